@@ -19,8 +19,9 @@
 //!
 //! # The rooms
 //!
-//! Every room has a rank of its own and names only rooms above it in this table; a test keeps it. Stages never name a
-//! concrete transport and transports never name each other: only the command line joins them.
+//! Every room has a rank of its own and names only rooms above it in this table; a test keeps it. Inside a room names lead one
+//! way, too: no circle of files, but for a module and those below it; another test keeps that. Stages never name a concrete
+//! transport and transports never name each other: only [`app`], and still the command line, joins them.
 //!
 //! | room | what it is for |
 //! |---|---|
@@ -39,7 +40,8 @@
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |
-//! | [`cli`] | one file per command; the only room that prints |
+//! | [`app`] | the application as a library: each command from a request to a report |
+//! | [`cli`] | one file per command: options, text, hints; the only room that prints |
 //!
 //! # Decisions
 //!
@@ -60,6 +62,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod archive;
 pub mod base;
 pub mod bundle;

@@ -1,6 +1,7 @@
 //! Locks: what is read is written again so that it reads the same.
 #![no_main]
 
+use gapferry::base::document::Document;
 use gapferry::pipeline::lock::Lock;
 use libfuzzer_sys::fuzz_target;
 

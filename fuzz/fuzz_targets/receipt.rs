@@ -2,6 +2,7 @@
 //! in it is what its digest says.
 #![no_main]
 
+use gapferry::base::document::Document;
 use gapferry::oci::Digest;
 use gapferry::pipeline::receipt::Receipt;
 use libfuzzer_sys::fuzz_target;

@@ -1,21 +1,20 @@
 //! What is asked before a bundle is written: whether its name is free, whether it is there already, and what it would take.
 
-use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::format::{self, Known, Metadata};
+use super::format::{CHUNKS, CHUNKS_SIGNATURE, Head, SIGNATURE};
 use super::offsets::TarPlan;
-use super::open::Bundle;
+use super::open::{Bundle, is_of_other_version};
 use super::stream::Compressed;
-use super::tools::are_those_of;
 use super::writer::{Finished, Options, Writer, is_tar};
-use super::{Contents, directory, in_volumes, leftovers, signed, stamp, tarfile};
+use super::{Contents, directory, in_volumes, prove, signed, stamp, tarfile};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::Events;
 use crate::content::LinkMode;
 use crate::oci::Digest;
+use crate::signing::PrivateKey;
 
 /// How much is read to call a bundle whole.
 #[derive(Clone, Copy)]
@@ -40,14 +39,12 @@ pub struct Survey {
 }
 
 impl Writer {
-    /// Whether `out` is already the bundle that `contents` describe, and whole. With `exact`, times count too.
-    pub fn up_to_date(out: &Path, contents: &Contents, exact: bool, whole: Whole<'_>) -> Option<Finished> {
-        let Contents { lock, basis, tools, .. } = contents;
+    /// Whether `out` is already the bundle of these contents, and whole.
+    pub fn up_to_date(out: &Path, contents: &Contents, whole: Whole<'_>) -> Option<Finished> {
         let bundle = Bundle::open(out).ok()?;
         let layout = bundle.layout();
         let right_form = layout.is_tar() == is_tar(out) && layout.is_compressed() == Compressed::is_meant(out);
-        let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
-        let same = same && bundle.json().basis() == *basis && are_those_of(tools, bundle.json());
+        let same = contents.identity().is_ok_and(|identity| identity == bundle.identity());
         if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
             return None;
         }
@@ -55,7 +52,7 @@ impl Writer {
             && !(bundle.sums_agree() && stamp::is_proven(out))
         {
             let state = stamp::State::of(out);
-            if !leftovers::is_proven(&bundle, events) {
+            if !prove::is_proven(&bundle, events) {
                 return None;
             }
             if let Some(state) = state {
@@ -113,9 +110,8 @@ impl Writer {
         if !links && total.saturating_sub(present) > free.saturating_add(entry.as_ref().map_or(0, tarfile::begun)) {
             return Ok(Survey { total, present, needed: total.saturating_sub(present), free });
         }
-        let metadata = planned(contents, options)?;
-        let plan = tar_plan(contents, &metadata)?;
-        let files = metadata.iter().map(|file| file.bytes.len() as u64).chain(contents.files().map(|(_, size)| size));
+        let plan = tar_plan(contents, &contents.head()?, options.key.as_deref())?;
+        let files = plan.files.iter().map(|file| file.size);
         let total = if is_tar(out) { plan.length } else { files.fold(0, u64::saturating_add) };
         let needed = if is_tar(out) {
             plan.length.saturating_sub(entry.map_or(0, |entry| tarfile::reserved(&entry, &plan)))
@@ -129,22 +125,12 @@ impl Writer {
     }
 }
 
-/// The metadata as it will be, or of the same lengths. A signature may turn out shorter; in a tar it takes the same room.
-pub(super) fn planned(contents: &Contents, options: &Options) -> Result<Vec<Metadata>> {
-    let known = match options.volumes {
-        Some(_) => Known { sha256: HashMap::new(), chunks: None },
-        None => Known::planned(),
-    };
-    let mut metadata = format::metadata(contents, &options.tool, &known)?;
-    if let Some(room) = signed::room(options.key.as_deref()) {
-        signed::put(&mut metadata, room);
-    }
-    Ok(metadata)
-}
-
-pub(super) fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {
-    let files = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
-    TarPlan::new(files.chain(contents.files()))
+/// The layout of the tar. A signature may turn out shorter than planned; it takes the same room.
+pub(super) fn tar_plan(contents: &Contents, head: &Head, key: Option<&PrivateKey>) -> Result<TarPlan> {
+    let room = |path: &str| key.map(|key| signed::room(path, key));
+    let files = head.files.iter().map(|file| (file.path.clone(), file.bytes.len() as u64));
+    let files = files.chain(room(SIGNATURE)).chain(contents.files());
+    TarPlan::new(files.chain([(CHUNKS.to_owned(), contents.chunks_length())]).chain(room(CHUNKS_SIGNATURE)))
 }
 
 /// Only a bundle may be replaced by one.
@@ -176,6 +162,9 @@ pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
         }
         Ok(_) => Ok(()),
         Err(_) if empty => Ok(()),
+        Err(error) if is_of_other_version(out, &error) => {
+            Err(error.while_doing(format!("writing {}: what is there is not overwritten; remove it", out.display())))
+        }
         Err(error) if error.kind() == Kind::Damaged => {
             refuse("a damaged bundle is there; remove it, and all of it is fetched again")
         }

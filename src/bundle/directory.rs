@@ -174,15 +174,15 @@ impl Place for Directory {
         // Refused when it is in use.
         let _ = self.root.dir("blobs").and_then(|blobs| blobs.remove_dir("sha512"));
         let _ = self.root.remove_dir(TOOLS);
-        // The digest manifest last: without it, it is no bundle.
-        let is_last = |file: &&Metadata| matches!(file.path, super::BUNDLE_JSON | super::SUMS);
+        // The sums last: without them, it is no bundle.
+        let is_last = |file: &&Metadata| file.path == super::SUMS;
         for file in metadata.iter().filter(|file| !is_last(file)) {
-            write(&Entry::in_dir(&self.root, file.path), &file.bytes)?;
+            write(&Entry::in_dir(&self.root, &file.path), &file.bytes)?;
         }
         self.root.sync_file_system()?;
         // Syncing all once more would wait for whatever others have written meanwhile.
         for file in metadata.iter().filter(is_last) {
-            let entry = Entry::in_dir(&self.root, file.path);
+            let entry = Entry::in_dir(&self.root, &file.path);
             let written = write(&entry, &file.bytes)?.sync_all();
             written.map_err(|e| Error::disk("syncing", entry.path(), e))?;
         }

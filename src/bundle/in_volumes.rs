@@ -5,20 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Contents;
-use super::before::{Survey, existing_ancestor, planned};
+use super::before::{Survey, existing_ancestor};
+use super::format::{Head, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS, head_of, is_signature, name_of_key};
 use super::leftovers::{self, Target};
 use super::open::Bundle;
 use super::place::Place;
-use super::signed::check_signature;
-use super::tools::are_those_of;
+use super::proven::check_signature;
 use super::volumes::{Opened, Set, SetName, Shape, VolumeFiles, claimed, reserved, there};
 use super::writer::{Finished, Options};
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::Events;
 use crate::content::chunks::Chunks;
-use crate::oci::{Algorithm, Digest, Manifest};
-use crate::pipeline::lock::Lock;
+use crate::oci::Digest;
+use crate::signing::{PrivateKey, signature_in};
 
 /// How a bundle is written as volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Volumes {
         if paths.is_empty() {
             return None;
         }
-        Some(Opened::open(&paths).ok()?.into_bundle().ok()?.0)
+        Some(Opened::open(&paths).ok()?.into_bundle(None).ok()?.0)
     }
 
     /// The set that writing `contents` to `out` would give.
@@ -51,36 +51,66 @@ impl Volumes {
     /// # Errors
     /// The volumes would be too small; a number that none of them has.
     pub fn plan(&self, out: &Path, contents: &Contents, options: &Options) -> Result<Set> {
-        let metadata = planned(contents, options)?;
-        let set = Set::of_contents(contents, &metadata, SetName::of(out), self.shape)?;
+        let mut head = contents.head()?;
+        let room = |key: &PrivateKey| Ok(vec![0; key.longest_signature()]);
+        self.sign(out, &mut head, options.key.as_deref(), &room)?;
+        let set = Set::of_contents(contents, (&head.files, head.identity), SetName::of(out), self.shape)?;
         set.check_number(self.only)?;
         Ok(set)
     }
 
-    /// Whether the wanted volumes of `out` are there already, as `lock` describes them. With `exact`, times count too; with
-    /// `proven` every byte is, else they only look so.
+    /// Adds the signatures: that of `key`, as `make` gives it. A volume that is written again gets those that its set has, because
+    /// parity covers whole files.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub(super) fn sign(
+        &self,
+        out: &Path,
+        head: &mut Head,
+        key: Option<&PrivateKey>,
+        make: &dyn Fn(&PrivateKey) -> Result<Vec<u8>>,
+    ) -> Result<()> {
+        let former = self.only.and_then(|_| Volumes::former(out));
+        let former = former.filter(|former| former.identity() == head.identity);
+        let mut is_signed = false;
+        for path in former.iter().flat_map(|former| head_of(former.layout(), true)).filter(|path| is_signature(path)) {
+            let Some(layout) = former.as_ref().map(Bundle::layout) else { continue };
+            if let Some(bytes) = layout.read(&path, MAX_SIGNATURE)? {
+                let is_own = |key: &PrivateKey| key.public().verifies(head.sums(), &signature_in(&bytes));
+                is_signed |= key.is_some_and(is_own);
+                head.files.push(Metadata { path, bytes: bytes.to_vec() });
+            }
+        }
+        let Some(key) = key.filter(|_| !is_signed) else { return Ok(()) };
+        let path = match head.files.iter().any(|file| file.path == SIGNATURE) {
+            true => name_of_key(SUMS, key.public()),
+            false => SIGNATURE.to_owned(),
+        };
+        head.files.push(Metadata { path, bytes: make(key)? });
+        Ok(())
+    }
+
+    /// Whether the wanted volumes of the `planned` set are there already. With `proven` every byte is looked at, else they only
+    /// look so.
     ///
     /// # Errors
     /// Something that is no volume has the name of one.
     pub fn up_to_date(
         &self,
         planned: &Set,
-        contents: &Contents,
-        (exact, proven): (bool, bool),
+        proven: bool,
         options: &Options,
         events: &Events,
     ) -> Result<Option<Finished>> {
         let Some(first) = planned.wanted(self.only).next() else { return Ok(None) };
         let Ok(bundle) = Bundle::open(&planned.path_of(first)) else { return Ok(None) };
-        let lock: &Lock = &contents.lock;
-        let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
         let key = options.key.as_deref().map(|key| std::slice::from_ref(key.public()));
         let is_signed = key.is_none_or(|key| check_signature(bundle.layout(), key).is_ok());
-        let is_on_same = bundle.json().basis() == contents.basis && are_those_of(&contents.tools, bundle.json());
-        if !same || !is_signed || !is_on_same {
+        if bundle.identity() != planned.identity || !is_signed {
             return Ok(None);
         }
-        let manifests = contents.manifests.iter().map(Manifest::digest).collect();
+        let Ok(manifests) = bundle.manifests() else { return Ok(None) };
         let Ok(set) = Set::of_bundle(&bundle, &manifests, planned.name.clone(), self.shape) else { return Ok(None) };
         if set.check_number(self.only).is_err() || !set.is_there(self.only, proven, events)? {
             return Ok(None);
@@ -134,30 +164,10 @@ pub(super) fn begin(
 ) -> Result<Begun> {
     let set = volumes.plan(out.path(), contents, options)?;
     let elsewhere = elsewhere(&set, volumes.only, contents);
-    if let Some(only) = volumes.only {
-        refuse_unknowable(&set, only, contents)?;
-    }
     let former = Volumes::former(out.path()).map(|former| former.into_lock_and_layout().1);
     let files = VolumeFiles::create(set, volumes.only, out, events)?;
     let mut wanted = contents.clone();
     wanted.blobs.retain(|blob| !elsewhere.contains(&blob.digest));
     let present = leftovers::adopt(out, &Target::Volumes(former.as_ref()), &files, &wanted, events)?;
     Ok(Begun { place: Arc::new(files), present, elsewhere })
-}
-
-/// `bundle.json` says the sha256 of every blob: where a blob goes by another algorithm, only who has all of it knows that.
-fn refuse_unknowable(set: &Set, only: u32, contents: &Contents) -> Result<()> {
-    let whole: HashSet<&str> = set
-        .wanted(Some(only))
-        .flat_map(|volume| volume.files.iter().filter(|held| held.cut.is_none()).map(|held| held.path.as_str()))
-        .collect();
-    let is_unknown =
-        |digest: &Digest| digest.algorithm() != Algorithm::Sha256 && !whole.contains(digest.blob_path().as_str());
-    match contents.blobs.iter().find(|blob| is_unknown(&blob.digest)) {
-        None => Ok(()),
-        Some(blob) => Err(Error::input(format!(
-            "writing volume {only} alone: blob {} is not in it, and bundle.json has to say its sha256; write all volumes",
-            blob.digest
-        ))),
-    }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::Contents;
 use super::directory::Directory;
-use super::format::FileEntry;
 use super::hashers::Hashers;
 use super::journal::Claims;
 use super::open::Bundle;
@@ -20,7 +19,7 @@ use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
 use crate::content::{Slice, in_parallel};
 use crate::files::Layout;
-use crate::oci::{Algorithm, Digest, Manifest};
+use crate::oci::{Digest, Manifest};
 
 /// A blob that is said to be somewhere.
 struct Claim {
@@ -99,32 +98,6 @@ pub fn tell_lost(out: &Path, lost: u64, events: &Events) {
         );
         events.report(Event::Notice(text));
     }
-}
-
-/// Whether every byte of a finished bundle is what `bundle.json` and `SHA256SUMS` say.
-pub fn is_proven(bundle: &Bundle, events: &Events) -> bool {
-    fn named(file: &FileEntry) -> Option<(&str, Digest)> {
-        Some((&file.path, file.sha256.sha256()?))
-    }
-    let Some(named) = bundle.files().iter().map(named).collect::<Option<Vec<_>>>() else { return false };
-    bundle.sums_agree() && hash_all(bundle.layout(), &named, events).is_empty()
-}
-
-/// Hashes the files of a layout; gives the numbers of those that have not the sha256 that stands beside them.
-pub fn hash_all(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> Vec<usize> {
-    let sizes = named.iter().filter_map(|(path, _)| layout.size_of(path));
-    let (items, bytes) = (named.len() as u64, sizes.fold(0, u64::saturating_add));
-    events.report(Event::Phase { phase: Phase::Recheck, items, bytes });
-    let proven = in_parallel(named, |(path, digest)| {
-        let Ok(Some(slice)) = layout.slice(path) else { return false };
-        events.report(Event::BlobStarted { digest: *digest, size: slice.size(), present: 0 });
-        let progress = |bytes| events.report(Event::BlobAdvanced { digest: *digest, bytes });
-        let right = slice.hash(Algorithm::Sha256, &progress).is_ok_and(|found| found == *digest);
-        events.report(Event::BlobFinished { digest: *digest });
-        events.report(Event::ItemDone);
-        right
-    });
-    (0..named.len()).filter(|at| !proven[*at]).collect()
 }
 
 fn claims_here(target: &Target<'_>, place: &dyn Place, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {

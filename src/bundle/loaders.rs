@@ -38,8 +38,7 @@ pub fn index_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
     let mut attached: Vec<Value> = Vec::new();
     for companion in images.iter().flat_map(|image| image.companions()) {
         if listed.insert(companion.digest) {
-            let own = by_digest.get(&companion.digest).map(|manifest| manifest.descriptor());
-            let mut value = plain(&own.unwrap_or_else(|| companion.descriptor()));
+            let mut value = plain(&companion.descriptor());
             value["annotations"] = json!({ SUBJECT: companion.subject });
             attached.push(value);
         }
@@ -95,18 +94,6 @@ pub fn docker_json(images: &[&LockedImage], manifests: &[Manifest], platform: &P
 pub fn docker_entry(image: &LockedImage, platform: &Platform, find: &Find<'_>) -> Option<Value> {
     let manifest = one_platform(find(&image.descriptor())?, platform, find)?;
     is_image(&manifest, find).then(|| described(image, &manifest))?
-}
-
-/// What bundles said before indexes of several platforms and artifacts were told apart: a reader takes it too.
-pub fn former_docker_entry(image: &LockedImage, find: &Find<'_>) -> Option<Value> {
-    let root = find(&image.descriptor())?;
-    let children = root.children();
-    let manifest = match root.kind() {
-        Kind::Image => root,
-        _ => only(&children).and_then(|child| find(&child.descriptor))?,
-    };
-    manifest.config().filter(|config| media_type::is_image_config(&config.media_type))?;
-    described(image, &manifest)
 }
 
 fn described(image: &LockedImage, manifest: &Manifest) -> Option<Value> {

@@ -11,19 +11,28 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::format::{self, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FileEntry, OCI_LAYOUT, SIGNATURE, SUMS};
+use super::format::{
+    BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, OCI_LAYOUT,
+    SUMS, SUMS512, signatures_of,
+};
 use super::missing::Missing;
-use super::offsets::TarPlan;
-use super::open::MAX_BUNDLE_JSON;
+use super::offsets::{BLOCK, END, TarFile, TarPlan, header_length};
+use super::open::refuse_compressed;
 use super::pieces::{From, Piece};
+use super::prove::chunks_of;
+use super::proven::Proven;
 use super::ranges::{Patches, RANGES};
-use super::repair;
 use super::tools::{is_tool, mode_of};
+use super::{chunks, repair};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Open, WriteLock, publish};
-use crate::content::chunks::ChunkHasher;
+use crate::base::progress::Events;
 use crate::files::Layout;
-use crate::oci::{Digest, Hex64};
+use crate::oci::Digest;
+use crate::signing::signature_in;
+
+/// Bytes of a signature in a tar, header included.
+const SLOT: u64 = 2 * BLOCK;
 
 /// What became of the files that were bad or absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,21 +42,24 @@ pub struct Mended {
     pub lacking: Vec<String>,
 }
 
-/// # Errors
-/// It is compressed: nothing in it can be changed in its place.
-pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
-    if !bundle.is_compressed() {
-        return Ok(());
-    }
-    let path = bundle.path().display();
-    Err(Error::input(format!("{path} is compressed, and cannot be changed: decompress it first (zstd -d {path})")))
+/// What a bundle is mended with.
+pub struct With<'a> {
+    /// A repair, or another copy of the bundle.
+    pub from: &'a Path,
+    /// What the bundle lacks.
+    pub missing: &'a Missing,
+    /// What an accepted key has signed: signatures of the copy that fit it are taken too.
+    pub proven: Option<&'a Proven>,
+    pub events: &'a Events,
 }
 
-/// Mends the bundle at `path`, which lacks `missing`, with what `from` has of it. What is not missing is not touched.
+/// Mends the bundle at `path`. What is not missing is not touched.
 ///
 /// # Errors
-/// `from` is for another bundle or forged, or a tar that is laid out otherwise than ours: nothing has changed. The disk's.
-pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
+/// What it is mended with is for another bundle or forged, or it is a tar that is laid out otherwise than ours: nothing has changed.
+/// The disk's.
+pub fn mend(path: &Path, with: &With<'_>) -> Result<Mended> {
+    let With { from, missing, proven, events } = *with;
     let path = &fsops::canonicalize(path)?;
     let lock = WriteLock::take(path)?;
     let (bundle, repair) = (Layout::open(path)?, Layout::open(from)?);
@@ -65,35 +77,51 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
         };
         match found {
             Ok(Some(piece)) => pieces.push(piece),
-            // It is made at the end.
-            Ok(None) if entry.path == CHUNKS => {}
-            // Nobody's images have to wait for a tool.
+            // No image has to wait for a tool.
             Err(error) if is_repair && !is_tool(&entry.path) => return Err(error),
             _ => done.lacking.push(entry.path.clone()),
         }
     }
-    let place = Place::open(lock.output(), &bundle, &json, &bytes, &wanted)?;
+    let signatures = proven.map_or(Ok(Vec::new()), |proven| fitting(&bundle, &repair, &json, proven))?;
+    let wants_chunks = missing.metadata.iter().any(|file| file == CHUNKS);
+    let document = Document { json: &json, bytes: &bytes };
+    let place = Place::open(lock.output(), &bundle, &document, &wanted, wants_chunks)?;
     place.straighten()?;
+    place.write_signatures(&bundle, &signatures)?;
     for piece in pieces {
         place.write(&piece)?;
         done.mended.push(piece.path);
     }
-    let chunks = wanted.iter().find(|file| file.path == CHUNKS && !done.mended.contains(&file.path));
-    if let Some(entry) = chunks {
-        let made = chunks_of(&Layout::open(path)?, &json)?
-            .filter(|bytes| Some(Digest::sha256(bytes)) == entry.sha256.sha256());
-        match made {
+    if wants_chunks || place.restores_chunks(&bundle) {
+        match chunks_of(&Layout::open(path)?, &json, missing.identity, events) {
             Some(made) => {
-                let digest = Digest::sha256(&made);
-                let (path, size) = (entry.path.clone(), entry.size);
-                place.write(&Piece { path, size, digest, bytes: From::Made(made) })?;
-                done.mended.push(entry.path.clone());
+                let (digest, size) = (Digest::sha256(&made), made.len() as u64);
+                place.write(&Piece { path: CHUNKS.to_owned(), size, digest, bytes: From::Made(made) })?;
+                done.mended.push(CHUNKS.to_owned());
             }
-            None => done.lacking.push(entry.path.clone()),
+            None => done.lacking.push(CHUNKS.to_owned()),
         }
     }
     place.sync()?;
     Ok(done)
+}
+
+/// The signatures of `SHA256SUMS` that the copy has and the bundle has not, made by an accepted key.
+fn fitting(bundle: &Layout, copy: &Layout, json: &BundleJson, proven: &Proven) -> Result<Vec<Metadata>> {
+    let sums = json.sha256sums(proven.identity);
+    let mut found = Vec::new();
+    for path in signatures_of(copy, SUMS) {
+        let is_there = bundle
+            .read(path, MAX_SIGNATURE)
+            .ok()
+            .flatten()
+            .is_some_and(|file| proven.is_by_accepted_key(sums.as_bytes(), &signature_in(&file)));
+        let Some(file) = copy.read(path, MAX_SIGNATURE)?.filter(|_| !is_there) else { continue };
+        if proven.is_by_accepted_key(sums.as_bytes(), &signature_in(&file)) {
+            found.push(Metadata::new(path, file.to_vec()));
+        }
+    }
+    Ok(found)
 }
 
 /// Whether it is a repair; else it is the same bundle.
@@ -112,7 +140,7 @@ pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
     Ok(is_repair)
 }
 
-/// The bytes of `bundle.json`, from wherever it has the right digest.
+/// The bytes of `bundle.json`, from the bundle or from what it is mended with.
 fn list_of_files(bundle: &Layout, repair: &Layout, missing: &Missing) -> Result<bytes::Bytes> {
     for layout in [bundle, repair] {
         let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
@@ -120,29 +148,36 @@ fn list_of_files(bundle: &Layout, repair: &Layout, missing: &Missing) -> Result<
             return Ok(bytes);
         }
     }
-    let text = "its bundle.json is damaged, and only a whole copy of the bundle has it: repair with that";
+    let text =
+        "its bundle.json is damaged: repair it with a copy of the bundle, or with a repair that carries bundle.json";
     Err(Error::damaged(format!("mending {}: {text}", bundle.path().display())))
 }
 
-/// All files of the bundle but the signature, in the order of the tar.
-fn all_files(json: &BundleJson, bytes: &[u8]) -> Vec<FileEntry> {
-    let sha256 = |bytes: &[u8]| Hex64::from(&Digest::sha256(bytes));
+/// `bundle.json` and its bytes.
+#[derive(Clone, Copy)]
+struct Document<'a> {
+    json: &'a BundleJson,
+    bytes: &'a [u8],
+}
+
+/// All files of the bundle that follow from `bundle.json`, itself included, in the order of the tar.
+fn all_files(Document { json, bytes }: Document<'_>) -> Vec<FileEntry> {
     let own = |path: &str, bytes: &[u8]| FileEntry {
         path: path.to_owned(),
         size: bytes.len() as u64,
-        sha256: sha256(bytes),
-        blake3: None,
+        digest: Digest::sha256(bytes),
     };
-    let sums = format::sums(json.files.iter().cloned(), &Digest::sha256(bytes));
+    let sums = json.sha256sums(Digest::sha256(bytes));
+    let is_metadata = |file: &&FileEntry| !is_tool(&file.path) && !file.path.starts_with("blobs/");
     let mut files = Vec::with_capacity(json.files.len() + 2);
-    for file in &json.files {
+    for file in json.files.iter().take_while(is_metadata) {
         files.push(file.clone());
-        match &*file.path {
-            OCI_LAYOUT => files.push(own(BUNDLE_JSON, bytes)),
-            DOCKER_JSON => files.push(own(SUMS, sums.as_bytes())),
-            _ => {}
+        if file.path == OCI_LAYOUT {
+            files.push(own(BUNDLE_JSON, bytes));
         }
     }
+    files.push(own(SUMS, sums.as_bytes()));
+    files.extend(json.files.iter().skip_while(is_metadata).cloned());
     files
 }
 
@@ -150,7 +185,7 @@ fn wanted(json: &BundleJson, bytes: &[u8], missing: &Missing) -> Vec<FileEntry> 
     let blobs = missing.blobs.iter().map(|blob| blob.digest.blob_path());
     let tools = missing.tools.iter().map(|tool| tool.path.clone());
     let asked: BTreeSet<String> = blobs.chain(missing.metadata.iter().cloned()).chain(tools).collect();
-    all_files(json, bytes).into_iter().filter(|file| asked.contains(&file.path)).collect()
+    all_files(Document { json, bytes }).into_iter().filter(|file| asked.contains(&file.path)).collect()
 }
 
 /// The file, proven, if the repair has it.
@@ -162,14 +197,11 @@ fn piece<'a>(
     repair: &'a Layout,
 ) -> Result<Option<Piece<'a>>> {
     let fail = |why: String| Error::damaged(format!("{}: {} {why}", repair.path().display(), entry.path));
-    let digest: Digest = match Digest::of_blob_path(&entry.path) {
-        Some(digest) => digest,
-        None if entry.path.starts_with("blobs/") => return Err(fail("is no name of a blob".to_owned())),
-        None => entry.sha256.sha256().ok_or_else(|| fail("has no digest in bundle.json".to_owned()))?,
-    };
+    let digest = entry.digest;
     let bytes = match (&*entry.path, repair.size_of(&entry.path)) {
         (BUNDLE_JSON, _) => From::Made(bytes.to_vec()),
-        (SUMS, _) => From::Made(format::sums(json.files.iter().cloned(), &identity).into_bytes()),
+        (SUMS, _) => From::Made(json.sha256sums(identity).into_bytes()),
+        (SUMS512, _) => From::Made(json.sha512sums().unwrap_or_default().into_bytes()),
         (_, Some(size)) if size != entry.size => {
             return Err(fail(format!("has {size} bytes instead of {}", entry.size)));
         }
@@ -212,19 +244,6 @@ fn patched<'a>(
     }
 }
 
-/// `chunks.b3`, from the blobs; `None` where one is absent.
-pub(super) fn chunks_of(layout: &Layout, json: &BundleJson) -> Result<Option<Vec<u8>>> {
-    let mut all = Vec::new();
-    for file in json.files.iter().filter(|file| file.blake3.is_some()) {
-        let Some(slice) = layout.slice(&file.path)?.filter(|slice| slice.size() == file.size) else { return Ok(None) };
-        let mut hasher = ChunkHasher::new();
-        let read = slice.read_prefix(file.size, &mut |piece| hasher.update(piece));
-        read.map_err(|e| Error::disk("reading", slice.path(), e))?;
-        all.extend(hasher.finish().values().iter().flatten());
-    }
-    Ok(Some(all))
-}
-
 /// Where the files of a bundle are written.
 enum Place<'a> {
     Directory(Dir),
@@ -233,7 +252,7 @@ enum Place<'a> {
         path: &'a Path,
         file: File,
         at: HashMap<String, u64>,
-        plan: Option<TarPlan>,
+        laid: Option<Laid>,
         mtime: u64,
     },
 }
@@ -242,9 +261,9 @@ impl<'a> Place<'a> {
     fn open(
         out: &'a Entry,
         bundle: &Layout,
-        json: &BundleJson,
-        bytes: &[u8],
+        document: &Document<'_>,
         wanted: &[FileEntry],
+        wants_chunks: bool,
     ) -> Result<Place<'a>> {
         if !bundle.is_tar() {
             let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"];
@@ -252,44 +271,75 @@ impl<'a> Place<'a> {
             return Ok(Place::Directory(out.open_dir()?));
         }
         let path = out.path();
-        let mtime = u64::try_from(json.created.as_second()).unwrap_or_default();
+        let mtime = document.json.mtime();
         let file = out.open(Open::Change)?;
-        let places = wanted.iter().map(|entry| {
-            let slice = bundle.slice(&entry.path).ok()?.filter(|slice| slice.size() == entry.size)?;
-            Some((entry.path.clone(), slice.offset()))
+        let chunks = wants_chunks.then(|| (CHUNKS.to_owned(), chunks_length(document.json)));
+        let sizes = wanted.iter().map(|entry| (entry.path.clone(), entry.size)).chain(chunks);
+        let places = sizes.map(|(path, size)| {
+            let slice = bundle.slice(&path).ok()?.filter(|slice| slice.size() == size)?;
+            Some((path, slice.offset()))
         });
         // What only has other bytes keeps its place, whatever program has made the tar.
         let is_whole = bundle.faults().is_empty();
         if let Some(at) = places.collect::<Option<HashMap<String, u64>>>().filter(|_| is_whole) {
-            return Ok(Place::Tar { path, file, at, plan: None, mtime });
+            return Ok(Place::Tar { path, file, at, laid: None, mtime });
         }
         let length = path.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
-        let plan = laid_out(&all_files(json, bytes), bundle, length)?.ok_or_else(|| {
+        let laid = laid_out(document, bundle, length, wants_chunks)?.ok_or_else(|| {
             let text =
                 "what is missing has no place in this tar, which is not laid out as ours are; unpack it, and mend that";
             Error::damaged(format!("mending {}: {text}", path.display()))
         })?;
-        let at = plan.files.iter().map(|file| (file.path.clone(), file.data)).collect();
-        Ok(Place::Tar { path, file, at, plan: Some(plan), mtime })
+        let at = laid.files.iter().map(|file| (file.path.clone(), file.data)).collect();
+        Ok(Place::Tar { path, file, at, laid: Some(laid), mtime })
+    }
+
+    /// Whether `chunks.b3` stood in the end of a tar that is written again.
+    fn restores_chunks(&self, bundle: &Layout) -> bool {
+        let Place::Tar { at, laid: Some(_), .. } = self else { return false };
+        let found = bundle.slice(CHUNKS).ok().flatten().map(|slice| slice.offset());
+        at.get(CHUNKS).is_some_and(|at| found != Some(*at))
     }
 
     /// Headers, padding and the end of a tar that has lost some of them.
     fn straighten(&self) -> Result<()> {
-        let Place::Tar { path, file, plan: Some(TarPlan { files, length }), mtime, .. } = self else { return Ok(()) };
+        let Place::Tar { path, file, laid: Some(Laid { files, length, .. }), mtime, .. } = self else { return Ok(()) };
         let fail = |e| Error::disk("writing", path, e);
         file.set_len(*length).map_err(fail)?;
-        for (at, entry) in files.iter().enumerate() {
-            // What it was is in no list.
-            if entry.path == SIGNATURE {
-                continue;
-            }
+        for entry in files {
             file.write_all_at(&entry.header_blocks(*mtime), entry.header).map_err(fail)?;
-            let end = files.get(at + 1).map_or(*length, |next| next.header);
-            let padding = end.saturating_sub(entry.data + entry.size);
-            let zeros = vec![0; usize::try_from(padding).unwrap_or_default()];
-            file.write_all_at(&zeros, entry.data + entry.size).map_err(fail)?;
+            let end = entry.data + entry.size;
+            let padding = end.next_multiple_of(BLOCK) - end;
+            file.write_all_at(&vec![0; usize::try_from(padding).unwrap_or_default()], end).map_err(fail)?;
         }
-        Ok(())
+        file.write_all_at(&[0; END as usize], length.saturating_sub(END)).map_err(fail)
+    }
+
+    /// In a tar, into the places of signatures that are damaged; what has none stays out.
+    fn write_signatures(&self, bundle: &Layout, signatures: &[Metadata]) -> Result<()> {
+        match self {
+            Place::Directory(_) => signatures.iter().try_for_each(|signature| {
+                let (path, size) = (signature.path.clone(), signature.bytes.len() as u64);
+                let (digest, bytes) = (Digest::sha256(&signature.bytes), From::Made(signature.bytes.clone()));
+                self.write(&Piece { path, size, digest, bytes })
+            }),
+            Place::Tar { path, file, laid, mtime, .. } => {
+                let header = |path: &str| bundle.slice(path).ok().flatten()?.offset().checked_sub(BLOCK);
+                let intact: Vec<u64> = signatures_of(bundle, SUMS).into_iter().filter_map(header).collect();
+                let free = laid.iter().flat_map(|laid| &laid.slots).copied().filter(|slot| !intact.contains(slot));
+                let mut free = free.collect::<Vec<u64>>().into_iter();
+                for signature in signatures {
+                    let Some(at) = header(&signature.path).or_else(|| free.next()) else { continue };
+                    let size = signature.bytes.len() as u64;
+                    let entry = TarFile { path: signature.path.clone(), size, header: at, data: at + BLOCK };
+                    let mut blocks = entry.header_blocks(*mtime);
+                    blocks.extend_from_slice(&signature.bytes);
+                    blocks.resize(SLOT as usize, 0);
+                    file.write_all_at(&blocks, at).map_err(|e| Error::disk("writing", path, e))?;
+                }
+                Ok(())
+            }
+        }
     }
 
     fn write(&self, piece: &Piece<'_>) -> Result<()> {
@@ -334,30 +384,79 @@ fn copy(piece: &Piece<'_>, (file, path): (&File, &Path), base: u64, is_written: 
     }
 }
 
-/// The layout that this tar of `length` bytes was written with: the one that fits everything that is still found in it. A
-/// signature, which is in no list, takes two blocks of its own. `None`: another program has made the tar.
-fn laid_out(files: &[FileEntry], bundle: &Layout, length: u64) -> Result<Option<TarPlan>> {
-    let sizes = |signature: Option<u64>| {
-        files.iter().flat_map(move |file| {
-            let own = (file.path.clone(), file.size);
-            let signature = signature.filter(|_| file.path == SUMS).map(|size| (SIGNATURE.to_owned(), size));
-            std::iter::once(own).chain(signature)
-        })
+/// How a tar was written: where everything stands that follows from `bundle.json`, and the places of signatures.
+struct Laid {
+    /// Without signatures: what they were is in no list.
+    files: Vec<TarFile>,
+    /// Where the headers of the signatures of `SHA256SUMS` begin.
+    slots: Vec<u64>,
+    /// Of the file, in bytes.
+    length: u64,
+}
+
+fn chunks_length(json: &BundleJson) -> u64 {
+    chunks::length(json.blobs().map(|(_, size)| size))
+}
+
+/// The layout that this tar of `length` bytes was written with. A file behind the sums that is still found tells by its offset how
+/// many signatures precede it; without one, the length has to. `None`: another program has made the tar.
+fn laid_out(document: &Document<'_>, bundle: &Layout, length: u64, wants_chunks: bool) -> Result<Option<Laid>> {
+    let files = all_files(*document);
+    let behind = files.iter().position(|file| file.path == SUMS).map_or(files.len(), |at| at + 1);
+    let TarPlan { files: mut planned, length: least } =
+        TarPlan::new(files.into_iter().map(|file| (file.path, file.size)))?;
+    let chunks = chunks_length(document.json);
+    let of_chunks = header_length(CHUNKS) + chunks.next_multiple_of(BLOCK);
+    let found = |path: &str| bundle.slice(path).ok().flatten().map(|slice| (slice.offset(), slice.size()));
+    let (mut known, mut seen) = (None, 0);
+    for (at, file) in planned.iter().enumerate() {
+        let Some((offset, size)) = found(&file.path) else { continue };
+        let shift = offset.checked_sub(file.data).filter(|_| size == file.size);
+        match shift {
+            Some(0) if at < behind => {}
+            Some(shift) if at >= behind && known.is_none_or(|known| known == shift) => known = Some(shift),
+            _ => return Ok(None),
+        }
+        seen += 1;
+    }
+    let others = [SUMS, CHUNKS].map(|signed| signatures_of(bundle, signed).len());
+    let is_there = bundle.size_of(CHUNKS).is_some();
+    let at_end = |shift: u64| least - END + shift + header_length(CHUNKS);
+    if bundle.entries().count() != seen + others[0] + others[1] + usize::from(is_there) {
+        return Ok(None);
+    }
+    // What stands behind the blobs, if the signatures before them take `shift` bytes.
+    let behind_blobs = |shift: u64| {
+        let rest = length.checked_sub(least.checked_add(shift)?)?;
+        match rest.checked_sub(of_chunks) {
+            _ if rest == 0 => Some(0),
+            Some(slots) if is_slots(slots) => Some(rest),
+            _ => None,
+        }
     };
-    let signature = bundle.size_of(SIGNATURE);
-    let plans = match signature {
-        Some(size) => vec![TarPlan::new(sizes(Some(size)))?],
-        // Its header may be what is damaged; its length is not asked for then.
-        None => vec![TarPlan::new(sizes(None))?, TarPlan::new(sizes(Some(1)))?],
-    };
-    let fits = |plan: &TarPlan| {
-        let planned: HashMap<&str, (u64, u64)> =
-            plan.files.iter().map(|file| (file.path.as_str(), (file.data, file.size))).collect();
-        let found = |path| bundle.slice(path).ok().flatten().map(|slice| (slice.offset(), slice.size()));
-        bundle.entries().all(|(path, _)| planned.get(path).copied().is_some_and(|place| Some(place) == found(path)))
-    };
-    let fitting: Vec<TarPlan> = plans.into_iter().filter(fits).collect();
-    // With something behind the sums every doubt is gone; else the length has to tell.
-    let is_sure = fitting.len() == 1 || signature.is_some();
-    Ok(fitting.into_iter().find(|plan| is_sure || plan.length == length))
+    let by_length =
+        || (0..=MOST_SIGNATURES as u64).map(|number| number * SLOT).find(|shift| behind_blobs(*shift).is_some());
+    let Some(shift) = known.or_else(by_length).filter(|shift| is_slots(*shift)) else { return Ok(None) };
+    if found(CHUNKS).is_some_and(|(offset, _)| offset != at_end(shift)) {
+        return Ok(None);
+    }
+    let found_chunks = of_chunks + others[1] as u64 * SLOT;
+    // Of a tar that has lost its end the whole end is written.
+    let trailer = behind_blobs(shift).filter(|rest| *rest > 0 || !wants_chunks).unwrap_or(found_chunks);
+    let first = planned.get(behind).map_or(least - END, |file| file.header);
+    planned.iter_mut().skip(behind).for_each(|file| {
+        file.header += shift;
+        file.data += shift;
+    });
+    if trailer > 0 {
+        let data = at_end(shift);
+        planned.push(TarFile { path: CHUNKS.to_owned(), size: chunks, header: data - header_length(CHUNKS), data });
+    }
+    let slots = (0..shift / SLOT).map(|number| first + number * SLOT).collect();
+    Ok(Some(Laid { files: planned, slots, length: least + shift + trailer }))
+}
+
+/// Whether so many bytes are those of signatures.
+fn is_slots(bytes: u64) -> bool {
+    bytes.is_multiple_of(SLOT) && bytes / SLOT <= MOST_SIGNATURES as u64
 }

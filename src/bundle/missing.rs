@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::format::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS};
+use super::format::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512};
 use super::tools::is_tool;
 use crate::base::error::{Error, Result};
 use crate::content::chunks::{self, CHUNK, values_of};
@@ -21,12 +21,12 @@ pub const MISSING_VERSION: u32 = 1;
 pub const MAX_MISSING: u64 = 64 * 1024 * 1024;
 /// The most values in one: a hundred thousand blobs, and a terabyte in chunks.
 const MOST_VALUES: usize = 2_000_000;
-/// The files beside the blobs, without the signature, which is in no list.
-const METADATA: [&str; 6] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, CHUNKS];
+/// The files beside the blobs, without signatures, in the order of the tar.
+pub const METADATA: [&str; 7] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS512, SUMS, CHUNKS];
 /// More complaints than these nobody reads.
 const MOST_COMPLAINTS: usize = 20;
 
-/// See the section on what is missing in `FORMAT.md`.
+/// See the section on what is missing in `docs/format.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Missing {
@@ -121,7 +121,7 @@ impl Missing {
 
     /// Whether a file is among it that is made of the manifests of all images.
     pub fn needs_manifests(&self) -> bool {
-        self.metadata.iter().any(|path| path == INDEX_JSON || path == DOCKER_JSON)
+        self.metadata.iter().any(|path| matches!(&**path, BUNDLE_JSON | INDEX_JSON | DOCKER_JSON))
     }
 
     /// Bytes that would mend it, metadata apart, as far as sizes are known.

@@ -18,8 +18,11 @@ mod mend;
 mod missing;
 mod offsets;
 mod open;
+mod order;
 mod pieces;
 mod place;
+mod prove;
+mod proven;
 mod ranges;
 mod read_back;
 mod repair;
@@ -34,28 +37,33 @@ mod writer;
 pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
 pub use before::{Survey, Whole};
 pub use format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, MAX_DOCKER_JSON,
-    MOST_DOCKER_VALUES, OCI_LAYOUT, SIGNATURE, SUMS,
+    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, Head, INDEX_JSON, LAST_TIME,
+    MAX_BUNDLE_JSON, MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, SIGNATURE, SUMS,
+    SUMS512, chunks, is_never_declared, is_signature, signatures_of, signed_file, sums,
 };
 pub use in_volumes::Volumes;
-pub(crate) use loaders::{SUBJECT, docker_entry, former_docker_entry, load_platform};
-pub use mend::{Mended, mend};
+pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
+pub use mend::{Mended, With, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
-pub use open::{Bundle, MAX_BUNDLE_JSON, no_bundle, refuse_part, refuse_unfinished};
+pub use open::{Bundle, no_bundle, refuse_part, refuse_unfinished};
+pub use proven::{Proven, check_signature, signer};
 pub use read_back::read_back;
 pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
-pub use signed::{MAX_SIGNATURE, MAX_SUMS, Signed, check_signature, sign, signed_identity};
+pub use signed::{Scope, sign};
 pub use tools::{TOOLS, Tool, is_tool, tools_of};
 pub use writer::{Finished, Options, Writer};
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::base::error::{Error, Result};
 use crate::base::fsops;
 use crate::oci::{Described, Descriptor, Digest, Manifest, Role};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
+use order::Ordered;
 
 /// Where the manifests are kept that a run which writes `out` has read, until it is done: beside it.
 pub fn walk_file(out: &Path) -> PathBuf {
@@ -63,13 +71,21 @@ pub fn walk_file(out: &Path) -> PathBuf {
     fsops::beside(settled.as_deref().unwrap_or(out), ".walk")
 }
 
+/// The bundle that an export would replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    pub identity: Digest,
+    /// When its references were resolved.
+    pub created: Timestamp,
+}
+
 /// What a bundle is made of.
 #[derive(Clone, Debug)]
 pub struct Contents {
     pub lock: Lock,
-    /// Every manifest once.
+    /// Every manifest once, in the order of the tar.
     pub manifests: Vec<Manifest>,
-    /// Every other blob once, by first use.
+    /// Every other blob once, in the order of the tar.
     pub blobs: Vec<Descriptor>,
     /// What it builds on; none of what is assumed there is among the manifests and blobs.
     pub basis: Basis,
@@ -92,26 +108,19 @@ impl Contents {
                 )));
             }
         }
-        let manifests = graph.manifests();
-        let known: HashSet<Digest> = manifests.iter().map(Manifest::digest).collect();
-        // Configs first: small, and wanted first by whoever looks into the bundle.
-        let (configs, layers): (Vec<Descriptor>, Vec<Descriptor>) = {
-            let configs: HashSet<Digest> = manifests.iter().filter_map(|m| m.config()).map(|c| c.digest).collect();
-            let blobs = graph.blobs().into_iter().filter(|blob| !known.contains(&blob.digest));
-            blobs.partition(|blob| configs.contains(&blob.digest))
-        };
-        let blobs = configs.into_iter().chain(layers).collect();
+        let content = Ordered { manifests: graph.manifests(), blobs: graph.blobs() };
+        let Ordered { manifests, blobs } = order::order(&lock, content, &HashSet::new());
         let contents = Contents { lock, manifests, blobs, basis: Basis::default(), tools: Vec::new() };
         contents.check_sizes()?;
         Ok(contents)
     }
 
     /// The same, as an increment: without what `basis` assumes.
-    pub fn building_on(mut self, basis: Basis) -> Contents {
+    pub fn building_on(self, basis: Basis) -> Contents {
         let assumed: HashSet<Digest> = basis.assumed.iter().map(|assumed| assumed.digest).collect();
-        self.manifests.retain(|manifest| !assumed.contains(&manifest.digest()));
-        self.blobs.retain(|blob| !assumed.contains(&blob.digest));
-        Contents { basis, ..self }
+        let content = Ordered { manifests: self.manifests, blobs: self.blobs };
+        let Ordered { manifests, blobs } = order::order(&self.lock, content, &assumed);
+        Contents { manifests, blobs, basis, lock: self.lock, tools: self.tools }
     }
 
     /// The same with these programs.
@@ -137,10 +146,32 @@ impl Contents {
         Ok(())
     }
 
-    /// Path and size of every file that is not metadata, in the order of the tar.
+    /// The same as of another time.
+    pub fn at(self, created: Timestamp) -> Contents {
+        Contents { lock: Lock { created, ..self.lock }, ..self }
+    }
+
+    /// The same as of the time of the bundle that it would replace, if that bundle is the same otherwise: an export of what has not
+    /// changed gives the identity that it gave before.
+    ///
+    /// # Errors
+    /// As [`Contents::head`].
+    pub fn continuing(self, former: Option<Former>) -> Result<Contents> {
+        let Some(Former { identity, created }) = former else { return Ok(self) };
+        let now = self.lock.created;
+        let same = self.at(created);
+        if same.identity()? == identity { Ok(same) } else { Ok(same.at(now)) }
+    }
+
+    /// Path and size of every file that is neither metadata nor derived, in the order of the tar.
     fn files(&self) -> impl Iterator<Item = (String, u64)> {
         let tools = self.tools.iter().map(|tool| (tool.path(), tool.size()));
         tools.chain(self.all().map(|(digest, size)| (digest.blob_path(), size)))
+    }
+
+    /// Bytes of `chunks.b3`.
+    fn chunks_length(&self) -> u64 {
+        chunks::length(self.all().map(|(_, size)| size))
     }
 
     /// Digest and size of every file below `blobs/`, in the order of the tar.

@@ -8,16 +8,18 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::format::{self, BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
+use super::format::{
+    BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, is_never_declared,
+};
+use super::proven::Proven;
 use super::repair::REPAIR_JSON;
+use super::sums::MAX_SUMS;
 use super::volumes::VOLUMES;
-use crate::base::error::{Error, Result};
+use super::{Former, signatures_of};
+use crate::base::error::{Error, Kind, Result};
 use crate::files::Layout;
-use crate::oci::{Descriptor, Digest, MOST_MEMORY, Role};
+use crate::oci::{Descriptor, Digest, Role};
 use crate::pipeline::lock::{Attached, Lock};
-
-/// The largest `bundle.json` that is read, in bytes: far more than the most files take.
-pub const MAX_BUNDLE_JSON: u64 = MOST_MEMORY;
 
 /// A bundle, opened.
 #[derive(Debug)]
@@ -47,8 +49,24 @@ impl Bundle {
         Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
     }
 
+    /// The bundle whose `bundle.json` was proven: it is not read again. Without a proof, [`Bundle::in_layout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn proven(layout: Layout, proven: Option<Proven>) -> Result<Bundle> {
+        match proven {
+            Some(Proven { document, identity, .. }) => Ok(Bundle { layout, json: document, identity }),
+            None => Bundle::in_layout(layout),
+        }
+    }
+
     pub fn lock(&self) -> &Lock {
         &self.json.lock
+    }
+
+    /// What an export that replaces it has to know.
+    pub fn former(&self) -> Former {
+        Former { identity: self.identity, created: self.json.lock.created }
     }
 
     /// What is worth keeping of a bundle that is to be replaced.
@@ -71,7 +89,7 @@ impl Bundle {
 
     /// Whether it has a signature, by any key.
     pub fn has_signature(&self) -> bool {
-        self.layout.size_of(SIGNATURE).is_some()
+        !signatures_of(&self.layout, SUMS).is_empty()
     }
 
     /// The content, as a [`Source`](crate::content::Source).
@@ -104,10 +122,10 @@ impl Bundle {
         Ok(found)
     }
 
-    /// Whether `SHA256SUMS` is what has to be said of `bundle.json` and of the files it declares.
+    /// Whether `SHA256SUMS` is what follows from `bundle.json`.
     pub(super) fn sums_agree(&self) -> bool {
-        let sums = format::sums(self.json.files.iter().cloned(), &self.identity);
-        let there = self.layout.read(SUMS, MAX_BUNDLE_JSON);
+        let sums = self.json.sha256sums(self.identity);
+        let there = self.layout.read(SUMS, MAX_SUMS);
         matches!(there, Ok(Some(bytes)) if bytes == sums.as_bytes())
     }
 
@@ -135,11 +153,6 @@ pub fn no_bundle(layout: &Layout) -> String {
     format!("{} {what}: it has no {BUNDLE_JSON}", layout.path().display())
 }
 
-/// Whether a file belongs to every bundle without being in its list.
-fn is_never_declared(path: &str) -> bool {
-    matches!(path, BUNDLE_JSON | SUMS | SIGNATURE)
-}
-
 /// What comes out of a pipe has to be a bundle as a whole: of anything else the parts would only be called wrong.
 ///
 /// # Errors
@@ -165,4 +178,19 @@ pub fn refuse_unfinished(path: &Path) -> Result<()> {
         return Err(Error::input(format!("{} {text}", path.display())));
     }
     Ok(())
+}
+
+/// # Errors
+/// It is compressed: nothing in it can be changed in its place.
+pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
+    if !bundle.is_compressed() {
+        return Ok(());
+    }
+    let path = bundle.path().display();
+    Err(Error::input(format!("{path} is compressed, and cannot be changed: decompress it first (zstd -d {path})")))
+}
+
+/// Whether a bundle is there that this program cannot read.
+pub(super) fn is_of_other_version(out: &Path, error: &Error) -> bool {
+    error.kind() == Kind::Input && Layout::open(out).is_ok_and(|layout| layout.size_of(BUNDLE_JSON).is_some())
 }

@@ -46,6 +46,7 @@ pub(super) trait Place: Send + Sync {
 
 /// What is known when all blobs are in place.
 pub(super) struct Sealing<'a> {
+    /// Metadata and signatures, what stands behind the blobs included.
     pub metadata: &'a [Metadata],
     pub tools: &'a [Tool],
     pub manifests: &'a [Manifest],
@@ -53,8 +54,6 @@ pub(super) struct Sealing<'a> {
     pub mtime: u64,
     /// Of every blob.
     pub chunks: &'a HashMap<Digest, Chunks>,
-    /// Of those whose own digest is of another algorithm.
-    pub sha256: &'a HashMap<Digest, Digest>,
 }
 
 /// An open place of a blob.

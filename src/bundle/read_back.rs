@@ -5,18 +5,18 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::path::Path;
 
-use bytes::Bytes;
 use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 
-use super::leftovers::hash_all;
+use super::format::{CHUNKS, SUMS, SUMS512, is_signature};
+use super::prove::prove as prove_files;
+use super::sums::{self, MAX_SUMS};
 use super::volumes::VOLUMES;
-use super::{MAX_SUMS, SIGNATURE, SUMS};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry};
 use crate::base::progress::Events;
 use crate::files::Layout;
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 
 /// File systems that are in memory (statfs(2)): there is no medium.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -34,10 +34,10 @@ const MOST_ASKED: u32 = 100;
 pub fn read_back(path: &Path, events: &Events) -> Result<bool> {
     let path = &fsops::canonicalize(path)?;
     let layout = Layout::open(path)?;
-    let known = known(&layout)?;
+    let written = Written::of(&layout)?;
     let is_forgotten = forget(path, &layout)?;
     // Opened again: what was read to find the files is no proof.
-    let proven = Layout::open(path).and_then(|layout| prove(&layout, &known, events));
+    let proven = Layout::open(path).and_then(|layout| prove(&layout, &written, events));
     let Err(error) = proven else { return Ok(is_forgotten) };
     let named = Entry::of(path)?;
     let unnamed = named.beside(".partial");
@@ -47,34 +47,49 @@ pub fn read_back(path: &Path, events: &Events) -> Result<bool> {
     Err(error.while_doing(format!("reading back {}", path.display())))
 }
 
-/// The files that are lists of sums, and the signature, which is in none, as they were written.
-fn known(layout: &Layout) -> Result<Vec<(String, Bytes)>> {
-    let is_own = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".sha256");
-    let is_volume = layout.entries().any(|(path, _)| is_own(path));
-    let is_list = |path: &str| if is_volume { is_own(path) } else { path == SUMS };
-    let paths = layout.entries().map(|(path, _)| path).filter(|path| is_list(path) || *path == SIGNATURE);
-    paths.map(|path| Ok((path.to_owned(), layout.read(path, MAX_SUMS)?.unwrap_or_default()))).collect()
+/// The digest of every file as it was written: of those that no sums name, what it is now.
+struct Written {
+    /// In the order in which they are read.
+    files: Vec<(String, Digest)>,
 }
 
-fn prove(layout: &Layout, known: &[(String, Bytes)], events: &Events) -> Result<()> {
-    let lists = known.iter().filter(|(path, _)| path != SIGNATURE).flat_map(|(_, bytes)| names(bytes));
-    let own = known.iter().map(|(path, bytes)| (path.as_str(), Digest::sha256(bytes)));
-    let named: Vec<(&str, Digest)> = lists.chain(own).collect();
+impl Written {
+    fn of(layout: &Layout) -> Result<Written> {
+        let is_own = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".sha256");
+        let is_volume = layout.entries().any(|(path, _)| is_own(path));
+        let is_sums = |path: &str| if is_volume { is_own(path) } else { matches!(path, SUMS | SUMS512) };
+        let (mut named, mut own) = (Vec::new(), Vec::new());
+        for (path, _) in layout.entries() {
+            if is_sums(path) {
+                let bytes = layout.read(path, MAX_SUMS)?.unwrap_or_default();
+                let algorithm = if path == SUMS512 { Algorithm::Sha512 } else { Algorithm::Sha256 };
+                named.extend(sums::lines(&bytes, algorithm).flatten().map(|line| (line.path.to_owned(), line.digest)));
+                own.push((path.to_owned(), Digest::sha256(&bytes)));
+            } else if (path == CHUNKS || is_signature(path))
+                && let Some(slice) = layout.slice(path)?
+            {
+                let digest =
+                    slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
+                own.push((path.to_owned(), digest));
+            }
+        }
+        named.extend(own);
+        Ok(Written { files: named })
+    }
+}
+
+fn prove(layout: &Layout, written: &Written, events: &Events) -> Result<()> {
+    let named: Vec<(&str, Digest)> = written.files.iter().map(|(path, digest)| (path.as_str(), *digest)).collect();
     // What is between the files of a tar has no sums.
     if let Some(fault) = layout.faults().first() {
-        return Err(Error::damaged(format!("other bytes came from the medium than went to it: {}", fault.what)));
+        return Err(Error::damaged(format!("it reads back differently from what was written: {}", fault.what)));
     }
-    let wrong = hash_all(layout, &named, events);
-    let Some(first) = wrong.first().map(|at| named[*at].0) else { return Ok(()) };
-    let others = wrong.len() - 1;
-    let others = if others > 0 { format!(" and of {others} other files") } else { String::new() };
-    Err(Error::damaged(format!("other bytes of {first}{others} came from the medium than went to it")))
-}
-
-/// Path and sha256 of each line.
-fn names(sums: &[u8]) -> impl Iterator<Item = (&str, Digest)> {
-    let lines = std::str::from_utf8(sums).unwrap_or_default().lines().filter_map(|line| line.split_once("  "));
-    lines.filter_map(|(sum, path)| Some((path, format!("sha256:{sum}").parse().ok()?)))
+    let proven = prove_files(layout, &named, events);
+    let mut wrong = named.iter().zip(&proven).filter(|(_, proven)| proven.is_none()).map(|((path, _), _)| *path);
+    let Some(first) = wrong.next() else { return Ok(()) };
+    let others = wrong.count();
+    let others = if others > 0 { format!(", and so do {others} other files") } else { String::new() };
+    Err(Error::damaged(format!("{first} reads back differently from what was written{others}")))
 }
 
 /// The system keeps nothing of these files in memory. `false`: it does so all the same, because it is memory that they are in,
@@ -125,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::base::progress::Silent;
+    use crate::bundle::SIGNATURE;
 
     /// A directory with two files and their sums.
     fn ground() -> (tempfile::TempDir, PathBuf) {
@@ -147,13 +163,16 @@ mod tests {
         read_back(&out, &events).unwrap();
         fs::write(out.join("b"), b"too").unwrap();
         let text = read_back(&out, &events).unwrap_err().chain();
-        assert!(text.contains("reading back") && text.contains("other bytes of b came from the medium"), "{text}");
+        assert!(
+            text.contains("reading back") && text.contains("b reads back differently from what was written"),
+            "{text}"
+        );
         let unnamed = out.with_file_name("out.partial");
         assert!(!out.exists() && unnamed.is_dir());
         fs::rename(&unnamed, &out).unwrap();
         fs::remove_file(out.join("a")).unwrap();
         let text = read_back(&out, &events).unwrap_err().chain();
-        assert!(text.contains("of a and of 1 other files"), "{text}");
+        assert!(text.contains("a reads back differently from what was written, and so do 1 other files"), "{text}");
     }
 
     #[test]
@@ -177,13 +196,18 @@ mod tests {
     fn what_no_sum_speaks_of_is_proven_too() {
         let (_directory, out) = ground();
         let events: Events = Arc::new(Silent);
-        fs::write(out.join(SIGNATURE), [7; 64]).unwrap();
+        for unnamed in [SIGNATURE, CHUNKS] {
+            fs::write(out.join(unnamed), [7; 64]).unwrap();
+        }
         let layout = Layout::open(&out).unwrap();
-        let written = known(&layout).unwrap();
+        let written = Written::of(&layout).unwrap();
         prove(&layout, &written, &events).unwrap();
-        fs::write(out.join(SIGNATURE), [8; 64]).unwrap();
-        let text = prove(&layout, &written, &events).unwrap_err().chain();
-        assert!(text.contains("other bytes of SHA256SUMS.sig"), "{text}");
+        for unnamed in [SIGNATURE, CHUNKS] {
+            fs::write(out.join(unnamed), [8; 64]).unwrap();
+            let text = prove(&layout, &written, &events).unwrap_err().chain();
+            assert!(text.contains(&format!("{unnamed} reads back differently")), "{text}");
+            fs::write(out.join(unnamed), [7; 64]).unwrap();
+        }
         // What is between the files of a tar: here, behind those of the last one.
         let tar = out.with_file_name("out.tar");
         let files = ["a", SUMS, "b"];
@@ -204,7 +228,7 @@ mod tests {
         bytes[place] ^= 1;
         fs::write(&tar, bytes).unwrap();
         let text = read_back(&tar, &events).unwrap_err().chain();
-        assert!(text.contains("other bytes came from the medium than went to it: data is hidden"), "{text}");
+        assert!(text.contains("reads back differently from what was written: data is hidden"), "{text}");
     }
 
     #[test]

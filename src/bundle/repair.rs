@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::format::{self, BUNDLE_JSON, CHUNKS, Known, Metadata, SUMS};
+use super::format::{BUNDLE_JSON, CHUNKS, Metadata, SUMS, SUMS512};
 use super::missing::{Missing, MissingBlob};
 use super::offsets::TarPlan;
 use super::place::{Place, Sealing};
@@ -33,7 +33,7 @@ const REPAIR_VERSION: u32 = 1;
 /// The largest `repair.json` that is read, in bytes.
 const MAX_REPAIR_JSON: u64 = 256 * 1024;
 
-/// `repair.json`. See `FORMAT.md`.
+/// `repair.json`. See `docs/format.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RepairJson {
@@ -115,10 +115,10 @@ pub async fn write_repair(
     let number = blobs.len() + manifests.len() + in_ranges.len();
     let (ranges, bytes) = ranges::fetch(in_ranges, (source, jobs), events).await?;
     if !ranges.is_empty() {
-        metadata.push(Metadata { path: RANGES, bytes });
+        metadata.push(Metadata::new(RANGES, bytes));
     }
     metadata.insert(0, repair_json(missing, tool, ranges)?);
-    let sizes = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
+    let sizes = metadata.iter().map(|file| (file.path.clone(), file.bytes.len() as u64));
     let sizes = sizes.chain(tools.iter().map(|tool| (tool.path(), tool.size())));
     let sizes = sizes.chain(manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.size())));
     let plan = TarPlan::new(sizes.chain(blobs.iter().map(|(blob, _)| (blob.digest.blob_path(), blob.size))))?;
@@ -141,10 +141,10 @@ pub async fn write_repair(
         }
     };
     stream::iter(blobs).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>().await?;
-    let mtime = u64::try_from(contents.lock.created.as_second()).unwrap_or_default();
+    let mtime = contents.lock.mtime();
     let seal = move || {
-        let (chunks, sha256) = (&HashMap::new(), &HashMap::new());
-        place.seal(&Sealing { metadata: &metadata, tools: &tools, manifests: &manifests, mtime, chunks, sha256 })
+        let chunks = &HashMap::new();
+        place.seal(&Sealing { metadata: &metadata, tools: &tools, manifests: &manifests, mtime, chunks })
     };
     let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
     tokio::task::spawn_blocking(seal).await.map_err(stopped)??;
@@ -189,18 +189,28 @@ fn repair_json(missing: &Missing, tool: &str, ranges: Vec<Range>) -> Result<Meta
     let json = RepairJson { gapferry_repair, tool, identity: missing.identity, ranges };
     let mut bytes = serde_json::to_vec_pretty(&json).map_err(|e| Error::input("writing repair.json").because(e))?;
     bytes.push(b'\n');
-    Ok(Metadata { path: REPAIR_JSON, bytes })
+    Ok(Metadata::new(REPAIR_JSON, bytes))
 }
 
-/// The files that are made of lock and manifests alone. `SHA256SUMS` and `chunks.b3` are made where the
-/// bundle is.
+/// The metadata that is asked for. Sums and `chunks.b3` are made where the bundle is.
+///
+/// # Errors
+/// `bundle.json` is asked for, and these contents are those of another bundle.
 fn metadata(missing: &Missing, contents: &Contents) -> Result<Vec<Metadata>> {
     let asked = |path: &str| missing.metadata.iter().any(|file| file == path);
-    if asked(BUNDLE_JSON) {
-        let text = "bundle.json, which only a whole bundle has: export the lock again, and repair with that bundle";
-        return Err(Error::input(format!("what is missing is {text}")));
+    let is_made_there = |path: &str| matches!(path, SUMS | SUMS512 | CHUNKS);
+    if !missing.metadata.iter().any(|path| !is_made_there(path)) {
+        return Ok(Vec::new());
     }
-    // Who wrote them is in none of these.
-    let all = format::metadata(contents, "", &Known::planned())?;
-    Ok(all.into_iter().filter(|file| asked(file.path) && !matches!(file.path, SUMS | CHUNKS)).collect())
+    let head = contents.head()?;
+    if asked(BUNDLE_JSON) && head.identity != missing.identity {
+        let text = format!(
+            "what is missing is {BUNDLE_JSON} of the bundle {}, and this lock with these tools and parents gives {}: name its own lock by \
+             --locked, the tools that it holds by --include-tool and --tool-file, and what it builds on by --since; or repair \
+             with another copy of the bundle",
+            missing.identity, head.identity
+        );
+        return Err(Error::input(text));
+    }
+    Ok(head.files.into_iter().filter(|file| asked(&file.path) && !is_made_there(&file.path)).collect())
 }

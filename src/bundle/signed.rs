@@ -1,124 +1,69 @@
-//! The signature of a bundle: checked before anything else of it is believed, and given to one that is whole already.
-//!
-//! # Threats
-//! All but the keys may be forged. What is signed is `SHA256SUMS`, which names `bundle.json`, which names everything else; so
-//! these three files are read, each up to a limit, and no other, until the chain of them holds. A medium can answer
-//! differently when it is read again: whoever goes on has to find the [`Signed::identity`] that was signed.
+//! The signatures of a bundle: made while it is written, and given to one that is whole already.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::format::{BUNDLE_JSON, Metadata, SIGNATURE, SUMS};
-use super::mend::refuse_compressed;
-use super::offsets::TarFile;
-use super::open::{Bundle, MAX_BUNDLE_JSON};
+use bytes::Bytes;
+
+use super::format::{
+    CHUNKS, CHUNKS_SIGNATURE, Head, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SIGNATURE, SUMS, name_of_key,
+    signatures_of, signed_file,
+};
+use super::offsets::{BLOCK, TarFile};
+use super::open::{Bundle, refuse_compressed};
+use super::prove::chunks_of;
+use super::proven::check_signature;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Replacement, WriteLock};
+use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::Digest;
-use crate::signing::{PrivateKey, PublicKey, signature_in};
+use crate::signing::{PrivateKey, is_well_formed, signature_in};
 
-/// The largest `SHA256SUMS` that is read, in bytes: far more than the most files take.
-pub const MAX_SUMS: u64 = 80 * 1024 * 1024;
-/// The largest signature that is read, in bytes; ours have 64 or 72, in base64 or not.
-pub const MAX_SIGNATURE: u64 = 512;
-const BLOCK: u64 = 512;
-
-/// What a signature proves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signed {
-    /// The key that made it.
-    pub by: PublicKey,
-    /// The sha256 of `bundle.json` that was signed.
-    pub identity: Digest,
-}
-
-impl Signed {
-    /// Refuses what was read later, and is not what was signed.
-    ///
-    /// # Errors
-    /// `found` is another bundle than the signed one.
-    pub fn hold(&self, path: &Path, found: Option<Digest>) -> Result<()> {
-        match found == Some(self.identity) {
-            true => Ok(()),
-            false => Err(Error::damaged(format!("{} has changed while it was read", path.display()))),
-        }
-    }
-}
-
-/// Checks the signature of the layout's `SHA256SUMS`, and `bundle.json` against what is signed. Any of `keys` will do. No
-/// other file is opened.
+/// Adds the signature of what is to be written.
 ///
 /// # Errors
-/// It is not signed, by none of the keys, or one of the two was altered (`Damaged`); they cannot be read.
-pub fn check_signature(layout: &Layout, keys: &[PublicKey]) -> Result<Signed> {
-    let shown = layout.path().display();
-    let refuse = |why: &str| Error::damaged(format!("{shown} is refused: {why}"));
-    if layout.size_of(SIGNATURE).is_none() {
-        // A link or a pipe in its place has no size either.
-        let odd = layout.faults().iter().find(|fault| fault.path == SIGNATURE);
-        return Err(refuse(&match odd {
-            Some(fault) => format!("its {SIGNATURE} is no plain file ({})", fault.what),
-            None => format!("it is not signed (it has no {SIGNATURE})"),
-        }));
-    }
-    let missing = |path: &str| refuse(&format!("it has no {path}"));
-    let file = layout.read(SIGNATURE, MAX_SIGNATURE)?.ok_or_else(|| missing(SIGNATURE))?;
-    let sums = layout.read(SUMS, MAX_SUMS)?.ok_or_else(|| missing(SUMS))?;
-    let signature = signature_in(&file);
-    let Some(by) = keys.iter().find(|key| key.verifies(&sums, &signature)) else {
-        return Err(refuse(&fits_no_key(keys)));
-    };
-    let identity = signed_identity(&sums)
-        .ok_or_else(|| refuse(&format!("its signature is good, but {SUMS} does not name {BUNDLE_JSON} first")))?;
-    let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.ok_or_else(|| missing(BUNDLE_JSON))?;
-    if Digest::sha256(&json) != identity {
-        return Err(refuse(&format!("{BUNDLE_JSON} was altered after {SUMS} was signed")));
-    }
-    Ok(Signed { by: by.clone(), identity })
+/// No randomness could be read.
+pub(super) fn sign_head(head: &mut Head, key: &PrivateKey) -> Result<()> {
+    let signature = key.sign(head.sums())?;
+    head.files.push(Metadata::new(SIGNATURE, signature));
+    Ok(())
 }
 
-fn fits_no_key(keys: &[PublicKey]) -> String {
-    let fingerprints: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
-    let which = match &fingerprints[..] {
-        [one] => format!("the key {one}"),
-        several => format!("any of the {} keys ({})", several.len(), several.join(", ")),
-    };
-    format!("its signature does not fit {which}: another key signed it, or {SUMS} or {SIGNATURE} was altered")
+/// Room for the signature of `key` named `path`, to be planned with.
+pub(super) fn room(path: &str, key: &PrivateKey) -> (String, u64) {
+    (path.to_owned(), key.longest_signature() as u64)
 }
 
-/// What the first line of `SHA256SUMS` says of `bundle.json`.
-pub fn signed_identity(sums: &[u8]) -> Option<Digest> {
-    let line = sums.split(|byte| *byte == b'\n').next()?;
-    let (sum, path) = std::str::from_utf8(line).ok()?.split_once("  ")?;
-    (path == BUNDLE_JSON).then(|| format!("sha256:{sum}").parse().ok())?
-}
-
-/// Room for the signature of `key` among the metadata, to be planned with; empty without a key.
-pub(super) fn room(key: Option<&PrivateKey>) -> Option<Metadata> {
-    key.map(|key| Metadata { path: SIGNATURE, bytes: vec![0; key.longest_signature()] })
-}
-
-/// Behind what it signs.
-pub(super) fn put(metadata: &mut Vec<Metadata>, signature: Metadata) {
-    let sums = metadata.iter().position(|file| file.path == SUMS);
-    metadata.insert(sums.map_or(metadata.len(), |at| at + 1), signature);
-}
-
-/// The signature of what is to be written.
-pub(super) fn signature(key: &PrivateKey, metadata: &[Metadata]) -> Result<Metadata> {
-    let sums = metadata.iter().find(|file| file.path == SUMS).map_or(&[][..], |file| &file.bytes);
-    Ok(Metadata { path: SIGNATURE, bytes: key.sign(sums)? })
-}
-
-/// Signs a bundle that is there, in place of any signature it has. A directory, and a tar that has a signature, stay as they
-/// are but for it; any other tar is written anew beside the old one, and takes its name. Gives the bundle's identity.
+/// `chunks.b3`, and its signature if the bundle is signed.
 ///
 /// # Errors
-/// `SHA256SUMS` does not say what `bundle.json` says, or the files have other sizes: such a bundle is not signed. The disk's.
-pub fn sign(path: &Path, key: &PrivateKey) -> Result<Digest> {
+/// No randomness could be read.
+pub(super) fn trailer(chunks: Vec<u8>, key: Option<&PrivateKey>) -> Result<Vec<Metadata>> {
+    let signature = key.map(|key| key.sign(&chunks)).transpose()?;
+    let signature = signature.map(|signature| Metadata::new(CHUNKS_SIGNATURE, signature));
+    Ok(std::iter::once(Metadata::new(CHUNKS, chunks)).chain(signature).collect())
+}
+
+/// What is signed of a bundle that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// `SHA256SUMS`, which says what every file has to be.
+    Sums,
+    /// `chunks.b3` too, after every digest was proven.
+    Full,
+}
+
+/// Signs a bundle that is there; a signature that the same key has made is replaced, no other is. A directory, and a tar that
+/// has a signature of the key, stay as they are but for it; any other tar is written anew beside the old one, and takes its
+/// name. Gives the bundle's identity.
+///
+/// # Errors
+/// `SHA256SUMS` does not say what `bundle.json` says, or the files have other sizes, or with [`Scope::Full`] other bytes: such a
+/// bundle is not signed. It has as many signatures as it can. The disk's.
+pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Result<Digest> {
     let _lock = WriteLock::take(path)?;
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
@@ -130,48 +75,140 @@ pub fn sign(path: &Path, key: &PrivateKey) -> Result<Digest> {
         );
         return Err(Error::input(text));
     }
-    if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
+    let damaged = || {
         let text = format!("{} is damaged, so it is not signed; `gapferry verify` says where", path.display());
-        return Err(Error::damaged(text));
+        Error::damaged(text)
+    };
+    if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
+        return Err(damaged());
     }
-    let sums = bundle.layout().read(SUMS, MAX_SUMS)?.unwrap_or_default();
-    let signature = key.sign(&sums)?;
-    if bundle.layout().is_tar() {
-        let mtime = u64::try_from(bundle.json().created.as_second()).unwrap_or_default();
-        sign_tar(path, &bundle, &entry(&signature, mtime))?;
+    let layout = bundle.layout();
+    let sums: Bytes = bundle.json().sha256sums(bundle.identity()).into_bytes().into();
+    let mut new = vec![signature_of(layout, SUMS, &sums, key)?];
+    if scope == Scope::Full {
+        let chunks = chunks_of(layout, bundle.json(), bundle.identity(), events).ok_or_else(damaged)?;
+        let signature = signature_of(layout, CHUNKS, &chunks, key)?;
+        let is_there = layout.read(CHUNKS, chunks.len() as u64).is_ok_and(|there| there.is_some_and(|it| it == chunks));
+        if !is_there {
+            new.push(Metadata::new(CHUNKS, chunks));
+        }
+        new.push(signature);
+    }
+    if layout.is_tar() {
+        sign_tar(path, &bundle, &new)?;
     } else {
-        write_beside(&path.join(SIGNATURE), |file| file.write_all(&signature))?;
+        for file in &new {
+            write_beside(&path.join(&file.path), |out| out.write_all(&file.bytes))?;
+        }
     }
     let after = check_signature(&Layout::open(path)?, std::slice::from_ref(key.public()))?;
     Ok(after.identity)
 }
 
-/// Header and padded bytes of the signature in a tar.
-fn entry(signature: &[u8], mtime: u64) -> Vec<u8> {
-    let file = TarFile { path: SIGNATURE.to_owned(), size: signature.len() as u64, header: 0, data: BLOCK };
-    let mut blocks = file.header_blocks(mtime);
-    blocks.extend_from_slice(signature);
+/// The signature of `key`, under the name it has already, else under one that is free.
+fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -> Result<Metadata> {
+    let there = signatures_of(layout, signed);
+    let is_own = |path: &&&str| {
+        let file = layout.read(path, MAX_SIGNATURE).ok().flatten();
+        file.is_some_and(|file| key.public().verifies(bytes, &signature_in(&file)))
+    };
+    let named = name_of_key(signed, key.public());
+    let own = there.iter().find(is_own).map(|path| (*path).to_owned());
+    // What cannot be a signature may be replaced.
+    let is_free = |path: &str| {
+        let file = layout.read(path, MAX_SIGNATURE).ok().flatten();
+        !there.contains(&path) || !file.is_some_and(|file| is_well_formed(&signature_in(&file)))
+    };
+    let plain = format!("{signed}.sig");
+    let fail = |text: String| Err(Error::input(format!("signing {}: {text}", layout.path().display())));
+    let path = match own {
+        Some(own) => own,
+        None if is_free(&plain) => plain,
+        None if there.len() >= MOST_SIGNATURES => {
+            return fail(format!("it has {MOST_SIGNATURES} signatures of {signed} already, which is the most"));
+        }
+        None if is_free(&named) => named,
+        None => return fail(format!("{named} is there, and is not of this key and these bytes; remove it first")),
+    };
+    Ok(Metadata { path, bytes: key.sign(bytes)? })
+}
+
+/// Header and padded bytes of a file in a tar.
+fn entry(file: &Metadata, mtime: u64) -> Vec<u8> {
+    let planned = TarFile { path: file.path.clone(), size: file.bytes.len() as u64, header: 0, data: BLOCK };
+    let mut blocks = planned.header_blocks(mtime);
+    blocks.extend_from_slice(&file.bytes);
     blocks.resize(blocks.len().next_multiple_of(BLOCK as usize), 0);
     blocks
 }
 
-fn sign_tar(path: &Path, bundle: &Bundle, entry: &[u8]) -> Result<()> {
+/// Where in a tar an entry is, header included, in bytes.
+#[derive(Clone, Copy)]
+struct Stretch {
+    begin: u64,
+    end: u64,
+}
+
+fn sign_tar(path: &Path, bundle: &Bundle, new: &[Metadata]) -> Result<()> {
     let fail = |e: io::Error| Error::disk("signing", path, e);
-    let place = |path: &str| bundle.layout().slice(path).ok().flatten().map(|slice| (slice.offset(), slice.size()));
-    let former = place(SIGNATURE).filter(|(_, size)| (1..=BLOCK).contains(size));
-    if let Some(header) = former.and_then(|(offset, _)| offset.checked_sub(BLOCK)) {
+    let layout = bundle.layout();
+    let mtime = bundle.json().mtime();
+    let place = |path: &str| {
+        let slice = layout.slice(path).ok().flatten()?;
+        let begin = slice.offset().checked_sub(BLOCK)?;
+        Some(Stretch { begin, end: slice.offset() + slice.size().checked_next_multiple_of(BLOCK)? })
+    };
+    let blocks: Vec<(Option<Stretch>, Vec<u8>)> =
+        new.iter().map(|file| (place(&file.path), entry(file, mtime))).collect();
+    let fits = |(there, blocks): &(Option<Stretch>, Vec<u8>)| {
+        there.is_some_and(|there| there.end - there.begin == blocks.len() as u64)
+    };
+    if blocks.iter().all(fits) {
         let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-        return file.write_all_at(entry, header).and_then(|()| file.sync_all()).map_err(fail);
+        for (there, blocks) in &blocks {
+            file.write_all_at(blocks, there.map_or(0, |there| there.begin)).map_err(fail)?;
+        }
+        return file.sync_all().map_err(fail);
     }
-    let (offset, size) = place(SUMS).ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?;
-    let at = offset.saturating_add(size.next_multiple_of(BLOCK));
+    // What is replaced is left out, and what is new goes to where it belongs.
+    let end = layout.entries().filter_map(|(path, _)| place(path)).map(|there| there.end).max().unwrap_or_default();
+    let mut edits: Vec<(Stretch, &[u8])> = Vec::new();
+    for (file, (there, blocks)) in new.iter().zip(&blocks) {
+        if let Some(there) = there {
+            edits.push((*there, blocks));
+            continue;
+        }
+        let signed = signed_file(&file.path);
+        let at = match signed.and_then(|signed| Some((signed, place(signed)?))) {
+            Some((signed, stretch)) => behind(layout, signed, &file.path, stretch.end, place),
+            None => end,
+        };
+        edits.push((Stretch { begin: at, end: at }, blocks));
+    }
+    edits.sort_by_key(|(stretch, _)| stretch.begin);
     let mut tar = File::open(path).map_err(fail)?;
     write_beside(path, |file| {
-        io::copy(&mut Read::by_ref(&mut tar).take(at), file)?;
-        file.write_all(entry)?;
+        let mut at = 0;
+        for (Stretch { begin, end }, blocks) in &edits {
+            tar.seek(SeekFrom::Start(at))?;
+            io::copy(&mut Read::by_ref(&mut tar).take(begin.saturating_sub(at)), file)?;
+            file.write_all(blocks)?;
+            at = *end;
+        }
         tar.seek(SeekFrom::Start(at))?;
         io::copy(&mut tar, file).map(drop)
     })
+}
+
+/// Where a signature goes that is not there yet: behind what it signs, and those of its signatures that stand before it.
+fn behind(layout: &Layout, signed: &str, path: &str, mut at: u64, place: impl Fn(&str) -> Option<Stretch>) -> u64 {
+    let stands_before = |other: &&str| (other.len(), *other) < (path.len(), path);
+    for other in signatures_of(layout, signed).into_iter().filter(stands_before) {
+        if let Some(there) = place(other).filter(|there| there.begin == at) {
+            at = there.end;
+        }
+    }
+    at
 }
 
 fn write_beside(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {

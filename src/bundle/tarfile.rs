@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{Metadata, SIGNATURE};
+use super::format::{Metadata, is_signature};
 use super::journal::{Claims, Journal};
 use super::leftovers;
 use super::offsets::{self, TarPlan};
@@ -146,7 +146,7 @@ impl TarFile {
 
     /// A signature's length is known only when it is made.
     fn as_written(&self, planned: &offsets::TarFile, metadata: &[Metadata]) -> offsets::TarFile {
-        let signature = metadata.iter().find(|file| file.path == SIGNATURE && planned.path == SIGNATURE);
+        let signature = metadata.iter().find(|file| is_signature(&file.path) && planned.path == file.path);
         let size = signature.map_or(planned.size, |file| file.bytes.len() as u64);
         offsets::TarFile { size, ..planned.clone() }
     }
@@ -197,7 +197,7 @@ impl Place for TarFile {
             whole(&manifest.digest().blob_path(), &manifest.bytes()?)?;
         }
         for file in metadata {
-            whole(file.path, &file.bytes)?;
+            whole(&file.path, &file.bytes)?;
         }
         for tool in sealing.tools {
             if let Some(at) = self.position.get(&tool.path()) {

@@ -14,7 +14,7 @@ use super::format::{BundleJson, FileEntry};
 use super::place::Slot;
 use crate::base::error::{Error, Result};
 use crate::content::{BlobReader, Slice};
-use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Hex64};
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 
 /// Where they are.
 pub const TOOLS: &str = "tools/";
@@ -98,7 +98,7 @@ impl Tool {
 
     /// As `bundle.json` declares it.
     pub(super) fn entry(&self) -> FileEntry {
-        FileEntry { path: self.path(), size: self.size(), sha256: Hex64::from(&self.sha256), blake3: None }
+        FileEntry { path: self.path(), size: self.size(), digest: self.sha256 }
     }
 
     /// Its bytes, the last of which are withheld until all are proven.
@@ -176,11 +176,6 @@ pub fn is_tool(path: &str) -> bool {
 /// What a bundle declares of its tools, in the order of the tar.
 pub fn tools_of(bundle: &BundleJson) -> impl Iterator<Item = &FileEntry> {
     bundle.files.iter().filter(|file| is_tool(&file.path))
-}
-
-/// Whether these are the tools of a bundle, and no others.
-pub(super) fn are_those_of(tools: &[Tool], bundle: &BundleJson) -> bool {
-    tools.iter().map(Tool::entry).eq(tools_of(bundle).cloned())
 }
 
 #[cfg(test)]

@@ -6,30 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::before::{planned, tar_plan};
+use super::before::tar_plan;
 use super::directory::{self, Directory};
-use super::format::{self, Known};
 use super::in_volumes::{self, Volumes};
 use super::leftovers::{self, Target};
 use super::links::Links;
 use super::place::{Place, Sealing};
 use super::tarfile::{self, TarFile};
 use super::volumes::SetName;
-use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
+use super::{Contents, bytes_in, chunks, is_signature, signed, stamp};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::fsops::{self, Open, WriteLock};
+use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
-use crate::content::{LinkMode, Lookup, Origin, Readable, Sink, Slice, Stored};
-use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
+use crate::content::{LinkMode, Lookup, Origin, Readable, Sink, Stored};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::signing::PrivateKey;
 
 /// How a bundle is written.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Named in `bundle.json`, for people: program and version.
-    pub tool: String,
     /// How the directory form takes blobs that their source keeps as files; every other blob is copied.
     pub link: LinkMode,
     /// The device where a link is likely to succeed: no room is asked for there.
@@ -42,8 +39,8 @@ pub struct Options {
 
 impl Options {
     /// Every blob is copied.
-    pub fn copying(tool: impl Into<String>) -> Options {
-        Options { tool: tool.into(), link: LinkMode::Copy, device: None, key: None, volumes: None }
+    pub fn copying() -> Options {
+        Options { link: LinkMode::Copy, device: None, key: None, volumes: None }
     }
 }
 
@@ -64,7 +61,6 @@ pub struct Writer {
     out: PathBuf,
     place: Arc<dyn Place>,
     contents: Contents,
-    tool: String,
     key: Option<Arc<PrivateKey>>,
     events: Events,
     /// The blobs that are in place.
@@ -127,7 +123,7 @@ impl Writer {
             elsewhere = begun.elsewhere;
             (begun.place, begun.present)
         } else if is_tar(out) {
-            let plan = tar_plan(&contents, &planned(&contents, &options)?)?;
+            let plan = tar_plan(&contents, &contents.head()?, options.key.as_deref())?;
             let tar = TarFile::create(output, plan, contents.blobs.iter().map(|blob| blob.digest), &events)?;
             let present = leftovers::adopt(output, &Target::Tar, &tar, &contents, &events)?;
             leftovers::tell_lost(out, tarfile::drop_former(output, |digest| present.contains_key(digest)), &events);
@@ -137,10 +133,10 @@ impl Writer {
             let present = leftovers::adopt(output, &Target::Directory(&directory), &directory, &contents, &events)?;
             (Arc::new(directory), present)
         };
-        let (out, tool, key) = (out.to_owned(), options.tool, options.key);
+        let (out, key) = (out.to_owned(), options.key);
         let (done, links) = (Mutex::new(present), Links::new(options.link, events.clone()));
         let (volumes, total) = (options.volumes, survey.total);
-        Ok(Writer { out, place, contents, tool, key, events, done, elsewhere, volumes, links, total, lock })
+        Ok(Writer { out, place, contents, key, events, done, elsewhere, volumes, links, total, lock })
     }
 
     /// Whether this blob is in place.
@@ -162,63 +158,44 @@ impl Writer {
             return Err(Error::damaged(format!("sealing {}: blob {} is missing", self.out.display(), missing.digest)));
         }
         self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
-        let mut chunks = std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut known = std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner));
         for manifest in &self.contents.manifests {
-            chunks.insert(manifest.digest(), Chunks::of(&manifest.bytes()?));
+            known.insert(manifest.digest(), Chunks::of(&manifest.bytes()?));
         }
-        // Volumes repeat bundle.json: it says nothing of chunks, so that it is known before the blobs are.
-        let (said, chunks) = match self.volumes {
-            Some(_) => (None, chunks),
-            None => (Some(chunks), HashMap::new()),
-        };
-        let known = Known { sha256: self.other_sums()?, chunks: said };
-        let mut metadata = format::metadata(&self.contents, &self.tool, &known)?;
-        let mut size = self.total;
-        if let Some(key) = &self.key {
-            let signature = signed::signature(key, &metadata)?;
-            if !is_tar(&self.out) && self.volumes.is_none() {
-                size -= (key.longest_signature() - signature.bytes.len()) as u64;
+        let mut head = self.contents.head()?;
+        let identity = head.identity;
+        match (&self.volumes, &self.key) {
+            (Some(volumes), key) => {
+                let sums = head.sums().to_vec();
+                volumes.sign(&self.out, &mut head, key.as_deref(), &|key| key.sign(&sums))?;
             }
-            signed::put(&mut metadata, signature);
+            (None, Some(key)) => signed::sign_head(&mut head, key)?,
+            (None, None) => {}
         }
-        let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
-        let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
-        let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
-        let (manifests, sha256) = (&self.contents.manifests[..], &known.sha256);
+        let mut metadata = head.files;
+        // A set holds no chunks.b3: it would have to be complete before the first volume is.
+        if self.volumes.is_none() {
+            let mut writer = chunks::Writer::new(identity);
+            for (digest, _) in self.contents.all() {
+                let missing = || Error::damaged(format!("sealing {}: {digest} is missing", self.out.display()));
+                writer.add(known.get(&digest).ok_or_else(missing)?);
+            }
+            metadata.extend(signed::trailer(writer.finish(), self.key.as_deref())?);
+        }
+        let mut size = self.total;
+        if !is_tar(&self.out) && self.volumes.is_none() {
+            let signatures = metadata.iter().filter(|file| is_signature(&file.path));
+            let spared = signatures.filter_map(|file| Some(self.key.as_ref()?.longest_signature() - file.bytes.len()));
+            size -= spared.sum::<usize>() as u64;
+        }
+        let (mtime, manifests) = (self.contents.lock.mtime(), &self.contents.manifests[..]);
         let tools = &self.contents.tools;
-        self.place.seal(&Sealing { metadata: &metadata, tools, manifests, mtime, chunks: &chunks, sha256 })?;
+        self.place.seal(&Sealing { metadata: &metadata, tools, manifests, mtime, chunks: &known })?;
         self.events.report(Event::ItemDone);
         if let Some(state) = stamp::State::of(&self.out) {
             state.mark(&self.out);
         }
         Ok(Finished { path: self.out, identity, size, unchanged: false })
-    }
-
-    /// sha256 of blobs that go by another algorithm: `SHA256SUMS` wants it.
-    fn other_sums(&self) -> Result<HashMap<Digest, Digest>> {
-        let mut sums = HashMap::new();
-        for (digest, size) in self.contents.all().filter(|(digest, _)| digest.algorithm() != Algorithm::Sha256) {
-            let manifest = self.contents.manifests.iter().find(|manifest| manifest.digest() == digest);
-            let sum = match manifest {
-                Some(manifest) => Digest::sha256(&manifest.bytes()?),
-                None => self
-                    .stored(&digest, size)?
-                    .hash(Algorithm::Sha256, &|_| ())
-                    .map_err(|e| Error::disk("reading", &self.out, e))?,
-            };
-            sums.insert(digest, sum);
-        }
-        Ok(sums)
-    }
-
-    fn stored(&self, digest: &Digest, size: u64) -> Result<Slice> {
-        if !is_tar(&self.out) && self.volumes.is_none() {
-            let root = self.lock.output().beside(".partial").open_dir()?;
-            let blob = root.make_parents(&digest.blob_path(), 0o777)?;
-            return Ok(Slice::new(Arc::new(blob.open(Open::Read)?), blob.path(), 0, size));
-        }
-        let lost = || Error::damaged(format!("writing {}: {digest} has no place", self.out.display()));
-        self.place.slot(digest, size)?.slice(size).ok_or_else(lost)
     }
 }
 

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use super::context::{Context, take_stdin};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
+pub use crate::app::missing_lines;
+use crate::app::{Input, Text};
 use crate::base::error::{Error, Result};
 use crate::base::position::Written;
 use crate::base::progress::Event;
@@ -24,7 +26,6 @@ use crate::pipeline::lock::{IndexMode, Lock, MAX_LOCK, MissingImage, MissingReas
 use crate::pipeline::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
 use crate::pipeline::walk::{Former, Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
 use crate::transport::registry::Registries;
-pub use notes::{missing_line, missing_lines};
 use notes::{report_changed_companions, report_kept_companions, report_other_platforms, report_refused, report_walk};
 
 #[derive(Args)]
@@ -245,6 +246,11 @@ impl AllowlistArgs {
         }
     }
 
+    /// Whether some tags are believed to mean what an earlier lock says.
+    pub fn trusts_tags(&self) -> bool {
+        !self.immutable_tags.is_empty()
+    }
+
     fn known(&self, earlier: Vec<Lock>) -> Known {
         Known::new(earlier, |tag| self.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
     }
@@ -383,14 +389,18 @@ pub fn read_file(path: &Path) -> Result<(String, Vec<u8>)> {
 
 /// The same, but only its first `limit` bytes.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<(String, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    let (name, read) = if path == Path::new("-") {
-        take_stdin("a file to read (`-`)")?;
-        ("standard input".to_owned(), std::io::stdin().lock().take(limit).read_to_end(&mut bytes))
-    } else {
-        let file = std::fs::File::open(path).map_err(|e| Error::disk("opening", path, e))?;
-        (path.display().to_string(), file.take(limit).read_to_end(&mut bytes))
-    };
-    read.map_err(|e| Error::disk("reading", path, e))?;
+    let Text { name, bytes } = input(path, limit)?.read(limit)?;
     Ok((name, bytes))
+}
+
+/// The file, or at most the first `limit` bytes of standard input if it is `-`.
+pub fn input(path: &Path, limit: u64) -> Result<Input> {
+    if path != Path::new("-") {
+        return Ok(Input::File(path.to_owned()));
+    }
+    take_stdin("a file to read (`-`)")?;
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
+    read.map_err(|e| Error::disk("reading", path, e))?;
+    Ok(Input::Text(Text { name: "standard input".to_owned(), bytes }))
 }

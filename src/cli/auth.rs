@@ -12,7 +12,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::plain_piece;
 use crate::credentials::{Found, Kept, Origin, Store};
 use crate::oci::Repository;
-use crate::transport::registry::{Admission, Registries};
+use crate::transport::registry::{AuthCheck, Registries};
 
 const ABOUT: &str = "\
 Says which credentials a registry is shown: the place they come from and the user, never the password. Then asks the registry \
@@ -78,7 +78,7 @@ struct Report {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let Command::Check(check) = args.command;
     let site = check.site()?;
-    let mut store = check.registry.credentials([site.registry.clone()])?;
+    let mut store = check.registry.credentials([site.registry.clone()], context)?;
     let found = locate(&store, &site).await?;
     if let Some(found) = &found {
         // What is reported is what is shown, and a helper is asked once.
@@ -133,17 +133,17 @@ impl Report {
 
     /// Asks one thing after the other, up to the first that is not so.
     async fn ask(&mut self, registries: &Registries, site: &Site, push: bool) -> Result<()> {
-        let admission = registries.admission(&site.registry, &site.path).await;
-        self.accepted = verdict(&admission);
-        self.asked = self.accepted.map(|_| !matches!(admission, Ok(Admission::NotAsked)));
-        let admission = admission?;
-        if let Admission::WebPage(_) = &admission {
+        let checked = registries.check_auth(&site.registry, &site.path).await;
+        self.accepted = verdict(&checked);
+        self.asked = self.accepted.map(|_| !matches!(checked, Ok(AuthCheck::NotAsked)));
+        let checked = checked?;
+        if let AuthCheck::WebPage(_) = &checked {
             (self.accepted, self.asked) = (None, None);
         }
         if site.path.is_empty() {
-            return match admission {
-                Admission::WebPage(said) => Err(no_registry(&site.registry, &said)),
-                Admission::Accepted | Admission::NotAsked => Ok(()),
+            return match checked {
+                AuthCheck::WebPage(said) => Err(no_registry(&site.registry, &said)),
+                AuthCheck::Accepted | AuthCheck::NotAsked => Ok(()),
             };
         }
         let named = |e| Error::input(format!("checking {site}")).because(e);

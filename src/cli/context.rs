@@ -1,8 +1,6 @@
 //! What every command stands in: where events go, what is printed how, the clock and the environment.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use clap::{Args, ValueEnum};
@@ -10,9 +8,12 @@ use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
 
 use super::hint;
+use super::password::AskOnTerminal;
+use crate::app::{Environment, Watch};
+pub use crate::app::{check_writable, write_file};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::fsops::Replacement;
-use crate::base::progress::{Event, Events, Json, Lines, Reporter, Terminal, plain, shown_line};
+use crate::base::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
+use crate::bundle::LAST_TIME;
 use crate::pipeline::transfer::Publishing;
 
 const RED: &str = "\x1b[1;31m";
@@ -55,10 +56,12 @@ enum When {
 
 /// See the module documentation.
 pub struct Context {
+    /// What the library is given.
+    pub environment: Environment,
     pub events: Events,
     /// Tags that are being set.
     pub publishing: Publishing,
-    incomplete: Arc<AtomicBool>,
+    watch: Arc<Watch>,
     terminal: Option<Arc<Terminal>>,
     json: bool,
     quiet: bool,
@@ -74,26 +77,28 @@ impl Context {
         let terminal = (is_terminal && !json && !global.quiet).then(|| Arc::new(Terminal::default()));
         let events: Events = match &terminal {
             Some(terminal) => terminal.clone(),
-            None if json => Arc::new(Json::default()),
+            None if json => Arc::new(Json::new(global.quiet)),
             None => Arc::new(Lines::new(global.quiet)),
         };
-        let incomplete = Arc::new(AtomicBool::new(false));
-        let events: Events = Arc::new(Noting { events, incomplete: incomplete.clone() });
+        let watch = Arc::new(Watch::new(events));
+        let events: Events = watch.clone();
         let color = match global.color {
             When::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             When::Always => true,
             When::Never => false,
         };
         let (quiet, may_keep_going) = (global.quiet, false);
-        let publishing = Publishing::default();
-        let context = Context { events, publishing, incomplete, terminal, json, quiet, color, may_keep_going };
+        let passwords = Arc::new(AskOnTerminal(terminal.clone()));
+        let environment = Environment { passwords, ..Environment::of_process(events.clone()) };
+        let publishing = environment.publishing.clone();
+        let context = Context { environment, events, publishing, watch, terminal, json, quiet, color, may_keep_going };
         context.trace(global.verbose);
         context
     }
 
     /// Whether something was left out of the result with a warning: the command has not done all it was asked for.
     pub fn is_incomplete(&self) -> bool {
-        self.incomplete.load(Ordering::Relaxed)
+        self.watch.is_incomplete()
     }
 
     /// Logs of the library go where bars and messages go, so that they do not tear each other.
@@ -122,7 +127,7 @@ impl Context {
 
     /// A line for people, unless they want quiet.
     pub fn say(&self, line: &str) {
-        self.say_lines(&[line]);
+        self.events.report(Event::Status(line.to_owned()));
     }
 
     /// Several lines that belong together.
@@ -207,9 +212,13 @@ impl Context {
             let now = Timestamp::now().as_second();
             return Ok((Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH), false));
         };
-        let seconds = text.parse().ok().filter(|seconds: &i64| *seconds >= 0);
+        let seconds = text.parse().ok().filter(|seconds: &i64| (0..=LAST_TIME).contains(seconds));
         let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let fail = || Error::input(format!("SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970"));
+        let fail = || {
+            Error::input(format!(
+                "SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"
+            ))
+        };
         Ok((time.ok_or_else(fail)?, true))
     }
 }
@@ -235,47 +244,6 @@ pub fn take_stdin(what: &'static str) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(format!("standard input cannot be both {first} and {what}: put one of them in a file")))
-}
-
-/// Whether [`write_file`] will be able to write these: better known before hours of work than after them.
-///
-/// # Errors
-/// The first that cannot be written.
-pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
-    let check = |path: &Path| match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => Err(Error::disk("writing", path, std::io::ErrorKind::IsADirectory.into())),
-        Ok(metadata) if !metadata.is_file() => Ok(()),
-        _ => Replacement::of(path).map(drop),
-    };
-    paths.into_iter().try_for_each(|path| check(path))
-}
-
-/// Writes a small file at once: no reader ever sees half of it.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let fail = |e| Error::disk("writing", path, e);
-    // A pipe or a device cannot be replaced.
-    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        return std::fs::write(path, bytes).map_err(fail);
-    }
-    let mut new = Replacement::of(path)?;
-    new.file().write_all(bytes).map_err(fail)?;
-    new.make_readable()?;
-    new.commit()
-}
-
-/// Passes all events on and remembers whether one of them says that the result lacks something.
-struct Noting {
-    events: Events,
-    incomplete: Arc<AtomicBool>,
-}
-
-impl Reporter for Noting {
-    fn report(&self, event: Event) {
-        if matches!(event, Event::Incomplete(_)) {
-            self.incomplete.store(true, Ordering::Relaxed);
-        }
-        self.events.report(event);
-    }
 }
 
 /// One line, whatever is in it.

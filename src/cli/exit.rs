@@ -1,5 +1,6 @@
 //! How a command ended, and its exit code.
 
+use crate::app;
 use crate::base::error::Kind;
 
 /// Wrong use or input, or the local file system refused.
@@ -21,6 +22,18 @@ pub enum Outcome {
     Terminated,
     /// By SIGHUP: the terminal is gone.
     HungUp,
+}
+
+impl From<app::Outcome> for Outcome {
+    fn from(outcome: app::Outcome) -> Outcome {
+        match outcome {
+            app::Outcome::Done => Outcome::Done,
+            app::Outcome::SomeImagesFailed => Outcome::SomeImagesFailed,
+            app::Outcome::Damaged => Outcome::Damaged,
+            app::Outcome::Failed(kind) => Outcome::Failed(kind),
+            app::Outcome::Waiting => Outcome::Waiting,
+        }
+    }
 }
 
 impl Outcome {

@@ -12,29 +12,31 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::allowlist::{AllowlistArgs, connect_for, missing_lines, read_bounded, settle, tell_obstacle};
-use super::companions::{ManifestOf, counted, images_json, kinds};
+use super::companions::listed;
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
+use super::mirrors;
 use super::read_back::ReadBackArgs;
 use super::registry::RegistryArgs;
+use super::render::images_table;
 use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
 use super::tools::ToolArgs;
-use super::{mirrors, table};
+use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::position::Written;
 use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::{
-    Bundle, Contents, Finished, Options, Survey, Tool, Volumes, Whole, Writer, load_platform, walk_file,
+    Bundle, Contents, Finished, Former, Options, Survey, Tool, Volumes, Whole, Writer, load_platform, walk_file,
 };
 use crate::content::{Cached, Checkpoint, Source};
 use crate::increment::Baseline;
-use crate::oci::{Digest, Manifest, Platform};
+use crate::oci::{Digest, Manifest};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::{self, Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
 use crate::pipeline::walk::LockedCompanions;
-use crate::signing::PrivateKey;
+use crate::signing::{PrivateKey, Spoken};
 use crate::transport::registry::Registries;
 use keep_going::{Faults, May};
 use volumes::{Resolved, VolumeArgs};
@@ -67,8 +69,7 @@ N again, the same, and fetches only what it holds (of a blob that is cut, all of
 
 `-o -` writes the tar to standard output in one pass, for ssh, a tape or a diode: nothing is kept beside it, so after an \
 interruption it begins again, and what has gone out is cut short for every reader. Blobs are fetched ahead, up to 32 MiB, while \
-one is written. A blob that goes by sha512 is fetched into TMPDIR first. Such a bundle has no chunks.b3: verify proves it by \
-sha256.
+one is written.
 
 If OUT ends in .tar.zst the same tar is compressed on its way into a file, by zstd in frames of a mebibyte, so that it is still \
 read by offset; layers that are compressed already are stored. It cannot be continued, repaired or signed afterwards: interrupted, \
@@ -214,6 +215,7 @@ async fn export(
     (started, key): (Instant, Option<Arc<PrivateKey>>),
     context: &Context,
 ) -> Result<Outcome> {
+    let replaced = former.as_ref().map(Bundle::former);
     let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
     let platforms = baseline.as_ref().map(Baseline::platforms).unwrap_or_default();
     let modes = baseline.as_mut().map(Baseline::take_modes).unwrap_or_default();
@@ -248,7 +250,8 @@ async fn export(
     if may.images {
         Faults::of_sizes(&graph, &source).await?.leave_out(&mut lock, &mut graph, may, context)?;
     }
-    let from = From { source: &source, registries, baseline: baseline.as_ref(), tools: &tools, lost: &lost };
+    let (baseline, tools) = (baseline.as_ref(), &tools[..]);
+    let from = From { source: &source, registries, baseline, tools, former: replaced, lost: &lost };
     loop {
         let has_companions = || companions_in(&lock) > 0;
         let kept = (may.images || may.companions && has_companions()).then(|| graph.clone());
@@ -284,6 +287,8 @@ struct From<'a> {
     registries: &'a Registries,
     baseline: Option<&'a Baseline>,
     tools: &'a [Tool],
+    /// The bundle that is to be replaced.
+    former: Option<Former>,
     lost: &'a Lost,
 }
 
@@ -304,7 +309,12 @@ async fn produce(
     let basis = from.baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
     since::tell(&basis, context);
     report_loaders(lock, context);
-    let (graph, contents) = (basis.left_of(graph), contents.building_on(basis));
+    let (graph, mut contents) = (basis.left_of(graph), contents.building_on(basis));
+    // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
+    if args.locked.is_none() && !context.now()?.1 {
+        contents = contents.continuing(from.former)?;
+    }
+    let lock = &contents.lock.clone();
     if let Some(to) = stream::To::of(args)? {
         return stream::run(args, to, &contents, &graph, (source, registries), (started, key), context).await;
     }
@@ -312,15 +322,14 @@ async fn produce(
         let resolved = Resolved { contents, graph: &graph, source, registries, lost };
         return volumes::run(args, volumes, resolved, (started, key), context).await;
     }
-    // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
-    let exact = args.locked.is_some() || context.now()?.1;
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
-    let up_to_date = Writer::up_to_date(&args.output, &contents, exact, whole);
-    let options = Options { key: key.clone(), ..Options::copying(TOOL) };
+    let up_to_date = Writer::up_to_date(&args.output, &contents, whole);
+    let options = Options { key: key.clone(), ..Options::copying() };
     let jobs = args.registry.jobs();
     if args.dry_run {
         let survey = Writer::survey(&args.output, &contents, &options)?;
-        return print_plan(args, lock, &graph, &survey, up_to_date.is_some(), registries, context);
+        let (survey, up_to_date, identity) = (&survey, up_to_date.is_some(), contents.identity()?);
+        return print_plan(args, lock, &graph, &Planned { survey, up_to_date, identity }, registries, context);
     }
     let (finished, moved) = match up_to_date {
         Some(finished) => (finished, 0),
@@ -330,7 +339,7 @@ async fn produce(
             (written.finished, written.moved)
         }
     };
-    let locked = write_lock(args, &finished, lock);
+    let locked = write_lock(args, lock);
     args.read_back.prove([finished.path.clone()], context).await?;
     // The bundle is there whatever became of the lock; that it is missing comes last.
     let ended = finish(args, (lock, &graph), &finished, moved, registries, started, context)?;
@@ -359,11 +368,9 @@ fn report_loaders(lock: &Lock, context: &Context) {
     }
 }
 
-fn write_lock(args: &Args, finished: &Finished, lock: &Lock) -> Result<()> {
+fn write_lock(args: &Args, lock: &Lock) -> Result<()> {
     let Some(path) = &args.lock else { return Ok(()) };
-    // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
-    let kept = Bundle::open(&finished.path).ok().filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
-    write_file(path, kept.as_ref().unwrap_or(lock).to_file()?.as_bytes())
+    write_file(path, lock.to_file()?.as_bytes())
 }
 
 /// Where the images come from.
@@ -384,30 +391,40 @@ fn ask(args: &Args, context: &Context) -> Result<(Registries, Ask)> {
     Ok((registries, Ask::Locked(Box::new(lock), lock::written(&bytes, &name))))
 }
 
+/// What would be written.
+struct Planned<'a> {
+    survey: &'a Survey,
+    /// It is there already.
+    up_to_date: bool,
+    identity: Digest,
+}
+
 fn print_plan(
     args: &Args,
     lock: &Lock,
     graph: &Graph,
-    survey: &Survey,
-    up_to_date: bool,
+    &Planned { survey, up_to_date, identity }: &Planned<'_>,
     registries: &Registries,
     context: &Context,
 ) -> Result<Outcome> {
+    let fingerprint = Spoken::of(&identity).to_string();
     let to_fetch = if up_to_date { 0 } else { blob_bytes(graph).saturating_sub(survey.present) };
     let saved = graph.unshared_size().saturating_sub(graph.total_size());
     let by_digest: HashMap<Digest, &Manifest> =
         graph.images.iter().flat_map(|image| &image.manifests).map(|own| (own.digest(), own)).collect();
     let manifest_of = |_: &LockedImage, attached: &Attached| by_digest.get(&attached.digest).map(|own| (*own).clone());
+    let images = listed(&lock.images, &manifest_of);
     if args.json {
         context.print_json(&serde_json::json!({
-            "output": args.output, "upToDate": up_to_date, "images": images_json(lock.images.iter(), &manifest_of), "missing": lock.missing,
+            "output": args.output, "identity": identity, "fingerprint": fingerprint, "created": lock.created,
+            "upToDate": up_to_date, "images": images, "missing": lock.missing,
             "bytes": survey.total, "bytesToFetch": to_fetch, "bytesSavedBySharing": saved,
             "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
             "readFrom": mirrors::plan_json(lock, registries),
         }))?;
         return Ok(Outcome::Done);
     }
-    context.print(&images_table(lock, &manifest_of))?;
+    context.print(&images_table(&images))?;
     let places = mirrors::plan(lock, registries);
     if !places.is_empty() {
         context.print(&format!("\n{places}"))?;
@@ -424,27 +441,13 @@ fn print_plan(
         let needed = bytes(if up_to_date { 0 } else { survey.needed });
         context.print(&format!("{} needs {needed} more, {} free\n", args.output.display(), bytes(survey.free)))?;
     }
+    context.print(&format!("identity {identity}, of a lock made {}\nfingerprint {fingerprint}\n", lock.created))?;
     Ok(Outcome::Done)
 }
 
 /// Bytes of every distinct blob, manifests apart.
 fn blob_bytes(graph: &Graph) -> u64 {
     graph.blobs().iter().map(|blob| blob.size).fold(0, u64::saturating_add)
-}
-
-/// What a lock holds, for people.
-pub fn images_table(lock: &Lock, manifest_of: ManifestOf<'_>) -> String {
-    let rows: Vec<Vec<String>> = lock
-        .images
-        .iter()
-        .map(|image| {
-            let platforms: Vec<String> = image.platforms.iter().map(Platform::to_string).collect();
-            let platforms = if platforms.is_empty() { "-".to_owned() } else { platforms.join(",") };
-            let companions = counted(&kinds(image, manifest_of), image.attached_unknown);
-            vec![image.reference.to_string(), platforms, bytes(image.total_size), image.digest.short(), companions]
-        })
-        .collect();
-    table::render(&["IMAGE", "PLATFORMS", "SIZE", "DIGEST", "COMPANIONS"], &rows)
 }
 
 fn finish(

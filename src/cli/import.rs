@@ -1,36 +1,22 @@
 //! `gapferry import`: bundle → registry.
 
-mod allowed;
-mod increment;
-mod piped;
 mod prune;
-mod volumes;
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
-use super::allowlist::{missing_line, read_bounded};
-use super::context::{Context, check_writable};
+use super::allowlist::{input, read_file};
+use super::context::Context;
 use super::exit::Outcome;
-use super::piped::Piped;
-use super::push::report::volumes as numbers;
-use super::push::{Arriving, Cargo, Names, Push, PushArgs};
-use super::signing::{KeyArgs, SignArgs, signed_by};
+use super::piped;
+use super::push::{self, Destination, PushArgs};
+use super::render::show_refusal;
+use super::signing::{KeyArgs, SignArgs};
+use crate::app::{self, BundleInput, ImportRequest, NamedAllowlist, NamedReceipt, Names, Text};
 use crate::base::error::{Error, Result};
-use crate::base::progress::Event;
-use crate::bundle::Bundle;
-use crate::bundle::volumes::{Opened, State};
-use crate::content::{Cached, Source};
-use crate::oci::Digest;
-use crate::pipeline::graph::Graph;
-use crate::pipeline::lock::Lock;
+use crate::pipeline::allowlist::{Allowlist, refused};
+use crate::pipeline::naming::parse_target;
 use crate::pipeline::receipt::{MAX_RECEIPT, Receipt};
-use crate::pipeline::resolve;
-use crate::pipeline::walk::{Options, Origin, Referrers, Walk};
-use crate::verify::{self, Depth, Report};
-use allowed::Allowed;
-use prune::{Arrived, PruneArgs};
+use prune::PruneArgs;
 
 const ABOUT: &str = "\
 Pushes the images of a bundle into a registry, Harbor 2.x or any other that speaks the OCI distribution protocol.
@@ -76,8 +62,6 @@ Names (docker.io/library/nginx:1.27 to harbor.internal/mirror):
 A map file has one rule a line, the first that matches counts:
   docker.io/library/ -> base/
   ~ ^quay\\.io/([^/]+)/(.*)$ -> quay-$1/$2";
-
-const NOTHING: &str = "nothing was pushed";
 
 /// Prove a bundle and push its images into a registry
 #[derive(clap::Args)]
@@ -136,174 +120,65 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let started = Instant::now();
-    let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
-    let (key, arrived) = (args.sign.key(context)?, args.prune.arrived(context)?);
-    let brought = arrived.for_receipt(key.is_some());
-    let push = push.signing(key)?.knowing(brought).holding(args.prune.is_asked_for());
-    let ended = import(&args, &push, &arrived, started, context).await;
-    // The result of the push is shown even if a later step failed.
-    let shown = push.show(context);
-    let ended = ended?;
-    shown.map(|()| ended)
+    let json = args.json;
+    let request = args.request(context)?;
+    let report = app::import(request, &context.environment).await;
+    let report = report.inspect_err(|error| show_refusal(error, context))?;
+    let shown = push::show(&report.push, json, context);
+    if let Some(pruned) = &report.pruned {
+        prune::show(pruned, context);
+    }
+    let shown = shown.and_then(|()| if json { context.print_json(&report) } else { Ok(()) });
+    push::end(&report.push, shown)
 }
 
-async fn import(
-    args: &Args,
-    push: &Push<'_>,
-    arrived: &Arrived,
-    started: Instant,
-    context: &Context,
-) -> Result<Outcome> {
-    check_writable(&args.missing)?;
-    if let [only] = &args.bundle[..]
-        && let Some(piped) = Piped::open(only)?
-    {
-        return piped::run(args, piped, push, arrived, started, context).await;
+impl Args {
+    fn request(self, context: &Context) -> Result<ImportRequest> {
+        // Before a passphrase is asked for.
+        parse_target(&self.to)?;
+        self.push.registry.claim_stdin()?;
+        let sign_key = self.sign.key(context)?;
+        let to = Destination { to: &self.to, names: Names::Hosted, scoped: self.scoped, sign_key };
+        let push = self.push.options(to)?;
+        let prune = self.prune.options(context)?;
+        let bundle = bundle(self.bundle, self.state, self.verify_first)?;
+        let trust = self.keys.trust(context)?;
+        Ok(ImportRequest {
+            bundle,
+            push,
+            trust,
+            allow: self.allow.map(allowlist).transpose()?,
+            newer_than: self.newer_than.map(receipt).transpose()?,
+            missing: self.missing,
+            repair: self.repair,
+            prune,
+        })
     }
-    args.state.as_ref().map_or(Ok(()), |_| args.push.check_several_runs())?;
-    let mut state = args.state.as_ref().map(|path| State::open(path, &args.to, !args.push.is_dry_run())).transpose()?;
-    let kept = state.as_ref().map_or(Ok(None), State::pieces)?;
-    let opened = Opened::open_with(&args.bundle, kept)?;
-    if let Some(state) = &mut state {
-        volumes::bind(state, &opened)?;
-    }
-    prove(args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
-    let (bundle, given) = opened.into_bundle()?;
-    let allowed = Allowed::read(args)?;
-    allowed.check(bundle.lock())?;
-    check_newer(args, &bundle)?;
-    report_missing(&bundle, context);
-    let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
-    let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
-    let ended = if bundle.json().is_increment() {
-        let from = increment::From { arriving, pump: None, allowed: &allowed };
-        increment::run(args, push, &bundle, from, started, context).await?
-    } else {
-        increment::not_needed(args, &bundle, context)?;
-        let graph = read_graph(bundle.layout(), bundle.lock(), &allowed, context).await?;
-        allowed.check_configs(bundle.layout(), &graph, has_config(&bundle)).await?;
-        push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
+}
+
+fn bundle(paths: Vec<PathBuf>, state: Option<PathBuf>, verify_first: bool) -> Result<BundleInput> {
+    let stream = match &paths[..] {
+        [only] => piped::open(only)?,
+        _ => None,
     };
-    prune::after(ended, args, push, &bundle, arrived, context).await
+    let Some(stream) = stream else { return Ok(BundleInput::Files { paths, state, verify_first }) };
+    if verify_first {
+        let text = "a pipe can be read once, so --verify-first cannot: save it to a file, or leave that out";
+        return Err(Error::input(format!("{}: {text}", stream.name.display())));
+    }
+    if state.is_some() {
+        return Err(Error::input("--state is for volumes, one after the other; a pipe is read to its end"));
+    }
+    Ok(BundleInput::Stream(stream))
 }
 
-/// Whether a config is in the bundle, or expected at the target: with --state, it may come later.
-fn has_config(bundle: &Bundle) -> impl Fn(&Digest) -> bool {
-    let assumed: HashSet<Digest> = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
-    move |config| assumed.contains(config) || bundle.layout().size_of(&config.blob_path()).is_some()
+fn allowlist(path: PathBuf) -> Result<NamedAllowlist> {
+    let list = Allowlist::parse_sources(&[], &[read_file(&path)?]);
+    let list = list.map_err(|problems| refused("the allowlist", &problems))?;
+    Ok(NamedAllowlist { name: path.display().to_string(), list })
 }
 
-/// What the bundle does not bring though it was asked for: nothing of it changes at the target.
-fn report_missing(bundle: &Bundle, context: &Context) {
-    if let Some(line) = missing_line(&bundle.lock().missing) {
-        let text = format!("{}: {line}", bundle.layout().path().display());
-        context.events.report(Event::Warning(text));
-    }
-}
-
-/// # Errors
-/// The bundle is older than that of `--newer-than`.
-fn check_newer(args: &Args, bundle: &Bundle) -> Result<()> {
-    let Some(path) = &args.newer_than else { return Ok(()) };
-    let (name, bytes) = read_bounded(path, MAX_RECEIPT + 1)?;
-    let receipt = Receipt::parse(&bytes, &name)?;
-    let Some(last) = receipt.created else {
-        return Err(Error::input(format!("reading {name}: it does not say when its bundle was made")));
-    };
-    let made = bundle.json().created;
-    // Bundles of one lock are of one time: one that lacked images or companions must not keep the whole one out.
-    let completes = made == last && receipt.is_completed_by(bundle.lock());
-    if made > last || completes || receipt.bundle == Some(bundle.identity()) {
-        return Ok(());
-    }
-    let path = bundle.layout().path().display();
-    let text = format!("{path} was made {made}, which is not later than the bundle of {name}, made {last}");
-    Err(Error::damaged(text).while_doing(NOTHING))
-}
-
-fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Option<&'a dyn Arriving>) -> Cargo<'a> {
-    let (identity, created) = (Some(bundle.identity()), Some(bundle.json().created));
-    Cargo {
-        source,
-        graph,
-        identity,
-        created,
-        places: HashMap::new(),
-        note_lacking: None,
-        faults: Vec::new(),
-        lost: Vec::new(),
-        left_out: None,
-        missing: bundle.lock().missing.clone(),
-        arriving,
-        arrivals: None,
-    }
-}
-
-/// What must be right before anything is pushed; a bundle with any problem is refused.
-fn prove(args: &Args, opened: &Opened, context: &Context) -> Result<()> {
-    let depth = if args.verify_first { Depth::Full } else { Depth::Structure };
-    let path = opened.layout().path();
-    let signed = args.keys.check_layout(opened.layout(), context)?;
-    let mut report = verify::check_opened(opened, depth, &context.events)?;
-    if args.state.is_some() {
-        report.problems.retain(|problem| !verify::is_of_lost_volume(problem));
-    }
-    if !report.is_clean() {
-        context.end();
-        return Err(refusal(path, &report, context));
-    }
-    if args.state.is_none() {
-        refuse_incomplete(opened, &report, context)?;
-    }
-    if let Some(signed) = &signed {
-        signed.hold(path, report.identity)?;
-        context.say(&signed_by(&signed.by));
-    }
-    Ok(())
-}
-
-/// Lists the first problems, and gives the error.
-fn refusal(path: &Path, report: &Report, context: &Context) -> Error {
-    for problem in report.problems.iter().take(10) {
-        context.say_lines(&super::verify::shown(problem).lines().collect::<Vec<_>>());
-    }
-    verify::refuse(path, report)
-}
-
-/// All volumes have to be there, and right.
-///
-/// # Errors
-/// Some are not: which.
-pub fn refuse_incomplete(opened: &Opened, report: &Report, context: &Context) -> Result<()> {
-    let path = opened.layout().path();
-    let missing = opened.volumes().map(|volumes| volumes.missing()).unwrap_or_default();
-    match (missing.is_empty(), report.is_clean()) {
-        (true, true) => Ok(()),
-        (true, false) => Err(refusal(path, report, context)),
-        (false, _) => {
-            let are = if missing.len() == 1 { "is" } else { "are" };
-            let of = opened.volumes().map_or(0, |volumes| volumes.set.of);
-            Err(Error::damaged(format!("{}: {} of {of} {are} missing", path.display(), numbers(&missing))))
-        }
-    }
-}
-
-/// How the images of a bundle are followed: what belongs to them is in the lock.
-const OF_BUNDLE: Options =
-    Options { index: None, available_platforms: false, referrers: Referrers::Leave, foreign_layers: true };
-/// Images that are assembled at a time: files are read one after the other fast enough.
-const FILES_AT_ONCE: usize = 4;
-
-/// What the manifests of a bundle that expects nothing at the target lead to.
-///
-/// # Errors
-/// They are not what the lock says, or not `allowed`.
-async fn read_graph(source: &dyn Source, lock: &Lock, allowed: &Allowed, context: &Context) -> Result<Graph> {
-    let cached = Cached::new(source, None);
-    let walk = Walk::new(&cached, OF_BUNDLE, context.events.clone());
-    let graph = resolve::assemble(&walk, lock, Origin::Bundle, FILES_AT_ONCE, &context.events).await;
-    let graph = graph.map_err(|failures| failures.into_error("reading the bundle's manifests"))?;
-    allowed.check_content(&graph)?;
-    Ok(graph)
+fn receipt(path: PathBuf) -> Result<NamedReceipt> {
+    let Text { name, bytes } = input(&path, MAX_RECEIPT + 1)?.read(MAX_RECEIPT + 1)?;
+    Ok(NamedReceipt { receipt: Receipt::parse(&bytes, &name)?, name })
 }

@@ -1,24 +1,21 @@
 //! `gapferry inventory`: what a target has of an allowlist, as a baseline for the next increment.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-
-use jiff::Timestamp;
 
 use super::allowlist::read_file;
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
 use super::hint;
-use super::push::report::keep;
-use super::push::{NameArgs, Names, absent};
+use super::push::NameArgs;
 use super::registry::RegistryArgs;
 use super::signing::SignArgs;
+use crate::app::{self, InventoryRequest, Names, ReceiptFile};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::count;
-use crate::increment::{Asker, Holdings, Unreadable};
+use crate::increment::Unreadable;
 use crate::pipeline::allowlist::{Allowlist, refused};
 use crate::pipeline::naming::parse_target;
-use crate::pipeline::receipt::{ImageOutcome, ImageReceipt, RECEIPT_VERSION, Receipt, ReceiptKind};
+use crate::pipeline::receipt::ImageOutcome;
 
 const ABOUT: &str = "\
 Asks a registry what it has of the images of an allowlist, and writes that down for `export --since`: where there is no receipt, \
@@ -63,61 +60,39 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_writable(&args.output)?;
-    let target = parse_target(&args.target)?;
-    args.registry.claim_stdin()?;
-    let key = args.sign.key(context)?;
-    if key.is_some() && args.output.is_none() {
-        return Err(Error::input("--sign-key signs a file: name one by -o FILE"));
-    }
-    let naming = args.names.naming(&target, Names::Hosted { scoped: args.scoped })?;
-    let files: Vec<(String, Vec<u8>)> = args.files.iter().map(|path| read_file(path)).collect::<Result<_>>()?;
-    let allowlist = Allowlist::parse_sources(&[], &files).map_err(|problems| refused("the allowlist", &problems))?;
-    let registries = args.registry.connect([target.registry.clone()], &BTreeMap::new(), context)?;
-    let places = allowlist.rules.iter().map(|rule| {
-        let repository = naming.repository(&target.registry, rule.select.repository(), rule.rename.as_ref())?;
-        Ok(repository.with_tag("latest".parse().map_err(|e| Error::input("naming").because(e))?))
-    });
-    let closed = absent(&registries, &target, &places.collect::<Result<Vec<_>>>()?).await?;
-    let (source, sink, jobs) = (&registries, &registries, args.registry.jobs());
-    let asker = Asker { source, sink, closed: &closed, jobs, events: &context.events };
-    let (named, mut unreadable) = asker.expand(&allowlist.rules, &naming, &target.registry).await?;
-    let Holdings { mut images, confirmed, manifests, unreadable: more } = asker.ask(&named).await?;
-    images.extend(unreadable.iter().map(|it| ImageReceipt::lost(it.source.clone(), None, it.error.chain())));
-    unreadable.extend(more);
-    if unreadable.len() == images.len()
-        && let Some(Unreadable { error, .. }) = unreadable.first()
-    {
-        return Err(error.clone());
-    }
-    let there = images.iter().filter(|image| image.outcome == ImageOutcome::Present).count();
-    let (version, kind, to, finished) = (RECEIPT_VERSION, ReceiptKind::Inventory, args.target, Timestamp::now());
-    let receipt = Receipt {
-        version,
-        kind,
-        bundle: None,
-        created: None,
-        target: to,
-        finished,
-        pruned: Vec::new(),
-        wanted: Vec::new(),
-        images,
-        missing: Vec::new(),
-        confirmed,
-        manifests,
-    };
+    let request = args.request(context)?;
+    let report = app::inventory(&request, &context.environment).await?;
     context.end();
-    match &args.output {
-        Some(path) => keep(path, &receipt, key.as_deref())?,
-        None => context.print(&receipt.to_file()?)?,
+    let inventory = &report.inventory;
+    if request.output.is_none() {
+        context.print(&inventory.to_file_that_fits()?)?;
     }
-    let (all, blobs) = (count(receipt.images.len(), "image"), count(receipt.confirmed.len(), "blob"));
-    for Unreadable { source, error } in &unreadable {
+    for Unreadable { source, error } in &report.unreadable {
         context.failed_image(&format!("{source}: {}", error.chain()), hint::for_error(error));
     }
-    let missed = match unreadable.len() {
+    let missed = match report.unreadable.len() {
         0 => String::new(),
         some => format!("; {some} could not be read, and may be there"),
     };
+    let there = inventory.images.iter().filter(|image| image.outcome == ImageOutcome::Present).count();
+    let (all, blobs) = (count(inventory.images.len(), "image"), count(inventory.confirmed.len(), "blob"));
     context.say(&format!("{there} of {all} are there as a whole; {blobs} confirmed{missed}"));
-    Ok(if unreadable.is_empty() { Outcome::Done } else { Outcome::SomeImagesFailed })
+    Ok(report.outcome.into())
+}
+
+impl Args {
+    fn request(self, context: &Context) -> Result<InventoryRequest> {
+        // Before a passphrase is asked for.
+        parse_target(&self.target)?;
+        self.registry.claim_stdin()?;
+        let output = match (self.output, self.sign.key(context)?) {
+            (None, Some(_)) => return Err(Error::input("--sign-key signs a file: name one by -o FILE")),
+            (path, sign_key) => path.map(|path| ReceiptFile { path, sign_key }),
+        };
+        let names = self.names.options(Names::Hosted, self.scoped)?;
+        let files: Vec<(String, Vec<u8>)> = self.files.iter().map(|path| read_file(path)).collect::<Result<_>>()?;
+        let allowlist =
+            Allowlist::parse_sources(&[], &files).map_err(|problems| refused("the allowlist", &problems))?;
+        Ok(InventoryRequest { target: self.target, allowlist, names, output, registry: self.registry.options()? })
+    }
 }

@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::import::refuse_incomplete;
 use super::read_back::ReadBackArgs;
+use super::render::show_refusal;
 use super::signing::{KeyArgs, signed_by};
 
+use crate::app::refuse_incomplete;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::stream::Compressed;
@@ -19,9 +20,9 @@ use crate::verify::{self, Depth};
 
 const ABOUT: &str = "\
 Puts a bundle together again from all of its volumes, given in any order: a tar, byte for byte the one that was split, or a \
-directory.
+directory. chunks.b3, which volumes do not hold, is made in the same pass.
 
-Every file is proven by its sha256 while it is copied, and OUT gets its name when all of them are there. `import`, `verify`, \
+Every file is proven by its digest while it is copied, and OUT gets its name when all of them are there. `import`, `verify`, \
 `list` and `serve` read volumes as they are: nothing needs to be joined for them.
 
 Exit code 3: a volume is missing or damaged, and nothing was written; all that is wrong is named.";
@@ -73,26 +74,25 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     let nothing = "nothing was written";
     let signed = args.keys.check_layout(opened.layout(), context).map_err(|e| e.while_doing(nothing))?;
-    let report = verify::check_opened(&opened, Depth::Structure, &context.events)?;
+    let report = verify::check_proven(&opened, Depth::Structure, signed.as_ref(), &context.events)?;
     context.end();
-    refuse_incomplete(&opened, &report, context).map_err(|e| e.while_doing(nothing))?;
-    let (bundle, _) = opened.into_bundle()?;
-    if let Some(signed) = &signed {
-        signed.hold(&path, Some(bundle.identity()))?;
-    }
+    let refused = refuse_incomplete(&opened, &report).inspect_err(|error| show_refusal(error, context));
+    refused.map_err(|e| e.while_doing(nothing))?;
+    let by = signed.as_ref().map(|signed| signed.by.clone());
+    let (bundle, _) = opened.into_bundle(signed)?;
     let joined = volumes::join(&bundle, &args.output, &context.events)?;
     args.read_back.prove([args.output.clone()], context).await?;
     context.end();
     if args.json {
         let (identity, size) = (joined.identity, joined.size);
-        let signed_by = signed.map(|signed| signed.by.fingerprint());
+        let signed_by = by.map(|by| by.fingerprint());
         context.print_json(&json!({
             "output": args.output, "identity": identity, "bytes": size, "volumes": number, "signedBy": signed_by,
         }))?;
         return Ok(Outcome::Done);
     }
-    if let Some(signed) = &signed {
-        context.say(&signed_by(&signed.by));
+    if let Some(by) = &by {
+        context.say(&signed_by(by));
     }
     let (size, time) = (bytes(joined.size), duration(started.elapsed()));
     let volumes = count(number as usize, "volume");

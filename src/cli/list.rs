@@ -3,16 +3,13 @@
 use std::path::PathBuf;
 
 use super::allowlist::missing_lines;
-use super::companions::images_json;
 use super::context::Context;
 use super::exit::Outcome;
-use super::export::images_table;
+use super::render::images_table;
 use super::{since, tools};
+use crate::app::{self, ListReport, ListRequest};
 use crate::base::error::Result;
-use crate::base::progress::plain_piece;
 use crate::base::progress::units::{bytes, count};
-use crate::bundle::{Bundle, is_tool, tools_of};
-use crate::pipeline::lock::{Attached, LockedImage};
 
 const ABOUT: &str = "\
 Lists the images of a bundle: reference, platforms, size of everything below it, digest, and what accompanies it: signatures, \
@@ -37,35 +34,25 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let bundle = Bundle::open_any(&args.bundle)?;
-    let (lock, json) = (bundle.lock(), bundle.json());
-    let manifest_of = |_: &LockedImage, attached: &Attached| {
-        // An increment need not have it, and what is damaged is for verify to tell.
-        bundle.layout().manifest_by_digest(&attached.digest, Some(&attached.media_type)).ok().flatten()
-    };
-    if args.json {
-        context.print_json(&serde_json::json!({
-            "identity": bundle.identity(), "tool": json.tool, "created": json.created,
-            "images": images_json(lock.images.iter(), &manifest_of), "missing": lock.missing,
-            "tools": tools_of(json).collect::<Vec<_>>(), "parents": json.parents, "assumed": json.assumed, "removed": json.removed,
-        }))?;
-        return Ok(Outcome::Done);
+    let report = app::list(&ListRequest { bundle: args.bundle.clone() })?;
+    match args.json {
+        true => context.print_json(&report)?,
+        false => context.print(&as_text(&report))?,
     }
-    let of_images = bundle.files().iter().filter(|file| !is_tool(&file.path));
-    let total = of_images.map(|file| file.size).fold(0, u64::saturating_add);
-    let unshared = lock.images.iter().map(|image| image.total_size).fold(0, u64::saturating_add);
-    let summary = format!(
-        "\n{}, {} ({} without sharing), made {} by {}\nidentity {}\n",
-        count(lock.images.len(), "image"),
-        bytes(total),
-        bytes(unshared.max(total)),
-        json.created,
-        plain_piece(&json.tool),
-        bundle.identity(),
-    );
-    let basis = json.basis();
-    let basis = since::told(&basis.parents, basis.assumed.len(), basis.assumed_bytes());
-    let missing: String = missing_lines(&lock.missing).iter().map(|line| format!("{line}\n")).collect();
-    context.print(&(images_table(lock, &manifest_of) + &summary + &missing + &tools::told(tools_of(json)) + &basis))?;
     Ok(Outcome::Done)
+}
+
+fn as_text(report: &ListReport) -> String {
+    let summary = format!(
+        "\n{}, {} ({} without sharing), resolved {}\nidentity {}\n",
+        count(report.images.len(), "image"),
+        bytes(report.size),
+        bytes(report.unshared),
+        report.created,
+        report.identity,
+    );
+    let assumed = report.assumed.iter().map(|assumed| assumed.size).fold(0, u64::saturating_add);
+    let basis = since::told(&report.parents, report.assumed.len(), assumed);
+    let missing: String = missing_lines(&report.missing).iter().map(|line| format!("{line}\n")).collect();
+    images_table(&report.images) + &summary + &missing + &tools::told(report.tools.iter()) + &basis
 }

@@ -13,7 +13,7 @@ use super::site::Site;
 use crate::base::error::Result;
 use crate::base::progress::Event;
 use crate::credentials::{AMBIENT, Credentials, Kept, Origin, Store, Variables, variable_name};
-use crate::transport::registry::Admission;
+use crate::transport::registry::AuthCheck;
 
 const ABOUT: &str = "\
 Tries a user name and password at a registry and keeps them, if it accepts them, in the file that skopeo and podman write: \
@@ -63,14 +63,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     credentials.check_keepable()?;
     let user = credentials.username.clone();
     let attempt = || format!("logging in to {site} as {user}");
-    let admission = args.admission(&site, credentials.clone(), context).await.map_err(|e| e.while_doing(attempt()))?;
+    let checked = args.check_auth(&site, credentials.clone(), context).await.map_err(|e| e.while_doing(attempt()))?;
     let origin = kept.log_in(&site.registry, &site.path, &credentials)?;
     context.end();
     let registry = &site.registry;
-    let doubt = match admission {
-        Admission::Accepted => None,
-        Admission::NotAsked => Some(format!("{registry} accepts anonymous requests")),
-        Admission::WebPage(said) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {said}")),
+    let doubt = match checked {
+        AuthCheck::Accepted => None,
+        AuthCheck::NotAsked => Some(format!("{registry} accepts anonymous requests")),
+        AuthCheck::WebPage(said) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {said}")),
     };
     if let Some(doubt) = doubt {
         context.events.report(Event::Warning(format!("{doubt}: the password could not be checked")));
@@ -129,10 +129,10 @@ impl Args {
         Ok(Credentials::basic(user, password))
     }
 
-    async fn admission(&self, site: &Site, credentials: Credentials, context: &Context) -> Result<Admission> {
+    async fn check_auth(&self, site: &Site, credentials: Credentials, context: &Context) -> Result<AuthCheck> {
         let mut store = Store::anonymous();
         store.set(&site.registry, credentials);
         let registries = self.registry.connect_as(store, &BTreeMap::new(), context)?;
-        registries.admission(&site.registry, &site.path).await
+        registries.check_auth(&site.registry, &site.path).await
     }
 }

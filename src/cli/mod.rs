@@ -1,6 +1,6 @@
 //! The command line: one file per command, `Args` and a `run` that reads as a sentence.
 //!
-//! The only room that joins concrete transports with stages, and the only one that prints. Data goes to standard output,
+//! The only room that prints. It makes a request of options, and text of a report ([`crate::app`]). Data goes to standard output,
 //! everything for people to standard error.
 
 mod allowlist;
@@ -34,6 +34,7 @@ mod push;
 mod read_back;
 mod receipts;
 mod registry;
+mod render;
 mod repair;
 mod serve;
 mod sign;

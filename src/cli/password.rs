@@ -1,13 +1,15 @@
 //! Passwords that are typed or piped: a question without echo, and standard input.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::context::take_stdin;
+use crate::app::Passwords;
 use crate::base::error::{Error, Kind, Result};
-use crate::credentials::Credentials;
+use crate::base::progress::Terminal;
+use crate::credentials::{Credentials, Secret};
 
 /// Longer is no password, in bytes; tokens of cloud registries have some thousand.
 const MOST: u64 = 64 * 1024;
@@ -55,8 +57,23 @@ pub fn explicit(text: &str) -> Result<Credentials> {
     if text.contains(':') {
         return Credentials::parse(text);
     }
-    let password = ask_password(text, "--creds names no password", "write --creds USER:PASSWORD or use --creds-stdin")?;
-    Ok(Credentials::basic(text, password))
+    Ok(Credentials::basic(text, ask_for_creds(text)?))
+}
+
+fn ask_for_creds(user: &str) -> Result<String> {
+    ask_password(user, "--creds names no password", "write --creds USER:PASSWORD or use --creds-stdin")
+}
+
+/// Asks on the terminal that standard input is, on a line of its own.
+pub struct AskOnTerminal(pub Option<Arc<Terminal>>);
+
+impl Passwords for AskOnTerminal {
+    fn password_of(&self, user: &str) -> Result<Secret> {
+        if let Some(terminal) = &self.0 {
+            terminal.clear();
+        }
+        ask_for_creds(user).map(Secret::new)
+    }
 }
 
 /// Asks on the terminal. `why` it has to is as for [`ask_password`].

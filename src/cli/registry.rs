@@ -6,20 +6,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::context::{Context, env, environment, take_stdin};
+use super::context::{Context, take_stdin};
 use super::password::{CREDS, explicit, from_stdin};
+use crate::app::{GivenCredentials, RegistryOptions};
 use crate::base::error::Result;
-use crate::base::progress::Event;
 use crate::base::progress::units::parse_duration;
-use crate::credentials::{AMBIENT, Credentials, Store, Variables};
+use crate::credentials::{Credentials, Store};
 use crate::pipeline::allowlist::RegistrySettings;
-use crate::routes::Routes;
-use crate::transport::registry::{Config, Proxies, Registries, RegistryConfig, TlsConfig};
-
-/// Further tries of a request, unless `--retries` says otherwise.
-const RETRIES: u32 = 5;
-/// How long a registry may be silent, unless `--retry-budget` or `--retries` says otherwise: long enough for a restart.
-const RETRY_BUDGET: Duration = Duration::from_secs(120);
+use crate::transport::registry::Registries;
 
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Registry options")]
@@ -124,33 +118,44 @@ impl RegistryArgs {
         if self.creds_stdin { take_stdin(CREDS) } else { Ok(()) }
     }
 
+    /// What these options mean.
+    ///
+    /// # Errors
+    /// Standard input holds no credentials, or is something else already.
+    pub fn options(&self) -> Result<RegistryOptions> {
+        Ok(self.options_with(match (&self.authfile, &self.creds, self.creds_stdin) {
+            (_, _, true) => GivenCredentials::Given(from_stdin()?),
+            (Some(path), ..) => GivenCredentials::File(path.clone()),
+            (None, Some(text), _) if text.contains(':') => GivenCredentials::Given(explicit(text)?),
+            (None, Some(user), _) if !user.is_empty() => GivenCredentials::User(user.clone()),
+            _ => GivenCredentials::LookedUp,
+        }))
+    }
+
+    fn options_with(&self, credentials: GivenCredentials) -> RegistryOptions {
+        RegistryOptions {
+            credentials,
+            tls_verify: self.tls_verify,
+            ca_files: self.ca_file.clone(),
+            cert_dir: self.cert_dir.clone(),
+            registries_conf: self.registries_conf.clone(),
+            plain_http: self.plain_http,
+            jobs: self.jobs(),
+            per_host: usize::from(self.per_host),
+            retries: self.retries,
+            retry_budget: self.retry_budget,
+            max_wait: self.max_wait,
+            stall_timeout: self.stall_timeout,
+            log_http: self.log_http,
+        }
+    }
+
     /// What is known of credentials for `registries`. What the command line says counts more than the environment.
     ///
     /// # Errors
     /// Credentials or files of them that cannot be read.
-    pub fn credentials(&self, registries: impl IntoIterator<Item = String>) -> Result<Store> {
-        let mut store = Store::load(self.authfile.as_deref(), &env)?;
-        if let Some(credentials) = self.given()? {
-            registries.into_iter().for_each(|registry| store.set(&registry, credentials.clone()));
-        } else if self.authfile.is_none() {
-            let variables = Variables::of(environment());
-            let others: Vec<String> = registries.into_iter().filter(|registry| !variables.has(registry)).collect();
-            store.set_variables(variables);
-            let ambient = env(AMBIENT).filter(|text| !text.is_empty() && !others.is_empty());
-            if let Some(credentials) = ambient.map(|text| explicit(&text)).transpose()? {
-                others.iter().for_each(|registry| store.set_ambient(registry, credentials.clone()));
-            }
-        }
-        Ok(store)
-    }
-
-    fn tls(&self) -> TlsConfig {
-        TlsConfig {
-            verify: self.tls_verify,
-            ca_files: self.ca_file.clone(),
-            cert_dir: self.cert_dir.clone(),
-            certs_d: TlsConfig::default_certs_d(&env),
-        }
+    pub fn credentials(&self, registries: impl IntoIterator<Item = String>, context: &Context) -> Result<Store> {
+        self.options()?.credentials(registries, &context.environment)
     }
 
     /// What the command line itself says of credentials, or lets standard input say.
@@ -177,9 +182,7 @@ impl RegistryArgs {
         settings: &BTreeMap<String, RegistrySettings>,
         context: &Context,
     ) -> Result<Registries> {
-        // It may ask for a password: on a line of its own.
-        context.end();
-        self.connect_as(self.credentials(registries)?, settings, context)
+        self.options()?.connect(registries, settings, &context.environment)
     }
 
     /// The client with these credentials.
@@ -189,38 +192,10 @@ impl RegistryArgs {
         settings: &BTreeMap<String, RegistrySettings>,
         context: &Context,
     ) -> Result<Registries> {
-        let routes = Routes::load(self.registries_conf.as_deref(), &env)?;
-        for warning in &routes.warnings {
-            context.events.report(Event::Warning(warning.clone()));
-        }
-        let config = Config {
-            credentials,
-            tls: self.tls(),
-            proxies: Proxies::of_environment(&env)?,
-            routes,
-            plain_http: self.plain_http,
-            per_registry: settings.iter().map(|(name, own)| (name.clone(), per_registry(own))).collect(),
-            per_host: usize::from(self.per_host),
-            retries: self.retries.unwrap_or(RETRIES),
-            retry_budget: self.retry_budget.or_else(|| self.retries.is_none().then_some(RETRY_BUDGET)),
-            max_wait: self.max_wait,
-            stall_timeout: self.stall_timeout,
-            log_http: self.log_http,
-            ..Config::default()
-        };
-        Registries::new(config, context.events.clone())
+        self.options_with(GivenCredentials::LookedUp).connect_as(credentials, settings, &context.environment)
     }
 }
 
 fn parse_stall(text: &str) -> Result<Duration, String> {
     parse_duration(text).and_then(|time| if time.is_zero() { Err("at least 1s".to_owned()) } else { Ok(time) })
-}
-
-fn per_registry(settings: &RegistrySettings) -> RegistryConfig {
-    RegistryConfig {
-        tls_verify: settings.tls_verify,
-        ca_files: Vec::new(),
-        cert_dir: settings.cert_dir.clone(),
-        credentials: settings.credentials.clone(),
-    }
 }

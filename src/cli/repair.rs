@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::count;
 use crate::bundle::volumes::{MendedSet, Opened, Part, Rebuilt, is_set, mend_set, rebuild};
-use crate::bundle::{self, BUNDLE_JSON, Mended, REPAIR_JSON};
+use crate::bundle::{self, BUNDLE_JSON, Mended, REPAIR_JSON, With, refuse_unfinished};
 use crate::files::Layout;
 use crate::verify::{self, Depth, Report, VolumeReport, VolumeState};
 
@@ -109,10 +109,7 @@ fn mend_volumes(args: &Args, volumes: &[PathBuf], from: &Path, context: &Context
     let opened = Opened::open(volumes)?;
     let shown_set = opened.layout().path().display().to_string();
     let signed = args.keys.check_layout(opened.layout(), context)?;
-    let before = verify::check_opened(&opened, Depth::Chunks, &context.events)?;
-    if let Some(signed) = &signed {
-        signed.hold(opened.layout().path(), before.identity)?;
-    }
+    let before = verify::check_proven(&opened, Depth::Chunks, signed.as_ref(), &context.events)?;
     let missing = verify::missing_of(opened.into_layout(), &before, TOOL)?;
     let files: Vec<(u32, bool, &str)> = before.set.iter().flat_map(|set| &set.volumes).filter_map(numbered).collect();
     let damaged = files.iter().filter(|(_, is_good, _)| !is_good).map(|(number, ..)| *number);
@@ -166,16 +163,34 @@ fn numbered(volume: &VolumeReport) -> Option<(u32, bool, &str)> {
 }
 
 fn mend(bundle: &Path, repair: &Path, args: &Args, context: &Context) -> Result<Outcome> {
-    let signed = args.keys.check_layout(&Layout::open(bundle)?, context)?;
-    let before = verify::check(bundle, Depth::Chunks, &context.events)?;
-    if let Some(signed) = &signed {
-        signed.hold(bundle, before.identity)?;
-    }
+    // Where the bundle has lost its signature, another copy of it may have it.
+    let own = args.keys.check_layout(&Layout::open(bundle)?, context);
+    let (own, copy) = match own {
+        Err(error) => (None, args.keys.check_layout(&Layout::open(repair)?, context).map_err(|_| error)?),
+        own => (own?, None),
+    };
+    let proven = own.as_ref().or(copy.as_ref());
+    let check = || match (&own, &copy) {
+        // What an accepted key has not signed proves nothing where one is demanded.
+        (None, Some(_)) => verify::check(bundle, Depth::Full, &context.events),
+        (own, _) => {
+            let opened = Opened::Whole(Box::new(Layout::open(bundle)?));
+            verify::check_proven(&opened, Depth::Chunks, own.as_ref(), &context.events)
+        }
+    };
+    refuse_unfinished(bundle)?;
+    let before = check()?;
     let missing = verify::missing(bundle, &before, TOOL)?;
-    let mended = bundle::mend(bundle, repair, &missing)?;
+    if let Some(proven) = proven.filter(|proven| proven.identity != missing.identity) {
+        let text =
+            format!("{} is the bundle {}, what is signed is {}", bundle.display(), missing.identity, proven.identity);
+        return Err(Error::damaged(text));
+    }
+    let events = &context.events;
+    let mended = bundle::mend(bundle, &With { from: repair, missing: &missing, proven, events })?;
     let report = match before.is_clean() {
         true => before,
-        false => verify::check(bundle, Depth::Chunks, &context.events)?,
+        false => check()?,
     };
     context.end();
     if args.json {
@@ -210,7 +225,7 @@ fn run_set(args: &Args, context: &Context) -> Result<Outcome> {
     let signed = match Opened::open(&args.files) {
         Ok(opened) => args.keys.check_layout(opened.layout(), context)?,
         // Recovery volumes alone say nothing of who made them.
-        Err(error) if args.keys.demand()? => return Err(error),
+        Err(error) if args.keys.demand(context)? => return Err(error),
         Err(_) => None,
     };
     let identity = signed.map(|signed| signed.identity);

@@ -8,16 +8,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::context::Context;
 use super::exit::Outcome;
 use super::hangup::Hangup;
-use super::push::report::volumes;
-use super::signing::{KeyArgs, signed_by};
+use super::signing::KeyArgs;
+use crate::app::{self, ServeReport, ServeRequest, ServedContent};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::parse_bytes;
-use crate::bundle::volumes::{Opened, Volumes};
-use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
-use crate::files::Layout;
-use crate::serve::{Options, Server};
-use crate::verify::{self, Depth};
 
 const ABOUT: &str = "\
 Serves a bundle, or any OCI image layout, as a registry: a directory or a tar, which is read by offset and never extracted.
@@ -83,72 +78,46 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     // Before anything is said, so that nobody can stop it too early.
     let stopped = stopped()?;
-    let (writable, hosts, quota) = (args.writable, args.hosts.clone(), args.quota);
-    let options = Options { writable, hosts, quota, ..Options::at(args.listen) };
-    let server = match (admit(&args, context)?, &args.bundle[..]) {
-        (Some(opened), _) => {
-            tell_partial(opened.layout(), context);
-            Server::of(opened.into_layout(), &options, context.events.clone()).await?
-        }
-        (None, [directory]) => Server::bind(directory, &options, context.events.clone()).await?,
-        (None, _) => return Err(Error::input("--writable takes one directory")),
-    };
-    introduce(&args, &server, context)?;
-    server.run(stopped).await?;
+    let shown = shown(&args.bundle);
+    let request = args.request(context)?;
+    let serving = app::serve(request, &context.environment).await?;
+    context.end();
+    introduce(&shown, &serving.report, context)?;
+    serving.run(stopped).await?;
     context.say("stopped");
     Ok(Outcome::Done)
 }
 
-/// What is to be served, unless it is to be written to. Where a signature is demanded: a bundle that was signed, and whose names and manifests are those that were.
-fn admit(args: &Args, context: &Context) -> Result<Option<Opened>> {
-    if args.writable {
-        return args.keys.refuse_writable().map(|()| None);
+impl Args {
+    fn request(self, context: &Context) -> Result<ServeRequest> {
+        let content = match (self.writable, self.bundle) {
+            (false, paths) => ServedContent::ReadOnly { paths, trust: self.keys.trust(context)? },
+            (true, bundle) => {
+                self.keys.refuse_writable(context)?;
+                let [directory] =
+                    <[PathBuf; 1]>::try_from(bundle).map_err(|_| Error::input("--writable takes one directory"))?;
+                ServedContent::Writable { directory, quota: self.quota }
+            }
+        };
+        Ok(ServeRequest { content, listen: self.listen, hosts: self.hosts })
     }
-    let opened = Opened::open(&args.bundle)?;
-    if let Some(missing) = opened.volumes().map(Volumes::missing).filter(|missing| !missing.is_empty()) {
-        let text = format!("{} cannot be served: {} missing", opened.layout().path().display(), are(&missing));
-        return Err(Error::damaged(text));
-    }
-    let Some(signed) = args.keys.check_layout(opened.layout(), context)? else { return Ok(Some(opened)) };
-    let report = verify::check_opened(&opened, Depth::Structure, &context.events)?;
-    context.end();
-    signed.hold(opened.layout().path(), report.identity)?;
-    if !report.is_clean() {
-        return Err(verify::refuse(opened.layout().path(), &report));
-    }
-    context.say(&signed_by(&signed.by));
-    Ok(Some(opened))
 }
 
-fn shown(args: &Args) -> String {
-    let all: Vec<String> = args.bundle.iter().map(|path| path.display().to_string()).collect();
+fn shown(paths: &[PathBuf]) -> String {
+    let all: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     all.join(" ")
 }
 
-fn are(missing: &[u32]) -> String {
-    format!("{} {}", volumes(missing), if missing.len() == 1 { "is" } else { "are" })
-}
-
-/// The images of an increment that are not here as a whole are not offered.
-fn tell_partial(layout: &Layout, context: &Context) {
-    let read = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
-    if read.and_then(|bytes| BundleJson::parse(&bytes, BUNDLE_JSON).ok()).is_some_and(|json| json.is_increment()) {
-        let text = "is an increment: images that need what is at its target are not offered";
-        context.events.report(Event::Warning(format!("{} {text}", layout.path().display())));
-    }
-}
-
-fn introduce(args: &Args, server: &Server, context: &Context) -> Result<()> {
-    let address = server.address();
+fn introduce(shown: &str, report: &ServeReport, context: &Context) -> Result<()> {
+    let ServeReport { address, is_writable, references, .. } = report;
     if !address.ip().is_loopback() {
-        let may = if args.writable { "read and change" } else { "read" };
+        let may = if *is_writable { "read and change" } else { "read" };
         context.events.report(Event::Warning(format!("whoever reaches {address} may {may} everything")));
     }
-    let references = server.references();
-    let how = if args.writable { "pull and push" } else { "read-only" };
+    let how = if *is_writable { "pull and push" } else { "read-only" };
     let count = references.len();
     let plural = if count == 1 { "tag" } else { "tags" };
-    context.say(&format!("serving {} ({how}, {count} {plural}); Ctrl-C ends it", shown(args)));
+    context.say(&format!("serving {shown} ({how}, {count} {plural}); Ctrl-C ends it"));
     if let Some(first) = references.first() {
         context.say(&format!("for example: {address}/{first}"));
     }

@@ -6,15 +6,16 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::signing::{PassphraseArgs, signed_by};
 use crate::base::error::Result;
-use crate::bundle;
+use crate::bundle::{self, Scope};
 
 const ABOUT: &str = "\
-Signs a bundle, a directory or a tar, in place of any signature it has: for a key that is not where bundles are exported. \
-`export --sign-key` signs at once.
+Signs a bundle, a directory or a tar: for a key that is not where bundles are exported. `export --sign-key` signs at once. \
+Several keys may sign: a signature replaces that of the same key, and no other.
 
-What is signed is SHA256SUMS, which names every file with its sha256. It is checked against bundle.json and the sizes of the \
-files before; what they hold is for `gapferry verify` to say. Nothing but the signature changes, nor does the identity. A tar \
-that has no signature yet is copied, which takes its room once more until it is done.
+What is signed is SHA256SUMS, which names every file with its digest. It is checked against bundle.json and the sizes of the \
+files before; what they hold is for `gapferry verify` to say. With --full every digest is proven first, and chunks.b3 is signed \
+too. Nothing but signatures changes, nor does the identity. A tar that gets a further signature is copied, which takes its room \
+once more until it is done.
 
 The private key is PEM: ECDSA P-256 or Ed25519, of openssl or cosign.";
 
@@ -35,13 +36,21 @@ pub struct Args {
     /// The private key
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// Sign chunks.b3 too, after proving the digest of every file
+    ///
+    /// So `verify --key` may prove blobs by BLAKE3, which takes a fraction of the time. A chunks.b3 that is missing or wrong is
+    /// written first.
+    #[arg(long)]
+    full: bool,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let key = args.passphrase.key(&args.key, context)?;
-    let identity = bundle::sign(&args.bundle, &key)?;
+    let scope = if args.full { Scope::Full } else { Scope::Sums };
+    let identity = bundle::sign(&args.bundle, &key, scope, &context.events)?;
+    context.end();
     context.say(&format!("{}: {}", args.bundle.display(), signed_by(key.public())));
     context.say(&format!("identity {identity}"));
     Ok(Outcome::Done)

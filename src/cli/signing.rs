@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::allowlist::read_bounded;
 use super::context::{Context, env};
 use super::password;
+pub use crate::app::public_key as public;
+use crate::app::{Trust, demand};
 use crate::base::error::{Error, Result};
-use crate::base::position::refused;
 use crate::base::progress::Event;
-use crate::bundle::{self, Finished, Signed};
+use crate::bundle::{self, Finished, Proven, Scope};
 use crate::credentials::Secret;
 use crate::files::Layout;
-use crate::signing::{MAX_CONFIG, MAX_KEY_FILE, Policy, PrivateKey, PublicKey};
+use crate::signing::{MAX_KEY_FILE, PrivateKey, PublicKey};
 
 /// Where cosign's users keep the passphrase of their key.
 const PASSPHRASE: &str = "COSIGN_PASSWORD";
@@ -96,7 +97,7 @@ pub fn settle(finished: &Finished, key: Option<&PrivateKey>, context: &Context) 
     let Some(key) = key else { return Ok(()) };
     let has_it = || bundle::check_signature(&Layout::open(&finished.path)?, std::slice::from_ref(key.public()));
     if finished.unchanged && has_it().is_err() {
-        bundle::sign(&finished.path, key)?;
+        bundle::sign(&finished.path, key, Scope::Sums, &context.events)?;
     }
     context.say(&signed_by(key.public()));
     Ok(())
@@ -114,95 +115,41 @@ pub struct KeyArgs {
 }
 
 impl KeyArgs {
-    /// Checks the signature before anything else of the bundle is believed. Where nobody demands one and no key is known,
-    /// that there is one is told.
+    /// The keys that are believed.
+    ///
+    /// # Errors
+    /// A key or a configuration that cannot be read.
+    pub fn trust(&self, context: &Context) -> Result<Trust> {
+        Trust::load(&self.keys, &context.environment)
+    }
+
+    /// As [`Trust::check`].
     ///
     /// # Errors
     /// A key or a configuration that cannot be read; a bundle that none of the keys signed.
-    pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Signed>> {
-        let path = layout.path();
-        let policy = policy()?;
-        let demanded = self.demanded_by(&policy)?;
-        let keys = self.keys.iter().chain(&policy.keys).map(|key| public(key)).collect::<Result<Vec<PublicKey>>>()?;
-        let is_signed = layout.size_of(bundle::SIGNATURE).is_some();
-        if demanded.is_some() || is_signed && !keys.is_empty() {
-            return bundle::check_signature(layout, &keys).map(Some);
-        }
-        if is_signed {
-            let text = format!("{} is signed; without --key that is not checked", path.display());
-            context.events.report(Event::Notice(text));
-        } else if !keys.is_empty() {
-            context.events.report(Event::Warning(format!("{} is not signed", path.display())));
-        }
-        Ok(None)
+    pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Proven>> {
+        self.trust(context)?.check(layout, &context.environment)
     }
 
     /// Whether a signature is demanded.
     ///
     /// # Errors
     /// A configuration that cannot be read, or demands what no key can prove.
-    pub fn demand(&self) -> Result<bool> {
-        Ok(self.demanded_by(&policy()?)?.is_some())
+    pub fn demand(&self, context: &Context) -> Result<bool> {
+        Ok(demand(&self.keys, &context.environment)?.is_some())
     }
 
     /// Refuses what cannot be signed because it changes.
     ///
     /// # Errors
     /// A signature is demanded.
-    pub fn refuse_writable(&self) -> Result<()> {
-        let Some(by) = self.demanded_by(&policy()?)? else { return Ok(()) };
+    pub fn refuse_writable(&self, context: &Context) -> Result<()> {
+        let Some(by) = demand(&self.keys, &context.environment)? else { return Ok(()) };
         Err(Error::input(format!("{by} demands a signature, and what takes pushes has none: leave out --writable")))
     }
-
-    /// Who demands a signature.
-    fn demanded_by(&self, policy: &Policy) -> Result<Option<String>> {
-        match &policy.required_by {
-            Some(file) if self.keys.is_empty() && policy.keys.is_empty() => {
-                let text =
-                    format!("{file} demands a signature (require-signature), but names no `keys`; nor does --key");
-                Err(Error::input(text))
-            }
-            Some(file) => Ok(Some(file.clone())),
-            None => Ok((!self.keys.is_empty()).then(|| "--key".to_owned())),
-        }
-    }
-}
-
-/// Of the administrator and of the user, as far as there are any.
-fn policy() -> Result<Policy> {
-    let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let own = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
-    let places = [Some(PathBuf::from("/etc")), own].into_iter().flatten();
-    let mut files = Vec::new();
-    for path in places.map(|place| place.join("gapferry/config.toml")) {
-        match read_bounded(&path, MAX_CONFIG + 1) {
-            Ok((_, bytes)) if bytes.len() as u64 > MAX_CONFIG => {
-                return Err(Error::input(format!("reading {}: more than {MAX_CONFIG} bytes", path.display())));
-            }
-            Ok((_, bytes)) => files.push((path, bytes)),
-            Err(error) if is_absent(&error) => {}
-            // One that cannot be read may demand a signature.
-            Err(error) => return Err(error),
-        }
-    }
-    Policy::parse(&files).map_err(|problems| refused("the configuration", &problems))
-}
-
-fn is_absent(error: &Error) -> bool {
-    use rustix::io::Errno;
-    matches!(error.os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::NOTDIR))
-}
-
-/// Reads a public key.
-///
-/// # Errors
-/// It is none.
-pub fn public(path: &Path) -> Result<PublicKey> {
-    let (name, bytes) = read_bounded(path, MAX_KEY_FILE + 1)?;
-    PublicKey::parse(&bytes, &name)
 }
 
 /// As it is told.
 pub fn signed_by(key: &PublicKey) -> String {
-    format!("signed by {} ({})", key.fingerprint(), key.algorithm())
+    format!("signed by {key}")
 }

@@ -10,7 +10,8 @@ use super::signing::{public, signed_by};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count};
 use crate::base::progress::{Event, plain_piece};
-use crate::bundle::{self, Basis, Bundle, Parent, ParentKind};
+use crate::bundle::{self, Basis, Bundle, Parent, ParentKind, refuse_unfinished};
+use crate::files::Layout;
 use crate::increment::Baseline;
 use crate::oci::Reference;
 use crate::signing::PublicKey;
@@ -62,16 +63,18 @@ fn add(baseline: &mut Baseline, path: &Path, keys: &[PublicKey], context: &Conte
     // What is read once can only be a receipt.
     if !receipts::is_piped(path) && (path.is_dir() || !is_json(path)?) {
         let attempt = |e: Error| e.while_doing(format!("reading {}, which is no receipt", path.display()));
-        let bundle = Bundle::open(path).map_err(attempt)?;
+        refuse_unfinished(path)?;
+        let layout = Layout::open(path).map_err(attempt)?;
+        let mut proven = None;
         if !keys.is_empty() {
-            let signed = bundle::check_signature(bundle.layout(), keys)?;
-            signed.hold(path, Some(bundle.identity()))?;
+            let signed = bundle::check_signature(&layout, keys)?;
             context.say(&format!("{}: {}", path.display(), signed_by(&signed.by)));
+            proven = Some(signed);
         }
-        baseline.add_bundle(bundle);
+        baseline.add_bundle(Bundle::proven(layout, proven).map_err(attempt)?);
         return Ok(());
     }
-    baseline.add_receipt(receipts::read(path, keys, "--since-key", context)?);
+    baseline.add_receipt(receipts::read(path, keys, "--since-key", context)?.receipt);
     Ok(())
 }
 

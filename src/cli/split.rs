@@ -17,7 +17,7 @@ use crate::bundle::volumes::{Shape, Split, WrittenVolume, write_recovery};
 const ABOUT: &str = "\
 Splits a bundle, a directory or a tar, into volumes: OUT.001.tar, OUT.002.tar and so on, none larger than SIZE.
 
-Each volume is a tar of its own that any tar reads. It says which one of how many it is, repeats bundle.json, the signature and \
+Each volume is a tar of its own that any tar reads. It says which one of how many it is, repeats bundle.json, the signatures and \
 all manifests, and can be verified alone. Only a blob that is too large for a volume is cut. The bundle stays what it is, and \
 keeps its identity; `gapferry import OUT.*.tar` and `gapferry join` take the volumes as they are.
 

@@ -7,29 +7,31 @@ use super::allowlist::missing_lines;
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::export::TOOL;
-use super::piped::Piped;
+use super::piped;
 use super::signing::{KeyArgs, signed_by};
 use super::since;
+use crate::app::Stream;
 use crate::base::error::Result;
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::{bytes, count, duration};
-use crate::bundle::Signed;
+use crate::bundle::Proven;
 use crate::bundle::volumes::{Opened, Part};
 use crate::files::Layout;
 use crate::oci::Digest;
-use crate::verify::{self, Depth, Problem, Report, SetReport, VolumeReport, VolumeState};
+use crate::verify::{self, Depth, Problem, Proof, Report, SetReport, VolumeReport, VolumeState};
 
 const ABOUT: &str = "\
 Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
 
-Checks the digest manifest, the size of every file, its bytes (blobs by BLAKE3, a mebibyte at a time, so that what is bad is \
-told by its place; everything else, and with --full everything, by sha256), that every child of every manifest is there or was left out \
+Checks the digest manifest, the size of every file, its bytes (blobs by the BLAKE3 in chunks.b3, a mebibyte at a time, so that \
+damage is located; everything else, and with --full everything, by its digest), that every child of every manifest is there or was left out \
 on purpose, that nothing undeclared is there, and that bundle.json, SHA256SUMS, index.json and manifest.json agree. It does not stop at \
 the first problem: all are listed, each with its path, what was expected, what was found, the images it affects and what to \
 do.
 
-That a blob has the bytes it was written with is what BLAKE3 shows; that these are the bytes its name stands for, sha256 \
-alone: import proves it of all that leaves for a registry, and --full does so here.
+BLAKE3 guards against accidents: whoever can replace a blob can replace its values in chunks.b3. With --key it counts only if \
+an accepted key has signed chunks.b3 too; otherwise blobs are proven by their digests. The report says what proved the blobs, and \
+why. A chunks.b3 that is wrong while the blobs are right affects no image. `import` never relies on it.
 
 --missing FILE writes down what would mend the bundle: blobs that are bad or absent, of large ones the mebibytes. It is written \
 whatever is found, and says nothing is missing where nothing is; what cannot be mended, such as a file that nobody declared, \
@@ -38,8 +40,8 @@ is not in it.
 The volumes of a bundle that was split are given in any order: all of them, and what is missing, damaged or of another set is \
 named, each with the images it affects; or one alone, a recovery volume too, of which all is proven that it holds.
 
-`-`, and a pipe by its name, is read once, to its end: every file is proven by sha256 while it passes, and the problems are those \
-of a file with --full (in a bundle that was streamed nothing says where in a blob the wrong bytes are). What is JSON is kept for \
+`-`, and a pipe by its name, is read once, to its end: every file is proven by its digest while it passes, and the problems are those \
+of a file with --full. What is JSON is kept for \
 that in TMPDIR, in a file without a name. A signature counts where it stands before the blobs.
 
 With --key the signature is checked before any other file is opened: a bundle that is unsigned, signed by another key, or \
@@ -74,7 +76,7 @@ pub struct Args {
     /// The bundle: directory, tar, volumes, or `-`
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
-    /// Prove the sha256 of every file, too, which takes several times as long
+    /// Prove the digest of every file, and chunks.b3 too, which takes several times as long
     #[arg(long)]
     full: bool,
     /// Print the report as JSON on standard output
@@ -92,10 +94,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_writable(&args.missing)?;
     let (opened, signed, depth) = open(&args, context)?;
     let path = opened.layout().path().to_owned();
-    let report = verify::check_opened(&opened, depth, &context.events)?;
-    if let Some(signed) = &signed {
-        signed.hold(&path, report.identity)?;
-    }
+    let report = verify::check_proven(&opened, depth, signed.as_ref(), &context.events)?;
     context.end();
     if args.json {
         context.print_json(&Told { report: &report, signed_by: signed.map(|signed| signed.by.fingerprint()) })?;
@@ -109,12 +108,12 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
 }
 
 /// What is to be proven, and how, once whose signature it has is known; what comes out of a pipe is read here, to its end.
-fn open(args: &Args, context: &Context) -> Result<(Opened, Option<Signed>, Depth)> {
+fn open(args: &Args, context: &Context) -> Result<(Opened, Option<Proven>, Depth)> {
     let piped = match &args.bundle[..] {
-        [only] => Piped::open(only)?,
+        [only] => piped::open(only)?,
         _ => None,
     };
-    if let Some(Piped { path, input }) = piped {
+    if let Some(Stream { name: path, bytes: input }) = piped {
         let mut signed = None;
         let mut before_blobs = |layout: &Layout| {
             signed = args.keys.check_layout(layout, context)?;
@@ -154,7 +153,7 @@ struct Told<'a> {
     signed_by: Option<Digest>,
 }
 
-fn print(path: &Path, report: &Report, signed: Option<&Signed>, started: Instant, context: &Context) -> Result<()> {
+fn print(path: &Path, report: &Report, signed: Option<&Proven>, started: Instant, context: &Context) -> Result<()> {
     for problem in &report.problems {
         context.print(&shown(problem))?;
     }
@@ -167,7 +166,8 @@ fn print(path: &Path, report: &Report, signed: Option<&Signed>, started: Instant
         let signed = signed.map(|signed| format!("\n{}", signed_by(&signed.by))).unwrap_or_default();
         let basis = since::told(&report.parents, report.expects.blobs, report.expects.bytes);
         let missing: String = missing_lines(&report.missing_images).iter().map(|line| format!("{line}\n")).collect();
-        format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n{basis}{missing}")
+        let proof = proved(report, !signed.is_empty());
+        format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n{proof}{basis}{missing}")
     } else {
         let affected = report.problems.iter().flat_map(|problem| problem.images.iter());
         let affected = affected.collect::<std::collections::BTreeSet<_>>().len();
@@ -176,6 +176,22 @@ fn print(path: &Path, report: &Report, signed: Option<&Signed>, started: Instant
     };
     context.print(&summary)?;
     context.print(&report.set.as_ref().map(without_recovery).unwrap_or_default())
+}
+
+/// What has proven the blobs, a line with its end.
+fn proved(report: &Report, is_signed: bool) -> String {
+    let Some(proof) = report.proof else { return String::new() };
+    let by = match proof {
+        Proof::Digest => "blobs proven by their digests",
+        Proof::Blake3 => "blobs proven by BLAKE3 (chunks.b3), against accidents; --full proves their digests",
+        Proof::Blake3Signed => "blobs proven by BLAKE3 (chunks.b3), which an accepted key has signed",
+    };
+    let reason = report.proof_reason.map(|why| format!(": {why}")).unwrap_or_default();
+    let of_set = match is_signed && report.set.is_some() {
+        true => "no signature covers what volumes say of themselves (volumes/)\n",
+        false => "",
+    };
+    format!("{by}{reason}\n{of_set}")
 }
 
 /// That recovery volumes are not here costs nothing now.

@@ -33,7 +33,7 @@ use crate::oci::{
     Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
 };
 use found::Found;
-pub use passing::{Entry, Passed, Passing, Sums};
+pub use passing::{Entry, Passed, Passing};
 
 /// The annotation skopeo, podman and oras look for.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -217,17 +217,17 @@ impl Layout {
     }
 
     /// What a file hashed to while it passed: then nobody can hash it again.
-    pub fn passed(&self, path: &str) -> Option<Sums> {
+    pub fn passed(&self, path: &str) -> Option<Digest> {
         match &self.form {
-            Form::Passed { passed, .. } => passed.sums.get(path).copied(),
+            Form::Passed { passed, .. } => passed.digests.get(path).copied(),
             _ => None,
         }
     }
 
-    /// What such a file had chunk by chunk, if it had not the BLAKE3 that was [expected](Passing::expect).
+    /// What a blob had chunk by chunk that had not its digest while it passed ([`Passing::locating`]).
     pub fn passed_chunks(&self, path: &str) -> Option<&Chunks> {
         match &self.form {
-            Form::Passed { passed, .. } => passed.unexpected.get(path),
+            Form::Passed { passed, .. } => passed.wrong.get(path),
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use super::{Form, Found, Layout};
 use crate::archive::tar::{Entries, Place, Stream, StreamedFile};
 use crate::base::error::{Error, Result};
-use crate::content::chunks::{Chained, ChunkHasher, Chunks};
+use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::oci::{Algorithm, Digest, Hasher, MAX_MANIFEST_SIZE};
 
 /// How much is kept, in bytes.
@@ -23,22 +23,15 @@ const MOST_KEPT: u64 = 1 << 30;
 /// How much is read at a time.
 const BUFFER: usize = 256 * 1024;
 
-/// What a file hashes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sums {
-    pub sha256: Digest,
-    /// Of a blob that goes by another algorithm, by that one.
-    pub own: Option<Digest>,
-}
-
 /// What is left of the files that have passed.
 #[derive(Clone, Debug, Default)]
 pub struct Passed {
-    pub sums: HashMap<String, Sums>,
+    /// Of a blob by the algorithm of its name, of any other file its sha256.
+    pub digests: HashMap<String, Digest>,
     /// Where those that were kept begin in the file.
     pub kept: HashMap<String, u64>,
-    /// Chunk by chunk those that have another BLAKE3 than was expected.
-    pub unexpected: HashMap<String, Chunks>,
+    /// Of blobs that have not the digest in their names, if that was [wanted](Passing::locating).
+    pub wrong: HashMap<String, Chunks>,
 }
 
 /// A file whose bytes come next.
@@ -56,8 +49,8 @@ pub struct Passing<R> {
     found: Found,
     passed: Passed,
     kept: Arc<File>,
-    /// BLAKE3 of files that may come.
-    expected: HashMap<String, Chained>,
+    /// Whether the chunks of blobs that have not their digest are kept.
+    locates: bool,
     /// Bytes that are kept.
     used: u64,
     buffer: Vec<u8>,
@@ -79,17 +72,16 @@ impl<R: Read> Passing<R> {
             found: Found::default(),
             passed: Passed::default(),
             kept: Arc::new(kept),
-            expected: HashMap::new(),
+            locates: false,
             used: 0,
             buffer: vec![0; BUFFER],
             ahead: 0,
         })
     }
 
-    /// Files that are to come have these BLAKE3 digests; of those that turn out to have another one their chunks are kept, to
-    /// tell where.
-    pub fn expect(&mut self, roots: HashMap<String, Chained>) {
-        self.expected = roots;
+    /// Of blobs that turn out to have another digest the chunks are kept, to tell where.
+    pub fn locating(self) -> Passing<R> {
+        Passing { locates: true, ..self }
     }
 
     /// Bytes that have passed.
@@ -131,10 +123,10 @@ impl<R: Read> Passing<R> {
     ///
     /// # Errors
     /// Not readable, or `take` has had enough.
-    pub fn read(&mut self, entry: &Entry, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Option<Sums>> {
-        let mut hashers = (Hasher::new(Algorithm::Sha256), own_hasher(&entry.path));
-        let expected = self.expected.remove(&entry.path);
-        let mut chunks = expected.map(|_| ChunkHasher::new());
+    pub fn read(&mut self, entry: &Entry, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Option<Digest>> {
+        let expected = Digest::of_blob_path(&entry.path);
+        let mut hasher = Hasher::new(expected.map_or(Algorithm::Sha256, |digest| digest.algorithm()));
+        let mut chunks = expected.filter(|_| self.locates).map(|_| ChunkHasher::new());
         let (begin, mut keeps) = (self.used, None);
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut ahead = std::mem::take(&mut self.ahead);
@@ -149,8 +141,7 @@ impl<R: Read> Passing<R> {
                 Err(error) => break Err(error),
             };
             let piece = &buffer[..read];
-            hashers.0.update(piece);
-            hashers.1.iter_mut().for_each(|own| own.update(piece));
+            hasher.update(piece);
             chunks.iter_mut().for_each(|chunks| chunks.update(piece));
             if *keeps.get_or_insert_with(|| self.is_kept(entry, piece)) {
                 let written = self.kept.write_all_at(piece, self.used);
@@ -172,12 +163,12 @@ impl<R: Read> Passing<R> {
         if keeps.unwrap_or(true) {
             self.passed.kept.insert(entry.path.clone(), begin);
         }
-        if let Some(chunks) = chunks.map(ChunkHasher::finish).filter(|chunks| Some(*chunks.root()) != expected) {
-            self.passed.unexpected.insert(entry.path.clone(), chunks);
+        let found = hasher.finish();
+        if let Some(chunks) = chunks.filter(|_| expected != Some(found)) {
+            self.passed.wrong.insert(entry.path.clone(), chunks.finish());
         }
-        let sums = Sums { sha256: hashers.0.finish(), own: hashers.1.map(Hasher::finish) };
-        self.passed.sums.insert(entry.path.clone(), sums);
-        Ok(Some(sums))
+        self.passed.digests.insert(entry.path.clone(), found);
+        Ok(Some(found))
     }
 
     /// Whether this file has been kept.
@@ -186,11 +177,11 @@ impl<R: Read> Passing<R> {
     }
 
     /// What this file hashed to, if it has passed.
-    pub fn sums(&self, path: &str) -> Option<Sums> {
-        self.passed.sums.get(path).copied()
+    pub fn digest(&self, path: &str) -> Option<Digest> {
+        self.passed.digests.get(path).copied()
     }
 
-    /// Lets go of sums and places: nobody will ask for those of files that have passed until now.
+    /// Lets go of digests and places: nobody will ask for those of files that have passed until now.
     pub fn forget(&mut self) {
         self.passed = Passed::default();
     }
@@ -255,10 +246,6 @@ impl Entries for Accepting<'_> {
     fn count(&mut self, path: &Path) -> Result<()> {
         self.found.count(path)
     }
-}
-
-fn own_hasher(path: &str) -> Option<Hasher> {
-    path.starts_with("blobs/sha512/").then(|| Hasher::new(Algorithm::Sha512))
 }
 
 fn looks_like_json(first: &[u8]) -> bool {

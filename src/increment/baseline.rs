@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use jiff::Timestamp;
+
 use crate::bundle::{Assumed, AssumedKind, Basis, Bundle, Contents, Parent, ParentKind, Removed};
 use crate::content::{Manifests, Source};
 use crate::oci::{Digest, Manifest, Platform, Reference, Repository, Tag};
@@ -48,7 +50,8 @@ impl Baseline {
             },
             bundle: receipt.bundle,
             target: Some(receipt.target.clone()),
-            time: Some(receipt.finished),
+            // A bundle has times of whole seconds.
+            time: Timestamp::from_second(receipt.finished.as_second()).ok(),
             repositories: repositories.into_iter().cloned().collect(),
         };
         if !self.parents.contains(&parent) {
@@ -80,7 +83,7 @@ impl Baseline {
         self.modes.add(bundle.lock());
         self.sent.extend(bundle.files().iter().filter_map(|file| Digest::of_blob_path(&file.path)));
         self.sent.extend(bundle.json().assumed.iter().map(|assumed| assumed.digest));
-        let (bundle_identity, time) = (Some(bundle.identity()), Some(bundle.json().created));
+        let (bundle_identity, time) = (Some(bundle.identity()), Some(bundle.lock().created));
         let kind = ParentKind::Bundle;
         self.parents.push(Parent { kind, bundle: bundle_identity, target: None, time, repositories: Vec::new() });
         self.former.extend(bundle.lock().images.iter().map(|image| Removed {
@@ -137,16 +140,15 @@ impl Baseline {
         let mut left_out: HashSet<Digest> =
             contents.blobs.iter().map(|blob| blob.digest).filter(|digest| self.has(digest)).collect();
         let lists: HashSet<Digest> = contents.lock.images.iter().flat_map(LockedImage::signature_lists).collect();
-        let mut assumed = Vec::new();
-        // Children stand before their parents.
-        for manifest in &contents.manifests {
+        for manifest in children_first(&contents.manifests) {
             let mut below = manifest.children().into_iter().map(|child| child.descriptor.digest);
             let whole = below.all(|digest| left_out.contains(&digest) || !carried.contains(&digest));
             if whole && self.has(&manifest.digest()) && !lists.contains(&manifest.digest()) {
                 left_out.insert(manifest.digest());
-                assumed.push(of_manifest(manifest));
             }
         }
+        let manifests = contents.manifests.iter().filter(|manifest| left_out.contains(&manifest.digest()));
+        let mut assumed: Vec<Assumed> = manifests.map(of_manifest).collect();
         let blobs = contents.blobs.iter().filter(|blob| left_out.contains(&blob.digest));
         assumed.extend(blobs.map(|blob| Assumed { digest: blob.digest, size: blob.size, kind: AssumedKind::Blob }));
         Basis { parents: self.parents.clone(), assumed, removed: self.removed(contents) }
@@ -177,6 +179,27 @@ impl Baseline {
         let gone = gone.filter(|image| !is_companion(image));
         gone.filter(|image| seen.insert((&image.reference, image.digest, &image.target))).cloned().collect()
     }
+}
+
+/// Manifests, each behind those that it names.
+fn children_first(manifests: &[Manifest]) -> Vec<&Manifest> {
+    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|one| (one.digest(), one)).collect();
+    let (mut begun, mut ordered) = (HashSet::new(), Vec::with_capacity(manifests.len()));
+    for manifest in manifests {
+        // Each is there twice: before those below it, and behind them.
+        let mut open = vec![(manifest, false)];
+        while let Some((next, is_behind)) = open.pop() {
+            if is_behind {
+                ordered.push(next);
+            } else if begun.insert(next.digest()) {
+                open.push((next, true));
+                let below =
+                    next.children().into_iter().filter_map(|child| by_digest.get(&child.descriptor.digest).copied());
+                open.extend(below.map(|child| (child, false)));
+            }
+        }
+    }
+    ordered
 }
 
 fn of_manifest(manifest: &Manifest) -> Assumed {

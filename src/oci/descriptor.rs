@@ -74,6 +74,12 @@ impl Descriptor {
         Descriptor::of(media_type.into(), digest, size, More::default())
     }
 
+    /// Media type, digest, size and artifact type alone.
+    pub fn bare(&self) -> Descriptor {
+        let bare = Descriptor::new(self.media_type.clone(), self.digest, self.size);
+        bare.with_artifact_type(self.artifact_type().map(str::to_owned))
+    }
+
     pub fn with_artifact_type(&self, artifact_type: Option<String>) -> Descriptor {
         self.with(More { artifact_type, ..self.more() })
     }

@@ -1,19 +1,19 @@
 //! A manifest: the exact bytes received, and the views derived from them.
 
+mod outline;
 mod reading;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use reading::{check_content, check_texts, children, memory};
+use reading::{check_bytes, check_content, check_texts, children, decide_type, memory, view_of};
 
-use super::outline::Outline;
 use super::view::{self, View};
 use super::weight::OfManifest;
 use super::{Descriptor, Digest, media_type};
 use crate::spool::Kept;
-pub(super) use reading::{check_bytes, decide_type, kind_of, view_of};
+pub use outline::{Outline, digests_in};
 
 /// The largest manifest that is read, in bytes: the limit that registries set (distribution `maxManifestBodySize`).
 pub const MAX_MANIFEST_SIZE: u64 = 4 * 1024 * 1024;

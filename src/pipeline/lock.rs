@@ -10,15 +10,13 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Reason, Result};
-use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag, has_at_most_values};
+use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag};
 pub use lines::written;
 
-/// The version of the lock's JSON this program writes and the only one it reads.
-pub const LOCK_VERSION: u32 = 1;
-/// The largest lock that is read, in bytes, and the most values in one: room for some ten thousand images.
+/// The largest lock that is read, in bytes: room for some ten thousand images.
 pub const MAX_LOCK: u64 = 64 * 1024 * 1024;
-const MOST_VALUES: usize = 2_000_000;
 
 /// Every image of one export, in the order of the allowlist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,70 +364,41 @@ impl Attached {
     }
 }
 
+impl Document for Lock {
+    const NAME: &'static str = "the lock";
+    const VERSION_KEY: &'static str = "version";
+    const VERSION: u32 = 1;
+    const MAX_BYTES: u64 = MAX_LOCK;
+    const MAX_VALUES: usize = 2_000_000;
+    const KIND: Kind = Kind::Input;
+    const TOO_LARGE: &'static str = "split the allowlist";
+    type Outline = Unbounded;
+}
+
 impl Lock {
     /// Reads a lock; `name` stands for the file in errors.
     ///
     /// # Errors
-    /// It is none, of another version, longer than any ([`MAX_LOCK`]), or has a companion with another's tag (`Input`).
+    /// As [`Document::read`], or a companion has another image's tag (`Input`).
     pub fn parse(bytes: &[u8], name: &str) -> Result<Lock> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
+        let mut lock = Lock::read(bytes, name)?;
+        for selection in lock.images.iter_mut().filter_map(|image| image.selection.as_mut()) {
+            selection.original = selection.original.bare();
         }
-        let fail = |e: serde_json::Error| Error::input(format!("reading lock {name}")).because(e);
-        if !is_readable(bytes) {
-            let text =
-                format!("reading lock {name}: more than {MAX_LOCK} bytes or {MOST_VALUES} values, which no lock has");
-            return Err(Error::input(format!("{text}; split the allowlist")));
-        }
-        let Version { version } = serde_json::from_slice(bytes).map_err(fail)?;
-        if version != LOCK_VERSION {
-            let text = format!("reading lock {name}: version {version}, this program reads {LOCK_VERSION}");
-            return Err(Error::input(text));
-        }
-        let lock: Lock = serde_json::from_slice(bytes).map_err(fail)?;
         for image in &lock.images {
             let fault = image.companions().iter().find_map(Attached::tag_fault);
             if let Some(fault) = fault.or_else(|| image.doubled_tag()) {
                 let image = written(bytes, name).shown(&image.reference);
-                return Err(Error::input(format!("reading lock {name}: {image}: {fault}")));
+                return Err(Error::input(format!("reading the lock {name}: {image}: {fault}")));
             }
         }
         Ok(lock)
     }
 
-    /// The file's content: indented JSON and a final newline, the same for equal locks.
-    pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+    /// The time of everything in a bundle of it, in seconds since 1970.
+    pub fn mtime(&self) -> u64 {
+        u64::try_from(self.created.as_second()).unwrap_or_default()
     }
-
-    /// What [`Lock::to_json`] gives, if [`Lock::parse`] takes it: a lock that is written has to be read again.
-    ///
-    /// # Errors
-    /// It is longer, or has more values, than a lock that is read (`Input`).
-    pub fn to_file(&self) -> Result<String> {
-        let text = self.to_json();
-        if is_readable(text.as_bytes()) {
-            return Ok(text);
-        }
-        let (images, length) = (self.images.len(), text.len());
-        let text = format!("writing the lock: {images} images take {length} bytes, and no lock is read of more than");
-        Err(Error::input(format!("{text} {MAX_LOCK} bytes or {MOST_VALUES} values; split the allowlist")))
-    }
-
-    /// Whether both carry the same content under the same names, whenever they were made.
-    pub fn same_content(&self, other: &Lock) -> bool {
-        self.version == other.version
-            && self.load_platform == other.load_platform
-            && self.images == other.images
-            && self.missing == other.missing
-    }
-}
-
-fn is_readable(bytes: &[u8]) -> bool {
-    bytes.len() as u64 <= MAX_LOCK && has_at_most_values(bytes, MOST_VALUES)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod companions;
 mod inventory;
+mod lists;
 mod proof;
 
 use std::cmp::Reverse;
@@ -14,8 +15,9 @@ use serde::Serialize;
 use crate::content::Lookup;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::graph::{Graph, Image};
-pub use companions::{CompanionAction, CompanionStep, ListState, compare, decide, lists, made_unnecessary};
+pub use companions::{CompanionAction, CompanionStep, decide};
 pub use inventory::{Before, Inventory, take_inventory, take_tags};
+pub use lists::{ListState, compare, lists, made_unnecessary};
 
 /// What helps an image whose manifest the target has and does not give.
 pub const WITHHELD_REMEDY: &str = "import --missing FILE lists what `export --repair` has to bring";
@@ -248,7 +250,7 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
         not_needed,
     };
     // A list that others may add to is not simply another image.
-    let is_list = companions::is_list(to);
+    let is_list = lists::is_list(to);
     match (tag, on_existing) {
         (TagState::Other(_) | TagState::Blocked, OnExisting::Skip) if !is_list => {
             return ImageStep { action: Action::Skip, ..step };

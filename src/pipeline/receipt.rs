@@ -18,23 +18,17 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::base::error::{Error, Result};
-use crate::oci::{
-    Amount, Count, Digest, MOST_MEMORY, Platform, Reference, Repository, Tag, Totals, fits_in_memory,
-    has_at_most_values, memory_of_json,
-};
+use crate::base::document::{Document, Outline};
+use crate::base::error::{Kind, Result};
+use crate::oci::{Amount, Count, Digest, MOST_MEMORY, Platform, Reference, Repository, Tag, Totals, fits_in_memory};
 use crate::pipeline::companion;
 use crate::pipeline::lock::{Attached, Lock, MissingImage, MissingReason};
 pub use brought::Brought;
 pub use kept::{Kept, kept};
 pub use made::{companions_found, kind_of, platforms};
 
-/// The version of the receipt's JSON.
-pub const RECEIPT_VERSION: u32 = 1;
 /// The largest receipt that is read, in bytes: room for a million digests and their images.
 pub const MAX_RECEIPT: u64 = MOST_MEMORY;
-/// The most values in one.
-const MOST_VALUES: usize = 8_000_000;
 /// Bytes that a confirmed digest takes.
 const MEMORY_OF_DIGEST: u64 = 72;
 /// Bytes that a manifest takes that is kept, beside its text.
@@ -281,75 +275,40 @@ impl Receipt {
     /// Reads one; `shown` is what errors call the file.
     ///
     /// # Errors
-    /// It is none, of another version, or longer than any ([`MAX_RECEIPT`]) (`Input`); a manifest in it is not what its digest
-    /// says.
+    /// As [`Document::read`]; a manifest in it is not what its digest says.
     pub fn parse(bytes: &[u8], shown: &str) -> Result<Receipt> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        if bytes.len() as u64 > MAX_RECEIPT || !has_at_most_values(bytes, MOST_VALUES) {
-            return Err(Error::input(format!("reading {shown}: it is longer than any receipt")));
-        }
-        let fail = |e: serde_json::Error| Error::input(format!("reading the receipt {shown}")).because(e);
-        let Version { version } = serde_json::from_slice(bytes).map_err(fail)?;
-        if version != RECEIPT_VERSION {
-            let text = format!("reading the receipt {shown}: version {version}; this program reads {RECEIPT_VERSION}");
-            return Err(Error::input(text));
-        }
-        // Before anything of it is in memory.
-        let outline: Outline = serde_json::from_slice(bytes).map_err(fail)?;
-        outline.check(memory_of_json(bytes)).map_err(|why| Error::input(format!("reading {shown}: {why}")))?;
-        serde_json::from_slice(bytes).map_err(fail)
+        Receipt::read(bytes, shown)
     }
 
-    /// What [`Receipt::to_json`] gives, without `manifests` if it is too large with them, and only if [`Receipt::parse`] takes it:
-    /// a receipt that is written has to be read again.
+    /// What [`Document::to_file`] gives, without `manifests` if the file is too large with them: the next export then asks the
+    /// source for them.
     ///
     /// # Errors
     /// It holds more than a receipt that is read, even without manifests (`Input`).
-    pub fn to_file(&self) -> Result<String> {
-        self.to_file_of(MAX_RECEIPT)
+    pub fn to_file_that_fits(&self) -> Result<String> {
+        self.to_file_that_fits_in(MAX_RECEIPT)
     }
 
-    fn to_file_of(&self, most: u64) -> Result<String> {
-        let text = self.to_json();
-        if check_size(text.as_bytes(), most).is_ok() {
-            return Ok(text);
-        }
-        drop(text);
-        // Without them the next export asks the source for them.
-        let text = Receipt { manifests: Vec::new(), ..self.clone() }.to_json();
-        check_size(text.as_bytes(), most).map_err(|why| Error::input(format!("writing the receipt: {why}")))?;
-        Ok(text)
-    }
-
-    /// The file's content: indented JSON and a final newline.
-    pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+    fn to_file_that_fits_in(&self, most: u64) -> Result<String> {
+        let whole = self.to_file_within(most);
+        whole.or_else(|_| Receipt { manifests: Vec::new(), ..self.clone() }.to_file_within(most))
     }
 }
 
-/// # Errors
-/// No receipt is read that is so large: why. `most`: bytes that it may have.
-fn check_size(bytes: &[u8], most: u64) -> std::result::Result<(), String> {
-    let outline: Outline = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    outline.check(memory_of_json(bytes))?;
-    if bytes.len() as u64 <= most && has_at_most_values(bytes, MOST_VALUES) {
-        return Ok(());
-    }
-    let (images, digests, length) = (outline.images.number, outline.confirmed.number, bytes.len());
-    Err(format!(
-        "{images} images with {digests} confirmed digests take {length} bytes, and no receipt is read of more than {most} bytes or \
-         {MOST_VALUES} values; import fewer images at once"
-    ))
+impl Document for Receipt {
+    const NAME: &'static str = "the receipt";
+    const VERSION_KEY: &'static str = "version";
+    const VERSION: u32 = 1;
+    const MAX_BYTES: u64 = MAX_RECEIPT;
+    const MAX_VALUES: usize = 8_000_000;
+    const KIND: Kind = Kind::Input;
+    const TOO_LARGE: &'static str = "import fewer images at once";
+    type Outline = ReceiptOutline;
 }
 
 /// How much a receipt holds.
 #[derive(Deserialize)]
-struct Outline {
+pub struct ReceiptOutline {
     images: Totals<OutlinedImage>,
     #[serde(default)]
     missing: Count,
@@ -374,13 +333,9 @@ impl Amount for OutlinedImage {
     }
 }
 
-impl Outline {
-    /// `texts`: bytes that it takes without its lists.
-    ///
-    /// # Errors
-    /// It takes more than [`MOST_MEMORY`].
+impl Outline for ReceiptOutline {
     fn check(&self, texts: u64) -> std::result::Result<(), String> {
-        let Outline { images, missing, confirmed, pruned, manifests } = self;
+        let ReceiptOutline { images, missing, confirmed, pruned, manifests } = self;
         let lists = [
             images.memory::<ImageReceipt>(),
             missing.memory::<MissingImage>(),
@@ -423,7 +378,7 @@ mod tests {
         let check = |images, nested, confirmed, length| {
             let (images, confirmed) = (totals(images, nested), totals(confirmed, 0));
             let (missing, pruned, manifests) = Default::default();
-            Outline { images, missing, confirmed, pruned, manifests }.check(length)
+            ReceiptOutline { images, missing, confirmed, pruned, manifests }.check(length)
         };
         let mib = 1 << 20;
         assert_eq!(check(5_000, 2 * mib, 150_000, 30 * mib), Ok(()));
@@ -435,14 +390,14 @@ mod tests {
         assert!(said.contains("5000 images with 2000000 confirmed digests"), "{said}");
         assert!(check(5_000, 100 * mib, 0, 150 * mib).is_err());
         let json = format!(r#"{{"images":[],"confirmed":[],"manifests":[{}1]}}"#, "1,".repeat(400_000));
-        let outline: Outline = serde_json::from_str(&json).unwrap();
+        let outline: ReceiptOutline = serde_json::from_str(&json).unwrap();
         assert!(outline.check(json.len() as u64).unwrap_err().contains("400001 manifests"));
     }
 
     #[test]
     fn what_is_nested_in_the_images_of_a_receipt_is_counted() {
         let json = r#"{"images":[{"source":"a","platforms":[1,2],"companions":[{"x":[]}]},{}],"confirmed":["a","b"]}"#;
-        let outline: Outline = serde_json::from_str(json).unwrap();
+        let outline: ReceiptOutline = serde_json::from_str(json).unwrap();
         assert_eq!((outline.images.number, outline.confirmed.number), (2, 2));
         let nested = 2 * size_of::<Platform>() + size_of::<CompanionReceipt>();
         assert_eq!(outline.images.amount, nested as u64);
@@ -457,11 +412,11 @@ mod tests {
         let plain = Receipt::parse(json.as_bytes(), "r.json").unwrap();
         let receipt = Receipt { manifests: vec![kept], ..plain.clone() };
         let (whole, least) = (receipt.to_json(), plain.to_json());
-        assert_eq!(receipt.to_file().unwrap(), whole);
-        assert_eq!(receipt.to_file_of(whole.len() as u64 - 1).unwrap(), least);
-        assert_eq!(receipt.to_file_of(least.len() as u64).unwrap(), least);
-        let said = receipt.to_file_of(least.len() as u64 - 1).unwrap_err().to_string();
-        assert!(said.contains("writing the receipt: 0 images") && said.contains("fewer images"), "{said}");
+        assert_eq!(receipt.to_file_that_fits().unwrap(), whole);
+        assert_eq!(receipt.to_file_that_fits_in(whole.len() as u64 - 1).unwrap(), least);
+        assert_eq!(receipt.to_file_that_fits_in(least.len() as u64).unwrap(), least);
+        let said = receipt.to_file_that_fits_in(least.len() as u64 - 1).unwrap_err().to_string();
+        assert!(said.contains("writing the receipt: it has") && said.contains("fewer images"), "{said}");
     }
 
     /// A list of tags that may have been short makes no bundle complete again that brings only what the last one brought.

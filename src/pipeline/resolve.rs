@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
+use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::position::Position;
 use crate::base::progress::plain_piece;
@@ -19,7 +20,7 @@ use crate::content::{Source, TagList, on_threads};
 use crate::oci::{Reference, Repository, Tag};
 use crate::pipeline::allowlist::{Rule, Select};
 use crate::pipeline::graph::{Graph, Image};
-use crate::pipeline::lock::{LOCK_VERSION, Lock, MissingImage, MissingReason, Rename};
+use crate::pipeline::lock::{Lock, MissingImage, MissingReason, Rename};
 use crate::pipeline::walk::{Origin, Walk, Wanted};
 pub use beside::without_companions;
 pub use locate::{Search, locate};
@@ -298,7 +299,7 @@ pub async fn discover(
     walk.report_lost();
     let (images, missing) = sort(expanded, walked, leave_out, events)?;
     let locked = images.iter().map(|image| image.locked.clone()).collect();
-    let lock = Lock { version: LOCK_VERSION, created: now, load_platform: None, images: locked, missing };
+    let lock = Lock { version: Lock::VERSION, created: now, load_platform: None, images: locked, missing };
     Ok((lock, Graph { images, left_behind: walk.left_behind(), written }))
 }
 
@@ -318,7 +319,7 @@ pub async fn pin(
     walk.report_lost();
     let (images, missing) = sort(expanded, walked, leave_out, events)?;
     let images = images.into_iter().map(|image| image.locked).collect();
-    Ok(Lock { version: LOCK_VERSION, created: now, load_platform: None, images, missing })
+    Ok(Lock { version: Lock::VERSION, created: now, load_platform: None, images, missing })
 }
 
 /// What was found, and what is missing and may be.

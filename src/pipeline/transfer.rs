@@ -17,6 +17,7 @@ mod observed;
 mod of_use;
 mod outcome;
 mod outcomes;
+mod part;
 mod publish;
 mod publishing;
 mod read_back;

@@ -37,12 +37,12 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{Dir, Entry};
 use crate::oci::Digest;
 
-use super::names::{Change, Names};
+use super::names::{Change, MAX_INDEX, Names};
 
 /// Its name in the layout.
 pub const JOURNAL: &str = "index.journal";
 /// The largest that is read, in bytes: as long as the largest index, and one more change.
-pub const MAX_JOURNAL: u64 = super::shelf::MAX_INDEX + 8 * 1024 * 1024;
+pub const MAX_JOURNAL: u64 = MAX_INDEX + 8 * 1024 * 1024;
 /// An index up to this length, in bytes, is written at each change.
 pub const SHORT: u64 = 64 * 1024;
 /// Hexadecimal digits before each change.

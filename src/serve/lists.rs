@@ -12,20 +12,19 @@ use crate::oci::media_type;
 
 use super::answer::{Refusal, json};
 use super::blocking;
-use super::referrers::{Found, Wanted, find_some};
+use super::catalog::{Catalog, Found, Wanted, find_some};
 use super::request::{Query, percent_encode};
-use super::shelf::Shelf;
 
-pub fn catalog(shelf: &Shelf, query: &Query) -> Result<Response, Refusal> {
+pub fn repositories(catalog: &Catalog, query: &Query) -> Result<Response, Refusal> {
     let page = Page::of(query)?;
     let behind = |name: &String| name.as_str() > page.last;
-    let items = shelf.names().catalog().into_iter().filter(behind).take(page.enough()).collect();
+    let items = catalog.names().repositories().into_iter().filter(behind).take(page.enough()).collect();
     page.answer("/v2/_catalog", query, items, |items| json!({"repositories": items}))
 }
 
-pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusal> {
+pub fn tags(catalog: &Catalog, name: &str, query: &Query) -> Result<Response, Refusal> {
     let page = Page::of(query)?;
-    let tags = shelf.names().tags(name, query.registry()?, page.last, page.enough());
+    let tags = catalog.names().tags(name, query.registry()?, page.last, page.enough());
     let items = tags.ok_or_else(|| Refusal::unknown_name(name))?.iter().map(ToString::to_string).collect();
     page.answer(&format!("/v2/{name}/tags/list"), query, items, |items| json!({"name": name, "tags": items}))
 }
@@ -34,7 +33,12 @@ pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusa
 /// spec has it. A list that is longer than a manifest may be comes in pages. If a manifest that belongs to it cannot be read, the
 /// answer is 500; if its subject is unknown, the answer has a warning (distribution-spec 1.1, "Warnings"): no
 /// other image loses its signatures for that.
-pub async fn referrers(shelf: &Arc<Shelf>, name: String, subject: String, query: &Query) -> Result<Response, Refusal> {
+pub async fn referrers(
+    catalog: &Arc<Catalog>,
+    name: String,
+    subject: String,
+    query: &Query,
+) -> Result<Response, Refusal> {
     let owned = |text: &str| text.to_owned();
     let wanted = Wanted {
         subject,
@@ -43,7 +47,7 @@ pub async fn referrers(shelf: &Arc<Shelf>, name: String, subject: String, query:
         artifact_type: query.get("artifactType").filter(|text| !text.is_empty()).map(owned),
         last: query.digest_text("last")?.map(owned),
     };
-    let own = Arc::clone(shelf);
+    let own = Arc::clone(catalog);
     let found = blocking(move || Ok((find_some(&own, &wanted), wanted)));
     let (found, Wanted { subject, name, artifact_type, .. }) = found.await?;
     let Found { manifests, more, unreadable } = found?;

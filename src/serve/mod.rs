@@ -33,6 +33,7 @@
 //! served as they lie there; a client proves their digest, as it has to with any registry. No content is kept in memory.
 
 mod answer;
+mod catalog;
 mod connection;
 mod deletion;
 mod guard;
@@ -40,13 +41,12 @@ mod journal;
 mod limits;
 mod lists;
 mod names;
+mod open_uploads;
 mod places;
 mod publish;
 mod pull;
 mod quota;
-mod referrers;
 mod request;
-mod shelf;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -70,11 +70,11 @@ use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::Digest;
 use answer::Refusal;
+use catalog::Catalog;
 use guard::Guard;
 pub use limits::Limits;
 use places::Requests;
 use request::{Endpoint, Query};
-use shelf::Shelf;
 
 /// What is served how.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ impl Options {
 
 /// What every request needs.
 struct Site {
-    shelf: Arc<Shelf>,
+    catalog: Arc<Catalog>,
     guard: Guard,
     limits: Limits,
 }
@@ -118,7 +118,7 @@ impl Server {
     /// Not a layout, a tar that is to be writable, a directory that another process writes to, or a port that is taken.
     pub async fn bind(path: &Path, options: &Options, events: Events) -> Result<Server> {
         let (path, own) = (path.to_owned(), options.clone());
-        Server::with(blocking(move || Shelf::open(&path, &own, events)).await?, options).await
+        Server::with(blocking(move || Catalog::open(&path, &own, events)).await?, options).await
     }
 
     /// The same for a layout that is open already; nobody can write to it.
@@ -126,14 +126,14 @@ impl Server {
     /// # Errors
     /// It has no `index.json`, or a port that is taken.
     pub async fn of(layout: Layout, options: &Options, events: Events) -> Result<Server> {
-        Server::with(blocking(move || Shelf::of(layout, events)).await?, options).await
+        Server::with(blocking(move || Catalog::of(layout, events)).await?, options).await
     }
 
-    async fn with(shelf: Shelf, options: &Options) -> Result<Server> {
+    async fn with(catalog: Catalog, options: &Options) -> Result<Server> {
         let fail = |e: std::io::Error| Error::new(Kind::Input, format!("listening on {}", options.listen)).because(e);
         let listener = TcpListener::bind(options.listen).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        let site = Site { shelf: Arc::new(shelf), guard: Guard::new(&options.hosts), limits: options.limits };
+        let site = Site { catalog: Arc::new(catalog), guard: Guard::new(&options.hosts), limits: options.limits };
         Ok(Server { listener, address, site })
     }
 
@@ -144,12 +144,12 @@ impl Server {
 
     /// The references that can be pulled, as `repository:tag` below the server's address, sorted.
     pub fn references(&self) -> Vec<String> {
-        let names = self.site.shelf.names();
+        let names = self.site.catalog.names();
         let tagged = |repository: String| {
             let tags = names.tags(&repository, None, "", usize::MAX).unwrap_or_default();
             tags.into_iter().map(move |tag| format!("{repository}:{tag}"))
         };
-        names.catalog().into_iter().flat_map(tagged).collect()
+        names.repositories().into_iter().flat_map(tagged).collect()
     }
 
     /// Serves until `shutdown` is done; requests in flight get ten more seconds.
@@ -157,7 +157,7 @@ impl Server {
     /// # Errors
     /// None so far: a failing connection is its client's business.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let (shelf, limits) = (Arc::clone(&self.site.shelf), self.site.limits);
+        let (catalog, limits) = (Arc::clone(&self.site.catalog), self.site.limits);
         let router = axum::Router::new().fallback(handle).with_state(Arc::new(self.site));
         let (stopping, stopped) = tokio::sync::oneshot::channel();
         let signal = async move {
@@ -177,10 +177,10 @@ impl Server {
         tokio::select! {
             outcome = server => outcome.map_err(|e| Error::new(Kind::Network, "serving").because(e))?,
             () = too_long => {}
-            () = tidy(Arc::clone(&shelf), limits) => {}
+            () = tidy(Arc::clone(&catalog), limits) => {}
         }
         blocking(move || {
-            shelf.close();
+            catalog.close();
             Ok(())
         })
         .await
@@ -201,10 +201,10 @@ pub async fn serve(
 }
 
 /// Drops uploads that were left, and the like, without end.
-async fn tidy(shelf: Arc<Shelf>, limits: Limits) {
+async fn tidy(catalog: Arc<Catalog>, limits: Limits) {
     loop {
         tokio::time::sleep(limits.tick()).await;
-        let own = Arc::clone(&shelf);
+        let own = Arc::clone(&catalog);
         // It reports its errors itself.
         let _ = tokio::task::spawn_blocking(move || own.tidy()).await;
     }
@@ -215,7 +215,7 @@ async fn handle(
     ConnectInfo(requests): ConnectInfo<Requests>,
     request: Request<Body>,
 ) -> Response {
-    let (in_flight, shelf) = (requests.begin(), &site.shelf);
+    let (in_flight, catalog) = (requests.begin(), &site.catalog);
     let request = request.map(|body| watched(body, requests));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -226,7 +226,7 @@ async fn handle(
     };
     let mut response = answered.unwrap_or_else(|refusal| {
         if let Some(text) = refusal.own_fault() {
-            shelf.warn(format!("answering {method} {path}: {text}"));
+            catalog.warn(format!("answering {method} {path}: {text}"));
         }
         refusal.into_response()
     });
@@ -262,44 +262,44 @@ fn keep_in_flight(response: Response, request: places::Request) -> Response {
 }
 
 async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal> {
-    let shelf = &site.shelf;
+    let catalog = &site.catalog;
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !reading && shelf.writer().is_none() {
+    if !reading && catalog.writer().is_none() {
         return Err(Refusal::read_only());
     }
     // Only these bring what is not there yet.
     let brings = matches!(*request.method(), Method::PUT | Method::POST);
-    let may_be = |text: &str| brings || Digest::known(text) != Ok(None) || shelf.has(text);
+    let may_be = |text: &str| brings || Digest::known(text) != Ok(None) || catalog.has(text);
     let endpoint = Endpoint::parse_if(request.uri().path(), &may_be)?;
     match endpoint {
         Endpoint::Upload { .. } => {}
         _ if !reading => {}
         Endpoint::Ping => return Ok(answer::json(&serde_json::json!({}))),
-        Endpoint::Catalog => return lists::catalog(shelf, &query),
-        Endpoint::Tags { name } => return lists::tags(shelf, &name, &query),
-        Endpoint::Referrers { name, subject } => return lists::referrers(shelf, name, subject, &query).await,
+        Endpoint::Catalog => return lists::repositories(catalog, &query),
+        Endpoint::Tags { name } => return lists::tags(catalog, &name, &query),
+        Endpoint::Referrers { name, subject } => return lists::referrers(catalog, name, subject, &query).await,
         Endpoint::Manifest { name, target } => {
-            return pull::manifest(shelf, &name, query.registry()?, &target, request.headers()).await;
+            return pull::manifest(catalog, &name, query.registry()?, &target, request.headers()).await;
         }
-        Endpoint::Blob { digest, .. } => return pull::blob(shelf, digest, request.method(), request.headers()).await,
+        Endpoint::Blob { digest, .. } => return pull::blob(catalog, digest, request.method(), request.headers()).await,
         Endpoint::Uploads { .. } => return Err(Refusal::not_allowed(endpoint.methods())),
     }
-    let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
+    let writer = catalog.writer().ok_or_else(Refusal::read_only)?;
     let methods = endpoint.methods();
     match (request.method().as_str(), endpoint) {
-        ("POST", Endpoint::Uploads { name }) => uploads::start(shelf, writer, &name, &query, request).await,
+        ("POST", Endpoint::Uploads { name }) => uploads::start(catalog, writer, &name, &query, request).await,
         ("GET" | "HEAD", Endpoint::Upload { name, id }) => uploads::status(writer, &name, &id).await,
         ("PATCH", Endpoint::Upload { name, id }) => uploads::append(writer, &name, &id, request).await,
-        ("PUT", Endpoint::Upload { name, id }) => uploads::finish(shelf, writer, &name, &id, &query, request).await,
+        ("PUT", Endpoint::Upload { name, id }) => uploads::finish(catalog, writer, &name, &id, &query, request).await,
         ("DELETE", Endpoint::Upload { name, id }) => uploads::cancel(writer, &name, &id).await,
         ("PUT", Endpoint::Manifest { name, target }) => {
-            publish::put(shelf, name, query.registry()?, target, site.limits.manifest, request).await
+            publish::put(catalog, name, query.registry()?, target, site.limits.manifest, request).await
         }
         ("DELETE", Endpoint::Manifest { name, target }) => {
-            deletion::manifest(shelf, name, query.registry()?, target).await
+            deletion::manifest(catalog, name, query.registry()?, target).await
         }
-        ("DELETE", Endpoint::Blob { digest, .. }) => deletion::blob(shelf, digest).await,
+        ("DELETE", Endpoint::Blob { digest, .. }) => deletion::blob(catalog, digest).await,
         _ => Err(Refusal::not_allowed(methods)),
     }
 }

@@ -10,14 +10,14 @@ use axum::response::Response;
 use crate::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Repository, Role};
 
 use super::answer::{Refusal, build};
+use super::catalog::Catalog;
 use super::names::Change;
 use super::request::Target;
-use super::shelf::Shelf;
 
 /// PUT of a manifest under a tag or its digest. `registry` is the one that the client means (`?ns=`): it is recorded as that one's.
 /// It has at most `most` bytes.
 pub async fn put(
-    shelf: &Arc<Shelf>,
+    catalog: &Arc<Catalog>,
     name: String,
     registry: Option<&str>,
     target: Target,
@@ -39,8 +39,8 @@ pub async fn put(
         Target::Tag(_) => None,
     };
     let manifest = Manifest::parse(bytes, media_type.as_deref(), expected.as_ref()).map_err(|e| refused(&e))?;
-    let repository = shelf.names().recorded(&name, registry).ok_or_else(|| Refusal::unknown_name(&name))?;
-    let (own, parsed) = (Arc::clone(shelf), manifest.clone());
+    let repository = catalog.names().recorded(&name, registry).ok_or_else(|| Refusal::unknown_name(&name))?;
+    let (own, parsed) = (Arc::clone(catalog), manifest.clone());
     let change = move || record(&own, repository, target, &parsed);
     tokio::task::spawn_blocking(change).await.map_err(|e| Refusal::new(503, "UNKNOWN", e.to_string()))??;
     let digest = manifest.digest().to_string();
@@ -52,15 +52,15 @@ pub async fn put(
 }
 
 /// Stores the manifest and lists it.
-fn record(shelf: &Shelf, repository: Repository, target: Target, manifest: &Manifest) -> Result<(), Refusal> {
-    let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
+fn record(catalog: &Catalog, repository: Repository, target: Target, manifest: &Manifest) -> Result<(), Refusal> {
+    let writer = catalog.writer().ok_or_else(Refusal::read_only)?;
     let mut turn = writer.turn();
-    let children = check_children(shelf, manifest)?;
-    if shelf.slice(&manifest.digest())?.is_none() {
+    let children = check_children(catalog, manifest)?;
+    if catalog.slice(&manifest.digest())?.is_none() {
         writer.store(&manifest.digest(), &manifest.bytes().map_err(crate::base::Error::from)?)?;
     }
     // Children of an index are not listed themselves.
-    let unlisted = shelf.names().listed_untagged(&repository, children);
+    let unlisted = catalog.names().listed_untagged(&repository, children);
     let subject = manifest.subject().map(|subject| subject.digest);
     let (listed, digest) = (manifest.descriptor(), manifest.digest());
     let change = match target {
@@ -68,17 +68,17 @@ fn record(shelf: &Shelf, repository: Repository, target: Target, manifest: &Mani
         Target::Digest(_) => Change::List { repository, manifest: listed, subject, unlisted },
     };
     writer.commit(&mut turn, &change)?;
-    subject.inspect(|subject| shelf.referrers.note(digest, *subject));
+    subject.inspect(|subject| catalog.referrers.note(digest, *subject));
     Ok(())
 }
 
 /// Everything the manifest points to must be there, blobs with the size it says; gives the manifests among it. Of those the
 /// digest alone decides, as everywhere.
-fn check_children(shelf: &Shelf, manifest: &Manifest) -> Result<Vec<Digest>, Refusal> {
+fn check_children(catalog: &Catalog, manifest: &Manifest) -> Result<Vec<Digest>, Refusal> {
     let mut manifests = Vec::new();
     for child in manifest.children() {
         let wanted = child.descriptor;
-        match shelf.slice(&wanted.digest)? {
+        match catalog.slice(&wanted.digest)? {
             Some(slice) if slice.size() != wanted.size && child.role != Role::Manifest => {
                 let text = format!("{} has {} bytes here, not {}", wanted.digest, slice.size(), wanted.size);
                 return Err(Refusal::new(400, "MANIFEST_INVALID", text));

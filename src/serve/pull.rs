@@ -11,22 +11,22 @@ use crate::oci::Digest;
 
 use super::answer::{Refusal, build};
 use super::blocking;
+use super::catalog::Catalog;
 use super::request::Target;
-use super::shelf::Shelf;
 
 /// GET or HEAD of a manifest: its exact bytes, under its own media type.
 ///
 /// `registry` is the one that the client asks a mirror for (`?ns=`): a tag is that registry's, or there is none. A digest means
 /// the same everywhere.
 pub async fn manifest(
-    shelf: &Arc<Shelf>,
+    catalog: &Arc<Catalog>,
     name: &str,
     registry: Option<&str>,
     target: &Target,
     asked: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let digest = find(shelf, name, registry, target)?;
-    let own = Arc::clone(shelf);
+    let digest = find(catalog, name, registry, target)?;
+    let own = Arc::clone(catalog);
     let manifest = blocking(move || own.manifest(&digest)).await?;
     let manifest = manifest.ok_or_else(|| Refusal::unknown_manifest(&format!("{name}@{digest}")))?;
     let etag = format!("\"{digest}\"");
@@ -44,8 +44,8 @@ pub async fn manifest(
     build(200, &headers, manifest.into_body())
 }
 
-fn find(shelf: &Shelf, name: &str, registry: Option<&str>, target: &Target) -> Result<Digest, Refusal> {
-    let names = shelf.names();
+fn find(catalog: &Catalog, name: &str, registry: Option<&str>, target: &Target) -> Result<Digest, Refusal> {
+    let names = catalog.names();
     match target {
         Target::Digest(digest) => {
             let repository = names.recorded(name, registry);
@@ -71,12 +71,12 @@ fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
 
 /// GET or HEAD of a blob, whole or one range of it.
 pub async fn blob(
-    shelf: &Arc<Shelf>,
+    catalog: &Arc<Catalog>,
     digest: Digest,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let own = Arc::clone(shelf);
+    let own = Arc::clone(catalog);
     let slice = blocking(move || own.slice(&digest)).await?.ok_or_else(|| Refusal::unknown_blob(&digest))?;
     let (size, etag) = (slice.size(), format!("\"{digest}\""));
     if is_known(headers, &digest) {

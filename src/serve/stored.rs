@@ -15,8 +15,7 @@ use crate::content::Slice;
 use crate::files::Layout;
 
 use super::journal::{JOURNAL, MAX_JOURNAL, replay};
-use super::names::Names;
-use super::shelf::MAX_INDEX;
+use super::names::{MAX_INDEX, Names};
 
 /// How often a directory is read again because it changes meanwhile.
 const TRIES: usize = 20;

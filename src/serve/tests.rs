@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Options;
+use super::catalog::Catalog;
 use super::journal::{JOURNAL, SHORT, line};
 use super::names::Change;
-use super::shelf::Shelf;
 use crate::base::progress::Silent;
 use crate::bundle::INDEX_JSON;
 use crate::files::REF_NAME;
@@ -45,8 +45,8 @@ fn pushes(tags: u32, count: u32) -> Cost {
     let work = tempfile::tempdir().unwrap();
     layout(work.path(), tags);
     let options = Options { writable: true, ..Options::at(([127, 0, 0, 1], 0).into()) };
-    let shelf = Shelf::open(work.path(), &options, Arc::new(Silent)).unwrap();
-    let writer = shelf.writer().unwrap();
+    let catalog = Catalog::open(work.path(), &options, Arc::new(Silent)).unwrap();
+    let writer = catalog.writer().unwrap();
     let (index, journal) = (work.path().join(INDEX_JSON), work.path().join(JOURNAL));
     let mut cost = Cost::default();
     for n in 0..count {
@@ -54,19 +54,19 @@ fn pushes(tags: u32, count: u32) -> Cost {
         let digest = Digest::sha256(&if n.is_multiple_of(2) { [0; 4] } else { (n + 1_000_000).to_le_bytes() });
         let (repository, tag) = ("docker.io/team/app".parse().unwrap(), name.parse().unwrap());
         let change = Change::Tag { repository, tag, manifest: Descriptor::new("m", digest, 1), unlisted: vec![] };
-        let (before, visits) = (length(&journal), shelf.names().visits());
+        let (before, visits) = (length(&journal), catalog.names().visits());
         writer.commit(&mut writer.turn(), &change).unwrap();
         let own = line(&change).unwrap().len() as u64;
         (cost.changes, cost.written) = (cost.changes + own, cost.written + own);
         if length(&journal) == before + own {
-            cost.entries = cost.entries.max(shelf.names().visits() - visits);
+            cost.entries = cost.entries.max(catalog.names().visits() - visits);
         } else {
             cost.folded += 1;
             cost.written += length(&index);
         }
     }
-    shelf.close();
-    let last = shelf.names().digest("team/app", None, &"new1".parse().unwrap());
+    catalog.close();
+    let last = catalog.names().digest("team/app", None, &"new1".parse().unwrap());
     assert_eq!(last, Some(Digest::sha256(&1_000_001_u32.to_le_bytes())));
     cost
 }

@@ -18,11 +18,10 @@ use crate::oci::{Algorithm, Digest};
 
 use super::Options;
 use super::journal::{self, JOURNAL, Journal, SHORT};
-use super::names::{Change, Names};
+use super::names::{Change, MAX_INDEX, Names};
+use super::open_uploads::Uploads;
 use super::quota::{Quota, Share};
-use super::shelf::MAX_INDEX;
 use super::stored::Stored;
-use super::uploads::Uploads;
 
 /// Where files are until they are whole.
 const UNFINISHED: &str = ".uploads";

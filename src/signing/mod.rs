@@ -30,6 +30,38 @@ pub const MAX_KEY_FILE: u64 = 64 * 1024;
 /// The bytes of a signature, from a file that holds them or their base64, as `cosign sign-blob` writes it.
 pub fn signature_in(file: &[u8]) -> Vec<u8> {
     use base64::Engine;
-    let decoded = base64::engine::general_purpose::STANDARD.decode(file.trim_ascii());
+    if is_well_formed(file) {
+        return file.to_vec();
+    }
+    let text: Vec<u8> = file.iter().filter(|byte| !byte.is_ascii_whitespace()).copied().collect();
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text);
     decoded.unwrap_or_else(|_| file.to_vec())
+}
+
+/// Whether these bytes can be a signature of one of the two kinds: 64 bytes, or the DER of two positive numbers.
+pub fn is_well_formed(signature: &[u8]) -> bool {
+    signature.len() == ED25519 || is_ecdsa(signature)
+}
+
+/// Bytes of an Ed25519 signature.
+const ED25519: usize = 64;
+/// Bytes of a number in an ECDSA signature of P-256, at most.
+const LONGEST_NUMBER: usize = 33;
+
+fn is_ecdsa(signature: &[u8]) -> bool {
+    let numbers = || {
+        let rest = element(0x30, signature).filter(|(_, rest)| rest.is_empty())?.0;
+        let (first, rest) = element(0x02, rest)?;
+        let (second, rest) = element(0x02, rest)?;
+        rest.is_empty().then_some([first, second])
+    };
+    let is_positive =
+        |number: &&[u8]| number.first().is_some_and(|byte| *byte < 0x80) && number.len() <= LONGEST_NUMBER;
+    numbers().is_some_and(|numbers| numbers.iter().all(is_positive))
+}
+
+/// The content of a DER element of less than 128 bytes, and what follows it.
+fn element(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [found, length, rest @ ..] = bytes else { return None };
+    (*found == tag && *length < 0x80).then(|| rest.split_at_checked(usize::from(*length)))?
 }

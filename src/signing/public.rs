@@ -77,6 +77,13 @@ impl PublicKey {
     }
 }
 
+/// Fingerprint and algorithm.
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.fingerprint(), self.algorithm())
+    }
+}
+
 impl PartialEq for PublicKey {
     fn eq(&self, other: &PublicKey) -> bool {
         self.der == other.der

@@ -1,12 +1,12 @@
-//! Blobs against their BLAKE3, chunk by chunk: on all cores however few blobs there are, and in the order in which they lie.
+//! Blobs against `chunks.b3`, chunk by chunk: on all cores however few blobs there are, and in the order in which they lie.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::declared::Declared;
 use super::{Bytes, Problem, ProblemKind};
 use crate::base::progress::{Event, Events};
-use crate::bundle::{BundleJson, CHUNKS};
+use crate::bundle::CHUNKS;
+use crate::bundle::chunks::Reader;
 use crate::content::chunks::{CHAINED, CHUNK, Chained, Chunks, OneChunk, values_of};
 use crate::content::{Slice, in_parallel_buffered};
 use crate::files::Layout;
@@ -37,8 +37,8 @@ struct Open<'a> {
 /// What was found in the place of a chunk.
 type Found = Result<Chained, String>;
 
-/// Every problem of these blobs. `bundle` is what declares them.
-pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &Events) -> Vec<Problem> {
+/// Every problem of these blobs; `table` is the `chunks.b3` of their bundle.
+pub fn check(layout: &Layout, table: &Reader, blobs: &[Blob<'_>], events: &Events) -> Vec<Problem> {
     let open: Vec<Open> = blobs.iter().map(open).collect();
     let mut stretches: Vec<(usize, u64, u64)> = Vec::new();
     for (at, blob) in open.iter().enumerate() {
@@ -53,12 +53,29 @@ pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &
     for ((at, ..), found) in stretches.iter().zip(found) {
         by_blob[*at].extend(found);
     }
-    let written = Written::new(layout, bundle);
-    open.iter().zip(by_blob).filter_map(|(open, found)| judge(&written, open, found)).collect()
+    let (mut problems, mut misleading) = (Vec::new(), Vec::new());
+    for (open, found) in open.iter().zip(by_blob) {
+        match judge(layout, table, open, &found) {
+            Verdict::Right => {}
+            Verdict::Wrong(problem) => problems.push(problem),
+            Verdict::Misleading => misleading.push(open.id),
+        }
+    }
+    problems.extend(misled(&misleading));
+    problems
+}
+
+/// The problem of a `chunks.b3` that says something else of these blobs, which are right.
+pub fn misled(blobs: &[Digest]) -> Option<Problem> {
+    let first = blobs.first()?.blob_path();
+    let more = blobs.len() - 1;
+    let more = if more > 0 { format!(" and {more} more blobs") } else { String::new() };
+    let found = format!("other values than those of {first}{more}, whose digests are right");
+    Some(Problem::new(CHUNKS, ProblemKind::WrongDigest).found(found))
 }
 
 fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {
-    let id = Digest::of_blob_path(&blob.declared.path).unwrap_or(Digest::ZEROS);
+    let id = blob.declared.digest;
     let open = Open { blob, id, left: AtomicU64::new(0) };
     open.left.store(open.chunks(), Ordering::Relaxed);
     open
@@ -125,11 +142,18 @@ fn value_of(slice: &Slice, chunk: u64, buffer: &mut [u8]) -> Found {
 }
 
 /// What is found of a blob whose place in [`CHUNKS`] does not say what it should be.
-pub const NOWHERE: &str = "its bytes are wrong; where cannot be said, as chunks.b3 is damaged too";
+pub const NOWHERE: &str = "its bytes are wrong; where cannot be said, as the values in chunks.b3 are wrong too";
 
-fn judge(written: &Written<'_>, open: &Open<'_>, found: Vec<Found>) -> Option<Problem> {
+enum Verdict {
+    Right,
+    Wrong(Problem),
+    /// `chunks.b3` is wrong, and the blob is not.
+    Misleading,
+}
+
+fn judge(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) -> Verdict {
     let unreadable = found.iter().find_map(|found| found.as_ref().err()).cloned();
-    let is_right = match &found[..] {
+    let is_right = match found {
         [Ok(only)] if open.size() <= CHUNK => *only == open.blob.root,
         _ => {
             let values: Option<Vec<Chained>> = found.iter().map(|found| found.as_ref().ok().copied()).collect();
@@ -137,11 +161,21 @@ fn judge(written: &Written<'_>, open: &Open<'_>, found: Vec<Found>) -> Option<Pr
         }
     };
     if is_right {
-        return None;
+        return Verdict::Right;
+    }
+    let path = &open.blob.declared.path;
+    if unreadable.is_none() {
+        let hashed = slice(layout, open.blob).map(|slice| slice.hash(open.id.algorithm(), &|_| ()));
+        match hashed {
+            Ok(Ok(digest)) if digest == open.id => return Verdict::Misleading,
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Verdict::Wrong(Problem::new(path, ProblemKind::Unreadable).found(error)),
+            Err(error) => return Verdict::Wrong(Problem::new(path, ProblemKind::Unreadable).found(error)),
+        }
     }
     let kind = if unreadable.is_some() { ProblemKind::Unreadable } else { ProblemKind::WrongDigest };
-    let problem = Problem::new(&open.blob.declared.path, kind).expected(open.id);
-    let expected = written.chunks(&open.blob.declared.path, open.blob.root);
+    let problem = Problem::new(path, kind).expected(open.id);
+    let expected = table.values(&open.id);
     let wrong = |chunk: usize| match (&found[chunk], &expected) {
         (Err(_), _) => true,
         (Ok(_), _) if found.len() == 1 => true,
@@ -156,68 +190,26 @@ fn judge(written: &Written<'_>, open: &Open<'_>, found: Vec<Found>) -> Option<Pr
     if let Some(error) = unreadable {
         text = format!("{error}; {text}");
     }
-    Some(problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect()))
+    Verdict::Wrong(problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect()))
 }
 
-/// The same problem of a blob whose bytes have another sha256, with the chunks that are wrong, where the bundle says what they
-/// were.
-pub fn located(written: &Written<'_>, blob: &Blob<'_>, problem: Problem) -> Problem {
-    let ranges = match problem.kind {
-        ProblemKind::WrongDigest => wrong_in(written, blob).unwrap_or_default(),
-        _ => Vec::new(),
+/// The same problem of a blob whose bytes have another digest, with the chunks that are wrong: `found` is what the bytes consist of.
+pub fn located(table: &Reader, blob: &Declared, size: u64, found: &Chunks, problem: Problem) -> Problem {
+    let bytes_of = |chunk: u64| Bytes { first: chunk * CHUNK, last: ((chunk + 1) * CHUNK).min(size).saturating_sub(1) };
+    let ranges = if values_of(size) == 0 {
+        vec![bytes_of(0)]
+    } else {
+        let Some(expected) = table.values(&blob.digest) else { return problem };
+        let both = expected.values().iter().zip(found.values());
+        let wrong = (0..).zip(both).filter(|(_, (one, other))| one != other);
+        merged(wrong.map(|(chunk, _)| bytes_of(chunk)))
     };
     if ranges.is_empty() {
         return problem;
     }
     let found = problem.found.clone().unwrap_or_default();
-    let text = format!("{found}; {} of {} are wrong", shown(&ranges), blob.size);
+    let text = format!("{found}; {} of {size} are wrong", shown(&ranges));
     problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect())
-}
-
-fn wrong_in(written: &Written<'_>, blob: &Blob<'_>) -> Option<Vec<Bytes>> {
-    let (layout, path, open) = (written.layout, &blob.declared.path, open(blob));
-    if open.chunks() == 1 {
-        return Some(vec![open.bytes_of(0)]);
-    }
-    let expected = written.chunks(path, blob.root)?;
-    let is_wrong: Vec<bool> = match (layout.passed_chunks(path), layout.is_passing()) {
-        (Some(found), _) => expected.values().iter().zip(found.values()).map(|(one, other)| one != other).collect(),
-        (None, true) => return None,
-        (None, false) => {
-            let (slice, mut buffer) = (slice(layout, blob).ok()?, vec![0; PIECE]);
-            let mut is_wrong = |(chunk, expected)| value_of(&slice, chunk, &mut buffer).as_ref() != Ok(expected);
-            (0..).zip(expected.values()).map(&mut is_wrong).collect()
-        }
-    };
-    let wrong = (0..).zip(is_wrong).filter(|(_, is_wrong)| *is_wrong);
-    Some(merged(wrong.map(|(chunk, _)| open.bytes_of(chunk))))
-}
-
-/// The chunks as the bundle has written them down.
-pub struct Written<'a> {
-    layout: &'a Layout,
-    /// By path: where in [`CHUNKS`] the values of a file begin, and how many there are.
-    places: HashMap<&'a str, (u64, u64)>,
-}
-
-impl<'a> Written<'a> {
-    pub fn new(layout: &'a Layout, bundle: &'a BundleJson) -> Written<'a> {
-        let (mut places, mut from) = (HashMap::new(), 0_u64);
-        for file in bundle.files.iter().filter(|file| file.blake3.is_some()) {
-            let values = values_of(file.size);
-            places.entry(file.path.as_str()).or_insert((from, values));
-            // Beyond the end of any file nothing is read.
-            from = from.saturating_add(values.saturating_mul(CHAINED as u64));
-        }
-        Written { layout, places }
-    }
-
-    /// Those of the file at `path`, if they give `root`.
-    pub fn chunks(&self, path: &str, root: Chained) -> Option<Chunks> {
-        let (from, values) = *self.places.get(path)?;
-        let slice = self.layout.slice(CHUNKS).ok()??;
-        values_in(&slice, from, values, root)
-    }
 }
 
 /// So many values that begin at byte `from` of `table`, if they give `root`.

@@ -10,9 +10,7 @@ use std::collections::{BTreeSet, HashSet};
 use serde_json::{Value, json};
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{
-    BundleJson, DOCKER_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, docker_entry, former_docker_entry, load_platform,
-};
+use crate::bundle::{BundleJson, DOCKER_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, docker_entry, load_platform};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, has_at_most_values};
 
@@ -55,8 +53,7 @@ fn expected(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) ->
     let mut expected = HashSet::new();
     for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
         failed.set(failed.get() || layout.size_of(&image.digest.blob_path()).is_none());
-        let entries = [docker_entry(image, &platform, &find), former_docker_entry(image, &find)];
-        expected.extend(entries.iter().flatten().filter_map(fingerprint));
+        expected.extend(docker_entry(image, &platform, &find).iter().filter_map(fingerprint));
     }
     (!failed.get()).then_some(expected)
 }

@@ -2,71 +2,114 @@
 
 use std::collections::BTreeSet;
 
-use super::chunks::{self, Blob, Written};
+use super::chunks::{self, Blob};
 use super::declared::Declared;
+use super::table::{Proof, Table};
 use super::{Depth, Problem, ProblemKind, Problems};
 use crate::base::progress::{Event, Events, Phase};
-use crate::bundle::{BUNDLE_JSON, BundleJson, SIGNATURE, SUMS, is_tool};
+use crate::bundle::chunks::Reader;
+use crate::bundle::{Proven, is_never_declared, is_tool};
+use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::content::in_parallel;
 use crate::files::Layout;
-use crate::oci::{Algorithm, Digest, MAX_MANIFEST_SIZE};
+use crate::oci::{Digest, Hasher, MAX_MANIFEST_SIZE};
 
-/// Every declared file against its size and digest, and every file against the declarations.
-pub fn check(
-    layout: &Layout,
-    declared: &[Declared],
-    bundle: Option<&BundleJson>,
-    depth: Depth,
-    events: &Events,
-    problems: &mut Problems,
-) {
-    let names: BTreeSet<&str> = declared.iter().map(|declared| declared.path.as_str()).collect();
-    for (path, _) in layout.entries().filter(|(path, _)| !names.contains(path)) {
-        if !matches!(path, BUNDLE_JSON | SUMS | SIGNATURE) {
-            problems.push(undeclared(path));
-        }
-    }
-    let (mut to_hash, mut in_chunks): (Vec<(&Declared, u64)>, Vec<Blob>) = Default::default();
-    for file in declared {
-        match (layout.size_of(&file.path), file.size) {
-            (None, _) => {
-                let problem = Problem::new(&file.path, ProblemKind::Missing);
-                problems.push(match file.size {
-                    Some(size) => problem.expected(format!("{size} bytes")),
-                    None => problem,
-                });
+/// What is to be checked.
+pub struct Check<'a> {
+    pub layout: &'a Layout,
+    pub declared: &'a [Declared],
+    /// The `chunks.b3`, if it may be used.
+    pub table: &'a Table,
+    /// What a signature has proven, where one is demanded.
+    pub proven: Option<&'a Proven>,
+    pub depth: Depth,
+    pub events: &'a Events,
+}
+
+/// What has proven the blobs, and why nothing else has.
+#[derive(Default)]
+pub struct Proved {
+    pub proof: Option<Proof>,
+    pub reason: Option<&'static str>,
+}
+
+impl Check<'_> {
+    /// Every declared file against its size and digest, and every file against the declarations.
+    pub fn run(&self, problems: &mut Problems) -> Proved {
+        let Check { layout, declared, table, depth, events, .. } = *self;
+        let names: BTreeSet<&str> = declared.iter().map(|declared| declared.path.as_str()).collect();
+        for (path, _) in layout.entries().filter(|(path, _)| !names.contains(path)) {
+            if !is_never_declared(path) {
+                problems.push(undeclared(path));
             }
-            (Some(found), Some(size)) if found != size => problems.push(
-                Problem::new(&file.path, ProblemKind::WrongSize)
-                    .expected(format!("{size} bytes"))
-                    .found(format!("{found} bytes")),
-            ),
-            (Some(size), _) => match file.blake3 {
-                Some(root) if depth == Depth::Chunks => in_chunks.push(Blob { declared: file, size, root }),
-                _ if depth != Depth::Structure || is_small_metadata(&file.path, size) => to_hash.push((file, size)),
-                _ => {}
+        }
+        let proved = self.proved();
+        let by_chunks = table.reader.as_ref().filter(|_| proved.proof.is_some_and(|proof| proof != Proof::Digest));
+        let (mut to_hash, mut in_chunks): (Vec<(&Declared, u64)>, Vec<Blob>) = Default::default();
+        for file in declared {
+            match (layout.size_of(&file.path), file.size) {
+                (None, _) => {
+                    let problem = Problem::new(&file.path, ProblemKind::Missing);
+                    problems.push(match file.size {
+                        Some(size) => problem.expected(format!("{size} bytes")),
+                        None => problem,
+                    });
+                }
+                (Some(found), Some(size)) if found != size => problems.push(
+                    Problem::new(&file.path, ProblemKind::WrongSize)
+                        .expected(format!("{size} bytes"))
+                        .found(format!("{found} bytes")),
+                ),
+                (Some(size), _) => match by_chunks.and_then(|table| root(table, file)) {
+                    Some(root) => in_chunks.push(Blob { declared: file, size, root }),
+                    None if depth != Depth::Structure || is_small_metadata(&file.path, size) => {
+                        to_hash.push((file, size));
+                    }
+                    None => {}
+                },
+            }
+        }
+        // The largest first: one that comes last would keep all other cores waiting.
+        to_hash.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+        let sizes = to_hash.iter().map(|(_, size)| *size).chain(in_chunks.iter().map(|blob| blob.size));
+        let (items, bytes) = ((to_hash.len() + in_chunks.len()) as u64, sizes.fold(0, u64::saturating_add));
+        events.report(Event::Phase { phase: Phase::Verify, items, bytes });
+        if let Some(table) = by_chunks {
+            problems.extend(chunks::check(layout, table, &in_chunks, events));
+        }
+        let locating = table.reader.as_ref().filter(|_| depth != Depth::Structure);
+        let found = in_parallel(&to_hash, |(file, size)| {
+            let found = hash(layout, file, *size, locating, events);
+            events.report(Event::ItemDone);
+            found
+        });
+        let mut misleading = Vec::new();
+        for found in found {
+            match found {
+                Hashed::Right => {}
+                Hashed::Misleading(blob) => misleading.push(blob),
+                Hashed::Wrong(problem) => problems.push(problem),
+            }
+        }
+        problems.extend(chunks::misled(&misleading));
+        proved
+    }
+
+    fn proved(&self) -> Proved {
+        let by_digest = |reason| Proved { proof: Some(Proof::Digest), reason };
+        match self.depth {
+            Depth::Structure => Proved::default(),
+            Depth::Full => by_digest(None),
+            Depth::Chunks => match self.table.proof(self.layout, self.proven) {
+                Ok(proof) => Proved { proof: Some(proof), reason: None },
+                Err(reason) => by_digest(Some(reason)),
             },
         }
     }
-    // The largest first: one that comes last would keep all other cores waiting.
-    to_hash.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-    let sizes = to_hash.iter().map(|(_, size)| *size).chain(in_chunks.iter().map(|blob| blob.size));
-    let (items, bytes) = ((to_hash.len() + in_chunks.len()) as u64, sizes.fold(0, u64::saturating_add));
-    events.report(Event::Phase { phase: Phase::Verify, items, bytes });
-    if let Some(bundle) = bundle {
-        problems.extend(chunks::check(layout, bundle, &in_chunks, events));
-    }
-    let found = in_parallel(&to_hash, |(file, _)| {
-        let problem = hash(layout, file, events);
-        events.report(Event::ItemDone);
-        problem
-    });
-    let written = bundle.filter(|_| found.iter().any(Option::is_some)).map(|bundle| Written::new(layout, bundle));
-    let told = found.into_iter().zip(to_hash).filter_map(|(problem, (declared, size))| {
-        let Some((written, root)) = written.as_ref().zip(declared.blake3) else { return problem };
-        Some(chunks::located(written, &Blob { declared, size, root }, problem?))
-    });
-    problems.extend(told);
+}
+
+fn root(table: &Reader, file: &Declared) -> Option<crate::content::chunks::Chained> {
+    table.root(&file.digest).filter(|_| file.path.starts_with("blobs/"))
 }
 
 fn undeclared(path: &str) -> Problem {
@@ -76,55 +119,56 @@ fn undeclared(path: &str) -> Problem {
 }
 
 /// What an import relies on before the first push. Manifests cannot be told from other blobs by name: small ones are
-/// all hashed here, the others when they are read as manifests. Tools go no further: nobody else would prove them.
+/// all hashed here, the others when they are read as manifests. Tools go no further: nothing else would prove them.
 fn is_small_metadata(path: &str, size: u64) -> bool {
     is_tool(path) || !path.starts_with("blobs/") && size <= 16 * MAX_MANIFEST_SIZE
 }
 
-fn hash(layout: &Layout, file: &Declared, events: &Events) -> Option<Problem> {
-    let expected = format!("sha256:{}", file.sha256);
-    if let Some(sums) = layout.passed(&file.path) {
-        return compare(file, &expected, &|algorithm| match algorithm {
-            Algorithm::Sha256 => Ok(sums.sha256),
-            Algorithm::Sha512 => sums.own.ok_or_else(|| std::io::Error::other("it has passed")),
-        });
-    }
-    let slice = match layout.slice(&file.path) {
-        Ok(slice) => slice?,
-        Err(error) => return Some(Problem::new(&file.path, ProblemKind::Unreadable).found(error.chain())),
-    };
-    let id = file.sha256.sha256().unwrap_or(Digest::ZEROS);
-    let size = slice.size();
-    events.report(Event::BlobStarted { digest: id, size, present: 0 });
-    let progress = |bytes| events.report(Event::BlobAdvanced { digest: id, bytes });
-    let problem = compare(file, &expected, &|algorithm| match algorithm {
-        Algorithm::Sha256 => slice.hash(algorithm, &progress),
-        Algorithm::Sha512 => slice.hash(algorithm, &|_| ()),
-    });
-    events.report(Event::BlobFinished { digest: id });
-    problem
+enum Hashed {
+    Right,
+    Wrong(Problem),
+    /// The blob is right, and `chunks.b3` says something else of it.
+    Misleading(Digest),
 }
 
-/// Against what is declared; and, for a blob, against its own name. `hash` is of its bytes.
-fn compare(file: &Declared, expected: &str, hash: &dyn Fn(Algorithm) -> std::io::Result<Digest>) -> Option<Problem> {
-    let unreadable = |e: std::io::Error| Some(Problem::new(&file.path, ProblemKind::Unreadable).found(e));
-    let found = match hash(Algorithm::Sha256) {
-        Ok(found) => found,
-        Err(error) => return unreadable(error),
+/// Against its digest, and in the same pass against `table`.
+fn hash(layout: &Layout, file: &Declared, size: u64, table: Option<&Reader>, events: &Events) -> Hashed {
+    let table = table.filter(|table| root(table, file).is_some());
+    let wrong = |found: Digest| Problem::new(&file.path, ProblemKind::WrongDigest).expected(file.digest).found(found);
+    let located = |problem: Problem, chunks: Option<&Chunks>| match table.zip(chunks) {
+        Some((table, chunks)) => chunks::located(table, file, size, chunks, problem),
+        None => problem,
     };
-    let own_name = Digest::of_blob_path(&file.path);
-    if found.to_string() != expected {
-        let expected = own_name.map_or_else(|| expected.to_owned(), |name| name.to_string());
-        return Some(Problem::new(&file.path, ProblemKind::WrongDigest).expected(expected).found(found));
+    if let Some(found) = layout.passed(&file.path) {
+        return match found == file.digest {
+            true => Hashed::Right,
+            false => Hashed::Wrong(located(wrong(found), layout.passed_chunks(&file.path))),
+        };
     }
-    let own_name = own_name?;
-    let real = match own_name.algorithm() {
-        Algorithm::Sha256 => Ok(found),
-        Algorithm::Sha512 => hash(Algorithm::Sha512),
+    let unreadable = |text: String| Hashed::Wrong(Problem::new(&file.path, ProblemKind::Unreadable).found(text));
+    let slice = match layout.slice(&file.path) {
+        Ok(Some(slice)) => slice,
+        Ok(None) => return Hashed::Right,
+        Err(error) => return unreadable(error.chain()),
     };
-    match real {
-        Ok(real) if real == own_name => None,
-        Ok(real) => Some(Problem::new(&file.path, ProblemKind::WrongDigest).expected(own_name).found(real)),
-        Err(error) => unreadable(error),
+    let digest = file.digest;
+    events.report(Event::BlobStarted { digest, size: slice.size(), present: 0 });
+    let (mut hasher, mut chunks) = (Hasher::new(digest.algorithm()), table.map(|_| ChunkHasher::new()));
+    let read = slice.read_prefix(slice.size(), &mut |piece| {
+        hasher.update(piece);
+        chunks.iter_mut().for_each(|chunks| chunks.update(piece));
+        events.report(Event::BlobAdvanced { digest, bytes: piece.len() as u64 });
+    });
+    events.report(Event::BlobFinished { digest });
+    if let Err(error) = read {
+        return unreadable(error.to_string());
+    }
+    let (found, chunks) = (hasher.finish(), chunks.map(ChunkHasher::finish));
+    if found != digest {
+        return Hashed::Wrong(located(wrong(found), chunks.as_ref()));
+    }
+    match table.zip(chunks).is_none_or(|(table, chunks)| table.says(&digest, &chunks)) {
+        true => Hashed::Right,
+        false => Hashed::Misleading(digest),
     }
 }

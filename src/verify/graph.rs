@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{
-    Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUBJECT, is_tool,
-};
+use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, INDEX_JSON, SUBJECT};
 use crate::files::{IMAGE_NAME, Layout, REF_NAME};
 use crate::oci::{Described, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
 use crate::pipeline::lock::{AbsentReason, Attached, LockedImage};
@@ -357,7 +355,7 @@ fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
         }
     }
     for file in bundle.files.iter().filter(|file| !file.path.starts_with("blobs/")) {
-        if !is_tool(&file.path) && !matches!(file.path.as_str(), OCI_LAYOUT | INDEX_JSON | DOCKER_JSON | CHUNKS) {
+        if file.path.starts_with("blobs/") {
             problems.push(Problem::new(&file.path, ProblemKind::Undeclared).found("it is no part of the format"));
         }
     }

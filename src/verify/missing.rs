@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use super::chunks::{self, Written};
+use super::chunks;
+use super::table::Table;
 use super::{Bytes, Problem, ProblemKind, Report};
 use crate::base::error::{Error, Result};
+use crate::bundle::chunks::Reader;
+use crate::bundle::sums::{self, MAX_SUMS};
 use crate::bundle::{
-    BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, MISSING_VERSION,
-    Missing, MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, is_tool, signed_identity,
+    BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MISSING_VERSION, Missing,
+    MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, SUMS512, is_tool,
 };
 use crate::content::chunks::{CHUNK, Chunks, to_hex};
 use crate::files::Layout;
@@ -39,18 +42,19 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
     if losses().any(|problem| problem.path == "…") {
         return Err(Error::damaged(format!("{shown}: more is bad than can be listed; export all of it again")));
     }
-    // Else what it says of sizes and chunks is not to be believed.
+    // Else what it says of sizes is not to be believed.
     let bundle = (report.identity == Some(identity)).then(|| Bundle::in_layout(layout).ok()).flatten();
+    let bundle = bundle.filter(|bundle| bundle.identity() == identity);
     let files: HashMap<&str, &FileEntry> =
         bundle.iter().flat_map(Bundle::files).map(|file| (file.path.as_str(), file)).collect();
-    let written = bundle.as_ref().map(|bundle| Written::new(bundle.layout(), bundle.json()));
+    // Volumes are written anew, of whole blobs.
+    let table = bundle.as_ref().filter(|_| report.set.is_none());
+    let table = table.and_then(|bundle| Table::read(bundle.layout(), bundle.json(), identity).reader);
     let mut blobs: BTreeMap<Digest, MissingBlob> = BTreeMap::new();
     for problem in losses() {
         let Some(digest) = Digest::of_blob_path(&problem.path) else { continue };
         let file = files.get(problem.path.as_str());
-        // Volumes are written anew, of whole blobs.
-        let written = written.as_ref().filter(|_| report.set.is_none());
-        let ranges = written.zip(file).and_then(|(written, file)| ranges(written, file, &problem.ranges));
+        let ranges = table.as_ref().zip(file).and_then(|(table, file)| ranges(table, file, &problem.ranges));
         let blob = MissingBlob { digest, size: file.map(|file| file.size), ranges: ranges.unwrap_or_default() };
         // Of two problems of one blob the one that knows less: then more of it is fetched.
         let known = blobs.entry(digest).or_insert_with(|| blob.clone());
@@ -69,7 +73,7 @@ fn identity(layout: &Layout, report: &Report) -> Option<Digest> {
     let sums = layout.read(SUMS, MAX_SUMS).ok().flatten();
     let is_readable = || layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).is_ok_and(|bytes| bytes.is_some());
     let of_json = || report.identity.filter(|_| is_readable() && !is_bad(report, BUNDLE_JSON));
-    sums.and_then(|sums| signed_identity(&sums)).or_else(of_json)
+    sums.and_then(|sums| sums::identity(&sums)).or_else(of_json)
 }
 
 /// The bytes are not there, or others are.
@@ -91,7 +95,7 @@ fn tools(report: &Report, files: &HashMap<&str, &FileEntry>) -> Vec<MissingTool>
     let lost =
         report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem) && is_tool(&problem.path));
     let paths: BTreeSet<&str> = lost.map(|problem| problem.path.as_str()).collect();
-    let sha256 = |path| files.get(path).map(|file| file.sha256.to_string());
+    let sha256 = |path| files.get(path).map(|file| file.digest.hex());
     paths.into_iter().map(|path| MissingTool { path: path.to_owned(), sha256: sha256(path) }).collect()
 }
 
@@ -99,19 +103,21 @@ fn metadata(report: &Report, identity: Digest) -> Vec<String> {
     let disagrees = |path: &str| {
         report.problems.iter().any(|problem| problem.path == path && problem.kind == ProblemKind::Disagreement)
     };
-    let mut bad: BTreeSet<&str> =
-        [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, CHUNKS, SUMS].into_iter().filter(|path| is_bad(report, path)).collect();
+    let mut bad: BTreeSet<&str> = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, SUMS512, SUMS, CHUNKS]
+        .into_iter()
+        .filter(|path| is_bad(report, path))
+        .collect();
     if report.identity != Some(identity) {
         bad.insert(BUNDLE_JSON);
     } else if disagrees(SUMS) {
         bad.insert(SUMS);
     }
-    let in_order = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, CHUNKS];
+    let in_order = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS512, SUMS, CHUNKS];
     in_order.into_iter().filter(|path| bad.contains(path)).map(str::to_owned).collect()
 }
 
 /// With the value of every chunk. `None`: the whole blob is wanted, or nothing proves what its chunks were.
-fn ranges(written: &Written<'_>, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
+fn ranges(table: &Reader, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
     let all = bad.iter().map(|range| range.last - range.first + 1).sum::<u64>();
     // Those of a segment need not be chunks of the blob.
     let are_chunks = bad.iter().all(|Bytes { first, last }| {
@@ -120,8 +126,7 @@ fn ranges(written: &Written<'_>, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<
     if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size || !are_chunks {
         return None;
     }
-    let root = *file.blake3.as_ref()?.bytes()?;
-    let expected = written.chunks(&file.path, root)?;
+    let expected = table.values(&file.digest)?;
     bad.iter().map(|range| valued(&expected, *range)).collect()
 }
 

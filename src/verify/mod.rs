@@ -17,9 +17,12 @@ mod graph;
 mod missing;
 mod passing;
 mod problems;
+mod signatures;
+mod table;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,21 +32,26 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Events;
 use crate::base::progress::units::count;
 use crate::bundle::volumes::Opened;
-use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, is_tool, no_bundle, refuse_unfinished};
+use crate::bundle::{
+    BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, Parent, Proven, SUMS, is_tool, no_bundle, refuse_unfinished,
+    signed_file,
+};
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::pipeline::lock::MissingImage;
 pub use missing::{missing, missing_of};
 pub use passing::pass;
 use problems::Problems;
+pub use table::Proof;
+use table::Table;
 pub use volumes::{SetReport, VolumeReport, VolumeState, is_of_lost_volume};
 
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Every byte, by the sha256 that it is known by everywhere.
+    /// Every byte, by its digest; `chunks.b3` in the same pass.
     Full,
-    /// Every byte, blobs by their chunks: that they are the bytes that were written, and where they are not.
+    /// Every byte, blobs by `chunks.b3` where it may be used.
     Chunks,
     /// Sizes of everything; digests of metadata and manifests. For an import that proves blobs while it pushes them.
     Structure,
@@ -63,6 +71,12 @@ pub struct Report {
     pub files: usize,
     /// Bytes of all files.
     pub bytes: u64,
+    /// What has proven the blobs, if they were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+    /// Why `chunks.b3` has not, though it was to.
+    #[serde(rename = "proofReason", skip_serializing_if = "Option::is_none")]
+    pub proof_reason: Option<&'static str>,
     /// What it builds on; empty: it is complete in itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<Parent>,
@@ -195,7 +209,13 @@ impl Problem {
     fn new(path: &str, kind: ProblemKind) -> Problem {
         let path = shortened(path);
         let (ranges, images) = (Vec::new(), Arc::default());
-        let remedy = if is_tool(&path) { kind.remedy_of_tool() } else { kind.remedy() };
+        let remedy = match () {
+            () if is_tool(&path) => kind.remedy_of_tool(),
+            () if is_of_chunks(&path) && kind != ProblemKind::Unsafe => {
+                "no image needs it: repair the bundle (`verify --missing`, then `gapferry repair`), or remove it with its signatures"
+            }
+            () => kind.remedy(),
+        };
         Problem { path, volume: None, kind, expected: None, found: None, ranges, images, remedy }
     }
 
@@ -220,6 +240,11 @@ impl Problem {
     }
 }
 
+/// Whether it is `chunks.b3` or a signature of it: derived, and needed by no image.
+fn is_of_chunks(path: &str) -> bool {
+    path == CHUNKS || signed_file(path) == Some(CHUNKS)
+}
+
 /// A damaged or forged file can say anything at any length.
 fn shortened(text: &str) -> String {
     if text.len() <= 2_000 { text.to_owned() } else { text.chars().take(1_999).chain(['…']).collect() }
@@ -228,6 +253,11 @@ fn shortened(text: &str) -> String {
 impl Report {
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// Takes out the problems of `chunks.b3`: whoever proves every blob by its digest does not need it.
+    pub fn ignore_chunks(&mut self) {
+        self.problems.retain(|problem| !is_of_chunks(&problem.path));
     }
 }
 
@@ -245,13 +275,23 @@ pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
 /// # Errors
 /// As [`check`].
 pub fn check_opened(opened: &Opened, depth: Depth, events: &Events) -> Result<Report> {
+    check_proven(opened, depth, None, events)
+}
+
+/// The same where a signature may have `proven` what the bundle is: that is not read again, and `chunks.b3` counts only if it is
+/// signed too.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, events: &Events) -> Result<Report> {
     let layout = match opened {
-        Opened::Volumes(set) => return volumes::check(set, depth, events),
+        Opened::Volumes(set) => return volumes::check(set, depth, proven, events),
         Opened::Whole(layout) => layout,
     };
     let mut problems = Problems::default();
-    faults(layout).into_iter().for_each(|problem| problems.push(problem));
-    examine(layout, depth, events, problems).map(|(report, _)| report)
+    problems.extend(faults(layout));
+    problems.extend(signatures::check(layout));
+    examine(layout, depth, proven, events, problems).map(|(report, _)| report)
 }
 
 /// What does not belong into a layout.
@@ -260,17 +300,41 @@ fn faults(layout: &Layout) -> Vec<Problem> {
     layout.faults().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
 }
 
+/// `bundle.json`, as far as it can be read.
+struct Document<'a> {
+    json: Option<&'a BundleJson>,
+    identity: Option<Digest>,
+    /// A signature has shown that it is what was made.
+    is_proven: bool,
+}
+
 /// Everything but the faults of the layout, which may be in `problems` already; and what each image needs.
-fn examine(layout: &Layout, depth: Depth, events: &Events, mut problems: Problems) -> Result<(Report, graph::Reach)> {
-    let bundle = open_json(layout, &mut problems)?;
-    let identity = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten().map(|bytes| Digest::sha256(&bytes));
-    let declared = declared::declared(layout, bundle.as_ref(), identity, &mut problems);
-    files::check(layout, &declared, bundle.as_ref(), depth, events, &mut problems);
-    let reach = match &bundle {
+fn examine(
+    layout: &Layout,
+    depth: Depth,
+    proven: Option<&Proven>,
+    events: &Events,
+    mut problems: Problems,
+) -> Result<(Report, graph::Reach)> {
+    let read = if proven.is_none() { open_json(layout, &mut problems)? } else { Read::default() };
+    let document = match proven {
+        Some(proven) => Document { json: Some(&proven.document), identity: Some(proven.identity), is_proven: true },
+        None => Document { json: read.json.as_ref(), identity: read.identity, is_proven: false },
+    };
+    let (bundle, identity) = (document.json, document.identity);
+    let declared = declared::declared(layout, &document, &mut problems);
+    let table = match bundle.zip(identity).filter(|_| !declared.changed && depth != Depth::Structure) {
+        Some((bundle, identity)) => Table::read(layout, bundle, identity),
+        None => Table { why: Some("bundle.json is damaged"), ..Table::default() },
+    };
+    problems.extend(table.problem.clone());
+    let check = files::Check { layout, declared: &declared.files, table: &table, proven, depth, events };
+    let proved = check.run(&mut problems);
+    let reach = match bundle {
         Some(bundle) => graph::check(layout, bundle, &mut problems),
         None => graph::by_index(layout),
     };
-    if let Some(bundle) = bundle.as_ref().filter(|_| !reach.too_much) {
+    if let Some(bundle) = bundle.filter(|_| !reach.too_much) {
         docker::agrees(layout, bundle, &reach.partial, &mut problems);
     }
     let mut problems = problems.into_sorted();
@@ -280,8 +344,10 @@ fn examine(layout: &Layout, depth: Depth, events: &Events, mut problems: Problem
         images: reach.images.len(),
         missing_images: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
         files: layout.entries().count(),
+        proof: proved.proof,
+        proof_reason: proved.reason,
         parents: bundle.iter().flat_map(|bundle| bundle.parents.clone()).collect(),
-        expects: bundle.as_ref().map(expects).unwrap_or_default(),
+        expects: bundle.map(expects).unwrap_or_default(),
         bytes: layout.entries().map(|(_, size)| size).fold(0, u64::saturating_add),
         problems,
         set: None,
@@ -290,32 +356,41 @@ fn examine(layout: &Layout, depth: Depth, events: &Events, mut problems: Problem
     Ok((report, reach))
 }
 
-fn expects(bundle: &BundleJson) -> Expects {
-    let bytes = bundle.assumed.iter().map(|assumed| assumed.size).fold(0, u64::saturating_add);
-    Expects { blobs: bundle.assumed.len(), bytes }
+/// What `bundle.json` was found to be.
+#[derive(Default)]
+struct Read {
+    json: Option<BundleJson>,
+    identity: Option<Digest>,
 }
 
 /// `bundle.json`; without it, `SHA256SUMS` shows that this was to be a bundle.
-fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Option<BundleJson>> {
+fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Read> {
     if layout.size_of(BUNDLE_JSON).is_none() {
         if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
             return Err(Error::input(no_bundle(layout)));
         }
         problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Missing));
-        return Ok(None);
+        return Ok(Read::default());
     }
-    let read = || -> Result<BundleJson> {
+    let mut identity = None;
+    let mut read = || -> Result<BundleJson> {
         let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.unwrap_or_default();
+        identity = Some(Digest::sha256(&bytes));
         BundleJson::parse(&bytes, BUNDLE_JSON)
     };
     match read() {
-        Ok(json) => Ok(Some(json)),
+        Ok(json) => Ok(Read { json: Some(json), identity }),
         Err(error) if error.kind() == Kind::Input => Err(error),
         Err(error) => {
             problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(error.chain()));
-            Ok(None)
+            Ok(Read { json: None, identity })
         }
     }
+}
+
+fn expects(bundle: &BundleJson) -> Expects {
+    let bytes = bundle.assumed.iter().map(|assumed| assumed.size).fold(0, u64::saturating_add);
+    Expects { blobs: bundle.assumed.len(), bytes }
 }
 
 /// Every problem gets the images it affects; one of a file that concerns the whole bundle, all of them.
@@ -334,7 +409,8 @@ fn name_images(problems: &mut [Problem], reach: &graph::Reach) {
     let all: Arc<BTreeSet<String>> = Arc::new(reach.images.iter().map(|(image, _)| image.clone()).collect());
     for problem in problems {
         let is_of_some = problem.path.starts_with("blobs/") || is_tool(&problem.path);
-        let of_whole = !matches!(problem.kind, ProblemKind::Undeclared) && !is_of_some;
+        let is_derived = is_of_chunks(&problem.path);
+        let of_whole = !matches!(problem.kind, ProblemKind::Undeclared) && !is_of_some && !is_derived;
         problem.images = match users.get(&problem.path).filter(|images| !images.is_empty()) {
             Some(images) => images.clone(),
             None if of_whole => all.clone(),
@@ -347,11 +423,38 @@ fn shared<S: Serializer>(images: &Arc<BTreeSet<String>>, serializer: S) -> std::
     images.serialize(serializer)
 }
 
+/// The problems because of which a bundle is refused: the cause of the error of [`refuse`].
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub problems: Vec<Problem>,
+}
+
+impl Refusal {
+    /// The refusal that an error is because of.
+    pub fn of(error: &Error) -> Option<&Refusal> {
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            if let Some(refusal) = error.downcast_ref::<Refusal>() {
+                return Some(refusal);
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+/// The first of them.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problems.first().map_or(Ok(()), |first| write!(f, "{} is {}", first.path, first.kind.label()))
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 /// One error for a bundle that must not be used.
 pub fn refuse(path: &Path, report: &Report) -> Error {
-    let first = report.problems.first();
-    let example = first.map(|p| format!("{} is {}", p.path, p.kind.label())).unwrap_or_default();
     let problems = count(report.problems.len(), "problem");
-    let text = format!("{} has {problems}, the first: {example}", path.display());
-    Error::damaged(text)
+    let text = format!("{} has {problems}, the first", path.display());
+    Error::damaged(text).because(Refusal { problems: report.problems.clone() })
 }

@@ -1,13 +1,11 @@
 //! A bundle that passes once: hashed while it does, so that what is left can be checked like any other.
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
-use crate::bundle::{Bundle, is_tool, refuse_part};
-use crate::content::chunks::Chained;
+use crate::bundle::{is_tool, refuse_part};
 use crate::files::{Layout, Passing};
 use crate::oci::Digest;
 
@@ -22,16 +20,14 @@ pub fn pass(
     before_blobs: &mut dyn FnMut(&Layout) -> Result<()>,
     events: &Events,
 ) -> Result<Layout> {
-    let mut passing = Passing::new(path, input)?;
+    let mut passing = Passing::new(path, input)?.locating();
     let mut is_before = true;
     let mut stands = |layout: &Layout| refuse_part(layout).and_then(|()| before_blobs(layout));
     events.report(Event::Phase { phase: Phase::Verify, items: 0, bytes: 0 });
     while let Some(entry) = passing.advance()? {
         if is_before && (is_tool(&entry.path) || entry.path.starts_with("blobs/")) {
             is_before = false;
-            let layout = passing.so_far([]);
-            stands(&layout)?;
-            passing.expect(roots(layout));
+            stands(&passing.so_far([]))?;
         }
         let digest = Digest::of_blob_path(&entry.path).unwrap_or(Digest::ZEROS);
         events.report(Event::BlobStarted { digest, size: entry.size, present: 0 });
@@ -46,12 +42,4 @@ pub fn pass(
         stands(&passing.so_far([]))?;
     }
     Ok(passing.into_layout())
-}
-
-/// What is said of the blobs, so that what is wrong can be told by its place.
-fn roots(layout: Layout) -> HashMap<String, Chained> {
-    // Whoever checks it says what is wrong with it.
-    let bundle = Bundle::in_layout(layout).ok();
-    let files = bundle.iter().flat_map(Bundle::files);
-    files.filter_map(|file| Some((file.path.clone(), *file.blake3.as_ref()?.bytes()?))).collect()
 }

@@ -13,15 +13,17 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::graph::Reach;
-use super::{Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, faults, name_images};
+use super::{
+    Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, faults, name_images, signatures,
+};
 use crate::base::error::Result;
 use crate::base::progress::Events;
 use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
-use crate::bundle::{SIGNATURE, SUMS};
+use crate::bundle::{Proven, SUMS, is_signature};
 use crate::content::chunks::values_of;
 use crate::content::in_parallel;
 use crate::files::Layout;
-use crate::oci::{Algorithm, Hex64};
+use crate::oci::{Algorithm, Digest};
 pub use lost::is_of_lost_volume;
 
 /// What is told of a set, besides its problems.
@@ -62,7 +64,7 @@ pub enum VolumeState {
 const MOST_PROBLEMS: usize = 100_000;
 
 /// Sums by path, as a volume has them.
-type Sums = BTreeMap<String, Hex64>;
+type Sums = BTreeMap<String, Digest>;
 
 /// What the check of the bundle has shown.
 #[derive(Clone, Copy)]
@@ -74,12 +76,12 @@ struct Known<'s> {
 }
 
 /// Checks what is here of a set. Of a single volume it is no problem that the others are missing.
-pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
+pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Events) -> Result<Report> {
     let layout = set.layout();
     let (mut report, reach) = match set.volumes.is_empty() {
         // Recovery volumes alone: nothing of the bundle is here.
         true => (Report { identity: Some(set.set.identity), ..Report::default() }, Reach::default()),
-        false => examine(layout, depth, events, Problems::default())?,
+        false => examine(layout, depth, proven, events, Problems::default())?,
     };
     let lacking = lost::take_lacking(set, &mut report.problems);
     for problem in &mut report.problems {
@@ -90,7 +92,7 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
     let declared = declared::read_sums(layout, SUMS, &mut Problems::default()).unwrap_or_default();
     let known = Known { bad: &known, declared: &declared };
     let own = in_parallel(&jobs, |at| One::new(set, *at, known, depth).map(|one| one.check()).unwrap_or_default());
-    let mut found: Vec<Problem> = own.into_iter().flatten().chain(others::signatures(set)).collect();
+    let mut found: Vec<Problem> = own.into_iter().flatten().collect();
     found.extend(set.recovery.iter().flat_map(|one| others::recovery(&one.path, &one.layout, &one.label, depth)));
     found.extend(
         set.broken
@@ -221,6 +223,7 @@ impl<'s> One<'s> {
         let (sums, own) = own_sums(self.layout, &self.volume.label);
         problems.extend(own);
         problems.extend(undeclared(self.layout, &sums, &self.volume.label));
+        problems.extend(signatures::check(self.layout));
         let stored = |file: &'s VolumeFile| match file.segment {
             None => Cow::Borrowed(file.path.as_str()),
             Some(_) => Cow::Owned(file.stored_path()),
@@ -236,15 +239,15 @@ impl<'s> One<'s> {
         problems.into_iter().map(|problem| problem.in_volume(&self.volume.path)).collect()
     }
 
-    fn file(&self, path: &str, sum: &Hex64, listed: Option<usize>) -> Option<Problem> {
+    fn file(&self, path: &str, sum: &Digest, listed: Option<usize>) -> Option<Problem> {
         let file = listed.and_then(|at| self.volume.json.files.get(at));
         let segment = file.and_then(|file| file.segment.as_deref());
         let of_bundle = file.map_or(path, |file| file.path.as_str());
         let problem = |kind| Problem::new(of_bundle, kind);
         let in_text = segment.map(|s| format!("segment {} of {}", s.number, s.of));
         let told = |text: String| in_text.as_ref().map_or(text.clone(), |segment| format!("{segment}: {text}"));
-        if let Some(segment) = segment.filter(|segment| segment.sha256 != sum.to_string()) {
-            let found = told(format!("{sum} in the sums of its volume"));
+        if let Some(segment) = segment.filter(|segment| segment.sha256 != sum.hex()) {
+            let found = told(format!("{} in the sums of its volume", sum.hex()));
             return Some(problem(ProblemKind::Disagreement).expected(&segment.sha256).found(found));
         }
         let Some(size) = self.layout.size_of(path) else {
@@ -264,15 +267,14 @@ impl<'s> One<'s> {
         }
         let found = match self.layout.slice(path).map(|slice| slice.map(|slice| slice.hash(Algorithm::Sha256, &|_| ())))
         {
-            Ok(Some(Ok(found))) if Some(found) == sum.sha256() => return None,
+            Ok(Some(Ok(found))) if found == *sum => return None,
             Ok(Some(Ok(found))) => found,
             Ok(Some(Err(error))) => return Some(problem(ProblemKind::Unreadable).found(told(error.to_string()))),
             Ok(None) => return None,
             Err(error) => return Some(problem(ProblemKind::Unreadable).found(told(error.chain()))),
         };
         let ranges = listed.and_then(|at| bad_ranges(self.layout, self.volume, at)).unwrap_or_default();
-        let problem =
-            problem(ProblemKind::WrongDigest).expected(format!("sha256:{sum}")).found(told(found.to_string()));
+        let problem = problem(ProblemKind::WrongDigest).expected(sum).found(told(found.to_string()));
         Some(if ranges.is_empty() { problem } else { placed(problem, ranges) })
     }
 
@@ -283,7 +285,7 @@ impl<'s> One<'s> {
     }
 
     /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
-    fn is_proven(&self, (path, sum): (&str, &Hex64), of_bundle: &str, is_segment: bool) -> bool {
+    fn is_proven(&self, (path, sum): (&str, &Digest), of_bundle: &str, is_segment: bool) -> bool {
         let layout = self.set.layout();
         match is_segment {
             true => self.is_first() && layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),
@@ -306,7 +308,7 @@ fn undeclared(layout: &Layout, sums: &Sums, label: &str) -> Vec<Problem> {
     let own = format!("{VOLUMES}{label}.sha256");
     let others = layout.entries().map(|(path, _)| path).filter(|path| !sums.contains_key(*path));
     others
-        .filter(|path| *path != own && *path != SIGNATURE)
+        .filter(|path| *path != own && !is_signature(path))
         .map(|path| Problem::new(path, ProblemKind::Undeclared))
         .collect()
 }

@@ -13,12 +13,14 @@ use super::{Event, Reporter, shown_line};
 const EVERY: Duration = Duration::from_secs(1);
 
 pub struct Json {
+    quiet: bool,
     state: Mutex<(Tally, Instant)>,
 }
 
-impl Default for Json {
-    fn default() -> Json {
-        Json { state: Mutex::new((Tally::default(), Instant::now())) }
+impl Json {
+    /// With `quiet`, [`Event::Status`] is left out.
+    pub fn new(quiet: bool) -> Json {
+        Json { quiet, state: Mutex::new((Tally::default(), Instant::now())) }
     }
 }
 
@@ -38,7 +40,8 @@ impl Reporter for Json {
                         "bytes": bytes, "bytesDone": bytes_done })
             })
         };
-        for line in described(&event).into_iter().chain(progress) {
+        let described = described(&event).filter(|_| !self.quiet || !matches!(event, Event::Status(_)));
+        for line in described.into_iter().chain(progress) {
             // Nobody is left to tell when standard error is closed.
             let _ = writeln!(std::io::stderr().lock(), "{}", shown_line(&line.to_string()));
         }
@@ -55,7 +58,7 @@ fn described(event: &Event) -> Option<Value> {
         }
         Event::BlobRestarted { digest, .. } => json!({ "event": "blob-restarted", "digest": digest }),
         Event::BlobFinished { digest } => json!({ "event": "blob-finished", "digest": digest }),
-        Event::Notice(text) => json!({ "event": "notice", "text": text }),
+        Event::Status(text) | Event::Notice(text) => json!({ "event": "notice", "text": text }),
         Event::Warning(text) => json!({ "event": "warning", "text": text }),
         Event::Incomplete(text) => json!({ "event": "warning", "text": text, "incomplete": true }),
         Event::Failure(text) => json!({ "event": "failure", "text": text }),

@@ -33,6 +33,7 @@ impl Lines {
 impl Reporter for Lines {
     fn report(&self, event: Event) {
         let line = match &event {
+            Event::Status(text) if !self.quiet => Some(text.clone()),
             Event::Notice(text) if !self.quiet => Some(format!("note: {text}")),
             Event::Warning(text) | Event::Incomplete(text) => Some(format!("warning: {text}")),
             Event::Waiting { what, why, delay } => Some(format!("waiting {} before {what}: {why}", duration(*delay))),

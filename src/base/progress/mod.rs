@@ -54,6 +54,8 @@ pub enum Event {
     BlobFinished {
         digest: Digest,
     },
+    /// What was done or comes next: `3.0 GiB to read: 12 blobs of 2 images`.
+    Status(String),
     /// Worth knowing, nothing wrong: a short name written out, a duplicate merged.
     Notice(String),
     /// Something to look at, though the job goes on.

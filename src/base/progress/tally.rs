@@ -24,6 +24,7 @@ impl Tally {
             Event::BlobAdvanced { bytes, .. } => self.bytes_done = self.bytes_done.saturating_add(*bytes),
             Event::BlobRestarted { bytes, .. } => self.bytes_done = self.bytes_done.saturating_sub(*bytes),
             Event::BlobFinished { .. }
+            | Event::Status(_)
             | Event::Notice(_)
             | Event::Warning(_)
             | Event::Incomplete(_)

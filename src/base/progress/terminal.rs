@@ -93,6 +93,7 @@ impl State {
 impl Reporter for Terminal {
     fn report(&self, event: Event) {
         match event {
+            Event::Status(text) => return self.say(&text),
             Event::Notice(text) => return self.say(&format!("note: {text}")),
             Event::Warning(text) | Event::Incomplete(text) => return self.say(&format!("warning: {text}")),
             Event::Waiting { what, why, delay } => {
@@ -125,6 +126,7 @@ impl Reporter for Terminal {
             }
             Event::ItemDone
             | Event::Failure(_)
+            | Event::Status(_)
             | Event::Notice(_)
             | Event::Warning(_)
             | Event::Incomplete(_)

@@ -23,6 +23,14 @@ pub fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
+/// `volume 3`, `volumes 3, 5`; at most 20 of them.
+pub fn volumes(numbers: &[u32]) -> String {
+    let list: Vec<String> = numbers.iter().take(20).map(u32::to_string).collect();
+    let more = numbers.len().saturating_sub(20);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("volume{} {}{more}", if numbers.len() == 1 { "" } else { "s" }, list.join(", "))
+}
+
 /// `0.4 s`, `12.0 s`, `3 min 5 s`, `2 h 10 min`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -1,8 +1,5 @@
 //! Blobs in a fixed order, and the next ones fetched while one is written, within bounded memory.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
-use crate::content::{BlobReader, Body, Origin, Slice, Source};
+use crate::content::{BlobReader, Body, Source};
 use crate::oci::{Descriptor, Digest, Repository};
 
 /// How much is fetched ahead, in bytes, all blobs together.
@@ -30,8 +27,6 @@ pub struct Ahead<'a> {
     source: &'a dyn Source,
     jobs: usize,
     events: &'a Events,
-    /// Those that were fetched before.
-    kept: HashMap<Digest, Slice>,
 }
 
 /// The blobs as they are fetched, one after the other.
@@ -55,8 +50,8 @@ struct Feed {
 }
 
 impl<'a> Ahead<'a> {
-    pub fn new(source: &'a dyn Source, jobs: usize, events: &'a Events, kept: HashMap<Digest, Slice>) -> Ahead<'a> {
-        Ahead { source, jobs: jobs.clamp(1, MOST_JOBS), events, kept }
+    pub fn new(source: &'a dyn Source, jobs: usize, events: &'a Events) -> Ahead<'a> {
+        Ahead { source, jobs: jobs.clamp(1, MOST_JOBS), events }
     }
 
     /// What fetches, and what it fetches: both have to be polled.
@@ -86,9 +81,7 @@ impl<'a> Ahead<'a> {
     async fn fetch(&self, placed: &Placed, feed: Feed) -> Result<()> {
         let (digest, size) = (placed.blob.digest, placed.blob.size);
         self.events.report(Event::BlobStarted { digest, size, present: 0 });
-        if let Some(slice) = self.kept.get(&digest) {
-            self.pass(&placed.blob, slice.clone().stream(0), &feed).await?;
-        } else if size <= feed.most as u64 {
+        if size <= feed.most as u64 {
             for piece in self.whole(placed).await? {
                 feed.put(piece).await;
             }
@@ -189,30 +182,4 @@ impl Feed {
 
 fn permits(piece: &Bytes, most: usize) -> u32 {
     u32::try_from(piece.len().min(most)).unwrap_or(u32::MAX)
-}
-
-/// A blob as a whole, proven, in a file without a name.
-pub async fn keep(blob: &Descriptor, origin: &Origin<'_>) -> Result<Slice> {
-    let place = std::env::temp_dir();
-    let failed = |e: std::io::Error| Error::disk("keeping a blob in TMPDIR,", &place, e);
-    let mut file: File = tempfile::tempfile_in(&place).map_err(failed)?;
-    loop {
-        match copy(blob, origin, &mut file).await {
-            Err(error) if error.kind() == Kind::Damaged => {
-                origin.source.gave_wrong(origin.repository, blob, error)?;
-                file = tempfile::tempfile_in(&place).map_err(failed)?;
-            }
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(Slice::new(Arc::new(file), place, 0, blob.size)),
-        }
-    }
-}
-
-async fn copy(blob: &Descriptor, origin: &Origin<'_>, file: &mut File) -> Result<()> {
-    let mut reader = origin.open(blob).await?;
-    while let Some(piece) = reader.next().await {
-        let piece = piece?;
-        file.write_all(&piece).map_err(|e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e))?;
-    }
-    Ok(())
 }

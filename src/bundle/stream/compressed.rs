@@ -9,6 +9,7 @@ use crate::archive::seekable::{Frames, Packing};
 use crate::base::error::{self, Error, Result};
 use crate::base::fsops::{self, Entry, Open, WriteLock, publish};
 use crate::bundle::Bundle;
+use crate::bundle::open::is_of_other_version;
 
 /// How the names of such files end.
 const ENDING: &str = ".tar.zst";
@@ -41,6 +42,10 @@ impl Compressed {
         match Bundle::open(out) {
             Ok(_) => Ok(()),
             Err(_) if out.symlink_metadata().is_err() => Ok(()),
+            Err(error) if is_of_other_version(out, &error) => {
+                let text = format!("writing {}: what is there is not overwritten; remove it", out.display());
+                Err(error.while_doing(text))
+            }
             Err(error) => {
                 let why = match error.kind() {
                     error::Kind::Damaged => "a damaged bundle is there; remove it",

@@ -15,9 +15,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::units::bytes;
-use crate::bundle::{Bundle, FileEntry, is_tool, refuse_part};
+use crate::bundle::{Bundle, BundleJson, is_never_declared, is_tool, refuse_part};
 use crate::content::{Body, ReferrerList, Slice, Source, TagList};
-use crate::files::{Entry, Layout, Passing, Sums};
+use crate::files::{Entry, Layout, Passing};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// How much waits to be pushed, in bytes, beside one blob of any size.
@@ -45,8 +45,6 @@ pub struct Incoming<R> {
 struct Declared {
     /// In bytes.
     sizes: HashMap<Digest, u64>,
-    /// The sha256 of those that go by another digest; `None`: what it says is none.
-    others: HashMap<Digest, Option<Digest>>,
 }
 
 /// What the stream turned out to be after its last byte.
@@ -116,12 +114,12 @@ impl<R: Read> Incoming<R> {
         }
         // Whoever checks it says what is wrong with one that has none.
         let bundle = Bundle::in_layout(passing.so_far([])).ok();
-        let declared = bundle.map(|bundle| Declared::of(bundle.files())).unwrap_or_default();
+        let declared = bundle.map(|bundle| Declared::of(bundle.json())).unwrap_or_default();
         let promised = declared.sizes.iter().filter(|_| next.is_some());
         let layout = passing.so_far(promised.map(|(digest, size)| (digest.blob_path(), *size)));
         let before = declared.sizes.keys().filter_map(|digest| {
-            let sums = passing.sums(&digest.blob_path())?;
-            Some((*digest, declared.prove(digest, sums)))
+            let found = passing.digest(&digest.blob_path())?;
+            Some((*digest, prove(digest, found)))
         });
         let before = before.collect();
         let awaited = declared.sizes.keys().filter(|digest| !passing.has_kept(&digest.blob_path())).copied().collect();
@@ -210,7 +208,11 @@ impl<R: Read> Incoming<R> {
     fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: Option<&Hand>) -> Result<bool> {
         let Some((digest, size)) = digest.and_then(|digest| Some((digest, *self.declared.sizes.get(&digest)?))) else {
             self.passing.read(entry, &mut |_| Ok(()))?;
-            return Err(Error::damaged(format!("{} is not declared", entry.path)));
+            // What stands behind the blobs is derived, and nothing here needs it.
+            return match is_never_declared(&entry.path) {
+                true => Ok(true),
+                false => Err(Error::damaged(format!("{} is not declared", entry.path))),
+            };
         };
         if size != entry.size {
             let text = format!("{} has {} bytes instead of {size}", entry.path, entry.size);
@@ -221,13 +223,13 @@ impl<R: Read> Incoming<R> {
             None => None,
         };
         let failed = |e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e);
-        let sums = self.passing.read(entry, &mut |piece| match &mut file {
+        let found = self.passing.read(entry, &mut |piece| match &mut file {
             Some(file) => file.write_all(piece).map_err(failed),
             None => Ok(()),
         })?;
-        let Some(sums) = sums else { return Ok(false) };
+        let Some(found) = found else { return Ok(false) };
         self.passing.forget();
-        self.declared.prove(&digest, sums)?;
+        prove(&digest, found)?;
         if let Some((arrived, file)) = arrived.zip(file) {
             arrived.put(digest, Slice::new(Arc::new(file), self.path.join(&entry.path), 0, entry.size));
         }
@@ -241,28 +243,17 @@ fn damaged(text: String) -> Error {
 }
 
 impl Declared {
-    fn of(files: &[FileEntry]) -> Declared {
-        let mut declared = Declared::default();
-        for file in files {
-            let Some(digest) = Digest::of_blob_path(&file.path) else { continue };
-            declared.sizes.insert(digest, file.size);
-            let sha256 = file.sha256.sha256();
-            if sha256 != Some(digest) {
-                declared.others.insert(digest, sha256);
-            }
-        }
-        declared
+    fn of(bundle: &BundleJson) -> Declared {
+        Declared { sizes: bundle.blobs().collect() }
     }
+}
 
-    /// # Errors
-    /// It is not what was declared, or not what its name says.
-    fn prove(&self, digest: &Digest, sums: Sums) -> Result<()> {
-        let own = sums.own.unwrap_or(sums.sha256);
-        let sha256 = self.others.get(digest).copied().unwrap_or(Some(*digest));
-        if Some(sums.sha256) == sha256 && own == *digest {
-            return Ok(());
-        }
-        Err(damaged(format!("{}: wrong digest: the bytes have {own}", digest.blob_path())))
+/// # Errors
+/// A blob is not what its name says.
+fn prove(digest: &Digest, found: Digest) -> Result<()> {
+    match found == *digest {
+        true => Ok(()),
+        false => Err(damaged(format!("{}: wrong digest: the bytes have {found}", digest.blob_path()))),
     }
 }
 

@@ -1,8 +1,8 @@
 //! A bundle in one pass, from its first byte to its last: for whatever takes bytes in order and gives none back, a pipe, a
 //! tape, a diode, a compressor.
 //!
-//! Nothing that was written can be changed, so `bundle.json` says nothing of chunks: it stands before blobs that nobody has
-//! read. All else is known from the contents; a blob that goes by another digest than sha256 is read twice.
+//! Nothing that was written can be changed: what stands before the blobs follows from the contents, and what is known only
+//! when they have passed stands behind them.
 
 mod ahead;
 mod compressed;
@@ -14,13 +14,14 @@ use std::collections::HashMap;
 use futures_util::StreamExt;
 use futures_util::future::try_join;
 
-use super::format::{self, BUNDLE_JSON, Known, Metadata};
-use super::offsets::{TarFile, TarPlan};
-use super::{Contents, Options, Tool, signed};
-use crate::base::error::{Error, Result};
+use super::before::tar_plan;
+use super::offsets::TarFile;
+use super::{Contents, Options, Tool, chunks, signed};
+use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
-use crate::content::{Origin, Slice, Source};
-use crate::oci::{Algorithm, Descriptor, Digest, Repository};
+use crate::content::Source;
+use crate::content::chunks::{ChunkHasher, Chunks};
+use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::graph::Graph;
 use ahead::{Ahead, Placed};
 pub use compressed::Compressed;
@@ -58,11 +59,7 @@ impl Stream<'_> {
     /// # Errors
     /// Sizes that no file could have.
     pub fn length(&self) -> Result<u64> {
-        let mut metadata = format::metadata(self.contents, &self.options.tool, &silent(HashMap::new()))?;
-        if let Some(room) = signed::room(self.options.key.as_deref()) {
-            signed::put(&mut metadata, room);
-        }
-        Ok(self.plan(&metadata)?.length)
+        Ok(tar_plan(self.contents, &self.contents.head()?, self.options.key.as_deref())?.length)
     }
 
     /// Writes all of it to `outlet`. The same contents give the same bytes, but for an ECDSA signature.
@@ -71,45 +68,49 @@ impl Stream<'_> {
     /// The source's or the outlet's, or a blob that is not what its digest says. What went out until then has no end mark, so
     /// every reader of a tar calls it cut short; the last piece of a wrong blob has not gone out.
     pub async fn write(&self, outlet: impl Outlet + 'static) -> Result<Streamed> {
-        let kept = self.fetch_unnamed().await?;
-        let sha256 = self.sums(&kept)?;
-        let mut metadata = format::metadata(self.contents, &self.options.tool, &silent(sha256))?;
-        if let Some(key) = &self.options.key {
-            let signature = signed::signature(key, &metadata)?;
-            signed::put(&mut metadata, signature);
+        let key = self.options.key.as_deref();
+        let mut head = self.contents.head()?;
+        let identity = head.identity;
+        let plan = tar_plan(self.contents, &head, key)?;
+        if let Some(key) = key {
+            signed::sign_head(&mut head, key)?;
         }
-        let plan = self.plan(&metadata)?;
-        let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
-        let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
-        let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
+        let mtime = self.contents.lock.mtime();
         let blobs = self.placed();
         let bytes = blobs.iter().map(|placed| placed.blob.size).fold(0, u64::saturating_add);
         self.events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
-        let ahead = Ahead::new(self.source, self.jobs, self.events, kept);
+        let ahead = Ahead::new(self.source, self.jobs, self.events);
         let (fetching, mut fetched) = ahead.begin(&blobs);
         let mut pipe = Pipe::to(outlet);
         let writing = async {
-            let mut files = plan.files.iter();
-            for (bytes, file) in metadata.into_iter().map(|file| file.bytes.into()).zip(files.by_ref()) {
-                whole(&mut pipe, file, bytes, mtime).await?;
+            let (mut files, mut chunks) = (plan.files.iter(), chunks::Writer::new(identity));
+            for (own, file) in head.files.into_iter().zip(files.by_ref()) {
+                whole(&mut pipe, file, own.bytes.into(), mtime).await?;
             }
             for (tool, file) in self.contents.tools.iter().zip(files.by_ref()) {
                 pack(&mut pipe, file, tool, mtime).await?;
             }
             for (manifest, file) in self.contents.manifests.iter().zip(files.by_ref()) {
-                whole(&mut pipe, file, manifest.bytes()?, mtime).await?;
+                let bytes = manifest.bytes()?;
+                chunks.add(&Chunks::of(&bytes));
+                whole(&mut pipe, file, bytes, mtime).await?;
             }
-            for (placed, file) in blobs.iter().zip(files) {
+            for (placed, file) in blobs.iter().zip(files.by_ref()) {
                 pipe.begin(Kind::Plain).await?;
                 pipe.write(file.header_blocks(mtime).into()).await?;
                 pipe.begin(Kind::of(&placed.blob)).await?;
-                let mut pieces = fetched.next().await?;
+                let (mut pieces, mut hasher) = (fetched.next().await?, ChunkHasher::new());
                 while let Some(piece) = pieces.next().await {
+                    hasher.update(&piece);
                     pipe.write(piece).await?;
                 }
                 pieces.end()?;
+                chunks.add(&hasher.finish());
                 pipe.begin(Kind::Plain).await?;
                 pipe.write(padding(file.size)).await?;
+            }
+            for (own, file) in signed::trailer(chunks.finish(), key)?.into_iter().zip(files) {
+                whole(&mut pipe, file, own.bytes.into(), mtime).await?;
             }
             pipe.write(vec![0; END].into()).await
         };
@@ -117,11 +118,6 @@ impl Stream<'_> {
         // What the outlet says is why it took no more.
         pipe.finish(written.is_ok()).await.and(written)?;
         Ok(Streamed { identity, size: plan.length })
-    }
-
-    fn plan(&self, metadata: &[Metadata]) -> Result<TarPlan> {
-        let files = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
-        TarPlan::new(files.chain(self.contents.files()))
     }
 
     /// The blobs in the order of the tar, and where each is.
@@ -138,36 +134,11 @@ impl Stream<'_> {
         };
         self.contents.blobs.iter().filter_map(placed).collect()
     }
-
-    /// `SHA256SUMS` wants the sha256 of every file, and stands before them: what does not go by it is fetched first, into
-    /// files without a name.
-    async fn fetch_unnamed(&self) -> Result<HashMap<Digest, Slice>> {
-        let mut kept = HashMap::new();
-        for Placed { blob, repository } in self.placed() {
-            if blob.digest.algorithm() != Algorithm::Sha256 {
-                let origin = Origin { source: self.source, repository: &repository };
-                kept.insert(blob.digest, ahead::keep(&blob, &origin).await?);
-            }
-        }
-        Ok(kept)
-    }
-
-    fn sums(&self, kept: &HashMap<Digest, Slice>) -> Result<HashMap<Digest, Digest>> {
-        let others =
-            self.contents.manifests.iter().filter(|manifest| manifest.digest().algorithm() != Algorithm::Sha256);
-        let mut sums: HashMap<Digest, Digest> = others
-            .map(|manifest| Ok((manifest.digest(), Digest::sha256(&manifest.bytes()?))))
-            .collect::<Result<_>>()?;
-        for (digest, slice) in kept {
-            let sum = slice.hash(Algorithm::Sha256, &|_| ());
-            sums.insert(*digest, sum.map_err(|e| Error::disk("reading", slice.path(), e))?);
-        }
-        Ok(sums)
-    }
 }
 
-/// A file that is at hand as a whole.
-async fn whole(pipe: &mut Pipe, file: &TarFile, bytes: bytes::Bytes, mtime: u64) -> Result<()> {
+/// A file of which all bytes are known. A signature may be shorter than it was planned; it takes the same room.
+async fn whole(pipe: &mut Pipe, planned: &TarFile, bytes: bytes::Bytes, mtime: u64) -> Result<()> {
+    let file = TarFile { size: bytes.len() as u64, ..planned.clone() };
     pipe.begin(Kind::Plain).await?;
     pipe.write(file.header_blocks(mtime).into()).await?;
     pipe.write(bytes).await?;
@@ -182,10 +153,6 @@ async fn pack(pipe: &mut Pipe, file: &TarFile, tool: &Tool, mtime: u64) -> Resul
         pipe.write(piece.map_err(|error| tool.changed(error))?).await?;
     }
     pipe.write(padding(file.size)).await
-}
-
-fn silent(sha256: HashMap<Digest, Digest>) -> Known {
-    Known { sha256, chunks: None }
 }
 
 fn padding(size: u64) -> bytes::Bytes {

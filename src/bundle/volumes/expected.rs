@@ -8,13 +8,16 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::opened::Volumes;
 use super::plan::{Held, SetPlan, Wanted};
-use super::set::{METADATA, is_held};
+use super::set::is_held;
+use crate::bundle::format::head_of;
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
 use crate::files::Layout;
 use crate::oci::Digest;
 
 /// Files times volumes; of more no layout is computed.
 const MOST_WORK: usize = 200_000_000;
+/// So many different ones are tried.
+const MOST_HEADS: usize = 4;
 
 impl Volumes {
     /// What each volume of the set holds, at hand or not, by their numbers from 1 on. `None`: that cannot be known.
@@ -28,14 +31,34 @@ impl Volumes {
         if bundle.files.len().saturating_mul(self.set.of as usize) > MOST_WORK {
             return None;
         }
-        let metadata = METADATA.iter().filter_map(|path| Some(((*path).to_owned(), layout.size_of(path)?))).collect();
         let repeated = self.repeated();
         let (manifests, others): (Vec<_>, Vec<_>) =
             bundle.files.into_iter().map(|file| (file.path, file.size)).partition(|(path, _)| repeated.contains(path));
-        let files = others.into_iter().filter(|(path, _)| is_held(path)).collect();
+        let files: Vec<(String, u64)> = others.into_iter().filter(|(path, _)| is_held(path)).collect();
         let (limit, recovery) = (self.set.limit, self.set.recovery);
-        let held = SetPlan::held(&Wanted { metadata, manifests, files, limit, recovery })?;
-        (held.len() == self.set.of as usize && self.agrees(&held)).then_some(held)
+        let mut wanted = Wanted { metadata: Vec::new(), manifests, files, limit, recovery };
+        self.heads().into_iter().find_map(|metadata| {
+            wanted.metadata = metadata;
+            let held = SetPlan::held(&wanted)?;
+            (held.len() == self.set.of as usize && self.agrees(&held)).then_some(held)
+        })
+    }
+
+    /// What the volumes at hand repeat before their manifests, with sizes: some may have lost a signature, which takes room.
+    fn heads(&self) -> Vec<Vec<(String, u64)>> {
+        let head = |layout: &Layout| {
+            let sizes = head_of(layout, true).into_iter().filter_map(|path| Some((layout.size_of(&path)?, path)));
+            sizes.map(|(size, path)| (path, size)).collect::<Vec<(String, u64)>>()
+        };
+        let parts = self.layout().parts().iter().take(self.volumes.len());
+        let mut heads: Vec<Vec<(String, u64)>> = Vec::new();
+        for layout in std::iter::once(self.layout()).chain(parts) {
+            let head = head(layout);
+            if heads.len() < MOST_HEADS && !heads.iter().any(|other| other.len() == head.len()) {
+                heads.push(head);
+            }
+        }
+        heads
     }
 
     /// The manifests: what is in a volume that does not list it.

@@ -14,7 +14,7 @@ use crate::base::fsops::{self, Entry};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::hashers::Hashers;
 use crate::bundle::offsets::TarFile;
-use crate::bundle::{SIGNATURE, stamp};
+use crate::bundle::{is_signature, stamp};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
@@ -120,7 +120,8 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
     let stored: Vec<String> = files.iter().map(|file| file.stored_path()).collect();
     let is_placed = |file: &TarFile| {
         let found = layout.slice(&file.path).ok().flatten();
-        found.is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || file.path == SIGNATURE))
+        found
+            .is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || is_signature(&file.path)))
     };
     layout.faults().is_empty()
         && layout.path().metadata().is_ok_and(|there| there.len() == volume.length)

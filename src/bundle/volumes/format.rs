@@ -1,4 +1,4 @@
-//! What the volumes of a set say of themselves: `volumes/003.json` and `volumes/r01.json`. See `FORMAT.md`.
+//! What the volumes of a set say of themselves: `volumes/003.json` and `volumes/r01.json`. See `docs/format.md`.
 //!
 //! # Threats
 //! Both may be forged. They are bounded in size, number of values and number of volumes, name nothing but files that a
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::names::stored_path;
 use super::parity::{UNIT, supports};
 use crate::base::error::{Error, Result};
-use crate::bundle::{CHUNKS, is_tool};
+use crate::bundle::is_tool;
 use crate::oci::{Amount, Count, Digest, Hex64, Totals, fits_in_memory, has_at_most_values, memory_of_json};
 
 /// The version of both files that this program writes and the only one it reads.
@@ -127,7 +127,7 @@ impl VolumeFile {
     }
 
     fn fault(&self) -> Option<&'static str> {
-        if self.path != CHUNKS && !is_tool(&self.path) && Digest::of_blob_path(&self.path).is_none() {
+        if !is_tool(&self.path) && Digest::of_blob_path(&self.path).is_none() {
             return Some("is no file that a volume holds");
         }
         if self.blake3.bytes().is_none() {

@@ -10,18 +10,20 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::set::METADATA;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, WriteLock, publish, replace_directory};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::before::refuse_foreign;
-use crate::bundle::format::{self, FileEntry};
+use crate::bundle::format::{CHUNKS, FileEntry, MAX_BUNDLE_JSON, Metadata, head_of, is_signature};
+use crate::bundle::hashers::Hashers;
 use crate::bundle::offsets::{TarFile, TarPlan};
+use crate::bundle::sums::MAX_SUMS;
 use crate::bundle::tools::mode_of;
 use crate::bundle::writer::Writer;
-use crate::bundle::{BUNDLE_JSON, Bundle, SIGNATURE, SUMS};
+use crate::bundle::{BUNDLE_JSON, Bundle, MAX_SIGNATURE, SUMS, chunks, is_tool, signatures_of};
+use crate::content::chunks::Chunks;
 use crate::content::{Slice, in_parallel};
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 
 /// Of directories.
 const DIR_MODE: u32 = 0o777;
@@ -34,12 +36,21 @@ pub struct Joined {
     pub size: u64,
 }
 
-/// One file on its way.
+/// All files of a bundle, in the order of the tar.
+struct Files<'b> {
+    /// What stands before tools and blobs, proven.
+    head: Vec<Metadata>,
+    copied: Vec<Copied<'b>>,
+    /// Signatures of `chunks.b3`.
+    signatures: Vec<Metadata>,
+    /// Bytes of `chunks.b3`.
+    chunks: u64,
+}
+
+/// A file that is copied.
 struct Copied<'b> {
-    path: String,
     slice: Slice,
-    /// As `bundle.json` has it; its own and the signature are not in it.
-    declared: Option<&'b FileEntry>,
+    declared: &'b FileEntry,
 }
 
 /// Writes `bundle`, of which every file has to be there, to `out`: a tar, or a directory where the name does not end in
@@ -51,62 +62,102 @@ pub fn join(bundle: &Bundle, out: &Path, events: &Events) -> Result<Joined> {
     let out = fsops::canonicalize(out)?;
     refuse_foreign(&out)?;
     let lock = WriteLock::take(&out)?;
-    let files = files(bundle)?;
-    let bytes = files.iter().map(|file| file.slice.size()).fold(0, u64::saturating_add);
-    events.report(Event::Phase { phase: Phase::Transfer, items: files.len() as u64, bytes });
+    let files = Files::of(bundle)?;
+    let bytes = files.copied.iter().map(|file| file.slice.size()).fold(0, u64::saturating_add);
+    events.report(Event::Phase { phase: Phase::Transfer, items: files.copied.len() as u64, bytes });
     let size = match Writer::is_tar(&out) {
         true => join_tar(bundle, &files, lock.output(), events)?,
-        false => join_directory(&files, lock.output(), events).map(|()| bytes)?,
+        false => join_directory(bundle, &files, lock.output(), events)?,
     };
     Ok(Joined { identity: bundle.identity(), size })
-}
-
-/// All files in the order of the tar.
-fn files(bundle: &Bundle) -> Result<Vec<Copied<'_>>> {
-    let layout = bundle.layout();
-    let sums = format::sums(bundle.files().iter().cloned(), &bundle.identity());
-    let is_right = |bytes: &[u8]| bytes == sums.as_bytes();
-    if !layout.read(SUMS, super::super::MAX_SUMS)?.is_some_and(|bytes| is_right(&bytes)) {
-        return Err(wrong(layout.path(), SUMS, "it does not say what bundle.json says"));
-    }
-    let declared = |path: &str| bundle.files().iter().find(|file| file.path == path);
-    let others = bundle.files().iter().filter(|file| !METADATA.contains(&file.path.as_str()));
-    let first = METADATA.iter().map(|path| ((*path).to_owned(), declared(path)));
-    let all = first.chain(others.map(|file| (file.path.clone(), Some(file))));
-    let there = all.filter(|(path, _)| path != SIGNATURE || layout.size_of(SIGNATURE).is_some());
-    there
-        .map(|(path, declared)| match layout.slice(&path)? {
-            Some(slice) if declared.is_none_or(|file| file.size == slice.size()) => {
-                Ok(Copied { path, slice, declared })
-            }
-            Some(_) => Err(wrong(layout.path(), &path, "it has another size than bundle.json says")),
-            None => Err(wrong(layout.path(), &path, "it is missing")),
-        })
-        .collect()
 }
 
 fn wrong(shown: &Path, path: &str, what: &str) -> Error {
     Error::damaged(format!("joining {}: {path}: {what}", shown.display()))
 }
 
-fn join_tar(bundle: &Bundle, files: &[Copied<'_>], out: &Entry, events: &Events) -> Result<u64> {
-    let plan = TarPlan::new(files.iter().map(|file| (file.path.clone(), file.slice.size())))?;
+impl<'b> Files<'b> {
+    fn of(bundle: &'b Bundle) -> Result<Files<'b>> {
+        let (layout, json, identity) = (bundle.layout(), bundle.json(), bundle.identity());
+        let sums = json.sha256sums(identity);
+        if !layout.read(SUMS, MAX_SUMS)?.is_some_and(|bytes| bytes == sums.as_bytes()) {
+            return Err(wrong(layout.path(), SUMS, "it does not say what bundle.json says"));
+        }
+        let is_metadata = |file: &&FileEntry| !is_tool(&file.path) && !file.path.starts_with("blobs/");
+        let declared = |path: &str| json.files.iter().filter(is_metadata).find(|file| file.path == path);
+        let read = |path: String| -> Result<Metadata> {
+            let limit = if is_signature(&path) { MAX_SIGNATURE } else { MAX_BUNDLE_JSON };
+            let bytes = layout.read(&path, limit)?.ok_or_else(|| wrong(layout.path(), &path, "it is missing"))?;
+            let digest = match &*path {
+                BUNDLE_JSON => Some(identity),
+                SUMS => Some(Digest::sha256(sums.as_bytes())),
+                path => declared(path).map(|file| file.digest),
+            };
+            match digest.is_none_or(|digest| Digest::sha256(&bytes) == digest) {
+                true => Ok(Metadata { path, bytes: bytes.to_vec() }),
+                false => Err(wrong(layout.path(), &path, "it has another digest than bundle.json says")),
+            }
+        };
+        let lost = json.files.iter().filter(is_metadata).find(|file| layout.size_of(&file.path).is_none());
+        if let Some(file) = lost {
+            return Err(wrong(layout.path(), &file.path, "it is missing"));
+        }
+        let head = head_of(layout, false).into_iter().map(read).collect::<Result<_>>()?;
+        let signatures = signatures_of(layout, CHUNKS).into_iter().map(|path| read(path.to_owned()));
+        let signatures = signatures.collect::<Result<_>>()?;
+        let copied = json.files.iter().filter(|file| !is_metadata(file)).map(|declared| {
+            let fail = |what: &str| wrong(layout.path(), &declared.path, what);
+            let slice = layout.slice(&declared.path)?.ok_or_else(|| fail("it is missing"))?;
+            match slice.size() == declared.size {
+                true => Ok(Copied { slice, declared }),
+                false => Err(fail("it has another size than bundle.json says")),
+            }
+        });
+        let chunks = chunks::length(json.blobs().map(|(_, size)| size));
+        Ok(Files { head, copied: copied.collect::<Result<_>>()?, signatures, chunks })
+    }
+
+    /// `chunks.b3`, of what the copied files were found to be.
+    fn chunks(&self, identity: Digest, found: Vec<Result<Chunks>>) -> Result<Vec<u8>> {
+        let mut writer = chunks::Writer::new(identity);
+        for (file, found) in self.copied.iter().zip(found) {
+            let found = found?;
+            if file.declared.path.starts_with("blobs/") {
+                writer.add(&found);
+            }
+        }
+        Ok(writer.finish())
+    }
+}
+
+fn join_tar(bundle: &Bundle, files: &Files<'_>, out: &Entry, events: &Events) -> Result<u64> {
+    let of = |file: &Metadata| (file.path.clone(), file.bytes.len() as u64);
+    let sizes = files.head.iter().map(of);
+    let sizes = sizes.chain(files.copied.iter().map(|file| (file.declared.path.clone(), file.declared.size)));
+    let sizes = sizes.chain([(CHUNKS.to_owned(), files.chunks)]).chain(files.signatures.iter().map(of));
+    let plan = TarPlan::new(sizes)?;
     let partial = out.beside(".partial");
     let (file, shown) = (Arc::new(partial.open(Open::Empty)?), partial.path());
     fsops::reserve(&file, shown, plan.length)?;
-    let mtime = u64::try_from(bundle.json().created.as_second()).unwrap_or_default();
-    let pairs: Vec<(&Copied, &TarFile)> = files.iter().zip(&plan.files).collect();
-    all(in_parallel(&pairs, |(from, to)| {
-        let fail = |e| Error::disk("writing", shown, e);
-        file.write_all_at(&to.header_blocks(mtime), to.header).map_err(fail)?;
+    let mtime = bundle.json().mtime();
+    let write = |bytes: &[u8], at: u64| file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", shown, e));
+    let whole =
+        |to: &TarFile, bytes: &[u8]| write(&to.header_blocks(mtime), to.header).and_then(|()| write(bytes, to.data));
+    let mut places = plan.files.iter();
+    files.head.iter().zip(places.by_ref()).try_for_each(|(own, to)| whole(to, &own.bytes))?;
+    let pairs: Vec<(&Copied, &TarFile)> = files.copied.iter().zip(places.by_ref()).collect();
+    let found = in_parallel(&pairs, |(from, to)| {
+        write(&to.header_blocks(mtime), to.header)?;
         copy(from, &mut At { file: &file, position: to.data }, shown, events)
-    }))?;
+    });
+    let chunks = Metadata::new(CHUNKS, files.chunks(bundle.identity(), found)?);
+    std::iter::once(&chunks).chain(&files.signatures).zip(places).try_for_each(|(own, to)| whole(to, &own.bytes))?;
     file.set_len(plan.length).map_err(|e| Error::disk("ending", shown, e))?;
     publish(&file, &partial, out)?;
     Ok(plan.length)
 }
 
-fn join_directory(files: &[Copied<'_>], out: &Entry, events: &Events) -> Result<()> {
+fn join_directory(bundle: &Bundle, files: &Files<'_>, out: &Entry, events: &Events) -> Result<u64> {
     let partial = out.beside(".partial");
     partial.refuse_other_than_directory()?;
     partial.remove_tree()?;
@@ -114,63 +165,46 @@ fn join_directory(files: &[Copied<'_>], out: &Entry, events: &Events) -> Result<
     for algorithm in ["sha256", "sha512"] {
         root.make_all(&format!("blobs/{algorithm}"), DIR_MODE)?;
     }
-    let write = |from: &Copied| {
-        let entry = root.make_parents(&from.path, DIR_MODE)?;
-        let mut file = entry.create_new(mode_of(&from.path))?;
+    let found = in_parallel(&files.copied, |from| {
+        let entry = root.make_parents(&from.declared.path, DIR_MODE)?;
+        let mut file = entry.create_new(mode_of(&from.declared.path))?;
         copy(from, &mut file, entry.path(), events)
-    };
-    // Only a whole one has these.
-    let (last, others): (Vec<&Copied>, Vec<&Copied>) =
-        files.iter().partition(|file| matches!(file.path.as_str(), BUNDLE_JSON | SUMS | SIGNATURE));
-    all(in_parallel(&others, |from| write(from)))?;
-    last.into_iter().try_for_each(write)?;
+    });
+    let chunks = Metadata::new(CHUNKS, files.chunks(bundle.identity(), found)?);
+    // The sums last: without them, it is no bundle.
+    let (last, others): (Vec<&Metadata>, Vec<&Metadata>) =
+        files.head.iter().chain([&chunks]).chain(&files.signatures).partition(|file| file.path == SUMS);
+    for own in others.iter().chain(&last) {
+        let entry = Entry::in_dir(&root, &own.path);
+        let mut file = entry.create_new(mode_of(&own.path))?;
+        file.write_all(&own.bytes).map_err(|e| Error::disk("writing", entry.path(), e))?;
+    }
     root.sync_file_system()?;
-    replace_directory(&partial, out)
+    replace_directory(&partial, out)?;
+    let own = others.iter().chain(&last).map(|file| file.bytes.len() as u64);
+    Ok(files.copied.iter().map(|file| file.declared.size).chain(own).fold(0, u64::saturating_add))
 }
 
-fn all(results: Vec<Result<()>>) -> Result<()> {
-    results.into_iter().collect()
-}
-
-/// Copies a file and proves it by what is declared of it, and by its own name.
-fn copy(from: &Copied<'_>, to: &mut impl Write, shown: &Path, events: &Events) -> Result<()> {
-    let name = Digest::of_blob_path(&from.path);
-    let digest = name.unwrap_or_else(|| Digest::sha256(from.path.as_bytes()));
-    events.report(Event::BlobStarted { digest, size: from.slice.size(), present: 0 });
-    let mut to = Told { to, digest, events };
-    let found = from.slice.copy_to(&mut to, Algorithm::Sha256, |e| Error::disk("writing", shown, e))?;
-    if from.declared.is_some_and(|file| file.sha256.sha256() != Some(found)) {
-        return Err(from.slice.wrong(found).while_doing(format!("joining {}", from.path)));
-    }
-    if let Some(name) = name.filter(|name| *name != found) {
-        let unreadable = |e| Error::disk("reading", from.slice.path(), e);
-        let found = from.slice.hash(name.algorithm(), &|_| ()).map_err(unreadable)?;
-        if found != name {
-            return Err(from.slice.wrong(found).while_doing(format!("joining {}", from.path)));
+/// Copies a file, proves it by its digest, and gives what it consists of.
+fn copy(from: &Copied<'_>, to: &mut impl Write, shown: &Path, events: &Events) -> Result<Chunks> {
+    let Copied { slice, declared } = from;
+    let digest = declared.digest;
+    events.report(Event::BlobStarted { digest, size: slice.size(), present: 0 });
+    let (mut hashers, mut written) = (Hashers::new(digest.algorithm()), Ok(()));
+    let read = slice.read_prefix(slice.size(), &mut |piece| {
+        hashers.update(piece);
+        if written.is_ok() {
+            written = to.write_all(piece);
         }
-    }
+        events.report(Event::BlobAdvanced { digest, bytes: piece.len() as u64 });
+    });
+    read.map_err(|e| Error::disk("reading", slice.path(), e))?;
+    written.map_err(|e| Error::disk("writing", shown, e))?;
+    let chunks = hashers.finish(&digest);
+    let chunks = chunks.map_err(|found| slice.wrong(found).while_doing(format!("joining {}", declared.path)))?;
     events.report(Event::BlobFinished { digest });
     events.report(Event::ItemDone);
-    Ok(())
-}
-
-/// Tells how far it has come.
-struct Told<'w, W> {
-    to: &'w mut W,
-    digest: Digest,
-    events: &'w Events,
-}
-
-impl<W: Write> Write for Told<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.to.write(bytes)?;
-        self.events.report(Event::BlobAdvanced { digest: self.digest, bytes: written as u64 });
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
+    Ok(chunks)
 }
 
 /// Writes into a file from a place onward.

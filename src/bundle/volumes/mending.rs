@@ -6,18 +6,17 @@
 //! the damaged volume of the same number is replaced. Killed at any moment, it leaves a set that the same repair mends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::names::{Part, SetName};
 use super::opened::{Opened, Volumes};
 use super::plan::Held;
-use super::set::{METADATA, Set, Shape, is_held};
+use super::set::{Set, Shape, is_held};
 use super::split::Split;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
-use crate::bundle::format::{self, BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, SIGNATURE, SUMS};
-use crate::bundle::mend::{belongs, chunks_of};
+use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, SUMS, is_signature};
+use crate::bundle::mend::belongs;
 use crate::bundle::missing::Missing;
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
 use crate::files::{Layout, Piece};
@@ -62,7 +61,7 @@ pub fn mend_set(
     refuse_others(&set, &name, bad)?;
     let mending = Mending { set: &set, held: &held, missing, repair: (from, is_repair) };
     let found = mending.find(&repair)?;
-    let Some((bundle, _made)) = mending.bundle(&found)? else {
+    let Some(bundle) = mending.bundle(&found)? else {
         return Ok(MendedSet { name, made: Vec::new(), lacking: found.lacking.into_iter().collect() });
     };
     let is_there = |held: &Held| bundle.layout().size_of(&held.path).is_some();
@@ -154,7 +153,7 @@ impl Mending<'_> {
                 true => declared.get(path).map_or(Ok(None), |file| self.of_repair(file, repair))?,
                 false => here.get(path).cloned(),
             };
-            match pieces.filter(|_| path != CHUNKS || !self.missing.metadata.iter().any(|bad| bad == CHUNKS)) {
+            match pieces {
                 Some(pieces) => drop(found.pieces.insert(path.to_owned(), pieces)),
                 None => drop(found.lacking.insert(path.to_owned())),
             }
@@ -171,15 +170,15 @@ impl Mending<'_> {
     /// What every volume repeats: of each file a copy that is right.
     fn find_repeated(&self, json: &BundleJson, repair: &Layout, found: &mut Found) {
         let held: HashSet<&str> = self.held.iter().flatten().map(|held| held.path.as_str()).collect();
-        let sums = format::sums(json.files.iter().cloned(), &self.set.set.identity);
+        let sums = json.sha256sums(self.set.set.identity);
         let own = [(BUNDLE_JSON, self.set.set.identity), (SUMS, Digest::sha256(sums.as_bytes()))];
         let mut wanted: Vec<(&str, Digest)> = own.to_vec();
         for file in json.files.iter().filter(|file| !held.contains(file.path.as_str())) {
             if let Some(digest) = Digest::of_blob_path(&file.path).filter(|_| is_held(&file.path)) {
                 found.manifests.insert(digest);
                 wanted.push((&file.path, digest));
-            } else if let (true, Some(digest)) = (METADATA.contains(&&*file.path), file.sha256.sha256()) {
-                wanted.push((&file.path, digest));
+            } else if !is_held(&file.path) {
+                wanted.push((&file.path, file.digest));
             }
         }
         let parts: Vec<&Layout> =
@@ -195,24 +194,28 @@ impl Mending<'_> {
             }
         }
         // In no list: what most volumes have.
-        let signatures: Vec<_> = parts.iter().map(|layout| layout.read(SIGNATURE, 4096).ok().flatten()).collect();
-        let alike = |at: &usize| signatures.iter().filter(|other| **other == signatures[*at]).count();
-        let most = (0..self.set.volumes.len()).rev().max_by_key(alike);
-        if let Some(at) = most.filter(|at| signatures[*at].is_some()) {
-            found.pieces.insert(SIGNATURE.to_owned(), vec![(at, SIGNATURE.to_owned())]);
+        let number = self.set.volumes.len();
+        let names = parts.iter().take(number).flat_map(|layout| layout.entries().map(|(path, _)| path));
+        let names: BTreeSet<&str> = names.filter(|path| is_signature(path)).collect();
+        for name in names {
+            let all: Vec<_> = parts.iter().map(|layout| layout.read(name, MAX_SIGNATURE).ok().flatten()).collect();
+            let alike = |at: &usize| all.iter().filter(|other| **other == all[*at]).count();
+            let most = (0..number).rev().max_by_key(alike);
+            if let Some(at) = most.filter(|at| all[*at].is_some()) {
+                found.pieces.insert(name.to_owned(), vec![(at, name.to_owned())]);
+            }
         }
     }
 
     /// A file that the set lacks, proven.
     fn of_repair(&self, file: &FileEntry, repair: &Layout) -> Result<Option<Vec<Piece>>> {
         let (at, path) = (self.set.volumes.len(), &*file.path);
-        let of_tool = || file.sha256.sha256().filter(|_| is_tool(path));
-        let digest: Option<Digest> = Digest::of_blob_path(path).or_else(of_tool);
-        let (Some(digest), Some(slice)) = (digest, repair.slice(path)?) else { return Ok(None) };
-        let found = slice.hash(digest.algorithm(), &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
-        match found == digest && slice.size() == file.size {
+        let Some(slice) = repair.slice(path)? else { return Ok(None) };
+        let found = slice.hash(file.digest.algorithm(), &|_| ());
+        let found = found.map_err(|e| Error::disk("reading", slice.path(), e))?;
+        match found == file.digest && slice.size() == file.size {
             true => Ok(Some(vec![(at, path.to_owned())])),
-            // Nobody's images have to wait for a tool.
+            // No image has to wait for a tool.
             false if self.repair.1 && !is_tool(path) => Err(slice.wrong(found)),
             false => Ok(None),
         }
@@ -233,31 +236,12 @@ impl Mending<'_> {
         whole.map(|(path, pieces)| (path, pieces.into_values().collect())).collect()
     }
 
-    /// The bundle as far as it was found, `chunks.b3` made again if it has to be; that is kept in a directory of its own. `None`:
-    /// what every volume repeats is not there.
-    fn bundle(&self, found: &Found) -> Result<Option<(Bundle, Option<tempfile::TempDir>)>> {
+    /// The bundle as far as it was found. `None`: what every volume repeats is not there.
+    fn bundle(&self, found: &Found) -> Result<Option<Bundle>> {
         if found.lacking.iter().any(|path| !self.held.iter().flatten().any(|held| held.path == *path)) {
             return Ok(None);
         }
         let shown = self.set.layout().path().to_owned();
-        let pieces = || found.pieces.clone();
-        let bundle = Bundle::in_layout(Layout::joined(shown.clone(), self.parts()?, pieces()))?;
-        let is_silent = |path: &String| path == CHUNKS || is_tool(path);
-        if !found.lacking.contains(CHUNKS) || !found.lacking.iter().all(is_silent) {
-            return Ok(Some((bundle, None)));
-        }
-        let declared = bundle.files().iter().find(|file| file.path == CHUNKS).and_then(|file| file.sha256.sha256());
-        let made = chunks_of(bundle.layout(), bundle.json())?;
-        let Some(made) = made.filter(|bytes| Some(Digest::sha256(bytes)) == declared) else {
-            return Ok(Some((bundle, None)));
-        };
-        let fail = |e| Error::disk("keeping", Path::new(CHUNKS), e);
-        let directory = tempfile::tempdir().map_err(fail)?;
-        fs::write(directory.path().join(CHUNKS), made).map_err(fail)?;
-        let mut parts = self.parts()?;
-        let chunks = (CHUNKS.to_owned(), vec![(parts.len(), CHUNKS.to_owned())]);
-        parts.push(Layout::open(directory.path())?);
-        let joined = Layout::joined(shown, parts, pieces().into_iter().chain([chunks]));
-        Ok(Some((Bundle::in_layout(joined)?, Some(directory))))
+        Bundle::in_layout(Layout::joined(shown, self.parts()?, found.pieces.clone())).map(Some)
     }
 }

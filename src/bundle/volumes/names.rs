@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(Part::Recovery(3).parity(12), "volumes/r03.parity");
         let segment = Segment { number: 2, of: 11, first: 0, size: 1, sha256: String::new() };
         assert_eq!(stored_path("blobs/sha256/ab", Some(&segment)), "segments/sha256/ab.002");
-        assert_eq!(stored_path("chunks.b3", Some(&segment)), "segments/chunks.b3.002");
+        assert_eq!(stored_path("tools/x", Some(&segment)), "segments/tools/x.002");
         assert_eq!(stored_path("blobs/sha256/ab", None), "blobs/sha256/ab");
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::whole;
 use super::{MAX_VOLUME_JSON, Part, RecoveryJson, Segment, SetName, VOLUMES, VolumeJson};
 use crate::base::error::{Error, Kind, Result};
-use crate::bundle::{BUNDLE_JSON, Bundle, refuse_unfinished};
+use crate::bundle::{BUNDLE_JSON, Bundle, Proven, refuse_unfinished, sums};
 use crate::files::Layout;
 use crate::oci::Digest;
 
@@ -170,16 +170,16 @@ impl Opened {
         }
     }
 
-    /// The bundle, as far as it is here, and the volumes that hold it, if it was split.
+    /// The bundle, as far as it is here, and the volumes that hold it, if it was split. What was `proven` of it is not read again.
     ///
     /// # Errors
     /// As [`Bundle::in_layout`].
-    pub fn into_bundle(self) -> Result<(Bundle, Vec<Volume>)> {
+    pub fn into_bundle(self, proven: Option<Proven>) -> Result<(Bundle, Vec<Volume>)> {
         match self {
-            Opened::Whole(layout) => Ok((Bundle::in_layout(*layout)?, Vec::new())),
+            Opened::Whole(layout) => Ok((Bundle::proven(*layout, proven)?, Vec::new())),
             Opened::Volumes(given) => {
                 let Volumes { volumes, layout, .. } = *given;
-                Ok((Bundle::in_layout(layout)?, volumes))
+                Ok((Bundle::proven(layout, proven)?, volumes))
             }
         }
     }
@@ -321,8 +321,7 @@ fn own_json(layout: &Layout, label: &str) -> Result<(Bytes, String)> {
     let (json, sums) = (format!("{VOLUMES}{label}.json"), format!("{VOLUMES}{label}.sha256"));
     let bytes = layout.read(&json, MAX_VOLUME_JSON)?.ok_or_else(|| Error::damaged(format!("it has no {json}")))?;
     let lines = layout.read(&sums, MAX_OWN_SUMS)?.ok_or_else(|| Error::damaged(format!("it has no {sums}")))?;
-    let line = format!("{}  {json}", Digest::sha256(&bytes).hex());
-    match lines.split(|byte| *byte == b'\n').any(|own| own == line.as_bytes()) {
+    match sums::digest_of(&lines, &json) == Some(Digest::sha256(&bytes)) {
         true => Ok((bytes, layout.path().join(&json).display().to_string())),
         false => Err(Error::damaged(format!("{json} is not what {sums} says"))),
     }

@@ -135,11 +135,11 @@ impl VolumeFiles {
     fn known(&self, volume: &OpenVolume, sealing: &Sealing<'_>) -> Result<Vec<Known>> {
         let all: Vec<(&Held, u64)> = volume.plan.files.iter().zip(volume.plan.places()?).collect();
         let known = in_parallel(&all, |(held, at)| {
-            let whole = Digest::of_blob_path(&held.path).filter(|_| held.cut.is_none()).and_then(|digest| {
-                let sha256 =
-                    if digest.algorithm() == Algorithm::Sha256 { Some(&digest) } else { sealing.sha256.get(&digest) };
-                Some(Known { sha256: *sha256?, chunks: sealing.chunks.get(&digest)?.clone() })
+            let whole = Digest::of_blob_path(&held.path).filter(|digest| {
+                // A volume has sha256 sums of all it holds.
+                held.cut.is_none() && digest.algorithm() == Algorithm::Sha256
             });
+            let whole = whole.and_then(|sha256| Some(Known { sha256, chunks: sealing.chunks.get(&sha256)?.clone() }));
             if let Some(known) = whole {
                 return Ok(known);
             }

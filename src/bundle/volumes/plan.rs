@@ -1,6 +1,6 @@
 //! Which volume holds what, and where in it: known before the first byte is read.
 //!
-//! First fit, in the order of the bundle's tar; see `FORMAT.md`. Pure: paths and sizes in, a layout out, the same each time.
+//! First fit, in the order of the bundle's tar; see `docs/format.md`. Pure: paths and sizes in, a layout out, the same each time.
 
 use std::sync::Arc;
 

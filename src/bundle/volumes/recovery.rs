@@ -19,7 +19,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, WriteLock};
 use crate::base::progress::Events;
 use crate::bundle::offsets::TarPlan;
-use crate::bundle::stamp;
+use crate::bundle::{stamp, sums};
 use crate::oci::Digest;
 
 /// Bytes of a BLAKE3.
@@ -161,7 +161,7 @@ pub fn plan(json: &RecoveryJson) -> Result<TarPlan> {
     let (part, of) = (Part::Recovery(json.number), json.of);
     let mebibytes = json.known_mebibytes().saturating_add(json.shard.div_ceil(MEBIBYTE));
     let names = [part.json(of), part.chunks(of), part.parity(of)];
-    let sums = names.iter().map(|name| 64 + 2 + name.len() as u64 + 1).sum();
+    let sums = names.iter().map(|name| sums::LINE + name.len() as u64).sum();
     let [own, chunks, parity] = names;
     let files = [
         (own, json.to_bytes()?.len() as u64),
@@ -176,12 +176,12 @@ pub fn plan(json: &RecoveryJson) -> Result<TarPlan> {
 pub fn head(json: &RecoveryJson, chunks: &[u8], parity: &Digest) -> Result<Vec<u8>> {
     let bytes = json.to_bytes()?;
     let plan = plan(json)?;
-    let [own, b3, sums, data] = &plan.files[..] else { return Ok(Vec::new()) };
+    let [own, b3, own_sums, data] = &plan.files[..] else { return Ok(Vec::new()) };
     let digests = [(&own.path, Digest::sha256(&bytes)), (&b3.path, Digest::sha256(chunks)), (&data.path, *parity)];
-    let lines: String = digests.iter().map(|(path, digest)| format!("{}  {path}\n", digest.hex())).collect();
+    let lines = sums::write(digests.into_iter().map(|(path, digest)| (path.as_str(), digest)));
     let mtime = u64::try_from(json.created.as_second()).unwrap_or_default();
     let mut head = Vec::new();
-    for (file, bytes) in [(own, &*bytes), (b3, chunks), (sums, lines.as_bytes())] {
+    for (file, bytes) in [(own, &*bytes), (b3, chunks), (own_sums, lines.as_bytes())] {
         head.extend(file.header_blocks(mtime));
         head.extend(bytes);
         head.resize(head.len().next_multiple_of(512), 0);

@@ -17,6 +17,7 @@ use super::parity::{MEBIBYTE, Place, Printer, Shard};
 use super::recovery::{PRINT, head, plan};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
+use crate::bundle::sums;
 use crate::content::in_parallel;
 use crate::oci::Digest;
 
@@ -224,8 +225,7 @@ fn proven(json: RecoveryJson, layout: &crate::files::Layout) -> Result<Option<Pr
     let (Some(chunks), Some(sums)) = (read(&name, length), read(&part.sums(json.of), MEBIBYTE)) else {
         return Ok(None);
     };
-    let line = format!("{}  {name}", Digest::sha256(&chunks).hex());
-    let is_confirmed = sums.split(|byte| *byte == b'\n').any(|own| own == line.as_bytes());
+    let is_confirmed = sums::digest_of(&sums, &name) == Some(Digest::sha256(&chunks));
     Ok(is_confirmed.then(|| Proven { json, chunks: chunks.to_vec() }))
 }
 

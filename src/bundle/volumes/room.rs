@@ -3,13 +3,10 @@
 use super::format::{MOST_VOLUMES, Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::{Part, stored_path};
 use crate::base::error::Result;
-use crate::bundle::SIGNATURE;
 use crate::bundle::offsets::{BLOCK, END, header_length};
+use crate::bundle::{is_signature, sums};
 use crate::content::chunks::{CHAINED, values_of};
 use crate::oci::Digest;
-
-/// Bytes of a line of sums beside the path: the digest, two blanks and the end.
-const SUMS_LINE: u64 = 64 + 2 + 1;
 
 /// Bytes that something adds to each part of a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,9 +51,9 @@ impl Cost {
         let own = [part.json(MOST_VOLUMES), part.chunks(MOST_VOLUMES)];
         // `[` and `]` of an empty list stand on one line; with something in it, on two.
         let mut cost = Cost { json: json.to_bytes()?.len() as u64 + 3, blocks: 3 * BLOCK + END, ..Cost::default() };
-        cost.sums = own.iter().map(|path| SUMS_LINE + path.len() as u64).sum();
+        cost.sums = own.iter().map(|path| sums::LINE + path.len() as u64).sum();
         for (path, size) in common {
-            let sums = if path == SIGNATURE { 0 } else { SUMS_LINE + path.len() as u64 };
+            let sums = if is_signature(path) { 0 } else { sums::LINE + path.len() as u64 };
             cost = cost.and(Cost { sums, blocks: blocks(path, *size), ..Cost::default() });
         }
         Ok(cost)
@@ -89,7 +86,7 @@ impl Cost {
         // Each of its lines is indented by four, and a comma and the end of a line come behind the last one.
         let json = (text.len() + 4 * text.lines().count() + 2) as u64;
         let chunks = values_of(here) * CHAINED as u64;
-        Cost { json, chunks, sums: SUMS_LINE + stored.len() as u64, blocks: blocks(&stored, here) }
+        Cost { json, chunks, sums: sums::LINE + stored.len() as u64, blocks: blocks(&stored, here) }
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a volume says of itself, once it is known what it holds.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
@@ -10,8 +9,8 @@ use super::format::{Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::Part;
 use super::plan::{Common, Held, SetPlan, VolumePlan};
 use crate::base::error::{Error, Result};
-use crate::bundle::SIGNATURE;
 use crate::bundle::offsets::TarPlan;
+use crate::bundle::{is_signature, sums};
 use crate::content::chunks::Chunks;
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::spool::Kept;
@@ -75,8 +74,8 @@ pub(super) fn lay_out(common: &Common, volume: &VolumePlan) -> Result<TarPlan> {
     let chunks = volume.files.iter().map(Held::chained).sum::<u64>();
     let stored: Vec<(String, u64)> = volume.files.iter().map(|held| (held.stored_path(), held.size)).collect();
     let own = [(part.json(of), json), (part.chunks(of), chunks)];
-    let summed = own.iter().chain(metadata).chain(manifests).chain(&stored).filter(|(path, _)| path != SIGNATURE);
-    let sums = summed.map(|(path, _)| 64 + 2 + path.len() as u64 + 1).sum::<u64>();
+    let summed = own.iter().chain(metadata).chain(manifests).chain(&stored).filter(|(path, _)| !is_signature(path));
+    let sums = summed.map(|(path, _)| sums::LINE + path.len() as u64).sum::<u64>();
     let [json, chunks] = own;
     let before = std::iter::once(json).chain(metadata.iter().cloned());
     let own = [chunks, (part.sums(of), sums)];
@@ -105,7 +104,7 @@ pub fn own_files(
     let own = [(part.json(volume.of), json), (part.chunks(volume.of), chunks)];
     let mut whole: HashMap<&str, Digest> =
         own.iter().map(|(path, bytes)| (path.as_str(), Digest::sha256(bytes))).collect();
-    for (path, bytes) in common.iter().filter(|(path, _)| path != SIGNATURE) {
+    for (path, bytes) in common.iter().filter(|(path, _)| !is_signature(path)) {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         let read = bytes.read(&mut |piece| {
             hasher.update(piece);
@@ -119,11 +118,7 @@ pub fn own_files(
     let held = held.iter().zip(known).map(|(file, known)| (file, known.sha256));
     let planned = |path: &str| tar.files.iter().find(|file| file.path == path).map(|file| file.size);
     let sums_path = part.sums(volume.of);
-    let mut sums = String::with_capacity(planned(&sums_path).and_then(|size| size.try_into().ok()).unwrap_or_default());
-    for (file, digest) in repeated.chain(held) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(sums, "{}  {}", digest.hex(), file.path);
-    }
+    let sums = sums::write(repeated.chain(held).map(|(file, digest)| (file.path.as_str(), digest)));
     let [json, chunks] = own;
     let own = vec![json, chunks, (sums_path, sums.into_bytes())];
     for (path, bytes) in &own {

@@ -12,19 +12,13 @@ use super::recovery::recovery_length;
 use super::sealing::{self, Known, Repeated, Small};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
-use crate::bundle::format::Metadata;
+use crate::bundle::format::{Metadata, head_of};
 use crate::bundle::offsets::TarFile;
 use crate::bundle::place::Sealing;
-use crate::bundle::{
-    BUNDLE_JSON, Bundle, CHUNKS, Contents, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
-    is_tool,
-};
+use crate::bundle::{BUNDLE_JSON, Bundle, Contents, MAX_BUNDLE_JSON, SUMS, is_signature, is_tool};
 use crate::files::Layout;
 use crate::oci::{Digest, Manifest};
 use crate::spool::Kept;
-
-/// The files that every volume repeats, in the order of the tar.
-pub(super) const METADATA: [&str; 6] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, SIGNATURE];
 
 /// How large volumes may be, and how many more make up for lost ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,49 +42,61 @@ pub struct Set {
 }
 
 impl Set {
-    /// Of a bundle that is there, with these `manifests`. What is the same in every volume is read.
+    /// Of a bundle that is there, with these `manifests`. What is the same in every volume is read, and proven.
     ///
     /// # Errors
-    /// The volumes would be too small; not readable.
+    /// The volumes would be too small; not readable, or not what `bundle.json` says.
     pub fn of_bundle(bundle: &Bundle, manifests: &HashSet<Digest>, name: SetName, shape: Shape) -> Result<Set> {
-        let layout = bundle.layout();
+        let (layout, json, identity) = (bundle.layout(), bundle.json(), bundle.identity());
+        let declared: HashMap<&str, Digest> =
+            json.files.iter().map(|file| (file.path.as_str(), file.digest)).chain([(BUNDLE_JSON, identity)]).collect();
         let read = |path: &str| -> Result<Repeated> {
-            let bytes = layout.read(path, MAX_BUNDLE_JSON)?;
-            let gone = || Error::damaged(format!("reading {}: {path} is missing", layout.path().display()));
-            Ok((path.to_owned(), Kept::new(&bytes.ok_or_else(gone)?)))
+            if path == SUMS {
+                return Ok((path.to_owned(), Kept::new(json.sha256sums(identity).as_bytes())));
+            }
+            let fail = |what: &str| Error::damaged(format!("reading {}: {path} {what}", layout.path().display()));
+            let bytes = layout.read(path, MAX_BUNDLE_JSON)?.ok_or_else(|| fail("is missing"))?;
+            let digest = declared.get(path).copied().filter(|_| !is_signature(path));
+            match digest.is_none_or(|digest| Digest::of(digest.algorithm(), &bytes) == digest) {
+                true => Ok((path.to_owned(), Kept::new(&bytes))),
+                false => Err(fail("has another digest than bundle.json says")),
+            }
         };
-        let is_there = |path: &&str| *path != SIGNATURE || layout.size_of(SIGNATURE).is_some();
-        let metadata = METADATA.into_iter().filter(is_there).map(read).collect::<Result<Vec<Repeated>>>()?;
+        let metadata = head_of(layout, true).iter().map(|path| read(path)).collect::<Result<Vec<Repeated>>>()?;
         let paths: HashSet<String> = manifests.iter().map(Digest::blob_path).collect();
         let (own, others): (Vec<_>, Vec<_>) = bundle.files().iter().partition(|file| paths.contains(&file.path));
         let own = own.into_iter().map(|file| read(&file.path)).collect::<Result<Vec<Repeated>>>()?;
         let held = others.into_iter().filter(|file| is_held(&file.path)).map(|file| (file.path.clone(), file.size));
-        let mtime = u64::try_from(bundle.json().created.as_second()).unwrap_or_default();
-        Set::new(name, (metadata, own), held.collect(), shape, (bundle.identity(), mtime))
+        Set::new(name, (metadata, own), held.collect(), shape, (identity, json.mtime()))
     }
 
-    /// Of a bundle that is to be written, in which nothing is said of chunks. `metadata` has the lengths it will have.
+    /// Of a bundle that is to be written, with this identity. `metadata` has the lengths it will have.
     ///
     /// # Errors
     /// The volumes would be too small.
     pub(in crate::bundle) fn of_contents(
         contents: &Contents,
-        metadata: &[Metadata],
+        (metadata, identity): (&[Metadata], Digest),
         name: SetName,
         shape: Shape,
     ) -> Result<Set> {
-        let (common, identity) = common(metadata, &contents.manifests);
+        let common = common(metadata, &contents.manifests);
         let tools = contents.tools.iter().map(|tool| (tool.path(), tool.size()));
         let files = tools.chain(contents.blobs.iter().map(|blob| (blob.digest.blob_path(), blob.size))).collect();
-        let mtime = u64::try_from(contents.lock.created.as_second()).unwrap_or_default();
-        Set::new(name, common, files, shape, (identity, mtime))
+        Set::new(name, common, files, shape, (identity, contents.lock.mtime()))
     }
 
     /// The same set, with everything that is known in the end.
     pub(in crate::bundle) fn sealed(&self, sealing: &Sealing<'_>) -> Set {
-        let ((metadata, manifests), identity) = common(sealing.metadata, sealing.manifests);
+        let (metadata, manifests) = common(sealing.metadata, sealing.manifests);
         let (name, plan) = (self.name.clone(), self.plan.clone());
-        Set { name, plan, identity, common: metadata.into_iter().chain(manifests).collect(), mtime: sealing.mtime }
+        Set {
+            name,
+            plan,
+            identity: self.identity,
+            common: metadata.into_iter().chain(manifests).collect(),
+            mtime: sealing.mtime,
+        }
     }
 
     /// The volumes, or the one with this number.
@@ -167,7 +173,7 @@ impl Set {
     /// Whether a volume has the same metadata and manifests; what was signed counts, not by whom.
     pub(super) fn has_common(&self, layout: &Layout) -> bool {
         let is_there = |(path, bytes): &Repeated| match layout.read(path, MAX_BUNDLE_JSON) {
-            Ok(Some(there)) => path == SIGNATURE || bytes.bytes().is_ok_and(|bytes| bytes == there),
+            Ok(Some(there)) => is_signature(path) || bytes.bytes().is_ok_and(|bytes| bytes == there),
             _ => false,
         };
         self.common.iter().all(is_there)
@@ -211,14 +217,12 @@ impl Set {
 
 /// Whether a file of the bundle is in one volume, if it is no manifest; all others are in every one.
 pub(super) fn is_held(path: &str) -> bool {
-    path == CHUNKS || is_tool(path) || path.starts_with("blobs/")
+    is_tool(path) || path.starts_with("blobs/")
 }
 
-/// What is the same in every volume, and the identity it gives.
-fn common(metadata: &[Metadata], manifests: &[Manifest]) -> ((Vec<Repeated>, Vec<Repeated>), Digest) {
-    let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
-    let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
-    let keep = |file: &Metadata| (file.path.to_owned(), Kept::new(&file.bytes));
+/// What is the same in every volume.
+fn common(metadata: &[Metadata], manifests: &[Manifest]) -> (Vec<Repeated>, Vec<Repeated>) {
+    let keep = |file: &Metadata| (file.path.clone(), Kept::new(&file.bytes));
     let manifests = manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.kept().clone()));
-    ((metadata.iter().map(keep).collect(), manifests.collect()), identity)
+    (metadata.iter().map(keep).collect(), manifests.collect())
 }

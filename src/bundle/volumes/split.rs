@@ -35,8 +35,8 @@ pub struct Split {
     layout: Layout,
     created: Timestamp,
     set: Set,
-    /// What each file has to be, where its name does not say it. `None`: it can be nothing.
-    sums: HashMap<String, Option<Digest>>,
+    /// What each file has to be whose name does not say it.
+    digests: HashMap<String, Digest>,
 }
 
 /// A volume that has its name.
@@ -77,16 +77,19 @@ impl Split {
 
     /// Of a bundle of which only what is written has to be there.
     pub(super) fn of_set(bundle: Bundle, set: Set) -> Split {
-        let others = bundle.files().iter().filter(|file| file.sha256.sha256() != Digest::of_blob_path(&file.path));
-        let sums = others.map(|file| (file.path.clone(), file.sha256.sha256())).collect();
-        let created = bundle.json().created;
+        let others = bundle.files().iter().filter(|file| !file.path.starts_with("blobs/"));
+        let digests = others.map(|file| (file.path.clone(), file.digest)).collect();
+        let created = bundle.lock().created;
         // What is said of each file is not needed any more.
         let (_, layout) = bundle.into_lock_and_layout();
-        Split { layout, created, set, sums }
+        Split { layout, created, set, digests }
     }
 
-    fn sum_of(&self, path: &str) -> Option<Digest> {
-        self.sums.get(path).copied().unwrap_or_else(|| Digest::of_blob_path(path))
+    /// # Errors
+    /// The path is that of no file of the bundle.
+    fn digest_of(&self, path: &str) -> Result<Digest> {
+        let unknown = || Error::damaged(format!("reading {}: {path} is not declared", self.layout.path().display()));
+        self.digests.get(path).copied().or_else(|| Digest::of_blob_path(path)).ok_or_else(unknown)
     }
 
     /// Of which set recovery volumes are made.
@@ -217,11 +220,13 @@ impl Copying<'_> {
     fn copy(&mut self, held: &Held, (file, shown): (&File, &Path), at: u64) -> Result<Known> {
         let slice = self.split.slice(&held.path)?;
         let first = held.cut.map_or(0, |cut| cut.first);
-        let digest = self.split.sum_of(&held.path).unwrap_or_else(|| Digest::sha256(b""));
+        let digest = self.split.digest_of(&held.path)?;
         self.events.report(Event::BlobStarted { digest, size: held.size, present: 0 });
         if held.cut.is_some() {
-            self.catch_up(&held.path, &slice, first)?;
+            self.catch_up((&held.path, digest), &slice, first)?;
         }
+        let is_long = held.cut.is_none() && digest.algorithm() != Algorithm::Sha256;
+        let mut long = is_long.then(|| Hasher::new(digest.algorithm()));
         let (mut sha256, mut chunks) = (Hasher::new(Algorithm::Sha256), ChunkHasher::new());
         let whole = self.proving.get_mut(&held.path);
         let mut whole = whole.map(|proving| &mut proving.hasher);
@@ -229,6 +234,7 @@ impl Copying<'_> {
             file.write_all_at(piece, at + done).map_err(|e| Error::disk("writing", shown, e))?;
             sha256.update(piece);
             chunks.update(piece);
+            long.iter_mut().for_each(|long| long.update(piece));
             if let Some(whole) = &mut whole {
                 whole.update(piece);
             }
@@ -239,13 +245,13 @@ impl Copying<'_> {
         self.events.report(Event::BlobFinished { digest });
         let known = Known { sha256: sha256.finish(), chunks: chunks.finish() };
         match held.cut {
-            None => self.hold(&held.path, &slice, known.sha256)?,
+            None => hold(&slice, digest, long.map_or(known.sha256, Hasher::finish))?,
             Some(cut) => {
                 if let Some(proving) = self.proving.get_mut(&held.path) {
                     proving.at = first + held.size;
                 }
                 if cut.number == cut.of {
-                    self.conclude(&held.path, &slice)?;
+                    self.conclude((&held.path, digest), &slice)?;
                 }
             }
         }
@@ -253,8 +259,8 @@ impl Copying<'_> {
     }
 
     /// Hashes what other volumes hold of a cut file, up to byte `to`.
-    fn catch_up(&mut self, path: &str, slice: &Slice, to: u64) -> Result<()> {
-        let begun = || Proving { hasher: Hasher::new(Algorithm::Sha256), at: 0 };
+    fn catch_up(&mut self, (path, digest): (&str, Digest), slice: &Slice, to: u64) -> Result<()> {
+        let begun = || Proving { hasher: Hasher::new(digest.algorithm()), at: 0 };
         let proving = self.proving.entry(path.to_owned()).or_insert_with(begun);
         let Proving { hasher, at } = proving;
         read(slice, *at, to.saturating_sub(*at), |piece, _| {
@@ -266,17 +272,10 @@ impl Copying<'_> {
     }
 
     /// A cut file is proven to its end.
-    fn conclude(&mut self, path: &str, slice: &Slice) -> Result<()> {
-        self.catch_up(path, slice, slice.size())?;
+    fn conclude(&mut self, (path, digest): (&str, Digest), slice: &Slice) -> Result<()> {
+        self.catch_up((path, digest), slice, slice.size())?;
         let Some(proving) = self.proving.remove(path) else { return Ok(()) };
-        self.hold(path, slice, proving.hasher.finish())
-    }
-
-    fn hold(&self, path: &str, slice: &Slice, found: Digest) -> Result<()> {
-        match self.split.sum_of(path) == Some(found) {
-            true => Ok(()),
-            false => Err(slice.wrong(found)),
-        }
+        hold(slice, digest, proving.hasher.finish())
     }
 
     /// Gives the volumes their names.
@@ -295,10 +294,16 @@ impl Copying<'_> {
         let open: Vec<String> = self.proving.keys().cloned().collect();
         for path in open {
             let slice = self.split.slice(&path)?;
-            self.conclude(&path, &slice)?;
+            self.conclude((&path, self.split.digest_of(&path)?), &slice)?;
         }
         self.name()
     }
+}
+
+/// # Errors
+/// It is not what it was declared to be.
+fn hold(slice: &Slice, digest: Digest, found: Digest) -> Result<()> {
+    if found == digest { Ok(()) } else { Err(slice.wrong(found)) }
 }
 
 /// Hands out `length` bytes from `first` on, each time with how many went before.

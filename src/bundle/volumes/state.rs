@@ -19,7 +19,7 @@ use crate::files::Layout;
 use crate::oci::{Algorithm, Digest, has_at_most_values};
 
 /// The version of the file that this program writes and the only one it reads.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 /// The largest file that is read, in bytes, and the most values in it.
 const MAX_STATE: u64 = 384 * 1024 * 1024;
 const MOST_VALUES: usize = 10_000_000;
@@ -316,6 +316,10 @@ fn read(path: &Path) -> Result<Option<Json>> {
     }
     let fail = |e: serde_json::Error| Error::input(format!("reading {shown}: it is no state of an import")).because(e);
     let json: Json = serde_json::from_slice(&bytes).map_err(fail)?;
+    if json.gapferry_import < STATE_VERSION {
+        let text = "was written by a version before 0.2: remove it, and import all volumes of a new export";
+        return Err(Error::input(format!("{shown} {text}")));
+    }
     if json.gapferry_import != STATE_VERSION {
         let text = format!("version {}; this program reads {STATE_VERSION}", json.gapferry_import);
         return Err(Error::input(format!("reading {shown}: {text}")));

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{KeptPiece, Segment, Volume};
+use crate::bundle::sums::{self, MAX_SUMS};
 use crate::bundle::{
-    BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, OCI_LAYOUT, SIGNATURE, SUMS, is_tool,
-    signed_identity,
+    BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, SUMS512, is_signature, is_tool,
 };
 use crate::files::{Layout, Piece};
 use crate::oci::Digest;
@@ -25,7 +25,7 @@ pub(super) fn join(
     };
     let is_summed = |layout: &Layout| {
         let sums = layout.read(SUMS, MAX_SUMS).ok().flatten();
-        is_right(layout) && sums.is_some_and(|bytes| signed_identity(&bytes) == Some(identity))
+        is_right(layout) && sums.is_some_and(|bytes| sums::identity(&bytes) == Some(identity))
     };
     let first = layouts.iter().position(is_summed).or_else(|| layouts.iter().position(is_right));
     let first = first.unwrap_or_default();
@@ -62,8 +62,8 @@ pub(super) fn join(
 }
 
 fn is_of_bundle(path: &str) -> bool {
-    let is_metadata = matches!(path, OCI_LAYOUT | BUNDLE_JSON | INDEX_JSON | DOCKER_JSON | SUMS | SIGNATURE | CHUNKS);
-    is_metadata || is_tool(path) || path.starts_with("blobs/")
+    let is_metadata = matches!(path, OCI_LAYOUT | BUNDLE_JSON | INDEX_JSON | DOCKER_JSON | SUMS512 | SUMS);
+    is_metadata || is_signature(path) || is_tool(path) || path.starts_with("blobs/")
 }
 
 /// All pieces of a file in their order, if they are there and fit.

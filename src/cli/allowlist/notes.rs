@@ -11,7 +11,7 @@ use crate::oci::{Digest, Manifest, Platform, Reference, media_type};
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::companion::Kind;
 use crate::pipeline::graph::{Graph, Image, LeftBehind};
-use crate::pipeline::lock::{Attached, IndexMode, Lock, LockedImage, MissingImage, MissingReason};
+use crate::pipeline::lock::{Attached, IndexMode, Lock, LockedImage};
 use crate::pipeline::walk::{Kept, Walk, other_platform};
 
 /// So many images are named one by one.
@@ -190,43 +190,4 @@ fn report_left_behind(left: &[LeftBehind], context: &Context) {
         );
         context.events.report(Event::Notice(text));
     }
-}
-
-/// What a lock lacks or may lack, a line each below a headline; no line if it lacks nothing.
-pub fn missing_lines(missing: &[MissingImage]) -> Vec<String> {
-    let lines = |(headline, names): (String, Vec<String>)| {
-        std::iter::once(headline).chain(names.into_iter().map(|name| format!("  {name}")))
-    };
-    missing_parts(missing).into_iter().flat_map(lines).collect()
-}
-
-/// The same in one line, for a warning.
-pub fn missing_line(missing: &[MissingImage]) -> Option<String> {
-    let parts = missing_parts(missing).into_iter();
-    let parts: Vec<String> = parts.map(|(headline, names)| format!("{headline} {}", names.join(", "))).collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
-}
-
-/// A headline and names: of images that were left out, then of repositories whose list of tags may be short.
-fn missing_parts(missing: &[MissingImage]) -> Vec<(String, Vec<String>)> {
-    let is_list = |one: &&MissingImage| one.reason == MissingReason::TagsIncomplete;
-    let (lists, images): (Vec<&MissingImage>, Vec<&MissingImage>) = missing.iter().partition(is_list);
-    let were = if images.len() == 1 { "was" } else { "were" };
-    let of_images =
-        format!("{} of the allowlist {were} not available and {were} left out:", count(images.len(), "image"));
-    let of_lists = match lists.len() {
-        1 => "1 list of tags may be short; images that it lacks were left out:".to_owned(),
-        several => format!("{several} lists of tags may be short; images that they lack were left out:"),
-    };
-    let images = named(images.into_iter().map(MissingImage::to_string).collect());
-    let lists = named(lists.into_iter().map(|one| one.reference.to_string()).collect());
-    [(of_images, images), (of_lists, lists)].into_iter().filter(|(_, names)| !names.is_empty()).collect()
-}
-
-/// The first of many names, and how many more there are.
-fn named(mut names: Vec<String>) -> Vec<String> {
-    let more = names.len().saturating_sub(MOST_NAMED);
-    names.truncate(MOST_NAMED);
-    names.extend((more > 0).then(|| format!("and {more} more")));
-    names
 }

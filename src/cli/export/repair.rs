@@ -8,7 +8,7 @@ use crate::bundle::{Contents, MAX_MISSING, Missing, Tool, Writer, refuse_unwante
 use crate::cli::allowlist::{read_bounded, settle, tell_obstacle};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::push::report::named;
+use crate::cli::render::named;
 use crate::content::{Cached, Checkpoint};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::resolve::{self, Search};

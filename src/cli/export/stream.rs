@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Args, TOOL, finish, print_plan, write_lock};
+use super::{Args, Planned, finish, print_plan, write_lock};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::bytes;
 use crate::bundle::stream::{Compressed, Outlet, Stream};
@@ -81,14 +81,15 @@ pub async fn run(
     (started, key): (Instant, Option<Arc<PrivateKey>>),
     context: &Context,
 ) -> Result<Outcome> {
-    let options = Options { key: key.clone(), ..Options::copying(TOOL) };
+    let options = Options { key: key.clone(), ..Options::copying() };
     let (jobs, events) = (args.registry.jobs(), &context.events);
     let stream = Stream { contents, options: &options, graph, source, jobs, events };
     let total = stream.length()?;
     let up_to_date = up_to_date(args, to, contents, key.as_deref(), context)?;
     if args.dry_run {
-        let survey = Survey { total, present: 0, needed: total, free: 0 };
-        return print_plan(args, &contents.lock, graph, &survey, up_to_date.is_some(), registries, context);
+        let survey = &Survey { total, present: 0, needed: total, free: 0 };
+        let plan = Planned { survey, up_to_date: up_to_date.is_some(), identity: contents.identity()? };
+        return print_plan(args, &contents.lock, graph, &plan, registries, context);
     }
     let unfinished = |error: Error| match args.allowlist.leave_out().failed && MissingReason::of(&error).is_some() {
         // What has gone out names the image; nothing can be taken back.
@@ -115,7 +116,7 @@ pub async fn run(
             (Finished { path, identity: streamed.identity, size, unchanged: false }, moved)
         }
     };
-    let locked = write_lock(args, &finished, &contents.lock);
+    let locked = write_lock(args, &contents.lock);
     if to != To::Standard {
         args.read_back.prove([finished.path.clone()], context).await?;
     }
@@ -137,9 +138,8 @@ fn up_to_date(
     if to == To::Standard {
         return Ok(None);
     }
-    let exact = args.locked.is_some() || context.now()?.1;
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
-    let finished = Writer::up_to_date(&args.output, contents, exact, whole);
+    let finished = Writer::up_to_date(&args.output, contents, whole);
     let is_signed = |key: &PrivateKey| {
         let layout = Layout::open(&args.output);
         layout.and_then(|layout| check_signature(&layout, std::slice::from_ref(key.public()))).is_ok()

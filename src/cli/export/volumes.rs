@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Args, Job, Lost, TOOL, blob_bytes, print_plan, stopped, write};
+use super::{Args, Job, Lost, blob_bytes, print_plan, stopped, write};
+use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumePlan, WrittenVolume, write_recovery};
@@ -18,7 +19,7 @@ use crate::cli::{mirrors, table};
 use crate::content::Source;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
-use crate::signing::PrivateKey;
+use crate::signing::{PrivateKey, Spoken};
 use crate::transport::registry::Registries;
 
 #[derive(clap::Args)]
@@ -99,10 +100,9 @@ pub async fn run(
 ) -> Result<Outcome> {
     let Resolved { contents, graph, source, registries, lost } = resolved;
     let lock = contents.lock.clone();
-    let exact = args.locked.is_some() || context.now()?.1;
-    let options = Options { key: key.clone(), volumes: Some(volumes), ..Options::copying(TOOL) };
+    let options = Options { key: key.clone(), volumes: Some(volumes), ..Options::copying() };
     let set = volumes.plan(&args.output, &contents, &options)?;
-    let there = volumes.up_to_date(&set, &contents, (exact, !args.dry_run), &options, &context.events)?;
+    let there = volumes.up_to_date(&set, !args.dry_run, &options, &context.events)?;
     if args.dry_run {
         let survey = Writer::survey(&args.output, &contents, &options)?;
         let planned = Planned { set: &set, volumes, survey, up_to_date: there.is_some() };
@@ -117,8 +117,6 @@ pub async fn run(
             (written.finished, written.moved)
         }
     };
-    let kept = Volumes::former(&args.output).filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
-    let lock = kept.unwrap_or(lock);
     let recovery = recover(&set, &volumes, &finished, lock.created, context).await?;
     let locked = args.lock.as_ref().map_or(Ok(()), |path| write_file(path, lock.to_file()?.as_bytes()));
     let of_set: Vec<&VolumePlan> = set.wanted(volumes.only).collect();
@@ -210,14 +208,16 @@ impl Planned<'_> {
         let to_fetch = if *up_to_date { 0 } else { blob_bytes(graph).saturating_sub(survey.present) };
         if args.json {
             context.print_json(&json!({
-                "output": args.output, "volumes": described(set, &volumes), "of": set.plan.volumes.len(),
+                "output": args.output, "identity": set.identity, "fingerprint": Spoken::of(&set.identity).to_string(),
+                "volumes": described(set, &volumes), "of": set.plan.volumes.len(),
                 "recovery": self.volumes.shape.recovery, "upToDate": up_to_date, "images": lock.images, "missing": lock.missing, "bytes": survey.total, "bytesToFetch": to_fetch,
                 "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
                 "readFrom": mirrors::plan_json(lock, registries),
             }))?;
             return Ok(Outcome::Done);
         }
-        print_plan(args, lock, graph, survey, *up_to_date, registries, context)?;
+        let plan = super::Planned { survey, up_to_date: *up_to_date, identity: set.identity };
+        print_plan(args, lock, graph, &plan, registries, context)?;
         let row = |volume: &&VolumePlan| vec![set.path_of(volume).display().to_string(), bytes(volume.length)];
         let rows: Vec<Vec<String>> = volumes.iter().map(row).collect();
         context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows)))?;

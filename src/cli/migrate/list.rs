@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::collect::Collected;
 use super::counted::{self, Beside, Counted};
+use super::entry::{Faulty, faulty, known, merged};
 use super::faults;
-use super::report::{Faulty, faulty};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count};
 use crate::cli::context::Context;
@@ -151,17 +151,4 @@ pub fn print_json(storage: &Path, collected: &Collected, context: &Context) -> R
         "storage": storage, "repositories": collected.repositories, "manifests": collected.revisions, "size": shares.total(),
         "images": images, "faults": collected.faults, "counts": faults::counts(&collected.faults),
     }))
-}
-
-/// What is known of an image by its tag alone.
-pub fn known(found: &Tagged) -> serde_json::Value {
-    json!({ "name": found.name(), "repository": found.repository.path(), "tag": found.tag, "digest": found.digest })
-}
-
-/// The keys of both objects.
-pub fn merged(mut one: serde_json::Value, other: serde_json::Value) -> serde_json::Value {
-    if let (Some(one), serde_json::Value::Object(other)) = (one.as_object_mut(), other) {
-        one.extend(other);
-    }
-    one
 }

@@ -6,6 +6,7 @@ mod chosen;
 mod closed;
 mod collect;
 pub mod counted;
+mod entry;
 pub mod faults;
 mod list;
 mod report;
@@ -15,21 +16,22 @@ mod to_bundle;
 mod to_dir;
 mod to_storage;
 
-use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::push::{Cargo, Names, Push, PushArgs};
+use super::push::{self, Destination, PushArgs};
 use super::read_back::ReadBackArgs;
 use super::signing::SignArgs;
 use super::tools::ToolArgs;
+use crate::app::{Names, Push, PushRequest};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::count;
 use crate::content::LinkMode;
 use crate::pipeline::graph::Graph;
+use crate::pipeline::naming::parse_target;
 use crate::pipeline::receipt::{Brought, ImageReceipt};
 use crate::pipeline::resolve::companion_tags;
 use crate::transport::storage::{Depth, Storage};
@@ -190,7 +192,8 @@ enum Check {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
-    let push = args.to.as_ref().map(|to| Push::new(&args.push, to, Names::Paths, args.json)).transpose()?;
+    args.to.as_deref().map(parse_target).transpose()?;
+    args.push.registry.claim_stdin()?;
     let storage = args.which.name(Storage::open(&args.storage, REGISTRY)?, REGISTRY)?;
     let depth = match args.check {
         Some(Check::Digest) => Depth::Digest,
@@ -202,7 +205,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (which, link) = (&args.which, args.link.mode());
     let asked = |to| Asked { storage: &args.storage, to, json: args.json, started };
     let key = args.sign.key(context)?;
-    let push = push.map(|push| push.signing(key.clone())).transpose()?.map(|push| push.knowing(Brought::default()));
+    let options = args.to.as_ref().map(|to| {
+        let (names, sign_key) = (Names::Paths, key.clone());
+        args.push.options(Destination { to, names, scoped: false, sign_key })
+    });
+    let options = options.transpose()?;
+    let environment = &context.environment;
+    let push = options.as_ref().map(|options| Push::new(options, Brought::default(), environment)).transpose()?;
     let tools = args.tools.read()?;
     let bundle = args.to_bundle.as_ref().map(|out| to_bundle::Job {
         key: key.clone(),
@@ -227,7 +236,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         tell_left(&collected, companions, context);
     }
     if let Some(push) = push {
-        return push.run(&cargo(&storage, collected), started, context).await;
+        let report = push.run(&request(&storage, collected), started).await?;
+        let shown = push::show(&report, args.json, context);
+        let shown = shown.and_then(|()| if args.json { context.print_json(&report) } else { Ok(()) });
+        return push::end(&report, shown);
     }
     if let Some(bundle) = &bundle {
         return bundle.write(collected, context).await;
@@ -246,29 +258,16 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 }
 
 /// What is whole, to be pushed; and what is not, to be told of.
-fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
+fn request(storage: &Storage, collected: Collected) -> PushRequest<'_> {
     let faults = collected.faults.iter().map(|fault| faults::shown(fault).trim_end().to_owned()).collect();
-    let lost = report::faulty(&collected).into_iter().map(|faulty| {
+    let lost = entry::faulty(&collected).into_iter().map(|faulty| {
         let source = format!("{REGISTRY}/{}", faulty.name);
         ImageReceipt::lost(source, faulty.found.map(|found| found.digest), faulty.reasons.join("; "))
     });
     let lost = lost.collect();
     let images = collected.images.into_iter().filter_map(|(_, image)| image).collect();
     let graph = Graph { images, ..Graph::default() };
-    Cargo {
-        source: storage,
-        graph,
-        identity: None,
-        created: None,
-        places: HashMap::new(),
-        note_lacking: None,
-        faults,
-        lost,
-        left_out: None,
-        missing: Vec::new(),
-        arriving: None,
-        arrivals: None,
-    }
+    PushRequest { faults, lost, ..PushRequest::new(storage, graph) }
 }
 
 /// With --strict.

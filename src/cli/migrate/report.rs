@@ -7,13 +7,12 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::collect::Collected;
-use super::{faults, list};
+use super::entry::{faulty, known, merged};
+use super::faults;
 use crate::base::error::Result;
 use crate::bundle::Finished;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::oci::Manifest;
-use crate::transport::storage::Tagged;
 
 /// What was asked for.
 pub struct Asked<'a> {
@@ -79,7 +78,7 @@ impl Ended {
         });
         match self.bundle {
             Some(Finished { identity, size, unchanged, .. }) => {
-                list::merged(document, json!({ "identity": identity, "bytes": size, "unchanged": unchanged }))
+                merged(document, json!({ "identity": identity, "bytes": size, "unchanged": unchanged }))
             }
             None => document,
         }
@@ -95,47 +94,10 @@ fn images(fates: Vec<Fate>, collected: &Collected) -> Vec<Value> {
             Fate::Present => json!({ "size": size, "state": "present" }),
             Fate::Failed(reason) => json!({ "size": size, "state": "failed", "reasons": [reason] }),
         };
-        list::merged(list::known(found), more)
+        merged(known(found), more)
     });
-    let faulty = faulty(collected).into_iter().map(|faulty| {
-        let known = faulty.known();
-        list::merged(known, json!({ "state": "failed", "reasons": faulty.reasons }))
-    });
+    let faulty = faulty(collected)
+        .into_iter()
+        .map(|faulty| merged(faulty.known(), json!({ "state": "failed", "reasons": faulty.reasons })));
     whole.chain(faulty).collect()
-}
-
-/// An image that cannot be carried.
-pub struct Faulty<'a> {
-    pub name: String,
-    /// `None`: its faults are all that is known of it.
-    pub found: Option<&'a Tagged>,
-    pub reasons: Vec<String>,
-}
-
-impl Faulty<'_> {
-    /// What is known of it without its manifest.
-    pub fn known(&self) -> Value {
-        let by_name = || match self.name.rsplit_once(':') {
-            Some((repository, tag)) if !repository.contains('@') => {
-                json!({ "name": self.name, "repository": repository, "tag": tag })
-            }
-            _ => json!({ "name": self.name }),
-        };
-        self.found.map_or_else(by_name, list::known)
-    }
-
-    /// Its manifest, where that could be read.
-    pub fn manifest<'c>(&self, collected: &'c Collected) -> Option<&'c Manifest> {
-        collected.broken.get(&self.found?.digest)
-    }
-}
-
-/// Every image that was wanted and is not whole.
-pub fn faulty(collected: &Collected) -> Vec<Faulty<'_>> {
-    let mut reasons = faults::reasons(&collected.faults);
-    let mut of = |name: String, found| Faulty { reasons: reasons.remove(&*name).unwrap_or_default(), name, found };
-    let faulty = collected.images.iter().filter(|(_, image)| image.is_none());
-    let mut all: Vec<Faulty> = faulty.map(|(found, _)| of(found.name(), Some(found))).collect();
-    all.extend(collected.lost_names().into_iter().map(|name| of(name.to_owned(), None)));
-    all
 }

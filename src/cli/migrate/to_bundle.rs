@@ -7,17 +7,18 @@ use super::choice::Which;
 use super::collect::{Collected, Companions, collect};
 use super::report::{self, Asked, Fate};
 use super::{faults, refuse_inside};
+use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::{bytes, count, duration};
-use crate::bundle::{Contents, Finished, Options, Tool, Whole, Writer};
+use crate::bundle::{Bundle, Contents, Finished, Options, Tool, Whole, Writer};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::export::{self, TOOL};
+use crate::cli::export;
 use crate::cli::read_back::ReadBackArgs;
 use crate::cli::signing;
 use crate::content::{Files, LinkMode};
 use crate::pipeline::graph::Graph;
-use crate::pipeline::lock::{LOCK_VERSION, Lock};
+use crate::pipeline::lock::Lock;
 use crate::signing::PrivateKey;
 use crate::transport::storage::{Depth, Storage};
 
@@ -110,22 +111,19 @@ impl Job<'_> {
         }
         let (created, exact) = context.now()?;
         let locked = images.iter().map(|image| image.locked.clone()).collect();
-        let lock = Lock { version: LOCK_VERSION, created, load_platform: None, images: locked, missing: Vec::new() };
+        let lock = Lock { version: Lock::VERSION, created, load_platform: None, images: locked, missing: Vec::new() };
         let graph = Graph { images, ..Graph::default() };
-        let contents = Contents::new(lock, &graph)?.carrying(self.tools.clone());
-        if let Some(finished) = Writer::up_to_date(self.asked.to, &contents, exact, Whole::Proven(&context.events)) {
+        let mut contents = Contents::new(lock, &graph)?.carrying(self.tools.clone());
+        if !exact {
+            contents = contents.continuing(Bundle::open(self.asked.to).ok().as_ref().map(Bundle::former))?;
+        }
+        if let Some(finished) = Writer::up_to_date(self.asked.to, &contents, Whole::Proven(&context.events)) {
             return Ok(Some(Ended { finished, moved: 0, linked: 0 }));
         }
         let job = export::Job {
             output: self.asked.to,
             contents,
-            options: Options {
-                tool: TOOL.to_owned(),
-                link: self.link,
-                device: self.storage.device(),
-                key: self.key.clone(),
-                volumes: None,
-            },
+            options: Options { link: self.link, device: self.storage.device(), key: self.key.clone(), volumes: None },
             graph: &graph,
             source: self.storage,
             jobs: self.jobs,

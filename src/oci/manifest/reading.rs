@@ -11,7 +11,7 @@ use super::{Child, Kind, MAX_MANIFEST_SIZE, ManifestError, Role};
 ///
 /// # Errors
 /// They are too many, or have another one than `expected`.
-pub(in crate::oci) fn check_bytes(bytes: &[u8], expected: Option<&Digest>) -> Result<Digest, ManifestError> {
+pub(super) fn check_bytes(bytes: &[u8], expected: Option<&Digest>) -> Result<Digest, ManifestError> {
     if bytes.len() as u64 > MAX_MANIFEST_SIZE {
         return Err(ManifestError::TooLarge(bytes.len() as u64));
     }
@@ -22,7 +22,7 @@ pub(in crate::oci) fn check_bytes(bytes: &[u8], expected: Option<&Digest>) -> Re
     }
 }
 
-pub(in crate::oci) fn view_of<D: DeserializeOwned>(bytes: &[u8]) -> Result<View<D>, ManifestError> {
+pub(super) fn view_of<D: DeserializeOwned>(bytes: &[u8]) -> Result<View<D>, ManifestError> {
     serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string(), bytes))
 }
 
@@ -61,7 +61,7 @@ pub(super) fn memory(children: &[Child]) -> usize {
     size_of_val(children) + unusual.iter().map(|text| TEXT + text.len()).sum::<usize>()
 }
 
-pub(in crate::oci) fn kind_of(media_type: &str) -> Kind {
+pub(super) fn kind_of(media_type: &str) -> Kind {
     match media_type {
         t if media_type::is_index(t) => Kind::Index,
         media_type::OCI_ARTIFACT => Kind::Artifact,
@@ -98,11 +98,7 @@ fn layer(descriptor: Descriptor) -> Child {
 
 /// The body's own `mediaType`, else what it was served as, else a guess from its fields (facts: containers/image
 /// `manifest.GuessMIMEType`).
-pub(in crate::oci) fn decide_type<D>(
-    view: &View<D>,
-    served_as: Option<&str>,
-    bytes: &[u8],
-) -> Result<String, ManifestError> {
+pub(super) fn decide_type<D>(view: &View<D>, served_as: Option<&str>, bytes: &[u8]) -> Result<String, ManifestError> {
     let header = served_as.map(|t| t.split(';').next().unwrap_or(t).trim()).filter(|t| media_type::is_manifest(t));
     let body = view.media_type.as_deref().filter(|t| !t.is_empty());
     if view.schema_version == Some(1) || view.fs_layers || body.is_some_and(media_type::is_schema1) {

@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn a_lock_survives_its_file() {
     let lock = Lock {
-        version: LOCK_VERSION,
+        version: Lock::VERSION,
         created: "2026-11-21T04:00:00Z".parse().unwrap(),
         load_platform: Some("linux/arm64".parse().unwrap()),
         images: vec![LockedImage {
@@ -70,7 +70,7 @@ fn a_lock_that_could_not_be_read_again_is_not_written() {
     assert_eq!(lock.to_file().unwrap(), lock.to_json());
     lock.images[0].source = "s".repeat(usize::try_from(MAX_LOCK).unwrap());
     let said = lock.to_file().unwrap_err().to_string();
-    assert!(said.contains("1 images") && said.contains("split the allowlist"), "{said}");
+    assert!(said.contains("the lock has at most") && said.contains("split the allowlist"), "{said}");
     assert!(Lock::parse(lock.to_json().as_bytes(), "x").is_err());
 }
 
@@ -79,7 +79,7 @@ fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
     let refused = |text: &[u8]| Lock::parse(text, "x.lock").unwrap_err().to_string();
     let start = br#"{"version":1,"created":"2026-11-21T04:00:00Z","images":["#;
     // Short values, and one that is long: each limit counts alone.
-    let many = [&start[..], "1,".repeat(MOST_VALUES + 1).as_bytes(), b"1]}"].concat();
+    let many = [&start[..], "1,".repeat(Lock::MAX_VALUES + 1).as_bytes(), b"1]}"].concat();
     let large = [&start[..], b"\"", &vec![b'x'; usize::try_from(MAX_LOCK).unwrap()], b"\"]}"].concat();
     for text in [many, large] {
         let said = refused(&text);

@@ -8,11 +8,9 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use super::lists::{ListState, own};
 use super::{Inventory, OnExisting, TagState};
-use crate::base::error::{Kind, Reason, Result};
-use crate::content::Sink;
-use crate::oci::{Digest, Manifest, Reference, Role, Tag};
-use crate::pipeline::companion::{Joined, Merge, merge};
+use crate::oci::{Digest, Reference, Role, Tag};
 use crate::pipeline::graph::Image;
 use crate::pipeline::lock::Attached;
 
@@ -68,57 +66,6 @@ impl CompanionAction {
     }
 }
 
-/// How a list of signatures at the target relates to the bundle's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListState {
-    /// It has all of it.
-    HasOurs,
-    /// It has the same, in other bytes or in another order.
-    Equal,
-    /// It has nothing that the bundle's lacks, which has more.
-    InOurs,
-    /// Each has what the other lacks.
-    Differs { joined: Digest, kept: usize, added: usize },
-    /// It cannot be joined, and must not be replaced: why.
-    Unknown(String),
-    /// This account may not read it: why, and whether a policy of the project forbids it to every account.
-    Unreadable { why: String, policy: bool },
-}
-
-/// Reads the list that the target has under `tag` and compares it with `ours`; also gives the joined list, where one is needed.
-/// `None`: nothing is there any more.
-///
-/// # Errors
-/// The target gives no answer. That what it gives is no list is no error.
-pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Result<Option<(ListState, Option<Joined>)>> {
-    let theirs = match sink.read_manifest(tag).await {
-        Ok(Some(theirs)) => theirs,
-        Ok(None) => return Ok(None),
-        // The registry fails at this list, and gives the rest.
-        Err(error) if error.kind() == Kind::Network && error.is_of_object_alone() => {
-            return Ok(Some((ListState::Unknown(error.chain()), None)));
-        }
-        Err(error) if matches!(error.kind(), Kind::Network | Kind::RateLimited | Kind::Interrupted) => {
-            return Err(error);
-        }
-        Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => {
-            let policy = error.reason() == Some(&Reason::PullPolicy);
-            return Ok(Some((ListState::Unreadable { why: error.chain(), policy }, None)));
-        }
-        Err(error) => return Ok(Some((ListState::Unknown(error.chain()), None))),
-    };
-    Ok(Some(match merge(&theirs, ours) {
-        Ok(Merge::KeepTheirs) => (ListState::HasOurs, None),
-        Ok(Merge::TakeOurs { added: 0 }) => (ListState::Equal, None),
-        Ok(Merge::TakeOurs { .. }) => (ListState::InOurs, None),
-        Ok(Merge::Join(list)) => {
-            let (joined, kept, added) = (list.manifest.digest(), list.kept, list.added);
-            (ListState::Differs { joined, kept, added }, Some(list))
-        }
-        Err(why) => (ListState::Unknown(why.to_string()), None),
-    }))
-}
-
 /// What to do with the tag of a companion. `list` is known where the tag is one of a list and means something else.
 pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_existing: OnExisting) -> CompanionAction {
     let found = match state {
@@ -156,48 +103,6 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
 
 fn shown(tag: &Reference) -> String {
     tag.tag.as_ref().map(ToString::to_string).unwrap_or_default()
-}
-
-/// Whether the image itself gets a tag of a list.
-pub fn is_list(to: &Reference) -> bool {
-    to.digest.is_none() && to.tag.as_ref().is_some_and(Tag::is_list)
-}
-
-/// The tags that are lists, of an image's companions or its own, and the bundle's manifest of each.
-pub fn lists<'i>(image: &'i Image, to: &Reference) -> impl Iterator<Item = (Reference, &'i Manifest)> {
-    let tagged = image.locked.companion_tags(&to.repository);
-    let tagged = tagged.filter(|(tag, _)| is_list(tag)).chain(own(image, to));
-    tagged.filter_map(|(tag, digest)| Some((tag, image.manifests.iter().find(|manifest| manifest.digest() == digest)?)))
-}
-
-fn own(image: &Image, to: &Reference) -> Option<(Reference, Digest)> {
-    (is_list(to) && image.root().is_some()).then(|| (to.clone(), image.locked.digest))
-}
-
-/// The configs that the bundle's lists of signatures have and the target need not: it has another list under their tags, which
-/// keeps or gets a config of its own. Only lists are asked about whose config is `wanted`.
-///
-/// # Errors
-/// The target gives no answer.
-pub async fn made_unnecessary(
-    sink: &dyn Sink,
-    images: impl Iterator<Item = (&Image, &Reference)>,
-    wanted: &HashSet<Digest>,
-) -> Result<HashSet<Digest>> {
-    let lists = images.flat_map(|(image, to)| lists(image, to));
-    let (mut unnecessary, mut needed) = (HashSet::new(), HashSet::new());
-    for (tag, ours) in lists {
-        let Some(config) = ours.config().filter(|config| wanted.contains(&config.digest)) else { continue };
-        let compared = match TagState::now(&sink.resolve(&tag).await?, &ours.digest()) {
-            TagState::Other(_) => compare(sink, &tag, ours).await?,
-            TagState::New | TagState::Same | TagState::Blocked => None,
-        };
-        match compared {
-            Some((ListState::HasOurs | ListState::Differs { .. }, _)) => unnecessary.insert(config.digest),
-            _ => needed.insert(config.digest),
-        };
-    }
-    Ok(&unnecessary - &needed)
 }
 
 /// One step for each tag of a companion, then that of the image itself if it is one of a list.

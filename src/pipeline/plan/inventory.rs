@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::companions::{self, ListState};
+use super::lists::{self, ListState};
 use super::{Targets, put_by_tag};
 use crate::base::error::{Error, Kind, Reach, Result};
 use crate::base::progress::{Event, Events, Phase};
@@ -352,12 +352,12 @@ impl Asker<'_> {
         let is_other = |tag: &Reference, ours: &Manifest| {
             inventory.blocked.contains_key(tag) || inventory.tags.get(tag).is_some_and(|found| *found != ours.digest())
         };
-        let all = graph.images.iter().zip(targets).flat_map(|(image, to)| companions::lists(image, to));
+        let all = graph.images.iter().zip(targets).flat_map(|(image, to)| lists::lists(image, to));
         let others = all.filter(|(tag, ours)| is_other(tag, ours));
         let others: HashMap<_, _> = others.map(|(tag, ours)| ((tag, ours.digest()), ours)).collect();
         stream::iter(others)
             .map(|(list, ours)| async move {
-                let compared = companions::compare(self.sink, &list.0, ours).await?;
+                let compared = lists::compare(self.sink, &list.0, ours).await?;
                 Ok(compared.map(|(state, _)| (list, state)))
             })
             .buffer_unordered(self.jobs)

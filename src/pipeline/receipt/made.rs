@@ -2,9 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{
-    CompanionOutcome, CompanionReceipt, ImageOutcome, ImageReceipt, RECEIPT_VERSION, Receipt, ReceiptKind, kept,
-};
+use super::{CompanionOutcome, CompanionReceipt, ImageOutcome, ImageReceipt, Receipt, ReceiptKind, kept};
+use crate::base::document::Document;
 use crate::oci::{Digest, Platform, media_type};
 use crate::pipeline::companion;
 use crate::pipeline::graph::{Graph, Image};
@@ -50,7 +49,7 @@ impl Receipt {
         });
         let good = graph.images.iter().zip(&outcome.images).filter(|(_, result)| is_there(result));
         Receipt {
-            version: RECEIPT_VERSION,
+            version: Receipt::VERSION,
             kind: ReceiptKind::Receipt,
             bundle,
             created,

@@ -11,20 +11,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::denied::Denied;
+use super::part::Part;
 use crate::base::error::{Error, Reach, Reason, Result, Stopped};
 use crate::oci::{Digest, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{BlobStep, Plan};
 
-/// A part of a target: a registry, or the project in it.
-pub type Part = (String, Option<String>);
-
 /// The part that `reason` closes, which came up in `repository`; `None`: it is about one thing alone.
 fn part(reason: &Reason, repository: &Repository) -> Option<Part> {
     match reason.reach() {
         Reach::Object => None,
-        Reach::Project => Some(project(repository)),
-        Reach::Registry => Some(registry(repository)),
+        Reach::Project => Some(Part::project(repository)),
+        Reach::Registry => Some(Part::registry(repository)),
     }
 }
 
@@ -33,17 +31,8 @@ fn is_denial(reason: &Reason) -> bool {
     matches!(reason, Reason::UploadDenied | Reason::WebPage)
 }
 
-pub fn registry(repository: &Repository) -> Part {
-    (repository.registry().to_owned(), None)
-}
-
-pub fn project(repository: &Repository) -> Part {
-    (repository.registry().to_owned(), Some(repository.project().to_owned()))
-}
-
 /// `error`, as what ends everything in that part.
-fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error {
-    let place = project.as_ref().map_or_else(|| registry.clone(), |project| format!("{registry}/{project}"));
+fn stopped(part: &Part, reason: &Reason, error: &Error) -> Error {
     let state = match reason {
         Reason::Quota { .. } | Reason::Full { .. } => "has no room left",
         Reason::ReadOnly => "is in read-only mode",
@@ -55,7 +44,9 @@ fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error 
         _ => "takes nothing more from this account",
     };
     let why = format!("{state} ({})", error.chain());
-    Error::new(error.kind(), "not everything was sent").because(Stopped { place, why }).with_reason(reason.clone())
+    Error::new(error.kind(), "not everything was sent")
+        .because(Stopped { place: part.to_string(), why })
+        .with_reason(reason.clone())
 }
 
 /// What is closed so far.
@@ -182,7 +173,7 @@ impl Closed {
 impl State {
     /// Why nothing larger than so many bytes may be sent there.
     fn closure(&self, repository: &Repository) -> Option<(&Error, u64)> {
-        let parts = [registry(repository), project(repository)];
+        let parts = [Part::registry(repository), Part::project(repository)];
         let closed = parts.iter().filter_map(|part| self.parts.get(part)).map(|closure| (&closure.error, closure.left));
         closed.chain(self.denied.of(repository).map(|error| (error, 0))).min_by_key(|(_, left)| *left)
     }
@@ -192,7 +183,7 @@ impl State {
     }
 
     fn parts_of(&mut self, repository: &Repository, change: impl Fn(&mut Closure)) {
-        for part in [registry(repository), project(repository)] {
+        for part in [Part::registry(repository), Part::project(repository)] {
             self.parts.get_mut(&part).into_iter().for_each(&change);
         }
     }

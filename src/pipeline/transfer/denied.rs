@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::closed::{Part, project, registry};
+use super::part::Part;
 use crate::base::error::Error;
 use crate::oci::Repository;
 
@@ -22,7 +22,7 @@ impl Denied {
     /// Something is there, or was taken: the part around the repository does not deny everything.
     pub fn note_accepted(&mut self, repository: &Repository) {
         if self.accepted.insert(repository.clone()) {
-            self.accepting.extend([registry(repository), project(repository)]);
+            self.accepting.extend([Part::registry(repository), Part::project(repository)]);
             self.repositories.remove(repository);
         }
     }
@@ -51,7 +51,7 @@ impl Denied {
     }
 
     fn part(&self, repository: &Repository) -> Option<Part> {
-        let (all, own) = (registry(repository), project(repository));
+        let (all, own) = (Part::registry(repository), Part::project(repository));
         let denied = self.those(&own).count();
         if !self.accepting.contains(&all) {
             return Some(if self.those(&all).count() == denied { own } else { all });
@@ -60,8 +60,10 @@ impl Denied {
     }
 
     fn those<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = &'a (usize, Error)> {
-        let those =
-            self.repositories.iter().filter(move |(denied, _)| [registry(denied), project(denied)].contains(part));
+        let those = self
+            .repositories
+            .iter()
+            .filter(move |(denied, _)| [Part::registry(denied), Part::project(denied)].contains(part));
         those.map(|(_, denial)| denial)
     }
 }
@@ -90,7 +92,7 @@ mod tests {
         assert!(all.whole(&repository("q/0")).is_none(), "one repository of another project is no project");
         let no = Error::new(Kind::Refused, "no");
         all.note(&repository("q/1"), &no);
-        assert_eq!(all.whole(&repository("q/0")).unwrap().0, project(&repository("q/0")));
+        assert_eq!(all.whole(&repository("q/0")).unwrap().0, Part::project(&repository("q/0")));
         all.note(&repository("p/good"), &no);
         assert!(all.of(&repository("p/good")).is_none());
         all.note_accepted(&repository("p/0"));
@@ -100,9 +102,9 @@ mod tests {
     #[test]
     fn all_that_was_denied_is_one_part_in_the_end() {
         let all = denied(&["p/a"]);
-        assert_eq!(all.whole(&repository("p/a")).unwrap().0, project(&repository("p/a")));
+        assert_eq!(all.whole(&repository("p/a")).unwrap().0, Part::project(&repository("p/a")));
         let all = denied(&["p/a", "q/a"]);
-        assert_eq!(all.whole(&repository("p/a")).unwrap().0, registry(&repository("p/a")));
+        assert_eq!(all.whole(&repository("p/a")).unwrap().0, Part::registry(&repository("p/a")));
         assert!(all.whole(&repository("q/b")).is_some(), "it was not tried any more");
     }
 }

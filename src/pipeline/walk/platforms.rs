@@ -44,7 +44,7 @@ impl Walk<'_> {
                 tree::need_child(self.source, &wanted.reference.repository, found.digest(), child).await?
             }
         };
-        let selection = Selection { platforms: wanted.platforms.clone(), index, original: found.descriptor() };
+        let selection = Selection { platforms: wanted.platforms.clone(), index, original: found.descriptor().bare() };
         Ok((root, selected.absent, Some(selection)))
     }
 

@@ -28,6 +28,8 @@ use entries::{Entries, Entry};
 /// The repository of a manifest that has no name because it is no image: a referrer that was pushed by its digest.
 const REPOSITORY: &str = "org.gapferry.repository";
 
+/// The largest index.json that is read, in bytes.
+pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
 /// The annotation of the index that lists what was deleted in one repository and is kept for another, as `REPOSITORY@DIGEST`,
 /// separated by spaces: content asked for by digest is there under any name, so `index.json` cannot say it by leaving it out.
 const DELETED: &str = "org.gapferry.deleted";
@@ -256,7 +258,7 @@ impl Names {
     }
 
     /// Every repository once, under the shortest spelling that means it alone.
-    pub fn catalog(&self) -> BTreeSet<String> {
+    pub fn repositories(&self) -> BTreeSet<String> {
         let shortest = |repository: &Arc<Repository>| {
             let path = repository.path();
             if self.meant(path) == [repository] { path.to_owned() } else { scoped(repository) }

@@ -83,7 +83,7 @@ fn an_image_answers_to_its_full_name_and_to_the_short_ones() {
     }
     assert!(!names.has("app", None));
     assert!(names.tags("app", None, "", 1).is_none());
-    let listed: Vec<String> = names.catalog().into_iter().collect();
+    let listed: Vec<String> = names.repositories().into_iter().collect();
     assert_eq!(listed, ["library/nginx", "library/some-layout", "team/app"]);
 }
 
@@ -104,7 +104,7 @@ fn a_short_name_never_gives_the_image_of_another_host() {
     assert_eq!(digest("org/app"), None);
     assert_eq!(tags(&names, "org/app"), ["2", "3"], "1 differs between the hosts");
     assert_eq!(tags(&names, "quay.io/org/app"), ["1", "3"]);
-    assert!(names.catalog().contains("quay.io/org/app") && !names.catalog().contains("org/app"));
+    assert!(names.repositories().contains("quay.io/org/app") && !names.repositories().contains("org/app"));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_name_that_is_no_name_keeps_nobody_from_the_others() {
     let hostile = ["../../etc/passwd:1", "a b", "/", "\n", "docker.io/A:1", "x@sha256:12", ""];
     let named: Vec<(&str, &[u8])> = hostile.iter().map(|name| (*name, name.as_bytes())).collect();
     let names = index(&[&named[..], &[("docker.io/library/nginx:1", b"a")]].concat());
-    assert_eq!(names.catalog().into_iter().collect::<Vec<_>>(), ["library/nginx"]);
+    assert_eq!(names.repositories().into_iter().collect::<Vec<_>>(), ["library/nginx"]);
     for broken in ["", "[]", "{}", r#"{"manifests":{}}"#, r#"{"manifests":[1]}"#, r#"{"manifests":[{"digest":"x"}]}"#] {
         assert!(Names::parse(broken.as_bytes(), Path::new("x")).is_err(), "{broken}");
     }

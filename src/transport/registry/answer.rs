@@ -13,7 +13,7 @@ use super::location;
 use super::outage::{Evidence, Work};
 use super::refusals;
 use super::reply::Reply;
-use super::retry::retry_after;
+use super::retry_after::retry_after;
 use super::trace;
 use crate::base::error::{Error, Kind, Reason};
 use crate::base::progress::redacted_with;

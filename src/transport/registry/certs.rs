@@ -10,11 +10,10 @@ use std::sync::Arc;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::tls::{certificates, unreadable};
 use crate::base::error::{Error, Result};
 
 /// The files of one directory, by name.
@@ -57,6 +56,22 @@ fn other_half(file: &Path, extension: &str, files: &[PathBuf]) -> Result<PathBuf
     let text =
         format!("reading client certificate {half}: {missing} is missing beside it (an authority is called *.crt)");
     Err(Error::input(text))
+}
+
+/// # Errors
+/// The file cannot be read or holds no certificate; it is named.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let list: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(|found| found.collect()).map_err(|e| unreadable(path, e));
+    let list = list?;
+    if list.is_empty() {
+        return Err(Error::input(format!("reading certificates from {}: it holds none in PEM form", path.display())));
+    }
+    Ok(list)
+}
+
+fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
+    Error::input(format!("reading certificates from {}", path.display())).because(error)
 }
 
 /// Our certificates for one registry.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use reqwest::Url;
 
 use super::proxy::Proxies;
@@ -199,6 +200,9 @@ const MIRROR_WAIT: Duration = Duration::from_secs(30);
 /// object store that copies it.
 const COPIED: u64 = 1024 * 1024;
 
+/// The longest wait of our own choice before another try.
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
 /// The part of [`Config`] that says how long to wait and how often to try.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
@@ -240,6 +244,20 @@ impl Limits {
             true => " (a longer --retry-budget allows more)",
             false => "",
         }
+    }
+
+    /// The waits before the further tries of one request.
+    pub fn backoff(&self) -> ExponentialBuilder {
+        ExponentialBuilder::default()
+            .with_min_delay(self.first_delay)
+            .with_max_delay(LONGEST_DELAY)
+            .with_max_times(self.retries as usize)
+            .with_jitter()
+    }
+
+    /// The same waits without an end, for all requests that wait together.
+    pub fn rounds(&self) -> ExponentialBackoff {
+        self.backoff().without_max_times().build()
     }
 
     /// These limits for a place that is not the only one to ask.

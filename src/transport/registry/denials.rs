@@ -1,9 +1,9 @@
 //! What a denial means at a target: 401 and 403 are also how some registries answer for what does not exist (Artifactory,
 //! Quay, ECR with its policies).
 
-use super::admission;
+use super::auth_check;
 use super::host::Host;
-use super::optional::{Need, Question};
+use super::questions::{Need, Question};
 use super::tags;
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::Event;
@@ -33,7 +33,7 @@ pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Err
         Denials::Absent => "a dry run does not test whether uploads are accepted",
         Denials::AbsentIfWritable => {
             let cell = host.memory.takes_uploads(&reference.repository);
-            match cell.get_or_init(|| admission::may_push(host, &reference.repository)).await {
+            match cell.get_or_init(|| auth_check::may_push(host, &reference.repository)).await {
                 Ok(()) => "the repository accepts uploads",
                 Err(refused) if refused.reason().is_some() => return Err(refused.clone()),
                 Err(_) => return Err(denied.clone()),

@@ -15,15 +15,16 @@ use reqwest::{Method, Url};
 
 use super::answer::{is_html, refusal};
 use super::auth::Scopes;
+use super::call::{Call, Payload};
+use super::content_range::ContentRange;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
 use super::lane::Permit;
 use super::outage::{Download, Server, Work};
-use super::patience::LEAST;
 use super::reply::Reply;
 use super::retry::Tries;
+use super::stall_timeout::LEAST;
 use super::trace;
-use super::wire::{Call, Payload};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 use crate::content::Body;
@@ -347,44 +348,4 @@ fn served_as(reply: &Reply) -> String {
     let kind = reply.header("content-type").unwrap_or("no type");
     let coding = reply.coding().map(|coding| format!(", Content-Encoding {coding}")).unwrap_or_default();
     format!("{kind}{coding}")
-}
-
-/// `bytes start-end/total`; a total of `*` is unknown (RFC 9110 §14.4).
-pub(super) struct ContentRange {
-    pub start: u64,
-    pub end: u64,
-    pub total: Option<u64>,
-}
-
-impl ContentRange {
-    pub fn parse(header: &str) -> Option<ContentRange> {
-        let (range, total) = header.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
-        let (start, end) = range.split_once('-')?;
-        let total = match total.trim() {
-            "*" => None,
-            total => Some(total.parse().ok()?),
-        };
-        Some(ContentRange { start: start.trim().parse().ok()?, end: end.trim().parse().ok()?, total })
-    }
-}
-
-/// For the fuzz targets: start, end and total of a `Content-Range`.
-#[cfg(fuzzing)]
-pub(super) fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
-    ContentRange::parse(header).map(|range| (range.start, range.end, range.total))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_range_is_read_strictly() {
-        let read = |header| ContentRange::parse(header).map(|range| (range.start, range.end, range.total));
-        assert_eq!(read("bytes 5-9/10"), Some((5, 9, Some(10))));
-        assert_eq!(read("bytes 5-9/*"), Some((5, 9, None)));
-        for header in ["", "bytes", "bytes 5-9", "bytes */10", "bytes -9/10", "items 5-9/10", "bytes 5-9/x"] {
-            assert_eq!(read(header), None, "{header}");
-        }
-    }
 }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::auth::{Bearer, Challenge};
+use super::challenge::{Bearer, Challenge};
 
 /// The next page a `Link` header names.
 pub fn next_page(header: &str) -> Option<&str> {
@@ -28,7 +28,7 @@ pub fn challenge(header: &str) -> Option<Vec<String>> {
 
 /// How long a `Retry-After` header asks to wait.
 pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
-    super::retry::retry_after(header, now)
+    super::retry_after::retry_after(header, now)
 }
 
 /// What is shown of a refusal's body.
@@ -43,12 +43,12 @@ pub fn pause(limit: &str, remaining: &str) -> Option<Duration> {
 
 /// Start, end and total of a `Content-Range` header.
 pub fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
-    super::download::content_range(header)
+    super::content_range::ContentRange::parse(header).map(|range| (range.start, range.end, range.total))
 }
 
 /// How much of an upload there is, by its `Range` header.
 pub fn upload_range(header: &str) -> Option<u64> {
-    super::session::range_end(header)
+    super::upload::range_end(header)
 }
 
 /// A URL as `--log-http` shows it; `None` when it is no URL.

@@ -11,16 +11,17 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::answer::excerpt;
-use super::wire::Wire;
 
 /// Components without which nothing can be pushed or pulled: the deeper ones first, since the others fail with them.
 const NEEDED: [&str; 4] = ["database", "redis", "registry", "core"];
 /// How long an answer counts: requests that fail together ask once.
 const BELIEVED: Duration = Duration::from_secs(2);
+/// Where it is asked for, below the registry's root.
+pub(super) const PATH: &str = "/api/v2.0/health";
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Read of it, in bytes.
-const READ: usize = 64 * 1024;
+pub(super) const READ: usize = 64 * 1024;
 
 /// One for each registry.
 #[derive(Default)]
@@ -36,8 +37,10 @@ impl Health {
         self.is_harbor.store(true, Ordering::Relaxed);
     }
 
-    /// Which needed component is down, as a sentence. `None`: none, or this is no Harbor, or it does not say.
-    pub async fn illness(&self, wire: &Wire) -> Option<String> {
+    /// Which needed component is down, as a sentence. `None`: none is, or this is no Harbor, or it does not say.
+    ///
+    /// `asking` gives the beginning of the answer at [`PATH`], within `stall`; it is used only where nothing recent is known.
+    pub async fn illness(&self, asking: impl Future<Output = Option<Vec<u8>>>, stall: Duration) -> Option<String> {
         if !self.is_harbor.load(Ordering::Relaxed) {
             return None;
         }
@@ -47,8 +50,7 @@ impl Health {
         {
             return told.clone();
         }
-        let asking = wire.beginning_of("/api/v2.0/health", "asking whether Harbor is healthy", READ);
-        let body = tokio::time::timeout(PATIENCE.min(wire.limits.stall), asking).await.ok().flatten();
+        let body = tokio::time::timeout(PATIENCE.min(stall), asking).await.ok().flatten();
         let told = body.and_then(|body| illness(&body));
         *last = Some((Instant::now(), told.clone()));
         told

@@ -1,5 +1,7 @@
 //! One registry: how it is reached, and requests to it with authentication and retries.
 
+mod optional;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,19 +11,20 @@ use reqwest::{Method, Url};
 
 use super::answer::{Purpose, refusal, refusal_of};
 use super::auth::{Auth, Granted, Scopes, is_bearer};
+use super::call::{Call, Payload};
 use super::failure::{Failure, Retry, is_transient};
 use super::heads::Heads;
 use super::lane::Lane;
 use super::limit::Gate;
 use super::location::is_misled;
 use super::memory::Memory;
-use super::optional::{self, Need};
 use super::outage::Work;
 use super::projects::Projects;
+use super::questions::Need;
 use super::reply::{Read, Reply};
 use super::retry::Tries;
 use super::root::Root;
-use super::wire::{Call, Payload, Wire};
+use super::wire::Wire;
 use crate::base::error::{Error, Kind, Result};
 use crate::credentials::Store;
 use crate::oci::Digest;
@@ -132,7 +135,7 @@ impl Host {
         let auth = Arc::new(Auth::new(registry, store));
         let gate = Gate::new(registry, &wire.limits, &wire.events);
         let gate = Arc::new(gate.over(&[&reads, &uploads, &changes]));
-        let root = Arc::new(Root::new(registry, &wire, &auth, &gate));
+        let root = Arc::new(Root::new(registry, &wire, &auth));
         Host {
             registry: registry.to_owned(),
             wire,
@@ -149,7 +152,23 @@ impl Host {
 
     /// The registry's root URL, found out by the first request to need it.
     pub async fn base(&self) -> Result<&Url> {
-        self.root.url().await
+        match self.root.known() {
+            Some(url) => Ok(url),
+            // Boxed: every request would have room for the whole search otherwise.
+            None => self.root.url(Box::pin(self.find_root())).await,
+        }
+    }
+
+    async fn find_root(&self) -> Result<Url> {
+        let what = format!("asking {} whether it is a registry", self.registry);
+        let mut tries = Tries::new(&what, false, &self.gate, &self.wire).of_whole_registry();
+        loop {
+            let failure = match self.root.find(&what).await {
+                Ok(url) => return Ok(url),
+                Err(failure) => failure,
+            };
+            tries.again(failure).await?;
+        }
     }
 
     pub async fn url(&self, path: &str) -> Result<Url> {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::auth::Scopes;
-use super::optional::Need;
+use super::questions::Need;
 use super::{Registries, download, manifests, referrers, tags};
 use crate::base::error::Result;
 use crate::content::{Body, ReferrerList, Source, TagList};

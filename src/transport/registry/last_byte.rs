@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use super::answer::is_html;
 use super::auth::Scopes;
-use super::download::ContentRange;
+use super::content_range::ContentRange;
 use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
 use super::outage::{Evidence, Server, Work};
@@ -33,7 +33,7 @@ enum Said {
 }
 
 /// Reads the last byte of `blob` in `repository`. Of an empty blob there is none, so the whole of it is asked for.
-/// What comes of it is remembered ([`Proofs`](super::stored::Proofs)).
+/// What comes of it is remembered (`memory`).
 ///
 /// # Errors
 /// The registry wants to be left alone for longer than was allowed, or no longer answers anything.
@@ -122,8 +122,8 @@ fn judged(miss: Miss, what: &str) -> (Failure, Readable) {
 
 /// Its bytes have arrived in this run: a mount proves nothing of them.
 fn was_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> bool {
-    let arrived = &host.memory.arrived;
-    arrived.has_blob(repository, &blob.digest) && !arrived.is_mounted(repository, &blob.digest)
+    let written = &host.memory.written;
+    written.has_blob(repository, &blob.digest) && !written.is_mounted(repository, &blob.digest)
 }
 
 /// Whether the last byte comes, in one try: HEAD has said that the blob is not there. `None`: the answer says neither.

@@ -16,10 +16,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::config::Limits;
+use super::config::{LONGEST_DELAY, Limits};
 use super::lane::Lane;
 use super::reply::Reply;
-use super::rounds::LONGEST;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::duration;
 use crate::base::progress::{Event, Events};
@@ -224,7 +223,7 @@ impl Gate {
         if untold.at.is_some_and(|at| began <= at) {
             return *untold.pause.get_or_insert(first);
         }
-        let pause = last.map_or(first, |last| last.saturating_mul(2)).min(LONGEST);
+        let pause = last.map_or(first, |last| last.saturating_mul(2)).min(LONGEST_DELAY);
         (untold.at, untold.pause, untold.succeeded) = (Some(Instant::now()), Some(pause), 0);
         let is_narrower = self.lanes.iter().filter(|lane| lane.narrow()).count() > 0;
         if is_narrower && !std::mem::replace(&mut untold.is_reported, true) {
@@ -389,8 +388,8 @@ mod tests {
         assert_eq!(again(&gate), 1, "short again after a success");
         (0..EASE).for_each(|_| gate.succeeded(false));
         assert_eq!(lane.width(), 2);
-        (0..9).for_each(|_| assert!(again(&gate) <= LONGEST.as_secs()));
-        assert_eq!(again(&gate), LONGEST.as_secs());
+        (0..9).for_each(|_| assert!(again(&gate) <= LONGEST_DELAY.as_secs()));
+        assert_eq!(again(&gate), LONGEST_DELAY.as_secs());
         let warnings = recorder.events();
         assert!(matches!(&warnings[..], [Event::Warning(text)] if text.contains("--per-host")), "{warnings:?}");
     }

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 
+use super::call::{Call, Payload};
 use super::failure::{Failure, may_be_down};
 use super::outage::{Outage, Server, Work, given_up};
-use super::outflow::Watch;
 use super::unanswered::silence;
-use super::wire::{Call, Payload, Wire};
+use super::upload_body::Watch;
+use super::wire::Wire;
 use crate::base::error::Result;
 use crate::base::progress::Event;
 use crate::base::progress::units::duration;

@@ -7,10 +7,10 @@
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, Url};
 
+use super::call::Call;
 use super::failure::{Failure, Retry};
 use super::reply::Reply;
 use super::trace;
-use super::wire::Call;
 use crate::base::error::{Error, Kind};
 
 /// Where a redirect leads, if the answer is one that this call may follow; a streamed body cannot be sent again.

@@ -11,12 +11,10 @@ use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
-use super::memory::ReferrersApi;
-use super::optional::Need;
-use super::referrers;
+use super::questions::Need;
 use super::reply::{Read, Reply};
 use crate::base::error::{Error, Kind, Reason, Result};
-use crate::content::{Lookup, Stored, TagDeletion};
+use crate::content::{Lookup, TagDeletion};
 use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag, media_type,
 };
@@ -44,7 +42,7 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
         let asked = (Absence::AsLearned, Need::Required);
         let said = match look(host, reference, Scopes::push(&reference.repository), asked).await {
             // What this run has put there has to be read back.
-            Err(error) if is_list && is_of_list_alone(&error) && !host.memory.arrived.has_manifest(reference) => {
+            Err(error) if is_list && is_of_list_alone(&error) && !host.memory.written.has_manifest(reference) => {
                 return Ok(unread_list(host, reference, &error).await);
             }
             Err(error) if error.is_of_object_alone() => Ok(Said::Denied(error)),
@@ -53,7 +51,7 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
         match said {
             Err(error) => return error.policy().map(Lookup::Blocked).ok_or(error),
             // Some caches in front of a registry give HEAD what was there before.
-            Ok(Said::Found(told)) if host.memory.arrived.is_other(reference, &told.digest) => {
+            Ok(Said::Found(told)) if host.memory.written.is_other(reference, &told.digest) => {
                 let asked = (Absence::ByGet, Need::Required);
                 let read = by_get(host, reference, Scopes::push(&reference.repository), asked).await?;
                 return Ok(Lookup::Found(if let Said::Found(read) = read { read } else { told }));
@@ -64,10 +62,10 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
                 }
                 return Ok(Lookup::Found(descriptor));
             }
-            Ok(Said::Absent) if !host.memory.arrived.has_manifest(reference) => return Ok(Lookup::Absent),
+            Ok(Said::Absent) if !host.memory.written.has_manifest(reference) => return Ok(Lookup::Absent),
             Ok(Said::Absent) if is_again && host.memory.swallows() => return Ok(Lookup::Absent),
             Ok(Said::Absent) => {}
-            Ok(Said::Denied(error)) if host.memory.arrived.has_manifest(reference) => return Err(error),
+            Ok(Said::Denied(error)) if host.memory.written.has_manifest(reference) => return Err(error),
             Ok(Said::Denied(error)) => {
                 denials::mean_absent(host, reference, &error, denials).await?;
                 if error.kind() == Kind::Network {
@@ -140,7 +138,7 @@ enum Absence {
 async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absence, Need)) -> Result<Said> {
     let (absence, need) = asked;
     let hint = head(host, reference, scopes.clone(), need).await?;
-    let was_brought = host.memory.arrived.has_manifest(reference);
+    let was_brought = host.memory.written.has_manifest(reference);
     // A list that is there and is not seen would be replaced, with all signatures in it.
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     let may_tell = absence == Absence::AsLearned && !was_brought && !is_list;
@@ -184,7 +182,7 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
         (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) && size > 0 && !is_other => {
             host.memory.note_answered(reference);
             // A cache finds what has just gone through it.
-            if reply.own && !host.memory.arrived.has_manifest(reference) {
+            if reply.own && !host.memory.written.has_manifest(reference) {
                 host.memory.manifest_heads.note_found();
             }
             Hint::Found(Descriptor::new(served_as, digest, size))
@@ -327,24 +325,6 @@ pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDele
     }
 }
 
-/// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
-pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
-    if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {
-        let found = Digest::of(digest.algorithm(), &manifest.bytes()?);
-        if found != digest {
-            return Err(Error::damaged(format!("storing manifest {reference}: its bytes have {found}")));
-        }
-    }
-    let reply = store(host, reference, &manifest.bytes()?, manifest.media_type()).await?;
-    let Some(subject) = manifest.subject() else { return Ok(Stored::Listed) };
-    if reply.header("oci-subject").is_some() {
-        *host.memory.referrers_api(&reference.repository).lock().await = Some(ReferrersApi::Present);
-        return Ok(Stored::Listed);
-    }
-    drop(reply);
-    referrers::enter(host, &reference.repository, &subject.digest, manifest).await
-}
-
 /// Puts a manifest under its tag, or else its digest, and believes that it is there only when the registry says which one
 /// it has (distribution-spec, "Pushing Manifests": 201 Created).
 ///
@@ -373,7 +353,7 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
             Ok(reply) => {
                 // By the digest that will be asked for.
                 let digest = reference.digest.unwrap_or_else(|| Digest::sha256(body));
-                host.memory.arrived.note_manifest(reference, digest);
+                host.memory.written.note_manifest(reference, digest);
                 return Ok(reply);
             }
             Err(failure) => tries.again(failure).await?,
@@ -407,11 +387,11 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
 /// A refusal; one for want of what this run has put there may pass. A mount may have been one of nothing, and then it does not.
 async fn denied(host: &Host, ask: &Ask<'_>, repository: &Repository, reply: Reply, denials: u32) -> Failure {
     let failure = ask.refused(reply).await;
-    let arrived = &host.memory.arrived;
-    let is_mounted = |named: &[Digest]| named.iter().any(|digest| arrived.is_mounted(repository, digest));
+    let written = &host.memory.written;
+    let is_mounted = |named: &[Digest]| named.iter().any(|digest| written.is_mounted(repository, digest));
     match failure.error.reason() {
         Some(Reason::UnknownContent(named)) if denials > 1 && is_mounted(named) => failure,
-        Some(Reason::UnknownContent(named)) if denials <= MOST_DENIALS && arrived.is_denied(repository, named) => {
+        Some(Reason::UnknownContent(named)) if denials <= MOST_DENIALS && written.is_denied(repository, named) => {
             Failure::soon(failure.error)
         }
         Some(Reason::BlobInCollection) => Failure::soon(failure.error),

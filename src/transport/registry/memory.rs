@@ -1,5 +1,8 @@
 //! What earlier answers taught about one registry and its repositories.
 
+mod mounts;
+mod proofs;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,16 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::Url;
 use tokio::sync::OnceCell;
 
-use super::arrived::Arrived;
 use super::auth::Auth;
 use super::heads::Heads;
-use super::mount::Mounts;
-use super::optional::Answers;
+use super::questions::Answers;
+use super::read_after_write::Written;
 use super::spent::Spent;
-use super::stored::Proofs;
 use crate::base::error::{Error, Kind};
 use crate::credentials::Store;
 use crate::oci::{Digest, Reference, Repository, Tag};
+use mounts::Mounts;
+use proofs::Proofs;
 
 /// The smallest part of a blob that is worth a request, in bytes: what nginx allows where nobody has set a limit.
 pub(super) const SMALLEST_CHUNK: u64 = 1024 * 1024;
@@ -53,7 +56,7 @@ pub(super) struct Memory {
     pub answered_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
-    pub arrived: Arrived,
+    pub written: Written,
     pub mounts: Mounts,
     pub proofs: Proofs,
     pub spent: Spent,

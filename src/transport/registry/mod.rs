@@ -5,25 +5,33 @@
 //! counted; what a registry says is believed only where the bytes agree. The room knows nothing of bundles, plans and
 //! progress bars.
 //!
-//! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
-//! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
-//! `outflow`: what they send; `last_byte`: whether what is there can be read; `projects`: how many at once; `arrived`: what may
-//! be denied for a moment; `spent`: which blobs have used up their tries; `heads`: what HEAD is worth); `host` adds authentication (`auth`), retries (`retry`, of a `failure`; `outage`: of a server that is
-//! down; `peers`: which servers a registry needs besides itself; `read_only`: of one that takes no change for now; `rounds`: how
-//! all wait together; `liveness`: whether it is there, while a request waits), the gate that a registry's limits close (`limit`), and what was learned (`memory`); `root` finds the
-//! registry's root and asks whether it is up; `health` is what a Harbor says of itself; `wire` makes one HTTP exchange, trusting
-//! whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`, or says why there is none
-//! (`unanswered`); `patience` is how slow the other side may be; `answer` reads refusals, and `refusals` the causes they name;
-//! `trace` shows it all, masked.
+//! From the outside in:
 //!
-//! `admission` asks only whether we are let in.
+//! - [`Registries`] picks a `host::Host`, for reading by way of `mirrors`.
+//! - `manifests`, `tags`, `referrers`, `download` and `upload` each know one part of the protocol. `presence` says whether a blob is
+//!   there, `last_byte` whether it can be read, `stored` whether the registry keeps what it took, `upload_body` what an upload sends,
+//!   `projects` how many go at once, and `auth_check` whether we are let in at all.
+//! - `host` adds authentication (`auth`, `challenge`), what can be done without (`questions`), the gate that a registry's limits
+//!   close (`limit`), and what was learned (`memory`: `read_after_write`, what may be denied for a moment; `spent`, which blobs have used up
+//!   their tries; `heads`, what HEAD is worth).
+//! - `retry` decides what follows a `failure`: `outage`, of a server that is down; `peers`, of the servers that a registry needs
+//!   besides itself; `read_only`, of a registry that takes no change for now; `rounds`, how all wait together; `liveness`, whether
+//!   it is there while a request waits. `root` finds the registry's root and asks whether it is up; `health` is what a Harbor says
+//!   of itself.
+//! - `wire` makes one HTTP exchange: it sends a `call`, trusts whom `tls` and `certs` say, follows where the answer leads
+//!   (`location`), and gives its `reply`, or says why there is none (`unanswered`). `stall_timeout` is how slow the other side may be;
+//!   `answer` reads refusals, and `refusals` the causes they name; `trace` shows it all, masked.
+//!
+//! Names lead one way: no two files name each other, not even by way of others; a test keeps it.
 
-mod admission;
 mod answer;
-mod arrived;
 mod auth;
+mod auth_check;
+mod call;
 mod certs;
+mod challenge;
 mod config;
+mod content_range;
 mod denials;
 mod download;
 mod failure;
@@ -40,26 +48,29 @@ mod limit;
 mod link;
 mod liveness;
 mod location;
+mod loopback;
 mod manifests;
 mod memory;
+mod mirrors;
 mod mount;
-mod optional;
 mod outage;
-mod outflow;
 mod paging;
-mod patience;
 mod peers;
+mod presence;
 mod projects;
 mod proxy;
+mod questions;
+mod read_after_write;
 mod read_only;
 mod referrers;
 mod refusals;
 mod reply;
 mod retry;
+mod retry_after;
 mod root;
 mod rounds;
-mod session;
 mod spent;
+mod stall_timeout;
 mod stored;
 mod tag_page;
 mod tags;
@@ -68,7 +79,7 @@ mod tls_words;
 mod trace;
 mod unanswered;
 mod upload;
-mod ways;
+mod upload_body;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -88,18 +99,19 @@ use crate::content::{
 };
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::routes::Place;
-pub use admission::Admission;
+pub use auth_check::AuthCheck;
+use call::{Call, Payload};
 pub use config::{Config, RegistryConfig, TlsConfig};
 pub use denials::Denials;
 use failure::is_transient;
 use host::Host;
 pub use itself::Itself;
-use optional::{Need, Question};
+pub use mirrors::Served;
 use projects::Projects;
 pub use proxy::Proxies;
+use questions::{Need, Question};
 pub use refusals::says_full;
-pub use ways::Served;
-use wire::{Call, Payload, Wire};
+use wire::Wire;
 
 /// The largest answer of [`Api::call`], in bytes.
 const MOST_API_BYTES: u64 = 4 * 1024 * 1024;
@@ -115,7 +127,7 @@ struct Shared {
     hosts: Mutex<HashMap<Reach, Arc<Host>>>,
     /// By registry, `host[:port]`.
     projects: Mutex<HashMap<String, Arc<Projects>>>,
-    ways: ways::Ways,
+    mirrors: mirrors::Mirrors,
     denials: Mutex<Denials>,
 }
 
@@ -137,8 +149,8 @@ impl Registries {
     pub fn new(config: Config, events: Events) -> Result<Registries> {
         config.check()?;
         let wire = Arc::new(Wire::new(config, events));
-        let (hosts, projects, ways, denials) = Default::default();
-        Ok(Registries(Arc::new(Shared { wire, hosts, projects, ways, denials })))
+        let (hosts, projects, mirrors, denials) = Default::default();
+        Ok(Registries(Arc::new(Shared { wire, hosts, projects, mirrors, denials })))
     }
 
     /// What it means from now on if a target denies a look at a tag.
@@ -154,7 +166,7 @@ impl Registries {
     /// These repositories are going to be read: where one token can serve several of them, one is asked for.
     pub fn expect<'r>(&self, repositories: impl IntoIterator<Item = &'r Repository>) {
         // One that cannot be reached says so when it is read.
-        repositories.into_iter().filter_map(|repository| self.way(repository).ok()).for_each(|way| way.expect());
+        repositories.into_iter().filter_map(|repository| self.endpoints(repository).ok()).for_each(|all| all.expect());
     }
 
     /// The tag was deleted: a list of tags without it may be whole.
@@ -169,7 +181,7 @@ impl Registries {
         self.reach(Reach { registry: registry.to_owned(), insecure, mirror: false, patient: true })
     }
 
-    /// One for all ways to a registry: it is the same Harbor behind them.
+    /// One for all endpoints of a registry: it is the same Harbor behind them.
     fn projects(&self, registry: &str) -> Arc<Projects> {
         let mut projects = self.0.projects.lock().unwrap_or_else(PoisonError::into_inner);
         projects.entry(registry.to_owned()).or_default().clone()
@@ -217,47 +229,47 @@ impl Registries {
 #[async_trait]
 impl Source for Registries {
     async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.way(repository)?.tags(Need::Required).await
+        self.endpoints(repository)?.tags(Need::Required).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.way(&reference.repository)?.resolve(reference, Need::Required).await
+        self.endpoints(&reference.repository)?.resolve(reference, Need::Required).await
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.way(&reference.repository)?.manifest(reference, Need::Required).await
+        self.endpoints(&reference.repository)?.manifest(reference, Need::Required).await
     }
 
     async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
-        self.way(repository)?.tags(Need::Optional(Question::Tags)).await
+        self.endpoints(repository)?.tags(Need::Optional(Question::Tags)).await
     }
 
     async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.way(&reference.repository)?.resolve(reference, Need::Optional(Question::Companion)).await
+        self.endpoints(&reference.repository)?.resolve(reference, Need::Optional(Question::Companion)).await
     }
 
     async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.way(&reference.repository)?.manifest(reference, Need::Optional(Question::Companion)).await
+        self.endpoints(&reference.repository)?.manifest(reference, Need::Optional(Question::Companion)).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
-        self.way(repository)?.referrers(subject).await
+        self.endpoints(repository)?.referrers(subject).await
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        self.way(repository)?.blob(blob, offset).await
+        self.endpoints(repository)?.blob(blob, offset).await
     }
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
-        match self.way(repository) {
-            Ok(way) => way.gave_wrong(blob, error),
+        match self.endpoints(repository) {
+            Ok(endpoints) => endpoints.gave_wrong(blob, error),
             Err(_) => Err(error),
         }
     }
 
     /// Docker Hub, and whoever else tells a limit.
     fn counts_pulls(&self, repository: &Repository) -> bool {
-        self.way(repository).is_ok_and(|way| way.counts_pulls())
+        self.endpoints(repository).is_ok_and(|endpoints| endpoints.counts_pulls())
     }
 }
 
@@ -265,11 +277,11 @@ impl Source for Registries {
 #[async_trait]
 impl Sink for Registries {
     async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool> {
-        upload::has(&*self.target(repository)?, repository, blob).await
+        presence::has(&*self.target(repository)?, repository, blob).await
     }
 
     async fn can_read(&self, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
-        upload::can_read(&*self.target(repository)?, repository, blob).await
+        presence::can_read(&*self.target(repository)?, repository, blob).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Lookup> {
@@ -310,7 +322,7 @@ impl Sink for Registries {
     }
 
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
-        manifests::put(&*self.target(&reference.repository)?, reference, manifest).await
+        referrers::put(&*self.target(&reference.repository)?, reference, manifest).await
     }
 
     async fn delete_tag(&self, tag: &Reference) -> Result<TagDeletion> {

@@ -4,10 +4,6 @@
 //! must not end the run; and a registry that answers 201 may have linked nothing, and take the manifest all the same. So mounts
 //! into a project are read back until one has brought its blob, as far as this account may read there.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use reqwest::Method;
 
 use super::answer::{Purpose, refusal_of};
@@ -21,46 +17,6 @@ use super::upload::{concerns_more, location};
 use crate::base::error::{Kind, Result};
 use crate::content::Readable;
 use crate::oci::{Descriptor, Repository};
-
-/// So many mounts without an answer, one after the other, are enough at a registry that has answered others.
-const MOST_UNANSWERED: u32 = 3;
-/// So many mounts that brought nothing are enough at a registry where none has brought anything.
-const MOST_EMPTY: u32 = 3;
-
-/// What became of the mounts at one registry.
-#[derive(Default)]
-pub(super) struct Mounts {
-    has_answered: AtomicBool,
-    /// Since the last answer.
-    unanswered: AtomicU32,
-    /// Answered with 201, and the blob was not there.
-    empty: AtomicU32,
-    /// Projects into which a mount has brought a blob, as far as can be seen.
-    proven: Mutex<HashSet<String>>,
-}
-
-impl Mounts {
-    /// Whether another one is worth a try.
-    fn are_useful(&self) -> bool {
-        let most = if self.has_answered.load(Ordering::Relaxed) { MOST_UNANSWERED } else { 1 };
-        let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        self.unanswered.load(Ordering::Relaxed) < most
-            && !(proven.is_empty() && self.empty.load(Ordering::Relaxed) >= MOST_EMPTY)
-    }
-
-    fn note_answer(&self) {
-        self.has_answered.store(true, Ordering::Relaxed);
-        self.unanswered.store(0, Ordering::Relaxed);
-    }
-
-    fn is_proven(&self, repository: &Repository) -> bool {
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(repository.project())
-    }
-
-    fn note_proven(&self, repository: &Repository) {
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.project().to_owned());
-    }
-}
 
 /// Mounts `blob` of the repository `from` into `to`. Anything but “created” means that the blob has to be uploaded; a session opened
 /// instead is kept for that.
@@ -84,7 +40,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
                 drop(reply);
                 let is_there = is_there(host, to, blob).await?;
                 if is_there {
-                    host.memory.arrived.note_mounted(to, blob.digest);
+                    host.memory.written.note_mounted(to, blob.digest);
                 }
                 return Ok(is_there);
             }
@@ -123,7 +79,7 @@ async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
                 ask.refused(reply).await
             }
             Err(failure) if failure.error.kind() == Kind::Network && failure.retry != Retry::Never => {
-                host.memory.mounts.unanswered.fetch_add(1, Ordering::Relaxed);
+                host.memory.mounts.note_unanswered();
                 tracing::debug!(what = ask.what, error = %failure.error, "a mount without an answer");
                 return Ok(None);
             }
@@ -149,7 +105,7 @@ async fn is_there(host: &Host, to: &Repository, blob: &Descriptor) -> Result<boo
     }
     match last_byte::read(host, to, blob).await? {
         Readable::No(why) => {
-            mounts.empty.fetch_add(1, Ordering::Relaxed);
+            mounts.note_empty();
             tracing::debug!(repository = %to, blob = %blob.digest, why, "mounted, and not there");
             Ok(false)
         }

@@ -32,8 +32,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::config::Limits;
-use super::rounds::LONGEST;
+use super::config::{LONGEST_DELAY, Limits};
 use crate::base::error::{Error, Kind, Result, Stopped};
 use crate::base::progress::units::duration;
 use crate::base::progress::{Event, Events};
@@ -234,7 +233,7 @@ impl Outage {
         // and there is a budget for that.
         let is_silent = silence.admitted || heard.is_none_or(|heard| heard < suspicion.since);
         let goes_on = certain && (is_silent || of_kind);
-        let own = suspicion.own.or_else(|| beyond.filter(|_| goes_on).map(|_| LONGEST));
+        let own = suspicion.own.or_else(|| beyond.filter(|_| goes_on).map(|_| LONGEST_DELAY));
         // Without a budget, the tries of one request among several that fail are the measure.
         let is_last = own.is_none() && beyond.is_none() && is_plain && silence.several && is_silent;
         if used_up && certain || is_last {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::{Method, Url};
 
+use super::call::Call;
 use super::config::Limits;
 use super::outage::Outage;
-use super::wire::Call;
 use crate::base::progress::Events;
 
 /// What a server is needed for.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use reqwest::Url;
 
-use super::wire::is_loopback;
+use super::loopback::is_loopback;
 use crate::base::error::{Error, Result};
 
 const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];

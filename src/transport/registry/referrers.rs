@@ -13,8 +13,8 @@ use super::denials::{self, Denials};
 use super::host::{Ask, Host, Target, strange};
 use super::manifests::{self, Fetched};
 use super::memory::ReferrersApi;
-use super::optional::{Need, Question};
 use super::paging::{Onward, Pages};
+use super::questions::{Need, Question};
 use super::reply::{Read, Reply};
 use crate::base::error::{Error, Kind, Reach, Reason, Result};
 use crate::base::progress::Event;
@@ -118,7 +118,7 @@ impl Broken {
 }
 
 /// What an answer says of the next one. A denial is about the repository, and an answer that is of no use about the subject alone.
-/// Whether the registry has no such API at all, [`optional`](super::optional) decides.
+/// Whether the registry has no such API at all, [`questions`](super::questions) decides.
 fn learned(host: &Host, found: &Result<Option<ReferrerList>, Broken>) -> Option<ReferrersApi> {
     let answers = &host.memory.answers;
     match found {
@@ -261,7 +261,7 @@ async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -
     let tag = Tag::referrers(subject);
     let reference = repository.with_tag(tag.clone());
     // This run may have made the list since it asked for the tags.
-    if host.memory.lacks_tag(repository, &tag) && !host.memory.arrived.has_manifest(&reference) {
+    if host.memory.lacks_tag(repository, &tag) && !host.memory.written.has_manifest(&reference) {
         return Ok(Vec::new());
     }
     let need = Need::Optional(Question::Companion);
@@ -287,17 +287,30 @@ fn children(index: &Manifest, seen: &mut HashSet<Digest>) -> Vec<Descriptor> {
     children.filter(|descriptor| seen.insert(descriptor.digest)).collect()
 }
 
+/// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
+pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
+    if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {
+        let found = Digest::of(digest.algorithm(), &manifest.bytes()?);
+        if found != digest {
+            return Err(Error::damaged(format!("storing manifest {reference}: its bytes have {found}")));
+        }
+    }
+    let reply = manifests::store(host, reference, &manifest.bytes()?, manifest.media_type()).await?;
+    let Some(subject) = manifest.subject() else { return Ok(Stored::Listed) };
+    if reply.header("oci-subject").is_some() {
+        *host.memory.referrers_api(&reference.repository).lock().await = Some(ReferrersApi::Present);
+        return Ok(Stored::Listed);
+    }
+    drop(reply);
+    enter(host, &reference.repository, &subject.digest, manifest).await
+}
+
 /// Enters `manifest` in the fallback list of `subject`: reads, changes, writes; one at a time for each subject. A list that cannot be
 /// read or changed is left alone, and is not tried again: what it has is not known, and an image needs no list.
 ///
 /// # Errors
 /// What concerns more than the list; and that the registry takes it and does not have it.
-pub(super) async fn enter(
-    host: &Host,
-    repository: &Repository,
-    subject: &Digest,
-    manifest: &Manifest,
-) -> Result<Stored> {
+async fn enter(host: &Host, repository: &Repository, subject: &Digest, manifest: &Manifest) -> Result<Stored> {
     let lock = host.memory.fallback_list(repository, subject);
     let _held = lock.lock().await;
     let list = repository.with_tag(Tag::referrers(subject));

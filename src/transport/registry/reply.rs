@@ -10,7 +10,7 @@ use reqwest::{Response, Url};
 use super::failure::Failure;
 use super::lane::Permit;
 use super::outage::Server;
-use super::patience::Patience;
+use super::stall_timeout::StallTimeout;
 use super::trace::{self, Talk};
 use super::unanswered::broken;
 use crate::base::error::{Error, Kind, Reason};
@@ -44,7 +44,7 @@ pub(super) enum Read<T> {
 }
 
 impl Reply {
-    /// `stall`: the limit that `patience` keeps to.
+    /// `stall`: the limit that `stall_timeout` keeps to.
     pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<Server>) -> Reply {
         Reply { response, begun: BytesMut::new(), stall, talk, permit: None, own, server, asked: Vec::new() }
     }
@@ -174,11 +174,11 @@ impl Reply {
         let what = what.to_owned();
         let begun = futures_util::stream::iter((!begun.is_empty()).then(|| Ok(begun.freeze())));
         let pieces = Box::pin(begun.chain(response.bytes_stream()));
-        let begun = (pieces, Patience::new(stall), talk, permit);
-        futures_util::stream::unfold(begun, move |(mut pieces, mut patience, mut talk, permit)| {
+        let begun = (pieces, StallTimeout::new(stall), talk, permit);
+        futures_util::stream::unfold(begun, move |(mut pieces, mut timeout, mut talk, permit)| {
             let what = what.clone();
             async move {
-                let next = match patience.next(&mut pieces).await {
+                let next = match timeout.next(&mut pieces).await {
                     Ok(None) => {
                         talk.read(None);
                         return None;
@@ -190,7 +190,7 @@ impl Reply {
                     Ok(piece) => talk.read(Some(piece.len())),
                     Err(failure) => talk.failed(&failure.error),
                 }
-                Some((next, (pieces, patience, talk, permit)))
+                Some((next, (pieces, timeout, talk, permit)))
             }
         })
         .boxed()

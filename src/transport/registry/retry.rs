@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff};
 
 use super::config::Limits;
 use super::failure::{Failure, Retry, is_gateway, may_be_down};
@@ -12,7 +12,6 @@ use super::limit::Gate;
 use super::outage::{Announced, Evidence, Next, Outage, Server, Suspicion, Work, given_up};
 use super::read_only::{ReadOnly, Waited};
 use super::root::Root;
-use super::rounds;
 use super::spent::OfBlob;
 use super::trace::Log;
 use super::wire::Wire;
@@ -22,9 +21,6 @@ use crate::base::progress::{Event, Events};
 
 /// The most often a request is repeated at once, without waiting: after a token was renewed, after a stale session.
 const MOST_AT_ONCE: u32 = 3;
-
-/// The longest wait that is believed; anything beyond means “not today” just as well.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The shortest wait of our own choice: when less is left of the patience, it is over.
 const LEAST: Duration = Duration::from_nanos(1);
@@ -83,7 +79,7 @@ impl Tries {
             blob: None,
             events: wire.events.clone(),
             log: wire.log.clone(),
-            backoff: backoff(&wire.limits).build(),
+            backoff: wire.limits.backoff().build(),
             limits: wire.limits.clone(),
             failed: 0,
             began: Instant::now(),
@@ -113,7 +109,7 @@ impl Tries {
     /// The request reads or stores this blob: one set of tries is enough for all requests that do.
     pub fn of_blob(mut self, blob: OfBlob) -> Tries {
         if blob.is_spent() {
-            self.backoff = backoff(&self.limits).with_max_times(0).build();
+            self.backoff = self.limits.backoff().with_max_times(0).build();
         }
         self.blob = Some(blob);
         self
@@ -126,7 +122,7 @@ impl Tries {
 
     /// Forgets earlier failures: the transfer has moved on since.
     pub fn renew(&mut self) {
-        self.backoff = backoff(&self.limits).build();
+        self.backoff = self.limits.backoff().build();
         self.failed = 0;
         self.since = None;
         self.unanswered = Duration::ZERO;
@@ -292,7 +288,7 @@ impl Tries {
         };
         self.asked = self.asked.saturating_add(delay);
         // Everybody was told the same: do not all come back in the same instant.
-        let delay = delay + backoff(&self.limits).build().next().unwrap_or_default() / 4;
+        let delay = delay + self.limits.backoff().build().next().unwrap_or_default() / 4;
         tokio::select! {
             () = tokio::time::sleep(delay) => Ok(()),
             stopped = server.outage.over() => Err(given_up(&self.what, stopped)),
@@ -314,7 +310,7 @@ impl Tries {
         let Ok((delay, news)) = closed else { return Err(self.too_long(&demands, error)) };
         self.asked = self.asked.saturating_add(delay);
         // Everybody was told the same: do not all come back in the same instant.
-        let delay = delay + backoff(&self.limits).build().next().unwrap_or_default() / 4;
+        let delay = delay + self.limits.backoff().build().next().unwrap_or_default() / 4;
         if news {
             self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&error), delay });
         }
@@ -360,49 +356,11 @@ impl Drop for Tries {
     }
 }
 
-pub(super) fn patience(limits: &Limits) -> ExponentialBackoff {
-    backoff(limits).without_max_times().build()
-}
-
-pub(super) fn backoff(limits: &Limits) -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(limits.first_delay)
-        .with_max_delay(rounds::LONGEST)
-        .with_max_times(limits.retries as usize)
-        .with_jitter()
-}
-
-/// Retry-After, in seconds or as an HTTP date (RFC 9110 §10.2.3); a date in the past means now. `now` is the time as the
-/// registry has it: what counts is how much later it wants us back.
-pub(super) fn retry_after(header: &str, now: std::time::SystemTime) -> Option<Duration> {
-    let header = header.trim();
-    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
-        let seconds = header.parse().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds).min(LONGEST));
-    }
-    let date = httpdate::parse_http_date(header).ok()?;
-    Some(date.duration_since(now).unwrap_or_default().min(LONGEST))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::progress::Recorder;
     use crate::transport::registry::Config;
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let now = httpdate::parse_http_date("Sat, 21 Nov 2026 04:00:00 GMT").unwrap();
-        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("Sat, 21 Nov 2026 04:01:30 GMT", now), Some(Duration::from_secs(90)));
-        assert_eq!(retry_after("Sat, 21 Nov 2026 03:00:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon", now), None);
-        assert_eq!(retry_after("-1", now), None);
-        assert_eq!(retry_after("", now), None);
-        for absurd in ["99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
-            assert_eq!(retry_after(absurd, now), Some(LONGEST), "{absurd}");
-        }
-    }
 
     fn tries(retries: u32, max_wait: u64) -> (Tries, Arc<Recorder>) {
         let (max_wait, first_delay) = (Duration::from_millis(max_wait), Duration::from_millis(1));

@@ -12,14 +12,15 @@ use reqwest::{Method, Url};
 use tokio::sync::OnceCell;
 
 use super::answer::{excerpt_without, refusal};
-use super::auth::{Auth, Challenge, Scopes};
+use super::auth::{Auth, Scopes};
+use super::call::{Call, Payload};
+use super::challenge::Challenge;
 use super::failure::{Failure, is_transient, may_be_down};
-use super::limit::Gate;
 use super::location::is_same_server;
+use super::loopback::is_loopback;
 use super::reply::Reply;
-use super::retry::Tries;
 use super::unanswered::spoke_tls;
-use super::wire::{Call, Payload, Wire, is_loopback};
+use super::wire::Wire;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 
@@ -32,38 +33,30 @@ pub(super) struct Root {
     registry: String,
     wire: Arc<Wire>,
     auth: Arc<Auth>,
-    gate: Arc<Gate>,
     url: OnceCell<Url>,
     /// Held while one request probes for all that wait.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Root {
-    pub fn new(registry: &str, wire: &Arc<Wire>, auth: &Arc<Auth>, gate: &Arc<Gate>) -> Root {
-        let (wire, auth, gate) = (wire.clone(), auth.clone(), gate.clone());
+    pub fn new(registry: &str, wire: &Arc<Wire>, auth: &Arc<Auth>) -> Root {
         let (url, turn) = Default::default();
-        Root { registry: registry.to_owned(), wire, auth, gate, url, turn }
+        Root { registry: registry.to_owned(), wire: wire.clone(), auth: auth.clone(), url, turn }
     }
 
-    /// The registry's root URL, found out by the first request to need it.
-    pub async fn url(&self) -> Result<&Url> {
-        self.url.get_or_try_init(|| self.find()).await.inspect(|url| self.wire.set_home(url))
+    /// The root URL, if it was found.
+    pub fn known(&self) -> Option<&Url> {
+        self.url.get()
     }
 
-    async fn find(&self) -> Result<Url> {
-        let what = format!("asking {} whether it is a registry", self.registry);
-        let mut tries = Tries::new(&what, false, &self.gate, &self.wire).of_whole_registry();
-        loop {
-            let failure = match self.find_once(&what).await {
-                Ok(url) => return Ok(url),
-                Err(failure) => failure,
-            };
-            tries.again(failure).await?;
-        }
+    /// The root URL; the first request that needs it awaits `finding`.
+    pub async fn url(&self, finding: impl Future<Output = Result<Url>>) -> Result<&Url> {
+        let found = async { finding.await.inspect(|url| self.wire.set_home(url)) };
+        self.url.get_or_try_init(|| found).await
     }
 
-    /// https alone, unless plain HTTP was allowed or the host is this machine. No credentials are sent.
-    async fn find_once(&self, what: &str) -> Result<Url, Failure> {
+    /// One try to find the root URL, `what` in errors: https alone, unless plain HTTP was allowed or the host is this machine. No credentials are sent.
+    pub async fn find(&self, what: &str) -> Result<Url, Failure> {
         let (first, second) = self.schemes(what)?;
         let failure = match self.find_at(&first, what).await {
             Ok(url) => return Ok(url),

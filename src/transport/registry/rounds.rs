@@ -4,11 +4,7 @@ use std::time::{Duration, Instant};
 
 use backon::ExponentialBackoff;
 
-use super::config::Limits;
-use super::retry::patience;
-
-/// The longest round.
-pub(super) const LONGEST: Duration = Duration::from_secs(30);
+use super::config::{LONGEST_DELAY, Limits};
 
 /// The rounds since something went wrong.
 pub(super) struct Rounds {
@@ -21,7 +17,7 @@ pub(super) struct Rounds {
 
 impl Rounds {
     pub fn new(limits: &Limits, now: Instant) -> Rounds {
-        Rounds { since: now, schedule: patience(limits), until: None, count: 0 }
+        Rounds { since: now, schedule: limits.rounds(), until: None, count: 0 }
     }
 
     /// How long the present round still lasts; `None` between two rounds, when requests may be sent.
@@ -35,7 +31,7 @@ impl Rounds {
         if let Some(left) = self.left(now) {
             return (left, None);
         }
-        let next = self.schedule.next().unwrap_or(LONGEST);
+        let next = self.schedule.next().unwrap_or(LONGEST_DELAY);
         let delay = most.map_or(next, |most| next.min(most));
         self.until = Some(now + delay);
         self.count += 1;

@@ -9,68 +9,12 @@
 //! unless the registry has claimed this very blob before without having it. Where this account may not read, or nothing could be
 //! read so far, no more is asked; storing the manifest is the proof then.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::host::Host;
 use super::outage::Work;
-use super::{last_byte, upload};
+use super::{last_byte, presence};
 use crate::base::error::{Error, Reason, Result};
 use crate::content::Readable;
-use crate::oci::{Descriptor, Digest, Repository};
-
-/// So many reads may fail before the registry counts as one from which nothing can be read: one alone may have met a busy moment.
-const MOST_FAILED: usize = 3;
-
-/// What reading the last byte of blobs has taught about a registry.
-#[derive(Default)]
-pub(super) struct Proofs {
-    /// Blobs whose last byte came, from whichever repository.
-    proven: Mutex<HashSet<Digest>>,
-    /// Blobs that it has claimed to have and does not have as they should be, in whichever repository.
-    suspects: Mutex<HashSet<Digest>>,
-    /// Projects that this account may not read.
-    closed: Mutex<HashSet<String>>,
-    /// How many reads were refused or failed for another reason.
-    failed: AtomicUsize,
-}
-
-impl Proofs {
-    pub fn suspect(&self, blob: &Digest) {
-        lock(&self.suspects).insert(*blob);
-    }
-
-    fn is_suspect(&self, blob: &Digest) -> bool {
-        lock(&self.suspects).contains(blob)
-    }
-
-    /// What came of reading `blob`.
-    pub fn note(&self, repository: &Repository, blob: &Descriptor, found: &Readable) {
-        match found {
-            Readable::Yes => drop(lock(&self.proven).insert(blob.digest)),
-            Readable::Denied => drop(lock(&self.closed).insert(repository.project().to_owned())),
-            Readable::Failed(_) | Readable::PerhapsLost(_) | Readable::Unknown(_) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-            }
-            Readable::No(_) => {}
-        }
-    }
-
-    /// Whether `blob` is to be read after its upload. An empty one has no byte that could be lost.
-    fn is_wanted(&self, repository: &Repository, blob: &Descriptor) -> bool {
-        if !lock(&self.suspects).is_empty() {
-            return true;
-        }
-        blob.size > 0 && !lock(&self.proven).contains(&blob.digest) && self.may_read(repository)
-    }
-
-    /// Whether reading is worth a try: this account may, as far as is known, and not all that was tried has failed.
-    pub fn may_read(&self, repository: &Repository) -> bool {
-        let is_blind = self.failed.load(Ordering::Relaxed) >= MOST_FAILED && lock(&self.proven).is_empty();
-        !is_blind && !lock(&self.closed).contains(repository.project())
-    }
-}
+use crate::oci::{Descriptor, Repository};
 
 /// Proves that what was uploaded is there.
 ///
@@ -91,7 +35,7 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
         Readable::Failed(why) if is_suspect => why,
         // Who may not read can still ask for the length.
         Readable::Denied | Readable::Unknown(_) if is_suspect => {
-            match upload::look_for(host, repository, blob, what).await? {
+            match presence::look_for(host, repository, blob, what).await? {
                 Some(true) => return Ok(()),
                 _ => "it is still not as it should be".to_owned(),
             }
@@ -112,8 +56,4 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
         false => spent.note_final(&error, text),
     }
     Err(error.while_doing(what))
-}
-
-fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
-    set.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,18 +5,17 @@
 //! curl and Go accept when it is the very certificate they were told to trust; so does this: byte-identical, with name
 //! and dates checked.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 
-use super::certs::{CertDir, Identities};
+use super::certs::{CertDir, Identities, certificates};
 use crate::base::error::{Error, Kind, Result};
 
 /// What decides which servers are trusted; equal settings share connections.
@@ -76,20 +75,6 @@ pub(super) fn fault<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<
         };
     }
     None
-}
-
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let list: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(|found| found.collect()).map_err(|e| unreadable(path, e));
-    let list = list?;
-    if list.is_empty() {
-        return Err(Error::input(format!("reading certificates from {}: it holds none in PEM form", path.display())));
-    }
-    Ok(list)
-}
-
-pub(super) fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
-    Error::input(format!("reading certificates from {}", path.display())).because(error)
 }
 
 /// The usual checks against system roots and added authorities.

@@ -1,4 +1,4 @@
-//! Blobs into a registry: looked for, uploaded (distribution-spec, "Pushing blobs").
+//! Uploads of blobs (distribution-spec, "Pushing blobs").
 //!
 //! A small blob is one POST and one PUT of the whole body with its exact length. A large one goes by PATCH in one stream,
 //! so that a registry that keeps what it got before a break can be asked how much that is, and only the rest is sent again
@@ -10,6 +10,8 @@
 //! The body comes out of a [`BlobReader`](crate::content::BlobReader), which keeps back the last piece until all is proven:
 //! a wrong blob can never be completed. When an upload continues, the blob is read and proven again from its first byte.
 
+mod session;
+
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -17,106 +19,26 @@ use reqwest::{Method, Url};
 
 use super::answer::refusal;
 use super::auth::Scopes;
+use super::call::Payload;
 use super::failure::{Failure, Retry, may_be_down};
 use super::host::{Ask, Host, Target, strange};
-use super::last_byte;
 use super::location;
 use super::outage::{Server, Work};
-use super::outflow::{Feed, Outflow};
+use super::presence;
 use super::projects::Turn;
 use super::reply::Reply;
-use super::session::Session;
 use super::stored;
 use super::unanswered::has_no_address;
-use super::wire::Payload;
+use super::upload_body::{Feed, UploadBody};
 use crate::base::error::{Error, Kind, Reach, Reason, Result};
-use crate::base::progress::Event;
-use crate::content::{Origin, Readable};
+use crate::content::Origin;
 use crate::oci::{Descriptor, Digest, Repository};
+use session::Session;
+#[cfg(fuzzing)]
+pub(super) use session::range_end;
 
 /// This much progress after a break makes the earlier breaks forgotten, in bytes.
 const ENOUGH: u64 = 1024 * 1024;
-
-/// Whether the registry has the whole blob. One that has just arrived is asked for again if it is said not to be there.
-pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
-    let what = format!("looking for blob {} in {repository}", blob.digest);
-    let mut tries = host.tries(&what);
-    loop {
-        if let Some(found) = look_for(host, repository, blob, &what).await? {
-            return Ok(found);
-        }
-        let denied = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));
-        if !host.memory.arrived.has_blob(repository, &blob.digest) || tries.again(Failure::soon(denied)).await.is_err()
-        {
-            return Ok(false);
-        }
-    }
-}
-
-/// `None`: it is not there. `false`: something is there that will not do, or nobody knows; an upload is then the way to be
-/// sure.
-pub(super) async fn look_for(
-    host: &Host,
-    repository: &Repository,
-    blob: &Descriptor,
-    what: &str,
-) -> Result<Option<bool>> {
-    let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
-    let reply = host.hint(&Ask::new(Method::HEAD, path, Scopes::push(repository), what)).await?;
-    let is_own = reply.as_ref().is_some_and(|reply| reply.own);
-    let said = (reply.as_ref().map(Reply::status), reply.as_ref().and_then(Reply::content_length));
-    drop(reply);
-    match said {
-        (Some(200), Some(length)) if length != blob.size => {
-            // Some gateways give HEAD the length of nothing, or that of a page.
-            if matches!(last_byte::read(host, repository, blob).await?, Readable::Yes) {
-                return Ok(Some(true));
-            }
-            let text = format!("{what}: there it has {length} bytes instead of {}; uploading it again", blob.size);
-            host.wire.events.report(Event::Warning(text));
-            host.memory.proofs.suspect(&blob.digest);
-            Ok(Some(false))
-        }
-        (Some(200), _) => Ok(Some(true)),
-        // Harbor's HEAD asks its database, and GET only the storage: a blob without a row is being collected, or was.
-        (Some(404 | 410), _) if is_own && host.auth.is_harbor() => Ok(None),
-        (Some(404 | 410), _) if is_own => Ok(has_though_head_denies(host, repository, blob).await?.then_some(true)),
-        // A gateway, or storage behind a redirect, may refuse HEAD.
-        _ => Ok(Some(matches!(last_byte::read(host, repository, blob).await?, Readable::Yes))),
-    }
-}
-
-/// Whether GET finds a blob that HEAD does not. Once it has agreed with HEAD at this registry it is asked no more, except about
-/// what this run has uploaded: nearly all that is looked for is not there.
-async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
-    let finds = async || last_byte::finds(host, repository, blob).await;
-    if host.memory.arrived.has_blob(repository, &blob.digest) {
-        return Ok(finds().await? == Some(true));
-    }
-    // The first question tells for all that wait here.
-    let mut agrees = host.memory.blob_heads.agrees.lock().await;
-    match *agrees {
-        Some(true) => Ok(false),
-        Some(false) => {
-            drop(agrees);
-            Ok(finds().await? == Some(true))
-        }
-        None => {
-            let found = finds().await?;
-            *agrees = found.map(|found| !found);
-            Ok(found == Some(true))
-        }
-    }
-}
-
-/// Whether a blob that is said to be there can be read.
-pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
-    let readable = last_byte::read(host, repository, blob).await?;
-    if matches!(readable, Readable::No(_) | Readable::Failed(_) | Readable::PerhapsLost(_)) {
-        host.memory.proofs.suspect(&blob.digest);
-    }
-    Ok(readable)
-}
 
 /// Uploads the blob, reading it from `origin` again for every try, and checks that the registry stores what it took.
 ///
@@ -125,7 +47,7 @@ pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descri
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
     send(host, repository, blob, origin, &what).await?;
-    host.memory.arrived.note_blob(repository, blob.digest);
+    host.memory.written.note_blob(repository, blob.digest);
     // Neither the project's next upload nor the next one to this registry waits for this.
     stored::check(host, repository, blob, &what).await
 }
@@ -197,7 +119,7 @@ pub(super) fn concerns_more(error: &Error) -> bool {
 }
 
 /// A blob on its way, over as many connections and sessions as it takes.
-pub(super) struct Upload<'a> {
+struct Upload<'a> {
     pub host: &'a Host,
     pub repository: &'a Repository,
     pub blob: &'a Descriptor,
@@ -272,7 +194,7 @@ impl Upload<'_> {
     }
 
     async fn is_there(&self) -> bool {
-        let is_there = matches!(has(self.host, self.repository, self.blob).await, Ok(true));
+        let is_there = matches!(presence::has(self.host, self.repository, self.blob).await, Ok(true));
         if is_there {
             self.host.note_stored();
         }
@@ -332,7 +254,7 @@ impl Upload<'_> {
             }
         }
         let feed = Feed::after(0, reader).await.map_err(|lost| self.lost(lost))?;
-        let body = Outflow::new(&feed, self.blob.size, true);
+        let body = UploadBody::new(&feed, self.blob.size, true);
         let watch = body.watch();
         let payload =
             if self.blob.size == 0 { Payload::Closing { stored: 0 } } else { Payload::Stream(Box::new(body)) };
@@ -463,7 +385,7 @@ impl Upload<'_> {
     /// After an end that is good, but not the specification's: a page of somebody who stands between, or a registry that stores
     /// later. What counts is whether the blob is there.
     pub async fn check_there(&self, reply: Reply) -> Result<(), Failure> {
-        match has(self.host, self.repository, self.blob).await {
+        match presence::has(self.host, self.repository, self.blob).await {
             Ok(true) => {
                 self.host.note_stored();
                 Ok(())

@@ -2,7 +2,7 @@
 //!
 //! **Threats.** A redirect may lead anywhere (`location`): `Authorization` goes only to the origin it was made for, at most
 //! ten hops are followed, none twice. A server may stall or trickle: waiting for an answer is bounded,
-//! and so is how slow a body may be (`patience`).
+//! and so is how slow a body may be (`stall_timeout`).
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,13 +14,13 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
-use super::auth::Challenge;
+use super::call::{Call, Payload};
+use super::challenge::Challenge;
 use super::config::Limits;
 use super::failure::{Failure, Retry, may_be_down};
-use super::health::Health;
+use super::health::{self, Health};
 use super::location::{is_same_server, misled, redirect};
 use super::outage::{Evidence, Outage, Server, Work};
-use super::outflow::{Outflow, Watch};
 use super::peers::{Peers, Role};
 use super::proxy::{Proxy, by_way_of};
 use super::read_only::ReadOnly;
@@ -28,6 +28,7 @@ use super::reply::Reply;
 use super::tls::{self, TlsSettings};
 use super::trace::{Log, Talk};
 use super::unanswered::{silence, unanswered};
+use super::upload_body::Watch;
 use super::{Config, answer, refusals, trace};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Events;
@@ -54,7 +55,7 @@ pub(super) struct Wire {
     /// What the routes say of it.
     insecure: bool,
     /// By origin: what was found out for the hosts that were asked.
-    known: Mutex<HashMap<String, Way>>,
+    known: Mutex<HashMap<String, Connection>>,
     pools: Arc<Pools>,
 }
 
@@ -63,45 +64,9 @@ type Pools = Mutex<HashMap<(TlsSettings, Option<Proxy>), Client>>;
 
 /// How a host is reached.
 #[derive(Clone)]
-struct Way {
+struct Connection {
     client: Client,
     proxy: Option<Proxy>,
-}
-
-/// What is to be sent.
-pub(super) struct Call<'a> {
-    pub method: Method,
-    pub url: Url,
-    pub headers: HeaderMap,
-    pub body: Payload,
-    /// Sent only to the origin of the URL that stands beside it.
-    pub authorization: Option<(HeaderValue, Url)>,
-    /// The attempt, for errors.
-    pub what: &'a str,
-}
-
-pub(super) enum Payload {
-    Bytes(Bytes),
-    /// Can be sent once only.
-    Stream(Box<Outflow>),
-    /// Nothing, to end an upload of `stored` bytes with; the answer may take as long as storing them does.
-    Closing {
-        stored: u64,
-    },
-}
-
-impl Payload {
-    pub fn none() -> Payload {
-        Payload::Bytes(Bytes::new())
-    }
-
-    pub fn size(&self) -> u64 {
-        match self {
-            Payload::Bytes(bytes) => bytes.len() as u64,
-            Payload::Stream(outflow) => outflow.length(),
-            Payload::Closing { .. } => 0,
-        }
-    }
 }
 
 impl Wire {
@@ -245,13 +210,14 @@ impl Wire {
 
     /// The outage that a Harbor admits in its health check; `attempt` at this work is what failed.
     pub async fn admitted(&self, attempt: &str, work: Work) -> Option<Failure> {
-        let illness = self.health.illness(self).await?;
+        let asking = self.beginning_of(health::PATH, "asking whether Harbor is healthy", health::READ);
+        let illness = self.health.illness(Box::pin(asking), self.limits.stall).await?;
         let error = Error::new(Kind::Network, format!("{attempt}: {illness}"));
         Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&Server { outage: self.outage.clone(), work }))
     }
 
     /// The beginning of the registry's answer at `path`, if it is 200. Whether the registry answers is not noted.
-    pub async fn beginning_of(&self, path: &str, what: &str, limit: usize) -> Option<Vec<u8>> {
+    async fn beginning_of(&self, path: &str, what: &str, limit: usize) -> Option<Vec<u8>> {
         let url = self.home.get()?.join(path).ok()?;
         let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
         let mut call = Call { method, url, headers, body, authorization: None, what };
@@ -319,7 +285,7 @@ impl Wire {
         call: &mut Call<'_>,
         headers: HeaderMap,
     ) -> Result<Response, Failure> {
-        let Way { client, proxy } = self.way(&call.url).map_err(Failure::never)?;
+        let Connection { client, proxy } = self.connection(&call.url).map_err(Failure::never)?;
         let proxy = proxy.as_ref();
         let mut request = client.request(call.method.clone(), call.url.clone()).headers(headers);
         let body = std::mem::replace(&mut call.body, Payload::none());
@@ -337,12 +303,11 @@ impl Wire {
                 let patience = self.limits.to_store(stored).max(self.limits.stall);
                 self.answer_to(server, call.what, patience, request, proxy).await?
             }
-            Payload::Stream(outflow) => {
-                let watch = outflow.watch();
-                let (stall, commit) = (self.limits.stall, self.limits.to_store(outflow.length()));
+            Payload::Stream(upload) => {
+                let watch = upload.watch();
+                let (stall, commit) = (self.limits.stall, self.limits.to_store(upload.length()));
                 let source = self.limits.max_wait + self.limits.commit;
-                let request =
-                    request.header(reqwest::header::CONTENT_LENGTH, outflow.length()).body(outflow.into_body());
+                let request = request.header(reqwest::header::CONTENT_LENGTH, upload.length()).body(upload.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
                     never = moves(server, &watch) => match never {},
@@ -379,18 +344,18 @@ impl Wire {
             .map_err(|_| silence(what, patience, self.limits.more_than(patience), proxy))
     }
 
-    /// The way to this URL's host. Certificates are looked for at the first request to it only.
-    fn way(&self, url: &Url) -> Result<Way> {
+    /// The connection to this URL's host. Certificates are looked for at the first request to it only.
+    fn connection(&self, url: &Url) -> Result<Connection> {
         let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let origin = url.origin().ascii_serialization();
-        if let Some(way) = known.get(&origin) {
-            return Ok(way.clone());
+        if let Some(connection) = known.get(&origin) {
+            return Ok(connection.clone());
         }
         let proxy = self.config.proxies.for_url(url).cloned();
         let client = self.pool(self.config.tls_for(&self.registry, self.insecure, url), proxy.clone())?;
-        let way = Way { client, proxy };
-        known.insert(origin, way.clone());
-        Ok(way)
+        let connection = Connection { client, proxy };
+        known.insert(origin, connection.clone());
+        Ok(connection)
     }
 
     fn pool(&self, settings: TlsSettings, proxy: Option<Proxy>) -> Result<Client> {
@@ -410,7 +375,7 @@ impl Wire {
             .default_headers(as_it_is())
             .connect_timeout(self.config.connect_timeout)
             .tcp_keepalive(Duration::from_secs(30))
-            // How long the other side may take to read is for `patience` to say; the library's own limit is 30 seconds.
+            // How long the other side may take to read is for `stall_timeout` to say; the library's own limit is 30 seconds.
             .tcp_user_timeout(None)
             .pool_max_idle_per_host(self.config.per_host * 3 + 2);
         let failed =
@@ -424,7 +389,7 @@ impl Wire {
     }
 }
 
-/// What is proven by its digest is wanted as it is, not compressed on its way.
+/// What is proven by its digest is wanted as it is, not compressed on its connection.
 fn as_it_is() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
 }
@@ -434,33 +399,5 @@ async fn moves(server: Option<&Server>, upload: &Watch) -> Infallible {
     match server {
         Some(server) => server.outage.follow(upload).await,
         None => std::future::pending().await,
-    }
-}
-
-/// `localhost`, 127.0.0.0/8 and `[::1]`.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost" | "[::1]") => true,
-        Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
-        None => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_loopback() {
-        for (url, loopback) in [
-            ("http://localhost:1/", true),
-            ("http://127.3.2.1/", true),
-            ("http://[::1]:5/", true),
-            ("http://127.0.0.1.example.com/", false),
-            ("http://localhost.example.com/", false),
-            ("http://10.0.0.1/", false),
-        ] {
-            assert_eq!(is_loopback(&url.parse().unwrap()), loopback, "{url}");
-        }
     }
 }

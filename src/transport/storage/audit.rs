@@ -4,18 +4,22 @@
 //! # Threats
 //! What is kept of a manifest is what it points to; an index may nest as it likes, each manifest is visited once.
 
+mod attached;
+mod costs;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::attached::{Attached, Speaking};
 use super::contents::Layers;
-use super::fault::{Fault, FaultKind};
+use super::fault::{At, Fault, FaultKind};
 use super::nodes::{Node, parts_of};
 use super::survey::{Holding, Survey, Tagged};
 use super::{Storage, data_path};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::{Manifests, in_parallel};
 use crate::oci::{Digest, Manifest, Repository};
+pub use attached::Attached;
+use attached::Speaking;
 
 /// How much of a blob is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,19 +63,16 @@ pub struct Audit {
     pub bytes: u64,
 }
 
-/// A fault by its place in the list.
-pub(super) type At = usize;
-
 /// Blobs by what their manifests say of them.
-pub(super) type Claims = HashMap<Digest, Claim>;
+type Claims = HashMap<Digest, Claim>;
 
-pub(super) struct Claim {
+struct Claim {
     sizes: Vec<u64>,
     /// A repository that has it, by its place in the survey.
     home: usize,
 }
 
-pub(super) struct Auditor<'a> {
+struct Auditor<'a> {
     pub storage: &'a Storage,
     pub repositories: &'a [Holding],
     faults: Vec<Fault>,

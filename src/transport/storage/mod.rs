@@ -9,10 +9,8 @@
 //! A link's content is a digest or nothing; the path beside it is never believed (`_layers/sha512/…/link` holds a sha256).
 //! No manifest is believed before it was hashed. What is wrong is a [`Fault`], which costs only the images it touches.
 
-mod attached;
 mod audit;
 mod contents;
-mod costs;
 mod fault;
 mod links;
 mod nodes;
@@ -32,8 +30,7 @@ use crate::content::{Body, Files, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
 };
-pub use attached::Attached;
-pub use audit::{Audit, Depth, Scope};
+pub use audit::{Attached, Audit, Depth, Scope};
 pub use fault::{Fault, FaultKind};
 pub use replica::{Member, Replica};
 pub use survey::{Holding, Survey, Tagged};

@@ -1,12 +1,13 @@
 //! Manifests as far as it matters to whether images are whole. What is wrong elsewhere is not its business.
 
+use super::fault::At;
 use crate::oci::{Digest, Manifest, Role};
 
 pub enum Node {
     /// `size`: its own, in bytes.
     Whole { parts: Vec<Part>, size: u64 },
     /// By the place of its fault in the list.
-    Broken(super::audit::At),
+    Broken(At),
 }
 
 /// What a manifest points to.

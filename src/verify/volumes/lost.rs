@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::super::graph::Reach;
 use super::super::{Problem, ProblemKind};
 use super::is_mended_by_volume;
+use crate::bundle::is_tool;
 use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
-use crate::bundle::{CHUNKS, is_tool};
 
 /// The same images for all problems of a volume.
 type Images = Arc<BTreeSet<String>>;
@@ -26,9 +26,7 @@ pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> 
         .collect();
     let is_elsewhere = |problem: &Problem| {
         let is_held = held.contains(problem.path.as_str());
-        let can_be = problem.path.starts_with("blobs/")
-            || is_tool(&problem.path)
-            || matches!(problem.path.as_str(), CHUNKS | "…");
+        let can_be = problem.path.starts_with("blobs/") || is_tool(&problem.path) || problem.path == "…";
         problem.kind == ProblemKind::Missing && can_be && !is_held
     };
     let (lacking, others) = problems.drain(..).partition(is_elsewhere);

@@ -3,7 +3,6 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::bundle::CHUNKS;
 use crate::bundle::volumes::VolumeJson;
 
 fn blob(number: usize) -> String {
@@ -17,7 +16,7 @@ fn wanted(sizes: &[u64], limit: u64, recovery: u32) -> Wanted {
     Wanted {
         metadata: metadata.map(|(path, size)| (path.to_owned(), size)).to_vec(),
         manifests: vec![(blob(1_000_000), 900)],
-        files: std::iter::once((CHUNKS.to_owned(), 640)).chain(files).collect(),
+        files: std::iter::once(("tools/x".to_owned(), 640)).chain(files).collect(),
         limit,
         recovery,
     }

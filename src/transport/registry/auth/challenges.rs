@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::challenge::{Bearer, Challenge};
 use super::scope::Scopes;
 use crate::base::error::Error;
+use crate::transport::registry::challenge::{Bearer, Challenge};
 
 /// The challenges of one registry.
 #[derive(Default)]

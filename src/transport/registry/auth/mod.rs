@@ -1,6 +1,5 @@
 //! Who we are to one registry: its challenge, our credentials, the tokens got for them.
 
-mod challenge;
 mod challenges;
 mod claims;
 mod scope;
@@ -13,13 +12,13 @@ use std::time::Instant;
 
 use reqwest::header::HeaderValue;
 
+use super::challenge::{Bearer, Challenge};
 use super::failure::{Failure, Retry};
 use super::outage::Work;
 use super::reply::Reply;
 use super::wire::Wire;
 use crate::base::error::{Error, Kind};
 use crate::credentials::{Credentials, Store};
-pub(super) use challenge::{Bearer, Challenge};
 use challenges::{Challenges, Known};
 pub(super) use claims::Granted;
 pub(super) use scope::Scopes;

@@ -14,16 +14,18 @@ use reqwest::{Method, Url};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::challenge::Bearer;
 use super::claims::{self, Granted};
 use super::scope::Scopes;
 use crate::base::error::{Error, Kind};
 use crate::base::progress::conceal;
 use crate::credentials::{Credentials, Secret};
 use crate::transport::registry::answer::{excerpt_without, is_page, refusal_of_token};
+use crate::transport::registry::call::{Call, Payload};
+use crate::transport::registry::challenge::Bearer;
 use crate::transport::registry::failure::{Failure, is_transient};
+use crate::transport::registry::loopback::is_loopback;
 use crate::transport::registry::reply::Reply;
-use crate::transport::registry::wire::{Call, Payload, Wire, is_loopback};
+use crate::transport::registry::wire::Wire;
 
 /// Default and minimum of `expires_in`, as the specification has it.
 const SHORTEST_LIFE: u64 = 60;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Evidence, LOOK, Outage, Suspicion, Work, used_up_by};
 use crate::base::error::Stopped;
-use crate::transport::registry::outflow::Watch;
+use crate::transport::registry::upload_body::Watch;
 
 /// When to ask for a sign of life.
 #[derive(Clone, Copy, Debug)]

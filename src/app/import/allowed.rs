@@ -1,0 +1,83 @@
+//! What the isolated side lets in, asked of a bundle's lock and then of its manifests.
+
+use std::collections::HashMap;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{NOTHING, NamedAllowlist};
+use crate::base::error::{Error, Result};
+use crate::content::{Cached, Source};
+use crate::oci::{Digest, Manifest, Platform};
+use crate::pipeline::allowlist::judged_by_config;
+use crate::pipeline::graph::{Graph, Image};
+use crate::pipeline::lock::Lock;
+use crate::pipeline::walk::{MAX_CONFIG, platform_of_config};
+
+/// Configs read at the same time.
+const AT_ONCE: usize = 4;
+
+/// The list of what may enter; without one, everything may.
+pub struct Allowed<'a>(pub Option<&'a NamedAllowlist>);
+
+impl Allowed<'_> {
+    /// # Errors
+    /// Every image that the list does not allow, as far as the lock tells.
+    pub fn check(&self, lock: &Lock) -> Result<()> {
+        let Some(NamedAllowlist { name, list }) = self.0 else { return Ok(()) };
+        none_of(name, lock.images.iter().filter_map(|image| list.refusal(image)).collect())
+    }
+
+    /// # Errors
+    /// The same, of what the manifests tell besides.
+    pub fn check_content(&self, graph: &Graph) -> Result<()> {
+        let Some(NamedAllowlist { name, list }) = self.0 else { return Ok(()) };
+        let manifests = graph.images.iter().flat_map(|image| &image.manifests).map(Manifest::digest).collect();
+        none_of(name, graph.images.iter().filter_map(|image| list.refusal_of_content(image, &manifests)).collect())
+    }
+
+    /// Reads what single images and attached ones are for in their configs, where the list bounds platforms. Those that are not
+    /// `at_hand` yet are checked in the run that has them.
+    ///
+    /// # Errors
+    /// Every image that the list does not allow, or a config that cannot be read.
+    pub async fn check_configs(
+        &self,
+        source: &dyn Source,
+        graph: &Graph,
+        at_hand: impl Fn(&Digest) -> bool,
+    ) -> Result<()> {
+        let Some(NamedAllowlist { name, list }) = self.0.filter(|allowed| allowed.list.bounds_platforms()) else {
+            return Ok(());
+        };
+        let (cached, at_hand) = (Cached::new(source, None), &at_hand);
+        let asked = stream::iter(&graph.images).map(|image| async { platforms(&cached, image, at_hand).await });
+        let platforms: Vec<HashMap<Digest, Platform>> = asked.buffered(AT_ONCE).try_collect().await?;
+        let images = graph.images.iter().zip(&platforms);
+        none_of(name, images.filter_map(|(image, platforms)| list.refusal_of_configs(image, platforms)).collect())
+    }
+}
+
+/// What the configs of an image say, by the manifests that they belong to.
+async fn platforms(
+    source: &Cached<'_>,
+    image: &Image,
+    at_hand: &impl Fn(&Digest) -> bool,
+) -> Result<HashMap<Digest, Platform>> {
+    let mut platforms = HashMap::new();
+    for (manifest, config) in judged_by_config(image).filter(|(_, config)| at_hand(&config.digest)) {
+        let bytes = source.small_blob(&image.locked.reference.repository, config, MAX_CONFIG).await;
+        let platform = bytes.and_then(|bytes| platform_of_config(&bytes));
+        let attempt = |error: Error| error.while_doing(format!("{NOTHING}: image {}", image.locked.reference));
+        platforms.extend(platform.map_err(attempt)?.map(|platform| (manifest, platform)));
+    }
+    Ok(platforms)
+}
+
+fn none_of(name: &str, refusals: Vec<String>) -> Result<()> {
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let images = refusals.len();
+    let text = format!("{name} does not allow {images} images of the bundle; {NOTHING}:");
+    Err(Error::damaged(text).listing(refusals.iter().map(|refusal| format!("  {refusal}"))))
+}

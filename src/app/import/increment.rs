@@ -1,0 +1,137 @@
+//! The import of a bundle that builds on what the target has: all of that is found before anything is pushed.
+
+mod assemble;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::allowed::Allowed;
+use super::piped::Pump;
+use super::{Import, has_config, of_bundle};
+use crate::app::TOOL;
+use crate::app::local::write_file;
+use crate::app::push::{Arriving, NoteLacking, PushReport, PushRequest};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::{bytes, count};
+use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
+use crate::content::Source;
+use crate::files::Layout;
+use crate::increment::{Beside, Expected, Proof};
+use crate::oci::Digest;
+use crate::pipeline::plan;
+use crate::pipeline::transfer::Arrivals;
+
+/// How the bundle comes.
+#[derive(Clone, Copy)]
+pub struct From<'a> {
+    /// In several runs.
+    pub arriving: Option<&'a dyn Arriving>,
+    /// Out of a pipe.
+    pub pump: Option<&'a Pump>,
+    pub allowed: &'a Allowed<'a>,
+}
+
+impl Import<'_> {
+    /// # Errors
+    /// [`Kind::Lacking`]: the target lacks something that is assumed to be there; nothing was pushed.
+    pub(super) async fn increment(&self, bundle: &Bundle, from: From<'_>) -> Result<PushReport> {
+        let (push, events) = (self.push, &self.environment.events);
+        let (targets, _) = push.name_images(bundle.lock().images.iter())?;
+        let registries = push.connect()?;
+        let closed = push.closed(&registries, &targets).await?;
+        let repair = self.request.repair.as_ref().map(|path| open_repair(path, bundle)).transpose()?;
+        let expected = Expected::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
+        let expected = expected.with(repair.as_ref().map(beside));
+        let images = assemble::images(&expected, bundle.lock(), events).await;
+        let mut proof = expected.prove(&registries, push.jobs(), events).await?;
+        if !proof.missing.is_empty() && images.iter().all(Result::is_ok) {
+            let missing = proof.missing.iter().map(|missing| missing.digest).collect();
+            let images = images.iter().flatten().zip(&targets);
+            let unnecessary = plan::made_unnecessary(&registries, images, &missing).await?;
+            proof.missing.retain(|missing| !unnecessary.contains(&missing.digest));
+        }
+        self.refuse_lacking(bundle, &proof)?;
+        let (graph, lost) = assemble::split(images, bundle, &targets, events)?;
+        from.allowed.check_content(&graph)?;
+        if let Some(pump) = from.pump {
+            pump.check(&graph)?;
+        }
+        from.allowed.check_configs(&expected, &graph, has_config(bundle)).await?;
+        // What is claimed there and cannot be read shows only when the push is planned.
+        let missing = self.request.missing.as_deref();
+        let note_lacking = |lost: &BTreeSet<Digest>| {
+            let assumed = bundle.json().assumed.iter();
+            write_missing(missing, bundle, assumed.filter(|assumed| lost.contains(&assumed.digest)))
+        };
+        let note_lacking: Option<&NoteLacking<'_>> = Some(&note_lacking);
+        let arrived = from.pump.map(|pump| pump.arrived(&expected));
+        let source = arrived.as_ref().map_or(&expected as &dyn Source, |arrived| arrived);
+        let request = PushRequest {
+            places: proof.places,
+            note_lacking,
+            arriving: from.arriving,
+            arrivals: from.pump.map(|pump| pump as &dyn Arrivals),
+            ..of_bundle(bundle, source, graph)
+        };
+        push.run(&lost.beside(request), self.started).await
+    }
+
+    /// The same options for a bundle that expects nothing: it lacks nothing.
+    ///
+    /// # Errors
+    /// A repair was given.
+    pub(super) fn expects_nothing(&self, bundle: &Bundle) -> Result<()> {
+        if let Some(repair) = &self.request.repair {
+            let (bundle, repair) = (bundle.layout().path().display(), repair.display());
+            let text = format!("{bundle} expects nothing at the target that {repair} could bring");
+            return Err(Error::input(format!("{text}; a damaged bundle is mended by `gapferry repair`")));
+        }
+        self.refuse_lacking(bundle, &Proof::default())
+    }
+
+    /// # Errors
+    /// Something is missing.
+    fn refuse_lacking(&self, bundle: &Bundle, proof: &Proof) -> Result<()> {
+        let missing = self.request.missing.as_deref();
+        write_missing(missing, bundle, proof.missing.iter().chain(&proof.withheld))?;
+        let Some(first) = proof.missing.first() else { return Ok(()) };
+        let parents = bundle.json().parents.iter().map(ToString::to_string);
+        let size = proof.missing.iter().map(|missing| missing.size).fold(0, u64::saturating_add);
+        let text = format!(
+            "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, the first {}; the bundle builds on",
+            self.request.push.to,
+            count(proof.missing.len(), "blob"),
+            bundle.json().assumed.len(),
+            bytes(size),
+            bundle.layout().path().display(),
+            first.digest,
+        );
+        Err(Error::new(Kind::Lacking, text).listing(parents.map(|parent| format!("  {parent}"))))
+    }
+}
+
+fn open_repair(path: &Path, bundle: &Bundle) -> Result<Layout> {
+    refuse_unfinished(path)?;
+    let layout = Layout::open(path)?;
+    let shown = path.display();
+    match repair_is_for(&layout)? {
+        Some(identity) if identity == bundle.identity() => Ok(layout),
+        Some(identity) => Err(Error::input(format!("{shown} is a repair of another bundle, {identity}"))),
+        None => Err(Error::input(format!("{shown} is no repair"))),
+    }
+}
+
+fn beside(repair: &Layout) -> Beside<'_> {
+    let holds = repair.entries().filter_map(|(path, _)| Digest::of_blob_path(path)).collect();
+    Beside { source: repair, holds }
+}
+
+/// Writes down what would help, if that was asked for.
+fn write_missing<'a>(path: Option<&Path>, bundle: &Bundle, lacking: impl Iterator<Item = &'a Assumed>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let blob = |it: &Assumed| MissingBlob { digest: it.digest, size: Some(it.size), ranges: Vec::new() };
+    let (tool, identity) = (TOOL.to_owned(), bundle.identity());
+    let (metadata, tools, blobs) = (Vec::new(), Vec::new(), lacking.map(blob).collect());
+    let missing = Missing { gapferry_missing: MISSING_VERSION, tool, identity, metadata, tools, blobs };
+    write_file(path, missing.to_json().as_bytes())
+}

@@ -1,0 +1,220 @@
+//! Bundle → registry: a bundle is proven, and its images are pushed.
+
+mod allowed;
+mod increment;
+mod piped;
+mod prune;
+mod request;
+mod volumes;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::environment::Environment;
+use super::local::check_writable;
+use super::missing::missing_line;
+use super::push::{Arriving, Push, PushReport, PushRequest};
+use super::receipts::NamedReceipt;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::volumes as numbers;
+use crate::bundle::volumes::{Opened, State};
+use crate::bundle::{Bundle, Proven};
+use crate::content::{Cached, Source};
+use crate::oci::Digest;
+use crate::pipeline::graph::Graph;
+use crate::pipeline::resolve;
+use crate::pipeline::walk::{Options, Origin, Referrers, Walk};
+use crate::signing::PublicKey;
+use crate::verify::{self, Depth, Report};
+use allowed::Allowed;
+pub use prune::{Arrived, PruneOptions, PruneReport, Pruned};
+pub use request::{BundleInput, ImportRequest, NamedAllowlist};
+
+const NOTHING: &str = "nothing was pushed";
+
+/// What an import has done, or would do. Its JSON is that of the push.
+#[derive(Serialize)]
+pub struct ImportReport {
+    #[serde(flatten)]
+    pub push: PushReport,
+    /// Whose signature was found good.
+    #[serde(skip)]
+    pub signed_by: Option<PublicKey>,
+    /// `None`: that was not asked for.
+    #[serde(skip)]
+    pub pruned: Option<Pruned>,
+}
+
+/// Proves a bundle and pushes its images into a registry.
+///
+/// # Errors
+/// The bundle is refused, or something stands in the way of all images: nothing was pushed. Where problems of the bundle are why,
+/// the error has them ([`verify::Refusal::of`]). What fails after the push is in the report.
+pub async fn import(mut request: ImportRequest, environment: &Environment) -> Result<ImportReport> {
+    let started = Instant::now();
+    let input = std::mem::take(&mut request.bundle);
+    let brought = request.prune.as_ref().map(|prune| prune.brought(request.push.receipt.as_ref())).unwrap_or_default();
+    let push = Push::new(&request.push, brought, environment)?;
+    check_writable(&request.missing)?;
+    let import = Import { request: &request, push: &push, environment, started };
+    match input {
+        BundleInput::Files { paths, state, verify_first } => {
+            let depth = if verify_first { Depth::Full } else { Depth::Structure };
+            import.files(&paths, state.as_deref(), depth).await
+        }
+        BundleInput::Stream(stream) => import.stream(stream).await,
+    }
+}
+
+/// An import under way.
+struct Import<'a> {
+    request: &'a ImportRequest,
+    push: &'a Push<'a>,
+    environment: &'a Environment,
+    started: Instant,
+}
+
+impl Import<'_> {
+    async fn files(&self, paths: &[PathBuf], state: Option<&Path>, depth: Depth) -> Result<ImportReport> {
+        let request = self.request;
+        if state.is_some() && request.push.reupload {
+            // What comes in several runs relies on what earlier ones have pushed.
+            let text = "--reupload needs the whole bundle; with --state some of it was there before";
+            return Err(Error::input(text));
+        }
+        let mut state = state.map(|path| State::open(path, &request.push.to, !request.push.dry_run)).transpose()?;
+        let kept = state.as_ref().map_or(Ok(None), State::pieces)?;
+        let opened = Opened::open_with(paths, kept)?;
+        if let Some(state) = &mut state {
+            volumes::bind(state, &opened)?;
+        }
+        let proven = self.check(&opened, depth, state.is_some()).map_err(|error| error.while_doing(NOTHING))?;
+        let signed_by = proven.as_ref().map(|proven| proven.by.clone());
+        let (bundle, given) = opened.into_bundle(proven)?;
+        let allowed = self.admit(&bundle)?;
+        let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
+        let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
+        let pushed = if bundle.json().is_increment() {
+            self.increment(&bundle, increment::From { arriving, pump: None, allowed: &allowed }).await?
+        } else {
+            self.expects_nothing(&bundle)?;
+            let graph = self.read_graph(&bundle, &allowed).await?;
+            allowed.check_configs(bundle.layout(), &graph, has_config(&bundle)).await?;
+            let push = PushRequest { arriving, ..of_bundle(&bundle, bundle.layout(), graph) };
+            self.push.run(&push, self.started).await?
+        };
+        let mut report = ImportReport { push: pushed, signed_by, pruned: None };
+        self.prune(&mut report, &bundle).await;
+        Ok(report)
+    }
+
+    /// What must be right before anything is pushed; a bundle with any problem is refused. Gives what an accepted key has
+    /// signed.
+    fn check(&self, opened: &Opened, depth: Depth, may_lack_volumes: bool) -> Result<Option<Proven>> {
+        let (path, events) = (opened.layout().path(), &self.environment.events);
+        let signed = self.request.trust.check(opened.layout(), self.environment)?;
+        let mut report = verify::check_proven(opened, depth, signed.as_ref(), events)?;
+        report.ignore_chunks();
+        if may_lack_volumes {
+            report.problems.retain(|problem| !verify::is_of_lost_volume(problem));
+        }
+        if !report.is_clean() {
+            return Err(verify::refuse(path, &report));
+        }
+        if !may_lack_volumes {
+            refuse_incomplete(opened, &report)?;
+        }
+        if let Some(signed) = &signed {
+            events.report(Event::Status(format!("signed by {}", signed.by)));
+        }
+        Ok(signed)
+    }
+
+    /// Whether the bundle may enter, as far as its lock tells; warns of what it lacks.
+    ///
+    /// # Errors
+    /// An image is not allowed; the bundle is older than another one.
+    fn admit(&self, bundle: &Bundle) -> Result<Allowed<'_>> {
+        let allowed = Allowed(self.request.allow.as_ref());
+        allowed.check(bundle.lock())?;
+        if let Some(receipt) = &self.request.newer_than {
+            check_newer(receipt, bundle)?;
+        }
+        // Nothing of what the bundle should have brought and lacks changes at the target.
+        if let Some(line) = missing_line(&bundle.lock().missing) {
+            let text = format!("{}: {line}", bundle.layout().path().display());
+            self.environment.events.report(Event::Warning(text));
+        }
+        Ok(allowed)
+    }
+
+    /// What the manifests of a bundle that expects nothing at the target lead to.
+    ///
+    /// # Errors
+    /// They are not what the lock says, or not allowed.
+    async fn read_graph(&self, bundle: &Bundle, allowed: &Allowed<'_>) -> Result<Graph> {
+        let (cached, events) = (Cached::new(bundle.layout(), None), &self.environment.events);
+        let walk = Walk::new(&cached, OF_BUNDLE, events.clone());
+        let graph = resolve::assemble(&walk, bundle.lock(), Origin::Bundle, FILES_AT_ONCE, events).await;
+        let graph = graph.map_err(|failures| failures.into_error("reading the bundle's manifests"))?;
+        allowed.check_content(&graph)?;
+        Ok(graph)
+    }
+}
+
+/// Whether a config is in the bundle, or expected at the target: with --state, it may come later.
+fn has_config(bundle: &Bundle) -> impl Fn(&Digest) -> bool {
+    let assumed: HashSet<Digest> = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
+    move |config| assumed.contains(config) || bundle.layout().size_of(&config.blob_path()).is_some()
+}
+
+/// # Errors
+/// The bundle is older than that of the receipt.
+fn check_newer(NamedReceipt { name, receipt }: &NamedReceipt, bundle: &Bundle) -> Result<()> {
+    let Some(last) = receipt.created else {
+        return Err(Error::input(format!("reading {name}: it does not say when its bundle was made")));
+    };
+    let made = bundle.lock().created;
+    // Bundles of one lock are of one time: one that lacked images or companions must not keep the whole one out.
+    let completes = made == last && receipt.is_completed_by(bundle.lock());
+    if made > last || completes || receipt.bundle == Some(bundle.identity()) {
+        return Ok(());
+    }
+    let path = bundle.layout().path().display();
+    let text = format!("{path} was made {made}, which is not later than the bundle of {name}, made {last}");
+    Err(Error::damaged(text).while_doing(NOTHING))
+}
+
+/// What is pushed of a bundle.
+fn of_bundle<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph) -> PushRequest<'a> {
+    let (identity, created) = (Some(bundle.identity()), Some(bundle.lock().created));
+    PushRequest { identity, created, missing: bundle.lock().missing.clone(), ..PushRequest::new(source, graph) }
+}
+
+/// All volumes have to be there, and right.
+///
+/// # Errors
+/// Some are not: which.
+pub fn refuse_incomplete(opened: &Opened, report: &Report) -> Result<()> {
+    let path = opened.layout().path();
+    let missing = opened.volumes().map(|volumes| volumes.missing()).unwrap_or_default();
+    match (missing.is_empty(), report.is_clean()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(verify::refuse(path, report)),
+        (false, _) => {
+            let are = if missing.len() == 1 { "is" } else { "are" };
+            let of = opened.volumes().map_or(0, |volumes| volumes.set.of);
+            Err(Error::damaged(format!("{}: {} of {of} {are} missing", path.display(), numbers(&missing))))
+        }
+    }
+}
+
+/// How the images of a bundle are followed: what belongs to them is in the lock.
+const OF_BUNDLE: Options =
+    Options { index: None, available_platforms: false, referrers: Referrers::Leave, foreign_layers: true };
+/// Images that are assembled at a time: files are read one after the other fast enough.
+const FILES_AT_ONCE: usize = 4;

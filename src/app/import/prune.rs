@@ -1,0 +1,363 @@
+//! Tags of images that are not wanted any more are listed or deleted after an import.
+//!
+//! # Threats
+//! The bundle says what is not wanted any more, out of a receipt that anybody could have forged before the bundle was signed.
+//! Only what a receipt of this side says was brought is deleted; of companions see [`crate::increment::orphans`].
+
+mod beside;
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Import, ImportReport};
+use crate::app::outcome::Outcome;
+use crate::app::push::{Push, PushReport};
+use crate::app::receipts::{NamedReceipt, ReceiptFile};
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events};
+use crate::bundle::{Bundle, Removed};
+use crate::content::{Account, Sink, TagDeletion};
+use crate::increment::{Doomed, Fate, judge};
+use crate::oci::{Digest, Reference, Repository};
+use crate::pipeline::harbor::{self, Detected};
+use crate::pipeline::lock::LockedImage;
+use crate::pipeline::receipt::{
+    Brought, CompanionReceipt, ImageOutcome, ImageReceipt, PrunedOutcome, PrunedReceipt, ReceiptKind,
+};
+use crate::pipeline::resolve::Failures;
+use crate::transport::registry::Registries;
+
+/// What to do about tags of images that were in what the bundle builds on, and are not in its allowlist.
+#[derive(Clone)]
+pub struct PruneOptions {
+    /// Delete them; otherwise they are listed. Without `arrived` nothing is deleted.
+    pub delete: bool,
+    /// What receipts that were kept on this side say that gapferry brought: only that is deleted.
+    pub arrived: Option<Arrived>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub enum Pruned {
+    /// Nothing was looked at: not everything has arrived.
+    Skipped,
+    /// What became of each is in the receipt, or in the plan.
+    Done(PruneReport),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PruneReport {
+    pub tags: usize,
+    pub deleted_tags: usize,
+    pub companions: usize,
+    pub deleted_companions: usize,
+    /// Otherwise they were listed.
+    pub deletes: bool,
+    /// Receipts say what gapferry brought.
+    pub has_receipts: bool,
+}
+
+/// What receipts of this side say that gapferry brought.
+#[derive(Clone)]
+pub struct Arrived {
+    /// Tags, with what they meant then and what came with that.
+    images: HashMap<Doomed, Vec<CompanionReceipt>>,
+    brought: Brought,
+    /// Their signatures were checked.
+    is_signed: bool,
+}
+
+impl Arrived {
+    /// What these receipts say; `is_signed`: their signatures were checked.
+    ///
+    /// # Errors
+    /// One of them is an inventory.
+    pub fn new(receipts: Vec<NamedReceipt>, is_signed: bool) -> Result<Arrived> {
+        let mut brought = Brought::default();
+        for NamedReceipt { name, receipt } in &receipts {
+            if receipt.kind == ReceiptKind::Inventory {
+                let text = "is an inventory, which does not say who brought what is there; --arrived takes receipts";
+                return Err(Error::input(format!("{name} {text}")));
+            }
+            brought.add(receipt);
+        }
+        let mut images: HashMap<Doomed, Vec<CompanionReceipt>> = HashMap::new();
+        for NamedReceipt { mut receipt, .. } in receipts {
+            // One may have found there what another one says was pushed.
+            brought.mark(&mut receipt);
+            for (image, companions) in receipt.images.into_iter().filter_map(came) {
+                images.entry(image).or_default().extend(companions);
+            }
+        }
+        Ok(Arrived { images, brought, is_signed })
+    }
+}
+
+impl PruneOptions {
+    /// What the receipt of this import can say was brought before. One that is signed believes only what was signed.
+    pub(super) fn brought(&self, receipt: Option<&ReceiptFile>) -> Brought {
+        let signs = receipt.is_some_and(|receipt| receipt.sign_key.is_some());
+        let arrived = self.arrived.as_ref().filter(|arrived| arrived.is_signed || !signs);
+        arrived.map(|arrived| arrived.brought.clone()).unwrap_or_default()
+    }
+}
+
+fn came(image: ImageReceipt) -> Option<(Doomed, Vec<CompanionReceipt>)> {
+    let came = image.brought || image.outcome == ImageOutcome::Pushed;
+    let (tag, digest) = (image.reference.filter(|_| came)?, image.digest?);
+    let companions = image.companions.into_iter().filter(CompanionReceipt::is_brought).collect();
+    Some((Doomed { tag, digest }, companions))
+}
+
+/// How pruning ended.
+struct Ended {
+    counts: PruneReport,
+    pruned: Vec<PrunedReceipt>,
+    /// Everything that the registry should have deleted and did not.
+    failure: Option<Error>,
+    outcome: Outcome,
+}
+
+impl Import<'_> {
+    /// What is asked for afterwards, when everything has arrived.
+    pub(super) async fn prune(&self, report: &mut ImportReport, bundle: &Bundle) {
+        let Some(options) = self.request.prune.as_ref().filter(|_| report.push.failure().is_none()) else { return };
+        if report.push.outcome() != Outcome::Done {
+            report.pruned = Some(Pruned::Skipped);
+            return;
+        }
+        let Ended { counts, pruned, failure, outcome } = match self.delete_unwanted(options, bundle).await {
+            Ok(ended) => ended,
+            Err(error) => return report.push.fail(error),
+        };
+        report.pruned = Some(Pruned::Done(counts));
+        let is_any = !pruned.is_empty();
+        report.push.add_pruned(pruned);
+        report.push.conclude(outcome);
+        let kept = match &report.push {
+            PushReport::Pushed(pushed) if is_any => self.push.write_receipt(&pushed.receipt),
+            _ => Ok(()),
+        };
+        failure.into_iter().chain(kept.err()).for_each(|error| report.push.fail(error));
+    }
+
+    /// # Errors
+    /// It could not even begin.
+    async fn delete_unwanted(&self, options: &PruneOptions, bundle: &Bundle) -> Result<Ended> {
+        let (registries, events) = (self.push.connect()?, &self.environment.events);
+        let images = &bundle.lock().images;
+        let (names_of, _) = self.push.name_images(images.iter())?;
+        // A signature that was an image of its own may be one that travels along by now.
+        let beside = images.iter().zip(&names_of).flat_map(|(image, to)| image.companion_tags(&to.repository));
+        let beside: Vec<Reference> = beside.map(|(tag, _)| tag).collect();
+        let in_use = beside::Wanted::new(images, &names_of);
+        let wanted: BTreeSet<Reference> = names_of.into_iter().chain(beside).collect();
+        let asked = options.delete && !self.request.push.dry_run;
+        let deletes = asked && options.arrived.is_some();
+        let (pruned, failures) = Default::default();
+        let names = names(self.push, bundle)?;
+        let path = names.first().map_or("", |one| one.tag.repository.path());
+        let account = Account { registry: self.push.registry(), path };
+        let is_harbor = deletes && is_harbor(&registries, account).await?;
+        let mut pruning = Pruning { registries: &registries, events, deletes, is_harbor, pruned, failures };
+        let mut left_by = beside::Left::default();
+        for one in names {
+            let fate = match pruning.judge(&one, &wanted).await {
+                Ok(fate) => fate,
+                // What was deleted until now is reported all the same.
+                Err(error) => {
+                    pruning.failures.push(error);
+                    continue;
+                }
+            };
+            if fate == Fate::Blocked {
+                let text = format!("{} is left: this account may not read which image it means now", one.tag);
+                events.report(Event::Warning(text));
+            }
+            let companions = options.arrived.as_ref().map(|arrived| arrived.images.get(&one));
+            // An earlier run may have ended between a tag and its companions.
+            if let (Fate::Gone, Some(Some(companions))) = (fate, companions) {
+                left_by.add(&one.tag, companions);
+            }
+            if fate != Fate::Deleted {
+                tracing::debug!("{}: {fate:?}, so it is left alone", one.tag);
+                continue;
+            }
+            let Some(companions) = companions.unwrap_or(Some(&Vec::new())).cloned() else {
+                let text =
+                    format!("{} stays: no receipt of --arrived says that gapferry brought {}", one.tag, one.digest);
+                events.report(Event::Warning(text));
+                continue;
+            };
+            if pruning.delete_tag(&one).await {
+                left_by.add(&one.tag, &companions);
+            }
+        }
+        let tags = pruning.pruned.len();
+        let has_unclear = left_by.prune(&mut pruning, &in_use).await;
+        let counts = pruning.counts(tags, options.arrived.is_some());
+        let Pruning { pruned, failures, .. } = pruning;
+        // Something was to be deleted, and was not.
+        let refused = asked && !deletes && !pruned.is_empty();
+        let is_left = pruned.iter().any(|one| one.outcome == PrunedOutcome::Left);
+        let outcome = if refused || is_left || has_unclear { Outcome::SomeImagesFailed } else { Outcome::Done };
+        let failure = (!failures.is_empty()).then(|| Failures(failures).into_error("deleting tags"));
+        Ok(Ended { counts, pruned, failure, outcome })
+    }
+}
+
+/// What has been pruned so far, and where it is reported.
+struct Pruning<'a> {
+    registries: &'a Registries,
+    events: &'a Events,
+    /// Otherwise it is listed.
+    deletes: bool,
+    is_harbor: bool,
+    pruned: Vec<PrunedReceipt>,
+    failures: Vec<Error>,
+}
+
+impl Pruning<'_> {
+    /// What is to become of a tag. Where a policy of the project forbids reading it, Harbor's own API may say what it means.
+    async fn judge(&self, one: &Doomed, wanted: &BTreeSet<Reference>) -> Result<Fate> {
+        let fate = judge(self.registries, one, wanted).await?;
+        let is_harbor = self.is_harbor
+            || fate == Fate::Blocked
+                && harbor::detect(self.registries, Account::of(&one.tag.repository)).await?.harbor().is_some();
+        if fate != Fate::Blocked || !is_harbor {
+            return Ok(fate);
+        }
+        Ok(match harbor::tag_digest(self.registries, &one.tag).await? {
+            Some(found) if found == one.digest => Fate::Deleted,
+            Some(_) => Fate::Moved,
+            None => Fate::Blocked,
+        })
+    }
+
+    /// Whether the tag is gone, or would be.
+    async fn delete_tag(&mut self, one: &Doomed) -> bool {
+        let deleted = match self.deletes {
+            true if self.is_harbor => Some(delete_in_harbor(self.registries, one).await),
+            true => Some(self.registries.delete_tag(&one.tag).await),
+            false => None,
+        };
+        if let Some(Ok(TagDeletion::Deleted)) = deleted {
+            self.registries.forget_tag(&one.tag);
+        }
+        let left = "its registry cannot delete a tag without its manifest";
+        self.note(&one.tag, one.digest, (None, ""), (deleted, left))
+    }
+
+    /// Harbor's own API asks for less of an account than the protocol does.
+    async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<TagDeletion> {
+        match self.is_harbor && harbor::delete_artifact(self.registries, repository, digest).await? {
+            true => Ok(TagDeletion::Deleted),
+            false => self.registries.delete_manifest(repository, digest).await,
+        }
+    }
+
+    /// Says what became of one, with what it speaks of and `what` it is if it is a companion. Whether it is gone, or would be.
+    fn note(
+        &mut self,
+        reference: &Reference,
+        digest: Digest,
+        (subject, what): (Option<Digest>, &str),
+        (deleted, unsupported): (Option<Result<TagDeletion>>, &str),
+    ) -> bool {
+        let left = |why: &str| {
+            self.events.report(Event::Warning(format!("{reference} is left: {why}")));
+            PrunedOutcome::Left
+        };
+        let about = subject.map_or_else(String::new, |subject| format!(", {what} of {}", subject.short()));
+        let outcome = match deleted {
+            None => {
+                self.events.report(Event::Status(format!("would delete {reference} ({}{about})", digest.short())));
+                PrunedOutcome::Listed
+            }
+            Some(Ok(TagDeletion::Deleted)) => {
+                self.events.report(Event::Status(format!("deleted {reference} (it was {digest}{about})")));
+                PrunedOutcome::Deleted
+            }
+            Some(Ok(TagDeletion::Unsupported)) => left(unsupported),
+            Some(Ok(TagDeletion::SwitchedOff)) => {
+                left("deletion is switched off at its registry (distribution: storage.delete.enabled)")
+            }
+            Some(Err(error)) => {
+                self.failures.push(error);
+                PrunedOutcome::Left
+            }
+        };
+        self.pruned.push(PrunedReceipt { reference: reference.clone(), digest, subject, outcome });
+        outcome != PrunedOutcome::Left
+    }
+
+    /// The first `tags` are tags of images, the others companions.
+    fn counts(&self, tags: usize, has_receipts: bool) -> PruneReport {
+        let (images, companions) = self.pruned.split_at(tags);
+        let deleted = |of: &[PrunedReceipt]| of.iter().filter(|one| one.outcome == PrunedOutcome::Deleted).count();
+        PruneReport {
+            tags: images.len(),
+            deleted_tags: deleted(images),
+            companions: companions.len(),
+            deleted_companions: deleted(companions),
+            deletes: self.deletes,
+            has_receipts,
+        }
+    }
+}
+
+/// Tags only: what has none is for the registry to clean up.
+fn names(push: &Push<'_>, bundle: &Bundle) -> Result<BTreeSet<Doomed>> {
+    let mut names = BTreeSet::new();
+    for removed in &bundle.json().removed {
+        let tag = match removed.target.as_ref().filter(|target| push.is_below(target)) {
+            Some(target) => target.clone(),
+            None => push.name_images(std::iter::once(&as_locked(removed)))?.0.remove(0),
+        };
+        if tag.tag.is_some() && tag.digest.is_none() {
+            names.insert(Doomed { tag, digest: removed.digest });
+        }
+    }
+    Ok(names)
+}
+
+/// What naming looks at.
+fn as_locked(removed: &Removed) -> LockedImage {
+    LockedImage {
+        reference: removed.reference.clone(),
+        rename: removed.rename.clone(),
+        source: String::new(),
+        digest: removed.digest,
+        media_type: String::new(),
+        size: 0,
+        total_size: 0,
+        platforms: Vec::new(),
+        selection: None,
+        absent: Vec::new(),
+        attached: None,
+        attached_unknown: false,
+    }
+}
+
+/// Whether tags are deleted through Harbor's API.
+///
+/// # Errors
+/// It is Harbor, and its API does not answer.
+async fn is_harbor(registries: &Registries, account: Account<'_>) -> Result<bool> {
+    match harbor::detect(registries, account).await? {
+        Detected::Harbor(_) => Ok(true),
+        Detected::Another => Ok(false),
+        Detected::Unclear(error) => {
+            let text = "it is Harbor, whose API does not answer; nothing was deleted";
+            let text = format!("deleting tags at {}: {text}", account.registry);
+            Err(Error::new(error.kind(), text).because(error))
+        }
+    }
+}
+
+/// Harbor takes away a tag through its own API only; through the protocol all tags of the image would go.
+async fn delete_in_harbor(registries: &Registries, doomed: &Doomed) -> Result<TagDeletion> {
+    match harbor::delete_tag(registries, &doomed.tag, &doomed.digest).await? {
+        true => Ok(TagDeletion::Deleted),
+        false => Ok(TagDeletion::Unsupported),
+    }
+}

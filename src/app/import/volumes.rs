@@ -1,0 +1,63 @@
+//! An import whose volumes come one by one.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use crate::app::push::Arriving;
+use crate::base::error::{Error, Result};
+use crate::bundle::Bundle;
+use crate::bundle::volumes::{Opened, State, Volume};
+use crate::files::Layout;
+use crate::oci::Digest;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::transfer::Outcome;
+
+/// The volumes of this run, and what is known of earlier ones.
+pub struct Crossing<'l> {
+    state: RefCell<State>,
+    volumes: Vec<Volume>,
+    layout: &'l Layout,
+    /// Content that no volume holds: it is expected at the target.
+    assumed: BTreeSet<Digest>,
+}
+
+/// Holds the state against what was given now.
+///
+/// # Errors
+/// It is of something else, or these are no volumes.
+pub fn bind(state: &mut State, opened: &Opened) -> Result<()> {
+    match opened.volumes() {
+        Some(volumes) => state.bind(volumes.set),
+        None => {
+            let path = opened.layout().path().display();
+            Err(Error::input(format!("{path} is no volume: --state is for a bundle that was split")))
+        }
+    }
+}
+
+impl<'l> Crossing<'l> {
+    pub fn new(state: State, volumes: Vec<Volume>, bundle: &'l Bundle) -> Crossing<'l> {
+        let assumed = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
+        Crossing { state: RefCell::new(state), volumes, layout: bundle.layout(), assumed }
+    }
+}
+
+impl Arriving for Crossing<'_> {
+    fn is_at_hand(&self, blob: &Digest) -> bool {
+        self.assumed.contains(blob) || self.layout.size_of(&blob.blob_path()).is_some()
+    }
+
+    fn before(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()> {
+        let pushed: BTreeSet<Digest> = plan.blobs.iter().map(|step| step.blob.digest).collect();
+        let mut state = self.state.borrow_mut();
+        state.prove(|blob| pushed.contains(blob))?;
+        state.keep(self.layout, &self.volumes, |blob| waiting.contains(blob))
+    }
+
+    fn after(&self, waiting: &BTreeSet<Digest>, outcome: &Outcome) -> Result<Vec<u32>> {
+        let went_well = outcome.images.iter().all(Result::is_ok);
+        let mut state = self.state.borrow_mut();
+        state.settle(&self.volumes, went_well, |blob| waiting.contains(blob))?;
+        Ok(if waiting.is_empty() { Vec::new() } else { state.wanted(waiting) })
+    }
+}

@@ -1,0 +1,102 @@
+//! What accompanies an image that is inspected.
+
+use serde::Serialize;
+
+use crate::app::environment::Environment;
+use crate::base::progress::Event;
+use crate::content::{Cached, Source};
+use crate::oci::{Child, Digest, Manifest, Platform, Reference};
+use crate::pipeline::companion::Kind;
+use crate::pipeline::lock::{Attached, LockedImage};
+use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
+
+/// What accompanies an image.
+#[derive(Clone, Debug, Serialize)]
+pub struct Companion {
+    #[serde(flatten)]
+    pub attached: Attached,
+    pub kind: Kind,
+    /// What it speaks of: `the image`, `the index`, a platform, or the start of a digest.
+    pub about: String,
+}
+
+/// What is shown: the manifest that `reference` leads to, and the one that is looked at.
+pub struct Shown<'a> {
+    pub reference: &'a Reference,
+    pub root: &'a Manifest,
+    pub manifest: &'a Manifest,
+}
+
+/// What accompanies what is shown.
+#[derive(Default)]
+pub struct Companions {
+    pub found: Vec<Companion>,
+    /// There may be more: a registry did not say.
+    pub unknown: bool,
+}
+
+/// Those of the manifest that is shown and of what is below it; of a bundle those that its lock names. A registry that cannot
+/// be asked costs a warning.
+pub async fn of(
+    source: &Cached<'_>,
+    shown: &Shown<'_>,
+    locked: Option<&LockedImage>,
+    environment: &Environment,
+) -> Companions {
+    let Shown { reference, root, manifest: shown } = *shown;
+    let (all, unknown) = match locked {
+        Some(image) => (image.companions().to_vec(), image.attached_unknown),
+        None => at_registry(source, reference, environment).await,
+    };
+    let is_whole = root.digest() == shown.digest();
+    let mut found: Vec<Companion> = Vec::new();
+    for attached in all {
+        let is_of_companion = found.iter().any(|known| known.attached.digest == attached.subject);
+        if !is_whole && attached.subject != shown.digest() && !is_of_companion {
+            continue;
+        }
+        let digest = reference.repository.with_digest(attached.digest);
+        let manifest = source.manifest(&digest).await.ok().flatten();
+        let kind = Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest.as_ref());
+        found.push(Companion { kind, about: about(root, &attached.subject), attached });
+    }
+    Companions { found, unknown }
+}
+
+/// What is attached, and whether there may be more.
+async fn at_registry(source: &Cached<'_>, reference: &Reference, environment: &Environment) -> (Vec<Attached>, bool) {
+    let options = Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
+    let walk = Walk::new(source, options, environment.events.clone());
+    let walk = walk.with_untold_effect("those that were found are shown");
+    let wanted = Wanted { reference: reference.clone(), rename: None, platforms: Vec::new(), written: String::new() };
+    let found = walk.discover(&wanted).await;
+    walk.report_lost();
+    match found {
+        Ok(image) => (image.locked.attached.unwrap_or_default(), image.locked.attached_unknown),
+        Err(error) => {
+            let text = format!("signatures and other companions of {reference} are not shown: {}", error.chain());
+            environment.events.report(Event::Warning(text));
+            (Vec::new(), true)
+        }
+    }
+}
+
+/// The platform of the child of `root` that has this digest; else whether it is `root` itself.
+fn about(root: &Manifest, subject: &Digest) -> String {
+    if *subject == root.digest() {
+        return if crate::oci::media_type::is_index(root.media_type()) { "the index" } else { "the image" }.to_owned();
+    }
+    platform_of(root, subject).unwrap_or_else(|| subject.short())
+}
+
+fn platform_of(root: &Manifest, digest: &Digest) -> Option<String> {
+    let children = root.children();
+    let child = children.iter().find(|child| child.descriptor.digest == *digest)?;
+    child.descriptor.platform().map(Platform::to_string)
+}
+
+/// The platform that a child of an index speaks of, if it is one of BuildKit's attestations.
+pub(super) fn attested(index: &Manifest, child: &Child) -> Option<String> {
+    let subject = child.descriptor.attestation_subject()?;
+    Some(platform_of(index, &subject).unwrap_or_else(|| subject.short()))
+}

@@ -1,0 +1,90 @@
+//! What a target has of an allowlist, as a baseline for the next increment.
+
+use std::collections::BTreeMap;
+
+use super::environment::Environment;
+use super::outcome::Outcome;
+use super::push::{NameOptions, absent};
+use super::receipts::ReceiptFile;
+use super::registry::RegistryOptions;
+use crate::base::document::Document;
+use crate::base::error::{Error, Result};
+use crate::increment::{Asker, Holdings, Unreadable};
+use crate::oci::Reference;
+use crate::pipeline::allowlist::Allowlist;
+use crate::pipeline::naming::{Naming, Target, parse_target};
+use crate::pipeline::receipt::{ImageReceipt, Receipt, ReceiptKind};
+
+/// What is asked for.
+pub struct InventoryRequest {
+    /// `HOST[:PORT][/PREFIX]`.
+    pub target: String,
+    pub allowlist: Allowlist,
+    /// As for an import.
+    pub names: NameOptions,
+    /// Where to write the inventory.
+    pub output: Option<ReceiptFile>,
+    pub registry: RegistryOptions,
+}
+
+/// What is there.
+pub struct InventoryReport {
+    pub inventory: Receipt,
+    /// What could not be read, and may be there.
+    pub unreadable: Vec<Unreadable>,
+    pub outcome: Outcome,
+}
+
+/// Asks a registry what it has of the images of an allowlist. Every manifest below a tag is read and proven, and the registry is
+/// asked for each blob.
+///
+/// # Errors
+/// Nothing could be read, or the inventory cannot be written.
+pub async fn inventory(request: &InventoryRequest, environment: &Environment) -> Result<InventoryReport> {
+    let (environment, watch) = environment.watched();
+    let target = parse_target(&request.target)?;
+    if let Some(output) = &request.output {
+        super::local::check_writable([&output.path])?;
+    }
+    let (naming, rules) = (request.names.naming(&target), &request.allowlist.rules);
+    let registries = request.registry.connect([target.registry.clone()], &BTreeMap::new(), &environment)?;
+    let closed = absent(&registries, &target, &places(request, &naming, &target)?).await?;
+    let (source, sink, events) = (&registries, &registries, &environment.events);
+    let asker = Asker { source, sink, closed: &closed, jobs: request.registry.jobs, events };
+    let (named, mut unreadable) = asker.expand(rules, &naming, &target.registry).await?;
+    let Holdings { mut images, confirmed, manifests, unreadable: more } = asker.ask(&named).await?;
+    images.extend(unreadable.iter().map(|it| ImageReceipt::lost(it.source.clone(), None, it.error.chain())));
+    unreadable.extend(more);
+    if unreadable.len() == images.len()
+        && let Some(Unreadable { error, .. }) = unreadable.first()
+    {
+        return Err(error.clone());
+    }
+    let inventory = Receipt {
+        version: Receipt::VERSION,
+        kind: ReceiptKind::Inventory,
+        bundle: None,
+        created: None,
+        target: request.target.clone(),
+        finished: (environment.clock)(),
+        pruned: Vec::new(),
+        wanted: Vec::new(),
+        images,
+        missing: Vec::new(),
+        confirmed,
+        manifests,
+    };
+    request.output.as_ref().map_or(Ok(()), |output| output.write(&inventory))?;
+    let is_whole = unreadable.is_empty() && !watch.is_incomplete();
+    let outcome = if is_whole { Outcome::Done } else { Outcome::SomeImagesFailed };
+    Ok(InventoryReport { inventory, unreadable, outcome })
+}
+
+/// A name in each repository that the rules lead to.
+fn places(request: &InventoryRequest, naming: &Naming, target: &Target) -> Result<Vec<Reference>> {
+    let place = |rule: &crate::pipeline::allowlist::Rule| {
+        let repository = naming.repository(&target.registry, rule.select.repository(), rule.rename.as_ref())?;
+        Ok(repository.with_tag("latest".parse().map_err(|e| Error::input("naming").because(e))?))
+    };
+    request.allowlist.rules.iter().map(place).collect()
+}

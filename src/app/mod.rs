@@ -1,0 +1,54 @@
+//! The application as a library: each command is a function from a request to a report.
+//!
+//! A request is plain data: paths, limits, loaded keys, and how to speak to registries ([`RegistryOptions`]). What a command
+//! needs of its process comes in an [`Environment`]. While it works it reports events; what came of it is in the report, as facts.
+//! Nothing here prints, asks a terminal or ends a process. The JSON of a command is its report: `version` and `ok` are in all of
+//! them. An error means that the command did not come to a result.
+//!
+//! The only room besides the command line that joins transports with stages.
+
+mod environment;
+mod import;
+mod inspect;
+mod inventory;
+mod list;
+mod listed;
+mod local;
+mod missing;
+mod outcome;
+mod prove;
+mod push;
+mod receipts;
+mod registry;
+mod serve;
+mod stream;
+mod trust;
+
+pub use environment::{Environment, NoPasswords, Passwords, Watch};
+pub use import::{
+    Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, PruneOptions, PruneReport, Pruned, import,
+    refuse_incomplete,
+};
+pub use inspect::{
+    Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part, inspect,
+    inspect_bytes,
+};
+pub use inventory::{InventoryReport, InventoryRequest, inventory};
+pub use list::{ListReport, ListRequest, list};
+pub use listed::{ListedImage, ManifestOf};
+pub use local::{Input, Text, check_writable, read_bounded, write_file};
+pub use missing::{missing_line, missing_lines};
+pub use outcome::{Outcome, REPORT_VERSION};
+pub use prove::{Proof, ProveReport, ProveRequest, prove, state_beside};
+pub use push::{
+    HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
+    PlannedImage, PlannedTag, Push, PushOptions, PushPlan, PushReport, PushRequest, Pushed, SPARSE_REMEDY, absent,
+};
+pub use receipts::{NamedReceipt, ReceiptFile, Signature, read_receipt};
+pub use registry::{GivenCredentials, RegistryOptions};
+pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
+pub use stream::{Bytes, Stream};
+pub use trust::{Trust, demand, public_key};
+
+/// How documents name this program.
+const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));

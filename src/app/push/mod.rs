@@ -1,0 +1,316 @@
+//! Pushing into a registry, from a graph and its source onward: the same for every command that has both. It must not know
+//! where they come from.
+
+mod failures;
+mod not_brought;
+mod notices;
+mod options;
+mod planned;
+mod planning;
+mod proof;
+mod report;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::environment::Environment;
+use super::local::check_writable;
+use super::outcome::Outcome;
+use super::receipts;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::count;
+use crate::base::progress::{Event, Events};
+use crate::content::Source;
+use crate::oci::{Digest, Reference, Repository};
+use crate::pipeline::companion;
+use crate::pipeline::graph::Graph;
+use crate::pipeline::lock::{IndexMode, LockedImage, MissingImage};
+use crate::pipeline::naming::{Naming, Target, landing, parse_target};
+use crate::pipeline::plan::{OnExisting, Plan, Targets};
+use crate::pipeline::receipt::{Brought, ImageReceipt};
+use crate::pipeline::transfer::{self, Arrivals, Transfer};
+use crate::transport::registry::{Denials, Registries};
+pub use failures::{ImageFailure, SPARSE_REMEDY};
+pub use not_brought::NotBrought;
+pub use options::{HarborOptions, NameOptions, Names, PushOptions};
+pub use planned::{PlannedAction, PlannedCompanion, PlannedImage, PlannedTag, PushPlan};
+pub use report::{PushReport, Pushed};
+pub use target::absent;
+
+/// A push that was asked for, all that was said about it checked as far as that goes without asking the target.
+pub struct Push<'a> {
+    options: &'a PushOptions,
+    target: Target,
+    naming: Naming,
+    registries: OnceLock<Registries>,
+    /// What earlier receipts say that gapferry pushed.
+    brought: Brought,
+    environment: &'a Environment,
+}
+
+/// Writes down blobs that the target claims to have and cannot give.
+pub type NoteLacking<'a> = dyn Fn(&BTreeSet<Digest>) -> Result<()> + Sync + 'a;
+
+/// What is to be pushed.
+pub struct PushRequest<'a> {
+    pub source: &'a dyn Source,
+    pub graph: Graph,
+    /// Of the bundle it comes from, and when that was made.
+    pub identity: Option<Digest>,
+    pub created: Option<Timestamp>,
+    /// Where the target has blobs that the source expects there.
+    pub places: HashMap<Digest, Repository>,
+    /// Notes those of them that turn out not to be readable there, before nothing is pushed because of them.
+    pub note_lacking: Option<&'a NoteLacking<'a>>,
+    /// What was found wrong with the source before: for the report.
+    pub faults: Vec<String>,
+    /// Images that failed already: the source cannot give them.
+    pub lost: Vec<ImageReceipt>,
+    /// Companions that the source has and that are not pushed. Then the push is no full success.
+    pub left_out: Option<LeftOut>,
+    /// Images that the bundle was to bring and lacks: no failure of this push.
+    pub missing: Vec<MissingImage>,
+    /// It comes in several runs, and this is the one that knows of the others.
+    pub arriving: Option<&'a dyn Arriving>,
+    /// It can be read once, in an order of its own.
+    pub arrivals: Option<&'a dyn Arrivals>,
+}
+
+/// Companions that are not pushed: while a policy hides their subjects, whether these belong to the images cannot be read.
+#[derive(Clone, Debug)]
+pub struct LeftOut {
+    pub companions: Vec<companion::Kind>,
+    /// Of these images.
+    pub images: Vec<Reference>,
+}
+
+impl<'a> PushRequest<'a> {
+    /// A source that has everything, and is no bundle.
+    pub fn new(source: &'a dyn Source, graph: Graph) -> PushRequest<'a> {
+        PushRequest {
+            source,
+            graph,
+            identity: None,
+            created: None,
+            places: HashMap::new(),
+            note_lacking: None,
+            faults: Vec::new(),
+            lost: Vec::new(),
+            left_out: None,
+            missing: Vec::new(),
+            arriving: None,
+            arrivals: None,
+        }
+    }
+}
+
+/// What a push was to do, and what was found afterwards.
+struct Ended<'p> {
+    plan: &'p Plan,
+    /// Volumes that are still wanted.
+    wanted: &'p [u32],
+    /// Of each image, whether it was read back and is right; `None`: it was not read.
+    proven: Vec<Option<bool>>,
+}
+
+/// Content that arrives in several runs.
+pub trait Arriving {
+    /// Whether the blob can be read now.
+    fn is_at_hand(&self, blob: &Digest) -> bool;
+
+    /// Before the first push: keeps what the blobs that are `waiting` will need later.
+    ///
+    /// # Errors
+    /// Then nothing is pushed.
+    fn before(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()>;
+
+    /// After the last one; gives the numbers of the volumes that are still wanted.
+    ///
+    /// # Errors
+    /// It could not be written down.
+    fn after(&self, waiting: &BTreeSet<Digest>, outcome: &transfer::Outcome) -> Result<Vec<u32>>;
+}
+
+impl<'a> Push<'a> {
+    /// The receipt will also say of what is there already that `brought` or the receipt that it replaces says that gapferry pushed
+    /// it.
+    ///
+    /// # Errors
+    /// The target is no target, or a file cannot be written.
+    pub fn new(options: &'a PushOptions, brought: Brought, environment: &'a Environment) -> Result<Push<'a>> {
+        let target = parse_target(&options.to)?;
+        check_writable(options.receipt.iter().map(|receipt| &receipt.path).chain(&options.digest_file))?;
+        let (mut brought, naming) = (brought, options.names.naming(&target));
+        let earlier = options.receipt.as_ref().and_then(receipts::earlier);
+        earlier.iter().for_each(|receipt| brought.add(receipt));
+        Ok(Push { options, target, naming, registries: OnceLock::new(), brought, environment })
+    }
+
+    /// `started` is when the command began.
+    ///
+    /// # Errors
+    /// Whatever stands in the way of all images. Nothing was pushed.
+    pub async fn run(&self, request: &PushRequest<'_>, started: Instant) -> Result<PushReport> {
+        let (options, graph, events) = (self.options, &request.graph, &self.environment.events);
+        let (targets, notices) = self.name_images(graph.images.iter().map(|image| &image.locked))?;
+        notices.into_iter().for_each(|notice| events.report(Event::Notice(notice)));
+        warn_untagged(&targets, events);
+        let registries = self.connect()?;
+        let asked = target::Asked { options: &options.harbor, dry_run: options.dry_run, events };
+        let mut prepared = target::prepare(&asked, &registries, &self.target, &targets).await?;
+        let mut plan = self.plan(&registries, request, &targets, &prepared).await?;
+        target::check_rights(&asked, &mut prepared, &plan)?;
+        let waiting = match request.arriving {
+            Some(arriving) => plan.hold_back(graph, |blob| arriving.is_at_hand(blob)),
+            None => BTreeSet::new(),
+        };
+        if !options.reupload {
+            // Of what is sent again nobody knows what it adds.
+            target::check_quotas(&mut prepared, &registries, &plan, events).await?;
+        }
+        if options.dry_run {
+            let outcome = if prepared.is_refused { Outcome::Failed(Kind::Refused) } else { Outcome::Done };
+            return Ok(PushReport::Planned(Box::new(PushPlan::new(request, &plan, prepared.notes, outcome))));
+        }
+        warn_of_sparse_indexes(graph, events);
+        request.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;
+        let transfer_options = transfer::Options { jobs: self.jobs(), fail_fast: options.fail_fast };
+        let transfer = Transfer::new(request.source, &registries, transfer_options, events.clone());
+        let transfer = transfer.noting_tags(&self.environment.publishing);
+        let interrupted = report::Interrupted::new(self, request, &plan, &transfer);
+        let outcome = transfer.run_with(graph, &plan, request.arrivals).await;
+        interrupted.disarm();
+        let pushed = self.conclude(request, &registries, (&plan, &waiting), outcome, started).await;
+        Ok(PushReport::Pushed(Box::new(pushed)))
+    }
+
+    /// Proves what was pushed, if that was asked for, and writes down what has arrived.
+    async fn conclude(
+        &self,
+        request: &PushRequest<'_>,
+        registries: &Registries,
+        (plan, waiting): (&Plan, &BTreeSet<Digest>),
+        mut outcome: transfer::Outcome,
+        started: Instant,
+    ) -> Pushed {
+        let wanted = request.arriving.map_or_else(|| Ok(Vec::new()), |arriving| arriving.after(waiting, &outcome));
+        let volumes = wanted.as_ref().map_or(&[][..], |wanted| wanted);
+        let mut ended = Ended { plan, wanted: volumes, proven: vec![None; outcome.images.len()] };
+        let proof = match self.options.prove {
+            true => self.prove(registries, request, (&mut ended, &mut outcome)).await,
+            false => Ok(None),
+        };
+        let receipt = self.receipt(request, &ended, &outcome);
+        let written = self.write(&receipt, request, &ended, &outcome);
+        let mut pushed = Pushed::new(request, &ended, outcome, receipt, started);
+        let failed = match proof {
+            Ok(proof) => {
+                pushed.add_proof(proof);
+                None
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = wanted.err().or(written.err()).or(failed) {
+            pushed.fail(error);
+        }
+        pushed
+    }
+
+    /// The client for the target, one for all that is asked of it.
+    ///
+    /// # Errors
+    /// Credentials or certificates that cannot be used.
+    pub fn connect(&self) -> Result<Registries> {
+        if let Some(registries) = self.registries.get() {
+            return Ok(registries.clone());
+        }
+        let (options, names) = (self.options, [self.target.registry.clone()]);
+        let registries = options.registry.connect(names, &BTreeMap::new(), self.environment)?;
+        registries.take_denials(match options.on_existing {
+            OnExisting::Skip | OnExisting::Fail => Denials::Errors,
+            OnExisting::Overwrite if options.dry_run => Denials::Absent,
+            OnExisting::Overwrite => Denials::AbsentIfWritable,
+        });
+        Ok(self.registries.get_or_init(|| registries).clone())
+    }
+
+    /// `host[:port]`.
+    pub fn registry(&self) -> &str {
+        &self.target.registry
+    }
+
+    /// Whether a name is one below the target.
+    pub fn is_below(&self, name: &Reference) -> bool {
+        let below = |prefix: &String| name.repository.path().strip_prefix(prefix).is_some_and(|at| at.starts_with('/'));
+        name.repository.registry() == self.target.registry && self.target.prefix.as_ref().is_none_or(below)
+    }
+
+    /// How many things are asked or moved at a time.
+    pub fn jobs(&self) -> usize {
+        self.options.registry.jobs
+    }
+
+    /// Of which repositories nothing can be there, such as those of projects that are still to be created.
+    ///
+    /// # Errors
+    /// No clear answer.
+    pub async fn closed(
+        &self,
+        registries: &Registries,
+        targets: &Targets,
+    ) -> Result<impl Fn(&Repository) -> bool + use<>> {
+        target::closed(registries, &self.target, targets).await
+    }
+
+    /// The name of each image at the target, and what is worth telling of them.
+    ///
+    /// # Errors
+    /// One that would be no name, or the name of two different images.
+    pub fn name_images<'i>(&self, images: impl Iterator<Item = &'i LockedImage>) -> Result<(Targets, Vec<String>)> {
+        let images: Vec<&LockedImage> = images.collect();
+        let names = images.iter().map(|image| self.naming.target(&self.target.registry, image));
+        let names: Targets = names.collect::<Result<_>>()?;
+        let landed = landing(names.iter().zip(images));
+        if !landed.collisions.is_empty() {
+            let remedy = match self.options.names.names {
+                Names::Hosted => "--scoped",
+                Names::Paths => "--map",
+            };
+            let text = "different images would get one name; nothing was pushed";
+            let remedy = match landed.collisions.iter().any(|collision| collision.is_of_allowlist) {
+                true => "another as= in the allowlist, and an export with it,",
+                false => remedy,
+            };
+            let list = landed.collisions.iter().map(|collision| format!("  {collision}"));
+            return Err(Error::input(format!("{text} ({remedy} keeps them apart):")).listing(list));
+        }
+        Ok((names, landed.notices))
+    }
+}
+
+/// What has no tag at the target is for its garbage collection to take: in zot after an hour.
+fn warn_untagged(targets: &Targets, events: &Events) {
+    let untagged = targets.iter().filter(|to| to.tag.is_none()).count();
+    if untagged > 0 {
+        let (images, verb) = (count(untagged, "image"), if untagged == 1 { "gets" } else { "get" });
+        let text =
+            "garbage collection there may delete what has no tag; as=REPOSITORY:TAG in the allowlist gives it one";
+        events.report(Event::Warning(format!("{images} {verb} no tag at the target: {text}")));
+    }
+}
+
+/// Most registries refuse an index whose children are not all there; better to hear it before.
+fn warn_of_sparse_indexes(graph: &Graph, events: &Events) {
+    let sparse = graph
+        .images
+        .iter()
+        .filter(|image| image.locked.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Sparse));
+    for image in sparse {
+        let text = format!("{}: {}", image.locked.reference, SPARSE_REMEDY);
+        events.report(Event::Warning(text));
+    }
+}

@@ -1,0 +1,285 @@
+//! What a push has done, and the files that it writes.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::failures::{ImageFailure, failures};
+use super::planned::replaced;
+use super::{Ended, LeftOut, NotBrought, Push, PushPlan, PushRequest};
+use crate::app::local::write_file;
+use crate::app::outcome::Outcome;
+use crate::app::prove::Proof;
+use crate::base::error::{Error, Reason, Result};
+use crate::oci::{Digest, Reference};
+use crate::pipeline::plan::Plan;
+use crate::pipeline::receipt::{PrunedReceipt, Receipt};
+use crate::pipeline::transfer::{self, Done, Transfer};
+
+/// Of a push: what it has done, or would do.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum PushReport {
+    /// Of a dry run.
+    Planned(Box<PushPlan>),
+    Pushed(Box<Pushed>),
+}
+
+/// What a push has done. Its JSON is the receipt, and `ok`.
+#[derive(Serialize)]
+pub struct Pushed {
+    #[serde(flatten)]
+    pub receipt: Receipt,
+    /// Everything is there.
+    pub ok: bool,
+    #[serde(skip)]
+    pub outcome: Outcome,
+    /// What failed afterwards: a file that was to be written, the proof, or what the command does after the push.
+    #[serde(skip)]
+    pub failure: Option<Error>,
+    /// What is wrong with the source.
+    #[serde(skip)]
+    pub faults: Vec<String>,
+    /// Why images failed that the source could give.
+    #[serde(skip)]
+    pub failures: Vec<ImageFailure>,
+    /// What is there, and what a policy forbids pulling; with its words: tags, and children of indexes by tag and digest.
+    #[serde(skip)]
+    pub blocked: Vec<(Reference, String)>,
+    /// Immutable tags that were left as they are, and may not be read. Their images are there.
+    #[serde(skip)]
+    pub kept: Vec<Reference>,
+    #[serde(skip)]
+    pub not_brought: NotBrought,
+    #[serde(skip)]
+    pub left_out: Option<LeftOut>,
+    /// Tags that got another meaning.
+    #[serde(skip)]
+    pub replaced: usize,
+    /// Bytes of blobs that were uploaded.
+    #[serde(skip)]
+    pub uploaded: u64,
+    /// Bytes of blobs that were mounted instead.
+    #[serde(skip)]
+    pub mounted: u64,
+    /// What was read back. `None`: that was not asked for, or nothing was there to be read.
+    #[serde(skip)]
+    pub proof: Option<Proof>,
+    /// Since the command began.
+    #[serde(skip)]
+    pub elapsed: Duration,
+}
+
+impl PushReport {
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            PushReport::Planned(plan) => plan.outcome,
+            PushReport::Pushed(pushed) => pushed.outcome,
+        }
+    }
+
+    /// What failed after the push.
+    pub fn failure(&self) -> Option<&Error> {
+        match self {
+            PushReport::Planned(plan) => plan.failure.as_ref(),
+            PushReport::Pushed(pushed) => pushed.failure.as_ref(),
+        }
+    }
+
+    /// What the command did afterwards ended so.
+    pub(in crate::app) fn conclude(&mut self, concluded: Outcome) {
+        let (outcome, ok) = match self {
+            PushReport::Planned(plan) => (&mut plan.outcome, &mut plan.ok),
+            PushReport::Pushed(pushed) => (&mut pushed.outcome, &mut pushed.ok),
+        };
+        (*outcome, *ok) = (concluded, concluded.is_ok());
+    }
+
+    /// What was deleted after the push.
+    pub(in crate::app) fn add_pruned(&mut self, deleted: Vec<PrunedReceipt>) {
+        match self {
+            PushReport::Planned(plan) => plan.pruned = Some(deleted),
+            PushReport::Pushed(pushed) => pushed.receipt.pruned = deleted,
+        }
+    }
+
+    /// What the command did afterwards failed.
+    pub(in crate::app) fn fail(&mut self, error: Error) {
+        self.conclude(Outcome::Failed(error.kind()));
+        let failure = match self {
+            PushReport::Planned(plan) => &mut plan.failure,
+            PushReport::Pushed(pushed) => &mut pushed.failure,
+        };
+        failure.get_or_insert(error);
+    }
+}
+
+impl Pushed {
+    pub(super) fn new(
+        request: &PushRequest<'_>,
+        ended: &Ended<'_>,
+        outcome: transfer::Outcome,
+        receipt: Receipt,
+        started: Instant,
+    ) -> Pushed {
+        let plan = ended.plan;
+        let not_brought = NotBrought::after(plan, &outcome);
+        let failures = failures(request, plan, &outcome);
+        let pushed = plan.images.iter().zip(&outcome.images);
+        let pushed = pushed.filter(|(_, result)| matches!(result, Ok(Done::Pushed))).map(|(step, _)| step);
+        let replaced = replaced(pushed, |own| (outcome.state(own), outcome.action(own)));
+        let has_left = not_brought.is_failure() || request.left_out.is_some();
+        let ended = ended_as(request, &outcome, &failures, has_left);
+        Pushed {
+            receipt,
+            ok: ended.is_ok(),
+            outcome: ended,
+            failure: None,
+            faults: request.faults.clone(),
+            failures,
+            not_brought,
+            left_out: request.left_out.clone(),
+            replaced,
+            uploaded: outcome.moved,
+            mounted: outcome.mounted,
+            blocked: outcome.blocked,
+            kept: outcome.kept,
+            proof: None,
+            elapsed: started.elapsed(),
+        }
+    }
+
+    pub(super) fn add_proof(&mut self, proof: Option<Proof>) {
+        let Some(proof) = proof else { return };
+        if proof.outcome == Outcome::Damaged || self.outcome == Outcome::Done {
+            (self.outcome, self.ok) = (proof.outcome, proof.outcome.is_ok());
+        }
+        self.proof = Some(proof);
+    }
+
+    pub(super) fn fail(&mut self, error: Error) {
+        (self.outcome, self.ok) = (Outcome::Failed(error.kind()), false);
+        self.failure.get_or_insert(error);
+    }
+}
+
+fn ended_as(
+    request: &PushRequest<'_>,
+    outcome: &transfer::Outcome,
+    failures: &[ImageFailure],
+    has_left: bool,
+) -> Outcome {
+    if request.lost.is_empty() && failures.is_empty() {
+        let is_waiting = outcome.images.iter().any(|result| matches!(result, Ok(Done::Waiting)));
+        return match (is_waiting, has_left) {
+            (true, _) => Outcome::Waiting,
+            (false, true) => Outcome::SomeImagesFailed,
+            (false, false) => Outcome::Done,
+        };
+    }
+    let mut errors = failures.iter().map(|failure| &failure.error);
+    match errors.clone().find(|error| error.stopped().is_some()) {
+        Some(error) => Outcome::Failed(error.kind()),
+        // Running again does not help then: it is the bundle that lacks something.
+        None if request.identity.is_some() && errors.any(|error| error.reason() == Some(&Reason::DamagedFile)) => {
+            Outcome::Damaged
+        }
+        None => Outcome::SomeImagesFailed,
+    }
+}
+
+impl Push<'_> {
+    /// Receipt and digest file, where they were asked for; one that cannot be written does not cost the other.
+    ///
+    /// # Errors
+    /// The first that could not be written.
+    pub(super) fn write(
+        &self,
+        receipt: &Receipt,
+        request: &PushRequest<'_>,
+        ended: &Ended<'_>,
+        outcome: &transfer::Outcome,
+    ) -> Result<()> {
+        let kept = self.write_receipt(receipt);
+        let listed = self.options.digest_file.as_ref().map_or(Ok(()), |path| {
+            let there = request.graph.images.iter().zip(&ended.plan.images).zip(&outcome.images);
+            let there = there.filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
+            let lines = there.map(|((image, step), _)| format!("{} docker://{}\n", image.locked.digest, step.to));
+            write_file(path, lines.collect::<String>().as_bytes())
+        });
+        kept.and(listed)
+    }
+
+    /// The receipt alone, where one was asked for.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(in crate::app) fn write_receipt(&self, receipt: &Receipt) -> Result<()> {
+        self.options.receipt.as_ref().map_or(Ok(()), |file| file.write(receipt))
+    }
+
+    pub(super) fn receipt(&self, request: &PushRequest<'_>, ended: &Ended<'_>, outcome: &transfer::Outcome) -> Receipt {
+        let (from, now) = ((request.identity, request.created), (self.environment.clock)());
+        let mut receipt = Receipt::new(from, &self.options.to, &request.graph, ended.plan, outcome, now);
+        receipt.images.iter_mut().zip(&ended.proven).for_each(|(image, proven)| image.proven = *proven);
+        receipt.images.extend(request.lost.iter().cloned());
+        receipt.missing.clone_from(&request.missing);
+        receipt.wanted = ended.wanted.to_vec();
+        receipt.confirmed.extend(below_unread(request, outcome));
+        self.brought.mark(&mut receipt);
+        receipt
+    }
+}
+
+/// Blobs of images that are there as a whole, below manifests that the target does not give. It was asked for each of them.
+fn below_unread(request: &PushRequest<'_>, outcome: &transfer::Outcome) -> BTreeSet<Digest> {
+    // Below an image that could not be read, what is missing is unknown.
+    if !request.lost.is_empty() {
+        return BTreeSet::new();
+    }
+    let mut partial =
+        request.graph.images.iter().zip(&outcome.images).filter(|(image, _)| image.is_partial()).peekable();
+    if partial.peek().is_none() || !partial.all(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present))) {
+        return BTreeSet::new();
+    }
+    let named: HashSet<Digest> = request.graph.blobs().iter().map(|blob| blob.digest).collect();
+    request.places.keys().filter(|digest| !named.contains(digest)).copied().collect()
+}
+
+/// Writes the receipt when a push is dropped before its end: Ctrl-C must not lose what has arrived until then.
+pub(super) struct Interrupted<'p>(Option<Running<'p>>);
+
+struct Running<'p> {
+    push: &'p Push<'p>,
+    request: &'p PushRequest<'p>,
+    plan: &'p Plan,
+    transfer: &'p Transfer<'p>,
+}
+
+impl<'p> Interrupted<'p> {
+    pub fn new(
+        push: &'p Push<'p>,
+        request: &'p PushRequest<'p>,
+        plan: &'p Plan,
+        transfer: &'p Transfer<'p>,
+    ) -> Interrupted<'p> {
+        Interrupted(Some(Running { push, request, plan, transfer }))
+    }
+
+    /// The push has come to its end, which writes the receipt itself.
+    pub fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Interrupted<'_> {
+    fn drop(&mut self) {
+        let Some(Running { push, request, plan, transfer }) = self.0.take() else { return };
+        let outcome = transfer.so_far(&request.graph, plan, "the run was stopped");
+        let ended = Ended { plan, wanted: &[], proven: vec![None; outcome.images.len()] };
+        if let Err(error) = push.write_receipt(&push.receipt(request, &ended, &outcome)) {
+            tracing::warn!(error = %error.chain(), "no receipt was written");
+        }
+    }
+}

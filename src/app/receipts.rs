@@ -1,0 +1,106 @@
+//! Receipts that a command reads and writes, with the signatures beside them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::local::{Input, Text, read_bounded, write_file};
+use crate::base::error::{Error, Kind, Result};
+use crate::bundle::MAX_SIGNATURE;
+use crate::pipeline::receipt::{MAX_RECEIPT, Receipt, signature_beside};
+use crate::signing::{PrivateKey, PublicKey, signature_in};
+
+/// A receipt or an inventory, and what errors call it.
+#[derive(Clone, Debug)]
+pub struct NamedReceipt {
+    pub name: String,
+    pub receipt: Receipt,
+}
+
+/// What is known of a signature.
+#[derive(Clone)]
+pub enum Signature {
+    Absent,
+    /// There is one, and no key was given.
+    Unchecked,
+    By(PublicKey),
+}
+
+/// Where a receipt is written, and what signs it.
+#[derive(Clone)]
+pub struct ReceiptFile {
+    pub path: PathBuf,
+    /// The signature goes beside the receipt, into `PATH.sig`.
+    pub sign_key: Option<Arc<PrivateKey>>,
+}
+
+/// Reads a receipt or an inventory, and checks its signature.
+///
+/// # Errors
+/// Not readable, no receipt, or signed by none of the keys, if there are any.
+pub fn read_receipt(from: &Input, keys: &[PublicKey]) -> Result<(NamedReceipt, Signature)> {
+    let Text { name, bytes } = from.read(MAX_RECEIPT + 1)?;
+    let signature = check_signature(from, &bytes, keys)?;
+    let receipt = Receipt::parse(&bytes, &name)?;
+    Ok((NamedReceipt { name, receipt }, signature))
+}
+
+/// # Errors
+/// Keys were named, and none of them has signed it.
+fn check_signature(from: &Input, receipt: &[u8], keys: &[PublicKey]) -> Result<Signature> {
+    let refuse = |why: String| Err(Error::new(Kind::Damaged, format!("{} is refused: {why}", from.name())));
+    let Some(path) = file(from) else {
+        return match keys.is_empty() {
+            true => Ok(Signature::Absent),
+            false => refuse("what comes through a pipe has no signature beside it; save both".to_owned()),
+        };
+    };
+    let beside = signature_beside(path);
+    match (keys.is_empty(), beside.is_file()) {
+        (true, true) => return Ok(Signature::Unchecked),
+        (true, false) => return Ok(Signature::Absent),
+        (false, true) => {}
+        (false, false) => return refuse(format!("it is not signed (there is no {})", beside.display())),
+    }
+    let signature = signature_in(&read_bounded(&beside, MAX_SIGNATURE + 1)?.bytes);
+    match keys.iter().find(|key| key.verifies(receipt, &signature)) {
+        Some(by) => Ok(Signature::By(by.clone())),
+        None => refuse("its signature fits none of the keys: another key signed it, or it was altered".to_owned()),
+    }
+}
+
+/// The file, unless it can be read once only.
+fn file(from: &Input) -> Option<&Path> {
+    match from {
+        Input::File(path) if path.metadata().is_ok_and(|it| !it.is_file() && !it.is_dir()) => None,
+        Input::File(path) => Some(path),
+        Input::Text(_) => None,
+    }
+}
+
+/// The receipt that a new one is going to replace, if there is one; where the new one is going to be signed, only if the same key
+/// has signed the old one.
+pub fn earlier(file: &ReceiptFile) -> Option<Receipt> {
+    let path = Some(&file.path).filter(|path| path.is_file())?;
+    let text = read_bounded(path, MAX_RECEIPT + 1).ok()?;
+    let is_signed = |key: &Arc<PrivateKey>| {
+        let signature = read_bounded(&signature_beside(path), MAX_SIGNATURE + 1);
+        signature.is_ok_and(|signature| key.public().verifies(&text.bytes, &signature_in(&signature.bytes)))
+    };
+    if !file.sign_key.as_ref().is_none_or(is_signed) {
+        return None;
+    }
+    Receipt::parse(&text.bytes, &text.name).ok()
+}
+
+impl ReceiptFile {
+    /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt.
+    ///
+    /// # Errors
+    /// One of the two cannot be written, or the receipt could not be read again ([`Receipt::to_file`]).
+    pub fn write(&self, receipt: &Receipt) -> Result<()> {
+        let bytes = receipt.to_file_that_fits()?.into_bytes();
+        write_file(&self.path, &bytes)?;
+        let Some(key) = &self.sign_key else { return Ok(()) };
+        write_file(&signature_beside(&self.path), &key.sign(&bytes)?)
+    }
+}

@@ -1,0 +1,185 @@
+//! How a command speaks to registries.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::environment::Environment;
+use crate::base::error::Result;
+use crate::base::progress::Event;
+use crate::credentials::{AMBIENT, Credentials, Store, Variables};
+use crate::pipeline::allowlist::RegistrySettings;
+use crate::routes::Routes;
+use crate::transport::registry::{Config, Proxies, Registries, RegistryConfig, TlsConfig};
+
+/// Further tries of a request, unless a request says otherwise.
+const RETRIES: u32 = 5;
+/// How long a registry may be silent, unless a request says otherwise: long enough for a restart.
+const RETRY_BUDGET: Duration = Duration::from_secs(120);
+
+/// See the module documentation. The default is what the command line does without options.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    pub credentials: GivenCredentials,
+    /// `None`: what `registries.conf` says of the registry, else true.
+    pub tls_verify: Option<bool>,
+    /// PEM files of authorities to trust as well.
+    pub ca_files: Vec<PathBuf>,
+    /// A directory in the form of `certs.d/HOST`, for every registry.
+    pub cert_dir: Option<PathBuf>,
+    /// `registries.conf`, instead of those of the user and the machine.
+    pub registries_conf: Option<PathBuf>,
+    pub plain_http: bool,
+    /// Images and blobs that are handled at a time.
+    pub jobs: usize,
+    /// Requests to one registry at a time, of each kind.
+    pub per_host: usize,
+    /// Further tries of a request.
+    pub retries: Option<u32>,
+    /// How long to wait for a registry that has stopped answering. `None`: 2 minutes, or the time that `retries` take.
+    pub retry_budget: Option<Duration>,
+    /// How long to wait without progress when a registry's limit is reached.
+    pub max_wait: Duration,
+    /// How long an answer, or 32 KiB of a body, may take.
+    pub stall_timeout: Duration,
+    /// Report every request and answer, secrets masked.
+    pub log_http: bool,
+}
+
+/// What a request says of credentials. It counts for every registry of the command.
+#[derive(Clone, Debug, Default)]
+pub enum GivenCredentials {
+    /// Nothing: variables, then files of credentials.
+    #[default]
+    LookedUp,
+    /// One file, instead of variables and other files.
+    File(PathBuf),
+    Given(Credentials),
+    /// The password is asked for.
+    User(String),
+}
+
+impl Default for RegistryOptions {
+    fn default() -> RegistryOptions {
+        let Config { per_host, max_wait, stall_timeout, .. } = Config::default();
+        RegistryOptions {
+            credentials: GivenCredentials::LookedUp,
+            tls_verify: None,
+            ca_files: Vec::new(),
+            cert_dir: None,
+            registries_conf: None,
+            plain_http: false,
+            jobs: 6,
+            per_host,
+            retries: None,
+            retry_budget: None,
+            max_wait,
+            stall_timeout,
+            log_http: false,
+        }
+    }
+}
+
+impl RegistryOptions {
+    /// The client for `registries`, with what an allowlist says of them.
+    ///
+    /// # Errors
+    /// Credentials, certificates or configuration that cannot be used.
+    pub fn connect(
+        &self,
+        registries: impl IntoIterator<Item = String>,
+        settings: &BTreeMap<String, RegistrySettings>,
+        environment: &Environment,
+    ) -> Result<Registries> {
+        self.connect_as(self.credentials(registries, environment)?, settings, environment)
+    }
+
+    /// What is known of credentials for `registries`. What the request says counts more than the environment.
+    ///
+    /// # Errors
+    /// Credentials or files of them that cannot be read.
+    pub fn credentials(
+        &self,
+        registries: impl IntoIterator<Item = String>,
+        environment: &Environment,
+    ) -> Result<Store> {
+        let authfile = match &self.credentials {
+            GivenCredentials::File(path) => Some(path.as_path()),
+            _ => None,
+        };
+        let mut store = Store::load(authfile, &|name| environment.variable(name))?;
+        let given = match &self.credentials {
+            GivenCredentials::File(_) => return Ok(store),
+            GivenCredentials::LookedUp => None,
+            GivenCredentials::Given(credentials) => Some(credentials.clone()),
+            GivenCredentials::User(user) => Some(asked(user, environment)?),
+        };
+        if let Some(credentials) = given {
+            registries.into_iter().for_each(|registry| store.set(&registry, credentials.clone()));
+            return Ok(store);
+        }
+        let variables = Variables::of(environment.variables.clone());
+        let others: Vec<String> = registries.into_iter().filter(|registry| !variables.has(registry)).collect();
+        store.set_variables(variables);
+        let ambient = environment.variable(AMBIENT).filter(|text| !text.is_empty() && !others.is_empty());
+        let ambient = ambient.map(|text| match text.contains(':') {
+            true => Credentials::parse(&text),
+            false => asked(&text, environment),
+        });
+        if let Some(credentials) = ambient.transpose()? {
+            others.iter().for_each(|registry| store.set_ambient(registry, credentials.clone()));
+        }
+        Ok(store)
+    }
+
+    /// The client with these credentials.
+    ///
+    /// # Errors
+    /// Certificates or configuration that cannot be used.
+    pub fn connect_as(
+        &self,
+        credentials: Store,
+        settings: &BTreeMap<String, RegistrySettings>,
+        environment: &Environment,
+    ) -> Result<Registries> {
+        let env = |name: &str| environment.variable(name);
+        let routes = Routes::load(self.registries_conf.as_deref(), &env)?;
+        for warning in &routes.warnings {
+            environment.events.report(Event::Warning(warning.clone()));
+        }
+        let config = Config {
+            credentials,
+            tls: TlsConfig {
+                verify: self.tls_verify,
+                ca_files: self.ca_files.clone(),
+                cert_dir: self.cert_dir.clone(),
+                certs_d: TlsConfig::default_certs_d(&env),
+            },
+            proxies: Proxies::of_environment(&env)?,
+            routes,
+            plain_http: self.plain_http,
+            per_registry: settings.iter().map(|(name, own)| (name.clone(), per_registry(own))).collect(),
+            per_host: self.per_host,
+            retries: self.retries.unwrap_or(RETRIES),
+            retry_budget: self.retry_budget.or_else(|| self.retries.is_none().then_some(RETRY_BUDGET)),
+            max_wait: self.max_wait,
+            stall_timeout: self.stall_timeout,
+            log_http: self.log_http,
+            ..Config::default()
+        };
+        Registries::new(config, environment.events.clone())
+    }
+}
+
+fn asked(user: &str, environment: &Environment) -> Result<Credentials> {
+    environment.passwords.password_of(user).map(|password| Credentials::basic(user, password.expose()))
+}
+
+fn per_registry(settings: &RegistrySettings) -> RegistryConfig {
+    RegistryConfig {
+        tls_verify: settings.tls_verify,
+        ca_files: Vec::new(),
+        cert_dir: settings.cert_dir.clone(),
+        credentials: settings.credentials.clone(),
+    }
+}

@@ -1,0 +1,115 @@
+//! A bundle or layout as a registry.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::environment::Environment;
+use super::trust::Trust;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::volumes;
+use crate::bundle::volumes::{Opened, Volumes};
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
+use crate::files::Layout;
+use crate::serve::{Options, Server};
+use crate::signing::PublicKey;
+use crate::verify::{self, Depth};
+
+/// What is to be served, and where.
+pub struct ServeRequest {
+    pub content: ServedContent,
+    /// Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Names, without port, that are answered to besides addresses and `localhost`.
+    pub hosts: Vec<String>,
+}
+
+pub enum ServedContent {
+    /// A bundle or OCI layout, a directory or a tar; or all volumes of a bundle. Whose signature it has to have.
+    ReadOnly { paths: Vec<PathBuf>, trust: Trust },
+    /// A directory that takes pushes and deletions.
+    Writable {
+        directory: PathBuf,
+        /// The most bytes that it may hold.
+        quota: Option<u64>,
+    },
+}
+
+/// A registry that takes connections as soon as it runs.
+pub struct Serving {
+    pub report: ServeReport,
+    server: Server,
+}
+
+/// What is served.
+#[derive(Clone, Debug)]
+pub struct ServeReport {
+    pub address: SocketAddr,
+    pub is_writable: bool,
+    /// `REPOSITORY:TAG` of everything that has a tag.
+    pub references: Vec<String>,
+    /// Whose signature was found good.
+    pub signed_by: Option<PublicKey>,
+}
+
+/// Opens what is to be served, and listens.
+///
+/// # Errors
+/// It cannot be read, is refused, or the address is taken.
+pub async fn serve(request: ServeRequest, environment: &Environment) -> Result<Serving> {
+    let ServeRequest { content, listen, hosts } = request;
+    let (options, events) = (Options { hosts, ..Options::at(listen) }, environment.events.clone());
+    let (server, signed_by, is_writable) = match content {
+        ServedContent::ReadOnly { paths, trust } => {
+            let (layout, signed_by) = admit(&paths, &trust, environment)?;
+            (Server::of(layout, &options, events).await?, signed_by, false)
+        }
+        ServedContent::Writable { directory, quota } => {
+            let options = Options { writable: true, quota, ..options };
+            (Server::bind(&directory, &options, events).await?, None, true)
+        }
+    };
+    let report = ServeReport { address: server.address(), is_writable, references: server.references(), signed_by };
+    Ok(Serving { report, server })
+}
+
+impl Serving {
+    /// Serves until `shutdown` is done; then requests in flight get ten seconds.
+    ///
+    /// # Errors
+    /// Connections cannot be taken any more.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        self.server.run(shutdown).await
+    }
+}
+
+/// Where a signature is demanded: a bundle that was signed, and whose names and manifests are those that were.
+fn admit(paths: &[PathBuf], trust: &Trust, environment: &Environment) -> Result<(Layout, Option<PublicKey>)> {
+    let (opened, events) = (Opened::open(paths)?, &environment.events);
+    let path = opened.layout().path();
+    if let Some(missing) = opened.volumes().map(Volumes::missing).filter(|missing| !missing.is_empty()) {
+        let are = if missing.len() == 1 { "is" } else { "are" };
+        let text = format!("{} cannot be served: {} {are} missing", path.display(), volumes(&missing));
+        return Err(Error::damaged(text));
+    }
+    let mut signed_by = None;
+    if let Some(signed) = trust.check(opened.layout(), environment)? {
+        let report = verify::check_proven(&opened, Depth::Structure, Some(&signed), events)?;
+        if !report.is_clean() {
+            return Err(verify::refuse(path, &report));
+        }
+        events.report(Event::Status(format!("signed by {}", signed.by)));
+        signed_by = Some(signed.by);
+    }
+    warn_of_increment(opened.layout(), environment);
+    Ok((opened.into_layout(), signed_by))
+}
+
+/// The images of an increment that are not here as a whole are not offered.
+fn warn_of_increment(layout: &Layout, environment: &Environment) {
+    let read = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
+    if read.and_then(|bytes| BundleJson::parse(&bytes, BUNDLE_JSON).ok()).is_some_and(|json| json.is_increment()) {
+        let text = "is an increment: images that need what is at its target are not offered";
+        environment.events.report(Event::Warning(format!("{} {text}", layout.path().display())));
+    }
+}

@@ -1,0 +1,49 @@
+//! A bundle that is read once, from its first byte to its last.
+
+use std::io::{BufReader, Cursor, Read};
+use std::path::PathBuf;
+
+use crate::archive::{seekable, tar};
+use crate::base::error::{Error, Result};
+
+/// How much is read at a time, in bytes: a tape gives one record, whatever its length.
+const BUFFER: usize = 1 << 20;
+
+/// Bytes that can be read once.
+pub type Bytes = Box<dyn Read + Send>;
+
+/// A stream that begins like a tar, decompressed if it has to be.
+pub struct Stream {
+    /// What errors call it.
+    pub name: PathBuf,
+    pub bytes: Bytes,
+}
+
+impl Stream {
+    /// Reads its first block.
+    ///
+    /// # Errors
+    /// It is no tar, or cannot be read.
+    pub fn new(name: PathBuf, bytes: Bytes) -> Result<Stream> {
+        let reading = |e| Error::disk("reading", &name, e);
+        let (mut start, mut rest) = begin(Box::new(BufReader::with_capacity(BUFFER, bytes))).map_err(reading)?;
+        if start.starts_with(&seekable::MAGIC) {
+            let packed = Cursor::new(start).chain(rest);
+            (start, rest) = begin(Box::new(seekable::decompressed(packed).map_err(reading)?)).map_err(reading)?;
+        }
+        let mut block = [0; 512];
+        block[..start.len()].copy_from_slice(&start);
+        if !tar::looks_like_tar(&name, &block)? {
+            let what = if start.is_empty() { "is empty" } else { "is not a tar" };
+            return Err(Error::input(format!("{} {what}", name.display())));
+        }
+        Ok(Stream { name, bytes: Box::new(Cursor::new(start).chain(rest)) })
+    }
+}
+
+/// The first block, and what follows.
+fn begin(mut bytes: Bytes) -> std::io::Result<(Vec<u8>, Bytes)> {
+    let mut start = Vec::with_capacity(512);
+    bytes.by_ref().take(512).read_to_end(&mut start)?;
+    Ok((start, bytes))
+}

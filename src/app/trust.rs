@@ -1,0 +1,110 @@
+//! Whose signatures are believed.
+
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::local::read_bounded;
+use crate::base::error::{Error, Result};
+use crate::base::position::refused;
+use crate::base::progress::Event;
+use crate::bundle::{self, Proven, SUMS, signatures_of};
+use crate::files::Layout;
+use crate::signing::{MAX_CONFIG, MAX_KEY_FILE, Policy, PublicKey};
+
+/// The keys that are believed, and whether one of them has to have signed.
+#[derive(Clone, Default)]
+pub struct Trust {
+    keys: Vec<PublicKey>,
+    is_demanded: bool,
+}
+
+impl Trust {
+    /// A bundle has to be signed by one of these keys, if there are any.
+    pub fn demanding(keys: Vec<PublicKey>) -> Trust {
+        Trust { is_demanded: !keys.is_empty(), keys }
+    }
+
+    /// The same with the keys in these files, and with what the configuration of the machine and the user demands.
+    ///
+    /// # Errors
+    /// A key or a configuration that cannot be read, or one that demands what no key can prove.
+    pub fn load(keys: &[PathBuf], environment: &Environment) -> Result<Trust> {
+        let policy = policy(environment)?;
+        let is_demanded = demanded_by(keys, &policy)?.is_some();
+        let keys = keys.iter().chain(&policy.keys).map(|key| public_key(key)).collect::<Result<Vec<PublicKey>>>()?;
+        Ok(Trust { keys, is_demanded })
+    }
+
+    /// Checks the signature before anything else of the bundle is believed. Where no signature is demanded and no key is known,
+    /// a notice says that there is one.
+    ///
+    /// # Errors
+    /// A bundle that none of the keys signed.
+    pub fn check(&self, layout: &Layout, environment: &Environment) -> Result<Option<Proven>> {
+        let path = layout.path().display();
+        let is_signed = !signatures_of(layout, SUMS).is_empty();
+        if self.is_demanded || is_signed && !self.keys.is_empty() {
+            return bundle::check_signature(layout, &self.keys).map(Some);
+        }
+        if is_signed {
+            let text = format!("{path} is signed; without --key that is not checked");
+            environment.events.report(Event::Notice(text));
+        } else if !self.keys.is_empty() {
+            environment.events.report(Event::Warning(format!("{path} is not signed")));
+        }
+        Ok(None)
+    }
+}
+
+/// Whether the configuration or `keys` demand a signature: who does.
+///
+/// # Errors
+/// A configuration that cannot be read, or demands what no key can prove.
+pub fn demand(keys: &[PathBuf], environment: &Environment) -> Result<Option<String>> {
+    demanded_by(keys, &policy(environment)?)
+}
+
+fn demanded_by(keys: &[PathBuf], policy: &Policy) -> Result<Option<String>> {
+    match &policy.required_by {
+        Some(file) if keys.is_empty() && policy.keys.is_empty() => {
+            let text = format!("{file} demands a signature (require-signature), but names no `keys`; nor does --key");
+            Err(Error::input(text))
+        }
+        Some(file) => Ok(Some(file.clone())),
+        None => Ok((!keys.is_empty()).then(|| "--key".to_owned())),
+    }
+}
+
+/// Of the administrator and of the user, as far as there are any.
+fn policy(environment: &Environment) -> Result<Policy> {
+    let set = |name| environment.variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+    let places = [Some(PathBuf::from("/etc")), own].into_iter().flatten();
+    let mut files = Vec::new();
+    for path in places.map(|place| place.join("gapferry/config.toml")) {
+        match read_bounded(&path, MAX_CONFIG + 1) {
+            Ok(text) if text.bytes.len() as u64 > MAX_CONFIG => {
+                return Err(Error::input(format!("reading {}: more than {MAX_CONFIG} bytes", path.display())));
+            }
+            Ok(text) => files.push((path, text.bytes)),
+            Err(error) if is_absent(&error) => {}
+            // One that cannot be read may demand a signature.
+            Err(error) => return Err(error),
+        }
+    }
+    Policy::parse(&files).map_err(|problems| refused("the configuration", &problems))
+}
+
+fn is_absent(error: &Error) -> bool {
+    use rustix::io::Errno;
+    matches!(error.os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::NOTDIR))
+}
+
+/// Reads a public key.
+///
+/// # Errors
+/// It is none.
+pub fn public_key(path: &Path) -> Result<PublicKey> {
+    let text = read_bounded(path, MAX_KEY_FILE + 1)?;
+    PublicKey::parse(&text.bytes, &text.name)
+}

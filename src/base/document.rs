@@ -1,0 +1,214 @@
+//! Versioned JSON files, each read in the same careful order: lock, receipt, list of missing files, repair, and so on.
+//!
+//! # Threats
+//! Such a file may come from anyone, across the gap too. Two bytes of JSON can make a value that takes a hundred in memory, and a
+//! file of a later version may mean anything. So length, number of values and version are looked at first, then the lists are
+//! counted, and only then is anything of the file kept in memory.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Kind, Result};
+use crate::oci::{has_at_most_values, memory_of_json, values_in};
+
+/// How much a document holds, of which nothing else is read.
+pub trait Outline: DeserializeOwned {
+    /// `texts`: bytes that the file takes without its lists.
+    ///
+    /// # Errors
+    /// It holds more than such a file can: why.
+    fn check(&self, texts: u64) -> Result<(), String>;
+}
+
+/// Of a document whose length and number of values bound it well enough.
+#[derive(Deserialize)]
+pub struct Unbounded {}
+
+impl Outline for Unbounded {
+    fn check(&self, _: u64) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A versioned JSON file.
+pub trait Document: Serialize + DeserializeOwned {
+    /// What messages call it, with an article: `the lock`.
+    const NAME: &'static str;
+    /// The key whose number is the version: `version`.
+    const VERSION_KEY: &'static str;
+    /// The version that is written, and the only one that is read.
+    const VERSION: u32;
+    /// The largest that is read, in bytes.
+    const MAX_BYTES: u64;
+    /// The most JSON values in one.
+    const MAX_VALUES: usize;
+    /// What a file that breaks the rules is: [`Kind::Input`] where a person chose it, [`Kind::Damaged`] where it belongs to a bundle.
+    const KIND: Kind;
+    /// What to do about one that is too large; empty where nothing helps.
+    const TOO_LARGE: &'static str = "";
+
+    type Outline: Outline;
+
+    /// Reads one; `shown` is what errors call the file.
+    ///
+    /// # Errors
+    /// It is not such a document, of another version (`Input`), or larger than any.
+    fn read(bytes: &[u8], shown: &str) -> Result<Self> {
+        let fail = |why: String| Error::new(Self::KIND, format!("reading {} {shown}: {why}", Self::NAME));
+        let malformed = |e: serde_json::Error| fail("it is malformed".to_owned()).because(e);
+        check_size::<Self>(bytes, Self::MAX_BYTES).map_err(fail)?;
+        let version = version_of(bytes, Self::VERSION_KEY).map_err(malformed)?;
+        if let Some(found) = version.filter(|found| *found != u64::from(Self::VERSION)) {
+            let text = format!("version {found}; this program reads version {}", Self::VERSION);
+            return Err(Error::input(format!("reading {} {shown}: {text}", Self::NAME)));
+        }
+        let outline: Self::Outline = serde_json::from_slice(bytes).map_err(malformed)?;
+        outline.check(memory_of_json(bytes)).map_err(fail)?;
+        serde_json::from_slice(bytes).map_err(malformed)
+    }
+
+    /// The file's content: indented JSON and a final newline, the same for equal documents.
+    fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// What [`Document::to_json`] gives, if [`Document::read`] takes it: what is written has to be read again.
+    ///
+    /// # Errors
+    /// It is larger than any that is read (`Input`).
+    fn to_file(&self) -> Result<String> {
+        self.to_file_within(Self::MAX_BYTES)
+    }
+
+    /// The same, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// It is larger than that, or than any that is read (`Input`).
+    fn to_file_within(&self, most: u64) -> Result<String> {
+        let text = self.to_json();
+        let fail = |why: String| Error::input(format!("writing {}: {why}", Self::NAME));
+        check_size::<Self>(text.as_bytes(), most).map_err(fail)?;
+        let outline: Self::Outline = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        outline.check(memory_of_json(text.as_bytes())).map_err(fail)?;
+        Ok(text)
+    }
+}
+
+fn check_size<D: Document>(bytes: &[u8], most: u64) -> Result<(), String> {
+    if bytes.len() as u64 <= most && has_at_most_values(bytes, D::MAX_VALUES) {
+        return Ok(());
+    }
+    let more = if D::TOO_LARGE.is_empty() { String::new() } else { format!("; {}", D::TOO_LARGE) };
+    let (bytes, values) = (bytes.len(), values_in(bytes));
+    Err(format!(
+        "it has {bytes} bytes and {values} values, and {} has at most {most} bytes and {} values{more}",
+        D::NAME,
+        D::MAX_VALUES
+    ))
+}
+
+/// The number under `key`. `None`: there is none, which the full reading will say in its own way.
+fn version_of(bytes: &[u8], key: &str) -> serde_json::Result<Option<u64>> {
+    struct Version<'a>(&'a str);
+    impl<'de> serde::de::DeserializeSeed<'de> for Version<'_> {
+        type Value = Option<u64>;
+        fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Option<u64>, D::Error> {
+            deserializer.deserialize_map(self)
+        }
+    }
+    impl<'de> serde::de::Visitor<'de> for Version<'_> {
+        type Value = Option<u64>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Option<u64>, A::Error> {
+            let mut found = None;
+            while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                if key == self.0 {
+                    found = map.next_value::<serde_json::Value>()?.as_u64();
+                } else {
+                    map.next_value::<serde::de::IgnoredAny>()?;
+                }
+            }
+            Ok(found)
+        }
+    }
+    use serde::de::DeserializeSeed;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let found = Version(key).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Note {
+        version: u32,
+        lines: Vec<String>,
+    }
+
+    #[derive(Deserialize)]
+    struct Lines {
+        lines: crate::oci::Count,
+    }
+
+    impl Outline for Lines {
+        fn check(&self, _: u64) -> Result<(), String> {
+            (self.lines.number <= 3).then_some(()).ok_or_else(|| format!("{} lines are too many", self.lines.number))
+        }
+    }
+
+    impl Document for Note {
+        const NAME: &'static str = "the note";
+        const VERSION_KEY: &'static str = "version";
+        const VERSION: u32 = 2;
+        const MAX_BYTES: u64 = 1_000;
+        const MAX_VALUES: usize = 100;
+        const KIND: Kind = Kind::Damaged;
+        const TOO_LARGE: &'static str = "write two notes";
+        type Outline = Lines;
+    }
+
+    fn read(text: &str) -> Result<Note, (Kind, String)> {
+        Note::read(text.as_bytes(), "n.json").map_err(|error| (error.kind(), error.chain()))
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let note = Note { version: 2, lines: vec!["a".to_owned(), "b".to_owned()] };
+        assert_eq!(read(&note.to_file().unwrap()), Ok(note));
+        let long = Note { version: 2, lines: vec!["x".repeat(1_000)] };
+        assert!(long.to_file().unwrap_err().chain().contains("write two notes"));
+        let many = Note { version: 2, lines: vec![String::new(); 4] };
+        assert!(many.to_file().unwrap_err().chain().contains("4 lines are too many"));
+    }
+
+    /// An operator with an older program has to learn that, and not that the file is damaged.
+    #[test]
+    fn a_later_version_is_named_as_such_whatever_else_the_file_holds() {
+        let (kind, text) = read(r#"{"novel": [1, 2], "version": 3}"#).unwrap_err();
+        assert_eq!(kind, Kind::Input);
+        assert_eq!(text, "reading the note n.json: version 3; this program reads version 2");
+    }
+
+    #[test]
+    fn unknown_keys_are_named_and_too_much_is_refused_before_it_is_read() {
+        assert!(read(r#"{"version": 2, "lines": [], "more": 1}"#).unwrap_err().1.contains("`more`"));
+        assert!(read(r#"{"version": 2, "lines": ["a","b","c","d"]}"#).unwrap_err().1.contains("4 lines are too many"));
+        assert!(
+            read(&format!(r#"{{"version": 2, "lines": [{}]}}"#, "[],".repeat(60)))
+                .unwrap_err()
+                .1
+                .contains("100 values")
+        );
+        for broken in ["", "[]", "{", r#"{"version": 2, "lines": []} x"#, r#"{"lines": []}"#] {
+            assert_eq!(read(broken).unwrap_err().0, Kind::Damaged, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! `bundle.json`: the list of files, and what every name meant. A pure function of the contents.
+//!
+//! # Threats
+//! It may be forged: it is counted before anything of it is in memory, and only the bytes that its values give are accepted,
+//! so that two programs cannot read it differently.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use super::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS512, canonical, sums};
+use crate::base::error::{Error, Result};
+use crate::bundle::basis::{Assumed, Basis, Parent, Removed};
+use crate::bundle::is_tool;
+use crate::oci::{
+    Algorithm, Amount, Count, Digest, MOST_MEMORY, Platform, Totals, fits_in_memory, has_at_most_values, memory_of_json,
+};
+use crate::pipeline::lock::{Absent, Attached, Lock, LockedImage, MissingImage, Selection};
+
+/// The version of the bundle format this program writes and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// The largest `bundle.json` that is read, in bytes: far more than the most files take.
+pub const MAX_BUNDLE_JSON: u64 = MOST_MEMORY;
+/// The most values in a `bundle.json` that is read: far more than the most files take.
+const MOST_VALUES: usize = 8_000_000;
+/// The most files below `blobs/`: thirty for each of 5,000 images. What is known of each of them is in memory at once.
+const MOST_FILES: usize = 150_000;
+/// The same for each image, where that is more: an ordinary one brings fewer than ten that no other image has.
+const FILES_OF_IMAGE: usize = 30;
+/// A bundle may hold one file for every so many bytes of content, where that is more. An image for six platforms, each with an
+/// attestation, brings seventy files or more, but they hold some megabytes on average.
+const BYTES_OF_FILE: u64 = 64 * 1024;
+/// The most files that content allows: a list can claim any size before a byte of it is there.
+const MOST_FOR_BYTES: usize = 1_000_000;
+
+/// `bundle.json`. Its sha256 is the identity of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BundleJson {
+    pub gapferry_bundle: u32,
+    /// What this bundle builds on; empty in bundles that are complete in themselves.
+    pub parents: Vec<Parent>,
+    /// What this bundle expects to be at the target already.
+    pub assumed: Vec<Assumed>,
+    /// Images that were in a parent and are not in the lock.
+    pub removed: Vec<Removed>,
+    pub lock: Lock,
+    /// Every declared file, in the order of the tar.
+    pub files: Vec<FileEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Relative to the root, with `/`.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// Of a blob the digest in its name, of any other file its sha256.
+    pub digest: Digest,
+}
+
+impl BundleJson {
+    /// Reads it; `shown` is what errors call the file.
+    ///
+    /// # Errors
+    /// Another version, or written before 0.2 (`Input`); unknown keys, or bytes that its values do not give (`Damaged`).
+    pub fn parse(bytes: &[u8], shown: &str) -> Result<BundleJson> {
+        BundleJson::check(bytes, shown)?;
+        let fail = |e: serde_json::Error| match has_blake3(bytes) {
+            true => of_before(shown),
+            false => Error::damaged(format!("reading {shown}")).because(e),
+        };
+        let mut json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
+        json.files.shrink_to_fit();
+        let fault = json.fault().or_else(|| {
+            let at = canonical::difference(bytes, &json)?;
+            Some(format!("it is not written as format {FORMAT_VERSION} has it: byte {at} differs"))
+        });
+        match fault {
+            Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
+            None => Ok(json),
+        }
+    }
+
+    /// What format 1 does not allow, though it can be parsed.
+    fn fault(&self) -> Option<String> {
+        let mut times = self.parents.iter().filter_map(|parent| parent.time).chain([self.lock.created]);
+        let is_time = |time: &Timestamp| time.subsec_nanosecond() == 0 && TIMES.contains(&time.as_second());
+        if let Some(time) = times.find(|time| !is_time(time)) {
+            return Some(format!("{time} is not a time of whole seconds from 1970 to 2242"));
+        }
+        let mut names = HashSet::new();
+        if let Some(image) = self.lock.images.iter().find(|image| !names.insert(image.name())) {
+            return Some(format!("two of its images are called {}", image.name()));
+        }
+        let mut originals = self.lock.images.iter().filter_map(|image| image.selection.as_ref());
+        if let Some(Selection { original, .. }) = originals.find(|one| one.original != one.original.bare()) {
+            return Some(format!("what it says of the original {} is more than its descriptor", original.digest));
+        }
+        if let Some(fault) = fault_of_paths(&self.files) {
+            return Some(fault);
+        }
+        if let Some(file) = self.files.iter().find(|file| file.size > i64::MAX as u64) {
+            return Some(format!("{:?} cannot have {} bytes", file.path, file.size));
+        }
+        let is_wrong = |file: &&FileEntry| match file.path.starts_with("blobs/") {
+            true => Digest::of_blob_path(&file.path) != Some(file.digest),
+            false => file.digest.algorithm() != Algorithm::Sha256,
+        };
+        if let Some(file) = self.files.iter().find(is_wrong) {
+            return Some(format!("{:?} cannot have the digest {}", file.path, file.digest));
+        }
+        let expected = self.sha512sums().map(|text| Digest::sha256(text.as_bytes()));
+        let declared = self.files.iter().find(|file| file.path == SUMS512).map(|file| file.digest);
+        (expected != declared).then(|| format!("its {SUMS512} is not that of its files"))
+    }
+
+    /// Counts what it holds, before anything of it is in memory.
+    fn check(bytes: &[u8], shown: &str) -> Result<()> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Outline {
+            gapferry_bundle: u32,
+            #[serde(default)]
+            tool: Option<IgnoredAny>,
+            #[serde(default)]
+            created: Option<IgnoredAny>,
+            #[serde(default)]
+            parents: Count,
+            #[serde(default)]
+            assumed: Count,
+            #[serde(default)]
+            removed: Count,
+            #[serde(default)]
+            lock: Images,
+            #[serde(default)]
+            files: Totals<Sized>,
+        }
+        #[derive(Default, Deserialize)]
+        struct Images {
+            #[serde(default)]
+            images: Totals<OutlinedImage>,
+            #[serde(default)]
+            missing: Count,
+        }
+        if !has_at_most_values(bytes, MOST_VALUES) {
+            return Err(Error::damaged(format!("{shown} has more entries than any bundle")));
+        }
+        let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
+        let Outline { gapferry_bundle, tool, created, parents, assumed, removed, lock, files } =
+            serde_json::from_slice(bytes).map_err(fail)?;
+        if gapferry_bundle != FORMAT_VERSION {
+            let text = format!("{shown} has format {gapferry_bundle}; this program reads format {FORMAT_VERSION}");
+            return Err(Error::input(text));
+        }
+        if tool.is_some() || created.is_some() {
+            return Err(of_before(shown));
+        }
+        check_number(files.number, lock.images.number, files.amount)
+            .map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
+        let lists = [
+            parents.memory::<Parent>(),
+            assumed.memory::<Assumed>(),
+            removed.memory::<Removed>(),
+            lock.images.memory::<LockedImage>(),
+            lock.missing.memory::<MissingImage>(),
+            files.number as u64 * size_of::<FileEntry>() as u64,
+        ];
+        match fits_in_memory(memory_of_json(bytes), &lists) {
+            true => Ok(()),
+            false => Err(Error::damaged(format!(
+                "{shown} has more entries than any bundle: {} images, {} files, {} assumed, {} removed",
+                lock.images.number, files.number, assumed.number, removed.number
+            ))),
+        }
+    }
+
+    /// # Errors
+    /// Its reader would not take it: it is longer, or has more entries.
+    pub(super) fn check_readable(bytes: &[u8]) -> Result<()> {
+        match bytes.len() as u64 > MAX_BUNDLE_JSON {
+            true => Err(Error::damaged(format!("{BUNDLE_JSON} has {} bytes", bytes.len()))),
+            false => BundleJson::check(bytes, BUNDLE_JSON),
+        }
+    }
+
+    /// Digest and size in bytes of every file below `blobs/`, in order.
+    pub fn blobs(&self) -> impl Iterator<Item = (Digest, u64)> {
+        let is_blob = |file: &&FileEntry| file.path.starts_with("blobs/");
+        self.files.iter().filter(is_blob).map(|file| (file.digest, file.size))
+    }
+
+    /// The bytes of `SHA256SUMS`, where the bundle has this identity.
+    pub fn sha256sums(&self, identity: Digest) -> String {
+        sums::sha256sums(identity, &self.files)
+    }
+
+    /// The bytes of `SHA512SUMS`, if there is one.
+    pub fn sha512sums(&self) -> Option<String> {
+        sums::sha512sums(self.files.iter().map(|file| (file.path.as_str(), file.digest)))
+    }
+
+    /// The time of everything in a tar of it, in seconds since 1970.
+    pub fn mtime(&self) -> u64 {
+        self.lock.mtime()
+    }
+
+    /// What it builds on.
+    pub fn basis(&self) -> Basis {
+        let BundleJson { parents, assumed, removed, .. } = self;
+        Basis { parents: parents.clone(), assumed: assumed.clone(), removed: removed.clone() }
+    }
+
+    /// Whether it needs something that is at the target.
+    pub fn is_increment(&self) -> bool {
+        !self.assumed.is_empty()
+    }
+}
+
+/// Only these paths, in this order: so no path leads elsewhere.
+fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
+    let mut before: Option<(usize, &str)> = None;
+    for FileEntry { path, .. } in files {
+        let metadata = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, SUMS512].iter().position(|own| own == path);
+        let group = match metadata {
+            Some(group) => group,
+            None if is_tool(path) => TOOL,
+            None if path.starts_with("blobs/") => TOOL + 1,
+            None => return Some(format!("{path:?} is no file of a bundle")),
+        };
+        let is_behind = |(last, other): (usize, &str)| match last == group {
+            true => group > TOOL || group == TOOL && other < path.as_str(),
+            false => last < group,
+        };
+        if !before.is_none_or(is_behind) {
+            return Some(format!("{path:?} is not in its place"));
+        }
+        before = Some((group, path));
+    }
+    let required = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON];
+    let is_lost = |own: &&&str| !files.iter().take(required.len()).any(|file| file.path == **own);
+    required.iter().find(is_lost).map(|own| format!("it does not name {own}"))
+}
+
+/// The group of tools, behind those of metadata, in the order of files.
+const TOOL: usize = 4;
+/// Seconds since 1970 that a header in a tar can have.
+const TIMES: std::ops::RangeInclusive<i64> = 0..=LAST_TIME;
+/// 11 octal digits.
+pub const LAST_TIME: i64 = 0o777_7777_7777;
+
+fn of_before(shown: &str) -> Error {
+    Error::input(format!("{shown} was written by a version before 0.2: export it again"))
+}
+
+/// Whether a file has a BLAKE3 in it, as before 0.2.
+fn has_blake3(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Files {
+        files: Totals<Marked>,
+    }
+    #[derive(Deserialize)]
+    struct Marked {
+        #[serde(default)]
+        blake3: Option<IgnoredAny>,
+    }
+    impl Amount for Marked {
+        fn amount(&self) -> u64 {
+            u64::from(self.blake3.is_some())
+        }
+    }
+    serde_json::from_slice::<Files>(bytes).is_ok_and(|read| read.files.amount > 0)
+}
+
+/// The size of a file, of whose entry nothing else is read.
+#[derive(Deserialize)]
+struct Sized {
+    size: u64,
+}
+
+impl Amount for Sized {
+    fn amount(&self) -> u64 {
+        self.size
+    }
+}
+
+/// How much an image of the lock holds.
+#[derive(Deserialize)]
+struct OutlinedImage {
+    #[serde(default)]
+    platforms: Count,
+    #[serde(default)]
+    absent: Count,
+    #[serde(default)]
+    attached: Option<Count>,
+    #[serde(default)]
+    selection: Option<OutlinedSelection>,
+}
+
+#[derive(Deserialize)]
+struct OutlinedSelection {
+    #[serde(default)]
+    platforms: Count,
+}
+
+impl Amount for OutlinedImage {
+    fn amount(&self) -> u64 {
+        let attached = self.attached.as_ref().map(Count::memory::<Attached>).unwrap_or_default();
+        let selected = self.selection.as_ref().map(|selection| selection.platforms.memory::<Platform>());
+        self.platforms.memory::<Platform>() + self.absent.memory::<Absent>() + attached + selected.unwrap_or_default()
+    }
+}
+
+/// # Errors
+/// A bundle of so many images and bytes holds fewer files; says how many, and what to do.
+pub(super) fn check_number(files: usize, images: usize, bytes: u64) -> std::result::Result<(), String> {
+    // Beside blobs: metadata and tools.
+    const OTHERS: usize = 1_000;
+    let for_bytes = usize::try_from(bytes / BYTES_OF_FILE).unwrap_or(usize::MAX).min(MOST_FOR_BYTES);
+    let most = MOST_FILES.max(images.saturating_mul(FILES_OF_IMAGE)).max(for_bytes);
+    match files <= most + OTHERS {
+        true => Ok(()),
+        false => Err(format!(
+            "its {images} images have {files} files, more than the {most} that a bundle of so many images and bytes holds: leave \
+             out those of thousands of layers, or make several bundles"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A document with these parents, files and time, as the program writes it.
+    fn written(version: u32, parents: &str, files: &[(&str, Digest)], created: &str) -> String {
+        let sum = Digest::sha256(b"1");
+        let all = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON].map(|path| (path, sum));
+        let entry = |(path, digest): &(&str, Digest)| {
+            format!("    {{\n      \"path\": \"{path}\",\n      \"size\": 1,\n      \"digest\": \"{digest}\"\n    }}")
+        };
+        let files = all.iter().chain(files).map(entry).collect::<Vec<String>>().join(",\n");
+        format!(
+            r#"{{
+  "gapferryBundle": {version},
+  "parents": {parents},
+  "assumed": [],
+  "removed": [],
+  "lock": {{
+    "version": 1,
+    "created": "{created}",
+    "images": []
+  }},
+  "files": [
+{files}
+  ]
+}}
+"#
+        )
+    }
+
+    const TIME: &str = "2026-11-21T00:00:00Z";
+
+    fn parse(text: &str) -> std::result::Result<BundleJson, String> {
+        BundleJson::parse(text.as_bytes(), "bundle.json").map_err(|error| error.chain())
+    }
+
+    #[test]
+    fn another_format_is_refused_and_so_is_a_parent_nobody_knows_the_meaning_of() {
+        let parents = |parent: &str| written(1, &format!("[\n    {{\n      {parent}\n    }}\n  ]"), &[], TIME);
+        assert!(parse(&written(1, "[]", &[], TIME)).is_ok());
+        assert!(parse(&parents("\"kind\": \"inventory\",\n      \"target\": \"r.io/mirror\"")).is_ok());
+        assert!(parse(&parents("\"kind\": \"rumour\"")).unwrap_err().contains("unknown variant"));
+        let error = parse(&parents("\"kind\": \"receipt\",\n      \"more\": 1")).unwrap_err();
+        assert!(error.contains("unknown field `more`"), "{error}");
+        assert!(parse(&written(2, "[]", &[], TIME)).unwrap_err().contains("format 2"));
+    }
+
+    /// Else two programs could read one bundle differently, and two writers of the same contents give two identities.
+    #[test]
+    fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
+        let good = written(1, "[]", &[], TIME);
+        for (from, to) in [
+            ("  \"removed\"", " \"removed\""),
+            ("\n}\n", "\n}"),
+            ("\n}\n", "\n}\n\n"),
+            ("\"removed\": [],\n", ""),
+            ("00:00Z", "00:00+00:00"),
+            ("\"gapferryBundle\": 1", "\"gapferryBundle\": 1.0"),
+            ("\"version\"", "\"\\u0076ersion\""),
+            ("manifest.json", "other.json"),
+            ("\"index.json\"", "\"tools/x\""),
+        ] {
+            assert_ne!(good.replace(from, to), good, "{from}");
+            assert!(parse(&good.replace(from, to)).is_err(), "{from} as {to}");
+        }
+        let moved =
+            good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
+        assert!(parse(&moved).unwrap_err().contains("not written as format 1 has it"));
+        let error = parse(&written(1, "[]", &[], "2026-11-21T00:00:00.5Z")).unwrap_err();
+        assert!(error.contains("whole seconds"), "{error}");
+        assert!(parse(&written(1, "[]", &[], "2242-03-16T12:56:31Z")).is_ok());
+        assert!(parse(&written(1, "[]", &[], "2242-03-16T12:56:32Z")).unwrap_err().contains("from 1970 to 2242"));
+    }
+
+    #[test]
+    fn a_digest_that_is_not_that_of_the_path_is_refused_and_so_are_other_sums_of_sha512() {
+        let said = |path: &str, digest| parse(&written(1, "[]", &[(path, digest)], TIME)).map(drop);
+        let (one, long) = (Digest::sha256(b"1"), Digest::of(Algorithm::Sha512, b"1"));
+        assert_eq!(said(&one.blob_path(), one), Ok(()));
+        assert_eq!(said("tools/x", one), Ok(()));
+        for path in ["index.json", "../x", "tools/../x", "/blobs/x", "chunks.b3", "SHA256SUMS", "x"] {
+            let error = said(path, one).unwrap_err();
+            assert!(error.contains("is no file of a bundle") || error.contains("not in its place"), "{path}: {error}");
+        }
+        for (path, digest) in
+            [(one.blob_path(), Digest::sha256(b"2")), ("blobs/sha256/x".to_owned(), one), ("tools/x".to_owned(), long)]
+        {
+            assert!(said(&path, digest).unwrap_err().contains("cannot have the digest"), "{path}");
+        }
+        assert!(said(&long.blob_path(), long).unwrap_err().contains("SHA512SUMS is not that of its files"));
+        assert!(said("SHA512SUMS", one).unwrap_err().contains("SHA512SUMS is not that of its files"));
+    }
+
+    #[test]
+    fn what_a_version_before_0_2_has_written_is_named_as_such() {
+        let good = written(1, "[]", &[], TIME);
+        let file = format!("{{\"path\":\"a\",\"size\":1,\"sha256\":\"{0}\",\"blake3\":\"{0}\"}}", "0".repeat(64));
+        for old in [
+            good.replace("  \"parents\"", "  \"tool\": \"gapferry 0.1.0\",\n  \"parents\""),
+            good.replace("  \"parents\"", "  \"created\": \"2026-11-21T00:00:00Z\",\n  \"parents\""),
+            good.replace(
+                "    {\n      \"path\": \"oci-layout\"",
+                &format!("    {file},\n    {{\n      \"path\": \"oci-layout\""),
+            ),
+        ] {
+            let error = BundleJson::parse(old.as_bytes(), "bundle.json").unwrap_err();
+            assert_eq!(error.kind(), crate::base::error::Kind::Input);
+            assert!(error.chain().contains("written by a version before 0.2: export it again"), "{}", error.chain());
+        }
+    }
+
+    /// It comes over the gap: a forged one must not cost the machine that reads it all its memory.
+    #[test]
+    fn platforms_that_an_image_was_asked_for_are_counted_too() {
+        let check = |number| {
+            let platforms = vec!["{}"; number].join(",");
+            let json = format!(
+                r#"{{"gapferryBundle":1,"lock":{{"images":[{{"selection":{{"platforms":[{platforms}]}}}}]}},"files":[]}}"#
+            );
+            BundleJson::check(json.as_bytes(), "bundle.json").map_err(|error| error.chain())
+        };
+        assert_eq!(check(5), Ok(()));
+        assert!(check(1_900_000).unwrap_err().contains("more entries than any bundle"));
+    }
+
+    #[test]
+    fn a_few_images_of_many_layers_are_no_bundle_and_many_ordinary_images_are() {
+        assert!(check_number(150_000, 5_000, 0).is_ok() && check_number(1_500_000, 50_000, 0).is_ok());
+        let why = check_number(500_000, 5_000, 1 << 30).unwrap_err();
+        assert!(why.contains("500000 files, more than the 150000") && why.contains("make several bundles"), "{why}");
+        // Each for six platforms, with ten layers, attestations and signatures: 110 files of 100 kB.
+        assert!(check_number(5_000 * 110, 5_000, 5_000 * 110 * 100_000).is_ok());
+        let file = format!(r#"{{"path":"blobs/x","size":0,"digest":"{}"}}"#, Digest::ZEROS);
+        let json = format!(
+            r#"{{"gapferryBundle":1,"parents":[],"assumed":[],"removed":[],
+            "lock":{{"version":1,"created":"2026-11-21T00:00:00Z","images":[]}},"files":[{}]}}"#,
+            vec![file; 151_001].join(",")
+        );
+        let error = BundleJson::parse(json.as_bytes(), "bundle.json").unwrap_err();
+        assert!(error.chain().contains("more than the 150000"), "{}", error.chain());
+    }
+}

@@ -1,0 +1,26 @@
+//! The files of a bundle that are not blobs: what they are called, how they are written and how they are read. See
+//! `docs/format.md`.
+
+mod canonical;
+pub mod chunks;
+mod document;
+mod metadata;
+mod signatures;
+pub mod sums;
+
+pub use document::{BundleJson, FORMAT_VERSION, FileEntry, LAST_TIME, MAX_BUNDLE_JSON};
+pub use metadata::{Head, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, Metadata};
+pub use signatures::{
+    CHUNKS_SIGNATURE, MAX_SIGNATURE, MOST_SIGNATURES, SIGNATURE, head_of, is_never_declared, is_signature, name_of_key,
+    signatures_of, signed_file,
+};
+
+pub const OCI_LAYOUT: &str = "oci-layout";
+pub const BUNDLE_JSON: &str = "bundle.json";
+pub const INDEX_JSON: &str = "index.json";
+pub const DOCKER_JSON: &str = "manifest.json";
+/// The sums of files that are named by sha512; only where there are any.
+pub const SUMS512: &str = "SHA512SUMS";
+pub const SUMS: &str = "SHA256SUMS";
+/// BLAKE3 of every mebibyte of the blobs. Derived: nothing declares or requires it.
+pub const CHUNKS: &str = "chunks.b3";

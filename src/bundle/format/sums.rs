@@ -1,0 +1,110 @@
+//! Sums as `sha256sum` and `sha512sum` write and check them: one line for each file, `<hex>  <path>`.
+//!
+//! # Threats
+//! A file of sums may be forged and of any length: its readers bound it ([`MAX_SUMS`], [`MAX_LINES`]).
+
+use std::borrow::Borrow;
+use std::fmt::Write as _;
+
+use super::{BUNDLE_JSON, FileEntry};
+use crate::oci::{Algorithm, Digest};
+
+/// The largest file of sums that is read, in bytes: far more than the most files take.
+pub const MAX_SUMS: u64 = 80 * 1024 * 1024;
+/// The most lines of one that are read, since short ones take more memory than room.
+pub const MAX_LINES: usize = 1_100_000;
+/// Bytes of a line with a sha256, besides the path.
+pub const LINE: u64 = 64 + 2 + 1;
+
+/// A line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    pub path: &'a str,
+    pub digest: Digest,
+}
+
+/// Adds a line to `text`.
+pub fn write_line(text: &mut String, digest: &Digest, path: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{}  {path}", digest.hex());
+}
+
+/// One line after the other.
+pub fn write<'a>(lines: impl IntoIterator<Item = (&'a str, Digest)>) -> String {
+    let mut text = String::new();
+    for (path, digest) in lines {
+        write_line(&mut text, &digest, path);
+    }
+    text.shrink_to_fit();
+    text
+}
+
+/// `SHA256SUMS`: `bundle.json`, whose digest is the `identity`, then every declared file with a sha256.
+pub fn sha256sums<F: Borrow<FileEntry>>(identity: Digest, files: impl IntoIterator<Item = F>) -> String {
+    let mut text = String::new();
+    write_line(&mut text, &identity, BUNDLE_JSON);
+    for file in files {
+        let FileEntry { path, digest, .. } = file.borrow();
+        if digest.algorithm() == Algorithm::Sha256 {
+            write_line(&mut text, digest, path);
+        }
+    }
+    text.shrink_to_fit();
+    text
+}
+
+/// `SHA512SUMS`: every file with a sha512; `None`: there is none, and so no such file.
+pub fn sha512sums<'a>(files: impl IntoIterator<Item = (&'a str, Digest)>) -> Option<String> {
+    let long = files.into_iter().filter(|(_, digest)| digest.algorithm() == Algorithm::Sha512);
+    Some(write(long)).filter(|text| !text.is_empty())
+}
+
+/// The lines of a file of sums, at most [`MAX_LINES`]; `None`: it is no such line.
+pub fn lines(bytes: &[u8], algorithm: Algorithm) -> impl Iterator<Item = Option<Line<'_>>> {
+    let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let lines = text.split(|byte| *byte == b'\n').filter(move |_| !bytes.is_empty());
+    lines.take(MAX_LINES).map(move |line| parse(line, algorithm))
+}
+
+fn parse(line: &[u8], algorithm: Algorithm) -> Option<Line<'_>> {
+    let (hex, path) = std::str::from_utf8(line).ok()?.split_once("  ")?;
+    let digest = format!("{}:{hex}", algorithm.name()).parse().ok()?;
+    (!path.is_empty()).then_some(Line { path, digest })
+}
+
+/// The sha256 that these sums give for `path`; of several lines the first.
+pub fn digest_of(bytes: &[u8], path: &str) -> Option<Digest> {
+    lines(bytes, Algorithm::Sha256).flatten().find(|line| line.path == path).map(|line| line.digest)
+}
+
+/// The identity that `SHA256SUMS` names: its first line is that of `bundle.json`.
+pub fn identity(bytes: &[u8]) -> Option<Digest> {
+    let first = lines(bytes, Algorithm::Sha256).next()??;
+    (first.path == BUNDLE_JSON).then_some(first.digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_read_as_they_are_written_and_anything_else_is_no_line() {
+        let (one, two) = (Digest::sha256(b"1"), Digest::of(Algorithm::Sha512, b"2"));
+        let file = |path: &str, digest| FileEntry { path: path.to_owned(), size: 1, digest };
+        let files = [file("a  b", one), file("blobs/sha512/x", two)];
+        let text = sha256sums(Digest::sha256(b"j"), &files);
+        let read: Vec<Line<'_>> = lines(text.as_bytes(), Algorithm::Sha256).map(Option::unwrap).collect();
+        assert_eq!(read.len(), 2, "what is named by sha512 is in the other file");
+        assert_eq!((read[1].path, read[1].digest), ("a  b", one));
+        assert_eq!(identity(text.as_bytes()), Some(Digest::sha256(b"j")));
+        assert_eq!(digest_of(text.as_bytes(), "a  b"), Some(one));
+        let named = || files.iter().map(|file| (file.path.as_str(), file.digest));
+        let of_512 = sha512sums(named()).unwrap();
+        assert_eq!(of_512, format!("{}  blobs/sha512/x\n", two.hex()));
+        assert_eq!(sha512sums(named().take(1)), None);
+        for wrong in ["", "x", "0  a", &format!("{} a", one.hex()), &format!("{}  ", one.hex()), &of_512] {
+            assert!(lines(wrong.as_bytes(), Algorithm::Sha256).all(|line| line.is_none()), "{wrong}");
+        }
+        assert_eq!(identity(&text.as_bytes()[1..]), None);
+    }
+}

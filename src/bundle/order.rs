@@ -1,0 +1,153 @@
+//! The order of manifests and blobs in a bundle: it follows from the lock and the manifests alone.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::oci::{Descriptor, Digest, Manifest, Role};
+use crate::pipeline::lock::Lock;
+
+/// What a bundle carries, in the order of the tar.
+pub struct Ordered {
+    pub manifests: Vec<Manifest>,
+    /// Configs first: small, and needed first to look into the bundle.
+    pub blobs: Vec<Descriptor>,
+}
+
+/// Something that a walk has met.
+enum Met {
+    Manifest(Digest),
+    Blob(Digest),
+}
+
+/// Walks the images in the order of the lock, each depth first from its manifest, then from its attached manifests. Content
+/// stands where it is met first; a manifest stands before what it names. What is `assumed` is left out, with all below it.
+pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordered {
+    let Ordered { manifests: mut all, mut blobs } = content;
+    all.retain(|manifest| !assumed.contains(&manifest.digest()));
+    blobs.retain(|blob| !assumed.contains(&blob.digest));
+    let by_digest: HashMap<Digest, &Manifest> = all.iter().map(|manifest| (manifest.digest(), manifest)).collect();
+    let carried: HashMap<Digest, &Descriptor> = blobs.iter().map(|blob| (blob.digest, blob)).collect();
+    let (mut manifests, mut met) = (Vec::new(), Vec::new());
+    let (mut seen, mut noted, mut configs) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for image in &lock.images {
+        let absent: HashSet<Digest> = image.absent.iter().map(|absent| absent.digest).collect();
+        let attached = image.companions().iter().map(|attached| attached.digest);
+        let roots = std::iter::once(image.digest).chain(attached).map(Met::Manifest);
+        // What is next is at the end.
+        let mut open: Vec<Met> = roots.collect();
+        open.reverse();
+        while let Some(next) = open.pop() {
+            match next {
+                Met::Manifest(digest) => {
+                    let Some(manifest) = by_digest.get(&digest).filter(|_| seen.insert(digest)) else { continue };
+                    manifests.push((*manifest).clone());
+                    configs.extend(manifest.config().map(|config| config.digest));
+                    let children = manifest.children().into_iter().rev();
+                    let children = children.filter(|child| !absent.contains(&child.descriptor.digest));
+                    open.extend(children.map(|child| match child.role {
+                        Role::Manifest => Met::Manifest(child.descriptor.digest),
+                        Role::Config | Role::Layer | Role::ForeignLayer => Met::Blob(child.descriptor.digest),
+                    }));
+                }
+                Met::Blob(digest) => {
+                    if let Some(blob) = carried.get(&digest).filter(|_| noted.insert(digest)) {
+                        met.push((*blob).clone());
+                    }
+                }
+            }
+        }
+    }
+    // What the lock does not lead to; nothing, if the content is that of this lock.
+    manifests.extend(all.iter().filter(|manifest| seen.insert(manifest.digest())).cloned());
+    met.extend(blobs.iter().filter(|blob| noted.insert(blob.digest)).cloned());
+    met.retain(|blob| !seen.contains(&blob.digest));
+    let (mut ordered, others): (Vec<Descriptor>, Vec<Descriptor>) =
+        met.into_iter().partition(|blob| configs.contains(&blob.digest));
+    ordered.extend(others);
+    Ordered { manifests, blobs: ordered }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::oci::media_type;
+    use crate::pipeline::lock::{Absent, AbsentReason, LockedImage};
+
+    const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+    fn blob(media_type: &str, text: &str) -> Descriptor {
+        Descriptor::new(media_type, Digest::sha256(text.as_bytes()), text.len() as u64)
+    }
+
+    fn parse(json: Value) -> Manifest {
+        Manifest::parse(json.to_string().into(), None, None).unwrap()
+    }
+
+    fn image(config: &str, layers: &[&str]) -> Manifest {
+        let layers: Vec<Descriptor> = layers.iter().map(|layer| blob(LAYER, layer)).collect();
+        parse(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+            "config": blob(media_type::OCI_CONFIG, config), "layers": layers }))
+    }
+
+    fn index(children: &[&Manifest]) -> Manifest {
+        let children: Vec<Descriptor> = children.iter().map(|child| child.descriptor()).collect();
+        parse(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": children }))
+    }
+
+    fn locked(name: &str, root: &Manifest, absent: &[Digest]) -> LockedImage {
+        let absent =
+            absent.iter().map(|digest| Absent { digest: *digest, size: 1, reason: AbsentReason::PlatformNotSelected });
+        LockedImage {
+            reference: name.parse().unwrap(),
+            rename: None,
+            source: "registry.test".to_owned(),
+            digest: root.digest(),
+            media_type: root.media_type().to_owned(),
+            size: root.size(),
+            total_size: root.size(),
+            platforms: Vec::new(),
+            selection: None,
+            absent: absent.collect(),
+            attached: Some(Vec::new()),
+            attached_unknown: false,
+        }
+    }
+
+    /// Two programs that write the same lock have to write the same bytes, however they came by its content.
+    #[test]
+    fn the_order_follows_from_lock_and_manifests_and_not_from_how_they_were_read() {
+        let (one, two, three) = (image("c1", &["x", "shared"]), image("c2", &["shared", "y"]), image("c3", &["z"]));
+        let inner = index(&[&two]);
+        let outer = index(&[&inner, &one, &three]);
+        let images = vec![locked("r.test/a:1", &outer, &[three.digest()]), locked("r.test/b:1", &three, &[])];
+        let created = "2026-11-21T04:00:00Z".parse().unwrap();
+        let lock = Lock { version: 1, created, load_platform: None, images, missing: Vec::new() };
+        let manifests = [&outer, &inner, &two, &one, &three].map(Manifest::clone).to_vec();
+        let blobs: Vec<Descriptor> = ["c2", "c1", "c3"].iter().map(|text| blob(media_type::OCI_CONFIG, text)).collect();
+        let layers = ["shared", "y", "x", "z"].iter().map(|text| blob(LAYER, text));
+        let expected: Vec<Digest> = blobs.iter().cloned().chain(layers).map(|blob| blob.digest).collect();
+        let all: Vec<Descriptor> =
+            blobs.into_iter().chain(["shared", "y", "x", "z"].map(|text| blob(LAYER, text))).collect();
+        let digests = |ordered: &Ordered| -> (Vec<Digest>, Vec<Digest>) {
+            let manifests = ordered.manifests.iter().map(Manifest::digest).collect();
+            (manifests, ordered.blobs.iter().map(|blob| blob.digest).collect())
+        };
+        for turn in 0..5 {
+            let (mut manifests, mut blobs) = (manifests.clone(), all.clone());
+            manifests.rotate_left(turn);
+            blobs.reverse();
+            blobs.rotate_left(turn);
+            let ordered = order(&lock, Ordered { manifests, blobs }, &HashSet::new());
+            let roots = [&outer, &inner, &two, &one, &three].map(|manifest| manifest.digest()).to_vec();
+            assert_eq!(digests(&ordered), (roots, expected.clone()));
+        }
+        // What is below something that is assumed stands where something else names it.
+        let assumed: HashSet<Digest> =
+            [two.digest(), Digest::sha256(b"c2"), Digest::sha256(b"y")].into_iter().collect();
+        let ordered = order(&lock, Ordered { manifests, blobs: all }, &assumed);
+        let left = ["c1", "c3", "x", "shared", "z"].map(|text| Digest::sha256(text.as_bytes())).to_vec();
+        let roots = [&outer, &inner, &one, &three].map(|manifest| manifest.digest()).to_vec();
+        assert_eq!(digests(&ordered), (roots, left));
+    }
+}

@@ -1,0 +1,121 @@
+//! What a signature proves of a bundle: checked before anything else of it is believed.
+//!
+//! # Threats
+//! All but the keys may be forged. What is signed is `SHA256SUMS`, which names `bundle.json`, which names everything else; so
+//! these files are read, each up to a limit, and no other, until the chain of them holds. A medium can answer differently when
+//! it is read again: each of them is read once, and what was proven is kept and handed on ([`Proven`]).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::format::{
+    BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, SIGNATURE, SUMS, is_signature,
+    signatures_of,
+};
+use super::sums::{self, MAX_SUMS};
+use crate::base::error::{Error, Result};
+use crate::files::Layout;
+use crate::oci::Digest;
+use crate::signing::{PublicKey, signature_in};
+
+/// The most signatures of one file that are tried, all volumes of a set together.
+const MOST_TRIED: usize = 1_000;
+
+/// A bundle as a signature proves it.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// The key that made the signature.
+    pub by: PublicKey,
+    /// The sha256 of `bundle.json` that was signed.
+    pub identity: Digest,
+    /// That `bundle.json`.
+    pub document: BundleJson,
+    /// All keys that are accepted.
+    keys: Arc<[PublicKey]>,
+}
+
+impl Proven {
+    /// Whether an accepted key has signed these bytes of `chunks.b3`.
+    ///
+    /// # Errors
+    /// A signature cannot be read.
+    pub fn has_signed(&self, layout: &Layout, chunks: &[u8]) -> Result<bool> {
+        Ok(signer(layout, CHUNKS, chunks, &self.keys)?.is_some())
+    }
+
+    /// Whether an accepted key has made this signature of `bytes`.
+    pub fn is_by_accepted_key(&self, bytes: &[u8], signature: &[u8]) -> bool {
+        self.keys.iter().any(|key| key.verifies(bytes, signature))
+    }
+}
+
+/// Checks the signatures of the layout's `SHA256SUMS`, and `bundle.json` against what is signed. Any of `keys` will do. No other
+/// file is opened.
+///
+/// # Errors
+/// It is not signed, by none of the keys, or one of the two was altered (`Damaged`); they cannot be read.
+pub fn check_signature(layout: &Layout, keys: &[PublicKey]) -> Result<Proven> {
+    let shown = layout.path().display();
+    let refuse = |why: &str| Error::damaged(format!("{shown} is refused: {why}"));
+    if signatures_of(layout, SUMS).is_empty() {
+        // A link or a pipe in its place has no size either.
+        let odd = layout.faults().iter().find(|fault| is_signature(&fault.path));
+        return Err(refuse(&match odd {
+            Some(fault) => format!("its {} is no plain file ({})", fault.path, fault.what),
+            None => format!("it is not signed (it has no {SIGNATURE})"),
+        }));
+    }
+    let missing = |path: &str| refuse(&format!("it has no {path}"));
+    let sums = layout.read(SUMS, MAX_SUMS)?.ok_or_else(|| missing(SUMS))?;
+    let Some(by) = signer(layout, SUMS, &sums, keys)? else { return Err(refuse(&fits_no_key(keys))) };
+    let identity = sums::identity(&sums)
+        .ok_or_else(|| refuse(&format!("its signature is good, but {SUMS} does not name {BUNDLE_JSON} first")))?;
+    let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.ok_or_else(|| missing(BUNDLE_JSON))?;
+    if Digest::sha256(&json) != identity {
+        return Err(refuse(&format!("{BUNDLE_JSON} was altered after {SUMS} was signed")));
+    }
+    let document = BundleJson::parse(&json, &layout.path().join(BUNDLE_JSON).display().to_string())?;
+    if document.sha256sums(identity).as_bytes() != sums {
+        return Err(refuse(&format!("its signature is good, but {SUMS} is not what follows from {BUNDLE_JSON}")));
+    }
+    Ok(Proven { by, identity, document, keys: keys.into() })
+}
+
+/// The first of `keys` that has signed `bytes`, which are those of the file `signed` of a layout, or of a part of it.
+///
+/// # Errors
+/// There are more signatures than a bundle can have; one cannot be read.
+pub fn signer(layout: &Layout, signed: &str, bytes: &[u8], keys: &[PublicKey]) -> Result<Option<PublicKey>> {
+    let signatures = read_signatures(layout, signed)?;
+    let fits = |key: &&PublicKey| signatures.iter().any(|signature| key.verifies(bytes, signature));
+    Ok(keys.iter().find(fits).cloned())
+}
+
+/// Volumes of one set may have different signatures of the same bytes.
+fn read_signatures(layout: &Layout, signed: &str) -> Result<BTreeSet<Vec<u8>>> {
+    let mut all = BTreeSet::new();
+    let own = if layout.parts().is_empty() { std::slice::from_ref(layout) } else { layout.parts() };
+    for part in own {
+        let paths = signatures_of(part, signed);
+        if paths.len() > MOST_SIGNATURES {
+            let (shown, number) = (part.path().display(), paths.len());
+            let text = format!("{shown} has {number} signatures of {signed}, and at most {MOST_SIGNATURES} are read");
+            return Err(Error::damaged(text));
+        }
+        for path in paths.into_iter().filter(|path| part.size_of(path).is_some_and(|size| size <= MAX_SIGNATURE)) {
+            if let Some(file) = part.read(path, MAX_SIGNATURE)?.filter(|_| all.len() < MOST_TRIED) {
+                all.insert(signature_in(&file));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn fits_no_key(keys: &[PublicKey]) -> String {
+    let fingerprints: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
+    let which = match &fingerprints[..] {
+        [one] => format!("the key {one}"),
+        several => format!("any of the {} keys ({})", several.len(), several.join(", ")),
+    };
+    format!("its signature does not fit {which}: another key signed it, or {SUMS} or {SIGNATURE} was altered")
+}

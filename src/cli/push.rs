@@ -1,0 +1,212 @@
+//! Options of commands that push into a registry, and what they show of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use super::allowlist::read_file;
+use super::exit::Outcome;
+use super::registry::RegistryArgs;
+use super::render::push as render;
+use crate::app::{HarborOptions, NameOptions, Names, PushOptions, PushReport, ReceiptFile};
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::parse_bytes;
+use crate::cli::context::Context;
+use crate::pipeline::allowlist::refused;
+use crate::pipeline::naming::{Map, Style};
+use crate::pipeline::plan::OnExisting;
+use crate::signing::PrivateKey;
+
+/// How to push. The command that has these has `--to` as well.
+#[derive(clap::Args)]
+pub struct PushArgs {
+    #[command(flatten)]
+    names: NameArgs,
+    #[command(flatten)]
+    harbor: HarborArgs,
+    /// What to do with a tag that means something else there
+    ///
+    /// This holds for tags of images and of their companions (sha256-….sig, .att, .sbom). Signatures that the target has are never
+    /// overwritten: `overwrite` joins the lists of both sides under a .sig or .att tag, and the plan and the receipt say so.
+    #[arg(long, value_name = "WHAT", default_value = "overwrite", help_heading = "Pushing")]
+    on_existing: Existing,
+    /// Rely on nothing that the target has: upload every blob, put every manifest
+    ///
+    /// For a target whose storage or cache is in doubt. What its tags mean is still asked. What an increment leaves to the target is
+    /// read there to its last byte and proven before anything is pushed; a dry run does not read it.
+    #[arg(long, help_heading = "Pushing", hide_short_help = true)]
+    reupload: bool,
+    /// Afterwards read everything back and prove its digests
+    ///
+    /// Over HTTP, as `gapferry prove` does at any later time; --receipt FILE is written before, and again with what was found. An
+    /// image that was not proven has failed. With --receipt, an interrupted proof goes on when the same command is run again.
+    #[arg(long, help_heading = "Pushing", hide_short_help = true)]
+    prove: bool,
+    /// Stop at the first failure
+    #[arg(long, help_heading = "Pushing")]
+    fail_fast: bool,
+    /// Print the plan and push nothing
+    ///
+    /// What would be pushed, skipped or overwritten, with new, mounted and present bytes.
+    #[arg(long, help_heading = "Pushing")]
+    dry_run: bool,
+    /// Write what arrived where, as JSON
+    ///
+    /// For the records, and for the connected side to build on: the bundle's identity, target, each image's reference, digest
+    /// and outcome, the blobs that are known to be there now, and the manifests, which the next export then need not read. Ctrl-C
+    /// leaves one as well. An image that failed has the reason; one that migrate found faulty in the storage has a source, and no reference.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    receipt: Option<PathBuf>,
+    /// Write the digest of each image, as skopeo sync does
+    ///
+    /// A line `DIGEST docker://REFERENCE` for each image that is at the target.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    digestfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// How names at the target are made.
+#[derive(clap::Args)]
+pub struct NameArgs {
+    /// Keep only the last part of the path
+    #[arg(long, help_heading = "Names")]
+    flatten: bool,
+    /// File with naming rules, see below
+    #[arg(long, value_name = "FILE", help_heading = "Names")]
+    map: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Existing {
+    /// The tag gets its new meaning
+    Overwrite,
+    /// The image, or the companion, is left out
+    Skip,
+    /// The image fails
+    Fail,
+}
+
+impl From<Existing> for OnExisting {
+    fn from(existing: Existing) -> OnExisting {
+        match existing {
+            Existing::Overwrite => OnExisting::Overwrite,
+            Existing::Skip => OnExisting::Skip,
+            Existing::Fail => OnExisting::Fail,
+        }
+    }
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Harbor")]
+struct HarborArgs {
+    /// Create projects that are missing
+    #[arg(long)]
+    create_projects: bool,
+    /// Uploads into one project at the same time, and as many mounts
+    ///
+    /// Default: 4 on Harbor, where more only fail and come again; elsewhere no limit.
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=256))]
+    per_project: Option<u16>,
+    /// Created projects can be pulled from by everybody
+    #[arg(long, requires = "create_projects")]
+    project_public: bool,
+    /// Storage quota of created projects, such as 200GiB (Harbor takes it from administrators only)
+    #[arg(long, value_name = "SIZE", requires = "create_projects", value_parser = parse_bytes)]
+    project_quota: Option<u64>,
+}
+
+/// Where a push goes, what its names are made of, and what signs its receipt: beside the options that all pushes have.
+pub struct Destination<'a> {
+    pub to: &'a str,
+    pub names: Names,
+    pub scoped: bool,
+    pub sign_key: Option<Arc<PrivateKey>>,
+}
+
+impl PushArgs {
+    /// What these options mean.
+    ///
+    /// # Errors
+    /// The naming rules, or credentials on standard input, are not what they should be; a key without a receipt to sign.
+    pub fn options(&self, to: Destination<'_>) -> Result<PushOptions> {
+        let receipt = match (&self.receipt, to.sign_key) {
+            (None, Some(_)) => {
+                return Err(Error::input("--sign-key signs the receipt here: name one by --receipt FILE"));
+            }
+            (path, sign_key) => path.clone().map(|path| ReceiptFile { path, sign_key }),
+        };
+        Ok(PushOptions {
+            to: to.to.to_owned(),
+            names: self.names.options(to.names, to.scoped)?,
+            harbor: HarborOptions {
+                create_projects: self.harbor.create_projects,
+                uploads_per_project: self.harbor.per_project,
+                public: self.harbor.project_public,
+                quota: self.harbor.project_quota,
+            },
+            on_existing: self.on_existing.into(),
+            reupload: self.reupload,
+            prove: self.prove,
+            fail_fast: self.fail_fast,
+            dry_run: self.dry_run,
+            receipt,
+            digest_file: self.digestfile.clone(),
+            registry: self.registry.options()?,
+        })
+    }
+}
+
+impl NameArgs {
+    /// # Errors
+    /// The naming rules cannot be read, or are none.
+    pub fn options(&self, names: Names, scoped: bool) -> Result<NameOptions> {
+        let style = match (scoped, self.flatten) {
+            (true, _) => Style::Scoped,
+            (false, true) => Style::Flatten,
+            (false, false) => Style::Default,
+        };
+        let map = match &self.map {
+            Some(path) => {
+                let (file, bytes) = read_file(path)?;
+                let map = match names {
+                    Names::Hosted => Map::parse(&bytes, &file),
+                    Names::Paths => Map::parse_paths(&bytes, &file),
+                };
+                map.map_err(|problems| refused("the naming rules", &problems))?
+            }
+            None => Map::default(),
+        };
+        Ok(NameOptions { names, style, map })
+    }
+}
+
+/// Shows what a push has done, or would do. `json`: on standard output there will be the report alone.
+///
+/// # Errors
+/// Standard output's.
+pub fn show(report: &PushReport, json: bool, context: &Context) -> Result<()> {
+    context.end();
+    match report {
+        PushReport::Planned(plan) => {
+            render::warn_of_plan(plan, context);
+            if json { Ok(()) } else { render::print_plan(plan, context) }
+        }
+        PushReport::Pushed(pushed) => {
+            render::show_pushed(pushed, context);
+            Ok(())
+        }
+    }
+}
+
+/// How a command ends whose result was `shown`.
+///
+/// # Errors
+/// What failed after the push; else what kept the result from being shown.
+pub fn end(report: &PushReport, shown: Result<()>) -> Result<Outcome> {
+    match report.failure() {
+        Some(error) => Err(error.clone()),
+        None => shown.map(|()| report.outcome().into()),
+    }
+}

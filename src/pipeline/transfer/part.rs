@@ -1,0 +1,33 @@
+//! Parts of a target, to which a refusal may reach.
+
+use std::fmt;
+
+use crate::oci::Repository;
+
+/// A registry, or a project in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Part {
+    registry: String,
+    project: Option<String>,
+}
+
+impl Part {
+    /// The registry of this repository.
+    pub fn registry(repository: &Repository) -> Part {
+        Part { registry: repository.registry().to_owned(), project: None }
+    }
+
+    /// The project of this repository.
+    pub fn project(repository: &Repository) -> Part {
+        Part { project: Some(repository.project().to_owned()), ..Part::registry(repository) }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.project {
+            Some(project) => write!(f, "{}/{project}", self.registry),
+            None => f.write_str(&self.registry),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What is served: the names, and the content by digest.
+
+mod referrers;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use axum::body::Body;
+use bytes::Bytes;
+
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events};
+use crate::bundle::BUNDLE_JSON;
+use crate::content::Slice;
+use crate::files::Layout;
+use crate::oci::{
+    Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, MediaType, Outline, Repository, Role, digests_in,
+};
+
+use super::Options;
+use super::answer::Refusal;
+use super::names::{MOST_DELETED, Names};
+use super::stored::{Stored, open_file};
+use super::writer::Writer;
+use referrers::Referrers;
+pub use referrers::{Found, Wanted, find_some};
+
+/// One layout, shared by all requests.
+pub struct Catalog {
+    content: Content,
+    names: Arc<RwLock<Names>>,
+    pub referrers: Referrers,
+    /// The most deletions of what another repository needs.
+    most_deleted: usize,
+    /// Repositories from which something was deleted: parts of an index that is gone can still be deleted there. At most
+    /// [`MOST_DELETED`].
+    emptied: Mutex<HashSet<Repository>>,
+    writer: Option<Writer>,
+    events: Events,
+}
+
+enum Content {
+    /// As it was when it was opened.
+    Fixed(Box<Layout>),
+    /// The root of a layout that changes.
+    Growing(PathBuf),
+}
+
+impl Catalog {
+    /// Opens a layout, and makes one of a writable directory that is absent or empty.
+    pub fn open(path: &Path, options: &Options, events: Events) -> Result<Catalog> {
+        if !options.writable {
+            return Catalog::of(Layout::open(path)?, events);
+        }
+        let writer = Writer::open(path, options, Arc::clone(&events))?;
+        let names = Arc::clone(writer.names());
+        Ok(Catalog::new(Content::Growing(path.to_owned()), names, Some(writer), events))
+    }
+
+    /// A layout as it is.
+    pub fn of(mut layout: Layout, events: Events) -> Result<Catalog> {
+        let path = layout.path().to_owned();
+        let stored = if path.is_dir() && layout.parts().is_empty() && layout.size_of(BUNDLE_JSON).is_none() {
+            // Another server may be writing to it. Whatever has a name has its content before: so the names are read first.
+            let stored = Stored::in_directory(&path)?;
+            layout = Layout::open(&path)?;
+            stored
+        } else {
+            Stored::in_layout(&layout)?
+        };
+        if let Some(fault) = layout.faults().first() {
+            let count = layout.faults().len();
+            let text = format!("{count} entries of {} are not served: {}: {}", path.display(), fault.path, fault.what);
+            events.report(Event::Warning(text));
+        }
+        let names = Arc::new(RwLock::new(stored.names(&path, &events)?));
+        Ok(Catalog::new(Content::Fixed(Box::new(layout)), names, None, events))
+    }
+
+    fn new(content: Content, names: Arc<RwLock<Names>>, writer: Option<Writer>, events: Events) -> Catalog {
+        Catalog {
+            content,
+            names,
+            referrers: Referrers::default(),
+            most_deleted: MOST_DELETED,
+            emptied: Mutex::default(),
+            writer,
+            events,
+        }
+    }
+
+    /// The names as they are now. No change is made as long as somebody looks at them.
+    pub fn names(&self) -> RwLockReadGuard<'_, Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whatever is deleted has to be remembered, so there must be room for it first.
+    ///
+    /// # Errors
+    /// So much was deleted already that no more is remembered.
+    pub fn check_room_to_delete(&self) -> Result<(), Refusal> {
+        if self.names().count_deleted() < self.most_deleted {
+            return Ok(());
+        }
+        let text = "too many manifests were deleted that other repositories need; delete some of them there, too";
+        Err(Refusal::new(429, "TOOMANYREQUESTS", text))
+    }
+
+    /// Something is going to be deleted from this repository.
+    pub fn note_emptied(&self, repository: &Repository) {
+        let mut emptied = self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
+        if emptied.len() < MOST_DELETED {
+            emptied.insert(repository.clone());
+        }
+    }
+
+    /// Whether something is listed in this repository, or was until it was deleted.
+    pub fn has_had(&self, repository: &Repository) -> bool {
+        self.names().knows(repository)
+            || self.emptied.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
+    }
+
+    pub fn writer(&self) -> Option<&Writer> {
+        self.writer.as_ref()
+    }
+
+    pub fn warn(&self, text: String) {
+        self.events.report(Event::Warning(text));
+    }
+
+    /// What is done from time to time, whoever asks for what.
+    pub fn tidy(&self) {
+        if let Some(writer) = &self.writer {
+            writer.uploads.drop_idle();
+            writer.fold_if_quiet();
+        }
+    }
+
+    /// Removes what only a running server needs.
+    pub fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close();
+        }
+    }
+
+    /// The bytes of some content, if it is there.
+    pub fn slice(&self, digest: &Digest) -> Result<Option<Slice>> {
+        let path = digest.blob_path();
+        match &self.content {
+            Content::Fixed(layout) => layout.slice(&path),
+            Content::Growing(root) => open_file(&root.join(path)),
+        }
+    }
+
+    /// Whether there is content with the valid digest `text`, which is not read for that.
+    pub fn has(&self, text: &str) -> bool {
+        let path = format!("blobs/{}", text.replacen(':', "/", 1));
+        match &self.content {
+            Content::Fixed(layout) => layout.size_of(&path).is_some(),
+            Content::Growing(root) => root.join(path).is_file(),
+        }
+    }
+
+    /// What there is under a digest that can be given out as a manifest, proven; `None` if there is nothing, or something that is
+    /// not listed and no manifest. What is listed is given out whatever it is.
+    ///
+    /// # Errors
+    /// Not readable, or its bytes are not what its name says.
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<Given>> {
+        let Some(slice) = self.slice(digest)? else { return Ok(None) };
+        let listed = self.names().media_type(digest);
+        if slice.size() > MAX_MANIFEST_SIZE {
+            return Ok(listed.map(|listed| Given { slice, content: None, listed: Some(listed) }));
+        }
+        let bytes = slice.read_all(MAX_MANIFEST_SIZE)?;
+        let outline = match Outline::read(&bytes, listed.as_deref(), Some(digest)) {
+            Err(e @ ManifestError::Digest { .. }) => return Err(damaged(&slice, e)),
+            Err(_) if listed.is_none() => return Ok(None),
+            read => read.ok(),
+        };
+        Ok(Some(Given { slice, content: Some((bytes, outline)), listed }))
+    }
+
+    /// Whether one of these manifests, or one below them, needs some content. One that cannot be read may need whatever its text
+    /// names, and one that is too large to be read may need anything.
+    ///
+    /// # Errors
+    /// A manifest cannot be read from the disk, or its bytes are not what its name says.
+    pub fn is_needed(&self, digest: &Digest, by: Vec<Digest>) -> Result<bool> {
+        let (mut ahead, mut seen) = (by, HashSet::new());
+        while let Some(next) = ahead.pop() {
+            if next == *digest {
+                return Ok(true);
+            }
+            if !seen.insert(next) {
+                continue;
+            }
+            let Some(children) = self.children(&next)? else { return Ok(true) };
+            for (found, may_need_more) in children {
+                if found == *digest {
+                    return Ok(true);
+                }
+                // What is not there needs nothing, and an index may name any number of it.
+                if may_need_more && !seen.contains(&found) && self.slice(&found)?.is_some() {
+                    ahead.push(found);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// What a manifest points to, each with whether that may point to more; `None`: anything. Content that is no manifest points
+    /// to nothing.
+    fn children(&self, digest: &Digest) -> Result<Option<Vec<(Digest, bool)>>> {
+        let Some(slice) = self.slice(digest)? else { return Ok(Some(vec![])) };
+        let listed = self.names().media_type(digest);
+        if slice.size() > MAX_MANIFEST_SIZE {
+            return Ok(listed.is_none().then(Vec::new));
+        }
+        let bytes = slice.read_all(MAX_MANIFEST_SIZE)?;
+        match Manifest::parse(bytes.clone(), listed.as_deref(), Some(digest)) {
+            Ok(manifest) => {
+                let children = manifest.children().into_iter();
+                Ok(Some(children.map(|child| (child.descriptor.digest, child.role == Role::Manifest)).collect()))
+            }
+            Err(e @ ManifestError::Digest { .. }) => Err(damaged(&slice, e)),
+            Err(_) => Ok(digests_in(&bytes).map(|all| all.into_iter().map(|found| (found, true)).collect())),
+        }
+    }
+}
+
+/// Content that is given out as a manifest.
+pub struct Given {
+    slice: Slice,
+    /// Its bytes, and what it says of itself if that can be read; nothing of what is larger than any manifest.
+    content: Option<(Bytes, Option<Outline>)>,
+    /// What the index says that it is.
+    listed: Option<MediaType>,
+}
+
+impl Given {
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        self.slice.size()
+    }
+
+    /// What it says itself counts more than what the index says.
+    pub fn media_type(&self) -> &str {
+        let own = self.outline().map(|(outline, _)| outline.media_type());
+        let listed = self.listed.as_deref().filter(|text| !text.is_empty());
+        own.or(listed).unwrap_or("application/octet-stream")
+    }
+
+    /// What it says of itself, with its bytes.
+    pub fn outline(&self) -> Option<(&Outline, &Bytes)> {
+        let (bytes, outline) = self.content.as_ref()?;
+        Some((outline.as_ref()?, bytes))
+    }
+
+    pub fn into_body(self) -> Body {
+        match self.content {
+            Some((bytes, _)) => Body::from(bytes),
+            None => Body::from_stream(self.slice.stream(0).stream),
+        }
+    }
+}
+
+fn damaged(slice: &Slice, error: ManifestError) -> Error {
+    Error::damaged(format!("reading {}", slice.path().display())).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use axum::response::IntoResponse;
+
+    use super::super::deletion;
+    use super::super::names::Change;
+    use super::super::request::Target;
+    use crate::base::progress::Silent;
+    use crate::oci::Descriptor;
+
+    #[tokio::test]
+    async fn a_deletion_that_cannot_be_remembered_is_refused_before_it_is_made() {
+        let work = tempfile::tempdir().unwrap();
+        let options = Options { writable: true, ..Options::at(([127, 0, 0, 1], 0).into()) };
+        let mut catalog = Catalog::open(work.path(), &options, Arc::new(Silent)).unwrap();
+        catalog.most_deleted = 1;
+        let catalog = Arc::new(catalog);
+        let writer = catalog.writer().unwrap();
+        let digests: Vec<Digest> = ["one", "two"]
+            .into_iter()
+            .map(|content| {
+                let digest = Digest::sha256(content.as_bytes());
+                writer.store(&digest, content.as_bytes()).unwrap();
+                for repository in ["docker.io/team/a", "docker.io/team/b"] {
+                    let (repository, tag) = (repository.parse().unwrap(), content.parse().unwrap());
+                    let manifest = Descriptor::new("m", digest, 3);
+                    let change = Change::Tag { repository, tag, manifest, unlisted: vec![] };
+                    writer.commit(&mut writer.turn(), &change).unwrap();
+                }
+                digest
+            })
+            .collect();
+        let delete = |digest: Digest| deletion::manifest(&catalog, "team/a".into(), None, Target::Digest(digest));
+        assert_eq!(delete(digests[0]).await.unwrap().status(), 202);
+        assert_eq!(delete(digests[1]).await.unwrap_err().into_response().status(), 429);
+        let tag = |name: &str| catalog.names().digest("team/a", None, &name.parse().unwrap());
+        assert_eq!((tag("one"), tag("two")), (None, Some(digests[1])));
+    }
+}

@@ -1,0 +1,180 @@
+//! The uploads that are open, and what has arrived of each.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::base::error::{Error, Result};
+use crate::base::fsops::Entry;
+use crate::content::Slice;
+use crate::oci::{Algorithm, Digest, Hasher};
+
+use super::answer::Refusal;
+use super::limits::Limits;
+use super::quota::Share;
+
+/// So many use an upload at once: the list of uploads, the request that writes, and those that wait for it.
+const MOST_AT_ONCE: usize = 4;
+
+/// The open uploads, by number.
+pub struct Uploads {
+    open: Mutex<HashMap<String, Upload>>,
+    limits: Limits,
+}
+
+#[derive(Clone)]
+struct Upload {
+    /// The repository it was opened in, as the client spelled it.
+    name: String,
+    received: Arc<tokio::sync::Mutex<Received>>,
+}
+
+/// What has arrived of a blob. Its file goes with it, unless it got a name before.
+pub struct Received {
+    pub file: Arc<File>,
+    /// The name it has until it is whole.
+    pub entry: Entry,
+    /// In bytes.
+    pub size: u64,
+    /// Of all of them.
+    pub hasher: Hasher,
+    touched: Instant,
+    pub share: Share,
+}
+
+/// The right to write to an upload.
+pub type Held = OwnedMutexGuard<Received>;
+
+impl Uploads {
+    pub fn new(limits: Limits) -> Uploads {
+        Uploads { open: Mutex::default(), limits }
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops all of them.
+    pub fn forget_all(&self) {
+        self.map().clear();
+    }
+
+    /// Drops those that have got no byte for too long.
+    pub fn drop_idle(&self) {
+        let limit = self.limits.upload_idle;
+        // One that is locked is being written to.
+        self.map().retain(|_, upload| upload.received.try_lock().map_or(true, |r| r.touched.elapsed() < limit));
+    }
+
+    /// Opens an upload into a repository. `id`: its number.
+    ///
+    /// # Errors
+    /// Too many are open.
+    pub fn add(&self, id: &str, name: &str, received: Received) -> Result<Arc<tokio::sync::Mutex<Received>>, Refusal> {
+        let received = Arc::new(tokio::sync::Mutex::new(received));
+        let mut map = self.map();
+        let most = self.limits.uploads;
+        if map.len() >= most {
+            let text = format!("{most} uploads are open already; finish or cancel some");
+            return Err(Refusal::new(429, "TOOMANYREQUESTS", text));
+        }
+        map.insert(id.to_owned(), Upload { name: name.to_owned(), received: Arc::clone(&received) });
+        Ok(received)
+    }
+
+    /// The right to go on with an upload.
+    ///
+    /// # Errors
+    /// There is no such upload, or too many requests use it.
+    pub async fn hold(&self, name: &str, id: &str) -> Result<Held, Refusal> {
+        let received = self.find(name, id)?.received;
+        // Those that wait keep their connections: a client that tries again needs one or two.
+        if Arc::strong_count(&received) > MOST_AT_ONCE {
+            let refusal = Refusal::new(429, "TOOMANYREQUESTS", "other requests write to this upload");
+            return Err(refusal.with("retry-after", "1"));
+        }
+        let held = received.lock_owned().await;
+        // It may have been finished meanwhile.
+        self.find(name, id)?;
+        Ok(held)
+    }
+
+    /// The upload is over.
+    pub fn remove(&self, id: &str) {
+        self.map().remove(id);
+    }
+
+    /// # Errors
+    /// There is no such upload.
+    pub fn check(&self, name: &str, id: &str) -> Result<(), Refusal> {
+        self.find(name, id).map(drop)
+    }
+
+    fn find(&self, name: &str, id: &str) -> Result<Upload, Refusal> {
+        let upload = self.map().get(id).filter(|upload| upload.name == name).cloned();
+        upload.ok_or_else(|| {
+            let short: String = id.chars().take(64).collect();
+            Refusal::new(404, "BLOB_UPLOAD_UNKNOWN", format!("there is no upload {short} in {name}"))
+        })
+    }
+}
+
+impl Received {
+    /// Nothing so far; it will be written to this new file.
+    pub fn into(file: File, entry: Entry, share: Share) -> Received {
+        let hasher = Hasher::new(Algorithm::Sha256);
+        Received { file: Arc::new(file), entry, size: 0, hasher, touched: Instant::now(), share }
+    }
+
+    /// Writes behind what is there; after a failure nothing of `batch` counts.
+    pub fn write(&mut self, batch: &[Bytes]) -> Result<()> {
+        let more = batch.iter().map(|piece| piece.len() as u64).sum();
+        self.share.grow(more)?;
+        let (mut position, mut hasher) = (self.size, self.hasher.clone());
+        for piece in batch {
+            if let Err(error) = self.file.write_all_at(piece, position) {
+                self.share.shrink(more);
+                return Err(Error::disk("writing", self.entry.path(), error));
+            }
+            hasher.update(piece);
+            position += piece.len() as u64;
+        }
+        (self.size, self.hasher, self.touched) = (position, hasher, Instant::now());
+        Ok(())
+    }
+
+    /// Takes back what came after the first `size` bytes, of which `hasher` is that.
+    pub fn take_back(&mut self, size: u64, hasher: Hasher) {
+        self.share.shrink(self.size.saturating_sub(size));
+        (self.size, self.hasher) = (size, hasher);
+    }
+
+    /// That of all that has arrived.
+    ///
+    /// # Errors
+    /// The file cannot be read again.
+    pub fn digest(&self, algorithm: Algorithm) -> Result<Digest> {
+        if algorithm == Algorithm::Sha256 {
+            return Ok(self.hasher.clone().finish());
+        }
+        let whole = Slice::new(Arc::clone(&self.file), self.entry.path(), 0, self.size);
+        whole.hash(algorithm, &|_| {}).map_err(|e| Error::disk("reading", self.entry.path(), e))
+    }
+
+    /// `Range` of an upload: inclusive, so that nothing and one byte look alike.
+    pub fn range(&self) -> String {
+        format!("0-{}", self.size.saturating_sub(1))
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        // Not there any more when it has got its name.
+        let _ = self.entry.remove();
+    }
+}

@@ -1,0 +1,335 @@
+//! Reading through mirrors: each question goes to the endpoints of a repository in their order until one has the answer.
+//!
+//! A mirror that lacks something, is down or refuses is passed over with a warning. The registry itself comes last, and only
+//! its “no” is believed. What a mirror gives is proven like everything else. What was found at one endpoint is read there to
+//! its end: a tag's manifest says where its children are. A mirror that fails again and again is left alone for a while (`health`).
+//! One that gave wrong bytes is not asked for that blob again (`suspects`), nor soon for anything if it does so often. When an
+//! endpoint breaks off in a blob, the next one goes on (`failover`).
+
+mod endpoint;
+mod failover;
+mod health;
+mod suspects;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt;
+
+use super::auth::Scopes;
+use super::questions::{Need, Question};
+use super::{Reach, Registries, download, manifests, referrers, tags};
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::base::progress::{Event, Events};
+use crate::content::{Body, ReferrerList, TagList};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::routes::{Place, Serves};
+use endpoint::Endpoint;
+use failover::Failover;
+use health::CircuitBreaker;
+use suspects::{Given, Suspects, Wrong};
+
+/// The endpoints of the repositories that were read so far.
+#[derive(Default)]
+pub(super) struct Mirrors {
+    endpoints: Mutex<HashMap<Repository, Arc<Endpoints>>>,
+    breakers: Mutex<HashMap<Reach, Arc<CircuitBreaker>>>,
+}
+
+/// What one endpoint gave of a repository that has mirrors or has moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// As references name it.
+    pub repository: Repository,
+    /// Where it was read.
+    pub from: Repository,
+    pub manifests: u64,
+    pub blobs: u64,
+    /// Bytes of blobs.
+    pub bytes: u64,
+}
+
+impl Registries {
+    /// What was read where, of repositories that have mirrors or have moved; sorted.
+    pub fn served(&self) -> Vec<Served> {
+        let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut served: Vec<Served> =
+            known.values().filter(|endpoints| !endpoints.is_plain()).flat_map(|endpoints| endpoints.served()).collect();
+        served.sort_by(|a, b| (&a.repository, &a.from).cmp(&(&b.repository, &b.from)));
+        served
+    }
+
+    /// Where the manifest with this digest was read, if that was at a mirror or at the place `repository` has moved to.
+    pub fn served_by(&self, repository: &Repository, digest: &Digest) -> Option<Repository> {
+        let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = known.get(repository)?;
+        let from = &endpoints.all.get(endpoints.found_at(digest)?)?.repository;
+        (from != repository).then(|| from.clone())
+    }
+
+    /// # Errors
+    /// The repository is blocked, or the routes make no name of it.
+    pub(super) fn endpoints(&self, repository: &Repository) -> Result<Arc<Endpoints>> {
+        let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(repository).cloned();
+        if let Some(endpoints) = known {
+            return Ok(endpoints);
+        }
+        let places = self.0.wire.config.routes.pull(repository)?;
+        let own = places.len() - 1;
+        let all =
+            places.into_iter().enumerate().map(|(at, place)| Arc::new(self.endpoint(repository, place, at == own)));
+        let (all, events) = (all.collect(), self.0.wire.events.clone());
+        let (found, suspects) = Default::default();
+        let endpoints = Arc::new(Endpoints { repository: repository.clone(), all, found, suspects, events });
+        let mut known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(known.entry(repository.clone()).or_insert(endpoints).clone())
+    }
+
+    fn endpoint(&self, wanted: &Repository, place: Place, last: bool) -> Endpoint {
+        let Place { repository, insecure, serves } = place;
+        let mirror = !last || repository.registry() != wanted.registry();
+        let reach = Reach { registry: repository.registry().to_owned(), insecure, mirror, patient: last };
+        let mut breakers = self.0.mirrors.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let breaker = (!last).then(|| breakers.entry(reach.clone()).or_default().clone());
+        Endpoint::new(self.reach(reach), repository, serves, breaker)
+    }
+}
+
+/// The endpoints at which one repository is read.
+pub(super) struct Endpoints {
+    repository: Repository,
+    /// In the order to ask them; never empty; the last is the registry itself.
+    all: Vec<Arc<Endpoint>>,
+    /// Where manifests were found, and what they point to if that is not where it would be looked for.
+    found: Mutex<HashMap<Digest, usize>>,
+    suspects: Suspects,
+    events: Events,
+}
+
+impl Endpoints {
+    /// Nothing stands between: the registry is read as it is named.
+    fn is_plain(&self) -> bool {
+        self.all.len() == 1 && self.all.iter().all(|endpoint| endpoint.repository == self.repository)
+    }
+
+    pub async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        let ask = |endpoint: Arc<Endpoint>| async move {
+            manifests::resolve(&endpoint.host, &endpoint.named(reference), Scopes::pull(&endpoint.repository), need)
+                .await
+        };
+        let found = self.first(reference, need, ask).await.map_err(of_object)?;
+        Ok(found.map(|(at, descriptor)| {
+            self.note(descriptor.digest, at);
+            descriptor
+        }))
+    }
+
+    pub async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
+        let ask = |endpoint: Arc<Endpoint>| async move {
+            manifests::get(&endpoint.host, &endpoint.named(reference), Scopes::pull(&endpoint.repository), need).await
+        };
+        let found = self.first(reference, need, ask).await.map_err(of_object)?;
+        Ok(found.map(|(at, manifest)| {
+            self.note_manifest(&manifest, at);
+            manifest
+        }))
+    }
+
+    /// The first list that is not empty. A mirror without one may know less than the registry, so that is asked, too; if it
+    /// cannot be asked, nothing is what is known. So is it where a list is in doubt.
+    pub async fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        let (mut nothing, mut doubtful): (bool, Option<ReferrerList>) = Default::default();
+        let (order, need) = (self.order(Some(subject)), Need::Optional(Question::Referrers));
+        for (place, at) in order.iter().enumerate() {
+            let endpoint = self.endpoint(*at);
+            let asked = referrers::list(&endpoint.host, &endpoint.repository, subject);
+            match endpoint.attempt(asked, need, &self.events).await {
+                Ok(list) if !list.found.is_empty() && list.doubt.is_none() => return Ok(list),
+                Ok(list) if list.found.is_empty() => nothing = true,
+                Ok(list) => doubtful = doubtful.or(Some(list)),
+                Err(error) if !passes_on(&error) => return Err(error),
+                Err(error) if place + 1 == order.len() && !nothing && doubtful.is_none() => return Err(error),
+                Err(error) => self.passed_over(&endpoint, &error),
+            }
+        }
+        Ok(doubtful.unwrap_or_default())
+    }
+
+    /// The registry's own list, since a mirror may hold part of it; a mirror's only if the registry cannot be asked.
+    pub async fn tags(&self, need: Need) -> Result<TagList> {
+        let own = self.all.len() - 1;
+        let endpoint = self.endpoint(own);
+        let asked = tags::list(&endpoint.host, &endpoint.repository, need);
+        let error = match endpoint.attempt(asked, need, &self.events).await {
+            Ok(tags) => return Ok(tags),
+            Err(error) if error.kind() != Kind::Network => return Err(error),
+            Err(error) => error,
+        };
+        for at in self.order(None).into_iter().filter(|at| *at != own) {
+            let endpoint = self.endpoint(at);
+            let asked = tags::list(&endpoint.host, &endpoint.repository, need);
+            match endpoint.attempt(asked, need, &self.events).await {
+                Ok(mut list) => {
+                    let (own, why) = (&self.repository, error.chain());
+                    let text = format!(
+                        "the tags of {own} are those {} has, maybe not all of them: {why}",
+                        endpoint.repository
+                    );
+                    list.doubts.push(text);
+                    return Ok(list);
+                }
+                Err(other) if !passes_on(&other) => return Err(other),
+                Err(other) => self.passed_over(&endpoint, &other),
+            }
+        }
+        Err(error)
+    }
+
+    pub async fn blob(self: &Arc<Endpoints>, blob: &Descriptor, offset: u64) -> Result<Body> {
+        let opened = match self.is_plain() {
+            true => {
+                let endpoint = self.endpoint(0);
+                download::blob(endpoint.host.clone(), &endpoint.repository, blob, offset).await
+            }
+            false => Failover::open(self.clone(), blob, offset).await,
+        };
+        let Body { offset, stream, .. } = opened.map_err(of_object)?;
+        Ok(Body::new(offset, stream.map(|piece| piece.map_err(of_object)).boxed()))
+    }
+
+    /// See [`Source::gave_wrong`](crate::content::Source::gave_wrong).
+    pub fn gave_wrong(&self, blob: &Descriptor, error: Error) -> Result<()> {
+        let own = self.all.len() - 1;
+        let Wrong { given, from } = self.suspects.accuse(&blob.digest, own);
+        if from.is_empty() || from == [own] {
+            let own = &self.endpoint(own).repository;
+            return Err(error.while_doing(format!("reading from {own}")));
+        }
+        given.into_iter().for_each(|(at, given)| self.all[at].discount(given));
+        let places: Vec<String> = from.iter().map(|at| self.all[*at].repository.to_string()).collect();
+        let (places, why) = (places.join(" and "), error.chain());
+        let text = match from[..] {
+            [_] => format!("mirror {places} gave wrong bytes and is not asked for them again: {why}"),
+            _ => format!("what {places} gave of a blob makes no whole; reading it from one of them alone: {why}"),
+        };
+        self.events.report(Event::Warning(text));
+        if let [mirror] = from[..] {
+            self.all[mirror].gave_wrong(&error, &self.events);
+        }
+        Ok(())
+    }
+
+    /// An endpoint gave this of a blob; whether the bytes are right is not known yet.
+    fn note_given(&self, blob: &Digest, at: usize, given: Given) {
+        self.all[at].count(given);
+        self.suspects.note(blob, at, given);
+    }
+
+    /// It is going to be read.
+    pub fn expect(&self) {
+        self.all.iter().for_each(|endpoint| endpoint.host.auth.expect(endpoint.repository.path()));
+    }
+
+    pub fn counts_pulls(&self) -> bool {
+        self.all.iter().any(|endpoint| endpoint.host.gate.counts_pulls())
+    }
+
+    /// The endpoint of this number.
+    fn endpoint(&self, at: usize) -> Arc<Endpoint> {
+        self.all[at].clone()
+    }
+
+    /// The numbers of the endpoints to ask, by digest or by a tag.
+    fn order(&self, digest: Option<&Digest>) -> Vec<usize> {
+        let unfit = if digest.is_some() { Serves::Tags } else { Serves::Digests };
+        let found = digest.and_then(|digest| self.found_at(digest));
+        let fit = (0..self.all.len()).filter(|at| self.all[*at].serves != unfit && Some(*at) != found);
+        found.into_iter().chain(fit).collect()
+    }
+
+    fn found_at(&self, digest: &Digest) -> Option<usize> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
+    }
+
+    fn note(&self, digest: Digest, at: usize) {
+        if !self.is_plain() {
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, at);
+        }
+    }
+
+    /// What a manifest points to is where the manifest was.
+    fn note_manifest(&self, manifest: &Manifest, at: usize) {
+        if self.is_plain() {
+            return;
+        }
+        self.all[at].count_manifest();
+        self.note(manifest.digest(), at);
+        let usual = self.all.iter().position(|endpoint| endpoint.serves != Serves::Tags);
+        if usual != Some(at) {
+            manifest.children().iter().for_each(|child| self.note(child.descriptor.digest, at));
+        }
+    }
+
+    fn served(&self) -> Vec<Served> {
+        let served = self.all.iter().map(|endpoint| endpoint.served(&self.repository));
+        served.filter(|served| served.manifests + served.blobs > 0).collect()
+    }
+
+    /// The first answer that is not “no”, and the endpoint that gave it. Without one the registry's own word counts.
+    async fn first<T, F>(
+        &self,
+        wanted: &Reference,
+        need: Need,
+        ask: impl Fn(Arc<Endpoint>) -> F,
+    ) -> Result<Option<(usize, T)>>
+    where
+        F: Future<Output = Result<Option<T>>>,
+    {
+        let (mut own, mut lacking): (_, Vec<Arc<Endpoint>>) = (Ok(None), Vec::new());
+        for at in self.order(wanted.digest.as_ref()) {
+            let endpoint = self.endpoint(at);
+            let is_own = at + 1 == self.all.len();
+            match endpoint.attempt(ask(endpoint.clone()), need, &self.events).await {
+                Ok(Some(found)) => {
+                    lacking.iter().for_each(|lacking| self.lacks(lacking, wanted, &endpoint));
+                    return Ok(Some((at, found)));
+                }
+                Ok(None) if is_own => own = Ok(None),
+                Ok(None) => lacking.push(endpoint),
+                Err(error) if !passes_on(&error) => return Err(error),
+                Err(error) if is_own => own = Err(error),
+                Err(error) => self.passed_over(&endpoint, &error),
+            }
+        }
+        own
+    }
+
+    fn lacks(&self, mirror: &Endpoint, wanted: &Reference, found: &Endpoint) {
+        let text = format!("mirror {} lacks {wanted}; {} has it", mirror.repository, found.repository);
+        self.events.report(Event::Warning(text));
+    }
+
+    /// Warns that an endpoint failed. That it is left out for a while was reported before.
+    fn passed_over(&self, endpoint: &Endpoint, error: &Error) {
+        if !health::is_left_out(error) {
+            let text = format!("passing over {}: {}", endpoint.repository, error.chain());
+            self.events.report(Event::Warning(text));
+        }
+    }
+}
+
+/// A registry that fails at one object and answers otherwise is not out of reach: it does not give this.
+fn of_object(error: Error) -> Error {
+    match error.reason() {
+        Some(Reason::Undelivered) => error.of_kind(Kind::Refused),
+        _ => error,
+    }
+}
+
+/// Whether another endpoint may do better; it cannot mend what is wrong on this side.
+fn passes_on(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Input | Kind::Disk | Kind::Lacking | Kind::Interrupted => false,
+        Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::RateLimited | Kind::Network => true,
+    }
+}

@@ -1,0 +1,91 @@
+//! One endpoint of a repository, a mirror or the registry itself, and what was read there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::Served;
+use super::health::CircuitBreaker;
+use super::suspects::Given;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
+use crate::oci::{Reference, Repository};
+use crate::routes::Serves;
+use crate::transport::registry::host::Host;
+use crate::transport::registry::questions::Need;
+
+pub(super) struct Endpoint {
+    pub host: Arc<Host>,
+    /// As it is called here.
+    pub repository: Repository,
+    pub serves: Serves,
+    /// `None` for the registry itself: after it, no endpoint is left to ask.
+    breaker: Option<Arc<CircuitBreaker>>,
+    manifests: AtomicU64,
+    blobs: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Endpoint {
+    pub fn new(
+        host: Arc<Host>,
+        repository: Repository,
+        serves: Serves,
+        breaker: Option<Arc<CircuitBreaker>>,
+    ) -> Endpoint {
+        let (manifests, blobs, bytes) = Default::default();
+        Endpoint { host, repository, serves, breaker, manifests, blobs, bytes }
+    }
+
+    /// `reference` as it is called here.
+    pub fn named(&self, reference: &Reference) -> Reference {
+        Reference { repository: self.repository.clone(), ..reference.clone() }
+    }
+
+    /// Asks, unless this endpoint has failed too often a moment ago. An optional question that is not answered does not count.
+    ///
+    /// # Errors
+    /// That of the question, or that it was not asked.
+    pub async fn attempt<T>(
+        &self,
+        question: impl Future<Output = Result<T>>,
+        need: Need,
+        events: &Events,
+    ) -> Result<T> {
+        let Some(breaker) = &self.breaker else { return question.await };
+        breaker.check(&self.repository)?;
+        let answer = question.await;
+        if need == Need::Required || answer.is_ok() {
+            breaker.note(answer.as_ref().err(), &self.host.registry, events);
+        }
+        answer
+    }
+
+    pub fn count_manifest(&self) {
+        self.manifests.fetch_add(1, Relaxed);
+    }
+
+    pub fn count(&self, given: Given) {
+        self.blobs.fetch_add(given.blobs, Relaxed);
+        self.bytes.fetch_add(given.bytes, Relaxed);
+    }
+
+    /// Takes back what was counted here of one blob: its bytes were thrown away.
+    pub fn discount(&self, given: Given) {
+        self.blobs.fetch_sub(given.blobs, Relaxed);
+        self.bytes.fetch_sub(given.bytes, Relaxed);
+    }
+
+    /// All of a blob that was wrong came from here.
+    pub fn gave_wrong(&self, error: &Error, events: &Events) {
+        if let Some(breaker) = &self.breaker {
+            breaker.gave_wrong(error, &self.host.registry, events);
+        }
+    }
+
+    pub fn served(&self, repository: &Repository) -> Served {
+        let (repository, from) = (repository.clone(), self.repository.clone());
+        let (manifests, blobs, bytes) =
+            (self.manifests.load(Relaxed), self.blobs.load(Relaxed), self.bytes.load(Relaxed));
+        Served { repository, from, manifests, blobs, bytes }
+    }
+}

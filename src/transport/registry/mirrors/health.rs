@@ -1,0 +1,93 @@
+//! Whether a mirror is worth asking: one that fails again and again is left out for a while, so that a mirror that is down
+//! does not make every image wait for it; so is one that gives wrong bytes again and again.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
+use crate::oci::Repository;
+
+/// Failures in a row of the network or for a limit, each after its own retries.
+const MOST_FAILURES: u32 = 3;
+/// How long a mirror is left out before one question tries it again.
+const PAUSE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct CircuitBreaker(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// In a row.
+    failures: u32,
+    /// Blobs that were wrong, in all: that others can be opened says nothing for them.
+    wrong: u32,
+    why: String,
+    /// No question until then.
+    pause: Option<Instant>,
+}
+
+/// Why a mirror was not asked.
+#[derive(Debug, thiserror::Error)]
+#[error("left out for a while, after failing {MOST_FAILURES} times, at last with: {0}")]
+struct LeftOut(String);
+
+impl CircuitBreaker {
+    /// # Errors
+    /// The mirror is not to be asked now.
+    pub fn check(&self, repository: &Repository) -> Result<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.pause {
+            Some(until) if Instant::now() < until => {
+                let left_out = LeftOut(state.why.clone());
+                Err(Error::new(Kind::Network, format!("asking {repository}")).because(left_out))
+            }
+            // This question finds out; the others go on without it.
+            Some(_) => {
+                state.pause = Some(Instant::now() + PAUSE);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers how a question to `registry` ended.
+    pub fn note(&self, failure: Option<&Error>, registry: &str, events: &Events) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = failure.filter(|error| matches!(error.kind(), Kind::Network | Kind::RateLimited)) else {
+            state.failures = 0;
+            if state.wrong < MOST_FAILURES {
+                state.pause = None;
+            }
+            return;
+        };
+        state.failures += 1;
+        if state.failures >= MOST_FAILURES {
+            leave_out(state, error, &format!("{registry} failed {MOST_FAILURES} times in a row"), events);
+        }
+    }
+
+    /// A blob from `registry` was wrong.
+    pub fn gave_wrong(&self, error: &Error, registry: &str, events: &Events) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.wrong += 1;
+        if state.wrong >= MOST_FAILURES {
+            leave_out(state, error, &format!("{registry} gave wrong bytes {MOST_FAILURES} times"), events);
+        }
+    }
+}
+
+fn leave_out(mut state: MutexGuard<'_, State>, error: &Error, what: &str, events: &Events) {
+    state.why = error.chain();
+    let news = state.pause.is_none();
+    state.pause = Some(Instant::now() + PAUSE);
+    drop(state);
+    if news {
+        events.report(Event::Warning(format!("{what} and is left out for {} s", PAUSE.as_secs())));
+    }
+}
+
+/// Whether the error only says that a mirror was not asked.
+pub(super) fn is_left_out(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<LeftOut>())
+}

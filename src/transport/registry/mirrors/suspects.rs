@@ -1,0 +1,143 @@
+//! Which mirrors gave wrong bytes of a blob. Only a reader of the whole blob can tell, so each endpoint that gave bytes is
+//! remembered until then. An endpoint that gave all of them is to blame. Where several gave a part, it is not known whose bytes
+//! were wrong: one of them gives the whole blob next time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::oci::Digest;
+
+/// What one endpoint gave of a blob: how often it was opened there, and how many bytes came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    pub blobs: u64,
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Given {
+    fn add_assign(&mut self, more: Given) {
+        self.blobs += more.blobs;
+        self.bytes += more.bytes;
+    }
+}
+
+/// What was given of a blob turned out to be wrong.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// What each endpoint had given; perhaps it only said that it has the blob.
+    pub given: BTreeMap<usize, Given>,
+    /// The endpoints whose bytes these were.
+    pub from: Vec<usize>,
+}
+
+/// For each blob, what its endpoints did, by their number.
+#[derive(Default)]
+pub(super) struct Suspects(Mutex<HashMap<Digest, State>>);
+
+#[derive(Default)]
+struct State {
+    /// Since the blob was opened last.
+    given: BTreeMap<usize, Given>,
+    /// The endpoint that gave the last bytes.
+    last: usize,
+    /// Mirrors that gave wrong bytes.
+    guilty: BTreeSet<usize>,
+    /// Mirrors that may have.
+    aside: BTreeSet<usize>,
+}
+
+impl Suspects {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, State>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The blob is opened: what was given of it before is another matter.
+    pub fn begin(&self, blob: &Digest) {
+        self.lock().entry(*blob).or_default().given.clear();
+    }
+
+    /// An endpoint begins to give this blob, or goes on.
+    pub fn note(&self, blob: &Digest, at: usize, given: Given) {
+        let mut all = self.lock();
+        let state = all.entry(*blob).or_default();
+        *state.given.entry(at).or_default() += given;
+        state.last = at;
+    }
+
+    /// What was given was wrong. A mirror that gave all of it is not to be asked again. Of several one is kept: the registry
+    /// itself, which is at `own`, or the one that came to the end; the others wait until one is found guilty. So asking again
+    /// and again comes to an end.
+    pub fn accuse(&self, blob: &Digest, own: usize) -> Wrong {
+        let mut all = self.lock();
+        let Some(state) = all.get_mut(blob) else { return Wrong::default() };
+        let given = std::mem::take(&mut state.given);
+        let from: Vec<usize> = given.iter().filter(|(_, given)| given.bytes > 0).map(|(at, _)| *at).collect();
+        match from[..] {
+            [mirror] if mirror != own => {
+                state.guilty.insert(mirror);
+                state.aside.clear();
+            }
+            _ => {
+                let kept = if from.contains(&own) { own } else { state.last };
+                state.aside.extend(from.iter().filter(|at| **at != kept));
+            }
+        }
+        Wrong { given, from }
+    }
+
+    /// Whether this mirror is not to be asked for the blob.
+    pub fn has(&self, blob: &Digest, mirror: usize) -> bool {
+        self.lock().get(blob).is_some_and(|state| state.guilty.contains(&mirror) || state.aside.contains(&mirror))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: usize = 3;
+
+    /// What comes of it that these places gave a blob, one after the other, and it was wrong.
+    fn wrong(suspects: &Suspects, blob: &Digest, places: &[usize]) -> Vec<usize> {
+        suspects.begin(blob);
+        for at in places {
+            suspects.note(blob, *at, Given { blobs: 1, bytes: 0 });
+            suspects.note(blob, *at, Given { blobs: 0, bytes: 7 });
+        }
+        let Wrong { given, from } = suspects.accuse(blob, OWN);
+        assert!(given.values().all(|given| *given == Given { blobs: 1, bytes: 7 }), "{given:?}");
+        assert_eq!(suspects.accuse(blob, OWN), Wrong::default(), "whoever asks again and again gets an end");
+        from
+    }
+
+    fn doubted(suspects: &Suspects, blob: &Digest) -> Vec<usize> {
+        (0..=OWN).filter(|at| suspects.has(blob, *at)).collect()
+    }
+
+    #[test]
+    fn of_several_who_gave_a_part_of_what_was_wrong_one_is_asked_again_and_guilty_is_who_gave_it_all() {
+        let (blob, other) = (Digest::sha256(b"blob"), Digest::sha256(b"other"));
+        let suspects = Suspects::default();
+        assert_eq!(wrong(&suspects, &blob, &[0, 2, 1]), [0, 1, 2]);
+        assert_eq!(doubted(&suspects, &blob), [0, 2]);
+        assert_eq!(wrong(&suspects, &blob, &[1]), [1]);
+        assert_eq!(doubted(&suspects, &blob), [1], "the others may have been honest");
+        // The registry itself is never left out.
+        assert_eq!(wrong(&suspects, &blob, &[OWN, 0]), [0, OWN]);
+        assert_eq!(doubted(&suspects, &blob), [0, 1]);
+        assert_eq!(wrong(&suspects, &blob, &[OWN]), [OWN]);
+        assert_eq!((doubted(&suspects, &blob), doubted(&suspects, &other)), (vec![0, 1], vec![]));
+    }
+
+    #[test]
+    fn who_only_said_that_it_has_the_blob_or_gave_it_another_time_has_given_nothing_wrong() {
+        let (blob, suspects) = (Digest::sha256(b"blob"), Suspects::default());
+        suspects.note(&blob, 2, Given { blobs: 1, bytes: 7 });
+        suspects.begin(&blob);
+        suspects.note(&blob, 0, Given { blobs: 1, bytes: 0 });
+        suspects.note(&blob, 1, Given { blobs: 1, bytes: 7 });
+        let Wrong { given, from } = suspects.accuse(&blob, OWN);
+        assert_eq!((from, given.into_keys().collect()), (vec![1], vec![0, 1]));
+        assert_eq!(doubted(&suspects, &blob), [1]);
+    }
+}

@@ -1,0 +1,99 @@
+//! How slow the other side may be.
+//!
+//! **Threats.** A peer may fall silent, or trickle a byte a second and so hold a run for ever. In both directions at least
+//! [`LEAST`] bytes have to move within the stall limit: with its default of 60 s that is about 550 bytes a second on each
+//! connection, less than any line needs on which images are carried at all. Time that passes because *we* are not ready
+//! does not count. What is too slow is treated like a connection that broke.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+
+/// Bytes that have to move within the stall limit; what is left of a body, if that is less.
+pub(super) const LEAST: u64 = 32 * 1024;
+
+/// Watches a body that comes in.
+pub(super) struct StallTimeout {
+    limit: Duration,
+    /// Since `LEAST` bytes had last come.
+    waited: Duration,
+    got: u64,
+}
+
+impl StallTimeout {
+    /// `limit`: the stall limit.
+    pub fn new(limit: Duration) -> StallTimeout {
+        StallTimeout { limit, waited: Duration::ZERO, got: 0 }
+    }
+
+    /// The next piece; `None` at the end of the body.
+    ///
+    /// # Errors
+    /// What the other side did, when it was too slow.
+    pub async fn next<E>(
+        &mut self,
+        pieces: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+    ) -> Result<Option<Result<Bytes, E>>, String> {
+        let begun = Instant::now();
+        let left = self.limit.saturating_sub(self.waited);
+        let Ok(next) = tokio::time::timeout(left, pieces.next()).await else { return Err(self.told()) };
+        self.waited += begun.elapsed();
+        self.got += next.as_ref().and_then(|piece| piece.as_ref().ok()).map_or(0, |piece| piece.len() as u64);
+        if self.got >= LEAST {
+            (self.waited, self.got) = (Duration::ZERO, 0);
+        }
+        Ok(next)
+    }
+
+    fn told(&self) -> String {
+        let seconds = self.limit.as_secs_f32();
+        match self.got {
+            0 => format!("the other side fell silent for {seconds} s"),
+            got => format!("the other side sent only {got} bytes in {seconds} s"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::{self, BoxStream};
+
+    use super::*;
+
+    /// A piece of `size` bytes every `pause`, for ever.
+    fn drip(size: usize, pause: Duration) -> BoxStream<'static, Result<Bytes, ()>> {
+        stream::unfold((), move |()| async move {
+            tokio::time::sleep(pause).await;
+            Some((Ok(Bytes::from(vec![0; size])), ()))
+        })
+        .boxed()
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_trickles_is_found_out_in_the_time_a_silent_one_is() {
+        let mut pieces = drip(1, Duration::from_millis(1));
+        let mut timeout = StallTimeout::new(Duration::from_millis(50));
+        let told = loop {
+            if let Err(told) = timeout.next(&mut pieces).await {
+                break told;
+            }
+        };
+        assert!(told.contains("sent only"), "{told}");
+        let told = StallTimeout::new(Duration::from_millis(1)).next(&mut drip(1, Duration::from_secs(600))).await;
+        assert!(told.unwrap_err().contains("silent"));
+    }
+
+    #[tokio::test]
+    async fn a_slow_line_that_brings_enough_lives_longer_than_the_limit() {
+        let limit = Duration::from_secs(600);
+        let mut timeout = StallTimeout::new(limit);
+        let piece = Bytes::from(vec![0; LEAST as usize]);
+        let mut pieces = stream::repeat_with(|| Ok::<_, ()>(piece.clone()));
+        for _ in 0..3 {
+            timeout.waited = limit - Duration::from_secs(60);
+            assert!(timeout.next(&mut pieces).await.is_ok());
+            assert_eq!((timeout.waited, timeout.got), (Duration::ZERO, 0));
+        }
+    }
+}

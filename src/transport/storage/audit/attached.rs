@@ -1,0 +1,122 @@
+//! What speaks of the images: signatures, SBOMs and other manifests that name them as their subject, and tags that cosign
+//! puts beside them. Only what no tag of the survey leads to: the rest travels under its own tag.
+//!
+//! # Threats
+//! Anybody who may push may say of a manifest that it speaks of another. Each is read once, however many say so, and followed
+//! once, however long the chain.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Auditor, Claims};
+use crate::content::in_parallel;
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
+use crate::transport::storage::fault::FaultKind;
+use crate::transport::storage::survey::{Holding, Tagged};
+
+/// Manifests that speak of another of their repository.
+#[derive(Debug, Default)]
+pub struct Attached(HashMap<Repository, HashMap<Digest, Vec<Descriptor>>>);
+
+impl Attached {
+    /// What names `subject`, where no tag of the survey leads to it.
+    pub fn to(&self, repository: &Repository, subject: &Digest) -> &[Descriptor] {
+        self.0.get(repository).and_then(|speaking| speaking.get(subject)).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// What speaks of a manifest of a repository, by its place in the survey.
+pub(super) type Speaking = HashMap<(usize, Digest), Vec<Speaker>>;
+
+pub(super) struct Speaker {
+    pub digest: Digest,
+    /// By its subject, not by a tag.
+    is_referrer: bool,
+}
+
+impl Auditor<'_> {
+    /// Finds what is attached to what is below `roots`, where no tag of the survey leads to it, and reads all of it. Its blobs
+    /// join `claims`. `tagged`: what tags of the survey mean; `beside`: other tags, which may be cosign's.
+    pub(super) fn attach(
+        &mut self,
+        tagged: Vec<(usize, Digest)>,
+        roots: &[(usize, Digest)],
+        beside: &[(usize, &Tagged)],
+        claims: &mut Claims,
+    ) {
+        let mut tags_lead_to = HashSet::new();
+        self.follow(tagged, &mut tags_lead_to);
+        let mut speaking = self.referrers(roots, &tags_lead_to);
+        for (at, found) in beside {
+            if let Some(subject) = found.tag.as_ref().and_then(Tag::cosign_subject) {
+                speaking.entry((*at, subject)).or_default().push(Speaker { digest: found.digest, is_referrer: false });
+            }
+        }
+        let mut seen = HashSet::new();
+        let mut ahead = if speaking.is_empty() { Vec::new() } else { self.follow(roots.to_vec(), &mut seen) };
+        while !ahead.is_empty() {
+            let speakers = |place: &(usize, Digest)| speaking.get(place).map(Vec::as_slice).unwrap_or_default();
+            let found = ahead.iter().flat_map(|place| speakers(place).iter().map(|speaker| (place.0, speaker.digest)));
+            let found: Vec<(usize, Digest)> = found.collect();
+            self.read_manifests(found.iter().copied(), claims);
+            ahead = self.follow(found, &mut seen);
+        }
+        self.speaking = speaking;
+    }
+
+    /// By the manifests they speak of; those that cannot be read are faults, since nobody knows what they speak of.
+    fn referrers(&mut self, roots: &[(usize, Digest)], tags_lead_to: &HashSet<(usize, Digest)>) -> Speaking {
+        let places: HashSet<usize> = roots.iter().map(|(at, _)| *at).collect();
+        let holdings = self.repositories.iter().enumerate().filter(|(at, _)| places.contains(at));
+        let all = holdings.flat_map(|(at, holding)| holding.revisions.iter().map(move |digest| (at, *digest)));
+        let others: Vec<(usize, Digest)> = all.filter(|place| !tags_lead_to.contains(place)).collect();
+        let mut unread: Vec<Digest> = others.iter().map(|(_, digest)| *digest).collect();
+        unread.sort_unstable();
+        unread.dedup();
+        unread.retain(|digest| !self.nodes.contains_key(digest));
+        let read = in_parallel(&unread, |digest| self.storage.stored_manifest(digest));
+        for (digest, read) in unread.into_iter().zip(read) {
+            match read {
+                Ok(manifest) if manifest.subject().is_some() => drop(self.early.insert(digest, manifest)),
+                Ok(_) => {}
+                // These speak of nothing.
+                Err(fault) if matches!(fault.kind, FaultKind::Schema1 | FaultKind::NotAManifest) => {}
+                Err(fault) => drop(self.note(fault)),
+            }
+        }
+        let mut speaking = Speaking::new();
+        for (at, digest) in others {
+            let known = || self.manifests.as_ref()?.get(&digest);
+            if let Some(subject) = self.early.get(&digest).or_else(known).and_then(Manifest::subject) {
+                let speaker = Speaker { digest, is_referrer: true };
+                speaking.entry((at, subject.digest)).or_default().push(speaker);
+            }
+        }
+        speaking
+    }
+
+    /// `roots` and all below them that was not seen before.
+    fn follow(&self, roots: Vec<(usize, Digest)>, seen: &mut HashSet<(usize, Digest)>) -> Vec<(usize, Digest)> {
+        let (mut ahead, mut met) = (roots, Vec::new());
+        while let Some((at, digest)) = ahead.pop() {
+            if !self.repositories[at].has(&digest) || !seen.insert((at, digest)) {
+                continue;
+            }
+            met.push((at, digest));
+            let parts = self.nodes.get(&digest).map(|node| node.parts()).unwrap_or_default();
+            ahead.extend(parts.iter().filter(|part| part.is_manifest).map(|part| (at, part.digest)));
+        }
+        met
+    }
+
+    /// What was found, by the names of repositories.
+    pub(super) fn attached(&self) -> Attached {
+        let mut attached = Attached::default();
+        for ((at, subject), speakers) in &self.speaking {
+            let known = |speaker: &Speaker| self.manifests.as_ref()?.get(&speaker.digest).map(Manifest::descriptor);
+            let referrers = speakers.iter().filter(|speaker| speaker.is_referrer).filter_map(known);
+            let Holding { repository, .. } = &self.repositories[*at];
+            attached.0.entry(repository.clone()).or_default().entry(*subject).or_default().extend(referrers);
+        }
+        attached
+    }
+}

@@ -1,0 +1,107 @@
+//! What an image costs: the faults of everything below it, found by following it through the manifests that were read.
+
+use std::collections::HashSet;
+
+use super::Auditor;
+use crate::oci::{Digest, Repository};
+use crate::transport::storage::fault::{At, Fault, FaultKind};
+use crate::transport::storage::nodes::{Node, Part};
+use crate::transport::storage::{data_path, links};
+
+impl Auditor<'_> {
+    /// The faults that an image meets, in itself and, if so, in what is `attached` to it.
+    pub(super) fn costs(&mut self, at: usize, root: Digest, attached: bool) -> Vec<At> {
+        let (mut costs, mut seen) = (Vec::new(), HashSet::new());
+        let mut met = self.descend(at, vec![root], &mut seen, &mut costs);
+        self.reached.extend(met.iter().map(|digest| (at, *digest)));
+        while attached && !met.is_empty() && !self.speaking.is_empty() {
+            let speakers = met.iter().filter_map(|digest| self.speaking.get(&(at, *digest))).flatten();
+            let speakers = speakers.map(|speaker| speaker.digest).collect();
+            met = self.descend(at, speakers, &mut seen, &mut costs);
+            self.carried.extend(met.iter().map(|digest| (at, *digest)));
+        }
+        costs.sort_unstable();
+        costs.dedup();
+        costs
+    }
+
+    /// The manifests at and below `roots` that were not seen before; the faults they meet join `costs`.
+    fn descend(
+        &mut self,
+        at: usize,
+        roots: Vec<Digest>,
+        seen: &mut HashSet<Digest>,
+        costs: &mut Vec<At>,
+    ) -> Vec<Digest> {
+        let repositories = self.repositories;
+        let mut ahead: Vec<(Digest, Option<Digest>)> = roots.into_iter().map(|root| (root, None)).collect();
+        let mut met = Vec::new();
+        let mut others = Vec::new();
+        while let Some((digest, parent)) = ahead.pop() {
+            if !seen.insert(digest) {
+                continue;
+            }
+            met.push(digest);
+            if !repositories[at].has(&digest) {
+                let fault = lacks(&repositories[at].repository, &digest, parent);
+                let surveyed = self.surveyed.get(fault.path.as_str()).copied();
+                costs.push(surveyed.unwrap_or_else(|| self.note(fault)));
+                continue;
+            }
+            match self.nodes.get(&digest) {
+                Some(Node::Broken(fault)) => costs.push(*fault),
+                Some(Node::Whole { parts, .. }) => {
+                    for part in parts {
+                        match part.is_manifest {
+                            true => {
+                                ahead.push((part.digest, Some(digest)));
+                                others.extend(self.lie(digest, part));
+                            }
+                            false => {
+                                costs.extend(self.blobs.get(&(part.digest, part.size)));
+                                costs.extend(self.links.get(&(at, part.digest)));
+                                others.extend(self.unlinked(at, part));
+                            }
+                        }
+                    }
+                }
+                None => {}
+            }
+        }
+        costs.extend(others.into_iter().map(|fault| self.note(fault)));
+        met
+    }
+
+    /// A child that has another size than its index says, which nobody would take.
+    fn lie(&self, index: Digest, part: &Part) -> Option<Fault> {
+        match self.nodes.get(&part.digest) {
+            Some(Node::Whole { size, .. }) if *size != part.size => {
+                let what = format!("it says {} bytes of {}, which has {size}", part.size, part.digest);
+                Some(Fault::new(data_path(&index), FaultKind::WrongSize, what))
+            }
+            _ => None,
+        }
+    }
+
+    /// A blob that is there, and that a registry does not give for want of its link. Whoever reads the storage can take it.
+    fn unlinked(&self, at: usize, part: &Part) -> Option<Fault> {
+        let is_lacking = self.layers.get(at).is_some_and(|layers| layers.lack(&part.digest));
+        let is_there = !self.blobs.contains_key(&(part.digest, part.size));
+        let path = || links::of_layer(self.repositories[at].repository.path(), &part.digest);
+        let what = "the blob is there, but without this link its registry does not give it (migrate does)";
+        (is_lacking && is_there).then(|| Fault::new(path(), FaultKind::Missing, what))
+    }
+}
+
+fn lacks(repository: &Repository, digest: &Digest, parent: Option<Digest>) -> Fault {
+    let path = links::of_revision(repository.path(), digest);
+    match parent {
+        None => {
+            Fault::new(path, FaultKind::Missing, format!("a tag means {digest}, which the repository does not have"))
+        }
+        Some(parent) => {
+            let what = format!("the index {parent} names it, and it was deleted or collected");
+            Fault::new(path, FaultKind::MissingChild, what)
+        }
+    }
+}

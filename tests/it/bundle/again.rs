@@ -1,0 +1,105 @@
+//! An export whose bundle is there already: nobody waits for what is known, and nothing unproven passes as the same.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use gapferry::base::progress::{Event, Events, Phase, Reporter};
+use gapferry::bundle::{Whole, Writer};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+
+use super::ground::{Builder, two_images};
+use crate::support::tempdir;
+
+const MARK: &str = "user.gapferry.proven";
+
+/// Remembers whether what is there was read.
+#[derive(Default)]
+struct Readings(Mutex<usize>);
+
+impl Reporter for Readings {
+    fn report(&self, event: Event) {
+        if let Event::Phase { phase: Phase::Recheck, .. } = event {
+            *self.0.lock().unwrap() += 1;
+        }
+    }
+}
+
+/// Whether the bundle passes as the same, and how often it was read whole for that.
+fn again(builder: &Builder, out: &Path) -> (bool, usize) {
+    let readings = Arc::new(Readings::default());
+    let events: Events = readings.clone();
+    let same = Writer::up_to_date(out, &builder.contents(), Whole::Proven(&events)).is_some();
+    let read = *readings.0.lock().unwrap();
+    (same, read)
+}
+
+/// Where the file system keeps no attributes, everything is read each time.
+fn keeps_attributes(directory: &Path) -> bool {
+    setxattr(directory, "user.gapferry.test", b"1", XattrFlags::empty()).is_ok()
+}
+
+/// Both forms of a bundle, and in each a file that holds a layer.
+fn both_forms(builder: &Builder, directory: &Path) -> [(PathBuf, PathBuf); 2] {
+    let [folder, tar] = ["bundle", "bundle.tar"].map(|name| directory.join(name));
+    builder.write(&folder).unwrap();
+    builder.write(&tar).unwrap();
+    let layer = folder.join("blobs/sha256").join(builder.layer(0).digest.hex());
+    [(folder, layer), (tar.clone(), tar)]
+}
+
+#[test]
+fn an_untouched_bundle_is_not_read_again_for_nothing() {
+    let (directory, builder) = (tempdir(), two_images());
+    let expected = usize::from(!keeps_attributes(directory.path()));
+    for (out, _) in both_forms(&builder, directory.path()) {
+        assert_eq!(again(&builder, &out), (true, expected), "{}", out.display());
+    }
+}
+
+#[test]
+fn a_file_that_was_touched_is_read_before_it_counts() {
+    let (directory, builder) = (tempdir(), two_images());
+    let expected = usize::from(!keeps_attributes(directory.path()));
+    for (out, file) in both_forms(&builder, directory.path()) {
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(again(&builder, &out), (true, 1), "touched: {}", out.display());
+        assert_eq!(again(&builder, &out), (true, expected), "proven since: {}", out.display());
+        file.write_all_at(b"?", file.metadata().unwrap().len() / 2).unwrap();
+        assert_eq!(again(&builder, &out), (false, 1), "altered: {}", out.display());
+    }
+}
+
+#[test]
+fn a_file_that_was_altered_and_given_its_old_time_again_is_read_before_it_counts() {
+    let (directory, builder) = (tempdir(), two_images());
+    let [(folder, layer), (tar, _)] = both_forms(&builder, directory.path());
+    let file = std::fs::File::options().write(true).open(layer).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"?", file.metadata().unwrap().len() / 2).unwrap();
+    file.set_modified(time).unwrap();
+    assert_eq!(again(&builder, &folder), (false, 1));
+    // A tar carries the mark itself: here it was changed a minute after it was marked.
+    let mut mark = [0; 256];
+    if let Ok(length) = getxattr(&tar, MARK, &mut mark) {
+        let mark = std::str::from_utf8(&mark[..length]).unwrap();
+        let (state, marked) = mark.split_once(' ').unwrap();
+        let earlier = format!("{state} {}", marked.parse::<i64>().unwrap() - 60);
+        setxattr(&tar, MARK, earlier.as_bytes(), XattrFlags::REPLACE).unwrap();
+        assert_eq!(again(&builder, &tar), (true, 1));
+    }
+}
+
+#[test]
+fn a_copy_is_read_before_it_counts_whatever_mark_came_with_it() {
+    let (directory, builder) = (tempdir(), two_images());
+    for (out, _) in both_forms(&builder, directory.path()) {
+        let copy = directory.path().join("copy").join(out.file_name().unwrap());
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        let copied = std::process::Command::new("cp").arg("-a").arg(&out).arg(&copy).status().unwrap();
+        assert!(copied.success());
+        assert_eq!(again(&builder, &copy), (true, 1), "{}", out.display());
+    }
+}

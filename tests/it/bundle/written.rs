@@ -1,0 +1,188 @@
+//! What is written, read by other programs; and where it may be written.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use gapferry::base::error::Kind;
+use gapferry::base::progress::{Events, Silent};
+use gapferry::bundle::{Bundle, Options, Whole, Writer};
+use gapferry::content::Source;
+use gapferry::verify::{Depth, check};
+
+use super::ground::{Builder, noise, two_images};
+use crate::support::{files_below, sha256_file, skopeo, tempdir};
+
+fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
+    let output = Command::new(program).args(arguments).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn silent() -> Events {
+    Arc::new(Silent)
+}
+
+/// Small images and one blob by sha512, whose path does not fit into a tar header.
+fn with_sha512() -> Builder {
+    two_images().sha512("registry.test/team/artifact:x", noise(9, 1000))
+}
+
+#[test]
+fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
+    let (directory, builder) = (tempdir(), with_sha512());
+    let (folder, tar) = (directory.path().join("bundle"), directory.path().join("bundle.tar"));
+    let (one, other) = (builder.write(&folder).unwrap(), builder.write(&tar).unwrap());
+    assert_eq!(one.identity, other.identity);
+    let of_256 = run("sha256sum", &["-c", "SHA256SUMS"], &folder);
+    let of_512 = run("sha512sum", &["-c", "SHA512SUMS"], &folder);
+    let proven = of_256.lines().count() + of_512.lines().count();
+    assert_eq!(proven, files_below(&folder).len() - 2, "all but SHA256SUMS and chunks.b3: {of_256}{of_512}");
+
+    let listed = run("tar", &["tf", "bundle.tar"], directory.path());
+    let first: Vec<&str> = listed.lines().take(6).collect();
+    assert_eq!(first, ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA512SUMS", "SHA256SUMS"]);
+    assert_eq!(listed.lines().last(), Some("chunks.b3"), "what is known last stands last");
+    let unpacked = directory.path().join("unpacked");
+    std::fs::create_dir(&unpacked).unwrap();
+    run("tar", &["xf", "../bundle.tar"], &unpacked);
+    assert!(files_below(&unpacked) == files_below(&folder), "the forms differ");
+    for out in [folder, tar] {
+        let report = check(&out, Depth::Full, &silent()).unwrap();
+        assert!(report.is_clean(), "{report:#?}");
+    }
+}
+
+#[test]
+fn skopeo_finds_each_image_by_its_full_name_in_both_forms() {
+    let (directory, builder) = (tempdir(), two_images());
+    for (name, transport) in [("bundle", "oci"), ("bundle.tar", "oci-archive")] {
+        let out = directory.path().join(name);
+        builder.write(&out).unwrap();
+        for image in builder.contents().lock.images {
+            let digest = skopeo::digest(&format!("{transport}:{}:{}", out.display(), image.reference));
+            assert_eq!(digest.trim(), image.digest.to_string());
+        }
+    }
+}
+
+#[test]
+fn the_same_contents_give_the_same_tar_however_it_came_about() {
+    let (directory, builder) = (tempdir(), with_sha512());
+    let (first, second) = (directory.path().join("a.tar"), directory.path().join("b.tar"));
+    builder.write(&first).unwrap();
+    builder.write(&second).unwrap();
+    assert_eq!(sha256_file(&first), sha256_file(&second));
+    // Over a smaller bundle of that name, whose blobs are adopted.
+    let third = directory.path().join("c.tar");
+    two_images().write(&third).unwrap();
+    builder.write(&third).unwrap();
+    assert_eq!(sha256_file(&first), sha256_file(&third));
+    assert_eq!(files_below(directory.path()).len(), 3, "nothing is left beside them");
+}
+
+#[test]
+fn a_layout_answers_by_name_and_by_digest() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("bundle");
+    builder.write(&out).unwrap();
+    let bundle = Bundle::open(&out).unwrap();
+    let image = &bundle.lock().images[1];
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let layout = bundle.layout();
+        assert_eq!(layout.resolve(&image.reference).await.unwrap().unwrap().digest, image.digest);
+        let by_digest = image.reference.repository.with_digest(image.digest);
+        assert_eq!(layout.manifest(&by_digest).await.unwrap().unwrap().digest(), image.digest);
+        let tags = layout.tags(&image.reference.repository).await.unwrap();
+        assert_eq!(tags.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(), ["2.0"]);
+        let missing = "registry.test/team/two:3".parse().unwrap();
+        assert!(layout.resolve(&missing).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_slash_at_the_end_and_a_link_name_the_same_place() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("bundle");
+    for _ in 0..2 {
+        builder.write(Path::new(&format!("{}/", out.display()))).unwrap();
+        assert!(check(&out, Depth::Full, &silent()).unwrap().is_clean());
+    }
+    let link = directory.path().join("latest");
+    std::os::unix::fs::symlink("bundle", &link).unwrap();
+    let more = with_sha512();
+    more.write(&link).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(Bundle::open(&out).unwrap().lock().images.len(), 3);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left beside them");
+}
+
+#[test]
+fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
+    let (directory, builder) = (tempdir(), two_images());
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("notes.tar"), "mine").unwrap();
+    std::fs::create_dir(at("work")).unwrap();
+    std::fs::write(at("work/thesis"), "mine").unwrap();
+    std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+    builder.write(&at("tar.tar")).unwrap();
+    std::fs::rename(at("tar.tar"), at("tar")).unwrap();
+    builder.write(&at("folder")).unwrap();
+    std::fs::rename(at("folder"), at("folder.tar")).unwrap();
+    let before = files_below(directory.path());
+    for name in ["notes.tar", "work", "dangling", "tar", "folder.tar"] {
+        let error = builder.write(&at(name)).unwrap_err();
+        assert!(matches!(error.kind(), Kind::Input | Kind::Disk), "{error:?}");
+        assert!(error.chain().contains(name), "{error:?}");
+    }
+    assert!(files_below(directory.path()) == before);
+    let mounted = Writer::survey(Path::new("/proc"), &builder.contents(), &Options::copying());
+    assert!(mounted.unwrap_err().to_string().contains("mounted"));
+}
+
+#[test]
+fn two_runs_on_one_output_do_not_meet() {
+    let (directory, builder) = (tempdir(), two_images());
+    for name in ["bundle", "bundle.tar"] {
+        let out = directory.path().join(name);
+        let first = builder.create(&out).unwrap();
+        let error = builder.create(&out).err().unwrap();
+        assert!(error.to_string().contains("another gapferry is writing it"), "{error:?}");
+        builder.fill(&first).unwrap();
+        first.finish().unwrap();
+    }
+}
+
+#[test]
+fn exporting_again_repairs_a_damaged_bundle_and_fetches_only_what_is_damaged() {
+    let (directory, builder) = (tempdir(), two_images());
+    for name in ["bundle", "bundle.tar"] {
+        let out = directory.path().join(name);
+        builder.write(&out).unwrap();
+        let is_whole = |whole: Whole<'_>| Writer::up_to_date(&out, &builder.contents(), whole).is_some();
+        let events = silent();
+        assert!(is_whole(Whole::Proven(&events)));
+        damage(&out, &builder.layer(1).digest.blob_path());
+        assert!(is_whole(Whole::BySizes) && !is_whole(Whole::Proven(&events)));
+        builder.source.take_asked();
+        builder.write(&out).unwrap();
+        assert_eq!(builder.source.take_asked(), [(builder.layer(1).digest, 0)]);
+        assert!(check(&out, Depth::Full, &events).unwrap().is_clean());
+        damage(&out, "SHA256SUMS");
+        assert!(!is_whole(Whole::Proven(&events)));
+    }
+}
+
+/// Flips a bit in the middle of a file of a bundle of either form.
+fn damage(bundle: &Path, path: &str) {
+    let layout = gapferry::files::Layout::open(bundle).unwrap();
+    let bytes = layout.read(path, u64::MAX).unwrap().unwrap();
+    let file = if layout.is_tar() { bundle.to_owned() } else { bundle.join(path) };
+    let mut all = std::fs::read(&file).unwrap();
+    let start = all.windows(bytes.len()).position(|window| window == &bytes[..]).unwrap();
+    all[start + bytes.len() / 2] ^= 1;
+    // Another file, or a hard link's other name would be damaged too.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, all).unwrap();
+}

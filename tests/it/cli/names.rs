@@ -1,0 +1,129 @@
+//! Names at the target: kept, scoped, flattened, mapped; and two images that would get one name.
+
+use super::{Source, ends_with, names, stderr, succeed};
+use crate::support::images;
+use crate::support::registry::Registry;
+
+fn two() -> Source {
+    Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/deep/tool", "2", &["b"])])
+}
+
+/// The names at a new target after an import with `options`, below `mirror`.
+#[track_caller]
+fn named(bundle: &str, options: &[&str]) -> Vec<String> {
+    let target = Registry::start();
+    let to = format!("{}/mirror", target.host());
+    succeed(&[&["import", bundle, "--to", &to], options].concat());
+    names(&target)
+}
+
+#[test]
+fn names_are_kept_scoped_or_flattened() {
+    let source = two();
+    let bundle = source.bundle("b.tar");
+    let host = source.host().replace(':', "-");
+    assert_eq!(named(&bundle, &[]), ["mirror/other/deep/tool:2", "mirror/team/app:1"]);
+    let scoped = [format!("mirror/{host}/other/deep/tool:2"), format!("mirror/{host}/team/app:1")];
+    assert_eq!(named(&bundle, &["--scoped"]), scoped);
+    assert_eq!(named(&bundle, &["--flatten"]), ["mirror/app:1", "mirror/tool:2"]);
+    ends_with(2, &["import", &bundle, "--to", "127.0.0.1:9", "--scoped", "--flatten"]);
+}
+
+#[test]
+fn without_a_prefix_the_path_begins_at_the_registrys_root() {
+    let source = two();
+    let target = Registry::start();
+    succeed(&["import", &source.bundle("b"), "--to", target.host()]);
+    assert_eq!(names(&target), ["other/deep/tool:2", "team/app:1"]);
+}
+
+#[test]
+fn rules_of_a_map_decide_in_their_order_and_what_none_fits_keeps_its_name() {
+    let source = two();
+    let bundle = source.bundle("b.tar");
+    let host = source.host();
+    let map = source.file("map", &format!("# ours\n{host}/team/ -> ours/\n~ ^.*/(.*)$ -> never/$1\n"));
+    assert_eq!(named(&bundle, &["--map", &map]), ["mirror/never/tool:2", "mirror/ours/app:1"]);
+    let map = source.file("map", &format!("{host}/team/app -> renamed\n"));
+    assert_eq!(named(&bundle, &["--map", &map, "--flatten"]), ["mirror/renamed:1", "mirror/tool:2"]);
+    let map = source.file("map", "no arrow here\nx -> \n~ ( -> y\n");
+    let output = ends_with(2, &["import", &bundle, "--to", "127.0.0.1:9", "--map", &map]);
+    assert!(["map:1", "map:2", "map:3"].iter().all(|line| stderr(&output).contains(line)), "{}", stderr(&output));
+}
+
+#[test]
+fn two_images_that_would_get_one_name_are_refused_before_any_push_and_both_are_named() {
+    let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "1", &["b"])]);
+    let bundle = source.bundle("b.tar");
+    let target = Registry::start();
+    let output = ends_with(2, &["import", &bundle, "--to", target.host(), "--flatten"]);
+    let said = stderr(&output);
+    assert!(source.references.iter().all(|reference| said.contains(reference)) && said.contains("--scoped"), "{said}");
+    assert_eq!(target.requests(), []);
+}
+
+#[test]
+fn of_two_companions_that_get_one_name_and_cannot_be_joined_one_fails_and_the_images_arrive() {
+    let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "2", &["a"])]);
+    let ours = images::cosign_signature(&images::oci("team/app", "1", &["a"]));
+    ours.push(&source.registry);
+    images::artifact("other/app", ours.tag.as_deref().unwrap(), b"theirs").push(&source.registry);
+    let bundle = source.bundle("b.tar");
+    let target = Registry::start();
+    let said = stderr(&ends_with(1, &["import", &bundle, "--to", target.host(), "--flatten"]));
+    assert!(said.contains("failed: companion") && said.contains("neither be joined"), "{said}");
+    assert!(said.contains("2 images pushed"), "{said}");
+    assert!(["1", "2"].iter().all(|tag| target.digest("app", tag).is_some()));
+    assert_eq!(named(&bundle, &[]).len(), 4);
+}
+
+#[test]
+fn entries_that_the_allowlist_gives_one_name_are_refused_where_it_is_read() {
+    let source = Source::of(&[
+        images::oci("team/app", "1", &["a"]),
+        images::oci("other/app", "1", &["b"]),
+        images::oci("other/same", "1", &["b"]),
+        images::oci("base/tool", "1", &["c"]),
+    ]);
+    let (host, out) = (source.host(), source.path("b.tar").display().to_string());
+    let text = format!("{host}/team/app:1 as=base/app\n{host}/other/app:1  as=base/app:1\n");
+    let list = source.file("list.txt", &text);
+    for command in [&["lock"][..], &["export", "-o", &out]] {
+        let said = stderr(&ends_with(2, &[command, &["-f", &list]].concat()));
+        for part in ["list.txt:1", "list.txt:2", "base/app:1 at the target"] {
+            assert!(said.contains(part), "{command:?}: no {part}: {said}");
+        }
+        // The first one is carried.
+        ends_with(1, &[command, &["-f", &list, "--keep-going"]].concat());
+    }
+    // One image under one name, and names of which an option of the import may make two.
+    let same =
+        format!("{host}/other/app:1 as=base/app\n{host}/other/same:1 as=base/app\n{host}/team/app:1 as=base/tool\n");
+    let list = source.file("same.txt", &format!("{same}{host}/base/tool:1\n"));
+    let said = stderr(&ends_with(0, &["export", "-f", &list, "-o", &out]));
+    assert!(said.contains("same.txt:3") && said.contains("same.txt:4") && said.contains("--scoped"), "{said}");
+    assert!(!said.contains("same.txt:1"), "{said}");
+    ends_with(2, &["import", &out, "--to", "127.0.0.1:9"]);
+}
+
+#[test]
+fn one_image_under_two_names_that_become_one_is_no_collision() {
+    let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "1", &["a"])]);
+    let bundle = source.bundle("b.tar");
+    assert_eq!(named(&bundle, &["--flatten"]), ["mirror/app:1"]);
+}
+
+#[test]
+fn a_target_that_is_no_name_is_refused_with_what_is_wrong() {
+    let source = two();
+    let bundle = source.bundle("b.tar");
+    for (to, says) in [
+        ("http://127.0.0.1:9", "without http://"),
+        ("127.0.0.1:9/mirror:tag", "prefix"),
+        ("127.0.0.1:9/Upper", "lower case"),
+        ("", "target"),
+    ] {
+        let output = ends_with(2, &["import", &bundle, "--to", to]);
+        assert!(stderr(&output).contains(says), "{to}: {}", stderr(&output));
+    }
+}

@@ -1,0 +1,109 @@
+//! Some platforms of an index: which manifest takes the tag, and what is said of what stays behind.
+
+use serde_json::Value;
+
+use super::{Source, json, stderr, succeed};
+use crate::support::{gapferry, images};
+
+/// An index that is signed, with a referrer, and has an attestation of its first platform inside.
+fn signed() -> (images::Image, Source) {
+    let app = images::oci_index("team/app", "1.0", "signed");
+    let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
+    let list = images::referrers_tag(&app, std::slice::from_ref(&sbom));
+    let source = Source::of(&[app.clone(), images::cosign_signature(&app), list]);
+    (app, source)
+}
+
+const LEFT: &str = "1 signature and 1 SBOM speak of the whole index and stay behind";
+
+#[test]
+fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
+    let (_, source) = signed();
+    let reference = format!("{}/team/app:1.0", source.host());
+    let out = source.path("b.tar").display().to_string();
+    let one = ["--platform", "linux/amd64"];
+    for how in [
+        &["lock", &reference, "-q"][..],
+        &["export", &reference, "-q", "--dry-run", "-o", &out],
+        &["export", &reference, "-q", "--index", "trim", "-o", &out],
+        &["export", &reference, "-q", "--index", "single", "-o", &out],
+    ] {
+        let said = stderr(&succeed(&[how, &one].concat()));
+        assert!(said.contains(LEFT) && said.contains("--index sparse keeps them"), "{how:?}: {said}");
+    }
+    for how in [&["--json", "--dry-run"][..], &["--json"]] {
+        let output = succeed(&[&["export", &reference, "-o", &out], how, &one].concat());
+        let left = &json(&output)["leftBehind"][0];
+        assert_eq!((&left["reference"], &left["attached"]["signature"]), (&Value::from(&*reference), &Value::from(1)));
+        assert_eq!(left["insideIndex"], 1, "BuildKit's attestation of the platform, which trim would keep");
+    }
+    let all = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
+    for how in [&["--index", "sparse"][..], &["--no-referrers"]] {
+        let said = stderr(&succeed(&[&["lock", &reference, "-q"], how, &one].concat()));
+        assert_eq!(said, "", "{how:?}");
+    }
+    assert!(!stderr(&succeed(&[&["lock", &reference, "-q"], &all[..]].concat())).contains("signature of"));
+    assert_eq!(stderr(&succeed(&["lock", &reference, "-q"])), "");
+}
+
+#[test]
+fn one_platform_takes_the_digest_it_has_upstream() {
+    let (app, source) = signed();
+    let reference = format!("{}/team/app:1.0", source.host());
+    let lock = |more: &[&str]| json(&succeed(&[&["lock", &*reference], more].concat()))["images"][0].clone();
+    let one = lock(&["--platform", "linux/arm64"]);
+    assert_eq!((&one["digest"], &one["selection"]["index"]), (&app.children[1].digest().into(), &"single".into()));
+    // All there are: nothing changes.
+    let both = lock(&["--platform", "linux/arm64", "--platform", "linux/amd64"]);
+    assert_eq!(both["digest"], app.digest());
+    // Of an index that has nothing else, nothing is taken away.
+    let alone = format!("{}/team/app@{}", source.host(), app.children[0].digest());
+    assert!(json(&succeed(&["lock", &alone, "--platform", "linux/amd64"]))["images"][0]["selection"].is_null());
+}
+
+#[test]
+fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_said_once() {
+    let (app, source) = signed();
+    let reference = format!("{}/team/app:1.0", source.host());
+    let (bundle, lock) = (source.path("b.tar").display().to_string(), source.path("l.lock").display().to_string());
+    let one = ["--platform", "linux/amd64"];
+    succeed(&[&["export", &reference, "-o", &bundle, "--index", "trim"], &one[..]].concat());
+    succeed(&[&["lock", &reference, "-o", &lock, "--index", "trim"], &one[..]].concat());
+    for how in [&["export", &reference, "-o", &bundle][..], &["lock", &reference, "-o", &lock]] {
+        let said = stderr(&succeed(&[how, &one].concat()));
+        assert_eq!(said.matches("keeps the trimmed index of the earlier lock or bundle").count(), 1, "{said}");
+        assert!(how[0] == "lock" || said.contains("unchanged"), "{said}");
+    }
+    let images = |bundle: &str| json(&succeed(&["list", bundle, "--json"]))["images"].clone();
+    assert_eq!(images(&bundle)[0]["selection"]["index"], "trim");
+    let said = stderr(&succeed(&[&["export", &reference, "-o", &bundle, "--index", "single"], &one[..]].concat()));
+    assert!(!said.contains("keeps the trimmed index"), "{said}");
+    assert_eq!(images(&bundle)[0]["digest"], app.children[0].digest());
+    // So does an increment, wherever it is written.
+    let next = source.path("next.tar").display().to_string();
+    let trimmed = source.path("trimmed.tar").display().to_string();
+    succeed(&[&["export", &reference, "-o", &trimmed, "--index", "trim"], &one[..]].concat());
+    let said = stderr(&succeed(&[&["export", &reference, "-o", &next, "--since", &trimmed], &one[..]].concat()));
+    assert!(said.contains("keeps the trimmed index of the earlier lock or bundle"), "{said}");
+    // Another platform is another entry.
+    let said = stderr(&succeed(&["lock", &reference, "-o", &lock, "--platform", "linux/arm64"]));
+    assert!(!said.contains("keeps the trimmed index"), "{said}");
+    gapferry().args(["verify", &bundle]).assert().success();
+}
+
+/// Whatever the mode is: another one would give the tag another digest.
+#[test]
+fn a_sparse_entry_stays_sparse() {
+    let (app, source) = signed();
+    let reference = format!("{}/team/app:1.0", source.host());
+    let lock = source.path("l.lock").display().to_string();
+    let read = || serde_json::from_str::<serde_json::Value>(&std::fs::read_to_string(&lock).unwrap()).unwrap();
+    let how = ["lock", &reference, "-o", &lock, "--platform", "linux/amd64"];
+    succeed(&[&how[..], &["--index", "sparse"]].concat());
+    for more in [&[][..], &["--immutable-tags", "."]] {
+        let said = stderr(&succeed(&[&how[..], more].concat()));
+        assert_eq!(said.matches("keeps the sparse index of the earlier lock or bundle").count(), 1, "{said}");
+        let image = &read()["images"][0];
+        assert_eq!((&image["digest"], &image["selection"]["index"]), (&app.digest().into(), &"sparse".into()));
+    }
+}

@@ -1,0 +1,379 @@
+//! The command line itself: exit codes, streams, signals, help; what scripts and people at a console rely on.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::images;
+use crate::support::registry::{Options, Registry};
+use crate::support::{gapferry, gapferry_process, tempdir};
+
+const COMMANDS: [&str; 16] = [
+    "",
+    "export",
+    "lock",
+    "verify",
+    "list",
+    "inspect",
+    "import",
+    "inventory",
+    "prove",
+    "serve",
+    "login",
+    "logout",
+    "auth",
+    "auth check",
+    "completions",
+    "man",
+];
+
+fn run(arguments: &[&str]) -> Output {
+    gapferry().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn assert_code(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// A registry with one image, and its bundle.
+struct Site {
+    registry: Registry,
+    reference: String,
+    directory: tempfile::TempDir,
+    bundle: PathBuf,
+}
+
+fn site() -> Site {
+    let registry = Registry::start();
+    images::oci("team/app", "1.0", &["content of the app"]).push(&registry);
+    let reference = format!("{}/team/app:1.0", registry.host());
+    let directory = tempdir();
+    let bundle = directory.path().join("bundle");
+    gapferry().args(["export", &reference, "-q", "-o"]).arg(&bundle).assert().success();
+    Site { registry, reference, directory, bundle }
+}
+
+impl Site {
+    fn bundle(&self) -> &str {
+        self.bundle.to_str().unwrap()
+    }
+}
+
+/// A file of the bundle's blobs that is no metadata: the largest.
+fn any_blob(bundle: &Path) -> PathBuf {
+    let files = std::fs::read_dir(bundle.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    files.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+#[test]
+fn wrong_use_and_wrong_input_are_2_and_nothing_is_asked_of_a_registry() {
+    let directory = tempdir();
+    let bad = directory.path().join("bad.txt");
+    std::fs::write(&bad, "nginx:1\nUPPER:1\nx=y\n").unwrap();
+    let bad = bad.to_str().unwrap();
+    for arguments in [
+        &["export"][..],
+        &["nonsense"],
+        &["lock", "--no-such-option"],
+        &["lock", "-f", bad],
+        &["lock", "-f", "/nowhere/at/all"],
+        &["verify", "/nowhere/at/all"],
+        &["verify", directory.path().to_str().unwrap()],
+        &["list", bad],
+        &["import", directory.path().to_str().unwrap(), "--to", "localhost:1/UPPER"],
+    ] {
+        let output = run(arguments);
+        assert_code(&output, 2);
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+    let all = text(&run(&["lock", "-f", bad]).stderr);
+    assert!(all.contains("bad.txt:2") && all.contains("bad.txt:3"), "every error of a file at once: {all}");
+}
+
+#[test]
+fn a_damaged_bundle_is_3_for_verify_and_for_import_which_pushes_nothing() {
+    let site = site();
+    assert_code(&run(&["verify", site.bundle()]), 0);
+    let blob = any_blob(&site.bundle);
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes.pop();
+    std::fs::write(&blob, bytes).unwrap();
+    let output = run(&["verify", site.bundle()]);
+    assert_code(&output, 3);
+    let name = blob.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(text(&output.stdout).contains(&name), "{}", text(&output.stdout));
+    let target = Registry::start();
+    assert_code(&run(&["import", site.bundle(), "--to", target.host()]), 3);
+    assert!(!target.requests().iter().any(|r| r.method == "POST" || r.method == "PUT"), "{:?}", target.requests());
+}
+
+#[test]
+fn what_a_registry_refuses_is_4() {
+    let site = site();
+    assert_code(&run(&["lock", &format!("{}/team/app:gone", site.registry.host())]), 4);
+    let closed = Registry::with(Options { credentials: Some(("me".into(), "right".into())), ..Options::default() });
+    let reference = format!("{}/a:1", closed.host());
+    assert_code(&run(&["lock", &reference]), 4);
+    let output = run(&["lock", &reference, "--creds", "me:wrongSECRET", "-vv"]);
+    assert_code(&output, 4);
+    assert!(!text(&output.stderr).contains("wrongSECRET"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_unreachable_registry_is_5() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let output = run(&["lock", &format!("127.0.0.1:{port}/a:1"), "--retries", "0"]);
+    assert_code(&output, 5);
+    assert!(text(&output.stderr).contains("hint:"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn one_image_that_fails_is_1_and_the_others_are_there() {
+    let registry = Registry::start();
+    images::oci("good", "1", &["x"]).push(&registry);
+    let index = images::oci_index("sparse", "1", "multi");
+    index.push(&registry);
+    let directory = tempdir();
+    let bundle = directory.path().join("b.tar");
+    let list = directory.path().join("list.txt");
+    let host = registry.host();
+    std::fs::write(&list, format!("{host}/good:1\n{host}/sparse:1 platform=linux/amd64\n")).unwrap();
+    let mut export = gapferry();
+    export.args(["export", "--index", "sparse", "-f"]).arg(&list).arg("-o").arg(&bundle).assert().success();
+    let target = Registry::start();
+    let output = run(&["import", bundle.to_str().unwrap(), "--to", target.host()]);
+    assert_code(&output, 1);
+    assert!(target.digest("good", "1").is_some() && target.digest("sparse", "1").is_none());
+    assert!(text(&output.stderr).contains("failed:"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_command_line_counts_more_than_the_environment() {
+    let closed = Registry::with(Options { credentials: Some(("me".into(), "right".into())), ..Options::default() });
+    images::oci("a", "1", &["x"]).push(&closed);
+    let reference = format!("{}/a:1", closed.host());
+    let lock = |creds: &[&str]| {
+        let mut command = gapferry();
+        command.env("GAPFERRY_CREDS", "me:right").args(["lock", &reference]).args(creds).output().unwrap()
+    };
+    assert_code(&lock(&[]), 0);
+    assert_code(&lock(&["--creds", "me:wrong"]), 4);
+    assert_code(&lock(&["--authfile", "/dev/null"]), 2);
+    let empty = tempdir();
+    let authfile = empty.path().join("auth.json");
+    std::fs::write(&authfile, "{}").unwrap();
+    assert_code(&lock(&["--authfile", authfile.to_str().unwrap()]), 4);
+}
+
+#[test]
+fn data_goes_to_stdout_alone_and_everything_else_to_stderr() {
+    let site = site();
+    let lock = run(&["lock", &site.reference, "-vv"]);
+    let parsed: serde_json::Value = serde_json::from_slice(&lock.stdout).unwrap();
+    assert!(parsed["images"][0]["digest"].as_str().unwrap().starts_with("sha256:"), "{parsed}");
+    for arguments in [
+        &["list", site.bundle(), "--json"][..],
+        &["verify", site.bundle(), "--json"],
+        &["inspect", site.bundle(), "--json"],
+        &["inspect", &site.reference, "--raw"],
+        &["inspect", &site.reference, "--config"],
+        &["export", &site.reference, "-o", site.bundle(), "--json"],
+        &["export", &site.reference, "-o", site.bundle(), "--json", "--dry-run"],
+    ] {
+        let output = run(arguments);
+        assert_code(&output, 0);
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
+    }
+}
+
+#[test]
+fn quiet_says_nothing_when_all_is_well() {
+    let site = site();
+    let out = site.directory.path().join("other.tar");
+    let target = Registry::start();
+    for arguments in [
+        &["export", &site.reference, "-q", "-o", out.to_str().unwrap()][..],
+        &["import", out.to_str().unwrap(), "-q", "--to", target.host()],
+    ] {
+        let output = run(arguments);
+        assert_code(&output, 0);
+        assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn json_logs_are_one_object_a_line_errors_included() {
+    let site = site();
+    let out = site.directory.path().join("other.tar");
+    let gone = format!("{}/team/app:gone", site.registry.host());
+    for (reference, code, last) in [(&site.reference, 0, "notice"), (&gone, 4, "error")] {
+        let output = run(&["export", reference, "-vv", "--log-format", "json", "-o", out.to_str().unwrap()]);
+        assert_code(&output, code);
+        let lines: Vec<serde_json::Value> = text(&output.stderr)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect();
+        let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+        assert_eq!(events.last(), Some(&last), "{events:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_failure() {
+    let site = site();
+    for arguments in [&["list", site.bundle()][..], &["--help"], &["man"], &["completions", "bash"]] {
+        let mut process =
+            gapferry_process().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(process.stdout.take());
+        let output = process.wait_with_output().unwrap();
+        assert_code(&output, 0);
+        assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_full_disk_below_stdout_is_no_success() {
+    let site = site();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = gapferry_process().args(["list", site.bundle()]).stdout(full).output().unwrap();
+    assert_code(&output, 2);
+}
+
+#[test]
+fn on_a_terminal_bars_logs_and_lines_share_the_screen_and_the_result_stands_alone() {
+    let site = site();
+    let out = site.directory.path().join("other.tar");
+    let program = env!("CARGO_BIN_EXE_gapferry");
+    for (verbose, log) in [("", false), ("-v", true)] {
+        let export = format!("{program} {verbose} export {0} {0} -o {1}", site.reference, out.display());
+        // script(1) gives it a terminal.
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &export, "/dev/null"]).env("TERM", "xterm").env("COLUMNS", "80").stdin(Stdio::null());
+        let output = script.output().unwrap();
+        assert_code(&output, 0);
+        let screen = text(&output.stdout);
+        assert!(screen.contains("note: ") && screen.contains("1 image"), "{screen:?}");
+        assert_eq!(screen.contains("DEBUG"), log, "{screen:?}");
+        let last: Vec<&str> = screen.trim_end().lines().rev().take(2).collect();
+        assert!(last[0].starts_with("identity sha256:"), "{last:?}");
+        std::fs::remove_file(&out).unwrap();
+    }
+}
+
+/// Returns once the process handles SIGINT and SIGTERM itself.
+fn until_signals_are_heeded(process: &Child) {
+    let wanted = 1u64 << (Signal::TERM.as_raw() - 1) | 1u64 << (Signal::INT.as_raw() - 1);
+    let mut caught = 0;
+    while caught & wanted != wanted {
+        std::thread::yield_now();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        caught = u64::from_str_radix(mask.trim(), 16).unwrap();
+    }
+}
+
+#[test]
+fn ctrl_c_and_sigterm_stop_even_what_waits_or_computes_and_say_how_to_continue() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut command = gapferry_process();
+        command.args(["lock", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        until_signals_are_heeded(&process);
+        let pid = Pid::from_child(&process);
+        kill_process(pid, signal).unwrap();
+        let mut stderr = BufReader::new(process.stderr.take().unwrap());
+        let mut said = String::new();
+        stderr.read_line(&mut said).unwrap();
+        assert!(said.contains("run the same command again"), "{said}");
+        // It still waits for its input; a second time ends it at once. It may be too late for that already.
+        let _ = kill_process(pid, signal);
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(process.wait().unwrap().code(), Some(code), "{said}");
+    }
+}
+
+#[test]
+fn an_interrupted_export_publishes_nothing_and_continues() {
+    let site = site();
+    let out = site.directory.path().join("new.tar");
+    // Nothing listens to this connection's requests: the export waits for an answer.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let reference = format!("127.0.0.1:{}/a:1", silent.local_addr().unwrap().port());
+    let mut command = gapferry_process();
+    command.args(["export", &site.reference, &reference, "-o"]).arg(&out).stderr(Stdio::piped());
+    let process = command.spawn().unwrap();
+    let _connection = silent.accept().unwrap();
+    kill_process(Pid::from_child(&process), Signal::INT).unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert_code(&output, 130);
+    assert!(!out.exists());
+    gapferry().args(["export", &site.reference, "-o"]).arg(&out).assert().success();
+}
+
+#[test]
+fn every_help_fits_80_columns_has_examples_and_the_short_one_fits_a_screen() {
+    for command in COMMANDS {
+        let help = |option: &str| {
+            let arguments = command.split_whitespace().chain([option]);
+            let output = gapferry().env("COLUMNS", "80").args(arguments).output().unwrap();
+            assert_code(&output, 0);
+            text(&output.stdout)
+        };
+        let (short, long) = (help("-h"), help("--help"));
+        assert!(short.lines().count() <= 60, "{command} -h has {} lines", short.lines().count());
+        assert!(long.contains("Examples:\n  gapferry "), "{command} has no examples");
+        for line in short.lines().chain(long.lines()) {
+            assert!(line.chars().count() <= 80, "{command}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_exit_codes_of_the_help_are_the_ones_of_the_readme() {
+    let codes = |text: &str| -> Vec<String> {
+        let rows = text.lines().filter_map(|line| line.trim().strip_prefix('|').or(line.strip_prefix("  ")));
+        let codes =
+            rows.filter_map(|row| row.split_whitespace().next().map(|code| code.trim_end_matches(',').to_owned()));
+        codes.filter(|code| code.chars().all(|c| c.is_ascii_digit())).collect()
+    };
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let help = text(&run(&["--help"]).stdout);
+    assert_eq!(codes(&help), ["0", "1", "2", "3", "4", "5", "6", "7", "130"]);
+    assert_eq!(codes(&help), codes(&readme));
+}
+
+#[test]
+fn there_is_a_manual_page_for_every_command() {
+    let directory = tempdir();
+    let there = directory.path().join("man1");
+    gapferry().args(["man", "--dir"]).arg(&there).assert().success();
+    for command in COMMANDS {
+        let name = if command.is_empty() {
+            "gapferry.1".to_owned()
+        } else {
+            format!("gapferry-{}.1", command.replace(' ', "-"))
+        };
+        let page = std::fs::read_to_string(there.join(&name)).unwrap();
+        assert!(page.contains(".SH NAME") && page.contains("Examples:"), "{name}");
+    }
+    let main = text(&run(&["man"]).stdout);
+    assert!(main.contains("Exit codes:") && main.contains("gapferry\\-export(1)"), "{main}");
+}
+
+#[test]
+fn completions_are_made_for_every_shell_and_bash_reads_them() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(text(&run(&["completions", shell]).stdout).contains("export"), "{shell}");
+    }
+    let directory = tempdir();
+    let script = directory.path().join("gapferry.bash");
+    std::fs::write(&script, run(&["completions", "bash"]).stdout).unwrap();
+    assert!(std::process::Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
+}

@@ -1,0 +1,50 @@
+//! Who we are to a registry: credentials that are piped, in variables and in files, `login`, `logout` and `auth check`,
+//! beside skopeo, which reads what we write and writes what we read.
+
+mod failures;
+mod given;
+mod helper;
+mod home;
+mod kept;
+mod login;
+mod places;
+mod verdict;
+
+use std::process::Output;
+
+use crate::support::images;
+use crate::support::registry::{Options, Registry};
+use crate::support::{gapferry, tempdir};
+
+/// The password of every registry here; it must never be seen.
+const PASSWORD: &str = "pa:ss w0rd";
+
+/// A registry for `me` alone, with the image `team/app:1`.
+fn closed() -> Registry {
+    let registry = Registry::with(Options { credentials: Some(("me".into(), PASSWORD.into())), ..Options::default() });
+    images::oci("team/app", "1", &["x"]).push(&registry);
+    registry
+}
+
+fn shown(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Ends with this exit code and says nothing secret.
+#[track_caller]
+fn ended(code: i32, output: &Output) -> String {
+    let text = shown(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(!text.contains(PASSWORD) && !text.contains(&base64(PASSWORD)), "{text}");
+    text
+}
+
+/// `me` and this password, as files have it.
+fn base64(password: &str) -> String {
+    base64_of("me", password)
+}
+
+fn base64_of(user: &str, password: &str) -> String {
+    use ::base64::Engine;
+    ::base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
+}

@@ -1,0 +1,125 @@
+//! What travels with an image because it speaks of it: a lock that says so of anything else could give any manifest any tag.
+
+use serde_json::{Value, json};
+
+use super::bundle::{Fixture, Form, in_tar_order};
+use super::forged::{canonical, forge, refused, resum, with_index};
+use crate::support::registry::Registry;
+use crate::support::{files_below, gapferry, images, tempdir};
+
+/// The third image as a companion of the first: its subject, its tag, and what is said against it.
+fn cases(fixture: &Fixture) -> Vec<(Value, Value, &'static str)> {
+    let [one, two, three, multi] = &fixture.images[..] else { panic!("four images") };
+    let beside = |digest: &str, suffix: &str| json!(format!("{}{suffix}", digest.replace(':', "-")));
+    let (one, two, three) = (one.digest(), two.digest(), three.digest());
+    let child = multi.children[0].digest();
+    vec![
+        (json!(one), json!("latest"), "which is no tag for companions"),
+        (json!(one), json!("1"), "which is no tag for companions"),
+        (json!(one), beside(&one, ".cosign"), "which is no tag for companions"),
+        (json!(one), beside(&two, ".sig"), "which is no tag for companions"),
+        (json!(two), beside(&two, ".sig"), "which is no manifest of this image"),
+        (json!(child), beside(&child, ".sig"), "which is no manifest of this image"),
+        (json!(three), beside(&three, ".sig"), "which is no manifest of this image"),
+        (json!(one), Value::Null, "names no subject"),
+    ]
+}
+
+fn attached(fixture: &Fixture, subject: &Value, tag: &Value) -> Value {
+    let mut descriptor = fixture.images[2].descriptor();
+    descriptor["subject"] = subject.clone();
+    if !tag.is_null() {
+        descriptor["tag"] = tag.clone();
+    }
+    json!([descriptor])
+}
+
+#[test]
+fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_choice_is_no_companion() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    for (subject, tag, says) in cases(&fixture) {
+        let case = format!("{tag} of {subject}");
+        let companion = attached(&fixture, &subject, &tag);
+        let parts = forge(&fixture, |json| json["lock"]["images"][0]["attached"] = companion);
+        let directory = tempdir();
+        let report = refused(&parts.write(directory.path(), Form::Tar), &target, &case);
+        let is_named = |problem: &Value| {
+            problem["path"] == "bundle.json" && problem["found"].as_str().is_some_and(|found| found.contains(says))
+        };
+        assert!(report.problems.iter().any(is_named), "{case}: {says}: {report:#?}");
+    }
+}
+
+/// Wherever it is pushed, the registry lists it among the referrers of what it names: an image that nobody asked about.
+#[test]
+fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
+    let source = Registry::start();
+    let app = images::oci("team/app", "", &["app"]);
+    let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
+    let inner = images::index_of("team/app", "", &[(&sbom, None)], None);
+    let outer = images::index_of("team/app", "1", &[(&app, Some("amd64")), (&sbom, None), (&inner, None)], None);
+    let foreign = images::index_of("team/app", "foreign", &[(&sbom, None)], None);
+    [&outer, &foreign].iter().for_each(|image| image.push(&source));
+    let directory = tempdir();
+    let export = |name: &str| {
+        let out = directory.path().join(name);
+        let reference = format!("{}/team/app:{name}", source.host());
+        let mut command = gapferry();
+        (command.args(["export", &reference, "--no-referrers", "-o"]).arg(&out).output().unwrap(), out)
+    };
+    // What an import would refuse is not exported either.
+    let (refusal, _) = export("foreign");
+    let stderr = String::from_utf8_lossy(&refusal.stderr);
+    assert!(!refusal.status.success() && stderr.contains("names the subject"), "{stderr}");
+    let (output, out) = export("1");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // The same bundle is said to have one image more: of the inner index, which lacks the subject.
+    let mut parts = in_tar_order(files_below(&out));
+    let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
+    let mut forged = json["lock"]["images"][0].clone();
+    (forged["digest"], forged["size"], forged["platforms"]) =
+        (json!(inner.digest()), json!(inner.manifest.len()), json!([]));
+    forged["reference"] = json!(format!("{}/team/app:0", source.host()));
+    json["lock"]["images"].as_array_mut().unwrap().insert(0, forged);
+    *parts.bytes("bundle.json") = canonical(&json);
+    resum(&mut parts);
+    let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a foreign subject");
+    let says = format!("its manifest {} names the subject {}", sbom.digest(), app.digest());
+    let is_named = |problem: &Value| problem["found"].as_str().is_some_and(|found| found.contains(&says));
+    assert_eq!(report.problems.iter().filter(|problem| is_named(problem)).count(), 1, "{report:#?}");
+}
+
+/// containerd keeps what says so with that image, and loses it with that image.
+#[test]
+fn an_index_that_lets_a_manifest_speak_of_another_than_the_lock_does_is_refused() {
+    let fixture = Fixture::new();
+    let [one, two, ..] = &fixture.images[..] else { panic!("four images") };
+    let parts = with_index(&fixture, |index| {
+        let listed = index["manifests"].as_array_mut().unwrap().iter_mut().find(|item| item["digest"] == one.digest());
+        listed.unwrap()["annotations"]["io.containerd.manifest.subject"] = json!(two.digest());
+    });
+    let directory = tempdir();
+    let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a subject of the index's own");
+    let is_named = |problem: &Value| {
+        problem["path"] == "index.json" && problem["found"].as_str().is_some_and(|found| found.contains("speaks of"))
+    };
+    assert!(report.problems.iter().any(is_named), "{report:#?}");
+}
+
+#[test]
+fn a_lock_whose_companions_have_other_images_tags_is_not_exported() {
+    let fixture = Fixture::new();
+    let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
+    let directory = tempdir();
+    for (subject, tag, says) in cases(&fixture).into_iter().filter(|(.., says)| says.contains("no tag")) {
+        let mut lock = json["lock"].clone();
+        lock["images"][0]["attached"] = attached(&fixture, &subject, &tag);
+        let path = directory.path().join("lock.json");
+        std::fs::write(&path, lock.to_string()).unwrap();
+        let output = gapferry().arg("export").arg("--locked").arg(&path).args(["-o", "x.tar"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("team/one:1") && stderr.contains(says), "{stderr}");
+    }
+}

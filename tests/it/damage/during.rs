@@ -1,0 +1,70 @@
+//! A bundle that changes while it is imported: proven before, bad when it is read.
+
+use std::process::Stdio;
+
+use super::bundle::{Fixture, Form, blob_path};
+use crate::support::gate::Gate;
+use crate::support::registry::Registry;
+use crate::support::{gapferry_process, sha256, tempdir};
+
+/// What happens to a file.
+type Damage = fn(&std::path::Path);
+
+#[test]
+fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
+    let fixture = Fixture::new();
+    let layers = fixture.images[0].blobs[1..].iter().map(|blob| blob_path(&sha256(blob)));
+    // Where other bytes are there, the bundle is damaged; what cannot be read is the medium's.
+    let damages: [(Damage, i32); 4] = [
+        (
+            |path| {
+                let mut bytes = std::fs::read(path).unwrap();
+                bytes[30] ^= 1;
+                std::fs::write(path, bytes).unwrap();
+            },
+            3,
+        ),
+        (|path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(40).unwrap(), 1),
+        (|path| std::fs::remove_file(path).unwrap(), 1),
+        (
+            |path| {
+                std::fs::remove_file(path).unwrap();
+                std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
+            },
+            1,
+        ),
+    ];
+    let layers: Vec<String> = layers.collect();
+    for (damage, code) in damages {
+        let directory = tempdir();
+        let root = fixture.parts.write(directory.path(), Form::Directory);
+        let target = Registry::start();
+        // The checks are over when the first upload begins.
+        let gate = Gate::before(target.host(), "POST /v2/");
+        let mut command = gapferry_process();
+        command.args(["import", "--verify-first", "-j", "1", "--to", gate.host()]).arg(&root);
+        let process = command.stderr(Stdio::piped()).spawn().unwrap();
+        gate.wait();
+        layers.iter().for_each(|layer| damage(&root.join(layer)));
+        gate.open();
+        let output = process.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("team/one:1"), "{stderr}");
+        let file = root.join("blobs/sha256/").display().to_string();
+        assert!(stderr.contains(&file), "{stderr}");
+        assert_eq!(stderr.contains("gapferry verify BUNDLE"), code == 3, "{stderr}");
+        // A layer that was under way may have been whole: what has a tag is right.
+        assert_eq!(target.digest("team/one", "1"), None, "{stderr}");
+        for image in &fixture.images[1..] {
+            if let Some(found) = target.digest(&image.repository, "1") {
+                assert_eq!(found, image.digest());
+                for blob in image.blob_digests() {
+                    let got =
+                        target.request("GET", &format!("/v2/{}/blobs/{blob}", image.repository)).send().expect(200);
+                    assert_eq!(sha256(&got.body), blob);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! A damaged bundle asks for what it lacks, gets just that, and is again what it was.
+
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::bundle::{Form, blob_path, header};
+use crate::support::images::{self, Image, noise};
+use crate::support::ran::Ran;
+use crate::support::registry::Registry;
+use crate::support::{files_below, gapferry, gapferry_process, sha256, tempdir};
+
+const MIB: usize = 1 << 20;
+
+/// A registry, a lock of two images in it, and their bundle in both forms.
+struct Ground {
+    source: Registry,
+    image: Image,
+    directory: tempfile::TempDir,
+}
+
+impl Ground {
+    fn new() -> Ground {
+        let source = Registry::start();
+        let image = images::oci("team/app", "1", &["small", &noise(1, 2 * MIB + MIB / 2)]);
+        image.push(&source);
+        images::oci("team/other", "1", &["another"]).push(&source);
+        let ground = Ground { source, image, directory: tempdir() };
+        let references = ["app", "other"].map(|name| format!("{}/team/{name}:1", ground.source.host()));
+        let lock = ground.path("images.lock");
+        gapferry().arg("lock").args(references).arg("-o").arg(&lock).assert().success();
+        for form in [Form::Directory, Form::Tar] {
+            gapferry().arg("export").arg("--locked").arg(&lock).arg("-o").arg(ground.whole(form)).assert().success();
+        }
+        ground
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn whole(&self, form: Form) -> PathBuf {
+        self.path(if form == Form::Tar { "whole.tar" } else { "whole" })
+    }
+
+    /// A copy of the whole bundle, to be damaged.
+    fn copy(&self, form: Form, name: &str) -> PathBuf {
+        let to = self.path(&format!("{name}{}", if form == Form::Tar { ".tar" } else { "" }));
+        match form {
+            Form::Tar => std::fs::copy(self.whole(form), &to).map(drop).unwrap(),
+            Form::Directory => {
+                for (path, bytes) in files_below(&self.whole(form)) {
+                    std::fs::create_dir_all(to.join(&path).parent().unwrap()).unwrap();
+                    std::fs::write(to.join(&path), bytes).unwrap();
+                }
+            }
+        }
+        to
+    }
+
+    /// Of a file, as it was.
+    fn bytes(&self, path: &str) -> Vec<u8> {
+        bytes(&self.whole(Form::Directory), path)
+    }
+
+    fn layer(&self) -> String {
+        blob_path(&sha256(&self.image.blobs[2]))
+    }
+
+    fn small(&self) -> String {
+        blob_path(&sha256(&self.image.blobs[1]))
+    }
+
+    /// What the bundle lacks, fetched; as the two sides do it.
+    fn repair_for(&self, bundle: &Path) -> PathBuf {
+        let (missing, repair) = (bundle.with_extension("missing.json"), bundle.with_extension("repair.tar"));
+        Ran::of(gapferry().arg("verify").arg(bundle).arg("--missing").arg(&missing)).ended(3);
+        self.export(&missing, &repair).ended(0);
+        repair
+    }
+
+    fn export(&self, missing: &Path, repair: &Path) -> Ran {
+        let lock = self.path("images.lock");
+        let mut command = gapferry();
+        command.args(["export", "--repair"]).arg(missing).arg("--locked").arg(lock).arg("-o").arg(repair);
+        Ran::of(&mut command)
+    }
+
+    #[track_caller]
+    fn is_whole(&self, bundle: &Path, form: Form) {
+        assert!(content(bundle) == content(&self.whole(form)), "{} is not what it was", bundle.display());
+    }
+}
+
+fn content(bundle: &Path) -> Vec<(String, Vec<u8>)> {
+    if bundle.is_dir() { files_below(bundle) } else { vec![(String::new(), std::fs::read(bundle).unwrap())] }
+}
+
+fn repair(bundle: &Path, with: &Path) -> Ran {
+    Ran::of(gapferry().arg("repair").arg(bundle).arg(with))
+}
+
+/// Flips a bit of one file, in either form.
+fn flip(bundle: &Path, path: &str, at: usize) {
+    let (file, base) = match bundle.is_dir() {
+        true => (bundle.join(path), 0),
+        false => (bundle.to_owned(), data(bundle, path)),
+    };
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, base + at as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], base + at as u64).unwrap();
+}
+
+/// Where the bytes of a file begin.
+fn data(tar: &Path, path: &str) -> u64 {
+    let mut archive = tar::Archive::new(std::fs::File::open(tar).unwrap());
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    entries.find(|entry| entry.path().unwrap() == Path::new(path)).unwrap().raw_file_position()
+}
+
+#[test]
+fn a_bundle_that_was_damaged_in_many_places_is_byte_for_byte_what_it_was() {
+    let ground = Ground::new();
+    for form in [Form::Directory, Form::Tar] {
+        let bundle = ground.copy(form, "flipped");
+        for (path, at) in [(&*ground.layer(), MIB + 7), (&ground.small(), 0), (&blob_path(&ground.image.digest()), 3)] {
+            flip(&bundle, path, at);
+        }
+        ["index.json", "manifest.json", "chunks.b3", "SHA256SUMS", "oci-layout"].iter().for_each(|path| {
+            flip(
+                &bundle,
+                path,
+                70.min(std::fs::metadata(ground.whole(Form::Directory).join(path)).unwrap().len() as usize - 1),
+            );
+        });
+        let with = ground.repair_for(&bundle);
+        repair(&bundle, &with).ended(0);
+        ground.is_whole(&bundle, form);
+        repair(&bundle, &with).ended(0);
+        ground.is_whole(&bundle, form);
+    }
+}
+
+#[test]
+fn what_was_deleted_or_cut_off_comes_back() {
+    let ground = Ground::new();
+    let directory = ground.copy(Form::Directory, "deleted");
+    for path in [&*ground.small(), "SHA256SUMS", "index.json"] {
+        std::fs::remove_file(directory.join(path)).unwrap();
+    }
+    std::fs::write(directory.join(ground.layer()), "short").unwrap();
+    repair(&directory, &ground.repair_for(&directory)).ended(0);
+    ground.is_whole(&directory, Form::Directory);
+    let whole = std::fs::read(ground.whole(Form::Tar)).unwrap();
+    let layer = usize::try_from(data(&ground.whole(Form::Tar), &ground.layer())).unwrap();
+    for length in [layer - 512, layer + 5, whole.len() - 600] {
+        let tar = ground.copy(Form::Tar, &format!("cut-{length}"));
+        std::fs::write(&tar, &whole[..length]).unwrap();
+        repair(&tar, &ground.repair_for(&tar)).ended(0);
+        ground.is_whole(&tar, Form::Tar);
+    }
+    // A header: what follows it cannot be found any more.
+    let tar = ground.copy(Form::Tar, "header");
+    let at = data(&tar, "index.json") - 512;
+    std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
+    repair(&tar, &ground.repair_for(&tar)).ended(0);
+    ground.is_whole(&tar, Form::Tar);
+}
+
+#[test]
+fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
+    let ground = Ground::new();
+    let key = ground.path("key.pem");
+    let openssl = ["genpkey", "-algorithm", "ed25519", "-out"];
+    assert!(std::process::Command::new("openssl").args(openssl).arg(&key).status().unwrap().success());
+    let whole = ground.whole(Form::Tar);
+    gapferry().arg("sign").arg(&whole).arg("--key").arg(&key).assert().success();
+    let bytes = std::fs::read(&whole).unwrap();
+    let tar = ground.copy(Form::Tar, "signed");
+    let end = usize::try_from(data(&whole, &ground.layer())).unwrap();
+    std::fs::write(&tar, &bytes[..end]).unwrap();
+    repair(&tar, &ground.repair_for(&tar)).ended(0);
+    ground.is_whole(&tar, Form::Tar);
+    // Its own header is of no help, nor harm, to the others.
+    let (at, length) = (data(&tar, "SHA256SUMS.sig") - 512, bytes.len());
+    std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
+    repair(&tar, &ground.repair_for(&tar)).ended(3);
+    let found = std::fs::read(&tar).unwrap();
+    let at = usize::try_from(at).unwrap();
+    assert!(found.len() == length && found[..at] == bytes[..at] && found[at + 106..] == bytes[at + 106..]);
+}
+
+#[test]
+fn only_what_is_missing_is_fetched_and_what_else_has_the_blob_keeps_its_bytes() {
+    let ground = Ground::new();
+    let bundle = ground.copy(Form::Directory, "linked");
+    let elsewhere = ground.path("elsewhere");
+    flip(&bundle, &ground.small(), 1);
+    std::fs::hard_link(bundle.join(ground.small()), &elsewhere).unwrap();
+    let before = std::fs::read(&elsewhere).unwrap();
+    let fetched = || ground.source.count("GET", &sha256(&ground.image.blobs[2]), 200);
+    let of_large = fetched();
+    repair(&bundle, &ground.repair_for(&bundle)).ended(0);
+    ground.is_whole(&bundle, Form::Directory);
+    assert_eq!((fetched(), std::fs::read(&elsewhere).unwrap()), (of_large, before));
+}
+
+#[test]
+fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
+    let ground = Ground::new();
+    let large = sha256(&ground.image.blobs[2]);
+    for form in [Form::Directory, Form::Tar] {
+        let bundle = ground.copy(form, "few");
+        let end = ground.image.blobs[2].len() - 1;
+        [MIB + 7, end].iter().for_each(|at| flip(&bundle, &ground.layer(), *at));
+        let whole = ground.source.count("GET", &large, 200);
+        let with = ground.repair_for(&bundle);
+        assert_eq!(ground.source.count("GET", &large, 200), whole, "it was asked for as a whole");
+        assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
+        // By now there is more that is bad, which only the next repair can bring; the other blob is mended all the same.
+        flip(&bundle, &ground.layer(), 5);
+        let ran = repair(&bundle, &with).ended(3);
+        assert!(ran.stdout.contains("1 file not in"), "{ran:?}");
+        let with = ground.repair_for(&bundle);
+        repair(&bundle, &with).ended(0);
+        ground.is_whole(&bundle, form);
+        // What has been mended needs nothing of it any more.
+        repair(&bundle, &with).ended(0);
+    }
+}
+
+#[test]
+fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
+    let ground = Ground::new();
+    for form in [Form::Directory, Form::Tar] {
+        let bundle = ground.copy(form, "forged");
+        flip(&bundle, &ground.layer(), 9);
+        flip(&bundle, &ground.small(), 1);
+        let with = ground.repair_for(&bundle);
+        let before = content(&bundle);
+        let forged = ground.path("forged-repair.tar");
+        std::fs::copy(&with, &forged).unwrap();
+        for path in ["ranges", &ground.small()] {
+            flip(&forged, path, 2);
+            repair(&bundle, &forged).ended(3).said(&["is not what the bundle lacks"]);
+            assert!(content(&bundle) == before);
+            std::fs::copy(&with, &forged).unwrap();
+        }
+        let json = data(&forged, "repair.json");
+        let text = std::fs::read_to_string(ground.whole(Form::Directory).join("oci-layout")).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&forged).unwrap();
+        file.write_all_at(text.as_bytes(), json).unwrap();
+        repair(&bundle, &forged).ended(2).said(&["repair.json"]);
+        let other = ground.path("other");
+        let reference = format!("{}/team/other:1", ground.source.host());
+        gapferry().arg("export").arg(reference).arg("-o").arg(&other).assert().success();
+        repair(&bundle, &other).ended(2).said(&["is for another bundle"]);
+        assert!(content(&bundle) == before);
+        std::fs::remove_dir_all(&other).unwrap();
+    }
+}
+
+#[test]
+fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
+    let ground = Ground::new();
+    let bundle = ground.copy(Form::Directory, "more");
+    flip(&bundle, &ground.small(), 1);
+    let with = ground.repair_for(&bundle);
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, bytes) in
+        [("repair.json", bytes(&with, "repair.json")), ("evil", b"x".to_vec()), ("index.json", b"{}".to_vec())]
+    {
+        let header = header(path.as_bytes(), bytes.len() as u64, tar::EntryType::Regular);
+        builder.append(&header, &bytes[..]).unwrap();
+    }
+    let more = ground.path("more-repair.tar");
+    std::fs::write(&more, builder.into_inner().unwrap()).unwrap();
+    let before = content(&bundle);
+    repair(&bundle, &more).ended(3);
+    assert!(content(&bundle) == before);
+}
+
+#[test]
+fn two_bad_copies_mend_each_other_also_the_list_of_files() {
+    let ground = Ground::new();
+    let (tar, directory) = (ground.copy(Form::Tar, "one"), ground.copy(Form::Directory, "two"));
+    flip(&tar, "bundle.json", 3);
+    flip(&tar, &ground.small(), 0);
+    flip(&directory, &ground.layer(), 0);
+    repair(&tar, &directory).ended(0);
+    ground.is_whole(&tar, Form::Tar);
+    repair(&directory, &tar).ended(0);
+    ground.is_whole(&directory, Form::Directory);
+}
+
+#[test]
+fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
+    let ground = Ground::new();
+    let bundle = ground.copy(Form::Directory, "asked");
+    flip(&bundle, &ground.small(), 0);
+    let missing = ground.path("missing.json");
+    Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
+    let out = ground.path("out.tar");
+    std::fs::write(&out, "somebody's").unwrap();
+    ground.export(&missing, &out).ended(2).said(&["is no repair"]);
+    assert_eq!(std::fs::read(&out).unwrap(), b"somebody's");
+    let reference = format!("{}/team/other:1", ground.source.host());
+    gapferry().args(["lock", &reference, "-o"]).arg(ground.path("images.lock")).assert().success();
+    ground.export(&missing, &ground.path("new.tar")).ended(2).said(&["is not of this lock"]);
+    flip(&bundle, "bundle.json", 3);
+    Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
+    ground.export(&missing, &ground.path("new.tar")).ended(2);
+}
+
+/// The list of files follows from lock, tools and parents: nobody has to bring a whole copy for it.
+#[test]
+fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other() {
+    let ground = Ground::new();
+    for form in [Form::Directory, Form::Tar] {
+        let bundle = ground.copy(form, "listless");
+        flip(&bundle, "bundle.json", 3);
+        repair(&bundle, &ground.repair_for(&bundle)).ended(0);
+        ground.is_whole(&bundle, form);
+    }
+    let bundle = ground.copy(Form::Directory, "other");
+    flip(&bundle, "bundle.json", 3);
+    let missing = ground.path("missing.json");
+    Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
+    let reference = format!("{}/team/other:1", ground.source.host());
+    gapferry().args(["lock", &reference, "-o"]).arg(ground.path("images.lock")).assert().success();
+    let refused = ground.export(&missing, &ground.path("new.tar")).ended(2);
+    refused.said(&["what is missing is bundle.json of the bundle", "--include-tool", "--since"]);
+}
+
+/// Runs a repair that is killed when `is_time`; whether it had not ended before.
+fn killed(bundle: &Path, with: &Path, is_time: impl Fn() -> bool) -> bool {
+    let mut command = gapferry_process();
+    let mut process =
+        command.arg("repair").args([bundle, with]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while process.try_wait().unwrap().is_none() && !is_time() {
+        std::thread::yield_now();
+    }
+    process.kill().unwrap();
+    process.wait().unwrap().signal() == Some(9)
+}
+
+#[test]
+fn killed_at_any_moment_and_run_again_it_ends_right() {
+    let ground = Ground::new();
+    let damage = |bundle: &Path| {
+        ["index.json", &ground.small(), &ground.layer(), "chunks.b3"].iter().for_each(|path| flip(bundle, path, 30));
+    };
+    for form in [Form::Directory, Form::Tar] {
+        let first = ground.copy(form, "first");
+        damage(&first);
+        let with = ground.repair_for(&first);
+        // Is begun; has mended what comes first, what comes in the middle, what comes last.
+        for path in ["", "index.json", &ground.layer(), "chunks.b3"] {
+            let is_killed = |at: usize| {
+                let bundle = ground.copy(form, &format!("killed-{at}-{}", path.len()));
+                damage(&bundle);
+                let begun = PathBuf::from(format!("{}.partial.lock", bundle.display()));
+                let is_time =
+                    || if path.is_empty() { begun.exists() } else { bytes(&bundle, path) == ground.bytes(path) };
+                killed(&bundle, &with, is_time).then_some(bundle)
+            };
+            let bundle = (0..20).find_map(is_killed).unwrap_or_else(|| panic!("no run was killed: {path}"));
+            repair(&bundle, &with).ended(0);
+            ground.is_whole(&bundle, form);
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
+    let ground = Ground::new();
+    let bundle = ground.copy(Form::Directory, "left");
+    flip(&bundle, &ground.small(), 30);
+    let with = ground.repair_for(&bundle);
+    std::fs::write(bundle.join(ground.small() + ".partial"), "half").unwrap();
+    repair(&bundle, &with).ended(0);
+    ground.is_whole(&bundle, Form::Directory);
+}
+
+/// Of a file, in either form; its place in a tar stays what it was.
+fn bytes(bundle: &Path, path: &str) -> Vec<u8> {
+    if bundle.is_dir() {
+        return std::fs::read(bundle.join(path)).unwrap_or_default();
+    }
+    let mut archive = tar::Archive::new(std::fs::File::open(bundle).unwrap());
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let mut entry = entries.find(|entry| entry.path().unwrap() == Path::new(path)).unwrap();
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).unwrap();
+    bytes
+}

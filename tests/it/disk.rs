@@ -1,0 +1,321 @@
+//! Where the bundle is to go: a disk that is full or becomes so, a medium that cannot be written, something that is there
+//! already, another run on the same output. Nothing is lost, and the message says what to do.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use crate::support;
+use crate::support::disk::Disk;
+use crate::support::gate::Gate;
+use crate::support::images::{self, Image, noise};
+use crate::support::registry::Registry;
+use crate::support::{files_below, gapferry, gapferry_process, tempdir};
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A registry with an image of about 5 MiB in two layers.
+fn large() -> (Registry, Image) {
+    let registry = Registry::start();
+    let image = images::oci("team/app", "1", &[&noise(1, 3 << 20), &noise(2, 3 << 20)]);
+    image.push(&registry);
+    (registry, image)
+}
+
+/// Holds the export where it fetches the second layer.
+fn gate_before_a_layer(registry: &Registry, image: &Image) -> Gate {
+    let layer = support::sha256(&image.blobs[2]);
+    Gate::before(registry.host(), &format!("GET /v2/team/app/blobs/{layer}"))
+}
+
+fn export(host: &str, out: &Path) -> Output {
+    let reference = format!("{host}/team/app:1");
+    gapferry().args(["export", &reference, "-j", "1", "-o"]).arg(out).output().unwrap()
+}
+
+/// How often a layer was asked for: configs are read to know the platform, before it is known what has to be fetched.
+fn layer_requests(registry: &Registry, image: &Image) -> usize {
+    let layers: Vec<String> = image.blobs[1..].iter().map(|blob| support::sha256(blob)).collect();
+    registry.requests().iter().filter(|request| layers.iter().any(|layer| request.path.ends_with(layer))).count()
+}
+
+#[test]
+fn a_disk_without_room_is_found_out_before_anything_is_fetched_and_the_bytes_are_named() {
+    let Some(disk) = Disk::of(2048) else { return };
+    let (registry, image) = large();
+    let before = layer_requests(&registry, &image);
+    for name in ["b.tar", "b"] {
+        let output = export(registry.host(), &disk.path().join(name));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("needs 4.9 MiB more") && said.contains("has 2.0 MiB left"), "{said}");
+        assert!(said.contains("hint: make room"), "{said}");
+    }
+    assert_eq!(layer_requests(&registry, &image), before);
+    let left: Vec<String> = files_below(disk.path()).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, ["b.tar.walk", "b.walk"]);
+}
+
+#[test]
+fn once_there_is_room_no_manifest_is_pulled_again() {
+    let Some(disk) = Disk::of(2048) else { return };
+    let (registry, _) = large();
+    let pulls = || registry.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/manifests/")).count();
+    for name in ["b.tar", "b"] {
+        disk.resize(2048);
+        let out = disk.path().join(name);
+        let said = stderr(&export(registry.host(), &out));
+        assert!(said.contains("1 manifest kept in") && said.contains("hint: make room"), "{said}");
+        let before = pulls();
+        disk.resize(32 * 1024);
+        assert!(export(registry.host(), &out).status.success());
+        assert_eq!(pulls(), before);
+        gapferry().arg("verify").arg(&out).assert().success();
+        let left = files_below(disk.path()).into_iter().filter(|(name, _)| name.ends_with(".walk")).count();
+        assert_eq!(left, 0);
+        std::fs::remove_file(&out).or_else(|_| std::fs::remove_dir_all(&out)).unwrap();
+    }
+}
+
+/// What an export says that has run into the full disk: `filler` takes so many bytes of it while a layer waits at the gate.
+fn export_while_the_disk_fills_up(gate: &Gate, out: &Path, filler: &Path, bytes: usize) -> String {
+    let reference = format!("{}/team/app:1", gate.host());
+    let mut command = gapferry_process();
+    command.args(["export", &reference, "-j", "1", "-o"]).arg(out).stderr(Stdio::piped());
+    let process = command.spawn().unwrap();
+    gate.wait();
+    std::fs::write(filler, vec![7; bytes]).unwrap();
+    gate.open();
+    let output = process.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
+#[test]
+fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
+    let Some(disk) = Disk::of(9 * 1024) else { return };
+    let (registry, image) = large();
+    let gate = gate_before_a_layer(&registry, &image);
+    let out = disk.path().join("b");
+    let filler = disk.path().join("filler");
+    let said = export_while_the_disk_fills_up(&gate, &out, &filler, 5 << 20);
+    assert!(said.contains("No space left") && said.contains("hint: make room"), "{said}");
+    assert!(!out.exists());
+    std::fs::remove_file(filler).unwrap();
+    let output = export(gate.host(), &out);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    gapferry().arg("verify").arg(&out).assert().success();
+}
+
+#[test]
+fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
+    let Some(disk) = Disk::of(9 * 1024) else { return };
+    let registry = Registry::start();
+    // The largest layer is fetched first, and the disk is full in the middle of it.
+    let layers: Vec<String> = (0..6).map(|n| noise(n, if n == 0 { 3 << 20 } else { 1 << 20 })).collect();
+    let image = images::oci("team/app", "1", &layers.iter().map(String::as_str).collect::<Vec<_>>());
+    image.push(&registry);
+    let before = layer_requests(&registry, &image);
+    let gate = Gate::before(registry.host(), &format!("GET /v2/team/app/blobs/{}", support::sha256(&image.blobs[1])));
+    let out = disk.path().join("b");
+    let filler = disk.path().join("filler");
+    let said = export_while_the_disk_fills_up(&gate, &out, &filler, 8 << 20);
+    assert!(said.matches("No space left").count() == 1 && said.contains("hint: make room"), "{said}");
+    assert_eq!(layer_requests(&registry, &image) - before, 1);
+    std::fs::remove_file(filler).unwrap();
+    assert!(export(gate.host(), &out).status.success());
+    gapferry().arg("verify").arg(&out).assert().success();
+}
+
+/// Exit code 1 says that images failed; here it is this machine that has no room.
+#[test]
+fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
+    let Some(disk) = Disk::of(1024) else { return };
+    let ((registry, _), target, out) = (large(), Registry::start(), tempdir());
+    let bundle = out.path().join("b.tar");
+    assert!(export(registry.host(), &bundle).status.success());
+    let to = format!("{}/m", target.host());
+    let mut command = gapferry_process();
+    command.args(["import", "-", "--to", &to]).env("TMPDIR", disk.path()).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut pipe = process.stdin.take().unwrap();
+    // It is closed when there is no more room.
+    let _ = std::io::copy(&mut std::fs::File::open(&bundle).unwrap(), &mut pipe);
+    drop(pipe);
+    let output = process.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("keeping a blob in TMPDIR") && said.contains("hint: make room"), "{said}");
+}
+
+/// Without a word it was killed.
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_with_a_hint() {
+    let ((registry, _), out) = (large(), tempdir());
+    let reference = format!("{}/team/app:1", registry.host());
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        r#"ulimit -f 2048; exec "$0" "$@""#,
+        env!("CARGO_BIN_EXE_gapferry"),
+        "export",
+        &reference,
+        "-o",
+    ]);
+    let output = command.arg(out.path().join("b.tar")).env("HOME", out.path()).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("File too large") && said.contains("ulimit -f"), "{said}");
+}
+
+#[test]
+fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
+    let Some(disk) = Disk::of(32 * 1024) else { return };
+    let (registry, _) = large();
+    let bundles = ["b.tar", "b"].map(|name| disk.path().join(name));
+    for bundle in &bundles {
+        assert!(export(registry.host(), bundle).status.success());
+    }
+    disk.make_read_only();
+    let target = Registry::start();
+    for bundle in &bundles {
+        for command in [&["verify"][..], &["list"], &["inspect"], &["import", "--to", target.host()]] {
+            gapferry().args(command).arg(bundle).assert().success();
+        }
+    }
+    for name in ["new.tar", "new"] {
+        let output = export(registry.host(), &disk.path().join(name));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(name) && said.contains("hint: the file system is mounted read-only"), "{said}");
+    }
+}
+
+#[test]
+fn a_receipt_or_lock_that_could_not_be_written_is_told_before_the_work_not_after_it() {
+    let (registry, image) = large();
+    let directory = tempdir();
+    let (bundle, nowhere) = (directory.path().join("b.tar"), directory.path().join("no/such/directory/file"));
+    let nowhere = nowhere.to_str().unwrap();
+    let reference = format!("{}/team/app:1", registry.host());
+    let out = bundle.to_str().unwrap();
+    let before = layer_requests(&registry, &image);
+    let output = gapferry().args(["export", &reference, "-o", out, "--lock", nowhere]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(layer_requests(&registry, &image), before);
+    assert!(export(registry.host(), &bundle).status.success());
+    let target = Registry::start();
+    for option in ["--receipt", "--digestfile"] {
+        let output = gapferry().args(["import", out, "--to", target.host(), option, nowhere]).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(nowhere), "{said}");
+        assert_eq!(target.uploads(), 0, "{option}");
+    }
+    for arguments in [["lock", &reference, "-o", nowhere], ["man", "--dir", "/dev/null/x", "-q"]] {
+        assert_eq!(gapferry().args(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn another_run_on_the_same_output_is_found_before_anything_is_asked() {
+    let (registry, _) = large();
+    let directory = tempdir();
+    let lock = std::fs::File::create(directory.path().join("b.partial.lock")).unwrap();
+    lock.lock().unwrap();
+    let before = registry.requests().len();
+    let output = export(registry.host(), &directory.path().join("b"));
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("another gapferry is writing it"), "{said}");
+    assert_eq!(registry.requests().len(), before);
+    lock.unlock().unwrap();
+    assert!(export(registry.host(), &directory.path().join("b")).status.success());
+}
+
+#[test]
+fn what_is_there_and_no_bundle_is_not_overwritten() {
+    let (registry, _) = large();
+    let directory = tempdir();
+    let root = directory.path();
+    std::fs::write(root.join("notes.tar"), "not a tar").unwrap();
+    std::fs::write(root.join("notes"), "a file").unwrap();
+    std::fs::create_dir(root.join("photos")).unwrap();
+    std::fs::write(root.join("photos/one"), "precious").unwrap();
+    std::fs::create_dir(root.join("photos.tar")).unwrap();
+    std::fs::write(root.join("photos.tar/one"), "precious").unwrap();
+    std::os::unix::fs::symlink("nowhere", root.join("dangling")).unwrap();
+    let (before, asked) = (files_below(root), registry.requests().len());
+    for name in ["notes.tar", "notes", "photos", "photos.tar", "dangling"] {
+        let output = export(registry.host(), &root.join(name));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
+        assert!(
+            said.contains(name)
+                && (name == "dangling"
+                    || said.contains("that is not a bundle, and it is not overwritten")
+                    || said.contains("there is a directory")),
+            "{said}"
+        );
+    }
+    assert_eq!(files_below(root), before);
+    assert_eq!(registry.requests().len(), asked, "what can be known at once does not cost hours of reading first");
+    assert_eq!(std::fs::read_link(root.join("dangling")).unwrap(), PathBuf::from("nowhere"));
+    // Nothing is there: an empty directory, made for the bundle.
+    std::fs::create_dir(root.join("empty")).unwrap();
+    assert!(export(registry.host(), &root.join("empty")).status.success());
+}
+
+#[test]
+fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_before_anything_is_asked() {
+    let (registry, _) = large();
+    let directory = tempdir();
+    let root = directory.path();
+    std::fs::create_dir(root.join("theirs")).unwrap();
+    std::fs::write(root.join("theirs/file"), "precious").unwrap();
+    let taken = [
+        ("a", "a.partial", "theirs"),
+        ("b", "b.partial", "theirs/file"),
+        ("c.tar", "c.tar.partial", "theirs/file"),
+        ("d.tar", "d.tar.partial.journal", "nowhere"),
+        ("e", "e.partial.lock", "theirs/file"),
+    ];
+    let (before, asked) = (files_below(&root.join("theirs")), registry.requests().len());
+    for (out, link, to) in taken {
+        std::os::unix::fs::symlink(root.join(to), root.join(link)).unwrap();
+        let output = export(registry.host(), &root.join(out));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{out}: {said}");
+        assert!(said.contains(link) && said.contains("no export has made it; remove it"), "{said}");
+        assert!(root.join(link).is_symlink(), "{link}");
+    }
+    assert_eq!(registry.requests().len(), asked);
+    assert_eq!(files_below(&root.join("theirs")), before);
+}
+
+#[test]
+fn a_second_run_on_the_same_output_is_told_so_and_disturbs_nothing() {
+    let (registry, image) = large();
+    let directory = tempdir();
+    for name in ["b.tar", "b"] {
+        let gate = gate_before_a_layer(&registry, &image);
+        let out = directory.path().join(name);
+        let reference = format!("{}/team/app:1", gate.host());
+        let mut command = gapferry_process();
+        command.args(["export", &reference, "-o"]).arg(&out).stderr(Stdio::piped());
+        let first = command.spawn().unwrap();
+        gate.wait();
+        let second = export(gate.host(), &out);
+        let said = stderr(&second);
+        assert_eq!(second.status.code(), Some(2), "{said}");
+        assert!(said.contains("another gapferry is writing it") && said.contains(name), "{said}");
+        gate.open();
+        let first = first.wait_with_output().unwrap();
+        assert!(first.status.success(), "{}", stderr(&first));
+        gapferry().arg("verify").arg(&out).assert().success();
+    }
+    let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}

@@ -1,0 +1,117 @@
+//! Where an export is written, and what was there before: nobody is told "done" of a bundle that is not.
+
+use std::path::Path;
+
+use assert_cmd::assert::Assert;
+use serde_json::Value;
+
+use crate::support::images;
+use crate::support::registry::Registry;
+use crate::support::{gapferry, tempdir};
+
+fn export(registry: &Registry, names: &[&str], directory: &Path, out: &str) -> Assert {
+    let references = names.iter().map(|name| format!("{}/{name}", registry.host()));
+    gapferry().current_dir(directory).arg("export").args(references).args(["-o", out]).assert()
+}
+
+fn one_image() -> Registry {
+    let registry = Registry::start();
+    images::oci("team/app", "1", &["content of the only layer"]).push(&registry);
+    registry
+}
+
+#[test]
+fn the_lock_of_an_unchanged_bundle_is_its_own() {
+    let registry = one_image();
+    let directory = tempdir();
+    let export = |epoch: Option<&str>| {
+        let mut command = gapferry();
+        if let Some(epoch) = epoch {
+            command.env("SOURCE_DATE_EPOCH", epoch);
+        }
+        command.current_dir(directory.path()).arg("export").arg(format!("{}/team/app:1", registry.host()));
+        command.args(["-o", "b.tar", "--lock", "b.lock"]).assert().success();
+    };
+    export(Some("1000000000"));
+    let first = std::fs::read(directory.path().join("b.lock")).unwrap();
+    export(None);
+    assert_eq!(std::fs::read(directory.path().join("b.lock")).unwrap(), first);
+}
+
+#[test]
+fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
+    let registry = one_image();
+    let directory = tempdir();
+    for out in ["b", "b.tar"] {
+        let told = || {
+            let mut command = gapferry();
+            let reference = format!("{}/team/app:1", registry.host());
+            command.current_dir(directory.path()).args(["export", &reference, "--json", "-o", out]);
+            let told: Value = serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap();
+            (told["unchanged"].as_bool().unwrap(), told["bytes"].as_u64().unwrap())
+        };
+        let written = told();
+        assert!(!written.0 && written.1 > 0);
+        assert_eq!(told(), (true, written.1), "{out}");
+    }
+}
+
+/// Pushes a copy of `image` under another tag in which the size of its last layer is a lie. docker-registry does not
+/// check sizes.
+fn push_with_wrong_size(image: &images::Image, registry: &Registry) {
+    let mut forged = image.named("team/liar", "1");
+    let mut manifest: Value = serde_json::from_slice(&forged.manifest).unwrap();
+    let size = manifest["layers"][0]["size"].as_u64().unwrap();
+    manifest["layers"][0]["size"] = (size + 1).into();
+    forged.manifest = serde_json::to_vec(&manifest).unwrap();
+    forged.push(registry);
+}
+
+#[test]
+fn a_digest_with_two_sizes_fails_the_export_not_the_verification_far_away() {
+    let registry = Registry::start();
+    let image = images::oci("team/app", "1", &["content"]);
+    image.push(&registry);
+    push_with_wrong_size(&image, &registry);
+    let directory = tempdir();
+    let failed = export(&registry, &["team/app:1", "team/liar:1"], directory.path(), "bundle").code(3);
+    let stderr = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    assert!(stderr.contains("bytes elsewhere") || stderr.contains("elsewhere"), "{stderr}");
+}
+
+#[test]
+fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
+    let registry = one_image();
+    let directory = tempdir();
+    let refused = export(&registry, &["team/app:1"], directory.path(), "b.partial").code(2);
+    let stderr = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(stderr.contains("take another one"), "{stderr}");
+}
+
+#[test]
+fn read_back_says_of_every_form_that_the_medium_has_it_and_of_a_pipe_that_it_cannot() {
+    let registry = one_image();
+    let directory = tempdir();
+    let run = |args: &[&str]| {
+        let mut command = gapferry();
+        command.current_dir(directory.path()).args(args).arg("--read-back").assert()
+    };
+    let said = |assert: Assert| String::from_utf8(assert.success().get_output().stderr.clone()).unwrap();
+    let reference = format!("{}/team/app:1", registry.host());
+    for out in ["b", "b.tar", "b.tar.zst"] {
+        for _ in 0..2 {
+            // Unchanged is not proven either, until it was read.
+            let text = said(run(&["export", &reference, "-o", out]));
+            assert!(text.contains(&format!("{out}: read back")), "{text}");
+        }
+    }
+    let text = said(run(&["export", &reference, "-o", "v", "--volume-size", "64KiB"]));
+    assert!(text.contains("v.001.tar: read back"), "{text}");
+    let text = said(run(&["split", "b.tar", "-o", "s", "--volume-size", "64KiB"]));
+    assert!(text.contains("s.001.tar: read back"), "{text}");
+    let text = said(run(&["join", "s.001.tar", "-o", "j"]));
+    assert!(text.contains("j: read back"), "{text}");
+    let refused = run(&["export", &reference, "-o", "-"]).code(2);
+    let text = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    assert!(text.contains("verify it where it arrives") && refused.get_output().stdout.is_empty(), "{text}");
+}

@@ -1,0 +1,208 @@
+//! What ends a push, or a part of it, when it has begun.
+
+use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
+use crate::support::harbor::{Change, Database, Harbor, Logged, Project, Right, Row};
+use crate::support::images::{self, Image};
+use crate::support::ran::Ran;
+use crate::support::{gapferry, tempdir};
+use gapferry::oci::Digest;
+
+/// Twenty images of one large layer each.
+fn many() -> Vec<Image> {
+    (0..20).map(|n| images::oci(&format!("team/app{n:02}"), "1", &[&images::noise(n, 20_000)])).collect()
+}
+
+#[test]
+fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
+    let images = ["one", "two"].map(small);
+    let bundle = bundle(&[&images[0], &images[1]]);
+    let server = Harbor::start(setup().with(Project::new("tight").quota(100)).with(Project::new("full").quota(1)));
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "tight/one"), ("team/two", "base/two")]);
+    import(&bundle, &server, "/full", ADMIN, &[]).ended(4).said(&["0 images pushed", "; 0 B uploaded"]);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).said(&[
+        "project tight will probably exceed its quota",
+        "will exceed the configured upper limit",
+        "raise the quota",
+        "hint: raise the project's quota, or delete",
+        "tight/one:1",
+    ]);
+    assert!(server.tag("base/two", "1").is_some() && server.tag("tight/one", "1").is_none());
+    // Once there is room, the same command does the rest.
+    server.change("tight", |project| project.quota = None);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
+}
+
+/// "Check the spelling" would be no help: the blob is there, and on its way out.
+#[test]
+fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
+    let image = small("one");
+    let bundle = bundle(&[&image]);
+    let server = Harbor::start(setup());
+    let blobs: Vec<Digest> = image.blob_digests().iter().map(|digest| digest.parse().unwrap()).collect();
+    blobs.iter().for_each(|blob| server.set_row(blob, Some(Row::Deleting)));
+    let ran = import(&bundle, &server, "/base", CI, &[]).ended(1);
+    let ran = ran.said(&["blob is in GC", "garbage collection is at work"]);
+    let waits = ran.stderr.lines().filter(|line| line.contains("is in GC") && !line.starts_with("failed: "));
+    assert_eq!(waits.count(), 1, "one line for the collection, not one for each blob: {}", ran.stderr);
+    blobs.iter().for_each(|blob| server.set_row(blob, None));
+    import(&bundle, &server, "/base", CI, &[]).ended(0);
+}
+
+/// Its database has given up the layer, and the storage has it for a moment longer: without another upload, the image is broken
+/// as soon as the collection ends.
+#[test]
+fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
+    let server = Harbor::start(setup());
+    let old = images::oci("team/one", "1", &["base", "old"]);
+    let new = images::oci("team/one", "2", &["base", "new"]);
+    import(&bundle(&[&old]), &server, "/base", CI, &[]).ended(0);
+    let layer: Digest =
+        new.blob_digests().into_iter().find(|digest| old.blob_digests().contains(digest)).unwrap().parse().unwrap();
+    server.set_row(&layer, Some(Row::Absent));
+    server.clear_log();
+    import(&bundle(&[&new]), &server, "/base", CI, &[]).ended(0);
+    let sent = |entry: &&Logged| entry.method == "PUT" && entry.path.contains(&layer.hex());
+    assert_eq!(server.pushes().iter().filter(sent).count(), 1);
+    // While the collection is deleting it, nothing can be pushed, and no manifest may count on it.
+    server.set_row(&layer, Some(Row::Deleting));
+    let third = images::oci("team/one", "3", &["base", "third"]);
+    import(&bundle(&[&third]), &server, "/base", CI, &[]).ended(1).said(&["garbage collection is at work"]);
+    assert!(server.tag("base/team/one", "3").is_none());
+}
+
+/// One answer speaks for all that is still to be sent there; the rest of the run goes on.
+#[test]
+fn what_ends_a_push_to_a_project_in_the_middle_is_said_once_and_not_tried_again() {
+    let all = many();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let directory = tempdir();
+    let rules: Vec<(String, String)> = (0..20)
+        .map(|n| (format!("team/app{n:02}"), format!("{}/app{n:02}", if n < 16 { "base" } else { "own" })))
+        .collect();
+    let rules: Vec<(&str, &str)> = rules.iter().map(|(from, to)| (&**from, &**to)).collect();
+    let map = map_file(directory.path(), &rules);
+    for (change, says, others) in [
+        (Change::ReadOnly, "read only mode", false),
+        (Change::ProxyCache("base"), "to a proxy project", true),
+        (Change::RightsLost("base"), "unauthorized to access repository", true),
+    ] {
+        let server = Harbor::start(setup().with(Project::new("own").member("ci", Right::Push)));
+        server.change_once_tagged(3, change);
+        let ran = import(&bundle, &server, "", CI, &["--map", &map, "--max-wait", "0s"]).ended(4);
+        let refused = |entry: &&Logged| matches!(entry.status, 401 | 403) && entry.authorized;
+        let refusals = server.pushes().iter().filter(refused).count();
+        // Six uploads, six mounts and six images at a time.
+        assert!((1..=18).contains(&refusals), "{change:?}: {refusals} refusals: only what was on its way");
+        let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
+        assert!(failed.len() == 1 && failed[0].contains(says), "{change:?}: {failed:#?}");
+        assert!(failed[0].contains(" images: "), "{failed:#?}");
+        let arrived = (16..20).filter(|n| server.tag(&format!("own/app{n}"), "1").is_some()).count();
+        assert!(arrived == 4 || !others, "{change:?}: the other project has {arrived} of 4");
+    }
+}
+
+/// What is larger than the room that is left is not sent, what fits is, and no refused upload stays in the storage.
+#[test]
+fn a_quota_that_is_used_up_on_the_way_is_met_once() {
+    let mut all = many();
+    all.push(images::oci("team/tiny", "1", &["tiny"]));
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let server = Harbor::start(setup());
+    let size = |image: &Image| image.blobs.iter().map(Vec::len).sum::<usize>() + image.manifest.len();
+    let fits = all[..6].iter().map(size).sum::<usize>() + size(&all[20]) + 3000;
+    server.change("base", |project| project.quota = Some(fits as u64));
+    // A robot cannot read the quota before.
+    let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(4);
+    let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
+    assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
+    let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
+    assert!(failed.len() == 1 && failed[0].contains("/base has no room left"), "{failed:#?}");
+    ran.said(&["configured upper limit", "hint: raise the project's quota"]);
+    assert!(server.tag("base/team/tiny", "1").is_some(), "what fits arrives");
+    assert_eq!(server.open_uploads(), 0, "what was refused is taken back");
+    server.change("base", |project| project.quota = None);
+    import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
+}
+
+/// The rest of an image with a refused blob would only use up what others could have, or be refused in its turn.
+#[test]
+fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
+    let layers: Vec<String> = (0..8).map(|n| images::noise(n, 20_000)).collect();
+    let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
+    let bundle = bundle(&[&images::oci("team/app", "1", &layers)]);
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.quota = Some(1000));
+    import(&bundle, &server, "/base", ROBOT, &["--per-project", "1"]).ended(4).said(&["; 0 B uploaded"]);
+    let ends = |status: u16| server.pushes().iter().filter(|it| it.method == "PUT" && it.status == status).count();
+    assert_eq!((ends(403), ends(201)), (1, 0), "{:#?}", server.pushes());
+    assert_eq!(server.open_uploads(), 0, "what had begun is taken back");
+}
+
+/// An administrator makes a backup, or Harbor counts its quotas: that passes.
+#[test]
+fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
+    let all = many();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let server = Harbor::start(setup());
+    server.change_once_tagged(3, Change::ReadOnlyFor(10));
+    let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
+    let told = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((told("read-only mode: waiting up to"), told("takes changes again")), (1, 1), "{}", ran.stderr);
+    assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
+    assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
+}
+
+/// Harbor answers 401 while it cannot reach its database. The credentials are right all the same.
+#[test]
+fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
+    let all = many();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let server = Harbor::start(setup());
+    server.change_once_tagged(3, Change::DatabaseStopped);
+    let ran = import(&bundle, &server, "/base", CI, &["--retry-budget", "2s"]).ended(5);
+    let ran = ran.said(&["does not answer", "failed to connect to", "nothing more is asked of it"]);
+    let count = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
+    let failed = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).count();
+    assert!(failed == 1 && !ran.stderr.contains("auth check"), "{}", ran.stderr);
+    assert_eq!((count("does not answer"), count("answers again, after")), (1, 0), "{}", ran.stderr);
+    server.set_database(Database::Running);
+    import(&bundle, &server, "/base", CI, &[]).ended(0);
+}
+
+/// Without its database Harbor refuses right credentials. Whoever believes that changes the password, or gives up.
+#[test]
+fn a_database_that_is_away_from_the_start_is_named_and_the_credentials_are_not() {
+    let bundle = bundle(&[&small("one")]);
+    for (database, creds) in
+        [(Database::Away, CI), (Database::Away, ROBOT), (Database::Away, ADMIN), (Database::AwayForLong, CI)]
+    {
+        let server = Harbor::start(setup());
+        server.set_database(database);
+        let ran = import(&bundle, &server, "/base", creds, &["--retry-budget", "1s"]).ended(5);
+        let ran =
+            ran.said(&["Harbor's database is down, its health check says: ", "failed to connect to", "same command"]);
+        for wrong in ["credentials", "auth check", "--plain-http", "answers again, after"] {
+            assert!(!ran.stderr.contains(wrong), "{database:?} {creds}: {wrong}: {}", ran.stderr);
+        }
+        let waits = ran.stderr.lines().filter(|line| line.contains("wait")).count();
+        assert!(waits <= 1, "{database:?} {creds}: {}", ran.stderr);
+        assert_eq!(server.pushes(), []);
+        server.set_database(Database::Running);
+        import(&bundle, &server, "/base", creds, &[]).ended(0);
+    }
+}
+
+#[test]
+fn auth_check_tells_a_database_that_is_away_from_wrong_credentials() {
+    let server = Harbor::start(setup());
+    let check = |creds: &str| {
+        let options = ["auth", "check", &server.registry(), "--creds", creds, "--retry-budget", "1s", "--retries", "1"];
+        Ran::of(gapferry().args(options))
+    };
+    check("ci:wrong").ended(4);
+    server.set_database(Database::Away);
+    check(CI).ended(5).said(&["Harbor's database is down"]);
+    server.set_database(Database::Running);
+    check(CI).ended(0);
+}

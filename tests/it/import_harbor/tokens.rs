@@ -1,0 +1,128 @@
+//! How many tokens it takes: each costs Harbor a password hash.
+
+use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
+use crate::support::harbor::{Harbor, Project, Right, Scopes, Setup};
+use crate::support::images::{self, Image};
+use crate::support::ran::Ran;
+use crate::support::{gapferry, tempdir};
+
+/// A token costs Harbor a password hash: 100 images in 60 repositories of 30 projects take a handful of them.
+#[test]
+fn a_hundred_images_take_a_dozen_tokens_at_most() {
+    let image = |n: usize| {
+        let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
+        // Each of the bases lands first in a project of its own, and is mounted from there.
+        images::oci(&repository, &tag, &["what all share", &format!("base {}", n % 20), &format!("{n}")])
+    };
+    let all: Vec<Image> = (0..100).map(image).collect();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    for creds in [CI, ROBOT] {
+        let member = |project: Project| project.member("ci", Right::Push).member("robot$base+ci", Right::Push);
+        let projects = (0..30).map(|n| member(Project::new(&format!("p{n:02}"))));
+        let server = Harbor::start(projects.fold(setup(), Setup::with));
+        import(&bundle, &server, "", creds, &[]).ended(0);
+        let tokens = server.token_requests();
+        assert!(tokens <= 12, "{creds}: {tokens} tokens");
+        assert_eq!(server.mounts(), 59 + 40, "what is shared is still mounted into every other repository");
+        server.clear_log();
+        import(&bundle, &server, "", creds, &[]).ended(0);
+        let tokens = server.token_requests();
+        assert!(tokens <= 12, "{creds}, nothing to do: {tokens} tokens");
+    }
+}
+
+/// An account that may only pull looks at what is all there, so that it need not push: a token for each repository would tell it nothing
+/// more.
+#[test]
+fn a_look_by_an_account_that_may_only_pull_takes_a_dozen_tokens_at_most() {
+    let image = |n: usize| images::oci(&format!("p{:02}/team/app{n:02}", n % 5), "1", &[&format!("{n}")]);
+    let all: Vec<Image> = (0..40).map(image).collect();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let projects = (0..5).map(|n| Project::new(&format!("p{n:02}")).member("robot$base+ci", Right::Pull));
+    let server = Harbor::start(projects.fold(setup(), Setup::with));
+    import(&bundle, &server, "", ADMIN, &[]).ended(0);
+    server.clear_log();
+    let look = import(&bundle, &server, "", ROBOT, &["--dry-run"]).ended(0);
+    assert!(look.stdout.contains("p00/team/app00:1  present"), "{}", look.stdout);
+    let tokens = server.token_requests();
+    assert!(tokens <= 12, "{tokens} tokens");
+}
+
+/// Each request with a password costs Harbor a hash, and it asks for one whenever it refuses a token.
+#[test]
+fn a_look_by_an_account_without_rights_says_so_and_shows_its_password_a_few_times() {
+    let images: Vec<Image> = (0..30).map(|n| small(&format!("app{n}"))).collect();
+    let bundle = bundle(&images.iter().collect::<Vec<_>>());
+    let shut = setup().with(Project::new("shut"));
+    let deliver = Project::new("deliver").member("ci", Right::Deliver);
+    let server = Harbor::start(shut.with(deliver));
+    let look = import(&bundle, &server, "/shut", CI, &["--dry-run", "--create-projects"]).ended(4);
+    assert!(look.stdout.contains("this account has no right there: give it"), "{}", look.stdout);
+    assert!(server.passwords() <= 12, "{} of {}", server.passwords(), server.log().len());
+    server.clear_log();
+    import(&bundle, &server, "/deliver", CI, &["--dry-run"]).ended(0);
+    assert!(server.log().len() > 30 && server.passwords() <= 12, "{} of {}", server.passwords(), server.log().len());
+}
+
+/// What is carried out of a Harbor costs it as few as what comes in.
+#[test]
+fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
+    let (server, references) = full(Scopes::Granted, 100);
+    let directory = tempdir();
+    for creds in [CI, ROBOT] {
+        for command in ["lock", "export"] {
+            server.clear_log();
+            let out = directory.path().join(format!("{command}-{}.out", creds.len()));
+            let mut read = gapferry();
+            read.arg(command).args(&references).args(["--creds", creds, "-o"]).arg(&out);
+            Ran::of(&mut read).ended(0);
+            let tokens = server.token_requests();
+            assert!(tokens <= 12, "{command} as {creds}: {tokens} tokens");
+        }
+    }
+}
+
+/// The same where the token server is not Harbor's own: whatever it makes of several repositories, all images are read.
+#[test]
+fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole() {
+    for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
+        let (_server, references) = full(several_scopes, 8);
+        let directory = tempdir();
+        let mut export = gapferry();
+        export.arg("export").args(&references).args(["--creds", ROBOT, "--retries", "1", "-o"]);
+        Ran::of(export.arg(directory.path().join("out.tar"))).ended(0);
+    }
+}
+
+/// So many images, 100 of them in 60 repositories of 30 projects, which everybody here may read, and what they are called.
+fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
+    let image = |n: usize| {
+        let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
+        images::oci(&repository, &tag, &["what all share", &format!("{n}")])
+    };
+    let all: Vec<Image> = (0..number).map(image).collect();
+    let member = |project: Project| project.member("ci", Right::Pull).member("robot$base+ci", Right::Pull);
+    let projects = (0..30).map(|n| member(Project::new(&format!("p{n:02}"))));
+    let setup = Setup { several_scopes, ..setup() };
+    let server = Harbor::start(projects.fold(setup, Setup::with));
+    import(&bundle(&all.iter().collect::<Vec<_>>()), &server, "", ADMIN, &[]).ended(0);
+    let references = all.iter().map(|image| format!("{}/{}", server.registry(), image.name())).collect();
+    (server, references)
+}
+
+/// A gateway may have a token server of its own kind: then each repository gets a token of its own again.
+#[test]
+fn a_token_server_that_does_not_take_several_repositories_at_once_is_asked_for_each() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "p1/one"), ("team/two", "p2/two"), ("team/three", "p3/three")]);
+    for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
+        let projects = ["p1", "p2", "p3"].map(|name| Project::new(name).member("robot$base+ci", Right::Push));
+        let server = Harbor::start(projects.into_iter().fold(Setup { several_scopes, ..setup() }, Setup::with));
+        import(&bundle, &server, "", ROBOT, &["--map", &map]).ended(0);
+        let arrived =
+            ["one", "two", "three"].iter().zip(1..).all(|(name, n)| server.tag(&format!("p{n}/{name}"), "1").is_some());
+        assert!(arrived, "{several_scopes:?}");
+    }
+}

@@ -1,0 +1,214 @@
+//! Targets that have not all that was assumed, or not where it was assumed.
+
+use super::baseline::{data_of, lose};
+use super::ground::Sides;
+use crate::support::faulty::{Fault, Proxy};
+use crate::support::images;
+use crate::support::ran::Ran;
+use crate::support::{gapferry, sha256};
+
+#[test]
+fn a_layer_that_only_a_removed_image_has_is_mounted_from_its_repository() {
+    let sides = Sides::new();
+    let old = images::oci("team/old", "1", &[&images::noise(3, 100_000)]);
+    old.push(&sides.source);
+    sides.export("first", &["team/old:1"], &[]);
+    sides.deliver("first");
+    let new = images::oci("apps/new", "1", &[&images::noise(3, 100_000), "on top"]);
+    new.push(&sides.source);
+    sides.export("second", &["apps/new:1"], &["--since", "first.receipt"]);
+    assert!(!sides.carried("second").contains(&sha256(&new.blobs[1])), "the base has arrived");
+    let uploads = sides.target.uploads();
+    sides.deliver("second");
+    assert_eq!(sides.target.digest("apps/new", "1"), Some(new.digest()));
+    assert_eq!(sides.target.uploads() - uploads, 2, "config and layer; the base is mounted");
+}
+
+#[test]
+fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
+    let sides = Sides::new();
+    let base = images::noise(4, 100_000);
+    let old = images::oci("team/app", "1", &[&base]);
+    old.push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    let new = images::oci("team/app", "2", &[&base, "on top"]);
+    new.push(&sides.source);
+    sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt", "--lock", "second.lock"]);
+    let lost = sha256(&old.blobs[1]);
+    lose(&sides, &lost);
+    sides.import("second", &["--missing", "missing.json"]).ended(7).said(&["lacks 1 blob", &lost]);
+    assert_eq!(sides.target.digest("team/app", "2"), None);
+    let missing = sides.read("missing.json");
+    assert_eq!(missing["blobs"].as_array().unwrap().len(), 1);
+    assert_eq!(missing["blobs"][0]["digest"], lost.as_str());
+
+    let mut repair = gapferry();
+    repair.current_dir(sides.stick.path()).args(["export", "--repair", "missing.json", "--locked", "second.lock"]);
+    Ran::of(repair.args(["-o", "repair.tar"])).ended(0);
+    sides.import("second", &["--repair", "repair.tar"]).ended(0);
+    for image in [old, new] {
+        assert_eq!(sides.target.digest("team/app", image.tag.as_deref().unwrap()), Some(image.digest()));
+        for blob in &image.blobs {
+            sides.target.request("GET", &format!("/v2/team/app/blobs/{}", sha256(blob))).send().expect(200);
+        }
+    }
+}
+
+/// Who doubts the target's storage must neither be told that a healthy target has lost everything, nor get images of rotten layers.
+#[test]
+fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
+    let sides = Sides::new();
+    let base = images::noise(4, 100_000);
+    images::oci("team/app", "1", &[&base]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    let new = ["team/app", "apps/new"].map(|name| images::oci(name, "2", &[&base, "on top"]));
+    new.iter().for_each(|image| image.push(&sides.source));
+    sides.export("second", &["team/app:2", "apps/new:2"], &["--since", "first.receipt"]);
+    let layer = sha256(&new[0].blobs[1]);
+    sides.import("second", &["--reupload"]).ended(0);
+    for image in &new {
+        assert_eq!(sides.target.digest(&image.repository, "2"), Some(image.digest()));
+        sides.target.request("GET", &format!("/v2/{}/blobs/{layer}", image.repository)).send().expect(200);
+    }
+    // As long as before, so its last byte says nothing.
+    let mut rotten = new[0].blobs[1].clone();
+    rotten[0] ^= 1;
+    std::fs::write(data_of(&sides, &layer), rotten).unwrap();
+    let ran = sides.import("second", &["--reupload", "--missing", "missing.json"]).ended(7);
+    ran.said(&["nothing was pushed", &layer]);
+    assert_eq!(sides.read("missing.json")["blobs"][0]["digest"], layer.as_str());
+}
+
+/// A proxy on the way may refuse everything that the registry redirects to. That is no loss.
+#[test]
+fn a_storage_that_answers_nothing_from_here_does_not_stop_an_increment() {
+    let sides = Sides::new();
+    let base = images::noise(4, 100_000);
+    images::oci("team/app", "1", &[&base]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    let new = images::oci("team/app", "2", &[&base, "on top"]);
+    new.push(&sides.source);
+    sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt"]);
+    let proxy = Proxy::before(sides.target.host());
+    proxy.when("GET", "/blobs/sha256").always().fault(Fault::Redirect(proxy.elsewhere().address.clone()));
+    proxy.elsewhere().when("*", "/blobs/").always().fault(Fault::Status(403));
+    let ran = super::ground::import_to(&proxy.address, sides.stick.path(), "second", &[]).ended(0);
+    ran.said(&["cannot be read from here", "403"]);
+    assert_eq!(sides.target.digest("team/app", "2"), Some(new.digest()));
+}
+
+#[test]
+fn a_repair_is_found_in_a_registry_that_answers_though_another_of_the_lock_is_gone() {
+    let sides = Sides::new();
+    let gone = crate::support::registry::Registry::start();
+    let (kept, other) = (images::oci("team/kept", "1", &["kept"]), images::oci("team/gone", "1", &["gone"]));
+    kept.push(&sides.source);
+    other.push(&gone);
+    let run = |arguments: &[&str]| {
+        let mut command = gapferry();
+        Ran::of(command.current_dir(sides.stick.path()).args(arguments))
+    };
+    let references = [format!("{}/team/gone:1", gone.host()), format!("{}/team/kept:1", sides.source.host())];
+    run(&["export", &references[0], &references[1], "-o", "bundle", "--lock", "bundle.lock"]).ended(0);
+    let damage = |image: &images::Image| {
+        let name = sha256(&image.blobs[1]).replacen(':', "/", 1);
+        std::fs::write(sides.path("bundle/blobs").join(name), "rot").unwrap();
+        run(&["verify", "bundle", "--missing", "missing.json"]).ended(3);
+    };
+    let repair =
+        ["export", "--repair", "missing.json", "--locked", "bundle.lock", "-o", "repair.tar", "--retries", "0"];
+    damage(&kept);
+    drop(gone);
+    run(&repair).ended(0);
+    damage(&other);
+    run(&repair).ended(5).said(&["does not answer", &sha256(&other.blobs[1])]);
+}
+
+#[test]
+fn an_increment_that_goes_to_another_registry_than_the_receipt_is_of_pushes_nothing_there() {
+    let sides = Sides::new();
+    images::oci("team/app", "1", &["one"]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    images::oci("team/app", "2", &["two"]).push(&sides.source);
+    sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt"]);
+    let other = crate::support::registry::Registry::start();
+    super::ground::import_to(other.host(), sides.stick.path(), "second", &[]).ended(7).said(&["nothing was pushed"]);
+    assert_eq!(other.tags("team/app"), [""; 0]);
+    // Receipts of both: only what both have is left out.
+    super::ground::import_to(other.host(), sides.stick.path(), "first", &["--receipt", "other.receipt"]).ended(0);
+    sides.deliver("second");
+    let since = ["--since", "second.receipt", "--since", "other.receipt"];
+    sides.export("third", &["team/app:1", "team/app:2"], &since).said(&["of 2 registries"]);
+    assert_eq!(sides.carried("third").len(), 3);
+    super::ground::import_to(other.host(), sides.stick.path(), "third", &[]).ended(0);
+    sides.deliver("third");
+}
+
+/// So many repositories, with an image each.
+const MANY: usize = 12;
+
+/// `NAME.tar` of the first repositories, with an image each; gives their names.
+fn many(sides: &Sides, name: &str, repositories: std::ops::RangeInclusive<usize>, options: &[&str]) {
+    let images = repositories.map(|n| images::oci(&format!("team/app{n}"), "1", &[&format!("only here: {n}")]));
+    let names: Vec<String> = images.inspect(|image| image.push(&sides.source)).map(|image| image.name()).collect();
+    sides.export(name, &names.iter().map(String::as_str).collect::<Vec<_>>(), options);
+}
+
+#[test]
+fn a_target_that_has_nothing_is_not_asked_for_everything_everywhere() {
+    let sides = Sides::new();
+    many(&sides, "first", 1..=MANY, &[]);
+    many(&sides, "second", 1..=MANY, &["--since", "first.tar"]);
+    let lacks = format!("lacks {0} blobs of {0}", 3 * MANY);
+    sides.import("second", &["--missing", "missing.json"]).ended(7).said(&["nothing was pushed", &lacks]);
+    assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 3 * MANY);
+    // Twenty everywhere and those that were under way then, the rest where it is needed.
+    let asked = sides.target.requests().len();
+    assert!(asked < 30 * MANY, "{asked} for {} things in {MANY} repositories", 3 * MANY);
+}
+
+#[test]
+fn one_lost_bundle_does_not_make_everything_be_looked_for_everywhere() {
+    let sides = Sides::new();
+    many(&sides, "first", 1..=MANY, &[]);
+    sides.deliver("first");
+    many(&sides, "lost", 1..=MANY + 1, &["--since", "first.receipt"]);
+    many(&sides, "third", 1..=MANY + 2, &["--since", "first.receipt", "--since", "lost.tar"]);
+    let before = sides.target.requests().len();
+    sides.import("third", &[]).ended(7).said(&["lacks 3 blobs of"]);
+    let asked = sides.target.requests().len() - before;
+    assert!(asked < 3 * MANY + 3 * (MANY + 2) + 10, "each where it is, three of them everywhere: {asked}");
+}
+
+#[test]
+fn what_was_found_is_not_asked_for_again() {
+    let sides = Sides::new();
+    many(&sides, "first", 1..=3, &[]);
+    sides.deliver("first");
+    many(&sides, "second", 1..=4, &["--since", "first.receipt"]);
+    let before = sides.target.requests().len();
+    sides.deliver("second");
+    let asked = sides.target.requests().split_off(before);
+    let heads = asked.iter().filter(|r| r.method == "HEAD" && r.path.contains("/blobs/"));
+    let mut paths: Vec<&str> = heads.map(|r| &*r.path).filter(|path| !path.contains("app4")).collect();
+    assert_eq!(paths.len(), 6, "{paths:?}");
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), 6, "{paths:?}");
+}
+
+#[test]
+fn a_bundle_that_expects_nothing_lacks_nothing_and_takes_no_repair() {
+    let sides = Sides::new();
+    many(&sides, "first", 1..=1, &[]);
+    std::fs::write(sides.path("missing.json"), "of an earlier run").unwrap();
+    let refused = sides.import("first", &["--repair", "first.tar"]).ended(2);
+    refused.said(&["first.tar expects nothing at the target"]);
+    assert_eq!(sides.target.tags("team/app1"), [""; 0]);
+    sides.import("first", &["--missing", "missing.json"]).ended(0);
+    assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 0);
+}

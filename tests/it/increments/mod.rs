@@ -1,0 +1,9 @@
+//! Increments: what has arrived does not cross again, and nothing is believed to have arrived that has not.
+
+mod asked;
+mod baseline;
+mod chain;
+mod ground;
+mod lacking;
+mod orphans;
+mod prune;

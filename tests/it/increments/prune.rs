@@ -1,0 +1,182 @@
+//! Tags of images that nobody wants any more.
+
+use serde_json::json;
+
+use super::ground::{Sides, import_to};
+use crate::signed::keys::{Key, Kind};
+use crate::support::embedded::Embedded;
+use crate::support::ran::Ran;
+use crate::support::registry::{Options, Registry};
+use crate::support::{gapferry, images, tempdir};
+
+/// Images 1 to 3 have arrived at `host`; the next bundle has only the first, and at `host` 3 means something else by now.
+fn outdated(sides: &Sides, host: &str) {
+    for tag in ["1", "2", "3"] {
+        images::oci("team/app", tag, &[tag]).push(&sides.source);
+    }
+    sides.export("first", &["team/app:1", "team/app:2", "team/app:3"], &[]);
+    import_to(host, sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
+    sides.export("next", &["team/app:1"], &["--since", "first.receipt"]).said(&["2 images of before", "team/app:2"]);
+    let removed: Vec<String> = sides.json("next").removed.iter().map(|image| image.reference.to_string()).collect();
+    assert_eq!(removed, [2, 3].map(|tag| format!("{}/team/app:{tag}", sides.source.host())));
+}
+
+#[test]
+fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    outdated(&sides, target.host());
+    images::oci("team/app", "3", &["made here since"]).push(&target);
+    let import = |options: &[&str]| import_to(target.host(), sides.stick.path(), "next", options).ended(0);
+    let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
+    import(&[]);
+    import(&["--prune"]).said(&["would delete", "team/app:2", "1 tag to prune; --yes deletes", "--arrived FILE"]);
+    import(&["--prune", "--arrived", "first.receipt"]).said(&["would delete", "1 tag to prune; --yes deletes them"]);
+    assert!(there("2"), "a look changes nothing");
+    import(&["--prune", "--yes", "--arrived", "first.receipt"]).said(&["deleted", "1 of 1 tag deleted"]);
+    assert!(there("1") && !there("2") && there("3"));
+    import(&["--prune", "--yes", "--arrived", "first.receipt"]).said(&["nothing to prune"]);
+}
+
+#[test]
+fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_told() {
+    let sides = Sides::new();
+    outdated(&sides, sides.target.host());
+    sides
+        .import("next", &["--prune", "--yes", "--arrived", "first.receipt"])
+        .ended(1)
+        .said(&["cannot delete a tag without its manifest"]);
+    assert!(sides.target.digest("team/app", "2").is_some());
+}
+
+#[test]
+fn a_registry_whose_deletion_is_switched_off_is_not_said_to_lack_it() {
+    let sides = Sides { target: Registry::with(Options { no_deletion: true, ..Options::default() }), ..Sides::new() };
+    outdated(&sides, sides.target.host());
+    let deleting = ["--prune", "--yes", "--arrived", "first.receipt"];
+    sides.import("next", &deleting).ended(1).said(&["deletion is switched off", "0 of 2 tags deleted"]);
+}
+
+#[test]
+fn a_signature_that_was_an_image_of_its_own_stays_with_the_image_it_signs() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    let image = images::oci("team/signed", "v1", &["signed"]);
+    let signature = images::cosign_signature(&image);
+    [&image, &signature, &image.named("team/signed", "v0")].iter().for_each(|image| image.push(&sides.source));
+    // All tags, of which that of the signature is one.
+    sides.export("first", &["team/signed"], &[]);
+    import_to(target.host(), sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
+    sides.export("next", &["team/signed:v1"], &["--since", "first.receipt"]).said(&["1 image of before"]);
+    let prune = ["--prune", "--yes", "--arrived", "first.receipt"];
+    import_to(target.host(), sides.stick.path(), "next", &prune).ended(0).said(&["1 of 1 tag deleted"]);
+    let there = |tag: &str| target.get(&format!("/v2/team/signed/manifests/{tag}")).status == 200;
+    assert!(there("v1") && !there("v0") && there(signature.tag.as_deref().unwrap()));
+}
+
+#[test]
+fn out_of_a_pipe_an_old_bundle_is_refused_and_pruning_comes_last() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    outdated(&sides, target.host());
+    let import = |name: &str, options: &[&str]| {
+        let bundle = std::fs::read(sides.path(&format!("{name}.tar"))).unwrap();
+        let mut command = gapferry();
+        command.current_dir(sides.stick.path()).args(["import", "-", "--to", target.host()]).args(options);
+        Ran::of(command.write_stdin(bundle))
+    };
+    let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
+    import("next", &["--prune", "--receipt", "next.receipt"]).ended(0).said(&["would delete", "2 tags to prune"]);
+    assert!(there("2") && there("3"));
+    import("next", &["--prune", "--yes", "--arrived", "first.receipt"]).ended(0).said(&["2 of 2 tags deleted"]);
+    assert!(there("1") && !there("2") && !there("3"));
+    sides.export_at(1_600_000_000, "old", &["team/app:1", "team/app:2"], &[]);
+    let refused = import("old", &["--newer-than", "next.receipt"]).ended(3);
+    refused.said(&["nothing was pushed", "is not later than the bundle of next.receipt"]);
+    assert!(!there("2"));
+}
+
+/// A receipt that says of an image at `host` that gapferry brought it.
+fn forged(sides: &Sides, host: &str, digest: &str) {
+    let receipt = json!({
+        "version": 1, "target": host, "finished": "2026-11-21T00:00:00Z", "confirmed": [],
+        "images": [{"source": format!("{}/prod/db:1", sides.source.host()), "reference": format!("{host}/prod/db:1"),
+            "digest": digest, "outcome": "present"}],
+    });
+    std::fs::write(sides.path("forged.receipt"), receipt.to_string()).unwrap();
+}
+
+#[test]
+fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_bring() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    let database = images::oci("prod/db", "1", &["pushed by somebody else"]);
+    database.push(&target);
+    images::oci("team/app", "1", &["app"]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    let import = |name: &str, options: &[&str]| import_to(target.host(), sides.stick.path(), name, options);
+    import("first", &["--receipt", "first.receipt"]).ended(0);
+    forged(&sides, target.host(), &database.digest());
+    // Signed by the connected side, which believed the receipt.
+    let key = Key::new(sides.stick.path(), "own", Kind::P256);
+    let (key, public) = (key.private.to_str().unwrap(), key.public.to_str().unwrap());
+    let increment = sides.export("next", &["team/app:1"], &["--since", "forged.receipt", "--sign-key", key]);
+    increment.said(&["1 image of before", "prod/db:1"]);
+    let there = || target.get("/v2/prod/db/manifests/1").status == 200;
+    let alone = import("next", &["--key", public, "--prune", "--yes"]).ended(1);
+    alone.said(&["would delete", "prod/db:1", "--arrived FILE"]);
+    assert!(there());
+    let known = import("next", &["--key", public, "--prune", "--yes", "--arrived", "first.receipt"]).ended(0);
+    known.said(&["prod/db:1 stays: no receipt of --arrived says", "nothing to prune"]);
+    assert!(there());
+}
+
+#[test]
+fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    outdated(&sides, target.host());
+    let import = |options: &[&str]| import_to(target.host(), sides.stick.path(), "next", options);
+    let there = || target.get("/v2/team/app/manifests/2").status == 200;
+    let mut inventory = sides.read("first.receipt");
+    inventory["kind"] = json!("inventory");
+    std::fs::write(sides.path("inventory.json"), inventory.to_string()).unwrap();
+    import(&["--prune", "--yes", "--arrived", "inventory.json"]).ended(2).said(&["inventory.json is an inventory"]);
+    let key = Key::new(sides.stick.path(), "own", Kind::P256);
+    let (key, public) = (key.private.to_str().unwrap(), key.public.to_str().unwrap());
+    let prune = ["--prune", "--yes", "--arrived", "first.receipt", "--arrived-key", public];
+    import(&prune).ended(3).said(&["first.receipt is refused: it is not signed"]);
+    assert!(there());
+    // A receipt that was not signed says nothing to one that is: what it found there, somebody else may have pushed.
+    let receipt = ["--receipt", "first.receipt", "--sign-key", key];
+    import_to(target.host(), sides.stick.path(), "first", &receipt).ended(0);
+    import(&prune).ended(0).said(&["no receipt of --arrived says that gapferry brought", "nothing to prune"]);
+    assert!(there());
+    let second = Embedded::writable(&layout.path().join("second"));
+    for present in [0, 3] {
+        let ran = import_to(second.host(), sides.stick.path(), "first", &receipt).ended(0);
+        assert_eq!(ran.stderr.contains("3 present"), present == 3, "{}", ran.stderr);
+    }
+    import_to(second.host(), sides.stick.path(), "next", &prune).ended(0).said(&["2 of 2 tags deleted"]);
+    assert_eq!(second.get("/v2/team/app/manifests/2").status, 404);
+}
+
+/// Somebody on the isolated side may have pushed the same image before.
+#[test]
+fn what_an_import_only_found_at_the_target_is_not_gapferrys_to_delete() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    images::oci("team/app", "2", &["2"]).push(&target);
+    outdated(&sides, target.host());
+    let import = |name: &str, options: &[&str]| import_to(target.host(), sides.stick.path(), name, options).ended(0);
+    let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
+    // A rerun with another receipt proves nothing, one with the same receipt or with --arrived knows what the first has pushed.
+    import("first", &["--receipt", "alone.receipt"]).said(&["3 present"]);
+    import("next", &["--prune", "--yes", "--arrived", "alone.receipt"]).said(&["nothing to prune"]);
+    assert!(there("2") && there("3"));
+    import("first", &["--receipt", "again.receipt", "--prune", "--arrived", "first.receipt"]).said(&["3 present"]);
+    import("first", &["--receipt", "again.receipt"]).said(&["3 present"]);
+    let stays = "team/app:2 stays: no receipt of --arrived says that gapferry brought";
+    import("next", &["--prune", "--yes", "--arrived", "again.receipt"]).said(&[stays, "1 of 1 tag deleted"]);
+    assert!(there("1") && there("2") && !there("3"));
+}

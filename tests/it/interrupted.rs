@@ -1,0 +1,328 @@
+//! `kill -9` in the middle of export and of import: run again, and nothing is lost or wrong.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support;
+use crate::support::cosign;
+use crate::support::faulty::{Fault, Proxy, Stage};
+use crate::support::gate::Gate;
+use crate::support::images::{self, Image};
+use crate::support::registry::Registry;
+use crate::support::{gapferry, gapferry_process, gapferry_process_of, tempdir};
+
+/// Images large enough to be caught in the middle, content that does not compress.
+fn large_images(source: &Registry) -> Vec<Image> {
+    (0..6)
+        .map(|n| {
+            let contents: Vec<String> = (0..3u64).map(|layer| images::noise(n * 10 + layer, 3 << 20)).collect();
+            let contents: Vec<&str> = contents.iter().map(String::as_str).collect();
+            let image = images::oci(&format!("team/app{n}"), "1", &contents);
+            image.push(source);
+            image
+        })
+        .collect()
+}
+
+/// Runs gapferry and kills it as soon as `reached` is true; `true` if it was killed before it ended by itself.
+fn kill_when(arguments: &[&str], reached: impl Fn() -> bool) -> bool {
+    let mut process = gapferry_process().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if process.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "neither ended nor reached its middle");
+        if reached() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+            return true;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn blob_gets(registry: &Registry) -> usize {
+    registry.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count()
+}
+
+#[test]
+fn export_killed_at_any_point_continues_and_gives_the_same_bundle() {
+    let source = Registry::start();
+    let images = large_images(&source);
+    let references: Vec<String> = images.iter().map(|i| format!("{}/{}", source.host(), i.name())).collect();
+    let directory = tempdir();
+    let lock = directory.path().join("lock");
+    let whole = directory.path().join("whole.tar");
+    let mut command = gapferry();
+    command.arg("export").args(&references).arg("-o").arg(&whole).arg("--lock").arg(&lock);
+    command.assert().success();
+    let expected = support::sha256_file(&whole);
+
+    for name in ["killed.tar", "killed"] {
+        let out = directory.path().join(name);
+        let arguments =
+            ["export", "--locked", lock.to_str().unwrap(), "-o", out.to_str().unwrap(), "-j", "2"].map(str::to_owned);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut killed = 0;
+        for more in [1, 4, 5] {
+            let goal = blob_gets(&source) + more;
+            killed += usize::from(kill_when(&arguments, || blob_gets(&source) >= goal));
+            assert!(!out.exists() || killed < 3, "nothing is published before it is complete");
+        }
+        let before = blob_gets(&source);
+        gapferry().args(&arguments).assert().success();
+        assert!(blob_gets(&source) - before < 24, "finished blobs are fetched again");
+        gapferry().arg("verify").arg(&out).assert().success();
+        if name.ends_with(".tar") {
+            assert_eq!(support::sha256_file(&out), expected);
+        }
+        assert_only(directory.path(), &["lock", "whole.tar", "killed.tar", "killed"]);
+    }
+}
+
+#[test]
+fn a_blob_whose_cable_was_pulled_continues_by_range() {
+    let source = Registry::start();
+    let image = images::oci("team/app", "1", &[&images::noise(1, 12 << 20)]);
+    image.push(&source);
+    let directory = tempdir();
+    for name in ["pulled.tar", "pulled"] {
+        let proxy = Proxy::before(source.host());
+        let (reference, out) = (format!("{}/team/app:1", proxy.address), directory.path().join(name));
+        let export = || {
+            let mut command = gapferry();
+            command.args(["export", &reference, "--retries", "0", "--json", "-o"]).arg(&out);
+            command
+        };
+        let layer = image.blob_digests().pop().unwrap();
+        proxy.when("GET", &format!("/blobs/{layer}")).fault(Fault::Truncate(6 << 20));
+        export().assert().code(5);
+        assert!(!out.exists());
+        let ranges = source.count("GET", "/blobs/", 206);
+        let result: serde_json::Value = serde_json::from_slice(&export().output().unwrap().stdout).unwrap();
+        assert_eq!(source.count("GET", "/blobs/", 206), ranges + 1, "{name}");
+        assert!(result["bytesMoved"].as_u64().unwrap() < 10 << 20, "{name}: {result}");
+        gapferry().arg("verify").arg(&out).assert().success();
+    }
+}
+
+#[test]
+fn an_import_whose_connection_breaks_inside_a_large_blob_ends_well() {
+    let (source, target) = (Registry::start(), Registry::start());
+    // Compressed, it is a little more than what counts as large.
+    let image = images::oci("team/app", "1", &[&images::noise(1, 42 << 20)]);
+    image.push(&source);
+    let directory = tempdir();
+    let bundle = directory.path().join("b");
+    gapferry().args(["export", &format!("{}/team/app:1", source.host()), "-o"]).arg(&bundle).assert().success();
+    let proxy = Proxy::before(target.host());
+    proxy.when("PATCH", "/blobs/").times(2).fault(Fault::Reset(Stage::RequestBody(20 << 20)));
+    gapferry().arg("import").arg(&bundle).args(["--to", &proxy.address]).assert().success();
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
+    assert_eq!(proxy.count("PATCH", "/"), 3);
+}
+
+/// What a registry may answer when a new run wants to continue where an earlier one was cut.
+#[test]
+fn a_registry_that_does_not_continue_where_the_last_run_stopped_starts_that_blob_again() {
+    let source = Registry::start();
+    let image = images::oci("team/app", "1", &[&images::noise(1, 12 << 20)]);
+    image.push(&source);
+    let directory = tempdir();
+    let layer = &image.blob_digests()[1];
+    for (n, fault) in [Fault::IgnoreRange, Fault::WrongRange, Fault::Status(416)].into_iter().enumerate() {
+        for name in [format!("{n}.tar"), format!("{n}")] {
+            let proxy = Proxy::before(source.host());
+            let (reference, out) = (format!("{}/team/app:1", proxy.address), directory.path().join(&name));
+            let export = || {
+                let mut command = gapferry();
+                command.args(["export", &reference, "--retries", "0", "--json", "-o"]).arg(&out);
+                command
+            };
+            proxy.when("GET", layer).fault(Fault::Truncate(8 << 20));
+            export().assert().code(5);
+            proxy.when("GET", layer).fault(fault.clone());
+            let result: serde_json::Value = serde_json::from_slice(&export().output().unwrap().stdout).unwrap();
+            assert!(proxy.seen().iter().any(|request| request.range().is_some_and(|from| from >= 4 << 20)), "{name}");
+            // All of the layer, which compresses a little.
+            assert!(result["bytesMoved"].as_u64().unwrap() >= 10_000_000, "{fault:?}, {name}: {result}");
+            gapferry().arg("verify").arg(&out).assert().success();
+        }
+    }
+}
+
+#[test]
+fn what_an_interrupted_run_left_is_proven_before_it_counts() {
+    let source = Registry::start();
+    let image = images::oci("team/app", "1", &[&images::noise(1, 3 << 20)]);
+    image.push(&source);
+    let directory = tempdir();
+    let (out, partial) = (directory.path().join("b"), directory.path().join("b.partial"));
+    let reference = format!("{}/team/app:1", source.host());
+    gapferry().args(["export", &reference, "-o"]).arg(&out).assert().success();
+    // As a power failure may leave it: of the right length, with wrong bytes; and half a blob with a wrong byte in it.
+    std::fs::rename(&out, &partial).unwrap();
+    let blobs = partial.join("blobs/sha256");
+    for blob in image.blob_digests() {
+        let path = blobs.join(blob.trim_start_matches("sha256:"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last / 4] ^= 1;
+        if bytes.len() > 1 << 20 {
+            bytes.truncate(last / 2);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(path.with_extension("partial"), bytes).unwrap();
+        } else {
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    gapferry().args(["export", &reference, "-o"]).arg(&out).assert().success();
+    gapferry().arg("verify").arg(&out).assert().success();
+}
+
+/// No leftovers beside the results.
+fn assert_only(directory: &Path, allowed: &[&str]) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(allowed.contains(&name.as_str()), "left behind: {name}");
+    }
+}
+
+#[test]
+fn import_killed_at_any_point_never_leaves_a_tag_that_cannot_be_pulled() {
+    let source = Registry::start();
+    let images = large_images(&source);
+    let references: Vec<String> = images.iter().map(|i| format!("{}/{}", source.host(), i.name())).collect();
+    let directory = tempdir();
+    let bundle = directory.path().join("b.tar");
+    gapferry().arg("export").args(&references).arg("-o").arg(&bundle).assert().success();
+
+    let target = Registry::start();
+    let to = target.host().to_owned();
+    let arguments = ["import", bundle.to_str().unwrap(), "--to", &to, "-j", "2"];
+    for more in [1, 5, 9] {
+        let goal = target.uploads() + more;
+        kill_when(&arguments, || target.uploads() >= goal);
+        for image in &images {
+            let tag = image.tag.as_deref().unwrap();
+            if target.digest(&image.repository, tag).is_some() {
+                for blob in image.blob_digests() {
+                    let path = format!("/v2/{}/blobs/{blob}", image.repository);
+                    target.request("HEAD", &path).send().expect(200);
+                }
+            }
+        }
+    }
+    gapferry().args(arguments).assert().success();
+    for image in &images {
+        let tag = image.tag.as_deref().unwrap();
+        assert_eq!(target.digest(&image.repository, tag), Some(image.digest()));
+    }
+}
+
+#[test]
+fn what_was_complete_when_an_import_was_killed_can_be_pulled_already() {
+    let (source, target) = (Registry::start(), Registry::start());
+    let images = [("team/one", "the larger of the two"), ("team/two", "the smaller")].map(|(name, content)| {
+        let image = images::oci(name, "1", &[content]);
+        image.push(&source);
+        image
+    });
+    let directory = tempdir();
+    let bundle = directory.path().join("bundle");
+    let references = images.each_ref().map(|image| format!("{}/{}", source.host(), image.name()));
+    gapferry().arg("export").args(references).arg("-o").arg(&bundle).assert().success();
+    // The upload of the second image never gets through.
+    let gate = Gate::before(target.host(), "POST /v2/team/two/blobs/uploads/");
+    let arguments = ["import", bundle.to_str().unwrap(), "--to", gate.host(), "--tls-verify=false", "-j", "2"];
+    let whole = || target.digest("team/one", "1").as_deref() == Some(images[0].digest().as_str());
+    assert!(kill_when(&arguments, whole), "it ended without its second image");
+    assert_eq!(target.digest("team/two", "1"), None);
+}
+
+/// What has arrived until then is known afterwards, to the next run as well: only what gapferry brought may be pruned one day.
+#[test]
+fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_brought() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images =
+        [images::oci("team/large", "1", &[&images::noise(1, 100_000)]), images::oci("team/small", "1", &["x"])];
+    let signatures = cosign::list(&images[1], "sig", &[cosign::signature(&images[1], "vendor")]);
+    images.iter().chain([&signatures]).for_each(|image| image.push(&source));
+    let references = images.iter().map(|image| format!("{}/{}", source.host(), image.name()));
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (bundle, receipt) = (path("b"), path("receipt"));
+    gapferry().args(["export", "-o", &bundle]).args(references).assert().success();
+    // Its signatures have their tag by then.
+    let gate = Gate::before(target.host(), "PUT /v2/team/small/manifests/1 ");
+    let import = ["import", &bundle, "--to", gate.host(), "--receipt", &receipt, "-j", "1"];
+    let mut process = gapferry_process().args(import).stderr(Stdio::null()).spawn().unwrap();
+    gate.wait();
+    kill_process(Pid::from_child(&process), Signal::INT).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    let outcomes = || {
+        let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
+        let images = read["images"].as_array().unwrap().iter();
+        let told =
+            images.flat_map(|image| [image].into_iter().chain(image["companions"].as_array().into_iter().flatten()));
+        told.map(|one| (one["outcome"].as_str().unwrap().to_owned(), one["brought"] == true)).collect::<Vec<_>>()
+    };
+    let told = |outcome: &str, brought: bool| (outcome.to_owned(), brought);
+    assert_eq!(outcomes(), [told("pushed", false), told("failed", false), told("pushed", false)]);
+    gapferry().args(import).assert().success();
+    assert_eq!(outcomes(), [told("present", true), told("pushed", false), told("present", true)]);
+    gapferry().args(import).assert().success();
+    assert_eq!(outcomes(), vec![told("present", true); 3]);
+}
+
+/// A tag that nobody remembers to have brought can never be pruned.
+#[test]
+fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["x"]);
+    image.push(&source);
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (bundle, receipt) = (path("b"), path("receipt"));
+    gapferry().args(["export", "-o", &bundle, &format!("{}/{}", source.host(), image.name())]).assert().success();
+    // Somebody may run these tests under nohup.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let is_ignored = u64::from_str_radix(ignored, 16).unwrap() & 1 == 1;
+    let hangup = if is_ignored { (Signal::TERM, 143) } else { (Signal::HUP, 129) };
+    for (signal, code) in [(Signal::INT, 130), hangup] {
+        let target = Registry::start();
+        let gate = Gate::before(target.host(), "PUT /v2/team/app/manifests/1 ");
+        let import = ["import", &bundle, "--to", gate.host(), "--receipt", &receipt, "--reupload"];
+        let mut process = gapferry_process().args(import).stderr(Stdio::piped()).spawn().unwrap();
+        gate.wait();
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("stopped")));
+        gate.open();
+        assert_eq!(process.wait().unwrap().code(), Some(code));
+        let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
+        assert_eq!(read["images"][0]["outcome"], "pushed", "{read}");
+    }
+}
+
+/// Started by nohup, a command goes on when its terminal goes away.
+#[test]
+fn a_hangup_that_was_ignored_stays_ignored() {
+    let (registry, directory) = (Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["x"]);
+    image.push(&registry);
+    let gate = Gate::before(registry.host(), "GET /v2/team/app/manifests/");
+    let out = directory.path().join("b");
+    let script = "trap '' HUP; exec \"$0\" \"$@\"";
+    let mut command = gapferry_process_of("sh".as_ref());
+    command.args(["-c", script, env!("CARGO_BIN_EXE_gapferry"), "export", "-q", "-o"]).arg(&out);
+    let mut process = command.arg(format!("{}/{}", gate.host(), image.name())).spawn().unwrap();
+    gate.wait();
+    kill_process(Pid::from_child(&process), Signal::HUP).unwrap();
+    gate.open();
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+}

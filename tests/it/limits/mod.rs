@@ -1,0 +1,26 @@
+//! Registries that limit what may be asked: waiting, going on later, and asking for nothing that is known already. And the
+//! log of what was asked.
+
+mod checkpoint;
+mod echo;
+mod known;
+mod log;
+mod memory;
+mod patience;
+pub mod shop;
+
+use std::process::Output;
+
+use crate::support;
+
+/// Runs the program under test beside the server of this test.
+async fn gapferry(arguments: &[&str]) -> Output {
+    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let run = move || support::gapferry().args(arguments).output().unwrap();
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+/// Everything it said.
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}

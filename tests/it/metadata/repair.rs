@@ -1,0 +1,167 @@
+//! `export --repair`: what a damaged bundle lacks can be had as long as the source has just that.
+
+use serde_json::Value;
+
+use super::*;
+use crate::support::tempdir;
+
+/// A bundle of three images, and its lock.
+struct Site {
+    source: Source,
+    directory: tempfile::TempDir,
+    /// Of the first image's layer and of a child of the index, which the bundle has lost.
+    lost: [String; 2],
+}
+
+impl Site {
+    async fn new() -> Site {
+        let source = Source::start().await;
+        source.put_image("a", "1", "amd64");
+        source.put_image("c", "1", "amd64");
+        let platform = |architecture: &str| json!({"platform": {"os": "linux", "architecture": architecture}});
+        let children = ["amd64", "arm64"].map(|one| with(source.put_image("b", "", one), platform(one)));
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children});
+        source.put_manifest("b", "1", OCI_INDEX, &index);
+        let child = children[1]["digest"].as_str().unwrap().to_owned();
+        let lost = [sha256(b"layer of a:1 for amd64"), child];
+        let site = Site { source, directory: tempdir(), lost };
+        let (bundle, lock) = (site.path("b"), site.path("lock"));
+        let names = ["a:1", "b:1", "c:1"].map(|name| site.source.name(name));
+        ends_with(
+            0,
+            &[&["export", "-o", &bundle, "--lock", &lock][..], &names.each_ref().map(|name| &**name)].concat(),
+        );
+        for digest in &site.lost {
+            std::fs::remove_file(format!("{bundle}/blobs/{}", digest.replace(':', "/"))).unwrap();
+        }
+        ends_with(3, &["verify", &bundle, "--missing", &site.path("missing.json")]);
+        site
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    /// Ends with this code.
+    #[track_caller]
+    fn export(&self, code: i32) -> Output {
+        let (missing, lock, out) = (self.path("missing.json"), self.path("lock"), self.path("repair.tar"));
+        ends_with(code, &["export", "--repair", &missing, "--locked", &lock, "-o", &out])
+    }
+
+    #[track_caller]
+    fn is_mended(&self) {
+        ends_with(0, &["repair", &self.path("b"), &self.path("repair.tar")]);
+        ends_with(0, &["verify", "--full", &self.path("b")]);
+    }
+}
+
+#[tokio::test]
+async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
+    for refuse in [false, true] {
+        let site = Site::new().await;
+        site.source.keep_only(&site.lost, refuse);
+        let before = site.source.server.seen().len();
+        site.export(0);
+        let asked = site.source.server.seen().split_off(before);
+        let mut paths = asked.iter().map(|request| &request.target).filter(|path| path.len() > "/v2/".len());
+        let other = paths.find(|path| !site.lost.iter().any(|digest| path.ends_with(digest)));
+        assert_eq!(other, None);
+        site.is_mended();
+    }
+}
+
+#[tokio::test]
+async fn what_the_source_has_lost_too_is_named() {
+    let site = Site::new().await;
+    site.source.keep_only(&site.lost[..1], false);
+    // What can be had is not withheld because of the rest.
+    let output = site.export(1);
+    assert!(stderr(&output).contains(&site.lost[1]) && !stderr(&output).contains(&site.lost[0]), "{}", stderr(&output));
+    let mended = ends_with(3, &["repair", &site.path("b"), &site.path("repair.tar")]);
+    assert!(stdout(&mended).contains("1 file mended, 1 file not in"), "{}", stdout(&mended));
+    std::fs::remove_file(site.path("repair.tar")).unwrap();
+    site.source.keep_only(&[], false);
+    let output = site.export(4);
+    assert!(site.lost.iter().all(|digest| stderr(&output).contains(digest)), "{}", stderr(&output));
+    assert!(!std::path::Path::new(&site.path("repair.tar")).exists());
+}
+
+/// Signing again replaces a signature. That makes neither the lock a wrong one, nor its image one that cannot be had.
+#[tokio::test]
+async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_image() {
+    let (source, directory) = (Source::start().await, tempdir());
+    let image = source.put_image("a", "1", "amd64")["digest"].as_str().unwrap().to_owned();
+    let tag = format!("{}.sig", image.replace(':', "-"));
+    let signature = source.put_image("a", &tag, "amd64")["digest"].as_str().unwrap().to_owned();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let [bundle, lock, missing, out] = ["b", "lock", "missing.json", "repair.tar"].map(path);
+    ends_with(0, &["export", "-o", &bundle, "--lock", &lock, &source.name("a:1")]);
+    for digest in [&sha256(b"layer of a:1 for amd64"), &signature] {
+        std::fs::remove_file(format!("{bundle}/blobs/{}", digest.replace(':', "/"))).unwrap();
+    }
+    ends_with(3, &["verify", &bundle, "--missing", &missing]);
+    source.remove(&signature);
+    source.put_image("a", &tag, "arm64");
+    let said = stderr(&ends_with(1, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
+    assert!(said.contains(&format!("{signature}: its signature (tag {tag}) was replaced since")), "{said}");
+    ends_with(3, &["repair", &bundle, &out]);
+    assert!(
+        std::fs::exists(format!("{bundle}/blobs/{}", sha256(b"layer of a:1 for amd64").replace(':', "/"))).unwrap()
+    );
+
+    let [whole, lacking, new_lock] = ["whole", "lacking", "new.lock"].map(path);
+    ends_with(4, &["export", "--locked", &lock, "-o", &whole]);
+    let arguments = ["export", "--locked", &lock, "-o", &lacking, "--keep-going", "--lock", &new_lock];
+    let said = stderr(&ends_with(1, &arguments));
+    assert!(said.contains("was replaced since") && said.contains("left out"), "{said}");
+    let written: Value = serde_json::from_slice(&std::fs::read(&new_lock).unwrap()).unwrap();
+    let locked = &written["images"][0];
+    assert_eq!(
+        (locked["digest"].as_str(), locked["attachedUnknown"].as_bool()),
+        (Some(&*image), Some(true)),
+        "{written}"
+    );
+    assert_eq!(locked["attached"].as_array().map(Vec::len), Some(0), "{written}");
+    ends_with(0, &["verify", "--full", &lacking]);
+    // It is the lock of what could be had.
+    ends_with(0, &["export", "--locked", &new_lock, "-o", &lacking]);
+}
+
+#[tokio::test]
+async fn where_images_have_to_be_read_one_that_is_gone_costs_nothing() {
+    let site = Site::new().await;
+    // Without its size a blob cannot be asked for.
+    let path = site.path("missing.json");
+    let mut missing: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for blob in missing["blobs"].as_array_mut().unwrap() {
+        blob.as_object_mut().unwrap().remove("size");
+    }
+    std::fs::write(&path, missing.to_string()).unwrap();
+    let lock: Value = serde_json::from_slice(&std::fs::read(site.path("lock")).unwrap()).unwrap();
+    site.source.remove(lock["images"][2]["digest"].as_str().unwrap());
+    site.export(0);
+    site.is_mended();
+}
+
+/// `index.json` is made of all manifests. That a signature was not asked for in vain, but denied, is what helps to get it right.
+#[tokio::test]
+async fn a_companion_that_the_source_denies_is_reported_as_denied() {
+    for refuse in [true, false] {
+        let (source, directory) = (Source::start().await, tempdir());
+        let image = source.put_image("a", "1", "amd64")["digest"].as_str().unwrap().to_owned();
+        let tag = format!("{}.sig", image.replace(':', "-"));
+        let signature = source.put_image("a", &tag, "amd64")["digest"].as_str().unwrap().to_owned();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let [bundle, lock, missing, out] = ["b", "lock", "missing.json", "repair.tar"].map(path);
+        ends_with(0, &["export", "-o", &bundle, "--lock", &lock, &source.name("a:1")]);
+        std::fs::remove_file(format!("{bundle}/index.json")).unwrap();
+        ends_with(3, &["verify", &bundle, "--missing", &missing]);
+        source.remove(&signature);
+        source.remove(&tag);
+        source.keep_only(&[String::new()], refuse);
+        let said = stderr(&ends_with(0, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
+        assert_eq!(said.contains("1 companion of the lock: denied"), refuse, "{said}");
+        assert_eq!(said.contains(&signature), refuse, "{said}");
+    }
+}

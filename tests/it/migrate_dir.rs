@@ -1,0 +1,326 @@
+//! `migrate --to-dir`: images as skopeo reads them, linked to a real registry's storage.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::support;
+use crate::support::images::{self, Corpus, Image};
+use crate::support::registry::Registry;
+use crate::support::storage::{self, data, elsewhere, layer, pack};
+use crate::support::{files_below, skopeo, tempdir};
+
+fn migrate(storage: &Path, to: &Path, more: &[&str]) -> Output {
+    storage::migrate(storage, "--to-dir", to, more)
+}
+
+#[track_caller]
+fn migrated(storage: &Path, to: &Path, more: &[&str]) -> String {
+    storage::migrated(storage, "--to-dir", to, more)
+}
+
+/// The directories that hold an image, by their paths below `to`.
+fn found(to: &Path) -> Vec<String> {
+    let files = files_below(to).into_iter();
+    let mut names: Vec<String> =
+        files.filter_map(|(path, _)| path.strip_suffix("/version").map(str::to_owned)).collect();
+    names.sort();
+    names
+}
+
+fn blob(to: &Path, image: &Image) -> PathBuf {
+    let digest = support::sha256(image.blobs.last().unwrap());
+    to.join(image.name()).join(digest.strip_prefix("sha256:").unwrap())
+}
+
+fn tagged(corpus: &Corpus) -> Vec<&Image> {
+    corpus.images.iter().filter(|image| image.tag.is_some()).collect()
+}
+
+#[test]
+fn skopeo_reads_every_image_back_with_the_digest_the_registry_had_for_it() {
+    let registry = Registry::start();
+    let corpus = Corpus::everything();
+    corpus.push(&registry);
+    let directory = tempdir();
+    let to = directory.path().join("images");
+    let said = migrated(&registry.storage(), &to, &[]);
+    let mut names: Vec<String> = tagged(&corpus).iter().map(|image| image.name()).collect();
+    names.sort();
+    assert_eq!(found(&to), names);
+    assert!(said.contains(&format!("{} images written", names.len())) && !said.contains("copied"), "{said}");
+    let target = Registry::start();
+    for image in tagged(&corpus) {
+        let place = format!("dir:{}", to.join(image.name()).display());
+        assert_eq!(skopeo::digest(&place), image.digest(), "{}", image.name());
+        // skopeo 1.9 wants to convert an index of referrers, wherever it is.
+        if image.tag.as_deref().is_some_and(|tag| tag.starts_with("sha256-")) {
+            continue;
+        }
+        skopeo::copy(&place, &format!("docker://{}/{}", target.host(), image.name()));
+        let tag = image.tag.as_deref().unwrap();
+        assert_eq!(target.digest(&image.repository, tag), Some(image.digest()), "{}", image.name());
+    }
+}
+
+#[test]
+fn blobs_are_the_storage_s_own_and_manifests_are_not() {
+    let registry = Registry::start();
+    let image = images::oci_index("a/b/c", "1.0", "index");
+    image.push(&registry);
+    let before = files_below(&registry.storage());
+    let directory = tempdir();
+    migrated(&registry.storage(), directory.path(), &["--link", "hard"]);
+    let place = directory.path().join("a/b/c:1.0");
+    for entry in fs::read_dir(&place).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let is_own = name == "version" || name.ends_with("manifest.json");
+        assert_eq!(entry.metadata().unwrap().nlink() == 1, is_own, "{name}");
+    }
+    assert_eq!(fs::read_to_string(place.join("version")).unwrap(), "Directory Transport Version: 1.1\n");
+    assert!(files_below(&registry.storage()) == before, "the storage is only read");
+}
+
+#[test]
+fn a_second_run_keeps_what_is_finished_and_redoes_what_is_not_without_writing_into_a_link() {
+    let registry = Registry::start();
+    let images = ["kept", "no-version", "no-blob", "short-blob", "no-manifest", "empty-version"];
+    let images: Vec<Image> = images.iter().map(|name| images::oci(name, "1", &[name])).collect();
+    images.iter().for_each(|image| image.push(&registry));
+    let directory = tempdir();
+    let to = directory.path();
+    migrated(&registry.storage(), to, &[]);
+    let (before, storage) = (files_below(to), files_below(&registry.storage()));
+    fs::remove_file(to.join("no-version:1/version")).unwrap();
+    fs::remove_file(blob(to, &images[2])).unwrap();
+    fs::remove_file(blob(to, &images[3])).unwrap();
+    fs::write(blob(to, &images[3]), "x").unwrap();
+    fs::write(to.join("no-manifest:1/manifest.json"), "").unwrap();
+    fs::write(to.join("empty-version:1/version"), "").unwrap();
+    let said = migrated(&registry.storage(), to, &[]);
+    assert!(said.contains("5 images written, 1 image there already"), "{said}");
+    assert!(files_below(to) == before);
+    assert!(files_below(&registry.storage()) == storage);
+}
+
+#[test]
+fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
+    let registry = Registry::start();
+    for name in ["well", "another", "files", "link", "inner/deep", "other-version"] {
+        images::oci(name, "1", &[name]).push(&registry);
+    }
+    let (directory, outside) = (tempdir(), tempdir());
+    let to = directory.path();
+    let of_others = |path: &str, content: &str| {
+        fs::create_dir_all(to.join(path).parent().unwrap()).unwrap();
+        fs::write(to.join(path), content).unwrap();
+    };
+    of_others("another:1/manifest.json", "{}");
+    of_others("another:1/version", "Directory Transport Version: 1.1\n");
+    of_others("files:1/letter.txt", "dear reader");
+    of_others("other-version:1/version", "3");
+    std::os::unix::fs::symlink(outside.path(), to.join("link:1")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), to.join("inner")).unwrap();
+    let before = files_below(to);
+    let output = migrate(&registry.storage(), to, &[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for says in [
+        "image another:1: ",
+        "another image is there already",
+        "something else is there already: \"letter.txt\"",
+        "its version is another",
+        "image link:1: ",
+        "image inner/deep:1: ",
+        "1 image written, 5 failed",
+    ] {
+        assert!(said.contains(says), "{says}\n{said}");
+    }
+    assert_eq!(found(to), ["another:1", "other-version:1", "well:1"]);
+    let after: Vec<_> = files_below(to).into_iter().filter(|(path, _)| !path.starts_with("well:1/")).collect();
+    assert!(after == before);
+    assert!(files_below(outside.path()).is_empty());
+}
+
+#[test]
+fn a_faulty_image_is_told_and_not_written_and_with_strict_nothing_is() {
+    let registry = Registry::start();
+    let faulty = images::oci("faulty", "1", &["faulty"]);
+    faulty.push(&registry);
+    images::oci("well", "1", &["well"]).push(&registry);
+    let data = data(&registry.storage(), &layer(&faulty));
+    let mut bytes = fs::read(&data).unwrap();
+    bytes[10] ^= 1;
+    fs::write(&data, bytes).unwrap();
+    let directory = tempdir();
+    let to = directory.path().join("strict");
+    let output = migrate(&registry.storage(), &to, &["--check", "digest", "--strict"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(!to.exists());
+    let to = directory.path().join("images");
+    let output = migrate(&registry.storage(), &to, &["--check", "digest"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("wrong digest") && said.contains("affects faulty:1"), "{said}");
+    assert_eq!(found(&to), ["well:1"]);
+}
+
+#[test]
+fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_told_once() {
+    let registry = Registry::start();
+    for tag in ["1", "2", "3"] {
+        images::oci("a", tag, &["base", tag]).push(&registry);
+    }
+    let Some(elsewhere) = elsewhere(&registry.storage()) else { return };
+    let said = migrated(&registry.storage(), elsewhere.path(), &[]);
+    assert_eq!(said.matches("EXDEV").count(), 1, "{said}");
+    let base = blob(elsewhere.path(), &images::oci("a", "1", &["base"]));
+    assert_eq!(fs::metadata(base).unwrap().nlink(), 3);
+    let output = migrate(&registry.storage(), &elsewhere.path().join("hard"), &["--link", "hard"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// ext4 gives a file 65,000 names; a base layer of a large registry needs more.
+#[test]
+fn a_blob_that_has_as_many_names_as_it_can_is_copied_once_and_that_is_told_once() {
+    let registry = Registry::start();
+    let images = ["a", "b", "c"].map(|name| images::oci(name, "1", &[name, "shared"]));
+    images.iter().for_each(|image| image.push(&registry));
+    let (names, directory) = (tempdir(), tempdir());
+    let shared = data(&registry.storage(), &layer(&images[0]));
+    let full = (0..65_000).find_map(|name| fs::hard_link(&shared, names.path().join(name.to_string())).err());
+    let Some(error) = full else {
+        eprintln!("skipped: this file system gives a file more names than a test should make");
+        return;
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::TooManyLinks);
+    let said = migrated(&registry.storage(), directory.path(), &[]);
+    assert_eq!(said.matches("(EMLINK)").count(), 1, "{said}");
+    let inodes = images.each_ref().map(|image| fs::metadata(blob(directory.path(), image)).unwrap().ino());
+    assert!(inodes[0] != fs::metadata(&shared).unwrap().ino() && inodes.iter().all(|inode| *inode == inodes[0]));
+    for image in &images {
+        assert_eq!(skopeo::digest(&format!("dir:{}", directory.path().join(image.name()).display())), image.digest());
+        let own = support::sha256(&image.blobs[1]).replace("sha256:", "");
+        assert!(fs::metadata(directory.path().join(image.name()).join(own)).unwrap().nlink() > 1, "others are links");
+    }
+}
+
+#[test]
+fn a_tar_of_the_storage_gives_the_same_directories() {
+    let registry = Registry::start();
+    Corpus::everything().push(&registry);
+    let directory = tempdir();
+    let tar = directory.path().join("storage.tar");
+    pack(&registry.storage(), &tar);
+    let [linked, copied] = ["linked", "copied"].map(|name| directory.path().join(name));
+    migrated(&registry.storage(), &linked, &[]);
+    migrated(&tar, &copied, &[]);
+    assert!(files_below(&linked) == files_below(&copied));
+}
+
+#[test]
+fn the_storage_itself_is_no_place_for_images() {
+    let registry = Registry::start();
+    let (inside, outside) = (images::oci("docker/registry/v2/blobs/a", "1", &["a"]), images::oci("a", "1", &["a"]));
+    [&inside, &outside].into_iter().for_each(|image| image.push(&registry));
+    let root = registry.storage();
+    let before = files_below(&root.join("docker"));
+    for place in
+        ["docker/registry/v2/images/below", "none/../docker/registry/v2/images", "docker/registry/v2/x/../../../../y"]
+    {
+        let output = migrate(&root, &root.join(place), &[]);
+        assert_eq!(output.status.code(), Some(2), "{place}");
+    }
+    // Beside it there is room, but not for what is called like a place in it.
+    let output = migrate(&root, &root, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(root.join("a:1/version").exists());
+    assert!(files_below(&root.join("docker")) == before && !root.join("docker/registry/v2/x").exists());
+}
+
+/// One would take for left-overs what the other is just making.
+#[test]
+fn a_directory_that_another_run_writes_is_left_to_it() {
+    let registry = Registry::start();
+    images::oci("a", "1", &["a"]).push(&registry);
+    for option in ["--to-dir", "--to-storage"] {
+        let directory = tempdir();
+        let other = fs::File::open(directory.path()).unwrap();
+        other.lock().unwrap();
+        let output = storage::migrate(&registry.storage(), option, directory.path(), &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("another gapferry is writing it"), "{said}");
+        assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
+        drop(other);
+        storage::migrated(&registry.storage(), option, directory.path(), &[]);
+    }
+}
+
+#[test]
+fn images_that_cannot_even_be_named_keep_the_run_from_looking_like_success() {
+    let registry = Registry::start();
+    [images::oci("a", "1", &["a"]), images::oci("b", "1", &["b"])].iter().for_each(|image| image.push(&registry));
+    let directory = tempdir();
+    let tar = directory.path().join("storage.tar");
+    pack(&registry.storage(), &tar);
+    fs::File::options()
+        .write(true)
+        .open(&tar)
+        .unwrap()
+        .set_len(fs::metadata(&tar).unwrap().len() / 2 / 512 * 512)
+        .unwrap();
+    let output = migrate(&tar, &directory.path().join("cut"), &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("cut short"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let tags = registry.storage().join("docker/registry/v2/repositories/b/_manifests/tags");
+    fs::rename(&tags, directory.path().join("tags")).unwrap();
+    std::os::unix::fs::symlink(directory.path().join("tags"), &tags).unwrap();
+    let to = directory.path().join("images");
+    let output = migrate(&registry.storage(), &to, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("b/_manifests/tags: wrong type of file") && said.contains("1 failed"), "{said}");
+    assert_eq!(found(&to), ["a:1"]);
+}
+
+#[test]
+fn only_what_the_patterns_let_through_is_written() {
+    let registry = Registry::start();
+    for (name, tag) in [("team/a", "v1"), ("team/a", "v2-rc"), ("other/a", "v1")] {
+        images::oci(name, tag, &[name, tag]).push(&registry);
+    }
+    let directory = tempdir();
+    migrated(&registry.storage(), directory.path(), &["--include", "^team/", "--exclude", "-rc$"]);
+    assert_eq!(found(directory.path()), ["team/a:v1"]);
+    let output = migrate(&registry.storage(), directory.path(), &["--include", "^nobody/"]);
+    assert_eq!(output.status.code(), Some(2), "nothing done must not look like success");
+}
+
+/// Harbor 2.15 and later.
+#[test]
+fn a_storage_without_tags_says_so_and_gives_its_manifests_by_digest_when_asked_to() {
+    let registry = Registry::start();
+    let images = [images::oci("a", "1", &["a"]), images::oci_index("a/b", "1", "index")];
+    images.iter().for_each(|image| image.push(&registry));
+    for image in &images {
+        let repository = registry.storage().join("docker/registry/v2/repositories").join(&image.repository);
+        fs::remove_dir_all(repository.join("_manifests/tags")).unwrap();
+    }
+    let directory = tempdir();
+    let output = migrate(&registry.storage(), directory.path(), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--untagged"));
+    migrated(&registry.storage(), directory.path(), &["--untagged"]);
+    let name = |image: &Image| format!("{}@{}", image.repository, image.digest());
+    let mut names: Vec<String> = images.iter().map(name).collect();
+    names.sort();
+    assert_eq!(found(directory.path()), names, "what an index points to is no image of its own");
+    for image in &images {
+        let place = format!("dir:{}", directory.path().join(name(image)).display());
+        assert_eq!(skopeo::digest(&place), image.digest());
+    }
+}

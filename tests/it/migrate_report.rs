@@ -1,0 +1,147 @@
+//! `migrate --json`: the document by which a script knows what became of each image, wherever they were written.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support;
+use crate::support::images::{self, Image};
+use crate::support::ran::Ran;
+use crate::support::registry::Registry;
+use crate::support::storage::{data, layer};
+use crate::support::{gapferry, tempdir};
+
+const WAYS: [&str; 3] = ["--to-dir", "--to-bundle", "--to-storage"];
+
+/// The document, and what was said to people.
+#[track_caller]
+fn report(storage: &Path, way: &str, to: &Path, code: i32) -> (Value, String) {
+    let mut command = gapferry();
+    let ran = Ran::of(command.arg("migrate").arg(storage).arg(way).arg(to).arg("--json")).ended(code);
+    (serde_json::from_str(&ran.stdout).unwrap(), ran.stderr)
+}
+
+fn image<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let mut named = report["images"].as_array().unwrap().iter().filter(|image| image["name"] == name);
+    let image = named.next().unwrap_or_else(|| panic!("{name} is not in {report:#}"));
+    assert!(named.next().is_none(), "{name} is twice in {report:#}");
+    image
+}
+
+/// Names and states.
+fn states(report: &Value) -> Vec<(&str, &str)> {
+    let images = report["images"].as_array().unwrap().iter();
+    images.map(|image| (image["name"].as_str().unwrap(), image["state"].as_str().unwrap())).collect()
+}
+
+fn sums(report: &Value) -> [u64; 3] {
+    ["written", "present", "failed"].map(|state| report[state].as_u64().unwrap())
+}
+
+#[test]
+fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() {
+    let registry = Registry::start();
+    let names = ["cut", "lost", "well", "whole"];
+    let corpus: Vec<Image> = names.iter().map(|name| images::oci(name, "1", &["base", name])).collect();
+    corpus.iter().for_each(|image| image.push(&registry));
+    let root = registry.storage();
+    fs::write(data(&root, &layer(&corpus[0])), "x").unwrap();
+    let config = support::sha256(&corpus[0].blobs[0]);
+    fs::remove_file(data(&root, &config)).unwrap();
+    let link = root.join("docker/registry/v2/repositories/lost/_manifests/tags/1/current/link");
+    fs::write(&link, "").unwrap();
+    let directory = tempdir();
+    for way in WAYS {
+        let to = directory.path().join(way);
+        let (first, said) = report(&root, way, &to, 1);
+        let expected = [("well:1", "written"), ("whole:1", "written"), ("cut:1", "failed"), ("lost:1", "failed")];
+        assert_eq!(states(&first), expected, "{way}");
+        assert_eq!(sums(&first), [2, 0, 2], "{way}");
+        assert!(said.contains("failed: ") && said.contains("2 failed"), "people are told as without it: {said}");
+        let well = image(&first, "well:1");
+        assert_eq!((&well["digest"], &well["tag"]), (&json!(corpus[2].digest()), &json!("1")));
+        let blobs: usize = corpus[2].blobs.iter().map(Vec::len).sum();
+        assert_eq!(well["size"], blobs + corpus[2].manifest.len());
+        let reasons: Vec<&str> = image(&first, "cut:1")["reasons"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|reason| reason.as_str().unwrap())
+            .collect();
+        assert_eq!(reasons.len(), 2, "{reasons:?}");
+        assert!(reasons.iter().any(|reason| reason.contains("wrong size") && reason.contains(&layer(&corpus[0])[7..])));
+        assert!(reasons.iter().any(|reason| reason.contains(": missing: ") && reason.contains(&config[7..])));
+        assert!(image(&first, "lost:1")["reasons"][0].as_str().unwrap().contains("the link is empty"));
+        assert_eq!(first["faults"].as_array().unwrap().len(), 3);
+        assert_eq!(first["faults"][0]["images"].as_array().unwrap().len(), 1);
+        assert_eq!(first["counts"], json!({"bad-link": 1, "missing": 1, "wrong-size": 1}));
+        assert_eq!((&first["storage"], &first["output"]), (&json!(root), &json!(to)));
+        assert!(first["seconds"].as_f64().unwrap() > 0.0);
+        let (again, _) = report(&root, way, &to, 1);
+        assert_eq!(sums(&again), [0, 2, 2], "{way}: what is there is not written again");
+        assert_eq!(image(&again, "well:1")["state"], "present");
+    }
+}
+
+#[test]
+fn how_much_was_linked_or_copied_and_what_the_bundle_is_stand_in_it() {
+    let registry = Registry::start();
+    let image = images::oci_index("a/b", "1", "index");
+    image.push(&registry);
+    let directory = tempdir();
+    let blobs = image.blob_digests().into_iter().collect::<std::collections::HashSet<String>>().len();
+    for way in WAYS {
+        let to = directory.path().join(way);
+        let (linked, _) = report(&registry.storage(), way, &to, 0);
+        assert_eq!((&linked["blobsLinked"], &linked["bytesCopied"]), (&json!(blobs), &json!(0)), "{way}");
+        assert_eq!((&linked["faults"], &linked["counts"]), (&json!([]), &json!({})));
+        assert_eq!(linked["identity"].is_string(), way == "--to-bundle", "a key of bundles");
+    }
+    let to = directory.path().join("images.tar");
+    let (written, _) = report(&registry.storage(), "--to-bundle", &to, 0);
+    let listed = gapferry().arg("list").arg(&to).arg("--json").output().unwrap().stdout;
+    let listed: Value = serde_json::from_slice(&listed).unwrap();
+    assert_eq!(written["identity"], listed["identity"]);
+    assert_eq!((&written["unchanged"], &written["bytes"]), (&json!(false), &json!(fs::metadata(&to).unwrap().len())));
+    let (again, _) = report(&registry.storage(), "--to-bundle", &to, 0);
+    assert_eq!((&again["unchanged"], &again["identity"]), (&json!(true), &listed["identity"]));
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_whole_image_is_its_reason() {
+    let registry = Registry::start();
+    let corpus = ["a", "b"].map(|name| images::oci(name, "1", &[name]));
+    corpus.iter().for_each(|image| image.push(&registry));
+    let directory = tempdir();
+    let [dir, storage] = ["dir", "storage"].map(|name| directory.path().join(name));
+    fs::create_dir_all(dir.join("a:1")).unwrap();
+    fs::write(dir.join("a:1/letter.txt"), "dear reader").unwrap();
+    report(&registry.storage(), "--to-storage", &storage, 0);
+    images::oci("a", "1", &["another"]).push(&registry);
+    for (way, to, sum) in [("--to-dir", &dir, [1, 0, 1]), ("--to-storage", &storage, [0, 1, 1])] {
+        let (told, said) = report(&registry.storage(), way, to, 1);
+        assert_eq!(sums(&told), sum, "{way}");
+        let reason = image(&told, "a:1")["reasons"][0].as_str().unwrap();
+        assert!(reason.contains("image a:1: ") && said.contains(reason), "{reason}\n{said}");
+        assert_eq!(told["faults"], json!([]), "nothing is wrong with the storage");
+    }
+}
+
+#[test]
+fn where_nothing_is_whole_it_says_so_of_each_and_what_did_not_take_place_has_none() {
+    let registry = Registry::start();
+    let image = images::oci("a", "1", &["a"]);
+    image.push(&registry);
+    fs::write(data(&registry.storage(), &layer(&image)), "x").unwrap();
+    let directory = tempdir();
+    for way in WAYS {
+        let to = directory.path().join(way);
+        let (told, _) = report(&registry.storage(), way, &to, 1);
+        assert_eq!(states(&told), [("a:1", "failed")], "{way}");
+        assert!(told["identity"].is_null());
+        let mut command = gapferry();
+        let strict = command.arg("migrate").arg(registry.storage()).arg(way).arg(&to).args(["--json", "--strict"]);
+        assert_eq!(Ran::of(strict).ended(3).stdout, "", "{way}");
+    }
+}

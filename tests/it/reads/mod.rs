@@ -1,0 +1,39 @@
+//! Reading from registries as they are: lists that are too short, look-ups that are refused, gateways in between. What is
+//! left out is told, and shows in the exit code or the lock.
+
+mod broken;
+mod lists;
+mod referrers;
+mod usage;
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::support;
+
+/// Runs the program under test beside the server of this test.
+async fn gapferry(arguments: &[&str]) -> Output {
+    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let run = move || support::gapferry().args(arguments).output().unwrap();
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+/// Everything it said.
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[track_caller]
+fn assert_code(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}", said(output));
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}

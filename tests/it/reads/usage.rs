@@ -1,0 +1,18 @@
+//! A list of images given as if it were an image.
+
+use crate::reads::{assert_code, gapferry, path, said};
+use crate::support::tempdir;
+
+#[tokio::test]
+async fn a_file_where_a_reference_belongs_is_told_at_once_with_the_option_it_needs() {
+    let directory = tempdir();
+    for name in ["images.txt", "list.yaml", "images"] {
+        let file = directory.path().join(name);
+        std::fs::write(&file, "127.0.0.1:1/app:1.0\n").unwrap();
+        for command in ["export", "lock"] {
+            let output = gapferry(&[command, path(&file), "-o", path(&directory.path().join("out"))]).await;
+            assert_code(&output, 2);
+            assert!(said(&output).contains(&format!("-f {}", path(&file))), "{}", said(&output));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A real registry that wants a password.
+
+use gapferry::base::error::Kind;
+use gapferry::content::{Account, Api, ApiRequest, Source};
+use gapferry::credentials::{Credentials, Store};
+use gapferry::transport::registry::{Config, RegistryConfig};
+
+use crate::registry::shelf::{self, Shelf, read, repository, tag};
+use crate::registry::{client, config};
+use crate::support::registry::{Options, Registry};
+
+fn with_password() -> Registry {
+    Registry::with(Options { credentials: Some(("pusher".into(), "secret".into())), ..Options::default() })
+}
+
+fn config_with(registry: &str, password: &str) -> Config {
+    let mut credentials = Store::anonymous();
+    credentials.set(registry, Credentials::basic("pusher", password));
+    Config { credentials, ..config() }
+}
+
+#[tokio::test]
+async fn the_right_password_opens_the_registry() {
+    let server = with_password();
+    let registries = client(config_with(server.host(), "secret"));
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    let blob = shelf.add("content");
+    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    assert_eq!(read(&registries, &repo, &blob).await.unwrap(), "content");
+    let request = ApiRequest { method: "GET", path: "/v2/_catalog".into(), ..ApiRequest::default() };
+    let answer = registries.call(Account { registry: server.host(), path: "" }, request).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_ref()), (200, &b"{\"repositories\":[\"a\"]}\n"[..]));
+}
+
+#[tokio::test]
+async fn a_password_for_one_registry_is_stronger_than_that_of_all() {
+    let server = with_password();
+    let mut config = config_with(server.host(), "not-the-password");
+    let own = RegistryConfig { credentials: Some(Credentials::basic("pusher", "secret")), ..Default::default() };
+    config.per_registry.insert(server.host().to_owned(), own);
+    let reference = tag(&repository(server.host(), "a"), "v1");
+    assert!(client(config).manifest(&reference).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_password_is_unauthorized_and_never_shown() {
+    let server = with_password();
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    let blob = shelf.add("content");
+    for config in [config_with(server.host(), "hunter2"), config()] {
+        let registries = client(config);
+        let pulled = registries.manifest(&tag(&repo, "v1")).await.unwrap_err();
+        let pushed = shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_err();
+        for error in [pulled, pushed] {
+            assert_eq!(error.kind(), Kind::Unauthorized, "{error:?}");
+            assert!(error.to_string().contains(server.host()), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

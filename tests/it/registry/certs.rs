@@ -1,0 +1,219 @@
+//! Directories of certificates, as sites lay them out for docker and podman, against real TLS listeners that ask for a
+//! certificate of ours.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gapferry::base::error::{Error, Kind};
+use gapferry::content::Source;
+use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
+
+use crate::registry::shelf::{repository, tag};
+use crate::registry::tls::{Listener, Pair, reach};
+use crate::registry::{client, config};
+use crate::support::faulty::{Answer, Server};
+
+/// A private authority of a site.
+struct Authority {
+    directory: PathBuf,
+    name: &'static str,
+}
+
+impl Authority {
+    fn new(directory: &Path, name: &'static str) -> Authority {
+        let subject = format!("/CN={name}");
+        openssl(directory, &["req", "-x509", "-days", "2", "-subj", &subject], &format!("{name}-ca"));
+        Authority { directory: directory.to_owned(), name }
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.directory.join(format!("{}-ca.pem", self.name))
+    }
+
+    /// A certificate for 127.0.0.1, or for whoever shows it.
+    fn sign(&self, name: &str) -> Pair {
+        let ca = |extension: &str| format!("{}-ca.{extension}", self.name);
+        let (subject, file) = (format!("/CN={name}"), format!("{}-{name}", self.name));
+        std::fs::write(self.directory.join("ext"), "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1\n").unwrap();
+        openssl(&self.directory, &["req", "-subj", &subject], &file);
+        let request = format!("{file}.pem");
+        let sign =
+            ["x509", "-req", "-days", "2", "-extfile", "ext", "-CAcreateserial", "-in", &request, "-out", &request];
+        run(&self.directory, &[&sign[..], &["-CA", &ca("pem"), "-CAkey", &ca("key")]].concat());
+        Pair { certificate: self.directory.join(request), key: self.directory.join(format!("{file}.key")) }
+    }
+}
+
+/// With a new key `NAME.key`, written to `NAME.pem`.
+fn openssl(directory: &Path, arguments: &[&str], name: &str) {
+    let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
+    let made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-out", &certificate];
+    run(directory, &[arguments, &made[..], &["-keyout", &key]].concat());
+}
+
+fn run(directory: &Path, arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Places where a machine keeps certificates, strongest first.
+struct Places(tempfile::TempDir);
+
+impl Places {
+    fn new() -> Places {
+        Places(tempfile::tempdir().unwrap())
+    }
+
+    /// The directory `host` in one of the places, made.
+    fn of(&self, place: &str, host: &str) -> PathBuf {
+        let directory = self.0.path().join(place).join(host);
+        std::fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    fn config(&self) -> Config {
+        let certs_d = ["home", "etc", "docker"].map(|place| self.0.path().join(place)).to_vec();
+        Config { tls: TlsConfig { certs_d, ..TlsConfig::default() }, ..config() }
+    }
+}
+
+fn put(directory: &Path, name: &str, file: &Path) {
+    std::fs::copy(file, directory.join(name)).unwrap();
+}
+
+fn put_pair(directory: &Path, name: &str, pair: &Pair) {
+    put(directory, &format!("{name}.cert"), &pair.certificate);
+    put(directory, &format!("{name}.key"), &pair.key);
+}
+
+/// A registry that only speaks to whom `clients` knows.
+fn listener(directory: &Path, server: &Pair, clients: &Authority) -> Listener {
+    Listener::start(directory, server, Some(&clients.certificate()))
+}
+
+async fn fails(host: &str, config: Config) -> Error {
+    client(config).manifest(&tag(&repository(host, "a"), "v1")).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn what_docker_and_podman_trust_for_a_registry_is_trusted_here_and_our_certificate_is_shown() {
+    let ground = tempfile::tempdir().unwrap();
+    let site = Authority::new(ground.path(), "site");
+    let server = listener(ground.path(), &site.sign("server"), &site);
+    let places = Places::new();
+    assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network);
+
+    let directory = places.of("docker", &server.host);
+    put(&directory, "ca.crt", &site.certificate());
+    assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network, "without a certificate of ours");
+    put_pair(&directory, "client", &site.sign("us"));
+    std::fs::write(directory.join("README"), "not a certificate").unwrap();
+    reach(&server.host, places.config()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_place_that_has_the_registry_counts_and_another_port_is_another_registry() {
+    let ground = tempfile::tempdir().unwrap();
+    let [site, other] = ["site", "other"].map(|name| Authority::new(ground.path(), name));
+    let server = Listener::start(ground.path(), &site.sign("server"), None);
+    let places = Places::new();
+    put(&places.of("etc", "127.0.0.1"), "ca.crt", &site.certificate());
+    put(&places.of("etc", "127.0.0.1:1"), "ca.crt", &site.certificate());
+    assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network);
+    put(&places.of("docker", &server.host), "ca.crt", &site.certificate());
+    reach(&server.host, places.config()).await.unwrap();
+    put(&places.of("home", &server.host), "ca.crt", &other.certificate());
+    assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network, "the user's own directory is first");
+}
+
+#[tokio::test]
+async fn half_a_pair_names_the_file_and_what_is_missing_before_the_registry_is_asked() {
+    let ground = tempfile::tempdir().unwrap();
+    let pair = Authority::new(ground.path(), "site").sign("us");
+    for (half, file, missing) in [("us.cert", &pair.certificate, "us.key"), ("us.key", &pair.key, "us.cert")] {
+        let places = Places::new();
+        put(&places.of("etc", "registry.invalid"), half, file);
+        let error = fails("registry.invalid", places.config()).await;
+        assert_eq!(error.kind(), Kind::Input, "{error:?}");
+        let told = error.to_string();
+        assert!(told.contains(&format!("registry.invalid/{half}: {missing} is missing")), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_certificate_is_told_with_both_files() {
+    let ground = tempfile::tempdir().unwrap();
+    let site = Authority::new(ground.path(), "site");
+    let places = Places::new();
+    let directory = places.of("etc", "registry.invalid");
+    put(&directory, "us.cert", &site.sign("us").certificate);
+    put(&directory, "us.key", &site.sign("them").key);
+    let told = fails("registry.invalid", places.config()).await.to_string();
+    assert!(told.contains("us.cert") && told.contains("us.key"), "{told}");
+}
+
+#[tokio::test]
+async fn of_several_certificates_the_one_the_server_wants_is_shown() {
+    let ground = tempfile::tempdir().unwrap();
+    let [site, old, partner] = ["site", "old", "partner"].map(|name| Authority::new(ground.path(), name));
+    let server = listener(ground.path(), &site.sign("server"), &partner);
+    let places = Places::new();
+    let directory = places.of("etc", &server.host);
+    put(&directory, "ca.crt", &site.certificate());
+    put_pair(&directory, "a-old", &old.sign("us"));
+    put_pair(&directory, "b-partner", &partner.sign("us"));
+    reach(&server.host, places.config()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_was_named_counts_instead_of_the_places_and_an_allowlists_counts_more() {
+    let ground = tempfile::tempdir().unwrap();
+    let [site, other] = ["site", "other"].map(|name| Authority::new(ground.path(), name));
+    let server = Listener::start(ground.path(), &site.sign("server"), None);
+    let places = Places::new();
+    put(&places.of("etc", &server.host), "ca.crt", &site.certificate());
+    let (right, wrong) = (places.of("named", "right"), places.of("named", "wrong"));
+    put(&right, "ca.crt", &site.certificate());
+    put(&wrong, "ca.crt", &other.certificate());
+    let named = |cert_dir: &Path| {
+        let mut config = places.config();
+        config.tls.cert_dir = Some(cert_dir.to_owned());
+        config
+    };
+    reach(&server.host, named(&right)).await.unwrap();
+    assert_eq!(fails(&server.host, named(&wrong)).await.kind(), Kind::Network);
+    let own = RegistryConfig { cert_dir: Some(right), ..RegistryConfig::default() };
+    let per_registry = [(server.host.clone(), own)].into_iter().collect();
+    reach(&server.host, Config { per_registry, ..named(&wrong) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn storage_that_a_registry_sends_us_to_is_trusted_by_the_named_directory_but_not_shown_its_certificate() {
+    let ground = tempfile::tempdir().unwrap();
+    let site = Authority::new(ground.path(), "site");
+    let server_pair = site.sign("server");
+    let open = Listener::start(ground.path(), &server_pair, None);
+    let asking = listener(ground.path(), &server_pair, &site);
+    let named = ground.path().join("named");
+    std::fs::create_dir(&named).unwrap();
+    put(&named, "ca.crt", &site.certificate());
+    put_pair(&named, "client", &site.sign("us"));
+    // Both speak to whoever names them; the second only to whoever shows a certificate.
+    for (storage, reached) in [(&open, true), (&asking, false)] {
+        let places = Places::new();
+        // That something is known of the storage's own host makes no difference.
+        for known in [false, true] {
+            let mut config = places.config();
+            config.tls.cert_dir = Some(named.clone());
+            if known {
+                put(&places.of("etc", &storage.host), "ca.crt", &site.certificate());
+                let own = RegistryConfig { tls_verify: Some(true), ..RegistryConfig::default() };
+                config.per_registry = [(storage.host.clone(), own)].into_iter().collect();
+            }
+            reach(&storage.host, config.clone()).await.unwrap();
+            let location = format!("https://{}/v2/a/manifests/v1", storage.host);
+            let registry = Server::registry(move |_, _| Answer::new(307).with("Location", location.clone())).await;
+            assert_eq!(reach(&registry.address, config).await.is_ok(), reached, "known: {known}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Manifests, tags and referrers that are not what they should be.
+
+use std::time::Duration;
+
+use gapferry::base::error::Kind;
+use gapferry::content::{Sink, Source};
+use gapferry::oci::{Digest, media_type};
+use gapferry::transport::registry::Config;
+
+use super::{INDEX, manifest, repo};
+use crate::registry::shelf::{self, Shelf, image, tag};
+use crate::registry::{client, config};
+use crate::support::faulty::{Answer, Seen, Server, last_byte};
+
+#[tokio::test]
+async fn a_page_instead_of_a_manifest_is_told_as_such() {
+    let server =
+        Server::registry(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Please log in</h1>"));
+    let server = server.await;
+    let reference = repo(&server).with_digest(Digest::sha256(b"x"));
+    for error in [
+        client(config()).manifest(&reference).await.unwrap_err(),
+        client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), Kind::Network);
+        assert!(error.to_string().contains("Please log in"), "{error}");
+        assert!(error.to_string().contains(&repo(&server).to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_is_bounded_and_must_be_what_the_registry_says_it_is() {
+    let huge = |_: &Seen, _| Answer::new(200).body(vec![b' '; 4 * 1024 * 1024 + 1]);
+    let endless =
+        |_: &Seen, _| Answer::new(200).with("Content-Length", "99999999999").body(vec![b' '; 5 * 1024 * 1024]);
+    let lying = |_: &Seen, _| manifest().with("Docker-Content-Digest", Digest::sha256(b"other").to_string());
+    for server in [Server::registry(huge).await, Server::registry(endless).await, Server::registry(lying).await] {
+        let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{error:?}");
+    }
+    let server = Server::registry(|_, _| manifest()).await;
+    let asked = repo(&server).with_digest(Digest::sha256(b"asked for"));
+    let error = client(config()).manifest(&asked).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Damaged);
+    assert!(error.chain().contains(&Digest::sha256(INDEX.as_bytes()).to_string()), "{error:?}");
+}
+
+/// A gateway that compresses what its origin sends would change every digest.
+#[tokio::test]
+async fn content_is_asked_for_as_it_is_and_a_compressed_answer_is_named() {
+    let server = Server::registry(|request, _| {
+        assert_eq!(request.header("accept-encoding"), "identity");
+        match request.target.ends_with("/text") {
+            // Only called so.
+            true => manifest().with("Content-Encoding", "gzip"),
+            false => manifest().with("Content-Encoding", "gzip").body([0x1f, 0x8b, 8, 0, 0xff]),
+        }
+    });
+    let server = server.await;
+    assert!(client(config()).manifest(&tag(&repo(&server), "text")).await.unwrap().is_some());
+    let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    assert!(error.kind() == Kind::Network && error.chain().contains("Content-Encoding: \"gzip\""), "{error:?}");
+}
+
+/// A cache that remembers “not there” makes what was just pushed look lost.
+#[tokio::test]
+async fn what_a_target_has_now_is_asked_past_caches_and_a_source_may_be_cached() {
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/u"),
+        "PUT" => Answer::new(201),
+        _ if request.target.contains("/tags/list") => Answer::new(200).body(r#"{"name":"a/b","tags":[]}"#),
+        _ => last_byte(request).unwrap_or_else(manifest),
+    });
+    let server = server.await;
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let (blob, reference) = (shelf.add("content"), tag(&repo(&server), "v1"));
+    shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap();
+    registries.put_manifest(&reference, &image(&blob, &[], None)).await.unwrap();
+    Sink::resolve(&registries, &reference).await.unwrap();
+    registries.read_manifest(&reference).await.unwrap();
+    registries.has_blob(&repo(&server), &blob).await.unwrap();
+    registries.has_no_tags(&repo(&server)).await.unwrap();
+    let reads: Vec<Seen> = server.seen().into_iter().filter(|seen| ["GET", "HEAD"].contains(&&*seen.method)).collect();
+    assert!(reads.len() >= 5 && reads.iter().all(|seen| seen.header("cache-control") == "no-cache"), "{reads:?}");
+    let before = server.seen().len();
+    registries.manifest(&reference).await.unwrap();
+    assert!(server.seen()[before..].iter().all(|seen| seen.header("cache-control").is_empty()));
+}
+
+#[tokio::test]
+async fn a_head_that_says_too_little_is_followed_by_get() {
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "HEAD" => Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(INDEX),
+        _ => manifest(),
+    });
+    let server = server.await;
+    let found = Source::resolve(&client(config()), &tag(&repo(&server), "v1")).await.unwrap().unwrap();
+    assert_eq!((found.digest, found.size), (Digest::sha256(INDEX.as_bytes()), INDEX.len() as u64));
+}
+
+#[tokio::test]
+async fn a_registry_without_head_is_asked_by_get_also_one_request_at_a_time() {
+    for status in [405, 501] {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "HEAD" => Answer::new(status),
+            _ => manifest(),
+        });
+        let server = server.await;
+        let registries = client(Config { per_host: 1, ..config() });
+        let reference = tag(&repo(&server), "v1");
+        let asked = Source::resolve(&registries, &reference);
+        // Were the place of the first request still taken, the second would wait for ever.
+        let found = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("an answer").unwrap().unwrap();
+        assert_eq!(found.digest, Digest::sha256(INDEX.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn unreadable_referrers_are_an_error_and_a_missing_api_is_asked_for_once() {
+    let subject = Digest::sha256(b"x");
+    for status in [401, 403, 500] {
+        let server = Server::registry(move |_, _| Answer::new(status)).await;
+        assert!(client(config()).referrers(&repo(&server), &subject).await.is_err(), "{status}");
+    }
+    let page = Server::registry(|_, _| Answer::new(200).body("<html>")).await;
+    assert!(client(config()).referrers(&repo(&page), &subject).await.is_err());
+
+    let server = Server::registry(|_, _| Answer::new(404)).await;
+    let registries = client(config());
+    for _ in 0..3 {
+        assert_eq!(registries.referrers(&repo(&server), &subject).await.unwrap().found, []);
+    }
+    assert_eq!(server.count("GET", "/v2/a/b/referrers/"), 1);
+    assert_eq!(server.count("GET", "/v2/a/b/manifests/sha256-"), 3);
+}
+
+#[tokio::test]
+async fn a_registry_that_lists_referrers_itself_gets_no_fallback_tag() {
+    let server = Server::registry(|_, _| Answer::new(201).with("OCI-Subject", "sha256:x")).await;
+    let shelf = Shelf::default();
+    let config_blob = shelf.add("{}");
+    let signature = image(&config_blob, &[], Some(&image(&config_blob, &[], None)));
+    let registries = client(config());
+    registries.put_manifest(&repo(&server).with_digest(signature.digest()), &signature).await.unwrap();
+    let seen = server.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].header("content-type"), media_type::OCI_MANIFEST);
+}
+
+#[tokio::test]
+async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
+    let page = |r: &Seen| Answer::new(200).with("Content-Type", "text/html").body(format!("<h1>Hi {}</h1>", r.method));
+    let shelf = Shelf::default();
+    let pushed = image(&shelf.add("{}"), &[], None);
+    // Whoever asks for what was stored gets a page too, or hears that it is not there.
+    for status in [200, 404] {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "PUT" => page(request),
+            _ if status == 200 => page(request),
+            _ => Answer::new(status),
+        });
+        let server = server.await;
+        let error = client(config()).put_manifest(&tag(&repo(&server), "v1"), &pushed).await.unwrap_err();
+        assert!(matches!(error.kind(), Kind::Network | Kind::Damaged), "{error:?}");
+        assert!(error.chain().contains(&format!("{}:v1", repo(&server))), "{error:?}");
+    }
+    // A registry that says 200 and has it is believed.
+    let (bytes, digest) = (pushed.bytes().unwrap(), pushed.digest().to_string());
+    let server = Server::registry(move |request, _| match request.method.as_str() {
+        "PUT" => Answer::new(200),
+        _ => {
+            let answer = Answer::new(200).with("Content-Type", media_type::OCI_MANIFEST).body(&bytes[..]);
+            answer.with("Docker-Content-Digest", digest.clone())
+        }
+    });
+    let server = server.await;
+    client(config()).put_manifest(&tag(&repo(&server), "v1"), &pushed).await.unwrap();
+    assert_eq!(server.count("PUT", "/v2/"), 1);
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_changed_on_its_way_is_stored_once_more() {
+    let other = Digest::sha256(b"other").to_string();
+    let shelf = Shelf::default();
+    let pushed = image(&shelf.add("{}"), &[], None);
+    let wrong = other.clone();
+    let server = Server::registry(move |request, before| {
+        let stored = if before == 0 { wrong.clone() } else { Digest::sha256(&request.body).to_string() };
+        Answer::new(201).with("Docker-Content-Digest", stored)
+    });
+    let server = server.await;
+    client(config()).put_manifest(&tag(&repo(&server), "v1"), &pushed).await.unwrap();
+    assert_eq!(server.count("PUT", "/v2/"), 2);
+
+    let wrong = other.clone();
+    let server = Server::registry(move |_, _| Answer::new(201).with("Docker-Content-Digest", wrong.clone())).await;
+    let error = client(config()).put_manifest(&tag(&repo(&server), "v1"), &pushed).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Damaged);
+    assert!(error.chain().contains(&other), "{error:?}");
+}

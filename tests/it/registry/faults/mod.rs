@@ -1,0 +1,50 @@
+//! What bad days bring, served by the scripted server or on the way to a real registry.
+
+mod answers;
+mod bodies;
+mod failing;
+mod gateways;
+mod hints;
+mod lists;
+mod matrix;
+mod outage;
+mod redirects;
+mod retries;
+mod tokens;
+mod uploads;
+
+use gapferry::content::Source;
+use gapferry::credentials::{Credentials, Store};
+use gapferry::oci::{Repository, media_type};
+use gapferry::transport::registry::{Config, Registries};
+
+use crate::registry::config;
+use crate::registry::shelf::{repository, tag};
+use crate::support::faulty::{Answer, Server};
+
+fn repo(server: &Server) -> Repository {
+    repository(&server.address, "a/b")
+}
+
+fn with_credentials(server: &Server) -> Config {
+    let mut credentials = Store::anonymous();
+    credentials.set(&server.address, Credentials::basic("me", "hunter2"));
+    Config { credentials, ..config() }
+}
+
+const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+/// Whether a registry of which every manifest fails is given up, and not each of them tried to the end.
+async fn is_given_up(registries: &Registries, server: &Server) -> bool {
+    for nth in 0..200 {
+        let error = registries.manifest(&tag(&repo(server), &format!("v{nth}"))).await.unwrap_err();
+        if error.stopped().is_some() {
+            return true;
+        }
+    }
+    false
+}
+
+fn manifest() -> Answer {
+    Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(INDEX)
+}

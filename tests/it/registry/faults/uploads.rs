@@ -1,0 +1,344 @@
+//! Uploads that are cut, cancelled, refused or lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use gapferry::base::error::{Kind, Reason};
+use gapferry::base::progress::Event;
+use gapferry::content::Sink;
+use gapferry::credentials::{Credentials, Store};
+use gapferry::transport::registry::Config;
+
+use super::repo;
+use crate::registry::shelf::{self, Shelf, noise, repository};
+use crate::registry::{client, config, watched};
+use crate::support::faulty::{Answer, Fault, Server, Stage, last_byte};
+
+#[tokio::test]
+async fn an_upload_that_the_registry_cancels_starts_again_from_post() {
+    let server = Server::registry(|request, before| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", format!("/u/{before}")),
+        "GET" => last_byte(request).unwrap(),
+        _ if before < 4 => Answer::new(404).body(r#"{"errors":[{"code":"BLOB_UPLOAD_INVALID"}]}"#),
+        _ => Answer::new(201),
+    });
+    let server = server.await;
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(200_000));
+    shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap();
+    let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
+    assert_eq!(order, ["POST", "PUT", "POST", "PUT", "POST", "PUT", "GET"]);
+    assert_eq!(server.seen()[0].header("content-length"), "0");
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_told_in_the_registrys_words_and_not_repeated() {
+    for (status, kind) in [(403, Kind::Refused), (413, Kind::Refused), (412, Kind::Refused), (405, Kind::Refused)] {
+        let body = r#"{"errors":[{"code":"DENIED","message":"quota will exceed the configured upper limit"}]}"#;
+        let server = Server::registry(move |_, _| Answer::new(status).body(body)).await;
+        let shelf = Shelf::default();
+        let blob = shelf.add("x");
+        let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains("configured upper limit"), "{error}");
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+/// Two minutes of tries for each layer, and then the advice to ask again: only room helps. Of a server error that says so one more
+/// is made: another replica may have room.
+#[tokio::test]
+async fn a_full_disk_is_told_soon_wherever_it_shows() {
+    // As distribution writes it, with the error of Go's `os`.
+    let detail = r#"{"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Path":"/var/lib/registry/docker","Err":28}}"#;
+    let distribution = format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"unknown error","detail":{detail}}}]}}"#);
+    for (status, body, tries) in [(500, distribution.as_str(), 2), (507, "", 1)] {
+        for full in ["POST", "PATCH", "PUT /u", "PUT /v2/", "mount"] {
+            let full_disk = Answer::new(status).body(body);
+            let server = Server::registry(move |request, _| {
+                let (method, target) = (request.method.as_str(), request.target.as_str());
+                let name = format!("{method} {target}");
+                match method {
+                    _ if name.starts_with(full) || full == "mount" && target.contains("mount=") => full_disk.clone(),
+                    "POST" | "PATCH" => Answer::new(202).with("Location", "/u"),
+                    "PUT" => Answer::new(201),
+                    _ => Answer::new(404),
+                }
+            });
+            let server = server.await;
+            let (shelf, large_blob) = (Shelf::default(), if full == "PATCH" { 1 } else { u64::MAX });
+            let (blob, other) = (shelf.add("content"), repository(&server.address, "other"));
+            let to = client(Config { large_blob, retry_budget: Some(Duration::from_secs(60)), ..config() });
+            let pushed = async {
+                match full {
+                    "mount" => to.mount(&repo(&server), &blob, &other).await.map(drop),
+                    "PUT /v2/" => {
+                        let image = shelf::image(&blob, &[], None);
+                        to.put_manifest(&shelf::tag(&repo(&server), "v1"), &image).await.map(drop)
+                    }
+                    _ => shelf::push(&to, &repo(&server), &shelf, &[&blob]).await,
+                }
+            };
+            let error = pushed.await.unwrap_err();
+            let found = (error.kind(), error.reason().cloned());
+            assert_eq!(found, (Kind::Refused, Some(Reason::Full { left: 0 })), "{status} {full}: {error:?}");
+            let (method, path) = full.split_once(' ').unwrap_or((full.replace("mount", "POST").leak(), "/"));
+            assert_eq!(server.count(method, path), tries, "{status} {full}");
+        }
+    }
+}
+
+/// A storage of one project, or one of many, would close the whole registry.
+#[tokio::test]
+async fn a_full_disk_of_another_server_or_of_one_answer_is_no_full_registry() {
+    let full = || Answer::new(500).body("write /tmp/x: no space left on device");
+    let elsewhere = Server::start(move |_, _| full()).await;
+    for is_elsewhere in [true, false] {
+        let to = if is_elsewhere { format!("http://{}/u", elsewhere.address) } else { "/u".to_owned() };
+        let puts = Arc::new(AtomicUsize::new(0));
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "POST" => Answer::new(202).with("Location", to.clone()),
+            "PUT" if puts.fetch_add(1, Ordering::SeqCst) == 0 => full(),
+            "PUT" => Answer::new(201),
+            _ => last_byte(request).filter(|_| !is_elsewhere).unwrap_or(Answer::new(404)),
+        });
+        let (server, shelf) = (server.await, Shelf::default());
+        let blob = shelf.add("content");
+        let pushed = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await;
+        match is_elsewhere {
+            true => assert_eq!(pushed.unwrap_err().reason(), None),
+            false => pushed.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_mount_is_only_a_reason_to_upload() {
+    let answers = Arc::new(AtomicUsize::new(0));
+    let statuses = [401, 403, 404, 405, 202];
+    let turn = answers.clone();
+    let server = Server::registry(move |request, _| match request.target.contains("mount=") {
+        true => Answer::new(statuses[turn.fetch_add(1, Ordering::SeqCst)]).with("Location", "/expired"),
+        false if request.target.starts_with("/expired") => Answer::new(404),
+        false if request.method == "POST" => Answer::new(202).with("Location", "/u"),
+        false => Answer::new(201),
+    });
+    let server = server.await;
+    let registries = client(config());
+    let shelf = Shelf::default();
+    let blob = shelf.add("content");
+    for _ in statuses {
+        let other = repository(&server.address, "other");
+        assert!(!registries.mount(&repo(&server), &blob, &other).await.unwrap());
+    }
+    shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap();
+    assert_eq!(server.count("PUT", "/expired"), 1);
+    assert_eq!(server.count("PUT", "/u"), 1);
+}
+
+/// A mount saves an upload, and nothing depends on it.
+#[tokio::test]
+async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
+    let server = taking().await;
+    server.when("POST", "mount=").always().fault(Fault::Reset(Stage::Request));
+    let registries = client(config());
+    let shelf = Shelf::default();
+    let blobs = ["one", "two", "three"].map(|content| shelf.add(content));
+    let other = repository(&server.address, "other");
+    for blob in &blobs {
+        assert!(!registries.mount(&repo(&server), blob, &other).await.unwrap());
+    }
+    assert_eq!(server.count("POST", "/v2/a/b/blobs/uploads/?mount="), 1);
+}
+
+/// Whoever pulls from a registry that takes manifests unchecked would find the image without its layers.
+#[tokio::test]
+async fn a_mount_that_brings_nothing_is_none() {
+    for links in [false, true] {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "POST" if request.target.contains("mount=") => Answer::new(201),
+            "POST" => Answer::new(202).with("Location", "/u"),
+            "PUT" => Answer::new(201),
+            _ if links => Answer::new(206).with("Content-Range", "bytes 2-2/3").body("e"),
+            _ => Answer::new(404),
+        });
+        let server = server.await;
+        let registries = client(config());
+        let shelf = Shelf::default();
+        let other = repository(&server.address, "other");
+        for content in ["one", "two", "six", "ten", "ace"] {
+            let mounted = registries.mount(&repo(&server), &shelf.add(content), &other).await.unwrap();
+            assert_eq!(mounted, links, "{content}");
+        }
+        // A registry that links is asked once for each repository; of one that does not, no more is asked.
+        let (mounts, reads) =
+            (server.count("POST", "/v2/a/b/blobs/uploads/?mount="), server.count("GET", "/v2/a/b/blobs/sha256"));
+        assert_eq!((mounts, reads), if links { (5, 1) } else { (3, 3) });
+    }
+}
+
+#[tokio::test]
+async fn another_size_at_the_target_means_absent() {
+    let server = Server::registry(|_, _| Answer::new(200).body("12345")).await;
+    let (registries, events) = watched(config());
+    assert!(!registries.has_blob(&repo(&server), &Shelf::default().add("1234")).await.unwrap());
+    assert!(registries.has_blob(&repo(&server), &Shelf::default().add("12345")).await.unwrap());
+    assert!(events.events().iter().any(|e| matches!(e, Event::Warning(text) if text.contains("5 bytes instead of 4"))));
+}
+
+/// Takes every upload, unless told otherwise.
+async fn taking() -> Server {
+    Server::start(|request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/u"),
+        "PUT" => Answer::new(201),
+        _ => Answer::new(200),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_before_the_body_was_read_is_still_told() {
+    let server = taking().await;
+    server.when("PUT", "/u").always().fault(Fault::Hasty(403));
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(20_000_000));
+    let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+    assert!(error.chain().contains("by order of the test"), "{error:?}");
+    assert_eq!(server.count("PUT", "/u"), 1);
+}
+
+#[tokio::test]
+async fn a_registry_that_stops_taking_an_upload_is_given_up() {
+    let server = taking().await;
+    server.when("PUT", "/u").always().fault(Fault::Stall(Stage::RequestBody(1000)));
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(20_000_000));
+    let quick = Config { stall_timeout: Duration::from_millis(300), retries: 1, ..config() };
+    let error = shelf::push(&client(quick), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Network, "{error:?}");
+    assert!(error.chain().contains(&blob.digest.to_string()), "{error:?}");
+    assert_eq!(server.count("PUT", "/u"), 2);
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_an_upload_in_sips_is_found_out_small_and_large() {
+    for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
+        let server = taking().await;
+        server.when(method, "/u").always().fault(Fault::Drip(usize::MAX));
+        let shelf = Shelf::default();
+        let blob = shelf.add(noise(20_000_000));
+        let stall_timeout = Duration::from_millis(200);
+        let quick = Config { stall_timeout, retries: 1, large_blob, ..config() };
+        let error = shelf::push(&client(quick), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Network, "{error:?}");
+        assert!(error.chain().contains("fewer than 32 KiB"), "{error:?}");
+    }
+}
+
+/// Some take content by PATCH alone, and some in the closing PUT alone (`sessions`).
+#[tokio::test]
+async fn a_registry_that_takes_no_content_in_the_closing_put_gets_it_by_patch() {
+    let server = Server::registry(|request, _| match (request.method.as_str(), request.body.is_empty()) {
+        ("POST" | "PATCH", _) => Answer::new(202).with("Location", "/u"),
+        ("PUT", false) => Answer::new(405),
+        ("PUT", true) => Answer::new(201),
+        _ => last_byte(request).unwrap_or(Answer::new(404)),
+    });
+    let server = server.await;
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let blobs = [shelf.add("one"), shelf.add("two")];
+    shelf::push(&registries, &repo(&server), &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
+    let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
+    assert_eq!(order, ["POST", "PUT", "PATCH", "PUT", "GET", "POST", "PATCH", "PUT", "GET"], "found out once");
+
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/u"),
+        _ => Answer::new(405),
+    });
+    let server = server.await;
+    let blob = shelf.add("three");
+    let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert!(error.kind() == Kind::Refused && server.seen().len() < 10, "{error:?}");
+}
+
+/// Some gateways send content straight to the storage behind them, and some to another address of their own.
+#[tokio::test]
+async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
+    for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
+        let other = Server::start(|_, _| Answer::new(201)).await;
+        let to = format!("http://{}/bucket?signature=topsecret", other.address);
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            _ if request.header("authorization").is_empty() => {
+                Answer::new(401).with("WWW-Authenticate", r#"Basic realm="r""#)
+            }
+            "POST" => Answer::new(202).with("Location", "/u?state=1"),
+            "GET" => last_byte(request).unwrap(),
+            _ if request.method != method => Answer::new(201),
+            // Once to another path of its own, then elsewhere.
+            _ if !request.target.contains("moved") => Answer::new(308).with("Location", "/moved?state=2"),
+            _ => Answer::new(307).with("Location", to.clone()),
+        });
+        let server = server.await;
+        let mut credentials = Store::anonymous();
+        credentials.set(&server.address, Credentials::basic("user", "topsecret"));
+        let shelf = Shelf::default();
+        let blob = shelf.add(noise(50_000));
+        let to = client(Config { large_blob, credentials, ..config() });
+        shelf::push(&to, &repo(&server), &shelf, &[&blob]).await.unwrap();
+        let sent = |server: &Server, target: &str| -> Vec<(usize, bool)> {
+            let seen = server.seen().into_iter().filter(|seen| seen.method == method && seen.target == target);
+            seen.map(|seen| (seen.body.len(), !seen.header("authorization").is_empty())).collect()
+        };
+        assert_eq!(sent(&server, "/moved?state=2"), [(50_000, true)], "{method}");
+        assert_eq!(sent(&other, "/bucket?signature=topsecret"), [(50_000, false)], "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_host() {
+    let elsewhere = Server::start(|_, _| Answer::new(403)).await;
+    for (to, says) in
+        [(None, "redirects what is uploaded"), (Some(elsewhere.address.clone()), "403 Forbidden (from http://")]
+    {
+        let server = Server::registry(|request, _| match request.method.as_str() {
+            "POST" => Answer::new(202).with("Location", "/u"),
+            _ => Answer::new(404),
+        });
+        let server = server.await;
+        let to = to.unwrap_or_else(|| server.address.clone());
+        server.when("PUT", "").always().fault(Fault::Redirect(to.clone()));
+        let shelf = Shelf::default();
+        let blob = shelf.add("x");
+        let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        assert!(error.chain().contains(says) && error.chain().contains(&to), "{error:?}");
+    }
+}
+
+/// Told as an outage of the registry, it would be looked for where nothing is wrong.
+#[tokio::test]
+async fn a_registry_that_sends_uploads_to_a_name_that_does_not_resolve_is_named() {
+    // Longer than a name may be: no name server is asked for its address.
+    let unknown = "x".repeat(70);
+    let location = format!("http://{unknown}:5000/u?state=topsecret");
+    let server = Server::registry(move |request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", location.clone()),
+        _ => Answer::new(404),
+    });
+    let server = server.await;
+    let shelf = Shelf::default();
+    let blob = shelf.add("x");
+    let (registries, _) = watched(Config { retry_budget: Some(Duration::from_secs(60)), ..config() });
+    let error = shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (Kind::Refused, Some(&Reason::UnknownUploadHost)), "{error:?}");
+    let told = error.chain();
+    assert!(!told.contains("topsecret"), "{told}");
+    let expected = format!("{} sends uploads to {unknown}:5000, whose name cannot be resolved here", server.address);
+    assert!(told.contains(&expected), "{told}");
+    // A token server whose name cannot be resolved is another matter.
+    let challenge = format!("Bearer realm=\"http://{unknown}:5000/token\",service=\"r\"");
+    let server = Server::start(move |_, _| Answer::new(401).with("WWW-Authenticate", challenge.clone())).await;
+    let error = shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.reason(), None, "{error:?}");
+}

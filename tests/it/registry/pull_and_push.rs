@@ -1,0 +1,215 @@
+//! A real registry: what goes in comes out.
+
+use futures_util::StreamExt;
+use gapferry::base::error::Kind;
+use gapferry::content::{Lookup, Sink, Source};
+use gapferry::oci::{Digest, Tag};
+use gapferry::transport::registry::Registries;
+
+use crate::registry::shelf::{self, Shelf, image, noise, read, repository, tag};
+use crate::registry::{client, config};
+use crate::support::registry::Registry;
+
+#[tokio::test]
+async fn an_image_comes_back_as_it_was_pushed() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "deep/er/app");
+    let shelf = Shelf::default();
+    let layers = [shelf.add(noise(3_000_000)), shelf.add("x"), shelf.add("")];
+    let config = shelf.add(r#"{"os":"linux","architecture":"amd64"}"#);
+    let manifest = image(&config, &layers, None);
+    let reference = tag(&repo, "v1");
+
+    assert_eq!(Sink::resolve(&registries, &reference).await.unwrap(), Lookup::Absent);
+    assert!(!registries.has_blob(&repo, &layers[0]).await.unwrap());
+    let blobs: Vec<_> = layers.iter().chain([&config]).collect();
+    shelf::push(&registries, &repo, &shelf, &blobs).await.unwrap();
+    shelf::push(&registries, &repo, &shelf, &blobs).await.unwrap();
+    registries.put_manifest(&reference, &manifest).await.unwrap();
+
+    let reader = client(crate::registry::config());
+    let found = Source::resolve(&reader, &reference).await.unwrap().unwrap();
+    assert_eq!((found.digest, found.size), (manifest.digest(), manifest.size()));
+    assert_eq!(found.media_type, manifest.media_type());
+    for reference in [reference, repo.with_digest(manifest.digest())] {
+        assert_eq!(reader.manifest(&reference).await.unwrap().unwrap().bytes().unwrap(), manifest.bytes().unwrap());
+    }
+    for blob in blobs {
+        assert!(registries.has_blob(&repo, blob).await.unwrap());
+        assert_eq!(Digest::sha256(&read(&reader, &repo, blob).await.unwrap()), blob.digest);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_goes_from_registry_to_registry_without_a_stop() {
+    let (from, to) = (Registry::start(), Registry::start());
+    let registries = client(gapferry::transport::registry::Config { per_host: 1, ..config() });
+    let (there, here) = (repository(from.host(), "a"), repository(to.host(), "b"));
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(2_000_000));
+    shelf::push(&registries, &there, &shelf, &[&blob]).await.unwrap();
+    // Also within one registry, where upload and download share what the host allows.
+    for target in [&here, &repository(from.host(), "c")] {
+        let origin = gapferry::content::Origin { source: &registries, repository: &there };
+        registries.put_blob(target, &blob, &origin).await.unwrap();
+        assert!(registries.has_blob(target, &blob).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_blob_is_mounted_or_else_uploaded() {
+    let server = Registry::start();
+    let registries = client(config());
+    let (first, second) = (repository(server.host(), "first"), repository(server.host(), "second"));
+    let shelf = Shelf::default();
+    let (here, nowhere) = (shelf.add(noise(1000)), shelf.add(noise(2000)));
+    shelf::push(&registries, &first, &shelf, &[&here]).await.unwrap();
+    assert!(registries.mount(&second, &here, &first).await.unwrap());
+    assert!(registries.has_blob(&second, &here).await.unwrap());
+    // The registry opens an upload session instead, which the upload uses.
+    assert!(!registries.mount(&second, &nowhere, &first).await.unwrap());
+    shelf::push(&registries, &second, &shelf, &[&nowhere]).await.unwrap();
+    assert!(registries.has_blob(&second, &nowhere).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_wrong_blob_is_never_completed() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    for (right, served) in [(&b"right"[..], &b"wrong"[..]), (b"longer", b"long"), (b"", b"not empty"), (b"1", b"")] {
+        let blob = shelf.add_wrong(right, served);
+        let error = shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{error:?}");
+        assert!(!registries.has_blob(&repo, &blob).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_download_continues_where_it_stopped() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    let content = noise(300_000);
+    let blob = shelf.add(content.clone());
+    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    for offset in [1, 123_456, 299_999, 300_000] {
+        let body = registries.blob(&repo, &blob, offset).await.unwrap();
+        assert_eq!(body.offset, offset);
+        let pieces: Vec<_> = body.stream.map(|piece| piece.unwrap()).collect().await;
+        assert!(pieces.concat() == content[offset as usize..], "from {offset}");
+    }
+}
+
+#[tokio::test]
+async fn all_tags_are_listed() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "a");
+    let names = push_tags(&registries, &repo, 12).await;
+    let mut listed: Vec<String> = registries.tags(&repo).await.unwrap().tags.iter().map(Tag::to_string).collect();
+    listed.sort();
+    assert_eq!(listed, names);
+    let missing = registries.tags(&repository(server.host(), "none")).await.unwrap_err();
+    assert_eq!(missing.kind(), Kind::NotFound);
+    assert!(missing.to_string().contains(&format!("{}/none", server.host())), "{missing}");
+}
+
+async fn push_tags(registries: &Registries, repo: &gapferry::oci::Repository, count: u32) -> Vec<String> {
+    let shelf = Shelf::default();
+    let config = shelf.add("{}");
+    shelf::push(registries, repo, &shelf, &[&config]).await.unwrap();
+    let manifest = image(&config, &[], None);
+    let names: Vec<String> = (0..count).map(|n| format!("v{n:02}")).collect();
+    for name in &names {
+        registries.put_manifest(&tag(repo, name), &manifest).await.unwrap();
+    }
+    names
+}
+
+#[tokio::test]
+async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    let config = shelf.add("{}");
+    let layers: Vec<_> = (0..5).map(|n| shelf.add(format!("signature {n}"))).collect();
+    let blobs: Vec<_> = layers.iter().chain([&config]).collect();
+    shelf::push(&registries, &repo, &shelf, &blobs).await.unwrap();
+    let subject = image(&config, &[], None);
+    registries.put_manifest(&tag(&repo, "v1"), &subject).await.unwrap();
+    assert_eq!(registries.referrers(&repo, &subject.digest()).await.unwrap().found, []);
+
+    let signatures: Vec<_> =
+        layers.iter().map(|layer| image(&config, std::slice::from_ref(layer), Some(&subject))).collect();
+    let at_once = signatures.iter().map(|signature| {
+        let (registries, reference) = (&registries, repo.with_digest(signature.digest()));
+        async move { registries.put_manifest(&reference, signature).await }
+    });
+    for stored in futures_util::future::join_all(at_once).await {
+        stored.unwrap();
+    }
+    registries.put_manifest(&repo.with_digest(signatures[0].digest()), &signatures[0]).await.unwrap();
+
+    let listed = client(crate::registry::config()).referrers(&repo, &subject.digest()).await.unwrap().found;
+    let mut found: Vec<_> = listed.iter().map(|descriptor| descriptor.digest).collect();
+    let mut pushed: Vec<_> = signatures.iter().map(|signature| signature.digest()).collect();
+    found.sort();
+    pushed.sort();
+    assert_eq!(found, pushed);
+    assert!(listed.iter().all(|d| d.artifact_type() == Some("application/vnd.test.signature")));
+    // For everybody else the list has the manifests' annotations, too.
+    let list = server.manifest("a", gapferry::oci::Tag::referrers(&subject.digest()).as_str()).json();
+    assert!(list["manifests"].as_array().unwrap().iter().all(|entry| entry["annotations"]["of"] == "test"), "{list}");
+}
+
+#[tokio::test]
+async fn a_refused_manifest_is_told_in_the_registrys_words() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    let manifest = image(&shelf.add("{}"), &[], None);
+    let error = registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(error.to_string().contains("BLOB_UNKNOWN"), "{error}");
+    assert!(error.to_string().contains(&format!("{repo}:v1")), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "a");
+    assert!(registries.manifest(&tag(&repo, "none")).await.unwrap().is_none());
+    let blob = Shelf::default().add("nowhere");
+    let error = registries.blob(&repo, &blob, 0).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(error.to_string().contains(&blob.digest.to_string()), "{error}");
+
+    let address = server.host().to_owned();
+    drop(server);
+    let quick = gapferry::transport::registry::Config { retries: 1, ..config() };
+    let error = client(quick).manifest(&tag(&repository(&address, "a"), "v1")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Network);
+    assert!(error.chain().contains("refused") && error.chain().contains(&address), "{error:?}");
+}
+
+#[tokio::test]
+async fn no_request_is_made_that_is_not_needed() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    let (config, layer) = (shelf.add("{}"), shelf.add(noise(200_000)));
+    shelf::push(&registries, &repo, &shelf, &[&layer, &config]).await.unwrap();
+    registries.put_manifest(&tag(&repo, "v1"), &image(&config, std::slice::from_ref(&layer), None)).await.unwrap();
+    Source::resolve(&registries, &tag(&repo, "v1")).await.unwrap();
+    read(&registries, &repo, &layer).await.unwrap();
+    let made: Vec<String> = server.requests().into_iter().map(|request| request.method).collect();
+    assert_eq!(made, ["GET", "POST", "PUT", "GET", "POST", "PUT", "GET", "PUT", "HEAD", "GET"]);
+}

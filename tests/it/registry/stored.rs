@@ -1,0 +1,140 @@
+//! What a registry took is what it stores: the last byte of an upload is read. An upload that was answered with success fails only
+//! on evidence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use gapferry::base::error::{Kind, Reason};
+use gapferry::content::{Readable, Sink};
+use gapferry::oci::Descriptor;
+use gapferry::transport::registry::Config;
+
+use crate::registry::shelf::{self, Shelf, noise, repository};
+use crate::registry::{client, config, watched};
+use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, ranged};
+
+/// The requests for single bytes of blobs.
+fn reads(seen: &[Seen]) -> Vec<String> {
+    seen.iter().filter(|request| request.byte().is_some()).map(|request| request.target.clone()).collect()
+}
+
+fn path_of(repository: &str, blob: &Descriptor) -> String {
+    format!("/v2/{repository}/blobs/{}", blob.digest)
+}
+
+#[tokio::test]
+async fn the_last_byte_of_each_digest_is_read_once_after_its_first_upload() {
+    let server = Sessions::start();
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let (blob, empty) = (shelf.add(noise(1000)), shelf.add(""));
+    for path in ["a/b", "a/c", "d/e"] {
+        shelf::push(&registries, &repository(&server.address, path), &shelf, &[&blob, &empty]).await.unwrap();
+    }
+    assert_eq!(reads(&server.seen()), [path_of("a/b", &blob)], "registries keep one copy");
+    let asked: Vec<String> = server.asked().into_iter().map(|(method, _)| method).collect();
+    assert_eq!(asked, [&["POST", "PUT", "GET"][..], &["POST", "PUT"].repeat(5)].concat());
+}
+
+/// A registry that takes every upload and has other content, `answer`, when it is read.
+async fn keeping(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
+    Server::registry(move |request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/u"),
+        "PUT" => Answer::new(201),
+        _ => answer(request),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_registry_that_keeps_another_file_is_found_out_in_every_repository() {
+    let servers = [
+        // An empty file, a shorter one, a longer one, one without an end behind a right length, and none.
+        keeping(|_| Answer::new(416)).await,
+        keeping(|_| Answer::new(200).body("cut")).await,
+        keeping(|request| ranged(request, &noise(2000))).await,
+        keeping(|request| ranged(request, &noise(1000)).but(Fault::Truncate(0))).await,
+        keeping(|_| Answer::new(404)).await,
+    ];
+    for server in servers {
+        let (registries, shelf) = (client(config()), Shelf::default());
+        let blob = shelf.add(noise(1000));
+        for path in ["a/b", "c/d"] {
+            let pushed = shelf::push(&registries, &repository(&server.address, path), &shelf, &[&blob]).await;
+            let error = pushed.unwrap_err();
+            assert_eq!((error.kind(), error.reason()), (Kind::Damaged, Some(&Reason::DamagedTarget)), "{error:?}");
+        }
+    }
+}
+
+/// A registry that can be pushed to and not read from here: firewalls, policies and storage out of reach fail no push.
+#[tokio::test]
+async fn a_read_that_is_refused_or_fails_proves_nothing_and_is_the_last_one() {
+    // Nothing listens there.
+    let nowhere = Fault::Redirect("127.0.0.1:1".to_owned());
+    let statuses = [204, 400, 401, 403, 405, 412, 500, 503].map(Fault::Status);
+    for fault in statuses.into_iter().chain([nowhere, Fault::Reset(Stage::Request), Fault::WrongRange]) {
+        let server = Sessions::start();
+        server.when("GET", "/blobs/sha256").always().fault(fault.clone());
+        let (registries, events) = watched(config());
+        let shelf = Shelf::default();
+        let blobs: Vec<Descriptor> = (1..7).map(|n| shelf.add(noise(n * 1000))).collect();
+        let repo = repository(&server.address, "a/b");
+        let (to, from, into) = (&registries, &shelf, &repo);
+        let pushes = blobs[..3].iter().map(|blob| async move { shelf::push(to, into, from, &[blob]).await });
+        let pushes = join_all(pushes).await;
+        assert!(pushes.iter().all(Result::is_ok), "{fault:?}: {pushes:?}");
+        let before = reads(&server.seen()).len();
+        for blob in &blobs[3..] {
+            shelf::push(&registries, &repo, &shelf, &[blob]).await.unwrap();
+        }
+        assert_eq!(reads(&server.seen()).len(), before, "{fault:?}");
+        assert!(events.events().is_empty(), "{fault:?}: {:?}", events.events());
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_in_one_project_is_read_in_another() {
+    let server = Sessions::start();
+    server.when("GET", "/v2/closed/").always().fault(Fault::Status(403));
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let blobs = [1000, 2000, 3000].map(|size| shelf.add(noise(size)));
+    for (blob, path) in blobs.iter().zip(["closed/a", "closed/b", "open/c"]) {
+        shelf::push(&registries, &repository(&server.address, path), &shelf, &[blob]).await.unwrap();
+    }
+    assert_eq!(reads(&server.seen()), [path_of("closed/a", &blobs[0]), path_of("open/c", &blobs[2])]);
+}
+
+#[tokio::test]
+async fn a_blob_that_could_not_be_read_before_its_upload_has_to_be_read_after_it() {
+    let server = Sessions::start();
+    server.when("GET", "/blobs/sha256").always().fault(Fault::Status(500));
+    let (registries, shelf, repo) = (client(config()), Shelf::default(), repository(&server.address, "a/b"));
+    let blob = shelf.add("content");
+    assert!(matches!(registries.can_read(&repo, &blob).await.unwrap(), Readable::Failed(_)));
+    let error = shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.reason(), Some(&Reason::DamagedTarget), "{error:?}");
+}
+
+/// A slow storage would make one upload wait for the next, however many may run at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_takes_long_holds_up_no_upload() {
+    let server = Arc::new(Sessions::start());
+    server.when("GET", "/blobs/sha256").fault(Fault::Stall(Stage::Request));
+    let registries = client(Config { per_host: 1, ..config() });
+    registries.limit_uploads_per_project(&server.address, 1);
+    let (slow, repo) = (registries.clone(), repository(&server.address, "a/b"));
+    let (busy, to) = (server.clone(), repo.clone());
+    let first = tokio::spawn(async move {
+        let shelf = Shelf::default();
+        shelf::push(&slow, &to, &shelf, &[&shelf.add(noise(1000))]).await
+    });
+    let stands = move || busy.wait(Duration::from_secs(30), |now| now.stalls == 1);
+    assert!(tokio::task::spawn_blocking(stands).await.unwrap(), "the read is under way");
+    let shelf = Shelf::default();
+    let blob = shelf.add("");
+    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    assert!(server.blob(&blob.digest).is_some());
+    server.release();
+    first.await.unwrap().unwrap();
+}

@@ -1,0 +1,50 @@
+//! The command itself.
+
+use crate::support::{self, sha256, tempdir};
+
+#[test]
+fn the_command_says_where_it_listens_and_ends_cleanly_when_asked() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let work = tempdir();
+    let layout = work.path().join("new");
+    let serve = |arguments: &[&str]| {
+        let mut command = support::gapferry_process();
+        command.arg("serve").arg(&layout).args(["--listen", "127.0.0.1:0"]).args(arguments);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        (process, address.trim().to_owned())
+    };
+    let stop = |process: std::process::Child| {
+        let id = rustix::process::Pid::from_child(&process);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        let output = process.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (process, address) = serve(&["--writable"]);
+    leaves_no_core_dump(process.id());
+    let blob = format!("http://{address}/v2/a/blobs/uploads/?digest={}", sha256(b"x"));
+    support::http::request("POST", blob).body("x").send().expect(201);
+    assert!(stop(process).contains("pull and push"));
+    let (process, address) = serve(&[]);
+    assert_eq!(support::http::get(format!("http://{address}/v2/a/blobs/{}", sha256(b"x"))).expect(200).body, b"x");
+    assert!(stop(process).contains("read-only"));
+    let help = String::from_utf8(support::gapferry().args(["serve", "--help"]).output().unwrap().stdout).unwrap();
+    assert!(help.contains("no authentication"), "{help}");
+    let tar = work.path().join("x.tar");
+    std::fs::write(&tar, "").unwrap();
+    support::gapferry().arg("serve").arg(&tar).arg("--writable").assert().code(2);
+}
+
+/// A core dump has all secrets in it. Of a process that is not dumpable, the files below /proc are root's.
+fn leaves_no_core_dump(id: u32) {
+    use std::os::unix::fs::MetadataExt;
+    let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"]);
+    let own = rustix::process::geteuid().as_raw();
+    let owner = std::fs::metadata(format!("/proc/{id}/environ")).unwrap().uid();
+    assert!(own == 0 || owner != own, "{owner}");
+}

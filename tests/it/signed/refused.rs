@@ -1,0 +1,137 @@
+//! Bundles that are refused, each in its own words and before any blob is looked at.
+
+use std::path::{Path, PathBuf};
+
+use super::keys::{Ground, Key, Kind, text};
+use crate::support::gapferry;
+use crate::support::ran::Ran;
+
+/// The first blob of a directory.
+fn blob(bundle: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(bundle.join("blobs/sha256")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).min().unwrap()
+}
+
+/// What verify and import say, which is the same.
+#[track_caller]
+fn is_refused(ground: &Ground, bundle: &Path, key: &Key, words: &[&str]) {
+    let refused = ground.verify(bundle, key).ended(3).said(words);
+    assert!(refused.stdout.is_empty(), "{refused:#?}");
+    // Nobody listens on port 9.
+    let args = ["import", text(bundle), "--to", "127.0.0.1:9", "--key", text(&key.public)];
+    ground.run(&args).ended(3).said(words).said(&["nothing was pushed"]);
+}
+
+#[test]
+fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
+    let ground = Ground::new();
+    let (ours, theirs) = (ground.key("ours", Kind::P256), ground.key("theirs", Kind::Ed25519));
+    for out in ["bundle", "bundle.tar"] {
+        ground.export(out, &[]).ended(0);
+        let bundle = ground.path().join(out);
+        is_refused(&ground, &bundle, &ours, &["is not signed", "hint: have it signed where it was made"]);
+        ground.export(out, &["--sign-key", text(&theirs.private)]).ended(0);
+        is_refused(
+            &ground,
+            &bundle,
+            &ours,
+            &["does not fit the key", &ours.fingerprint(), "hint: ask whoever made it"],
+        );
+        let both = ["verify", out, "--key", text(&ours.public), "--key", text(&theirs.public)];
+        assert!(ground.run(&both).ended(0).stdout.contains(&theirs.fingerprint()));
+        let unasked = ground.run(&["verify", out]).ended(0).said(&["is signed", "not checked"]);
+        assert!(!unasked.stdout.contains("signed by"), "{unasked:#?}");
+    }
+}
+
+#[test]
+fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
+    let ground = Ground::new();
+    let key = ground.key("ours", Kind::P256);
+    let bundle = ground.signed("bundle", &key);
+    // Reading it would wait for ever.
+    let blob = blob(&bundle);
+    std::fs::remove_file(&blob).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &blob, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    for (file, words) in [
+        ("SHA256SUMS", &["does not fit the key", "was altered"][..]),
+        ("SHA256SUMS.sig", &["does not fit the key", "was altered"]),
+        ("bundle.json", &["bundle.json was altered", "hint: do not use it"]),
+    ] {
+        let path = bundle.join(file);
+        let whole = std::fs::read(&path).unwrap();
+        let mut altered = whole.clone();
+        let at = altered.len() - 4;
+        altered[at] ^= 1;
+        std::fs::write(&path, altered).unwrap();
+        is_refused(&ground, &bundle, &key, words);
+        std::fs::remove_file(&path).unwrap();
+        is_refused(&ground, &bundle, &key, &[&format!("no {file}")]);
+        std::fs::write(&path, whole).unwrap();
+    }
+    // The signature is good, so what is wrong is said as it always is.
+    ground.verify(&bundle, &key).ended(3);
+}
+
+/// Runs a command where the user's configuration says `text`.
+fn with_config(ground: &Ground, text: &str, args: &[&str]) -> Ran {
+    let home = ground.path().join("config");
+    std::fs::create_dir_all(home.join("gapferry")).unwrap();
+    std::fs::write(home.join("gapferry/config.toml"), text).unwrap();
+    Ran::of(gapferry().current_dir(ground.path()).env("XDG_CONFIG_HOME", home).args(args))
+}
+
+#[test]
+fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of_it() {
+    let ground = Ground::new();
+    let (ours, theirs) = (ground.key("ours", Kind::P256), ground.key("theirs", Kind::P256));
+    let demand = "require-signature = true\nkeys = [\"../../ours.pub\"]\n";
+    ground.export("unsigned", &[]).ended(0);
+    ground.signed("theirs.tar", &theirs);
+    let bundle = ground.signed("ours", &ours);
+    let verify = |config: &str, args: &[&str]| with_config(&ground, config, &[&["verify"], args].concat());
+    assert!(verify(demand, &["ours"]).ended(0).stdout.contains(&ours.fingerprint()));
+    verify(demand, &["unsigned"]).ended(3).said(&["is not signed"]);
+    verify(demand, &["theirs.tar"]).ended(3).said(&["does not fit the key"]);
+    // The command line adds keys.
+    verify(demand, &["theirs.tar", "--key", text(&theirs.public)]).ended(0);
+    for args in [&["import", "unsigned", "--to", "127.0.0.1:9"][..], &["serve", "unsigned", "--listen", "127.0.0.1:0"]]
+    {
+        with_config(&ground, demand, args).ended(3).said(&["is not signed"]);
+    }
+    let writable = ["serve", text(&bundle), "--listen", "127.0.0.1:0", "--writable"];
+    with_config(&ground, demand, &writable).ended(2).said(&["demands a signature", "--writable"]);
+    // Known keys that nobody demands: a bad signature counts, none does not.
+    let known = "keys = [\"../../ours.pub\"]";
+    verify(known, &["theirs.tar"]).ended(3).said(&["does not fit the key"]);
+    verify(known, &["unsigned"]).ended(0).said(&["is not signed"]);
+    // What cannot be understood might be a demand.
+    verify("require-signature = true", &["ours"]).ended(2).said(&["names no `keys`"]);
+    verify("\nrequire-signatures = true", &["ours"]).ended(2).said(&["config.toml:2: `require-signatures` is unknown"]);
+    verify("keys = [\"nowhere.pub\"]", &["ours"]).ended(2).said(&["nowhere.pub"]);
+}
+
+#[test]
+fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none() {
+    let ground = Ground::new();
+    let key = ground.key("ours", Kind::Ed25519);
+    let bundle = ground.signed("bundle.tar", &key);
+    let whole = std::fs::read(&bundle).unwrap();
+    let find = |text: &[u8]| whole.windows(text.len()).position(|window| window == text).unwrap();
+    let signature = find(b"SHA256SUMS.sig\0") + 512;
+    for (at, words) in [
+        (find(b"gapferryBundle"), "bundle.json was altered"),
+        (find(b"  oci-layout\n") - 1, "does not fit the key"),
+        (signature, "does not fit the key"),
+    ] {
+        let mut altered = whole.clone();
+        altered[at] ^= 1;
+        std::fs::write(&bundle, altered).unwrap();
+        is_refused(&ground, &bundle, &key, &[words]);
+    }
+    std::fs::write(&bundle, &whole).unwrap();
+    let swapped = Key { public: key.private.clone(), private: key.public.clone(), kind: key.kind };
+    ground.verify(&bundle, &swapped).ended(2).said(&["it is a private key, which stays with whoever signs"]);
+    ground.run(&["sign", "bundle.tar", "--key", text(&swapped.private)]).ended(2).said(&["it is a public key"]);
+    ground.verify(&bundle, &key).ended(0);
+}

@@ -1,0 +1,25 @@
+//! Bad days at random: whole exports and imports on lines where anything may go wrong, the program killed at any moment and
+//! started again, until the images are at the target or something is wrong. Everything follows from a seed.
+//!
+//! `scripts/soak` runs as many rounds as wanted; a few are part of the tests.
+
+mod campaign;
+mod process;
+mod round;
+mod site;
+
+use std::time::Duration;
+
+use campaign::Campaign;
+
+#[test]
+fn no_fault_and_no_kill_leaves_a_wrong_or_half_image() {
+    let campaign = Campaign { seed: 3, first: 0, rounds: 10, at_most: Duration::from_secs(300), lanes: 5 };
+    campaign.run();
+}
+
+#[test]
+#[ignore = "takes as long as it is told to: scripts/soak"]
+fn soak() {
+    Campaign::from_environment().run();
+}

@@ -1,0 +1,123 @@
+//! One run of the program, which may not be let come to its end.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::soak::site::EPOCH;
+use crate::support::faulty::{Dice, Proxy, Traffic};
+use crate::support::gapferry_process_of;
+
+/// How exactly the moment of a kill is met.
+const TICK: Duration = Duration::from_millis(2);
+/// Between two looks at what is to be seen from outside, in ticks.
+const LOOK: u32 = 5;
+/// Longer than any run may take, and than any takes to stop.
+const FOREVER: Duration = Duration::from_secs(120);
+
+/// When the program is stopped, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    signal: Signal,
+    /// After so many requests, or so many bytes, from its start.
+    requests: usize,
+    bytes: usize,
+}
+
+impl Kill {
+    /// Somewhere in the first `requests`.
+    pub fn by(dice: &mut Dice, requests: usize) -> Kill {
+        let signal = dice.choose(vec![Signal::KILL, Signal::KILL, Signal::TERM, Signal::INT]);
+        let bytes = if dice.one_in(3) { dice.size() } else { usize::MAX };
+        Kill { signal, requests: 1 + dice.below(requests), bytes }
+    }
+
+    fn is_due(&self, before: &Traffic, now: &Traffic) -> bool {
+        now.requests - before.requests >= self.requests || now.bytes - before.bytes >= self.bytes
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct End {
+    pub status: ExitStatus,
+    /// What it was sent.
+    pub signal: Option<Signal>,
+    /// What it said.
+    pub said: String,
+}
+
+/// Runs the program on a way where things go wrong. One that waits for a silent registry is killed: its user has no
+/// patience left. `watch` looks at what is to be seen from outside meanwhile.
+pub fn run(
+    arguments: &[String],
+    proxy: &Proxy,
+    kill: Option<Kill>,
+    mut watch: impl FnMut() -> Result<(), String>,
+) -> Result<End, String> {
+    let before = proxy.traffic();
+    let mut process = program();
+    process.args(arguments).env("SOURCE_DATE_EPOCH", EPOCH);
+    process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = process.spawn().map_err(|e| e.to_string())?;
+    let ended = listen(&mut child);
+    let (started, mut ticks, mut signal, mut longest) = (Instant::now(), 0, None, Duration::ZERO);
+    let said = loop {
+        match ended.recv_timeout(TICK) {
+            Ok(said) => break said,
+            Err(RecvTimeoutError::Disconnected) => break String::new(),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = proxy.traffic();
+        let due = kill.filter(|kill| kill.is_due(&before, &now)).map(|kill| kill.signal);
+        let due = due.or((now.stalls > before.stalls).then_some(Signal::INT));
+        if let (None, Some(due)) = (signal, due) {
+            kill_process(Pid::from_child(&child), due).map_err(|e| e.to_string())?;
+            signal = Some(due);
+        }
+        ticks += 1;
+        let seen = match () {
+            () if started.elapsed() > FOREVER => Err(format!("it does not end; the longest look took {longest:?}")),
+            () if ticks % LOOK == 0 => {
+                let began = Instant::now();
+                let seen = watch();
+                longest = longest.max(began.elapsed());
+                seen
+            }
+            () => Ok(()),
+        };
+        if let Err(what) = seen {
+            let _ = child.kill();
+            let _ = child.wait();
+            let said = ended.recv().unwrap_or_default();
+            return Err(format!("{what}, and was sent {signal:?}\n{said}"));
+        }
+    };
+    let status = child.wait().map_err(|e| e.to_string())?;
+    proxy.release();
+    Ok(End { status, signal, said })
+}
+
+/// The program of this build, or the one that `GAPFERRY` names.
+pub fn program() -> Command {
+    let given = std::env::var_os("GAPFERRY").filter(|path| !path.is_empty());
+    // A campaign in the background of a script ignores SIGINT, and so would the program until it listens.
+    let mut command = gapferry_process_of("env".as_ref());
+    command.arg("--default-signal=INT").arg(given.as_deref().unwrap_or(env!("CARGO_BIN_EXE_gapferry").as_ref()));
+    command
+}
+
+/// What it says, once it has said all.
+fn listen(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    let mut stderr = child.stderr.take().expect("a pipe");
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        let _ = stderr.read_to_end(&mut said);
+        let _ = sender.send(String::from_utf8_lossy(&said).into_owned());
+    });
+    receiver
+}

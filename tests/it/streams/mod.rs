@@ -1,0 +1,8 @@
+//! Bundles in one pass: out of standard output, and in from a pipe.
+
+mod compressed;
+mod ground;
+mod import;
+mod out;
+mod source;
+mod verify;

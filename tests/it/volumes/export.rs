@@ -1,0 +1,284 @@
+//! `gapferry export --volume-size`: written in place while blobs arrive, interrupted, continued, and one volume alone.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use gapferry::base::progress::Silent;
+use gapferry::bundle::volumes::Shape;
+use gapferry::bundle::{Options, Volumes, Writer};
+
+use crate::bundle::ground::{Builder, noise, two_images};
+use crate::support::gate::Gate;
+use crate::support::images::{self, Image};
+use crate::support::ran::Ran;
+use crate::support::registry::Registry;
+use crate::support::{gapferry, gapferry_process, sha256_file, tempdir};
+
+/// Cuts the largest layer, and no other.
+const SIZE: &str = "1MB";
+
+struct Ground {
+    directory: tempfile::TempDir,
+    source: Registry,
+    images: Vec<Image>,
+}
+
+impl Ground {
+    fn new() -> Ground {
+        let source = Registry::start();
+        let (small, large) = (images::noise(1, 300_000), images::noise(2, 2_000_000));
+        let more = images::noise(3, 700_000);
+        let images = vec![
+            images::oci("team/one", "1", &[&small, &large]),
+            images::oci("team/two", "2", &[&small, &more]),
+            images::oci_index("team/three", "3", "an index"),
+        ];
+        images.iter().for_each(|image| image.push(&source));
+        let ground = Ground { directory: tempdir(), source, images };
+        // What is compared has to be of one time.
+        let lock = ground.path("lock");
+        let host = ground.source.host();
+        let names = ground.images.iter().map(|image| format!("{host}/{}", image.name()));
+        Ran::of(gapferry().arg("lock").args(names).arg("-o").arg(&lock)).ended(0);
+        ground
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn export(&self, out: &Path, more: &[&str]) -> Ran {
+        let lock = self.path("lock");
+        let size = ["--volume-size", SIZE];
+        Ran::of(gapferry().arg("export").arg("--locked").arg(lock).arg("-o").arg(out).args(size).args(more))
+    }
+
+    fn blob_gets(&self) -> usize {
+        self.source.count("GET", "/blobs/", 200)
+    }
+}
+
+/// The volumes of this name, which are all there is of it.
+fn volumes(out: &Path) -> Vec<PathBuf> {
+    let (directory, stem) = (out.parent().unwrap(), out.file_stem().unwrap().to_str().unwrap());
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let mut paths: Vec<PathBuf> = entries.filter(|path| name(path).starts_with(&format!("{stem}."))).collect();
+    paths.sort();
+    for (at, path) in paths.iter().enumerate() {
+        assert_eq!(name(path), format!("{stem}.{:03}.tar", at + 1), "{paths:?}");
+    }
+    paths
+}
+
+fn sums(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| sha256_file(path)).collect()
+}
+
+#[test]
+fn volumes_of_an_export_are_those_of_a_bundle_that_was_split_and_join_to_the_same_bytes() {
+    let ground = Ground::new();
+    let out = ground.path("v.tar");
+    ground.export(&out, &[]).ended(0).said(&["v.001.tar: written", "3 images"]);
+    let paths = volumes(&out);
+    assert!(paths.len() > 2 && paths.iter().all(|path| path.metadata().unwrap().len() <= 1_000_000), "{paths:?}");
+    Ran::of(gapferry().arg("verify").args(&paths)).ended(0);
+    // Whatever the form, it is the same bundle.
+    let stream = ground.path("stream.tar");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gapferry"));
+    command.args(["export", "--locked", ground.path("lock").to_str().unwrap(), "-o", "-"]);
+    assert!(command.stdout(std::fs::File::create(&stream).unwrap()).stderr(Stdio::null()).status().unwrap().success());
+    let again = ground.path("again.tar");
+    Ran::of(gapferry().arg("split").arg(&stream).arg("-o").arg(&again).args(["--volume-size", SIZE])).ended(0);
+    assert_eq!(sums(&volumes(&again)), sums(&paths));
+    let joined = ground.path("joined.tar");
+    Ran::of(gapferry().arg("join").args(&paths).arg("-o").arg(&joined)).ended(0);
+    assert_eq!(sha256_file(&joined), sha256_file(&stream));
+}
+
+#[test]
+fn a_volume_that_is_made_again_alone_is_the_same_and_fetches_no_more_than_it_holds() {
+    let ground = Ground::new();
+    let (out, alone) = (ground.path("v.tar"), ground.path("alone.tar"));
+    ground.export(&out, &[]).ended(0);
+    let paths = volumes(&out);
+    let all = ground.blob_gets();
+    for (path, number) in paths.iter().zip(1..) {
+        let before = ground.blob_gets();
+        ground.export(&alone, &["--only-volume", &number.to_string()]).ended(0);
+        let made = ground.path(&format!("alone.{number:03}.tar"));
+        assert_eq!(sha256_file(&made), sha256_file(path), "volume {number}");
+        assert!(ground.blob_gets() - before < all, "all of it was fetched again");
+        std::fs::remove_file(made).unwrap();
+    }
+    ground.export(&alone, &["--only-volume", "77"]).ended(2).said(&["no volume 77"]);
+    let plain = Ran::of(gapferry().args(["export", "x", "-o", "y.tar", "--volume-size", SIZE, "--only-volume", "1"]));
+    plain.ended(2).said(&["--locked"]);
+}
+
+#[test]
+fn what_is_there_is_not_fetched_again_and_what_is_damaged_in_it_is() {
+    let ground = Ground::new();
+    let out = ground.path("v.tar");
+    ground.export(&out, &[]).ended(0);
+    let (paths, fetched) = (volumes(&out), ground.blob_gets());
+    let first = sums(&paths);
+    ground.export(&out, &[]).ended(0).said(&["v.001.tar: unchanged", "0 B fetched"]);
+    assert_eq!(ground.blob_gets(), fetched);
+    let plan = ground.export(&out, &["--dry-run", "--json"]).ended(0).stdout;
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!((&plan["of"], &plan["upToDate"]), (&paths.len().into(), &true.into()), "{plan}");
+    // One bit in the last volume.
+    let mut bytes = std::fs::read(&paths[paths.len() - 1]).unwrap();
+    let at = bytes.len() - 5_000;
+    bytes[at] ^= 1;
+    std::fs::write(&paths[paths.len() - 1], bytes).unwrap();
+    ground.export(&out, &[]).ended(0).said(&["v.001.tar: written"]);
+    assert!((1..=2).contains(&(ground.blob_gets() - fetched)), "only what is damaged");
+    assert_eq!(sums(&volumes(&out)), first);
+    // Fewer images need fewer volumes; those of the former set do not stay behind.
+    let lock = std::fs::read_to_string(ground.path("lock")).unwrap();
+    let mut smaller: serde_json::Value = serde_json::from_str(&lock).unwrap();
+    smaller["images"].as_array_mut().unwrap().remove(0);
+    std::fs::write(ground.path("lock"), smaller.to_string()).unwrap();
+    let before = ground.blob_gets();
+    ground.export(&out, &[]).ended(0).said(&["2 images"]);
+    assert_eq!(ground.blob_gets(), before, "all of it was in the former volumes");
+    assert!(volumes(&out).len() < paths.len());
+    Ran::of(gapferry().arg("verify").args(volumes(&out))).ended(0);
+}
+
+#[test]
+fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
+    let ground = Ground::new();
+    let whole = ground.path("whole.tar");
+    ground.export(&whole, &[]).ended(0);
+    let expected = sums(&volumes(&whole));
+    // The last blob waits at the gate until the others are there.
+    let gate = Gate::before(ground.source.host(), "GET /v2/team/two/blobs/");
+    let lock = std::fs::read_to_string(ground.path("lock")).unwrap();
+    let mirrors = ground.path("registries.conf");
+    let host = ground.source.host();
+    let text = format!(
+        "[[registry]]\nlocation = \"{host}\"\n[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
+        gate.host()
+    );
+    std::fs::write(&mirrors, text).unwrap();
+    assert!(lock.contains(host));
+    let out = ground.path("v.tar");
+    let mirrors = ["--registries-conf", mirrors.to_str().unwrap(), "-j", "1"];
+    let mut process = gapferry_process()
+        .args(["export", "--locked", ground.path("lock").to_str().unwrap(), "--volume-size", SIZE, "-o"])
+        .arg(&out)
+        .args(mirrors)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    gate.wait();
+    ground.export(&out, &[]).ended(2).said(&["another gapferry is writing it"]);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(!ground.path("v.001.tar").exists() && ground.path("v.001.tar.partial").exists());
+    Ran::of(gapferry().arg("verify").arg(ground.path("v.001.tar.partial"))).ended(2).said(&["unfinished"]);
+    let before = ground.blob_gets();
+    ground.export(&out, &[]).ended(0);
+    assert!(ground.blob_gets() - before < before, "finished blobs are not fetched again");
+    assert_eq!(sums(&volumes(&out)), expected);
+}
+
+#[test]
+fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
+    let (directory, builder) = (tempdir(), two_images().sha512("registry.test/a:x", noise(9, 900_000)));
+    let out = directory.path().join("v.tar");
+    let create = |only| {
+        let volumes = Volumes { shape: Shape { limit: 1_000_000, recovery: 0 }, only };
+        let options = Options { volumes: Some(volumes), ..Options::copying() };
+        Writer::create(&out, builder.contents(), options, Arc::new(Silent))
+    };
+    let large = builder.layer(1).digest;
+    builder.source.breaks.lock().unwrap().insert(large, 2_500_000);
+    let writer = create(None).unwrap();
+    builder.fill(&writer).unwrap_err();
+    drop(writer);
+    builder.source.breaks.lock().unwrap().clear();
+    builder.source.take_asked();
+    let writer = create(None).unwrap();
+    builder.fill(&writer).unwrap();
+    let asked = builder.source.take_asked();
+    let from = asked.iter().find(|(digest, _)| *digest == large).unwrap().1;
+    assert!(from >= 2_000_000, "from byte {from}: {asked:?}");
+    assert!(!asked.iter().any(|(digest, _)| *digest == builder.layer(0).digest), "{asked:?}");
+    writer.finish().unwrap();
+    let paths = volumes(&out);
+    Ran::of(gapferry().args(["verify", "--full"]).args(&paths)).ended(0);
+    // One alone needs no blob of another, whatever its digest.
+    let (first, alone) = (sha256_file(&paths[0]), create(Some(1)).unwrap());
+    builder.fill(&alone).unwrap();
+    alone.finish().unwrap();
+    assert_eq!(sha256_file(&paths[0]), first);
+}
+
+#[test]
+fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("v.tar");
+    let create = || {
+        let volumes = Volumes { shape: Shape { limit: 1_000_000, recovery: 0 }, only: None };
+        let options = Options { volumes: Some(volumes), ..Options::copying() };
+        Writer::create(&out, builder.contents(), options, Arc::new(Silent)).unwrap()
+    };
+    let writer = create();
+    builder.fill(&writer).unwrap();
+    let journal = directory.path().join("v.volumes.partial.journal");
+    let kept = std::fs::read(&journal).unwrap();
+    writer.finish().unwrap();
+    let paths = volumes(&out);
+    let first = sums(&paths);
+    // As it was after the first of the names.
+    std::fs::write(&journal, kept).unwrap();
+    for path in &paths[1..] {
+        std::fs::rename(path, format!("{}.partial", path.display())).unwrap();
+    }
+    // A larger set was never finished either.
+    std::fs::write(directory.path().join("v.099.tar.partial"), "unfinished").unwrap();
+    builder.source.take_asked();
+    create().finish().unwrap();
+    assert_eq!(builder.source.take_asked(), [], "every blob was there");
+    assert_eq!(sums(&volumes(&out)), first);
+    assert!(!journal.exists());
+}
+
+#[test]
+fn each_volume_of_a_signed_export_says_who_made_it() {
+    let ground = Ground::new();
+    let key = ground.path("key.pem");
+    let openssl = |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).status().unwrap().success());
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", key.to_str().unwrap()]);
+    let public = ground.path("key.pub");
+    openssl(&["pkey", "-in", key.to_str().unwrap(), "-pubout", "-out", public.to_str().unwrap()]);
+    let out = ground.path("v.tar");
+    ground.export(&out, &[]).ended(0);
+    let signed =
+        |what: &str| ground.export(&out, &["--sign-key", key.to_str().unwrap()]).ended(0).said(&[what, "signed by"]);
+    signed("v.001.tar: written");
+    signed("v.001.tar: unchanged");
+    for path in volumes(&out) {
+        Ran::of(gapferry().arg("verify").arg(&path).arg("--key").arg(&public)).ended(0);
+    }
+}
+
+#[test]
+fn a_bundle_that_fits_into_one_volume_is_one() {
+    let directory = tempdir();
+    let builder = Builder::new().image("registry.test/a:1", &[noise(1, 1_000)]);
+    let out = directory.path().join("disc");
+    let volumes = Volumes { shape: Shape { limit: 1 << 30, recovery: 0 }, only: None };
+    let options = Options { volumes: Some(volumes), ..Options::copying() };
+    let writer = Writer::create(&out, builder.contents(), options, Arc::new(Silent)).unwrap();
+    builder.fill(&writer).unwrap();
+    writer.finish().unwrap();
+    Ran::of(gapferry().arg("verify").arg(directory.path().join("disc.001.tar"))).ended(0);
+    assert!(!directory.path().join("disc.002.tar").exists());
+}

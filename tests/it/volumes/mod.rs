@@ -1,0 +1,8 @@
+//! A bundle on several media: written as volumes, read from them, and made again where some are lost.
+
+mod export;
+mod lost;
+mod mended;
+mod read;
+mod recover;
+mod split;

@@ -1,0 +1,443 @@
+//! What was lost on the way comes back from what arrived: there is no second chance where nothing can be asked for again.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use gapferry::base::progress::Silent;
+use gapferry::bundle::volumes::{Part, RecoveryOf, SetName, recovery_length, write_recovery};
+use gapferry::oci::Digest;
+use serde_json::Value;
+
+use crate::bundle::ground::two_images;
+use crate::support::images::{self, noise};
+use crate::support::ran::Ran;
+use crate::support::registry::Registry;
+use crate::support::{files_below, gapferry, gapferry_process, tempdir};
+
+const MIB: usize = 1 << 20;
+
+/// Volumes with recovery volumes. What is in the volumes does not matter to these.
+struct Ground {
+    directory: tempfile::TempDir,
+    whole: Vec<(String, Vec<u8>)>,
+}
+
+impl Ground {
+    fn new(sizes: &[usize], recovery: u32) -> Ground {
+        Ground::of("bundle", sizes, recovery)
+    }
+
+    fn of(bundle: &str, sizes: &[usize], recovery: u32) -> Ground {
+        let directory = tempdir();
+        let set = SetName::of(&directory.path().join("images.tar"));
+        let volumes = u32::try_from(sizes.len()).unwrap();
+        for (number, size) in (1..).zip(sizes) {
+            let bytes = noise(u64::from(number) + bundle.len() as u64, *size).into_bytes();
+            fs::write(set.part(Part::Volume(number), volumes), &bytes[..*size]).unwrap();
+        }
+        let (identity, created) = (Digest::sha256(bundle.as_bytes()), "2026-11-21T04:00:00Z".parse().unwrap());
+        let lengths: Vec<u64> = sizes.iter().map(|size| *size as u64).collect();
+        let limit = recovery_length(&lengths, recovery, 1 << 40).unwrap();
+        let of = RecoveryOf { identity, created, limit, volumes, recovery };
+        let events: gapferry::base::progress::Events = Arc::new(Silent);
+        write_recovery(&set, &of, false, &events).unwrap();
+        let whole = files_below(directory.path());
+        assert!(
+            whole.iter().all(|(_, bytes)| bytes.len() as u64 <= limit)
+                && whole.len() == sizes.len() + recovery as usize
+        );
+        Ground { directory, whole }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Everything as it was.
+    fn restore(&self) {
+        for (name, _) in files_below(self.directory.path()) {
+            fs::remove_file(self.path(&name)).unwrap();
+        }
+        self.whole.iter().for_each(|(name, bytes)| fs::write(self.path(name), bytes).unwrap());
+    }
+
+    fn repair(&self, more: &[&str]) -> Ran {
+        let mut command = gapferry();
+        command.arg("repair").args(tars(self.directory.path())).args(more);
+        Ran::of(&mut command)
+    }
+
+    #[track_caller]
+    fn is_whole(&self) {
+        assert!(files_below(self.directory.path()) == self.whole, "not what it was, or more than that");
+    }
+
+    #[track_caller]
+    fn is_mended(&self) {
+        let ran = self.repair(&[]).ended(0);
+        assert!(ran.stdout.contains("made again: "), "{ran:?}");
+        self.is_whole();
+    }
+}
+
+fn tars(directory: &Path) -> Vec<PathBuf> {
+    let files = files_below(directory).into_iter().map(|(name, _)| directory.join(name));
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "tar")).collect()
+}
+
+fn flip(path: &Path, at: usize) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at as u64).unwrap();
+}
+
+fn cut(path: &Path, length: usize) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length as u64).unwrap();
+}
+
+#[test]
+fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
+    let ground = Ground::new(&[70_000, 50_001, 70_001, 64], 2);
+    let names: Vec<String> = ground.whole.iter().map(|(name, _)| name.clone()).collect();
+    for (at, one) in names.iter().enumerate() {
+        for other in &names[at + 1..] {
+            fs::remove_file(ground.path(one)).unwrap();
+            fs::remove_file(ground.path(other)).unwrap();
+            if one.contains(".r01.") && other.contains(".r02.") {
+                // Nothing is left that could say what the volumes were; they themselves are all there.
+                ground.repair(&[]).ended(3).said(&["none of these files is a recovery volume"]);
+            } else {
+                ground.is_mended();
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
+    let ground = Ground::new(&[70_000, 50_001, 70_001], 2);
+    for (name, bytes) in &ground.whole {
+        let path = ground.path(name);
+        for at in [0, 600, 2_000, bytes.len() / 2, bytes.len() - 1] {
+            flip(&path, at);
+            ground.is_mended();
+        }
+        for length in [0, 1, 512, bytes.len() / 2, bytes.len() - 1, bytes.len() + 1, bytes.len() + 700] {
+            cut(&path, length);
+            ground.is_mended();
+        }
+        fs::write(&path, vec![0; bytes.len()]).unwrap();
+        ground.is_mended();
+    }
+}
+
+#[test]
+fn a_set_that_is_whole_is_left_alone() {
+    let ground = Ground::new(&[7_000, 5_001], 2);
+    let ran = ground.repair(&[]).ended(0);
+    assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
+    ground.is_whole();
+    // Under each other's names they are all there, too.
+    let (one, other, aside) = (ground.path("images.001.tar"), ground.path("images.002.tar"), ground.path("aside"));
+    fs::rename(&one, &aside).and_then(|()| fs::rename(&other, &one)).and_then(|()| fs::rename(&aside, &other)).unwrap();
+    let before = files_below(ground.directory.path());
+    ground.repair(&[]).ended(0);
+    assert!(files_below(ground.directory.path()) == before);
+}
+
+#[test]
+fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_would_take() {
+    let ground = Ground::new(&[70_000, 50_001, 70_001, 9_000], 2);
+    fs::remove_file(ground.path("images.001.tar")).unwrap();
+    flip(&ground.path("images.003.tar"), 30_000);
+    cut(&ground.path("images.r02.tar"), 9_999);
+    let before = files_below(ground.directory.path());
+    let ran = ground.repair(&[]).ended(3);
+    for line in ["missing: ", "images.001.tar", "damaged: ", "images.r02.tar", "3 volumes of 6", "1 more whole volume"]
+    {
+        assert!(ran.stdout.contains(line), "{line}: {ran:?}");
+    }
+    let json: Value = serde_json::from_str(&ground.repair(&["--json"]).ended(3).stdout).unwrap();
+    assert_eq!(
+        (&json["missing"], &json["lacking"], &json["made"]),
+        (&Value::from(vec!["001"]), &1.into(), &Value::from(Vec::<u8>::new()))
+    );
+    assert!(files_below(ground.directory.path()) == before, "nothing may change");
+}
+
+#[test]
+fn every_disc_may_have_a_scratch_even_with_one_recovery_volume() {
+    let ground = Ground::new(&[4 * MIB, 4 * MIB - 9, 3 * MIB + 1], 1);
+    for (name, at) in [("images.001.tar", 5), ("images.002.tar", MIB + 5), ("images.003.tar", 2 * MIB)] {
+        flip(&ground.path(name), at);
+    }
+    cut(&ground.path("images.r01.tar"), 3 * MIB + 500_000);
+    ground.is_mended();
+    for name in ["images.001.tar", "images.002.tar"] {
+        flip(&ground.path(name), MIB);
+    }
+    ground.repair(&[]).ended(3);
+}
+
+#[test]
+fn from_media_that_cannot_be_written_only_what_is_lost_is_made_elsewhere() {
+    let ground = Ground::new(&[70_000, 50_001, 70_001], 2);
+    let out = tempdir();
+    fs::remove_file(ground.path("images.002.tar")).unwrap();
+    flip(&ground.path("images.r01.tar"), 60_000);
+    let before = files_below(ground.directory.path());
+    for _ in 0..2 {
+        ground.repair(&["-o", out.path().to_str().unwrap()]).ended(0);
+        assert!(files_below(ground.directory.path()) == before);
+        let made = files_below(out.path());
+        assert_eq!(made.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["images.002.tar", "images.r01.tar"]);
+        assert!(made.iter().all(|file| ground.whole.contains(file)));
+    }
+}
+
+#[test]
+fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
+    let (ground, other) = (Ground::new(&[70_000, 50_001], 1), Ground::of("another bundle", &[70_000, 50_001], 1));
+    let foreign = ground.path("foreign.r01.tar");
+    fs::copy(other.path("images.r01.tar"), &foreign).unwrap();
+    fs::remove_file(ground.path("images.002.tar")).unwrap();
+    let ran = ground.repair(&[]).ended(0);
+    assert!(ran.stdout.contains("of another set: ") && ran.stdout.contains("foreign.r01.tar"), "{ran:?}");
+    fs::remove_file(&foreign).unwrap();
+    ground.is_whole();
+    // In the place of one that is lost.
+    fs::copy(other.path("images.r01.tar"), ground.path("images.r01.tar")).unwrap();
+    let before = files_below(ground.directory.path());
+    ground.repair(&[]).ended(3);
+    assert!(files_below(ground.directory.path()) == before);
+}
+
+#[test]
+fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
+    let (ground, other) = (Ground::new(&[7_000, 5_001], 2), Ground::of("another bundle", &[7_000, 5_001], 2));
+    fs::copy(other.path("images.r01.tar"), ground.path("images.r01.tar")).unwrap();
+    let before = files_below(ground.directory.path());
+    ground.repair(&[]).ended(2).said(&["images.r01.tar", "is not overwritten"]);
+    assert!(files_below(ground.directory.path()) == before);
+}
+
+/// The entries of a recovery volume, changed and put together again, its sums too.
+fn forge(path: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
+    let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
+    let mut files = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_string_lossy().into_owned();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        change(&name, &mut bytes);
+        files.push((name, bytes));
+    }
+    let sums = files.iter().filter(|(name, _)| !name.ends_with(".sha256"));
+    let sums: String = sums.map(|(name, bytes)| format!("{}  {name}\n", Digest::sha256(bytes).hex())).collect();
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in &files {
+        let bytes = if name.ends_with(".sha256") { sums.as_bytes() } else { bytes };
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    }
+    fs::write(path, builder.into_inner().unwrap()).unwrap();
+}
+
+#[test]
+fn a_forged_recovery_volume_changes_nothing() {
+    let ground = Ground::new(&[70_000, 50_001, 2_000], 1);
+    let recovery = ground.path("images.r01.tar");
+    let json = |change: &dyn Fn(&mut Value)| {
+        forge(&recovery, |name, bytes| {
+            if name.ends_with(".json") {
+                let mut json: Value = serde_json::from_slice(bytes).unwrap();
+                change(&mut json);
+                *bytes = serde_json::to_vec_pretty(&json).unwrap();
+                bytes.push(b'\n');
+            }
+        });
+    };
+    type Change = fn(&mut Value);
+    let impossible: [Change; 5] = [
+        |json| json["volumes"][0]["size"] = (u64::MAX - 63).into(),
+        |json| {
+            json["limit"] = (1_u64 << 60).into();
+            json["volumes"][0]["size"] = (1_u64 << 50).into();
+            json["shard"] = (1_u64 << 50).into();
+        },
+        |json| json["number"] = 2.into(),
+        |json| json["of"] = 9_999.into(),
+        |json| json["volumes"] = Value::from(Vec::<u8>::new()),
+    ];
+    let wrong: [Change; 2] = [
+        |json| json["volumes"][1]["sha256"] = "0".repeat(64).into(),
+        |json| json["volumes"][1]["size"] = 50_000.into(),
+    ];
+    for change in impossible.into_iter().chain(wrong) {
+        json(&change);
+        fs::remove_file(ground.path("images.002.tar")).unwrap();
+        let before = files_below(ground.directory.path());
+        ground.repair(&[]).ended(3);
+        assert!(files_below(ground.directory.path()) == before);
+        ground.restore();
+    }
+    forge(&recovery, |name, bytes| {
+        if name.ends_with(".parity") {
+            bytes[7] ^= 1;
+        }
+    });
+    fs::remove_file(ground.path("images.002.tar")).unwrap();
+    let before = files_below(ground.directory.path());
+    ground.repair(&[]).ended(3);
+    assert!(files_below(ground.directory.path()) == before);
+}
+
+#[test]
+fn without_a_recovery_volume_that_can_be_read_it_is_said_that_nothing_can_be_done() {
+    let ground = Ground::new(&[70_000, 50_001], 1);
+    flip(&ground.path("images.r01.tar"), 520);
+    fs::remove_file(ground.path("images.002.tar")).unwrap();
+    let before = files_below(ground.directory.path());
+    ground.repair(&[]).ended(3).said(&["none of these files is a recovery volume"]);
+    assert!(files_below(ground.directory.path()) == before);
+}
+
+#[test]
+fn killed_at_any_moment_and_run_again_it_ends_right() {
+    let ground = Ground::new(&[3 * MIB, 2 * MIB, 3 * MIB - 1, 3 * MIB - 7], 3);
+    let lose = || {
+        ground.restore();
+        fs::remove_file(ground.path("images.001.tar")).unwrap();
+        flip(&ground.path("images.003.tar"), 2 * MIB + 9);
+        fs::remove_file(ground.path("images.r02.tar")).unwrap();
+    };
+    let begins = |name: &str, at: usize| {
+        let bytes = fs::read(ground.path(name)).unwrap_or_default();
+        bytes.get(at).is_some_and(|byte| *byte != 0)
+    };
+    type Moment<'a> = (&'a str, Box<dyn Fn() -> bool + 'a>);
+    let moments: [Moment; 5] = [
+        ("begun", Box::new(|| ground.path("images.tar.partial.lock").exists())),
+        ("room made", Box::new(|| ground.path("images.001.tar.partial").exists())),
+        ("first bytes", Box::new(|| begins("images.001.tar.partial", 10) || begins("images.001.tar.partial", 11))),
+        ("parity", Box::new(|| begins("images.r02.tar.partial", 0))),
+        ("first name", Box::new(|| ground.path("images.001.tar").exists())),
+    ];
+    for (moment, is_time) in &moments {
+        let is_killed = |_: &usize| {
+            lose();
+            let mut command = gapferry_process();
+            command.arg("repair").args(tars(ground.directory.path())).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut process = command.spawn().unwrap();
+            while process.try_wait().unwrap().is_none() && !is_time() {
+                std::thread::yield_now();
+            }
+            process.kill().unwrap();
+            process.wait().unwrap().signal() == Some(9)
+        };
+        (0..50).find(is_killed).unwrap_or_else(|| panic!("no run was killed: {moment}"));
+        ground.repair(&[]).ended(0);
+        let left: Vec<(String, Vec<u8>)> = files_below(ground.directory.path());
+        let left = left.into_iter().filter(|(name, _)| !name.ends_with(".lock")).collect::<Vec<_>>();
+        assert!(left == ground.whole, "{moment}");
+    }
+}
+
+/// A real bundle in a directory, and its volumes beside it, called `set/v.…`.
+fn split(directory: &Path, size: &str, recovery: u32) -> Ran {
+    let mut command = gapferry();
+    command.arg("split").arg(directory.join("b.tar")).arg("-o").arg(directory.join("set/v.tar"));
+    Ran::of(command.args(["--volume-size", size, "--recovery", &recovery.to_string()]))
+}
+
+#[test]
+fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_imported_all_the_same() {
+    let directory = tempdir();
+    two_images().write(&directory.path().join("b.tar")).unwrap();
+    let set = directory.path().join("set");
+    for (size, recovery) in [("100kB", 7), ("1500kB", 2), ("1GB", 1)] {
+        split(directory.path(), size, recovery).ended(0);
+        let whole = files_below(&set);
+        let limit = gapferry::base::progress::units::parse_bytes(size).unwrap();
+        let paths = tars(&set);
+        assert!(
+            whole.len() == paths.len() && paths.iter().all(|path| path.metadata().unwrap().len() <= limit),
+            "{size}"
+        );
+        let is_recovery = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("v.r");
+        assert_eq!(paths.iter().filter(is_recovery).count(), recovery as usize);
+        // Any tar and sha256sum can read it.
+        let unpacked = directory.path().join(format!("unpacked-{size}"));
+        fs::create_dir(&unpacked).unwrap();
+        let run = |program: &str, arguments: &[&str]| {
+            let output = std::process::Command::new(program).args(arguments).current_dir(&unpacked).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        };
+        run("tar", &["xf", set.join("v.r01.tar").to_str().unwrap()]);
+        run("sha256sum", &["-c", "volumes/r01.sha256"]);
+        // The first ones: these hold the metadata that all repeat.
+        paths.iter().take(recovery as usize).for_each(|path| fs::remove_file(path).unwrap());
+        Ran::of(gapferry().arg("repair").args(tars(&set))).ended(0);
+        assert!(files_below(&set) == whole, "{size}: not what it was");
+        let joined = directory.path().join(format!("joined-{size}.tar"));
+        Ran::of(gapferry().arg("join").args(&paths).arg("-o").arg(&joined)).ended(0);
+        assert!(fs::read(joined).unwrap() == fs::read(directory.path().join("b.tar")).unwrap());
+        // Nothing is made twice that is there.
+        let ran = split(directory.path(), size, recovery).ended(0);
+        assert!(!ran.stderr.contains(": written"), "{ran:?}");
+        fs::remove_file(set.join("v.r01.tar")).unwrap();
+        split(directory.path(), size, recovery).ended(0);
+        assert!(files_below(&set) == whole);
+        fs::remove_dir_all(&set).unwrap();
+    }
+}
+
+#[test]
+fn a_size_in_which_no_recovery_volume_fits_is_refused_and_the_smallest_named() {
+    let directory = tempdir();
+    two_images().write(&directory.path().join("b.tar")).unwrap();
+    split(directory.path(), "8KiB", 2).ended(2);
+    assert!(tars(directory.path()).len() == 1, "nothing may be written");
+}
+
+#[test]
+fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_nothing_is_new() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["small", &noise(1, 2_500_000)]);
+    image.push(&source);
+    let export = |more: &[&str]| {
+        let mut command = gapferry();
+        command
+            .arg("export")
+            .arg(format!("{}/team/app:1", source.host()))
+            .arg("-o")
+            .arg(directory.path().join("v.tar"));
+        Ran::of(command.args(["--volume-size", "1MB", "--recovery", "2"]).args(more)).ended(0)
+    };
+    let planned: Value = serde_json::from_str(&export(&["--dry-run", "--json"]).stdout).unwrap();
+    assert_eq!(planned["recovery"], 2);
+    let ran = export(&[]);
+    assert!(ran.stderr.contains("v.r02.tar: written"), "{ran:?}");
+    let whole = files_below(directory.path());
+    assert!(whole.len() >= 5 && whole.iter().all(|(_, bytes)| bytes.len() <= 1_000_000));
+    let taken: usize = whole.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(planned["bytesNeeded"].as_u64().unwrap() >= taken as u64, "room is made for these too: {planned}");
+    // A second later it has another time, but nothing new.
+    let ran = export(&[]);
+    assert!(!ran.stderr.contains(": written"), "{ran:?}");
+    for (lost, also) in [("v.001.tar", "v.003.tar"), ("v.002.tar", "v.r01.tar")] {
+        fs::remove_file(directory.path().join(lost)).unwrap();
+        flip(&directory.path().join(also), 70_000);
+        Ran::of(gapferry().arg("repair").args(tars(directory.path()))).ended(0);
+        assert!(files_below(directory.path()) == whole, "{lost}, {also}: not what it was");
+    }
+    Ran::of(gapferry().arg("verify").args(tars(directory.path()))).ended(0);
+}
