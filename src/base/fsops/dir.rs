@@ -45,7 +45,11 @@ impl Dir {
     /// # Errors
     /// No directory is there, or the system refuses.
     pub fn open(path: &Path) -> Result<Dir> {
-        Dir::open_at(rustix::fs::CWD, path, OFlags::empty(), path).map_err(|e| Error::disk("opening", path, e.into()))
+        Dir::try_open(path).map_err(|e| Error::disk("opening", path, e.into()))
+    }
+
+    pub(super) fn try_open(path: &Path) -> Result<Dir, Errno> {
+        Dir::open_at(rustix::fs::CWD, path, OFlags::empty(), path)
     }
 
     /// The same; makes the directory and its parents where they are missing.

@@ -53,11 +53,12 @@ impl Entry {
     /// # Errors
     /// The directory cannot be opened, or `path` ends in no name.
     pub fn of(path: &Path) -> Result<Entry> {
-        let Some(name) = path.file_name() else {
-            return Err(Error::disk("opening", path, Errno::ISDIR.into()));
-        };
-        let dir = Dir::open(parent(path))?;
-        Ok(Entry { dir, name: name.to_owned(), path: path.to_owned() })
+        Entry::try_of(path).map_err(|e| Error::disk("opening", parent(path), e.into()))
+    }
+
+    pub(super) fn try_of(path: &Path) -> Result<Entry, Errno> {
+        let name = path.file_name().ok_or(Errno::ISDIR)?;
+        Ok(Entry { dir: Dir::try_open(parent(path))?, name: name.to_owned(), path: path.to_owned() })
     }
 
     /// A name in `dir`.

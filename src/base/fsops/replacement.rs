@@ -30,7 +30,8 @@ impl Replacement {
     /// # Errors
     /// The directory of `path` cannot be opened or written.
     pub fn of(path: &Path) -> Result<Replacement> {
-        Replacement::of_entry(Entry::of(path)?)
+        // Messages name the file that is meant, also where its directory is what cannot be opened.
+        Replacement::of_entry(Entry::try_of(path).map_err(|e| Error::disk("writing", path, e.into()))?)
     }
 
     /// # Errors
