@@ -70,7 +70,7 @@ pub struct Writer {
     volumes: Option<Volumes>,
     links: Links,
     total: u64,
-    lock: WriteLock,
+    _lock: WriteLock,
 }
 
 pub(super) fn is_tar(out: &Path) -> bool {
@@ -136,7 +136,7 @@ impl Writer {
         let (out, key) = (out.to_owned(), options.key);
         let (done, links) = (Mutex::new(present), Links::new(options.link, events.clone()));
         let (volumes, total) = (options.volumes, survey.total);
-        Ok(Writer { out, place, contents, key, events, done, elsewhere, volumes, links, total, lock })
+        Ok(Writer { out, place, contents, key, events, done, elsewhere, volumes, links, total, _lock: lock })
     }
 
     /// Whether this blob is in place.
