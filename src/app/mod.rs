@@ -42,7 +42,7 @@ pub use outcome::{Outcome, REPORT_VERSION};
 pub use prove::{Proof, ProveReport, ProveRequest, prove, state_beside};
 pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
-    PlannedImage, PlannedTag, Push, PushOptions, PushPlan, PushReport, PushRequest, Pushed, SPARSE_REMEDY, absent,
+    PlannedImage, PlannedTag, Push, PushOptions, PushPlan, PushReport, PushRequest, Pushed, SPARSE_REMEDY,
 };
 pub use receipts::{NamedReceipt, ReceiptFile, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};

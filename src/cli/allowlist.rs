@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
-use super::context::{Context, take_stdin};
+use super::context::Context;
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
+use super::stdin::take_stdin;
 pub use crate::app::missing_lines;
 use crate::app::{Input, Text};
 use crate::base::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! What every command stands in: where events go, what is printed how, the clock and the environment.
 
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -231,19 +231,6 @@ pub fn env(name: &str) -> Option<String> {
 /// All variables of the environment that are text.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-/// Claims standard input, which can be read once only, for `what`; the same may claim it again.
-///
-/// # Errors
-/// It is claimed for something else.
-pub fn take_stdin(what: &'static str) -> Result<()> {
-    static TAKEN: OnceLock<&'static str> = OnceLock::new();
-    let first = *TAKEN.get_or_init(|| what);
-    if first == what {
-        return Ok(());
-    }
-    Err(Error::input(format!("standard input cannot be both {first} and {what}: put one of them in a file")))
 }
 
 /// One line, whatever is in it.

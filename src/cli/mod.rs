@@ -42,6 +42,7 @@ mod signing;
 mod since;
 mod site;
 mod split;
+mod stdin;
 mod table;
 mod tools;
 mod verify;

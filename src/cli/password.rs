@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::context::take_stdin;
+use super::stdin::take_stdin;
 use crate::app::Passwords;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Terminal;

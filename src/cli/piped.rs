@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::context::take_stdin;
+use super::stdin::take_stdin;
 use crate::app::Stream;
 use crate::base::error::{Error, Result};
 

@@ -1,19 +1,16 @@
 //! `gapferry prove`: what a receipt confirms, read back from the registry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::hint;
 use super::receipts;
 use super::registry::RegistryArgs;
-use super::render::named;
+use super::render::proof::{show_withheld, summary};
 use super::signing::public;
 use crate::app::{self, NamedReceipt, Proof, ProveRequest, state_beside};
 use crate::base::error::Result;
-use crate::base::progress::units::{bytes, count, duration};
-use crate::oci::Reference;
 use crate::pipeline::prove::{ImageProof, Verdict};
 
 const ABOUT: &str = "\
@@ -113,19 +110,6 @@ fn print(proof: &Proof, context: &Context) -> Result<()> {
     }
 }
 
-/// Images that a policy lets nobody read, one line for each policy.
-pub fn show_withheld(proof: &Proof, context: &Context) {
-    let mut policies: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
-    for image in &proof.images {
-        image.withheld().into_iter().for_each(|policy| policies.entry(policy).or_default().push(&image.reference));
-    }
-    for (policy, images) in policies {
-        let (number, names) = (count(images.len(), "image"), named(images));
-        let text = format!("{number} not proven ({names}): a policy of the project forbids pulling: {policy}");
-        context.failed_image(&text, Some(hint::PULL_POLICY));
-    }
-}
-
 fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Proven => "proven:",
@@ -134,24 +118,4 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::Damaged => "damaged:",
         Verdict::Unread => "not read:",
     }
-}
-
-/// One line: how many images ended how.
-pub fn summary(proof: &Proof) -> String {
-    let mut parts = Vec::new();
-    let proven = if proof.dry_run { "to prove" } else { "proven" };
-    for (verdict, word) in [
-        (Verdict::Proven, proven),
-        (Verdict::Damaged, "damaged"),
-        (Verdict::Missing, "missing"),
-        (Verdict::Moved, "moved"),
-        (Verdict::Unread, "not read"),
-    ] {
-        match proof.count(verdict) {
-            0 if verdict != Verdict::Proven => {}
-            number if parts.is_empty() => parts.push(format!("{} {word}", count(number, "image"))),
-            number => parts.push(format!("{number} {word}")),
-        }
-    }
-    format!("{}; {} read, {}", parts.join(", "), bytes(proof.read), duration(proof.elapsed))
 }

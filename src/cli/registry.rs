@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::context::{Context, take_stdin};
+use super::context::Context;
 use super::password::{CREDS, explicit, from_stdin};
+use super::stdin::take_stdin;
 use crate::app::{GivenCredentials, RegistryOptions};
 use crate::base::error::Result;
 use crate::base::progress::units::parse_duration;

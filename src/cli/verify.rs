@@ -8,17 +8,17 @@ use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::export::TOOL;
 use super::piped;
+use super::render::problem as shown;
 use super::signing::{KeyArgs, signed_by};
 use super::since;
 use crate::app::Stream;
 use crate::base::error::Result;
-use crate::base::progress::plain_piece;
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::Proven;
 use crate::bundle::volumes::{Opened, Part};
 use crate::files::Layout;
 use crate::oci::Digest;
-use crate::verify::{self, Depth, Problem, Proof, Report, SetReport, VolumeReport, VolumeState};
+use crate::verify::{self, Depth, Proof, Report, SetReport, VolumeReport, VolumeState};
 
 const ABOUT: &str = "\
 Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
@@ -232,26 +232,4 @@ fn volumes(set: &SetReport) -> String {
 
 fn is_recovery(volume: &VolumeReport) -> bool {
     volume.volume.as_ref().is_some_and(|label| label.starts_with('r'))
-}
-
-/// A problem as a person reads it.
-pub fn shown(problem: &Problem) -> String {
-    let path = match (&problem.volume, problem.path.as_str()) {
-        (Some(volume), "") => volume.clone(),
-        (Some(volume), path) => format!("{volume}: {path}"),
-        (None, "") => "the tar".to_owned(),
-        (None, path) => path.to_owned(),
-    };
-    let mut text = format!("{}: {}\n", plain_piece(&path), problem.kind.label());
-    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9} {}\n", plain_piece(value)));
-    problem.expected.iter().for_each(|expected| line("expected", expected));
-    problem.found.iter().for_each(|found| line("found", found));
-    for (at, image) in problem.images.iter().enumerate().take(5) {
-        line(if at == 0 { "affects" } else { "" }, image);
-    }
-    if problem.images.len() > 5 {
-        line("", &format!("and {} more", problem.images.len() - 5));
-    }
-    line("do", problem.remedy);
-    text
 }

@@ -425,13 +425,11 @@ fn one_missing_blob_is_one_problem_however_many_images_need_it() {
     assert_eq!(problems[0]["images"].as_array().unwrap().len(), 2, "{report}");
 }
 
-/// One bundle of every format version that was ever written is kept, `fixtures/bundle-format-N.tar`, and of format 1 the first,
-/// which named no index in `manifest.json`.
+/// One bundle of every format version that was ever released is kept, `fixtures/bundle-format-N.tar`.
 #[test]
 fn bundles_of_every_format_version_stay_readable() {
-    let version = gapferry::bundle::FORMAT_VERSION;
-    let kept = (1..=version).map(|number| number.to_string()).chain(["1-first".to_owned()]);
-    for name in kept.map(|kept| format!("fixtures/bundle-format-{kept}.tar")) {
+    for number in 1..=gapferry::bundle::FORMAT_VERSION {
+        let name = format!("fixtures/bundle-format-{number}.tar");
         let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
         assert!(kept.is_file(), "{name} is missing: keep a bundle of every version");
         verify(&kept);
@@ -442,4 +440,34 @@ fn bundles_of_every_format_version_stay_readable() {
         let index = target.manifest("project/team/app", "2.1").expect(200).json();
         assert_eq!(index["manifests"].as_array().map(Vec::len), Some(3), "{name}: {index}");
     }
+}
+
+/// It may be the only copy of what it holds.
+#[test]
+fn a_bundle_of_before_0_2_is_refused_with_what_to_do_and_is_not_overwritten() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bundle-draft.tar");
+    let directory = tempdir();
+    let old = directory.path().join("old.tar");
+    std::fs::copy(&kept, &old).unwrap();
+    let source = Registry::start();
+    let image = images::oci("team/app", "1", &["a layer"]);
+    image.push(&source);
+    let reference = format!("{}/{}", source.host(), image.name());
+    let volumes = directory.path().join("v.tar");
+    let volumes = volumes.to_str().unwrap();
+    let commands: [&[&str]; 6] = [
+        &["verify"],
+        &["list"],
+        &["fingerprint"],
+        &["import", "--to", "127.0.0.1:9"],
+        &["split", "-o", volumes, "--volume-size", "1GB"],
+        &["export", reference.as_str(), "-o"],
+    ];
+    for arguments in commands {
+        let run = gapferry().args(arguments).arg(&old).output().unwrap();
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("was written by a version before 0.2: export it again"), "{arguments:?}: {stderr}");
+    }
+    assert!(std::fs::read(&old).unwrap() == std::fs::read(&kept).unwrap());
 }

@@ -36,7 +36,7 @@ impl Allowed<'_> {
     }
 
     /// Reads what single images and attached ones are for in their configs, where the list bounds platforms. Those that are not
-    /// `at_hand` yet are checked in the run that has them.
+    /// `available` yet are checked in the run that has them.
     ///
     /// # Errors
     /// Every image that the list does not allow, or a config that cannot be read.
@@ -44,13 +44,13 @@ impl Allowed<'_> {
         &self,
         source: &dyn Source,
         graph: &Graph,
-        at_hand: impl Fn(&Digest) -> bool,
+        is_available: impl Fn(&Digest) -> bool,
     ) -> Result<()> {
         let Some(NamedAllowlist { name, list }) = self.0.filter(|allowed| allowed.list.bounds_platforms()) else {
             return Ok(());
         };
-        let (cached, at_hand) = (Cached::new(source, None), &at_hand);
-        let asked = stream::iter(&graph.images).map(|image| async { platforms(&cached, image, at_hand).await });
+        let (cached, is_available) = (Cached::new(source, None), &is_available);
+        let asked = stream::iter(&graph.images).map(|image| async { platforms(&cached, image, is_available).await });
         let platforms: Vec<HashMap<Digest, Platform>> = asked.buffered(AT_ONCE).try_collect().await?;
         let images = graph.images.iter().zip(&platforms);
         none_of(name, images.filter_map(|(image, platforms)| list.refusal_of_configs(image, platforms)).collect())
@@ -61,10 +61,10 @@ impl Allowed<'_> {
 async fn platforms(
     source: &Cached<'_>,
     image: &Image,
-    at_hand: &impl Fn(&Digest) -> bool,
+    is_available: &impl Fn(&Digest) -> bool,
 ) -> Result<HashMap<Digest, Platform>> {
     let mut platforms = HashMap::new();
-    for (manifest, config) in judged_by_config(image).filter(|(_, config)| at_hand(&config.digest)) {
+    for (manifest, config) in judged_by_config(image).filter(|(_, config)| is_available(&config.digest)) {
         let bytes = source.small_blob(&image.locked.reference.repository, config, MAX_CONFIG).await;
         let platform = bytes.and_then(|bytes| platform_of_config(&bytes));
         let attempt = |error: Error| error.while_doing(format!("{NOTHING}: image {}", image.locked.reference));

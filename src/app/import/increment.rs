@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::allowed::Allowed;
-use super::piped::Pump;
+use super::pump::Pump;
 use super::{Import, has_config, of_bundle};
 use crate::app::TOOL;
 use crate::app::local::write_file;
-use crate::app::push::{Arriving, NoteLacking, PushReport, PushRequest};
+use crate::app::push::{NoteLacking, PushReport, PushRequest, SeveralRuns};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::{bytes, count};
 use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
@@ -25,7 +25,7 @@ use crate::pipeline::transfer::Arrivals;
 #[derive(Clone, Copy)]
 pub struct From<'a> {
     /// In several runs.
-    pub arriving: Option<&'a dyn Arriving>,
+    pub runs: Option<&'a dyn SeveralRuns>,
     /// Out of a pipe.
     pub pump: Option<&'a Pump>,
     pub allowed: &'a Allowed<'a>,
@@ -69,7 +69,7 @@ impl Import<'_> {
         let request = PushRequest {
             places: proof.places,
             note_lacking,
-            arriving: from.arriving,
+            runs: from.runs,
             arrivals: from.pump.map(|pump| pump as &dyn Arrivals),
             ..of_bundle(bundle, source, graph)
         };

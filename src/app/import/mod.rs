@@ -4,6 +4,7 @@ mod allowed;
 mod increment;
 mod piped;
 mod prune;
+mod pump;
 mod request;
 mod volumes;
 
@@ -16,7 +17,7 @@ use serde::Serialize;
 use super::environment::Environment;
 use super::local::check_writable;
 use super::missing::missing_line;
-use super::push::{Arriving, Push, PushReport, PushRequest};
+use super::push::{Push, PushReport, PushRequest, SeveralRuns};
 use super::receipts::NamedReceipt;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
@@ -96,15 +97,15 @@ impl Import<'_> {
         let signed_by = proven.as_ref().map(|proven| proven.by.clone());
         let (bundle, given) = opened.into_bundle(proven)?;
         let allowed = self.admit(&bundle)?;
-        let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
-        let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
+        let run = state.map(|state| volumes::VolumeRun::new(state, given, &bundle));
+        let runs = run.as_ref().map(|run| run as &dyn SeveralRuns);
         let pushed = if bundle.json().is_increment() {
-            self.increment(&bundle, increment::From { arriving, pump: None, allowed: &allowed }).await?
+            self.increment(&bundle, increment::From { runs, pump: None, allowed: &allowed }).await?
         } else {
             self.expects_nothing(&bundle)?;
             let graph = self.read_graph(&bundle, &allowed).await?;
             allowed.check_configs(bundle.layout(), &graph, has_config(&bundle)).await?;
-            let push = PushRequest { arriving, ..of_bundle(&bundle, bundle.layout(), graph) };
+            let push = PushRequest { runs, ..of_bundle(&bundle, bundle.layout(), graph) };
             self.push.run(&push, self.started).await?
         };
         let mut report = ImportReport { push: pushed, signed_by, pruned: None };

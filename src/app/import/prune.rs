@@ -44,10 +44,13 @@ pub enum Pruned {
     Done(PruneReport),
 }
 
+/// How many were found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PruneReport {
+    /// Tags that are not wanted any more.
     pub tags: usize,
     pub deleted_tags: usize,
+    /// Companions of their images that nothing else uses.
     pub companions: usize,
     pub deleted_companions: usize,
     /// Otherwise they were listed.
@@ -216,6 +219,18 @@ struct Pruning<'a> {
     failures: Vec<Error>,
 }
 
+/// What a registry said when something was to be deleted.
+struct Deletion<'a> {
+    reference: &'a Reference,
+    digest: Digest,
+    /// Of a companion: what it speaks of, and what it is.
+    about: Option<(Digest, &'a str)>,
+    /// `None`: it is only listed.
+    result: Option<Result<TagDeletion>>,
+    /// Why it stays where the registry cannot delete it.
+    unsupported: &'a str,
+}
+
 impl Pruning<'_> {
     /// What is to become of a tag. Where a policy of the project forbids reading it, Harbor's own API may say what it means.
     async fn judge(&self, one: &Doomed, wanted: &BTreeSet<Reference>) -> Result<Fate> {
@@ -243,8 +258,8 @@ impl Pruning<'_> {
         if let Some(Ok(TagDeletion::Deleted)) = deleted {
             self.registries.forget_tag(&one.tag);
         }
-        let left = "its registry cannot delete a tag without its manifest";
-        self.note(&one.tag, one.digest, (None, ""), (deleted, left))
+        let unsupported = "its registry cannot delete a tag without its manifest";
+        self.note(Deletion { reference: &one.tag, digest: one.digest, about: None, result: deleted, unsupported })
     }
 
     /// Harbor's own API asks for less of an account than the protocol does.
@@ -255,20 +270,15 @@ impl Pruning<'_> {
         }
     }
 
-    /// Says what became of one, with what it speaks of and `what` it is if it is a companion. Whether it is gone, or would be.
-    fn note(
-        &mut self,
-        reference: &Reference,
-        digest: Digest,
-        (subject, what): (Option<Digest>, &str),
-        (deleted, unsupported): (Option<Result<TagDeletion>>, &str),
-    ) -> bool {
+    /// Reports what became of one, and notes it. Whether it is gone, or would be.
+    fn note(&mut self, Deletion { reference, digest, about, result, unsupported }: Deletion<'_>) -> bool {
         let left = |why: &str| {
             self.events.report(Event::Warning(format!("{reference} is left: {why}")));
             PrunedOutcome::Left
         };
-        let about = subject.map_or_else(String::new, |subject| format!(", {what} of {}", subject.short()));
-        let outcome = match deleted {
+        let subject = about.map(|(subject, _)| subject);
+        let about = about.map_or_else(String::new, |(subject, what)| format!(", {what} of {}", subject.short()));
+        let outcome = match result {
             None => {
                 self.events.report(Event::Status(format!("would delete {reference} ({}{about})", digest.short())));
                 PrunedOutcome::Listed

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use crate::app::push::Arriving;
+use crate::app::push::SeveralRuns;
 use crate::base::error::{Error, Result};
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Opened, State, Volume};
@@ -13,7 +13,7 @@ use crate::pipeline::plan::Plan;
 use crate::pipeline::transfer::Outcome;
 
 /// The volumes of this run, and what is known of earlier ones.
-pub struct Crossing<'l> {
+pub struct VolumeRun<'l> {
     state: RefCell<State>,
     volumes: Vec<Volume>,
     layout: &'l Layout,
@@ -35,26 +35,26 @@ pub fn bind(state: &mut State, opened: &Opened) -> Result<()> {
     }
 }
 
-impl<'l> Crossing<'l> {
-    pub fn new(state: State, volumes: Vec<Volume>, bundle: &'l Bundle) -> Crossing<'l> {
+impl<'l> VolumeRun<'l> {
+    pub fn new(state: State, volumes: Vec<Volume>, bundle: &'l Bundle) -> VolumeRun<'l> {
         let assumed = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
-        Crossing { state: RefCell::new(state), volumes, layout: bundle.layout(), assumed }
+        VolumeRun { state: RefCell::new(state), volumes, layout: bundle.layout(), assumed }
     }
 }
 
-impl Arriving for Crossing<'_> {
-    fn is_at_hand(&self, blob: &Digest) -> bool {
+impl SeveralRuns for VolumeRun<'_> {
+    fn is_available(&self, blob: &Digest) -> bool {
         self.assumed.contains(blob) || self.layout.size_of(&blob.blob_path()).is_some()
     }
 
-    fn before(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()> {
+    fn before_push(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()> {
         let pushed: BTreeSet<Digest> = plan.blobs.iter().map(|step| step.blob.digest).collect();
         let mut state = self.state.borrow_mut();
         state.prove(|blob| pushed.contains(blob))?;
         state.keep(self.layout, &self.volumes, |blob| waiting.contains(blob))
     }
 
-    fn after(&self, waiting: &BTreeSet<Digest>, outcome: &Outcome) -> Result<Vec<u32>> {
+    fn after_push(&self, waiting: &BTreeSet<Digest>, outcome: &Outcome) -> Result<Vec<u32>> {
         let went_well = outcome.images.iter().all(Result::is_ok);
         let mut state = self.state.borrow_mut();
         state.settle(&self.volumes, went_well, |blob| waiting.contains(blob))?;

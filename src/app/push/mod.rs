@@ -39,7 +39,7 @@ pub use not_brought::NotBrought;
 pub use options::{HarborOptions, NameOptions, Names, PushOptions};
 pub use planned::{PlannedAction, PlannedCompanion, PlannedImage, PlannedTag, PushPlan};
 pub use report::{PushReport, Pushed};
-pub use target::absent;
+pub(super) use target::absent;
 
 /// A push that was asked for, all that was said about it checked as far as that goes without asking the target.
 pub struct Push<'a> {
@@ -75,7 +75,7 @@ pub struct PushRequest<'a> {
     /// Images that the bundle was to bring and lacks: no failure of this push.
     pub missing: Vec<MissingImage>,
     /// It comes in several runs, and this is the one that knows of the others.
-    pub arriving: Option<&'a dyn Arriving>,
+    pub runs: Option<&'a dyn SeveralRuns>,
     /// It can be read once, in an order of its own.
     pub arrivals: Option<&'a dyn Arrivals>,
 }
@@ -102,10 +102,20 @@ impl<'a> PushRequest<'a> {
             lost: Vec::new(),
             left_out: None,
             missing: Vec::new(),
-            arriving: None,
+            runs: None,
             arrivals: None,
         }
     }
+}
+
+/// A transfer that came to its end.
+struct Transferred<'p> {
+    plan: &'p Plan,
+    /// Blobs that are still to come.
+    waiting: &'p BTreeSet<Digest>,
+    outcome: transfer::Outcome,
+    /// When the command began.
+    started: Instant,
 }
 
 /// What a push was to do, and what was found afterwards.
@@ -117,22 +127,22 @@ struct Ended<'p> {
     proven: Vec<Option<bool>>,
 }
 
-/// Content that arrives in several runs.
-pub trait Arriving {
+/// Content that comes in several runs, each with other volumes.
+pub trait SeveralRuns {
     /// Whether the blob can be read now.
-    fn is_at_hand(&self, blob: &Digest) -> bool;
+    fn is_available(&self, blob: &Digest) -> bool;
 
     /// Before the first push: keeps what the blobs that are `waiting` will need later.
     ///
     /// # Errors
     /// Then nothing is pushed.
-    fn before(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()>;
+    fn before_push(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()>;
 
     /// After the last one; gives the numbers of the volumes that are still wanted.
     ///
     /// # Errors
     /// It could not be written down.
-    fn after(&self, waiting: &BTreeSet<Digest>, outcome: &transfer::Outcome) -> Result<Vec<u32>>;
+    fn after_push(&self, waiting: &BTreeSet<Digest>, outcome: &transfer::Outcome) -> Result<Vec<u32>>;
 }
 
 impl<'a> Push<'a> {
@@ -164,8 +174,8 @@ impl<'a> Push<'a> {
         let mut prepared = target::prepare(&asked, &registries, &self.target, &targets).await?;
         let mut plan = self.plan(&registries, request, &targets, &prepared).await?;
         target::check_rights(&asked, &mut prepared, &plan)?;
-        let waiting = match request.arriving {
-            Some(arriving) => plan.hold_back(graph, |blob| arriving.is_at_hand(blob)),
+        let waiting = match request.runs {
+            Some(runs) => plan.hold_back(graph, |blob| runs.is_available(blob)),
             None => BTreeSet::new(),
         };
         if !options.reupload {
@@ -177,14 +187,15 @@ impl<'a> Push<'a> {
             return Ok(PushReport::Planned(Box::new(PushPlan::new(request, &plan, prepared.notes, outcome))));
         }
         warn_of_sparse_indexes(graph, events);
-        request.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;
+        request.runs.map_or(Ok(()), |runs| runs.before_push(&plan, &waiting))?;
         let transfer_options = transfer::Options { jobs: self.jobs(), fail_fast: options.fail_fast };
         let transfer = Transfer::new(request.source, &registries, transfer_options, events.clone());
         let transfer = transfer.noting_tags(&self.environment.publishing);
         let interrupted = report::Interrupted::new(self, request, &plan, &transfer);
         let outcome = transfer.run_with(graph, &plan, request.arrivals).await;
         interrupted.disarm();
-        let pushed = self.conclude(request, &registries, (&plan, &waiting), outcome, started).await;
+        let transferred = Transferred { plan: &plan, waiting: &waiting, outcome, started };
+        let pushed = self.conclude(request, &registries, transferred).await;
         Ok(PushReport::Pushed(Box::new(pushed)))
     }
 
@@ -193,15 +204,14 @@ impl<'a> Push<'a> {
         &self,
         request: &PushRequest<'_>,
         registries: &Registries,
-        (plan, waiting): (&Plan, &BTreeSet<Digest>),
-        mut outcome: transfer::Outcome,
-        started: Instant,
+        transferred: Transferred<'_>,
     ) -> Pushed {
-        let wanted = request.arriving.map_or_else(|| Ok(Vec::new()), |arriving| arriving.after(waiting, &outcome));
+        let Transferred { plan, waiting, mut outcome, started } = transferred;
+        let wanted = request.runs.map_or_else(|| Ok(Vec::new()), |runs| runs.after_push(waiting, &outcome));
         let volumes = wanted.as_ref().map_or(&[][..], |wanted| wanted);
         let mut ended = Ended { plan, wanted: volumes, proven: vec![None; outcome.images.len()] };
         let proof = match self.options.prove {
-            true => self.prove(registries, request, (&mut ended, &mut outcome)).await,
+            true => self.prove(registries, request, &mut ended, &mut outcome).await,
             false => Ok(None),
         };
         let receipt = self.receipt(request, &ended, &outcome);

@@ -25,7 +25,7 @@ impl Push<'_> {
     ) -> Result<Plan> {
         let closed = |repository: &Repository| prepared.is_closed(repository);
         let jobs = self.jobs();
-        let (graph, may_be_half) = (&request.graph, request.arriving.is_some() || request.arrivals.is_some());
+        let (graph, may_be_half) = (&request.graph, request.runs.is_some() || request.arrivals.is_some());
         let before = plan::Before { may_be_half, places: &request.places };
         let mut inventory = match self.options.reupload {
             true => {

@@ -22,7 +22,8 @@ impl Push<'_> {
         &self,
         registries: &Registries,
         request: &PushRequest<'_>,
-        (ended, outcome): (&mut Ended<'_>, &mut transfer::Outcome),
+        ended: &mut Ended<'_>,
+        outcome: &mut transfer::Outcome,
     ) -> Result<Option<Proof>> {
         self.write_receipt(&self.receipt(request, ended, outcome))?;
         let (graph, plan) = (&request.graph, ended.plan);

@@ -115,7 +115,7 @@ pub fn check_rights(asked: &Asked<'_>, prepared: &mut Prepared, plan: &Plan) -> 
     if !asked.dry_run {
         return found.check();
     }
-    prepared.notes.extend(found.problems().iter().map(|problem| told(asked.options, &found, problem)));
+    prepared.notes.extend(found.problems().iter().map(|problem| planned(asked.options, &found, problem)));
     let left = if asked.options.create_projects { found.once_missing_created() } else { found };
     prepared.is_refused = left.check().is_err();
     Ok(())
@@ -224,7 +224,7 @@ impl Prepared {
 }
 
 /// In a plan, what `--create-projects` will mend is no problem. Whether it mends what Harbor hides, nobody can say.
-fn told(options: &HarborOptions, found: &Preflight, problem: &harbor::Problem) -> String {
+fn planned(options: &HarborOptions, found: &Preflight, problem: &harbor::Problem) -> String {
     let mended = options.create_projects && !found.once_missing_created().problems().contains(problem);
     if mended { format!("{}: it will be created", problem.text) } else { problem.to_string() }
 }

@@ -1,17 +1,18 @@
 //! Reports as people read them.
 
 pub mod not_brought;
+pub mod proof;
 pub mod push;
 
 use super::companions::counted;
 use super::context::Context;
 use super::table;
-use super::verify::shown;
 use crate::app::ListedImage;
 use crate::base::error::Error;
+use crate::base::progress::plain_piece;
 use crate::base::progress::units::bytes;
 use crate::oci::{Platform, Reference};
-use crate::verify::Refusal;
+use crate::verify::{Problem, Refusal};
 
 /// How many names stand where one sentence is about many.
 pub const MOST_NAMED: usize = 5;
@@ -30,8 +31,8 @@ pub fn named<'t>(tags: impl IntoIterator<Item = &'t Reference>) -> String {
 pub fn show_refusal(error: &Error, context: &Context) {
     let Some(refusal) = Refusal::of(error) else { return };
     context.end();
-    for problem in refusal.problems.iter().take(MOST_PROBLEMS) {
-        context.say_lines(&shown(problem).lines().collect::<Vec<_>>());
+    for each in refusal.problems.iter().take(MOST_PROBLEMS) {
+        context.say_lines(&problem(each).lines().collect::<Vec<_>>());
     }
 }
 
@@ -45,4 +46,26 @@ pub fn images_table(images: &[ListedImage]) -> String {
     };
     let rows: Vec<Vec<String>> = images.iter().map(row).collect();
     table::render(&["IMAGE", "PLATFORMS", "SIZE", "DIGEST", "COMPANIONS"], &rows)
+}
+
+/// A problem as a person reads it.
+pub fn problem(problem: &Problem) -> String {
+    let path = match (&problem.volume, problem.path.as_str()) {
+        (Some(volume), "") => volume.clone(),
+        (Some(volume), path) => format!("{volume}: {path}"),
+        (None, "") => "the tar".to_owned(),
+        (None, path) => path.to_owned(),
+    };
+    let mut text = format!("{}: {}\n", plain_piece(&path), problem.kind.label());
+    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9} {}\n", plain_piece(value)));
+    problem.expected.iter().for_each(|expected| line("expected", expected));
+    problem.found.iter().for_each(|found| line("found", found));
+    for (at, image) in problem.images.iter().enumerate().take(5) {
+        line(if at == 0 { "affects" } else { "" }, image);
+    }
+    if problem.images.len() > 5 {
+        line("", &format!("and {} more", problem.images.len() - 5));
+    }
+    line("do", problem.remedy);
+    text
 }

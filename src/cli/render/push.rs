@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as _;
 
-use super::{MOST_NAMED, named, not_brought};
+use super::{MOST_NAMED, named, not_brought, proof};
 use crate::app::{ImageFailure, PlannedAction, PlannedImage, PushPlan, Pushed, SPARSE_REMEDY};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::progress::units::{bytes, count, duration, volumes};
 use crate::base::progress::{Event, plain_piece};
 use crate::cli::companions::counted;
 use crate::cli::context::Context;
-use crate::cli::{hint, prove, table};
+use crate::cli::{hint, table};
 use crate::oci::Reference;
 use crate::pipeline::plan::{CompanionAction, TagState};
 use crate::pipeline::receipt::ImageOutcome;
@@ -92,9 +92,9 @@ fn rows(image: &PlannedImage) -> impl Iterator<Item = Vec<String>> + '_ {
 
 /// The last lines: what failed and why, then the sum of it.
 pub fn show_pushed(pushed: &Pushed, context: &Context) {
-    if let Some(proof) = &pushed.proof {
-        context.say(&prove::summary(proof));
-        prove::show_withheld(proof, context);
+    if let Some(found) = &pushed.proof {
+        context.say(&proof::summary(found));
+        proof::show_withheld(found, context);
     }
     pushed.faults.iter().for_each(|fault| context.failed_image(fault, None));
     show_blocked(pushed, context);

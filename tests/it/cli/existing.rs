@@ -62,7 +62,9 @@ fn the_receipt_says_what_became_of_each_image_and_what_is_there_now() {
     for outcome in ["pushed", "present"] {
         let output = ends_with(1, &[&arguments[..], &["--digestfile", digests.to_str().unwrap()]].concat());
         let value: Value = serde_json::from_str(&read(&receipt)).unwrap();
-        assert_eq!(value, json(&output), "the same on standard output");
+        let mut printed = json(&output);
+        assert_eq!(printed.as_object_mut().unwrap().remove("ok"), Some(json!(false)), "one image failed");
+        assert_eq!(value, printed, "the same on standard output");
         assert_eq!((&value["bundle"], &value["target"]), (&identity, &json!(to)));
         let images = value["images"].as_array().unwrap();
         let good_one = images.iter().find(|image| image["digest"] == json!(good.digest())).unwrap();

@@ -62,8 +62,8 @@ pub fn split(images: Vec<Result<Image>>, bundle: &Bundle, targets: &Targets, eve
             }
             Err(error) if error.reason() == Some(&Reason::PullPolicy) => {
                 lost.faults.push(format!("{to}: {}", reason(&error)));
-                let told = ImageReceipt::lost(locked.reference.to_string(), Some(locked.digest), reason(&error));
-                lost.images.push(ImageReceipt { reference: Some(to.clone()), ..told });
+                let receipt = ImageReceipt::lost(locked.reference.to_string(), Some(locked.digest), reason(&error));
+                lost.images.push(ImageReceipt { reference: Some(to.clone()), ..receipt });
             }
             Err(error) => failures.push(error),
         }

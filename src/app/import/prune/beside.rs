@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 
-use super::Pruning;
+use super::{Deletion, Pruning};
 use crate::base::error::Result;
 use crate::base::progress::Event;
 use crate::content::Account;
@@ -93,8 +93,9 @@ impl Left {
                     true => Some(pruning.delete_manifest(repository, &orphan.digest).await),
                     false => None,
                 };
-                let left = "its registry deletes no manifest";
-                pruning.note(&name, orphan.digest, (Some(orphan.subject), &orphan.what), (deleted, left));
+                let about = Some((orphan.subject, orphan.what.as_str()));
+                let (reference, digest, unsupported) = (&name, orphan.digest, "its registry deletes no manifest");
+                pruning.note(Deletion { reference, digest, about, result: deleted, unsupported });
             }
         }
         has_unclear

@@ -1,0 +1,84 @@
+//! Reads a stream while what came of it is pushed.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::NOTHING;
+use crate::app::stream::Bytes;
+use crate::base::error::{Error, Result};
+use crate::bundle::stream::{self as streamed, Ending, Hand, Incoming};
+use crate::content::Source;
+use crate::oci::{Descriptor, Digest, media_type};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::transfer::Arrivals;
+
+/// Reads the pipe on a thread of its own, from the moment the plan is known.
+pub struct Pump {
+    path: PathBuf,
+    incoming: Mutex<Option<Incoming<Bytes>>>,
+    hand: Arc<Hand>,
+    ending: Mutex<Option<oneshot::Receiver<Ending>>>,
+    /// What had not come when reading stopped.
+    awaited: HashSet<Digest>,
+}
+
+impl Pump {
+    pub fn new(path: &Path, mut incoming: Incoming<Bytes>) -> Pump {
+        let (hand, ending, awaited) = (Arc::default(), Mutex::default(), incoming.take_awaited());
+        Pump { path: path.to_owned(), incoming: Mutex::new(Some(incoming)), hand, ending, awaited }
+    }
+
+    /// What has come, and `rest`.
+    pub fn arrived<'a>(&self, rest: &'a dyn Source) -> streamed::Arrived<'a> {
+        streamed::Arrived { hand: self.hand.clone(), rest }
+    }
+
+    /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.
+    ///
+    /// # Errors
+    /// One stands behind other blobs.
+    pub fn check(&self, graph: &Graph) -> Result<()> {
+        let manifests = graph.images.iter().flat_map(|image| &image.manifests);
+        let mut configs = manifests.filter_map(|manifest| manifest.config());
+        let is_late = |config: &&Descriptor| {
+            media_type::is_image_config(&config.media_type) && self.awaited.contains(&config.digest)
+        };
+        let Some(late) = configs.find(is_late) else { return Ok(()) };
+        let (path, late) = (self.path.display(), late.digest);
+        let text = format!("{NOTHING}: {path}: the config {late} stands behind other blobs, or is none");
+        Err(Error::damaged(format!("{text}; save it to a file and import that")))
+    }
+
+    /// Reads what is still to come; `None`: nothing was read.
+    pub async fn ending(&self) -> Option<Ending> {
+        self.hand.close();
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        ending.await.ok()
+    }
+}
+
+impl Arrivals for Pump {
+    fn of<'p>(&'p self, plan: &'p Plan) -> BoxStream<'p, (Digest, Result<()>)> {
+        let (came, coming) = mpsc::unbounded_channel();
+        let wanted: HashSet<Digest> = plan.blobs.iter().map(|step| step.blob.digest).collect();
+        if let Some(incoming) = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let (end, ending) = oneshot::channel();
+            *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
+            let hand = self.hand.clone();
+            // It may wait for whoever sends, which must not keep the program from ending.
+            std::thread::spawn(move || {
+                let _ = end.send(incoming.read(wanted, &hand, &came));
+            });
+        }
+        stream::unfold(coming, |mut coming| async move { Some((coming.recv().await?, coming)) }).boxed()
+    }
+
+    fn settled(&self, digest: &Digest) {
+        self.hand.settle(digest);
+    }
+}

@@ -1,0 +1,121 @@
+//! The library as another program uses it: requests in, reports out. What such a program would lose otherwise is said at each test.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gapferry::app::{
+    self, Environment, ImportReport, ImportRequest, ListRequest, Outcome, ProveRequest, PushOptions, PushReport,
+    RegistryOptions,
+};
+use gapferry::base::progress::{Event, Recorder};
+use gapferry::pipeline::receipt::ImageOutcome;
+use gapferry::verify::Refusal;
+use serde_json::{Value, json};
+use support::embedded::Embedded;
+use support::{gapferry, images, tempdir};
+
+/// A bundle of one image, as a directory, and an empty registry.
+struct Fixture {
+    directory: tempfile::TempDir,
+    bundle: PathBuf,
+    target: Embedded,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let directory = tempdir();
+        let below = |name: &str| directory.path().join(name);
+        let source = Embedded::writable(&below("source"));
+        images::oci("team/app", "1", &["content"]).push(&source);
+        let bundle = below("bundle");
+        let reference = format!("{}/team/app:1", source.host());
+        gapferry().arg("export").arg(reference).arg("-o").arg(&bundle).assert().success();
+        let target = Embedded::writable(&below("target"));
+        Fixture { bundle, target, directory }
+    }
+
+    fn push(&self) -> PushOptions {
+        PushOptions::to(format!("{}/mirror", self.target.host()))
+    }
+
+    fn import(&self, push: PushOptions, environment: &Environment) -> gapferry::Result<ImportReport> {
+        let request = ImportRequest::new(vec![self.bundle.clone()], push);
+        wait(app::import(request, environment))
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+fn a_blob_of(bundle: &Path) -> PathBuf {
+    let mut blobs: Vec<PathBuf> =
+        std::fs::read_dir(bundle.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    blobs.sort();
+    blobs.remove(0)
+}
+
+/// It would have to run the program, and read text, to know what arrived.
+#[test]
+fn an_import_gives_what_arrived_as_a_value_and_a_proof_of_it_too() {
+    let fixture = Fixture::new();
+    let events = Arc::new(Recorder::default());
+    let environment = Environment::new(events.clone());
+    let report = fixture.import(fixture.push(), &environment).unwrap();
+    let PushReport::Pushed(pushed) = &report.push else { panic!("it was no dry run") };
+    assert_eq!(pushed.outcome, Outcome::Done);
+    let image = &pushed.receipt.images[0];
+    assert_eq!(image.outcome, ImageOutcome::Pushed);
+    assert_eq!(image.reference.as_ref().unwrap().to_string(), format!("{}/mirror/team/app:1", fixture.target.host()));
+    assert!(pushed.uploaded > 0 && pushed.failures.is_empty());
+    assert!(events.events().iter().any(|event| matches!(event, Event::BlobFinished { .. })), "progress");
+
+    let receipt = app::NamedReceipt { name: "the receipt".to_owned(), receipt: pushed.receipt.clone() };
+    let registry = RegistryOptions::default();
+    let request = ProveRequest { receipt, to: None, every_repository: false, dry_run: false, state: None, registry };
+    let proof = wait(app::prove(&request, &environment)).unwrap().proof;
+    assert_eq!((proof.outcome, proof.images.len()), (Outcome::Done, 1));
+    assert_eq!(proof.read, proof.bytes);
+}
+
+/// It could not tell its user which file of the bundle is wrong; or something of a damaged bundle could arrive.
+#[test]
+fn a_bundle_that_is_refused_gives_its_problems_and_nothing_is_pushed() {
+    let fixture = Fixture::new();
+    let blob = a_blob_of(&fixture.bundle);
+    std::fs::remove_file(&blob).unwrap();
+    let error = fixture.import(fixture.push(), &Environment::default()).err().expect("a refusal");
+    let refusal = Refusal::of(&error).expect("its problems");
+    let name = format!("blobs/sha256/{}", blob.file_name().unwrap().to_str().unwrap());
+    assert!(refusal.problems.iter().any(|problem| problem.path == name), "{error:?}");
+    assert_eq!(fixture.target.get("/v2/mirror/team/app/tags/list").status, 404);
+}
+
+/// A script that reads JSON could not tell whether all went well by the same fields everywhere.
+#[test]
+fn every_report_says_its_version_and_whether_all_is_well() {
+    let fixture = Fixture::new();
+    let target = format!("{}/mirror", fixture.target.host());
+    let receipt = fixture.directory.path().join("receipt.json");
+    let run = |arguments: &[&str]| -> Value {
+        let output = gapferry().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (bundle, receipt) = (fixture.bundle.to_str().unwrap(), receipt.to_str().unwrap());
+    for arguments in [
+        &["import", bundle, "--to", &target, "--json", "--dry-run"][..],
+        &["import", bundle, "--to", &target, "--json", "--receipt", receipt],
+        &["prove", receipt, "--json"],
+        &["list", bundle, "--json"],
+        &["inspect", bundle, "--json"],
+    ] {
+        let said = run(arguments);
+        assert_eq!([&said["version"], &said["ok"]], [&json!(1), &json!(true)], "{arguments:?}: {said}");
+    }
+    let listed = app::list(&ListRequest { bundle: vec![fixture.bundle.clone()] }).unwrap();
+    assert_eq!(serde_json::to_value(&listed).unwrap(), run(&["list", bundle, "--json"]), "one struct, one JSON");
+}
