@@ -13,12 +13,35 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
-use super::entry::{Entry, Open};
-use super::links::Identity;
+use super::identity::{Identity, Stat};
 use crate::base::error::{Error, Result};
 
-/// What the file system says of a file or directory.
-pub type Stat = rustix::fs::Stat;
+/// How a file is opened. [`Open::Keep`], [`Open::Empty`] and [`Open::Append`] make the file where it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// For reading.
+    Read,
+    /// For writing too.
+    Change,
+    /// For writing too; what is in it stays.
+    Keep,
+    /// For writing too; nothing stays in it.
+    Empty,
+    /// For writing at its end.
+    Append,
+}
+
+impl Open {
+    fn flags(self) -> OFlags {
+        match self {
+            Open::Read => OFlags::RDONLY,
+            Open::Change => OFlags::RDWR,
+            // What is not a plain file is not emptied, so that comes later.
+            Open::Keep | Open::Empty => OFlags::RDWR | OFlags::CREATE,
+            Open::Append => OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND,
+        }
+    }
+}
 
 /// How much of a directory is listed at a time, in bytes: some fifty names.
 const LISTED_AT_ONCE: usize = 4096;
@@ -121,18 +144,6 @@ impl Dir {
     /// Something else than a directory is on the way, or the system refuses.
     pub fn make_all(&self, path: &str, mode: u32) -> Result<Dir> {
         path.split('/').try_fold(self.clone(), |dir, part| Ok(dir.make(part, mode)?.dir))
-    }
-
-    /// The last name of `path`, in the directory below this one that the rest of `path` names; what is missing of that is made
-    /// with `mode`.
-    ///
-    /// # Errors
-    /// Something else than a directory is on the way, or the system refuses.
-    pub fn make_parents(&self, path: &str, mode: u32) -> Result<Entry> {
-        match path.rsplit_once('/') {
-            Some((above, name)) => Ok(Entry::in_dir(&self.make_all(above, mode)?, name)),
-            None => Ok(Entry::in_dir(self, path)),
-        }
     }
 
     /// Makes a new file.

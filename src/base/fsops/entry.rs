@@ -4,40 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
-use super::dir::{Dir, Stat, one};
-use super::links::Identity;
+use super::dir::{Dir, Open, one};
+use super::identity::{Identity, Stat};
 use super::names::parent;
 use crate::base::error::{Error, Result};
-
-/// How a file is opened. [`Open::Keep`], [`Open::Empty`] and [`Open::Append`] make the file where it is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Open {
-    /// For reading.
-    Read,
-    /// For writing too.
-    Change,
-    /// For writing too; what is in it stays.
-    Keep,
-    /// For writing too; nothing stays in it.
-    Empty,
-    /// For writing at its end.
-    Append,
-}
-
-impl Open {
-    pub(super) fn flags(self) -> OFlags {
-        match self {
-            Open::Read => OFlags::RDONLY,
-            Open::Change => OFlags::RDWR,
-            // What is not a plain file is not emptied, so that comes later.
-            Open::Keep | Open::Empty => OFlags::RDWR | OFlags::CREATE,
-            Open::Append => OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND,
-        }
-    }
-}
 
 /// A name in an open directory, whether anything has it or not.
 #[derive(Clone, Debug)]
@@ -202,6 +175,20 @@ impl Entry {
     pub fn rename(&self, to: &Entry) -> Result<()> {
         let renamed = one(&self.name).and_then(|from| rustix::fs::renameat(&self.dir, from, &to.dir, one(&to.name)?));
         renamed.map_err(|e| Error::disk("naming", &to.path, e.into()))
+    }
+}
+
+impl Dir {
+    /// The last name of `path`, in the directory below this one that the rest of `path` names; what is missing of that is made
+    /// with `mode`.
+    ///
+    /// # Errors
+    /// Something else than a directory is on the way, or the system refuses.
+    pub fn make_parents(&self, path: &str, mode: u32) -> Result<Entry> {
+        match path.rsplit_once('/') {
+            Some((above, name)) => Ok(Entry::in_dir(&self.make_all(above, mode)?, name)),
+            None => Ok(Entry::in_dir(self, path)),
+        }
     }
 }
 

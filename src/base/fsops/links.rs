@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::dir::{Dir, Stat, one};
+use super::dir::{Dir, one};
+use super::identity::{Identity, Stat};
 use crate::base::error::Error;
 
 /// What came of a link.
@@ -65,30 +66,5 @@ impl Linkable {
     /// The path leads to another file than it did.
     pub fn changed(&self) -> Error {
         Error::damaged(format!("{} has become another file while it was read", self.path))
-    }
-}
-
-/// Which file it is: device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    pub fn new(device: u64, inode: u64) -> Identity {
-        Identity { device, inode }
-    }
-
-    pub fn of(stat: &Stat) -> Identity {
-        // Their types differ between platforms.
-        #[allow(clippy::unnecessary_cast)]
-        Identity::new(stat.st_dev as u64, stat.st_ino as u64)
-    }
-
-    /// Whether it is the file that `directory` lists with this inode. Where directories list other inodes than files have, no
-    /// file is.
-    pub fn is_listed(&self, directory: Identity, inode: u64) -> bool {
-        *self == Identity::new(directory.device, inode)
     }
 }

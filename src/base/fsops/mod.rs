@@ -14,6 +14,7 @@
 
 mod dir;
 mod entry;
+mod identity;
 mod links;
 mod lock;
 mod names;
@@ -26,9 +27,10 @@ mod space;
 mod tests;
 mod walk;
 
-pub use dir::{Dir, Made, Stat};
-pub use entry::{Entry, Open, refuse_other_than_directory, refuse_other_than_file};
-pub use links::{Identity, Linkable, Linked};
+pub use dir::{Dir, Made, Open};
+pub use entry::{Entry, refuse_other_than_directory, refuse_other_than_file};
+pub use identity::{Identity, Stat};
+pub use links::{Linkable, Linked};
 pub use lock::{LockedDir, WriteLock, lock_file};
 pub use names::{beside, canonicalize, is_mount_point, parent};
 pub use owner::Owner;

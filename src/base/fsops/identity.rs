@@ -1,0 +1,29 @@
+//! Which file a name leads to.
+
+/// What the file system says of a file or directory.
+pub type Stat = rustix::fs::Stat;
+
+/// Which file it is: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub fn new(device: u64, inode: u64) -> Identity {
+        Identity { device, inode }
+    }
+
+    pub fn of(stat: &Stat) -> Identity {
+        // Their types differ between platforms.
+        #[allow(clippy::unnecessary_cast)]
+        Identity::new(stat.st_dev as u64, stat.st_ino as u64)
+    }
+
+    /// Whether it is the file that `directory` lists with this inode. Where directories list other inodes than files have, no
+    /// file is.
+    pub fn is_listed(&self, directory: Identity, inode: u64) -> bool {
+        *self == Identity::new(directory.device, inode)
+    }
+}
