@@ -33,6 +33,8 @@ use crate::signing::signature_in;
 
 /// Bytes of a signature in a tar, header included.
 const SLOT: u64 = 2 * BLOCK;
+/// How many headers are tried to find out how many signatures precede them: one that is intact is enough.
+const HEADERS_TRIED: usize = 100;
 
 /// What became of the files that were bad or absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -284,8 +286,7 @@ impl<'a> Place<'a> {
         if let Some(at) = places.collect::<Option<HashMap<String, u64>>>().filter(|_| is_whole) {
             return Ok(Place::Tar { path, file, at, laid: None, mtime });
         }
-        let length = path.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
-        let laid = laid_out(document, bundle, length, wants_chunks)?.ok_or_else(|| {
+        let laid = laid_out(document, bundle, &file, wants_chunks)?.ok_or_else(|| {
             let text =
                 "what is missing has no place in this tar, which is not laid out as ours are; unpack it, and mend that";
             Error::damaged(format!("mending {}: {text}", path.display()))
@@ -398,9 +399,11 @@ fn chunks_length(json: &BundleJson) -> u64 {
     chunks::length(json.blobs().map(|(_, size)| size))
 }
 
-/// The layout that this tar of `length` bytes was written with. A file behind the sums that is still found tells by its offset how
-/// many signatures precede it; without one, the length has to. `None`: another program has made the tar.
-fn laid_out(document: &Document<'_>, bundle: &Layout, length: u64, wants_chunks: bool) -> Result<Option<Laid>> {
+/// The layout that this tar was written with. A file behind the sums that is still found tells by its offset how
+/// many signatures precede it, and so does a header that is intact behind one that is not; without any, the length has to. `None`:
+/// another program has made the tar.
+fn laid_out(document: &Document<'_>, bundle: &Layout, tar: &File, wants_chunks: bool) -> Result<Option<Laid>> {
+    let length = tar.metadata().map_err(|e| Error::disk("reading", bundle.path(), e))?.len();
     let files = all_files(*document);
     let behind = files.iter().position(|file| file.path == SUMS).map_or(files.len(), |at| at + 1);
     let TarPlan { files: mut planned, length: least } =
@@ -434,9 +437,11 @@ fn laid_out(document: &Document<'_>, bundle: &Layout, length: u64, wants_chunks:
             _ => None,
         }
     };
-    let by_length =
-        || (0..=MOST_SIGNATURES as u64).map(|number| number * SLOT).find(|shift| behind_blobs(*shift).is_some());
-    let Some(shift) = known.or_else(by_length).filter(|shift| is_slots(*shift)) else { return Ok(None) };
+    let shifts = || (0..=MOST_SIGNATURES as u64).map(|number| number * SLOT);
+    let by_headers = || shifts().find(|shift| has_headers(tar, &planned[behind..], *shift, document.json.mtime()));
+    let by_length = || shifts().find(|shift| behind_blobs(*shift).is_some());
+    let shift = known.or_else(by_headers).or_else(by_length).filter(|shift| is_slots(*shift));
+    let Some(shift) = shift else { return Ok(None) };
     if found(CHUNKS).is_some_and(|(offset, _)| offset != at_end(shift)) {
         return Ok(None);
     }
@@ -454,6 +459,15 @@ fn laid_out(document: &Document<'_>, bundle: &Layout, length: u64, wants_chunks:
     }
     let slots = (0..shift / SLOT).map(|number| first + number * SLOT).collect();
     Ok(Some(Laid { files: planned, slots, length: least + shift + trailer }))
+}
+
+/// Whether a header of these files is where it has to be if signatures take `shift` bytes before them.
+fn has_headers(tar: &File, planned: &[TarFile], shift: u64, mtime: u64) -> bool {
+    planned.iter().take(HEADERS_TRIED).any(|file| {
+        let expected = file.header_blocks(mtime);
+        let mut found = vec![0; expected.len()];
+        tar.read_exact_at(&mut found, file.header.saturating_add(shift)).is_ok() && found == expected
+    })
 }
 
 /// Whether so many bytes are those of signatures.

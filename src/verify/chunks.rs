@@ -157,7 +157,8 @@ fn judge(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) -> V
         [Ok(only)] if open.size() <= CHUNK => *only == open.blob.root,
         _ => {
             let values: Option<Vec<Chained>> = found.iter().map(|found| found.as_ref().ok().copied()).collect();
-            values.is_some_and(|values| Chunks::proven(open.blob.root, values).is_some())
+            let chunks = values.and_then(|values| Chunks::proven(open.blob.root, values));
+            chunks.is_some_and(|chunks| table.says(&open.id, &chunks))
         }
     };
     if is_right {

@@ -97,7 +97,7 @@ fn a_registry_that_denies_every_push_is_asked_once_for_each_repository_and_named
         let (code, stderr) = import(&bundle, &proxy.address, &["-j", "1"]);
         assert_eq!(code, Some(4), "{stderr}");
         assert!(stderr.contains(&format!("30 images: {}/team denies uploads", proxy.address)), "{stderr}");
-        assert!(stderr.matches(&status.to_string()).count() == 1 && stderr.contains("auth check"), "{stderr}");
+        assert!(stderr.matches(&format!(": {status} ")).count() == 1 && stderr.contains("auth check"), "{stderr}");
         assert!(proxy.count("POST", "/v2/team/") <= 30, "{}", proxy.count("POST", "/v2/team/"));
     }
     assert_eq!(target.uploads(), 0);
