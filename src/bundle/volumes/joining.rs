@@ -80,7 +80,7 @@ impl<'b> Files<'b> {
     fn of(bundle: &'b Bundle) -> Result<Files<'b>> {
         let (layout, json, identity) = (bundle.layout(), bundle.json(), bundle.identity());
         let sums = json.sha256sums(identity);
-        if !layout.read(SUMS, MAX_SUMS)?.is_some_and(|bytes| bytes == sums.as_bytes()) {
+        if layout.read(SUMS, MAX_SUMS)?.is_none_or(|bytes| bytes != sums.as_bytes()) {
             return Err(wrong(layout.path(), SUMS, "it does not say what bundle.json says"));
         }
         let is_metadata = |file: &&FileEntry| !is_tool(&file.path) && !file.path.starts_with("blobs/");
