@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use gapferry::bundle::{BUNDLE_JSON, BundleJson, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS};
+use gapferry::bundle::{BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, is_signature};
 use gapferry::verify::{Depth, check};
 use gapferry::oci::Digest;
 use gapferry::base::progress::{Events, Silent};
@@ -41,11 +41,16 @@ fn make_sums_right(files: &mut Files, name: &str) {
         && let Ok(mut bundle) = BundleJson::parse(bytes(files, BUNDLE_JSON), BUNDLE_JSON)
     {
         for file in bundle.files.iter_mut().filter(|file| file.path == name) {
-            (file.size, file.sha256) = (content.len() as u64, (&Digest::sha256(&content)).into());
+            (file.size, file.digest) = (content.len() as u64, Digest::sha256(&content));
         }
-        *bytes(files, BUNDLE_JSON) = serde_json::to_vec(&bundle).expect("JSON");
+        let mut canonical = serde_json::to_vec_pretty(&bundle).expect("JSON");
+        canonical.push(b'\n');
+        *bytes(files, BUNDLE_JSON) = canonical;
     }
     let line = |(path, bytes): &(String, Vec<u8>)| format!("{}  {path}\n", Digest::sha256(bytes).hex());
-    let sums: String = files.iter().filter(|(path, _)| path != SUMS).map(line).collect();
+    let is_first = |(path, _): &&(String, Vec<u8>)| path == BUNDLE_JSON;
+    let (first, others): (Vec<_>, Vec<_>) =
+        files.iter().filter(|(path, _)| path != SUMS && path != CHUNKS && !is_signature(path)).partition(is_first);
+    let sums: String = first.into_iter().chain(others).map(line).collect();
     *bytes(files, SUMS) = sums.into_bytes();
 }

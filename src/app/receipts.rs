@@ -96,7 +96,7 @@ impl ReceiptFile {
     /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt.
     ///
     /// # Errors
-    /// One of the two cannot be written, or the receipt could not be read again ([`Receipt::to_file`]).
+    /// One of the two cannot be written, or the receipt could not be read again ([`Receipt::to_file_that_fits`]).
     pub fn write(&self, receipt: &Receipt) -> Result<()> {
         let bytes = receipt.to_file_that_fits()?.into_bytes();
         write_file(&self.path, &bytes)?;

@@ -441,9 +441,7 @@ impl<'a> Walk<'a> {
 
     async fn select_again(&self, locked: &LockedImage, selection: &Selection) -> Result<Manifest> {
         let original = self.need_locked(locked, &selection.original).await?;
-        let select = |platforms: &[Platform]| -> Result<Root> {
-            Ok(select::select(&original, platforms, selection.index)?.root)
-        };
+        let select = |platforms: &[Platform]| select::select(&original, platforms, selection.index).map(|it| it.root);
         let root = match select(&selection.platforms) {
             Ok(root) if root.digest() == locked.digest => Ok(root),
             // An older lock took other variants for the same platforms, and says which.
