@@ -40,7 +40,7 @@
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |
-//! | [`app`] | the application as a library: each command from a request to a report |
+//! | [`app`] | the application as a library, a command from a request to a report; see there which commands it has yet |
 //! | [`cli`] | one file per command: options, text, hints; the only room that prints |
 //!
 //! # Decisions

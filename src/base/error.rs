@@ -37,7 +37,7 @@ pub enum Kind {
     Interrupted,
 }
 
-/// What exactly the other side objects to, where its answer says so. Decisions and hints follow from it, never from texts.
+/// What exactly the other side objects to, where its answer says so. Decisions and hints follow from it where it is known; some hints still go by the text of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The registry does not take a manifest, because it lacks content that the manifest names: these digests, as far as it

@@ -1,7 +1,8 @@
 //! The bundle: the format, the writer, the reader. `docs/format.md` describes every file of it.
 //!
-//! Writing a bundle ([`Writer`], a [`Sink`](crate::content::Sink)) and opening one ([`Bundle`], whose
-//! layout is a [`Source`](crate::content::Source)). It knows the format and the file system, no registry and no command line.
+//! An export writes a bundle by [`Writer`], a [`Sink`](crate::content::Sink), into a directory, a tar or volumes, and by
+//! [`stream`] in one pass. [`volumes`] splits and joins, [`mend()`] repairs, [`sign()`] adds signatures. [`Bundle`] opens one; its
+//! layout is a [`Source`](crate::content::Source). The room knows the format and the file system, no registry and no command line.
 
 mod basis;
 mod before;

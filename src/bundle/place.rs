@@ -1,4 +1,4 @@
-//! What the two forms of a bundle have in common while they are written.
+//! What a directory, a tar and volumes have in common while a bundle is written to them.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -27,7 +27,7 @@ impl Body {
     }
 }
 
-/// Proves bytes against a descriptor, piece by piece: the one place where size and digest decide what a blob is.
+/// Proves bytes that pass against a descriptor, piece by piece: by size and digest.
 #[derive(Debug)]
 pub struct Prover {
     blob: Descriptor,
