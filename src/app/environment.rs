@@ -32,16 +32,16 @@ pub trait Passwords: Send + Sync {
     /// The password of `user`.
     ///
     /// # Errors
-    /// Nobody can be asked.
+    /// There is no way to ask.
     fn password_of(&self, user: &str) -> Result<Secret>;
 }
 
-/// Nobody can be asked.
+/// For a program that cannot ask a person: every question is an error.
 pub struct NoPasswords;
 
 impl Passwords for NoPasswords {
     fn password_of(&self, user: &str) -> Result<Secret> {
-        Err(Error::input(format!("the password of {user} is not given, and nobody can be asked")))
+        Err(Error::input(format!("no password is given for {user}, and this program cannot ask for one")))
     }
 }
 

@@ -52,4 +52,4 @@ pub use stream::{Bytes, Stream};
 pub use trust::{Trust, demand, public_key};
 
 /// How documents name this program.
-const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));
+pub const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));

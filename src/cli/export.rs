@@ -22,6 +22,7 @@ use super::render::images_table;
 use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
 use super::tools::ToolArgs;
+pub use crate::app::TOOL;
 use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::position::Written;
@@ -40,7 +41,7 @@ use crate::signing::{PrivateKey, Spoken};
 use crate::transport::registry::Registries;
 use keep_going::{Faults, May};
 use volumes::{Resolved, VolumeArgs};
-pub use write::{Job, Lost, TOOL, stopped, write};
+pub use write::{Job, Lost, stopped, write};
 
 const ABOUT: &str = "\
 Exports images from registries into one self-verifying bundle.

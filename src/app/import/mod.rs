@@ -53,7 +53,7 @@ pub struct ImportReport {
 /// Proves a bundle and pushes its images into a registry.
 ///
 /// # Errors
-/// The bundle is refused, or something stands in the way of all images: nothing was pushed. Where problems of the bundle are why,
+/// The bundle is refused, or no image can be pushed: nothing was pushed. If the bundle has problems,
 /// the error has them ([`verify::Refusal::of`]). What fails after the push is in the report.
 pub async fn import(mut request: ImportRequest, environment: &Environment) -> Result<ImportReport> {
     let started = Instant::now();

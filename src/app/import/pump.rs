@@ -50,7 +50,7 @@ impl Pump {
         };
         let Some(late) = configs.find(is_late) else { return Ok(()) };
         let (path, late) = (self.path.display(), late.digest);
-        let text = format!("{NOTHING}: {path}: the config {late} stands behind other blobs, or is none");
+        let text = format!("{NOTHING}: {path}: the config {late} comes after other blobs, or is not a config");
         Err(Error::damaged(format!("{text}; save it to a file and import that")))
     }
 
@@ -70,7 +70,7 @@ impl Arrivals for Pump {
             let (end, ending) = oneshot::channel();
             *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
             let hand = self.hand.clone();
-            // It may wait for whoever sends, which must not keep the program from ending.
+            // It may wait for the sender, which must not keep the program from ending.
             std::thread::spawn(move || {
                 let _ = end.send(incoming.read(wanted, &hand, &came));
             });

@@ -163,7 +163,7 @@ impl<'a> Push<'a> {
     /// `started` is when the command began.
     ///
     /// # Errors
-    /// Whatever stands in the way of all images. Nothing was pushed.
+    /// No image can be pushed, and none was: the registry refuses all of them, or cannot be reached.
     pub async fn run(&self, request: &PushRequest<'_>, started: Instant) -> Result<PushReport> {
         let (options, graph, events) = (self.options, &request.graph, &self.environment.events);
         let (targets, notices) = self.name_images(graph.images.iter().map(|image| &image.locked))?;
@@ -179,7 +179,7 @@ impl<'a> Push<'a> {
             None => BTreeSet::new(),
         };
         if !options.reupload {
-            // Of what is sent again nobody knows what it adds.
+            // What a blob adds that is sent again is not known.
             target::check_quotas(&mut prepared, &registries, &plan, events).await?;
         }
         if options.dry_run {

@@ -1,4 +1,4 @@
-//! Companions that a push did not bring although nobody asked for that.
+//! Companions that a push left out without being asked to.
 
 use std::collections::BTreeMap;
 

@@ -46,7 +46,7 @@ pub enum Names {
     /// They begin with a registry.
     #[default]
     Hosted,
-    /// They are paths: nobody knows what the registry was called.
+    /// They are paths, without the name of the registry.
     Paths,
 }
 

@@ -223,7 +223,7 @@ impl Prepared {
     }
 }
 
-/// In a plan, what `--create-projects` will mend is no problem. Whether it mends what Harbor hides, nobody can say.
+/// In a plan, what `--create-projects` will mend is no problem. What Harbor hides may remain a problem.
 fn planned(options: &HarborOptions, found: &Preflight, problem: &harbor::Problem) -> String {
     let mended = options.create_projects && !found.once_missing_created().problems().contains(problem);
     if mended { format!("{}: it will be created", problem.text) } else { problem.to_string() }
@@ -249,7 +249,7 @@ async fn create(
     harbor::preflight(registries, harbor, repositories).await
 }
 
-/// Harbor ignores a quota that somebody else than an administrator asks for, and creates the project all the same.
+/// Harbor ignores a quota unless an administrator asks for it, and creates the project all the same.
 async fn check_quota(asked: &Asked<'_>, registries: &Registries, harbor: &Harbor, project: &str) -> Result<()> {
     let Asked { options, events, .. } = *asked;
     let Some(wanted) = options.quota else { return Ok(()) };

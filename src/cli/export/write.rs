@@ -15,9 +15,6 @@ use crate::pipeline::plan::{Inventory, OnExisting, Plan};
 use crate::pipeline::resolve::Failures;
 use crate::pipeline::transfer::{self, Transfer};
 
-/// What bundles say they were made by.
-pub const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));
-
 /// A bundle to write.
 pub struct Job<'a> {
     pub output: &'a Path,
