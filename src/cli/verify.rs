@@ -29,7 +29,7 @@ on purpose, that nothing undeclared is there, and that bundle.json, SHA256SUMS, 
 the first problem: all are listed, each with its path, what was expected, what was found, the images it affects and what to \
 do.
 
-BLAKE3 guards against accidents: whoever can replace a blob can replace its values in chunks.b3. With --key it counts only if \
+BLAKE3 guards only against accidents: an attacker who replaces a blob can replace its values in chunks.b3. With --key it counts only if \
 an accepted key has signed chunks.b3 too; otherwise blobs are proven by their digests. The report says what proved the blobs, and \
 why. A chunks.b3 that is wrong while the blobs are right affects no image. `import` never relies on it.
 
