@@ -20,7 +20,7 @@ use async_trait::async_trait;
 
 use super::{Body, ReferrerList, Slice, Source, TagList};
 use crate::base::error::{Error, Result};
-use crate::base::fsops;
+use crate::base::fsops::LockedFile;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, media_type};
 
 /// By this we know our own file, also when only a part of it was written.
@@ -47,8 +47,10 @@ pub struct Checkpoint<'a> {
 #[derive(Default)]
 struct State {
     entries: HashMap<Digest, Entry>,
-    /// Open for reading and writing, and locked; not before there is something to keep.
+    /// Open for reading and writing; not before there is something to keep.
     file: Option<Arc<File>>,
+    /// Keeps other runs from `file`.
+    lock: Option<LockedFile>,
     /// Where the next entry goes.
     end: u64,
     /// The file could not be written: nothing more is kept.
@@ -78,8 +80,8 @@ impl<'a> Checkpoint<'a> {
     /// The same, adding nothing.
     pub fn reading(primary: &'a dyn Source, path: &Path) -> Checkpoint<'a> {
         let kept = Checkpoint { path: None, obstacle: None, ..Checkpoint::new(primary, Some(path.to_owned())) };
-        // Whoever begins meanwhile may add to it.
-        kept.state().file.iter().for_each(|file| drop(file.unlock()));
+        // A run that begins meanwhile may add to it.
+        kept.state().share();
         kept
     }
 
@@ -149,8 +151,8 @@ impl<'a> Checkpoint<'a> {
 impl State {
     fn read(path: &Path) -> io::Result<State> {
         let file = open(path, false)?;
-        let length = file.metadata()?.len();
-        let mut reader = BufReader::new(&file);
+        let length = file.file().metadata()?.len();
+        let mut reader = BufReader::new(&**file.file());
         let mut state = State { end: begin(&mut reader)?, ..State::default() };
         while state.end > 0
             && state.entries.len() < MAX_ENTRIES
@@ -161,8 +163,20 @@ impl State {
             reader.seek(SeekFrom::Start(state.end))?;
             state.entries.insert(digest, entry);
         }
-        state.file = Some(Arc::new(file));
+        drop(reader);
+        state.hold(file);
         Ok(state)
+    }
+
+    fn hold(&mut self, lock: LockedFile) -> Arc<File> {
+        let file = lock.file().clone();
+        (self.file, self.lock) = (Some(file.clone()), Some(lock));
+        file
+    }
+
+    /// Lets other runs write the file that is read here.
+    fn share(&mut self) {
+        self.lock = None;
     }
 
     fn add(&mut self, path: &Path, manifest: &Manifest) -> io::Result<()> {
@@ -173,9 +187,7 @@ impl State {
                     std::fs::create_dir_all(parent)?;
                 }
                 // Another run that began meanwhile keeps what it has written.
-                let file = Arc::new(open(path, true)?);
-                self.file = Some(file.clone());
-                file
+                self.hold(open(path, true)?)
             }
         };
         let (digest, size, media_type) = (manifest.digest(), manifest.size(), manifest.media_type());
@@ -201,7 +213,7 @@ impl State {
 }
 
 /// Only a regular file, never through a link: it is written to. One run at a time: another would take our entries away.
-fn open(path: &Path, new: bool) -> io::Result<File> {
+fn open(path: &Path, new: bool) -> io::Result<LockedFile> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = File::options();
     options.read(true).write(true).create_new(new).custom_flags(no_follow.bits().cast_signed());
@@ -213,10 +225,7 @@ fn open(path: &Path, new: bool) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
-    match fsops::lock_file(&file) {
-        true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::WouldBlock, "another run is using it")),
-    }
+    LockedFile::try_take(file).ok_or_else(|| io::Error::new(io::ErrorKind::WouldBlock, "another run is using it"))
 }
 
 /// Reads the first line; gives where the entries begin, 0 where not even that line is whole.

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -112,7 +113,24 @@ impl Drop for LockedDir {
     }
 }
 
-/// Locks an open file for this run until it is closed; `false`: another run holds it.
-pub fn lock_file(file: &File) -> bool {
-    !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
+/// An open file that this run keeps others from until it is dropped.
+#[derive(Debug)]
+pub struct LockedFile(Arc<File>);
+
+impl LockedFile {
+    /// `None`: another run holds it.
+    pub fn try_take(file: File) -> Option<LockedFile> {
+        (!matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))).then(|| LockedFile(Arc::new(file)))
+    }
+
+    pub fn file(&self) -> &Arc<File> {
+        &self.0
+    }
+}
+
+impl Drop for LockedFile {
+    /// Closing it alone would leave the lock to a child process that is just being started.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }

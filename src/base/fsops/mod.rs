@@ -31,7 +31,7 @@ pub use dir::{Dir, Made, Open};
 pub use entry::{Entry, refuse_other_than_directory, refuse_other_than_file};
 pub use identity::{Identity, Stat};
 pub use links::{Linkable, Linked};
-pub use lock::{LockedDir, WriteLock, lock_file};
+pub use lock::{LockedDir, LockedFile, WriteLock};
 pub use names::{beside, canonicalize, is_mount_point, parent};
 pub use owner::Owner;
 pub use publish::{Synced, publish, replace_directory};

@@ -219,3 +219,16 @@ fn a_file_that_a_user_put_in_place_of_ours_is_not_given_to_that_user() {
     assert_eq!(uid(&dir.path_of("tree/given/roots")), 0);
     assert_eq!((uid(&victim), uid(&victim.join("kept"))), (0, 0));
 }
+
+#[test]
+fn a_child_process_that_is_just_being_started_does_not_keep_the_lock_of_a_file() {
+    let (_work, dir, _) = fixture();
+    let file = write(&dir, "kept", "x");
+    let open = || file.open(Open::Read).unwrap();
+    let locked = LockedFile::try_take(open()).unwrap();
+    assert!(LockedFile::try_take(open()).is_none());
+    // As after fork: another descriptor of the same open file.
+    let _childs = locked.file().try_clone().unwrap();
+    drop(locked);
+    assert!(LockedFile::try_take(open()).is_some());
+}
