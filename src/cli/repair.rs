@@ -27,9 +27,10 @@ is byte for byte what it was. Interrupted? Run the same command again.
 
 Of the volumes of a set that was made with --recovery, in any order: volumes that are missing or damaged, recovery volumes too, \
 are made again from those that are left, beside them or in the directory DIR. Any as many as there are recovery volumes may be lost; of a \
-damaged one only the mebibytes that are bad are. Each is proven to be what it was, to the last byte, before it gets its name and replaces \
-a damaged one; if too much is lost, nothing changes. With --key the signature of what is left is checked first; what is made of \
-recovery volumes, which are not signed, is for `gapferry verify --key` to prove.
+damaged one only the mebibytes that are bad are. Recovery volumes are not signed, so each volume is proven by the digests in \
+bundle.json before it gets its name and replaces a damaged one, and a volume that they prove good is never replaced, whatever recovery \
+volumes say. If too much is lost, or a proof fails, nothing changes. With --key the signature of what is left is checked first, \
+and only its bundle is made.
 
 Without recovery volumes, volumes that are missing or damaged are written again with what `verify --missing` and `export --repair` \
 have brought, named with the others, or with a copy of the whole bundle.
@@ -228,8 +229,7 @@ fn run_set(args: &Args, context: &Context) -> Result<Outcome> {
         Err(error) if args.keys.demand(context)? => return Err(error),
         Err(_) => None,
     };
-    let identity = signed.map(|signed| signed.identity);
-    let rebuilt = rebuild(&args.files, args.output.as_deref(), identity, &context.events)?;
+    let rebuilt = rebuild(&args.files, args.output.as_deref(), signed.as_ref(), &context.events)?;
     context.end();
     if args.json {
         context.print_json(&to_json(&rebuilt))?;
@@ -247,18 +247,22 @@ fn to_json(rebuilt: &Rebuilt) -> serde_json::Value {
     serde_json::json!({
         "set": rebuilt.name.base(), "identity": rebuilt.identity, "volumes": rebuilt.volumes,
         "recovery": rebuilt.recovery, "missing": rebuilt.missing.iter().map(label).collect::<Vec<_>>(),
-        "damaged": files(&rebuilt.damaged), "foreign": rebuilt.foreign, "made": files(&rebuilt.made),
+        "damaged": files(&rebuilt.damaged), "unlike": files(&rebuilt.unlike), "foreign": rebuilt.foreign, "made": files(&rebuilt.made),
         "lacking": rebuilt.lacking,
     })
 }
 
 fn print_set(rebuilt: &Rebuilt, context: &Context) -> Result<()> {
-    let Rebuilt { name, missing, damaged, foreign, made, lacking, .. } = rebuilt;
+    let Rebuilt { name, missing, damaged, unlike, foreign, made, lacking, .. } = rebuilt;
     for part in missing {
         context.print(&format!("missing: {}\n", shown_path(&name.part(*part, rebuilt.of(*part)))))?;
     }
     for (_, path) in damaged {
         context.print(&format!("damaged: {}\n", shown_path(path)))?;
+    }
+    for (_, path) in unlike {
+        let text = "it is good and stays as it is, but the recovery volumes list other bytes: they are forged, damaged or older; make new ones";
+        context.print(&format!("note: {}: {text}\n", shown_path(path)))?;
     }
     for path in foreign {
         context.print(&format!("of another set: {}\n", shown_path(path)))?;

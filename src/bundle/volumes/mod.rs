@@ -12,6 +12,7 @@ mod opened;
 mod parity;
 mod place;
 mod plan;
+mod proof;
 mod rebuild;
 mod recovery;
 mod remains;

@@ -210,7 +210,7 @@ impl Volumes {
             match found {
                 Found::Volume(volume, layout) if id_of(&volume.json) == set => parts.push((volume, layout)),
                 Found::Volume(volume, _) => foreign.push(Foreign::new(set, volume)),
-                Found::Recovery(one) if is_of(&one.json, set) => recovery.push(one),
+                Found::Recovery(one) if id_of_recovery(&one.json) == set => recovery.push(one),
                 Found::Recovery(one) => {
                     let (identity, part) = (one.json.identity, Part::Recovery(one.json.number));
                     foreign.push(Foreign { path: one.path, identity, part, why: why_foreign(set, identity) });
@@ -342,13 +342,14 @@ fn part_in(layout: &Layout) -> Option<(Part, String)> {
     Some((Part::parse(label.as_bytes())?, label.to_owned()))
 }
 
-fn id_of(json: &VolumeJson) -> SetId {
+pub(super) fn id_of(json: &VolumeJson) -> SetId {
     SetId { identity: json.identity, of: json.of, recovery: json.recovery, limit: json.limit }
 }
 
-fn is_of(json: &RecoveryJson, set: SetId) -> bool {
-    let of = u32::try_from(json.volumes.len()).ok();
-    json.identity == set.identity && of == Some(set.of) && json.of == set.recovery && json.limit == set.limit
+/// The set that a recovery volume is of.
+pub(super) fn id_of_recovery(json: &RecoveryJson) -> SetId {
+    let of = u32::try_from(json.volumes.len()).unwrap_or(u32::MAX);
+    SetId { identity: json.identity, of, recovery: json.of, limit: json.limit }
 }
 
 /// The set that most volumes are of; of several, the one that was given first. Recovery volumes count where there are no others.
@@ -366,10 +367,7 @@ fn choose(found: &[Found]) -> Option<SetId> {
         _ => None,
     };
     let of_recovery = |found: &Found| match found {
-        Found::Recovery(Recovery { json, .. }) => {
-            let of = u32::try_from(json.volumes.len()).ok()?;
-            Some(SetId { identity: json.identity, of, recovery: json.of, limit: json.limit })
-        }
+        Found::Recovery(Recovery { json, .. }) => Some(id_of_recovery(json)),
         _ => None,
     };
     most(&of_volume).or_else(|| most(&of_recovery))

@@ -1,22 +1,26 @@
 //! Rebuilding: lost and damaged volumes of a set, made again from the others and the recovery volumes.
 //!
 //! # Threats
-//! Those of [`Remains`]. Nothing gets a name, and nothing is replaced, before every volume that was made is proven to be what
-//! the recovery volumes say it was; a file that is not a damaged volume of this set is never overwritten. Killed at any moment,
-//! it leaves what was there, or whole volumes in its place.
+//! Those of [`Remains`] and [`Proof`]. Nothing gets a name, and nothing is replaced, before every volume that was made is proven
+//! to be what the recovery volumes say it was and, since no signature covers these, what the bundle's own digests say. All that
+//! is lost is made at once or nothing is, so every file that is cut can be put together to be proven. A file that is not a
+//! damaged volume of this set is never overwritten, nor is a volume that proves good. Killed at any moment, it leaves what was
+//! there, or whole volumes in its place.
 
 use std::path::{Path, PathBuf};
 
 use super::RecoveryJson;
 use super::names::{Part, SetName};
-use super::opened::{Found, look};
+use super::opened::{Found, id_of_recovery, look};
 use super::parity::{Shards, Which, Woven};
-use super::recovery::plan;
+use super::proof::{Fault, Given, Proof};
+use super::recovery::{known, plan};
 use super::remains::Remains;
 use super::targets::Targets;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
 use crate::base::progress::Events;
+use crate::bundle::Proven;
 use crate::oci::Digest;
 
 /// What became of a set.
@@ -34,6 +38,8 @@ pub struct Rebuilt {
     pub missing: Vec<Part>,
     /// What was there with bytes that are wrong.
     pub damaged: Vec<(Part, PathBuf)>,
+    /// What is good by the bundle's own digests, and other than the recovery volumes say.
+    pub unlike: Vec<(Part, PathBuf)>,
     /// Files that are of another set, or no volumes.
     pub foreign: Vec<PathBuf>,
     /// What was made again.
@@ -50,21 +56,22 @@ impl Rebuilt {
 }
 
 /// Makes again what is lost of the set that `paths` are of, beside the others, or in the directory `out`. Files of the set that
-/// are where it will write are looked at as if they had been named. With an `identity` only a set of this bundle will do.
+/// are where it will write are looked at as if they had been named. With what is `signed` only a set of this bundle will do.
 ///
 /// # Errors
-/// It is of another bundle; no recovery volume that can be read; something else has a name that a volume needs; what was made is not what it was; the disk's.
-pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, identity: Option<Digest>, events: &Events) -> Result<Rebuilt> {
-    let mut remains = Remains::survey(paths, events)?;
-    if let Some(identity) = identity.filter(|identity| *identity != remains.json.identity) {
-        let text =
-            format!("the recovery volumes are of the bundle {}, what is signed is {identity}", remains.json.identity);
+/// It is of another bundle; no recovery volume that can be read; something else has a name that a volume needs; what was made is
+/// not what it was, or not what the bundle's own digests say: nothing has changed. The disk's.
+pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, signed: Option<&Proven>, events: &Events) -> Result<Rebuilt> {
+    let mut remains = Remains::survey(paths, signed, events)?;
+    if let Some(signed) = signed.filter(|signed| signed.identity != remains.json.identity) {
+        let (identity, of) = (signed.identity, remains.json.identity);
+        let text = format!("the recovery volumes are of the bundle {of}, what is signed is {identity}");
         return Err(Error::damaged(format!("repairing {}: {text}", remains.name.base().display())));
     }
     let (mut found, unnamed) = (paths.to_vec(), unnamed(&remains, paths, out)?);
     if !unnamed.is_empty() {
         found.extend(unnamed);
-        remains = Remains::survey(&found, events)?;
+        remains = Remains::survey(&found, signed, events)?;
     }
     let mut rebuilt = report(&remains);
     let name = named(&remains, out)?;
@@ -72,7 +79,7 @@ pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, identity: Option<Digest>, 
         rebuilt.missing.iter().copied().chain(rebuilt.damaged.iter().map(|(part, _)| *part)).collect();
     let (originals, parities) = remains.shards();
     let shards = Shards::new(originals, parities, remains.json.shard)?;
-    rebuilt.lacking = shards.lacking();
+    rebuilt.lacking = if lost.is_empty() { 0 } else { shards.lacking() };
     if lost.is_empty() || rebuilt.lacking > 0 {
         return Ok(rebuilt);
     }
@@ -83,7 +90,8 @@ pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, identity: Option<Digest>, 
         begin(&mut targets, &remains.json, &name, *part)?;
     }
     let woven = targets.weave(&shards, remains.json.identity, events)?;
-    prove(&remains.json, &name, &woven)?;
+    prove(&remains, &name, &woven)?;
+    prove_volumes(&remains, (&targets, &name), signed, events)?;
     targets.dress(&remains.json, &remains.known, &woven)?;
     let made = targets.finish(events)?;
     rebuilt.made = lost.into_iter().zip(made).collect();
@@ -107,11 +115,12 @@ pub fn is_set(paths: &[PathBuf]) -> Result<bool> {
 }
 
 fn report(remains: &Remains) -> Rebuilt {
-    let (mut missing, mut damaged) = (Vec::new(), Vec::new());
+    let (mut missing, mut damaged, mut unlike) = (Vec::new(), Vec::new(), Vec::new());
     for (part, left) in remains.parts() {
         match left {
             None => missing.push(part),
             Some(left) if !left.is_whole() => damaged.push((part, left.path.clone())),
+            Some(left) if left.is_unlike() => unlike.push((part, left.path.clone())),
             Some(_) => {}
         }
     }
@@ -122,6 +131,7 @@ fn report(remains: &Remains) -> Rebuilt {
         recovery: remains.json.of,
         missing,
         damaged,
+        unlike,
         foreign: remains.foreign.clone(),
         made: Vec::new(),
         lacking: 0,
@@ -184,15 +194,56 @@ fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part)
 }
 
 /// Every volume that was made, and those that recovery volumes were made of, are what the set's recovery volumes say.
-fn prove(json: &RecoveryJson, name: &SetName, woven: &Woven) -> Result<()> {
+fn prove(remains: &Remains, name: &SetName, woven: &Woven) -> Result<()> {
+    let json = &remains.json;
     for ((number, volume), prints) in (1..).zip(&json.volumes).zip(&woven.originals) {
         let Some(found) = prints.as_ref().map(|prints| prints.sha256.hex()).filter(|found| *found != volume.sha256)
         else {
             continue;
         };
         let path = path_of(json, name, Part::Volume(number));
-        let text = format!("it would be sha256:{found}, it was sha256:{}; nothing was changed", volume.sha256);
-        return Err(Error::damaged(format!("making {} again: {text}", path.display())));
+        let text = format!("it would be sha256:{found}, it was sha256:{}", volume.sha256);
+        return Err(forged(&path, &text));
+    }
+    let all = woven.originals.iter().all(Option::is_some);
+    if all && known(&woven.originals) != remains.known {
+        return Err(forged(name.base(), "the recovery volumes do not list the BLAKE3 of its volumes"));
     }
     Ok(())
+}
+
+/// Every volume that was made, by what the bundle itself says: see [`Proof`].
+fn prove_volumes(
+    remains: &Remains,
+    (targets, name): (&Targets, &SetName),
+    signed: Option<&Proven>,
+    events: &Events,
+) -> Result<()> {
+    let here = (1..).zip(&remains.volumes).filter_map(|(number, left)| {
+        let left = left.as_ref().filter(|left| left.is_whole())?;
+        Some(Given { number, path: left.path.clone(), is_made: false })
+    });
+    let made = targets.volumes().map(|(number, path)| Given { number, path: path.to_owned(), is_made: true });
+    let made: Vec<Given> = made.collect();
+    let given: Vec<Given> = here.chain(made.iter().cloned()).collect();
+    let fault = |Fault { volume, file, what }: Fault| {
+        let made = made.iter().find(|given| given.path == volume);
+        let path = made.map_or(volume, |given| path_of(&remains.json, name, Part::Volume(given.number)));
+        forged(&path, &format!("{file} {what}"))
+    };
+    let proof = Proof::open(&given, id_of_recovery(&remains.json), signed, events).map_err(fault)?;
+    made.iter().try_for_each(|given| proof.alone(&given.path)).map_err(fault)?;
+    let paths: Vec<&Path> = made.iter().map(|given| given.path.as_path()).collect();
+    match proof.together(&paths).into_iter().next().or_else(|| proof.lacking()) {
+        Some(found) => Err(fault(found)),
+        None => Ok(()),
+    }
+}
+
+fn forged(path: &Path, what: &str) -> Error {
+    let advice =
+        "take other copies of the recovery volumes, or have lost volumes written again with `export --only-volume`";
+    let text =
+        "the recovery volumes, or volumes that are combined with them, are forged or damaged; nothing was changed";
+    Error::damaged(format!("making {} again: {what}: {text}: {advice}", path.display()))
 }

@@ -118,7 +118,7 @@ fn is_there(set: &SetName, json: &RecoveryJson, number: u32) -> bool {
 }
 
 /// The BLAKE3 of all mebibytes of all volumes, one behind the other.
-fn known(prints: &[Option<Prints>]) -> Vec<u8> {
+pub fn known(prints: &[Option<Prints>]) -> Vec<u8> {
     prints.iter().flatten().flat_map(|prints| prints.mebibytes.iter().flatten().copied()).collect()
 }
 

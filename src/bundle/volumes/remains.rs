@@ -4,7 +4,7 @@
 //! Any file may be of another set, damaged, or forged, whatever its name. Which set is meant, most files that are proven
 //! decide. A medium may refuse to be read here and there: what cannot be read is bad, and the rest of it is not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use super::format::RecoveryJson;
 use super::names::{Part, SetName};
-use super::opened::{Found, look};
+use super::opened::{Found, SetId, id_of, id_of_recovery, look};
 use super::parity::{MEBIBYTE, Place, Printer, Shard};
+use super::proof::{self, Proof};
 use super::recovery::{PRINT, head, plan};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
-use crate::bundle::sums;
+use crate::bundle::{Proven as Signed, sums};
 use crate::content::in_parallel;
 use crate::oci::Digest;
 
@@ -27,9 +28,11 @@ struct Given {
     path: PathBuf,
     /// Which volume it is, as far as what it says of itself can be read, and of which set.
     part: Option<Part>,
-    set: Option<(Digest, u64)>,
+    set: Option<SetId>,
     recovery: Option<Proven>,
     found: Region,
+    /// The bundle's own digests prove it, whatever recovery volumes say.
+    is_good: bool,
 }
 
 /// What a recovery volume says, and its own sums confirm.
@@ -56,8 +59,10 @@ pub struct Left {
     pub path: PathBuf,
     /// Where in the file the shard begins.
     offset: u64,
-    /// By mebibyte of the shard; `None`: the whole file is right.
+    /// By mebibyte of the shard; `None`: the whole file is what the recovery volumes say.
     good: Option<Vec<bool>>,
+    /// The bundle's own digests prove it: it is not to be replaced, though it may differ from what parity was made of.
+    is_good: bool,
 }
 
 /// See the module documentation.
@@ -77,27 +82,38 @@ pub struct Remains {
 }
 
 impl Left {
+    /// Whether it is not to be made again.
     pub fn is_whole(&self) -> bool {
-        self.good.is_none()
+        self.good.is_none() || self.is_good
     }
 
-    fn good(&self) -> usize {
-        self.good.as_ref().map_or(usize::MAX, |good| good.iter().filter(|good| **good).count())
+    /// Whether it is good, and other than the recovery volumes say.
+    pub fn is_unlike(&self) -> bool {
+        self.good.is_some() && self.is_good
+    }
+
+    /// Of several copies the one with the highest is taken.
+    fn worth(&self) -> (bool, bool, usize) {
+        let good = self.good.iter().flatten().filter(|good| **good).count();
+        (self.good.is_none(), self.is_good, good)
     }
 }
 
 impl Remains {
-    /// Looks at these files, all of them, to the last byte.
+    /// Looks at these files, all of them, to the last byte. In a bundle that is `signed`, a volume may have a signature by an accepted
+    /// key that no other volume has.
     ///
     /// # Errors
     /// A path that leads nowhere; no recovery volume that can be read; names that are those of no set.
-    pub fn survey(paths: &[PathBuf], events: &Events) -> Result<Remains> {
+    pub fn survey(paths: &[PathBuf], signed: Option<&Signed>, events: &Events) -> Result<Remains> {
         let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
         events.report(Event::Phase { phase: Phase::Verify, items: paths.len() as u64, bytes });
-        let given = in_parallel(paths, |path| Given::look(path, events)).into_iter().collect::<Result<Vec<Given>>>()?;
+        let given = in_parallel(paths, |path| Given::look(path, events));
+        let mut given = given.into_iter().collect::<Result<Vec<Given>>>()?;
         let (mut json, known) = description(&given)?;
         json.number = 1;
         let name = name(&given, &json)?;
+        prove(&mut given, &json, signed, events);
         let mut remains = Remains {
             name,
             known,
@@ -126,7 +142,7 @@ impl Remains {
             Part::Volume(number) => self.volumes.get_mut(number as usize - 1),
             Part::Recovery(number) => self.recovery.get_mut(number as usize - 1),
         };
-        if let Some(place) = place.filter(|place| place.as_ref().is_none_or(|other| other.good() < left.good())) {
+        if let Some(place) = place.filter(|place| place.as_ref().is_none_or(|other| other.worth() < left.worth())) {
             *place = Some(left);
         }
         Ok(())
@@ -134,15 +150,12 @@ impl Remains {
 
     /// Which volume a file is, or was.
     fn volume(&self, given: &Given) -> Option<(Part, Left)> {
-        let Given { path, part, set, found, .. } = given;
-        let left = |good| Left { path: path.clone(), offset: 0, good };
-        let is_it =
-            |digest: &Digest, volume: &super::WholeVolume| volume.size == found.size && volume.sha256 == digest.hex();
-        let whole = found.sha256.and_then(|digest| self.json.volumes.iter().position(|volume| is_it(&digest, volume)));
-        if let Some(at) = whole {
-            return Some((Part::Volume(u32::try_from(at + 1).ok()?), left(None)));
+        let Given { path, part, set, found, is_good, .. } = given;
+        let left = |good| Left { path: path.clone(), offset: 0, good, is_good: *is_good };
+        if let Some(number) = listed(found, &self.json) {
+            return Some((Part::Volume(number), left(None)));
         }
-        if set.is_some_and(|set| set != (self.json.identity, self.json.limit)) {
+        if set.is_some_and(|set| set != id_of_recovery(&self.json)) {
             return None;
         }
         let named = SetName::of_part(path).filter(|(name, _)| name.base().file_name() == self.name.base().file_name());
@@ -152,7 +165,7 @@ impl Remains {
             // Of one whose own word is not to be had nothing can be used.
             Part::Recovery(number) => (number <= self.json.of).then(|| (part, left(Some(Vec::new())))),
         });
-        candidates.max_by_key(|(_, left)| left.good())
+        candidates.max_by_key(|(_, left)| left.worth())
     }
 
     /// Which mebibytes are as they were in this volume; `None`: there is no such volume.
@@ -187,16 +200,22 @@ impl Given {
         if !metadata.is_file() {
             return Err(Error::input(format!("{} is no file, and so no volume", path.display())));
         }
-        let mut given =
-            Given { path: path.to_owned(), part: None, set: None, recovery: None, found: Region::default() };
+        let mut given = Given {
+            path: path.to_owned(),
+            part: None,
+            set: None,
+            recovery: None,
+            found: Region::default(),
+            is_good: false,
+        };
         match look(path, false) {
             Ok(Found::Volume(volume, _)) => {
                 given.part = Some(Part::Volume(volume.json.number));
-                given.set = Some((volume.json.identity, volume.json.limit));
+                given.set = Some(id_of(&volume.json));
             }
             Ok(Found::Recovery(recovery)) => {
                 given.part = Some(Part::Recovery(recovery.json.number));
-                given.set = Some((recovery.json.identity, recovery.json.limit));
+                given.set = Some(id_of_recovery(&recovery.json));
                 given.recovery = proven(recovery.json, &recovery.layout)?;
             }
             Ok(Found::Broken(broken)) => given.part = broken.part,
@@ -211,6 +230,36 @@ impl Given {
         events.report(Event::ItemDone);
         Ok(given)
     }
+}
+
+/// The number of the volume that this is, whole, by what the recovery volumes say.
+fn listed(found: &Region, json: &RecoveryJson) -> Option<u32> {
+    let digest = found.sha256?.hex();
+    let at = json.volumes.iter().position(|volume| volume.size == found.size && volume.sha256 == digest)?;
+    u32::try_from(at + 1).ok()
+}
+
+/// Finds the volumes that are good, though recovery volumes say otherwise: those may be forged, or older than a volume that was
+/// written again. Where all volumes would be there and still not all of the bundle, none of these is believed.
+fn prove(given: &mut [Given], json: &RecoveryJson, signed: Option<&Signed>, events: &Events) {
+    let set = id_of_recovery(json);
+    let of_set = given.iter().filter(|given| given.set == Some(set) && given.recovery.is_none());
+    let of_set: Vec<(&Given, bool)> = of_set.map(|given| (given, listed(&given.found, json).is_some())).collect();
+    if of_set.iter().all(|(_, is_listed)| *is_listed) {
+        return;
+    }
+    let volumes: Vec<proof::Given> = of_set
+        .iter()
+        .filter_map(|(given, _)| match given.part? {
+            Part::Volume(number) => Some(proof::Given { number, path: given.path.clone(), is_made: false }),
+            Part::Recovery(_) => None,
+        })
+        .collect();
+    let unlike: Vec<&Path> =
+        of_set.iter().filter(|(_, is_listed)| !is_listed).map(|(given, _)| given.path.as_path()).collect();
+    let good: HashSet<PathBuf> =
+        Proof::open(&volumes, set, signed, events).map(|proof| proof.good(&unlike)).unwrap_or_default();
+    given.iter_mut().for_each(|given| given.is_good = good.contains(&given.path));
 }
 
 /// A recovery volume's own word, if its sums confirm it.
@@ -242,7 +291,7 @@ fn recovery(given: &Given, Proven { json, chunks }: &Proven) -> Result<(Part, Le
         _ => false,
     };
     let good = (!is_whole).then_some(good);
-    Ok((Part::Recovery(json.number), Left { path: given.path.clone(), offset, good }))
+    Ok((Part::Recovery(json.number), Left { path: given.path.clone(), offset, good, is_good: false }))
 }
 
 /// Whether what stands before the parity and after it is what it should be.
@@ -330,7 +379,7 @@ fn description(given: &[Given]) -> Result<(RecoveryJson, Vec<u8>)> {
 fn name(given: &[Given], json: &RecoveryJson) -> Result<SetName> {
     let mut votes: HashMap<SetName, (usize, usize)> = HashMap::new();
     for (at, given) in given.iter().enumerate() {
-        let is_of_it = given.set == Some((json.identity, json.limit));
+        let is_of_it = given.set == Some(id_of_recovery(json));
         if let Some((name, _)) = SetName::of_part(&given.path).filter(|(_, part)| Some(*part) == given.part) {
             // The earlier, the better.
             let votes = votes.entry(name).or_insert((0, usize::MAX - at));

@@ -55,6 +55,14 @@ impl Targets {
         shards.weave(&self.files, &|bytes| events.report(Event::BlobAdvanced { digest: identity, bytes }))
     }
 
+    /// The volumes that are being made: the numbers of those that are no recovery volumes, and where their bytes are.
+    pub fn volumes(&self) -> impl Iterator<Item = (u32, &Path)> {
+        self.files.iter().filter_map(|target| match target.which {
+            Which::Original(at) => Some((u32::try_from(at + 1).ok()?, target.path.as_path())),
+            Which::Parity(_) => None,
+        })
+    }
+
     /// Writes what stands before the parity of recovery volumes. `known` are the BLAKE3 of the volumes.
     ///
     /// # Errors

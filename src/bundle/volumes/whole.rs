@@ -67,7 +67,7 @@ fn is_of_bundle(path: &str) -> bool {
 }
 
 /// All pieces of a file in their order, if they are there and fit.
-fn whole(segments: BTreeMap<u32, (Piece, Segment)>, layouts: &[Layout]) -> Option<Vec<Piece>> {
+pub(super) fn whole(segments: BTreeMap<u32, (Piece, Segment)>, layouts: &[Layout]) -> Option<Vec<Piece>> {
     let of = segments.values().next().map(|(_, segment)| segment.of)?;
     let mut at = 0_u64;
     let mut pieces = Vec::new();

@@ -1,6 +1,7 @@
 //! A bundle on several media: written as volumes, read from them, and made again where some are lost.
 
 mod export;
+mod forged;
 mod lost;
 mod mended;
 mod read;

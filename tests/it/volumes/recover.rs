@@ -5,14 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 
-use gapferry::base::progress::Silent;
-use gapferry::bundle::volumes::{Part, RecoveryOf, SetName, recovery_length, write_recovery};
 use gapferry::oci::Digest;
 use serde_json::Value;
 
-use crate::bundle::ground::two_images;
+use crate::bundle::ground::{Builder, noise as bytes, two_images};
 use crate::support::images::{self, noise};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -20,36 +17,33 @@ use crate::support::{files_below, gapferry, gapferry_process, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// Volumes with recovery volumes. What is in the volumes does not matter to these.
+/// What a volume has besides a layer, at most.
+const METADATA: usize = 20_000;
+
+/// The volumes of a bundle, each with one layer, and recovery volumes.
 struct Ground {
     directory: tempfile::TempDir,
     whole: Vec<(String, Vec<u8>)>,
 }
 
 impl Ground {
+    /// With layers of these sizes, of which no two fit into one volume.
     fn new(sizes: &[usize], recovery: u32) -> Ground {
-        Ground::of("bundle", sizes, recovery)
+        Ground::of(0, sizes, recovery)
     }
 
-    fn of(bundle: &str, sizes: &[usize], recovery: u32) -> Ground {
-        let directory = tempdir();
-        let set = SetName::of(&directory.path().join("images.tar"));
-        let volumes = u32::try_from(sizes.len()).unwrap();
-        for (number, size) in (1..).zip(sizes) {
-            let bytes = noise(u64::from(number) + bundle.len() as u64, *size).into_bytes();
-            fs::write(set.part(Part::Volume(number), volumes), &bytes[..*size]).unwrap();
-        }
-        let (identity, created) = (Digest::sha256(bundle.as_bytes()), "2026-11-21T04:00:00Z".parse().unwrap());
-        let lengths: Vec<u64> = sizes.iter().map(|size| *size as u64).collect();
-        let limit = recovery_length(&lengths, recovery, 1 << 40).unwrap();
-        let of = RecoveryOf { identity, created, limit, volumes, recovery };
-        let events: gapferry::base::progress::Events = Arc::new(Silent);
-        write_recovery(&set, &of, false, &events).unwrap();
+    fn of(seed: u64, sizes: &[usize], recovery: u32) -> Ground {
+        let (aside, directory) = (tempdir(), tempdir());
+        let bundle = aside.path().join("b.tar");
+        let layers: Vec<Vec<u8>> = (seed + 1..).zip(sizes).map(|(seed, size)| bytes(seed, *size)).collect();
+        Builder::new().image("registry.test/team/app:1", &layers).write(&bundle).unwrap();
+        let limit = sizes.iter().max().unwrap() + METADATA;
+        let mut split = gapferry();
+        split.arg("split").arg(&bundle).arg("-o").arg(directory.path().join("images.tar"));
+        split.args(["--volume-size", &limit.to_string(), "--recovery", &recovery.to_string()]);
+        Ran::of(&mut split).ended(0);
         let whole = files_below(directory.path());
-        assert!(
-            whole.iter().all(|(_, bytes)| bytes.len() as u64 <= limit)
-                && whole.len() == sizes.len() + recovery as usize
-        );
+        assert_eq!(whole.len(), sizes.len() + recovery as usize, "a volume for each layer");
         Ground { directory, whole }
     }
 
@@ -102,7 +96,7 @@ fn cut(path: &Path, length: usize) {
 
 #[test]
 fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
-    let ground = Ground::new(&[70_000, 50_001, 70_001, 64], 2);
+    let ground = Ground::new(&[70_000, 50_001, 70_001, 60_064], 2);
     let names: Vec<String> = ground.whole.iter().map(|(name, _)| name.clone()).collect();
     for (at, one) in names.iter().enumerate() {
         for other in &names[at + 1..] {
@@ -138,7 +132,7 @@ fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
 
 #[test]
 fn a_set_that_is_whole_is_left_alone() {
-    let ground = Ground::new(&[7_000, 5_001], 2);
+    let ground = Ground::new(&[70_000, 50_001], 2);
     let ran = ground.repair(&[]).ended(0);
     assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
     ground.is_whole();
@@ -152,7 +146,7 @@ fn a_set_that_is_whole_is_left_alone() {
 
 #[test]
 fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_would_take() {
-    let ground = Ground::new(&[70_000, 50_001, 70_001, 9_000], 2);
+    let ground = Ground::new(&[70_000, 50_001, 70_001, 59_000], 2);
     fs::remove_file(ground.path("images.001.tar")).unwrap();
     flip(&ground.path("images.003.tar"), 30_000);
     cut(&ground.path("images.r02.tar"), 9_999);
@@ -202,7 +196,7 @@ fn from_media_that_cannot_be_written_only_what_is_lost_is_made_elsewhere() {
 
 #[test]
 fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
-    let (ground, other) = (Ground::new(&[70_000, 50_001], 1), Ground::of("another bundle", &[70_000, 50_001], 1));
+    let (ground, other) = (Ground::new(&[70_000, 50_001], 1), Ground::of(100, &[70_000, 50_001], 1));
     let foreign = ground.path("foreign.r01.tar");
     fs::copy(other.path("images.r01.tar"), &foreign).unwrap();
     fs::remove_file(ground.path("images.002.tar")).unwrap();
@@ -219,7 +213,7 @@ fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
 
 #[test]
 fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
-    let (ground, other) = (Ground::new(&[7_000, 5_001], 2), Ground::of("another bundle", &[7_000, 5_001], 2));
+    let (ground, other) = (Ground::new(&[70_000, 50_001], 2), Ground::of(100, &[70_000, 50_001], 2));
     fs::copy(other.path("images.r01.tar"), ground.path("images.r01.tar")).unwrap();
     let before = files_below(ground.directory.path());
     ground.repair(&[]).ended(2).said(&["images.r01.tar", "is not overwritten"]);
@@ -253,7 +247,7 @@ fn forge(path: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
 
 #[test]
 fn a_forged_recovery_volume_changes_nothing() {
-    let ground = Ground::new(&[70_000, 50_001, 2_000], 1);
+    let ground = Ground::new(&[70_000, 50_001, 52_000], 1);
     let recovery = ground.path("images.r01.tar");
     let json = |change: &dyn Fn(&mut Value)| {
         forge(&recovery, |name, bytes| {

@@ -1,0 +1,434 @@
+//! Volumes proven by the digests of their bundle: what is made must hold it before it gets a name, and what holds it is never
+//! replaced.
+//!
+//! # Threats
+//! Every volume may be forged, and so may the recovery volumes that it was made of: no signature covers these. What a volume
+//! holds is proven by the `bundle.json` that has the digest of the set's identity, and what it says of itself by what it holds. A
+//! file that is cut is proven as a whole, by its segment in the volume in question and those in the others. Signatures are in no
+//! list: they have to be by an accepted key, or those of another volume.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::VolumeFile;
+use super::names::VOLUMES;
+use super::opened::{Found, SetId, Volume, id_of, look};
+use super::sealing::Known;
+use super::set::is_held;
+use super::whole::whole;
+use crate::base::error::Result;
+use crate::base::progress::{Event, Events, Phase};
+use crate::bundle::format::{FileEntry, sums};
+use crate::bundle::hashers::Hashers;
+use crate::bundle::offsets::BLOCK;
+use crate::bundle::sums::MAX_SUMS;
+use crate::bundle::{
+    BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Proven, SUMS, is_signature,
+    signatures_of, signed_file,
+};
+use crate::content::{Slice, in_parallel};
+use crate::files::{Layout, Piece};
+use crate::oci::{Algorithm, Digest};
+use crate::signing::{is_well_formed, signature_in};
+
+/// A volume that is to be proven, or to prove others.
+#[derive(Clone, Debug)]
+pub struct Given {
+    pub number: u32,
+    pub path: PathBuf,
+    /// It is made of recovery volumes, and so vouches for no signature.
+    pub is_made: bool,
+}
+
+/// Why a volume is not proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub volume: PathBuf,
+    /// In it, or in the bundle.
+    pub file: String,
+    pub what: String,
+}
+
+impl Fault {
+    /// Logs why a volume counts as damaged.
+    fn note(&self) {
+        tracing::debug!("{}: {} {}", self.volume.display(), self.file, self.what);
+    }
+}
+
+/// A file of which the volume `at` has a segment.
+struct Joined<'p> {
+    at: usize,
+    file: &'p FileEntry,
+    pieces: Vec<Piece>,
+}
+
+/// Volumes of one set.
+pub struct Proof<'k> {
+    set: SetId,
+    volumes: Vec<Volume>,
+    /// In the same order.
+    layouts: Vec<Layout>,
+    /// The paths of those that are made.
+    made: HashSet<PathBuf>,
+    bundle: BundleJson,
+    signed: Option<&'k Proven>,
+    events: &'k Events,
+}
+
+/// What was read of a file in a volume.
+struct Read {
+    known: Known,
+    /// By the algorithm of the digest that the bundle declares it with.
+    digest: Digest,
+}
+
+impl<'k> Proof<'k> {
+    /// Opens these volumes, each of which has to be the volume of its number in the `set`. With a bundle that is `signed`, a
+    /// signature by an accepted key proves itself.
+    ///
+    /// # Errors
+    /// One of them is not; none has the `bundle.json` of the set.
+    pub fn open(
+        given: &[Given],
+        set: SetId,
+        signed: Option<&'k Proven>,
+        events: &'k Events,
+    ) -> Result<Proof<'k>, Fault> {
+        let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
+        for Given { number, path, .. } in given {
+            let fault = |what: String| Fault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
+            match look(path, false) {
+                Ok(Found::Volume(volume, layout)) if id_of(&volume.json) == set && volume.json.number == *number => {
+                    volumes.push(volume);
+                    layouts.push(layout);
+                }
+                Ok(Found::Volume(Volume { json, .. }, _)) => {
+                    let (of, identity) = (json.of, json.identity);
+                    return Err(fault(format!("is that of volume {} of {of} of {identity}", json.number)));
+                }
+                Ok(Found::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
+                Ok(Found::Recovery(_) | Found::Other(..)) => return Err(fault("is not there".to_owned())),
+                Err(error) => return Err(fault(format!("cannot be read: {}", error.chain()))),
+            }
+        }
+        let volume = given.first().map_or_else(PathBuf::new, |given| given.path.clone());
+        let fault = |what: String| Fault { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
+        let json = layouts.iter().find_map(|layout| {
+            let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok()??;
+            (Digest::sha256(&bytes) == set.identity).then_some(bytes)
+        });
+        let json = json.ok_or_else(|| fault(format!("is not that of {}", set.identity)))?;
+        let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| fault(error.chain()))?;
+        let made = given.iter().filter(|given| given.is_made).map(|given| given.path.clone()).collect();
+        Ok(Proof { set, volumes, layouts, made, bundle, signed, events })
+    }
+
+    /// Those of these volumes that are good: each by itself, and what is cut together with the volumes that are good by
+    /// themselves or not in question. If all volumes of the set are among those, and still not all files, none is.
+    pub fn good(mut self, in_question: &[&Path]) -> HashSet<PathBuf> {
+        let alone = |path: &&&Path| self.alone(path).inspect_err(Fault::note).is_ok();
+        let mut good: HashSet<PathBuf> = in_question.iter().filter(alone).map(|path| path.to_path_buf()).collect();
+        self.retain(in_question, &good);
+        for fault in self.together(in_question) {
+            fault.note();
+            good.remove(&fault.volume);
+        }
+        self.retain(in_question, &good);
+        match self.lacking() {
+            Some(fault) => {
+                fault.note();
+                HashSet::new()
+            }
+            None => good,
+        }
+    }
+
+    /// Without those in question that are not good.
+    fn retain(&mut self, in_question: &[&Path], good: &HashSet<PathBuf>) {
+        let is_kept = |path: &Path| good.contains(path) || !in_question.contains(&path);
+        let all = self.volumes.drain(..).zip(self.layouts.drain(..));
+        (self.volumes, self.layouts) = all.filter(|(volume, _)| is_kept(&volume.path)).unzip();
+    }
+
+    fn at(&self, path: &Path) -> Option<usize> {
+        self.volumes.iter().position(|volume| volume.path == path)
+    }
+
+    /// Proves every byte of this volume, as far as no other is needed for it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn alone(&self, path: &Path) -> Result<(), Fault> {
+        let Some(at) = self.at(path) else { return Ok(()) };
+        One { proof: self, volume: &self.volumes[at], layout: &self.layouts[at] }.prove()?;
+        self.signatures(at)
+    }
+
+    /// Proves every file of the bundle of which one of these volumes has a segment, and gives what is wrong. If segments are
+    /// missing, the file is left alone.
+    pub fn together(&self, paths: &[&Path]) -> Vec<Fault> {
+        let (segments, declared) = (self.segments(), self.declared());
+        let mut files = Vec::new();
+        for at in paths.iter().filter_map(|path| self.at(path)) {
+            for file in self.volumes[at].json.files.iter().filter(|file| file.segment.is_some()) {
+                let pieces = segments.get(&*file.path).and_then(|all| self.pieces(all, at));
+                if let (Some(pieces), Some(file)) = (pieces, declared.get(&*file.path)) {
+                    files.push(Joined { at, file, pieces });
+                }
+            }
+        }
+        let bytes = files.iter().map(|joined| joined.file.size).fold(0, u64::saturating_add);
+        self.events.report(Event::Phase { phase: Phase::Recheck, items: files.len() as u64, bytes });
+        // With many volumes, each file once.
+        let mut found: HashMap<&[Piece], Option<String>> = HashMap::new();
+        for Joined { file, pieces, .. } in &files {
+            if !found.contains_key(&pieces[..]) {
+                found.insert(pieces, self.wrong(file, pieces));
+            }
+            self.events.report(Event::ItemDone);
+        }
+        let fault = |Joined { at, file, pieces }: &Joined| {
+            let what = found.get(&pieces[..])?.clone()?;
+            Some(self.fault(*at, &file.path, what))
+        };
+        files.iter().filter_map(fault).collect()
+    }
+
+    /// What is wrong with a file that is put together of these pieces.
+    fn wrong(&self, file: &FileEntry, pieces: &[Piece]) -> Option<String> {
+        let Some(slice) = self.slice(pieces) else { return Some("cannot be read".to_owned()) };
+        match slice.hash(file.digest.algorithm(), &|bytes| self.advance(bytes)) {
+            Ok(found) if found == file.digest && slice.size() == file.size => None,
+            Ok(found) => Some(format!("has the digest {found}")),
+            Err(error) => Some(format!("cannot be read: {error}")),
+        }
+    }
+
+    /// A file of the bundle that these volumes do not have, where all numbers of the set are among them. A volume that was made is
+    /// to blame, if there is one.
+    pub fn lacking(&self) -> Option<Fault> {
+        let numbers: HashSet<u32> = self.volumes.iter().map(|volume| volume.json.number).collect();
+        if numbers.len() < self.set.of as usize {
+            return None;
+        }
+        let there: HashSet<(&str, u64)> = self.layouts.iter().flat_map(Layout::entries).collect();
+        let segments = self.segments();
+        let is_joined = |file: &FileEntry| {
+            let pieces = segments.get(&*file.path).and_then(|all| self.pieces(all, 0));
+            pieces.and_then(|pieces| self.slice(&pieces)).is_some_and(|slice| slice.size() == file.size)
+        };
+        let is_there = |file: &FileEntry| there.contains(&(&*file.path, file.size)) || is_joined(file);
+        let lost = self.bundle.files.iter().find(|file| !is_there(file))?;
+        let at = self.volumes.iter().position(|volume| self.made.contains(&volume.path)).unwrap_or_default();
+        Some(self.fault(at, &lost.path, "would be in none of the volumes".to_owned()))
+    }
+
+    fn fault(&self, at: usize, file: &str, what: String) -> Fault {
+        let volume = self.volumes.get(at).map_or_else(PathBuf::new, |volume| volume.path.clone());
+        Fault { volume, file: file.to_owned(), what }
+    }
+
+    fn declared(&self) -> HashMap<&str, &FileEntry> {
+        self.bundle.files.iter().map(|file| (file.path.as_str(), file)).collect()
+    }
+
+    /// All segments by the file that they are of, each with the number of its volume here.
+    fn segments(&self) -> HashMap<&str, Vec<(usize, &VolumeFile)>> {
+        let mut segments: HashMap<&str, Vec<(usize, &VolumeFile)>> = HashMap::new();
+        for (at, volume) in self.volumes.iter().enumerate() {
+            for file in volume.json.files.iter().filter(|file| file.segment.is_some()) {
+                segments.entry(&file.path).or_default().push((at, file));
+            }
+        }
+        segments
+    }
+
+    /// The segments of a file in their order; where several volumes have one, that of the volume `first`.
+    fn pieces(&self, all: &[(usize, &VolumeFile)], first: usize) -> Option<Vec<Piece>> {
+        let mut segments = BTreeMap::new();
+        let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|(at, _)| *at == first);
+        for (at, file) in own.into_iter().chain(others) {
+            if let Some(segment) = file.segment.as_deref() {
+                segments.entry(segment.number).or_insert(((at, file.stored_path()), segment.clone()));
+            }
+        }
+        whole(segments, &self.layouts)
+    }
+
+    fn slice(&self, pieces: &[Piece]) -> Option<Slice> {
+        let slice = |(at, path): &Piece| self.layouts.get(*at)?.slice(path).ok().flatten();
+        Slice::joined(pieces.iter().map(slice).collect::<Option<Vec<Slice>>>()?)
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.events.report(Event::BlobAdvanced { digest: self.set.identity, bytes });
+    }
+
+    /// The signatures of a volume are those of another one that was not made, too, or by accepted keys. Without another one they
+    /// only have to look like signatures: what they are worth, only a key tells.
+    fn signatures(&self, at: usize) -> Result<(), Fault> {
+        let number = self.volumes[at].json.number;
+        let fault = |file: &str, what: &str| self.fault(at, file, what.to_owned());
+        let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is no signature"))?;
+        let others = self.volumes.iter().zip(&self.layouts);
+        let mut others = others.filter(|(v, _)| v.json.number != number && !self.made.contains(&v.path)).peekable();
+        let is_alone = others.peek().is_none();
+        if others.any(|(_, layout)| signatures_in(layout).is_ok_and(|there| there == own)) {
+            return Ok(());
+        }
+        let sums = self.bundle.sha256sums(self.set.identity);
+        let is_accepted = |(path, signature): &(&String, &Vec<u8>)| {
+            let is_by_key = |signed: &Proven| signed.is_by_accepted_key(sums.as_bytes(), signature);
+            signed_file(path) == Some(SUMS) && self.signed.is_some_and(is_by_key)
+        };
+        if is_alone && (self.signed.is_none() || own.iter().any(|one| is_accepted(&one))) {
+            return Ok(());
+        }
+        match own.iter().find(|one| !is_accepted(one)) {
+            None if own.is_empty() => Err(fault(SUMS, "has no signature, which it should have")),
+            None => Ok(()),
+            Some((path, _)) => Err(fault(path, "is not that of any other volume, nor proven by a key that was named")),
+        }
+    }
+}
+
+/// The signatures of a volume by their names; else, what is none.
+fn signatures_in(layout: &Layout) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let paths: Vec<&str> = layout.entries().map(|(path, _)| path).filter(|path| is_signature(path)).collect();
+    for signed in [SUMS, crate::bundle::CHUNKS] {
+        if let Some(path) = signatures_of(layout, signed).get(MOST_SIGNATURES) {
+            return Err((*path).to_owned());
+        }
+    }
+    let read = |path: &&str| {
+        let file = layout.read(path, MAX_SIGNATURE).ok().flatten();
+        let signature = file.map(|file| signature_in(&file)).filter(|signature| is_well_formed(signature));
+        signature.map(|signature| ((*path).to_owned(), signature)).ok_or_else(|| (*path).to_owned())
+    };
+    paths.iter().map(read).collect()
+}
+
+/// A volume by itself.
+struct One<'p> {
+    proof: &'p Proof<'p>,
+    volume: &'p Volume,
+    layout: &'p Layout,
+}
+
+impl One<'_> {
+    fn fault(&self, file: &str, what: impl Into<String>) -> Fault {
+        Fault { volume: self.volume.path.clone(), file: file.to_owned(), what: what.into() }
+    }
+
+    /// One of the files that it has of its own.
+    fn own(&self, end: &str) -> String {
+        format!("{VOLUMES}{}.{end}", self.volume.label)
+    }
+
+    fn prove(&self) -> Result<(), Fault> {
+        if let Some(odd) = self.layout.faults().first() {
+            return Err(self.fault(&odd.path, &*odd.what));
+        }
+        let length = self.volume.path.metadata().map_or(0, |metadata| metadata.len());
+        if !length.is_multiple_of(BLOCK) {
+            return Err(self.fault("the tar", format!("has {length} bytes, which are no whole blocks of {BLOCK}")));
+        }
+        let declared: HashMap<&str, &FileEntry> =
+            self.proof.bundle.files.iter().map(|file| (file.path.as_str(), file)).collect();
+        let held: HashMap<String, &VolumeFile> =
+            self.volume.json.files.iter().map(|file| (file.stored_path(), file)).collect();
+        let sums = self.own("sha256");
+        let entries: Vec<(&str, u64)> =
+            self.layout.entries().filter(|(path, _)| *path != sums && !is_signature(path)).collect();
+        let bytes = entries.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
+        self.proof.events.report(Event::Phase { phase: Phase::Recheck, items: entries.len() as u64, bytes });
+        let read = in_parallel(&entries, |(path, size)| {
+            let read = self.read(path, *size, declared.get(path).copied());
+            self.proof.events.report(Event::ItemDone);
+            Ok((*path, read?))
+        });
+        let read = read.into_iter().collect::<Result<HashMap<&str, Read>, Fault>>()?;
+        for (path, size) in &entries {
+            if let Some(read) = read.get(path) {
+                self.file(path, *size, read, (&declared, &held))?;
+            }
+        }
+        let mut repeated = declared.keys().copied().filter(|path| !is_held(path)).chain([BUNDLE_JSON, SUMS]);
+        if let Some(path) = repeated.find(|path| !read.contains_key(path)) {
+            return Err(self.fault(path, "is missing"));
+        }
+        self.sums(&sums, &read)?;
+        self.chunks(&read)
+    }
+
+    fn read(&self, path: &str, size: u64, declared: Option<&FileEntry>) -> Result<Read, Fault> {
+        let unreadable = |why: String| self.fault(path, format!("cannot be read: {why}"));
+        let slice = self.layout.slice(path).map_err(|error| unreadable(error.chain()))?;
+        let slice = slice.ok_or_else(|| self.fault(path, "is missing"))?;
+        let advance = |bytes| self.proof.advance(bytes);
+        let hashers = Hashers::of_prefix(Algorithm::Sha256, &slice, size, &advance);
+        let hashers = hashers.map_err(|error| unreadable(error.to_string()))?;
+        let known = Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() };
+        let algorithm = declared.map_or(Algorithm::Sha256, |file| file.digest.algorithm());
+        let digest = match algorithm {
+            Algorithm::Sha256 => known.sha256,
+            other => slice.hash(other, &|_| ()).map_err(|error| unreadable(error.to_string()))?,
+        };
+        Ok(Read { known, digest })
+    }
+
+    /// A file by what the bundle says of it, or what the volume says of its segment.
+    fn file(
+        &self,
+        path: &str,
+        size: u64,
+        read: &Read,
+        (declared, held): (&HashMap<&str, &FileEntry>, &HashMap<String, &VolumeFile>),
+    ) -> Result<(), Fault> {
+        let identity = self.proof.set.identity;
+        let is_right = match held.get(path).and_then(|file| Some((file, file.segment.as_deref()?))) {
+            Some((file, segment)) => {
+                declared.contains_key(&*file.path) && segment.size == size && segment.sha256 == read.known.sha256.hex()
+            }
+            None if path == BUNDLE_JSON => read.digest == identity,
+            None if path == SUMS => read.digest == Digest::sha256(self.proof.bundle.sha256sums(identity).as_bytes()),
+            // They are held against what is read.
+            None if path == self.own("json") || path == self.own("b3") => true,
+            None => match declared.get(path) {
+                Some(file) => file.size == size && file.digest == read.digest,
+                None => return Err(self.fault(path, "is not declared in bundle.json")),
+            },
+        };
+        let found = || self.fault(path, format!("has the digest {}", read.digest));
+        is_right.then_some(()).ok_or_else(found)
+    }
+
+    /// Its sums are those of all that it has, signatures apart.
+    fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), Fault> {
+        let wrong = || self.fault(own, "is not that of its files");
+        let bytes = self.layout.read(own, MAX_SUMS).ok().flatten().ok_or_else(wrong)?;
+        let mut named = HashSet::new();
+        for line in sums::lines(&bytes, Algorithm::Sha256) {
+            let line = line.ok_or_else(wrong)?;
+            let is_right = read.get(line.path).is_some_and(|read| read.known.sha256 == line.digest);
+            (is_right && named.insert(line.path)).then_some(()).ok_or_else(wrong)?;
+        }
+        (named.len() == read.len()).then_some(()).ok_or_else(wrong)
+    }
+
+    /// Its BLAKE3 are those of what it holds.
+    fn chunks(&self, read: &HashMap<&str, Read>) -> Result<(), Fault> {
+        let own = self.own("b3");
+        let mut values = Vec::new();
+        for file in &self.volume.json.files {
+            let read = read.get(&*file.stored_path()).ok_or_else(|| self.fault(&file.path, "is missing"))?;
+            if file.blake3.bytes() != Some(read.known.chunks.root()) {
+                return Err(self.fault(&file.path, "has another BLAKE3 than the volume says"));
+            }
+            values.extend(read.known.chunks.values().iter().flatten());
+        }
+        let is_right = matches!(self.layout.read(&own, values.len() as u64), Ok(Some(there)) if there == values);
+        is_right.then_some(()).ok_or_else(|| self.fault(&own, "is not that of its files"))
+    }
+}

@@ -1,0 +1,316 @@
+//! Recovery volumes that an attacker has made: no signature covers them, and `repair` must not write what they say.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gapferry::base::progress::{Events, Silent};
+use gapferry::bundle::volumes::{Part, RecoveryOf, SetName, write_recovery};
+use gapferry::content::chunks::Chunks;
+use gapferry::oci::Digest;
+use serde_json::Value;
+
+use crate::bundle::ground::{Builder, noise};
+use crate::signed::keys::{Key, Kind, text};
+use crate::support::ran::Ran;
+use crate::support::{files_below, gapferry, tempdir};
+
+const LIMIT: u64 = 70_000;
+
+/// The files of a tar, in order.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// A signed set of volumes in `set/`, with recovery volumes.
+struct Signed {
+    directory: tempfile::TempDir,
+    key: Key,
+    identity: Digest,
+    volumes: u32,
+    recovery: u32,
+}
+
+impl Signed {
+    fn new(recovery: u32) -> Signed {
+        let directory = tempdir();
+        let key = Key::new(directory.path(), "key", Kind::P256);
+        let shared = noise(1, 20_000);
+        let builder = Builder::new().image("registry.test/team/one:1", &[shared.clone(), noise(2, 110_000)]);
+        let builder = builder.image("registry.test/team/two:2.0", &[shared, noise(3, 25_000), noise(4, 12_000)]);
+        let (bundle, set) = (directory.path().join("b.tar"), directory.path().join("set"));
+        builder.write(&bundle).unwrap();
+        Ran::of(gapferry().arg("sign").arg(&bundle).arg("--key").arg(&key.private)).ended(0);
+        fs::create_dir(&set).unwrap();
+        let mut split = gapferry();
+        split.arg("split").arg(&bundle).arg("-o").arg(set.join("v.tar"));
+        split.args(["--volume-size", &LIMIT.to_string(), "--recovery", &recovery.to_string()]);
+        Ran::of(&mut split).ended(0);
+        let volumes = files_below(&set).len() as u32 - recovery;
+        assert!(volumes > 2, "{volumes} volumes");
+        let identity = Digest::sha256(&file_of(&entries(&set.join("v.001.tar")), "bundle.json"));
+        Signed { directory, key, identity, volumes, recovery }
+    }
+
+    fn set(&self) -> PathBuf {
+        self.directory.path().join("set")
+    }
+
+    fn volume(&self, number: u32) -> PathBuf {
+        self.set().join(format!("v.{number:03}.tar"))
+    }
+
+    /// The number of the first volume that has such a file.
+    fn holder(&self, is_it: impl Fn(&str) -> bool) -> u32 {
+        let has = |number: &u32| entries(&self.volume(*number)).iter().any(|(path, _)| is_it(path));
+        (1..=self.volumes).find(has).expect("a volume with such a file")
+    }
+
+    /// Recovery volumes of these volumes, but with one of them changed, instead of the true ones.
+    fn forge(&self, number: u32, identity: Digest, change: impl FnOnce(&mut Files)) {
+        let aside = tempdir();
+        for (name, bytes) in files_below(&self.set()).into_iter().filter(|(name, _)| !name.contains(".r")) {
+            fs::write(aside.path().join(name), bytes).unwrap();
+        }
+        let name = SetName::of(&aside.path().join("v.tar"));
+        let changed = name.part(Part::Volume(number), self.volumes);
+        let (mut files, before) = (entries(&changed), entries(&changed));
+        change(&mut files);
+        if files != before {
+            fs::write(&changed, tar_of(&files)).unwrap();
+        }
+        let created = "2026-11-21T04:00:00Z".parse().unwrap();
+        let (volumes, recovery) = (self.volumes, self.recovery);
+        let of = RecoveryOf { identity, created, limit: LIMIT, volumes, recovery };
+        let events: Events = Arc::new(Silent);
+        for written in write_recovery(&name, &of, false, &events).unwrap() {
+            let to = self.set().join(written.path.file_name().unwrap());
+            fs::copy(written.path, to).unwrap();
+        }
+    }
+
+    fn repair(&self, with_key: bool) -> Ran {
+        let mut command = gapferry();
+        command.arg("repair").args(files_below(&self.set()).iter().map(|(name, _)| self.set().join(name)));
+        if with_key {
+            command.args(["--key", text(&self.key.public)]);
+        }
+        Ran::of(&mut command)
+    }
+
+    /// Neither with nor without the key anything is written.
+    #[track_caller]
+    fn refuses(&self, what: &str, words: &[&str]) {
+        let before = files_below(&self.set());
+        for with_key in [false, true] {
+            let ran = self.repair(with_key);
+            assert!(files_below(&self.set()) == before, "{what}, key {with_key}: something was written: {ran:?}");
+            let ran = ran.ended(3);
+            assert!(words.iter().all(|word| ran.stderr.contains(word)), "{what}, key {with_key}: {ran:?}");
+        }
+    }
+}
+
+fn entries(path: &Path) -> Files {
+    let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
+    let read = |entry: std::io::Result<tar::Entry<fs::File>>| {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        (name, bytes)
+    };
+    archive.entries().unwrap().map(read).collect()
+}
+
+fn file_of(files: &Files, path: &str) -> Vec<u8> {
+    files.iter().find(|(other, _)| other == path).unwrap().1.clone()
+}
+
+fn tar_of(files: &Files) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// What the volume says of itself fits what it holds again, as an attacker would do it.
+fn seal(files: &mut Files) {
+    let position = |files: &Files, end: &str| {
+        files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(end)).unwrap()
+    };
+    let own = position(files, ".json");
+    let mut json: Value = serde_json::from_slice(&files[own].1).unwrap();
+    let mut values = Vec::new();
+    for file in json["files"].as_array_mut().unwrap() {
+        let path = match file["segment"].as_u64() {
+            Some(number) => {
+                let name = file["path"].as_str().unwrap().strip_prefix("blobs/").unwrap();
+                format!("segments/{name}.{number:03}")
+            }
+            None => file["path"].as_str().unwrap().to_owned(),
+        };
+        let bytes = file_of(files, &path);
+        let chunks = Chunks::of(&bytes);
+        file["blake3"] = gapferry::content::chunks::to_hex(chunks.root()).into();
+        if file["segment"].is_u64() {
+            file["sha256"] = Digest::sha256(&bytes).hex().into();
+        }
+        values.extend(chunks.values().iter().flatten().copied());
+    }
+    files[own].1 = format!("{}\n", serde_json::to_string_pretty(&json).unwrap()).into_bytes();
+    let b3 = position(files, ".b3");
+    files[b3].1 = values;
+    sum(files);
+}
+
+/// Its sums alone.
+fn sum(files: &mut Files) {
+    let own = files.iter().position(|(path, _)| path.ends_with(".sha256")).unwrap();
+    let is_summed = |path: &str| !path.ends_with(".sha256") && !path.ends_with(".sig");
+    let summed = files.iter().filter(|(path, _)| is_summed(path));
+    let lines = summed.map(|(path, bytes)| format!("{}  {path}\n", Digest::sha256(bytes).hex()));
+    files[own].1 = lines.collect::<String>().into_bytes();
+}
+
+fn flip(files: &mut Files, is_it: impl Fn(&str) -> bool) {
+    let (_, bytes) = files.iter_mut().find(|(path, _)| is_it(path)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+}
+
+fn is_whole_blob(path: &str) -> bool {
+    path.starts_with("blobs/")
+}
+
+fn is_segment(path: &str) -> bool {
+    path.starts_with("segments/")
+}
+
+/// A blob that the volume lists is one that is not in all of them.
+fn is_listed(files: &Files, path: &str) -> bool {
+    let own = files.iter().find(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
+    let json: Value = serde_json::from_slice(&own.1).unwrap();
+    json["files"].as_array().unwrap().iter().any(|file| file["path"] == path)
+}
+
+#[test]
+fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
+    type Change = fn(&mut Files);
+    let changes: [(&str, Change); 10] = [
+        ("a segment", |files| {
+            flip(files, is_segment);
+            seal(files);
+        }),
+        ("a segment, and the volume does not know", |files| flip(files, is_segment)),
+        ("a blob", |files| {
+            let path = files.iter().map(|(path, _)| path).find(|path| is_whole_blob(path) && is_listed(files, path));
+            let path =
+                path.cloned().unwrap_or_else(|| files.iter().find(|(path, _)| is_segment(path)).unwrap().0.clone());
+            flip(files, |other| other == path);
+            seal(files);
+        }),
+        ("a manifest", |files| {
+            let all = files.clone();
+            flip(files, |path| is_whole_blob(path) && !is_listed(&all, path));
+            seal(files);
+        }),
+        ("index.json", |files| {
+            flip(files, |path| path == "index.json");
+            seal(files);
+        }),
+        ("bundle.json", |files| {
+            flip(files, |path| path == "bundle.json");
+            seal(files);
+        }),
+        ("the signature", |files| {
+            let (_, bytes) = files.iter_mut().find(|(path, _)| path == "SHA256SUMS.sig").unwrap();
+            *bytes = vec![b'7'; 64];
+        }),
+        ("no signature", |files| files.retain(|(path, _)| path != "SHA256SUMS.sig")),
+        ("a file more", |files| {
+            files.push(("blobs/sha256/more".to_owned(), b"more".to_vec()));
+            seal(files);
+        }),
+        ("a segment less", |files| {
+            let own =
+                files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
+            let mut json: Value = serde_json::from_slice(&files[own].1).unwrap();
+            json["files"].as_array_mut().unwrap().retain(|file| !file["segment"].is_u64());
+            files[own].1 = json.to_string().into_bytes();
+            files.retain(|(path, _)| !is_segment(path));
+            seal(files);
+        }),
+    ];
+    let set = Signed::new(1);
+    let whole = files_below(&set.set());
+    for (what, change) in changes {
+        // The last one has room for more.
+        let number = if what == "a file more" { set.volumes } else { set.holder(is_segment) };
+        set.forge(number, set.identity, change);
+        fs::remove_file(set.volume(number)).unwrap();
+        set.refuses(what, &["forged or damaged", "nothing was changed", &format!("v.{number:03}.tar")]);
+        whole.iter().for_each(|(name, bytes)| fs::write(set.set().join(name), bytes).unwrap());
+    }
+    // With the true ones it is made.
+    fs::remove_file(set.volume(2)).unwrap();
+    set.repair(true).ended(0);
+    assert!(files_below(&set.set()) == whole);
+}
+
+#[test]
+fn a_volume_that_is_good_is_not_replaced_because_recovery_volumes_call_it_damaged() {
+    let set = Signed::new(2);
+    let whole = files_below(&set.set());
+    let volumes =
+        |files: Vec<(String, Vec<u8>)>| files.into_iter().filter(|(n, _)| !n.contains(".r")).collect::<Vec<_>>();
+    for number in 1..=set.volumes {
+        set.forge(number, set.identity, |files| {
+            flip(files, |path| is_segment(path) || is_whole_blob(path));
+            seal(files);
+        });
+        let forged = files_below(&set.set());
+        for with_key in [false, true] {
+            let ran = set.repair(with_key).ended(0);
+            assert!(files_below(&set.set()) == forged, "volume {number}: {ran:?}");
+            assert!(ran.stdout.contains(&format!("v.{number:03}.tar: ")), "it is said which is meant: {ran:?}");
+        }
+        // Neither where another one is lost, which the rest of the parity gives.
+        let lost = number % set.volumes + 1;
+        fs::remove_file(set.volume(lost)).unwrap();
+        set.repair(true).ended(0);
+        assert!(volumes(files_below(&set.set())) == volumes(whole.clone()), "volume {number}");
+        whole.iter().for_each(|(name, bytes)| fs::write(set.set().join(name), bytes).unwrap());
+    }
+}
+
+#[test]
+fn a_damaged_volume_stays_as_it_is_where_only_another_one_could_take_its_place() {
+    let set = Signed::new(2);
+    let number = set.holder(is_segment);
+    set.forge(number, set.identity, |files| {
+        flip(files, is_segment);
+        seal(files);
+    });
+    let mut bytes = fs::read(set.volume(number)).unwrap();
+    let at = bytes.len() - 5_000;
+    bytes[at] ^= 1;
+    fs::write(set.volume(number), bytes).unwrap();
+    set.refuses("damaged", &["forged or damaged", "nothing was changed"]);
+}
+
+#[test]
+fn recovery_volumes_that_name_another_bundle_make_nothing_of_this_one() {
+    let set = Signed::new(1);
+    set.forge(2, Digest::sha256(b"another bundle"), |_| ());
+    fs::remove_file(set.volume(2)).unwrap();
+    set.refuses("another identity", &[]);
+    // Not even a recovery volume that says so, too.
+    let set = Signed::new(2);
+    set.forge(2, Digest::sha256(b"another bundle"), |_| ());
+    fs::remove_file(set.set().join("v.r02.tar")).unwrap();
+    set.refuses("another identity", &[]);
+}
