@@ -1,6 +1,7 @@
 //! What a bundle lacks: what is understood is written again so that it is understood the same, and is what can be.
 #![no_main]
 
+use gapferry::base::document::Document;
 use gapferry::bundle::Missing;
 use libfuzzer_sys::fuzz_target;
 

@@ -8,6 +8,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::canonical;
 use super::error::{Error, Kind, Result};
 use crate::oci::{has_at_most_values, memory_of_json, values_in};
 
@@ -46,6 +47,8 @@ pub trait Document: Serialize + DeserializeOwned {
     const KIND: Kind;
     /// What to do about one that is too large; empty where nothing helps.
     const TOO_LARGE: &'static str = "";
+    /// What to do about one of an earlier version; empty where there was none.
+    const TOO_OLD: &'static str = "";
 
     type Outline: Outline;
 
@@ -54,24 +57,38 @@ pub trait Document: Serialize + DeserializeOwned {
     /// # Errors
     /// It is not such a document, of another version (`Input`), or larger than any.
     fn read(bytes: &[u8], shown: &str) -> Result<Self> {
+        Self::read_checked(bytes, shown, Self::Outline::check)
+    }
+
+    /// The same where the reader knows better how much such a file may hold.
+    ///
+    /// # Errors
+    /// As [`Document::read`]; `check` as [`Outline::check`].
+    fn read_checked(
+        bytes: &[u8],
+        shown: &str,
+        check: impl FnOnce(&Self::Outline, u64) -> Result<(), String>,
+    ) -> Result<Self> {
         let fail = |why: String| Error::new(Self::KIND, format!("reading {} {shown}: {why}", Self::NAME));
         let malformed = |e: serde_json::Error| fail("it is malformed".to_owned()).because(e);
         check_size::<Self>(bytes, Self::MAX_BYTES).map_err(fail)?;
         let version = version_of(bytes, Self::VERSION_KEY).map_err(malformed)?;
         if let Some(found) = version.filter(|found| *found != u64::from(Self::VERSION)) {
-            let text = format!("version {found}; this program reads version {}", Self::VERSION);
+            let is_old = found < u64::from(Self::VERSION) && !Self::TOO_OLD.is_empty();
+            let advice = if is_old { format!(": {}", Self::TOO_OLD) } else { String::new() };
+            let text = format!("version {found}; this program reads version {}{advice}", Self::VERSION);
             return Err(Error::input(format!("reading {} {shown}: {text}", Self::NAME)));
         }
         let outline: Self::Outline = serde_json::from_slice(bytes).map_err(malformed)?;
-        outline.check(memory_of_json(bytes)).map_err(fail)?;
+        check(&outline, memory_of_json(bytes)).map_err(fail)?;
+        drop(outline);
         serde_json::from_slice(bytes).map_err(malformed)
     }
 
     /// The file's content: indented JSON and a final newline, the same for equal documents.
     fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+        let bytes = canonical::to_bytes(self).unwrap_or_default();
+        String::from_utf8(bytes).unwrap_or_default()
     }
 
     /// What [`Document::to_json`] gives, if [`Document::read`] takes it: what is written has to be read again.
@@ -109,6 +126,48 @@ fn check_size<D: Document>(bytes: &[u8], most: u64) -> Result<(), String> {
     ))
 }
 
+/// A value of which nothing is kept unless it is a number: it may be any list.
+struct Number(Option<u64>);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
+        struct Any;
+        impl<'de> serde::de::Visitor<'de> for Any {
+            type Value = Number;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("anything")
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Number, E> {
+                Ok(Number(Some(number)))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Number, E> {
+                Ok(Number(None))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Number, E> {
+                Ok(Number(None))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Number, E> {
+                Ok(Number(None))
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Number, E> {
+                Ok(Number(None))
+            }
+            fn visit_unit<E>(self) -> Result<Number, E> {
+                Ok(Number(None))
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Number, A::Error> {
+                while list.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+                Ok(Number(None))
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Number, A::Error> {
+                while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {}
+                Ok(Number(None))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
 /// The number under `key`. `None`: there is none, which the full reading will say in its own way.
 fn version_of(bytes: &[u8], key: &str) -> serde_json::Result<Option<u64>> {
     struct Version<'a>(&'a str);
@@ -127,7 +186,7 @@ fn version_of(bytes: &[u8], key: &str) -> serde_json::Result<Option<u64>> {
             let mut found = None;
             while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
                 if key == self.0 {
-                    found = map.next_value::<serde_json::Value>()?.as_u64();
+                    found = map.next_value::<Number>()?.0;
                 } else {
                     map.next_value::<serde::de::IgnoredAny>()?;
                 }
@@ -172,6 +231,7 @@ mod tests {
         const MAX_VALUES: usize = 100;
         const KIND: Kind = Kind::Damaged;
         const TOO_LARGE: &'static str = "write two notes";
+        const TOO_OLD: &'static str = "write it again";
         type Outline = Lines;
     }
 
@@ -195,6 +255,21 @@ mod tests {
         let (kind, text) = read(r#"{"novel": [1, 2], "version": 3}"#).unwrap_err();
         assert_eq!(kind, Kind::Input);
         assert_eq!(text, "reading the note n.json: version 3; this program reads version 2");
+    }
+
+    #[test]
+    fn what_is_no_version_is_told_by_the_full_reading() {
+        for version in ["null", "true", "-1", "1.5", r#""2""#, "[[], {}]", r#"{"a": [1]}"#] {
+            let (kind, text) = read(&format!(r#"{{"version": {version}, "lines": []}}"#)).unwrap_err();
+            assert_eq!(kind, Kind::Damaged, "{version}: {text}");
+        }
+    }
+
+    #[test]
+    fn an_earlier_version_is_refused_with_the_advice_what_to_do() {
+        let (kind, text) = read(r#"{"version": 1}"#).unwrap_err();
+        assert_eq!(kind, Kind::Input);
+        assert_eq!(text, "reading the note n.json: version 1; this program reads version 2: write it again");
     }
 
     #[test]

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512};
 use super::tools::is_tool;
-use crate::base::error::{Error, Result};
+use crate::base::document::{Document, Unbounded};
+use crate::base::error::{Error, Kind, Result};
 use crate::content::chunks::{self, CHUNK, values_of};
-use crate::oci::{Digest, has_at_most_values};
+use crate::oci::Digest;
 
 /// The version of the file this program writes and the only one it reads.
 pub const MISSING_VERSION: u32 = 1;
@@ -80,38 +81,27 @@ pub struct MissingRange {
     pub values: Vec<String>,
 }
 
+impl Document for Missing {
+    const NAME: &'static str = "the list of what a bundle lacks";
+    const VERSION_KEY: &'static str = "gapferryMissing";
+    const VERSION: u32 = MISSING_VERSION;
+    const MAX_BYTES: u64 = MAX_MISSING;
+    const MAX_VALUES: usize = MOST_VALUES;
+    const KIND: Kind = Kind::Input;
+    type Outline = Unbounded;
+}
+
 impl Missing {
     /// Reads it; `shown` is what errors call the file.
     ///
     /// # Errors
     /// It is no such file, or says what cannot be: all of it (`Input`).
     pub fn parse(bytes: &[u8], shown: &str) -> Result<Missing> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Version {
-            gapferry_missing: u32,
-        }
-        if bytes.len() as u64 > MAX_MISSING || !has_at_most_values(bytes, MOST_VALUES) {
-            return Err(Error::input(format!("reading {shown}: it is longer than any list of what a bundle lacks")));
-        }
-        let fail = |e: serde_json::Error| Error::input(format!("reading {shown}")).because(e);
-        let Version { gapferry_missing } = serde_json::from_slice(bytes).map_err(fail)?;
-        if gapferry_missing != MISSING_VERSION {
-            let text = format!("reading {shown}: version {gapferry_missing}; this program reads {MISSING_VERSION}");
-            return Err(Error::input(text));
-        }
-        let missing: Missing = serde_json::from_slice(bytes).map_err(fail)?;
+        let missing = Missing::read(bytes, shown)?;
         match missing.complaints() {
             list if list.is_empty() => Ok(missing),
-            list => Err(Error::input(format!("reading {shown}: {}", list.join("; ")))),
+            list => Err(Error::input(format!("reading {} {shown}: {}", Missing::NAME, list.join("; ")))),
         }
-    }
-
-    /// The file's content: indented JSON and a final newline.
-    pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
     }
 
     /// Whether the bundle is whole.
@@ -286,7 +276,7 @@ mod tests {
         let said = |text: String| Missing::parse(text.as_bytes(), "m.json").unwrap_err().chain();
         assert!(said(text.replace("\"gapferryMissing\": 1", "\"gapferryMissing\": 2")).contains("version 2"));
         assert!(said(text.replace("\"tool\"", "\"more\": 1, \"tool\"")).contains("unknown field"));
-        assert!(said("[".repeat(3_000_000)).contains("longer than any"));
+        assert!(said("[".repeat(3_000_000)).contains("has at most 67108864 bytes and 2000000 values"));
         let many = missing(vec![blob(5, &[(0, 4)]); 100]);
         assert!(many.complaints().last().unwrap().contains("more"));
     }

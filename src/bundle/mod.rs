@@ -8,6 +8,8 @@ mod basis;
 mod before;
 mod bytes_in;
 mod directory;
+#[cfg(test)]
+mod documents;
 mod format;
 mod hashers;
 mod in_volumes;

@@ -18,6 +18,7 @@ use super::place::{Place, Sealing};
 use super::ranges::{self, Patches, RANGES, Range};
 use super::tarfile::{self, TarFile};
 use super::{Contents, Tool, bytes_in};
+use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::{Event, Events, Phase};
@@ -36,7 +37,7 @@ const MAX_REPAIR_JSON: u64 = 256 * 1024;
 /// `repair.json`. See `docs/format.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RepairJson {
+pub(super) struct RepairJson {
     gapferry_repair: u32,
     /// The program that wrote it, for people.
     tool: String,
@@ -45,6 +46,18 @@ struct RepairJson {
     /// Of blobs that are not carried as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ranges: Vec<Range>,
+}
+
+impl Document for RepairJson {
+    const NAME: &'static str = "the repair";
+    const VERSION_KEY: &'static str = "gapferryRepair";
+    const VERSION: u32 = REPAIR_VERSION;
+    const MAX_BYTES: u64 = MAX_REPAIR_JSON;
+    // No value is shorter than a byte.
+    const MAX_VALUES: usize = MAX_REPAIR_JSON as usize;
+    const KIND: Kind = Kind::Input;
+    const TOO_LARGE: &'static str = "repair with another copy of the bundle";
+    type Outline = Unbounded;
 }
 
 /// A blob, and where it is.
@@ -77,14 +90,7 @@ pub(super) fn patches(layout: &Layout) -> Result<HashMap<Digest, Patches>> {
 
 fn read(layout: &Layout) -> Result<Option<RepairJson>> {
     let Some(bytes) = layout.read(REPAIR_JSON, MAX_REPAIR_JSON)? else { return Ok(None) };
-    let shown = layout.path().join(REPAIR_JSON);
-    let fail = |e: serde_json::Error| Error::input(format!("reading {}", shown.display())).because(e);
-    let json: RepairJson = serde_json::from_slice(&bytes).map_err(fail)?;
-    if json.gapferry_repair != REPAIR_VERSION {
-        let text = format!("version {}; this program reads {REPAIR_VERSION}", json.gapferry_repair);
-        return Err(Error::input(format!("reading {}: {text}", shown.display())));
-    }
-    Ok(Some(json))
+    RepairJson::read(&bytes, &layout.path().join(REPAIR_JSON).display().to_string()).map(Some)
 }
 
 /// Writes to `out` what `missing` asks for: files that follow from `contents`, which needs manifests only if
@@ -187,9 +193,7 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
 fn repair_json(missing: &Missing, tool: &str, ranges: Vec<Range>) -> Result<Metadata> {
     let (gapferry_repair, tool) = (REPAIR_VERSION, tool.to_owned());
     let json = RepairJson { gapferry_repair, tool, identity: missing.identity, ranges };
-    let mut bytes = serde_json::to_vec_pretty(&json).map_err(|e| Error::input("writing repair.json").because(e))?;
-    bytes.push(b'\n');
-    Ok(Metadata::new(REPAIR_JSON, bytes))
+    Ok(Metadata::new(REPAIR_JSON, json.to_file()?.into_bytes()))
 }
 
 /// The metadata that is asked for. Sums and `chunks.b3` are made where the bundle is.

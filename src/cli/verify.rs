@@ -12,6 +12,7 @@ use super::render::problem as shown;
 use super::signing::{KeyArgs, signed_by};
 use super::since;
 use crate::app::Stream;
+use crate::base::document::Document;
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::Proven;

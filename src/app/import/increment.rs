@@ -11,6 +11,7 @@ use super::{Import, has_config, of_bundle};
 use crate::app::TOOL;
 use crate::app::local::write_file;
 use crate::app::push::{NoteLacking, PushReport, PushRequest, SeveralRuns};
+use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::{bytes, count};
 use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};

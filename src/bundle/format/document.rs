@@ -3,6 +3,9 @@
 //! # Threats
 //! It may be forged: it is counted before anything of it is in memory, and only the bytes that its values give are accepted,
 //! so that two programs cannot read it differently.
+//!
+//! It is no [`Document`](crate::base::document::Document): files from before 0.2 have the same version number and other keys, and
+//! are refused with advice of their own.
 
 use std::collections::HashSet;
 
@@ -10,7 +13,8 @@ use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS512, canonical, sums};
+use super::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS512, sums};
+use crate::base::canonical;
 use crate::base::error::{Error, Result};
 use crate::bundle::basis::{Assumed, Basis, Parent, Removed};
 use crate::bundle::is_tool;

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::document::check_number;
 use super::sums::MAX_SUMS;
 use super::{
-    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, canonical,
-    sums,
+    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, sums,
 };
+use crate::base::canonical;
 use crate::base::error::{Error, Result};
 use crate::bundle::basis::{Assumed, Parent, Removed};
 use crate::bundle::loaders::{docker_json, index_json, load_platform};

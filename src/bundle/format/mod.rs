@@ -1,7 +1,6 @@
 //! The files of a bundle that are not blobs: what they are called, how they are written and how they are read. See
 //! `docs/format.md`.
 
-mod canonical;
 pub mod chunks;
 mod document;
 mod metadata;

@@ -5,16 +5,17 @@
 //! bundle can have, and every number in them is held against the others; what they say of bytes is for the reader to prove.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::names::stored_path;
 use super::parity::{UNIT, supports};
-use crate::base::error::{Error, Result};
+use crate::base::canonical;
+use crate::base::document::{Document, Outline};
+use crate::base::error::{Error, Kind, Result};
 use crate::bundle::is_tool;
-use crate::oci::{Amount, Count, Digest, Hex64, Totals, fits_in_memory, has_at_most_values, memory_of_json};
+use crate::oci::{Amount, Count, Digest, Hex64, Totals, fits_in_memory};
 
 /// The version of both files that this program writes and the only one it reads.
 pub const VOLUME_VERSION: u32 = 1;
@@ -23,7 +24,7 @@ pub const MOST_VOLUMES: u32 = 9_999;
 /// The largest of both files that is read, in bytes: far more than the most files take.
 pub const MAX_VOLUME_JSON: u64 = 128 * 1024 * 1024;
 /// The largest `volumes/r01.json`: that of [`MOST_VOLUMES`].
-const MAX_RECOVERY_JSON: usize = 4 * 1024 * 1024;
+const MAX_RECOVERY_JSON: u64 = 4 * 1024 * 1024;
 /// Bytes that a file, or a segment of one, takes while a volume is verified: what it is, and what is found of it.
 const MEMORY_OF_FILE: u64 = 768;
 const MEMORY_OF_SEGMENT: u64 = 2_400;
@@ -156,17 +157,13 @@ impl VolumeJson {
     /// # Errors
     /// Another version (`Input`); not what such a file can say (`Damaged`).
     pub fn parse(bytes: &[u8], shown: &str, entries: usize) -> Result<VolumeJson> {
-        let mut json: VolumeJson = read(bytes, shown, "gapferryVolume", |outline| {
-            let texts = memory_of_json(bytes);
-            let is_small = fits_in_memory(texts, &[outline.files.amount]);
+        let mut json = VolumeJson::read_checked(bytes, shown, |outline, texts| {
             let files = outline.files.number;
-            let fault = || {
-                format!(
-                    "it lists {files} files in {} bytes, more than a volume of {entries} entries holds",
-                    bytes.len()
-                )
-            };
-            (is_small || (files <= entries && fits_in_memory(texts, &[]))).then_some(()).ok_or_else(fault)
+            let is_held = files <= entries && fits_in_memory(texts, &[]);
+            match outline.check(texts) {
+                Err(why) if !is_held => Err(format!("{why}, more than a volume of {entries} entries holds")),
+                _ => Ok(()),
+            }
         })?;
         json.files.shrink_to_fit();
         match json.fault() {
@@ -193,9 +190,7 @@ impl<F: Serialize> VolumeJson<F> {
     /// # Errors
     /// None that input can cause.
     pub fn length(&self) -> Result<u64> {
-        let mut length = Length(0);
-        write(self, &mut length)?;
-        Ok(length.0)
+        canonical::length(self).map_err(undescribed)
     }
 
     /// As it is written.
@@ -203,8 +198,12 @@ impl<F: Serialize> VolumeJson<F> {
     /// # Errors
     /// None that input can cause.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        written(self)
+        canonical::to_bytes(self).map_err(undescribed)
     }
+}
+
+fn undescribed(error: serde_json::Error) -> Error {
+    Error::input("describing a volume").because(error)
 }
 
 /// `volumes/r01.json`: what a recovery volume is, and what every volume of the set is.
@@ -244,13 +243,7 @@ impl RecoveryJson {
     /// # Errors
     /// As [`VolumeJson::parse`].
     pub fn parse(bytes: &[u8], shown: &str) -> Result<RecoveryJson> {
-        let json: RecoveryJson = read(bytes, shown, "gapferryRecovery", |outline| {
-            let number = outline.volumes.number;
-            let is_possible = number <= MOST_VOLUMES as usize && bytes.len() <= MAX_RECOVERY_JSON;
-            is_possible
-                .then_some(())
-                .ok_or_else(|| format!("a set cannot have {number} volumes in {} bytes", bytes.len()))
-        })?;
+        let json = RecoveryJson::read(bytes, shown)?;
         match json.fault() {
             Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
             None => Ok(json),
@@ -282,17 +275,35 @@ impl RecoveryJson {
     /// # Errors
     /// None that input can cause.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        written(self)
+        canonical::to_bytes(self).map_err(undescribed)
     }
 }
 
-/// How much either of the files holds, of which nothing else is read.
+impl Document for VolumeJson {
+    const NAME: &'static str = "the description of a volume";
+    const VERSION_KEY: &'static str = "gapferryVolume";
+    const VERSION: u32 = VOLUME_VERSION;
+    const MAX_BYTES: u64 = MAX_VOLUME_JSON;
+    const MAX_VALUES: usize = MOST_VALUES;
+    const KIND: Kind = Kind::Damaged;
+    type Outline = VolumeOutline;
+}
+
+impl Document for RecoveryJson {
+    const NAME: &'static str = "the description of a recovery volume";
+    const VERSION_KEY: &'static str = "gapferryRecovery";
+    const VERSION: u32 = VOLUME_VERSION;
+    const MAX_BYTES: u64 = MAX_RECOVERY_JSON;
+    const MAX_VALUES: usize = MOST_VALUES;
+    const KIND: Kind = Kind::Damaged;
+    type Outline = RecoveryOutline;
+}
+
+/// How much a volume lists.
 #[derive(Deserialize)]
-struct Outline {
+pub struct VolumeOutline {
     #[serde(default)]
     files: Totals<OutlinedFile>,
-    #[serde(default)]
-    volumes: Count,
 }
 
 #[derive(Deserialize)]
@@ -307,62 +318,26 @@ impl Amount for OutlinedFile {
     }
 }
 
-/// `check` sees what there is before anything of it is in memory.
-fn read<T: serde::de::DeserializeOwned>(
-    bytes: &[u8],
-    shown: &str,
-    version: &str,
-    check: impl FnOnce(&Outline) -> std::result::Result<(), String>,
-) -> Result<T> {
-    if !has_at_most_values(bytes, MOST_VALUES) {
-        return Err(Error::damaged(format!("{shown} has more entries than any volume")));
+impl Outline for VolumeOutline {
+    fn check(&self, texts: u64) -> Result<(), String> {
+        let Totals { number, amount, .. } = self.files;
+        let fits = fits_in_memory(texts, &[amount]);
+        fits.then_some(()).ok_or_else(|| format!("it lists {number} files in {texts} bytes"))
     }
-    let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
-    let found = version_of(bytes, version).map_err(fail)?;
-    if let Some(found) = found.filter(|found| *found != u64::from(VOLUME_VERSION)) {
-        let text = format!("{shown} has format {found}; this program reads format {VOLUME_VERSION}");
-        return Err(Error::input(text));
-    }
-    check(&serde_json::from_slice(bytes).map_err(fail)?).map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
-    serde_json::from_slice(bytes).map_err(fail)
 }
 
-/// What is said under the key `version`; `None`: no number.
-fn version_of(bytes: &[u8], version: &str) -> serde_json::Result<Option<u64>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Versions {
-        gapferry_volume: Option<u64>,
-        gapferry_recovery: Option<u64>,
-    }
-    let Versions { gapferry_volume, gapferry_recovery } = serde_json::from_slice(bytes)?;
-    Ok(if version == "gapferryVolume" { gapferry_volume } else { gapferry_recovery })
+/// How much a recovery volume lists.
+#[derive(Deserialize)]
+pub struct RecoveryOutline {
+    #[serde(default)]
+    volumes: Count,
 }
 
-fn written(json: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    write(json, &mut bytes)?;
-    bytes.shrink_to_fit();
-    Ok(bytes)
-}
-
-fn write(json: &impl Serialize, out: &mut impl Write) -> Result<()> {
-    let fail = || Error::input("describing a volume");
-    serde_json::to_writer_pretty(&mut *out, json).map_err(|e| fail().because(e))?;
-    out.write_all(b"\n").map_err(|e| fail().because(e))
-}
-
-/// Counts bytes.
-struct Length(u64);
-
-impl Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl Outline for RecoveryOutline {
+    fn check(&self, _: u64) -> Result<(), String> {
+        let number = self.volumes.number;
+        let is_possible = number <= MOST_VOLUMES as usize;
+        is_possible.then_some(()).ok_or_else(|| format!("a set cannot have {number} volumes"))
     }
 }
 

@@ -38,4 +38,6 @@ pub use rebuild::{Rebuilt, is_set, rebuild};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
 pub use set::{Set, Shape};
 pub use split::{Split, WrittenVolume};
+#[cfg(test)]
+pub(super) use state::Json as StateJson;
 pub use state::State;

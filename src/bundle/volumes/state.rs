@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{KeptPiece, SetId, Volume, VolumeFile};
-use crate::base::error::{Error, Result};
+use crate::base::document::{Document, Unbounded};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Dir, Entry, LockedDir, Replacement};
 use crate::files::Layout;
-use crate::oci::{Algorithm, Digest, has_at_most_values};
+use crate::oci::{Algorithm, Digest};
 
 /// The version of the file that this program writes and the only one it reads.
 const STATE_VERSION: u32 = 2;
@@ -27,7 +28,7 @@ const MOST_VALUES: usize = 10_000_000;
 /// The file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Json {
+pub(in crate::bundle) struct Json {
     gapferry_import: u32,
     /// Of the bundle.
     identity: Digest,
@@ -49,6 +50,18 @@ struct Taken {
     number: u32,
     /// Entries of its tar: should the target lose something, it is wanted again.
     holds: Vec<String>,
+}
+
+impl Document for Json {
+    const NAME: &'static str = "the state of the import";
+    const VERSION_KEY: &'static str = "gapferryImport";
+    const VERSION: u32 = STATE_VERSION;
+    const MAX_BYTES: u64 = MAX_STATE;
+    const MAX_VALUES: usize = MOST_VALUES;
+    const KIND: Kind = Kind::Input;
+    const TOO_OLD: &'static str =
+        "it was written by a version before 0.2: remove it, and import all volumes of a new export";
+    type Outline = Unbounded;
 }
 
 /// See the module documentation.
@@ -285,11 +298,9 @@ impl State {
 
     fn write(&self) -> Result<()> {
         let fail = |e| Error::disk("writing", &self.path, e);
-        let mut bytes =
-            serde_json::to_vec_pretty(&self.json).map_err(|e| Error::input("writing the state").because(e))?;
-        bytes.push(b'\n');
+        let Some(json) = &self.json else { return Ok(()) };
         let mut new = Replacement::of(&self.path)?;
-        io::Write::write_all(new.file(), &bytes).map_err(fail)?;
+        io::Write::write_all(new.file(), json.to_file()?.as_bytes()).map_err(fail)?;
         new.make_readable()?;
         new.commit()
     }
@@ -310,22 +321,10 @@ fn read(path: &Path) -> Result<Option<Json>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| Error::disk("reading", path, e))?,
     };
-    let shown = path.display();
-    if bytes.len() as u64 > MAX_STATE || !has_at_most_values(&bytes, MOST_VALUES) {
-        return Err(Error::input(format!("reading {shown}: it is longer than any state of an import")));
-    }
-    let fail = |e: serde_json::Error| Error::input(format!("reading {shown}: it is no state of an import")).because(e);
-    let json: Json = serde_json::from_slice(&bytes).map_err(fail)?;
-    if json.gapferry_import < STATE_VERSION {
-        let text = "was written by a version before 0.2: remove it, and import all volumes of a new export";
-        return Err(Error::input(format!("{shown} {text}")));
-    }
-    if json.gapferry_import != STATE_VERSION {
-        let text = format!("version {}; this program reads {STATE_VERSION}", json.gapferry_import);
-        return Err(Error::input(format!("reading {shown}: {text}")));
-    }
+    let shown = path.display().to_string();
+    let json = Json::read(&bytes, &shown)?;
     if json.of > super::MOST_VOLUMES || json.segments.iter().any(|file| name(file).is_none()) {
-        return Err(Error::input(format!("reading {shown}: it names what no volume has")));
+        return Err(Error::input(format!("reading {} {shown}: it names what no volume has", Json::NAME)));
     }
     Ok(Some(json))
 }

@@ -55,7 +55,7 @@ fn a_volume_that_lists_far_more_than_it_has_is_refused_before_it_is_read() {
 fn a_forged_volume_is_refused_before_anything_goes_by_it() {
     type Forge = fn(&mut VolumeJson);
     let forged: [(Forge, &str); 15] = [
-        (|v| v.gapferry_volume = 2, "format 2"),
+        (|v| v.gapferry_volume = 2, "version 2"),
         (|v| v.number = 0, "cannot be"),
         (|v| v.number = 8, "cannot be"),
         (|v| v.of = 10_000, "cannot be"),
