@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_version_is_told_by_the_full_reading() {
+    fn a_version_that_is_no_number_is_malformed() {
         for version in ["null", "true", "-1", "1.5", r#""2""#, "[[], {}]", r#"{"a": [1]}"#] {
             let (kind, text) = read(&format!(r#"{{"version": {version}, "lines": []}}"#)).unwrap_err();
             assert_eq!(kind, Kind::Damaged, "{version}: {text}");

@@ -7,7 +7,7 @@
 //! file that is cut is proven as a whole, by its segment in the volume in question and those in the others. Signatures are in no
 //! list: they have to be by an accepted key, or those of another volume.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::VolumeFile;
@@ -146,7 +146,8 @@ impl<'k> Proof<'k> {
 
     /// Without those in question that are not good.
     fn retain(&mut self, in_question: &[&Path], good: &HashSet<PathBuf>) {
-        let is_kept = |path: &Path| good.contains(path) || !in_question.contains(&path);
+        let in_question: HashSet<&Path> = in_question.iter().copied().collect();
+        let is_kept = |path: &Path| good.contains(path) || !in_question.contains(path);
         let all = self.volumes.drain(..).zip(self.layouts.drain(..));
         (self.volumes, self.layouts) = all.filter(|(volume, _)| is_kept(&volume.path)).unzip();
     }
@@ -162,19 +163,43 @@ impl<'k> Proof<'k> {
     pub fn alone(&self, path: &Path) -> Result<(), Fault> {
         let Some(at) = self.at(path) else { return Ok(()) };
         One { proof: self, volume: &self.volumes[at], layout: &self.layouts[at] }.prove()?;
+        if self.made.contains(path) {
+            self.manifests(at)?;
+        }
         self.signatures(at)
     }
 
+    /// What is made has the manifests that every volume repeats.
+    fn manifests(&self, at: usize) -> Result<(), Fault> {
+        let repeated = |at: usize| -> BTreeSet<&str> {
+            let listed: HashSet<&str> = self.volumes[at].json.files.iter().map(|file| file.path.as_str()).collect();
+            let blobs = self.layouts[at].entries().map(|(path, _)| path).filter(|path| path.starts_with("blobs/"));
+            blobs.filter(|path| !listed.contains(path)).collect()
+        };
+        let Some(other) = self.volumes.iter().position(|volume| !self.made.contains(&volume.path)) else {
+            return Ok(());
+        };
+        match repeated(other).difference(&repeated(at)).next() {
+            Some(path) => Err(self.fault(at, path, "is missing, and the other volumes have it".to_owned())),
+            None => Ok(()),
+        }
+    }
+
     /// Proves every file of the bundle of which one of these volumes has a segment, and gives what is wrong. If segments are
-    /// missing, the file is left alone.
+    /// missing, the file is left alone, but not in a volume that was made.
     pub fn together(&self, paths: &[&Path]) -> Vec<Fault> {
         let (segments, declared) = (self.segments(), self.declared());
-        let mut files = Vec::new();
+        let (mut files, mut faults) = (Vec::new(), Vec::new());
         for at in paths.iter().filter_map(|path| self.at(path)) {
-            for file in self.volumes[at].json.files.iter().filter(|file| file.segment.is_some()) {
+            let Volume { path, json, .. } = &self.volumes[at];
+            for file in json.files.iter().filter(|file| file.segment.is_some()) {
                 let pieces = segments.get(&*file.path).and_then(|all| self.pieces(all, at));
-                if let (Some(pieces), Some(file)) = (pieces, declared.get(&*file.path)) {
-                    files.push(Joined { at, file, pieces });
+                match (pieces, declared.get(&*file.path)) {
+                    (Some(pieces), Some(file)) => files.push(Joined { at, file, pieces }),
+                    _ if self.made.contains(path) => {
+                        faults.push(self.fault(at, &file.path, "cannot be put together of its segments".to_owned()));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -192,7 +217,8 @@ impl<'k> Proof<'k> {
             let what = found.get(&pieces[..])?.clone()?;
             Some(self.fault(*at, &file.path, what))
         };
-        files.iter().filter_map(fault).collect()
+        faults.extend(files.iter().filter_map(fault));
+        faults
     }
 
     /// What is wrong with a file that is put together of these pieces.

@@ -26,6 +26,8 @@ struct Signed {
     directory: tempfile::TempDir,
     key: Key,
     identity: Digest,
+    /// A layer that is in one volume.
+    blob: String,
     volumes: u32,
     recovery: u32,
 }
@@ -35,8 +37,9 @@ impl Signed {
         let directory = tempdir();
         let key = Key::new(directory.path(), "key", Kind::P256);
         let shared = noise(1, 20_000);
-        let builder = Builder::new().image("registry.test/team/one:1", &[shared.clone(), noise(2, 110_000)]);
-        let builder = builder.image("registry.test/team/two:2.0", &[shared, noise(3, 25_000), noise(4, 12_000)]);
+        let builder = Builder::new().image("registry.test/team/one:1", &[shared.clone(), noise(3, 25_000)]);
+        // The last layer is cut, and the last volume has room.
+        let builder = builder.image("registry.test/team/two:2.0", &[shared, noise(4, 12_000), noise(2, 70_000)]);
         let (bundle, set) = (directory.path().join("b.tar"), directory.path().join("set"));
         builder.write(&bundle).unwrap();
         Ran::of(gapferry().arg("sign").arg(&bundle).arg("--key").arg(&key.private)).ended(0);
@@ -48,7 +51,8 @@ impl Signed {
         let volumes = files_below(&set).len() as u32 - recovery;
         assert!(volumes > 2, "{volumes} volumes");
         let identity = Digest::sha256(&file_of(&entries(&set.join("v.001.tar")), "bundle.json"));
-        Signed { directory, key, identity, volumes, recovery }
+        let blob = Digest::sha256(&noise(1, 20_000)).blob_path();
+        Signed { directory, key, identity, blob, volumes, recovery }
     }
 
     fn set(&self) -> PathBuf {
@@ -200,17 +204,15 @@ fn is_listed(files: &Files, path: &str) -> bool {
 #[test]
 fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
     type Change = fn(&mut Files);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 11] = [
         ("a segment", |files| {
             flip(files, is_segment);
             seal(files);
         }),
         ("a segment, and the volume does not know", |files| flip(files, is_segment)),
         ("a blob", |files| {
-            let path = files.iter().map(|(path, _)| path).find(|path| is_whole_blob(path) && is_listed(files, path));
-            let path =
-                path.cloned().unwrap_or_else(|| files.iter().find(|(path, _)| is_segment(path)).unwrap().0.clone());
-            flip(files, |other| other == path);
+            let all = files.clone();
+            flip(files, |path| is_whole_blob(path) && is_listed(&all, path));
             seal(files);
         }),
         ("a manifest", |files| {
@@ -231,6 +233,11 @@ fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
             *bytes = vec![b'7'; 64];
         }),
         ("no signature", |files| files.retain(|(path, _)| path != "SHA256SUMS.sig")),
+        ("a manifest less", |files| {
+            let all = files.clone();
+            files.retain(|(path, _)| !is_whole_blob(path) || is_listed(&all, path));
+            seal(files);
+        }),
         ("a file more", |files| {
             files.push(("blobs/sha256/more".to_owned(), b"more".to_vec()));
             seal(files);
@@ -248,8 +255,11 @@ fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
     let set = Signed::new(1);
     let whole = files_below(&set.set());
     for (what, change) in changes {
-        // The last one has room for more.
-        let number = if what == "a file more" { set.volumes } else { set.holder(is_segment) };
+        let number = match what {
+            "a blob" => set.holder(|path| path == set.blob),
+            "a file more" => set.volumes,
+            _ => set.holder(is_segment),
+        };
         set.forge(number, set.identity, change);
         fs::remove_file(set.volume(number)).unwrap();
         set.refuses(what, &["forged or damaged", "nothing was changed", &format!("v.{number:03}.tar")]);
@@ -300,6 +310,53 @@ fn a_damaged_volume_stays_as_it_is_where_only_another_one_could_take_its_place()
     bytes[at] ^= 1;
     fs::write(set.volume(number), bytes).unwrap();
     set.refuses("damaged", &["forged or damaged", "nothing was changed"]);
+}
+
+/// What the volume lists, changed.
+fn list(files: &mut Files, change: impl FnOnce(&mut Vec<Value>)) {
+    let own = files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
+    let mut json: Value = serde_json::from_slice(&files[own].1).unwrap();
+    change(json["files"].as_array_mut().unwrap());
+    files[own].1 = json.to_string().into_bytes();
+}
+
+#[test]
+fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it() {
+    let set = Signed::new(1);
+    let lost = (1..=set.volumes).rev().find(|n| entries(&set.volume(*n)).iter().any(|(path, _)| is_segment(path)));
+    let lost = lost.unwrap();
+    let mut made = entries(&set.volume(lost));
+    let mut segment = None;
+    list(&mut made, |files| segment = files.iter().find(|file| file["segment"].is_u64()).cloned());
+    let (segment, stored) = (segment.unwrap(), made.iter().find(|(path, _)| is_segment(path)).cloned().unwrap());
+    // A volume that gives a whole blob for the right segment; the lost one is to have the blob, and other bytes in the segment.
+    let helper = set.holder(|path| path == set.blob);
+    assert_ne!(helper, lost);
+    let blob = (set.blob.clone(), noise(1, 20_000));
+    let mut listed = Value::Null;
+    let mut files = entries(&set.volume(helper));
+    list(&mut files, |files| {
+        let at = files.iter().position(|file| file["path"] == blob.0).unwrap();
+        listed = files.remove(at);
+        files.push(segment.clone());
+    });
+    files.retain(|(path, _)| *path != blob.0);
+    files.push(stored.clone());
+    seal(&mut files);
+    fs::write(set.volume(helper), tar_of(&files)).unwrap();
+    set.forge(lost, set.identity, |files| {
+        list(files, |files| {
+            let own = files.iter_mut().find(|file| file["segment"].is_u64()).unwrap();
+            own["size"] = 512.into();
+            own["first"] = 512.into();
+            files.push(listed);
+        });
+        files.iter_mut().find(|(path, _)| is_segment(path)).unwrap().1 = vec![7; 512];
+        files.push(blob);
+        seal(files);
+    });
+    fs::remove_file(set.volume(lost)).unwrap();
+    set.refuses("another copy", &["cannot be put together of its segments"]);
 }
 
 #[test]
