@@ -4,8 +4,8 @@
 //! # Threats
 //! Every volume may be forged, and so may the recovery volumes that it was made of: no signature covers these. What a volume
 //! holds is proven by the `bundle.json` that has the digest of the set's identity, and what it says of itself by what it holds. A
-//! file that is cut is proven as a whole, by its segment in the volume in question and those in the others. Signatures are in no
-//! list: they have to be by an accepted key, or those of another volume.
+//! file that is cut is proven as a whole, by its segment in the volume in question and those in the others. No list has
+//! signatures: they have to be by an accepted key, or those of another volume.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -319,7 +319,7 @@ impl<'k> Proof<'k> {
     }
 }
 
-/// The signatures of a volume by their names; else, what is none.
+/// The signatures of a volume by their names; else the name of what cannot be a signature.
 fn signatures_in(layout: &Layout) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let paths: Vec<&str> = layout.entries().map(|(path, _)| path).filter(|path| is_signature(path)).collect();
     for signed in [SUMS, crate::bundle::CHUNKS] {
