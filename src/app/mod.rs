@@ -8,6 +8,7 @@
 //!
 //! The only room besides the command line that joins transports with stages.
 
+mod convert;
 mod environment;
 mod import;
 mod inspect;
@@ -25,6 +26,7 @@ mod serve;
 mod stream;
 mod trust;
 
+pub use convert::{ConvertOutput, ConvertReport, ConvertRequest, PlannedVolume, VolumesPlan, convert, plan_conversion};
 pub use environment::{Environment, NoPasswords, Passwords, Watch};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, PruneOptions, PruneReport, Pruned, import,

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
-use super::hashers::Hashers;
 use super::place::{Place, Slot};
 use crate::base::error::{Error, Kind, Result};
 use crate::content::chunks::{ChunkHasher, Chunks};
+use crate::content::proof::Hashing;
 use crate::content::{Body, Origin, Prover};
 use crate::oci::Descriptor;
 
@@ -18,8 +18,6 @@ use crate::oci::Descriptor;
 const BATCH: usize = 512 * 1024;
 /// How often the journal hears of a blob under way, in bytes.
 const CHECKPOINT: u64 = 1024 * 1024;
-/// How much of a blob is handed to the medium at once, in bytes: few ways for the head of a disk.
-const STRETCH: u64 = 8 * 1024 * 1024;
 
 /// Fetches `blob` from `origin` into its place.
 ///
@@ -27,15 +25,15 @@ const STRETCH: u64 = 8 * 1024 * 1024;
 /// The origin's, the disk's, or bytes that are not the blob's; what has arrived stays for the next run, unless it is
 /// wrong.
 pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>) -> Result<Chunks> {
-    let (mut slot, mut hashers) = match begin(place.clone(), blob.clone()).await? {
-        Begun::Missing(slot, hashers) => (slot, *hashers),
+    let (mut slot, mut hashing) = match begin(place.clone(), blob.clone()).await? {
+        Begun::Missing(slot, hashing) => (slot, *hashing),
         Begun::Whole(chunks) => {
             blocking(move |digest| place.completed(&digest), blob).await?;
             return Ok(chunks);
         }
     };
     let chunks = loop {
-        match fetch_into(&place, blob, origin, slot.clone(), hashers).await {
+        match fetch_into(&place, blob, origin, slot.clone(), hashing).await {
             Err(error) if error.kind() == Kind::Damaged => {
                 tracing::debug!("{}: starting again: {}", blob.digest, error.chain());
                 // What an interrupted run had left may have been wrong: then nobody is to blame yet.
@@ -45,7 +43,7 @@ pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>
             }
             other => break other?,
         }
-        (slot.present, hashers) = (0, Hashers::new(blob.digest.algorithm()));
+        (slot.present, hashing) = (0, Hashing::new(blob.digest.algorithm()));
     };
     blocking(move |digest| place.completed(&digest), blob).await?;
     Ok(chunks)
@@ -56,10 +54,10 @@ async fn fetch_into(
     blob: &Descriptor,
     origin: &Origin<'_>,
     slot: Slot,
-    hashers: Hashers,
+    hashing: Hashing,
 ) -> Result<Chunks> {
     let body = origin.source.blob(origin.repository, blob, slot.present).await?;
-    let (slot, passing) = continued(blob, slot, hashers, &body, &**place)?;
+    let (slot, passing) = continued(blob, slot, hashing, &body, &**place)?;
     let written = write_all(place, blob, &slot, passing, body).await;
     if written.as_ref().is_err_and(|error| error.kind() == Kind::Damaged) {
         // Wrong bytes are of no use to anybody.
@@ -74,7 +72,7 @@ enum Begun {
     /// All of it, and right: only its name was missing.
     Whole(Chunks),
     /// The first `present` bytes, hashed; perhaps none.
-    Missing(Slot, Box<Hashers>),
+    Missing(Slot, Box<Hashing>),
 }
 
 /// Bytes on their way.
@@ -89,11 +87,11 @@ async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<Begun> {
         let mut slot = place.slot(&blob.digest, blob.size)?;
         let length = slot.present.min(blob.size);
         let hashed =
-            slot.slice(length).map(|there| Hashers::of_prefix(blob.digest.algorithm(), &there, length, &|_| ()));
+            slot.slice(length).map(|there| Hashing::of_prefix(blob.digest.algorithm(), &there, length, &|_| ()));
         match hashed {
-            Some(Ok(hashers)) if slot.present < blob.size => return Ok(Begun::Missing(slot, Box::new(hashers))),
-            Some(Ok(hashers)) if slot.present == blob.size => {
-                if let Ok(chunks) = hashers.finish(&blob.digest) {
+            Some(Ok(hashing)) if slot.present < blob.size => return Ok(Begun::Missing(slot, Box::new(hashing))),
+            Some(Ok(hashing)) if slot.present == blob.size => {
+                if let Ok(chunks) = hashing.finish(&blob.digest) {
                     return Ok(Begun::Whole(chunks));
                 }
             }
@@ -103,7 +101,7 @@ async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<Begun> {
         // From the start.
         place.restarted(&slot)?;
         slot.present = 0;
-        Ok(Begun::Missing(slot, Box::new(Hashers::new(blob.digest.algorithm()))))
+        Ok(Begun::Missing(slot, Box::new(Hashing::new(blob.digest.algorithm()))))
     };
     tokio::task::spawn_blocking(open).await.map_err(stopped)?
 }
@@ -112,13 +110,13 @@ async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<Begun> {
 fn continued(
     blob: &Descriptor,
     mut slot: Slot,
-    hashers: Hashers,
+    hashing: Hashing,
     body: &Body,
     place: &dyn Place,
 ) -> Result<(Slot, Passing)> {
     if body.offset == slot.present {
-        let prover = Prover::resume(blob, slot.present, hashers.digest);
-        return Ok((slot, Passing { prover, chunks: hashers.chunks }));
+        let prover = Prover::resume(blob, slot.present, hashing.digest);
+        return Ok((slot, Passing { prover, chunks: hashing.chunks }));
     }
     if body.offset != 0 {
         let (at, asked) = (body.offset, slot.present);
@@ -155,7 +153,7 @@ async fn write_all(
             at += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
             writing = Some(tokio::task::spawn_blocking(move || {
                 let passing = prove_and_write(passing, &slot, from, &batch)?;
-                begin_writing_out(&slot, from, at, size);
+                slot.write_out(from, at, size);
                 Ok(passing)
             }));
         }
@@ -200,15 +198,6 @@ fn prove_and_write(mut passing: Passing, slot: &Slot, mut at: u64, batch: &[Byte
         at += piece.len() as u64;
     }
     Ok(passing)
-}
-
-/// The medium need not wait for the end of the export: each stretch that `from..to` completes is its business from now on,
-/// while the next bytes arrive.
-fn begin_writing_out(slot: &Slot, from: u64, to: u64, size: u64) {
-    let begin = from - from % STRETCH;
-    if to - begin >= STRETCH || to == size {
-        slot.begin_writing_out(begin, to - begin);
-    }
 }
 
 async fn blocking(

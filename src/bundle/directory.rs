@@ -1,19 +1,24 @@
 //! The directory form while it is written: `OUT.partial/`, which becomes `OUT` when it is whole.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::Metadata;
-use super::hashers::Hashers;
-use super::place::{Place, Sealing, Slot};
-use super::tools::{TOOLS, Tool, mode_of};
+use super::fileset::{FileSet, KnownFile};
+use super::format::{TOOLS, mode_of};
+use super::place::{Claim, Place, Slot, Wanted, report_lost};
+use super::tools::Tool;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Open, replace_directory};
+use crate::base::progress::Events;
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
-use crate::oci::{Algorithm, Descriptor, Digest};
+use crate::content::proof::{Unproven, prove_chunks};
+use crate::oci::{Algorithm, Digest, Manifest};
+use crate::spool::Kept;
 
 /// How an unfinished blob is called: its length says how far it has come.
 const UNFINISHED: &str = ".partial";
@@ -30,13 +35,19 @@ pub struct Directory {
 }
 
 impl Directory {
-    pub fn create(out: &Entry) -> Result<Directory> {
+    /// Continues the unfinished directory, or begins one for `files`; what it holds besides is removed.
+    ///
+    /// # Errors
+    /// Something else is in its place; the disk's.
+    pub fn create(out: &Entry, files: &FileSet, events: &Events) -> Result<Directory> {
         refuse_foreign(out.path())?;
         let partial = out.beside(".partial");
         let root = out.dir().make(partial.name(), MODE)?.dir;
         let blobs = root.make("blobs", MODE)?.dir;
         let (sha256, sha512) = (blobs.make("sha256", MODE)?.dir, blobs.make("sha512", MODE)?.dir);
-        Ok(Directory { out: out.clone(), partial, root, sha256, sha512 })
+        let directory = Directory { out: out.clone(), partial, root, sha256, sha512 };
+        directory.remove_unwanted(files, events)?;
+        Ok(directory)
     }
 
     /// A finished blob.
@@ -52,33 +63,34 @@ impl Directory {
         self.blob(digest).beside(UNFINISHED)
     }
 
-    /// Puts a proven file of another bundle in place, without a copy; `false` where the file system cannot.
-    pub fn link(&self, from: &Path, digest: &Digest) -> bool {
-        self.blob(digest).link_to(from)
-    }
-
-    /// Removes what an earlier run has left and nobody wants any more; gives the blobs among it, with their bytes.
-    pub fn remove_unwanted(&self, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<(Digest, u64)>> {
-        let mut removed = Vec::new();
+    /// Removes what an earlier run has left and `files` do not have.
+    fn remove_unwanted(&self, files: &FileSet, events: &Events) -> Result<()> {
+        let wanted: HashSet<Digest> = files.blobs.iter().map(|blob| blob.digest).collect();
+        // Manifests are written again when the bundle is sealed.
+        let own: HashSet<Digest> = files.manifests.iter().map(Manifest::digest).collect();
+        let mut lost: u64 = 0;
         self.root.each_file(&mut |file| {
             let name = file.name().to_string_lossy();
             let hex = name.strip_suffix(UNFINISHED).unwrap_or(&name);
             let algorithm = file.dir().path().file_name().unwrap_or_default().to_string_lossy();
             let digest = format!("{algorithm}:{hex}").parse::<Digest>().ok().filter(|_| file.is_file());
-            if digest.as_ref().is_some_and(&wanted) {
+            if digest.as_ref().is_some_and(|digest| wanted.contains(digest)) {
                 return Ok(());
             }
-            let size = file.stat().and_then(|stat| u64::try_from(stat.st_size).ok()).unwrap_or_default();
-            removed.extend(digest.map(|digest| (digest, size)));
+            if digest.is_some_and(|digest| !own.contains(&digest)) {
+                let size = file.stat().and_then(|stat| u64::try_from(stat.st_size).ok()).unwrap_or_default();
+                lost = lost.saturating_add(size);
+            }
             file.remove()
         })?;
-        Ok(removed)
+        report_lost(self.out.path(), lost, events);
+        Ok(())
     }
 
     fn pack(&self, tool: &Tool) -> Result<()> {
         let entry = self.root.make_parents(&tool.path(), MODE)?;
-        let file = Arc::new(new_file(&entry, mode_of(&tool.path()))?);
-        tool.write_to(&Slot::new(file, entry.path(), 0, tool.size(), 0))
+        let file = new_file(&entry, mode_of(&tool.path()))?;
+        tool.copy(&mut |piece, at| file.write_all_at(piece, at).map_err(|e| Error::disk("writing", entry.path(), e)))
     }
 }
 
@@ -88,9 +100,10 @@ fn new_file(entry: &Entry, mode: u32) -> Result<File> {
     entry.create_new(mode)
 }
 
-fn write(entry: &Entry, bytes: &[u8]) -> Result<File> {
+fn write(entry: &Entry, bytes: &Kept) -> Result<File> {
     let mut file = new_file(entry, 0o666)?;
-    file.write_all(bytes).map_err(|e| Error::disk("writing", entry.path(), e))?;
+    let written = bytes.read(&mut |piece| file.write_all(piece));
+    written.map_err(|e| Error::disk("writing", entry.path(), e))?;
     Ok(file)
 }
 
@@ -146,7 +159,7 @@ impl Place for Directory {
         }
     }
 
-    fn prove(&self, blob: &Descriptor, progress: &dyn Fn(u64)) -> Result<Chunks> {
+    fn prove(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks> {
         let entry = self.blob(&blob.digest);
         let (file, path) = (entry.open(Open::Read)?, entry.path());
         let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
@@ -158,30 +171,49 @@ impl Place for Directory {
             return wrong(format!("it has {size} bytes instead of {}", blob.size));
         }
         let slice = Slice::new(Arc::new(file), path, 0, size);
-        let hashed = Hashers::of_prefix(blob.digest.algorithm(), &slice, size, progress);
-        let hashed = hashed.map_err(|e| Error::disk("reading", path, e))?;
-        hashed.finish(&blob.digest).or_else(|found| wrong(format!("wrong digest: its bytes have {found}")))
+        match prove_chunks(&slice, &blob.digest, progress) {
+            Ok(chunks) => Ok(chunks),
+            Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", path, error)),
+            Err(unproven) => wrong(format!("wrong digest: {unproven}")),
+        }
     }
 
-    fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
-        let metadata = sealing.metadata;
-        for manifest in sealing.manifests {
-            write(&self.blob(&manifest.digest()), &manifest.bytes()?)?;
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+        let claim = |(digest, size): (&Digest, &u64)| {
+            let blob = self.blob(digest);
+            let open = || {
+                let slice = Slice::new(Arc::new(blob.open(Open::Read)?), blob.path(), 0, *size);
+                Ok(Claim { digest: *digest, slice, in_place: true })
+            };
+            blob.is_file_of(*size).then(open)
+        };
+        wanted.iter().filter_map(claim).collect()
+    }
+
+    fn refute(&self, digest: &Digest) -> Result<()> {
+        self.blob(digest).remove()
+    }
+
+    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
+
+    fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
+        for manifest in &files.manifests {
+            write(&self.blob(&manifest.digest()), manifest.kept())?;
         }
-        for tool in sealing.tools {
+        for tool in &files.tools {
             self.pack(tool)?;
         }
         // Refused when it is in use.
         let _ = self.root.dir("blobs").and_then(|blobs| blobs.remove_dir("sha512"));
         let _ = self.root.remove_dir(TOOLS);
         // The sums last: without them, it is no bundle.
-        let is_last = |file: &&Metadata| file.path == super::SUMS;
-        for file in metadata.iter().filter(|file| !is_last(file)) {
+        let is_last = |file: &&KnownFile| file.path == super::SUMS;
+        for file in files.head.iter().chain(trailer).filter(|file| !is_last(file)) {
             write(&Entry::in_dir(&self.root, &file.path), &file.bytes)?;
         }
         self.root.sync_file_system()?;
         // Syncing all once more would wait for whatever others have written meanwhile.
-        for file in metadata.iter().filter(is_last) {
+        for file in files.head.iter().filter(is_last) {
             let entry = Entry::in_dir(&self.root, &file.path);
             let written = write(&entry, &file.bytes)?.sync_all();
             written.map_err(|e| Error::disk("syncing", entry.path(), e))?;

@@ -15,6 +15,7 @@ use super::format::{
     BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, OCI_LAYOUT,
     SUMS, SUMS512, signatures_of,
 };
+use super::format::{is_tool, mode_of};
 use super::missing::Missing;
 use super::offsets::{BLOCK, END, TarFile, TarPlan, header_length};
 use super::open::refuse_compressed;
@@ -22,7 +23,6 @@ use super::pieces::{From, Piece};
 use super::prove::chunks_of;
 use super::proven::Proven;
 use super::ranges::{Patches, RANGES};
-use super::tools::{is_tool, mode_of};
 use super::{chunks, repair};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Open, WriteLock, publish};

@@ -5,30 +5,34 @@
 //! layout is a [`Source`](crate::content::Source). The room knows the format and the file system, no registry and no command line.
 
 mod basis;
-mod before;
 mod bytes_in;
+pub mod convert;
 mod directory;
 #[cfg(test)]
 mod documents;
+pub mod fileset;
+mod fill;
 mod format;
-mod hashers;
-mod in_volumes;
+mod head;
 mod journal;
-mod leftovers;
 mod links;
 mod loaders;
 mod mend;
 mod missing;
 mod offsets;
 mod open;
+mod options;
 mod order;
 mod pieces;
 mod place;
+pub mod plan_volumes;
+pub mod preflight;
 mod prove;
 mod proven;
 mod ranges;
 mod read_back;
 mod repair;
+mod repair_volumes;
 mod signed;
 mod stamp;
 pub mod stream;
@@ -38,23 +42,24 @@ pub mod volumes;
 mod writer;
 
 pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
-pub use before::{Survey, Whole};
+pub use fileset::FileSet;
 pub use format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, Head, INDEX_JSON, LAST_TIME,
-    MAX_BUNDLE_JSON, MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, SIGNATURE, SUMS,
-    SUMS512, chunks, is_never_declared, is_signature, signatures_of, signed_file, sums,
+    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, LAST_TIME, MAX_BUNDLE_JSON,
+    MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, REPAIR_JSON, SIGNATURE, SUMS,
+    SUMS512, TOOLS, VOLUMES, chunks, is_never_declared, is_signature, is_tool, signatures_of, signed_file, sums,
 };
-pub use in_volumes::Volumes;
 pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
 pub use mend::{Mended, With, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, no_bundle, refuse_part, refuse_unfinished};
+pub use options::{Finished, Options, Survey, is_tar};
 pub use proven::{Proven, check_signature, signer};
 pub use read_back::read_back;
-pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
+pub use repair::{Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
+pub use repair_volumes::{MendedSet, mend_set};
 pub use signed::{Scope, sign};
-pub use tools::{TOOLS, Tool, is_tool, tools_of};
-pub use writer::{Finished, Options, Writer};
+pub use tools::{Tool, tools_of};
+pub use writer::Writer;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -164,17 +169,6 @@ impl Contents {
         let now = self.lock.created;
         let same = self.at(created);
         if same.identity()? == identity { Ok(same) } else { Ok(same.at(now)) }
-    }
-
-    /// Path and size of every file that is neither metadata nor derived, in the order of the tar.
-    fn files(&self) -> impl Iterator<Item = (String, u64)> {
-        let tools = self.tools.iter().map(|tool| (tool.path(), tool.size()));
-        tools.chain(self.all().map(|(digest, size)| (digest.blob_path(), size)))
-    }
-
-    /// Bytes of `chunks.b3`.
-    fn chunks_length(&self) -> u64 {
-        chunks::length(self.all().map(|(_, size)| size))
     }
 
     /// Digest and size of every file below `blobs/`, in the order of the tar.

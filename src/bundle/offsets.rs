@@ -1,6 +1,6 @@
 //! Where every file of a bundle stands in the tar, known before the first byte is fetched.
 
-use super::tools::is_tool;
+use super::format::{is_signature, is_tool};
 use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
@@ -51,11 +51,13 @@ impl TarPlan {
         Ok(TarPlan { files: laid, length: at + END })
     }
 
-    /// The same for the same layout: tells whether an unfinished file was begun for this plan.
+    /// The same for the same layout: tells whether an unfinished file was begun for this plan. An ECDSA signature that is made
+    /// again may have another length; it takes the same room.
     pub fn fingerprint(&self) -> Digest {
         let mut text = String::new();
-        for file in &self.files {
-            text.push_str(&format!("{} {} {}\n", file.path, file.size, file.data));
+        for TarFile { path, size, data, .. } in &self.files {
+            let size = if is_signature(path) { size.next_multiple_of(BLOCK) } else { *size };
+            text.push_str(&format!("{path} {size} {data}\n"));
         }
         Digest::sha256(text.as_bytes())
     }

@@ -9,16 +9,15 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::format::{
-    BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, is_never_declared,
+    BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, REPAIR_JSON, SUMS, VOLUMES,
+    is_never_declared,
 };
 use super::proven::Proven;
-use super::repair::REPAIR_JSON;
 use super::sums::MAX_SUMS;
-use super::volumes::VOLUMES;
 use super::{Former, signatures_of};
 use crate::base::error::{Error, Kind, Result};
 use crate::files::Layout;
-use crate::oci::{Descriptor, Digest, Role};
+use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::pipeline::lock::{Attached, Lock};
 
 /// A bundle, opened.
@@ -101,23 +100,23 @@ impl Bundle {
     ///
     /// # Errors
     /// One that cannot be read, or is none.
-    pub fn manifests(&self) -> Result<HashSet<Digest>> {
+    pub fn manifests(&self) -> Result<Vec<Manifest>> {
         let roots = self.json.lock.images.iter().flat_map(|image| {
             let attached = image.companions().iter().map(Attached::descriptor);
             std::iter::once(image.descriptor()).chain(attached)
         });
-        let (mut ahead, mut found): (Vec<Descriptor>, _) = (roots.collect(), HashSet::new());
+        let (mut ahead, mut seen, mut found): (Vec<Descriptor>, _, _) = (roots.collect(), HashSet::new(), Vec::new());
         while let Some(next) = ahead.pop() {
-            if found.contains(&next.digest) {
+            if !seen.insert(next.digest) {
                 continue;
             }
             // Left out on purpose, or expected at a target.
             let Some(manifest) = self.layout.manifest_by_digest(&next.digest, Some(&next.media_type))? else {
                 continue;
             };
-            found.insert(next.digest);
             let children = manifest.children().into_iter().filter(|child| child.role == Role::Manifest);
             ahead.extend(children.map(|child| child.descriptor));
+            found.push(manifest);
         }
         Ok(found)
     }

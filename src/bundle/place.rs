@@ -6,13 +6,17 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Tool;
-use super::format::Metadata;
+use super::fileset::{FileSet, KnownFile};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Linkable, Linked};
+use crate::base::progress::units::bytes;
+use crate::base::progress::{Event, Events};
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
-use crate::oci::{Descriptor, Digest, Manifest};
+use crate::oci::Digest;
+
+/// How much of a blob is handed to the medium at once, in bytes: the head of a disk moves seldom.
+const STRETCH: u64 = 8 * 1024 * 1024;
 
 /// One form of an unfinished bundle: where each blob goes, and how all of it is published.
 pub(super) trait Place: Send + Sync {
@@ -25,41 +29,43 @@ pub(super) trait Place: Send + Sync {
     /// All of it is there, and proven.
     fn completed(&self, digest: &Digest) -> Result<()>;
     /// Gives the blob as another name of `file`, unproven. A place that is a part of a file takes none.
-    fn link(&self, _digest: &Digest, _file: &Linkable) -> Result<Linked> {
-        Ok(Linked::Refused(rustix::io::Errno::OPNOTSUPP))
-    }
+    fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked>;
     /// The same with a file that shares the bytes; `false`: not possible.
-    fn reflink(&self, _digest: &Digest, _bytes: &Slice) -> Result<bool> {
-        Ok(false)
-    }
+    fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool>;
     /// Hashes what was linked; what is wrong is removed.
-    fn prove(&self, blob: &Descriptor, _progress: &dyn Fn(u64)) -> Result<Chunks> {
-        Err(Error::input(format!("blob {} was not linked", blob.digest)))
-    }
-    /// What an earlier run says is finished there, to be proven.
-    fn claimed(&self) -> Vec<(Digest, Slice)> {
-        Vec::new()
-    }
-    /// Writes everything else, brings it to the medium and gives the bundle its name.
-    fn seal(&self, sealing: &Sealing<'_>) -> Result<()>;
+    fn prove(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks>;
+    /// What earlier runs have left of the `wanted` blobs, unproven.
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>>;
+    /// A claim of this place itself was found wrong.
+    fn refute(&self, digest: &Digest) -> Result<()>;
+    /// All claims were looked at: nothing that is kept beside the place for their sake is needed any more.
+    fn adopted(&self, present: &HashMap<Digest, Chunks>, events: &Events);
+    /// Writes everything else, brings it to the medium and gives the bundle its name. `trailer` stands behind the blobs;
+    /// `chunks` are those of every blob that is in this place as a whole.
+    fn seal(&self, files: &FileSet, trailer: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()>;
 }
 
-/// What is known when all blobs are in place.
-pub(super) struct Sealing<'a> {
-    /// Metadata and signatures, what stands behind the blobs included.
-    pub metadata: &'a [Metadata],
-    pub tools: &'a [Tool],
-    pub manifests: &'a [Manifest],
-    /// In seconds since 1970.
-    pub mtime: u64,
-    /// Of every blob.
-    pub chunks: &'a HashMap<Digest, Chunks>,
+/// A blob that has to be brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// A blob that is said to be somewhere.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub digest: Digest,
+    pub slice: Slice,
+    /// It is where it belongs; else it has to be copied there.
+    pub in_place: bool,
 }
 
 /// An open place of a blob.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    /// In the order of the blob. Bytes that none of them has room for go to nobody: they are in a volume that is not written.
+    /// In the order of the blob. Bytes that none of them has room for are in a volume that is not written.
     extents: Arc<[Extent]>,
     /// Bytes that an earlier run has left there, not proven.
     pub present: u64,
@@ -75,12 +81,14 @@ pub(super) struct Extent {
     pub first: u64,
     /// In bytes.
     pub size: u64,
+    /// It is right already, and stays as it is.
+    pub is_whole: bool,
 }
 
 impl Slot {
     /// All of a blob of `size` bytes in one file.
     pub fn new(file: Arc<File>, path: &Path, base: u64, size: u64, present: u64) -> Slot {
-        let only = Extent { file, path: path.into(), base, first: 0, size };
+        let only = Extent { file, path: path.into(), base, first: 0, size, is_whole: false };
         Slot::of([only].into(), present)
     }
 
@@ -98,7 +106,7 @@ impl Slot {
     pub fn slice(&self, length: u64) -> Option<Slice> {
         let mut at = 0;
         let mut pieces = Vec::new();
-        for Extent { file, path, base, first, size } in self.extents.iter() {
+        for Extent { file, path, base, first, size, .. } in self.extents.iter() {
             if *first != at {
                 break;
             }
@@ -121,8 +129,16 @@ impl Slot {
         })
     }
 
-    /// The medium may have these bytes of the blob from now on.
-    pub fn begin_writing_out(&self, from: u64, length: u64) {
+    /// Bytes up to `to` of a blob of `size` bytes are written. The medium need not wait for the end of the export: each stretch
+    /// that `from..to` completes is its business from now on, while the next bytes arrive.
+    pub fn write_out(&self, from: u64, to: u64, size: u64) {
+        let begin = from - from % STRETCH;
+        if to - begin >= STRETCH || to == size {
+            self.begin_writing_out(begin, to - begin);
+        }
+    }
+
+    fn begin_writing_out(&self, from: u64, length: u64) {
         // It never fails.
         let _ = self.each(from, length, &mut |extent, from, length| {
             fsops::begin_writing_out(&extent.file, extent.base + (from - extent.first), length);
@@ -133,12 +149,24 @@ impl Slot {
     /// Calls `act` for the part of each extent that is among `length` bytes from `at` on: where it begins in the blob, and
     /// its length.
     fn each(&self, at: u64, length: u64, act: &mut dyn FnMut(&Extent, u64, u64) -> Result<()>) -> Result<()> {
-        for extent in self.extents.iter() {
+        for extent in self.extents.iter().filter(|extent| !extent.is_whole) {
             let (from, to) = (at.max(extent.first), (at + length).min(extent.first + extent.size));
             if from < to {
                 act(extent, from, to - from)?;
             }
         }
         Ok(())
+    }
+}
+
+/// Says what is not there any more of what an unfinished run had fetched, so that it is no riddle why it is fetched again.
+pub(super) fn report_lost(out: &Path, lost: u64, events: &Events) {
+    if lost > 0 {
+        let text = format!(
+            "{}: {} that an unfinished export of other images had fetched were removed",
+            out.display(),
+            bytes(lost)
+        );
+        events.report(Event::Notice(text));
     }
 }

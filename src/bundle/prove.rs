@@ -2,11 +2,11 @@
 
 use super::chunks::Writer;
 use super::format::{BundleJson, CHUNKS};
-use super::hashers::Hashers;
 use super::open::Bundle;
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
 use crate::content::in_parallel;
+use crate::content::proof::prove_chunks;
 use crate::files::Layout;
 use crate::oci::Digest;
 
@@ -19,8 +19,7 @@ pub fn prove(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> Vec<
         let slice = layout.slice(path).ok().flatten()?;
         events.report(Event::BlobStarted { digest: *digest, size: slice.size(), present: 0 });
         let progress = |bytes| events.report(Event::BlobAdvanced { digest: *digest, bytes });
-        let hashed = Hashers::of_prefix(digest.algorithm(), &slice, slice.size(), &progress);
-        let proven = hashed.ok().and_then(|hashers| hashers.finish(digest).ok());
+        let proven = prove_chunks(&slice, digest, &progress).ok();
         events.report(Event::BlobFinished { digest: *digest });
         events.report(Event::ItemDone);
         proven

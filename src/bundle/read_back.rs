@@ -8,10 +8,10 @@ use std::path::Path;
 use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 
+use super::format::VOLUMES;
 use super::format::{CHUNKS, SUMS, SUMS512, is_signature};
 use super::prove::prove as prove_files;
 use super::sums::{self, MAX_SUMS};
-use super::volumes::VOLUMES;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry};
 use crate::base::progress::Events;

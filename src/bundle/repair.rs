@@ -11,12 +11,13 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::format::{BUNDLE_JSON, CHUNKS, Metadata, SUMS, SUMS512};
+use super::fileset::{FileSet, KnownFile};
+use super::fill::fill;
+use super::format::{BUNDLE_JSON, CHUNKS, Metadata, REPAIR_JSON, SUMS, SUMS512};
 use super::missing::{Missing, MissingBlob};
-use super::offsets::TarPlan;
-use super::place::{Place, Sealing};
+use super::place::Place;
 use super::ranges::{self, Patches, RANGES, Range};
-use super::tarfile::{self, TarFile};
+use super::tarfile::{self, TarOutput};
 use super::{Contents, Tool, bytes_in};
 use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
@@ -27,8 +28,6 @@ use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::graph::Located;
 
-/// What tells a repair from a bundle.
-pub const REPAIR_JSON: &str = "repair.json";
 /// The version of the file this program writes and the only one it reads.
 const REPAIR_VERSION: u32 = 1;
 /// The largest `repair.json` that is read, in bytes.
@@ -115,7 +114,6 @@ pub async fn write_repair(
         blobs.into_iter().partition(|(blob, _)| ranged.contains_key(&blob.digest));
     let in_ranges: Vec<(&MissingBlob, Placed)> =
         few.into_iter().filter_map(|placed| Some((*ranged.get(&placed.0.digest)?, placed))).collect();
-    let tools = contents.tools.clone();
     let mut metadata = metadata(missing, contents)?;
     let lock = WriteLock::take(&out)?;
     let number = blobs.len() + manifests.len() + in_ranges.len();
@@ -124,14 +122,21 @@ pub async fn write_repair(
         metadata.push(Metadata::new(RANGES, bytes));
     }
     metadata.insert(0, repair_json(missing, tool, ranges)?);
-    let sizes = metadata.iter().map(|file| (file.path.clone(), file.bytes.len() as u64));
-    let sizes = sizes.chain(tools.iter().map(|tool| (tool.path(), tool.size())));
-    let sizes = sizes.chain(manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.size())));
-    let plan = TarPlan::new(sizes.chain(blobs.iter().map(|(blob, _)| (blob.digest.blob_path(), blob.size))))?;
+    let files = FileSet {
+        identity: missing.identity,
+        mtime: contents.lock.mtime(),
+        head: metadata.into_iter().map(KnownFile::from).collect(),
+        tools: contents.tools.clone(),
+        manifests,
+        blobs: blobs.iter().map(|(blob, _)| blob.clone()).collect(),
+        trailer: None,
+    };
+    let plan = files.tar()?;
     let size = plan.length;
     let place: Arc<dyn Place> =
-        Arc::new(TarFile::create(lock.output(), plan, blobs.iter().map(|(blob, _)| blob.digest), events)?);
-    tarfile::drop_former(lock.output(), |_| true);
+        Arc::new(TarOutput::create(lock.output(), plan, files.blobs.iter().map(|blob| blob.digest), events)?);
+    let present = fill(&*place, &files.wanted(), &[], events)?;
+    let blobs: Vec<Placed> = blobs.into_iter().filter(|(blob, _)| !present.contains_key(&blob.digest)).collect();
     let bytes = blobs.iter().map(|(blob, _)| blob.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
     let fetch = |(blob, repository): Placed| {
@@ -147,11 +152,7 @@ pub async fn write_repair(
         }
     };
     stream::iter(blobs).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>().await?;
-    let mtime = contents.lock.mtime();
-    let seal = move || {
-        let chunks = &HashMap::new();
-        place.seal(&Sealing { metadata: &metadata, tools: &tools, manifests: &manifests, mtime, chunks })
-    };
+    let seal = move || place.seal(&files, &[], &HashMap::new());
     let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
     tokio::task::spawn_blocking(seal).await.map_err(stopped)??;
     Ok(Repair { blobs: number, size })

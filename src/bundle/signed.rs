@@ -1,18 +1,17 @@
-//! The signatures of a bundle: made while it is written, and given to one that is whole already.
+//! The signatures of a bundle that is there.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
 
-use super::format::{
-    CHUNKS, CHUNKS_SIGNATURE, Head, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SIGNATURE, SUMS, name_of_key,
-    signatures_of, signed_file,
-};
+use super::convert::Conversion;
+use super::format::{CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SUMS, name_of_key, signatures_of};
 use super::offsets::{BLOCK, TarFile};
 use super::open::{Bundle, refuse_compressed};
+use super::options::{Options, is_tar};
 use super::prove::chunks_of;
 use super::proven::check_signature;
 use crate::base::error::{Error, Result};
@@ -21,31 +20,6 @@ use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::signing::{PrivateKey, is_well_formed, signature_in};
-
-/// Adds the signature of what is to be written.
-///
-/// # Errors
-/// No randomness could be read.
-pub(super) fn sign_head(head: &mut Head, key: &PrivateKey) -> Result<()> {
-    let signature = key.sign(head.sums())?;
-    head.files.push(Metadata::new(SIGNATURE, signature));
-    Ok(())
-}
-
-/// Room for the signature of `key` named `path`, to be planned with.
-pub(super) fn room(path: &str, key: &PrivateKey) -> (String, u64) {
-    (path.to_owned(), key.longest_signature() as u64)
-}
-
-/// `chunks.b3`, and its signature if the bundle is signed.
-///
-/// # Errors
-/// No randomness could be read.
-pub(super) fn trailer(chunks: Vec<u8>, key: Option<&PrivateKey>) -> Result<Vec<Metadata>> {
-    let signature = key.map(|key| key.sign(&chunks)).transpose()?;
-    let signature = signature.map(|signature| Metadata::new(CHUNKS_SIGNATURE, signature));
-    Ok(std::iter::once(Metadata::new(CHUNKS, chunks)).chain(signature).collect())
-}
 
 /// What is signed of a bundle that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +38,7 @@ pub enum Scope {
 /// `SHA256SUMS` does not say what `bundle.json` says, or the files have other sizes, or with [`Scope::Full`] other bytes: such a
 /// bundle is not signed. It has as many signatures as it can. The disk's.
 pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Result<Digest> {
-    let _lock = WriteLock::take(path)?;
+    let lock = WriteLock::take(path)?;
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
     if let Some((file, number)) = bundle.undeclared() {
@@ -94,12 +68,13 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
         }
         new.push(signature);
     }
-    if layout.is_tar() {
-        sign_tar(path, &bundle, &new)?;
-    } else {
-        for file in &new {
-            write_beside(&path.join(&file.path), |out| out.write_all(&file.bytes))?;
-        }
+    let has_room = !layout.is_tar() || write_into(path, &bundle, &new)?;
+    if !layout.is_tar() {
+        new.iter().try_for_each(|file| write_beside(&path.join(&file.path), &file.bytes))?;
+    }
+    drop(lock);
+    if !has_room {
+        write_anew(path, bundle, new, events)?;
     }
     let after = check_signature(&Layout::open(path)?, std::slice::from_ref(key.public()))?;
     Ok(after.identity)
@@ -149,7 +124,8 @@ struct Stretch {
     end: u64,
 }
 
-fn sign_tar(path: &Path, bundle: &Bundle, new: &[Metadata]) -> Result<()> {
+/// Writes signatures over those of the same names; `false`: one of them has no place in this tar, and nothing was written.
+fn write_into(path: &Path, bundle: &Bundle, new: &[Metadata]) -> Result<bool> {
     let fail = |e: io::Error| Error::disk("signing", path, e);
     let layout = bundle.layout();
     let mtime = bundle.json().mtime();
@@ -158,62 +134,34 @@ fn sign_tar(path: &Path, bundle: &Bundle, new: &[Metadata]) -> Result<()> {
         let begin = slice.offset().checked_sub(BLOCK)?;
         Some(Stretch { begin, end: slice.offset() + slice.size().checked_next_multiple_of(BLOCK)? })
     };
-    let blocks: Vec<(Option<Stretch>, Vec<u8>)> =
-        new.iter().map(|file| (place(&file.path), entry(file, mtime))).collect();
-    let fits = |(there, blocks): &(Option<Stretch>, Vec<u8>)| {
-        there.is_some_and(|there| there.end - there.begin == blocks.len() as u64)
+    let placed = |file: &Metadata| {
+        let (there, blocks) = (place(&file.path)?, entry(file, mtime));
+        (there.end - there.begin == blocks.len() as u64).then_some((there, blocks))
     };
-    if blocks.iter().all(fits) {
-        let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-        for (there, blocks) in &blocks {
-            file.write_all_at(blocks, there.map_or(0, |there| there.begin)).map_err(fail)?;
-        }
-        return file.sync_all().map_err(fail);
+    let Some(all) = new.iter().map(placed).collect::<Option<Vec<_>>>() else { return Ok(false) };
+    let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
+    for (there, blocks) in &all {
+        file.write_all_at(blocks, there.begin).map_err(fail)?;
     }
-    // What is replaced is left out, and what is new goes to where it belongs.
-    let end = layout.entries().filter_map(|(path, _)| place(path)).map(|there| there.end).max().unwrap_or_default();
-    let mut edits: Vec<(Stretch, &[u8])> = Vec::new();
-    for (file, (there, blocks)) in new.iter().zip(&blocks) {
-        if let Some(there) = there {
-            edits.push((*there, blocks));
-            continue;
-        }
-        let signed = signed_file(&file.path);
-        let at = match signed.and_then(|signed| Some((signed, place(signed)?))) {
-            Some((signed, stretch)) => behind(layout, signed, &file.path, stretch.end, place),
-            None => end,
-        };
-        edits.push((Stretch { begin: at, end: at }, blocks));
-    }
-    edits.sort_by_key(|(stretch, _)| stretch.begin);
-    let mut tar = File::open(path).map_err(fail)?;
-    write_beside(path, |file| {
-        let mut at = 0;
-        for (Stretch { begin, end }, blocks) in &edits {
-            tar.seek(SeekFrom::Start(at))?;
-            io::copy(&mut Read::by_ref(&mut tar).take(begin.saturating_sub(at)), file)?;
-            file.write_all(blocks)?;
-            at = *end;
-        }
-        tar.seek(SeekFrom::Start(at))?;
-        io::copy(&mut tar, file).map(drop)
-    })
+    file.sync_all().map_err(fail)?;
+    Ok(true)
 }
 
-/// Where a signature goes that is not there yet: behind what it signs, and those of its signatures that stand before it.
-fn behind(layout: &Layout, signed: &str, path: &str, mut at: u64, place: impl Fn(&str) -> Option<Stretch>) -> u64 {
-    let stands_before = |other: &&str| (other.len(), *other) < (path.len(), path);
-    for other in signatures_of(layout, signed).into_iter().filter(stands_before) {
-        if let Some(there) = place(other).filter(|there| there.begin == at) {
-            at = there.end;
-        }
+/// Writes the tar anew, with room for the signatures.
+fn write_anew(path: &Path, bundle: Bundle, new: Vec<Metadata>, events: &Events) -> Result<()> {
+    if !is_tar(path) {
+        let text =
+            "another signature has no room in it; give it a name that ends in .tar, so that it can be written anew";
+        return Err(Error::input(format!("signing {}: {text}", path.display())));
     }
-    at
+    let mut conversion = Conversion::of(bundle)?;
+    new.into_iter().for_each(|file| conversion.files.add_signature(file.into()));
+    conversion.write(path, Options::copying(), events).map(drop)
 }
 
-fn write_beside(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+fn write_beside(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut new = Replacement::of(path)?;
-    write(new.file()).map_err(|e| Error::disk("signing", path, e))?;
+    new.file().write_all(bytes).map_err(|e| Error::disk("signing", path, e))?;
     new.make_readable()?;
     new.commit()
 }

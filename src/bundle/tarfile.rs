@@ -6,18 +6,19 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{Metadata, is_signature};
+use super::fileset::{FileSet, KnownFile};
 use super::journal::{Claims, Journal};
-use super::leftovers;
-use super::offsets::{self, TarPlan};
-use super::place::{Place, Sealing, Slot};
+use super::offsets::{TarFile, TarPlan};
+use super::place::{Claim, Place, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, Open, publish};
+use crate::base::fsops::{self, Entry, Linkable, Linked, Open, publish};
 use crate::base::progress::Events;
 use crate::content::Slice;
+use crate::content::chunks::Chunks;
 use crate::oci::Digest;
 
-pub struct TarFile {
+/// See the module documentation.
+pub struct TarOutput {
     out: Entry,
     partial: Entry,
     file: Arc<File>,
@@ -93,10 +94,15 @@ fn set_aside(out: &Entry, claims: &Claims) -> Result<u64> {
     Ok(kept.lost(|digest| claims.done.contains(digest)))
 }
 
-impl TarFile {
+impl TarOutput {
     /// Continues the unfinished tar of the same layout, or begins one; one of another layout is set aside as
     /// [`former`].
-    pub fn create(out: &Entry, plan: TarPlan, blobs: impl Iterator<Item = Digest>, events: &Events) -> Result<TarFile> {
+    pub fn create(
+        out: &Entry,
+        plan: TarPlan,
+        blobs: impl Iterator<Item = Digest>,
+        events: &Events,
+    ) -> Result<TarOutput> {
         let (path, journal_path) = partial(out);
         let fingerprint = plan.fingerprint().to_string();
         let position: HashMap<String, usize> =
@@ -116,7 +122,7 @@ impl TarFile {
             lost = lost.saturating_add(drop_former(out, |_| false));
             reserved = fsops::reserve(&file, path.path(), plan.length);
         }
-        leftovers::tell_lost(out.path(), lost, events);
+        report_lost(out.path(), lost, events);
         reserved?;
         let journal = match &same {
             Some(_) => Journal::resume(&journal_path)?,
@@ -128,7 +134,7 @@ impl TarFile {
                 Journal::begin(&journal_path, &fingerprint, blobs.filter_map(place))?
             }
         };
-        Ok(TarFile {
+        Ok(TarOutput {
             out: out.clone(),
             partial: path,
             file: Arc::new(file),
@@ -144,19 +150,12 @@ impl TarFile {
         Some(Slice::new(self.file.clone(), self.partial.path(), file.data, file.size))
     }
 
-    /// A signature's length is known only when it is made.
-    fn as_written(&self, planned: &offsets::TarFile, metadata: &[Metadata]) -> offsets::TarFile {
-        let signature = metadata.iter().find(|file| is_signature(&file.path) && planned.path == file.path);
-        let size = signature.map_or(planned.size, |file| file.bytes.len() as u64);
-        offsets::TarFile { size, ..planned.clone() }
-    }
-
     fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", self.partial.path(), e))
     }
 }
 
-impl Place for TarFile {
+impl Place for TarOutput {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let Some(at) = self.position.get(&digest.blob_path()) else {
             return Err(Error::input(format!("writing {}: {digest} is not part of it", self.partial.path().display())));
@@ -180,29 +179,69 @@ impl Place for TarFile {
         self.journal.done(digest)
     }
 
-    fn claimed(&self) -> Vec<(Digest, Slice)> {
-        self.claims.done.iter().filter_map(|digest| Some((*digest, self.slice(digest)?))).collect()
+    fn link(&self, _: &Digest, _: &Linkable) -> Result<Linked> {
+        Ok(Linked::Refused(rustix::io::Errno::OPNOTSUPP))
     }
 
-    fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
-        let Sealing { metadata, manifests, mtime, .. } = *sealing;
-        for file in &self.plan.files {
-            self.write(&self.as_written(file, metadata).header_blocks(mtime), file.header)?;
+    fn reflink(&self, _: &Digest, _: &Slice) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn prove(&self, blob: Wanted, _: &dyn Fn(u64)) -> Result<Chunks> {
+        Err(Error::input(format!("blob {} was not linked", blob.digest)))
+    }
+
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+        let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
+        let here =
+            done.filter_map(|digest| Some(Claim { digest: *digest, slice: self.slice(digest)?, in_place: true }));
+        let mut claims: Vec<Claim> = here.collect();
+        let (old, journal) = former(&self.out);
+        if let (Ok(file), Some(journal)) = (old.open(Open::Read), Claims::read(&journal)) {
+            let file = Arc::new(file);
+            for digest in &journal.done {
+                if let Some((offset, size)) = journal.places.get(digest)
+                    && wanted.get(digest) == Some(size)
+                {
+                    let slice = Slice::new(file.clone(), old.path(), *offset, *size);
+                    claims.push(Claim { digest: *digest, slice, in_place: false });
+                }
+            }
         }
-        let whole = |path: &str, bytes: &[u8]| match self.position.get(path) {
-            Some(at) => self.write(bytes, self.plan.files[*at].data),
-            None => Ok(()),
-        };
-        for manifest in manifests {
-            whole(&manifest.digest().blob_path(), &manifest.bytes()?)?;
+        Ok(claims)
+    }
+
+    fn refute(&self, _: &Digest) -> Result<()> {
+        Ok(())
+    }
+
+    fn adopted(&self, present: &HashMap<Digest, Chunks>, events: &Events) {
+        report_lost(self.out.path(), drop_former(&self.out, |digest| present.contains_key(digest)), events);
+    }
+
+    fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
+        let trailer: HashMap<&str, &KnownFile> = trailer.iter().map(|file| (file.path.as_str(), file)).collect();
+        for planned in &self.plan.files {
+            // A signature's length may be known only when it is made.
+            let size = trailer.get(planned.path.as_str()).map_or(planned.size, |file| file.size());
+            self.write(&TarFile { size, ..planned.clone() }.header_blocks(files.mtime), planned.header)?;
         }
-        for file in metadata {
-            whole(&file.path, &file.bytes)?;
+        let known = files.head.iter().chain(trailer.into_values()).map(|file| (file.path.clone(), &file.bytes));
+        let manifests = files.manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.kept()));
+        for (path, bytes) in known.chain(manifests) {
+            let Some(at) = self.position.get(&path) else { continue };
+            let mut at = self.plan.files[*at].data;
+            let copied = bytes.read(&mut |piece| {
+                self.file.write_all_at(piece, at)?;
+                at += piece.len() as u64;
+                Ok(())
+            });
+            copied.map_err(|e| Error::disk("writing", self.partial.path(), e))?;
         }
-        for tool in sealing.tools {
+        for tool in &files.tools {
             if let Some(at) = self.position.get(&tool.path()) {
                 let file = &self.plan.files[*at];
-                tool.write_to(&Slot::new(self.file.clone(), self.partial.path(), file.data, file.size, 0))?;
+                tool.copy(&mut |piece, at| self.write(piece, file.data + at))?;
             }
         }
         // A file that was longer, on a file system that cannot reserve.
@@ -219,10 +258,10 @@ mod tests {
     use super::*;
     use crate::base::progress::Silent;
 
-    fn create(out: &Entry, content: &[u8]) -> TarFile {
+    fn create(out: &Entry, content: &[u8]) -> TarOutput {
         let digest = Digest::sha256(content);
         let plan = TarPlan::new([(digest.blob_path(), content.len() as u64)]).unwrap();
-        TarFile::create(out, plan, [digest].into_iter(), &(Arc::new(Silent) as Events)).unwrap()
+        TarOutput::create(out, plan, [digest].into_iter(), &(Arc::new(Silent) as Events)).unwrap()
     }
 
     #[test]

@@ -10,18 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{BundleJson, FileEntry};
-use super::place::Slot;
+use super::format::{BundleJson, FileEntry, TOOLS, fault_of_name, is_tool};
 use crate::base::error::{Error, Result};
 use crate::content::{BlobReader, Slice};
+use crate::files::Layout;
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 
-/// Where they are.
-pub const TOOLS: &str = "tools/";
 /// What the program that writes the bundle is called there.
 const OWN: &str = "gapferry";
-/// So that the path fits into a header of its own.
-const LONGEST_NAME: usize = 100 - TOOLS.len();
 /// How much is copied at a time, in bytes.
 const PIECE: usize = 1024 * 1024;
 
@@ -29,8 +25,10 @@ const PIECE: usize = 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Tool {
     name: String,
-    bytes: Slice,
+    size: u64,
     sha256: Digest,
+    /// `None`: it is in a volume that is not there.
+    bytes: Option<Slice>,
 }
 
 impl Tool {
@@ -79,7 +77,16 @@ impl Tool {
         let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
         let bytes = Slice::new(Arc::new(file), path, 0, size);
         let sha256 = bytes.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", path, e))?;
-        Ok(Tool { name, bytes, sha256 })
+        Ok(Tool { name, size, sha256, bytes: Some(bytes) })
+    }
+
+    /// A tool of a bundle that is there, as `bundle.json` declares it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(super) fn of_bundle(layout: &Layout, path: &str, size: u64, sha256: Digest) -> Result<Tool> {
+        let name = path.strip_prefix(TOOLS).unwrap_or(path).to_owned();
+        Ok(Tool { name, size, sha256, bytes: layout.slice(path)? })
     }
 
     /// Below the bundle's root.
@@ -89,7 +96,7 @@ impl Tool {
 
     /// In bytes.
     pub fn size(&self) -> u64 {
-        self.bytes.size()
+        self.size
     }
 
     pub fn sha256(&self) -> Digest {
@@ -104,39 +111,47 @@ impl Tool {
     /// Its bytes, the last of which are withheld until all are proven.
     pub(super) fn reader(&self) -> Result<BlobReader> {
         let descriptor = Descriptor::new("application/octet-stream", self.sha256, self.size());
-        BlobReader::new(&descriptor, self.bytes.clone().stream(0))
+        BlobReader::new(&descriptor, self.bytes()?.clone().stream(0))
     }
 
-    /// Copies it to where it belongs.
+    /// Hands out its bytes in order, each time with where they begin.
     ///
     /// # Errors
-    /// It is not what it was any more (`Damaged`); the disk's.
-    pub(super) fn write_to(&self, slot: &Slot) -> Result<()> {
+    /// It is not what it was any more (`Damaged`); those of `write`.
+    pub(super) fn copy(&self, write: &mut dyn FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
+        let bytes = self.bytes()?;
         let mut hasher = Hasher::new(Algorithm::Sha256);
         let mut buffer = vec![0; PIECE];
         let mut at = 0;
         while at < self.size() {
-            let read = self.bytes.read_at(at, &mut buffer).map_err(|e| self.unreadable(e))?;
+            let read = bytes.read_at(at, &mut buffer).map_err(|e| self.unreadable(bytes, e))?;
             let piece = &buffer[..read];
             hasher.update(piece);
-            slot.write_all_at(piece, at)?;
+            write(piece, at)?;
             at += piece.len() as u64;
         }
         match hasher.finish() {
             found if found == self.sha256 => Ok(()),
-            found => Err(self.changed(self.bytes.wrong(found))),
+            found => Err(self.changed(bytes.wrong(found))),
         }
     }
 
-    fn unreadable(&self, error: io::Error) -> Error {
+    fn bytes(&self) -> Result<&Slice> {
+        let is_whole = |bytes: &&Slice| bytes.size() == self.size;
+        let missing = || Error::damaged(format!("packing {}: it is missing, or has another size", self.path()));
+        self.bytes.as_ref().filter(is_whole).ok_or_else(missing)
+    }
+
+    fn unreadable(&self, bytes: &Slice, error: io::Error) -> Error {
         let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
-        let error = Error::disk("reading", self.bytes.path(), error);
+        let error = Error::disk("reading", bytes.path(), error);
         if is_cut { self.changed(error) } else { error }
     }
 
     /// What to say of an error that only a change explains.
     pub(super) fn changed(&self, error: Error) -> Error {
-        error.while_doing(format!("packing {}, which has changed since it was looked at", self.bytes.path().display()))
+        let path = self.bytes.as_ref().map_or_else(|| PathBuf::from(self.path()), |bytes| bytes.path().to_owned());
+        error.while_doing(format!("packing {}, which has changed since it was looked at", path.display()))
     }
 }
 
@@ -149,28 +164,7 @@ fn running() -> PathBuf {
 fn plain_name(path: &Path) -> std::result::Result<String, &'static str> {
     let name = path.file_name().ok_or("it has no name")?;
     let name = name.to_str().ok_or("its name is not UTF-8")?;
-    fault(name).map_or_else(|| Ok(name.to_owned()), Err)
-}
-
-/// Why a tool cannot be called so: not every tar, and not every file system that a medium may have, would take it.
-fn fault(name: &str) -> Option<&'static str> {
-    if name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME {
-        return Some("its name is empty, or longer than the 94 bytes that every tar takes");
-    }
-    if name.chars().any(|c| c.is_control() || r#"/\:*?"<>|"#.contains(c)) || name.ends_with([' ', '.']) {
-        return Some("its name has characters that not every medium takes");
-    }
-    name.ends_with(".partial").then_some("a name that ends in .partial is an unfinished file's")
-}
-
-/// The mode of a new file of a bundle: a tool can be run.
-pub(super) fn mode_of(path: &str) -> u32 {
-    if is_tool(path) { 0o777 } else { 0o666 }
-}
-
-/// Whether a bundle keeps a tool there.
-pub fn is_tool(path: &str) -> bool {
-    path.strip_prefix(TOOLS).is_some_and(|name| fault(name).is_none())
+    fault_of_name(name).map_or_else(|| Ok(name.to_owned()), Err)
 }
 
 /// What a bundle declares of its tools, in the order of the tar.
@@ -180,19 +174,9 @@ pub fn tools_of(bundle: &BundleJson) -> impl Iterator<Item = &FileEntry> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::FileExt;
 
-    #[test]
-    fn a_name_that_would_lead_elsewhere_or_fit_no_medium_is_no_tool() {
-        for name in ["gapferry", "gapferry-arm64", "run me.sh", "ctr", "ä", &"a".repeat(94)] {
-            assert!(is_tool(&format!("tools/{name}")), "{name}");
-        }
-        let bad = ["", ".", "..", "../x", "a/b", r"a\b", "a:b", "a\n", "\u{1b}[2J", "a.", "a ", "x.partial"];
-        for name in bad.into_iter().chain([&*"a".repeat(95)]) {
-            assert!(!is_tool(&format!("tools/{name}")), "{name:?}");
-        }
-        assert!(!is_tool("tools") && !is_tool("blobs/sha256/tools/x") && !is_tool("/tools/x"));
-    }
+    use super::*;
 
     #[test]
     fn every_tool_that_cannot_be_packed_is_named_at_once() {
@@ -216,12 +200,13 @@ mod tests {
         let (path, out) = (directory.path().join("ctr"), directory.path().join("out"));
         fs::write(&path, "first").unwrap();
         let tools = Tool::read_all(false, std::slice::from_ref(&path)).unwrap();
-        let slot = Slot::new(Arc::new(File::create(&out).unwrap()), &out, 0, 5, 0);
-        tools[0].write_to(&slot).unwrap();
+        let file = File::create(&out).unwrap();
+        let mut write = |piece: &[u8], at| file.write_all_at(piece, at).map_err(|e| Error::disk("writing", &out, e));
+        tools[0].copy(&mut write).unwrap();
         assert_eq!(fs::read(&out).unwrap(), b"first");
         for other in ["other", "cut"] {
             fs::write(&path, other).unwrap();
-            let said = tools[0].write_to(&slot).unwrap_err().chain();
+            let said = tools[0].copy(&mut write).unwrap_err().chain();
             assert!(said.contains("which has changed"), "{said}");
         }
     }

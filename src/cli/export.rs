@@ -28,8 +28,10 @@ use crate::base::error::{Error, Result};
 use crate::base::position::Written;
 use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count, duration};
+use crate::bundle::preflight::Whole;
 use crate::bundle::{
-    Bundle, Contents, Finished, Former, Options, Survey, Tool, Volumes, Whole, Writer, load_platform, walk_file,
+    Bundle, Contents, FileSet, Finished, Former, Options, Survey, Tool, load_platform, plan_volumes, preflight,
+    walk_file,
 };
 use crate::content::{Cached, Checkpoint, Source};
 use crate::increment::Baseline;
@@ -177,14 +179,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if !args.dry_run {
         match to {
             Some(to) => to.check_free(&args.output)?,
-            None if in_volumes => Volumes::check_free(&args.output)?,
-            None => Writer::check_free(&args.output)?,
+            None if in_volumes => plan_volumes::check_free(&args.output)?,
+            None => preflight::check_free(&args.output)?,
         }
     }
     let present = || match to {
         Some(to) => Ok(to.former(&args.output)),
-        None if in_volumes => Ok(Volumes::former(&args.output)),
-        None => Writer::former(&args.output),
+        None if in_volumes => Ok(plan_volumes::former(&args.output)),
+        None => preflight::former(&args.output),
     };
     let former = present()?;
     let was_signed = former.as_ref().is_some_and(Bundle::has_signature);
@@ -323,19 +325,20 @@ async fn produce(
         let resolved = Resolved { contents, graph: &graph, source, registries, lost };
         return volumes::run(args, volumes, resolved, (started, key), context).await;
     }
+    let files = FileSet::new(&contents, key.clone())?;
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
-    let up_to_date = Writer::up_to_date(&args.output, &contents, whole);
-    let options = Options { key: key.clone(), ..Options::copying() };
+    let up_to_date = preflight::up_to_date(&args.output, files.identity, whole);
+    let options = Options::copying();
     let jobs = args.registry.jobs();
     if args.dry_run {
-        let survey = Writer::survey(&args.output, &contents, &options)?;
-        let (survey, up_to_date, identity) = (&survey, up_to_date.is_some(), contents.identity()?);
+        let survey = preflight::survey(&args.output, &files, &options)?;
+        let (survey, up_to_date, identity) = (&survey, up_to_date.is_some(), files.identity);
         return print_plan(args, lock, &graph, &Planned { survey, up_to_date, identity }, registries, context);
     }
     let (finished, moved) = match up_to_date {
         Some(finished) => (finished, 0),
         None => {
-            let job = Job { output: &args.output, contents, options, graph: &graph, source, jobs, lost };
+            let job = Job { output: &args.output, files, options, graph: &graph, source, jobs, lost };
             let written = write(job, context).await?;
             (written.finished, written.moved)
         }

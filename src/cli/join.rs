@@ -1,22 +1,18 @@
 //! `gapferry join`: the volumes of a set → the bundle.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
-
-use serde_json::json;
 
 use super::context::Context;
 use super::exit::Outcome;
 use super::read_back::ReadBackArgs;
 use super::render::show_refusal;
 use super::signing::{KeyArgs, signed_by};
-
-use crate::app::refuse_incomplete;
+use crate::app::{self, ConvertOutput, ConvertReport, ConvertRequest};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::stream::Compressed;
-use crate::bundle::volumes::{self, Opened};
-use crate::verify::{self, Depth};
+use crate::bundle::volumes::Opened;
+use crate::content::LinkMode;
 
 const ABOUT: &str = "\
 Puts a bundle together again from all of its volumes, given in any order: a tar, byte for byte the one that was split, or a \
@@ -65,38 +61,44 @@ pub fn refuse_stream(output: &Path) -> Result<()> {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let started = Instant::now();
     refuse_stream(&args.output)?;
-    let opened = Opened::open(&args.volumes)?;
-    let path = opened.layout().path().to_owned();
-    let Some(number) = opened.volumes().map(|volumes| volumes.set.of) else {
-        return Err(Error::input(format!("{} is no volume: there is nothing to join", path.display())));
+    let request = ConvertRequest {
+        bundle: args.volumes.clone(),
+        trust: args.keys.trust(context)?,
+        output: ConvertOutput::File(args.output.clone()),
+        link: LinkMode::Copy,
     };
-    let nothing = "nothing was written";
-    let signed = args.keys.check_layout(opened.layout(), context).map_err(|e| e.while_doing(nothing))?;
-    let report = verify::check_proven(&opened, Depth::Structure, signed.as_ref(), &context.events)?;
-    context.end();
-    let refused = refuse_incomplete(&opened, &report).inspect_err(|error| show_refusal(error, context));
-    refused.map_err(|e| e.while_doing(nothing))?;
-    let by = signed.as_ref().map(|signed| signed.by.clone());
-    let (bundle, _) = opened.into_bundle(signed)?;
-    let joined = volumes::join(&bundle, &args.output, &context.events)?;
-    args.read_back.prove([args.output.clone()], context).await?;
+    let opened = Opened::open(&args.volumes)?;
+    if opened.volumes().is_none() {
+        let path = opened.layout().path().display();
+        let text =
+            format!("{path} is no volume: there is nothing to join; `gapferry convert` changes the form of a bundle");
+        return Err(Error::input(text));
+    }
+    drop(opened);
+    let report = app::convert(request, &context.environment).await;
+    let report = report.inspect_err(|error| show_refusal(error, context))?;
+    args.read_back.prove(report.paths(), context).await?;
     context.end();
     if args.json {
-        let (identity, size) = (joined.identity, joined.size);
-        let signed_by = by.map(|by| by.fingerprint());
-        context.print_json(&json!({
-            "output": args.output, "identity": identity, "bytes": size, "volumes": number, "signedBy": signed_by,
-        }))?;
-        return Ok(Outcome::Done);
+        context.print_json(&report)?;
     }
-    if let Some(by) = &by {
+    say(&report, context);
+    Ok(Outcome::Done)
+}
+
+/// What became of a bundle that is one file or directory now.
+pub fn say(report: &ConvertReport, context: &Context) {
+    if let Some(by) = &report.signed_by {
         context.say(&signed_by(by));
     }
-    let (size, time) = (bytes(joined.size), duration(started.elapsed()));
-    let volumes = count(number as usize, "volume");
-    context.say(&format!("{}: {volumes}, {size}, {time}", args.output.display()));
-    context.say(&format!("identity {}", joined.identity));
-    Ok(Outcome::Done)
+    let output = report.output.as_ref().map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
+    let (size, time) = (bytes(report.bytes), duration(report.took));
+    let from = match report.volumes_read {
+        0 => String::new(),
+        number => format!("{}, ", count(number as usize, "volume")),
+    };
+    let what = if report.unchanged { "unchanged, " } else { "" };
+    context.say(&format!("{output}: {what}{from}{size}, {time}"));
+    context.say(&format!("identity {}", report.identity));
 }

@@ -9,6 +9,7 @@ mod check;
 mod companions;
 mod completions;
 mod context;
+mod convert;
 mod exit;
 mod export;
 mod fingerprint;
@@ -42,6 +43,7 @@ mod signing;
 mod since;
 mod site;
 mod split;
+mod standard_output;
 mod stdin;
 mod table;
 mod tools;
@@ -115,6 +117,7 @@ enum Command {
     Export(export::Args),
     Lock(lock::Args),
     Verify(verify::Args),
+    Convert(convert::Args),
     Join(join::Args),
     Repair(repair::Args),
     Split(split::Args),
@@ -221,6 +224,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Export(args) => export::run(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Verify(args) => verify::run(args, context),
+        Command::Convert(args) => convert::run(&args, context).await,
         Command::Join(args) => join::run(&args, context).await,
         Command::Repair(args) => repair::run(&args, context),
         Command::Split(args) => split::run(args, context).await,

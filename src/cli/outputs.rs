@@ -118,7 +118,7 @@ const BESIDE: &[Beside] = &[
     Beside::new("receipt", "the proof beside", &[".proving"], Path::to_path_buf).without("state").only(&["prove"]),
     Beside::new("receipt", "the proof beside", &[".proving"], Path::to_path_buf).with("prove"),
     Beside::new("output", "what is kept beside", &[".walk"], resolved).only(&["lock"]),
-    Beside::new("output", "what is kept beside", UNFINISHED, resolved).only(&["export", "join"]),
+    Beside::new("output", "what is kept beside", UNFINISHED, resolved).only(&["export", "convert", "join"]),
     Beside::new("to_bundle", "what is kept beside", UNFINISHED, resolved),
 ];
 
@@ -397,6 +397,7 @@ mod tests {
         ("import @b.tar --to h --missing @file --repair @soft", "--missing", "--repair"),
         ("import @b.tar --to h --state @file --map @dir/../file", "--state", "--map"),
         ("inventory h -f @file -o @file", "--output", "--file"),
+        ("convert @b.tar -o @b.tar", "--output", "BUNDLE"),
         ("join @x.001.tar @x.002.tar -o @x.001.tar", "--output", "VOLUME"),
         ("lock -f @file -o @soft", "--output", "--file"),
         ("lock -f @new.walk -o @new", "--file", "--output"),

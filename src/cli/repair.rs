@@ -11,8 +11,8 @@ use super::signing::KeyArgs;
 use crate::base::error::{Error, Result};
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::count;
-use crate::bundle::volumes::{MendedSet, Opened, Part, Rebuilt, is_set, mend_set, rebuild};
-use crate::bundle::{self, BUNDLE_JSON, Mended, REPAIR_JSON, With, refuse_unfinished};
+use crate::bundle::volumes::{Opened, Part, Rebuilt, is_set, rebuild};
+use crate::bundle::{self, BUNDLE_JSON, Mended, MendedSet, REPAIR_JSON, With, mend_set, refuse_unfinished};
 use crate::files::Layout;
 use crate::verify::{self, Depth, Report, VolumeReport, VolumeState};
 

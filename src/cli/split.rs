@@ -8,11 +8,11 @@ use super::join::refuse_stream;
 use super::read_back::ReadBackArgs;
 use super::table;
 use super::volume_size::{SIZES, parse, parse_number};
+use crate::app::{self, ConvertOutput, ConvertReport, ConvertRequest, PlannedVolume, Trust, VolumesPlan};
 use crate::base::error::Result;
-use crate::base::progress::Events;
 use crate::base::progress::units::{bytes, count};
-use crate::bundle::Bundle;
-use crate::bundle::volumes::{Shape, Split, WrittenVolume, write_recovery};
+use crate::bundle::volumes::{Selection, Shape, VolumeOptions, WrittenVolume};
+use crate::content::LinkMode;
 
 const ABOUT: &str = "\
 Splits a bundle, a directory or a tar, into volumes: OUT.001.tar, OUT.002.tar and so on, none larger than SIZE.
@@ -62,59 +62,52 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     refuse_stream(&args.output)?;
-    let bundle = Bundle::open(&args.bundle)?;
-    let manifests = bundle.manifests()?;
     let shape = Shape { limit: args.volume_size, recovery: args.recovery };
-    let split = Split::new(bundle, &manifests, &args.output, shape)?;
+    let options = VolumeOptions { shape, selection: Selection::of(args.only_volume) };
     if args.dry_run {
-        print_plan(&args, &split, context)?;
+        let to = (&*args.output, &options);
+        let plan =
+            app::plan_conversion(std::slice::from_ref(&args.bundle), &Trust::default(), to, &context.environment)?;
+        print_plan(&plan, args.json, context)?;
         return Ok(Outcome::Done);
     }
-    let identity = split.set().identity;
-    let (only, events) = (args.only_volume, context.events.clone());
-    let work = tokio::task::spawn_blocking(move || write(&split, only, &events));
-    let (written, recovery) = work.await.map_err(super::export::stopped)??;
-    let all = written.iter().chain(&recovery).map(|volume| volume.path.clone());
-    args.read_back.prove(all.collect::<Vec<_>>(), context).await?;
+    let request = ConvertRequest {
+        bundle: vec![args.bundle],
+        trust: Trust::default(),
+        output: ConvertOutput::Volumes { path: args.output, options },
+        link: LinkMode::Copy,
+    };
+    let report = app::convert(request, &context.environment).await?;
+    args.read_back.prove(report.paths(), context).await?;
     context.end();
     if args.json {
-        let json = |volumes: &[WrittenVolume]| volumes.iter().map(WrittenVolume::to_json).collect::<Vec<_>>();
-        let (volumes, recovery) = (json(&written), json(&recovery));
-        context.print_json(&serde_json::json!({ "identity": identity, "volumes": volumes, "recovery": recovery }))?;
+        context.print_json(&report)?;
     }
-    for WrittenVolume { path, size, unchanged, .. } in written.iter().chain(&recovery) {
-        let what = if *unchanged { "unchanged" } else { "written" };
-        context.say(&format!("{}: {what}, {}", path.display(), bytes(*size)));
-    }
-    context.say(&format!("identity {identity}"));
+    say_volumes(&report, context);
+    context.say(&format!("identity {}", report.identity));
     Ok(Outcome::Done)
 }
 
-/// The volumes, and then the recovery volumes that are made of all of them.
-fn write(split: &Split, only: Option<u32>, events: &Events) -> Result<(Vec<WrittenVolume>, Vec<WrittenVolume>)> {
-    let written = split.run(only, events)?;
-    let recovery = split.recovery();
-    if only.is_some() || recovery.recovery == 0 {
-        return Ok((written, Vec::new()));
+/// A line for each volume.
+pub fn say_volumes(report: &ConvertReport, context: &Context) {
+    for WrittenVolume { path, size, unchanged, .. } in report.volumes.iter().chain(&report.recovery) {
+        let what = if *unchanged { "unchanged" } else { "written" };
+        context.say(&format!("{}: {what}, {}", path.display(), bytes(*size)));
     }
-    let unchanged = written.iter().all(|volume| volume.unchanged);
-    let recovery = write_recovery(&split.set().name, &recovery, unchanged, events)?;
-    Ok((written, recovery))
 }
 
-fn print_plan(args: &Args, split: &Split, context: &Context) -> Result<()> {
-    let set = split.set();
-    let volumes = &set.plan.volumes;
-    if args.json {
-        let volume = |volume| serde_json::json!({ "volume": set.path_of(volume), "bytes": volume.length });
-        let volumes: Vec<_> = volumes.iter().map(volume).collect();
-        return context.print_json(&serde_json::json!({ "identity": set.identity, "volumes": volumes }));
+/// Prints the volumes that there would be.
+pub fn print_plan(plan: &VolumesPlan, json: bool, context: &Context) -> Result<()> {
+    if json {
+        return context.print_json(plan);
     }
-    let row =
-        |volume| vec![set.path_of(volume).display().to_string(), bytes(volume.length), volume.files.len().to_string()];
-    context.print(&table::render(&["VOLUME", "SIZE", "BLOBS"], &volumes.iter().map(row).collect::<Vec<_>>()))?;
-    let (volumes, length) = (count(volumes.len(), "volume"), bytes(set.plan.length()));
-    let recovery = match args.recovery {
+    let row = |volume: &PlannedVolume| {
+        vec![volume.volume.display().to_string(), bytes(volume.bytes), volume.files.to_string()]
+    };
+    context.print(&table::render(&["VOLUME", "SIZE", "BLOBS"], &plan.volumes.iter().map(row).collect::<Vec<_>>()))?;
+    let length = plan.volumes.iter().map(|volume| volume.bytes).fold(0, u64::saturating_add);
+    let (volumes, length) = (count(plan.volumes.len(), "volume"), bytes(length));
+    let recovery = match plan.recovery {
         0 => String::new(),
         number => format!("; and {}", count(number as usize, "recovery volume")),
     };

@@ -53,7 +53,7 @@ impl Reasons {
     /// `instead`: what becomes of these blobs.
     pub fn tell(&self, why: &'static str, instead: &str) {
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
-            self.events.report(Event::Notice(format!("not every blob is linked to the storage: {why}; {instead}")));
+            self.events.report(Event::Notice(format!("not every blob is linked: {why}; {instead}")));
         }
     }
 }

@@ -14,6 +14,7 @@ mod files;
 mod lookup;
 mod manifests;
 mod parallel;
+pub mod proof;
 mod slice;
 
 use async_trait::async_trait;

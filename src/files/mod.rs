@@ -27,6 +27,7 @@ use serde::Deserialize;
 use crate::archive::seekable::{self, Seekable};
 use crate::archive::tar::{self, Place};
 use crate::base::error::{Error, Reason, Result};
+use crate::base::fsops::{Dir, Identity, Linkable};
 use crate::content::chunks::Chunks;
 use crate::content::{Body, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
@@ -214,6 +215,22 @@ impl Layout {
             }
         };
         Ok(Some(Slice::new(file, full, place.offset, place.size)))
+    }
+
+    /// A file of a directory, for giving it another name; `None`: it is a part of a file.
+    ///
+    /// # Errors
+    /// It is listed but cannot be opened.
+    pub fn linkable(&self, path: &str) -> Result<Option<Linkable>> {
+        match &self.form {
+            Form::Directory if self.entries.contains_key(path) => {
+                let file = directory::open(&self.path.join(path))?;
+                let stat = rustix::fs::fstat(&file).map_err(|e| Error::disk("reading", &self.path, e.into()))?;
+                let (directory, identity) = (Dir::open(&self.path)?, Identity::of(&stat));
+                Ok(Some(Linkable { directory, path: path.to_owned(), identity }))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// What a file hashed to while it passed: then nobody can hash it again.

@@ -8,6 +8,7 @@ use crate::base::progress::{Event, Events};
 use crate::bundle::CHUNKS;
 use crate::bundle::chunks::Reader;
 use crate::content::chunks::{CHAINED, CHUNK, Chained, Chunks, OneChunk, values_of};
+use crate::content::proof::{Unproven, prove};
 use crate::content::{Slice, in_parallel_buffered};
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -166,11 +167,12 @@ fn judge(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) -> V
     }
     let path = &open.blob.declared.path;
     if unreadable.is_none() {
-        let hashed = slice(layout, open.blob).map(|slice| slice.hash(open.id.algorithm(), &|_| ()));
-        match hashed {
-            Ok(Ok(digest)) if digest == open.id => return Verdict::Misleading,
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Verdict::Wrong(Problem::new(path, ProblemKind::Unreadable).found(error)),
+        match slice(layout, open.blob).map(|slice| prove(&slice, &open.id, &|_| ())) {
+            Ok(Ok(())) => return Verdict::Misleading,
+            Ok(Err(Unproven::Wrong { .. })) => {}
+            Ok(Err(unreadable)) => {
+                return Verdict::Wrong(Problem::new(path, ProblemKind::Unreadable).found(unreadable));
+            }
             Err(error) => return Verdict::Wrong(Problem::new(path, ProblemKind::Unreadable).found(error)),
         }
     }

@@ -9,10 +9,11 @@ use super::{Depth, Problem, ProblemKind, Problems};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::chunks::Reader;
 use crate::bundle::{Proven, is_never_declared, is_tool};
-use crate::content::chunks::{ChunkHasher, Chunks};
+use crate::content::chunks::Chunks;
 use crate::content::in_parallel;
+use crate::content::proof::{Unproven, prove, prove_chunks};
 use crate::files::Layout;
-use crate::oci::{Digest, Hasher, MAX_MANIFEST_SIZE};
+use crate::oci::{Digest, MAX_MANIFEST_SIZE};
 
 /// What is to be checked.
 pub struct Check<'a> {
@@ -153,22 +154,18 @@ fn hash(layout: &Layout, file: &Declared, size: u64, table: Option<&Reader>, eve
     };
     let digest = file.digest;
     events.report(Event::BlobStarted { digest, size: slice.size(), present: 0 });
-    let (mut hasher, mut chunks) = (Hasher::new(digest.algorithm()), table.map(|_| ChunkHasher::new()));
-    let read = slice.read_prefix(slice.size(), &mut |piece| {
-        hasher.update(piece);
-        chunks.iter_mut().for_each(|chunks| chunks.update(piece));
-        events.report(Event::BlobAdvanced { digest, bytes: piece.len() as u64 });
-    });
+    let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
+    let proven = match table {
+        Some(_) => prove_chunks(&slice, &digest, &progress).map(Some),
+        None => prove(&slice, &digest, &progress).map(|()| None),
+    };
     events.report(Event::BlobFinished { digest });
-    if let Err(error) = read {
-        return unreadable(error.to_string());
-    }
-    let (found, chunks) = (hasher.finish(), chunks.map(ChunkHasher::finish));
-    if found != digest {
-        return Hashed::Wrong(located(wrong(found), chunks.as_ref()));
-    }
-    match table.zip(chunks).is_none_or(|(table, chunks)| table.says(&digest, &chunks)) {
-        true => Hashed::Right,
-        false => Hashed::Misleading(digest),
+    match proven {
+        Ok(chunks) if table.zip(chunks.as_ref()).is_none_or(|(table, chunks)| table.says(&digest, chunks)) => {
+            Hashed::Right
+        }
+        Ok(_) => Hashed::Misleading(digest),
+        Err(Unproven::Unreadable(error)) => unreadable(error.to_string()),
+        Err(Unproven::Wrong { found, chunks }) => Hashed::Wrong(located(wrong(found), chunks.as_ref())),
     }
 }

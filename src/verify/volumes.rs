@@ -18,12 +18,14 @@ use super::{
 };
 use crate::base::error::Result;
 use crate::base::progress::Events;
-use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
+use crate::bundle::VOLUMES;
+use crate::bundle::volumes::{Part, Volume, VolumeFile, Volumes};
 use crate::bundle::{Proven, SUMS, is_signature};
 use crate::content::chunks::values_of;
 use crate::content::in_parallel;
+use crate::content::proof::{Unproven, prove};
 use crate::files::Layout;
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 pub use lost::is_of_lost_volume;
 
 /// What is told of a set, besides its problems.
@@ -265,12 +267,12 @@ impl<'s> One<'s> {
         if self.depth == Depth::Structure || self.is_proven((path, sum), of_bundle, segment.is_some()) {
             return None;
         }
-        let found = match self.layout.slice(path).map(|slice| slice.map(|slice| slice.hash(Algorithm::Sha256, &|_| ())))
-        {
-            Ok(Some(Ok(found))) if found == *sum => return None,
-            Ok(Some(Ok(found))) => found,
-            Ok(Some(Err(error))) => return Some(problem(ProblemKind::Unreadable).found(told(error.to_string()))),
-            Ok(None) => return None,
+        let found = match self.layout.slice(path).map(|slice| slice.map(|slice| prove(&slice, sum, &|_| ()))) {
+            Ok(None | Some(Ok(()))) => return None,
+            Ok(Some(Err(Unproven::Wrong { found, .. }))) => found,
+            Ok(Some(Err(Unproven::Unreadable(error)))) => {
+                return Some(problem(ProblemKind::Unreadable).found(told(error.to_string())));
+            }
             Err(error) => return Some(problem(ProblemKind::Unreadable).found(told(error.chain()))),
         };
         let ranges = listed.and_then(|at| bad_ranges(self.layout, self.volume, at)).unwrap_or_default();

@@ -11,6 +11,7 @@ mod bundle;
 mod circles;
 mod cli;
 mod command_line;
+mod convert;
 mod credentials;
 mod damage;
 mod demo;

@@ -13,11 +13,10 @@ use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS512, sums};
+use super::{BUNDLE_JSON, DOCKER_JSON, FileEntry, INDEX_JSON, OCI_LAYOUT, SUMS512, is_tool, sums};
 use crate::base::canonical;
 use crate::base::error::{Error, Result};
 use crate::bundle::basis::{Assumed, Basis, Parent, Removed};
-use crate::bundle::is_tool;
 use crate::oci::{
     Algorithm, Amount, Count, Digest, MOST_MEMORY, Platform, Totals, fits_in_memory, has_at_most_values, memory_of_json,
 };
@@ -53,17 +52,6 @@ pub struct BundleJson {
     pub lock: Lock,
     /// Every declared file, in the order of the tar.
     pub files: Vec<FileEntry>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileEntry {
-    /// Relative to the root, with `/`.
-    pub path: String,
-    /// In bytes.
-    pub size: u64,
-    /// Of a blob the digest in its name, of any other file its sha256.
-    pub digest: Digest,
 }
 
 impl BundleJson {
@@ -184,7 +172,7 @@ impl BundleJson {
 
     /// # Errors
     /// Its reader would not take it: it is longer, or has more entries.
-    pub(super) fn check_readable(bytes: &[u8]) -> Result<()> {
+    pub(in crate::bundle) fn check_readable(bytes: &[u8]) -> Result<()> {
         match bytes.len() as u64 > MAX_BUNDLE_JSON {
             true => Err(Error::damaged(format!("{BUNDLE_JSON} has {} bytes", bytes.len()))),
             false => BundleJson::check(bytes, BUNDLE_JSON),
@@ -320,7 +308,7 @@ impl Amount for OutlinedImage {
 
 /// # Errors
 /// A bundle of so many images and bytes holds fewer files; says how many, and what to do.
-pub(super) fn check_number(files: usize, images: usize, bytes: u64) -> std::result::Result<(), String> {
+pub(in crate::bundle) fn check_number(files: usize, images: usize, bytes: u64) -> std::result::Result<(), String> {
     // Beside blobs: metadata and tools.
     const OTHERS: usize = 1_000;
     let for_bytes = usize::try_from(bytes / BYTES_OF_FILE).unwrap_or(usize::MAX).min(MOST_FOR_BYTES);

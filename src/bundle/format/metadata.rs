@@ -1,30 +1,14 @@
-//! The files that follow from the contents: made from a lock and its manifests, the same bytes every time.
+//! A file that is written as a whole, not fetched.
 
-use std::collections::{HashMap, HashSet};
-
-use serde::Serialize;
-use serde_json::Value;
-
-use super::document::check_number;
-use super::sums::MAX_SUMS;
-use super::{
-    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, sums,
-};
-use crate::base::canonical;
-use crate::base::error::{Error, Result};
-use crate::bundle::basis::{Assumed, Parent, Removed};
-use crate::bundle::loaders::{docker_json, index_json, load_platform};
-use crate::bundle::{Contents, Tool};
-use crate::files::{MAX_INDEX, MOST_INDEX_VALUES};
-use crate::oci::{Digest, Manifest, has_at_most_values};
-use crate::pipeline::lock::{Lock, LockedImage};
+use super::FileEntry;
+use crate::oci::Digest;
 
 /// The largest `manifest.json` that is read, in bytes: room for 100,000 images.
 pub const MAX_DOCKER_JSON: u64 = 64 * 1024 * 1024;
 /// The most values in it: 25,000 images of thirty layers. More take more memory than a stranger is given.
 pub const MOST_DOCKER_VALUES: usize = 1_000_000;
 
-/// A file that is written as a whole, not fetched.
+/// See the module documentation.
 #[derive(Clone, Debug)]
 pub struct Metadata {
     pub path: String,
@@ -36,162 +20,8 @@ impl Metadata {
         Metadata { path: path.to_owned(), bytes }
     }
 
-    fn entry(&self) -> FileEntry {
+    /// As `bundle.json` declares it.
+    pub fn entry(&self) -> FileEntry {
         FileEntry { path: self.path.clone(), size: self.bytes.len() as u64, digest: Digest::sha256(&self.bytes) }
     }
-}
-
-/// What stands before tools and blobs, signatures apart, and the identity that it gives.
-#[derive(Clone, Debug)]
-pub struct Head {
-    /// In the order of the tar.
-    pub files: Vec<Metadata>,
-    /// sha256 of `bundle.json`.
-    pub identity: Digest,
-}
-
-impl Head {
-    /// The bytes of `SHA256SUMS`, which is the last file.
-    pub fn sums(&self) -> &[u8] {
-        self.files.iter().find(|file| file.path == SUMS).map_or(&[], |file| &file.bytes)
-    }
-}
-
-impl Contents {
-    /// The metadata files.
-    ///
-    /// # Errors
-    /// More files than a bundle holds, or more bytes.
-    pub fn head(&self) -> Result<Head> {
-        let bytes = self.all().map(|(_, size)| size).fold(0, u64::saturating_add);
-        check_number(self.manifests.len() + self.blobs.len(), self.lock.images.len(), bytes)
-            .map_err(|why| Error::input(format!("planning the bundle: {why}")))?;
-        let images = whole_images(self);
-        let layout = Metadata::new(OCI_LAYOUT, br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
-        let index = Metadata::new(INDEX_JSON, to_bytes(&index_json(&images, &self.manifests))?);
-        let docker = docker_json(&images, &self.manifests, &load_platform(&self.lock));
-        let docker = Metadata::new(DOCKER_JSON, to_bytes(&docker)?);
-        let paths: Vec<(String, Digest)> =
-            self.all().filter(|(digest, _)| is_long(digest)).map(|(digest, _)| (digest.blob_path(), digest)).collect();
-        let of_512 = sums::sha512sums(paths.iter().map(|(path, digest)| (path.as_str(), *digest)));
-        let of_512 = of_512.map(|text| Metadata::new(SUMS512, text.into_bytes()));
-        let declared: Vec<FileEntry> =
-            [&layout, &index, &docker].into_iter().chain(&of_512).map(Metadata::entry).collect();
-        let files = Files { declared: &declared, contents: self };
-        let document = canonical::to_bytes(&Document {
-            gapferry_bundle: FORMAT_VERSION,
-            parents: &self.basis.parents,
-            assumed: &self.basis.assumed,
-            removed: &self.basis.removed,
-            lock: &self.lock,
-            files: &files,
-        });
-        let document = Metadata::new(BUNDLE_JSON, document.map_err(internal)?);
-        let identity = Digest::sha256(&document.bytes);
-        let sums = Metadata::new(SUMS, sums::sha256sums(identity, files.iter()).into_bytes());
-        let files: Vec<Metadata> = [layout, document, index, docker].into_iter().chain(of_512).chain([sums]).collect();
-        files.iter().try_for_each(check_readable)?;
-        Ok(Head { files, identity })
-    }
-
-    /// The identity of the bundle: known before a single blob is.
-    ///
-    /// # Errors
-    /// As [`Contents::head`].
-    pub fn identity(&self) -> Result<Digest> {
-        self.head().map(|head| head.identity)
-    }
-}
-
-fn is_long(digest: &Digest) -> bool {
-    digest.algorithm() == crate::oci::Algorithm::Sha512
-}
-
-/// What is written has to be read again.
-///
-/// # Errors
-/// A file is longer, or has more values, than its reader takes.
-fn check_readable(file: &Metadata) -> Result<()> {
-    let (most, values) = match &*file.path {
-        INDEX_JSON => (MAX_INDEX, MOST_INDEX_VALUES),
-        DOCKER_JSON => (MAX_DOCKER_JSON, MOST_DOCKER_VALUES),
-        SUMS | SUMS512 => (MAX_SUMS, usize::MAX),
-        _ => (u64::MAX, usize::MAX),
-    };
-    let Metadata { path, bytes } = file;
-    // A value takes two bytes at least.
-    let has_few_values = bytes.len() / 2 <= values || has_at_most_values(bytes, values);
-    let text = || format!("planning the bundle: {path} would be longer than can be read again; make several bundles");
-    if bytes.len() as u64 > most || !has_few_values {
-        return Err(Error::input(text()));
-    }
-    match &**path {
-        BUNDLE_JSON => BundleJson::check_readable(bytes).map_err(|e| Error::input(text()).because(e)),
-        _ => Ok(()),
-    }
-}
-
-/// [`BundleJson`] while it is written: thousands of images are not copied for it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Document<'a> {
-    gapferry_bundle: u32,
-    parents: &'a [Parent],
-    assumed: &'a [Assumed],
-    removed: &'a [Removed],
-    lock: &'a Lock,
-    files: &'a Files<'a>,
-}
-
-/// Every declared file, in the order of the tar.
-struct Files<'a> {
-    /// Metadata.
-    declared: &'a [FileEntry],
-    contents: &'a Contents,
-}
-
-impl Files<'_> {
-    fn iter(&self) -> impl Iterator<Item = FileEntry> {
-        let blobs = self.contents.all();
-        let blobs = blobs.map(|(digest, size)| FileEntry { path: digest.blob_path(), size, digest });
-        let tools = self.contents.tools.iter().map(Tool::entry);
-        self.declared.iter().cloned().chain(tools).chain(blobs)
-    }
-}
-
-impl Serialize for Files<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
-    }
-}
-
-/// The images that need nothing from the target: all that other programs are told of.
-fn whole_images(contents: &Contents) -> Vec<&LockedImage> {
-    let assumed: HashSet<Digest> = contents.basis.assumed.iter().map(|assumed| assumed.digest).collect();
-    let by_digest: HashMap<Digest, &Manifest> = contents.manifests.iter().map(|m| (m.digest(), m)).collect();
-    let is_whole = |image: &&LockedImage| {
-        let attached = image.companions().iter().map(|attached| attached.digest);
-        let mut ahead: Vec<Digest> = std::iter::once(image.digest).chain(attached).collect();
-        let mut seen = HashSet::new();
-        while let Some(digest) = ahead.pop() {
-            if assumed.contains(&digest) {
-                return false;
-            }
-            if let Some(manifest) = by_digest.get(&digest).filter(|_| seen.insert(digest)) {
-                ahead.extend(manifest.children().iter().map(|child| child.descriptor.digest));
-            }
-        }
-        true
-    };
-    contents.lock.images.iter().filter(|image| assumed.is_empty() || is_whole(image)).collect()
-}
-
-fn to_bytes(value: &Value) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec(value).map_err(internal)?;
-    bytes.shrink_to_fit();
-    Ok(bytes)
-}
-
-fn internal(error: serde_json::Error) -> Error {
-    Error::input("writing the bundle's metadata").because(error)
 }

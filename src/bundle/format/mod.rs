@@ -3,16 +3,22 @@
 
 pub mod chunks;
 mod document;
+mod file_entry;
 mod metadata;
 mod signatures;
 pub mod sums;
+mod tool_path;
 
-pub use document::{BundleJson, FORMAT_VERSION, FileEntry, LAST_TIME, MAX_BUNDLE_JSON};
-pub use metadata::{Head, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, Metadata};
+pub(super) use document::check_number;
+pub use document::{BundleJson, FORMAT_VERSION, LAST_TIME, MAX_BUNDLE_JSON};
+pub use file_entry::FileEntry;
+pub use metadata::{MAX_DOCKER_JSON, MOST_DOCKER_VALUES, Metadata};
 pub use signatures::{
     CHUNKS_SIGNATURE, MAX_SIGNATURE, MOST_SIGNATURES, SIGNATURE, head_of, is_never_declared, is_signature, name_of_key,
     signatures_of, signed_file,
 };
+pub use tool_path::{TOOLS, is_tool};
+pub(super) use tool_path::{fault_of_name, mode_of};
 
 pub const OCI_LAYOUT: &str = "oci-layout";
 pub const BUNDLE_JSON: &str = "bundle.json";
@@ -23,3 +29,7 @@ pub const SUMS512: &str = "SHA512SUMS";
 pub const SUMS: &str = "SHA256SUMS";
 /// BLAKE3 of every mebibyte of the blobs. Derived: nothing declares or requires it.
 pub const CHUNKS: &str = "chunks.b3";
+/// What tells a repair from a bundle.
+pub const REPAIR_JSON: &str = "repair.json";
+/// The directory of what a volume says of itself.
+pub const VOLUMES: &str = "volumes/";

@@ -14,9 +14,9 @@ use std::collections::HashMap;
 use futures_util::StreamExt;
 use futures_util::future::try_join;
 
-use super::before::tar_plan;
+use super::fileset::FileSet;
 use super::offsets::TarFile;
-use super::{Contents, Options, Tool, chunks, signed};
+use super::{Tool, chunks};
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::Source;
@@ -34,11 +34,10 @@ const BLOCK: u64 = 512;
 
 /// What is to be written, and where its blobs are.
 pub struct Stream<'a> {
-    /// Of `graph`.
-    pub contents: &'a Contents,
-    pub options: &'a Options,
-    pub graph: &'a Graph,
+    pub files: &'a FileSet,
     pub source: &'a dyn Source,
+    /// In which repository of the source each blob is.
+    pub places: HashMap<Digest, Repository>,
     /// Blobs at a time: one is written, the others are fetched ahead.
     pub jobs: usize,
     pub events: &'a Events,
@@ -59,7 +58,7 @@ impl Stream<'_> {
     /// # Errors
     /// Sizes that no file could have.
     pub fn length(&self) -> Result<u64> {
-        Ok(tar_plan(self.contents, &self.contents.head()?, self.options.key.as_deref())?.length)
+        Ok(self.files.tar()?.length)
     }
 
     /// Writes all of it to `outlet`. The same contents give the same bytes, but for an ECDSA signature.
@@ -68,14 +67,8 @@ impl Stream<'_> {
     /// The source's or the outlet's, or a blob that is not what its digest says. What went out until then has no end mark, so
     /// every reader of a tar calls it cut short; the last piece of a wrong blob has not gone out.
     pub async fn write(&self, outlet: impl Outlet + 'static) -> Result<Streamed> {
-        let key = self.options.key.as_deref();
-        let mut head = self.contents.head()?;
-        let identity = head.identity;
-        let plan = tar_plan(self.contents, &head, key)?;
-        if let Some(key) = key {
-            signed::sign_head(&mut head, key)?;
-        }
-        let mtime = self.contents.lock.mtime();
+        let FileSet { identity, mtime, .. } = *self.files;
+        let plan = self.files.tar()?;
         let blobs = self.placed();
         let bytes = blobs.iter().map(|placed| placed.blob.size).fold(0, u64::saturating_add);
         self.events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
@@ -84,13 +77,13 @@ impl Stream<'_> {
         let mut pipe = Pipe::to(outlet);
         let writing = async {
             let (mut files, mut chunks) = (plan.files.iter(), chunks::Writer::new(identity));
-            for (own, file) in head.files.into_iter().zip(files.by_ref()) {
-                whole(&mut pipe, file, own.bytes.into(), mtime).await?;
+            for (own, file) in self.files.head.iter().zip(files.by_ref()) {
+                whole(&mut pipe, file, own.read()?, mtime).await?;
             }
-            for (tool, file) in self.contents.tools.iter().zip(files.by_ref()) {
+            for (tool, file) in self.files.tools.iter().zip(files.by_ref()) {
                 pack(&mut pipe, file, tool, mtime).await?;
             }
-            for (manifest, file) in self.contents.manifests.iter().zip(files.by_ref()) {
+            for (manifest, file) in self.files.manifests.iter().zip(files.by_ref()) {
                 let bytes = manifest.bytes()?;
                 chunks.add(&Chunks::of(&bytes));
                 whole(&mut pipe, file, bytes, mtime).await?;
@@ -109,8 +102,10 @@ impl Stream<'_> {
                 pipe.begin(Kind::Plain).await?;
                 pipe.write(padding(file.size)).await?;
             }
-            for (own, file) in signed::trailer(chunks.finish(), key)?.into_iter().zip(files) {
-                whole(&mut pipe, file, own.bytes.into(), mtime).await?;
+            if let Some(trailer) = &self.files.trailer {
+                for (own, file) in trailer.files(chunks.finish())?.iter().zip(files) {
+                    whole(&mut pipe, file, own.read()?, mtime).await?;
+                }
             }
             pipe.write(vec![0; END].into()).await
         };
@@ -122,18 +117,23 @@ impl Stream<'_> {
 
     /// The blobs in the order of the tar, and where each is.
     fn placed(&self) -> Vec<Placed> {
-        let mut places: HashMap<Digest, &Repository> = HashMap::new();
-        for image in &self.graph.images {
-            for blob in &image.blobs {
-                places.entry(blob.digest).or_insert(&image.locked.reference.repository);
-            }
-        }
         let placed = |blob: &Descriptor| {
-            let repository = (*places.get(&blob.digest)?).clone();
+            let repository = self.places.get(&blob.digest)?.clone();
             Some(Placed { blob: blob.clone(), repository })
         };
-        self.contents.blobs.iter().filter_map(placed).collect()
+        self.files.blobs.iter().filter_map(placed).collect()
     }
+}
+
+/// In which repository each blob of a graph is.
+pub fn places(graph: &Graph) -> HashMap<Digest, Repository> {
+    let mut places = HashMap::new();
+    for image in &graph.images {
+        for blob in &image.blobs {
+            places.entry(blob.digest).or_insert_with(|| image.locked.reference.repository.clone());
+        }
+    }
+    places
 }
 
 /// A file of which all bytes are known. A signature may be shorter than it was planned; it takes the same room.

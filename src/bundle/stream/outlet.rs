@@ -43,6 +43,20 @@ pub trait Outlet: Send {
     fn finish(&mut self) -> Result<()>;
 }
 
+impl Outlet for Box<dyn Outlet> {
+    fn begin(&mut self, kind: Kind) -> Result<()> {
+        (**self).begin(kind)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        (**self).write(bytes)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        (**self).finish()
+    }
+}
+
 enum Message {
     Begin(Kind),
     Bytes(Bytes),

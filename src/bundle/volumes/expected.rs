@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::layout::Held;
 use super::opened::Volumes;
-use super::plan::{Held, SetPlan, Wanted};
+use super::plan::{SetPlan, Wanted};
 use super::set::is_held;
 use crate::bundle::format::head_of;
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};

@@ -1,20 +1,22 @@
 //! Whether a volume is there already, as it would be written.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
-use super::names::{Part, SetName, VOLUMES};
-use super::plan::{Held, VolumePlan};
-use super::sealing::{Known, Small};
-use super::set::Set;
+use super::format::{MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, VolumeJson};
+use super::layout::Known;
+use super::layout::{Held, VolumePlan};
+use super::names::{Part, SetName};
+use super::sealing::Small;
+use super::set::{Selection, Set};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry};
 use crate::base::progress::{Event, Events, Phase};
-use crate::bundle::hashers::Hashers;
 use crate::bundle::offsets::TarFile;
-use crate::bundle::{is_signature, stamp};
+use crate::bundle::{VOLUMES, is_signature, stamp};
+use crate::content::proof::Hashing;
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
@@ -23,16 +25,44 @@ use crate::oci::{Algorithm, Digest};
 ///
 /// # Errors
 /// Something is there that is no volume: it is not written over.
-pub fn is_whole(set: &Set, volume: &VolumePlan, events: &Events) -> Result<bool> {
+fn is_whole(set: &Set, volume: &VolumePlan, events: &Events) -> Result<bool> {
     let Some(layout) = there(&set.path_of(volume))? else { return Ok(false) };
     Ok(is_same(set, volume, &layout) && is_proven(set, volume, &layout, events))
+}
+
+/// The numbers of the selected volumes that are there, the same, and right in every byte.
+///
+/// # Errors
+/// Something that is no volume has the name of one.
+pub fn whole(set: &Set, selection: &Selection, events: &Events) -> Result<BTreeSet<u32>> {
+    let mut whole = BTreeSet::new();
+    for volume in set.wanted(selection) {
+        if is_whole(set, volume, events)? {
+            whole.insert(volume.number);
+        }
+    }
+    Ok(whole)
+}
+
+/// Bytes of the selected volumes that do not even look as if they were there.
+///
+/// # Errors
+/// As [`whole`].
+pub fn lacking(set: &Set, selection: &Selection) -> Result<u64> {
+    let mut lacking: u64 = 0;
+    for volume in set.wanted(selection) {
+        if !seems_whole(set, volume)? {
+            lacking = lacking.saturating_add(volume.length);
+        }
+    }
+    Ok(lacking)
 }
 
 /// The same, as far as can be told without reading what it holds.
 ///
 /// # Errors
 /// As there.
-pub fn seems_whole(set: &Set, volume: &VolumePlan) -> Result<bool> {
+fn seems_whole(set: &Set, volume: &VolumePlan) -> Result<bool> {
     Ok(there(&set.path_of(volume))?.is_some_and(|layout| is_same(set, volume, &layout)))
 }
 
@@ -74,15 +104,15 @@ fn begins_as_volume(path: &Path) -> bool {
 /// # Errors
 /// The disk's.
 pub fn remove_former(set: &Set, output: &Entry) -> Result<()> {
-    for path in super::place::unfinished(&set.name) {
+    for path in unfinished(&set.name) {
         output.sibling(&path).remove()?;
     }
-    for path in super::place::there(&set.name) {
+    for path in volumes_of(&set.name) {
         let Some((_, part)) = SetName::of_part(&path) else { continue };
         let Some(layout) = Layout::open(&path).ok().filter(is_volume) else { continue };
         let is_part = match part {
             Part::Volume(number) => {
-                set.wanted(Some(number)).any(|volume| set.path_of(volume).file_name() == path.file_name())
+                set.volume(number).is_some_and(|volume| set.path_of(volume).file_name() == path.file_name())
             }
             Part::Recovery(number) => {
                 number <= set.plan.recovery && of(&layout, part).is_some_and(|identity| identity == set.identity)
@@ -159,10 +189,42 @@ fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
     let shown = Digest::sha256(path.as_bytes());
     events.report(Event::BlobStarted { digest: shown, size: held.size, present: 0 });
     let progress = |bytes| events.report(Event::BlobAdvanced { digest: shown, bytes });
-    let hashers = Hashers::of_prefix(Algorithm::Sha256, &slice, held.size, &progress).ok()?;
+    let hashing = Hashing::of_prefix(Algorithm::Sha256, &slice, held.size, &progress).ok()?;
     events.report(Event::BlobFinished { digest: shown });
     events.report(Event::ItemDone);
-    let known = Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() };
+    let known = Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() };
     let is_right = !path.starts_with("blobs/sha256/") || known.sha256.blob_path() == path;
     is_right.then_some(known)
+}
+
+/// The volumes of this name that are there, in order.
+pub fn volumes_of(name: &SetName) -> Vec<PathBuf> {
+    beside(name, |path| path.to_owned())
+}
+
+/// What runs have left that did not come to their end.
+pub fn unfinished(name: &SetName) -> Vec<PathBuf> {
+    let volumes = beside(name, |path| if is_partial(path) { path.with_extension("") } else { PathBuf::new() });
+    let journals =
+        [".volumes".to_owned()].into_iter().chain((1..=MOST_VOLUMES).map(|number| format!(".volume-{number}")));
+    let journals = journals.map(|middle| fsops::beside(name.base(), &format!("{middle}.partial.journal")));
+    volumes.into_iter().chain(journals.filter(|path| path.exists())).collect()
+}
+
+fn is_partial(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "partial")
+}
+
+/// Files beside it that are parts of the set, if they are called what `called` makes of their names; in order.
+fn beside(name: &SetName, called: impl Fn(&Path) -> PathBuf) -> Vec<PathBuf> {
+    let entries = fs::read_dir(fsops::parent(name.base())).into_iter().flatten().flatten();
+    // As the set itself calls them: without `./` where no directory was named.
+    let paths = entries.map(|entry| name.base().with_file_name(entry.file_name()));
+    let is_part = |path: &PathBuf| {
+        let found = SetName::of_part(&called(path));
+        found.is_some_and(|(found, _)| found.base().file_name() == name.base().file_name())
+    };
+    let mut paths: Vec<PathBuf> = paths.filter(is_part).collect();
+    paths.sort();
+    paths
 }

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::names::stored_path;
+use super::names::{SegmentNumber, stored_path};
 use super::parity::{UNIT, supports};
 use crate::base::canonical;
 use crate::base::document::{Document, Outline};
@@ -124,7 +124,8 @@ impl TryFrom<Written> for VolumeFile {
 impl VolumeFile {
     /// Its entry in the tar.
     pub fn stored_path(&self) -> String {
-        stored_path(&self.path, self.segment.as_deref())
+        let number = |segment: &Segment| SegmentNumber { number: segment.number, of: segment.of };
+        stored_path(&self.path, self.segment.as_deref().map(number))
     }
 
     fn fault(&self) -> Option<&'static str> {

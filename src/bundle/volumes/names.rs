@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::format::Segment;
+use serde::Serialize;
 
-/// The directory of what a volume says of itself.
-pub const VOLUMES: &str = "volumes/";
+use crate::bundle::format::VOLUMES;
+
 /// The least digits of a volume's number; all volumes of a set have as many as the last one needs.
 const DIGITS: usize = 3;
 /// The least digits of a recovery volume's number, behind the `r`.
@@ -71,10 +71,18 @@ fn padded(number: u32, of: u32, least: usize) -> String {
 }
 
 /// Where in a tar the bytes are that `path` of the bundle has: `blobs/…`, or `segments/…` for a piece of it.
-pub fn stored_path(path: &str, segment: Option<&Segment>) -> String {
-    let Some(Segment { number, of, .. }) = segment else { return path.to_owned() };
+/// `None`: all of it is there.
+pub fn stored_path(path: &str, segment: Option<SegmentNumber>) -> String {
+    let Some(SegmentNumber { number, of }) = segment else { return path.to_owned() };
     let name = path.strip_prefix("blobs/").unwrap_or(path);
-    format!("segments/{name}.{}", padded(*number, *of, DIGITS))
+    format!("segments/{name}.{}", padded(number, of, DIGITS))
+}
+
+/// Which segment of a file, from 1 on, and how many it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentNumber {
+    pub number: u32,
+    pub of: u32,
 }
 
 /// What the files of a set have in common: `DIR/NAME` of `DIR/NAME.003.tar`.
@@ -125,6 +133,19 @@ impl SetName {
     }
 }
 
+/// A volume that has its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WrittenVolume {
+    #[serde(rename = "volume")]
+    pub path: PathBuf,
+    /// From 1 on.
+    pub number: u32,
+    #[serde(rename = "bytes")]
+    pub size: u64,
+    /// It was there already, the same.
+    pub unchanged: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,9 +177,9 @@ mod tests {
         assert_eq!(Part::Volume(3).chunks(7), "volumes/003.b3");
         assert_eq!(Part::Volume(3).sums(1_234), "volumes/0003.sha256");
         assert_eq!(Part::Recovery(3).parity(12), "volumes/r03.parity");
-        let segment = Segment { number: 2, of: 11, first: 0, size: 1, sha256: String::new() };
-        assert_eq!(stored_path("blobs/sha256/ab", Some(&segment)), "segments/sha256/ab.002");
-        assert_eq!(stored_path("tools/x", Some(&segment)), "segments/tools/x.002");
+        let segment = SegmentNumber { number: 2, of: 11 };
+        assert_eq!(stored_path("blobs/sha256/ab", Some(segment)), "segments/sha256/ab.002");
+        assert_eq!(stored_path("tools/x", Some(segment)), "segments/tools/x.002");
         assert_eq!(stored_path("blobs/sha256/ab", None), "blobs/sha256/ab");
     }
 }

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::whole;
-use super::{MAX_VOLUME_JSON, Part, RecoveryJson, Segment, SetName, VOLUMES, VolumeJson};
+use super::assemble::{KeptPiece, assemble};
+use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
+use super::names::{Part, SetName};
 use crate::base::error::{Error, Kind, Result};
-use crate::bundle::{BUNDLE_JSON, Bundle, Proven, refuse_unfinished, sums};
+use crate::bundle::{BUNDLE_JSON, Bundle, Proven, VOLUMES, refuse_unfinished, sums};
 use crate::files::Layout;
 use crate::oci::Digest;
 
@@ -94,15 +95,6 @@ pub struct Broken {
     /// Which one it seems to be, by what is left of it, or by its name.
     pub part: Option<Part>,
     pub why: String,
-}
-
-/// A piece of a file that is kept outside of the volumes: where it is in the layout that keeps it.
-#[derive(Clone, Debug)]
-pub struct KeptPiece {
-    /// As `bundle.json` names the file.
-    pub path: String,
-    pub segment: Segment,
-    pub stored: String,
 }
 
 /// What one path turned out to be.
@@ -223,7 +215,8 @@ impl Volumes {
         recovery.sort_by_key(|one| one.json.number);
         let parts = without_others(parts, &mut foreign);
         let (volumes, layouts): (Vec<Volume>, Vec<Layout>) = parts.into_iter().unzip();
-        let layout = whole::join(set.identity, &volumes, layouts, kept, shown(paths));
+        let said: Vec<&VolumeJson> = volumes.iter().map(|volume| &volume.json).collect();
+        let layout = assemble(set.identity, &said, layouts, kept, shown(paths));
         Ok(Volumes { set, volumes, recovery, foreign, broken, given: paths.len(), layout })
     }
 

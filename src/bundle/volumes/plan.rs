@@ -5,14 +5,13 @@
 use std::sync::Arc;
 
 use super::format::MOST_VOLUMES;
-use super::names::stored_path;
+use super::layout::{Common, Cut, Held, VolumePlan};
 use super::recovery::recovery_length;
 use super::room::{Cost, Room};
-use super::sealing;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::bytes;
-use crate::bundle::offsets::{BLOCK, TarPlan};
-use crate::content::chunks::{CHAINED, CHUNK, values_of};
+use crate::bundle::offsets::BLOCK;
+use crate::content::chunks::CHUNK;
 use crate::oci::Digest;
 
 /// A cut file begins in a volume that has begun only where this part of an empty one is left, or more.
@@ -39,83 +38,6 @@ pub struct SetPlan {
     pub limit: u64,
     pub recovery: u32,
     pub volumes: Vec<VolumePlan>,
-}
-
-/// A volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumePlan {
-    /// From 1 on.
-    pub number: u32,
-    pub of: u32,
-    /// Besides metadata and manifests, in the order of the tar.
-    pub files: Vec<Held>,
-    /// Of the file, in bytes.
-    pub length: u64,
-    /// Of its layout.
-    fingerprint: Digest,
-    common: Arc<Common>,
-}
-
-/// What all volumes of a set have in common.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Common {
-    pub metadata: Vec<(String, u64)>,
-    pub manifests: Vec<(String, u64)>,
-    pub limit: u64,
-    pub recovery: u32,
-}
-
-impl VolumePlan {
-    /// Where everything in it stands. Not kept: thousands of manifests are in every volume.
-    ///
-    /// # Errors
-    /// Sizes that no file could have.
-    pub fn tar(&self) -> Result<TarPlan> {
-        sealing::lay_out(&self.common, self)
-    }
-
-    /// Where in it the bytes of each of its [files](VolumePlan::files) begin: they come last.
-    ///
-    /// # Errors
-    /// As [`VolumePlan::tar`].
-    pub fn places(&self) -> Result<Vec<u64>> {
-        let tar = self.tar()?;
-        let first = tar.files.len().saturating_sub(self.files.len());
-        Ok(tar.files[first..].iter().map(|file| file.data).collect())
-    }
-}
-
-/// A file of the bundle, or a piece of one, in a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// As the bundle names the file.
-    pub path: String,
-    /// Bytes that are here.
-    pub size: u64,
-    /// `None`: all of the file is.
-    pub cut: Option<Cut>,
-}
-
-/// Which piece of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// From 1 on.
-    pub number: u32,
-    pub of: u32,
-    /// Where in the file it begins, in bytes.
-    pub first: u64,
-}
-
-impl Held {
-    /// Its entry in the tar.
-    pub fn stored_path(&self) -> String {
-        stored_path(&self.path, self.segment(String::new()).as_ref())
-    }
-
-    /// Bytes of `volumes/003.b3` that are said of it.
-    pub(super) fn chained(&self) -> u64 {
-        values_of(self.size) * CHAINED as u64
-    }
 }
 
 impl SetPlan {

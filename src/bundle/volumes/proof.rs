@@ -11,21 +11,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::VolumeFile;
-use super::names::VOLUMES;
+use super::assemble::pieces_of;
+use super::layout::Known;
 use super::opened::{Found, SetId, Volume, id_of, look};
-use super::sealing::Known;
 use super::set::is_held;
-use super::whole::whole;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::format::{FileEntry, sums};
-use crate::bundle::hashers::Hashers;
 use crate::bundle::offsets::BLOCK;
 use crate::bundle::sums::MAX_SUMS;
 use crate::bundle::{
-    BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Proven, SUMS, is_signature,
+    BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Proven, SUMS, VOLUMES, is_signature,
     signatures_of, signed_file,
 };
+use crate::content::proof::Hashing;
 use crate::content::{Slice, in_parallel};
 use crate::files::{Layout, Piece};
 use crate::oci::{Algorithm, Digest};
@@ -279,7 +278,7 @@ impl<'k> Proof<'k> {
                 segments.entry(segment.number).or_insert(((at, file.stored_path()), segment.clone()));
             }
         }
-        whole(segments, &self.layouts)
+        pieces_of(segments, &self.layouts)
     }
 
     fn slice(&self, pieces: &[Piece]) -> Option<Slice> {
@@ -393,7 +392,7 @@ impl One<'_> {
         let slice = self.layout.slice(path).map_err(|error| unreadable(error.chain()))?;
         let slice = slice.ok_or_else(|| self.fault(path, "is missing"))?;
         let advance = |bytes| self.proof.advance(bytes);
-        let hashers = Hashers::of_prefix(Algorithm::Sha256, &slice, size, &advance);
+        let hashers = Hashing::of_prefix(Algorithm::Sha256, &slice, size, &advance);
         let hashers = hashers.map_err(|error| unreadable(error.to_string()))?;
         let known = Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() };
         let algorithm = declared.map_or(Algorithm::Sha256, |file| file.digest.algorithm());

@@ -15,7 +15,7 @@ use super::names::{Part, SetName};
 use super::opened::{Found, SetId, id_of, id_of_recovery, look};
 use super::parity::{MEBIBYTE, Place, Printer, Shard};
 use super::proof::{self, Proof};
-use super::recovery::{PRINT, head, plan};
+use super::recovery_layout::{PRINT, head, plan};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::{Proven as Signed, sums};

@@ -1,7 +1,7 @@
 //! How much a volume takes: what is in it, and what it has to say of that.
 
 use super::format::{MOST_VOLUMES, Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
-use super::names::{Part, stored_path};
+use super::names::Part;
 use crate::base::error::Result;
 use crate::bundle::offsets::{BLOCK, END, header_length};
 use crate::bundle::{is_signature, sums};
@@ -78,9 +78,9 @@ impl Cost {
     }
 
     fn of_entry(path: &str, here: u64, segment: Option<Segment>) -> Cost {
-        let stored = stored_path(path, segment.as_ref());
         let segment = segment.map(Box::new);
         let file = VolumeFile { path: path.to_owned(), blake3: [0; 32].into(), segment };
+        let stored = file.stored_path();
         // Plain types and text: that cannot fail. If it did, the plan would be refused when it is laid out.
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         // Each of its lines is indented by four, and a comma and the end of a line come behind the last one.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::format::RecoveryJson;
 use super::parity::{Shards, Target, Which, Woven};
-use super::recovery::head;
+use super::recovery_layout::head;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::{Event, Events, Phase};

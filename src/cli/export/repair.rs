@@ -4,7 +4,9 @@ use super::{Args, Ask, TOOL, ask};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count};
-use crate::bundle::{Contents, MAX_MISSING, Missing, Tool, Writer, refuse_unwanted, walk_file, write_repair};
+use crate::bundle::{
+    Contents, MAX_MISSING, Missing, Tool, is_tar, preflight, refuse_unwanted, walk_file, write_repair,
+};
 use crate::cli::allowlist::{read_bounded, settle, tell_obstacle};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -17,7 +19,7 @@ use crate::pipeline::walk::{LockedCompanions, Origin, Walk};
 /// Writes the repair that `--repair` asks for; `None`: it does not.
 pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     let Some(file) = &args.repair else { return Ok(None) };
-    if !Writer::is_tar(&args.output) {
+    if !is_tar(&args.output) {
         return Err(Error::input(format!(
             "writing {}: a repair is a tar; end its name in .tar",
             args.output.display()
@@ -25,7 +27,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     }
     let (name, text) = read_bounded(file, MAX_MISSING + 1)?;
     let missing = Missing::parse(&text, &name)?;
-    Writer::check_free(&args.output)?;
+    preflight::check_free(&args.output)?;
     let baseline = args.since.read(context)?;
     let tools = args.tools.read()?;
     refuse_unwanted(&missing, &tools)?;

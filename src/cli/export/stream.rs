@@ -1,22 +1,23 @@
 //! `export -o -` and `-o OUT.tar.zst`: in one pass.
 
-use std::fs::File;
-use std::io::{IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Args, Planned, finish, print_plan, write_lock};
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::progress::units::bytes;
-use crate::bundle::stream::{Compressed, Outlet, Stream};
-use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, check_signature};
+use crate::bundle::preflight::{self, Whole};
+use crate::bundle::stream::{Compressed, Stream, places};
+use crate::bundle::{Bundle, Contents, FileSet, Finished, Survey, check_signature};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::signing::signed_by;
+use crate::cli::standard_output::StandardOutput;
 use crate::content::Source;
 use crate::files::Layout;
+use crate::oci::Digest;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::MissingReason;
 use crate::signing::PrivateKey;
@@ -81,14 +82,14 @@ pub async fn run(
     (started, key): (Instant, Option<Arc<PrivateKey>>),
     context: &Context,
 ) -> Result<Outcome> {
-    let options = Options { key: key.clone(), ..Options::copying() };
+    let files = FileSet::new(contents, key.clone())?;
     let (jobs, events) = (args.registry.jobs(), &context.events);
-    let stream = Stream { contents, options: &options, graph, source, jobs, events };
+    let stream = Stream { files: &files, source, places: places(graph), jobs, events };
     let total = stream.length()?;
-    let up_to_date = up_to_date(args, to, contents, key.as_deref(), context)?;
+    let up_to_date = up_to_date(args, to, files.identity, key.as_deref(), context)?;
     if args.dry_run {
         let survey = &Survey { total, present: 0, needed: total, free: 0 };
-        let plan = Planned { survey, up_to_date: up_to_date.is_some(), identity: contents.identity()? };
+        let plan = Planned { survey, up_to_date: up_to_date.is_some(), identity: files.identity };
         return print_plan(args, &contents.lock, graph, &plan, registries, context);
     }
     let unfinished = |error: Error| match args.allowlist.leave_out().failed && MissingReason::of(&error).is_some() {
@@ -104,9 +105,11 @@ pub async fn run(
             let path = if to == To::Standard { PathBuf::from("standard output") } else { args.output.clone() };
             context.say(&format!("{}: {} in all", path.display(), bytes(total)));
             let (streamed, size) = match to {
-                To::Standard => {
-                    stream.write(Stdout::open()?).await.map(|streamed| (streamed, streamed.size)).map_err(unfinished)?
-                }
+                To::Standard => stream
+                    .write(StandardOutput::open()?)
+                    .await
+                    .map(|streamed| (streamed, streamed.size))
+                    .map_err(unfinished)?,
                 To::Compressed => {
                     let streamed = stream.write(Compressed::create(&args.output)?).await.map_err(unfinished)?;
                     (streamed, path.metadata().map_or(0, |file| file.len()))
@@ -131,7 +134,7 @@ pub async fn run(
 fn up_to_date(
     args: &Args,
     to: To,
-    contents: &Contents,
+    identity: Digest,
     key: Option<&PrivateKey>,
     context: &Context,
 ) -> Result<Option<Finished>> {
@@ -139,44 +142,10 @@ fn up_to_date(
         return Ok(None);
     }
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
-    let finished = Writer::up_to_date(&args.output, contents, whole);
+    let finished = preflight::up_to_date(&args.output, identity, whole);
     let is_signed = |key: &PrivateKey| {
         let layout = Layout::open(&args.output);
         layout.and_then(|layout| check_signature(&layout, std::slice::from_ref(key.public()))).is_ok()
     };
     Ok(finished.filter(|_| key.is_none_or(is_signed)))
-}
-
-/// Standard output as it is, without the buffer that ends at lines.
-struct Stdout(File);
-
-impl Stdout {
-    fn open() -> Result<Stdout> {
-        let own = std::io::stdout().as_fd().try_clone_to_owned();
-        own.map(|fd| Stdout(File::from(fd))).map_err(failed)
-    }
-}
-
-impl Outlet for Stdout {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes).map_err(failed)
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        // A file is on its medium before it is called done; what is none cannot be synced.
-        match self.0.metadata() {
-            Ok(metadata) if metadata.is_file() => self.0.sync_all().map_err(failed),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn failed(error: std::io::Error) -> Error {
-    let text = match error.kind() {
-        std::io::ErrorKind::BrokenPipe => {
-            "writing to standard output: whoever read it has gone; what has gone out is cut short, and every reader will say so"
-        }
-        _ => "writing to standard output",
-    };
-    Error::new(Kind::Disk, text).because(error)
 }

@@ -9,8 +9,10 @@ use super::{Args, Job, Lost, blob_bytes, print_plan, stopped, write};
 use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
-use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumePlan, WrittenVolume, write_recovery};
-use crate::bundle::{Contents, Finished, Options, Survey, Volumes, Writer};
+use crate::bundle::volumes::{
+    RecoveryOf, Selection, Set, Shape, VolumeOptions, VolumePlan, WrittenVolume, write_recovery,
+};
+use crate::bundle::{Contents, FileSet, Finished, Options, Survey, plan_volumes, preflight};
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
 use crate::cli::signing::signed_by;
@@ -75,9 +77,9 @@ impl VolumeArgs {
     }
 
     /// How volumes are to be written, if they are.
-    pub fn wanted(&self) -> Option<Volumes> {
+    pub fn wanted(&self) -> Option<VolumeOptions> {
         let shape = Shape { limit: self.volume_size?, recovery: self.recovery };
-        Some(Volumes { shape, only: self.only_volume })
+        Some(VolumeOptions { shape, selection: Selection::of(self.only_volume) })
     }
 }
 
@@ -93,18 +95,20 @@ pub struct Resolved<'a> {
 /// Writes the volumes, unless they are there.
 pub async fn run(
     args: &Args,
-    volumes: Volumes,
+    volumes: VolumeOptions,
     resolved: Resolved<'_>,
     (started, key): (Instant, Option<Arc<PrivateKey>>),
     context: &Context,
 ) -> Result<Outcome> {
     let Resolved { contents, graph, source, registries, lost } = resolved;
     let lock = contents.lock.clone();
-    let options = Options { key: key.clone(), volumes: Some(volumes), ..Options::copying() };
-    let set = volumes.plan(&args.output, &contents, &options)?;
-    let there = volumes.up_to_date(&set, !args.dry_run, &options, &context.events)?;
+    let mut files = FileSet::new(&contents, key.clone())?;
+    plan_volumes::keep_signatures(&args.output, &mut files, &volumes)?;
+    let set = plan_volumes::plan(&args.output, &files, &volumes)?;
+    let there = plan_volumes::up_to_date(&set, &files, &volumes, !args.dry_run, &context.events)?;
+    let options = Options { volumes: Some(volumes.clone()), ..Options::copying() };
     if args.dry_run {
-        let survey = Writer::survey(&args.output, &contents, &options)?;
+        let survey = preflight::survey(&args.output, &files, &options)?;
         let planned = Planned { set: &set, volumes, survey, up_to_date: there.is_some() };
         return planned.print(args, &lock, graph, registries, context);
     }
@@ -112,14 +116,14 @@ pub async fn run(
         Some(finished) => (finished, 0),
         None => {
             let jobs = args.registry.jobs();
-            let job = Job { output: &args.output, contents, options, graph, source, jobs, lost };
+            let job = Job { output: &args.output, files, options, graph, source, jobs, lost };
             let written = write(job, context).await?;
             (written.finished, written.moved)
         }
     };
     let recovery = recover(&set, &volumes, &finished, lock.created, context).await?;
     let locked = args.lock.as_ref().map_or(Ok(()), |path| write_file(path, lock.to_file()?.as_bytes()));
-    let of_set: Vec<&VolumePlan> = set.wanted(volumes.only).collect();
+    let of_set: Vec<&VolumePlan> = set.wanted(&volumes.selection).collect();
     let all = of_set.iter().map(|volume| set.path_of(volume));
     let all = all.chain(recovery.iter().map(|volume| volume.path.clone()));
     args.read_back.prove(all.collect::<Vec<_>>(), context).await?;
@@ -127,7 +131,7 @@ pub async fn run(
     if args.json {
         context.print_json(&json!({
             "volumes": described(&set, &of_set), "of": set.plan.volumes.len(), "identity": finished.identity,
-            "recovery": recovery.iter().map(WrittenVolume::to_json).collect::<Vec<_>>(),
+            "recovery": recovery.iter().map(|volume| serde_json::json!(volume)).collect::<Vec<_>>(),
             "bytes": finished.size, "unchanged": finished.unchanged, "images": graph.images.len(), "missing": lock.missing, "bytesMoved": moved,
             "bytesSavedBySharing": graph.unshared_size().saturating_sub(graph.total_size()), "leftBehind": graph.left_behind,
             "seconds": started.elapsed().as_secs_f64(), "mirrors": mirrors::report_json(registries),
@@ -158,13 +162,13 @@ pub async fn run(
 /// The recovery volumes of volumes that are there.
 async fn recover(
     set: &Set,
-    volumes: &Volumes,
+    volumes: &VolumeOptions,
     finished: &Finished,
     created: jiff::Timestamp,
     context: &Context,
 ) -> Result<Vec<WrittenVolume>> {
     let Shape { limit, recovery } = volumes.shape;
-    if recovery == 0 || volumes.only.is_some() {
+    if recovery == 0 || !volumes.selection.is_all() {
         return Ok(Vec::new());
     }
     let number = u32::try_from(set.plan.volumes.len()).unwrap_or(u32::MAX);
@@ -189,7 +193,7 @@ fn described(set: &Set, volumes: &[&VolumePlan]) -> Vec<serde_json::Value> {
 /// What would be written.
 struct Planned<'a> {
     set: &'a Set,
-    volumes: Volumes,
+    volumes: VolumeOptions,
     survey: Survey,
     up_to_date: bool,
 }
@@ -204,7 +208,7 @@ impl Planned<'_> {
         context: &Context,
     ) -> Result<Outcome> {
         let Planned { set, survey, up_to_date, .. } = self;
-        let volumes: Vec<&VolumePlan> = set.wanted(self.volumes.only).collect();
+        let volumes: Vec<&VolumePlan> = set.wanted(&self.volumes.selection).collect();
         let to_fetch = if *up_to_date { 0 } else { blob_bytes(graph).saturating_sub(survey.present) };
         if args.json {
             context.print_json(&json!({

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::bytes;
-use crate::bundle::{Contents, Finished, Options, Writer};
+use crate::bundle::{FileSet, Finished, Options, Writer, preflight};
 use crate::cli::context::Context;
 use crate::content::Source;
 use crate::oci::Digest;
@@ -19,7 +19,7 @@ use crate::pipeline::transfer::{self, Transfer};
 pub struct Job<'a> {
     pub output: &'a Path,
     /// Of `graph`.
-    pub contents: Contents,
+    pub files: FileSet,
     pub options: Options,
     pub graph: &'a Graph,
     pub source: &'a dyn Source,
@@ -58,7 +58,7 @@ pub struct Written {
 /// # Errors
 /// Every blob that failed, or what the disk says; what is done stays for the next run.
 pub async fn write(job: Job<'_>, context: &Context) -> Result<Written> {
-    let survey = Writer::survey(job.output, &job.contents, &job.options)?;
+    let survey = preflight::survey(job.output, &job.files, &job.options)?;
     context.say(&format!(
         "{}: {} in all, takes {} more, {} free",
         job.output.display(),
@@ -66,9 +66,9 @@ pub async fn write(job: Job<'_>, context: &Context) -> Result<Written> {
         bytes(survey.needed),
         bytes(survey.free),
     ));
-    let (out, contents, options) = (job.output.to_owned(), job.contents, job.options);
+    let (out, files, options) = (job.output.to_owned(), job.files, job.options);
     let events = context.events.clone();
-    let create = move || Writer::create(&out, contents, options, events);
+    let create = move || Writer::create(&out, files, options, events);
     let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
     let options = transfer::Options { jobs: job.jobs, fail_fast: false };
     let moved = {

@@ -10,7 +10,8 @@ use super::{faults, refuse_inside};
 use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::{bytes, count, duration};
-use crate::bundle::{Bundle, Contents, Finished, Options, Tool, Whole, Writer};
+use crate::bundle::preflight::{self, Whole};
+use crate::bundle::{Bundle, Contents, FileSet, Finished, Options, Tool, Writer, is_tar};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::export;
@@ -53,12 +54,12 @@ impl Job<'_> {
     /// # Errors
     /// There is something else, another run writes it, it lies in the storage, or it cannot have links.
     pub fn check(&self) -> Result<()> {
-        if matches!(self.link, LinkMode::Hard | LinkMode::Reflink) && Writer::is_tar(self.asked.to) {
+        if matches!(self.link, LinkMode::Hard | LinkMode::Reflink) && is_tar(self.asked.to) {
             return Err(Error::input("a tar has no links: leave out --link, or name a directory"));
         }
         refuse_inside(self.storage, self.asked.to)?;
-        Writer::check_free(self.asked.to)?;
-        Writer::former(self.asked.to).map(drop)
+        preflight::check_free(self.asked.to)?;
+        preflight::former(self.asked.to).map(drop)
     }
 
     /// Writes every image of `collected` that is whole; what is wrong with the others is told. Blobs are proven while they are
@@ -117,13 +118,14 @@ impl Job<'_> {
         if !exact {
             contents = contents.continuing(Bundle::open(self.asked.to).ok().as_ref().map(Bundle::former))?;
         }
-        if let Some(finished) = Writer::up_to_date(self.asked.to, &contents, Whole::Proven(&context.events)) {
+        let files = FileSet::new(&contents, self.key.clone())?;
+        if let Some(finished) = preflight::up_to_date(self.asked.to, files.identity, Whole::Proven(&context.events)) {
             return Ok(Some(Ended { finished, moved: 0, linked: 0 }));
         }
         let job = export::Job {
             output: self.asked.to,
-            contents,
-            options: Options { link: self.link, device: self.storage.device(), key: self.key.clone(), volumes: None },
+            files,
+            options: Options { link: self.link, device: self.storage.device(), ..Options::copying() },
             graph: &graph,
             source: self.storage,
             jobs: self.jobs,

@@ -16,6 +16,7 @@ use super::nodes::{Node, parts_of};
 use super::survey::{Holding, Survey, Tagged};
 use super::{Storage, data_path};
 use crate::base::progress::{Event, Events, Phase};
+use crate::content::proof::{Unproven, prove};
 use crate::content::{Manifests, in_parallel};
 use crate::oci::{Digest, Manifest, Repository};
 pub use attached::Attached;
@@ -286,13 +287,15 @@ impl Auditor<'_> {
         }
         let id = *digest;
         events.report(Event::BlobStarted { digest: id, size: slice.size(), present: 0 });
-        let hashed = slice.hash(id.algorithm(), &|bytes| events.report(Event::BlobAdvanced { digest: id, bytes }));
+        let proven = prove(&slice, digest, &|bytes| events.report(Event::BlobAdvanced { digest: id, bytes }));
         events.report(Event::BlobFinished { digest: id });
-        match hashed {
-            Ok(found) if found == id => Ok(slice.size()),
-            Ok(found) => Err(Fault::new(data_path(digest), FaultKind::WrongDigest, format!("its bytes have {found}"))),
-            Err(error) => Err(Fault::new(data_path(digest), FaultKind::Unreadable, error.to_string())),
-        }
+        proven.map(|()| slice.size()).map_err(|unproven| {
+            let kind = match &unproven {
+                Unproven::Wrong { .. } => FaultKind::WrongDigest,
+                Unproven::Unreadable(_) => FaultKind::Unreadable,
+            };
+            Fault::new(data_path(digest), kind, unproven.to_string())
+        })
     }
 
     fn unreached(&self) -> impl Iterator<Item = (usize, Digest)> {

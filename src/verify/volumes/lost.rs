@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::super::graph::Reach;
 use super::super::{Problem, ProblemKind};
 use super::is_mended_by_volume;
+use crate::bundle::VOLUMES;
 use crate::bundle::is_tool;
-use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
+use crate::bundle::volumes::{Part, Volume, VolumeFile, Volumes};
 
 /// The same images for all problems of a volume.
 type Images = Arc<BTreeSet<String>>;

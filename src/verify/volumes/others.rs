@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::super::{Depth, Problem, ProblemKind};
 use super::{faults, own_sums, undeclared};
+use crate::content::proof::{Unproven, prove};
 use crate::files::Layout;
-use crate::oci::Algorithm;
 
 /// The three files of a recovery volume against its sums.
 pub fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<Problem> {
@@ -14,17 +14,17 @@ pub fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<
     problems.extend(own);
     problems.extend(undeclared(layout, &sums, label));
     for (file, sum) in &sums {
-        let hashed = layout.slice(file).ok().flatten().map(|slice| match depth {
-            Depth::Structure => Ok(None),
-            Depth::Full | Depth::Chunks => slice.hash(Algorithm::Sha256, &|_| ()).map(Some),
+        let proven = layout.slice(file).ok().flatten().map(|slice| match depth {
+            Depth::Structure => Ok(()),
+            Depth::Full | Depth::Chunks => prove(&slice, sum, &|_| ()),
         });
-        problems.extend(match hashed {
+        problems.extend(match proven {
             None => Some(Problem::new(file, ProblemKind::Missing)),
-            Some(Err(error)) => Some(Problem::new(file, ProblemKind::Unreadable).found(error)),
-            Some(Ok(Some(found))) if *sum != found => {
+            Some(Err(Unproven::Unreadable(error))) => Some(Problem::new(file, ProblemKind::Unreadable).found(error)),
+            Some(Err(Unproven::Wrong { found, .. })) => {
                 Some(Problem::new(file, ProblemKind::WrongDigest).expected(sum).found(found))
             }
-            Some(Ok(_)) => None,
+            Some(Ok(())) => None,
         });
     }
     problems.into_iter().map(|problem| problem.in_volume(path)).collect()

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use gapferry::base::progress::{Event, Events, Phase, Reporter};
-use gapferry::bundle::{Whole, Writer};
+use gapferry::bundle::preflight::{self, Whole};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use super::ground::{Builder, two_images};
@@ -30,7 +30,7 @@ impl Reporter for Readings {
 fn again(builder: &Builder, out: &Path) -> (bool, usize) {
     let readings = Arc::new(Readings::default());
     let events: Events = readings.clone();
-    let same = Writer::up_to_date(out, &builder.contents(), Whole::Proven(&events)).is_some();
+    let same = preflight::up_to_date(out, builder.files().identity, Whole::Proven(&events)).is_some();
     let read = *readings.0.lock().unwrap();
     (same, read)
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Events, Silent};
-use gapferry::bundle::{Bundle, Options, Whole, Writer};
+use gapferry::bundle::preflight::{self, Whole};
+use gapferry::bundle::{Bundle, Options};
 use gapferry::content::Source;
 use gapferry::verify::{Depth, check};
 
@@ -137,7 +138,7 @@ fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
         assert!(error.chain().contains(name), "{error:?}");
     }
     assert!(files_below(directory.path()) == before);
-    let mounted = Writer::survey(Path::new("/proc"), &builder.contents(), &Options::copying());
+    let mounted = preflight::survey(Path::new("/proc"), &builder.files(), &Options::copying());
     assert!(mounted.unwrap_err().to_string().contains("mounted"));
 }
 
@@ -160,7 +161,7 @@ fn exporting_again_repairs_a_damaged_bundle_and_fetches_only_what_is_damaged() {
     for name in ["bundle", "bundle.tar"] {
         let out = directory.path().join(name);
         builder.write(&out).unwrap();
-        let is_whole = |whole: Whole<'_>| Writer::up_to_date(&out, &builder.contents(), whole).is_some();
+        let is_whole = |whole: Whole<'_>| preflight::up_to_date(&out, builder.files().identity, whole).is_some();
         let events = silent();
         assert!(is_whole(Whole::Proven(&events)));
         damage(&out, &builder.layer(1).digest.blob_path());

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Events, Silent};
-use gapferry::bundle::stream::{Hand, Incoming, Outlet, Stream};
-use gapferry::bundle::{Bundle, Options};
+use gapferry::bundle::Bundle;
+use gapferry::bundle::stream::{Hand, Incoming, Outlet, Stream, places};
 use gapferry::pipeline::graph::{Graph, Image};
 use gapferry::verify::{Depth, Report, check};
 
@@ -37,15 +37,8 @@ fn stream(builder: &Builder, jobs: usize) -> (gapferry::Result<()>, Vec<u8>) {
         blobs: contents.blobs.clone(),
     });
     let graph = Graph { images: images.collect(), ..Graph::default() };
-    let (options, events) = (Options::copying(), Arc::new(Silent) as Events);
-    let stream = Stream {
-        contents: &contents,
-        options: &options,
-        graph: &graph,
-        source: &builder.source,
-        jobs,
-        events: &events,
-    };
+    let (files, events) = (builder.files(), Arc::new(Silent) as Events);
+    let stream = Stream { files: &files, source: &builder.source, places: places(&graph), jobs, events: &events };
     let kept = Kept::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let written = runtime.block_on(stream.write(kept.clone()));

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use gapferry::base::progress::Silent;
-use gapferry::bundle::volumes::Shape;
-use gapferry::bundle::{Options, Volumes, Writer};
+use gapferry::bundle::volumes::{Selection, Shape, VolumeOptions};
+use gapferry::bundle::{Options, Writer};
 
 use crate::bundle::ground::{Builder, noise, two_images};
 use crate::support::gate::Gate;
@@ -193,9 +193,9 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
     let (directory, builder) = (tempdir(), two_images().sha512("registry.test/a:x", noise(9, 900_000)));
     let out = directory.path().join("v.tar");
     let create = |only| {
-        let volumes = Volumes { shape: Shape { limit: 1_000_000, recovery: 0 }, only };
+        let volumes = VolumeOptions { shape: Shape { limit: 1_000_000, recovery: 0 }, selection: Selection::of(only) };
         let options = Options { volumes: Some(volumes), ..Options::copying() };
-        Writer::create(&out, builder.contents(), options, Arc::new(Silent))
+        Writer::create(&out, builder.files(), options, Arc::new(Silent))
     };
     let large = builder.layer(1).digest;
     builder.source.breaks.lock().unwrap().insert(large, 2_500_000);
@@ -225,9 +225,9 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let create = || {
-        let volumes = Volumes { shape: Shape { limit: 1_000_000, recovery: 0 }, only: None };
+        let volumes = VolumeOptions { shape: Shape { limit: 1_000_000, recovery: 0 }, selection: Selection::All };
         let options = Options { volumes: Some(volumes), ..Options::copying() };
-        Writer::create(&out, builder.contents(), options, Arc::new(Silent)).unwrap()
+        Writer::create(&out, builder.files(), options, Arc::new(Silent)).unwrap()
     };
     let writer = create();
     builder.fill(&writer).unwrap();
@@ -274,9 +274,9 @@ fn a_bundle_that_fits_into_one_volume_is_one() {
     let directory = tempdir();
     let builder = Builder::new().image("registry.test/a:1", &[noise(1, 1_000)]);
     let out = directory.path().join("disc");
-    let volumes = Volumes { shape: Shape { limit: 1 << 30, recovery: 0 }, only: None };
+    let volumes = VolumeOptions { shape: Shape { limit: 1 << 30, recovery: 0 }, selection: Selection::All };
     let options = Options { volumes: Some(volumes), ..Options::copying() };
-    let writer = Writer::create(&out, builder.contents(), options, Arc::new(Silent)).unwrap();
+    let writer = Writer::create(&out, builder.files(), options, Arc::new(Silent)).unwrap();
     builder.fill(&writer).unwrap();
     writer.finish().unwrap();
     Ran::of(gapferry().arg("verify").arg(directory.path().join("disc.001.tar"))).ended(0);

@@ -2,7 +2,10 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use super::super::layout::Known;
+use super::super::sealing::own_files;
 use super::*;
+use crate::bundle::fileset::KnownFile;
 use crate::bundle::volumes::VolumeJson;
 
 fn blob(number: usize) -> String {
@@ -143,17 +146,17 @@ fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
     let known = |held: &Held| {
         let bytes = vec![7; usize::try_from(held.size).unwrap()];
         let chunks = crate::content::chunks::Chunks::of(&bytes);
-        sealing::Known { sha256: Digest::sha256(&bytes), chunks }
+        Known { sha256: Digest::sha256(&bytes), chunks }
     };
-    let common: Vec<sealing::Repeated> = wanted
+    let common: Vec<KnownFile> = wanted
         .metadata
         .iter()
         .chain(&wanted.manifests)
-        .map(|(path, size)| (path.clone(), crate::spool::Kept::new(&vec![1; *size as usize])))
+        .map(|(path, size)| KnownFile { path: path.clone(), bytes: crate::spool::Kept::new(&vec![1; *size as usize]) })
         .collect();
     for volume in &set.volumes {
         let known: Vec<_> = volume.files.iter().map(known).collect();
-        let own = sealing::own_files(&set, volume, Digest::sha256(b"x"), &common, &known).unwrap();
+        let own = own_files(&set, volume, Digest::sha256(b"x"), &common, &known).unwrap();
         let json = VolumeJson::parse(&own[0].1, &own[0].0, 1_000).unwrap();
         assert_eq!((json.number, json.of, json.recovery, json.limit), (volume.number, volume.of, 1, 1_500_000));
         let lines = String::from_utf8(own[2].1.clone()).unwrap();

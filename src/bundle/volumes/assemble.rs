@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{KeptPiece, Segment, Volume};
+use super::format::{Segment, VolumeJson};
 use crate::bundle::sums::{self, MAX_SUMS};
 use crate::bundle::{
     BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, SUMS512, is_signature, is_tool,
@@ -11,10 +11,20 @@ use crate::bundle::{
 use crate::files::{Layout, Piece};
 use crate::oci::Digest;
 
+/// A piece of a file that is kept outside of the volumes: where it is in the layout that keeps it.
+#[derive(Clone, Debug)]
+pub struct KeptPiece {
+    /// As `bundle.json` names the file.
+    pub path: String,
+    pub segment: Segment,
+    pub stored: String,
+}
+
 /// The bundle's files: metadata from a volume that has the right `bundle.json`, blobs from whichever has them.
-pub(super) fn join(
+/// `volumes` are those of the `layouts`, in the same order.
+pub(super) fn assemble(
     identity: Digest,
-    volumes: &[Volume],
+    volumes: &[&VolumeJson],
     mut layouts: Vec<Layout>,
     kept: Option<(Layout, Vec<KeptPiece>)>,
     shown: PathBuf,
@@ -40,7 +50,7 @@ pub(super) fn join(
     }
     let mut cut: BTreeMap<String, BTreeMap<u32, (Piece, Segment)>> = BTreeMap::new();
     for (at, volume) in volumes.iter().enumerate() {
-        for file in &volume.json.files {
+        for file in &volume.files {
             let Some(segment) = file.segment.as_deref() else { continue };
             let piece = ((at, file.stored_path()), segment.clone());
             cut.entry(file.path.clone()).or_default().entry(segment.number).or_insert(piece);
@@ -54,7 +64,7 @@ pub(super) fn join(
         layouts.push(layout);
     }
     for (path, segments) in cut {
-        if let Some(pieces) = whole(segments, &layouts) {
+        if let Some(pieces) = pieces_of(segments, &layouts) {
             files.entry(path).or_insert(pieces);
         }
     }
@@ -67,7 +77,7 @@ fn is_of_bundle(path: &str) -> bool {
 }
 
 /// All pieces of a file in their order, if they are there and fit.
-pub(super) fn whole(segments: BTreeMap<u32, (Piece, Segment)>, layouts: &[Layout]) -> Option<Vec<Piece>> {
+pub(super) fn pieces_of(segments: BTreeMap<u32, (Piece, Segment)>, layouts: &[Layout]) -> Option<Vec<Piece>> {
     let of = segments.values().next().map(|(_, segment)| segment.of)?;
     let mut at = 0_u64;
     let mut pieces = Vec::new();

@@ -1,32 +1,33 @@
 //! The volumes while they are written in place: `NAME.001.tar.partial` and so on, each reserved at its full length, and one
-//! journal. Blobs arrive in any order, cut ones across several files.
+//! journal. Blobs arrive in any order, cut ones across several files. A volume that is whole already stays as it is; what it
+//! holds of a cut blob counts.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::finished;
-use super::format::MOST_VOLUMES;
-use super::names::SetName;
-use super::plan::{Held, VolumePlan};
-use super::sealing::Known;
-use super::set::Set;
+use super::layout::Known;
+use super::layout::{Held, VolumePlan};
+use super::set::{Selection, Set};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, Open, Synced};
+use crate::base::fsops::{self, Entry, Linkable, Linked, Open, Synced};
 use crate::base::progress::Events;
-use crate::bundle::hashers::Hashers;
+use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
-use crate::bundle::place::{Extent, Place, Sealing, Slot};
-use crate::bundle::{Tool, is_tool, leftovers, stamp};
+use crate::bundle::place::{Claim, Extent, Place, Slot, Wanted, report_lost};
+use crate::bundle::{Tool, is_tool, stamp};
+use crate::content::chunks::Chunks;
+use crate::content::proof::Hashing;
 use crate::content::{Slice, in_parallel};
 use crate::oci::{Algorithm, Digest};
 
 /// See the module documentation.
-pub struct VolumeFiles {
+pub struct VolumesOutput {
     set: Set,
-    /// The volumes that are written: all, or one.
+    /// The selected volumes.
     open: Vec<OpenVolume>,
     /// The places of each blob, as far as these volumes have them.
     places: HashMap<Digest, Arc<[Extent]>>,
@@ -35,24 +36,26 @@ pub struct VolumeFiles {
     output: Entry,
     /// What the journal of an earlier run says of this very set.
     claims: Claims,
-    only: Option<u32>,
+    selection: Selection,
 }
 
 struct OpenVolume {
     plan: VolumePlan,
-    partial: Entry,
+    /// The file that is written; of a volume that is whole the volume itself.
+    entry: Entry,
     file: Arc<File>,
+    is_whole: bool,
 }
 
 /// Where the journal of a set is, or of the one volume of it that is written.
-fn journal_of(set: &Set, only: Option<u32>) -> PathBuf {
-    let number = only.map_or_else(|| "volumes".to_owned(), |number| format!("volume-{number}"));
+fn journal_of(set: &Set, selection: &Selection) -> PathBuf {
+    let number = selection.only_one().map_or_else(|| "volumes".to_owned(), |number| format!("volume-{number}"));
     fsops::beside(set.name.base(), &format!(".{number}.partial.journal"))
 }
 
-fn claims_of(set: &Set, only: Option<u32>) -> Option<Claims> {
+fn claims_of(set: &Set, selection: &Selection) -> Option<Claims> {
     // Where there is no directory yet, nothing was begun.
-    Claims::read(&Entry::of(&journal_of(set, only)).ok()?)
+    Claims::read(&Entry::of(&journal_of(set, selection)).ok()?)
 }
 
 fn is_same(set: &Set, claims: &Claims) -> bool {
@@ -60,53 +63,61 @@ fn is_same(set: &Set, claims: &Claims) -> bool {
 }
 
 /// Bytes that the file system has given to an unfinished set already.
-pub fn reserved(set: &Set, only: Option<u32>) -> u64 {
-    if !claims_of(set, only).is_some_and(|claims| is_same(set, &claims)) {
+pub fn reserved(set: &Set, selection: &Selection) -> u64 {
+    if !claims_of(set, selection).is_some_and(|claims| is_same(set, &claims)) {
         return 0;
     }
     let blocks = |volume: &VolumePlan| Entry::of(&partial_of(set, volume)).map_or(0, |partial| partial.allocated());
-    set.wanted(only).map(blocks).fold(0, u64::saturating_add)
+    set.wanted(selection).map(blocks).fold(0, u64::saturating_add)
 }
 
 /// The blobs that an unfinished set has, by its journal.
-pub fn claimed(set: &Set, only: Option<u32>) -> HashSet<Digest> {
-    claims_of(set, only).filter(|claims| is_same(set, claims)).map(|claims| claims.done).unwrap_or_default()
+pub fn claimed(set: &Set, selection: &Selection) -> HashSet<Digest> {
+    claims_of(set, selection).filter(|claims| is_same(set, claims)).map(|claims| claims.done).unwrap_or_default()
 }
 
 fn partial_of(set: &Set, volume: &VolumePlan) -> PathBuf {
     fsops::beside(&set.path_of(volume), ".partial")
 }
 
-impl VolumeFiles {
-    /// Continues the unfinished volumes of the same set, or begins them, in the directory of `output`.
+impl VolumesOutput {
+    /// Continues the unfinished volumes of the same set, or begins them, in the directory of `output`. Those with the numbers
+    /// `whole` are there, and right.
     ///
     /// # Errors
     /// Something else is where they would be; no room, or what else the disk says.
-    pub fn create(set: Set, only: Option<u32>, output: &Entry, events: &Events) -> Result<VolumeFiles> {
-        let journal_entry = output.sibling(&journal_of(&set, only));
-        let volumes: Vec<VolumePlan> = set.wanted(only).cloned().collect();
+    pub fn create(
+        set: Set,
+        selection: Selection,
+        whole: &BTreeSet<u32>,
+        output: &Entry,
+        events: &Events,
+    ) -> Result<VolumesOutput> {
+        let journal_entry = output.sibling(&journal_of(&set, &selection));
+        let volumes: Vec<VolumePlan> = set.wanted(&selection).cloned().collect();
         for volume in &volumes {
             finished::refuse_foreign(&set.path_of(volume))?;
         }
-        let (same, other) = match claims_of(&set, only) {
+        let (same, other) = match claims_of(&set, &selection) {
             Some(claims) if is_same(&set, &claims) => (Some(claims), None),
             other => (None, other),
         };
         let mut open = Vec::new();
         for plan in volumes {
             let named = output.sibling(&set.path_of(&plan));
-            let partial = named.beside(".partial");
-            if same.is_some() && !partial.exists() && named.exists() {
-                // A run that was killed while it gave them their names: what is there is proven like all else.
-                named.rename(&partial)?;
+            if whole.contains(&plan.number) {
+                let file = Arc::new(named.open(Open::Read)?);
+                open.push(OpenVolume { plan, entry: named, file, is_whole: true });
+                continue;
             }
+            let partial = named.beside(".partial");
             // Nothing of another layout may stay between the files.
             let how = if same.is_none() { Open::Empty } else { Open::Keep };
             let file = Arc::new(partial.open(how)?);
             fsops::reserve(&file, partial.path(), plan.length)?;
-            open.push(OpenVolume { plan, partial, file });
+            open.push(OpenVolume { plan, entry: partial, file, is_whole: false });
         }
-        leftovers::tell_lost(set.name.base(), other.map_or(0, |claims| claims.lost(|_| false)), events);
+        report_lost(set.name.base(), other.map_or(0, |claims| claims.lost(|_| false)), events);
         let places = places(&open, Digest::of_blob_path)?;
         let journal = match &same {
             Some(_) => Journal::resume(&journal_entry)?,
@@ -118,7 +129,15 @@ impl VolumeFiles {
             }
         };
         let claims = same.unwrap_or_default();
-        Ok(VolumeFiles { set, open, places, journal, output: output.clone(), claims, only })
+        Ok(VolumesOutput { set, open, places, journal, output: output.clone(), claims, selection })
+    }
+
+    /// Blobs of which nothing is in a volume that is written.
+    pub fn elsewhere(&self, files: &FileSet) -> HashSet<Digest> {
+        let is_here = |digest: &Digest| {
+            self.places.get(digest).is_some_and(|extents| extents.iter().any(|extent| !extent.is_whole))
+        };
+        files.blobs.iter().map(|blob| blob.digest).filter(|digest| !is_here(digest)).collect()
     }
 
     /// Each is in one volume, or in pieces, like a blob.
@@ -128,25 +147,29 @@ impl VolumeFiles {
         }
         let places = places(&self.open, |path| is_tool(path).then(|| path.to_owned()))?;
         let here = tools.iter().filter_map(|tool| Some((tool, places.get(&tool.path())?)));
-        here.into_iter().try_for_each(|(tool, extents)| tool.write_to(&Slot::of(extents.clone(), 0)))
+        let mut here = here.filter(|(_, extents)| extents.iter().any(|extent| !extent.is_whole));
+        here.try_for_each(|(tool, extents)| {
+            let slot = Slot::of(extents.clone(), 0);
+            tool.copy(&mut |piece, at| slot.write_all_at(piece, at))
+        })
     }
 
     /// What is known of everything that a volume holds. What is cut is read again: its digests are of the pieces.
-    fn known(&self, volume: &OpenVolume, sealing: &Sealing<'_>) -> Result<Vec<Known>> {
+    fn known(&self, volume: &OpenVolume, chunks: &HashMap<Digest, Chunks>) -> Result<Vec<Known>> {
         let all: Vec<(&Held, u64)> = volume.plan.files.iter().zip(volume.plan.places()?).collect();
         let known = in_parallel(&all, |(held, at)| {
             let whole = Digest::of_blob_path(&held.path).filter(|digest| {
                 // A volume has sha256 sums of all it holds.
                 held.cut.is_none() && digest.algorithm() == Algorithm::Sha256
             });
-            let whole = whole.and_then(|sha256| Some(Known { sha256, chunks: sealing.chunks.get(&sha256)?.clone() }));
+            let whole = whole.and_then(|sha256| Some(Known { sha256, chunks: chunks.get(&sha256)?.clone() }));
             if let Some(known) = whole {
                 return Ok(known);
             }
-            let slice = Slice::new(volume.file.clone(), volume.partial.path(), *at, held.size);
-            let hashers = Hashers::of_prefix(Algorithm::Sha256, &slice, held.size, &|_| ());
-            let hashers = hashers.map_err(|e| Error::disk("reading", volume.partial.path(), e))?;
-            Ok(Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() })
+            let slice = Slice::new(volume.file.clone(), volume.entry.path(), *at, held.size);
+            let hashing = Hashing::of_prefix(Algorithm::Sha256, &slice, held.size, &|_| ());
+            let hashing = hashing.map_err(|e| Error::disk("reading", volume.entry.path(), e))?;
+            Ok(Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() })
         });
         known.into_iter().collect()
     }
@@ -155,8 +178,8 @@ impl VolumeFiles {
 /// Where the files are that have a `key`.
 fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) -> Result<HashMap<K, Arc<[Extent]>>> {
     let mut places: HashMap<K, Vec<Extent>> = HashMap::new();
-    for OpenVolume { plan, partial, file } in open {
-        let path: Arc<Path> = partial.path().into();
+    for OpenVolume { plan, entry, file, is_whole } in open {
+        let path: Arc<Path> = entry.path().into();
         let tar = plan.tar()?;
         let data: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
         for held in &plan.files {
@@ -165,13 +188,20 @@ fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) ->
             };
             let first = held.cut.map_or(0, |cut| cut.first);
             let (file, path) = (file.clone(), path.clone());
-            places.entry(key).or_default().push(Extent { file, path, base: *base, first, size: held.size });
+            places.entry(key).or_default().push(Extent {
+                file,
+                path,
+                base: *base,
+                first,
+                size: held.size,
+                is_whole: *is_whole,
+            });
         }
     }
     Ok(places.into_iter().map(|(key, extents)| (key, extents.into())).collect())
 }
 
-impl Place for VolumeFiles {
+impl Place for VolumesOutput {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let Some(extents) = self.places.get(digest) else {
             let name = self.set.name.base().display();
@@ -196,71 +226,59 @@ impl Place for VolumeFiles {
         self.journal.done(digest)
     }
 
-    fn claimed(&self) -> Vec<(Digest, Slice)> {
-        let slice = |digest: &Digest| {
-            let extents = self.places.get(digest)?;
-            let size = extents.iter().map(|extent| extent.size).sum();
-            Some((*digest, Slot::of(extents.clone(), 0).slice(size)?))
-        };
-        self.claims.done.iter().filter_map(slice).collect()
+    fn link(&self, _: &Digest, _: &Linkable) -> Result<Linked> {
+        Ok(Linked::Refused(rustix::io::Errno::OPNOTSUPP))
     }
 
-    fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
-        let set = self.set.sealed(sealing);
-        self.pack(sealing.tools)?;
+    fn reflink(&self, _: &Digest, _: &Slice) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn prove(&self, blob: Wanted, _: &dyn Fn(u64)) -> Result<Chunks> {
+        Err(Error::input(format!("blob {} was not linked", blob.digest)))
+    }
+
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+        let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
+        let claim = |digest: &Digest| {
+            let extents = self.places.get(digest)?;
+            let size = extents.iter().map(|extent| extent.size).sum();
+            let slice = Slot::of(extents.clone(), 0).slice(size)?;
+            Some(Claim { digest: *digest, slice, in_place: true })
+        };
+        Ok(done.filter_map(claim).collect())
+    }
+
+    fn refute(&self, _: &Digest) -> Result<()> {
+        Ok(())
+    }
+
+    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
+
+    fn seal(&self, files: &FileSet, _: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()> {
+        self.pack(&files.tools)?;
+        let written = || self.open.iter().filter(|volume| !volume.is_whole);
         // None gets its name before all are on the medium.
         let mut synced = Vec::new();
-        for volume in &self.open {
-            let OpenVolume { plan, partial, file } = volume;
-            let known = self.known(volume, sealing)?;
-            set.seal(plan, (file, partial.path()), &known)?;
-            file.set_len(plan.length).map_err(|e| Error::disk("ending", partial.path(), e))?;
-            synced.push(Synced::new(file, partial.clone(), self.output.sibling(&set.path_of(plan)))?);
+        for volume in written() {
+            let OpenVolume { plan, entry, file, .. } = volume;
+            let known = self.known(volume, chunks)?;
+            self.set.seal(plan, (file, entry.path()), &known)?;
+            file.set_len(plan.length).map_err(|e| Error::disk("ending", entry.path(), e))?;
+            synced.push(Synced::new(file, entry.clone(), self.output.sibling(&self.set.path_of(plan)))?);
         }
         Synced::publish(synced)?;
         // That it is left cannot harm finished volumes.
-        let _ = self.output.sibling(&journal_of(&self.set, self.only)).remove();
-        if self.only.is_none() {
-            finished::remove_former(&set, &self.output)?;
+        let _ = self.output.sibling(&journal_of(&self.set, &self.selection)).remove();
+        if self.selection.is_all() {
+            finished::remove_former(&self.set, &self.output)?;
         }
-        for volume in &self.open {
-            let path = set.path_of(&volume.plan);
+        for volume in written() {
+            let path = self.set.path_of(&volume.plan);
             if let Some(state) = stamp::State::of(&path) {
                 state.mark(&path);
             }
         }
         self.output.dir().sync()
     }
-}
-
-/// The volumes of this name that are there, in order.
-pub fn there(name: &SetName) -> Vec<PathBuf> {
-    beside(name, |path| path.to_owned())
-}
-
-/// What runs have left that did not come to their end.
-pub fn unfinished(name: &SetName) -> Vec<PathBuf> {
-    let volumes = beside(name, |path| if is_partial(path) { path.with_extension("") } else { PathBuf::new() });
-    let journals =
-        [".volumes".to_owned()].into_iter().chain((1..=MOST_VOLUMES).map(|number| format!(".volume-{number}")));
-    let journals = journals.map(|middle| fsops::beside(name.base(), &format!("{middle}.partial.journal")));
-    volumes.into_iter().chain(journals.filter(|path| path.exists())).collect()
-}
-
-fn is_partial(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "partial")
-}
-
-/// Files beside it that are parts of the set, if they are called what `called` makes of their names; in order.
-fn beside(name: &SetName, called: impl Fn(&Path) -> PathBuf) -> Vec<PathBuf> {
-    let entries = fs::read_dir(fsops::parent(name.base())).into_iter().flatten().flatten();
-    // As the set itself calls them: without `./` where no directory was named.
-    let paths = entries.map(|entry| name.base().with_file_name(entry.file_name()));
-    let is_part = |path: &PathBuf| {
-        let found = SetName::of_part(&called(path));
-        found.is_some_and(|(found, _)| found.base().file_name() == name.base().file_name())
-    };
-    let mut paths: Vec<PathBuf> = paths.filter(is_part).collect();
-    paths.sort();
-    paths
 }

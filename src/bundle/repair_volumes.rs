@@ -8,17 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::names::{Part, SetName};
-use super::opened::{Opened, Volumes};
-use super::plan::Held;
-use super::set::{Set, Shape, is_held};
-use super::split::Split;
+use super::volumes::{Held, Opened, Part, Selection, SetName, Shape, VolumeOptions, Volumes};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
+use crate::bundle::convert::Conversion;
 use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, SUMS, is_signature};
 use crate::bundle::mend::belongs;
 use crate::bundle::missing::Missing;
+use crate::bundle::options::Options;
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
+use crate::content::proof::{Unproven, prove};
 use crate::files::{Layout, Piece};
 use crate::oci::Digest;
 
@@ -67,17 +66,19 @@ pub fn mend_set(
     let is_there = |held: &Held| bundle.layout().size_of(&held.path).is_some();
     let can_be = |number: &u32| held.get(*number as usize - 1).is_some_and(|files| files.iter().all(is_there));
     let shape = Shape { limit: set.set.limit, recovery: set.set.recovery };
-    let again: Vec<u32> = bad.iter().copied().filter(can_be).collect();
-    let new = Set::of_bundle(&bundle, &found.manifests, name.clone(), shape)?;
+    let again: BTreeSet<u32> = bad.iter().copied().filter(can_be).collect();
     let needed = held.iter().flatten().filter(|held| !is_there(held)).map(|held| held.path.clone());
     let lacking: BTreeSet<String> = needed.collect();
-    let written = match again.is_empty() {
-        // Perhaps on a medium that cannot be written.
-        true => Vec::new(),
-        false => Split::of_set(bundle, new).write_only(&again, events)?,
-    };
-    let made =
-        written.into_iter().filter(|volume| !volume.unchanged).map(|volume| (volume.number, volume.path)).collect();
+    let mut made = again.clone();
+    // Else perhaps on a medium that cannot be written.
+    if !again.is_empty() {
+        let volumes = VolumeOptions { shape, selection: Selection::Only(again) };
+        let options = Options { volumes: Some(volumes), ..Options::copying() };
+        let written = Conversion::of_part(bundle)?.write(&name.whole(), options, events)?;
+        made.retain(|number| !written.unchanged_volumes.contains(number));
+    }
+    let path = |number: u32| (number, name.part(Part::Volume(number), set.set.of));
+    let made = made.into_iter().map(path).collect();
     Ok(MendedSet { name, made, lacking: lacking.into_iter().collect() })
 }
 
@@ -127,7 +128,6 @@ struct Mending<'a> {
 #[derive(Default)]
 struct Found {
     pieces: BTreeMap<String, Vec<Piece>>,
-    manifests: HashSet<Digest>,
     /// What is nowhere.
     lacking: BTreeSet<String>,
 }
@@ -174,10 +174,7 @@ impl Mending<'_> {
         let own = [(BUNDLE_JSON, self.set.set.identity), (SUMS, Digest::sha256(sums.as_bytes()))];
         let mut wanted: Vec<(&str, Digest)> = own.to_vec();
         for file in json.files.iter().filter(|file| !held.contains(file.path.as_str())) {
-            if let Some(digest) = Digest::of_blob_path(&file.path).filter(|_| is_held(&file.path)) {
-                found.manifests.insert(digest);
-                wanted.push((&file.path, digest));
-            } else if !is_held(&file.path) {
+            if !is_tool(&file.path) {
                 wanted.push((&file.path, file.digest));
             }
         }
@@ -211,13 +208,12 @@ impl Mending<'_> {
     fn of_repair(&self, file: &FileEntry, repair: &Layout) -> Result<Option<Vec<Piece>>> {
         let (at, path) = (self.set.volumes.len(), &*file.path);
         let Some(slice) = repair.slice(path)? else { return Ok(None) };
-        let found = slice.hash(file.digest.algorithm(), &|_| ());
-        let found = found.map_err(|e| Error::disk("reading", slice.path(), e))?;
-        match found == file.digest && slice.size() == file.size {
-            true => Ok(Some(vec![(at, path.to_owned())])),
+        match prove(&slice, &file.digest, &|_| ()) {
+            Ok(()) if slice.size() == file.size => Ok(Some(vec![(at, path.to_owned())])),
+            Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", slice.path(), error)),
             // No image has to wait for a tool.
-            false if self.repair.1 && !is_tool(path) => Err(slice.wrong(found)),
-            false => Ok(None),
+            Err(Unproven::Wrong { found, .. }) if self.repair.1 && !is_tool(path) => Err(slice.wrong(found)),
+            Ok(()) | Err(Unproven::Wrong { .. }) => Ok(None),
         }
     }
 

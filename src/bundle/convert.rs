@@ -1,0 +1,144 @@
+//! A bundle that is there, written again in another form. It keeps its identity and its signatures.
+//!
+//! # Threats
+//! The bundle may be damaged, or change while it is read: every file is proven by what `bundle.json` says of it while it is
+//! copied, and nothing has the name of a bundle, or of a volume, before all of it is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::fileset::{FileSet, KnownFile, Trailer};
+use super::format::is_signature;
+use super::open::Bundle;
+use super::options::{Finished, Options};
+use super::preflight::{self, Whole};
+use super::stream::{Outlet, Stream, Streamed};
+use super::writer::Writer;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
+use crate::content::proof::{Unproven, prove};
+use crate::files::Layout;
+use crate::oci::{Descriptor, Digest, Repository};
+
+/// Blobs at a time, where one is written in one pass.
+const JOBS: usize = 2;
+
+/// A bundle that is to be written in another form.
+pub struct Conversion {
+    pub files: FileSet,
+    source: Arc<Layout>,
+    /// In which repository of the source each blob is: a layout has all of them in each.
+    repository: Option<Repository>,
+}
+
+/// What a conversion has written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted {
+    pub finished: Finished,
+    /// The numbers of the volumes that were there already, the same.
+    pub unchanged_volumes: BTreeSet<u32>,
+    /// Blobs that are links to files of the source, or share their bytes.
+    pub linked: u64,
+}
+
+impl Conversion {
+    /// Reads what is no blob of `bundle`, and proves it.
+    ///
+    /// # Errors
+    /// The bundle is damaged so far that it can be seen without reading all of it.
+    pub fn of(bundle: Bundle) -> Result<Conversion> {
+        if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
+            return Err(damaged(bundle.layout()));
+        }
+        Conversion::of_part(bundle)
+    }
+
+    /// Of a bundle of which only what is written has to be there.
+    ///
+    /// # Errors
+    /// What every form of it has is damaged.
+    pub(super) fn of_part(bundle: Bundle) -> Result<Conversion> {
+        let files = FileSet::of_bundle(&bundle)?;
+        let repository = bundle.lock().images.first().map(|image| image.reference.repository.clone());
+        let (_, layout) = bundle.into_lock_and_layout();
+        Ok(Conversion { files, source: Arc::new(layout), repository })
+    }
+
+    /// Writes the bundle to `out` as a directory, a tar or volumes. What is there already and whole stays as it is.
+    ///
+    /// # Errors
+    /// A file of the bundle is not what `bundle.json` says: nothing has its name; something is in the way; no room, or what else
+    /// the disk says.
+    pub fn write(self, out: &Path, options: Options, events: &Events) -> Result<Converted> {
+        if options.volumes.is_none()
+            && let Some(finished) = self.there(out, events)?
+        {
+            return Ok(Converted { finished, unchanged_volumes: BTreeSet::new(), linked: 0 });
+        }
+        let source = self.source.clone();
+        let options = Options { supplies: vec![self.source], ..options };
+        let writer = Writer::create(out, self.files, options, events.clone())?;
+        if let Some(wrong) = writer.missing().next() {
+            return Err(why(&source, wrong));
+        }
+        let (unchanged_volumes, linked) = (writer.whole_volumes().clone(), writer.linked());
+        let finished = writer.finish()?;
+        Ok(Converted { finished, unchanged_volumes, linked })
+    }
+
+    /// Writes it as one tar, from its first byte to its last.
+    ///
+    /// # Errors
+    /// As [`Stream::write`].
+    pub async fn stream(&self, outlet: impl Outlet + 'static, events: &Events) -> Result<Streamed> {
+        let place = |blob: &Descriptor| Some((blob.digest, self.repository.clone()?));
+        let places: HashMap<Digest, Repository> = self.files.blobs.iter().filter_map(place).collect();
+        let stream = Stream { files: &self.files, source: &*self.source, places, jobs: JOBS, events };
+        stream.write(outlet).await
+    }
+
+    /// The bundle at `out`, if it is this one in the form that its name means, with exactly these signatures, and whole.
+    ///
+    /// # Errors
+    /// A signature of it cannot be read.
+    pub fn there(&self, out: &Path, events: &Events) -> Result<Option<Finished>> {
+        if preflight::up_to_date(out, self.files.identity, Whole::BySizes).is_none() {
+            return Ok(None);
+        }
+        let there = FileSet::of_bundle(&Bundle::open(out)?)?;
+        if signatures(&there)? != signatures(&self.files)? {
+            return Ok(None);
+        }
+        Ok(preflight::up_to_date(out, self.files.identity, Whole::Proven(events)))
+    }
+}
+
+/// Path and bytes of every signature.
+fn signatures(files: &FileSet) -> Result<Vec<(&str, bytes::Bytes)>> {
+    let of_chunks = match &files.trailer {
+        Some(Trailer::Copied(signatures)) => &signatures[..],
+        Some(Trailer::Signed(_)) | None => &[],
+    };
+    let all = files.head.iter().filter(|file| is_signature(&file.path)).chain(of_chunks);
+    all.map(|file: &KnownFile| Ok((file.path.as_str(), file.read()?))).collect()
+}
+
+fn damaged(layout: &Layout) -> Error {
+    let path = layout.path().display();
+    Error::damaged(format!("{path} is damaged, so it is not copied; `gapferry verify` says where"))
+}
+
+/// Why a blob could not be copied.
+fn why(source: &Layout, blob: &Descriptor) -> Error {
+    let slice = match source.slice(&blob.digest.blob_path()) {
+        Ok(Some(slice)) => slice,
+        Ok(None) => return Error::damaged(format!("{} has no {}", source.path().display(), blob.digest.blob_path())),
+        Err(error) => return error,
+    };
+    match prove(&slice, &blob.digest, &|_| ()) {
+        Err(Unproven::Wrong { found, .. }) => slice.wrong(found),
+        Err(Unproven::Unreadable(error)) => Error::disk("reading", slice.path(), error),
+        Ok(()) => Error::damaged(format!("{} changed while it was copied", slice.path().display())),
+    }
+}

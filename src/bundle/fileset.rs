@@ -1,0 +1,269 @@
+//! A bundle as a list: every file that it holds in any of its forms, in the order of the tar, known before a blob is read.
+//!
+//! A list is made of [`Contents`] that are to be fetched, or of a bundle that is there. Where each file goes is for a
+//! [`Place`](super::place::Place), where its bytes come from for [`fill`](super::fill).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::format::is_tool;
+use super::format::{
+    BUNDLE_JSON, CHUNKS, CHUNKS_SIGNATURE, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS,
+    head_of, is_signature, name_of_key, signatures_of,
+};
+use super::offsets::TarPlan;
+use super::open::Bundle;
+use super::tools::Tool;
+use super::{Contents, chunks};
+use crate::base::error::{Error, Result};
+use crate::content::chunks::Chunks;
+use crate::files::Layout;
+use crate::oci::{Descriptor, Digest, Manifest};
+use crate::signing::{PrivateKey, signature_in};
+use crate::spool::Kept;
+
+/// The files of a bundle, or of a repair of one.
+#[derive(Clone, Debug)]
+pub struct FileSet {
+    /// sha256 of `bundle.json`.
+    pub identity: Digest,
+    /// Of each entry of a tar, in seconds since 1970.
+    pub mtime: u64,
+    /// What stands before tools and blobs: metadata, and the signatures of `SHA256SUMS`.
+    pub head: Vec<KnownFile>,
+    pub tools: Vec<Tool>,
+    pub manifests: Vec<Manifest>,
+    pub blobs: Vec<Descriptor>,
+    /// What stands behind the blobs; `None`: nothing does.
+    pub trailer: Option<Trailer>,
+}
+
+/// A file whose bytes are known.
+#[derive(Clone, Debug)]
+pub struct KnownFile {
+    pub path: String,
+    pub bytes: Kept,
+}
+
+impl From<Metadata> for KnownFile {
+    fn from(file: Metadata) -> KnownFile {
+        KnownFile { bytes: Kept::new(&file.bytes), path: file.path }
+    }
+}
+
+/// `chunks.b3`, which is made when all blobs are in place, and what signs it.
+#[derive(Clone, Debug)]
+pub enum Trailer {
+    Signed(Arc<PrivateKey>),
+    /// With the signatures of the bundle that is copied, perhaps none.
+    Copied(Vec<KnownFile>),
+}
+
+impl FileSet {
+    /// What an export of `contents` writes, signed by `key`.
+    ///
+    /// # Errors
+    /// As [`Contents::head`]; no randomness could be read.
+    pub fn new(contents: &Contents, key: Option<Arc<PrivateKey>>) -> Result<FileSet> {
+        let head = contents.head()?;
+        let mut files = FileSet {
+            identity: head.identity,
+            mtime: contents.lock.mtime(),
+            head: head.files.into_iter().map(KnownFile::from).collect(),
+            tools: contents.tools.clone(),
+            manifests: contents.manifests.clone(),
+            blobs: contents.blobs.clone(),
+            trailer: Some(Trailer::Copied(Vec::new())),
+        };
+        if let Some(key) = key {
+            files.sign(&key)?;
+            files.trailer = Some(Trailer::Signed(key));
+        }
+        Ok(files)
+    }
+
+    /// What a copy of `bundle` holds, signatures included. What is no blob is read, and proven by what `bundle.json` says.
+    ///
+    /// # Errors
+    /// Not readable, or not what `bundle.json` says (`Damaged`).
+    pub fn of_bundle(bundle: &Bundle) -> Result<FileSet> {
+        let (layout, json, identity) = (bundle.layout(), bundle.json(), bundle.identity());
+        let sums = json.sha256sums(identity);
+        let metadata: HashMap<&str, Digest> = json
+            .files
+            .iter()
+            .filter(|file| !file.path.starts_with("blobs/") && !is_tool(&file.path))
+            .map(|file| (file.path.as_str(), file.digest))
+            .chain([(BUNDLE_JSON, identity), (SUMS, Digest::sha256(sums.as_bytes()))])
+            .collect();
+        let paths = head_of(layout, false);
+        let head = paths.iter().map(|path| read(layout, path, metadata.get(path.as_str()).copied()));
+        let head = head.collect::<Result<Vec<KnownFile>>>()?;
+        if let Some(lost) = metadata.keys().filter(|path| !head.iter().any(|file| file.path == **path)).min() {
+            return Err(wrong(layout, lost, "it is missing"));
+        }
+        let of_chunks = signatures_of(layout, CHUNKS).into_iter().map(|path| read(layout, path, None));
+        let trailer = Some(Trailer::Copied(of_chunks.collect::<Result<_>>()?));
+        let found = bundle.manifests()?;
+        let mut known: HashMap<Digest, Manifest> = found.iter().map(|found| (found.digest(), found.clone())).collect();
+        let children =
+            found.iter().flat_map(Manifest::children).map(|child| (child.descriptor.digest, child.descriptor));
+        let descriptors: HashMap<Digest, Descriptor> = children.collect();
+        let (mut tools, mut manifests, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
+        for FileEntry { path, size, digest } in json.files.iter().filter(|file| !metadata.contains_key(&*file.path)) {
+            if is_tool(path) {
+                tools.push(Tool::of_bundle(layout, path, *size, *digest)?);
+                continue;
+            }
+            match known.remove(digest) {
+                Some(manifest) if blobs.is_empty() => manifests.push(manifest),
+                Some(_) => return Err(wrong(layout, BUNDLE_JSON, "a manifest stands behind other blobs")),
+                None => {
+                    let of_size = descriptors.get(digest).filter(|blob| blob.size == *size).cloned();
+                    blobs.push(of_size.unwrap_or_else(|| Descriptor::new("application/octet-stream", *digest, *size)));
+                }
+            }
+        }
+        Ok(FileSet { identity, mtime: json.mtime(), head, tools, manifests, blobs, trailer })
+    }
+
+    /// Adds the signature of `key`, unless it has signed already; every other signature stays.
+    ///
+    /// # Errors
+    /// No randomness could be read, or what was kept cannot be read again.
+    pub fn sign(&mut self, key: &PrivateKey) -> Result<()> {
+        let sums = self.known(SUMS)?;
+        for file in self.head.iter().filter(|file| is_signature(&file.path)) {
+            if key.public().verifies(&sums, &signature_in(&file.read()?)) {
+                return Ok(());
+            }
+        }
+        let path = match self.head.iter().any(|file| file.path == SIGNATURE) {
+            true => name_of_key(SUMS, key.public()),
+            false => SIGNATURE.to_owned(),
+        };
+        self.add_signature(Metadata { path, bytes: key.sign(&sums)? }.into());
+        Ok(())
+    }
+
+    /// Puts a signature where it belongs, in place of one of the same name.
+    pub fn add_signature(&mut self, file: KnownFile) {
+        let signed = super::signed_file(&file.path);
+        let list = match (&mut self.trailer, signed) {
+            (Some(Trailer::Copied(list)), Some(CHUNKS)) => list,
+            (_, Some(SUMS)) => &mut self.head,
+            _ => return,
+        };
+        list.retain(|other| other.path != file.path);
+        let stands_before = |other: &KnownFile| {
+            !is_signature(&other.path) || (other.path.len(), &other.path) < (file.path.len(), &file.path)
+        };
+        let at = list.iter().rposition(stands_before).map_or(0, |at| at + 1);
+        list.insert(at, file);
+    }
+
+    /// The bytes of a file that is known; empty where there is no such file.
+    pub fn known(&self, path: &str) -> Result<bytes::Bytes> {
+        self.head.iter().find(|file| file.path == path).map_or(Ok(bytes::Bytes::new()), KnownFile::read)
+    }
+
+    /// Digest and size of every file below `blobs/`.
+    pub fn all(&self) -> impl Iterator<Item = (Digest, u64)> {
+        let manifests = self.manifests.iter().map(|manifest| (manifest.digest(), manifest.size()));
+        manifests.chain(self.blobs.iter().map(|blob| (blob.digest, blob.size)))
+    }
+
+    /// The blobs that have to be brought, with their sizes in bytes.
+    pub fn wanted(&self) -> HashMap<Digest, u64> {
+        self.blobs.iter().map(|blob| (blob.digest, blob.size)).collect()
+    }
+
+    /// Bytes of tools and blobs, however many that may be.
+    pub fn content_size(&self) -> u64 {
+        let tools = self.tools.iter().map(Tool::size);
+        tools.chain(self.all().map(|(_, size)| size)).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of all files.
+    pub fn size(&self) -> u64 {
+        let known = self.head.iter().map(KnownFile::size).chain(self.trailer_sizes().into_iter().map(|(_, size)| size));
+        known.fold(self.content_size(), u64::saturating_add)
+    }
+
+    /// The layout of the tar. The signature of `chunks.b3` may turn out shorter than planned; it takes the same room.
+    ///
+    /// # Errors
+    /// Sizes that no file could have.
+    pub fn tar(&self) -> Result<TarPlan> {
+        let head = self.head.iter().map(|file| (file.path.clone(), file.size()));
+        let tools = self.tools.iter().map(|tool| (tool.path(), tool.size()));
+        let blobs = self.all().map(|(digest, size)| (digest.blob_path(), size));
+        TarPlan::new(head.chain(tools).chain(blobs).chain(self.trailer_sizes()))
+    }
+
+    /// `chunks.b3` and its signatures, when it is known what every blob consists of.
+    ///
+    /// # Errors
+    /// A blob is missing among `known`; no randomness could be read.
+    pub fn trailer(&self, known: &HashMap<Digest, Chunks>) -> Result<Vec<KnownFile>> {
+        let Some(trailer) = &self.trailer else { return Ok(Vec::new()) };
+        let mut writer = chunks::Writer::new(self.identity);
+        for (digest, _) in self.all() {
+            let missing = || Error::damaged(format!("writing {CHUNKS}: {digest} is missing"));
+            writer.add(known.get(&digest).ok_or_else(missing)?);
+        }
+        trailer.files(writer.finish())
+    }
+
+    fn trailer_sizes(&self) -> Vec<(String, u64)> {
+        let Some(trailer) = &self.trailer else { return Vec::new() };
+        let chunks = (CHUNKS.to_owned(), chunks::length(self.all().map(|(_, size)| size)));
+        let signatures = match trailer {
+            Trailer::Signed(key) => vec![(CHUNKS_SIGNATURE.to_owned(), key.longest_signature() as u64)],
+            Trailer::Copied(files) => files.iter().map(|file| (file.path.clone(), file.size())).collect(),
+        };
+        std::iter::once(chunks).chain(signatures).collect()
+    }
+}
+
+impl Trailer {
+    /// `chunks.b3`, which are these bytes, and its signatures.
+    ///
+    /// # Errors
+    /// No randomness could be read.
+    pub fn files(&self, chunks: Vec<u8>) -> Result<Vec<KnownFile>> {
+        let signatures = match self {
+            Trailer::Signed(key) => vec![Metadata::new(CHUNKS_SIGNATURE, key.sign(&chunks)?).into()],
+            Trailer::Copied(files) => files.clone(),
+        };
+        Ok(std::iter::once(Metadata::new(CHUNKS, chunks).into()).chain(signatures).collect())
+    }
+}
+
+impl KnownFile {
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        self.bytes.size() as u64
+    }
+
+    /// # Errors
+    /// What was kept in a temporary file cannot be read again.
+    pub fn read(&self) -> Result<bytes::Bytes> {
+        self.bytes.bytes().map_err(|e| Error::disk("reading again", self.path.as_ref(), e))
+    }
+}
+
+/// A file of a bundle that is there; with a digest, it has to have it.
+fn read(layout: &Layout, path: &str, digest: Option<Digest>) -> Result<KnownFile> {
+    let limit = if is_signature(path) { MAX_SIGNATURE } else { MAX_BUNDLE_JSON };
+    let bytes = layout.read(path, limit)?.ok_or_else(|| wrong(layout, path, "it is missing"))?;
+    match digest.is_none_or(|digest| Digest::of(digest.algorithm(), &bytes) == digest) {
+        true => Ok(KnownFile { path: path.to_owned(), bytes: Kept::new(&bytes) }),
+        false if path == SUMS => Err(wrong(layout, path, "it does not say what bundle.json says")),
+        false => Err(wrong(layout, path, "it has another digest than bundle.json says")),
+    }
+}
+
+fn wrong(layout: &Layout, path: &str, what: &str) -> Error {
+    Error::damaged(format!("reading {}: {path}: {what}", layout.path().display()))
+}

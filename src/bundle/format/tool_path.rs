@@ -1,0 +1,44 @@
+//! What the programs that travel with a bundle are called in it.
+
+/// Where they are.
+pub const TOOLS: &str = "tools/";
+/// So that the path fits into a header of its own.
+const LONGEST_NAME: usize = 100 - TOOLS.len();
+
+/// Why a tool cannot be called so: not every tar, and not every file system that a medium may have, would take it.
+pub(in crate::bundle) fn fault_of_name(name: &str) -> Option<&'static str> {
+    if name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME {
+        return Some("its name is empty, or longer than the 94 bytes that every tar takes");
+    }
+    if name.chars().any(|c| c.is_control() || r#"/\:*?"<>|"#.contains(c)) || name.ends_with([' ', '.']) {
+        return Some("its name has characters that not every medium takes");
+    }
+    name.ends_with(".partial").then_some("a name that ends in .partial is an unfinished file's")
+}
+
+/// The mode of a new file of a bundle: a tool can be run.
+pub(in crate::bundle) fn mode_of(path: &str) -> u32 {
+    if is_tool(path) { 0o777 } else { 0o666 }
+}
+
+/// Whether a bundle keeps a tool there.
+pub fn is_tool(path: &str) -> bool {
+    path.strip_prefix(TOOLS).is_some_and(|name| fault_of_name(name).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_lead_elsewhere_or_fit_no_medium_is_no_tool() {
+        for name in ["gapferry", "gapferry-arm64", "run me.sh", "ctr", "ä", &"a".repeat(94)] {
+            assert!(is_tool(&format!("tools/{name}")), "{name}");
+        }
+        let bad = ["", ".", "..", "../x", "a/b", r"a\b", "a:b", "a\n", "\u{1b}[2J", "a.", "a ", "x.partial"];
+        for name in bad.into_iter().chain([&*"a".repeat(95)]) {
+            assert!(!is_tool(&format!("tools/{name}")), "{name:?}");
+        }
+        assert!(!is_tool("tools") && !is_tool("blobs/sha256/tools/x") && !is_tool("/tools/x"));
+    }
+}

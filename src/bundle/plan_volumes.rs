@@ -1,0 +1,129 @@
+//! A bundle that is written as volumes: the set that it gives, what that takes, and what is there of it.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::fileset::{FileSet, KnownFile, Trailer};
+use super::format::{MAX_SIGNATURE, head_of, is_signature};
+use super::open::Bundle;
+use super::options::{Finished, Survey, existing_ancestor};
+use super::proven::check_signature;
+use super::volumes::{Opened, Set, SetName, VolumeOptions, claimed, lacking, reserved, volumes_of, whole};
+use crate::base::error::Result;
+use crate::base::fsops::{self, WriteLock};
+use crate::base::progress::Events;
+use crate::oci::Digest;
+use crate::spool::Kept;
+
+/// To be asked before anything that takes time.
+///
+/// # Errors
+/// Another run is writing them.
+pub fn check_free(out: &Path) -> Result<()> {
+    WriteLock::check(&SetName::of(out).whole())
+}
+
+/// The bundle whose volumes have this name now, as far as they are there and whole enough to be read.
+pub fn former(out: &Path) -> Option<Bundle> {
+    let paths = volumes_of(&SetName::of(out));
+    if paths.is_empty() {
+        return None;
+    }
+    Some(Opened::open(&paths).ok()?.into_bundle(None).ok()?.0)
+}
+
+/// The set that writing `files` to `out` would give.
+///
+/// # Errors
+/// The volumes would be too small; a number that none of them has.
+pub fn plan(out: &Path, files: &FileSet, volumes: &VolumeOptions) -> Result<Set> {
+    let set = Set::new(files, SetName::of(out), volumes.shape)?;
+    set.check(&volumes.selection)?;
+    Ok(set)
+}
+
+/// Gives `files` the signatures of the set that is there, where a volume of it is written again: parity covers whole files. A key
+/// that has not signed it signs besides.
+///
+/// # Errors
+/// A signature cannot be read or made.
+pub fn keep_signatures(out: &Path, files: &mut FileSet, volumes: &VolumeOptions) -> Result<()> {
+    let former = if volumes.selection.is_all() { None } else { former(out) };
+    let Some(former) = former.filter(|former| former.identity() == files.identity) else { return Ok(()) };
+    files.head.retain(|file| !is_signature(&file.path));
+    for path in head_of(former.layout(), true).into_iter().filter(|path| is_signature(path)) {
+        if let Some(bytes) = former.layout().read(&path, MAX_SIGNATURE)? {
+            files.add_signature(KnownFile { path, bytes: Kept::new(&bytes) });
+        }
+    }
+    match &files.trailer {
+        Some(Trailer::Signed(key)) => files.sign(&key.clone()),
+        Some(Trailer::Copied(_)) | None => Ok(()),
+    }
+}
+
+/// Whether the selected volumes of the `planned` set are there already. With `proven` every byte is looked at, else they only
+/// look so.
+///
+/// # Errors
+/// Something that is no volume has the name of one.
+pub fn up_to_date(
+    planned: &Set,
+    files: &FileSet,
+    volumes: &VolumeOptions,
+    proven: bool,
+    events: &Events,
+) -> Result<Option<Finished>> {
+    let Some(first) = planned.wanted(&volumes.selection).next() else { return Ok(None) };
+    let Ok(bundle) = Bundle::open(&planned.path_of(first)) else { return Ok(None) };
+    let is_signed = match &files.trailer {
+        Some(Trailer::Signed(key)) => check_signature(bundle.layout(), std::slice::from_ref(key.public())).is_ok(),
+        Some(Trailer::Copied(_)) | None => true,
+    };
+    if bundle.identity() != planned.identity || !is_signed {
+        return Ok(None);
+    }
+    // What is there may have more or other signatures.
+    let Ok(there) = FileSet::of_bundle(&bundle) else { return Ok(None) };
+    let Ok(set) = Set::new(&there, planned.name.clone(), volumes.shape) else { return Ok(None) };
+    if set.check(&volumes.selection).is_err() {
+        return Ok(None);
+    }
+    let is_there = match proven {
+        true => whole(&set, &volumes.selection, events)?.len() == set.wanted(&volumes.selection).count(),
+        false => lacking(&set, &volumes.selection)? == 0,
+    };
+    if !is_there {
+        return Ok(None);
+    }
+    let size = set.wanted(&volumes.selection).map(|volume| volume.length).sum();
+    Ok(Some(Finished { path: set.name.whole(), identity: set.identity, size, unchanged: true }))
+}
+
+/// What writing them would take.
+pub(super) fn survey(out: &Path, files: &FileSet, volumes: &VolumeOptions) -> Result<Survey> {
+    let (set, selection) = (plan(out, files, volumes)?, &volumes.selection);
+    let lacking = lacking(&set, selection)?;
+    let total = set.wanted(selection).map(|volume| volume.length).fold(0, u64::saturating_add);
+    let claimed = claimed(&set, selection);
+    let former = former(out);
+    let held = |digest: &Digest, size: u64| {
+        let there = former.as_ref().and_then(|former| former.layout().size_of(&digest.blob_path()));
+        claimed.contains(digest) || there == Some(size)
+    };
+    let elsewhere = elsewhere(&set, volumes, files);
+    let blobs = files.blobs.iter().filter(|blob| elsewhere.contains(&blob.digest) || held(&blob.digest, blob.size));
+    let present = blobs.map(|blob| blob.size).fold(0, u64::saturating_add);
+    let recovery = if selection.is_all() { set.recovery_room(lacking == 0)? } else { 0 };
+    let needed = lacking.saturating_sub(reserved(&set, selection)).saturating_add(recovery);
+    let free = fsops::free_space(&existing_ancestor(&set.name.whole()))?;
+    Ok(Survey { total, present, needed, free })
+}
+
+/// Blobs of which nothing is in the selected volumes.
+fn elsewhere(set: &Set, volumes: &VolumeOptions, files: &FileSet) -> HashSet<Digest> {
+    let selected = set.wanted(&volumes.selection);
+    let held: HashSet<&str> = selected.flat_map(|volume| volume.files.iter().map(|held| held.path.as_str())).collect();
+    let blobs = files.blobs.iter().map(|blob| blob.digest);
+    blobs.filter(|digest| !held.contains(digest.blob_path().as_str())).collect()
+}

@@ -1,0 +1,168 @@
+//! What is asked before a bundle is written: whether its name is free, whether it is there already, and what it would take.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::fileset::FileSet;
+use super::open::{Bundle, is_of_other_version};
+use super::options::{Finished, Options, Survey, existing_ancestor, is_tar};
+use super::stream::Compressed;
+use super::{directory, journal, plan_volumes, prove, stamp, tarfile};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::{self, Entry, WriteLock};
+use crate::base::progress::Events;
+use crate::content::LinkMode;
+use crate::oci::Digest;
+
+/// How much is read to call a bundle whole.
+#[derive(Clone, Copy)]
+pub enum Whole<'a> {
+    /// That every file is there, with its size.
+    BySizes,
+    /// Every byte, here and now or, where no file was touched since, earlier on this machine.
+    Proven(&'a Events),
+}
+
+/// Whether `out` is already the bundle with this identity, and whole.
+pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Finished> {
+    let bundle = Bundle::open(out).ok()?;
+    let layout = bundle.layout();
+    let right_form = layout.is_tar() == is_tar(out) && layout.is_compressed() == Compressed::is_meant(out);
+    let same = identity == bundle.identity();
+    if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
+        return None;
+    }
+    if let Whole::Proven(events) = whole
+        && !(bundle.sums_agree() && stamp::is_proven(out))
+    {
+        let state = stamp::State::of(out);
+        if !prove::is_proven(&bundle, events) {
+            return None;
+        }
+        if let Some(state) = state {
+            state.mark(out);
+        }
+    }
+    let size = match out.is_file() {
+        true => out.metadata().ok()?.len(),
+        false => bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add),
+    };
+    Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
+}
+
+/// To be asked before anything that takes time, or somebody's attention.
+///
+/// # Errors
+/// Another run is writing `out`, or something that no export has made is where this one would write.
+pub fn check_free(out: &Path) -> Result<()> {
+    let out = &fsops::canonicalize(out)?;
+    WriteLock::check(out)?;
+    if is_tar(out) { tarfile::refuse_foreign(out) } else { directory::refuse_foreign(out) }
+}
+
+/// The bundle that is to be replaced, if there is one. To be asked as early as [`check_free`].
+///
+/// # Errors
+/// `out` is something that must not be replaced. Whether a bundle may be is not asked: it may be the one that is wanted.
+pub fn former(out: &Path) -> Result<Option<Bundle>> {
+    let former = Bundle::open(out).ok().filter(|bundle| bundle.layout().is_tar() == is_tar(out));
+    if former.is_none() {
+        refuse_foreign(&fsops::canonicalize(out)?)?;
+    }
+    Ok(former)
+}
+
+/// What writing `files` to `out` would take; nothing is written.
+///
+/// # Errors
+/// `out` is something that must not be replaced, or its file system does not answer.
+pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> {
+    if let Some(volumes) = &options.volumes {
+        return plan_volumes::survey(out, files, volumes);
+    }
+    let out = &fsops::canonicalize(out)?;
+    refuse_foreign(out)?;
+    let directory = existing_ancestor(out);
+    let free = fsops::free_space(&directory)?;
+    // Where there is no directory yet, nothing was begun.
+    let entry = Entry::of(out).ok();
+    let present = present(out, entry.as_ref(), files).iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
+    let links = options.link != LinkMode::Copy && options.device.is_some_and(|device| is_on(&directory, device));
+    // A plan takes memory with the bytes that manifests announce, which may be anything: none is made of what cannot fit.
+    let total = files.content_size();
+    if !links && total.saturating_sub(present) > free.saturating_add(entry.as_ref().map_or(0, tarfile::begun)) {
+        return Ok(Survey { total, present, needed: total.saturating_sub(present), free });
+    }
+    let plan = files.tar()?;
+    let total = if is_tar(out) { plan.length } else { files.size() };
+    let needed = if is_tar(out) {
+        plan.length.saturating_sub(entry.map_or(0, |entry| tarfile::reserved(&entry, &plan)))
+    } else if links {
+        plan.length.saturating_sub(files.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add))
+    } else {
+        // As in a tar: files take more room than they have bytes.
+        plan.length.saturating_sub(present)
+    };
+    Ok(Survey { total, present, needed, free })
+}
+
+/// Only a bundle may be replaced by one.
+pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
+    if out.as_os_str().as_encoded_bytes().ends_with(b".partial") {
+        let text = "a name that ends in .partial is an unfinished bundle's; take another one";
+        return Err(Error::input(format!("writing {}: {text}", out.display())));
+    }
+    if Compressed::is_meant(out) {
+        let text = "only export writes compressed tars; end its name in .tar, or in nothing for a directory";
+        return Err(Error::input(format!("writing {}: {text}", out.display())));
+    }
+    if out == Path::new("-") {
+        let text = "only export writes to standard output; name a file (./- is one that is called so)";
+        return Err(Error::input(format!("writing {}: {text}", out.display())));
+    }
+    let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
+    let refuse = |why: &str| Err(Error::input(format!("writing {}: {why}", out.display())));
+    if metadata.is_dir() && fsops::is_mount_point(out) {
+        return refuse("a file system is mounted there; name a file or a directory on it");
+    }
+    let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if metadata.is_dir() && is_tar(out) {
+        return refuse("a tar is to be written, and there is a directory; remove it or take another name");
+    }
+    match Bundle::open(out) {
+        Ok(_) if metadata.is_file() && !is_tar(out) => {
+            refuse("a directory is to be written, and there is a tar; remove it or take another name")
+        }
+        Ok(_) => Ok(()),
+        Err(_) if empty => Ok(()),
+        Err(error) if is_of_other_version(out, &error) => {
+            Err(error.while_doing(format!("writing {}: what is there is not overwritten; remove it", out.display())))
+        }
+        Err(error) if error.kind() == Kind::Damaged => {
+            refuse("a damaged bundle is there; remove it, and all of it is fetched again")
+        }
+        Err(_) => refuse(
+            "something is there that is not a bundle, and it is not overwritten; name another output, or take it away",
+        ),
+    }
+}
+
+/// Wanted blobs that seem to be there, with their sizes in bytes.
+fn present(out: &Path, entry: Option<&Entry>, files: &FileSet) -> Vec<(Digest, u64)> {
+    let finished = Bundle::open(out).ok();
+    let partial = fsops::beside(out, ".partial");
+    let claims = entry.and_then(|entry| journal::Claims::read(&tarfile::partial(entry).1)).unwrap_or_default();
+    let blobs = files.blobs.iter().map(|blob| (blob.digest, blob.size));
+    blobs
+        .filter(|(digest, size)| {
+            let path = digest.blob_path();
+            claims.done.contains(digest)
+                || finished.as_ref().is_some_and(|bundle| bundle.layout().size_of(&path) == Some(*size))
+                || partial.join(&path).metadata().is_ok_and(|metadata| metadata.len() == *size)
+        })
+        .collect()
+}
+
+fn is_on(directory: &Path, device: u64) -> bool {
+    directory.metadata().is_ok_and(|metadata| metadata.dev() == device)
+}

@@ -1,0 +1,154 @@
+//! Where everything in a volume stands: lengths are final before any digest is known.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::format::{Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
+use super::names::{Part, SegmentNumber, stored_path};
+use crate::base::error::Result;
+use crate::bundle::offsets::TarPlan;
+use crate::bundle::{is_signature, sums};
+use crate::content::chunks::{CHAINED, Chunks, values_of};
+use crate::oci::Digest;
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumePlan {
+    /// From 1 on.
+    pub number: u32,
+    pub of: u32,
+    /// Besides metadata and manifests, in the order of the tar.
+    pub files: Vec<Held>,
+    /// Of the file, in bytes.
+    pub length: u64,
+    /// Of its layout.
+    pub(super) fingerprint: Digest,
+    pub(super) common: Arc<Common>,
+}
+
+/// What all volumes of a set have in common.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Common {
+    pub metadata: Vec<(String, u64)>,
+    pub manifests: Vec<(String, u64)>,
+    pub limit: u64,
+    pub recovery: u32,
+}
+
+impl VolumePlan {
+    /// Where everything in it stands. Not kept: thousands of manifests are in every volume.
+    ///
+    /// # Errors
+    /// Sizes that no file could have.
+    pub fn tar(&self) -> Result<TarPlan> {
+        lay_out(&self.common, self)
+    }
+
+    /// Where in it the bytes of each of its [files](VolumePlan::files) begin: they come last.
+    ///
+    /// # Errors
+    /// As [`VolumePlan::tar`].
+    pub fn places(&self) -> Result<Vec<u64>> {
+        let tar = self.tar()?;
+        let first = tar.files.len().saturating_sub(self.files.len());
+        Ok(tar.files[first..].iter().map(|file| file.data).collect())
+    }
+}
+
+/// A file of the bundle, or a piece of one, in a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// As the bundle names the file.
+    pub path: String,
+    /// Bytes that are here.
+    pub size: u64,
+    /// `None`: all of the file is.
+    pub cut: Option<Cut>,
+}
+
+/// Which piece of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// From 1 on.
+    pub number: u32,
+    pub of: u32,
+    /// Where in the file it begins, in bytes.
+    pub first: u64,
+}
+
+impl Held {
+    /// Its entry in the tar.
+    pub fn stored_path(&self) -> String {
+        stored_path(&self.path, self.cut.map(|cut| SegmentNumber { number: cut.number, of: cut.of }))
+    }
+
+    /// Bytes of `volumes/003.b3` that are said of it.
+    pub(super) fn chained(&self) -> u64 {
+        values_of(self.size) * CHAINED as u64
+    }
+}
+
+/// What is known of the bytes that a volume holds, when all of them are there.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub sha256: Digest,
+    pub chunks: Chunks,
+}
+
+impl Held {
+    fn segment(&self, sha256: String) -> Option<Segment> {
+        let cut = self.cut?;
+        Some(Segment { number: cut.number, of: cut.of, first: cut.first, size: self.size, sha256 })
+    }
+
+    fn said(&self, known: Option<&Known>) -> VolumeFile {
+        let blake3 = known.map_or([0; 32], |known| *known.chunks.root()).into();
+        let segment = self.segment(known.map_or_else(|| "0".repeat(64), |known| known.sha256.hex()));
+        VolumeFile { path: self.path.clone(), blake3, segment: segment.map(Box::new) }
+    }
+}
+
+/// The files of a volume while they are written: they are made one by one.
+pub(super) struct Said<'a> {
+    held: &'a [Held],
+    /// In the same order; without it, zeros stand in its place.
+    known: Option<&'a [Known]>,
+}
+
+impl Serialize for Said<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let known = |at: usize| self.known.and_then(|known| known.get(at));
+        serializer.collect_seq(self.held.iter().enumerate().map(|(at, held)| held.said(known(at))))
+    }
+}
+
+/// What a volume says of itself; `limit` and `recovery` are those of the set.
+pub(super) fn volume_json<'a>(
+    volume: &'a VolumePlan,
+    limit: u64,
+    recovery: u32,
+    identity: Digest,
+    known: Option<&'a [Known]>,
+) -> VolumeJson<Said<'a>> {
+    let VolumePlan { number, of, .. } = *volume;
+    let files = Said { held: &volume.files, known };
+    VolumeJson { gapferry_volume: VOLUME_VERSION, identity, number, of, recovery, limit, files }
+}
+
+/// Where everything in the volume stands; lengths are final before any digest is known.
+fn lay_out(common: &Common, volume: &VolumePlan) -> Result<TarPlan> {
+    let Common { metadata, manifests, limit, recovery } = common;
+    let part = Part::Volume(volume.number);
+    let of = volume.of;
+    let json = volume_json(volume, *limit, *recovery, Digest::sha256(b""), None).length()?;
+    let chunks = volume.files.iter().map(Held::chained).sum::<u64>();
+    let stored: Vec<(String, u64)> = volume.files.iter().map(|held| (held.stored_path(), held.size)).collect();
+    let own = [(part.json(of), json), (part.chunks(of), chunks)];
+    let summed = own.iter().chain(metadata).chain(manifests).chain(&stored).filter(|(path, _)| !is_signature(path));
+    let sums = summed.map(|(path, _)| sums::LINE + path.len() as u64).sum::<u64>();
+    let [json, chunks] = own;
+    let before = std::iter::once(json).chain(metadata.iter().cloned());
+    let own = [chunks, (part.sums(of), sums)];
+    TarPlan::new(before.chain(own).chain(manifests.iter().cloned()).chain(stored))
+}

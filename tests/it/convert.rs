@@ -1,0 +1,173 @@
+//! `gapferry convert`: what is one bundle in every form, whichever form it came from, and nothing that is damaged passes on.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::bundle::ground::{Builder, noise, two_images};
+use crate::signed::keys::{Key, Kind};
+use crate::support::ran::Ran;
+use crate::support::{files_below, gapferry, gapferry_process, sha256_file, tempdir};
+
+/// What a conversion is asked to write.
+const FORMS: [(&str, &[&str]); 4] = [
+    ("directory", &[]),
+    ("b.tar", &[]),
+    ("b.tar.zst", &[]),
+    ("v.tar", &["--volume-size", "1500kB", "--recovery", "1"]),
+];
+
+/// Two images, and a blob by sha512 whose path does not fit into a tar header.
+fn builder() -> Builder {
+    two_images().sha512("registry.test/team/artifact:x", noise(9, 400_000))
+}
+
+fn convert(from: &[PathBuf], out: &Path, more: &[&str]) -> Ran {
+    Ran::of(gapferry().arg("convert").args(from).arg("-o").arg(out).args(more))
+}
+
+/// The files of the form that was written as `out`.
+fn written(out: &Path) -> Vec<PathBuf> {
+    if out.exists() {
+        return vec![out.to_owned()];
+    }
+    let entries = std::fs::read_dir(out.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let is_volume = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("v.") && !name.starts_with("v.r") && name.ends_with(".tar")
+    };
+    let mut volumes: Vec<PathBuf> = entries.filter(is_volume).collect();
+    volumes.sort();
+    volumes
+}
+
+/// An operator signs a bundle where the keys are and carries it in whatever form the way demands: it has to be the same bundle, with
+/// every signature, when it comes out of the last form.
+#[test]
+fn every_form_turns_into_every_other_and_keeps_identity_and_signatures() {
+    let directory = tempdir();
+    let (ours, theirs) =
+        (Key::new(directory.path(), "ours", Kind::Ed25519), Key::new(directory.path(), "theirs", Kind::P256));
+    let first = directory.path().join("first.tar");
+    builder().write(&first).unwrap();
+    for key in [&ours, &theirs] {
+        Ran::of(gapferry().arg("sign").arg(&first).arg("--full").arg("--key").arg(&key.private)).ended(0);
+    }
+    let sum = sha256_file(&first);
+    for (from, arguments) in FORMS {
+        let place = directory.path().join(format!("from-{from}"));
+        let source = place.join(from);
+        convert(std::slice::from_ref(&first), &source, arguments).ended(0);
+        let source = written(&source);
+        for (to, arguments) in FORMS {
+            let out = place.join("to").join(to);
+            let public = ours.public.to_str().unwrap();
+            convert(&source, &out, &[arguments, &["--key", public]].concat()).ended(0).said(&["signed by"]);
+            let paths = written(&out);
+            for key in [&ours, &theirs] {
+                let ran = Ran::of(gapferry().arg("verify").args(&paths).args(["--full", "--key"]).arg(&key.public));
+                assert_eq!(ran.code, Some(0), "{from} to {to}: {ran:?}");
+            }
+            // Whatever it went through, the tar is the one that was signed, byte for byte.
+            let back = place.join("back.tar");
+            convert(&paths, &back, &[]).ended(0);
+            assert_eq!(sha256_file(&back), sum, "{from} to {to} and back");
+            let again = convert(&source, &out, arguments).ended(0);
+            assert!(again.stderr.contains("unchanged") && !again.stderr.contains(": written"), "{}", again.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_the_tar_byte_for_byte() {
+    let directory = tempdir();
+    let (tar, folder) = (directory.path().join("b.tar"), directory.path().join("b"));
+    builder().write(&tar).unwrap();
+    convert(std::slice::from_ref(&tar), &folder, &[]).ended(0);
+    let out = directory.path().join("stream.tar");
+    let mut command = gapferry_process();
+    command.arg("convert").arg(&folder).args(["-o", "-"]).stderr(Stdio::null());
+    assert!(command.stdout(std::fs::File::create(&out).unwrap()).status().unwrap().success());
+    assert_eq!(sha256_file(&out), sha256_file(&tar));
+    convert(&[folder], Path::new("-"), &["--json"]).ended(2).said(&["--json cannot"]);
+}
+
+/// Between directories of one file system a bundle takes no room twice; and what is written later changes neither.
+#[test]
+fn directories_share_their_blobs_where_they_can() {
+    let directory = tempdir();
+    let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+    let builder = builder();
+    builder.write(&first).unwrap();
+    let blob = builder.layer(1).digest.blob_path();
+    convert(std::slice::from_ref(&first), &second, &[]).ended(0);
+    let inode = |path: &Path| path.join(&blob).metadata().unwrap().ino();
+    assert_eq!(inode(&first), inode(&second));
+    assert!(files_below(&first) == files_below(&second));
+}
+
+#[test]
+fn a_damaged_bundle_gets_no_other_form_and_what_was_there_stays() {
+    let directory = tempdir();
+    let tar = directory.path().join("damaged.tar");
+    let builder = builder();
+    builder.write(&tar).unwrap();
+    let mut bytes = std::fs::read(&tar).unwrap();
+    let layer = noise(2, 3_000_001);
+    let at = bytes.windows(64).position(|window| window == &layer[2_000_000..2_000_064]).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&tar, &bytes).unwrap();
+    let before = directory.path().join("out/directory");
+    Builder::new().image("registry.test/other:1", &[noise(5, 1_000)]).write(&before).unwrap();
+    let kept = files_below(&before);
+    for (to, arguments) in FORMS {
+        let out = directory.path().join("out").join(to);
+        let ran = convert(std::slice::from_ref(&tar), &out, arguments).ended(3).said(&["wrong digest"]);
+        assert!(to == "directory" || written(&out).is_empty(), "{to}: {}", ran.stderr);
+    }
+    assert!(files_below(&before) == kept);
+}
+
+#[test]
+fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
+    let directory = tempdir();
+    let tar = directory.path().join("b.tar");
+    builder().write(&tar).unwrap();
+    let set = directory.path().join("v.tar");
+    convert(std::slice::from_ref(&tar), &set, &["--volume-size", "1500kB"]).ended(0);
+    let volumes = written(&set);
+    let out = directory.path().join("out");
+    convert(&volumes[1..], &out, &[]).ended(3).said(&["is missing", "nothing was written"]);
+    let thesis = directory.path().join("thesis.tar");
+    std::fs::write(&thesis, "my thesis").unwrap();
+    convert(std::slice::from_ref(&tar), &thesis, &[]).ended(2).said(&["not overwritten"]);
+    convert(std::slice::from_ref(&thesis), &out, &[]).ended(2);
+    convert(&[tar], Path::new("-"), &["--volume-size", "1500kB"]).ended(2).said(&["end the name in .tar"]);
+    assert_eq!(std::fs::read(&thesis).unwrap(), b"my thesis");
+    assert!(!out.exists());
+}
+
+/// A conversion of 60 GB that was stopped goes on where it was: what has been copied is proven, not copied again.
+#[test]
+fn a_conversion_that_was_stopped_goes_on() {
+    let directory = tempdir();
+    let (tar, damaged) = (directory.path().join("b.tar"), directory.path().join("damaged.tar"));
+    let builder = builder();
+    builder.write(&tar).unwrap();
+    let mut bytes = std::fs::read(&tar).unwrap();
+    let layer = noise(2, 3_000_001);
+    let at = bytes.windows(64).position(|window| window == &layer[2_000_000..2_000_064]).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&damaged, &bytes).unwrap();
+    for (to, arguments) in [FORMS[0], FORMS[1], FORMS[3]] {
+        let out = directory.path().join("out").join(to);
+        // It stops at the damaged blob; all others are there.
+        convert(std::slice::from_ref(&damaged), &out, arguments).ended(3);
+        let begun: u64 = files_below(out.parent().unwrap()).iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        assert!(begun > 2_000_000, "{to}: what was copied is kept");
+        convert(std::slice::from_ref(&tar), &out, arguments).ended(0);
+        Ran::of(gapferry().arg("verify").args(written(&out))).ended(0);
+        let names: Vec<String> = files_below(out.parent().unwrap()).into_iter().map(|(name, _)| name).collect();
+        assert!(!names.iter().any(|name| name.contains(".partial")), "{to}: {names:?}");
+    }
+}
