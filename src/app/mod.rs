@@ -1,5 +1,5 @@
-//! The application as a library: a command is a function from a request to a report. Import, prove, serve, inventory, list and
-//! inspect are here; the other commands are still in the command line.
+//! The application as a library: a command is a function from a request to a report. Import, verify, prove, serve, inventory,
+//! list and inspect are here; the other commands are still in the command line.
 //!
 //! A request is plain data: paths, limits, loaded keys, and how to speak to registries ([`RegistryOptions`]). What a command
 //! needs of its process comes in an [`Environment`]. While it works it reports events; what came of it is in the report, as facts.
@@ -24,6 +24,7 @@ mod registry;
 mod serve;
 mod stream;
 mod trust;
+mod verify;
 
 pub use environment::{Environment, NoPasswords, Passwords, Watch};
 pub use import::{
@@ -39,7 +40,7 @@ pub use list::{ListReport, ListRequest, list};
 pub use listed::{ListedImage, ManifestOf};
 pub use local::{Input, Text, check_writable, read_bounded, write_file};
 pub use missing::{missing_line, missing_lines};
-pub use outcome::{Outcome, REPORT_VERSION};
+pub use outcome::{Outcome, REPORT_VERSION, Report};
 pub use prove::{Proof, ProveReport, ProveRequest, prove, state_beside};
 pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
@@ -50,6 +51,7 @@ pub use registry::{GivenCredentials, RegistryOptions};
 pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
 pub use stream::{Bytes, Stream};
 pub use trust::{Trust, demand, public_key};
+pub use verify::{VerifyInput, VerifyReport, VerifyRequest, verify};
 
 /// How documents name this program.
 pub const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));

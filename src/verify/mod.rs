@@ -66,7 +66,7 @@ pub struct Report {
     pub images: usize,
     /// Images that the export was asked for and could not have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub missing_images: Vec<MissingImage>,
+    pub missing: Vec<MissingImage>,
     /// Files that are there.
     pub files: usize,
     /// Bytes of all files.
@@ -114,6 +114,7 @@ pub struct Problem {
     /// The volume that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    #[serde(rename = "code")]
     pub kind: ProblemKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
@@ -136,12 +137,17 @@ pub struct Bytes {
     pub last: u64,
 }
 
+/// What is wrong with a file: the `code` of its problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
+    /// It is declared, and it is not there.
     Missing,
+    /// Its size is not the one declared.
     WrongSize,
+    /// Its bytes have another digest than the one declared.
     WrongDigest,
+    /// The file system does not give it.
     Unreadable,
     /// It is not what its place demands: no JSON, no manifest, another version.
     Malformed,
@@ -342,7 +348,7 @@ fn examine(
     let report = Report {
         identity,
         images: reach.images.len(),
-        missing_images: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
+        missing: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
         files: layout.entries().count(),
         proof: proved.proof,
         proof_reason: proved.reason,
