@@ -1,5 +1,5 @@
-//! The application as a library: a command is a function from a request to a report. Import, verify, prove, serve, inventory,
-//! list and inspect are here; the other commands are still in the command line.
+//! The application as a library: a command is a function from a request to a report. Export, lock, import, verify, prove, serve,
+//! inventory, list and inspect are here; the other commands are still in the command line.
 //!
 //! A request is plain data: paths, limits, loaded keys, and how to speak to registries ([`RegistryOptions`]). What a command
 //! needs of its process comes in an [`Environment`]. While it works it reports events; what came of it is in the report, as facts.
@@ -9,24 +9,35 @@
 //! The only room besides the command line that joins transports with stages.
 
 mod environment;
+mod export;
 mod import;
 mod inspect;
 mod inventory;
 mod list;
 mod listed;
 mod local;
+mod lock;
 mod missing;
 mod outcome;
 mod prove;
 mod push;
+mod read_back;
 mod receipts;
 mod registry;
+mod resolve;
 mod serve;
+mod signed;
+mod since;
 mod stream;
 mod trust;
 mod verify;
 
 pub use environment::{Environment, NoPasswords, Passwords, Watch};
+pub use export::{
+    ExportPlan, ExportReport, ExportRequest, Exported, ExportedVolumes, Images, Job, Lost, OneOutlet, Output,
+    PlannedVolume, PlannedVolumes, ReadFrom, RecoveryVolume, RepairRequest, RepairWritten, export, export_repair,
+    stopped, write,
+};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, PruneOptions, PruneReport, Pruned, import,
     refuse_incomplete,
@@ -39,6 +50,7 @@ pub use inventory::{InventoryReport, InventoryRequest, inventory};
 pub use list::{ListReport, ListRequest, list};
 pub use listed::{ListedImage, ManifestOf};
 pub use local::{Input, Text, check_writable, read_bounded, write_file};
+pub use lock::{LockReport, LockRequest, lock};
 pub use missing::{missing_line, missing_lines};
 pub use outcome::{Outcome, REPORT_VERSION, Report};
 pub use prove::{Proof, ProveReport, ProveRequest, prove, state_beside};
@@ -46,9 +58,13 @@ pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
     PlannedImage, PlannedTag, Push, PushOptions, PushPlan, PushReport, PushRequest, Pushed, SPARSE_REMEDY,
 };
+pub use read_back::read_back;
 pub use receipts::{NamedReceipt, ReceiptFile, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};
+pub use resolve::ResolveOptions;
 pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
+pub use signed::add_signature;
+pub use since::{basis_line, read_baseline};
 pub use stream::{Bytes, Stream};
 pub use trust::{Trust, demand, public_key};
 pub use verify::{VerifyInput, VerifyReport, VerifyRequest, verify};

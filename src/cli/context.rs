@@ -4,7 +4,6 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
 
 use super::hint;
@@ -13,7 +12,6 @@ use crate::app::{Environment, Watch};
 pub use crate::app::{check_writable, write_file};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
-use crate::bundle::LAST_TIME;
 use crate::pipeline::transfer::Publishing;
 
 const RED: &str = "\x1b[1;31m";
@@ -204,22 +202,6 @@ impl Context {
     pub fn print_json(&self, value: &impl serde::Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value);
         self.print(&(text.map_err(|e| Error::input("writing JSON").because(e))? + "\n"))
-    }
-
-    /// The time that is written into bundles: now, or `SOURCE_DATE_EPOCH`; whole seconds. `true`: it was prescribed.
-    pub fn now(&self) -> Result<(Timestamp, bool)> {
-        let Some(text) = env("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
-            let now = Timestamp::now().as_second();
-            return Ok((Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH), false));
-        };
-        let seconds = text.parse().ok().filter(|seconds: &i64| (0..=LAST_TIME).contains(seconds));
-        let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let fail = || {
-            Error::input(format!(
-                "SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"
-            ))
-        };
-        Ok((time.ok_or_else(fail)?, true))
     }
 }
 

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use super::context::Context;
-use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::Event;
-use crate::bundle;
+use crate::app;
+use crate::base::error::Result;
 
 #[derive(clap::Args)]
 pub struct ReadBackArgs {
@@ -26,19 +25,7 @@ impl ReadBackArgs {
         if !self.read_back {
             return Ok(());
         }
-        for path in paths {
-            context.end();
-            let (shown, events) = (path.display().to_string(), context.events.clone());
-            let reading = tokio::task::spawn_blocking(move || bundle::read_back(&path, &events));
-            let stopped = |e| Error::new(Kind::Interrupted, format!("reading back {shown}")).because(e);
-            if reading.await.map_err(stopped)?? {
-                context.say(&format!("{shown}: read back"));
-                continue;
-            }
-            let text = "read back, but perhaps from memory, which the system would not let go of: unmount it, or take the medium \
-                        out, and `gapferry verify` it";
-            context.events.report(Event::Warning(format!("{shown}: {text}")));
-        }
-        Ok(())
+        context.end();
+        app::read_back(paths, &context.events).await
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::export::TOOL;
 use super::render::problem as shown;
 use super::signing::KeyArgs;
+use crate::app::TOOL;
 use crate::base::error::{Error, Result};
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::count;

@@ -10,7 +10,7 @@ pub use crate::app::public_key as public;
 use crate::app::{Trust, demand};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
-use crate::bundle::{self, Finished, Proven, Scope};
+use crate::bundle::Proven;
 use crate::credentials::Secret;
 use crate::files::Layout;
 use crate::signing::{MAX_KEY_FILE, PrivateKey, PublicKey};
@@ -90,17 +90,6 @@ fn warn_if_open(path: &Path, context: &Context) {
         let text = format!("{} can be read by other users; `chmod 600` keeps it to you", path.display());
         context.events.report(Event::Warning(text));
     }
-}
-
-/// A bundle that was already what was wanted gets the signature that it lacks; then it is told who signed.
-pub fn settle(finished: &Finished, key: Option<&PrivateKey>, context: &Context) -> Result<()> {
-    let Some(key) = key else { return Ok(()) };
-    let has_it = || bundle::check_signature(&Layout::open(&finished.path)?, std::slice::from_ref(key.public()));
-    if finished.unchanged && has_it().is_err() {
-        bundle::sign(&finished.path, key, Scope::Sums, &context.events)?;
-    }
-    context.say(&signed_by(key.public()));
-    Ok(())
 }
 
 /// Whose signatures are believed.

@@ -73,7 +73,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let identity = split.set().identity;
     let (only, events) = (args.only_volume, context.events.clone());
     let work = tokio::task::spawn_blocking(move || write(&split, only, &events));
-    let (written, recovery) = work.await.map_err(super::export::stopped)??;
+    let (written, recovery) = work.await.map_err(crate::app::stopped)??;
     let all = written.iter().chain(&recovery).map(|volume| volume.path.clone());
     args.read_back.prove(all.collect::<Vec<_>>(), context).await?;
     context.end();

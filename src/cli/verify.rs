@@ -9,7 +9,6 @@ use super::exit::Outcome;
 use super::piped;
 use super::render::problem as shown;
 use super::signing::{KeyArgs, signed_by};
-use super::since;
 use crate::app::{self, VerifyInput, VerifyReport, VerifyRequest};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
@@ -139,7 +138,8 @@ fn print(VerifyReport { found, signed_by: by, path, elapsed, .. }: &VerifyReport
         let identity = found.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
         let (images, files) = (count(found.images, "image"), count(found.files, "file"));
         let signed = by.as_ref().map(|by| format!("\n{}", signed_by(by))).unwrap_or_default();
-        let basis = since::told(&found.parents, found.expects.blobs, found.expects.bytes);
+        let basis = app::basis_line(&found.parents, found.expects.blobs, found.expects.bytes);
+        let basis = basis.map(|line| line + "\n").unwrap_or_default();
         let missing: String = missing_lines(&found.missing).iter().map(|line| format!("{line}\n")).collect();
         let proof = proved(found, !signed.is_empty());
         format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n{proof}{basis}{missing}")

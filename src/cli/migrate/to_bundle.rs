@@ -7,15 +7,15 @@ use super::choice::Which;
 use super::collect::{Collected, Companions, collect};
 use super::report::{self, Asked, Fate};
 use super::{faults, refuse_inside};
+use crate::app;
 use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::{Bundle, Contents, Finished, Options, Tool, Whole, Writer};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::export;
 use crate::cli::read_back::ReadBackArgs;
-use crate::cli::signing;
+use crate::cli::signing::signed_by;
 use crate::content::{Files, LinkMode};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
@@ -93,7 +93,10 @@ impl Job<'_> {
         };
         self.read_back.prove([ended.finished.path.clone()], context).await?;
         self.tell(&ended, &collected, context);
-        signing::settle(&ended.finished, self.key.as_deref(), context)?;
+        app::add_signature(&ended.finished, self.key.as_deref(), &context.events)?;
+        if let Some(key) = &self.key {
+            context.say(&signed_by(key.public()));
+        }
         let Ended { finished, moved, linked } = ended;
         let fate = || if finished.unchanged { Fate::Present } else { Fate::Written };
         let fates = collected.whole().map(|_| fate()).collect();
@@ -109,7 +112,7 @@ impl Job<'_> {
             let nothing = Error::input(format!("{} has no images", self.storage.shown("").display()));
             return if is_empty { Err(nothing) } else { Ok(None) };
         }
-        let (created, exact) = context.now()?;
+        let (created, exact) = context.environment.bundle_time()?;
         let locked = images.iter().map(|image| image.locked.clone()).collect();
         let lock = Lock { version: Lock::VERSION, created, load_platform: None, images: locked, missing: Vec::new() };
         let graph = Graph { images, ..Graph::default() };
@@ -120,16 +123,16 @@ impl Job<'_> {
         if let Some(finished) = Writer::up_to_date(self.asked.to, &contents, Whole::Proven(&context.events)) {
             return Ok(Some(Ended { finished, moved: 0, linked: 0 }));
         }
-        let job = export::Job {
+        let job = app::Job {
             output: self.asked.to,
             contents,
             options: Options { link: self.link, device: self.storage.device(), key: self.key.clone(), volumes: None },
             graph: &graph,
             source: self.storage,
             jobs: self.jobs,
-            lost: &export::Lost::default(),
+            lost: &app::Lost::default(),
         };
-        let written = export::write(job, context).await?;
+        let written = app::write(job, &context.events).await?;
         Ok(Some(Ended { finished: written.finished, moved: written.moved, linked: written.linked }))
     }
 

@@ -1,0 +1,64 @@
+//! `export -o -`: to standard output.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use super::Args;
+use crate::app::{OneOutlet, Output};
+use crate::base::error::{Error, Kind, Result};
+use crate::bundle::stream::Outlet;
+
+/// What stands for standard output and input.
+pub const STANDARD: &str = "-";
+
+/// # Errors
+/// Another option does not go with it, or it is a terminal.
+pub fn output(args: &Args) -> Result<Output> {
+    let refuse = |why: &str| Err(Error::input(format!("writing to standard output: {why}")));
+    if args.json && !args.dry_run {
+        return refuse("the bundle goes there, so --json cannot (--lock FILE says what is in it)");
+    }
+    if args.read_back.read_back {
+        return refuse("what went there cannot be read back; verify it where it arrives");
+    }
+    if std::io::stdout().is_terminal() && !args.dry_run {
+        return refuse("it is a terminal; pipe it somewhere (| ssh …, > FILE), or name an output");
+    }
+    Ok(Output::Stream { name: PathBuf::from("standard output"), outlet: OneOutlet::new(Stdout::open()?) })
+}
+
+/// Standard output as it is, without the buffer that ends at lines.
+struct Stdout(File);
+
+impl Stdout {
+    fn open() -> Result<Stdout> {
+        let own = std::io::stdout().as_fd().try_clone_to_owned();
+        own.map(|fd| Stdout(File::from(fd))).map_err(failed)
+    }
+}
+
+impl Outlet for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).map_err(failed)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        // A file is on its medium before it is called done; what is none cannot be synced.
+        match self.0.metadata() {
+            Ok(metadata) if metadata.is_file() => self.0.sync_all().map_err(failed),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failed(error: std::io::Error) -> Error {
+    let text = match error.kind() {
+        std::io::ErrorKind::BrokenPipe => {
+            "writing to standard output: whoever read it has gone; what has gone out is cut short, and every reader will say so"
+        }
+        _ => "writing to standard output",
+    };
+    Error::new(Kind::Disk, text).because(error)
+}
