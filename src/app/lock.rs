@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::environment::Environment;
 use super::local::{check_writable, write_file};
-use super::outcome::{Outcome, REPORT_VERSION, Report};
+use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::registry::RegistryOptions;
 use super::resolve::{self, Earlier, ResolveOptions, Resolver};
 use crate::base::document::Document;
@@ -58,7 +58,7 @@ pub struct LockReport {
     pub outcome: Outcome,
 }
 
-impl Report for LockReport {}
+impl JsonReport for LockReport {}
 
 /// Resolves an allowlist to a lock.
 ///

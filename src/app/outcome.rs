@@ -29,4 +29,4 @@ impl Outcome {
 }
 
 /// What a command prints as JSON. Every report has the fields `version` and `ok`, and all its fields are in `docs/json.md`.
-pub trait Report: Serialize {}
+pub trait JsonReport: Serialize {}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::environment::Environment;
-use super::outcome::{Outcome, REPORT_VERSION};
+use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::receipts::NamedReceipt;
 use super::registry::RegistryOptions;
 use crate::base::error::{Error, Kind, Reason, Result};
@@ -46,6 +46,8 @@ pub struct ProveReport {
     #[serde(flatten)]
     pub proof: Proof,
 }
+
+impl JsonReport for ProveReport {}
 
 /// What was read back.
 #[derive(Clone, Debug, Serialize)]

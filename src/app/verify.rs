@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::environment::Environment;
+use super::failure::as_detail;
 use super::local::{check_writable, write_file};
-use super::outcome::{Outcome, REPORT_VERSION, Report};
+use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::stream::Stream;
 use super::trust::Trust;
 use crate::base::error::{Error, Result};
@@ -59,13 +60,13 @@ pub struct VerifyReport {
     #[serde(skip)]
     pub missing: Option<Missing>,
     /// Why what would repair it could not be written.
-    #[serde(skip)]
+    #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
     #[serde(skip)]
     pub elapsed: Duration,
 }
 
-impl Report for VerifyReport {}
+impl JsonReport for VerifyReport {}
 
 fn fingerprint<S: serde::Serializer>(key: &Option<PublicKey>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     key.as_ref().map(PublicKey::fingerprint).serialize(serializer)

@@ -2,6 +2,7 @@
 //!
 //! It may know the [vocabulary](crate::oci) and the operating system. It must not know formats, transports or stages.
 
+pub mod code;
 pub mod document;
 pub mod error;
 pub mod fsops;

@@ -17,8 +17,8 @@ use super::since::SinceArgs;
 use super::table;
 use super::tools::ToolArgs;
 use crate::app::{
-    self, ExportPlan, ExportReport, ExportRequest, Exported, Images, Output, PlannedVolumes, RepairRequest,
-    RepairWritten, Text,
+    self, ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, Images, Output,
+    PlannedVolumes, Text,
 };
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
@@ -215,13 +215,13 @@ impl Args {
         }
     }
 
-    fn repair_request(&self, missing: &Path, context: &Context) -> Result<RepairRequest> {
+    fn repair_request(&self, missing: &Path, context: &Context) -> Result<ExportRepairRequest> {
         // The command line does not take one without the other.
         let no_lock = || Error::input("--repair is of no use without --locked");
         let missing = text(missing, MAX_MISSING + 1)?;
         let (since, tools) = (self.since.read(context)?, self.tools.read()?);
         self.registry.claim_stdin()?;
-        Ok(RepairRequest {
+        Ok(ExportRepairRequest {
             missing,
             lock: text(self.locked.as_ref().ok_or_else(no_lock)?, MAX_LOCK + 1)?,
             resolve: self.allowlist.options(),
@@ -266,7 +266,7 @@ fn print_plan(plan: &ExportPlan, context: &Context) -> Result<()> {
     let (identity, created, fingerprint) = (plan.identity, plan.created, &plan.fingerprint);
     context.print(&format!("identity {identity}, of a lock made {created}\nfingerprint {fingerprint}\n"))?;
     let Some(PlannedVolumes { volumes, recovery, .. }) = &plan.volumes else { return Ok(()) };
-    let rows = volumes.iter().map(|volume| vec![volume.volume.display().to_string(), bytes(volume.bytes)]);
+    let rows = volumes.iter().map(|volume| vec![volume.path.display().to_string(), bytes(volume.bytes)]);
     context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows.collect::<Vec<_>>())))?;
     match recovery {
         0 => Ok(()),
@@ -280,8 +280,8 @@ fn print(written: &Exported, context: &Context) {
     let time = duration(written.elapsed);
     match &written.volumes {
         Some(volumes) => {
-            let of_volumes = volumes.volumes.iter().map(|one| (&one.volume, written.unchanged, one.bytes));
-            let of_recovery = volumes.recovery.iter().map(|one| (&one.volume, one.unchanged, one.bytes));
+            let of_volumes = volumes.volumes.iter().map(|one| (&one.path, written.unchanged, one.bytes));
+            let of_recovery = volumes.recovery.iter().map(|one| (&one.path, one.unchanged, one.bytes));
             for (path, unchanged, size) in of_volumes.chain(of_recovery) {
                 context.say(&format!("{}: {}, {}", path.display(), what(unchanged), bytes(size)));
             }
@@ -302,7 +302,7 @@ fn print(written: &Exported, context: &Context) {
     }
 }
 
-fn print_repair(report: &RepairWritten, context: &Context) {
+fn print_repair(report: &ExportedRepair, context: &Context) {
     let (output, blobs) = (report.output.display(), count(report.blobs, "blob"));
     context.say(&format!("{output}: written, {blobs}, {}", bytes(report.bytes)));
     context.say(&format!("for the bundle with the identity {}", report.identity));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::context::Context;
 use super::exit::Outcome;
@@ -11,11 +11,12 @@ use super::read_back::ReadBackArgs;
 use super::render::show_refusal;
 use super::signing::{KeyArgs, signed_by};
 
-use crate::app::refuse_incomplete;
+use crate::app::{JsonReport, REPORT_VERSION, refuse_incomplete};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::stream::Compressed;
 use crate::bundle::volumes::{self, Opened};
+use crate::oci::Digest;
 use crate::verify::{self, Depth};
 
 const ABOUT: &str = "\
@@ -51,6 +52,25 @@ pub struct Args {
     read_back: ReadBackArgs,
 }
 
+/// What was written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JoinReport {
+    version: u32,
+    ok: bool,
+    /// Where the bundle is.
+    output: PathBuf,
+    identity: Digest,
+    /// Its size.
+    bytes: u64,
+    /// How many volumes it was put together from.
+    volumes: u32,
+    /// The fingerprint of the key whose signature was found good.
+    signed_by: Option<Digest>,
+}
+
+impl JsonReport for JoinReport {}
+
 /// A name that stands for something else than a tar or a directory would become that of a directory.
 ///
 /// # Errors
@@ -84,11 +104,9 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     args.read_back.prove([args.output.clone()], context).await?;
     context.end();
     if args.json {
-        let (identity, size) = (joined.identity, joined.size);
-        let signed_by = by.map(|by| by.fingerprint());
-        context.print_json(&json!({
-            "output": args.output, "identity": identity, "bytes": size, "volumes": number, "signedBy": signed_by,
-        }))?;
+        let (output, identity, bytes) = (args.output.clone(), joined.identity, joined.size);
+        let (version, ok, signed_by) = (REPORT_VERSION, true, by.map(|by| by.fingerprint()));
+        context.print_json(&JoinReport { version, ok, output, identity, bytes, volumes: number, signed_by })?;
         return Ok(Outcome::Done);
     }
     if let Some(by) = &by {

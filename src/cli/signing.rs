@@ -120,14 +120,6 @@ impl KeyArgs {
         self.trust(context)?.check(layout, &context.environment)
     }
 
-    /// Whether a signature is demanded.
-    ///
-    /// # Errors
-    /// A configuration that cannot be read, or demands what no key can prove.
-    pub fn demand(&self, context: &Context) -> Result<bool> {
-        Ok(demand(&self.keys, &context.environment)?.is_some())
-    }
-
     /// Refuses what cannot be signed because it changes.
     ///
     /// # Errors

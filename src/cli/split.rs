@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use super::context::Context;
 use super::exit::Outcome;
 use super::join::refuse_stream;
 use super::read_back::ReadBackArgs;
 use super::table;
 use super::volume_size::{SIZES, parse, parse_number};
+use crate::app::{ExportedVolume, JsonReport, PlannedVolume, REPORT_VERSION};
 use crate::base::error::Result;
 use crate::base::progress::Events;
 use crate::base::progress::units::{bytes, count};
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Shape, Split, WrittenVolume, write_recovery};
+use crate::oci::Digest;
 
 const ABOUT: &str = "\
 Splits a bundle, a directory or a tar, into volumes: OUT.001.tar, OUT.002.tar and so on, none larger than SIZE.
@@ -60,6 +64,32 @@ pub struct Args {
     read_back: ReadBackArgs,
 }
 
+/// What was written.
+#[derive(Serialize)]
+struct SplitReport {
+    version: u32,
+    ok: bool,
+    /// Of the bundle.
+    identity: Digest,
+    volumes: Vec<ExportedVolume>,
+    /// The recovery volumes.
+    recovery: Vec<ExportedVolume>,
+}
+
+impl JsonReport for SplitReport {}
+
+/// What would be written.
+#[derive(Serialize)]
+struct SplitPlan {
+    version: u32,
+    ok: bool,
+    /// Of the bundle.
+    identity: Digest,
+    volumes: Vec<PlannedVolume>,
+}
+
+impl JsonReport for SplitPlan {}
+
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     refuse_stream(&args.output)?;
     let bundle = Bundle::open(&args.bundle)?;
@@ -78,9 +108,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     args.read_back.prove(all.collect::<Vec<_>>(), context).await?;
     context.end();
     if args.json {
-        let json = |volumes: &[WrittenVolume]| volumes.iter().map(WrittenVolume::to_json).collect::<Vec<_>>();
+        let json = |volumes: &[WrittenVolume]| volumes.iter().map(ExportedVolume::from).collect();
         let (volumes, recovery) = (json(&written), json(&recovery));
-        context.print_json(&serde_json::json!({ "identity": identity, "volumes": volumes, "recovery": recovery }))?;
+        context.print_json(&SplitReport { version: REPORT_VERSION, ok: true, identity, volumes, recovery })?;
     }
     for WrittenVolume { path, size, unchanged, .. } in written.iter().chain(&recovery) {
         let what = if *unchanged { "unchanged" } else { "written" };
@@ -106,9 +136,8 @@ fn print_plan(args: &Args, split: &Split, context: &Context) -> Result<()> {
     let set = split.set();
     let volumes = &set.plan.volumes;
     if args.json {
-        let volume = |volume| serde_json::json!({ "volume": set.path_of(volume), "bytes": volume.length });
-        let volumes: Vec<_> = volumes.iter().map(volume).collect();
-        return context.print_json(&serde_json::json!({ "identity": set.identity, "volumes": volumes }));
+        let (identity, volumes) = (set.identity, volumes.iter().map(|one| PlannedVolume::new(set, one)).collect());
+        return context.print_json(&SplitPlan { version: REPORT_VERSION, ok: true, identity, volumes });
     }
     let row =
         |volume| vec![set.path_of(volume).display().to_string(), bytes(volume.length), volume.files.len().to_string()];

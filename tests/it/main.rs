@@ -25,6 +25,7 @@ mod import_harbor;
 mod import_target;
 mod increments;
 mod interrupted;
+mod json;
 mod library;
 mod limits;
 mod main_job;

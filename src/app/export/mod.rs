@@ -24,12 +24,13 @@ use crate::content::Checkpoint;
 use crate::pipeline::lock::{self, Lock};
 use crate::transport::registry::Registries;
 use job::{Export, Given, Wanted};
-pub use repair::{RepairRequest, RepairWritten, export_repair};
+pub use repair::{ExportRepairRequest, ExportedRepair, export_repair};
 pub use report::{
-    ExportPlan, ExportReport, Exported, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom, RecoveryVolume,
+    ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
 };
 pub use request::{ExportRequest, Images, OneOutlet, Output};
-pub use write::{Job, Lost, stopped, write};
+pub use write::stopped;
+pub(super) use write::{Job, Lost, Written, write};
 
 /// Exports images into a bundle.
 ///

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::app::TOOL;
 use crate::app::environment::Environment;
 use crate::app::local::Text;
-use crate::app::outcome::{Outcome, REPORT_VERSION, Report};
+use crate::app::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use crate::app::registry::RegistryOptions;
 use crate::app::resolve::{self, ResolveOptions, Resolver, connect_for};
 use crate::base::error::{Error, Result};
@@ -26,7 +26,7 @@ use crate::pipeline::walk::{LockedCompanions, Origin, Walk};
 const MOST_NAMED: usize = 5;
 
 /// What a bundle lacks, and where it is to be fetched.
-pub struct RepairRequest {
+pub struct ExportRepairRequest {
     /// What `verify` has written of the bundle.
     pub missing: Text,
     /// The lock of the bundle.
@@ -44,7 +44,7 @@ pub struct RepairRequest {
 
 /// A repair that was written.
 #[derive(Clone, Debug, Serialize)]
-pub struct RepairWritten {
+pub struct ExportedRepair {
     pub version: u32,
     /// It holds every blob that the bundle lacks.
     pub ok: bool,
@@ -62,14 +62,14 @@ pub struct RepairWritten {
     pub outcome: Outcome,
 }
 
-impl Report for RepairWritten {}
+impl JsonReport for ExportedRepair {}
 
 /// Fetches what a bundle lacks, and writes a repair of it.
 ///
 /// # Errors
 /// There is nothing of what is asked for, or the repair cannot be written.
-pub async fn export_repair(request: RepairRequest, environment: &Environment) -> Result<RepairWritten> {
-    let (RepairRequest { missing, lock: text, resolve, output, since, tools, registry }, events) =
+pub async fn export_repair(request: ExportRepairRequest, environment: &Environment) -> Result<ExportedRepair> {
+    let (ExportRepairRequest { missing, lock: text, resolve, output, since, tools, registry }, events) =
         (request, &environment.events);
     if !Writer::is_tar(&output) {
         return Err(Error::input(format!("writing {}: a repair is a tar; end its name in .tar", output.display())));
@@ -119,7 +119,7 @@ pub async fn export_repair(request: RepairRequest, environment: &Environment) ->
     };
     let (repair, lost) = resolve::settle(&kept, made.await, events)?;
     let outcome = if lost.is_empty() { Outcome::Done } else { Outcome::SomeImagesFailed };
-    Ok(RepairWritten {
+    Ok(ExportedRepair {
         version: REPORT_VERSION,
         ok: outcome.is_ok(),
         output,

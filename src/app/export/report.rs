@@ -7,8 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use crate::app::failure::as_detail;
 use crate::app::listed::ListedImage;
-use crate::app::outcome::{Outcome, Report};
+use crate::app::outcome::{JsonReport, Outcome};
+use crate::app::units::as_seconds;
 use crate::base::error::Error;
 use crate::bundle::volumes::{Set, VolumePlan, WrittenVolume};
 use crate::oci::{Digest, Manifest, Repository};
@@ -26,7 +28,7 @@ pub enum ExportReport {
     Written(Box<Exported>),
 }
 
-impl Report for ExportReport {}
+impl JsonReport for ExportReport {}
 
 /// What an export would do.
 #[derive(Clone, Debug, Serialize)]
@@ -93,7 +95,7 @@ pub struct PlannedVolumes {
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedVolume {
     /// The file.
-    pub volume: PathBuf,
+    pub path: PathBuf,
     /// From 1 on.
     pub number: u32,
     /// Its size.
@@ -138,7 +140,7 @@ pub struct Exported {
     #[serde(skip)]
     pub outcome: Outcome,
     /// What failed when the bundle was there: the lock or a signature that was to be written.
-    #[serde(skip)]
+    #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
 }
 
@@ -149,14 +151,14 @@ pub struct ExportedVolumes {
     /// How many volumes the set has.
     pub of: usize,
     /// Its recovery volumes that were written.
-    pub recovery: Vec<RecoveryVolume>,
+    pub recovery: Vec<ExportedVolume>,
 }
 
-/// A recovery volume that was written.
+/// A volume that was written, or was there already.
 #[derive(Clone, Debug, Serialize)]
-pub struct RecoveryVolume {
+pub struct ExportedVolume {
     /// The file.
-    pub volume: PathBuf,
+    pub path: PathBuf,
     /// From 1 on.
     pub number: u32,
     /// Its size.
@@ -213,22 +215,18 @@ pub fn saved_by_sharing(graph: &Graph) -> u64 {
 }
 
 impl PlannedVolume {
-    pub(super) fn new(set: &Set, volume: &VolumePlan) -> PlannedVolume {
-        PlannedVolume { volume: set.path_of(volume), number: volume.number, bytes: volume.length }
+    pub fn new(set: &Set, volume: &VolumePlan) -> PlannedVolume {
+        PlannedVolume { path: set.path_of(volume), number: volume.number, bytes: volume.length }
     }
 }
 
-impl From<&WrittenVolume> for RecoveryVolume {
-    fn from(written: &WrittenVolume) -> RecoveryVolume {
+impl From<&WrittenVolume> for ExportedVolume {
+    fn from(written: &WrittenVolume) -> ExportedVolume {
         let WrittenVolume { path, number, size, unchanged } = written;
-        RecoveryVolume { volume: path.clone(), number: *number, bytes: *size, unchanged: *unchanged }
+        ExportedVolume { path: path.clone(), number: *number, bytes: *size, unchanged: *unchanged }
     }
 }
 
 fn as_object<S: Serializer>(places: &[ReadFrom], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(places.iter().map(|place| (&place.image, &place.repository)))
-}
-
-fn as_seconds<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(elapsed.as_secs_f64())
 }

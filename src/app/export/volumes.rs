@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::job::{Export, Planned, Resolved};
-use super::report::{ExportReport, ExportedVolumes, PlannedVolume, PlannedVolumes, RecoveryVolume};
+use super::report::{ExportReport, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes};
 use super::write::{Job, Written, stopped, write};
 use crate::base::error::{Error, Result};
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumePlan, WrittenVolume, write_recovery};
@@ -58,7 +58,7 @@ impl Export<'_> {
         let files = wanted.iter().map(|volume| set.path_of(volume));
         let files = files.chain(recovery.iter().map(|volume| volume.path.clone()));
         self.read_back(files.collect::<Vec<_>>()).await?;
-        let recovery = recovery.iter().map(RecoveryVolume::from).collect();
+        let recovery = recovery.iter().map(ExportedVolume::from).collect();
         let mut exported = self.exported(&lock, graph, finished, moved);
         exported.output = path.to_owned();
         exported.volumes = Some(ExportedVolumes { volumes: described(), of, recovery });

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use self::companions::Companions;
 use super::environment::Environment;
-use super::outcome::REPORT_VERSION;
+use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
 use crate::base::error::{Error, Kind, Result};
 use crate::bundle::Bundle;
@@ -82,6 +82,8 @@ pub struct InspectReport {
     #[serde(skip)]
     pub children: Vec<InspectedChild>,
 }
+
+impl JsonReport for InspectReport {}
 
 /// What a manifest leads to.
 #[derive(Clone, Debug, Serialize)]

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::{LeftOut, NotBrought, PushRequest};
+use crate::app::failure::as_detail;
 use crate::app::outcome::{Outcome, REPORT_VERSION};
 use crate::base::error::Error;
 use crate::oci::{Digest, Reference};
@@ -50,7 +51,7 @@ pub struct PushPlan {
     #[serde(skip)]
     pub outcome: Outcome,
     /// What failed afterwards.
-    #[serde(skip)]
+    #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
 }
 

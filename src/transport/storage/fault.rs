@@ -9,7 +9,9 @@ use serde::{Serialize, Serializer};
 pub struct Fault {
     /// Below the storage's root; empty when it is about a tar as a whole.
     pub path: String,
+    #[serde(rename = "code")]
     pub kind: FaultKind,
+    #[serde(rename = "found")]
     pub what: String,
     /// The images it costs, `repository:tag` or `repository@digest`, sorted.
     #[serde(serialize_with = "names")]
