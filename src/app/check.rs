@@ -1,5 +1,6 @@
 //! Every byte of a registry's storage, and every fault in it.
 
+use super::units::as_path;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ pub struct CheckReport {
     /// It has no fault.
     pub ok: bool,
     /// Where it is, as it was named.
+    #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
     /// How many repositories it has.
     pub repositories: usize,

@@ -1,5 +1,6 @@
 //! What references mean now, without transferring.
 
+use super::units::as_optional_path;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -38,6 +39,7 @@ pub struct LockReport {
     /// Nothing is missing.
     pub ok: bool,
     /// Where the lock is.
+    #[serde(serialize_with = "as_optional_path")]
     pub output: Option<PathBuf>,
     /// When the references were resolved.
     pub created: Timestamp,

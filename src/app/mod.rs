@@ -80,6 +80,7 @@ pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
 pub use since::{basis_line, read_baseline};
 pub use stream::{Bytes, Stream};
 pub use trust::{Trust, demand, public_key};
+pub use units::as_path;
 pub use verify::{VerifyInput, VerifyReport, VerifyRequest, verify};
 
 /// How documents name this program.

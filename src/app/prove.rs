@@ -53,6 +53,7 @@ impl JsonReport for ProveReport {}
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Proof {
+    /// No blob was read.
     pub dry_run: bool,
     pub images: Vec<ImageProof>,
     /// Distinct blobs.
@@ -229,7 +230,8 @@ pub(super) fn failure(image: &ImageProof) -> Option<Error> {
     if image.withheld().is_some() {
         return None;
     }
-    let text = image.problems.join("; ");
+    let text: Vec<&str> = image.problems.iter().map(|problem| problem.found.as_str()).collect();
+    let text = text.join("; ");
     let kind = match image.verdict {
         Verdict::Proven => return None,
         Verdict::Damaged => Kind::Damaged,

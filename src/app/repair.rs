@@ -1,5 +1,6 @@
 //! What a bundle lacks is put into its place; or lost volumes are made of the others.
 
+use super::units::{as_path, as_paths};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,7 @@ pub struct RepairedBundle {
     /// It has no problem any more.
     pub ok: bool,
     /// Where it is, as it was named.
+    #[serde(serialize_with = "as_path")]
     pub bundle: PathBuf,
     /// `null`: its `bundle.json` cannot be read.
     pub identity: Option<Digest>,
@@ -54,6 +56,7 @@ pub struct RepairedBundle {
     /// What is still wrong.
     pub problems: Vec<Problem>,
     /// The repair or copy of the bundle that it was repaired with.
+    #[serde(serialize_with = "as_path")]
     pub from: PathBuf,
     #[serde(skip)]
     pub outcome: Outcome,
@@ -76,6 +79,7 @@ pub struct RepairedVolumes {
     /// What is still wrong.
     pub problems: Vec<Problem>,
     /// The repair or copy of the bundle that it was repaired with.
+    #[serde(serialize_with = "as_path")]
     pub from: PathBuf,
     #[serde(skip)]
     pub outcome: Outcome,
@@ -89,6 +93,7 @@ pub struct RecoveredVolumes {
     /// All volumes are whole.
     pub ok: bool,
     /// What the set is called.
+    #[serde(serialize_with = "as_path")]
     pub set: PathBuf,
     /// Of the bundle.
     pub identity: Digest,
@@ -101,6 +106,7 @@ pub struct RecoveredVolumes {
     /// Volumes that were there, with bytes that are wrong.
     pub damaged: Vec<VolumePath>,
     /// Files that are of another set, or no volumes.
+    #[serde(serialize_with = "as_paths")]
     pub foreign: Vec<PathBuf>,
     /// Volumes that were made again.
     pub made: Vec<VolumePath>,
@@ -118,6 +124,7 @@ pub struct RecoveredVolumes {
 pub struct VolumePath {
     /// `003`, or `r01` for a recovery volume.
     pub volume: String,
+    #[serde(serialize_with = "as_path")]
     pub path: PathBuf,
 }
 

@@ -68,14 +68,21 @@ struct AuthReport {
     ok: bool,
     /// `HOST[:PORT]`.
     registry: String,
+    /// The path of the repository that was asked about. `null`: none was.
     repository: Option<String>,
+    /// Where the credentials come from. `null`: there are none.
     credentials: Option<Origin>,
+    /// `null`: there is none.
     user: Option<String>,
+    /// The credentials are an identity token.
     identity_token: bool,
     /// `false`: the registry asks for no credentials.
     asked: Option<bool>,
+    /// The registry accepts the credentials.
     accepted: Option<bool>,
+    /// The repository may be pulled from.
     pull: Option<bool>,
+    /// The repository may be pushed to.
     push: Option<bool>,
     /// Why something may not be done, or could not be asked.
     error: Option<ErrorDetail>,

@@ -1,5 +1,6 @@
 //! `gapferry fingerprint`: which bundle it is, to be said aloud.
 
+use crate::app::as_path;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -41,6 +42,7 @@ struct FingerprintReport {
     version: u32,
     ok: bool,
     /// Where it is, as it was named.
+    #[serde(serialize_with = "as_path")]
     bundle: PathBuf,
     identity: Digest,
     /// The words and digits as one text.

@@ -1,5 +1,6 @@
 //! `gapferry join`: the volumes of a set → the bundle.
 
+use crate::app::as_path;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -59,6 +60,7 @@ struct JoinReport {
     version: u32,
     ok: bool,
     /// Where the bundle is.
+    #[serde(serialize_with = "as_path")]
     output: PathBuf,
     identity: Digest,
     /// Its size.

@@ -65,6 +65,7 @@ struct LoginReport {
     registry: String,
     /// Empty: the whole registry.
     namespace: String,
+    /// Whose they are.
     user: String,
     /// Where they are.
     kept: Origin,

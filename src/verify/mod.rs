@@ -114,10 +114,13 @@ pub struct Problem {
     /// The volume that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What is wrong, for programs.
     #[serde(rename = "code")]
     pub kind: ProblemKind,
+    /// What should be there, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
+    /// What is there, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
     /// Where it is wrong, in whole chunks, where that is known.
@@ -133,7 +136,9 @@ pub struct Problem {
 /// A stretch of a file: its first byte and its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Bytes {
+    /// The first byte, counted from 0.
     pub first: u64,
+    /// The last byte.
     pub last: u64,
 }
 

@@ -51,6 +51,7 @@ pub struct VolumeReport {
     pub state: VolumeState,
 }
 
+/// What a volume was found to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VolumeState {

@@ -32,7 +32,7 @@ fn a_command_that_fails_says_so_in_one_object_with_a_code() {
         (&["verify", &nothing, "--json"], 2, "disk"),
         (&["verify", &text, "--json"], 2, "input"),
         (&["list", &nothing, "--json"], 2, "disk"),
-        (&["inspect", &nothing, "--json"], 2, "disk"),
+        (&["inspect", &nothing, "--json"], 2, "input"),
         (&["fingerprint", &nothing, "--json"], 2, "disk"),
         (&["import", &nothing, "--to", "127.0.0.1:1", "--json"], 2, "disk"),
         (&["prove", &nothing, "--json"], 2, "disk"),

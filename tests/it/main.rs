@@ -26,6 +26,7 @@ mod import_target;
 mod increments;
 mod interrupted;
 mod json;
+mod json_docs;
 mod library;
 mod limits;
 mod main_job;

@@ -1,5 +1,6 @@
 //! Of a lock only what a damaged bundle lacks.
 
+use crate::app::units::as_path;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -49,6 +50,7 @@ pub struct ExportedRepair {
     /// It holds every blob that the bundle lacks.
     pub ok: bool,
     /// Where it is.
+    #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
     /// Of the bundle that it is for.
     pub identity: Digest,

@@ -1,5 +1,6 @@
 //! What an export has done, or would do.
 
+use crate::app::units::as_path;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub struct ExportPlan {
     /// Nothing is missing.
     pub ok: bool,
     /// Where the bundle would go.
+    #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
     /// The identity that the bundle would have.
     pub identity: Digest,
@@ -95,6 +97,7 @@ pub struct PlannedVolumes {
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedVolume {
     /// The file.
+    #[serde(serialize_with = "as_path")]
     pub path: PathBuf,
     /// From 1 on.
     pub number: u32,
@@ -110,6 +113,7 @@ pub struct Exported {
     /// Nothing is missing, and everything that was asked for is written.
     pub ok: bool,
     /// Where the bundle is.
+    #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
     pub identity: Digest,
     /// What was written is so many bytes long.
@@ -158,6 +162,7 @@ pub struct ExportedVolumes {
 #[derive(Clone, Debug, Serialize)]
 pub struct ExportedVolume {
     /// The file.
+    #[serde(serialize_with = "as_path")]
     pub path: PathBuf,
     /// From 1 on.
     pub number: u32,

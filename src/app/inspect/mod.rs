@@ -89,18 +89,24 @@ impl JsonReport for InspectReport {}
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum InspectedContent {
+    /// Of an index.
     Index {
+        /// Its children.
         manifests: Vec<InspectedChild>,
     },
+    /// Of an image or an artifact.
     #[serde(rename_all = "camelCase")]
     Image {
+        /// Of its config. `null`: it has none.
         config: Option<Descriptor>,
-        /// `null` of an artifact, whose config may be anything.
+        /// The config itself. `null` of an artifact, whose config may be anything.
         image_config: Option<Value>,
+        /// Of its layers, from the lowest.
         layers: Vec<Descriptor>,
     },
 }
 
+/// A child of an index.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InspectedChild {

@@ -1,7 +1,7 @@
 //! Images that cannot be carried.
 
 use super::collect::Collected;
-use super::report::StoredName;
+use super::name::StoredName;
 use crate::app::faults::reasons;
 use crate::oci::Manifest;
 use crate::transport::storage::Tagged;

@@ -9,6 +9,7 @@ pub mod counted;
 mod faulty;
 mod inside;
 mod list;
+mod name;
 mod report;
 mod request;
 mod signatures;
@@ -33,9 +34,10 @@ use crate::transport::storage::{Depth, Storage};
 pub use choice::Which;
 use collect::{Collected, Companions, Look, collect};
 pub use counted::Counted;
+pub use name::StoredName;
 pub use report::{
     MigrateReport, Migrated, MigratedBundle, MigratedImage, MigratedState, MigrationRefused, StorageList, StoredImage,
-    StoredName, StoredState,
+    StoredState,
 };
 pub use request::{BundleOutput, Destination, MigrateRequest};
 

@@ -1,5 +1,6 @@
 //! What a migration has found, or done.
 
+use crate::app::units::as_path;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::collect::Collected;
 use super::counted::Counted;
 use super::faulty::faulty;
+use super::name::StoredName;
 use crate::app::failure::as_detail;
 use crate::app::faults::fault_counts;
 use crate::app::outcome::{JsonReport, Outcome, REPORT_VERSION};
@@ -16,9 +18,9 @@ use crate::app::push::PushReport;
 use crate::app::units::as_seconds;
 use crate::base::error::Error;
 use crate::bundle::Finished;
-use crate::oci::{Digest, Platform, Tag};
+use crate::oci::{Digest, Platform};
 use crate::signing::PublicKey;
-use crate::transport::storage::{Fault, FaultKind, Tagged};
+use crate::transport::storage::{Fault, FaultKind};
 
 /// What a migration has found, or done.
 #[derive(Serialize)]
@@ -40,6 +42,7 @@ pub struct StorageList {
     /// It could be read. That some of it is faulty is in `faults`.
     pub ok: bool,
     /// Where it is, as it was named.
+    #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
     /// How many repositories it has.
     pub repositories: usize,
@@ -54,21 +57,6 @@ pub struct StorageList {
     /// What its tags are.
     #[serde(skip)]
     pub counted: Counted,
-}
-
-/// What an image in a storage is called.
-#[derive(Clone, Debug, Serialize)]
-pub struct StoredName {
-    /// `REPOSITORY:TAG`, or `REPOSITORY@DIGEST`.
-    pub name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repository: Option<String>,
-    /// Absent: it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tag: Option<String>,
-    /// Absent: its tag means nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
 }
 
 /// An image in a storage.
@@ -111,6 +99,7 @@ pub struct MigrationRefused {
     /// `false`.
     pub ok: bool,
     /// Where the storage is, as it was named.
+    #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
     pub faults: Vec<Fault>,
     /// How many faults there are of each code.
@@ -131,8 +120,10 @@ pub struct Migrated {
     /// No image failed.
     pub ok: bool,
     /// Where the storage is, as it was named.
+    #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
     /// Where the images are.
+    #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
     /// First those that were whole.
     pub images: Vec<MigratedImage>,
@@ -227,24 +218,6 @@ pub struct Ended {
     pub failure: Option<Error>,
     /// As in [`Migrated::kept_owner`].
     pub kept_owner: u64,
-}
-
-impl StoredName {
-    pub fn of(found: &Tagged) -> StoredName {
-        StoredName {
-            name: found.name(),
-            repository: Some(found.repository.path().to_owned()),
-            tag: found.tag.as_ref().map(Tag::to_string),
-            digest: Some(found.digest),
-        }
-    }
-
-    /// Of one that has a name alone.
-    pub fn by_name(name: &str) -> StoredName {
-        let (repository, tag) = name.rsplit_once(':').filter(|(repository, _)| !repository.contains('@')).unzip();
-        let (repository, tag) = (repository.map(str::to_owned), tag.map(str::to_owned));
-        StoredName { name: name.to_owned(), repository, tag, digest: None }
-    }
 }
 
 impl Ended {

@@ -59,6 +59,7 @@ pub struct PushPlan {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedImage {
+    /// Where it comes from.
     pub source: Reference,
     pub reference: Reference,
     pub digest: Digest,
@@ -77,6 +78,7 @@ pub struct PlannedImage {
     pub tags: Vec<CompanionStep>,
 }
 
+/// What would be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum PlannedAction {
@@ -95,8 +97,11 @@ pub enum PlannedAction {
     Wait,
     /// Its own tag is one of a list: it gets the entries of both sides.
     Join {
+        /// The list of both.
         joined: Digest,
+        /// How many entries are there already.
         kept: usize,
+        /// How many are added.
         added: usize,
     },
 }
@@ -114,10 +119,13 @@ pub struct PlannedCompanion {
     pub place: PlannedTag,
 }
 
+/// The tag of a companion, and what would be done with it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum PlannedTag {
+    /// It has a tag.
     Tagged {
+        /// The tag at the target.
         reference: Reference,
         /// What the tag means there now.
         tag: TagState,

@@ -51,6 +51,7 @@ pub struct BundleJson {
     pub files: Vec<FileEntry>,
 }
 
+/// A file of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
