@@ -13,6 +13,7 @@ pub struct ErrorReport {
     pub version: u32,
     /// `false`.
     pub ok: bool,
+    /// Why there is no result.
     pub error: ErrorDetail,
 }
 

@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use super::error::{Error, Kind, Reason};
 
-/// The most exact that is known: the [`Reason`] of an error if it has one, else its [`Kind`]. In JSON in kebab-case.
+/// What an error is, as exactly as that is known.
+///
+/// It is that of its [`Reason`] if it has one, else that of its [`Kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {

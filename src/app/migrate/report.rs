@@ -104,7 +104,8 @@ pub struct MigrationRefused {
     pub faults: Vec<Fault>,
     /// How many faults there are of each code.
     pub counts: BTreeMap<FaultKind, usize>,
-    #[serde(rename = "error", serialize_with = "as_one_detail")]
+    /// Why it did not begin.
+    #[serde(serialize_with = "as_one_detail")]
     pub error: Error,
 }
 

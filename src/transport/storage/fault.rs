@@ -23,7 +23,9 @@ pub struct Fault {
 /// A fault by its place in the list.
 pub(super) type At = usize;
 
-/// What kind of fault it is. The order is that of summaries.
+/// What kind of fault it is.
+///
+/// The order is that of summaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {

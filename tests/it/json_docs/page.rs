@@ -101,13 +101,14 @@ pub struct Page<'s> {
     sources: &'s Sources,
     /// Those that are still to be rendered, each with the file that names it.
     open: BTreeMap<String, String>,
-    done: BTreeSet<String>,
+    /// Those that are rendered, each with its own file.
+    done: BTreeMap<String, String>,
     complaints: Vec<String>,
 }
 
 impl<'s> Page<'s> {
     pub fn new(sources: &'s Sources) -> Page<'s> {
-        Page { sources, open: BTreeMap::new(), done: BTreeSet::new(), complaints: Vec::new() }
+        Page { sources, open: BTreeMap::new(), done: BTreeMap::new(), complaints: Vec::new() }
     }
 
     /// The text, or all that is missing for it.
@@ -121,9 +122,15 @@ impl<'s> Page<'s> {
         self.check_reports();
         let mut sections = BTreeMap::new();
         while let Some((name, from)) = self.open.pop_first() {
-            if self.done.insert(name.clone()) {
-                let section = self.section(&name, &from);
-                sections.insert(name, section);
+            let file = self.sources.get(&name, &from).map(|declared| declared.file.clone()).unwrap_or_default();
+            match self.done.get(&name) {
+                Some(known) if *known == file => {}
+                Some(known) => self.complaints.push(format!("{known} and {file} both have a {name} that is printed")),
+                None => {
+                    self.done.insert(name.clone(), file);
+                    let section = self.section(&name, &from);
+                    sections.insert(name, section);
+                }
             }
         }
         text.extend(sections.into_values());
@@ -334,7 +341,7 @@ fn plain(word: &str) -> String {
 /// A comment of Rust for readers of JSON. `none` stands for `None`.
 fn sentence(doc: &str, none: &str) -> String {
     let text = doc.replace("[`", "`").replace("`]", "`").replace("::", ".").replace("`None`", none).replace('|', "\\|");
-    let text = text.replace(": absent:", ": absent:");
+    let text = text.replace(". absent", ". Absent");
     let mut letters = text.chars();
     let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
     first + letters.as_str()
