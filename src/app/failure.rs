@@ -48,6 +48,11 @@ impl ErrorReport {
     }
 }
 
+/// For what failed.
+pub(super) fn as_one_detail<S: Serializer>(error: &Error, serializer: S) -> Result<S::Ok, S::Error> {
+    ErrorDetail::of(error).serialize(serializer)
+}
+
 /// For the field of a report that says what failed after the result was there.
 pub(super) fn as_detail<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
     error.as_ref().map(ErrorDetail::of).serialize(serializer)

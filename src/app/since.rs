@@ -93,7 +93,7 @@ pub(super) fn report_basis(basis: &Basis, events: &Events) {
     let status = |line: String| events.report(Event::Status(line));
     status(line);
     if !basis.removed.is_empty() {
-        // Of one that went to several targets each is told of in the bundle.
+        // The bundle names one that went to several targets for each of them.
         let gone: BTreeSet<&Reference> = basis.removed.iter().map(|image| &image.reference).collect();
         status(format!("{} of before not wanted any more (`import --prune`):", count(gone.len(), "image")));
         gone.iter().take(5).for_each(|image| status(format!("  {image}")));

@@ -19,7 +19,7 @@ pub enum Code {
     Disk,
     /// The local file system has no room.
     DiskFull,
-    /// Bytes are not what they should be, or nobody who is trusted has signed them.
+    /// Bytes are not what they should be, or no trusted key has signed them.
     Damaged,
     /// The registry does not have it.
     NotFound,

@@ -68,7 +68,7 @@ pub enum AssumedKind {
     Blob,
 }
 
-/// An image that a parent had, and that nobody wants any more.
+/// An image that a parent had, and that is not wanted any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Removed {

@@ -96,7 +96,7 @@ pub struct ImageReceipt {
     /// Where it went, or should have gone. `None`: the source could not give it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    /// `None`: nobody knows, since its tag means nothing.
+    /// `None`: unknown, because its tag means nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     pub outcome: ImageOutcome,

@@ -26,7 +26,7 @@ use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 pub use lost::is_of_lost_volume;
 
-/// What is told of a set, besides its problems.
+/// What was found of a set, besides its problems.
 #[derive(Clone, Debug, Serialize)]
 pub struct SetReport {
     /// How many volumes it has, recovery volumes apart.

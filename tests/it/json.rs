@@ -88,3 +88,22 @@ fn what_fails_when_the_result_is_there_is_in_the_report() {
     assert_eq!((&said["ok"], &said["unchanged"]), (&json!(false), &json!(true)));
     assert_eq!(said["error"]["code"], "disk-full", "{said}");
 }
+
+/// It would have to match the text of an error to know why one image of many failed.
+#[test]
+fn each_image_that_fails_has_a_code_of_its_own() {
+    let (source, target) = (Registry::start(), Registry::start());
+    ["a", "b"].iter().for_each(|name| images::oci(&format!("mirror/{name}"), "1", &[name]).push(&source));
+    images::oci("mirror/a", "1", &["another"]).push(&target);
+    let directory = tempdir();
+    let bundle = directory.path().join("bundle.tar");
+    let references = ["a", "b"].map(|name| format!("{}/mirror/{name}:1", source.host()));
+    gapferry().arg("export").args(references).arg("-o").arg(&bundle).assert().success();
+    let (bundle, to) = (bundle.to_str().unwrap(), target.host());
+    let said = run(&["import", bundle, "--to", &to, "--on-existing", "fail", "--json"], 1);
+    let failures = said["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{said}");
+    assert_eq!(failures[0]["reference"], json!(format!("{to}/mirror/a:1")));
+    assert_eq!(failures[0]["error"]["code"], "refused", "{said}");
+    assert_eq!((&said["ok"], &said["error"]), (&json!(false), &Value::Null));
+}

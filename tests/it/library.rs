@@ -94,7 +94,8 @@ fn an_export_gives_its_plan_and_what_it_wrote_as_values() {
         request.resolve.keep_going = true;
         request
     };
-    let environment = Environment::default();
+    // The time of a lock is in the identity.
+    let environment = Environment { clock: || jiff::Timestamp::UNIX_EPOCH, ..Environment::default() };
     let planned = wait(app::export(ExportRequest { dry_run: true, ..request() }, &environment)).unwrap();
     let ExportReport::Planned(plan) = planned else { panic!("it was a dry run") };
     assert!(!output.exists() && plan.bytes_to_fetch > 0 && !plan.up_to_date);

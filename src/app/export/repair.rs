@@ -153,7 +153,7 @@ fn named<'t>(references: impl IntoIterator<Item = &'t Reference>) -> String {
     format!("{}{more}", named.join(", "))
 }
 
-/// Whoever mends the bundle should know that it will not be whole.
+/// The repaired bundle will not be whole without these tools.
 fn report_left(missing: &Missing, tools: &[Tool], environment: &Environment) {
     let is_left = |path: &String| tools.iter().all(|tool| tool.path() != *path);
     let left: Vec<String> = missing.tools.iter().map(|tool| tool.path.clone()).filter(is_left).collect();

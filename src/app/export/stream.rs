@@ -11,7 +11,6 @@ use crate::base::progress::units::bytes;
 use crate::bundle::stream::{Compressed, Kind, Outlet, Stream, Streamed};
 use crate::bundle::{Contents, Finished, Options, Writer, check_signature};
 use crate::files::Layout;
-use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::MissingReason;
 use crate::signing::PrivateKey;
 
@@ -37,7 +36,9 @@ impl Export<'_> {
         };
         let locked = self.write_lock(&resolved.contents.lock);
         self.read_back([finished.path.clone()]).await?;
-        self.conclude_pass(resolved.graph, &resolved.contents, (finished, moved), locked)
+        let mut exported = self.exported(&resolved.contents.lock, resolved.graph, finished, moved);
+        exported.failure = locked.err();
+        Ok(ExportReport::Written(Box::new(exported)))
     }
 
     /// Into whatever takes bytes in their order.
@@ -55,7 +56,9 @@ impl Export<'_> {
         let finished = Finished { path: PathBuf::from(name), identity, size, unchanged: false };
         let locked = self.write_lock(&resolved.contents.lock);
         let moved = moved(&resolved.contents);
-        self.conclude_pass(resolved.graph, &resolved.contents, (finished, moved), locked)
+        let mut exported = self.exported(&resolved.contents.lock, resolved.graph, finished, moved);
+        exported.failure = locked.err();
+        Ok(ExportReport::Written(Box::new(exported)))
     }
 
     fn pass<'p>(&'p self, resolved: &'p Resolved<'_>, options: &'p Options) -> Stream<'p> {
@@ -73,18 +76,6 @@ impl Export<'_> {
         let identity = resolved.contents.identity()?;
         let planned = Planned { identity, total, survey: None, up_to_date, volumes: None };
         Ok(self.plan(&resolved.contents.lock, resolved.graph, planned))
-    }
-
-    fn conclude_pass(
-        &self,
-        graph: &Graph,
-        contents: &Contents,
-        (finished, moved): (Finished, u64),
-        locked: Result<()>,
-    ) -> Result<ExportReport> {
-        let mut exported = self.exported(&contents.lock, graph, finished, moved);
-        exported.failure = locked.err();
-        Ok(ExportReport::Written(Box::new(exported)))
     }
 
     /// What has gone out names the image; nothing can be taken back.

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use super::environment::Environment;
 use super::faults::{fault_counts, fault_lines, faults_line};
-use super::outcome::{Outcome, REPORT_VERSION};
+use super::outcome::REPORT_VERSION;
 use super::push::{Push, PushRequest};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
@@ -60,10 +60,9 @@ struct Migration<'a> {
 /// The storage cannot be read; nothing of it is wanted; nothing can be written or pushed.
 pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Result<MigrateReport> {
     let started = Instant::now();
-    let (environment, watch) = environment.watched();
     let storage = request.which.name(Storage::open(&request.storage, REGISTRY)?, REGISTRY)?;
     let push = match &request.to {
-        Destination::Registry(options) => Some(Push::new(options, Brought::default(), &environment)?),
+        Destination::Registry(options) => Some(Push::new(options, Brought::default(), environment)?),
         Destination::Bundle(output) => {
             output.check(&storage)?;
             None
@@ -71,7 +70,7 @@ pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Res
         _ => None,
     };
     let companions = request.companions();
-    let migration = Migration { request, storage: &storage, companions, environment: &environment, started };
+    let migration = Migration { request, storage: &storage, companions, environment, started };
     let collected = collect(&storage, &migration.of(request.depth()), &environment.events)?;
     if !matches!(request.to, Destination::List) {
         if request.strict && !collected.faults.is_empty() {
@@ -80,17 +79,10 @@ pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Res
         migration.check_any(&collected)?;
         migration.report_left(&collected);
     }
-    let mut report = match push {
-        Some(push) => MigrateReport::Pushed(push.run(&to_push(&storage, collected), started).await?),
-        None => migration.write(collected).await?,
-    };
-    if let MigrateReport::Written(written) = &mut report
-        && watch.is_incomplete()
-        && written.outcome == Outcome::Done
-    {
-        (written.outcome, written.ok) = (Outcome::SomeImagesFailed, false);
+    match push {
+        Some(push) => Ok(MigrateReport::Pushed(push.run(&to_push(&storage, collected), started).await?)),
+        None => migration.write(collected).await,
     }
-    Ok(report)
 }
 
 /// What is whole, to be pushed; and what is not, for the report.
@@ -141,7 +133,7 @@ impl Migration<'_> {
                 (path, to_dir::write(self.storage, &collected, path, *link, events)?, None)
             }
             Destination::Storage { path, link, owner } => {
-                (path, to_storage::write(self.storage, &collected, path, (*link, *owner), events)?, None)
+                (path, to_storage::write(self.storage, &collected, path, *link, *owner, events)?, None)
             }
             // What goes into a registry was pushed.
             Destination::List | Destination::Registry(_) => {

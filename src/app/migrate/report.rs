@@ -11,7 +11,7 @@ use super::collect::Collected;
 use super::counted::Counted;
 use super::faulty::faulty;
 use super::name::StoredName;
-use crate::app::failure::as_detail;
+use crate::app::failure::{as_detail, as_one_detail};
 use crate::app::faults::fault_counts;
 use crate::app::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use crate::app::push::PushReport;
@@ -107,10 +107,6 @@ pub struct MigrationRefused {
     /// Why it did not begin.
     #[serde(serialize_with = "as_one_detail")]
     pub error: Error,
-}
-
-fn as_one_detail<S: serde::Serializer>(error: &Error, serializer: S) -> Result<S::Ok, S::Error> {
-    crate::app::failure::ErrorDetail::of(error).serialize(serializer)
 }
 
 /// What became of the images of a storage.

@@ -38,7 +38,8 @@ pub fn write(
     storage: &Storage,
     collected: &Collected,
     to: &Path,
-    (link, owner): (LinkMode, Option<Owner>),
+    link: LinkMode,
+    owner: Option<Owner>,
     events: &Events,
 ) -> Result<Ended> {
     refuse_inside(storage, to)?;

@@ -29,7 +29,7 @@ pub enum PushReport {
 
 impl JsonReport for PushReport {}
 
-/// What a push has done. Its JSON is the receipt, and `ok`.
+/// What a push has done: its receipt, `ok` and why images failed.
 #[derive(Serialize)]
 pub struct Pushed {
     #[serde(flatten)]
@@ -45,7 +45,7 @@ pub struct Pushed {
     #[serde(skip)]
     pub faults: Vec<String>,
     /// Why images failed that the source could give.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ImageFailure>,
     /// What is there, and what a policy forbids pulling; with its words: tags, and children of indexes by tag and digest.
     #[serde(skip)]

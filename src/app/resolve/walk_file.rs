@@ -13,8 +13,7 @@ pub fn report_obstacle(kept: &Checkpoint<'_>, events: &Events) {
     }
 }
 
-/// After the work: what was read is kept for the next run if it failed. Somebody may first have to mend a word of the allowlist,
-/// make room, or wait.
+/// After the work: what was read is kept for the next run if it failed.
 pub fn settle<T>(kept: &Checkpoint<'_>, outcome: Result<T>, events: &Events) -> Result<T> {
     if outcome.is_ok() {
         kept.remove();

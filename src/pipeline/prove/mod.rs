@@ -72,7 +72,7 @@ pub enum Verdict {
     Missing,
     /// Something of it is wrong, or not there.
     Damaged,
-    /// Something of it could not be read, so nobody knows.
+    /// Something of it could not be read, so it is unknown.
     Unread,
 }
 

@@ -53,7 +53,7 @@ pub enum FaultKind {
     UnknownAlgorithm,
     /// No repository, tag or digest can be called that.
     BadName,
-    /// A file nobody knows, such as what an interrupted write left.
+    /// A file that does not belong there, such as what an interrupted write left.
     Stray,
     /// An entry of a tar that programs read differently, or that leads elsewhere.
     Unsafe,
