@@ -100,7 +100,7 @@ fn each_image_that_fails_has_a_code_of_its_own() {
     let references = ["a", "b"].map(|name| format!("{}/mirror/{name}:1", source.host()));
     gapferry().arg("export").args(references).arg("-o").arg(&bundle).assert().success();
     let (bundle, to) = (bundle.to_str().unwrap(), target.host());
-    let said = run(&["import", bundle, "--to", &to, "--on-existing", "fail", "--json"], 1);
+    let said = run(&["import", bundle, "--to", to, "--on-existing", "fail", "--json"], 1);
     let failures = said["failures"].as_array().unwrap();
     assert_eq!(failures.len(), 1, "{said}");
     assert_eq!(failures[0]["reference"], json!(format!("{to}/mirror/a:1")));
