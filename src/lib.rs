@@ -11,6 +11,7 @@
 //! bundle    ─open, assemble→   Lock, Graph ─plan (what the target has)→ Plan
 //!                                                  ─transfer→ registry → Receipt      import
 //! bundle    ─check→ Problems                                                          verify
+//! bundle    ─list of files→ FileSet ─fill→ directory, tar, volumes, stream            convert, split, join
 //! storage   ─survey, audit, discover→ Graph, Faults ─plan, transfer→ registry, bundle migrate
 //! ```
 //!
@@ -29,14 +30,14 @@
 //! | [`oci`] | vocabulary: digest, descriptor, platform, reference, manifest |
 //! | [`base`] | errors, progress events, durable file operations, positions in files |
 //! | [`archive`] | tar and seekable zstd, read by position |
-//! | [`content`] | the contract for reading and writing; a blob is proven while it is read |
+//! | [`content`] | the contract for reading and writing; bytes are proven here: a blob while it is read, a file where it is |
 //! | [`files`] | the files of an OCI layout, as a directory, a tar, several of them, or a stream |
 //! | [`credentials`] | who we are to a registry; secrets masked by type |
 //! | [`routes`] | which mirrors stand before a registry (`registries.conf`) |
 //! | [`signing`] | keys, signatures and what they prove; nothing of what is signed |
 //! | [`transport`] | registries, the storage of a registry as directory or tar, skopeo's `dir:` |
 //! | [`pipeline`] | the stages, from an allowlist to a receipt; see its own table |
-//! | [`bundle`] | the format, the writer, the reader |
+//! | [`bundle`] | the format, and one list of files that one writer brings to any form |
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |

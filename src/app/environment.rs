@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Reporter, Silent};
+use crate::bundle::LAST_TIME;
 use crate::credentials::Secret;
 use crate::pipeline::transfer::Publishing;
 
@@ -69,6 +70,26 @@ impl Environment {
     pub fn watched(&self) -> (Environment, Arc<Watch>) {
         let watch = Arc::new(Watch::new(self.events.clone()));
         (Environment { events: watch.clone(), ..self.clone() }, watch)
+    }
+
+    /// The time that is written into bundles and locks, in whole seconds: now, or what `SOURCE_DATE_EPOCH` says. `true`: it was
+    /// prescribed.
+    ///
+    /// # Errors
+    /// `SOURCE_DATE_EPOCH` is no time that a bundle can have.
+    pub fn bundle_time(&self) -> Result<(Timestamp, bool)> {
+        let Some(text) = self.variable("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
+            let now = (self.clock)().as_second();
+            return Ok((Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH), false));
+        };
+        let seconds = text.parse().ok().filter(|seconds: &i64| (0..=LAST_TIME).contains(seconds));
+        let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let fail = || {
+            Error::input(format!(
+                "SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"
+            ))
+        };
+        Ok((time.ok_or_else(fail)?, true))
     }
 
     pub fn variable(&self, name: &str) -> Option<String> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::listed::ListedImage;
-use super::outcome::REPORT_VERSION;
+use super::outcome::{JsonReport, REPORT_VERSION};
 use crate::base::error::Result;
 use crate::bundle::{Assumed, Bundle, FileEntry, Parent, Removed, is_tool, tools_of};
 use crate::oci::Digest;
@@ -46,6 +46,8 @@ pub struct ListReport {
     #[serde(skip)]
     pub unshared: u64,
 }
+
+impl JsonReport for ListReport {}
 
 /// Reads what a bundle says of itself.
 ///

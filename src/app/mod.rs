@@ -1,5 +1,5 @@
-//! The application as a library: a command is a function from a request to a report. Import, prove, serve, inventory, list and
-//! inspect are here; the other commands are still in the command line.
+//! The application as a library: a command is a function from a request to a report. Split, join and sign are still in the
+//! command line.
 //!
 //! A request is plain data: paths, limits, loaded keys, and how to speak to registries ([`RegistryOptions`]). What a command
 //! needs of its process comes in an [`Environment`]. While it works it reports events; what came of it is in the report, as facts.
@@ -8,26 +8,47 @@
 //!
 //! The only room besides the command line that joins transports with stages.
 
+mod check;
 mod convert;
 mod environment;
+mod export;
+mod failure;
+mod faults;
 mod import;
 mod inspect;
 mod inventory;
 mod list;
 mod listed;
 mod local;
+mod lock;
+mod migrate;
 mod missing;
 mod outcome;
+mod output;
 mod prove;
 mod push;
+mod read_back;
 mod receipts;
 mod registry;
+mod repair;
+mod resolve;
 mod serve;
+mod signed;
+mod since;
 mod stream;
 mod trust;
+mod units;
+mod verify;
 
-pub use convert::{ConvertOutput, ConvertReport, ConvertRequest, PlannedVolume, VolumesPlan, convert, plan_conversion};
+pub use check::{CheckReport, CheckRequest, check};
+pub use convert::{ConvertReport, ConvertRequest, Converted, VolumesPlan, convert};
 pub use environment::{Environment, NoPasswords, Passwords, Watch};
+pub use export::{
+    ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
+    ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair, stopped,
+};
+pub use failure::{ErrorDetail, ErrorReport};
+pub use faults::{fault_lines, faults_line};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, PruneOptions, PruneReport, Pruned, import,
     refuse_incomplete,
@@ -40,18 +61,30 @@ pub use inventory::{InventoryReport, InventoryRequest, inventory};
 pub use list::{ListReport, ListRequest, list};
 pub use listed::{ListedImage, ManifestOf};
 pub use local::{Input, Text, check_writable, read_bounded, write_file};
+pub use lock::{LockReport, LockRequest, lock};
+pub use migrate::{
+    BundleOutput, Counted, Destination, MigrateReport, MigrateRequest, Migrated, MigratedBundle, MigratedImage,
+    MigratedState, MigrationRefused, StorageList, StoredImage, StoredName, StoredState, Which, migrate,
+};
 pub use missing::{missing_line, missing_lines};
-pub use outcome::{Outcome, REPORT_VERSION};
+pub use outcome::{JsonReport, Outcome, REPORT_VERSION};
+pub use output::{OneOutlet, Output};
 pub use prove::{Proof, ProveReport, ProveRequest, prove, state_beside};
 pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
     PlannedImage, PlannedTag, Push, PushOptions, PushPlan, PushReport, PushRequest, Pushed, SPARSE_REMEDY,
 };
+pub use read_back::read_back;
 pub use receipts::{NamedReceipt, ReceiptFile, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};
+pub use repair::{RecoveredVolumes, RepairReport, RepairRequest, RepairedBundle, RepairedVolumes, VolumePath, repair};
+pub use resolve::ResolveOptions;
 pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
+pub use since::{basis_line, read_baseline};
 pub use stream::{Bytes, Stream};
 pub use trust::{Trust, demand, public_key};
+pub use units::as_path;
+pub use verify::{VerifyInput, VerifyReport, VerifyRequest, verify};
 
 /// How documents name this program.
 pub const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));

@@ -1,5 +1,7 @@
 //! How a command ended that came to its end.
 
+use serde::Serialize;
+
 use crate::base::error::Kind;
 
 /// The version of the JSON of reports.
@@ -25,3 +27,6 @@ impl Outcome {
         self == Outcome::Done
     }
 }
+
+/// What a command prints as JSON. Every report has the fields `version` and `ok`, and all its fields are in `docs/json.md`.
+pub trait JsonReport: Serialize {}

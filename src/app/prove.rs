@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::environment::Environment;
-use super::outcome::{Outcome, REPORT_VERSION};
+use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::receipts::NamedReceipt;
 use super::registry::RegistryOptions;
 use crate::base::error::{Error, Kind, Reason, Result};
@@ -47,10 +47,13 @@ pub struct ProveReport {
     pub proof: Proof,
 }
 
+impl JsonReport for ProveReport {}
+
 /// What was read back.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Proof {
+    /// No blob was read.
     pub dry_run: bool,
     pub images: Vec<ImageProof>,
     /// Distinct blobs.
@@ -227,7 +230,8 @@ pub(super) fn failure(image: &ImageProof) -> Option<Error> {
     if image.withheld().is_some() {
         return None;
     }
-    let text = image.problems.join("; ");
+    let text: Vec<&str> = image.problems.iter().map(|problem| problem.found.as_str()).collect();
+    let text = text.join("; ");
     let kind = match image.verdict {
         Verdict::Proven => return None,
         Verdict::Damaged => Kind::Damaged,

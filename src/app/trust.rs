@@ -35,6 +35,11 @@ impl Trust {
         Ok(Trust { keys, is_demanded })
     }
 
+    /// Whether a bundle without a signature by one of the keys is refused.
+    pub fn is_demanded(&self) -> bool {
+        self.is_demanded
+    }
+
     /// Checks the signature before anything else of the bundle is believed. Where no signature is demanded and no key is known,
     /// a notice says that there is one.
     ///

@@ -38,6 +38,7 @@ pub struct Parent {
     pub repositories: Vec<Repository>,
 }
 
+/// What says that something is at the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ParentKind {
@@ -59,6 +60,7 @@ pub struct Assumed {
     pub kind: AssumedKind,
 }
 
+/// What is expected at the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AssumedKind {
@@ -66,7 +68,7 @@ pub enum AssumedKind {
     Blob,
 }
 
-/// An image that a parent had, and that nobody wants any more.
+/// An image that a parent had, and that is not wanted any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Removed {

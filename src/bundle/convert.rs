@@ -34,7 +34,7 @@ pub struct Conversion {
 
 /// What a conversion has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Converted {
+pub struct WrittenForm {
     pub finished: Finished,
     /// The numbers of the volumes that were there already, the same.
     pub unchanged_volumes: BTreeSet<u32>,
@@ -70,11 +70,11 @@ impl Conversion {
     /// # Errors
     /// A file of the bundle is not what `bundle.json` says: nothing has its name; something is in the way; no room, or what else
     /// the disk says.
-    pub fn write(self, out: &Path, options: Options, events: &Events) -> Result<Converted> {
+    pub fn write(self, out: &Path, options: Options, events: &Events) -> Result<WrittenForm> {
         if options.volumes.is_none()
             && let Some(finished) = self.there(out, events)?
         {
-            return Ok(Converted { finished, unchanged_volumes: BTreeSet::new(), linked: 0 });
+            return Ok(WrittenForm { finished, unchanged_volumes: BTreeSet::new(), linked: 0 });
         }
         let source = self.source.clone();
         let options = Options { supplies: vec![self.source], ..options };
@@ -84,7 +84,7 @@ impl Conversion {
         }
         let (unchanged_volumes, linked) = (writer.whole_volumes().clone(), writer.linked());
         let finished = writer.finish()?;
-        Ok(Converted { finished, unchanged_volumes, linked })
+        Ok(WrittenForm { finished, unchanged_volumes, linked })
     }
 
     /// Writes it as one tar, from its first byte to its last.

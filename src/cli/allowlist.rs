@@ -1,33 +1,19 @@
-//! Options that say what to carry, the same for `export` and `lock`; and the way from them to a lock and its graph.
+//! Options that say what to carry, the same for `export` and `lock`.
 
-mod notes;
-
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use jiff::Timestamp;
 
-use super::context::Context;
-use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::stdin::take_stdin;
 pub use crate::app::missing_lines;
-use crate::app::{Input, Text};
+use crate::app::{Input, ResolveOptions, Text};
 use crate::base::error::{Error, Result};
-use crate::base::position::Written;
-use crate::base::progress::Event;
-use crate::base::progress::units::count;
-use crate::content::{Cached, Checkpoint};
 use crate::oci::Platform;
 use crate::pipeline::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
-use crate::pipeline::graph::Graph;
-use crate::pipeline::lock::{IndexMode, Lock, MAX_LOCK, MissingImage, MissingReason};
-use crate::pipeline::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
-use crate::pipeline::walk::{Former, Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
-use crate::transport::registry::Registries;
-use notes::{report_changed_companions, report_kept_companions, report_other_platforms, report_refused, report_walk};
+use crate::pipeline::lock::IndexMode;
+use crate::pipeline::walk::Referrers;
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -105,234 +91,44 @@ pub struct Companions {
     pub no_referrers: bool,
 }
 
-/// Who takes no index whose children are not all there.
-pub const SPARSE_REFUSED: &str = "Harbor, docker-registry 2 and zot refuse an index without all its children; distribution 3 takes \
-                                  it with `validation.manifests.indexes.platforms: none`";
-
-/// What an earlier lock or bundle says of entries that are resolved again.
-#[derive(Default)]
-pub struct Earlier {
-    /// What immutable tags mean.
-    locks: Vec<Lock>,
-    modes: Modes,
-    /// What is kept where a registry does not say what is attached.
-    former: Former,
-}
-
-/// An allowlist that was read, and the client for its registries.
-pub struct Sources {
-    pub allowlist: Allowlist,
-    pub registries: Registries,
-}
-
 impl AllowlistArgs {
     /// Reads references and files; everything that is wrong in them is one error.
-    pub fn read(&self, registry: &RegistryArgs, context: &Context) -> Result<Sources> {
+    pub fn read(&self, registry: &RegistryArgs) -> Result<Allowlist> {
         if self.references.is_empty() && self.files.is_empty() {
             return Err(Error::input("nothing to carry: name images, or a file of them with -f"));
         }
         self.references.iter().try_for_each(|reference| refuse_file(reference))?;
         registry.claim_stdin()?;
         let files: Result<Vec<(String, Vec<u8>)>> = self.files.iter().map(|path| read_file(path)).collect();
-        let mut allowlist = Allowlist::parse_sources(&self.references, &files?)
-            .map_err(|problems| refused("the allowlist", &problems))?;
-        for notice in &allowlist.notices {
-            context.events.report(Event::Notice(notice.clone()));
-        }
-        if allowlist.rules.is_empty() && !self.allow_empty {
-            let text = "nothing to carry: no file names an image; --allow-empty goes on without any";
-            return Err(Error::input(text));
-        }
-        for rule in &mut allowlist.rules {
-            if rule.platforms.is_empty() {
-                rule.platforms.clone_from(&self.platforms);
-            }
-        }
-        let names = allowlist.rules.iter().map(|rule| rule.select.repository().registry().to_owned());
-        let registries = registry.connect(names, &allowlist.registries, context)?;
-        registries.expect(allowlist.rules.iter().map(|rule| rule.select.repository()));
-        Ok(Sources { allowlist, registries })
+        Allowlist::parse_sources(&self.references, &files?).map_err(|problems| refused("the allowlist", &problems))
     }
 
-    /// Finds out what everything means now, but for immutable tags that `earlier` locks know. Which `platforms` single images are
-    /// for is believed.
-    pub async fn resolve(
-        &self,
-        sources: &Sources,
-        (earlier, platforms): (Earlier, Platforms),
-        cached: &Cached<'_>,
-        registry: &RegistryArgs,
-        context: &Context,
-    ) -> Result<(Lock, Graph)> {
-        let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
-        let walk = walk.with_platforms(platforms);
-        let pace = (now, registry.jobs());
-        let found = resolve::discover(&walk, wanted, self.leave_out(), pace, &context.events).await;
-        report_walk(&walk, context);
-        let (lock, graph) = found.map_err(unresolved)?;
-        report_other_platforms(&lock, context);
-        if !self.files.is_empty() {
-            report_refused(&sources.allowlist, &graph, context);
-        }
-        Ok((Lock { load_platform: self.load_platform.clone(), ..lock }, graph))
-    }
-
-    /// The same for a lock alone.
-    pub async fn pin(
-        &self,
-        sources: &Sources,
-        earlier: Earlier,
-        cached: &Cached<'_>,
-        registry: &RegistryArgs,
-        context: &Context,
-    ) -> Result<Lock> {
-        let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
-        let pace = (now, registry.jobs());
-        let found = resolve::pin(&walk, wanted, self.leave_out(), pace, &context.events).await;
-        report_walk(&walk, context);
-        let lock = found.map_err(unresolved)?;
-        report_other_platforms(&lock, context);
-        Ok(Lock { load_platform: self.load_platform.clone(), ..lock })
-    }
-
-    /// The walk, what it has to find, and the time that stands for now.
-    async fn begin<'a>(
-        &self,
-        sources: &Sources,
-        earlier: Earlier,
-        cached: &'a Cached<'a>,
-        registry: &RegistryArgs,
-        context: &Context,
-    ) -> Result<(Walk<'a>, Expanded, Timestamp)> {
-        let (now, _) = context.now()?;
-        let Earlier { locks, modes, former } = earlier;
-        let walk = self.walk(cached, context).with_known(self.known(locks)).with_modes(modes).with_former(former);
-        let (rules, jobs) = (&sources.allowlist.rules, registry.jobs());
-        let lists = TagLists { allow_empty: self.allow_empty, companions: !self.companions.no_referrers };
-        let wanted = resolve::expand(cached, rules, lists, self.leave_out(), jobs, &context.events).await;
-        Ok((walk, wanted.map_err(unresolved)?, now))
-    }
-
-    /// Which failures leave an image out.
-    pub fn leave_out(&self) -> LeaveOut {
-        LeaveOut { failed: self.keep_going, platform_missing: self.skip_missing_platform }
-    }
-
-    /// How a run ends that was done: whether anything is missing that was asked for, and was not to be.
-    pub fn ended(&self, missing: &[MissingImage]) -> Outcome {
-        let is_allowed =
-            |one: &MissingImage| self.skip_missing_platform && one.reason == MissingReason::PlatformMissing;
-        if missing.iter().all(is_allowed) { Outcome::Done } else { Outcome::SomeImagesFailed }
-    }
-
-    /// # Errors
-    /// A lock without images would replace a bundle by an empty one, and that was not asked for.
-    pub fn refuse_empty(&self, lock: &Lock) -> Result<()> {
-        match lock.images.is_empty() && !self.allow_empty {
-            true => Err(Error::input("nothing to carry: the lock names no image; --allow-empty goes on without any")),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether an image fails whose companions cannot all be had.
-    pub fn requires_referrers(&self) -> bool {
-        self.require_referrers
-    }
-
-    fn referrers(&self) -> Referrers {
-        match (self.companions.no_referrers, self.require_referrers) {
+    /// What is carried of the images.
+    pub fn options(&self) -> ResolveOptions {
+        let referrers = match (self.companions.no_referrers, self.require_referrers) {
             (true, _) => Referrers::Leave,
             (false, true) => Referrers::Require,
             (false, false) => Referrers::Look,
-        }
-    }
-
-    /// Whether some tags are believed to mean what an earlier lock says.
-    pub fn trusts_tags(&self) -> bool {
-        !self.immutable_tags.is_empty()
-    }
-
-    fn known(&self, earlier: Vec<Lock>) -> Known {
-        Known::new(earlier, |tag| self.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
-    }
-
-    /// What earlier entries say: the lock in the file at `path`, which is to be replaced; only where there is no such file that
-    /// of a bundle, which may have been in other hands.
-    ///
-    /// # Errors
-    /// A file that is no lock, where immutable tags depend on it.
-    ///
-    /// `modes` are those of bundles that the export builds on; what is to be replaced counts more.
-    pub fn earlier(&self, path: Option<&PathBuf>, bundle: Option<Lock>, modes: Modes) -> Result<Earlier> {
-        let lock = match path.filter(|path| path.is_file()) {
-            None => bundle,
-            Some(path) => match read_lock(path) {
-                Ok(lock) => Some(lock),
-                Err(error) if !self.immutable_tags.is_empty() => return Err(error),
-                // It is replaced, whatever it is.
-                Err(_) => bundle,
-            },
         };
-        let mut earlier = Earlier { modes, ..Earlier::default() };
-        if let Some(lock) = &lock {
-            earlier.modes.add(lock);
-            earlier.former.add(lock);
+        ResolveOptions {
+            platforms: self.platforms.clone(),
+            skip_missing_platform: self.skip_missing_platform,
+            keep_going: self.keep_going,
+            index: self.index,
+            load_platform: self.load_platform.clone(),
+            referrers,
+            foreign_layers: self.foreign_layers,
+            allow_empty: self.allow_empty,
+            immutable_tags: self.immutable_tags.clone(),
+            // A list that can be given to an import as it is.
+            note_refused: !self.files.is_empty(),
         }
-        if !self.immutable_tags.is_empty() {
-            earlier.locks.extend(lock);
-        }
-        Ok(earlier)
-    }
-
-    /// Makes the graph of a lock that exists, and says where its images stand in its file; the lock is another one where images are left out, or have other companions.
-    ///
-    /// # Errors
-    /// Something that the lock names is gone or is no longer what it says.
-    pub async fn follow(
-        &self,
-        (lock, written): (Lock, Written),
-        companions: LockedCompanions,
-        cached: &Cached<'_>,
-        registry: &RegistryArgs,
-        context: &Context,
-    ) -> Result<(Lock, Graph)> {
-        let walk = self.walk(cached, context).with_companions(companions).with_written(written);
-        let walk = walk.leaving_lost_companions(self.keep_going && !self.require_referrers);
-        let before = lock.images.clone();
-        let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
-        report_kept_companions(walk.kept_companions(), context);
-        let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
-        report_other_platforms(&lock, context);
-        let has_others = report_changed_companions(&before, (&lock, &graph), cached, context).await;
-        // A bundle that only lacks some of the lock keeps its time: the complete one, of the same time, must be let in after it.
-        let created = if has_others { context.now()?.0 } else { lock.created };
-        Ok((Lock { created, ..lock }, graph))
     }
 
     /// Whether companions were asked to stay behind.
     pub fn no_referrers(&self) -> bool {
         self.companions.no_referrers
     }
-
-    /// The walk of what these options say.
-    pub fn walk<'a>(&self, cached: &'a Cached<'a>, context: &Context) -> Walk<'a> {
-        let options = Options {
-            index: self.index,
-            referrers: self.referrers(),
-            foreign_layers: self.foreign_layers,
-            available_platforms: self.skip_missing_platform,
-        };
-        let walk = Walk::new(cached, options, context.events.clone());
-        walk.with_untold_effect(
-            "its images are carried with those that were found (--require-referrers makes this an error, --no-referrers does not \
-             look)",
-        )
-    }
-}
-
-fn read_lock(path: &Path) -> Result<Lock> {
-    let (name, bytes) = read_bounded(path, MAX_LOCK + 1)?;
-    Lock::parse(&bytes, &name)
 }
 
 /// A list of images that was given as if it were an image.
@@ -348,39 +144,6 @@ fn refuse_file(reference: &str) -> Result<()> {
         true => text,
         false => format!("{text}; for all tags of an image of that name, write its registry before it"),
     }))
-}
-
-/// Before the work: says where nothing can be kept because something else has the name.
-pub fn tell_obstacle(kept: &Checkpoint<'_>, context: &Context) {
-    if let Some((path, why)) = kept.obstacle() {
-        let text = format!("{}: {why}; manifests that are read are not kept for the next run", path.display());
-        context.events.report(Event::Warning(text));
-    }
-}
-
-/// After the work: what was read is kept for the next run. Somebody may first have to mend a word of the allowlist, make room,
-/// or wait. What is impossible whatever the registries say, such as an output that is no bundle, is told before they are asked:
-/// then there is nothing to keep.
-pub fn settle<T>(kept: &Checkpoint<'_>, outcome: Result<T>, context: &Context) -> Result<T> {
-    if outcome.is_ok() {
-        kept.remove();
-    } else if let Some((number, path)) = kept.left() {
-        let (what, path) = (count(number, "manifest"), path.display());
-        context.say(&format!("{what} kept in {path}: the same command, run again, continues from there"));
-    }
-    outcome
-}
-
-fn unresolved(failures: Failures) -> Error {
-    failures.into_error("resolving the allowlist")
-}
-
-/// The client for the registries a lock names.
-pub fn connect_for(lock: &Lock, registry: &RegistryArgs, context: &Context) -> Result<Registries> {
-    let names = lock.images.iter().map(|image| image.reference.repository.registry().to_owned());
-    let registries = registry.connect(names, &BTreeMap::new(), context)?;
-    registries.expect(lock.images.iter().map(|image| &image.reference.repository));
-    Ok(registries)
 }
 
 /// Content and name of a file, `-` being standard input; not more than an allowlist may have.

@@ -8,6 +8,7 @@ use super::context::{Context, env};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::site::Site;
+use crate::app::{ErrorDetail, JsonReport, REPORT_VERSION};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::plain_piece;
 use crate::credentials::{Found, Kept, Origin, Store};
@@ -61,19 +62,33 @@ struct Check {
 /// What was found out; `null` is what was not asked, or could not be.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+struct AuthReport {
+    version: u32,
+    /// All that was asked may be done.
+    ok: bool,
+    /// `HOST[:PORT]`.
     registry: String,
+    /// The path of the repository that was asked about. `null`: none was.
     repository: Option<String>,
+    /// Where the credentials come from. `null`: there are none.
     credentials: Option<Origin>,
+    /// `null`: there is none.
     user: Option<String>,
+    /// The credentials are an identity token.
     identity_token: bool,
     /// `false`: the registry asks for no credentials.
     asked: Option<bool>,
+    /// The registry accepts the credentials.
     accepted: Option<bool>,
+    /// The repository may be pulled from.
     pull: Option<bool>,
+    /// The repository may be pushed to.
     push: Option<bool>,
-    error: Option<String>,
+    /// Why something may not be done, or could not be asked.
+    error: Option<ErrorDetail>,
 }
+
+impl JsonReport for AuthReport {}
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let Command::Check(check) = args.command;
@@ -85,9 +100,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         store.set(&site.registry, found.credentials.clone());
     }
     let registries = check.registry.connect_as(store, &BTreeMap::new(), context)?;
-    let mut report = Report::of(&site, found);
+    let mut report = AuthReport::of(&site, found);
     let asked = report.ask(&registries, &site, check.push.is_some()).await;
-    report.error = asked.as_ref().err().map(Error::chain);
+    report.error = asked.as_ref().err().map(ErrorDetail::of);
+    report.ok = asked.is_ok();
     context.end();
     match check.json {
         true => context.print_json(&report)?,
@@ -119,10 +135,15 @@ impl Check {
     }
 }
 
-impl Report {
-    fn of(site: &Site, found: Option<Found>) -> Report {
+impl AuthReport {
+    fn of(site: &Site, found: Option<Found>) -> AuthReport {
         let repository = Some(site.path.clone()).filter(|path| !path.is_empty());
-        let mut report = Report { registry: site.registry.clone(), repository, ..Report::default() };
+        let mut report = AuthReport {
+            version: REPORT_VERSION,
+            registry: site.registry.clone(),
+            repository,
+            ..AuthReport::default()
+        };
         if let Some(Found { credentials, origin }) = found {
             report.identity_token = credentials.identity_token.is_some();
             report.user = Some(credentials.username).filter(|user| !user.is_empty());

@@ -1,19 +1,12 @@
 //! `gapferry check`: every byte of a registry's storage, and every fault in it.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::Instant;
-
-use serde_json::json;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::migrate::counted::{Counted, beside};
-use super::migrate::{REGISTRY, faults};
+use crate::app::{self, CheckReport, CheckRequest, fault_lines, faults_line};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
-use crate::oci::{Digest, Repository};
-use crate::transport::storage::{Audit, Depth, Scope, Storage, Survey};
 
 const ABOUT: &str = "\
 Proves every byte of a registry's storage (distribution 2.8 or 3, Harbor's too) without the registry: fsck for a registry.
@@ -43,56 +36,28 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let started = Instant::now();
-    let storage = Storage::open(&args.storage, REGISTRY)?;
-    let survey = storage.survey()?;
-    let audit = storage.audit(&survey, Scope::Everything, Depth::Digest, None, &context.events);
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let report = app::check(&CheckRequest { storage: args.storage }, &context.environment)?;
     context.end();
     match args.json {
-        true => print_json(args, &survey, &audit, context)?,
-        false => print(args, &survey, &audit, started, context)?,
+        true => context.print_json(&report)?,
+        false => print(&report, context)?,
     }
-    Ok(if audit.faults.is_empty() { Outcome::Done } else { Outcome::Damaged })
+    Ok(report.outcome.into())
 }
 
-fn print(args: &Args, survey: &Survey, audit: &Audit, started: Instant, context: &Context) -> Result<()> {
-    for fault in &audit.faults {
-        context.print(&faults::shown(fault))?;
-    }
-    let storage = args.storage.display();
-    let images = counted(survey, audit);
-    let untagged = match audit.untagged.len() {
+fn print(report: &CheckReport, context: &Context) -> Result<()> {
+    report.faults.iter().try_for_each(|fault| context.print(&fault_lines(fault)))?;
+    let (storage, images) = (report.storage.display(), &report.counted);
+    let untagged = match report.untagged {
         0 => String::new(),
         number => format!(" ({number} without a tag)"),
     };
-    let summary = if audit.faults.is_empty() {
-        let (blobs, size, time) = (count(audit.blobs, "blob"), bytes(audit.bytes), duration(started.elapsed()));
+    context.print(&if report.faults.is_empty() {
+        let (blobs, size, time) = (count(report.blobs, "blob"), bytes(report.bytes), duration(report.elapsed));
         format!("OK: {storage}: {images}{untagged}, {blobs}, {size}, {time}\n")
     } else {
-        let (faults, affected) = (faults::counted(&audit.faults), affected(audit));
+        let (faults, affected) = (faults_line(&report.faults), report.affected);
         format!("DAMAGED: {storage}: {faults}, {affected} of {images}{untagged} affected\n")
-    };
-    context.print(&summary)
-}
-
-/// What the tags are, and the manifests without one.
-fn counted(survey: &Survey, audit: &Audit) -> Counted {
-    let holdings: HashMap<_, _> = survey.repositories.iter().map(|holding| (&holding.repository, holding)).collect();
-    let has = |repository: &Repository, digest: &Digest| holdings.get(repository).is_some_and(|here| here.has(digest));
-    let mut counted: Counted = survey.tags.iter().map(|found| beside(found, has)).collect();
-    counted.images += audit.untagged.len();
-    counted
-}
-
-fn affected(audit: &Audit) -> usize {
-    audit.faults.iter().flat_map(|fault| &fault.images).collect::<std::collections::HashSet<_>>().len()
-}
-
-fn print_json(args: &Args, survey: &Survey, audit: &Audit, context: &Context) -> Result<()> {
-    context.print_json(&json!({
-        "storage": args.storage, "repositories": survey.repositories.len(), "images": survey.tags.len(),
-        "untagged": audit.untagged.len(), "blobs": audit.blobs, "bytes": audit.bytes, "affected": affected(audit),
-        "faults": audit.faults, "counts": faults::counts(&audit.faults),
-    }))
+    })
 }

@@ -1,13 +1,6 @@
 //! How commands show the companions of images: signatures, attestations, SBOMs.
 
-use crate::app::{ListedImage, ManifestOf};
 use crate::pipeline::companion::Kind;
-use crate::pipeline::lock::LockedImage;
-
-/// Entries of a lock, each companion with its kind.
-pub fn listed<'i>(images: impl IntoIterator<Item = &'i LockedImage>, manifest_of: ManifestOf<'_>) -> Vec<ListedImage> {
-    images.into_iter().map(|image| ListedImage::new(image, manifest_of)).collect()
-}
 
 /// `2 signatures, 1 SBOM`; `-` where there are none. `is_unknown`: the registry did not say whether there are more.
 pub fn counted(kinds: &[Kind], is_unknown: bool) -> String {

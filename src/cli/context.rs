@@ -2,18 +2,17 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
 
 use super::hint;
 use super::password::AskOnTerminal;
-use crate::app::{Environment, Watch};
+use crate::app::{Environment, ErrorDetail, ErrorReport, JsonReport, Watch};
 pub use crate::app::{check_writable, write_file};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
-use crate::bundle::LAST_TIME;
 use crate::pipeline::transfer::Publishing;
 
 const RED: &str = "\x1b[1;31m";
@@ -66,6 +65,8 @@ pub struct Context {
     json: bool,
     quiet: bool,
     color: bool,
+    /// A report was printed as JSON.
+    has_reported: AtomicBool,
     /// The command has `--keep-going`: it can leave out what it cannot get.
     pub may_keep_going: bool,
 }
@@ -91,7 +92,18 @@ impl Context {
         let passwords = Arc::new(AskOnTerminal(terminal.clone()));
         let environment = Environment { passwords, ..Environment::of_process(events.clone()) };
         let publishing = environment.publishing.clone();
-        let context = Context { environment, events, publishing, watch, terminal, json, quiet, color, may_keep_going };
+        let context = Context {
+            environment,
+            events,
+            publishing,
+            watch,
+            terminal,
+            json,
+            quiet,
+            color,
+            has_reported: AtomicBool::new(false),
+            may_keep_going,
+        };
         context.trace(global.verbose);
         context
     }
@@ -147,8 +159,7 @@ impl Context {
 
     /// The error that ends the run, its causes and what to do.
     pub fn failed(&self, error: &Error) {
-        let hint = hint::for_error(error);
-        let hint = if self.may_keep_going { hint.map(hint::that_may_keep_going) } else { hint };
+        let hint = self.hint(error);
         if self.json {
             let line = serde_json::json!({ "event": "error", "text": error.lines().join("\n"), "hint": hint });
             return to_stderr(&line.to_string());
@@ -159,6 +170,20 @@ impl Context {
         if let Some(hint) = hint {
             self.labelled("hint:", CYAN, hint);
         }
+    }
+
+    /// As JSON on standard output, unless a report is there already.
+    pub fn report_failure(&self, error: &Error) {
+        if !self.has_reported.load(Ordering::Relaxed) {
+            let hint = self.hint(error).map(str::to_owned);
+            // The exit code says that it failed.
+            let _ = self.print_json(&ErrorReport::new(ErrorDetail { hint, ..ErrorDetail::of(error) }));
+        }
+    }
+
+    fn hint(&self, error: &Error) -> Option<&'static str> {
+        let hint = hint::for_error(error);
+        if self.may_keep_going { hint.map(hint::that_may_keep_going) } else { hint }
     }
 
     /// A line that begins with a word of ours, which may have a colour.
@@ -200,26 +225,22 @@ impl Context {
         }
     }
 
-    /// Pretty JSON and a newline to standard output.
-    pub fn print_json(&self, value: &impl serde::Serialize) -> Result<()> {
-        let text = serde_json::to_string_pretty(value);
-        self.print(&(text.map_err(|e| Error::input("writing JSON").because(e))? + "\n"))
+    /// A report as pretty JSON, and a newline, to standard output.
+    pub fn print_json(&self, value: &impl JsonReport) -> Result<()> {
+        self.has_reported.store(true, Ordering::Relaxed);
+        self.print(&as_json(value)?)
     }
+}
 
-    /// The time that is written into bundles: now, or `SOURCE_DATE_EPOCH`; whole seconds. `true`: it was prescribed.
-    pub fn now(&self) -> Result<(Timestamp, bool)> {
-        let Some(text) = env("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
-            let now = Timestamp::now().as_second();
-            return Ok((Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH), false));
-        };
-        let seconds = text.parse().ok().filter(|seconds: &i64| (0..=LAST_TIME).contains(seconds));
-        let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let fail = || {
-            Error::input(format!(
-                "SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"
-            ))
-        };
-        Ok((time.ok_or_else(fail)?, true))
+fn as_json(report: &impl JsonReport) -> Result<String> {
+    let text = serde_json::to_string_pretty(report);
+    Ok(text.map_err(|e| Error::input("writing JSON").because(e))? + "\n")
+}
+
+/// To standard output, before there is a context. The exit code says that it failed.
+pub fn print_failure(report: &ErrorReport) {
+    if let Ok(text) = as_json(report) {
+        let _ = std::io::stdout().lock().write_all(plain(&text).as_bytes());
     }
 }
 

@@ -1,6 +1,5 @@
 //! `gapferry convert`: a bundle that is there, in another form.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
@@ -8,11 +7,11 @@ use super::exit::Outcome;
 use super::read_back::ReadBackArgs;
 use super::render::show_refusal;
 use super::signing::KeyArgs;
-use super::standard_output::StandardOutput;
+use super::standard_output::{self, Besides, STANDARD};
 use super::volume_size::{SIZES, parse};
 use super::{join, split};
-use crate::app::{self, ConvertOutput, ConvertRequest};
-use crate::base::error::{Error, Result};
+use crate::app::{self, ConvertReport, ConvertRequest, Output};
+use crate::base::error::Result;
 use crate::bundle::volumes::{Selection, Shape, VolumeOptions};
 use crate::content::LinkMode;
 
@@ -51,6 +50,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Output")]
     #[arg(requires = "volume_size")]
     recovery: u32,
+    /// Print which volumes there would be, and write nothing
+    #[arg(long, help_heading = "Output", requires = "volume_size")]
+    dry_run: bool,
     /// Print what was written as JSON on standard output
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -61,42 +63,43 @@ pub struct Args {
 }
 
 impl Args {
-    fn output(&self) -> Result<ConvertOutput> {
-        let is_standard = self.output == Path::new("-");
-        if let Some(limit) = self.volume_size {
-            join::refuse_stream(&self.output)?;
-            let options = VolumeOptions { shape: Shape { limit, recovery: self.recovery }, selection: Selection::All };
-            return Ok(ConvertOutput::Volumes { path: self.output.clone(), options });
+    fn output(&self) -> Result<Output> {
+        match self.volume_size {
+            Some(limit) => {
+                join::refuse_stream(&self.output)?;
+                let shape = Shape { limit, recovery: self.recovery };
+                let volumes = VolumeOptions { shape, selection: Selection::All };
+                Ok(Output::Volumes { path: self.output.clone(), volumes })
+            }
+            None if self.output == Path::new(STANDARD) => {
+                let read_back = self.read_back.read_back;
+                standard_output::output(Besides { json: self.json, dry_run: false, read_back })
+            }
+            None => Ok(Output::Path(self.output.clone())),
         }
-        if !is_standard {
-            return Ok(ConvertOutput::File(self.output.clone()));
-        }
-        let refuse = |why: &str| Err(Error::input(format!("writing to standard output: {why}")));
-        if self.json {
-            return refuse("the bundle goes there, so --json cannot");
-        }
-        if self.read_back.read_back {
-            return refuse("what went there cannot be read back; verify it where it arrives");
-        }
-        if std::io::stdout().is_terminal() {
-            return refuse("it is a terminal; pipe it somewhere (| ssh …, > FILE), or name an output");
-        }
-        Ok(ConvertOutput::Stream(Box::new(StandardOutput::open()?)))
     }
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let output = args.output()?;
-    let trust = args.keys.trust(context)?;
-    let request = ConvertRequest { bundle: args.bundle.clone(), trust, output, link: LinkMode::Auto };
+    let request = ConvertRequest {
+        bundle: args.bundle.clone(),
+        output: args.output()?,
+        trust: args.keys.trust(context)?,
+        link: LinkMode::Auto,
+        dry_run: args.dry_run,
+        read_back: args.read_back.read_back,
+    };
     let report = app::convert(request, &context.environment).await;
     let report = report.inspect_err(|error| show_refusal(error, context))?;
-    args.read_back.prove(report.paths(), context).await?;
     context.end();
-    if args.json {
-        context.print_json(&report)?;
+    match &report {
+        report if args.json => context.print_json(report)?,
+        ConvertReport::Planned(plan) => split::print_plan(plan, context)?,
+        ConvertReport::Written(_) => {}
     }
-    split::say_volumes(&report, context);
-    join::say(&report, context);
+    if let ConvertReport::Written(written) = &report {
+        split::say_volumes(written, context);
+        join::say(written, context);
+    }
     Ok(Outcome::Done)
 }

@@ -1,49 +1,31 @@
 //! `gapferry export`: registries → bundle.
 
-mod keep_going;
-mod repair;
-mod stream;
 mod volumes;
-mod write;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
-use super::allowlist::{AllowlistArgs, connect_for, missing_lines, read_bounded, settle, tell_obstacle};
-use super::companions::listed;
-use super::context::{Context, check_writable, write_file};
+use super::allowlist::{AllowlistArgs, missing_lines, read_bounded};
+use super::context::Context;
 use super::exit::Outcome;
 use super::mirrors;
 use super::read_back::ReadBackArgs;
 use super::registry::RegistryArgs;
 use super::render::images_table;
-use super::signing::{SignArgs, settle as settle_signature};
-use super::since::{self, SinceArgs};
+use super::signing::{SignArgs, signed_by};
+use super::since::SinceArgs;
+use super::standard_output::{self, Besides, STANDARD};
+use super::table;
 use super::tools::ToolArgs;
-pub use crate::app::TOOL;
-use crate::base::document::Document;
-use crate::base::error::{Error, Result};
-use crate::base::position::Written;
-use crate::base::progress::Event;
-use crate::base::progress::units::{bytes, count, duration};
-use crate::bundle::preflight::Whole;
-use crate::bundle::{
-    Bundle, Contents, FileSet, Finished, Former, Options, Survey, Tool, load_platform, plan_volumes, preflight,
-    walk_file,
+use crate::app::{
+    self, ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, Images, Output,
+    PlannedVolumes, Text,
 };
-use crate::content::{Cached, Checkpoint, Source};
-use crate::increment::Baseline;
-use crate::oci::{Digest, Manifest};
-use crate::pipeline::graph::Graph;
-use crate::pipeline::lock::{self, Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::{bytes, count, duration};
+use crate::bundle::MAX_MISSING;
+use crate::pipeline::lock::{MAX_LOCK, MissingImage};
 use crate::pipeline::walk::LockedCompanions;
-use crate::signing::{PrivateKey, Spoken};
-use crate::transport::registry::Registries;
-use keep_going::{Faults, May};
-use volumes::{Resolved, VolumeArgs};
-pub use write::{Job, Lost, stopped, write};
+use volumes::VolumeArgs;
 
 const ABOUT: &str = "\
 Exports images from registries into one self-verifying bundle.
@@ -157,334 +139,178 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
+pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let json = args.json;
+    if let Some(missing) = &args.repair {
+        let report = app::export_repair(args.repair_request(missing, context)?, &context.environment).await?;
+        context.end();
+        if json {
+            context.print_json(&report)?;
+        }
+        print_repair(&report, context);
+        return Ok(report.outcome.into());
+    }
+    let report = app::export(args.request(context)?, &context.environment).await?;
+    context.end();
+    if json {
+        context.print_json(&report)?;
+    }
+    let outcome = report.outcome();
+    match report {
+        ExportReport::Planned(plan) => {
+            if !json {
+                print_plan(&plan, context)?;
+            }
+            say_missing(&plan.missing, context);
+            Ok(outcome.into())
+        }
+        ExportReport::Written(written) => {
+            print(&written, context);
+            say_missing(&written.missing, context);
+            written.failure.map_or(Ok(outcome.into()), Err)
+        }
+    }
+}
+
 impl Args {
+    fn request(self, context: &Context) -> Result<ExportRequest> {
+        let output = self.output()?;
+        if !self.dry_run {
+            // Before a passphrase is asked for.
+            output.check_free()?;
+        }
+        let sign_key = self.sign.key(context)?;
+        let (since, tools) = (self.since.read(context)?, self.tools.read()?);
+        let images = match &self.locked {
+            Some(path) => {
+                self.registry.claim_stdin()?;
+                Images::Locked { lock: text(path, MAX_LOCK + 1)?, companions: self.companions() }
+            }
+            None => Images::Listed(self.allowlist.read(&self.registry)?),
+        };
+        Ok(ExportRequest {
+            images,
+            resolve: self.allowlist.options(),
+            output,
+            lock: self.lock,
+            dry_run: self.dry_run,
+            since,
+            tools,
+            sign_key,
+            read_back: self.read_back.read_back,
+            registry: self.registry.options()?,
+        })
+    }
+
+    fn output(&self) -> Result<Output> {
+        let is_standard = self.output == Path::new(STANDARD);
+        match self.volumes.wanted() {
+            Some(_) if is_standard => {
+                Err(Error::input("volumes cannot be one stream, or compressed: name an output that ends in .tar"))
+            }
+            Some(volumes) => Ok(Output::Volumes { path: self.output.clone(), volumes }),
+            None if is_standard => standard_output::output(Besides {
+                json: self.json,
+                dry_run: self.dry_run,
+                read_back: self.read_back.read_back,
+            }),
+            None => Ok(Output::Path(self.output.clone())),
+        }
+    }
+
+    fn repair_request(&self, missing: &Path, context: &Context) -> Result<ExportRepairRequest> {
+        // The command line does not take one without the other.
+        let no_lock = || Error::input("--repair is of no use without --locked");
+        let missing = text(missing, MAX_MISSING + 1)?;
+        let (since, tools) = (self.since.read(context)?, self.tools.read()?);
+        self.registry.claim_stdin()?;
+        Ok(ExportRepairRequest {
+            missing,
+            lock: text(self.locked.as_ref().ok_or_else(no_lock)?, MAX_LOCK + 1)?,
+            resolve: self.allowlist.options(),
+            output: self.output.clone(),
+            since,
+            tools,
+            registry: self.registry.options()?,
+        })
+    }
+
     /// Which companions go with the images of a lock.
     fn companions(&self) -> LockedCompanions {
         if self.allowlist.no_referrers() { LockedCompanions::None } else { self.companions }
     }
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let started = Instant::now();
-    if let Some(ended) = repair::run(&args, context).await? {
-        return Ok(ended);
-    }
-    check_writable(&args.lock)?;
-    let to = stream::To::of(&args)?;
-    args.volumes.check(args.locked.is_some())?;
-    let in_volumes = args.volumes.wanted().is_some();
-    if to.is_some() && in_volumes {
-        return Err(Error::input("volumes cannot be one stream, or compressed: name an output that ends in .tar"));
-    }
-    if !args.dry_run {
-        match to {
-            Some(to) => to.check_free(&args.output)?,
-            None if in_volumes => plan_volumes::check_free(&args.output)?,
-            None => preflight::check_free(&args.output)?,
-        }
-    }
-    let present = || match to {
-        Some(to) => Ok(to.former(&args.output)),
-        None if in_volumes => Ok(plan_volumes::former(&args.output)),
-        None => preflight::former(&args.output),
-    };
-    let former = present()?;
-    let was_signed = former.as_ref().is_some_and(Bundle::has_signature);
-    let key = args.sign.key(context)?;
-    let baseline = args.since.read(context)?;
-    let tools = args.tools.read()?;
-    let (registries, ask) = ask(&args, context)?;
-    let kept = match args.dry_run {
-        true => Checkpoint::reading(&registries, &walk_file(&args.output)),
-        false => Checkpoint::new(&registries, (to != Some(stream::To::Standard)).then(|| walk_file(&args.output))),
-    };
-    tell_obstacle(&kept, context);
-    let begun = (started, key);
-    let outcome = export(&args, (ask, baseline, tools), former, &registries, &kept, begun, context).await;
-    if was_signed && outcome.is_ok() && !present()?.is_some_and(|bundle| bundle.has_signature()) {
-        let text =
-            "the bundle that was replaced was signed, and this one is not: --sign-key or `gapferry sign` signs it";
-        context.events.report(Event::Warning(format!("{}: {text}", args.output.display())));
-    }
-    settle(&kept, outcome, context)
+fn text(path: &Path, limit: u64) -> Result<Text> {
+    let (name, bytes) = read_bounded(path, limit)?;
+    Ok(Text { name, bytes })
 }
 
-async fn export(
-    args: &Args,
-    (ask, mut baseline, tools): (Ask, Option<Baseline>, Vec<Tool>),
-    former: Option<Bundle>,
-    registries: &Registries,
-    kept: &Checkpoint<'_>,
-    (started, key): (Instant, Option<Arc<PrivateKey>>),
-    context: &Context,
-) -> Result<Outcome> {
-    let replaced = former.as_ref().map(Bundle::former);
-    let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
-    let platforms = baseline.as_ref().map(Baseline::platforms).unwrap_or_default();
-    let modes = baseline.as_mut().map(Baseline::take_modes).unwrap_or_default();
-    let at_hand = baseline.as_mut().map(Baseline::take_at_hand).unwrap_or_default();
-    let source = Cached::new(kept, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
-    let mut source = source.with_local(at_hand);
-    let (mut prescribed, mut promised) = (Vec::new(), 0);
-    let (mut lock, mut graph) = match ask {
-        Ask::Locked(lock, written) => {
-            prescribed.clone_from(&lock.missing);
-            if args.companions() == LockedCompanions::Locked {
-                promised = companions_in(&lock);
-            }
-            let given = lock.clone();
-            let (lock, companions) = ((*lock, written), args.companions());
-            let followed = args.allowlist.follow(lock, companions, &source, &args.registry, context).await?;
-            args.volumes.check_same_set(&given, &followed.0)?;
-            followed
-        }
-        Ask::Resolve(sources) => {
-            let earlier = args.allowlist.earlier(args.lock.as_ref(), former_lock, modes)?;
-            args.allowlist.resolve(&sources, (earlier, platforms), &source, &args.registry, context).await?
-        }
-    };
-    source.forget_local();
-    args.allowlist.refuse_empty(&lock)?;
-    let lost = Lost::default();
-    // A volume that is written again belongs to the set of its lock, and --locked asks for all of a lock.
-    let images = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
-    let optional = !args.allowlist.requires_referrers() && !args.volumes.is_one_again();
-    let may = May { images, companions: optional && (images || args.locked.is_none()) };
-    if may.images {
-        Faults::of_sizes(&graph, &source).await?.leave_out(&mut lock, &mut graph, may, context)?;
-    }
-    let (baseline, tools) = (baseline.as_ref(), &tools[..]);
-    let from = From { source: &source, registries, baseline, tools, former: replaced, lost: &lost };
-    loop {
-        let has_companions = || companions_in(&lock) > 0;
-        let kept = (may.images || may.companions && has_companions()).then(|| graph.clone());
-        let ended = produce(args, (&lock, graph), &from, (started, key.clone()), context).await;
-        let Err(error) = ended else {
-            let missing = lock.missing.split_off(prescribed.len().min(lock.missing.len()));
-            if !missing.is_empty() || !prescribed.is_empty() {
-                let all: Vec<MissingImage> = prescribed.iter().chain(&missing).cloned().collect();
-                context.say_lines(&missing_lines(&all));
-            }
-            return ended.map(|_| match companions_in(&lock) < promised {
-                true => Outcome::SomeImagesFailed,
-                false => args.allowlist.ended(&missing),
-            });
-        };
-        graph = kept.ok_or(error.clone())?;
-        let lost = Faults::of_lost(lost.take());
-        // If nothing is left, or nothing may be left out, the error of the transfer says why.
-        if !lost.leave_out(&mut lock, &mut graph, may, context).unwrap_or_default() {
-            return Err(error);
-        }
-    }
+fn say_missing(missing: &[MissingImage], context: &Context) {
+    context.say_lines(&missing_lines(missing));
 }
 
-/// How many companions the images of a lock have.
-fn companions_in(lock: &Lock) -> usize {
-    lock.images.iter().map(|image| image.companions().len()).sum()
-}
-
-/// What an export reads from.
-struct From<'a> {
-    source: &'a dyn Source,
-    registries: &'a Registries,
-    baseline: Option<&'a Baseline>,
-    tools: &'a [Tool],
-    /// The bundle that is to be replaced.
-    former: Option<Former>,
-    lost: &'a Lost,
-}
-
-/// Writes what was resolved, in the form that was asked for.
-async fn produce(
-    args: &Args,
-    (lock, graph): (&Lock, Graph),
-    from: &From<'_>,
-    (started, key): (Instant, Option<Arc<PrivateKey>>),
-    context: &Context,
-) -> Result<Outcome> {
-    let From { source, registries, lost, .. } = *from;
-    if args.lock.is_some() {
-        // Before anything is fetched.
-        lock.to_file()?;
+fn print_plan(plan: &ExportPlan, context: &Context) -> Result<()> {
+    context.print(&images_table(&plan.images))?;
+    if !plan.read_from.is_empty() {
+        let line = |from: &app::ReadFrom| format!("{} is read from {}\n", from.image, from.repository);
+        context.print(&format!("\n{}", plan.read_from.iter().map(line).collect::<String>()))?;
     }
-    let contents = Contents::new(lock.clone(), &graph)?.carrying(from.tools.to_vec());
-    let basis = from.baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
-    since::tell(&basis, context);
-    report_loaders(lock, context);
-    let (graph, mut contents) = (basis.left_of(graph), contents.building_on(basis));
-    // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
-    if args.locked.is_none() && !context.now()?.1 {
-        contents = contents.continuing(from.former)?;
-    }
-    let lock = &contents.lock.clone();
-    if let Some(to) = stream::To::of(args)? {
-        return stream::run(args, to, &contents, &graph, (source, registries), (started, key), context).await;
-    }
-    if let Some(volumes) = args.volumes.wanted() {
-        let resolved = Resolved { contents, graph: &graph, source, registries, lost };
-        return volumes::run(args, volumes, resolved, (started, key), context).await;
-    }
-    let files = FileSet::new(&contents, key.clone())?;
-    let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
-    let up_to_date = preflight::up_to_date(&args.output, files.identity, whole);
-    let options = Options::copying();
-    let jobs = args.registry.jobs();
-    if args.dry_run {
-        let survey = preflight::survey(&args.output, &files, &options)?;
-        let (survey, up_to_date, identity) = (&survey, up_to_date.is_some(), files.identity);
-        return print_plan(args, lock, &graph, &Planned { survey, up_to_date, identity }, registries, context);
-    }
-    let (finished, moved) = match up_to_date {
-        Some(finished) => (finished, 0),
-        None => {
-            let job = Job { output: &args.output, files, options, graph: &graph, source, jobs, lost };
-            let written = write(job, context).await?;
-            (written.finished, written.moved)
-        }
-    };
-    let locked = write_lock(args, lock);
-    args.read_back.prove([finished.path.clone()], context).await?;
-    // The bundle is there whatever became of the lock; that it is missing comes last.
-    let ended = finish(args, (lock, &graph), &finished, moved, registries, started, context)?;
-    settle_signature(&finished, key.as_deref(), context)?;
-    locked.map(|()| ended)
-}
-
-/// `docker load` and `podman load` take one platform of an image, and say nothing of the others.
-fn report_loaders(lock: &Lock, context: &Context) {
-    let platform = load_platform(lock);
-    let several = lock.images.iter().filter(|image| image.platforms.len() > 1);
-    let (taken, without): (Vec<_>, Vec<_>) =
-        several.partition(|image| image.platforms.iter().any(|has| platform.selects(has)));
-    let images = |number| format!("{} for several platforms", count(number, "image"));
-    let pronoun = |number| if number == 1 { "it" } else { "them" };
-    if !taken.is_empty() {
-        let (number, of) = (taken.len(), pronoun(taken.len()));
-        context.say(&format!("{}: `docker load` takes {platform} of {of}", images(number)));
-    }
-    if !without.is_empty() {
-        let (number, not) = (without.len(), pronoun(without.len()));
-        context.say(&format!(
-            "{} without {platform}: `docker load` does not take {not} (--load-platform)",
-            images(number)
-        ));
-    }
-}
-
-fn write_lock(args: &Args, lock: &Lock) -> Result<()> {
-    let Some(path) = &args.lock else { return Ok(()) };
-    write_file(path, lock.to_file()?.as_bytes())
-}
-
-/// Where the images come from.
-enum Ask {
-    Locked(Box<Lock>, Written),
-    Resolve(Box<super::allowlist::Sources>),
-}
-
-fn ask(args: &Args, context: &Context) -> Result<(Registries, Ask)> {
-    let Some(path) = &args.locked else {
-        let sources = args.allowlist.read(&args.registry, context)?;
-        return Ok((sources.registries.clone(), Ask::Resolve(Box::new(sources))));
-    };
-    args.registry.claim_stdin()?;
-    let (name, bytes) = read_bounded(path, MAX_LOCK + 1)?;
-    let lock = Lock::parse(&bytes, &name)?;
-    let registries = connect_for(&lock, &args.registry, context)?;
-    Ok((registries, Ask::Locked(Box::new(lock), lock::written(&bytes, &name))))
-}
-
-/// What would be written.
-struct Planned<'a> {
-    survey: &'a Survey,
-    /// It is there already.
-    up_to_date: bool,
-    identity: Digest,
-}
-
-fn print_plan(
-    args: &Args,
-    lock: &Lock,
-    graph: &Graph,
-    &Planned { survey, up_to_date, identity }: &Planned<'_>,
-    registries: &Registries,
-    context: &Context,
-) -> Result<Outcome> {
-    let fingerprint = Spoken::of(&identity).to_string();
-    let to_fetch = if up_to_date { 0 } else { blob_bytes(graph).saturating_sub(survey.present) };
-    let saved = graph.unshared_size().saturating_sub(graph.total_size());
-    let by_digest: HashMap<Digest, &Manifest> =
-        graph.images.iter().flat_map(|image| &image.manifests).map(|own| (own.digest(), own)).collect();
-    let manifest_of = |_: &LockedImage, attached: &Attached| by_digest.get(&attached.digest).map(|own| (*own).clone());
-    let images = listed(&lock.images, &manifest_of);
-    if args.json {
-        context.print_json(&serde_json::json!({
-            "output": args.output, "identity": identity, "fingerprint": fingerprint, "created": lock.created,
-            "upToDate": up_to_date, "images": images, "missing": lock.missing,
-            "bytes": survey.total, "bytesToFetch": to_fetch, "bytesSavedBySharing": saved,
-            "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
-            "readFrom": mirrors::plan_json(lock, registries),
-        }))?;
-        return Ok(Outcome::Done);
-    }
-    context.print(&images_table(&images))?;
-    let places = mirrors::plan(lock, registries);
-    if !places.is_empty() {
-        context.print(&format!("\n{places}"))?;
-    }
-    let text = format!(
+    context.print(&format!(
         "\n{}, {} in the bundle; {} to fetch, {} saved by sharing\n",
-        count(lock.images.len(), "image"),
-        bytes(survey.total),
-        bytes(to_fetch),
-        bytes(saved),
-    );
-    context.print(&text)?;
-    if stream::To::of(args)?.is_none() {
-        let needed = bytes(if up_to_date { 0 } else { survey.needed });
-        context.print(&format!("{} needs {needed} more, {} free\n", args.output.display(), bytes(survey.free)))?;
+        count(plan.images.len(), "image"),
+        bytes(plan.bytes),
+        bytes(plan.bytes_to_fetch),
+        bytes(plan.bytes_saved_by_sharing),
+    ))?;
+    if let Some((needed, free)) = plan.bytes_needed.zip(plan.bytes_free) {
+        context.print(&format!("{} needs {} more, {} free\n", plan.output.display(), bytes(needed), bytes(free)))?;
     }
-    context.print(&format!("identity {identity}, of a lock made {}\nfingerprint {fingerprint}\n", lock.created))?;
-    Ok(Outcome::Done)
+    let (identity, created, fingerprint) = (plan.identity, plan.created, &plan.fingerprint);
+    context.print(&format!("identity {identity}, of a lock made {created}\nfingerprint {fingerprint}\n"))?;
+    let Some(PlannedVolumes { volumes, recovery, .. }) = &plan.volumes else { return Ok(()) };
+    let rows = volumes.iter().map(|volume| vec![volume.path.display().to_string(), bytes(volume.bytes)]);
+    context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows.collect::<Vec<_>>())))?;
+    match recovery {
+        0 => Ok(()),
+        number => context.print(&format!("and {}\n", count(*number as usize, "recovery volume"))),
+    }
 }
 
-/// Bytes of every distinct blob, manifests apart.
-fn blob_bytes(graph: &Graph) -> u64 {
-    graph.blobs().iter().map(|blob| blob.size).fold(0, u64::saturating_add)
+fn print(written: &Exported, context: &Context) {
+    let what = |unchanged: bool| if unchanged { "unchanged" } else { "written" };
+    let (images, size, moved) = (count(written.images, "image"), bytes(written.bytes), bytes(written.bytes_moved));
+    let time = duration(written.elapsed);
+    match &written.volumes {
+        Some(volumes) => {
+            let of_volumes = volumes.volumes.iter().map(|one| (&one.path, written.unchanged, one.bytes));
+            let of_recovery = volumes.recovery.iter().map(|one| (&one.path, one.unchanged, one.bytes));
+            for (path, unchanged, size) in of_volumes.chain(of_recovery) {
+                context.say(&format!("{}: {}, {}", path.display(), what(unchanged), bytes(size)));
+            }
+            let (number, of) = (count(volumes.volumes.len(), "volume"), volumes.of);
+            context.say(&format!("{number} of {of}, {images}, {size}; {moved} fetched, {time}"));
+        }
+        None => {
+            let (path, what) = (written.output.display(), what(written.unchanged));
+            let saved = bytes(written.bytes_saved_by_sharing);
+            context
+                .say(&format!("{path}: {what}, {images}, {size}; {moved} fetched, {saved} saved by sharing, {time}"));
+        }
+    }
+    mirrors::tell(&written.mirrors, context);
+    context.say(&format!("identity {}", written.identity));
+    if let Some(by) = &written.signed_by {
+        context.say(&signed_by(by));
+    }
 }
 
-fn finish(
-    args: &Args,
-    (lock, graph): (&Lock, &Graph),
-    finished: &Finished,
-    moved: u64,
-    registries: &Registries,
-    started: Instant,
-    context: &Context,
-) -> Result<Outcome> {
-    context.end();
-    let saved = graph.unshared_size().saturating_sub(graph.total_size());
-    let seconds = started.elapsed();
-    if args.json {
-        context.print_json(&serde_json::json!({
-            "bundle": finished.path, "identity": finished.identity, "bytes": finished.size,
-            "unchanged": finished.unchanged, "images": graph.images.len(), "missing": lock.missing, "bytesMoved": moved,
-            "bytesSavedBySharing": saved, "leftBehind": graph.left_behind, "seconds": seconds.as_secs_f64(),
-            "mirrors": mirrors::report_json(registries),
-        }))?;
+fn print_repair(report: &ExportedRepair, context: &Context) {
+    let (output, blobs) = (report.output.display(), count(report.blobs, "blob"));
+    context.say(&format!("{output}: written, {blobs}, {}", bytes(report.bytes)));
+    context.say(&format!("for the bundle with the identity {}", report.identity));
+    if !report.lost.is_empty() {
+        let text = "the bundle stays damaged there until another copy of it is brought";
+        context.say(&format!("the source has lost {} too; {text}", count(report.lost.len(), "blob")));
     }
-    let what = if finished.unchanged { "unchanged" } else { "written" };
-    context.say(&format!(
-        "{}: {what}, {}, {}; {} fetched, {} saved by sharing, {}",
-        finished.path.display(),
-        count(graph.images.len(), "image"),
-        bytes(finished.size),
-        bytes(moved),
-        bytes(saved),
-        duration(seconds),
-    ));
-    mirrors::tell(registries, context);
-    context.say(&format!("identity {}", finished.identity));
-    Ok(Outcome::Done)
 }

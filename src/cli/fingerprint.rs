@@ -1,13 +1,16 @@
 //! `gapferry fingerprint`: which bundle it is, to be said aloud.
 
+use crate::app::as_path;
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::context::Context;
 use super::exit::Outcome;
+use crate::app::{JsonReport, REPORT_VERSION};
 use crate::base::error::Result;
 use crate::bundle::Bundle;
+use crate::oci::Digest;
 use crate::signing::Spoken;
 
 const ABOUT: &str = "\
@@ -33,15 +36,32 @@ pub struct Args {
     json: bool,
 }
 
+/// Which bundle it is.
+#[derive(Serialize)]
+struct FingerprintReport {
+    version: u32,
+    ok: bool,
+    /// Where it is, as it was named.
+    #[serde(serialize_with = "as_path")]
+    bundle: PathBuf,
+    identity: Digest,
+    /// The words and digits as one text.
+    fingerprint: String,
+    /// Eight words.
+    words: [&'static str; 8],
+    /// Six digits.
+    digits: String,
+}
+
+impl JsonReport for FingerprintReport {}
+
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let identity = Bundle::open_any(std::slice::from_ref(&args.bundle))?.identity();
     let spoken = Spoken::of(&identity);
     if args.json {
-        let Spoken { words, digits } = &spoken;
-        context.print_json(&json!({
-            "bundle": args.bundle, "identity": identity, "fingerprint": spoken.to_string(),
-            "words": words, "digits": digits,
-        }))?;
+        let (bundle, fingerprint, Spoken { words, digits }) = (args.bundle.clone(), spoken.to_string(), spoken);
+        let (version, ok) = (REPORT_VERSION, true);
+        context.print_json(&FingerprintReport { version, ok, bundle, identity, fingerprint, words, digits })?;
         return Ok(Outcome::Done);
     }
     context.print(&format!("{spoken}\n"))?;

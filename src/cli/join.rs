@@ -7,7 +7,7 @@ use super::exit::Outcome;
 use super::read_back::ReadBackArgs;
 use super::render::show_refusal;
 use super::signing::{KeyArgs, signed_by};
-use crate::app::{self, ConvertOutput, ConvertReport, ConvertRequest};
+use crate::app::{self, ConvertReport, ConvertRequest, Converted, Output};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::stream::Compressed;
@@ -62,12 +62,6 @@ pub fn refuse_stream(output: &Path) -> Result<()> {
 
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     refuse_stream(&args.output)?;
-    let request = ConvertRequest {
-        bundle: args.volumes.clone(),
-        trust: args.keys.trust(context)?,
-        output: ConvertOutput::File(args.output.clone()),
-        link: LinkMode::Copy,
-    };
     let opened = Opened::open(&args.volumes)?;
     if opened.volumes().is_none() {
         let path = opened.layout().path().display();
@@ -76,29 +70,37 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return Err(Error::input(text));
     }
     drop(opened);
+    let request = ConvertRequest {
+        bundle: args.volumes.clone(),
+        trust: args.keys.trust(context)?,
+        output: Output::Path(args.output.clone()),
+        link: LinkMode::Copy,
+        dry_run: false,
+        read_back: args.read_back.read_back,
+    };
     let report = app::convert(request, &context.environment).await;
     let report = report.inspect_err(|error| show_refusal(error, context))?;
-    args.read_back.prove(report.paths(), context).await?;
     context.end();
     if args.json {
         context.print_json(&report)?;
     }
-    say(&report, context);
+    if let ConvertReport::Written(written) = &report {
+        say(written, context);
+    }
     Ok(Outcome::Done)
 }
 
-/// What became of a bundle that is one file or directory now.
-pub fn say(report: &ConvertReport, context: &Context) {
+/// What became of a bundle that has another form now.
+pub fn say(report: &Converted, context: &Context) {
     if let Some(by) = &report.signed_by {
         context.say(&signed_by(by));
     }
-    let output = report.output.as_ref().map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
-    let (size, time) = (bytes(report.bytes), duration(report.took));
+    let (size, time) = (bytes(report.bytes), duration(report.elapsed));
     let from = match report.volumes_read {
         0 => String::new(),
         number => format!("{}, ", count(number as usize, "volume")),
     };
     let what = if report.unchanged { "unchanged, " } else { "" };
-    context.say(&format!("{output}: {what}{from}{size}, {time}"));
+    context.say(&format!("{}: {what}{from}{size}, {time}", report.output.display()));
     context.say(&format!("identity {}", report.identity));
 }

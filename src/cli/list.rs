@@ -6,7 +6,7 @@ use super::allowlist::missing_lines;
 use super::context::Context;
 use super::exit::Outcome;
 use super::render::images_table;
-use super::{since, tools};
+use super::tools;
 use crate::app::{self, ListReport, ListRequest};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count};
@@ -52,7 +52,8 @@ fn as_text(report: &ListReport) -> String {
         report.identity,
     );
     let assumed = report.assumed.iter().map(|assumed| assumed.size).fold(0, u64::saturating_add);
-    let basis = since::told(&report.parents, report.assumed.len(), assumed);
+    let basis = app::basis_line(&report.parents, report.assumed.len(), assumed);
+    let basis = basis.map(|line| line + "\n").unwrap_or_default();
     let missing: String = missing_lines(&report.missing).iter().map(|line| format!("{line}\n")).collect();
     images_table(&report.images) + &summary + &missing + &tools::told(report.tools.iter()) + &basis
 }

@@ -1,22 +1,16 @@
 //! `gapferry lock`: what references mean now, without transferring.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::allowlist::{AllowlistArgs, Earlier, Sources, missing_lines, settle, tell_obstacle};
-use super::context::{Context, check_writable, write_file};
+use super::allowlist::{AllowlistArgs, missing_lines};
+use super::context::Context;
 use super::exit::Outcome;
 use super::mirrors;
 use super::registry::RegistryArgs;
+use crate::app::{self, LockRequest};
 use crate::base::document::Document;
 use crate::base::error::Result;
 use crate::base::progress::units::count;
-use crate::bundle::{Contents, walk_file};
-use crate::content::{Cached, Checkpoint};
-use crate::oci::Digest;
-use crate::pipeline::lock::Lock;
-use crate::pipeline::walk::Modes;
-use crate::signing::Spoken;
 
 const ABOUT: &str = "\
 Resolves an allowlist and prints (or writes) the lock: for each reference its digest, media type, platforms, sizes, what \
@@ -49,60 +43,26 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
-    check_writable(&args.output)?;
-    let sources = args.allowlist.read(&args.registry, context)?;
-    // Into a pipe or a device nothing can be continued.
-    let file = args.output.as_ref().filter(|path| path.is_file() || !path.exists());
-    let earlier = args.allowlist.earlier(file, None, Modes::default())?;
-    let kept = Checkpoint::new(&sources.registries, file.map(|path| walk_file(path)));
-    tell_obstacle(&kept, context);
-    let cached = Cached::new(&kept, None);
-    let resolved = resolve(&args, &sources, earlier, &cached, context).await;
-    // Until the lock is written, what was read for it is still needed.
-    let written = resolved.and_then(|(lock, identity)| {
-        write(&args, &lock, identity, context)?;
-        Ok((lock, identity))
-    });
-    let (lock, identity) = settle(&kept, written, context)?;
-    mirrors::tell(&sources.registries, context);
-    context.say(&format!("{} resolved", count(lock.images.len(), "image")));
-    context.say_lines(&missing_lines(&lock.missing));
-    if let Some(identity) = identity {
-        context.say(&format!("identity {identity}"));
-        context.say(&format!("fingerprint {}", Spoken::of(&identity)));
-    }
-    Ok(args.allowlist.ended(&lock.missing))
-}
-
-/// The lock, and the identity of a bundle of exactly it, without tools or parents. Images of immutable tags that an earlier lock
-/// knows are not read, so it is not known then.
-async fn resolve(
-    args: &Args,
-    sources: &Sources,
-    earlier: Earlier,
-    cached: &Cached<'_>,
-    context: &Context,
-) -> Result<(Lock, Option<Digest>)> {
-    if args.allowlist.trusts_tags() {
-        let lock = args.allowlist.pin(sources, earlier, cached, &args.registry, context).await?;
-        return Ok((lock, None));
-    }
-    let earlier = (earlier, HashMap::new());
-    let (lock, graph) = args.allowlist.resolve(sources, earlier, cached, &args.registry, context).await?;
-    let identity = Contents::new(lock.clone(), &graph)?.identity()?;
-    Ok((lock, Some(identity)))
-}
-
-fn write(args: &Args, lock: &Lock, identity: Option<Digest>, context: &Context) -> Result<()> {
+    let json = args.json;
+    let request = LockRequest {
+        images: args.allowlist.read(&args.registry)?,
+        resolve: args.allowlist.options(),
+        output: args.output,
+        registry: args.registry.options()?,
+    };
+    let report = app::lock(&request, &context.environment).await?;
     context.end();
-    let text = lock.to_file()?;
-    let Some(path) = &args.output else { return context.print(&text) };
-    write_file(path, text.as_bytes())?;
-    if args.json {
-        context.print_json(&serde_json::json!({
-            "lock": path, "created": lock.created, "images": lock.images.len(), "missing": lock.missing,
-            "identity": identity, "fingerprint": identity.map(|identity| Spoken::of(&identity).to_string()),
-        }))?;
+    if request.output.is_none() {
+        context.print(&report.lock.to_file()?)?;
+    } else if json {
+        context.print_json(&report)?;
     }
-    Ok(())
+    mirrors::tell(&report.mirrors, context);
+    context.say(&format!("{} resolved", count(report.images, "image")));
+    context.say_lines(&missing_lines(&report.missing));
+    if let Some((identity, fingerprint)) = report.identity.zip(report.fingerprint) {
+        context.say(&format!("identity {identity}"));
+        context.say(&format!("fingerprint {fingerprint}"));
+    }
+    Ok(report.outcome.into())
 }

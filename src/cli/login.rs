@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::context::{Context, check_writable, env, environment};
 use super::exit::Outcome;
 use super::password::{ask_password, ask_user, secret_from_stdin};
 use super::registry::RegistryArgs;
 use super::site::Site;
+use crate::app::{JsonReport, REPORT_VERSION};
 use crate::base::error::Result;
 use crate::base::progress::Event;
 use crate::credentials::{AMBIENT, Credentials, Kept, Origin, Store, Variables, variable_name};
@@ -55,6 +56,23 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
+/// Where credentials were kept.
+#[derive(Serialize)]
+struct LoginReport {
+    version: u32,
+    ok: bool,
+    /// `HOST[:PORT]`.
+    registry: String,
+    /// Empty: the whole registry.
+    namespace: String,
+    /// Whose they are.
+    user: String,
+    /// Where they are.
+    kept: Origin,
+}
+
+impl JsonReport for LoginReport {}
+
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let site = Site::parse(&args.host)?;
     let kept = Kept::to_write(args.registry.authfile(), &env)?;
@@ -78,8 +96,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     warn_of_stronger(&site, args.registry.authfile(), context);
     context.say(&format!("logged in to {site} as {user}; kept {}", place(&origin)));
     if args.json {
-        context
-            .print_json(&json!({ "registry": site.registry, "namespace": site.path, "user": user, "kept": origin }))?;
+        let (registry, namespace, kept) = (site.registry, site.path, origin);
+        context.print_json(&LoginReport { version: REPORT_VERSION, ok: true, registry, namespace, user, kept })?;
     }
     Ok(Outcome::Done)
 }

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::context::{Context, env, environment};
 use super::exit::Outcome;
 use super::site::Site;
+use crate::app::{JsonReport, REPORT_VERSION};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::credentials::{Kept, Origin, Store, Variables};
@@ -42,6 +43,17 @@ pub struct Args {
     json: bool,
 }
 
+/// What was forgotten.
+#[derive(Serialize)]
+struct LogoutReport {
+    version: u32,
+    ok: bool,
+    /// Where it was kept.
+    forgotten: Vec<Origin>,
+}
+
+impl JsonReport for LogoutReport {}
+
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let site = args.host.as_deref().map(Site::parse).transpose()?;
     let files = Kept::all(args.authfile.as_deref(), &env);
@@ -63,7 +75,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         warn_of_others(site, args.authfile.as_deref(), context);
     }
     if args.json {
-        context.print_json(&json!({ "forgotten": forgotten }))?;
+        context.print_json(&LogoutReport { version: REPORT_VERSION, ok: true, forgotten })?;
     }
     Ok(Outcome::Done)
 }

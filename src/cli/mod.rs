@@ -53,9 +53,11 @@ mod volume_size;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
+use crate::app::{ErrorDetail, ErrorReport};
+use crate::base::code::Code;
 use crate::base::error::{Error, Kind, Result};
 use crate::credentials::report_helpers_to;
 use context::{Context, Global};
@@ -163,13 +165,9 @@ fn leave_no_core_dump() {
 /// The whole program.
 pub fn main() -> ExitCode {
     leave_no_core_dump();
-    let (cli, distinct) = match parse() {
+    let Parsed { cli, distinct, wants_json } = match parse() {
         Ok(parsed) => parsed,
-        Err(error) => {
-            // Help and version are no failures; clap knows which stream each belongs to.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(exit::WRONG_USE) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return misused(&error),
     };
     open_many_files();
     let mut context = Context::new(&cli.global);
@@ -194,6 +192,9 @@ pub fn main() -> ExitCode {
         outcome
     });
     context.end();
+    if wants_json && let Some(error) = no_result(&outcome) {
+        context.report_failure(&error);
+    }
     let outcome = outcome.unwrap_or_else(|error| {
         context.failed(&error);
         Outcome::Failed(error.kind())
@@ -205,13 +206,53 @@ pub fn main() -> ExitCode {
     ExitCode::from(outcome.code())
 }
 
-/// The command line, and whether each of its outputs is a file of its own.
-fn parse() -> Result<(Cli, Result<()>), clap::Error> {
+/// Help and version, which are no failures, or a command line that is wrong.
+fn misused(error: &clap::Error) -> ExitCode {
+    // clap knows which stream each belongs to.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.render().to_string();
+        let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned();
+        let detail = ErrorDetail { code: Code::Usage, message, hint: None, problems: Vec::new() };
+        context::print_failure(&ErrorReport::new(detail));
+    }
+    ExitCode::from(exit::WRONG_USE)
+}
+
+/// Why a command came to no result, if it did not: an error, or it was stopped.
+fn no_result(outcome: &Result<Outcome>) -> Option<Error> {
+    match outcome {
+        Err(error) => Some(error.clone()),
+        Ok(Outcome::Interrupted | Outcome::Terminated | Outcome::HungUp) => {
+            Some(Error::new(Kind::Interrupted, "stopped: run the same command again to continue"))
+        }
+        Ok(_) => None,
+    }
+}
+
+struct Parsed {
+    cli: Cli,
+    /// Whether each of the outputs is a file of its own.
+    distinct: Result<()>,
+    /// The command has `--json`, and it was given.
+    wants_json: bool,
+}
+
+fn parse() -> Result<Parsed, clap::Error> {
     let mut command = command();
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let distinct = outputs::check_distinct(&command, &matches);
+    let wants_json = wants_json(&matches);
     let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))?;
-    Ok((cli, distinct))
+    Ok(Parsed { cli, distinct, wants_json })
+}
+
+fn wants_json(matches: &ArgMatches) -> bool {
+    let own = matches.try_get_one::<bool>("json").ok().flatten().is_some_and(|json| *json);
+    own || matches.subcommand().is_some_and(|(_, below)| wants_json(below))
 }
 
 fn runtime() -> Result<Runtime> {
@@ -226,7 +267,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Verify(args) => verify::run(args, context),
         Command::Convert(args) => convert::run(&args, context).await,
         Command::Join(args) => join::run(&args, context).await,
-        Command::Repair(args) => repair::run(&args, context),
+        Command::Repair(args) => repair::run(args, context),
         Command::Split(args) => split::run(args, context).await,
         Command::Sign(args) => sign::run(&args, context),
         Command::Fingerprint(args) => fingerprint::run(&args, context),
@@ -236,7 +277,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Inventory(args) => inventory::run(args, context).await,
         Command::Prove(args) => prove::run(args, context).await,
         Command::Migrate(args) => migrate::run(args, context).await,
-        Command::Check(args) => check::run(&args, context),
+        Command::Check(args) => check::run(args, context),
         Command::Serve(args) => serve::run(args, context).await,
         Command::Login(args) => login::run(args, context).await,
         Command::Logout(args) => logout::run(args, context),

@@ -100,7 +100,7 @@ fn print(proof: &Proof, context: &Context) -> Result<()> {
     let is_shown = |image: &&ImageProof| image.verdict != Verdict::Proven && image.withheld().is_none();
     let wrong = || proof.images.iter().filter(is_shown);
     for image in wrong().take(MOST_SHOWN) {
-        let problems: BTreeSet<&String> = image.problems.iter().collect();
+        let problems: BTreeSet<&String> = image.problems.iter().map(|problem| &problem.found).collect();
         let problems: String = problems.iter().map(|problem| format!("  {problem}\n")).collect();
         context.print(&format!("{} {}\n{problems}", word(image.verdict), image.reference))?;
     }

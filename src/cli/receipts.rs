@@ -27,8 +27,3 @@ pub fn read(path: &Path, keys: &[PublicKey], option: &str, context: &Context) ->
     }
     Ok(read)
 }
-
-/// Whether it can be read once only.
-pub fn is_piped(path: &Path) -> bool {
-    path == Path::new("-") || path.metadata().is_ok_and(|it| !it.is_file() && !it.is_dir())
-}

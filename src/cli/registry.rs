@@ -176,16 +176,6 @@ impl RegistryArgs {
         self.authfile.as_deref()
     }
 
-    /// The client for `registries`, to each of which `--creds` applies, with what an allowlist says of them.
-    pub fn connect(
-        &self,
-        registries: impl IntoIterator<Item = String>,
-        settings: &BTreeMap<String, RegistrySettings>,
-        context: &Context,
-    ) -> Result<Registries> {
-        self.options()?.connect(registries, settings, &context.environment)
-    }
-
     /// The client with these credentials.
     pub fn connect_as(
         &self,

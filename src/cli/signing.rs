@@ -10,9 +10,7 @@ pub use crate::app::public_key as public;
 use crate::app::{Trust, demand};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
-use crate::bundle::{self, Finished, Proven, Scope};
 use crate::credentials::Secret;
-use crate::files::Layout;
 use crate::signing::{MAX_KEY_FILE, PrivateKey, PublicKey};
 
 /// Where cosign's users keep the passphrase of their key.
@@ -92,17 +90,6 @@ fn warn_if_open(path: &Path, context: &Context) {
     }
 }
 
-/// A bundle that was already what was wanted gets the signature that it lacks; then it is told who signed.
-pub fn settle(finished: &Finished, key: Option<&PrivateKey>, context: &Context) -> Result<()> {
-    let Some(key) = key else { return Ok(()) };
-    let has_it = || bundle::check_signature(&Layout::open(&finished.path)?, std::slice::from_ref(key.public()));
-    if finished.unchanged && has_it().is_err() {
-        bundle::sign(&finished.path, key, Scope::Sums, &context.events)?;
-    }
-    context.say(&signed_by(key.public()));
-    Ok(())
-}
-
 /// Whose signatures are believed.
 #[derive(clap::Args)]
 pub struct KeyArgs {
@@ -121,22 +108,6 @@ impl KeyArgs {
     /// A key or a configuration that cannot be read.
     pub fn trust(&self, context: &Context) -> Result<Trust> {
         Trust::load(&self.keys, &context.environment)
-    }
-
-    /// As [`Trust::check`].
-    ///
-    /// # Errors
-    /// A key or a configuration that cannot be read; a bundle that none of the keys signed.
-    pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Proven>> {
-        self.trust(context)?.check(layout, &context.environment)
-    }
-
-    /// Whether a signature is demanded.
-    ///
-    /// # Errors
-    /// A configuration that cannot be read, or demands what no key can prove.
-    pub fn demand(&self, context: &Context) -> Result<bool> {
-        Ok(demand(&self.keys, &context.environment)?.is_some())
     }
 
     /// Refuses what cannot be signed because it changes.

@@ -1,19 +1,14 @@
-//! What an export builds on: receipts, inventories and earlier bundles, told apart by what is in them.
+//! What an export builds on.
 
-use std::collections::BTreeSet;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::allowlist::input;
 use super::context::Context;
-use super::receipts;
-use super::signing::{public, signed_by};
-use crate::base::error::{Error, Result};
-use crate::base::progress::units::{bytes, count};
-use crate::base::progress::{Event, plain_piece};
-use crate::bundle::{self, Basis, Bundle, Parent, ParentKind, refuse_unfinished};
-use crate::files::Layout;
+use super::signing::public;
+use crate::app::{self, Input};
+use crate::base::error::Result;
 use crate::increment::Baseline;
-use crate::oci::Reference;
+use crate::pipeline::receipt::MAX_RECEIPT;
 use crate::signing::PublicKey;
 
 #[derive(clap::Args)]
@@ -37,81 +32,13 @@ impl SinceArgs {
     /// `None`: the bundle is to be complete in itself.
     ///
     /// # Errors
-    /// A file that is none of the three, or cannot be read.
+    /// A file that is neither a receipt, an inventory nor a bundle, or cannot be read.
     pub fn read(&self, context: &Context) -> Result<Option<Baseline>> {
-        let mut baseline = Baseline::default();
         let keys = self.since_key.iter().map(|key| public(key)).collect::<Result<Vec<PublicKey>>>()?;
-        for path in &self.since {
-            add(&mut baseline, path, &keys, context)?;
+        let since = self.since.iter().map(|path| input(path, MAX_RECEIPT + 1)).collect::<Result<Vec<Input>>>()?;
+        match since.is_empty() {
+            true => Ok(None),
+            false => app::read_baseline(&since, &keys, &context.events).map(Some),
         }
-        for parent in baseline.parents().iter().filter(|parent| parent.kind == ParentKind::Bundle) {
-            let text = format!("that {parent} has arrived is an assumption; a receipt would confirm it");
-            context.events.report(Event::Notice(text));
-        }
-        if baseline.targets() > 1 {
-            let text = format!(
-                "the receipts are of {} registries: only what all of them have is left out",
-                baseline.targets()
-            );
-            context.events.report(Event::Notice(text));
-        }
-        Ok((!self.since.is_empty()).then_some(baseline))
-    }
-}
-
-fn add(baseline: &mut Baseline, path: &Path, keys: &[PublicKey], context: &Context) -> Result<()> {
-    // What is read once can only be a receipt.
-    if !receipts::is_piped(path) && (path.is_dir() || !is_json(path)?) {
-        let attempt = |e: Error| e.while_doing(format!("reading {}, which is no receipt", path.display()));
-        refuse_unfinished(path)?;
-        let layout = Layout::open(path).map_err(attempt)?;
-        let mut proven = None;
-        if !keys.is_empty() {
-            let signed = bundle::check_signature(&layout, keys)?;
-            context.say(&format!("{}: {}", path.display(), signed_by(&signed.by)));
-            proven = Some(signed);
-        }
-        baseline.add_bundle(Bundle::proven(layout, proven).map_err(attempt)?);
-        return Ok(());
-    }
-    baseline.add_receipt(receipts::read(path, keys, "--since-key", context)?.receipt);
-    Ok(())
-}
-
-/// Whether it begins like a JSON object; no tar does.
-fn is_json(path: &Path) -> Result<bool> {
-    let mut start = [0; 64];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start));
-    let read = read.map_err(|e| Error::disk("opening", path, e))?;
-    Ok(start.get(..read).is_some_and(|start| start.trim_ascii_start().starts_with(b"{")))
-}
-
-/// What a bundle builds on, a line with its end; nothing where it is complete in itself.
-pub fn told(parents: &[Parent], blobs: usize, size: u64) -> String {
-    if parents.is_empty() {
-        return String::new();
-    }
-    let parents: Vec<String> = parents.iter().map(ToString::to_string).collect();
-    format!(
-        "builds on {}; expects {}, {}, at the target\n",
-        plain_piece(&parents.join(" and ")),
-        count(blobs, "blob"),
-        bytes(size)
-    )
-}
-
-/// What is left out, and what is gone.
-pub fn tell(basis: &Basis, context: &Context) {
-    if basis.parents.is_empty() {
-        return;
-    }
-    context.say(told(&basis.parents, basis.assumed.len(), basis.assumed_bytes()).trim_end());
-    if !basis.removed.is_empty() {
-        // Of one that went to several targets each is told of in the bundle.
-        let gone: BTreeSet<&Reference> = basis.removed.iter().map(|image| &image.reference).collect();
-        let head = format!("{} of before not wanted any more (`import --prune`):", count(gone.len(), "image"));
-        let names = gone.iter().take(5).map(|image| format!("  {image}"));
-        let more = gone.len().checked_sub(5).filter(|more| *more > 0).map(|more| format!("  and {more} more"));
-        context.say_lines(&std::iter::once(head).chain(names).chain(more).collect::<Vec<_>>());
     }
 }

@@ -8,10 +8,10 @@ use super::join::refuse_stream;
 use super::read_back::ReadBackArgs;
 use super::table;
 use super::volume_size::{SIZES, parse, parse_number};
-use crate::app::{self, ConvertOutput, ConvertReport, ConvertRequest, PlannedVolume, Trust, VolumesPlan};
+use crate::app::{self, ConvertReport, ConvertRequest, Converted, ExportedVolume, Output, Trust, VolumesPlan};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count};
-use crate::bundle::volumes::{Selection, Shape, VolumeOptions, WrittenVolume};
+use crate::bundle::volumes::{Selection, Shape, VolumeOptions};
 use crate::content::LinkMode;
 
 const ABOUT: &str = "\
@@ -63,48 +63,45 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     refuse_stream(&args.output)?;
     let shape = Shape { limit: args.volume_size, recovery: args.recovery };
-    let options = VolumeOptions { shape, selection: Selection::of(args.only_volume) };
-    if args.dry_run {
-        let to = (&*args.output, &options);
-        let plan =
-            app::plan_conversion(std::slice::from_ref(&args.bundle), &Trust::default(), to, &context.environment)?;
-        print_plan(&plan, args.json, context)?;
-        return Ok(Outcome::Done);
-    }
+    let volumes = VolumeOptions { shape, selection: Selection::of(args.only_volume) };
     let request = ConvertRequest {
         bundle: vec![args.bundle],
         trust: Trust::default(),
-        output: ConvertOutput::Volumes { path: args.output, options },
+        output: Output::Volumes { path: args.output, volumes },
         link: LinkMode::Copy,
+        dry_run: args.dry_run,
+        read_back: args.read_back.read_back,
     };
     let report = app::convert(request, &context.environment).await?;
-    args.read_back.prove(report.paths(), context).await?;
     context.end();
-    if args.json {
-        context.print_json(&report)?;
+    match &report {
+        report if args.json => context.print_json(report)?,
+        ConvertReport::Planned(plan) => print_plan(plan, context)?,
+        ConvertReport::Written(_) => {}
     }
-    say_volumes(&report, context);
-    context.say(&format!("identity {}", report.identity));
+    if let ConvertReport::Written(written) = &report {
+        say_volumes(written, context);
+        context.say(&format!("identity {}", written.identity));
+    }
     Ok(Outcome::Done)
 }
 
 /// A line for each volume.
-pub fn say_volumes(report: &ConvertReport, context: &Context) {
-    for WrittenVolume { path, size, unchanged, .. } in report.volumes.iter().chain(&report.recovery) {
+pub fn say_volumes(report: &Converted, context: &Context) {
+    for ExportedVolume { path, bytes: size, unchanged, .. } in report.volumes.iter().chain(&report.recovery) {
         let what = if *unchanged { "unchanged" } else { "written" };
         context.say(&format!("{}: {what}, {}", path.display(), bytes(*size)));
     }
 }
 
-/// Prints the volumes that there would be.
-pub fn print_plan(plan: &VolumesPlan, json: bool, context: &Context) -> Result<()> {
-    if json {
-        return context.print_json(plan);
-    }
-    let row = |volume: &PlannedVolume| {
-        vec![volume.volume.display().to_string(), bytes(volume.bytes), volume.files.to_string()]
-    };
-    context.print(&table::render(&["VOLUME", "SIZE", "BLOBS"], &plan.volumes.iter().map(row).collect::<Vec<_>>()))?;
+/// The volumes that there would be.
+pub fn print_plan(plan: &VolumesPlan, context: &Context) -> Result<()> {
+    let rows = plan
+        .volumes
+        .iter()
+        .zip(&plan.files)
+        .map(|(volume, files)| vec![volume.path.display().to_string(), bytes(volume.bytes), files.to_string()]);
+    context.print(&table::render(&["VOLUME", "SIZE", "BLOBS"], &rows.collect::<Vec<_>>()))?;
     let length = plan.volumes.iter().map(|volume| volume.bytes).fold(0, u64::saturating_add);
     let (volumes, length) = (count(plan.volumes.len(), "volume"), bytes(length));
     let recovery = match plan.recovery {

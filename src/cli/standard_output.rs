@@ -1,25 +1,53 @@
-//! Standard output as the outlet of a bundle that is written in one pass.
+//! `-o -`: a bundle that goes to standard output.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
+use crate::app::{OneOutlet, Output};
 use crate::base::error::{Error, Kind, Result};
 use crate::bundle::stream::Outlet;
 
-/// Standard output as it is, without the buffer that ends at lines.
-pub struct StandardOutput(File);
+/// What stands for standard output and input.
+pub const STANDARD: &str = "-";
 
-impl StandardOutput {
-    /// # Errors
-    /// It is closed.
-    pub fn open() -> Result<StandardOutput> {
+/// What a command does besides writing a bundle there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Besides {
+    pub json: bool,
+    pub dry_run: bool,
+    pub read_back: bool,
+}
+
+/// # Errors
+/// Another option does not go with it, or it is a terminal.
+pub fn output(besides: Besides) -> Result<Output> {
+    let Besides { json, dry_run, read_back } = besides;
+    let refuse = |why: &str| Err(Error::input(format!("writing to standard output: {why}")));
+    if json && !dry_run {
+        return refuse("the bundle goes there, so --json cannot; `export --lock FILE` says what is in it");
+    }
+    if read_back {
+        return refuse("what went there cannot be read back; verify it where it arrives");
+    }
+    if std::io::stdout().is_terminal() && !dry_run {
+        return refuse("it is a terminal; pipe it somewhere (| ssh …, > FILE), or name an output");
+    }
+    Ok(Output::Stream { name: PathBuf::from("standard output"), outlet: OneOutlet::new(Stdout::open()?) })
+}
+
+/// Standard output as it is, without the buffer that ends at lines.
+struct Stdout(File);
+
+impl Stdout {
+    fn open() -> Result<Stdout> {
         let own = std::io::stdout().as_fd().try_clone_to_owned();
-        own.map(|fd| StandardOutput(File::from(fd))).map_err(failed)
+        own.map(|fd| Stdout(File::from(fd))).map_err(failed)
     }
 }
 
-impl Outlet for StandardOutput {
+impl Outlet for Stdout {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write_all(bytes).map_err(failed)
     }

@@ -1,25 +1,20 @@
 //! `gapferry verify`: every byte of a bundle, and every defect.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::allowlist::missing_lines;
-use super::context::{Context, check_writable, write_file};
+use super::context::Context;
 use super::exit::Outcome;
-use super::export::TOOL;
 use super::piped;
 use super::render::problem as shown;
 use super::signing::{KeyArgs, signed_by};
-use super::since;
-use crate::app::Stream;
-use crate::base::document::Document;
+use crate::app::{self, VerifyInput, VerifyReport, VerifyRequest};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
-use crate::bundle::Proven;
-use crate::bundle::volumes::{Opened, Part};
-use crate::files::Layout;
-use crate::oci::Digest;
-use crate::verify::{self, Depth, Proof, Report, SetReport, VolumeReport, VolumeState};
+use crate::bundle::Missing;
+use crate::bundle::volumes::Part;
+use crate::verify::{Proof, Report, SetReport, VolumeReport, VolumeState};
 
 const ABOUT: &str = "\
 Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
@@ -91,46 +86,34 @@ pub struct Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let started = Instant::now();
-    check_writable(&args.missing)?;
-    let (opened, signed, depth) = open(&args, context)?;
-    let path = opened.layout().path().to_owned();
-    let report = verify::check_proven(&opened, depth, signed.as_ref(), &context.events)?;
+    let (json, missing) = (args.json, args.missing.clone());
+    let report = app::verify(args.request(context)?, &context.environment)?;
     context.end();
-    if args.json {
-        context.print_json(&Told { report: &report, signed_by: signed.map(|signed| signed.by.fingerprint()) })?;
-    } else {
-        print(&path, &report, signed.as_ref(), started, context)?;
+    match json {
+        true => context.print_json(&report)?,
+        false => print(&report, context)?,
     }
-    if let Some(path) = &args.missing {
-        tell_missing(path, opened, &report, context)?;
+    if let Some((path, missing)) = missing.zip(report.missing) {
+        tell_missing(&path, &missing, context);
     }
-    Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damaged })
+    report.failure.map_or(Ok(report.outcome.into()), Err)
 }
 
-/// What is to be proven, and how, once whose signature it has is known; what comes out of a pipe is read here, to its end.
-fn open(args: &Args, context: &Context) -> Result<(Opened, Option<Proven>, Depth)> {
-    let piped = match &args.bundle[..] {
-        [only] => piped::open(only)?,
-        _ => None,
-    };
-    if let Some(Stream { name: path, bytes: input }) = piped {
-        let mut signed = None;
-        let mut before_blobs = |layout: &Layout| {
-            signed = args.keys.check_layout(layout, context)?;
-            Ok(())
+impl Args {
+    fn request(self, context: &Context) -> Result<VerifyRequest> {
+        let stream = match &self.bundle[..] {
+            [only] => piped::open(only)?,
+            _ => None,
         };
-        let layout = verify::pass(&path, input, &mut before_blobs, &context.events)?;
-        return Ok((Opened::Whole(Box::new(layout)), signed, Depth::Full));
+        let bundle = match stream {
+            Some(stream) => VerifyInput::Stream(stream),
+            None => VerifyInput::Files { paths: self.bundle, full: self.full },
+        };
+        Ok(VerifyRequest { bundle, trust: self.keys.trust(context)?, missing: self.missing })
     }
-    let opened = Opened::open_to_verify(&args.bundle, None)?;
-    let signed = args.keys.check_layout(opened.layout(), context)?;
-    Ok((opened, signed, if args.full { Depth::Full } else { Depth::Chunks }))
 }
 
-fn tell_missing(path: &Path, opened: Opened, report: &Report, context: &Context) -> Result<()> {
-    let missing = verify::missing_of(opened.into_layout(), report, TOOL)?;
-    write_file(path, missing.to_json().as_bytes())?;
+fn tell_missing(path: &Path, missing: &Missing, context: &Context) {
     let path = path.display();
     context.say(&match missing.is_empty() {
         true => format!("{path}: nothing is missing"),
@@ -142,41 +125,31 @@ fn tell_missing(path: &Path, opened: Opened, report: &Report, context: &Context)
             if missing.tools.is_empty() { String::new() } else { format!(", {}", count(missing.tools.len(), "tool")) },
         ),
     });
-    Ok(())
 }
 
-/// The report, and whose signature was found good.
-#[derive(serde::Serialize)]
-struct Told<'a> {
-    #[serde(flatten)]
-    report: &'a Report,
-    #[serde(rename = "signedBy", skip_serializing_if = "Option::is_none")]
-    signed_by: Option<Digest>,
-}
-
-fn print(path: &Path, report: &Report, signed: Option<&Proven>, started: Instant, context: &Context) -> Result<()> {
-    for problem in &report.problems {
+fn print(VerifyReport { found, signed_by: by, path, elapsed, .. }: &VerifyReport, context: &Context) -> Result<()> {
+    for problem in &found.problems {
         context.print(&shown(problem))?;
     }
-    let (problems, bundle) = (report.problems.len(), path.display());
-    let volumes = report.set.as_ref().map(volumes).unwrap_or_default();
+    let (problems, bundle) = (found.problems.len(), path.display());
+    let volumes = found.set.as_ref().map(volumes).unwrap_or_default();
     let summary = if problems == 0 {
-        let (size, time) = (bytes(report.bytes), duration(started.elapsed()));
-        let identity = report.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
-        let (images, files) = (count(report.images, "image"), count(report.files, "file"));
-        let signed = signed.map(|signed| format!("\n{}", signed_by(&signed.by))).unwrap_or_default();
-        let basis = since::told(&report.parents, report.expects.blobs, report.expects.bytes);
-        let missing: String = missing_lines(&report.missing_images).iter().map(|line| format!("{line}\n")).collect();
-        let proof = proved(report, !signed.is_empty());
+        let (size, time) = (bytes(found.bytes), duration(*elapsed));
+        let identity = found.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
+        let (images, files) = (count(found.images, "image"), count(found.files, "file"));
+        let signed = by.as_ref().map(|by| format!("\n{}", signed_by(by))).unwrap_or_default();
+        let basis = app::basis_line(&found.parents, found.expects.blobs, found.expects.bytes);
+        let basis = basis.map(|line| line + "\n").unwrap_or_default();
+        let missing: String = missing_lines(&found.missing).iter().map(|line| format!("{line}\n")).collect();
+        let proof = proved(found, !signed.is_empty());
         format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n{proof}{basis}{missing}")
     } else {
-        let affected = report.problems.iter().flat_map(|problem| problem.images.iter());
-        let affected = affected.collect::<std::collections::BTreeSet<_>>().len();
-        let problems = count(problems, "problem");
-        format!("DAMAGED: {bundle}: {volumes}{problems}, {affected} of {} affected\n", count(report.images, "image"))
+        let affected: BTreeSet<&String> = found.problems.iter().flat_map(|problem| problem.images.iter()).collect();
+        let (problems, affected) = (count(problems, "problem"), affected.len());
+        format!("DAMAGED: {bundle}: {volumes}{problems}, {affected} of {} affected\n", count(found.images, "image"))
     };
     context.print(&summary)?;
-    context.print(&report.set.as_ref().map(without_recovery).unwrap_or_default())
+    context.print(&found.set.as_ref().map(without_recovery).unwrap_or_default())
 }
 
 /// What has proven the blobs, a line with its end.

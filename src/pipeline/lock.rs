@@ -40,8 +40,10 @@ pub struct Lock {
 pub struct MissingImage {
     /// As in [`LockedImage`]; a repository alone, where its tags could not be listed, or not all of them.
     pub reference: Reference,
+    /// What the allowlist wants it to be called at the target.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
+    /// Why it could not be had.
     pub reason: MissingReason,
 }
 

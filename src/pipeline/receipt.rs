@@ -49,6 +49,7 @@ pub struct Receipt {
     pub created: Option<Timestamp>,
     /// `HOST[:PORT][/PREFIX]`, as it was given.
     pub target: String,
+    /// When it was finished.
     pub finished: Timestamp,
     /// Those that were pushed or should have been, then those that the source could not give.
     pub images: Vec<ImageReceipt>,
@@ -95,7 +96,7 @@ pub struct ImageReceipt {
     /// Where it went, or should have gone. `None`: the source could not give it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    /// `None`: nobody knows, since its tag means nothing.
+    /// `None`: unknown, because its tag means nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     pub outcome: ImageOutcome,
@@ -165,6 +166,7 @@ pub struct PrunedReceipt {
     pub outcome: PrunedOutcome,
 }
 
+/// What became of what is not wanted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrunedOutcome {
@@ -175,6 +177,7 @@ pub enum PrunedOutcome {
     Left,
 }
 
+/// What became of a companion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CompanionOutcome {
@@ -189,6 +192,7 @@ pub enum CompanionOutcome {
     Failed,
 }
 
+/// What became of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageOutcome {

@@ -66,7 +66,7 @@ pub struct Report {
     pub images: usize,
     /// Images that the export was asked for and could not have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub missing_images: Vec<MissingImage>,
+    pub missing: Vec<MissingImage>,
     /// Files that are there.
     pub files: usize,
     /// Bytes of all files.
@@ -114,9 +114,13 @@ pub struct Problem {
     /// The volume that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What is wrong, for programs.
+    #[serde(rename = "code")]
     pub kind: ProblemKind,
+    /// What should be there, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
+    /// What is there, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
     /// Where it is wrong, in whole chunks, where that is known.
@@ -132,16 +136,23 @@ pub struct Problem {
 /// A stretch of a file: its first byte and its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Bytes {
+    /// The first byte, counted from 0.
     pub first: u64,
+    /// The last byte.
     pub last: u64,
 }
 
+/// What is wrong with a file: the `code` of its problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
+    /// It is declared, and it is not there.
     Missing,
+    /// Its size is not the one declared.
     WrongSize,
+    /// Its bytes have another digest than the one declared.
     WrongDigest,
+    /// The file system does not give it.
     Unreadable,
     /// It is not what its place demands: no JSON, no manifest, another version.
     Malformed,
@@ -342,7 +353,7 @@ fn examine(
     let report = Report {
         identity,
         images: reach.images.len(),
-        missing_images: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
+        missing: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
         files: layout.entries().count(),
         proof: proved.proof,
         proof_reason: proved.reason,

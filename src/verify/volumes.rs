@@ -28,7 +28,7 @@ use crate::files::Layout;
 use crate::oci::Digest;
 pub use lost::is_of_lost_volume;
 
-/// What is told of a set, besides its problems.
+/// What was found of a set, besides its problems.
 #[derive(Clone, Debug, Serialize)]
 pub struct SetReport {
     /// How many volumes it has, recovery volumes apart.
@@ -53,6 +53,7 @@ pub struct VolumeReport {
     pub state: VolumeState,
 }
 
+/// What a volume was found to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VolumeState {

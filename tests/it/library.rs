@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::support::embedded::Embedded;
 use crate::support::{gapferry, images, tempdir};
 use gapferry::app::{
-    self, Environment, ImportReport, ImportRequest, ListRequest, Outcome, ProveRequest, PushOptions, PushReport,
-    RegistryOptions,
+    self, Environment, ExportReport, ExportRequest, ImportReport, ImportRequest, ListRequest, Outcome, ProveRequest,
+    PushOptions, PushReport, RegistryOptions, Trust, VerifyInput, VerifyRequest,
 };
 use gapferry::base::progress::{Event, Recorder};
+use gapferry::pipeline::allowlist::Allowlist;
 use gapferry::pipeline::receipt::ImageOutcome;
 use gapferry::verify::Refusal;
 use serde_json::{Value, json};
@@ -77,6 +78,38 @@ fn an_import_gives_what_arrived_as_a_value_and_a_proof_of_it_too() {
     let proof = wait(app::prove(&request, &environment)).unwrap().proof;
     assert_eq!((proof.outcome, proof.images.len()), (Outcome::Done, 1));
     assert_eq!(proof.read, proof.bytes);
+}
+
+/// It could not make a bundle without the program; or it would have to read text to know what is in it, or what is missing.
+#[test]
+fn an_export_gives_its_plan_and_what_it_wrote_as_values() {
+    let fixture = Fixture::new();
+    let output = fixture.directory.path().join("again.tar");
+    let source = Embedded::writable(&fixture.directory.path().join("source2"));
+    images::oci("team/app", "1", &["content"]).push(&source);
+    let list = format!("{0}/team/app:1\n{0}/team/gone:1\n", source.host());
+    let request = || {
+        let list = Allowlist::parse_sources(&[], &[("list".to_owned(), list.clone().into_bytes())]).unwrap();
+        let mut request = ExportRequest::new(list, output.clone());
+        request.resolve.keep_going = true;
+        request
+    };
+    // The time of a lock is in the identity.
+    let environment = Environment { clock: || jiff::Timestamp::UNIX_EPOCH, ..Environment::default() };
+    let planned = wait(app::export(ExportRequest { dry_run: true, ..request() }, &environment)).unwrap();
+    let ExportReport::Planned(plan) = planned else { panic!("it was a dry run") };
+    assert!(!output.exists() && plan.bytes_to_fetch > 0 && !plan.up_to_date);
+    let report = wait(app::export(request(), &environment)).unwrap();
+    assert_eq!(report.outcome(), Outcome::SomeImagesFailed);
+    let ExportReport::Written(written) = report else { panic!("it was no dry run") };
+    assert_eq!((written.images, written.missing.len(), written.unchanged), (1, 1, false));
+    assert_eq!((written.identity, written.bytes), (plan.identity, output.metadata().unwrap().len()));
+
+    let bundle = VerifyInput::Files { paths: vec![output.clone()], full: true };
+    let request = VerifyRequest { bundle, trust: Trust::default(), missing: None };
+    let verified = app::verify(request, &environment).unwrap();
+    assert_eq!((verified.outcome, verified.found.identity), (Outcome::Done, Some(written.identity)));
+    assert_eq!(verified.found.missing, written.missing, "what it lacks is said wherever it is read");
 }
 
 /// It could not tell its user which file of the bundle is wrong; or something of a damaged bundle could arrive.

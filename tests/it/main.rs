@@ -26,6 +26,8 @@ mod import_harbor;
 mod import_target;
 mod increments;
 mod interrupted;
+mod json;
+mod json_docs;
 mod library;
 mod limits;
 mod main_job;

@@ -129,7 +129,7 @@ fn what_stands_in_the_way_of_a_whole_image_is_its_reason() {
 }
 
 #[test]
-fn where_nothing_is_whole_it_says_so_of_each_and_what_did_not_take_place_has_none() {
+fn where_nothing_is_whole_it_says_so_of_each_and_what_did_not_take_place_says_why() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["a"]);
     image.push(&registry);
@@ -142,6 +142,8 @@ fn where_nothing_is_whole_it_says_so_of_each_and_what_did_not_take_place_has_non
         assert!(told["identity"].is_null());
         let mut command = gapferry();
         let strict = command.arg("migrate").arg(registry.storage()).arg(way).arg(&to).args(["--json", "--strict"]);
-        assert_eq!(Ran::of(strict).ended(3).stdout, "", "{way}");
+        let refused: Value = serde_json::from_str(&Ran::of(strict).ended(3).stdout).unwrap();
+        assert_eq!((&refused["ok"], &refused["error"]["code"]), (&json!(false), &json!("damaged")), "{way}");
+        assert_eq!((&refused["counts"], &refused["images"]), (&json!({"wrong-size": 1}), &Value::Null), "{way}");
     }
 }

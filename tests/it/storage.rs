@@ -92,7 +92,7 @@ fn wrong_with(said: &serde_json::Value, name: &str) -> Vec<String> {
     let faults = said["faults"].as_array().unwrap().iter();
     let of_image = faults.filter(|fault| fault["images"].as_array().unwrap().iter().any(|image| image == name));
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-    of_image.map(|f| format!("{}: {}: {}", text(&f["path"]), text(&f["kind"]), text(&f["what"]))).collect()
+    of_image.map(|f| format!("{}: {}: {}", text(&f["path"]), text(&f["code"]), text(&f["found"]))).collect()
 }
 
 /// Something that happens to the storage of an image, and what has to be said of it.

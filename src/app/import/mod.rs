@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::environment::Environment;
 use super::local::check_writable;
 use super::missing::missing_line;
+use super::outcome::JsonReport;
 use super::push::{Push, PushReport, PushRequest, SeveralRuns};
 use super::receipts::NamedReceipt;
 use crate::base::error::{Error, Result};
@@ -49,6 +50,8 @@ pub struct ImportReport {
     #[serde(skip)]
     pub pruned: Option<Pruned>,
 }
+
+impl JsonReport for ImportReport {}
 
 /// Proves a bundle and pushes its images into a registry.
 ///

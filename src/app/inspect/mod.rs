@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use self::companions::Companions;
 use super::environment::Environment;
-use super::outcome::REPORT_VERSION;
+use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
 use crate::base::error::{Error, Kind, Result};
 use crate::bundle::Bundle;
@@ -83,22 +83,30 @@ pub struct InspectReport {
     pub children: Vec<InspectedChild>,
 }
 
+impl JsonReport for InspectReport {}
+
 /// What a manifest leads to.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum InspectedContent {
+    /// Of an index.
     Index {
+        /// Its children.
         manifests: Vec<InspectedChild>,
     },
+    /// Of an image or an artifact.
     #[serde(rename_all = "camelCase")]
     Image {
+        /// Of its config. `null`: it has none.
         config: Option<Descriptor>,
-        /// `null` of an artifact, whose config may be anything.
+        /// The config itself. `null` of an artifact, whose config may be anything.
         image_config: Option<Value>,
+        /// Of its layers, from the lowest.
         layers: Vec<Descriptor>,
     },
 }
 
+/// A child of an index.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InspectedChild {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::PushRequest;
+use crate::app::failure::as_one_detail;
 use crate::base::error::{Error, Kind, Reason};
 use crate::oci::Reference;
 use crate::pipeline::graph::Image;
@@ -15,13 +18,15 @@ pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-regis
      takes it with `validation.manifests.indexes.platforms: none` in its configuration";
 
 /// An image that failed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ImageFailure {
     /// Where it should have gone.
     pub reference: Reference,
-    /// It does not name the image.
+    /// Why it failed. It does not name the image.
+    #[serde(serialize_with = "as_one_detail")]
     pub error: Arc<Error>,
     /// The target most likely refuses it because its index names children that are not there.
+    #[serde(skip)]
     pub is_sparse: bool,
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::{LeftOut, NotBrought, PushRequest};
+use crate::app::failure::as_detail;
 use crate::app::outcome::{Outcome, REPORT_VERSION};
 use crate::base::error::Error;
 use crate::oci::{Digest, Reference};
@@ -50,7 +51,7 @@ pub struct PushPlan {
     #[serde(skip)]
     pub outcome: Outcome,
     /// What failed afterwards.
-    #[serde(skip)]
+    #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
 }
 
@@ -58,6 +59,7 @@ pub struct PushPlan {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedImage {
+    /// Where it comes from.
     pub source: Reference,
     pub reference: Reference,
     pub digest: Digest,
@@ -76,6 +78,7 @@ pub struct PlannedImage {
     pub tags: Vec<CompanionStep>,
 }
 
+/// What would be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum PlannedAction {
@@ -94,8 +97,11 @@ pub enum PlannedAction {
     Wait,
     /// Its own tag is one of a list: it gets the entries of both sides.
     Join {
+        /// The list of both.
         joined: Digest,
+        /// How many entries are there already.
         kept: usize,
+        /// How many are added.
         added: usize,
     },
 }
@@ -113,10 +119,13 @@ pub struct PlannedCompanion {
     pub place: PlannedTag,
 }
 
+/// The tag of a companion, and what would be done with it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum PlannedTag {
+    /// It has a tag.
     Tagged {
+        /// The tag at the target.
         reference: Reference,
         /// What the tag means there now.
         tag: TagState,

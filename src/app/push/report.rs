@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::failures::{ImageFailure, failures};
 use super::planned::replaced;
 use super::{Ended, LeftOut, NotBrought, Push, PushPlan, PushRequest};
+use crate::app::failure::as_detail;
 use crate::app::local::write_file;
-use crate::app::outcome::Outcome;
+use crate::app::outcome::{JsonReport, Outcome};
 use crate::app::prove::Proof;
 use crate::base::error::{Error, Reason, Result};
 use crate::oci::{Digest, Reference};
@@ -26,7 +27,9 @@ pub enum PushReport {
     Pushed(Box<Pushed>),
 }
 
-/// What a push has done. Its JSON is the receipt, and `ok`.
+impl JsonReport for PushReport {}
+
+/// What a push has done: its receipt, `ok` and why images failed.
 #[derive(Serialize)]
 pub struct Pushed {
     #[serde(flatten)]
@@ -36,13 +39,13 @@ pub struct Pushed {
     #[serde(skip)]
     pub outcome: Outcome,
     /// What failed afterwards: a file that was to be written, the proof, or what the command does after the push.
-    #[serde(skip)]
+    #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
     /// What is wrong with the source.
     #[serde(skip)]
     pub faults: Vec<String>,
     /// Why images failed that the source could give.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ImageFailure>,
     /// What is there, and what a policy forbids pulling; with its words: tags, and children of indexes by tag and digest.
     #[serde(skip)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::oci::Digest;
 
-/// One line of the list in `bundle.json`.
+/// A file of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {

@@ -26,6 +26,7 @@ pub struct CompanionStep {
     pub on_existing: OnExisting,
 }
 
+/// What would be done with the tag of a companion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "action")]
 pub enum CompanionAction {

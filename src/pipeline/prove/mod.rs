@@ -72,8 +72,17 @@ pub enum Verdict {
     Missing,
     /// Something of it is wrong, or not there.
     Damaged,
-    /// Something of it could not be read, so nobody knows.
+    /// Something of it could not be read, so it is unknown.
     Unread,
+}
+
+/// Something that is wrong with an image, or could not be found out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageProblem {
+    /// What is wrong, for programs.
+    pub code: Verdict,
+    /// What is wrong, for people.
+    pub found: String,
 }
 
 /// An image, and what is known of it.
@@ -81,12 +90,14 @@ pub enum Verdict {
 pub struct ImageProof {
     pub reference: Reference,
     pub digest: Digest,
+    /// What became of it.
     pub verdict: Verdict,
     /// What its tag means instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
+    /// What is wrong with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<String>,
+    pub problems: Vec<ImageProblem>,
     /// Why a policy forbids pulling some of it, in the registry's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -172,7 +183,7 @@ impl ImageProof {
     }
 
     /// The worst of several problems is what the image has.
-    fn note(&mut self, verdict: Verdict, problem: String) {
+    fn note(&mut self, verdict: Verdict, found: String) {
         let rank = |verdict| match verdict {
             Verdict::Proven => 0,
             Verdict::Unread => 1,
@@ -183,8 +194,9 @@ impl ImageProof {
         if rank(verdict) > rank(self.verdict) {
             self.verdict = verdict;
         }
-        if self.problems.len() < MOST_PROBLEMS && !self.problems.contains(&problem) {
-            self.problems.push(problem);
+        let is_known = |problem: &ImageProblem| problem.found == found;
+        if self.problems.len() < MOST_PROBLEMS && !self.problems.iter().any(is_known) {
+            self.problems.push(ImageProblem { code: verdict, found });
         }
     }
 }

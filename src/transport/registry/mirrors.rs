@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
+use serde::Serialize;
 
 use super::auth::Scopes;
 use super::questions::{Need, Question};
@@ -37,7 +38,7 @@ pub(super) struct Mirrors {
 }
 
 /// What one endpoint gave of a repository that has mirrors or has moved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Served {
     /// As references name it.
     pub repository: Repository,

@@ -9,7 +9,11 @@ use serde::{Serialize, Serializer};
 pub struct Fault {
     /// Below the storage's root; empty when it is about a tar as a whole.
     pub path: String,
+    /// What is wrong, for programs.
+    #[serde(rename = "code")]
     pub kind: FaultKind,
+    /// What is wrong, for people.
+    #[serde(rename = "found")]
     pub what: String,
     /// The images it costs, `repository:tag` or `repository@digest`, sorted.
     #[serde(serialize_with = "names")]
@@ -19,7 +23,9 @@ pub struct Fault {
 /// A fault by its place in the list.
 pub(super) type At = usize;
 
-/// What kind of fault it is. The order is that of summaries.
+/// What kind of fault it is.
+///
+/// The order is that of summaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
@@ -27,22 +33,27 @@ pub enum FaultKind {
     BadLink,
     /// A tag without `current/link`.
     TagWithoutLink,
+    /// What something leads to is not there.
     Missing,
     /// What an index names is no longer in its repository.
     MissingChild,
+    /// A blob has another size than its manifest says.
     WrongSize,
+    /// Bytes have another digest than their name says.
     WrongDigest,
     /// A directory, a link or a device where a file should be, or the other way round.
     WrongType,
+    /// The file system does not give it.
     Unreadable,
     /// It is not a manifest, or not one that can be carried.
     NotAManifest,
     /// Docker schema 1, which cannot be carried unchanged.
     Schema1,
+    /// A digest is of an algorithm that this program does not know.
     UnknownAlgorithm,
     /// No repository, tag or digest can be called that.
     BadName,
-    /// A file nobody knows, such as what an interrupted write left.
+    /// A file that does not belong there, such as what an interrupted write left.
     Stray,
     /// An entry of a tar that programs read differently, or that leads elsewhere.
     Unsafe,

@@ -36,7 +36,7 @@ fn the_verdict_is_told_with_place_and_user_and_leaves_nothing_at_the_registry() 
 
     let said = report(4, &home, &[host, "--push", "new/app", "--creds-stdin"], "me:hunter2");
     assert_eq!(verdicts(&said), [&json!(false), &Value::Null, &Value::Null]);
-    assert!(said["error"].as_str().unwrap().contains("401"), "{said}");
+    assert!(said["error"]["message"].as_str().unwrap().contains("401"), "{said}");
     assert!(!said.to_string().contains("hunter2"), "{said}");
     let variable = format!("GAPFERRY_CREDS_{}", host.replace(['.', ':'], "_"));
     let home = home.with([(variable.as_str(), right.as_str())]);
@@ -56,7 +56,7 @@ fn a_registry_that_takes_no_pushes_says_so_and_one_that_is_gone_is_5() {
     drop(read_only);
     let said = report(5, &home, &[&gone], "");
     assert_eq!(verdicts(&said), [&Value::Null; 3]);
-    assert!(said["error"].as_str().unwrap().contains(&gone), "{said}");
+    assert!(said["error"]["message"].as_str().unwrap().contains(&gone), "{said}");
 }
 
 /// After a mistyped host name, or when the session at a proxy has ended, the command must not say that all is well.
@@ -72,7 +72,7 @@ async fn a_web_page_is_no_verdict_of_a_registry() {
         for site in [host, &format!("{host}/team/app")] {
             let said = report(5, &home, &[site], "");
             assert_eq!(verdicts(&said), [&Value::Null; 3]);
-            assert!(said["error"].as_str().unwrap().contains("Please sign in"), "{said}");
+            assert!(said["error"]["message"].as_str().unwrap().contains("Please sign in"), "{said}");
         }
         let text = ended(5, &home.gapferry(&["auth", "check", host, "--retries", "0"], ""));
         assert!(

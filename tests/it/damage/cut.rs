@@ -41,7 +41,7 @@ fn a_cut_tar_ends_every_command_with_an_exit_code_that_says_so() {
         std::fs::write(&path, &tar[..length]).unwrap();
         let report = verify(&path);
         assert!(matches!(report.code, 2 | 3), "verify, cut at {length}: {report:#?}");
-        let is_cut = |problem: &serde_json::Value| problem["kind"] == "cut-short";
+        let is_cut = |problem: &serde_json::Value| problem["code"] == "cut-short";
         // What is shorter than a header is no tar at all.
         assert!(report.code == 2 || report.problems.iter().any(is_cut), "verify, cut at {length}: {report:#?}");
         // Nobody listens on port 9: it must not come that far.

@@ -140,7 +140,7 @@ fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
         prepare(&root);
         let report = refused(&root, &target, path);
         assert_eq!(report.paths(), [path.to_owned()].into(), "{report:#?}");
-        assert!(report.problems.iter().any(|problem| problem["kind"] == "unsafe"), "{report:#?}");
+        assert!(report.problems.iter().any(|problem| problem["code"] == "unsafe"), "{report:#?}");
     }
 }
 

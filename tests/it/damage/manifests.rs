@@ -22,7 +22,7 @@ fn refused_for(fixture: &Fixture, target: &Registry, case: &str, manifest: &[u8]
     for form in [Form::Directory, Form::Tar] {
         let directory = tempdir();
         let report = refused(&parts.write(directory.path(), form), target, case);
-        let named = report.problems.iter().any(|problem| problem["path"] == path && problem["kind"] == "malformed");
+        let named = report.problems.iter().any(|problem| problem["path"] == path && problem["code"] == "malformed");
         assert!(named, "{case}: {report:#?}");
     }
 }
@@ -117,7 +117,7 @@ fn a_size_that_lies_is_refused_wherever_it_stands() {
         let (parts, _) = with_manifest(&fixture, &manifest);
         let directory = tempdir();
         let report = refused(&parts.write(directory.path(), Form::Tar), &target, place);
-        assert!(report.problems.iter().any(|problem| problem["kind"] == "wrong-size"), "{place}: {report:#?}");
+        assert!(report.problems.iter().any(|problem| problem["code"] == "wrong-size"), "{place}: {report:#?}");
     }
 }
 
@@ -130,5 +130,5 @@ fn a_layer_that_is_nowhere_is_missing_even_if_it_is_said_to_be_empty() {
     let (parts, _) = with_manifest(&fixture, &manifest);
     let directory = tempdir();
     let report = refused(&parts.write(directory.path(), Form::Directory), &target, "an empty layer");
-    assert!(report.problems.iter().any(|problem| problem["kind"] == "missing"), "{report:#?}");
+    assert!(report.problems.iter().any(|problem| problem["code"] == "missing"), "{report:#?}");
 }

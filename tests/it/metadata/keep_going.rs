@@ -122,7 +122,7 @@ async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
     let output = ends_with(1, &[&export[..], &["--keep-going", "--json", "--lock", &lock]].concat());
     let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let volumes: Vec<&str> =
-        told["volumes"].as_array().unwrap().iter().map(|volume| volume["volume"].as_str().unwrap()).collect();
+        told["volumes"].as_array().unwrap().iter().map(|volume| volume["path"].as_str().unwrap()).collect();
     assert_eq!((references(&told["missing"]), volumes.len() > 1), (vec!["b:1"], true), "{told}");
     ends_with(0, &[&["verify", "--full"], &volumes[..]].concat());
     // One of them again, of the lock that lacks the image.

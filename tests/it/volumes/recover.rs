@@ -158,7 +158,7 @@ fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_wou
     }
     let json: Value = serde_json::from_str(&ground.repair(&["--json"]).ended(3).stdout).unwrap();
     assert_eq!(
-        (&json["missing"], &json["lacking"], &json["made"]),
+        (&json["missing"], &json["lackingVolumes"], &json["made"]),
         (&Value::from(vec!["001"]), &1.into(), &Value::from(Vec::<u8>::new()))
     );
     assert!(files_below(ground.directory.path()) == before, "nothing may change");

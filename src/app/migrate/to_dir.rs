@@ -6,13 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::closed::Closed;
 use super::collect::Collected;
-use super::faults;
-use super::report::{Asked, Ended, Fate};
+use super::inside::{refuse_inside, storage_below};
+use super::report::{Ended, Fate};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::units::{bytes, count, duration};
-use crate::base::progress::{Event, Phase};
-use crate::cli::context::Context;
-use crate::cli::exit::Outcome;
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::{LinkMode, in_parallel};
 use crate::pipeline::graph::Image;
 use crate::transport::dir::{Images, Parts, Written};
@@ -22,58 +19,26 @@ use crate::transport::storage::{Storage, Tagged};
 /// percent of the images.
 const SYNC_EARLY: usize = 75;
 
-/// Writes every whole image to where it was asked for; what is wrong with the others is told.
+/// Writes every whole image.
 ///
 /// # Errors
-/// That cannot be made, or lies in the storage; the disk is full or read-only. What befalls one image costs that one.
-pub fn write(
-    storage: &Storage,
-    collected: &Collected,
-    mode: LinkMode,
-    asked: &Asked<'_>,
-    context: &Context,
-) -> Result<Outcome> {
-    super::refuse_inside(storage, asked.to)?;
-    let images = Images::create(asked.to, mode, context.events.clone())?;
+/// The directory cannot be made, or lies in the storage. What befalls one image costs that one.
+pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode, events: &Events) -> Result<Ended> {
+    refuse_inside(storage, to)?;
+    let images = Images::create(to, link, events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
-    context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
-    let below = super::storage_below(storage, asked.to);
+    events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
+    let below = storage_below(storage, to);
     let closed = Closed::default();
-    let (written, synced) = write_all(&images, &whole, storage, (below.as_deref(), &closed), context);
-    context.end();
-    faults::tell(&collected.faults, context);
-    closed.check()?;
-    let (mut new, mut kept) = (0, 0);
-    let fates = written.into_iter().map(|written| match written {
-        Ok(Written::New) => {
-            new += 1;
-            Fate::Written
-        }
-        Ok(Written::Kept) => {
-            kept += 1;
-            Fate::Present
-        }
-        Err(error) => {
-            context.failed_image(&error.chain(), None);
-            Fate::Failed(error.chain())
-        }
-    });
-    let fates = fates.collect();
-    synced?;
-    let ended = Ended { fates, linked: images.linked(), copied: images.copied(), bundle: None };
-    let failed = ended.failed(collected);
-    let kept = if kept > 0 { format!(", {} there already", count(kept, "image")) } else { String::new() };
-    let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
-    let copied = if images.copied() > 0 { format!(", {} copied", bytes(images.copied())) } else { String::new() };
-    context.say(&format!(
-        "{}: {} written{kept}{lost}; {} linked{copied}, {}; {}",
-        asked.to.display(),
-        count(new, "image"),
-        count(usize::try_from(images.linked()).unwrap_or(usize::MAX), "blob"),
-        faults::counted(&collected.faults),
-        duration(asked.started.elapsed()),
-    ));
-    ended.finish(collected, asked, context)
+    let (written, synced) = write_all(&images, &whole, storage, (below.as_deref(), &closed), events);
+    let fate = |written| match written {
+        Ok(Written::New) => Fate::Written,
+        Ok(Written::Kept) => Fate::Present,
+        Err(error) => Fate::Failed(Error::chain(&error)),
+    };
+    let failure = closed.check().and(synced).err();
+    let fates = written.into_iter().map(fate).collect();
+    Ok(Ended { fates, linked: images.linked(), copied: images.copied(), failure, ..Ended::default() })
 }
 
 /// What became of each; and what the medium says to all of it.
@@ -82,7 +47,7 @@ fn write_all(
     whole: &[(&Tagged, &Image)],
     storage: &Storage,
     (below, closed): (Option<&Path>, &Closed),
-    context: &Context,
+    events: &Events,
 ) -> (Vec<Result<Written>>, Result<()>) {
     let (early, new) = (Mutex::new(Ok(())), AtomicUsize::new(0));
     let sync_early = || *early.lock().unwrap_or_else(PoisonError::into_inner) = images.sync();
@@ -97,7 +62,7 @@ fn write_all(
             {
                 scope.spawn(sync_early);
             }
-            context.events.report(Event::ItemDone);
+            events.report(Event::ItemDone);
             written
         })
     });

@@ -1,47 +1,25 @@
 //! `gapferry migrate`: the storage of a registry → what is in it, or its images in another registry, a bundle, `dir:`
 //! directories or a storage of their own.
 
-mod choice;
-mod chosen;
-mod closed;
-mod collect;
-pub mod counted;
-mod entry;
-pub mod faults;
-mod list;
-mod report;
-mod signatures;
-mod tags;
-mod to_bundle;
-mod to_dir;
-mod to_storage;
+mod remaining;
+mod render;
+mod which;
 
-use std::path::{Component, Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::push::{self, Destination, PushArgs};
+use super::push::{self, Destination as PushDestination, PushArgs};
 use super::read_back::ReadBackArgs;
 use super::signing::SignArgs;
 use super::tools::ToolArgs;
-use crate::app::{Names, Push, PushRequest};
-use crate::base::error::{Error, Result};
-use crate::base::progress::Event;
-use crate::base::progress::units::count;
+use crate::app::{self, BundleOutput, Destination, MigrateReport, MigrateRequest, Names};
+use crate::base::error::Result;
 use crate::content::LinkMode;
-use crate::pipeline::graph::Graph;
 use crate::pipeline::naming::parse_target;
-use crate::pipeline::receipt::{Brought, ImageReceipt};
-use crate::pipeline::resolve::companion_tags;
-use crate::transport::storage::{Depth, Storage};
-use choice::Which;
-use collect::{Collected, Companions};
-use report::Asked;
-use to_storage::Owner;
-
-/// What references to a storage's content call the registry it belonged to.
-pub const REGISTRY: &str = "localhost";
+use crate::transport::storage::Depth;
+use remaining::Owner;
+use which::WhichArgs;
 
 const ABOUT: &str = "\
 Reads the storage directory of a docker registry (distribution 2.8 or 3, Harbor's too) without the registry.
@@ -116,7 +94,7 @@ pub struct Args {
     ///
     /// What is in the storage; with --to the receipt, or the plan; with --to-dir, --to-bundle and --to-storage, at the end,
     /// what became of each image (written, present, or failed with the reasons), all faults, and how much was linked and
-    /// copied. A run that does not take place, such as one that --strict ends, prints none.
+    /// copied. A run that does not take place, such as one that --strict ends, prints why.
     #[arg(long)]
     json: bool,
     /// Write every image to DIR/REPOSITORY:TAG, for skopeo's dir:
@@ -138,7 +116,7 @@ pub struct Args {
     #[arg(long, value_name = "HOW", default_value = "auto", conflicts_with_all = ["list", "to"])]
     link: Link,
     #[command(flatten)]
-    which: Which,
+    which: WhichArgs,
     /// How blobs are looked at before; digest: every byte is read. Size, unless --to or --to-bundle is --strict
     ///
     /// With --to and --to-bundle each is proven on its way in any case.
@@ -191,139 +169,57 @@ enum Check {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let started = Instant::now();
-    args.to.as_deref().map(parse_target).transpose()?;
-    args.push.registry.claim_stdin()?;
-    let storage = args.which.name(Storage::open(&args.storage, REGISTRY)?, REGISTRY)?;
-    let depth = match args.check {
-        Some(Check::Digest) => Depth::Digest,
-        None if args.strict && (args.to.is_some() || args.to_bundle.is_some()) => Depth::Digest,
-        Some(Check::Size) | None => Depth::Size,
-    };
-    let jobs = args.push.registry.jobs();
-    let companions = companions(&args);
-    let (which, link) = (&args.which, args.link.mode());
-    let asked = |to| Asked { storage: &args.storage, to, json: args.json, started };
-    let key = args.sign.key(context)?;
-    let options = args.to.as_ref().map(|to| {
-        let (names, sign_key) = (Names::Paths, key.clone());
-        args.push.options(Destination { to, names, scoped: false, sign_key })
-    });
-    let options = options.transpose()?;
-    let environment = &context.environment;
-    let push = options.as_ref().map(|options| Push::new(options, Brought::default(), environment)).transpose()?;
-    let tools = args.tools.read()?;
-    let bundle = args.to_bundle.as_ref().map(|out| to_bundle::Job {
-        key: key.clone(),
-        tools,
-        read_back: &args.read_back,
-        storage: &storage,
-        which,
-        companions,
-        link,
-        strict: args.strict,
-        jobs,
-        asked: asked(out),
-    });
-    bundle.as_ref().map_or(Ok(()), to_bundle::Job::check)?;
-    let collected = collect::collect(&storage, which, depth, companions, jobs, context)?;
+    let json = args.json;
+    let request = args.request(context)?;
+    let report = app::migrate(&request, &context.environment).await?;
     context.end();
-    if !args.list {
-        if args.strict && !collected.faults.is_empty() {
-            return Ok(refuse(&args, &collected, context));
+    match &report {
+        MigrateReport::Pushed(pushed) => {
+            let shown = push::show(pushed, json, context);
+            let shown = shown.and_then(|()| if json { context.print_json(&report) } else { Ok(()) });
+            return push::end(pushed, shown);
         }
-        check_any(&args, &collected)?;
-        tell_left(&collected, companions, context);
+        MigrateReport::Listed(list) if !json => render::print_list(list, request.which.is_all(), context)?,
+        MigrateReport::Listed(_) => {}
+        MigrateReport::Refused(refused) => render::show_faults(&refused.faults, context),
+        MigrateReport::Written(migrated) => render::show(migrated, &request.to, context),
     }
-    if let Some(push) = push {
-        let report = push.run(&request(&storage, collected), started).await?;
-        let shown = push::show(&report, args.json, context);
-        let shown = shown.and_then(|()| if args.json { context.print_json(&report) } else { Ok(()) });
-        return push::end(&report, shown);
+    if json {
+        context.print_json(&report)?;
     }
-    if let Some(bundle) = &bundle {
-        return bundle.write(collected, context).await;
-    }
-    if let Some(to) = &args.to_storage {
-        return to_storage::write(&storage, &collected, (link, args.chown), &asked(to), context);
-    }
-    if let Some(to) = &args.to_dir {
-        return to_dir::write(&storage, &collected, link, &asked(to), context);
-    }
-    match args.json {
-        true => list::print_json(&args.storage, &collected, context)?,
-        false => list::print(&collected, args.which.is_all(), context)?,
-    }
-    Ok(Outcome::Done)
-}
-
-/// What is whole, to be pushed; and what is not, to be told of.
-fn request(storage: &Storage, collected: Collected) -> PushRequest<'_> {
-    let faults = collected.faults.iter().map(|fault| faults::shown(fault).trim_end().to_owned()).collect();
-    let lost = entry::faulty(&collected).into_iter().map(|faulty| {
-        let source = format!("{REGISTRY}/{}", faulty.name);
-        ImageReceipt::lost(source, faulty.found.map(|found| found.digest), faulty.reasons.join("; "))
-    });
-    let lost = lost.collect();
-    let images = collected.images.into_iter().filter_map(|(_, image)| image).collect();
-    let graph = Graph { images, ..Graph::default() };
-    PushRequest { faults, lost, ..PushRequest::new(storage, graph) }
-}
-
-/// With --strict.
-fn refuse(args: &Args, collected: &Collected, context: &Context) -> Outcome {
-    faults::tell(&collected.faults, context);
-    let counted = faults::counted(&collected.faults);
-    let text = format!("{} has {counted}; nothing was done (--strict)", args.storage.display());
-    let error = Error::damaged(text);
-    context.failed(&error);
-    Outcome::Failed(error.kind())
-}
-
-/// A storage without tags is not empty: that should not look like success.
-fn check_any(args: &Args, collected: &Collected) -> Result<()> {
-    if !collected.images.is_empty() || collected.revisions == 0 || collected.lost() > 0 {
-        return Ok(());
-    }
-    let text = match args.which.is_all() {
-        true => {
-            "has manifests, but no tags: Harbor 2.15 and later keep tags in their database only; --untagged takes all by \
-             their digests, --tags-from FILE says what they are called"
-        }
-        false => "has no image that -f, --include and --exclude let through",
-    };
-    Err(Error::input(format!("{} {text}", args.storage.display())))
-}
-
-fn companions(args: &Args) -> Companions {
-    if args.list || args.to_dir.is_some() {
-        // A list shows every tag, and a dir: image has no place for anything else.
-        return Companions::Separate;
-    }
-    match (args.which.referrers(), &args.to_storage) {
-        (false, _) => Companions::StayBehind,
-        (true, Some(_)) => Companions::TravelWithLists,
-        (true, None) => Companions::Travel,
+    match report {
+        MigrateReport::Refused(refused) => Err(refused.error),
+        MigrateReport::Written(migrated) => migrated.failure.map_or(Ok(migrated.outcome.into()), Err),
+        report => Ok(report.outcome().into()),
     }
 }
 
-/// Where companions were not looked for, signatures and SBOMs of the images may be among what is left.
-fn tell_left(collected: &Collected, companions: Companions, context: &Context) {
-    let notice = |text| context.events.report(Event::Notice(text));
-    if collected.companions > 0 {
-        notice(companion_tags(collected.companions, companions != Companions::StayBehind));
-    }
-    let referrers = matches!(companions, Companions::Travel | Companions::TravelWithLists);
-    if collected.left > 0 {
-        let what = if referrers { "" } else { ", or signatures and SBOMs" };
-        let left = count(collected.left, "manifest");
-        notice(format!("left behind: {left} that no tag leads to: older images{what}; --untagged takes them too"));
-    }
-    if collected.lost_by_attached > 0 {
-        let lost = count(collected.lost_by_attached, "image");
-        notice(format!(
-            "{lost} would be whole without signatures, SBOMs and referrers: --no-referrers leaves these behind"
-        ));
+impl Args {
+    fn request(self, context: &Context) -> Result<MigrateRequest> {
+        self.to.as_deref().map(parse_target).transpose()?;
+        self.push.registry.claim_stdin()?;
+        let (which, link) = (self.which.read()?, self.link.mode());
+        let jobs = self.push.registry.jobs();
+        let to = if let Some(to) = &self.to {
+            let (names, sign_key) = (Names::Paths, self.sign.key(context)?);
+            let options = self.push.options(PushDestination { to, names, scoped: false, sign_key })?;
+            Destination::Registry(Box::new(options))
+        } else if let Some(path) = self.to_bundle {
+            let (sign_key, tools) = (self.sign.key(context)?, self.tools.read()?);
+            let read_back = self.read_back.read_back;
+            Destination::Bundle(BundleOutput { path, link, sign_key, tools, read_back })
+        } else if let Some(path) = self.to_storage {
+            Destination::Storage { path, link, owner: self.chown.map(Owner::into) }
+        } else if let Some(path) = self.to_dir {
+            Destination::Directories { path, link }
+        } else {
+            Destination::List
+        };
+        let depth = self.check.map(|check| match check {
+            Check::Digest => Depth::Digest,
+            Check::Size => Depth::Size,
+        });
+        Ok(MigrateRequest { storage: self.storage, which, to, depth, strict: self.strict, jobs })
     }
 }
 
@@ -336,32 +232,4 @@ impl Link {
             Link::Copy => LinkMode::Copy,
         }
     }
-}
-
-/// A storage is only read: nothing is made in it, nor on the way to what is made.
-fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
-    let Ok(storage) = storage.shown("").canonicalize() else { return Ok(()) };
-    let absolute = std::path::absolute(to).map_err(|e| Error::disk("creating", to, e))?;
-    let (mut at, mut is_inside) = (PathBuf::new(), false);
-    for part in absolute.components() {
-        match part {
-            Component::ParentDir => drop(at.pop()),
-            part => at.push(part),
-        }
-        match at.canonicalize() {
-            Ok(real) => at = real,
-            // What is not there yet is made, and is no link.
-            Err(_) => is_inside |= at.starts_with(&storage),
-        }
-    }
-    match is_inside || at.starts_with(&storage) {
-        true => Err(Error::input(format!("{} lies in the storage, which is only read", to.display()))),
-        false => Ok(()),
-    }
-}
-
-/// Where the storage lies below `to`, if it does: an image could be called like a place in it.
-fn storage_below(storage: &Storage, to: &Path) -> Option<PathBuf> {
-    let (storage, to) = (storage.shown("").canonicalize().ok()?, to.canonicalize().ok()?);
-    storage.strip_prefix(to).ok().map(Path::to_owned)
 }

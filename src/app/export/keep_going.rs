@@ -1,13 +1,12 @@
-//! What cannot be had is taken out of the lock and the graph, and the rest is written: companions in general, images with
-//! `export --keep-going`.
+//! What cannot be had is taken out of the lock and the graph, and the rest is written: companions in general, images where
+//! the request says so.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::StreamExt;
 
 use crate::base::error::{Error, Kind, Reason, Result};
-use crate::base::progress::Event;
-use crate::cli::context::Context;
+use crate::base::progress::{Event, Events};
 use crate::content::{Origin, Source};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Role};
 use crate::pipeline::graph::{Graph, Image};
@@ -96,7 +95,7 @@ impl Faults {
     ///
     /// # Errors
     /// No image would be left.
-    pub fn leave_out(&self, lock: &mut Lock, graph: &mut Graph, may: May, context: &Context) -> Result<bool> {
+    pub fn leave_out(&self, lock: &mut Lock, graph: &mut Graph, may: May, events: &Events) -> Result<bool> {
         if self.is_empty() || !self.are_of_content(may) {
             return Ok(false);
         }
@@ -117,7 +116,7 @@ impl Faults {
         graph.images.retain_mut(|image| {
             let Some((name, Faulty { own, companions })) = each.next() else { return true };
             if let Some((reason, error)) = own.and_then(|error| Some((MissingReason::of(&error)?, error))) {
-                context.events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
+                events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
                 let LockedImage { reference, rename, .. } = image.locked.clone();
                 lock.missing.push(MissingImage { reference, rename, reason });
                 return false;
@@ -135,7 +134,7 @@ impl Faults {
                         error.chain()
                     ),
                 };
-                context.events.report(Event::Warning(text));
+                events.report(Event::Warning(text));
             }
             true
         });

@@ -5,8 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::choice::{Choice, Which};
 use super::chosen::Chosen;
 use crate::base::error::Result;
-use crate::base::progress::Silent;
-use crate::cli::context::Context;
+use crate::base::progress::{Events, Silent};
 use crate::content::Cached;
 use crate::oci::{Digest, Manifest, Repository};
 use crate::pipeline::graph::Image;
@@ -27,6 +26,16 @@ pub enum Companions {
     Separate,
 }
 
+/// What is looked at, and how.
+pub struct Look<'a> {
+    pub which: &'a Which,
+    /// How blobs are looked at.
+    pub depth: Depth,
+    pub companions: Companions,
+    /// Images at a time.
+    pub jobs: usize,
+}
+
 /// Images by their tags or digests, and all that is wrong.
 pub struct Collected {
     /// `None`: it is not whole, and the faults that name it say why.
@@ -45,19 +54,13 @@ pub struct Collected {
     pub faults: Vec<Fault>,
 }
 
-/// Reads every manifest; looks for every blob and, at `depth`, at its size or at each of its bytes. Where `companions` travel,
+/// Reads every manifest; looks for every blob and, at the depth asked for, at its size or at each of its bytes. Where `companions` travel,
 /// what is attached to an image is part of it, unless the tag of another image leads there.
 ///
 /// # Errors
 /// The storage itself cannot be read. What is wrong in it costs the images it touches.
-pub fn collect(
-    storage: &Storage,
-    which: &Which,
-    depth: Depth,
-    companions: Companions,
-    jobs: usize,
-    context: &Context,
-) -> Result<Collected> {
+pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Collected> {
+    let Look { which, depth, companions, jobs } = *look;
     let referrers = matches!(companions, Companions::Travel | Companions::TravelWithLists);
     let mut choice = Choice::read(which)?;
     let mut survey = storage.survey()?;
@@ -73,7 +76,7 @@ pub fn collect(
     let scope = if which.untagged { Scope::Manifests } else { Scope::Tagged };
     let may_go_along = |found: &&Tagged| referrers && !which.excludes(&found.name());
     let beside: Vec<Tagged> = survey.others.iter().filter(may_go_along).cloned().collect();
-    let mut audit = storage.audit(&survey, scope, depth, referrers.then_some(&beside), &context.events);
+    let mut audit = storage.audit(&survey, scope, depth, referrers.then_some(&beside), events);
     let mut unwanted: HashSet<String> = survey.others.iter().map(Tagged::name).collect();
     for (untagged, is_whole) in std::mem::take(&mut audit.untagged) {
         if choice.takes(&untagged) {
@@ -107,7 +110,7 @@ pub fn collect(
     };
     let whole = || survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| **whole).map(|(found, _)| found);
     let wanted: Vec<Wanted> = whole().map(wanted).collect();
-    let walked = resolve::discover_each(&walk, &wanted, jobs, &context.events);
+    let walked = resolve::discover_each(&walk, &wanted, jobs, events);
     let mut faults = audit.faults;
     faults.extend(choice.missing());
     let mut images = HashMap::with_capacity(wanted.len());

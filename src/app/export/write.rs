@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::bytes;
+use crate::base::progress::{Event, Events};
 use crate::bundle::{FileSet, Finished, Options, Writer, preflight};
-use crate::cli::context::Context;
 use crate::content::Source;
 use crate::oci::Digest;
 use crate::pipeline::graph::Graph;
@@ -57,23 +57,23 @@ pub struct Written {
 ///
 /// # Errors
 /// Every blob that failed, or what the disk says; what is done stays for the next run.
-pub async fn write(job: Job<'_>, context: &Context) -> Result<Written> {
+pub async fn write(job: Job<'_>, events: &Events) -> Result<Written> {
     let survey = preflight::survey(job.output, &job.files, &job.options)?;
-    context.say(&format!(
+    events.report(Event::Status(format!(
         "{}: {} in all, takes {} more, {} free",
         job.output.display(),
         bytes(survey.total),
         bytes(survey.needed),
         bytes(survey.free),
-    ));
+    )));
     let (out, files, options) = (job.output.to_owned(), job.files, job.options);
-    let events = context.events.clone();
-    let create = move || Writer::create(&out, files, options, events);
+    let own = events.clone();
+    let create = move || Writer::create(&out, files, options, own);
     let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
     let options = transfer::Options { jobs: job.jobs, fail_fast: false };
     let moved = {
         let plan = plan_for(job.graph, &writer);
-        let transfer = Transfer::new(job.source, &writer, options, context.events.clone());
+        let transfer = Transfer::new(job.source, &writer, options, events.clone());
         let ended = transfer.blobs(&plan).await;
         let failures = transfer.failures();
         if !failures.is_empty() {

@@ -8,7 +8,7 @@ use crate::pipeline::companion::Kind;
 use crate::transport::storage::Tagged;
 
 /// What tags are, counted.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     pub images: usize,
     companions: BTreeMap<Kind, usize>,

@@ -1,11 +1,9 @@
-//! The notes printed along with a lock: what was recalled, kept, changed, left behind or missing.
+//! What is reported along with a lock: what was recalled, kept, changed, left behind or missing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::super::context::Context;
-use super::SPARSE_REFUSED;
-use crate::base::progress::Event;
 use crate::base::progress::units::count;
+use crate::base::progress::{Event, Events};
 use crate::content::{Cached, Source};
 use crate::oci::{Digest, Manifest, Platform, Reference, media_type};
 use crate::pipeline::allowlist::Allowlist;
@@ -14,19 +12,22 @@ use crate::pipeline::graph::{Graph, Image, LeftBehind};
 use crate::pipeline::lock::{Attached, IndexMode, Lock, LockedImage};
 use crate::pipeline::walk::{Kept, Walk, other_platform};
 
+/// Who takes no index whose children are not all there.
+const SPARSE_REFUSED: &str = "Harbor, docker-registry 2 and zot refuse an index without all its children; distribution 3 takes \
+                              it with `validation.manifests.indexes.platforms: none`";
 /// So many images are named one by one.
 const MOST_NAMED: usize = 20;
 
 /// What the operator should know of a walk, beside its result.
-pub(super) fn report_walk(walk: &Walk<'_>, context: &Context) {
+pub(super) fn report_walk(walk: &Walk<'_>, events: &Events) {
     let recalled = walk.recalled();
     if recalled > 0 {
         let text = format!("{} taken from the earlier lock, unasked (--immutable-tags)", count(recalled, "image"));
-        context.events.report(Event::Notice(text));
+        events.report(Event::Notice(text));
     }
-    report_kept_modes(walk, context);
-    report_kept_companions(walk.kept_companions(), context);
-    report_left_behind(&walk.left_behind(), context);
+    report_kept_modes(walk, events);
+    report_kept_companions(walk.kept_companions(), events);
+    report_left_behind(&walk.left_behind(), events);
 }
 
 /// What a lock that is not followed exactly says otherwise; whether it does.
@@ -34,7 +35,7 @@ pub(super) async fn report_changed_companions(
     before: &[LockedImage],
     (lock, graph): (&Lock, &Graph),
     cached: &Cached<'_>,
-    context: &Context,
+    events: &Events,
 ) -> bool {
     let now = &lock.images;
     let before: HashMap<&Reference, &LockedImage> = before.iter().map(|image| (&image.reference, image)).collect();
@@ -60,11 +61,11 @@ pub(super) async fn report_changed_companions(
     for (before, now) in named.iter().take(MOST_NAMED) {
         let (left_out, added) = (counted(before, now), counted(now, before));
         let text = format!("{}: of the lock's companions left out: {left_out}; new: {added}", before.reference);
-        context.events.report(Event::Notice(text));
+        events.report(Event::Notice(text));
     }
     if let Some(more) = named.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
         let text = format!("and {} more with other companions than the lock's", count(more, "image"));
-        context.events.report(Event::Notice(text));
+        events.report(Event::Notice(text));
     }
     is_another || !changed.is_empty()
 }
@@ -90,7 +91,7 @@ async fn unclear_companions(
     known
 }
 
-pub(super) fn report_kept_companions(kept: Kept, context: &Context) {
+pub(super) fn report_kept_companions(kept: Kept, events: &Events) {
     let Kept { images, companions, lost } = kept;
     if images == 0 {
         return;
@@ -101,10 +102,10 @@ pub(super) fn report_kept_companions(kept: Kept, context: &Context) {
         count(companions, "companion"),
         count(images, "image"),
     );
-    context.events.report(Event::Warning(text));
+    events.report(Event::Warning(text));
 }
 
-fn report_kept_modes(walk: &Walk<'_>, context: &Context) {
+fn report_kept_modes(walk: &Walk<'_>, events: &Events) {
     let kept = walk.kept_modes();
     for (mode, shown, instead) in [
         (
@@ -120,12 +121,12 @@ fn report_kept_modes(walk: &Walk<'_>, context: &Context) {
         let what = if mode == IndexMode::Single { "" } else { " index" };
         let (images, keeps) = (count(images.len(), "image"), if images.len() == 1 { "keeps" } else { "keep" });
         let text = format!("{images} {keeps} the {shown}{what} of the earlier lock or bundle ({first}); {instead}");
-        context.events.report(Event::Warning(text));
+        events.report(Event::Warning(text));
     }
 }
 
 /// Images that an import refuses which is given the same list by `--allow`; not those of which that is said elsewhere.
-pub(super) fn report_refused(list: &Allowlist, graph: &Graph, context: &Context) {
+pub(super) fn report_refused(list: &Allowlist, graph: &Graph, events: &Events) {
     let manifests: HashSet<Digest> =
         graph.images.iter().flat_map(|image| &image.manifests).map(Manifest::digest).collect();
     let is_said = |image: &LockedImage| {
@@ -136,9 +137,9 @@ pub(super) fn report_refused(list: &Allowlist, graph: &Graph, context: &Context)
     let refused: Vec<String> = images.filter_map(|image| list.refusal_of_content(image, &manifests)).collect();
     for refusal in refused.iter().take(MOST_NAMED) {
         let text = format!("{refusal}; an import with this list (--allow) would refuse it");
-        context.events.report(Event::Warning(text));
+        events.report(Event::Warning(text));
     }
-    report_more(refused.len(), context);
+    report_more(refused.len(), events);
 }
 
 /// What a single image says that it is for, if only the index that it was taken from says what was asked for.
@@ -147,25 +148,25 @@ fn other_than_asked(image: &LockedImage) -> Option<&Platform> {
     other_platform(&selection.platforms, &image.platforms)
 }
 
-fn report_more(number: usize, context: &Context) {
+fn report_more(number: usize, events: &Events) {
     if let Some(more) = number.checked_sub(MOST_NAMED).filter(|more| *more > 0) {
-        context.events.report(Event::Warning(format!("the same applies to {}", count(more, "more image"))));
+        events.report(Event::Warning(format!("the same applies to {}", count(more, "more image"))));
     }
 }
 
 /// Single images of which only the index that they were taken from says that they are for what was asked for.
-pub(super) fn report_other_platforms(lock: &Lock, context: &Context) {
+pub(super) fn report_other_platforms(lock: &Lock, events: &Events) {
     let others = lock.images.iter().filter_map(|image| Some((&image.reference, other_than_asked(image)?)));
     let others: Vec<_> = others.collect();
     for (reference, says) in others.iter().take(MOST_NAMED) {
         let text = "and its index, which says otherwise, is not carried: an import that allows only the platforms that were asked for \
                     refuses it; --index trim carries the index";
-        context.events.report(Event::Incomplete(format!("{reference}: its config says {says}, {text}")));
+        events.report(Event::Incomplete(format!("{reference}: its config says {says}, {text}")));
     }
-    report_more(others.len(), context);
+    report_more(others.len(), events);
 }
 
-fn report_left_behind(left: &[LeftBehind], context: &Context) {
+fn report_left_behind(left: &[LeftBehind], events: &Events) {
     let of_index: Vec<&LeftBehind> = left.iter().filter(|left| !left.attached.is_empty()).collect();
     for left in of_index.iter().take(MOST_NAMED) {
         let rest = match left.attached.values().sum::<usize>() {
@@ -173,14 +174,14 @@ fn report_left_behind(left: &[LeftBehind], context: &Context) {
             _ => "speak of the whole index and stay behind; --index sparse keeps them, or take all platforms",
         };
         let text = format!("{left} {rest}");
-        context.events.report(Event::Warning(text));
+        events.report(Event::Warning(text));
     }
     if let Some(more) = of_index.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
         let text = format!("the same applies to {} more (--json names all)", count(more, "image"));
-        context.events.report(Event::Warning(text));
+        events.report(Event::Warning(text));
     }
     if !of_index.is_empty() {
-        context.events.report(Event::Notice(format!("before you choose --index sparse: {SPARSE_REFUSED}")));
+        events.report(Event::Notice(format!("before you choose --index sparse: {SPARSE_REFUSED}")));
     }
     let inside = left.iter().filter(|left| left.inside_index > 0).count();
     if inside > 0 {
@@ -188,6 +189,6 @@ fn report_left_behind(left: &[LeftBehind], context: &Context) {
             "the index of {} has attestations of the platform (BuildKit's), which stay behind; --index trim keeps them",
             count(inside, "image")
         );
-        context.events.report(Event::Notice(text));
+        events.report(Event::Notice(text));
     }
 }

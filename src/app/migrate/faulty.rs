@@ -1,24 +1,10 @@
-//! What documents say of an image, whole or faulty.
-
-use serde_json::{Value, json};
+//! Images that cannot be carried.
 
 use super::collect::Collected;
-use super::faults;
+use super::name::StoredName;
+use crate::app::faults::reasons;
 use crate::oci::Manifest;
 use crate::transport::storage::Tagged;
-
-/// What is known of an image by its tag alone.
-pub fn known(found: &Tagged) -> Value {
-    json!({ "name": found.name(), "repository": found.repository.path(), "tag": found.tag, "digest": found.digest })
-}
-
-/// The keys of both objects.
-pub fn merged(mut one: Value, other: Value) -> Value {
-    if let (Some(one), Value::Object(other)) = (one.as_object_mut(), other) {
-        one.extend(other);
-    }
-    one
-}
 
 /// An image that cannot be carried.
 pub struct Faulty<'a> {
@@ -30,14 +16,8 @@ pub struct Faulty<'a> {
 
 impl Faulty<'_> {
     /// What is known of it without its manifest.
-    pub fn known(&self) -> Value {
-        let by_name = || match self.name.rsplit_once(':') {
-            Some((repository, tag)) if !repository.contains('@') => {
-                json!({ "name": self.name, "repository": repository, "tag": tag })
-            }
-            _ => json!({ "name": self.name }),
-        };
-        self.found.map_or_else(by_name, known)
+    pub fn known(&self) -> StoredName {
+        self.found.map_or_else(|| StoredName::by_name(&self.name), StoredName::of)
     }
 
     /// Its manifest, where that could be read.
@@ -48,7 +28,7 @@ impl Faulty<'_> {
 
 /// Every image that was wanted and is not whole.
 pub fn faulty(collected: &Collected) -> Vec<Faulty<'_>> {
-    let mut reasons = faults::reasons(&collected.faults);
+    let mut reasons = reasons(&collected.faults);
     let mut of = |name: String, found| Faulty { reasons: reasons.remove(&*name).unwrap_or_default(), name, found };
     let faulty = collected.images.iter().filter(|(_, image)| image.is_none());
     let mut all: Vec<Faulty> = faulty.map(|(found, _)| of(found.name(), Some(found))).collect();

@@ -5,11 +5,9 @@
 //! `--scoped` leaves it) or without; `nginx`, which to Docker is `docker.io/library/nginx`, may be that or `nginx`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::OnceLock;
 
+use crate::app::local::Text;
 use crate::base::error::{Error, Result};
-use crate::cli::allowlist::{Companions, read_file};
 use crate::oci::{Digest, Tag};
 use crate::pipeline::allowlist::{Allowlist, Pattern, Problem, Rule, Select, refused};
 use crate::pipeline::lock::Rename;
@@ -17,41 +15,28 @@ use crate::transport::storage::{Fault, FaultKind, Storage, Survey, Tagged};
 
 use super::{signatures, tags};
 
-/// Which images are wanted, and what they are called.
-#[derive(clap::Args)]
+/// Which images are wanted, and what they are called. The default is all that have a tag.
+#[derive(Clone)]
 pub struct Which {
-    /// Only images of this allowlist, `-` for standard input; repeatable
-    ///
-    /// The same kinds of file as for export: REPOSITORY:TAG, REPOSITORY@DIGEST, or REPOSITORY for all its tags, one a line. A
-    /// storage does not know what its registry was called, so a registry before a name is not compared. as=… is the name at
-    /// the target of --to. An entry that is not in the storage is told, and counts as an image that failed.
-    #[arg(short, long = "file", value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Only images whose REPOSITORY:TAG has this pattern; repeatable: any of them
-    ///
-    /// A pattern, as in images-by-tag-regex: found anywhere in the name unless anchored, such as '^team/.*:v[0-9]'.
-    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
-    include: Vec<Pattern>,
-    /// Not those whose REPOSITORY:TAG has this pattern; repeatable; counts more than --include
-    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
-    exclude: Vec<Pattern>,
-    /// Also manifests that no tag leads to, as REPOSITORY@DIGEST (Harbor 2.15 and later keep no tags in their storage)
-    #[arg(long)]
+    /// Only images of this list. An entry that is not in the storage counts as an image that failed.
+    pub list: Option<Allowlist>,
+    /// Only images whose `REPOSITORY:TAG` has any of these patterns. Empty: all.
+    pub include: Vec<Pattern>,
+    /// Not those whose `REPOSITORY:TAG` has any of these.
+    pub exclude: Vec<Pattern>,
+    /// Manifests too that no tag leads to.
     pub untagged: bool,
-    /// What tags mean, in a file; it counts more than the storage; `-` for standard input
-    ///
-    /// Lines of `REPOSITORY:TAG DIGEST`, or the JSON of Harbor's API, page after page:
-    /// curl -u USER 'https://HARBOR/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts?page_size=100&with_accessory=true'
-    /// (a slash in REPOSITORY is written %252F). An artifact without repository_name is looked for by its digest. Harbor lists no
-    /// signatures: with_accessory=true names them beside their images, and those of an index's children are found in the storage.
-    /// https://HARBOR/v2/PROJECT/REPOSITORY/tags/list names every tag, theirs too.
-    #[arg(long, value_name = "FILE")]
-    tags_from: Option<PathBuf>,
-    #[command(flatten)]
-    companions: Companions,
-    /// The allowlist, once it was read: standard input gives it only once.
-    #[arg(skip)]
-    rules: OnceLock<Option<Vec<Rule>>>,
+    /// What tags mean: lines of `REPOSITORY:TAG DIGEST`, or the JSON of Harbor's API. It counts more than the storage.
+    pub tags: Option<Text>,
+    /// What is attached to images goes with them, where it can.
+    pub referrers: bool,
+}
+
+impl Default for Which {
+    fn default() -> Which {
+        let (include, exclude) = (Vec::new(), Vec::new());
+        Which { list: None, include, exclude, untagged: false, tags: None, referrers: true }
+    }
 }
 
 impl Which {
@@ -65,14 +50,9 @@ impl Which {
         self.exclude.iter().any(|pattern| pattern.is_match(name))
     }
 
-    /// Whether what is attached to images goes with them, where it can.
-    pub fn referrers(&self) -> bool {
-        !self.companions.no_referrers
-    }
-
     /// Whether all names are taken.
     pub fn is_all(&self) -> bool {
-        self.include.is_empty() && self.exclude.is_empty() && self.files.is_empty()
+        self.include.is_empty() && self.exclude.is_empty() && self.list.is_none()
     }
 
     /// The names that a file gives, for a storage whose repositories are those of `registry`.
@@ -80,9 +60,8 @@ impl Which {
     /// # Errors
     /// All that is wrong in the file, at once.
     pub fn name(&self, storage: Storage, registry: &str) -> Result<Storage> {
-        let Some(path) = &self.tags_from else { return Ok(storage) };
-        let (file, bytes) = read_file(path)?;
-        let given = tags::parse(&file, &bytes, registry).map_err(|problems| refused("the tags", &problems))?;
+        let Some(Text { name, bytes }) = &self.tags else { return Ok(storage) };
+        let given = tags::parse(name, bytes, registry).map_err(|problems| refused("the tags", &problems))?;
         let needs_search = given.iter().any(|given| given.repository.is_none());
         let holdings = if needs_search { storage.survey()?.repositories } else { Vec::new() };
         let (mut named, mut problems) = (Vec::with_capacity(given.len()), Vec::new());
@@ -114,7 +93,7 @@ impl Which {
         if !problems.is_empty() {
             return Err(refused("the tags", &problems));
         }
-        if self.referrers() {
+        if self.referrers {
             named.extend(signatures::unnamed(&storage, &named)?);
         }
         Ok(storage.with_tags(named))
@@ -135,15 +114,7 @@ impl<'a> Choice<'a> {
     /// # Errors
     /// All that is wrong in the allowlist, at once.
     pub fn read(which: &'a Which) -> Result<Choice<'a>> {
-        let rules = match which.rules.get() {
-            Some(rules) => rules.clone(),
-            None => {
-                let files: Result<Vec<_>> = which.files.iter().map(|path| read_file(path)).collect();
-                let files = files?;
-                let rules = (!files.is_empty()).then(|| read_rules(&files)).transpose()?;
-                which.rules.get_or_init(|| rules).clone()
-            }
-        };
+        let rules = which.list.as_ref().map(rules_of).transpose()?;
         Ok(Choice { which, rules, of: HashMap::new(), found: HashSet::new() })
     }
 
@@ -235,16 +206,15 @@ impl<'a> Choice<'a> {
     }
 }
 
-fn read_rules(files: &[(String, Vec<u8>)]) -> Result<Vec<Rule>> {
-    let allowlist = Allowlist::parse_sources(&[], files).map_err(|problems| refused("the allowlist", &problems))?;
-    let with_platforms = allowlist.rules.iter().filter(|rule| !rule.platforms.is_empty());
+fn rules_of(list: &Allowlist) -> Result<Vec<Rule>> {
+    let with_platforms = list.rules.iter().filter(|rule| !rule.platforms.is_empty());
     let text = "platform= is not possible here: what is in a storage goes as it is";
     let problems: Vec<Problem> =
         with_platforms.map(|rule| Problem { at: rule.at.clone(), text: text.to_owned() }).collect();
-    if allowlist.rules.is_empty() {
+    if list.rules.is_empty() {
         return Err(Error::input("the allowlist names no image"));
     }
-    if problems.is_empty() { Ok(allowlist.rules) } else { Err(refused("the allowlist", &problems)) }
+    if problems.is_empty() { Ok(list.rules.clone()) } else { Err(refused("the allowlist", &problems)) }
 }
 
 /// The paths that an entry may mean, the likeliest first. See the documentation of the module.

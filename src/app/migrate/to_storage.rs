@@ -5,31 +5,15 @@ use std::path::Path;
 
 use super::closed::Closed;
 use super::collect::Collected;
-use super::report::{Asked, Ended, Fate};
-use super::{faults, refuse_inside};
+use super::inside::refuse_inside;
+use super::report::{Ended, Fate};
 use crate::base::error::Result;
-use crate::base::fsops;
-use crate::base::progress::units::{bytes, count, duration};
-use crate::base::progress::{Event, Phase};
-use crate::cli::context::Context;
-use crate::cli::exit::Outcome;
+use crate::base::fsops::Owner;
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::{LinkMode, in_parallel};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
 use crate::pipeline::graph::Image;
 use crate::transport::storage::{Member, Replica, Storage, Tagged};
-
-/// User and group by their numbers.
-#[derive(Clone, Copy)]
-pub struct Owner(u32, u32);
-
-impl std::str::FromStr for Owner {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Owner, String> {
-        let numbers = text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
-        numbers.map(|(user, group)| Owner(user, group)).ok_or_else(|| "expected two numbers, UID:GID".to_owned())
-    }
-}
 
 /// Something that is brought once, whatever number of images share it.
 enum Piece<'a> {
@@ -46,60 +30,30 @@ impl Piece<'_> {
     }
 }
 
-/// Makes a storage of every whole image; what is wrong with the others is told.
+/// Makes a storage of every whole image. Its files belong to `owner`; `None`: to the user.
 ///
 /// # Errors
-/// Something else is there, or it lies in the storage; the disk's. What befalls one image costs that one.
+/// Something else is there, or it lies in the storage. What befalls one image costs that one.
 pub fn write(
     storage: &Storage,
     collected: &Collected,
-    (mode, owner): (LinkMode, Option<Owner>),
-    asked: &Asked<'_>,
-    context: &Context,
-) -> Result<Outcome> {
-    let to = asked.to;
+    to: &Path,
+    link: LinkMode,
+    owner: Option<Owner>,
+    events: &Events,
+) -> Result<Ended> {
     refuse_inside(storage, to)?;
-    let replica = Replica::create(
-        to,
-        mode,
-        owner.map(|Owner(user, group)| fsops::Owner { user, group }),
-        context.events.clone(),
-    )?;
+    let replica = Replica::create(to, link, owner, events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     let closed = Closed::default();
-    let brought = bring(storage, &replica, &whole, &closed, context);
-    let fates = enter(storage, &replica, &whole, (&brought, &closed), context);
-    let finished = replica.finish();
-    context.end();
-    faults::tell(&collected.faults, context);
-    closed.check()?;
-    for fate in &fates {
-        if let Fate::Failed(reason) = fate {
-            context.failed_image(reason, None);
-        }
-    }
-    let kept = finished?;
-    let written = fates.iter().filter(|fate| !matches!(fate, Fate::Failed(_))).count();
-    let ended = Ended { fates, linked: replica.linked(), copied: replica.copied(), bundle: None };
-    let failed = ended.failed(collected);
-    let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
-    context.say(&format!(
-        "{}: {}{lost}; {} linked, {} copied, {}; {}",
-        to.display(),
-        count(written, "image"),
-        count(usize::try_from(replica.linked()).unwrap_or(usize::MAX), "blob"),
-        bytes(replica.copied()),
-        faults::counted(&collected.faults),
-        duration(asked.started.elapsed()),
-    ));
-    if kept > 0 {
-        let files = count(usize::try_from(kept).unwrap_or(usize::MAX), "file");
-        context.say(&format!("{files} of other images are hard links of an earlier run and keep their owner"));
-    }
-    if written > 0 {
-        context.say_lines(&remaining(to, owner, replica.linked() > 0).lines().collect::<Vec<_>>());
-    }
-    ended.finish(collected, asked, context)
+    let brought = bring(storage, &replica, &whole, &closed, events);
+    let fates = enter(storage, &replica, &whole, (&brought, &closed), events);
+    let (kept_owner, failure) = match closed.check().and(replica.finish()) {
+        Ok(kept) => (kept, None),
+        Err(error) => (0, Some(error)),
+    };
+    let (linked, copied) = (replica.linked(), replica.copied());
+    Ok(Ended { fates, linked, copied, failure, kept_owner, bundle: None })
 }
 
 /// Manifests and blobs: whether each was missing, or why it could not be brought.
@@ -108,7 +62,7 @@ fn bring(
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
     closed: &Closed,
-    context: &Context,
+    events: &Events,
 ) -> HashMap<Digest, Result<bool>> {
     let mut pieces: HashMap<Digest, Piece> = HashMap::new();
     for (found, image) in whole {
@@ -118,13 +72,13 @@ fn bring(
         pieces.extend(image.manifests.iter().map(|manifest| (manifest.digest(), Piece::Manifest(manifest))));
     }
     let pieces: Vec<Piece> = pieces.into_values().collect();
-    context.events.report(Event::Phase { phase: Phase::Transfer, items: pieces.len() as u64, bytes: 0 });
+    events.report(Event::Phase { phase: Phase::Transfer, items: pieces.len() as u64, bytes: 0 });
     let brought = in_parallel(&pieces, |piece| {
         let brought = closed.unless(|| match piece {
             Piece::Manifest(manifest) => replica.manifest(manifest),
             Piece::Blob(repository, blob) => replica.blob(storage, repository, blob),
         });
-        context.events.report(Event::ItemDone);
+        events.report(Event::ItemDone);
         brought
     });
     pieces.iter().map(Piece::digest).zip(brought).collect()
@@ -136,19 +90,19 @@ fn enter(
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
     (brought, closed): (&HashMap<Digest, Result<bool>>, &Closed),
-    context: &Context,
+    events: &Events,
 ) -> Vec<Fate> {
     let mut repositories: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, (found, _)) in whole.iter().enumerate() {
         repositories.entry(found.repository.path()).or_default().push(at);
     }
     let repositories: Vec<Vec<usize>> = repositories.into_values().collect();
-    context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
+    events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let entered = in_parallel(&repositories, |images| {
         let of = |at: &usize| {
             let fate =
                 whole.get(*at).map(|(found, image)| enter_image(storage, replica, (found, image), brought, closed));
-            context.events.report(Event::ItemDone);
+            events.report(Event::ItemDone);
             Some((*at, fate?))
         };
         images.iter().filter_map(of).collect::<Vec<_>>()
@@ -190,27 +144,4 @@ fn member<'a>(found: &'a Tagged, image: &'a Image) -> Member<'a> {
         manifests: &image.manifests,
         blobs: &image.blobs,
     }
-}
-
-/// What the operator has to do.
-fn remaining(to: &Path, owner: Option<Owner>, linked: bool) -> String {
-    let owned = match owner {
-        Some(_) => String::new(),
-        None if linked => {
-            "\n   (its files belong to others: Harbor wants 10000:10000. Not by chown, which would change the linked storage \
-             too, but by this command with --chown 10000:10000)"
-                .to_owned()
-        }
-        None => "\n   (its files belong to you: Harbor wants 10000:10000, --chown 10000:10000)".to_owned(),
-    };
-    format!(
-        "What is left to do, on Harbor 1.x (2.x does not look into its storage: use --to):\n\
-         1. stop Harbor: docker-compose down\n\
-         2. place {}/docker in the directory registry of its data volume, such as /data/registry/docker{owned}\n\
-         3. remove what its redis remembers: redis/dump.rdb on the data volume\n\
-         4. start Harbor: docker-compose up -d\n\
-         A docker registry takes {} as its rootdirectory as it is.",
-        to.display(),
-        to.display()
-    )
 }

@@ -1,17 +1,16 @@
-//! Faults of a storage as people read them.
+//! Faults of a storage: how many there are, and in words.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::count;
-use crate::cli::context::Context;
 use crate::transport::storage::{Fault, FaultKind};
 
 /// How many images are named of those that a fault costs.
 const NAMED: usize = 5;
 
-/// Its lines: path, kind, what, and the images it costs.
-pub fn shown(fault: &Fault) -> String {
+/// A fault in lines: path, kind, what, and the images it costs.
+pub fn fault_lines(fault: &Fault) -> String {
     let mut text = reason(fault) + "\n";
     let named: Vec<&str> = fault.images.iter().take(NAMED).map(|image| &**image).collect();
     if let Some(more) = fault.images.len().checked_sub(named.len()).filter(|_| !named.is_empty()) {
@@ -36,23 +35,19 @@ pub fn reasons(faults: &[Fault]) -> HashMap<&str, Vec<String>> {
     reasons
 }
 
-/// Tells each, as what failed.
-pub fn tell(faults: &[Fault], context: &Context) {
-    faults.iter().for_each(|fault| context.failed_image(shown(fault).trim_end(), None));
-}
-
 /// How many there are of each kind.
-pub fn counts(faults: &[Fault]) -> BTreeMap<FaultKind, usize> {
+pub fn fault_counts(faults: &[Fault]) -> BTreeMap<FaultKind, usize> {
     let mut counts = BTreeMap::new();
     faults.iter().for_each(|fault| *counts.entry(fault.kind).or_default() += 1);
     counts
 }
 
 /// `nothing wrong`, or `3 faults (2 missing, 1 wrong size)`.
-pub fn counted(faults: &[Fault]) -> String {
+pub fn faults_line(faults: &[Fault]) -> String {
     if faults.is_empty() {
         return "nothing wrong".to_owned();
     }
-    let kinds: Vec<String> = counts(faults).iter().map(|(kind, number)| format!("{number} {}", kind.label())).collect();
+    let kinds: Vec<String> =
+        fault_counts(faults).iter().map(|(kind, number)| format!("{number} {}", kind.label())).collect();
     format!("{} ({})", count(faults.len(), "fault"), kinds.join(", "))
 }

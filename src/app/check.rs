@@ -1,0 +1,96 @@
+//! Every byte of a registry's storage, and every fault in it.
+
+use super::units::as_path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::environment::Environment;
+use super::faults::fault_counts;
+use super::migrate::REGISTRY;
+use super::migrate::counted::{Counted, beside};
+use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
+use crate::base::error::Result;
+use crate::oci::{Digest, Repository};
+use crate::transport::storage::{Audit, Depth, Fault, FaultKind, Scope, Storage, Survey};
+
+/// What is to be checked.
+#[derive(Clone, Debug)]
+pub struct CheckRequest {
+    /// A directory at or above `docker/registry/v2`, or a plain tar of one.
+    pub storage: PathBuf,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckReport {
+    pub version: u32,
+    /// It has no fault.
+    pub ok: bool,
+    /// Where it is, as it was named.
+    #[serde(serialize_with = "as_path")]
+    pub storage: PathBuf,
+    /// How many repositories it has.
+    pub repositories: usize,
+    /// How many tags.
+    pub images: usize,
+    /// How many manifests without a tag that no tagged one leads to.
+    pub untagged: usize,
+    /// How many distinct blobs were read.
+    pub blobs: usize,
+    /// Bytes of these blobs.
+    pub bytes: u64,
+    /// How many images the faults cost.
+    pub affected: usize,
+    pub faults: Vec<Fault>,
+    /// How many faults there are of each code.
+    pub counts: BTreeMap<FaultKind, usize>,
+    /// What its tags are, and the manifests without one.
+    #[serde(skip)]
+    pub counted: Counted,
+    #[serde(skip)]
+    pub outcome: Outcome,
+    #[serde(skip)]
+    pub elapsed: Duration,
+}
+
+impl JsonReport for CheckReport {}
+
+/// Reads all of a storage.
+///
+/// # Errors
+/// It is no storage, or cannot be read.
+pub fn check(request: &CheckRequest, environment: &Environment) -> Result<CheckReport> {
+    let started = Instant::now();
+    let storage = Storage::open(&request.storage, REGISTRY)?;
+    let survey = storage.survey()?;
+    let audit = storage.audit(&survey, Scope::Everything, Depth::Digest, None, &environment.events);
+    let outcome = if audit.faults.is_empty() { Outcome::Done } else { Outcome::Damaged };
+    let affected = audit.faults.iter().flat_map(|fault| &fault.images).collect::<HashSet<_>>().len();
+    Ok(CheckReport {
+        version: REPORT_VERSION,
+        ok: outcome.is_ok(),
+        storage: request.storage.clone(),
+        repositories: survey.repositories.len(),
+        images: survey.tags.len(),
+        untagged: audit.untagged.len(),
+        blobs: audit.blobs,
+        bytes: audit.bytes,
+        affected,
+        counts: fault_counts(&audit.faults),
+        counted: counted(&survey, &audit),
+        faults: audit.faults,
+        outcome,
+        elapsed: started.elapsed(),
+    })
+}
+
+fn counted(survey: &Survey, audit: &Audit) -> Counted {
+    let holdings: HashMap<_, _> = survey.repositories.iter().map(|holding| (&holding.repository, holding)).collect();
+    let has = |repository: &Repository, digest: &Digest| holdings.get(repository).is_some_and(|here| here.has(digest));
+    let mut counted: Counted = survey.tags.iter().map(|found| beside(found, has)).collect();
+    counted.images += audit.untagged.len();
+    counted
+}

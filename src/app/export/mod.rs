@@ -1,0 +1,91 @@
+//! Registries → bundle: references are resolved, every manifest is read, and each blob is fetched once and written where it
+//! belongs.
+
+mod job;
+mod keep_going;
+mod loaders;
+mod repair;
+mod report;
+mod request;
+mod stream;
+mod volumes;
+mod write;
+
+use std::time::Instant;
+
+use super::environment::Environment;
+use super::local::check_writable;
+use super::outcome::Outcome;
+use super::resolve::{self, connect_for};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
+use crate::bundle::Bundle;
+use crate::content::Checkpoint;
+use crate::pipeline::lock::{self, Lock};
+use crate::transport::registry::Registries;
+use job::{Export, Given, Wanted};
+pub use repair::{ExportRepairRequest, ExportedRepair, export_repair};
+pub use report::{
+    ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
+};
+pub use request::{ExportRequest, Images};
+pub use write::stopped;
+pub(super) use write::{Job, Lost, Written, write};
+
+/// Exports images into a bundle.
+///
+/// # Errors
+/// An image cannot be had and may not be left out, or the bundle cannot be written. What was read and fetched stays for the next
+/// run. What fails when the bundle is there is in the report.
+pub async fn export(mut request: ExportRequest, environment: &Environment) -> Result<ExportReport> {
+    let started = Instant::now();
+    let (environment, watch) = environment.watched();
+    check_writable(&request.lock)?;
+    request.output.check_form()?;
+    if request.output.only_volume().is_some() && matches!(request.images, Images::Listed(_)) {
+        return Err(Error::input("--only-volume is of no use without --locked"));
+    }
+    if !request.dry_run {
+        request.output.check_free()?;
+    }
+    let former = request.output.former()?;
+    let was_signed = former.as_ref().is_some_and(Bundle::has_signature);
+    let (registries, wanted) = connect(&request, &environment)?;
+    let walk_file = request.output.walk_file();
+    let kept = match (request.dry_run, &walk_file) {
+        (true, Some(file)) => Checkpoint::reading(&registries, file),
+        _ => Checkpoint::new(&registries, walk_file),
+    };
+    resolve::report_obstacle(&kept, &environment.events);
+    let (since, tools) = (request.since.take(), std::mem::take(&mut request.tools));
+    let job = Export { request: &request, registries: &registries, environment: &environment, started };
+    let ended = job.run(wanted, Given { since, tools, former }, &kept).await;
+    let is_signed = || request.output.former().is_ok_and(|bundle| bundle.is_some_and(|bundle| bundle.has_signature()));
+    if was_signed && ended.is_ok() && !is_signed() {
+        let text =
+            "the bundle that was replaced was signed, and this one is not: --sign-key or `gapferry sign` signs it";
+        environment.events.report(Event::Warning(format!("{}: {text}", request.output.path().display())));
+    }
+    let mut report = resolve::settle(&kept, ended, &environment.events)?;
+    if watch.is_incomplete() && report.outcome() == Outcome::Done {
+        report.conclude(Outcome::SomeImagesFailed);
+    }
+    Ok(report)
+}
+
+/// What is to be carried, and the client for its registries.
+fn connect(request: &ExportRequest, environment: &Environment) -> Result<(Registries, Wanted)> {
+    match &request.images {
+        Images::Listed(list) => {
+            let (list, registries) = request.resolve.connect(list, &request.registry, environment)?;
+            Ok((registries, Wanted::Listed(list)))
+        }
+        Images::Locked { lock: text, companions } => {
+            let lock = Lock::parse(&text.bytes, &text.name)?;
+            let registries = connect_for(&lock, &request.registry, environment)?;
+            let written = lock::written(&text.bytes, &text.name);
+            let lock = Box::new(resolve::WrittenLock { lock, written });
+            Ok((registries, Wanted::Locked { lock, companions: *companions }))
+        }
+    }
+}

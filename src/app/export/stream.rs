@@ -1,0 +1,110 @@
+//! In one pass: into a pipe, or compressed into a file.
+
+use std::path::{Path, PathBuf};
+
+use super::job::{Export, Planned, Resolved};
+use super::report::ExportReport;
+use crate::app::output::OneOutlet;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::bytes;
+use crate::bundle::stream::{Compressed, Stream, Streamed, places};
+use crate::bundle::{Contents, FileSet, Finished, check_signature, preflight};
+use crate::files::Layout;
+use crate::oci::Digest;
+use crate::pipeline::lock::MissingReason;
+use crate::signing::PrivateKey;
+
+impl Export<'_> {
+    /// Into a file that compresses it.
+    pub(super) async fn compressed(&self, path: &Path, resolved: Resolved<'_>) -> Result<ExportReport> {
+        let files = self.files(&resolved.contents)?;
+        let pass = self.pass(&resolved, &files);
+        let total = pass.length()?;
+        let there = self.up_to_date(path, files.identity);
+        if self.request.dry_run {
+            return self.plan_pass(&resolved, files.identity, total, there.is_some());
+        }
+        let (finished, moved) = match there {
+            Some(finished) => (finished, 0),
+            None => {
+                self.report_length(path, total);
+                let streamed = pass.write(Compressed::create(path)?).await;
+                let Streamed { identity, .. } = streamed.map_err(|error| self.unfinished(error))?;
+                let size = path.metadata().map_or(0, |file| file.len());
+                (Finished { path: path.to_owned(), identity, size, unchanged: false }, moved(&resolved.contents))
+            }
+        };
+        let locked = self.write_lock(&resolved.contents.lock);
+        self.read_back([finished.path.clone()]).await?;
+        let mut exported = self.exported(&resolved.contents.lock, resolved.graph, finished, moved);
+        exported.failure = locked.err();
+        Ok(ExportReport::Written(Box::new(exported)))
+    }
+
+    /// Into whatever takes bytes in their order.
+    pub(super) async fn stream(&self, name: &Path, outlet: &OneOutlet, resolved: Resolved<'_>) -> Result<ExportReport> {
+        let files = self.files(&resolved.contents)?;
+        let pass = self.pass(&resolved, &files);
+        let total = pass.length()?;
+        if self.request.dry_run {
+            return self.plan_pass(&resolved, files.identity, total, false);
+        }
+        self.report_length(name, total);
+        let outlet = outlet.take().ok_or_else(|| Error::input(format!("{} was written already", name.display())))?;
+        let streamed = pass.write(outlet).await;
+        let Streamed { identity, size } = streamed.map_err(|error| self.unfinished(error))?;
+        let finished = Finished { path: PathBuf::from(name), identity, size, unchanged: false };
+        let locked = self.write_lock(&resolved.contents.lock);
+        let moved = moved(&resolved.contents);
+        let mut exported = self.exported(&resolved.contents.lock, resolved.graph, finished, moved);
+        exported.failure = locked.err();
+        Ok(ExportReport::Written(Box::new(exported)))
+    }
+
+    fn pass<'p>(&'p self, resolved: &'p Resolved<'_>, files: &'p FileSet) -> Stream<'p> {
+        let (jobs, events) = (self.request.registry.jobs, &self.environment.events);
+        Stream { files, source: resolved.source, places: places(resolved.graph), jobs, events }
+    }
+
+    fn report_length(&self, path: &Path, total: u64) {
+        let text = format!("{}: {} in all", path.display(), bytes(total));
+        self.environment.events.report(Event::Status(text));
+    }
+
+    fn plan_pass(
+        &self,
+        resolved: &Resolved<'_>,
+        identity: Digest,
+        total: u64,
+        up_to_date: bool,
+    ) -> Result<ExportReport> {
+        let planned = Planned { identity, total, survey: None, up_to_date, volumes: None };
+        Ok(self.plan(&resolved.contents.lock, resolved.graph, planned))
+    }
+
+    /// What has gone out names the image; nothing can be taken back.
+    fn unfinished(&self, error: Error) -> Error {
+        match self.request.resolve.keep_going && MissingReason::of(&error).is_some() {
+            true => error.while_doing(
+                "one pass cannot leave an image out any more: the output ends without its end mark, unfinished",
+            ),
+            false => error,
+        }
+    }
+
+    /// The file, if it is already what is wanted, with the signature that is wanted: it cannot be added.
+    fn up_to_date(&self, path: &Path, identity: Digest) -> Option<Finished> {
+        let finished = preflight::up_to_date(path, identity, self.proof());
+        let is_signed = |key: &PrivateKey| {
+            let layout = Layout::open(path);
+            layout.and_then(|layout| check_signature(&layout, std::slice::from_ref(key.public()))).is_ok()
+        };
+        finished.filter(|_| self.request.sign_key.as_deref().is_none_or(is_signed))
+    }
+}
+
+/// Every blob of the bundle.
+fn moved(contents: &Contents) -> u64 {
+    contents.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add)
+}

@@ -1,0 +1,94 @@
+//! As volumes from the start.
+
+use std::path::Path;
+
+use super::job::{Export, Planned, Resolved};
+use super::report::{ExportReport, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes};
+use super::write::{Job, Written, stopped, write};
+use crate::base::error::{Error, Result};
+use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumeOptions, VolumePlan, WrittenVolume, write_recovery};
+use crate::bundle::{Finished, Options, plan_volumes, preflight};
+use crate::pipeline::lock::Lock;
+
+impl Export<'_> {
+    /// A volume that is written again belongs to a set that exists, and each of its volumes repeats the lock and all manifests.
+    /// `given` is the lock of that set, `followed` what became of it.
+    ///
+    /// # Errors
+    /// With other images or companions it would be a volume of another set.
+    pub(super) fn check_same_set(&self, given: &Lock, followed: &Lock) -> Result<()> {
+        match self.request.output.only_volume() {
+            Some(_) if given != followed => Err(Error::input(
+                "--only-volume writes a volume of a set that exists, and every volume repeats the images and companions of its lock: \
+                 with others it would be a volume of another set; write all volumes, without --only-volume",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the volumes, unless they are there.
+    pub(super) async fn volumes(
+        &self,
+        path: &Path,
+        volumes: &VolumeOptions,
+        resolved: Resolved<'_>,
+    ) -> Result<ExportReport> {
+        let Resolved { contents, graph, source, lost } = resolved;
+        let events = &self.environment.events;
+        let lock = contents.lock.clone();
+        let mut files = self.files(&contents)?;
+        plan_volumes::keep_signatures(path, &mut files, volumes)?;
+        let set = plan_volumes::plan(path, &files, volumes)?;
+        let there = plan_volumes::up_to_date(&set, &files, volumes, !self.request.dry_run, events)?;
+        let options = Options { volumes: Some(volumes.clone()), ..Options::copying() };
+        let of = set.plan.volumes.len();
+        let wanted: Vec<&VolumePlan> = set.wanted(&volumes.selection).collect();
+        let described = || wanted.iter().map(|volume| PlannedVolume::new(&set, volume)).collect();
+        if self.request.dry_run {
+            let survey = preflight::survey(path, &files, &options)?;
+            let volumes = Some(PlannedVolumes { volumes: described(), of, recovery: volumes.shape.recovery });
+            let (identity, total, up_to_date) = (set.identity, survey.total, there.is_some());
+            let planned = Planned { identity, total, survey: Some(survey), up_to_date, volumes };
+            return Ok(self.plan(&lock, graph, planned));
+        }
+        let (finished, moved) = match there {
+            Some(finished) => (finished, 0),
+            None => {
+                let jobs = self.request.registry.jobs;
+                let job = Job { output: path, files, options, graph, source, jobs, lost };
+                let Written { finished, moved, .. } = write(job, events).await?;
+                (finished, moved)
+            }
+        };
+        let recovery = self.recover(&set, volumes, &finished, lock.created).await?;
+        let locked = self.write_lock(&lock);
+        let paths = wanted.iter().map(|volume| set.path_of(volume));
+        let paths = paths.chain(recovery.iter().map(|volume| volume.path.clone()));
+        self.read_back(paths.collect::<Vec<_>>()).await?;
+        let recovery = recovery.iter().map(ExportedVolume::from).collect();
+        let mut exported = self.exported(&lock, graph, finished, moved);
+        exported.output = path.to_owned();
+        exported.volumes = Some(ExportedVolumes { volumes: described(), of, recovery });
+        exported.failure = locked.err();
+        Ok(ExportReport::Written(Box::new(exported)))
+    }
+
+    /// Writes the recovery volumes of volumes that are there.
+    async fn recover(
+        &self,
+        set: &Set,
+        volumes: &VolumeOptions,
+        finished: &Finished,
+        created: jiff::Timestamp,
+    ) -> Result<Vec<WrittenVolume>> {
+        let Shape { limit, recovery } = volumes.shape;
+        if recovery == 0 || !volumes.selection.is_all() {
+            return Ok(Vec::new());
+        }
+        let number = u32::try_from(set.plan.volumes.len()).unwrap_or(u32::MAX);
+        let of = RecoveryOf { identity: finished.identity, created, limit, volumes: number, recovery };
+        let (name, unchanged, events) = (set.name.clone(), finished.unchanged, self.environment.events.clone());
+        let work = tokio::task::spawn_blocking(move || write_recovery(&name, &of, unchanged, &events));
+        work.await.map_err(stopped)?
+    }
+}

@@ -1,0 +1,121 @@
+//! What references mean now, without transferring.
+
+use super::units::as_optional_path;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::environment::Environment;
+use super::local::{check_writable, write_file};
+use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
+use super::registry::RegistryOptions;
+use super::resolve::{self, Earlier, ResolveOptions, Resolver};
+use crate::base::document::Document;
+use crate::base::error::Result;
+use crate::bundle::{Contents, walk_file};
+use crate::content::{Cached, Checkpoint};
+use crate::oci::Digest;
+use crate::pipeline::allowlist::Allowlist;
+use crate::pipeline::lock::{Lock, MissingImage};
+use crate::pipeline::walk::Modes;
+use crate::signing::Spoken;
+use crate::transport::registry::Served;
+
+/// What is to be resolved.
+pub struct LockRequest {
+    pub images: Allowlist,
+    /// What a bundle would carry of them.
+    pub resolve: ResolveOptions,
+    /// Where to write the lock. A lock that is there says what immutable tags mean, and keeps its index modes.
+    pub output: Option<PathBuf>,
+    pub registry: RegistryOptions,
+}
+
+/// What the references mean.
+#[derive(Clone, Debug, Serialize)]
+pub struct LockReport {
+    pub version: u32,
+    /// Nothing is missing.
+    pub ok: bool,
+    /// Where the lock is.
+    #[serde(serialize_with = "as_optional_path")]
+    pub output: Option<PathBuf>,
+    /// When the references were resolved.
+    pub created: Timestamp,
+    /// How many images there are.
+    pub images: usize,
+    /// Images that were asked for and cannot be had.
+    pub missing: Vec<MissingImage>,
+    /// The identity that a bundle of exactly this lock has. `null`: images of immutable tags were not read.
+    pub identity: Option<Digest>,
+    /// The same as words.
+    pub fingerprint: Option<String>,
+    #[serde(skip)]
+    pub lock: Lock,
+    /// What came from somewhere else than the place that names say.
+    #[serde(skip)]
+    pub mirrors: Vec<Served>,
+    #[serde(skip)]
+    pub outcome: Outcome,
+}
+
+impl JsonReport for LockReport {}
+
+/// Resolves an allowlist to a lock.
+///
+/// # Errors
+/// An image cannot be had and may not be left out, or the lock cannot be written. What was read stays for the next run.
+pub async fn lock(request: &LockRequest, environment: &Environment) -> Result<LockReport> {
+    let (environment, watch) = environment.watched();
+    check_writable(&request.output)?;
+    let (list, registries) = request.resolve.connect(&request.images, &request.registry, &environment)?;
+    let resolver = Resolver { options: &request.resolve, jobs: request.registry.jobs, environment: &environment };
+    // Into a pipe or a device nothing can be continued.
+    let file = request.output.as_deref().filter(|path| path.is_file() || !path.exists());
+    let earlier = resolver.earlier(file, None, Modes::default())?;
+    let kept = Checkpoint::new(&registries, file.map(walk_file));
+    resolve::report_obstacle(&kept, &environment.events);
+    let cached = Cached::new(&kept, None);
+    let resolved = resolve(&resolver, &list, earlier, &cached).await;
+    // Until the lock is written, what was read for it is still needed.
+    let written = resolved.and_then(|resolved| {
+        let file = resolved.0.to_file()?;
+        request.output.as_ref().map_or(Ok(()), |path| write_file(path, file.as_bytes()))?;
+        Ok(resolved)
+    });
+    let (lock, identity) = resolve::settle(&kept, written, &environment.events)?;
+    let outcome = match resolver.outcome(&lock.missing) {
+        Outcome::Done if watch.is_incomplete() => Outcome::SomeImagesFailed,
+        outcome => outcome,
+    };
+    Ok(LockReport {
+        version: REPORT_VERSION,
+        ok: outcome.is_ok(),
+        output: request.output.clone(),
+        created: lock.created,
+        images: lock.images.len(),
+        missing: lock.missing.clone(),
+        identity,
+        fingerprint: identity.map(|identity| Spoken::of(&identity).to_string()),
+        lock,
+        mirrors: registries.served(),
+        outcome,
+    })
+}
+
+/// The lock, and the identity of a bundle of exactly it, without tools or parents. Images of immutable tags that an earlier lock
+/// knows are not read, so it is not known then.
+async fn resolve(
+    resolver: &Resolver<'_>,
+    list: &Allowlist,
+    earlier: Earlier,
+    cached: &Cached<'_>,
+) -> Result<(Lock, Option<Digest>)> {
+    if resolver.options.trusts_tags() {
+        return Ok((resolver.pin(list, earlier, cached).await?, None));
+    }
+    let (lock, graph) = resolver.resolve(list, earlier, cached).await?;
+    let identity = Contents::new(lock.clone(), &graph)?.identity()?;
+    Ok((lock, Some(identity)))
+}

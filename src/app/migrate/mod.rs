@@ -1,0 +1,196 @@
+//! The storage of a registry → what is in it, or its images in another registry, a bundle, `dir:` directories or a storage of
+//! their own.
+
+mod choice;
+mod chosen;
+mod closed;
+mod collect;
+pub mod counted;
+mod faulty;
+mod inside;
+mod list;
+mod name;
+mod report;
+mod request;
+mod signatures;
+mod tags;
+mod to_bundle;
+mod to_dir;
+mod to_storage;
+
+use std::time::Instant;
+
+use super::environment::Environment;
+use super::faults::{fault_counts, fault_lines, faults_line};
+use super::outcome::REPORT_VERSION;
+use super::push::{Push, PushRequest};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::count;
+use crate::pipeline::graph::Graph;
+use crate::pipeline::receipt::{Brought, ImageReceipt};
+use crate::pipeline::resolve::companion_tags;
+use crate::transport::storage::{Depth, Storage};
+pub use choice::Which;
+use collect::{Collected, Companions, Look, collect};
+pub use counted::Counted;
+pub use name::StoredName;
+pub use report::{
+    MigrateReport, Migrated, MigratedBundle, MigratedImage, MigratedState, MigrationRefused, StorageList, StoredImage,
+    StoredState,
+};
+pub use request::{BundleOutput, Destination, MigrateRequest};
+
+/// What references to a storage's content call the registry it belonged to.
+pub const REGISTRY: &str = "localhost";
+
+/// A migration under way.
+struct Migration<'a> {
+    request: &'a MigrateRequest,
+    storage: &'a Storage,
+    companions: Companions,
+    environment: &'a Environment,
+    /// When the command began.
+    started: Instant,
+}
+
+/// Lists the images of a storage, or brings them where they are wanted. Nothing in the storage is changed.
+///
+/// # Errors
+/// The storage cannot be read; nothing of it is wanted; nothing can be written or pushed.
+pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Result<MigrateReport> {
+    let started = Instant::now();
+    let storage = request.which.name(Storage::open(&request.storage, REGISTRY)?, REGISTRY)?;
+    let push = match &request.to {
+        Destination::Registry(options) => Some(Push::new(options, Brought::default(), environment)?),
+        Destination::Bundle(output) => {
+            output.check(&storage)?;
+            None
+        }
+        _ => None,
+    };
+    let companions = request.companions();
+    let migration = Migration { request, storage: &storage, companions, environment, started };
+    let collected = collect(&storage, &migration.of(request.depth()), &environment.events)?;
+    if !matches!(request.to, Destination::List) {
+        if request.strict && !collected.faults.is_empty() {
+            return Ok(migration.refuse(collected));
+        }
+        migration.check_any(&collected)?;
+        migration.report_left(&collected);
+    }
+    match push {
+        Some(push) => Ok(MigrateReport::Pushed(push.run(&to_push(&storage, collected), started).await?)),
+        None => migration.write(collected).await,
+    }
+}
+
+/// What is whole, to be pushed; and what is not, for the report.
+fn to_push(storage: &Storage, collected: Collected) -> PushRequest<'_> {
+    let faults = collected.faults.iter().map(|fault| fault_lines(fault).trim_end().to_owned()).collect();
+    let lost = faulty::faulty(&collected).into_iter().map(|faulty| {
+        let source = format!("{REGISTRY}/{}", faulty.name);
+        ImageReceipt::lost(source, faulty.found.map(|found| found.digest), faulty.reasons.join("; "))
+    });
+    let lost = lost.collect();
+    let images = collected.images.into_iter().filter_map(|(_, image)| image).collect();
+    let graph = Graph { images, ..Graph::default() };
+    PushRequest { faults, lost, ..PushRequest::new(storage, graph) }
+}
+
+impl MigrateRequest {
+    fn depth(&self) -> Depth {
+        let is_proven_later = matches!(self.to, Destination::Registry(_) | Destination::Bundle(_));
+        let default = if self.strict && is_proven_later { Depth::Digest } else { Depth::Size };
+        self.depth.unwrap_or(default)
+    }
+
+    fn companions(&self) -> Companions {
+        match (&self.to, self.which.referrers) {
+            // A list shows every tag, and a dir: image has no place for anything else.
+            (Destination::List | Destination::Directories { .. }, _) => Companions::Separate,
+            (_, false) => Companions::StayBehind,
+            (Destination::Storage { .. }, true) => Companions::TravelWithLists,
+            (Destination::Registry(_) | Destination::Bundle(_), true) => Companions::Travel,
+        }
+    }
+}
+
+impl Migration<'_> {
+    /// What is looked at.
+    fn of(&self, depth: Depth) -> Look<'_> {
+        Look { which: &self.request.which, depth, companions: self.companions, jobs: self.request.jobs }
+    }
+
+    async fn write(&self, mut collected: Collected) -> Result<MigrateReport> {
+        let events = &self.environment.events;
+        let (path, ended, signed_by) = match &self.request.to {
+            Destination::Bundle(output) => {
+                let ended = self.to_bundle(&mut collected, output).await?;
+                (&output.path, ended, output.sign_key.as_ref().map(|key| key.public().clone()))
+            }
+            Destination::Directories { path, link } => {
+                (path, to_dir::write(self.storage, &collected, path, *link, events)?, None)
+            }
+            Destination::Storage { path, link, owner } => {
+                (path, to_storage::write(self.storage, &collected, path, *link, *owner, events)?, None)
+            }
+            // What goes into a registry was pushed.
+            Destination::List | Destination::Registry(_) => {
+                return Ok(MigrateReport::Listed(Box::new(list::list(&self.request.storage, &collected))));
+            }
+        };
+        let (storage, elapsed) = (self.request.storage.clone(), self.started.elapsed());
+        let mut report = ended.report(&collected, storage, path.clone(), elapsed);
+        report.bundle.iter_mut().for_each(|bundle| bundle.signed_by.clone_from(&signed_by));
+        Ok(MigrateReport::Written(Box::new(report)))
+    }
+
+    fn refuse(&self, collected: Collected) -> MigrateReport {
+        let (storage, counted) = (&self.request.storage, faults_line(&collected.faults));
+        let text = format!("{} has {counted}; nothing was done (--strict)", storage.display());
+        MigrateReport::Refused(Box::new(MigrationRefused {
+            version: REPORT_VERSION,
+            ok: false,
+            storage: storage.clone(),
+            counts: fault_counts(&collected.faults),
+            faults: collected.faults,
+            error: Error::damaged(text),
+        }))
+    }
+
+    /// A storage without tags is not empty: that should not look like success.
+    fn check_any(&self, collected: &Collected) -> Result<()> {
+        if !collected.images.is_empty() || collected.revisions == 0 || collected.lost() > 0 {
+            return Ok(());
+        }
+        let text = match self.request.which.is_all() {
+            true => {
+                "has manifests, but no tags: Harbor 2.15 and later keep tags in their database only; --untagged takes all by \
+                 their digests, --tags-from FILE says what they are called"
+            }
+            false => "has no image that -f, --include and --exclude let through",
+        };
+        Err(Error::input(format!("{} {text}", self.request.storage.display())))
+    }
+
+    /// Where companions were not looked for, signatures and SBOMs of the images may be among what is left.
+    fn report_left(&self, collected: &Collected) {
+        let notice = |text| self.environment.events.report(Event::Notice(text));
+        if collected.companions > 0 {
+            notice(companion_tags(collected.companions, self.companions != Companions::StayBehind));
+        }
+        let referrers = matches!(self.companions, Companions::Travel | Companions::TravelWithLists);
+        if collected.left > 0 {
+            let what = if referrers { "" } else { ", or signatures and SBOMs" };
+            let left = count(collected.left, "manifest");
+            notice(format!("left behind: {left} that no tag leads to: older images{what}; --untagged takes them too"));
+        }
+        if collected.lost_by_attached > 0 {
+            let lost = count(collected.lost_by_attached, "image");
+            notice(format!(
+                "{lost} would be whole without signatures, SBOMs and referrers: --no-referrers leaves these behind"
+            ));
+        }
+    }
+}

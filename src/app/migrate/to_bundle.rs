@@ -1,0 +1,117 @@
+//! The images of a storage as a bundle, made as export makes one.
+
+use std::collections::HashSet;
+
+use super::Migration;
+use super::collect::{Collected, collect};
+use super::inside::refuse_inside;
+use super::report::{Ended, Fate};
+use super::request::BundleOutput;
+use crate::app::export::{self, Lost, Written};
+use crate::app::read_back::read_back;
+use crate::app::signed::add_signature;
+use crate::base::document::Document;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
+use crate::bundle::preflight::{self, Whole};
+use crate::bundle::{Bundle, Contents, FileSet, Options, Writer, is_tar};
+use crate::content::{Files, LinkMode};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::lock::Lock;
+use crate::transport::storage::{Depth, Storage};
+
+impl BundleOutput {
+    /// To be asked before the storage is read.
+    ///
+    /// # Errors
+    /// There is something else, another run writes it, it lies in the storage, or it cannot have links.
+    pub(super) fn check(&self, storage: &Storage) -> Result<()> {
+        if matches!(self.link, LinkMode::Hard | LinkMode::Reflink) && is_tar(&self.path) {
+            return Err(Error::input("a tar has no links: leave out --link, or name a directory"));
+        }
+        refuse_inside(storage, &self.path)?;
+        preflight::check_free(&self.path)?;
+        preflight::former(&self.path).map(drop)
+    }
+}
+
+impl Migration<'_> {
+    /// Writes every image of `collected` that is whole. Blobs are proven while they are linked or copied: when one of them is
+    /// wrong, the whole storage is looked at with digests, so that each image it costs is known, and the others are written then.
+    ///
+    /// # Errors
+    /// The disk's, or there is nothing to write.
+    pub(super) async fn to_bundle(&self, collected: &mut Collected, output: &BundleOutput) -> Result<Ended> {
+        let events = &self.environment.events;
+        let mut tried = self.attempt(collected, output).await;
+        if let Err(error) = &tried
+            && matches!(error.kind(), Kind::Damaged | Kind::Disk)
+            && !error.is_disk_full()
+            && !self.request.strict
+        {
+            let again = collect(self.storage, &self.of(Depth::Digest), events)?;
+            if whole(&again) != whole(collected) {
+                let text = "The storage is damaged; every byte of it was looked at, and what is whole is written.";
+                events.report(Event::Status(text.to_owned()));
+                *collected = again;
+                tried = self.attempt(collected, output).await;
+                if tried.as_ref().is_ok_and(|done| done.as_ref().is_some_and(|done| done.finished.unchanged)) {
+                    Writer::abandon(&output.path)?;
+                }
+            }
+        }
+        let Written { finished, moved, linked } = match tried {
+            Ok(Some(written)) => written,
+            Ok(None) => return Ok(Ended::default()),
+            Err(error) => return Ok(Ended { failure: Some(error), ..Ended::default() }),
+        };
+        if output.read_back
+            && let Err(error) = read_back([finished.path.clone()], events).await
+        {
+            return Ok(Ended { failure: Some(error), ..Ended::default() });
+        }
+        let failure = add_signature(&finished, output.sign_key.as_deref(), events).err();
+        let fate = || if finished.unchanged { Fate::Present } else { Fate::Written };
+        let fates = collected.whole().map(|_| fate()).collect();
+        Ok(Ended { fates, linked, copied: moved, bundle: Some(finished), failure, ..Ended::default() })
+    }
+
+    /// `None`: there is no image that could be written.
+    async fn attempt(&self, collected: &Collected, output: &BundleOutput) -> Result<Option<Written>> {
+        let BundleOutput { path, link, sign_key, tools, .. } = output;
+        let images: Vec<_> = collected.whole().map(|(_, image)| image.clone()).collect();
+        if images.is_empty() {
+            let is_empty = collected.images.is_empty() && collected.lost() == 0;
+            let nothing = Error::input(format!("{} has no images", self.storage.shown("").display()));
+            return if is_empty { Err(nothing) } else { Ok(None) };
+        }
+        let (created, exact) = self.environment.bundle_time()?;
+        let locked = images.iter().map(|image| image.locked.clone()).collect();
+        let lock = Lock { version: Lock::VERSION, created, load_platform: None, images: locked, missing: Vec::new() };
+        let graph = Graph { images, ..Graph::default() };
+        let mut contents = Contents::new(lock, &graph)?.carrying(tools.clone());
+        if !exact {
+            contents = contents.continuing(Bundle::open(path).ok().as_ref().map(Bundle::former))?;
+        }
+        let events = &self.environment.events;
+        let files = FileSet::new(&contents, sign_key.clone())?;
+        if let Some(finished) = preflight::up_to_date(path, files.identity, Whole::Proven(events)) {
+            return Ok(Some(Written { finished, moved: 0, linked: 0 }));
+        }
+        let job = export::Job {
+            output: path,
+            files,
+            options: Options { link: *link, device: self.storage.device(), ..Options::copying() },
+            graph: &graph,
+            source: self.storage,
+            jobs: self.request.jobs,
+            lost: &Lost::default(),
+        };
+        export::write(job, events).await.map(Some)
+    }
+}
+
+/// The images that can be written, by their names.
+fn whole(collected: &Collected) -> HashSet<String> {
+    collected.whole().map(|(found, _)| found.name()).collect()
+}

@@ -1,0 +1,94 @@
+//! Where a bundle goes.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::base::error::{Error, Result};
+use crate::bundle::stream::{Compressed, Outlet};
+use crate::bundle::volumes::VolumeOptions;
+use crate::bundle::{Bundle, plan_volumes, preflight, walk_file};
+
+/// See the module documentation.
+pub enum Output {
+    /// A tar if the name ends in `.tar`, a compressed tar, in one pass, if it ends in `.tar.zst`, else a directory.
+    Path(PathBuf),
+    /// Tars of a limited size, whose names are made of this one.
+    Volumes { path: PathBuf, volumes: VolumeOptions },
+    /// A tar in one pass. Nothing is kept beside it, so an export that was interrupted begins again. Errors call it `name`.
+    Stream { name: PathBuf, outlet: OneOutlet },
+}
+
+/// Takes one bundle.
+pub struct OneOutlet(Mutex<Option<Box<dyn Outlet>>>);
+
+impl OneOutlet {
+    pub fn new(outlet: impl Outlet + 'static) -> OneOutlet {
+        OneOutlet(Mutex::new(Some(Box::new(outlet))))
+    }
+
+    /// The outlet, the first time.
+    pub(in crate::app) fn take(&self) -> Option<Box<dyn Outlet>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Output {
+    /// Checks what is impossible whatever the registries say. An export does it too; a caller that asks a person for a passphrase
+    /// may want to do it first.
+    ///
+    /// # Errors
+    /// Another run is writing it, or something that no export has made has its name.
+    pub fn check_free(&self) -> Result<()> {
+        self.check_form()?;
+        match self {
+            Output::Path(path) if Compressed::is_meant(path) => Compressed::check_free(path),
+            Output::Path(path) => preflight::check_free(path),
+            Output::Volumes { path, .. } => plan_volumes::check_free(path),
+            Output::Stream { .. } => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// Volumes cannot be compressed.
+    pub(in crate::app) fn check_form(&self) -> Result<()> {
+        match self {
+            Output::Volumes { path, .. } if Compressed::is_meant(path) => {
+                Err(Error::input("volumes cannot be one stream, or compressed: name an output that ends in .tar"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The file or directory, or what errors call the stream.
+    pub fn path(&self) -> &Path {
+        match self {
+            Output::Path(path) | Output::Volumes { path, .. } | Output::Stream { name: path, .. } => path,
+        }
+    }
+
+    /// The bundle that is to be replaced, if there is one.
+    pub(in crate::app) fn former(&self) -> Result<Option<Bundle>> {
+        match self {
+            Output::Path(path) if Compressed::is_meant(path) => Ok(Bundle::open(path).ok()),
+            Output::Path(path) => preflight::former(path),
+            Output::Volumes { path, .. } => Ok(plan_volumes::former(path)),
+            Output::Stream { .. } => Ok(None),
+        }
+    }
+
+    /// Where manifests that were read are kept for the next run.
+    pub(in crate::app) fn walk_file(&self) -> Option<PathBuf> {
+        match self {
+            Output::Path(path) | Output::Volumes { path, .. } => Some(walk_file(path)),
+            Output::Stream { .. } => None,
+        }
+    }
+
+    /// The number of the only volume that is written, of a set that exists.
+    pub(in crate::app) fn only_volume(&self) -> Option<u32> {
+        match self {
+            Output::Volumes { volumes, .. } => volumes.selection.only_one(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What was written is read from the medium before it is called done.
+
+use std::path::PathBuf;
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
+use crate::bundle;
+
+/// Reads back these files or directories.
+///
+/// # Errors
+/// One of them is not what was written: it is called `.partial` again.
+pub async fn read_back(paths: impl IntoIterator<Item = PathBuf>, events: &Events) -> Result<()> {
+    for path in paths {
+        let (shown, own) = (path.display().to_string(), events.clone());
+        let reading = tokio::task::spawn_blocking(move || bundle::read_back(&path, &own));
+        let stopped = |e| Error::new(Kind::Interrupted, format!("reading back {shown}")).because(e);
+        if reading.await.map_err(stopped)?? {
+            events.report(Event::Status(format!("{shown}: read back")));
+            continue;
+        }
+        let text = "read back, but perhaps from memory, which the system would not let go of: unmount it, or take the medium \
+                    out, and `gapferry verify` it";
+        events.report(Event::Warning(format!("{shown}: {text}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Every byte of a bundle, and every defect.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::environment::Environment;
+use super::failure::as_detail;
+use super::local::{check_writable, write_file};
+use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
+use super::stream::Stream;
+use super::trust::Trust;
+use crate::base::document::Document;
+use crate::base::error::{Error, Result};
+use crate::bundle::volumes::Opened;
+use crate::bundle::{Missing, Proven};
+use crate::files::Layout;
+use crate::signing::PublicKey;
+use crate::verify::{self, Depth};
+
+/// What is to be verified.
+pub struct VerifyRequest {
+    pub bundle: VerifyInput,
+    /// Whose signature it has to have.
+    pub trust: Trust,
+    /// Where to write what would repair it.
+    pub missing: Option<PathBuf>,
+}
+
+/// How the bundle comes.
+pub enum VerifyInput {
+    Files {
+        /// A directory, a tar, or volumes in any order: all of a set, or one alone.
+        paths: Vec<PathBuf>,
+        /// Prove the digest of every file, and `chunks.b3` too.
+        full: bool,
+    },
+    /// Every file is proven by its digest.
+    Stream(Stream),
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyReport {
+    pub version: u32,
+    /// It has no problem.
+    pub ok: bool,
+    #[serde(flatten)]
+    pub found: verify::Report,
+    /// The fingerprint of the key whose signature was found good.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "fingerprint")]
+    pub signed_by: Option<PublicKey>,
+    /// What messages call the bundle.
+    #[serde(skip)]
+    pub path: PathBuf,
+    #[serde(skip)]
+    pub outcome: Outcome,
+    /// What would repair it, once it is written. `None`: that was not asked for.
+    #[serde(skip)]
+    pub missing: Option<Missing>,
+    /// Why what would repair it could not be written.
+    #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
+    pub failure: Option<Error>,
+    #[serde(skip)]
+    pub elapsed: Duration,
+}
+
+impl JsonReport for VerifyReport {}
+
+fn fingerprint<S: serde::Serializer>(key: &Option<PublicKey>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    key.as_ref().map(PublicKey::fingerprint).serialize(serializer)
+}
+
+/// Verifies a bundle, or volumes of one.
+///
+/// # Errors
+/// It is no bundle, cannot be read, or none of the keys that are demanded has signed it. That it is damaged is in the report.
+pub fn verify(request: VerifyRequest, environment: &Environment) -> Result<VerifyReport> {
+    let started = Instant::now();
+    check_writable(&request.missing)?;
+    let Admitted { opened, proven, depth } = admit(request.bundle, &request.trust, environment)?;
+    let path = opened.layout().path().to_owned();
+    let found = verify::check_proven(&opened, depth, proven.as_ref(), &environment.events)?;
+    let elapsed = started.elapsed();
+    let outcome = if found.is_clean() { Outcome::Done } else { Outcome::Damaged };
+    let written = request.missing.map(|file| write_missing(&file, opened, &found)).transpose();
+    let (missing, failure) = match written {
+        Ok(missing) => (missing, None),
+        Err(error) => (None, Some(error)),
+    };
+    let outcome = failure.as_ref().map_or(outcome, |error| Outcome::Failed(error.kind()));
+    let (version, signed_by) = (REPORT_VERSION, proven.map(|proven| proven.by));
+    Ok(VerifyReport { version, ok: outcome.is_ok(), found, signed_by, path, outcome, missing, failure, elapsed })
+}
+
+/// A bundle whose signature is known.
+struct Admitted {
+    opened: Opened,
+    /// What an accepted key has signed.
+    proven: Option<Proven>,
+    depth: Depth,
+}
+
+/// A stream is read here, to its end.
+fn admit(bundle: VerifyInput, trust: &Trust, environment: &Environment) -> Result<Admitted> {
+    match bundle {
+        VerifyInput::Stream(Stream { name, bytes }) => {
+            let mut proven = None;
+            let mut before_blobs = |layout: &Layout| {
+                proven = trust.check(layout, environment)?;
+                Ok(())
+            };
+            let layout = verify::pass(&name, bytes, &mut before_blobs, &environment.events)?;
+            Ok(Admitted { opened: Opened::Whole(Box::new(layout)), proven, depth: Depth::Full })
+        }
+        VerifyInput::Files { paths, full } => {
+            let opened = Opened::open_to_verify(&paths, None)?;
+            let proven = trust.check(opened.layout(), environment)?;
+            Ok(Admitted { opened, proven, depth: if full { Depth::Full } else { Depth::Chunks } })
+        }
+    }
+}
+
+fn write_missing(file: &Path, opened: Opened, found: &verify::Report) -> Result<Missing> {
+    let missing = verify::missing_of(opened.into_layout(), found, super::TOOL)?;
+    write_file(file, missing.to_json().as_bytes())?;
+    Ok(missing)
+}

@@ -1,0 +1,109 @@
+//! `--json`: whatever happens, standard output is one JSON object that says whether all is well, and errors have a code. What a
+//! script would lose otherwise is said at each test.
+
+use serde_json::{Value, json};
+
+use crate::support::ran::Ran;
+use crate::support::registry::Registry;
+use crate::support::{gapferry, images, tempdir};
+
+#[track_caller]
+fn run(arguments: &[&str], code: i32) -> Value {
+    let ran = Ran::of(gapferry().args(arguments)).ended(code);
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ran:#?}"))
+}
+
+/// It would have to read text to know why there is no result, or would take an empty output for one.
+#[test]
+fn a_command_that_fails_says_so_in_one_object_with_a_code() {
+    let registry = Registry::start();
+    images::oci("team/app", "1", &["content"]).push(&registry);
+    let directory = tempdir();
+    let below = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (gone, out) = (format!("{}/team/gone:1", registry.host()), below("out.tar"));
+    let nothing = below("nothing.tar");
+    let nowhere = "127.0.0.1:1/team/app:1";
+    let text = below("text.tar");
+    std::fs::write(&text, "no tar").unwrap();
+    for (arguments, code, word) in [
+        (&["export", &gone, "-o", &out, "--json"][..], 4, "not-found"),
+        (&["export", nowhere, "-o", &out, "--json", "--retries", "0"], 5, "network"),
+        (&["lock", &gone, "-o", &out, "--json"], 4, "not-found"),
+        (&["verify", &nothing, "--json"], 2, "disk"),
+        (&["verify", &text, "--json"], 2, "input"),
+        (&["list", &nothing, "--json"], 2, "disk"),
+        (&["inspect", &nothing, "--json"], 2, "input"),
+        (&["fingerprint", &nothing, "--json"], 2, "disk"),
+        (&["import", &nothing, "--to", "127.0.0.1:1", "--json"], 2, "disk"),
+        (&["prove", &nothing, "--json"], 2, "disk"),
+        (&["check", &nothing, "--json"], 2, "disk"),
+        (&["migrate", &nothing, "--list", "--json"], 2, "disk"),
+        (&["split", &nothing, "-o", &out, "--volume-size", "1GB", "--json"], 2, "disk"),
+        (&["join", &nothing, "-o", &out, "--json"], 2, "disk"),
+        (&["repair", &nothing, &text, "--json"], 2, "disk"),
+        (&["logout", "nowhere.example", "--json", "--authfile", &nothing], 2, "input"),
+        // The command line itself is wrong.
+        (&["verify", "--json", "--no-such-option"], 2, "usage"),
+    ] {
+        let said = run(arguments, code);
+        assert_eq!((&said["version"], &said["ok"]), (&json!(1), &json!(false)), "{arguments:?}");
+        assert_eq!(said["error"]["code"], word, "{arguments:?}: {said}");
+        assert!(!said["error"]["message"].as_str().unwrap().is_empty(), "{arguments:?}: {said}");
+    }
+}
+
+/// It could not tell which file of the bundle is wrong, though it was found out.
+#[test]
+fn an_import_that_refuses_a_bundle_gives_its_problems_with_their_codes() {
+    let registry = Registry::start();
+    images::oci("team/app", "1", &["content"]).push(&registry);
+    let directory = tempdir();
+    let bundle = directory.path().join("bundle");
+    let reference = format!("{}/team/app:1", registry.host());
+    gapferry().arg("export").arg(reference).arg("-o").arg(&bundle).assert().success();
+    std::fs::write(bundle.join("index.json"), "{}").unwrap();
+    let (bundle, to) = (bundle.to_str().unwrap(), format!("{}/mirror", registry.host()));
+    let said = run(&["import", bundle, "--to", &to, "--json"], 3);
+    let codes: Vec<&Value> = said["error"]["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
+    assert!(codes.contains(&&json!("wrong-size")), "{said}");
+    assert_eq!((&said["ok"], &said["error"]["code"]), (&json!(false), &json!("damaged")));
+    assert!(said["error"]["hint"].is_string(), "what a person may do: {said}");
+    let verified = run(&["verify", bundle, "--json"], 3);
+    assert_eq!((&verified["ok"], &verified["error"]), (&json!(false), &Value::Null), "it came to its result");
+    let found: Vec<&Value> = verified["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
+    assert!(found.contains(&&json!("wrong-size")), "{verified}");
+}
+
+/// A second object behind the report would keep any parser from reading the first.
+#[test]
+fn what_fails_when_the_result_is_there_is_in_the_report() {
+    let registry = Registry::start();
+    images::oci("team/app", "1", &["content"]).push(&registry);
+    let directory = tempdir();
+    let out = directory.path().join("out.tar");
+    let reference = format!("{}/team/app:1", registry.host());
+    gapferry().arg("export").arg(&reference).arg("-o").arg(&out).assert().success();
+    // A device that can be opened, and takes nothing.
+    let said = run(&["export", &reference, "-o", out.to_str().unwrap(), "--lock", "/dev/full", "--json"], 2);
+    assert_eq!((&said["ok"], &said["unchanged"]), (&json!(false), &json!(true)));
+    assert_eq!(said["error"]["code"], "disk-full", "{said}");
+}
+
+/// It would have to match the text of an error to know why one image of many failed.
+#[test]
+fn each_image_that_fails_has_a_code_of_its_own() {
+    let (source, target) = (Registry::start(), Registry::start());
+    ["a", "b"].iter().for_each(|name| images::oci(&format!("mirror/{name}"), "1", &[name]).push(&source));
+    images::oci("mirror/a", "1", &["another"]).push(&target);
+    let directory = tempdir();
+    let bundle = directory.path().join("bundle.tar");
+    let references = ["a", "b"].map(|name| format!("{}/mirror/{name}:1", source.host()));
+    gapferry().arg("export").args(references).arg("-o").arg(&bundle).assert().success();
+    let (bundle, to) = (bundle.to_str().unwrap(), target.host());
+    let said = run(&["import", bundle, "--to", to, "--on-existing", "fail", "--json"], 1);
+    let failures = said["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{said}");
+    assert_eq!(failures[0]["reference"], json!(format!("{to}/mirror/a:1")));
+    assert_eq!(failures[0]["error"]["code"], "refused", "{said}");
+    assert_eq!((&said["ok"], &said["error"]), (&json!(false), &Value::Null));
+}
