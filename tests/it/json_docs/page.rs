@@ -8,12 +8,13 @@ use super::types::{Alternative, Declared, Field, Printed, Shape, Sources, Word};
 const COMMANDS: &[(&str, &[&str])] = &[
     ("auth check", &["AuthReport"]),
     ("check", &["CheckReport"]),
+    ("convert", &["ConvertReport"]),
     ("export", &["ExportReport"]),
     ("export --repair", &["ExportedRepair"]),
     ("fingerprint", &["FingerprintReport"]),
     ("import", &["ImportReport"]),
     ("inspect", &["InspectReport"]),
-    ("join", &["JoinReport"]),
+    ("join", &["ConvertReport"]),
     ("list", &["ListReport"]),
     ("lock", &["LockReport"]),
     ("login", &["LoginReport"]),
@@ -21,8 +22,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("migrate", &["MigrateReport"]),
     ("prove", &["ProveReport"]),
     ("repair", &["RepairReport"]),
-    ("split", &["SplitReport"]),
-    ("split --dry-run", &["SplitPlan"]),
+    ("split", &["ConvertReport"]),
     ("verify", &["VerifyReport"]),
 ];
 /// Of any command, or a part of another report.
