@@ -50,8 +50,8 @@ pub use export::{
 pub use failure::{ErrorDetail, ErrorReport};
 pub use faults::{fault_lines, faults_line};
 pub use import::{
-    Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, PruneOptions, PruneReport, Pruned, import,
-    refuse_incomplete,
+    Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, NotAllowed, NotNewer, PruneOptions, PruneReport,
+    Pruned, import, refuse_incomplete,
 };
 pub use inspect::{
     Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part, inspect,
@@ -74,8 +74,7 @@ pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
     PlannedImage, PlannedTag, Push, PushOptions, PushPlan, PushReport, PushRequest, Pushed, SPARSE_REMEDY,
 };
-pub use read_back::read_back;
-pub use receipts::{NamedReceipt, ReceiptFile, Signature, read_receipt};
+pub use receipts::{NamedReceipt, ReceiptFault, ReceiptFile, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};
 pub use repair::{RecoveredVolumes, RepairReport, RepairRequest, RepairedBundle, RepairedVolumes, VolumePath, repair};
 pub use resolve::ResolveOptions;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::local::{Input, Text, read_bounded, write_file};
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Result};
 use crate::bundle::MAX_SIGNATURE;
 use crate::pipeline::receipt::{MAX_RECEIPT, Receipt, signature_beside};
 use crate::signing::{PrivateKey, PublicKey, signature_in};
@@ -44,14 +44,26 @@ pub fn read_receipt(from: &Input, keys: &[PublicKey]) -> Result<(NamedReceipt, S
     Ok((NamedReceipt { name, receipt }, signature))
 }
 
+/// Why a receipt is not proven to be by the holder of an accepted key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptFault {
+    #[error("what comes through a pipe has no signature beside it; save both")]
+    Piped,
+    #[error("it is not signed (there is no {})", signature.display())]
+    Unsigned { signature: PathBuf },
+    #[error("its signature fits none of the keys: another key signed it, or it was altered")]
+    FitsNoKey,
+}
+
 /// # Errors
 /// Keys were named, and none of them has signed it.
 fn check_signature(from: &Input, receipt: &[u8], keys: &[PublicKey]) -> Result<Signature> {
-    let refuse = |why: String| Err(Error::new(Kind::Damaged, format!("{} is refused: {why}", from.name())));
+    let refuse =
+        |fault: ReceiptFault| Err(Error::damaged(format!("{} is refused: {fault}", from.name())).with_fact(fault));
     let Some(path) = file(from) else {
         return match keys.is_empty() {
             true => Ok(Signature::Absent),
-            false => refuse("what comes through a pipe has no signature beside it; save both".to_owned()),
+            false => refuse(ReceiptFault::Piped),
         };
     };
     let beside = signature_beside(path);
@@ -59,12 +71,12 @@ fn check_signature(from: &Input, receipt: &[u8], keys: &[PublicKey]) -> Result<S
         (true, true) => return Ok(Signature::Unchecked),
         (true, false) => return Ok(Signature::Absent),
         (false, true) => {}
-        (false, false) => return refuse(format!("it is not signed (there is no {})", beside.display())),
+        (false, false) => return refuse(ReceiptFault::Unsigned { signature: beside }),
     }
     let signature = signature_in(&read_bounded(&beside, MAX_SIGNATURE + 1)?.bytes);
     match keys.iter().find(|key| key.verifies(receipt, &signature)) {
         Some(by) => Ok(Signature::By(by.clone())),
-        None => refuse("its signature fits none of the keys: another key signed it, or it was altered".to_owned()),
+        None => refuse(ReceiptFault::FitsNoKey),
     }
 }
 

@@ -7,8 +7,7 @@ use super::environment::Environment;
 use super::trust::Trust;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
-use crate::base::progress::units::volumes;
-use crate::bundle::volumes::{Opened, Volumes};
+use crate::bundle::volumes::{Opened, VolumesMissing};
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
 use crate::files::Layout;
 use crate::serve::{Options, Server};
@@ -87,10 +86,9 @@ impl Serving {
 fn admit(paths: &[PathBuf], trust: &Trust, environment: &Environment) -> Result<(Layout, Option<PublicKey>)> {
     let (opened, events) = (Opened::open(paths)?, &environment.events);
     let path = opened.layout().path();
-    if let Some(missing) = opened.volumes().map(Volumes::missing).filter(|missing| !missing.is_empty()) {
-        let are = if missing.len() == 1 { "is" } else { "are" };
-        let text = format!("{} cannot be served: {} {are} missing", path.display(), volumes(&missing));
-        return Err(Error::damaged(text));
+    if let Some(set) = opened.volumes().filter(|set| !set.missing().is_empty()) {
+        let fact = VolumesMissing { missing: set.missing(), of: set.set.of };
+        return Err(Error::damaged(format!("{} cannot be served: {fact}", path.display())).with_fact(fact));
     }
     let mut signed_by = None;
     if let Some(signed) = trust.check(opened.layout(), environment)? {

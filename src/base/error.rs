@@ -1,10 +1,18 @@
 //! The one error of the library: what was attempted on which object, and of what kind the failure is.
 //!
 //! The text never repeats its cause: that is in [`source`](std::error::Error::source), and the chain is printed once, at
-//! the edge of the program, where hints are added too. Exit codes follow from [`Kind`] alone.
+//! the edge of the program, where hints are added too.
+//!
+//! # Facts
+//! No decision reads a text. Exit codes follow from [`Kind`] alone, what to do next from [`Kind`] and [`Reason`]. What else
+//! a caller or a hint has to know is a *fact*: a value of a type of the room that made the error, with fields, whose
+//! `Display` gives the words. [`Error::of`] makes an error of a fact, [`Error::with_fact`] adds one to an error that says
+//! more, [`because`](Error::because) takes one as the cause, and [`Error::find`] finds any of them. An error that speaks for
+//! several keeps the facts of the one that decided its kind ([`Error::speaking_for`]).
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::progress::redacted;
@@ -37,7 +45,7 @@ pub enum Kind {
     Interrupted,
 }
 
-/// What exactly the other side objects to, where its answer says so. Decisions and hints follow from it where it is known; some hints still go by the text of an error.
+/// What exactly the other side objects to, where its answer says so. Decisions and hints follow from it where it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The registry does not take a manifest, because it lacks content that the manifest names: these digests, as far as it
@@ -98,6 +106,22 @@ pub struct Stopped {
     pub place: String,
     /// What it does, as a sentence goes on from its name: `has not answered for 2 min (connection refused)`.
     pub why: String,
+    /// Its disk has no room.
+    pub is_full: bool,
+}
+
+/// The words in which a policy forbids pulling.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Policy(pub String);
+
+/// What was done to a file when the operating system refused it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{verb} {}", path.display())]
+pub struct FileOperation {
+    /// `opening`, say.
+    pub verb: String,
+    pub path: PathBuf,
 }
 
 /// How much of the other side a [`Reason`] is about.
@@ -144,14 +168,35 @@ pub struct Error {
     attempt: String,
     /// What belongs below it, a line each.
     list: Vec<String>,
+    facts: Vec<Arc<dyn StdError + Send + Sync>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// Of several failures whose texts are in `attempt` or `list`: the one that counts.
+    first: Option<Arc<Error>>,
 }
 
 impl Error {
     /// `attempt` says what was tried, on which object, and, if there is no cause below, why it failed:
     /// `reading blob sha256:… of quay.io/a/b: the body ended after 10 of 20 bytes`.
     pub fn new(kind: Kind, attempt: impl Into<String>) -> Error {
-        Error { kind, reason: None, attempt: attempt.into(), list: Vec::new(), source: None }
+        let (attempt, list, facts) = (attempt.into(), Vec::new(), Vec::new());
+        Error { kind, reason: None, attempt, list, facts, source: None, first: None }
+    }
+
+    /// An error in the words of `fact`, which [`find`](Error::find) finds.
+    pub fn of(kind: Kind, fact: impl StdError + Send + Sync + 'static) -> Error {
+        Error::new(kind, fact.to_string()).with_fact(fact)
+    }
+
+    /// The text says more than `fact`, or says it in other words. Of two facts of one type the later one counts.
+    pub fn with_fact(mut self, fact: impl StdError + Send + Sync + 'static) -> Error {
+        self.facts.push(Arc::new(fact));
+        self
+    }
+
+    /// Keeps what is known of `first`, one of several failures whose texts this error has: for all of them.
+    pub fn speaking_for(mut self, first: Error) -> Error {
+        self.first = Some(Arc::new(first));
+        self
     }
 
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
@@ -178,7 +223,7 @@ impl Error {
     /// ([`InvalidData`](std::io::ErrorKind::InvalidData)) are damage, not a failing disk.
     pub fn disk(verb: &str, path: &std::path::Path, source: std::io::Error) -> Error {
         let kind = if source.kind() == std::io::ErrorKind::InvalidData { Kind::Damaged } else { Kind::Disk };
-        Error::new(kind, format!("{verb} {}", path.display())).because(source)
+        Error::of(kind, FileOperation { verb: verb.to_owned(), path: path.to_owned() }).because(source)
     }
 
     /// There is not enough room; looks like the operating system's own ENOSPC to whoever gives hints.
@@ -193,13 +238,18 @@ impl Error {
 
     /// The same failure seen from further out: `self` becomes the cause, the kind stays.
     pub fn while_doing(self, attempt: impl Into<String>) -> Error {
-        let (reason, list) = (None, Vec::new());
-        Error { kind: self.kind, reason, attempt: attempt.into(), list, source: Some(Arc::new(self)) }
+        let kind = self.kind;
+        Error { source: Some(Arc::new(self)), ..Error::new(kind, attempt) }
     }
 
     /// The same failure, understood otherwise.
     pub fn of_kind(self, kind: Kind) -> Error {
         Error { kind, ..self }
+    }
+
+    /// What was said of one thing, as the failure of another.
+    pub fn without_reason(self) -> Error {
+        Error { reason: None, ..self }
     }
 
     pub fn with_reason(mut self, reason: Reason) -> Error {
@@ -213,14 +263,26 @@ impl Error {
         self.reason.as_ref().or_else(cause)
     }
 
+    /// The first fact or cause of this type, from the outside in; if there is none, that of the failure that this error speaks
+    /// for.
+    pub fn find<T: StdError + 'static>(&self) -> Option<&T> {
+        let own = self.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
+        own.or_else(|| causes(self.source()).find_map(|cause| found_in(cause))).or_else(|| self.first()?.find())
+    }
+
+    /// The failure whose facts count, if this error speaks for several.
+    pub fn first(&self) -> Option<&Error> {
+        let below = || causes(self.source()).find_map(|cause| cause.downcast_ref::<Error>()?.first.as_deref());
+        self.first.as_deref().or_else(below)
+    }
+
     /// The words in which a policy forbids pulling, if that is why it failed.
     pub fn policy(&self) -> Option<String> {
         if self.reason() != Some(&Reason::PullPolicy) {
             return None;
         }
-        let chain = self.chain();
-        let said = [": PROJECTPOLICYVIOLATION: ", ": 412 "].iter().find_map(|mark| Some(chain.rsplit_once(mark)?.1));
-        Some(said.unwrap_or(&chain).to_owned())
+        let said = self.find::<Policy>().map(|Policy(words)| redacted(words).into_owned());
+        Some(said.unwrap_or_else(|| self.chain()))
     }
 
     /// What was asked for is not there, or is denied: some registries answer 401 or 403 for what they do not have.
@@ -249,14 +311,7 @@ impl Error {
 
     /// What has ended everything else too, if that is why it failed.
     pub fn stopped(&self) -> Option<&Stopped> {
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            if let Some(stopped) = error.downcast_ref::<Stopped>() {
-                return Some(stopped);
-            }
-            cause = error.source();
-        }
-        None
+        causes(self.source()).find_map(|cause| cause.downcast_ref::<Stopped>())
     }
 
     /// The whole chain on one line, outermost first: `a: b: c`; what it lists stands behind it. No secret of this run is in it.
@@ -286,15 +341,23 @@ impl Error {
 
     /// The operating system's error code, if a file operation lies below.
     pub fn os_error(&self) -> Option<i32> {
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            if let Some(io) = error.downcast_ref::<std::io::Error>() {
-                return io.raw_os_error();
-            }
-            cause = error.source();
-        }
-        None
+        causes(self.source()).find_map(|cause| cause.downcast_ref::<std::io::Error>())?.raw_os_error()
     }
+}
+
+/// A cause and those below it. What an [`io::Error`](std::io::Error) wraps is one, though its `source` skips it.
+fn causes<'a>(first: Option<&'a (dyn StdError + 'static)>) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(first, |cause: &&'a (dyn StdError + 'static)| {
+        let cause: &'a (dyn StdError + 'static) = *cause;
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static)).or_else(|| cause.source())
+    })
+}
+
+/// The value of this type that a cause is, or has as a fact.
+fn found_in<'a, T: StdError + 'static>(cause: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let facts = || cause.downcast_ref::<Error>()?.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
+    cause.downcast_ref::<T>().or_else(facts)
 }
 
 impl fmt::Display for Error {

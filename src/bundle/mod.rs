@@ -56,9 +56,9 @@ pub use format::{
 pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
 pub use mend::{Mended, With, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
-pub use open::{Bundle, no_bundle, refuse_part, refuse_unfinished};
+pub use open::{Bundle, NoBundle, no_bundle, refuse_part, refuse_unfinished};
 pub use options::{Finished, Options, Survey, is_tar};
-pub use proven::{Proven, check_signature, signer};
+pub use proven::{Proven, SignatureFault, check_signature, signer};
 pub use read_back::read_back;
 pub use repair::{Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
 pub use repair_volumes::{MendedSet, mend_set};

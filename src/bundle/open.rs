@@ -6,7 +6,7 @@
 //! [`Manifest::parse`]), never against what the bundle says of itself.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::format::{
     BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, REPAIR_JSON, SUMS, VOLUMES,
@@ -42,7 +42,7 @@ impl Bundle {
     pub fn in_layout(layout: Layout) -> Result<Bundle> {
         let path = layout.path().to_owned();
         let Some(bytes) = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? else {
-            return Err(Error::input(no_bundle(&layout)));
+            return Err(no_bundle(&layout));
         };
         let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
         Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
@@ -145,11 +145,21 @@ impl Bundle {
     }
 }
 
-/// What is said of a layout without `bundle.json`: another program's OCI layout can still become a bundle.
-pub fn no_bundle(layout: &Layout) -> String {
+/// A layout without `bundle.json`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoBundle {
+    /// Another program's OCI layout, which can still become a bundle.
+    #[error("{} is an OCI image layout, but not a bundle: it has no {BUNDLE_JSON}", .0.display())]
+    ImageLayout(PathBuf),
+    #[error("{} is not a bundle: it has no {BUNDLE_JSON}", .0.display())]
+    Other(PathBuf),
+}
+
+/// The error about a layout without `bundle.json`.
+pub fn no_bundle(layout: &Layout) -> Error {
     let is_layout = [OCI_LAYOUT, INDEX_JSON].iter().all(|file| layout.size_of(file).is_some());
-    let what = if is_layout { "is an OCI image layout, but not a bundle" } else { "is not a bundle" };
-    format!("{} {what}: it has no {BUNDLE_JSON}", layout.path().display())
+    let path = layout.path().to_owned();
+    Error::of(Kind::Input, if is_layout { NoBundle::ImageLayout(path) } else { NoBundle::Other(path) })
 }
 
 /// What comes out of a pipe has to be a bundle as a whole: of anything else the parts would only be called wrong.

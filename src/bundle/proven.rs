@@ -56,27 +56,26 @@ impl Proven {
 /// It is not signed, by none of the keys, or one of the two was altered (`Damaged`); they cannot be read.
 pub fn check_signature(layout: &Layout, keys: &[PublicKey]) -> Result<Proven> {
     let shown = layout.path().display();
-    let refuse = |why: &str| Error::damaged(format!("{shown} is refused: {why}"));
+    let refuse = |fault: SignatureFault| Error::damaged(format!("{shown} is refused: {fault}")).with_fact(fault);
     if signatures_of(layout, SUMS).is_empty() {
         // A link or a pipe in its place has no size either.
         let odd = layout.faults().iter().find(|fault| is_signature(&fault.path));
-        return Err(refuse(&match odd {
-            Some(fault) => format!("its {} is no plain file ({})", fault.path, fault.what),
-            None => format!("it is not signed (it has no {SIGNATURE})"),
+        return Err(refuse(match odd {
+            Some(fault) => SignatureFault::NoPlainFile { path: fault.path.clone(), is: fault.what.to_string() },
+            None => SignatureFault::Unsigned,
         }));
     }
-    let missing = |path: &str| refuse(&format!("it has no {path}"));
+    let missing = |path| refuse(SignatureFault::Lacks(path));
     let sums = layout.read(SUMS, MAX_SUMS)?.ok_or_else(|| missing(SUMS))?;
-    let Some(by) = signer(layout, SUMS, &sums, keys)? else { return Err(refuse(&fits_no_key(keys))) };
-    let identity = sums::identity(&sums)
-        .ok_or_else(|| refuse(&format!("its signature is good, but {SUMS} does not name {BUNDLE_JSON} first")))?;
+    let Some(by) = signer(layout, SUMS, &sums, keys)? else { return Err(refuse(SignatureFault::fits_none(keys))) };
+    let identity = sums::identity(&sums).ok_or_else(|| refuse(SignatureFault::NamesNoBundle))?;
     let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.ok_or_else(|| missing(BUNDLE_JSON))?;
     if Digest::sha256(&json) != identity {
-        return Err(refuse(&format!("{BUNDLE_JSON} was altered after {SUMS} was signed")));
+        return Err(refuse(SignatureFault::Altered));
     }
     let document = BundleJson::parse(&json, &layout.path().join(BUNDLE_JSON).display().to_string())?;
     if document.sha256sums(identity).as_bytes() != sums {
-        return Err(refuse(&format!("its signature is good, but {SUMS} is not what follows from {BUNDLE_JSON}")));
+        return Err(refuse(SignatureFault::OtherSums));
     }
     Ok(Proven { by, identity, document, keys: keys.into() })
 }
@@ -111,11 +110,33 @@ fn read_signatures(layout: &Layout, signed: &str) -> Result<BTreeSet<Vec<u8>>> {
     Ok(all)
 }
 
-fn fits_no_key(keys: &[PublicKey]) -> String {
-    let fingerprints: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
-    let which = match &fingerprints[..] {
-        [one] => format!("the key {one}"),
-        several => format!("any of the {} keys ({})", several.len(), several.join(", ")),
-    };
-    format!("its signature does not fit {which}: another key signed it, or {SUMS} or {SIGNATURE} was altered")
+/// Why a bundle is not proven to be by the holder of an accepted key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureFault {
+    #[error("it is not signed (it has no {SIGNATURE})")]
+    Unsigned,
+    #[error("its {path} is no plain file ({is})")]
+    NoPlainFile { path: String, is: String },
+    #[error("it has no {0}")]
+    Lacks(&'static str),
+    /// `keys` says which, for a person.
+    #[error("its signature does not fit {keys}: another key signed it, or {SUMS} or {SIGNATURE} was altered")]
+    FitsNoKey { keys: String },
+    #[error("its signature is good, but {SUMS} does not name {BUNDLE_JSON} first")]
+    NamesNoBundle,
+    #[error("{BUNDLE_JSON} was altered after {SUMS} was signed")]
+    Altered,
+    #[error("its signature is good, but {SUMS} is not what follows from {BUNDLE_JSON}")]
+    OtherSums,
+}
+
+impl SignatureFault {
+    fn fits_none(keys: &[PublicKey]) -> SignatureFault {
+        let fingerprints: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
+        let keys = match &fingerprints[..] {
+            [one] => format!("the key {one}"),
+            several => format!("any of the {} keys ({})", several.len(), several.join(", ")),
+        };
+        SignatureFault::FitsNoKey { keys }
+    }
 }

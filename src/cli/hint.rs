@@ -1,15 +1,25 @@
 //! What to do about an error; added here, at the edge, so that the library's errors stay plain.
+//!
+//! [`Situation::of`] finds what a person can do something about, by what an error knows: its [`Kind`], its [`Reason`] and its
+//! facts. [`Situation::hint`] has advice for each. No text is read.
+
+mod reason;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::base::error::{Error, Kind, Reason};
-use crate::transport::registry::says_full;
-
-/// What helps where a policy of a project forbids pulling.
-pub const PULL_POLICY: &str = "a policy of the project forbids pulling: meet what it asks for, or have an administrator of the project change it (on Harbor \
-     under Configuration: content trust, vulnerability severity, CVE allowlist)";
-
-const UNDELIVERED: &str = "the registry works, but cannot deliver this object: ask its administrator";
+use crate::app::{NotAllowed, NotNewer, ReceiptFault};
+use crate::base::error::{Error, FileOperation, Kind, Reason, Stopped};
+use crate::bundle::stream::NotReceived;
+use crate::bundle::volumes::{RecoveryFault, VolumesMissing};
+use crate::bundle::{NoBundle, SignatureFault};
+use crate::pipeline::walk::LockedLost;
+use crate::transport::registry::{BlobFault, NoAnswer, Symptom, TlsFault, UnexpectedStatus, WebPage};
+pub use reason::PULL_POLICY;
+use reason::{UNDELIVERED, for_reason};
 
 /// The hint for an error of a command that has the option `--keep-going`, and was called without it.
 pub fn that_may_keep_going(hint: &'static str) -> &'static str {
@@ -24,335 +34,407 @@ pub fn that_may_keep_going(hint: &'static str) -> &'static str {
 const OF_A_PAGE: &str = "a proxy or a login page answers instead of the registry: check name, port and proxy (HTTPS_PROXY, NO_PROXY), and log in \
      there first";
 
-/// Advice for whoever sees this error, if there is any that is better than none.
+/// Credentials were tried that a person has just typed.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("logging in")]
+pub struct LoggingIn;
+
+/// Advice about this error, if there is any that is better than none.
 pub fn for_error(error: &Error) -> Option<&'static str> {
-    let chain = error.chain();
     let is_of_object = |reason: &&Reason| **reason == Reason::Undelivered;
-    let reason = error.reason().filter(|reason| !is_of_object(reason) || !is_full(&chain));
-    if let Some(hint) = reason.and_then(for_reason) {
-        return Some(hint);
+    let reason = error.reason().filter(|reason| !is_of_object(reason) || !is_registry_full(error));
+    reason.and_then(for_reason).or_else(|| Situation::of(error)?.hint())
+}
+
+/// What a person can do something about, or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Situation {
+    Disk(Disk),
+    Network(Network),
+    Registry(Registry),
+    Bundle(Bundle),
+    Unproven(Unproven),
+    /// The target lacks what an increment builds on.
+    Lacking,
+}
+
+/// The local file system refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disk {
+    Full,
+    Denied,
+    ReadOnly,
+    NoSuchPath,
+    /// `-` was given to a command that reads no standard input.
+    NoStandardInput,
+    Failing,
+    FileTooLarge,
+    Other,
+}
+
+/// The other side was not reached, or something else answers in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    /// A server no longer answers, or does no more.
+    Stopped,
+    ServerError,
+    WebPage,
+    Tls(TlsFault),
+    NotReached,
+}
+
+/// What a registry refuses or does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Registry {
+    ForeignLayer,
+    CompanionChanged,
+    LoginRefused,
+    Unauthorized,
+    BlobLost,
+    LockedGone,
+    NotFound,
+    RateLimited,
+    Full,
+    RequestTooLarge,
+    Quota,
+    ReadOnly,
+    MediaType,
+}
+
+/// What is wrong with a bundle, or with what was read of a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bundle {
+    VolumesMissing,
+    NotNewer,
+    NotReceived,
+    NotAllowed,
+    ImageLayout,
+    /// The recovery volumes are no good; the error says what to do.
+    Recovery,
+    Damaged,
+}
+
+/// What should be signed by the holder of an accepted key is not, or that is not proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unproven {
+    BundleUnsigned,
+    ReceiptUnsigned,
+    FitsNoKey,
+    Altered,
+    /// A receipt that comes without its signature; the error says what to do.
+    ReceiptPiped,
+}
+
+impl Situation {
+    fn of(error: &Error) -> Option<Situation> {
+        let is_of_registry =
+            matches!(error.kind(), Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::Network);
+        if is_of_registry && is_foreign_layer(error) {
+            return Some(Situation::Registry(Registry::ForeignLayer));
+        }
+        match error.kind() {
+            Kind::Input => {
+                let no_bundle = error.find::<NoBundle>()?;
+                matches!(no_bundle, NoBundle::ImageLayout(_)).then_some(Situation::Bundle(Bundle::ImageLayout))
+            }
+            Kind::Disk => Some(Situation::Disk(Disk::of(error))),
+            Kind::Damaged => Some(damaged(error)),
+            Kind::NotFound => Some(Situation::Registry(not_found(error))),
+            Kind::Unauthorized => Some(Situation::Registry(unauthorized(error))),
+            Kind::Refused => refused(error).map(Situation::Registry),
+            Kind::RateLimited => Some(Situation::Registry(Registry::RateLimited)),
+            Kind::Lacking => Some(Situation::Lacking),
+            Kind::Network if is_registry_full(error) => Some(Situation::Registry(Registry::Full)),
+            Kind::Network => Some(Situation::Network(Network::of(error))),
+            Kind::Interrupted => None,
+        }
     }
-    match error.kind() {
-        Kind::Disk => for_disk(error),
-        Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::Network if is_foreign_layer(&chain) => Some(
-            "the registry leaves this layer to an address of its maker's, which may be gone or out of reach from here: leave such \
-             layers out (without --foreign-layers), or let the address be reached",
-        ),
-        Kind::NotFound | Kind::Unauthorized | Kind::Refused
-            if chain.contains(" was replaced since: ") || chain.contains(" is gone since: ") =>
-        {
-            Some(
+
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Situation::Disk(disk) => disk.hint(),
+            Situation::Network(network) => Some(network.hint()),
+            Situation::Registry(registry) => Some(registry.hint()),
+            Situation::Bundle(bundle) => bundle.hint(),
+            Situation::Unproven(unproven) => unproven.hint(),
+            Situation::Lacking => Some(
+                "bring what is missing: on the connected side export again, with --since and the receipt of an import that arrived, or an \
+                 inventory of this target (`gapferry inventory`), or without --since; or fetch just this (import --missing, \
+                 export --repair)",
+            ),
+        }
+    }
+}
+
+/// A registry is full, or a cache whose full disk keeps it from giving anything.
+fn is_registry_full(error: &Error) -> bool {
+    let is_symptom = |answer: &UnexpectedStatus| answer.symptom == Some(Symptom::DiskFull);
+    stopped(error).is_some_and(|stopped| stopped.is_full) || error.find().is_some_and(is_symptom)
+}
+
+/// What has ended everything; where several failures have one error, in the one that counts.
+fn stopped(error: &Error) -> Option<&Stopped> {
+    error.stopped().or_else(|| error.first()?.stopped())
+}
+
+/// A certificate that is not trusted has a remedy of its own.
+fn is_foreign_layer(error: &Error) -> bool {
+    let is_foreign = matches!(error.find(), Some(BlobFault::Foreign(_)));
+    let is_of_certificate = tls_fault(error).is_some_and(|fault| match fault {
+        TlsFault::Expired | TlsFault::NotYetValid | TlsFault::WrongName | TlsFault::Untrusted => true,
+        TlsFault::ClientCertificateDemanded | TlsFault::Outdated => true,
+        TlsFault::Other => false,
+    });
+    is_foreign && !is_of_certificate
+}
+
+fn tls_fault(error: &Error) -> Option<TlsFault> {
+    error.find::<NoAnswer>()?.tls
+}
+
+fn is_companion_changed(error: &Error) -> bool {
+    matches!(error.find(), Some(LockedLost::CompanionChanged(_)))
+}
+
+fn not_found(error: &Error) -> Registry {
+    match error.find() {
+        Some(LockedLost::CompanionChanged(_)) => return Registry::CompanionChanged,
+        Some(LockedLost::Gone(_)) => return Registry::LockedGone,
+        Some(LockedLost::Denied(_)) | None => {}
+    }
+    let is_lost = matches!(error.find(), Some(BlobFault::Lost(_)));
+    if is_lost { Registry::BlobLost } else { Registry::NotFound }
+}
+
+fn unauthorized(error: &Error) -> Registry {
+    match () {
+        () if is_companion_changed(error) => Registry::CompanionChanged,
+        () if error.find::<LoggingIn>().is_some() => Registry::LoginRefused,
+        () => Registry::Unauthorized,
+    }
+}
+
+fn refused(error: &Error) -> Option<Registry> {
+    if is_companion_changed(error) {
+        return Some(Registry::CompanionChanged);
+    }
+    if is_registry_full(error) {
+        return Some(Registry::Full);
+    }
+    let answer = error.find::<UnexpectedStatus>()?;
+    match (answer.status, answer.symptom) {
+        (413, _) => Some(Registry::RequestTooLarge),
+        (_, Some(Symptom::Quota)) => Some(Registry::Quota),
+        (_, Some(Symptom::ReadOnly)) => Some(Registry::ReadOnly),
+        (415, _) => Some(Registry::MediaType),
+        (_, Some(Symptom::DiskFull | Symptom::NoPullRight) | None) => None,
+    }
+}
+
+fn damaged(error: &Error) -> Situation {
+    if let Some(fault) = error.find::<SignatureFault>() {
+        return Situation::Unproven(match fault {
+            SignatureFault::Unsigned => Unproven::BundleUnsigned,
+            SignatureFault::FitsNoKey { .. } => Unproven::FitsNoKey,
+            SignatureFault::NoPlainFile { .. }
+            | SignatureFault::Lacks(_)
+            | SignatureFault::NamesNoBundle
+            | SignatureFault::Altered
+            | SignatureFault::OtherSums => Unproven::Altered,
+        });
+    }
+    if let Some(fault) = error.find::<ReceiptFault>() {
+        return Situation::Unproven(match fault {
+            ReceiptFault::Unsigned { .. } => Unproven::ReceiptUnsigned,
+            ReceiptFault::FitsNoKey => Unproven::Altered,
+            ReceiptFault::Piped => Unproven::ReceiptPiped,
+        });
+    }
+    match () {
+        () if error.find::<VolumesMissing>().is_some() => Situation::Bundle(Bundle::VolumesMissing),
+        () if error.find::<NotNewer>().is_some() => Situation::Bundle(Bundle::NotNewer),
+        () if error.find::<NotReceived>().is_some() => Situation::Bundle(Bundle::NotReceived),
+        () if error.find::<NotAllowed>().is_some() => Situation::Bundle(Bundle::NotAllowed),
+        () if error.find::<RecoveryFault>().is_some() => Situation::Bundle(Bundle::Recovery),
+        () if is_page(error) => Situation::Network(Network::WebPage),
+        () => Situation::Bundle(Bundle::Damaged),
+    }
+}
+
+fn is_page(error: &Error) -> bool {
+    error.find::<WebPage>().is_some() || error.find().is_some_and(|answer: &UnexpectedStatus| answer.is_page)
+}
+
+impl Disk {
+    fn of(error: &Error) -> Disk {
+        let code = error.os_error().or_else(|| error.first()?.os_error());
+        match code.map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Disk::Full,
+            Some(Errno::ACCESS | Errno::PERM) => Disk::Denied,
+            Some(Errno::ROFS) => Disk::ReadOnly,
+            Some(Errno::NOENT) if error.find().is_some_and(|it: &FileOperation| it.path == Path::new("-")) => {
+                Disk::NoStandardInput
+            }
+            Some(Errno::NOENT) => Disk::NoSuchPath,
+            Some(Errno::IO) => Disk::Failing,
+            Some(Errno::FBIG) => Disk::FileTooLarge,
+            _ => Disk::Other,
+        }
+    }
+
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Disk::Full => Some("make room, or write elsewhere; then run the same command again"),
+            Disk::Denied => Some("check the permissions, or run as a user who may"),
+            Disk::ReadOnly => Some("the file system is mounted read-only"),
+            Disk::NoStandardInput => Some(
+                "only `verify` and `import` read a bundle from standard input (`-`), and no other beside it: save it to a file",
+            ),
+            Disk::NoSuchPath => Some("check the path"),
+            Disk::Failing => Some("the medium may be failing: try to read it elsewhere, or use another one"),
+            Disk::FileTooLarge => Some(
+                "the file system cannot hold a file this large (FAT32: 4 GiB), or a limit forbids it (ulimit -f): write a directory, \
+                 format it anew, or lift the limit",
+            ),
+            Disk::Other => None,
+        }
+    }
+}
+
+impl Network {
+    fn of(error: &Error) -> Network {
+        let status = error.find::<UnexpectedStatus>().map(|answer| answer.status);
+        match () {
+            () if stopped(error).is_some() => Network::Stopped,
+            () if matches!(status, Some(500 | 502 | 503 | 504)) => Network::ServerError,
+            () if is_page(error) => Network::WebPage,
+            () => tls_fault(error).map_or(Network::NotReached, Network::Tls),
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Network::Stopped => "when it answers again, run the same command again: what is done is kept",
+            Network::ServerError => {
+                "the registry, or what stands before it, answers, but with an error of its own: when it works again, run the same command \
+                 again, which continues"
+            }
+            Network::WebPage => OF_A_PAGE,
+            Network::Tls(TlsFault::Outdated) => {
+                "this has to be set right at the registry, or at the proxy before it: a certificate of X.509 version 3 with the host in its \
+                 subjectAltName, and TLS 1.2 or 1.3 with ECDHE"
+            }
+            Network::Tls(TlsFault::Expired) => {
+                "have the registry's certificate renewed; or, if this machine's clock is wrong, set it right"
+            }
+            Network::Tls(TlsFault::NotYetValid) => {
+                "set this machine's clock right; if it is right, have the registry use a certificate that is valid now"
+            }
+            Network::Tls(TlsFault::WrongName) => {
+                "call the registry by a name that its certificate is for, or have it get one with this name in its subjectAltName"
+            }
+            Network::Tls(TlsFault::ClientCertificateDemanded) => {
+                "put the certificate and its key as NAME.cert and NAME.key in /etc/containers/certs.d/HOST[:PORT], or in a directory that \
+                 --cert-dir names"
+            }
+            Network::Tls(TlsFault::Untrusted) => {
+                "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; or (not over a \
+                 network you do not trust) --tls-verify=false"
+            }
+            Network::Tls(TlsFault::Other) | Network::NotReached => {
+                "check name, port and proxy (HTTPS_PROXY, NO_PROXY); for a registry without TLS: --plain-http. Run again to continue"
+            }
+        }
+    }
+}
+
+impl Registry {
+    fn hint(self) -> &'static str {
+        match self {
+            Registry::ForeignLayer => {
+                "the registry leaves this layer to an address of its maker's, which may be gone or out of reach from here: leave such \
+                 layers out (without --foreign-layers), or let the address be reached"
+            }
+            Registry::CompanionChanged => {
                 "--companions today goes on with what is attached to the image now, under a new lock, and --companions none without any; \
-             an export onto the bundle that was made of this lock finds them there",
-            )
-        }
-        Kind::Unauthorized if chain.starts_with("logging in") => {
-            Some("check user and password, and on Harbor whether the robot has expired; nothing was kept")
-        }
-        Kind::Unauthorized => Some(
-            "`gapferry auth check HOST` says which user is shown; give another by --creds USER, --authfile FILE or \
-             `gapferry login HOST`; on Harbor a missing project answers the same way",
-        ),
-        Kind::NotFound if chain.contains("reading blob ") && chain.contains(": 404 ") => Some(
-            "the registry's storage lacks a blob that its own manifest names: the image has to be pushed there again",
-        ),
-        Kind::NotFound if chain.contains("no longer has") && chain.contains("which the lock names") => Some(
-            "the registry has deleted it: lock again, or export onto the bundle that was made of this lock, which has it",
-        ),
-        Kind::NotFound => Some("check the spelling of registry, repository and tag, and whether you may read it"),
-        Kind::RateLimited => Some(
-            "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
-                 logging in raises most limits",
-        ),
-        Kind::Refused | Kind::Network if is_full(&chain) => {
-            Some("the registry is full: free space on its disk, then run the same command again")
-        }
-        // Of several failures only the text is left.
-        Kind::Network if error.stopped().is_some() || chain.contains("; nothing more is asked of it") => {
-            Some("when it answers again, run the same command again: what is done is kept")
-        }
-        Kind::Network if is_server_error(&chain) => Some(
-            "the registry, or what stands before it, answers, but with an error of its own: when it works again, run the same command \
-             again, which continues",
-        ),
-        Kind::Network if chain.contains("(a web page)") => Some(OF_A_PAGE),
-        Kind::Network => for_network(&chain),
-        // nginx refuses uploads over 1 MiB unless told otherwise.
-        Kind::Refused if chain.contains(": 413 ") => Some(
-            "the registry, or a proxy before it, limits the size of uploads (nginx: client_max_body_size 0; in \
-             Kubernetes the annotation proxy-body-size of the ingress): have that lifted, then run the same command again",
-        ),
-        Kind::Refused if chain.contains("quota") => {
-            Some("raise the project's quota, or clean it up; then run the same command again")
-        }
-        Kind::Refused if chain.contains("read-only") || chain.contains("readonly") => {
-            Some("the registry is in read-only mode: ask its administrator, then run the same command again")
-        }
-        Kind::Damaged if chain.contains("volume") && chain.contains("missing") => Some(
-            "bring the others too, or take them one by one (`import --state FILE`); lost ones are made again by `gapferry repair`, \
-             of recovery volumes, or where the bundle came from",
-        ),
-        Kind::Damaged if chain.contains("which is not later than") => Some(
-            "an old bundle was brought: bring the one that was made last; to go back on purpose, leave out --newer-than",
-        ),
-        Kind::Damaged if chain.contains("it has not come: ") => {
-            Some("send all of it again, by the same command on both sides: what has arrived is not pushed again")
-        }
-        Kind::Damaged if chain.contains(" is refused: ") => Some(for_unsigned(&chain)),
-        Kind::Damaged if chain.contains(" does not allow ") && chain.contains("of the bundle; ") => {
-            Some("add them to the allowlist of --allow, or bring a bundle without them")
-        }
-        Kind::Damaged if chain.contains("(a web page)") => Some(OF_A_PAGE),
-        Kind::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
-        Kind::Lacking => Some(
-            "bring what is missing: on the connected side export again, with --since and the receipt of an import that arrived, or an \
-             inventory of this target (`gapferry inventory`), or without --since; or fetch just this (import --missing, \
-             export --repair)",
-        ),
-        Kind::Refused if chain.contains(": 415 ") => Some(
-            "this registry takes OCI media types only, not Docker's; zot takes both with `\"compat\": [\"docker2s2\"]` in the section \
-             `http` of its configuration",
-        ),
-        Kind::Input if chain.contains("is an OCI image layout, but not a bundle") => Some(
-            "`gapferry serve LAYOUT` makes a registry of it, and `gapferry export` makes a bundle of the images in that registry",
-        ),
-        Kind::Refused | Kind::Input | Kind::Interrupted => None,
-    }
-}
-
-/// `None`: the reason alone gives no remedy.
-fn for_reason(reason: &Reason) -> Option<&'static str> {
-    match reason {
-        Reason::PlatformMissing => Some(
-            "leave the platform out; or --skip-missing-platform (export, lock) takes what each image has of those asked for",
-        ),
-        Reason::UnknownContent(_) => None,
-        Reason::UnknownRepository => Some(
-            "this registry does not create a repository when it is pushed to (AWS ECR, for example): create it there first, then run \
-             the same command again",
-        ),
-        Reason::ForeignLayer => Some(
-            "allow the addresses of foreign layers in the registry's configuration (distribution: validation.manifests.urls.allow, \
-             such as ['^https://mcr\\.microsoft\\.com/']), then run the same command again",
-        ),
-        Reason::DamagedTarget => Some(
-            "the target's storage is damaged, or it remembers what a garbage collection has deleted: restart the registry; if that does \
-             not help, run `gapferry check` on its storage and remove the files that it names; then run the same command again. A cache \
-             in front of the registry must not keep answers about manifests (nginx: no proxy_cache_valid for 404)",
-        ),
-        Reason::Passed => Some("run the same command again with --reupload, which sends every blob as it comes"),
-        Reason::Quota { .. } => Some(
-            "raise the project's quota, or delete what is not needed and run Harbor's garbage collection; then run the same \
-             command again",
-        ),
-        Reason::ReadOnly => {
-            Some("the registry is in read-only mode: ask its administrator, then run the same command again")
-        }
-        Reason::NoPushes => Some(
-            "the registry is in maintenance (distribution: storage.maintenance.readonly) or a cache of another one (proxy.remoteurl): \
-             ask its administrator, then run the same command again",
-        ),
-        Reason::WebPage => Some(
-            "a login page, a captive portal or a proxy answers in the registry's place: open the address in a browser to see which; then \
-             run the same command again",
-        ),
-        Reason::UnknownUploadHost => Some(
-            "the registry does not know by which name it is reached: check Harbor's external_url, distribution's http.host, or the \
-             headers Host and X-Forwarded-* that the proxy before it sets; then run the same command again",
-        ),
-        Reason::ProxyCache => Some("choose another project, by --to HOST/PROJECT or --map"),
-        Reason::NoPushRight => Some(
-            "give the account the role Developer or higher, or a robot the permission to push; then run the same command again",
-        ),
-        Reason::UploadDenied => Some(
-            "`gapferry auth check HOST/REPOSITORY` says which user is shown and whether it may push: have it granted, or give another \
-             user by --creds USER, --authfile FILE or `gapferry login HOST`; then run the same command again",
-        ),
-        Reason::Full { .. } => Some(
-            "the target is full: free space on its disk, or raise --quota of `gapferry serve`; then run the same command again",
-        ),
-        Reason::ImmutableTag => Some(
-            "--on-existing skip leaves such tags as they are; or choose another tag (as=, --map), or change the project's rule",
-        ),
-        Reason::BlobInCollection => Some(
-            "Harbor's garbage collection is at work: run the same command again when it is done (what a collection that crashed \
-             has left is free again after 2 hours)",
-        ),
-        Reason::BodyLimit => Some(
-            "a gateway before the registry limits the size of requests: raise its limit (nginx: client_max_body_size) to more than \
-             the largest layer has; then run the same command again",
-        ),
-        Reason::DamagedFile => Some(
-            "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or mend it with \
-             `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`",
-        ),
-        Reason::Undelivered => Some(UNDELIVERED),
-        Reason::Compressed => Some(
-            "switch compression off in the proxy or gateway before the registry (nginx: gzip off), or bypass it; then run the same \
-             command again",
-        ),
-        Reason::PullPolicy => Some(PULL_POLICY),
-        Reason::NoPullRight => Some(
-            "give the account the right to pull there: without it nobody can see what a tag means, and --on-existing skip and fail \
-             depend on that",
-        ),
-    }
-}
-
-fn for_disk(error: &Error) -> Option<&'static str> {
-    // Of several failures only the text is left; the first speaks for all.
-    let code = error.os_error().or_else(|| named_in(&error.chain()));
-    match code.map(Errno::from_raw_os_error) {
-        Some(Errno::NOSPC | Errno::DQUOT) => Some("make room, or write elsewhere; then run the same command again"),
-        Some(Errno::ACCESS | Errno::PERM) => Some("check the permissions, or run as a user who may"),
-        Some(Errno::ROFS) => Some("the file system is mounted read-only"),
-        Some(Errno::NOENT) if error.chain().starts_with("opening -: ") => Some(
-            "only `verify` and `import` read a bundle from standard input (`-`), and no other beside it: save it to a file",
-        ),
-        Some(Errno::NOENT) => Some("check the path"),
-        Some(Errno::IO) => Some("the medium may be failing: try to read it elsewhere, or use another one"),
-        Some(Errno::FBIG) => Some(
-            "the file system cannot hold a file this large (FAT32: 4 GiB), or a limit forbids it (ulimit -f): write a directory, \
-             format it anew, or lift the limit",
-        ),
-        _ => None,
-    }
-}
-
-/// The number in `… (os error 28)`, as the standard library writes it.
-fn named_in(chain: &str) -> Option<i32> {
-    let (_, after) = chain.split_once("(os error ")?;
-    after.split_once(')')?.0.parse().ok()
-}
-
-/// A bundle that is not, or not provably, by whom it should be.
-fn for_unsigned(chain: &str) -> &'static str {
-    if chain.contains("(there is no ") {
-        "have it signed where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and bring both files"
-    } else if chain.contains("is not signed") {
-        "have it signed where it was made (`export --sign-key`, `gapferry sign`), and bring it again"
-    } else if chain.contains("does not fit") {
-        "ask whoever made it for the fingerprint of their key, not by way of the medium; if it is this one, somebody altered the \
-         bundle: do not use it"
-    } else {
-        "do not use it before you know who changed it; bring it again from where it was made"
-    }
-}
-
-/// Of several failures only the text is left; and a cache whose disk is full fails to give.
-fn is_full(chain: &str) -> bool {
-    chain.contains(": 507 ") || says_full(chain)
-}
-
-/// The host answered: its name and port are right.
-fn is_server_error(chain: &str) -> bool {
-    [": 500 ", ": 502 ", ": 503 ", ": 504 "].iter().any(|status| chain.contains(status))
-}
-
-/// As the registry client says it of the URLs of a layer; a certificate it does not trust has a remedy of its own.
-fn is_foreign_layer(chain: &str) -> bool {
-    chain.contains("reading blob ") && chain.contains("its manifest names") && !is_of_certificate(chain)
-}
-
-fn is_of_certificate(chain: &str) -> bool {
-    ["certificate", "UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|word| chain.contains(word))
-}
-
-fn for_network(chain: &str) -> Option<&'static str> {
-    if ["subjectAltName, and", "old version of X.509", "the TLS handshake failed"]
-        .iter()
-        .any(|words| chain.contains(words))
-    {
-        return Some(
-            "this has to be set right at the registry, or at the proxy before it: a certificate of X.509 version 3 with the host in its \
-             subjectAltName, and TLS 1.2 or 1.3 with ECDHE",
-        );
-    }
-    for (words, hint) in [
-        (
-            "certificate: it has expired",
-            "have the registry's certificate renewed; or, if this machine's clock is wrong, set it right",
-        ),
-        (
-            "certificate: it is not valid yet",
-            "set this machine's clock right; if it is right, have the registry use a certificate that is valid now",
-        ),
-        (
-            "certificate: it is not valid for name ",
-            "call the registry by a name that its certificate is for, or have it get one with this name in its subjectAltName",
-        ),
-        (
-            "demands a client certificate",
-            "put the certificate and its key as NAME.cert and NAME.key in /etc/containers/certs.d/HOST[:PORT], or in a directory that \
-             --cert-dir names",
-        ),
-    ] {
-        if chain.contains(words) {
-            return Some(hint);
+                 an export onto the bundle that was made of this lock finds them there"
+            }
+            Registry::LoginRefused => {
+                "check user and password, and on Harbor whether the robot has expired; nothing was kept"
+            }
+            Registry::Unauthorized => {
+                "`gapferry auth check HOST` says which user is shown; give another by --creds USER, --authfile FILE or \
+                 `gapferry login HOST`; on Harbor a missing project answers the same way"
+            }
+            Registry::BlobLost => {
+                "the registry's storage lacks a blob that its own manifest names: the image has to be pushed there again"
+            }
+            Registry::LockedGone => {
+                "the registry has deleted it: lock again, or export onto the bundle that was made of this lock, which has it"
+            }
+            Registry::NotFound => "check the spelling of registry, repository and tag, and whether you may read it",
+            Registry::RateLimited => {
+                "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
+                 logging in raises most limits"
+            }
+            Registry::Full => "the registry is full: free space on its disk, then run the same command again",
+            // nginx refuses uploads over 1 MiB unless it is configured otherwise.
+            Registry::RequestTooLarge => {
+                "the registry, or a proxy before it, limits the size of uploads (nginx: client_max_body_size 0; in \
+                 Kubernetes the annotation proxy-body-size of the ingress): have that lifted, then run the same command again"
+            }
+            Registry::Quota => "raise the project's quota, or clean it up; then run the same command again",
+            Registry::ReadOnly => {
+                "the registry is in read-only mode: ask its administrator, then run the same command again"
+            }
+            Registry::MediaType => {
+                "this registry takes OCI media types only, not Docker's; zot takes both with `\"compat\": [\"docker2s2\"]` in the section \
+                 `http` of its configuration"
+            }
         }
     }
-    if is_of_certificate(chain) {
-        return Some(
-            "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; or (not over a \
-             network you do not trust) --tls-verify=false",
-        );
-    }
-    Some(
-        "check name, port and proxy (HTTPS_PROXY, NO_PROXY); for a registry without TLS: --plain-http. Run again to continue",
-    )
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The command has no such option, so a hint at it leads nowhere.
-    #[test]
-    fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
-        let hint = for_error(&Error::new(Kind::Refused, "x").with_reason(Reason::Undelivered)).unwrap();
-        assert!(!hint.contains("--keep-going") && that_may_keep_going(hint).contains("--keep-going"));
-        let other = for_error(&Error::new(Kind::NotFound, "x")).unwrap();
-        assert_eq!(that_may_keep_going(other), other);
-    }
-
-    #[test]
-    fn a_refused_upload_says_whose_limit_it_hit() {
-        let text = "uploading blob sha256:aa to r/a:";
-        for (kind, said, helps) in [
-            (
-                Kind::Refused,
-                "413 Payload Too Large: (a web page) 413 Request Entity Too Large nginx",
-                "client_max_body_size",
+impl Bundle {
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Bundle::VolumesMissing => Some(
+                "bring the others too, or take them one by one (`import --state FILE`); lost ones are made again by `gapferry repair`, \
+                 of recovery volumes, or where the bundle came from",
             ),
-            (Kind::Refused, "507 Insufficient Storage", "free space"),
-            (
-                Kind::Network,
-                r#"500 Internal Server Error: UNKNOWN: unknown error: {"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Err":28}}"#,
-                "free space",
+            Bundle::NotNewer => Some(
+                "an old bundle was brought: bring the one that was made last; to go back on purpose, leave out --newer-than",
             ),
-            (Kind::Refused, "403 Forbidden: DENIED: storage quota exceeded", "quota"),
-            (Kind::Network, "502 Bad Gateway", "when it works again"),
-            (Kind::Network, "the answer holds no token: (a web page) Sign in", "a login page"),
-        ] {
-            let hint = for_error(&Error::new(kind, format!("{text} {said}"))).unwrap_or_default();
-            assert!(hint.contains(helps), "{said}: {hint}");
+            Bundle::NotReceived => {
+                Some("send all of it again, by the same command on both sides: what has arrived is not pushed again")
+            }
+            Bundle::NotAllowed => Some("add them to the allowlist of --allow, or bring a bundle without them"),
+            Bundle::ImageLayout => Some(
+                "`gapferry serve LAYOUT` makes a registry of it, and `gapferry export` makes a bundle of the images in that registry",
+            ),
+            Bundle::Recovery => None,
+            Bundle::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
         }
-        let other = Error::new(Kind::Refused, format!("{text} 403 Forbidden: DENIED: no"));
-        assert_eq!(for_error(&other), None);
     }
+}
 
-    /// An operator who has given the CA already learns nothing from "add the CA".
-    #[test]
-    fn each_fault_of_a_certificate_has_a_hint_of_its_own() {
-        for (said, helps) in [
-            ("invalid peer certificate: it has expired: it was valid until 2025-01-01T00:00:00Z", "renewed"),
-            ("invalid peer certificate: it is not valid yet: it is valid from 2027-01-01T00:00:00Z on", "clock"),
-            ("invalid peer certificate: it is not valid for name a.example, only for b.example", "by a name"),
-            ("the server demands a client certificate, and none was shown", "--cert-dir"),
-            ("invalid peer certificate: UnknownIssuer", "--ca-file"),
-        ] {
-            let hint = for_error(&Error::new(Kind::Network, format!("asking r.example: {said}"))).unwrap_or_default();
-            assert!(hint.contains(helps) && hint.contains("--ca-file") == (helps == "--ca-file"), "{said}: {hint}");
+impl Unproven {
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Unproven::BundleUnsigned => {
+                Some("have it signed where it was made (`export --sign-key`, `gapferry sign`), and bring it again")
+            }
+            Unproven::ReceiptUnsigned => Some(
+                "have it signed where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and bring both files",
+            ),
+            Unproven::FitsNoKey => Some(
+                "ask whoever made it for the fingerprint of their key, not by way of the medium; if it is this one, somebody altered the \
+                 bundle: do not use it",
+            ),
+            Unproven::Altered => {
+                Some("do not use it before you know who changed it; bring it again from where it was made")
+            }
+            Unproven::ReceiptPiped => None,
         }
     }
 }

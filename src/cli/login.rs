@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::context::{Context, check_writable, env, environment};
 use super::exit::Outcome;
+use super::hint::LoggingIn;
 use super::password::{ask_password, ask_user, secret_from_stdin};
 use super::registry::RegistryArgs;
 use super::site::Site;
@@ -81,7 +82,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     credentials.check_keepable()?;
     let user = credentials.username.clone();
     let attempt = || format!("logging in to {site} as {user}");
-    let checked = args.check_auth(&site, credentials.clone(), context).await.map_err(|e| e.while_doing(attempt()))?;
+    let checked = args
+        .check_auth(&site, credentials.clone(), context)
+        .await
+        .map_err(|e| e.while_doing(attempt()).with_fact(LoggingIn))?;
     let origin = kept.log_in(&site.registry, &site.path, &credentials)?;
     context.end();
     let registry = &site.registry;

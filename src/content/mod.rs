@@ -219,6 +219,22 @@ pub enum TagDeletion {
     SwitchedOff,
 }
 
+/// Which blob an error is about, where its text says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("blob {digest} in {repository}")]
+pub struct NamedBlob {
+    pub digest: Digest,
+    /// Where it is, or should be.
+    pub repository: Repository,
+}
+
+impl NamedBlob {
+    /// Whether `error` says that it is about this blob in this repository.
+    pub fn is_said_by(&self, error: &Error) -> bool {
+        error.find() == Some(self)
+    }
+}
+
 /// Where one blob can be read: a source and the repository it is in there.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {

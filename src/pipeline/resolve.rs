@@ -40,15 +40,16 @@ impl Failures {
         // It says the same of all that comes after it.
         let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
         let deciding = errors.iter().find(is_shared).or(errors.first());
-        let (kind, reason) = deciding.map_or((Kind::Input, None), |error| (error.kind(), error.reason().cloned()));
+        let deciding = deciding.cloned().unwrap_or_else(|| Error::new(Kind::Input, what));
         let sharing = errors.iter().filter(is_shared).count();
         let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
         let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();
         if sharing > 1 {
             lines.push(format!("  and {} more that were not asked for any more", sharing - 1));
         }
-        let error = Error::new(kind, format!("{what}: {} of them failed", errors.len())).listing(lines);
-        reason.into_iter().fold(error, Error::with_reason)
+        let error = Error::new(deciding.kind(), format!("{what}: {} of them failed", errors.len())).listing(lines);
+        let error = deciding.reason().cloned().into_iter().fold(error, Error::with_reason);
+        error.speaking_for(deciding)
     }
 }
 

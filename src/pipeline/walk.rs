@@ -27,7 +27,7 @@ use crate::pipeline::graph::{Image, LeftBehind};
 use crate::pipeline::lock::{Absent, Attached, IndexMode, LockedImage, Rename, Selection};
 use crate::pipeline::select::{self, Root};
 use locked::Given;
-pub use locked::{Former, Kept, LockedCompanions};
+pub use locked::{Former, Kept, LockedCompanions, LockedLost};
 use lost::LostCompanions;
 pub use modes::Modes;
 use platforms::{check_has, check_has_any};

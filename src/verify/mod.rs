@@ -378,7 +378,7 @@ struct Read {
 fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Read> {
     if layout.size_of(BUNDLE_JSON).is_none() {
         if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
-            return Err(Error::input(no_bundle(layout)));
+            return Err(no_bundle(layout));
         }
         problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Missing));
         return Ok(Read::default());
@@ -443,14 +443,7 @@ pub struct Refusal {
 impl Refusal {
     /// The refusal that an error is because of.
     pub fn of(error: &Error) -> Option<&Refusal> {
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            if let Some(refusal) = error.downcast_ref::<Refusal>() {
-                return Some(refusal);
-            }
-            cause = error.source();
-        }
-        None
+        error.find()
     }
 }
 

@@ -78,6 +78,16 @@ fn none_of(name: &str, refusals: Vec<String>) -> Result<()> {
         return Ok(());
     }
     let images = refusals.len();
-    let text = format!("{name} does not allow {images} images of the bundle; {NOTHING}:");
-    Err(Error::damaged(text).listing(refusals.iter().map(|refusal| format!("  {refusal}"))))
+    let fact = NotAllowed { list: name.to_owned(), images };
+    let error = Error::damaged(format!("{fact}; {NOTHING}:")).with_fact(fact);
+    Err(error.listing(refusals.iter().map(|refusal| format!("  {refusal}"))))
+}
+
+/// A bundle has images that an allowlist does not allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{list} does not allow {images} images of the bundle")]
+pub struct NotAllowed {
+    /// The name of the allowlist.
+    pub list: String,
+    pub images: usize,
 }

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::environment::Environment;
@@ -20,10 +21,9 @@ use super::missing::missing_line;
 use super::outcome::JsonReport;
 use super::push::{Push, PushReport, PushRequest, SeveralRuns};
 use super::receipts::NamedReceipt;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
-use crate::base::progress::units::volumes as numbers;
-use crate::bundle::volumes::{Opened, State};
+use crate::bundle::volumes::{Opened, State, VolumesMissing};
 use crate::bundle::{Bundle, Proven};
 use crate::content::{Cached, Source};
 use crate::oci::Digest;
@@ -33,6 +33,7 @@ use crate::pipeline::walk::{Options, Origin, Referrers, Walk};
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth, Report};
 use allowed::Allowed;
+pub use allowed::NotAllowed;
 pub use prune::{Arrived, PruneOptions, PruneReport, Pruned};
 pub use request::{BundleInput, ImportRequest, NamedAllowlist};
 
@@ -188,9 +189,21 @@ fn check_newer(NamedReceipt { name, receipt }: &NamedReceipt, bundle: &Bundle) -
     if made > last || completes || receipt.bundle == Some(bundle.identity()) {
         return Ok(());
     }
-    let path = bundle.layout().path().display();
-    let text = format!("{path} was made {made}, which is not later than the bundle of {name}, made {last}");
-    Err(Error::damaged(text).while_doing(NOTHING))
+    let path = bundle.layout().path();
+    let fact = NotNewer { path: path.to_owned(), made, receipt: name.clone(), last };
+    Err(Error::of(Kind::Damaged, fact).while_doing(NOTHING))
+}
+
+/// A bundle that is no newer than the one that came before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} was made {made}, which is not later than the bundle of {receipt}, made {last}", path.display())]
+pub struct NotNewer {
+    pub path: PathBuf,
+    pub made: Timestamp,
+    /// The name of the receipt.
+    pub receipt: String,
+    /// When the bundle of the receipt was made.
+    pub last: Timestamp,
 }
 
 /// What is pushed of a bundle.
@@ -210,9 +223,8 @@ pub fn refuse_incomplete(opened: &Opened, report: &Report) -> Result<()> {
         (true, true) => Ok(()),
         (true, false) => Err(verify::refuse(path, report)),
         (false, _) => {
-            let are = if missing.len() == 1 { "is" } else { "are" };
-            let of = opened.volumes().map_or(0, |volumes| volumes.set.of);
-            Err(Error::damaged(format!("{}: {} of {of} {are} missing", path.display(), numbers(&missing))))
+            let fact = VolumesMissing { of: opened.volumes().map_or(0, |volumes| volumes.set.of), missing };
+            Err(Error::damaged(format!("{}: {fact}", path.display())).with_fact(fact))
         }
     }
 }

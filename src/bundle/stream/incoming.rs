@@ -82,6 +82,15 @@ pub struct Arrived<'a> {
     pub rest: &'a dyn Source,
 }
 
+/// A blob that a stream did not bring.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it has not come: after {} {why}", bytes(*length))]
+pub struct NotReceived {
+    /// How many bytes came before.
+    pub length: u64,
+    pub why: String,
+}
+
 impl<R: Read> Incoming<R> {
     /// Reads up to the first file that is not kept: a layer. `before_blobs` sees what stands before the blobs, and may refuse
     /// to read on.
@@ -186,10 +195,10 @@ impl<R: Read> Incoming<R> {
         };
         // What fails here is no fault of whoever sends.
         let kind = failed.as_ref().map_or(Kind::Damaged, Error::kind);
-        problems.extend(failed.map(|error| error.chain()));
+        problems.extend(failed.as_ref().map(Error::chain));
         for digest in open {
-            let text = format!("it has not come: after {} {why}", bytes(length));
-            let _ = came.send((digest, Err(Error::new(kind, text))));
+            let error = Error::of(kind, NotReceived { length, why: why.clone() });
+            let _ = came.send((digest, Err(failed.iter().cloned().fold(error, Error::speaking_for))));
         }
         let layout = self.passing.into_layout();
         problems.extend(layout.faults().iter().map(|fault| match fault.path.as_str() {

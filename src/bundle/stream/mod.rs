@@ -25,7 +25,7 @@ use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::graph::Graph;
 use ahead::{Ahead, Placed};
 pub use compressed::Compressed;
-pub use incoming::{Arrived, Ending, Hand, Incoming};
+pub use incoming::{Arrived, Ending, Hand, Incoming, NotReceived};
 pub use outlet::{Kind, Outlet, Pipe};
 
 /// A tar ends with two empty blocks.

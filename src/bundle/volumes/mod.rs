@@ -30,11 +30,12 @@ pub use format::{
 };
 pub use layout::{Cut, Held, VolumePlan};
 pub use names::{Part, RECOVERY_DIGITS, SetName, WrittenVolume};
-pub use opened::{Broken, Foreign, Opened, Recovery, SetId, Volume, Volumes};
+pub use opened::{Broken, Foreign, Opened, Recovery, SetId, Volume, Volumes, VolumesMissing};
 pub(super) use output::{VolumesOutput, claimed, reserved};
 pub use plan::{SetPlan, Wanted};
 pub use rebuild::{Rebuilt, is_set, rebuild};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
+pub use remains::RecoveryFault;
 pub use set::{Selection, Set, Shape, VolumeOptions};
 #[cfg(test)]
 pub(super) use state::Json as StateJson;

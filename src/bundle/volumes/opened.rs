@@ -14,6 +14,7 @@ use super::assemble::{KeptPiece, assemble};
 use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
 use super::names::{Part, SetName};
 use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::volumes as numbers;
 use crate::bundle::{BUNDLE_JSON, Bundle, Proven, VOLUMES, refuse_unfinished, sums};
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -56,6 +57,15 @@ pub struct SetId {
     pub recovery: u32,
     /// Bytes that no volume exceeds.
     pub limit: u64,
+}
+
+/// A set cannot be used as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} of {of} {} missing", numbers(missing), if missing.len() == 1 { "is" } else { "are" })]
+pub struct VolumesMissing {
+    pub missing: Vec<u32>,
+    /// How many the set has.
+    pub of: u32,
 }
 
 /// A volume that is at hand.

@@ -16,7 +16,7 @@ use super::parity::{Shards, Which, Woven};
 use super::proof::{Fault, Given, Proof};
 use super::recovery::known;
 use super::recovery_layout::plan;
-use super::remains::Remains;
+use super::remains::{RecoveryFault, Remains};
 use super::targets::Targets;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
@@ -67,7 +67,8 @@ pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, signed: Option<&Proven>, e
     if let Some(signed) = signed.filter(|signed| signed.identity != remains.json.identity) {
         let (identity, of) = (signed.identity, remains.json.identity);
         let text = format!("the recovery volumes are of the bundle {of}, what is signed is {identity}");
-        return Err(Error::damaged(format!("repairing {}: {text}", remains.name.base().display())));
+        let text = format!("repairing {}: {text}", remains.name.base().display());
+        return Err(Error::damaged(text).with_fact(RecoveryFault::OtherBundle { of, signed: identity }));
     }
     let (mut found, unnamed) = (paths.to_vec(), unnamed(&remains, paths, out)?);
     if !unnamed.is_empty() {
@@ -246,5 +247,6 @@ fn forged(path: &Path, what: &str) -> Error {
         "take other copies of the recovery volumes, or have lost volumes written again with `export --only-volume`";
     let text =
         "the recovery volumes, or volumes that are combined with them, are forged or damaged; nothing was changed";
-    Error::damaged(format!("making {} again: {what}: {text}: {advice}", path.display()))
+    let text = format!("making {} again: {what}: {text}: {advice}", path.display());
+    Error::damaged(text).with_fact(RecoveryFault::Forged { made: path.to_owned() })
 }

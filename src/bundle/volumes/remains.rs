@@ -342,6 +342,19 @@ impl Region {
     }
 }
 
+/// Why recovery volumes bring nothing. The error says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecoveryFault {
+    #[error("the recovery volumes are of the bundle {of}, what is signed is {signed}")]
+    OtherBundle { of: Digest, signed: Digest },
+    /// What they give is not what the bundle declares.
+    #[error("{} cannot be made again of forged or damaged recovery volumes", made.display())]
+    Forged { made: PathBuf },
+    /// The beginning of none of them is whole.
+    #[error("no recovery volume says what was lost")]
+    Unknown,
+}
+
 /// Whether two recovery volumes are of one set.
 fn is_same(one: &RecoveryJson, other: &RecoveryJson) -> bool {
     RecoveryJson { number: other.number, ..one.clone() } == *other
@@ -367,7 +380,7 @@ fn description(given: &[Given]) -> Result<(RecoveryJson, Vec<u8>)> {
         let text =
             "none of these files is a recovery volume whose beginning is whole, and only those tell what was lost; without any, \
              `gapferry verify --missing` writes down what has to be fetched again";
-        Error::damaged(format!("repairing a set: {text}"))
+        Error::damaged(format!("repairing a set: {text}")).with_fact(RecoveryFault::Unknown)
     })?;
     let json = most.0.json.clone();
     let length = usize::try_from(json.known_mebibytes().saturating_mul(PRINT)).unwrap_or(usize::MAX);

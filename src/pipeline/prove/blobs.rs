@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::{BlobClaim, Plan, Problem, Prover, State, Verdict};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Phase};
-use crate::content::{Origin, Source};
+use crate::content::{NamedBlob, Origin, Source};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::transfer::Observed;
 
@@ -109,7 +109,8 @@ fn is_damage(error: &Error) -> bool {
 }
 
 async fn read_whole(source: &dyn Source, place: &Repository, blob: &Descriptor) -> Result<()> {
-    let named = |error: Error| match error.to_string().contains(&place.to_string()) {
+    let name = NamedBlob { digest: blob.digest, repository: place.clone() };
+    let named = |error: Error| match name.is_said_by(&error) {
         true => error,
         false => error.while_doing(format!("proving blob {} of {place}", blob.digest)),
     };

@@ -13,7 +13,7 @@ use super::of_use::OfUse;
 use super::{Job, Transfer, received};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Phase};
-use crate::content::Origin;
+use crate::content::{NamedBlob, Origin};
 use crate::oci::{Digest, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{BlobStep, Plan};
@@ -172,9 +172,8 @@ impl Transfer<'_> {
         // A bundle has no repositories of its own: there the blob goes under the name it came from.
         let way = if *repository == step.from { "of" } else { "to" };
         let blob = format!("blob {} {way} {repository}", step.blob.digest);
-        // Most say that themselves.
-        let is_named = error.to_string().contains(&blob);
-        let error = Arc::new(if is_named { error } else { error.while_doing(blob) });
+        let name = NamedBlob { digest: step.blob.digest, repository: repository.clone() };
+        let error = Arc::new(if name.is_said_by(&error) { error } else { error.while_doing(blob) });
         let mut first = self.failed_first.lock().unwrap_or_else(PoisonError::into_inner);
         first.entry(step.blob.digest).or_insert_with(|| error.clone());
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -43,9 +43,9 @@ fn stopped(part: &Part, reason: &Reason, error: &Error) -> Error {
         Reason::UploadDenied => "denies uploads",
         _ => "takes nothing more from this account",
     };
-    let why = format!("{state} ({})", error.chain());
+    let (why, is_full) = (format!("{state} ({})", error.chain()), matches!(reason, Reason::Full { .. }));
     Error::new(error.kind(), "not everything was sent")
-        .because(Stopped { place: part.to_string(), why })
+        .because(Stopped { place: part.to_string(), why, is_full })
         .with_reason(reason.clone())
 }
 

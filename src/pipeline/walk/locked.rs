@@ -180,13 +180,25 @@ pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<Given> {
     }
 }
 
+/// What a registry does not give of what a lock names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LockedLost {
+    #[error("{0} is gone")]
+    Gone(Digest),
+    #[error("{0} is denied")]
+    Denied(Digest),
+    /// A companion that was replaced or deleted since: what is attached to the image now is something else.
+    #[error("{0} is no longer attached")]
+    CompanionChanged(Digest),
+}
+
 /// The error about `digest`, which a registry no longer has or denies; `before` and `after` are the rest of the sentence.
 pub(super) fn lost(denial: Option<Error>, repository: &Repository, digest: Digest, before: &str, after: &str) -> Error {
     let fate = if denial.is_some() { "denies" } else { "no longer has" };
     let text = format!("{before}{} {fate} {digest}, which the lock names{after}", repository.registry());
     match denial {
-        Some(denial) => denial.while_doing(text),
-        None => Error::new(error::Kind::NotFound, text),
+        Some(denial) => denial.while_doing(text).with_fact(LockedLost::Denied(digest)),
+        None => Error::new(error::Kind::NotFound, text).with_fact(LockedLost::Gone(digest)),
     }
 }
 
@@ -221,21 +233,25 @@ async fn gone(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, denia
     let repository = &locked.reference.repository;
     let kind = Kind::of(companion.tag.as_ref(), companion.artifact_type.as_deref(), None);
     let is_denied = denial.is_some();
-    let lost = |before: String, after: &str| Ok(lost(denial, repository, companion.digest, &before, after));
+    let lost = |before: &str, after: &str| lost(denial, repository, companion.digest, before, after);
+    let changed = LockedLost::CompanionChanged(companion.digest);
     let Some(tag) = &companion.tag else {
-        let since = if is_denied { "" } else { " is gone since" };
-        return lost(format!("its {kind}, a referrer of {},{since}: ", companion.subject), "");
+        let what = format!("its {kind}, a referrer of {},", companion.subject);
+        return Ok(match is_denied {
+            true => lost(&format!("{what}: "), ""),
+            false => lost(&format!("{what} is gone since: "), "").with_fact(changed),
+        });
     };
+    let what = format!("its {kind} (tag {tag})");
     match walk.source.resolve(&repository.with_tag(tag.clone())).await {
         Ok(Some(now)) if now.digest != companion.digest => {
             let after = format!("; the tag now means {}", now.digest);
-            lost(format!("its {kind} (tag {tag}) was replaced since: "), &after)
+            Ok(lost(&format!("{what} was replaced since: "), &after).with_fact(changed))
         }
-        Ok(None) => lost(format!("its {kind} (tag {tag}) is gone since: "), ", nor the tag"),
-        Ok(Some(_)) => lost(format!("its {kind} (tag {tag}) cannot be read: "), ""),
+        Ok(None) => Ok(lost(&format!("{what} is gone since: "), ", nor the tag").with_fact(changed)),
         Err(error) if !is_denied || matches!(error.kind(), error::Kind::RateLimited | error::Kind::Interrupted) => {
             Err(error)
         }
-        Err(_) => lost(format!("its {kind} (tag {tag}) cannot be read: "), ""),
+        Ok(Some(_)) | Err(_) => Ok(lost(&format!("{what} cannot be read: "), "")),
     }
 }

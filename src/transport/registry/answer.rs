@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use reqwest::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
+use super::facts::{UnexpectedStatus, WebPage};
 use super::failure::{Failure, Retry, is_gateway, is_transient, may_be_down};
 use super::location;
 use super::outage::{Evidence, Work};
@@ -15,7 +16,7 @@ use super::refusals;
 use super::reply::Reply;
 use super::retry_after::retry_after;
 use super::trace;
-use crate::base::error::{Error, Kind, Reason};
+use crate::base::error::{Error, Kind, Policy, Reason};
 use crate::base::progress::redacted_with;
 use crate::oci::Digest;
 
@@ -97,12 +98,12 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let to = to.and_then(|to| location::resolve(reply.url(), to).ok());
     let to = to.map(|to| format!(" to {}", to.origin().ascii_serialization())).unwrap_or_default();
     let body = reply.body_start(READ).await;
-    let mut text = format!("{what}: {}{to}{aside}", spoken(status));
-    let said = excerpt_without(&body, &secrets);
-    if !said.is_empty() {
-        text.push_str(": ");
-        text.push_str(&said);
-    }
+    let said = said_without(&body, &secrets);
+    let separator = if said.text.is_empty() { "" } else { ": " };
+    let words = format!("{}{to}{aside}{separator}{}", spoken(status), said.text);
+    let symptom = refusals::symptom(status, &body, &said.text);
+    let answer = UnexpectedStatus { status, is_page: said.is_page, symptom, words };
+    let error = |kind| Error::new(kind, format!("{what}: {answer}")).with_fact(answer.clone());
     let retry = match after {
         _ if !is_transient(status) => Retry::Never,
         Some(delay) if matches!(status, 429 | 503) && !delay.is_zero() => Retry::After(delay),
@@ -112,24 +113,36 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     };
     if refusals::is_down(status, &body) {
         let retry = if server.is_some() { Retry::Down(Evidence::Admitted) } else { Retry::Soon };
-        return (Failure { server, ..Failure::new(Error::new(Kind::Network, text), retry) }, body);
+        return (Failure { server, ..Failure::new(error(Kind::Network), retry) }, body);
     }
     let stores = server.as_ref().is_some_and(|server| server.work >= Work::Begin);
     if own && stores && refusals::is_disk_full(status, &body) {
-        let error = Error::new(Kind::Refused, text).with_reason(Reason::Full { left: 0 });
+        let error = error(Kind::Refused).with_reason(Reason::Full { left: 0 });
         // Of several replicas another one may have room. More than one further try is not made (`retry`).
         let retry = if is_transient(status) { Retry::Soon } else { Retry::Never };
         return (Failure { server, status: Some(status), ..Failure::new(error, retry) }, body);
     }
-    let error = Error::new(kind(status), text);
+    let error = error(kind(status));
     if let Some(reason) = refusals::named(status, &body) {
-        return (Failure { server, status: Some(status), ..Failure::new(error.with_reason(reason), retry) }, body);
+        let error = match reason {
+            Reason::PullPolicy => forbidden(error),
+            reason => error.with_reason(reason),
+        };
+        return (Failure { server, status: Some(status), ..Failure::new(error, retry) }, body);
     }
     let failure = match reason(purpose, status, &body) {
         Some(reason) => Failure::never(error.with_reason(reason)),
         None => Failure { server, status: Some(status), ..Failure::new(error, retry) },
     };
     (failure, body)
+}
+
+/// The failure to read what a policy forbids pulling.
+pub(super) fn forbidden(error: Error) -> Error {
+    let words = error.find().map(|answer: &UnexpectedStatus| answer.words.clone()).unwrap_or_default();
+    let words = words.strip_prefix(&format!("{}: ", spoken(412))).unwrap_or(&words);
+    let words = words.strip_prefix("PROJECTPOLICYVIOLATION: ").unwrap_or(words).to_owned();
+    error.with_reason(Reason::PullPolicy).with_fact(Policy(words))
 }
 
 /// What the registry objects to, by the codes of the specification (distribution-spec, "Error Codes") or by its words.
@@ -237,16 +250,36 @@ pub(super) fn excerpt(body: &[u8]) -> String {
 
 /// The same, without these secrets, which are not kept.
 pub(super) fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
+    said_without(body, secrets).text
+}
+
+/// What a body says, for a person.
+pub(super) struct Shown {
+    pub text: String,
+    /// It is the text of a web page.
+    pub is_page: bool,
+}
+
+impl Shown {
+    /// An error about an answer with this body.
+    pub fn known_to(&self, error: Error) -> Error {
+        if self.is_page { error.with_fact(WebPage) } else { error }
+    }
+}
+
+/// What the body says, without these secrets.
+pub(super) fn said_without(body: &[u8], secrets: &[String]) -> Shown {
     let text = String::from_utf8_lossy(body);
-    let said = match serde_json::from_slice::<Value>(body) {
-        Ok(json) => from_json(&json).unwrap_or_else(|| text.to_string()),
-        Err(_) if text.trim_start().starts_with('<') => {
-            from_xml(&text).unwrap_or_else(|| format!("(a web page) {}", without_tags(&text)))
-        }
-        Err(_) => text.to_string(),
+    let (said, is_page) = match serde_json::from_slice::<Value>(body) {
+        Ok(json) => (from_json(&json).unwrap_or_else(|| text.to_string()), false),
+        Err(_) if text.trim_start().starts_with('<') => match from_xml(&text) {
+            Some(error) => (error, false),
+            None => (format!("(a web page) {}", without_tags(&text)), true),
+        },
+        Err(_) => (text.to_string(), false),
     };
     // Before it is cut: a part of a secret would not be found any more.
-    shortened(&trace::quoted(&redacted_with(&said, secrets)))
+    Shown { text: shortened(&trace::quoted(&redacted_with(&said, secrets))), is_page }
 }
 
 /// The error of an object storage as S3 writes it: `<Error><Code>…</Code><Message>…</Message>…</Error>`. The rest repeats the request.

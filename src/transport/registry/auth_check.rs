@@ -5,6 +5,7 @@ use reqwest::Method;
 use super::Registries;
 use super::answer::{page, refusal};
 use super::auth::Scopes;
+use super::facts::WebPage;
 use super::host::{Ask, Host, strange};
 use super::location;
 use super::reply::Reply;
@@ -53,7 +54,7 @@ impl Registries {
         let path = format!("/v2/{}/tags/list?n=1", repository.path());
         let ask = Ask::new(Method::GET, path, Scopes::pull(repository), &what);
         match page(&mut expect(&host, &ask, &[200, 404]).await?).await {
-            Some(said) => Err(strange(&what, format!("the answer is not a registry's: {said}"))),
+            Some(said) => Err(strange(&what, format!("the answer is not a registry's: {said}")).with_fact(WebPage)),
             None => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 //! Quay, ECR with its policies).
 
 use super::auth_check;
+use super::facts::{Symptom, UnexpectedStatus};
 use super::host::Host;
 use super::questions::{Need, Question};
 use super::tags;
@@ -54,7 +55,8 @@ pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Err
 /// Whether Harbor says that the account lacks the right to pull. It says the same of a project that does not exist, which was
 /// looked for before.
 fn is_of_pulling(denied: &Error) -> bool {
-    denied.kind() == Kind::Unauthorized && denied.chain().contains("action: pull")
+    let says_so = |answer: &UnexpectedStatus| answer.symptom == Some(Symptom::NoPullRight);
+    denied.kind() == Kind::Unauthorized && denied.find().is_some_and(says_so)
 }
 
 /// Whether the repository's list of tags shows that a tag, a look at which was denied, is not there. A repository that does not

@@ -17,6 +17,7 @@ use super::answer::{is_html, refusal};
 use super::auth::Scopes;
 use super::call::{Call, Payload};
 use super::content_range::ContentRange;
+use super::facts::BlobFault;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
 use super::lane::Permit;
@@ -27,7 +28,7 @@ use super::stall_timeout::LEAST;
 use super::trace;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
-use crate::content::Body;
+use crate::content::{Body, NamedBlob};
 use crate::oci::{Descriptor, Repository};
 
 /// This much progress makes the breaks so far forgotten, where no retry budget says how long to be patient: at a
@@ -62,11 +63,13 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
         since_renewal: 0,
         _lane: lane,
     };
-    let begins = flow.connect().await?;
+    let name = NamedBlob { digest: blob.digest, repository: repository.clone() };
+    let begins = flow.connect().await.map_err(|error| error.with_fact(name.clone()))?;
     // Nothing is delivered yet, so a stream from the start is simply passed on as such.
     flow.position = begins;
     flow.skip = 0;
-    Ok(Body::new(begins, flow.into_stream()))
+    let pieces = flow.into_stream().map(move |piece| piece.map_err(|error| error.with_fact(name.clone())));
+    Ok(Body::new(begins, pieces.boxed()))
 }
 
 /// What is downloaded, from where.
@@ -246,12 +249,20 @@ impl Wanted {
             200 => self.whole(reply),
             206 => self.part(reply, from),
             416 => Ok(Opened::Elsewhere("the registry refused the range".into())),
+            404 => {
+                let failure = refusal(&self.what, reply).await;
+                Err(Failure { error: failure.error.with_fact(BlobFault::Lost(self.blob.digest)), ..failure })
+            }
             _ => Err(refusal(&self.what, reply).await),
         }
     }
 
     /// A foreign layer from one of the places its descriptor names; the last failure if none has it.
     async fn elsewhere(&self, from: u64) -> Result<Reply, Failure> {
+        let foreign = |failure: Failure| {
+            let fact = BlobFault::Foreign(self.blob.digest);
+            Failure { error: failure.error.with_fact(fact), ..failure }
+        };
         let wrong = |reason: String| Failure::never(Error::new(Kind::NotFound, format!("{}: {reason}", self.what)));
         let mut outcome = Err(wrong("its manifest names no place to fetch it from".into()));
         for text in self.blob.urls() {
@@ -279,7 +290,7 @@ impl Wanted {
                 Err(failure) => Err(failure),
             };
         }
-        outcome
+        outcome.map_err(foreign)
     }
 
     fn whole(&self, reply: Reply) -> Result<Opened, Failure> {

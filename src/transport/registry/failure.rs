@@ -75,7 +75,7 @@ impl Failure {
         let is_limit = self.error.kind() == Kind::RateLimited;
         let error = match self.error.kind() {
             // Its limit is not the registry's, and must not keep other requests from it.
-            Kind::RateLimited => Error::new(Kind::Network, self.error.to_string()),
+            Kind::RateLimited => self.error.of_kind(Kind::Network),
             _ => self.error,
         };
         let retry = match self.retry {

@@ -6,9 +6,10 @@
 use bytes::Bytes;
 use reqwest::Method;
 
-use super::answer::{excerpt_without, is_html, is_page, refusal};
+use super::answer::{excerpt_without, forbidden, is_html, is_page, refusal, said_without};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
+use super::facts::WebPage;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
 use super::questions::Need;
@@ -276,7 +277,7 @@ async fn fetched(host: &Host, read: Read<Told>, reference: &Reference, what: &st
             return match status {
                 401 | 403 => Ok(Fetched::Denied(error)),
                 // No condition was sent, so it is a policy's.
-                412 => Err(error.with_reason(Reason::PullPolicy)),
+                412 => Err(forbidden(error)),
                 _ => Err(error),
             };
         }
@@ -306,6 +307,7 @@ fn not_carried(what: &str, body: &Bytes, told: &Told, error: ManifestError) -> E
         // Another server than a registry has answered.
         _ if is_page(told.served_as.as_deref().is_some_and(is_html), body) => {
             strange(what, format!("the answer is no manifest: {}", excerpt_without(body, &told.secrets)))
+                .with_fact(WebPage)
         }
         _ => Error::damaged(what).because(error),
     }
@@ -380,8 +382,9 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
         return Ok(reply);
     }
     let (status, secrets) = (reply.status(), reply.secrets());
-    let said = excerpt_without(&reply.body_start(MOST_SHOWN).await, &secrets);
-    Err(Failure::soon(strange(what, format!("the answer is {status}, but it is not there: {said}"))))
+    let said = said_without(&reply.body_start(MOST_SHOWN).await, &secrets);
+    let error = strange(what, format!("the answer is {status}, but it is not there: {}", said.text));
+    Err(Failure::soon(said.known_to(error)))
 }
 
 /// A refusal; one for want of what this run has put there may pass. A mount may have been one of nothing, and then it does not.

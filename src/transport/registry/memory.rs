@@ -15,7 +15,7 @@ use super::heads::Heads;
 use super::questions::Answers;
 use super::read_after_write::Written;
 use super::spent::Spent;
-use crate::base::error::{Error, Kind};
+use crate::base::error::Error;
 use crate::credentials::Store;
 use crate::oci::{Digest, Reference, Repository, Tag};
 use mounts::Mounts;
@@ -38,7 +38,7 @@ pub(super) enum ReferrersApi {
     Present,
     Absent,
     /// It refused to answer, and why.
-    Unusable(Kind, String),
+    Unusable(Error),
 }
 
 /// What earlier answers taught about a registry's repositories.

@@ -18,9 +18,9 @@
 //!   besides itself; `read_only`, of a registry that takes no change for now; `rounds`, how all wait together; `liveness`, whether
 //!   it is there while a request waits. `root` finds the registry's root and asks whether it is up; `health` is what a Harbor says
 //!   of itself.
-//! - `wire` makes one HTTP exchange: it sends a `call`, trusts whom `tls` and `certs` say, follows where the answer leads
+//! - `wire` makes one HTTP exchange: it sends a `call` to the address that `resolver` finds, trusts whom `tls` and `certs` say, follows where the answer leads
 //!   (`location`), and gives its `reply`, or says why there is none (`unanswered`). `stall_timeout` is how slow the other side may be;
-//!   `answer` reads refusals, and `refusals` the causes they name; `trace` shows it all, masked.
+//!   `answer` reads refusals, and `refusals` the causes they name; `facts` are what errors know; `trace` shows it all, masked.
 //!
 //! Names lead one way: no two files name each other, not even by way of others; a test keeps it.
 
@@ -34,6 +34,7 @@ mod config;
 mod content_range;
 mod denials;
 mod download;
+mod facts;
 mod failure;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -65,6 +66,7 @@ mod read_only;
 mod referrers;
 mod refusals;
 mod reply;
+mod resolver;
 mod retry;
 mod retry_after;
 mod root;
@@ -103,6 +105,7 @@ pub use auth_check::AuthCheck;
 use call::{Call, Payload};
 pub use config::{Config, RegistryConfig, TlsConfig};
 pub use denials::Denials;
+pub use facts::{BlobFault, NoAnswer, Symptom, TlsFault, UnexpectedStatus, WebPage};
 use failure::is_transient;
 use host::Host;
 pub use itself::Itself;
@@ -110,7 +113,6 @@ pub use mirrors::Served;
 use projects::Projects;
 pub use proxy::Proxies;
 use questions::{Need, Question};
-pub use refusals::says_full;
 use wire::Wire;
 
 /// The largest answer of [`Api::call`], in bytes.

@@ -240,7 +240,7 @@ impl Outage {
             let is_up = !is_plain && probed.is_some_and(|probed| probed.is_up);
             let is_heard = is_up || heard.is_some_and(|heard| heard > since);
             let does = if is_heard { work.undone() } else { "has not answered" };
-            let stopped = state.stop(&self.place, used_up_by(does, lasted, suspicion.why));
+            let stopped = state.stop(&self.place, used_up_by(does, lasted, suspicion.why), suspicion.is_full);
             drop(guard);
             self.wake();
             return Next::GivenUp(stopped);
@@ -415,8 +415,8 @@ impl State {
         silence
     }
 
-    fn stop(&mut self, place: &str, why: String) -> Stopped {
-        self.stopped.insert(Stopped { place: place.to_owned(), why }).clone()
+    fn stop(&mut self, place: &str, why: String, is_full: bool) -> Stopped {
+        self.stopped.insert(Stopped { place: place.to_owned(), why, is_full }).clone()
     }
 }
 

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Result};
 use crate::oci::Reference;
 
 /// Failures in a row, each after its own tries, of a kind of question that the registry has answered before.
@@ -49,7 +49,7 @@ struct State {
     /// The last answer that was of no use, and how many there were, as long as none was understood.
     useless: (u32, String),
     /// Why it is not asked again.
-    given_up: Option<(Kind, String)>,
+    given_up: Option<Error>,
 }
 
 impl Answers {
@@ -57,7 +57,7 @@ impl Answers {
     /// That of an earlier question of this kind, which is not asked again.
     pub fn check(&self, question: Question) -> Result<()> {
         match self.kinds().get(&question).and_then(|state| state.given_up.as_ref()) {
-            Some((kind, why)) => Err(Error::new(*kind, why.clone())),
+            Some(error) => Err(error.clone()),
             None => Ok(()),
         }
     }
@@ -80,7 +80,7 @@ impl Answers {
         let state = kinds.entry(question).or_default();
         state.failures += 1;
         if !state.answered || state.failures >= MOST_FAILURES {
-            state.given_up.get_or_insert_with(|| (error.kind(), error.chain()));
+            state.given_up.get_or_insert_with(|| given_up(error));
         }
     }
 
@@ -95,7 +95,7 @@ impl Answers {
         }
         (*seen, *last) = (*seen + 1, why.clone());
         if *seen >= MOST_FAILURES {
-            state.given_up.get_or_insert((error.kind(), why));
+            state.given_up.get_or_insert_with(|| given_up(error));
         }
     }
 
@@ -113,6 +113,11 @@ impl Answers {
     fn kinds(&self) -> MutexGuard<'_, HashMap<Question, State>> {
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The same for later questions. It was about another object: no reason is given.
+pub(super) fn given_up(error: &Error) -> Error {
+    Error::new(error.kind(), error.chain()).speaking_for(error.clone())
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-use super::answer::{excerpt_without, refusal};
+use super::answer::{refusal, said_without};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::host::{Ask, Host, Target, strange};
 use super::manifests::{self, Fetched};
 use super::memory::ReferrersApi;
 use super::paging::{Onward, Pages};
-use super::questions::{Need, Question};
+use super::questions::{Need, Question, given_up};
 use super::reply::{Read, Reply};
 use crate::base::error::{Error, Kind, Reach, Reason, Result};
 use crate::base::progress::Event;
@@ -68,7 +68,7 @@ async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Resul
         let mut api = known.lock().await;
         match &*api {
             Some(ReferrersApi::Absent) => return Ok(None),
-            Some(ReferrersApi::Unusable(kind, why)) => return Err(Error::new(*kind, why.clone())),
+            Some(ReferrersApi::Unusable(error)) => return Err(error.clone()),
             Some(ReferrersApi::Present) => {}
             None => {
                 let found = from_api(host, repository, subject).await;
@@ -127,7 +127,7 @@ fn learned(host: &Host, found: &Result<Option<ReferrerList>, Broken>) -> Option<
             answers.useless(Question::Referrers, error);
             None
         }
-        Err(Broken::Denied(error)) => Some(ReferrersApi::Unusable(error.kind(), error.chain())),
+        Err(Broken::Denied(error)) => Some(ReferrersApi::Unusable(given_up(error))),
         Ok(found) => {
             answers.answered(Question::Referrers);
             Some(if found.is_some() { ReferrersApi::Present } else { ReferrersApi::Absent })
@@ -198,8 +198,8 @@ async fn read_pages(
                     list.found.extend(good_entries(&body).into_iter().filter(|good| seen.insert(good.digest)));
                     let is_part = list.found.len() > before;
                     let kind = if is_part { "not all of the answer can be used" } else { "the answer is no index" };
-                    let text = format!("{kind}: {}", excerpt_without(&body, &secrets));
-                    let error = strange(&what, text).because(error);
+                    let said = said_without(&body, &secrets);
+                    let error = said.known_to(strange(&what, format!("{kind}: {}", said.text))).because(error);
                     if !is_part {
                         return Err(Broken::Useless(error));
                     }

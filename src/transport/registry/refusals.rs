@@ -9,6 +9,7 @@
 
 use serde::Deserialize;
 
+use super::facts::Symptom;
 use crate::base::error::Reason;
 
 #[derive(Deserialize)]
@@ -38,8 +39,23 @@ pub(super) fn is_disk_full(status: u16, body: &[u8]) -> bool {
     status == 507 || (500..=599).contains(&status) && says_full(&String::from_utf8_lossy(body))
 }
 
+/// What the status and the words of an answer point to; `shown` are its words as they are shown.
+pub(super) fn symptom(status: u16, body: &[u8], shown: &str) -> Option<Symptom> {
+    let is_of_pulling = || {
+        let one = |said: &Said| said.code == "UNAUTHORIZED" && said.message.contains("action: pull");
+        serde_json::from_slice(body).is_ok_and(|Errors { errors }| errors.iter().any(one))
+    };
+    match () {
+        () if is_disk_full(status, body) || says_full(shown) => Some(Symptom::DiskFull),
+        () if status == 401 => is_of_pulling().then_some(Symptom::NoPullRight),
+        () if shown.contains("quota") => Some(Symptom::Quota),
+        () if shown.contains("read-only") || shown.contains("readonly") => Some(Symptom::ReadOnly),
+        () => None,
+    }
+}
+
 /// Whether a text names a full disk or a used up quota of one, in words or as Go writes the number of ENOSPC (28) or EDQUOT (122).
-pub fn says_full(text: &str) -> bool {
+fn says_full(text: &str) -> bool {
     const WORDS: [&str; 3] = ["no space left", "disk quota exceeded", "XMinioStorageFull"];
     let names = |number: &str| {
         text.split("Err").skip(1).any(|rest| {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff};
 
 use super::config::Limits;
+use super::facts::{Symptom, UnexpectedStatus};
 use super::failure::{Failure, Retry, is_gateway, may_be_down};
 use super::limit::Gate;
 use super::outage::{Announced, Evidence, Next, Outage, Server, Suspicion, Work, given_up};
@@ -242,6 +243,8 @@ impl Tries {
 
     async fn look_at(&mut self, server: &Server, evidence: Evidence, failure: &Failure) -> Next {
         let (why, of_whole) = (self.reason(&failure.error), self.of_whole);
+        let is_disk_full = |answer: &UnexpectedStatus| answer.symptom == Some(Symptom::DiskFull);
+        let is_full = failure.error.find().is_some_and(is_disk_full);
         let began = failure.asked.map_or(self.began, |asked| asked.max(self.began));
         let (work, server) = (server.work, &server.outage);
         let root = self.root.clone().filter(|_| Arc::ptr_eq(server, &self.outage));
@@ -253,7 +256,7 @@ impl Tries {
             let spent = own.is_none();
             let of_blob = self.blob.as_ref().map(|blob| blob.digest().to_string());
             let what = of_blob.as_ref().unwrap_or(&self.what);
-            let suspicion = Suspicion { what, work, of_whole, why: &why, since, began, at, evidence, own };
+            let suspicion = Suspicion { what, work, of_whole, why: &why, is_full, since, began, at, evidence, own };
             let mut next = server.failed(&suspicion);
             if matches!(next, Next::Unsure) {
                 match &root {
@@ -395,7 +398,8 @@ mod tests {
         let (now, own) = (Instant::now(), Some(Duration::ZERO));
         let (what, why, of_whole, evidence) = ("another", "503", false, Evidence::NoAnswer);
         let work = Work::Read;
-        let another = Suspicion { what, work, of_whole, why, since: now, began: now, at: now, evidence, own };
+        let another =
+            Suspicion { what, work, of_whole, why, is_full: false, since: now, began: now, at: now, evidence, own };
         tries.outage.failed(&another);
         for _ in 0..5 {
             assert!(tries.again(down()).await.is_ok());

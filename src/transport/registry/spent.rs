@@ -73,7 +73,7 @@ impl OfBlob {
             FINAL => format!("not tried: an earlier attempt failed permanently: {why}"),
             times => format!("not tried, because {times} requests for this blob have failed: {why}"),
         };
-        let error = Error::new(last.kind(), what).because(Error::new(last.kind(), text));
+        let error = Error::new(last.kind(), what).because(Error::new(last.kind(), text).speaking_for(last.clone()));
         Err(match last.reason() {
             Some(reason) => error.with_reason(reason.clone()),
             None => error,

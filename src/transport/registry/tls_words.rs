@@ -4,10 +4,48 @@ use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
+use super::facts::TlsFault;
+
 /// Names of a certificate that are shown: it may have thousands.
 const MOST_NAMES: usize = 5;
 /// Characters of one such name that are shown.
 const LONGEST_NAME: usize = 100;
+
+/// What kind of fault it is.
+pub(super) fn fault(error: &Error) -> TlsFault {
+    match error {
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })
+            if presented.is_empty() =>
+        {
+            TlsFault::Outdated
+        }
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => TlsFault::WrongName,
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            TlsFault::Expired
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            TlsFault::NotYetValid
+        }
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if matches!(other.0.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion)) =>
+        {
+            TlsFault::Outdated
+        }
+        Error::InvalidCertificate(_) => TlsFault::Untrusted,
+        Error::AlertReceived(
+            AlertDescription::HandshakeFailure
+            | AlertDescription::InsufficientSecurity
+            | AlertDescription::ProtocolVersion,
+        )
+        | Error::PeerIncompatible(
+            PeerIncompatible::NoCipherSuitesInCommon
+            | PeerIncompatible::NoKxGroupsInCommon
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13,
+        ) => TlsFault::Outdated,
+        Error::AlertReceived(AlertDescription::CertificateRequired) => TlsFault::ClientCertificateDemanded,
+        _ => TlsFault::Other,
+    }
+}
 
 /// `None`: what rustls says will do.
 pub(super) fn words(fault: &Error) -> Option<String> {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::facts::NoAnswer;
 use super::failure::{Failure, Retry};
 use super::proxy::{Proxy, by_way_of};
+use super::resolver::NotResolved;
 use super::tls;
 use super::tls_words;
 use crate::base::error::{Error, Kind};
@@ -20,8 +22,9 @@ pub(super) fn broken(what: &str, error: reqwest::Error, proxy: Option<&Proxy>) -
     let error = error.without_url();
     let tls = tls::fault(&error);
     let reason = tls.and_then(tls_words::words).unwrap_or_else(|| bottom(&error));
-    let cause = Broken {
+    let cause = NoAnswer {
         reason: format!("{reason}{}", by_way_of(proxy)),
+        tls: tls.map(tls_words::fault),
         spoke_tls: tls.is_some_and(tls::spoke_tls),
         // A proxy resolves names by itself: here it is its own that has no address.
         is_unresolved: proxy.is_none() && is_unresolved(&error),
@@ -37,34 +40,20 @@ pub(super) fn unanswered(what: &str, error: reqwest::Error, proxy: Option<&Proxy
     if failure.retry == Retry::Soon { Failure::no_answer(failure.error) } else { failure }
 }
 
-/// Why no answer was to be had.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-struct Broken {
-    reason: String,
-    /// The other side does speak TLS, and one of us does not trust the other.
-    spoke_tls: bool,
-    /// No address is known for the host's name.
-    is_unresolved: bool,
-}
-
 /// Whether the connection failed although the other side does speak TLS.
 pub(super) fn spoke_tls(failure: &Failure) -> bool {
-    let cause = std::error::Error::source(&failure.error);
-    cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.spoke_tls)
+    failure.error.find::<NoAnswer>().is_some_and(|no_answer| no_answer.spoke_tls)
 }
 
 /// Whether no answer came because the host's name means nothing here.
 pub(super) fn has_no_address(failure: &Failure) -> bool {
-    let cause = std::error::Error::source(&failure.error);
-    cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.is_unresolved)
+    failure.error.find::<NoAnswer>().is_some_and(|no_answer| no_answer.is_unresolved)
 }
 
-/// hyper's connector has no type for it that could be named.
 fn is_unresolved(error: &reqwest::Error) -> bool {
     let mut next = std::error::Error::source(error);
     while let Some(error) = next {
-        if error.to_string() == "dns error" {
+        if error.is::<NotResolved>() {
             return true;
         }
         next = error.source();

@@ -31,7 +31,7 @@ use super::stored;
 use super::unanswered::has_no_address;
 use super::upload_body::{Feed, UploadBody};
 use crate::base::error::{Error, Kind, Reach, Reason, Result};
-use crate::content::Origin;
+use crate::content::{NamedBlob, Origin};
 use crate::oci::{Descriptor, Digest, Repository};
 use session::Session;
 #[cfg(fuzzing)]
@@ -46,10 +46,11 @@ const ENOUGH: u64 = 1024 * 1024;
 /// Besides those of the upload: [`Reason::DamagedTarget`], see [`stored::check`].
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
-    send(host, repository, blob, origin, &what).await?;
+    let named = |error: Error| error.with_fact(NamedBlob { digest: blob.digest, repository: repository.clone() });
+    send(host, repository, blob, origin, &what).await.map_err(named)?;
     host.memory.written.note_blob(repository, blob.digest);
     // Neither the project's next upload nor the next one to this registry waits for this.
-    stored::check(host, repository, blob, &what).await
+    stored::check(host, repository, blob, &what).await.map_err(named)
 }
 
 async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>, what: &str) -> Result<()> {
@@ -358,13 +359,14 @@ impl Upload<'_> {
 
     /// Our own failure to read. Of wrong bytes the source knows where they came from, and perhaps another place.
     pub fn lost(&self, error: Error) -> Failure {
+        let named = |error: Error| error.while_doing(format!("blob {} to {}", self.blob.digest, self.repository));
         if error.kind() != Kind::Damaged {
-            return Failure::never(error);
+            return Failure::never(named(error));
         }
-        let again = Error::damaged(error.chain());
+        let again = Error::damaged(error.chain()).speaking_for(error.clone());
         match self.origin.source.gave_wrong(self.origin.repository, self.blob, error) {
             Ok(()) => Failure::now(again),
-            Err(error) => Failure::never(error),
+            Err(error) => Failure::never(named(error)),
         }
     }
 

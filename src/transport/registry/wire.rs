@@ -25,6 +25,7 @@ use super::peers::{Peers, Role};
 use super::proxy::{Proxy, by_way_of};
 use super::read_only::ReadOnly;
 use super::reply::Reply;
+use super::resolver::Resolver;
 use super::tls::{self, TlsSettings};
 use super::trace::{Log, Talk};
 use super::unanswered::{silence, unanswered};
@@ -368,6 +369,7 @@ impl Wire {
             .tls_backend_preconfigured(tls::client_config(&key.0)?)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
+            .dns_resolver(Arc::new(Resolver))
             .retry(reqwest::retry::never())
             // `proxy` knows which host has one.
             .no_proxy()

@@ -22,6 +22,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::transport::registry::answer::{excerpt_without, is_page, refusal_of_token};
 use crate::transport::registry::call::{Call, Payload};
 use crate::transport::registry::challenge::Bearer;
+use crate::transport::registry::facts::WebPage;
 use crate::transport::registry::failure::{Failure, is_transient};
 use crate::transport::registry::loopback::is_loopback;
 use crate::transport::registry::reply::Reply;
@@ -148,7 +149,7 @@ impl Wanted<'_> {
         let mut failure = refusal_of_token(what, reply).await;
         // Whatever the token server dislikes, it is about who is asking.
         if (400..500).contains(&status) && !is_transient(status) {
-            failure.error = Error::new(Kind::Unauthorized, failure.error.to_string());
+            failure.error = failure.error.without_reason().of_kind(Kind::Unauthorized);
         }
         Err(failure)
     }
@@ -223,7 +224,7 @@ fn read(answer: &Issued, what: &str) -> Result<Token, Failure> {
     let (body, sent) = (&*answer.body, answer.sent);
     if is_page(false, body) {
         let text = format!("{what}: the answer holds no token: {}", excerpt_without(body, &answer.secrets));
-        return Err(Failure::never(Error::new(Kind::Network, text)));
+        return Err(Failure::never(Error::new(Kind::Network, text).with_fact(WebPage)));
     }
     // The answer may hold a token even if it is broken: never quoted.
     let malformed = || Failure::never(Error::new(Kind::Unauthorized, format!("{what}: the answer holds no token")));

@@ -115,7 +115,7 @@ async fn transient(what: &str, reply: Reply) -> Failure {
 /// The failure of a question that others do not share: a limit is not the registry's.
 fn alone(failure: Failure, tries: u32) -> Error {
     let error = match failure.error.kind() {
-        Kind::RateLimited => Error::new(Kind::Network, failure.error.chain()),
+        Kind::RateLimited => failure.error.of_kind(Kind::Network),
         _ => failure.error,
     };
     if tries > 1 { error.while_doing(format!("giving up after {tries} tries")) } else { error }

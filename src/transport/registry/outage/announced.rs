@@ -70,7 +70,7 @@ impl Outage {
             let why = format!(
                 "asks to wait {wanted}{waited}, and at most {allowed} in all are allowed (--max-wait); nothing more is asked of it: {why}"
             );
-            let stopped = state.stop(&self.place, why);
+            let stopped = state.stop(&self.place, why, false);
             drop(guard);
             self.wake();
             return Announced::GivenUp(stopped);

@@ -72,7 +72,18 @@ impl Outage {
         let (what, evidence, work) = ("", Evidence::NoAnswer, Work::Token);
         let heard = state.heard();
         let began = heard.map_or(then, |heard| heard.max(then));
-        let sign = Suspicion { what, work, of_whole: true, why, since: began, began, at: now, evidence, own: None };
+        let sign = Suspicion {
+            what,
+            work,
+            of_whole: true,
+            why,
+            is_full: false,
+            since: began,
+            began,
+            at: now,
+            evidence,
+            own: None,
+        };
         let silence = state.noted(&sign, &self.limits, heard, now);
         let lasted = now.saturating_duration_since(silence.quiet_since(heard));
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
@@ -122,7 +133,7 @@ impl Outage {
             return Ok(Some(left));
         }
         let why = used_up_by("has not answered", lasted, &silence.why);
-        let stopped = state.stop(&self.place, why);
+        let stopped = state.stop(&self.place, why, false);
         drop(guard);
         self.wake();
         Err(stopped)

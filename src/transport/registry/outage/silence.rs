@@ -50,6 +50,8 @@ pub(in crate::transport::registry) struct Suspicion<'a> {
     pub of_whole: bool,
     /// Why it failed.
     pub why: &'a str,
+    /// The answer says that a disk of the server is full.
+    pub is_full: bool,
     /// When this request failed first.
     pub since: Instant,
     /// The try that failed was not made before this.

@@ -24,6 +24,7 @@ fn fail_since(outage: &Outage, what: &str, since: Instant, no_answer: bool, own:
         work: Work::Read,
         of_whole: false,
         why: "refused",
+        is_full: false,
         since,
         began: now,
         at: now,
@@ -120,7 +121,10 @@ fn a_registry_that_was_never_heard_gets_no_more_than_the_budget() {
         let (what, work, of_whole, why, own) = ("a", Work::Enter, true, "no answer", Some(Duration::from_secs(1)));
         let evidence = Evidence::NoAnswer;
         let [began, at] = [began, end].map(at);
-        outage.failed_at(at, &Suspicion { what, work, of_whole, why, since: began, began, at, evidence, own })
+        outage.failed_at(
+            at,
+            &Suspicion { what, work, of_whole, why, is_full: false, since: began, began, at, evidence, own },
+        )
     };
     assert!(matches!(fail(0, 60), Next::Alone(_)));
     let next = fail(61, 121);
@@ -139,6 +143,7 @@ fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
         work: Work::Read,
         of_whole: false,
         why: "reset",
+        is_full: false,
         since,
         began: now,
         at: now,
@@ -160,6 +165,7 @@ fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() 
             work: Work::Read,
             of_whole: false,
             why: "502",
+            is_full: false,
             since: began,
             began,
             at: Instant::now(),
@@ -190,6 +196,7 @@ fn while_a_gateway_answers_the_probe_decides() {
         work: Work::Read,
         of_whole: false,
         why: "502",
+        is_full: false,
         since: failed,
         began: failed,
         at: failed,
@@ -222,6 +229,7 @@ fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
         work: Work::Read,
         of_whole: false,
         why: "refused",
+        is_full: false,
         since: later,
         began: later,
         at: later,
@@ -322,7 +330,7 @@ fn what_fails_during_an_announced_wait_uses_up_the_budget_from_its_end() {
 /// A failure of such a request, at `at`, of a try that was made at `began`.
 fn fail_at(outage: &Outage, at: Instant, began: Instant, what: &str, work: Work, evidence: Evidence) -> Next {
     let (of_whole, why, since, own) = (false, "why", began, None);
-    outage.failed_at(at, &Suspicion { what, work, of_whole, why, since, began, at, evidence, own })
+    outage.failed_at(at, &Suspicion { what, work, of_whole, why, is_full: false, since, began, at, evidence, own })
 }
 
 /// Otherwise a frozen host costs the time in which its first failure is noticed, and the budget on top.

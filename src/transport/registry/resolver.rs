@@ -1,0 +1,23 @@
+//! Names become addresses as the system resolves them. A name without one fails with an error that can be told from others.
+
+use std::io;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// The system's resolver.
+pub(super) struct Resolver;
+
+/// No address is known for a host's name.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotResolved(io::Error);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // The port is that of the URL.
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NotResolved)?;
+            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
+        })
+    }
+}
