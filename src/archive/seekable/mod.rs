@@ -10,12 +10,16 @@
 mod write;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zstd::bulk::Decompressor;
+use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer, WriteBuf};
+use zstd::stream::zio;
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
+use zstd::zstd_safe::{DCtx, ErrorCode, ResetDirective};
 
 use super::tar::ReadAt;
 use crate::base::error::{Error, Result};
@@ -180,9 +184,53 @@ impl ReadAt for Seekable {
 /// # Errors
 /// No memory for it.
 pub fn decompressed(input: impl Read + Send + 'static) -> io::Result<impl Read + Send> {
-    let mut decoder = zstd::stream::read::Decoder::new(input)?;
-    decoder.window_log_max(MAX_WINDOW)?;
-    Ok(Decompressed(decoder))
+    Ok(Decompressed(zio::Reader::new(BufReader::new(input), Frame::new()?)))
+}
+
+/// A decompressor whose errors are zstd's numbers, not its words.
+struct Frame(DCtx<'static>);
+
+/// What zstd has against its input.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum ZstdFault {
+    #[error("it is compressed with a window of more than 32 MiB: decompress it first (zstd -dc --long=31)")]
+    WindowTooLarge,
+    #[error("{}", zstd::zstd_safe::get_error_name(*.0))]
+    Other(ErrorCode),
+}
+
+impl ZstdFault {
+    fn of(code: ErrorCode) -> io::Error {
+        let is_window = code == (ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as usize).wrapping_neg();
+        io::Error::other(if is_window { ZstdFault::WindowTooLarge } else { ZstdFault::Other(code) })
+    }
+}
+
+impl Frame {
+    fn new() -> io::Result<Frame> {
+        let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+        context.init().map_err(ZstdFault::of)?;
+        context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW)).map_err(ZstdFault::of)?;
+        Ok(Frame(context))
+    }
+}
+
+impl Operation for Frame {
+    fn run<C: WriteBuf + ?Sized>(
+        &mut self,
+        input: &mut InBuffer<'_>,
+        output: &mut OutBuffer<'_, C>,
+    ) -> io::Result<usize> {
+        self.0.decompress_stream(output, input).map_err(ZstdFault::of)
+    }
+
+    fn reinit(&mut self) -> io::Result<()> {
+        self.0.reset(ResetDirective::SessionOnly).map(drop).map_err(ZstdFault::of)
+    }
+
+    fn finish<C: WriteBuf + ?Sized>(&mut self, _: &mut OutBuffer<'_, C>, finished: bool) -> io::Result<usize> {
+        if finished { Ok(0) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
 }
 
 /// Says in its own words what the decompressor has against its input.
@@ -190,15 +238,15 @@ struct Decompressed<R>(R);
 
 impl<R: Read> Read for Decompressed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let fault = |error: &io::Error| error.get_ref()?.downcast_ref::<ZstdFault>().copied();
         self.0.read(buffer).map_err(|error| match error.kind() {
             // What the input itself fails with.
             _ if error.raw_os_error().is_some() => error,
             io::ErrorKind::Interrupted => error,
             io::ErrorKind::UnexpectedEof => wrong("ends within a frame: it is cut short"),
-            _ if error.to_string().contains("too much memory") => io::Error::new(
-                io::ErrorKind::Unsupported,
-                "it is compressed with a window of more than 32 MiB: decompress it first (zstd -dc --long=31)",
-            ),
+            _ if let Some(ZstdFault::WindowTooLarge) = fault(&error) => {
+                io::Error::new(io::ErrorKind::Unsupported, ZstdFault::WindowTooLarge)
+            }
             _ => wrong(&format!("cannot be decompressed: {error}")),
         })
     }
