@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::environment::Environment;
 use super::export::{ExportedVolume, PlannedVolume, stopped};
@@ -95,12 +95,10 @@ pub struct Converted {
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
     /// The fingerprint of the key whose signature was found good.
-    #[serde(serialize_with = "as_fingerprint")]
-    pub signed_by: Option<PublicKey>,
-}
-
-fn as_fingerprint<S: Serializer>(key: &Option<PublicKey>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    key.as_ref().map(PublicKey::fingerprint).serialize(serializer)
+    pub signed_by: Option<Digest>,
+    /// That key.
+    #[serde(skip)]
+    pub key: Option<PublicKey>,
 }
 
 /// Writes a bundle in another form.
@@ -117,8 +115,7 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
     if request.dry_run {
         return source.plan(&request.output).map(|plan| ConvertReport::Planned(Box::new(plan)));
     }
-    let (signed_by, volumes_read, identity) =
-        (source.signed_by.clone(), source.volumes, source.conversion.files.identity);
+    let (key, volumes_read, identity) = (source.key.clone(), source.volumes, source.conversion.files.identity);
     let output = request.output.path().to_owned();
     let written = source.write(&request, &environment.events).await?;
     if request.read_back {
@@ -136,7 +133,8 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
         volumes_read,
         blobs_linked: written.linked,
         elapsed: started.elapsed(),
-        signed_by,
+        signed_by: key.as_ref().map(PublicKey::fingerprint),
+        key,
         output,
     })))
 }
@@ -147,7 +145,8 @@ struct Source {
     created: Timestamp,
     /// How many it was split into; 0: it was not.
     volumes: u32,
-    signed_by: Option<PublicKey>,
+    /// Whose signature was found good.
+    key: Option<PublicKey>,
 }
 
 /// What was written.
@@ -179,10 +178,10 @@ impl Source {
             let report = verify::check_proven(&opened, Depth::Structure, signed.as_ref(), &environment.events)?;
             refuse_incomplete(&opened, &report).map_err(|e| e.while_doing(nothing))?;
         }
-        let signed_by = signed.as_ref().map(|signed| signed.by.clone());
+        let key = signed.as_ref().map(|signed| signed.by.clone());
         let (bundle, _) = opened.into_bundle(signed)?;
         let created = bundle.lock().created;
-        Ok(Source { conversion: Conversion::of(bundle)?, created, volumes, signed_by })
+        Ok(Source { conversion: Conversion::of(bundle)?, created, volumes, key })
     }
 
     fn plan(&self, output: &Output) -> Result<VolumesPlan> {

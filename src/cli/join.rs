@@ -92,7 +92,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 /// What became of a bundle that has another form now.
 pub fn say(report: &Converted, context: &Context) {
-    if let Some(by) = &report.signed_by {
+    if let Some(by) = &report.key {
         context.say(&signed_by(by));
     }
     let (size, time) = (bytes(report.bytes), duration(report.elapsed));
