@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use gapferry::bundle::stream::{Arrived, Hand, Incoming};
+use gapferry::bundle::stream::{Arrived, StreamBuffer, StreamedBundle};
 use gapferry::bundle::volumes::Opened;
 use gapferry::verify::{Depth, check, check_opened, pass};
 use gapferry::content::{BlobReader, Source};
@@ -30,14 +30,14 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn import(bytes: &[u8]) -> gapferry::Result<()> {
-    let (mut incoming, layout) = Incoming::open(Path::new("a pipe"), bytes, &mut |_| Ok(()))?;
-    let (wanted, hand) = (incoming.take_awaited(), Arc::new(Hand::default()));
+    let (mut incoming, layout) = StreamedBundle::open(Path::new("a pipe"), bytes, &mut |_| Ok(()))?;
+    let (wanted, hand) = (incoming.take_awaited(), Arc::new(StreamBuffer::default()));
     let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
     let ending = incoming.read(wanted.clone(), &hand, &came);
     drop(came);
     assert_eq!(ending.length.min(bytes.len() as u64), ending.length);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let arrived = Arrived { hand, rest: &layout };
+    let arrived = StreamSource { hand, rest: &layout };
     let repository = "registry.test/a".parse().expect("a name");
     let mut settled = 0;
     while let Ok((digest, outcome)) = coming.try_recv() {

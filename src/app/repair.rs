@@ -11,8 +11,8 @@ use super::environment::Environment;
 use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::trust::Trust;
 use crate::base::error::{Error, Result};
-use crate::bundle::volumes::{Opened, Part, Rebuilt, is_set, rebuild};
-use crate::bundle::{self, BUNDLE_JSON, MendedSet, REPAIR_JSON, With, mend_set, refuse_unfinished};
+use crate::bundle::volumes::{Opened, Part, Reconstructed, is_set, reconstruct};
+use crate::bundle::{self, BUNDLE_JSON, REPAIR_JSON, RepairWith, RepairedSet, refuse_unfinished, repair_set};
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::verify::{self, Depth, Problem, VolumeReport, VolumeState};
@@ -195,7 +195,8 @@ fn repair_volumes(brought: &Brought, request: &RepairRequest, environment: &Envi
     let damaged = files.iter().filter(|file| !file.is_good).map(|file| file.number);
     let gone = before.set.iter().filter(|_| volumes.len() > 1).flat_map(|set| set.missing.iter().copied());
     let bad: BTreeSet<u32> = damaged.chain(gone).collect();
-    let MendedSet { made, lacking, .. } = mend_set(volumes, from, (&missing, &bad), request.output.as_deref(), events)?;
+    let RepairedSet { made, lacking, .. } =
+        repair_set(volumes, from, (&missing, &bad), request.output.as_deref(), events)?;
     let is_replaced = |path: &Path| {
         let is_made = |file: &Given| made.iter().any(|(made, _)| *made == file.number);
         files.iter().any(|file| Path::new(file.path) == path && is_made(file))
@@ -262,7 +263,7 @@ fn repair_bundle(bundle: &Path, from: &Path, trust: &Trust, environment: &Enviro
             format!("{} is the bundle {}, what is signed is {}", bundle.display(), missing.identity, proven.identity);
         return Err(Error::damaged(text));
     }
-    let mended = bundle::mend(bundle, &With { from, missing: &missing, proven, events })?;
+    let repaired = bundle::repair(bundle, &RepairWith { from, missing: &missing, proven, events })?;
     let report = match before.is_clean() {
         true => before,
         false => check()?,
@@ -273,8 +274,8 @@ fn repair_bundle(bundle: &Path, from: &Path, trust: &Trust, environment: &Enviro
         ok: outcome.is_ok(),
         bundle: bundle.to_owned(),
         identity: report.identity,
-        repaired: mended.mended,
-        lacking: mended.lacking,
+        repaired: repaired.repaired,
+        lacking: repaired.lacking,
         problems: report.problems,
         from: from.to_owned(),
         outcome,
@@ -288,16 +289,18 @@ fn recover(request: &RepairRequest, environment: &Environment) -> Result<RepairR
         Err(error) if request.trust.is_demanded() => return Err(error),
         Err(_) => None,
     };
-    let rebuilt = rebuild(&request.files, request.output.as_deref(), signed.as_ref(), &environment.events)?;
-    let outcome = outcome(rebuilt.lacking == 0);
-    let label = |part: &Part| part.label(rebuilt.of(*part));
+    let reconstructed = reconstruct(&request.files, request.output.as_deref(), signed.as_ref(), &environment.events)?;
+    let outcome = outcome(reconstructed.lacking == 0);
+    let label = |part: &Part| part.label(reconstructed.of(*part));
     let files = |files: &[(Part, PathBuf)]| -> Vec<VolumePath> {
         files.iter().map(|(part, path)| VolumePath { volume: label(part), path: path.clone() }).collect()
     };
-    let (damaged, unlike, made) = (files(&rebuilt.damaged), files(&rebuilt.unlike), files(&rebuilt.made));
-    let missing = rebuilt.missing.iter().map(label).collect();
-    let missing_paths = rebuilt.missing.iter().map(|part| rebuilt.name.part(*part, rebuilt.of(*part))).collect();
-    let Rebuilt { name, identity, volumes, recovery, foreign, lacking, .. } = rebuilt;
+    let (damaged, unlike, made) =
+        (files(&reconstructed.damaged), files(&reconstructed.unlike), files(&reconstructed.made));
+    let missing = reconstructed.missing.iter().map(label).collect();
+    let missing_paths =
+        reconstructed.missing.iter().map(|part| reconstructed.name.part(*part, reconstructed.of(*part))).collect();
+    let Reconstructed { name, identity, volumes, recovery, foreign, lacking, .. } = reconstructed;
     Ok(RepairReport::Recovered(Box::new(RecoveredVolumes {
         version: REPORT_VERSION,
         ok: outcome.is_ok(),

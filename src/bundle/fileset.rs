@@ -1,7 +1,7 @@
 //! A bundle as a list: every file that it holds in any of its forms, in the order of the tar, known before a blob is read.
 //!
 //! A list is made of [`Contents`] that are to be fetched, or of a bundle that is there. Where each file goes is for a
-//! [`Place`](super::place::Place), where its bytes come from for [`fill`](super::fill).
+//! [`Place`](super::output::Place), where its bytes come from for [`fill`](super::fill).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::format::{
     BUNDLE_JSON, CHUNKS, CHUNKS_SIGNATURE, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS,
     head_of, is_signature, name_of_key, signatures_of,
 };
-use super::offsets::TarPlan;
 use super::open::Bundle;
+use super::tar_plan::TarPlan;
 use super::tools::Tool;
 use super::{Contents, chunks};
 use crate::base::error::{Error, Result};

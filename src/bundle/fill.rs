@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::links::{Links, Offered};
-use super::place::{Claim, Place, Wanted};
+use super::output::{Claim, Placement, Wanted};
 use crate::base::error::{Kind, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
@@ -36,7 +36,7 @@ struct Found<'a> {
 /// # Errors
 /// The disk that is written to.
 pub fn fill(
-    place: &dyn Place,
+    place: &dyn Placement,
     wanted: &HashMap<Digest, u64>,
     supplies: &[Supply<'_>],
     events: &Events,
@@ -59,7 +59,7 @@ pub fn fill(
 /// Brings what was found, and notes what proved good.
 fn bring(
     found: Vec<Found<'_>>,
-    place: &dyn Place,
+    place: &dyn Placement,
     present: &mut HashMap<Digest, Chunks>,
     events: &Events,
 ) -> Result<()> {
@@ -100,7 +100,7 @@ fn found_in<'a>(supply: &Supply<'a>, Wanted { digest, size }: Wanted) -> Result<
 }
 
 /// `None`: it is not what it was said to be, and has to come from elsewhere.
-fn adopt(found: &Found<'_>, place: &dyn Place, events: &Events) -> Result<Option<Chunks>> {
+fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Option<Chunks>> {
     let Claim { digest, slice, in_place } = &found.claim;
     let progress = |bytes| events.report(Event::BlobAdvanced { digest: *digest, bytes });
     if *in_place {
@@ -122,7 +122,7 @@ fn adopt(found: &Found<'_>, place: &dyn Place, events: &Events) -> Result<Option
 }
 
 /// Copies and hashes in one pass.
-fn copy(claim: &Claim, place: &dyn Place, progress: &dyn Fn(u64)) -> Result<Option<Chunks>> {
+fn copy(claim: &Claim, place: &dyn Placement, progress: &dyn Fn(u64)) -> Result<Option<Chunks>> {
     let Claim { digest, slice, .. } = claim;
     let slot = place.slot(digest, slice.size())?;
     let mut hashing = Hashing::new(digest.algorithm());

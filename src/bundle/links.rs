@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::place::{Place, Wanted};
+use super::output::{Placement, Wanted};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{Linkable, Linked};
 use crate::base::progress::Events;
@@ -71,7 +71,7 @@ impl Links {
     /// The disk's, wrong bytes (`Damaged`), or no link where nothing else will do.
     pub fn take(
         &self,
-        place: &dyn Place,
+        place: &dyn Placement,
         blob: Wanted,
         offered: &Offered,
         progress: &dyn Fn(u64),
@@ -95,7 +95,7 @@ impl Links {
 }
 
 /// Links the file, or shares its bytes; gives why that is not possible, if it is not.
-fn link(place: &dyn Place, blob: Wanted, offered: &Offered) -> Result<Option<&'static str>> {
+fn link(place: &dyn Placement, blob: Wanted, offered: &Offered) -> Result<Option<&'static str>> {
     let mut why = "it is in a tar";
     if let Some(file) = &offered.file {
         match place.link(&blob.digest, file)? {

@@ -10,11 +10,10 @@
 //! The room knows the format and the file system, no registry and no command line.
 
 mod basis;
-mod bytes_in;
 pub mod convert;
-mod directory;
 #[cfg(test)]
 mod documents;
+mod fetch_blob;
 pub mod fileset;
 mod fill;
 mod format;
@@ -22,26 +21,25 @@ mod head;
 mod journal;
 mod links;
 mod loaders;
-mod mend;
 mod missing;
-mod offsets;
 mod open;
 mod options;
 mod order;
-mod pieces;
-mod place;
+mod output;
+mod patch;
 pub mod plan_volumes;
 pub mod preflight;
-mod prove;
-mod proven;
+mod proof;
 mod ranges;
 mod read_back;
 mod repair;
+mod repair_file;
 mod repair_volumes;
-mod signed;
+mod sign;
+mod signature;
 mod stamp;
 pub mod stream;
-mod tarfile;
+mod tar_plan;
 mod tools;
 pub mod volumes;
 mod writer;
@@ -54,15 +52,15 @@ pub use format::{
     SUMS512, TOOLS, VOLUMES, chunks, is_never_declared, is_signature, is_tool, signatures_of, signed_file, sums,
 };
 pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
-pub use mend::{Mended, With, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, NoBundle, no_bundle, refuse_part, refuse_unfinished};
 pub use options::{Finished, Options, Survey, is_tar};
-pub use proven::{Proven, SignatureFault, check_signature, signer};
 pub use read_back::read_back;
-pub use repair::{Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
-pub use repair_volumes::{MendedSet, mend_set};
-pub use signed::{Scope, sign};
+pub use repair::{RepairWith, Repaired, repair};
+pub use repair_file::{RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};
+pub use repair_volumes::{RepairedSet, repair_set};
+pub use sign::{Scope, sign};
+pub use signature::{Proven, SignatureFault, check_signature, signer};
 pub use tools::{Tool, tools_of};
 pub use writer::Writer;
 

@@ -12,7 +12,7 @@ use super::format::{
     BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, REPAIR_JSON, SUMS, VOLUMES,
     is_never_declared,
 };
-use super::proven::Proven;
+use super::signature::Proven;
 use super::sums::MAX_SUMS;
 use super::{Former, signatures_of};
 use crate::base::error::{Error, Kind, Result};

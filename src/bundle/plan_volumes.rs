@@ -7,7 +7,7 @@ use super::fileset::{FileSet, KnownFile, Trailer};
 use super::format::{MAX_SIGNATURE, head_of, is_signature};
 use super::open::Bundle;
 use super::options::{Finished, Survey, existing_ancestor};
-use super::proven::check_signature;
+use super::signature::check_signature;
 use super::volumes::{Opened, Set, SetName, VolumeOptions, claimed, lacking, reserved, volumes_of, whole};
 use crate::base::error::Result;
 use crate::base::fsops::{self, WriteLock};

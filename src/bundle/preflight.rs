@@ -6,8 +6,9 @@ use std::path::Path;
 use super::fileset::FileSet;
 use super::open::{Bundle, is_of_other_version};
 use super::options::{Finished, Options, Survey, existing_ancestor, is_tar};
+use super::output::{directory, tar};
 use super::stream::Compressed;
-use super::{directory, journal, plan_volumes, prove, stamp, tarfile};
+use super::{journal, plan_volumes, proof, stamp};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::Events;
@@ -36,7 +37,7 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
         && !(bundle.sums_agree() && stamp::is_proven(out))
     {
         let state = stamp::State::of(out);
-        if !prove::is_proven(&bundle, events) {
+        if !proof::is_proven(&bundle, events) {
             return None;
         }
         if let Some(state) = state {
@@ -57,7 +58,7 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
 pub fn check_free(out: &Path) -> Result<()> {
     let out = &fsops::canonicalize(out)?;
     WriteLock::check(out)?;
-    if is_tar(out) { tarfile::refuse_foreign(out) } else { directory::refuse_foreign(out) }
+    if is_tar(out) { tar::refuse_foreign(out) } else { directory::refuse_foreign(out) }
 }
 
 /// The bundle that is to be replaced, if there is one. To be asked as early as [`check_free`].
@@ -90,13 +91,13 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> 
     let links = options.link != LinkMode::Copy && options.device.is_some_and(|device| is_on(&directory, device));
     // A plan takes memory with the bytes that manifests announce, which may be anything: none is made of what cannot fit.
     let total = files.content_size();
-    if !links && total.saturating_sub(present) > free.saturating_add(entry.as_ref().map_or(0, tarfile::begun)) {
+    if !links && total.saturating_sub(present) > free.saturating_add(entry.as_ref().map_or(0, tar::begun)) {
         return Ok(Survey { total, present, needed: total.saturating_sub(present), free });
     }
     let plan = files.tar()?;
     let total = if is_tar(out) { plan.length } else { files.size() };
     let needed = if is_tar(out) {
-        plan.length.saturating_sub(entry.map_or(0, |entry| tarfile::reserved(&entry, &plan)))
+        plan.length.saturating_sub(entry.map_or(0, |entry| tar::reserved(&entry, &plan)))
     } else if links {
         plan.length.saturating_sub(files.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add))
     } else {
@@ -151,7 +152,7 @@ pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
 fn present(out: &Path, entry: Option<&Entry>, files: &FileSet) -> Vec<(Digest, u64)> {
     let finished = Bundle::open(out).ok();
     let partial = fsops::beside(out, ".partial");
-    let claims = entry.and_then(|entry| journal::Claims::read(&tarfile::partial(entry).1)).unwrap_or_default();
+    let claims = entry.and_then(|entry| journal::Claims::read(&tar::partial(entry).1)).unwrap_or_default();
     let blobs = files.blobs.iter().map(|blob| (blob.digest, blob.size));
     blobs
         .filter(|(digest, size)| {

@@ -13,9 +13,9 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
 use crate::bundle::convert::Conversion;
 use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, SUMS, is_signature};
-use crate::bundle::mend::belongs;
 use crate::bundle::missing::Missing;
 use crate::bundle::options::Options;
+use crate::bundle::repair::belongs;
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
 use crate::content::proof::{Unproven, prove};
 use crate::files::{Layout, Piece};
@@ -23,7 +23,7 @@ use crate::oci::Digest;
 
 /// What became of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MendedSet {
+pub struct RepairedSet {
     /// How its files are called.
     pub name: SetName,
     /// Volumes that were written again.
@@ -38,13 +38,13 @@ pub struct MendedSet {
 /// # Errors
 /// `from` is for another bundle or forged; which volume holds what cannot be told; something else has the name of a volume: nothing
 /// has changed. The disk's.
-pub fn mend_set(
+pub fn repair_set(
     paths: &[PathBuf],
     from: &Path,
     (missing, bad): (&Missing, &BTreeSet<u32>),
     out: Option<&Path>,
     events: &Events,
-) -> Result<MendedSet> {
+) -> Result<RepairedSet> {
     let Opened::Volumes(set) = Opened::open(paths)? else {
         return Err(Error::input("none of these files is a volume of a set"));
     };
@@ -61,7 +61,7 @@ pub fn mend_set(
     let mending = Mending { set: &set, held: &held, missing, repair: (from, is_repair) };
     let found = mending.find(&repair)?;
     let Some(bundle) = mending.bundle(&found)? else {
-        return Ok(MendedSet { name, made: Vec::new(), lacking: found.lacking.into_iter().collect() });
+        return Ok(RepairedSet { name, made: Vec::new(), lacking: found.lacking.into_iter().collect() });
     };
     let is_there = |held: &Held| bundle.layout().size_of(&held.path).is_some();
     let can_be = |number: &u32| held.get(*number as usize - 1).is_some_and(|files| files.iter().all(is_there));
@@ -79,7 +79,7 @@ pub fn mend_set(
     }
     let path = |number: u32| (number, name.part(Part::Volume(number), set.set.of));
     let made = made.into_iter().map(path).collect();
-    Ok(MendedSet { name, made, lacking: lacking.into_iter().collect() })
+    Ok(RepairedSet { name, made, lacking: lacking.into_iter().collect() })
 }
 
 /// How the volumes are called: as the first that is called as it should be.

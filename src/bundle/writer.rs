@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::directory::{self, Directory};
 use super::fileset::FileSet;
 use super::fill::{Supply, fill};
 use super::links::Links;
 use super::open::Bundle;
 use super::options::{Finished, Options, is_tar};
-use super::place::{Place, Wanted};
-use super::tarfile::{self, TarOutput};
+use super::output::directory::{self, DirectoryOutput};
+use super::output::tar::{self, TarOutput};
+use super::output::{Placement, Wanted};
 use super::volumes::{self, SetName, VolumesOutput};
-use super::{bytes_in, plan_volumes, preflight, stamp};
+use super::{fetch_blob, plan_volumes, preflight, stamp};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::units::bytes;
@@ -27,7 +27,7 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 /// A bundle that is being written. Dropped before [`Writer::finish`], it leaves what it has for the next run.
 pub struct Writer {
     out: PathBuf,
-    place: Arc<dyn Place>,
+    place: Arc<dyn Placement>,
     files: FileSet,
     events: Events,
     /// The blobs that are in place.
@@ -46,7 +46,7 @@ pub struct Writer {
 
 /// Where a bundle is written, and what is there of it.
 struct Begun {
-    place: Arc<dyn Place>,
+    place: Arc<dyn Placement>,
     /// The bundle that has the name now.
     former: Option<Bundle>,
     elsewhere: HashSet<Digest>,
@@ -61,7 +61,7 @@ impl Writer {
     pub fn abandon(out: &Path) -> Result<()> {
         let out = &fsops::canonicalize(out)?;
         let lock = WriteLock::take(out)?;
-        if is_tar(out) { tarfile::abandon(lock.output()) } else { directory::abandon(lock.output()) }
+        if is_tar(out) { tar::abandon(lock.output()) } else { directory::abandon(lock.output()) }
     }
 
     /// Begins (or continues) writing. What is there already, and what the supplies have, is proven and adopted.
@@ -174,12 +174,12 @@ fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) ->
         let elsewhere = place.elsewhere(files);
         return Ok(Begun { place: Arc::new(place), former, elsewhere, whole });
     }
-    let place: Arc<dyn Place> = match is_tar(output.path()) {
+    let place: Arc<dyn Placement> = match is_tar(output.path()) {
         true => {
             let blobs = files.blobs.iter().map(|blob| blob.digest);
             Arc::new(TarOutput::create(output, files.tar()?, blobs, events)?)
         }
-        false => Arc::new(Directory::create(output, files, events)?),
+        false => Arc::new(DirectoryOutput::create(output, files, events)?),
     };
     let former = Bundle::open(output.path()).ok();
     Ok(Begun { place, former, elsewhere: HashSet::new(), whole: BTreeSet::new() })
@@ -236,7 +236,7 @@ impl Sink for Writer {
         }
         let chunks = match self.link(blob, origin).await? {
             Some(chunks) => chunks,
-            None => bytes_in::fetch(self.place.clone(), blob, origin).await?,
+            None => fetch_blob::fetch(self.place.clone(), blob, origin).await?,
         };
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest, chunks);
         Ok(())

@@ -12,7 +12,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count};
 use crate::bundle::Bundle;
-use crate::bundle::stream::{Ending, Incoming};
+use crate::bundle::stream::{Ending, StreamedBundle};
 use crate::bundle::volumes::Opened;
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth};
@@ -22,7 +22,7 @@ const MOST_SHOWN: usize = 10;
 
 /// The part of a stream that stands before the layers.
 struct Begun {
-    incoming: Incoming<Bytes>,
+    incoming: StreamedBundle<Bytes>,
     bundle: Bundle,
     signed_by: Option<PublicKey>,
 }
@@ -82,7 +82,7 @@ impl Import<'_> {
     fn begin(&self, stream: Stream) -> Result<Begun> {
         let (path, events) = (stream.name, &self.environment.events);
         let mut signed = None;
-        let (incoming, layout) = Incoming::open(&path, stream.bytes, &mut |layout| {
+        let (incoming, layout) = StreamedBundle::open(&path, stream.bytes, &mut |layout| {
             signed = self.request.trust.check(layout, self.environment)?;
             Ok(())
         })?;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::NOTHING;
 use crate::app::stream::Bytes;
 use crate::base::error::{Error, Result};
-use crate::bundle::stream::{self as streamed, Ending, Hand, Incoming};
+use crate::bundle::stream::{self as streamed, Ending, StreamBuffer, StreamedBundle};
 use crate::content::Source;
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::pipeline::graph::Graph;
@@ -20,22 +20,22 @@ use crate::pipeline::transfer::Arrivals;
 /// Reads the pipe on a thread of its own, from the moment the plan is known.
 pub struct Pump {
     path: PathBuf,
-    incoming: Mutex<Option<Incoming<Bytes>>>,
-    hand: Arc<Hand>,
+    incoming: Mutex<Option<StreamedBundle<Bytes>>>,
+    hand: Arc<StreamBuffer>,
     ending: Mutex<Option<oneshot::Receiver<Ending>>>,
     /// What had not come when reading stopped.
     awaited: HashSet<Digest>,
 }
 
 impl Pump {
-    pub fn new(path: &Path, mut incoming: Incoming<Bytes>) -> Pump {
+    pub fn new(path: &Path, mut incoming: StreamedBundle<Bytes>) -> Pump {
         let (hand, ending, awaited) = (Arc::default(), Mutex::default(), incoming.take_awaited());
         Pump { path: path.to_owned(), incoming: Mutex::new(Some(incoming)), hand, ending, awaited }
     }
 
     /// What has come, and `rest`.
-    pub fn arrived<'a>(&self, rest: &'a dyn Source) -> streamed::Arrived<'a> {
-        streamed::Arrived { hand: self.hand.clone(), rest }
+    pub fn arrived<'a>(&self, rest: &'a dyn Source) -> streamed::StreamSource<'a> {
+        streamed::StreamSource { hand: self.hand.clone(), rest }
     }
 
     /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.

@@ -28,7 +28,7 @@ const MOST_FILES: usize = 128;
 const MOST_PROBLEMS: usize = 100;
 
 /// A bundle of which the metadata and manifests have been read.
-pub struct Incoming<R> {
+pub struct StreamedBundle<R> {
     path: PathBuf,
     passing: Passing<R>,
     /// The file whose bytes come next.
@@ -60,7 +60,7 @@ pub struct Ending {
 
 /// The blobs that have come and are wanted still.
 #[derive(Default)]
-struct AtHand {
+struct Buffered {
     blobs: HashMap<Digest, Slice>,
     /// Bytes of these.
     waiting: u64,
@@ -70,14 +70,14 @@ struct AtHand {
 
 /// Where the blobs wait that have come.
 #[derive(Default)]
-pub struct Hand {
-    at_hand: Mutex<AtHand>,
+pub struct StreamBuffer {
+    at_hand: Mutex<Buffered>,
     room: Condvar,
 }
 
 /// What has come of the bundle, as a source.
-pub struct Arrived<'a> {
-    pub hand: Arc<Hand>,
+pub struct StreamSource<'a> {
+    pub hand: Arc<StreamBuffer>,
     /// What came first, and wherever else something may be.
     pub rest: &'a dyn Source,
 }
@@ -91,7 +91,7 @@ pub struct NotReceived {
     pub why: String,
 }
 
-impl<R: Read> Incoming<R> {
+impl<R: Read> StreamedBundle<R> {
     /// Reads up to the first file that is not kept: a layer. `before_blobs` sees what stands before the blobs, and may refuse
     /// to read on.
     ///
@@ -101,7 +101,7 @@ impl<R: Read> Incoming<R> {
         path: &Path,
         input: R,
         before_blobs: &mut dyn FnMut(&Layout) -> Result<()>,
-    ) -> Result<(Incoming<R>, Layout)> {
+    ) -> Result<(StreamedBundle<R>, Layout)> {
         let mut passing = Passing::new(path, input)?;
         let (mut is_before, mut next) = (true, None);
         let mut stands = |layout: &Layout| refuse_part(layout).and_then(|()| before_blobs(layout));
@@ -133,7 +133,7 @@ impl<R: Read> Incoming<R> {
         let before = before.collect();
         let awaited = declared.sizes.keys().filter(|digest| !passing.has_kept(&digest.blob_path())).copied().collect();
         passing.forget();
-        Ok((Incoming { path: path.to_owned(), passing, next, declared, before, awaited }, layout))
+        Ok((StreamedBundle { path: path.to_owned(), passing, next, declared, before, awaited }, layout))
     }
 
     /// Blobs that are still to come.
@@ -145,7 +145,7 @@ impl<R: Read> Incoming<R> {
     pub fn read(
         mut self,
         wanted: HashSet<Digest>,
-        arrived: &Hand,
+        arrived: &StreamBuffer,
         came: &UnboundedSender<(Digest, Result<()>)>,
     ) -> Ending {
         let mut problems = Vec::new();
@@ -214,7 +214,7 @@ impl<R: Read> Incoming<R> {
     }
 
     /// One file, a blob by this digest; where it is wanted, it is put there. `false`: the tar ends in it.
-    fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: Option<&Hand>) -> Result<bool> {
+    fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: Option<&StreamBuffer>) -> Result<bool> {
         let Some((digest, size)) = digest.and_then(|digest| Some((digest, *self.declared.sizes.get(&digest)?))) else {
             self.passing.read(entry, &mut |_| Ok(()))?;
             // What stands behind the blobs is derived, and nothing here needs it.
@@ -266,13 +266,14 @@ fn prove(digest: &Digest, found: Digest) -> Result<()> {
     }
 }
 
-impl Hand {
+impl StreamBuffer {
     /// A file without a name for a blob of this size, when so much of what came before has been pushed that there is room;
     /// `None`: nobody wants it any more.
     fn make_room(&self, size: u64) -> Result<Option<File>> {
         let mut at_hand = self.lock();
-        let is_full =
-            |at_hand: &AtHand| at_hand.waiting.saturating_add(size) > MOST_WAITING || at_hand.blobs.len() >= MOST_FILES;
+        let is_full = |at_hand: &Buffered| {
+            at_hand.waiting.saturating_add(size) > MOST_WAITING || at_hand.blobs.len() >= MOST_FILES
+        };
         while !at_hand.blobs.is_empty() && is_full(&at_hand) && !at_hand.closed {
             at_hand = self.room.wait(at_hand).unwrap_or_else(PoisonError::into_inner);
         }
@@ -307,13 +308,13 @@ impl Hand {
         self.room.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, AtHand> {
+    fn lock(&self) -> MutexGuard<'_, Buffered> {
         self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
-impl Source for Arrived<'_> {
+impl Source for StreamSource<'_> {
     async fn tags(&self, repository: &Repository) -> Result<TagList> {
         self.rest.tags(repository).await
     }

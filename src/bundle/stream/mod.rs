@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use futures_util::future::try_join;
 
 use super::fileset::FileSet;
-use super::offsets::TarFile;
+use super::tar_plan::PlannedFile;
 use super::{Tool, chunks};
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
@@ -25,7 +25,7 @@ use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::graph::Graph;
 use ahead::{Ahead, Placed};
 pub use compressed::Compressed;
-pub use incoming::{Arrived, Ending, Hand, Incoming, NotReceived};
+pub use incoming::{Ending, NotReceived, StreamBuffer, StreamSource, StreamedBundle};
 pub use outlet::{Kind, Outlet, Pipe};
 
 /// A tar ends with two empty blocks.
@@ -137,15 +137,15 @@ pub fn places(graph: &Graph) -> HashMap<Digest, Repository> {
 }
 
 /// A file of which all bytes are known. A signature may be shorter than it was planned; it takes the same room.
-async fn whole(pipe: &mut Pipe, planned: &TarFile, bytes: bytes::Bytes, mtime: u64) -> Result<()> {
-    let file = TarFile { size: bytes.len() as u64, ..planned.clone() };
+async fn whole(pipe: &mut Pipe, planned: &PlannedFile, bytes: bytes::Bytes, mtime: u64) -> Result<()> {
+    let file = PlannedFile { size: bytes.len() as u64, ..planned.clone() };
     pipe.begin(Kind::Plain).await?;
     pipe.write(file.header_blocks(mtime).into()).await?;
     pipe.write(bytes).await?;
     pipe.write(padding(file.size)).await
 }
 
-async fn pack(pipe: &mut Pipe, file: &TarFile, tool: &Tool, mtime: u64) -> Result<()> {
+async fn pack(pipe: &mut Pipe, file: &PlannedFile, tool: &Tool, mtime: u64) -> Result<()> {
     pipe.begin(Kind::Plain).await?;
     pipe.write(file.header_blocks(mtime).into()).await?;
     let mut reader = tool.reader()?;

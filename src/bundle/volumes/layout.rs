@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use super::format::{Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::{Part, SegmentNumber, stored_path};
 use crate::base::error::Result;
-use crate::bundle::offsets::TarPlan;
+use crate::bundle::tar_plan::TarPlan;
 use crate::bundle::{is_signature, sums};
 use crate::content::chunks::{CHAINED, Chunks, values_of};
 use crate::oci::Digest;

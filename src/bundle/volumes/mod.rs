@@ -3,28 +3,28 @@
 //! What may enter: the metadata of a bundle and the sizes of its files. The room must not know where blobs come from.
 
 mod assemble;
+mod capacity;
+mod existing;
 mod expected;
-mod finished;
 mod format;
 mod layout;
 mod names;
 mod opened;
 mod output;
 mod parity;
+mod parity_writer;
 mod plan;
 mod proof;
-mod rebuild;
+mod reconstruct;
 mod recovery;
 mod recovery_layout;
-mod remains;
-mod room;
-mod sealing;
 mod set;
 mod state;
-mod targets;
+mod surviving;
+mod volume_metadata;
 
 pub use assemble::KeptPiece;
-pub(super) use finished::{lacking, volumes_of, whole};
+pub(super) use existing::{lacking, volumes_of, whole};
 pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };
@@ -33,10 +33,10 @@ pub use names::{Part, RECOVERY_DIGITS, SetName, WrittenVolume};
 pub use opened::{Broken, Foreign, Opened, Recovery, SetId, Volume, Volumes, VolumesMissing};
 pub(super) use output::{VolumesOutput, claimed, reserved};
 pub use plan::{SetPlan, Wanted};
-pub use rebuild::{Rebuilt, is_set, rebuild};
+pub use reconstruct::{Reconstructed, is_set, reconstruct};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
-pub use remains::RecoveryFault;
 pub use set::{Selection, Set, Shape, VolumeOptions};
 #[cfg(test)]
 pub(super) use state::Json as StateJson;
 pub use state::State;
+pub use surviving::RecoveryFault;

@@ -8,7 +8,7 @@ use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::finished;
+use super::existing;
 use super::layout::Known;
 use super::layout::{Held, VolumePlan};
 use super::set::{Selection, Set};
@@ -17,7 +17,7 @@ use crate::base::fsops::{self, Entry, Linkable, Linked, Open, Synced};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
-use crate::bundle::place::{Claim, Extent, Place, Slot, Wanted, report_lost};
+use crate::bundle::output::{Claim, Extent, Placement, Slot, Wanted, report_lost};
 use crate::bundle::{Tool, is_tool, stamp};
 use crate::content::chunks::Chunks;
 use crate::content::proof::Hashing;
@@ -96,7 +96,7 @@ impl VolumesOutput {
         let journal_entry = output.sibling(&journal_of(&set, &selection));
         let volumes: Vec<VolumePlan> = set.wanted(&selection).cloned().collect();
         for volume in &volumes {
-            finished::refuse_foreign(&set.path_of(volume))?;
+            existing::refuse_foreign(&set.path_of(volume))?;
         }
         let (same, other) = match claims_of(&set, &selection) {
             Some(claims) if is_same(&set, &claims) => (Some(claims), None),
@@ -201,7 +201,7 @@ fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) ->
     Ok(places.into_iter().map(|(key, extents)| (key, extents.into())).collect())
 }
 
-impl Place for VolumesOutput {
+impl Placement for VolumesOutput {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let Some(extents) = self.places.get(digest) else {
             let name = self.set.name.base().display();
@@ -271,7 +271,7 @@ impl Place for VolumesOutput {
         // That it is left cannot harm finished volumes.
         let _ = self.output.sibling(&journal_of(&self.set, &self.selection)).remove();
         if self.selection.is_all() {
-            finished::remove_former(&self.set, &self.output)?;
+            existing::remove_former(&self.set, &self.output)?;
         }
         for volume in written() {
             let path = self.set.path_of(&volume.plan);

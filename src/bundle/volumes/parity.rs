@@ -136,9 +136,9 @@ impl Printer {
     }
 }
 
-/// What went through a [`Shards::weave`].
+/// What went through a [`Shards::encode`].
 #[derive(Debug)]
-pub struct Woven {
+pub struct Encoded {
     /// Of the originals that were read or computed as a whole, in their order.
     pub originals: Vec<Option<Prints>>,
     /// Of the parities that were computed.
@@ -192,7 +192,7 @@ impl Shards {
     ///
     /// # Errors
     /// Too much is lost (`Damaged`; nothing was written), or the disk's.
-    pub fn weave(&self, targets: &[Target], advance: &dyn Fn(u64)) -> Result<Woven> {
+    pub fn encode(&self, targets: &[Target], advance: &dyn Fn(u64)) -> Result<Encoded> {
         let lacking = self.lacking();
         if lacking > 0 {
             return Err(Error::damaged(format!("too much is lost: {lacking} more recovery volumes would be needed")));
@@ -220,7 +220,7 @@ impl Shards {
             let rows = rows.into_iter().map(|row| row.into_inner().unwrap_or_else(PoisonError::into_inner));
             rows.map(|row| row.printer.map(Printer::finish)).collect()
         };
-        Ok(Woven { originals: done(originals), parities: done(parities) })
+        Ok(Encoded { originals: done(originals), parities: done(parities) })
     }
 
     /// How many bytes of each shard are taken at a time: a power of two, so that none spans two mebibytes.

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
+use super::capacity::{Cost, Room};
 use super::format::MOST_VOLUMES;
 use super::layout::{Common, Cut, Held, VolumePlan};
 use super::recovery::recovery_length;
-use super::room::{Cost, Room};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::bytes;
-use crate::bundle::offsets::BLOCK;
+use crate::bundle::tar_plan::BLOCK;
 use crate::content::chunks::CHUNK;
 use crate::oci::Digest;
 

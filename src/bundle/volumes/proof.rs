@@ -18,8 +18,8 @@ use super::set::is_held;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::format::{FileEntry, sums};
-use crate::bundle::offsets::BLOCK;
 use crate::bundle::sums::MAX_SUMS;
+use crate::bundle::tar_plan::BLOCK;
 use crate::bundle::{
     BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Proven, SUMS, VOLUMES, is_signature,
     signatures_of, signed_file,
@@ -63,7 +63,7 @@ struct Joined<'p> {
 }
 
 /// Volumes of one set.
-pub struct Proof<'k> {
+pub struct VolumeProof<'k> {
     set: SetId,
     volumes: Vec<Volume>,
     /// In the same order.
@@ -82,7 +82,7 @@ struct Read {
     digest: Digest,
 }
 
-impl<'k> Proof<'k> {
+impl<'k> VolumeProof<'k> {
     /// Opens these volumes, each of which has to be the volume of its number in the `set`. With a bundle that is `signed`, a
     /// signature by an accepted key proves itself.
     ///
@@ -93,7 +93,7 @@ impl<'k> Proof<'k> {
         set: SetId,
         signed: Option<&'k Proven>,
         events: &'k Events,
-    ) -> Result<Proof<'k>, Fault> {
+    ) -> Result<VolumeProof<'k>, Fault> {
         let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
         for Given { number, path, .. } in given {
             let fault = |what: String| Fault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
@@ -120,7 +120,7 @@ impl<'k> Proof<'k> {
         let json = json.ok_or_else(|| fault(format!("is not that of {}", set.identity)))?;
         let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| fault(error.chain()))?;
         let made = given.iter().filter(|given| given.is_made).map(|given| given.path.clone()).collect();
-        Ok(Proof { set, volumes, layouts, made, bundle, signed, events })
+        Ok(VolumeProof { set, volumes, layouts, made, bundle, signed, events })
     }
 
     /// Those of these volumes that are good: each by itself, and what is cut together with the volumes that are good by
@@ -336,7 +336,7 @@ fn signatures_in(layout: &Layout) -> Result<BTreeMap<String, Vec<u8>>, String> {
 
 /// A volume by itself.
 struct One<'p> {
-    proof: &'p Proof<'p>,
+    proof: &'p VolumeProof<'p>,
     volume: &'p Volume,
     layout: &'p Layout,
 }

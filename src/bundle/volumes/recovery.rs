@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use super::format::{RecoveryJson, VOLUME_VERSION, WholeVolume};
 use super::names::{Part, SetName, WrittenVolume};
 use super::opened::{Found, look};
-use super::parity::{self, Place, Prints, Shard, Shards, UNIT, Which, Woven};
+use super::parity::{self, Encoded, Place, Prints, Shard, Shards, UNIT, Which};
+use super::parity_writer::Targets;
 use super::recovery_layout::plan;
-use super::targets::Targets;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, WriteLock};
 use crate::base::progress::Events;
@@ -90,9 +90,9 @@ fn write_all((set, output): (&SetName, &Entry), json: RecoveryJson, shards: &Sha
         let offset = plan.files.last().map_or(0, |file| file.data);
         targets.begin(path, Which::Parity(number as usize - 1), offset, plan.length)?;
     }
-    let woven = targets.weave(shards, json.identity, events)?;
-    let json = json.with(&woven)?;
-    targets.dress(&json, &known(&woven.originals), &woven)?;
+    let encoded = targets.encode(shards, json.identity, events)?;
+    let json = json.with(&encoded)?;
+    targets.write_headers(&json, &known(&encoded.originals), &encoded)?;
     for path in targets.finish(events)? {
         if let Some(state) = stamp::State::of(&path) {
             state.mark(&path);
@@ -138,8 +138,8 @@ impl RecoveryOf {
 
 impl RecoveryJson {
     /// With what the volumes were found to be.
-    fn with(mut self, woven: &Woven) -> Result<RecoveryJson> {
-        for (volume, prints) in self.volumes.iter_mut().zip(&woven.originals) {
+    fn with(mut self, encoded: &Encoded) -> Result<RecoveryJson> {
+        for (volume, prints) in self.volumes.iter_mut().zip(&encoded.originals) {
             let unread = || Error::damaged("computing recovery volumes: a volume was not read");
             volume.sha256 = prints.as_ref().ok_or_else(unread)?.sha256.hex();
         }

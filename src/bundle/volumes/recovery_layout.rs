@@ -4,8 +4,8 @@ use super::format::RecoveryJson;
 use super::names::Part;
 use super::parity::MEBIBYTE;
 use crate::base::error::Result;
-use crate::bundle::offsets::TarPlan;
 use crate::bundle::sums;
+use crate::bundle::tar_plan::TarPlan;
 use crate::oci::Digest;
 
 /// Bytes of a BLAKE3.

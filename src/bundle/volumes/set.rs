@@ -9,7 +9,7 @@ use super::layout::{Known, VolumePlan};
 use super::names::{Part, SetName};
 use super::plan::{SetPlan, Wanted};
 use super::recovery::recovery_length;
-use super::sealing::{self, Small};
+use super::volume_metadata::{self, Small};
 use crate::base::error::{Error, Result};
 use crate::bundle::fileset::{FileSet, KnownFile, Trailer};
 use crate::bundle::{MAX_BUNDLE_JSON, is_signature, is_tool};
@@ -158,7 +158,7 @@ impl Set {
 
     /// What a volume says of itself, where `known` is what it holds, in the order of its files.
     pub(super) fn own_files(&self, volume: &VolumePlan, known: &[Known]) -> Result<Vec<Small>> {
-        sealing::own_files(&self.plan, volume, self.identity, &self.common, known)
+        volume_metadata::own_files(&self.plan, volume, self.identity, &self.common, known)
     }
 
     /// Writes everything of a volume but the blobs, which are in `file`, and `known` in their order.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::Bundle;
-use gapferry::bundle::stream::{Hand, Incoming, Outlet, Stream, places};
+use gapferry::bundle::stream::{Outlet, Stream, StreamBuffer, StreamedBundle, places};
 use gapferry::pipeline::graph::{Graph, Image};
 use gapferry::verify::{Depth, Report, check};
 
@@ -120,10 +120,10 @@ fn a_pipe_that_cannot_be_read_is_not_called_one_that_has_ended() {
     let (written, bytes) = stream(&builder, 2);
     written.unwrap();
     let read = |input: Box<dyn Read>| {
-        let (mut incoming, _) = Incoming::open(Path::new("a pipe"), input, &mut |_| Ok(())).unwrap();
+        let (mut incoming, _) = StreamedBundle::open(Path::new("a pipe"), input, &mut |_| Ok(())).unwrap();
         let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
         let wanted = incoming.take_awaited();
-        let ending = incoming.read(wanted, &Hand::default(), &came);
+        let ending = incoming.read(wanted, &StreamBuffer::default(), &came);
         let kinds: Vec<Option<Kind>> = std::iter::from_fn(|| coming.try_recv().ok())
             .map(|(_, outcome)| outcome.err().map(|error| error.kind()))
             .collect();

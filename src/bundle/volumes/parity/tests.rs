@@ -35,11 +35,11 @@ impl Ground {
         let parities = (0..ground.parities).map(|_| Shard { size: length, place: None }).collect();
         let targets: Vec<Target> = (0..ground.parities).map(|n| ground.target(Which::Parity(n), "")).collect();
         let shards = Shards::new(originals, parities, length).unwrap();
-        let woven = shards.weave(&targets, &|_| ()).unwrap();
-        for (which, prints) in (0..sizes.len()).map(Which::Original).zip(&woven.originals) {
+        let encoded = shards.encode(&targets, &|_| ()).unwrap();
+        for (which, prints) in (0..sizes.len()).map(Which::Original).zip(&encoded.originals) {
             assert_eq!(prints.as_ref(), Some(&print(&ground.bytes(which))), "{which:?}");
         }
-        for (which, prints) in (0..ground.parities).map(Which::Parity).zip(&woven.parities) {
+        for (which, prints) in (0..ground.parities).map(Which::Parity).zip(&encoded.parities) {
             assert_eq!(prints.as_ref(), Some(&print(&ground.bytes(which))), "{which:?}");
         }
         ground
@@ -79,13 +79,13 @@ impl Ground {
 
     fn is_restored(&self, shards: &Shards, lost: &[Which]) {
         let targets: Vec<Target> = lost.iter().map(|which| self.target(*which, ".new")).collect();
-        let woven = shards.weave(&targets, &|_| ()).unwrap();
+        let encoded = shards.encode(&targets, &|_| ()).unwrap();
         for target in targets {
             let (found, whole) = (fs::read(&target.path).unwrap(), self.bytes(target.which));
             assert!(found == whole, "{:?} is not what it was", target.which);
             let prints = match target.which {
-                Which::Original(k) => &woven.originals[k],
-                Which::Parity(n) => &woven.parities[n],
+                Which::Original(k) => &encoded.originals[k],
+                Which::Parity(n) => &encoded.parities[n],
             };
             assert_eq!(prints.as_ref(), Some(&print(&whole)));
         }
@@ -141,7 +141,7 @@ fn one_more_than_there_is_parity_for_is_refused_and_nothing_written() {
     let shards = ground.shards(&lost);
     assert_eq!(shards.lacking(), 1);
     let target = ground.target(Which::Original(0), ".new");
-    let error = shards.weave(&[target], &|_| ()).unwrap_err();
+    let error = shards.encode(&[target], &|_| ()).unwrap_err();
     assert_eq!(error.kind(), crate::base::error::Kind::Damaged);
     assert_eq!(fs::read(ground.path(Which::Original(0)).with_extension("new")).unwrap(), b"");
 }

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::super::layout::Known;
-use super::super::sealing::own_files;
+use super::super::volume_metadata::own_files;
 use super::*;
 use crate::bundle::fileset::KnownFile;
 use crate::bundle::volumes::VolumeJson;

@@ -1,7 +1,7 @@
 //! Rebuilding: lost and damaged volumes of a set, made again from the others and the recovery volumes.
 //!
 //! # Threats
-//! Those of [`Remains`] and [`Proof`]. Nothing gets a name, and nothing is replaced, before every volume that was made is proven
+//! Those of [`Surviving`] and [`VolumeProof`]. Nothing gets a name, and nothing is replaced, before every volume that was made is proven
 //! to be what the recovery volumes say it was and, since no signature covers these, what the bundle's own digests say. All that
 //! is lost is made at once or nothing is, so every file that is cut can be put together to be proven. A file that is not a
 //! damaged volume of this set is never overwritten, nor is a volume that proves good. Killed at any moment, it leaves what was
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use super::RecoveryJson;
 use super::names::{Part, SetName};
 use super::opened::{Found, id_of_recovery, look};
-use super::parity::{Shards, Which, Woven};
-use super::proof::{Fault, Given, Proof};
+use super::parity::{Encoded, Shards, Which};
+use super::parity_writer::Targets;
+use super::proof::{Fault, Given, VolumeProof};
 use super::recovery::known;
 use super::recovery_layout::plan;
-use super::remains::{RecoveryFault, Remains};
-use super::targets::Targets;
+use super::surviving::{RecoveryFault, Surviving};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
 use crate::base::progress::Events;
@@ -26,7 +26,7 @@ use crate::oci::Digest;
 
 /// What became of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rebuilt {
+pub struct Reconstructed {
     /// How its files are called.
     pub name: SetName,
     /// Of its bundle.
@@ -49,7 +49,7 @@ pub struct Rebuilt {
     pub lacking: usize,
 }
 
-impl Rebuilt {
+impl Reconstructed {
     /// How many of its kind the set has.
     pub fn of(&self, part: Part) -> u32 {
         if matches!(part, Part::Volume(_)) { self.volumes } else { self.recovery }
@@ -62,8 +62,13 @@ impl Rebuilt {
 /// # Errors
 /// It is of another bundle; no recovery volume that can be read; something else has a name that a volume needs; what was made is
 /// not what it was, or not what the bundle's own digests say: nothing has changed. The disk's.
-pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, signed: Option<&Proven>, events: &Events) -> Result<Rebuilt> {
-    let mut remains = Remains::survey(paths, signed, events)?;
+pub fn reconstruct(
+    paths: &[PathBuf],
+    out: Option<&Path>,
+    signed: Option<&Proven>,
+    events: &Events,
+) -> Result<Reconstructed> {
+    let mut remains = Surviving::survey(paths, signed, events)?;
     if let Some(signed) = signed.filter(|signed| signed.identity != remains.json.identity) {
         let (identity, of) = (signed.identity, remains.json.identity);
         let text = format!("the recovery volumes are of the bundle {of}, what is signed is {identity}");
@@ -73,31 +78,31 @@ pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, signed: Option<&Proven>, e
     let (mut found, unnamed) = (paths.to_vec(), unnamed(&remains, paths, out)?);
     if !unnamed.is_empty() {
         found.extend(unnamed);
-        remains = Remains::survey(&found, signed, events)?;
+        remains = Surviving::survey(&found, signed, events)?;
     }
-    let mut rebuilt = report(&remains);
+    let mut reconstructed = report(&remains);
     let name = named(&remains, out)?;
     let lost: Vec<Part> =
-        rebuilt.missing.iter().copied().chain(rebuilt.damaged.iter().map(|(part, _)| *part)).collect();
+        reconstructed.missing.iter().copied().chain(reconstructed.damaged.iter().map(|(part, _)| *part)).collect();
     let (originals, parities) = remains.shards();
     let shards = Shards::new(originals, parities, remains.json.shard)?;
-    rebuilt.lacking = if lost.is_empty() { 0 } else { shards.lacking() };
-    if lost.is_empty() || rebuilt.lacking > 0 {
-        return Ok(rebuilt);
+    reconstructed.lacking = if lost.is_empty() { 0 } else { shards.lacking() };
+    if lost.is_empty() || reconstructed.lacking > 0 {
+        return Ok(reconstructed);
     }
-    refuse_others(&remains, &rebuilt, &name, &lost)?;
+    refuse_others(&remains, &reconstructed, &name, &lost)?;
     let lock = WriteLock::take(&name.whole())?;
     let mut targets = Targets::new(lock.output());
     for part in &lost {
         begin(&mut targets, &remains.json, &name, *part)?;
     }
-    let woven = targets.weave(&shards, remains.json.identity, events)?;
-    prove(&remains, &name, &woven)?;
+    let encoded = targets.encode(&shards, remains.json.identity, events)?;
+    prove(&remains, &name, &encoded)?;
     prove_volumes(&remains, (&targets, &name), signed, events)?;
-    targets.dress(&remains.json, &remains.known, &woven)?;
+    targets.write_headers(&remains.json, &remains.known, &encoded)?;
     let made = targets.finish(events)?;
-    rebuilt.made = lost.into_iter().zip(made).collect();
-    Ok(rebuilt)
+    reconstructed.made = lost.into_iter().zip(made).collect();
+    Ok(reconstructed)
 }
 
 /// Whether volumes are among these files, or what is left of some, by what is in them.
@@ -116,7 +121,7 @@ pub fn is_set(paths: &[PathBuf]) -> Result<bool> {
     Ok(false)
 }
 
-fn report(remains: &Remains) -> Rebuilt {
+fn report(remains: &Surviving) -> Reconstructed {
     let (mut missing, mut damaged, mut unlike) = (Vec::new(), Vec::new(), Vec::new());
     for (part, left) in remains.parts() {
         match left {
@@ -126,7 +131,7 @@ fn report(remains: &Remains) -> Rebuilt {
             Some(_) => {}
         }
     }
-    Rebuilt {
+    Reconstructed {
         name: remains.name.clone(),
         identity: remains.json.identity,
         volumes: u32::try_from(remains.json.volumes.len()).unwrap_or(u32::MAX),
@@ -141,7 +146,7 @@ fn report(remains: &Remains) -> Rebuilt {
 }
 
 /// How the files that are made will be called.
-fn named(remains: &Remains, out: Option<&Path>) -> Result<SetName> {
+fn named(remains: &Surviving, out: Option<&Path>) -> Result<SetName> {
     let Some(out) = out else { return Ok(remains.name.clone()) };
     if !out.is_dir() {
         return Err(Error::input(format!("{} is no directory", out.display())));
@@ -155,7 +160,7 @@ fn path_of(json: &RecoveryJson, name: &SetName, part: Part) -> PathBuf {
 }
 
 /// Files that have the names of what would be made, but were not named.
-fn unnamed(remains: &Remains, paths: &[PathBuf], out: Option<&Path>) -> Result<Vec<PathBuf>> {
+fn unnamed(remains: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Result<Vec<PathBuf>> {
     let name = named(remains, out)?;
     let lost = remains.parts().filter(|(_, left)| left.is_none_or(|left| !left.is_whole()));
     let there = lost.map(|(part, _)| path_of(&remains.json, &name, part)).filter(|path| path.is_file());
@@ -167,10 +172,10 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// Only a damaged volume may be replaced, and only by itself.
-fn refuse_others(remains: &Remains, rebuilt: &Rebuilt, name: &SetName, lost: &[Part]) -> Result<()> {
+fn refuse_others(remains: &Surviving, reconstructed: &Reconstructed, name: &SetName, lost: &[Part]) -> Result<()> {
     for part in lost {
         let path = path_of(&remains.json, name, *part);
-        let is_it = rebuilt.damaged.iter().any(|(damaged, at)| damaged == part && is_same(at, &path));
+        let is_it = reconstructed.damaged.iter().any(|(damaged, at)| damaged == part && is_same(at, &path));
         if !is_it && path.symlink_metadata().is_ok() {
             let text =
                 "is something else than that volume, and is not overwritten: move it away, or name a directory by -o";
@@ -196,9 +201,9 @@ fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part)
 }
 
 /// Every volume that was made, and those that recovery volumes were made of, are what the set's recovery volumes say.
-fn prove(remains: &Remains, name: &SetName, woven: &Woven) -> Result<()> {
+fn prove(remains: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
     let json = &remains.json;
-    for ((number, volume), prints) in (1..).zip(&json.volumes).zip(&woven.originals) {
+    for ((number, volume), prints) in (1..).zip(&json.volumes).zip(&encoded.originals) {
         let Some(found) = prints.as_ref().map(|prints| prints.sha256.hex()).filter(|found| *found != volume.sha256)
         else {
             continue;
@@ -207,16 +212,16 @@ fn prove(remains: &Remains, name: &SetName, woven: &Woven) -> Result<()> {
         let text = format!("it would be sha256:{found}, it was sha256:{}", volume.sha256);
         return Err(forged(&path, &text));
     }
-    let all = woven.originals.iter().all(Option::is_some);
-    if all && known(&woven.originals) != remains.known {
+    let all = encoded.originals.iter().all(Option::is_some);
+    if all && known(&encoded.originals) != remains.known {
         return Err(forged(name.base(), "the recovery volumes do not list the BLAKE3 of its volumes"));
     }
     Ok(())
 }
 
-/// Every volume that was made, by what the bundle itself says: see [`Proof`].
+/// Every volume that was made, by what the bundle itself says: see [`VolumeProof`].
 fn prove_volumes(
-    remains: &Remains,
+    remains: &Surviving,
     (targets, name): (&Targets, &SetName),
     signed: Option<&Proven>,
     events: &Events,
@@ -233,7 +238,7 @@ fn prove_volumes(
         let path = made.map_or(volume, |given| path_of(&remains.json, name, Part::Volume(given.number)));
         forged(&path, &format!("{file} {what}"))
     };
-    let proof = Proof::open(&given, id_of_recovery(&remains.json), signed, events).map_err(fault)?;
+    let proof = VolumeProof::open(&given, id_of_recovery(&remains.json), signed, events).map_err(fault)?;
     made.iter().try_for_each(|given| proof.alone(&given.path)).map_err(fault)?;
     let paths: Vec<&Path> = made.iter().map(|given| given.path.as_path()).collect();
     match proof.together(&paths).into_iter().next().or_else(|| proof.lacking()) {

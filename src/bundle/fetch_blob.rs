@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
-use super::place::{Place, Slot};
+use super::output::{Placement, Slot};
 use crate::base::error::{Error, Kind, Result};
 use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::content::proof::Hashing;
@@ -24,7 +24,7 @@ const CHECKPOINT: u64 = 1024 * 1024;
 /// # Errors
 /// The origin's, the disk's, or bytes that are not the blob's; what has arrived stays for the next run, unless it is
 /// wrong.
-pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>) -> Result<Chunks> {
+pub async fn fetch(place: Arc<dyn Placement>, blob: &Descriptor, origin: &Origin<'_>) -> Result<Chunks> {
     let (mut slot, mut hashing) = match begin(place.clone(), blob.clone()).await? {
         Begun::Missing(slot, hashing) => (slot, *hashing),
         Begun::Whole(chunks) => {
@@ -50,7 +50,7 @@ pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>
 }
 
 async fn fetch_into(
-    place: &Arc<dyn Place>,
+    place: &Arc<dyn Placement>,
     blob: &Descriptor,
     origin: &Origin<'_>,
     slot: Slot,
@@ -82,7 +82,7 @@ struct Passing {
 }
 
 /// Opens the place and hashes what is there already.
-async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<Begun> {
+async fn begin(place: Arc<dyn Placement>, blob: Descriptor) -> Result<Begun> {
     let open = move || {
         let mut slot = place.slot(&blob.digest, blob.size)?;
         let length = slot.present.min(blob.size);
@@ -112,7 +112,7 @@ fn continued(
     mut slot: Slot,
     hashing: Hashing,
     body: &Body,
-    place: &dyn Place,
+    place: &dyn Placement,
 ) -> Result<(Slot, Passing)> {
     if body.offset == slot.present {
         let prover = Prover::resume(blob, slot.present, hashing.digest);
@@ -130,7 +130,7 @@ fn continued(
 /// Reads, proves and writes at the same time: while one batch is hashed and written on a thread of its own, the next is
 /// gathered.
 async fn write_all(
-    place: &Arc<dyn Place>,
+    place: &Arc<dyn Placement>,
     blob: &Descriptor,
     slot: &Slot,
     passing: Passing,

@@ -7,13 +7,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::fileset::{FileSet, KnownFile};
-use super::format::{TOOLS, mode_of};
-use super::place::{Claim, Place, Slot, Wanted, report_lost};
-use super::tools::Tool;
+use super::{Claim, Placement, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Open, replace_directory};
 use crate::base::progress::Events;
+use crate::bundle::fileset::{FileSet, KnownFile};
+use crate::bundle::format::{TOOLS, mode_of};
+use crate::bundle::tools::Tool;
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
 use crate::content::proof::{Unproven, prove_chunks};
@@ -25,7 +25,8 @@ const UNFINISHED: &str = ".partial";
 /// Of directories.
 const MODE: u32 = 0o777;
 
-pub struct Directory {
+/// See the module documentation.
+pub struct DirectoryOutput {
     out: Entry,
     partial: Entry,
     root: Dir,
@@ -34,18 +35,18 @@ pub struct Directory {
     sha512: Dir,
 }
 
-impl Directory {
+impl DirectoryOutput {
     /// Continues the unfinished directory, or begins one for `files`; what it holds besides is removed.
     ///
     /// # Errors
     /// Something else is in its place; the disk's.
-    pub fn create(out: &Entry, files: &FileSet, events: &Events) -> Result<Directory> {
+    pub fn create(out: &Entry, files: &FileSet, events: &Events) -> Result<DirectoryOutput> {
         refuse_foreign(out.path())?;
         let partial = out.beside(".partial");
         let root = out.dir().make(partial.name(), MODE)?.dir;
         let blobs = root.make("blobs", MODE)?.dir;
         let (sha256, sha512) = (blobs.make("sha256", MODE)?.dir, blobs.make("sha512", MODE)?.dir);
-        let directory = Directory { out: out.clone(), partial, root, sha256, sha512 };
+        let directory = DirectoryOutput { out: out.clone(), partial, root, sha256, sha512 };
         directory.remove_unwanted(files, events)?;
         Ok(directory)
     }
@@ -123,7 +124,7 @@ pub fn refuse_foreign(out: &Path) -> Result<()> {
     std::iter::once(&root).chain(&own).try_for_each(|path| fsops::refuse_other_than_directory(path))
 }
 
-impl Place for Directory {
+impl Placement for DirectoryOutput {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let entry = self.unfinished(digest);
         let file = entry.open(Open::Keep)?;
@@ -207,7 +208,7 @@ impl Place for Directory {
         let _ = self.root.dir("blobs").and_then(|blobs| blobs.remove_dir("sha512"));
         let _ = self.root.remove_dir(TOOLS);
         // The sums last: without them, it is no bundle.
-        let is_last = |file: &&KnownFile| file.path == super::SUMS;
+        let is_last = |file: &&KnownFile| file.path == crate::bundle::SUMS;
         for file in files.head.iter().chain(trailer).filter(|file| !is_last(file)) {
             write(&Entry::in_dir(&self.root, &file.path), &file.bytes)?;
         }

@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use super::convert::Conversion;
 use super::format::{CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SUMS, name_of_key, signatures_of};
-use super::offsets::{BLOCK, TarFile};
 use super::open::{Bundle, refuse_compressed};
 use super::options::{Options, is_tar};
-use super::prove::chunks_of;
-use super::proven::check_signature;
+use super::proof::chunks_of;
+use super::signature::check_signature;
+use super::tar_plan::{BLOCK, PlannedFile};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Replacement, WriteLock};
 use crate::base::progress::Events;
@@ -110,7 +110,7 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
 
 /// Header and padded bytes of a file in a tar.
 fn entry(file: &Metadata, mtime: u64) -> Vec<u8> {
-    let planned = TarFile { path: file.path.clone(), size: file.bytes.len() as u64, header: 0, data: BLOCK };
+    let planned = PlannedFile { path: file.path.clone(), size: file.bytes.len() as u64, header: 0, data: BLOCK };
     let mut blocks = planned.header_blocks(mtime);
     blocks.extend_from_slice(&file.bytes);
     blocks.resize(blocks.len().next_multiple_of(BLOCK as usize), 0);

@@ -13,7 +13,7 @@ const SHORT_NAME: usize = 100;
 
 /// A file in the tar.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TarFile {
+pub struct PlannedFile {
     pub path: String,
     /// In bytes.
     pub size: u64,
@@ -26,7 +26,7 @@ pub struct TarFile {
 /// The whole tar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TarPlan {
-    pub files: Vec<TarFile>,
+    pub files: Vec<PlannedFile>,
     /// The length of the file, in bytes.
     pub length: u64,
 }
@@ -45,7 +45,7 @@ impl TarPlan {
             let data = at.checked_add(header_length(&path)).ok_or_else(too_large)?;
             let end = size.checked_next_multiple_of(BLOCK).and_then(|padded| data.checked_add(padded));
             let end = end.filter(|end| *end < i64::MAX as u64).ok_or_else(too_large)?;
-            laid.push(TarFile { path, size, header: at, data });
+            laid.push(PlannedFile { path, size, header: at, data });
             at = end;
         }
         Ok(TarPlan { files: laid, length: at + END })
@@ -55,7 +55,7 @@ impl TarPlan {
     /// again may have another length; it takes the same room.
     pub fn fingerprint(&self) -> Digest {
         let mut text = String::new();
-        for TarFile { path, size, data, .. } in &self.files {
+        for PlannedFile { path, size, data, .. } in &self.files {
             let size = if is_signature(path) { size.next_multiple_of(BLOCK) } else { *size };
             text.push_str(&format!("{path} {size} {data}\n"));
         }
@@ -63,7 +63,7 @@ impl TarPlan {
     }
 }
 
-impl TarFile {
+impl PlannedFile {
     /// Header blocks: ustar fields as GNU tar writes them, numbers from 8 GiB on in base 256, a long name in an entry of
     /// its own before. Owner 0:0, mode 0644, of a tool 0755, `mtime` in seconds since 1970.
     pub fn header_blocks(&self, mtime: u64) -> Vec<u8> {

@@ -1,16 +1,19 @@
 //! What a directory, a tar and volumes have in common while a bundle is written to them.
 
+pub mod directory;
+pub mod tar;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::fileset::{FileSet, KnownFile};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Linkable, Linked};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events};
+use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
@@ -19,7 +22,7 @@ use crate::oci::Digest;
 const STRETCH: u64 = 8 * 1024 * 1024;
 
 /// One form of an unfinished bundle: where each blob goes, and how all of it is published.
-pub(super) trait Place: Send + Sync {
+pub(super) trait Placement: Send + Sync {
     /// Opens the place of a blob of `size` bytes for writing.
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot>;
     /// What was written there is void.

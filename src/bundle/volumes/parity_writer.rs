@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::format::RecoveryJson;
-use super::parity::{Shards, Target, Which, Woven};
+use super::parity::{Encoded, Shards, Target, Which};
 use super::recovery_layout::head;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, Synced};
@@ -45,14 +45,14 @@ impl Targets {
         reserved
     }
 
-    /// [`Shards::weave`], with a bar.
+    /// [`Shards::encode`], with a bar.
     ///
     /// # Errors
     /// As there.
-    pub fn weave(&self, shards: &Shards, identity: Digest, events: &Events) -> Result<Woven> {
+    pub fn encode(&self, shards: &Shards, identity: Digest, events: &Events) -> Result<Encoded> {
         let bytes = shards.length();
         events.report(Event::Phase { phase: Phase::Transfer, items: self.files.len() as u64, bytes });
-        shards.weave(&self.files, &|bytes| events.report(Event::BlobAdvanced { digest: identity, bytes }))
+        shards.encode(&self.files, &|bytes| events.report(Event::BlobAdvanced { digest: identity, bytes }))
     }
 
     /// The volumes that are being made: the numbers of those that are no recovery volumes, and where their bytes are.
@@ -67,10 +67,10 @@ impl Targets {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn dress(&self, json: &RecoveryJson, known: &[u8], woven: &Woven) -> Result<()> {
+    pub fn write_headers(&self, json: &RecoveryJson, known: &[u8], encoded: &Encoded) -> Result<()> {
         for target in &self.files {
             let Which::Parity(at) = target.which else { continue };
-            let Some(prints) = woven.parities.get(at).and_then(Option::as_ref) else { continue };
+            let Some(prints) = encoded.parities.get(at).and_then(Option::as_ref) else { continue };
             let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
             let json = RecoveryJson { number, ..json.clone() };
             let chunks: Vec<u8> = known.iter().chain(prints.mebibytes.iter().flatten()).copied().collect();

@@ -14,7 +14,7 @@ use super::format::RecoveryJson;
 use super::names::{Part, SetName};
 use super::opened::{Found, SetId, id_of, id_of_recovery, look};
 use super::parity::{MEBIBYTE, Place, Printer, Shard};
-use super::proof::{self, Proof};
+use super::proof::{self, VolumeProof};
 use super::recovery_layout::{PRINT, head, plan};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
@@ -67,7 +67,7 @@ pub struct Left {
 
 /// See the module documentation.
 #[derive(Debug)]
-pub struct Remains {
+pub struct Surviving {
     /// How the files are called.
     pub name: SetName,
     /// What the recovery volumes say; `number` means nothing.
@@ -99,13 +99,13 @@ impl Left {
     }
 }
 
-impl Remains {
+impl Surviving {
     /// Looks at these files, all of them, to the last byte. In a bundle that is `signed`, a volume may have a signature by an accepted
     /// key that no other volume has.
     ///
     /// # Errors
     /// A path that leads nowhere; no recovery volume that can be read; names that are those of no set.
-    pub fn survey(paths: &[PathBuf], signed: Option<&Signed>, events: &Events) -> Result<Remains> {
+    pub fn survey(paths: &[PathBuf], signed: Option<&Signed>, events: &Events) -> Result<Surviving> {
         let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
         events.report(Event::Phase { phase: Phase::Verify, items: paths.len() as u64, bytes });
         let given = in_parallel(paths, |path| Given::look(path, events));
@@ -114,7 +114,7 @@ impl Remains {
         json.number = 1;
         let name = name(&given, &json)?;
         prove(&mut given, &json, signed, events);
-        let mut remains = Remains {
+        let mut remains = Surviving {
             name,
             known,
             volumes: json.volumes.iter().map(|_| None).collect(),
@@ -258,7 +258,7 @@ fn prove(given: &mut [Given], json: &RecoveryJson, signed: Option<&Signed>, even
     let unlike: Vec<&Path> =
         of_set.iter().filter(|(_, is_listed)| !is_listed).map(|(given, _)| given.path.as_path()).collect();
     let good: HashSet<PathBuf> =
-        Proof::open(&volumes, set, signed, events).map(|proof| proof.good(&unlike)).unwrap_or_default();
+        VolumeProof::open(&volumes, set, signed, events).map(|proof| proof.good(&unlike)).unwrap_or_default();
     given.iter_mut().for_each(|given| given.is_good = good.contains(&given.path));
 }
 

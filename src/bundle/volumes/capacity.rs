@@ -3,7 +3,7 @@
 use super::format::{MOST_VOLUMES, Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::Part;
 use crate::base::error::Result;
-use crate::bundle::offsets::{BLOCK, END, header_length};
+use crate::bundle::tar_plan::{BLOCK, END, header_length};
 use crate::bundle::{is_signature, sums};
 use crate::content::chunks::{CHAINED, values_of};
 use crate::oci::Digest;

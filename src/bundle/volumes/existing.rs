@@ -9,12 +9,12 @@ use super::format::{MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, VolumeJson};
 use super::layout::Known;
 use super::layout::{Held, VolumePlan};
 use super::names::{Part, SetName};
-use super::sealing::Small;
 use super::set::{Selection, Set};
+use super::volume_metadata::Small;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry};
 use crate::base::progress::{Event, Events, Phase};
-use crate::bundle::offsets::TarFile;
+use crate::bundle::tar_plan::PlannedFile;
 use crate::bundle::{VOLUMES, is_signature, stamp};
 use crate::content::proof::Hashing;
 use crate::files::Layout;
@@ -148,7 +148,7 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
     let Ok(tar) = volume.tar() else { return false };
     let planned = (volume.number, volume.of, set.plan.recovery, set.plan.limit);
     let stored: Vec<String> = files.iter().map(|file| file.stored_path()).collect();
-    let is_placed = |file: &TarFile| {
+    let is_placed = |file: &PlannedFile| {
         let found = layout.slice(&file.path).ok().flatten();
         found
             .is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || is_signature(&file.path)))

@@ -6,13 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::fileset::{FileSet, KnownFile};
-use super::journal::{Claims, Journal};
-use super::offsets::{TarFile, TarPlan};
-use super::place::{Claim, Place, Slot, Wanted, report_lost};
+use super::{Claim, Placement, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Linkable, Linked, Open, publish};
 use crate::base::progress::Events;
+use crate::bundle::fileset::{FileSet, KnownFile};
+use crate::bundle::journal::{Claims, Journal};
+use crate::bundle::tar_plan::{PlannedFile, TarPlan};
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
@@ -155,7 +155,7 @@ impl TarOutput {
     }
 }
 
-impl Place for TarOutput {
+impl Placement for TarOutput {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let Some(at) = self.position.get(&digest.blob_path()) else {
             return Err(Error::input(format!("writing {}: {digest} is not part of it", self.partial.path().display())));
@@ -224,7 +224,7 @@ impl Place for TarOutput {
         for planned in &self.plan.files {
             // A signature's length may be known only when it is made.
             let size = trailer.get(planned.path.as_str()).map_or(planned.size, |file| file.size());
-            self.write(&TarFile { size, ..planned.clone() }.header_blocks(files.mtime), planned.header)?;
+            self.write(&PlannedFile { size, ..planned.clone() }.header_blocks(files.mtime), planned.header)?;
         }
         let known = files.head.iter().chain(trailer.into_values()).map(|file| (file.path.clone(), &file.bytes));
         let manifests = files.manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.kept()));

@@ -1,0 +1,221 @@
+//! A repair: the files that a bundle lacks, in a tar of their own, made where they can be fetched.
+//!
+//! # Threats
+//! Whoever made it is not believed: `repair.json` only says for which bundle it is. Each of its files is proven by what that
+//! bundle says of it before anything is written ([`mend`](super::mend)).
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::fileset::{FileSet, KnownFile};
+use super::fill::fill;
+use super::format::{BUNDLE_JSON, CHUNKS, Metadata, REPAIR_JSON, SUMS, SUMS512};
+use super::missing::{Missing, MissingBlob};
+use super::output::Placement;
+use super::output::tar::{self, TarOutput};
+use super::ranges::{self, Patches, RANGES, Range};
+use super::{Contents, Tool, fetch_blob};
+use crate::base::document::{Document, Unbounded};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::{self, WriteLock};
+use crate::base::progress::{Event, Events, Phase};
+use crate::content::{Origin, Source};
+use crate::files::Layout;
+use crate::oci::{Descriptor, Digest, Repository};
+use crate::pipeline::graph::Located;
+
+/// The version of the file this program writes and the only one it reads.
+const REPAIR_VERSION: u32 = 1;
+/// The largest `repair.json` that is read, in bytes.
+const MAX_REPAIR_JSON: u64 = 256 * 1024;
+
+/// `repair.json`. See `docs/format.md`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RepairJson {
+    gapferry_repair: u32,
+    /// The program that wrote it, for people.
+    tool: String,
+    /// Of the bundle that is to be mended.
+    identity: Digest,
+    /// Of blobs that are not carried as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<Range>,
+}
+
+impl Document for RepairJson {
+    const NAME: &'static str = "the repair";
+    const VERSION_KEY: &'static str = "gapferryRepair";
+    const VERSION: u32 = REPAIR_VERSION;
+    const MAX_BYTES: u64 = MAX_REPAIR_JSON;
+    // No value is shorter than a byte.
+    const MAX_VALUES: usize = MAX_REPAIR_JSON as usize;
+    const KIND: Kind = Kind::Input;
+    const TOO_LARGE: &'static str = "repair with another copy of the bundle";
+    type Outline = Unbounded;
+}
+
+/// A blob, and where it is.
+type Placed = (Descriptor, Repository);
+
+/// A repair that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepairFile {
+    /// Blobs and manifests in it.
+    pub blobs: usize,
+    /// The length of the file, in bytes.
+    pub size: u64,
+}
+
+/// The identity of the bundle that this repair is for; `None`: it is no repair.
+///
+/// # Errors
+/// It is one that this program does not understand (`Input`), or cannot be read.
+pub fn is_for(layout: &Layout) -> Result<Option<Digest>> {
+    Ok(read(layout)?.map(|json| json.identity))
+}
+
+/// The ranges of blobs that a repair has, by blob; none if it is none.
+///
+/// # Errors
+/// As [`is_for`], and they are not what `repair.json` says.
+pub(super) fn patches(layout: &Layout) -> Result<HashMap<Digest, Patches>> {
+    ranges::patches(layout, &read(layout)?.map(|json| json.ranges).unwrap_or_default())
+}
+
+fn read(layout: &Layout) -> Result<Option<RepairJson>> {
+    let Some(bytes) = layout.read(REPAIR_JSON, MAX_REPAIR_JSON)? else { return Ok(None) };
+    RepairJson::read(&bytes, &layout.path().join(REPAIR_JSON).display().to_string()).map(Some)
+}
+
+/// Writes to `out` what `missing` asks for: files that follow from `contents`, which needs manifests only if
+/// [`Missing::needs_manifests`], and what was `located`. Blobs are fetched from `source`, so many at a time. Interrupted, it
+/// leaves what it has for the next run.
+///
+/// # Errors
+/// Something is asked for that is not of these contents, or that only the whole bundle can give; what the source or the disk
+/// says.
+pub async fn write_repair(
+    out: &Path,
+    missing: &Missing,
+    (contents, located, tool): (&Contents, Located, &str),
+    (source, jobs): (&dyn Source, usize),
+    events: &Events,
+) -> Result<RepairFile> {
+    let out = fsops::canonicalize(out)?;
+    refuse_foreign(&out)?;
+    let Located { manifests, blobs } = located;
+    let ranged = ranges::in_ranges(missing);
+    let (few, blobs): (Vec<Placed>, Vec<Placed>) =
+        blobs.into_iter().partition(|(blob, _)| ranged.contains_key(&blob.digest));
+    let in_ranges: Vec<(&MissingBlob, Placed)> =
+        few.into_iter().filter_map(|placed| Some((*ranged.get(&placed.0.digest)?, placed))).collect();
+    let mut metadata = metadata(missing, contents)?;
+    let lock = WriteLock::take(&out)?;
+    let number = blobs.len() + manifests.len() + in_ranges.len();
+    let (ranges, bytes) = ranges::fetch(in_ranges, (source, jobs), events).await?;
+    if !ranges.is_empty() {
+        metadata.push(Metadata::new(RANGES, bytes));
+    }
+    metadata.insert(0, repair_json(missing, tool, ranges)?);
+    let files = FileSet {
+        identity: missing.identity,
+        mtime: contents.lock.mtime(),
+        head: metadata.into_iter().map(KnownFile::from).collect(),
+        tools: contents.tools.clone(),
+        manifests,
+        blobs: blobs.iter().map(|(blob, _)| blob.clone()).collect(),
+        trailer: None,
+    };
+    let plan = files.tar()?;
+    let size = plan.length;
+    let place: Arc<dyn Placement> =
+        Arc::new(TarOutput::create(lock.output(), plan, files.blobs.iter().map(|blob| blob.digest), events)?);
+    let present = fill(&*place, &files.wanted(), &[], events)?;
+    let blobs: Vec<Placed> = blobs.into_iter().filter(|(blob, _)| !present.contains_key(&blob.digest)).collect();
+    let bytes = blobs.iter().map(|(blob, _)| blob.size).fold(0, u64::saturating_add);
+    events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
+    let fetch = |(blob, repository): Placed| {
+        let place = place.clone();
+        async move {
+            let (digest, size) = (blob.digest, blob.size);
+            events.report(Event::BlobStarted { digest, size, present: 0 });
+            fetch_blob::fetch(place, &blob, &Origin { source, repository: &repository }).await?;
+            events.report(Event::BlobAdvanced { digest, bytes: size });
+            events.report(Event::BlobFinished { digest });
+            events.report(Event::ItemDone);
+            Ok::<(), Error>(())
+        }
+    };
+    stream::iter(blobs).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>().await?;
+    let seal = move || place.seal(&files, &[], &HashMap::new());
+    let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
+    tokio::task::spawn_blocking(seal).await.map_err(stopped)??;
+    Ok(RepairFile { blobs: number, size })
+}
+
+/// Only a repair may be replaced by one.
+fn refuse_foreign(out: &Path) -> Result<()> {
+    tar::refuse_foreign(out)?;
+    if out.symlink_metadata().is_err() || Layout::open(out).is_ok_and(|layout| matches!(is_for(&layout), Ok(Some(_)))) {
+        return Ok(());
+    }
+    let text = "something is there that is no repair, and it is not overwritten; name another output";
+    Err(Error::input(format!("writing {}: {text}", out.display())))
+}
+
+/// Of tools only what the bundle lacks, and is not known to be something else, is worth carrying.
+///
+/// # Errors
+/// One of `tools` is neither.
+pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
+    let fault = |tool: &Tool| {
+        let path = tool.path();
+        let Some(asked) = missing.tools.iter().find(|asked| asked.path == path) else {
+            return Some(format!("{path} is not missing"));
+        };
+        let found = tool.sha256().hex();
+        let was = asked.sha256.as_ref().filter(|was| **was != found)?;
+        Some(format!("{path} was another file: its sha256 was {was}, that of this one is {found}"))
+    };
+    let faults: Vec<String> = tools.iter().filter_map(fault).collect();
+    match faults.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Error::input(format!("{}; leave it out, or name the right one by --tool-file", faults.join("; "))))
+        }
+    }
+}
+
+fn repair_json(missing: &Missing, tool: &str, ranges: Vec<Range>) -> Result<Metadata> {
+    let (gapferry_repair, tool) = (REPAIR_VERSION, tool.to_owned());
+    let json = RepairJson { gapferry_repair, tool, identity: missing.identity, ranges };
+    Ok(Metadata::new(REPAIR_JSON, json.to_file()?.into_bytes()))
+}
+
+/// The metadata that is asked for. Sums and `chunks.b3` are made where the bundle is.
+///
+/// # Errors
+/// `bundle.json` is asked for, and these contents are those of another bundle.
+fn metadata(missing: &Missing, contents: &Contents) -> Result<Vec<Metadata>> {
+    let asked = |path: &str| missing.metadata.iter().any(|file| file == path);
+    let is_made_there = |path: &str| matches!(path, SUMS | SUMS512 | CHUNKS);
+    if !missing.metadata.iter().any(|path| !is_made_there(path)) {
+        return Ok(Vec::new());
+    }
+    let head = contents.head()?;
+    if asked(BUNDLE_JSON) && head.identity != missing.identity {
+        let text = format!(
+            "what is missing is {BUNDLE_JSON} of the bundle {}, and this lock with these tools and parents gives {}: name its own lock by \
+             --locked, the tools that it holds by --include-tool and --tool-file, and what it builds on by --since; or repair \
+             with another copy of the bundle",
+            missing.identity, head.identity
+        );
+        return Err(Error::input(text));
+    }
+    Ok(head.files.into_iter().filter(|file| asked(&file.path) && !is_made_there(&file.path)).collect())
+}
