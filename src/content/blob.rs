@@ -184,12 +184,12 @@ mod tests {
     #[tokio::test]
     async fn short_long_and_wrong_bytes_never_look_like_success() {
         for (served, says) in [
-            (vec![&b"he"[..]], "ended after 2 of 5"),
-            (vec![b"hello", b"!"], "longer than the 5"),
-            (vec![b"hellO"], "wrong digest"),
+            (vec![&b"he"[..]], "it ended after 2 of 5 bytes".to_owned()),
+            (vec![b"hello", b"!"], "it is longer than the 5 bytes its descriptor says".to_owned()),
+            (vec![b"hellO"], format!("wrong digest: the bytes have {}", Digest::sha256(b"hellO"))),
         ] {
             let error = read(b"hello", served).await.unwrap_err();
-            assert!(error.to_string().contains(says), "{error}");
+            assert_eq!(error.to_string(), format!("reading blob {}: {says}", Digest::sha256(b"hello")));
         }
     }
 

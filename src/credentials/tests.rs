@@ -117,11 +117,12 @@ fn every_broken_file_is_named() {
     for json in ["", "[]", r#"{"auths":{"r.io":{"auth":"!!!"}}}"#, r#"{"auths":{"r.io":{"auth":"bm9jb2xvbg=="}}}"#] {
         let path = write(home.path(), "broken.json", json);
         let error = Store::load(Some(&path), &|_| None).and_then(|store| store.find("r.io", "a")).unwrap_err();
-        assert!(error.to_string().contains("broken.json"), "{error:?}");
+        let named = format!("reading credentials from {}", path.display());
+        assert_eq!(error.to_string().split(": ").next(), Some(&*named), "{error:?}");
         assert!(!error.chain().contains("nocolon"), "{error:?}");
     }
     let missing = Store::load(Some(Path::new("/nowhere/auth.json")), &|_| None).unwrap_err();
-    assert!(missing.to_string().contains("/nowhere/auth.json"), "{missing}");
+    assert_eq!(missing.to_string(), "reading credentials from /nowhere/auth.json: no such file");
 }
 
 /// An environment in which helpers are found in this directory.

@@ -69,7 +69,8 @@ fn the_longest_prefix_counts_and_ends_where_a_component_ends() {
         assert_eq!(places(&routes, name), [place], "{name}");
     }
     let whole = routes.pull(&repository("h.io/a")).unwrap_err();
-    assert!(whole.to_string().contains("r.conf:4"), "nothing is left of it but a host: {whole}");
+    let said = "following r.conf:4: h.io/a would be read as two.io, no repository";
+    assert_eq!(whole.to_string(), said, "nothing is left of it but a host");
 }
 
 #[test]
@@ -102,7 +103,7 @@ fn a_blocked_registry_is_neither_read_nor_written_and_the_line_is_named() {
         (routes.pull(&repository("h.io/a")).unwrap_err(), routes.push(&repository("h.io/a")).unwrap_err());
     for error in [pull, push] {
         assert_eq!(error.kind(), Kind::Refused);
-        assert!(error.to_string().contains("h.io/a") && error.to_string().contains("r.conf:2"), "{error}");
+        assert_eq!(error.to_string(), "reaching h.io/a: h.io is blocked (r.conf:2)");
     }
     assert_eq!(places(&routes, "h.io/ok/a"), ["h.io/ok/a"]);
 }
@@ -162,7 +163,7 @@ fn version_1_and_what_is_no_toml_are_refused_and_never_taken_for_nothing() {
     assert!(problems("{\"registry\": []}")[0].starts_with("r.conf:1: "));
     assert!(problems("[registry]\nlocation = 'h.io'\n")[0].contains("[[registry]]"));
     let bytes = Routes::parse(&[("r.conf".into(), b"a = 1\nb = '\xff'\n".to_vec())]).unwrap_err();
-    assert!(bytes[0].to_string().starts_with("r.conf:2: "), "{bytes:?}");
+    assert_eq!(bytes[0].to_string(), "r.conf:2: it is not UTF-8");
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn files_are_found_where_podman_finds_them_and_a_named_one_stands_alone() {
     assert_eq!(location(Some(&named), Some(Path::new("/nowhere"))), "named.io/a");
     assert_eq!(location(Some(Path::new("/dev/null")), None), "h.io/a");
     let missing = Routes::load_below(&system, Some(Path::new("/nowhere")), &|_| None).unwrap_err();
-    assert!(missing.to_string().contains("/nowhere"), "{missing}");
+    assert_eq!(missing.to_string(), "reading /nowhere");
 }
 
 proptest::proptest! {

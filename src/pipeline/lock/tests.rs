@@ -25,7 +25,8 @@ fn a_lock_survives_its_file() {
     assert!(!lock.to_json().contains("missing"), "the bytes of a lock that has all are as ever");
     assert_eq!(Lock::parse(lock.to_json().as_bytes(), "x").unwrap(), lock);
     let newer = lock.to_json().replace("\"version\": 1", "\"version\": 2");
-    assert!(Lock::parse(newer.as_bytes(), "x.lock").unwrap_err().to_string().contains("version 2"));
+    let said = Lock::parse(newer.as_bytes(), "x.lock").unwrap_err().to_string();
+    assert_eq!(said, "reading the lock x.lock: version 2; this program reads version 1");
 }
 
 #[test]
@@ -122,7 +123,9 @@ fn a_lock_that_gives_two_companions_of_an_image_one_tag_is_refused() {
         );
         Lock::parse(format!(r#"{{"version":1,"created":"2026-11-21T04:00:00Z","images":[{images}]}}"#).as_bytes(), "x")
     };
-    assert!(lock([b"new", b"old"]).unwrap_err().to_string().contains("both have the tag"));
+    let (new, old, tag) = (Digest::sha256(b"new"), Digest::sha256(b"old"), Tag::cosign(&image, "sig"));
+    let said = format!("reading the lock x: r.io/a:1 (x:1): its companions {new} and {old} both have the tag {tag}");
+    assert_eq!(lock([b"new", b"old"]).unwrap_err().to_string(), said);
     assert!(lock([b"new", b"new"]).is_ok());
 }
 
