@@ -18,8 +18,9 @@ use crate::bundle::volumes::{RecoveryFault, VolumesMissing};
 use crate::bundle::{NoBundle, SignatureFault};
 use crate::pipeline::walk::LockedLost;
 use crate::transport::registry::{BlobFault, NoAnswer, Symptom, TlsFault, UnexpectedStatus, WebPage};
+use crate::verify::Refusal;
 pub use reason::PULL_POLICY;
-use reason::{UNDELIVERED, for_reason};
+use reason::{DAMAGED_FILE, UNDELIVERED, for_reason};
 
 /// The hint for an error of a command that has the option `--keep-going`, and was called without it.
 pub fn that_may_keep_going(hint: &'static str) -> &'static str {
@@ -111,6 +112,8 @@ enum Bundle {
     ImageLayout,
     /// The recovery volumes are no good; the error says what to do.
     Recovery,
+    /// It was checked, and has problems.
+    Refused,
     Damaged,
 }
 
@@ -256,6 +259,7 @@ fn damaged(error: &Error) -> Situation {
         () if error.find::<NotReceived>().is_some() => Situation::Bundle(Bundle::NotReceived),
         () if error.find::<NotAllowed>().is_some() => Situation::Bundle(Bundle::NotAllowed),
         () if error.find::<RecoveryFault>().is_some() => Situation::Bundle(Bundle::Recovery),
+        () if Refusal::of(error).is_some() => Situation::Bundle(Bundle::Refused),
         () if is_page(error) => Situation::Network(Network::WebPage),
         () => Situation::Bundle(Bundle::Damaged),
     }
@@ -413,6 +417,7 @@ impl Bundle {
                 "`gapferry serve LAYOUT` makes a registry of it, and `gapferry export` makes a bundle of the images in that registry",
             ),
             Bundle::Recovery => None,
+            Bundle::Refused => Some(DAMAGED_FILE),
             Bundle::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
         }
     }

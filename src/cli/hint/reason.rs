@@ -6,6 +6,9 @@ use crate::base::error::Reason;
 pub const PULL_POLICY: &str = "a policy of the project forbids pulling: meet what it asks for, or have an administrator of the project change it (on Harbor \
      under Configuration: content trust, vulnerability severity, CVE allowlist)";
 
+pub const DAMAGED_FILE: &str = "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or mend it with \
+     `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`";
+
 pub const UNDELIVERED: &str = "the registry works, but cannot deliver this object: ask its administrator";
 
 /// `None`: the reason alone gives no remedy.
@@ -70,10 +73,7 @@ pub fn for_reason(reason: &Reason) -> Option<&'static str> {
             "a gateway before the registry limits the size of requests: raise its limit (nginx: client_max_body_size) to more than \
              the largest layer has; then run the same command again",
         ),
-        Reason::DamagedFile => Some(
-            "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or mend it with \
-             `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`",
-        ),
+        Reason::DamagedFile => Some(DAMAGED_FILE),
         Reason::Undelivered => Some(UNDELIVERED),
         Reason::Compressed => Some(
             "switch compression off in the proxy or gateway before the registry (nginx: gzip off), or bypass it; then run the same \

@@ -189,6 +189,10 @@ fn bundle(bundle: Bundle) -> Case {
             ..fact(Kind::Input, NoBundle::ImageLayout(path()))
         },
         Bundle::Recovery => fact(Kind::Damaged, RecoveryFault::Forged { made: path() }),
+        Bundle::Refused => {
+            let helps = Error::damaged("a.tar has 1 problem, the first").because(Refusal { problems: Vec::new() });
+            Case { similar: words_of(&helps), helps }
+        }
         Bundle::Damaged => {
             let helps = Error::damaged("reading blob sha256:aa: it ended after 1 of 2 bytes");
             Case { similar: Error::input(helps.chain()), helps }
@@ -267,7 +271,7 @@ fn all() -> Vec<Situation> {
         Registry::ReadOnly,
         Registry::MediaType,
     ];
-    let bundles = [VolumesMissing, NotNewer, NotReceived, NotAllowed, ImageLayout, Recovery, Damaged];
+    let bundles = [VolumesMissing, NotNewer, NotReceived, NotAllowed, ImageLayout, Recovery, Refused, Damaged];
     let unproven = [
         Unproven::BundleUnsigned,
         Unproven::ReceiptUnsigned,

@@ -225,7 +225,8 @@ impl Searching<'_> {
             None => format!("  {digest}"),
         };
         let list = lost.iter().take(MOST_NAMED).map(named).chain(more);
-        Ok(Some(Error::new(Kind::NotFound, text).listing(list)))
+        let error = Error::new(Kind::NotFound, text).listing(list);
+        Ok(Some(self.unread.first().cloned().into_iter().fold(error, Error::speaking_for)))
     }
 }
 

@@ -208,6 +208,31 @@ mod tests {
         }
     }
 
+    /// Advice to raise a quota helps nobody who lacks a right, and the other way round.
+    #[test]
+    fn the_words_of_a_refusal_point_to_what_a_person_can_do() {
+        let pull =
+            r#"{"errors":[{"code":"UNAUTHORIZED","message":"unauthorized to access repository: a, action: pull"}]}"#;
+        let push =
+            r#"{"errors":[{"code":"UNAUTHORIZED","message":"unauthorized to access repository: a, action: push"}]}"#;
+        let unlike = r#"{"errors":[{"code":"DENIED","message":"action: pull"}]}"#;
+        for (status, body, shown, expected) in [
+            (403, "", "DENIED: storage quota exceeded", Some(Symptom::Quota)),
+            (403, "", "DENIED: repository is read-only", Some(Symptom::ReadOnly)),
+            (403, "", "DENIED: the registry is readonly", Some(Symptom::ReadOnly)),
+            (403, "", "DENIED: disk quota exceeded", Some(Symptom::DiskFull)),
+            (507, "", "", Some(Symptom::DiskFull)),
+            (500, "write /v: no space left on device", "", Some(Symptom::DiskFull)),
+            (401, pull, "UNAUTHORIZED: quota", Some(Symptom::NoPullRight)),
+            (401, push, "UNAUTHORIZED: quota", None),
+            (401, unlike, "", None),
+            (403, pull, "", None),
+            (403, "", "DENIED: requested access is denied", None),
+        ] {
+            assert_eq!(symptom(status, body.as_bytes(), shown), expected, "{status} {body} {shown}");
+        }
+    }
+
     #[test]
     fn of_a_quota_the_room_that_is_certainly_left_is_read() {
         let left = |used: &str, limit: &str| {

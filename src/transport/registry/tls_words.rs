@@ -133,6 +133,38 @@ mod tests {
 
     use super::*;
 
+    /// An operator whose clock is wrong looks in vain for a CA.
+    #[test]
+    fn each_fault_that_has_a_remedy_of_its_own_is_told_from_the_others() {
+        let name = ServerName::try_from("registry.example").unwrap();
+        let presented = |names: &[&str]| CertificateError::NotValidForNameContext {
+            expected: name.to_owned(),
+            presented: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let now = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
+        for (error, expected) in [
+            (CertificateError::Expired, TlsFault::Expired),
+            (CertificateError::ExpiredContext { time: now, not_after: now }, TlsFault::Expired),
+            (CertificateError::NotValidYet, TlsFault::NotYetValid),
+            (CertificateError::NotValidYetContext { time: now, not_before: now }, TlsFault::NotYetValid),
+            (presented(&[]), TlsFault::Outdated),
+            (presented(&["a.example"]), TlsFault::WrongName),
+            (CertificateError::UnknownIssuer, TlsFault::Untrusted),
+            (CertificateError::BadSignature, TlsFault::Untrusted),
+        ] {
+            assert_eq!(fault(&Error::InvalidCertificate(error.clone())), expected, "{error:?}");
+        }
+        for (error, expected) in [
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), TlsFault::Outdated),
+            (Error::AlertReceived(AlertDescription::ProtocolVersion), TlsFault::Outdated),
+            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), TlsFault::Outdated),
+            (Error::AlertReceived(AlertDescription::CertificateRequired), TlsFault::ClientCertificateDemanded),
+            (Error::AlertReceived(AlertDescription::InternalError), TlsFault::Other),
+        ] {
+            assert_eq!(fault(&error), expected, "{error:?}");
+        }
+    }
+
     /// Seconds since 1970 and names of Rust types do not say what to do.
     #[test]
     fn dates_and_names_of_a_certificate_are_those_that_people_know() {
