@@ -162,7 +162,10 @@ impl Reason {
 
 /// A failure, with what was attempted and on what. See the module documentation.
 #[derive(Clone)]
-pub struct Error {
+pub struct Error(Box<Parts>);
+
+#[derive(Clone)]
+struct Parts {
     kind: Kind,
     reason: Option<Reason>,
     attempt: String,
@@ -179,7 +182,7 @@ impl Error {
     /// `reading blob sha256:… of quay.io/a/b: the body ended after 10 of 20 bytes`.
     pub fn new(kind: Kind, attempt: impl Into<String>) -> Error {
         let (attempt, list, facts) = (attempt.into(), Vec::new(), Vec::new());
-        Error { kind, reason: None, attempt, list, facts, source: None, first: None }
+        Error(Box::new(Parts { kind, reason: None, attempt, list, facts, source: None, first: None }))
     }
 
     /// An error in the words of `fact`, which [`find`](Error::find) finds.
@@ -189,25 +192,25 @@ impl Error {
 
     /// The text says more than `fact`, or says it in other words. Of two facts of one type the later one counts.
     pub fn with_fact(mut self, fact: impl StdError + Send + Sync + 'static) -> Error {
-        self.facts.push(Arc::new(fact));
+        self.0.facts.push(Arc::new(fact));
         self
     }
 
     /// Keeps what is known of `first`, one of several failures whose texts this error has: for all of them.
     pub fn speaking_for(mut self, first: Error) -> Error {
-        self.first = Some(Arc::new(first));
+        self.0.first = Some(Arc::new(first));
         self
     }
 
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-        self.source = Some(Arc::from(source.into()));
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
     /// With a list below the message, such as everything that is wrong in a file. A line break inside the message or an item is
     /// text from outside and is never printed as one.
     pub fn listing(mut self, list: impl IntoIterator<Item = String>) -> Error {
-        self.list.extend(list);
+        self.0.list.extend(list);
         self
     }
 
@@ -233,47 +236,50 @@ impl Error {
     }
 
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// The same failure seen from further out: `self` becomes the cause, the kind stays.
     pub fn while_doing(self, attempt: impl Into<String>) -> Error {
-        let kind = self.kind;
-        Error { source: Some(Arc::new(self)), ..Error::new(kind, attempt) }
+        let mut outer = Error::new(self.kind(), attempt);
+        outer.0.source = Some(Arc::new(self));
+        outer
     }
 
     /// The same failure, understood otherwise.
-    pub fn of_kind(self, kind: Kind) -> Error {
-        Error { kind, ..self }
+    pub fn of_kind(mut self, kind: Kind) -> Error {
+        self.0.kind = kind;
+        self
     }
 
     /// What was said of one thing, as the failure of another.
-    pub fn without_reason(self) -> Error {
-        Error { reason: None, ..self }
+    pub fn without_reason(mut self) -> Error {
+        self.0.reason = None;
+        self
     }
 
     pub fn with_reason(mut self, reason: Reason) -> Error {
-        self.reason = Some(reason);
+        self.0.reason = Some(reason);
         self
     }
 
     /// The outermost reason in the chain, if the other side gave any.
     pub fn reason(&self) -> Option<&Reason> {
         let cause = || self.source()?.downcast_ref::<Error>()?.reason();
-        self.reason.as_ref().or_else(cause)
+        self.0.reason.as_ref().or_else(cause)
     }
 
     /// The first fact or cause of this type, from the outside in; if there is none, that of the failure that this error speaks
     /// for.
     pub fn find<T: StdError + 'static>(&self) -> Option<&T> {
-        let own = self.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
+        let own = self.0.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
         own.or_else(|| causes(self.source()).find_map(|cause| found_in(cause))).or_else(|| self.first()?.find())
     }
 
     /// The failure whose facts count, if this error speaks for several.
     pub fn first(&self) -> Option<&Error> {
-        let below = || causes(self.source()).find_map(|cause| cause.downcast_ref::<Error>()?.first.as_deref());
-        self.first.as_deref().or_else(below)
+        let below = || causes(self.source()).find_map(|cause| cause.downcast_ref::<Error>()?.0.first.as_deref());
+        self.0.first.as_deref().or_else(below)
     }
 
     /// The words in which a policy forbids pulling, if that is why it failed.
@@ -287,14 +293,14 @@ impl Error {
 
     /// What was asked for is not there, or is denied: some registries answer 401 or 403 for what they do not have.
     pub fn is_absent_or_denied(&self) -> bool {
-        let is_kind = matches!(self.kind, Kind::NotFound | Kind::Unauthorized | Kind::Refused);
+        let is_kind = matches!(self.0.kind, Kind::NotFound | Kind::Unauthorized | Kind::Refused);
         is_kind && self.reason().is_none() && self.stopped().is_none()
     }
 
     /// The other side failed at what was asked for by itself: it is not down, does not want to be left alone, and gave no reason.
     pub fn is_of_object_alone(&self) -> bool {
         let is_unexplained = matches!(self.reason(), None | Some(Reason::Undelivered));
-        matches!(self.kind, Kind::Network | Kind::Refused) && is_unexplained && self.stopped().is_none()
+        matches!(self.0.kind, Kind::Network | Kind::Refused) && is_unexplained && self.stopped().is_none()
     }
 
     /// There was no room on the local file system: nothing else that needs room has a chance.
@@ -328,12 +334,12 @@ impl Error {
 
     /// The chain, and below it what it lists, a line each: at least one.
     pub fn lines(&self) -> Vec<String> {
-        let (mut text, mut list) = (self.attempt.clone(), self.list.clone());
+        let (mut text, mut list) = (self.0.attempt.clone(), self.0.list.clone());
         let mut cause = self.source();
         while let Some(error) = cause {
             text.push_str(": ");
             text.push_str(&error.to_string());
-            list.extend(error.downcast_ref::<Error>().iter().flat_map(|error| error.list.clone()));
+            list.extend(error.downcast_ref::<Error>().iter().flat_map(|error| error.0.list.clone()));
             cause = error.source();
         }
         std::iter::once(text).chain(list).map(|line| redacted(&line).into_owned()).collect()
@@ -356,19 +362,19 @@ fn causes<'a>(first: Option<&'a (dyn StdError + 'static)>) -> impl Iterator<Item
 
 /// The value of this type that a cause is, or has as a fact.
 fn found_in<'a, T: StdError + 'static>(cause: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let facts = || cause.downcast_ref::<Error>()?.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
+    let facts = || cause.downcast_ref::<Error>()?.0.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
     cause.downcast_ref::<T>().or_else(facts)
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redacted(&self.attempt))
+        f.write_str(&redacted(&self.0.attempt))
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.kind, self.chain())
+        write!(f, "{:?}: {}", self.0.kind, self.chain())
     }
 }
 
@@ -380,6 +386,6 @@ impl From<NotKept> for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }

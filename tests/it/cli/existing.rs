@@ -64,6 +64,8 @@ fn the_receipt_says_what_became_of_each_image_and_what_is_there_now() {
         let value: Value = serde_json::from_str(&read(&receipt)).unwrap();
         let mut printed = json(&output);
         assert_eq!(printed.as_object_mut().unwrap().remove("ok"), Some(json!(false)), "one image failed");
+        let failures = printed.as_object_mut().unwrap().remove("failures").unwrap_or_default();
+        assert!(!failures[0]["error"]["code"].as_str().unwrap_or_default().is_empty(), "{failures:#}");
         assert_eq!(value, printed, "the same on standard output");
         assert_eq!((&value["bundle"], &value["target"]), (&identity, &json!(to)));
         let images = value["images"].as_array().unwrap();
