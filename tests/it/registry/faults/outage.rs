@@ -52,9 +52,9 @@ async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
         let answers = join_all((0..40).map(|nth| ask(format!("v{nth}")))).await;
         all_stopped(&answers, &server.address, &status.to_string());
         assert_eq!(lines(&events, "does not answer"), 1);
-        let before = server.seen().len();
         assert!(ask("later".into()).await.unwrap_err().stopped().is_some());
-        assert_eq!(server.seen().len(), before, "nothing more is asked");
+        // Requests of before may still be on their way to it.
+        assert!(!server.seen().iter().any(|seen| seen.target.contains("later")), "nothing more is asked");
     }
 }
 
