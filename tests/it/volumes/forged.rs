@@ -110,6 +110,7 @@ impl Signed {
             assert!(files_below(&self.set()) == before, "{what}, key {with_key}: something was written: {ran:?}");
             let ran = ran.ended(3);
             assert!(words.iter().all(|word| ran.stderr.contains(word)), "{what}, key {with_key}: {ran:?}");
+            assert!(!ran.stderr.contains("run the same command again"), "it would end the same: {ran:?}");
         }
     }
 }
