@@ -18,9 +18,10 @@
 //!   besides itself; `read_only`, of a registry that takes no change for now; `rounds`, how all wait together; `liveness`, whether
 //!   it is there while a request waits. `root` finds the registry's root and asks whether it is up; `health` is what a Harbor says
 //!   of itself.
-//! - `wire` makes one HTTP exchange: it sends a `call` to the address that `resolver` finds, trusts whom `tls` and `certs` say, follows where the answer leads
-//!   (`location`), and gives its `reply`, or says why there is none (`unanswered`). `stall_timeout` is how slow the other side may be;
-//!   `answer` reads refusals, and `refusals` the causes they name; `facts` are what errors know; `trace` shows it all, masked.
+//! - `wire` makes one HTTP exchange: it sends a `call` to the address that `resolver` finds, trusts whom `tls` and `certs` say,
+//!   follows where the answer leads (`location`), and gives its `reply`, or says why there is none (`unanswered`). `stall_timeout`
+//!   is how slow the other side may be; `answer` reads refusals, and `refusals` the causes they name; `facts` are what errors
+//!   know; `trace` shows it all, masked.
 //!
 //! Names lead one way: no two files name each other, not even by way of others; a test keeps it.
 

@@ -1,4 +1,4 @@
-//! Names become addresses as the system resolves them. A name without one fails with an error that can be told from others.
+//! Names become addresses as the system resolves them. A name without one fails with an error of its own type.
 
 use std::io;
 

@@ -135,7 +135,7 @@ mod tests {
 
     /// An operator whose clock is wrong looks in vain for a CA.
     #[test]
-    fn each_fault_that_has_a_remedy_of_its_own_is_told_from_the_others() {
+    fn each_fault_that_has_a_remedy_of_its_own_is_distinguished() {
         let name = ServerName::try_from("registry.example").unwrap();
         let presented = |names: &[&str]| CertificateError::NotValidForNameContext {
             expected: name.to_owned(),
