@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use super::context::Context;
 use super::exit::Outcome;
 use super::signing::{PassphraseArgs, signed_by};
+use crate::app::{self, SignRequest};
 use crate::base::error::Result;
-use crate::bundle::{self, Scope};
+use crate::bundle::Scope;
 
 const ABOUT: &str = "\
 Signs a bundle, a directory or a tar: for a key that is not where bundles are exported. `export --sign-key` signs at once. \
@@ -42,6 +43,9 @@ pub struct Args {
     /// written first.
     #[arg(long)]
     full: bool,
+    /// Print what was signed as JSON on standard output
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -49,9 +53,12 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let key = args.passphrase.key(&args.key, context)?;
     let scope = if args.full { Scope::Full } else { Scope::Sums };
-    let identity = bundle::sign(&args.bundle, &key, scope, &context.events)?;
+    let report = app::sign(SignRequest { bundle: args.bundle.clone(), key, scope }, &context.environment)?;
     context.end();
-    context.say(&format!("{}: {}", args.bundle.display(), signed_by(key.public())));
-    context.say(&format!("identity {identity}"));
+    if args.json {
+        context.print_json(&report)?;
+    }
+    context.say(&format!("{}: {}", report.bundle.display(), signed_by(&report.key)));
+    context.say(&format!("identity {}", report.identity));
     Ok(Outcome::Done)
 }

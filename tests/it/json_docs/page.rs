@@ -22,6 +22,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("migrate", &["MigrateReport"]),
     ("prove", &["ProveReport"]),
     ("repair", &["RepairReport"]),
+    ("sign", &["SignReport"]),
     ("split", &["ConvertReport"]),
     ("verify", &["VerifyReport"]),
 ];

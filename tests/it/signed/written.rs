@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::keys::{Ground, Kind, text, unpacked};
-use crate::support::images;
+use super::keys::{Ground, Key, Kind, text, unpacked};
+use crate::bundle::ground::two_images;
+use crate::support::ran::Ran;
+use crate::support::{gapferry, images, tempdir};
 
 const KINDS: [Kind; 2] = [Kind::P256, Kind::Ed25519];
 
@@ -301,4 +303,18 @@ fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
     ground.verify(&bundle, &key).ended(3).said(&["at most 16"]);
     std::fs::write(bundle.join("SHA256SUMS.ABCDEF0123456789.sig"), [7; 64]).unwrap();
     assert!(verify().ended(3).stdout.contains("SHA256SUMS.ABCDEF0123456789.sig: not declared"));
+}
+
+/// A pipeline that signs has to know what it has signed, without reading text.
+#[test]
+fn signing_gives_the_identity_and_the_fingerprint_as_json() {
+    let directory = tempdir();
+    let key = Key::new(directory.path(), "ours", Kind::Ed25519);
+    let bundle = directory.path().join("b.tar");
+    let identity = two_images().write(&bundle).unwrap().identity;
+    let ran = Ran::of(gapferry().arg("sign").arg(&bundle).arg("--key").arg(&key.private).arg("--json")).ended(0);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["version"], &report["ok"]), (&1.into(), &true.into()));
+    assert_eq!(report["identity"], identity.to_string());
+    assert_eq!(report["signedBy"], key.fingerprint());
 }
