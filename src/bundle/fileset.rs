@@ -1,7 +1,7 @@
 //! A bundle as a list: every file that it holds in any of its forms, in the order of the tar, known before a blob is read.
 //!
-//! A list is made of [`Contents`] that are to be fetched, or of a bundle that is there. Where each file goes is for a
-//! [`Place`](super::output::Place), where its bytes come from for [`fill`](super::fill).
+//! A list is made of [`Contents`] that are to be fetched, or of a bundle that is there. A placement (`output`) decides where each
+//! file goes, and `fill` where its bytes come from.
 
 use std::collections::HashMap;
 use std::sync::Arc;
