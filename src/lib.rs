@@ -37,11 +37,11 @@
 //! | [`signing`] | keys, signatures and what they prove; nothing of what is signed |
 //! | [`transport`] | registries, the storage of a registry as directory or tar, skopeo's `dir:` |
 //! | [`pipeline`] | the stages, from an allowlist to a receipt; see its own table |
-//! | [`bundle`] | the format, and one list of files that one writer brings to any form |
+//! | [`bundle`] | the format, and one list of files: `Writer` brings it to a directory, a tar or volumes, `Stream` to one pass |
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |
-//! | [`app`] | the application as a library, a command from a request to a report; see there which commands it has yet |
+//! | [`app`] | the application as a library, a command from a request to a report |
 //! | [`cli`] | one file per command: options, text, hints; the only room that prints |
 //!
 //! # Decisions

@@ -1,5 +1,4 @@
-//! The application as a library: a command is a function from a request to a report. Split, join and sign are still in the
-//! command line.
+//! The application as a library: a command is a function from a request to a report.
 //!
 //! A request is plain data: paths, limits, loaded keys, and how to speak to registries ([`RegistryOptions`]). What a command
 //! needs of its process comes in an [`Environment`]. While it works it reports events; what came of it is in the report, as facts.

@@ -16,6 +16,7 @@ use super::preflight::{self, Whole};
 use super::stream::{Outlet, Stream, Streamed};
 use super::writer::Writer;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::WriteLock;
 use crate::base::progress::Events;
 use crate::content::proof::{Unproven, prove};
 use crate::files::Layout;
@@ -71,6 +72,20 @@ impl Conversion {
     /// A file of the bundle is not what `bundle.json` says: nothing has its name; something is in the way; no room, or what else
     /// the disk says.
     pub fn write(self, out: &Path, options: Options, events: &Events) -> Result<WrittenForm> {
+        self.write_holding(None, out, options, events)
+    }
+
+    /// The same for a caller that may hold the lock on `out` already.
+    ///
+    /// # Errors
+    /// As [`Conversion::write`].
+    pub(super) fn write_holding(
+        self,
+        lock: Option<WriteLock>,
+        out: &Path,
+        options: Options,
+        events: &Events,
+    ) -> Result<WrittenForm> {
         if options.volumes.is_none()
             && let Some(finished) = self.there(out, events)?
         {
@@ -78,7 +93,7 @@ impl Conversion {
         }
         let source = self.source.clone();
         let options = Options { supplies: vec![self.source], ..options };
-        let writer = Writer::create(out, self.files, options, events.clone())?;
+        let writer = Writer::create_holding(lock, out, self.files, options, events.clone())?;
         if let Some(wrong) = writer.missing().next() {
             return Err(why(&source, wrong));
         }

@@ -4,7 +4,7 @@
 //! its form: a place (a directory, a tar, or volumes) says where each file goes; `fill` proves what is there already and takes the
 //! rest from other bundles; what is missing then comes from any [`Source`](crate::content::Source), and the bundle gets its name
 //! last. [`stream`] writes the same list in one pass, and [`convert`] is both with a bundle as the source: `split`, `join` and
-//! [`sign()`] are conversions. A repair file is such a list, too. What is damaged is repaired in its place by [`repair()`], and lost
+//! [`sign()`] are conversions. A repair file is such a list, too. What is damaged is repaired in its place by [`repair()`], a set by [`repair_set`], and lost
 //! volumes by [`volumes`]. [`Bundle`] opens one; its layout is a source.
 //!
 //! The room knows the format and the file system, no registry and no command line.

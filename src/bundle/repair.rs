@@ -1,4 +1,4 @@
-//! Mending a bundle with the files of a repair, or of another copy of the same bundle.
+//! Repairing a bundle with the files of a repair, or of another copy of the same bundle.
 //!
 //! # Threats
 //! The repair may be forged, and the bundle damaged as well. No file enters that is not what `bundle.json` says, and that one
@@ -87,7 +87,7 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     let signatures = proven.map_or(Ok(Vec::new()), |proven| fitting(&bundle, &repair, &json, proven))?;
     let wants_chunks = missing.metadata.iter().any(|file| file == CHUNKS);
     let document = Document { json: &json, bytes: &bytes };
-    let place = Place::open(lock.output(), &bundle, &document, &wanted, wants_chunks)?;
+    let place = Target::open(lock.output(), &bundle, &document, &wanted, wants_chunks)?;
     place.straighten()?;
     place.write_signatures(&bundle, &signatures)?;
     for piece in pieces {
@@ -246,8 +246,8 @@ fn patched<'a>(
     }
 }
 
-/// Where the files of a bundle are written.
-enum Place<'a> {
+/// Where the files of a bundle are written that is repaired in its place.
+enum Target<'a> {
     Directory(Dir),
     /// Where the data of files begin, and the layout of all where headers have to be written.
     Tar {
@@ -259,18 +259,18 @@ enum Place<'a> {
     },
 }
 
-impl<'a> Place<'a> {
+impl<'a> Target<'a> {
     fn open(
         out: &'a Entry,
         bundle: &Layout,
         document: &Document<'_>,
         wanted: &[FileEntry],
         wants_chunks: bool,
-    ) -> Result<Place<'a>> {
+    ) -> Result<Target<'a>> {
         if !bundle.is_tar() {
             let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"];
             own.iter().try_for_each(|name| fsops::refuse_other_than_directory(&out.path().join(name)))?;
-            return Ok(Place::Directory(out.open_dir()?));
+            return Ok(Target::Directory(out.open_dir()?));
         }
         let path = out.path();
         let mtime = document.json.mtime();
@@ -284,7 +284,7 @@ impl<'a> Place<'a> {
         // What only has other bytes keeps its place, whatever program has made the tar.
         let is_whole = bundle.faults().is_empty();
         if let Some(at) = places.collect::<Option<HashMap<String, u64>>>().filter(|_| is_whole) {
-            return Ok(Place::Tar { path, file, at, laid: None, mtime });
+            return Ok(Target::Tar { path, file, at, laid: None, mtime });
         }
         let laid = laid_out(document, bundle, &file, wants_chunks)?.ok_or_else(|| {
             let text =
@@ -292,19 +292,19 @@ impl<'a> Place<'a> {
             Error::damaged(format!("mending {}: {text}", path.display()))
         })?;
         let at = laid.files.iter().map(|file| (file.path.clone(), file.data)).collect();
-        Ok(Place::Tar { path, file, at, laid: Some(laid), mtime })
+        Ok(Target::Tar { path, file, at, laid: Some(laid), mtime })
     }
 
     /// Whether `chunks.b3` stood in the end of a tar that is written again.
     fn restores_chunks(&self, bundle: &Layout) -> bool {
-        let Place::Tar { at, laid: Some(_), .. } = self else { return false };
+        let Target::Tar { at, laid: Some(_), .. } = self else { return false };
         let found = bundle.slice(CHUNKS).ok().flatten().map(|slice| slice.offset());
         at.get(CHUNKS).is_some_and(|at| found != Some(*at))
     }
 
     /// Headers, padding and the end of a tar that has lost some of them.
     fn straighten(&self) -> Result<()> {
-        let Place::Tar { path, file, laid: Some(Laid { files, length, .. }), mtime, .. } = self else { return Ok(()) };
+        let Target::Tar { path, file, laid: Some(Laid { files, length, .. }), mtime, .. } = self else { return Ok(()) };
         let fail = |e| Error::disk("writing", path, e);
         file.set_len(*length).map_err(fail)?;
         for entry in files {
@@ -319,12 +319,12 @@ impl<'a> Place<'a> {
     /// In a tar, into the places of signatures that are damaged; what has none stays out.
     fn write_signatures(&self, bundle: &Layout, signatures: &[Metadata]) -> Result<()> {
         match self {
-            Place::Directory(_) => signatures.iter().try_for_each(|signature| {
+            Target::Directory(_) => signatures.iter().try_for_each(|signature| {
                 let (path, size) = (signature.path.clone(), signature.bytes.len() as u64);
                 let (digest, bytes) = (Digest::sha256(&signature.bytes), From::Made(signature.bytes.clone()));
                 self.write(&Piece { path, size, digest, bytes })
             }),
-            Place::Tar { path, file, laid, mtime, .. } => {
+            Target::Tar { path, file, laid, mtime, .. } => {
                 let header = |path: &str| bundle.slice(path).ok().flatten()?.offset().checked_sub(BLOCK);
                 let intact: Vec<u64> = signatures_of(bundle, SUMS).into_iter().filter_map(header).collect();
                 let free = laid.iter().flat_map(|laid| &laid.slots).copied().filter(|slot| !intact.contains(slot));
@@ -345,7 +345,7 @@ impl<'a> Place<'a> {
 
     fn write(&self, piece: &Piece<'_>) -> Result<()> {
         match self {
-            Place::Directory(root) => {
+            Target::Directory(root) => {
                 let named = root.make_parents(&piece.path, 0o777)?;
                 let new = named.beside(".partial");
                 new.remove()?;
@@ -353,7 +353,7 @@ impl<'a> Place<'a> {
                 copy(piece, (&file, new.path()), 0, |_| true)?;
                 publish(&file, &new, &named)
             }
-            Place::Tar { path, file, at, .. } => {
+            Target::Tar { path, file, at, .. } => {
                 let lost = || Error::damaged(format!("mending {}: {} has no place", path.display(), piece.path));
                 copy(piece, (file, path), *at.get(&piece.path).ok_or_else(lost)?, |is_new| is_new)
             }
@@ -362,8 +362,8 @@ impl<'a> Place<'a> {
 
     fn sync(&self) -> Result<()> {
         match self {
-            Place::Directory(root) => root.sync(),
-            Place::Tar { path, file, .. } => file.sync_all().map_err(|e| Error::disk("syncing", path, e)),
+            Target::Directory(root) => root.sync(),
+            Target::Tar { path, file, .. } => file.sync_all().map_err(|e| Error::disk("syncing", path, e)),
         }
     }
 }

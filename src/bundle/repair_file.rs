@@ -2,7 +2,7 @@
 //!
 //! # Threats
 //! Whoever made it is not believed: `repair.json` only says for which bundle it is. Each of its files is proven by what that
-//! bundle says of it before anything is written ([`mend`](super::mend)).
+//! bundle says of it before anything is written ([`repair`](super::repair)).
 
 use std::collections::HashMap;
 use std::path::Path;

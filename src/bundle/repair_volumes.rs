@@ -1,7 +1,7 @@
-//! Mending a set: damaged and missing volumes are written again, of what is right in the others and of a repair.
+//! Repairing a set: damaged and missing volumes are written again, of what is right in the others and of a repair.
 //!
 //! # Threats
-//! Those of [`mend`](super::super::mend). Nothing of the repair enters that is not what `bundle.json` says, and of what the
+//! Those of [`repair`](super::repair). Nothing of the repair enters that is not what `bundle.json` says, and of what the
 //! volumes repeat only copies that are. Every file is proven while it is copied, a volume gets its name when it is whole, and only
 //! the damaged volume of the same number is replaced. Killed at any moment, it leaves a set that the same repair mends.
 

@@ -15,7 +15,7 @@ use super::proof::chunks_of;
 use super::signature::check_signature;
 use super::tar_plan::{BLOCK, PlannedFile};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{Replacement, WriteLock};
+use crate::base::fsops::{self, Replacement, WriteLock};
 use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -38,6 +38,7 @@ pub enum Scope {
 /// `SHA256SUMS` does not say what `bundle.json` says, or the files have other sizes, or with [`Scope::Full`] other bytes: such a
 /// bundle is not signed. It has as many signatures as it can. The disk's.
 pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Result<Digest> {
+    let path = &fsops::canonicalize(path)?;
     let lock = WriteLock::take(path)?;
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
@@ -72,9 +73,8 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
     if !layout.is_tar() {
         new.iter().try_for_each(|file| write_beside(&path.join(&file.path), &file.bytes))?;
     }
-    drop(lock);
     if !has_room {
-        write_anew(path, bundle, new, events)?;
+        write_anew(path, lock, bundle, new, events)?;
     }
     let after = check_signature(&Layout::open(path)?, std::slice::from_ref(key.public()))?;
     Ok(after.identity)
@@ -148,7 +148,7 @@ fn write_into(path: &Path, bundle: &Bundle, new: &[Metadata]) -> Result<bool> {
 }
 
 /// Writes the tar anew, with room for the signatures.
-fn write_anew(path: &Path, bundle: Bundle, new: Vec<Metadata>, events: &Events) -> Result<()> {
+fn write_anew(path: &Path, lock: WriteLock, bundle: Bundle, new: Vec<Metadata>, events: &Events) -> Result<()> {
     if !is_tar(path) {
         let text =
             "another signature has no room in it; give it a name that ends in .tar, so that it can be written anew";
@@ -156,7 +156,7 @@ fn write_anew(path: &Path, bundle: Bundle, new: Vec<Metadata>, events: &Events) 
     }
     let mut conversion = Conversion::of(bundle)?;
     new.into_iter().for_each(|file| conversion.files.add_signature(file.into()));
-    conversion.write(path, Options::copying(), events).map(drop)
+    conversion.write_holding(Some(lock), path, Options::copying(), events).map(drop)
 }
 
 fn write_beside(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -69,6 +69,20 @@ impl Writer {
     /// # Errors
     /// No room, no right to write, another run on the same output, or an `out` that is not a bundle.
     pub fn create(out: &Path, files: FileSet, options: Options, events: Events) -> Result<Writer> {
+        Writer::create_holding(None, out, files, options, events)
+    }
+
+    /// The same for a caller that may hold the lock on `out` already.
+    ///
+    /// # Errors
+    /// As [`Writer::create`].
+    pub(super) fn create_holding(
+        lock: Option<WriteLock>,
+        out: &Path,
+        files: FileSet,
+        options: Options,
+        events: Events,
+    ) -> Result<Writer> {
         let survey = preflight::survey(out, &files, &options)?;
         let out = match &options.volumes {
             Some(_) => SetName::of(out).whole(),
@@ -86,7 +100,7 @@ impl Writer {
         }
         let parent = fsops::parent(&out);
         std::fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
-        let lock = WriteLock::take(&out)?;
+        let lock = lock.map_or_else(|| WriteLock::take(&out), Ok)?;
         let begun = begin(lock.output(), &files, &options, &events)?;
         let (of_former, links) = (Links::of_former(), Arc::new(Links::new(options.link, events.clone())));
         let former = begun.former.as_ref().map(|former| Supply { layout: former.layout(), links: &of_former });

@@ -1,5 +1,5 @@
-//! Bytes that are there, held against the digest that they should have. The one place where that is decided; bytes that pass are
-//! proven by [`Prover`](super::Prover).
+//! Bytes that are there, held against the digest that they should have: what proves a [`Slice`]. Bytes that pass are proven by
+//! [`Prover`](super::Prover).
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>`, and the one place where bytes are hashed.
+//! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>`, and the one place where SHA-2 is computed.
 
 use std::cmp::Ordering;
 use std::fmt;

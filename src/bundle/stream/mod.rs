@@ -17,7 +17,7 @@ use futures_util::future::try_join;
 use super::fileset::FileSet;
 use super::tar_plan::PlannedFile;
 use super::{Tool, chunks};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::Source;
 use crate::content::chunks::{ChunkHasher, Chunks};
@@ -69,7 +69,7 @@ impl Stream<'_> {
     pub async fn write(&self, outlet: impl Outlet + 'static) -> Result<Streamed> {
         let FileSet { identity, mtime, .. } = *self.files;
         let plan = self.files.tar()?;
-        let blobs = self.placed();
+        let blobs = self.placed()?;
         let bytes = blobs.iter().map(|placed| placed.blob.size).fold(0, u64::saturating_add);
         self.events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
         let ahead = Ahead::new(self.source, self.jobs, self.events);
@@ -116,12 +116,13 @@ impl Stream<'_> {
     }
 
     /// The blobs in the order of the tar, and where each is.
-    fn placed(&self) -> Vec<Placed> {
+    fn placed(&self) -> Result<Vec<Placed>> {
         let placed = |blob: &Descriptor| {
-            let repository = self.places.get(&blob.digest)?.clone();
-            Some(Placed { blob: blob.clone(), repository })
+            let missing = || Error::damaged(format!("no image has the blob {}", blob.digest));
+            let repository = self.places.get(&blob.digest).ok_or_else(missing)?.clone();
+            Ok(Placed { blob: blob.clone(), repository })
         };
-        self.files.blobs.iter().filter_map(placed).collect()
+        self.files.blobs.iter().map(placed).collect()
     }
 }
 

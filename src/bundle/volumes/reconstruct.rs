@@ -1,4 +1,4 @@
-//! Rebuilding: lost and damaged volumes of a set, made again from the others and the recovery volumes.
+//! Reconstruction: lost and damaged volumes of a set, made again from the others and the recovery volumes.
 //!
 //! # Threats
 //! Those of [`Surviving`] and [`VolumeProof`]. Nothing gets a name, and nothing is replaced, before every volume that was made is proven
@@ -68,38 +68,38 @@ pub fn reconstruct(
     signed: Option<&Proven>,
     events: &Events,
 ) -> Result<Reconstructed> {
-    let mut remains = Surviving::survey(paths, signed, events)?;
-    if let Some(signed) = signed.filter(|signed| signed.identity != remains.json.identity) {
-        let (identity, of) = (signed.identity, remains.json.identity);
+    let mut surviving = Surviving::survey(paths, signed, events)?;
+    if let Some(signed) = signed.filter(|signed| signed.identity != surviving.json.identity) {
+        let (identity, of) = (signed.identity, surviving.json.identity);
         let text = format!("the recovery volumes are of the bundle {of}, what is signed is {identity}");
-        let text = format!("repairing {}: {text}", remains.name.base().display());
+        let text = format!("repairing {}: {text}", surviving.name.base().display());
         return Err(Error::damaged(text).with_fact(RecoveryFault::OtherBundle { of, signed: identity }));
     }
-    let (mut found, unnamed) = (paths.to_vec(), unnamed(&remains, paths, out)?);
+    let (mut found, unnamed) = (paths.to_vec(), unnamed(&surviving, paths, out)?);
     if !unnamed.is_empty() {
         found.extend(unnamed);
-        remains = Surviving::survey(&found, signed, events)?;
+        surviving = Surviving::survey(&found, signed, events)?;
     }
-    let mut reconstructed = report(&remains);
-    let name = named(&remains, out)?;
+    let mut reconstructed = report(&surviving);
+    let name = named(&surviving, out)?;
     let lost: Vec<Part> =
         reconstructed.missing.iter().copied().chain(reconstructed.damaged.iter().map(|(part, _)| *part)).collect();
-    let (originals, parities) = remains.shards();
-    let shards = Shards::new(originals, parities, remains.json.shard)?;
+    let (originals, parities) = surviving.shards();
+    let shards = Shards::new(originals, parities, surviving.json.shard)?;
     reconstructed.lacking = if lost.is_empty() { 0 } else { shards.lacking() };
     if lost.is_empty() || reconstructed.lacking > 0 {
         return Ok(reconstructed);
     }
-    refuse_others(&remains, &reconstructed, &name, &lost)?;
+    refuse_others(&surviving, &reconstructed, &name, &lost)?;
     let lock = WriteLock::take(&name.whole())?;
     let mut targets = Targets::new(lock.output());
     for part in &lost {
-        begin(&mut targets, &remains.json, &name, *part)?;
+        begin(&mut targets, &surviving.json, &name, *part)?;
     }
-    let encoded = targets.encode(&shards, remains.json.identity, events)?;
-    prove(&remains, &name, &encoded)?;
-    prove_volumes(&remains, (&targets, &name), signed, events)?;
-    targets.write_headers(&remains.json, &remains.known, &encoded)?;
+    let encoded = targets.encode(&shards, surviving.json.identity, events)?;
+    prove(&surviving, &name, &encoded)?;
+    prove_volumes(&surviving, (&targets, &name), signed, events)?;
+    targets.write_headers(&surviving.json, &surviving.known, &encoded)?;
     let made = targets.finish(events)?;
     reconstructed.made = lost.into_iter().zip(made).collect();
     Ok(reconstructed)
@@ -121,9 +121,9 @@ pub fn is_set(paths: &[PathBuf]) -> Result<bool> {
     Ok(false)
 }
 
-fn report(remains: &Surviving) -> Reconstructed {
+fn report(surviving: &Surviving) -> Reconstructed {
     let (mut missing, mut damaged, mut unlike) = (Vec::new(), Vec::new(), Vec::new());
-    for (part, left) in remains.parts() {
+    for (part, left) in surviving.parts() {
         match left {
             None => missing.push(part),
             Some(left) if !left.is_whole() => damaged.push((part, left.path.clone())),
@@ -132,26 +132,26 @@ fn report(remains: &Surviving) -> Reconstructed {
         }
     }
     Reconstructed {
-        name: remains.name.clone(),
-        identity: remains.json.identity,
-        volumes: u32::try_from(remains.json.volumes.len()).unwrap_or(u32::MAX),
-        recovery: remains.json.of,
+        name: surviving.name.clone(),
+        identity: surviving.json.identity,
+        volumes: u32::try_from(surviving.json.volumes.len()).unwrap_or(u32::MAX),
+        recovery: surviving.json.of,
         missing,
         damaged,
         unlike,
-        foreign: remains.foreign.clone(),
+        foreign: surviving.foreign.clone(),
         made: Vec::new(),
         lacking: 0,
     }
 }
 
 /// How the files that are made will be called.
-fn named(remains: &Surviving, out: Option<&Path>) -> Result<SetName> {
-    let Some(out) = out else { return Ok(remains.name.clone()) };
+fn named(surviving: &Surviving, out: Option<&Path>) -> Result<SetName> {
+    let Some(out) = out else { return Ok(surviving.name.clone()) };
     if !out.is_dir() {
         return Err(Error::input(format!("{} is no directory", out.display())));
     }
-    Ok(remains.name.in_directory(out))
+    Ok(surviving.name.in_directory(out))
 }
 
 fn path_of(json: &RecoveryJson, name: &SetName, part: Part) -> PathBuf {
@@ -160,10 +160,10 @@ fn path_of(json: &RecoveryJson, name: &SetName, part: Part) -> PathBuf {
 }
 
 /// Files that have the names of what would be made, but were not named.
-fn unnamed(remains: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Result<Vec<PathBuf>> {
-    let name = named(remains, out)?;
-    let lost = remains.parts().filter(|(_, left)| left.is_none_or(|left| !left.is_whole()));
-    let there = lost.map(|(part, _)| path_of(&remains.json, &name, part)).filter(|path| path.is_file());
+fn unnamed(surviving: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let name = named(surviving, out)?;
+    let lost = surviving.parts().filter(|(_, left)| left.is_none_or(|left| !left.is_whole()));
+    let there = lost.map(|(part, _)| path_of(&surviving.json, &name, part)).filter(|path| path.is_file());
     Ok(there.filter(|path| !paths.iter().any(|other| is_same(path, other))).collect())
 }
 
@@ -172,9 +172,9 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// Only a damaged volume may be replaced, and only by itself.
-fn refuse_others(remains: &Surviving, reconstructed: &Reconstructed, name: &SetName, lost: &[Part]) -> Result<()> {
+fn refuse_others(surviving: &Surviving, reconstructed: &Reconstructed, name: &SetName, lost: &[Part]) -> Result<()> {
     for part in lost {
-        let path = path_of(&remains.json, name, *part);
+        let path = path_of(&surviving.json, name, *part);
         let is_it = reconstructed.damaged.iter().any(|(damaged, at)| damaged == part && is_same(at, &path));
         if !is_it && path.symlink_metadata().is_ok() {
             let text =
@@ -201,8 +201,8 @@ fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part)
 }
 
 /// Every volume that was made, and those that recovery volumes were made of, are what the set's recovery volumes say.
-fn prove(remains: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
-    let json = &remains.json;
+fn prove(surviving: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
+    let json = &surviving.json;
     for ((number, volume), prints) in (1..).zip(&json.volumes).zip(&encoded.originals) {
         let Some(found) = prints.as_ref().map(|prints| prints.sha256.hex()).filter(|found| *found != volume.sha256)
         else {
@@ -213,7 +213,7 @@ fn prove(remains: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
         return Err(forged(&path, &text));
     }
     let all = encoded.originals.iter().all(Option::is_some);
-    if all && known(&encoded.originals) != remains.known {
+    if all && known(&encoded.originals) != surviving.known {
         return Err(forged(name.base(), "the recovery volumes do not list the BLAKE3 of its volumes"));
     }
     Ok(())
@@ -221,12 +221,12 @@ fn prove(remains: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
 
 /// Every volume that was made, by what the bundle itself says: see [`VolumeProof`].
 fn prove_volumes(
-    remains: &Surviving,
+    surviving: &Surviving,
     (targets, name): (&Targets, &SetName),
     signed: Option<&Proven>,
     events: &Events,
 ) -> Result<()> {
-    let here = (1..).zip(&remains.volumes).filter_map(|(number, left)| {
+    let here = (1..).zip(&surviving.volumes).filter_map(|(number, left)| {
         let left = left.as_ref().filter(|left| left.is_whole())?;
         Some(Given { number, path: left.path.clone(), is_made: false })
     });
@@ -235,10 +235,10 @@ fn prove_volumes(
     let given: Vec<Given> = here.chain(made.iter().cloned()).collect();
     let fault = |Fault { volume, file, what }: Fault| {
         let made = made.iter().find(|given| given.path == volume);
-        let path = made.map_or(volume, |given| path_of(&remains.json, name, Part::Volume(given.number)));
+        let path = made.map_or(volume, |given| path_of(&surviving.json, name, Part::Volume(given.number)));
         forged(&path, &format!("{file} {what}"))
     };
-    let proof = VolumeProof::open(&given, id_of_recovery(&remains.json), signed, events).map_err(fault)?;
+    let proof = VolumeProof::open(&given, id_of_recovery(&surviving.json), signed, events).map_err(fault)?;
     made.iter().try_for_each(|given| proof.alone(&given.path)).map_err(fault)?;
     let paths: Vec<&Path> = made.iter().map(|given| given.path.as_path()).collect();
     match proof.together(&paths).into_iter().next().or_else(|| proof.lacking()) {

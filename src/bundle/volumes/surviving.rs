@@ -114,7 +114,7 @@ impl Surviving {
         json.number = 1;
         let name = name(&given, &json)?;
         prove(&mut given, &json, signed, events);
-        let mut remains = Surviving {
+        let mut surviving = Surviving {
             name,
             known,
             volumes: json.volumes.iter().map(|_| None).collect(),
@@ -123,9 +123,9 @@ impl Surviving {
             json,
         };
         for given in given {
-            remains.place(given)?;
+            surviving.place(given)?;
         }
-        Ok(remains)
+        Ok(surviving)
     }
 
     fn place(&mut self, given: Given) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Streams out of sources that a registry is no good for: other digests, wrong bytes.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,7 @@ use gapferry::bundle::stream::{Outlet, Stream, StreamBuffer, StreamedBundle, pla
 use gapferry::pipeline::graph::{Graph, Image};
 use gapferry::verify::{Depth, Report, check};
 
-use crate::bundle::ground::{Builder, noise};
+use crate::bundle::ground::{Builder, noise, two_images};
 use crate::support::tempdir;
 
 /// Keeps what it gets.
@@ -136,4 +137,18 @@ fn a_pipe_that_cannot_be_read_is_not_called_one_that_has_ended() {
     let (kinds, problems) = read(Box::new(io::Cursor::new(cut)));
     assert_eq!(kinds, [None, Some(Kind::Damaged)]);
     assert!(problems.iter().any(|problem| problem.contains("has ended after")), "{problems:?}");
+}
+
+/// A blob that is left out would shift all that follows: the tar would look whole and hold files under wrong names.
+#[test]
+fn a_blob_of_which_no_place_is_known_ends_the_stream_before_anything_goes_out() {
+    let builder = two_images();
+    let (files, events) = (builder.files(), Arc::new(Silent) as Events);
+    let places = HashMap::new();
+    let stream = Stream { files: &files, source: &builder.source, places, jobs: 2, events: &events };
+    let kept = Kept::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let error = runtime.block_on(stream.write(kept.clone())).unwrap_err();
+    assert!(files.blobs.iter().any(|blob| error.chain().contains(&blob.digest.to_string())), "{error:?}");
+    assert!(kept.0.lock().unwrap().is_empty());
 }
