@@ -22,6 +22,8 @@ pub struct Supply<'a> {
     pub layout: &'a Layout,
     /// How its blobs come without being copied.
     pub links: &'a Links,
+    /// What is reported while they are brought.
+    pub phase: Phase,
 }
 
 /// A claim, and how it may be had without a copy.
@@ -44,13 +46,13 @@ pub fn fill(
     let mut present = HashMap::new();
     let mut known: HashSet<Digest> = HashSet::new();
     let claims = place.claims(wanted)?.into_iter().filter(|claim| known.insert(claim.digest));
-    bring(claims.map(|claim| Found { claim, links: None }).collect(), place, &mut present, events)?;
+    bring(Phase::Recheck, claims.map(|claim| Found { claim, links: None }).collect(), place, &mut present, events)?;
     // Each is asked only for what none before it has.
     for supply in supplies {
         let missing = wanted.iter().filter(|(digest, _)| !present.contains_key(*digest));
         let found = missing.map(|(digest, size)| found_in(supply, Wanted { digest: *digest, size: *size }));
         let found: Vec<Option<Found<'_>>> = found.collect::<Result<_>>()?;
-        bring(found.into_iter().flatten().collect(), place, &mut present, events)?;
+        bring(supply.phase, found.into_iter().flatten().collect(), place, &mut present, events)?;
     }
     place.adopted(&present, events);
     Ok(present)
@@ -58,6 +60,7 @@ pub fn fill(
 
 /// Brings what was found, and notes what proved good.
 fn bring(
+    phase: Phase,
     found: Vec<Found<'_>>,
     place: &dyn Placement,
     present: &mut HashMap<Digest, Chunks>,
@@ -67,7 +70,7 @@ fn bring(
         return Ok(());
     }
     let bytes = found.iter().map(|found| found.claim.slice.size()).fold(0, u64::saturating_add);
-    events.report(Event::Phase { phase: Phase::Recheck, items: found.len() as u64, bytes });
+    events.report(Event::Phase { phase, items: found.len() as u64, bytes });
     let adopted = in_parallel(&found, |found| {
         let digest = found.claim.digest;
         events.report(Event::BlobStarted { digest, size: found.claim.slice.size(), present: 0 });
@@ -85,7 +88,7 @@ fn bring(
 }
 
 fn found_in<'a>(supply: &Supply<'a>, Wanted { digest, size }: Wanted) -> Result<Option<Found<'a>>> {
-    let (path, Supply { layout, links }) = (digest.blob_path(), supply);
+    let (path, Supply { layout, links, .. }) = (digest.blob_path(), supply);
     if layout.size_of(&path) != Some(size) {
         return Ok(None);
     }

@@ -103,8 +103,12 @@ impl Writer {
         let lock = lock.map_or_else(|| WriteLock::take(&out), Ok)?;
         let begun = begin(lock.output(), &files, &options, &events)?;
         let (of_former, links) = (Links::of_former(), Arc::new(Links::new(options.link, events.clone())));
-        let former = begun.former.as_ref().map(|former| Supply { layout: former.layout(), links: &of_former });
-        let supplies = options.supplies.iter().map(|layout| Supply { layout, links: &links });
+        let former = begun.former.as_ref().map(|former| Supply {
+            layout: former.layout(),
+            links: &of_former,
+            phase: Phase::Recheck,
+        });
+        let supplies = options.supplies.iter().map(|layout| Supply { layout, links: &links, phase: Phase::Transfer });
         let supplies: Vec<Supply<'_>> = former.into_iter().chain(supplies).collect();
         let mut wanted = files.wanted();
         wanted.retain(|digest, _| !begun.elsewhere.contains(digest));
