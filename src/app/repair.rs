@@ -105,7 +105,7 @@ pub struct RecoveredVolumes {
     pub missing: Vec<String>,
     /// Volumes that were there, with bytes that are wrong.
     pub damaged: Vec<VolumePath>,
-    /// Good volumes, which stay as they are, of which the recovery volumes list other bytes.
+    /// Good volumes that the recovery volumes describe with other bytes. They stay as they are.
     pub unlike: Vec<VolumePath>,
     /// Files that are of another set, or no volumes.
     #[serde(serialize_with = "as_paths")]

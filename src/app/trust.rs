@@ -108,7 +108,7 @@ fn is_absent(error: &Error) -> bool {
 /// Reads a public key.
 ///
 /// # Errors
-/// It is none.
+/// The file cannot be read, or holds no public key.
 pub fn public_key(path: &Path) -> Result<PublicKey> {
     let text = read_bounded(path, MAX_KEY_FILE + 1)?;
     PublicKey::parse(&text.bytes, &text.name)

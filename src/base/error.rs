@@ -269,8 +269,7 @@ impl Error {
         self.0.reason.as_ref().or_else(cause)
     }
 
-    /// The first fact or cause of this type, from the outside in; if there is none, that of the failure that this error speaks
-    /// for.
+    /// The first fact or cause of this type, from the outside in. An error that has none gives that of the failure it speaks for.
     pub fn find<T: StdError + 'static>(&self) -> Option<&T> {
         let own = self.0.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
         own.or_else(|| causes(self.source()).find_map(|cause| found_in(cause))).or_else(|| self.first()?.find())

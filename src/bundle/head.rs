@@ -136,7 +136,7 @@ impl Serialize for Files<'_> {
     }
 }
 
-/// The images that need nothing from the target: all that other programs are told of.
+/// The images that need nothing from the target. `index.json` and `manifest.json` list these alone.
 fn whole_images(contents: &Contents) -> Vec<&LockedImage> {
     let assumed: HashSet<Digest> = contents.basis.assumed.iter().map(|assumed| assumed.digest).collect();
     let by_digest: HashMap<Digest, &Manifest> = contents.manifests.iter().map(|m| (m.digest(), m)).collect();

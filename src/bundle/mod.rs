@@ -3,9 +3,10 @@
 //! A bundle is a list, [`FileSet`]: of [`Contents`] that are to be fetched, or of a bundle that is there. [`Writer`] brings it to
 //! its form: a place (a directory, a tar, or volumes) says where each file goes; `fill` proves what is there already and takes the
 //! rest from other bundles; what is missing then comes from any [`Source`](crate::content::Source), and the bundle gets its name
-//! last. [`stream`] writes the same list in one pass, and [`convert`] is both with a bundle as the source: `split`, `join` and
-//! [`sign()`] are conversions. A repair file is such a list, too. What is damaged is repaired in its place by [`repair()`], a set by [`repair_set`], and lost
-//! volumes by [`volumes`]. [`Bundle`] opens one; its layout is a source.
+//! last. [`stream`] writes the same list in one pass, and [`convert`] is both with a bundle as the source. `split` and `join` are
+//! conversions, and so is [`sign()`] where a tar has no room for another signature. A repair file is such a list, too. A damaged
+//! bundle is repaired in its place by [`repair()`], a set by [`repair_set`], and lost volumes by [`volumes`]. [`Bundle`] opens one;
+//! its layout is a source.
 //!
 //! The room knows the format and the file system, no registry and no command line.
 

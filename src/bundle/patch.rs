@@ -1,4 +1,4 @@
-//! What is written into a bundle that is mended, and where its bytes come from.
+//! What is written into a bundle that is repaired, and where its bytes come from.
 
 use bytes::Bytes;
 

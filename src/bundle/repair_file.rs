@@ -40,7 +40,7 @@ pub(super) struct RepairJson {
     gapferry_repair: u32,
     /// The program that wrote it, for people.
     tool: String,
-    /// Of the bundle that is to be mended.
+    /// Of the bundle that is to be repaired.
     identity: Digest,
     /// Of blobs that are not carried as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -72,7 +72,7 @@ struct AuthReport {
     repository: Option<String>,
     /// Where the credentials come from. `null`: there are none.
     credentials: Option<Origin>,
-    /// `null`: there is none.
+    /// `null`: the credentials name no user.
     user: Option<String>,
     /// The credentials are an identity token.
     identity_token: bool,

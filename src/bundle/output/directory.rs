@@ -95,7 +95,7 @@ impl DirectoryOutput {
     }
 }
 
-/// A new file: what had the name may be a link to a file of somebody else.
+/// A new file: the name may have been a link to another user's file.
 fn new_file(entry: &Entry, mode: u32) -> Result<File> {
     entry.remove()?;
     entry.create_new(mode)
@@ -145,7 +145,7 @@ impl Placement for DirectoryOutput {
         self.unfinished(digest).rename(&self.blob(digest))
     }
 
-    // Under its own name from the start: the unfinished one is written to by whoever finds it.
+    // Under its final name from the start: a later run would write into an unfinished file.
     fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked> {
         let to = self.blob(digest);
         to.remove()?;
