@@ -12,6 +12,7 @@
 
 mod basis;
 pub mod convert;
+mod declared;
 #[cfg(test)]
 mod documents;
 mod fetch_blob;
@@ -27,7 +28,6 @@ mod open;
 mod options;
 mod order;
 mod output;
-mod patch;
 pub mod plan_volumes;
 pub mod preflight;
 mod proof;
@@ -40,7 +40,9 @@ mod sign;
 mod signature;
 mod stamp;
 pub mod stream;
+mod supply;
 mod tar_plan;
+mod tar_survey;
 mod tools;
 pub mod volumes;
 mod writer;

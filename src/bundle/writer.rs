@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::fileset::FileSet;
-use super::fill::{Supply, fill};
+use super::fill::fill;
 use super::links::Links;
 use super::open::Bundle;
 use super::options::{Finished, Options, is_tar};
 use super::output::directory::{self, DirectoryOutput};
 use super::output::tar::{self, TarOutput};
 use super::output::{Placement, Wanted};
+use super::supply::Supply;
 use super::volumes::{self, SetName, VolumesOutput};
 use super::{fetch_blob, plan_volumes, preflight, stamp};
 use crate::base::error::{Error, Kind, Result};
@@ -104,11 +105,12 @@ impl Writer {
         let begun = begin(lock.output(), &files, &options, &events)?;
         let (of_former, links) = (Links::of_former(), Arc::new(Links::new(options.link, events.clone())));
         let former = begun.former.as_ref().map(|former| Supply {
-            layout: former.layout(),
+            blobs: former.layout(),
             links: &of_former,
             phase: Phase::Recheck,
         });
-        let supplies = options.supplies.iter().map(|layout| Supply { layout, links: &links, phase: Phase::Transfer });
+        let supplies = options.supplies.iter();
+        let supplies = supplies.map(|layout| Supply { blobs: &**layout, links: &links, phase: Phase::Transfer });
         let supplies: Vec<Supply<'_>> = former.into_iter().chain(supplies).collect();
         let mut wanted = files.wanted();
         wanted.retain(|digest, _| !begun.elsewhere.contains(digest));
@@ -206,7 +208,7 @@ fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) ->
 impl Writer {
     /// `None`: it has to be copied.
     async fn link(&self, blob: &Descriptor, origin: &Origin<'_>) -> Result<Option<Chunks>> {
-        if !self.is_directory {
+        if self.place.linking().is_none() {
             return Ok(None);
         }
         let Some(offered) = self.links.offered(blob, origin)? else { return Ok(None) };
@@ -216,7 +218,7 @@ impl Writer {
             let Wanted { digest, size } = wanted;
             events.report(Event::BlobStarted { digest, size, present: 0 });
             let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
-            let taken = links.take(&*place, wanted, &offered, &progress);
+            let taken = place.linking().map_or(Ok(None), |linking| links.take(linking, wanted, &offered, &progress));
             events.report(Event::BlobFinished { digest });
             taken
         });
