@@ -82,6 +82,12 @@ impl FileSet {
         Ok(files)
     }
 
+    /// Only files whose bytes are known.
+    pub(super) fn of_known(identity: Digest, mtime: u64, head: Vec<KnownFile>) -> FileSet {
+        let (tools, manifests, blobs) = (Vec::new(), Vec::new(), Vec::new());
+        FileSet { identity, mtime, head, tools, manifests, blobs, trailer: None }
+    }
+
     /// What a copy of `bundle` holds, signatures included. What is no blob is read, and proven by what `bundle.json` says.
     ///
     /// # Errors

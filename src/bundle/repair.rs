@@ -209,8 +209,7 @@ impl Brought {
 
     fn into_files(self, declared: &Declared<'_>) -> FileSet {
         let Brought { head, tools, blobs, .. } = self;
-        let (identity, mtime) = (declared.identity(), declared.json.mtime());
-        FileSet { identity, mtime, head, tools, manifests: Vec::new(), blobs, trailer: None }
+        FileSet { tools, blobs, ..FileSet::of_known(declared.identity(), declared.json.mtime(), head) }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::base::progress::Events;
 use crate::bundle::convert::Conversion;
 use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, SUMS, is_signature};
 use crate::bundle::missing::Missing;
-use crate::bundle::options::Options;
+use crate::bundle::options::{Form, Options};
 use crate::bundle::repair::belongs;
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
 use crate::content::proof::{Unproven, prove};
@@ -73,7 +73,7 @@ pub fn repair_set(
     // Else perhaps on a medium that cannot be written.
     if !again.is_empty() {
         let volumes = VolumeOptions { shape, selection: Selection::Only(again) };
-        let options = Options { volumes: Some(volumes), ..Options::copying() };
+        let options = Options::copying(Form::Volumes(volumes));
         let written = Conversion::of_part(bundle)?.write(&name.whole(), options, events)?;
         made.retain(|number| !written.unchanged_volumes.contains(number));
     }

@@ -10,7 +10,7 @@ use super::fileset::FileSet;
 use super::fill::fill;
 use super::links::Links;
 use super::open::Bundle;
-use super::options::{Finished, Options, is_tar};
+use super::options::{Finished, Form, Options, is_tar};
 use super::output::directory::{self, DirectoryOutput};
 use super::output::tar::{self, TarOutput};
 use super::output::{Placement, Wanted};
@@ -37,8 +37,7 @@ pub struct Writer {
     elsewhere: HashSet<Digest>,
     /// Volumes that were whole before.
     whole: BTreeSet<u32>,
-    is_directory: bool,
-    is_in_volumes: bool,
+    form: Form,
     links: Arc<Links>,
     /// In bytes.
     total: u64,
@@ -85,9 +84,9 @@ impl Writer {
         events: Events,
     ) -> Result<Writer> {
         let survey = preflight::survey(out, &files, &options)?;
-        let out = match &options.volumes {
-            Some(_) => SetName::of(out).whole(),
-            None => fsops::canonicalize(out)?,
+        let out = match options.form {
+            Form::Volumes(_) => SetName::of(out).whole(),
+            Form::Directory | Form::Tar | Form::Compressed => fsops::canonicalize(out)?,
         };
         if survey.needed > survey.free {
             let place = fsops::parent(&out).display();
@@ -115,24 +114,9 @@ impl Writer {
         let mut wanted = files.wanted();
         wanted.retain(|digest, _| !begun.elsewhere.contains(digest));
         let done = Mutex::new(fill(&*begun.place, &wanted, &supplies, &events)?);
-        let is_in_volumes = options.volumes.is_some();
-        let is_directory = !is_in_volumes && !is_tar(&out);
         let Begun { place, elsewhere, whole, .. } = begun;
         let total = survey.total;
-        Ok(Writer {
-            out,
-            place,
-            files,
-            events,
-            done,
-            elsewhere,
-            whole,
-            is_directory,
-            is_in_volumes,
-            links,
-            total,
-            _lock: lock,
-        })
+        Ok(Writer { out, place, files, events, done, elsewhere, whole, form: options.form, links, total, _lock: lock })
     }
 
     /// Whether this blob is in place.
@@ -169,9 +153,12 @@ impl Writer {
             known.insert(manifest.digest(), Chunks::of(&manifest.bytes()?));
         }
         // A set holds no chunks.b3: it would have to be complete before the first volume is.
-        let trailer = if self.is_in_volumes { Vec::new() } else { self.files.trailer(&known)? };
+        let trailer = match self.form {
+            Form::Volumes(_) => Vec::new(),
+            Form::Directory | Form::Tar | Form::Compressed => self.files.trailer(&known)?,
+        };
         let mut size = self.total;
-        if self.is_directory {
+        if self.form == Form::Directory {
             let known: u64 = self.files.head.iter().chain(&trailer).map(super::fileset::KnownFile::size).sum();
             size = self.files.content_size().saturating_add(known);
         }
@@ -186,7 +173,7 @@ impl Writer {
 
 /// Opens the form that is asked for.
 fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) -> Result<Begun> {
-    if let Some(asked) = &options.volumes {
+    if let Form::Volumes(asked) = &options.form {
         let set = plan_volumes::plan(output.path(), files, asked)?;
         let whole = volumes::whole(&set, &asked.selection, events)?;
         let former = plan_volumes::former(output.path());
@@ -194,7 +181,7 @@ fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) ->
         let elsewhere = place.elsewhere(files);
         return Ok(Begun { place: Arc::new(place), former, elsewhere, whole });
     }
-    let place: Arc<dyn Placement> = match is_tar(output.path()) {
+    let place: Arc<dyn Placement> = match options.form == Form::Tar {
         true => {
             let blobs = files.blobs.iter().map(|blob| blob.digest);
             Arc::new(TarOutput::create(output, files.tar()?, blobs, events)?)

@@ -169,6 +169,12 @@ fn a_conversion_that_was_stopped_goes_on() {
         Ran::of(gapferry().arg("verify").args(written(&out))).ended(0);
         let names: Vec<String> = files_below(out.parent().unwrap()).into_iter().map(|(name, _)| name).collect();
         assert!(!names.iter().any(|name| name.contains(".partial")), "{to}: {names:?}");
+        // Killed after it got its name, before it had tidied up.
+        let journal = if to == "v.tar" { "v.volumes.partial.journal" } else { "b.tar.partial.journal" };
+        std::fs::write(out.parent().unwrap().join(journal), "gapferry-journal 1 of this tar\nbegun\n").unwrap();
+        convert(std::slice::from_ref(&tar), &out, arguments).ended(0).said(&["unchanged"]);
+        let left = out.parent().unwrap().join(journal).exists();
+        assert!(!left || to == "directory", "{to}: a run that finds the bundle finished removes what is left of it");
     }
 }
 

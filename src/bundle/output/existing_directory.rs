@@ -1,4 +1,4 @@
-//! A bundle that is there as a directory, while files of it are replaced.
+//! A bundle that is there as a directory, while files of it are replaced: because they are damaged, or signed anew.
 //!
 //! # Threats
 //! A blob may have other names elsewhere, and a link may have taken a place: so nothing that is there is written into. Every file

@@ -1,4 +1,4 @@
-//! A bundle that is there as a tar, while files of it are written again in their places.
+//! A bundle that is there as a tar, while files of it are written again in their places: because they are damaged, or signed anew.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -73,6 +73,26 @@ impl ExistingTar {
         let signatures = signatures.filter_map(|path| Some((path.to_owned(), header(path)?))).collect();
         let (path, mtime) = (out.path().into(), declared.json.mtime());
         Ok(ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches })
+    }
+
+    /// The same for `files` of a tar that is whole; `None`: one of them has no place in it, or one of another size.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn with_room(out: &Entry, bundle: &Layout, mtime: u64, files: &[KnownFile]) -> Result<Option<ExistingTar>> {
+        let (mut at, mut signatures) = (HashMap::new(), HashMap::new());
+        for file in files {
+            let room = |size: u64| if is_signature(&file.path) { size.next_multiple_of(BLOCK) } else { size };
+            let Some(slice) = bundle.slice(&file.path)?.filter(|slice| room(slice.size()) == room(file.size())) else {
+                return Ok(None);
+            };
+            match slice.offset().checked_sub(BLOCK).filter(|_| is_signature(&file.path)) {
+                Some(header) => signatures.insert(file.path.clone(), header),
+                None => at.insert(file.path.clone(), slice.offset()),
+            };
+        }
+        let (path, file) = (out.path().into(), Arc::new(out.open(Open::Change)?));
+        Ok(Some(ExistingTar { path, file, at, survey: None, mtime, signatures, stretches: HashMap::new() }))
     }
 
     /// Whether the tar is written with a `chunks.b3` in another place than it had, or with one that it has lost.

@@ -67,6 +67,16 @@ pub fn abandon(out: &Entry) -> Result<()> {
     journal.remove()
 }
 
+/// Removes the journal of a tar that has got its name since: a run that was killed right then has left it.
+pub fn remove_orphaned_journal(out: &Path) {
+    let Ok(out) = Entry::of(out) else { return };
+    let (unfinished, journal) = partial(&out);
+    if !unfinished.exists() {
+        // It harms nothing.
+        let _ = journal.remove();
+    }
+}
+
 /// Bytes that the file system has given to an unfinished tar of this layout already.
 pub fn reserved(out: &Entry, plan: &TarPlan) -> u64 {
     let (_, journal) = partial(out);

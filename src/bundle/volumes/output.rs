@@ -71,6 +71,17 @@ pub fn reserved(set: &Set, selection: &Selection) -> u64 {
     set.wanted(selection).map(blocks).fold(0, u64::saturating_add)
 }
 
+/// Removes the journal of volumes that have got their names since: a run that was killed right then has left it.
+pub fn remove_orphaned_journal(set: &Set, selection: &Selection) {
+    let is_unfinished = |volume: &VolumePlan| partial_of(set, volume).symlink_metadata().is_ok();
+    if !set.wanted(selection).any(is_unfinished)
+        && let Ok(journal) = Entry::of(&journal_of(set, selection))
+    {
+        // It harms nothing.
+        let _ = journal.remove();
+    }
+}
+
 /// The blobs that an unfinished set has, by its journal.
 pub fn claimed(set: &Set, selection: &Selection) -> HashSet<Digest> {
     claims_of(set, selection).filter(|claims| is_same(set, claims)).map(|claims| claims.done).unwrap_or_default()
