@@ -5,8 +5,9 @@
 //! rest from other bundles; what is missing then comes from any [`Source`](crate::content::Source), and the bundle gets its name
 //! last. [`stream`] writes the same list in one pass, and [`convert`] is both with a bundle as the source. `split` and `join` are
 //! conversions, and so is [`sign()`] where a tar has no room for another signature. A repair file is such a list, too. A damaged
-//! bundle is repaired in its place by [`repair()`], a set by [`repair_set`], and lost volumes by [`volumes`]. [`Bundle`] opens one;
-//! its layout is a source.
+//! bundle is repaired in its place by [`repair()`]: an existing directory or tar is a place as well, and what repairs it is a
+//! supply of `fill`. Damaged volumes are written again by [`repair_set`], a conversion of what is whole; lost ones are computed by
+//! [`volumes`], which has no list of files to fill, only stripes of bytes. [`Bundle`] opens a bundle; its layout is a source.
 //!
 //! The room knows the format and the file system, no registry and no command line.
 

@@ -24,7 +24,7 @@ mod surviving;
 mod volume_metadata;
 
 pub use assemble::KeptPiece;
-pub(super) use existing::{lacking, volumes_of, whole};
+pub(super) use existing::{lacking, refuse_other, volumes_of, whole};
 pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };
