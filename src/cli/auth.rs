@@ -196,10 +196,10 @@ impl AuthReport {
         let repository = self.repository.as_deref().unwrap_or_default();
         match (self.accepted, self.asked) {
             (Some(true), Some(false)) => line("accepted", "everybody is"),
-            (accepted, _) => line("accepted", spoken(accepted)),
+            (accepted, _) => line("accepted", verdict_words(accepted)),
         }
         for (name, may) in [("pull", self.pull), ("push", self.push)] {
-            may.into_iter().for_each(|may| line(name, &format!("{}, {repository}", spoken(Some(may)))));
+            may.into_iter().for_each(|may| line(name, &format!("{}, {repository}", verdict_words(Some(may)))));
         }
         text
     }
@@ -221,7 +221,7 @@ fn verdict<T>(answer: &Result<T>) -> Option<bool> {
     }
 }
 
-fn spoken(verdict: Option<bool>) -> &'static str {
+fn verdict_words(verdict: Option<bool>) -> &'static str {
     match verdict {
         Some(true) => "yes",
         Some(false) => "no",

@@ -25,8 +25,8 @@ pub struct Named {
     pub target: Reference,
 }
 
-/// A target that is asked.
-pub struct Asker<'a> {
+/// Makes the inventory of a target.
+pub struct InventoryBuilder<'a> {
     pub source: &'a dyn Source,
     pub sink: &'a dyn Sink,
     /// Of which repositories nothing is there.
@@ -35,7 +35,7 @@ pub struct Asker<'a> {
     pub events: &'a Events,
 }
 
-impl Asker<'_> {
+impl InventoryBuilder<'_> {
     /// The images that the rules mean at `registry`: for a pattern, the tags that it matches there. And the
     /// rules whose tags this account may not read.
     ///

@@ -19,7 +19,7 @@ use crate::pipeline::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
 use crate::pipeline::walk::{Former, Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
 use notes::{report_changed_companions, report_kept_companions, report_other_platforms, report_refused, report_walk};
 pub use options::{ResolveOptions, connect_for};
-pub(super) use walk_file::{report_obstacle, settle};
+pub(super) use walk_file::{finish_walk_file, report_obstacle};
 
 /// What an earlier lock or bundle says of entries that are resolved again.
 #[derive(Default)]

@@ -98,9 +98,9 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let to = to.and_then(|to| location::resolve(reply.url(), to).ok());
     let to = to.map(|to| format!(" to {}", to.origin().ascii_serialization())).unwrap_or_default();
     let body = reply.body_start(READ).await;
-    let said = said_without(&body, &secrets);
+    let said = excerpt_shown(&body, &secrets);
     let separator = if said.text.is_empty() { "" } else { ": " };
-    let words = format!("{}{to}{aside}{separator}{}", spoken(status), said.text);
+    let words = format!("{}{to}{aside}{separator}{}", status_words(status), said.text);
     let symptom = refusals::symptom(status, &body, &said.text);
     let answer = UnexpectedStatus { status, is_page: said.is_page, symptom, words };
     let error = |kind| Error::new(kind, format!("{what}: {answer}")).with_fact(answer.clone());
@@ -140,7 +140,7 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
 /// The failure to read what a policy forbids pulling.
 pub(super) fn forbidden(error: Error) -> Error {
     let words = error.find().map(|answer: &UnexpectedStatus| answer.words.clone()).unwrap_or_default();
-    let words = words.strip_prefix(&format!("{}: ", spoken(412))).unwrap_or(&words);
+    let words = words.strip_prefix(&format!("{}: ", status_words(412))).unwrap_or(&words);
     let words = words.strip_prefix("PROJECTPOLICYVIOLATION: ").unwrap_or(words).to_owned();
     error.with_reason(Reason::PullPolicy).with_fact(Policy(words))
 }
@@ -237,7 +237,7 @@ fn kind(status: u16) -> Kind {
     }
 }
 
-pub(super) fn spoken(status: u16) -> String {
+pub(super) fn status_words(status: u16) -> String {
     let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
     reason.map_or_else(|| status.to_string(), |reason| format!("{status} {reason}"))
 }
@@ -250,7 +250,7 @@ pub(super) fn excerpt(body: &[u8]) -> String {
 
 /// The same, without these secrets, which are not kept.
 pub(super) fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
-    said_without(body, secrets).text
+    excerpt_shown(body, secrets).text
 }
 
 /// What a body says, for a person.
@@ -268,7 +268,7 @@ impl Shown {
 }
 
 /// What the body says, without these secrets.
-pub(super) fn said_without(body: &[u8], secrets: &[String]) -> Shown {
+pub(super) fn excerpt_shown(body: &[u8], secrets: &[String]) -> Shown {
     let text = String::from_utf8_lossy(body);
     let (said, is_page) = match serde_json::from_slice::<Value>(body) {
         Ok(json) => (from_json(&json).unwrap_or_else(|| text.to_string()), false),

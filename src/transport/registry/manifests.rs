@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use reqwest::Method;
 
-use super::answer::{excerpt_without, forbidden, is_html, is_page, refusal, said_without};
+use super::answer::{excerpt_shown, excerpt_without, forbidden, is_html, is_page, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::facts::WebPage;
@@ -382,7 +382,7 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
         return Ok(reply);
     }
     let (status, secrets) = (reply.status(), reply.secrets());
-    let said = said_without(&reply.body_start(MOST_SHOWN).await, &secrets);
+    let said = excerpt_shown(&reply.body_start(MOST_SHOWN).await, &secrets);
     let error = strange(what, format!("the answer is {status}, but it is not there: {}", said.text));
     Err(Failure::soon(said.known_to(error)))
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-use super::answer::{refusal, said_without};
+use super::answer::{excerpt_shown, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::host::{Ask, Host, Target, strange};
@@ -198,7 +198,7 @@ async fn read_pages(
                     list.found.extend(good_entries(&body).into_iter().filter(|good| seen.insert(good.digest)));
                     let is_part = list.found.len() > before;
                     let kind = if is_part { "not all of the answer can be used" } else { "the answer is no index" };
-                    let said = said_without(&body, &secrets);
+                    let said = excerpt_shown(&body, &secrets);
                     let error = said.known_to(strange(&what, format!("{kind}: {}", said.text))).because(error);
                     if !is_part {
                         return Err(Broken::Useless(error));

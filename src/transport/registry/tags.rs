@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use reqwest::{Method, Url};
 
-use super::answer::{refusal, said_without};
+use super::answer::{excerpt_shown, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
 use super::paging::{Onward, Pages};
@@ -333,7 +333,7 @@ impl Listing<'_> {
             Answer::Whole((onward, secrets), body) => match serde_json::from_slice::<Page>(&body) {
                 Ok(page) => Ok((onward, body.len(), page)),
                 Err(e) => {
-                    let said = said_without(&body[..body.len().min(4096)], &secrets);
+                    let said = excerpt_shown(&body[..body.len().min(4096)], &secrets);
                     let error = strange(&self.what, format!("the answer is not a list of tags: {}", said.text));
                     Err(said.known_to(error).because(e))
                 }

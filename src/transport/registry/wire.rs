@@ -199,7 +199,7 @@ impl Wire {
             && (is_refusal || is_failure)
             && let Some(server) = &reply.server
             && let Some(failure) =
-                self.admitted(&format!("{}: {}", call.what, answer::spoken(status)), server.work).await
+                self.admitted(&format!("{}: {}", call.what, answer::status_words(status)), server.work).await
         {
             return Err(failure);
         }

@@ -84,7 +84,7 @@ impl Left {
                 }
             };
             found.kept.into_iter().for_each(|why| warn(format!("{repository}{why}")));
-            for orphan in found.doomed {
+            for orphan in found.removable {
                 let name = match &orphan.tag {
                     Some(tag) => repository.with_tag(tag.clone()),
                     None => repository.with_digest(orphan.digest),
