@@ -272,8 +272,8 @@ mod tests {
     fn a_file_that_is_full_is_an_error_where_the_bytes_are_needed() {
         let spool = Arc::new(Spool::new(0, 0));
         let kept = spool.keep(&bytes(1));
-        let said = "the manifests of this run take more than 0 GiB, compressed; manifests beyond 32 MiB wait in a temporary file: \
+        let message = "the manifests of this run take more than 0 GiB, compressed; manifests beyond 32 MiB wait in a temporary file: \
                     set TMPDIR to a directory with room";
-        assert_eq!(kept.bytes().unwrap_err().to_string(), said);
+        assert_eq!(kept.bytes().unwrap_err().to_string(), message);
     }
 }

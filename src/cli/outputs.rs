@@ -355,7 +355,7 @@ mod tests {
     }
 
     /// What is said of a command line; `@` stands for a directory that has everything it names but `new`.
-    fn said(line: &str) -> String {
+    fn message(line: &str) -> String {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::fs::create_dir_all(at("dir/sub")).unwrap();
@@ -421,8 +421,8 @@ mod tests {
     #[test]
     fn no_command_writes_over_what_it_reads() {
         for (line, output, other) in REFUSED {
-            let said = said(line);
-            assert!(said.contains(output) && said.contains(other), "{line}: {said:?}");
+            let message = message(line);
+            assert!(message.contains(output) && message.contains(other), "{line}: {message:?}");
         }
     }
 
@@ -461,7 +461,7 @@ mod tests {
             "prove @file --state @new --ca-file @file.proving",
             "import @b.tar --to h --receipt @new --digestfile @new.proving",
         ] {
-            assert_eq!(said(line), "", "{line}");
+            assert_eq!(message(line), "", "{line}");
         }
     }
 }

@@ -94,7 +94,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         false => print(&report, context)?,
     }
     if let Some((path, missing)) = missing.zip(report.missing) {
-        tell_missing(&path, &missing, context);
+        report_missing(&path, &missing, context);
     }
     report.failure.map_or(Ok(report.outcome.into()), Err)
 }
@@ -113,7 +113,7 @@ impl Args {
     }
 }
 
-fn tell_missing(path: &Path, missing: &Missing, context: &Context) {
+fn report_missing(path: &Path, missing: &Missing, context: &Context) {
     let path = path.display();
     context.say(&match missing.is_empty() {
         true => format!("{path}: nothing is missing"),

@@ -210,8 +210,8 @@ impl<'a> Repo<'a> {
     async fn meaning(&self, reference: &Reference) -> Result<Option<Meaning>> {
         match self.source.resolve(reference).await {
             Err(why) if why.reason() == Some(&Reason::PullPolicy) => {
-                let told = self.withheld.disclose(reference).await?;
-                Ok(Some(told.map_or(Meaning::Withheld(why), |told| Meaning::Known(told.descriptor))))
+                let disclosed = self.withheld.disclose(reference).await?;
+                Ok(Some(disclosed.map_or(Meaning::Withheld(why), |disclosed| Meaning::Known(disclosed.descriptor))))
             }
             found => Ok(found?.map(Meaning::Known)),
         }

@@ -92,8 +92,8 @@ impl<'a> TargetBackedSource<'a> {
             all.insert(to.repository.clone());
         }
         let registry = targets.first().map(|to| to.repository.registry());
-        let told = json.parents.iter().flat_map(|parent| &parent.repositories);
-        all.extend(told.filter(|told| Some(told.registry()) == registry && !closed(told)).cloned());
+        let named = json.parents.iter().flat_map(|parent| &parent.repositories);
+        all.extend(named.filter(|named| Some(named.registry()) == registry && !closed(named)).cloned());
         let assumed = json.assumed.iter().map(|assumed| (assumed.digest, *assumed)).collect();
         let (list, all) = (&*json.assumed, all.into_iter().collect());
         TargetBackedSource { bundle, repair: None, target, assumed, list, names, all, found: Mutex::default() }

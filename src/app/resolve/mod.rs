@@ -136,7 +136,7 @@ impl Resolver<'_> {
             available_platforms: self.options.skip_missing_platform,
         };
         let walk = Walk::new(cached, options, self.environment.events.clone());
-        walk.with_untold_effect(
+        walk.with_silent_effect(
             "its images are carried with those that were found (--require-referrers makes this an error, --no-referrers does not \
              look)",
         )

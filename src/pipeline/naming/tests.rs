@@ -179,7 +179,7 @@ fn lists_of_signatures_share_a_name_and_two_sboms_on_one_name_are_a_collision() 
     assert_eq!(land(&keys), Collisions::default(), "the tag gets the signatures of both");
     let different = land(&[signed("a.io/x/app:1", "sbom", b"one"), signed("b.io/y/app:2", "sbom", b"two")]);
     assert_eq!(different.collisions.len(), 1);
-    let told = different.collisions[0].to_string();
-    assert!(told.starts_with("h/app:sha256-e3b0c442"), "{told}");
-    assert!(told.contains("a.io/x/app:sha256-") && told.contains("b.io/y/app:sha256-"), "{told}");
+    let reported = different.collisions[0].to_string();
+    assert!(reported.starts_with("h/app:sha256-e3b0c442"), "{reported}");
+    assert!(reported.contains("a.io/x/app:sha256-") && reported.contains("b.io/y/app:sha256-"), "{reported}");
 }

@@ -173,7 +173,7 @@ impl Transfer<'_> {
         let way = if *repository == step.from { "of" } else { "to" };
         let blob = format!("blob {} {way} {repository}", step.blob.digest);
         let name = NamedBlob { digest: step.blob.digest, repository: repository.clone() };
-        let error = Arc::new(if name.is_said_by(&error) { error } else { error.while_doing(blob) });
+        let error = Arc::new(if name.is_named_by(&error) { error } else { error.while_doing(blob) });
         let mut first = self.failed_first.lock().unwrap_or_else(PoisonError::into_inner);
         first.entry(step.blob.digest).or_insert_with(|| error.clone());
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);

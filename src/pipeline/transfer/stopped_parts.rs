@@ -283,13 +283,13 @@ mod tests {
     fn a_denied_repository_gets_nothing_more_and_one_failure_speaks_for_all_that_was_denied() {
         let [one, two] = ["base/a", "base/b"].map(|path| Repository::new("h", path).unwrap());
         let stopped = StoppedParts::default();
-        let said = stopped.note(&one, 10, refused(Reason::UploadDenied));
-        assert!(said.stopped().is_none() && stopped.check(&one, 1).is_err() && stopped.check(&two, 1).is_ok());
+        let message = stopped.note(&one, 10, refused(Reason::UploadDenied));
+        assert!(message.stopped().is_none() && stopped.check(&one, 1).is_err() && stopped.check(&two, 1).is_ok());
         let other = stopped.note(&two, 10, Error::new(Kind::Refused, "other").with_reason(Reason::UploadDenied));
         let text =
             |repository: &Repository, error: &Error| stopped.final_error(repository, Arc::new(error.clone())).chain();
-        assert_eq!(text(&one, &said), text(&two, &other));
-        assert!(text(&one, &said).contains("h/base denies uploads"), "{}", text(&one, &said));
+        assert_eq!(text(&one, &message), text(&two, &other));
+        assert!(text(&one, &message).contains("h/base denies uploads"), "{}", text(&one, &message));
         // Not so where the registry takes others.
         let stopped = StoppedParts::default();
         stopped.note_accepted(&two);

@@ -317,8 +317,8 @@ impl Wanted {
             return Err(Failure::never(self.wrong(&text)));
         }
         let length = range.end.checked_sub(range.start).and_then(|length| length.checked_add(1));
-        let told = reply.content_length();
-        if range.start != from || range.end >= self.blob.size || (told.is_some() && told != length) {
+        let length_sent = reply.content_length();
+        if range.start != from || range.end >= self.blob.size || (length_sent.is_some() && length_sent != length) {
             return Ok(Opened::Elsewhere(format!("the registry answered with Content-Range {header:?}")));
         }
         Ok(Opened::at(from, reply, &self.what))

@@ -54,20 +54,20 @@ const OFTEN: Duration = Duration::from_secs(30);
 struct State {
     closed_until: Option<Instant>,
     /// When a pause was last told of, and how long it was to be.
-    told: Option<(Instant, Duration)>,
+    reported: Option<(Instant, Duration)>,
     /// Since when there were only refusals.
     refused: Option<Refused>,
     /// Nothing more is asked in this run, and why.
     given_up: Option<String>,
     budget: Option<Budget>,
     /// How long it takes when few pulls are left was told.
-    foretold: bool,
-    untold: Untold,
+    slow_reported: bool,
+    unstated: Unstated,
 }
 
 /// Refusals that say nothing of the limit.
 #[derive(Default)]
-struct Untold {
+struct Unstated {
     /// The last of them, apart from those of requests that were under way by then.
     at: Option<Instant>,
     /// How long all paused after it, if nothing has succeeded since.
@@ -131,7 +131,7 @@ impl Gate {
         // Meanwhile others have pulled, and know better.
         if let Some((delay, budget)) = self.pause() {
             let why = format!("{} {budget}", self.registry);
-            self.foretell(&why, budget);
+            self.report_slow_pulls(&why, budget);
             self.events.report(Event::Waiting { what: what.to_owned(), why, delay });
             tokio::time::sleep(delay).await;
         }
@@ -139,8 +139,8 @@ impl Gate {
     }
 
     /// Once, and if it is longer than what is waited without a word.
-    fn foretell(&self, why: &str, budget: Budget) {
-        if budget.window <= self.max_wait || std::mem::replace(&mut self.state().foretold, true) {
+    fn report_slow_pulls(&self, why: &str, budget: Budget) {
+        if budget.window <= self.max_wait || std::mem::replace(&mut self.state().slow_reported, true) {
             return;
         }
         let (rest, refill) = (duration(budget.rest()), duration(budget.refill()));
@@ -173,10 +173,10 @@ impl Gate {
         state.closed_until = state.closed_until.max(Some(until));
         // A registry may ask for a second again and again: a line each time would bury the rest.
         let is_repeated =
-            state.told.is_some_and(|(told, of)| delay <= of && now.saturating_duration_since(told) < OFTEN);
+            state.reported.is_some_and(|(reported, of)| delay <= of && now.saturating_duration_since(reported) < OFTEN);
         let news = !(known || delay < SHORT && is_repeated);
         if news {
-            state.told = Some((now, delay));
+            state.reported = Some((now, delay));
         }
         Ok((delay, news))
     }
@@ -202,12 +202,12 @@ impl Gate {
         let mut state = self.state();
         if state.refused.as_ref().is_none_or(|refused| pull || !refused.pull) {
             state.refused = None;
-            state.untold.pause = None;
+            state.unstated.pause = None;
         }
-        if state.untold.at.is_some() {
-            state.untold.succeeded += 1;
-            if state.untold.succeeded >= EASE {
-                state.untold.succeeded = 0;
+        if state.unstated.at.is_some() {
+            state.unstated.succeeded += 1;
+            if state.unstated.succeeded >= EASE {
+                state.unstated.succeeded = 0;
                 self.lanes.iter().for_each(|lane| lane.widen());
             }
         }
@@ -215,18 +215,18 @@ impl Gate {
 
     /// A request that began at `began` was refused, and nothing was told of the limit. How long all pause: for `first`, or twice as
     /// long as after the last refusal if nothing has succeeded since. Fewer go at once from now on.
-    pub fn refused_untold(&self, began: Instant, first: Duration) -> Duration {
+    pub fn refused_without_limit(&self, began: Instant, first: Duration) -> Duration {
         let mut state = self.state();
-        let untold = &mut state.untold;
-        let last = untold.pause;
+        let unstated = &mut state.unstated;
+        let last = unstated.pause;
         // It was under way when another was refused: that is one refusal.
-        if untold.at.is_some_and(|at| began <= at) {
-            return *untold.pause.get_or_insert(first);
+        if unstated.at.is_some_and(|at| began <= at) {
+            return *unstated.pause.get_or_insert(first);
         }
         let pause = last.map_or(first, |last| last.saturating_mul(2)).min(LONGEST_DELAY);
-        (untold.at, untold.pause, untold.succeeded) = (Some(Instant::now()), Some(pause), 0);
+        (unstated.at, unstated.pause, unstated.succeeded) = (Some(Instant::now()), Some(pause), 0);
         let is_narrower = self.lanes.iter().filter(|lane| lane.narrow()).count() > 0;
-        if is_narrower && !std::mem::replace(&mut untold.is_reported, true) {
+        if is_narrower && !std::mem::replace(&mut unstated.is_reported, true) {
             drop(state);
             let text = format!(
                 "{} refuses requests (429) and does not say for how long: fewer are sent at once from now on; if it \
@@ -374,13 +374,13 @@ mod tests {
         let events: Events = recorder.clone();
         let gate = Gate::new("r.io", &Limits::default(), &events).over(&[&lane]);
         let (first, before) = (Duration::from_secs(1), Instant::now());
-        let refuse = |began| gate.refused_untold(began, first).as_secs();
+        let refuse = |began| gate.refused_without_limit(began, first).as_secs();
         assert_eq!([refuse(before), refuse(before), refuse(before)], [1, 1, 1], "three that were under way");
         assert_eq!(lane.width(), 2);
         let later = || Instant::now() + Duration::from_millis(1);
         let again = |gate: &Gate| {
-            gate.state().untold.at = Some(before);
-            gate.refused_untold(later(), first).as_secs()
+            gate.state().unstated.at = Some(before);
+            gate.refused_without_limit(later(), first).as_secs()
         };
         assert_eq!([again(&gate), again(&gate)], [2, 4], "nothing has succeeded");
         assert_eq!(lane.width(), 1);

@@ -37,7 +37,7 @@ pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> 
 
 /// Every problem of a volume as such gets the images that it costs, and every volume that was not given is one. Of a single
 /// volume it is none that the others are not here.
-pub fn tell(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &Reach) {
+pub fn add_reach(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &Reach) {
     let missing = set.missing();
     let gone: BTreeSet<u32> =
         set.broken.iter().filter_map(|broken| number(broken.part)).chain(missing.clone()).collect();

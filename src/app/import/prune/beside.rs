@@ -115,6 +115,6 @@ mod tests {
             disclosed(harbor::Artifact { digest, media_type: media_type.to_owned(), children })
         };
         assert!(artifact("").is_none());
-        assert!(artifact(media_type::OCI_INDEX).is_some_and(|told| told.children.len() == 1));
+        assert!(artifact(media_type::OCI_INDEX).is_some_and(|reported| reported.children.len() == 1));
     }
 }

@@ -41,13 +41,13 @@ pub(super) struct Session {
     /// The most that can be there.
     sent: u64,
     /// The registry has failed to say what it has.
-    untold: bool,
+    retried: bool,
 }
 
 impl Session {
     /// A new one.
     pub fn at(location: Url) -> Session {
-        Session { location, is_redirected: false, has: 0, unsure: false, sent: 0, untold: false }
+        Session { location, is_redirected: false, has: 0, unsure: false, sent: 0, retried: false }
     }
 
     /// Where the whole blob was redirected to.
@@ -180,7 +180,7 @@ impl Upload<'_> {
         let status = reply.status();
         if is_transient(status) {
             // A registry that stumbles over the question itself will do so again: a new session does without.
-            if !is_gateway(status) && status != 429 && std::mem::replace(&mut session.untold, true) {
+            if !is_gateway(status) && status != 429 && std::mem::replace(&mut session.retried, true) {
                 self.session = None;
             }
             return Err(refusal(self.what, reply).await);

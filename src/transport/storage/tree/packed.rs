@@ -37,7 +37,7 @@ impl Packed {
     pub fn open(path: &Path, file: Arc<File>, length: u64) -> Result<Option<(PathBuf, Packed)>> {
         let mut seen = Seen::default();
         tar::scan(path, &*file, length, &mut seen)?;
-        seen.tell_absolute();
+        seen.report_absolute();
         let mut roots = seen.roots.into_iter();
         match (roots.next(), roots.next()) {
             (None, _) => match seen.absolute {
@@ -107,7 +107,7 @@ struct Seen {
 
 impl Seen {
     /// One fault for all of them: whoever packs with `tar -P` has no other names.
-    fn tell_absolute(&mut self) {
+    fn report_absolute(&mut self) {
         if let Some((name, number)) = self.absolute.clone() {
             self.fault(name.as_bytes(), absolute(number));
         }
@@ -250,8 +250,8 @@ mod tests {
         }
         assert!(packed(&["etc/passwd", "docker/registry/v2x"]).unwrap().is_none());
         let two = packed(&["a/docker/registry/v2/repositories/x", "b/docker/registry/v2/repositories/x"]).unwrap_err();
-        let said = "x.tar holds two storages, in a/docker/registry/v2 and in b/docker/registry/v2; unpack the right one, or pack it alone";
-        assert_eq!(two.to_string(), said);
+        let message = "x.tar holds two storages, in a/docker/registry/v2 and in b/docker/registry/v2; unpack the right one, or pack it alone";
+        assert_eq!(two.to_string(), message);
     }
 
     #[test]
