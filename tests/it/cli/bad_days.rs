@@ -266,15 +266,15 @@ fn judge(
     seen: impl Fn() -> Result<(), String>,
 ) -> Result<(), String> {
     let output = run(arguments);
-    let (code, said) = (output.status.code(), stderr(&output));
+    let (code, message) = (output.status.code(), stderr(&output));
     let happened = proxy.done().iter().any(|(_, done)| std::mem::discriminant(done) == std::mem::discriminant(fault));
     if !happened {
-        return Err(format!("it did not happen: {:?}\n{said}", proxy.done()));
+        return Err(format!("it did not happen: {:?}\n{message}", proxy.done()));
     }
     match ends {
         Well if code == Some(0) => {}
-        With(expected) if code == Some(*expected) && said.contains(name) => {}
-        _ => return Err(format!("exit code {code:?}, saying\n{said}")),
+        With(expected) if code == Some(*expected) && message.contains(name) => {}
+        _ => return Err(format!("exit code {code:?}, saying\n{message}")),
     }
     seen()?;
     if proxy.elsewhere().seen().iter().any(|request| !request.header("authorization").is_empty()) {
