@@ -4,7 +4,7 @@
 //! The repair may be forged, and the bundle damaged as well. No file enters that is not what `bundle.json` says, and that one
 //! only with the identity the bundle had; all are proven before the first is written, and again while they are. In a
 //! directory a blob may have other names elsewhere, and a link may have taken a place: so nothing there is written into, but
-//! made anew and renamed. Killed at any moment, it leaves a bundle that the same repair mends.
+//! made anew and renamed. Killed at any moment, it leaves a bundle that the same command repairs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -55,7 +55,7 @@ pub struct RepairWith<'a> {
     pub events: &'a Events,
 }
 
-/// Mends the bundle at `path`. What is not missing is not touched.
+/// Repairs the bundle at `path`. What is not missing is not touched.
 ///
 /// # Errors
 /// What it is repaired with is for another bundle or forged, or it is a tar that is laid out otherwise than ours: nothing has changed.
@@ -152,7 +152,7 @@ fn list_of_files(bundle: &Layout, repair: &Layout, missing: &Missing) -> Result<
     }
     let text =
         "its bundle.json is damaged: repair it with a copy of the bundle, or with a repair that carries bundle.json";
-    Err(Error::damaged(format!("mending {}: {text}", bundle.path().display())))
+    Err(Error::damaged(format!("repairing {}: {text}", bundle.path().display())))
 }
 
 /// `bundle.json` and its bytes.
@@ -288,8 +288,8 @@ impl<'a> Target<'a> {
         }
         let laid = laid_out(document, bundle, &file, wants_chunks)?.ok_or_else(|| {
             let text =
-                "what is missing has no place in this tar, which is not laid out as ours are; unpack it, and mend that";
-            Error::damaged(format!("mending {}: {text}", path.display()))
+                "what is missing has no place in this tar, which is not laid out as ours are; unpack it, and repair the directory";
+            Error::damaged(format!("repairing {}: {text}", path.display()))
         })?;
         let at = laid.files.iter().map(|file| (file.path.clone(), file.data)).collect();
         Ok(Target::Tar { path, file, at, laid: Some(laid), mtime })
@@ -354,7 +354,7 @@ impl<'a> Target<'a> {
                 publish(&file, &new, &named)
             }
             Target::Tar { path, file, at, .. } => {
-                let lost = || Error::damaged(format!("mending {}: {} has no place", path.display(), piece.path));
+                let lost = || Error::damaged(format!("repairing {}: {} has no place", path.display(), piece.path));
                 copy(piece, (file, path), *at.get(&piece.path).ok_or_else(lost)?, |is_new| is_new)
             }
         }

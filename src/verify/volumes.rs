@@ -112,7 +112,8 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     let others = report.problems.drain(..).filter(|one| one.volume.is_some() || !blamed.contains(&one.path));
     found.extend(others.map(|problem| located(set, problem)));
     let mut problems = bounded(found);
-    for problem in problems.iter_mut().filter(|problem| problem.volume.is_some() && is_mended_by_volume(problem.kind)) {
+    for problem in problems.iter_mut().filter(|problem| problem.volume.is_some() && is_repaired_by_volume(problem.kind))
+    {
         problem.remedy = "copy this volume from its medium again; if that does not help, have it made again: by `gapferry repair` \
                           of recovery volumes, or with --only-volume where it came from";
     }
@@ -131,7 +132,7 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     Ok(report)
 }
 
-fn is_mended_by_volume(kind: ProblemKind) -> bool {
+fn is_repaired_by_volume(kind: ProblemKind) -> bool {
     use ProblemKind::{Malformed, Missing, Unreadable, WrongDigest, WrongSize};
     matches!(kind, Missing | WrongSize | WrongDigest | Unreadable | Malformed)
 }

@@ -78,7 +78,7 @@ fn once_there_is_room_no_manifest_is_pulled_again() {
     }
 }
 
-/// What an export says that has run into the full disk: `filler` takes so many bytes of it while a layer waits at the gate.
+/// The messages of an export that runs into a full disk: `filler` takes `bytes` while a layer waits at the barrier.
 fn export_while_the_disk_fills_up(barrier: &Barrier, out: &Path, filler: &Path, bytes: usize) -> String {
     let reference = format!("{}/team/app:1", barrier.host());
     let mut command = gapferry_process();

@@ -258,7 +258,7 @@ fn a_signature_covers_the_tools() {
 }
 
 #[test]
-fn a_bad_tool_keeps_no_image_from_being_mended_and_comes_again_where_the_same_file_is() {
+fn a_bad_tool_keeps_no_image_from_being_repaired_and_comes_again_where_the_same_file_is() {
     let fixture = Fixture::new();
     for (out, repair) in [("directory", "d.tar"), ("bundle.tar", "b.tar")] {
         fixture.packed(out, &[]);
@@ -274,9 +274,9 @@ fn a_bad_tool_keeps_no_image_from_being_mended_and_comes_again_where_the_same_fi
         asked.reported(&["1 blob,", ", 1 tool"]);
         let export = ["export", "--repair", "missing.json", "--locked", "images.lock", "-o", repair];
         fixture.run(&export).ended(0).reported(&["also lacks tools/hello", "--tool-file"]);
-        let mended = fixture.run(&["repair", out, repair]).ended(3).stdout;
-        assert!(mended.contains("1 file mended, 1 file not in"), "{mended}");
-        assert!(mended.contains("tools/hello: wrong digest") && !mended.contains("affects"), "{mended}");
+        let repaired = fixture.run(&["repair", out, repair]).ended(3).stdout;
+        assert!(repaired.contains("1 file repaired, 1 file not in"), "{repaired}");
+        assert!(repaired.contains("tools/hello: wrong digest") && !repaired.contains("affects"), "{repaired}");
         // Another file of that name would cross for nothing.
         fixture.run(&["verify", out, "--missing", "missing.json"]).ended(3);
         fs::create_dir_all(fixture.path("wrong")).unwrap();

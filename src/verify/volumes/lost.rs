@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::graph::Reach;
 use super::super::{Problem, ProblemKind};
-use super::is_mended_by_volume;
+use super::is_repaired_by_volume;
 use crate::bundle::VOLUMES;
 use crate::bundle::is_tool;
 use crate::bundle::volumes::{Part, Volume, VolumeFile, Volumes};
@@ -74,7 +74,7 @@ fn spare(set: &Volumes, problems: &mut [Problem]) {
         .map(|(path, _)| path)
         .collect();
     let of_spared = |problem: &&mut Problem| problem.volume.as_ref().is_some_and(|volume| spared.contains(volume));
-    for problem in problems.iter_mut().filter(of_spared).filter(|problem| is_mended_by_volume(problem.kind)) {
+    for problem in problems.iter_mut().filter(of_spared).filter(|problem| is_repaired_by_volume(problem.kind)) {
         problem.images = Images::default();
         problem.remedy = "leave this copy out: another one of the same volume is here, and good";
     }

@@ -222,14 +222,14 @@ fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
         let with = fixture.repair_for(&bundle);
         assert_eq!(fixture.source.count("GET", &large, 200), whole, "it was asked for as a whole");
         assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
-        // By now there is more that is bad, which only the next repair can bring; the other blob is mended all the same.
+        // By now there is more that is bad, which only the next repair can bring; the other blob is repaired all the same.
         flip(&bundle, &fixture.layer(), 5);
         let ran = repair(&bundle, &with).ended(3);
         assert!(ran.stdout.contains("1 file not in"), "{ran:?}");
         let with = fixture.repair_for(&bundle);
         repair(&bundle, &with).ended(0);
         fixture.is_whole(&bundle, form);
-        // What has been mended needs nothing of it any more.
+        // What has been repaired needs nothing of it any more.
         repair(&bundle, &with).ended(0);
     }
 }
@@ -286,7 +286,7 @@ fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
 }
 
 #[test]
-fn two_bad_copies_mend_each_other_also_the_list_of_files() {
+fn two_bad_copies_repair_each_other_also_the_list_of_files() {
     let fixture = Fixture::new();
     let (tar, directory) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
     flip(&tar, "bundle.json", 3);
@@ -359,7 +359,7 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
         let first = fixture.copy(form, "first");
         damage(&first);
         let with = fixture.repair_for(&first);
-        // Is begun; has mended what comes first, what comes in the middle, what comes last.
+        // Is begun; has repaired what comes first, what comes in the middle, what comes last.
         for path in ["", "index.json", &fixture.layer(), "chunks.b3"] {
             let is_killed = |at: usize| {
                 let bundle = fixture.copy(form, &format!("killed-{at}-{}", path.len()));

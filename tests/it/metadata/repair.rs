@@ -50,7 +50,7 @@ impl TestSite {
     }
 
     #[track_caller]
-    fn is_mended(&self) {
+    fn is_repaired(&self) {
         ends_with(0, &["repair", &self.path("b"), &self.path("repair.tar")]);
         ends_with(0, &["verify", "--full", &self.path("b")]);
     }
@@ -67,7 +67,7 @@ async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
         let mut paths = asked.iter().map(|request| &request.target).filter(|path| path.len() > "/v2/".len());
         let other = paths.find(|path| !site.lost.iter().any(|digest| path.ends_with(digest)));
         assert_eq!(other, None);
-        site.is_mended();
+        site.is_repaired();
     }
 }
 
@@ -78,8 +78,8 @@ async fn what_the_source_has_lost_too_is_named() {
     // What can be had is not withheld because of the rest.
     let output = site.export(1);
     assert!(stderr(&output).contains(&site.lost[1]) && !stderr(&output).contains(&site.lost[0]), "{}", stderr(&output));
-    let mended = ends_with(3, &["repair", &site.path("b"), &site.path("repair.tar")]);
-    assert!(stdout(&mended).contains("1 file mended, 1 file not in"), "{}", stdout(&mended));
+    let repaired = ends_with(3, &["repair", &site.path("b"), &site.path("repair.tar")]);
+    assert!(stdout(&repaired).contains("1 file repaired, 1 file not in"), "{}", stdout(&repaired));
     std::fs::remove_file(site.path("repair.tar")).unwrap();
     site.source.keep_only(&[], false);
     let output = site.export(4);
@@ -141,7 +141,7 @@ async fn where_images_have_to_be_read_one_that_is_gone_costs_nothing() {
     let lock: Value = serde_json::from_slice(&std::fs::read(site.path("lock")).unwrap()).unwrap();
     site.source.remove(lock["images"][2]["digest"].as_str().unwrap());
     site.export(0);
-    site.is_mended();
+    site.is_repaired();
 }
 
 /// `index.json` is made of all manifests. That a signature was not asked for in vain, but denied, is what helps to get it right.

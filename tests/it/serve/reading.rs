@@ -246,7 +246,7 @@ fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
     let server = Embedded::writable(work.path());
     let list = |image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
     list(&image).expect(500);
-    // What was mended is listed without a restart.
+    // What was repaired is listed without a restart.
     std::fs::write(path(&bad), &bad.manifest).unwrap();
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 2);
     // So it is with one that was there when the server began.

@@ -8,7 +8,7 @@ use crate::support::{images, skopeo};
 
 const WHOLE: usize = usize::MAX;
 
-/// The ground, and a chart that is mostly text, as well.
+/// The fixture, and a chart that is mostly text, as well.
 fn exported() -> (Fixture, Vec<u8>) {
     let fixture = Fixture::new();
     fixture.run(&["export", "--locked", "images.lock", "-o", "images.tar.zst", "--json"]).ended(0);

@@ -155,7 +155,7 @@ fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
     let whole = fixture.path("whole.tar");
     fixture.export(&whole, &[]).ended(0);
     let expected = sums(&volumes(&whole));
-    // The last blob waits at the gate until the others are there.
+    // The last blob waits at the barrier until the others are there.
     let barrier = Barrier::before(fixture.source.host(), "GET /v2/team/two/blobs/");
     let lock = std::fs::read_to_string(fixture.path("lock")).unwrap();
     let mirrors = fixture.path("registries.conf");

@@ -267,7 +267,7 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
 }
 
 #[test]
-fn what_would_mend_a_set_is_what_its_missing_volume_holds() {
+fn what_would_repair_a_set_is_what_its_missing_volume_holds() {
     let set = Set::new(0);
     let file = set.path("missing.json");
     let mut command = gapferry();

@@ -71,7 +71,7 @@ impl Fixture {
     }
 
     #[track_caller]
-    fn is_mended(&self) {
+    fn is_repaired(&self) {
         let ran = self.repair(&[]).ended(0);
         assert!(ran.stdout.contains("made again: "), "{ran:?}");
         self.is_whole();
@@ -106,7 +106,7 @@ fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
                 // Nothing is left that could say what the volumes were; they themselves are all there.
                 fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
             } else {
-                fixture.is_mended();
+                fixture.is_repaired();
             }
         }
     }
@@ -119,14 +119,14 @@ fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
         let path = fixture.path(name);
         for at in [0, 600, 2_000, bytes.len() / 2, bytes.len() - 1] {
             flip(&path, at);
-            fixture.is_mended();
+            fixture.is_repaired();
         }
         for length in [0, 1, 512, bytes.len() / 2, bytes.len() - 1, bytes.len() + 1, bytes.len() + 700] {
             cut(&path, length);
-            fixture.is_mended();
+            fixture.is_repaired();
         }
         fs::write(&path, vec![0; bytes.len()]).unwrap();
-        fixture.is_mended();
+        fixture.is_repaired();
     }
 }
 
@@ -171,7 +171,7 @@ fn every_disc_may_have_a_scratch_even_with_one_recovery_volume() {
         flip(&fixture.path(name), at);
     }
     cut(&fixture.path("images.r01.tar"), 3 * MIB + 500_000);
-    fixture.is_mended();
+    fixture.is_repaired();
     for name in ["images.001.tar", "images.002.tar"] {
         flip(&fixture.path(name), MIB);
     }

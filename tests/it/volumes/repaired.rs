@@ -1,4 +1,4 @@
-//! A set without recovery volumes is mended with what is fetched again, and is then what it was, byte for byte.
+//! A set without recovery volumes is repaired with what is fetched again, and is then what it was, byte for byte.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -73,7 +73,7 @@ impl Fixture {
         self.go(&["export", "--repair", "missing.json", "--locked", "lock", "-o", "repair.tar"], &[]).ended(0);
     }
 
-    fn mend(&self, with: &str, more: &[&str]) -> Ran {
+    fn repair(&self, with: &str, more: &[&str]) -> Ran {
         self.go(&[&["repair"], more].concat(), &[&self.volumes()[..], &[with.to_owned()]].concat())
     }
 
@@ -91,7 +91,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 #[test]
-fn a_set_is_mended_with_a_repair_whatever_has_become_of_its_volumes() {
+fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
     for split in [true, false] {
         let fixture = Fixture::new(split);
         type Harm = (&'static str, fn(&Fixture));
@@ -112,7 +112,7 @@ fn a_set_is_mended_with_a_repair_whatever_has_become_of_its_volumes() {
             harm(&fixture);
             if what != "what all repeat is bad" {
                 fixture.fetch();
-                let ran = fixture.mend("repair.tar", &["--key", "key.pub"]).ended(0);
+                let ran = fixture.repair("repair.tar", &["--key", "key.pub"]).ended(0);
                 assert!(ran.stdout.contains("made again") && ran.stdout.contains("OK: "), "{what}: {ran:?}");
                 fixture.is_whole();
             }
@@ -123,7 +123,7 @@ fn a_set_is_mended_with_a_repair_whatever_has_become_of_its_volumes() {
             if split {
                 harm(&fixture);
                 // A bad copy of the bundle has what the volumes lack, too.
-                fixture.mend("b.tar", &[]).ended(0);
+                fixture.repair("b.tar", &[]).ended(0);
                 fixture.is_whole();
             }
         }
@@ -131,30 +131,30 @@ fn a_set_is_mended_with_a_repair_whatever_has_become_of_its_volumes() {
 }
 
 #[test]
-fn what_a_repair_lacks_is_said_and_the_other_volumes_are_mended_all_the_same() {
+fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_all_the_same() {
     let fixture = Fixture::new(true);
     // Of the last blob, and then of all.
     std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();
     fixture.fetch();
     std::fs::remove_file(fixture.volume(1)).unwrap();
-    let json: Value = serde_json::from_str(&fixture.mend("repair.tar", &["--json"]).ended(3).stdout).unwrap();
+    let json: Value = serde_json::from_str(&fixture.repair("repair.tar", &["--json"]).ended(3).stdout).unwrap();
     assert_eq!(json["made"].as_array().unwrap().len(), 1, "{json}");
     assert!(!json["lacking"].as_array().unwrap().is_empty() && !json["problems"].as_array().unwrap().is_empty());
     assert!(fixture.volume(fixture.whole.len()).exists() && !fixture.volume(1).exists());
     fixture.fetch();
-    fixture.mend("repair.tar", &[]).ended(0);
+    fixture.repair("repair.tar", &[]).ended(0);
     fixture.is_whole();
 }
 
 #[test]
-fn a_set_is_mended_beside_media_that_cannot_be_written_and_nothing_else_is_overwritten() {
+fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_overwritten() {
     let fixture = Fixture::new(true);
     std::fs::remove_file(fixture.volume(2)).unwrap();
     flip(&fixture.volume(3), 250_000);
     let before = files_below(&fixture.path("set"));
     fixture.fetch();
     std::fs::create_dir(fixture.path("out")).unwrap();
-    fixture.mend("repair.tar", &["-o", "out"]).ended(0);
+    fixture.repair("repair.tar", &["-o", "out"]).ended(0);
     assert!(files_below(&fixture.path("set")) == before);
     let made = files_below(&fixture.path("out"));
     assert_eq!(made.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["v.002.tar", "v.003.tar"]);
@@ -176,17 +176,17 @@ fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
     }
     std::fs::copy(other.path("repair.tar"), fixture.path("other.tar")).unwrap();
     let before = files_below(&fixture.path("set"));
-    fixture.mend("other.tar", &[]).ended(2).reported(&["for another bundle"]);
+    fixture.repair("other.tar", &[]).ended(2).reported(&["for another bundle"]);
     let key = other.path("key.pub");
-    fixture.mend("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).reported(&["is refused"]);
+    fixture.repair("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).reported(&["is refused"]);
     // Forged: the blob it brings is another.
     flip(&fixture.path("repair.tar"), 100_000);
-    fixture.mend("repair.tar", &[]).ended(3).reported(&["wrong digest"]);
+    fixture.repair("repair.tar", &[]).ended(3).reported(&["wrong digest"]);
     assert!(files_below(&fixture.path("set")) == before);
 }
 
 #[test]
-fn one_volume_alone_is_mended_with_no_more_than_it_lacks() {
+fn one_volume_alone_is_repaired_with_no_more_than_it_lacks() {
     let fixture = Fixture::new(true);
     let last = fixture.whole.len();
     flip(&fixture.volume(last), 200_000);

@@ -78,12 +78,9 @@ fn when_several_fail_all_wait_together_and_one_line_says_so() {
     }
     (0..100).for_each(|_| round());
     outage.answered(Work::Complete);
-    let reported: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
-    assert_eq!(reported.len(), 2, "{reported:?}");
-    assert!(
-        reported[0].contains("r.io:5000 does not answer (refused)") && reported[1].contains("answers again"),
-        "{reported:?}"
-    );
+    let log: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
+    assert_eq!(log.len(), 2, "{log:?}");
+    assert!(log[0].contains("r.io:5000 does not answer (refused)") && log[1].contains("answers again"), "{log:?}");
 }
 
 /// Otherwise it sleeps through the whole round, half a minute.
@@ -275,8 +272,8 @@ fn a_server_that_only_announces_waits_is_given_up_as_an_outage_with_one_line_bef
     let Announced::GivenUp(stopped) = put_off(&outage, start, 600, 60, 600) else { panic!("it goes on for ever") };
     assert!(stopped.why.contains("at most 10 min 0 s in all") && stopped.why.contains("503"), "{stopped}");
     assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "for all");
-    let reported: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
-    assert!(reported.len() == 1 && reported[0].contains("r.io:5000 asks to wait"), "{reported:?}");
+    let events: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
+    assert!(events.len() == 1 && events[0].contains("r.io:5000 asks to wait"), "{events:?}");
 }
 
 #[test]
