@@ -39,7 +39,7 @@ pub enum LinkMode {
     Copy,
 }
 
-/// Tells why blobs are not linked, each reason once.
+/// Reports why blobs are not linked, each reason once.
 pub struct Reasons {
     events: Events,
     reported: Mutex<HashSet<&'static str>>,

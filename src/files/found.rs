@@ -165,7 +165,7 @@ fn differs_in_case(other: &str) -> String {
     format!("its name differs from {other} only in case")
 }
 
-/// Names that collide: as many as will be said, and the number of the others.
+/// Names that collide: as many as are reported, and the number of the others.
 #[derive(Default)]
 struct Odd {
     room: usize,

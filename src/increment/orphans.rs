@@ -89,7 +89,7 @@ pub async fn orphans(
     let mut open: Vec<&CompanionReceipt> =
         came.filter(|companion| seen.insert((companion.digest, companion.tag.clone()))).collect();
     loop {
-        // What speaks of another companion waits until that one was judged.
+        // What speaks of another companion waits until that one was decided.
         let waits = |companion: &&CompanionReceipt| open.iter().any(|other| other.digest == companion.subject);
         let (later, now): (Vec<_>, Vec<_>) = open.iter().copied().partition(waits);
         if now.is_empty() {

@@ -118,10 +118,10 @@ pub struct Walk<'a> {
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
-    /// Registries of which was said that they do not tell what is attached.
+    /// Registries that were reported as not listing what is attached.
     silent: Mutex<HashSet<String>>,
     lost: LostCompanions,
-    /// Repositories of which was said that they list as referrers what does not name its subject.
+    /// Repositories that were reported as listing referrers which do not name the subject.
     foreign: Mutex<HashSet<Repository>>,
     /// What follows from that for the command, and what can be done about it: the end of the warning.
     silent_effect: &'static str,
@@ -354,7 +354,7 @@ impl<'a> Walk<'a> {
             Referrers::Look | Referrers::Require => {
                 let found = self.find_attached(repository, &mut tree).await?;
                 match self.former.get(&wanted.reference) {
-                    Some(former) => locked::keep(self, former, &mut tree, found).await?,
+                    Some(former) => locked::retain_companions(self, former, &mut tree, found).await?,
                     None => found,
                 }
             }

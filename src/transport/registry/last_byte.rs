@@ -72,7 +72,7 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim
             }
             Err(Miss::Broken) if claim == Claim::Has => break Readable::No(NOT_COMING.to_owned()),
             Err(Miss::Absent) if !was_uploaded(host, repository, blob) => break Readable::No(ABSENT.to_owned()),
-            Err(miss) => judged(miss, &what),
+            Err(miss) => classify(miss, &what),
         };
         let is_sought = claim == Claim::Has || matches!(otherwise, Readable::No(_));
         let is_limit = failure.error.kind() == Kind::RateLimited;
@@ -94,7 +94,7 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim
 }
 
 /// As what a try failed, and what that means if it was the last one.
-fn judged(miss: Miss, what: &str) -> (Failure, Readable) {
+fn classify(miss: Miss, what: &str) -> (Failure, Readable) {
     match miss {
         Miss::Absent => {
             let error = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));

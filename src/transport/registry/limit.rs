@@ -9,7 +9,7 @@
 //! succeeds, and fewer go at once; one more for every [`EASE`] requests that succeed.
 //!
 //! After each of these waits a pull gets on, so they are not added up against what the user allows, which is a time without
-//! getting on; but if they may come to more, that is told once, with all of it.
+//! getting on; but if they may come to more, one warning says so, with the whole time.
 //!
 //! **Threats.** Numbers come from outside: times are bounded, and no wait is longer than the user allows.
 
@@ -31,7 +31,7 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 /// When nothing was refused for so long after a wait, it is over: another refusal begins anew.
 const FORGOTTEN: Duration = Duration::from_secs(120);
 
-/// Requests that succeed after the last refusal of which nothing was told, before one more goes at once.
+/// Requests that succeed after the last refusal that stated no limit, before one more goes at once.
 const EASE: u32 = 32;
 
 /// See the module documentation.
@@ -53,14 +53,14 @@ const OFTEN: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct State {
     closed_until: Option<Instant>,
-    /// When a pause was last told of, and how long it was to be.
+    /// When a pause was last reported, and how long it was to be.
     reported: Option<(Instant, Duration)>,
     /// Since when there were only refusals.
     refused: Option<Refused>,
     /// Nothing more is asked in this run, and why.
     given_up: Option<String>,
     budget: Option<Budget>,
-    /// How long it takes when few pulls are left was told.
+    /// The warning about slow pulls, when few are left, was reported.
     slow_reported: bool,
     unstated: Unstated,
 }
@@ -181,7 +181,7 @@ impl Gate {
         Ok((delay, news))
     }
 
-    /// Nothing more is asked in this run: others would only be told the same.
+    /// Nothing more is asked in this run: other requests would get the same answer.
     pub fn give_up(&self, why: &str) {
         self.state().given_up.get_or_insert_with(|| why.to_owned());
     }
@@ -213,7 +213,7 @@ impl Gate {
         }
     }
 
-    /// A request that began at `began` was refused, and nothing was told of the limit. How long all pause: for `first`, or twice as
+    /// A request that began at `began` was refused without a statement of the limit. How long all pause: for `first`, or twice as
     /// long as after the last refusal if nothing has succeeded since. Fewer go at once from now on.
     pub fn refused_without_limit(&self, began: Instant, first: Duration) -> Duration {
         let mut state = self.state();
@@ -238,7 +238,7 @@ impl Gate {
         pause
     }
 
-    /// How long it takes until a pull is allowed again, on average, if the registry told its limit.
+    /// How long it takes until a pull is allowed again, on average, if the registry states its limit.
     pub fn refill(&self) -> Option<Duration> {
         self.state().budget.map(|budget| budget.refill())
     }
@@ -272,7 +272,7 @@ fn limited(what: &str, why: &str) -> Error {
 }
 
 impl Budget {
-    /// From `100;w=21600` and `4;w=21600`; what is told without a window, or in another way, is no budget.
+    /// From `100;w=21600` and `4;w=21600`; anything without a window, or in another form, is no budget.
     fn read(limit: Option<&str>, remaining: Option<&str>) -> Option<Budget> {
         let (limit, window) = quota(limit?)?;
         let (remaining, other) = quota(remaining?)?;

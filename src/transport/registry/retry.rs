@@ -55,7 +55,7 @@ pub(super) struct Tries {
     unanswered: Duration,
     at_once: u32,
     /// How often the registry refused for its limit without saying how long.
-    refills: u32,
+    limit_refusals: u32,
     asked: Duration,
     /// The registry has said that it is full.
     is_full: bool,
@@ -87,7 +87,7 @@ impl Tries {
             since: None,
             unanswered: Duration::ZERO,
             at_once: 0,
-            refills: 0,
+            limit_refusals: 0,
             asked: Duration::ZERO,
             is_full: false,
             waited: Waited::default(),
@@ -128,7 +128,7 @@ impl Tries {
         self.since = None;
         self.unanswered = Duration::ZERO;
         self.at_once = 0;
-        self.refills = 0;
+        self.limit_refusals = 0;
         self.asked = Duration::ZERO;
         self.waited = Waited::default();
         self.beyond = false;
@@ -323,12 +323,12 @@ impl Tries {
 
     /// The registry did not say how long, but how many pulls it allows in which time: ever longer, as long as allowed.
     async fn wait_for_refill(&mut self, refill: Duration, error: Error) -> Result<()> {
-        if self.refills == 0 {
-            self.refills = 1;
+        if self.limit_refusals == 0 {
+            self.limit_refusals = 1;
             return self.wait_as_asked(refill, error).await;
         }
-        let wanted = refill.saturating_mul(1 << self.refills.min(16));
-        self.refills += 1;
+        let wanted = refill.saturating_mul(1 << self.limit_refusals.min(16));
+        self.limit_refusals += 1;
         let demands = format!("still refuses, though it allows a pull in {}", duration(refill));
         self.wait(LEAST, wanted, error, demands).await
     }

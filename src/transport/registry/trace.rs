@@ -186,7 +186,7 @@ impl Log {
     }
 }
 
-/// One exchange under way. Dropped, it tells how much of the answer's body was read.
+/// One exchange under way. Dropped, it reports how much of the answer's body was read.
 pub(super) struct Talk(Option<LoggedExchange>);
 
 struct LoggedExchange {

@@ -35,8 +35,8 @@ pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> 
     lacking
 }
 
-/// Every problem of a volume as such gets the images that it costs, and every volume that was not given is one. Of a single
-/// volume it is none that the others are not here.
+/// Adds to every problem of a volume as such the images that it costs, and a problem for every volume that was not given.
+/// For a single volume the absence of the others is no problem.
 pub fn add_reach(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &Reach) {
     let missing = set.missing();
     let gone: BTreeSet<u32> =

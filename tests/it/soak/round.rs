@@ -58,11 +58,11 @@ impl Round<'_> {
                 return Ok(());
             }
             looks += 1;
-            site.judge_bundle(out)
+            site.check_bundle(out)
         });
         self.tally.looks += looks;
         outcome?;
-        site.judge_bundle(out)?;
+        site.check_bundle(out)?;
         let beside: Vec<_> =
             std::fs::read_dir(out.parent().expect("a directory")).expect("listing").flatten().collect();
         if beside.len() > 1 {
@@ -126,7 +126,7 @@ impl Round<'_> {
             let code = (end.status, end.signal);
             self.story += &format!("  {}: {code:?}\n{}", arguments[0], end.message);
             watch()?;
-            self.judge_end(&arguments[0], &end, &proxy.address)?;
+            self.check_end(&arguments[0], &end, &proxy.address)?;
             if end.status.code() == Some(0) {
                 return Ok(());
             }
@@ -143,7 +143,7 @@ impl Round<'_> {
     }
 
     /// A run ends as it was told to, or with one of the exit codes for what went wrong, and says with what.
-    fn judge_end(&mut self, command: &str, end: &End, proxy: &str) -> Result<(), String> {
+    fn check_end(&mut self, command: &str, end: &End, proxy: &str) -> Result<(), String> {
         let sent = end.signal.map(|signal| match signal {
             Signal::KILL => "SIGKILL",
             Signal::TERM => "SIGTERM",

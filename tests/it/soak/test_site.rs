@@ -49,7 +49,7 @@ impl TestSite {
     }
 
     /// Whether the bundle that has its name is the whole and right one.
-    pub fn judge_bundle(&self, path: &Path) -> Result<(), String> {
+    pub fn check_bundle(&self, path: &Path) -> Result<(), String> {
         let right = match path.extension() {
             Some(_) => std::fs::read(path).map_err(|e| e.to_string())? == self.tar,
             None => files_below(path) == self.directory,
@@ -174,11 +174,11 @@ fn a_bundle_with_one_wrong_byte_is_seen() {
     let directory = tempdir();
     let out = directory.path().join("bundle.tar");
     std::fs::write(&out, &site.tar).expect("writing");
-    assert_eq!(site.judge_bundle(&out), Ok(()));
+    assert_eq!(site.check_bundle(&out), Ok(()));
     let mut wrong = site.tar.clone();
     let last = wrong.len() - 2000;
     wrong[last] ^= 1;
     std::fs::write(&out, &wrong).expect("writing");
-    assert!(site.judge_bundle(&out).is_err());
-    assert!(site.judge_bundle(&directory.path().join("absent.tar")).is_err());
+    assert!(site.check_bundle(&out).is_err());
+    assert!(site.check_bundle(&directory.path().join("absent.tar")).is_err());
 }

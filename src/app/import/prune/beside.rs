@@ -66,7 +66,7 @@ impl Left {
         all.extend(companions.iter().cloned());
     }
 
-    /// Deletes the companions that can go, or lists them in a dry run. Returns whether some repository could not be judged.
+    /// Deletes the companions that can go, or lists them in a dry run. Returns whether some repository stayed undecided.
     pub async fn prune(self, pruning: &mut Pruning<'_>, wanted: &Wanted) -> bool {
         let (source, mut has_unclear) = (pruning.registries.itself(), false);
         for (repository, (tags, companions)) in self.0.iter().filter(|(_, (_, companions))| !companions.is_empty()) {

@@ -113,7 +113,7 @@ impl Seen {
         }
     }
 
-    fn keep(&mut self, name: &[u8], entry: Entry) {
+    fn add(&mut self, name: &[u8], entry: Entry) {
         if name.starts_with(b"/") {
             let first = || (String::from_utf8_lossy(name).into_owned(), 0);
             self.absolute.get_or_insert_with(first).1 += 1;
@@ -180,16 +180,16 @@ fn plain(name: &[u8]) -> Result<&str, &'static str> {
 
 impl Entries for Seen {
     fn file(&mut self, name: &[u8], place: Place) {
-        self.keep(name, Entry::File(place));
+        self.add(name, Entry::File(place));
     }
 
     fn directory(&mut self, name: &[u8]) {
-        self.keep(name.strip_suffix(b"/").unwrap_or(name), Entry::Directory);
+        self.add(name.strip_suffix(b"/").unwrap_or(name), Entry::Directory);
     }
 
     /// Told to whoever looks for a file there, and to nobody else.
     fn other(&mut self, name: &[u8], _: impl Into<String>) {
-        self.keep(name, Entry::Other);
+        self.add(name, Entry::Other);
     }
 
     fn fault(&mut self, name: &[u8], what: impl Into<String>) {
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn short_names_count_for_what_they_take_in_memory() {
         let mut seen = Seen::default();
-        seen.keep(b"blobs/a", Entry::Directory);
+        seen.add(b"blobs/a", Entry::Directory);
         assert!(seen.names > 2 * "blobs/a".len());
     }
 }

@@ -128,7 +128,7 @@ async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_wha
         site.proxy.when("GET", &path).fault(fault.clone());
         let repository = repository(&site.proxy.address, "a");
         let outcome = site.pull(&client(patience()), &repository).await;
-        judge(&fault, expected, &outcome, &site.blobs[1].digest.to_string());
+        check_outcome(&fault, expected, &outcome, &site.blobs[1].digest.to_string());
     }
     assert!(site.proxy.elsewhere().seen().iter().all(|request| request.header("authorization").is_empty()));
     assert_eq!(site.proxy.elsewhere().seen().len(), 1);
@@ -155,7 +155,7 @@ async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says
         site.proxy.when("GET", "/manifests/v1").fault(fault.clone());
         let repository = repository(&site.proxy.address, "a");
         let outcome = site.pull(&client(patience()), &repository).await;
-        judge(&fault, expected, &outcome, "a:v1");
+        check_outcome(&fault, expected, &outcome, "a:v1");
     }
 }
 
@@ -233,7 +233,7 @@ async fn pushed_with(config: Config, site: &TestSite, n: usize, fault: &Fault, e
     let before = site.proxy.done().len();
     let outcome = site.push(&client(config), &repository(&site.proxy.address, &path)).await;
     assert_eq!(site.proxy.done().len(), before + 1, "{fault:?} has happened");
-    judge(fault, expected, &outcome, says);
+    check_outcome(fault, expected, &outcome, says);
     let (direct, straight) = (repository(site.registry.host(), &path), client(crate::registry::config()));
     let visible = Source::resolve(&straight, &tag(&direct, "v1")).await.unwrap().is_some();
     assert_eq!(visible, outcome.is_ok(), "{fault:?}: a tag, and nothing but a whole image");
@@ -242,7 +242,7 @@ async fn pushed_with(config: Config, site: &TestSite, n: usize, fault: &Fault, e
     }
 }
 
-fn judge(fault: &Fault, expected: Option<Kind>, outcome: &Result<(), Error>, says: &str) {
+fn check_outcome(fault: &Fault, expected: Option<Kind>, outcome: &Result<(), Error>, says: &str) {
     match (expected, outcome) {
         (None, Ok(())) => {}
         (Some(kind), Err(error)) => {
