@@ -76,9 +76,9 @@ impl Kept {
     /// Bytes of memory that it takes wherever the bytes are, roughly.
     pub const OVERHEAD: usize = size_of::<Held>() + 32;
 
-    /// Keeps `bytes`. That there is no room for them is said by whoever needs them back.
+    /// Keeps `bytes`. If there is no room for them, reading them back fails.
     pub fn new(bytes: &[u8]) -> Kept {
-        SPOOL.keep(bytes)
+        SPOOL.store(bytes)
     }
 
     /// How many they are.
@@ -144,7 +144,7 @@ impl Spool {
         Spool { in_memory, in_file, state: Mutex::default() }
     }
 
-    fn keep(self: &Arc<Spool>, bytes: &[u8]) -> Kept {
+    fn store(self: &Arc<Spool>, bytes: &[u8]) -> Kept {
         let place = match self.reserve(bytes.len()) {
             // A slice may hold a larger buffer.
             true => Place::Memory(Bytes::copy_from_slice(bytes)),
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_into_memory_comes_back_from_the_file() {
         let spool = Arc::new(Spool::new(10_000, IN_FILE));
-        let all: Vec<Kept> = (0..100).map(|n| spool.keep(&bytes(n))).collect();
+        let all: Vec<Kept> = (0..100).map(|n| spool.store(&bytes(n))).collect();
         let taken = || {
             let state = spool.state();
             (state.used, state.filled)
@@ -262,18 +262,18 @@ mod tests {
             assert_eq!(read, bytes(n));
         }
         assert_ne!(all[98], all[99]);
-        assert_eq!(all[99], spool.keep(&bytes(99)));
+        assert_eq!(all[99], spool.store(&bytes(99)));
         drop(all);
         assert_eq!(taken(), (0, 0));
-        assert!(matches!(spool.keep(&bytes(1)).0.place, Place::Memory(_)), "room that was given back is used again");
+        assert!(matches!(spool.store(&bytes(1)).0.place, Place::Memory(_)), "room that was given back is used again");
     }
 
     #[test]
     fn a_file_that_is_full_is_an_error_where_the_bytes_are_needed() {
         let spool = Arc::new(Spool::new(0, 0));
-        let kept = spool.keep(&bytes(1));
-        let said = "the manifests of this run take more than 0 GiB, compressed; manifests beyond 32 MiB wait in a temporary file: \
+        let kept = spool.store(&bytes(1));
+        let message = "the manifests of this run take more than 0 GiB, compressed; manifests beyond 32 MiB wait in a temporary file: \
                     set TMPDIR to a directory with room";
-        assert_eq!(kept.bytes().unwrap_err().to_string(), said);
+        assert_eq!(kept.bytes().unwrap_err().to_string(), message);
     }
 }

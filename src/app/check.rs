@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::environment::Environment;
 use super::faults::fault_counts;
 use super::migrate::REGISTRY;
-use super::migrate::counted::{Counted, beside};
+use super::migrate::counted::{Counted, companion_tag};
 use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use crate::base::error::Result;
 use crate::oci::{Digest, Repository};
@@ -90,7 +90,7 @@ pub fn check(request: &CheckRequest, environment: &Environment) -> Result<CheckR
 fn counted(survey: &Survey, audit: &Audit) -> Counted {
     let holdings: HashMap<_, _> = survey.repositories.iter().map(|holding| (&holding.repository, holding)).collect();
     let has = |repository: &Repository, digest: &Digest| holdings.get(repository).is_some_and(|here| here.has(digest));
-    let mut counted: Counted = survey.tags.iter().map(|found| beside(found, has)).collect();
+    let mut counted: Counted = survey.tags.iter().map(|found| companion_tag(found, has)).collect();
     counted.images += audit.untagged.len();
     counted
 }

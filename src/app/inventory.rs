@@ -9,7 +9,7 @@ use super::receipts::ReceiptFile;
 use super::registry::RegistryOptions;
 use crate::base::document::Document;
 use crate::base::error::{Error, Result};
-use crate::increment::{Asker, Holdings, Unreadable};
+use crate::increment::{Holdings, InventoryBuilder, Unreadable};
 use crate::oci::Reference;
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::naming::{Naming, Target, parse_target};
@@ -50,9 +50,9 @@ pub async fn inventory(request: &InventoryRequest, environment: &Environment) ->
     let registries = request.registry.connect([target.registry.clone()], &BTreeMap::new(), &environment)?;
     let closed = absent(&registries, &target, &places(request, &naming, &target)?).await?;
     let (source, sink, events) = (&registries, &registries, &environment.events);
-    let asker = Asker { source, sink, closed: &closed, jobs: request.registry.jobs, events };
-    let (named, mut unreadable) = asker.expand(rules, &naming, &target.registry).await?;
-    let Holdings { mut images, confirmed, manifests, unreadable: more } = asker.ask(&named).await?;
+    let builder = InventoryBuilder { source, sink, closed: &closed, jobs: request.registry.jobs, events };
+    let (named, mut unreadable) = builder.expand(rules, &naming, &target.registry).await?;
+    let Holdings { mut images, confirmed, manifests, unreadable: more } = builder.ask(&named).await?;
     images.extend(unreadable.iter().map(|it| ImageReceipt::lost(it.source.clone(), None, it.error.chain())));
     unreadable.extend(more);
     if unreadable.len() == images.len()

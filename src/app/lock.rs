@@ -19,7 +19,7 @@ use crate::oci::Digest;
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::lock::{Lock, MissingImage};
 use crate::pipeline::walk::Modes;
-use crate::signing::Spoken;
+use crate::signing::FingerprintWords;
 use crate::transport::registry::Served;
 
 /// What is to be resolved.
@@ -84,7 +84,7 @@ pub async fn lock(request: &LockRequest, environment: &Environment) -> Result<Lo
         request.output.as_ref().map_or(Ok(()), |path| write_file(path, file.as_bytes()))?;
         Ok(resolved)
     });
-    let (lock, identity) = resolve::settle(&kept, written, &environment.events)?;
+    let (lock, identity) = resolve::finish_walk_file(&kept, written, &environment.events)?;
     let outcome = match resolver.outcome(&lock.missing) {
         Outcome::Done if watch.is_incomplete() => Outcome::SomeImagesFailed,
         outcome => outcome,
@@ -97,7 +97,7 @@ pub async fn lock(request: &LockRequest, environment: &Environment) -> Result<Lo
         images: lock.images.len(),
         missing: lock.missing.clone(),
         identity,
-        fingerprint: identity.map(|identity| Spoken::of(&identity).to_string()),
+        fingerprint: identity.map(|identity| FingerprintWords::of(&identity).to_string()),
         lock,
         mirrors: registries.served(),
         outcome,

@@ -144,12 +144,12 @@ pub fn repair(request: &RepairRequest, environment: &Environment) -> Result<Repa
     }
     match (&files[..], &request.output) {
         ([bundle, from], None) => repair_bundle(bundle, from, &request.trust, environment),
-        ([_, _], Some(_)) => Err(Error::input("a bundle is mended in its place: without -o")),
+        ([_, _], Some(_)) => Err(Error::input("a bundle is repaired in place: leave out -o")),
         ([one], _) => {
-            let text = "is no volume of a set; a bundle is mended with what `export --repair` makes, or with another copy of it";
+            let text = "is no volume of a set; name what repairs the bundle: the output of `export --repair`, or another copy of it";
             Err(Error::input(format!("{} {text}", one.display())))
         }
-        _ => Err(Error::input("none of these files is a volume of a set; a bundle is mended with one file")),
+        _ => Err(Error::input("none of these files is a volume of a set; one file repairs a bundle")),
     }
 }
 
@@ -176,7 +176,7 @@ impl Brought {
             ([], _) | (_, true) => Ok(None),
             ([one], _) => Ok(Some(Brought { volumes, from: one.clone() })),
             ([one, other, ..], _) => {
-                let text = "are no volumes; a set is mended with one repair, or one copy of its bundle, at a time";
+                let text = "are no volumes; a set takes one repair, or one copy of its bundle, at a time";
                 Err(Error::input(format!("{} and {} {text}", one.display(), other.display())))
             }
         }

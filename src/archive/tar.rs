@@ -273,8 +273,8 @@ struct Extended {
 impl Extended {
     /// An extended header speaks of the entry after it, not of the extended headers in between.
     fn size_of(&self, header: &Header) -> u64 {
-        let said = if matches!(header.kind, b'L' | b'K' | b'x' | b'g') { None } else { self.size };
-        said.unwrap_or(header.size)
+        let size = if matches!(header.kind, b'L' | b'K' | b'x' | b'g') { None } else { self.size };
+        size.unwrap_or(header.size)
     }
 
     /// The name of the entry after it.

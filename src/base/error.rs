@@ -286,8 +286,8 @@ impl Error {
         if self.reason() != Some(&Reason::PullPolicy) {
             return None;
         }
-        let said = self.find::<Policy>().map(|Policy(words)| redacted(words).into_owned());
-        Some(said.unwrap_or_else(|| self.chain()))
+        let words = self.find::<Policy>().map(|Policy(words)| redacted(words).into_owned());
+        Some(words.unwrap_or_else(|| self.chain()))
     }
 
     /// What was asked for is not there, or is denied: some registries answer 401 or 403 for what they do not have.

@@ -114,7 +114,7 @@ impl Missing {
         self.metadata.iter().any(|path| matches!(&**path, BUNDLE_JSON | INDEX_JSON | DOCKER_JSON))
     }
 
-    /// Bytes that would mend it, metadata apart, as far as sizes are known.
+    /// Bytes that would repair it, metadata apart, as far as sizes are known.
     pub fn bytes(&self) -> u64 {
         self.blobs.iter().map(MissingBlob::bytes).fold(0, u64::saturating_add)
     }

@@ -3,7 +3,7 @@
 //! # Threats
 //! Those of [`repair`](super::repair). Nothing of the repair enters that is not what `bundle.json` says, and of what the
 //! volumes repeat only copies that are. Every file is proven while it is copied, a volume gets its name when it is whole, and only
-//! the damaged volume of the same number is replaced. Killed at any moment, it leaves a set that the same repair mends.
+//! the damaged volume of the same number is replaced. Killed at any moment, it leaves a set that the same command repairs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ pub fn repair_set(
     let held = set.held().ok_or_else(|| {
         let text = "it cannot be told which volume holds what: of none that is here bundle.json is whole, or they are not laid out as \
                     this version does it";
-        Error::damaged(format!("mending {shown}: {text}"))
+        Error::damaged(format!("repairing {shown}: {text}"))
     })?;
     for number in bad {
         let broken = set.broken.iter().filter(|broken| broken.part == Some(Part::Volume(*number)));

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::context::{Context, env};
 use super::exit::Outcome;
+use super::login_target::LoginTarget;
 use super::registry::RegistryArgs;
-use super::site::Site;
 use crate::app::{ErrorDetail, JsonReport, REPORT_VERSION};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::plain_piece;
@@ -92,16 +92,16 @@ impl JsonReport for AuthReport {}
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let Command::Check(check) = args.command;
-    let site = check.site()?;
-    let mut store = check.registry.credentials([site.registry.clone()], context)?;
-    let found = locate(&store, &site).await?;
+    let login_target = check.login_target()?;
+    let mut store = check.registry.credentials([login_target.registry.clone()], context)?;
+    let found = locate(&store, &login_target).await?;
     if let Some(found) = &found {
         // What is reported is what is shown, and a helper is asked once.
-        store.set(&site.registry, found.credentials.clone());
+        store.set(&login_target.registry, found.credentials.clone());
     }
     let registries = check.registry.connect_as(store, &BTreeMap::new(), context)?;
-    let mut report = AuthReport::of(&site, found);
-    let asked = report.ask(&registries, &site, check.push.is_some()).await;
+    let mut report = AuthReport::of(&login_target, found);
+    let asked = report.ask(&registries, &login_target, check.push.is_some()).await;
     report.error = asked.as_ref().err().map(ErrorDetail::of);
     report.ok = asked.is_ok();
     context.end();
@@ -113,34 +113,34 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 }
 
 /// A helper may wait for its user.
-async fn locate(store: &Store, site: &Site) -> Result<Option<Found>> {
-    let (store, registry, path) = (store.clone(), site.registry.clone(), site.path.clone());
+async fn locate(store: &Store, login_target: &LoginTarget) -> Result<Option<Found>> {
+    let (store, registry, path) = (store.clone(), login_target.registry.clone(), login_target.path.clone());
     let looking_up = tokio::task::spawn_blocking(move || store.locate(&registry, &path)).await;
-    looking_up.map_err(|e| Error::input(format!("looking up credentials for {site}")).because(e))?
+    looking_up.map_err(|e| Error::input(format!("looking up credentials for {login_target}")).because(e))?
 }
 
 impl Check {
     /// The repository may be named with its host or without.
-    fn site(&self) -> Result<Site> {
-        let site = Site::parse(&self.host)?;
-        let Some(push) = self.push.as_deref() else { return Ok(site) };
+    fn login_target(&self) -> Result<LoginTarget> {
+        let login_target = LoginTarget::parse(&self.host)?;
+        let Some(push) = self.push.as_deref() else { return Ok(login_target) };
         let path = push.strip_prefix(&format!("{}/", self.host)).unwrap_or(push);
-        if !site.path.is_empty() && site.path != path {
-            let text = format!("checking {site}: --push names another repository, {path:?}; name one of them");
+        if !login_target.path.is_empty() && login_target.path != path {
+            let text = format!("checking {login_target}: --push names another repository, {path:?}; name one of them");
             return Err(Error::input(text));
         }
         let named = |e| Error::input("reading --push").because(e);
-        let repository = Repository::new(&site.registry, path).map_err(named)?;
-        Ok(Site { registry: site.registry, path: repository.path().to_owned() })
+        let repository = Repository::new(&login_target.registry, path).map_err(named)?;
+        Ok(LoginTarget { registry: login_target.registry, path: repository.path().to_owned() })
     }
 }
 
 impl AuthReport {
-    fn of(site: &Site, found: Option<Found>) -> AuthReport {
-        let repository = Some(site.path.clone()).filter(|path| !path.is_empty());
+    fn of(login_target: &LoginTarget, found: Option<Found>) -> AuthReport {
+        let repository = Some(login_target.path.clone()).filter(|path| !path.is_empty());
         let mut report = AuthReport {
             version: REPORT_VERSION,
-            registry: site.registry.clone(),
+            registry: login_target.registry.clone(),
             repository,
             ..AuthReport::default()
         };
@@ -153,22 +153,22 @@ impl AuthReport {
     }
 
     /// Asks one thing after the other, up to the first that is not so.
-    async fn ask(&mut self, registries: &Registries, site: &Site, push: bool) -> Result<()> {
-        let checked = registries.check_auth(&site.registry, &site.path).await;
+    async fn ask(&mut self, registries: &Registries, login_target: &LoginTarget, push: bool) -> Result<()> {
+        let checked = registries.check_auth(&login_target.registry, &login_target.path).await;
         self.accepted = verdict(&checked);
         self.asked = self.accepted.map(|_| !matches!(checked, Ok(AuthCheck::NotAsked)));
         let checked = checked?;
         if let AuthCheck::WebPage(_) = &checked {
             (self.accepted, self.asked) = (None, None);
         }
-        if site.path.is_empty() {
+        if login_target.path.is_empty() {
             return match checked {
-                AuthCheck::WebPage(said) => Err(no_registry(&site.registry, &said)),
+                AuthCheck::WebPage(page) => Err(no_registry(&login_target.registry, &page)),
                 AuthCheck::Accepted | AuthCheck::NotAsked => Ok(()),
             };
         }
-        let named = |e| Error::input(format!("checking {site}")).because(e);
-        let repository = Repository::new(&site.registry, &site.path).map_err(named)?;
+        let named = |e| Error::input(format!("checking {login_target}")).because(e);
+        let repository = Repository::new(&login_target.registry, &login_target.path).map_err(named)?;
         let pull = registries.may_pull(&repository).await;
         self.pull = verdict(&pull);
         pull?;
@@ -196,19 +196,19 @@ impl AuthReport {
         let repository = self.repository.as_deref().unwrap_or_default();
         match (self.accepted, self.asked) {
             (Some(true), Some(false)) => line("accepted", "everybody is"),
-            (accepted, _) => line("accepted", spoken(accepted)),
+            (accepted, _) => line("accepted", verdict_words(accepted)),
         }
         for (name, may) in [("pull", self.pull), ("push", self.push)] {
-            may.into_iter().for_each(|may| line(name, &format!("{}, {repository}", spoken(Some(may)))));
+            may.into_iter().for_each(|may| line(name, &format!("{}, {repository}", verdict_words(Some(may)))));
         }
         text
     }
 }
 
 /// What a web page at the root means: a gateway may know only the paths of repositories.
-fn no_registry(registry: &str, said: &str) -> Error {
+fn no_registry(registry: &str, page: &str) -> Error {
     let text = format!(
-        "asking {registry} whether it accepts the credentials: GET /v2/ is not answered as a registry does: {said}; if only \
+        "asking {registry} whether it accepts the credentials: GET /v2/ is not answered as a registry does: {page}; if only \
          repositories are routed to a registry, `gapferry auth check {registry}/REPOSITORY` can tell"
     );
     Error::new(Kind::Network, text)
@@ -221,7 +221,7 @@ fn verdict<T>(answer: &Result<T>) -> Option<bool> {
     }
 }
 
-fn spoken(verdict: Option<bool>) -> &'static str {
+fn verdict_words(verdict: Option<bool>) -> &'static str {
     match verdict {
         Some(true) => "yes",
         Some(false) => "no",

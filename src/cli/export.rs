@@ -298,7 +298,7 @@ fn print(written: &Exported, context: &Context) {
                 .say(&format!("{path}: {what}, {images}, {size}; {moved} fetched, {saved} saved by sharing, {time}"));
         }
     }
-    mirrors::tell(&written.mirrors, context);
+    mirrors::report_mirrors(&written.mirrors, context);
     context.say(&format!("identity {}", written.identity));
     if let Some(by) = &written.signed_by {
         context.say(&signed_by(by));

@@ -11,7 +11,7 @@ use crate::app::{JsonReport, REPORT_VERSION};
 use crate::base::error::Result;
 use crate::bundle::Bundle;
 use crate::oci::Digest;
-use crate::signing::Spoken;
+use crate::signing::FingerprintWords;
 
 const ABOUT: &str = "\
 Prints the identity of a bundle as eight words and six digits, for two people who compare them over the phone.
@@ -57,13 +57,14 @@ impl JsonReport for FingerprintReport {}
 
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let identity = Bundle::open_any(std::slice::from_ref(&args.bundle))?.identity();
-    let spoken = Spoken::of(&identity);
+    let in_words = FingerprintWords::of(&identity);
     if args.json {
-        let (bundle, fingerprint, Spoken { words, digits }) = (args.bundle.clone(), spoken.to_string(), spoken);
+        let (bundle, fingerprint, FingerprintWords { words, digits }) =
+            (args.bundle.clone(), in_words.to_string(), in_words);
         let (version, ok) = (REPORT_VERSION, true);
         context.print_json(&FingerprintReport { version, ok, bundle, identity, fingerprint, words, digits })?;
         return Ok(Outcome::Done);
     }
-    context.print(&format!("{spoken}\n"))?;
+    context.print(&format!("{in_words}\n"))?;
     Ok(Outcome::Done)
 }

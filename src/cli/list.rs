@@ -55,5 +55,5 @@ fn as_text(report: &ListReport) -> String {
     let basis = app::basis_line(&report.parents, report.assumed.len(), assumed);
     let basis = basis.map(|line| line + "\n").unwrap_or_default();
     let missing: String = missing_lines(&report.missing).iter().map(|line| format!("{line}\n")).collect();
-    images_table(&report.images) + &summary + &missing + &tools::told(report.tools.iter()) + &basis
+    images_table(&report.images) + &summary + &missing + &tools::tools_table(report.tools.iter()) + &basis
 }

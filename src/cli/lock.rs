@@ -57,7 +57,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else if json {
         context.print_json(&report)?;
     }
-    mirrors::tell(&report.mirrors, context);
+    mirrors::report_mirrors(&report.mirrors, context);
     context.say(&format!("{} resolved", count(report.images, "image")));
     context.say_lines(&missing_lines(&report.missing));
     if let Some((identity, fingerprint)) = report.identity.zip(report.fingerprint) {

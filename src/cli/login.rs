@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::context::{Context, check_writable, env, environment};
 use super::exit::Outcome;
 use super::hint::LoggingIn;
+use super::login_target::LoginTarget;
 use super::password::{ask_password, ask_user, secret_from_stdin};
 use super::registry::RegistryArgs;
-use super::site::Site;
 use crate::app::{JsonReport, REPORT_VERSION};
 use crate::base::error::Result;
 use crate::base::progress::Event;
@@ -75,40 +75,40 @@ struct LoginReport {
 impl JsonReport for LoginReport {}
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let site = Site::parse(&args.host)?;
+    let login_target = LoginTarget::parse(&args.host)?;
     let kept = Kept::to_write(args.registry.authfile(), &env)?;
-    check(&kept, &site)?;
-    let credentials = args.credentials(&site, context)?;
+    check(&kept, &login_target)?;
+    let credentials = args.credentials(&login_target, context)?;
     credentials.check_keepable()?;
     let user = credentials.username.clone();
-    let attempt = || format!("logging in to {site} as {user}");
+    let attempt = || format!("logging in to {login_target} as {user}");
     let checked = args
-        .check_auth(&site, credentials.clone(), context)
+        .check_auth(&login_target, credentials.clone(), context)
         .await
         .map_err(|e| e.while_doing(attempt()).with_fact(LoggingIn))?;
-    let origin = kept.log_in(&site.registry, &site.path, &credentials)?;
+    let origin = kept.log_in(&login_target.registry, &login_target.path, &credentials)?;
     context.end();
-    let registry = &site.registry;
+    let registry = &login_target.registry;
     let doubt = match checked {
         AuthCheck::Accepted => None,
         AuthCheck::NotAsked => Some(format!("{registry} accepts anonymous requests")),
-        AuthCheck::WebPage(said) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {said}")),
+        AuthCheck::WebPage(page) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {page}")),
     };
     if let Some(doubt) = doubt {
         context.events.report(Event::Warning(format!("{doubt}: the password could not be checked")));
     }
-    warn_of_stronger(&site, args.registry.authfile(), context);
-    context.say(&format!("logged in to {site} as {user}; kept {}", place(&origin)));
+    warn_of_stronger(&login_target, args.registry.authfile(), context);
+    context.say(&format!("logged in to {login_target} as {user}; kept {}", place(&origin)));
     if args.json {
-        let (registry, namespace, kept) = (site.registry, site.path, origin);
+        let (registry, namespace, kept) = (login_target.registry, login_target.path, origin);
         context.print_json(&LoginReport { version: REPORT_VERSION, ok: true, registry, namespace, user, kept })?;
     }
     Ok(Outcome::Done)
 }
 
 /// Before somebody types a password.
-fn check(kept: &Kept, site: &Site) -> Result<()> {
-    kept.check(&site.registry, &site.path)?;
+fn check(kept: &Kept, login_target: &LoginTarget) -> Result<()> {
+    kept.check(&login_target.registry, &login_target.path)?;
     if kept.path().exists() { check_writable([&kept.path().to_owned()]) } else { Ok(()) }
 }
 
@@ -120,8 +120,8 @@ fn place(origin: &Origin) -> String {
 }
 
 /// What is kept helps nobody while a variable says something else.
-fn warn_of_stronger(site: &Site, authfile: Option<&Path>, context: &Context) {
-    let own = Variables::of(environment()).has(&site.registry).then(|| variable_name(&site.registry));
+fn warn_of_stronger(login_target: &LoginTarget, authfile: Option<&Path>, context: &Context) {
+    let own = Variables::of(environment()).has(&login_target.registry).then(|| variable_name(&login_target.registry));
     let all = || env(AMBIENT).filter(|value| !value.is_empty()).map(|_| AMBIENT.to_owned());
     if let Some(name) = own.or_else(all).filter(|_| authfile.is_none()) {
         let text = format!("the variable {name} is set, and counts more than what is kept now");
@@ -130,14 +130,14 @@ fn warn_of_stronger(site: &Site, authfile: Option<&Path>, context: &Context) {
 }
 
 impl Args {
-    fn credentials(&self, site: &Site, context: &Context) -> Result<Credentials> {
+    fn credentials(&self, login_target: &LoginTarget, context: &Context) -> Result<Credentials> {
         if let Some(given) = self.registry.given()? {
             return Ok(given);
         }
         let instead = "use --username USER with --password-stdin";
         let user = match &self.username {
             Some(user) => user.clone(),
-            None => ask_user(&site.to_string(), "no --username is given", instead)?,
+            None => ask_user(&login_target.to_string(), "no --username is given", instead)?,
         };
         let password = match &self.password {
             _ if self.password_stdin => secret_from_stdin("the password (--password-stdin)")?,
@@ -151,10 +151,15 @@ impl Args {
         Ok(Credentials::basic(user, password))
     }
 
-    async fn check_auth(&self, site: &Site, credentials: Credentials, context: &Context) -> Result<AuthCheck> {
+    async fn check_auth(
+        &self,
+        login_target: &LoginTarget,
+        credentials: Credentials,
+        context: &Context,
+    ) -> Result<AuthCheck> {
         let mut store = Store::anonymous();
-        store.set(&site.registry, credentials);
+        store.set(&login_target.registry, credentials);
         let registries = self.registry.connect_as(store, &BTreeMap::new(), context)?;
-        registries.check_auth(&site.registry, &site.path).await
+        registries.check_auth(&login_target.registry, &login_target.path).await
     }
 }

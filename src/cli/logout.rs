@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::context::{Context, env, environment};
 use super::exit::Outcome;
-use super::site::Site;
+use super::login_target::LoginTarget;
 use crate::app::{JsonReport, REPORT_VERSION};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
@@ -55,24 +55,24 @@ struct LogoutReport {
 impl JsonReport for LogoutReport {}
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let site = args.host.as_deref().map(Site::parse).transpose()?;
+    let login_target = args.host.as_deref().map(LoginTarget::parse).transpose()?;
     let files = Kept::all(args.authfile.as_deref(), &env);
-    let forgotten = match &site {
-        Some(site) => forget(&files, site, args.all)?,
+    let forgotten = match &login_target {
+        Some(login_target) => forget(&files, login_target, args.all)?,
         // What the other files have was not written by a login of this kind.
         None => files.first().map_or(Ok(Vec::new()), Kept::log_out_of_all)?,
     };
-    let whom = site.as_ref().map_or("all registries".to_owned(), Site::to_string);
+    let whom = login_target.as_ref().map_or("all registries".to_owned(), LoginTarget::to_string);
     if forgotten.is_empty() {
-        let looked = if site.is_some() { &files[..] } else { files.get(..1).unwrap_or_default() };
+        let looked = if login_target.is_some() { &files[..] } else { files.get(..1).unwrap_or_default() };
         let paths: Vec<String> = looked.iter().map(|file| file.path().display().to_string()).collect();
         return Err(Error::input(format!("logging out of {whom}: nothing is kept in {}", paths.join(", "))));
     }
     for origin in &forgotten {
         context.say(&format!("forgotten: {origin}"));
     }
-    if let Some(site) = &site {
-        warn_of_others(site, args.authfile.as_deref(), context);
+    if let Some(login_target) = &login_target {
+        warn_of_others(login_target, args.authfile.as_deref(), context);
     }
     if args.json {
         context.print_json(&LogoutReport { version: REPORT_VERSION, ok: true, forgotten })?;
@@ -81,9 +81,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
 }
 
 /// The credentials that count: those of the first file that has any.
-fn forget(files: &[Kept], site: &Site, below: bool) -> Result<Vec<Origin>> {
+fn forget(files: &[Kept], login_target: &LoginTarget, below: bool) -> Result<Vec<Origin>> {
     for file in files {
-        let forgotten = file.log_out(&site.registry, &site.path, below)?;
+        let forgotten = file.log_out(&login_target.registry, &login_target.path, below)?;
         if !forgotten.is_empty() {
             return Ok(forgotten);
         }
@@ -92,13 +92,13 @@ fn forget(files: &[Kept], site: &Site, below: bool) -> Result<Vec<Origin>> {
 }
 
 /// Whoever logs out wants to be unknown.
-fn warn_of_others(site: &Site, authfile: Option<&Path>, context: &Context) {
+fn warn_of_others(login_target: &LoginTarget, authfile: Option<&Path>, context: &Context) {
     let mut store = Store::load(authfile, &env).unwrap_or_default();
     if authfile.is_none() {
         store.set_variables(Variables::of(environment()));
     }
-    if let Ok(Some(found)) = store.locate(&site.registry, &site.path) {
-        let text = format!("{site} is still shown credentials: {}", found.origin);
+    if let Ok(Some(found)) = store.locate(&login_target.registry, &login_target.path) {
+        let text = format!("{login_target} is still shown credentials: {}", found.origin);
         context.events.report(Event::Warning(text));
     }
 }

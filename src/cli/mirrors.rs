@@ -7,7 +7,7 @@ use crate::base::progress::units::{bytes, count};
 use crate::transport::registry::Served;
 
 /// A line for each registry with mirrors and each place that served something of it.
-pub fn tell(served: &[Served], context: &Context) {
+pub fn report_mirrors(served: &[Served], context: &Context) {
     let mut sums: BTreeMap<(&str, &str), [u64; 3]> = BTreeMap::new();
     for served in served {
         let sum = sums.entry((served.repository.registry(), served.from.registry())).or_default();

@@ -94,7 +94,7 @@ const CONTINUED: [(&str, &str); 3] = [("arrived", "receipt"), ("locked", "lock")
 const CHANGED: [&str; 2] = ["state", "bundle"];
 
 /// What a command writes beside a file that an option names.
-struct Beside {
+struct DerivedOutput {
     /// As in [`USES`].
     commands: &'static [&'static str],
     option: &'static str,
@@ -112,36 +112,40 @@ struct Beside {
 const UNFINISHED: &[&str] =
     &[".partial", ".partial.journal", ".partial.lock", ".partial.old", ".partial.old.journal", ".walk"];
 
-const BESIDE: &[Beside] = &[
-    Beside::new("receipt", "the signature of", &[".sig"], Path::to_path_buf).with("sign_key"),
-    Beside::new("output", "the signature of", &[".sig"], Path::to_path_buf).with("sign_key").only(&["inventory"]),
-    Beside::new("receipt", "the proof beside", &[".proving"], Path::to_path_buf).without("state").only(&["prove"]),
-    Beside::new("receipt", "the proof beside", &[".proving"], Path::to_path_buf).with("prove"),
-    Beside::new("output", "what is kept beside", &[".walk"], resolved).only(&["lock"]),
-    Beside::new("output", "what is kept beside", UNFINISHED, resolved).only(&["export", "convert", "join"]),
-    Beside::new("to_bundle", "what is kept beside", UNFINISHED, resolved),
+const DERIVED_OUTPUTS: &[DerivedOutput] = &[
+    DerivedOutput::new("receipt", "the signature of", &[".sig"], Path::to_path_buf).with("sign_key"),
+    DerivedOutput::new("output", "the signature of", &[".sig"], Path::to_path_buf)
+        .with("sign_key")
+        .only(&["inventory"]),
+    DerivedOutput::new("receipt", "the proof beside", &[".proving"], Path::to_path_buf)
+        .without("state")
+        .only(&["prove"]),
+    DerivedOutput::new("receipt", "the proof beside", &[".proving"], Path::to_path_buf).with("prove"),
+    DerivedOutput::new("output", "what is kept beside", &[".walk"], resolved).only(&["lock"]),
+    DerivedOutput::new("output", "what is kept beside", UNFINISHED, resolved).only(&["export", "convert", "join"]),
+    DerivedOutput::new("to_bundle", "what is kept beside", UNFINISHED, resolved),
 ];
 
-impl Beside {
+impl DerivedOutput {
     const fn new(
         option: &'static str,
         what: &'static str,
         suffixes: &'static [&'static str],
         of: fn(&Path) -> PathBuf,
-    ) -> Beside {
-        Beside { commands: &[], option, with: None, without: None, what, suffixes, of }
+    ) -> DerivedOutput {
+        DerivedOutput { commands: &[], option, with: None, without: None, what, suffixes, of }
     }
 
-    const fn with(self, option: &'static str) -> Beside {
-        Beside { with: Some(option), ..self }
+    const fn with(self, option: &'static str) -> DerivedOutput {
+        DerivedOutput { with: Some(option), ..self }
     }
 
-    const fn without(self, option: &'static str) -> Beside {
-        Beside { without: Some(option), ..self }
+    const fn without(self, option: &'static str) -> DerivedOutput {
+        DerivedOutput { without: Some(option), ..self }
     }
 
-    const fn only(self, commands: &'static [&'static str]) -> Beside {
-        Beside { commands, ..self }
+    const fn only(self, commands: &'static [&'static str]) -> DerivedOutput {
+        DerivedOutput { commands, ..self }
     }
 
     fn is_written(&self, command: &str, id: &str, matches: &ArgMatches) -> bool {
@@ -266,10 +270,10 @@ fn named(command: &Command, matches: &ArgMatches) -> Vec<Named> {
         };
         for path in values(matches, arg).filter(|path| is_replaced(path)) {
             let (id, option) = (arg.get_id().to_string(), shown(arg));
-            for beside in BESIDE.iter().filter(|beside| beside.is_written(name, &id, matches)) {
-                let option = format!("{} {option}", beside.what);
-                all.extend(beside.suffixes.iter().map(|suffix| {
-                    let mut path = (beside.of)(&path).into_os_string();
+            for derived in DERIVED_OUTPUTS.iter().filter(|derived| derived.is_written(name, &id, matches)) {
+                let option = format!("{} {option}", derived.what);
+                all.extend(derived.suffixes.iter().map(|suffix| {
+                    let mut path = (derived.of)(&path).into_os_string();
                     path.push(suffix);
                     Named { id: format!("{id}{suffix}"), option: option.clone(), path: path.into(), what: Use::Write }
                 }));
@@ -351,7 +355,7 @@ mod tests {
     }
 
     /// What is said of a command line; `@` stands for a directory that has everything it names but `new`.
-    fn said(line: &str) -> String {
+    fn message(line: &str) -> String {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::fs::create_dir_all(at("dir/sub")).unwrap();
@@ -417,8 +421,8 @@ mod tests {
     #[test]
     fn no_command_writes_over_what_it_reads() {
         for (line, output, other) in REFUSED {
-            let said = said(line);
-            assert!(said.contains(output) && said.contains(other), "{line}: {said:?}");
+            let message = message(line);
+            assert!(message.contains(output) && message.contains(other), "{line}: {message:?}");
         }
     }
 
@@ -457,7 +461,7 @@ mod tests {
             "prove @file --state @new --ca-file @file.proving",
             "import @b.tar --to h --receipt @new --digestfile @new.proving",
         ] {
-            assert_eq!(said(line), "", "{line}");
+            assert_eq!(message(line), "", "{line}");
         }
     }
 }

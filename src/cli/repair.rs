@@ -13,12 +13,12 @@ use crate::base::progress::units::count;
 use crate::verify::Problem;
 
 const ABOUT: &str = "\
-Mends a bundle, a directory or a tar, with what `gapferry export --repair` has made, or with another copy of the same bundle, \
+Repairs a bundle, a directory or a tar, with the output of `gapferry export --repair`, or with another copy of the same bundle, \
 damaged or not.
 
 Verifies the bundle, takes what is bad or absent from REPAIR, puts it in its place, brings it to the medium, and verifies \
 again: what is then still wrong is listed as `gapferry verify` does. Everything is proven before the first byte is written; a repair \
-of another bundle, or with a file that is not what this bundle lacks, is refused, and nothing changes. A bundle that is mended \
+of another bundle, or with a file that is not what this bundle lacks, is refused, and nothing changes. A repaired bundle \
 is byte for byte what it was. Interrupted? Run the same command again.
 
 Of the volumes of a set that was made with --recovery, in any order: volumes that are missing or damaged, recovery volumes too, \
@@ -45,7 +45,7 @@ Examples:
   gapferry repair /mnt/disc*/images.*.tar -o /srv/incoming       # read from discs that cannot be written
   gapferry repair images.*.tar repair.tar                        # without recovery volumes";
 
-/// Mend a damaged bundle in its place, or make lost volumes again
+/// Repair a damaged bundle in place, or reconstruct lost volumes
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
@@ -56,7 +56,7 @@ pub struct Args {
     /// Where lost volumes are made, if not beside the others
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Print what was mended and what is still wrong as JSON on standard output
+    /// Print what was repaired and what is still wrong as JSON on standard output
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -84,11 +84,11 @@ fn print_bundle(report: &RepairedBundle, context: &Context) -> Result<()> {
     print_problems(&report.problems, context)?;
     let (bundle, files) = (report.bundle.display(), count(report.repaired.len(), "file"));
     context.print(&match (report.problems.len(), report.lacking.len()) {
-        (0, _) => format!("OK: {bundle}: {files} mended\n"),
-        (problems, 0) => format!("DAMAGED: {bundle}: {files} mended, {}\n", count(problems, "problem")),
+        (0, _) => format!("OK: {bundle}: {files} repaired\n"),
+        (problems, 0) => format!("DAMAGED: {bundle}: {files} repaired, {}\n", count(problems, "problem")),
         (_, lacking) => {
             let (lacking, from) = (count(lacking, "file"), report.from.display());
-            format!("DAMAGED: {bundle}: {files} mended, {lacking} not in {from}\n")
+            format!("DAMAGED: {bundle}: {files} repaired, {lacking} not in {from}\n")
         }
     })
 }

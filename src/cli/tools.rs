@@ -34,7 +34,7 @@ impl ToolArgs {
 }
 
 /// What a bundle takes along, as a line; nothing of one that takes nothing.
-pub fn told<'a>(tools: impl Iterator<Item = &'a FileEntry>) -> String {
+pub fn tools_table<'a>(tools: impl Iterator<Item = &'a FileEntry>) -> String {
     let one = |file: &FileEntry| format!("{} ({})", plain_piece(&file.path), bytes(file.size));
     let all: Vec<String> = tools.map(one).collect();
     if all.is_empty() { String::new() } else { format!("with {}\n", all.join(", ")) }

@@ -29,8 +29,8 @@ BLAKE3 guards only against accidents: an attacker who replaces a blob can replac
 an accepted key has signed chunks.b3 too; otherwise blobs are proven by their digests. The report says what proved the blobs, and \
 why. A chunks.b3 that is wrong while the blobs are right affects no image. `import` never relies on it.
 
---missing FILE writes down what would mend the bundle: blobs that are bad or absent, of large ones the mebibytes. It is written \
-whatever is found, and says nothing is missing where nothing is; what cannot be mended, such as a file that nobody declared, \
+--missing FILE writes down what would repair the bundle: blobs that are bad or absent, of large ones the mebibytes. It is written \
+whatever is found, and says nothing is missing where nothing is; what cannot be repaired, such as an undeclared file, \
 is not in it.
 
 The volumes of a bundle that was split are given in any order: all of them, and what is missing, damaged or of another set is \
@@ -78,7 +78,7 @@ pub struct Args {
     /// Print the report as JSON on standard output
     #[arg(long)]
     json: bool,
-    /// Write to FILE what would mend it, as JSON
+    /// Write to FILE what would repair it, as JSON
     #[arg(long, value_name = "FILE")]
     missing: Option<PathBuf>,
     #[command(flatten)]
@@ -94,7 +94,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         false => print(&report, context)?,
     }
     if let Some((path, missing)) = missing.zip(report.missing) {
-        tell_missing(&path, &missing, context);
+        report_missing(&path, &missing, context);
     }
     report.failure.map_or(Ok(report.outcome.into()), Err)
 }
@@ -113,7 +113,7 @@ impl Args {
     }
 }
 
-fn tell_missing(path: &Path, missing: &Missing, context: &Context) {
+fn report_missing(path: &Path, missing: &Missing, context: &Context) {
     let path = path.display();
     context.say(&match missing.is_empty() {
         true => format!("{path}: nothing is missing"),

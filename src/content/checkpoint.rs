@@ -118,7 +118,7 @@ impl<'a> Checkpoint<'a> {
             return Ok(Some(kept));
         }
         let found = asking.await?;
-        found.iter().for_each(|manifest| self.keep(manifest));
+        found.iter().for_each(|manifest| self.record(manifest));
         Ok(found)
     }
 
@@ -131,7 +131,7 @@ impl<'a> Checkpoint<'a> {
         Manifest::parse(bytes, Some(&entry.media_type), Some(digest)).ok()
     }
 
-    fn keep(&self, manifest: &Manifest) {
+    fn record(&self, manifest: &Manifest) {
         let Some(path) = &self.path else { return };
         let mut state = self.state();
         if state.broken || state.entries.contains_key(&manifest.digest()) {
@@ -164,11 +164,11 @@ impl State {
             state.entries.insert(digest, entry);
         }
         drop(reader);
-        state.hold(file);
+        state.set_file(file);
         Ok(state)
     }
 
-    fn hold(&mut self, lock: LockedFile) -> Arc<File> {
+    fn set_file(&mut self, lock: LockedFile) -> Arc<File> {
         let file = lock.file().clone();
         (self.file, self.lock) = (Some(file.clone()), Some(lock));
         file
@@ -187,7 +187,7 @@ impl State {
                     std::fs::create_dir_all(parent)?;
                 }
                 // Another run that began meanwhile keeps what it has written.
-                self.hold(open(path, true)?)
+                self.set_file(open(path, true)?)
             }
         };
         let (digest, size, media_type) = (manifest.digest(), manifest.size(), manifest.media_type());

@@ -39,20 +39,20 @@ pub enum LinkMode {
     Copy,
 }
 
-/// Tells why blobs are not linked, each reason once.
+/// Reports why blobs are not linked, each reason once.
 pub struct Reasons {
     events: Events,
-    told: Mutex<HashSet<&'static str>>,
+    reported: Mutex<HashSet<&'static str>>,
 }
 
 impl Reasons {
     pub fn new(events: Events) -> Reasons {
-        Reasons { events, told: Mutex::default() }
+        Reasons { events, reported: Mutex::default() }
     }
 
     /// `instead`: what becomes of these blobs.
-    pub fn tell(&self, why: &'static str, instead: &str) {
-        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
+    pub fn report(&self, why: &'static str, instead: &str) {
+        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
             self.events.report(Event::Notice(format!("not every blob is linked: {why}; {instead}")));
         }
     }

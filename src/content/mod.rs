@@ -230,7 +230,7 @@ pub struct NamedBlob {
 
 impl NamedBlob {
     /// Whether `error` says that it is about this blob in this repository.
-    pub fn is_said_by(&self, error: &Error) -> bool {
+    pub fn is_named_by(&self, error: &Error) -> bool {
         error.find() == Some(self)
     }
 }

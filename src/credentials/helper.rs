@@ -69,8 +69,8 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 /// Asks the helper; blocks until it answers, which may need its user.
 pub(super) fn get(name: &str, server: &str, path: Option<&str>) -> Result<Option<Credentials>> {
     let attempt = format!("asking credential helper {} about {server}", program(name));
-    let Some(said) = answer(name, "get", server, path, &attempt)? else { return Ok(None) };
-    let answer: Answer = serde_json::from_slice(&said).map_err(|_| strange(&attempt))?;
+    let Some(output) = answer(name, "get", server, path, &attempt)? else { return Ok(None) };
+    let answer: Answer = serde_json::from_slice(&output).map_err(|_| strange(&attempt))?;
     match answer.username.as_str() {
         "<token>" => Ok(Some(Credentials::identity(answer.secret))),
         "" if answer.secret.is_empty() => Ok(None),
@@ -108,8 +108,8 @@ pub(super) fn erase(name: &str, server: &str, path: Option<&str>) -> Result<bool
 /// The servers a helper knows.
 pub(super) fn list(name: &str, path: Option<&str>) -> Result<Vec<String>> {
     let attempt = format!("asking credential helper {} what it knows", program(name));
-    let Some(said) = answer(name, "list", "", path, &attempt)? else { return Ok(Vec::new()) };
-    let known: BTreeMap<String, String> = serde_json::from_slice(&said).map_err(|_| strange(&attempt))?;
+    let Some(output) = answer(name, "list", "", path, &attempt)? else { return Ok(Vec::new()) };
+    let known: BTreeMap<String, String> = serde_json::from_slice(&output).map_err(|_| strange(&attempt))?;
     Ok(known.into_keys().collect())
 }
 
@@ -125,14 +125,14 @@ fn answer(name: &str, verb: &str, input: &str, path: Option<&str>, attempt: &str
 
 fn run(name: &str, verb: &str, input: &str, path: Option<&str>, attempt: &str) -> Result<Output> {
     check_name(name)?;
-    let tell = || {
+    let on_delay = || {
         running::warn(format!(
             "still {attempt}: it may wait for you, a PIN, a browser or a smart card; see to it there, or stop with Ctrl-C"
         ))
     };
     let mut command = Command::new(program(name));
     command.arg(verb).envs(path.map(|path| ("PATH", path)));
-    let output = running::run(&mut command, input, running::PATIENCE, tell);
+    let output = running::run(&mut command, input, running::PATIENCE, on_delay);
     output.map_err(|e| Error::input(attempt).because(e))
 }
 
@@ -146,8 +146,8 @@ fn failed(attempt: &str, output: &Output, keys: &[&str]) -> Error {
     if may_hold_secret(&words, keys) {
         return Error::input(format!("{attempt}: {}; what it says may hold the secret and is withheld", output.status));
     }
-    let said: String = words.trim().chars().take(300).flat_map(char::escape_debug).collect();
-    Error::input(format!("{attempt}: {}: {said}", output.status))
+    let message: String = words.trim().chars().take(300).flat_map(char::escape_debug).collect();
+    Error::input(format!("{attempt}: {}: {message}", output.status))
 }
 
 /// Whether there is, anywhere, the beginning of something like a JSON object or what may be the key of a secret with its

@@ -72,7 +72,7 @@ pub(super) fn warn(text: String) {
     }
 }
 
-/// What the program says to `input`; `tell` is called once if it has not answered when `patience` is over.
+/// What the program says to `input`; `on_delay` is called once if it has not answered when `patience` is over.
 ///
 /// # Errors
 /// It cannot be started or listened to, or the process is about to end.
@@ -80,30 +80,30 @@ pub(super) fn run(
     command: &mut Command,
     input: &str,
     patience: Duration,
-    tell: impl FnOnce() + Send,
+    on_delay: impl FnOnce() + Send,
 ) -> io::Result<Output> {
     let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let pid = Pid::from_child(&child);
-    let said = thread::scope(|scope| {
+    let output = thread::scope(|scope| {
         let (over, answered) = mpsc::channel::<()>();
         let watch = move || {
             if answered.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
-                tell();
+                on_delay();
             }
         };
         let threads = Builder::new().spawn_scoped(scope, watch);
         // It may end before what it says does, which others may hold open, or after.
         let threads = threads.and_then(|_| Builder::new().spawn_scoped(scope, move || note_end(pid)));
-        let said = threads.and_then(|_| converse(&mut child, input));
+        let output = threads.and_then(|_| converse(&mut child, input));
         drop(over);
-        if said.is_err() {
+        if output.is_err() {
             let _ = child.kill();
         }
-        said
+        output
     });
     note_end(pid);
     let status = child.wait()?;
-    said.map(|(stdout, stderr)| Output { status, stdout, stderr })
+    output.map(|(stdout, stderr)| Output { status, stdout, stderr })
 }
 
 /// Whether a variable holds credentials or a passphrase of ours.
@@ -166,17 +166,17 @@ mod tests {
         let mut helper = Command::new("sh");
         helper.arg("-c").arg("read server; read pin < \"$0\"; echo \"$server $pin\"; echo more >&2").arg(&pin);
         // Whoever is told enters it: untold, the helper would wait for ever.
-        let told = run(&mut helper, "h.io", Duration::ZERO, || std::fs::write(&pin, "1234\n").unwrap()).unwrap();
-        assert_eq!((&told.stdout[..], &told.stderr[..]), (&b"h.io 1234\n"[..], &b"more\n"[..]));
+        let reported = run(&mut helper, "h.io", Duration::ZERO, || std::fs::write(&pin, "1234\n").unwrap()).unwrap();
+        assert_eq!((&reported.stdout[..], &reported.stderr[..]), (&b"h.io 1234\n"[..], &b"more\n"[..]));
     }
 
     #[test]
     fn nobody_hears_of_a_helper_that_answers() {
         let mut helper = Command::new("sh");
         helper.args(["-c", "cat; echo $$"]);
-        let said = run(&mut helper, "h.io", Duration::from_secs(3600), || panic!("told")).unwrap();
-        let said = String::from_utf8(said.stdout).unwrap();
-        let (input, pid) = said.trim_end().split_once('\n').unwrap();
+        let message = run(&mut helper, "h.io", Duration::from_secs(3600), || panic!("told")).unwrap();
+        let message = String::from_utf8(message.stdout).unwrap();
+        let (input, pid) = message.trim_end().split_once('\n').unwrap();
         let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
         assert!(input == "h.io" && !helpers().running.contains(&pid));
     }

@@ -26,7 +26,7 @@ pub struct Found {
     /// Those with an entry of their own.
     directories: Vec<String>,
     /// Faults that are only counted.
-    unsaid: usize,
+    unreported: usize,
     /// Entries of any kind, and bytes of the names that are kept.
     seen: usize,
     names: usize,
@@ -87,7 +87,7 @@ impl Found {
     fn note(&mut self, path: &[u8], what: String, is_cut: bool) {
         // A layout made of faults must not fill the memory either.
         if self.faults.len() == MAX_FAULTS {
-            self.unsaid += 1;
+            self.unreported += 1;
             return;
         }
         let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
@@ -96,8 +96,8 @@ impl Found {
 
     pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<Fault>) {
         self.find_collisions();
-        if self.unsaid > 0 {
-            let what = format!("and {} more that do not belong there", self.unsaid);
+        if self.unreported > 0 {
+            let what = format!("and {} more that do not belong there", self.unreported);
             self.faults.push(Fault { path: String::new(), what, is_cut: false });
         }
         (self.entries, self.faults)
@@ -113,8 +113,8 @@ impl Found {
         let mut odd = Odd { room: MAX_FAULTS - self.faults.len(), ..Odd::default() };
         self.files_with_one_name(&state, &files, &mut odd);
         self.files_and_directories(&state, &files, &mut odd);
-        odd.said.into_iter().for_each(|(name, what)| self.fault(name.as_bytes(), what));
-        self.unsaid += odd.unsaid;
+        odd.reported.into_iter().for_each(|(name, what)| self.fault(name.as_bytes(), what));
+        self.unreported += odd.unreported;
     }
 
     /// Names that differ only in case.
@@ -165,20 +165,20 @@ fn differs_in_case(other: &str) -> String {
     format!("its name differs from {other} only in case")
 }
 
-/// Names that collide: as many as will be said, and the number of the others.
+/// Names that collide: as many as are reported, and the number of the others.
 #[derive(Default)]
 struct Odd {
     room: usize,
-    said: Vec<(String, String)>,
-    unsaid: usize,
+    reported: Vec<(String, String)>,
+    unreported: usize,
 }
 
 impl Odd {
     fn add(&mut self, name: &str, what: impl FnOnce() -> String) {
-        if self.said.len() < self.room {
-            self.said.push((name.to_owned(), what()));
+        if self.reported.len() < self.room {
+            self.reported.push((name.to_owned(), what()));
         } else {
-            self.unsaid += 1;
+            self.unreported += 1;
         }
     }
 }
@@ -243,10 +243,10 @@ mod tests {
             add(&mut found, name, at as u64);
         }
         let (entries, faults) = found.finish();
-        let said: Vec<_> = faults.iter().map(|fault| (fault.path.as_str(), fault.what.as_str())).collect();
+        let reported: Vec<_> = faults.iter().map(|fault| (fault.path.as_str(), fault.what.as_str())).collect();
         assert_eq!(entries.len(), 7);
         assert_eq!(
-            said,
+            reported,
             [
                 ("blobs/X", "its name differs from Blobs/x only in case"),
                 ("INDEX.json", "its name differs from index.json only in case"),
@@ -257,8 +257,8 @@ mod tests {
 
     /// What is said of these, directories with `/` at their end, whatever their order: it must be the same.
     #[track_caller]
-    fn said_of(names: &[&str]) -> Vec<String> {
-        let said = |names: &mut dyn Iterator<Item = &&str>| {
+    fn message_of(names: &[&str]) -> Vec<String> {
+        let reported = |names: &mut dyn Iterator<Item = &&str>| {
             let mut found = Found::default();
             for name in names {
                 match name.ends_with('/') {
@@ -269,25 +269,25 @@ mod tests {
             let faults = found.finish().1.into_iter();
             faults.map(|fault| format!("{}: {}", fault.path, fault.what)).collect::<Vec<_>>()
         };
-        let forth = said(&mut names.iter());
-        assert_eq!(said(&mut names.iter().rev()), forth);
+        let forth = reported(&mut names.iter());
+        assert_eq!(reported(&mut names.iter().rev()), forth);
         forth
     }
 
     #[test]
     fn a_file_where_unpacking_needs_a_directory_is_a_fault_whichever_comes_first() {
         for names in [&["a", "a/"][..], &["a", "a/b"], &["a", "a/b/"], &["a", "a-", "a.b", "a/b/c/d", "a0"]] {
-            assert_eq!(said_of(names), ["a: it is a file and a directory"], "{names:?}");
+            assert_eq!(message_of(names), ["a: it is a file and a directory"], "{names:?}");
         }
-        assert_eq!(said_of(&["a/b", "a/b/c", "a/"]), ["a/b: it is a file and a directory"]);
+        assert_eq!(message_of(&["a/b", "a/b/c", "a/"]), ["a/b: it is a file and a directory"]);
         for names in
             [&["index.json", "INDEX.json/"][..], &["index.json", "INDEX.json/x"], &["index.json", "Index.JSON/x/"]]
         {
-            let said = said_of(names);
-            assert!(said.len() == 1 && said[0].starts_with("index.json: "), "{said:?}");
-            assert!(said[0].ends_with("only in case") && said[0].contains("the directory I"), "{said:?}");
+            let reported = message_of(names);
+            assert!(reported.len() == 1 && reported[0].starts_with("index.json: "), "{reported:?}");
+            assert!(reported[0].ends_with("only in case") && reported[0].contains("the directory I"), "{reported:?}");
         }
-        assert_eq!(said_of(&["blobs/", "blobs/sha256/", "blobs/sha256/x", "blob", "Blobs/y"]), [""; 0]);
+        assert_eq!(message_of(&["blobs/", "blobs/sha256/", "blobs/sha256/x", "blob", "Blobs/y"]), [""; 0]);
     }
 
     #[test]
@@ -309,8 +309,8 @@ mod tests {
             ("a//b/", "plain path"),
             ("a\u{1b}[2J/", "characters"),
         ] {
-            let said = faults(name);
-            assert!(said.len() == 1 && said[0].contains(says), "{name}: {said:?}");
+            let reported = faults(name);
+            assert!(reported.len() == 1 && reported[0].contains(says), "{name}: {reported:?}");
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
         let state = RandomState::new();
         let files: Vec<u64> = found.entries.keys().map(|name| hash(&state, name)).collect();
         found.files_with_one_name(&state, &files, &mut odd);
-        assert_eq!((odd.said.len(), odd.unsaid), (3, (1 << 12) - 4));
+        assert_eq!((odd.reported.len(), odd.unreported), (3, (1 << 12) - 4));
         let (_, faults) = found.finish();
         assert_eq!(faults.len(), MAX_FAULTS + 1);
         assert_eq!(

@@ -114,8 +114,8 @@ impl Baseline {
             let below = self.manifests.get(digest).map(Manifest::children).unwrap_or_default();
             self.has(digest) && !below.is_empty() && below.iter().all(|child| self.has(&child.descriptor.digest))
         };
-        let known = self.platforms.iter().filter(|(digest, told)| told.len() == 1 && is_left_out(digest));
-        known.filter_map(|(digest, told)| Some((*digest, told.first()?.clone()))).collect()
+        let known = self.platforms.iter().filter(|(digest, platforms)| platforms.len() == 1 && is_left_out(digest));
+        known.filter_map(|(digest, platforms)| Some((*digest, platforms.first()?.clone()))).collect()
     }
 
     /// Registries that something is confirmed of.

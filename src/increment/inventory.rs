@@ -25,8 +25,8 @@ pub struct Named {
     pub target: Reference,
 }
 
-/// A target that is asked.
-pub struct Asker<'a> {
+/// Makes the inventory of a target.
+pub struct InventoryBuilder<'a> {
     pub source: &'a dyn Source,
     pub sink: &'a dyn Sink,
     /// Of which repositories nothing is there.
@@ -35,7 +35,7 @@ pub struct Asker<'a> {
     pub events: &'a Events,
 }
 
-impl Asker<'_> {
+impl InventoryBuilder<'_> {
     /// The images that the rules mean at `registry`: for a pattern, the tags that it matches there. And the
     /// rules whose tags this account may not read.
     ///
@@ -96,7 +96,7 @@ impl Asker<'_> {
         let options =
             Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
         let walk = Walk::new(&cached, options, self.events.clone());
-        let walk = walk.with_untold_effect("those that were found are written down, and others may be there");
+        let walk = walk.with_silent_effect("those that were found are written down, and others may be there");
         let found: Vec<(ImageReceipt, Found)> = stream::iter(images)
             .map(|named| async {
                 let found = self.image(&walk, named).await;
@@ -104,8 +104,8 @@ impl Asker<'_> {
                 match found {
                     // The others are worth knowing all the same.
                     Err(error) if is_unreadable(&error) => {
-                        let told = told(named, None, ImageOutcome::Failed, Some(error.chain()));
-                        Ok((told, Found { error: Some(error), ..Found::default() }))
+                        let receipt = receipt_of(named, None, ImageOutcome::Failed, Some(error.chain()));
+                        Ok((receipt, Found { error: Some(error), ..Found::default() }))
                     }
                     found => found,
                 }
@@ -123,8 +123,8 @@ impl Asker<'_> {
     }
 
     async fn image(&self, walk: &Walk<'_>, named: &Named) -> Result<(ImageReceipt, Found)> {
-        let told = |digest, outcome, error| told(named, digest, outcome, error);
-        let absent = || (told(None, ImageOutcome::Failed, Some("it is not there".to_owned())), Found::default());
+        let receipt = |digest, outcome, error| receipt_of(named, digest, outcome, error);
+        let absent = || (receipt(None, ImageOutcome::Failed, Some("it is not there".to_owned())), Found::default());
         if (self.closed)(&named.target.repository) {
             return Ok(absent());
         }
@@ -136,11 +136,11 @@ impl Asker<'_> {
         if lacking > 0 {
             // What belongs to no whole image may be cleaned away there any day.
             let error = format!("{lacking} of its blobs are not there");
-            return Ok((told(digest, ImageOutcome::Failed, Some(error)), Found::default()));
+            return Ok((receipt(digest, ImageOutcome::Failed, Some(error)), Found::default()));
         }
         let (platforms, companions) = (platforms(&image), companions_found(&image));
-        let told = ImageReceipt { platforms, companions, ..told(digest, ImageOutcome::Present, None) };
-        Ok((told, Found { manifests: image.manifests, blobs, error: None }))
+        let receipt = ImageReceipt { platforms, companions, ..receipt(digest, ImageOutcome::Present, None) };
+        Ok((receipt, Found { manifests: image.manifests, blobs, error: None }))
     }
 
     /// The blobs that are there, and how many are not that should be.
@@ -179,7 +179,7 @@ pub struct Unreadable {
     pub error: Error,
 }
 
-fn told(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, error: Option<String>) -> ImageReceipt {
+fn receipt_of(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, error: Option<String>) -> ImageReceipt {
     let (source, reference) = (named.source.to_string(), Some(named.target.clone()));
     ImageReceipt { reference, error, ..ImageReceipt::new(source, digest, outcome) }
 }

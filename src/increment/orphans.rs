@@ -32,7 +32,7 @@ pub struct Orphan {
 /// What can go of a repository, each before what it speaks of.
 #[derive(Debug, Default)]
 pub struct Orphans {
-    pub doomed: Vec<Orphan>,
+    pub removable: Vec<Orphan>,
     /// What stays although its subject is gone, each as a sentence goes on from the name of the repository.
     pub kept: Vec<String>,
 }
@@ -89,7 +89,7 @@ pub async fn orphans(
     let mut open: Vec<&CompanionReceipt> =
         came.filter(|companion| seen.insert((companion.digest, companion.tag.clone()))).collect();
     loop {
-        // What speaks of another companion waits until that one was judged.
+        // What speaks of another companion waits until that one was decided.
         let waits = |companion: &&CompanionReceipt| open.iter().any(|other| other.digest == companion.subject);
         let (later, now): (Vec<_>, Vec<_>) = open.iter().copied().partition(waits);
         if now.is_empty() {
@@ -100,21 +100,21 @@ pub async fn orphans(
             if subject_stays || repo.in_use.contains(&companion.subject) {
                 continue;
             }
-            match repo.judge(companion).await? {
-                Judged::Goes => {
+            match repo.decide(companion).await? {
+                CompanionDecision::Goes => {
                     gone.insert(companion.digest);
                     let CompanionReceipt { kind, digest, subject, tag, .. } = companion.clone();
-                    found.doomed.push(Orphan { tag, digest, subject, what: kind.to_string() });
+                    found.removable.push(Orphan { tag, digest, subject, what: kind.to_string() });
                 }
-                Judged::Stays(why) => found.kept.push(why),
-                Judged::NotThere => {}
+                CompanionDecision::Stays(why) => found.kept.push(why),
+                CompanionDecision::NotThere => {}
             }
         }
         open = later;
     }
-    found.doomed.reverse();
+    found.removable.reverse();
     let lists = repo.lists(&gone, &mut found).await?;
-    found.doomed.extend(lists);
+    found.removable.extend(lists);
     Ok(found)
 }
 
@@ -125,7 +125,7 @@ enum Meaning {
     Withheld(Error),
 }
 
-enum Judged {
+enum CompanionDecision {
     Goes,
     Stays(String),
     NotThere,
@@ -210,26 +210,26 @@ impl<'a> Repo<'a> {
     async fn meaning(&self, reference: &Reference) -> Result<Option<Meaning>> {
         match self.source.resolve(reference).await {
             Err(why) if why.reason() == Some(&Reason::PullPolicy) => {
-                let told = self.withheld.disclose(reference).await?;
-                Ok(Some(told.map_or(Meaning::Withheld(why), |told| Meaning::Known(told.descriptor))))
+                let disclosed = self.withheld.disclose(reference).await?;
+                Ok(Some(disclosed.map_or(Meaning::Withheld(why), |disclosed| Meaning::Known(disclosed.descriptor))))
             }
             found => Ok(found?.map(Meaning::Known)),
         }
     }
 
     /// A companion whose subject is gone.
-    async fn judge(&self, companion: &CompanionReceipt) -> Result<Judged> {
+    async fn decide(&self, companion: &CompanionReceipt) -> Result<CompanionDecision> {
         let CompanionReceipt { digest, tag, .. } = companion;
         match tag {
             Some(tag) => match self.tags.get(tag) {
                 None if self.hidden.contains(tag) => {
                     let text = "a policy of the project forbids reading it; an account that may read artifacts there can prune it";
-                    return Ok(Judged::Stays(format!(":{tag} stays: {text}")));
+                    return Ok(CompanionDecision::Stays(format!(":{tag} stays: {text}")));
                 }
-                None => return Ok(Judged::NotThere),
+                None => return Ok(CompanionDecision::NotThere),
                 Some(found) if found.digest != *digest => {
                     let now = found.digest.short();
-                    return Ok(Judged::Stays(format!(
+                    return Ok(CompanionDecision::Stays(format!(
                         ":{tag} stays: it means {now} now, and gapferry brought {}",
                         digest.short()
                     )));
@@ -237,17 +237,17 @@ impl<'a> Repo<'a> {
                 Some(_) => {}
             },
             None => match self.meaning(&self.repository.with_digest(*digest)).await? {
-                None => return Ok(Judged::NotThere),
+                None => return Ok(CompanionDecision::NotThere),
                 // It is there, and any tag that may not be read may mean it.
                 Some(Meaning::Withheld(_)) if !self.hidden.is_empty() => {
                     let text = "a policy of the project forbids reading it, and a tag that may mean it; an account that may read \
                                 artifacts there can prune it";
-                    return Ok(Judged::Stays(format!("@{digest} stays: {text}")));
+                    return Ok(CompanionDecision::Stays(format!("@{digest} stays: {text}")));
                 }
                 Some(_) => {}
             },
         }
-        let stays = |why: &str| Ok(Judged::Stays(format!("@{digest} stays: {why}")));
+        let stays = |why: &str| Ok(CompanionDecision::Stays(format!("@{digest} stays: {why}")));
         if self.in_use.contains(digest) {
             return stays("an image has the same manifest");
         }
@@ -260,7 +260,7 @@ impl<'a> Repo<'a> {
         if self.has_foreign_companions(digest).await? {
             return stays("something that gapferry did not bring speaks of it");
         }
-        Ok(Judged::Goes)
+        Ok(CompanionDecision::Goes)
     }
 
     async fn has_foreign_companions(&self, subject: &Digest) -> Result<bool> {
@@ -276,7 +276,7 @@ impl<'a> Repo<'a> {
 
     /// The fallback lists that name nothing but what goes.
     async fn lists(&self, gone: &HashSet<Digest>, found: &mut Orphans) -> Result<Vec<Orphan>> {
-        let subjects: BTreeSet<Digest> = found.doomed.iter().map(|orphan| orphan.subject).collect();
+        let subjects: BTreeSet<Digest> = found.removable.iter().map(|orphan| orphan.subject).collect();
         let mut lists = Vec::new();
         for subject in subjects {
             let tag = Tag::referrers(&subject);

@@ -8,14 +8,14 @@ use crate::oci::{Digest, Reference};
 
 /// A tag that could go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Doomed {
+pub struct PruneCandidate {
     pub tag: Reference,
     pub digest: Digest,
 }
 
-/// Why one stays.
+/// What becomes of a [`PruneCandidate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Decision {
     /// It is to be deleted.
     Deleted,
     /// It is not there.
@@ -28,18 +28,18 @@ pub enum Fate {
     Wanted,
 }
 
-/// What is to become of `tag`, which meant `digest`; `wanted` are the names of the bundle's images.
+/// Decides what becomes of `candidate`; `wanted` are the names of the bundle's images.
 ///
 /// # Errors
 /// No clear answer from the target.
-pub async fn judge(sink: &dyn Sink, doomed: &Doomed, wanted: &BTreeSet<Reference>) -> Result<Fate> {
-    if wanted.contains(&doomed.tag) {
-        return Ok(Fate::Wanted);
+pub async fn decide(sink: &dyn Sink, candidate: &PruneCandidate, wanted: &BTreeSet<Reference>) -> Result<Decision> {
+    if wanted.contains(&candidate.tag) {
+        return Ok(Decision::Wanted);
     }
-    Ok(match sink.resolve(&doomed.tag).await? {
-        Lookup::Absent => Fate::Gone,
-        Lookup::Found(found) if found.digest == doomed.digest => Fate::Deleted,
-        Lookup::Found(_) => Fate::Moved,
-        Lookup::Blocked(_) => Fate::Blocked,
+    Ok(match sink.resolve(&candidate.tag).await? {
+        Lookup::Absent => Decision::Gone,
+        Lookup::Found(found) if found.digest == candidate.digest => Decision::Deleted,
+        Lookup::Found(_) => Decision::Moved,
+        Lookup::Blocked(_) => Decision::Blocked,
     })
 }

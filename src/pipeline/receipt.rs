@@ -269,8 +269,8 @@ impl Receipt {
                 missing.reason != MissingReason::TagsIncomplete || !known.contains(source.as_str())
             };
             let was_missing = || in_repository().any(|missing| missing.covers(&image.reference) && is_lacking(missing));
-            incomplete.get(&*source).map_or_else(was_missing, |told| {
-                let is_new = |own: &Attached| told.companions.iter().all(|known| known.digest != own.digest);
+            incomplete.get(&*source).map_or_else(was_missing, |known_image| {
+                let is_new = |own: &Attached| known_image.companions.iter().all(|known| known.digest != own.digest);
                 !image.attached_unknown || image.companions().iter().any(is_new)
             })
         })
@@ -388,10 +388,10 @@ mod tests {
         assert_eq!(check(5_000, 2 * mib, 150_000, 30 * mib), Ok(()));
         assert_eq!(check(5_000, 0, 1_000_000, 80 * mib), Ok(()), "as many files as a bundle may have");
         assert_eq!(check(80_000, 0, 400_000, 60 * mib), Ok(()), "a large registry");
-        let said = check(2_600_000, 0, 0, 90 * mib).unwrap_err();
-        assert!(said.contains("2600000 images with 0"), "{said}");
-        let said = check(5_000, 0, 2_000_000, 150 * mib).unwrap_err();
-        assert!(said.contains("5000 images with 2000000 confirmed digests"), "{said}");
+        let message = check(2_600_000, 0, 0, 90 * mib).unwrap_err();
+        assert!(message.contains("2600000 images with 0"), "{message}");
+        let message = check(5_000, 0, 2_000_000, 150 * mib).unwrap_err();
+        assert!(message.contains("5000 images with 2000000 confirmed digests"), "{message}");
         assert!(check(5_000, 100 * mib, 0, 150 * mib).is_err());
         let json = format!(r#"{{"images":[],"confirmed":[],"manifests":[{}1]}}"#, "1,".repeat(400_000));
         let outline: ReceiptOutline = serde_json::from_str(&json).unwrap();
@@ -419,8 +419,8 @@ mod tests {
         assert_eq!(receipt.to_file_that_fits().unwrap(), whole);
         assert_eq!(receipt.to_file_that_fits_in(whole.len() as u64 - 1).unwrap(), least);
         assert_eq!(receipt.to_file_that_fits_in(least.len() as u64).unwrap(), least);
-        let said = receipt.to_file_that_fits_in(least.len() as u64 - 1).unwrap_err().to_string();
-        assert!(said.contains("writing the receipt: it has") && said.contains("fewer images"), "{said}");
+        let message = receipt.to_file_that_fits_in(least.len() as u64 - 1).unwrap_err().to_string();
+        assert!(message.contains("writing the receipt: it has") && message.contains("fewer images"), "{message}");
     }
 
     /// A list of tags that may have been short makes no bundle complete again that brings only what the last one brought.

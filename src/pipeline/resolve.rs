@@ -25,7 +25,7 @@ use crate::pipeline::walk::{Origin, Walk, Wanted};
 pub use beside::without_companions;
 pub use locate::{Search, locate};
 
-/// Every image of a job that failed, so that all can be mended at once.
+/// Every image of a job that failed, so that all can be fixed at once.
 #[derive(Debug)]
 pub struct Failures(pub Vec<Error>);
 

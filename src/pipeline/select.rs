@@ -235,8 +235,8 @@ mod tests {
         let selected = select(&index(), &platforms(&["linux/amd64"]), IndexMode::Single).unwrap();
         assert!(matches!(selected.root, Root::Child(child) if child.digest == digest(1)));
         let error = select(&index(), &platforms(&["linux/amd64", "linux/arm64"]), IndexMode::Single).unwrap_err();
-        let said = "a single manifest was asked for, but 2 platforms remain: linux/amd64, linux/arm64";
-        assert_eq!(error.to_string(), said);
+        let message = "a single manifest was asked for, but 2 platforms remain: linux/amd64, linux/arm64";
+        assert_eq!(error.to_string(), message);
     }
 
     #[test]

@@ -8,7 +8,6 @@ mod arrivals;
 mod awaited;
 mod blobs;
 mod blocked;
-mod closed;
 mod companions;
 mod denied;
 mod immutable;
@@ -23,7 +22,8 @@ mod publishing;
 mod read_back;
 mod refused;
 mod resend;
-mod settled;
+mod stopped_parts;
+mod tag_outcomes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
@@ -43,7 +43,6 @@ use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::plan::{Action, BlobStep, ImageStep, Plan};
 pub use arrivals::Arrivals;
 use awaited::Awaited;
-use closed::Closed;
 use listed::Written;
 pub use listed::{Cause, Unlisted};
 pub use observed::Observed;
@@ -51,7 +50,8 @@ pub use outcome::{Done, Outcome, confirmed};
 use outcomes::Outcomes;
 pub use publishing::Publishing;
 use resend::Resent;
-pub use settled::{Companions, Settled};
+use stopped_parts::StoppedParts;
+pub use tag_outcomes::{Companions, TagOutcome};
 
 /// How to run a transfer.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +96,7 @@ pub struct Transfer<'a> {
     /// As in [`Outcome::unlisted`].
     unlisted: Mutex<BTreeMap<(Repository, Digest), Unlisted>>,
     written: Mutex<Written>,
-    closed: Closed,
+    stopped: StoppedParts,
     outcomes: Outcomes,
     publishing: Publishing,
 }
@@ -120,7 +120,7 @@ impl<'a> Transfer<'a> {
             unread: Mutex::default(),
             unlisted: Mutex::default(),
             written: Mutex::default(),
-            closed: Closed::default(),
+            stopped: StoppedParts::default(),
             outcomes: Outcomes::default(),
             publishing: Publishing::default(),
         }
@@ -147,11 +147,11 @@ impl<'a> Transfer<'a> {
         let blobs = async {
             // It is dropped at the end: then no further image is to be published.
             let awaited = awaited;
-            let settled = |step: &BlobStep| {
-                awaited.settle(step);
-                arrivals.iter().for_each(|arrivals| arrivals.settled(&step.blob.digest));
+            let done = |step: &BlobStep| {
+                awaited.mark_done(step);
+                arrivals.iter().for_each(|arrivals| arrivals.done_with(&step.blob.digest));
             };
-            let moved = self.move_blobs(Some(graph), plan, arrivals::coming(plan, arrivals), settled).await;
+            let moved = self.move_blobs(Some(graph), plan, arrivals::coming(plan, arrivals), done).await;
             let items = plan.images.len().saturating_sub(outcomes.begin_counting()) as u64;
             self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
             moved
@@ -172,15 +172,15 @@ impl<'a> Transfer<'a> {
             let outcome = outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why));
             // A denial is reported the same way whether the other images were pushed now or earlier.
             if matches!(outcome, Ok(Done::Pushed | Done::Present)) {
-                self.closed.note_accepted(&step.to.repository);
+                self.stopped.note_accepted(&step.to.repository);
             }
             (step, outcome)
         });
         let images: Vec<_> = images.collect();
-        let settled = |(step, outcome): (&ImageStep, Result<Done, Arc<Error>>)| {
-            outcome.map_err(|error| self.closed.settled(&step.to.repository, error))
+        let with_final_error = |(step, outcome): (&ImageStep, Result<Done, Arc<Error>>)| {
+            outcome.map_err(|error| self.stopped.final_error(&step.to.repository, error))
         };
-        let images: Vec<_> = images.into_iter().map(settled).collect();
+        let images: Vec<_> = images.into_iter().map(with_final_error).collect();
         let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let blocked = blocked::named(blocked, graph, plan, &images);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -250,22 +250,22 @@ impl<'a> Transfer<'a> {
         self.source.read()
     }
 
-    /// Sends a blob that the plan does not have, unless its part of the target is closed.
+    /// Sends a blob that the plan does not have, unless its part of the target is stopped.
     async fn send_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
-        self.closed.check(repository, blob.size)?;
+        self.stopped.check(repository, blob.size)?;
         let sent = self.sink.put_blob(repository, blob, origin).await;
-        sent.map_err(|error| self.closed.note(repository, blob.size, error))?;
-        self.closed.note_accepted(repository);
+        sent.map_err(|error| self.stopped.note(repository, blob.size, error))?;
+        self.stopped.note_accepted(repository);
         Ok(())
     }
 
-    /// Stores a manifest, unless its part of the target is closed.
+    /// Stores a manifest, unless its part of the target is stopped.
     async fn store(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
         let (repository, size, begun) = (&reference.repository, manifest.size(), Instant::now());
-        self.closed.check(repository, size)?;
+        self.stopped.check(repository, size)?;
         let stored = self.sink.put_manifest(reference, manifest).await;
-        let stored = stored.map_err(|error| self.closed.note(repository, size, error))?;
-        self.closed.note_accepted(repository);
+        let stored = stored.map_err(|error| self.stopped.note(repository, size, error))?;
+        self.stopped.note_accepted(repository);
         self.note_stored(repository, manifest, (stored, begun));
         Ok(())
     }

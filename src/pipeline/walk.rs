@@ -118,20 +118,20 @@ pub struct Walk<'a> {
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
-    /// Registries of which was said that they do not tell what is attached.
-    untold: Mutex<HashSet<String>>,
+    /// Registries that were reported as not listing what is attached.
+    silent: Mutex<HashSet<String>>,
     lost: LostCompanions,
-    /// Repositories of which was said that they list as referrers what does not name its subject.
+    /// Repositories that were reported as listing referrers which do not name the subject.
     foreign: Mutex<HashSet<Repository>>,
     /// What follows from that for the command, and what can be done about it: the end of the warning.
-    untold_effect: &'static str,
+    silent_effect: &'static str,
 }
 
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
-        let (known, recalled, platforms, tags, untold, lost) = Default::default();
+        let (known, recalled, platforms, tags, silent, lost) = Default::default();
         let (former, kept_companions, denied_companions, foreign, written) = Default::default();
-        let (modes, kept_modes, left_behind, companions, leaves_withheld, untold_effect) = Default::default();
+        let (modes, kept_modes, left_behind, companions, leaves_withheld, silent_effect) = Default::default();
         let leaves_lost_companions = false;
         Walk {
             source,
@@ -151,17 +151,17 @@ impl<'a> Walk<'a> {
             written,
             platforms,
             tags,
-            untold,
+            silent,
             lost,
             foreign,
-            untold_effect,
+            silent_effect,
         }
     }
 
     /// What follows for the command where a registry does not say what is attached, and which of its options help: it ends the
     /// warning.
-    pub fn with_untold_effect(self, effect: &'static str) -> Walk<'a> {
-        Walk { untold_effect: effect, ..self }
+    pub fn with_silent_effect(self, effect: &'static str) -> Walk<'a> {
+        Walk { silent_effect: effect, ..self }
     }
 
     /// What becomes of the companions of a lock that is followed.
@@ -354,13 +354,13 @@ impl<'a> Walk<'a> {
             Referrers::Look | Referrers::Require => {
                 let found = self.find_attached(repository, &mut tree).await?;
                 match self.former.get(&wanted.reference) {
-                    Some(former) => locked::keep(self, former, &mut tree, found).await?,
+                    Some(former) => locked::retain_companions(self, former, &mut tree, found).await?,
                     None => found,
                 }
             }
         };
         let (blobs, foreign) = tree.blobs(self.options.foreign_layers);
-        self.tell_foreign(&wanted.reference, foreign.len());
+        self.report_foreign(&wanted.reference, foreign.len());
         let mut image = Image {
             locked: LockedImage {
                 reference: wanted.reference.clone(),
@@ -478,7 +478,7 @@ impl<'a> Walk<'a> {
         self.events.report(Event::Warning(text));
     }
 
-    fn tell_foreign(&self, reference: &Reference, count: usize) {
+    fn report_foreign(&self, reference: &Reference, count: usize) {
         if count > 0 {
             let text = format!("{reference}: {count} foreign layers are not carried; --foreign-layers fetches them");
             self.events.report(Event::Notice(text));

@@ -69,8 +69,8 @@ fn the_longest_prefix_counts_and_ends_where_a_component_ends() {
         assert_eq!(places(&routes, name), [place], "{name}");
     }
     let whole = routes.pull(&repository("h.io/a")).unwrap_err();
-    let said = "following r.conf:4: h.io/a would be read as two.io, no repository";
-    assert_eq!(whole.to_string(), said, "nothing is left of it but a host");
+    let message = "following r.conf:4: h.io/a would be read as two.io, no repository";
+    assert_eq!(whole.to_string(), message, "nothing is left of it but a host");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn what_is_written_goes_where_it_was_told_to() {
 
 #[test]
 fn everything_that_is_wrong_is_told_at_once_with_its_line() {
-    let told = problems(
+    let reported = problems(
         "[[registry]]\n\
          insecure = 'yes'\n\
          location = 'https://h.io'\n\
@@ -150,15 +150,18 @@ fn everything_that_is_wrong_is_told_at_once_with_its_line() {
         (17, "h io"),
     ] {
         let at = format!("r.conf:{line}: ");
-        assert!(told.iter().any(|text| text.starts_with(&at) && text.contains(word)), "{line} {word}: {told:#?}");
+        assert!(
+            reported.iter().any(|text| text.starts_with(&at) && text.contains(word)),
+            "{line} {word}: {reported:#?}"
+        );
     }
 }
 
 #[test]
 fn version_1_and_what_is_no_toml_are_refused_and_never_taken_for_nothing() {
-    let told =
+    let reported =
         problems("# old\n[registries.search]\nregistries = ['docker.io']\n[registries.block]\nregistries = ['x']\n");
-    assert!(told[0].starts_with("r.conf:2: ") && told[0].contains("version 1"), "{told:?}");
+    assert!(reported[0].starts_with("r.conf:2: ") && reported[0].contains("version 1"), "{reported:?}");
     assert!(problems("[[registry]\nlocation = 'h.io'\n")[0].starts_with("r.conf:1: "));
     assert!(problems("{\"registry\": []}")[0].starts_with("r.conf:1: "));
     assert!(problems("[registry]\nlocation = 'h.io'\n")[0].contains("[[registry]]"));

@@ -221,8 +221,11 @@ mod tests {
         let text: String = ["1", "2", "3"].iter().map(|name| line(&tag(name)).unwrap()).collect();
         let damaged = text.replacen("\"2\"", "\"9\"", 1);
         assert_ne!(damaged, text);
-        let said = replayed(damaged.as_bytes()).unwrap_err().to_string();
-        assert_eq!(said, "x/index.journal is damaged in line 2: without it the layout has only the tags of index.json");
+        let message = replayed(damaged.as_bytes()).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "x/index.journal is damaged in line 2: without it the layout has only the tags of index.json"
+        );
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Options {
 }
 
 /// What every request needs.
-struct Site {
+struct ServerState {
     catalog: Arc<Catalog>,
     guard: Guard,
     limits: Limits,
@@ -108,7 +108,7 @@ struct Site {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    site: Site,
+    state: ServerState,
 }
 
 impl Server {
@@ -133,8 +133,9 @@ impl Server {
         let fail = |e: std::io::Error| Error::new(Kind::Input, format!("listening on {}", options.listen)).because(e);
         let listener = TcpListener::bind(options.listen).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        let site = Site { catalog: Arc::new(catalog), guard: Guard::new(&options.hosts), limits: options.limits };
-        Ok(Server { listener, address, site })
+        let state =
+            ServerState { catalog: Arc::new(catalog), guard: Guard::new(&options.hosts), limits: options.limits };
+        Ok(Server { listener, address, state })
     }
 
     /// Where it listens.
@@ -144,7 +145,7 @@ impl Server {
 
     /// The references that can be pulled, as `repository:tag` below the server's address, sorted.
     pub fn references(&self) -> Vec<String> {
-        let names = self.site.catalog.names();
+        let names = self.state.catalog.names();
         let tagged = |repository: String| {
             let tags = names.tags(&repository, None, "", usize::MAX).unwrap_or_default();
             tags.into_iter().map(move |tag| format!("{repository}:{tag}"))
@@ -157,8 +158,8 @@ impl Server {
     /// # Errors
     /// None so far: a failing connection is its client's business.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let (catalog, limits) = (Arc::clone(&self.site.catalog), self.site.limits);
-        let router = axum::Router::new().fallback(handle).with_state(Arc::new(self.site));
+        let (catalog, limits) = (Arc::clone(&self.state.catalog), self.state.limits);
+        let router = axum::Router::new().fallback(handle).with_state(Arc::new(self.state));
         let (stopping, stopped) = tokio::sync::oneshot::channel();
         let signal = async move {
             shutdown.await;
@@ -211,17 +212,17 @@ async fn tidy(catalog: Arc<Catalog>, limits: Limits) {
 }
 
 async fn handle(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<ServerState>>,
     ConnectInfo(requests): ConnectInfo<Requests>,
     request: Request<Body>,
 ) -> Response {
-    let (in_flight, catalog) = (requests.begin(), &site.catalog);
+    let (in_flight, catalog) = (requests.begin(), &state.catalog);
     let request = request.map(|body| watched(body, requests));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let allowed = site.guard.check(request.uri(), request.headers());
+    let allowed = state.guard.check(request.uri(), request.headers());
     let answered = match allowed {
-        Ok(()) => answer(&site, request).await,
+        Ok(()) => answer(&state, request).await,
         Err(refusal) => Err(refusal),
     };
     let mut response = answered.unwrap_or_else(|refusal| {
@@ -261,8 +262,8 @@ fn keep_in_flight(response: Response, request: places::Request) -> Response {
     })
 }
 
-async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal> {
-    let catalog = &site.catalog;
+async fn answer(state: &ServerState, request: Request<Body>) -> Result<Response, Refusal> {
+    let catalog = &state.catalog;
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     if !reading && catalog.writer().is_none() {
@@ -294,7 +295,7 @@ async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal
         ("PUT", Endpoint::Upload { name, id }) => uploads::finish(catalog, writer, &name, &id, &query, request).await,
         ("DELETE", Endpoint::Upload { name, id }) => uploads::cancel(writer, &name, &id).await,
         ("PUT", Endpoint::Manifest { name, target }) => {
-            publish::put(catalog, name, query.registry()?, target, site.limits.manifest, request).await
+            publish::put(catalog, name, query.registry()?, target, state.limits.manifest, request).await
         }
         ("DELETE", Endpoint::Manifest { name, target }) => {
             deletion::manifest(catalog, name, query.registry()?, target).await

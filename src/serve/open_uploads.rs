@@ -87,11 +87,11 @@ impl Uploads {
         Ok(received)
     }
 
-    /// The right to go on with an upload.
+    /// Locks an upload, so that this request alone continues it.
     ///
     /// # Errors
     /// There is no such upload, or too many requests use it.
-    pub async fn hold(&self, name: &str, id: &str) -> Result<Held, Refusal> {
+    pub async fn lock(&self, name: &str, id: &str) -> Result<Held, Refusal> {
         let received = self.find(name, id)?.received;
         // Those that wait keep their connections: a client that tries again needs one or two.
         if Arc::strong_count(&received) > MOST_AT_ONCE {

@@ -73,7 +73,7 @@ impl Share {
     }
 
     /// The bytes have become part of the layout.
-    pub fn keep(&mut self) {
+    pub fn commit(&mut self) {
         self.bytes = 0;
     }
 }

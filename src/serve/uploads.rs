@@ -66,13 +66,13 @@ pub async fn start(
 
 /// GET: how much has arrived.
 pub async fn status(writer: &Writer, name: &str, id: &str) -> Result<Response, Refusal> {
-    let range = writer.uploads.hold(name, id).await?.range();
+    let range = writer.uploads.lock(name, id).await?.range();
     answer(204, &[("location", location(name, id)), ("range", range), ("docker-upload-uuid", id.to_owned())])
 }
 
 /// PATCH: one more piece.
 pub async fn append(writer: &Writer, name: &str, id: &str, request: Request<Body>) -> Result<Response, Refusal> {
-    let held = receive_piece(writer.uploads.hold(name, id).await?, name, id, request).await?;
+    let held = receive_piece(writer.uploads.lock(name, id).await?, name, id, request).await?;
     let range = held.range();
     answer(202, &[("location", location(name, id)), ("range", range), ("docker-upload-uuid", id.to_owned())])
 }
@@ -88,7 +88,7 @@ pub async fn finish(
 ) -> Result<Response, Refusal> {
     let missing = || Refusal::new(400, "DIGEST_INVALID", "an upload is finished with ?digest=");
     let digest = query.digest("digest")?.ok_or_else(missing)?;
-    let held = receive_piece(writer.uploads.hold(name, id).await?, name, id, request).await?;
+    let held = receive_piece(writer.uploads.lock(name, id).await?, name, id, request).await?;
     writer.uploads.remove(id);
     adopt(catalog, name, held, digest).await
 }
@@ -108,7 +108,7 @@ async fn adopt(catalog: &Arc<Catalog>, name: &str, held: Held, expected: Digest)
         if let Some(writer) = catalog.writer().filter(|_| found == expected)
             && writer.adopt(&held.file, &held.entry, &found)?
         {
-            held.share.keep();
+            held.share.commit();
         }
         Ok(found)
     })

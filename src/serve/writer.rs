@@ -237,7 +237,7 @@ impl Writer {
         let (mut file, entry) = self.unfinished(&id)?;
         file.write_all(bytes).map_err(|e| Error::disk("writing", entry.path(), e))?;
         if self.adopt(&file, &entry, digest)? {
-            share.keep();
+            share.commit();
         }
         Ok(())
     }

@@ -15,14 +15,14 @@ mod policy;
 mod private;
 mod public;
 mod sealed;
-mod spoken;
 #[cfg(test)]
 mod tests;
+mod wordlist;
 
 pub use policy::{MAX_CONFIG, Policy};
 pub use private::PrivateKey;
 pub use public::PublicKey;
-pub use spoken::Spoken;
+pub use wordlist::FingerprintWords;
 
 /// The largest key file that is read, in bytes; those of openssl and cosign have less than one thousand.
 pub const MAX_KEY_FILE: u64 = 64 * 1024;

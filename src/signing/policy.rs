@@ -121,8 +121,8 @@ mod tests {
             ("require-signature = tru", 1, ""),
         ] {
             let problems = parse(&[("c.toml", text)]).unwrap_err();
-            let told = problems.iter().any(|p| p.starts_with(&format!("c.toml:{line}: ")) && p.contains(words));
-            assert!(told, "{text:?}: {problems:?}");
+            let reported = problems.iter().any(|p| p.starts_with(&format!("c.toml:{line}: ")) && p.contains(words));
+            assert!(reported, "{text:?}: {problems:?}");
         }
     }
 }

@@ -31,8 +31,8 @@ fn a_key_that_cosign_encrypted_signs_with_its_passphrase_and_with_no_other() {
     assert!(public.verifies(b"what is signed", &signature) && !public.verifies(b"something else", &signature));
     assert!(signature.len() <= key.longest_signature());
     let wrong = PrivateKey::parse(SEALED.as_bytes(), "k", &passphrase("incorrect horse")).unwrap_err();
-    let said = "reading the private key k: the passphrase is not the one it was encrypted with, or it is damaged";
-    assert_eq!(wrong.to_string(), said, "and no part of the passphrase");
+    let message = "reading the private key k: the passphrase is not the one it was encrypted with, or it is damaged";
+    assert_eq!(wrong.to_string(), message, "and no part of the passphrase");
     assert!(!format!("{key:?}").contains("horse"));
 }
 

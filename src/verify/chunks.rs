@@ -56,7 +56,7 @@ pub fn check(layout: &Layout, table: &Reader, blobs: &[Blob<'_>], events: &Event
     }
     let (mut problems, mut misleading) = (Vec::new(), Vec::new());
     for (open, found) in open.iter().zip(by_blob) {
-        match judge(layout, table, open, &found) {
+        match verdict(layout, table, open, &found) {
             Verdict::Right => {}
             Verdict::Wrong(problem) => problems.push(problem),
             Verdict::Misleading => misleading.push(open.id),
@@ -152,7 +152,7 @@ enum Verdict {
     Misleading,
 }
 
-fn judge(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) -> Verdict {
+fn verdict(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) -> Verdict {
     let unreadable = found.iter().find_map(|found| found.as_ref().err()).cloned();
     let is_right = match found {
         [Ok(only)] if open.size() <= CHUNK => *only == open.blob.root,

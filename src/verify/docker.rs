@@ -61,6 +61,6 @@ fn expected(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) ->
 /// The same for entries that say the same, in whatever order; `None` for what says less or more.
 fn fingerprint(entry: &Value) -> Option<Digest> {
     let fields = entry.as_object().filter(|fields| fields.len() == 3)?;
-    let said = json!([fields.get("Config")?, fields.get("RepoTags")?, fields.get("Layers")?]);
-    Some(Digest::sha256(said.to_string().as_bytes()))
+    let entry = json!([fields.get("Config")?, fields.get("RepoTags")?, fields.get("Layers")?]);
+    Some(Digest::sha256(entry.to_string().as_bytes()))
 }

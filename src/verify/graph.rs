@@ -209,10 +209,10 @@ impl<'a, 'w> Follow<'a, 'w> {
             return;
         }
         // Of the companions themselves it is said already.
-        let said: HashSet<Digest> = image.companions().iter().map(|own| own.digest).collect();
+        let companions: HashSet<Digest> = image.companions().iter().map(|own| own.digest).collect();
         let is_own = |subject: &Digest| self.met.contains_key(subject) || self.left_out.manifests.contains(subject);
         let named = self.met.iter().filter_map(|(digest, subject)| Some((*digest, (*subject)?)));
-        let foreign = named.filter(|(digest, subject)| !said.contains(digest) && !is_own(subject));
+        let foreign = named.filter(|(digest, subject)| !companions.contains(digest) && !is_own(subject));
         let faults = foreign.filter_map(|(digest, subject)| image.subject_fault(digest, subject));
         let Some(fault) = faults.min() else { return };
         let found = format!("{}: {fault}", image.name());

@@ -1,4 +1,4 @@
-//! What would mend a bundle, from what a check has found.
+//! What would repair a bundle, from what a check has found.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::oci::Digest;
 
 /// What the bundle at `path` lacks, according to `report`, which is of all its bytes; `tool` is who says so.
 ///
-/// What nothing that is fetched can mend is not in it: files that nobody declared, contradictions, links.
+/// It leaves out what no fetched bytes can repair: undeclared files, contradictions, links.
 ///
 /// # Errors
 /// Nothing says what bundle it was, or more is bad than was listed (`Damaged`); the disk's.

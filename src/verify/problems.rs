@@ -15,7 +15,7 @@ pub struct Problems {
     /// Blobs that have a problem of this kind already: who finds it again may only know less of it.
     blobs: HashSet<(ProblemKind, String)>,
     others: BTreeMap<ProblemKind, usize>,
-    unsaid: BTreeMap<ProblemKind, usize>,
+    unreported: BTreeMap<ProblemKind, usize>,
 }
 
 impl Problems {
@@ -36,13 +36,13 @@ impl Problems {
         if fits {
             self.list.insert(problem);
         } else {
-            *self.unsaid.entry(problem.kind).or_default() += 1;
+            *self.unreported.entry(problem.kind).or_default() += 1;
         }
     }
 
     /// By path; the others that were only counted under the path `…`.
     pub fn into_sorted(mut self) -> Vec<Problem> {
-        for (kind, more) in self.unsaid {
+        for (kind, more) in self.unreported {
             self.list.insert(Problem::new("…", kind).found(format!("and {more} more of this kind")));
         }
         self.list.into_iter().collect()

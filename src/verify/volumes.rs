@@ -112,12 +112,13 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     let others = report.problems.drain(..).filter(|one| one.volume.is_some() || !blamed.contains(&one.path));
     found.extend(others.map(|problem| located(set, problem)));
     let mut problems = bounded(found);
-    for problem in problems.iter_mut().filter(|problem| problem.volume.is_some() && is_mended_by_volume(problem.kind)) {
+    for problem in problems.iter_mut().filter(|problem| problem.volume.is_some() && is_repaired_by_volume(problem.kind))
+    {
         problem.remedy = "copy this volume from its medium again; if that does not help, have it made again: by `gapferry repair` \
                           of recovery volumes, or with --only-volume where it came from";
     }
     name_images(&mut problems, &reach);
-    lost::tell(set, &mut problems, &lacking, &reach);
+    lost::add_reach(set, &mut problems, &lacking, &reach);
     let all =
         || (0..set.volumes.len()).filter_map(|at| set.layout_of(at)).chain(set.recovery.iter().map(|r| &r.layout));
     report.files = all().map(|layout| layout.entries().count()).sum();
@@ -131,7 +132,7 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     Ok(report)
 }
 
-fn is_mended_by_volume(kind: ProblemKind) -> bool {
+fn is_repaired_by_volume(kind: ProblemKind) -> bool {
     use ProblemKind::{Malformed, Missing, Unreadable, WrongDigest, WrongSize};
     matches!(kind, Missing | WrongSize | WrongDigest | Unreadable | Malformed)
 }
@@ -140,10 +141,10 @@ fn is_mended_by_volume(kind: ProblemKind) -> bool {
 fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort();
     problems.dedup();
-    let unsaid = problems.len().saturating_sub(MOST_PROBLEMS);
+    let unreported = problems.len().saturating_sub(MOST_PROBLEMS);
     problems.truncate(MOST_PROBLEMS);
-    if unsaid > 0 {
-        problems.push(Problem::new("…", ProblemKind::Missing).found(format!("and {unsaid} more problems")));
+    if unreported > 0 {
+        problems.push(Problem::new("…", ProblemKind::Missing).found(format!("and {unreported} more problems")));
     }
     problems
 }
@@ -248,9 +249,9 @@ impl<'s> One<'s> {
         let of_bundle = file.map_or(path, |file| file.path.as_str());
         let problem = |kind| Problem::new(of_bundle, kind);
         let in_text = segment.map(|s| format!("segment {} of {}", s.number, s.of));
-        let told = |text: String| in_text.as_ref().map_or(text.clone(), |segment| format!("{segment}: {text}"));
+        let labelled = |text: String| in_text.as_ref().map_or(text.clone(), |segment| format!("{segment}: {text}"));
         if let Some(segment) = segment.filter(|segment| segment.sha256 != sum.hex()) {
-            let found = told(format!("{} in the sums of its volume", sum.hex()));
+            let found = labelled(format!("{} in the sums of its volume", sum.hex()));
             return Some(problem(ProblemKind::Disagreement).expected(&segment.sha256).found(found));
         }
         let Some(size) = self.layout.size_of(path) else {
@@ -262,7 +263,7 @@ impl<'s> One<'s> {
             });
         };
         if let Some(segment) = segment.filter(|segment| segment.size != size) {
-            let found = told(format!("{size} bytes"));
+            let found = labelled(format!("{size} bytes"));
             return Some(problem(ProblemKind::WrongSize).expected(format!("{} bytes", segment.size)).found(found));
         }
         if self.depth == Depth::Structure || self.is_proven((path, sum), of_bundle, segment.is_some()) {
@@ -272,12 +273,12 @@ impl<'s> One<'s> {
             Ok(None | Some(Ok(()))) => return None,
             Ok(Some(Err(Unproven::Wrong { found, .. }))) => found,
             Ok(Some(Err(Unproven::Unreadable(error)))) => {
-                return Some(problem(ProblemKind::Unreadable).found(told(error.to_string())));
+                return Some(problem(ProblemKind::Unreadable).found(labelled(error.to_string())));
             }
-            Err(error) => return Some(problem(ProblemKind::Unreadable).found(told(error.chain()))),
+            Err(error) => return Some(problem(ProblemKind::Unreadable).found(labelled(error.chain()))),
         };
         let ranges = listed.and_then(|at| bad_ranges(self.layout, self.volume, at)).unwrap_or_default();
-        let problem = problem(ProblemKind::WrongDigest).expected(sum).found(told(found.to_string()));
+        let problem = problem(ProblemKind::WrongDigest).expected(sum).found(labelled(found.to_string()));
         Some(if ranges.is_empty() { problem } else { placed(problem, ranges) })
     }
 

@@ -42,24 +42,24 @@ fn assert_code(output: &Output, code: i32) {
 }
 
 /// A registry with one image, and its bundle.
-struct Site {
+struct TestSite {
     registry: Registry,
     reference: String,
     directory: tempfile::TempDir,
     bundle: PathBuf,
 }
 
-fn site() -> Site {
+fn site() -> TestSite {
     let registry = Registry::start();
     images::oci("team/app", "1.0", &["content of the app"]).push(&registry);
     let reference = format!("{}/team/app:1.0", registry.host());
     let directory = tempdir();
     let bundle = directory.path().join("bundle");
     gapferry().args(["export", &reference, "-q", "-o"]).arg(&bundle).assert().success();
-    Site { registry, reference, directory, bundle }
+    TestSite { registry, reference, directory, bundle }
 }
 
-impl Site {
+impl TestSite {
     fn bundle(&self) -> &str {
         self.bundle.to_str().unwrap()
     }
@@ -289,13 +289,13 @@ fn ctrl_c_and_sigterm_stop_even_what_waits_or_computes_and_say_how_to_continue()
         let pid = Pid::from_child(&process);
         kill_process(pid, signal).unwrap();
         let mut stderr = BufReader::new(process.stderr.take().unwrap());
-        let mut said = String::new();
-        stderr.read_line(&mut said).unwrap();
-        assert!(said.contains("run the same command again"), "{said}");
+        let mut message = String::new();
+        stderr.read_line(&mut message).unwrap();
+        assert!(message.contains("run the same command again"), "{message}");
         // It still waits for its input; a second time ends it at once. It may be too late for that already.
         let _ = kill_process(pid, signal);
-        stderr.read_to_string(&mut said).unwrap();
-        assert_eq!(process.wait().unwrap().code(), Some(code), "{said}");
+        stderr.read_to_string(&mut message).unwrap();
+        assert_eq!(process.wait().unwrap().code(), Some(code), "{message}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::bundle::ground::{Builder, noise, two_images};
+use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::signed::keys::{Key, Kind};
 use crate::support::ran::Ran;
 use crate::support::{files_below, gapferry, gapferry_process, gapferry_process_of, sha256, sha256_file, tempdir};
@@ -62,7 +62,7 @@ fn every_form_turns_into_every_other_and_keeps_identity_and_signatures() {
         for (to, arguments) in FORMS {
             let out = place.join("to").join(to);
             let public = ours.public.to_str().unwrap();
-            convert(&source, &out, &[arguments, &["--key", public]].concat()).ended(0).said(&["signed by"]);
+            convert(&source, &out, &[arguments, &["--key", public]].concat()).ended(0).reported(&["signed by"]);
             let paths = written(&out);
             for key in [&ours, &theirs] {
                 let ran = Ran::of(gapferry().arg("verify").args(&paths).args(["--full", "--key"]).arg(&key.public));
@@ -89,7 +89,7 @@ fn a_stream_is_the_tar_byte_for_byte() {
     command.arg("convert").arg(&folder).args(["-o", "-"]).stderr(Stdio::null());
     assert!(command.stdout(std::fs::File::create(&out).unwrap()).status().unwrap().success());
     assert_eq!(sha256_file(&out), sha256_file(&tar));
-    convert(&[folder], Path::new("-"), &["--json"]).ended(2).said(&["--json cannot"]);
+    convert(&[folder], Path::new("-"), &["--json"]).ended(2).reported(&["--json cannot"]);
 }
 
 /// Between directories of one file system a bundle takes no room twice; and what is written later changes neither.
@@ -122,7 +122,7 @@ fn a_damaged_bundle_gets_no_other_form_and_what_was_there_stays() {
     let kept = files_below(&before);
     for (to, arguments) in FORMS {
         let out = directory.path().join("out").join(to);
-        let ran = convert(std::slice::from_ref(&tar), &out, arguments).ended(3).said(&["wrong digest"]);
+        let ran = convert(std::slice::from_ref(&tar), &out, arguments).ended(3).reported(&["wrong digest"]);
         assert!(to == "directory" || written(&out).is_empty(), "{to}: {}", ran.stderr);
     }
     assert!(files_below(&before) == kept);
@@ -137,12 +137,12 @@ fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
     convert(std::slice::from_ref(&tar), &set, &["--volume-size", "1500kB"]).ended(0);
     let volumes = written(&set);
     let out = directory.path().join("out");
-    convert(&volumes[1..], &out, &[]).ended(3).said(&["is missing", "nothing was written"]);
+    convert(&volumes[1..], &out, &[]).ended(3).reported(&["is missing", "nothing was written"]);
     let thesis = directory.path().join("thesis.tar");
     std::fs::write(&thesis, "my thesis").unwrap();
-    convert(std::slice::from_ref(&tar), &thesis, &[]).ended(2).said(&["not overwritten"]);
+    convert(std::slice::from_ref(&tar), &thesis, &[]).ended(2).reported(&["not overwritten"]);
     convert(std::slice::from_ref(&thesis), &out, &[]).ended(2);
-    convert(&[tar], Path::new("-"), &["--volume-size", "1500kB"]).ended(2).said(&["end the name in .tar"]);
+    convert(&[tar], Path::new("-"), &["--volume-size", "1500kB"]).ended(2).reported(&["end the name in .tar"]);
     assert_eq!(std::fs::read(&thesis).unwrap(), b"my thesis");
     assert!(!out.exists());
 }
@@ -172,7 +172,7 @@ fn a_conversion_that_was_stopped_goes_on() {
         // Killed after it got its name, before it had tidied up.
         let journal = if to == "v.tar" { "v.volumes.partial.journal" } else { "b.tar.partial.journal" };
         std::fs::write(out.parent().unwrap().join(journal), "gapferry-journal 1 of this tar\nbegun\n").unwrap();
-        convert(std::slice::from_ref(&tar), &out, arguments).ended(0).said(&["unchanged"]);
+        convert(std::slice::from_ref(&tar), &out, arguments).ended(0).reported(&["unchanged"]);
         let left = out.parent().unwrap().join(journal).exists();
         assert!(!left || to == "directory", "{to}: a run that finds the bundle finished removes what is left of it");
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use crate::support;
+use crate::support::barrier::Barrier;
 use crate::support::disk::Disk;
-use crate::support::gate::Gate;
 use crate::support::images::{self, Image, noise};
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, gapferry_process, tempdir};
@@ -24,9 +24,9 @@ fn large() -> (Registry, Image) {
 }
 
 /// Holds the export where it fetches the second layer.
-fn gate_before_a_layer(registry: &Registry, image: &Image) -> Gate {
+fn barrier_before_a_layer(registry: &Registry, image: &Image) -> Barrier {
     let layer = support::sha256(&image.blobs[2]);
-    Gate::before(registry.host(), &format!("GET /v2/team/app/blobs/{layer}"))
+    Barrier::before(registry.host(), &format!("GET /v2/team/app/blobs/{layer}"))
 }
 
 fn export(host: &str, out: &Path) -> Output {
@@ -47,10 +47,10 @@ fn a_disk_without_room_is_found_out_before_anything_is_fetched_and_the_bytes_are
     let before = layer_requests(&registry, &image);
     for name in ["b.tar", "b"] {
         let output = export(registry.host(), &disk.path().join(name));
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("needs 4.9 MiB more") && said.contains("has 2.0 MiB left"), "{said}");
-        assert!(said.contains("hint: make room"), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains("needs 4.9 MiB more") && message.contains("has 2.0 MiB left"), "{message}");
+        assert!(message.contains("hint: make room"), "{message}");
     }
     assert_eq!(layer_requests(&registry, &image), before);
     let left: Vec<String> = files_below(disk.path()).into_iter().map(|(name, _)| name).collect();
@@ -65,8 +65,8 @@ fn once_there_is_room_no_manifest_is_pulled_again() {
     for name in ["b.tar", "b"] {
         disk.resize(2048);
         let out = disk.path().join(name);
-        let said = stderr(&export(registry.host(), &out));
-        assert!(said.contains("1 manifest kept in") && said.contains("hint: make room"), "{said}");
+        let message = stderr(&export(registry.host(), &out));
+        assert!(message.contains("1 manifest kept in") && message.contains("hint: make room"), "{message}");
         let before = pulls();
         disk.resize(32 * 1024);
         assert!(export(registry.host(), &out).status.success());
@@ -78,33 +78,33 @@ fn once_there_is_room_no_manifest_is_pulled_again() {
     }
 }
 
-/// What an export says that has run into the full disk: `filler` takes so many bytes of it while a layer waits at the gate.
-fn export_while_the_disk_fills_up(gate: &Gate, out: &Path, filler: &Path, bytes: usize) -> String {
-    let reference = format!("{}/team/app:1", gate.host());
+/// The messages of an export that runs into a full disk: `filler` takes `bytes` while a layer waits at the barrier.
+fn export_while_the_disk_fills_up(barrier: &Barrier, out: &Path, filler: &Path, bytes: usize) -> String {
+    let reference = format!("{}/team/app:1", barrier.host());
     let mut command = gapferry_process();
     command.args(["export", &reference, "-j", "1", "-o"]).arg(out).stderr(Stdio::piped());
     let process = command.spawn().unwrap();
-    gate.wait();
+    barrier.wait();
     std::fs::write(filler, vec![7; bytes]).unwrap();
-    gate.open();
+    barrier.open();
     let output = process.wait_with_output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    message
 }
 
 #[test]
 fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
     let Some(disk) = Disk::of(9 * 1024) else { return };
     let (registry, image) = large();
-    let gate = gate_before_a_layer(&registry, &image);
+    let barrier = barrier_before_a_layer(&registry, &image);
     let out = disk.path().join("b");
     let filler = disk.path().join("filler");
-    let said = export_while_the_disk_fills_up(&gate, &out, &filler, 5 << 20);
-    assert!(said.contains("No space left") && said.contains("hint: make room"), "{said}");
+    let message = export_while_the_disk_fills_up(&barrier, &out, &filler, 5 << 20);
+    assert!(message.contains("No space left") && message.contains("hint: make room"), "{message}");
     assert!(!out.exists());
     std::fs::remove_file(filler).unwrap();
-    let output = export(gate.host(), &out);
+    let output = export(barrier.host(), &out);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     gapferry().arg("verify").arg(&out).assert().success();
 }
@@ -118,14 +118,15 @@ fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
     let image = images::oci("team/app", "1", &layers.iter().map(String::as_str).collect::<Vec<_>>());
     image.push(&registry);
     let before = layer_requests(&registry, &image);
-    let gate = Gate::before(registry.host(), &format!("GET /v2/team/app/blobs/{}", support::sha256(&image.blobs[1])));
+    let barrier =
+        Barrier::before(registry.host(), &format!("GET /v2/team/app/blobs/{}", support::sha256(&image.blobs[1])));
     let out = disk.path().join("b");
     let filler = disk.path().join("filler");
-    let said = export_while_the_disk_fills_up(&gate, &out, &filler, 8 << 20);
-    assert!(said.matches("No space left").count() == 1 && said.contains("hint: make room"), "{said}");
+    let message = export_while_the_disk_fills_up(&barrier, &out, &filler, 8 << 20);
+    assert!(message.matches("No space left").count() == 1 && message.contains("hint: make room"), "{message}");
     assert_eq!(layer_requests(&registry, &image) - before, 1);
     std::fs::remove_file(filler).unwrap();
-    assert!(export(gate.host(), &out).status.success());
+    assert!(export(barrier.host(), &out).status.success());
     gapferry().arg("verify").arg(&out).assert().success();
 }
 
@@ -145,9 +146,9 @@ fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
     let _ = std::io::copy(&mut std::fs::File::open(&bundle).unwrap(), &mut pipe);
     drop(pipe);
     let output = process.wait_with_output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("keeping a blob in TMPDIR") && said.contains("hint: make room"), "{said}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("keeping a blob in TMPDIR") && message.contains("hint: make room"), "{message}");
 }
 
 /// Without a word it was killed.
@@ -165,9 +166,9 @@ fn a_limit_on_the_size_of_files_is_an_error_with_a_hint() {
         "-o",
     ]);
     let output = command.arg(out.path().join("b.tar")).env("HOME", out.path()).output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("File too large") && said.contains("ulimit -f"), "{said}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("File too large") && message.contains("ulimit -f"), "{message}");
 }
 
 #[test]
@@ -187,9 +188,9 @@ fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
     }
     for name in ["new.tar", "new"] {
         let output = export(registry.host(), &disk.path().join(name));
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(name) && said.contains("hint: the file system is mounted read-only"), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(name) && message.contains("hint: the file system is mounted read-only"), "{message}");
     }
 }
 
@@ -209,9 +210,9 @@ fn a_receipt_or_lock_that_could_not_be_written_is_told_before_the_work_not_after
     let target = Registry::start();
     for option in ["--receipt", "--digestfile"] {
         let output = gapferry().args(["import", out, "--to", target.host(), option, nowhere]).output().unwrap();
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(nowhere), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(nowhere), "{message}");
         assert_eq!(target.uploads(), 0, "{option}");
     }
     for arguments in [["lock", &reference, "-o", nowhere], ["man", "--dir", "/dev/null/x", "-q"]] {
@@ -227,9 +228,9 @@ fn another_run_on_the_same_output_is_found_before_anything_is_asked() {
     lock.lock().unwrap();
     let before = registry.requests().len();
     let output = export(registry.host(), &directory.path().join("b"));
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("another gapferry is writing it"), "{said}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("another gapferry is writing it"), "{message}");
     assert_eq!(registry.requests().len(), before);
     lock.unlock().unwrap();
     assert!(export(registry.host(), &directory.path().join("b")).status.success());
@@ -250,14 +251,14 @@ fn what_is_there_and_no_bundle_is_not_overwritten() {
     let (before, asked) = (files_below(root), registry.requests().len());
     for name in ["notes.tar", "notes", "photos", "photos.tar", "dangling"] {
         let output = export(registry.host(), &root.join(name));
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {message}");
         assert!(
-            said.contains(name)
+            message.contains(name)
                 && (name == "dangling"
-                    || said.contains("that is not a bundle, and it is not overwritten")
-                    || said.contains("there is a directory")),
-            "{said}"
+                    || message.contains("that is not a bundle, and it is not overwritten")
+                    || message.contains("there is a directory")),
+            "{message}"
         );
     }
     assert_eq!(files_below(root), before);
@@ -286,9 +287,9 @@ fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_befor
     for (out, link, to) in taken {
         std::os::unix::fs::symlink(root.join(to), root.join(link)).unwrap();
         let output = export(registry.host(), &root.join(out));
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{out}: {said}");
-        assert!(said.contains(link) && said.contains("no export has made it; remove it"), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{out}: {message}");
+        assert!(message.contains(link) && message.contains("no export has made it; remove it"), "{message}");
         assert!(root.join(link).is_symlink(), "{link}");
     }
     assert_eq!(registry.requests().len(), asked);
@@ -300,18 +301,18 @@ fn a_second_run_on_the_same_output_is_told_so_and_disturbs_nothing() {
     let (registry, image) = large();
     let directory = tempdir();
     for name in ["b.tar", "b"] {
-        let gate = gate_before_a_layer(&registry, &image);
+        let barrier = barrier_before_a_layer(&registry, &image);
         let out = directory.path().join(name);
-        let reference = format!("{}/team/app:1", gate.host());
+        let reference = format!("{}/team/app:1", barrier.host());
         let mut command = gapferry_process();
         command.args(["export", &reference, "-o"]).arg(&out).stderr(Stdio::piped());
         let first = command.spawn().unwrap();
-        gate.wait();
-        let second = export(gate.host(), &out);
-        let said = stderr(&second);
-        assert_eq!(second.status.code(), Some(2), "{said}");
-        assert!(said.contains("another gapferry is writing it") && said.contains(name), "{said}");
-        gate.open();
+        barrier.wait();
+        let second = export(barrier.host(), &out);
+        let message = stderr(&second);
+        assert_eq!(second.status.code(), Some(2), "{message}");
+        assert!(message.contains("another gapferry is writing it") && message.contains(name), "{message}");
+        barrier.open();
         let first = first.wait_with_output().unwrap();
         assert!(first.status.success(), "{}", stderr(&first));
         gapferry().arg("verify").arg(&out).assert().success();

@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support;
-use crate::support::gate::Gate;
+use crate::support::barrier::Barrier;
 use crate::support::images::{self, noise};
 use crate::support::registry::{Options, Registry};
 use crate::support::{gapferry, gapferry_process, tempdir};
@@ -34,21 +34,21 @@ fn all_end_with(code: i32, rows: &[&[&str]], says: &[&str]) {
 }
 
 /// A registry with `team/app:1`, and its bundle.
-struct Site {
+struct TestSite {
     registry: Registry,
     reference: String,
     directory: tempfile::TempDir,
     bundle: PathBuf,
 }
 
-fn site() -> Site {
+fn site() -> TestSite {
     let registry = Registry::start();
     images::oci("team/app", "1", &["content of the app"]).push(&registry);
     let reference = format!("{}/team/app:1", registry.host());
     let directory = tempdir();
     let bundle = directory.path().join("bundle");
     gapferry().args(["export", &reference, "-q", "-o"]).arg(&bundle).assert().success();
-    Site { registry, reference, directory, bundle }
+    TestSite { registry, reference, directory, bundle }
 }
 
 fn path(path: &Path) -> &str {
@@ -230,17 +230,17 @@ fn a_receipt_or_lock_that_could_not_be_written_is_2_and_told_after_what_became_o
         let output = run(&import);
         let text = both(&output);
         assert_eq!(output.status.code(), Some(2), "{text}");
-        let told = ["failed:", "1 image pushed, 1 failed", "error: writing /dev/full"].map(|words| text.find(words));
-        assert!(told.iter().all(Option::is_some) && told.is_sorted(), "{text}");
+        let message = ["failed:", "1 image pushed, 1 failed", "error: writing /dev/full"].map(|words| text.find(words));
+        assert!(message.iter().all(Option::is_some) && message.is_sorted(), "{text}");
         assert!(std::fs::read_to_string(file).unwrap().contains("/good:1"), "one file does not cost the other");
     }
 }
 
-/// Runs gapferry until a request stands at `gate`, sends it `signal`, and gives how it ended.
-fn stop_at(gate: &Gate, arguments: &[&str], signal: Signal) -> Output {
+/// Runs gapferry until a request stands at `barrier`, sends it `signal`, and gives how it ended.
+fn stop_at(barrier: &Barrier, arguments: &[&str], signal: Signal) -> Output {
     let mut command = gapferry_process();
     let process = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    gate.wait();
+    barrier.wait();
     kill_process(Pid::from_child(&process), signal).unwrap();
     process.wait_with_output().unwrap()
 }
@@ -253,16 +253,16 @@ fn an_export_stopped_in_the_middle_of_a_blob_is_130_or_143_and_continues() {
     let layer = format!("GET /v2/team/app/blobs/{}", support::sha256(&image.blobs[2]));
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         for name in ["b.tar", "b"] {
-            let gate = Gate::before(registry.host(), &layer);
+            let barrier = Barrier::before(registry.host(), &layer);
             let directory = tempdir();
             let out = directory.path().join(name);
-            let reference = format!("{}/team/app:1", gate.host());
+            let reference = format!("{}/team/app:1", barrier.host());
             let arguments = ["export", &reference, "-o", path(&out), "-j", "1"];
-            let output = stop_at(&gate, &arguments, signal);
+            let output = stop_at(&barrier, &arguments, signal);
             assert_eq!(output.status.code(), Some(code), "{}", both(&output));
             assert!(both(&output).contains("run the same command again"), "{}", both(&output));
             assert!(!out.exists(), "a stopped export has published something");
-            gate.open();
+            barrier.open();
             all_end_with(0, &[&arguments], &[]);
             all_end_with(0, &[&["verify", path(&out)]], &["OK"]);
         }
@@ -279,12 +279,12 @@ fn an_import_stopped_in_the_middle_of_an_upload_is_130_or_143_leaves_no_tag_and_
     all_end_with(0, &[&["export", &reference, "-o", path(&bundle)]], &[]);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let target = Registry::start();
-        let gate = Gate::before(target.host(), "/blobs/uploads/");
-        let arguments = ["import", path(&bundle), "--to", gate.host()];
-        let output = stop_at(&gate, &arguments, signal);
+        let barrier = Barrier::before(target.host(), "/blobs/uploads/");
+        let arguments = ["import", path(&bundle), "--to", barrier.host()];
+        let output = stop_at(&barrier, &arguments, signal);
         assert_eq!(output.status.code(), Some(code), "{}", both(&output));
         assert_eq!(target.tags("team/app"), [""; 0]);
-        gate.open();
+        barrier.open();
         all_end_with(0, &[&arguments], &[]);
         assert_eq!(target.tags("team/app"), ["1"]);
     }

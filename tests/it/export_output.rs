@@ -43,16 +43,16 @@ fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
     let registry = one_image();
     let directory = tempdir();
     for out in ["b", "b.tar"] {
-        let told = || {
+        let report = || {
             let mut command = gapferry();
             let reference = format!("{}/team/app:1", registry.host());
             command.current_dir(directory.path()).args(["export", &reference, "--json", "-o", out]);
-            let told: Value = serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap();
-            (told["unchanged"].as_bool().unwrap(), told["bytes"].as_u64().unwrap())
+            let report: Value = serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap();
+            (report["unchanged"].as_bool().unwrap(), report["bytes"].as_u64().unwrap())
         };
-        let written = told();
+        let written = report();
         assert!(!written.0 && written.1 > 0);
-        assert_eq!(told(), (true, written.1), "{out}");
+        assert_eq!(report(), (true, written.1), "{out}");
     }
 }
 
@@ -96,20 +96,20 @@ fn read_back_says_of_every_form_that_the_medium_has_it_and_of_a_pipe_that_it_can
         let mut command = gapferry();
         command.current_dir(directory.path()).args(args).arg("--read-back").assert()
     };
-    let said = |assert: Assert| String::from_utf8(assert.success().get_output().stderr.clone()).unwrap();
+    let message = |assert: Assert| String::from_utf8(assert.success().get_output().stderr.clone()).unwrap();
     let reference = format!("{}/team/app:1", registry.host());
     for out in ["b", "b.tar", "b.tar.zst"] {
         for _ in 0..2 {
             // Unchanged is not proven either, until it was read.
-            let text = said(run(&["export", &reference, "-o", out]));
+            let text = message(run(&["export", &reference, "-o", out]));
             assert!(text.contains(&format!("{out}: read back")), "{text}");
         }
     }
-    let text = said(run(&["export", &reference, "-o", "v", "--volume-size", "64KiB"]));
+    let text = message(run(&["export", &reference, "-o", "v", "--volume-size", "64KiB"]));
     assert!(text.contains("v.001.tar: read back"), "{text}");
-    let text = said(run(&["split", "b.tar", "-o", "s", "--volume-size", "64KiB"]));
+    let text = message(run(&["split", "b.tar", "-o", "s", "--volume-size", "64KiB"]));
     assert!(text.contains("s.001.tar: read back"), "{text}");
-    let text = said(run(&["join", "s.001.tar", "-o", "j"]));
+    let text = message(run(&["join", "s.001.tar", "-o", "j"]));
     assert!(text.contains("j: read back"), "{text}");
     let refused = run(&["export", &reference, "-o", "-"]).code(2);
     let text = String::from_utf8(refused.get_output().stderr.clone()).unwrap();

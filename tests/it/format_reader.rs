@@ -11,14 +11,14 @@ use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, sha256, skopeo, tempdir};
 
 /// A registry with images of several kinds, a lock of them, a key and a tool.
-struct Site {
+struct TestSite {
     registry: Registry,
     images: Vec<Image>,
     directory: tempfile::TempDir,
 }
 
-impl Site {
-    fn new() -> Site {
+impl TestSite {
+    fn new() -> TestSite {
         let registry = Registry::start();
         let large = images::noise(1, 5_000_000);
         let images = vec![
@@ -31,7 +31,7 @@ impl Site {
         let attached = images::referrer(&images[2], "application/spdx+json", b"a list of parts");
         attached.push(&registry);
         images::referrers_tag(&images[2], &[attached]).push(&registry);
-        let site = Site { registry, images, directory: tempdir() };
+        let site = TestSite { registry, images, directory: tempdir() };
         fs::write(site.path("hello"), "#!/bin/sh\n").unwrap();
         let key = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"];
         let made = Command::new("openssl").args(key).current_dir(site.directory.path()).output().unwrap();
@@ -87,7 +87,7 @@ fn identity(ran: Ran) -> String {
 
 #[test]
 fn every_form_of_a_bundle_is_read_by_a_program_that_only_the_document_describes() {
-    let site = Site::new();
+    let site = TestSite::new();
     site.export("bundle", &[]);
     site.export("bundle.tar", &[]);
     site.export("bundle.tar.zst", &[]);
@@ -124,7 +124,7 @@ fn every_form_of_a_bundle_is_read_by_a_program_that_only_the_document_describes(
 
 #[test]
 fn a_stream_is_read_from_a_pipe_and_one_that_breaks_off_is_refused() {
-    let site = Site::new();
+    let site = TestSite::new();
     let mut command = crate::support::gapferry_process();
     let args = ["export", "--locked", "images.lock", "-o", "-"];
     let streamed = command.current_dir(site.directory.path()).args(args).output().unwrap();
@@ -134,13 +134,13 @@ fn a_stream_is_read_from_a_pipe_and_one_that_breaks_off_is_refused() {
     site.read(&["verify", "-"], Some(&whole)).ended(0);
     for length in [streamed.stdout.len() - 1024, streamed.stdout.len() / 2, 1024] {
         fs::write(&part, &streamed.stdout[..length]).unwrap();
-        site.read(&["verify", "-"], Some(&part)).ended(1).said(&["refused"]);
+        site.read(&["verify", "-"], Some(&part)).ended(1).reported(&["refused"]);
     }
 }
 
 #[test]
 fn one_changed_byte_anywhere_in_a_file_of_a_bundle_is_found() {
-    let site = Site::new();
+    let site = TestSite::new();
     site.export("bundle", &[]);
     for (name, bytes) in files_below(&site.path("bundle")) {
         // The reader has neither keys nor BLAKE3.
@@ -151,10 +151,10 @@ fn one_changed_byte_anywhere_in_a_file_of_a_bundle_is_found() {
         let mut changed = bytes.clone();
         changed[bytes.len() / 2] ^= 1;
         fs::write(&path, &changed).unwrap();
-        site.read(&["verify", "bundle"], None).ended(1).said(&["refused"]);
+        site.read(&["verify", "bundle"], None).ended(1).reported(&["refused"]);
         fs::write(&path, &bytes).unwrap();
     }
     site.read(&["verify", "bundle"], None).ended(0);
     fs::write(site.path("bundle/undeclared"), "").unwrap();
-    site.read(&["verify", "bundle"], None).ended(1).said(&["undeclared is not declared"]);
+    site.read(&["verify", "bundle"], None).ended(1).reported(&["undeclared is not declared"]);
 }

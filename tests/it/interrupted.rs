@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support;
+use crate::support::barrier::Barrier;
 use crate::support::cosign;
 use crate::support::faulty::{Fault, Proxy, Stage};
-use crate::support::gate::Gate;
 use crate::support::images::{self, Image};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, gapferry_process, gapferry_process_of, tempdir};
@@ -238,8 +238,8 @@ fn what_was_complete_when_an_import_was_killed_can_be_pulled_already() {
     let references = images.each_ref().map(|image| format!("{}/{}", source.host(), image.name()));
     gapferry().arg("export").args(references).arg("-o").arg(&bundle).assert().success();
     // The upload of the second image never gets through.
-    let gate = Gate::before(target.host(), "POST /v2/team/two/blobs/uploads/");
-    let arguments = ["import", bundle.to_str().unwrap(), "--to", gate.host(), "--tls-verify=false", "-j", "2"];
+    let barrier = Barrier::before(target.host(), "POST /v2/team/two/blobs/uploads/");
+    let arguments = ["import", bundle.to_str().unwrap(), "--to", barrier.host(), "--tls-verify=false", "-j", "2"];
     let whole = || target.digest("team/one", "1").as_deref() == Some(images[0].digest().as_str());
     assert!(kill_when(&arguments, whole), "it ended without its second image");
     assert_eq!(target.digest("team/two", "1"), None);
@@ -258,25 +258,25 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
     let (bundle, receipt) = (path("b"), path("receipt"));
     gapferry().args(["export", "-o", &bundle]).args(references).assert().success();
     // Its signatures have their tag by then.
-    let gate = Gate::before(target.host(), "PUT /v2/team/small/manifests/1 ");
-    let import = ["import", &bundle, "--to", gate.host(), "--receipt", &receipt, "-j", "1"];
+    let barrier = Barrier::before(target.host(), "PUT /v2/team/small/manifests/1 ");
+    let import = ["import", &bundle, "--to", barrier.host(), "--receipt", &receipt, "-j", "1"];
     let mut process = gapferry_process().args(import).stderr(Stdio::null()).spawn().unwrap();
-    gate.wait();
+    barrier.wait();
     kill_process(Pid::from_child(&process), Signal::INT).unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(130));
     let outcomes = || {
         let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
         let images = read["images"].as_array().unwrap().iter();
-        let told =
+        let text =
             images.flat_map(|image| [image].into_iter().chain(image["companions"].as_array().into_iter().flatten()));
-        told.map(|one| (one["outcome"].as_str().unwrap().to_owned(), one["brought"] == true)).collect::<Vec<_>>()
+        text.map(|one| (one["outcome"].as_str().unwrap().to_owned(), one["brought"] == true)).collect::<Vec<_>>()
     };
-    let told = |outcome: &str, brought: bool| (outcome.to_owned(), brought);
-    assert_eq!(outcomes(), [told("pushed", false), told("failed", false), told("pushed", false)]);
+    let text = |outcome: &str, brought: bool| (outcome.to_owned(), brought);
+    assert_eq!(outcomes(), [text("pushed", false), text("failed", false), text("pushed", false)]);
     gapferry().args(import).assert().success();
-    assert_eq!(outcomes(), [told("present", true), told("pushed", false), told("present", true)]);
+    assert_eq!(outcomes(), [text("present", true), text("pushed", false), text("present", true)]);
     gapferry().args(import).assert().success();
-    assert_eq!(outcomes(), vec![told("present", true); 3]);
+    assert_eq!(outcomes(), vec![text("present", true); 3]);
 }
 
 /// A tag that nobody remembers to have brought can never be pruned.
@@ -295,14 +295,14 @@ fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
     let hangup = if is_ignored { (Signal::TERM, 143) } else { (Signal::HUP, 129) };
     for (signal, code) in [(Signal::INT, 130), hangup] {
         let target = Registry::start();
-        let gate = Gate::before(target.host(), "PUT /v2/team/app/manifests/1 ");
-        let import = ["import", &bundle, "--to", gate.host(), "--receipt", &receipt, "--reupload"];
+        let barrier = Barrier::before(target.host(), "PUT /v2/team/app/manifests/1 ");
+        let import = ["import", &bundle, "--to", barrier.host(), "--receipt", &receipt, "--reupload"];
         let mut process = gapferry_process().args(import).stderr(Stdio::piped()).spawn().unwrap();
-        gate.wait();
+        barrier.wait();
         kill_process(Pid::from_child(&process), signal).unwrap();
-        let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
-        assert!(said.any(|line| line.unwrap().contains("stopped")));
-        gate.open();
+        let mut message = BufReader::new(process.stderr.take().unwrap()).lines();
+        assert!(message.any(|line| line.unwrap().contains("stopped")));
+        barrier.open();
         assert_eq!(process.wait().unwrap().code(), Some(code));
         let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
         assert_eq!(read["images"][0]["outcome"], "pushed", "{read}");
@@ -315,14 +315,14 @@ fn a_hangup_that_was_ignored_stays_ignored() {
     let (registry, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["x"]);
     image.push(&registry);
-    let gate = Gate::before(registry.host(), "GET /v2/team/app/manifests/");
+    let barrier = Barrier::before(registry.host(), "GET /v2/team/app/manifests/");
     let out = directory.path().join("b");
     let script = "trap '' HUP; exec \"$0\" \"$@\"";
     let mut command = gapferry_process_of("sh".as_ref());
     command.args(["-c", script, env!("CARGO_BIN_EXE_gapferry"), "export", "-q", "-o"]).arg(&out);
-    let mut process = command.arg(format!("{}/{}", gate.host(), image.name())).spawn().unwrap();
-    gate.wait();
+    let mut process = command.arg(format!("{}/{}", barrier.host(), image.name())).spawn().unwrap();
+    barrier.wait();
     kill_process(Pid::from_child(&process), Signal::HUP).unwrap();
-    gate.open();
+    barrier.open();
     assert_eq!(process.wait().unwrap().code(), Some(0));
 }

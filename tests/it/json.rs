@@ -45,10 +45,10 @@ fn a_command_that_fails_says_so_in_one_object_with_a_code() {
         // The command line itself is wrong.
         (&["verify", "--json", "--no-such-option"], 2, "usage"),
     ] {
-        let said = run(arguments, code);
-        assert_eq!((&said["version"], &said["ok"]), (&json!(1), &json!(false)), "{arguments:?}");
-        assert_eq!(said["error"]["code"], word, "{arguments:?}: {said}");
-        assert!(!said["error"]["message"].as_str().unwrap().is_empty(), "{arguments:?}: {said}");
+        let report = run(arguments, code);
+        assert_eq!((&report["version"], &report["ok"]), (&json!(1), &json!(false)), "{arguments:?}");
+        assert_eq!(report["error"]["code"], word, "{arguments:?}: {report}");
+        assert!(!report["error"]["message"].as_str().unwrap().is_empty(), "{arguments:?}: {report}");
     }
 }
 
@@ -63,11 +63,11 @@ fn an_import_that_refuses_a_bundle_gives_its_problems_with_their_codes() {
     gapferry().arg("export").arg(reference).arg("-o").arg(&bundle).assert().success();
     std::fs::write(bundle.join("index.json"), "{}").unwrap();
     let (bundle, to) = (bundle.to_str().unwrap(), format!("{}/mirror", registry.host()));
-    let said = run(&["import", bundle, "--to", &to, "--json"], 3);
-    let codes: Vec<&Value> = said["error"]["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
-    assert!(codes.contains(&&json!("wrong-size")), "{said}");
-    assert_eq!((&said["ok"], &said["error"]["code"]), (&json!(false), &json!("damaged")));
-    assert!(said["error"]["hint"].is_string(), "what a person may do: {said}");
+    let report = run(&["import", bundle, "--to", &to, "--json"], 3);
+    let codes: Vec<&Value> = report["error"]["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
+    assert!(codes.contains(&&json!("wrong-size")), "{report}");
+    assert_eq!((&report["ok"], &report["error"]["code"]), (&json!(false), &json!("damaged")));
+    assert!(report["error"]["hint"].is_string(), "what a person may do: {report}");
     let verified = run(&["verify", bundle, "--json"], 3);
     assert_eq!((&verified["ok"], &verified["error"]), (&json!(false), &Value::Null), "it came to its result");
     let found: Vec<&Value> = verified["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
@@ -84,9 +84,9 @@ fn what_fails_when_the_result_is_there_is_in_the_report() {
     let reference = format!("{}/team/app:1", registry.host());
     gapferry().arg("export").arg(&reference).arg("-o").arg(&out).assert().success();
     // A device that can be opened, and takes nothing.
-    let said = run(&["export", &reference, "-o", out.to_str().unwrap(), "--lock", "/dev/full", "--json"], 2);
-    assert_eq!((&said["ok"], &said["unchanged"]), (&json!(false), &json!(true)));
-    assert_eq!(said["error"]["code"], "disk-full", "{said}");
+    let report = run(&["export", &reference, "-o", out.to_str().unwrap(), "--lock", "/dev/full", "--json"], 2);
+    assert_eq!((&report["ok"], &report["unchanged"]), (&json!(false), &json!(true)));
+    assert_eq!(report["error"]["code"], "disk-full", "{report}");
 }
 
 /// It would have to match the text of an error to know why one image of many failed.
@@ -100,10 +100,10 @@ fn each_image_that_fails_has_a_code_of_its_own() {
     let references = ["a", "b"].map(|name| format!("{}/mirror/{name}:1", source.host()));
     gapferry().arg("export").args(references).arg("-o").arg(&bundle).assert().success();
     let (bundle, to) = (bundle.to_str().unwrap(), target.host());
-    let said = run(&["import", bundle, "--to", to, "--on-existing", "fail", "--json"], 1);
-    let failures = said["failures"].as_array().unwrap();
-    assert_eq!(failures.len(), 1, "{said}");
+    let report = run(&["import", bundle, "--to", to, "--on-existing", "fail", "--json"], 1);
+    let failures = report["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{report}");
     assert_eq!(failures[0]["reference"], json!(format!("{to}/mirror/a:1")));
-    assert_eq!(failures[0]["error"]["code"], "refused", "{said}");
-    assert_eq!((&said["ok"], &said["error"]), (&json!(false), &Value::Null));
+    assert_eq!(failures[0]["error"]["code"], "refused", "{report}");
+    assert_eq!((&report["ok"], &report["error"]), (&json!(false), &Value::Null));
 }

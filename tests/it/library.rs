@@ -144,8 +144,8 @@ fn every_report_says_its_version_and_whether_all_is_well() {
         &["list", bundle, "--json"],
         &["inspect", bundle, "--json"],
     ] {
-        let said = run(arguments);
-        assert_eq!([&said["version"], &said["ok"]], [&json!(1), &json!(true)], "{arguments:?}: {said}");
+        let report = run(arguments);
+        assert_eq!([&report["version"], &report["ok"]], [&json!(1), &json!(true)], "{arguments:?}: {report}");
     }
     let listed = app::list(&ListRequest { bundle: vec![fixture.bundle.clone()] }).unwrap();
     assert_eq!(serde_json::to_value(&listed).unwrap(), run(&["list", bundle, "--json"]), "one struct, one JSON");

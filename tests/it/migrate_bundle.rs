@@ -20,10 +20,10 @@ fn migrate(storage: &Path, out: &Path, more: &[&str]) -> Output {
 #[track_caller]
 fn migrated(storage: &Path, out: &Path, more: &[&str]) -> String {
     let output = migrate(storage, out, more);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{message}");
     gapferry().arg("verify").arg(out).assert().success();
-    said
+    message
 }
 
 /// Every file of a storage: its bytes, mode, owner and time of change. Not ctime: a link changes that.
@@ -46,8 +46,8 @@ fn blob(out: &Path, digest: &str) -> PathBuf {
 /// The names in a bundle, without `localhost/`.
 fn listed(out: &Path) -> Vec<String> {
     let output = gapferry().arg("list").arg(out).arg("--json").output().unwrap();
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let images = said["images"].as_array().unwrap().iter();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let images = report["images"].as_array().unwrap().iter();
     let name = |image: &serde_json::Value| image["reference"].as_str().unwrap().replace("localhost/", "");
     let mut names: Vec<String> = images.map(name).collect();
     names.sort();
@@ -68,8 +68,8 @@ fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_di
     let before = state(&registry.storage());
     let directory = tempdir();
     let out = directory.path().join("bundle");
-    let said = migrated(&registry.storage(), &out, &["--link", "hard"]);
-    assert!(said.contains("0 B copied") && said.contains("nothing wrong"), "{said}");
+    let message = migrated(&registry.storage(), &out, &["--link", "hard"]);
+    assert!(message.contains("0 B copied") && message.contains("nothing wrong"), "{message}");
     let tagged: Vec<&Image> = corpus.images.iter().filter(|image| image.tag.is_some()).collect();
     let (companions, images): (Vec<&Image>, Vec<&Image>) = tagged.iter().partition(|image| image.is_companion());
     assert_eq!(listed(&out), names(&images));
@@ -156,8 +156,8 @@ fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
     let directory = tempdir();
     let out = directory.path().join("bundle");
     migrated(&registry.storage(), &out, &[]);
-    let said = migrated(&registry.storage(), &out, &[]);
-    assert!(said.contains("unchanged, 2 images"), "{said}");
+    let message = migrated(&registry.storage(), &out, &[]);
+    assert!(message.contains("unchanged, 2 images"), "{message}");
     // Another choice, and then an export of something else, over the linked bundle.
     migrated(&registry.storage(), &out, &["--include", "^a:"]);
     assert_eq!(listed(&out), ["a:1"]);
@@ -193,10 +193,10 @@ fn a_rotten_blob_costs_its_images_alone_and_is_told_as_everywhere() {
         assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
         for again in ["written, 1 image, 2 failed", "unchanged, 1 image, 2 failed"] {
             let output = migrate(&registry.storage(), &out, &[]);
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{said}");
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{message}");
             for says in ["wrong digest", "affects ill:1, ill:2", again] {
-                assert!(said.contains(says), "{says}\n{said}");
+                assert!(message.contains(says), "{says}\n{message}");
             }
             gapferry().arg("verify").arg(&out).assert().success();
             assert_eq!(listed(&out), ["well:1"]);
@@ -220,9 +220,9 @@ fn where_links_cannot_lead_blobs_are_copied_and_that_is_told_once() {
         images::oci("a", tag, &["base", tag]).push(&registry);
     }
     let Some(elsewhere) = elsewhere(&registry.storage()) else { return };
-    let said = migrated(&registry.storage(), &elsewhere.path().join("bundle"), &[]);
-    assert_eq!(said.matches("EXDEV").count(), 1, "{said}");
-    assert!(said.contains("0 blobs linked"), "{said}");
+    let message = migrated(&registry.storage(), &elsewhere.path().join("bundle"), &[]);
+    assert_eq!(message.matches("EXDEV").count(), 1, "{message}");
+    assert!(message.contains("0 blobs linked"), "{message}");
     let output = migrate(&registry.storage(), &elsewhere.path().join("hard"), &["--link", "hard"]);
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
 }

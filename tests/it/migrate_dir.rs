@@ -45,11 +45,11 @@ fn skopeo_reads_every_image_back_with_the_digest_the_registry_had_for_it() {
     corpus.push(&registry);
     let directory = tempdir();
     let to = directory.path().join("images");
-    let said = migrated(&registry.storage(), &to, &[]);
+    let message = migrated(&registry.storage(), &to, &[]);
     let mut names: Vec<String> = tagged(&corpus).iter().map(|image| image.name()).collect();
     names.sort();
     assert_eq!(found(&to), names);
-    assert!(said.contains(&format!("{} images written", names.len())) && !said.contains("copied"), "{said}");
+    assert!(message.contains(&format!("{} images written", names.len())) && !message.contains("copied"), "{message}");
     let target = Registry::start();
     for image in tagged(&corpus) {
         let place = format!("dir:{}", to.join(image.name()).display());
@@ -99,8 +99,8 @@ fn a_second_run_keeps_what_is_finished_and_redoes_what_is_not_without_writing_in
     fs::write(blob(to, &images[3]), "x").unwrap();
     fs::write(to.join("no-manifest:1/manifest.json"), "").unwrap();
     fs::write(to.join("empty-version:1/version"), "").unwrap();
-    let said = migrated(&registry.storage(), to, &[]);
-    assert!(said.contains("5 images written, 1 image there already"), "{said}");
+    let message = migrated(&registry.storage(), to, &[]);
+    assert!(message.contains("5 images written, 1 image there already"), "{message}");
     assert!(files_below(to) == before);
     assert!(files_below(&registry.storage()) == storage);
 }
@@ -125,8 +125,8 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
     std::os::unix::fs::symlink(outside.path(), to.join("inner")).unwrap();
     let before = files_below(to);
     let output = migrate(&registry.storage(), to, &[]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
     for says in [
         "image another:1: ",
         "another image is there already",
@@ -136,7 +136,7 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
         "image inner/deep:1: ",
         "1 image written, 5 failed",
     ] {
-        assert!(said.contains(says), "{says}\n{said}");
+        assert!(message.contains(says), "{says}\n{message}");
     }
     assert_eq!(found(to), ["another:1", "other-version:1", "well:1"]);
     let after: Vec<_> = files_below(to).into_iter().filter(|(path, _)| !path.starts_with("well:1/")).collect();
@@ -161,9 +161,9 @@ fn a_faulty_image_is_told_and_not_written_and_with_strict_nothing_is() {
     assert!(!to.exists());
     let to = directory.path().join("images");
     let output = migrate(&registry.storage(), &to, &["--check", "digest"]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("wrong digest") && said.contains("affects faulty:1"), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("wrong digest") && message.contains("affects faulty:1"), "{message}");
     assert_eq!(found(&to), ["well:1"]);
 }
 
@@ -174,8 +174,8 @@ fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_told_once() {
         images::oci("a", tag, &["base", tag]).push(&registry);
     }
     let Some(elsewhere) = elsewhere(&registry.storage()) else { return };
-    let said = migrated(&registry.storage(), elsewhere.path(), &[]);
-    assert_eq!(said.matches("EXDEV").count(), 1, "{said}");
+    let message = migrated(&registry.storage(), elsewhere.path(), &[]);
+    assert_eq!(message.matches("EXDEV").count(), 1, "{message}");
     let base = blob(elsewhere.path(), &images::oci("a", "1", &["base"]));
     assert_eq!(fs::metadata(base).unwrap().nlink(), 3);
     let output = migrate(&registry.storage(), &elsewhere.path().join("hard"), &["--link", "hard"]);
@@ -196,8 +196,8 @@ fn a_blob_that_has_as_many_names_as_it_can_is_copied_once_and_that_is_told_once(
         return;
     };
     assert_eq!(error.kind(), std::io::ErrorKind::TooManyLinks);
-    let said = migrated(&registry.storage(), directory.path(), &[]);
-    assert_eq!(said.matches("(EMLINK)").count(), 1, "{said}");
+    let message = migrated(&registry.storage(), directory.path(), &[]);
+    assert_eq!(message.matches("(EMLINK)").count(), 1, "{message}");
     let inodes = images.each_ref().map(|image| fs::metadata(blob(directory.path(), image)).unwrap().ino());
     assert!(inodes[0] != fs::metadata(&shared).unwrap().ino() && inodes.iter().all(|inode| *inode == inodes[0]));
     for image in &images {
@@ -250,9 +250,9 @@ fn a_directory_that_another_run_writes_is_left_to_it() {
         let other = fs::File::open(directory.path()).unwrap();
         other.lock().unwrap();
         let output = storage::migrate(&registry.storage(), option, directory.path(), &[]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("another gapferry is writing it"), "{said}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains("another gapferry is writing it"), "{message}");
         assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
         drop(other);
         storage::migrated(&registry.storage(), option, directory.path(), &[]);
@@ -273,17 +273,17 @@ fn images_that_cannot_even_be_named_keep_the_run_from_looking_like_success() {
         .set_len(fs::metadata(&tar).unwrap().len() / 2 / 512 * 512)
         .unwrap();
     let output = migrate(&tar, &directory.path().join("cut"), &[]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("cut short"), "{said}");
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("cut short"), "{message}");
+    assert_eq!(output.status.code(), Some(1), "{message}");
     let tags = registry.storage().join("docker/registry/v2/repositories/b/_manifests/tags");
     fs::rename(&tags, directory.path().join("tags")).unwrap();
     std::os::unix::fs::symlink(directory.path().join("tags"), &tags).unwrap();
     let to = directory.path().join("images");
     let output = migrate(&registry.storage(), &to, &[]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("b/_manifests/tags: wrong type of file") && said.contains("1 failed"), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("b/_manifests/tags: wrong type of file") && message.contains("1 failed"), "{message}");
     assert_eq!(found(&to), ["a:1"]);
 }
 

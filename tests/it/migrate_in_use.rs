@@ -17,9 +17,9 @@ use crate::support::{files_below, gapferry, gapferry_process, skopeo, tempdir};
 #[track_caller]
 fn migrated(storage: &Path, to: &Path, code: i32) -> String {
     let output = storage::migrate(storage, "--to-dir", to, &[]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    said
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    message
 }
 
 /// Every image below `to` with the digest that skopeo finds there.
@@ -130,8 +130,8 @@ fn an_index_whose_children_were_collected_as_untagged_is_told_and_costs_itself_a
     [&single, &index].into_iter().for_each(|image| image.push(&registry));
     collect_garbage(registry, kept.path(), &["--delete-untagged"]);
     let directory = tempdir();
-    let said = migrated(kept.path(), directory.path(), 1);
-    assert!(said.contains("missing child of an index") && said.contains("affects multi:1"), "{said}");
+    let message = migrated(kept.path(), directory.path(), 1);
+    assert!(message.contains("missing child of an index") && message.contains("affects multi:1"), "{message}");
     assert_eq!(digests(directory.path()), of([&single]));
 }
 
@@ -145,8 +145,11 @@ fn an_index_that_lost_a_child_in_one_repository_is_looked_at_to_its_end_in_the_o
     let cut_short = layer(&kept.children[1]);
     fs::write(data(&registry.storage(), &cut_short), "short").unwrap();
     let directory = tempdir();
-    let said = migrated(&registry.storage(), directory.path(), 1);
-    assert!(said.contains("affects a:1") && said.contains("wrong size") && said.contains("affects b:1"), "{said}");
+    let message = migrated(&registry.storage(), directory.path(), 1);
+    assert!(
+        message.contains("affects a:1") && message.contains("wrong size") && message.contains("affects b:1"),
+        "{message}"
+    );
     assert_eq!(digests(directory.path()), of([]), "an image with a layer cut short is no image");
 }
 
@@ -199,10 +202,13 @@ fn what_a_user_may_not_read_is_told_with_its_path_and_costs_its_image_alone() {
     let mut command = Command::new(&program);
     command.arg("migrate").arg(&root).arg("--to-dir").arg(&to).env_clear().uid(65534).gid(65534);
     let output = command.output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("{layer}/data: unreadable: ")) && said.contains("affects closed:1"), "{said}");
-    assert!(said.contains("repositories/hidden/_manifests/tags: unreadable: "), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(
+        message.contains(&format!("{layer}/data: unreadable: ")) && message.contains("affects closed:1"),
+        "{message}"
+    );
+    assert!(message.contains("repositories/hidden/_manifests/tags: unreadable: "), "{message}");
     assert_eq!(digests(&to), of([&corpus[0]]));
 }
 

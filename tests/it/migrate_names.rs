@@ -101,8 +101,8 @@ fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
         found.sort();
         assert_eq!(found, wanted);
         let to = directory.path().join(wanted.len().to_string());
-        let (code, said) = run(&registry.storage(), &[options, &["--to-dir", to.to_str().unwrap()]].concat());
-        assert_eq!(code, Some(0), "{said}");
+        let (code, message) = run(&registry.storage(), &[options, &["--to-dir", to.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(0), "{message}");
     };
     let (none, child) = (by_digest(&images[2]), by_digest(&index.children[0]));
     let options = ["--untagged", "--include", "^team/", "--exclude", ":old$"];
@@ -119,24 +119,24 @@ fn an_entry_that_is_not_in_the_storage_is_told_by_its_line_and_the_others_go_on(
     let list = directory.path().join("images.txt");
     fs::write(&list, "team/app:1 as=new/app:7\nteam/app:9\nnobody/has\n").unwrap();
     let list = list.to_str().unwrap();
-    let (code, said) = run(&registry.storage(), &["-f", list, "--to", target.host()]);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, message) = run(&registry.storage(), &["-f", list, "--to", target.host()]);
+    assert_eq!(code, Some(1), "{message}");
     for says in ["images.txt:2: missing: team/app:9", "images.txt:3: missing: nobody/has", "1 image pushed, 2 failed"] {
-        assert!(said.contains(says), "{says}\n{said}");
+        assert!(message.contains(says), "{says}\n{message}");
     }
     assert!(target.digest("new/app", "7").is_some(), "as= is its name there");
     assert!(target.digest("team/left", "1").is_none());
     let to = directory.path().join("dir");
-    let (code, said) = run(&registry.storage(), &["-f", list, "--to-dir", to.to_str().unwrap()]);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, message) = run(&registry.storage(), &["-f", list, "--to-dir", to.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{message}");
     assert!(to.join("team/app:1/version").exists() && !to.join("team/left:1").exists());
     fs::write(list, "team/app:1 platform=linux/amd64\nTEAM:1\n").unwrap();
-    let (code, said) = run(&registry.storage(), &["-f", list, "--list"]);
+    let (code, message) = run(&registry.storage(), &["-f", list, "--list"]);
     assert_eq!(code, Some(2));
-    assert!(said.contains("images.txt:2: "), "{said}");
+    assert!(message.contains("images.txt:2: "), "{message}");
     fs::write(list, "team/app:1 platform=linux/amd64\n").unwrap();
-    let (_, said) = run(&registry.storage(), &["-f", list, "--list"]);
-    assert!(said.contains("images.txt:1: platform="), "{said}");
+    let (_, message) = run(&registry.storage(), &["-f", list, "--list"]);
+    assert!(message.contains("images.txt:1: platform="), "{message}");
 }
 
 #[test]
@@ -147,9 +147,9 @@ fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
     index.push(&registry);
     let all: Vec<Image> = images.iter().chain([&index]).cloned().collect();
     remove_tags(&registry, &all);
-    let (code, said) = run(&registry.storage(), &["--to", "127.0.0.1:1"]);
+    let (code, message) = run(&registry.storage(), &["--to", "127.0.0.1:1"]);
     assert_eq!(code, Some(2));
-    assert!(said.contains("--untagged") && said.contains("--tags-from"), "{said}");
+    assert!(message.contains("--untagged") && message.contains("--tags-from"), "{message}");
 
     let directory = tempdir();
     let (lines, harbor) = (directory.path().join("tags.txt"), directory.path().join("artifacts.json"));
@@ -173,14 +173,14 @@ fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
         let target = Registry::start();
         let file = file.to_str().unwrap();
         assert_eq!(names(&registry.storage(), &["--tags-from", file]), expected, "{file}");
-        let (code, said) = run(&registry.storage(), &["--tags-from", file, "--to", target.host()]);
-        assert_eq!(code, Some(0), "{said}");
+        let (code, message) = run(&registry.storage(), &["--tags-from", file, "--to", target.host()]);
+        assert_eq!(code, Some(0), "{message}");
         for image in &named {
             let tag = image.tag.as_deref().unwrap();
             assert_eq!(target.digest(&image.repository, tag), Some(image.digest()), "{}", image.name());
         }
         assert_eq!(target.tags("team/unnamed"), Vec::<String>::new());
-        assert!(said.contains("left behind: 1 manifest that no tag"), "{said}");
+        assert!(message.contains("left behind: 1 manifest that no tag"), "{message}");
         let untagged = names(&registry.storage(), &["--tags-from", file, "--untagged"]);
         assert_eq!(untagged.len(), expected.len() + 1, "what got a name has it, the rest has its digest: {untagged:?}");
     }
@@ -191,24 +191,24 @@ fn older_images_of_a_repository_that_is_taken_as_a_whole_are_said_to_stay_behind
     let registry = Registry::start();
     push(&registry, &[("team/app", "1"), ("team/app", "2"), ("team/other", "1")]);
     ["team/app", "team/other"].iter().for_each(|name| images::oci(name, "1", &["newer"]).push(&registry));
-    let said = |options: &[&str]| {
+    let message = |options: &[&str]| {
         let place = tempdir();
         run(&registry.storage(), &[options, &["--to-bundle", place.path().join("b").to_str().unwrap()]].concat()).1
     };
     let left = "left behind: 1 manifest that no tag leads to";
-    assert!(said(&[]).contains("left behind: 2 manifests"));
-    assert!(said(&["--include", "^team/app:"]).contains(left));
+    assert!(message(&[]).contains("left behind: 2 manifests"));
+    assert!(message(&["--include", "^team/app:"]).contains(left));
     // Of one tag among several, nobody asked for what has none.
-    assert!(!said(&["--include", "^team/app:1$"]).contains("left behind"));
-    assert!(!said(&["--include", "^team/app:", "--untagged"]).contains("left behind"));
+    assert!(!message(&["--include", "^team/app:1$"]).contains("left behind"));
+    assert!(!message(&["--include", "^team/app:", "--untagged"]).contains("left behind"));
 }
 
 /// Writes what `options` choose as a bundle and as a storage; a registry with each of them.
 fn carried(storage: &Path, options: &[&str], directory: &Path) -> [(&'static str, PathBuf, Registry); 2] {
     ["--to-bundle", "--to-storage"].map(|way| {
         let to = directory.join(way);
-        let (code, said) = run(storage, &[options, &[way, to.to_str().unwrap()]].concat());
-        assert_eq!(code, Some(0), "{way} {options:?}: {said}");
+        let (code, message) = run(storage, &[options, &[way, to.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(0), "{way} {options:?}: {message}");
         let arrived = match way {
             "--to-bundle" => Registry::start(),
             _ => Registry::with(Options { storage: Some(to.clone()), ..Options::default() }),
@@ -296,10 +296,10 @@ fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_costs_i
         format!("nobody/here:1 {nowhere}"),
     ];
     fs::write(&file, given.join("\n")).unwrap();
-    let (code, said) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--to", target.host()]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("affects team/app:gone") && said.contains("affects nobody/here:1"), "{said}");
-    assert!(said.contains("2 images pushed, 2 failed"), "{said}");
+    let (code, message) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--to", target.host()]);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("affects team/app:gone") && message.contains("affects nobody/here:1"), "{message}");
+    assert!(message.contains("2 images pushed, 2 failed"), "{message}");
     assert_eq!(target.digest("team/app", "1"), Some(images[1].digest()));
     assert_eq!(target.digest("team/app", "2"), Some(images[1].digest()));
 }
@@ -312,14 +312,14 @@ fn everything_wrong_in_a_file_of_tags_is_told_with_its_line() {
     let directory = tempdir();
     let file = directory.path().join("tags");
     fs::write(&file, format!("team/app:1\nteam/app {}\nteam/app:1 sha256:1\n", images[0].digest())).unwrap();
-    let (code, said) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--list"]);
+    let (code, message) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--list"]);
     assert_eq!(code, Some(2));
-    assert!(["tags:1: ", "tags:2: ", "tags:3: "].iter().all(|at| said.contains(at)), "{said}");
+    assert!(["tags:1: ", "tags:2: ", "tags:3: "].iter().all(|at| message.contains(at)), "{message}");
     let ambiguous = json!([{"digest": images[0].digest(), "tags": [{"name": "1"}]}]);
     fs::write(&file, ambiguous.to_string()).unwrap();
-    let (code, said) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--list"]);
+    let (code, message) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--list"]);
     assert_eq!(code, Some(2));
-    assert!(said.contains("team/app") && said.contains("team/copy"), "{said}");
+    assert!(message.contains("team/app") && message.contains("team/copy"), "{message}");
 }
 
 /// Harbor's API names the signatures of an index, and none of its children's.
@@ -342,14 +342,14 @@ fn signatures_of_an_indexs_children_are_found_by_what_they_sign() {
     fs::write(&file, json!([artifact]).to_string()).unwrap();
     let from = ["--tags-from", file.to_str().unwrap()];
     let target = Registry::start();
-    let (code, said) = run(&registry.storage(), &[&from[..], &["--to", target.host()]].concat());
-    assert_eq!(code, Some(0), "{said}");
-    assert_eq!(target.digest("team/index", both.tag.as_deref().unwrap()), Some(both.digest()), "{said}");
+    let (code, message) = run(&registry.storage(), &[&from[..], &["--to", target.host()]].concat());
+    assert_eq!(code, Some(0), "{message}");
+    assert_eq!(target.digest("team/index", both.tag.as_deref().unwrap()), Some(both.digest()), "{message}");
     assert_eq!(target.digest("team/index", orphan.tag.as_deref().unwrap()), None);
     let found = format!("team/index:{}", both.tag.as_deref().unwrap());
     assert_eq!(names(&registry.storage(), &from), ["team/index:1", &*found]);
     let target = Registry::start();
-    let (code, said) = run(&registry.storage(), &[&from[..], &["--no-referrers", "--to", target.host()]].concat());
-    assert_eq!(code, Some(0), "{said}");
+    let (code, message) = run(&registry.storage(), &[&from[..], &["--no-referrers", "--to", target.host()]].concat());
+    assert_eq!(code, Some(0), "{message}");
     assert_eq!(target.tags("team/index"), ["1"]);
 }

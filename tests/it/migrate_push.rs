@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::support;
-use crate::support::gate::Gate;
+use crate::support::barrier::Barrier;
 use crate::support::harbor::{Harbor, Setup};
 use crate::support::images::{self, Corpus, Image};
 use crate::support::ran::Ran;
@@ -68,7 +68,7 @@ fn every_image_arrives_with_its_digest_each_blob_once_and_a_second_run_moves_not
     assert!(files_below(&source.storage()) == before, "the storage is only read");
     let pushes = || target.requests().iter().filter(|request| !["GET", "HEAD"].contains(&&*request.method)).count();
     let pushed = pushes();
-    migrate(&source.storage(), &format!("{}/old", target.host()), &[]).ended(0).said(&["0 images pushed"]);
+    migrate(&source.storage(), &format!("{}/old", target.host()), &[]).ended(0).reported(&["0 images pushed"]);
     assert_eq!(pushes(), pushed, "what is there is not pushed again");
 }
 
@@ -85,7 +85,7 @@ fn a_damaged_blob_costs_its_images_alone_and_is_named_by_its_path() {
         fs::write(&cut, "x").unwrap();
         let below = |path: &Path| path.strip_prefix(source.storage().join("docker/registry/v2")).unwrap().to_owned();
         let ran = migrate(&source.storage(), target.host(), &["--check", check]).ended(1);
-        ran.said(&[
+        ran.reported(&[
             below(&wrong).to_str().unwrap(),
             below(&cut).to_str().unwrap(),
             "wrong digest",
@@ -106,7 +106,7 @@ fn with_strict_a_fault_keeps_everything_from_being_pushed() {
     let images = ["damaged", "well"].map(|name| images::oci(name, "1", &[name]));
     images.iter().for_each(|image| image.push(&source));
     flip_a_bit(&last_blob(&source, &images[0]));
-    migrate(&source.storage(), target.host(), &["--strict"]).ended(3).said(&["affects damaged:1"]);
+    migrate(&source.storage(), target.host(), &["--strict"]).ended(3).reported(&["affects damaged:1"]);
     assert_eq!(target.digest("well", "1"), None);
     assert_eq!(target.requests().iter().filter(|request| request.method != "GET").count(), 0);
 }
@@ -118,7 +118,7 @@ fn harbor_gets_the_projects_it_lacks_and_is_not_pushed_to_without_them() {
     corpus.iter().for_each(|image| image.push(&source));
     let server = Harbor::start(Setup::default());
     let creds = ["--creds", "admin:Harbor12345"];
-    migrate(&source.storage(), &server.registry(), &creds).ended(4).said(&["team", "other"]);
+    migrate(&source.storage(), &server.registry(), &creds).ended(4).reported(&["team", "other"]);
     assert_eq!(server.pushes().len(), 0, "it is known before the first push");
     migrate(&source.storage(), &server.registry(), &[&creds[..], &["--create-projects"]].concat()).ended(0);
     for image in &corpus {
@@ -135,11 +135,11 @@ fn killed_in_the_middle_and_run_again_nothing_is_missing_and_no_tag_was_too_earl
         (0..6).map(|n| images::oci(&format!("team/app{n}"), "1", &[&images::noise(n, 1 << 20)])).collect();
     images.iter().for_each(|image| image.push(&source));
     let middle = images[3].blob_digests().pop().unwrap();
-    let gate = Gate::before(target.host(), &format!("digest={}", middle.replace(':', "%3A")));
+    let barrier = Barrier::before(target.host(), &format!("digest={}", middle.replace(':', "%3A")));
     let mut process = gapferry_process();
-    process.arg("migrate").arg(source.storage()).args(["--to", gate.host(), "-j", "1"]);
+    process.arg("migrate").arg(source.storage()).args(["--to", barrier.host(), "-j", "1"]);
     let mut process = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    gate.wait();
+    barrier.wait();
     process.kill().unwrap();
     process.wait().unwrap();
     assert_eq!(target.digest(&images[3].repository, "1"), None);
@@ -180,13 +180,13 @@ fn what_has_no_tag_is_pushed_by_its_digest_when_asked_for() {
     let images = [images::oci("a", "1", &["a"]), images::oci_index("a/b", "1", "index")];
     images.iter().for_each(|image| image.push(&source));
     remove_tags(&source, &images);
-    migrate(&source.storage(), target.host(), &[]).ended(2).said(&["--untagged"]);
+    migrate(&source.storage(), target.host(), &[]).ended(2).reported(&["--untagged"]);
     migrate(&source.storage(), target.host(), &["--untagged"]).ended(0);
     for image in &images {
         assert_eq!(target.digest(&image.repository, &image.digest()), Some(image.digest()));
         assert_eq!(target.tags(&image.repository), Vec::<String>::new());
     }
-    migrate(&source.storage(), target.host(), &["--untagged"]).ended(0).said(&["0 images pushed"]);
+    migrate(&source.storage(), target.host(), &["--untagged"]).ended(0).reported(&["0 images pushed"]);
 }
 
 #[test]
@@ -197,14 +197,16 @@ fn naming_rules_see_the_path_alone_and_two_images_never_get_one_name() {
     let directory = tempdir();
     let map = directory.path().join("names.map");
     fs::write(&map, "team/ -> base/\n~ ^other/(.*)$ -> misc-$1\n").unwrap();
-    migrate(&source.storage(), target.host(), &["--flatten"]).ended(2).said(&["--map keeps them apart", "team/app:1"]);
+    migrate(&source.storage(), target.host(), &["--flatten"])
+        .ended(2)
+        .reported(&["--map keeps them apart", "team/app:1"]);
     assert_eq!(target.uploads(), 0);
     migrate(&source.storage(), target.host(), &["--map", map.to_str().unwrap()]).ended(0);
     assert_eq!(target.digest("base/app", "1"), Some(images[0].digest()));
     assert_eq!(target.digest("misc-app", "1"), Some(images[1].digest()));
     fs::write(&map, "Team/ -> base\nteam/app base\n").unwrap();
     let ran = migrate(&source.storage(), target.host(), &["--map", map.to_str().unwrap()]);
-    ran.ended(2).said(&["names.map:1: ", "names.map:2: "]);
+    ran.ended(2).reported(&["names.map:1: ", "names.map:2: "]);
 }
 
 #[test]
@@ -287,8 +289,8 @@ fn options_that_mean_nothing_together_are_refused_before_anything_is_read() {
         &["--list", "--link", "hard"],
     ] {
         let output = gapferry().arg("migrate").arg(&nowhere).args(options).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{options:?}: {said}");
-        assert!(!said.contains("nowhere") || said.contains("Usage"), "{options:?}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {message}");
+        assert!(!message.contains("nowhere") || message.contains("Usage"), "{options:?}: {message}");
     }
 }

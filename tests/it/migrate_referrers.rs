@@ -58,13 +58,13 @@ fn puts(registry: &Registry, image: &Image) -> usize {
 /// The images of a bundle, and the digests of what each has attached.
 fn listed(bundle: &Path) -> Vec<(String, Vec<String>)> {
     let output = gapferry().arg("list").arg(bundle).arg("--json").output().unwrap();
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let attached = |image: &serde_json::Value| {
         let attached = image["attached"].as_array().into_iter().flatten();
         attached.map(|attached| text(&attached["digest"])).collect()
     };
-    let images = said["images"].as_array().unwrap().iter();
+    let images = report["images"].as_array().unwrap().iter();
     images.map(|image| (text(&image["reference"]).replace("localhost/", ""), attached(image))).collect()
 }
 
@@ -73,7 +73,7 @@ fn what_speaks_of_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let before = files_below(&source.storage());
-    push(&source, &target, &[]).ended(0).said(&["1 image pushed", "left behind: 1 manifest that no tag leads to"]);
+    push(&source, &target, &[]).ended(0).reported(&["1 image pushed", "left behind: 1 manifest that no tag leads to"]);
     for image in signed.referrers.iter().chain([&signed.app]) {
         assert!(has(&target, image), "{}", image.name());
         assert_eq!(puts(&target, image), if image.tag.is_some() { 2 } else { 1 }, "{}", image.name());
@@ -83,7 +83,7 @@ fn what_speaks_of_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
     let list = target.manifest("team/app", &signed.app.digest().replace(':', "-")).json();
     assert_eq!(list["manifests"][0]["digest"], signed.referrers[0].digest());
     let uploads = target.uploads();
-    push(&source, &target, &[]).ended(0).said(&["0 images pushed"]);
+    push(&source, &target, &[]).ended(0).reported(&["0 images pushed"]);
     assert_eq!(target.uploads(), uploads);
     assert!(files_below(&source.storage()) == before, "the storage is only read");
 }
@@ -142,7 +142,9 @@ fn a_registry_finds_it_in_the_second_storage() {
 fn without_referrers_it_stays_and_is_counted() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
-    push(&source, &target, &["--no-referrers"]).ended(0).said(&["left behind: 4 manifests", "signatures and SBOMs"]);
+    push(&source, &target, &["--no-referrers"])
+        .ended(0)
+        .reported(&["left behind: 4 manifests", "signatures and SBOMs"]);
     assert!(has(&target, &signed.app) && !signed.referrers.iter().any(|referrer| has(&target, referrer)));
     let directory = tempdir();
     let [bundle, second] = ["bundle", "storage"].map(|name| directory.path().join(name));
@@ -165,7 +167,7 @@ fn an_image_whose_signature_is_damaged_fails_alone_and_goes_without_it_when_told
     fs::remove_file(data(&source.storage(), &lost)).unwrap();
     let hex = lost.replace("sha256:", "");
     let says = [&*format!("/{hex}/data: missing"), "affects team/app:v1", "--no-referrers", "1 image pushed, 1 failed"];
-    push(&source, &target, &[]).ended(1).said(&says);
+    push(&source, &target, &[]).ended(1).reported(&says);
     assert!(
         has(&target, &well) && !has(&target, &signed.app),
         "an image does not arrive without its signature, unsaid"
@@ -188,7 +190,7 @@ fn a_revision_that_cannot_be_read_is_told_since_it_may_be_a_signature() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     fs::write(data(&source.storage(), &signed.referrers[1].digest()), "{}").unwrap();
-    push(&source, &target, &[]).ended(0).said(&["wrong digest", "1 image pushed"]);
+    push(&source, &target, &[]).ended(0).reported(&["wrong digest", "1 image pushed"]);
     assert!(has(&target, &signed.referrers[0]));
     push(&source, &target, &["--strict"]).ended(3);
 }
@@ -236,7 +238,7 @@ fn an_image_that_is_chosen_brings_the_tag_of_its_signature_unless_that_is_exclud
     for (at, (more, signature_goes)) in [(&[][..], true), (&["--exclude", "[.]sig$"], false)].into_iter().enumerate() {
         let target = Registry::start();
         let options = [&["--include", "^team/app:v1$"], more].concat();
-        push(&source, &target, &options).ended(0).said(&["1 image pushed"]);
+        push(&source, &target, &options).ended(0).reported(&["1 image pushed"]);
         assert!(has(&target, &app) && has(&target, &sbom) && !has(&target, &other));
         assert_eq!(target.digest("team/app", tag).is_some(), signature_goes);
         let to = directory.path().join(at.to_string());
@@ -309,11 +311,11 @@ fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_e
     storage::migrated(&source.storage(), "--to-bundle", &bundle, &[]);
     assert_eq!(images(&bundle), [app.name(), elsewhere.name()], "an orphan is an image: nothing else would carry it");
     let target = Registry::start();
-    push(&source, &target, &[]).ended(0).said(&["2 images pushed", "2 tags of signatures"]);
+    push(&source, &target, &[]).ended(0).reported(&["2 images pushed", "2 tags of signatures"]);
     assert_eq!(target.digest("team/app", signature.tag.as_deref().unwrap()), Some(signature.digest()));
     assert!(has(&target, &sbom));
     let target = Registry::start();
-    push(&source, &target, &["--no-referrers"]).ended(0).said(&["they stay behind (--no-referrers)"]);
+    push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they stay behind (--no-referrers)"]);
     assert_eq!(target.tags("team/app"), ["v1"]);
     // A registry over the new storage has no other way to find referrers than their list.
     let second = directory.path().join("storage");

@@ -54,11 +54,14 @@ fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() 
     let directory = tempdir();
     for way in WAYS {
         let to = directory.path().join(way);
-        let (first, said) = report(&root, way, &to, 1);
+        let (first, message) = report(&root, way, &to, 1);
         let expected = [("well:1", "written"), ("whole:1", "written"), ("cut:1", "failed"), ("lost:1", "failed")];
         assert_eq!(states(&first), expected, "{way}");
         assert_eq!(sums(&first), [2, 0, 2], "{way}");
-        assert!(said.contains("failed: ") && said.contains("2 failed"), "people are told as without it: {said}");
+        assert!(
+            message.contains("failed: ") && message.contains("2 failed"),
+            "people are told as without it: {message}"
+        );
         let well = image(&first, "well:1");
         assert_eq!((&well["digest"], &well["tag"]), (&json!(corpus[2].digest()), &json!("1")));
         let blobs: usize = corpus[2].blobs.iter().map(Vec::len).sum();
@@ -120,11 +123,11 @@ fn what_stands_in_the_way_of_a_whole_image_is_its_reason() {
     report(&registry.storage(), "--to-storage", &storage, 0);
     images::oci("a", "1", &["another"]).push(&registry);
     for (way, to, sum) in [("--to-dir", &dir, [1, 0, 1]), ("--to-storage", &storage, [0, 1, 1])] {
-        let (told, said) = report(&registry.storage(), way, to, 1);
-        assert_eq!(sums(&told), sum, "{way}");
-        let reason = image(&told, "a:1")["reasons"][0].as_str().unwrap();
-        assert!(reason.contains("image a:1: ") && said.contains(reason), "{reason}\n{said}");
-        assert_eq!(told["faults"], json!([]), "nothing is wrong with the storage");
+        let (parsed, message) = report(&registry.storage(), way, to, 1);
+        assert_eq!(sums(&parsed), sum, "{way}");
+        let reason = image(&parsed, "a:1")["reasons"][0].as_str().unwrap();
+        assert!(reason.contains("image a:1: ") && message.contains(reason), "{reason}\n{message}");
+        assert_eq!(parsed["faults"], json!([]), "nothing is wrong with the storage");
     }
 }
 
@@ -137,9 +140,9 @@ fn where_nothing_is_whole_it_says_so_of_each_and_what_did_not_take_place_says_wh
     let directory = tempdir();
     for way in WAYS {
         let to = directory.path().join(way);
-        let (told, _) = report(&registry.storage(), way, &to, 1);
-        assert_eq!(states(&told), [("a:1", "failed")], "{way}");
-        assert!(told["identity"].is_null());
+        let (parsed, _) = report(&registry.storage(), way, &to, 1);
+        assert_eq!(states(&parsed), [("a:1", "failed")], "{way}");
+        assert!(parsed["identity"].is_null());
         let mut command = gapferry();
         let strict = command.arg("migrate").arg(registry.storage()).arg(way).arg(&to).args(["--json", "--strict"]);
         let refused: Value = serde_json::from_str(&Ran::of(strict).ended(3).stdout).unwrap();

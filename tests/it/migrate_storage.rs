@@ -18,9 +18,9 @@ fn migrate(storage: &Path, to: &Path, more: &[&str]) -> Output {
 
 #[track_caller]
 fn migrated(storage: &Path, to: &Path, more: &[&str]) -> String {
-    let said = storage::migrated(storage, "--to-storage", to, more);
+    let message = storage::migrated(storage, "--to-storage", to, more);
     gapferry().arg("check").arg(to).assert().success();
-    said
+    message
 }
 
 fn serve(storage: &Path) -> Registry {
@@ -39,9 +39,9 @@ fn a_registry_serves_every_image_from_the_second_storage() {
     let before = files_below(&registry.storage());
     let directory = tempdir();
     let to = directory.path().join("storage");
-    let said = migrated(&registry.storage(), &to, &["--link", "hard"]);
+    let message = migrated(&registry.storage(), &to, &["--link", "hard"]);
     for says in ["0 B copied", "1. stop Harbor", "redis/dump.rdb", "10000:10000"] {
-        assert!(said.contains(says), "{says}\n{said}");
+        assert!(message.contains(says), "{says}\n{message}");
     }
     let second = serve(&to);
     for image in corpus.images.iter().filter(|image| image.tag.is_some()) {
@@ -108,9 +108,9 @@ fn nothing_foreign_is_written_to_and_a_tag_that_means_something_else_stays() {
     images::oci("b", "1", &["b"]).push(&registry);
     let before = fs::read(to.join("docker/registry/v2/repositories/a/_manifests/tags/1/current/link")).unwrap();
     let output = migrate(&registry.storage(), &to, &[]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("image a:1: ") && said.contains("1 image, 1 failed"), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("image a:1: ") && message.contains("1 image, 1 failed"), "{message}");
     assert!(fs::read(to.join("docker/registry/v2/repositories/a/_manifests/tags/1/current/link")).unwrap() == before);
 }
 
@@ -132,11 +132,11 @@ fn only_whole_images_are_in_it_and_with_strict_nothing_is() {
     for (to, more) in [("checked", &["--check", "digest"][..]), ("copied", &["--link", "copy"])] {
         let to = directory.path().join(to);
         let output = migrate(&registry.storage(), &to, more);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(
-            said.contains("wrong digest") && said.contains("ill:1") && said.contains("1 image, 1 failed"),
-            "{said}"
+            message.contains("wrong digest") && message.contains("ill:1") && message.contains("1 image, 1 failed"),
+            "{message}"
         );
         gapferry().arg("check").arg(&to).assert().success();
         assert!(!to.join("docker/registry/v2/repositories/ill").exists());
@@ -159,8 +159,8 @@ fn a_new_owner_never_reaches_the_first_storage() {
     migrated(&registry.storage(), &to, &[]);
     let (there, here) = (data(&registry.storage(), &layer(&image)), data(&to, &layer(&image)));
     assert_eq!(inode(&there), inode(&here));
-    let said = migrated(&registry.storage(), &to, &["--chown", "10000:10001"]);
-    assert!(said.contains("not hard-linked"), "{said}");
+    let message = migrated(&registry.storage(), &to, &["--chown", "10000:10001"]);
+    assert!(message.contains("not hard-linked"), "{message}");
     for entry in walkdir::WalkDir::new(&to) {
         let entry = entry.unwrap();
         let file = entry.metadata().unwrap();
@@ -181,13 +181,13 @@ fn a_storage_on_another_file_system_or_in_a_tar_is_copied() {
     let tar = directory.path().join("storage.tar");
     pack(&registry.storage(), &tar);
     let to = directory.path().join("of-tar");
-    let said = migrated(&tar, &to, &[]);
-    assert!(said.contains("0 blobs linked"), "{said}");
+    let message = migrated(&tar, &to, &[]);
+    assert!(message.contains("0 blobs linked"), "{message}");
     let second = serve(&to);
     assert_eq!(second.digest("a/b", "1"), Some(image.digest()));
     let Some(elsewhere) = elsewhere(&registry.storage()) else { return };
-    let said = migrated(&registry.storage(), &elsewhere.path().join("storage"), &[]);
-    assert_eq!(said.matches("EXDEV").count(), 1, "{said}");
+    let message = migrated(&registry.storage(), &elsewhere.path().join("storage"), &[]);
+    assert_eq!(message.matches("EXDEV").count(), 1, "{message}");
 }
 
 /// Thousands of images would say the same, each on a line of its own.
@@ -208,16 +208,16 @@ fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_co
             let mut command = gapferry();
             Ran::of(command.arg("migrate").arg(registry.storage()).arg(way).arg(&to))
         };
-        let full = run().ended(2).said(&["hint: make room", "affects faulty:1"]);
+        let full = run().ended(2).reported(&["hint: make room", "affects faulty:1"]);
         assert_eq!(full.stderr.matches("No space left").count(), 1, "{way}: {}", full.stderr);
         assert!(!full.stderr.contains("What is left to do"), "{}", full.stderr);
         disk.resize(16 << 10);
-        run().ended(1).said(&["1 failed"]);
+        run().ended(1).reported(&["1 failed"]);
         for n in 0..corpus.len() {
             fs::remove_dir_all(to.join(format!("{tags}{n}"))).unwrap();
         }
         disk.make_read_only();
-        let closed = run().ended(2).said(&["hint: the file system is mounted read-only"]);
+        let closed = run().ended(2).reported(&["hint: the file system is mounted read-only"]);
         assert_eq!(closed.stderr.matches("(os error 30)").count(), 1, "{way}: {}", closed.stderr);
     }
 }

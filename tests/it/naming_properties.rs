@@ -2,7 +2,7 @@
 
 use gapferry::oci::{Digest, Reference};
 use gapferry::pipeline::lock::{LockedImage, Rename};
-use gapferry::pipeline::naming::{Map, Naming, Style, landing, parse_target};
+use gapferry::pipeline::naming::{Map, Naming, Style, find_collisions, parse_target};
 use proptest::prelude::*;
 
 fn component() -> impl Strategy<Value = String> {
@@ -140,7 +140,7 @@ proptest! {
         let naming = Naming { style, ..Naming::default() };
         let images: Vec<LockedImage> = images.iter().map(|(text, content)| image(text, None, &[*content])).collect();
         let names: Vec<Reference> = images.iter().map(|image| naming.target("h", image).unwrap()).collect();
-        let found = landing(names.iter().zip(&images));
+        let found = find_collisions(names.iter().zip(&images));
         let collides = |name: &Reference| {
             let mut digests: Vec<_> = names.iter().zip(&images).filter(|(n, _)| *n == name).map(|(_, i)| i.digest).collect();
             digests.sort();

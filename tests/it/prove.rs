@@ -289,13 +289,13 @@ fn an_import_can_prove_what_it_found_there() {
     let stderr = String::from_utf8_lossy(&ended.get_output().stderr).into_owned();
     assert!(stderr.contains("reading it back") && stderr.contains("1 present, 1 failed"), "{stderr}");
     let receipt: Value = serde_json::from_slice(&std::fs::read(&it.receipt).unwrap()).unwrap();
-    let told: Vec<(&str, Option<bool>)> = receipt["images"]
+    let message: Vec<(&str, Option<bool>)> = receipt["images"]
         .as_array()
         .unwrap()
         .iter()
         .map(|image| (image["outcome"].as_str().unwrap(), image["proven"].as_bool()))
         .collect();
-    assert_eq!(told, [("failed", Some(false)), ("present", Some(true))]);
+    assert_eq!(message, [("failed", Some(false)), ("present", Some(true))]);
     let confirmed = receipt["confirmed"].to_string();
     assert!(!confirmed.contains(&sha256(one.blobs.last().unwrap())), "the next increment must not build on it");
 }

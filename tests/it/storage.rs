@@ -36,7 +36,7 @@ async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
-    let said = tags_of(&registry, &corpus);
+    let report = tags_of(&registry, &corpus);
     let directory = tempdir();
     let tar = packed(&registry.storage(), ".", directory.path());
     let inner = registry.storage().join("docker/registry");
@@ -46,7 +46,7 @@ async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
         assert_eq!(survey.faults, [], "{}", place.display());
         let found: BTreeMap<String, String> =
             survey.tags.iter().map(|found| (found.name(), found.digest.to_string())).collect();
-        assert_eq!(found, said, "{}", place.display());
+        assert_eq!(found, report, "{}", place.display());
         for found in &survey.tags {
             read_all(&storage, &found.repository, found.digest).await;
         }
@@ -75,21 +75,21 @@ async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
 }
 
 /// What a command says of a storage as JSON, which has to be all of standard output; and its exit code.
-fn said(arguments: &[&str], storage: &Path) -> (serde_json::Value, i32) {
+fn report(arguments: &[&str], storage: &Path) -> (serde_json::Value, i32) {
     let output = gapferry().args(arguments).arg(storage).arg("--json").output().unwrap();
-    let said = serde_json::from_slice(&output.stdout);
-    (said.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))), output.status.code().unwrap())
+    let report = serde_json::from_slice(&output.stdout);
+    (report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))), output.status.code().unwrap())
 }
 
 fn list(storage: &Path) -> serde_json::Value {
-    let (said, code) = said(&["migrate", "--list"], storage);
+    let (report, code) = report(&["migrate", "--list"], storage);
     assert_eq!(code, 0);
-    said
+    report
 }
 
 /// What is wrong with `name`, by `path: kind: what`; empty when nothing is.
-fn wrong_with(said: &serde_json::Value, name: &str) -> Vec<String> {
-    let faults = said["faults"].as_array().unwrap().iter();
+fn wrong_with(report: &serde_json::Value, name: &str) -> Vec<String> {
+    let faults = report["faults"].as_array().unwrap().iter();
     let of_image = faults.filter(|fault| fault["images"].as_array().unwrap().iter().any(|image| image == name));
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     of_image.map(|f| format!("{}: {}: {}", text(&f["path"]), text(&f["code"]), text(&f["found"]))).collect()
@@ -225,15 +225,15 @@ fn each_accident_costs_its_own_image_and_is_told_with_its_path_by_list_and_check
     let expect = |accidents: &[Accident], arguments: &[&str]| {
         let exit_code = if arguments == ["check"] { 3 } else { 0 };
         for storage in [registry.storage(), packed(&registry.storage(), ".", directory.path())] {
-            let (said, code) = said(arguments, &storage);
+            let (report, code) = report(arguments, &storage);
             assert_eq!(code, exit_code, "{arguments:?}");
             for (name, _, says) in accidents {
-                let wrong = wrong_with(&said, &victim(name).name());
-                assert!(wrong.iter().any(|wrong| wrong.contains(says)), "{arguments:?} {name}: {wrong:?}\n{said:#}");
+                let wrong = wrong_with(&report, &victim(name).name());
+                assert!(wrong.iter().any(|wrong| wrong.contains(says)), "{arguments:?} {name}: {wrong:?}\n{report:#}");
             }
-            assert_eq!(wrong_with(&said, &healthy.name()), [""; 0], "{arguments:?}");
-            let counted: u64 = said["counts"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
-            assert_eq!(counted, said["faults"].as_array().unwrap().len() as u64);
+            assert_eq!(wrong_with(&report, &healthy.name()), [""; 0], "{arguments:?}");
+            let counted: u64 = report["counts"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+            assert_eq!(counted, report["faults"].as_array().unwrap().len() as u64);
         }
     };
     befall(&ACCIDENTS);
@@ -241,8 +241,8 @@ fn each_accident_costs_its_own_image_and_is_told_with_its_path_by_list_and_check
     expect(&ACCIDENTS, &["check"]);
     befall(&HIDDEN);
     expect(&HIDDEN, &["check"]);
-    let (said, _) = said(&["check"], &registry.storage());
-    assert_eq!(wrong_with(&said, "rotten-twice:1.0").len(), 2, "each fault of an image is told: {said:#}");
+    let (report, _) = report(&["check"], &registry.storage());
+    assert_eq!(wrong_with(&report, "rotten-twice:1.0").len(), 2, "each fault of an image is told: {report:#}");
 }
 
 #[test]
@@ -280,11 +280,11 @@ fn what_belongs_to_no_image_is_told_by_the_check_and_costs_none() {
     fs::write(root.join("repositories/file"), "").unwrap();
     let outside = tempdir();
     std::os::unix::fs::symlink(outside.path(), root.join("repositories/elsewhere")).unwrap();
-    let (said, code) = said(&["check"], &registry.storage());
+    let (report, code) = report(&["check"], &registry.storage());
     assert_eq!(code, 3);
     let counts = json!({"wrong-type": 1, "wrong-digest": 1, "unknown-algorithm": 2, "bad-name": 2, "stray": 3});
-    assert_eq!(said["counts"], counts, "{said:#}");
-    assert_eq!(said["affected"], 0, "{said:#}");
+    assert_eq!(report["counts"], counts, "{report:#}");
+    assert_eq!(report["affected"], 0, "{report:#}");
 }
 
 #[test]
@@ -305,10 +305,10 @@ fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_told_instead_of
     }
     behind_a_link(root.join("repositories/hidden/_manifests/tags"), &root);
     for arguments in [&["migrate", "--list"][..], &["check"]] {
-        let (said, _) = said(arguments, &registry.storage());
-        assert!(wrong_with(&said, "old:1")[0].contains("schema1: "), "{said:#}");
-        let faults = said["faults"].as_array().unwrap();
-        assert!(faults.iter().any(|f| f["path"] == "repositories/hidden/_manifests/tags"), "{said:#}");
+        let (report, _) = report(arguments, &registry.storage());
+        assert!(wrong_with(&report, "old:1")[0].contains("schema1: "), "{report:#}");
+        let faults = report["faults"].as_array().unwrap();
+        assert!(faults.iter().any(|f| f["path"] == "repositories/hidden/_manifests/tags"), "{report:#}");
     }
 }
 
@@ -341,12 +341,12 @@ fn a_layer_that_its_manifest_calls_by_sha512_is_found_and_proven() {
     }
     let directory = tempdir();
     for storage in [registry.storage(), packed(&registry.storage(), ".", directory.path())] {
-        let (said, code) = said(&["check"], &storage);
-        assert_eq!((code, &said["faults"]), (0, &json!([])), "{said:#}");
+        let (report, code) = report(&["check"], &storage);
+        assert_eq!((code, &report["faults"]), (0, &json!([])), "{report:#}");
     }
     fs::write(stored(layer), b"A layer").unwrap();
-    let (said, _) = said(&["check"], &registry.storage());
-    assert!(wrong_with(&said, "long:1")[0].contains("wrong-digest"), "{said:#}");
+    let (report, _) = report(&["check"], &registry.storage());
+    assert!(wrong_with(&report, "long:1")[0].contains("wrong-digest"), "{report:#}");
 }
 
 #[test]
@@ -389,10 +389,10 @@ fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is
         let to_dir = ["migrate", "--to-dir", to.to_str().unwrap()];
         for command in [&["migrate", "--list"][..], &["check"], &to_dir] {
             let output = gapferry().args(command).arg(&tar).output().unwrap();
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(2), "{said}");
-            assert!(said.contains("compressed with") && said.contains(remedy), "{said}");
-            assert!(said.contains("only a plain tar can be read"), "{said}");
+            let report = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{report}");
+            assert!(report.contains("compressed with") && report.contains(remedy), "{report}");
+            assert!(report.contains("only a plain tar can be read"), "{report}");
         }
         assert!(!to.exists());
     }
@@ -410,7 +410,7 @@ fn an_index_that_lies_about_the_size_of_a_child_is_a_fault_to_the_check_as_to_th
     let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [entry]}).to_string();
     let request = registry.request("PUT", "/v2/lie/manifests/1").header("Content-Type", media_type);
     request.body(index).send().expect(201);
-    let (checked, code) = said(&["check"], &registry.storage());
+    let (checked, code) = report(&["check"], &registry.storage());
     assert_eq!(code, 3);
     let wrong = wrong_with(&checked, "lie:1");
     assert!(wrong.len() == 1 && wrong[0].contains("wrong-size"), "{wrong:?}");
@@ -429,15 +429,15 @@ fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
     let root = registry.storage().join("docker/registry/v2");
     fs::write(link(&root, &emptied), "").unwrap();
     fs::write(layer(&root, &cut), "x").unwrap();
-    let (said, _) = said(&["migrate", "--list"], &registry.storage());
-    let rows: Vec<&serde_json::Value> = said["images"].as_array().unwrap().iter().collect();
+    let (report, _) = report(&["migrate", "--list"], &registry.storage());
+    let rows: Vec<&serde_json::Value> = report["images"].as_array().unwrap().iter().collect();
     let brief = |at: usize| ["name", "state", "repository", "tag"].map(|key| rows[at][key].as_str().unwrap());
-    assert_eq!(rows.len(), 3, "{said:#}");
+    assert_eq!(rows.len(), 3, "{report:#}");
     assert_eq!(brief(0), ["team/cut:1", "faulty", "team/cut", "1"]);
     assert_eq!(brief(1), ["team/emptied:1", "faulty", "team/emptied", "1"]);
     assert_eq!(brief(2), ["team/list:1", "ok", "team/list", "1"]);
     assert_eq!(rows[0]["mediaType"], "application/vnd.oci.image.manifest.v1+json");
-    assert!(rows[1]["digest"].is_null() && rows[1]["mediaType"].is_null(), "{said:#}");
+    assert!(rows[1]["digest"].is_null() && rows[1]["mediaType"].is_null(), "{report:#}");
     let output = gapferry().arg("migrate").arg(registry.storage()).arg("--list").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
@@ -457,7 +457,7 @@ fn a_layer_without_its_link_which_no_registry_gives_is_a_fault_to_the_check_and_
     fs::remove_file(&link).unwrap();
     let layer = support::storage::layer(&image);
     registry.request("GET", &format!("/v2/a/blobs/{layer}")).send().expect(404);
-    let (checked, code) = said(&["check"], &registry.storage());
+    let (checked, code) = report(&["check"], &registry.storage());
     assert_eq!(code, 3);
     let wrong = wrong_with(&checked, "a:1");
     assert!(

@@ -13,26 +13,26 @@ use crate::support::{files_below, gapferry, gapferry_process_of, tempdir};
 const SCRIPT: &str = "#!/bin/sh\necho hello from the other side\n";
 
 /// A registry, a lock of two images in it, and two tools.
-struct Ground {
+struct Fixture {
     source: Registry,
     images: Vec<Image>,
     directory: tempfile::TempDir,
 }
 
-impl Ground {
-    fn new() -> Ground {
+impl Fixture {
+    fn new() -> Fixture {
         let source = Registry::start();
         let large = images::noise(1, 1_500_000);
         let images = vec![images::oci("team/one", "1", &[&large, "small"]), images::oci("team/two", "2", &["other"])];
         images.iter().for_each(|image| image.push(&source));
-        let ground = Ground { source, images, directory: tempdir() };
-        let names = ground.images.iter().map(|image| format!("{}/{}", ground.source.host(), image.name()));
+        let fixture = Fixture { source, images, directory: tempdir() };
+        let names = fixture.images.iter().map(|image| format!("{}/{}", fixture.source.host(), image.name()));
         let names: Vec<String> = names.collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        ground.run(&[&["lock", "-o", "images.lock"], &names[..]].concat()).ended(0);
-        ground.write("hello", SCRIPT.as_bytes());
-        ground.write("data.bin", images::noise(7, 900_000).as_bytes());
-        ground
+        fixture.run(&[&["lock", "-o", "images.lock"], &names[..]].concat()).ended(0);
+        fixture.write("hello", SCRIPT.as_bytes());
+        fixture.write("data.bin", images::noise(7, 900_000).as_bytes());
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -107,15 +107,15 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn the_running_program_comes_out_of_every_form_with_what_any_system_has_and_runs() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     // Under another name, and without what a debugger would want, which is most of it.
-    let program = ground.path("started-as");
+    let program = fixture.path("started-as");
     let stripped = Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_gapferry")).status();
     assert!(stripped.unwrap().success());
     let run = |script: &str| {
         let path = std::env::var("PATH").unwrap();
         let mut command = gapferry_process_of("sh".as_ref());
-        command.args(["-ec", script]).env("PATH", path).current_dir(ground.directory.path());
+        command.args(["-ec", script]).env("PATH", path).current_dir(fixture.directory.path());
         let ran = command.output().unwrap();
         assert!(ran.status.success(), "{script}: {}", String::from_utf8_lossy(&ran.stderr));
     };
@@ -133,266 +133,270 @@ fn the_running_program_comes_out_of_every_form_with_what_any_system_has_and_runs
     run(&format!("{export} bundle"));
     run(&format!("{export} bundle.tar"));
     run("mkdir tar && tar -xf bundle.tar -C tar tools/gapferry SHA256SUMS");
-    comes_out(&ground.path("bundle"));
-    comes_out(&ground.path("tar"));
+    comes_out(&fixture.path("bundle"));
+    comes_out(&fixture.path("tar"));
     run(&format!("mkdir stream && {export} - | tar -xf - -C stream tools/gapferry SHA256SUMS"));
-    comes_out(&ground.path("stream"));
+    comes_out(&fixture.path("stream"));
     // Too large for these: it is cut.
     run("./started-as split bundle.tar -o part --volume-size 16MB && rm bundle.tar");
     run("./started-as join part.*.tar -o joined && rm part.*");
-    comes_out(&ground.path("joined"));
+    comes_out(&fixture.path("joined"));
 }
 
 #[test]
 fn the_same_lock_and_tools_give_the_same_bytes_and_another_tool_another_bundle() {
-    let ground = Ground::new();
-    ground.packed("one.tar", &[]);
-    ground.export("other.tar", &["--tool-file", "./data.bin", "--tool-file", "./hello"]).ended(0);
-    let bytes = |name: &str| fs::read(ground.path(name)).unwrap();
+    let fixture = Fixture::new();
+    fixture.packed("one.tar", &[]);
+    fixture.export("other.tar", &["--tool-file", "./data.bin", "--tool-file", "./hello"]).ended(0);
+    let bytes = |name: &str| fs::read(fixture.path(name)).unwrap();
     assert!(bytes("one.tar") == bytes("other.tar"));
-    ground.packed("other.tar", &[]);
-    let again = ground.export("other.tar", &["--tool-file", "data.bin", "--tool-file", "hello"]).ended(0);
-    again.said(&["other.tar: unchanged"]);
+    fixture.packed("other.tar", &[]);
+    let again = fixture.export("other.tar", &["--tool-file", "data.bin", "--tool-file", "hello"]).ended(0);
+    again.reported(&["other.tar: unchanged"]);
     // Of the same length: only its digest tells.
-    ground.write("hello", SCRIPT.replace("hello", "HELLO").as_bytes());
-    let gets = ground.source.count("GET", "/blobs/", 200);
+    fixture.write("hello", SCRIPT.replace("hello", "HELLO").as_bytes());
+    let gets = fixture.source.count("GET", "/blobs/", 200);
     for out in ["other.tar", "directory"] {
-        ground.packed(out, &[]);
-        ground.packed(out, &[]);
-        ground.run(&["verify", out]).ended(0);
+        fixture.packed(out, &[]);
+        fixture.packed(out, &[]);
+        fixture.run(&["verify", out]).ended(0);
     }
     assert!(bytes("one.tar") != bytes("other.tar"));
-    assert_eq!(fs::read(ground.path("directory/tools/hello")).unwrap(), SCRIPT.replace("hello", "HELLO").as_bytes());
+    assert_eq!(fs::read(fixture.path("directory/tools/hello")).unwrap(), SCRIPT.replace("hello", "HELLO").as_bytes());
     // One that is not wanted any more goes, and no layer was fetched again for any of this.
-    ground.export("directory", &["--tool-file", "hello"]).ended(0);
-    ground.export("other.tar", &[]).ended(0);
-    let left: Vec<String> = files_below(&ground.path("directory/tools")).into_iter().map(|(name, _)| name).collect();
+    fixture.export("directory", &["--tool-file", "hello"]).ended(0);
+    fixture.export("other.tar", &[]).ended(0);
+    let left: Vec<String> = files_below(&fixture.path("directory/tools")).into_iter().map(|(name, _)| name).collect();
     assert_eq!(left, ["hello"]);
-    ground.export("directory", &[]).ended(0);
-    assert!(!ground.path("directory/tools").exists());
-    assert_eq!(ground.source.count("GET", "/blobs/", 200) - gets, 5, "once, for the directory");
-    ground.export("plain.tar", &[]).ended(0);
+    fixture.export("directory", &[]).ended(0);
+    assert!(!fixture.path("directory/tools").exists());
+    assert_eq!(fixture.source.count("GET", "/blobs/", 200) - gets, 5, "once, for the directory");
+    fixture.export("plain.tar", &[]).ended(0);
     assert!(bytes("plain.tar") == bytes("other.tar"));
 }
 
 #[test]
 fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for out in ["directory", "bundle.tar", "bundle.tar.zst"] {
-        ground.packed(out, &[]);
+        fixture.packed(out, &[]);
         for more in [&["verify"][..], &["verify", "--full"]] {
-            ground.run(&[more, &[out]].concat()).ended(0);
+            fixture.run(&[more, &[out]].concat()).ended(0);
         }
-        let listed = ground.run(&["list", out]).ended(0).stdout;
+        let listed = fixture.run(&["list", out]).ended(0).stdout;
         assert!(listed.contains("2 images, 1.2 MiB (1.2 MiB without sharing)"), "{listed}");
         assert!(listed.contains("with tools/data.bin (878.9 KiB), tools/hello (41 B)"), "{listed}");
         let target = Registry::start();
-        ground.run(&["import", out, "--to", &format!("{}/m", target.host())]).ended(0);
-        ground.has_arrived(&target);
+        fixture.run(&["import", out, "--to", &format!("{}/m", target.host())]).ended(0);
+        fixture.has_arrived(&target);
     }
-    assert_eq!(mode(&ground.path("directory/tools/hello")), 0o755);
-    let listed = ground.run(&["list", "directory", "--json"]).ended(0).stdout;
+    assert_eq!(mode(&fixture.path("directory/tools/hello")), 0o755);
+    let listed = fixture.run(&["list", "directory", "--json"]).ended(0).stdout;
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["tools"][1]["path"], "tools/hello");
     assert_eq!(listed["tools"][1]["size"], SCRIPT.len());
     // Out of a pipe the tools come before the manifests.
     let target = Registry::start();
     let export = ["--locked", "images.lock", "-o", "-", "--tool-file", "hello", "--tool-file", "data.bin"];
-    let streamed = gapferry().current_dir(ground.directory.path()).arg("export").args(export).output().unwrap();
+    let streamed = gapferry().current_dir(fixture.directory.path()).arg("export").args(export).output().unwrap();
     let piped = |args: &[&str]| {
         let mut command = gapferry();
-        Ran::of(command.current_dir(ground.directory.path()).args(args).write_stdin(streamed.stdout.clone()))
+        Ran::of(command.current_dir(fixture.directory.path()).args(args).write_stdin(streamed.stdout.clone()))
     };
     piped(&["verify", "-"]).ended(0);
     piped(&["import", "-", "--to", &format!("{}/m", target.host())]).ended(0);
-    ground.has_arrived(&target);
+    fixture.has_arrived(&target);
 }
 
 #[test]
 fn a_tool_that_is_not_what_it_was_is_named_and_blamed_on_no_image() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for (out, spoil) in [("directory", true), ("bundle.tar", true), ("lacking", false)] {
-        ground.packed(out, &[]);
+        fixture.packed(out, &[]);
         match spoil {
-            true => ground.damage(out, "tools/hello"),
-            false => fs::remove_file(ground.path(out).join("tools/hello")).unwrap(),
+            true => fixture.damage(out, "tools/hello"),
+            false => fs::remove_file(fixture.path(out).join("tools/hello")).unwrap(),
         }
-        let said = ground.run(&["verify", out]).ended(3).stdout;
+        let message = fixture.run(&["verify", out]).ended(3).stdout;
         for words in ["tools/hello: ", "do not run it", "1 problem, 0 of 2 images affected"] {
-            assert!(said.contains(words), "{words}: {said}");
+            assert!(message.contains(words), "{words}: {message}");
         }
         let target = Registry::start();
-        ground.run(&["import", out, "--to", &format!("{}/m", target.host())]).ended(3).said(&["tools/hello"]);
+        fixture.run(&["import", out, "--to", &format!("{}/m", target.host())]).ended(3).reported(&["tools/hello"]);
         assert_eq!(target.uploads(), 0);
     }
     // Out of a pipe, too, before anything is pushed.
     let target = Registry::start();
     for args in [&["verify", "-"][..], &["import", "-", "--to", &format!("{}/m", target.host())]] {
         let mut command = gapferry();
-        let bytes = fs::read(ground.path("bundle.tar")).unwrap();
+        let bytes = fs::read(fixture.path("bundle.tar")).unwrap();
         let ran = Ran::of(command.args(args).write_stdin(bytes)).ended(3);
         assert!(format!("{}{}", ran.stdout, ran.stderr).contains("tools/hello: wrong digest"), "{ran:#?}");
     }
     assert_eq!(target.uploads(), 0);
     // A program that nobody declared is the last thing to be run.
-    ground.packed("more", &[]);
-    fs::copy(ground.path("hello"), ground.path("more/tools/setup.sh")).unwrap();
-    let said = ground.run(&["verify", "more"]).ended(3).stdout;
-    assert!(said.contains("tools/setup.sh: not declared") && said.contains("do not run it"), "{said}");
+    fixture.packed("more", &[]);
+    fs::copy(fixture.path("hello"), fixture.path("more/tools/setup.sh")).unwrap();
+    let message = fixture.run(&["verify", "more"]).ended(3).stdout;
+    assert!(message.contains("tools/setup.sh: not declared") && message.contains("do not run it"), "{message}");
 }
 
 #[test]
 fn a_signature_covers_the_tools() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     let make =
         "openssl ecparam -name prime256v1 -genkey -noout -out a.pem && openssl pkey -in a.pem -pubout -out a.pub";
-    shell(ground.directory.path(), make);
-    ground.packed("bundle", &["--sign-key", "a.pem"]);
-    ground.run(&["verify", "bundle", "--key", "a.pub"]).ended(0);
+    shell(fixture.directory.path(), make);
+    fixture.packed("bundle", &["--sign-key", "a.pem"]);
+    fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(0);
     // Whoever changes a tool cannot make the sums say so.
-    ground.write("bundle/tools/hello", b"#!/bin/sh\nrm -rf /\n");
+    fixture.write("bundle/tools/hello", b"#!/bin/sh\nrm -rf /\n");
     let sum = "s=$(sha256sum bundle/tools/hello | cut -c1-64); sed -i \"s|^.* tools/hello$|$s  tools/hello|\" bundle/SHA256SUMS";
-    shell(ground.directory.path(), sum);
-    shell(&ground.path("bundle"), "sha256sum -c --quiet --ignore-missing SHA256SUMS");
-    ground.run(&["verify", "bundle", "--key", "a.pub"]).ended(3).said(&["its signature does not fit"]);
+    shell(fixture.directory.path(), sum);
+    shell(&fixture.path("bundle"), "sha256sum -c --quiet --ignore-missing SHA256SUMS");
+    fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(3).reported(&["its signature does not fit"]);
 }
 
 #[test]
-fn a_bad_tool_keeps_no_image_from_being_mended_and_comes_again_where_the_same_file_is() {
-    let ground = Ground::new();
+fn a_bad_tool_keeps_no_image_from_being_repaired_and_comes_again_where_the_same_file_is() {
+    let fixture = Fixture::new();
     for (out, repair) in [("directory", "d.tar"), ("bundle.tar", "b.tar")] {
-        ground.packed(out, &[]);
-        let whole = |name: &str| match ground.path(name) {
+        fixture.packed(out, &[]);
+        let whole = |name: &str| match fixture.path(name) {
             path if path.is_dir() => files_below(&path),
             path => vec![(String::new(), fs::read(path).unwrap())],
         };
         let before = whole(out);
-        let layer = ground.images[0].blob_digests().pop().unwrap().replacen(':', "/", 1);
-        ground.damage(out, "tools/hello");
-        ground.damage(out, &format!("blobs/{layer}"));
-        let asked = ground.run(&["verify", out, "--missing", "missing.json"]).ended(3);
-        asked.said(&["1 blob,", ", 1 tool"]);
+        let layer = fixture.images[0].blob_digests().pop().unwrap().replacen(':', "/", 1);
+        fixture.damage(out, "tools/hello");
+        fixture.damage(out, &format!("blobs/{layer}"));
+        let asked = fixture.run(&["verify", out, "--missing", "missing.json"]).ended(3);
+        asked.reported(&["1 blob,", ", 1 tool"]);
         let export = ["export", "--repair", "missing.json", "--locked", "images.lock", "-o", repair];
-        ground.run(&export).ended(0).said(&["also lacks tools/hello", "--tool-file"]);
-        let mended = ground.run(&["repair", out, repair]).ended(3).stdout;
-        assert!(mended.contains("1 file mended, 1 file not in"), "{mended}");
-        assert!(mended.contains("tools/hello: wrong digest") && !mended.contains("affects"), "{mended}");
+        fixture.run(&export).ended(0).reported(&["also lacks tools/hello", "--tool-file"]);
+        let repaired = fixture.run(&["repair", out, repair]).ended(3).stdout;
+        assert!(repaired.contains("1 file repaired, 1 file not in"), "{repaired}");
+        assert!(repaired.contains("tools/hello: wrong digest") && !repaired.contains("affects"), "{repaired}");
         // Another file of that name would cross for nothing.
-        ground.run(&["verify", out, "--missing", "missing.json"]).ended(3);
-        fs::create_dir_all(ground.path("wrong")).unwrap();
-        ground.write("wrong/hello", b"of another version");
-        let asked = ground.source.requests().len();
-        let wrong = ground.run(&[&export[..], &["--tool-file", "wrong/hello"]].concat()).ended(2);
-        wrong.said(&["tools/hello was another file"]);
-        ground.run(&[&export[..], &["--tool-file", "data.bin"]].concat()).ended(2).said(&["data.bin is not missing"]);
-        assert_eq!(ground.source.requests().len(), asked);
-        ground.run(&[&export[..], &["--tool-file", "hello"]].concat()).ended(0);
-        ground.run(&["repair", out, repair]).ended(0);
+        fixture.run(&["verify", out, "--missing", "missing.json"]).ended(3);
+        fs::create_dir_all(fixture.path("wrong")).unwrap();
+        fixture.write("wrong/hello", b"of another version");
+        let asked = fixture.source.requests().len();
+        let wrong = fixture.run(&[&export[..], &["--tool-file", "wrong/hello"]].concat()).ended(2);
+        wrong.reported(&["tools/hello was another file"]);
+        fixture
+            .run(&[&export[..], &["--tool-file", "data.bin"]].concat())
+            .ended(2)
+            .reported(&["data.bin is not missing"]);
+        assert_eq!(fixture.source.requests().len(), asked);
+        fixture.run(&[&export[..], &["--tool-file", "hello"]].concat()).ended(0);
+        fixture.run(&["repair", out, repair]).ended(0);
         assert!(whole(out) == before);
     }
-    assert_eq!(mode(&ground.path("directory/tools/hello")), 0o755);
+    assert_eq!(mode(&fixture.path("directory/tools/hello")), 0o755);
 }
 
 #[test]
 fn tools_travel_once_in_a_set_and_come_out_of_it_as_they_went_in() {
-    let ground = Ground::new();
-    ground.packed("bundle.tar", &[]);
+    let fixture = Fixture::new();
+    fixture.packed("bundle.tar", &[]);
     // In these data.bin is cut, and so is a layer.
     for (at, size) in ["64KiB", "300kB", "1MB", "10MB"].into_iter().enumerate() {
         let name = format!("split{at}");
-        ground.run(&["split", "bundle.tar", "-o", &name, "--volume-size", size]).ended(0);
-        let volumes = ground.volumes(&name);
+        fixture.run(&["split", "bundle.tar", "-o", &name, "--volume-size", size]).ended(0);
+        let volumes = fixture.volumes(&name);
         let volumes: Vec<&str> = volumes.iter().map(String::as_str).collect();
-        volumes.iter().for_each(|volume| drop(ground.run(&["verify", volume]).ended(0)));
-        ground.run(&[&["verify"], &volumes[..]].concat()).ended(0);
+        volumes.iter().for_each(|volume| drop(fixture.run(&["verify", volume]).ended(0)));
+        fixture.run(&[&["verify"], &volumes[..]].concat()).ended(0);
         let joined = format!("joined{at}.tar");
-        ground.run(&[&["join", "-o", &joined], &volumes[..]].concat()).ended(0);
-        assert!(fs::read(ground.path("bundle.tar")).unwrap() == fs::read(ground.path(&joined)).unwrap(), "{size}");
-        let lists = volumes.iter().map(|volume| shell(ground.directory.path(), &format!("tar -tvf {volume}")));
+        fixture.run(&[&["join", "-o", &joined], &volumes[..]].concat()).ended(0);
+        assert!(fs::read(fixture.path("bundle.tar")).unwrap() == fs::read(fixture.path(&joined)).unwrap(), "{size}");
+        let lists = volumes.iter().map(|volume| shell(fixture.directory.path(), &format!("tar -tvf {volume}")));
         let lists: String = lists.collect();
         let holders: Vec<&str> = lists.lines().filter(|line| line.ends_with(" tools/hello")).collect();
         assert!(holders.len() == 1 && holders[0].starts_with("-rwxr-xr-x"), "{holders:?}");
-        ground.run(&[&["join", "-o", &format!("directory{at}")], &volumes[..]].concat()).ended(0);
-        assert_eq!(mode(&ground.path(&format!("directory{at}/tools/hello"))), 0o755);
+        fixture.run(&[&["join", "-o", &format!("directory{at}")], &volumes[..]].concat()).ended(0);
+        assert_eq!(mode(&fixture.path(&format!("directory{at}/tools/hello"))), 0o755);
     }
 }
 
 #[test]
 fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     let size = ["--volume-size", "700kB"];
-    ground.packed("set", &size);
-    let volumes = ground.volumes("set");
+    fixture.packed("set", &size);
+    let volumes = fixture.volumes("set");
     let volumes: Vec<&str> = volumes.iter().map(String::as_str).collect();
     assert!(volumes.len() > 3, "{volumes:?}");
-    ground.run(&[&["verify"], &volumes[..]].concat()).ended(0);
-    let bytes = |name: &str| fs::read(ground.path(name)).unwrap();
+    fixture.run(&[&["verify"], &volumes[..]].concat()).ended(0);
+    let bytes = |name: &str| fs::read(fixture.path(name)).unwrap();
     for (number, volume) in (1..).zip(&volumes) {
-        fs::rename(ground.path(volume), ground.path("kept")).unwrap();
-        ground.packed("set", &[&size[..], &["--only-volume", &number.to_string()]].concat());
+        fs::rename(fixture.path(volume), fixture.path("kept")).unwrap();
+        fixture.packed("set", &[&size[..], &["--only-volume", &number.to_string()]].concat());
         assert!(bytes(volume) == bytes("kept"), "{volume}");
     }
-    ground.run(&[&["join", "-o", "joined"], &volumes[..]].concat()).ended(0);
+    fixture.run(&[&["join", "-o", "joined"], &volumes[..]].concat()).ended(0);
     assert_eq!(bytes("joined/tools/hello"), SCRIPT.as_bytes());
     assert!(bytes("joined/tools/data.bin") == bytes("data.bin"));
     let target = Registry::start();
     let to = format!("{}/m", target.host());
-    let take = |volume: &&str| ground.run(&["import", volume, "--state", "state", "--to", &to]).code;
+    let take = |volume: &&str| fixture.run(&["import", volume, "--state", "state", "--to", &to]).code;
     let codes: Vec<Option<i32>> = volumes.iter().rev().map(take).collect();
     // Nothing is waited for once the images are there: what is left to come are tools.
     assert!(codes.starts_with(&[Some(6)]) && codes.ends_with(&[Some(0)]), "{codes:?}");
-    ground.has_arrived(&target);
+    fixture.has_arrived(&target);
     // Of a volume that is away nothing is said but that; a tool is no image.
-    let said = ground.run(&[&["verify"], &volumes[1..]].concat()).ended(3).stdout;
-    assert!(said.contains("volume 1 of") && !said.contains("tools/"), "{said}");
-    let holds = |volume: &&&str| shell(ground.directory.path(), &format!("tar -tf {volume}")).contains("tools/hello\n");
+    let message = fixture.run(&[&["verify"], &volumes[1..]].concat()).ended(3).stdout;
+    assert!(message.contains("volume 1 of") && !message.contains("tools/"), "{message}");
+    let holds =
+        |volume: &&&str| shell(fixture.directory.path(), &format!("tar -tf {volume}")).contains("tools/hello\n");
     let holder = volumes.iter().find(holds).unwrap();
-    ground.damage(holder, "tools/hello");
-    let said = ground.run(&[&["verify"], &volumes[..]].concat()).ended(3).stdout;
-    assert!(said.contains(&format!("{holder}: tools/hello: wrong digest")), "{said}");
-    assert!(said.contains(", 0 of 2 images affected"), "{said}");
+    fixture.damage(holder, "tools/hello");
+    let message = fixture.run(&[&["verify"], &volumes[..]].concat()).ended(3).stdout;
+    assert!(message.contains(&format!("{holder}: tools/hello: wrong digest")), "{message}");
+    assert!(message.contains(", 0 of 2 images affected"), "{message}");
 }
 
 #[test]
 fn a_lost_volume_is_written_again_with_the_tools_it_held() {
-    let ground = Ground::new();
-    ground.packed("set", &["--volume-size", "700kB"]);
-    let volumes = ground.volumes("set");
+    let fixture = Fixture::new();
+    fixture.packed("set", &["--volume-size", "700kB"]);
+    let volumes = fixture.volumes("set");
     let holds =
-        |volume: &&String| shell(ground.directory.path(), &format!("tar -tf {volume}")).contains("tools/hello\n");
+        |volume: &&String| shell(fixture.directory.path(), &format!("tar -tf {volume}")).contains("tools/hello\n");
     let lost = volumes.iter().find(holds).unwrap();
-    let before = fs::read(ground.path(lost)).unwrap();
-    fs::remove_file(ground.path(lost)).unwrap();
+    let before = fs::read(fixture.path(lost)).unwrap();
+    fs::remove_file(fixture.path(lost)).unwrap();
     let left: Vec<&str> = volumes.iter().filter(|volume| *volume != lost).map(String::as_str).collect();
-    ground.run(&[&["verify", "--missing", "missing.json"], &left[..]].concat()).ended(3);
-    let missing: serde_json::Value = serde_json::from_slice(&fs::read(ground.path("missing.json")).unwrap()).unwrap();
+    fixture.run(&[&["verify", "--missing", "missing.json"], &left[..]].concat()).ended(3);
+    let missing: serde_json::Value = serde_json::from_slice(&fs::read(fixture.path("missing.json")).unwrap()).unwrap();
     let tools = missing["tools"].as_array().unwrap().iter().map(|tool| tool["path"].as_str().unwrap());
     let options: Vec<&str> = tools.flat_map(|path| ["--tool-file", path.strip_prefix("tools/").unwrap()]).collect();
     assert!(options.contains(&"hello"), "{missing}");
     let export = ["export", "--repair", "missing.json", "--locked", "images.lock", "-o", "repair.tar"];
     let repair = [&["repair", "repair.tar"], &left[..]].concat();
-    ground.run(&export).ended(0);
-    let said = ground.run(&repair).ended(3).stdout;
-    assert!(said.contains("0 volumes made again") && !ground.path(lost).exists(), "{said}");
-    ground.run(&[&export[..], &options].concat()).ended(0);
-    ground.run(&repair).ended(0);
-    assert!(fs::read(ground.path(lost)).unwrap() == before);
+    fixture.run(&export).ended(0);
+    let message = fixture.run(&repair).ended(3).stdout;
+    assert!(message.contains("0 volumes made again") && !fixture.path(lost).exists(), "{message}");
+    fixture.run(&[&export[..], &options].concat()).ended(0);
+    fixture.run(&repair).ended(0);
+    assert!(fs::read(fixture.path(lost)).unwrap() == before);
 }
 
 #[test]
 fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for directory in ["other", "third"] {
-        fs::create_dir(ground.path(directory)).unwrap();
-        ground.write(&format!("{directory}/{}", if directory == "other" { "hello" } else { "GapFerry" }), b"x");
+        fs::create_dir(fixture.path(directory)).unwrap();
+        fixture.write(&format!("{directory}/{}", if directory == "other" { "hello" } else { "GapFerry" }), b"x");
     }
-    ground.write("a:b", b"x");
-    let asked = ground.source.requests().len();
+    fixture.write("a:b", b"x");
+    let asked = fixture.source.requests().len();
     let files = ["hello", "other/hello", "third/GapFerry", "a:b", "none", "other", ".."];
     let options: Vec<&str> = files.iter().flat_map(|file| ["--tool-file", file]).collect();
     for out in ["b", "b.tar", "b.tar.zst", "-"] {
-        let refused = ground.export(out, &[&["--include-tool"], &options[..]].concat()).ended(2);
-        refused.said(&[
+        let refused = fixture.export(out, &[&["--include-tool"], &options[..]].concat()).ended(2);
+        refused.reported(&[
             "other/hello: hello would have the same name",
             "third/GapFerry: ",
             "a:b: its name has",
@@ -400,18 +404,18 @@ fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image()
             "other: it is no plain file",
             "..: it has no name",
         ]);
-        assert!(!ground.path(out).exists() && !ground.path(&format!("{out}.partial")).exists());
+        assert!(!fixture.path(out).exists() && !fixture.path(&format!("{out}.partial")).exists());
     }
-    assert_eq!(ground.source.requests().len(), asked);
+    assert_eq!(fixture.source.requests().len(), asked);
 }
 
 #[test]
 fn a_bundle_of_a_storage_takes_tools_along_too() {
-    let ground = Ground::new();
-    let storage = ground.source.storage();
+    let fixture = Fixture::new();
+    let storage = fixture.source.storage();
     let migrate = ["migrate", storage.to_str().unwrap(), "--to-bundle", "bundle", "--tool-file", "hello"];
-    ground.run(&migrate).ended(0);
-    ground.run(&migrate).ended(0).said(&["unchanged"]);
-    ground.run(&["verify", "bundle"]).ended(0);
-    assert_eq!(fs::read(ground.path("bundle/tools/hello")).unwrap(), SCRIPT.as_bytes());
+    fixture.run(&migrate).ended(0);
+    fixture.run(&migrate).ended(0).reported(&["unchanged"]);
+    fixture.run(&["verify", "bundle"]).ended(0);
+    assert_eq!(fs::read(fixture.path("bundle/tools/hello")).unwrap(), SCRIPT.as_bytes());
 }

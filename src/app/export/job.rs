@@ -28,7 +28,7 @@ use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
 use crate::pipeline::walk::{LockedCompanions, Referrers};
-use crate::signing::Spoken;
+use crate::signing::FingerprintWords;
 use crate::transport::registry::Registries;
 
 /// What is to be carried.
@@ -46,7 +46,7 @@ pub struct Given {
 }
 
 /// See the module documentation.
-pub struct Export<'a> {
+pub struct ExportJob<'a> {
     pub request: &'a ExportRequest,
     pub registries: &'a Registries,
     pub environment: &'a Environment,
@@ -84,7 +84,7 @@ pub struct Planned {
     pub volumes: Option<PlannedVolumes>,
 }
 
-impl Export<'_> {
+impl ExportJob<'_> {
     /// # Errors
     /// As [`export`](super::export).
     pub async fn run(&self, wanted: Wanted, given: Given, kept: &Checkpoint<'_>) -> Result<ExportReport> {
@@ -202,7 +202,7 @@ impl Export<'_> {
             Some(finished) => (finished, 0),
             None => {
                 let jobs = self.request.registry.jobs;
-                let job = write::Job { output: path, files, options, graph, source, jobs, lost };
+                let job = write::WriteRequest { output: path, files, options, graph, source, jobs, lost };
                 let Written { finished, moved, .. } = write::write(job, &self.environment.events).await?;
                 (finished, moved)
             }
@@ -247,7 +247,7 @@ impl Export<'_> {
             ok: true,
             output: self.request.output.path().to_owned(),
             identity,
-            fingerprint: Spoken::of(&identity).to_string(),
+            fingerprint: FingerprintWords::of(&identity).to_string(),
             created: lock.created,
             up_to_date,
             images: listed(lock, graph),

@@ -27,14 +27,14 @@ use crate::bundle::Bundle;
 use crate::content::Checkpoint;
 use crate::pipeline::lock::{self, Lock};
 use crate::transport::registry::Registries;
-use job::{Export, Given, Wanted};
+use job::{ExportJob, Given, Wanted};
 pub use repair::{ExportRepairRequest, ExportedRepair, export_repair};
 pub use report::{
     ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
 };
 pub use request::{ExportRequest, Images};
 pub use write::stopped;
-pub(super) use write::{Job, Lost, Written, write};
+pub(super) use write::{Lost, WriteRequest, Written, write};
 
 /// Exports images into a bundle.
 ///
@@ -62,7 +62,7 @@ pub async fn export(mut request: ExportRequest, environment: &Environment) -> Re
     };
     resolve::report_obstacle(&kept, &environment.events);
     let (since, tools) = (request.since.take(), std::mem::take(&mut request.tools));
-    let job = Export { request: &request, registries: &registries, environment: &environment, started };
+    let job = ExportJob { request: &request, registries: &registries, environment: &environment, started };
     let ended = job.run(wanted, Given { since, tools, former }, &kept).await;
     let is_signed = || request.output.former().is_ok_and(|bundle| bundle.is_some_and(|bundle| bundle.has_signature()));
     if was_signed && ended.is_ok() && !is_signed() {
@@ -70,7 +70,7 @@ pub async fn export(mut request: ExportRequest, environment: &Environment) -> Re
             "the bundle that was replaced was signed, and this one is not: --sign-key or `gapferry sign` signs it";
         environment.events.report(Event::Warning(format!("{}: {text}", request.output.path().display())));
     }
-    let mut report = resolve::settle(&kept, ended, &environment.events)?;
+    let mut report = resolve::finish_walk_file(&kept, ended, &environment.events)?;
     if watch.is_incomplete() && report.outcome() == Outcome::Done {
         report.conclude(Outcome::SomeImagesFailed);
     }

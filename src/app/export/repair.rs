@@ -119,7 +119,7 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
         let repair = write_repair(&output, &missing, (&contents, located, TOOL), (&source, jobs), events).await?;
         Ok::<_, Error>((repair, lost))
     };
-    let (repair, lost) = resolve::settle(&kept, made.await, events)?;
+    let (repair, lost) = resolve::finish_walk_file(&kept, made.await, events)?;
     let outcome = if lost.is_empty() { Outcome::Done } else { Outcome::SomeImagesFailed };
     Ok(ExportedRepair {
         version: REPORT_VERSION,

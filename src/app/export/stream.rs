@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::job::{Export, Planned, Resolved};
+use super::job::{ExportJob, Planned, Resolved};
 use super::report::ExportReport;
 use crate::app::output::OneOutlet;
 use crate::base::error::{Error, Result};
@@ -15,7 +15,7 @@ use crate::oci::Digest;
 use crate::pipeline::lock::MissingReason;
 use crate::signing::PrivateKey;
 
-impl Export<'_> {
+impl ExportJob<'_> {
     /// Into a file that compresses it.
     pub(super) async fn compressed(&self, path: &Path, resolved: Resolved<'_>) -> Result<ExportReport> {
         let files = self.files(&resolved.contents)?;

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::job::{Export, Planned, Resolved};
+use super::job::{ExportJob, Planned, Resolved};
 use super::report::{ExportReport, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes};
-use super::write::{Job, Written, stopped, write};
+use super::write::{WriteRequest, Written, stopped, write};
 use crate::base::error::{Error, Result};
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumeOptions, VolumePlan, WrittenVolume, write_recovery};
 use crate::bundle::{Finished, Form, Options, plan_volumes, preflight};
 use crate::pipeline::lock::Lock;
 
-impl Export<'_> {
+impl ExportJob<'_> {
     /// A volume that is written again belongs to a set that exists, and each of its volumes repeats the lock and all manifests.
     /// `given` is the lock of that set, `followed` what became of it.
     ///
@@ -55,7 +55,7 @@ impl Export<'_> {
             Some(finished) => (finished, 0),
             None => {
                 let jobs = self.request.registry.jobs;
-                let job = Job { output: path, files, options, graph, source, jobs, lost };
+                let job = WriteRequest { output: path, files, options, graph, source, jobs, lost };
                 let Written { finished, moved, .. } = write(job, events).await?;
                 (finished, moved)
             }

@@ -16,7 +16,7 @@ use crate::pipeline::resolve::Failures;
 use crate::pipeline::transfer::{self, Transfer};
 
 /// A bundle to write.
-pub struct Job<'a> {
+pub struct WriteRequest<'a> {
     pub output: &'a Path,
     /// Of `graph`.
     pub files: FileSet,
@@ -57,28 +57,28 @@ pub struct Written {
 ///
 /// # Errors
 /// Every blob that failed, or what the disk says; what is done stays for the next run.
-pub async fn write(job: Job<'_>, events: &Events) -> Result<Written> {
-    let survey = preflight::survey(job.output, &job.files, &job.options)?;
+pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written> {
+    let survey = preflight::survey(request.output, &request.files, &request.options)?;
     events.report(Event::Status(format!(
         "{}: {} in all, takes {} more, {} free",
-        job.output.display(),
+        request.output.display(),
         bytes(survey.total),
         bytes(survey.needed),
         bytes(survey.free),
     )));
-    let (out, files, options) = (job.output.to_owned(), job.files, job.options);
+    let (out, files, options) = (request.output.to_owned(), request.files, request.options);
     let own = events.clone();
     let create = move || Writer::create(&out, files, options, own);
     let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
-    let options = transfer::Options { jobs: job.jobs, fail_fast: false };
+    let options = transfer::Options { jobs: request.jobs, fail_fast: false };
     let moved = {
-        let plan = plan_for(job.graph, &writer);
-        let transfer = Transfer::new(job.source, &writer, options, events.clone());
+        let plan = plan_for(request.graph, &writer);
+        let transfer = Transfer::new(request.source, &writer, options, events.clone());
         let ended = transfer.blobs(&plan).await;
         let failures = transfer.failures();
         if !failures.is_empty() {
-            job.lost.set(failures.iter().cloned().collect());
-            let failures = failures.into_iter().map(|(blob, error)| of_image(job.graph, &blob, error)).collect();
+            request.lost.set(failures.iter().cloned().collect());
+            let failures = failures.into_iter().map(|(blob, error)| of_image(request.graph, &blob, error)).collect();
             return Err(Failures(failures).into_error("fetching blobs (run again to fetch only what is missing)"));
         }
         ended?;

@@ -17,7 +17,7 @@ use crate::base::progress::units::{bytes, count};
 use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
 use crate::content::Source;
 use crate::files::Layout;
-use crate::increment::{Beside, Expected, Proof};
+use crate::increment::{Proof, RepairSource, TargetBackedSource};
 use crate::oci::Digest;
 use crate::pipeline::plan;
 use crate::pipeline::transfer::Arrivals;
@@ -41,8 +41,8 @@ impl Import<'_> {
         let registries = push.connect()?;
         let closed = push.closed(&registries, &targets).await?;
         let repair = self.request.repair.as_ref().map(|path| open_repair(path, bundle)).transpose()?;
-        let expected = Expected::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
-        let expected = expected.with(repair.as_ref().map(beside));
+        let expected = TargetBackedSource::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
+        let expected = expected.with_repair(repair.as_ref().map(repair_source));
         let images = assemble::images(&expected, bundle.lock(), events).await;
         let mut proof = expected.prove(&registries, push.jobs(), events).await?;
         if !proof.missing.is_empty() && images.iter().all(Result::is_ok) {
@@ -85,7 +85,7 @@ impl Import<'_> {
         if let Some(repair) = &self.request.repair {
             let (bundle, repair) = (bundle.layout().path().display(), repair.display());
             let text = format!("{bundle} expects nothing at the target that {repair} could bring");
-            return Err(Error::input(format!("{text}; a damaged bundle is mended by `gapferry repair`")));
+            return Err(Error::input(format!("{text}; a damaged bundle is repaired by `gapferry repair`")));
         }
         self.refuse_lacking(bundle, &Proof::default())
     }
@@ -122,9 +122,9 @@ fn open_repair(path: &Path, bundle: &Bundle) -> Result<Layout> {
     }
 }
 
-fn beside(repair: &Layout) -> Beside<'_> {
+fn repair_source(repair: &Layout) -> RepairSource<'_> {
     let holds = repair.entries().filter_map(|(path, _)| Digest::of_blob_path(path)).collect();
-    Beside { source: repair, holds }
+    RepairSource { source: repair, holds }
 }
 
 /// Writes down what would help, if that was asked for.

@@ -16,7 +16,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events};
 use crate::bundle::{Bundle, Removed};
 use crate::content::{Account, Sink, TagDeletion};
-use crate::increment::{Doomed, Fate, judge};
+use crate::increment::{Decision, PruneCandidate, decide};
 use crate::oci::{Digest, Reference, Repository};
 use crate::pipeline::harbor::{self, Detected};
 use crate::pipeline::lock::LockedImage;
@@ -63,7 +63,7 @@ pub struct PruneReport {
 #[derive(Clone)]
 pub struct Arrived {
     /// Tags, with what they meant then and what came with that.
-    images: HashMap<Doomed, Vec<CompanionReceipt>>,
+    images: HashMap<PruneCandidate, Vec<CompanionReceipt>>,
     brought: Brought,
     /// Their signatures were checked.
     is_signed: bool,
@@ -83,7 +83,7 @@ impl Arrived {
             }
             brought.add(receipt);
         }
-        let mut images: HashMap<Doomed, Vec<CompanionReceipt>> = HashMap::new();
+        let mut images: HashMap<PruneCandidate, Vec<CompanionReceipt>> = HashMap::new();
         for NamedReceipt { mut receipt, .. } in receipts {
             // One may have found there what another one says was pushed.
             brought.mark(&mut receipt);
@@ -104,11 +104,11 @@ impl PruneOptions {
     }
 }
 
-fn came(image: ImageReceipt) -> Option<(Doomed, Vec<CompanionReceipt>)> {
+fn came(image: ImageReceipt) -> Option<(PruneCandidate, Vec<CompanionReceipt>)> {
     let came = image.brought || image.outcome == ImageOutcome::Pushed;
     let (tag, digest) = (image.reference.filter(|_| came)?, image.digest?);
     let companions = image.companions.into_iter().filter(CompanionReceipt::is_brought).collect();
-    Some((Doomed { tag, digest }, companions))
+    Some((PruneCandidate { tag, digest }, companions))
 }
 
 /// How pruning ended.
@@ -164,25 +164,25 @@ impl Import<'_> {
         let mut pruning = Pruning { registries: &registries, events, deletes, is_harbor, pruned, failures };
         let mut left_by = beside::Left::default();
         for one in names {
-            let fate = match pruning.judge(&one, &wanted).await {
-                Ok(fate) => fate,
+            let decision = match pruning.decide(&one, &wanted).await {
+                Ok(decision) => decision,
                 // What was deleted until now is reported all the same.
                 Err(error) => {
                     pruning.failures.push(error);
                     continue;
                 }
             };
-            if fate == Fate::Blocked {
+            if decision == Decision::Blocked {
                 let text = format!("{} is left: this account may not read which image it means now", one.tag);
                 events.report(Event::Warning(text));
             }
             let companions = options.arrived.as_ref().map(|arrived| arrived.images.get(&one));
             // An earlier run may have ended between a tag and its companions.
-            if let (Fate::Gone, Some(Some(companions))) = (fate, companions) {
+            if let (Decision::Gone, Some(Some(companions))) = (decision, companions) {
                 left_by.add(&one.tag, companions);
             }
-            if fate != Fate::Deleted {
-                tracing::debug!("{}: {fate:?}, so it is left alone", one.tag);
+            if decision != Decision::Deleted {
+                tracing::debug!("{}: {decision:?}, so it is left alone", one.tag);
                 continue;
             }
             let Some(companions) = companions.unwrap_or(Some(&Vec::new())).cloned() else {
@@ -233,23 +233,23 @@ struct Deletion<'a> {
 
 impl Pruning<'_> {
     /// What is to become of a tag. Where a policy of the project forbids reading it, Harbor's own API may say what it means.
-    async fn judge(&self, one: &Doomed, wanted: &BTreeSet<Reference>) -> Result<Fate> {
-        let fate = judge(self.registries, one, wanted).await?;
+    async fn decide(&self, one: &PruneCandidate, wanted: &BTreeSet<Reference>) -> Result<Decision> {
+        let decision = decide(self.registries, one, wanted).await?;
         let is_harbor = self.is_harbor
-            || fate == Fate::Blocked
+            || decision == Decision::Blocked
                 && harbor::detect(self.registries, Account::of(&one.tag.repository)).await?.harbor().is_some();
-        if fate != Fate::Blocked || !is_harbor {
-            return Ok(fate);
+        if decision != Decision::Blocked || !is_harbor {
+            return Ok(decision);
         }
         Ok(match harbor::tag_digest(self.registries, &one.tag).await? {
-            Some(found) if found == one.digest => Fate::Deleted,
-            Some(_) => Fate::Moved,
-            None => Fate::Blocked,
+            Some(found) if found == one.digest => Decision::Deleted,
+            Some(_) => Decision::Moved,
+            None => Decision::Blocked,
         })
     }
 
     /// Whether the tag is gone, or would be.
-    async fn delete_tag(&mut self, one: &Doomed) -> bool {
+    async fn delete_tag(&mut self, one: &PruneCandidate) -> bool {
         let deleted = match self.deletes {
             true if self.is_harbor => Some(delete_in_harbor(self.registries, one).await),
             true => Some(self.registries.delete_tag(&one.tag).await),
@@ -316,7 +316,7 @@ impl Pruning<'_> {
 }
 
 /// Tags only: what has none is for the registry to clean up.
-fn names(push: &Push<'_>, bundle: &Bundle) -> Result<BTreeSet<Doomed>> {
+fn names(push: &Push<'_>, bundle: &Bundle) -> Result<BTreeSet<PruneCandidate>> {
     let mut names = BTreeSet::new();
     for removed in &bundle.json().removed {
         let tag = match removed.target.as_ref().filter(|target| push.is_below(target)) {
@@ -324,7 +324,7 @@ fn names(push: &Push<'_>, bundle: &Bundle) -> Result<BTreeSet<Doomed>> {
             None => push.name_images(std::iter::once(&as_locked(removed)))?.0.remove(0),
         };
         if tag.tag.is_some() && tag.digest.is_none() {
-            names.insert(Doomed { tag, digest: removed.digest });
+            names.insert(PruneCandidate { tag, digest: removed.digest });
         }
     }
     Ok(names)
@@ -365,8 +365,8 @@ async fn is_harbor(registries: &Registries, account: Account<'_>) -> Result<bool
 }
 
 /// Harbor takes away a tag through its own API only; through the protocol all tags of the image would go.
-async fn delete_in_harbor(registries: &Registries, doomed: &Doomed) -> Result<TagDeletion> {
-    match harbor::delete_tag(registries, &doomed.tag, &doomed.digest).await? {
+async fn delete_in_harbor(registries: &Registries, candidate: &PruneCandidate) -> Result<TagDeletion> {
+    match harbor::delete_tag(registries, &candidate.tag, &candidate.digest).await? {
         true => Ok(TagDeletion::Deleted),
         false => Ok(TagDeletion::Unsupported),
     }

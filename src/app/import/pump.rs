@@ -78,7 +78,7 @@ impl Arrivals for Pump {
         stream::unfold(coming, |mut coming| async move { Some((coming.recv().await?, coming)) }).boxed()
     }
 
-    fn settled(&self, digest: &Digest) {
+    fn done_with(&self, digest: &Digest) {
         self.hand.settle(digest);
     }
 }

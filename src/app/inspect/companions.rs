@@ -67,7 +67,7 @@ pub async fn of(
 async fn at_registry(source: &Cached<'_>, reference: &Reference, environment: &Environment) -> (Vec<Attached>, bool) {
     let options = Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
     let walk = Walk::new(source, options, environment.events.clone());
-    let walk = walk.with_untold_effect("those that were found are shown");
+    let walk = walk.with_silent_effect("those that were found are shown");
     let wanted = Wanted { reference: reference.clone(), rename: None, platforms: Vec::new(), written: String::new() };
     let found = walk.discover(&wanted).await;
     walk.report_lost();

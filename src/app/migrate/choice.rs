@@ -118,8 +118,8 @@ impl<'a> Choice<'a> {
         Ok(Choice { which, rules, of: HashMap::new(), found: HashSet::new() })
     }
 
-    /// Finds out which repository each entry means.
-    pub fn settle<'r>(&mut self, repositories: impl Iterator<Item = &'r str>) {
+    /// Finds the repository that each entry means.
+    pub fn match_rules<'r>(&mut self, repositories: impl Iterator<Item = &'r str>) {
         let known: HashSet<&str> = repositories.collect();
         for (at, rule) in self.rules.iter().flatten().enumerate() {
             if let Some(path) = meanings(rule).into_iter().find(|path| known.contains(path.as_str())) {

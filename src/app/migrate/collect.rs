@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::choice::{Choice, Which};
-use super::chosen::Chosen;
+use super::selected_storage::SelectedStorage;
 use crate::base::error::Result;
 use crate::base::progress::{Events, Silent};
 use crate::content::Cached;
@@ -64,11 +64,11 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
     let referrers = matches!(companions, Companions::Travel | Companions::TravelWithLists);
     let mut choice = Choice::read(which)?;
     let mut survey = storage.survey()?;
-    choice.settle(survey.repositories.iter().map(|holding| holding.repository.path()));
+    choice.match_rules(survey.repositories.iter().map(|holding| holding.repository.path()));
     (survey.tags, survey.others) = survey.tags.into_iter().partition(|found| choice.takes(found));
     let in_part: HashSet<Repository> = survey.others.iter().map(|found| found.repository.clone()).collect();
-    let chosen: HashSet<Repository> = survey.tags.iter().map(|found| found.repository.clone()).collect();
-    let is_chosen = |here: &Repository| which.is_all() || chosen.contains(here) && !in_part.contains(here);
+    let selected: HashSet<Repository> = survey.tags.iter().map(|found| found.repository.clone()).collect();
+    let is_chosen = |here: &Repository| which.is_all() || selected.contains(here) && !in_part.contains(here);
     let set_apart = set_apart(&mut survey, &choice, companions);
     survey.tags.extend(choice.pinned(&survey));
     // A tag that means nothing has a name all the same.
@@ -95,8 +95,8 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
     let broken = survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| !**whole);
     let broken =
         broken.filter_map(|(found, _)| Some((found.digest, audit.manifests.get(&found.digest)?.clone()))).collect();
-    let chosen = Chosen::new(storage, std::mem::take(&mut audit.attached), beside);
-    let cached = Cached::new(&chosen, Some(Box::new(std::mem::take(&mut audit.manifests))));
+    let selected = SelectedStorage::new(storage, std::mem::take(&mut audit.attached), beside);
+    let cached = Cached::new(&selected, Some(Box::new(std::mem::take(&mut audit.manifests))));
     let looked_for = if referrers { Referrers::Require } else { Referrers::Leave };
     let options = Options { index: None, available_platforms: false, referrers: looked_for, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));

@@ -18,33 +18,33 @@ pub struct Counted {
 
 /// What a tag is that is no image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beside {
-    Companion(Kind),
+pub enum CompanionTag {
+    Cosign(Kind),
     ListOfReferrers,
 }
 
 /// What the tag of `found` is if its subject is in the same repository, as `has` says; `None`: an image.
-pub fn beside(found: &Tagged, has: impl Fn(&Repository, &Digest) -> bool) -> Option<Beside> {
+pub fn companion_tag(found: &Tagged, has: impl Fn(&Repository, &Digest) -> bool) -> Option<CompanionTag> {
     let tag = found.tag.as_ref()?;
     tag.companion_subject().filter(|subject| *subject != found.digest && has(&found.repository, subject))?;
     match tag.cosign_subject() {
-        Some(_) => Some(Beside::Companion(Kind::of(Some(tag), None, None))),
-        None => Some(Beside::ListOfReferrers),
+        Some(_) => Some(CompanionTag::Cosign(Kind::of(Some(tag), None, None))),
+        None => Some(CompanionTag::ListOfReferrers),
     }
 }
 
 impl Counted {
-    pub fn add(&mut self, what: Option<Beside>) {
+    pub fn add(&mut self, what: Option<CompanionTag>) {
         match what {
             None => self.images += 1,
-            Some(Beside::Companion(kind)) => *self.companions.entry(kind).or_default() += 1,
-            Some(Beside::ListOfReferrers) => self.lists += 1,
+            Some(CompanionTag::Cosign(kind)) => *self.companions.entry(kind).or_default() += 1,
+            Some(CompanionTag::ListOfReferrers) => self.lists += 1,
         }
     }
 }
 
-impl FromIterator<Option<Beside>> for Counted {
-    fn from_iter<I: IntoIterator<Item = Option<Beside>>>(all: I) -> Counted {
+impl FromIterator<Option<CompanionTag>> for Counted {
+    fn from_iter<I: IntoIterator<Item = Option<CompanionTag>>>(all: I) -> Counted {
         all.into_iter().fold(Counted::default(), |mut counted, one| {
             counted.add(one);
             counted

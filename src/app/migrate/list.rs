@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::collect::Collected;
-use super::counted::{self, Beside, Counted};
+use super::counted::{self, CompanionTag, Counted};
 use super::faulty::faulty;
 use super::name::StoredName;
 use super::report::{StorageList, StoredImage, StoredState};
@@ -57,8 +57,8 @@ impl Inside<'_> {
         Inside(all.flat_map(|one| manifests(one).into_iter().map(|digest| (&one.0.repository, digest))).collect())
     }
 
-    fn beside(&self, found: &Tagged) -> Option<Beside> {
-        counted::beside(found, |repository, digest| self.0.contains(&(repository, *digest)))
+    fn companion_tag(&self, found: &Tagged) -> Option<CompanionTag> {
+        counted::companion_tag(found, |repository, digest| self.0.contains(&(repository, *digest)))
     }
 }
 
@@ -109,7 +109,7 @@ pub fn list(storage: &Path, collected: &Collected) -> StorageList {
     let mut images: Vec<StoredImage> = whole.chain(faulty).collect();
     images.sort_by_cached_key(|image| place(&image.name.name));
     let inside = Inside::of(collected);
-    let mut counted: Counted = collected.images.iter().map(|(found, _)| inside.beside(found)).collect();
+    let mut counted: Counted = collected.images.iter().map(|(found, _)| inside.companion_tag(found)).collect();
     counted.images += collected.lost();
     StorageList {
         version: REPORT_VERSION,

@@ -2,16 +2,16 @@
 //! their own.
 
 mod choice;
-mod chosen;
-mod closed;
 mod collect;
 pub mod counted;
+mod disk_full;
 mod faulty;
 mod inside;
 mod list;
 mod name;
 mod report;
 mod request;
+mod selected_storage;
 mod signatures;
 mod tags;
 mod to_bundle;

@@ -194,7 +194,7 @@ pub enum MigratedState {
 }
 
 /// What became of an image that was whole in the storage.
-pub enum Fate {
+pub enum MigrateOutcome {
     Written,
     Present,
     /// With the reason.
@@ -205,7 +205,7 @@ pub enum Fate {
 #[derive(Default)]
 pub struct Ended {
     /// Those of [`Collected::whole`], in its order; fewer if it ended early.
-    pub fates: Vec<Fate>,
+    pub outcomes: Vec<MigrateOutcome>,
     /// Blobs that are links.
     pub linked: u64,
     /// Bytes of blobs that were written.
@@ -220,10 +220,10 @@ pub struct Ended {
 impl Ended {
     /// The report. `elapsed` is since the command began.
     pub fn report(self, collected: &Collected, storage: PathBuf, output: PathBuf, elapsed: Duration) -> Migrated {
-        let of = |wanted: fn(&Fate) -> bool| self.fates.iter().filter(|fate| wanted(fate)).count();
-        let written = of(|fate| matches!(fate, Fate::Written));
-        let present = of(|fate| matches!(fate, Fate::Present));
-        let failed = collected.failed() + of(|fate| matches!(fate, Fate::Failed(_)));
+        let of = |wanted: fn(&MigrateOutcome) -> bool| self.outcomes.iter().filter(|outcome| wanted(outcome)).count();
+        let written = of(|outcome| matches!(outcome, MigrateOutcome::Written));
+        let present = of(|outcome| matches!(outcome, MigrateOutcome::Present));
+        let failed = collected.failed() + of(|outcome| matches!(outcome, MigrateOutcome::Failed(_)));
         let outcome = match &self.failure {
             Some(error) => Outcome::Failed(error.kind()),
             None if failed > 0 => Outcome::SomeImagesFailed,
@@ -234,7 +234,7 @@ impl Ended {
             ok: outcome.is_ok(),
             storage,
             output,
-            images: images(self.fates, collected),
+            images: images(self.outcomes, collected),
             written,
             present,
             failed,
@@ -257,12 +257,12 @@ impl Ended {
 }
 
 /// Every image that was wanted, and what became of it: first those that were whole.
-fn images(fates: Vec<Fate>, collected: &Collected) -> Vec<MigratedImage> {
-    let whole = collected.whole().zip(fates).map(|((found, image), fate)| {
-        let (state, reasons) = match fate {
-            Fate::Written => (MigratedState::Written, Vec::new()),
-            Fate::Present => (MigratedState::Present, Vec::new()),
-            Fate::Failed(reason) => (MigratedState::Failed, vec![reason]),
+fn images(outcomes: Vec<MigrateOutcome>, collected: &Collected) -> Vec<MigratedImage> {
+    let whole = collected.whole().zip(outcomes).map(|((found, image), outcome)| {
+        let (state, reasons) = match outcome {
+            MigrateOutcome::Written => (MigratedState::Written, Vec::new()),
+            MigrateOutcome::Present => (MigratedState::Present, Vec::new()),
+            MigrateOutcome::Failed(reason) => (MigratedState::Failed, vec![reason]),
         };
         let (name, size) = (StoredName::of(found), Some(image.total_size()));
         MigratedImage { name, size, state, reasons, was_whole: true }

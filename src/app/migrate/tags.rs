@@ -226,16 +226,19 @@ mod tests {
     #[test]
     fn everything_wrong_is_told_at_once_with_its_line() {
         let (a, b) = (hex('a'), hex('b'));
-        let told = problems(&format!(
+        let reported = problems(&format!(
             "team/app {a}\nteam/app:1\nTeam/app:1 {a}\nteam/app:1 sha256:12\nteam/app:1 {a}\nteam/app:1 {b}\nteam/app:.x {a}\n"
         ));
-        let lines: Vec<&str> = told.iter().filter_map(|told| told.split(": ").next()).collect();
-        assert_eq!(lines, ["tags:1", "tags:2", "tags:3", "tags:4", "tags:7", "tags:6"], "{told:?}");
-        let told = problems(&format!(
+        let lines: Vec<&str> = reported.iter().filter_map(|reported| reported.split(": ").next()).collect();
+        assert_eq!(lines, ["tags:1", "tags:2", "tags:3", "tags:4", "tags:7", "tags:6"], "{reported:?}");
+        let reported = problems(&format!(
             "[{{\"repository_name\":\"Team/app\",\"digest\":\"{a}\",\"tags\":[{{\"name\":\"1\"}}]}},\n\
              {{\"repository_name\":\"team/app\",\"digest\":\"{b}\",\"tags\":[{{\"name\":\"a b\"}}]}}]"
         ));
-        assert!(told[0].starts_with("tags:1: artifact 1: ") && told[1].starts_with("tags:2: artifact 2: "), "{told:?}");
+        assert!(
+            reported[0].starts_with("tags:1: artifact 1: ") && reported[1].starts_with("tags:2: artifact 2: "),
+            "{reported:?}"
+        );
         assert!(problems("{\"errors\":[{\"code\":\"UNAUTHORIZED\"}]}")[0].starts_with("tags:1: "));
         assert!(problems("[{\n\"tags\":[]}]")[0].contains("digest"));
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::Migration;
 use super::collect::{Collected, collect};
 use super::inside::refuse_inside;
-use super::report::{Ended, Fate};
+use super::report::{Ended, MigrateOutcome};
 use super::request::BundleOutput;
 use crate::app::export::{self, Lost, Written};
 use crate::app::read_back::read_back;
@@ -73,9 +73,9 @@ impl Migration<'_> {
             return Ok(Ended { failure: Some(error), ..Ended::default() });
         }
         let failure = add_signature(&finished, output.sign_key.as_deref(), events).err();
-        let fate = || if finished.unchanged { Fate::Present } else { Fate::Written };
-        let fates = collected.whole().map(|_| fate()).collect();
-        Ok(Ended { fates, linked, copied: moved, bundle: Some(finished), failure, ..Ended::default() })
+        let outcome = || if finished.unchanged { MigrateOutcome::Present } else { MigrateOutcome::Written };
+        let outcomes = collected.whole().map(|_| outcome()).collect();
+        Ok(Ended { outcomes, linked, copied: moved, bundle: Some(finished), failure, ..Ended::default() })
     }
 
     /// `None`: there is no image that could be written.
@@ -100,7 +100,7 @@ impl Migration<'_> {
         if let Some(finished) = preflight::up_to_date(path, files.identity, Whole::Proven(events)) {
             return Ok(Some(Written { finished, moved: 0, linked: 0 }));
         }
-        let job = export::Job {
+        let job = export::WriteRequest {
             output: path,
             files,
             options: Options { link: *link, device: self.storage.device(), ..Options::copying(Form::named(path)) },

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::closed::Closed;
 use super::collect::Collected;
+use super::disk_full::DiskFull;
 use super::inside::{refuse_inside, storage_below};
-use super::report::{Ended, Fate};
+use super::report::{Ended, MigrateOutcome};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::{LinkMode, in_parallel};
@@ -29,16 +29,16 @@ pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let below = storage_below(storage, to);
-    let closed = Closed::default();
-    let (written, synced) = write_all(&images, &whole, storage, (below.as_deref(), &closed), events);
-    let fate = |written| match written {
-        Ok(Written::New) => Fate::Written,
-        Ok(Written::Kept) => Fate::Present,
-        Err(error) => Fate::Failed(Error::chain(&error)),
+    let disk_full = DiskFull::default();
+    let (written, synced) = write_all(&images, &whole, storage, (below.as_deref(), &disk_full), events);
+    let outcome = |written| match written {
+        Ok(Written::New) => MigrateOutcome::Written,
+        Ok(Written::Kept) => MigrateOutcome::Present,
+        Err(error) => MigrateOutcome::Failed(Error::chain(&error)),
     };
-    let failure = closed.check().and(synced).err();
-    let fates = written.into_iter().map(fate).collect();
-    Ok(Ended { fates, linked: images.linked(), copied: images.copied(), failure, ..Ended::default() })
+    let failure = disk_full.check().and(synced).err();
+    let outcomes = written.into_iter().map(outcome).collect();
+    Ok(Ended { outcomes, linked: images.linked(), copied: images.copied(), failure, ..Ended::default() })
 }
 
 /// What became of each; and what the medium says to all of it.
@@ -46,7 +46,7 @@ fn write_all(
     images: &Images,
     whole: &[(&Tagged, &Image)],
     storage: &Storage,
-    (below, closed): (Option<&Path>, &Closed),
+    (below, disk_full): (Option<&Path>, &DiskFull),
     events: &Events,
 ) -> (Vec<Result<Written>>, Result<()>) {
     let (early, new) = (Mutex::new(Ok(())), AtomicUsize::new(0));
@@ -55,7 +55,7 @@ fn write_all(
         in_parallel(whole, |(found, image)| {
             let written = match below.is_some_and(|below| Path::new(&found.name()).starts_with(below)) {
                 true => Err(Error::input(format!("image {}: its directory would lie in the storage", found.name()))),
-                false => closed.unless(|| write_image(images, found, image, storage)),
+                false => disk_full.unless(|| write_image(images, found, image, storage)),
             };
             if matches!(written, Ok(Written::New))
                 && new.fetch_add(1, Ordering::Relaxed) == whole.len() / 100 * SYNC_EARLY

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::closed::Closed;
 use super::collect::Collected;
+use super::disk_full::DiskFull;
 use super::inside::refuse_inside;
-use super::report::{Ended, Fate};
+use super::report::{Ended, MigrateOutcome};
 use crate::base::error::Result;
 use crate::base::fsops::Owner;
 use crate::base::progress::{Event, Events, Phase};
@@ -45,15 +45,15 @@ pub fn write(
     refuse_inside(storage, to)?;
     let replica = Replica::create(to, link, owner, events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
-    let closed = Closed::default();
-    let brought = bring(storage, &replica, &whole, &closed, events);
-    let fates = enter(storage, &replica, &whole, (&brought, &closed), events);
-    let (kept_owner, failure) = match closed.check().and(replica.finish()) {
+    let disk_full = DiskFull::default();
+    let brought = bring(storage, &replica, &whole, &disk_full, events);
+    let outcomes = enter(storage, &replica, &whole, (&brought, &disk_full), events);
+    let (kept_owner, failure) = match disk_full.check().and(replica.finish()) {
         Ok(kept) => (kept, None),
         Err(error) => (0, Some(error)),
     };
     let (linked, copied) = (replica.linked(), replica.copied());
-    Ok(Ended { fates, linked, copied, failure, kept_owner, bundle: None })
+    Ok(Ended { outcomes, linked, copied, failure, kept_owner, bundle: None })
 }
 
 /// Manifests and blobs: whether each was missing, or why it could not be brought.
@@ -61,7 +61,7 @@ fn bring(
     storage: &Storage,
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
-    closed: &Closed,
+    disk_full: &DiskFull,
     events: &Events,
 ) -> HashMap<Digest, Result<bool>> {
     let mut pieces: HashMap<Digest, Piece> = HashMap::new();
@@ -74,7 +74,7 @@ fn bring(
     let pieces: Vec<Piece> = pieces.into_values().collect();
     events.report(Event::Phase { phase: Phase::Transfer, items: pieces.len() as u64, bytes: 0 });
     let brought = in_parallel(&pieces, |piece| {
-        let brought = closed.unless(|| match piece {
+        let brought = disk_full.unless(|| match piece {
             Piece::Manifest(manifest) => replica.manifest(manifest),
             Piece::Blob(repository, blob) => replica.blob(storage, repository, blob),
         });
@@ -89,9 +89,9 @@ fn enter(
     storage: &Storage,
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
-    (brought, closed): (&HashMap<Digest, Result<bool>>, &Closed),
+    (brought, disk_full): (&HashMap<Digest, Result<bool>>, &DiskFull),
     events: &Events,
-) -> Vec<Fate> {
+) -> Vec<MigrateOutcome> {
     let mut repositories: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, (found, _)) in whole.iter().enumerate() {
         repositories.entry(found.repository.path()).or_default().push(at);
@@ -100,16 +100,16 @@ fn enter(
     events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let entered = in_parallel(&repositories, |images| {
         let of = |at: &usize| {
-            let fate =
-                whole.get(*at).map(|(found, image)| enter_image(storage, replica, (found, image), brought, closed));
+            let outcome =
+                whole.get(*at).map(|(found, image)| enter_image(storage, replica, (found, image), brought, disk_full));
             events.report(Event::ItemDone);
-            Some((*at, fate?))
+            Some((*at, outcome?))
         };
         images.iter().filter_map(of).collect::<Vec<_>>()
     });
     // In the order they came in.
-    let fates: BTreeMap<usize, Fate> = entered.into_iter().flatten().collect();
-    fates.into_values().collect()
+    let outcomes: BTreeMap<usize, MigrateOutcome> = entered.into_iter().flatten().collect();
+    outcomes.into_values().collect()
 }
 
 fn enter_image(
@@ -117,20 +117,20 @@ fn enter_image(
     replica: &Replica,
     (found, image): (&Tagged, &Image),
     brought: &HashMap<Digest, Result<bool>>,
-    closed: &Closed,
-) -> Fate {
+    disk_full: &DiskFull,
+) -> MigrateOutcome {
     let digests = image.blobs.iter().map(|blob| blob.digest).chain(image.manifests.iter().map(Manifest::digest));
     let mut is_new = false;
     for piece in digests.filter_map(|digest| brought.get(&digest)) {
         match piece {
             Ok(was_missing) => is_new |= *was_missing,
-            Err(error) => return Fate::Failed(format!("image {}: {}", found.name(), error.chain())),
+            Err(error) => return MigrateOutcome::Failed(format!("image {}: {}", found.name(), error.chain())),
         }
     }
-    match closed.unless(|| replica.enter(storage, &member(found, image))) {
-        Ok(was_missing) if is_new || was_missing => Fate::Written,
-        Ok(_) => Fate::Present,
-        Err(error) => Fate::Failed(format!("image {}: {}", found.name(), error.chain())),
+    match disk_full.unless(|| replica.enter(storage, &member(found, image))) {
+        Ok(was_missing) if is_new || was_missing => MigrateOutcome::Written,
+        Ok(_) => MigrateOutcome::Present,
+        Err(error) => MigrateOutcome::Failed(format!("image {}: {}", found.name(), error.chain())),
     }
 }
 

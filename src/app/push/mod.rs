@@ -29,7 +29,7 @@ use crate::oci::{Digest, Reference, Repository};
 use crate::pipeline::companion;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::{IndexMode, LockedImage, MissingImage};
-use crate::pipeline::naming::{Naming, Target, landing, parse_target};
+use crate::pipeline::naming::{Naming, Target, find_collisions, parse_target};
 use crate::pipeline::plan::{OnExisting, Plan, Targets};
 use crate::pipeline::receipt::{Brought, ImageReceipt};
 use crate::pipeline::transfer::{self, Arrivals, Transfer};
@@ -284,7 +284,7 @@ impl<'a> Push<'a> {
         let images: Vec<&LockedImage> = images.collect();
         let names = images.iter().map(|image| self.naming.target(&self.target.registry, image));
         let names: Targets = names.collect::<Result<_>>()?;
-        let landed = landing(names.iter().zip(images));
+        let landed = find_collisions(names.iter().zip(images));
         if !landed.collisions.is_empty() {
             let remedy = match self.options.names.names {
                 Names::Hosted => "--scoped",

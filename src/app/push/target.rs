@@ -223,10 +223,10 @@ impl Prepared {
     }
 }
 
-/// In a plan, what `--create-projects` will mend is no problem. What Harbor hides may remain a problem.
+/// In a plan, what `--create-projects` will create is no problem. What Harbor hides may remain a problem.
 fn planned(options: &HarborOptions, found: &Preflight, problem: &harbor::Problem) -> String {
-    let mended = options.create_projects && !found.once_missing_created().problems().contains(problem);
-    if mended { format!("{}: it will be created", problem.text) } else { problem.to_string() }
+    let is_created = options.create_projects && !found.once_missing_created().problems().contains(problem);
+    if is_created { format!("{}: it will be created", problem.text) } else { problem.to_string() }
 }
 
 /// Creates what is missing, unless something else stops the import anyway; gives what is found then.

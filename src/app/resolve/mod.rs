@@ -19,7 +19,7 @@ use crate::pipeline::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
 use crate::pipeline::walk::{Former, Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
 use notes::{report_changed_companions, report_kept_companions, report_other_platforms, report_refused, report_walk};
 pub use options::{ResolveOptions, connect_for};
-pub(super) use walk_file::{report_obstacle, settle};
+pub(super) use walk_file::{finish_walk_file, report_obstacle};
 
 /// What an earlier lock or bundle says of entries that are resolved again.
 #[derive(Default)]
@@ -136,7 +136,7 @@ impl Resolver<'_> {
             available_platforms: self.options.skip_missing_platform,
         };
         let walk = Walk::new(cached, options, self.environment.events.clone());
-        walk.with_untold_effect(
+        walk.with_silent_effect(
             "its images are carried with those that were found (--require-referrers makes this an error, --no-referrers does not \
              look)",
         )

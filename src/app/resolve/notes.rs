@@ -129,11 +129,11 @@ fn report_kept_modes(walk: &Walk<'_>, events: &Events) {
 pub(super) fn report_refused(list: &Allowlist, graph: &Graph, events: &Events) {
     let manifests: HashSet<Digest> =
         graph.images.iter().flat_map(|image| &image.manifests).map(Manifest::digest).collect();
-    let is_said = |image: &LockedImage| {
+    let is_reported = |image: &LockedImage| {
         other_than_asked(image).is_some() || image.platforms.is_empty() && media_type::is_index(&image.media_type)
     };
     let may_be = |image: &Image| list.bounds_platforms() || !image.foreign_subjects().is_empty();
-    let images = graph.images.iter().filter(|image| !is_said(&image.locked) && may_be(image));
+    let images = graph.images.iter().filter(|image| !is_reported(&image.locked) && may_be(image));
     let refused: Vec<String> = images.filter_map(|image| list.refusal_of_content(image, &manifests)).collect();
     for refusal in refused.iter().take(MOST_NAMED) {
         let text = format!("{refusal}; an import with this list (--allow) would refuse it");

@@ -14,7 +14,7 @@ pub fn report_obstacle(kept: &Checkpoint<'_>, events: &Events) {
 }
 
 /// After the work: what was read is kept for the next run if it failed.
-pub fn settle<T>(kept: &Checkpoint<'_>, outcome: Result<T>, events: &Events) -> Result<T> {
+pub fn finish_walk_file<T>(kept: &Checkpoint<'_>, outcome: Result<T>, events: &Events) -> Result<T> {
     if outcome.is_ok() {
         kept.remove();
     } else if let Some((number, path)) = kept.left() {

@@ -91,8 +91,8 @@ impl<R: Read> Stream<R> {
         if let Some(open) = &mut self.open {
             open.left -= read as u64;
             if read < want {
-                let said = cut_within(open.file.place.size, self.position);
-                found.cut(&open.file.name, said);
+                let problem = cut_within(open.file.place.size, self.position);
+                found.cut(&open.file.name, problem);
                 (self.ended, self.cut, self.open) = (true, true, None);
             }
         }

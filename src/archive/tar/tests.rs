@@ -204,8 +204,8 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
         b"path=b\n",
     ] {
         let pax = header(b'x', "pax", record.len() as u64);
-        let said = faults(&[pax, block(record), header(b'0', "a", 0)]);
-        assert_eq!(said, ["its extended header is malformed"], "{}", record.escape_ascii());
+        let problems = faults(&[pax, block(record), header(b'0', "a", 0)]);
+        assert_eq!(problems, ["its extended header is malformed"], "{}", record.escape_ascii());
     }
     for size in
         [&b"11 size=+0\n"[..], b"11 size=-1\n", b"11 size= 0\n", b"11 size=0x\n", b"30 size=18446744073709551616\n"]
@@ -214,8 +214,8 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
         assert_eq!(faults(&[pax, block(size), header(b'0', "a", 0)]).len(), 1, "{}", size.escape_ascii());
     }
     let name = block(b"one\0two");
-    let said = faults(&[header(b'L', "long", 8), name, header(b'0', "a", 0)]);
-    assert_eq!(said[0], "its extended header is malformed", "{said:?}");
+    let problems = faults(&[header(b'L', "long", 8), name, header(b'0', "a", 0)]);
+    assert_eq!(problems[0], "its extended header is malformed", "{problems:?}");
 }
 
 #[test]
@@ -224,8 +224,12 @@ fn a_header_of_no_known_dialect_is_a_fault_because_programs_differ_in_what_they_
     for dialect in [&b"ustar( \0"[..], b"ustar\0\0\0", b"ustar\x0001", b"USTAR  \0", b"\0\0\0\0\0\0\0\0"] {
         let mut forged = long;
         forged[257..265].copy_from_slice(dialect);
-        let said = faults(&[summed(forged), block(b"b"), header(b'0', "a", 0)]);
-        assert!(said.len() == 1 && said[0].contains("an unknown dialect"), "{}: {said:?}", dialect.escape_ascii());
+        let problems = faults(&[summed(forged), block(b"b"), header(b'0', "a", 0)]);
+        assert!(
+            problems.len() == 1 && problems[0].contains("an unknown dialect"),
+            "{}: {problems:?}",
+            dialect.escape_ascii()
+        );
     }
     let mut oldest = header(b'0', "a", 0);
     oldest[257..265].fill(0);

@@ -29,7 +29,7 @@ impl WriteLock {
         let lock = out.beside(".partial.lock");
         lock.refuse_other_than_file()?;
         match lock.open(Open::Read).ok().map(|file| file.try_lock_shared()) {
-            Some(Err(fs::TryLockError::WouldBlock)) => Err(held(out.path())),
+            Some(Err(fs::TryLockError::WouldBlock)) => Err(locked_elsewhere(out.path())),
             _ => Ok(()),
         }
     }
@@ -46,7 +46,7 @@ impl WriteLock {
             match file.try_lock() {
                 Ok(()) if !is_still(&file, &lock) => {} // its former owner has just removed it
                 Ok(()) => return Ok(WriteLock { _file: file, output, lock }),
-                Err(fs::TryLockError::WouldBlock) => return Err(held(out)),
+                Err(fs::TryLockError::WouldBlock) => return Err(locked_elsewhere(out)),
                 Err(fs::TryLockError::Error(error)) => {
                     tracing::debug!("{} cannot be locked: {error}", lock.path().display());
                     return Ok(WriteLock { _file: file, output, lock });
@@ -74,7 +74,7 @@ fn is_still(file: &File, name: &Entry) -> bool {
     matches!((file.metadata(), name.stat()), (Ok(file), Some(stat)) if same(&file, stat))
 }
 
-fn held(out: &Path) -> Error {
+fn locked_elsewhere(out: &Path) -> Error {
     Error::input(format!("writing {}: another gapferry is writing it", out.display()))
 }
 
@@ -92,7 +92,7 @@ impl LockedDir {
     /// # Errors
     /// Another run holds it: writing `shown` is what fails.
     pub fn take(dir: Dir, shown: &Path) -> Result<LockedDir> {
-        LockedDir::try_take(dir).ok_or_else(|| held(shown))
+        LockedDir::try_take(dir).ok_or_else(|| locked_elsewhere(shown))
     }
 
     /// Waits until no other run holds it.

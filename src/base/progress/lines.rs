@@ -48,7 +48,7 @@ impl Reporter for Lines {
                 opening(&state.tally)
             } else if state.last.elapsed() >= EVERY {
                 state.last = Instant::now();
-                Some(standing(&state.tally, state.began.elapsed()))
+                Some(status(&state.tally, state.began.elapsed()))
             } else {
                 None
             }
@@ -74,7 +74,7 @@ fn opening(tally: &Tally) -> Option<String> {
     (tally.items > 0).then(|| format!("{} {what}", phase.label()))
 }
 
-fn standing(tally: &Tally, elapsed: Duration) -> String {
+fn status(tally: &Tally, elapsed: Duration) -> String {
     let label = tally.phase.map_or("working", Phase::label);
     let items = format!("{} of {}", tally.items_done, tally.items);
     if tally.bytes == 0 {

@@ -6,7 +6,7 @@ use crate::base::error::Reason;
 pub const PULL_POLICY: &str = "a policy of the project forbids pulling: meet what it asks for, or have an administrator of the project change it (on Harbor \
      under Configuration: content trust, vulnerability severity, CVE allowlist)";
 
-pub const DAMAGED_FILE: &str = "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or mend it with \
+pub const DAMAGED_FILE: &str = "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or repair it with \
      `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`";
 
 pub const UNDELIVERED: &str = "the registry works, but cannot deliver this object: ask its administrator";

@@ -201,10 +201,10 @@ fn bundle(bundle: Bundle) -> Case {
 }
 
 fn unproven(unproven: Unproven) -> Case {
-    let said = |words: &str| Error::damaged(format!("a.tar is refused: {words}"));
+    let message = |words: &str| Error::damaged(format!("a.tar is refused: {words}"));
     match unproven {
         Unproven::BundleUnsigned => Case {
-            similar: said("a.tar is refused: it is not signed"),
+            similar: message("a.tar is refused: it is not signed"),
             ..fact(Kind::Damaged, SignatureFault::Unsigned)
         },
         Unproven::ReceiptUnsigned => {
@@ -305,8 +305,8 @@ fn each_hint_appears_where_it_helps_and_not_where_only_the_words_are_alike() {
 fn the_words_of_another_program_get_no_hint_of_their_own() {
     for situation in all() {
         let helps = case(situation).helps;
-        let (said, plain) = (quoted(&helps), Error::new(helps.kind(), "the helper failed"));
-        assert_eq!(for_error(&said), for_error(&plain), "{said:?}");
+        let (message, plain) = (quoted(&helps), Error::new(helps.kind(), "the helper failed"));
+        assert_eq!(for_error(&message), for_error(&plain), "{message:?}");
     }
 }
 

@@ -187,8 +187,8 @@ async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
         let kept = Checkpoint::new(&ground.pulls, Some(ground.path()));
         kept.manifest(&by_digest(1)).await.unwrap();
         assert_eq!(kept.left(), None);
-        let said = kept.obstacle().map(|(_, why)| why.to_string());
-        assert_eq!(said.as_deref(), Some("it is no file of gapferry, and stays as it is"), "{theirs}");
+        let message = kept.obstacle().map(|(_, why)| why.to_string());
+        assert_eq!(message.as_deref(), Some("it is no file of gapferry, and stays as it is"), "{theirs}");
         kept.remove();
         assert_eq!(std::fs::read_to_string(ground.path()).unwrap(), theirs);
     }

@@ -47,8 +47,8 @@ fn a_manifest_listed_as_a_layer_is_refused_because_nobody_would_carry_its_conten
             format!(r#"{{"config":{manifest},"layers":[]}}"#),
             format!(r#"{{"mediaType":"{}","blobs":[{manifest}]}}"#, media_type::OCI_ARTIFACT),
         ] {
-            let said = parse(&json, None).unwrap_err().to_string();
-            assert!(said.contains(&format!("it lists the manifest {D} as a layer")), "{json}: {said}");
+            let message = parse(&json, None).unwrap_err().to_string();
+            assert!(message.contains(&format!("it lists the manifest {D} as a layer")), "{json}: {message}");
         }
     }
 }
@@ -61,8 +61,8 @@ fn what_one_manifest_may_hold_is_limited_and_the_error_says_which_limit() {
         parse(&format!(r#"{{"config":{one},"layers":[{layers}]}}"#), None)
     };
     assert_eq!(layers(MOST_CHILDREN - 1).unwrap().children().len(), MOST_CHILDREN);
-    let said = layers(MOST_CHILDREN).unwrap_err().to_string();
-    assert!(said.contains("20001 layers or manifests; the limit is 20000"), "{said}");
+    let message = layers(MOST_CHILDREN).unwrap_err().to_string();
+    assert!(message.contains("20001 layers or manifests; the limit is 20000"), "{message}");
 
     let with = |field: &str, length: usize| {
         let long = "x".repeat(length);
@@ -77,9 +77,9 @@ fn what_one_manifest_may_hold_is_limited_and_the_error_says_which_limit() {
         (r#""annotations":{"dev.cosignproject.cosign/signature":"$"}"#, 16384, "annotation"),
     ] {
         assert!(with(field, most).is_ok(), "{field}");
-        let said = with(field, most + 1).unwrap_err().to_string();
-        assert!(said.contains(&format!("the {what} that begins")), "{said}");
-        assert!(said.contains(&format!("{} bytes; the limit is {most}", most + 1)), "{said}");
+        let message = with(field, most + 1).unwrap_err().to_string();
+        assert!(message.contains(&format!("the {what} that begins")), "{message}");
+        assert!(message.contains(&format!("{} bytes; the limit is {most}", most + 1)), "{message}");
     }
     assert!(with(r#""annotations":{"other":"$"}"#, 100_000).is_ok(), "what is not read is not limited");
 }
@@ -95,8 +95,8 @@ fn an_error_does_not_repeat_all_that_a_manifest_says() {
         format!(r#"{{"config":{{"digest":"{D}","size":"{long}"}},"layers":[]}}"#),
         format!(r#"{{"config":{{"mediaType":"{long}","digest":"{D}","size":0}},"layers":[]}}"#),
     ] {
-        let said = parse(&json, None).unwrap_err().to_string();
-        assert!(said.len() < 1000, "{} bytes: {}", said.len(), &said[..200]);
+        let message = parse(&json, None).unwrap_err().to_string();
+        assert!(message.len() < 1000, "{} bytes: {}", message.len(), &message[..200]);
     }
 }
 
@@ -124,8 +124,8 @@ fn an_image_that_is_an_index_to_others_is_refused() {
     for served_as in [None, Some(media_type::OCI_MANIFEST), Some(media_type::OCI_INDEX)] {
         assert!(matches!(parse(&json, served_as), Err(ManifestError::Ambiguous(_))), "{served_as:?}");
     }
-    let said = parse(&format!(r#"{{"config":{one},"layers":[],"Manifests":[]}}"#), None).unwrap_err().to_string();
-    assert!(said.contains("\"Manifests\" differs from \"manifests\" only in case"), "{said}");
+    let message = parse(&format!(r#"{{"config":{one},"layers":[],"Manifests":[]}}"#), None).unwrap_err().to_string();
+    assert!(message.contains("\"Manifests\" differs from \"manifests\" only in case"), "{message}");
 }
 
 #[test]

@@ -90,9 +90,9 @@ fn what_is_said_of_a_wrong_name_is_one_short_line_that_cannot_speak_to_the_termi
         format!("host.io/a@{long}:{long}"),
     ];
     for text in places {
-        let said = text.parse::<Reference>().unwrap_err().to_string();
-        assert!(!said.chars().any(|c| c.is_control() || c == '\u{202e}'), "{said:?}");
-        assert!(said.len() < 1000, "{} bytes: {said}", said.len());
+        let message = text.parse::<Reference>().unwrap_err().to_string();
+        assert!(!message.chars().any(|c| c.is_control() || c == '\u{202e}'), "{message:?}");
+        assert!(message.len() < 1000, "{} bytes: {message}", message.len());
     }
 }
 

@@ -167,8 +167,8 @@ fn foreign_root(rule: &Rule, image: &Image, manifests: &HashSet<Digest>) -> Opti
 pub fn judged_by_config(image: &Image) -> impl Iterator<Item = (Digest, &Descriptor)> {
     let (own, attached) = parts(image);
     let root = own.last().filter(|root| root.kind() != Kind::Index);
-    let judged = root.into_iter().chain(attached);
-    let configs = judged.filter_map(|manifest| Some((manifest.digest(), manifest.config()?)));
+    let manifests = root.into_iter().chain(attached);
+    let configs = manifests.filter_map(|manifest| Some((manifest.digest(), manifest.config()?)));
     configs.filter(|(_, config)| media_type::is_image_config(&config.media_type))
 }
 

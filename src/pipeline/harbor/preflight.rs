@@ -116,13 +116,13 @@ async fn look(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<
             let one = projects.get(&project).map_or("", Repository::path);
             right = client.with_account_of(one).push_permission(id).await?;
         }
-        found.judge(&project, &view, right, &targets);
+        found.note_project(&project, &view, right, &targets);
     }
     Ok(found)
 }
 
 impl Preflight {
-    fn judge(&mut self, name: &str, view: &View, push: Push, targets: &BTreeSet<&Repository>) {
+    fn note_project(&mut self, name: &str, view: &View, push: Push, targets: &BTreeSet<&Repository>) {
         let project = name.to_owned();
         let absent = view.existence == Existence::No && push != Push::Allowed;
         match push {

@@ -117,8 +117,8 @@ fn refused(name: &str, answer: &ApiAnswer) -> Error {
         500.. => (Kind::Network, "the server failed"),
         _ => (Kind::Refused, "Harbor refused"),
     };
-    let said = message(&answer.body).map_or(String::new(), |text| format!(": {text}"));
-    Error::new(kind, format!("creating project {name}: {reason} ({}{said})", answer.status))
+    let answer_text = message(&answer.body).map_or(String::new(), |text| format!(": {text}"));
+    Error::new(kind, format!("creating project {name}: {reason} ({}{answer_text})", answer.status))
 }
 
 #[cfg(test)]

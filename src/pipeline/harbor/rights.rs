@@ -31,7 +31,7 @@ impl Client<'_> {
     pub(super) async fn push_rights(&self, projects: &BTreeMap<String, Repository>) -> Result<BTreeMap<String, Push>> {
         let repositories: Vec<Repository> = projects.values().cloned().collect();
         let grants = self.api.grants(&repositories).await?;
-        let right = |repository: &Repository| grants.get(repository).map_or(Push::Unknown, judge);
+        let right = |repository: &Repository| grants.get(repository).map_or(Push::Unknown, push_right);
         Ok(projects.iter().map(|(project, repository)| (project.clone(), right(repository))).collect())
     }
 
@@ -58,7 +58,7 @@ impl Client<'_> {
     }
 }
 
-fn judge(actions: &BTreeSet<String>) -> Push {
+fn push_right(actions: &BTreeSet<String>) -> Push {
     match actions.contains("push") || actions.contains("*") {
         true => Push::Allowed,
         false if actions.is_empty() => Push::Nothing,

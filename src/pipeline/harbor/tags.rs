@@ -98,11 +98,11 @@ async fn delete(api: &dyn Api, what: &Reference, path: String, kind: &str) -> Re
     match answer.status {
         200 | 204 | 404 => Ok(()),
         status => {
-            let said = message(&answer.body).unwrap_or_default();
+            let answer_text = message(&answer.body).unwrap_or_default();
             let error = if status == 401 { Kind::Unauthorized } else { Kind::Refused };
             let right =
                 if status == 403 { format!("; this account needs the right to delete {kind}") } else { String::new() };
-            Err(Error::new(error, format!("deleting {what}: Harbor answers {status}: {said}{right}")))
+            Err(Error::new(error, format!("deleting {what}: Harbor answers {status}: {answer_text}{right}")))
         }
     }
 }

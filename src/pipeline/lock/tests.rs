@@ -25,8 +25,8 @@ fn a_lock_survives_its_file() {
     assert!(!lock.to_json().contains("missing"), "the bytes of a lock that has all are as ever");
     assert_eq!(Lock::parse(lock.to_json().as_bytes(), "x").unwrap(), lock);
     let newer = lock.to_json().replace("\"version\": 1", "\"version\": 2");
-    let said = Lock::parse(newer.as_bytes(), "x.lock").unwrap_err().to_string();
-    assert_eq!(said, "reading the lock x.lock: version 2; this program reads version 1");
+    let message = Lock::parse(newer.as_bytes(), "x.lock").unwrap_err().to_string();
+    assert_eq!(message, "reading the lock x.lock: version 2; this program reads version 1");
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn a_lock_that_could_not_be_read_again_is_not_written() {
     let mut lock = Lock::parse(text.as_bytes(), "x").unwrap();
     assert_eq!(lock.to_file().unwrap(), lock.to_json());
     lock.images[0].source = "s".repeat(usize::try_from(MAX_LOCK).unwrap());
-    let said = lock.to_file().unwrap_err().to_string();
-    assert!(said.contains("the lock has at most") && said.contains("split the allowlist"), "{said}");
+    let message = lock.to_file().unwrap_err().to_string();
+    assert!(message.contains("the lock has at most") && message.contains("split the allowlist"), "{message}");
     assert!(Lock::parse(lock.to_json().as_bytes(), "x").is_err());
 }
 
@@ -83,8 +83,8 @@ fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
     let many = [&start[..], "1,".repeat(Lock::MAX_VALUES + 1).as_bytes(), b"1]}"].concat();
     let large = [&start[..], b"\"", &vec![b'x'; usize::try_from(MAX_LOCK).unwrap()], b"\"]}"].concat();
     for text in [many, large] {
-        let said = refused(&text);
-        assert!(said.contains("the lock has at most") && said.contains("split the allowlist"), "{said}");
+        let message = refused(&text);
+        assert!(message.contains("the lock has at most") && message.contains("split the allowlist"), "{message}");
     }
     assert!(!refused(&[&start[..], b"1]}"].concat()).contains("at most"));
 }
@@ -124,8 +124,8 @@ fn a_lock_that_gives_two_companions_of_an_image_one_tag_is_refused() {
         Lock::parse(format!(r#"{{"version":1,"created":"2026-11-21T04:00:00Z","images":[{images}]}}"#).as_bytes(), "x")
     };
     let (new, old, tag) = (Digest::sha256(b"new"), Digest::sha256(b"old"), Tag::cosign(&image, "sig"));
-    let said = format!("reading the lock x: r.io/a:1 (x:1): its companions {new} and {old} both have the tag {tag}");
-    assert_eq!(lock([b"new", b"old"]).unwrap_err().to_string(), said);
+    let message = format!("reading the lock x: r.io/a:1 (x:1): its companions {new} and {old} both have the tag {tag}");
+    assert_eq!(lock([b"new", b"old"]).unwrap_err().to_string(), message);
     assert!(lock([b"new", b"new"]).is_ok());
 }
 

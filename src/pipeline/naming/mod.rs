@@ -11,12 +11,12 @@
 //!
 //! The host of a scoped name becomes a legal path component: in lower case, the colon before a port a hyphen
 //! (`reg:5000` → `reg-5000`), an IPv6 address by its eight groups (`[::1]:5000` → `ipv6-0-0-0-0-0-0-0-1-5000`).
-//! Nothing is asked of the target here; that two images do not land on one name is checked by [`landing`].
+//! Nothing here asks the target. [`find_collisions`] checks that no two images get the same name.
 
-mod landing;
+mod collisions;
 mod map;
 
-pub use landing::{Collision, Landing, landing};
+pub use collisions::{Collision, Collisions, find_collisions};
 pub use map::Map;
 
 use crate::base::error::{Error, Result};

@@ -136,7 +136,7 @@ fn two_images_on_one_name_are_one_image_or_a_collision() {
     let mut images = vec![image("a.io/x/app:1", None), image("b.io/y/app:1", None), image("a.io/other:1", None)];
     let land = |images: &[LockedImage]| {
         let names: Vec<_> = images.iter().map(|image| naming.target("h", image).unwrap()).collect();
-        landing(names.iter().zip(images))
+        find_collisions(names.iter().zip(images))
     };
     let same = land(&images);
     assert_eq!(same.notices, ["a.io/x/app:1 and b.io/y/app:1 are one image and land on h/app:1"]);
@@ -168,18 +168,18 @@ fn lists_of_signatures_share_a_name_and_two_sboms_on_one_name_are_a_collision() 
     let naming = styled(Style::Flatten, None);
     let land = |images: &[LockedImage]| {
         let names: Vec<_> = images.iter().map(|image| naming.target("h", image).unwrap()).collect();
-        landing(names.iter().zip(images))
+        find_collisions(names.iter().zip(images))
     };
     // Tags of one image share theirs, wherever they come from; and a list of all tags names the signature itself.
     let itself = format!("a.io/x/app:{}", Tag::cosign(&Digest::sha256(b""), "sig"));
     let itself = LockedImage { digest: Digest::sha256(b"one"), ..image(&itself, None) };
     let same = ["a.io/x/app:1", "a.io/x/app:2", "b.io/y/app:3"].map(|reference| signed(reference, "sig", b"one"));
-    assert_eq!(land(&[&same[..], &[itself]].concat()), Landing::default());
+    assert_eq!(land(&[&same[..], &[itself]].concat()), Collisions::default());
     let keys = [signed("a.io/x/app:1", "sig", b"one"), signed("b.io/y/app:2", "sig", b"two")];
-    assert_eq!(land(&keys), Landing::default(), "the tag gets the signatures of both");
+    assert_eq!(land(&keys), Collisions::default(), "the tag gets the signatures of both");
     let different = land(&[signed("a.io/x/app:1", "sbom", b"one"), signed("b.io/y/app:2", "sbom", b"two")]);
     assert_eq!(different.collisions.len(), 1);
-    let told = different.collisions[0].to_string();
-    assert!(told.starts_with("h/app:sha256-e3b0c442"), "{told}");
-    assert!(told.contains("a.io/x/app:sha256-") && told.contains("b.io/y/app:sha256-"), "{told}");
+    let reported = different.collisions[0].to_string();
+    assert!(reported.starts_with("h/app:sha256-e3b0c442"), "{reported}");
+    assert!(reported.contains("a.io/x/app:sha256-") && reported.contains("b.io/y/app:sha256-"), "{reported}");
 }

@@ -107,16 +107,16 @@ pub async fn take_inventory(
     let Questions { mut tags, mut manifests, blobs } = questions(graph, targets, closed, before.places);
     let items = (tags.len() + manifests.len() + blobs.len()) as u64;
     events.report(Event::Phase { phase: Phase::Inventory, items, bytes: 0 });
-    let asker = Asker { sink, jobs: jobs.max(1), events };
+    let queries = TargetQueries { sink, jobs: jobs.max(1), events };
 
-    let mut references = asker.resolve_all(one_of_each_repository(&mut tags)).await?;
-    let new = if before.may_be_half { HashSet::new() } else { asker.untagged(&references).await? };
+    let mut references = queries.resolve_all(one_of_each_repository(&mut tags)).await?;
+    let new = if before.may_be_half { HashSet::new() } else { queries.untagged(&references).await? };
     let asked = tags.len() + manifests.len();
     tags.retain(|tag| !new.contains(&tag.repository));
     manifests.retain(|manifest| !new.contains(&manifest.repository));
-    asker.skip(asked - tags.len() - manifests.len());
-    references.extend(asker.resolve_all(tags).await?);
-    references.extend(asker.resolve_all(manifests).await?);
+    queries.skip(asked - tags.len() - manifests.len());
+    references.extend(queries.resolve_all(tags).await?);
+    references.extend(queries.resolve_all(manifests).await?);
 
     let scouts = largest_of_each_repository(&blobs);
     let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
@@ -127,17 +127,17 @@ pub async fn take_inventory(
         } else if question.first {
             unlikely.push((place, question.blob));
         } else {
-            asker.skip(1);
+            queries.skip(1);
         }
     }
-    let mut inventory = Inventory { blobs: asker.find_blobs(likely).await?, ..Inventory::default() };
+    let mut inventory = Inventory { blobs: queries.find_blobs(likely).await?, ..Inventory::default() };
     if inventory.blobs.iter().any(|(repository, _)| new.contains(repository)) {
-        inventory.blobs.extend(asker.find_blobs(unlikely).await?);
+        inventory.blobs.extend(queries.find_blobs(unlikely).await?);
     } else {
-        asker.skip(unlikely.len());
+        queries.skip(unlikely.len());
     }
     inventory.rely_on(before.places);
-    let unlisted = asker.unlisted(graph, targets, &references).await?;
+    let unlisted = queries.unlisted(graph, targets, &references).await?;
     for (reference, found) in references {
         match (reference.digest, found) {
             (_, Lookup::Absent) => {}
@@ -152,8 +152,8 @@ pub async fn take_inventory(
             (None, Lookup::Blocked(why)) => _ = inventory.blocked.insert(reference, why),
         }
     }
-    inventory.withheld.extend(asker.withheld_roots(graph, targets, &inventory.blocked).await?);
-    inventory.lists = asker.lists(graph, targets, &inventory).await?;
+    inventory.withheld.extend(queries.withheld_roots(graph, targets, &inventory.blocked).await?);
+    inventory.lists = queries.lists(graph, targets, &inventory).await?;
     Ok(inventory)
 }
 
@@ -171,8 +171,8 @@ pub async fn take_tags(
 ) -> Result<Inventory> {
     let Questions { tags, .. } = questions(graph, targets, closed, &HashMap::new());
     events.report(Event::Phase { phase: Phase::Inventory, items: tags.len() as u64, bytes: 0 });
-    let asker = Asker { sink, jobs: jobs.max(1), events };
-    let found = asker.resolve_all(tags).await?;
+    let queries = TargetQueries { sink, jobs: jobs.max(1), events };
+    let found = queries.resolve_all(tags).await?;
     let mut inventory = Inventory::default();
     for (tag, found) in found {
         match found {
@@ -181,8 +181,8 @@ pub async fn take_tags(
             Lookup::Blocked(why) => _ = inventory.blocked.insert(tag, why),
         }
     }
-    inventory.withheld = asker.withheld_roots(graph, targets, &inventory.blocked).await?;
-    inventory.lists = asker.lists(graph, targets, &inventory).await?;
+    inventory.withheld = queries.withheld_roots(graph, targets, &inventory.blocked).await?;
+    inventory.lists = queries.lists(graph, targets, &inventory).await?;
     Ok(inventory)
 }
 
@@ -255,13 +255,13 @@ fn largest_of_each_repository(blobs: &HashMap<(Repository, Digest), BlobQuestion
 }
 
 /// Asks, several questions at a time.
-struct Asker<'a> {
+struct TargetQueries<'a> {
     sink: &'a dyn Sink,
     jobs: usize,
     events: &'a Events,
 }
 
-impl Asker<'_> {
+impl TargetQueries<'_> {
     /// Counts questions that need not be asked.
     fn skip(&self, questions: usize) {
         (0..questions).for_each(|_| self.events.report(Event::ItemDone));

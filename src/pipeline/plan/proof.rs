@@ -40,7 +40,7 @@ impl Plan {
             events,
             closed: Mutex::default(),
             blind: Mutex::default(),
-            told: Mutex::default(),
+            reported: Mutex::default(),
             sighted: Mutex::default(),
             assumed: inventory.elsewhere.clone(),
         };
@@ -90,7 +90,7 @@ struct Prover<'a> {
     /// Registries that give nothing here, since their storage is out of reach or answers strangely: no more is asked of them.
     blind: Mutex<HashSet<String>>,
     /// Registries of which that was said.
-    told: Mutex<HashSet<String>>,
+    reported: Mutex<HashSet<String>>,
     /// Registries whose storage has given us something.
     sighted: Mutex<HashSet<String>>,
     /// Blobs that the job lacks and expects at the target, and where.
@@ -139,7 +139,7 @@ impl Prover<'_> {
         {
             found = Readable::Unknown(why.clone());
         }
-        let said = match found {
+        let event = match found {
             Readable::Yes => {
                 self.sighted.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned());
                 return Ok(None);
@@ -158,8 +158,8 @@ impl Prover<'_> {
                 ))
             }
         };
-        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned()) {
-            self.events.report(said);
+        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned()) {
+            self.events.report(event);
         }
         Ok(None)
     }

@@ -110,7 +110,7 @@ fn is_damage(error: &Error) -> bool {
 
 async fn read_whole(source: &dyn Source, place: &Repository, blob: &Descriptor) -> Result<()> {
     let name = NamedBlob { digest: blob.digest, repository: place.clone() };
-    let named = |error: Error| match name.is_said_by(&error) {
+    let named = |error: Error| match name.is_named_by(&error) {
         true => error,
         false => error.while_doing(format!("proving blob {} of {place}", blob.digest)),
     };

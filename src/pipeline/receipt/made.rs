@@ -43,9 +43,9 @@ impl Receipt {
                 }
                 None => (step.replaced().filter(|_| matches!(result, Ok(Done::Pushed))), None),
             };
-            let told = ImageReceipt::new(source, Some(image.locked.digest), outcome);
+            let receipt = ImageReceipt::new(source, Some(image.locked.digest), outcome);
             let attached_unknown = image.locked.attached_unknown;
-            ImageReceipt { reference, found, joined, platforms, companions, attached_unknown, error, ..told }
+            ImageReceipt { reference, found, joined, platforms, companions, attached_unknown, error, ..receipt }
         });
         let good = graph.images.iter().zip(&outcome.images).filter(|(_, result)| is_there(result));
         Receipt {

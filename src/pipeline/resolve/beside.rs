@@ -36,7 +36,7 @@ pub async fn without_companions(
         .await?;
     let here: HashSet<Digest> = asked.into_iter().flatten().collect();
     let here = &here;
-    let judged: Vec<(Tag, bool)> = stream::iter(tags)
+    let checked: Vec<(Tag, bool)> = stream::iter(tags)
         .map(|tag| async move {
             let subject = tag.companion_subject().filter(|subject| here.contains(subject));
             let is_image = match subject {
@@ -48,7 +48,7 @@ pub async fn without_companions(
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    Ok(judged.into_iter().filter_map(|(tag, is_image)| is_image.then_some(tag)).collect())
+    Ok(checked.into_iter().filter_map(|(tag, is_image)| is_image.then_some(tag)).collect())
 }
 
 /// `subject`, if it is in `repository`.

@@ -16,8 +16,8 @@ pub trait Arrivals: Sync {
     /// Each blob of the plan once: it can be read from the source from now on, or will not come.
     fn of<'p>(&'p self, plan: &'p Plan) -> BoxStream<'p, (Digest, Result<()>)>;
 
-    /// It is where it was to go, or has failed for good: nobody reads it any more.
-    fn settled(&self, digest: &Digest);
+    /// The blob is everywhere it was to go, or has failed for good: it is not read again.
+    fn done_with(&self, digest: &Digest);
 }
 
 /// The blobs of the plan as they come; without arrivals in its order.

@@ -9,7 +9,7 @@ use crate::oci::{Digest, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{BlobStep, Plan};
 
-/// The images of a plan, by their place in it, and the blobs that have not been settled for them.
+/// The images of a plan, by their place in it, and the blobs that they still wait for.
 pub struct Awaited {
     waiting: HashMap<Digest, Vec<usize>>,
     /// How many blobs each image still waits for.
@@ -18,7 +18,7 @@ pub struct Awaited {
 }
 
 impl Awaited {
-    /// Images that wait for nothing are told to `complete` at once.
+    /// Images that wait for nothing are sent to `complete` at once.
     pub fn new(graph: &Graph, plan: &Plan, complete: UnboundedSender<usize>) -> Awaited {
         let places = plan.blobs.iter().flat_map(|step| step.missing.iter().map(|place| (place, step.blob.digest)));
         let missing: HashSet<(&Repository, Digest)> = places.collect();
@@ -29,7 +29,7 @@ impl Awaited {
             let lacking: HashSet<Digest> = image.blobs.iter().map(|blob| blob.digest).filter(lacks).collect();
             left.push(lacking.len());
             if lacking.is_empty() {
-                // Nobody hears it only when the run is over.
+                // The receiver is gone only when the run is over.
                 let _ = complete.send(at);
             }
             for digest in lacking {
@@ -40,7 +40,7 @@ impl Awaited {
     }
 
     /// The blob is where it was to go, or has failed for good.
-    pub fn settle(&self, step: &BlobStep) {
+    pub fn mark_done(&self, step: &BlobStep) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         for at in self.waiting.get(&step.blob.digest).into_iter().flatten() {
             let Some(left) = left.get_mut(*at) else { continue };

@@ -37,13 +37,13 @@ impl Transfer<'_> {
         self.move_blobs(None, plan, arrivals::coming(plan, None), |_| ()).await
     }
 
-    /// Calls `settled` for every blob that has arrived everywhere or has failed.
+    /// Calls `done` for every blob that has arrived everywhere or has failed.
     pub(super) async fn move_blobs<'p>(
         &self,
         graph: Option<&Graph>,
         plan: &'p Plan,
         coming: impl Stream<Item = Coming<'p>>,
-        settled: impl Fn(&BlobStep),
+        done: impl Fn(&BlobStep),
     ) -> Result<()> {
         let items = plan.blobs.len() as u64;
         self.events.report(Event::Phase { phase: Phase::Transfer, items, bytes: plan.new_bytes() });
@@ -63,10 +63,10 @@ impl Transfer<'_> {
             Ok(())
         };
         let spreading = async {
-            let mut spread = pin!(received(to_spread).map(|blob| self.settle(blob, job)).buffer_unordered(jobs));
+            let mut spread = pin!(received(to_spread).map(|blob| self.finish(blob, job)).buffer_unordered(jobs));
             while let Some((step, outcome)) = spread.next().await {
                 self.events.report(Event::ItemDone);
-                settled(step);
+                done(step);
                 if let (Err(error), true) = (outcome, self.options.fail_fast) {
                     return Err(Error::clone(&error));
                 }
@@ -107,7 +107,7 @@ impl Transfer<'_> {
         landed
     }
 
-    async fn settle<'p>(&self, landed: Landed<'p>, job: Job<'_>) -> (&'p BlobStep, Result<(), Arc<Error>>) {
+    async fn finish<'p>(&self, landed: Landed<'p>, job: Job<'_>) -> (&'p BlobStep, Result<(), Arc<Error>>) {
         (landed.step, self.spread(landed, job).await)
     }
 
@@ -134,36 +134,36 @@ impl Transfer<'_> {
     }
 
     async fn upload(&self, step: &BlobStep, repository: &Repository, job: Job<'_>) -> Result<()> {
-        let room = job.map_or(Ok(0), |job| self.closed.admit(step, repository, job))?;
-        let source = OfUse { inner: &self.source, closed: &self.closed, to: repository };
+        let room = job.map_or(Ok(0), |job| self.stopped.admit(step, repository, job))?;
+        let source = OfUse { inner: &self.source, stopped: &self.stopped, to: repository };
         let origin = Origin { source: &source, repository: &step.from };
         let put = self.sink.put_blob(repository, &step.blob, &origin).await;
         if put.is_err() {
-            self.closed.give_back(repository, room);
+            self.stopped.give_back(repository, room);
             self.source.take_back(&step.blob.digest);
         }
         self.source.close(&step.blob.digest);
         put.map_err(|error| self.refused(step, repository, error, job))?;
-        self.closed.note_accepted(repository);
+        self.stopped.note_accepted(repository);
         Ok(())
     }
 
     async fn mount(&self, step: &BlobStep, to: &Repository, from: &Repository, job: Job<'_>) -> Result<bool> {
-        let room = job.map_or(Ok(0), |job| self.closed.admit(step, to, job))?;
+        let room = job.map_or(Ok(0), |job| self.stopped.admit(step, to, job))?;
         let mounted = self.sink.mount(to, &step.blob, from).await;
         if !matches!(mounted, Ok(true)) {
-            self.closed.give_back(to, room);
+            self.stopped.give_back(to, room);
         }
         let mounted = mounted.map_err(|error| self.refused(step, to, error, job))?;
         if mounted {
-            self.closed.note_accepted(to);
+            self.stopped.note_accepted(to);
         }
         Ok(mounted)
     }
 
     fn refused(&self, step: &BlobStep, repository: &Repository, error: Error, job: Job<'_>) -> Error {
         match job {
-            Some(job) => self.closed.note_blob(step, repository, error, job),
+            Some(job) => self.stopped.note_blob(step, repository, error, job),
             None => error,
         }
     }
@@ -173,7 +173,7 @@ impl Transfer<'_> {
         let way = if *repository == step.from { "of" } else { "to" };
         let blob = format!("blob {} {way} {repository}", step.blob.digest);
         let name = NamedBlob { digest: step.blob.digest, repository: repository.clone() };
-        let error = Arc::new(if name.is_said_by(&error) { error } else { error.while_doing(blob) });
+        let error = Arc::new(if name.is_named_by(&error) { error } else { error.while_doing(blob) });
         let mut first = self.failed_first.lock().unwrap_or_else(PoisonError::into_inner);
         first.entry(step.blob.digest).or_insert_with(|| error.clone());
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);

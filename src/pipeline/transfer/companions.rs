@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::listed::{BUSY, MOST_JOINS};
 use super::publish::manifest_of;
-use super::{Settled, Transfer};
+use super::{TagOutcome, Transfer};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::content::{Body, Origin, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
@@ -33,36 +33,36 @@ impl Transfer<'_> {
         let ours = manifest_of(image, &step.digest)?;
         let turn = self.turn(&step.tag);
         let _mine = turn.lock().await;
-        let settled = match self.set(image, step, ours, doubtful).await {
-            Ok(Settled { action: CompanionAction::Refuse { reason }, .. }) => {
+        let outcome = match self.set(image, step, ours, doubtful).await {
+            Ok(TagOutcome { action: CompanionAction::Refuse { reason }, .. }) => {
                 return Err(Error::new(Kind::Refused, reason));
             }
-            Ok(settled) => settled,
+            Ok(outcome) => outcome,
             // The image can do without, unless it is the list itself.
             Err(error) if !is_own && is_of_companion_alone(&error, &step.tag) => {
-                Settled { action: CompanionAction::Obstructed { reason: error.chain() }, state: step.state }
+                TagOutcome { action: CompanionAction::Obstructed { reason: error.chain() }, state: step.state }
             }
             Err(error) => return Err(error),
         };
         let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
-        companions.settle(&step.tag, step.digest, settled);
+        companions.record(&step.tag, step.digest, outcome);
         Ok(())
     }
 
     /// Decides by what the tag means now, and gives it its meaning.
-    async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<Settled> {
+    async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<TagOutcome> {
         let begun = Instant::now();
-        let (settled, joined) = self.prepare(image, step, (ours, doubtful)).await?;
-        let written = match (&settled.action, &joined) {
+        let (outcome, joined) = self.prepare(image, step, (ours, doubtful)).await?;
+        let written = match (&outcome.action, &joined) {
             // An immutable tag would refuse even the same digest.
-            (CompanionAction::Nothing | CompanionAction::Refuse { .. }, _) => return Ok(settled),
-            (left, _) if left.leaves_tag() => return Ok(settled),
+            (CompanionAction::Nothing | CompanionAction::Refuse { .. }, _) => return Ok(outcome),
+            (left, _) if left.leaves_tag() => return Ok(outcome),
             (CompanionAction::Join { .. }, Some(joined)) => &joined.manifest,
             (_, _) => ours,
         };
         self.tag(image, &step.tag, written).await?;
         self.note_written(&step.tag, written, begun);
-        Ok(settled)
+        Ok(outcome)
     }
 
     /// Decides, and sends the blobs that only this decision needs. That takes a moment in which another program may join its own
@@ -72,7 +72,7 @@ impl Transfer<'_> {
         image: &Image,
         step: &CompanionStep,
         (ours, doubtful): (&Manifest, bool),
-    ) -> Result<(Settled, Option<Joined>)> {
+    ) -> Result<(TagOutcome, Option<Joined>)> {
         let mut tries = 0..MOST_JOINS;
         loop {
             let decided = self.decide(step, ours, doubtful).await?;
@@ -91,7 +91,7 @@ impl Transfer<'_> {
             // What was joined by now would replace what another program has just written.
             if tries.next().is_none() {
                 let action = CompanionAction::Obstructed { reason: BUSY.to_owned() };
-                return Ok((Settled { action, state: now }, None));
+                return Ok((TagOutcome { action, state: now }, None));
             }
         }
     }
@@ -113,7 +113,12 @@ impl Transfer<'_> {
     }
 
     /// As in the plan, by what the tag means now.
-    async fn decide(&self, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<(Settled, Option<Joined>)> {
+    async fn decide(
+        &self,
+        step: &CompanionStep,
+        ours: &Manifest,
+        doubtful: bool,
+    ) -> Result<(TagOutcome, Option<Joined>)> {
         let found = self.sink.resolve(&step.tag).await?;
         let mut state = TagState::now(&found, &step.digest);
         if doubtful && state == TagState::Same && !self.is_there(&step.tag).await? {
@@ -133,7 +138,7 @@ impl Transfer<'_> {
         let is_ours = step.state == TagState::New && self.has_written(&step.tag, state);
         let on_existing = if is_made || is_ours { OnExisting::Overwrite } else { step.on_existing };
         let action = decide(&step.tag, state, list.as_ref(), on_existing);
-        Ok((Settled { action, state }, joined))
+        Ok((TagOutcome { action, state }, joined))
     }
 
     /// Brings the blobs that were not needed as long as the tag had another list.

@@ -176,8 +176,8 @@ impl Transfer<'_> {
     /// The list if another program writes it as well: then it has to be looked at again.
     async fn check_list<'t>(&self, mut list: Watched<'t>) -> Option<Watched<'t>> {
         let why = match self.restore(&mut list).await {
-            Ok((settled, is_others)) => {
-                settled.into_iter().for_each(|action| self.resettle(list.tag, &action));
+            Ok((restored, is_others)) => {
+                restored.into_iter().for_each(|action| self.record_again(list.tag, &action));
                 return is_others.then_some(list);
             }
             // It was there a moment ago, and what ended the run is reported for all that it concerns.
@@ -185,12 +185,12 @@ impl Transfer<'_> {
             Err(error) => error,
         };
         let reason = format!("the list was written, but it could not be read back: {}", why.chain());
-        self.resettle(list.tag, &CompanionAction::Obstructed { reason });
+        self.record_again(list.tag, &CompanionAction::Obstructed { reason });
         None
     }
 
-    fn resettle(&self, tag: &Reference, action: &CompanionAction) {
-        self.companions.lock().unwrap_or_else(PoisonError::into_inner).resettle(tag, action);
+    fn record_again(&self, tag: &Reference, action: &CompanionAction) {
+        self.companions.lock().unwrap_or_else(PoisonError::into_inner).record_again(tag, action);
     }
 
     /// Makes sure that the tag has all of the list. `None`: it had, and nothing was changed. Also whether another program writes it.
@@ -198,12 +198,12 @@ impl Transfer<'_> {
         let Watched { image, tag, list, means: before } = watched.clone();
         let turn = self.turn(tag);
         let _mine = turn.lock().await;
-        let (mut settled, mut is_others) = (None, false);
+        let (mut restored, mut is_others) = (None, false);
         for _ in 0..=MOST_JOINS {
             let begun = Instant::now();
             let found = TagState::now(&self.sink.resolve(tag).await?, &list.digest());
             let compared = match found {
-                TagState::Same | TagState::Blocked => return Ok((settled, is_others)),
+                TagState::Same | TagState::Blocked => return Ok((restored, is_others)),
                 TagState::New => None,
                 TagState::Other(means) => {
                     is_others |= means != before;
@@ -213,7 +213,7 @@ impl Transfer<'_> {
             };
             let (action, written) = match compared {
                 Some((ListState::HasOurs | ListState::Equal | ListState::Unreadable { .. }, _)) => {
-                    return Ok((settled, is_others));
+                    return Ok((restored, is_others));
                 }
                 Some((ListState::Unknown(why), _)) => {
                     let reason = format!("something else has replaced the list that was written: {why}");
@@ -223,14 +223,14 @@ impl Transfer<'_> {
                     self.send_config(tag, &both).await?;
                     (Some(CompanionAction::Join { joined, kept, added }), both.manifest)
                 }
-                // Then what was settled when it was first written is true again.
+                // Then what was decided when it was first written is true again.
                 _ => (None, list.clone()),
             };
             self.tag(image, tag, &written).await?;
             self.written.lock().unwrap_or_else(PoisonError::into_inner).pace.note(begun);
             (watched.means, is_others) = (written.digest(), true);
             watched.list = written;
-            settled = action;
+            restored = action;
         }
         Ok((Some(CompanionAction::Obstructed { reason: BUSY.to_owned() }), false))
     }

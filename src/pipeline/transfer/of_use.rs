@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use futures_util::StreamExt;
 
-use super::closed::Closed;
+use super::stopped_parts::StoppedParts;
 use crate::base::error::{Error, Result};
 use crate::content::{Body, Files, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
@@ -12,7 +12,7 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 /// For uploads to one repository of the target.
 pub struct OfUse<'a> {
     pub inner: &'a dyn Source,
-    pub closed: &'a Closed,
+    pub stopped: &'a StoppedParts,
     pub to: &'a Repository,
 }
 
@@ -35,10 +35,10 @@ impl Source for OfUse<'_> {
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        self.closed.check_use(self.to, blob.digest)?;
+        self.stopped.check_use(self.to, blob.digest)?;
         let Body { offset, stream, file } = self.inner.blob(repository, blob, offset).await?;
-        let (closed, to, digest) = (self.closed.clone(), self.to.clone(), blob.digest);
-        let stream = stream.map(move |piece| closed.check_use(&to, digest).and(piece));
+        let (stopped, to, digest) = (self.stopped.clone(), self.to.clone(), blob.digest);
+        let stream = stream.map(move |piece| stopped.check_use(&to, digest).and(piece));
         Ok(Body { offset, stream: stream.boxed(), file })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Cause, Companions, Settled, Unlisted};
+use super::{Cause, Companions, TagOutcome, Unlisted};
 use crate::base::error::{Error, Result};
 use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::pipeline::graph::{Graph, Image};
@@ -37,15 +37,15 @@ pub struct Outcome {
 impl Outcome {
     /// What was done with the tag of a companion in the end: another thing than was planned, if somebody there changed it meanwhile.
     pub fn action<'a>(&'a self, companion: &'a CompanionStep) -> &'a CompanionAction {
-        self.settled(companion).map_or(&companion.action, |settled| &settled.action)
+        self.tag_outcome(companion).map_or(&companion.action, |tag_outcome| &tag_outcome.action)
     }
 
     /// What the tag of a companion meant when that was decided.
     pub fn state(&self, companion: &CompanionStep) -> TagState {
-        self.settled(companion).map_or(companion.state, |settled| settled.state)
+        self.tag_outcome(companion).map_or(companion.state, |tag_outcome| tag_outcome.state)
     }
 
-    fn settled(&self, companion: &CompanionStep) -> Option<&Settled> {
+    fn tag_outcome(&self, companion: &CompanionStep) -> Option<&TagOutcome> {
         self.companions.get(&companion.tag, &companion.digest)
     }
 }

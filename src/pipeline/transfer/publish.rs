@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use super::Transfer;
 use super::outcome::Done;
 use super::refused::Refused;
-use super::settled::Settled;
+use super::tag_outcomes::TagOutcome;
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::Event;
 use crate::content::Lookup;
@@ -32,9 +32,9 @@ impl Transfer<'_> {
         let done = self.publish(image, step).await?;
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match step.own_list().and_then(|own| companions.get(&own.tag, &own.digest)) {
-            Some(settled) if settled.action.leaves_tag() => Done::Skipped,
+            Some(outcome) if outcome.action.leaves_tag() => Done::Skipped,
             // Its list has all of ours by now.
-            Some(Settled { action: CompanionAction::Nothing, state: TagState::Other(_) }) => Done::Present,
+            Some(TagOutcome { action: CompanionAction::Nothing, state: TagState::Other(_) }) => Done::Present,
             _ => done,
         })
     }

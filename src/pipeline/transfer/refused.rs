@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::listed::{Cause, Unlisted};
-use super::{Settled, Transfer};
+use super::{TagOutcome, Transfer};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::oci::{Digest, Manifest, Reference};
 use crate::pipeline::graph::Image;
@@ -72,8 +72,9 @@ impl Transfer<'_> {
             let Some(why) = refused.companions.get(companion) else { continue };
             let own = step.companions.iter().find(|own| own.digest == *companion);
             if let Some(own) = own {
-                let settled = Settled { action: CompanionAction::Obstructed { reason: why.clone() }, state: own.state };
-                self.companions.lock().unwrap_or_else(PoisonError::into_inner).settle(&own.tag, own.digest, settled);
+                let outcome =
+                    TagOutcome { action: CompanionAction::Obstructed { reason: why.clone() }, state: own.state };
+                self.companions.lock().unwrap_or_else(PoisonError::into_inner).record(&own.tag, own.digest, outcome);
             }
             let what = own.map_or_else(|| repository.with_digest(*companion), |own| own.tag.clone());
             let unlisted = Unlisted { what, why: why.clone(), cause: Cause::Refused };

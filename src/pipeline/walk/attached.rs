@@ -128,7 +128,7 @@ impl Companions {
         match found {
             Ok(found) => self.found.extend(found),
             Err(error) if is_refusal_to_say(&error) && walk.options.referrers != Referrers::Require => {
-                report_untold(walk, repository, &error);
+                report_silent(walk, repository, &error);
                 self.unknown = true;
             }
             Err(error) => return Err(error.while_doing("looking for signatures and other referrers")),
@@ -163,14 +163,14 @@ pub fn is_refusal_to_say(error: &Error) -> bool {
 }
 
 /// Once for each registry.
-fn report_untold(walk: &Walk<'_>, repository: &Repository, error: &Error) {
+fn report_silent(walk: &Walk<'_>, repository: &Repository, error: &Error) {
     let registry = repository.registry().to_owned();
-    if walk.untold.lock().unwrap_or_else(PoisonError::into_inner).insert(registry) {
+    if walk.silent.lock().unwrap_or_else(PoisonError::into_inner).insert(registry) {
         walk.events.report(Event::Warning(format!(
             "{}: signatures, SBOMs and other artifacts attached to its images could not be looked up: {}; {}",
             repository.registry(),
             error.chain(),
-            walk.untold_effect,
+            walk.silent_effect,
         )));
     }
 }

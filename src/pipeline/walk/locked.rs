@@ -40,7 +40,7 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
     match walk.companions {
         LockedCompanions::Today => {
             let found = attached::find(walk, repository, tree).await?;
-            return keep(walk, locked, tree, found).await;
+            return retain_companions(walk, locked, tree, found).await;
         }
         LockedCompanions::None => return Ok(Found::default()),
         LockedCompanions::Locked | LockedCompanions::Remaining => {}
@@ -117,7 +117,7 @@ pub struct Kept {
 ///
 /// # Errors
 /// What keeps anything from being read.
-pub async fn keep(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found: Found) -> Result<Found> {
+pub async fn retain_companions(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found: Found) -> Result<Found> {
     let Found { attached, unknown, .. } = found;
     let mut attached = attached.unwrap_or_default();
     let (before, mut lost) = (attached.len(), 0);

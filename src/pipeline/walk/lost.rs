@@ -62,9 +62,12 @@ mod tests {
         }
         lost.report(&events);
         lost.report(&events);
-        let told: Vec<String> = recorder.events().iter().map(|event| format!("{event:?}")).collect();
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("a.io lists 5 companions of 2 manifests") && told[0].contains("2 gone"), "{told:?}");
-        assert!(told[1].contains("b.io/team/app: 1 gone; left out"), "{told:?}");
+        let reported: Vec<String> = recorder.events().iter().map(|event| format!("{event:?}")).collect();
+        assert_eq!(reported.len(), 2, "{reported:?}");
+        assert!(
+            reported[0].contains("a.io lists 5 companions of 2 manifests") && reported[0].contains("2 gone"),
+            "{reported:?}"
+        );
+        assert!(reported[1].contains("b.io/team/app: 1 gone; left out"), "{reported:?}");
     }
 }

@@ -102,9 +102,9 @@ impl Walk<'_> {
 
     async fn platforms_of_single(&self, wanted: &Wanted, root: &Manifest) -> Result<Vec<Platform>> {
         // Nobody fails because of what is only told.
-        let told = self.platforms.get(&root.digest());
-        if let Some(told) = told.filter(|told| check_has(&wanted.platforms, told).is_ok()) {
-            return Ok(told.clone());
+        let known = self.platforms.get(&root.digest());
+        if let Some(known) = known.filter(|known| check_has(&wanted.platforms, known).is_ok()) {
+            return Ok(known.clone());
         }
         match root.config() {
             Some(config) if media_type::is_image_config(&config.media_type) => {

@@ -266,9 +266,9 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
     };
     // Its digest is proven: what the index says of its size and type is only what somebody wrote there (a list of Docker Hub
     // has wrong sizes). But whoever goes by an index that calls an image an index cannot read it.
-    let (said, is) = (&child.media_type, manifest.media_type());
-    if media_type::is_manifest(said) && media_type::is_index(said) != media_type::is_index(is) {
-        let text = format!("its index says that {}{platform} has the media type {said}, it has {is}", child.digest);
+    let (stated, is) = (&child.media_type, manifest.media_type());
+    if media_type::is_manifest(stated) && media_type::is_index(stated) != media_type::is_index(is) {
+        let text = format!("its index says that {}{platform} has the media type {stated}, it has {is}", child.digest);
         return Err(Error::damaged(text));
     }
     Ok(Ok(manifest))

@@ -113,12 +113,12 @@ impl Names {
         }
         self.remove_all(numbers);
         if let Some(old) = old {
-            self.keep_one(repository, &old.digest);
+            self.drop_surplus(repository, &old.digest);
         }
     }
 
     /// Of the entries of a digest in a repository, one without a tag goes if there is another.
-    fn keep_one(&mut self, repository: &Repository, digest: &Digest) {
+    fn drop_surplus(&mut self, repository: &Repository, digest: &Digest) {
         let Some(known) = self.known(repository) else { return };
         let surplus = self.entries.of(*digest, Some(&known)).nth(1).is_some();
         if let Some(last) = self.entries.untagged(*digest, Some(&known)).last().filter(|_| surplus) {

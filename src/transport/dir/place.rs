@@ -124,7 +124,7 @@ fn give_up(at: &At<'_>, errno: Errno) {
     if errno == Errno::XDEV {
         at.images.is_far.store(true, Ordering::Relaxed);
     }
-    at.images.reasons.tell(why_not_linked(errno), "these are copied once, and linked among themselves");
+    at.images.reasons.report(why_not_linked(errno), "these are copied once, and linked among themselves");
 }
 
 /// A reflink where that is wanted and possible, else its bytes, proven.

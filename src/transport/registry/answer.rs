@@ -50,13 +50,13 @@ pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
 /// The codes of the body may say a [`Reason`]; then another try would not help.
 pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Failure {
     let own = reply.own;
-    let unsaid = own && reply.status() == 401 && reply.texts("www-authenticate").next().is_none();
+    let no_challenge = own && reply.status() == 401 && reply.texts("www-authenticate").next().is_none();
     let aside = match own {
-        true if unsaid => NO_CHALLENGE.to_owned(),
+        true if no_challenge => NO_CHALLENGE.to_owned(),
         true => String::new(),
         false => from(&reply),
     };
-    let failure = said(purpose, what, reply, &aside).await;
+    let failure = failure_of(purpose, what, reply, &aside).await;
     if own { failure } else { failure.of_another_server() }
 }
 
@@ -79,10 +79,10 @@ pub(super) async fn refusal_with_codes(what: &str, reply: Reply) -> (Failure, Ve
 /// The refusal of a registry's token server, which may be another server: its limit is the registry's, since nothing can be asked
 /// of that without a token.
 pub(super) async fn refusal_of_token(what: &str, reply: Reply) -> Failure {
-    said(Purpose::Read, what, reply, "").await
+    failure_of(Purpose::Read, what, reply, "").await
 }
 
-async fn said(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> Failure {
+async fn failure_of(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> Failure {
     read(purpose, what, reply, aside).await.0
 }
 
@@ -98,11 +98,11 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let to = to.and_then(|to| location::resolve(reply.url(), to).ok());
     let to = to.map(|to| format!(" to {}", to.origin().ascii_serialization())).unwrap_or_default();
     let body = reply.body_start(READ).await;
-    let said = said_without(&body, &secrets);
-    let separator = if said.text.is_empty() { "" } else { ": " };
-    let words = format!("{}{to}{aside}{separator}{}", spoken(status), said.text);
-    let symptom = refusals::symptom(status, &body, &said.text);
-    let answer = UnexpectedStatus { status, is_page: said.is_page, symptom, words };
+    let shown = excerpt_shown(&body, &secrets);
+    let separator = if shown.text.is_empty() { "" } else { ": " };
+    let words = format!("{}{to}{aside}{separator}{}", status_words(status), shown.text);
+    let symptom = refusals::symptom(status, &body, &shown.text);
+    let answer = UnexpectedStatus { status, is_page: shown.is_page, symptom, words };
     let error = |kind| Error::new(kind, format!("{what}: {answer}")).with_fact(answer.clone());
     let retry = match after {
         _ if !is_transient(status) => Retry::Never,
@@ -140,7 +140,7 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
 /// The failure to read what a policy forbids pulling.
 pub(super) fn forbidden(error: Error) -> Error {
     let words = error.find().map(|answer: &UnexpectedStatus| answer.words.clone()).unwrap_or_default();
-    let words = words.strip_prefix(&format!("{}: ", spoken(412))).unwrap_or(&words);
+    let words = words.strip_prefix(&format!("{}: ", status_words(412))).unwrap_or(&words);
     let words = words.strip_prefix("PROJECTPOLICYVIOLATION: ").unwrap_or(words).to_owned();
     error.with_reason(Reason::PullPolicy).with_fact(Policy(words))
 }
@@ -237,7 +237,7 @@ fn kind(status: u16) -> Kind {
     }
 }
 
-pub(super) fn spoken(status: u16) -> String {
+pub(super) fn status_words(status: u16) -> String {
     let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
     reason.map_or_else(|| status.to_string(), |reason| format!("{status} {reason}"))
 }
@@ -250,7 +250,7 @@ pub(super) fn excerpt(body: &[u8]) -> String {
 
 /// The same, without these secrets, which are not kept.
 pub(super) fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
-    said_without(body, secrets).text
+    excerpt_shown(body, secrets).text
 }
 
 /// What a body says, for a person.
@@ -268,9 +268,9 @@ impl Shown {
 }
 
 /// What the body says, without these secrets.
-pub(super) fn said_without(body: &[u8], secrets: &[String]) -> Shown {
+pub(super) fn excerpt_shown(body: &[u8], secrets: &[String]) -> Shown {
     let text = String::from_utf8_lossy(body);
-    let (said, is_page) = match serde_json::from_slice::<Value>(body) {
+    let (message, is_page) = match serde_json::from_slice::<Value>(body) {
         Ok(json) => (from_json(&json).unwrap_or_else(|| text.to_string()), false),
         Err(_) if text.trim_start().starts_with('<') => match from_xml(&text) {
             Some(error) => (error, false),
@@ -279,7 +279,7 @@ pub(super) fn said_without(body: &[u8], secrets: &[String]) -> Shown {
         Err(_) => (text.to_string(), false),
     };
     // Before it is cut: a part of a secret would not be found any more.
-    Shown { text: shortened(&trace::quoted(&redacted_with(&said, secrets))), is_page }
+    Shown { text: shortened(&trace::quoted(&redacted_with(&message, secrets))), is_page }
 }
 
 /// The error of an object storage as S3 writes it: `<Error><Code>…</Code><Message>…</Message>…</Error>`. The rest repeats the request.
@@ -317,8 +317,8 @@ pub(super) fn is_page(is_html: bool, body: &[u8]) -> bool {
 
 fn from_json(json: &Value) -> Option<String> {
     let list = json.get("errors").and_then(Value::as_array)?;
-    let said: Vec<String> = list.iter().take(5).filter_map(one_error).collect();
-    (!said.is_empty()).then(|| said.join("; "))
+    let errors: Vec<String> = list.iter().take(5).filter_map(one_error).collect();
+    (!errors.is_empty()).then(|| errors.join("; "))
 }
 
 fn one_error(error: &Value) -> Option<String> {
@@ -439,9 +439,9 @@ mod tests {
     #[test]
     fn a_page_is_stripped_and_shortened() {
         let page = format!("<html><title>502 Bad\nGateway</title>{}</html>", "x".repeat(1000));
-        let said = excerpt(page.as_bytes());
-        assert!(said.starts_with("(a web page) 502 Bad Gateway xxx"), "{said}");
-        assert!(said.chars().count() <= SHOWN + 1);
+        let message = excerpt(page.as_bytes());
+        assert!(message.starts_with("(a web page) 502 Bad Gateway xxx"), "{message}");
+        assert!(message.chars().count() <= SHOWN + 1);
     }
 
     #[test]
@@ -450,8 +450,8 @@ mod tests {
         let secrets = trace::secrets([&reqwest::Url::parse(url).unwrap()]);
         let echo = r#"<?xml version="1.0"?><Error><Code>SignatureDoesNotMatch</Code><Message>no AMZSIG0123456789, a/b=TOKEN1234 or
             a%2Fb%3DTOKEN1234 of 12345678</Message><SignatureProvided>AMZSIG0123456789</SignatureProvided></Error>"#;
-        let said = excerpt_without(echo.as_bytes(), &secrets);
-        assert_eq!(said, "SignatureDoesNotMatch: no ***, *** or *** of 12345678");
+        let message = excerpt_without(echo.as_bytes(), &secrets);
+        assert_eq!(message, "SignatureDoesNotMatch: no ***, *** or *** of 12345678");
         let page = excerpt_without(b"<html>you sent AMZSIG0123456789</html>", &secrets);
         assert_eq!(page, "(a web page) you sent ***");
     }
@@ -459,7 +459,7 @@ mod tests {
     /// A login page likes to say where it will lead back to.
     #[test]
     fn the_query_of_a_url_that_is_quoted_is_masked_and_what_is_no_url_stays() {
-        for (said, shown) in [
+        for (message, shown) in [
             (
                 "go to https://sso/login?state=S3CRET&n=5#id_token=T0KEN now",
                 "go to https://sso/login?state=***&n=5 now",
@@ -468,8 +468,8 @@ mod tests {
             ("https://user:S3CRET@host/x", "https://***@host/x"),
             ("why? see #5 and/or a?b", "why? see #5 and/or a?b"),
         ] {
-            assert_eq!(excerpt(said.as_bytes()), shown);
-            assert_eq!(excerpt(format!("<p>{said}</p>").as_bytes()), format!("(a web page) {shown}"));
+            assert_eq!(excerpt(message.as_bytes()), shown);
+            assert_eq!(excerpt(format!("<p>{message}</p>").as_bytes()), format!("(a web page) {shown}"));
         }
     }
 
@@ -483,8 +483,8 @@ mod tests {
 
     #[test]
     fn a_body_cannot_take_over_the_terminal() {
-        let said = excerpt("\x1b[2J\x07\u{202e}hi\r\nthere".as_bytes());
-        assert!(!said.contains(['\x1b', '\x07', '\u{202e}', '\n', '\r']), "{said:?}");
-        assert!(said.contains("hi there"), "{said:?}");
+        let message = excerpt("\x1b[2J\x07\u{202e}hi\r\nthere".as_bytes());
+        assert!(!message.contains(['\x1b', '\x07', '\u{202e}', '\n', '\r']), "{message:?}");
+        assert!(message.contains("hi there"), "{message:?}");
     }
 }

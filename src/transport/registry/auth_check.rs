@@ -38,8 +38,8 @@ impl Registries {
         };
         let what = format!("asking {registry} whether it accepts the credentials");
         let ask = Ask::new(Method::GET, "/v2/".to_owned(), Scopes::enter(path), &what);
-        if let Some(said) = page(&mut expect(&host, &ask, &[200]).await?).await {
-            return Ok(AuthCheck::WebPage(said));
+        if let Some(page) = page(&mut expect(&host, &ask, &[200]).await?).await {
+            return Ok(AuthCheck::WebPage(page));
         }
         Ok(if host.auth.is_asked() { AuthCheck::Accepted } else { AuthCheck::NotAsked })
     }
@@ -54,7 +54,7 @@ impl Registries {
         let path = format!("/v2/{}/tags/list?n=1", repository.path());
         let ask = Ask::new(Method::GET, path, Scopes::pull(repository), &what);
         match page(&mut expect(&host, &ask, &[200, 404]).await?).await {
-            Some(said) => Err(strange(&what, format!("the answer is not a registry's: {said}")).with_fact(WebPage)),
+            Some(page) => Err(strange(&what, format!("the answer is not a registry's: {page}")).with_fact(WebPage)),
             None => Ok(()),
         }
     }

@@ -301,9 +301,9 @@ mod tests {
             Limits { retry_budget, ..Limits::default() }.to_store(size).as_secs()
         };
         let mib = 1024 * 1024;
-        let told =
+        let reported =
             [of(Some(120), 1), of(Some(20), 1), of(Some(120), 300 * mib), of(Some(120), 20_000 * mib), of(None, 1)];
-        assert_eq!(told, [150, 90, 150 + 300, 900, 900]);
+        assert_eq!(reported, [150, 90, 150 + 300, 900, 900]);
     }
 
     #[test]

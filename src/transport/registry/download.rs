@@ -136,7 +136,7 @@ impl Flow {
                 Some(Err(failure)) => failure,
             };
             (self.pieces, self.download) = (None, None);
-            let failure = self.judged(failure);
+            let failure = self.classify(failure);
             self.since_break = 0;
             self.tries.again(failure).await?;
             let begins = self.connect().await?;
@@ -144,8 +144,8 @@ impl Flow {
         }
     }
 
-    /// What it means that a body broke off. One that has brought something is slow; one that has not may be one of many.
-    fn judged(&mut self, failure: Failure) -> Failure {
+    /// What a body that broke off means. One that has brought something is slow; one that has not may be one of many.
+    fn classify(&mut self, failure: Failure) -> Failure {
         if self.has_got_on() {
             self.tries.renew();
             self.since_renewal = 0;
@@ -317,8 +317,8 @@ impl Wanted {
             return Err(Failure::never(self.wrong(&text)));
         }
         let length = range.end.checked_sub(range.start).and_then(|length| length.checked_add(1));
-        let told = reply.content_length();
-        if range.start != from || range.end >= self.blob.size || (told.is_some() && told != length) {
+        let length_sent = reply.content_length();
+        if range.start != from || range.end >= self.blob.size || (length_sent.is_some() && length_sent != length) {
             return Ok(Opened::Elsewhere(format!("the registry answered with Content-Range {header:?}")));
         }
         Ok(Opened::at(from, reply, &self.what))

@@ -38,7 +38,7 @@ impl Heads {
 
     /// Whether they can be believed when they say that something is not there: they find things, and have hidden none. That GET
     /// did not find it either shows nothing; a HEAD that never finds anything agrees there, too.
-    pub fn tell(&self) -> bool {
+    pub fn are_believed(&self) -> bool {
         self.finds.load(Ordering::Relaxed) && !self.hides.load(Ordering::Relaxed)
     }
 

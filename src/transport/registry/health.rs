@@ -45,15 +45,15 @@ impl Health {
             return None;
         }
         let mut last = self.last.lock().await;
-        if let Some((at, told)) = &*last
+        if let Some((at, illness)) = &*last
             && at.elapsed() < BELIEVED
         {
-            return told.clone();
+            return illness.clone();
         }
         let body = tokio::time::timeout(PATIENCE.min(stall), asking).await.ok().flatten();
-        let told = body.and_then(|body| illness(&body));
-        *last = Some((Instant::now(), told.clone()));
-        told
+        let illness = body.and_then(|body| illness(&body));
+        *last = Some((Instant::now(), illness.clone()));
+        illness
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
         };
         let says = "Harbor's database is down, its health check says: connection refused";
         assert_eq!(answer(&["core", "registry", "database"]).as_deref(), Some(says));
-        assert!(answer(&["registry"]).is_some_and(|told| told.starts_with("Harbor's registry is down")));
+        assert!(answer(&["registry"]).is_some_and(|reported| reported.starts_with("Harbor's registry is down")));
         assert_eq!(answer(&[]), None);
         assert_eq!(answer(&["jobservice", "portal", "trivy"]), None);
         for other in ["", "[]", "null", "{}", r#"{"components":null}"#, r#"{"components":[{}]}"#, "<html>"] {

@@ -413,7 +413,7 @@ impl Host {
             let mut tries = self.tries(&what);
             loop {
                 match self.auth.granted(&self.wire, &shared).await {
-                    Ok(told) => break granted.extend(told.unwrap_or_default()),
+                    Ok(more) => break granted.extend(more.unwrap_or_default()),
                     Err(failure) => tries.again(failure).await?,
                 }
             }

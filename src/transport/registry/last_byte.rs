@@ -25,7 +25,7 @@ const ABSENT: &str = "it is not there when it is read";
 
 /// What the registry said of the blob before.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum Claim {
     /// It has it.
     Has,
     /// It has taken it in this run.
@@ -38,7 +38,7 @@ enum Said {
 /// # Errors
 /// The registry wants to be left alone for longer than was allowed, or no longer answers anything.
 pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
-    find_out(host, repository, blob, Said::Has).await
+    find_out(host, repository, blob, Claim::Has).await
 }
 
 /// The same after an upload that was answered with success. [`Readable::No`] is sure then, after as many tries as are allowed,
@@ -47,10 +47,10 @@ pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor
 /// # Errors
 /// As [`read`].
 pub(super) async fn read_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
-    find_out(host, repository, blob, Said::Took).await
+    find_out(host, repository, blob, Claim::Took).await
 }
 
-async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, said: Said) -> Result<Readable> {
+async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim: Claim) -> Result<Readable> {
     let what = format!("reading the last byte of blob {} in {repository}", blob.digest);
     let ask = asking(repository, blob, &what)?;
     let mut tries = match host.tries_of(&what, &blob.digest, Work::Content) {
@@ -66,15 +66,15 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, said:
                 tries.succeeded();
                 break readable;
             }
-            Err(Miss::Broken) if said == Said::Has && broken + 1 < MOST_BROKEN => {
+            Err(Miss::Broken) if claim == Claim::Has && broken + 1 < MOST_BROKEN => {
                 broken += 1;
                 continue;
             }
-            Err(Miss::Broken) if said == Said::Has => break Readable::No(NOT_COMING.to_owned()),
+            Err(Miss::Broken) if claim == Claim::Has => break Readable::No(NOT_COMING.to_owned()),
             Err(Miss::Absent) if !was_uploaded(host, repository, blob) => break Readable::No(ABSENT.to_owned()),
-            Err(miss) => judged(miss, &what),
+            Err(miss) => classify(miss, &what),
         };
-        let is_sought = said == Said::Has || matches!(otherwise, Readable::No(_));
+        let is_sought = claim == Claim::Has || matches!(otherwise, Readable::No(_));
         let is_limit = failure.error.kind() == Kind::RateLimited;
         let again = match is_sought || is_limit || failure.retry == Retry::Now {
             true => tries.again(failure).await,
@@ -94,7 +94,7 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, said:
 }
 
 /// As what a try failed, and what that means if it was the last one.
-fn judged(miss: Miss, what: &str) -> (Failure, Readable) {
+fn classify(miss: Miss, what: &str) -> (Failure, Readable) {
     match miss {
         Miss::Absent => {
             let error = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));

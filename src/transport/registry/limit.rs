@@ -9,7 +9,7 @@
 //! succeeds, and fewer go at once; one more for every [`EASE`] requests that succeed.
 //!
 //! After each of these waits a pull gets on, so they are not added up against what the user allows, which is a time without
-//! getting on; but if they may come to more, that is told once, with all of it.
+//! getting on; but if they may come to more, one warning says so, with the whole time.
 //!
 //! **Threats.** Numbers come from outside: times are bounded, and no wait is longer than the user allows.
 
@@ -31,7 +31,7 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 /// When nothing was refused for so long after a wait, it is over: another refusal begins anew.
 const FORGOTTEN: Duration = Duration::from_secs(120);
 
-/// Requests that succeed after the last refusal of which nothing was told, before one more goes at once.
+/// Requests that succeed after the last refusal that stated no limit, before one more goes at once.
 const EASE: u32 = 32;
 
 /// See the module documentation.
@@ -53,21 +53,21 @@ const OFTEN: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct State {
     closed_until: Option<Instant>,
-    /// When a pause was last told of, and how long it was to be.
-    told: Option<(Instant, Duration)>,
+    /// When a pause was last reported, and how long it was to be.
+    reported: Option<(Instant, Duration)>,
     /// Since when there were only refusals.
     refused: Option<Refused>,
     /// Nothing more is asked in this run, and why.
     given_up: Option<String>,
     budget: Option<Budget>,
-    /// How long it takes when few pulls are left was told.
-    foretold: bool,
-    untold: Untold,
+    /// The warning about slow pulls, when few are left, was reported.
+    slow_reported: bool,
+    unstated: Unstated,
 }
 
 /// Refusals that say nothing of the limit.
 #[derive(Default)]
-struct Untold {
+struct Unstated {
     /// The last of them, apart from those of requests that were under way by then.
     at: Option<Instant>,
     /// How long all paused after it, if nothing has succeeded since.
@@ -131,7 +131,7 @@ impl Gate {
         // Meanwhile others have pulled, and know better.
         if let Some((delay, budget)) = self.pause() {
             let why = format!("{} {budget}", self.registry);
-            self.foretell(&why, budget);
+            self.report_slow_pulls(&why, budget);
             self.events.report(Event::Waiting { what: what.to_owned(), why, delay });
             tokio::time::sleep(delay).await;
         }
@@ -139,8 +139,8 @@ impl Gate {
     }
 
     /// Once, and if it is longer than what is waited without a word.
-    fn foretell(&self, why: &str, budget: Budget) {
-        if budget.window <= self.max_wait || std::mem::replace(&mut self.state().foretold, true) {
+    fn report_slow_pulls(&self, why: &str, budget: Budget) {
+        if budget.window <= self.max_wait || std::mem::replace(&mut self.state().slow_reported, true) {
             return;
         }
         let (rest, refill) = (duration(budget.rest()), duration(budget.refill()));
@@ -173,15 +173,15 @@ impl Gate {
         state.closed_until = state.closed_until.max(Some(until));
         // A registry may ask for a second again and again: a line each time would bury the rest.
         let is_repeated =
-            state.told.is_some_and(|(told, of)| delay <= of && now.saturating_duration_since(told) < OFTEN);
+            state.reported.is_some_and(|(reported, of)| delay <= of && now.saturating_duration_since(reported) < OFTEN);
         let news = !(known || delay < SHORT && is_repeated);
         if news {
-            state.told = Some((now, delay));
+            state.reported = Some((now, delay));
         }
         Ok((delay, news))
     }
 
-    /// Nothing more is asked in this run: others would only be told the same.
+    /// Nothing more is asked in this run: other requests would get the same answer.
     pub fn give_up(&self, why: &str) {
         self.state().given_up.get_or_insert_with(|| why.to_owned());
     }
@@ -202,31 +202,31 @@ impl Gate {
         let mut state = self.state();
         if state.refused.as_ref().is_none_or(|refused| pull || !refused.pull) {
             state.refused = None;
-            state.untold.pause = None;
+            state.unstated.pause = None;
         }
-        if state.untold.at.is_some() {
-            state.untold.succeeded += 1;
-            if state.untold.succeeded >= EASE {
-                state.untold.succeeded = 0;
+        if state.unstated.at.is_some() {
+            state.unstated.succeeded += 1;
+            if state.unstated.succeeded >= EASE {
+                state.unstated.succeeded = 0;
                 self.lanes.iter().for_each(|lane| lane.widen());
             }
         }
     }
 
-    /// A request that began at `began` was refused, and nothing was told of the limit. How long all pause: for `first`, or twice as
+    /// A request that began at `began` was refused without a statement of the limit. How long all pause: for `first`, or twice as
     /// long as after the last refusal if nothing has succeeded since. Fewer go at once from now on.
-    pub fn refused_untold(&self, began: Instant, first: Duration) -> Duration {
+    pub fn refused_without_limit(&self, began: Instant, first: Duration) -> Duration {
         let mut state = self.state();
-        let untold = &mut state.untold;
-        let last = untold.pause;
+        let unstated = &mut state.unstated;
+        let last = unstated.pause;
         // It was under way when another was refused: that is one refusal.
-        if untold.at.is_some_and(|at| began <= at) {
-            return *untold.pause.get_or_insert(first);
+        if unstated.at.is_some_and(|at| began <= at) {
+            return *unstated.pause.get_or_insert(first);
         }
         let pause = last.map_or(first, |last| last.saturating_mul(2)).min(LONGEST_DELAY);
-        (untold.at, untold.pause, untold.succeeded) = (Some(Instant::now()), Some(pause), 0);
+        (unstated.at, unstated.pause, unstated.succeeded) = (Some(Instant::now()), Some(pause), 0);
         let is_narrower = self.lanes.iter().filter(|lane| lane.narrow()).count() > 0;
-        if is_narrower && !std::mem::replace(&mut untold.is_reported, true) {
+        if is_narrower && !std::mem::replace(&mut unstated.is_reported, true) {
             drop(state);
             let text = format!(
                 "{} refuses requests (429) and does not say for how long: fewer are sent at once from now on; if it \
@@ -238,7 +238,7 @@ impl Gate {
         pause
     }
 
-    /// How long it takes until a pull is allowed again, on average, if the registry told its limit.
+    /// How long it takes until a pull is allowed again, on average, if the registry states its limit.
     pub fn refill(&self) -> Option<Duration> {
         self.state().budget.map(|budget| budget.refill())
     }
@@ -272,7 +272,7 @@ fn limited(what: &str, why: &str) -> Error {
 }
 
 impl Budget {
-    /// From `100;w=21600` and `4;w=21600`; what is told without a window, or in another way, is no budget.
+    /// From `100;w=21600` and `4;w=21600`; anything without a window, or in another form, is no budget.
     fn read(limit: Option<&str>, remaining: Option<&str>) -> Option<Budget> {
         let (limit, window) = quota(limit?)?;
         let (remaining, other) = quota(remaining?)?;
@@ -374,13 +374,13 @@ mod tests {
         let events: Events = recorder.clone();
         let gate = Gate::new("r.io", &Limits::default(), &events).over(&[&lane]);
         let (first, before) = (Duration::from_secs(1), Instant::now());
-        let refuse = |began| gate.refused_untold(began, first).as_secs();
+        let refuse = |began| gate.refused_without_limit(began, first).as_secs();
         assert_eq!([refuse(before), refuse(before), refuse(before)], [1, 1, 1], "three that were under way");
         assert_eq!(lane.width(), 2);
         let later = || Instant::now() + Duration::from_millis(1);
         let again = |gate: &Gate| {
-            gate.state().untold.at = Some(before);
-            gate.refused_untold(later(), first).as_secs()
+            gate.state().unstated.at = Some(before);
+            gate.refused_without_limit(later(), first).as_secs()
         };
         assert_eq!([again(&gate), again(&gate)], [2, 4], "nothing has succeeded");
         assert_eq!(lane.width(), 1);

@@ -92,7 +92,7 @@ impl Wire {
 
     /// Says so when the answer to a blob or a manifest that was sent takes long, while the registry answers otherwise. It may take
     /// `patience` in all, from when everything is sent. Never ends.
-    pub async fn tell_if_long(
+    pub async fn report_if_long(
         &self,
         server: Option<&Server>,
         what: &str,

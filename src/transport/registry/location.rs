@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_location_that_is_no_url_is_told_without_its_secrets() {
-        for (target, told) in [
+        for (target, reported) in [
             ("https://s3:99999/x?X-Amz-Signature=abc", "https://s3:99999/x…"),
             ("https://s3:99999/x?X-Amz-Signature=a abc", "https://s3:99999/x…"),
             ("https://s3:99999/x#abc", "https://s3:99999/x…"),
@@ -146,7 +146,7 @@ mod tests {
             ("https://s3:99999/x", "https://s3:99999/x\""),
         ] {
             let error = resolved("https://h/v2/", target).unwrap_err();
-            assert!(error.contains(told) && !error.contains("abc"), "{error}");
+            assert!(error.contains(reported) && !error.contains("abc"), "{error}");
         }
         let long = format!("https://s3:99999/{}", "é".repeat(100_000));
         assert!(resolved("https://h/v2/", &long).unwrap_err().chars().count() < 300);

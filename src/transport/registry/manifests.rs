@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use reqwest::Method;
 
-use super::answer::{excerpt_without, forbidden, is_html, is_page, refusal, said_without};
+use super::answer::{excerpt_shown, excerpt_without, forbidden, is_html, is_page, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::facts::WebPage;
@@ -41,33 +41,33 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     loop {
         let asked = (Absence::AsLearned, Need::Required);
-        let said = match look(host, reference, Scopes::push(&reference.repository), asked).await {
+        let answer = match look(host, reference, Scopes::push(&reference.repository), asked).await {
             // What this run has put there has to be read back.
             Err(error) if is_list && is_of_list_alone(&error) && !host.memory.written.has_manifest(reference) => {
                 return Ok(unread_list(host, reference, &error).await);
             }
-            Err(error) if error.is_of_object_alone() => Ok(Said::Denied(error)),
-            said => said,
+            Err(error) if error.is_of_object_alone() => Ok(Answer::Denied(error)),
+            answer => answer,
         };
-        match said {
+        match answer {
             Err(error) => return error.policy().map(Lookup::Blocked).ok_or(error),
             // Some caches in front of a registry give HEAD what was there before.
-            Ok(Said::Found(told)) if host.memory.written.is_other(reference, &told.digest) => {
+            Ok(Answer::Found(found)) if host.memory.written.is_other(reference, &found.digest) => {
                 let asked = (Absence::ByGet, Need::Required);
                 let read = by_get(host, reference, Scopes::push(&reference.repository), asked).await?;
-                return Ok(Lookup::Found(if let Said::Found(read) = read { read } else { told }));
+                return Ok(Lookup::Found(if let Answer::Found(read) = read { read } else { found }));
             }
-            Ok(Said::Found(descriptor)) => {
+            Ok(Answer::Found(descriptor)) => {
                 if is_again {
                     host.memory.note_late_answer();
                 }
                 return Ok(Lookup::Found(descriptor));
             }
-            Ok(Said::Absent) if !host.memory.written.has_manifest(reference) => return Ok(Lookup::Absent),
-            Ok(Said::Absent) if is_again && host.memory.swallows() => return Ok(Lookup::Absent),
-            Ok(Said::Absent) => {}
-            Ok(Said::Denied(error)) if host.memory.written.has_manifest(reference) => return Err(error),
-            Ok(Said::Denied(error)) => {
+            Ok(Answer::Absent) if !host.memory.written.has_manifest(reference) => return Ok(Lookup::Absent),
+            Ok(Answer::Absent) if is_again && host.memory.swallows() => return Ok(Lookup::Absent),
+            Ok(Answer::Absent) => {}
+            Ok(Answer::Denied(error)) if host.memory.written.has_manifest(reference) => return Err(error),
+            Ok(Answer::Denied(error)) => {
                 denials::mean_absent(host, reference, &error, denials).await?;
                 if error.kind() == Kind::Network {
                     host.memory.note_stumble();
@@ -111,14 +111,14 @@ pub(super) async fn resolve(
     need: Need,
 ) -> Result<Option<Descriptor>> {
     match look(host, reference, scopes, (Absence::ByGet, need)).await? {
-        Said::Found(descriptor) => Ok(Some(descriptor)),
-        Said::Absent => Ok(None),
-        Said::Denied(error) => Err(error),
+        Answer::Found(descriptor) => Ok(Some(descriptor)),
+        Answer::Absent => Ok(None),
+        Answer::Denied(error) => Err(error),
     }
 }
 
 /// What a registry says of a tag or digest.
-enum Said {
+enum Answer {
     Found(Descriptor),
     Absent,
     /// 401 or 403, or no answer that says anything.
@@ -136,23 +136,23 @@ enum Absence {
 }
 
 /// HEAD is a hint: where it does not say what is there, GET decides, so that the verdict does not depend on the request.
-async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absence, Need)) -> Result<Said> {
+async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absence, Need)) -> Result<Answer> {
     let (absence, need) = asked;
     let hint = head(host, reference, scopes.clone(), need).await?;
     let was_brought = host.memory.written.has_manifest(reference);
     // A list that is there and is not seen would be replaced, with all signatures in it.
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
-    let may_tell = absence == Absence::AsLearned && !was_brought && !is_list;
+    let may_skip = absence == Absence::AsLearned && !was_brought && !is_list;
     match hint {
-        Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
-        Hint::Absent if may_tell && host.memory.manifest_heads.tell() => Ok(Said::Absent),
+        Hint::Found(descriptor) => Ok(Answer::Found(descriptor)),
+        Hint::Absent if may_skip && host.memory.manifest_heads.are_believed() => Ok(Answer::Absent),
         Hint::Absent => {
-            let said = by_get(host, reference, scopes, asked).await?;
+            let answer = by_get(host, reference, scopes, asked).await?;
             // What this run has brought may have appeared between the two.
-            if matches!(said, Said::Found(_)) && !was_brought {
+            if matches!(answer, Answer::Found(_)) && !was_brought {
                 host.memory.manifest_heads.note_hidden();
             }
-            Ok(said)
+            Ok(answer)
         }
         Hint::Nothing => by_get(host, reference, scopes, asked).await,
     }
@@ -178,7 +178,7 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     let served_as = reply.header("content-type").and_then(|t| t.split(';').next()).map(str::trim);
     // A cache may answer HEAD with what was there before.
-    let is_other = reference.digest.is_some_and(|asked| digest.is_some_and(|told| told != asked));
+    let is_other = reference.digest.is_some_and(|asked| digest.is_some_and(|sent| sent != asked));
     Ok(match (digest.or(reference.digest), served_as, reply.content_length()) {
         (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) && size > 0 && !is_other => {
             host.memory.note_answered(reference);
@@ -192,15 +192,20 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     })
 }
 
-async fn by_get(host: &Host, reference: &Reference, scopes: Scopes, (absence, need): (Absence, Need)) -> Result<Said> {
+async fn by_get(
+    host: &Host,
+    reference: &Reference,
+    scopes: Scopes,
+    (absence, need): (Absence, Need),
+) -> Result<Answer> {
     let fetched = match absence == Absence::AsLearned && host.memory.stumbles() {
         true => fetch_once(host, reference, scopes).await?,
         false => fetch(host, reference, scopes, need).await?,
     };
     Ok(match fetched {
-        Fetched::Manifest(manifest) => Said::Found(manifest.descriptor()),
-        Fetched::Absent => Said::Absent,
-        Fetched::Denied(error) => Said::Denied(error),
+        Fetched::Manifest(manifest) => Answer::Found(manifest.descriptor()),
+        Fetched::Absent => Answer::Absent,
+        Fetched::Denied(error) => Answer::Denied(error),
     })
 }
 
@@ -223,7 +228,7 @@ pub(super) enum Fetched {
 pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Fetched> {
     let what = reading(reference);
     let ask = asking(Method::GET, reference, scopes, &what)?.needed(need);
-    let read = host.read(&ask, MAX_MANIFEST_SIZE, Told::of).await?;
+    let read = host.read(&ask, MAX_MANIFEST_SIZE, Headers::of).await?;
     if let Need::Optional(question) = need {
         host.memory.answers.answered(question);
     }
@@ -237,7 +242,7 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
     let Some(reply) = host.hint(&ask).await? else {
         return Ok(Fetched::Denied(strange(&what, "no answer came")));
     };
-    let read = reply.read(&what, Some(MAX_MANIFEST_SIZE), &Told::of).await.map_err(|failure| failure.error);
+    let read = reply.read(&what, Some(MAX_MANIFEST_SIZE), &Headers::of).await.map_err(|failure| failure.error);
     let fetched = match read {
         Ok(read) => fetched(host, read, reference, &what).await,
         Err(error) => Err(error),
@@ -249,25 +254,25 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
 }
 
 /// What the head of an answer says of a manifest.
-struct Told {
+struct Headers {
     served_as: Option<String>,
     digest: Option<Digest>,
     /// See [`Reply::secrets`].
     secrets: Vec<String>,
 }
 
-impl Told {
-    fn of(reply: &Reply) -> Told {
+impl Headers {
+    fn of(reply: &Reply) -> Headers {
         let served_as = reply.header("content-type").map(str::to_owned);
         let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse().ok());
-        Told { served_as, digest, secrets: reply.secrets() }
+        Headers { served_as, digest, secrets: reply.secrets() }
     }
 }
 
 /// What an answer to a GET of a manifest means.
-async fn fetched(host: &Host, read: Read<Told>, reference: &Reference, what: &str) -> Result<Fetched> {
-    let (told, body) = match read {
-        Read::Whole(told, body) => (told, body),
+async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: &str) -> Result<Fetched> {
+    let (headers, body) = match read {
+        Read::Whole(headers, body) => (headers, body),
         Read::Unread(reply) => {
             let status = reply.status();
             if matches!(status, 404 | 410) {
@@ -282,31 +287,31 @@ async fn fetched(host: &Host, read: Read<Told>, reference: &Reference, what: &st
             };
         }
     };
-    let manifest = received(&told, body, reference, what)?;
+    let manifest = received(&headers, body, reference, what)?;
     host.memory.note_answered(reference);
     Ok(Fetched::Manifest(Box::new(manifest)))
 }
 
-fn received(told: &Told, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest> {
+fn received(headers: &Headers, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest> {
     // The digest that was asked for proves the bytes, whatever the header says.
-    if let Some(told) = told.digest.filter(|_| reference.digest.is_none()) {
-        let found = Digest::of(told.algorithm(), &body);
-        if found != told {
-            let text = format!("{what}: the registry calls it {told}, the bytes have {found}");
+    if let Some(named) = headers.digest.filter(|_| reference.digest.is_none()) {
+        let found = Digest::of(named.algorithm(), &body);
+        if found != named {
+            let text = format!("{what}: the registry calls it {named}, the bytes have {found}");
             return Err(Error::damaged(text));
         }
     }
-    let served_as = told.served_as.as_deref();
+    let served_as = headers.served_as.as_deref();
     let parsed = Manifest::parse(body.clone(), served_as, reference.digest.as_ref());
-    parsed.map_err(|e| not_carried(what, &body, told, e))
+    parsed.map_err(|e| not_carried(what, &body, headers, e))
 }
 
-fn not_carried(what: &str, body: &Bytes, told: &Told, error: ManifestError) -> Error {
+fn not_carried(what: &str, body: &Bytes, headers: &Headers, error: ManifestError) -> Error {
     match error {
         ManifestError::Schema1 | ManifestError::MediaType(_) => Error::input(what).because(error),
         // Another server than a registry has answered.
-        _ if is_page(told.served_as.as_deref().is_some_and(is_html), body) => {
-            strange(what, format!("the answer is no manifest: {}", excerpt_without(body, &told.secrets)))
+        _ if is_page(headers.served_as.as_deref().is_some_and(is_html), body) => {
+            strange(what, format!("the answer is no manifest: {}", excerpt_without(body, &headers.secrets)))
                 .with_fact(WebPage)
         }
         _ => Error::damaged(what).because(error),
@@ -365,12 +370,12 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
 
 /// Whether a good answer to a PUT means that these bytes are there now.
 async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what: &str) -> Result<Reply, Failure> {
-    let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
-    match told.map(|told| (told, Digest::of(told.algorithm(), body))) {
-        Some((told, sent)) if told == sent => return Ok(reply),
+    let stored = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
+    match stored.map(|stored| (stored, Digest::of(stored.algorithm(), body))) {
+        Some((stored, sent)) if stored == sent => return Ok(reply),
         // What lies between may have changed it on its way.
-        Some((told, sent)) => {
-            let text = format!("{what}: the registry stored another manifest, {told} instead of {sent}");
+        Some((stored, sent)) => {
+            let text = format!("{what}: the registry stored another manifest, {stored} instead of {sent}");
             return Err(Failure::soon(Error::damaged(text)));
         }
         None if reply.status() == 201 => return Ok(reply),
@@ -382,9 +387,9 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
         return Ok(reply);
     }
     let (status, secrets) = (reply.status(), reply.secrets());
-    let said = said_without(&reply.body_start(MOST_SHOWN).await, &secrets);
-    let error = strange(what, format!("the answer is {status}, but it is not there: {}", said.text));
-    Err(Failure::soon(said.known_to(error)))
+    let shown = excerpt_shown(&reply.body_start(MOST_SHOWN).await, &secrets);
+    let error = strange(what, format!("the answer is {status}, but it is not there: {}", shown.text));
+    Err(Failure::soon(shown.known_to(error)))
 }
 
 /// A refusal; one for want of what this run has put there may pass. A mount may have been one of nothing, and then it does not.

@@ -327,7 +327,7 @@ fn of_object(error: Error) -> Error {
     }
 }
 
-/// Whether another endpoint may do better; it cannot mend what is wrong on this side.
+/// Whether another endpoint may do better; it does not help against what is wrong on this side.
 fn passes_on(error: &Error) -> bool {
     match error.kind() {
         Kind::Input | Kind::Disk | Kind::Lacking | Kind::Interrupted => false,

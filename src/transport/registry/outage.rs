@@ -103,7 +103,7 @@ struct State {
     probed: Option<Probed>,
     stopped: Option<Stopped>,
     /// When a wait of one request alone was last reported.
-    told: Option<Instant>,
+    last_report: Option<Instant>,
     /// When a sign of life may be asked for, and how many did not come since anything came.
     next_sign: Option<Instant>,
     signs_missed: u32,
@@ -285,9 +285,9 @@ impl Outage {
         let (now, mut state) = (Instant::now(), self.state());
         let is_known = delay < SHORTEST
             || state.silence.as_ref().is_some_and(|silence| silence.is_reported)
-            || state.told.is_some_and(|told| now.saturating_duration_since(told) < OFTEN);
+            || state.last_report.is_some_and(|last_report| now.saturating_duration_since(last_report) < OFTEN);
         if !is_known {
-            state.told = Some(now);
+            state.last_report = Some(now);
         }
         !is_known
     }

@@ -63,13 +63,13 @@ impl Pages {
             url
         });
         let query = target.split('#').next().and_then(|target| target.split_once('?')).map(|(_, query)| query);
-        let as_said = resolved.as_ref().ok().filter(|url| url.origin() == self.own.origin()).cloned();
+        let as_given = resolved.as_ref().ok().filter(|url| url.origin() == self.own.origin()).cloned();
         let here = query.map(|query| {
             let mut here = self.own.clone();
             here.set_query(Some(query));
             here
         });
-        let mut addresses: Vec<Url> = here.into_iter().chain(as_said).collect();
+        let mut addresses: Vec<Url> = here.into_iter().chain(as_given).collect();
         addresses.dedup();
         addresses.retain(|url| !self.visited.contains(url));
         match (addresses.is_empty(), resolved) {

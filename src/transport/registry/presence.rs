@@ -39,9 +39,9 @@ pub(super) async fn look_for(
     let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
     let reply = host.hint(&Ask::new(Method::HEAD, path, Scopes::push(repository), what)).await?;
     let is_own = reply.as_ref().is_some_and(|reply| reply.own);
-    let said = (reply.as_ref().map(Reply::status), reply.as_ref().and_then(Reply::content_length));
+    let head = (reply.as_ref().map(Reply::status), reply.as_ref().and_then(Reply::content_length));
     drop(reply);
-    match said {
+    match head {
         (Some(200), Some(length)) if length != blob.size => {
             // Some gateways give HEAD the length of nothing, or that of a page.
             if matches!(last_byte::read(host, repository, blob).await?, Readable::Yes) {

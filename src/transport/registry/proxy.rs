@@ -295,8 +295,8 @@ mod tests {
             "me:hunter2#@p:1",
             "me:1#hunter2@p:1",
         ] {
-            let told = proxies(&[("https_proxy", value)]).unwrap_err().chain();
-            assert!(told.contains("https_proxy") && !told.contains("hunter2"), "{told}");
+            let reported = proxies(&[("https_proxy", value)]).unwrap_err().chain();
+            assert!(reported.contains("https_proxy") && !reported.contains("hunter2"), "{reported}");
         }
         let set = proxies(&[("https_proxy", "http://me:hunter2@p:1")]).unwrap();
         assert!(!format!("{set:?}").contains("hunter2"), "{set:?}");

@@ -63,11 +63,11 @@ impl Written {
         }
     }
 
-    /// Whether this run has given the tag another meaning than `told`.
-    pub fn is_other(&self, tag: &Reference, told: &Digest) -> bool {
+    /// Whether this run has given the tag another meaning than `digest`.
+    pub fn is_other(&self, tag: &Reference, digest: &Digest) -> bool {
         let all = self.lock();
         let given = all.get(&tag.repository).zip(tag.tag.as_ref()).and_then(|(here, tag)| here.tags.get(tag));
-        tag.digest.is_none() && given.is_some_and(|given| given != told)
+        tag.digest.is_none() && given.is_some_and(|given| given != digest)
     }
 
     /// Whether a refusal to store a manifest for want of what it names may pass: all of `named` has been brought there, or, if

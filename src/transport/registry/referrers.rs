@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-use super::answer::{refusal, said_without};
+use super::answer::{excerpt_shown, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::host::{Ask, Host, Target, strange};
@@ -174,7 +174,7 @@ async fn read_pages(
         ask.target = Target::Url(url.clone());
         let read = host.read(&ask, MAX_MANIFEST_SIZE, |reply| (pages.after(&url, reply), reply.secrets())).await;
         let ((onward, secrets), body) = match read.map_err(Broken::of_asking)? {
-            Read::Whole(told, body) => (told, body),
+            Read::Whole(head, body) => (head, body),
             Read::Unread(reply) => match reply.status() {
                 400 | 404 | 405 | 501 if is_first && is_a_registrys(&reply) => return Ok(false),
                 // A page may have a second address.
@@ -198,8 +198,8 @@ async fn read_pages(
                     list.found.extend(good_entries(&body).into_iter().filter(|good| seen.insert(good.digest)));
                     let is_part = list.found.len() > before;
                     let kind = if is_part { "not all of the answer can be used" } else { "the answer is no index" };
-                    let said = said_without(&body, &secrets);
-                    let error = said.known_to(strange(&what, format!("{kind}: {}", said.text))).because(error);
+                    let shown = excerpt_shown(&body, &secrets);
+                    let error = shown.known_to(strange(&what, format!("{kind}: {}", shown.text))).because(error);
                     if !is_part {
                         return Err(Broken::Useless(error));
                     }

@@ -14,11 +14,11 @@ use crate::base::error::Reason;
 
 #[derive(Deserialize)]
 struct Errors {
-    errors: Vec<Said>,
+    errors: Vec<ApiError>,
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct ApiError {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -30,7 +30,8 @@ struct Said {
 pub(super) fn is_down(status: u16, body: &[u8]) -> bool {
     const SAID: [&str; 6] =
         ["failed to connect to", "connection refused", "dial tcp", "dial error", "conn closed", "(SQLSTATE "];
-    let is_one = |said: &Said| said.code == "UNAUTHORIZED" && SAID.iter().any(|words| said.message.contains(words));
+    let is_one =
+        |error: &ApiError| error.code == "UNAUTHORIZED" && SAID.iter().any(|words| error.message.contains(words));
     status == 401 && serde_json::from_slice(body).is_ok_and(|Errors { errors }| errors.iter().any(is_one))
 }
 
@@ -42,7 +43,7 @@ pub(super) fn is_disk_full(status: u16, body: &[u8]) -> bool {
 /// What the status and the words of an answer point to; `shown` are its words as they are shown.
 pub(super) fn symptom(status: u16, body: &[u8], shown: &str) -> Option<Symptom> {
     let is_of_pulling = || {
-        let one = |said: &Said| said.code == "UNAUTHORIZED" && said.message.contains("action: pull");
+        let one = |error: &ApiError| error.code == "UNAUTHORIZED" && error.message.contains("action: pull");
         serde_json::from_slice(body).is_ok_and(|Errors { errors }| errors.iter().any(one))
     };
     match () {
@@ -69,7 +70,7 @@ fn says_full(text: &str) -> bool {
 /// The cause that an answer with this status and body names, if it names one.
 pub(super) fn named(status: u16, body: &[u8]) -> Option<Reason> {
     let Errors { errors } = serde_json::from_slice(body).ok()?;
-    errors.iter().find_map(|said| cause(status, &said.code, &said.message))
+    errors.iter().find_map(|error| cause(status, &error.code, &error.message))
 }
 
 fn cause(status: u16, code: &str, message: &str) -> Option<Reason> {
@@ -131,7 +132,7 @@ fn amount(text: &str) -> Option<Amount> {
 mod tests {
     use super::*;
 
-    fn said(status: u16, code: &str, message: &str) -> Option<Reason> {
+    fn reason_of(status: u16, code: &str, message: &str) -> Option<Reason> {
         let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
         named(status, body.to_string().as_bytes())
     }
@@ -154,7 +155,7 @@ mod tests {
             (412, "PROJECTPOLICYVIOLATION", "The image is not signed by cosign.", Reason::PullPolicy),
             (404, "NOT_FOUND", "the asking blob is in GC, mark it as non existing", Reason::BlobInCollection),
         ] {
-            assert_eq!(said(status, code, message), Some(cause), "{message}");
+            assert_eq!(reason_of(status, code, message), Some(cause), "{message}");
         }
         for (status, code, message) in [
             (403, "DENIED", "requested access to the resource is denied"),
@@ -162,7 +163,7 @@ mod tests {
             (404, "NOT_FOUND", "repository lib/a not found"),
             (200, "DENIED", "The system is in read only mode."),
         ] {
-            assert_eq!(said(status, code, message), None, "{message}");
+            assert_eq!(reason_of(status, code, message), None, "{message}");
         }
         for body in ["", "null", "[]", "{\"errors\":null}", "{\"errors\":[{}]}", "<html>read only mode</html>"] {
             assert_eq!(named(403, body.as_bytes()), None, "{body}");
@@ -240,8 +241,8 @@ mod tests {
                 "adding 19.1 MiB of storage resource, which when updated to current usage of {used} will exceed the \
                  configured upper limit of {limit}."
             );
-            assert_eq!(said(413, "DENIED", &message), said(403, "DENIED", &message));
-            match said(403, "DENIED", &message) {
+            assert_eq!(reason_of(413, "DENIED", &message), reason_of(403, "DENIED", &message));
+            match reason_of(403, "DENIED", &message) {
                 Some(Reason::Quota { left }) => left,
                 other => panic!("{other:?}"),
             }

@@ -117,8 +117,8 @@ impl Reply {
     ) -> Result<Read<T>, Failure> {
         match limit {
             Some(limit) if self.status() == 200 => {
-                let told = head(&self);
-                Ok(Read::Whole(told, self.body(what, limit).await?))
+                let head = head(&self);
+                Ok(Read::Whole(head, self.body(what, limit).await?))
             }
             _ => Ok(Read::Unread(Box::new(self))),
         }
@@ -184,7 +184,7 @@ impl Reply {
                         return None;
                     }
                     Ok(Some(piece)) => piece.map_err(|e| broken(&what, e, None)),
-                    Err(told) => Err(Failure::soon(Error::new(Kind::Network, format!("{what}: {told}")))),
+                    Err(why) => Err(Failure::soon(Error::new(Kind::Network, format!("{what}: {why}")))),
                 };
                 match &next {
                     Ok(piece) => talk.read(Some(piece.len())),

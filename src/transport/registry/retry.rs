@@ -55,7 +55,7 @@ pub(super) struct Tries {
     unanswered: Duration,
     at_once: u32,
     /// How often the registry refused for its limit without saying how long.
-    unsaid: u32,
+    limit_refusals: u32,
     asked: Duration,
     /// The registry has said that it is full.
     is_full: bool,
@@ -87,7 +87,7 @@ impl Tries {
             since: None,
             unanswered: Duration::ZERO,
             at_once: 0,
-            unsaid: 0,
+            limit_refusals: 0,
             asked: Duration::ZERO,
             is_full: false,
             waited: Waited::default(),
@@ -128,7 +128,7 @@ impl Tries {
         self.since = None;
         self.unanswered = Duration::ZERO;
         self.at_once = 0;
-        self.unsaid = 0;
+        self.limit_refusals = 0;
         self.asked = Duration::ZERO;
         self.waited = Waited::default();
         self.beyond = false;
@@ -169,12 +169,12 @@ impl Tries {
             Retry::After(wanted) if limited => {
                 // It answers, and refuses this account for its limit.
                 server.answered();
-                return self.wait_as_told(wanted, failure.error).await;
+                return self.wait_as_asked(wanted, failure.error).await;
             }
             Retry::After(wanted) => return self.wait_for_server(&server, wanted, failure.error).await,
             Retry::Soon if limited => match self.gate.refill() {
                 Some(refill) => return self.wait_for_refill(refill, failure.error).await,
-                None => return self.wait_untold(failure.error).await,
+                None => return self.wait_without_limit(failure.error).await,
             },
             Retry::Soon => self.backoff.next(),
             Retry::Down(evidence) => match self.look_at(&server, evidence, &failure).await {
@@ -298,7 +298,7 @@ impl Tries {
         }
     }
 
-    async fn wait_as_told(&mut self, wanted: Duration, error: Error) -> Result<()> {
+    async fn wait_as_asked(&mut self, wanted: Duration, error: Error) -> Result<()> {
         self.wait(wanted, wanted, error, format!("asks to wait {}", duration(wanted))).await
     }
 
@@ -323,19 +323,19 @@ impl Tries {
 
     /// The registry did not say how long, but how many pulls it allows in which time: ever longer, as long as allowed.
     async fn wait_for_refill(&mut self, refill: Duration, error: Error) -> Result<()> {
-        if self.unsaid == 0 {
-            self.unsaid = 1;
-            return self.wait_as_told(refill, error).await;
+        if self.limit_refusals == 0 {
+            self.limit_refusals = 1;
+            return self.wait_as_asked(refill, error).await;
         }
-        let wanted = refill.saturating_mul(1 << self.unsaid.min(16));
-        self.unsaid += 1;
+        let wanted = refill.saturating_mul(1 << self.limit_refusals.min(16));
+        self.limit_refusals += 1;
         let demands = format!("still refuses, though it allows a pull in {}", duration(refill));
         self.wait(LEAST, wanted, error, demands).await
     }
 
     /// The registry said nothing at all of its limit: again and again, as long as allowed, and fewer requests at once.
-    async fn wait_untold(&mut self, error: Error) -> Result<()> {
-        let wanted = self.gate.refused_untold(self.began, self.limits.first_delay);
+    async fn wait_without_limit(&mut self, error: Error) -> Result<()> {
+        let wanted = self.gate.refused_without_limit(self.began, self.limits.first_delay);
         self.wait(LEAST, wanted, error, "refuses and does not say for how long".to_owned()).await
     }
 

@@ -125,10 +125,10 @@ impl Root {
     /// The server wants TLS, as nginx, Apache and Go's servers say with 400.
     async fn refuse_plain(&self, what: &str, reply: Reply) -> Result<(), Failure> {
         let (status, secrets) = (reply.status(), reply.secrets());
-        let said = excerpt_without(&reply.body_start(MOST_SHOWN).await, &secrets);
-        let words = said.to_lowercase();
+        let text = excerpt_without(&reply.body_start(MOST_SHOWN).await, &secrets);
+        let words = text.to_lowercase();
         if ["https", "ssl", "tls"].iter().any(|word| words.contains(word)) {
-            return Err(Failure::never(Error::new(Kind::Refused, format!("{what}: {status} Bad Request: {said}"))));
+            return Err(Failure::never(Error::new(Kind::Refused, format!("{what}: {status} Bad Request: {text}"))));
         }
         self.warn(status);
         Ok(())

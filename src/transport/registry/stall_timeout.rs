@@ -37,7 +37,7 @@ impl StallTimeout {
     ) -> Result<Option<Result<Bytes, E>>, String> {
         let begun = Instant::now();
         let left = self.limit.saturating_sub(self.waited);
-        let Ok(next) = tokio::time::timeout(left, pieces.next()).await else { return Err(self.told()) };
+        let Ok(next) = tokio::time::timeout(left, pieces.next()).await else { return Err(self.description()) };
         self.waited += begun.elapsed();
         self.got += next.as_ref().and_then(|piece| piece.as_ref().ok()).map_or(0, |piece| piece.len() as u64);
         if self.got >= LEAST {
@@ -46,7 +46,7 @@ impl StallTimeout {
         Ok(next)
     }
 
-    fn told(&self) -> String {
+    fn description(&self) -> String {
         let seconds = self.limit.as_secs_f32();
         match self.got {
             0 => format!("the other side fell silent for {seconds} s"),
@@ -74,14 +74,14 @@ mod tests {
     async fn a_peer_that_trickles_is_found_out_in_the_time_a_silent_one_is() {
         let mut pieces = drip(1, Duration::from_millis(1));
         let mut timeout = StallTimeout::new(Duration::from_millis(50));
-        let told = loop {
-            if let Err(told) = timeout.next(&mut pieces).await {
-                break told;
+        let reported = loop {
+            if let Err(reported) = timeout.next(&mut pieces).await {
+                break reported;
             }
         };
-        assert!(told.contains("sent only"), "{told}");
-        let told = StallTimeout::new(Duration::from_millis(1)).next(&mut drip(1, Duration::from_secs(600))).await;
-        assert!(told.unwrap_err().contains("silent"));
+        assert!(reported.contains("sent only"), "{reported}");
+        let reported = StallTimeout::new(Duration::from_millis(1)).next(&mut drip(1, Duration::from_secs(600))).await;
+        assert!(reported.unwrap_err().contains("silent"));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use reqwest::{Method, Url};
 
-use super::answer::{refusal, said_without};
+use super::answer::{excerpt_shown, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
 use super::paging::{Onward, Pages};
@@ -238,11 +238,11 @@ impl Listing<'_> {
     /// # Errors
     /// The page was as long as was asked for, and the registry refuses to say what follows; or it did not answer.
     async fn after_the_end(&mut self, last: &str, entries: usize) -> Result<Option<Read>> {
-        let (is_full, said_where) = (entries == self.asked, self.says_where);
+        let (is_full, has_next) = (entries == self.asked, self.says_where);
         let next = self.repeatable(self.past(last)).await;
         match next {
             Ok(next) if next.new > 0 => Ok(Some(next)),
-            Ok(next) if next.entries == 0 || said_where => Ok(None),
+            Ok(next) if next.entries == 0 || has_next => Ok(None),
             Ok(_) if !is_full => self.note_usual_cut(entries).await.map(|()| None),
             // It repeats itself: it does not know `last`, but perhaps `n`.
             Ok(_) if self.asked < MOST_TAGS => {
@@ -262,7 +262,7 @@ impl Listing<'_> {
             Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted | Kind::Network) => Err(error),
             Err(error) if is_full && error.kind() != Kind::NotFound => Err(error),
             // Nobody said that there is more.
-            Err(_) if said_where => Ok(None),
+            Err(_) if has_next => Ok(None),
             Err(_) => self.note_usual_cut(entries).await.map(|()| None),
         }
     }
@@ -333,9 +333,9 @@ impl Listing<'_> {
             Answer::Whole((onward, secrets), body) => match serde_json::from_slice::<Page>(&body) {
                 Ok(page) => Ok((onward, body.len(), page)),
                 Err(e) => {
-                    let said = said_without(&body[..body.len().min(4096)], &secrets);
-                    let error = strange(&self.what, format!("the answer is not a list of tags: {}", said.text));
-                    Err(said.known_to(error).because(e))
+                    let shown = excerpt_shown(&body[..body.len().min(4096)], &secrets);
+                    let error = strange(&self.what, format!("the answer is not a list of tags: {}", shown.text));
+                    Err(shown.known_to(error).because(e))
                 }
             },
             Answer::Unread(reply) => Err(refusal(&self.what, *reply).await.error),

@@ -174,7 +174,7 @@ mod tests {
             expected: ServerName::try_from("registry.example").unwrap().to_owned(),
             presented: presented(names),
         };
-        for (error, said) in [
+        for (error, message) in [
             (
                 CertificateError::ExpiredContext { time: at(1_764_499_867), not_after: at(1_732_963_867) },
                 "it has expired: it was valid until 2024-11-30T10:51:07Z, and this machine's clock says 2025-11-30T10:51:07Z",
@@ -189,8 +189,8 @@ mod tests {
             ),
             (other(&[r#"DnsName("x")"#; 7]), "only for x, x, x, x, x and 2 more"),
         ] {
-            let told = words(&Error::InvalidCertificate(error)).unwrap();
-            assert!(told.ends_with(said), "{told}");
+            let reported = words(&Error::InvalidCertificate(error)).unwrap();
+            assert!(reported.ends_with(message), "{reported}");
         }
     }
 }

@@ -174,8 +174,8 @@ impl Log {
         let Some(events) = self.events.clone() else { return Talk(None) };
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).get(what).copied();
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let talk = Talk(Some(Told { events, number, began: Instant::now(), read: 0, whole: false }));
-        talk.tell(Moment::Asked {
+        let talk = Talk(Some(LoggedExchange { events, number, began: Instant::now(), read: 0, whole: false }));
+        talk.report(Moment::Asked {
             method: method.to_owned(),
             url: shown(url),
             attempt: failed.unwrap_or_default().saturating_add(1),
@@ -186,10 +186,10 @@ impl Log {
     }
 }
 
-/// One exchange under way. Dropped, it tells how much of the answer's body was read.
-pub(super) struct Talk(Option<Told>);
+/// One exchange under way. Dropped, it reports how much of the answer's body was read.
+pub(super) struct Talk(Option<LoggedExchange>);
 
-struct Told {
+struct LoggedExchange {
     events: Events,
     number: u64,
     began: Instant,
@@ -199,28 +199,28 @@ struct Told {
 
 impl Talk {
     pub fn answered(&self, status: u16, headers: &HeaderMap) {
-        if let Some(told) = &self.0 {
-            let (after, headers) = (told.began.elapsed(), selected(headers));
-            self.tell(Moment::Answered { status, after, headers });
+        if let Some(logged) = &self.0 {
+            let (after, headers) = (logged.began.elapsed(), selected(headers));
+            self.report(Moment::Answered { status, after, headers });
         }
     }
 
     pub fn failed(&self, error: &Error) {
-        if let Some(told) = &self.0 {
-            self.tell(Moment::Failed { why: masked(&error.chain()), after: told.began.elapsed() });
+        if let Some(logged) = &self.0 {
+            self.report(Moment::Failed { why: masked(&error.chain()), after: logged.began.elapsed() });
         }
     }
 
     /// More of the body was read; `None`: it is at its end.
     pub fn read(&mut self, bytes: Option<usize>) {
-        if let Some(told) = &mut self.0 {
-            told.read += bytes.unwrap_or_default() as u64;
-            told.whole = bytes.is_none();
+        if let Some(logged) = &mut self.0 {
+            logged.read += bytes.unwrap_or_default() as u64;
+            logged.whole = bytes.is_none();
         }
     }
 
-    fn tell(&self, moment: Moment) {
-        if let Some(Told { events, number, .. }) = &self.0 {
+    fn report(&self, moment: Moment) {
+        if let Some(LoggedExchange { events, number, .. }) = &self.0 {
             events.report(Event::Http(Box::new(Exchange { number: *number, moment })));
         }
     }
@@ -228,10 +228,10 @@ impl Talk {
 
 impl Drop for Talk {
     fn drop(&mut self) {
-        if let Some(Told { read, whole, began, .. }) = self.0
+        if let Some(LoggedExchange { read, whole, began, .. }) = self.0
             && read > 0
         {
-            self.tell(Moment::Read { bytes: read, whole, after: began.elapsed() });
+            self.report(Moment::Read { bytes: read, whole, after: began.elapsed() });
         }
     }
 }
@@ -273,12 +273,12 @@ mod tests {
 
     #[test]
     fn a_token_in_the_fragment_of_a_url_is_not_shown() {
-        for (text, told) in [
+        for (text, reported) in [
             ("https://h/x#access_token=s3cret", "https://h/x"),
             ("https://h/x?sig=s3cret#a=s3cret?b=s3cret", "https://h/x?sig=***"),
             (r#"</v2/x?n=1#s3cret>; rel="next""#, r#"</v2/x?n=1>; rel="next""#),
         ] {
-            assert_eq!(masked(text), told);
+            assert_eq!(masked(text), reported);
         }
     }
 
@@ -294,10 +294,10 @@ mod tests {
         ] {
             headers.insert(name, value.parse().unwrap());
         }
-        let told = selected(&headers);
-        assert!(!format!("{told:?}").contains("s3cret"), "{told:?}");
-        assert!(told.contains(&("authorization".into(), "Bearer ***".into())), "{told:?}");
-        assert!(told.contains(&("content-length".into(), "12".into())), "{told:?}");
+        let reported = selected(&headers);
+        assert!(!format!("{reported:?}").contains("s3cret"), "{reported:?}");
+        assert!(reported.contains(&("authorization".into(), "Bearer ***".into())), "{reported:?}");
+        assert!(reported.contains(&("content-length".into(), "12".into())), "{reported:?}");
         headers.insert("authorization", "s3cret".parse().unwrap());
         assert!(!format!("{:?}", selected(&headers)).contains("s3cret"));
     }
@@ -318,7 +318,7 @@ mod tests {
         talk(false);
         assert_eq!(recorder.events(), []);
         talk(true);
-        let told: Vec<String> = recorder
+        let reported: Vec<String> = recorder
             .events()
             .into_iter()
             .map(|event| match event {
@@ -326,8 +326,8 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(told[0], "http 1 > GET http://h/v2/ (try 3)");
-        assert!(told[1].starts_with("http 1 < 200 after "), "{told:?}");
-        assert!(told[2].starts_with("http 1 = 10 bytes after ") && told.len() == 3, "{told:?}");
+        assert_eq!(reported[0], "http 1 > GET http://h/v2/ (try 3)");
+        assert!(reported[1].starts_with("http 1 < 200 after "), "{reported:?}");
+        assert!(reported[2].starts_with("http 1 = 10 bytes after ") && reported.len() == 3, "{reported:?}");
     }
 }

@@ -398,10 +398,10 @@ impl Upload<'_> {
 
     /// What a registry says it has stored must be what was sent.
     pub fn accepted(&self, reply: &Reply) -> Result<(), Failure> {
-        let told = reply.header("docker-content-digest").and_then(|header| header.parse::<Digest>().ok());
-        match told {
-            Some(told) if told.algorithm() == self.blob.digest.algorithm() && told != self.blob.digest => {
-                let text = format!("{}: the registry stored another blob, {told}", self.what);
+        let stored = reply.header("docker-content-digest").and_then(|header| header.parse::<Digest>().ok());
+        match stored {
+            Some(stored) if stored.algorithm() == self.blob.digest.algorithm() && stored != self.blob.digest => {
+                let text = format!("{}: the registry stored another blob, {stored}", self.what);
                 Err(Failure::never(Error::damaged(text)))
             }
             _ => Ok(()),

@@ -166,19 +166,19 @@ impl Watch {
     pub async fn stalled(&self, stall: Duration, commit: Duration, source: Duration) -> (String, Duration) {
         self.state().moved = Instant::now();
         loop {
-            let (patience, told, starved, moved) = {
+            let (patience, description, starved, moved) = {
                 let state = self.state();
-                let (patience, told) = match (state.starved, state.left) {
+                let (patience, description) = match (state.starved, state.left) {
                     (true, _) => (source, "what is to be sent did not come"),
                     (false, 0) => (commit, "everything is sent, and no answer came"),
                     (false, _) => (stall, "the registry took fewer than 32 KiB"),
                 };
-                (patience, told, state.starved, state.moved)
+                (patience, description, state.starved, state.moved)
             };
             let left = patience.saturating_sub(moved.elapsed());
             if left.is_zero() {
                 let waited = if starved { Duration::ZERO } else { patience };
-                return (format!("{told} in {} s", patience.as_secs_f32()), waited);
+                return (format!("{description} in {} s", patience.as_secs_f32()), waited);
             }
             // Looked at again and again, because the state may change to a shorter patience.
             tokio::time::sleep(left.min(stall)).await;

@@ -199,7 +199,7 @@ impl Wire {
             && (is_refusal || is_failure)
             && let Some(server) = &reply.server
             && let Some(failure) =
-                self.admitted(&format!("{}: {}", call.what, answer::spoken(status)), server.work).await
+                self.admitted(&format!("{}: {}", call.what, answer::status_words(status)), server.work).await
         {
             return Err(failure);
         }
@@ -312,9 +312,9 @@ impl Wire {
                 tokio::select! {
                     answer = request.send() => answer,
                     never = moves(server, &watch) => match never {},
-                    never = self.tell_if_long(server, call.what, Some(&watch), commit) => match never {},
-                    (told, waited) = watch.stalled(stall, commit, source) => {
-                        let text = format!("{}: {told}{}{}", call.what, self.limits.more_than(waited), by_way_of(proxy));
+                    never = self.report_if_long(server, call.what, Some(&watch), commit) => match never {},
+                    (description, waited) = watch.stalled(stall, commit, source) => {
+                        let text = format!("{}: {description}{}{}", call.what, self.limits.more_than(waited), by_way_of(proxy));
                         return Err(Failure::no_answer_in(waited, Error::new(Kind::Network, text)));
                     }
                 }
@@ -337,7 +337,7 @@ impl Wire {
         let answer = async {
             tokio::select! {
                 answer = request.send() => answer,
-                never = self.tell_if_long(server, what, None, patience) => match never {},
+                never = self.report_if_long(server, what, None, patience) => match never {},
             }
         };
         tokio::time::timeout(patience, answer)

@@ -142,13 +142,13 @@ impl Storage {
         }
         let (blobs, bytes) = auditor.look_at_blobs(&claims, scope, depth, events);
         let mut audit = Audit { blobs, bytes, ..Audit::default() };
-        audit.whole = survey.tags.iter().map(|image| auditor.judge(place(&image.repository), image)).collect();
+        audit.whole = survey.tags.iter().map(|image| auditor.check_image(place(&image.repository), image)).collect();
         let lost = survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| !**whole).map(|(image, _)| image);
         let lost = lost.filter_map(|image| Some((place(&image.repository)?, image.digest)));
         audit.lost_by_attached = lost.filter(|(at, digest)| auditor.costs(*at, *digest, false).is_empty()).count();
         if scope != Scope::Tagged {
             for other in &survey.others {
-                auditor.judge(place(&other.repository), other);
+                auditor.check_image(place(&other.repository), other);
             }
         }
         for (at, _) in auditor.unreached().filter(|place| !auditor.carried.contains(place)) {
@@ -317,14 +317,14 @@ impl Auditor<'_> {
         left.retain(|(_, digest)| !of_indexes.contains(digest));
         let looked = left.into_iter().map(|(at, digest)| {
             let untagged = Tagged { repository: repositories[at].repository.clone(), tag: None, digest };
-            let is_whole = self.judge(Some(at), &untagged);
+            let is_whole = self.check_image(Some(at), &untagged);
             (untagged, is_whole)
         });
         looked.collect()
     }
 
     /// Whether the image in that repository is whole; each fault it meets learns of it.
-    fn judge(&mut self, at: Option<usize>, image: &Tagged) -> bool {
+    fn check_image(&mut self, at: Option<usize>, image: &Tagged) -> bool {
         let costs = at.map(|at| self.costs(at, image.digest, true)).unwrap_or_default();
         if costs.is_empty() {
             return true;

@@ -231,7 +231,7 @@ impl Replica {
             }
             Linked::Refused(errno) if self.mode == LinkMode::Hard => Err(cannot(at, why_not_linked(errno))),
             Linked::Refused(errno) => {
-                self.reasons.tell(why_not_linked(errno), "these are copied");
+                self.reasons.report(why_not_linked(errno), "these are copied");
                 Ok(false)
             }
             Linked::Changed => Err(file.changed()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::graph::Reach;
 use super::super::{Problem, ProblemKind};
-use super::is_mended_by_volume;
+use super::is_repaired_by_volume;
 use crate::bundle::VOLUMES;
 use crate::bundle::is_tool;
 use crate::bundle::volumes::{Part, Volume, VolumeFile, Volumes};
@@ -35,9 +35,9 @@ pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> 
     lacking
 }
 
-/// Every problem of a volume as such gets the images that it costs, and every volume that was not given is one. Of a single
-/// volume it is none that the others are not here.
-pub fn tell(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &Reach) {
+/// Adds to every problem of a volume as such the images that it costs, and a problem for every volume that was not given.
+/// For a single volume the absence of the others is no problem.
+pub fn add_reach(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &Reach) {
     let missing = set.missing();
     let gone: BTreeSet<u32> =
         set.broken.iter().filter_map(|broken| number(broken.part)).chain(missing.clone()).collect();
@@ -74,7 +74,7 @@ fn spare(set: &Volumes, problems: &mut [Problem]) {
         .map(|(path, _)| path)
         .collect();
     let of_spared = |problem: &&mut Problem| problem.volume.as_ref().is_some_and(|volume| spared.contains(volume));
-    for problem in problems.iter_mut().filter(of_spared).filter(|problem| is_mended_by_volume(problem.kind)) {
+    for problem in problems.iter_mut().filter(of_spared).filter(|problem| is_repaired_by_volume(problem.kind)) {
         problem.images = Images::default();
         problem.remedy = "leave this copy out: another one of the same volume is here, and good";
     }

@@ -9,7 +9,7 @@ use gapferry::base::progress::{Event, Events, Phase, Reporter};
 use gapferry::bundle::preflight::{self, Whole};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
-use super::ground::{Builder, two_images};
+use super::fixture::{Builder, two_images};
 use crate::support::tempdir;
 
 const MARK: &str = "user.gapferry.proven";

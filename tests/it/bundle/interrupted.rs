@@ -9,7 +9,7 @@ use gapferry::base::progress::{Event, Recorder, Silent};
 use gapferry::files::Layout;
 use gapferry::verify::{Depth, check};
 
-use super::ground::{Builder, noise, two_images};
+use super::fixture::{Builder, noise, two_images};
 use crate::support::{sha256_file, tempdir};
 
 const OUTS: [&str; 2] = ["bundle", "bundle.tar"];
@@ -150,8 +150,8 @@ fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_un
         assert_eq!(notices(&builder, &out), [""; 0], "the same plan loses nothing");
         // Of the second layer a part was there; the first moves.
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
-        let told = notices(&changed, &out);
-        assert!(told.len() == 1 && told[0].contains(name) && told[0].contains("2.5 MiB"), "{told:?}");
+        let message = notices(&changed, &out);
+        assert!(message.len() == 1 && message[0].contains(name) && message[0].contains("2.5 MiB"), "{message:?}");
         assert_eq!(notices(&changed, &out), [""; 0], "it is said once");
     }
 }

@@ -2,6 +2,6 @@
 //! the way is not destroyed. No network, no registry.
 
 mod again;
-pub mod ground;
+pub mod fixture;
 mod interrupted;
 mod written;

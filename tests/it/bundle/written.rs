@@ -11,7 +11,7 @@ use gapferry::bundle::{Bundle, Form, Options};
 use gapferry::content::Source;
 use gapferry::verify::{Depth, check};
 
-use super::ground::{Builder, noise, two_images};
+use super::fixture::{Builder, noise, two_images};
 use crate::support::{files_below, sha256_file, skopeo, tempdir};
 
 fn run(program: &str, arguments: &[&str], directory: &Path) -> String {

@@ -129,12 +129,12 @@ fn an_image_that_is_not_on_the_isolated_sides_list_is_refused_before_any_request
     let host = source.host();
     let list = source.file("allow.txt", &format!("{host}/team/multi:1.0\n{host}/team/app:1.0\n"));
     let output = ends_with(3, &["import", &bundle, "--to", target.host(), "--allow", &list]);
-    let said = stderr(&output);
+    let message = stderr(&output);
     assert!(
-        said.contains(&format!("{host}/team/app:1.1")) && said.contains(&format!("{host}/team/app:edge")),
-        "{said}"
+        message.contains(&format!("{host}/team/app:1.1")) && message.contains(&format!("{host}/team/app:edge")),
+        "{message}"
     );
-    assert!(!said.contains(&format!("{host}/team/app:1.0")), "only what is refused is named: {said}");
+    assert!(!message.contains(&format!("{host}/team/app:1.0")), "only what is refused is named: {message}");
     assert_eq!(target.requests(), []);
     let whole = source.file("allow.txt", &format!("{host}/team/multi:1.0\n{host}/team/app # all its tags\n"));
     succeed(&["import", &bundle, "--to", target.host(), "--allow", &whole]);
@@ -300,8 +300,8 @@ fn what_speaks_of_an_image_that_does_not_enter_is_refused_unless_the_list_names_
     // An export with the same list says so.
     for (list, warns) in [(&source.file("tag.txt", &names[0]), true), (&exact, false), (&list, false)] {
         let again = source.path("again.tar").display().to_string();
-        let said = stderr(&succeed(&["export", "-f", list, "-o", &again]));
-        assert_eq!(said.contains("an import with this list (--allow) would refuse it"), warns, "{said}");
+        let message = stderr(&succeed(&["export", "-f", list, "-o", &again]));
+        assert_eq!(message.contains("an import with this list (--allow) would refuse it"), warns, "{message}");
     }
     for (bundle, list) in [(&alone, &exact), (&both, &list)] {
         succeed(&["import", bundle, "--to", Registry::start().host(), "--allow", list]);

@@ -187,7 +187,7 @@ fn whatever_befalls_an_export_its_bundle_is_right_or_there_is_none_and_it_says_w
             At::Layer => format!("blob {layer} of {}/{}", proxy.address, image.repository),
             _ => reference.clone(),
         };
-        judge(&proxy, &arguments, row, &name, || match row.2 {
+        check_row(&proxy, &arguments, row, &name, || match row.2 {
             With(_) if out.exists() => Err("a bundle is there".to_owned()),
             With(_) => Ok(()),
             Well => holds(&out, &image),
@@ -213,7 +213,7 @@ fn whatever_befalls_an_import_its_image_is_right_or_there_is_none_and_it_says_wh
             Some(digest) => Err(format!("{repository}:1 is {digest}")),
             None => Ok(false),
         };
-        judge(&proxy, &arguments, row, &format!("{to}/{}", image.name()), || match (lands(), row) {
+        check_row(&proxy, &arguments, row, &format!("{to}/{}", image.name()), || match (lands(), row) {
             // What the line makes of every try under a tag is what the registry has; it is told.
             (Err(_), (Fault::ExtraBytes(_), ALWAYS, _)) => Ok(()),
             (other, _) => other.map(drop),
@@ -258,7 +258,7 @@ fn disturb(proxy: &Proxy, at: At, (fault, times, _): &Row, image: &Image) {
 }
 
 /// A bad day, what is to be seen after it, and a good one.
-fn judge(
+fn check_row(
     proxy: &Proxy,
     arguments: &[&str],
     (fault, _, ends): &Row,
@@ -266,15 +266,15 @@ fn judge(
     seen: impl Fn() -> Result<(), String>,
 ) -> Result<(), String> {
     let output = run(arguments);
-    let (code, said) = (output.status.code(), stderr(&output));
+    let (code, message) = (output.status.code(), stderr(&output));
     let happened = proxy.done().iter().any(|(_, done)| std::mem::discriminant(done) == std::mem::discriminant(fault));
     if !happened {
-        return Err(format!("it did not happen: {:?}\n{said}", proxy.done()));
+        return Err(format!("it did not happen: {:?}\n{message}", proxy.done()));
     }
     match ends {
         Well if code == Some(0) => {}
-        With(expected) if code == Some(*expected) && said.contains(name) => {}
-        _ => return Err(format!("exit code {code:?}, saying\n{said}")),
+        With(expected) if code == Some(*expected) && message.contains(name) => {}
+        _ => return Err(format!("exit code {code:?}, saying\n{message}")),
     }
     seen()?;
     if proxy.elsewhere().seen().iter().any(|request| !request.header("authorization").is_empty()) {

@@ -38,8 +38,8 @@ fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
     let name = |image: &Image| format!("{}/{}", source.host(), image.name());
     let out = source.path("b");
     let arguments = [&name(&chart), &name(&app), &name(&last), "-o", out.to_str().unwrap()];
-    let said = stderr(&succeed(&[&["export"], &arguments[..]].concat()));
-    assert!(said.contains("1 image for several platforms: `docker load` takes linux/amd64 of it"), "{said}");
+    let message = stderr(&succeed(&[&["export"], &arguments[..]].concat()));
+    assert!(message.contains("1 image for several platforms: `docker load` takes linux/amd64 of it"), "{message}");
     succeed(&["verify", out.to_str().unwrap()]);
     let named = |image: &Image| (image.digest(), Some(name(image)), None);
     let attached = |companion: &Image| (companion.digest(), None, Some(app.digest()));
@@ -83,8 +83,8 @@ fn docker_load_finds_one_platform_of_every_image() {
     };
     export(&one, &[]);
     assert_eq!(loads(&one), [(tags(&app), config(&app.children[0])), (tags(&arm), config(&arm))]);
-    let said = stderr(&export(&other, &["--load-platform", "linux/arm64", "--lock", &lock]));
-    assert!(said.contains("`docker load` takes linux/arm64 of it"), "{said}");
+    let message = stderr(&export(&other, &["--load-platform", "linux/arm64", "--lock", &lock]));
+    assert!(message.contains("`docker load` takes linux/arm64 of it"), "{message}");
     assert_eq!(loads(&other), [(tags(&app), config(&app.children[1])), (tags(&arm), config(&arm))]);
     for out in [&one, &other] {
         succeed(&["verify", out.to_str().unwrap()]);
@@ -94,8 +94,8 @@ fn docker_load_finds_one_platform_of_every_image() {
     succeed(&["export", "--locked", &lock, "-o", again.to_str().unwrap()]);
     assert_eq!(read(&again.join("bundle.json")), read(&other.join("bundle.json")));
     assert_eq!(parsed(Path::new(&lock))["loadPlatform"], json!({"os": "linux", "architecture": "arm64"}));
-    let said = stderr(&export(&source.path("none"), &["--load-platform", "linux/s390x"]));
-    assert!(said.contains("1 image for several platforms without linux/s390x"), "{said}");
+    let message = stderr(&export(&source.path("none"), &["--load-platform", "linux/s390x"]));
+    assert!(message.contains("1 image for several platforms without linux/s390x"), "{message}");
     let lock = json(&succeed(&["lock", &source.references[0]]));
     assert!(lock["loadPlatform"].is_null());
 }

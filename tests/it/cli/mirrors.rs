@@ -9,7 +9,7 @@ use crate::support::images;
 use crate::support::registry::Registry;
 
 /// `registry.example` at a registry that has two images, behind a mirror that has one of them.
-struct Site {
+struct TestSite {
     primary: Registry,
     mirror: Registry,
     directory: tempfile::TempDir,
@@ -18,14 +18,14 @@ struct Site {
 const HELD: &str = "registry.example/team/app:1.0";
 const LACKING: &str = "registry.example/team/other:1.0";
 
-impl Site {
-    fn new() -> Site {
+impl TestSite {
+    fn new() -> TestSite {
         let (primary, mirror) = (Registry::start(), Registry::start());
         let app = images::oci("team/app", "1.0", &["content"]);
         app.push(&primary);
         app.push(&mirror);
         images::oci("team/other", "1.0", &["other content"]).push(&primary);
-        Site { primary, mirror, directory: tempdir() }
+        TestSite { primary, mirror, directory: tempdir() }
     }
 
     /// Writes the file and names it.
@@ -54,7 +54,7 @@ impl Site {
 
 #[test]
 fn the_plan_and_the_report_show_which_mirror_served_what() {
-    let site = Site::new();
+    let site = TestSite::new();
     let (conf, out) = (site.conf(), site.out());
     let export = ["export", HELD, LACKING, "-o", &out, "--registries-conf", &conf];
     let plan = stdout(&succeed(&[&export[..], &["--dry-run"]].concat()));
@@ -75,15 +75,15 @@ fn the_plan_and_the_report_show_which_mirror_served_what() {
     let (app, other) = (format!("{mirror}/team/app"), format!("{primary}/team/other"));
     assert_eq!(places, [("registry.example/team/app", app.as_str()), ("registry.example/team/other", &other)]);
     assert!(report["mirrors"][0]["bytes"].as_u64().unwrap() > 0, "{report}");
-    let told = stderr(&output);
-    assert!(told.contains(&format!("registry.example read from {mirror}: ")), "{told}");
-    assert!(told.contains(&format!("mirror {mirror}/team/other lacks {LACKING}")), "{told}");
+    let message = stderr(&output);
+    assert!(message.contains(&format!("registry.example read from {mirror}: ")), "{message}");
+    assert!(message.contains(&format!("mirror {mirror}/team/other lacks {LACKING}")), "{message}");
     assert!(succeed(&["verify", &out]).status.success());
 }
 
 #[test]
 fn what_podman_is_set_up_with_needs_no_option_and_a_mirror_changes_no_lock() {
-    let site = Site::new();
+    let site = TestSite::new();
     let named = stdout(&succeed(&["lock", HELD, "--registries-conf", &site.conf()]));
     let home = tempdir();
     let own = home.path().join(".config/containers");
@@ -108,54 +108,54 @@ fn images_of(lock: &str) -> Value {
 
 #[test]
 fn a_file_with_mistakes_is_wrong_input_with_every_line_and_version_1_says_what_to_write() {
-    let site = Site::new();
+    let site = TestSite::new();
     let bad = site.write("bad.conf", "[[registry]]\nlocation = 'https://x'\n[[registry]]\nblocked = 'yes'\n");
-    let told = stderr(&ends_with(2, &["lock", HELD, "--registries-conf", &bad]));
-    assert!(told.contains("bad.conf:2: ") && told.contains("bad.conf:4: "), "{told}");
+    let message = stderr(&ends_with(2, &["lock", HELD, "--registries-conf", &bad]));
+    assert!(message.contains("bad.conf:2: ") && message.contains("bad.conf:4: "), "{message}");
     let old = site.write("old.conf", "[registries.insecure]\nregistries = ['registry.example']\n");
-    let told = stderr(&ends_with(2, &["lock", HELD, "--registries-conf", &old]));
-    assert!(told.contains("old.conf:1: ") && told.contains("[[registry]]"), "{told}");
+    let message = stderr(&ends_with(2, &["lock", HELD, "--registries-conf", &old]));
+    assert!(message.contains("old.conf:1: ") && message.contains("[[registry]]"), "{message}");
 }
 
 #[test]
 fn a_blocked_registry_is_refused_and_the_file_and_line_are_named() {
-    let site = Site::new();
+    let site = TestSite::new();
     let conf = site.write("block.conf", "[[registry]]\nlocation = 'registry.example'\nblocked = true\n");
-    let told = stderr(&ends_with(4, &["lock", HELD, "--registries-conf", &conf]));
-    assert!(told.contains("block.conf:1") && told.contains("blocked"), "{told}");
+    let message = stderr(&ends_with(4, &["lock", HELD, "--registries-conf", &conf]));
+    assert!(message.contains("block.conf:1") && message.contains("blocked"), "{message}");
 }
 
 #[test]
 fn a_mirror_that_gives_wrong_bytes_costs_a_warning_and_not_the_image() {
     for (fault, why) in [(Fault::WrongDigest, "wrong digest"), (Fault::ExtraBytes(5), "its descriptor says")] {
-        let site = Site::new();
+        let site = TestSite::new();
         let lying = Proxy::before(site.mirror.host());
         lying.when("GET", "/blobs/").always().fault(fault);
         let (conf, out) = (site.conf_by_way_of(site.primary.host(), &lying.address), site.out());
-        let told = stderr(&succeed(&["export", HELD, "-o", &out, "--registries-conf", &conf]));
+        let message = stderr(&succeed(&["export", HELD, "-o", &out, "--registries-conf", &conf]));
         let named = |line: &str| line.contains(&format!("{}/team/app", lying.address)) && line.contains(why);
-        assert!(told.lines().any(named), "{told}");
+        assert!(message.lines().any(named), "{message}");
         succeed(&["verify", &out]);
     }
 }
 
 #[test]
 fn wrong_bytes_from_the_registry_itself_are_an_error_that_names_it() {
-    let site = Site::new();
+    let site = TestSite::new();
     let (mirror, primary) = (Proxy::before(site.mirror.host()), Proxy::before(site.primary.host()));
     for line in [&mirror, &primary] {
         line.when("GET", "/blobs/").always().fault(Fault::WrongDigest);
     }
     let (conf, out) = (site.conf_by_way_of(&primary.address, &mirror.address), site.out());
     let output = run(&["export", HELD, "-o", &out, "--registries-conf", &conf]);
-    let (told, named) = (stderr(&output), format!("{}/team/app", primary.address));
-    assert!(!output.status.success(), "{told}");
-    assert!(told.lines().any(|line| line.contains(&named) && line.contains("wrong digest")), "{told}");
+    let (message, named) = (stderr(&output), format!("{}/team/app", primary.address));
+    assert!(!output.status.success(), "{message}");
+    assert!(message.lines().any(|line| line.contains(&named) && line.contains("wrong digest")), "{message}");
 }
 
 #[tokio::test]
 async fn what_a_bad_mirror_has_begun_does_not_spoil_the_blob_for_later_runs() {
-    let site = Site::new();
+    let site = TestSite::new();
     let app = images::oci("team/app", "2.0", &[&images::noise(1, 6_000_000)]);
     app.push(&site.primary);
     app.push(&site.mirror);
@@ -187,7 +187,7 @@ async fn what_a_bad_mirror_has_begun_does_not_spoil_the_blob_for_later_runs() {
 
     primary.heal();
     is_down.store(false, Ordering::SeqCst);
-    let told = stderr(&succeed(&export));
-    assert!(told.lines().any(|line| line.contains(&mirror.address) && line.contains("wrong digest")), "{told}");
+    let message = stderr(&succeed(&export));
+    assert!(message.lines().any(|line| line.contains(&mirror.address) && line.contains("wrong digest")), "{message}");
     succeed(&["verify", &out]);
 }

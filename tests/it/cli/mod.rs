@@ -8,9 +8,9 @@ mod loaders;
 mod looking;
 mod mirrors;
 mod names;
+mod network;
 mod outage;
 mod platforms;
-mod roads;
 mod signed_again;
 mod trust;
 

@@ -57,8 +57,11 @@ fn two_images_that_would_get_one_name_are_refused_before_any_push_and_both_are_n
     let bundle = source.bundle("b.tar");
     let target = Registry::start();
     let output = ends_with(2, &["import", &bundle, "--to", target.host(), "--flatten"]);
-    let said = stderr(&output);
-    assert!(source.references.iter().all(|reference| said.contains(reference)) && said.contains("--scoped"), "{said}");
+    let message = stderr(&output);
+    assert!(
+        source.references.iter().all(|reference| message.contains(reference)) && message.contains("--scoped"),
+        "{message}"
+    );
     assert_eq!(target.requests(), []);
 }
 
@@ -70,9 +73,9 @@ fn of_two_companions_that_get_one_name_and_cannot_be_joined_one_fails_and_the_im
     images::artifact("other/app", ours.tag.as_deref().unwrap(), b"theirs").push(&source.registry);
     let bundle = source.bundle("b.tar");
     let target = Registry::start();
-    let said = stderr(&ends_with(1, &["import", &bundle, "--to", target.host(), "--flatten"]));
-    assert!(said.contains("failed: companion") && said.contains("neither be joined"), "{said}");
-    assert!(said.contains("2 images pushed"), "{said}");
+    let message = stderr(&ends_with(1, &["import", &bundle, "--to", target.host(), "--flatten"]));
+    assert!(message.contains("failed: companion") && message.contains("neither be joined"), "{message}");
+    assert!(message.contains("2 images pushed"), "{message}");
     assert!(["1", "2"].iter().all(|tag| target.digest("app", tag).is_some()));
     assert_eq!(named(&bundle, &[]).len(), 4);
 }
@@ -89,9 +92,9 @@ fn entries_that_the_allowlist_gives_one_name_are_refused_where_it_is_read() {
     let text = format!("{host}/team/app:1 as=base/app\n{host}/other/app:1  as=base/app:1\n");
     let list = source.file("list.txt", &text);
     for command in [&["lock"][..], &["export", "-o", &out]] {
-        let said = stderr(&ends_with(2, &[command, &["-f", &list]].concat()));
+        let message = stderr(&ends_with(2, &[command, &["-f", &list]].concat()));
         for part in ["list.txt:1", "list.txt:2", "base/app:1 at the target"] {
-            assert!(said.contains(part), "{command:?}: no {part}: {said}");
+            assert!(message.contains(part), "{command:?}: no {part}: {message}");
         }
         // The first one is carried.
         ends_with(1, &[command, &["-f", &list, "--keep-going"]].concat());
@@ -100,9 +103,12 @@ fn entries_that_the_allowlist_gives_one_name_are_refused_where_it_is_read() {
     let same =
         format!("{host}/other/app:1 as=base/app\n{host}/other/same:1 as=base/app\n{host}/team/app:1 as=base/tool\n");
     let list = source.file("same.txt", &format!("{same}{host}/base/tool:1\n"));
-    let said = stderr(&ends_with(0, &["export", "-f", &list, "-o", &out]));
-    assert!(said.contains("same.txt:3") && said.contains("same.txt:4") && said.contains("--scoped"), "{said}");
-    assert!(!said.contains("same.txt:1"), "{said}");
+    let message = stderr(&ends_with(0, &["export", "-f", &list, "-o", &out]));
+    assert!(
+        message.contains("same.txt:3") && message.contains("same.txt:4") && message.contains("--scoped"),
+        "{message}"
+    );
+    assert!(!message.contains("same.txt:1"), "{message}");
     ends_with(2, &["import", &out, "--to", "127.0.0.1:9"]);
 }
 

@@ -31,14 +31,14 @@ fn an_import_whose_registry_dies_says_it_once_and_the_same_command_finishes_it()
         let to = format!("{}/{prefix}", proxy.address);
         let import = ["import", &bundle, "--to", &to, "--retry-budget", "1s"];
         let output = run(&import);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(5), "{fault:?}: {said}");
-        let failed: Vec<&str> = said.lines().filter(|line| line.contains("failed:")).collect();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(5), "{fault:?}: {message}");
+        let failed: Vec<&str> = message.lines().filter(|line| line.contains("failed:")).collect();
         // A request that was under way when the first one failed may still have been answered.
         let is_outage = |line: &str| ["has not answered", "has stored nothing"].iter().any(|text| line.contains(text));
-        assert!(matches!(&failed[..], [line] if line.contains("images") && is_outage(line)), "{said}");
-        assert!(said.lines().count() < 20, "{said}");
-        assert!(!target.tags(&format!("{prefix}/team/app0")).is_empty() || said.contains(" pushed"), "{said}");
+        assert!(matches!(&failed[..], [line] if line.contains("images") && is_outage(line)), "{message}");
+        assert!(message.lines().count() < 20, "{message}");
+        assert!(!target.tags(&format!("{prefix}/team/app0")).is_empty() || message.contains(" pushed"), "{message}");
         proxy.heal();
         succeed(&import);
         assert!(
@@ -66,10 +66,14 @@ fn a_registry_that_is_down_before_anything_begins_is_reported_once() {
         let export = [&["export", "-o", &out][..], &behind.iter().map(String::as_str).collect::<Vec<_>>()].concat();
         for command in [&["import", &bundle, "--to", &to][..], &export] {
             let output = run(&[command, &["--retry-budget", "1s"]].concat());
-            let said = stderr(&output);
-            assert_eq!(output.status.code(), Some(5), "{status}: {said}");
-            assert_eq!(said.lines().filter(|line| line.contains("has not answered")).count(), 1, "{status}: {said}");
-            assert!(said.lines().count() < 12, "{status}: {said}");
+            let message = stderr(&output);
+            assert_eq!(output.status.code(), Some(5), "{status}: {message}");
+            assert_eq!(
+                message.lines().filter(|line| line.contains("has not answered")).count(),
+                1,
+                "{status}: {message}"
+            );
+            assert!(message.lines().count() < 12, "{status}: {message}");
         }
     }
 }
@@ -84,12 +88,15 @@ fn one_image_that_the_registry_stumbles_over_costs_no_other() {
     let proxy = Proxy::before(target.host());
     proxy.when("PUT", "/team/app7/manifests/").always().fault(Fault::Status(500));
     let output = run(&["import", &bundle, "--to", &format!("{}/base", proxy.address), "--retry-budget", "60s"]);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(!said.contains("does not answer") && said.contains(&format!("{} images pushed", IMAGES - 1)), "{said}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(
-        said.contains("cannot deliver this object") && !said.contains("--keep-going"),
-        "it has no such option: {said}"
+        !message.contains("does not answer") && message.contains(&format!("{} images pushed", IMAGES - 1)),
+        "{message}"
+    );
+    assert!(
+        message.contains("cannot deliver this object") && !message.contains("--keep-going"),
+        "it has no such option: {message}"
     );
 }
 
@@ -105,12 +112,12 @@ fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
         proxy.when("*", "").nth(nth).always().fault(Fault::Reset(Stage::Request));
         let export = [&["export", "-o", &out, "--retry-budget", "1s"], &references[..]].concat();
         let output = run(&export);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(5), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(5), "{message}");
         // Also where a look-up of what is attached is the first to meet the end.
-        let errors = said.lines().filter(|line| line.contains("has not answered"));
-        assert_eq!(errors.count(), 1, "{said}");
-        assert!(said.lines().count() < 20, "{said}");
+        let errors = message.lines().filter(|line| line.contains("has not answered"));
+        assert_eq!(errors.count(), 1, "{message}");
+        assert!(message.lines().count() < 20, "{message}");
         proxy.heal();
         succeed(&export);
     }
@@ -126,9 +133,9 @@ fn a_referrers_api_that_always_fails_costs_no_image() {
     let references: Vec<&str> = references.iter().map(String::as_str).collect();
     let out = directory.path().join("out.tar").display().to_string();
     let export = [&["export", "-o", &out, "--retries", "1", "--retry-budget", "1s"], &references[..]].concat();
-    let said = stderr(&succeed(&export));
-    assert_eq!(said.matches("could not be looked up").count(), 1, "{said}");
-    assert!(!said.contains("does not answer"), "{said}");
+    let message = stderr(&succeed(&export));
+    assert_eq!(message.matches("could not be looked up").count(), 1, "{message}");
+    assert!(!message.contains("does not answer"), "{message}");
 }
 
 #[test]
@@ -147,13 +154,13 @@ fn an_object_at_which_the_source_always_fails_is_named_and_is_no_outage() {
         let (list, out, lock) = (path("list.txt"), path(&format!("out{n}.tar")), path("lock"));
         let export = ["export", "-f", &list, "-o", &out, "--lock", &lock, "--retries", "1"];
         let output = run(&export);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(4), "{part}: {said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{part}: {message}");
         let line = if lost == 1 { "list.txt:8" } else { "list.txt:2" };
-        assert!(said.contains(line) && said.contains("--keep-going"), "{part}: {said}");
-        assert!(!said.contains("does not answer"), "{part}: {said}");
+        assert!(message.contains(line) && message.contains("--keep-going"), "{part}: {message}");
+        assert!(!message.contains("does not answer"), "{part}: {message}");
         // Of those that are tried again, one speaks for all.
-        assert!(said.lines().filter(|line| line.starts_with("waiting")).count() <= 1, "{part}: {said}");
+        assert!(message.lines().filter(|line| line.starts_with("waiting")).count() <= 1, "{part}: {message}");
         let output = run(&[&export[..], &["--keep-going"]].concat());
         assert_eq!(output.status.code(), Some(1), "{part}: {}", stderr(&output));
         let lock: serde_json::Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();

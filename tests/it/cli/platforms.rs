@@ -28,8 +28,8 @@ fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
         &["export", &reference, "-q", "--index", "trim", "-o", &out],
         &["export", &reference, "-q", "--index", "single", "-o", &out],
     ] {
-        let said = stderr(&succeed(&[how, &one].concat()));
-        assert!(said.contains(LEFT) && said.contains("--index sparse keeps them"), "{how:?}: {said}");
+        let message = stderr(&succeed(&[how, &one].concat()));
+        assert!(message.contains(LEFT) && message.contains("--index sparse keeps them"), "{how:?}: {message}");
     }
     for how in [&["--json", "--dry-run"][..], &["--json"]] {
         let output = succeed(&[&["export", &reference, "-o", &out], how, &one].concat());
@@ -39,8 +39,8 @@ fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
     }
     let all = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
     for how in [&["--index", "sparse"][..], &["--no-referrers"]] {
-        let said = stderr(&succeed(&[&["lock", &reference, "-q"], how, &one].concat()));
-        assert_eq!(said, "", "{how:?}");
+        let message = stderr(&succeed(&[&["lock", &reference, "-q"], how, &one].concat()));
+        assert_eq!(message, "", "{how:?}");
     }
     assert!(!stderr(&succeed(&[&["lock", &reference, "-q"], &all[..]].concat())).contains("signature of"));
     assert_eq!(stderr(&succeed(&["lock", &reference, "-q"])), "");
@@ -70,24 +70,24 @@ fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_said_o
     succeed(&[&["export", &reference, "-o", &bundle, "--index", "trim"], &one[..]].concat());
     succeed(&[&["lock", &reference, "-o", &lock, "--index", "trim"], &one[..]].concat());
     for how in [&["export", &reference, "-o", &bundle][..], &["lock", &reference, "-o", &lock]] {
-        let said = stderr(&succeed(&[how, &one].concat()));
-        assert_eq!(said.matches("keeps the trimmed index of the earlier lock or bundle").count(), 1, "{said}");
-        assert!(how[0] == "lock" || said.contains("unchanged"), "{said}");
+        let message = stderr(&succeed(&[how, &one].concat()));
+        assert_eq!(message.matches("keeps the trimmed index of the earlier lock or bundle").count(), 1, "{message}");
+        assert!(how[0] == "lock" || message.contains("unchanged"), "{message}");
     }
     let images = |bundle: &str| json(&succeed(&["list", bundle, "--json"]))["images"].clone();
     assert_eq!(images(&bundle)[0]["selection"]["index"], "trim");
-    let said = stderr(&succeed(&[&["export", &reference, "-o", &bundle, "--index", "single"], &one[..]].concat()));
-    assert!(!said.contains("keeps the trimmed index"), "{said}");
+    let message = stderr(&succeed(&[&["export", &reference, "-o", &bundle, "--index", "single"], &one[..]].concat()));
+    assert!(!message.contains("keeps the trimmed index"), "{message}");
     assert_eq!(images(&bundle)[0]["digest"], app.children[0].digest());
     // So does an increment, wherever it is written.
     let next = source.path("next.tar").display().to_string();
     let trimmed = source.path("trimmed.tar").display().to_string();
     succeed(&[&["export", &reference, "-o", &trimmed, "--index", "trim"], &one[..]].concat());
-    let said = stderr(&succeed(&[&["export", &reference, "-o", &next, "--since", &trimmed], &one[..]].concat()));
-    assert!(said.contains("keeps the trimmed index of the earlier lock or bundle"), "{said}");
+    let message = stderr(&succeed(&[&["export", &reference, "-o", &next, "--since", &trimmed], &one[..]].concat()));
+    assert!(message.contains("keeps the trimmed index of the earlier lock or bundle"), "{message}");
     // Another platform is another entry.
-    let said = stderr(&succeed(&["lock", &reference, "-o", &lock, "--platform", "linux/arm64"]));
-    assert!(!said.contains("keeps the trimmed index"), "{said}");
+    let message = stderr(&succeed(&["lock", &reference, "-o", &lock, "--platform", "linux/arm64"]));
+    assert!(!message.contains("keeps the trimmed index"), "{message}");
     gapferry().args(["verify", &bundle]).assert().success();
 }
 
@@ -101,8 +101,8 @@ fn a_sparse_entry_stays_sparse() {
     let how = ["lock", &reference, "-o", &lock, "--platform", "linux/amd64"];
     succeed(&[&how[..], &["--index", "sparse"]].concat());
     for more in [&[][..], &["--immutable-tags", "."]] {
-        let said = stderr(&succeed(&[&how[..], more].concat()));
-        assert_eq!(said.matches("keeps the sparse index of the earlier lock or bundle").count(), 1, "{said}");
+        let message = stderr(&succeed(&[&how[..], more].concat()));
+        assert_eq!(message.matches("keeps the sparse index of the earlier lock or bundle").count(), 1, "{message}");
         let image = &read()["images"][0];
         assert_eq!((&image["digest"], &image["selection"]["index"]), (&app.digest().into(), &"sparse".into()));
     }

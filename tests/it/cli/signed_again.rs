@@ -39,37 +39,37 @@ impl Replaced {
 
 #[test]
 fn a_replaced_signature_is_named_and_the_user_goes_on_with_todays_or_without() {
-    let ground = Replaced::new();
-    let out = ground.source.path("again").display().to_string();
-    let output = ends_with(4, &["export", "--locked", &ground.lock, "-o", &out]);
-    let tag = ground.second.tag.as_deref().unwrap();
+    let fixture = Replaced::new();
+    let out = fixture.source.path("again").display().to_string();
+    let output = ends_with(4, &["export", "--locked", &fixture.lock, "-o", &out]);
+    let tag = fixture.second.tag.as_deref().unwrap();
     let says =
-        [&format!("its signature (tag {tag}) was replaced since"), "--companions today", &ground.second.digest()];
-    let said = stderr(&output);
-    assert!(says.iter().all(|words| said.contains(*words)) && !said.contains("check the spelling"), "{said}");
+        [&format!("its signature (tag {tag}) was replaced since"), "--companions today", &fixture.second.digest()];
+    let message = stderr(&output);
+    assert!(says.iter().all(|words| message.contains(*words)) && !message.contains("check the spelling"), "{message}");
 
-    let lock = ground.source.path("new.lock").display().to_string();
+    let lock = fixture.source.path("new.lock").display().to_string();
     let today = ["--companions", "today", "--lock", &lock];
-    let said = stderr(&succeed(&[&["export", "--locked", &ground.lock, "-o", &out], &today[..]].concat()));
-    assert!(said.contains("of the lock's companions left out: 1 signature; new: 1 signature"), "{said}");
+    let message = stderr(&succeed(&[&["export", "--locked", &fixture.lock, "-o", &out], &today[..]].concat()));
+    assert!(message.contains("of the lock's companions left out: 1 signature; new: 1 signature"), "{message}");
     succeed(&["verify", &out]);
-    assert_eq!(ground.attached(&out), [ground.second.digest()]);
+    assert_eq!(fixture.attached(&out), [fixture.second.digest()]);
     // The new lock is one that can be followed.
-    let third = ground.source.path("third").display().to_string();
+    let third = fixture.source.path("third").display().to_string();
     succeed(&["export", "--locked", &lock, "-o", &third]);
-    assert_eq!(ground.attached(&third), ground.attached(&out));
+    assert_eq!(fixture.attached(&third), fixture.attached(&out));
 
     for (at, without) in [&["--companions", "none"][..], &["--no-referrers"]].into_iter().enumerate() {
-        let out = ground.source.path(&format!("without-{at}")).display().to_string();
-        succeed(&[&["export", "--locked", &ground.lock, "-o", &out], without].concat());
+        let out = fixture.source.path(&format!("without-{at}")).display().to_string();
+        succeed(&[&["export", "--locked", &fixture.lock, "-o", &out], without].concat());
         succeed(&["verify", &out]);
-        assert_eq!(ground.attached(&out), Vec::<String>::new());
+        assert_eq!(fixture.attached(&out), Vec::<String>::new());
     }
     // A volume repeats the lock and all manifests: it is of its set only with the companions of that.
-    let volumes = ground.source.path("v.tar").display().to_string();
-    let (first, sized) = (ground.source.path("v.001.tar"), ["-o", &volumes, "--volume-size", "4GB"]);
+    let volumes = fixture.source.path("v.tar").display().to_string();
+    let (first, sized) = (fixture.source.path("v.001.tar"), ["-o", &volumes, "--volume-size", "4GB"]);
     let again = [&sized[..], &["--only-volume", "1", "--companions", "today"]].concat();
-    let output = ends_with(2, &[&["export", "--locked", &ground.lock], &again[..]].concat());
+    let output = ends_with(2, &[&["export", "--locked", &fixture.lock], &again[..]].concat());
     assert!(stderr(&output).contains("volume of another set"), "{}", stderr(&output));
     succeed(&[&["export", "--locked", &lock], &sized[..]].concat());
     let before = std::fs::read(&first).unwrap();
@@ -80,32 +80,35 @@ fn a_replaced_signature_is_named_and_the_user_goes_on_with_todays_or_without() {
 
 #[test]
 fn a_repair_needs_only_what_the_bundle_lacks() {
-    let ground = Replaced::new();
-    let manifest: serde_json::Value = serde_json::from_slice(&ground.app.manifest).unwrap();
+    let fixture = Replaced::new();
+    let manifest: serde_json::Value = serde_json::from_slice(&fixture.app.manifest).unwrap();
     let layer = manifest["layers"][0]["digest"].as_str().unwrap().replace(':', "/");
-    std::fs::remove_file(ground.bundle.join("blobs").join(layer)).unwrap();
-    let bundle = ground.bundle.to_str().unwrap();
-    let (missing, repair) = (ground.source.path("missing.json"), ground.source.path("repair.tar"));
+    std::fs::remove_file(fixture.bundle.join("blobs").join(layer)).unwrap();
+    let bundle = fixture.bundle.to_str().unwrap();
+    let (missing, repair) = (fixture.source.path("missing.json"), fixture.source.path("repair.tar"));
     let (missing, repair) = (missing.to_str().unwrap(), repair.to_str().unwrap());
     ends_with(3, &["verify", bundle, "--missing", missing]);
-    succeed(&["export", "--repair", missing, "--locked", &ground.lock, "-o", repair]);
+    succeed(&["export", "--repair", missing, "--locked", &fixture.lock, "-o", repair]);
     succeed(&["repair", bundle, repair]);
     succeed(&["verify", bundle]);
 }
 
 #[test]
 fn a_foreign_file_or_layout_is_called_what_it_is() {
-    let ground = Replaced::new();
-    let (bundle, key) = (ground.bundle.to_str().unwrap(), ground.source.path("key.pem").display().to_string());
+    let fixture = Replaced::new();
+    let (bundle, key) = (fixture.bundle.to_str().unwrap(), fixture.source.path("key.pem").display().to_string());
     let made = std::process::Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out", &key]).status();
     assert!(made.unwrap().success());
-    std::fs::write(ground.bundle.join("notes.txt"), "mine").unwrap();
-    let said = stderr(&ends_with(2, &["sign", bundle, "--key", &key]));
-    assert!(said.contains("notes.txt in ") && said.contains("no part of the bundle"), "{said}");
-    assert!(!said.contains("the source itself is damaged"), "{said}");
+    std::fs::write(fixture.bundle.join("notes.txt"), "mine").unwrap();
+    let message = stderr(&ends_with(2, &["sign", bundle, "--key", &key]));
+    assert!(message.contains("notes.txt in ") && message.contains("no part of the bundle"), "{message}");
+    assert!(!message.contains("the source itself is damaged"), "{message}");
     for file in ["bundle.json", "SHA256SUMS"] {
-        std::fs::remove_file(ground.bundle.join(file)).unwrap();
+        std::fs::remove_file(fixture.bundle.join(file)).unwrap();
     }
-    let said = stderr(&ends_with(2, &["import", bundle, "--to", "127.0.0.1:9"]));
-    assert!(said.contains("OCI image layout, but not a bundle") && said.contains("gapferry serve LAYOUT"), "{said}");
+    let message = stderr(&ends_with(2, &["import", bundle, "--to", "127.0.0.1:9"]));
+    assert!(
+        message.contains("OCI image layout, but not a bundle") && message.contains("gapferry serve LAYOUT"),
+        "{message}"
+    );
 }

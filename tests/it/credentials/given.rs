@@ -106,7 +106,7 @@ fn a_dry_run_with_a_wrong_password_ends_as_the_push_would() {
     let to = format!("{}/mirror", registry.host());
     for (more, password, code) in [(&["--dry-run"][..], "wrong", 4), (&[], "wrong", 4), (&["--dry-run"], PASSWORD, 0)] {
         let import = [&["import", &bundle, "--to", &to, "--creds-stdin"], more].concat();
-        let said = ended(code, &home.gapferry(&import, &format!("me:{password}")));
-        assert_eq!(said.contains("does not accept the credentials"), code == 4 && !more.is_empty(), "{said}");
+        let message = ended(code, &home.gapferry(&import, &format!("me:{password}")));
+        assert_eq!(message.contains("does not accept the credentials"), code == 4 && !more.is_empty(), "{message}");
     }
 }

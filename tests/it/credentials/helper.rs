@@ -11,8 +11,8 @@ use serde_json::json;
 use super::home::{Home, read_json};
 use super::login::log_in;
 use super::{PASSWORD, base64, closed, ended};
+use crate::support::barrier::Barrier;
 use crate::support::gapferry_process;
-use crate::support::gate::Gate;
 use crate::support::registry::{Options, Registry};
 
 #[test]
@@ -30,10 +30,10 @@ fn a_login_goes_to_the_helper_of_the_registry_and_skopeo_finds_it_there() {
 
     let output = home.gapferry(&["auth", "check", host, "--json"], "");
     ended(0, &output);
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let path = home.authfile().display().to_string();
     let origin = json!({ "from": "helper", "program": "docker-credential-vault", "server": host, "path": path });
-    assert_eq!((&said["credentials"], &said["user"]), (&origin, &json!("me")));
+    assert_eq!((&report["credentials"], &report["user"]), (&origin, &json!("me")));
     assert_eq!(home.asked("vault"), [format!("store {host}"), format!("get {host}")]);
     ended(0, &home.gapferry(&["lock", &format!("{host}/team/app:1")], ""));
     assert_eq!(home.skopeo_user(host, &[]).as_deref(), Some("me"));
@@ -281,14 +281,14 @@ fn one_registrys_helper_that_waits_does_not_stop_another_registry() {
     let [pin] = install(&home, PATIENT, ["pin"]);
     let file = home.write("auth.json", &json!({ "credHelpers": { closed.host(): "vault" } }).to_string());
     let images = [closed.host(), open.host()].map(|host| format!("{host}/team/app:1"));
-    let gate = Gate::before(open.host(), "GET /v2/team/app/manifests/");
-    let other = format!("{}/team/app:1", gate.host());
+    let barrier = Barrier::before(open.host(), "GET /v2/team/app/manifests/");
+    let other = format!("{}/team/app:1", barrier.host());
     let mut command = gapferry_process();
     command.envs(home.environment()).args(["lock", &images[0], &other, "--authfile", &file]);
     let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // The other registry is asked while the helper waits.
-    gate.wait();
-    gate.open();
+    barrier.wait();
+    barrier.open();
     std::fs::write(&pin, "1234\n").unwrap();
     let output = process.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

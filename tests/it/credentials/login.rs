@@ -200,9 +200,9 @@ fn all_that_a_file_keeps_is_forgotten_and_its_settings_stay() {
     let file = home.write("auth.json", &json.to_string());
     let output = home.gapferry(&["logout", "--all", "--json", "--authfile", &file], "");
     ended(0, &output);
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said["forgotten"][1], json!({ "from": "file", "path": file, "key": "b.io/x" }));
-    assert_eq!(said["forgotten"].as_array().map(Vec::len), Some(2));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["forgotten"][1], json!({ "from": "file", "path": file, "key": "b.io/x" }));
+    assert_eq!(report["forgotten"].as_array().map(Vec::len), Some(2));
     assert_eq!(read_json(&home.path("auth.json")), json!({ "auths": {}, "proxies": { "p": 1 } }));
     ended(2, &home.gapferry(&["logout"], ""));
 }

@@ -8,9 +8,9 @@ use super::{PASSWORD, base64_of, closed, ended, shown};
 /// Who gapferry is at `host`, which need not be there.
 fn user(home: &Home, host: &str, options: &[&str]) -> Option<String> {
     let output = home.gapferry(&[&["auth", "check", host, "--json", "--retries", "0"], options].concat(), "");
-    let said: serde_json::Value =
+    let report: serde_json::Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", shown(&output)));
-    said["user"].as_str().map(str::to_owned)
+    report["user"].as_str().map(str::to_owned)
 }
 
 /// Of a registry that is not there.

@@ -26,37 +26,37 @@ fn the_verdict_is_told_with_place_and_user_and_leaves_nothing_at_the_registry() 
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let right = format!("me:{PASSWORD}");
-    let said = report(0, &home, &[host, "--push", "new/app", "--creds-stdin"], &right);
-    assert_eq!(verdicts(&said), [&json!(true); 3]);
-    assert_eq!((&said["credentials"], &said["user"]), (&json!({ "from": "command-line" }), &json!("me")));
-    assert_eq!((&said["repository"], &said["error"]), (&json!("new/app"), &Value::Null));
+    let parsed = report(0, &home, &[host, "--push", "new/app", "--creds-stdin"], &right);
+    assert_eq!(verdicts(&parsed), [&json!(true); 3]);
+    assert_eq!((&parsed["credentials"], &parsed["user"]), (&json!({ "from": "command-line" }), &json!("me")));
+    assert_eq!((&parsed["repository"], &parsed["error"]), (&json!("new/app"), &Value::Null));
     assert_eq!(registry.count("DELETE", "/v2/new/app/blobs/uploads/", 204), 1);
     let catalog = registry.request("GET", "/v2/_catalog").send().json();
     assert_eq!(catalog, json!({ "repositories": ["team/app"] }));
 
-    let said = report(4, &home, &[host, "--push", "new/app", "--creds-stdin"], "me:hunter2");
-    assert_eq!(verdicts(&said), [&json!(false), &Value::Null, &Value::Null]);
-    assert!(said["error"]["message"].as_str().unwrap().contains("401"), "{said}");
-    assert!(!said.to_string().contains("hunter2"), "{said}");
+    let parsed = report(4, &home, &[host, "--push", "new/app", "--creds-stdin"], "me:hunter2");
+    assert_eq!(verdicts(&parsed), [&json!(false), &Value::Null, &Value::Null]);
+    assert!(parsed["error"]["message"].as_str().unwrap().contains("401"), "{parsed}");
+    assert!(!parsed.to_string().contains("hunter2"), "{parsed}");
     let variable = format!("GAPFERRY_CREDS_{}", host.replace(['.', ':'], "_"));
     let home = home.with([(variable.as_str(), right.as_str())]);
-    let said = report(0, &home, &[&format!("{host}/team/app")], "");
-    assert_eq!(verdicts(&said), [&json!(true), &json!(true), &Value::Null]);
-    assert_eq!(said["credentials"], json!({ "from": "variable", "name": variable }));
+    let parsed = report(0, &home, &[&format!("{host}/team/app")], "");
+    assert_eq!(verdicts(&parsed), [&json!(true), &json!(true), &Value::Null]);
+    assert_eq!(parsed["credentials"], json!({ "from": "variable", "name": variable }));
 }
 
 #[test]
 fn a_registry_that_takes_no_pushes_says_so_and_one_that_is_gone_is_5() {
     let home = Home::new();
     let read_only = Registry::with(Options { read_only: true, ..Options::default() });
-    let said = report(4, &home, &[read_only.host(), "--push", "a"], "");
-    assert_eq!(verdicts(&said), [&json!(true), &json!(true), &json!(false)]);
-    assert_eq!((&said["asked"], &said["credentials"]), (&json!(false), &Value::Null));
+    let parsed = report(4, &home, &[read_only.host(), "--push", "a"], "");
+    assert_eq!(verdicts(&parsed), [&json!(true), &json!(true), &json!(false)]);
+    assert_eq!((&parsed["asked"], &parsed["credentials"]), (&json!(false), &Value::Null));
     let gone = read_only.host().to_owned();
     drop(read_only);
-    let said = report(5, &home, &[&gone], "");
-    assert_eq!(verdicts(&said), [&Value::Null; 3]);
-    assert!(said["error"]["message"].as_str().unwrap().contains(&gone), "{said}");
+    let parsed = report(5, &home, &[&gone], "");
+    assert_eq!(verdicts(&parsed), [&Value::Null; 3]);
+    assert!(parsed["error"]["message"].as_str().unwrap().contains(&gone), "{parsed}");
 }
 
 /// After a mistyped host name, or when the session at a proxy has ended, the command must not say that all is well.
@@ -70,9 +70,9 @@ async fn a_web_page_is_no_verdict_of_a_registry() {
     for server in [&portal, &front] {
         let host = server.address.as_str();
         for site in [host, &format!("{host}/team/app")] {
-            let said = report(5, &home, &[site], "");
-            assert_eq!(verdicts(&said), [&Value::Null; 3]);
-            assert!(said["error"]["message"].as_str().unwrap().contains("Please sign in"), "{said}");
+            let parsed = report(5, &home, &[site], "");
+            assert_eq!(verdicts(&parsed), [&Value::Null; 3]);
+            assert!(parsed["error"]["message"].as_str().unwrap().contains("Please sign in"), "{parsed}");
         }
         let text = ended(5, &home.gapferry(&["auth", "check", host, "--retries", "0"], ""));
         assert!(
@@ -89,8 +89,8 @@ async fn a_web_page_is_no_verdict_of_a_registry() {
     });
     let gateway = gateway.await;
     report(5, &home, &[&gateway.address], "");
-    let said = report(0, &home, &[&format!("{}/team/app", gateway.address)], "");
-    assert_eq!(verdicts(&said), [&Value::Null, &json!(true), &Value::Null]);
+    let parsed = report(0, &home, &[&format!("{}/team/app", gateway.address)], "");
+    assert_eq!(verdicts(&parsed), [&Value::Null, &json!(true), &Value::Null]);
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn a_robot_that_may_only_pull_learns_it_before_an_import_does() {
     let arguments = ["login", &host, "-u", "robot$reader", "--password-stdin"];
     ended(4, &home.gapferry(&arguments, "hunter2"));
     ended(0, &home.gapferry(&arguments, PASSWORD));
-    let said = report(4, &home, &[&host, "--push", "apps/a"], "");
-    assert_eq!(verdicts(&said), [&json!(true), &json!(true), &json!(false)]);
-    assert_eq!(said["user"], json!("robot$reader"));
+    let parsed = report(4, &home, &[&host, "--push", "apps/a"], "");
+    assert_eq!(verdicts(&parsed), [&json!(true), &json!(true), &json!(false)]);
+    assert_eq!(parsed["user"], json!("robot$reader"));
     let text = ended(4, &home.gapferry(&["auth", "check", &host, "--push", "apps/a"], ""));
     for line in ["accepted     yes", "pull         yes, apps/a", "push         no, apps/a", "hint: "] {
         assert!(text.contains(line), "{text}");
@@ -147,8 +147,8 @@ async fn an_identity_token_of_a_file_or_a_helper_opens_the_registry() {
         let pair = base64_of("00000000-0000", "refresh");
         let file = json!({ "auths": { host: { "auth": pair, "identitytoken": "refresh" } } });
         home.write("run/containers/auth.json", &file.to_string());
-        let said = report(0, &home, &[host], "");
-        assert_eq!((&said["identityToken"], &said["accepted"]), (&json!(true), &json!(true)));
+        let parsed = report(0, &home, &[host], "");
+        assert_eq!((&parsed["identityToken"], &parsed["accepted"]), (&json!(true), &json!(true)));
         assert_eq!(server.count("POST", "/token"), 1);
         assert_eq!(server.count("GET", "/token"), usize::from(!knows_post));
     }
@@ -157,8 +157,8 @@ async fn an_identity_token_of_a_file_or_a_helper_opens_the_registry() {
     home.write("run/containers/auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
     let kept = json!({ "ServerURL": host, "Username": "<token>", "Secret": "refresh" });
     home.write(&format!("bin/docker-credential-vault.kept/{host}"), &kept.to_string());
-    let said = report(0, &home, &[host], "");
-    assert_eq!((&said["user"], &said["identityToken"]), (&Value::Null, &json!(true)));
+    let parsed = report(0, &home, &[host], "");
+    assert_eq!((&parsed["user"], &parsed["identityToken"]), (&Value::Null, &json!(true)));
     let text = ended(0, &home.gapferry(&["auth", "check", host], ""));
     assert!(text.contains("by identity token"), "{text}");
 }

@@ -71,8 +71,8 @@ fn damage_in_a_large_blob_is_told_by_its_mebibytes_and_nothing_else_is_blamed() 
         }
     }
     let output = gapferry().arg("verify").arg(large.damaged(Form::Tar, &[7, 9])).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains(&format!("bytes 0-1048575 of {size} are wrong")), "{said}");
+    let message = String::from_utf8(output.stdout).unwrap();
+    assert!(message.contains(&format!("bytes 0-1048575 of {size} are wrong")), "{message}");
 }
 
 /// Where `chunks.b3` has the BLAKE3 of these bytes; behind it, the values of their mebibytes.
@@ -144,13 +144,13 @@ fn without_its_values_a_damaged_blob_is_found_all_the_same() {
 fn a_report_says_what_has_proven_the_blobs_and_why() {
     let large = Large::new();
     let bundle = large.parts.write(large.directory.path(), Form::Tar);
-    let said = |more: &[&str]| -> (Value, Value) {
+    let message = |more: &[&str]| -> (Value, Value) {
         let output = gapferry().arg("verify").arg(&bundle).arg("--json").args(more).output().unwrap();
         let mut json: Value = serde_json::from_slice(&output.stdout).unwrap();
         (json["proof"].take(), json["proofReason"].take())
     };
-    assert_eq!(said(&[]), (json!("blake3"), Value::Null));
-    assert_eq!(said(&["--full"]), (json!("digest"), Value::Null));
+    assert_eq!(message(&[]), (json!("blake3"), Value::Null));
+    assert_eq!(message(&["--full"]), (json!("digest"), Value::Null));
     let text = gapferry().arg("verify").arg(&bundle).output().unwrap().stdout;
     let text = String::from_utf8(text).unwrap();
     assert!(text.contains("blobs proven by BLAKE3 (chunks.b3), against accidents"), "{text}");

@@ -78,8 +78,8 @@ fn what_does_not_belong_into_a_bundle_is_not_served_and_somebody_is_told() {
             let answer = served.get(&format!("/v2/{}/{path}", image.repository));
             assert!(matches!(answer.status, 400 | 404), "{form:?} {path}: {}", answer.status);
         }
-        let told = |event: &Event| matches!(event, Event::Warning(text) if text.contains("not served"));
-        assert!(served.events().iter().any(told), "{form:?}: {:?}", served.events());
+        let message = |event: &Event| matches!(event, Event::Warning(text) if text.contains("not served"));
+        assert!(served.events().iter().any(message), "{form:?}: {:?}", served.events());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use super::bundle::{Fixture, Form, blob_path};
-use crate::support::gate::Gate;
+use crate::support::barrier::Barrier;
 use crate::support::registry::Registry;
 use crate::support::{gapferry_process, sha256, tempdir};
 
@@ -40,13 +40,13 @@ fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
         let root = fixture.parts.write(directory.path(), Form::Directory);
         let target = Registry::start();
         // The checks are over when the first upload begins.
-        let gate = Gate::before(target.host(), "POST /v2/");
+        let barrier = Barrier::before(target.host(), "POST /v2/");
         let mut command = gapferry_process();
-        command.args(["import", "--verify-first", "-j", "1", "--to", gate.host()]).arg(&root);
+        command.args(["import", "--verify-first", "-j", "1", "--to", barrier.host()]).arg(&root);
         let process = command.stderr(Stdio::piped()).spawn().unwrap();
-        gate.wait();
+        barrier.wait();
         layers.iter().for_each(|layer| damage(&root.join(layer)));
-        gate.open();
+        barrier.open();
         let output = process.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{stderr}");

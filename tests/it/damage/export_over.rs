@@ -11,20 +11,20 @@ use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, sha256, tempdir};
 
 /// A registry with one image, and the names under which an export keeps its blobs.
-struct Ground {
+struct Fixture {
     _source: Registry,
     reference: String,
     layer: String,
     manifest: String,
 }
 
-impl Ground {
-    fn new() -> Ground {
+impl Fixture {
+    fn new() -> Fixture {
         let source = Registry::start();
         let image = images::oci("team/one", "1", &["a layer"]);
         image.push(&source);
         let hex = |digest: &str| digest.replace("sha256:", "");
-        Ground {
+        Fixture {
             reference: format!("{}/{}", source.host(), image.name()),
             layer: hex(&sha256(&image.blobs[1])),
             manifest: hex(&image.digest()),
@@ -79,9 +79,9 @@ fn prepare(root: &Path, trap: &str) -> PathBuf {
 
 #[test]
 fn links_in_the_way_of_an_export_never_lead_it_to_the_files_of_others() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for name in ["b", "b.tar"] {
-        for trap in ground.traps(name) {
+        for trap in fixture.traps(name) {
             for target in ["file", "tree", "absent"] {
                 let (medium, machine) = (tempdir(), tempdir());
                 std::fs::create_dir(machine.path().join("tree")).unwrap();
@@ -89,7 +89,7 @@ fn links_in_the_way_of_an_export_never_lead_it_to_the_files_of_others() {
                 std::fs::write(machine.path().join("file"), b"of the machine").unwrap();
                 let before = files_below(machine.path());
                 symlink(machine.path().join(target), prepare(medium.path(), &trap)).unwrap();
-                ground.export(&medium.path().join(name), &trap);
+                fixture.export(&medium.path().join(name), &trap);
                 assert_eq!(files_below(machine.path()), before, "{trap} -> {target}");
                 assert!(!machine.path().join("absent").exists(), "{trap} -> {target}");
             }
@@ -99,13 +99,13 @@ fn links_in_the_way_of_an_export_never_lead_it_to_the_files_of_others() {
 
 #[test]
 fn pipes_in_the_way_of_an_export_do_not_keep_it_waiting() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for name in ["b", "b.tar"] {
-        for trap in ground.traps(name) {
+        for trap in fixture.traps(name) {
             let medium = tempdir();
             let path = prepare(medium.path(), &trap);
             assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
-            ground.export(&medium.path().join(name), &trap);
+            fixture.export(&medium.path().join(name), &trap);
         }
     }
 }

@@ -74,6 +74,6 @@ fn a_tar_of_entries_nobody_declared_is_refused_in_a_few_words() {
     std::fs::write(&bundle, tar_with(&fixture.parts, &entries)).unwrap();
     ends_by_itself(&bundle, "3,000 entries");
     let output = limited(&["verify"], &bundle);
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("and 2900 more of this kind") && said.len() < 100_000, "{said:.3000}");
+    let message = String::from_utf8_lossy(&output.stdout);
+    assert!(message.contains("and 2900 more of this kind") && message.len() < 100_000, "{message:.3000}");
 }

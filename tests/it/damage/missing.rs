@@ -14,14 +14,14 @@ use crate::support::{files_below, gapferry, sha256, tempdir};
 const MIB: usize = 1 << 20;
 
 /// An image with a layer of several mebibytes and a small one, exported.
-struct Ground {
+struct Fixture {
     image: Image,
     parts: Parts,
     directory: tempfile::TempDir,
 }
 
-impl Ground {
-    fn new() -> Ground {
+impl Fixture {
+    fn new() -> Fixture {
         let source = Registry::start();
         let image = images::oci("team/app", "1", &["small", &noise(1, 5 * MIB + MIB / 2)]);
         image.push(&source);
@@ -29,7 +29,7 @@ impl Ground {
         let out = directory.path().join("exported");
         let reference = format!("{}/{}", source.host(), image.name());
         gapferry().arg("export").arg(reference).arg("-o").arg(&out).assert().success();
-        Ground { image, parts: in_tar_order(files_below(&out)), directory }
+        Fixture { image, parts: in_tar_order(files_below(&out)), directory }
     }
 
     fn layer(&self) -> String {
@@ -67,8 +67,8 @@ fn missing(bundle: &Path, code: i32) -> Value {
 
 #[test]
 fn of_a_large_blob_only_the_bad_mebibytes_are_asked_for_each_with_what_proves_it() {
-    let ground = Ground::new();
-    let layer = &ground.image.blobs[2];
+    let fixture = Fixture::new();
+    let layer = &fixture.image.blobs[2];
     let value = |chunk: usize| {
         let bytes = &layer[chunk * MIB..layer.len().min((chunk + 1) * MIB)];
         let mut hasher = blake3::Hasher::new();
@@ -78,29 +78,29 @@ fn of_a_large_blob_only_the_bad_mebibytes_are_asked_for_each_with_what_proves_it
     };
     let last = layer.len() - 1;
     for form in [Form::Directory, Form::Tar] {
-        let bundle = ground.damaged(form, "flips", |parts| {
-            let bytes = parts.bytes(&blob_path(&ground.layer()));
+        let bundle = fixture.damaged(form, "flips", |parts| {
+            let bytes = parts.bytes(&blob_path(&fixture.layer()));
             [5, MIB, last].iter().for_each(|at| bytes[*at] ^= 1);
         });
         let missing = missing(&bundle, 3);
-        assert_eq!((&missing["identity"], &missing["metadata"]), (&json!(ground.identity()), &json!([])));
+        assert_eq!((&missing["identity"], &missing["metadata"]), (&json!(fixture.identity()), &json!([])));
         let ranges = json!([
             {"first": 0, "last": 2 * MIB - 1, "values": [value(0), value(1)]},
             {"first": last / MIB * MIB, "last": last, "values": [value(last / MIB)]},
         ]);
-        let blob = json!({"digest": ground.layer(), "size": layer.len(), "ranges": ranges});
+        let blob = json!({"digest": fixture.layer(), "size": layer.len(), "ranges": ranges});
         assert_eq!(missing["blobs"], json!([blob]));
     }
 }
 
 #[test]
 fn what_is_gone_short_or_all_bad_is_asked_for_as_a_whole_and_metadata_by_their_names() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
-        let bundle = ground.damaged(form, "gone", |parts| {
-            parts.bytes(&blob_path(&ground.small()))[0] ^= 1;
-            parts.bytes(&blob_path(&ground.layer())).truncate(MIB);
-            parts.remove(&blob_path(&ground.image.digest()));
+        let bundle = fixture.damaged(form, "gone", |parts| {
+            parts.bytes(&blob_path(&fixture.small()))[0] ^= 1;
+            parts.bytes(&blob_path(&fixture.layer())).truncate(MIB);
+            parts.remove(&blob_path(&fixture.image.digest()));
             parts.bytes("index.json")[5] ^= 1;
             parts.bytes("chunks.b3")[5] ^= 1;
             parts.remove("oci-layout");
@@ -109,9 +109,9 @@ fn what_is_gone_short_or_all_bad_is_asked_for_as_a_whole_and_metadata_by_their_n
         let missing = missing(&bundle, 3);
         assert_eq!(missing["metadata"], json!(["oci-layout", "index.json", "chunks.b3"]));
         let mut wanted = vec![
-            json!({"digest": ground.small(), "size": ground.image.blobs[1].len()}),
-            json!({"digest": ground.layer(), "size": ground.image.blobs[2].len()}),
-            json!({"digest": ground.image.digest(), "size": ground.image.manifest.len()}),
+            json!({"digest": fixture.small(), "size": fixture.image.blobs[1].len()}),
+            json!({"digest": fixture.layer(), "size": fixture.image.blobs[2].len()}),
+            json!({"digest": fixture.image.digest(), "size": fixture.image.manifest.len()}),
         ];
         wanted.sort_by_key(|blob| blob["digest"].to_string());
         assert_eq!(missing["blobs"], json!(wanted));
@@ -120,44 +120,44 @@ fn what_is_gone_short_or_all_bad_is_asked_for_as_a_whole_and_metadata_by_their_n
 
 #[test]
 fn the_bundle_is_called_by_what_it_was_though_its_own_list_is_damaged() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     let flipped = |path: &'static str, at: usize| {
         move |parts: &mut Parts| {
             parts.bytes(path)[at] ^= 1;
         }
     };
-    let json = ground.damaged(Form::Tar, "json", flipped("bundle.json", 3));
-    let sums = ground.damaged(Form::Tar, "sums", |parts| parts.remove("SHA256SUMS"));
-    let line = ground.damaged(Form::Tar, "line", |parts| {
+    let json = fixture.damaged(Form::Tar, "json", flipped("bundle.json", 3));
+    let sums = fixture.damaged(Form::Tar, "sums", |parts| parts.remove("SHA256SUMS"));
+    let line = fixture.damaged(Form::Tar, "line", |parts| {
         let sums = parts.bytes("SHA256SUMS");
         let second = sums.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         sums[second] = if sums[second] == b'0' { b'1' } else { b'0' };
     });
     for (bundle, metadata) in [(json, "bundle.json"), (sums, "SHA256SUMS"), (line, "SHA256SUMS")] {
         let missing = missing(&bundle, 3);
-        assert_eq!(missing["identity"], json!(ground.identity()), "{metadata}");
+        assert_eq!(missing["identity"], json!(fixture.identity()), "{metadata}");
         assert_eq!((&missing["metadata"], &missing["blobs"]), (&json!([metadata]), &json!([])));
     }
-    let both = ground.damaged(Form::Directory, "both", |parts| {
+    let both = fixture.damaged(Form::Directory, "both", |parts| {
         parts.bytes("bundle.json").truncate(9);
         parts.bytes("SHA256SUMS").truncate(9);
     });
     let file = both.with_extension("missing.json");
     let ran = Ran::of(gapferry().arg("verify").arg(&both).arg("--missing").arg(&file)).ended(3);
-    ran.said(&["neither bundle.json nor SHA256SUMS says what bundle it was"]);
+    ran.reported(&["neither bundle.json nor SHA256SUMS says what bundle it was"]);
     assert!(!file.exists());
 }
 
 #[test]
 fn of_a_whole_bundle_the_file_says_that_nothing_is_missing_and_takes_the_place_of_an_older_one() {
-    let ground = Ground::new();
-    let bundle = ground.damaged(Form::Directory, "whole", |_| ());
+    let fixture = Fixture::new();
+    let bundle = fixture.damaged(Form::Directory, "whole", |_| ());
     std::fs::write(bundle.with_extension("missing.json"), "older").unwrap();
     let missing = missing(&bundle, 0);
     assert_eq!((&missing["blobs"], &missing["metadata"]), (&json!([]), &json!([])));
-    assert_eq!(missing["identity"], json!(ground.identity()));
-    let nowhere = ground.directory.path().join("nowhere/missing.json");
-    Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(nowhere)).ended(2).said(&["nowhere"]);
+    assert_eq!(missing["identity"], json!(fixture.identity()));
+    let nowhere = fixture.directory.path().join("nowhere/missing.json");
+    Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(nowhere)).ended(2).reported(&["nowhere"]);
 }
 
 #[test]

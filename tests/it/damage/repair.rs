@@ -15,26 +15,26 @@ use crate::support::{files_below, gapferry, gapferry_process, sha256, tempdir};
 const MIB: usize = 1 << 20;
 
 /// A registry, a lock of two images in it, and their bundle in both forms.
-struct Ground {
+struct Fixture {
     source: Registry,
     image: Image,
     directory: tempfile::TempDir,
 }
 
-impl Ground {
-    fn new() -> Ground {
+impl Fixture {
+    fn new() -> Fixture {
         let source = Registry::start();
         let image = images::oci("team/app", "1", &["small", &noise(1, 2 * MIB + MIB / 2)]);
         image.push(&source);
         images::oci("team/other", "1", &["another"]).push(&source);
-        let ground = Ground { source, image, directory: tempdir() };
-        let references = ["app", "other"].map(|name| format!("{}/team/{name}:1", ground.source.host()));
-        let lock = ground.path("images.lock");
+        let fixture = Fixture { source, image, directory: tempdir() };
+        let references = ["app", "other"].map(|name| format!("{}/team/{name}:1", fixture.source.host()));
+        let lock = fixture.path("images.lock");
         gapferry().arg("lock").args(references).arg("-o").arg(&lock).assert().success();
         for form in [Form::Directory, Form::Tar] {
-            gapferry().arg("export").arg("--locked").arg(&lock).arg("-o").arg(ground.whole(form)).assert().success();
+            gapferry().arg("export").arg("--locked").arg(&lock).arg("-o").arg(fixture.whole(form)).assert().success();
         }
-        ground
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -123,71 +123,73 @@ fn data(tar: &Path, path: &str) -> u64 {
 
 #[test]
 fn a_bundle_that_was_damaged_in_many_places_is_byte_for_byte_what_it_was() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
-        let bundle = ground.copy(form, "flipped");
-        for (path, at) in [(&*ground.layer(), MIB + 7), (&ground.small(), 0), (&blob_path(&ground.image.digest()), 3)] {
+        let bundle = fixture.copy(form, "flipped");
+        for (path, at) in
+            [(&*fixture.layer(), MIB + 7), (&fixture.small(), 0), (&blob_path(&fixture.image.digest()), 3)]
+        {
             flip(&bundle, path, at);
         }
         ["index.json", "manifest.json", "chunks.b3", "SHA256SUMS", "oci-layout"].iter().for_each(|path| {
             flip(
                 &bundle,
                 path,
-                70.min(std::fs::metadata(ground.whole(Form::Directory).join(path)).unwrap().len() as usize - 1),
+                70.min(std::fs::metadata(fixture.whole(Form::Directory).join(path)).unwrap().len() as usize - 1),
             );
         });
-        let with = ground.repair_for(&bundle);
+        let with = fixture.repair_for(&bundle);
         repair(&bundle, &with).ended(0);
-        ground.is_whole(&bundle, form);
+        fixture.is_whole(&bundle, form);
         repair(&bundle, &with).ended(0);
-        ground.is_whole(&bundle, form);
+        fixture.is_whole(&bundle, form);
     }
 }
 
 #[test]
 fn what_was_deleted_or_cut_off_comes_back() {
-    let ground = Ground::new();
-    let directory = ground.copy(Form::Directory, "deleted");
-    for path in [&*ground.small(), "SHA256SUMS", "index.json"] {
+    let fixture = Fixture::new();
+    let directory = fixture.copy(Form::Directory, "deleted");
+    for path in [&*fixture.small(), "SHA256SUMS", "index.json"] {
         std::fs::remove_file(directory.join(path)).unwrap();
     }
-    std::fs::write(directory.join(ground.layer()), "short").unwrap();
-    repair(&directory, &ground.repair_for(&directory)).ended(0);
-    ground.is_whole(&directory, Form::Directory);
-    let whole = std::fs::read(ground.whole(Form::Tar)).unwrap();
-    let layer = usize::try_from(data(&ground.whole(Form::Tar), &ground.layer())).unwrap();
+    std::fs::write(directory.join(fixture.layer()), "short").unwrap();
+    repair(&directory, &fixture.repair_for(&directory)).ended(0);
+    fixture.is_whole(&directory, Form::Directory);
+    let whole = std::fs::read(fixture.whole(Form::Tar)).unwrap();
+    let layer = usize::try_from(data(&fixture.whole(Form::Tar), &fixture.layer())).unwrap();
     for length in [layer - 512, layer + 5, whole.len() - 600] {
-        let tar = ground.copy(Form::Tar, &format!("cut-{length}"));
+        let tar = fixture.copy(Form::Tar, &format!("cut-{length}"));
         std::fs::write(&tar, &whole[..length]).unwrap();
-        repair(&tar, &ground.repair_for(&tar)).ended(0);
-        ground.is_whole(&tar, Form::Tar);
+        repair(&tar, &fixture.repair_for(&tar)).ended(0);
+        fixture.is_whole(&tar, Form::Tar);
     }
     // A header: what follows it cannot be found any more.
-    let tar = ground.copy(Form::Tar, "header");
+    let tar = fixture.copy(Form::Tar, "header");
     let at = data(&tar, "index.json") - 512;
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
-    repair(&tar, &ground.repair_for(&tar)).ended(0);
-    ground.is_whole(&tar, Form::Tar);
+    repair(&tar, &fixture.repair_for(&tar)).ended(0);
+    fixture.is_whole(&tar, Form::Tar);
 }
 
 #[test]
 fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
-    let ground = Ground::new();
-    let key = ground.path("key.pem");
+    let fixture = Fixture::new();
+    let key = fixture.path("key.pem");
     let openssl = ["genpkey", "-algorithm", "ed25519", "-out"];
     assert!(std::process::Command::new("openssl").args(openssl).arg(&key).status().unwrap().success());
-    let whole = ground.whole(Form::Tar);
+    let whole = fixture.whole(Form::Tar);
     gapferry().arg("sign").arg(&whole).arg("--key").arg(&key).assert().success();
     let bytes = std::fs::read(&whole).unwrap();
-    let tar = ground.copy(Form::Tar, "signed");
-    let end = usize::try_from(data(&whole, &ground.layer())).unwrap();
+    let tar = fixture.copy(Form::Tar, "signed");
+    let end = usize::try_from(data(&whole, &fixture.layer())).unwrap();
     std::fs::write(&tar, &bytes[..end]).unwrap();
-    repair(&tar, &ground.repair_for(&tar)).ended(0);
-    ground.is_whole(&tar, Form::Tar);
+    repair(&tar, &fixture.repair_for(&tar)).ended(0);
+    fixture.is_whole(&tar, Form::Tar);
     // Its own header is of no help, nor harm, to the others.
     let (at, length) = (data(&tar, "SHA256SUMS.sig") - 512, bytes.len());
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
-    repair(&tar, &ground.repair_for(&tar)).ended(3);
+    repair(&tar, &fixture.repair_for(&tar)).ended(3);
     let found = std::fs::read(&tar).unwrap();
     let at = usize::try_from(at).unwrap();
     assert!(found.len() == length && found[..at] == bytes[..at] && found[at + 106..] == bytes[at + 106..]);
@@ -195,69 +197,69 @@ fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
 
 #[test]
 fn only_what_is_missing_is_fetched_and_what_else_has_the_blob_keeps_its_bytes() {
-    let ground = Ground::new();
-    let bundle = ground.copy(Form::Directory, "linked");
-    let elsewhere = ground.path("elsewhere");
-    flip(&bundle, &ground.small(), 1);
-    std::fs::hard_link(bundle.join(ground.small()), &elsewhere).unwrap();
+    let fixture = Fixture::new();
+    let bundle = fixture.copy(Form::Directory, "linked");
+    let elsewhere = fixture.path("elsewhere");
+    flip(&bundle, &fixture.small(), 1);
+    std::fs::hard_link(bundle.join(fixture.small()), &elsewhere).unwrap();
     let before = std::fs::read(&elsewhere).unwrap();
-    let fetched = || ground.source.count("GET", &sha256(&ground.image.blobs[2]), 200);
+    let fetched = || fixture.source.count("GET", &sha256(&fixture.image.blobs[2]), 200);
     let of_large = fetched();
-    repair(&bundle, &ground.repair_for(&bundle)).ended(0);
-    ground.is_whole(&bundle, Form::Directory);
+    repair(&bundle, &fixture.repair_for(&bundle)).ended(0);
+    fixture.is_whole(&bundle, Form::Directory);
     assert_eq!((fetched(), std::fs::read(&elsewhere).unwrap()), (of_large, before));
 }
 
 #[test]
 fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
-    let ground = Ground::new();
-    let large = sha256(&ground.image.blobs[2]);
+    let fixture = Fixture::new();
+    let large = sha256(&fixture.image.blobs[2]);
     for form in [Form::Directory, Form::Tar] {
-        let bundle = ground.copy(form, "few");
-        let end = ground.image.blobs[2].len() - 1;
-        [MIB + 7, end].iter().for_each(|at| flip(&bundle, &ground.layer(), *at));
-        let whole = ground.source.count("GET", &large, 200);
-        let with = ground.repair_for(&bundle);
-        assert_eq!(ground.source.count("GET", &large, 200), whole, "it was asked for as a whole");
+        let bundle = fixture.copy(form, "few");
+        let end = fixture.image.blobs[2].len() - 1;
+        [MIB + 7, end].iter().for_each(|at| flip(&bundle, &fixture.layer(), *at));
+        let whole = fixture.source.count("GET", &large, 200);
+        let with = fixture.repair_for(&bundle);
+        assert_eq!(fixture.source.count("GET", &large, 200), whole, "it was asked for as a whole");
         assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
-        // By now there is more that is bad, which only the next repair can bring; the other blob is mended all the same.
-        flip(&bundle, &ground.layer(), 5);
+        // By now there is more that is bad, which only the next repair can bring; the other blob is repaired all the same.
+        flip(&bundle, &fixture.layer(), 5);
         let ran = repair(&bundle, &with).ended(3);
         assert!(ran.stdout.contains("1 file not in"), "{ran:?}");
-        let with = ground.repair_for(&bundle);
+        let with = fixture.repair_for(&bundle);
         repair(&bundle, &with).ended(0);
-        ground.is_whole(&bundle, form);
-        // What has been mended needs nothing of it any more.
+        fixture.is_whole(&bundle, form);
+        // What has been repaired needs nothing of it any more.
         repair(&bundle, &with).ended(0);
     }
 }
 
 #[test]
 fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
-        let bundle = ground.copy(form, "forged");
-        flip(&bundle, &ground.layer(), 9);
-        flip(&bundle, &ground.small(), 1);
-        let with = ground.repair_for(&bundle);
+        let bundle = fixture.copy(form, "forged");
+        flip(&bundle, &fixture.layer(), 9);
+        flip(&bundle, &fixture.small(), 1);
+        let with = fixture.repair_for(&bundle);
         let before = content(&bundle);
-        let forged = ground.path("forged-repair.tar");
+        let forged = fixture.path("forged-repair.tar");
         std::fs::copy(&with, &forged).unwrap();
-        for path in ["ranges", &ground.small()] {
+        for path in ["ranges", &fixture.small()] {
             flip(&forged, path, 2);
-            repair(&bundle, &forged).ended(3).said(&["is not what the bundle lacks"]);
+            repair(&bundle, &forged).ended(3).reported(&["is not what the bundle lacks"]);
             assert!(content(&bundle) == before);
             std::fs::copy(&with, &forged).unwrap();
         }
         let json = data(&forged, "repair.json");
-        let text = std::fs::read_to_string(ground.whole(Form::Directory).join("oci-layout")).unwrap();
+        let text = std::fs::read_to_string(fixture.whole(Form::Directory).join("oci-layout")).unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&forged).unwrap();
         file.write_all_at(text.as_bytes(), json).unwrap();
-        repair(&bundle, &forged).ended(2).said(&["repair.json"]);
-        let other = ground.path("other");
-        let reference = format!("{}/team/other:1", ground.source.host());
+        repair(&bundle, &forged).ended(2).reported(&["repair.json"]);
+        let other = fixture.path("other");
+        let reference = format!("{}/team/other:1", fixture.source.host());
         gapferry().arg("export").arg(reference).arg("-o").arg(&other).assert().success();
-        repair(&bundle, &other).ended(2).said(&["is for another bundle"]);
+        repair(&bundle, &other).ended(2).reported(&["is for another bundle"]);
         assert!(content(&bundle) == before);
         std::fs::remove_dir_all(&other).unwrap();
     }
@@ -265,10 +267,10 @@ fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
 
 #[test]
 fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
-    let ground = Ground::new();
-    let bundle = ground.copy(Form::Directory, "more");
-    flip(&bundle, &ground.small(), 1);
-    let with = ground.repair_for(&bundle);
+    let fixture = Fixture::new();
+    let bundle = fixture.copy(Form::Directory, "more");
+    flip(&bundle, &fixture.small(), 1);
+    let with = fixture.repair_for(&bundle);
     let mut builder = tar::Builder::new(Vec::new());
     for (path, bytes) in
         [("repair.json", bytes(&with, "repair.json")), ("evil", b"x".to_vec()), ("index.json", b"{}".to_vec())]
@@ -276,7 +278,7 @@ fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
         let header = header(path.as_bytes(), bytes.len() as u64, tar::EntryType::Regular);
         builder.append(&header, &bytes[..]).unwrap();
     }
-    let more = ground.path("more-repair.tar");
+    let more = fixture.path("more-repair.tar");
     std::fs::write(&more, builder.into_inner().unwrap()).unwrap();
     let before = content(&bundle);
     repair(&bundle, &more).ended(3);
@@ -284,55 +286,55 @@ fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
 }
 
 #[test]
-fn two_bad_copies_mend_each_other_also_the_list_of_files() {
-    let ground = Ground::new();
-    let (tar, directory) = (ground.copy(Form::Tar, "one"), ground.copy(Form::Directory, "two"));
+fn two_bad_copies_repair_each_other_also_the_list_of_files() {
+    let fixture = Fixture::new();
+    let (tar, directory) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
     flip(&tar, "bundle.json", 3);
-    flip(&tar, &ground.small(), 0);
-    flip(&directory, &ground.layer(), 0);
+    flip(&tar, &fixture.small(), 0);
+    flip(&directory, &fixture.layer(), 0);
     repair(&tar, &directory).ended(0);
-    ground.is_whole(&tar, Form::Tar);
+    fixture.is_whole(&tar, Form::Tar);
     repair(&directory, &tar).ended(0);
-    ground.is_whole(&directory, Form::Directory);
+    fixture.is_whole(&directory, Form::Directory);
 }
 
 #[test]
 fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
-    let ground = Ground::new();
-    let bundle = ground.copy(Form::Directory, "asked");
-    flip(&bundle, &ground.small(), 0);
-    let missing = ground.path("missing.json");
+    let fixture = Fixture::new();
+    let bundle = fixture.copy(Form::Directory, "asked");
+    flip(&bundle, &fixture.small(), 0);
+    let missing = fixture.path("missing.json");
     Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
-    let out = ground.path("out.tar");
+    let out = fixture.path("out.tar");
     std::fs::write(&out, "somebody's").unwrap();
-    ground.export(&missing, &out).ended(2).said(&["is no repair"]);
+    fixture.export(&missing, &out).ended(2).reported(&["is no repair"]);
     assert_eq!(std::fs::read(&out).unwrap(), b"somebody's");
-    let reference = format!("{}/team/other:1", ground.source.host());
-    gapferry().args(["lock", &reference, "-o"]).arg(ground.path("images.lock")).assert().success();
-    ground.export(&missing, &ground.path("new.tar")).ended(2).said(&["is not of this lock"]);
+    let reference = format!("{}/team/other:1", fixture.source.host());
+    gapferry().args(["lock", &reference, "-o"]).arg(fixture.path("images.lock")).assert().success();
+    fixture.export(&missing, &fixture.path("new.tar")).ended(2).reported(&["is not of this lock"]);
     flip(&bundle, "bundle.json", 3);
     Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
-    ground.export(&missing, &ground.path("new.tar")).ended(2);
+    fixture.export(&missing, &fixture.path("new.tar")).ended(2);
 }
 
 /// The list of files follows from lock, tools and parents: nobody has to bring a whole copy for it.
 #[test]
 fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
-        let bundle = ground.copy(form, "listless");
+        let bundle = fixture.copy(form, "listless");
         flip(&bundle, "bundle.json", 3);
-        repair(&bundle, &ground.repair_for(&bundle)).ended(0);
-        ground.is_whole(&bundle, form);
+        repair(&bundle, &fixture.repair_for(&bundle)).ended(0);
+        fixture.is_whole(&bundle, form);
     }
-    let bundle = ground.copy(Form::Directory, "other");
+    let bundle = fixture.copy(Form::Directory, "other");
     flip(&bundle, "bundle.json", 3);
-    let missing = ground.path("missing.json");
+    let missing = fixture.path("missing.json");
     Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
-    let reference = format!("{}/team/other:1", ground.source.host());
-    gapferry().args(["lock", &reference, "-o"]).arg(ground.path("images.lock")).assert().success();
-    let refused = ground.export(&missing, &ground.path("new.tar")).ended(2);
-    refused.said(&["what is missing is bundle.json of the bundle", "--include-tool", "--since"]);
+    let reference = format!("{}/team/other:1", fixture.source.host());
+    gapferry().args(["lock", &reference, "-o"]).arg(fixture.path("images.lock")).assert().success();
+    let refused = fixture.export(&missing, &fixture.path("new.tar")).ended(2);
+    refused.reported(&["what is missing is bundle.json of the bundle", "--include-tool", "--since"]);
 }
 
 /// Runs a repair that is killed when `is_time`; whether it had not ended before.
@@ -349,40 +351,40 @@ fn killed(bundle: &Path, with: &Path, is_time: impl Fn() -> bool) -> bool {
 
 #[test]
 fn killed_at_any_moment_and_run_again_it_ends_right() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     let damage = |bundle: &Path| {
-        ["index.json", &ground.small(), &ground.layer(), "chunks.b3"].iter().for_each(|path| flip(bundle, path, 30));
+        ["index.json", &fixture.small(), &fixture.layer(), "chunks.b3"].iter().for_each(|path| flip(bundle, path, 30));
     };
     for form in [Form::Directory, Form::Tar] {
-        let first = ground.copy(form, "first");
+        let first = fixture.copy(form, "first");
         damage(&first);
-        let with = ground.repair_for(&first);
-        // Is begun; has mended what comes first, what comes in the middle, what comes last.
-        for path in ["", "index.json", &ground.layer(), "chunks.b3"] {
+        let with = fixture.repair_for(&first);
+        // Is begun; has repaired what comes first, what comes in the middle, what comes last.
+        for path in ["", "index.json", &fixture.layer(), "chunks.b3"] {
             let is_killed = |at: usize| {
-                let bundle = ground.copy(form, &format!("killed-{at}-{}", path.len()));
+                let bundle = fixture.copy(form, &format!("killed-{at}-{}", path.len()));
                 damage(&bundle);
                 let begun = PathBuf::from(format!("{}.partial.lock", bundle.display()));
                 let is_time =
-                    || if path.is_empty() { begun.exists() } else { bytes(&bundle, path) == ground.bytes(path) };
+                    || if path.is_empty() { begun.exists() } else { bytes(&bundle, path) == fixture.bytes(path) };
                 killed(&bundle, &with, is_time).then_some(bundle)
             };
             let bundle = (0..20).find_map(is_killed).unwrap_or_else(|| panic!("no run was killed: {path}"));
             repair(&bundle, &with).ended(0);
-            ground.is_whole(&bundle, form);
+            fixture.is_whole(&bundle, form);
         }
     }
 }
 
 #[test]
 fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
-    let ground = Ground::new();
-    let bundle = ground.copy(Form::Directory, "left");
-    flip(&bundle, &ground.small(), 30);
-    let with = ground.repair_for(&bundle);
-    std::fs::write(bundle.join(ground.small() + ".partial"), "half").unwrap();
+    let fixture = Fixture::new();
+    let bundle = fixture.copy(Form::Directory, "left");
+    flip(&bundle, &fixture.small(), 30);
+    let with = fixture.repair_for(&bundle);
+    std::fs::write(bundle.join(fixture.small() + ".partial"), "half").unwrap();
     repair(&bundle, &with).ended(0);
-    ground.is_whole(&bundle, Form::Directory);
+    fixture.is_whole(&bundle, Form::Directory);
 }
 
 /// Of a file, in either form; its place in a tar stays what it was.

@@ -163,10 +163,10 @@ async fn everything_that_stops_a_push_is_told_together() {
     assert_eq!(found.missing, ["nowhere"]);
     assert_eq!(found.bad_names, targets(&server, &["alone", "a__b/x"]));
     let text = found.check().unwrap_err().chain();
-    for said in
+    for message in
         ["read-only mode", "hub is a proxy cache", "nowhere does not exist", "alone has no project", "named a__b"]
     {
-        assert!(text.contains(said), "{text}");
+        assert!(text.contains(message), "{text}");
     }
 }
 

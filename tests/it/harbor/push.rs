@@ -7,15 +7,15 @@ use gapferry::oci::{Manifest, Reference, media_type};
 use gapferry::transport::registry::Registries;
 
 use super::{ADMIN, CI, Creds, ROBOT, client, three_projects};
-use crate::registry::shelf::{Shelf, image, noise, push, repository, tag};
+use crate::registry::memory_source::{MemorySource, image, noise, push, repository, tag};
 use crate::support::harbor::{Harbor as Server, Project, Right, Setup};
 
 /// Pushes an image of one config and one layer.
 async fn push_image(to: &Registries, reference: &Reference) -> gapferry::Result<Manifest> {
-    let shelf = Shelf::default();
-    let (config, layer) = (shelf.add("{}"), shelf.add(noise(200_000)));
+    let memory = MemorySource::default();
+    let (config, layer) = (memory.add("{}"), memory.add(noise(200_000)));
     let manifest = image(&config, std::slice::from_ref(&layer), None);
-    push(to, &reference.repository, &shelf, &[&config, &layer]).await?;
+    push(to, &reference.repository, &memory, &[&config, &layer]).await?;
     to.put_manifest(reference, &manifest).await?;
     Ok(manifest)
 }
@@ -44,7 +44,7 @@ async fn a_blob_is_mounted_from_a_project_that_can_be_read_and_no_other() {
         push_image(&client(&server, ADMIN), &tag(&repository(&host, path), "v1")).await.unwrap();
     }
     let ci = client(&server, CI);
-    let layer = Shelf::default().add(noise(200_000));
+    let layer = MemorySource::default().add(noise(200_000));
     let mount =
         async |from: &str| ci.mount(&repository(&host, "base/b"), &layer, &repository(&host, from)).await.unwrap();
     assert!(mount("apps/a").await);
@@ -87,8 +87,8 @@ async fn referrers_are_found_again_whatever_the_version() {
         let unknown = gapferry::oci::Digest::sha256(b"never pushed");
         assert_eq!(ci.referrers(&repository, &unknown).await.unwrap().found, [], "{version:?}");
         let subject = push_image(&ci, &tag(&repository, "v1")).await.unwrap();
-        let shelf = Shelf::default();
-        let config = shelf.add("{}");
+        let memory = MemorySource::default();
+        let config = memory.add("{}");
         let signature = image(&config, &[], Some(&subject));
         ci.put_manifest(&repository.with_digest(signature.digest()), &signature).await.unwrap();
         // A later run, which has learnt nothing of this registry yet.

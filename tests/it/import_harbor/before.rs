@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
+use super::fixture::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use crate::support::harbor::{Account, Harbor, Project, Right, Setup};
 use crate::support::images;
 use crate::support::ran::Ran;
@@ -18,7 +18,7 @@ fn all_missing_projects_are_named_at_once_and_nothing_is_pushed() {
     let directory = tempdir();
     let map =
         map_file(directory.path(), &[("team/one", "new/one"), ("team/two", "other/two"), ("team/three", "base/x")]);
-    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).said(&[
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).reported(&[
         "project new does not exist",
         "project other does not exist",
         "--create-projects",
@@ -36,7 +36,9 @@ fn denied_rights_are_named_with_the_missing_projects() {
         map_file(directory.path(), &[("team/one", "base/one"), ("team/two", "apps/two"), ("team/three", "new/x")]);
     for (creds, absent) in [(CI, "project new does not exist"), (ROBOT, "project new does not exist")] {
         let server = Harbor::start(setup());
-        import(&bundle, &server, "", creds, &["--map", &map]).ended(4).said(&["may not push to project apps", absent]);
+        import(&bundle, &server, "", creds, &["--map", &map])
+            .ended(4)
+            .reported(&["may not push to project apps", absent]);
         assert_eq!(server.pushes(), []);
     }
 }
@@ -58,7 +60,7 @@ fn only_projects_that_get_something_need_the_right_to_push() {
         let two = format!("{project}/two");
         import(&both, &server, "", creds, &["--map", &map_to("base/one", &two)])
             .ended(4)
-            .said(&[denied, "nothing was pushed"]);
+            .reported(&[denied, "nothing was pushed"]);
         assert_eq!(server.pushes(), []);
         if project == "cache" {
             continue;
@@ -70,7 +72,7 @@ fn only_projects_that_get_something_need_the_right_to_push() {
         import(&both, &server, "", creds, &["--map", &map]).ended(0);
         assert!(server.tag("base/one", "1").is_some());
         // What is sent anew is pushed.
-        import(&both, &server, "", creds, &["--map", &map, "--reupload"]).ended(4).said(&[denied]);
+        import(&both, &server, "", creds, &["--map", &map, "--reupload"]).ended(4).reported(&[denied]);
     }
 }
 
@@ -79,7 +81,7 @@ fn missing_projects_are_created_as_asked_for() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     let options = ["--create-projects", "--project-public", "--project-quota", "2GiB"];
-    import(&bundle, &server, "/2026", ADMIN, &options).ended(0).said(&["project 2026 created"]);
+    import(&bundle, &server, "/2026", ADMIN, &options).ended(0).reported(&["project 2026 created"]);
     let made = server.projects().into_iter().find(|project| project.name == "2026").unwrap();
     assert_eq!((made.public, made.quota), (true, Some(2 << 30)));
     assert!(server.tag("2026/team/one", "1").is_some());
@@ -96,7 +98,7 @@ fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
     let map = map_file(directory.path(), &[("team/one", "new/one"), ("team/two", "apps/two")]);
     import(&bundle, &server, "", CI, &["--map", &map, "--create-projects"])
         .ended(4)
-        .said(&["may not push to project apps"]);
+        .reported(&["may not push to project apps"]);
     assert_eq!(server.projects().len(), 2);
 }
 
@@ -106,7 +108,7 @@ fn who_may_not_create_projects_is_told_so() {
     let server = Harbor::start(Setup { everyone_creates: false, ..setup() });
     import(&bundle, &server, "/new", CI, &["--create-projects"])
         .ended(4)
-        .said(&["project new", "Only system admin can create project"]);
+        .reported(&["project new", "Only system admin can create project"]);
     assert_eq!(server.pushes(), []);
 }
 
@@ -132,8 +134,9 @@ fn a_dry_run_names_all_that_would_stop_the_import() {
     let map = map_file(directory.path(), &[("team/one", "ap/one"), ("team/two", "apps/two"), ("team/three", "base/x")]);
     let options = ["--map", &map, "--dry-run", "--create-projects"];
     let ran = import(&bundle, &server, "", CI, &options).ended(4);
-    for said in ["read-only mode", "project ap does not exist: it will be", "may not push to project apps: give it"] {
-        assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
+    for message in ["read-only mode", "project ap does not exist: it will be", "may not push to project apps: give it"]
+    {
+        assert!(ran.stdout.contains(message), "{message}: {}", ran.stdout);
     }
     assert_eq!(server.pushes(), []);
 }
@@ -143,10 +146,10 @@ fn read_only_mode_is_named_before_any_push() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(Setup { read_only: true, ..setup() });
     for options in [&["--max-wait", "0s"][..], &["--max-wait", "0s", "--create-projects"]] {
-        import(&bundle, &server, "/base", CI, options).ended(4).said(&["read-only mode"]);
+        import(&bundle, &server, "/base", CI, options).ended(4).reported(&["read-only mode"]);
     }
     // What does not pass by itself is not waited for.
-    import(&bundle, &server, "/apps", CI, &[]).ended(4).said(&["read-only mode", "may not push to project apps"]);
+    import(&bundle, &server, "/apps", CI, &[]).ended(4).reported(&["read-only mode", "may not push to project apps"]);
     assert_eq!(server.pushes(), []);
 }
 
@@ -157,7 +160,11 @@ fn read_only_mode_that_ends_in_time_is_waited_for_before_the_first_push() {
     let server = Harbor::start(setup());
     server.set_read_only_for(1);
     let ran = import(&bundle, &server, "/new", ADMIN, &["--create-projects"]).ended(0);
-    ran.said(&["read-only mode: waiting up to 10 min 0 s (--max-wait)", "takes changes again", "project new created"]);
+    ran.reported(&[
+        "read-only mode: waiting up to 10 min 0 s (--max-wait)",
+        "takes changes again",
+        "project new created",
+    ]);
     assert!(server.tag("new/team/one", "1").is_some());
 }
 
@@ -166,7 +173,7 @@ fn wrong_credentials_are_named_and_not_taken_for_a_missing_project() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     let ran = import(&bundle, &server, "/base", "ci:secret-that-is-wrong", &[]).ended(4);
-    let ran = ran.said(&["does not accept the credentials"]);
+    let ran = ran.reported(&["does not accept the credentials"]);
     assert!(!ran.stderr.contains("does not exist") && !ran.stderr.contains("secret-that-is-wrong"), "{}", ran.stderr);
 }
 
@@ -174,7 +181,7 @@ fn wrong_credentials_are_named_and_not_taken_for_a_missing_project() {
 fn a_name_without_a_project_is_refused_with_the_remedy() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
-    import(&bundle, &server, "", CI, &["--flatten"]).ended(4).said(&["has no project", "--to HOST/PROJECT"]);
+    import(&bundle, &server, "", CI, &["--flatten"]).ended(4).reported(&["has no project", "--to HOST/PROJECT"]);
     assert_eq!(server.pushes(), []);
 }
 
@@ -182,7 +189,7 @@ fn a_name_without_a_project_is_refused_with_the_remedy() {
 fn a_proxy_cache_is_no_target() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup().with(Project::new("hub").proxy_cache()));
-    import(&bundle, &server, "/hub", ADMIN, &[]).ended(4).said(&["hub is a proxy cache"]);
+    import(&bundle, &server, "/hub", ADMIN, &[]).ended(4).reported(&["hub is a proxy cache"]);
     assert_eq!(server.pushes(), []);
 }
 
@@ -204,11 +211,11 @@ fn a_quota_that_harbor_ignores_is_told() {
     let options = ["--create-projects", "--project-quota", "2GiB"];
     let maker = Account { reads_projects: false, ..Account::user("maker", "Maker123") };
     let server = Harbor::start(setup().account(maker));
-    let said = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
-    import(&bundle, &server, "/2026", CI, &options).ended(0).said(&said);
+    let message = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
+    import(&bundle, &server, "/2026", CI, &options).ended(0).reported(&message);
     // Who may create projects need not be allowed to read them.
     let unread = ["quota of 2.0 GiB could not be checked", "may not read it"];
-    import(&bundle, &server, "/2028", "maker:Maker123", &options).ended(0).said(&unread);
+    import(&bundle, &server, "/2028", "maker:Maker123", &options).ended(0).reported(&unread);
     let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
     assert!(!ran.stderr.contains("storage quota"), "{}", ran.stderr);
 }
@@ -219,13 +226,17 @@ fn an_api_that_has_a_bad_moment_is_asked_again_and_one_that_never_answers_is_nam
     let bundle = bundle(&[&small("one")]);
     let create = ["--create-projects"];
     let server = Harbor::start(Setup { busy_api: 1, ..setup() });
-    import(&bundle, &server, "/new", ADMIN, &create).ended(0).said(&["project new created"]);
+    import(&bundle, &server, "/new", ADMIN, &create).ended(0).reported(&["project new created"]);
 
     let server = Harbor::start(Setup { busy_api: 1000, ..setup() });
-    import(&bundle, &server, "/new", ADMIN, &create).ended(5).said(&["creating projects at", "does not answer", "503"]);
+    import(&bundle, &server, "/new", ADMIN, &create).ended(5).reported(&[
+        "creating projects at",
+        "does not answer",
+        "503",
+    ]);
     assert_eq!(server.pushes(), []);
     // A gateway may route only the protocol, and pushing needs no more.
-    import(&bundle, &server, "/base", CI, &[]).ended(0).said(&["quotas were not checked"]);
+    import(&bundle, &server, "/base", CI, &[]).ended(0).reported(&["quotas were not checked"]);
     assert!(server.tag("base/team/one", "1").is_some());
 }
 
@@ -254,12 +265,12 @@ fn credentials_that_are_kept_for_one_project_count_for_all_that_is_asked_of_it()
         Ran::of(command.arg("--authfile").arg(&authfile))
     };
     let refused = import("wrong", &server.registry()).ended(4);
-    refused.said(&["nothing was pushed", "does not accept the credentials for two"]);
+    refused.reported(&["nothing was pushed", "does not accept the credentials for two"]);
     assert_eq!(server.pushes(), []);
     import("second", &server.registry()).ended(0);
     assert!(server.tag("one/app", "1").is_some() && server.tag("two/app", "1").is_some());
     server.clear_log();
-    import("second", &server.registry()).ended(0).said(&["2 present"]);
+    import("second", &server.registry()).ended(0).reported(&["2 present"]);
     let asked = server.log().into_iter().filter(|entry| entry.path == "/v2/" && entry.authorized).count();
     assert!(asked <= 2, "once for each account: {asked}");
 }

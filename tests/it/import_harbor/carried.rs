@@ -1,6 +1,6 @@
 //! What arrives, and that nothing is sent twice.
 
-use super::ground::{ADMIN, Bundle, CI, ROBOT, bundle, bundle_of, import, map_file, setup, small};
+use super::fixture::{ADMIN, Bundle, CI, ROBOT, bundle, bundle_of, import, map_file, setup, small};
 use crate::support::harbor::{Harbor, Project, Setup};
 use crate::support::images::{self, Corpus, Pushed};
 use crate::support::registry::Registry;

@@ -1,6 +1,6 @@
 //! What ends a push, or a part of it, when it has begun.
 
-use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
+use super::fixture::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use crate::support::harbor::{Change, Database, Harbor, Logged, Project, Right, Row};
 use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
@@ -19,8 +19,8 @@ fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
     let server = Harbor::start(setup().with(Project::new("tight").quota(100)).with(Project::new("full").quota(1)));
     let directory = tempdir();
     let map = map_file(directory.path(), &[("team/one", "tight/one"), ("team/two", "base/two")]);
-    import(&bundle, &server, "/full", ADMIN, &[]).ended(4).said(&["0 images pushed", "; 0 B uploaded"]);
-    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).said(&[
+    import(&bundle, &server, "/full", ADMIN, &[]).ended(4).reported(&["0 images pushed", "; 0 B uploaded"]);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).reported(&[
         "project tight will probably exceed its quota",
         "will exceed the configured upper limit",
         "raise the quota",
@@ -42,7 +42,7 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
     let blobs: Vec<Digest> = image.blob_digests().iter().map(|digest| digest.parse().unwrap()).collect();
     blobs.iter().for_each(|blob| server.set_row(blob, Some(Row::Deleting)));
     let ran = import(&bundle, &server, "/base", CI, &[]).ended(1);
-    let ran = ran.said(&["blob is in GC", "garbage collection is at work"]);
+    let ran = ran.reported(&["blob is in GC", "garbage collection is at work"]);
     let waits = ran.stderr.lines().filter(|line| line.contains("is in GC") && !line.starts_with("failed: "));
     assert_eq!(waits.count(), 1, "one line for the collection, not one for each blob: {}", ran.stderr);
     blobs.iter().for_each(|blob| server.set_row(blob, None));
@@ -67,7 +67,7 @@ fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
     // While the collection is deleting it, nothing can be pushed, and no manifest may count on it.
     server.set_row(&layer, Some(Row::Deleting));
     let third = images::oci("team/one", "3", &["base", "third"]);
-    import(&bundle(&[&third]), &server, "/base", CI, &[]).ended(1).said(&["garbage collection is at work"]);
+    import(&bundle(&[&third]), &server, "/base", CI, &[]).ended(1).reported(&["garbage collection is at work"]);
     assert!(server.tag("base/team/one", "3").is_none());
 }
 
@@ -118,7 +118,7 @@ fn a_quota_that_is_used_up_on_the_way_is_met_once() {
     assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
     let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
     assert!(failed.len() == 1 && failed[0].contains("/base has no room left"), "{failed:#?}");
-    ran.said(&["configured upper limit", "hint: raise the project's quota"]);
+    ran.reported(&["configured upper limit", "hint: raise the project's quota"]);
     assert!(server.tag("base/team/tiny", "1").is_some(), "what fits arrives");
     assert_eq!(server.open_uploads(), 0, "what was refused is taken back");
     server.change("base", |project| project.quota = None);
@@ -133,7 +133,7 @@ fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
     let bundle = bundle(&[&images::oci("team/app", "1", &layers)]);
     let server = Harbor::start(setup());
     server.change("base", |project| project.quota = Some(1000));
-    import(&bundle, &server, "/base", ROBOT, &["--per-project", "1"]).ended(4).said(&["; 0 B uploaded"]);
+    import(&bundle, &server, "/base", ROBOT, &["--per-project", "1"]).ended(4).reported(&["; 0 B uploaded"]);
     let ends = |status: u16| server.pushes().iter().filter(|it| it.method == "PUT" && it.status == status).count();
     assert_eq!((ends(403), ends(201)), (1, 0), "{:#?}", server.pushes());
     assert_eq!(server.open_uploads(), 0, "what had begun is taken back");
@@ -147,8 +147,8 @@ fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
     let server = Harbor::start(setup());
     server.change_once_tagged(3, Change::ReadOnlyFor(10));
     let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
-    let told = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
-    assert_eq!((told("read-only mode: waiting up to"), told("takes changes again")), (1, 1), "{}", ran.stderr);
+    let message = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((message("read-only mode: waiting up to"), message("takes changes again")), (1, 1), "{}", ran.stderr);
     assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
     assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
 }
@@ -161,7 +161,7 @@ fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
     let server = Harbor::start(setup());
     server.change_once_tagged(3, Change::DatabaseStopped);
     let ran = import(&bundle, &server, "/base", CI, &["--retry-budget", "2s"]).ended(5);
-    let ran = ran.said(&["does not answer", "failed to connect to", "nothing more is asked of it"]);
+    let ran = ran.reported(&["does not answer", "failed to connect to", "nothing more is asked of it"]);
     let count = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
     let failed = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).count();
     assert!(failed == 1 && !ran.stderr.contains("auth check"), "{}", ran.stderr);
@@ -180,8 +180,11 @@ fn a_database_that_is_away_from_the_start_is_named_and_the_credentials_are_not()
         let server = Harbor::start(setup());
         server.set_database(database);
         let ran = import(&bundle, &server, "/base", creds, &["--retry-budget", "1s"]).ended(5);
-        let ran =
-            ran.said(&["Harbor's database is down, its health check says: ", "failed to connect to", "same command"]);
+        let ran = ran.reported(&[
+            "Harbor's database is down, its health check says: ",
+            "failed to connect to",
+            "same command",
+        ]);
         for wrong in ["credentials", "auth check", "--plain-http", "answers again, after"] {
             assert!(!ran.stderr.contains(wrong), "{database:?} {creds}: {wrong}: {}", ran.stderr);
         }
@@ -202,7 +205,7 @@ fn auth_check_tells_a_database_that_is_away_from_wrong_credentials() {
     };
     check("ci:wrong").ended(4);
     server.set_database(Database::Away);
-    check(CI).ended(5).said(&["Harbor's database is down"]);
+    check(CI).ended(5).reported(&["Harbor's database is down"]);
     server.set_database(Database::Running);
     check(CI).ended(0);
 }

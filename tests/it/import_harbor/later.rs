@@ -1,6 +1,6 @@
 //! What follows an import: tags that go, inventories, and the way out by the storage.
 
-use super::ground::{ADMIN, CI, ROBOT, bundle, bundle_of, import, setup, small};
+use super::fixture::{ADMIN, CI, ROBOT, bundle, bundle_of, import, setup, small};
 use crate::support::cosign::{self, list};
 use crate::support::harbor::{Account, Harbor, Project, Right, Setup};
 use crate::support::images::{self, Image};
@@ -26,15 +26,15 @@ fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_st
     let next = bundle_of(&source, &all[..2], &["--since", receipt]);
     let tag = |tag: &str| server.tag("own/apps/web", tag).is_some();
     let look = import(&next, &server, "/own", CI, &["--prune"]).ended(0);
-    look.said(&["own/apps/web:3", "own/apps/web:locked", "own/apps/web:same-as-1", "3 tags to prune"]);
+    look.reported(&["own/apps/web:3", "own/apps/web:locked", "own/apps/web:same-as-1", "3 tags to prune"]);
     assert!(tag("3") && tag("same-as-1"), "a look changes nothing");
     server.set_busy_api(1000);
     let unclear = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
-    unclear.ended(5).said(&["Harbor", "does not answer", "nothing was deleted"]);
+    unclear.ended(5).reported(&["Harbor", "does not answer", "nothing was deleted"]);
     assert!(tag("3") && tag("same-as-1"), "through the protocol more than these tags would go");
     server.set_busy_api(0);
     let pruned = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
-    pruned.ended(4).said(&["2 of 3 tags deleted", "own/apps/web:locked", "immutable"]);
+    pruned.ended(4).reported(&["2 of 3 tags deleted", "own/apps/web:locked", "immutable"]);
     assert!(tag("1") && tag("2") && tag("locked") && !tag("3") && !tag("same-as-1"));
     let digest = |image: &Image| image.digest().parse().unwrap();
     assert!(server.manifest("own/apps/web", &digest(&images[2])).is_some(), "the artifact stays");
@@ -61,8 +61,8 @@ fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
     let next = bundle_of(&source, &names[..1], &["--since", &receipt]);
     let prune = ["--prune", "--yes", "--arrived", &receipt];
     let hidden = import(&next, &server, "/own", "robot$own+ci:secret", &prune).ended(0);
-    hidden.said(&["own/apps/web:2 is left", "may not read which image it means", "nothing to prune"]);
-    import(&next, &server, "/own", CI, &prune).ended(0).said(&["deleted", "own/apps/web:2", "1 of 1 tag deleted"]);
+    hidden.reported(&["own/apps/web:2 is left", "may not read which image it means", "nothing to prune"]);
+    import(&next, &server, "/own", CI, &prune).ended(0).reported(&["deleted", "own/apps/web:2", "1 of 1 tag deleted"]);
     assert!(tag("1") && !tag("2") && tag("3"));
 }
 
@@ -97,7 +97,7 @@ fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() 
         let next = bundle_of(&source, &next, &["--since", &receipt]);
         let prune = ["--prune", "--yes", "--arrived", &receipt];
         let ran = import(&next, &server, "/own", creds, &prune).ended(0);
-        let ran = ran.said(&[&format!("1 of 1 tag deleted, {companions} companions")]);
+        let ran = ran.reported(&[&format!("1 of 1 tag deleted, {companions} companions")]);
         assert!([&signature, &sbom, &beside[1]].iter().all(|gone| !has(&server, gone)), "{}", ran.stderr);
         assert!(has(&server, &beside[0]) && has(&server, &kept) == (creds == CI));
         assert_eq!(has(&server, &attestation), creds != CI);
@@ -122,11 +122,11 @@ fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
     };
     // It may only pull from `apps`, and that is enough.
     let (ran, written) = inventory("quay.io/apps/team/one:1\nquay.io/apps/team/two\n");
-    ran.ended(0).said(&["2 of 2 images are there"]);
+    ran.ended(0).reported(&["2 of 2 images are there"]);
     assert!(written.contains("apps/team/two:1"), "{written}");
     for unreadable in ["quay.io/closed/x:1", "quay.io/closed/x"] {
         let (ran, written) = inventory(&format!("quay.io/apps/team/one:1\n{unreadable}\n"));
-        ran.ended(1).said(&["1 of 2 images are there", "1 could not be read", unreadable]);
+        ran.ended(1).reported(&["1 of 2 images are there", "1 could not be read", unreadable]);
         assert!(written.contains(&images[0].digest()) && written.contains("closed/x"), "{written}");
     }
     inventory("quay.io/closed/x:1\n").0.ended(4);
@@ -143,8 +143,8 @@ fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
     let bundle = bundle_of(&source, &[format!("{}/team/app:1", source.host())], &[]);
     import(&bundle, &server, "/base", CI, &[]).ended(0);
     let path = "/api/v2.0/projects/base/repositories/team%252Fapp/artifacts?page_size=100&with_accessory=true";
-    let told = server.request("GET", path).basic(CI.split_once(':')).send().expect(200).text();
-    assert!(!told.contains(".sig"), "{told}");
+    let message = server.request("GET", path).basic(CI.split_once(':')).send().expect(200).text();
+    assert!(!message.contains(".sig"), "{message}");
 
     let (old, new, directory) = (Registry::start(), Registry::start(), tempdir());
     let tag = signature.tag.as_deref().unwrap();
@@ -153,7 +153,7 @@ fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
     let held = old.storage().join("docker/registry/v2/repositories/base/team/app/_manifests");
     std::fs::remove_dir_all(held.join("tags")).unwrap();
     let artifacts = directory.path().join("artifacts.json");
-    std::fs::write(&artifacts, told).unwrap();
+    std::fs::write(&artifacts, message).unwrap();
     let mut command = gapferry();
     command.arg("migrate").arg(old.storage()).arg("--tags-from").arg(&artifacts).args(["--to", new.host()]);
     let ran = Ran::of(&mut command).ended(0);
@@ -182,8 +182,8 @@ fn companions_of_a_pruned_image_go_from_every_harbor_with_the_list_of_them() {
         import(&bundle_of(&source, &all, &[]), &server, "/own", CI, &["--receipt", receipt]).ended(0);
         let next = bundle_of(&source, &all[..1], &["--since", receipt]);
         let ran = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]).ended(0);
-        let told = format!("1 of 1 tag deleted, {companions} of {companions} companions");
-        assert!(ran.stderr.contains(&told), "{version:?}: {}", ran.stderr);
+        let message = format!("1 of 1 tag deleted, {companions} of {companions} companions");
+        assert!(ran.stderr.contains(&message), "{version:?}: {}", ran.stderr);
         for companion in [&signature, &sbom] {
             assert!(server.manifest("own/apps/web", &companion.digest().parse().unwrap()).is_none(), "{version:?}");
         }

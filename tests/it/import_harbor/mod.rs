@@ -4,7 +4,7 @@
 mod before;
 mod carried;
 mod during;
-mod ground;
+mod fixture;
 mod later;
 mod policies;
 mod tokens;

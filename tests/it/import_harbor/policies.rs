@@ -1,6 +1,6 @@
 //! What a project's policies forbid: moving a tag, pulling what is not signed or scanned.
 
-use super::ground::{CI, ROBOT, bundle, bundle_of, import, setup, small};
+use super::fixture::{CI, ROBOT, bundle, bundle_of, import, setup, small};
 use crate::support::cosign::{list, signature};
 use crate::support::harbor::{Harbor, Project, Right};
 use crate::support::images::{self, Image};
@@ -36,7 +36,7 @@ fn an_immutable_tag_with_another_digest_fails_alone() {
     import(&bundle(&[&old]), &server, "/base", CI, &[]).ended(0);
     let new = images::oci("team/app", "1.0", &["new"]);
     let ran = import(&bundle(&[&new, &small("one")]), &server, "/base", CI, &[]);
-    let ran = ran.ended(1).said(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
+    let ran = ran.ended(1).reported(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
     assert!(!ran.stderr.contains("is overwritten"), "{}", ran.stderr);
     assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), old.digest());
     assert!(server.tag("base/team/one", "1").is_some(), "the other image arrives");
@@ -52,10 +52,10 @@ fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
     let look = import(&new, &server, "/own", CI, &["--dry-run"]).ended(0);
     assert!(look.stdout.contains("immutable") && !look.stdout.contains("overwrite"), "{}", look.stdout);
     server.clear_log();
-    import(&new, &server, "/own", CI, &[]).ended(1).said(&["own/team/app:1.0", "immutable", "--on-existing skip"]);
+    import(&new, &server, "/own", CI, &[]).ended(1).reported(&["own/team/app:1.0", "immutable", "--on-existing skip"]);
     assert!(!server.pushes().iter().any(|entry| entry.path.contains("/team/app/")), "{:#?}", server.pushes());
     assert!(server.tag("own/team/one", "1").is_some(), "the other image arrives");
-    import(&new, &server, "/own", CI, &["--on-existing", "skip"]).ended(0).said(&["1 skipped"]);
+    import(&new, &server, "/own", CI, &["--on-existing", "skip"]).ended(0).reported(&["1 skipped"]);
 }
 
 /// Rules that cover all tags cover those of signatures. The image arrives without what cannot be added to its list.
@@ -77,9 +77,12 @@ fn an_immutable_list_of_signatures_costs_the_signatures_and_not_the_image() {
     let says = [theirs.tag.as_deref().unwrap(), "makes it immutable", "--on-existing skip"];
     let look = import(&bundle, &server, "/own", CI, &["--dry-run"]).ended(0);
     assert!(look.stdout.contains("obstructed") && !look.stdout.contains("join"), "{}", look.stdout);
-    import(&bundle, &server, "/own", CI, &[]).ended(1).said(&says).said(&["1 image pushed", "failed: companion"]);
+    import(&bundle, &server, "/own", CI, &[])
+        .ended(1)
+        .reported(&says)
+        .reported(&["1 image pushed", "failed: companion"]);
     assert_eq!(server.tag("own/team/app", "2.0").unwrap().to_string(), signed.digest());
-    import(&bundle, &server, "/own", CI, &[]).ended(1).said(&says).said(&["1 present", "failed: companion"]);
+    import(&bundle, &server, "/own", CI, &[]).ended(1).reported(&says).reported(&["1 present", "failed: companion"]);
     import(&bundle, &server, "/own", CI, &["--on-existing", "skip"]).ended(0);
     assert_eq!(server.tag("own/team/app", says[0]).unwrap().to_string(), theirs.digest());
 }
@@ -106,14 +109,14 @@ fn a_policy_that_forbids_pulling_stops_no_push() {
         });
         let tag = |repository: &str, tag: &str| server.tag(repository, tag).unwrap().to_string();
         let ran = import(&first, &server, "/base", creds, &[]).ended(0);
-        let ran = ran.said(&["cannot be pulled yet", "base/team/one:1"]);
+        let ran = ran.reported(&["cannot be pulled yet", "base/team/one:1"]);
         let child = signed.children[0].digest();
         assert!(ran.stderr.contains(&child), "a node pulls a child by its digest: {}", ran.stderr);
         assert!(server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some());
         let uploads = server.uploads();
         let again = import(&first, &server, "/base", creds, &[]).ended(0);
         assert_eq!(server.uploads(), uploads, "what is there is not sent again");
-        again.said(&["cannot be pulled yet", "base/team/one:1", &format!("base/team/app:1.0@{child}")]);
+        again.reported(&["cannot be pulled yet", "base/team/one:1", &format!("base/team/app:1.0@{child}")]);
         import(&second, &server, "/base", creds, &[]).ended(0);
         assert_eq!(tag("base/team/one", "1"), changed.digest(), "a changed image arrives");
         assert_eq!(tag("base/team/two", "1"), images[1].digest(), "and so does a new one");
@@ -170,11 +173,16 @@ fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
         // The account that may read artifacts knows that the tags mean these images.
         if creds == CI {
             assert!(!dry.contains("unreadable"), "{dry}");
-            import(&next, &server, "/base", creds, &options).ended(0).said(&["2 images pushed, 1 present"]);
+            import(&next, &server, "/base", creds, &options).ended(0).reported(&["2 images pushed, 1 present"]);
         } else {
             assert_eq!(dry.matches("unreadable").count(), 2, "{dry}");
             let ran = import(&next, &server, "/base", creds, &options).ended(1);
-            ran.said(&["1 image pushed, 2 failed", "base/team/one:1: ", "policy of the project forbids", "--missing"]);
+            ran.reported(&[
+                "1 image pushed, 2 failed",
+                "base/team/one:1: ",
+                "policy of the project forbids",
+                "--missing",
+            ]);
         }
         assert!(server.tag("base/team/two", "1").is_some());
         assert!(server.tag("base/team/one", signature.tag.as_deref().unwrap()).is_some(), "the signature arrives");
@@ -213,9 +221,9 @@ fn signatures_of_platforms_of_a_hidden_index_are_reported_and_come_with_the_next
     let next = bundle_of(&source, &names, &["--since", &receipt]);
     let is_there = |signature: &Image| server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some();
     let says = format!("warning: {} signatures not brought (", of_platforms.len());
-    import(&next, &server, "/base", CI, &["--dry-run"]).ended(0).said(&[&says]);
+    import(&next, &server, "/base", CI, &["--dry-run"]).ended(0).reported(&[&says]);
     let ran = import(&next, &server, "/base", CI, &[]).ended(1);
-    ran.said(&[&says, "base/team/app:1.0", "Run the same command again"]);
+    ran.reported(&[&says, "base/team/app:1.0", "Run the same command again"]);
     assert!(is_there(&of_index) && !of_platforms.iter().any(is_there));
     // Signed, the index can be pulled.
     import(&next, &server, "/base", CI, &[]).ended(0);
@@ -254,7 +262,7 @@ fn an_image_whose_manifest_only_another_repository_has_and_withholds_fails_alone
         server.change("base", |project| project.content_trust = true);
         let next = bundle_of(&source, carried, &["--since", &receipt]);
         let ran = import(&next, &server, "/base", CI, &[]).ended(1);
-        let ran = ran.said(&["base/team/again:1: ", "base/team/one", "not signed by cosign", "1 failed"]);
+        let ran = ran.reported(&["base/team/again:1: ", "base/team/one", "not signed by cosign", "1 failed"]);
         assert_eq!(server.tag("base/team/two", "1").is_some(), carried.len() == 2);
         assert!(!ran.stderr.contains("lacks"), "{}", ran.stderr);
     }
@@ -273,11 +281,11 @@ fn an_image_that_is_there_under_an_immutable_tag_that_nobody_may_read_has_not_fa
     import(&again, &server, "/base", ROBOT, &[]).ended(0);
     for _ in 0..2 {
         let ran = import(&again, &server, "/base", ROBOT, &[]).ended(0);
-        ran.said(&["2 tags left alone", "base/team/app:1.0", "1 image pushed", "2 present"]);
+        ran.reported(&["2 tags left alone", "base/team/app:1.0", "1 image pushed", "2 present"]);
     }
     // What is not there cannot be what the tag means.
     let refused = import(&bundle(&[&other]), &server, "/base", ROBOT, &[]).ended(1);
-    refused.said(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
+    refused.reported(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
     assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), image.digest());
 }
 
@@ -291,11 +299,11 @@ fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
     let before = server.pushes().len();
     let look = import(&bundle, &server, "/base", ROBOT, &["--dry-run"]).ended(0);
     assert!(look.stdout.contains("renew"), "{}", look.stdout);
-    import(&bundle, &server, "/base", ROBOT, &["--on-existing", "skip"]).ended(0).said(&["1 skipped"]);
-    import(&bundle, &server, "/base", ROBOT, &["--on-existing", "fail"]).ended(1).said(&["forbids reading"]);
+    import(&bundle, &server, "/base", ROBOT, &["--on-existing", "skip"]).ended(0).reported(&["1 skipped"]);
+    import(&bundle, &server, "/base", ROBOT, &["--on-existing", "fail"]).ended(1).reported(&["forbids reading"]);
     assert_eq!(server.pushes().len(), before);
     // Who may read artifacts knows.
-    import(&bundle, &server, "/base", CI, &["--on-existing", "fail"]).ended(0).said(&["1 present"]);
+    import(&bundle, &server, "/base", CI, &["--on-existing", "fail"]).ended(0).reported(&["1 present"]);
 }
 
 /// Content trust wants a signature of attestations, too, so those that this bundle brought can never be read. That is no warning at
@@ -315,10 +323,12 @@ fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
         server.change("base", |project| project.content_trust = true);
         import(&bundle, &server, "/base", creds, &[]).ended(0);
         let again = import(&bundle, &server, "/base", creds, &[]).ended(0);
-        let told: Vec<&str> = again.stderr.lines().filter(|line| line.contains("signature tag")).collect();
+        let message: Vec<&str> = again.stderr.lines().filter(|line| line.contains("signature tag")).collect();
         match creds == CI {
-            true => assert!(told.is_empty(), "{}", again.stderr),
-            false => assert!(told.len() == 1 && told[0].starts_with("note: 1 signature tag left"), "{}", again.stderr),
+            true => assert!(message.is_empty(), "{}", again.stderr),
+            false => {
+                assert!(message.len() == 1 && message[0].starts_with("note: 1 signature tag left"), "{}", again.stderr)
+            }
         }
         assert!(!again.stderr.contains("warning:"), "{}", again.stderr);
     }
@@ -329,7 +339,7 @@ fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
     import(&bundle, &server, "/base", ROBOT, &["--receipt", &receipt]).ended(0);
     server.change("base", |project| project.content_trust = true);
     let next = bundle_of(&source, &[format!("{}/team/app:1", source.host())], &["--since", &receipt]);
-    import(&next, &server, "/base", ROBOT, &[]).ended(0).said(&["note: 1 companion left", "1 present"]);
+    import(&next, &server, "/base", ROBOT, &[]).ended(0).reported(&["note: 1 companion left", "1 present"]);
     let server = Harbor::start(setup());
     let isolated = Registry::start();
     [&image, &lists[1]].iter().for_each(|image| image.push(&isolated));
@@ -337,7 +347,7 @@ fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
     import(&theirs, &server, "/base", ROBOT, &[]).ended(0);
     server.change("base", |project| project.content_trust = true);
     let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
-    ran.said(&["warning: 1 signature tag left unchanged", "not signed by cosign"]);
+    ran.reported(&["warning: 1 signature tag left unchanged", "not signed by cosign"]);
 }
 
 /// What is there and may not be pulled has not failed: the next increment need not bring it again.
@@ -349,18 +359,18 @@ fn what_a_policy_withholds_from_a_proof_is_there_and_not_proven() {
     let receipt = directory.path().join("receipt").display().to_string();
     let server = Harbor::start(setup());
     server.change("base", |project| project.content_trust = true);
-    let told = |stderr: &str| {
+    let message = |stderr: &str| {
         let lines = stderr.lines().filter(|line| line.starts_with("failed:"));
         assert_eq!(lines.count(), 1, "{stderr}");
         assert!(stderr.contains("2 images not proven") && stderr.contains("Configuration: content trust"), "{stderr}");
         assert!(stderr.contains("not signed by cosign") && !stderr.contains("--plain-http"), "{stderr}");
     };
-    told(&import(&bundle, &server, "/base", ROBOT, &["--prove", "--receipt", &receipt]).ended(1).stderr);
+    message(&import(&bundle, &server, "/base", ROBOT, &["--prove", "--receipt", &receipt]).ended(1).stderr);
     let written = std::fs::read_to_string(&receipt).unwrap();
     assert_eq!(written.matches(r#""outcome": "pushed""#).count(), 2, "{written}");
     assert_eq!(written.matches(r#""proven": false"#).count(), 2, "{written}");
     let mut prove = gapferry();
-    told(&Ran::of(prove.args(["prove", &receipt, "--creds", ROBOT, "--retries", "1"])).ended(1).stderr);
+    message(&Ran::of(prove.args(["prove", &receipt, "--creds", ROBOT, "--retries", "1"])).ended(1).stderr);
 }
 
 /// Which right is missing is better known than that a look was denied.
@@ -370,11 +380,11 @@ fn an_account_that_may_only_push_hears_why_it_cannot() {
     let cache = Project::new("cache").proxy_cache().member("robot$base+ci", Right::Deliver);
     let server = Harbor::start(setup().with(cache).with(Project::new("in").member("robot$base+ci", Right::Deliver)));
     let refused = import(&bundle, &server, "/cache/x", ROBOT, &[]).ended(4);
-    refused.said(&["can not push artifact to a proxy project: cache", "choose another project"]);
+    refused.reported(&["can not push artifact to a proxy project: cache", "choose another project"]);
     for existing in ["skip", "fail"] {
         import(&bundle, &server, "/in", ROBOT, &["--on-existing", existing])
             .ended(4)
-            .said(&["the right to pull there"]);
+            .reported(&["the right to pull there"]);
     }
     import(&bundle, &server, "/in", ROBOT, &[]).ended(0);
 }
@@ -388,7 +398,7 @@ fn a_sparse_index_is_refused_with_the_remedy() {
     let references = ["team/app:1.0", "team/one:1"].map(|name| format!("{}/{name}", source.host()));
     let sparse = bundle_of(&source, &references[..1], &["--platform", "linux/amd64", "--index", "sparse"]);
     let server = Harbor::start(setup());
-    import(&sparse, &server, "/base", CI, &[]).ended(1).said(&["base/team/app:1.0", "--index trim"]);
+    import(&sparse, &server, "/base", CI, &[]).ended(1).reported(&["base/team/app:1.0", "--index trim"]);
     assert!(server.tag("base/team/app", "1.0").is_none());
     let trimmed = bundle_of(&source, &references[..1], &["--platform", "linux/amd64", "--index", "trim"]);
     import(&trimmed, &server, "/base", CI, &[]).ended(0);
@@ -408,14 +418,14 @@ fn an_account_that_may_only_push_delivers_signed_images_without_their_signatures
     let server = Harbor::start(setup);
     for _ in 0..2 {
         let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(1);
-        ran.said(&[
+        ran.reported(&[
             "1 signature tag left unchanged: this account may not read what the target has there",
             "right to pull",
         ]);
         assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), image.digest());
         assert!(server.tag("base/team/app", vendor.tag.as_deref().unwrap()).is_none());
     }
-    import(&bundle, &server, "/base", ROBOT, &["--dry-run"]).ended(0).said(&["right to pull"]);
+    import(&bundle, &server, "/base", ROBOT, &["--dry-run"]).ended(0).reported(&["right to pull"]);
     import(&bundle, &server, "/base", CI, &[]).ended(0);
     assert!(server.tag("base/team/app", vendor.tag.as_deref().unwrap()).is_some());
 }

@@ -1,6 +1,6 @@
 //! How many tokens it takes: each costs Harbor a password hash.
 
-use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
+use super::fixture::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use crate::support::harbor::{Harbor, Project, Right, Scopes, Setup};
 use crate::support::images::{self, Image};
 use crate::support::ran::Ran;

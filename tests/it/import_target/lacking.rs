@@ -200,10 +200,10 @@ async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
     let bundle = export(&source, &[&image], directory.path());
     image.named("team/app", "0").push(&target);
     let (host, layer) = (target.host().to_owned(), sha256(&image.blobs[1]));
-    let told = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{layer}"}}]}}"#);
+    let text = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{layer}"}}]}}"#);
     let server =
         Server::start(move |request, _| match request.method == "PUT" && request.target.contains("/manifests/") {
-            true => Answer::new(400).body(&*told),
+            true => Answer::new(400).body(&*text),
             false => exchange(&host, request).unwrap(),
         });
     let server = server.await;
@@ -251,8 +251,8 @@ async fn after_one_mount_of_nothing_all_of_the_image_is_looked_at_before_its_man
         let mut answer = exchange(&host, request).unwrap();
         if answer.status == 400 && request.target.contains("/manifests/") {
             // One blob at a time.
-            let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-            answer = Answer::new(400).body(serde_json::json!({"errors": [said["errors"][0]]}).to_string());
+            let report: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            answer = Answer::new(400).body(serde_json::json!({"errors": [report["errors"][0]]}).to_string());
         }
         answer
     });
@@ -273,10 +273,10 @@ async fn a_registry_that_calls_the_manifest_itself_unknown_is_sent_no_blob_again
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
     let host = target.host().to_owned();
-    let told = format!(r#"{{"errors":[{{"code":"MANIFEST_UNKNOWN","detail":"{}"}}]}}"#, image.digest());
+    let text = format!(r#"{{"errors":[{{"code":"MANIFEST_UNKNOWN","detail":"{}"}}]}}"#, image.digest());
     let server =
         Server::start(move |request, _| match request.method == "PUT" && request.target.contains("/manifests/") {
-            true => Answer::new(400).body(&*told),
+            true => Answer::new(400).body(&*text),
             false => exchange(&host, request).unwrap(),
         });
     let server = server.await;

@@ -185,8 +185,11 @@ async fn a_companion_that_the_target_does_not_take_costs_no_image_its_tag() {
     for app in &apps {
         assert_eq!(target.digest(&app.repository, "1"), Some(app.digest()), "{stderr}");
     }
-    let said: Vec<&str> = stderr.lines().filter(|line| line.contains("the target refuses it")).collect();
-    assert!(said.len() == 1 && said[0].contains("4 companions") && said[0].contains("schema version"), "{stderr}");
+    let message: Vec<&str> = stderr.lines().filter(|line| line.contains("the target refuses it")).collect();
+    assert!(
+        message.len() == 1 && message[0].contains("4 companions") && message[0].contains("schema version"),
+        "{stderr}"
+    );
     let receipt: serde_json::Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
     let outcomes =
         receipt["images"].as_array().unwrap().iter().flat_map(|image| image["companions"].as_array().unwrap());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::ground::Sides;
+use super::fixture::Sides;
 use crate::support::images::{self, Image};
 use crate::support::sha256;
 
@@ -123,7 +123,7 @@ fn a_forged_receipt_does_not_keep_an_image_from_being_exported_for_its_platform(
         single.for_each(|image| image["platforms"] = json!([{"os": "plan9", "architecture": "mips"}]));
     });
     let options = ["--platform", "linux/amd64", "--since", "forged.receipt", "--since", "forged.receipt"];
-    sides.export("second", &["team/app:1"], &options).said(&["2 images of before"]);
+    sides.export("second", &["team/app:1"], &options).reported(&["2 images of before"]);
     let platforms = &sides.json("second").lock.images[0].platforms;
     assert_eq!(platforms[0].to_string(), "linux/amd64");
     assert_eq!(sides.json("second").parents.len(), 1, "one receipt given twice is one");
@@ -138,7 +138,7 @@ fn a_manifest_that_is_not_what_its_digest_says_makes_a_receipt_none() {
             let kept = &mut receipt["manifests"][0][name];
             *kept = json!(format!("{}{change}", kept.as_str().unwrap()));
         });
-        sides.try_export("b", &names, &["--since", "odd.receipt"]).ended(2).said(&["odd.receipt"]);
+        sides.try_export("b", &names, &["--since", "odd.receipt"]).ended(2).reported(&["odd.receipt"]);
     }
     assert_eq!(sides.source.requests().len(), requests);
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::ground::Sides;
+use super::fixture::Sides;
 use crate::support::embedded::Embedded;
 use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
@@ -40,7 +40,7 @@ fn an_old_bundle_that_is_brought_again_is_refused() {
     sides.export_at(1_800_000_000, "new", &["team/good:1"], &[]);
     sides.deliver("new");
     let refused = sides.import("old", &["--newer-than", "new.receipt"]).ended(3);
-    refused.said(&[
+    refused.reported(&[
         "nothing was pushed",
         "is not later than the bundle of new.receipt",
         "hint: an old bundle was brought",
@@ -86,7 +86,7 @@ fn the_platform_of_an_image_that_is_left_to_the_target_is_asked_there() {
     };
     import("forged", "linux/amd64")
         .ended(3)
-        .said(&["(linux/arm64), which allow:1 does not allow", "nothing was pushed"]);
+        .reported(&["(linux/arm64), which allow:1 does not allow", "nothing was pushed"]);
     import("honest", "linux/arm64").ended(0);
 }
 
@@ -108,17 +108,17 @@ fn an_inventory_stands_in_for_a_receipt_and_confirms_only_what_is_whole() {
     }
     let host = sides.source.host();
     let allowlist = format!("{host}/team/one\n{host}/team/two:1\n{host}/team/three:1\n");
-    inventory(&sides, &allowlist).ended(0).said(&["2 of 3 images are there as a whole"]);
+    inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are there as a whole"]);
     let names = ["team/one:1", "team/two:1", "team/three:1"];
-    sides.export("next", &names, &["--since", "inventory.json"]).said(&["builds on an inventory of"]);
+    sides.export("next", &names, &["--since", "inventory.json"]).reported(&["builds on an inventory of"]);
     assert_eq!(sides.carried("next").len(), 3, "the third image, but for the base");
-    sides.deliver("next").said(&["1 image pushed, 2 present"]);
+    sides.deliver("next").reported(&["1 image pushed, 2 present"]);
 
     // A layer is lost there.
     lose(&sides, &sha256(&one.blobs[2]));
-    inventory(&sides, &allowlist).ended(0).said(&["2 of 3 images are there as a whole"]);
-    let told = sides.read("inventory.json");
-    let failed: Vec<&str> = told["images"]
+    inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are there as a whole"]);
+    let report = sides.read("inventory.json");
+    let failed: Vec<&str> = report["images"]
         .as_array()
         .unwrap()
         .iter()
@@ -146,9 +146,9 @@ fn a_file_that_is_neither_receipt_nor_bundle_is_refused_before_anything_is_asked
     std::fs::write(sides.path("odd.json"), "{\"version\": 7}").unwrap();
     std::fs::write(sides.path("odd.bin"), "something").unwrap();
     let requests = sides.source.requests().len();
-    sides.try_export("b", &["team/app:1"], &["--since", "odd.json"]).ended(2).said(&["version 7"]);
-    sides.try_export("b", &["team/app:1"], &["--since", "odd.bin"]).ended(2).said(&["no receipt"]);
-    sides.try_export("b", &["team/app:1"], &["--since", "absent"]).ended(2).said(&["absent"]);
+    sides.try_export("b", &["team/app:1"], &["--since", "odd.json"]).ended(2).reported(&["version 7"]);
+    sides.try_export("b", &["team/app:1"], &["--since", "odd.bin"]).ended(2).reported(&["no receipt"]);
+    sides.try_export("b", &["team/app:1"], &["--since", "absent"]).ended(2).reported(&["absent"]);
     assert_eq!(sides.source.requests().len(), requests);
 }
 
@@ -164,16 +164,16 @@ fn a_receipt_may_come_through_a_pipe_and_one_volume_says_what_a_whole_set_had() 
     let names = ["team/old:1", "team/new:1"];
     let receipt = std::fs::read(sides.path("first.receipt")).unwrap();
     let mut piped = sides.export_command("piped", &names, &["--since", "-"]);
-    Ran::of(piped.write_stdin(receipt)).ended(0).said(&["builds on a receipt of"]);
+    Ran::of(piped.write_stdin(receipt)).ended(0).reported(&["builds on a receipt of"]);
     // As a shell gives it: `--since <(ssh inside cat receipt.json)`.
     let (fifo, receipt) = (sides.path("fifo"), sides.path("first.receipt"));
     let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
     assert!(made.success());
     let feeding = std::thread::spawn(move || std::fs::copy(receipt, fifo));
-    sides.export("fifo", &names, &["--since", "fifo"]).said(&["builds on a receipt of"]);
+    sides.export("fifo", &names, &["--since", "fifo"]).reported(&["builds on a receipt of"]);
     feeding.join().unwrap().unwrap();
     let twice = ["--since", "first.001.tar", "--since", "first.001.tar"];
-    sides.export("volume", &names, &twice).said(&["builds on the bundle", "is an assumption"]);
+    sides.export("volume", &names, &twice).reported(&["builds on the bundle", "is an assumption"]);
     assert_eq!(sides.json("volume").parents.len(), 1);
     for name in ["piped", "fifo", "volume"] {
         assert_eq!(sides.carried(name).len(), 3, "{name}: all of the new one but for the base");
@@ -212,6 +212,6 @@ fn an_increment_may_cross_in_volumes() {
     let volumes: Vec<String> = volumes.collect();
     assert!(volumes.len() > 1, "{volumes:?}");
     import.current_dir(sides.stick.path()).arg("import").args(volumes).args(["--to", sides.target.host()]);
-    Ran::of(&mut import).ended(0).said(&["1 image pushed, 1 present"]);
+    Ran::of(&mut import).ended(0).reported(&["1 image pushed, 1 present"]);
     assert_eq!(sides.target.digest("team/new", "1"), Some(new.digest()));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ground::Sides;
+use super::fixture::Sides;
 use crate::support::images::{self, Image};
 use crate::support::{gapferry, skopeo};
 
@@ -24,7 +24,7 @@ fn an_increment_holds_only_what_is_new_and_the_target_ends_with_all_of_it() {
     let next = app("2");
     next.push(&sides.source);
     let now = ["team/app:1", "team/app:2", "team/multi:1", "team/signed:v1"];
-    sides.export("second", &now, &["--since", "first.receipt"]).said(&["builds on a receipt of"]);
+    sides.export("second", &now, &["--since", "first.receipt"]).reported(&["builds on a receipt of"]);
     // The base layer has arrived. A list of signatures, to which the other side may have added, is always carried.
     let new = [&next.blobs[0], &next.blobs[2], &next.manifest, &signature.manifest];
     let new: BTreeSet<String> = new.map(|blob| crate::support::sha256(blob)).into();
@@ -32,11 +32,11 @@ fn an_increment_holds_only_what_is_new_and_the_target_ends_with_all_of_it() {
     assert_eq!(sides.json("second").lock.images.len(), 4);
 
     let verified = gapferry().arg("verify").arg("--full").arg(sides.path("second.tar")).assert().success();
-    let told = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
-    assert!(told.contains("builds on a receipt of") && told.contains("at the target"), "{told}");
+    let text = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
+    assert!(text.contains("builds on a receipt of") && text.contains("at the target"), "{text}");
 
     let uploads = sides.target.uploads();
-    sides.deliver("second").said(&["1 image pushed, 3 present"]);
+    sides.deliver("second").reported(&["1 image pushed, 3 present"]);
     assert_eq!(sides.target.uploads() - uploads, 2, "config and layer");
     for image in [app("1"), next, index, signed] {
         assert_eq!(sides.target.digest(&image.repository, image.tag.as_deref().unwrap()), Some(image.digest()));
@@ -91,15 +91,15 @@ fn a_chain_on_bundles_alone_is_told_to_be_an_assumption_and_breaks_without_harm_
         let (name, names) = (format!("b{step}"), names.iter().map(String::as_str).collect::<Vec<_>>());
         let former = format!("b{}.tar", step - 1);
         let options: &[&str] = if step == 1 { &[] } else { &["--since", &former] };
-        let said = sides.export(&name, &names, options);
+        let message = sides.export(&name, &names, options);
         if step > 1 {
-            said.said(&["is an assumption"]);
+            message.reported(&["is an assumption"]);
         }
     }
     sides.deliver("b1");
     let tags = sides.target.tags("team/app");
     let requests = sides.target.requests().len();
-    sides.import("b3", &["--missing", "missing.json"]).ended(7).said(&[
+    sides.import("b3", &["--missing", "missing.json"]).ended(7).reported(&[
         "nothing was pushed",
         "lacks 3 blobs",
         "the bundle builds on",

@@ -1,7 +1,7 @@
 //! Targets that have not all that was assumed, or not where it was assumed.
 
 use super::baseline::{data_of, lose};
-use super::ground::Sides;
+use super::fixture::Sides;
 use crate::support::faulty::{Fault, Proxy};
 use crate::support::images;
 use crate::support::ran::Ran;
@@ -37,7 +37,7 @@ fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
     sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt", "--lock", "second.lock"]);
     let lost = sha256(&old.blobs[1]);
     lose(&sides, &lost);
-    sides.import("second", &["--missing", "missing.json"]).ended(7).said(&["lacks 1 blob", &lost]);
+    sides.import("second", &["--missing", "missing.json"]).ended(7).reported(&["lacks 1 blob", &lost]);
     assert_eq!(sides.target.digest("team/app", "2"), None);
     let missing = sides.read("missing.json");
     assert_eq!(missing["blobs"].as_array().unwrap().len(), 1);
@@ -77,7 +77,7 @@ fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
     rotten[0] ^= 1;
     std::fs::write(data_of(&sides, &layer), rotten).unwrap();
     let ran = sides.import("second", &["--reupload", "--missing", "missing.json"]).ended(7);
-    ran.said(&["nothing was pushed", &layer]);
+    ran.reported(&["nothing was pushed", &layer]);
     assert_eq!(sides.read("missing.json")["blobs"][0]["digest"], layer.as_str());
 }
 
@@ -95,8 +95,8 @@ fn a_storage_that_answers_nothing_from_here_does_not_stop_an_increment() {
     let proxy = Proxy::before(sides.target.host());
     proxy.when("GET", "/blobs/sha256").always().fault(Fault::Redirect(proxy.elsewhere().address.clone()));
     proxy.elsewhere().when("*", "/blobs/").always().fault(Fault::Status(403));
-    let ran = super::ground::import_to(&proxy.address, sides.stick.path(), "second", &[]).ended(0);
-    ran.said(&["cannot be read from here", "403"]);
+    let ran = super::fixture::import_to(&proxy.address, sides.stick.path(), "second", &[]).ended(0);
+    ran.reported(&["cannot be read from here", "403"]);
     assert_eq!(sides.target.digest("team/app", "2"), Some(new.digest()));
 }
 
@@ -124,7 +124,7 @@ fn a_repair_is_found_in_a_registry_that_answers_though_another_of_the_lock_is_go
     drop(gone);
     run(&repair).ended(0);
     damage(&other);
-    run(&repair).ended(5).said(&["does not answer", &sha256(&other.blobs[1])]);
+    run(&repair).ended(5).reported(&["does not answer", &sha256(&other.blobs[1])]);
 }
 
 #[test]
@@ -136,15 +136,17 @@ fn an_increment_that_goes_to_another_registry_than_the_receipt_is_of_pushes_noth
     images::oci("team/app", "2", &["two"]).push(&sides.source);
     sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt"]);
     let other = crate::support::registry::Registry::start();
-    super::ground::import_to(other.host(), sides.stick.path(), "second", &[]).ended(7).said(&["nothing was pushed"]);
+    super::fixture::import_to(other.host(), sides.stick.path(), "second", &[])
+        .ended(7)
+        .reported(&["nothing was pushed"]);
     assert_eq!(other.tags("team/app"), [""; 0]);
     // Receipts of both: only what both have is left out.
-    super::ground::import_to(other.host(), sides.stick.path(), "first", &["--receipt", "other.receipt"]).ended(0);
+    super::fixture::import_to(other.host(), sides.stick.path(), "first", &["--receipt", "other.receipt"]).ended(0);
     sides.deliver("second");
     let since = ["--since", "second.receipt", "--since", "other.receipt"];
-    sides.export("third", &["team/app:1", "team/app:2"], &since).said(&["of 2 registries"]);
+    sides.export("third", &["team/app:1", "team/app:2"], &since).reported(&["of 2 registries"]);
     assert_eq!(sides.carried("third").len(), 3);
-    super::ground::import_to(other.host(), sides.stick.path(), "third", &[]).ended(0);
+    super::fixture::import_to(other.host(), sides.stick.path(), "third", &[]).ended(0);
     sides.deliver("third");
 }
 
@@ -164,7 +166,7 @@ fn a_target_that_has_nothing_is_not_asked_for_everything_everywhere() {
     many(&sides, "first", 1..=MANY, &[]);
     many(&sides, "second", 1..=MANY, &["--since", "first.tar"]);
     let lacks = format!("lacks {0} blobs of {0}", 3 * MANY);
-    sides.import("second", &["--missing", "missing.json"]).ended(7).said(&["nothing was pushed", &lacks]);
+    sides.import("second", &["--missing", "missing.json"]).ended(7).reported(&["nothing was pushed", &lacks]);
     assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 3 * MANY);
     // Twenty everywhere and those that were under way then, the rest where it is needed.
     let asked = sides.target.requests().len();
@@ -179,7 +181,7 @@ fn one_lost_bundle_does_not_make_everything_be_looked_for_everywhere() {
     many(&sides, "lost", 1..=MANY + 1, &["--since", "first.receipt"]);
     many(&sides, "third", 1..=MANY + 2, &["--since", "first.receipt", "--since", "lost.tar"]);
     let before = sides.target.requests().len();
-    sides.import("third", &[]).ended(7).said(&["lacks 3 blobs of"]);
+    sides.import("third", &[]).ended(7).reported(&["lacks 3 blobs of"]);
     let asked = sides.target.requests().len() - before;
     assert!(asked < 3 * MANY + 3 * (MANY + 2) + 10, "each where it is, three of them everywhere: {asked}");
 }
@@ -207,7 +209,7 @@ fn a_bundle_that_expects_nothing_lacks_nothing_and_takes_no_repair() {
     many(&sides, "first", 1..=1, &[]);
     std::fs::write(sides.path("missing.json"), "of an earlier run").unwrap();
     let refused = sides.import("first", &["--repair", "first.tar"]).ended(2);
-    refused.said(&["first.tar expects nothing at the target"]);
+    refused.reported(&["first.tar expects nothing at the target"]);
     assert_eq!(sides.target.tags("team/app1"), [""; 0]);
     sides.import("first", &["--missing", "missing.json"]).ended(0);
     assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 0);

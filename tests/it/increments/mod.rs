@@ -3,7 +3,7 @@
 mod asked;
 mod baseline;
 mod chain;
-mod ground;
+mod fixture;
 mod lacking;
 mod orphans;
 mod prune;

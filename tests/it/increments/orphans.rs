@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::ground::{Sides, import_to};
+use super::fixture::{Sides, import_to};
 use crate::support::embedded::Embedded;
 use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
 use crate::support::tempdir;
 
 /// An image that goes, with a signature and an SBOM, and one that stays with its own.
-struct Site {
+struct TestSite {
     sides: Sides,
     target: Embedded,
     _layout: tempfile::TempDir,
@@ -26,9 +26,9 @@ fn with_companions(tag: &str) -> [Image; 3] {
     [image, signature, sbom]
 }
 
-impl Site {
+impl TestSite {
     /// Both have arrived; the next bundle has only the one that stays.
-    fn new() -> Site {
+    fn new() -> TestSite {
         let (sides, layout) = (Sides::new(), tempdir());
         let target = Embedded::writable(&layout.path().join("layout"));
         let (going, staying) = (with_companions("1"), with_companions("2"));
@@ -39,7 +39,7 @@ impl Site {
         sides.export("first", &["team/app:1", "team/app:2"], &[]);
         import_to(target.host(), sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
         sides.export("next", &["team/app:2"], &["--since", "first.receipt"]);
-        let site = Site { sides, target, _layout: layout, going, staying };
+        let site = TestSite { sides, target, _layout: layout, going, staying };
         assert!(site.going.iter().chain(&site.staying).all(|image| site.has(image)));
         site
     }
@@ -56,22 +56,28 @@ impl Site {
 
 #[test]
 fn what_speaks_of_a_pruned_image_goes_with_it_and_nothing_else() {
-    let site = Site::new();
+    let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     let look = site.prune(&["--prune", "--arrived", "first.receipt"]).ended(0);
     let tag = signature.tag.as_deref().unwrap();
-    look.said(&["would delete", tag, "signature of", "SBOM of", "1 tag and 2 companions to prune; --yes deletes them"]);
+    look.reported(&[
+        "would delete",
+        tag,
+        "signature of",
+        "SBOM of",
+        "1 tag and 2 companions to prune; --yes deletes them",
+    ]);
     assert!(site.has(image) && site.has(signature) && site.has(sbom), "a look changes nothing");
     let pruned = site.prune(&PRUNE).ended(0);
-    pruned.said(&["1 of 1 tag deleted, 2 of 2 companions", &sbom.digest()]);
+    pruned.reported(&["1 of 1 tag deleted, 2 of 2 companions", &sbom.digest()]);
     assert!(!site.has(image) && !site.has(signature) && !site.has(sbom));
     assert!(site.staying.iter().all(|image| site.has(image)), "what the other image has is left alone");
-    site.prune(&PRUNE).ended(0).said(&["nothing to prune"]);
+    site.prune(&PRUNE).ended(0).reported(&["nothing to prune"]);
 }
 
 #[test]
 fn what_went_is_in_the_document_and_in_the_receipt() {
-    let site = Site::new();
+    let site = TestSite::new();
     let outcomes = |document: &Value| -> Vec<(bool, String)> {
         let pruned = document["pruned"].as_array().unwrap_or_else(|| panic!("{document}"));
         pruned.iter().map(|one| (one["subject"].is_string(), one["outcome"].as_str().unwrap().to_owned())).collect()
@@ -91,31 +97,31 @@ fn what_went_is_in_the_document_and_in_the_receipt() {
 
 #[test]
 fn what_this_side_has_signed_stays() {
-    let site = Site::new();
+    let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     // A list of both sides' signatures, and a signature of the SBOM.
     let joined = images::oci("team/app", signature.tag.as_deref().unwrap(), &["signed here"]);
     let own = images::referrer(sbom, "application/vnd.cncf.notary.signature", b"signed here");
     [&joined, &own].iter().for_each(|pushed| pushed.push(&site.target));
     let ran = site.prune(&PRUNE).ended(0);
-    ran.said(&["1 of 1 tag deleted", "stays: it means", "did not bring speaks of it"]);
+    ran.reported(&["1 of 1 tag deleted", "stays: it means", "did not bring speaks of it"]);
     assert!(!site.has(image) && site.has(&joined) && site.has(sbom) && site.has(&own));
 }
 
 #[test]
 fn what_another_tag_still_leads_to_keeps_its_companions() {
-    let site = Site::new();
+    let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     image.named("team/app", "kept-here").push(&site.target);
-    site.prune(&PRUNE).ended(0).said(&["1 of 1 tag deleted"]);
+    site.prune(&PRUNE).ended(0).reported(&["1 of 1 tag deleted"]);
     assert!(!site.has(image) && site.has(signature) && site.has(sbom));
 }
 
 #[test]
 fn companions_that_an_interrupted_run_left_go_with_the_next_one() {
-    let site = Site::new();
+    let site = TestSite::new();
     let [_, signature, sbom] = &site.going;
     site.target.request("DELETE", "/v2/team/app/manifests/1").send().expect(202);
-    site.prune(&PRUNE).ended(0).said(&["2 of 2 companions"]);
+    site.prune(&PRUNE).ended(0).reported(&["2 of 2 companions"]);
     assert!(!site.has(signature) && !site.has(sbom));
 }

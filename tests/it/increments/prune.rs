@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::ground::{Sides, import_to};
+use super::fixture::{Sides, import_to};
 use crate::signed::keys::{Key, Kind};
 use crate::support::embedded::Embedded;
 use crate::support::ran::Ran;
@@ -16,7 +16,9 @@ fn outdated(sides: &Sides, host: &str) {
     }
     sides.export("first", &["team/app:1", "team/app:2", "team/app:3"], &[]);
     import_to(host, sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
-    sides.export("next", &["team/app:1"], &["--since", "first.receipt"]).said(&["2 images of before", "team/app:2"]);
+    sides
+        .export("next", &["team/app:1"], &["--since", "first.receipt"])
+        .reported(&["2 images of before", "team/app:2"]);
     let removed: Vec<String> = sides.json("next").removed.iter().map(|image| image.reference.to_string()).collect();
     assert_eq!(removed, [2, 3].map(|tag| format!("{}/team/app:{tag}", sides.source.host())));
 }
@@ -30,12 +32,13 @@ fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
     let import = |options: &[&str]| import_to(target.host(), sides.stick.path(), "next", options).ended(0);
     let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
     import(&[]);
-    import(&["--prune"]).said(&["would delete", "team/app:2", "1 tag to prune; --yes deletes", "--arrived FILE"]);
-    import(&["--prune", "--arrived", "first.receipt"]).said(&["would delete", "1 tag to prune; --yes deletes them"]);
+    import(&["--prune"]).reported(&["would delete", "team/app:2", "1 tag to prune; --yes deletes", "--arrived FILE"]);
+    import(&["--prune", "--arrived", "first.receipt"])
+        .reported(&["would delete", "1 tag to prune; --yes deletes them"]);
     assert!(there("2"), "a look changes nothing");
-    import(&["--prune", "--yes", "--arrived", "first.receipt"]).said(&["deleted", "1 of 1 tag deleted"]);
+    import(&["--prune", "--yes", "--arrived", "first.receipt"]).reported(&["deleted", "1 of 1 tag deleted"]);
     assert!(there("1") && !there("2") && there("3"));
-    import(&["--prune", "--yes", "--arrived", "first.receipt"]).said(&["nothing to prune"]);
+    import(&["--prune", "--yes", "--arrived", "first.receipt"]).reported(&["nothing to prune"]);
 }
 
 #[test]
@@ -45,7 +48,7 @@ fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_told() {
     sides
         .import("next", &["--prune", "--yes", "--arrived", "first.receipt"])
         .ended(1)
-        .said(&["cannot delete a tag without its manifest"]);
+        .reported(&["cannot delete a tag without its manifest"]);
     assert!(sides.target.digest("team/app", "2").is_some());
 }
 
@@ -54,7 +57,7 @@ fn a_registry_whose_deletion_is_switched_off_is_not_said_to_lack_it() {
     let sides = Sides { target: Registry::with(Options { no_deletion: true, ..Options::default() }), ..Sides::new() };
     outdated(&sides, sides.target.host());
     let deleting = ["--prune", "--yes", "--arrived", "first.receipt"];
-    sides.import("next", &deleting).ended(1).said(&["deletion is switched off", "0 of 2 tags deleted"]);
+    sides.import("next", &deleting).ended(1).reported(&["deletion is switched off", "0 of 2 tags deleted"]);
 }
 
 #[test]
@@ -67,9 +70,9 @@ fn a_signature_that_was_an_image_of_its_own_stays_with_the_image_it_signs() {
     // All tags, of which that of the signature is one.
     sides.export("first", &["team/signed"], &[]);
     import_to(target.host(), sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
-    sides.export("next", &["team/signed:v1"], &["--since", "first.receipt"]).said(&["1 image of before"]);
+    sides.export("next", &["team/signed:v1"], &["--since", "first.receipt"]).reported(&["1 image of before"]);
     let prune = ["--prune", "--yes", "--arrived", "first.receipt"];
-    import_to(target.host(), sides.stick.path(), "next", &prune).ended(0).said(&["1 of 1 tag deleted"]);
+    import_to(target.host(), sides.stick.path(), "next", &prune).ended(0).reported(&["1 of 1 tag deleted"]);
     let there = |tag: &str| target.get(&format!("/v2/team/signed/manifests/{tag}")).status == 200;
     assert!(there("v1") && !there("v0") && there(signature.tag.as_deref().unwrap()));
 }
@@ -86,13 +89,13 @@ fn out_of_a_pipe_an_old_bundle_is_refused_and_pruning_comes_last() {
         Ran::of(command.write_stdin(bundle))
     };
     let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
-    import("next", &["--prune", "--receipt", "next.receipt"]).ended(0).said(&["would delete", "2 tags to prune"]);
+    import("next", &["--prune", "--receipt", "next.receipt"]).ended(0).reported(&["would delete", "2 tags to prune"]);
     assert!(there("2") && there("3"));
-    import("next", &["--prune", "--yes", "--arrived", "first.receipt"]).ended(0).said(&["2 of 2 tags deleted"]);
+    import("next", &["--prune", "--yes", "--arrived", "first.receipt"]).ended(0).reported(&["2 of 2 tags deleted"]);
     assert!(there("1") && !there("2") && !there("3"));
     sides.export_at(1_600_000_000, "old", &["team/app:1", "team/app:2"], &[]);
     let refused = import("old", &["--newer-than", "next.receipt"]).ended(3);
-    refused.said(&["nothing was pushed", "is not later than the bundle of next.receipt"]);
+    refused.reported(&["nothing was pushed", "is not later than the bundle of next.receipt"]);
     assert!(!there("2"));
 }
 
@@ -121,13 +124,13 @@ fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_
     let key = Key::new(sides.stick.path(), "own", Kind::P256);
     let (key, public) = (key.private.to_str().unwrap(), key.public.to_str().unwrap());
     let increment = sides.export("next", &["team/app:1"], &["--since", "forged.receipt", "--sign-key", key]);
-    increment.said(&["1 image of before", "prod/db:1"]);
+    increment.reported(&["1 image of before", "prod/db:1"]);
     let there = || target.get("/v2/prod/db/manifests/1").status == 200;
     let alone = import("next", &["--key", public, "--prune", "--yes"]).ended(1);
-    alone.said(&["would delete", "prod/db:1", "--arrived FILE"]);
+    alone.reported(&["would delete", "prod/db:1", "--arrived FILE"]);
     assert!(there());
     let known = import("next", &["--key", public, "--prune", "--yes", "--arrived", "first.receipt"]).ended(0);
-    known.said(&["prod/db:1 stays: no receipt of --arrived says", "nothing to prune"]);
+    known.reported(&["prod/db:1 stays: no receipt of --arrived says", "nothing to prune"]);
     assert!(there());
 }
 
@@ -141,23 +144,23 @@ fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
     let mut inventory = sides.read("first.receipt");
     inventory["kind"] = json!("inventory");
     std::fs::write(sides.path("inventory.json"), inventory.to_string()).unwrap();
-    import(&["--prune", "--yes", "--arrived", "inventory.json"]).ended(2).said(&["inventory.json is an inventory"]);
+    import(&["--prune", "--yes", "--arrived", "inventory.json"]).ended(2).reported(&["inventory.json is an inventory"]);
     let key = Key::new(sides.stick.path(), "own", Kind::P256);
     let (key, public) = (key.private.to_str().unwrap(), key.public.to_str().unwrap());
     let prune = ["--prune", "--yes", "--arrived", "first.receipt", "--arrived-key", public];
-    import(&prune).ended(3).said(&["first.receipt is refused: it is not signed"]);
+    import(&prune).ended(3).reported(&["first.receipt is refused: it is not signed"]);
     assert!(there());
     // A receipt that was not signed says nothing to one that is: what it found there, somebody else may have pushed.
     let receipt = ["--receipt", "first.receipt", "--sign-key", key];
     import_to(target.host(), sides.stick.path(), "first", &receipt).ended(0);
-    import(&prune).ended(0).said(&["no receipt of --arrived says that gapferry brought", "nothing to prune"]);
+    import(&prune).ended(0).reported(&["no receipt of --arrived says that gapferry brought", "nothing to prune"]);
     assert!(there());
     let second = Embedded::writable(&layout.path().join("second"));
     for present in [0, 3] {
         let ran = import_to(second.host(), sides.stick.path(), "first", &receipt).ended(0);
         assert_eq!(ran.stderr.contains("3 present"), present == 3, "{}", ran.stderr);
     }
-    import_to(second.host(), sides.stick.path(), "next", &prune).ended(0).said(&["2 of 2 tags deleted"]);
+    import_to(second.host(), sides.stick.path(), "next", &prune).ended(0).reported(&["2 of 2 tags deleted"]);
     assert_eq!(second.get("/v2/team/app/manifests/2").status, 404);
 }
 
@@ -171,12 +174,12 @@ fn what_an_import_only_found_at_the_target_is_not_gapferrys_to_delete() {
     let import = |name: &str, options: &[&str]| import_to(target.host(), sides.stick.path(), name, options).ended(0);
     let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
     // A rerun with another receipt proves nothing, one with the same receipt or with --arrived knows what the first has pushed.
-    import("first", &["--receipt", "alone.receipt"]).said(&["3 present"]);
-    import("next", &["--prune", "--yes", "--arrived", "alone.receipt"]).said(&["nothing to prune"]);
+    import("first", &["--receipt", "alone.receipt"]).reported(&["3 present"]);
+    import("next", &["--prune", "--yes", "--arrived", "alone.receipt"]).reported(&["nothing to prune"]);
     assert!(there("2") && there("3"));
-    import("first", &["--receipt", "again.receipt", "--prune", "--arrived", "first.receipt"]).said(&["3 present"]);
-    import("first", &["--receipt", "again.receipt"]).said(&["3 present"]);
+    import("first", &["--receipt", "again.receipt", "--prune", "--arrived", "first.receipt"]).reported(&["3 present"]);
+    import("first", &["--receipt", "again.receipt"]).reported(&["3 present"]);
     let stays = "team/app:2 stays: no receipt of --arrived says that gapferry brought";
-    import("next", &["--prune", "--yes", "--arrived", "again.receipt"]).said(&[stays, "1 of 1 tag deleted"]);
+    import("next", &["--prune", "--yes", "--arrived", "again.receipt"]).reported(&[stays, "1 of 1 tag deleted"]);
     assert!(there("1") && there("2") && !there("3"));
 }

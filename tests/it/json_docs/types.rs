@@ -224,7 +224,7 @@ fn serializes(attributes: &[Attribute]) -> bool {
 
 /// What `#[serde(…)]` says, by its words.
 fn serde_of(attributes: &[Attribute]) -> BTreeMap<String, Option<String>> {
-    let mut said = BTreeMap::new();
+    let mut message = BTreeMap::new();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
         let all = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).expect("serde's words");
         for meta in all {
@@ -233,10 +233,10 @@ fn serde_of(attributes: &[Attribute]) -> BTreeMap<String, Option<String>> {
                 Meta::NameValue(pair) => text_of(&pair.value),
                 _ => None,
             };
-            said.insert(name, value);
+            message.insert(name, value);
         }
     }
-    said
+    message
 }
 
 fn text_of(value: &Expr) -> Option<String> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::limits::shop::{Shop, is_pull};
-use crate::limits::{gapferry, said};
+use crate::limits::{all_output, gapferry};
 use crate::support;
 use crate::support::faulty::{After, Answer, Fault, Proxy, Server};
 use crate::support::images;
@@ -89,14 +89,14 @@ async fn an_export_that_hits_the_limit_again_and_again_comes_to_its_end() {
         for _ in 0..2 {
             limited.grant(4);
             let output = gapferry(&arguments).await;
-            let text = said(&output);
+            let text = all_output(&output);
             assert_eq!(output.status.code(), Some(4), "{text}");
             assert!(text.contains("run again, continues") && text.contains("6 h 0 min"), "{text}");
             assert!(text.lines().count() < 10, "one limit is told once: {text}");
         }
         limited.grant(2);
         let output = gapferry(&arguments).await;
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", all_output(&output));
         let refused: usize = limited.pulls().values().sum::<usize>() - IMAGES;
         assert!((2..=4).contains(&refused), "no image was pulled twice: {:?}", limited.pulls());
         assert!(gapferry(&["verify", &out]).await.status.success());
@@ -115,7 +115,7 @@ async fn a_lock_file_that_hits_the_limit_is_finished_by_the_next_run() {
     assert!(!lock.exists());
     limited.grant(1);
     let output = limited.lock(&lock).await;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", all_output(&output));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
@@ -139,7 +139,7 @@ async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
     process.wait().unwrap();
     limited.grant(5);
     let output = gapferry(&arguments).await;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", all_output(&output));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
     proxy.when("PUT", "/blobs/uploads/").nth(4).always().fault(Fault::TooMany(After::Seconds(21600)));
     let import = |to: &str| support::gapferry().args(["import", &bundle, "--to", to]).output().unwrap();
     let output = import(&proxy.address);
-    let text = said(&output);
+    let text = all_output(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     // Those under way were told, nobody after them.
     assert!(proxy.done().len() <= 6, "{:?}", proxy.done());
@@ -179,8 +179,8 @@ async fn a_mistake_in_the_list_costs_no_pull_that_went_well_whether_a_limit_came
         limited.grant(first);
         let wrong = with(&[gone]);
         let output = gapferry(&wrong.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
-        let text = said(&output);
+        assert_eq!(output.status.code(), Some(4), "{}", all_output(&output));
+        let text = all_output(&output);
         let kept = text.lines().find_map(|line| line.split_once(" manifests kept")?.0.parse::<usize>().ok());
         let kept = kept.unwrap_or_else(|| panic!("{text}"));
         assert!(kept >= first - 1, "{text}");
@@ -188,7 +188,7 @@ async fn a_mistake_in_the_list_costs_no_pull_that_went_well_whether_a_limit_came
         limited.grant(IMAGES - kept);
         let right = with(&[]);
         let output = gapferry(&right.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", all_output(&output));
         assert!(!directory.path().join("b.tar.walk").exists());
     }
 }
@@ -209,8 +209,8 @@ async fn a_platform_that_one_image_lacks_costs_no_pull_of_the_others() {
         std::fs::write(&list, names.iter().map(line).collect::<String>()).unwrap();
         let before = pulls();
         let output = gapferry(&["export", "-f", list.to_str().unwrap(), "-o", &out]).await;
-        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
-        assert_eq!(pulls() - before, pulled, "{platform}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(code), "{}", all_output(&output));
+        assert_eq!(pulls() - before, pulled, "{platform}: {}", all_output(&output));
     }
     assert!(!directory.path().join("b.walk").exists());
 }
@@ -227,7 +227,7 @@ async fn an_unrelated_file_of_that_name_stays_as_it_is_and_the_run_says_so_once(
     for (pulls, code) in [(4, 4), (IMAGES, 0)] {
         limited.grant(pulls);
         let output = gapferry(&arguments).await;
-        let text = said(&output);
+        let text = all_output(&output);
         assert_eq!(output.status.code(), Some(code), "{text}");
         assert_eq!(text.matches("b.walk").count(), 1, "{text}");
         assert_eq!(std::fs::read_to_string(&walk).unwrap(), "12 km, sunny\n");
@@ -246,11 +246,11 @@ async fn a_lock_that_could_not_be_written_leaves_what_was_pulled_for_it() {
     let taken = lock.clone();
     limited.at_the_end(move || std::fs::create_dir(taken).unwrap());
     let output = limited.lock(&lock).await;
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", all_output(&output));
     std::fs::remove_dir(&lock).unwrap();
     let pulled = limited.pulls();
     let output = limited.lock(&lock).await;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", all_output(&output));
     assert_eq!(limited.pulls(), pulled);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }

@@ -1,6 +1,6 @@
 //! Servers that repeat what they were sent: whatever they encode it in, no secret is seen.
 
-use crate::limits::{gapferry, said};
+use crate::limits::{all_output, gapferry};
 use crate::support;
 use crate::support::faulty::{Answer, Seen, Server};
 
@@ -63,13 +63,16 @@ async fn a_secret_that_a_server_repeats_is_masked_wherever_it_is_printed() {
             for options in [&[][..], &["-vv"], &["--log-http"], &["--log-format", "json", "-vv", "--log-http"]] {
                 let creds = ["--creds", &format!("robot$a:{PASSWORD}"), "--retries", "0"];
                 let output = gapferry(&[command, options, &creds].concat()).await;
-                let said = said(&output);
+                let all_output = all_output(&output);
                 for leak in LEAKS.iter().chain(&[PASSWORD, "tokenSecretValue"]) {
-                    assert!(!said.contains(leak), "{command:?} {options:?}: {leak}: {said}");
+                    assert!(!all_output.contains(leak), "{command:?} {options:?}: {leak}: {all_output}");
                 }
-                assert!(!said.lines().any(|line| line.starts_with("OK")), "{command:?} {options:?}: {said}");
-                let control = said.chars().find(|c| c.is_control() && *c != '\n');
-                assert_eq!(control, None, "{command:?} {options:?}: {said:?}");
+                assert!(
+                    !all_output.lines().any(|line| line.starts_with("OK")),
+                    "{command:?} {options:?}: {all_output}"
+                );
+                let control = all_output.chars().find(|c| c.is_control() && *c != '\n');
+                assert_eq!(control, None, "{command:?} {options:?}: {all_output:?}");
             }
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::limits::shop::{Shop, is_pull};
-use crate::limits::{gapferry, said};
+use crate::limits::{all_output, gapferry};
 use crate::support;
 use crate::support::faulty::{Answer, Seen, Server};
 use crate::support::images;
@@ -13,7 +13,7 @@ use crate::support::registry::Registry;
 /// Runs it; it has to succeed.
 #[track_caller]
 fn well(output: std::process::Output) -> String {
-    let text = said(&output);
+    let text = all_output(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     text
 }
@@ -117,7 +117,7 @@ async fn an_entry_that_is_not_what_is_asked_for_now_is_not_taken_over() {
     assert_eq!(server.traffic().requests, asked);
     // It is an image for amd64: only the registry can say that there is no other.
     let output = gapferry(&[&pin[..], &["--platform", "linux/arm64"]].concat()).await;
-    assert_ne!(output.status.code(), Some(0), "{}", said(&output));
+    assert_ne!(output.status.code(), Some(0), "{}", all_output(&output));
     assert!(server.traffic().requests > asked);
 }
 
@@ -173,10 +173,10 @@ async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image()
     // Gone by digest; and asked about again because what is wanted of it is something else.
     for more in [&[][..], &["--no-referrers"]] {
         let output = site.export(&[&["--immutable-tags", r"^1\."], more].concat()).await;
-        let text = said(&output);
+        let text = all_output(&output);
         assert_eq!(output.status.code(), Some(4), "{text}");
-        for told in [NAMES[0], &digest_of(&before), &moved, "without a pattern"] {
-            assert!(text.contains(told), "{told}: {text}");
+        for message in [NAMES[0], &digest_of(&before), &moved, "without a pattern"] {
+            assert!(text.contains(message), "{message}: {text}");
         }
         assert_eq!(std::fs::read(&site.lock).unwrap(), before);
         assert!(!Path::new(&site.out).exists());
@@ -198,10 +198,10 @@ async fn a_line_that_is_denied_is_told_as_that_and_does_not_move_to_what_its_tag
     let list = allowlist(directory.path(), &refusing.address, &NAMES[..1]);
     let out = directory.path().join("b").display().to_string();
     let output = gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", "."]).await;
-    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(4), "{}", all_output(&output));
     let locked: serde_json::Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
-    for told in ["denies", "which the lock names", locked["images"][0]["digest"].as_str().unwrap()] {
-        assert!(said(&output).contains(told), "{told}: {}", said(&output));
+    for message in ["denies", "which the lock names", locked["images"][0]["digest"].as_str().unwrap()] {
+        assert!(all_output(&output).contains(message), "{message}: {}", all_output(&output));
     }
     assert!(!Path::new(&out).exists());
 }
@@ -219,7 +219,7 @@ async fn the_lock_kept_at_home_counts_not_the_bundle_on_a_stick_that_came_back()
     // What cannot be read says nothing; the bundle does not take its place.
     std::fs::write(&site.lock, "{").unwrap();
     let output = site.export(&["--immutable-tags", "."]).await;
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", all_output(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,7 +233,7 @@ async fn a_blob_that_the_registry_has_lost_is_named_once_with_what_helps() {
     let directory = support::tempdir();
     let out = directory.path().join("b").display().to_string();
     let output = gapferry(&["export", &format!("{}/{}", server.address, NAMES[0]), "-o", &out]).await;
-    let text = said(&output);
+    let text = all_output(&output);
     assert_eq!(output.status.code(), Some(4), "{text}");
     assert_eq!(text.matches(&layer).count(), 1, "{text}");
     assert!(text.contains("pushed there again") && !text.contains("spelling"), "{text}");
@@ -362,5 +362,5 @@ fn images_of(json: &[u8]) -> Vec<serde_json::Value> {
 fn a_pattern_that_is_none_is_refused_before_anything_is_asked() {
     let output = support::gapferry().args(["lock", "nobody.invalid/a:1", "--immutable-tags", "("]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("invalid pattern"), "{}", said(&output));
+    assert!(all_output(&output).contains("invalid pattern"), "{}", all_output(&output));
 }

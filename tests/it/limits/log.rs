@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::limits::shop::Shop;
-use crate::limits::{gapferry, said};
+use crate::limits::{all_output, gapferry};
 use crate::support;
 use crate::support::faulty::{Answer, Seen, Server};
 
@@ -73,7 +73,7 @@ async fn the_log_shows_every_exchange_and_no_secret() {
     for (arguments, code, shows) in rows {
         let arguments = [arguments, &["--log-http", "--creds", &creds][..]].concat();
         let output = gapferry(&arguments).await;
-        let text = said(&output);
+        let text = all_output(&output);
         assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {text}");
         for part in *shows {
             assert!(text.contains(part), "{arguments:?} does not show {part:?}: {text}");
@@ -105,7 +105,7 @@ async fn a_login_page_that_repeats_what_led_to_it_shows_no_secret() {
             [&["inspect", &image], &["lock", &image], &["lock", &path], &["auth", "check", &path]];
         for command in commands {
             let output = gapferry(&[command, &["--retries", "0"]].concat()).await;
-            let text = said(&output);
+            let text = all_output(&output);
             assert!(!output.status.success() && text.contains("Sign in ***, then back to"), "{command:?}: {text}");
             assert!(![STATE, SIGNATURE].iter().any(|secret| text.contains(secret)), "{command:?}: {text}");
         }
@@ -143,8 +143,8 @@ async fn without_the_option_nothing_is_logged() {
     let server = registry().await;
     let creds = format!("user:{PASSWORD}");
     let output = gapferry(&["inspect", &format!("{}/team/app:1", server.address), "--creds", &creds]).await;
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(!said(&output).contains("http 1"), "{}", said(&output));
+    assert!(output.status.success(), "{}", all_output(&output));
+    assert!(!all_output(&output).contains("http 1"), "{}", all_output(&output));
 }
 
 #[test]
@@ -152,6 +152,6 @@ fn every_command_that_asks_a_registry_has_the_option() {
     let help = |command: &[&str]| support::gapferry().args(command).arg("--help").output().unwrap();
     let commands: [&[&str]; 6] = [&["export"], &["lock"], &["inspect"], &["import"], &["login"], &["auth", "check"]];
     for command in commands {
-        assert!(said(&help(command)).contains("--log-http"), "{command:?}");
+        assert!(all_output(&help(command)).contains("--log-http"), "{command:?}");
     }
 }

@@ -21,6 +21,6 @@ async fn gapferry(arguments: &[&str]) -> Output {
 }
 
 /// Everything it said.
-fn said(output: &Output) -> String {
+fn all_output(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

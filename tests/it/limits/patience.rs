@@ -70,8 +70,8 @@ async fn a_registry_that_wants_more_patience_than_allowed_is_not_asked_by_the_ot
     assert!(found.iter().all(|found| found.as_ref().is_err_and(|error| error.kind() == Kind::RateLimited)));
     assert_eq!(server.seen().len(), 1);
     assert_eq!(waits(&recorder), []);
-    let told = found[0].as_ref().unwrap_err().chain();
-    assert!(told.contains("6 h 0 min") && told.contains("10 min 0 s"), "{told}");
+    let message = found[0].as_ref().unwrap_err().chain();
+    assert!(message.contains("6 h 0 min") && message.contains("10 min 0 s"), "{message}");
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn the_last_pulls_of_docker_hubs_limit_are_taken_slowly_and_visibly() {
 
 #[tokio::test]
 async fn how_slow_the_last_pulls_will_be_is_told_once_if_they_take_longer_than_was_allowed() {
-    for (max_wait, told) in [(Duration::from_secs(1), 1), (Duration::from_secs(60), 0)] {
+    for (max_wait, lines) in [(Duration::from_secs(1), 1), (Duration::from_secs(60), 0)] {
         let (shop, left) = (shop(6), AtomicUsize::new(7));
         let server = Server::registry(move |request, _| {
             let left = left.fetch_sub(usize::from(is_pull(request)), Ordering::SeqCst);
@@ -134,7 +134,7 @@ async fn how_slow_the_last_pulls_will_be_is_told_once_if_they_take_longer_than_w
             _ => None,
         };
         let warnings: Vec<String> = recorder.events().into_iter().filter_map(warning).collect();
-        assert_eq!(warnings.len(), told, "{warnings:?}");
+        assert_eq!(warnings.len(), lines, "{warnings:?}");
         // 33, 67, 100, 133 and 167 ms.
         assert!(warnings.iter().all(|text| text.contains("0.5 s in all")), "{warnings:?}");
     }

@@ -8,14 +8,14 @@ use crate::support::faulty::{After, Fault, Stage};
 use crate::support::registry::Registry;
 use crate::support::tempdir;
 
-struct Site {
+struct TestSite {
     source: Source,
     directory: tempfile::TempDir,
 }
 
-impl Site {
-    async fn new() -> Site {
-        Site { source: Source::start().await, directory: tempdir() }
+impl TestSite {
+    async fn new() -> TestSite {
+        TestSite { source: Source::start().await, directory: tempdir() }
     }
 
     fn path(&self, name: &str) -> String {
@@ -37,7 +37,7 @@ fn references(images: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
-    let (site, target) = (Site::new().await, Registry::start());
+    let (site, target) = (TestSite::new().await, Registry::start());
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("c", "1", "amd64");
     site.source.put_manifest("d", "1", OCI_MANIFEST, &json!({"schemaVersion": 2}));
@@ -91,7 +91,7 @@ async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
 #[tokio::test]
 async fn what_fails_while_it_is_fetched_is_left_out_in_every_form() {
     for out in ["b", "b.tar"] {
-        let site = Site::new().await;
+        let site = TestSite::new().await;
         site.source.put_image("a", "1", "amd64");
         site.source.put_image("b", "1", "amd64");
         site.source.remove(&sha256(b"layer of b:1 for amd64"));
@@ -99,15 +99,15 @@ async fn what_fails_while_it_is_fetched_is_left_out_in_every_form() {
         let output = ends_with(4, &["export", "-f", &list, "-o", &bundle]);
         assert!(stderr(&output).contains("list.txt:2"), "{}", stderr(&output));
         let output = ends_with(1, &["export", "-f", &list, "-o", &bundle, "--keep-going", "--json"]);
-        let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
-        assert_eq!(references(&told["missing"]), ["b:1"]);
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(references(&report["missing"]), ["b:1"]);
         ends_with(0, &["verify", "--full", &bundle]);
     }
 }
 
 #[tokio::test]
 async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("b", "1", "amd64");
     let large = "a".repeat(1_500_000);
@@ -120,10 +120,10 @@ async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
     let export = ["export", "-f", &list, "-o", &out, "--volume-size", "1MB"];
     ends_with(4, &export);
     let output = ends_with(1, &[&export[..], &["--keep-going", "--json", "--lock", &lock]].concat());
-    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let volumes: Vec<&str> =
-        told["volumes"].as_array().unwrap().iter().map(|volume| volume["path"].as_str().unwrap()).collect();
-    assert_eq!((references(&told["missing"]), volumes.len() > 1), (vec!["b:1"], true), "{told}");
+        report["volumes"].as_array().unwrap().iter().map(|volume| volume["path"].as_str().unwrap()).collect();
+    assert_eq!((references(&report["missing"]), volumes.len() > 1), (vec!["b:1"], true), "{report}");
     ends_with(0, &[&["verify", "--full"], &volumes[..]].concat());
     // One of them again, of the lock that lacks the image.
     let before = std::fs::read(volumes[1]).unwrap();
@@ -137,7 +137,7 @@ async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
 
 #[tokio::test]
 async fn one_pass_ends_unfinished() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("b", "1", "amd64");
     site.source.remove(&sha256(b"layer of b:1 for amd64"));
@@ -151,7 +151,7 @@ async fn one_pass_ends_unfinished() {
 
 #[tokio::test]
 async fn an_increment_does_not_take_a_missing_image_for_one_that_is_not_wanted() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("c", "1", "amd64");
     let gone = site.source.put_image("b", "1", "amd64");
@@ -168,7 +168,7 @@ async fn an_increment_does_not_take_a_missing_image_for_one_that_is_not_wanted()
 
 #[tokio::test]
 async fn a_receipt_says_what_was_missing_and_the_next_increment_brings_it() {
-    let (site, target) = (Site::new().await, Registry::start());
+    let (site, target) = (TestSite::new().await, Registry::start());
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("b", "1", "amd64");
     let (list, whole, lock) = (site.list(&["a:1", "b:1"]), site.path("whole"), site.path("lock"));
@@ -180,9 +180,9 @@ async fn a_receipt_says_what_was_missing_and_the_next_increment_brings_it() {
     let import = ["import", &first, "--to", target.host(), "--json"];
     for more in [&["--dry-run"][..], &["--receipt", &receipt]] {
         let output = ends_with(0, &[&import[..], more].concat());
-        let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
-        assert_eq!(references(&told["missing"]), ["b:1"], "{told}");
-        assert_eq!(told["missing"][0]["reason"], "not-found");
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(references(&report["missing"]), ["b:1"], "{report}");
+        assert_eq!(report["missing"][0]["reason"], "not-found");
     }
     for command in [&["inspect", &first, "--json"][..], &["list", &first, "--json"]] {
         let shown: Value = serde_json::from_str(&stdout(&ends_with(0, command))).unwrap();
@@ -208,7 +208,7 @@ async fn a_receipt_says_what_was_missing_and_the_next_increment_brings_it() {
 
 #[tokio::test]
 async fn what_images_have_of_the_platforms_is_taken() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     site.source.put_image("amd64", "1", "amd64");
     let platform = |architecture: &str| json!({"platform": {"os": "linux", "architecture": architecture}});
     let children = ["amd64", "arm64"].map(|one| with(site.source.put_image("both", "", one), platform(one)));
@@ -227,7 +227,7 @@ async fn what_images_have_of_the_platforms_is_taken() {
 }
 
 /// An image with one layer and a signature under cosign's tag, which has a layer of its own; gives the digest of that.
-fn put_signed(site: &Site, repository: &str) -> String {
+fn put_signed(site: &TestSite, repository: &str) -> String {
     let image = site.source.put_image(repository, "1", "amd64");
     let payload = format!("payload of {repository}");
     let signature = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
@@ -241,7 +241,7 @@ fn put_signed(site: &Site, repository: &str) -> String {
 #[tokio::test]
 async fn a_companion_whose_blob_is_lost_is_left_out_and_its_image_stays() {
     for out in ["b", "b.tar"] {
-        let site = Site::new().await;
+        let site = TestSite::new().await;
         let lost = put_signed(&site, "a");
         put_signed(&site, "b");
         site.source.remove(&lost);
@@ -268,14 +268,14 @@ async fn a_companion_whose_blob_is_lost_is_left_out_and_its_image_stays() {
 /// Otherwise one broken signature costs all images of a night.
 #[tokio::test]
 async fn a_signature_that_the_registry_cannot_deliver_is_left_out() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let broken = put_signed(&site, "a");
     put_signed(&site, "b");
     site.source.server.when("GET", &broken).always().fault(Fault::Status(500));
     let (list, bundle) = (site.list(&["a:1", "b:1"]), site.path("b"));
     let export = ["export", "-f", &list, "-o", &bundle, "--retries", "1"];
-    let said = stderr(&ends_with(0, &export));
-    assert!(said.contains("attached to it could not be read, so it is left out"), "{said}");
+    let message = stderr(&ends_with(0, &export));
+    assert!(message.contains("attached to it could not be read, so it is left out"), "{message}");
     let lock = lock_of(&bundle);
     assert_eq!(references(&lock["images"]), ["a:1", "b:1"]);
     assert_eq!(lock["images"][0]["attachedUnknown"], true, "{lock}");
@@ -286,7 +286,7 @@ async fn a_signature_that_the_registry_cannot_deliver_is_left_out() {
 async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
     let limit = || Fault::TooMany(After::Seconds(7200));
     for (fault, code, reason) in [(Fault::Reset(Stage::Request), 5, "unreachable"), (limit(), 4, "rate-limited")] {
-        let site = Site::new().await;
+        let site = TestSite::new().await;
         let kept_away = put_signed(&site, "a");
         put_signed(&site, "b");
         site.source.server.when("GET", &kept_away).always().fault(fault.clone());
@@ -307,7 +307,7 @@ async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
 
 #[tokio::test]
 async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let image = |name: &str, more: u64| {
         let layer = site.source.put_blob(name, b"a layer that both have");
         let size = layer["size"].as_u64().unwrap() + more;
@@ -325,8 +325,11 @@ async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
         image("c", 3);
         let list = site.list(&["a:1", "c:1"]);
         let output = ends_with(3, &["export", "-f", &list, "-o", &bundle, "--keep-going"]);
-        let said = stderr(&output);
-        assert!(["list.txt:1", "list.txt:2", "descriptor says"].iter().all(|words| said.contains(words)), "{said}");
+        let message = stderr(&output);
+        assert!(
+            ["list.txt:1", "list.txt:2", "descriptor says"].iter().all(|words| message.contains(words)),
+            "{message}"
+        );
         let listed: Value = serde_json::from_str(&stdout(&ends_with(0, &["list", &bundle, "--json"]))).unwrap();
         assert_eq!(references(&listed["images"]), ["good:1"]);
     }
@@ -344,7 +347,7 @@ async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
 #[tokio::test]
 async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something() {
     for (lost, reference) in [("layer", None), ("manifest", None), ("signature", Some("attachedUnknown"))] {
-        let (site, target) = (Site::new().await, Registry::start());
+        let (site, target) = (TestSite::new().await, Registry::start());
         let signature = put_signed(&site, "a");
         site.source.put_image("b", "1", "amd64");
         let (list, lock) = (site.list(&["a:1", "b:1"]), site.path("lock"));
@@ -361,8 +364,8 @@ async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something()
         // It is not all that the lock promises, whatever is lost.
         command.args(["export", "--locked", &lock, "-o", &lacking, "--keep-going"]).assert().code(1);
         ends_with(0, &["import", &lacking, "--to", target.host(), "--receipt", &receipt]);
-        let told: Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
-        assert_eq!(told["images"][0].get("attachedUnknown").is_some(), reference.is_some(), "{lost}: {told}");
+        let report: Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
+        assert_eq!(report["images"][0].get("attachedUnknown").is_some(), reference.is_some(), "{lost}: {report}");
         // It brings nothing new after the complete one, which is not older.
         put_signed(&site, "a");
         site.source.put_image("b", "1", "amd64");
@@ -380,7 +383,7 @@ async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something()
 #[tokio::test]
 async fn an_image_that_gives_a_shared_layer_another_size_is_the_only_one_left_out() {
     for (wrong_first, out) in [(true, "b"), (false, "b.tar"), (false, "-")] {
-        let site = Site::new().await;
+        let site = TestSite::new().await;
         let names = if wrong_first { ["a", "c"] } else { ["c", "a"] };
         for (name, more) in [("a", 3), ("c", 0)] {
             let layer = site.source.put_blob(name, b"a layer that both have");
@@ -409,7 +412,7 @@ async fn an_image_that_gives_a_shared_layer_another_size_is_the_only_one_left_ou
 
 #[tokio::test]
 async fn two_entries_of_one_name_cost_the_second_one_alone() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let first = site.source.put_image("a", "1", "amd64");
     site.source.put_image("a", "1", "arm64");
     let (pinned, bundle) = (format!("a:1@{}", first["digest"].as_str().unwrap()), site.path("b"));
@@ -425,7 +428,7 @@ async fn two_entries_of_one_name_cost_the_second_one_alone() {
 /// A deletion is for ever: what a cut list of tags does not show may still be wanted.
 #[tokio::test]
 async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
-    let (site, layout) = (Site::new().await, tempdir());
+    let (site, layout) = (TestSite::new().await, tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     for tag in ["1", "2", "3"] {
         site.source.put_image("app", tag, "amd64");

@@ -154,8 +154,8 @@ async fn what_a_registry_denies_is_looked_for_elsewhere_like_what_it_lacks() {
     };
     let output = export("1", &[]);
     assert_eq!(output.status.code(), Some(4));
-    for said in [index.as_str(), &sha256(b"gone"), "(linux/arm64)", "--index sparse", "403 Forbidden"] {
-        assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
+    for message in [index.as_str(), &sha256(b"gone"), "(linux/arm64)", "--index sparse", "403 Forbidden"] {
+        assert!(stderr(&output).contains(message), "{message}: {}", stderr(&output));
     }
     let output = export("1", &["--index", "sparse"]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -247,12 +247,12 @@ async fn an_image_that_is_two_things_is_refused_and_says_which() {
     let image = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []});
     source.put_manifest("x", "both", OCI_MANIFEST, &with(image.clone(), json!({"manifests": [child]})));
     source.put_manifest("x", "case", OCI_MANIFEST, &with(image, json!({"Layers": []})));
-    for (tag, said) in
+    for (tag, message) in
         [("both", "an image and an index at once"), ("case", "\"Layers\" differs from \"layers\" only in case")]
     {
         let bundle = site.path().join(tag).display().to_string();
         let output = ends_with(3, &["export", &source.name(&format!("x:{tag}")), "-o", &bundle]);
-        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
     }
 }
 
@@ -268,8 +268,8 @@ async fn an_index_that_names_an_attestation_nobody_has_can_be_carried_without_it
     source.put_manifest("x", "1", OCI_INDEX, &index);
     let (name, bundle) = (source.name("x:1"), site.path().join("b").display().to_string());
     let output = ends_with(4, &["export", &name, "-o", &bundle]);
-    for said in ["the attestation ", &sha256(b"gone"), &digest_of(&amd64), "--index sparse"] {
-        assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
+    for message in ["the attestation ", &sha256(b"gone"), &digest_of(&amd64), "--index sparse"] {
+        assert!(stderr(&output).contains(message), "{message}: {}", stderr(&output));
     }
     let both = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
     let output = ends_with(4, &[&["export", &name, "-o", &bundle], &both[..]].concat());
@@ -296,8 +296,8 @@ async fn an_index_that_calls_an_image_an_index_is_refused_with_both_types() {
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]});
     source.put_manifest("x", "1", OCI_INDEX, &index);
     let output = ends_with(3, &["export", &source.name("x:1"), "-o", &site.path().join("b").display().to_string()]);
-    for said in [&digest_of(&child), OCI_INDEX, OCI_MANIFEST] {
-        assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
+    for message in [&digest_of(&child), OCI_INDEX, OCI_MANIFEST] {
+        assert!(stderr(&output).contains(message), "{message}: {}", stderr(&output));
     }
 }
 

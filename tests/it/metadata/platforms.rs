@@ -23,14 +23,14 @@ fn for_platform(child: &Value, text: &str) -> Value {
     with(child.clone(), json!({"platform": platform(text)}))
 }
 
-struct Site {
+struct TestSite {
     source: Source,
     directory: tempfile::TempDir,
 }
 
-impl Site {
-    async fn new() -> Site {
-        Site { source: Source::start().await, directory: tempdir() }
+impl TestSite {
+    async fn new() -> TestSite {
+        TestSite { source: Source::start().await, directory: tempdir() }
     }
 
     fn path(&self, name: &str) -> String {
@@ -40,7 +40,7 @@ impl Site {
 
 #[tokio::test]
 async fn one_manifest_for_two_variants_is_a_single_manifest() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let (arm, amd) = (site.source.put_image("a", "", "arm64"), site.source.put_image("a", "", "amd64"));
     let children =
         [for_platform(&arm, "linux/arm64"), for_platform(&arm, "linux/arm64/v8"), for_platform(&amd, "linux/amd64")];
@@ -51,7 +51,7 @@ async fn one_manifest_for_two_variants_is_a_single_manifest() {
 
 #[tokio::test]
 async fn an_index_that_names_no_platform_is_carried_as_it_is() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let signature = site.source.put_image("a", "", "amd64");
     let list = site.source.put_manifest("a", "list", OCI_INDEX, &index_of(std::slice::from_ref(&signature)));
     ends_with(0, &["export", &site.source.name("a:list"), "--platform", "linux/amd64", "-o", &site.path("b")]);
@@ -60,7 +60,7 @@ async fn an_index_that_names_no_platform_is_carried_as_it_is() {
 
 #[tokio::test]
 async fn a_platform_that_the_registry_lacks_is_named_with_the_way_out() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let (lost, kept) = (site.source.put_image("a", "", "amd64"), site.source.put_image("a", "", "arm64"));
     let children = [for_platform(&lost, "linux/amd64"), for_platform(&kept, "linux/arm64")];
     site.source.put_manifest("a", "1", OCI_INDEX, &index_of(&children));
@@ -68,23 +68,23 @@ async fn a_platform_that_the_registry_lacks_is_named_with_the_way_out() {
     for mode in ["single", "trim"] {
         let name = site.source.name("a:1");
         let export = ["export", &name, "--platform", "linux/amd64", "--index", mode, "-o", &site.path("b")];
-        let said = stderr(&ends_with(4, &export));
+        let message = stderr(&ends_with(4, &export));
         let child = format!("{} (linux/amd64)", lost["digest"].as_str().unwrap());
-        assert!(said.contains(&child) && said.contains("--index sparse"), "{mode}: {said}");
+        assert!(message.contains(&child) && message.contains("--index sparse"), "{mode}: {message}");
     }
 }
 
 #[tokio::test]
 async fn a_config_that_names_its_platform_in_two_ways_is_refused_by_export_and_verify() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let put = |config: &str| {
         let config = typed(site.source.put_blob("a", config.as_bytes()), OCI_CONFIG);
         let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []});
         site.source.put_manifest("a", "1", OCI_MANIFEST, &manifest);
     };
     put(r#"{"architecture":"arm64","os":"linux","OS":"windows"}"#);
-    let said = stderr(&ends_with(3, &["export", &site.source.name("a:1"), "-o", &site.path("b")]));
-    assert!(said.contains("\"OS\""), "{said}");
+    let message = stderr(&ends_with(3, &["export", &site.source.name("a:1"), "-o", &site.path("b")]));
+    assert!(message.contains("\"OS\""), "{message}");
     // What is no platform at all is nobody's.
     put(r#"["architecture"]"#);
     ends_with(0, &["export", &site.source.name("a:1"), "-o", &site.path("b")]);
@@ -93,7 +93,7 @@ async fn a_config_that_names_its_platform_in_two_ways_is_refused_by_export_and_v
 
 #[tokio::test]
 async fn an_allowlist_with_platforms_lets_in_no_child_that_a_runtime_could_take_for_another() {
-    let (site, target) = (Site::new().await, Registry::start());
+    let (site, target) = (TestSite::new().await, Registry::start());
     let (amd, other) = (site.source.put_image("a", "", "amd64"), site.source.put_image("a", "", "arm64"));
     let attests = |digest: &Value| {
         json!({"annotations": {
@@ -123,7 +123,7 @@ async fn an_allowlist_with_platforms_lets_in_no_child_that_a_runtime_could_take_
 /// is for.
 #[tokio::test]
 async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the_same_list_lets_it_in() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let other = for_platform(&site.source.put_image("a", "x", "s390x"), "linux/s390x");
     let windows = json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1"});
     for (nth, (config, offered, asked)) in [
@@ -144,8 +144,8 @@ async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the
         let (usual, single) = (site.path(&format!("usual{nth}")), site.path(&format!("single{nth}")));
         // The second run does not complain that it keeps what the first one chose.
         for _ in 0..2 {
-            let said = stderr(&ends_with(0, &["export", "-f", &list, "-o", &usual]));
-            assert!(!said.contains("warning"), "{said}");
+            let message = stderr(&ends_with(0, &["export", "-f", &list, "-o", &usual]));
+            assert!(!message.contains("warning"), "{message}");
             let image = &lock_of(&usual)["images"][0];
             assert_eq!((&image["selection"]["index"], &image["platforms"]), (&json!("trim"), &json!([offered])));
         }
@@ -159,8 +159,8 @@ async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the
             vec!["export", "-f", &list, "-o", &single],
             vec!["export", "--locked", &lock, "-o", &locked],
         ] {
-            let said = stderr(&ends_with(1, &export));
-            assert!(said.contains("--index trim"), "{said}");
+            let message = stderr(&ends_with(1, &export));
+            assert!(message.contains("--index trim"), "{message}");
             let out = export.iter().position(|argument| *argument == "-o").unwrap() + 1;
             assert_eq!(lock_of(export[out])["images"][0]["digest"], child["digest"]);
         }
@@ -171,7 +171,7 @@ async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the
 
 #[tokio::test]
 async fn the_best_variant_is_what_nodes_load_and_what_inspect_shows() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let (five, seven) = (site.source.put_image("a", "", "arm"), site.source.put_image("a", "x", "arm"));
     let children = [for_platform(&five, "linux/arm/v5"), for_platform(&seven, "linux/arm/v7")];
     site.source.put_manifest("a", "1", OCI_INDEX, &index_of(&children));
@@ -191,7 +191,7 @@ async fn the_best_variant_is_what_nodes_load_and_what_inspect_shows() {
 
 #[tokio::test]
 async fn what_one_image_leaves_out_another_may_have_with_layers_of_its_own_kind() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let config = typed(site.source.put_blob("a", br#"{"os":"windows","architecture":"amd64"}"#), OCI_CONFIG);
     let layer = json!({
         "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
@@ -213,7 +213,7 @@ async fn what_one_image_leaves_out_another_may_have_with_layers_of_its_own_kind(
 
 #[tokio::test]
 async fn a_lock_that_took_more_variants_than_today_is_followed() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let children = ["linux/amd64", "linux/amd64/v3", "linux/arm64"];
     let children =
         children.map(|one| for_platform(&site.source.put_image("a", one.split('/').next_back().unwrap(), one), one));

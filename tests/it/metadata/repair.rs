@@ -6,15 +6,15 @@ use super::*;
 use crate::support::tempdir;
 
 /// A bundle of three images, and its lock.
-struct Site {
+struct TestSite {
     source: Source,
     directory: tempfile::TempDir,
     /// Of the first image's layer and of a child of the index, which the bundle has lost.
     lost: [String; 2],
 }
 
-impl Site {
-    async fn new() -> Site {
+impl TestSite {
+    async fn new() -> TestSite {
         let source = Source::start().await;
         source.put_image("a", "1", "amd64");
         source.put_image("c", "1", "amd64");
@@ -24,7 +24,7 @@ impl Site {
         source.put_manifest("b", "1", OCI_INDEX, &index);
         let child = children[1]["digest"].as_str().unwrap().to_owned();
         let lost = [sha256(b"layer of a:1 for amd64"), child];
-        let site = Site { source, directory: tempdir(), lost };
+        let site = TestSite { source, directory: tempdir(), lost };
         let (bundle, lock) = (site.path("b"), site.path("lock"));
         let names = ["a:1", "b:1", "c:1"].map(|name| site.source.name(name));
         ends_with(
@@ -50,7 +50,7 @@ impl Site {
     }
 
     #[track_caller]
-    fn is_mended(&self) {
+    fn is_repaired(&self) {
         ends_with(0, &["repair", &self.path("b"), &self.path("repair.tar")]);
         ends_with(0, &["verify", "--full", &self.path("b")]);
     }
@@ -59,7 +59,7 @@ impl Site {
 #[tokio::test]
 async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
     for refuse in [false, true] {
-        let site = Site::new().await;
+        let site = TestSite::new().await;
         site.source.keep_only(&site.lost, refuse);
         let before = site.source.server.seen().len();
         site.export(0);
@@ -67,19 +67,19 @@ async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
         let mut paths = asked.iter().map(|request| &request.target).filter(|path| path.len() > "/v2/".len());
         let other = paths.find(|path| !site.lost.iter().any(|digest| path.ends_with(digest)));
         assert_eq!(other, None);
-        site.is_mended();
+        site.is_repaired();
     }
 }
 
 #[tokio::test]
 async fn what_the_source_has_lost_too_is_named() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     site.source.keep_only(&site.lost[..1], false);
     // What can be had is not withheld because of the rest.
     let output = site.export(1);
     assert!(stderr(&output).contains(&site.lost[1]) && !stderr(&output).contains(&site.lost[0]), "{}", stderr(&output));
-    let mended = ends_with(3, &["repair", &site.path("b"), &site.path("repair.tar")]);
-    assert!(stdout(&mended).contains("1 file mended, 1 file not in"), "{}", stdout(&mended));
+    let repaired = ends_with(3, &["repair", &site.path("b"), &site.path("repair.tar")]);
+    assert!(stdout(&repaired).contains("1 file repaired, 1 file not in"), "{}", stdout(&repaired));
     std::fs::remove_file(site.path("repair.tar")).unwrap();
     site.source.keep_only(&[], false);
     let output = site.export(4);
@@ -103,8 +103,8 @@ async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_imag
     ends_with(3, &["verify", &bundle, "--missing", &missing]);
     source.remove(&signature);
     source.put_image("a", &tag, "arm64");
-    let said = stderr(&ends_with(1, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
-    assert!(said.contains(&format!("{signature}: its signature (tag {tag}) was replaced since")), "{said}");
+    let message = stderr(&ends_with(1, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
+    assert!(message.contains(&format!("{signature}: its signature (tag {tag}) was replaced since")), "{message}");
     ends_with(3, &["repair", &bundle, &out]);
     assert!(
         std::fs::exists(format!("{bundle}/blobs/{}", sha256(b"layer of a:1 for amd64").replace(':', "/"))).unwrap()
@@ -113,8 +113,8 @@ async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_imag
     let [whole, lacking, new_lock] = ["whole", "lacking", "new.lock"].map(path);
     ends_with(4, &["export", "--locked", &lock, "-o", &whole]);
     let arguments = ["export", "--locked", &lock, "-o", &lacking, "--keep-going", "--lock", &new_lock];
-    let said = stderr(&ends_with(1, &arguments));
-    assert!(said.contains("was replaced since") && said.contains("left out"), "{said}");
+    let message = stderr(&ends_with(1, &arguments));
+    assert!(message.contains("was replaced since") && message.contains("left out"), "{message}");
     let written: Value = serde_json::from_slice(&std::fs::read(&new_lock).unwrap()).unwrap();
     let locked = &written["images"][0];
     assert_eq!(
@@ -130,7 +130,7 @@ async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_imag
 
 #[tokio::test]
 async fn where_images_have_to_be_read_one_that_is_gone_costs_nothing() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     // Without its size a blob cannot be asked for.
     let path = site.path("missing.json");
     let mut missing: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -141,7 +141,7 @@ async fn where_images_have_to_be_read_one_that_is_gone_costs_nothing() {
     let lock: Value = serde_json::from_slice(&std::fs::read(site.path("lock")).unwrap()).unwrap();
     site.source.remove(lock["images"][2]["digest"].as_str().unwrap());
     site.export(0);
-    site.is_mended();
+    site.is_repaired();
 }
 
 /// `index.json` is made of all manifests. That a signature was not asked for in vain, but denied, is what helps to get it right.
@@ -160,8 +160,8 @@ async fn a_companion_that_the_source_denies_is_reported_as_denied() {
         source.remove(&signature);
         source.remove(&tag);
         source.keep_only(&[String::new()], refuse);
-        let said = stderr(&ends_with(0, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
-        assert_eq!(said.contains("1 companion of the lock: denied"), refuse, "{said}");
-        assert_eq!(said.contains(&signature), refuse, "{said}");
+        let message = stderr(&ends_with(0, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
+        assert_eq!(message.contains("1 companion of the lock: denied"), refuse, "{message}");
+        assert_eq!(message.contains(&signature), refuse, "{message}");
     }
 }

@@ -9,15 +9,15 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support;
+use crate::support::barrier::Barrier;
 use crate::support::cosign::{self, Signed, attestation, list, listed, signature};
-use crate::support::gate::Gate;
 use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
 /// An image that the vendor has signed, exported to a bundle, and a registry on the other side.
-struct Site {
+struct TestSite {
     source: Registry,
     target: Registry,
     app: Image,
@@ -26,21 +26,21 @@ struct Site {
     directory: tempfile::TempDir,
 }
 
-impl Site {
+impl TestSite {
     /// The bundle is there and has been imported once.
-    fn imported() -> Site {
-        let site = Site::exported();
+    fn imported() -> TestSite {
+        let site = TestSite::exported();
         site.import(&[]).ended(0);
         site
     }
 
-    fn exported() -> Site {
+    fn exported() -> TestSite {
         let app = images::oci("team/app", "1", &["signed on both sides"]);
         let (vendor, own) = (signature(&app, "vendor"), signature(&app, "own"));
         let (source, target) = (Registry::start(), Registry::start());
         app.push(&source);
         list(&app, "sig", std::slice::from_ref(&vendor)).push(&source);
-        let site = Site { source, target, app, vendor, own, directory: tempdir() };
+        let site = TestSite { source, target, app, vendor, own, directory: tempdir() };
         site.export(&[]);
         site
     }
@@ -101,7 +101,7 @@ impl Site {
 
 #[test]
 fn a_list_to_which_the_isolated_side_has_added_is_left_as_it_is() {
-    let site = Site::imported();
+    let site = TestSite::imported();
     let own = site.sign_there(&[&site.vendor, &site.own]);
     let plan = site.json(&["--dry-run"]);
     assert_eq!(plan["images"][0]["action"], "nothing", "{plan}");
@@ -114,18 +114,18 @@ fn a_list_to_which_the_isolated_side_has_added_is_left_as_it_is() {
 
 #[test]
 fn a_list_with_all_that_the_target_has_takes_the_tag() {
-    let site = Site::imported();
+    let site = TestSite::imported();
     let second = signature(&site.app, "the vendor's second key");
     list(&site.app, "sig", &[site.vendor.clone(), second.clone()]).push(&site.source);
     site.export(&[]);
-    site.import(&[]).ended(0).said(&["is overwritten; it was"]);
+    site.import(&[]).ended(0).reported(&["is overwritten; it was"]);
     site.assert_there(&[&site.vendor, &second]);
     assert_eq!(site.changes(&[]), 0);
 }
 
 #[test]
 fn signatures_of_both_sides_are_joined_once_and_plan_and_receipt_say_so() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     site.app.push(&site.target);
     let before = site.sign_there(&[&site.own]);
     let plan = site.json(&["--dry-run"]);
@@ -141,14 +141,14 @@ fn signatures_of_both_sides_are_joined_once_and_plan_and_receipt_say_so() {
     let receipt = site.json(&[]);
     site.assert_there(&[&site.own, &site.vendor]);
     let joined = site.tag_there();
-    let told = &receipt["images"][0]["companions"][0];
+    let report = &receipt["images"][0]["companions"][0];
     assert_eq!(companion["joined"], joined, "the plan knows it before");
     assert_eq!(
-        (&told["outcome"], &told["joined"], &told["found"]),
+        (&report["outcome"], &report["joined"], &report["found"]),
         (&"joined".into(), &joined.clone().into(), &before.into())
     );
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor)).digest();
-    assert_eq!(told["digest"], ours);
+    assert_eq!(report["digest"], ours);
     let confirmed = |digest: &str| receipt["confirmed"].as_array().unwrap().iter().any(|known| known == digest);
     assert!(confirmed(&joined) && !confirmed(&ours), "only what is there: {receipt}");
     assert_eq!(site.changes(&[]), 0, "importing again changes nothing");
@@ -157,7 +157,7 @@ fn signatures_of_both_sides_are_joined_once_and_plan_and_receipt_say_so() {
 
 #[test]
 fn two_tags_of_one_image_share_its_signatures() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     site.app.named("team/app", "latest").push(&site.source);
     let references = ["1", "latest"].map(|tag| format!("{}/team/app:{tag}", site.source.host()));
     let mut command = gapferry();
@@ -172,7 +172,7 @@ fn two_tags_of_one_image_share_its_signatures() {
 
 #[test]
 fn attestations_are_joined_and_of_two_sboms_the_bundles_counts() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let (there, here) = (attestation(&site.app, "own"), attestation(&site.app, "vendor"));
     list(&site.app, "att", std::slice::from_ref(&here)).push(&site.source);
     let sbom = |text: &[u8]| {
@@ -192,15 +192,15 @@ fn attestations_are_joined_and_of_two_sboms_the_bundles_counts() {
 
 #[test]
 fn what_is_signed_while_an_import_is_under_way_is_kept_too() {
-    let site = Site::exported();
-    let gate = Gate::before(site.target.host(), "PUT /v2/team/app/manifests/sha256:");
-    let host = gate.host();
+    let site = TestSite::exported();
+    let barrier = Barrier::before(site.target.host(), "PUT /v2/team/app/manifests/sha256:");
+    let host = barrier.host();
     std::thread::scope(|scope| {
         let importing = scope.spawn(|| site.import_to(host, &[]));
-        gate.wait();
+        barrier.wait();
         // The plan was made when this tag did not exist.
         site.sign_there(&[&site.own]);
-        gate.open();
+        barrier.open();
         importing.join().unwrap().ended(0);
     });
     site.assert_there(&[&site.own, &site.vendor]);
@@ -208,19 +208,19 @@ fn what_is_signed_while_an_import_is_under_way_is_kept_too() {
 
 #[test]
 fn a_list_that_vanishes_while_an_import_is_under_way_is_brought_as_it_is() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     site.app.push(&site.target);
     let own = site.sign_there(&[&site.own]);
     // What is uploaded in any case, so that there is something to wait for.
     list(&site.app, "att", &[attestation(&site.app, "vendor")]).push(&site.source);
     site.export(&[]);
-    let gate = Gate::before(site.target.host(), "POST /v2/team/app/blobs/uploads/");
-    let host = gate.host();
+    let barrier = Barrier::before(site.target.host(), "POST /v2/team/app/blobs/uploads/");
+    let host = barrier.host();
     std::thread::scope(|scope| {
         let importing = scope.spawn(|| site.import_to(host, &[]));
-        gate.wait();
+        barrier.wait();
         site.target.request("DELETE", &format!("/v2/team/app/manifests/{own}")).send().expect(202);
-        gate.open();
+        barrier.open();
         importing.join().unwrap().ended(0);
     });
     site.assert_there(&[&site.vendor]);
@@ -228,23 +228,23 @@ fn a_list_that_vanishes_while_an_import_is_under_way_is_brought_as_it_is() {
 
 #[test]
 fn skip_leaves_another_list_alone_and_fail_fails_the_image() {
-    let site = Site::imported();
+    let site = TestSite::imported();
     let own = site.sign_there(&[&site.own]);
     let skipped = site.json(&["--on-existing", "skip"]);
     assert_eq!(skipped["images"][0]["outcome"], "present");
     assert_eq!(skipped["images"][0]["companions"][0]["outcome"], "skipped");
-    site.import(&["--on-existing", "skip"]).ended(0).said(&["is left alone"]);
+    site.import(&["--on-existing", "skip"]).ended(0).reported(&["is left alone"]);
     assert_eq!(site.tag_there(), own);
     let plan = site.import(&["--on-existing", "fail", "--dry-run"]).ended(0).stdout;
     let tag = cosign::tag(&site.app, "sig");
     assert!(plan.lines().any(|line| line.contains(&tag) && line.contains("fail")), "{plan}");
-    site.import(&["--on-existing", "fail"]).ended(1).said(&[&tag, "already means something else", "1 failed"]);
+    site.import(&["--on-existing", "fail"]).ended(1).reported(&[&tag, "already means something else", "1 failed"]);
     assert_eq!(site.tag_there(), own);
 }
 
 #[test]
 fn skip_brings_an_image_without_the_companion_that_is_in_its_way() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let own = site.sign_there(&[&site.own]);
     // What was not brought is not proven either, and costs the image nothing.
     let receipt = site.json(&["--on-existing", "skip", "--prove"]);
@@ -256,7 +256,7 @@ fn skip_brings_an_image_without_the_companion_that_is_in_its_way() {
 
 #[test]
 fn what_is_no_list_of_signatures_is_not_replaced_and_costs_the_signatures_alone() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let other = images::oci("team/other", "1", &["another image"]);
     other.push(&site.source);
     let references = ["app", "other"].map(|name| format!("{}/team/{name}:1", site.source.host()));
@@ -270,13 +270,13 @@ fn what_is_no_list_of_signatures_is_not_replaced_and_costs_the_signatures_alone(
         there.push(&target);
         let says = ["failed: companion", &*tag, "is not a list of signatures", "--on-existing skip", "2 images pushed"];
         let options = ["--prove", "--receipt", "receipt.json"];
-        site.import_to(target.host(), &options).ended(1).said(&says).said(&["2 images proven"]);
+        site.import_to(target.host(), &options).ended(1).reported(&says).reported(&["2 images proven"]);
         assert_eq!(target.digest("team/app", &tag), Some(there.digest()));
         assert_eq!(target.digest("team/other", "1"), Some(other.digest()));
         assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()), "the image itself arrives");
         let receipt: Value = serde_json::from_slice(&std::fs::read(site.path().join("receipt.json")).unwrap()).unwrap();
         assert_eq!(receipt["images"][0]["companions"][0]["outcome"], "failed", "{receipt}");
-        site.import_to(target.host(), &[]).ended(1).said(&["failed: companion", "2 present"]);
+        site.import_to(target.host(), &[]).ended(1).reported(&["failed: companion", "2 present"]);
         site.import_to(target.host(), &["--on-existing", "skip"]).ended(0);
         assert_eq!(target.digest("team/app", &tag), Some(there.digest()));
         assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()));
@@ -285,7 +285,7 @@ fn what_is_no_list_of_signatures_is_not_replaced_and_costs_the_signatures_alone(
 
 #[test]
 fn an_increment_accepts_a_joined_list_although_what_it_was_joined_from_was_cleaned_away() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     site.import(&["--receipt", "first.receipt"]).ended(0);
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
     let own = site.sign_there(&[&site.vendor, &site.own]);
@@ -303,7 +303,7 @@ fn an_increment_accepts_a_joined_list_although_what_it_was_joined_from_was_clean
 
 #[test]
 fn companions_are_listed_with_the_image_that_they_speak_of() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let index = images::oci_index("team/many", "1", "two platforms");
     let sbom = images::referrer(&index, "application/spdx+json", b"an SBOM");
     let list = images::referrers_tag(&index, std::slice::from_ref(&sbom));
@@ -343,17 +343,17 @@ fn companions_are_listed_with_the_image_that_they_speak_of() {
 
 #[test]
 fn an_image_without_a_tag_at_the_target_is_told_because_garbage_collection_may_take_it() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let reference = format!("{}/team/app@{}", site.source.host(), site.app.digest());
     let mut command = gapferry();
     Ran::of(command.current_dir(site.path()).args(["export", &reference, "-o", "bundle.tar"])).ended(0);
-    site.import(&[]).ended(0).said(&["1 image gets no tag", "garbage collection", "as="]);
+    site.import(&[]).ended(0).reported(&["1 image gets no tag", "garbage collection", "as="]);
 }
 
 /// A repository of signatures only, as `COSIGN_REPOSITORY` makes one: nothing there has the subject.
 #[test]
 fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let tag = cosign::tag(&site.app, "sig");
     let elsewhere = |registry: &Registry, signatures: &[&Signed]| {
         let signatures: Vec<Signed> = signatures.iter().map(|signed| (*signed).clone()).collect();
@@ -370,7 +370,7 @@ fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
     let ours = elsewhere(&site.source, &[&site.vendor]);
     export();
     let before = elsewhere(&site.target, &[&site.own]);
-    site.import(&["--on-existing", "fail"]).ended(1).said(&["already means something else"]);
+    site.import(&["--on-existing", "fail"]).ended(1).reported(&["already means something else"]);
     site.import(&["--on-existing", "skip"]).ended(0);
     assert_eq!(there(), std::slice::from_ref(&site.own.descriptor));
     let plan = site.json(&["--dry-run"]);
@@ -379,12 +379,12 @@ fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
     let receipt = site.json(&["--receipt", "receipt.json", "--prove"]);
     assert_eq!(there(), [site.own.descriptor.clone(), site.vendor.descriptor.clone()]);
     let joined = site.target.digest("team/signatures", &tag).unwrap();
-    let told = &receipt["images"][0];
-    assert_eq!((&told["digest"], &told["found"]), (&Value::from(ours), &Value::from(before)), "{receipt}");
-    assert_eq!((&told["joined"], &plan["images"][0]["joined"]), (&Value::from(&*joined), &Value::from(&*joined)));
+    let report = &receipt["images"][0];
+    assert_eq!((&report["digest"], &report["found"]), (&Value::from(ours), &Value::from(before)), "{receipt}");
+    assert_eq!((&report["joined"], &plan["images"][0]["joined"]), (&Value::from(&*joined), &Value::from(&*joined)));
     assert_eq!(site.changes(&[]), 0, "importing again changes nothing");
     let mut command = gapferry();
-    Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).said(&["1 image proven"]);
+    Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).reported(&["1 image proven"]);
 
     // A newer list from the vendor, and one there that has all of it.
     let second = signature(&site.app, "the vendor's second key");
@@ -395,13 +395,13 @@ fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
     // What is no list is not replaced.
     let strange = images::oci("team/signatures", &tag, &["an image"]);
     strange.push(&site.target);
-    site.import(&[]).ended(1).said(&["is not a list of signatures", "--on-existing skip"]);
+    site.import(&[]).ended(1).reported(&["is not a list of signatures", "--on-existing skip"]);
     assert_eq!(site.target.digest("team/signatures", &tag), Some(strange.digest()));
 }
 
 #[test]
 fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let [vendor, own] = ["vendor", "own"]
         .map(|by| images::referrer(&site.app, "application/spdx+json", by.as_bytes()).named("team/sboms", ""));
     let [vendor, own] = [vendor, own].map(|image| Image { tag: None, ..image });
@@ -432,30 +432,30 @@ fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
     let manifest = serde_json::to_vec_pretty(&there).unwrap();
     Image { manifest, ..ours.clone() }.push(&site.target);
     let mut command = gapferry();
-    Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).said(&["1 image proven"]);
+    Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).reported(&["1 image proven"]);
     // And the list of the bundle: nothing of it is missing there, so nothing is in the way either.
     let listed: Value = serde_json::from_slice(&ours.manifest).unwrap();
     let same = Image { manifest: serde_json::to_vec_pretty(&listed).unwrap(), ..ours };
     same.push(&site.target);
     for option in ["fail", "skip"] {
-        site.import(&["--on-existing", option]).ended(0).said(&["0 images pushed, 1 present"]);
+        site.import(&["--on-existing", option]).ended(0).reported(&["0 images pushed, 1 present"]);
         assert_eq!(site.target.digest("team/sboms", &tag), Some(same.digest()));
     }
 }
 
 #[test]
 fn a_receipt_is_proven_although_the_isolated_side_has_signed_since() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     site.import(&["--receipt", "receipt.json"]).ended(0);
     let prove = || {
         let mut command = gapferry();
         Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"]))
     };
-    prove().ended(0).said(&["1 image proven"]);
+    prove().ended(0).reported(&["1 image proven"]);
     site.sign_there(&[&site.vendor, &site.own]);
-    prove().ended(0).said(&["1 image proven"]);
+    prove().ended(0).reported(&["1 image proven"]);
     // As a garbage collection of untagged manifests does it.
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
     site.target.request("DELETE", &format!("/v2/team/app/manifests/{}", ours.digest())).send().expect(202);
-    prove().ended(0).said(&["1 image proven"]);
+    prove().ended(0).reported(&["1 image proven"]);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use super::Site;
+use super::TestSite;
 use crate::support::cosign::{self, list, signature};
 use crate::support::faulty::{Answer, Seen, Server, exchange};
 use crate::support::gapferry;
@@ -12,7 +12,7 @@ use crate::support::registry::Registry;
 
 #[test]
 fn two_sources_that_signed_one_image_with_different_keys_land_on_one_list() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let elsewhere = Registry::start();
     [&site.app, &list(&site.app, "sig", std::slice::from_ref(&site.own))]
         .iter()
@@ -38,7 +38,7 @@ fn two_sources_that_signed_one_image_with_different_keys_land_on_one_list() {
 #[tokio::test]
 async fn a_list_that_another_program_overwrites_during_the_import_is_joined_again() {
     for writes in [1, 2] {
-        let site = Site::exported();
+        let site = TestSite::exported();
         let tag = cosign::tag(&site.app, "sig");
         let theirs = list(&site.app, "sig", std::slice::from_ref(&site.own));
         theirs.blobs.iter().for_each(|blob| images::push_blob(&site.target, "team/app", blob));
@@ -78,7 +78,7 @@ async fn a_list_that_another_program_overwrites_during_the_import_is_joined_agai
 /// Harbor keeps what a list was before the image was signed again, and names it among the referrers.
 #[tokio::test]
 async fn what_a_list_of_signatures_was_before_is_no_stranger() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let second = signature(&site.app, "the vendor's second key");
     let (before, stranger) =
         (list(&site.app, "sig", std::slice::from_ref(&site.vendor)), images::oci("team/app", "x", &["x"]));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Site;
+use super::TestSite;
 use crate::support::cosign::{self, list};
 use crate::support::faulty::{Answer, Server, exchange};
 use crate::support::images;
@@ -30,7 +30,7 @@ async fn unreadable(target: &Registry, tag: String, fault: &'static str) -> Serv
 
 #[tokio::test]
 async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let tag = cosign::tag(&site.app, "sig");
     for fault in ["500", "page"] {
         let target = Registry::start();
@@ -39,7 +39,7 @@ async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
         let server = unreadable(&target, tag.clone(), fault).await;
         for done in ["1 image pushed", "1 present"] {
             let ran = site.import_to(&server.address, &["--retries", "0"]).ended(1);
-            ran.said(&["failed: companion", &*tag, "nor replaced without losing what it has", done]);
+            ran.reported(&["failed: companion", &*tag, "nor replaced without losing what it has", done]);
             assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()), "{fault}");
             assert_eq!(target.digest("team/app", &tag), Some(theirs.digest()), "{fault}");
         }
@@ -49,7 +49,7 @@ async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
 
 #[tokio::test]
 async fn a_list_of_referrers_that_cannot_be_read_costs_no_image_and_is_left_alone() {
-    let site = Site::exported();
+    let site = TestSite::exported();
     let [ours, theirs] =
         ["ours", "theirs"].map(|text| images::referrer(&site.app, "application/spdx+json", text.as_bytes()));
     let list = images::referrers_tag(&site.app, std::slice::from_ref(&ours));
@@ -72,7 +72,7 @@ async fn a_list_of_referrers_that_cannot_be_read_costs_no_image_and_is_left_alon
         };
         for _ in 0..2 {
             let ran = site.import_to(&server.address, &["--retries", "0", "--receipt", "receipt.json"]).ended(1);
-            let ran = ran.said(says);
+            let ran = ran.reported(says);
             assert_eq!(
                 ran.stderr.lines().filter(|line| line.starts_with("failed:")).count(),
                 usize::from(says.len() > 1)

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::limits::shop::Shop;
-use crate::reads::{assert_code, gapferry, json, path, said};
+use crate::reads::{all_output, assert_code, gapferry, json, path};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Stage};
 use crate::support::{sha256, tempdir};
 
@@ -110,13 +110,13 @@ async fn a_fallback_list_is_not_the_whole_truth_where_the_api_gives_no_answer() 
         let export = ["export", &image, "-o", path(&bundle)];
         let output = run(&export).await;
         assert_code(&output, 0);
-        assert_eq!(said(&output).matches(UNTOLD).count(), 1, "{case}: {}", said(&output));
+        assert_eq!(all_output(&output).matches(UNTOLD).count(), 1, "{case}: {}", all_output(&output));
         let locked = json(&bundle.join("bundle.json"))["lock"]["images"][0].clone();
         let attached = locked["attached"].as_array().map(Vec::len);
         assert_eq!((&locked["attachedUnknown"], attached), (&json!(true), Some(1)), "{case}: {locked}");
         assert_code(&gapferry(&["verify", "--full", path(&bundle)]).await, 0);
         let output = run(&[&export[..], &["--require-referrers"]].concat()).await;
-        assert!(matches!(output.status.code(), Some(3..=5)), "{case}: {}", said(&output));
+        assert!(matches!(output.status.code(), Some(3..=5)), "{case}: {}", all_output(&output));
     }
 }
 
@@ -134,14 +134,14 @@ async fn a_referrer_that_is_listed_and_cannot_be_read_is_not_silently_absent() {
     let command = ["lock", &image, "-o", path(&lock)];
     let output = run(&command).await;
     assert_code(&output, 0);
-    let text = said(&output);
+    let text = all_output(&output);
     assert_eq!((text.matches("cannot be read").count(), text.contains(&gone)), (1, true), "{text}");
     let locked = json(&lock)["images"][0].clone();
     let attached = locked["attached"].as_array().map(Vec::len);
     assert_eq!((&locked["attachedUnknown"], attached), (&json!(true), Some(1)), "{locked}");
     let output = run(&[&command[..], &["--require-referrers"]].concat()).await;
     assert_code(&output, 4);
-    assert!(said(&output).contains(&gone), "{}", said(&output));
+    assert!(all_output(&output).contains(&gone), "{}", all_output(&output));
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_question_about_companions_that_fails_alone_neither_ends_a_run_nor_hol
             let images: Vec<&str> = images.iter().map(String::as_str).collect();
             let output = run(&[&["export", "-o", path(&bundle)], &images[..]].concat()).await;
             assert_code(&output, 0);
-            let text = said(&output);
+            let text = all_output(&output);
             assert_eq!(text.matches(UNTOLD).count(), 1, "{question}, {case}: {text}");
             let locked = json(&bundle.join("bundle.json"))["lock"]["images"].clone();
             let unknown = locked.as_array().unwrap().iter().filter(|image| image["attachedUnknown"] == true).count();
@@ -201,7 +201,7 @@ async fn one_image_by_its_tag_is_had_with_its_signature_whatever_becomes_of_the_
         assert_code(&output, 0);
         let locked = json(&bundle.join("bundle.json"))["lock"]["images"][0].clone();
         assert_eq!(locked["attached"][0]["tag"], signature.as_str(), "{case}: {locked}");
-        assert!(!said(&output).contains(UNTOLD), "{case}: {}", said(&output));
+        assert!(!all_output(&output).contains(UNTOLD), "{case}: {}", all_output(&output));
     }
 }
 
@@ -224,6 +224,6 @@ async fn a_registry_that_is_limited_as_a_whole_is_waited_for_and_gives_its_signa
     let output = run(&["lock", &image, "-o", path(&lock)]).await;
     assert_code(&output, 0);
     let locked = json(&lock)["images"][0].clone();
-    assert_eq!(locked["attached"].as_array().map(Vec::len), Some(1), "{}", said(&output));
-    assert_eq!(locked.get("attachedUnknown"), None, "{}", said(&output));
+    assert_eq!(locked["attached"].as_array().map(Vec::len), Some(1), "{}", all_output(&output));
+    assert_eq!(locked.get("attachedUnknown"), None, "{}", all_output(&output));
 }

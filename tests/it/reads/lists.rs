@@ -1,7 +1,7 @@
 //! A list of tags that is not whole.
 
 use crate::limits::shop::Shop;
-use crate::reads::{assert_code, gapferry, json, path, said};
+use crate::reads::{all_output, assert_code, gapferry, json, path};
 use crate::support::faulty::{Answer, Server};
 use crate::support::tempdir;
 
@@ -18,10 +18,10 @@ async fn a_list_with_an_entry_that_is_no_tag_gives_the_others_and_exit_code_1() 
     let all = format!("{}/team/app", server.address);
     let output = gapferry(&["lock", &all, "-o", path(&lock)]).await;
     assert_code(&output, 1);
-    assert!(said(&output).contains("null is no tag"), "{}", said(&output));
+    assert!(all_output(&output).contains("null is no tag"), "{}", all_output(&output));
     assert_eq!(json(&lock)["images"].as_array().unwrap().len(), 2);
     let output = gapferry(&["lock", &all, "-o", path(&lock), "--log-format", "json"]).await;
-    assert!(said(&output).contains(r#""incomplete":true"#), "{}", said(&output));
+    assert!(all_output(&output).contains(r#""incomplete":true"#), "{}", all_output(&output));
 }
 
 #[tokio::test]

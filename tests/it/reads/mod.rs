@@ -21,13 +21,13 @@ async fn gapferry(arguments: &[&str]) -> Output {
 }
 
 /// Everything it said.
-fn said(output: &Output) -> String {
+fn all_output(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[track_caller]
 fn assert_code(output: &Output, code: i32) {
-    assert_eq!(output.status.code(), Some(code), "{}", said(output));
+    assert_eq!(output.status.code(), Some(code), "{}", all_output(output));
 }
 
 fn path(path: &Path) -> &str {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use crate::limits::shop::Shop;
-use crate::reads::{assert_code, gapferry, json, path, said};
+use crate::reads::{all_output, assert_code, gapferry, json, path};
 use crate::support::faulty::{Answer, Fault, Seen, Server};
 use crate::support::{sha256, tempdir};
 
@@ -32,7 +32,7 @@ fn both(server: &Server) -> [String; 2] {
 
 /// What was printed, as JSON.
 fn printed(output: &std::process::Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(output)))
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", all_output(output)))
 }
 
 /// Images of a lock that may have more attached than it says.
@@ -65,7 +65,7 @@ async fn an_image_travels_though_its_referrers_are_not_told_and_one_warning_says
         let run = ["lock", &one, &two, "-o", path(&lock), "--retries", "1"];
         let output = gapferry(&run).await;
         assert_code(&output, 0);
-        let text = said(&output);
+        let text = all_output(&output);
         assert_eq!(text.matches(UNTOLD).count(), 1, "{case}: {text}");
         assert!(text.contains("--require-referrers") && text.contains("--no-referrers"), "{case}: {text}");
         let locked = json(&lock);
@@ -73,10 +73,10 @@ async fn an_image_travels_though_its_referrers_are_not_told_and_one_warning_says
         assert!(locked["images"][0].get("attached").is_none(), "{case}: {locked}");
 
         let output = gapferry(&[&run[..], &["--require-referrers"]].concat()).await;
-        assert!(matches!(output.status.code(), Some(3..=5)), "{case}: {}", said(&output));
+        assert!(matches!(output.status.code(), Some(3..=5)), "{case}: {}", all_output(&output));
         let output = gapferry(&[&run[..], &["--no-referrers"]].concat()).await;
         assert_code(&output, 0);
-        assert!(!said(&output).contains(UNTOLD), "{case}: {}", said(&output));
+        assert!(!all_output(&output).contains(UNTOLD), "{case}: {}", all_output(&output));
     }
 }
 
@@ -111,8 +111,8 @@ async fn an_answer_that_is_of_no_use_concerns_its_image_alone() {
         let references = references.each_ref().map(String::as_str);
         let output = gapferry(&[&["lock", "-o", path(&lock), "--retries", "2"][..], &references].concat()).await;
         assert_code(&output, 0);
-        assert_eq!(unknown(&json(&lock)), open, "{case}: {}", said(&output));
-        assert_eq!(said(&output).contains(UNTOLD), open > 0, "{case}: {}", said(&output));
+        assert_eq!(unknown(&json(&lock)), open, "{case}: {}", all_output(&output));
+        assert_eq!(all_output(&output).contains(UNTOLD), open > 0, "{case}: {}", all_output(&output));
     }
 }
 
@@ -126,10 +126,10 @@ async fn an_export_without_an_answer_makes_a_bundle_that_verifies() {
     assert_code(&gapferry(&["verify", path(&bundle)]).await, 0);
     // Whoever looks at it learns that there may be signatures.
     let bundle = path(&bundle);
-    assert!(said(&gapferry(&["list", bundle]).await).contains("unknown"));
+    assert!(all_output(&gapferry(&["list", bundle]).await).contains("unknown"));
     assert_eq!(unknown(&printed(&gapferry(&["list", bundle, "--json"]).await)), 2);
     let image = format!("{bundle}#{one}");
-    assert!(said(&gapferry(&["inspect", &image]).await).contains("what else is attached is unknown"));
+    assert!(all_output(&gapferry(&["inspect", &image]).await).contains("what else is attached is unknown"));
     for image in [&image, &one] {
         assert_eq!(printed(&gapferry(&["inspect", image, "--json"]).await)["attachedUnknown"], true, "{image}");
     }
@@ -145,7 +145,7 @@ async fn a_warning_names_no_option_that_its_command_lacks() {
     for command in [&["inspect", &one][..], &["inventory", &server.address, "-f", path(&list)]] {
         let output = gapferry(command).await;
         assert_code(&output, 0);
-        let text = said(&output);
+        let text = all_output(&output);
         assert!(text.contains(UNTOLD) && !text.contains("-referrers"), "{text}");
     }
 }
@@ -165,7 +165,7 @@ async fn signatures_under_tags_that_are_denied_are_not_taken_for_absent() {
     let lock = directory.path().join("lock");
     let output = gapferry(&["lock", &both(&server)[0], "-o", path(&lock)]).await;
     assert_code(&output, 0);
-    assert!(said(&output).contains(UNTOLD), "{}", said(&output));
+    assert!(all_output(&output).contains(UNTOLD), "{}", all_output(&output));
     let image = json(&lock)["images"][0].clone();
     assert_eq!((&image["attachedUnknown"], &image["attached"][0]["tag"]), (&json!(true), &json!(signature)), "{image}");
 }
@@ -194,7 +194,12 @@ async fn a_signature_that_was_replaced_is_not_brought_back_where_today_the_api_s
     let listed = printed(&gapferry(&["list", path(&out), "--json"]).await);
     let attached = listed["images"][0]["attached"].as_array().unwrap();
     let digest = shop.lock().unwrap().digest(&format!("team/app:{signature}"));
-    assert_eq!(attached.iter().map(|own| &own["digest"]).collect::<Vec<_>>(), [&json!(digest)], "{}", said(&output));
+    assert_eq!(
+        attached.iter().map(|own| &own["digest"]).collect::<Vec<_>>(),
+        [&json!(digest)],
+        "{}",
+        all_output(&output)
+    );
 }
 
 /// The list is read for signatures only: an image that was named by its tag does not wait for the end of it.
@@ -273,7 +278,7 @@ async fn a_signature_that_the_last_bundle_has_is_kept_where_today_nobody_says_wh
     silent.store(true, Ordering::Relaxed);
     let output = gapferry(&export).await;
     assert_code(&output, 0);
-    let text = said(&output);
+    let text = all_output(&output);
     assert!(text.contains(UNTOLD) && text.contains("1 companion of 1 image are those of the earlier"), "{text}");
     let listed = printed(&gapferry(&["list", path(&bundle), "--json"]).await);
     assert_eq!((attached(&listed["images"]), unknown(&listed)), (json!(digest), 2));
@@ -386,8 +391,8 @@ async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_do
     };
     let signatures = [signature(1), signature(2), signature(3)];
     let entry = |bytes: &[u8]| json!({ "mediaType": OCI_MANIFEST, "digest": sha256(bytes), "size": bytes.len() });
-    let mut text = entry(&signatures[2]);
-    text["size"] = json!("12");
+    let mut report = entry(&signatures[2]);
+    report["size"] = json!("12");
     let mut algorithm = entry(&signatures[2]);
     algorithm["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e");
     let none = Value::Null;
@@ -395,7 +400,7 @@ async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_do
     // (an entry beside two good ones, and where the page leads)
     let cases = [
         ("null", Some(&none), None),
-        ("a size that is text", Some(&text), None),
+        ("a size that is text", Some(&report), None),
         ("another algorithm", Some(&algorithm), None),
         ("a loop", None, to("?n=1")),
         ("nowhere", None, to("http://[")),
@@ -430,12 +435,12 @@ async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_do
         let run = ["lock", &both(&server)[0], "-o", path(&lock)];
         let output = gapferry(&run).await;
         assert_code(&output, 0);
-        assert_eq!(said(&output).matches(UNTOLD).count(), 1, "{case}: {}", said(&output));
+        assert_eq!(all_output(&output).matches(UNTOLD).count(), 1, "{case}: {}", all_output(&output));
         let image = json(&lock)["images"][0].clone();
         let attached = image["attached"].as_array().map(Vec::len);
         assert_eq!((attached, &image["attachedUnknown"]), (Some(2), &json!(true)), "{case}: {image}");
         let output = gapferry(&[&run[..], &["--require-referrers"]].concat()).await;
-        assert!(matches!(output.status.code(), Some(3..=5)), "{case}: {}", said(&output));
+        assert!(matches!(output.status.code(), Some(3..=5)), "{case}: {}", all_output(&output));
     }
 }
 
@@ -468,6 +473,6 @@ async fn a_registry_that_takes_the_fallback_tag_for_the_digest_attaches_nothing(
     let lock = directory.path().join("lock");
     let output = gapferry(&["lock", &both(&server)[0], "-o", path(&lock)]).await;
     assert_code(&output, 0);
-    assert!(!said(&output).contains("warning"), "{}", said(&output));
+    assert!(!all_output(&output).contains("warning"), "{}", all_output(&output));
     assert_eq!(json(&lock)["images"][0]["attached"], json!([]));
 }

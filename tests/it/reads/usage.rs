@@ -1,6 +1,6 @@
 //! A list of images given as if it were an image.
 
-use crate::reads::{assert_code, gapferry, path, said};
+use crate::reads::{all_output, assert_code, gapferry, path};
 use crate::support::tempdir;
 
 #[tokio::test]
@@ -12,7 +12,7 @@ async fn a_file_where_a_reference_belongs_is_told_at_once_with_the_option_it_nee
         for command in ["export", "lock"] {
             let output = gapferry(&[command, path(&file), "-o", path(&directory.path().join("out"))]).await;
             assert_code(&output, 2);
-            assert!(said(&output).contains(&format!("-f {}", path(&file))), "{}", said(&output));
+            assert!(all_output(&output).contains(&format!("-f {}", path(&file))), "{}", all_output(&output));
         }
     }
 }

@@ -5,7 +5,7 @@ use gapferry::content::{Account, Api, ApiRequest, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::{Config, RegistryConfig};
 
-use crate::registry::shelf::{self, Shelf, read, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, read, repository, tag};
 use crate::registry::{client, config};
 use crate::support::registry::{Options, Registry};
 
@@ -24,9 +24,9 @@ async fn the_right_password_opens_the_registry() {
     let server = with_password();
     let registries = client(config_with(server.host(), "secret"));
     let repo = repository(server.host(), "a");
-    let shelf = Shelf::default();
-    let blob = shelf.add("content");
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    let memory = MemorySource::default();
+    let blob = memory.add("content");
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert_eq!(read(&registries, &repo, &blob).await.unwrap(), "content");
     let request = ApiRequest { method: "GET", path: "/v2/_catalog".into(), ..ApiRequest::default() };
     let answer = registries.call(Account { registry: server.host(), path: "" }, request).await.unwrap();
@@ -47,12 +47,12 @@ async fn a_password_for_one_registry_is_stronger_than_that_of_all() {
 async fn a_wrong_or_missing_password_is_unauthorized_and_never_shown() {
     let server = with_password();
     let repo = repository(server.host(), "a");
-    let shelf = Shelf::default();
-    let blob = shelf.add("content");
+    let memory = MemorySource::default();
+    let blob = memory.add("content");
     for config in [config_with(server.host(), "hunter2"), config()] {
         let registries = client(config);
         let pulled = registries.manifest(&tag(&repo, "v1")).await.unwrap_err();
-        let pushed = shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_err();
+        let pushed = memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap_err();
         for error in [pulled, pushed] {
             assert_eq!(error.kind(), Kind::Unauthorized, "{error:?}");
             assert!(error.to_string().contains(server.host()), "{error}");

@@ -8,7 +8,7 @@ use gapferry::base::error::{Error, Kind};
 use gapferry::content::Source;
 use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
 
-use crate::registry::shelf::{repository, tag};
+use crate::registry::memory_source::{repository, tag};
 use crate::registry::tls::{Listener, Pair, reach};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Server};
@@ -97,9 +97,9 @@ async fn fails(host: &str, config: Config) -> Error {
 
 #[tokio::test]
 async fn what_docker_and_podman_trust_for_a_registry_is_trusted_here_and_our_certificate_is_shown() {
-    let ground = tempfile::tempdir().unwrap();
-    let site = Authority::new(ground.path(), "site");
-    let server = listener(ground.path(), &site.sign("server"), &site);
+    let fixture = tempfile::tempdir().unwrap();
+    let site = Authority::new(fixture.path(), "site");
+    let server = listener(fixture.path(), &site.sign("server"), &site);
     let places = Places::new();
     assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network);
 
@@ -113,9 +113,9 @@ async fn what_docker_and_podman_trust_for_a_registry_is_trusted_here_and_our_cer
 
 #[tokio::test]
 async fn the_first_place_that_has_the_registry_counts_and_another_port_is_another_registry() {
-    let ground = tempfile::tempdir().unwrap();
-    let [site, other] = ["site", "other"].map(|name| Authority::new(ground.path(), name));
-    let server = Listener::start(ground.path(), &site.sign("server"), None);
+    let fixture = tempfile::tempdir().unwrap();
+    let [site, other] = ["site", "other"].map(|name| Authority::new(fixture.path(), name));
+    let server = Listener::start(fixture.path(), &site.sign("server"), None);
     let places = Places::new();
     put(&places.of("etc", "127.0.0.1"), "ca.crt", &site.certificate());
     put(&places.of("etc", "127.0.0.1:1"), "ca.crt", &site.certificate());
@@ -128,35 +128,35 @@ async fn the_first_place_that_has_the_registry_counts_and_another_port_is_anothe
 
 #[tokio::test]
 async fn half_a_pair_names_the_file_and_what_is_missing_before_the_registry_is_asked() {
-    let ground = tempfile::tempdir().unwrap();
-    let pair = Authority::new(ground.path(), "site").sign("us");
+    let fixture = tempfile::tempdir().unwrap();
+    let pair = Authority::new(fixture.path(), "site").sign("us");
     for (half, file, missing) in [("us.cert", &pair.certificate, "us.key"), ("us.key", &pair.key, "us.cert")] {
         let places = Places::new();
         put(&places.of("etc", "registry.invalid"), half, file);
         let error = fails("registry.invalid", places.config()).await;
         assert_eq!(error.kind(), Kind::Input, "{error:?}");
-        let told = error.to_string();
-        assert!(told.contains(&format!("registry.invalid/{half}: {missing} is missing")), "{told}");
+        let message = error.to_string();
+        assert!(message.contains(&format!("registry.invalid/{half}: {missing} is missing")), "{message}");
     }
 }
 
 #[tokio::test]
 async fn a_key_of_another_certificate_is_told_with_both_files() {
-    let ground = tempfile::tempdir().unwrap();
-    let site = Authority::new(ground.path(), "site");
+    let fixture = tempfile::tempdir().unwrap();
+    let site = Authority::new(fixture.path(), "site");
     let places = Places::new();
     let directory = places.of("etc", "registry.invalid");
     put(&directory, "us.cert", &site.sign("us").certificate);
     put(&directory, "us.key", &site.sign("them").key);
-    let told = fails("registry.invalid", places.config()).await.to_string();
-    assert!(told.contains("us.cert") && told.contains("us.key"), "{told}");
+    let message = fails("registry.invalid", places.config()).await.to_string();
+    assert!(message.contains("us.cert") && message.contains("us.key"), "{message}");
 }
 
 #[tokio::test]
 async fn of_several_certificates_the_one_the_server_wants_is_shown() {
-    let ground = tempfile::tempdir().unwrap();
-    let [site, old, partner] = ["site", "old", "partner"].map(|name| Authority::new(ground.path(), name));
-    let server = listener(ground.path(), &site.sign("server"), &partner);
+    let fixture = tempfile::tempdir().unwrap();
+    let [site, old, partner] = ["site", "old", "partner"].map(|name| Authority::new(fixture.path(), name));
+    let server = listener(fixture.path(), &site.sign("server"), &partner);
     let places = Places::new();
     let directory = places.of("etc", &server.host);
     put(&directory, "ca.crt", &site.certificate());
@@ -167,9 +167,9 @@ async fn of_several_certificates_the_one_the_server_wants_is_shown() {
 
 #[tokio::test]
 async fn a_directory_that_was_named_counts_instead_of_the_places_and_an_allowlists_counts_more() {
-    let ground = tempfile::tempdir().unwrap();
-    let [site, other] = ["site", "other"].map(|name| Authority::new(ground.path(), name));
-    let server = Listener::start(ground.path(), &site.sign("server"), None);
+    let fixture = tempfile::tempdir().unwrap();
+    let [site, other] = ["site", "other"].map(|name| Authority::new(fixture.path(), name));
+    let server = Listener::start(fixture.path(), &site.sign("server"), None);
     let places = Places::new();
     put(&places.of("etc", &server.host), "ca.crt", &site.certificate());
     let (right, wrong) = (places.of("named", "right"), places.of("named", "wrong"));
@@ -189,12 +189,12 @@ async fn a_directory_that_was_named_counts_instead_of_the_places_and_an_allowlis
 
 #[tokio::test]
 async fn storage_that_a_registry_sends_us_to_is_trusted_by_the_named_directory_but_not_shown_its_certificate() {
-    let ground = tempfile::tempdir().unwrap();
-    let site = Authority::new(ground.path(), "site");
+    let fixture = tempfile::tempdir().unwrap();
+    let site = Authority::new(fixture.path(), "site");
     let server_pair = site.sign("server");
-    let open = Listener::start(ground.path(), &server_pair, None);
-    let asking = listener(ground.path(), &server_pair, &site);
-    let named = ground.path().join("named");
+    let open = Listener::start(fixture.path(), &server_pair, None);
+    let asking = listener(fixture.path(), &server_pair, &site);
+    let named = fixture.path().join("named");
     std::fs::create_dir(&named).unwrap();
     put(&named, "ca.crt", &site.certificate());
     put_pair(&named, "client", &site.sign("us"));

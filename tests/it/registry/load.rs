@@ -11,7 +11,7 @@ use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, media_type};
 use gapferry::routes::Routes;
 use gapferry::transport::registry::{Config, Registries};
 
-use crate::registry::shelf::{self, Shelf, image, noise, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, image, noise, repository, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, last_byte};
 
@@ -36,11 +36,11 @@ async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) 
 /// What is asked when six blobs go into one project at once.
 async fn asked_by_six_pushes(server: &Server, registries: &Registries) -> Vec<String> {
     registries.limit_uploads_per_project(&server.address, 1);
-    let shelf = Shelf::default();
-    let blobs: Vec<Descriptor> = (1..7).map(|n| shelf.add(noise(n * 1000))).collect();
+    let memory = MemorySource::default();
+    let blobs: Vec<Descriptor> = (1..7).map(|n| memory.add(noise(n * 1000))).collect();
     let pushes = blobs.iter().enumerate().map(|(n, blob)| {
-        let (shelf, repo) = (&shelf, repository(&server.address, &format!("project/app{n}")));
-        async move { shelf::push(registries, &repo, shelf, &[blob]).await }
+        let (memory, repo) = (&memory, repository(&server.address, &format!("project/app{n}")));
+        async move { memory_source::push(registries, &repo, memory, &[blob]).await }
     });
     assert!(join_all(pushes).await.into_iter().all(|pushed| pushed.is_ok()));
     let (reads, asked): (Vec<Seen>, Vec<Seen>) =
@@ -75,12 +75,12 @@ async fn a_mount_does_not_wait_until_a_large_upload_into_its_project_is_through(
     let (server, registries) = project_with_one_that_stands("PUT", "/u", Stage::RequestBody(1000)).await;
     let (busy, repo) = (registries.clone(), repository(&server.address, "project/large"));
     let upload = tokio::spawn(async move {
-        let shelf = Shelf::default();
-        shelf::push(&busy, &repo, &shelf, &[&shelf.add(noise(900_000))]).await
+        let memory = MemorySource::default();
+        memory_source::push(&busy, &repo, &memory, &[&memory.add(noise(900_000))]).await
     });
     assert!(stands(&server).await, "the upload is under way");
     let [to, from] = ["project/to", "project/from"].map(|path| repository(&server.address, path));
-    registries.mount(&to, &Shelf::default().add("content"), &from).await.unwrap();
+    registries.mount(&to, &MemorySource::default().add("content"), &from).await.unwrap();
     let asked: Vec<String> = server.seen().into_iter().map(|request| request.target).collect();
     assert!(asked.len() == 3 && asked[2].contains("mount="), "{asked:?}");
     server.release();
@@ -90,15 +90,15 @@ async fn a_mount_does_not_wait_until_a_large_upload_into_its_project_is_through(
 #[tokio::test(flavor = "multi_thread")]
 async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
     let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
-    let (shelf, repo) = (Shelf::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
-    let blob = shelf.add("content");
+    let (memory, repo) = (MemorySource::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
+    let blob = memory.add("content");
     let mounts = (1..7).map(|n| {
         let (registries, blob, to, from) = (registries.clone(), blob.clone(), repo(n), repo(0));
         tokio::spawn(async move { registries.mount(&to, &blob, &from).await })
     });
     let mounts: Vec<_> = mounts.collect();
     assert!(stands(&server).await, "a mount is under way");
-    shelf::push(&registries, &repo(0), &shelf, &[&blob]).await.unwrap();
+    memory_source::push(&registries, &repo(0), &memory, &[&blob]).await.unwrap();
     let mounting = |server: &Server| server.seen().iter().filter(|asked| asked.target.contains("mount=")).count();
     assert_eq!(mounting(&server), 1);
     server.release();
@@ -113,8 +113,8 @@ async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
 async fn one_blob_is_mounted_into_a_project_once_at_a_time_and_others_meanwhile() {
     let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
     registries.limit_uploads_per_project(&server.address, 4);
-    let (shelf, repo) = (Shelf::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
-    let (blob, other) = (shelf.add("content"), shelf.add("other"));
+    let (memory, repo) = (MemorySource::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
+    let (blob, other) = (memory.add("content"), memory.add("other"));
     let mounts = (1..4).map(|n| {
         let (registries, blob, to, from) = (registries.clone(), blob.clone(), repo(n), repo(0));
         tokio::spawn(async move { registries.mount(&to, &blob, &from).await })
@@ -161,11 +161,11 @@ async fn projects_do_not_wait_for_each_other() {
     .await;
     let registries = client(config());
     registries.limit_uploads_per_project(&server.address, 1);
-    let (shelf, registries) = (&Shelf::default(), &registries);
-    let blob = &shelf.add("content");
+    let (memory, registries) = (&MemorySource::default(), &registries);
+    let blob = &memory.add("content");
     let pushes = ["one/app", "two/app"].map(|path| {
         let repo = repository(&server.address, path);
-        async move { shelf::push(registries, &repo, shelf, &[blob]).await }
+        async move { memory_source::push(registries, &repo, memory, &[blob]).await }
     });
     for pushed in join_all(pushes).await {
         pushed.unwrap();
@@ -174,16 +174,16 @@ async fn projects_do_not_wait_for_each_other() {
 
 #[tokio::test]
 async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later() {
-    let shelf = Shelf::default();
-    let blob = shelf.add("{}");
+    let memory = MemorySource::default();
+    let blob = memory.add("{}");
     let denials = [
         (404, r#"{"errors":[{"code":"NOT_FOUND","message":"blob not found"}]}"#.to_owned()),
         (400, r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#.to_owned()),
         (400, format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":{{"digest":"{}"}}}}]}}"#, blob.digest)),
     ];
-    for (status, told) in denials {
+    for (status, message) in denials {
         let server = taking(move |_, before| match before {
-            0 | 1 => Answer::new(status).body(told.clone()),
+            0 | 1 => Answer::new(status).body(message.clone()),
             _ => Answer::new(201),
         });
         let server = server.await;
@@ -193,7 +193,7 @@ async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later()
         // What this run has not brought there is simply missing.
         let error = registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Refused | Kind::NotFound), "{error:?}");
-        shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+        memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
         registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap();
         assert_eq!(server.count("PUT", "/v2/a/b/manifests/v1"), 3);
     }
@@ -202,11 +202,11 @@ async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later()
 #[tokio::test]
 async fn a_manifest_that_misses_something_else_is_refused_at_once() {
     let missing = Digest::sha256(b"never uploaded");
-    let told = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{missing}"}}]}}"#);
-    let server = taking(move |_, _| Answer::new(400).body(told.clone())).await;
-    let (registries, shelf) = (client(config()), Shelf::default());
-    let (repo, blob) = (repository(&server.address, "a/b"), shelf.add("{}"));
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    let message = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{missing}"}}]}}"#);
+    let server = taking(move |_, _| Answer::new(400).body(message.clone())).await;
+    let (registries, memory) = (client(config()), MemorySource::default());
+    let (repo, blob) = (repository(&server.address, "a/b"), memory.add("{}"));
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     let error = registries.put_manifest(&tag(&repo, "v1"), &image(&blob, &[], None)).await.unwrap_err();
     assert!(error.to_string().contains(&missing.to_string()), "{error}");
     assert_eq!(server.count("PUT", "/v2/a/b/manifests/"), 1);
@@ -223,11 +223,11 @@ async fn what_has_just_arrived_and_is_said_to_be_missing_is_asked_for_again() {
         _ => Answer::new(404),
     });
     let server = server.await;
-    let (registries, shelf) = (client(config()), Shelf::default());
-    let (repo, blob) = (repository(&server.address, "a/b"), shelf.add("{}"));
+    let (registries, memory) = (client(config()), MemorySource::default());
+    let (repo, blob) = (repository(&server.address, "a/b"), memory.add("{}"));
     assert!(!registries.has_blob(&repo, &blob).await.unwrap());
     assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 1, "absent is absent");
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert!(registries.has_blob(&repo, &blob).await.unwrap());
     // Each time by HEAD and by GET.
     assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 3);
@@ -265,10 +265,10 @@ async fn a_mount_that_ends_in_an_outage_is_uploaded() {
         _ => Answer::new(201),
     });
     let server = server.await;
-    let (registries, shelf) = (client(config()), Shelf::default());
-    let (repo, blob) = (repository(&server.address, "a/b"), shelf.add("content"));
+    let (registries, memory) = (client(config()), MemorySource::default());
+    let (repo, blob) = (repository(&server.address, "a/b"), memory.add("content"));
     assert!(!registries.mount(&repo, &blob, &repository(&server.address, "a/c")).await.unwrap());
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert_eq!(server.count("PUT", "/u"), 1);
 }
 
@@ -277,10 +277,10 @@ async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large()
     for (large_blob, methods) in [(1, &["POST", "PATCH", "PUT", "GET"][..]), (u64::MAX, &["POST", "PUT", "GET"])] {
         let server = Sessions::start();
         let registries = client(gapferry::transport::registry::Config { large_blob, ..config() });
-        let (shelf, repo) = (Shelf::default(), repository(&server.address, "a/b"));
-        let blob = shelf.add(noise(10_000));
+        let (memory, repo) = (MemorySource::default(), repository(&server.address, "a/b"));
+        let blob = memory.add(noise(10_000));
         assert!(!registries.mount(&repo, &blob, &repository(&server.address, "a/c")).await.unwrap());
-        shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+        memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
         assert!(server.blob(&blob.digest).unwrap() == noise(10_000));
         let made: Vec<String> = server.asked().into_iter().map(|(method, _)| method).collect();
         assert_eq!(made, methods);
@@ -292,12 +292,12 @@ async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large()
 async fn a_session_that_no_upload_has_taken_is_given_up_at_the_end() {
     let server = Sessions::start();
     let registries = client(config());
-    let (shelf, repo) = (Shelf::default(), repository(&server.address, "a/b"));
-    let blobs = [shelf.add("taken"), shelf.add("left")];
+    let (memory, repo) = (MemorySource::default(), repository(&server.address, "a/b"));
+    let blobs = [memory.add("taken"), memory.add("left")];
     for blob in &blobs {
         assert!(!registries.mount(&repo, blob, &repository(&server.address, "a/c")).await.unwrap());
     }
-    shelf::push(&registries, &repo, &shelf, &[&blobs[0]]).await.unwrap();
+    memory_source::push(&registries, &repo, &memory, &[&blobs[0]]).await.unwrap();
     registries.finish().await;
     registries.finish().await;
     let made: Vec<String> = server.asked().into_iter().map(|(method, _)| method).collect();

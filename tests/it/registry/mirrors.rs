@@ -11,7 +11,7 @@ use gapferry::oci::{Digest, Reference, Repository};
 use gapferry::routes::Routes;
 use gapferry::transport::registry::{Config, Registries, Served, TlsConfig};
 
-use crate::registry::shelf::{self, Shelf, drain, noise, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, drain, noise, repository, tag};
 use crate::registry::{config, watched};
 use crate::support::faulty::{Answer, Fault, Proxy, Server, Stage};
 use crate::support::images::{self, Image};
@@ -81,8 +81,8 @@ fn warnings(recorder: &Recorder) -> Vec<String> {
 
 /// `(where, manifests, blobs)`
 fn served(registries: &Registries) -> Vec<(String, u64, u64)> {
-    let told = |served: Served| (served.from.to_string(), served.manifests, served.blobs);
-    registries.served().into_iter().map(told).collect()
+    let message = |served: Served| (served.from.to_string(), served.manifests, served.blobs);
+    registries.served().into_iter().map(message).collect()
 }
 
 #[tokio::test]
@@ -107,9 +107,9 @@ async fn an_image_that_a_mirror_lacks_comes_whole_from_the_registry_with_a_word(
     let (registries, recorder) = through(primary.host(), &[(mirror.host(), "")]);
     pull(&registries, &tag(&named(), "1.0")).await.unwrap();
     assert_eq!(mirror.count("GET", "/blobs/", 404), 0, "where the manifest was, its blobs are read");
-    let told = warnings(&recorder);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains(mirror.host()) && told[0].contains(&format!("{NAME}/team/app:1.0")), "{told:?}");
+    let message = warnings(&recorder);
+    assert_eq!(message.len(), 1, "{message:?}");
+    assert!(message[0].contains(mirror.host()) && message[0].contains(&format!("{NAME}/team/app:1.0")), "{message:?}");
     assert!(registries.manifest(&tag(&named(), "none")).await.unwrap().is_none());
     assert_eq!(warnings(&recorder).len(), 1, "what is nowhere is nobody's lack");
 }
@@ -124,9 +124,9 @@ async fn mirrors_that_are_down_or_broken_or_closed_are_passed_over_and_soon_left
     let mirrors = [(down.as_str(), ""), (broken.address.as_str(), ""), (closed.address.as_str(), "")];
     let (registries, recorder) = through(primary.host(), &mirrors);
     pull(&registries, &tag(&named(), "1.0")).await.unwrap();
-    let told = warnings(&recorder).join("\n");
+    let message = warnings(&recorder).join("\n");
     for (mirror, why) in [(down.as_str(), "refused"), (&broken.address, "503"), (&closed.address, "403")] {
-        assert!(told.lines().any(|line| line.contains(mirror) && line.contains(why)), "{mirror}: {told}");
+        assert!(message.lines().any(|line| line.contains(mirror) && line.contains(why)), "{mirror}: {message}");
     }
     for _ in 0..6 {
         registries.manifest(&tag(&named(), "1.0")).await.unwrap();
@@ -140,11 +140,11 @@ async fn mirrors_that_are_down_or_broken_or_closed_are_passed_over_and_soon_left
 async fn a_blob_that_a_mirror_breaks_off_is_finished_elsewhere() {
     let content = noise(900_000);
     let (primary, mirror) = (Registry::start(), Registry::start());
-    let shelf = Shelf::default();
-    let blob = shelf.add(content.clone());
+    let memory = MemorySource::default();
+    let blob = memory.add(content.clone());
     for registry in [&primary, &mirror] {
         let repo = repository(registry.host(), "team/app");
-        shelf::push(&crate::registry::client(config()), &repo, &shelf, &[&blob]).await.unwrap();
+        memory_source::push(&crate::registry::client(config()), &repo, &memory, &[&blob]).await.unwrap();
     }
     let (bad_line, good_line) = (Proxy::before(mirror.host()), Proxy::before(primary.host()));
     bad_line.when("GET", "/blobs/").always().fault(Fault::Reset(Stage::Body(300_000)));
@@ -180,14 +180,14 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     for blob in small.manifest(&tag(&named(), "1.0")).await.unwrap().unwrap().children() {
         small.small_blob(&named(), &blob.descriptor, 1 << 20).await.unwrap();
     }
-    let told = warnings(&recorder);
+    let message = warnings(&recorder);
     let named = |text: &&String| text.contains(&lying.address) && text.contains("wrong digest");
-    assert_eq!(told.iter().filter(named).count(), image.blobs.len(), "{told:?}");
+    assert_eq!(message.iter().filter(named).count(), image.blobs.len(), "{message:?}");
     // What was thrown away is nobody's merit.
     let (place, own) = (format!("{}/team/app", lying.address), format!("{}/team/app", primary.host()));
-    let mut told = served(&registries);
-    told.sort_by_key(|(from, ..)| *from == own);
-    assert_eq!(told, [(place, 1, 0), (own.clone(), 0, image.blobs.len() as u64)]);
+    let mut message = served(&registries);
+    message.sort_by_key(|(from, ..)| *from == own);
+    assert_eq!(message, [(place, 1, 0), (own.clone(), 0, image.blobs.len() as u64)]);
     let bytes = registries.served().into_iter().map(|served| (served.from.to_string() == own, served.bytes));
     assert!(bytes.clone().all(|(own, bytes)| own != (bytes == 0)), "{:?}", bytes.collect::<Vec<_>>());
 }
@@ -213,11 +213,11 @@ async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_
 /// A blob of 900,000 bytes at three registries behind lines of their own: at the first mirror, the second one and the
 /// registry itself. The first gives two thirds of it once and is down then. Who lies alters a byte of that part, too.
 async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<Recorder>) {
-    let (content, shelf, registries) = (noise(900_000), Shelf::default(), [(); 3].map(|()| Registry::start()));
-    let blob = shelf.add(content.clone());
+    let (content, memory, registries) = (noise(900_000), MemorySource::default(), [(); 3].map(|()| Registry::start()));
+    let blob = memory.add(content.clone());
     for registry in &registries {
         let repo = repository(registry.host(), "team/app");
-        shelf::push(&crate::registry::client(config()), &repo, &shelf, &[&blob]).await.unwrap();
+        memory_source::push(&crate::registry::client(config()), &repo, &memory, &[&blob]).await.unwrap();
     }
     let far = registries.each_ref().map(|registry| Proxy::before(registry.host()));
     far[lying].when("GET", "/blobs/").always().fault(Fault::WrongDigest);
@@ -240,18 +240,18 @@ fn merits(registries: &Registries) -> Vec<(String, u64)> {
 #[tokio::test]
 async fn a_mirror_that_finishes_what_another_has_falsified_is_not_blamed_and_serves_it_whole() {
     let (places, registries, recorder) = broken_off_and_finished(0).await;
-    let told = warnings(&recorder);
-    assert!(told.iter().any(|text| places[..2].iter().all(|place| text.contains(place))), "{told:?}");
-    assert!(!told.iter().any(|text| text.contains("gave wrong bytes")), "nobody knows who: {told:?}");
+    let message = warnings(&recorder);
+    assert!(message.iter().any(|text| places[..2].iter().all(|place| text.contains(place))), "{message:?}");
+    assert!(!message.iter().any(|text| text.contains("gave wrong bytes")), "nobody knows who: {message:?}");
     assert_eq!(merits(&registries), [(places[1].clone(), 900_000)]);
 }
 
 #[tokio::test]
 async fn a_mirror_that_falsifies_the_end_is_found_out_and_whoever_began_honestly_is_not_blamed() {
     let (places, registries, recorder) = broken_off_and_finished(1).await;
-    let told = warnings(&recorder);
-    let blamed: Vec<_> = told.iter().filter(|text| text.contains("gave wrong bytes")).collect();
-    assert!(blamed.len() == 1 && blamed[0].contains(&places[1]) && !blamed[0].contains(&places[0]), "{told:?}");
+    let message = warnings(&recorder);
+    let blamed: Vec<_> = message.iter().filter(|text| text.contains("gave wrong bytes")).collect();
+    assert!(blamed.len() == 1 && blamed[0].contains(&places[1]) && !blamed[0].contains(&places[0]), "{message:?}");
     assert_eq!(merits(&registries), [(places[2].clone(), 900_000)]);
 }
 
@@ -399,9 +399,9 @@ async fn a_mirror_with_a_certificate_of_its_own_is_trusted_only_where_it_is_call
     // What the command line says counts more than the file.
     let tls = TlsConfig { verify: Some(true), ..TlsConfig::default() };
     let text = table(primary.host(), &[(mirror.host(), "insecure = true")]);
-    let (told, _) = watched(Config { tls, routes: routes(&text), ..config() });
-    pull(&told, &tag(&named(), "1.0")).await.unwrap();
-    assert!(from(&told).starts_with(primary.host()));
+    let (message, _) = watched(Config { tls, routes: routes(&text), ..config() });
+    pull(&message, &tag(&named(), "1.0")).await.unwrap();
+    assert!(from(&message).starts_with(primary.host()));
 }
 
 #[tokio::test]
@@ -410,9 +410,9 @@ async fn a_push_goes_to_the_registry_itself() {
     let text =
         format!("[[registry]]\nlocation = '{}'\n[[registry.mirror]]\nlocation = '{}'\n", primary.host(), mirror.host());
     let (registries, _) = watched(Config { routes: routes(&text), ..config() });
-    let (shelf, repo) = (Shelf::default(), repository(primary.host(), "team/app"));
-    let blob = shelf.add("content");
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    let (memory, repo) = (MemorySource::default(), repository(primary.host(), "team/app"));
+    let blob = memory.add("content");
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert!(registries.has_blob(&repo, &blob).await.unwrap());
     assert!(mirror.requests().is_empty());
 }

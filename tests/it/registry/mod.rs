@@ -5,10 +5,10 @@ mod auth;
 mod certs;
 mod faults;
 mod load;
+pub mod memory_source;
 mod mirrors;
 mod pull_and_push;
 mod sessions;
-pub mod shelf;
 mod stored;
 mod tls;
 

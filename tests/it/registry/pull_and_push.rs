@@ -6,7 +6,7 @@ use gapferry::content::{Lookup, Sink, Source};
 use gapferry::oci::{Digest, Tag};
 use gapferry::transport::registry::Registries;
 
-use crate::registry::shelf::{self, Shelf, image, noise, read, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, image, noise, read, repository, tag};
 use crate::registry::{client, config};
 use crate::support::registry::Registry;
 
@@ -15,17 +15,17 @@ async fn an_image_comes_back_as_it_was_pushed() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "deep/er/app");
-    let shelf = Shelf::default();
-    let layers = [shelf.add(noise(3_000_000)), shelf.add("x"), shelf.add("")];
-    let config = shelf.add(r#"{"os":"linux","architecture":"amd64"}"#);
+    let memory = MemorySource::default();
+    let layers = [memory.add(noise(3_000_000)), memory.add("x"), memory.add("")];
+    let config = memory.add(r#"{"os":"linux","architecture":"amd64"}"#);
     let manifest = image(&config, &layers, None);
     let reference = tag(&repo, "v1");
 
     assert_eq!(Sink::resolve(&registries, &reference).await.unwrap(), Lookup::Absent);
     assert!(!registries.has_blob(&repo, &layers[0]).await.unwrap());
     let blobs: Vec<_> = layers.iter().chain([&config]).collect();
-    shelf::push(&registries, &repo, &shelf, &blobs).await.unwrap();
-    shelf::push(&registries, &repo, &shelf, &blobs).await.unwrap();
+    memory_source::push(&registries, &repo, &memory, &blobs).await.unwrap();
+    memory_source::push(&registries, &repo, &memory, &blobs).await.unwrap();
     registries.put_manifest(&reference, &manifest).await.unwrap();
 
     let reader = client(crate::registry::config());
@@ -46,9 +46,9 @@ async fn a_blob_goes_from_registry_to_registry_without_a_stop() {
     let (from, to) = (Registry::start(), Registry::start());
     let registries = client(gapferry::transport::registry::Config { per_host: 1, ..config() });
     let (there, here) = (repository(from.host(), "a"), repository(to.host(), "b"));
-    let shelf = Shelf::default();
-    let blob = shelf.add(noise(2_000_000));
-    shelf::push(&registries, &there, &shelf, &[&blob]).await.unwrap();
+    let memory = MemorySource::default();
+    let blob = memory.add(noise(2_000_000));
+    memory_source::push(&registries, &there, &memory, &[&blob]).await.unwrap();
     // Also within one registry, where upload and download share what the host allows.
     for target in [&here, &repository(from.host(), "c")] {
         let origin = gapferry::content::Origin { source: &registries, repository: &there };
@@ -62,14 +62,14 @@ async fn a_blob_is_mounted_or_else_uploaded() {
     let server = Registry::start();
     let registries = client(config());
     let (first, second) = (repository(server.host(), "first"), repository(server.host(), "second"));
-    let shelf = Shelf::default();
-    let (here, nowhere) = (shelf.add(noise(1000)), shelf.add(noise(2000)));
-    shelf::push(&registries, &first, &shelf, &[&here]).await.unwrap();
+    let memory = MemorySource::default();
+    let (here, nowhere) = (memory.add(noise(1000)), memory.add(noise(2000)));
+    memory_source::push(&registries, &first, &memory, &[&here]).await.unwrap();
     assert!(registries.mount(&second, &here, &first).await.unwrap());
     assert!(registries.has_blob(&second, &here).await.unwrap());
     // The registry opens an upload session instead, which the upload uses.
     assert!(!registries.mount(&second, &nowhere, &first).await.unwrap());
-    shelf::push(&registries, &second, &shelf, &[&nowhere]).await.unwrap();
+    memory_source::push(&registries, &second, &memory, &[&nowhere]).await.unwrap();
     assert!(registries.has_blob(&second, &nowhere).await.unwrap());
 }
 
@@ -78,10 +78,10 @@ async fn a_wrong_blob_is_never_completed() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
-    let shelf = Shelf::default();
+    let memory = MemorySource::default();
     for (right, served) in [(&b"right"[..], &b"wrong"[..]), (b"longer", b"long"), (b"", b"not empty"), (b"1", b"")] {
-        let blob = shelf.add_wrong(right, served);
-        let error = shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_err();
+        let blob = memory.add_wrong(right, served);
+        let error = memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Damaged, "{error:?}");
         assert!(!registries.has_blob(&repo, &blob).await.unwrap());
     }
@@ -92,10 +92,10 @@ async fn a_download_continues_where_it_stopped() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
-    let shelf = Shelf::default();
+    let memory = MemorySource::default();
     let content = noise(300_000);
-    let blob = shelf.add(content.clone());
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    let blob = memory.add(content.clone());
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     for offset in [1, 123_456, 299_999, 300_000] {
         let body = registries.blob(&repo, &blob, offset).await.unwrap();
         assert_eq!(body.offset, offset);
@@ -119,9 +119,9 @@ async fn all_tags_are_listed() {
 }
 
 async fn push_tags(registries: &Registries, repo: &gapferry::oci::Repository, count: u32) -> Vec<String> {
-    let shelf = Shelf::default();
-    let config = shelf.add("{}");
-    shelf::push(registries, repo, &shelf, &[&config]).await.unwrap();
+    let memory = MemorySource::default();
+    let config = memory.add("{}");
+    memory_source::push(registries, repo, &memory, &[&config]).await.unwrap();
     let manifest = image(&config, &[], None);
     let names: Vec<String> = (0..count).map(|n| format!("v{n:02}")).collect();
     for name in &names {
@@ -135,11 +135,11 @@ async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
-    let shelf = Shelf::default();
-    let config = shelf.add("{}");
-    let layers: Vec<_> = (0..5).map(|n| shelf.add(format!("signature {n}"))).collect();
+    let memory = MemorySource::default();
+    let config = memory.add("{}");
+    let layers: Vec<_> = (0..5).map(|n| memory.add(format!("signature {n}"))).collect();
     let blobs: Vec<_> = layers.iter().chain([&config]).collect();
-    shelf::push(&registries, &repo, &shelf, &blobs).await.unwrap();
+    memory_source::push(&registries, &repo, &memory, &blobs).await.unwrap();
     let subject = image(&config, &[], None);
     registries.put_manifest(&tag(&repo, "v1"), &subject).await.unwrap();
     assert_eq!(registries.referrers(&repo, &subject.digest()).await.unwrap().found, []);
@@ -172,8 +172,8 @@ async fn a_refused_manifest_is_told_in_the_registrys_words() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
-    let shelf = Shelf::default();
-    let manifest = image(&shelf.add("{}"), &[], None);
+    let memory = MemorySource::default();
+    let manifest = image(&memory.add("{}"), &[], None);
     let error = registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.to_string().contains("BLOB_UNKNOWN"), "{error}");
@@ -186,7 +186,7 @@ async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
     let registries = client(config());
     let repo = repository(server.host(), "a");
     assert!(registries.manifest(&tag(&repo, "none")).await.unwrap().is_none());
-    let blob = Shelf::default().add("nowhere");
+    let blob = MemorySource::default().add("nowhere");
     let error = registries.blob(&repo, &blob, 0).await.err().unwrap();
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains(&blob.digest.to_string()), "{error}");
@@ -204,9 +204,9 @@ async fn no_request_is_made_that_is_not_needed() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
-    let shelf = Shelf::default();
-    let (config, layer) = (shelf.add("{}"), shelf.add(noise(200_000)));
-    shelf::push(&registries, &repo, &shelf, &[&layer, &config]).await.unwrap();
+    let memory = MemorySource::default();
+    let (config, layer) = (memory.add("{}"), memory.add(noise(200_000)));
+    memory_source::push(&registries, &repo, &memory, &[&layer, &config]).await.unwrap();
     registries.put_manifest(&tag(&repo, "v1"), &image(&config, std::slice::from_ref(&layer), None)).await.unwrap();
     Source::resolve(&registries, &tag(&repo, "v1")).await.unwrap();
     read(&registries, &repo, &layer).await.unwrap();

@@ -9,7 +9,7 @@ use gapferry::credentials::{Credentials, Store};
 use gapferry::oci::Descriptor;
 use gapferry::transport::registry::Config;
 
-use crate::registry::shelf::{self, Shelf, noise, repository};
+use crate::registry::memory_source::{self, MemorySource, noise, repository};
 use crate::registry::{client, config};
 use crate::support::embedded::Embedded;
 use crate::support::faulty::{Answer, Fault, Form, Host, Proxy, Server, Sessions, Stage, last_byte};
@@ -24,9 +24,9 @@ fn large() -> Config {
 }
 
 async fn push(host: &Host, content: Vec<u8>, config: Config) -> gapferry::Result<Descriptor> {
-    let shelf = Shelf::default();
-    let blob = shelf.add(content);
-    shelf::push(&client(config), &repository(&host.address, "a/b"), &shelf, &[&blob]).await?;
+    let memory = MemorySource::default();
+    let blob = memory.add(content);
+    memory_source::push(&client(config), &repository(&host.address, "a/b"), &memory, &[&blob]).await?;
     Ok(blob)
 }
 
@@ -81,10 +81,10 @@ async fn an_upload_that_meets_read_only_mode_goes_on_in_its_session() {
     });
     let server = server.await;
     let registries = client(large());
-    let (shelf, repo) = (Shelf::default(), repository(&server.address, "a/b"));
-    let blobs = [shelf.add(noise(SIZE)), shelf.add(noise(SIZE + 1))];
+    let (memory, repo) = (MemorySource::default(), repository(&server.address, "a/b"));
+    let blobs = [memory.add(noise(SIZE)), memory.add(noise(SIZE + 1))];
     for blob in &blobs {
-        shelf::push(&registries, &repo, &shelf, &[blob]).await.unwrap();
+        memory_source::push(&registries, &repo, &memory, &[blob]).await.unwrap();
     }
     let seen = server.seen();
     let patches: Vec<_> = seen.iter().filter(|request| request.method == "PATCH").collect();
@@ -240,14 +240,14 @@ async fn a_gateway_that_limits_requests_gets_chunks_that_are_small_enough() {
     for large_blob in [MIB as u64, u64::MAX] {
         let (server, stored) = behind_a_gateway(MIB + MIB / 2).await;
         let registries = client(Config { large_blob, ..config() });
-        let shelf = Shelf::default();
-        let blobs = [shelf.add(content.clone()), shelf.add(noise(5 * MIB))];
+        let memory = MemorySource::default();
+        let blobs = [memory.add(content.clone()), memory.add(noise(5 * MIB))];
         let repo = repository(&server.address, "a/b");
-        shelf::push(&registries, &repo, &shelf, &[&blobs[0]]).await.unwrap();
+        memory_source::push(&registries, &repo, &memory, &[&blobs[0]]).await.unwrap();
         assert!(*stored.lock().unwrap() == content);
         let refused = |server: &Server| server.seen().iter().filter(|request| request.body.len() > MIB * 3 / 2).count();
         assert_eq!(refused(&server), 2);
-        shelf::push(&registries, &repo, &shelf, &[&blobs[1]]).await.unwrap();
+        memory_source::push(&registries, &repo, &memory, &[&blobs[1]]).await.unwrap();
         assert!(*stored.lock().unwrap() == noise(5 * MIB));
         assert_eq!(refused(&server), 2, "what was found out holds for other blobs");
     }
@@ -376,10 +376,10 @@ async fn a_refusal_in_the_middle_of_a_large_upload_is_told() {
 async fn a_registry_without_patch_gets_large_blobs_in_one_request() {
     let server = Sessions::start();
     server.when("PATCH", "").always().fault(Fault::Status(405));
-    let (registries, shelf) = (client(large()), Shelf::default());
-    let blobs = [shelf.add(noise(SIZE)), shelf.add(noise(SIZE + 1))];
+    let (registries, memory) = (client(large()), MemorySource::default());
+    let blobs = [memory.add(noise(SIZE)), memory.add(noise(SIZE + 1))];
     let repo = repository(&server.address, "a/b");
-    shelf::push(&registries, &repo, &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
+    memory_source::push(&registries, &repo, &memory, &[&blobs[0], &blobs[1]]).await.unwrap();
     assert!(blobs.iter().all(|blob| server.blob(&blob.digest).is_some()));
     assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "POST", "PUT", "GET"]);
 }
@@ -389,10 +389,10 @@ async fn a_registry_that_refuses_patch_in_any_way_gets_the_blob_in_one_request()
     for status in [400, 403, 404, 411, 415, 416, 501] {
         let server = Sessions::start();
         server.when("PATCH", "").always().fault(Fault::Status(status));
-        let (registries, shelf) = (client(large()), Shelf::default());
-        let blobs = [shelf.add(noise(SIZE)), shelf.add(noise(SIZE + 1))];
+        let (registries, memory) = (client(large()), MemorySource::default());
+        let blobs = [memory.add(noise(SIZE)), memory.add(noise(SIZE + 1))];
         let repo = repository(&server.address, "a/b");
-        shelf::push(&registries, &repo, &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
+        memory_source::push(&registries, &repo, &memory, &[&blobs[0], &blobs[1]]).await.unwrap();
         assert!(blobs.iter().all(|blob| server.blob(&blob.digest).is_some()), "{status}");
         let patches = server.count("PATCH", "/");
         assert!(patches <= 2, "{status}: found out once, not for each blob: {patches}");
@@ -415,9 +415,9 @@ async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
     });
     let server = server.await;
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(HAD)));
-    let shelf = Shelf::default();
-    let blob = shelf.add(noise(SIZE));
-    shelf::push(&client(large()), &repository(&server.address, "a/b"), &shelf, &[&blob]).await.unwrap();
+    let memory = MemorySource::default();
+    let blob = memory.add(noise(SIZE));
+    memory_source::push(&client(large()), &repository(&server.address, "a/b"), &memory, &[&blob]).await.unwrap();
     assert_eq!(server.count("PATCH", "/u"), 2, "one that breaks, and one that brings nothing");
     let last = server.seen().into_iter().rfind(|request| request.method == "PUT").unwrap();
     assert!(last.body == noise(SIZE), "all of it, in one request");
@@ -426,10 +426,11 @@ async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
 #[tokio::test]
 async fn a_large_blob_with_wrong_bytes_is_never_closed() {
     let server = Sessions::start();
-    let shelf = Shelf::default();
+    let memory = MemorySource::default();
     let wrong: &'static [u8] = vec![1; SIZE].leak();
-    let blob = shelf.add_wrong(&noise(SIZE), wrong);
-    let error = shelf::push(&client(large()), &repository(&server.address, "a"), &shelf, &[&blob]).await.unwrap_err();
+    let blob = memory.add_wrong(&noise(SIZE), wrong);
+    let error =
+        memory_source::push(&client(large()), &repository(&server.address, "a"), &memory, &[&blob]).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Damaged, "{error:?}");
     assert_eq!(server.count("PUT", "/"), 0);
 }
@@ -437,12 +438,12 @@ async fn a_large_blob_with_wrong_bytes_is_never_closed() {
 #[tokio::test]
 async fn harbor_counts_a_large_blob_once() {
     let harbor = Harbor::start(Setup::default().with(Project::new("base")));
-    let (address, shelf) = (harbor.registry(), Shelf::default());
+    let (address, memory) = (harbor.registry(), MemorySource::default());
     let mut credentials = Store::anonymous();
     credentials.set(&address, Credentials::basic("admin", "Harbor12345"));
-    let blob = shelf.add(noise(SIZE));
+    let blob = memory.add(noise(SIZE));
     let registries = client(Config { credentials, ..large() });
-    shelf::push(&registries, &repository(&address, "base/app"), &shelf, &[&blob]).await.unwrap();
+    memory_source::push(&registries, &repository(&address, "base/app"), &memory, &[&blob]).await.unwrap();
     assert!(harbor.has_blob("base/app", &blob.digest));
     // A closing request that brings bytes after a PATCH would be one.
     assert_eq!(harbor.violations(), Vec::<String>::new());
@@ -460,7 +461,7 @@ async fn distribution_2_8_starts_again_and_our_own_registry_goes_on() {
         let blob = push(&proxy, noise(SIZE), large()).await.unwrap();
         assert_eq!(proxy.count("POST", "/"), sessions, "{host}");
         let registries = client(config());
-        let read = shelf::read(&registries, &repository(host, "a/b"), &blob).await.unwrap();
+        let read = memory_source::read(&registries, &repository(host, "a/b"), &blob).await.unwrap();
         assert!(read == noise(SIZE));
         assert!(registries.has_blob(&repository(host, "a/b"), &blob).await.unwrap());
     }

@@ -10,7 +10,7 @@ use gapferry::content::{Readable, Sink};
 use gapferry::oci::Descriptor;
 use gapferry::transport::registry::Config;
 
-use crate::registry::shelf::{self, Shelf, noise, repository};
+use crate::registry::memory_source::{self, MemorySource, noise, repository};
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, ranged};
 
@@ -26,10 +26,10 @@ fn path_of(repository: &str, blob: &Descriptor) -> String {
 #[tokio::test]
 async fn the_last_byte_of_each_digest_is_read_once_after_its_first_upload() {
     let server = Sessions::start();
-    let (registries, shelf) = (client(config()), Shelf::default());
-    let (blob, empty) = (shelf.add(noise(1000)), shelf.add(""));
+    let (registries, memory) = (client(config()), MemorySource::default());
+    let (blob, empty) = (memory.add(noise(1000)), memory.add(""));
     for path in ["a/b", "a/c", "d/e"] {
-        shelf::push(&registries, &repository(&server.address, path), &shelf, &[&blob, &empty]).await.unwrap();
+        memory_source::push(&registries, &repository(&server.address, path), &memory, &[&blob, &empty]).await.unwrap();
     }
     assert_eq!(reads(&server.seen()), [path_of("a/b", &blob)], "registries keep one copy");
     let asked: Vec<String> = server.asked().into_iter().map(|(method, _)| method).collect();
@@ -57,10 +57,10 @@ async fn a_registry_that_keeps_another_file_is_found_out_in_every_repository() {
         keeping(|_| Answer::new(404)).await,
     ];
     for server in servers {
-        let (registries, shelf) = (client(config()), Shelf::default());
-        let blob = shelf.add(noise(1000));
+        let (registries, memory) = (client(config()), MemorySource::default());
+        let blob = memory.add(noise(1000));
         for path in ["a/b", "c/d"] {
-            let pushed = shelf::push(&registries, &repository(&server.address, path), &shelf, &[&blob]).await;
+            let pushed = memory_source::push(&registries, &repository(&server.address, path), &memory, &[&blob]).await;
             let error = pushed.unwrap_err();
             assert_eq!((error.kind(), error.reason()), (Kind::Damaged, Some(&Reason::DamagedTarget)), "{error:?}");
         }
@@ -77,16 +77,16 @@ async fn a_read_that_is_refused_or_fails_proves_nothing_and_is_the_last_one() {
         let server = Sessions::start();
         server.when("GET", "/blobs/sha256").always().fault(fault.clone());
         let (registries, events) = watched(config());
-        let shelf = Shelf::default();
-        let blobs: Vec<Descriptor> = (1..7).map(|n| shelf.add(noise(n * 1000))).collect();
+        let memory = MemorySource::default();
+        let blobs: Vec<Descriptor> = (1..7).map(|n| memory.add(noise(n * 1000))).collect();
         let repo = repository(&server.address, "a/b");
-        let (to, from, into) = (&registries, &shelf, &repo);
-        let pushes = blobs[..3].iter().map(|blob| async move { shelf::push(to, into, from, &[blob]).await });
+        let (to, from, into) = (&registries, &memory, &repo);
+        let pushes = blobs[..3].iter().map(|blob| async move { memory_source::push(to, into, from, &[blob]).await });
         let pushes = join_all(pushes).await;
         assert!(pushes.iter().all(Result::is_ok), "{fault:?}: {pushes:?}");
         let before = reads(&server.seen()).len();
         for blob in &blobs[3..] {
-            shelf::push(&registries, &repo, &shelf, &[blob]).await.unwrap();
+            memory_source::push(&registries, &repo, &memory, &[blob]).await.unwrap();
         }
         assert_eq!(reads(&server.seen()).len(), before, "{fault:?}");
         assert!(events.events().is_empty(), "{fault:?}: {:?}", events.events());
@@ -97,10 +97,10 @@ async fn a_read_that_is_refused_or_fails_proves_nothing_and_is_the_last_one() {
 async fn what_may_not_be_read_in_one_project_is_read_in_another() {
     let server = Sessions::start();
     server.when("GET", "/v2/closed/").always().fault(Fault::Status(403));
-    let (registries, shelf) = (client(config()), Shelf::default());
-    let blobs = [1000, 2000, 3000].map(|size| shelf.add(noise(size)));
+    let (registries, memory) = (client(config()), MemorySource::default());
+    let blobs = [1000, 2000, 3000].map(|size| memory.add(noise(size)));
     for (blob, path) in blobs.iter().zip(["closed/a", "closed/b", "open/c"]) {
-        shelf::push(&registries, &repository(&server.address, path), &shelf, &[blob]).await.unwrap();
+        memory_source::push(&registries, &repository(&server.address, path), &memory, &[blob]).await.unwrap();
     }
     assert_eq!(reads(&server.seen()), [path_of("closed/a", &blobs[0]), path_of("open/c", &blobs[2])]);
 }
@@ -109,10 +109,10 @@ async fn what_may_not_be_read_in_one_project_is_read_in_another() {
 async fn a_blob_that_could_not_be_read_before_its_upload_has_to_be_read_after_it() {
     let server = Sessions::start();
     server.when("GET", "/blobs/sha256").always().fault(Fault::Status(500));
-    let (registries, shelf, repo) = (client(config()), Shelf::default(), repository(&server.address, "a/b"));
-    let blob = shelf.add("content");
+    let (registries, memory, repo) = (client(config()), MemorySource::default(), repository(&server.address, "a/b"));
+    let blob = memory.add("content");
     assert!(matches!(registries.can_read(&repo, &blob).await.unwrap(), Readable::Failed(_)));
-    let error = shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_err();
+    let error = memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap_err();
     assert_eq!(error.reason(), Some(&Reason::DamagedTarget), "{error:?}");
 }
 
@@ -126,14 +126,14 @@ async fn a_read_that_takes_long_holds_up_no_upload() {
     let (slow, repo) = (registries.clone(), repository(&server.address, "a/b"));
     let (busy, to) = (server.clone(), repo.clone());
     let first = tokio::spawn(async move {
-        let shelf = Shelf::default();
-        shelf::push(&slow, &to, &shelf, &[&shelf.add(noise(1000))]).await
+        let memory = MemorySource::default();
+        memory_source::push(&slow, &to, &memory, &[&memory.add(noise(1000))]).await
     });
     let stands = move || busy.wait(Duration::from_secs(30), |now| now.stalls == 1);
     assert!(tokio::task::spawn_blocking(stands).await.unwrap(), "the read is under way");
-    let shelf = Shelf::default();
-    let blob = shelf.add("");
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    let memory = MemorySource::default();
+    let blob = memory.add("");
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert!(server.blob(&blob.digest).is_some());
     server.release();
     first.await.unwrap().unwrap();

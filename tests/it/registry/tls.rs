@@ -9,7 +9,7 @@ use gapferry::content::Source;
 use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::{Config, Proxies, RegistryConfig, TlsConfig};
 
-use crate::registry::shelf::{self, Shelf, read, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, read, repository, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Seen, Server};
 use crate::support::registry::{Options, Registry};
@@ -43,13 +43,13 @@ async fn a_private_authority_is_trusted_when_its_file_is_given() {
     credentials.set(server.host(), Credentials::basic("me", "secret"));
     let registries = client(Config { credentials, ..trusting(&[&server.ca_file()]) });
     let repo = repository(server.host(), "a");
-    let shelf = Shelf::default();
-    let blob = shelf.add(shelf::noise(1_000_000));
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    let memory = MemorySource::default();
+    let blob = memory.add(memory_source::noise(1_000_000));
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert_eq!(read(&registries, &repo, &blob).await.unwrap().len(), 1_000_000);
 
-    let told = refused(server.host(), config()).await;
-    assert!(told.contains("certificate"), "{told}");
+    let reason = refused(server.host(), config()).await;
+    assert!(reason.contains("certificate"), "{reason}");
 }
 
 #[tokio::test]
@@ -96,8 +96,8 @@ async fn the_very_certificate_must_still_have_the_name_and_be_in_date() {
     let expired = self_signed(directory.path(), "expired", "IP:127.0.0.1").expire();
     for (pair, says) in [(elsewhere, "only for registry.example.com"), (expired, "it has expired")] {
         let server = Listener::start(directory.path(), &pair, None);
-        let told = refused(&server.host, trusting(&[&pair.certificate])).await;
-        assert!(told.contains(says), "{told}");
+        let reason = refused(&server.host, trusting(&[&pair.certificate])).await;
+        assert!(reason.contains(says), "{reason}");
     }
 }
 
@@ -171,8 +171,8 @@ async fn a_machine_without_certificate_store_still_speaks_plain_http() {
 #[ignore = "the other half of a_machine_without_certificate_store_still_speaks_plain_http"]
 async fn without_certificate_store() {
     reach(&std::env::var("PLAIN_HOST").unwrap(), config()).await.unwrap();
-    let told = refused(&std::env::var("TLS_HOST").unwrap(), config()).await;
-    assert!(told.contains("trusts no certificate authority"), "{told}");
+    let reason = refused(&std::env::var("TLS_HOST").unwrap(), config()).await;
+    assert!(reason.contains("trusts no certificate authority"), "{reason}");
 }
 
 #[tokio::test]
@@ -182,9 +182,9 @@ async fn a_registry_that_takes_itself_for_plain_http_behind_tls_is_pushed_to_by_
     // What a proxy before it does not tell it: its Locations begin with http:// and have another port.
     let server = Listener::saying(directory.path(), &own, None, "  host: http://127.0.0.1\n");
     let registries = client(trusting(&[&own.certificate]));
-    let (shelf, repo) = (Shelf::default(), repository(&server.host, "a"));
-    let blob = shelf.add(shelf::noise(100_000));
-    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    let (memory, repo) = (MemorySource::default(), repository(&server.host, "a"));
+    let blob = memory.add(memory_source::noise(100_000));
+    memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert_eq!(read(&registries, &repo, &blob).await.unwrap().len(), 100_000);
 }
 
@@ -206,8 +206,8 @@ async fn run_in_environment(test: &str, variables: &[(&str, &str)]) {
     command.args(["--ignored", "--exact", test, "--test-threads=1"]);
     command.envs(variables.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let message = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && message.contains("1 passed"), "{message}");
 }
 
 /// A certificate and its key.

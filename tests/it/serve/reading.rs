@@ -246,7 +246,7 @@ fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
     let server = Embedded::writable(work.path());
     let list = |image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
     list(&image).expect(500);
-    // What was mended is listed without a restart.
+    // What was repaired is listed without a restart.
     std::fs::write(path(&bad), &bad.manifest).unwrap();
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 2);
     // So it is with one that was there when the server began.
@@ -255,8 +255,8 @@ fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
         let refused = list(&image).expect(500).text();
         assert!(refused.contains(&good.digest()) && refused.contains("missing"), "{refused}");
     }
-    let told = server.events();
-    assert!(matches!(&told[..], [_, Event::Warning(text)] if text.contains(&good.digest())), "{told:?}");
+    let message = server.events();
+    assert!(matches!(&message[..], [_, Event::Warning(text)] if text.contains(&good.digest())), "{message:?}");
     let deleted = server.request("DELETE", &format!("/v2/team/app/manifests/{}", good.digest())).send();
     assert_eq!(deleted.status, 202, "{}", deleted.text());
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 1);
@@ -298,7 +298,7 @@ fn nobody_takes_an_image_for_unsigned_whose_signature_is_gone() {
     let (reference, lock) = (format!("{}/team/app:1", server.host()), work.path().join("lock"));
     let mut run = gapferry();
     run.args(["lock", &reference, "--retries", "1", "-o"]).arg(&lock);
-    Ran::of(&mut run).ended(0).said(&["could not be looked up", &signature.digest(), "--require-referrers"]);
+    Ran::of(&mut run).ended(0).reported(&["could not be looked up", &signature.digest(), "--require-referrers"]);
     let refused = Ran::of(run.arg("--require-referrers"));
     assert!(matches!(refused.code, Some(3..=5)), "{refused:#?}");
 }

@@ -90,16 +90,16 @@ pub fn text(path: &Path) -> &str {
 }
 
 /// A registry with one image, and a place to work in.
-pub struct Ground {
+pub struct Fixture {
     pub registry: Registry,
     pub directory: tempfile::TempDir,
 }
 
-impl Ground {
-    pub fn new() -> Ground {
+impl Fixture {
+    pub fn new() -> Fixture {
         let registry = Registry::start();
         images::oci("team/app", "1", &["content of the only layer"]).push(&registry);
-        Ground { registry, directory: tempdir() }
+        Fixture { registry, directory: tempdir() }
     }
 
     pub fn path(&self) -> &Path {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::keys::{Ground, Key, Kind, text};
+use super::keys::{Fixture, Key, Kind, text};
 use crate::support::gapferry;
 use crate::support::ran::Ran;
 
@@ -14,41 +14,41 @@ fn blob(bundle: &Path) -> PathBuf {
 
 /// What verify and import say, which is the same.
 #[track_caller]
-fn is_refused(ground: &Ground, bundle: &Path, key: &Key, words: &[&str]) {
-    let refused = ground.verify(bundle, key).ended(3).said(words);
+fn is_refused(fixture: &Fixture, bundle: &Path, key: &Key, words: &[&str]) {
+    let refused = fixture.verify(bundle, key).ended(3).reported(words);
     assert!(refused.stdout.is_empty(), "{refused:#?}");
     // Nobody listens on port 9.
     let args = ["import", text(bundle), "--to", "127.0.0.1:9", "--key", text(&key.public)];
-    ground.run(&args).ended(3).said(words).said(&["nothing was pushed"]);
+    fixture.run(&args).ended(3).reported(words).reported(&["nothing was pushed"]);
 }
 
 #[test]
 fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
-    let ground = Ground::new();
-    let (ours, theirs) = (ground.key("ours", Kind::P256), ground.key("theirs", Kind::Ed25519));
+    let fixture = Fixture::new();
+    let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
-        ground.export(out, &[]).ended(0);
-        let bundle = ground.path().join(out);
-        is_refused(&ground, &bundle, &ours, &["is not signed", "hint: have it signed where it was made"]);
-        ground.export(out, &["--sign-key", text(&theirs.private)]).ended(0);
+        fixture.export(out, &[]).ended(0);
+        let bundle = fixture.path().join(out);
+        is_refused(&fixture, &bundle, &ours, &["is not signed", "hint: have it signed where it was made"]);
+        fixture.export(out, &["--sign-key", text(&theirs.private)]).ended(0);
         is_refused(
-            &ground,
+            &fixture,
             &bundle,
             &ours,
             &["does not fit the key", &ours.fingerprint(), "hint: ask whoever made it"],
         );
         let both = ["verify", out, "--key", text(&ours.public), "--key", text(&theirs.public)];
-        assert!(ground.run(&both).ended(0).stdout.contains(&theirs.fingerprint()));
-        let unasked = ground.run(&["verify", out]).ended(0).said(&["is signed", "not checked"]);
+        assert!(fixture.run(&both).ended(0).stdout.contains(&theirs.fingerprint()));
+        let unasked = fixture.run(&["verify", out]).ended(0).reported(&["is signed", "not checked"]);
         assert!(!unasked.stdout.contains("signed by"), "{unasked:#?}");
     }
 }
 
 #[test]
 fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
-    let ground = Ground::new();
-    let key = ground.key("ours", Kind::P256);
-    let bundle = ground.signed("bundle", &key);
+    let fixture = Fixture::new();
+    let key = fixture.key("ours", Kind::P256);
+    let bundle = fixture.signed("bundle", &key);
     // Reading it would wait for ever.
     let blob = blob(&bundle);
     std::fs::remove_file(&blob).unwrap();
@@ -64,58 +64,60 @@ fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
         let at = altered.len() - 4;
         altered[at] ^= 1;
         std::fs::write(&path, altered).unwrap();
-        is_refused(&ground, &bundle, &key, words);
+        is_refused(&fixture, &bundle, &key, words);
         std::fs::remove_file(&path).unwrap();
-        is_refused(&ground, &bundle, &key, &[&format!("no {file}")]);
+        is_refused(&fixture, &bundle, &key, &[&format!("no {file}")]);
         std::fs::write(&path, whole).unwrap();
     }
     // The signature is good, so what is wrong is said as it always is.
-    ground.verify(&bundle, &key).ended(3);
+    fixture.verify(&bundle, &key).ended(3);
 }
 
 /// Runs a command where the user's configuration says `text`.
-fn with_config(ground: &Ground, text: &str, args: &[&str]) -> Ran {
-    let home = ground.path().join("config");
+fn with_config(fixture: &Fixture, text: &str, args: &[&str]) -> Ran {
+    let home = fixture.path().join("config");
     std::fs::create_dir_all(home.join("gapferry")).unwrap();
     std::fs::write(home.join("gapferry/config.toml"), text).unwrap();
-    Ran::of(gapferry().current_dir(ground.path()).env("XDG_CONFIG_HOME", home).args(args))
+    Ran::of(gapferry().current_dir(fixture.path()).env("XDG_CONFIG_HOME", home).args(args))
 }
 
 #[test]
 fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of_it() {
-    let ground = Ground::new();
-    let (ours, theirs) = (ground.key("ours", Kind::P256), ground.key("theirs", Kind::P256));
+    let fixture = Fixture::new();
+    let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::P256));
     let demand = "require-signature = true\nkeys = [\"../../ours.pub\"]\n";
-    ground.export("unsigned", &[]).ended(0);
-    ground.signed("theirs.tar", &theirs);
-    let bundle = ground.signed("ours", &ours);
-    let verify = |config: &str, args: &[&str]| with_config(&ground, config, &[&["verify"], args].concat());
+    fixture.export("unsigned", &[]).ended(0);
+    fixture.signed("theirs.tar", &theirs);
+    let bundle = fixture.signed("ours", &ours);
+    let verify = |config: &str, args: &[&str]| with_config(&fixture, config, &[&["verify"], args].concat());
     assert!(verify(demand, &["ours"]).ended(0).stdout.contains(&ours.fingerprint()));
-    verify(demand, &["unsigned"]).ended(3).said(&["is not signed"]);
-    verify(demand, &["theirs.tar"]).ended(3).said(&["does not fit the key"]);
+    verify(demand, &["unsigned"]).ended(3).reported(&["is not signed"]);
+    verify(demand, &["theirs.tar"]).ended(3).reported(&["does not fit the key"]);
     // The command line adds keys.
     verify(demand, &["theirs.tar", "--key", text(&theirs.public)]).ended(0);
     for args in [&["import", "unsigned", "--to", "127.0.0.1:9"][..], &["serve", "unsigned", "--listen", "127.0.0.1:0"]]
     {
-        with_config(&ground, demand, args).ended(3).said(&["is not signed"]);
+        with_config(&fixture, demand, args).ended(3).reported(&["is not signed"]);
     }
     let writable = ["serve", text(&bundle), "--listen", "127.0.0.1:0", "--writable"];
-    with_config(&ground, demand, &writable).ended(2).said(&["demands a signature", "--writable"]);
+    with_config(&fixture, demand, &writable).ended(2).reported(&["demands a signature", "--writable"]);
     // Known keys that nobody demands: a bad signature counts, none does not.
     let known = "keys = [\"../../ours.pub\"]";
-    verify(known, &["theirs.tar"]).ended(3).said(&["does not fit the key"]);
-    verify(known, &["unsigned"]).ended(0).said(&["is not signed"]);
+    verify(known, &["theirs.tar"]).ended(3).reported(&["does not fit the key"]);
+    verify(known, &["unsigned"]).ended(0).reported(&["is not signed"]);
     // What cannot be understood might be a demand.
-    verify("require-signature = true", &["ours"]).ended(2).said(&["names no `keys`"]);
-    verify("\nrequire-signatures = true", &["ours"]).ended(2).said(&["config.toml:2: `require-signatures` is unknown"]);
-    verify("keys = [\"nowhere.pub\"]", &["ours"]).ended(2).said(&["nowhere.pub"]);
+    verify("require-signature = true", &["ours"]).ended(2).reported(&["names no `keys`"]);
+    verify("\nrequire-signatures = true", &["ours"])
+        .ended(2)
+        .reported(&["config.toml:2: `require-signatures` is unknown"]);
+    verify("keys = [\"nowhere.pub\"]", &["ours"]).ended(2).reported(&["nowhere.pub"]);
 }
 
 #[test]
 fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none() {
-    let ground = Ground::new();
-    let key = ground.key("ours", Kind::Ed25519);
-    let bundle = ground.signed("bundle.tar", &key);
+    let fixture = Fixture::new();
+    let key = fixture.key("ours", Kind::Ed25519);
+    let bundle = fixture.signed("bundle.tar", &key);
     let whole = std::fs::read(&bundle).unwrap();
     let find = |text: &[u8]| whole.windows(text.len()).position(|window| window == text).unwrap();
     let signature = find(b"SHA256SUMS.sig\0") + 512;
@@ -127,11 +129,11 @@ fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none(
         let mut altered = whole.clone();
         altered[at] ^= 1;
         std::fs::write(&bundle, altered).unwrap();
-        is_refused(&ground, &bundle, &key, &[words]);
+        is_refused(&fixture, &bundle, &key, &[words]);
     }
     std::fs::write(&bundle, &whole).unwrap();
     let swapped = Key { public: key.private.clone(), private: key.public.clone(), kind: key.kind };
-    ground.verify(&bundle, &swapped).ended(2).said(&["it is a private key, which stays with whoever signs"]);
-    ground.run(&["sign", "bundle.tar", "--key", text(&swapped.private)]).ended(2).said(&["it is a public key"]);
-    ground.verify(&bundle, &key).ended(0);
+    fixture.verify(&bundle, &swapped).ended(2).reported(&["it is a private key, which stays with whoever signs"]);
+    fixture.run(&["sign", "bundle.tar", "--key", text(&swapped.private)]).ended(2).reported(&["it is a public key"]);
+    fixture.verify(&bundle, &key).ended(0);
 }

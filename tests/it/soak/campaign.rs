@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::soak::round;
-use crate::soak::site::Site;
+use crate::soak::test_site::TestSite;
 use crate::support::faulty::Dice;
 
 /// What is to be done.
@@ -59,7 +59,7 @@ impl Campaign {
         let (next, failed) = (AtomicU64::new(self.first), AtomicBool::new(false));
         let (tally, failures) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
         let lane = || {
-            let site = Site::new(self.seed);
+            let site = TestSite::new(self.seed);
             while !failed.load(Ordering::SeqCst) && started.elapsed() < self.at_most {
                 let number = next.fetch_add(1, Ordering::SeqCst);
                 if number >= self.first + self.rounds {

@@ -6,7 +6,7 @@
 mod campaign;
 mod process;
 mod round;
-mod site;
+mod test_site;
 
 use std::time::Duration;
 

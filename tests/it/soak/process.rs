@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::soak::site::EPOCH;
+use crate::soak::test_site::EPOCH;
 use crate::support::faulty::{Dice, Proxy, Traffic};
 use crate::support::gapferry_process_of;
 
@@ -47,7 +47,7 @@ pub struct End {
     /// What it was sent.
     pub signal: Option<Signal>,
     /// What it said.
-    pub said: String,
+    pub message: String,
 }
 
 /// Runs the program on a way where things go wrong. One that waits for a silent registry is killed: its user has no
@@ -65,9 +65,9 @@ pub fn run(
     let mut child = process.spawn().map_err(|e| e.to_string())?;
     let ended = listen(&mut child);
     let (started, mut ticks, mut signal, mut longest) = (Instant::now(), 0, None, Duration::ZERO);
-    let said = loop {
+    let message = loop {
         match ended.recv_timeout(TICK) {
-            Ok(said) => break said,
+            Ok(message) => break message,
             Err(RecvTimeoutError::Disconnected) => break String::new(),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -92,13 +92,13 @@ pub fn run(
         if let Err(what) = seen {
             let _ = child.kill();
             let _ = child.wait();
-            let said = ended.recv().unwrap_or_default();
-            return Err(format!("{what}, and was sent {signal:?}\n{said}"));
+            let message = ended.recv().unwrap_or_default();
+            return Err(format!("{what}, and was sent {signal:?}\n{message}"));
         }
     };
     let status = child.wait().map_err(|e| e.to_string())?;
     proxy.release();
-    Ok(End { status, signal, said })
+    Ok(End { status, signal, message })
 }
 
 /// The program of this build, or the one that `GAPFERRY` names.
@@ -115,9 +115,9 @@ fn listen(child: &mut Child) -> Receiver<String> {
     let (sender, receiver) = channel();
     let mut stderr = child.stderr.take().expect("a pipe");
     std::thread::spawn(move || {
-        let mut said = Vec::new();
-        let _ = stderr.read_to_end(&mut said);
-        let _ = sender.send(String::from_utf8_lossy(&said).into_owned());
+        let mut message = Vec::new();
+        let _ = stderr.read_to_end(&mut message);
+        let _ = sender.send(String::from_utf8_lossy(&message).into_owned());
     });
     receiver
 }

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::soak::campaign::Tally;
 use crate::soak::process::{End, Kill, program, run};
-use crate::soak::site::{Site, look, prove};
+use crate::soak::test_site::{TestSite, look, prove};
 use crate::support::faulty::{Dice, Proxy, Schedule};
 use crate::support::registry::Registry;
 use crate::support::tempdir;
@@ -20,7 +20,7 @@ const DISTURBED: usize = 6;
 const MOST: usize = 8;
 
 struct Round<'a> {
-    site: &'a Site,
+    site: &'a TestSite,
     dice: Dice,
     tally: Tally,
     /// What happened so far, for whoever has to find out why something is wrong.
@@ -31,7 +31,7 @@ struct Round<'a> {
 ///
 /// # Errors
 /// What was seen that must never be.
-pub fn play(site: &Site, number: u64, dice: Dice) -> Result<Tally, String> {
+pub fn play(site: &TestSite, number: u64, dice: Dice) -> Result<Tally, String> {
     let directory = tempdir();
     let mut round = Round { site, dice, tally: Tally { rounds: 1, ..Tally::default() }, story: String::new() };
     let out = directory.path().join(if round.dice.one_in(2) { "out.tar" } else { "out" });
@@ -58,11 +58,11 @@ impl Round<'_> {
                 return Ok(());
             }
             looks += 1;
-            site.judge_bundle(out)
+            site.check_bundle(out)
         });
         self.tally.looks += looks;
         outcome?;
-        site.judge_bundle(out)?;
+        site.check_bundle(out)?;
         let beside: Vec<_> =
             std::fs::read_dir(out.parent().expect("a directory")).expect("listing").flatten().collect();
         if beside.len() > 1 {
@@ -109,7 +109,7 @@ impl Round<'_> {
         requests: usize,
         mut watch: impl FnMut() -> Result<(), String>,
     ) -> Result<(), String> {
-        let mut said = String::new();
+        let mut message = String::new();
         for attempt in 0..MOST {
             let before = proxy.done().len();
             proxy.schedule(self.schedule(attempt, proxy));
@@ -124,15 +124,15 @@ impl Round<'_> {
             }
             let end = ended?;
             let code = (end.status, end.signal);
-            self.story += &format!("  {}: {code:?}\n{}", arguments[0], end.said);
+            self.story += &format!("  {}: {code:?}\n{}", arguments[0], end.message);
             watch()?;
-            self.judge_end(&arguments[0], &end, &proxy.address)?;
+            self.check_end(&arguments[0], &end, &proxy.address)?;
             if end.status.code() == Some(0) {
                 return Ok(());
             }
-            said = end.said;
+            message = end.message;
         }
-        Err(format!("not done after {MOST} runs, the last ones undisturbed\n{said}"))
+        Err(format!("not done after {MOST} runs, the last ones undisturbed\n{message}"))
     }
 
     fn schedule(&mut self, attempt: usize, proxy: &Proxy) -> Option<Schedule> {
@@ -143,7 +143,7 @@ impl Round<'_> {
     }
 
     /// A run ends as it was told to, or with one of the exit codes for what went wrong, and says with what.
-    fn judge_end(&mut self, command: &str, end: &End, proxy: &str) -> Result<(), String> {
+    fn check_end(&mut self, command: &str, end: &End, proxy: &str) -> Result<(), String> {
         let sent = end.signal.map(|signal| match signal {
             Signal::KILL => "SIGKILL",
             Signal::TERM => "SIGTERM",
@@ -151,14 +151,14 @@ impl Round<'_> {
         });
         let what = match (end.status.code(), end.status.signal()) {
             (Some(0), _) => "done".to_owned(),
-            (Some(code @ (1 | 3 | 4 | 5)), _) if end.said.contains(proxy) => format!("exit code {code}"),
+            (Some(code @ (1 | 3 | 4 | 5)), _) if end.message.contains(proxy) => format!("exit code {code}"),
             (Some(130), _) if end.signal == Some(Signal::INT) => "exit code 130 after SIGINT".to_owned(),
             (Some(143), _) if end.signal == Some(Signal::TERM) => "exit code 143 after SIGTERM".to_owned(),
             // Sent before it listened.
             (None, Some(signal)) if end.signal.is_some_and(|sent| sent.as_raw() == signal) => {
                 sent.unwrap_or("?").to_owned()
             }
-            _ => return Err(format!("{command} ended with {:?} after {sent:?}, saying\n{}", end.status, end.said)),
+            _ => return Err(format!("{command} ended with {:?} after {sent:?}, saying\n{}", end.status, end.message)),
         };
         Tally::count(&mut self.tally.ends, format!("{command}: {what}"));
         Ok(())

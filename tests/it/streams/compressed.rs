@@ -2,49 +2,49 @@
 
 use std::process::Command;
 
-use super::ground::{Ground, text};
+use super::fixture::{Fixture, text};
 use crate::support::registry::Registry;
 use crate::support::{images, skopeo};
 
 const WHOLE: usize = usize::MAX;
 
-/// The ground, and a chart that is mostly text, as well.
-fn exported() -> (Ground, Vec<u8>) {
-    let ground = Ground::new();
-    ground.run(&["export", "--locked", "images.lock", "-o", "images.tar.zst", "--json"]).ended(0);
-    let packed = std::fs::read(ground.path("images.tar.zst")).unwrap();
-    (ground, packed)
+/// The fixture, and a chart that is mostly text, as well.
+fn exported() -> (Fixture, Vec<u8>) {
+    let fixture = Fixture::new();
+    fixture.run(&["export", "--locked", "images.lock", "-o", "images.tar.zst", "--json"]).ended(0);
+    let packed = std::fs::read(fixture.path("images.tar.zst")).unwrap();
+    (fixture, packed)
 }
 
 #[test]
 fn every_command_that_reads_a_bundle_reads_a_compressed_one() {
-    let (ground, packed) = exported();
-    let plain = std::fs::read(ground.streamed("saved.tar", &[])).unwrap();
+    let (fixture, packed) = exported();
+    let plain = std::fs::read(fixture.streamed("saved.tar", &[])).unwrap();
     // Whoever has only zstd gets the same tar.
-    let unpacked = Command::new("zstd").args(["-dcq", text(&ground.path("images.tar.zst"))]).output().unwrap().stdout;
+    let unpacked = Command::new("zstd").args(["-dcq", text(&fixture.path("images.tar.zst"))]).output().unwrap().stdout;
     assert!(unpacked == plain && packed.len() < plain.len());
     for full in [&[][..], &["--full"]] {
-        let said = ground.run(&[&["verify", "images.tar.zst"][..], full].concat()).ended(0).stdout;
-        assert!(said.contains("4 images"), "{said}");
+        let message = fixture.run(&[&["verify", "images.tar.zst"][..], full].concat()).ended(0).stdout;
+        assert!(message.contains("4 images"), "{message}");
     }
     for command in [["list", "images.tar.zst"], ["fingerprint", "images.tar.zst"]] {
-        let plain = ground.run(&[command[0], "saved.tar"]).ended(0).stdout.replace("saved.tar", "images.tar.zst");
-        assert_eq!(ground.run(&command).ended(0).stdout, plain);
+        let plain = fixture.run(&[command[0], "saved.tar"]).ended(0).stdout.replace("saved.tar", "images.tar.zst");
+        assert_eq!(fixture.run(&command).ended(0).stdout, plain);
     }
-    let served = crate::support::embedded::Embedded::serve(&ground.path("images.tar.zst"));
-    let image = &ground.images[0];
+    let served = crate::support::embedded::Embedded::serve(&fixture.path("images.tar.zst"));
+    let image = &fixture.images[0];
     let reference = served.references().iter().find(|name| name.contains("team/one")).unwrap();
     assert_eq!(skopeo::digest(&format!("docker://{}/{reference}", served.host())), image.digest());
     let target = Registry::start();
     let to = format!("{}/mirror", target.host());
-    ground.run(&["import", "images.tar.zst", "--plain-http", "--to", &to]).ended(0);
-    for image in &ground.images {
+    fixture.run(&["import", "images.tar.zst", "--plain-http", "--to", &to]).ended(0);
+    for image in &fixture.images {
         let tag = image.tag.as_deref().unwrap();
         assert_eq!(target.digest(&format!("mirror/{}", image.repository), tag), Some(image.digest()));
     }
     // Out of a pipe as well.
-    ground.piped(&["verify", "-"], &packed, 10_000).ended(0);
-    ground.piped(&["import", "-", "--plain-http", "--to", &to], &packed, WHOLE).ended(0).said(&["4 present"]);
+    fixture.piped(&["verify", "-"], &packed, 10_000).ended(0);
+    fixture.piped(&["import", "-", "--plain-http", "--to", &to], &packed, WHOLE).ended(0).reported(&["4 present"]);
 }
 
 #[test]
@@ -72,83 +72,83 @@ fn what_is_compressed_already_is_stored_and_everything_else_gets_smaller() {
 
 #[test]
 fn a_compressed_bundle_that_is_damaged_is_never_called_whole() {
-    let (ground, packed) = exported();
+    let (fixture, packed) = exported();
     for at in (0..packed.len()).step_by(packed.len() / 40) {
         let mut bytes = packed.clone();
         bytes[at] ^= 0x20;
-        std::fs::write(ground.path("bad.tar.zst"), bytes).unwrap();
-        let said = ground.run(&["verify", "bad.tar.zst"]);
-        assert!(matches!(said.code, Some(2 | 3)), "byte {at}: {said:#?}");
+        std::fs::write(fixture.path("bad.tar.zst"), bytes).unwrap();
+        let message = fixture.run(&["verify", "bad.tar.zst"]);
+        assert!(matches!(message.code, Some(2 | 3)), "byte {at}: {message:#?}");
     }
     for length in [packed.len() - 1, packed.len() / 2, 600] {
-        std::fs::write(ground.path("bad.tar.zst"), &packed[..length]).unwrap();
-        let said = ground.run(&["verify", "bad.tar.zst"]);
-        assert!(matches!(said.code, Some(2 | 3)), "{length} bytes: {said:#?}");
-        let said = ground.piped(&["verify", "-"], &packed[..length], WHOLE);
-        assert!(length == packed.len() - 1 || matches!(said.code, Some(2 | 3)), "{length} bytes: {said:#?}");
+        std::fs::write(fixture.path("bad.tar.zst"), &packed[..length]).unwrap();
+        let message = fixture.run(&["verify", "bad.tar.zst"]);
+        assert!(matches!(message.code, Some(2 | 3)), "{length} bytes: {message:#?}");
+        let message = fixture.piped(&["verify", "-"], &packed[..length], WHOLE);
+        assert!(length == packed.len() - 1 || matches!(message.code, Some(2 | 3)), "{length} bytes: {message:#?}");
     }
 }
 
 #[test]
 fn the_same_export_again_leaves_it_alone_and_one_that_was_interrupted_leaves_nothing_that_is_taken_for_it() {
-    let (ground, packed) = exported();
+    let (fixture, packed) = exported();
     let again = ["export", "--locked", "images.lock", "-o", "images.tar.zst"];
-    ground.run(&again).ended(0).said(&["unchanged"]);
-    std::fs::write(ground.path("images.tar.zst.partial"), &packed[..100_000]).unwrap();
-    ground.run(&["verify", "images.tar.zst.partial"]).ended(2).said(&["unfinished"]);
-    std::fs::remove_file(ground.path("images.tar.zst")).unwrap();
-    ground.run(&again).ended(0);
-    assert!(std::fs::read(ground.path("images.tar.zst")).unwrap() == packed);
-    assert!(!ground.path("images.tar.zst.partial").exists());
+    fixture.run(&again).ended(0).reported(&["unchanged"]);
+    std::fs::write(fixture.path("images.tar.zst.partial"), &packed[..100_000]).unwrap();
+    fixture.run(&["verify", "images.tar.zst.partial"]).ended(2).reported(&["unfinished"]);
+    std::fs::remove_file(fixture.path("images.tar.zst")).unwrap();
+    fixture.run(&again).ended(0);
+    assert!(std::fs::read(fixture.path("images.tar.zst")).unwrap() == packed);
+    assert!(!fixture.path("images.tar.zst.partial").exists());
     // What is there is not overwritten.
-    std::fs::write(ground.path("other.tar.zst"), "something else").unwrap();
-    ground.run(&["export", "--locked", "images.lock", "-o", "other.tar.zst"]).ended(2).said(&["not overwritten"]);
-    assert_eq!(std::fs::read(ground.path("other.tar.zst")).unwrap(), b"something else");
+    std::fs::write(fixture.path("other.tar.zst"), "something else").unwrap();
+    fixture.run(&["export", "--locked", "images.lock", "-o", "other.tar.zst"]).ended(2).reported(&["not overwritten"]);
+    assert_eq!(std::fs::read(fixture.path("other.tar.zst")).unwrap(), b"something else");
 }
 
 #[test]
 fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
-    let (ground, packed) = exported();
-    let made = ["genpkey", "-algorithm", "ed25519", "-out", text(&ground.path("key.pem"))].map(str::to_owned);
+    let (fixture, packed) = exported();
+    let made = ["genpkey", "-algorithm", "ed25519", "-out", text(&fixture.path("key.pem"))].map(str::to_owned);
     assert!(Command::new("openssl").args(made).status().unwrap().success());
-    ground.run(&["sign", "images.tar.zst", "--key", "key.pem"]).ended(2).said(&["is compressed", "zstd -d"]);
-    ground.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
-    ground.run(&["repair", "images.tar.zst", "plain.tar"]);
-    assert!(std::fs::read(ground.path("images.tar.zst")).unwrap() == packed);
+    fixture.run(&["sign", "images.tar.zst", "--key", "key.pem"]).ended(2).reported(&["is compressed", "zstd -d"]);
+    fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
+    fixture.run(&["repair", "images.tar.zst", "plain.tar"]);
+    assert!(std::fs::read(fixture.path("images.tar.zst")).unwrap() == packed);
     // With a key it is written anew, signed.
     let signed = ["export", "--locked", "images.lock", "-o", "images.tar.zst", "--sign-key", "key.pem"];
-    ground.run(&signed).ended(0).said(&["written", "signed by"]);
-    ground.run(&signed).ended(0).said(&["unchanged", "signed by"]);
+    fixture.run(&signed).ended(0).reported(&["written", "signed by"]);
+    fixture.run(&signed).ended(0).reported(&["unchanged", "signed by"]);
     // A compressed tar without the table is none that can be read by offset, but passes through a pipe.
-    std::fs::write(ground.path("other.tar.zst"), images::zstd(&std::fs::read(ground.path("plain.tar")).unwrap()))
+    std::fs::write(fixture.path("other.tar.zst"), images::zstd(&std::fs::read(fixture.path("plain.tar")).unwrap()))
         .unwrap();
-    ground.run(&["verify", "other.tar.zst"]).ended(2).said(&["compressed with zstd"]);
-    ground.piped(&["verify", "-"], &std::fs::read(ground.path("other.tar.zst")).unwrap(), WHOLE).ended(0);
+    fixture.run(&["verify", "other.tar.zst"]).ended(2).reported(&["compressed with zstd"]);
+    fixture.piped(&["verify", "-"], &std::fs::read(fixture.path("other.tar.zst")).unwrap(), WHOLE).ended(0);
 }
 
 #[test]
 fn a_compressed_pipe_that_breaks_is_told_like_any_other_that_does() {
-    let (ground, packed) = exported();
+    let (fixture, packed) = exported();
     let target = Registry::start();
     let to = format!("{}/mirror", target.host());
     for cut in [2_000, packed.len() / 4, packed.len() / 2, packed.len() - 700, packed.len() - 3] {
-        let said = ground.piped(&["verify", "-"], &packed[..cut], 50_000).ended(3);
-        let said = format!("{}{}", said.stdout, said.stderr);
-        assert!(said.contains("what is compressed ends within a frame: it is cut short"), "{cut}: {said}");
+        let message = fixture.piped(&["verify", "-"], &packed[..cut], 50_000).ended(3);
+        let message = format!("{}{}", message.stdout, message.stderr);
+        assert!(message.contains("what is compressed ends within a frame: it is cut short"), "{cut}: {message}");
         let import = ["import", "-", "--plain-http", "--to", &to];
-        let said = ground.piped(&import, &packed[..cut], 50_000);
-        assert!(matches!(said.code, Some(1 | 3)), "{cut}: {said:#?}");
-        said.said(&["cut short"]);
+        let message = fixture.piped(&import, &packed[..cut], 50_000);
+        assert!(matches!(message.code, Some(1 | 3)), "{cut}: {message:#?}");
+        message.reported(&["cut short"]);
     }
     let followed = [&packed[..], b"and something else"].concat();
-    let said = ground.piped(&["verify", "-"], &followed, WHOLE).ended(3).stdout;
-    assert!(said.contains("cannot be decompressed"), "{said}");
-    std::fs::write(ground.path("cut.tar.zst"), &packed[..packed.len() / 2]).unwrap();
-    ground.run(&["verify", "cut.tar.zst"]).ended(2).said(&["if an export wrote it, it is cut short"]);
+    let message = fixture.piped(&["verify", "-"], &followed, WHOLE).ended(3).stdout;
+    assert!(message.contains("cannot be decompressed"), "{message}");
+    std::fs::write(fixture.path("cut.tar.zst"), &packed[..packed.len() / 2]).unwrap();
+    fixture.run(&["verify", "cut.tar.zst"]).ended(2).reported(&["if an export wrote it, it is cut short"]);
     // A frame that is no frame any more, before anything was read.
     let mut bytes = packed.clone();
     bytes[9] ^= 0x77;
-    std::fs::write(ground.path("bad.tar.zst"), &bytes).unwrap();
-    ground.run(&["verify", "bad.tar.zst"]).ended(3).said(&["frame 0 of the file"]);
-    ground.piped(&["verify", "-"], &bytes, WHOLE).ended(3).said(&["cannot be decompressed"]);
+    std::fs::write(fixture.path("bad.tar.zst"), &bytes).unwrap();
+    fixture.run(&["verify", "bad.tar.zst"]).ended(3).reported(&["frame 0 of the file"]);
+    fixture.piped(&["verify", "-"], &bytes, WHOLE).ended(3).reported(&["cannot be decompressed"]);
 }

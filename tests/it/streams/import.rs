@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use super::ground::{Ground, ended};
+use super::fixture::{Fixture, ended};
 use crate::support::faulty::{Fault, Proxy};
 use crate::support::gapferry_process_of;
 use crate::support::images;
@@ -21,8 +21,8 @@ fn to(target: &Registry) -> String {
 
 /// How many images the target has under their tags, each with its digest.
 #[track_caller]
-fn tagged(ground: &Ground, target: &Registry) -> usize {
-    let found = ground.images.iter().filter_map(|image| {
+fn tagged(fixture: &Fixture, target: &Registry) -> usize {
+    let found = fixture.images.iter().filter_map(|image| {
         let found = target.digest(&format!("mirror/{}", image.repository), image.tag.as_deref().unwrap())?;
         assert_eq!(found, image.digest());
         Some(found)
@@ -32,46 +32,46 @@ fn tagged(ground: &Ground, target: &Registry) -> usize {
 
 #[test]
 fn images_go_from_one_registry_through_a_pipe_into_another() {
-    let (ground, target) = (Ground::new(), Registry::start());
+    let (fixture, target) = (Fixture::new(), Registry::start());
     let to = to(&target);
-    let mut export = ground.streaming(&[]).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut export = fixture.streaming(&[]).stderr(Stdio::inherit()).spawn().unwrap();
     let import =
-        ground.process(&import(&to, &["--receipt", "receipt.json"])).stdin(export.stdout.take().unwrap()).output();
+        fixture.process(&import(&to, &["--receipt", "receipt.json"])).stdin(export.stdout.take().unwrap()).output();
     assert!(export.wait().unwrap().success());
     ended(import.unwrap()).ended(0);
-    assert_eq!(tagged(&ground, &target), 4);
+    assert_eq!(tagged(&fixture, &target), 4);
     let receipt: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(ground.path("receipt.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(fixture.path("receipt.json")).unwrap()).unwrap();
     assert!(receipt["confirmed"].as_array().unwrap().len() > 10, "{receipt}");
     // What is there is read, and not sent again; nor is it from a tar that was not streamed.
     let uploads = target.uploads();
-    ground.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
-    let plain = std::fs::read(ground.path("plain.tar")).unwrap();
-    ground.piped(&self::import(&to, &[]), &plain, WHOLE).ended(0).said(&["4 present"]);
+    fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
+    let plain = std::fs::read(fixture.path("plain.tar")).unwrap();
+    fixture.piped(&self::import(&to, &[]), &plain, WHOLE).ended(0).reported(&["4 present"]);
     assert_eq!(target.uploads(), uploads);
 }
 
 #[test]
 fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the_rest() {
-    let ground = Ground::new();
-    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let fixture = Fixture::new();
+    let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let end = whole.len();
     let mut seen = Vec::new();
     for cut in [end - 1_000, end - 10_000, end - 1_000_000, end / 2, end / 4] {
         let target = Registry::start();
         let to = to(&target);
-        let broken = ground.piped(&import(&to, &[]), &whole[..cut], 50_000);
-        let there = tagged(&ground, &target);
+        let broken = fixture.piped(&import(&to, &[]), &whole[..cut], 50_000);
+        let there = tagged(&fixture, &target);
         seen.push(there);
         match there {
             // Only the end mark was missing.
-            4 => drop(broken.ended(3).said(&["cut short", "1 problem"])),
-            _ => drop(broken.ended(1).said(&["has not come", "cut short"])),
+            4 => drop(broken.ended(3).reported(&["cut short", "1 problem"])),
+            _ => drop(broken.ended(1).reported(&["has not come", "cut short"])),
         }
         let before = target.uploads();
-        ground.piped(&import(&to, &[]), &whole, 50_000).ended(0);
-        assert_eq!(tagged(&ground, &target), 4, "cut at {cut}");
-        let blobs: std::collections::HashSet<&Vec<u8>> = ground
+        fixture.piped(&import(&to, &[]), &whole, 50_000).ended(0);
+        assert_eq!(tagged(&fixture, &target), 4, "cut at {cut}");
+        let blobs: std::collections::HashSet<&Vec<u8>> = fixture
             .images
             .iter()
             .flat_map(|image| image.blobs.iter().chain(image.children.iter().flat_map(|c| &c.blobs)))
@@ -84,11 +84,11 @@ fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the
 /// Of five thousand images nobody could read why.
 #[test]
 fn what_failed_for_one_reason_says_it_once() {
-    let (ground, target) = (Ground::new(), Registry::start());
-    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
-    let broken = ground.piped(&import(&to(&target), &[]), &whole[..whole.len() / 4], 50_000).ended(1);
+    let (fixture, target) = (Fixture::new(), Registry::start());
+    let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
+    let broken = fixture.piped(&import(&to(&target), &[]), &whole[..whole.len() / 4], 50_000).ended(1);
     let images: Vec<&str> = broken.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
-    assert_eq!(images.len(), 4 - tagged(&ground, &target), "{images:#?}");
+    assert_eq!(images.len(), 4 - tagged(&fixture, &target), "{images:#?}");
     assert!(images.len() > 1 && images[0].contains(": it has not come: "), "{images:#?}");
     assert!(images[1..].iter().all(|image| image.ends_with(": for the same reason")), "{images:#?}");
     assert_eq!(broken.stderr.matches("hint: send all of it again").count(), 1, "{}", broken.stderr);
@@ -97,76 +97,76 @@ fn what_failed_for_one_reason_says_it_once() {
 /// A pipe is faster than a registry: five thousand images have more small blobs than a process may have open files.
 #[test]
 fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_own() {
-    let (ground, target) = (Ground::new(), Registry::start());
+    let (fixture, target) = (Fixture::new(), Registry::start());
     let layers: Vec<String> = (0..300).map(|number| format!("layer {number}")).collect();
     let image = images::oci("team/many", "1", &layers.iter().map(String::as_str).collect::<Vec<&str>>());
-    image.push(&ground.registry);
-    let name = format!("{}/{}", ground.registry.host(), image.name());
-    ground.run(&["export", "-q", &name, "-o", "many.tar"]).ended(0);
+    image.push(&fixture.registry);
+    let name = format!("{}/{}", fixture.registry.host(), image.name());
+    fixture.run(&["export", "-q", &name, "-o", "many.tar"]).ended(0);
     let script = format!("ulimit -n 190; cat many.tar | \"$0\" import - --plain-http --to {}", to(&target));
     let mut import = gapferry_process_of("sh".as_ref());
-    import.args(["-c", &script, env!("CARGO_BIN_EXE_gapferry")]).current_dir(ground.path(""));
+    import.args(["-c", &script, env!("CARGO_BIN_EXE_gapferry")]).current_dir(fixture.path(""));
     ended(import.output().unwrap()).ended(0);
     assert_eq!(target.digest("mirror/team/many", "1"), Some(image.digest()));
 }
 
 #[test]
 fn a_wrong_byte_costs_the_images_that_have_it_and_no_others() {
-    let (ground, target) = (Ground::new(), Registry::start());
-    let mut bytes = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let (fixture, target) = (Fixture::new(), Registry::start());
+    let mut bytes = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     // Of the second image alone.
-    let digest = gapferry::oci::Digest::sha256(&ground.images[1].blobs[2]);
+    let digest = gapferry::oci::Digest::sha256(&fixture.images[1].blobs[2]);
     let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(digest.blob_path().as_bytes())).unwrap();
     bytes[header + 600] ^= 1;
     // As of a file: sent again, it would be damaged again.
-    ground.piped(&import(&to(&target), &[]), &bytes, WHOLE).ended(3).said(&["wrong digest", &digest.to_string()]);
-    assert_eq!(tagged(&ground, &target), 3);
+    fixture.piped(&import(&to(&target), &[]), &bytes, WHOLE).ended(3).reported(&["wrong digest", &digest.to_string()]);
+    assert_eq!(tagged(&fixture, &target), 3);
 }
 
 #[test]
 fn what_stands_before_the_blobs_is_proven_before_the_first_push() {
-    let (ground, target) = (Ground::new(), Registry::start());
-    let (to, whole) = (to(&target), std::fs::read(ground.streamed("whole.tar", &[])).unwrap());
+    let (fixture, target) = (Fixture::new(), Registry::start());
+    let (to, whole) = (to(&target), std::fs::read(fixture.streamed("whole.tar", &[])).unwrap());
     let find = |name: &str| 512 * (0..).find(|at| whole[at * 512..].starts_with(name.as_bytes())).unwrap();
     for name in ["bundle.json", "index.json", "SHA256SUMS", "blobs/"] {
         let mut bytes = whole.clone();
         bytes[find(name) + 512 + 30] ^= 1;
-        ground.piped(&import(&to, &[]), &bytes, WHOLE).ended(3).said(&["nothing was pushed"]);
-        ground.piped(&import(&to, &[]), &whole[..find(name) + 512], WHOLE).ended(3);
+        fixture.piped(&import(&to, &[]), &bytes, WHOLE).ended(3).reported(&["nothing was pushed"]);
+        fixture.piped(&import(&to, &[]), &whole[..find(name) + 512], WHOLE).ended(3);
     }
-    ground.piped(&import(&to, &["--verify-first"]), &whole, WHOLE).ended(2).said(&["--verify-first cannot"]);
-    ground.piped(&import(&to, &["--allow", "-"]), &whole, WHOLE).ended(2).said(&["cannot be both"]);
-    let planned = ground.piped(&import(&to, &["--dry-run"]), &whole, WHOLE).ended(0);
+    fixture.piped(&import(&to, &["--verify-first"]), &whole, WHOLE).ended(2).reported(&["--verify-first cannot"]);
+    fixture.piped(&import(&to, &["--allow", "-"]), &whole, WHOLE).ended(2).reported(&["cannot be both"]);
+    let planned = fixture.piped(&import(&to, &["--dry-run"]), &whole, WHOLE).ended(0);
     assert!(planned.stdout.contains("4 images"), "{}", planned.stdout);
-    assert_eq!((target.uploads(), tagged(&ground, &target)), (0, 0));
+    assert_eq!((target.uploads(), tagged(&fixture, &target)), (0, 0));
 }
 
 #[test]
 fn what_follows_the_bundle_is_told_and_is_not_part_of_it() {
-    let (ground, target) = (Ground::new(), Registry::start());
-    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let (fixture, target) = (Fixture::new(), Registry::start());
+    let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let twice = [&whole[..], &whole[..]].concat();
-    ground.piped(&import(&to(&target), &[]), &twice, WHOLE).ended(3).said(&["hidden after the end mark"]);
-    assert_eq!(tagged(&ground, &target), 4);
+    fixture.piped(&import(&to(&target), &[]), &twice, WHOLE).ended(3).reported(&["hidden after the end mark"]);
+    assert_eq!(tagged(&fixture, &target), 4);
 }
 
 #[test]
 fn an_upload_that_fails_is_tried_again_though_the_bytes_have_passed() {
-    let (ground, target) = (Ground::new(), Registry::start());
+    let (fixture, target) = (Fixture::new(), Registry::start());
     let proxy = Proxy::before(target.host());
     proxy.when("PATCH", "/blobs/uploads/").times(3).fault(Fault::Status(503));
     proxy.when("PUT", "/blobs/uploads/").times(3).fault(Fault::Status(503));
-    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let to = format!("{}/mirror", proxy.address);
-    ground.piped(&import(&to, &[]), &whole, WHOLE).ended(0);
-    assert_eq!(tagged(&ground, &target), 4);
+    fixture.piped(&import(&to, &[]), &whole, WHOLE).ended(0);
+    assert_eq!(tagged(&fixture, &target), 4);
 }
 
 #[test]
 fn an_import_that_was_killed_goes_on_where_it_was() {
-    let (ground, target) = (Ground::new(), Registry::start());
-    let (to, whole) = (to(&target), std::fs::read(ground.streamed("whole.tar", &[])).unwrap());
-    let mut child = ground.process(&import(&to, &[])).stdin(Stdio::piped()).spawn().unwrap();
+    let (fixture, target) = (Fixture::new(), Registry::start());
+    let (to, whole) = (to(&target), std::fs::read(fixture.streamed("whole.tar", &[])).unwrap());
+    let mut child = fixture.process(&import(&to, &[])).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&whole[..whole.len() - 100_000]).unwrap();
     // The pipe stays open: it waits for more, with most blobs pushed.
@@ -176,31 +176,31 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
     child.kill().unwrap();
     child.wait().unwrap();
     drop(stdin);
-    ground.piped(&import(&to, &[]), &whole, WHOLE).ended(0);
-    assert_eq!(tagged(&ground, &target), 4);
+    fixture.piped(&import(&to, &[]), &whole, WHOLE).ended(0);
+    assert_eq!(tagged(&fixture, &target), 4);
 }
 
 #[test]
 fn an_increment_comes_through_a_pipe_and_what_the_target_lacks_is_told_before_the_first_push() {
-    let (ground, target) = (Ground::new(), Registry::start());
+    let (fixture, target) = (Fixture::new(), Registry::start());
     let to = to(&target);
-    let base = std::fs::read(ground.streamed("base.tar", &[])).unwrap();
-    ground.piped(&import(&to, &["--receipt", "receipt.json"]), &base, WHOLE).ended(0);
+    let base = std::fs::read(fixture.streamed("base.tar", &[])).unwrap();
+    fixture.piped(&import(&to, &["--receipt", "receipt.json"]), &base, WHOLE).ended(0);
     // The next version: the same large layer, and a small one.
     let next = images::oci("team/one", "2", &[&images::noise(1, 5_000_000), "another small one"]);
-    next.push(&ground.registry);
-    let name = format!("{}/{}", ground.registry.host(), next.name());
-    let export = ground.process(&["export", &name, "--since", "receipt.json", "-o", "-"]).output().unwrap();
+    next.push(&fixture.registry);
+    let name = format!("{}/{}", fixture.registry.host(), next.name());
+    let export = fixture.process(&["export", &name, "--since", "receipt.json", "-o", "-"]).output().unwrap();
     let increment = export.stdout.clone();
     ended(export).ended(0);
     assert!(increment.len() < base.len() / 10, "{} of {}", increment.len(), base.len());
-    ground.piped(&["verify", "-"], &increment, WHOLE).ended(0);
+    fixture.piped(&["verify", "-"], &increment, WHOLE).ended(0);
     let uploads = target.uploads();
-    ground.piped(&import(&to, &[]), &increment, WHOLE).ended(0);
+    fixture.piped(&import(&to, &[]), &increment, WHOLE).ended(0);
     assert_eq!(target.digest("mirror/team/one", "2"), Some(next.digest()));
     assert_eq!(target.uploads(), uploads + 2, "a config and a layer");
     let empty = Registry::start();
     let elsewhere = format!("{}/mirror", empty.host());
-    ground.piped(&import(&elsewhere, &[]), &increment, WHOLE).ended(7).said(&["nothing was pushed"]);
+    fixture.piped(&import(&elsewhere, &[]), &increment, WHOLE).ended(7).reported(&["nothing was pushed"]);
     assert_eq!(empty.uploads(), 0);
 }

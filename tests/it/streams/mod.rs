@@ -1,7 +1,7 @@
 //! Bundles in one pass: out of standard output, and in from a pipe.
 
 mod compressed;
-mod ground;
+mod fixture;
 mod import;
 mod out;
 mod source;

@@ -3,18 +3,18 @@
 use std::io::Read;
 use std::process::Command;
 
-use super::ground::{Ground, ended, text};
+use super::fixture::{Fixture, ended, text};
 use crate::support::faulty::{Fault, Proxy};
 use crate::support::{registry::Registry, skopeo, tempdir};
 
 #[test]
 fn a_stream_that_was_saved_is_a_bundle_like_any_other_and_the_same_every_time() {
-    let ground = Ground::new();
-    let saved = ground.streamed("saved.tar", &[]);
-    let again = ground.streamed("again.tar", &[]);
+    let fixture = Fixture::new();
+    let saved = fixture.streamed("saved.tar", &[]);
+    let again = fixture.streamed("again.tar", &[]);
     assert!(std::fs::read(&saved).unwrap() == std::fs::read(&again).unwrap());
-    ground.run(&["verify", "saved.tar"]).ended(0);
-    ground.run(&["verify", "saved.tar", "--full"]).ended(0);
+    fixture.run(&["verify", "saved.tar"]).ended(0);
+    fixture.run(&["verify", "saved.tar", "--full"]).ended(0);
     let names = Command::new("tar").args(["-tf", text(&saved)]).output().unwrap();
     let names = String::from_utf8(names.stdout).unwrap();
     assert!(names.starts_with("oci-layout\nbundle.json\nindex.json\nmanifest.json\nSHA256SUMS\nblobs/"), "{names}");
@@ -22,85 +22,85 @@ fn a_stream_that_was_saved_is_a_bundle_like_any_other_and_the_same_every_time() 
     assert!(Command::new("tar").args(["-xf", text(&saved), "-C", text(files.path())]).status().unwrap().success());
     assert!(Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(files.path()).status().unwrap().success());
     // Byte for byte the tar that was not streamed.
-    ground.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
-    assert!(std::fs::read(ground.path("plain.tar")).unwrap() == std::fs::read(&saved).unwrap());
+    fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
+    assert!(std::fs::read(fixture.path("plain.tar")).unwrap() == std::fs::read(&saved).unwrap());
 
     let target = Registry::start();
-    ground.run(&["import", "saved.tar", "--plain-http", "--to", &format!("{}/mirror", target.host())]).ended(0);
-    for image in &ground.images {
+    fixture.run(&["import", "saved.tar", "--plain-http", "--to", &format!("{}/mirror", target.host())]).ended(0);
+    for image in &fixture.images {
         let tag = image.tag.as_deref().unwrap();
         assert_eq!(target.digest(&format!("mirror/{}", image.repository), tag), Some(image.digest()));
     }
-    let name = format!("{}/team/one:1", ground.registry.host());
+    let name = format!("{}/team/one:1", fixture.registry.host());
     let out = tempdir();
     skopeo::copy(&format!("oci-archive:{}:{name}", text(&saved)), &format!("dir:{}/one", text(out.path())));
 }
 
 #[test]
 fn an_export_over_a_saved_stream_finds_it_up_to_date() {
-    let ground = Ground::new();
-    ground.streamed("saved.tar", &[]);
-    ground.run(&["export", "--locked", "images.lock", "-o", "saved.tar"]).ended(0).said(&["unchanged"]);
+    let fixture = Fixture::new();
+    fixture.streamed("saved.tar", &[]);
+    fixture.run(&["export", "--locked", "images.lock", "-o", "saved.tar"]).ended(0).reported(&["unchanged"]);
 }
 
 #[test]
 fn a_stream_says_who_made_it_before_its_first_blob() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     let made = Command::new("openssl")
-        .args(["genpkey", "-algorithm", "ed25519", "-out", text(&ground.path("key.pem"))])
+        .args(["genpkey", "-algorithm", "ed25519", "-out", text(&fixture.path("key.pem"))])
         .status();
     assert!(made.unwrap().success());
-    let args = ["pkey", "-in", text(&ground.path("key.pem")), "-pubout", "-out", text(&ground.path("key.pub"))]
+    let args = ["pkey", "-in", text(&fixture.path("key.pem")), "-pubout", "-out", text(&fixture.path("key.pub"))]
         .map(str::to_owned);
     assert!(Command::new("openssl").args(args).status().unwrap().success());
-    let saved = ground.streamed("saved.tar", &["--sign-key", "key.pem"]);
+    let saved = fixture.streamed("saved.tar", &["--sign-key", "key.pem"]);
     let names = Command::new("tar").args(["-tf", text(&saved)]).output().unwrap();
     assert!(String::from_utf8(names.stdout).unwrap().contains("SHA256SUMS\nSHA256SUMS.sig\nblobs/"));
-    ground.run(&["verify", "saved.tar", "--key", "key.pub"]).ended(0);
+    fixture.run(&["verify", "saved.tar", "--key", "key.pub"]).ended(0);
 }
 
 #[test]
 fn a_reader_that_goes_away_ends_the_export_with_an_error_and_what_it_got_is_not_taken_for_a_bundle() {
-    let ground = Ground::new();
-    let mut child = ground.streaming(&[]).spawn().unwrap();
+    let fixture = Fixture::new();
+    let mut child = fixture.streaming(&[]).spawn().unwrap();
     let mut got = vec![0; 1_000_000];
     child.stdout.take().unwrap().read_exact(&mut got).unwrap();
-    ended(child.wait_with_output().unwrap()).ended(2).said(&["whoever read it has gone", "cut short"]);
-    std::fs::write(ground.path("got.tar"), got).unwrap();
-    let verified = ground.run(&["verify", "got.tar"]).ended(3);
+    ended(child.wait_with_output().unwrap()).ended(2).reported(&["whoever read it has gone", "cut short"]);
+    std::fs::write(fixture.path("got.tar"), got).unwrap();
+    let verified = fixture.run(&["verify", "got.tar"]).ended(3);
     assert!(verified.stdout.contains("cut short"), "{}", verified.stdout);
 }
 
 #[test]
 fn nothing_else_is_printed_where_the_bundle_goes_and_nothing_is_left_beside_it() {
-    let ground = Ground::new();
-    ended(ground.streaming(&["--json"]).output().unwrap()).ended(2).said(&["--json cannot"]);
-    let before: Vec<_> = std::fs::read_dir(ground.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    let planned = ended(ground.streaming(&["--dry-run"]).output().unwrap()).ended(0);
+    let fixture = Fixture::new();
+    ended(fixture.streaming(&["--json"]).output().unwrap()).ended(2).reported(&["--json cannot"]);
+    let before: Vec<_> = std::fs::read_dir(fixture.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let planned = ended(fixture.streaming(&["--dry-run"]).output().unwrap()).ended(0);
     assert!(planned.stdout.contains("in the bundle") && !planned.stdout.contains("free"), "{}", planned.stdout);
-    assert!(ended(ground.streaming(&["-v"]).output().unwrap()).ended(0).stdout.starts_with("oci-layout\0"));
-    let after: Vec<_> = std::fs::read_dir(ground.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(ended(fixture.streaming(&["-v"]).output().unwrap()).ended(0).stdout.starts_with("oci-layout\0"));
+    let after: Vec<_> = std::fs::read_dir(fixture.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(before, after);
 }
 
 #[test]
 fn a_full_disk_behind_the_pipe_is_told() {
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = ground.streaming(&[]).stdout(full).output().unwrap();
-    ended(output).ended(2).said(&["writing to standard output", "os error 28"]);
+    let output = fixture.streaming(&[]).stdout(full).output().unwrap();
+    ended(output).ended(2).reported(&["writing to standard output", "os error 28"]);
 }
 
 #[test]
 fn wrong_bytes_from_a_registry_never_become_a_bundle() {
-    let ground = Ground::new();
-    let proxy = Proxy::before(ground.registry.host());
-    let layer = gapferry::oci::Digest::sha256(&ground.images[0].blobs[1]).to_string();
+    let fixture = Fixture::new();
+    let proxy = Proxy::before(fixture.registry.host());
+    let layer = gapferry::oci::Digest::sha256(&fixture.images[0].blobs[1]).to_string();
     proxy.when("GET", &layer).always().fault(Fault::WrongDigest);
     let name = format!("{}/team/one:1", proxy.address);
-    let output = ground.process(&["export", &name, "-o", "-", "--plain-http"]).output().unwrap();
-    std::fs::write(ground.path("wrong.tar"), &output.stdout).unwrap();
-    ended(output).ended(3).said(&["wrong digest", &layer]);
-    let verified = ground.run(&["verify", "wrong.tar"]).ended(3);
+    let output = fixture.process(&["export", &name, "-o", "-", "--plain-http"]).output().unwrap();
+    std::fs::write(fixture.path("wrong.tar"), &output.stdout).unwrap();
+    ended(output).ended(3).reported(&["wrong digest", &layer]);
+    let verified = fixture.run(&["verify", "wrong.tar"]).ended(3);
     assert!(verified.stdout.contains("cut short"), "{}", verified.stdout);
 }

@@ -12,7 +12,7 @@ use gapferry::bundle::stream::{Outlet, Stream, StreamBuffer, StreamedBundle, pla
 use gapferry::pipeline::graph::{Graph, Image};
 use gapferry::verify::{Depth, Report, check};
 
-use crate::bundle::ground::{Builder, noise, two_images};
+use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::support::tempdir;
 
 /// Keeps what it gets.

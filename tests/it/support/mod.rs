@@ -2,17 +2,17 @@
 //!
 //! Nothing here is a mock; everything is removed when dropped.
 
+pub mod barrier;
 pub mod cosign;
 pub mod disk;
 pub mod embedded;
 pub mod faulty;
-pub mod gate;
 pub mod harbor;
 pub mod http;
 pub mod images;
+pub mod network;
 pub mod ran;
 pub mod registry;
-pub mod road;
 pub mod skopeo;
 pub mod storage;
 

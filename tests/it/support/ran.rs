@@ -1,6 +1,6 @@
-//! What a run of the program came to.
+//! The outcome of one run of the program.
 
-/// What a run ended with and said.
+/// The exit code and output of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -23,7 +23,7 @@ impl Ran {
     }
 
     #[track_caller]
-    pub fn said(self, words: &[&str]) -> Ran {
+    pub fn reported(self, words: &[&str]) -> Ran {
         let missing = words.iter().find(|words| !self.stderr.contains(**words));
         assert_eq!(missing, None, "{}", self.stderr);
         self

@@ -33,9 +33,9 @@ pub fn migrate(storage: &Path, option: &str, to: &Path, more: &[&str]) -> Output
 #[track_caller]
 pub fn migrated(storage: &Path, option: &str, to: &Path, more: &[&str]) -> String {
     let output = migrate(storage, option, to, more);
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    said
+    let message = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    message
 }
 
 /// A directory on another file system than `here`; `None` where the machine has none.

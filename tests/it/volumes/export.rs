@@ -8,8 +8,8 @@ use gapferry::base::progress::Silent;
 use gapferry::bundle::volumes::{Selection, Shape, VolumeOptions};
 use gapferry::bundle::{Form, Options, Writer};
 
-use crate::bundle::ground::{Builder, noise, two_images};
-use crate::support::gate::Gate;
+use crate::bundle::fixture::{Builder, noise, two_images};
+use crate::support::barrier::Barrier;
 use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -18,14 +18,14 @@ use crate::support::{gapferry, gapferry_process, sha256_file, tempdir};
 /// Cuts the largest layer, and no other.
 const SIZE: &str = "1MB";
 
-struct Ground {
+struct Fixture {
     directory: tempfile::TempDir,
     source: Registry,
     images: Vec<Image>,
 }
 
-impl Ground {
-    fn new() -> Ground {
+impl Fixture {
+    fn new() -> Fixture {
         let source = Registry::start();
         let (small, large) = (images::noise(1, 300_000), images::noise(2, 2_000_000));
         let more = images::noise(3, 700_000);
@@ -35,13 +35,13 @@ impl Ground {
             images::oci_index("team/three", "3", "an index"),
         ];
         images.iter().for_each(|image| image.push(&source));
-        let ground = Ground { directory: tempdir(), source, images };
+        let fixture = Fixture { directory: tempdir(), source, images };
         // What is compared has to be of one time.
-        let lock = ground.path("lock");
-        let host = ground.source.host();
-        let names = ground.images.iter().map(|image| format!("{host}/{}", image.name()));
+        let lock = fixture.path("lock");
+        let host = fixture.source.host();
+        let names = fixture.images.iter().map(|image| format!("{host}/{}", image.name()));
         Ran::of(gapferry().arg("lock").args(names).arg("-o").arg(&lock)).ended(0);
-        ground
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -78,55 +78,55 @@ fn sums(paths: &[PathBuf]) -> Vec<String> {
 
 #[test]
 fn volumes_of_an_export_are_those_of_a_bundle_that_was_split_and_join_to_the_same_bytes() {
-    let ground = Ground::new();
-    let out = ground.path("v.tar");
-    ground.export(&out, &[]).ended(0).said(&["v.001.tar: written", "3 images"]);
+    let fixture = Fixture::new();
+    let out = fixture.path("v.tar");
+    fixture.export(&out, &[]).ended(0).reported(&["v.001.tar: written", "3 images"]);
     let paths = volumes(&out);
     assert!(paths.len() > 2 && paths.iter().all(|path| path.metadata().unwrap().len() <= 1_000_000), "{paths:?}");
     Ran::of(gapferry().arg("verify").args(&paths)).ended(0);
     // Whatever the form, it is the same bundle.
-    let stream = ground.path("stream.tar");
+    let stream = fixture.path("stream.tar");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gapferry"));
-    command.args(["export", "--locked", ground.path("lock").to_str().unwrap(), "-o", "-"]);
+    command.args(["export", "--locked", fixture.path("lock").to_str().unwrap(), "-o", "-"]);
     assert!(command.stdout(std::fs::File::create(&stream).unwrap()).stderr(Stdio::null()).status().unwrap().success());
-    let again = ground.path("again.tar");
+    let again = fixture.path("again.tar");
     Ran::of(gapferry().arg("split").arg(&stream).arg("-o").arg(&again).args(["--volume-size", SIZE])).ended(0);
     assert_eq!(sums(&volumes(&again)), sums(&paths));
-    let joined = ground.path("joined.tar");
+    let joined = fixture.path("joined.tar");
     Ran::of(gapferry().arg("join").args(&paths).arg("-o").arg(&joined)).ended(0);
     assert_eq!(sha256_file(&joined), sha256_file(&stream));
 }
 
 #[test]
 fn a_volume_that_is_made_again_alone_is_the_same_and_fetches_no_more_than_it_holds() {
-    let ground = Ground::new();
-    let (out, alone) = (ground.path("v.tar"), ground.path("alone.tar"));
-    ground.export(&out, &[]).ended(0);
+    let fixture = Fixture::new();
+    let (out, alone) = (fixture.path("v.tar"), fixture.path("alone.tar"));
+    fixture.export(&out, &[]).ended(0);
     let paths = volumes(&out);
-    let all = ground.blob_gets();
+    let all = fixture.blob_gets();
     for (path, number) in paths.iter().zip(1..) {
-        let before = ground.blob_gets();
-        ground.export(&alone, &["--only-volume", &number.to_string()]).ended(0);
-        let made = ground.path(&format!("alone.{number:03}.tar"));
+        let before = fixture.blob_gets();
+        fixture.export(&alone, &["--only-volume", &number.to_string()]).ended(0);
+        let made = fixture.path(&format!("alone.{number:03}.tar"));
         assert_eq!(sha256_file(&made), sha256_file(path), "volume {number}");
-        assert!(ground.blob_gets() - before < all, "all of it was fetched again");
+        assert!(fixture.blob_gets() - before < all, "all of it was fetched again");
         std::fs::remove_file(made).unwrap();
     }
-    ground.export(&alone, &["--only-volume", "77"]).ended(2).said(&["no volume 77"]);
+    fixture.export(&alone, &["--only-volume", "77"]).ended(2).reported(&["no volume 77"]);
     let plain = Ran::of(gapferry().args(["export", "x", "-o", "y.tar", "--volume-size", SIZE, "--only-volume", "1"]));
-    plain.ended(2).said(&["--locked"]);
+    plain.ended(2).reported(&["--locked"]);
 }
 
 #[test]
 fn what_is_there_is_not_fetched_again_and_what_is_damaged_in_it_is() {
-    let ground = Ground::new();
-    let out = ground.path("v.tar");
-    ground.export(&out, &[]).ended(0);
-    let (paths, fetched) = (volumes(&out), ground.blob_gets());
+    let fixture = Fixture::new();
+    let out = fixture.path("v.tar");
+    fixture.export(&out, &[]).ended(0);
+    let (paths, fetched) = (volumes(&out), fixture.blob_gets());
     let first = sums(&paths);
-    ground.export(&out, &[]).ended(0).said(&["v.001.tar: unchanged", "0 B fetched"]);
-    assert_eq!(ground.blob_gets(), fetched);
-    let plan = ground.export(&out, &["--dry-run", "--json"]).ended(0).stdout;
+    fixture.export(&out, &[]).ended(0).reported(&["v.001.tar: unchanged", "0 B fetched"]);
+    assert_eq!(fixture.blob_gets(), fetched);
+    let plan = fixture.export(&out, &["--dry-run", "--json"]).ended(0).stdout;
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     assert_eq!((&plan["of"], &plan["upToDate"]), (&paths.len().into(), &true.into()), "{plan}");
     // One bit in the last volume.
@@ -134,57 +134,57 @@ fn what_is_there_is_not_fetched_again_and_what_is_damaged_in_it_is() {
     let at = bytes.len() - 5_000;
     bytes[at] ^= 1;
     std::fs::write(&paths[paths.len() - 1], bytes).unwrap();
-    ground.export(&out, &[]).ended(0).said(&["v.001.tar: written"]);
-    assert!((1..=2).contains(&(ground.blob_gets() - fetched)), "only what is damaged");
+    fixture.export(&out, &[]).ended(0).reported(&["v.001.tar: written"]);
+    assert!((1..=2).contains(&(fixture.blob_gets() - fetched)), "only what is damaged");
     assert_eq!(sums(&volumes(&out)), first);
     // Fewer images need fewer volumes; those of the former set do not stay behind.
-    let lock = std::fs::read_to_string(ground.path("lock")).unwrap();
+    let lock = std::fs::read_to_string(fixture.path("lock")).unwrap();
     let mut smaller: serde_json::Value = serde_json::from_str(&lock).unwrap();
     smaller["images"].as_array_mut().unwrap().remove(0);
-    std::fs::write(ground.path("lock"), smaller.to_string()).unwrap();
-    let before = ground.blob_gets();
-    ground.export(&out, &[]).ended(0).said(&["2 images"]);
-    assert_eq!(ground.blob_gets(), before, "all of it was in the former volumes");
+    std::fs::write(fixture.path("lock"), smaller.to_string()).unwrap();
+    let before = fixture.blob_gets();
+    fixture.export(&out, &[]).ended(0).reported(&["2 images"]);
+    assert_eq!(fixture.blob_gets(), before, "all of it was in the former volumes");
     assert!(volumes(&out).len() < paths.len());
     Ran::of(gapferry().arg("verify").args(volumes(&out))).ended(0);
 }
 
 #[test]
 fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
-    let ground = Ground::new();
-    let whole = ground.path("whole.tar");
-    ground.export(&whole, &[]).ended(0);
+    let fixture = Fixture::new();
+    let whole = fixture.path("whole.tar");
+    fixture.export(&whole, &[]).ended(0);
     let expected = sums(&volumes(&whole));
-    // The last blob waits at the gate until the others are there.
-    let gate = Gate::before(ground.source.host(), "GET /v2/team/two/blobs/");
-    let lock = std::fs::read_to_string(ground.path("lock")).unwrap();
-    let mirrors = ground.path("registries.conf");
-    let host = ground.source.host();
+    // The last blob waits at the barrier until the others are there.
+    let barrier = Barrier::before(fixture.source.host(), "GET /v2/team/two/blobs/");
+    let lock = std::fs::read_to_string(fixture.path("lock")).unwrap();
+    let mirrors = fixture.path("registries.conf");
+    let host = fixture.source.host();
     let text = format!(
         "[[registry]]\nlocation = \"{host}\"\n[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
-        gate.host()
+        barrier.host()
     );
     std::fs::write(&mirrors, text).unwrap();
     assert!(lock.contains(host));
-    let out = ground.path("v.tar");
+    let out = fixture.path("v.tar");
     let mirrors = ["--registries-conf", mirrors.to_str().unwrap(), "-j", "1"];
     let mut process = gapferry_process()
-        .args(["export", "--locked", ground.path("lock").to_str().unwrap(), "--volume-size", SIZE, "-o"])
+        .args(["export", "--locked", fixture.path("lock").to_str().unwrap(), "--volume-size", SIZE, "-o"])
         .arg(&out)
         .args(mirrors)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    gate.wait();
-    ground.export(&out, &[]).ended(2).said(&["another gapferry is writing it"]);
+    barrier.wait();
+    fixture.export(&out, &[]).ended(2).reported(&["another gapferry is writing it"]);
     process.kill().unwrap();
     process.wait().unwrap();
-    assert!(!ground.path("v.001.tar").exists() && ground.path("v.001.tar.partial").exists());
-    Ran::of(gapferry().arg("verify").arg(ground.path("v.001.tar.partial"))).ended(2).said(&["unfinished"]);
-    let before = ground.blob_gets();
-    ground.export(&out, &[]).ended(0);
-    assert!(ground.blob_gets() - before < before, "finished blobs are not fetched again");
+    assert!(!fixture.path("v.001.tar").exists() && fixture.path("v.001.tar.partial").exists());
+    Ran::of(gapferry().arg("verify").arg(fixture.path("v.001.tar.partial"))).ended(2).reported(&["unfinished"]);
+    let before = fixture.blob_gets();
+    fixture.export(&out, &[]).ended(0);
+    assert!(fixture.blob_gets() - before < before, "finished blobs are not fetched again");
     assert_eq!(sums(&volumes(&out)), expected);
 }
 
@@ -252,16 +252,17 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
 
 #[test]
 fn each_volume_of_a_signed_export_says_who_made_it() {
-    let ground = Ground::new();
-    let key = ground.path("key.pem");
+    let fixture = Fixture::new();
+    let key = fixture.path("key.pem");
     let openssl = |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).status().unwrap().success());
     openssl(&["genpkey", "-algorithm", "ed25519", "-out", key.to_str().unwrap()]);
-    let public = ground.path("key.pub");
+    let public = fixture.path("key.pub");
     openssl(&["pkey", "-in", key.to_str().unwrap(), "-pubout", "-out", public.to_str().unwrap()]);
-    let out = ground.path("v.tar");
-    ground.export(&out, &[]).ended(0);
-    let signed =
-        |what: &str| ground.export(&out, &["--sign-key", key.to_str().unwrap()]).ended(0).said(&[what, "signed by"]);
+    let out = fixture.path("v.tar");
+    fixture.export(&out, &[]).ended(0);
+    let signed = |what: &str| {
+        fixture.export(&out, &["--sign-key", key.to_str().unwrap()]).ended(0).reported(&[what, "signed by"])
+    };
     signed("v.001.tar: written");
     signed("v.001.tar: unchanged");
     for path in volumes(&out) {

@@ -11,7 +11,7 @@ use gapferry::content::chunks::Chunks;
 use gapferry::oci::Digest;
 use serde_json::Value;
 
-use crate::bundle::ground::{Builder, noise};
+use crate::bundle::fixture::{Builder, noise};
 use crate::signed::keys::{Key, Kind, text};
 use crate::support::ran::Ran;
 use crate::support::{files_below, gapferry, tempdir};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use gapferry::verify::Report;
 
 use super::read::{SIZE, Set, blamed, checked, import, verify};
-use crate::bundle::ground::{Builder, noise};
+use crate::bundle::fixture::{Builder, noise};
 use crate::support::ran::Ran;
 use crate::support::{gapferry, gapferry_process_of, tempdir};
 
@@ -26,8 +26,8 @@ fn of_several_volumes_that_are_missing_each_is_told_with_the_images_that_it_cost
             continue; // one alone is verified alone
         }
         let report = checked(&missing(&lost));
-        let told: Vec<_> = lost.iter().map(|at| costs(&report, *at).unwrap()).collect();
-        assert_eq!(told, lost.iter().map(|at| alone[*at].clone()).collect::<Vec<_>>(), "{lost:?}");
+        let text: Vec<_> = lost.iter().map(|at| costs(&report, *at).unwrap()).collect();
+        assert_eq!(text, lost.iter().map(|at| alone[*at].clone()).collect::<Vec<_>>(), "{lost:?}");
     }
     // One is missing, and of another nothing is left but its name.
     std::fs::write(&set.volumes[3], "").unwrap();
@@ -76,8 +76,8 @@ fn more_volumes_than_a_program_may_have_files_open_at_first_are_one_bundle() {
     assert!(volumes.len() > 30, "{}", volumes.len());
     let output = limited.args(&volumes).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains(&format!("{} good", volumes.len())), "{said}");
+    let message = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(message.contains(&format!("{} good", volumes.len())), "{message}");
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn recovery_volumes_are_verified_alone_and_told_where_they_are_not_at_hand() {
     std::fs::write(&recovery[0], bytes).unwrap();
     let ran = verify(&recovery[..1]).ended(3);
     assert!(ran.stdout.contains("r01.parity: wrong digest"), "{}", ran.stdout);
-    Ran::of(gapferry().arg("list").args(&recovery)).ended(2).said(&["recovery volumes only"]);
-    Ran::of(gapferry().arg("join").args(&recovery).args(["-o", "never"])).ended(2).said(&["recovery volumes only"]);
+    Ran::of(gapferry().arg("list").args(&recovery)).ended(2).reported(&["recovery volumes only"]);
+    Ran::of(gapferry().arg("join").args(&recovery).args(["-o", "never"])).ended(2).reported(&["recovery volumes only"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod export;
 mod forged;
 mod lost;
-mod mended;
 mod read;
 mod recover;
+mod repaired;
 mod split;

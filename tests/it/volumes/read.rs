@@ -10,8 +10,8 @@ use gapferry::bundle::volumes::Opened;
 use gapferry::verify::{self, Depth, Report};
 use serde_json::Value;
 
-use crate::bundle::ground::{Builder, noise};
-use crate::support::gate::Gate;
+use crate::bundle::fixture::{Builder, noise};
+use crate::support::barrier::Barrier;
 use crate::support::images;
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -155,9 +155,9 @@ fn without_a_state_a_set_that_is_not_complete_is_refused_and_nothing_is_pushed()
         let mut some = set.volumes.clone();
         some.remove(missing);
         let words = format!("volume {} of 4", missing + 1);
-        import(&some, target.host(), &[]).ended(3).said(&["nothing was pushed", &words, "missing"]);
+        import(&some, target.host(), &[]).ended(3).reported(&["nothing was pushed", &words, "missing"]);
         let out = set.path("never.tar");
-        Ran::of(gapferry().arg("join").args(&some).arg("-o").arg(&out)).ended(3).said(&[&words]);
+        Ran::of(gapferry().arg("join").args(&some).arg("-o").arg(&out)).ended(3).reported(&[&words]);
         assert!(!out.exists() && !set.path("never.tar.partial").exists());
         let report = checked(&some);
         assert_eq!(report.set.as_ref().unwrap().missing, [missing as u32 + 1]);
@@ -165,7 +165,7 @@ fn without_a_state_a_set_that_is_not_complete_is_refused_and_nothing_is_pushed()
         verify(&some).ended(3);
         verify(&[set.volumes[missing].clone()]).ended(0);
     }
-    import(&set.volumes[..1], target.host(), &[]).ended(3).said(&["volumes 2, 3, 4 of 4 are missing"]);
+    import(&set.volumes[..1], target.host(), &[]).ended(3).reported(&["volumes 2, 3, 4 of 4 are missing"]);
     assert!(!target.requests().iter().any(|r| r.method == "POST" || r.method == "PUT"));
 }
 
@@ -262,12 +262,12 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
     let state = set.path("new/deep/state");
     import(std::slice::from_ref(&set.tar), "127.0.0.1:1", &["--state", state.to_str().unwrap()])
         .ended(2)
-        .said(&["is no volume"]);
+        .reported(&["is no volume"]);
     assert!(!set.path("new").exists());
 }
 
 #[test]
-fn what_would_mend_a_set_is_what_its_missing_volume_holds() {
+fn what_would_repair_a_set_is_what_its_missing_volume_holds() {
     let set = Set::new(0);
     let file = set.path("missing.json");
     let mut command = gapferry();
@@ -281,18 +281,18 @@ fn a_killed_import_is_run_again_and_takes_the_volumes_that_follow() {
     let set = Set::new(0);
     let target = Registry::start();
     for (round, wanted) in ["POST /v2/", "PUT /v2/", "/manifests/"].into_iter().enumerate() {
-        let gate = Gate::before(target.host(), wanted);
-        let (to, state) = (format!("{}/k{round}", gate.host()), set.path(&format!("k{round}.state")));
+        let barrier = Barrier::before(target.host(), wanted);
+        let (to, state) = (format!("{}/k{round}", barrier.host()), set.path(&format!("k{round}.state")));
         let options = ["--to".as_ref(), to.as_ref(), "--state".as_ref(), state.as_os_str()];
         let mut volumes = set.volumes.clone();
         let last = volumes.remove(round);
         let mut first = gapferry_process();
         first.arg("import").args(&volumes).args(options).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = first.spawn().unwrap();
-        gate.wait();
+        barrier.wait();
         process.kill().unwrap();
         process.wait().unwrap();
-        gate.open();
+        barrier.open();
         Ran::of(gapferry().arg("import").args(&volumes).args(options)).ended(6);
         Ran::of(gapferry().arg("import").arg(&last).args(options)).ended(0);
         for (path, tag, digest) in set.expected() {
@@ -311,15 +311,15 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
     // A piece of the large layer is in each of the first three, wherever the others are.
     let kept = || std::fs::read_dir(set.path("s.state.segments")).unwrap().map(|entry| entry.unwrap().path());
     go(&set.volumes[..1], host).ended(6);
-    go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).said(&["import into"]);
-    go(&other.volumes[1..2], host).ended(2).said(&["of the bundle"]);
-    go(std::slice::from_ref(&set.tar), host).ended(2).said(&["is no volume"]);
+    go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).reported(&["import into"]);
+    go(&other.volumes[1..2], host).ended(2).reported(&["of the bundle"]);
+    go(std::slice::from_ref(&set.tar), host).ended(2).reported(&["is no volume"]);
     go(&set.volumes[1..2], host).ended(6);
     let piece = kept().next().expect("a piece of the layer that was cut");
     let mut bytes = std::fs::read(&piece).unwrap();
     bytes[7] ^= 1;
     std::fs::write(&piece, bytes).unwrap();
-    go(&set.volumes[2..], host).ended(3).said(&["bring that volume again"]);
+    go(&set.volumes[2..], host).ended(3).reported(&["bring that volume again"]);
     assert!(!piece.exists());
     let all = go(&set.volumes, host).ended(0);
     assert!(!all.stdout.contains("\"wanted\""), "{}", all.stdout);

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use gapferry::oci::Digest;
 use serde_json::Value;
 
-use crate::bundle::ground::{Builder, noise as bytes, two_images};
+use crate::bundle::fixture::{Builder, noise as bytes, two_images};
 use crate::support::images::{self, noise};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -21,18 +21,18 @@ const MIB: usize = 1 << 20;
 const METADATA: usize = 20_000;
 
 /// The volumes of a bundle, each with one layer, and recovery volumes.
-struct Ground {
+struct Fixture {
     directory: tempfile::TempDir,
     whole: Vec<(String, Vec<u8>)>,
 }
 
-impl Ground {
+impl Fixture {
     /// With layers of these sizes, of which no two fit into one volume.
-    fn new(sizes: &[usize], recovery: u32) -> Ground {
-        Ground::of(0, sizes, recovery)
+    fn new(sizes: &[usize], recovery: u32) -> Fixture {
+        Fixture::of(0, sizes, recovery)
     }
 
-    fn of(seed: u64, sizes: &[usize], recovery: u32) -> Ground {
+    fn of(seed: u64, sizes: &[usize], recovery: u32) -> Fixture {
         let (aside, directory) = (tempdir(), tempdir());
         let bundle = aside.path().join("b.tar");
         let layers: Vec<Vec<u8>> = (seed + 1..).zip(sizes).map(|(seed, size)| bytes(seed, *size)).collect();
@@ -44,7 +44,7 @@ impl Ground {
         Ran::of(&mut split).ended(0);
         let whole = files_below(directory.path());
         assert_eq!(whole.len(), sizes.len() + recovery as usize, "a volume for each layer");
-        Ground { directory, whole }
+        Fixture { directory, whole }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -71,7 +71,7 @@ impl Ground {
     }
 
     #[track_caller]
-    fn is_mended(&self) {
+    fn is_repaired(&self) {
         let ran = self.repair(&[]).ended(0);
         assert!(ran.stdout.contains("made again: "), "{ran:?}");
         self.is_whole();
@@ -96,17 +96,17 @@ fn cut(path: &Path, length: usize) {
 
 #[test]
 fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
-    let ground = Ground::new(&[70_000, 50_001, 70_001, 60_064], 2);
-    let names: Vec<String> = ground.whole.iter().map(|(name, _)| name.clone()).collect();
+    let fixture = Fixture::new(&[70_000, 50_001, 70_001, 60_064], 2);
+    let names: Vec<String> = fixture.whole.iter().map(|(name, _)| name.clone()).collect();
     for (at, one) in names.iter().enumerate() {
         for other in &names[at + 1..] {
-            fs::remove_file(ground.path(one)).unwrap();
-            fs::remove_file(ground.path(other)).unwrap();
+            fs::remove_file(fixture.path(one)).unwrap();
+            fs::remove_file(fixture.path(other)).unwrap();
             if one.contains(".r01.") && other.contains(".r02.") {
                 // Nothing is left that could say what the volumes were; they themselves are all there.
-                ground.repair(&[]).ended(3).said(&["none of these files is a recovery volume"]);
+                fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
             } else {
-                ground.is_mended();
+                fixture.is_repaired();
             }
         }
     }
@@ -114,110 +114,110 @@ fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
 
 #[test]
 fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
-    let ground = Ground::new(&[70_000, 50_001, 70_001], 2);
-    for (name, bytes) in &ground.whole {
-        let path = ground.path(name);
+    let fixture = Fixture::new(&[70_000, 50_001, 70_001], 2);
+    for (name, bytes) in &fixture.whole {
+        let path = fixture.path(name);
         for at in [0, 600, 2_000, bytes.len() / 2, bytes.len() - 1] {
             flip(&path, at);
-            ground.is_mended();
+            fixture.is_repaired();
         }
         for length in [0, 1, 512, bytes.len() / 2, bytes.len() - 1, bytes.len() + 1, bytes.len() + 700] {
             cut(&path, length);
-            ground.is_mended();
+            fixture.is_repaired();
         }
         fs::write(&path, vec![0; bytes.len()]).unwrap();
-        ground.is_mended();
+        fixture.is_repaired();
     }
 }
 
 #[test]
 fn a_set_that_is_whole_is_left_alone() {
-    let ground = Ground::new(&[70_000, 50_001], 2);
-    let ran = ground.repair(&[]).ended(0);
+    let fixture = Fixture::new(&[70_000, 50_001], 2);
+    let ran = fixture.repair(&[]).ended(0);
     assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
-    ground.is_whole();
+    fixture.is_whole();
     // Under each other's names they are all there, too.
-    let (one, other, aside) = (ground.path("images.001.tar"), ground.path("images.002.tar"), ground.path("aside"));
+    let (one, other, aside) = (fixture.path("images.001.tar"), fixture.path("images.002.tar"), fixture.path("aside"));
     fs::rename(&one, &aside).and_then(|()| fs::rename(&other, &one)).and_then(|()| fs::rename(&aside, &other)).unwrap();
-    let before = files_below(ground.directory.path());
-    ground.repair(&[]).ended(0);
-    assert!(files_below(ground.directory.path()) == before);
+    let before = files_below(fixture.directory.path());
+    fixture.repair(&[]).ended(0);
+    assert!(files_below(fixture.directory.path()) == before);
 }
 
 #[test]
 fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_would_take() {
-    let ground = Ground::new(&[70_000, 50_001, 70_001, 59_000], 2);
-    fs::remove_file(ground.path("images.001.tar")).unwrap();
-    flip(&ground.path("images.003.tar"), 30_000);
-    cut(&ground.path("images.r02.tar"), 9_999);
-    let before = files_below(ground.directory.path());
-    let ran = ground.repair(&[]).ended(3);
+    let fixture = Fixture::new(&[70_000, 50_001, 70_001, 59_000], 2);
+    fs::remove_file(fixture.path("images.001.tar")).unwrap();
+    flip(&fixture.path("images.003.tar"), 30_000);
+    cut(&fixture.path("images.r02.tar"), 9_999);
+    let before = files_below(fixture.directory.path());
+    let ran = fixture.repair(&[]).ended(3);
     for line in ["missing: ", "images.001.tar", "damaged: ", "images.r02.tar", "3 volumes of 6", "1 more whole volume"]
     {
         assert!(ran.stdout.contains(line), "{line}: {ran:?}");
     }
-    let json: Value = serde_json::from_str(&ground.repair(&["--json"]).ended(3).stdout).unwrap();
+    let json: Value = serde_json::from_str(&fixture.repair(&["--json"]).ended(3).stdout).unwrap();
     assert_eq!(
         (&json["missing"], &json["lackingVolumes"], &json["made"]),
         (&Value::from(vec!["001"]), &1.into(), &Value::from(Vec::<u8>::new()))
     );
-    assert!(files_below(ground.directory.path()) == before, "nothing may change");
+    assert!(files_below(fixture.directory.path()) == before, "nothing may change");
 }
 
 #[test]
 fn every_disc_may_have_a_scratch_even_with_one_recovery_volume() {
-    let ground = Ground::new(&[4 * MIB, 4 * MIB - 9, 3 * MIB + 1], 1);
+    let fixture = Fixture::new(&[4 * MIB, 4 * MIB - 9, 3 * MIB + 1], 1);
     for (name, at) in [("images.001.tar", 5), ("images.002.tar", MIB + 5), ("images.003.tar", 2 * MIB)] {
-        flip(&ground.path(name), at);
+        flip(&fixture.path(name), at);
     }
-    cut(&ground.path("images.r01.tar"), 3 * MIB + 500_000);
-    ground.is_mended();
+    cut(&fixture.path("images.r01.tar"), 3 * MIB + 500_000);
+    fixture.is_repaired();
     for name in ["images.001.tar", "images.002.tar"] {
-        flip(&ground.path(name), MIB);
+        flip(&fixture.path(name), MIB);
     }
-    ground.repair(&[]).ended(3);
+    fixture.repair(&[]).ended(3);
 }
 
 #[test]
 fn from_media_that_cannot_be_written_only_what_is_lost_is_made_elsewhere() {
-    let ground = Ground::new(&[70_000, 50_001, 70_001], 2);
+    let fixture = Fixture::new(&[70_000, 50_001, 70_001], 2);
     let out = tempdir();
-    fs::remove_file(ground.path("images.002.tar")).unwrap();
-    flip(&ground.path("images.r01.tar"), 60_000);
-    let before = files_below(ground.directory.path());
+    fs::remove_file(fixture.path("images.002.tar")).unwrap();
+    flip(&fixture.path("images.r01.tar"), 60_000);
+    let before = files_below(fixture.directory.path());
     for _ in 0..2 {
-        ground.repair(&["-o", out.path().to_str().unwrap()]).ended(0);
-        assert!(files_below(ground.directory.path()) == before);
+        fixture.repair(&["-o", out.path().to_str().unwrap()]).ended(0);
+        assert!(files_below(fixture.directory.path()) == before);
         let made = files_below(out.path());
         assert_eq!(made.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["images.002.tar", "images.r01.tar"]);
-        assert!(made.iter().all(|file| ground.whole.contains(file)));
+        assert!(made.iter().all(|file| fixture.whole.contains(file)));
     }
 }
 
 #[test]
 fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
-    let (ground, other) = (Ground::new(&[70_000, 50_001], 1), Ground::of(100, &[70_000, 50_001], 1));
-    let foreign = ground.path("foreign.r01.tar");
+    let (fixture, other) = (Fixture::new(&[70_000, 50_001], 1), Fixture::of(100, &[70_000, 50_001], 1));
+    let foreign = fixture.path("foreign.r01.tar");
     fs::copy(other.path("images.r01.tar"), &foreign).unwrap();
-    fs::remove_file(ground.path("images.002.tar")).unwrap();
-    let ran = ground.repair(&[]).ended(0);
+    fs::remove_file(fixture.path("images.002.tar")).unwrap();
+    let ran = fixture.repair(&[]).ended(0);
     assert!(ran.stdout.contains("of another set: ") && ran.stdout.contains("foreign.r01.tar"), "{ran:?}");
     fs::remove_file(&foreign).unwrap();
-    ground.is_whole();
+    fixture.is_whole();
     // In the place of one that is lost.
-    fs::copy(other.path("images.r01.tar"), ground.path("images.r01.tar")).unwrap();
-    let before = files_below(ground.directory.path());
-    ground.repair(&[]).ended(3);
-    assert!(files_below(ground.directory.path()) == before);
+    fs::copy(other.path("images.r01.tar"), fixture.path("images.r01.tar")).unwrap();
+    let before = files_below(fixture.directory.path());
+    fixture.repair(&[]).ended(3);
+    assert!(files_below(fixture.directory.path()) == before);
 }
 
 #[test]
 fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
-    let (ground, other) = (Ground::new(&[70_000, 50_001], 2), Ground::of(100, &[70_000, 50_001], 2));
-    fs::copy(other.path("images.r01.tar"), ground.path("images.r01.tar")).unwrap();
-    let before = files_below(ground.directory.path());
-    ground.repair(&[]).ended(2).said(&["images.r01.tar", "is not overwritten"]);
-    assert!(files_below(ground.directory.path()) == before);
+    let (fixture, other) = (Fixture::new(&[70_000, 50_001], 2), Fixture::of(100, &[70_000, 50_001], 2));
+    fs::copy(other.path("images.r01.tar"), fixture.path("images.r01.tar")).unwrap();
+    let before = files_below(fixture.directory.path());
+    fixture.repair(&[]).ended(2).reported(&["images.r01.tar", "is not overwritten"]);
+    assert!(files_below(fixture.directory.path()) == before);
 }
 
 /// The entries of a recovery volume, changed and put together again, its sums too.
@@ -247,8 +247,8 @@ fn forge(path: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
 
 #[test]
 fn a_forged_recovery_volume_changes_nothing() {
-    let ground = Ground::new(&[70_000, 50_001, 52_000], 1);
-    let recovery = ground.path("images.r01.tar");
+    let fixture = Fixture::new(&[70_000, 50_001, 52_000], 1);
+    let recovery = fixture.path("images.r01.tar");
     let json = |change: &dyn Fn(&mut Value)| {
         forge(&recovery, |name, bytes| {
             if name.ends_with(".json") {
@@ -277,59 +277,59 @@ fn a_forged_recovery_volume_changes_nothing() {
     ];
     for change in impossible.into_iter().chain(wrong) {
         json(&change);
-        fs::remove_file(ground.path("images.002.tar")).unwrap();
-        let before = files_below(ground.directory.path());
-        ground.repair(&[]).ended(3);
-        assert!(files_below(ground.directory.path()) == before);
-        ground.restore();
+        fs::remove_file(fixture.path("images.002.tar")).unwrap();
+        let before = files_below(fixture.directory.path());
+        fixture.repair(&[]).ended(3);
+        assert!(files_below(fixture.directory.path()) == before);
+        fixture.restore();
     }
     forge(&recovery, |name, bytes| {
         if name.ends_with(".parity") {
             bytes[7] ^= 1;
         }
     });
-    fs::remove_file(ground.path("images.002.tar")).unwrap();
-    let before = files_below(ground.directory.path());
-    ground.repair(&[]).ended(3);
-    assert!(files_below(ground.directory.path()) == before);
+    fs::remove_file(fixture.path("images.002.tar")).unwrap();
+    let before = files_below(fixture.directory.path());
+    fixture.repair(&[]).ended(3);
+    assert!(files_below(fixture.directory.path()) == before);
 }
 
 #[test]
 fn without_a_recovery_volume_that_can_be_read_it_is_said_that_nothing_can_be_done() {
-    let ground = Ground::new(&[70_000, 50_001], 1);
-    flip(&ground.path("images.r01.tar"), 520);
-    fs::remove_file(ground.path("images.002.tar")).unwrap();
-    let before = files_below(ground.directory.path());
-    ground.repair(&[]).ended(3).said(&["none of these files is a recovery volume"]);
-    assert!(files_below(ground.directory.path()) == before);
+    let fixture = Fixture::new(&[70_000, 50_001], 1);
+    flip(&fixture.path("images.r01.tar"), 520);
+    fs::remove_file(fixture.path("images.002.tar")).unwrap();
+    let before = files_below(fixture.directory.path());
+    fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+    assert!(files_below(fixture.directory.path()) == before);
 }
 
 #[test]
 fn killed_at_any_moment_and_run_again_it_ends_right() {
-    let ground = Ground::new(&[3 * MIB, 2 * MIB, 3 * MIB - 1, 3 * MIB - 7], 3);
+    let fixture = Fixture::new(&[3 * MIB, 2 * MIB, 3 * MIB - 1, 3 * MIB - 7], 3);
     let lose = || {
-        ground.restore();
-        fs::remove_file(ground.path("images.001.tar")).unwrap();
-        flip(&ground.path("images.003.tar"), 2 * MIB + 9);
-        fs::remove_file(ground.path("images.r02.tar")).unwrap();
+        fixture.restore();
+        fs::remove_file(fixture.path("images.001.tar")).unwrap();
+        flip(&fixture.path("images.003.tar"), 2 * MIB + 9);
+        fs::remove_file(fixture.path("images.r02.tar")).unwrap();
     };
     let begins = |name: &str, at: usize| {
-        let bytes = fs::read(ground.path(name)).unwrap_or_default();
+        let bytes = fs::read(fixture.path(name)).unwrap_or_default();
         bytes.get(at).is_some_and(|byte| *byte != 0)
     };
     type Moment<'a> = (&'a str, Box<dyn Fn() -> bool + 'a>);
     let moments: [Moment; 5] = [
-        ("begun", Box::new(|| ground.path("images.tar.partial.lock").exists())),
-        ("room made", Box::new(|| ground.path("images.001.tar.partial").exists())),
+        ("begun", Box::new(|| fixture.path("images.tar.partial.lock").exists())),
+        ("room made", Box::new(|| fixture.path("images.001.tar.partial").exists())),
         ("first bytes", Box::new(|| begins("images.001.tar.partial", 10) || begins("images.001.tar.partial", 11))),
         ("parity", Box::new(|| begins("images.r02.tar.partial", 0))),
-        ("first name", Box::new(|| ground.path("images.001.tar").exists())),
+        ("first name", Box::new(|| fixture.path("images.001.tar").exists())),
     ];
     for (moment, is_time) in &moments {
         let is_killed = |_: &usize| {
             lose();
             let mut command = gapferry_process();
-            command.arg("repair").args(tars(ground.directory.path())).stdout(Stdio::null()).stderr(Stdio::null());
+            command.arg("repair").args(tars(fixture.directory.path())).stdout(Stdio::null()).stderr(Stdio::null());
             let mut process = command.spawn().unwrap();
             while process.try_wait().unwrap().is_none() && !is_time() {
                 std::thread::yield_now();
@@ -338,10 +338,10 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
             process.wait().unwrap().signal() == Some(9)
         };
         (0..50).find(is_killed).unwrap_or_else(|| panic!("no run was killed: {moment}"));
-        ground.repair(&[]).ended(0);
-        let left: Vec<(String, Vec<u8>)> = files_below(ground.directory.path());
+        fixture.repair(&[]).ended(0);
+        let left: Vec<(String, Vec<u8>)> = files_below(fixture.directory.path());
         let left = left.into_iter().filter(|(name, _)| !name.ends_with(".lock")).collect::<Vec<_>>();
-        assert!(left == ground.whole, "{moment}");
+        assert!(left == fixture.whole, "{moment}");
     }
 }
 

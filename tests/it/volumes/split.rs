@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::bundle::ground::{Builder, noise, two_images};
+use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::support::ran::Ran;
 use crate::support::{files_below, gapferry, sha256, sha256_file, tempdir};
 
@@ -127,7 +127,7 @@ fn a_damaged_bundle_gives_no_volume_that_holds_the_damage() {
         let out = directory.path().join("set");
         let ran = split(&tar, &out.join("v.tar"), "1MB", more)
             .ended(3)
-            .said(&["wrong digest", sha256(&layer).trim_start_matches("sha256:")]);
+            .reported(&["wrong digest", sha256(&layer).trim_start_matches("sha256:")]);
         let named = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
         for path in named.filter(|path| path.extension().is_some_and(|extension| extension == "tar")) {
             let volume = std::fs::read(&path).unwrap();
@@ -156,8 +156,11 @@ fn a_volume_alone_says_which_bytes_of_its_blobs_are_wrong() {
         std::fs::write(&path, bytes).unwrap();
         flipped += 1;
         let ran = Ran::of(gapferry().arg("verify").arg(&path)).ended(3);
-        let told = ran.stdout;
-        assert!(told.contains("bytes 1048576-2097151 are wrong") && !told.contains("cannot be said"), "{told}");
+        let message = ran.stdout;
+        assert!(
+            message.contains("bytes 1048576-2097151 are wrong") && !message.contains("cannot be said"),
+            "{message}"
+        );
     }
     assert_eq!(flipped, 1);
 }
@@ -170,10 +173,10 @@ fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() 
     let thesis = directory.path().join("v.002.tar");
     std::fs::write(&thesis, "my thesis").unwrap();
     let out = directory.path().join("v");
-    split(&tar, &out, "2MB", &[]).ended(2).said(&["v.002.tar", "no volume of a bundle"]);
+    split(&tar, &out, "2MB", &[]).ended(2).reported(&["v.002.tar", "no volume of a bundle"]);
     assert_eq!(std::fs::read(&thesis).unwrap(), b"my thesis");
-    split(&tar, &out, "2MB", &["--only-volume", "99"]).ended(2).said(&["no volume 99"]);
-    split(&tar, &out, "5kB", &[]).ended(2).said(&["too small", "smallest that will do"]);
+    split(&tar, &out, "2MB", &["--only-volume", "99"]).ended(2).reported(&["no volume 99"]);
+    split(&tar, &out, "5kB", &[]).ended(2).reported(&["too small", "smallest that will do"]);
     let plan = split(&tar, &out, "2MB", &["--dry-run", "--json"]).ended(0).stdout;
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     assert!(plan["volumes"].as_array().unwrap().len() > 2, "{plan}");
@@ -191,7 +194,7 @@ fn a_volume_that_was_cut_short_is_written_again_however_little_is_left_of_it() {
     for length in [0, 1, 9, 400, 512, 700, 5_000] {
         let cut = std::fs::OpenOptions::new().write(true).open(out.join("v.002.tar")).unwrap();
         cut.set_len(length).unwrap();
-        split(&tar, &out.join("v.tar"), "2MB", &[]).ended(0).said(&["v.002.tar: written", "v.001.tar: unchanged"]);
+        split(&tar, &out.join("v.tar"), "2MB", &[]).ended(0).reported(&["v.002.tar: written", "v.001.tar: unchanged"]);
         assert!(files_below(&out) == whole, "{length}");
     }
 }
@@ -203,14 +206,14 @@ fn a_name_that_stands_for_a_stream_or_something_compressed_becomes_no_directory(
     bundle().write(&tar).unwrap();
     let go = |arguments: &[&str]| Ran::of(gapferry().current_dir(directory.path()).args(arguments));
     for out in ["-", "x.tar.zst"] {
-        go(&["split", "b.tar", "-o", out, "--volume-size", "2MB"]).ended(2).said(&["end the name in .tar"]);
+        go(&["split", "b.tar", "-o", out, "--volume-size", "2MB"]).ended(2).reported(&["end the name in .tar"]);
     }
     go(&["split", "b.tar", "-o", "v.tar", "--volume-size", "1GB"]).ended(0);
     for out in ["-", "x.tar.zst"] {
-        go(&["join", "v.001.tar", "-o", out]).ended(2).said(&["end the name in .tar"]);
+        go(&["join", "v.001.tar", "-o", out]).ended(2).reported(&["end the name in .tar"]);
         assert!(!directory.path().join(out).exists());
     }
     go(&["split", "b.tar", "-o", "v.tar", "--volume-size", "1GB", "--only-volume", "r1"])
         .ended(2)
-        .said(&["gapferry repair"]);
+        .reported(&["gapferry repair"]);
 }

@@ -10,7 +10,7 @@ use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events};
 use crate::bundle::Bundle;
 use crate::content::Cached;
-use crate::increment::Expected;
+use crate::increment::TargetBackedSource;
 use crate::oci::Digest;
 use crate::pipeline::companion::Kind;
 use crate::pipeline::graph::{Graph, Image};
@@ -31,7 +31,7 @@ pub struct Lost {
 }
 
 /// The images of `lock` in its order, without manifests that the target has where they are needed and does not give.
-pub async fn images(expected: &Expected<'_>, lock: &Lock, events: &Events) -> Vec<Result<Image>> {
+pub async fn images(expected: &TargetBackedSource<'_>, lock: &Lock, events: &Events) -> Vec<Result<Image>> {
     let cached = Cached::new(expected, None);
     let walk = Walk::new(&cached, OF_BUNDLE, events.clone()).leaving_withheld();
     resolve::assemble_each(&walk, lock, Origin::Bundle, FILES_AT_ONCE, events).await

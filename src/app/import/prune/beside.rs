@@ -66,7 +66,7 @@ impl Left {
         all.extend(companions.iter().cloned());
     }
 
-    /// Deletes the companions that can go, or lists them in a dry run. Returns whether some repository could not be judged.
+    /// Deletes the companions that can go, or lists them in a dry run. Returns whether some repository stayed undecided.
     pub async fn prune(self, pruning: &mut Pruning<'_>, wanted: &Wanted) -> bool {
         let (source, mut has_unclear) = (pruning.registries.itself(), false);
         for (repository, (tags, companions)) in self.0.iter().filter(|(_, (_, companions))| !companions.is_empty()) {
@@ -84,7 +84,7 @@ impl Left {
                 }
             };
             found.kept.into_iter().for_each(|why| warn(format!("{repository}{why}")));
-            for orphan in found.doomed {
+            for orphan in found.removable {
                 let name = match &orphan.tag {
                     Some(tag) => repository.with_tag(tag.clone()),
                     None => repository.with_digest(orphan.digest),
@@ -115,6 +115,6 @@ mod tests {
             disclosed(harbor::Artifact { digest, media_type: media_type.to_owned(), children })
         };
         assert!(artifact("").is_none());
-        assert!(artifact(media_type::OCI_INDEX).is_some_and(|told| told.children.len() == 1));
+        assert!(artifact(media_type::OCI_INDEX).is_some_and(|reported| reported.children.len() == 1));
     }
 }

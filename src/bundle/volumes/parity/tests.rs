@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Files of these sizes, and parities of them.
-struct Ground {
+struct Fixture {
     directory: tempfile::TempDir,
     sizes: Vec<u64>,
     parities: usize,
@@ -23,26 +23,26 @@ fn noise(seed: u64, size: u64) -> Vec<u8> {
     (0..size).map(|_| next()).collect()
 }
 
-impl Ground {
-    fn new(sizes: &[u64], parities: usize) -> Ground {
+impl Fixture {
+    fn new(sizes: &[u64], parities: usize) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let length = sizes.iter().max().unwrap().next_multiple_of(UNIT).max(UNIT);
-        let ground = Ground { directory, sizes: sizes.to_vec(), parities, length };
+        let fixture = Fixture { directory, sizes: sizes.to_vec(), parities, length };
         for (k, size) in sizes.iter().enumerate() {
-            fs::write(ground.path(Which::Original(k)), noise(k as u64 + 1, *size)).unwrap();
+            fs::write(fixture.path(Which::Original(k)), noise(k as u64 + 1, *size)).unwrap();
         }
-        let originals = ground.originals(&[]);
-        let parities = (0..ground.parities).map(|_| Shard { size: length, place: None }).collect();
-        let targets: Vec<Target> = (0..ground.parities).map(|n| ground.target(Which::Parity(n), "")).collect();
+        let originals = fixture.originals(&[]);
+        let parities = (0..fixture.parities).map(|_| Shard { size: length, place: None }).collect();
+        let targets: Vec<Target> = (0..fixture.parities).map(|n| fixture.target(Which::Parity(n), "")).collect();
         let shards = Shards::new(originals, parities, length).unwrap();
         let encoded = shards.encode(&targets, &|_| ()).unwrap();
         for (which, prints) in (0..sizes.len()).map(Which::Original).zip(&encoded.originals) {
-            assert_eq!(prints.as_ref(), Some(&print(&ground.bytes(which))), "{which:?}");
+            assert_eq!(prints.as_ref(), Some(&print(&fixture.bytes(which))), "{which:?}");
         }
-        for (which, prints) in (0..ground.parities).map(Which::Parity).zip(&encoded.parities) {
-            assert_eq!(prints.as_ref(), Some(&print(&ground.bytes(which))), "{which:?}");
+        for (which, prints) in (0..fixture.parities).map(Which::Parity).zip(&encoded.parities) {
+            assert_eq!(prints.as_ref(), Some(&print(&fixture.bytes(which))), "{which:?}");
         }
-        ground
+        fixture
     }
 
     fn path(&self, which: Which) -> PathBuf {
@@ -106,13 +106,13 @@ proptest! {
         parities in 1_usize..8,
         order in proptest::collection::vec(any::<proptest::sample::Index>(), 8),
     ) {
-        let ground = Ground::new(&sizes, parities);
+        let fixture = Fixture::new(&sizes, parities);
         let mut all: Vec<Which> = (0..sizes.len()).map(Which::Original).chain((0..parities).map(Which::Parity)).collect();
         let mut lost = Vec::new();
         for index in order.iter().take(parities.min(all.len())) {
             let at = index.index(all.len());
             lost.push(all.swap_remove(at));
-            ground.is_restored(&ground.shards(&lost), &lost);
+            fixture.is_restored(&fixture.shards(&lost), &lost);
         }
     }
 }
@@ -120,50 +120,50 @@ proptest! {
 #[test]
 fn more_than_a_stripe_and_more_than_a_mebibyte_comes_back() {
     let mebibyte = MEBIBYTE;
-    let ground = Ground::new(&[3 * mebibyte + 7, 2 * mebibyte, 5, 3 * mebibyte + 64], 2);
+    let fixture = Fixture::new(&[3 * mebibyte + 7, 2 * mebibyte, 5, 3 * mebibyte + 64], 2);
     for lost in [[Which::Original(0), Which::Original(1)], [Which::Original(3), Which::Parity(0)]] {
-        ground.is_restored(&ground.shards(&lost), &lost);
+        fixture.is_restored(&fixture.shards(&lost), &lost);
     }
 }
 
 #[test]
 fn many_small_files_take_little_memory_and_come_back() {
     let sizes: Vec<u64> = (0..600).map(|at| at * 3).collect();
-    let ground = Ground::new(&sizes, 3);
+    let fixture = Fixture::new(&sizes, 3);
     let lost = [Which::Original(599), Which::Original(300), Which::Parity(1)];
-    ground.is_restored(&ground.shards(&lost), &lost);
+    fixture.is_restored(&fixture.shards(&lost), &lost);
 }
 
 #[test]
 fn one_more_than_there_is_parity_for_is_refused_and_nothing_written() {
-    let ground = Ground::new(&[1_000, 2_000, 3_000], 2);
+    let fixture = Fixture::new(&[1_000, 2_000, 3_000], 2);
     let lost = [Which::Original(0), Which::Original(1), Which::Original(2)];
-    let shards = ground.shards(&lost);
+    let shards = fixture.shards(&lost);
     assert_eq!(shards.lacking(), 1);
-    let target = ground.target(Which::Original(0), ".new");
+    let target = fixture.target(Which::Original(0), ".new");
     let error = shards.encode(&[target], &|_| ()).unwrap_err();
     assert_eq!(error.kind(), crate::base::error::Kind::Damaged);
-    assert_eq!(fs::read(ground.path(Which::Original(0)).with_extension("new")).unwrap(), b"");
+    assert_eq!(fs::read(fixture.path(Which::Original(0)).with_extension("new")).unwrap(), b"");
 }
 
 #[test]
 fn every_disc_may_have_a_scratch_if_they_are_not_in_one_place() {
-    let ground = Ground::new(&[4 * MEBIBYTE, 4 * MEBIBYTE - 9, 3 * MEBIBYTE + 1], 1);
+    let fixture = Fixture::new(&[4 * MEBIBYTE, 4 * MEBIBYTE - 9, 3 * MEBIBYTE + 1], 1);
     let scratched = |which, size: u64, bad: u64| {
-        let mut bytes = ground.bytes(which);
+        let mut bytes = fixture.bytes(which);
         bytes[usize::try_from(bad * MEBIBYTE).unwrap()] ^= 1;
-        let path = ground.path(which).with_extension("bad");
+        let path = fixture.path(which).with_extension("bad");
         fs::write(&path, bytes).unwrap();
         let good = (0..size.div_ceil(MEBIBYTE)).map(|at| at != bad).collect();
         Shard { size, place: Some(Place::new(&path, 0, Some(good))) }
     };
     let all = [Which::Original(0), Which::Original(1), Which::Original(2), Which::Parity(0)];
     let originals = |bad: [u64; 3]| -> Vec<Shard> {
-        (0..3).map(|k| scratched(Which::Original(k), ground.sizes[k], bad[k])).collect()
+        (0..3).map(|k| scratched(Which::Original(k), fixture.sizes[k], bad[k])).collect()
     };
-    let parity = || vec![scratched(Which::Parity(0), ground.length, 3)];
-    let shards = Shards::new(originals([0, 1, 2]), parity(), ground.length).unwrap();
-    ground.is_restored(&shards, &all);
-    let shards = Shards::new(originals([0, 1, 3]), parity(), ground.length).unwrap();
+    let parity = || vec![scratched(Which::Parity(0), fixture.length, 3)];
+    let shards = Shards::new(originals([0, 1, 2]), parity(), fixture.length).unwrap();
+    fixture.is_restored(&shards, &all);
+    let shards = Shards::new(originals([0, 1, 3]), parity(), fixture.length).unwrap();
     assert_eq!(shards.lacking(), 1);
 }

@@ -58,8 +58,8 @@ fn a_server_that_has_answered_is_known_whatever_fails_then() {
 #[test]
 fn of_requests_that_fail_in_turn_one_speaks_for_all() {
     let (outage, _) = outage(5, None);
-    let said = [10, 2000, 2000, 3000].map(|delay| outage.is_news(Duration::from_millis(delay)));
-    assert_eq!(said, [false, true, false, false]);
+    let message = [10, 2000, 2000, 3000].map(|delay| outage.is_news(Duration::from_millis(delay)));
+    assert_eq!(message, [false, true, false, false]);
 }
 
 #[test]
@@ -78,9 +78,9 @@ fn when_several_fail_all_wait_together_and_one_line_says_so() {
     }
     (0..100).for_each(|_| round());
     outage.answered(Work::Complete);
-    let told: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("r.io:5000 does not answer (refused)") && told[1].contains("answers again"), "{told:?}");
+    let log: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
+    assert_eq!(log.len(), 2, "{log:?}");
+    assert!(log[0].contains("r.io:5000 does not answer (refused)") && log[1].contains("answers again"), "{log:?}");
 }
 
 /// Otherwise it sleeps through the whole round, half a minute.
@@ -272,8 +272,8 @@ fn a_server_that_only_announces_waits_is_given_up_as_an_outage_with_one_line_bef
     let Announced::GivenUp(stopped) = put_off(&outage, start, 600, 60, 600) else { panic!("it goes on for ever") };
     assert!(stopped.why.contains("at most 10 min 0 s in all") && stopped.why.contains("503"), "{stopped}");
     assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "for all");
-    let told: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
-    assert!(told.len() == 1 && told[0].contains("r.io:5000 asks to wait"), "{told:?}");
+    let events: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
+    assert!(events.len() == 1 && events[0].contains("r.io:5000 asks to wait"), "{events:?}");
 }
 
 #[test]

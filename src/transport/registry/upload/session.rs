@@ -41,13 +41,13 @@ pub(super) struct Session {
     /// The most that can be there.
     sent: u64,
     /// The registry has failed to say what it has.
-    untold: bool,
+    failed_to_answer: bool,
 }
 
 impl Session {
     /// A new one.
     pub fn at(location: Url) -> Session {
-        Session { location, is_redirected: false, has: 0, unsure: false, sent: 0, untold: false }
+        Session { location, is_redirected: false, has: 0, unsure: false, sent: 0, failed_to_answer: false }
     }
 
     /// Where the whole blob was redirected to.
@@ -90,7 +90,7 @@ impl Upload<'_> {
         let reply = self.heard(answer, from + watch.sent())?;
         if let Some(next) = led_on(&reply, self.what) {
             let (location, failure) = next?;
-            self.keep(|session| (session.location, session.unsure) = (location, false));
+            self.update(|session| (session.location, session.unsure) = (location, false));
             return Err(failure);
         }
         match reply.status() {
@@ -102,14 +102,14 @@ impl Upload<'_> {
                 // Who gives a reason has no limit for requests.
                 let failure = refusal(self.what, reply).await;
                 if failure.error.reason().is_none() && self.shrinks(length) {
-                    self.keep(|session| session.unsure = false);
+                    self.update(|session| session.unsure = false);
                     return Ok(());
                 }
                 Err(self.judged_size(failure, 413))
             }
             405 | 501 => {
                 self.host.memory.set_refuses_patch();
-                self.keep(|session| session.unsure = false);
+                self.update(|session| session.unsure = false);
                 Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
             }
             status => {
@@ -180,7 +180,7 @@ impl Upload<'_> {
         let status = reply.status();
         if is_transient(status) {
             // A registry that stumbles over the question itself will do so again: a new session does without.
-            if !is_gateway(status) && status != 429 && std::mem::replace(&mut session.untold, true) {
+            if !is_gateway(status) && status != 429 && std::mem::replace(&mut session.failed_to_answer, true) {
                 self.session = None;
             }
             return Err(refusal(self.what, reply).await);
@@ -191,7 +191,7 @@ impl Upload<'_> {
         let sent = session.sent;
         match has {
             Some(has) if has <= sent => {
-                self.keep(|session| {
+                self.update(|session| {
                     (session.has, session.unsure) = (has, false);
                     session.location = next.unwrap_or_else(|| session.location.clone());
                 });
@@ -206,7 +206,7 @@ impl Upload<'_> {
     fn heard(&mut self, answer: Result<Reply, Failure>, sent: u64) -> Result<Reply, Failure> {
         let before_the_body = answer.as_ref().is_err_and(|failure| failure.retry == Retry::Now);
         if !before_the_body {
-            self.keep(|session| (session.unsure, session.sent) = (true, sent));
+            self.update(|session| (session.unsure, session.sent) = (true, sent));
         }
         answer
     }
@@ -217,7 +217,7 @@ impl Upload<'_> {
         let had = self.session.as_ref().map_or(0, |session| session.has);
         let next = location(reply, self.what).ok();
         let has = reply.header("range").and_then(range_end).filter(|has| *has < end).unwrap_or(end);
-        self.keep(|session| {
+        self.update(|session| {
             session.location = next.unwrap_or_else(|| session.location.clone());
             (session.has, session.unsure) = (has, has < end);
         });
@@ -247,7 +247,7 @@ impl Upload<'_> {
         if gone || status == 416 { Failure { retry: Retry::Soon, ..failure } } else { failure }
     }
 
-    fn keep(&mut self, change: impl FnOnce(&mut Session)) {
+    fn update(&mut self, change: impl FnOnce(&mut Session)) {
         if let Some(session) = &mut self.session {
             change(session);
         }

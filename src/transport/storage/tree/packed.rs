@@ -37,7 +37,7 @@ impl Packed {
     pub fn open(path: &Path, file: Arc<File>, length: u64) -> Result<Option<(PathBuf, Packed)>> {
         let mut seen = Seen::default();
         tar::scan(path, &*file, length, &mut seen)?;
-        seen.tell_absolute();
+        seen.report_absolute();
         let mut roots = seen.roots.into_iter();
         match (roots.next(), roots.next()) {
             (None, _) => match seen.absolute {
@@ -107,13 +107,13 @@ struct Seen {
 
 impl Seen {
     /// One fault for all of them: whoever packs with `tar -P` has no other names.
-    fn tell_absolute(&mut self) {
+    fn report_absolute(&mut self) {
         if let Some((name, number)) = self.absolute.clone() {
             self.fault(name.as_bytes(), absolute(number));
         }
     }
 
-    fn keep(&mut self, name: &[u8], entry: Entry) {
+    fn add(&mut self, name: &[u8], entry: Entry) {
         if name.starts_with(b"/") {
             let first = || (String::from_utf8_lossy(name).into_owned(), 0);
             self.absolute.get_or_insert_with(first).1 += 1;
@@ -180,16 +180,16 @@ fn plain(name: &[u8]) -> Result<&str, &'static str> {
 
 impl Entries for Seen {
     fn file(&mut self, name: &[u8], place: Place) {
-        self.keep(name, Entry::File(place));
+        self.add(name, Entry::File(place));
     }
 
     fn directory(&mut self, name: &[u8]) {
-        self.keep(name.strip_suffix(b"/").unwrap_or(name), Entry::Directory);
+        self.add(name.strip_suffix(b"/").unwrap_or(name), Entry::Directory);
     }
 
     /// Told to whoever looks for a file there, and to nobody else.
     fn other(&mut self, name: &[u8], _: impl Into<String>) {
-        self.keep(name, Entry::Other);
+        self.add(name, Entry::Other);
     }
 
     fn fault(&mut self, name: &[u8], what: impl Into<String>) {
@@ -250,8 +250,8 @@ mod tests {
         }
         assert!(packed(&["etc/passwd", "docker/registry/v2x"]).unwrap().is_none());
         let two = packed(&["a/docker/registry/v2/repositories/x", "b/docker/registry/v2/repositories/x"]).unwrap_err();
-        let said = "x.tar holds two storages, in a/docker/registry/v2 and in b/docker/registry/v2; unpack the right one, or pack it alone";
-        assert_eq!(two.to_string(), said);
+        let message = "x.tar holds two storages, in a/docker/registry/v2 and in b/docker/registry/v2; unpack the right one, or pack it alone";
+        assert_eq!(two.to_string(), message);
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn short_names_count_for_what_they_take_in_memory() {
         let mut seen = Seen::default();
-        seen.keep(b"blobs/a", Entry::Directory);
+        seen.add(b"blobs/a", Entry::Directory);
         assert!(seen.names > 2 * "blobs/a".len());
     }
 }

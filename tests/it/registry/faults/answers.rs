@@ -8,7 +8,7 @@ use gapferry::oci::{Digest, media_type};
 use gapferry::transport::registry::Config;
 
 use super::{INDEX, manifest, repo};
-use crate::registry::shelf::{self, Shelf, image, tag};
+use crate::registry::memory_source::{self, MemorySource, image, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Seen, Server, last_byte};
 
@@ -72,9 +72,9 @@ async fn what_a_target_has_now_is_asked_past_caches_and_a_source_may_be_cached()
         _ => last_byte(request).unwrap_or_else(manifest),
     });
     let server = server.await;
-    let (registries, shelf) = (client(config()), Shelf::default());
-    let (blob, reference) = (shelf.add("content"), tag(&repo(&server), "v1"));
-    shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap();
+    let (registries, memory) = (client(config()), MemorySource::default());
+    let (blob, reference) = (memory.add("content"), tag(&repo(&server), "v1"));
+    memory_source::push(&registries, &repo(&server), &memory, &[&blob]).await.unwrap();
     registries.put_manifest(&reference, &image(&blob, &[], None)).await.unwrap();
     Sink::resolve(&registries, &reference).await.unwrap();
     registries.read_manifest(&reference).await.unwrap();
@@ -137,8 +137,8 @@ async fn unreadable_referrers_are_an_error_and_a_missing_api_is_asked_for_once()
 #[tokio::test]
 async fn a_registry_that_lists_referrers_itself_gets_no_fallback_tag() {
     let server = Server::registry(|_, _| Answer::new(201).with("OCI-Subject", "sha256:x")).await;
-    let shelf = Shelf::default();
-    let config_blob = shelf.add("{}");
+    let memory = MemorySource::default();
+    let config_blob = memory.add("{}");
     let signature = image(&config_blob, &[], Some(&image(&config_blob, &[], None)));
     let registries = client(config());
     registries.put_manifest(&repo(&server).with_digest(signature.digest()), &signature).await.unwrap();
@@ -150,8 +150,8 @@ async fn a_registry_that_lists_referrers_itself_gets_no_fallback_tag() {
 #[tokio::test]
 async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
     let page = |r: &Seen| Answer::new(200).with("Content-Type", "text/html").body(format!("<h1>Hi {}</h1>", r.method));
-    let shelf = Shelf::default();
-    let pushed = image(&shelf.add("{}"), &[], None);
+    let memory = MemorySource::default();
+    let pushed = image(&memory.add("{}"), &[], None);
     // Whoever asks for what was stored gets a page too, or hears that it is not there.
     for status in [200, 404] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
@@ -181,8 +181,8 @@ async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
 #[tokio::test]
 async fn a_manifest_that_was_changed_on_its_way_is_stored_once_more() {
     let other = Digest::sha256(b"other").to_string();
-    let shelf = Shelf::default();
-    let pushed = image(&shelf.add("{}"), &[], None);
+    let memory = MemorySource::default();
+    let pushed = image(&memory.add("{}"), &[], None);
     let wrong = other.clone();
     let server = Server::registry(move |request, before| {
         let stored = if before == 0 { wrong.clone() } else { Digest::sha256(&request.body).to_string() };

@@ -8,7 +8,7 @@ use gapferry::content::{Readable, Sink, Source};
 use gapferry::transport::registry::Config;
 
 use super::repo;
-use crate::registry::shelf::{Shelf, noise, read};
+use crate::registry::memory_source::{MemorySource, noise, read};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Stage, ranged};
 
@@ -24,7 +24,7 @@ async fn a_body_that_breaks_off_again_and_again_is_one_stream_to_the_reader() {
         _ => ranged(request, &served),
     });
     let server = server.await;
-    let blob = Shelf::default().add(content.clone());
+    let blob = MemorySource::default().add(content.clone());
     let patience = Config { stall_timeout: Duration::from_secs(5), ..config() };
     assert!(read(&client(patience), &repo(&server), &blob).await.unwrap() == content);
     let ranges: Vec<_> = server.seen().iter().map(Seen::range).collect();
@@ -40,7 +40,7 @@ async fn a_server_that_ignores_range_sends_again_what_is_then_skipped() {
         _ => Answer::new(200).body(served.clone()),
     });
     let server = server.await;
-    let blob = Shelf::default().add(content.clone());
+    let blob = MemorySource::default().add(content.clone());
     assert!(read(&client(config()), &repo(&server), &blob).await.unwrap() == content);
     // Asked for a later start, it begins at 0 and says so.
     let body = client(config()).blob(&repo(&server), &blob, 1000).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_wrong_range_is_noticed_and_never_spliced_in() {
             None => Answer::new(200).body(served.clone()),
         });
         let server = server.await;
-        let blob = Shelf::default().add(content.clone());
+        let blob = MemorySource::default().add(content.clone());
         let body = client(config()).blob(&repo(&server), &blob, 5000).await.unwrap();
         assert_eq!(body.offset, 0, "{wrong}");
         let pieces: Vec<_> = body.stream.map(|piece| piece.unwrap()).collect().await;
@@ -71,7 +71,7 @@ async fn a_wrong_range_is_noticed_and_never_spliced_in() {
         Answer::new(206).with("Content-Range", "bytes 5000-9999/20000").body(&served[5000..])
     });
     let server = server.await;
-    let blob = Shelf::default().add(content);
+    let blob = MemorySource::default().add(content);
     let error = client(config()).blob(&repo(&server), &blob, 5000).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Damaged);
 }
@@ -83,7 +83,7 @@ async fn a_refused_range_starts_over() {
         None => Answer::new(200).body("hello"),
     });
     let server = server.await;
-    let blob = Shelf::default().add("hello");
+    let blob = MemorySource::default().add("hello");
     assert_eq!(client(config()).blob(&repo(&server), &blob, 3).await.unwrap().offset, 0);
 }
 
@@ -92,7 +92,7 @@ async fn a_length_other_than_the_descriptors_is_refused_before_the_first_byte() 
     for served in ["hell", "hello!"] {
         let server =
             Server::registry(move |_, _| Answer::new(200).with("Content-Type", "text/plain").body(served)).await;
-        let blob = Shelf::default().add("hello");
+        let blob = MemorySource::default().add("hello");
         let error = client(config()).blob(&repo(&server), &blob, 0).await.err().unwrap();
         assert_eq!(error.kind(), Kind::Damaged);
         assert!(error.to_string().contains(&blob.digest.to_string()), "{error}");
@@ -107,7 +107,7 @@ async fn a_page_or_a_coding_instead_of_a_blob_is_no_damage() {
     let coded = Answer::new(200).with("Content-Encoding", "gzip").body("hell");
     for (answer, is_page) in [(page, true), (coded, false)] {
         let server = Server::registry(move |_, _| answer.clone()).await;
-        let (registries, blob) = (client(config()), Shelf::default().add("hello"));
+        let (registries, blob) = (client(config()), MemorySource::default().add("hello"));
         let error = registries.blob(&repo(&server), &blob, 0).await.err().unwrap();
         assert_eq!(error.kind(), Kind::Network, "{error:?}");
         if is_page {
@@ -128,7 +128,7 @@ async fn a_page_or_a_coding_of_unknown_length_is_no_damage_either() {
         for (body, is_right) in [("hell", false), ("hello!", false), ("hello", true)] {
             let answer = answer(body).with(name, value);
             let server = Server::registry(move |_, _| answer.clone()).await;
-            let read = read(&client(config()), &repo(&server), &Shelf::default().add("hello")).await;
+            let read = read(&client(config()), &repo(&server), &MemorySource::default().add("hello")).await;
             match read {
                 Ok(read) => assert!(is_right && read == "hello"),
                 Err(error) => assert!(!is_right && error.kind() == Kind::Network, "{value} {body}: {error:?}"),
@@ -145,7 +145,7 @@ async fn a_registry_that_trickles_is_found_out_and_one_that_is_only_slow_is_not(
     for (pieces, arrives) in [(usize::MAX, false), (30, true)] {
         let served = content.clone();
         let server = Server::registry(move |request, _| ranged(request, &served).but(Fault::Drip(pieces))).await;
-        let blob = Shelf::default().add(content.clone());
+        let blob = MemorySource::default().add(content.clone());
         let stall_timeout = Duration::from_millis(500);
         let quick = Config { stall_timeout, retries: 1, ..config() };
         match read(&client(quick), &repo(&server), &blob).await {

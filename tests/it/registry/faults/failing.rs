@@ -10,7 +10,7 @@ use gapferry::transport::registry::Config;
 
 use super::outage::lines;
 use super::{is_given_up, manifest, repo};
-use crate::registry::shelf::{self, Shelf, noise, read, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, noise, read, repository, tag};
 use crate::registry::{config, watched};
 use crate::support::faulty::{Answer, Fault, Host, Seen, Server, Sessions, Stage, ranged};
 
@@ -80,8 +80,8 @@ async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
         Server::registry(broken_at(0)).await,
         Server::registry(broken_at(5)).await,
     ];
-    let shelf = Shelf::default();
-    let blobs: Vec<_> = (100..300).map(|nth| shelf.add(format!("layer{nth}"))).collect();
+    let memory = MemorySource::default();
+    let blobs: Vec<_> = (100..300).map(|nth| memory.add(format!("layer{nth}"))).collect();
     for (nth, server) in servers.iter().enumerate() {
         let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
         let last = read_each(server, &blobs, config).await.pop().unwrap();
@@ -92,8 +92,8 @@ async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
 /// The last byte of a blob that comes with all the others, because the registry ignores Range, is content that it gives.
 #[tokio::test]
 async fn a_registry_that_ignores_ranges_and_gives_some_blobs_is_not_given_up() {
-    let shelf = Shelf::default();
-    let (good, bad) = (shelf.add("good"), (0..6).map(|nth| shelf.add(format!("bad{nth}"))));
+    let memory = MemorySource::default();
+    let (good, bad) = (memory.add("good"), (0..6).map(|nth| memory.add(format!("bad{nth}"))));
     let name = good.digest.to_string();
     let server = Server::registry(move |request, before| match request.target.contains(&name) {
         true => Answer::new(200).body("good"),
@@ -124,7 +124,7 @@ async fn a_blob_that_gets_on_between_breaks_is_read_to_its_end() {
     for piece in [4000, 1500] {
         let served = content.clone();
         let server = Server::registry(move |request, _| ranged(request, &served).but(Fault::Truncate(piece))).await;
-        let blob = Shelf::default().add(content.clone());
+        let blob = MemorySource::default().add(content.clone());
         let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(1)), ..config() });
         assert!(read(&registries, &repo(&server), &blob).await.unwrap() == content, "{piece}");
     }
@@ -133,15 +133,15 @@ async fn a_blob_that_gets_on_between_breaks_is_read_to_its_end() {
 /// A quarter of an hour for each try, while everything else is answered.
 #[tokio::test]
 async fn an_upload_that_is_never_answered_ends_within_the_budget() {
-    let (server, shelf) = (Sessions::start(), Shelf::default());
-    let (frozen, lost, good) = (shelf.add("frozen"), shelf.add("lost"), shelf.add("good"));
+    let (server, memory) = (Sessions::start(), MemorySource::default());
+    let (frozen, lost, good) = (memory.add("frozen"), memory.add("lost"), memory.add("good"));
     let hex = |blob: &Descriptor| blob.digest.to_string().replace("sha256:", "");
     server.when("PUT", &hex(&frozen)).always().fault(Fault::Stall(Stage::Request));
     server.when("PUT", &hex(&lost)).always().fault(Fault::Stall(Stage::BeforeAnswer));
     let (soon, repository) = (Duration::from_millis(300), repository(&server.address, "team/app"));
     let (stall_timeout, retry_budget) = (soon, Some(soon));
     let (registries, _) = watched(Config { stall_timeout, retry_budget, ..config() });
-    let push = async |blob: &Descriptor| shelf::push(&registries, &repository, &shelf, &[blob]).await;
+    let push = async |blob: &Descriptor| memory_source::push(&registries, &repository, &memory, &[blob]).await;
     let error = push(&frozen).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Network, None), "nothing was stored: {error:?}");
     assert!(error.stopped().is_none() && error.chain().contains("no answer came"), "{error:?}");
@@ -158,7 +158,7 @@ async fn an_upload_that_is_never_answered_ends_within_the_budget() {
 #[tokio::test]
 async fn a_blob_that_always_fails_has_one_set_of_tries_whatever_the_repository() {
     let server = Server::registry(without_content()).await;
-    let blobs = vec![Shelf::default().add("a layer that all share"); 20];
+    let blobs = vec![MemorySource::default().add("a layer that all share"); 20];
     let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
     let errors = read_each(&server, &blobs, config).await;
     assert_eq!(errors.len(), 20, "a damaged blob is no outage: {errors:?}");
@@ -170,15 +170,15 @@ async fn a_blob_that_always_fails_has_one_set_of_tries_whatever_the_repository()
 
 #[tokio::test]
 async fn an_upload_that_always_fails_has_one_set_of_tries_whatever_the_repository() {
-    let (server, shelf) = (Sessions::start(), Shelf::default());
-    let (bad, good) = (shelf.add("a layer that all share"), shelf.add("another"));
+    let (server, memory) = (Sessions::start(), MemorySource::default());
+    let (bad, good) = (memory.add("a layer that all share"), memory.add("another"));
     let hex = bad.digest.to_string().replace("sha256:", "");
     server.when("PUT", &hex).always().fault(Fault::Status(500));
     let count = || server.seen().iter().filter(|seen| seen.method == "PUT" && seen.target.contains(&hex)).count();
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_secs(60)), ..config() });
     let push = async |nth: usize, blob: &Descriptor| {
         let repository = repository(&server.address, &format!("team/app{nth}"));
-        shelf::push(&registries, &repository, &shelf, &[blob]).await
+        memory_source::push(&registries, &repository, &memory, &[blob]).await
     };
     for nth in 0..2 {
         let error = push(nth, &bad).await.unwrap_err();

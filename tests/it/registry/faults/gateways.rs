@@ -9,7 +9,7 @@ use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::Config;
 
 use super::{manifest, repo, with_credentials};
-use crate::registry::shelf::{repository, tag};
+use crate::registry::memory_source::{repository, tag};
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Seen, Server};
 
@@ -193,11 +193,11 @@ async fn a_gateway_that_knows_only_the_paths_of_images_is_used_whatever_it_answe
         assert_eq!(events.events().iter().filter(|event| warned(event)).count(), 1, "{status}");
     }
     // Whoever wants TLS says so with 400, too: then other paths do not work either.
-    for said in
+    for message in
         ["Client sent an HTTP request to an HTTPS server.", "You're speaking plain HTTP to an SSL-enabled server"]
     {
-        let server = Server::start(move |_, _| Answer::new(400).body(said)).await;
+        let server = Server::start(move |_, _| Answer::new(400).body(message)).await;
         let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
-        assert!(error.chain().contains(said), "{error:?}");
+        assert!(error.chain().contains(message), "{error:?}");
     }
 }

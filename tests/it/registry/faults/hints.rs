@@ -9,7 +9,7 @@ use gapferry::transport::registry::Denials;
 use serde_json::json;
 
 use super::{INDEX, manifest, repo};
-use crate::registry::shelf::{read, tag};
+use crate::registry::memory_source::{read, tag};
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Stage, ranged};
 

@@ -6,8 +6,8 @@ use gapferry::content::{Source, TagList};
 use gapferry::oci::{Digest, Tag, media_type};
 
 use super::{manifest, repo};
-use crate::registry::shelf::repository;
-use crate::registry::shelf::tag;
+use crate::registry::memory_source::repository;
+use crate::registry::memory_source::tag;
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Seen, Server};
 

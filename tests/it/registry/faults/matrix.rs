@@ -7,7 +7,7 @@ use gapferry::content::{Sink, Source};
 use gapferry::oci::{Descriptor, Manifest, Repository};
 use gapferry::transport::registry::{Config, Registries};
 
-use crate::registry::shelf::{self, Shelf, image, noise, read, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, image, noise, read, repository, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{After, Fault, Form, Proxy, Stage};
 use crate::support::registry::Registry;
@@ -15,22 +15,22 @@ use crate::support::registry::Registry;
 const BLOB: usize = 300_000;
 
 /// An image at a real registry, and the way there.
-struct Site {
+struct TestSite {
     registry: Registry,
     proxy: Proxy,
-    shelf: Shelf,
+    memory: MemorySource,
     blobs: Vec<Descriptor>,
     image: Manifest,
 }
 
-impl Site {
-    async fn new() -> Site {
+impl TestSite {
+    async fn new() -> TestSite {
         let registry = Registry::start();
         let proxy = Proxy::with_tokens(registry.host());
-        let shelf = Shelf::default();
-        let blobs = vec![shelf.add("{}"), shelf.add(noise(BLOB))];
+        let memory = MemorySource::default();
+        let blobs = vec![memory.add("{}"), memory.add(noise(BLOB))];
         let image = image(&blobs[0], &blobs[1..], None);
-        let site = Site { registry, proxy, shelf, blobs, image };
+        let site = TestSite { registry, proxy, memory, blobs, image };
         let direct = repository(site.registry.host(), "a");
         site.push(&client(config()), &direct).await.unwrap();
         site
@@ -38,7 +38,7 @@ impl Site {
 
     async fn push(&self, to: &Registries, repository: &Repository) -> Result<(), Error> {
         let blobs: Vec<&Descriptor> = self.blobs.iter().collect();
-        shelf::push(to, repository, &self.shelf, &blobs).await?;
+        memory_source::push(to, repository, &self.memory, &blobs).await?;
         to.put_manifest(&tag(repository, "v1"), &self.image).await.map(drop)
     }
 
@@ -118,7 +118,7 @@ fn refusing() -> [Row; 5] {
 
 #[tokio::test]
 async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let mut rows = reading();
     rows.push((Fault::WrongLength(1), Some(Kind::Damaged)));
     rows.push((Fault::WrongType("text/plain"), None));
@@ -128,7 +128,7 @@ async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_wha
         site.proxy.when("GET", &path).fault(fault.clone());
         let repository = repository(&site.proxy.address, "a");
         let outcome = site.pull(&client(patience()), &repository).await;
-        judge(&fault, expected, &outcome, &site.blobs[1].digest.to_string());
+        check_outcome(&fault, expected, &outcome, &site.blobs[1].digest.to_string());
     }
     assert!(site.proxy.elsewhere().seen().iter().all(|request| request.header("authorization").is_empty()));
     assert_eq!(site.proxy.elsewhere().seen().len(), 1);
@@ -136,7 +136,7 @@ async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_wha
 
 #[tokio::test]
 async fn an_ignored_range_after_a_break_starts_over_and_the_bytes_are_right() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let path = format!("/blobs/{}", site.blobs[1].digest);
     site.proxy.when("GET", &path).fault(Fault::Truncate(100_000));
     site.proxy.when("GET", &path).nth(2).fault(Fault::IgnoreRange);
@@ -146,7 +146,7 @@ async fn an_ignored_range_after_a_break_starts_over_and_the_bytes_are_right() {
 
 #[tokio::test]
 async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     for (fault, expected) in reading() {
         // "Not there" is an answer, and told by whoever needs the image.
         if fault == Fault::Status(404) {
@@ -155,13 +155,13 @@ async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says
         site.proxy.when("GET", "/manifests/v1").fault(fault.clone());
         let repository = repository(&site.proxy.address, "a");
         let outcome = site.pull(&client(patience()), &repository).await;
-        judge(&fault, expected, &outcome, "a:v1");
+        check_outcome(&fault, expected, &outcome, "a:v1");
     }
 }
 
 #[tokio::test]
 async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let mut rows = sending();
     rows.extend(refusing());
     let digest = site.blobs[1].digest.to_string();
@@ -174,7 +174,7 @@ async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_
 
 #[tokio::test]
 async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let mut sending = sending();
     sending.extend([Form::Relative, Form::Absolute, Form::Changing].map(|form| (Fault::Location(form), None)));
     sending.extend(refusing());
@@ -196,7 +196,7 @@ async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_
 
 #[tokio::test]
 async fn whatever_befalls_the_beginning_of_an_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let mut rows = anywhere();
     rows.extend([Form::Relative, Form::Absolute, Form::Changing].map(|form| (Fault::Location(form), None)));
     rows.push((Fault::Status(413), Some(Kind::Refused)));
@@ -208,7 +208,7 @@ async fn whatever_befalls_the_beginning_of_an_upload_the_registry_gets_the_blob_
 
 #[tokio::test]
 async fn whatever_befalls_a_manifest_on_its_way_in_the_registry_has_it_or_an_error_says_why_not() {
-    let site = Site::new().await;
+    let site = TestSite::new().await;
     let mut rows = anywhere();
     rows.extend([
         (Fault::Status(412), Some(Kind::Refused)),
@@ -224,16 +224,16 @@ async fn whatever_befalls_a_manifest_on_its_way_in_the_registry_has_it_or_an_err
 }
 
 /// Pushes into a fresh repository; what the client believes is compared with what the registry says itself.
-async fn pushed(site: &Site, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
+async fn pushed(site: &TestSite, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
     pushed_with(patience(), site, n, fault, expected, says).await;
 }
 
-async fn pushed_with(config: Config, site: &Site, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
+async fn pushed_with(config: Config, site: &TestSite, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
     let path = format!("to-{n}");
     let before = site.proxy.done().len();
     let outcome = site.push(&client(config), &repository(&site.proxy.address, &path)).await;
     assert_eq!(site.proxy.done().len(), before + 1, "{fault:?} has happened");
-    judge(fault, expected, &outcome, says);
+    check_outcome(fault, expected, &outcome, says);
     let (direct, straight) = (repository(site.registry.host(), &path), client(crate::registry::config()));
     let visible = Source::resolve(&straight, &tag(&direct, "v1")).await.unwrap().is_some();
     assert_eq!(visible, outcome.is_ok(), "{fault:?}: a tag, and nothing but a whole image");
@@ -242,7 +242,7 @@ async fn pushed_with(config: Config, site: &Site, n: usize, fault: &Fault, expec
     }
 }
 
-fn judge(fault: &Fault, expected: Option<Kind>, outcome: &Result<(), Error>, says: &str) {
+fn check_outcome(fault: &Fault, expected: Option<Kind>, outcome: &Result<(), Error>, says: &str) {
     match (expected, outcome) {
         (None, Ok(())) => {}
         (Some(kind), Err(error)) => {

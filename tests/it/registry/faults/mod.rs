@@ -19,7 +19,7 @@ use gapferry::oci::{Repository, media_type};
 use gapferry::transport::registry::{Config, Registries};
 
 use crate::registry::config;
-use crate::registry::shelf::{repository, tag};
+use crate::registry::memory_source::{repository, tag};
 use crate::support::faulty::{Answer, Server};
 
 fn repo(server: &Server) -> Repository {

@@ -11,16 +11,16 @@ use gapferry::oci::{Descriptor, Digest};
 use gapferry::transport::registry::Config;
 
 use super::{is_given_up, manifest, repo};
-use crate::registry::shelf::{self, Shelf, read, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, read, repository, tag};
 use crate::registry::{config, watched};
 use crate::support::faulty::{Answer, Fault, Host, Seen, Server, Sessions, Stage, last_byte};
 
 pub(super) fn lines(events: &Recorder, wanted: &str) -> usize {
-    let told = events.events().into_iter().filter(|event| match event {
+    let message = events.events().into_iter().filter(|event| match event {
         Event::Warning(text) | Event::Notice(text) => text.contains(wanted),
         _ => false,
     });
-    told.count()
+    message.count()
 }
 
 /// A budget that is soon used up, and long enough for two rounds of waiting on a busy machine.
@@ -127,8 +127,8 @@ async fn a_token_server_that_is_down_is_given_up_once_for_all() {
 /// As many layers, and what a storage server answers that has them.
 fn layers(count: usize) -> (Vec<Descriptor>, impl Fn(&Seen) -> Answer + Send + Sync + 'static) {
     let content = |nth: usize| format!("layer {nth}");
-    let shelf = Shelf::default();
-    let layers: Vec<Descriptor> = (0..count).map(|nth| shelf.add(content(nth))).collect();
+    let memory = MemorySource::default();
+    let layers: Vec<Descriptor> = (0..count).map(|nth| memory.add(content(nth))).collect();
     let known = layers.clone();
     let answer = move |request: &Seen| {
         let is_asked_for = |layer: &Descriptor| request.target.ends_with(&layer.digest.to_string());
@@ -264,9 +264,9 @@ async fn push_blobs(
     let push = |nth: usize| {
         let (registries, repository) = (registries.clone(), repository(&to.address, &format!("team/app{nth}")));
         async move {
-            let shelf = Shelf::default();
-            let blob = shelf.add(format!("content {nth}"));
-            shelf::push(&registries, &repository, &shelf, &[&blob]).await
+            let memory = MemorySource::default();
+            let blob = memory.add(format!("content {nth}"));
+            memory_source::push(&registries, &repository, &memory, &[&blob]).await
         }
     };
     (join_all((0..count).map(push)).await, events)
@@ -383,9 +383,10 @@ async fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
     let (registries, events) = watched(config);
     let mut ended = false;
     for nth in 0..200 {
-        let shelf = Shelf::default();
-        let blob = shelf.add(format!("content {nth}"));
-        let error = shelf::push(&registries, &repository(&server.address, "a/b"), &shelf, &[&blob]).await.unwrap_err();
+        let memory = MemorySource::default();
+        let blob = memory.add(format!("content {nth}"));
+        let error =
+            memory_source::push(&registries, &repository(&server.address, "a/b"), &memory, &[&blob]).await.unwrap_err();
         ended = error.stopped().is_some_and(|stopped| stopped.why.contains("has stored nothing"));
         if ended {
             break;

@@ -6,7 +6,7 @@ use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::{Config, TlsConfig};
 
 use super::{manifest, repo, with_credentials};
-use crate::registry::shelf::{self, Shelf, noise, read, repository, tag};
+use crate::registry::memory_source::{self, MemorySource, noise, read, repository, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Server, ranged};
 use crate::support::registry::{Options, Registry};
@@ -23,7 +23,7 @@ async fn authorization_never_reaches_another_host() {
     });
     let server = server.await;
     let registries = client(with_credentials(&server));
-    let blob = Shelf::default().add(content.clone());
+    let blob = MemorySource::default().add(content.clone());
     assert!(read(&registries, &repo(&server), &blob).await.unwrap() == content);
     assert!(registries.has_blob(&repo(&server), &blob).await.unwrap());
     assert_eq!(registries.blob(&repo(&server), &blob, 10).await.unwrap().offset, 10);
@@ -113,10 +113,10 @@ async fn a_manifest_follows_its_registry_from_plain_http_to_tls_and_nowhere_else
     let secure = Registry::with(Options { tls: true, ..Options::default() });
     let tls = TlsConfig { ca_files: vec![secure.ca_file()], ..TlsConfig::default() };
     let client = || client(Config { tls: tls.clone(), ..config() });
-    let shelf = Shelf::default();
-    let (there, blob) = (repository(secure.host(), "a/b"), shelf.add("{}"));
-    shelf::push(&client(), &there, &shelf, &[&blob]).await.unwrap();
-    let image = shelf::image(&blob, &[], None);
+    let memory = MemorySource::default();
+    let (there, blob) = (repository(secure.host(), "a/b"), memory.add("{}"));
+    memory_source::push(&client(), &there, &memory, &[&blob]).await.unwrap();
+    let image = memory_source::image(&blob, &[], None);
     let port = secure.host().rsplit(':').next().unwrap();
     for (host, follows) in [("localhost", false), ("127.0.0.1", true)] {
         let to = format!("https://{host}:{port}");
@@ -143,7 +143,7 @@ async fn the_limit_of_a_storage_server_does_not_keep_other_requests_from_the_reg
     });
     let server = server.await;
     let registries = client(config());
-    let blob = Shelf::default().add(noise(100));
+    let blob = MemorySource::default().add(noise(100));
     let error = read(&registries, &repo(&server), &blob).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network, "{error:?}");
     assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());

@@ -8,7 +8,7 @@ use gapferry::content::Source;
 use gapferry::transport::registry::Config;
 
 use super::{INDEX, manifest, repo};
-use crate::registry::shelf::tag;
+use crate::registry::memory_source::tag;
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{After, Answer, Fault, Seen, Server, Stage};
 
@@ -33,9 +33,9 @@ async fn an_outage_that_does_not_pass_is_a_network_failure() {
     let server = Server::registry(|_, _| Answer::new(502).body("<html><h1>502 Bad Gateway</h1></html>")).await;
     let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network);
-    let told = error.chain();
+    let message = error.chain();
     for part in ["5 tries", "502 Bad Gateway", &format!("{}/a/b:v1", server.address)] {
-        assert!(told.contains(part), "{told}");
+        assert!(message.contains(part), "{message}");
     }
     assert_eq!(server.seen().len(), 5);
 }

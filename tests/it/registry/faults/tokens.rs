@@ -9,7 +9,7 @@ use gapferry::oci::Digest;
 use gapferry::transport::registry::Config;
 
 use super::{manifest, repo, with_credentials};
-use crate::registry::shelf::{self, Shelf, noise, read, tag};
+use crate::registry::memory_source::{self, MemorySource, noise, read, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Tokens, ranged};
 
@@ -82,9 +82,9 @@ async fn an_upload_survives_a_token_that_is_refused_inside_it() {
         _ => Answer::new(201),
     });
     let server = server.await;
-    let shelf = Shelf::default();
-    let blob = shelf.add(noise(100_000));
-    shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap();
+    let memory = MemorySource::default();
+    let blob = memory.add(noise(100_000));
+    memory_source::push(&client(config()), &repo(&server), &memory, &[&blob]).await.unwrap();
     let put = server.seen().into_iter().rfind(|request| request.method == "PUT").unwrap();
     let digest = blob.digest.to_string().replace(':', "%3A");
     assert_eq!(put.target, format!("/upload?_state=a%2Bb&digest={digest}"));
@@ -99,9 +99,9 @@ async fn a_registry_that_refuses_every_new_token_is_not_asked_forever() {
         _ => Answer::new(401),
     });
     let server = server.await;
-    let shelf = Shelf::default();
-    let blob = shelf.add("content");
-    let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    let memory = MemorySource::default();
+    let blob = memory.add("content");
+    let error = memory_source::push(&client(config()), &repo(&server), &memory, &[&blob]).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthorized, "{error:?}");
     assert!(server.seen().len() < 20);
 }
@@ -177,8 +177,8 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     let server = server.await;
     server.when("*", "/blobs/").always().fault(Fault::ExpireTokens);
     let registries = client(with_credentials(&server));
-    let shelf = Shelf::default();
-    let blob = shelf.add(content.clone());
+    let memory = MemorySource::default();
+    let blob = memory.add(content.clone());
     // Each is asked with a token that has just expired, and again with one that has expired meanwhile.
     let error = read(&registries, &repo(&server), &blob).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthorized);
@@ -194,7 +194,7 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     }
     let registries = client(with_credentials(&server));
     read(&registries, &repo(&server), &blob).await.unwrap();
-    shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap();
+    memory_source::push(&registries, &repo(&server), &memory, &[&blob]).await.unwrap();
     assert_eq!(server.done().len(), 3);
 }
 
@@ -225,17 +225,17 @@ async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_r
     ];
     for (place, asks) in places {
         let server = asking("http://HERE/token", asks).await;
-        let (registries, shelf, repo) = (client(config()), Shelf::default(), repo(&server));
-        let (reference, blob) = (tag(&repo, "v1"), shelf.add("content"));
+        let (registries, memory, repo) = (client(config()), MemorySource::default(), repo(&server));
+        let (reference, blob) = (tag(&repo, "v1"), memory.add("content"));
         let _ = registries.referrers(&repo, &Digest::sha256(b"x")).await;
         let _ = registries.tags(&repo).await;
-        assert!(!registries.mount(&repo, &blob, &shelf::repository(&server.address, "a/c")).await.unwrap());
+        assert!(!registries.mount(&repo, &blob, &memory_source::repository(&server.address, "a/c")).await.unwrap());
         for _ in 0..3 {
             let found = Source::resolve(&registries, &reference).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
             assert!(found.is_some(), "{place}");
             assert!(registries.manifest(&reference).await.unwrap().is_some(), "{place}");
         }
-        shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
+        memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
         assert!(server.count("GET", "/token") <= 1, "{place}: what was refused once is not asked for again");
     }
     // Its token server is down.

@@ -11,7 +11,7 @@ use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::Config;
 
 use super::repo;
-use crate::registry::shelf::{self, Shelf, noise, repository};
+use crate::registry::memory_source::{self, MemorySource, noise, repository};
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Fault, Server, Stage, last_byte};
 
@@ -24,9 +24,9 @@ async fn an_upload_that_the_registry_cancels_starts_again_from_post() {
         _ => Answer::new(201),
     });
     let server = server.await;
-    let shelf = Shelf::default();
-    let blob = shelf.add(noise(200_000));
-    shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap();
+    let memory = MemorySource::default();
+    let blob = memory.add(noise(200_000));
+    memory_source::push(&client(config()), &repo(&server), &memory, &[&blob]).await.unwrap();
     let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
     assert_eq!(order, ["POST", "PUT", "POST", "PUT", "POST", "PUT", "GET"]);
     assert_eq!(server.seen()[0].header("content-length"), "0");
@@ -37,9 +37,9 @@ async fn a_refused_upload_is_told_in_the_registrys_words_and_not_repeated() {
     for (status, kind) in [(403, Kind::Refused), (413, Kind::Refused), (412, Kind::Refused), (405, Kind::Refused)] {
         let body = r#"{"errors":[{"code":"DENIED","message":"quota will exceed the configured upper limit"}]}"#;
         let server = Server::registry(move |_, _| Answer::new(status).body(body)).await;
-        let shelf = Shelf::default();
-        let blob = shelf.add("x");
-        let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        let memory = MemorySource::default();
+        let blob = memory.add("x");
+        let error = memory_source::push(&client(config()), &repo(&server), &memory, &[&blob]).await.unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(error.to_string().contains("configured upper limit"), "{error}");
         assert_eq!(server.seen().len(), 1);
@@ -67,17 +67,17 @@ async fn a_full_disk_is_told_soon_wherever_it_shows() {
                 }
             });
             let server = server.await;
-            let (shelf, large_blob) = (Shelf::default(), if full == "PATCH" { 1 } else { u64::MAX });
-            let (blob, other) = (shelf.add("content"), repository(&server.address, "other"));
+            let (memory, large_blob) = (MemorySource::default(), if full == "PATCH" { 1 } else { u64::MAX });
+            let (blob, other) = (memory.add("content"), repository(&server.address, "other"));
             let to = client(Config { large_blob, retry_budget: Some(Duration::from_secs(60)), ..config() });
             let pushed = async {
                 match full {
                     "mount" => to.mount(&repo(&server), &blob, &other).await.map(drop),
                     "PUT /v2/" => {
-                        let image = shelf::image(&blob, &[], None);
-                        to.put_manifest(&shelf::tag(&repo(&server), "v1"), &image).await.map(drop)
+                        let image = memory_source::image(&blob, &[], None);
+                        to.put_manifest(&memory_source::tag(&repo(&server), "v1"), &image).await.map(drop)
                     }
-                    _ => shelf::push(&to, &repo(&server), &shelf, &[&blob]).await,
+                    _ => memory_source::push(&to, &repo(&server), &memory, &[&blob]).await,
                 }
             };
             let error = pushed.await.unwrap_err();
@@ -103,9 +103,9 @@ async fn a_full_disk_of_another_server_or_of_one_answer_is_no_full_registry() {
             "PUT" => Answer::new(201),
             _ => last_byte(request).filter(|_| !is_elsewhere).unwrap_or(Answer::new(404)),
         });
-        let (server, shelf) = (server.await, Shelf::default());
-        let blob = shelf.add("content");
-        let pushed = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await;
+        let (server, memory) = (server.await, MemorySource::default());
+        let blob = memory.add("content");
+        let pushed = memory_source::push(&client(config()), &repo(&server), &memory, &[&blob]).await;
         match is_elsewhere {
             true => assert_eq!(pushed.unwrap_err().reason(), None),
             false => pushed.unwrap(),
@@ -126,13 +126,13 @@ async fn a_failed_mount_is_only_a_reason_to_upload() {
     });
     let server = server.await;
     let registries = client(config());
-    let shelf = Shelf::default();
-    let blob = shelf.add("content");
+    let memory = MemorySource::default();
+    let blob = memory.add("content");
     for _ in statuses {
         let other = repository(&server.address, "other");
         assert!(!registries.mount(&repo(&server), &blob, &other).await.unwrap());
     }
-    shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap();
+    memory_source::push(&registries, &repo(&server), &memory, &[&blob]).await.unwrap();
     assert_eq!(server.count("PUT", "/expired"), 1);
     assert_eq!(server.count("PUT", "/u"), 1);
 }
@@ -143,8 +143,8 @@ async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
     let server = taking().await;
     server.when("POST", "mount=").always().fault(Fault::Reset(Stage::Request));
     let registries = client(config());
-    let shelf = Shelf::default();
-    let blobs = ["one", "two", "three"].map(|content| shelf.add(content));
+    let memory = MemorySource::default();
+    let blobs = ["one", "two", "three"].map(|content| memory.add(content));
     let other = repository(&server.address, "other");
     for blob in &blobs {
         assert!(!registries.mount(&repo(&server), blob, &other).await.unwrap());
@@ -165,10 +165,10 @@ async fn a_mount_that_brings_nothing_is_none() {
         });
         let server = server.await;
         let registries = client(config());
-        let shelf = Shelf::default();
+        let memory = MemorySource::default();
         let other = repository(&server.address, "other");
         for content in ["one", "two", "six", "ten", "ace"] {
-            let mounted = registries.mount(&repo(&server), &shelf.add(content), &other).await.unwrap();
+            let mounted = registries.mount(&repo(&server), &memory.add(content), &other).await.unwrap();
             assert_eq!(mounted, links, "{content}");
         }
         // A registry that links is asked once for each repository; of one that does not, no more is asked.
@@ -182,8 +182,8 @@ async fn a_mount_that_brings_nothing_is_none() {
 async fn another_size_at_the_target_means_absent() {
     let server = Server::registry(|_, _| Answer::new(200).body("12345")).await;
     let (registries, events) = watched(config());
-    assert!(!registries.has_blob(&repo(&server), &Shelf::default().add("1234")).await.unwrap());
-    assert!(registries.has_blob(&repo(&server), &Shelf::default().add("12345")).await.unwrap());
+    assert!(!registries.has_blob(&repo(&server), &MemorySource::default().add("1234")).await.unwrap());
+    assert!(registries.has_blob(&repo(&server), &MemorySource::default().add("12345")).await.unwrap());
     assert!(events.events().iter().any(|e| matches!(e, Event::Warning(text) if text.contains("5 bytes instead of 4"))));
 }
 
@@ -201,9 +201,9 @@ async fn taking() -> Server {
 async fn a_refusal_that_comes_before_the_body_was_read_is_still_told() {
     let server = taking().await;
     server.when("PUT", "/u").always().fault(Fault::Hasty(403));
-    let shelf = Shelf::default();
-    let blob = shelf.add(noise(20_000_000));
-    let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    let memory = MemorySource::default();
+    let blob = memory.add(noise(20_000_000));
+    let error = memory_source::push(&client(config()), &repo(&server), &memory, &[&blob]).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
     assert!(error.chain().contains("by order of the test"), "{error:?}");
     assert_eq!(server.count("PUT", "/u"), 1);
@@ -213,10 +213,10 @@ async fn a_refusal_that_comes_before_the_body_was_read_is_still_told() {
 async fn a_registry_that_stops_taking_an_upload_is_given_up() {
     let server = taking().await;
     server.when("PUT", "/u").always().fault(Fault::Stall(Stage::RequestBody(1000)));
-    let shelf = Shelf::default();
-    let blob = shelf.add(noise(20_000_000));
+    let memory = MemorySource::default();
+    let blob = memory.add(noise(20_000_000));
     let quick = Config { stall_timeout: Duration::from_millis(300), retries: 1, ..config() };
-    let error = shelf::push(&client(quick), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    let error = memory_source::push(&client(quick), &repo(&server), &memory, &[&blob]).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network, "{error:?}");
     assert!(error.chain().contains(&blob.digest.to_string()), "{error:?}");
     assert_eq!(server.count("PUT", "/u"), 2);
@@ -227,11 +227,11 @@ async fn a_registry_that_takes_an_upload_in_sips_is_found_out_small_and_large() 
     for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
         let server = taking().await;
         server.when(method, "/u").always().fault(Fault::Drip(usize::MAX));
-        let shelf = Shelf::default();
-        let blob = shelf.add(noise(20_000_000));
+        let memory = MemorySource::default();
+        let blob = memory.add(noise(20_000_000));
         let stall_timeout = Duration::from_millis(200);
         let quick = Config { stall_timeout, retries: 1, large_blob, ..config() };
-        let error = shelf::push(&client(quick), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        let error = memory_source::push(&client(quick), &repo(&server), &memory, &[&blob]).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Network, "{error:?}");
         assert!(error.chain().contains("fewer than 32 KiB"), "{error:?}");
     }
@@ -247,9 +247,9 @@ async fn a_registry_that_takes_no_content_in_the_closing_put_gets_it_by_patch() 
         _ => last_byte(request).unwrap_or(Answer::new(404)),
     });
     let server = server.await;
-    let (registries, shelf) = (client(config()), Shelf::default());
-    let blobs = [shelf.add("one"), shelf.add("two")];
-    shelf::push(&registries, &repo(&server), &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
+    let (registries, memory) = (client(config()), MemorySource::default());
+    let blobs = [memory.add("one"), memory.add("two")];
+    memory_source::push(&registries, &repo(&server), &memory, &[&blobs[0], &blobs[1]]).await.unwrap();
     let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
     assert_eq!(order, ["POST", "PUT", "PATCH", "PUT", "GET", "POST", "PATCH", "PUT", "GET"], "found out once");
 
@@ -258,8 +258,8 @@ async fn a_registry_that_takes_no_content_in_the_closing_put_gets_it_by_patch() 
         _ => Answer::new(405),
     });
     let server = server.await;
-    let blob = shelf.add("three");
-    let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    let blob = memory.add("three");
+    let error = memory_source::push(&client(config()), &repo(&server), &memory, &[&blob]).await.unwrap_err();
     assert!(error.kind() == Kind::Refused && server.seen().len() < 10, "{error:?}");
 }
 
@@ -283,10 +283,10 @@ async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
         let server = server.await;
         let mut credentials = Store::anonymous();
         credentials.set(&server.address, Credentials::basic("user", "topsecret"));
-        let shelf = Shelf::default();
-        let blob = shelf.add(noise(50_000));
+        let memory = MemorySource::default();
+        let blob = memory.add(noise(50_000));
         let to = client(Config { large_blob, credentials, ..config() });
-        shelf::push(&to, &repo(&server), &shelf, &[&blob]).await.unwrap();
+        memory_source::push(&to, &repo(&server), &memory, &[&blob]).await.unwrap();
         let sent = |server: &Server, target: &str| -> Vec<(usize, bool)> {
             let seen = server.seen().into_iter().filter(|seen| seen.method == method && seen.target == target);
             seen.map(|seen| (seen.body.len(), !seen.header("authorization").is_empty())).collect()
@@ -309,9 +309,9 @@ async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_ho
         let server = server.await;
         let to = to.unwrap_or_else(|| server.address.clone());
         server.when("PUT", "").always().fault(Fault::Redirect(to.clone()));
-        let shelf = Shelf::default();
-        let blob = shelf.add("x");
-        let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        let memory = MemorySource::default();
+        let blob = memory.add("x");
+        let error = memory_source::push(&client(config()), &repo(&server), &memory, &[&blob]).await.unwrap_err();
         assert!(error.chain().contains(says) && error.chain().contains(&to), "{error:?}");
     }
 }
@@ -327,18 +327,18 @@ async fn a_registry_that_sends_uploads_to_a_name_that_does_not_resolve_is_named(
         _ => Answer::new(404),
     });
     let server = server.await;
-    let shelf = Shelf::default();
-    let blob = shelf.add("x");
+    let memory = MemorySource::default();
+    let blob = memory.add("x");
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_secs(60)), ..config() });
-    let error = shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    let error = memory_source::push(&registries, &repo(&server), &memory, &[&blob]).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Refused, Some(&Reason::UnknownUploadHost)), "{error:?}");
-    let told = error.chain();
-    assert!(!told.contains("topsecret"), "{told}");
+    let message = error.chain();
+    assert!(!message.contains("topsecret"), "{message}");
     let expected = format!("{} sends uploads to {unknown}:5000, whose name cannot be resolved here", server.address);
-    assert!(told.contains(&expected), "{told}");
+    assert!(message.contains(&expected), "{message}");
     // A token server whose name cannot be resolved is another matter.
     let challenge = format!("Bearer realm=\"http://{unknown}:5000/token\",service=\"r\"");
     let server = Server::start(move |_, _| Answer::new(401).with("WWW-Authenticate", challenge.clone())).await;
-    let error = shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    let error = memory_source::push(&registries, &repo(&server), &memory, &[&blob]).await.unwrap_err();
     assert_eq!(error.reason(), None, "{error:?}");
 }

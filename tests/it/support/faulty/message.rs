@@ -89,8 +89,8 @@ impl Answer {
     /// Status line and headers, with a length where none is told.
     pub fn head(&self) -> String {
         let mut head = format!("HTTP/1.1 {} x\r\n", self.status);
-        let is_told = self.header("content-length").or(self.header("transfer-encoding")).is_some();
-        if self.status != 204 && !is_told {
+        let has_length = self.header("content-length").or(self.header("transfer-encoding")).is_some();
+        if self.status != 204 && !has_length {
             head += &format!("Content-Length: {}\r\n", self.body.len());
         }
         for (name, value) in &self.headers {

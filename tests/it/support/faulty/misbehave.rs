@@ -23,18 +23,18 @@ pub(super) enum Then {
 pub(super) fn instead(fault: &Fault, request: &Seen) -> Option<Answer> {
     let answer = match fault {
         Fault::Page => Answer::new(200).with("Content-Type", "text/html").body("<h1>Please log in</h1>"),
-        Fault::Status(status) | Fault::Hasty(status) => said(*status, "UNAVAILABLE"),
+        Fault::Status(status) | Fault::Hasty(status) => error_answer(*status, "UNAVAILABLE"),
         Fault::Unauthorized => tokens::challenge(request),
-        Fault::TooMany(after) => said(429, "TOOMANYREQUESTS").with("Retry-After", retry_after(*after)),
+        Fault::TooMany(after) => error_answer(429, "TOOMANYREQUESTS").with("Retry-After", retry_after(*after)),
         Fault::Redirect(host) => Answer::new(307).with("Location", format!("http://{host}{}", request.target)),
         Fault::RedirectLoop => Answer::new(307).with("Location", request.target.clone()),
-        Fault::Cancelled => said(404, "BLOB_UPLOAD_INVALID"),
+        Fault::Cancelled => error_answer(404, "BLOB_UPLOAD_INVALID"),
         _ => return None,
     };
     Some(answer)
 }
 
-fn said(status: u16, code: &str) -> Answer {
+fn error_answer(status: u16, code: &str) -> Answer {
     let body = format!(r#"{{"errors":[{{"code":"{code}","message":"by order of the test"}}]}}"#);
     Answer::new(status).with("Content-Type", "application/json").body(body)
 }
@@ -65,11 +65,11 @@ pub(super) fn spoil_request(fault: &Fault, request: &mut Seen) {
 /// What a fault does to the answer that came.
 pub(super) fn spoil_answer(fault: &Fault, request: &Seen, answer: &mut Answer) {
     match fault {
-        Fault::AfterAll(status) => *answer = said(*status, "UNAVAILABLE"),
+        Fault::AfterAll(status) => *answer = error_answer(*status, "UNAVAILABLE"),
         Fault::WrongDigest if request.body.is_empty() => flip(&mut answer.body),
         Fault::WrongLength(more) => {
-            let told = answer.remove("content-length").and_then(|length| length.parse().ok());
-            let length = told.unwrap_or(answer.body.len() as i64) + more;
+            let message = answer.remove("content-length").and_then(|length| length.parse().ok());
+            let length = message.unwrap_or(answer.body.len() as i64) + more;
             answer.headers.push(("Content-Length".into(), length.max(0).to_string()));
         }
         Fault::ExtraBytes(count) if request.body.is_empty() => answer.body.extend(std::iter::repeat_n(b'+', *count)),

@@ -52,7 +52,7 @@ pub struct Schedule {
     one_in: usize,
     /// How much may go wrong in all.
     most: usize,
-    /// Also what no second try can mend; the run fails then.
+    /// Also what no second try can fix; the run fails then.
     severe: bool,
     /// The host that redirects lead to.
     elsewhere: String,
@@ -152,7 +152,7 @@ impl Schedule {
     }
 }
 
-/// What a client may believe and report; a later run has to mend it.
+/// What a client may believe and report; a later run has to put it right.
 fn severe(dice: &mut Dice, what: What, request: &Seen) -> Vec<Fault> {
     let mut faults = vec![Fault::Page, Fault::Status(403), Fault::Stall(Stage::BeforeAnswer)];
     if what.is_read() {

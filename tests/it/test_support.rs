@@ -1,4 +1,4 @@
-//! The ground the other tests stand on, tried first: when this fails, their failures mean nothing.
+//! Tests of the test support itself: if these fail, failures of other tests mean nothing.
 
 use crate::support;
 use crate::support::images::Corpus;

@@ -1,5 +1,5 @@
-//! A way to a registry with a gate in it: the first request that fits waits there until it is let through. So a test can
-//! do something in the very middle of a transfer, without guessing when that is.
+//! A proxy before a registry that holds the first matching request until the test lets it through. A test can so act in
+//! the middle of a transfer without guessing when that is.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 /// Closed connections and threads end when it is dropped.
-pub struct Gate {
+pub struct Barrier {
     host: String,
     held: mpsc::Receiver<()>,
     open: Mutex<Option<mpsc::Sender<()>>>,
@@ -23,9 +23,9 @@ struct Shared {
     opened: Mutex<mpsc::Receiver<()>>,
 }
 
-impl Gate {
+impl Barrier {
     /// Before `registry` (`host:port`, plain HTTP), for the first request that contains `wanted`.
-    pub fn before(registry: &str, wanted: &str) -> Gate {
+    pub fn before(registry: &str, wanted: &str) -> Barrier {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let host = listener.local_addr().expect("its address").to_string();
         let ((held, is_held), (open, opened)) = (mpsc::channel(), mpsc::channel());
@@ -47,7 +47,7 @@ impl Gate {
                 std::thread::spawn(move || shared.connect(client));
             }
         });
-        Gate { host, held: is_held, open: Mutex::new(Some(open)), over }
+        Barrier { host, held: is_held, open: Mutex::new(Some(open)), over }
     }
 
     /// `127.0.0.1:PORT`
@@ -55,18 +55,18 @@ impl Gate {
         &self.host
     }
 
-    /// Returns when a request stands at the gate.
+    /// Returns when the barrier holds a request.
     pub fn wait(&self) {
-        self.held.recv().expect("a request at the gate");
+        self.held.recv().expect("a request at the barrier");
     }
 
-    /// Lets it through.
+    /// Lets the request through.
     pub fn open(&self) {
-        self.open.lock().expect("the gate").take();
+        self.open.lock().expect("the barrier").take();
     }
 }
 
-impl Drop for Gate {
+impl Drop for Barrier {
     fn drop(&mut self) {
         self.open();
         self.over.store(true, Ordering::SeqCst);
@@ -87,9 +87,9 @@ impl Shared {
     fn hold(&self, bytes: &[u8]) {
         let fits = bytes.windows(self.wanted.len()).any(|window| window == self.wanted.as_bytes());
         if fits && !self.used.swap(true, Ordering::SeqCst) {
-            let _ = self.held.lock().expect("the gate").send(());
-            // Ends with an error when the gate opens: nothing is ever sent.
-            let _ = self.opened.lock().expect("the gate").recv();
+            let _ = self.held.lock().expect("the barrier").send(());
+            // Ends with an error when the barrier opens: nothing is ever sent.
+            let _ = self.opened.lock().expect("the barrier").recv();
         }
     }
 }

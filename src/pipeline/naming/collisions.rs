@@ -1,4 +1,4 @@
-//! Who lands where: two images under one name are one image, or an error before any push.
+//! Two different images with one target name are an error before any push.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use crate::oci::{Digest, Reference, Tag};
 use crate::pipeline::lock::LockedImage;
 
-/// Two or more different images that would land on one name.
+/// Two or more different images that would get one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collision {
     pub target: Reference,
@@ -26,9 +26,9 @@ impl fmt::Display for Collision {
     }
 }
 
-/// What [`landing`] found.
+/// What [`find_collisions`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Landing {
+pub struct Collisions {
     /// By target name.
     pub collisions: Vec<Collision>,
     /// Names that several references of one digest share: nothing wrong, worth showing.
@@ -37,7 +37,7 @@ pub struct Landing {
 
 /// Looks for images, and for companions with tags of their own such as cosign's, that share a target name. Lists of signatures and
 /// of referrers may share one: their tag gets all of them.
-pub fn landing<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedImage)>) -> Landing {
+pub fn find_collisions<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedImage)>) -> Collisions {
     let names: Vec<_> = names.into_iter().collect();
     let mut by_target: BTreeMap<Reference, Vec<(Reference, Digest)>> = BTreeMap::new();
     for (target, image) in &names {
@@ -62,7 +62,7 @@ pub fn landing<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedIma
         let of_allowlist: Vec<_> = images.iter().filter(|(source, _)| renamed.contains(source)).cloned().collect();
         Collision { target, is_of_allowlist: differ(&of_allowlist), images }
     });
-    Landing { collisions: collisions.collect(), notices }
+    Collisions { collisions: collisions.collect(), notices }
 }
 
 fn differ(images: &[(Reference, Digest)]) -> bool {

@@ -1,4 +1,4 @@
-//! What the tests of bundles stand on: contents made of plain bytes, and a source that has them and can be made to fail.
+//! The fixture of the bundle tests: contents made of plain bytes, and a source that has them and can be made to fail.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What lies between a site and its registries: a web proxy (forwarding and CONNECT, RFC 9110 §9.3.6), and a relay to an
+//! What lies between a machine and its registries: a web proxy (forwarding and CONNECT, RFC 9110 §9.3.6), and a relay to an
 //! IPv6 address. Plain threads; every name leads to one registry.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -76,7 +76,7 @@ fn both_ways(client: TcpStream, upstream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// A way to `registry` from an IPv6 loopback address, `[::1]:port`; `None` where the machine has none.
+/// A relay to `registry` from an IPv6 loopback address, `[::1]:port`; `None` where the machine has none.
 pub fn ipv6_relay(registry: &str) -> Option<String> {
     let listener = TcpListener::bind("[::1]:0").ok()?;
     let address = listener.local_addr().ok()?.to_string();

@@ -12,9 +12,9 @@ use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_t
 use gapferry::transport::registry::Registries;
 
 #[derive(Default)]
-pub struct Shelf(Mutex<BTreeMap<Digest, Bytes>>);
+pub struct MemorySource(Mutex<BTreeMap<Digest, Bytes>>);
 
-impl Shelf {
+impl MemorySource {
     pub fn add(&self, content: impl Into<Bytes>) -> Descriptor {
         let content = content.into();
         let digest = Digest::sha256(&content);
@@ -32,7 +32,7 @@ impl Shelf {
 }
 
 #[async_trait]
-impl Source for Shelf {
+impl Source for MemorySource {
     async fn tags(&self, _: &Repository) -> Result<TagList> {
         Ok(TagList::default())
     }
@@ -78,9 +78,14 @@ pub fn image(config: &Descriptor, layers: &[Descriptor], subject: Option<&Manife
     Manifest::parse(Bytes::from(json.to_string()), None, None).unwrap()
 }
 
-pub async fn push(to: &Registries, repository: &Repository, shelf: &Shelf, blobs: &[&Descriptor]) -> Result<()> {
+pub async fn push(
+    to: &Registries,
+    repository: &Repository,
+    memory: &MemorySource,
+    blobs: &[&Descriptor],
+) -> Result<()> {
     for blob in blobs {
-        to.put_blob(repository, blob, &Origin { source: shelf, repository }).await?;
+        to.put_blob(repository, blob, &Origin { source: memory, repository }).await?;
     }
     Ok(())
 }

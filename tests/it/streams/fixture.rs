@@ -10,15 +10,15 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, gapferry_process, tempdir};
 
-pub struct Ground {
+pub struct Fixture {
     pub registry: Registry,
     pub images: Vec<Image>,
     directory: tempfile::TempDir,
 }
 
-impl Ground {
+impl Fixture {
     /// Two images that share a layer of several mebibytes, an index, an artifact; small layers and an empty one.
-    pub fn new() -> Ground {
+    pub fn new() -> Fixture {
         let registry = Registry::start();
         let (large, other) = (images::noise(1, 5_000_000), images::noise(2, 300_000));
         let images = vec![
@@ -29,9 +29,9 @@ impl Ground {
         ];
         images.iter().for_each(|image| image.push(&registry));
         let directory = tempdir();
-        let ground = Ground { registry, images, directory };
-        ground.run(&[&["lock", "-o", "images.lock"][..], &ground.references()].concat()).ended(0);
-        ground
+        let fixture = Fixture { registry, images, directory };
+        fixture.run(&[&["lock", "-o", "images.lock"][..], &fixture.references()].concat()).ended(0);
+        fixture
     }
 
     fn references(&self) -> Vec<&'static str> {

@@ -8,7 +8,7 @@ use crate::pipeline::plan::{CompanionAction, TagState};
 
 /// What became of the tag of a companion.
 #[derive(Clone, Debug)]
-pub struct Settled {
+pub struct TagOutcome {
     pub action: CompanionAction,
     /// What it meant just before; of a tag that this run has changed before, what it meant before that.
     pub state: TagState,
@@ -16,44 +16,44 @@ pub struct Settled {
 
 /// See the module documentation.
 #[derive(Clone, Debug, Default)]
-pub struct Companions(HashMap<Reference, Vec<(Digest, Settled)>>);
+pub struct Companions(HashMap<Reference, Vec<(Digest, TagOutcome)>>);
 
 impl Companions {
     /// What became of `tag` for the companion `digest`, if it was looked at.
-    pub fn get(&self, tag: &Reference, digest: &Digest) -> Option<&Settled> {
+    pub fn get(&self, tag: &Reference, digest: &Digest) -> Option<&TagOutcome> {
         let of_tag = self.0.get(tag)?;
-        of_tag.iter().find(|(one, _)| one == digest).map(|(_, settled)| settled)
+        of_tag.iter().find(|(one, _)| one == digest).map(|(_, outcome)| outcome)
     }
 
     /// Notes what became of `tag` for the companion `digest`. That nothing was left to do for one that another image has brought is
     /// no news.
-    pub fn settle(&mut self, tag: &Reference, digest: Digest, mut settled: Settled) {
+    pub fn record(&mut self, tag: &Reference, digest: Digest, mut outcome: TagOutcome) {
         let of_tag = self.0.entry(tag.clone()).or_default();
-        if settled.action.changes_tag() {
+        if outcome.action.changes_tag() {
             if let Some((_, first)) = of_tag.iter().find(|(_, known)| known.action.changes_tag()) {
-                settled.state = first.state;
+                outcome.state = first.state;
             }
             // It has theirs as well.
-            if matches!(settled.action, CompanionAction::Join { .. }) {
-                brought(of_tag).for_each(|known| known.action = settled.action.clone());
+            if matches!(outcome.action, CompanionAction::Join { .. }) {
+                brought(of_tag).for_each(|known| known.action = outcome.action.clone());
             }
         }
         match of_tag.iter_mut().find(|(one, _)| *one == digest) {
-            Some((_, known)) if known.action.changes_tag() && settled.action == CompanionAction::Nothing => {}
-            Some((_, known)) => *known = settled,
-            None => of_tag.push((digest, settled)),
+            Some((_, known)) if known.action.changes_tag() && outcome.action == CompanionAction::Nothing => {}
+            Some((_, known)) => *known = outcome,
+            None => of_tag.push((digest, outcome)),
         }
     }
 
     /// Notes what became of all that this run has brought under `tag`, when it was looked at once more.
-    pub fn resettle(&mut self, tag: &Reference, action: &CompanionAction) {
+    pub fn record_again(&mut self, tag: &Reference, action: &CompanionAction) {
         let of_tag = self.0.get_mut(tag).into_iter().flatten();
         of_tag.filter(|(_, known)| known.action.changes_tag()).for_each(|(_, known)| known.action = action.clone());
     }
 }
 
 /// Those that this run has given the tag.
-fn brought(of_tag: &mut [(Digest, Settled)]) -> impl Iterator<Item = &mut Settled> {
+fn brought(of_tag: &mut [(Digest, TagOutcome)]) -> impl Iterator<Item = &mut TagOutcome> {
     of_tag.iter_mut().map(|(_, known)| known).filter(|known| known.action.changes_tag())
 }
 
@@ -76,20 +76,20 @@ mod tests {
         let (tag, [one, two, three]) = (tag(), [b"1", b"2", b"3"].map(|text| Digest::sha256(text)));
         let action = |all: &Companions, list: &Digest| all.get(&tag, list).unwrap().action.clone();
         let mut all = Companions::default();
-        all.settle(&tag, one, Settled { action: CompanionAction::Push, state: TagState::New });
-        all.settle(&tag, two, Settled { action: join("both"), state: TagState::Other(one) });
+        all.record(&tag, one, TagOutcome { action: CompanionAction::Push, state: TagState::New });
+        all.record(&tag, two, TagOutcome { action: join("both"), state: TagState::Other(one) });
         assert_eq!((action(&all, &one), action(&all, &two)), (join("both"), join("both")));
         assert_eq!(all.get(&tag, &two).unwrap().state, TagState::New, "the tag did not exist before this run");
         let reason = "too large".to_owned();
-        all.settle(
+        all.record(
             &tag,
             three,
-            Settled { action: CompanionAction::Obstructed { reason }, state: TagState::Other(two) },
+            TagOutcome { action: CompanionAction::Obstructed { reason }, state: TagState::Other(two) },
         );
         assert!(matches!(action(&all, &three), CompanionAction::Obstructed { .. }));
         assert_eq!((action(&all, &one), action(&all, &two)), (join("both"), join("both")));
         // Another image brings the first list as well.
-        all.settle(&tag, one, Settled { action: CompanionAction::Nothing, state: TagState::Other(two) });
+        all.record(&tag, one, TagOutcome { action: CompanionAction::Nothing, state: TagState::Other(two) });
         assert_eq!(action(&all, &one), join("both"));
     }
 
@@ -97,9 +97,9 @@ mod tests {
     fn what_is_seen_in_the_end_holds_for_all_that_was_brought() {
         let (tag, [one, two]) = (tag(), [b"1", b"2"].map(|text| Digest::sha256(text)));
         let mut all = Companions::default();
-        all.settle(&tag, one, Settled { action: CompanionAction::Push, state: TagState::New });
-        all.settle(&tag, two, Settled { action: CompanionAction::Skip, state: TagState::Other(one) });
-        all.resettle(&tag, &join("later"));
+        all.record(&tag, one, TagOutcome { action: CompanionAction::Push, state: TagState::New });
+        all.record(&tag, two, TagOutcome { action: CompanionAction::Skip, state: TagState::Other(one) });
+        all.record_again(&tag, &join("later"));
         assert_eq!(all.get(&tag, &one).unwrap().action, join("later"));
         assert_eq!(all.get(&tag, &two).unwrap().action, CompanionAction::Skip);
     }

@@ -8,23 +8,23 @@ use crate::oci::Digest;
 
 /// A digest, shortened to what can be said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spoken {
+pub struct FingerprintWords {
     pub words: [&'static str; 8],
     /// Six, leading zeros included.
     pub digits: String,
 }
 
-impl Spoken {
+impl FingerprintWords {
     /// The first eight bytes are a word each; the next eight, as one number (big endian), modulo a million are the digits.
-    pub fn of(digest: &Digest) -> Spoken {
+    pub fn of(digest: &Digest) -> FingerprintWords {
         let bytes = digest.raw();
         let word = |at: usize| WORDS[usize::from(bytes.get(at).copied().unwrap_or_default())];
         let number = bytes.iter().skip(8).take(8).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
-        Spoken { words: std::array::from_fn(word), digits: format!("{:06}", number % 1_000_000) }
+        FingerprintWords { words: std::array::from_fn(word), digits: format!("{:06}", number % 1_000_000) }
     }
 }
 
-impl std::fmt::Display for Spoken {
+impl std::fmt::Display for FingerprintWords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (first, last) = self.digits.split_at(3);
         write!(f, "{} {first} {last}", self.words.join(" "))
@@ -66,8 +66,8 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_the_same_in_every_version() {
-        let spoken = Spoken::of(&Digest::sha256(b"a bundle"));
-        assert_eq!(spoken.to_string(), "ribbon magnet rabbit echo sequoia cabin puzzle garden 662 387");
+        let wordlist = FingerprintWords::of(&Digest::sha256(b"a bundle"));
+        assert_eq!(wordlist.to_string(), "ribbon magnet rabbit echo sequoia cabin puzzle garden 662 387");
         let distinct: std::collections::HashSet<_> = WORDS.iter().collect();
         assert_eq!(distinct.len(), 256, "two bytes would sound alike");
     }

@@ -15,7 +15,7 @@ use crate::support::{files_below, sha256, tempdir};
 pub const EPOCH: &str = "1767225600";
 
 /// One lane's connected side.
-pub struct Site {
+pub struct TestSite {
     pub proxy: Proxy,
     pub images: Vec<Image>,
     pub references: Vec<String>,
@@ -27,8 +27,8 @@ pub struct Site {
     _source: Registry,
 }
 
-impl Site {
-    pub fn new(seed: u64) -> Site {
+impl TestSite {
+    pub fn new(seed: u64) -> TestSite {
         let source = Registry::start();
         let images = corpus(seed);
         images.iter().for_each(|image| image.push(&source));
@@ -45,11 +45,11 @@ impl Site {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
         let (tar, directory) = (std::fs::read(at("bundle.tar")).expect("the tar"), files_below(&at("bundle")));
-        Site { proxy, images, references, tar, directory, lock: at("lock"), _kept: kept, _source: source }
+        TestSite { proxy, images, references, tar, directory, lock: at("lock"), _kept: kept, _source: source }
     }
 
     /// Whether the bundle that has its name is the whole and right one.
-    pub fn judge_bundle(&self, path: &Path) -> Result<(), String> {
+    pub fn check_bundle(&self, path: &Path) -> Result<(), String> {
         let right = match path.extension() {
             Some(_) => std::fs::read(path).map_err(|e| e.to_string())? == self.tar,
             None => files_below(path) == self.directory,
@@ -170,15 +170,15 @@ fn a_look_sees_what_is_missing_or_wrong() {
 
 #[test]
 fn a_bundle_with_one_wrong_byte_is_seen() {
-    let site = Site::new(1);
+    let site = TestSite::new(1);
     let directory = tempdir();
     let out = directory.path().join("bundle.tar");
     std::fs::write(&out, &site.tar).expect("writing");
-    assert_eq!(site.judge_bundle(&out), Ok(()));
+    assert_eq!(site.check_bundle(&out), Ok(()));
     let mut wrong = site.tar.clone();
     let last = wrong.len() - 2000;
     wrong[last] ^= 1;
     std::fs::write(&out, &wrong).expect("writing");
-    assert!(site.judge_bundle(&out).is_err());
-    assert!(site.judge_bundle(&directory.path().join("absent.tar")).is_err());
+    assert!(site.check_bundle(&out).is_err());
+    assert!(site.check_bundle(&directory.path().join("absent.tar")).is_err());
 }

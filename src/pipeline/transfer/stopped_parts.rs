@@ -17,7 +17,7 @@ use crate::oci::{Digest, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{BlobStep, Plan};
 
-/// The part that `reason` closes, which came up in `repository`; `None`: it is about one thing alone.
+/// The part that `reason` stops, which came up in `repository`; `None`: it is about one object alone.
 fn part(reason: &Reason, repository: &Repository) -> Option<Part> {
     match reason.reach() {
         Reach::Object => None,
@@ -49,36 +49,36 @@ fn stopped(part: &Part, reason: &Reason, error: &Error) -> Error {
         .with_reason(reason.clone())
 }
 
-/// What is closed so far.
+/// The parts that are stopped so far.
 #[derive(Clone, Default)]
-pub struct Closed(Arc<Mutex<State>>);
+pub struct StoppedParts(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    parts: HashMap<Part, Closure>,
+    parts: HashMap<Part, StoppedPart>,
     denied: Denied,
     /// Images that cannot be completed, by their place in the plan.
-    doomed: HashSet<usize>,
+    incompletable: HashSet<usize>,
     /// Blobs that no other image wants there.
     useless: HashSet<(Repository, Digest)>,
     /// Which images want a blob; made when it is first asked for.
     wanting: Option<HashMap<Digest, Vec<usize>>>,
 }
 
-struct Closure {
+struct StoppedPart {
     error: Error,
     /// Bytes that still fit; 0: nothing does.
     left: u64,
 }
 
-impl Closed {
+impl StoppedParts {
     /// Whether `size` more bytes may be sent to `repository`.
     ///
     /// # Errors
-    /// The refusal that closed it.
+    /// The refusal that stopped it.
     pub fn check(&self, repository: &Repository, size: u64) -> Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.closure(repository) {
+        match state.limit(repository) {
             Some((error, left)) if left < size.max(1) => Err(error.clone()),
             _ => Ok(()),
         }
@@ -88,14 +88,14 @@ impl Closed {
     /// which are set aside for the blob; what does not arrive has to be [given back](Closed::give_back).
     ///
     /// # Errors
-    /// The refusal that closed it.
+    /// The refusal that stopped it.
     pub fn admit(&self, step: &BlobStep, repository: &Repository, (graph, plan): (&Graph, &Plan)) -> Result<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((error, left)) = state.closure(repository) else { return Ok(0) };
+        let Some((error, left)) = state.limit(repository) else { return Ok(0) };
         let error = error.clone();
         let images = state.wanting(&step.blob.digest, repository, (graph, plan));
-        if left < step.blob.size.max(1) || images.iter().all(|at| state.doomed.contains(at)) {
-            state.doom(images, (graph, plan));
+        if left < step.blob.size.max(1) || images.iter().all(|at| state.incompletable.contains(at)) {
+            state.give_up_images(images, (graph, plan));
             return Err(error);
         }
         state.take(repository, step.blob.size);
@@ -105,10 +105,10 @@ impl Closed {
     /// The blob for which so many bytes were set aside did not arrive.
     pub fn give_back(&self, repository: &Repository, taken: u64) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.parts_of(repository, |closure| closure.left = closure.left.saturating_add(taken));
+        state.parts_of(repository, |part| part.left = part.left.saturating_add(taken));
     }
 
-    /// Notes what a failure closes; gives the failure that is to be reported.
+    /// Notes what a failure stops; gives the failure to report.
     pub fn note(&self, repository: &Repository, size: u64, error: Error) -> Error {
         // Of what was stopped for a refusal nothing more is learned.
         let Some(reason) = error.reason().filter(|_| error.stopped().is_none()) else { return error };
@@ -127,10 +127,10 @@ impl Closed {
             _ => 0,
         };
         let error = stopped(&part, reason, &error);
-        let closure = state.parts.entry(part).or_insert_with(|| Closure { error, left });
-        closure.left = closure.left.min(left);
+        let part = state.parts.entry(part).or_insert_with(|| StoppedPart { error, left });
+        part.left = part.left.min(left);
         // Several were on their way: all of them have failed for the one that came first.
-        closure.error.clone()
+        part.error.clone()
     }
 
     /// Something was accepted there.
@@ -138,21 +138,21 @@ impl Closed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).denied.note_accepted(repository);
     }
 
-    /// A failure as it is to be reported when nothing more comes: of a part that has denied all that was sent, one for all.
-    pub fn settled(&self, repository: &Repository, error: Arc<Error>) -> Arc<Error> {
+    /// The failure to report at the end of the transfer: one for all where a part has denied everything that was sent.
+    pub fn final_error(&self, repository: &Repository, error: Arc<Error>) -> Arc<Error> {
         let Some(denial) = error.reason().filter(|reason| is_denial(reason)) else { return error };
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((part, first)) = state.denied.whole(repository) else { return error };
         Arc::new(stopped(&part, first.reason().unwrap_or(denial), &first))
     }
 
-    /// The same as [`Closed::note`] for a blob of the plan.
+    /// The same as [`StoppedParts::note`] for a blob of the plan.
     pub fn note_blob(&self, step: &BlobStep, repository: &Repository, error: Error, job: (&Graph, &Plan)) -> Error {
         let error = self.note(repository, step.blob.size, error);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.closure(repository).is_some() {
+        if state.limit(repository).is_some() {
             let images = state.wanting(&step.blob.digest, repository, job);
-            state.doom(images, job);
+            state.give_up_images(images, job);
         }
         error
     }
@@ -163,7 +163,7 @@ impl Closed {
     /// The refusal that has cost the images that want it.
     pub fn check_use(&self, repository: &Repository, blob: Digest) -> Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.closure(repository).filter(|_| state.useless.contains(&(repository.clone(), blob))) {
+        match state.limit(repository).filter(|_| state.useless.contains(&(repository.clone(), blob))) {
             Some((error, _)) => Err(error.clone()),
             None => Ok(()),
         }
@@ -172,33 +172,33 @@ impl Closed {
 
 impl State {
     /// Why nothing larger than so many bytes may be sent there.
-    fn closure(&self, repository: &Repository) -> Option<(&Error, u64)> {
+    fn limit(&self, repository: &Repository) -> Option<(&Error, u64)> {
         let parts = [Part::registry(repository), Part::project(repository)];
-        let closed = parts.iter().filter_map(|part| self.parts.get(part)).map(|closure| (&closure.error, closure.left));
-        closed.chain(self.denied.of(repository).map(|error| (error, 0))).min_by_key(|(_, left)| *left)
+        let stopped = parts.iter().filter_map(|part| self.parts.get(part)).map(|part| (&part.error, part.left));
+        stopped.chain(self.denied.of(repository).map(|error| (error, 0))).min_by_key(|(_, left)| *left)
     }
 
     fn take(&mut self, repository: &Repository, size: u64) {
-        self.parts_of(repository, |closure| closure.left = closure.left.saturating_sub(size));
+        self.parts_of(repository, |part| part.left = part.left.saturating_sub(size));
     }
 
-    fn parts_of(&mut self, repository: &Repository, change: impl Fn(&mut Closure)) {
+    fn parts_of(&mut self, repository: &Repository, change: impl Fn(&mut StoppedPart)) {
         for part in [Part::registry(repository), Part::project(repository)] {
             self.parts.get_mut(&part).into_iter().for_each(&change);
         }
     }
 
     /// These images cannot be completed.
-    fn doom(&mut self, images: Vec<usize>, (graph, plan): (&Graph, &Plan)) {
+    fn give_up_images(&mut self, images: Vec<usize>, (graph, plan): (&Graph, &Plan)) {
         for at in images {
             let Some((image, step)) = graph.images.get(at).zip(plan.images.get(at)) else { continue };
-            if !self.doomed.insert(at) {
+            if !self.incompletable.insert(at) {
                 continue;
             }
             let repository = &step.to.repository;
             for blob in &image.blobs {
                 let wanting = self.wanting(&blob.digest, repository, (graph, plan));
-                if wanting.iter().all(|at| self.doomed.contains(at)) {
+                if wanting.iter().all(|at| self.incompletable.contains(at)) {
                     self.useless.insert((repository.clone(), blob.digest));
                 }
             }
@@ -229,70 +229,71 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_closes_what_it_is_about_and_nothing_else() {
+    fn a_refusal_stops_what_it_is_about_and_nothing_else() {
         let [one, two] = ["base/a", "apps/a"].map(|path| Repository::new("h", path).unwrap());
         let elsewhere = Repository::new("i", "base/a").unwrap();
-        let open = |closed: &Closed, repository: &Repository, size| closed.check(repository, size).is_ok();
+        let open = |stopped: &StoppedParts, repository: &Repository, size| stopped.check(repository, size).is_ok();
         for (reason, others) in [(Reason::ProxyCache, true), (Reason::NoPushRight, true), (Reason::ReadOnly, false)] {
-            let closed = Closed::default();
-            closed.note(&one, 10, refused(reason));
-            assert!(!open(&closed, &one, 0) && open(&closed, &elsewhere, 1));
-            assert_eq!(open(&closed, &two, 1), others);
+            let stopped = StoppedParts::default();
+            stopped.note(&one, 10, refused(reason));
+            assert!(!open(&stopped, &one, 0) && open(&stopped, &elsewhere, 1));
+            assert_eq!(open(&stopped, &two, 1), others);
         }
-        let closed = Closed::default();
-        closed.note(&one, 10, refused(Reason::ImmutableTag));
-        closed.note(&one, 10, Error::new(Kind::Refused, "403"));
-        assert!(open(&closed, &one, 10), "it is about one tag");
+        let stopped = StoppedParts::default();
+        stopped.note(&one, 10, refused(Reason::ImmutableTag));
+        stopped.note(&one, 10, Error::new(Kind::Refused, "403"));
+        assert!(open(&stopped, &one, 10), "it is about one tag");
     }
 
     #[test]
     fn a_full_quota_takes_what_is_smaller_than_the_room_that_is_left() {
         let one = Repository::new("h", "base/a").unwrap();
-        let closed = Closed::default();
-        closed.note(&one, 1000, refused(Reason::Quota { left: 100 }));
-        assert!(closed.check(&one, 100).is_ok() && closed.check(&one, 101).is_err());
-        closed.note(&one, 50, refused(Reason::Quota { left: 100 }));
-        assert!(closed.check(&one, 49).is_ok() && closed.check(&one, 50).is_err(), "50 bytes did not fit");
-        closed.note(&one, 5, refused(Reason::Quota { left: 0 }));
-        assert!(closed.check(&one, 0).is_err());
+        let stopped = StoppedParts::default();
+        stopped.note(&one, 1000, refused(Reason::Quota { left: 100 }));
+        assert!(stopped.check(&one, 100).is_ok() && stopped.check(&one, 101).is_err());
+        stopped.note(&one, 50, refused(Reason::Quota { left: 100 }));
+        assert!(stopped.check(&one, 49).is_ok() && stopped.check(&one, 50).is_err(), "50 bytes did not fit");
+        stopped.note(&one, 5, refused(Reason::Quota { left: 0 }));
+        assert!(stopped.check(&one, 0).is_err());
     }
 
     #[test]
     fn a_full_registry_has_no_room_in_any_project() {
         let [one, two] = ["base/a", "apps/a"].map(|path| Repository::new("h", path).unwrap());
-        let closed = Closed::default();
-        closed.note(&one, 1000, refused(Reason::Full { left: 100 }));
-        assert!(closed.check(&two, 100).is_ok() && closed.check(&two, 101).is_err());
-        closed.note(&two, 1000, refused(Reason::Quota { left: 10 }));
-        assert!(closed.check(&one, 100).is_ok() && closed.check(&two, 11).is_err(), "the project has less");
+        let stopped = StoppedParts::default();
+        stopped.note(&one, 1000, refused(Reason::Full { left: 100 }));
+        assert!(stopped.check(&two, 100).is_ok() && stopped.check(&two, 101).is_err());
+        stopped.note(&two, 1000, refused(Reason::Quota { left: 10 }));
+        assert!(stopped.check(&one, 100).is_ok() && stopped.check(&two, 11).is_err(), "the project has less");
     }
 
     /// Otherwise a mount that brings nothing and the upload after it are charged twice, and images are refused that fit.
     #[test]
     fn room_that_was_set_aside_for_nothing_is_given_back() {
         let one = Repository::new("h", "base/a").unwrap();
-        let closed = Closed::default();
-        closed.note(&one, 1000, refused(Reason::Quota { left: 100 }));
-        closed.0.lock().unwrap().take(&one, 60);
-        assert!(closed.check(&one, 41).is_err());
-        closed.give_back(&one, 60);
-        assert!(closed.check(&one, 100).is_ok() && closed.check(&one, 101).is_err());
+        let stopped = StoppedParts::default();
+        stopped.note(&one, 1000, refused(Reason::Quota { left: 100 }));
+        stopped.0.lock().unwrap().take(&one, 60);
+        assert!(stopped.check(&one, 41).is_err());
+        stopped.give_back(&one, 60);
+        assert!(stopped.check(&one, 100).is_ok() && stopped.check(&one, 101).is_err());
     }
 
     #[test]
     fn a_denied_repository_gets_nothing_more_and_one_failure_speaks_for_all_that_was_denied() {
         let [one, two] = ["base/a", "base/b"].map(|path| Repository::new("h", path).unwrap());
-        let closed = Closed::default();
-        let said = closed.note(&one, 10, refused(Reason::UploadDenied));
-        assert!(said.stopped().is_none() && closed.check(&one, 1).is_err() && closed.check(&two, 1).is_ok());
-        let other = closed.note(&two, 10, Error::new(Kind::Refused, "other").with_reason(Reason::UploadDenied));
-        let text = |repository: &Repository, error: &Error| closed.settled(repository, Arc::new(error.clone())).chain();
-        assert_eq!(text(&one, &said), text(&two, &other));
-        assert!(text(&one, &said).contains("h/base denies uploads"), "{}", text(&one, &said));
+        let stopped = StoppedParts::default();
+        let message = stopped.note(&one, 10, refused(Reason::UploadDenied));
+        assert!(message.stopped().is_none() && stopped.check(&one, 1).is_err() && stopped.check(&two, 1).is_ok());
+        let other = stopped.note(&two, 10, Error::new(Kind::Refused, "other").with_reason(Reason::UploadDenied));
+        let text =
+            |repository: &Repository, error: &Error| stopped.final_error(repository, Arc::new(error.clone())).chain();
+        assert_eq!(text(&one, &message), text(&two, &other));
+        assert!(text(&one, &message).contains("h/base denies uploads"), "{}", text(&one, &message));
         // Not so where the registry takes others.
-        let closed = Closed::default();
-        closed.note_accepted(&two);
-        closed.note(&one, 10, refused(Reason::UploadDenied));
-        assert!(closed.settled(&one, Arc::new(refused(Reason::UploadDenied))).stopped().is_none());
+        let stopped = StoppedParts::default();
+        stopped.note_accepted(&two);
+        stopped.note(&one, 10, refused(Reason::UploadDenied));
+        assert!(stopped.final_error(&one, Arc::new(refused(Reason::UploadDenied))).stopped().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Whom one logs in to: `HOST[:PORT][/NAMESPACE]`.
+//! The target of a login: `HOST[:PORT][/NAMESPACE]`.
 
 use std::fmt;
 
@@ -10,26 +10,26 @@ use crate::pipeline::naming::parse_target;
 const HUB_URLS: [&str; 3] = ["https://index.docker.io/v1/", "https://index.docker.io/v1", "https://docker.io"];
 
 /// A registry, or a namespace or repository there.
-pub struct Site {
+pub struct LoginTarget {
     /// `host[:port]`, `docker.io` for Docker Hub.
     pub registry: String,
     /// Empty if the whole registry is meant.
     pub path: String,
 }
 
-impl Site {
+impl LoginTarget {
     /// Not by clap, whose errors would repeat a password that stands where it does not belong.
     ///
     /// # Errors
     /// It is not of that form.
-    pub fn parse(text: &str) -> Result<Site> {
+    pub fn parse(text: &str) -> Result<LoginTarget> {
         let target = parse_target(if HUB_URLS.contains(&text) { "docker.io" } else { text })?;
         let (registry, path) = (canonical(&target.registry).to_owned(), target.prefix.unwrap_or_default());
-        Ok(Site { registry, path })
+        Ok(LoginTarget { registry, path })
     }
 }
 
-impl fmt::Display for Site {
+impl fmt::Display for LoginTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path.as_str() {
             "" => f.write_str(&self.registry),
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_site_is_a_registry_or_a_namespace_there_and_docker_hub_has_one_name() {
+    fn a_login_target_is_a_registry_or_a_namespace_there_and_docker_hub_has_one_name() {
         for (text, shown) in [
             ("harbor.internal", "harbor.internal"),
             ("harbor.internal:5000/team/", "harbor.internal:5000/team"),
@@ -53,12 +53,12 @@ mod tests {
             ("registry-1.docker.io/team", "docker.io/team"),
             ("https://index.docker.io/v1/", "docker.io"),
         ] {
-            assert_eq!(Site::parse(text).unwrap().to_string(), shown);
+            assert_eq!(LoginTarget::parse(text).unwrap().to_string(), shown);
         }
         for text in
             ["", "https://r.io", "r.io/UPPER", "r.io/a:1", "r.io/a//b", "me:hunter2@r.io", "me:hunter2@r.io:5000"]
         {
-            let error = Site::parse(text).err().unwrap_or_else(|| panic!("{text} is taken"));
+            let error = LoginTarget::parse(text).err().unwrap_or_else(|| panic!("{text} is taken"));
             assert!(!error.chain().contains("hunter2"), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! A set without recovery volumes is mended with what is fetched again, and is then what it was, byte for byte.
+//! A set without recovery volumes is repaired with what is fetched again, and is then what it was, byte for byte.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,16 +10,16 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, tempdir};
 
-struct Ground {
+struct Fixture {
     directory: tempfile::TempDir,
     source: Registry,
     /// The volumes as they were.
     whole: Vec<(String, Vec<u8>)>,
 }
 
-impl Ground {
+impl Fixture {
     /// Volumes in the directory `set`, exported as such or `split` from a tar that is kept, and signed.
-    fn new(split: bool) -> Ground {
+    fn new(split: bool) -> Fixture {
         let source = Registry::start();
         let (small, large) = (images::noise(1, 300_000), images::noise(2, 2_250_000));
         let images = [
@@ -28,26 +28,26 @@ impl Ground {
             images::oci_index("team/three", "3", "an index"),
         ];
         images.iter().for_each(|image| image.push(&source));
-        let mut ground = Ground { directory: tempdir(), source, whole: Vec::new() };
+        let mut fixture = Fixture { directory: tempdir(), source, whole: Vec::new() };
         let openssl = |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).status().unwrap().success());
-        let (key, public) = (ground.path("key.pem"), ground.path("key.pub"));
+        let (key, public) = (fixture.path("key.pem"), fixture.path("key.pub"));
         openssl(&["genpkey", "-algorithm", "ed25519", "-out", key.to_str().unwrap()]);
         openssl(&["pkey", "-in", key.to_str().unwrap(), "-pubout", "-out", public.to_str().unwrap()]);
         let names: Vec<String> =
-            images.iter().map(|image| format!("{}/{}", ground.source.host(), image.name())).collect();
-        ground.go(&["lock", "-o", "lock"], &names).ended(0);
+            images.iter().map(|image| format!("{}/{}", fixture.source.host(), image.name())).collect();
+        fixture.go(&["lock", "-o", "lock"], &names).ended(0);
         let export = ["export", "--locked", "lock", "--sign-key", "key.pem", "-o"];
         let size = ["--volume-size", "500kB"];
-        std::fs::create_dir(ground.path("set")).unwrap();
+        std::fs::create_dir(fixture.path("set")).unwrap();
         if split {
-            ground.go(&[&export[..], &["b.tar"]].concat(), &[]).ended(0);
-            ground.go(&[&["split", "b.tar", "-o", "set/v.tar"], &size[..]].concat(), &[]).ended(0);
+            fixture.go(&[&export[..], &["b.tar"]].concat(), &[]).ended(0);
+            fixture.go(&[&["split", "b.tar", "-o", "set/v.tar"], &size[..]].concat(), &[]).ended(0);
         } else {
-            ground.go(&[&export[..], &["set/v.tar"], &size].concat(), &[]).ended(0);
+            fixture.go(&[&export[..], &["set/v.tar"], &size].concat(), &[]).ended(0);
         }
-        ground.whole = files_below(&ground.path("set"));
-        assert!(ground.whole.len() >= 5, "{}", ground.whole.len());
-        ground
+        fixture.whole = files_below(&fixture.path("set"));
+        assert!(fixture.whole.len() >= 5, "{}", fixture.whole.len());
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -73,7 +73,7 @@ impl Ground {
         self.go(&["export", "--repair", "missing.json", "--locked", "lock", "-o", "repair.tar"], &[]).ended(0);
     }
 
-    fn mend(&self, with: &str, more: &[&str]) -> Ran {
+    fn repair(&self, with: &str, more: &[&str]) -> Ran {
         self.go(&[&["repair"], more].concat(), &[&self.volumes()[..], &[with.to_owned()]].concat())
     }
 
@@ -91,10 +91,10 @@ fn flip(path: &Path, at: usize) {
 }
 
 #[test]
-fn a_set_is_mended_with_a_repair_whatever_has_become_of_its_volumes() {
+fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
     for split in [true, false] {
-        let ground = Ground::new(split);
-        type Harm = (&'static str, fn(&Ground));
+        let fixture = Fixture::new(split);
+        type Harm = (&'static str, fn(&Fixture));
         let harms: [Harm; 6] = [
             ("one is lost", |g| std::fs::remove_file(g.volume(2)).unwrap()),
             ("the first two are lost", |g| (1..3).for_each(|n| std::fs::remove_file(g.volume(n)).unwrap())),
@@ -109,89 +109,92 @@ fn a_set_is_mended_with_a_repair_whatever_has_become_of_its_volumes() {
             }),
         ];
         for (what, harm) in harms {
-            harm(&ground);
+            harm(&fixture);
             if what != "what all repeat is bad" {
-                ground.fetch();
-                let ran = ground.mend("repair.tar", &["--key", "key.pub"]).ended(0);
+                fixture.fetch();
+                let ran = fixture.repair("repair.tar", &["--key", "key.pub"]).ended(0);
                 assert!(ran.stdout.contains("made again") && ran.stdout.contains("OK: "), "{what}: {ran:?}");
-                ground.is_whole();
+                fixture.is_whole();
             }
-            ground.whole.iter().for_each(|(name, bytes)| std::fs::write(ground.path("set").join(name), bytes).unwrap());
+            fixture
+                .whole
+                .iter()
+                .for_each(|(name, bytes)| std::fs::write(fixture.path("set").join(name), bytes).unwrap());
             if split {
-                harm(&ground);
+                harm(&fixture);
                 // A bad copy of the bundle has what the volumes lack, too.
-                ground.mend("b.tar", &[]).ended(0);
-                ground.is_whole();
+                fixture.repair("b.tar", &[]).ended(0);
+                fixture.is_whole();
             }
         }
     }
 }
 
 #[test]
-fn what_a_repair_lacks_is_said_and_the_other_volumes_are_mended_all_the_same() {
-    let ground = Ground::new(true);
+fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_all_the_same() {
+    let fixture = Fixture::new(true);
     // Of the last blob, and then of all.
-    std::fs::remove_file(ground.volume(ground.whole.len())).unwrap();
-    ground.fetch();
-    std::fs::remove_file(ground.volume(1)).unwrap();
-    let json: Value = serde_json::from_str(&ground.mend("repair.tar", &["--json"]).ended(3).stdout).unwrap();
+    std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();
+    fixture.fetch();
+    std::fs::remove_file(fixture.volume(1)).unwrap();
+    let json: Value = serde_json::from_str(&fixture.repair("repair.tar", &["--json"]).ended(3).stdout).unwrap();
     assert_eq!(json["made"].as_array().unwrap().len(), 1, "{json}");
     assert!(!json["lacking"].as_array().unwrap().is_empty() && !json["problems"].as_array().unwrap().is_empty());
-    assert!(ground.volume(ground.whole.len()).exists() && !ground.volume(1).exists());
-    ground.fetch();
-    ground.mend("repair.tar", &[]).ended(0);
-    ground.is_whole();
+    assert!(fixture.volume(fixture.whole.len()).exists() && !fixture.volume(1).exists());
+    fixture.fetch();
+    fixture.repair("repair.tar", &[]).ended(0);
+    fixture.is_whole();
 }
 
 #[test]
-fn a_set_is_mended_beside_media_that_cannot_be_written_and_nothing_else_is_overwritten() {
-    let ground = Ground::new(true);
-    std::fs::remove_file(ground.volume(2)).unwrap();
-    flip(&ground.volume(3), 250_000);
-    let before = files_below(&ground.path("set"));
-    ground.fetch();
-    std::fs::create_dir(ground.path("out")).unwrap();
-    ground.mend("repair.tar", &["-o", "out"]).ended(0);
-    assert!(files_below(&ground.path("set")) == before);
-    let made = files_below(&ground.path("out"));
+fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_overwritten() {
+    let fixture = Fixture::new(true);
+    std::fs::remove_file(fixture.volume(2)).unwrap();
+    flip(&fixture.volume(3), 250_000);
+    let before = files_below(&fixture.path("set"));
+    fixture.fetch();
+    std::fs::create_dir(fixture.path("out")).unwrap();
+    fixture.repair("repair.tar", &["-o", "out"]).ended(0);
+    assert!(files_below(&fixture.path("set")) == before);
+    let made = files_below(&fixture.path("out"));
     assert_eq!(made.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["v.002.tar", "v.003.tar"]);
-    assert!(made.iter().all(|file| ground.whole.contains(file)));
+    assert!(made.iter().all(|file| fixture.whole.contains(file)));
     // In the place of a lost one is something that nobody named.
-    std::fs::write(ground.volume(2), "my thesis").unwrap();
-    let named: Vec<String> = ground.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
+    std::fs::write(fixture.volume(2), "my thesis").unwrap();
+    let named: Vec<String> = fixture.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
     let all = [&named[..], &["repair.tar".to_owned()]].concat();
-    ground.go(&["repair"], &all).ended(2).said(&["v.002.tar", "not named"]);
-    assert_eq!(std::fs::read(ground.volume(2)).unwrap(), b"my thesis");
+    fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "not named"]);
+    assert_eq!(std::fs::read(fixture.volume(2)).unwrap(), b"my thesis");
 }
 
 #[test]
 fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
-    let (ground, other) = (Ground::new(true), Ground::new(true));
-    for ground in [&ground, &other] {
-        std::fs::remove_file(ground.volume(2)).unwrap();
-        ground.fetch();
+    let (fixture, other) = (Fixture::new(true), Fixture::new(true));
+    for fixture in [&fixture, &other] {
+        std::fs::remove_file(fixture.volume(2)).unwrap();
+        fixture.fetch();
     }
-    std::fs::copy(other.path("repair.tar"), ground.path("other.tar")).unwrap();
-    let before = files_below(&ground.path("set"));
-    ground.mend("other.tar", &[]).ended(2).said(&["for another bundle"]);
+    std::fs::copy(other.path("repair.tar"), fixture.path("other.tar")).unwrap();
+    let before = files_below(&fixture.path("set"));
+    fixture.repair("other.tar", &[]).ended(2).reported(&["for another bundle"]);
     let key = other.path("key.pub");
-    ground.mend("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).said(&["is refused"]);
+    fixture.repair("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).reported(&["is refused"]);
     // Forged: the blob it brings is another.
-    flip(&ground.path("repair.tar"), 100_000);
-    ground.mend("repair.tar", &[]).ended(3).said(&["wrong digest"]);
-    assert!(files_below(&ground.path("set")) == before);
+    flip(&fixture.path("repair.tar"), 100_000);
+    fixture.repair("repair.tar", &[]).ended(3).reported(&["wrong digest"]);
+    assert!(files_below(&fixture.path("set")) == before);
 }
 
 #[test]
-fn one_volume_alone_is_mended_with_no_more_than_it_lacks() {
-    let ground = Ground::new(true);
-    let last = ground.whole.len();
-    flip(&ground.volume(last), 200_000);
+fn one_volume_alone_is_repaired_with_no_more_than_it_lacks() {
+    let fixture = Fixture::new(true);
+    let last = fixture.whole.len();
+    flip(&fixture.volume(last), 200_000);
     let name = format!("set/v.{last:03}.tar");
-    ground.go(&["verify", "--missing", "missing.json", &name], &[]).ended(3);
-    let missing: Value = serde_json::from_slice(&std::fs::read(ground.path("missing.json")).unwrap()).unwrap();
+    fixture.go(&["verify", "--missing", "missing.json", &name], &[]).ended(3);
+    let missing: Value = serde_json::from_slice(&std::fs::read(fixture.path("missing.json")).unwrap()).unwrap();
     assert_eq!(missing["blobs"].as_array().unwrap().len(), 1, "{missing}");
-    ground.go(&["export", "--repair", "missing.json", "--locked", "lock", "-o", "repair.tar"], &[]).ended(0);
-    ground.go(&["repair", &name, "repair.tar"], &[]).ended(0);
-    ground.is_whole();
+    fixture.go(&["export", "--repair", "missing.json", "--locked", "lock", "-o", "repair.tar"], &[]).ended(0);
+    fixture.go(&["repair", &name, "repair.tar"], &[]).ended(0);
+    fixture.is_whole();
 }

@@ -11,25 +11,25 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::transport::storage::{Attached, Storage, Tagged};
 
 /// See the module documentation.
-pub struct Chosen<'a> {
+pub struct SelectedStorage<'a> {
     storage: &'a Storage,
     attached: Attached,
     /// Tags that may be cosign's.
     beside: HashMap<Repository, Vec<Tag>>,
 }
 
-impl<'a> Chosen<'a> {
-    pub fn new(storage: &'a Storage, attached: Attached, tags: Vec<Tagged>) -> Chosen<'a> {
+impl<'a> SelectedStorage<'a> {
+    pub fn new(storage: &'a Storage, attached: Attached, tags: Vec<Tagged>) -> SelectedStorage<'a> {
         let mut beside: HashMap<Repository, Vec<Tag>> = HashMap::new();
         for Tagged { repository, tag, .. } in tags {
             beside.entry(repository).or_default().extend(tag);
         }
-        Chosen { storage, attached, beside }
+        SelectedStorage { storage, attached, beside }
     }
 }
 
 #[async_trait]
-impl Source for Chosen<'_> {
+impl Source for SelectedStorage<'_> {
     async fn tags(&self, repository: &Repository) -> Result<TagList> {
         Ok(self.beside.get(repository).cloned().unwrap_or_default().into())
     }

@@ -6,9 +6,9 @@ use crate::base::error::{Error, Result};
 
 /// The first error after which nothing more can be written, if there was one.
 #[derive(Default)]
-pub struct Closed(OnceLock<Error>);
+pub struct DiskFull(OnceLock<Error>);
 
-impl Closed {
+impl DiskFull {
     /// Writes, unless that is over; the first error that ends it is kept.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
-//! The way to a registry as sites have it: web proxies in the environment, IPv6 addresses.
+//! The network between a machine and a registry: web proxies in the environment, IPv6 addresses.
 
 use super::*;
 use crate::support::images;
+use crate::support::network::{WebProxy, ipv6_relay};
 use crate::support::registry::{Options, Registry};
-use crate::support::road::{WebProxy, ipv6_relay};
 
 /// A name that leads nowhere but through a proxy.
 const ELSEWHERE: &str = "registry.invalid/team/app:1.0";
@@ -75,9 +75,9 @@ fn a_proxy_that_refuses_is_told_and_its_password_is_sent_to_it_alone_and_never_s
     let url = format!("http://me:hunter2@{}", proxy.address);
     let output = lock(&[ELSEWHERE, "-vv", "--log-http"], &[("HTTPS_PROXY", &url)]);
     assert_eq!(output.status.code(), Some(5));
-    let told = stderr(&output);
-    assert!(told.contains(&format!("(by way of the proxy {})", proxy.address)), "{told}");
-    assert!(!told.contains("hunter2") && !told.contains("bWU6aHVudGVyMg"), "{told}");
+    let message = stderr(&output);
+    assert!(message.contains(&format!("(by way of the proxy {})", proxy.address)), "{message}");
+    assert!(!message.contains("hunter2") && !message.contains("bWU6aHVudGVyMg"), "{message}");
     let heads = proxy.heads();
     let sent = |head: &String| head.to_ascii_lowercase().contains("proxy-authorization: basic bwu6ahvudgvymg==");
     assert!(!heads.is_empty() && heads.iter().all(sent), "{heads:?}");
@@ -89,9 +89,9 @@ fn a_proxy_that_is_no_url_is_an_error_that_names_its_variable() {
     for (variable, value) in [("http_proxy", "http://me:hunter2@:::bad"), ("ALL_PROXY", "gopher://me:hunter2@proxy:70")]
     {
         let output = lock(&[ELSEWHERE, "--plain-http"], &[(variable, value)]);
-        let told = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert!(told.contains(variable) && !told.contains("hunter2"), "{told}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(variable) && !message.contains("hunter2"), "{message}");
     }
 }
 

@@ -22,16 +22,16 @@ use crate::pipeline::plan::Targets;
 /// it is needed: something is wrong there, and thousands of things in thousands of repositories would be millions of questions.
 const MOST_NOWHERE: usize = 20;
 
-/// Content that was brought beside the bundle, such as a repair.
-pub struct Beside<'a> {
+/// A repair that was given along with the bundle.
+pub struct RepairSource<'a> {
     pub source: &'a dyn Source,
     pub holds: HashSet<Digest>,
 }
 
 /// See the module documentation. What is not assumed comes from the bundle.
-pub struct Expected<'a> {
+pub struct TargetBackedSource<'a> {
     bundle: &'a dyn Source,
-    beside: Option<Beside<'a>>,
+    repair: Option<RepairSource<'a>>,
     target: &'a dyn Source,
     assumed: HashMap<Digest, Assumed>,
     /// In the bundle's order.
@@ -74,14 +74,14 @@ pub struct Proof {
     pub withheld: Vec<Assumed>,
 }
 
-impl<'a> Expected<'a> {
+impl<'a> TargetBackedSource<'a> {
     /// `targets` are those of the lock's images; of repositories that are `closed` nothing is asked.
     pub fn new(
         (bundle, json): (&'a dyn Source, &'a BundleJson),
         target: &'a dyn Source,
         targets: &Targets,
         closed: &dyn Fn(&Repository) -> bool,
-    ) -> Expected<'a> {
+    ) -> TargetBackedSource<'a> {
         let mut names: HashMap<Repository, Vec<Repository>> = HashMap::new();
         let mut all: BTreeSet<Repository> = BTreeSet::new();
         for (image, to) in json.lock.images.iter().zip(targets).filter(|(_, to)| !closed(&to.repository)) {
@@ -92,20 +92,20 @@ impl<'a> Expected<'a> {
             all.insert(to.repository.clone());
         }
         let registry = targets.first().map(|to| to.repository.registry());
-        let told = json.parents.iter().flat_map(|parent| &parent.repositories);
-        all.extend(told.filter(|told| Some(told.registry()) == registry && !closed(told)).cloned());
+        let named = json.parents.iter().flat_map(|parent| &parent.repositories);
+        all.extend(named.filter(|named| Some(named.registry()) == registry && !closed(named)).cloned());
         let assumed = json.assumed.iter().map(|assumed| (assumed.digest, *assumed)).collect();
         let (list, all) = (&*json.assumed, all.into_iter().collect());
-        Expected { bundle, beside: None, target, assumed, list, names, all, found: Mutex::default() }
+        TargetBackedSource { bundle, repair: None, target, assumed, list, names, all, found: Mutex::default() }
     }
 
-    /// What `beside` holds need not be at the target.
-    pub fn with(self, beside: Option<Beside<'a>>) -> Expected<'a> {
-        Expected { beside, ..self }
+    /// What `repair` holds need not be at the target.
+    pub fn with_repair(self, repair: Option<RepairSource<'a>>) -> TargetBackedSource<'a> {
+        TargetBackedSource { repair, ..self }
     }
 
-    /// Finds everything that is assumed, at the target or beside the bundle. To be asked when all manifests of the images were
-    /// asked for, as far as they are there. Where much is missing, what is there may be called missing, never the other way round.
+    /// Finds everything that is assumed, at the target or in the repair. Call it after all manifests of the images were
+    /// requested, as far as they are there. Where much is missing, what is there may be called missing, never the other way round.
     ///
     /// # Errors
     /// Any question without a clear answer.
@@ -113,7 +113,7 @@ impl<'a> Expected<'a> {
         events.report(Event::Phase { phase: Phase::Inventory, items: self.list.len() as u64, bytes: 0 });
         let missing: Vec<Option<Assumed>> = stream::iter(self.list)
             .map(|assumed| async {
-                let there = self.is_beside(&assumed.digest)
+                let there = self.is_in_repair(&assumed.digest)
                     || match assumed.kind {
                         AssumedKind::Manifest => self.find_manifest(&assumed.digest).await?,
                         AssumedKind::Blob => self.find_blob(sink, assumed).await?,
@@ -130,8 +130,8 @@ impl<'a> Expected<'a> {
         Ok(Proof { places: found.blobs.clone(), missing, withheld })
     }
 
-    fn is_beside(&self, digest: &Digest) -> bool {
-        self.beside.as_ref().is_some_and(|beside| beside.holds.contains(digest))
+    fn is_in_repair(&self, digest: &Digest) -> bool {
+        self.repair.as_ref().is_some_and(|repair| repair.holds.contains(digest))
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
@@ -217,8 +217,8 @@ impl<'a> Expected<'a> {
         let Some(digest) = reference.digest.filter(|digest| self.assumed.contains_key(digest)) else {
             return self.bundle.manifest(reference).await;
         };
-        if let Some(beside) = self.beside.as_ref().filter(|beside| beside.holds.contains(&digest)) {
-            return beside.source.manifest(reference).await;
+        if let Some(repair) = self.repair.as_ref().filter(|repair| repair.holds.contains(&digest)) {
+            return repair.source.manifest(reference).await;
         }
         let read = self.read_manifest(&digest, names).await?;
         read.map_or_else(|| self.refusal(&digest, names).map_or(Ok(None), Err), |manifest| Ok(Some(manifest)))
@@ -239,7 +239,7 @@ impl<'a> Expected<'a> {
 }
 
 #[async_trait]
-impl Source for Expected<'_> {
+impl Source for TargetBackedSource<'_> {
     async fn tags(&self, repository: &Repository) -> Result<TagList> {
         self.bundle.tags(repository).await
     }
@@ -263,8 +263,8 @@ impl Source for Expected<'_> {
         if !self.assumed.contains_key(&blob.digest) {
             return self.bundle.blob(repository, blob, offset).await;
         }
-        if let Some(beside) = self.beside.as_ref().filter(|beside| beside.holds.contains(&blob.digest)) {
-            return beside.source.blob(repository, blob, offset).await;
+        if let Some(repair) = self.repair.as_ref().filter(|repair| repair.holds.contains(&blob.digest)) {
+            return repair.source.blob(repository, blob, offset).await;
         }
         let place = self.found().blobs.get(&blob.digest).cloned();
         match place {
