@@ -203,10 +203,10 @@ impl Source {
     async fn write(self, request: &ConvertRequest, events: &Events) -> Result<Written> {
         let conversion = self.conversion;
         match &request.output {
-            Output::Stream { name, outlet } => {
-                let outlet = outlet.take();
-                let outlet = outlet.ok_or_else(|| Error::input(format!("{} was written already", name.display())))?;
-                let bytes = conversion.stream(outlet, events).await?.size;
+            Output::Stream { name, sink } => {
+                let sink = sink.take();
+                let sink = sink.ok_or_else(|| Error::input(format!("{} was written already", name.display())))?;
+                let bytes = conversion.stream(sink, events).await?.size;
                 Ok(Written { bytes, ..Written::default() })
             }
             Output::Path(path) if Form::named(path) == Form::Compressed => {

@@ -68,7 +68,7 @@ pub use migrate::{
 };
 pub use missing::{missing_line, missing_lines};
 pub use outcome::{JsonReport, Outcome, REPORT_VERSION};
-pub use output::{OneOutlet, Output};
+pub use output::{OneStreamSink, Output};
 pub use prove::{Proof, ProveReport, ProveRequest, prove, state_beside};
 pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,

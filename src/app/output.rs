@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::error::{Error, Result};
-use crate::bundle::stream::Outlet;
+use crate::bundle::stream::StreamSink;
 use crate::bundle::volumes::VolumeOptions;
 use crate::bundle::{Bundle, Form, preflight, walk_file};
 
@@ -15,19 +15,19 @@ pub enum Output {
     /// Tars of a limited size, whose names are made of this one.
     Volumes { path: PathBuf, volumes: VolumeOptions },
     /// A tar in one pass. Nothing is kept beside it, so an export that was interrupted begins again. Errors call it `name`.
-    Stream { name: PathBuf, outlet: OneOutlet },
+    Stream { name: PathBuf, sink: OneStreamSink },
 }
 
 /// Takes one bundle.
-pub struct OneOutlet(Mutex<Option<Box<dyn Outlet>>>);
+pub struct OneStreamSink(Mutex<Option<Box<dyn StreamSink>>>);
 
-impl OneOutlet {
-    pub fn new(outlet: impl Outlet + 'static) -> OneOutlet {
-        OneOutlet(Mutex::new(Some(Box::new(outlet))))
+impl OneStreamSink {
+    pub fn new(sink: impl StreamSink + 'static) -> OneStreamSink {
+        OneStreamSink(Mutex::new(Some(Box::new(sink))))
     }
 
-    /// The outlet, the first time.
-    pub(in crate::app) fn take(&self) -> Option<Box<dyn Outlet>> {
+    /// The sink, the first time.
+    pub(in crate::app) fn take(&self) -> Option<Box<dyn StreamSink>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -19,7 +19,7 @@ pub use stream::{File as StreamedFile, Stream};
 
 use crate::base::error::{Error, Result};
 
-const BLOCK: u64 = 512;
+pub const BLOCK: u64 = 512;
 /// The longest name or extended header that is read, in bytes.
 const MAX_EXTENDED: u64 = 64 * 1024;
 /// The most that may follow the end mark, in bytes: a tar is filled up to whole records, seldom longer than 10 KiB.

@@ -13,7 +13,7 @@ use super::format::is_signature;
 use super::open::Bundle;
 use super::options::{Finished, Form, Options};
 use super::preflight::{self, Whole};
-use super::stream::{Outlet, Stream, Streamed};
+use super::stream::{StreamSink, StreamWriter, Streamed};
 use super::writer::Writer;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
@@ -105,12 +105,12 @@ impl Conversion {
     /// Writes it as one tar, from its first byte to its last.
     ///
     /// # Errors
-    /// As [`Stream::write`].
-    pub async fn stream(&self, outlet: impl Outlet + 'static, events: &Events) -> Result<Streamed> {
+    /// As [`StreamWriter::write`].
+    pub async fn stream(&self, sink: impl StreamSink + 'static, events: &Events) -> Result<Streamed> {
         let place = |blob: &Descriptor| Some((blob.digest, self.repository.clone()?));
         let places: HashMap<Digest, Repository> = self.files.blobs.iter().filter_map(place).collect();
-        let stream = Stream { files: &self.files, source: &*self.source, places, jobs: JOBS, events };
-        stream.write(outlet).await
+        let writer = StreamWriter { files: &self.files, source: &*self.source, places, jobs: JOBS, events };
+        writer.write(sink).await
     }
 
     /// The bundle at `out`, if it is this one in the form that its name means, with exactly these signatures, and whole.

@@ -1,11 +1,10 @@
 //! Where every file of a bundle stands in the tar, known before the first byte is fetched.
 
 use super::format::{is_signature, is_tool};
+pub use crate::archive::tar::BLOCK;
 use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
-/// What everything in a tar is a multiple of, in bytes.
-pub const BLOCK: u64 = 512;
 /// A tar ends with two empty blocks.
 pub const END: u64 = 2 * BLOCK;
 /// Names up to here stand in the header itself.

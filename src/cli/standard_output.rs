@@ -5,9 +5,9 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use crate::app::{OneOutlet, Output};
+use crate::app::{OneStreamSink, Output};
 use crate::base::error::{Error, Kind, Result};
-use crate::bundle::stream::Outlet;
+use crate::bundle::stream::{Section, StreamSink};
 
 /// What stands for standard output and input.
 pub const STANDARD: &str = "-";
@@ -34,7 +34,7 @@ pub fn output(besides: Besides) -> Result<Output> {
     if std::io::stdout().is_terminal() && !dry_run {
         return refuse("it is a terminal; pipe it somewhere (| ssh …, > FILE), or name an output");
     }
-    Ok(Output::Stream { name: PathBuf::from("standard output"), outlet: OneOutlet::new(Stdout::open()?) })
+    Ok(Output::Stream { name: PathBuf::from("standard output"), sink: OneStreamSink::new(Stdout::open()?) })
 }
 
 /// Standard output as it is, without the buffer that ends at lines.
@@ -47,7 +47,12 @@ impl Stdout {
     }
 }
 
-impl Outlet for Stdout {
+impl StreamSink for Stdout {
+    /// Bytes go out as they are.
+    fn begin(&mut self, _: Section) -> Result<()> {
+        Ok(())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write_all(bytes).map_err(failed)
     }

@@ -181,7 +181,7 @@ impl ExportJob<'_> {
             Output::Path(path) if Form::named(path) == Form::Compressed => self.compressed(path, resolved).await,
             Output::Path(path) => self.whole(path, resolved).await,
             Output::Volumes { path, volumes } => self.volumes(path, volumes, resolved).await,
-            Output::Stream { name, outlet } => self.stream(name, outlet, resolved).await,
+            Output::Stream { name, sink } => self.stream(name, sink, resolved).await,
         }
     }
 

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::job::{ExportJob, Planned, Resolved};
 use super::report::ExportReport;
-use crate::app::output::OneOutlet;
+use crate::app::output::OneStreamSink;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::bytes;
-use crate::bundle::stream::{Compressed, Stream, Streamed, places};
+use crate::bundle::stream::{Compressed, StreamWriter, Streamed, places};
 use crate::bundle::{Contents, FileSet, Finished, check_signature, preflight};
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -43,7 +43,12 @@ impl ExportJob<'_> {
     }
 
     /// Into whatever takes bytes in their order.
-    pub(super) async fn stream(&self, name: &Path, outlet: &OneOutlet, resolved: Resolved<'_>) -> Result<ExportReport> {
+    pub(super) async fn stream(
+        &self,
+        name: &Path,
+        sink: &OneStreamSink,
+        resolved: Resolved<'_>,
+    ) -> Result<ExportReport> {
         let files = self.files(&resolved.contents)?;
         let pass = self.pass(&resolved, &files);
         let total = pass.length()?;
@@ -51,8 +56,8 @@ impl ExportJob<'_> {
             return self.plan_pass(&resolved, files.identity, total, false);
         }
         self.report_length(name, total);
-        let outlet = outlet.take().ok_or_else(|| Error::input(format!("{} was written already", name.display())))?;
-        let streamed = pass.write(outlet).await;
+        let sink = sink.take().ok_or_else(|| Error::input(format!("{} was written already", name.display())))?;
+        let streamed = pass.write(sink).await;
         let Streamed { identity, size } = streamed.map_err(|error| self.unfinished(error))?;
         let finished = Finished { path: PathBuf::from(name), identity, size, unchanged: false };
         let locked = self.write_lock(&resolved.contents.lock);
@@ -62,9 +67,9 @@ impl ExportJob<'_> {
         Ok(ExportReport::Written(Box::new(exported)))
     }
 
-    fn pass<'p>(&'p self, resolved: &'p Resolved<'_>, files: &'p FileSet) -> Stream<'p> {
+    fn pass<'p>(&'p self, resolved: &'p Resolved<'_>, files: &'p FileSet) -> StreamWriter<'p> {
         let (jobs, events) = (self.request.registry.jobs, &self.environment.events);
-        Stream { files, source: resolved.source, places: places(resolved.graph), jobs, events }
+        StreamWriter { files, source: resolved.source, places: places(resolved.graph), jobs, events }
     }
 
     fn report_length(&self, path: &Path, total: u64) {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use super::{Kind, Outlet};
+use super::{Section, StreamSink};
 use crate::archive::seekable::{Frames, Packing};
 use crate::base::error::{self, Error, Result};
 use crate::base::fsops::{self, Entry, Open, WriteLock, publish};
@@ -45,9 +45,9 @@ impl Compressed {
     }
 }
 
-impl Outlet for Compressed {
-    fn begin(&mut self, kind: Kind) -> Result<()> {
-        let packing = if kind == Kind::Packed { Packing::Store } else { Packing::Compress };
+impl StreamSink for Compressed {
+    fn begin(&mut self, section: Section) -> Result<()> {
+        let packing = if section == Section::Packed { Packing::Store } else { Packing::Compress };
         let partial = self.partial.clone();
         self.frames()?.begin(packing).map_err(|e| Error::disk("writing", partial.path(), e))
     }

@@ -7,7 +7,7 @@
 mod ahead;
 mod compressed;
 mod incoming;
-mod outlet;
+mod sink;
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use futures_util::future::try_join;
 
 use super::fileset::FileSet;
-use super::tar_plan::PlannedFile;
+use super::tar_plan::{BLOCK, END, PlannedFile};
 use super::{Tool, chunks};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
@@ -26,14 +26,10 @@ use crate::pipeline::graph::Graph;
 use ahead::{Ahead, Placed};
 pub use compressed::Compressed;
 pub use incoming::{Ending, NotReceived, StreamBuffer, StreamSource, StreamedBundle};
-pub use outlet::{Kind, Outlet, Pipe};
-
-/// A tar ends with two empty blocks.
-const END: usize = 1024;
-const BLOCK: u64 = 512;
+pub use sink::{Pipe, Section, StreamSink};
 
 /// What is to be written, and where its blobs are.
-pub struct Stream<'a> {
+pub struct StreamWriter<'a> {
     pub files: &'a FileSet,
     pub source: &'a dyn Source,
     /// In which repository of the source each blob is.
@@ -52,7 +48,7 @@ pub struct Streamed {
     pub size: u64,
 }
 
-impl Stream<'_> {
+impl StreamWriter<'_> {
     /// How long the tar is, in bytes.
     ///
     /// # Errors
@@ -61,12 +57,12 @@ impl Stream<'_> {
         Ok(self.files.tar()?.length)
     }
 
-    /// Writes all of it to `outlet`. The same contents give the same bytes, but for an ECDSA signature.
+    /// Writes all of it to `sink`. The same contents give the same bytes, but for an ECDSA signature.
     ///
     /// # Errors
-    /// The source's or the outlet's, or a blob that is not what its digest says. What went out until then has no end mark, so
+    /// The source's or the sink's, or a blob that is not what its digest says. What went out until then has no end mark, so
     /// every reader of a tar calls it cut short; the last piece of a wrong blob has not gone out.
-    pub async fn write(&self, outlet: impl Outlet + 'static) -> Result<Streamed> {
+    pub async fn write(&self, sink: impl StreamSink + 'static) -> Result<Streamed> {
         let FileSet { identity, mtime, .. } = *self.files;
         let plan = self.files.tar()?;
         let blobs = self.placed()?;
@@ -74,7 +70,7 @@ impl Stream<'_> {
         self.events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
         let ahead = Ahead::new(self.source, self.jobs, self.events);
         let (fetching, mut fetched) = ahead.begin(&blobs);
-        let mut pipe = Pipe::to(outlet);
+        let mut pipe = Pipe::to(sink);
         let writing = async {
             let (mut files, mut chunks) = (plan.files.iter(), chunks::Writer::new(identity));
             for (own, file) in self.files.head.iter().zip(files.by_ref()) {
@@ -89,9 +85,9 @@ impl Stream<'_> {
                 whole(&mut pipe, file, bytes, mtime).await?;
             }
             for (placed, file) in blobs.iter().zip(files.by_ref()) {
-                pipe.begin(Kind::Plain).await?;
+                pipe.begin(Section::Plain).await?;
                 pipe.write(file.header_blocks(mtime).into()).await?;
-                pipe.begin(Kind::of(&placed.blob)).await?;
+                pipe.begin(Section::of(&placed.blob)).await?;
                 let (mut pieces, mut hasher) = (fetched.next().await?, ChunkHasher::new());
                 while let Some(piece) = pieces.next().await {
                     hasher.update(&piece);
@@ -99,7 +95,7 @@ impl Stream<'_> {
                 }
                 pieces.end()?;
                 chunks.add(&hasher.finish());
-                pipe.begin(Kind::Plain).await?;
+                pipe.begin(Section::Plain).await?;
                 pipe.write(padding(file.size)).await?;
             }
             if let Some(trailer) = &self.files.trailer {
@@ -107,10 +103,10 @@ impl Stream<'_> {
                     whole(&mut pipe, file, own.read()?, mtime).await?;
                 }
             }
-            pipe.write(vec![0; END].into()).await
+            pipe.write(vec![0; END as usize].into()).await
         };
         let written = try_join(fetching, writing).await;
-        // What the outlet says is why it took no more.
+        // What the sink says is why it took no more.
         pipe.finish(written.is_ok()).await.and(written)?;
         Ok(Streamed { identity, size: plan.length })
     }
@@ -140,14 +136,14 @@ pub fn places(graph: &Graph) -> HashMap<Digest, Repository> {
 /// A file of which all bytes are known. A signature may be shorter than it was planned; it takes the same room.
 async fn whole(pipe: &mut Pipe, planned: &PlannedFile, bytes: bytes::Bytes, mtime: u64) -> Result<()> {
     let file = PlannedFile { size: bytes.len() as u64, ..planned.clone() };
-    pipe.begin(Kind::Plain).await?;
+    pipe.begin(Section::Plain).await?;
     pipe.write(file.header_blocks(mtime).into()).await?;
     pipe.write(bytes).await?;
     pipe.write(padding(file.size)).await
 }
 
 async fn pack(pipe: &mut Pipe, file: &PlannedFile, tool: &Tool, mtime: u64) -> Result<()> {
-    pipe.begin(Kind::Plain).await?;
+    pipe.begin(Section::Plain).await?;
     pipe.write(file.header_blocks(mtime).into()).await?;
     let mut reader = tool.reader()?;
     while let Some(piece) = reader.next().await {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::Bundle;
-use gapferry::bundle::stream::{Outlet, Stream, StreamBuffer, StreamedBundle, places};
+use gapferry::bundle::stream::{Section, StreamBuffer, StreamSink, StreamWriter, StreamedBundle, places};
 use gapferry::pipeline::graph::{Graph, Image};
 use gapferry::verify::{Depth, Report, check};
 
@@ -19,7 +19,11 @@ use crate::support::tempdir;
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
-impl Outlet for Kept {
+impl StreamSink for Kept {
+    fn begin(&mut self, _: Section) -> gapferry::Result<()> {
+        Ok(())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> gapferry::Result<()> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(())
@@ -39,7 +43,7 @@ fn stream(builder: &Builder, jobs: usize) -> (gapferry::Result<()>, Vec<u8>) {
     });
     let graph = Graph { images: images.collect(), ..Graph::default() };
     let (files, events) = (builder.files(), Arc::new(Silent) as Events);
-    let stream = Stream { files: &files, source: &builder.source, places: places(&graph), jobs, events: &events };
+    let stream = StreamWriter { files: &files, source: &builder.source, places: places(&graph), jobs, events: &events };
     let kept = Kept::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let written = runtime.block_on(stream.write(kept.clone()));
@@ -145,7 +149,7 @@ fn a_blob_of_which_no_place_is_known_ends_the_stream_before_anything_goes_out() 
     let builder = two_images();
     let (files, events) = (builder.files(), Arc::new(Silent) as Events);
     let places = HashMap::new();
-    let stream = Stream { files: &files, source: &builder.source, places, jobs: 2, events: &events };
+    let stream = StreamWriter { files: &files, source: &builder.source, places, jobs: 2, events: &events };
     let kept = Kept::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let error = runtime.block_on(stream.write(kept.clone())).unwrap_err();

@@ -7,12 +7,12 @@ use tokio::task::JoinHandle;
 use crate::base::error::{self, Error, Result};
 use crate::oci::Descriptor;
 
-/// How many pieces wait for the outlet.
+/// How many pieces wait for the sink.
 const WAITING: usize = 4;
 
 /// What the bytes are that follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Section {
     /// Headers, JSON, padding.
     Plain,
     /// The bytes of a blob that may be compressed further.
@@ -21,21 +21,19 @@ pub enum Kind {
     Packed,
 }
 
-impl Kind {
+impl Section {
     /// As far as the media type tells.
-    pub fn of(blob: &Descriptor) -> Kind {
+    pub fn of(blob: &Descriptor) -> Section {
         let media_type = blob.media_type.as_str();
         let packed = ["gzip", "+zstd", "tar+gz", ".tgz"].iter().any(|word| media_type.contains(word));
-        if packed { Kind::Packed } else { Kind::Blob }
+        if packed { Section::Packed } else { Section::Blob }
     }
 }
 
 /// Takes the bytes of a stream in their order.
-pub trait Outlet: Send {
+pub trait StreamSink: Send {
     /// What follows is of this kind.
-    fn begin(&mut self, _: Kind) -> Result<()> {
-        Ok(())
-    }
+    fn begin(&mut self, section: Section) -> Result<()>;
 
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
 
@@ -43,9 +41,9 @@ pub trait Outlet: Send {
     fn finish(&mut self) -> Result<()>;
 }
 
-impl Outlet for Box<dyn Outlet> {
-    fn begin(&mut self, kind: Kind) -> Result<()> {
-        (**self).begin(kind)
+impl StreamSink for Box<dyn StreamSink> {
+    fn begin(&mut self, section: Section) -> Result<()> {
+        (**self).begin(section)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -58,33 +56,33 @@ impl Outlet for Box<dyn Outlet> {
 }
 
 enum Message {
-    Begin(Kind),
+    Begin(Section),
     Bytes(Bytes),
     End,
 }
 
-/// An outlet on its own thread.
+/// A sink on its own thread.
 pub struct Pipe {
     sender: mpsc::Sender<Message>,
     thread: JoinHandle<Result<()>>,
     failed: bool,
-    kind: Kind,
+    section: Section,
 }
 
 impl Pipe {
-    pub fn to(outlet: impl Outlet + 'static) -> Pipe {
+    pub fn to(sink: impl StreamSink + 'static) -> Pipe {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let thread = tokio::task::spawn_blocking(move || drain(outlet, receiver));
-        Pipe { sender, thread, failed: false, kind: Kind::Plain }
+        let thread = tokio::task::spawn_blocking(move || drain(sink, receiver));
+        Pipe { sender, thread, failed: false, section: Section::Plain }
     }
 
     /// # Errors
-    /// The outlet takes nothing more; [`Pipe::finish`] says why.
-    pub async fn begin(&mut self, kind: Kind) -> Result<()> {
-        if std::mem::replace(&mut self.kind, kind) == kind {
+    /// The sink takes nothing more; [`Pipe::finish`] says why.
+    pub async fn begin(&mut self, section: Section) -> Result<()> {
+        if std::mem::replace(&mut self.section, section) == section {
             return Ok(());
         }
-        self.send(Message::Begin(kind)).await
+        self.send(Message::Begin(section)).await
     }
 
     /// # Errors
@@ -104,7 +102,7 @@ impl Pipe {
     /// Waits until all is written; `complete`: and says that it is all.
     ///
     /// # Errors
-    /// The outlet's.
+    /// The sink's.
     pub async fn finish(mut self, complete: bool) -> Result<()> {
         if complete {
             // What went wrong is said below.
@@ -119,12 +117,12 @@ impl Pipe {
     }
 }
 
-fn drain(mut outlet: impl Outlet, mut messages: mpsc::Receiver<Message>) -> Result<()> {
+fn drain(mut sink: impl StreamSink, mut messages: mpsc::Receiver<Message>) -> Result<()> {
     while let Some(message) = messages.blocking_recv() {
         match message {
-            Message::Begin(kind) => outlet.begin(kind)?,
-            Message::Bytes(bytes) => outlet.write(&bytes)?,
-            Message::End => return outlet.finish(),
+            Message::Begin(section) => sink.begin(section)?,
+            Message::Bytes(bytes) => sink.write(&bytes)?,
+            Message::End => return sink.finish(),
         }
     }
     Ok(())
