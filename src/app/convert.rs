@@ -20,7 +20,7 @@ use crate::base::progress::Events;
 use crate::bundle::convert::{Conversion, WrittenForm};
 use crate::bundle::stream::Compressed;
 use crate::bundle::volumes::{Opened, RecoveryOf, Set, VolumeOptions, WrittenVolume, write_recovery};
-use crate::bundle::{Finished, Options, plan_volumes};
+use crate::bundle::{Finished, Form, Options, plan_volumes};
 use crate::content::LinkMode;
 use crate::oci::Digest;
 use crate::signing::PublicKey;
@@ -209,7 +209,7 @@ impl Source {
                 let bytes = conversion.stream(outlet, events).await?.size;
                 Ok(Written { bytes, ..Written::default() })
             }
-            Output::Path(path) if Compressed::is_meant(path) => {
+            Output::Path(path) if Form::named(path) == Form::Compressed => {
                 let unchanged = conversion.there(path, events)?.is_some();
                 if !unchanged {
                     conversion.stream(Compressed::create(path)?, events).await?;
@@ -217,7 +217,11 @@ impl Source {
                 Ok(Written { bytes: path.metadata().map_or(0, |file| file.len()), unchanged, ..Written::default() })
             }
             Output::Path(path) => {
-                let options = Options { link: request.link, device: device_of(&request.bundle), ..Options::copying() };
+                let options = Options {
+                    link: request.link,
+                    device: device_of(&request.bundle),
+                    ..Options::copying(Form::named(path))
+                };
                 let (out, events) = (path.clone(), events.clone());
                 let work = tokio::task::spawn_blocking(move || conversion.write(&out, options, &events));
                 let WrittenForm { finished: Finished { size, unchanged, .. }, linked, .. } =
@@ -245,7 +249,7 @@ fn write_volumes(
 ) -> Result<Written> {
     plan_volumes::keep_signatures(out, &mut conversion.files, &volumes)?;
     let set = plan_volumes::plan(out, &conversion.files, &volumes)?;
-    let options = Options { volumes: Some(volumes.clone()), ..Options::copying() };
+    let options = Options::copying(Form::Volumes(volumes.clone()));
     let there = conversion.write(out, options, events)?.unchanged_volumes;
     let written = set.wanted(&volumes.selection).map(|volume| WrittenVolume {
         path: set.path_of(volume),

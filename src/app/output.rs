@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::error::{Error, Result};
-use crate::bundle::stream::{Compressed, Outlet};
+use crate::bundle::stream::Outlet;
 use crate::bundle::volumes::VolumeOptions;
-use crate::bundle::{Bundle, plan_volumes, preflight, walk_file};
+use crate::bundle::{Bundle, Form, preflight, walk_file};
 
 /// See the module documentation.
 pub enum Output {
@@ -40,19 +40,16 @@ impl Output {
     /// Another run is writing it, or something that no export has made has its name.
     pub fn check_free(&self) -> Result<()> {
         self.check_form()?;
-        match self {
-            Output::Path(path) if Compressed::is_meant(path) => Compressed::check_free(path),
-            Output::Path(path) => preflight::check_free(path),
-            Output::Volumes { path, .. } => plan_volumes::check_free(path),
-            Output::Stream { .. } => Ok(()),
-        }
+        let Some(form) = self.form() else { return Ok(()) };
+        preflight::check_free(self.path(), &form)?;
+        preflight::former(self.path(), &form).map(drop)
     }
 
     /// # Errors
     /// Volumes cannot be compressed.
     pub(in crate::app) fn check_form(&self) -> Result<()> {
         match self {
-            Output::Volumes { path, .. } if Compressed::is_meant(path) => {
+            Output::Volumes { path, .. } if Form::named(path) == Form::Compressed => {
                 Err(Error::input("volumes cannot be one stream, or compressed: name an output that ends in .tar"))
             }
             _ => Ok(()),
@@ -68,11 +65,15 @@ impl Output {
 
     /// The bundle that is to be replaced, if there is one.
     pub(in crate::app) fn former(&self) -> Result<Option<Bundle>> {
+        self.form().map_or(Ok(None), |form| preflight::former(self.path(), &form))
+    }
+
+    /// `None`: a stream, whose form is that of a tar.
+    pub(in crate::app) fn form(&self) -> Option<Form> {
         match self {
-            Output::Path(path) if Compressed::is_meant(path) => Ok(Bundle::open(path).ok()),
-            Output::Path(path) => preflight::former(path),
-            Output::Volumes { path, .. } => Ok(plan_volumes::former(path)),
-            Output::Stream { .. } => Ok(None),
+            Output::Path(path) => Some(Form::named(path)),
+            Output::Volumes { volumes, .. } => Some(Form::Volumes(volumes.clone())),
+            Output::Stream { .. } => None,
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::fileset::{FileSet, KnownFile, Trailer};
 use super::format::is_signature;
 use super::open::Bundle;
-use super::options::{Finished, Options};
+use super::options::{Finished, Form, Options};
 use super::preflight::{self, Whole};
 use super::stream::{Outlet, Stream, Streamed};
 use super::writer::Writer;
@@ -86,7 +86,7 @@ impl Conversion {
         options: Options,
         events: &Events,
     ) -> Result<WrittenForm> {
-        if options.volumes.is_none()
+        if !matches!(options.form, Form::Volumes(_))
             && let Some(finished) = self.there(out, events)?
         {
             return Ok(WrittenForm { finished, unchanged_volumes: BTreeSet::new(), linked: 0 });

@@ -82,6 +82,12 @@ impl FileSet {
         Ok(files)
     }
 
+    /// Only files whose bytes are known.
+    pub(super) fn of_known(identity: Digest, mtime: u64, head: Vec<KnownFile>) -> FileSet {
+        let (tools, manifests, blobs) = (Vec::new(), Vec::new(), Vec::new());
+        FileSet { identity, mtime, head, tools, manifests, blobs, trailer: None }
+    }
+
     /// What a copy of `bundle` holds, signatures included. What is no blob is read, and proven by what `bundle.json` says.
     ///
     /// # Errors
@@ -97,12 +103,12 @@ impl FileSet {
             .chain([(BUNDLE_JSON, identity), (SUMS, Digest::sha256(sums.as_bytes()))])
             .collect();
         let paths = head_of(layout, false);
-        let head = paths.iter().map(|path| read(layout, path, metadata.get(path.as_str()).copied()));
+        let head = paths.iter().map(|path| KnownFile::of(layout, path, metadata.get(path.as_str()).copied()));
         let head = head.collect::<Result<Vec<KnownFile>>>()?;
         if let Some(lost) = metadata.keys().filter(|path| !head.iter().any(|file| file.path == **path)).min() {
             return Err(wrong(layout, lost, "it is missing"));
         }
-        let of_chunks = signatures_of(layout, CHUNKS).into_iter().map(|path| read(layout, path, None));
+        let of_chunks = signatures_of(layout, CHUNKS).into_iter().map(|path| KnownFile::of(layout, path, None));
         let trailer = Some(Trailer::Copied(of_chunks.collect::<Result<_>>()?));
         let found = bundle.manifests()?;
         let mut known: HashMap<Digest, Manifest> = found.iter().map(|found| (found.digest(), found.clone())).collect();
@@ -241,6 +247,20 @@ impl Trailer {
 }
 
 impl KnownFile {
+    /// A file of a bundle that is there; with a digest, it has to have it.
+    ///
+    /// # Errors
+    /// It is missing, cannot be read or has another digest.
+    pub(super) fn of(layout: &Layout, path: &str, digest: Option<Digest>) -> Result<KnownFile> {
+        let limit = if is_signature(path) { MAX_SIGNATURE } else { MAX_BUNDLE_JSON };
+        let bytes = layout.read(path, limit)?.ok_or_else(|| wrong(layout, path, "it is missing"))?;
+        match digest.is_none_or(|digest| Digest::of(digest.algorithm(), &bytes) == digest) {
+            true => Ok(KnownFile { path: path.to_owned(), bytes: Kept::new(&bytes) }),
+            false if path == SUMS => Err(wrong(layout, path, "it does not say what bundle.json says")),
+            false => Err(wrong(layout, path, "it has another digest than bundle.json says")),
+        }
+    }
+
     /// In bytes.
     pub fn size(&self) -> u64 {
         self.bytes.size() as u64
@@ -250,17 +270,6 @@ impl KnownFile {
     /// What was kept in a temporary file cannot be read again.
     pub fn read(&self) -> Result<bytes::Bytes> {
         self.bytes.bytes().map_err(|e| Error::disk("reading again", self.path.as_ref(), e))
-    }
-}
-
-/// A file of a bundle that is there; with a digest, it has to have it.
-fn read(layout: &Layout, path: &str, digest: Option<Digest>) -> Result<KnownFile> {
-    let limit = if is_signature(path) { MAX_SIGNATURE } else { MAX_BUNDLE_JSON };
-    let bytes = layout.read(path, limit)?.ok_or_else(|| wrong(layout, path, "it is missing"))?;
-    match digest.is_none_or(|digest| Digest::of(digest.algorithm(), &bytes) == digest) {
-        true => Ok(KnownFile { path: path.to_owned(), bytes: Kept::new(&bytes) }),
-        false if path == SUMS => Err(wrong(layout, path, "it does not say what bundle.json says")),
-        false => Err(wrong(layout, path, "it has another digest than bundle.json says")),
     }
 }
 

@@ -3,33 +3,23 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::links::{Links, Offered};
+use super::links::Offered;
 use super::output::{Claim, Placement, Wanted};
-use crate::base::error::{Kind, Result};
+use super::supply::Supply;
+use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
-use crate::content::in_parallel;
 use crate::content::proof::{Hashing, prove_chunks};
-use crate::files::Layout;
+use crate::content::{Slice, in_parallel};
 use crate::oci::Digest;
 
 /// How much is copied at a time, in bytes.
 const PIECE: usize = 1024 * 1024;
 
-/// A bundle that may have some of the blobs; it is not believed.
-#[derive(Clone, Copy)]
-pub struct Supply<'a> {
-    pub layout: &'a Layout,
-    /// How its blobs come without being copied.
-    pub links: &'a Links,
-    /// What is reported while they are brought.
-    pub phase: Phase,
-}
-
-/// A claim, and how it may be had without a copy.
+/// A claim, and what it is of, if not of the place itself.
 struct Found<'a> {
-    claim: Claim,
-    links: Option<(&'a Links, Offered)>,
+    claim: Claim<'a>,
+    supply: Option<Supply<'a>>,
 }
 
 /// Proves what is in `place` already, and brings the rest of the `wanted` blobs from the first of `supplies` that says to have
@@ -45,14 +35,14 @@ pub fn fill(
 ) -> Result<HashMap<Digest, Chunks>> {
     let mut present = HashMap::new();
     let mut known: HashSet<Digest> = HashSet::new();
-    let claims = place.claims(wanted)?.into_iter().filter(|claim| known.insert(claim.digest));
-    bring(Phase::Recheck, claims.map(|claim| Found { claim, links: None }).collect(), place, &mut present, events)?;
+    let claims = place.claims(wanted)?.into_iter().filter(|claim| known.insert(claim.blob.digest));
+    bring(Phase::Recheck, claims.map(|claim| Found { claim, supply: None }).collect(), place, &mut present, events)?;
     // Each is asked only for what none before it has.
     for supply in supplies {
         let missing = wanted.iter().filter(|(digest, _)| !present.contains_key(*digest));
-        let found = missing.map(|(digest, size)| found_in(supply, Wanted { digest: *digest, size: *size }));
-        let found: Vec<Option<Found<'_>>> = found.collect::<Result<_>>()?;
-        bring(supply.phase, found.into_iter().flatten().collect(), place, &mut present, events)?;
+        let missing = missing.map(|(digest, size)| Wanted { digest: *digest, size: *size });
+        let found = missing.filter(|blob| supply.blobs.has(blob)).map(|blob| found_in(*supply, blob));
+        bring(supply.phase, found.collect(), place, &mut present, events)?;
     }
     place.adopted(&present, events);
     Ok(present)
@@ -69,11 +59,11 @@ fn bring(
     if found.is_empty() {
         return Ok(());
     }
-    let bytes = found.iter().map(|found| found.claim.slice.size()).fold(0, u64::saturating_add);
+    let bytes = found.iter().map(|found| found.claim.blob.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase, items: found.len() as u64, bytes });
     let adopted = in_parallel(&found, |found| {
-        let digest = found.claim.digest;
-        events.report(Event::BlobStarted { digest, size: found.claim.slice.size(), present: 0 });
+        let Wanted { digest, size } = found.claim.blob;
+        events.report(Event::BlobStarted { digest, size, present: 0 });
         let adopted = adopt(found, place, events);
         events.report(Event::BlobFinished { digest });
         events.report(Event::ItemDone);
@@ -81,53 +71,58 @@ fn bring(
     });
     for (found, adopted) in found.iter().zip(adopted) {
         if let Some(chunks) = adopted? {
-            present.insert(found.claim.digest, chunks);
+            present.insert(found.claim.blob.digest, chunks);
         }
     }
     Ok(())
 }
 
-fn found_in<'a>(supply: &Supply<'a>, Wanted { digest, size }: Wanted) -> Result<Option<Found<'a>>> {
-    let (path, Supply { layout, links, .. }) = (digest.blob_path(), supply);
-    if layout.size_of(&path) != Some(size) {
-        return Ok(None);
-    }
-    let Some(slice) = layout.slice(&path)? else { return Ok(None) };
-    let is_wanted = links.takes_names() || links.shares_bytes();
-    let offered = if is_wanted { layout.linkable(&path)? } else { None };
-    let offered = offered.map(|file| {
-        let bytes = links.shares_bytes().then(|| slice.clone());
-        (*links, Offered { file: links.takes_names().then_some(file), bytes })
-    });
-    Ok(Some(Found { claim: Claim { digest, slice, in_place: false }, links: offered }))
+fn found_in(supply: Supply<'_>, blob: Wanted) -> Found<'_> {
+    let open = move || {
+        let missing = || Error::damaged(format!("{} is missing", blob.digest.blob_path()));
+        supply.blobs.open(&blob.digest)?.ok_or_else(missing)
+    };
+    Found { claim: Claim { blob, in_place: false, open: Box::new(open) }, supply: Some(supply) }
 }
 
 /// `None`: it is not what it was said to be, and has to come from elsewhere.
 fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Option<Chunks>> {
-    let Claim { digest, slice, in_place } = &found.claim;
-    let progress = |bytes| events.report(Event::BlobAdvanced { digest: *digest, bytes });
+    let Claim { blob, in_place, open } = &found.claim;
+    let Wanted { digest, size } = *blob;
+    let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
+    let slice = open().map_err(|error| tracing::debug!("{digest} cannot be read: {}", error.chain())).ok();
+    let slice = slice.filter(|slice| slice.size() == size);
     if *in_place {
-        let proven = prove_chunks(slice, digest, &progress);
-        if let Err(unproven) = &proven {
-            tracing::debug!("{digest}: what an earlier run left is wrong, and is fetched again: {unproven}");
-            place.refute(digest)?;
+        let proven = slice.and_then(|slice| {
+            let unproven =
+                |why| tracing::debug!("{digest}: what an earlier run left is wrong, and is fetched again: {why}");
+            prove_chunks(&slice, &digest, &progress).map_err(unproven).ok()
+        });
+        if proven.is_none() {
+            place.refute(&digest)?;
         }
-        return Ok(proven.ok());
+        return Ok(proven);
     }
-    if let Some((links, offered)) = &found.links {
-        match links.take(place, Wanted { digest: *digest, size: slice.size() }, offered, &progress) {
+    let Some(slice) = slice else { return Ok(None) };
+    if let (Some(supply), Some(linking)) = (&found.supply, place.linking()) {
+        let file = if supply.links.takes_names() { supply.blobs.linkable(&digest)? } else { None };
+        let offered = Offered { file, bytes: supply.links.shares_bytes().then(|| slice.clone()) };
+        match supply.links.take(linking, *blob, &offered, &progress) {
             Ok(None) => {}
             Err(error) if error.kind() == Kind::Damaged => return Ok(None),
             taken => return taken,
         }
     }
-    copy(&found.claim, place, &progress)
+    copy(&digest, &slice, place, &progress)
 }
 
 /// Copies and hashes in one pass.
-fn copy(claim: &Claim, place: &dyn Placement, progress: &dyn Fn(u64)) -> Result<Option<Chunks>> {
-    let Claim { digest, slice, .. } = claim;
+fn copy(digest: &Digest, slice: &Slice, place: &dyn Placement, progress: &dyn Fn(u64)) -> Result<Option<Chunks>> {
     let slot = place.slot(digest, slice.size())?;
+    if slot.present > 0 {
+        // It may be more than the blob has.
+        place.restarted(&slot)?;
+    }
     let mut hashing = Hashing::new(digest.algorithm());
     let mut buffer = vec![0; PIECE];
     let mut at = 0;

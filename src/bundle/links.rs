@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::output::{Placement, Wanted};
+use super::output::{Linking, Wanted};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{Linkable, Linked};
 use crate::base::progress::Events;
@@ -31,6 +31,11 @@ pub struct Offered {
 impl Links {
     pub fn new(mode: LinkMode, events: Events) -> Links {
         Links { mode, reasons: Some(Reasons::new(events)), linked: AtomicU64::new(0) }
+    }
+
+    /// Blobs are copied.
+    pub fn copying() -> Links {
+        Links { mode: LinkMode::Copy, reasons: None, linked: AtomicU64::new(0) }
     }
 
     /// From a bundle that is about to be replaced: what cannot be linked is copied, which concerns only this run.
@@ -71,7 +76,7 @@ impl Links {
     /// The disk's, wrong bytes (`Damaged`), or no link where nothing else will do.
     pub fn take(
         &self,
-        place: &dyn Placement,
+        place: &dyn Linking,
         blob: Wanted,
         offered: &Offered,
         progress: &dyn Fn(u64),
@@ -95,7 +100,7 @@ impl Links {
 }
 
 /// Links the file, or shares its bytes; gives why that is not possible, if it is not.
-fn link(place: &dyn Placement, blob: Wanted, offered: &Offered) -> Result<Option<&'static str>> {
+fn link(place: &dyn Linking, blob: Wanted, offered: &Offered) -> Result<Option<&'static str>> {
     let mut why = "it is in a tar";
     if let Some(file) = &offered.file {
         match place.link(&blob.digest, file)? {

@@ -5,13 +5,15 @@
 //! rest from other bundles; what is missing then comes from any [`Source`](crate::content::Source), and the bundle gets its name
 //! last. [`stream`] writes the same list in one pass, and [`convert`] is both with a bundle as the source. `split` and `join` are
 //! conversions, and so is [`sign()`] where a tar has no room for another signature. A repair file is such a list, too. A damaged
-//! bundle is repaired in its place by [`repair()`], a set by [`repair_set`], and lost volumes by [`volumes`]. [`Bundle`] opens one;
-//! its layout is a source.
+//! bundle is repaired in its place by [`repair()`]: an existing directory or tar is a place as well, and what repairs it is a
+//! supply of `fill`. Damaged volumes are written again by [`repair_set`], a conversion of what is whole; lost ones are computed by
+//! [`volumes`], which has no list of files to fill, only stripes of bytes. [`Bundle`] opens a bundle; its layout is a source.
 //!
 //! The room knows the format and the file system, no registry and no command line.
 
 mod basis;
 pub mod convert;
+mod declared;
 #[cfg(test)]
 mod documents;
 mod fetch_blob;
@@ -27,7 +29,6 @@ mod open;
 mod options;
 mod order;
 mod output;
-mod patch;
 pub mod plan_volumes;
 pub mod preflight;
 mod proof;
@@ -40,7 +41,9 @@ mod sign;
 mod signature;
 mod stamp;
 pub mod stream;
+mod supply;
 mod tar_plan;
+mod tar_survey;
 mod tools;
 pub mod volumes;
 mod writer;
@@ -55,7 +58,7 @@ pub use format::{
 pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, NoBundle, no_bundle, refuse_part, refuse_unfinished};
-pub use options::{Finished, Options, Survey, is_tar};
+pub use options::{Finished, Form, Options, Survey, is_tar};
 pub use read_back::read_back;
 pub use repair::{RepairWith, Repaired, repair};
 pub use repair_file::{RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};

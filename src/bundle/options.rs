@@ -9,23 +9,48 @@ use crate::content::LinkMode;
 use crate::files::Layout;
 use crate::oci::Digest;
 
+/// How the names of compressed tars end.
+const COMPRESSED: &[u8] = b".tar.zst";
+
+/// The form in which a bundle is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    Directory,
+    Tar,
+    /// A tar that is compressed while it is written, in one pass.
+    Compressed,
+    Volumes(VolumeOptions),
+}
+
+impl Form {
+    /// The form that a name means: a tar ends in `.tar`, a compressed one in `.tar.zst`, a directory in neither.
+    pub fn named(out: &Path) -> Form {
+        let name = out.file_name().unwrap_or_default().as_encoded_bytes().to_ascii_lowercase();
+        match () {
+            () if is_tar(out) => Form::Tar,
+            () if name.ends_with(COMPRESSED) => Form::Compressed,
+            () => Form::Directory,
+        }
+    }
+}
+
 /// How a bundle is written.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Not [`Form::Compressed`], which only one pass writes.
+    pub form: Form,
     /// How the directory form takes blobs that their source keeps as files; every other blob is copied.
     pub link: LinkMode,
     /// The device where a link is likely to succeed: no room is asked for there.
     pub device: Option<u64>,
-    /// It is written as volumes.
-    pub volumes: Option<VolumeOptions>,
     /// Bundles that may have some of its blobs, asked in this order; none of them is believed.
     pub supplies: Vec<Arc<Layout>>,
 }
 
 impl Options {
     /// Every blob is copied.
-    pub fn copying() -> Options {
-        Options { link: LinkMode::Copy, device: None, volumes: None, supplies: Vec::new() }
+    pub fn copying(form: Form) -> Options {
+        Options { form, link: LinkMode::Copy, device: None, supplies: Vec::new() }
     }
 }
 
@@ -54,7 +79,7 @@ pub struct Survey {
     pub free: u64,
 }
 
-/// `OUT` ending in `.tar` means the tar form.
+/// Whether a name means a tar.
 pub fn is_tar(out: &Path) -> bool {
     out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
 }

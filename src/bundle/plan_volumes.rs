@@ -8,20 +8,14 @@ use super::format::{MAX_SIGNATURE, head_of, is_signature};
 use super::open::Bundle;
 use super::options::{Finished, Survey, existing_ancestor};
 use super::signature::check_signature;
-use super::volumes::{Opened, Set, SetName, VolumeOptions, claimed, lacking, reserved, volumes_of, whole};
+use super::volumes::{
+    Opened, Set, SetName, VolumeOptions, claimed, lacking, remove_orphaned_journal, reserved, volumes_of, whole,
+};
 use crate::base::error::Result;
-use crate::base::fsops::{self, WriteLock};
+use crate::base::fsops;
 use crate::base::progress::Events;
 use crate::oci::Digest;
 use crate::spool::Kept;
-
-/// To be asked before anything that takes time.
-///
-/// # Errors
-/// Another run is writing them.
-pub fn check_free(out: &Path) -> Result<()> {
-    WriteLock::check(&SetName::of(out).whole())
-}
 
 /// The bundle whose volumes have this name now, as far as they are there and whole enough to be read.
 pub fn former(out: &Path) -> Option<Bundle> {
@@ -95,6 +89,9 @@ pub fn up_to_date(
     };
     if !is_there {
         return Ok(None);
+    }
+    if proven {
+        remove_orphaned_journal(&set, &volumes.selection);
     }
     let size = set.wanted(&volumes.selection).map(|volume| volume.length).sum();
     Ok(Some(Finished { path: set.name.whole(), identity: set.identity, size, unchanged: true }))

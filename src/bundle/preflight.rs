@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::fileset::FileSet;
 use super::open::{Bundle, is_of_other_version};
-use super::options::{Finished, Options, Survey, existing_ancestor, is_tar};
+use super::options::{Finished, Form, Options, Survey, existing_ancestor};
 use super::output::{directory, tar};
-use super::stream::Compressed;
+use super::volumes::SetName;
 use super::{journal, plan_volumes, proof, stamp};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, WriteLock};
@@ -28,7 +28,8 @@ pub enum Whole<'a> {
 pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Finished> {
     let bundle = Bundle::open(out).ok()?;
     let layout = bundle.layout();
-    let right_form = layout.is_tar() == is_tar(out) && layout.is_compressed() == Compressed::is_meant(out);
+    let form = Form::named(out);
+    let right_form = layout.is_tar() == (form == Form::Tar) && layout.is_compressed() == (form == Form::Compressed);
     let same = identity == bundle.identity();
     if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
         return None;
@@ -44,6 +45,9 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
             state.mark(out);
         }
     }
+    if form == Form::Tar && matches!(whole, Whole::Proven(_)) {
+        tar::remove_orphaned_journal(out);
+    }
     let size = match out.is_file() {
         true => out.metadata().ok()?.len(),
         false => bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add),
@@ -55,22 +59,52 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
 ///
 /// # Errors
 /// Another run is writing `out`, or something that no export has made is where this one would write.
-pub fn check_free(out: &Path) -> Result<()> {
-    let out = &fsops::canonicalize(out)?;
+pub fn check_free(out: &Path, form: &Form) -> Result<()> {
+    let out = &match form {
+        Form::Volumes(_) => SetName::of(out).whole(),
+        Form::Directory | Form::Tar | Form::Compressed => fsops::canonicalize(out)?,
+    };
     WriteLock::check(out)?;
-    if is_tar(out) { tar::refuse_foreign(out) } else { directory::refuse_foreign(out) }
+    match form {
+        Form::Directory => directory::refuse_foreign(out),
+        Form::Tar => tar::refuse_foreign(out),
+        Form::Compressed => fsops::refuse_other_than_file(&fsops::beside(out, ".partial")),
+        // Asked of each, once it is known how many there are.
+        Form::Volumes(_) => Ok(()),
+    }
 }
 
 /// The bundle that is to be replaced, if there is one. To be asked as early as [`check_free`].
 ///
 /// # Errors
 /// `out` is something that must not be replaced. Whether a bundle may be is not asked: it may be the one that is wanted.
-pub fn former(out: &Path) -> Result<Option<Bundle>> {
-    let former = Bundle::open(out).ok().filter(|bundle| bundle.layout().is_tar() == is_tar(out));
+pub fn former(out: &Path, form: &Form) -> Result<Option<Bundle>> {
+    if matches!(form, Form::Volumes(_)) {
+        return Ok(plan_volumes::former(out));
+    }
+    let is_file = *form != Form::Directory;
+    let former = Bundle::open(out).ok().filter(|_| out.is_file() == is_file);
     if former.is_none() {
-        refuse_foreign(&fsops::canonicalize(out)?)?;
+        refuse_foreign(&fsops::canonicalize(out)?, form)?;
     }
     Ok(former)
+}
+
+/// Where a bundle is filled in its place, not written in one pass.
+///
+/// # Errors
+/// The form, or the name, means one pass.
+pub fn refuse_one_pass(out: &Path, form: &Form) -> Result<()> {
+    let text = match form {
+        Form::Compressed => {
+            "only `export` and `convert` write compressed tars; end its name in .tar, or in nothing for a directory"
+        }
+        _ if out == Path::new("-") => {
+            "only `export` and `convert` write to standard output; name a file (./- is one that is called so)"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::input(format!("writing {}: {text}", out.display())))
 }
 
 /// What writing `files` to `out` would take; nothing is written.
@@ -78,11 +112,14 @@ pub fn former(out: &Path) -> Result<Option<Bundle>> {
 /// # Errors
 /// `out` is something that must not be replaced, or its file system does not answer.
 pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> {
-    if let Some(volumes) = &options.volumes {
+    let form = &options.form;
+    if let Form::Volumes(volumes) = form {
         return plan_volumes::survey(out, files, volumes);
     }
+    refuse_one_pass(out, form)?;
+    let is_tar = *form == Form::Tar;
     let out = &fsops::canonicalize(out)?;
-    refuse_foreign(out)?;
+    refuse_foreign(out, form)?;
     let directory = existing_ancestor(out);
     let free = fsops::free_space(&directory)?;
     // Where there is no directory yet, nothing was begun.
@@ -95,8 +132,8 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> 
         return Ok(Survey { total, present, needed: total.saturating_sub(present), free });
     }
     let plan = files.tar()?;
-    let total = if is_tar(out) { plan.length } else { files.size() };
-    let needed = if is_tar(out) {
+    let total = if is_tar { plan.length } else { files.size() };
+    let needed = if is_tar {
         plan.length.saturating_sub(entry.map_or(0, |entry| tar::reserved(&entry, &plan)))
     } else if links {
         plan.length.saturating_sub(files.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add))
@@ -108,17 +145,9 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> 
 }
 
 /// Only a bundle may be replaced by one.
-pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
+fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
     if out.as_os_str().as_encoded_bytes().ends_with(b".partial") {
         let text = "a name that ends in .partial is an unfinished bundle's; take another one";
-        return Err(Error::input(format!("writing {}: {text}", out.display())));
-    }
-    if Compressed::is_meant(out) {
-        let text = "only export writes compressed tars; end its name in .tar, or in nothing for a directory";
-        return Err(Error::input(format!("writing {}: {text}", out.display())));
-    }
-    if out == Path::new("-") {
-        let text = "only export writes to standard output; name a file (./- is one that is called so)";
         return Err(Error::input(format!("writing {}: {text}", out.display())));
     }
     let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
@@ -127,11 +156,12 @@ pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
         return refuse("a file system is mounted there; name a file or a directory on it");
     }
     let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if metadata.is_dir() && is_tar(out) {
+    let is_file = *form != Form::Directory;
+    if metadata.is_dir() && is_file {
         return refuse("a tar is to be written, and there is a directory; remove it or take another name");
     }
     match Bundle::open(out) {
-        Ok(_) if metadata.is_file() && !is_tar(out) => {
+        Ok(_) if metadata.is_file() && !is_file => {
             refuse("a directory is to be written, and there is a tar; remove it or take another name")
         }
         Ok(_) => Ok(()),

@@ -1,7 +1,9 @@
 //! Every byte of files that are there, proven by the digests they are declared with; `chunks.b3` comes of the same pass.
 
+use std::collections::HashMap;
+
 use super::chunks::Writer;
-use super::format::{BundleJson, CHUNKS};
+use super::format::{BundleJson, CHUNKS, FileEntry};
 use super::open::Bundle;
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
@@ -28,11 +30,36 @@ pub fn prove(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> Vec<
 
 /// `chunks.b3` of a bundle all of whose declared files are proven here and now; `None`: one is not what it was declared to be.
 pub fn chunks_of(layout: &Layout, json: &BundleJson, identity: Digest, events: &Events) -> Option<Vec<u8>> {
-    let named: Vec<(&str, Digest)> = json.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
+    chunks_from(&HashMap::new(), json.files.iter(), layout, json, identity, events)
+}
+
+/// `chunks.b3` where it is `known` what some blobs consist of; only the others are proven here and now.
+pub fn chunks_with(
+    known: &HashMap<Digest, Chunks>,
+    layout: &Layout,
+    json: &BundleJson,
+    identity: Digest,
+    events: &Events,
+) -> Option<Vec<u8>> {
+    let is_unknown_blob = |file: &&FileEntry| file.path.starts_with("blobs/") && !known.contains_key(&file.digest);
+    chunks_from(known, json.files.iter().filter(is_unknown_blob), layout, json, identity, events)
+}
+
+fn chunks_from<'a>(
+    known: &HashMap<Digest, Chunks>,
+    unknown: impl Iterator<Item = &'a FileEntry>,
+    layout: &Layout,
+    json: &BundleJson,
+    identity: Digest,
+    events: &Events,
+) -> Option<Vec<u8>> {
+    let named: Vec<(&str, Digest)> = unknown.map(|file| (file.path.as_str(), file.digest)).collect();
     let proven = prove(layout, &named, events).into_iter().collect::<Option<Vec<Chunks>>>()?;
+    let proven: HashMap<Digest, &Chunks> = named.iter().map(|(_, digest)| *digest).zip(&proven).collect();
     let mut writer = Writer::new(identity);
-    let blobs = json.files.iter().zip(&proven).filter(|(file, _)| file.path.starts_with("blobs/"));
-    blobs.for_each(|(_, chunks)| writer.add(chunks));
+    for file in json.files.iter().filter(|file| file.path.starts_with("blobs/")) {
+        writer.add(proven.get(&file.digest).copied().or_else(|| known.get(&file.digest))?);
+    }
     Some(writer.finish())
 }
 

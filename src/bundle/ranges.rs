@@ -2,20 +2,19 @@
 //!
 //! # Threats
 //! What is missing, and the repair, may say anything. What is fetched is proven by the values that came with the question, and
-//! what was made of it by the digest of the blob, where it is put together, before a byte of that is written. All ranges of a
-//! repair are held in memory, so of more than fits there whole blobs are fetched, and a repair with more is refused.
+//! what was made of it by the digest of the blob, where it is put together, before a byte of that is written. All ranges that are
+//! fetched are held in memory, so of more than fits there whole blobs are fetched, and a repair with more is refused.
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::missing::{Missing, MissingBlob, MissingRange};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
-use crate::content::Source;
 use crate::content::chunks::{CHUNK, OneChunk, to_hex};
+use crate::content::{Slice, Source};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Repository};
 
@@ -36,8 +35,32 @@ pub struct Range {
     pub last: u64,
 }
 
-/// Ranges of a blob: from which byte on, and the bytes.
-pub type Patches = Vec<(u64, Bytes)>;
+/// Bytes of a blob.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    /// Where they begin in the blob.
+    pub first: u64,
+    pub bytes: Slice,
+}
+
+impl Patch {
+    /// The first byte behind them.
+    pub fn end(&self) -> u64 {
+        self.first.saturating_add(self.bytes.size())
+    }
+}
+
+/// The blob with these patches, rising and apart, in place of what it has there; `None`: they reach beyond its end.
+pub fn patched(blob: &Slice, patches: &[Patch]) -> Option<Slice> {
+    let mut pieces = Vec::with_capacity(2 * patches.len() + 1);
+    let mut at = 0;
+    for patch in patches {
+        pieces.extend([blob.between(at, patch.first), patch.bytes.clone()]);
+        at = patch.end();
+    }
+    pieces.push(blob.between(at, blob.size()));
+    Slice::joined(pieces).filter(|joined| joined.size() == blob.size())
+}
 
 /// The blobs of which only ranges are carried.
 pub fn in_ranges(missing: &Missing) -> HashMap<Digest, &MissingBlob> {
@@ -136,22 +159,25 @@ fn is_right(range: &MissingRange, size: u64, bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// There are more than a repair can have, or not the bytes for them.
-pub fn patches(repair: &Layout, ranges: &[Range]) -> Result<HashMap<Digest, Patches>> {
+pub fn patches(repair: &Layout, ranges: &[Range]) -> Result<HashMap<Digest, Vec<Patch>>> {
     let fail = |why: &str| Error::damaged(format!("reading {}: {why}", repair.path().join(RANGES).display()));
     if ranges.is_empty() {
         return Ok(HashMap::new());
     }
-    let all = repair.read(RANGES, MOST_BYTES)?.ok_or_else(|| fail("it is missing"))?;
-    let (mut patches, mut at): (HashMap<Digest, Patches>, usize) = (HashMap::new(), 0);
+    let all = repair.slice(RANGES)?.ok_or_else(|| fail("it is missing"))?;
+    if all.size() > MOST_BYTES {
+        return Err(fail(&format!("it has {} bytes, more than {MOST_BYTES}", all.size())));
+    }
+    let (mut patches, mut at): (HashMap<Digest, Vec<Patch>>, u64) = (HashMap::new(), 0);
     for Range { digest, first, last } in ranges {
-        let length = last.checked_sub(*first).and_then(|length| usize::try_from(length).ok()?.checked_add(1));
-        let end = length.and_then(|length| at.checked_add(length)).filter(|end| *end <= all.len());
+        let length = last.checked_sub(*first).and_then(|length| length.checked_add(1));
+        let end = length.and_then(|length| at.checked_add(length)).filter(|end| *end <= all.size());
         let end = end.ok_or_else(|| fail("it has not the bytes that repair.json says"))?;
         let own = patches.entry(*digest).or_default();
-        if own.last().is_some_and(|(before, bytes): &(u64, Bytes)| before + bytes.len() as u64 > *first) {
+        if own.last().is_some_and(|before| before.end() > *first) {
             return Err(fail("its ranges are not in order"));
         }
-        own.push((*first, all.slice(at..end)));
+        own.push(Patch { first: *first, bytes: all.between(at, end) });
         at = end;
     }
     Ok(patches)
@@ -160,6 +186,7 @@ pub fn patches(repair: &Layout, ranges: &[Range]) -> Result<HashMap<Digest, Patc
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
+    use bytes::Bytes;
 
     use super::*;
     use crate::content::chunks::Chunks;

@@ -17,7 +17,7 @@ use super::format::{BUNDLE_JSON, CHUNKS, Metadata, REPAIR_JSON, SUMS, SUMS512};
 use super::missing::{Missing, MissingBlob};
 use super::output::Placement;
 use super::output::tar::{self, TarOutput};
-use super::ranges::{self, Patches, RANGES, Range};
+use super::ranges::{self, Patch, RANGES, Range};
 use super::{Contents, Tool, fetch_blob};
 use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
@@ -83,7 +83,7 @@ pub fn is_for(layout: &Layout) -> Result<Option<Digest>> {
 ///
 /// # Errors
 /// As [`is_for`], and they are not what `repair.json` says.
-pub(super) fn patches(layout: &Layout) -> Result<HashMap<Digest, Patches>> {
+pub(super) fn patches(layout: &Layout) -> Result<HashMap<Digest, Vec<Patch>>> {
     ranges::patches(layout, &read(layout)?.map(|json| json.ranges).unwrap_or_default())
 }
 

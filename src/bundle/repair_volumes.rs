@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::volumes::{Held, Opened, Part, Selection, SetName, Shape, VolumeOptions, Volumes};
+use super::volumes::{Held, Opened, Part, Selection, SetName, Shape, VolumeOptions, Volumes, refuse_other};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
 use crate::bundle::convert::Conversion;
 use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, SUMS, is_signature};
 use crate::bundle::missing::Missing;
-use crate::bundle::options::Options;
+use crate::bundle::options::{Form, Options};
 use crate::bundle::repair::belongs;
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
 use crate::content::proof::{Unproven, prove};
@@ -57,7 +57,12 @@ pub fn repair_set(
                     this version does it";
         Error::damaged(format!("repairing {shown}: {text}"))
     })?;
-    refuse_others(&set, &name, bad)?;
+    for number in bad {
+        let broken = set.broken.iter().filter(|broken| broken.part == Some(Part::Volume(*number)));
+        let damaged = set.volumes.iter().filter(|volume| volume.json.number == *number);
+        let own = broken.map(|broken| &broken.path).chain(damaged.map(|volume| &volume.path));
+        refuse_other(&name.part(Part::Volume(*number), set.set.of), own.map(PathBuf::as_path))?;
+    }
     let mending = Mending { set: &set, held: &held, missing, repair: (from, is_repair) };
     let found = mending.find(&repair)?;
     let Some(bundle) = mending.bundle(&found)? else {
@@ -73,7 +78,7 @@ pub fn repair_set(
     // Else perhaps on a medium that cannot be written.
     if !again.is_empty() {
         let volumes = VolumeOptions { shape, selection: Selection::Only(again) };
-        let options = Options { volumes: Some(volumes), ..Options::copying() };
+        let options = Options::copying(Form::Volumes(volumes));
         let written = Conversion::of_part(bundle)?.write(&name.whole(), options, events)?;
         made.retain(|number| !written.unchanged_volumes.contains(number));
     }
@@ -90,29 +95,7 @@ fn named(set: &Volumes, out: Option<&Path>) -> Result<SetName> {
     });
     let name = names.into_iter().next();
     let name = name.ok_or_else(|| Error::input("none of these files is called NAME.003.tar, as volumes are"))?;
-    match out {
-        Some(out) if !out.is_dir() => Err(Error::input(format!("{} is no directory", out.display()))),
-        Some(out) => Ok(name.in_directory(out)),
-        None => Ok(name),
-    }
-}
-
-/// Only a damaged volume may be replaced, and only by itself.
-fn refuse_others(set: &Volumes, name: &SetName, bad: &BTreeSet<u32>) -> Result<()> {
-    let given = |number: u32| {
-        let broken = set.broken.iter().filter(move |broken| broken.part == Some(Part::Volume(number)));
-        let damaged = set.volumes.iter().filter(move |volume| volume.json.number == number);
-        broken.map(|broken| &broken.path).chain(damaged.map(|volume| &volume.path))
-    };
-    for number in bad {
-        let path = name.part(Part::Volume(*number), set.set.of);
-        let is_it = |other: &PathBuf| matches!((other.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if path.symlink_metadata().is_ok() && !given(*number).any(is_it) {
-            let text = "is a file that was not named: name it too, move it away, or name a directory by -o";
-            return Err(Error::input(format!("writing {}: there {text}", path.display())));
-        }
-    }
-    Ok(())
+    name.moved_to(out)
 }
 
 /// What is needed to find each file of the bundle.

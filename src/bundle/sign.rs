@@ -1,21 +1,22 @@
 //! The signatures of a bundle that is there.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
 
 use super::convert::Conversion;
+use super::fileset::{FileSet, KnownFile};
 use super::format::{CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SUMS, name_of_key, signatures_of};
 use super::open::{Bundle, refuse_compressed};
-use super::options::{Options, is_tar};
+use super::options::{Form, Options};
+use super::output::Placement;
+use super::output::existing_directory::ExistingDirectory;
+use super::output::existing_tar::ExistingTar;
 use super::proof::chunks_of;
 use super::signature::check_signature;
-use super::tar_plan::{BLOCK, PlannedFile};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Replacement, WriteLock};
+use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -69,12 +70,19 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
         }
         new.push(signature);
     }
-    let has_room = !layout.is_tar() || write_into(path, &bundle, &new)?;
-    if !layout.is_tar() {
-        new.iter().try_for_each(|file| write_beside(&path.join(&file.path), &file.bytes))?;
-    }
-    if !has_room {
-        write_anew(path, lock, bundle, new, events)?;
+    let new: Vec<KnownFile> = new.into_iter().map(KnownFile::from).collect();
+    let place: Option<Box<dyn Placement>> = match layout.is_tar() {
+        true => {
+            ExistingTar::with_room(lock.output(), layout, bundle.json().mtime(), &new)?.map(|tar| Box::new(tar) as _)
+        }
+        false => Some(Box::new(ExistingDirectory::open(lock.output())?)),
+    };
+    match place {
+        Some(place) => {
+            let files = FileSet::of_known(bundle.identity(), bundle.json().mtime(), new);
+            place.seal(&files, &[], &HashMap::new())?;
+        }
+        None => write_anew(path, lock, bundle, new, events)?,
     }
     let after = check_signature(&Layout::open(path)?, std::slice::from_ref(key.public()))?;
     Ok(after.identity)
@@ -108,60 +116,9 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
     Ok(Metadata { path, bytes: key.sign(bytes)? })
 }
 
-/// Header and padded bytes of a file in a tar.
-fn entry(file: &Metadata, mtime: u64) -> Vec<u8> {
-    let planned = PlannedFile { path: file.path.clone(), size: file.bytes.len() as u64, header: 0, data: BLOCK };
-    let mut blocks = planned.header_blocks(mtime);
-    blocks.extend_from_slice(&file.bytes);
-    blocks.resize(blocks.len().next_multiple_of(BLOCK as usize), 0);
-    blocks
-}
-
-/// Where in a tar an entry is, header included, in bytes.
-#[derive(Clone, Copy)]
-struct Stretch {
-    begin: u64,
-    end: u64,
-}
-
-/// Writes signatures over those of the same names; `false`: one of them has no place in this tar, and nothing was written.
-fn write_into(path: &Path, bundle: &Bundle, new: &[Metadata]) -> Result<bool> {
-    let fail = |e: io::Error| Error::disk("signing", path, e);
-    let layout = bundle.layout();
-    let mtime = bundle.json().mtime();
-    let place = |path: &str| {
-        let slice = layout.slice(path).ok().flatten()?;
-        let begin = slice.offset().checked_sub(BLOCK)?;
-        Some(Stretch { begin, end: slice.offset() + slice.size().checked_next_multiple_of(BLOCK)? })
-    };
-    let placed = |file: &Metadata| {
-        let (there, blocks) = (place(&file.path)?, entry(file, mtime));
-        (there.end - there.begin == blocks.len() as u64).then_some((there, blocks))
-    };
-    let Some(all) = new.iter().map(placed).collect::<Option<Vec<_>>>() else { return Ok(false) };
-    let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-    for (there, blocks) in &all {
-        file.write_all_at(blocks, there.begin).map_err(fail)?;
-    }
-    file.sync_all().map_err(fail)?;
-    Ok(true)
-}
-
 /// Writes the tar anew, with room for the signatures.
-fn write_anew(path: &Path, lock: WriteLock, bundle: Bundle, new: Vec<Metadata>, events: &Events) -> Result<()> {
-    if !is_tar(path) {
-        let text =
-            "another signature has no room in it; give it a name that ends in .tar, so that it can be written anew";
-        return Err(Error::input(format!("signing {}: {text}", path.display())));
-    }
+fn write_anew(path: &Path, lock: WriteLock, bundle: Bundle, new: Vec<KnownFile>, events: &Events) -> Result<()> {
     let mut conversion = Conversion::of(bundle)?;
-    new.into_iter().for_each(|file| conversion.files.add_signature(file.into()));
-    conversion.write_holding(Some(lock), path, Options::copying(), events).map(drop)
-}
-
-fn write_beside(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut new = Replacement::of(path)?;
-    new.file().write_all(bytes).map_err(|e| Error::disk("signing", path, e))?;
-    new.make_readable()?;
-    new.commit()
+    new.into_iter().for_each(|file| conversion.files.add_signature(file));
+    conversion.write_holding(Some(lock), path, Options::copying(Form::Tar), events).map(drop)
 }

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::fileset::FileSet;
-use super::fill::{Supply, fill};
+use super::fill::fill;
 use super::links::Links;
 use super::open::Bundle;
-use super::options::{Finished, Options, is_tar};
+use super::options::{Finished, Form, Options, is_tar};
 use super::output::directory::{self, DirectoryOutput};
 use super::output::tar::{self, TarOutput};
 use super::output::{Placement, Wanted};
+use super::supply::Supply;
 use super::volumes::{self, SetName, VolumesOutput};
 use super::{fetch_blob, plan_volumes, preflight, stamp};
 use crate::base::error::{Error, Kind, Result};
@@ -36,8 +37,7 @@ pub struct Writer {
     elsewhere: HashSet<Digest>,
     /// Volumes that were whole before.
     whole: BTreeSet<u32>,
-    is_directory: bool,
-    is_in_volumes: bool,
+    form: Form,
     links: Arc<Links>,
     /// In bytes.
     total: u64,
@@ -84,9 +84,9 @@ impl Writer {
         events: Events,
     ) -> Result<Writer> {
         let survey = preflight::survey(out, &files, &options)?;
-        let out = match &options.volumes {
-            Some(_) => SetName::of(out).whole(),
-            None => fsops::canonicalize(out)?,
+        let out = match options.form {
+            Form::Volumes(_) => SetName::of(out).whole(),
+            Form::Directory | Form::Tar | Form::Compressed => fsops::canonicalize(out)?,
         };
         if survey.needed > survey.free {
             let place = fsops::parent(&out).display();
@@ -104,33 +104,19 @@ impl Writer {
         let begun = begin(lock.output(), &files, &options, &events)?;
         let (of_former, links) = (Links::of_former(), Arc::new(Links::new(options.link, events.clone())));
         let former = begun.former.as_ref().map(|former| Supply {
-            layout: former.layout(),
+            blobs: former.layout(),
             links: &of_former,
             phase: Phase::Recheck,
         });
-        let supplies = options.supplies.iter().map(|layout| Supply { layout, links: &links, phase: Phase::Transfer });
+        let supplies = options.supplies.iter();
+        let supplies = supplies.map(|layout| Supply { blobs: &**layout, links: &links, phase: Phase::Transfer });
         let supplies: Vec<Supply<'_>> = former.into_iter().chain(supplies).collect();
         let mut wanted = files.wanted();
         wanted.retain(|digest, _| !begun.elsewhere.contains(digest));
         let done = Mutex::new(fill(&*begun.place, &wanted, &supplies, &events)?);
-        let is_in_volumes = options.volumes.is_some();
-        let is_directory = !is_in_volumes && !is_tar(&out);
         let Begun { place, elsewhere, whole, .. } = begun;
         let total = survey.total;
-        Ok(Writer {
-            out,
-            place,
-            files,
-            events,
-            done,
-            elsewhere,
-            whole,
-            is_directory,
-            is_in_volumes,
-            links,
-            total,
-            _lock: lock,
-        })
+        Ok(Writer { out, place, files, events, done, elsewhere, whole, form: options.form, links, total, _lock: lock })
     }
 
     /// Whether this blob is in place.
@@ -167,9 +153,12 @@ impl Writer {
             known.insert(manifest.digest(), Chunks::of(&manifest.bytes()?));
         }
         // A set holds no chunks.b3: it would have to be complete before the first volume is.
-        let trailer = if self.is_in_volumes { Vec::new() } else { self.files.trailer(&known)? };
+        let trailer = match self.form {
+            Form::Volumes(_) => Vec::new(),
+            Form::Directory | Form::Tar | Form::Compressed => self.files.trailer(&known)?,
+        };
         let mut size = self.total;
-        if self.is_directory {
+        if self.form == Form::Directory {
             let known: u64 = self.files.head.iter().chain(&trailer).map(super::fileset::KnownFile::size).sum();
             size = self.files.content_size().saturating_add(known);
         }
@@ -184,7 +173,7 @@ impl Writer {
 
 /// Opens the form that is asked for.
 fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) -> Result<Begun> {
-    if let Some(asked) = &options.volumes {
+    if let Form::Volumes(asked) = &options.form {
         let set = plan_volumes::plan(output.path(), files, asked)?;
         let whole = volumes::whole(&set, &asked.selection, events)?;
         let former = plan_volumes::former(output.path());
@@ -192,7 +181,7 @@ fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) ->
         let elsewhere = place.elsewhere(files);
         return Ok(Begun { place: Arc::new(place), former, elsewhere, whole });
     }
-    let place: Arc<dyn Placement> = match is_tar(output.path()) {
+    let place: Arc<dyn Placement> = match options.form == Form::Tar {
         true => {
             let blobs = files.blobs.iter().map(|blob| blob.digest);
             Arc::new(TarOutput::create(output, files.tar()?, blobs, events)?)
@@ -206,7 +195,7 @@ fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) ->
 impl Writer {
     /// `None`: it has to be copied.
     async fn link(&self, blob: &Descriptor, origin: &Origin<'_>) -> Result<Option<Chunks>> {
-        if !self.is_directory {
+        if self.place.linking().is_none() {
             return Ok(None);
         }
         let Some(offered) = self.links.offered(blob, origin)? else { return Ok(None) };
@@ -216,7 +205,7 @@ impl Writer {
             let Wanted { digest, size } = wanted;
             events.report(Event::BlobStarted { digest, size, present: 0 });
             let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
-            let taken = links.take(&*place, wanted, &offered, &progress);
+            let taken = place.linking().map_or(Ok(None), |linking| links.take(linking, wanted, &offered, &progress));
             events.report(Event::BlobFinished { digest });
             taken
         });

@@ -10,7 +10,7 @@ use super::signing::{KeyArgs, signed_by};
 use crate::app::{self, ConvertReport, ConvertRequest, Converted, Output};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
-use crate::bundle::stream::Compressed;
+use crate::bundle::Form;
 use crate::bundle::volumes::Opened;
 use crate::content::LinkMode;
 
@@ -52,7 +52,7 @@ pub struct Args {
 /// # Errors
 /// It is one.
 pub fn refuse_stream(output: &Path) -> Result<()> {
-    match output == "-" || Compressed::is_meant(output) {
+    match output == "-" || Form::named(output) == Form::Compressed {
         true => {
             Err(Error::input("this writes files as they are, no stream and nothing compressed: end the name in .tar"))
         }

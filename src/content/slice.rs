@@ -127,6 +127,22 @@ impl Slice {
         self
     }
 
+    /// The bytes from `begin` up to `end`, as far as there are any.
+    pub fn between(&self, begin: u64, end: u64) -> Slice {
+        let end = end.min(self.size);
+        let begin = begin.min(end);
+        let part = |extent: &Extent| {
+            let (from, to) = (extent.begin.max(begin), extent.end.min(end));
+            let offset = extent.place_of(from);
+            (from < to).then(|| Extent { offset, begin: from - begin, end: to - begin, ..extent.clone() })
+        };
+        let mut extents: Vec<Extent> = self.extents.iter().filter_map(part).collect();
+        if extents.is_empty() {
+            extents.extend(self.extent_at(begin).map(|extent| Extent { begin: 0, end: 0, ..extent.clone() }));
+        }
+        Slice { extents: extents.into(), size: end - begin }
+    }
+
     /// Reads at most `buffer.len()` bytes from `position` on; 0 at the end of the slice.
     ///
     /// # Errors
@@ -374,6 +390,17 @@ mod tests {
         }
         assert_eq!(joined.read_all(u64::MAX).unwrap(), content);
         assert_eq!(joined.clone().until(6).read_all(10).unwrap(), content[..6]);
+        for (begin, end) in
+            [(0, 5), (3, 6), (5, PIECE + 6), (PIECE + 4, 3 * PIECE), (7, 7), (9, 4 * PIECE), (4 * PIECE, 9)]
+        {
+            let part = joined.between(begin as u64, end as u64);
+            let end = end.min(content.len());
+            let expected = &content[begin.min(end)..end];
+            assert_eq!(
+                (part.size(), part.read_all(u64::MAX).unwrap()),
+                (expected.len() as u64, expected.to_vec().into())
+            );
+        }
         let again = Slice::joined([joined.clone().until(6), joined.clone().until(7)]).unwrap();
         assert_eq!(again.read_all(13).unwrap(), [&content[..6], &content[..7]].concat());
         files[3].as_file().set_len(50).unwrap();

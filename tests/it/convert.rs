@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::signed::keys::{Key, Kind};
 use crate::support::ran::Ran;
-use crate::support::{files_below, gapferry, gapferry_process, sha256_file, tempdir};
+use crate::support::{files_below, gapferry, gapferry_process, gapferry_process_of, sha256, sha256_file, tempdir};
 
 /// What a conversion is asked to write.
 const FORMS: [(&str, &[&str]); 4] = [
@@ -169,5 +169,53 @@ fn a_conversion_that_was_stopped_goes_on() {
         Ran::of(gapferry().arg("verify").args(written(&out))).ended(0);
         let names: Vec<String> = files_below(out.parent().unwrap()).into_iter().map(|(name, _)| name).collect();
         assert!(!names.iter().any(|name| name.contains(".partial")), "{to}: {names:?}");
+        // Killed after it got its name, before it had tidied up.
+        let journal = if to == "v.tar" { "v.volumes.partial.journal" } else { "b.tar.partial.journal" };
+        std::fs::write(out.parent().unwrap().join(journal), "gapferry-journal 1 of this tar\nbegun\n").unwrap();
+        convert(std::slice::from_ref(&tar), &out, arguments).ended(0).reported(&["unchanged"]);
+        let left = out.parent().unwrap().join(journal).exists();
+        assert!(!left || to == "directory", "{to}: a run that finds the bundle finished removes what is left of it");
     }
+}
+
+/// A name that says "unfinished" says nothing of the bytes: a blob with more bytes than it has is no blob.
+#[test]
+fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
+    let directory = tempdir();
+    let (tar, out) = (directory.path().join("b.tar"), directory.path().join("b"));
+    builder().write(&tar).unwrap();
+    let blobs = directory.path().join("b.partial/blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let left = format!("{}.partial", sha256(&noise(1, 2_500_000)).trim_start_matches("sha256:"));
+    std::fs::write(blobs.join(left), noise(5, 3_000_000)).unwrap();
+    convert(std::slice::from_ref(&tar), &out, &[]).ended(0);
+    Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
+}
+
+/// A bundle of thousands of blobs is more files than a process may have open.
+#[test]
+fn a_directory_of_more_blobs_than_a_process_may_open_files_is_converted_and_resumed() {
+    let directory = tempdir();
+    let (from, tar, again) = (directory.path().join("b"), directory.path().join("b.tar"), directory.path().join("c"));
+    let layers: Vec<Vec<u8>> = (0..120).map(|seed| noise(seed + 1, 3_000)).collect();
+    Builder::new().image("registry.test/a:1", &layers).write(&tar).unwrap();
+    convert(std::slice::from_ref(&tar), &from, &[]).ended(0);
+    let limited = |from: &Path, out: &Path| {
+        let mut command = gapferry_process_of("sh".as_ref());
+        command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_gapferry"), "convert"]);
+        let output = command.arg(from).arg("-o").arg(out).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    let other = directory.path().join("other.tar");
+    limited(&from, &other);
+    assert_eq!(sha256_file(&other), sha256_file(&tar));
+    // What an unfinished run has left.
+    std::fs::create_dir(&again).unwrap();
+    for (path, bytes) in files_below(&from).into_iter().filter(|(path, _)| path.starts_with("blobs")) {
+        let to = directory.path().join("c.partial").join(path);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::write(to, bytes).unwrap();
+    }
+    limited(&tar, &again);
+    assert_eq!(files_below(&again), files_below(&from));
 }

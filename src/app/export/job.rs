@@ -20,8 +20,7 @@ use crate::app::since;
 use crate::base::document::Document;
 use crate::base::error::Result;
 use crate::bundle::preflight::{self, Whole};
-use crate::bundle::stream::Compressed;
-use crate::bundle::{Bundle, Contents, FileSet, Finished, Former, Options, Survey, Tool};
+use crate::bundle::{Bundle, Contents, FileSet, Finished, Form, Former, Options, Survey, Tool};
 use crate::content::{Cached, Checkpoint, Source};
 use crate::increment::Baseline;
 use crate::oci::Digest;
@@ -179,7 +178,7 @@ impl ExportJob<'_> {
         }
         let resolved = Resolved { contents, graph: &graph, source, lost };
         match &self.request.output {
-            Output::Path(path) if Compressed::is_meant(path) => self.compressed(path, resolved).await,
+            Output::Path(path) if Form::named(path) == Form::Compressed => self.compressed(path, resolved).await,
             Output::Path(path) => self.whole(path, resolved).await,
             Output::Volumes { path, volumes } => self.volumes(path, volumes, resolved).await,
             Output::Stream { name, outlet } => self.stream(name, outlet, resolved).await,
@@ -192,7 +191,7 @@ impl ExportJob<'_> {
         let lock = contents.lock.clone();
         let files = self.files(&contents)?;
         let up_to_date = preflight::up_to_date(path, files.identity, self.proof());
-        let options = Options::copying();
+        let options = Options::copying(Form::named(path));
         if self.request.dry_run {
             let survey = preflight::survey(path, &files, &options)?;
             let (identity, up_to_date) = (files.identity, up_to_date.is_some());

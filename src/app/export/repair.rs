@@ -14,7 +14,7 @@ use crate::app::resolve::{self, ResolveOptions, Resolver, connect_for};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::count;
-use crate::bundle::{Contents, Missing, Tool, is_tar, preflight, refuse_unwanted, walk_file, write_repair};
+use crate::bundle::{Contents, Form, Missing, Tool, is_tar, preflight, refuse_unwanted, walk_file, write_repair};
 use crate::content::{Cached, Checkpoint};
 use crate::increment::Baseline;
 use crate::oci::{Digest, Reference};
@@ -77,7 +77,7 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
         return Err(Error::input(format!("writing {}: a repair is a tar; end its name in .tar", output.display())));
     }
     let missing = Missing::parse(&missing.bytes, &missing.name)?;
-    preflight::check_free(&output)?;
+    preflight::check_free(&output, &Form::Tar)?;
     refuse_unwanted(&missing, &tools)?;
     report_left(&missing, &tools, environment);
     let lock = Lock::parse(&text.bytes, &text.name)?;

@@ -7,7 +7,7 @@ use super::report::{ExportReport, ExportedVolume, ExportedVolumes, PlannedVolume
 use super::write::{WriteRequest, Written, stopped, write};
 use crate::base::error::{Error, Result};
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumeOptions, VolumePlan, WrittenVolume, write_recovery};
-use crate::bundle::{Finished, Options, plan_volumes, preflight};
+use crate::bundle::{Finished, Form, Options, plan_volumes, preflight};
 use crate::pipeline::lock::Lock;
 
 impl ExportJob<'_> {
@@ -40,7 +40,7 @@ impl ExportJob<'_> {
         plan_volumes::keep_signatures(path, &mut files, volumes)?;
         let set = plan_volumes::plan(path, &files, volumes)?;
         let there = plan_volumes::up_to_date(&set, &files, volumes, !self.request.dry_run, events)?;
-        let options = Options { volumes: Some(volumes.clone()), ..Options::copying() };
+        let options = Options::copying(Form::Volumes(volumes.clone()));
         let of = set.plan.volumes.len();
         let wanted: Vec<&VolumePlan> = set.wanted(&volumes.selection).collect();
         let described = || wanted.iter().map(|volume| PlannedVolume::new(&set, volume)).collect();

@@ -14,7 +14,7 @@ use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 use crate::bundle::preflight::{self, Whole};
-use crate::bundle::{Bundle, Contents, FileSet, Options, Writer, is_tar};
+use crate::bundle::{Bundle, Contents, FileSet, Form, Options, Writer, is_tar};
 use crate::content::{Files, LinkMode};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
@@ -30,8 +30,10 @@ impl BundleOutput {
             return Err(Error::input("a tar has no links: leave out --link, or name a directory"));
         }
         refuse_inside(storage, &self.path)?;
-        preflight::check_free(&self.path)?;
-        preflight::former(&self.path).map(drop)
+        let form = &Form::named(&self.path);
+        preflight::refuse_one_pass(&self.path, form)?;
+        preflight::check_free(&self.path, form)?;
+        preflight::former(&self.path, form).map(drop)
     }
 }
 
@@ -101,7 +103,7 @@ impl Migration<'_> {
         let job = export::WriteRequest {
             output: path,
             files,
-            options: Options { link: *link, device: self.storage.device(), ..Options::copying() },
+            options: Options { link: *link, device: self.storage.device(), ..Options::copying(Form::named(path)) },
             graph: &graph,
             source: self.storage,
             jobs: self.request.jobs,

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Claim, Placement, Slot, Wanted, report_lost};
+use super::{Claim, Linking, Placement, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Open, replace_directory};
 use crate::base::progress::Events;
@@ -96,12 +96,13 @@ impl DirectoryOutput {
 }
 
 /// A new file: the name may have been a link to another user's file.
-fn new_file(entry: &Entry, mode: u32) -> Result<File> {
+pub fn new_file(entry: &Entry, mode: u32) -> Result<File> {
     entry.remove()?;
     entry.create_new(mode)
 }
 
-fn write(entry: &Entry, bytes: &Kept) -> Result<File> {
+/// A new file with these bytes.
+pub fn write(entry: &Entry, bytes: &Kept) -> Result<File> {
     let mut file = new_file(entry, 0o666)?;
     let written = bytes.read(&mut |piece| file.write_all(piece));
     written.map_err(|e| Error::disk("writing", entry.path(), e))?;
@@ -133,8 +134,7 @@ impl Placement for DirectoryOutput {
     }
 
     fn restarted(&self, slot: &Slot) -> Result<()> {
-        let truncate = |(file, path): (&File, &Path)| file.set_len(0).map_err(|e| Error::disk("truncating", path, e));
-        slot.files().try_for_each(truncate)
+        slot.empty()
     }
 
     fn advanced(&self, _: &Digest, _: u64) -> Result<()> {
@@ -145,50 +145,18 @@ impl Placement for DirectoryOutput {
         self.unfinished(digest).rename(&self.blob(digest))
     }
 
-    // Under its final name from the start: a later run would write into an unfinished file.
-    fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked> {
-        let to = self.blob(digest);
-        to.remove()?;
-        file.link_at(to.dir(), &digest.hex()).map_err(|e| Error::disk("linking", to.path(), e.into()))
+    fn linking(&self) -> Option<&dyn Linking> {
+        Some(self)
     }
 
-    fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool> {
-        let to = self.blob(digest);
-        match bytes.reflink(&new_file(&to, 0o666)?) {
-            Ok(()) => Ok(true),
-            Err(_) => to.remove().map(|()| false),
-        }
-    }
-
-    fn prove(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks> {
-        let entry = self.blob(&blob.digest);
-        let (file, path) = (entry.open(Open::Read)?, entry.path());
-        let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
-        let wrong = |text: String| {
-            entry.remove()?;
-            Err(Error::damaged(format!("reading blob {}: {text}", blob.digest)))
-        };
-        if size != blob.size {
-            return wrong(format!("it has {size} bytes instead of {}", blob.size));
-        }
-        let slice = Slice::new(Arc::new(file), path, 0, size);
-        match prove_chunks(&slice, &blob.digest, progress) {
-            Ok(chunks) => Ok(chunks),
-            Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", path, error)),
-            Err(unproven) => wrong(format!("wrong digest: {unproven}")),
-        }
-    }
-
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
         let claim = |(digest, size): (&Digest, &u64)| {
-            let blob = self.blob(digest);
-            let open = || {
-                let slice = Slice::new(Arc::new(blob.open(Open::Read)?), blob.path(), 0, *size);
-                Ok(Claim { digest: *digest, slice, in_place: true })
-            };
-            blob.is_file_of(*size).then(open)
+            let (blob, entry) = (Wanted { digest: *digest, size: *size }, self.blob(digest));
+            let is_there = entry.is_file_of(blob.size);
+            let open = move || Ok(Slice::new(Arc::new(entry.open(Open::Read)?), entry.path(), 0, blob.size));
+            is_there.then(|| Claim { blob, in_place: true, open: Box::new(open) })
         };
-        wanted.iter().filter_map(claim).collect()
+        Ok(wanted.iter().filter_map(claim).collect())
     }
 
     fn refute(&self, digest: &Digest) -> Result<()> {
@@ -221,5 +189,41 @@ impl Placement for DirectoryOutput {
         }
         self.root.sync()?;
         replace_directory(&self.partial, &self.out)
+    }
+}
+
+impl Linking for DirectoryOutput {
+    // Under its final name from the start: a later run would write into an unfinished file.
+    fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked> {
+        let to = self.blob(digest);
+        to.remove()?;
+        file.link_at(to.dir(), &digest.hex()).map_err(|e| Error::disk("linking", to.path(), e.into()))
+    }
+
+    fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool> {
+        let to = self.blob(digest);
+        match bytes.reflink(&new_file(&to, 0o666)?) {
+            Ok(()) => Ok(true),
+            Err(_) => to.remove().map(|()| false),
+        }
+    }
+
+    fn prove(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks> {
+        let entry = self.blob(&blob.digest);
+        let (file, path) = (entry.open(Open::Read)?, entry.path());
+        let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
+        let wrong = |text: String| {
+            entry.remove()?;
+            Err(Error::damaged(format!("reading blob {}: {text}", blob.digest)))
+        };
+        if size != blob.size {
+            return wrong(format!("it has {size} bytes instead of {}", blob.size));
+        }
+        let slice = Slice::new(Arc::new(file), path, 0, size);
+        match prove_chunks(&slice, &blob.digest, progress) {
+            Ok(chunks) => Ok(chunks),
+            Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", path, error)),
+            Err(unproven) => wrong(format!("wrong digest: {unproven}")),
+        }
     }
 }

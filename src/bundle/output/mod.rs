@@ -1,6 +1,8 @@
-//! What a directory, a tar and volumes have in common while a bundle is written to them.
+//! What a directory, a tar and volumes have in common while a bundle is written to them, or while one that is there is repaired.
 
 pub mod directory;
+pub mod existing_directory;
+pub mod existing_tar;
 pub mod tar;
 
 use std::collections::HashMap;
@@ -31,14 +33,10 @@ pub(super) trait Placement: Send + Sync {
     fn advanced(&self, digest: &Digest, written: u64) -> Result<()>;
     /// All of it is there, and proven.
     fn completed(&self, digest: &Digest) -> Result<()>;
-    /// Gives the blob as another name of `file`, unproven. A place that is a part of a file takes none.
-    fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked>;
-    /// The same with a file that shares the bytes; `false`: not possible.
-    fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool>;
-    /// Hashes what was linked; what is wrong is removed.
-    fn prove(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks>;
+    /// How blobs come here without being copied; `None`: they are parts of files, which only takes copies.
+    fn linking(&self) -> Option<&dyn Linking>;
     /// What earlier runs have left of the `wanted` blobs, unproven.
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>>;
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>>;
     /// A claim of this place itself was found wrong.
     fn refute(&self, digest: &Digest) -> Result<()>;
     /// All claims were looked at: nothing that is kept beside the place for their sake is needed any more.
@@ -46,6 +44,16 @@ pub(super) trait Placement: Send + Sync {
     /// Writes everything else, brings it to the medium and gives the bundle its name. `trailer` stands behind the blobs;
     /// `chunks` are those of every blob that is in this place as a whole.
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()>;
+}
+
+/// A place where each blob is a file of its own.
+pub(super) trait Linking: Send + Sync {
+    /// Gives the blob as another name of `file`, unproven.
+    fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked>;
+    /// The same with a file that shares the bytes; `false`: not possible.
+    fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool>;
+    /// Hashes what was linked; what is wrong is removed.
+    fn prove(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks>;
 }
 
 /// A blob that has to be brought.
@@ -57,12 +65,12 @@ pub(super) struct Wanted {
 }
 
 /// A blob that is said to be somewhere.
-#[derive(Debug)]
-pub(super) struct Claim {
-    pub digest: Digest,
-    pub slice: Slice,
+pub(super) struct Claim<'a> {
+    pub blob: Wanted,
     /// It is where it belongs; else it has to be copied there.
     pub in_place: bool,
+    /// Opens it. There may be more blobs than files can be open.
+    pub open: Box<dyn Fn() -> Result<Slice> + Send + Sync + 'a>,
 }
 
 /// An open place of a blob.
@@ -101,8 +109,17 @@ impl Slot {
     }
 
     /// The files that it is in.
-    pub fn files(&self) -> impl Iterator<Item = (&File, &Path)> {
+    fn files(&self) -> impl Iterator<Item = (&File, &Path)> {
         self.extents.iter().map(|extent| (&*extent.file, &*extent.path))
+    }
+
+    /// Takes all bytes out of its files, which are of this blob alone.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn empty(&self) -> Result<()> {
+        let empty = |(file, path): (&File, &Path)| file.set_len(0).map_err(|e| Error::disk("truncating", path, e));
+        self.files().try_for_each(empty)
     }
 
     /// The first `length` bytes; `None` where not all of them have a place.

@@ -6,9 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Claim, Placement, Slot, Wanted, report_lost};
+use super::{Claim, Linking, Placement, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, Linkable, Linked, Open, publish};
+use crate::base::fsops::{self, Entry, Open, publish};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
@@ -65,6 +65,16 @@ pub fn abandon(out: &Entry) -> Result<()> {
     let (path, journal) = partial(out);
     path.remove()?;
     journal.remove()
+}
+
+/// Removes the journal of a tar that has got its name since: a run that was killed right then has left it.
+pub fn remove_orphaned_journal(out: &Path) {
+    let Ok(out) = Entry::of(out) else { return };
+    let (unfinished, journal) = partial(&out);
+    if !unfinished.exists() {
+        // It harms nothing.
+        let _ = journal.remove();
+    }
 }
 
 /// Bytes that the file system has given to an unfinished tar of this layout already.
@@ -179,23 +189,18 @@ impl Placement for TarOutput {
         self.journal.done(digest)
     }
 
-    fn link(&self, _: &Digest, _: &Linkable) -> Result<Linked> {
-        Ok(Linked::Refused(rustix::io::Errno::OPNOTSUPP))
+    fn linking(&self) -> Option<&dyn Linking> {
+        None
     }
 
-    fn reflink(&self, _: &Digest, _: &Slice) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn prove(&self, blob: Wanted, _: &dyn Fn(u64)) -> Result<Chunks> {
-        Err(Error::input(format!("blob {} was not linked", blob.digest)))
-    }
-
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
+        let claim = |digest: Digest, slice: Slice, in_place| {
+            let blob = Wanted { digest, size: slice.size() };
+            Claim { blob, in_place, open: Box::new(move || Ok(slice.clone())) }
+        };
         let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
-        let here =
-            done.filter_map(|digest| Some(Claim { digest: *digest, slice: self.slice(digest)?, in_place: true }));
-        let mut claims: Vec<Claim> = here.collect();
+        let mut claims: Vec<Claim<'_>> =
+            done.filter_map(|digest| Some(claim(*digest, self.slice(digest)?, true))).collect();
         let (old, journal) = former(&self.out);
         if let (Ok(file), Some(journal)) = (old.open(Open::Read), Claims::read(&journal)) {
             let file = Arc::new(file);
@@ -203,8 +208,7 @@ impl Placement for TarOutput {
                 if let Some((offset, size)) = journal.places.get(digest)
                     && wanted.get(digest) == Some(size)
                 {
-                    let slice = Slice::new(file.clone(), old.path(), *offset, *size);
-                    claims.push(Claim { digest: *digest, slice, in_place: false });
+                    claims.push(claim(*digest, Slice::new(file.clone(), old.path(), *offset, *size), false));
                 }
             }
         }

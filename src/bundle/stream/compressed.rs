@@ -8,11 +8,9 @@ use super::{Kind, Outlet};
 use crate::archive::seekable::{Frames, Packing};
 use crate::base::error::{self, Error, Result};
 use crate::base::fsops::{self, Entry, Open, WriteLock, publish};
-use crate::bundle::Bundle;
-use crate::bundle::open::is_of_other_version;
+use crate::bundle::options::Form;
+use crate::bundle::preflight;
 
-/// How the names of such files end.
-const ENDING: &str = ".tar.zst";
 /// How much is written at a time.
 const BUFFER: usize = 1 << 20;
 
@@ -24,44 +22,13 @@ pub struct Compressed {
 }
 
 impl Compressed {
-    /// Whether `out` means such a file.
-    pub fn is_meant(out: &Path) -> bool {
-        let name = out.file_name().unwrap_or_default().as_encoded_bytes().to_ascii_lowercase();
-        name.ends_with(ENDING.as_bytes())
-    }
-
-    /// To be asked before anything that takes time.
-    ///
-    /// # Errors
-    /// Another run is writing `out`, or something that no export has made has its name, or that of the unfinished one.
-    pub fn check_free(out: &Path) -> Result<()> {
-        let out = &fsops::canonicalize(out)?;
-        WriteLock::check(out)?;
-        fsops::refuse_other_than_file(&fsops::beside(out, ".partial"))?;
-        fsops::refuse_other_than_file(out)?;
-        match Bundle::open(out) {
-            Ok(_) => Ok(()),
-            Err(_) if out.symlink_metadata().is_err() => Ok(()),
-            Err(error) if is_of_other_version(out, &error) => {
-                let text = format!("writing {}: what is there is not overwritten; remove it", out.display());
-                Err(error.while_doing(text))
-            }
-            Err(error) => {
-                let why = match error.kind() {
-                    error::Kind::Damaged => "a damaged bundle is there; remove it",
-                    _ => "something is there that is not a bundle, and it is not overwritten; name another output",
-                };
-                Err(Error::input(format!("writing {}: {why}", out.display())))
-            }
-        }
-    }
-
     /// Begins `OUT.partial`; what an earlier run has left of it is of no use.
     ///
     /// # Errors
-    /// Another run is writing it, or the disk's.
+    /// Something that is no bundle has the name, another run is writing it, or the disk's.
     pub fn create(out: &Path) -> Result<Compressed> {
-        Compressed::check_free(out)?;
+        preflight::check_free(out, &Form::Compressed)?;
+        preflight::former(out, &Form::Compressed)?;
         let out = fsops::canonicalize(out)?;
         let parent = fsops::parent(&out);
         fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;

@@ -74,6 +74,24 @@ pub fn refuse_foreign(path: &Path) -> Result<()> {
     there(path).map(drop)
 }
 
+/// Only a damaged volume may be replaced, and only by itself: `own` are the files that are known to be the volume at `path`.
+///
+/// # Errors
+/// Something else is there.
+pub fn refuse_other<'p>(path: &Path, own: impl IntoIterator<Item = &'p Path>) -> Result<()> {
+    if path.symlink_metadata().is_err() || own.into_iter().any(|own| is_same_file(own, path)) {
+        return Ok(());
+    }
+    let text = "something is there that is not known to be this volume, and it is not overwritten; name it too if it is, move it \
+                away, or name a directory by -o";
+    Err(Error::input(format!("writing {}: {text}", path.display())))
+}
+
+/// Whether both paths lead to one file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
 /// The volume at `path`, if there is one.
 fn there(path: &Path) -> Result<Option<Layout>> {
     fsops::refuse_other_than_file(&fsops::beside(path, ".partial"))?;

@@ -24,14 +24,14 @@ mod surviving;
 mod volume_metadata;
 
 pub use assemble::KeptPiece;
-pub(super) use existing::{lacking, volumes_of, whole};
+pub(super) use existing::{lacking, refuse_other, volumes_of, whole};
 pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };
 pub use layout::{Cut, Held, VolumePlan};
 pub use names::{Part, RECOVERY_DIGITS, SetName, WrittenVolume};
 pub use opened::{Broken, Foreign, Opened, Recovery, SetId, Volume, Volumes, VolumesMissing};
-pub(super) use output::{VolumesOutput, claimed, reserved};
+pub(super) use output::{VolumesOutput, claimed, remove_orphaned_journal, reserved};
 pub use plan::{SetPlan, Wanted};
 pub use reconstruct::{Reconstructed, is_set, reconstruct};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};

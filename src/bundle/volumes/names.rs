@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::base::error::{Error, Result};
 use crate::bundle::format::VOLUMES;
 
 /// The least digits of a volume's number; all volumes of a set have as many as the last one needs.
@@ -121,9 +122,20 @@ impl SetName {
         self.with(&format!(".{}.tar", part.label(of)))
     }
 
-    /// The same name in another directory.
-    pub fn in_directory(&self, directory: &Path) -> SetName {
+    fn in_directory(&self, directory: &Path) -> SetName {
         SetName(directory.join(self.0.file_name().unwrap_or_default()))
+    }
+
+    /// The same name in the directory `out`, if one is named.
+    ///
+    /// # Errors
+    /// It is no directory.
+    pub fn moved_to(self, out: Option<&Path>) -> Result<SetName> {
+        match out {
+            Some(out) if !out.is_dir() => Err(Error::input(format!("{} is no directory", out.display()))),
+            Some(out) => Ok(self.in_directory(out)),
+            None => Ok(self),
+        }
     }
 
     fn with(&self, suffix: &str) -> PathBuf {

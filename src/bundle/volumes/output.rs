@@ -13,11 +13,11 @@ use super::layout::Known;
 use super::layout::{Held, VolumePlan};
 use super::set::{Selection, Set};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, Linkable, Linked, Open, Synced};
+use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
-use crate::bundle::output::{Claim, Extent, Placement, Slot, Wanted, report_lost};
+use crate::bundle::output::{Claim, Extent, Linking, Placement, Slot, Wanted, report_lost};
 use crate::bundle::{Tool, is_tool, stamp};
 use crate::content::chunks::Chunks;
 use crate::content::proof::Hashing;
@@ -69,6 +69,17 @@ pub fn reserved(set: &Set, selection: &Selection) -> u64 {
     }
     let blocks = |volume: &VolumePlan| Entry::of(&partial_of(set, volume)).map_or(0, |partial| partial.allocated());
     set.wanted(selection).map(blocks).fold(0, u64::saturating_add)
+}
+
+/// Removes the journal of volumes that have got their names since: a run that was killed right then has left it.
+pub fn remove_orphaned_journal(set: &Set, selection: &Selection) {
+    let is_unfinished = |volume: &VolumePlan| partial_of(set, volume).symlink_metadata().is_ok();
+    if !set.wanted(selection).any(is_unfinished)
+        && let Ok(journal) = Entry::of(&journal_of(set, selection))
+    {
+        // It harms nothing.
+        let _ = journal.remove();
+    }
 }
 
 /// The blobs that an unfinished set has, by its journal.
@@ -226,25 +237,18 @@ impl Placement for VolumesOutput {
         self.journal.done(digest)
     }
 
-    fn link(&self, _: &Digest, _: &Linkable) -> Result<Linked> {
-        Ok(Linked::Refused(rustix::io::Errno::OPNOTSUPP))
+    fn linking(&self) -> Option<&dyn Linking> {
+        None
     }
 
-    fn reflink(&self, _: &Digest, _: &Slice) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn prove(&self, blob: Wanted, _: &dyn Fn(u64)) -> Result<Chunks> {
-        Err(Error::input(format!("blob {} was not linked", blob.digest)))
-    }
-
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
         let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
         let claim = |digest: &Digest| {
             let extents = self.places.get(digest)?;
             let size = extents.iter().map(|extent| extent.size).sum();
             let slice = Slot::of(extents.clone(), 0).slice(size)?;
-            Some(Claim { digest: *digest, slice, in_place: true })
+            let blob = Wanted { digest: *digest, size };
+            Some(Claim { blob, in_place: true, open: Box::new(move || Ok(slice.clone())) })
         };
         Ok(done.filter_map(claim).collect())
     }

@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use super::RecoveryJson;
+use super::existing::{is_same_file, refuse_other};
 use super::names::{Part, SetName};
 use super::opened::{Found, id_of_recovery, look};
 use super::parity::{Encoded, Shards, Which};
@@ -90,7 +91,10 @@ pub fn reconstruct(
     if lost.is_empty() || reconstructed.lacking > 0 {
         return Ok(reconstructed);
     }
-    refuse_others(&surviving, &reconstructed, &name, &lost)?;
+    for part in &lost {
+        let own = reconstructed.damaged.iter().filter(|(damaged, _)| damaged == part).map(|(_, path)| path.as_path());
+        refuse_other(&path_of(&surviving.json, &name, *part), own)?;
+    }
     let lock = WriteLock::take(&name.whole())?;
     let mut targets = Targets::new(lock.output());
     for part in &lost {
@@ -147,11 +151,7 @@ fn report(surviving: &Surviving) -> Reconstructed {
 
 /// How the files that are made will be called.
 fn named(surviving: &Surviving, out: Option<&Path>) -> Result<SetName> {
-    let Some(out) = out else { return Ok(surviving.name.clone()) };
-    if !out.is_dir() {
-        return Err(Error::input(format!("{} is no directory", out.display())));
-    }
-    Ok(surviving.name.in_directory(out))
+    surviving.name.clone().moved_to(out)
 }
 
 fn path_of(json: &RecoveryJson, name: &SetName, part: Part) -> PathBuf {
@@ -164,25 +164,7 @@ fn unnamed(surviving: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Resu
     let name = named(surviving, out)?;
     let lost = surviving.parts().filter(|(_, left)| left.is_none_or(|left| !left.is_whole()));
     let there = lost.map(|(part, _)| path_of(&surviving.json, &name, part)).filter(|path| path.is_file());
-    Ok(there.filter(|path| !paths.iter().any(|other| is_same(path, other))).collect())
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
-}
-
-/// Only a damaged volume may be replaced, and only by itself.
-fn refuse_others(surviving: &Surviving, reconstructed: &Reconstructed, name: &SetName, lost: &[Part]) -> Result<()> {
-    for part in lost {
-        let path = path_of(&surviving.json, name, *part);
-        let is_it = reconstructed.damaged.iter().any(|(damaged, at)| damaged == part && is_same(at, &path));
-        if !is_it && path.symlink_metadata().is_ok() {
-            let text =
-                "is something else than that volume, and is not overwritten: move it away, or name a directory by -o";
-            return Err(Error::input(format!("writing {}: there {text}", path.display())));
-        }
-    }
-    Ok(())
+    Ok(there.filter(|path| !paths.iter().any(|other| is_same_file(path, other))).collect())
 }
 
 fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part) -> Result<()> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use gapferry::base::error::{Error, Kind, Result};
 use gapferry::base::progress::{Events, Silent};
-use gapferry::bundle::{Basis, Contents, FileSet, Finished, Options, Writer};
+use gapferry::bundle::{Basis, Contents, FileSet, Finished, Form, Options, Writer};
 use gapferry::content::{Body, Origin, ReferrerList, Sink, Source, TagList};
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::pipeline::lock::{Lock, LockedImage};
@@ -174,7 +174,7 @@ impl Builder {
     }
 
     pub fn create_telling(&self, out: &Path, events: Events) -> Result<Writer> {
-        Writer::create(out, self.files(), Options::copying(), events)
+        Writer::create(out, self.files(), Options::copying(Form::named(out)), events)
     }
 
     /// Fetches what is missing, in order; stops at the first error.

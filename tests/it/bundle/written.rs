@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::preflight::{self, Whole};
-use gapferry::bundle::{Bundle, Options};
+use gapferry::bundle::{Bundle, Form, Options};
 use gapferry::content::Source;
 use gapferry::verify::{Depth, check};
 
@@ -138,7 +138,7 @@ fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
         assert!(error.chain().contains(name), "{error:?}");
     }
     assert!(files_below(directory.path()) == before);
-    let mounted = preflight::survey(Path::new("/proc"), &builder.files(), &Options::copying());
+    let mounted = preflight::survey(Path::new("/proc"), &builder.files(), &Options::copying(Form::Directory));
     assert!(mounted.unwrap_err().to_string().contains("mounted"));
 }
 

@@ -117,6 +117,22 @@ fn an_export_that_replaces_a_signed_bundle_by_one_without_a_signature_says_so() 
     }
 }
 
+/// Whoever carries a bundle may rename it. What it is called says nothing of its form.
+#[test]
+fn a_tar_is_signed_whatever_it_is_called() {
+    let fixture = Fixture::new();
+    let (ec, ed) = (fixture.key("ec", Kind::P256), fixture.key("ed", Kind::Ed25519));
+    fixture.export("bundle.tar", &[]).ended(0);
+    let carried = fixture.path().join("carried");
+    std::fs::rename(fixture.path().join("bundle.tar"), &carried).unwrap();
+    for key in [&ec, &ed] {
+        fixture.run(&["sign", "carried", "--full", "--key", text(&key.private)]).ended(0);
+    }
+    assert!(carried.is_file());
+    fixture.verify(&carried, &ec).ended(0);
+    fixture.verify(&carried, &ed).ended(0);
+}
+
 #[test]
 fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
     let fixture = Fixture::new();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gapferry::base::progress::Silent;
 use gapferry::bundle::volumes::{Selection, Shape, VolumeOptions};
-use gapferry::bundle::{Options, Writer};
+use gapferry::bundle::{Form, Options, Writer};
 
 use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::support::barrier::Barrier;
@@ -194,7 +194,7 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
     let out = directory.path().join("v.tar");
     let create = |only| {
         let volumes = VolumeOptions { shape: Shape { limit: 1_000_000, recovery: 0 }, selection: Selection::of(only) };
-        let options = Options { volumes: Some(volumes), ..Options::copying() };
+        let options = Options::copying(Form::Volumes(volumes));
         Writer::create(&out, builder.files(), options, Arc::new(Silent))
     };
     let large = builder.layer(1).digest;
@@ -226,7 +226,7 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
     let out = directory.path().join("v.tar");
     let create = || {
         let volumes = VolumeOptions { shape: Shape { limit: 1_000_000, recovery: 0 }, selection: Selection::All };
-        let options = Options { volumes: Some(volumes), ..Options::copying() };
+        let options = Options::copying(Form::Volumes(volumes));
         Writer::create(&out, builder.files(), options, Arc::new(Silent)).unwrap()
     };
     let writer = create();
@@ -276,7 +276,7 @@ fn a_bundle_that_fits_into_one_volume_is_one() {
     let builder = Builder::new().image("registry.test/a:1", &[noise(1, 1_000)]);
     let out = directory.path().join("disc");
     let volumes = VolumeOptions { shape: Shape { limit: 1 << 30, recovery: 0 }, selection: Selection::All };
-    let options = Options { volumes: Some(volumes), ..Options::copying() };
+    let options = Options::copying(Form::Volumes(volumes));
     let writer = Writer::create(&out, builder.files(), options, Arc::new(Silent)).unwrap();
     builder.fill(&writer).unwrap();
     writer.finish().unwrap();

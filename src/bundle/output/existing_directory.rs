@@ -1,0 +1,103 @@
+//! A bundle that is there as a directory, while files of it are replaced: because they are damaged, or signed anew.
+//!
+//! # Threats
+//! A blob may have other names elsewhere, and a link may have taken a place: so nothing that is there is written into. Every file
+//! is made anew and renamed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::directory::{new_file, write};
+use super::{Claim, Linking, Placement, Slot};
+use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Dir, Entry, Open, publish};
+use crate::base::progress::Events;
+use crate::bundle::SUMS;
+use crate::bundle::fileset::{FileSet, KnownFile};
+use crate::bundle::format::mode_of;
+use crate::content::chunks::Chunks;
+use crate::oci::Digest;
+
+/// Of directories.
+const MODE: u32 = 0o777;
+
+/// See the module documentation.
+pub struct ExistingDirectory {
+    root: Dir,
+}
+
+impl ExistingDirectory {
+    /// # Errors
+    /// Something else is where one of its directories would be; the disk's.
+    pub fn open(out: &Entry) -> Result<ExistingDirectory> {
+        let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"];
+        own.iter().try_for_each(|name| fsops::refuse_other_than_directory(&out.path().join(name)))?;
+        Ok(ExistingDirectory { root: out.open_dir()? })
+    }
+
+    /// The name of a file, and that of what takes its place.
+    fn names(&self, path: &str) -> Result<(Entry, Entry)> {
+        let named = self.root.make_parents(path, MODE)?;
+        Ok((named.beside(".partial"), named))
+    }
+
+    fn replace(&self, path: &str, fill: impl FnOnce(&Entry) -> Result<File>) -> Result<()> {
+        let (new, named) = self.names(path)?;
+        publish(&fill(&new)?, &new, &named)
+    }
+}
+
+impl Placement for ExistingDirectory {
+    fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
+        let (new, _) = self.names(&digest.blob_path())?;
+        let file = new_file(&new, mode_of(&digest.blob_path()))?;
+        Ok(Slot::new(Arc::new(file), new.path(), 0, size, 0))
+    }
+
+    fn restarted(&self, slot: &Slot) -> Result<()> {
+        slot.empty()
+    }
+
+    fn advanced(&self, _: &Digest, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn completed(&self, digest: &Digest) -> Result<()> {
+        let (new, named) = self.names(&digest.blob_path())?;
+        publish(&new.open(Open::Read)?, &new, &named)
+    }
+
+    /// A second copy that shares its bytes with the first is none.
+    fn linking(&self) -> Option<&dyn Linking> {
+        None
+    }
+
+    fn claims(&self, _: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
+        Ok(Vec::new())
+    }
+
+    fn refute(&self, _: &Digest) -> Result<()> {
+        Ok(())
+    }
+
+    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
+
+    fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
+        for tool in &files.tools {
+            self.replace(&tool.path(), |new| {
+                let file = new_file(new, mode_of(&tool.path()))?;
+                let write = |e| Error::disk("writing", new.path(), e);
+                tool.copy(&mut |piece, at| file.write_all_at(piece, at).map_err(write))?;
+                Ok(file)
+            })?;
+        }
+        // The sums last: without them, it is no bundle.
+        let (sums, others): (Vec<&KnownFile>, _) = files.head.iter().chain(trailer).partition(|file| file.path == SUMS);
+        for file in others.into_iter().chain(sums) {
+            self.replace(&file.path, |new| write(new, &file.bytes))?;
+        }
+        self.root.sync()
+    }
+}

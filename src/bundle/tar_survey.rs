@@ -1,0 +1,108 @@
+//! How a damaged tar was laid out when it was written, as far as it can still be told.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::declared::Declared;
+use super::format::{CHUNKS, MOST_SIGNATURES, SUMS, signatures_of};
+use super::tar_plan::{BLOCK, END, PlannedFile, TarPlan, header_length};
+use crate::base::error::{Error, Result};
+use crate::files::Layout;
+
+/// Bytes of a signature in a tar, header included.
+pub const SIGNATURE_ROOM: u64 = 2 * BLOCK;
+/// How many headers are tried to find out how many signatures precede them: one that is intact is enough.
+const HEADERS_TRIED: usize = 100;
+
+/// Where everything stands that follows from `bundle.json`, and the places of signatures.
+#[derive(Debug)]
+pub struct TarSurvey {
+    /// Without signatures: what they were is in no list.
+    pub files: Vec<PlannedFile>,
+    /// Where the headers of the signatures of `SHA256SUMS` begin.
+    pub signatures: Vec<u64>,
+    /// Of the file, in bytes.
+    pub length: u64,
+}
+
+impl TarSurvey {
+    /// The layout that this tar was written with; `None`: another program has made it. A file behind the sums that is still
+    /// found tells by its offset how many signatures precede it, and so does a header that is intact behind one that is not;
+    /// without any, the length has to.
+    ///
+    /// # Errors
+    /// The tar cannot be read.
+    pub fn of(tar: &File, bundle: &Layout, declared: &Declared<'_>, wants_chunks: bool) -> Result<Option<TarSurvey>> {
+        let length = tar.metadata().map_err(|e| Error::disk("reading", bundle.path(), e))?.len();
+        let files = declared.files();
+        let behind = files.iter().position(|file| file.path == SUMS).map_or(files.len(), |at| at + 1);
+        let plan = TarPlan::new(files.into_iter().map(|file| (file.path, file.size)))?;
+        let TarPlan { files: mut planned, length: least } = plan;
+        let chunks = declared.chunks_length();
+        let of_chunks = header_length(CHUNKS) + chunks.next_multiple_of(BLOCK);
+        let found = |path: &str| bundle.slice(path).ok().flatten().map(|slice| (slice.offset(), slice.size()));
+        let (mut known, mut seen) = (None, 0);
+        for (at, file) in planned.iter().enumerate() {
+            let Some((offset, size)) = found(&file.path) else { continue };
+            let shift = offset.checked_sub(file.data).filter(|_| size == file.size);
+            match shift {
+                Some(0) if at < behind => {}
+                Some(shift) if at >= behind && known.is_none_or(|known| known == shift) => known = Some(shift),
+                _ => return Ok(None),
+            }
+            seen += 1;
+        }
+        let [of_sums, signatures_of_chunks] = [SUMS, CHUNKS].map(|signed| signatures_of(bundle, signed).len());
+        let is_there = bundle.size_of(CHUNKS).is_some();
+        let at_end = |shift: u64| least - END + shift + header_length(CHUNKS);
+        if bundle.entries().count() != seen + of_sums + signatures_of_chunks + usize::from(is_there) {
+            return Ok(None);
+        }
+        // What stands behind the blobs, if the signatures before them take `shift` bytes.
+        let behind_blobs = |shift: u64| {
+            let rest = length.checked_sub(least.checked_add(shift)?)?;
+            match rest.checked_sub(of_chunks) {
+                _ if rest == 0 => Some(0),
+                Some(signatures) if are_signatures(signatures) => Some(rest),
+                _ => None,
+            }
+        };
+        let shifts = || (0..=MOST_SIGNATURES as u64).map(|number| number * SIGNATURE_ROOM);
+        let by_headers = || shifts().find(|shift| has_headers(tar, &planned[behind..], *shift, declared.json.mtime()));
+        let by_length = || shifts().find(|shift| behind_blobs(*shift).is_some());
+        let shift = known.or_else(by_headers).or_else(by_length).filter(|shift| are_signatures(*shift));
+        let Some(shift) = shift else { return Ok(None) };
+        if found(CHUNKS).is_some_and(|(offset, _)| offset != at_end(shift)) {
+            return Ok(None);
+        }
+        let found_chunks = of_chunks + signatures_of_chunks as u64 * SIGNATURE_ROOM;
+        // Of a tar that has lost its end the whole end is written.
+        let trailer = behind_blobs(shift).filter(|rest| *rest > 0 || !wants_chunks).unwrap_or(found_chunks);
+        let first = planned.get(behind).map_or(least - END, |file| file.header);
+        planned.iter_mut().skip(behind).for_each(|file| {
+            file.header += shift;
+            file.data += shift;
+        });
+        if trailer > 0 {
+            let data = at_end(shift);
+            let header = data - header_length(CHUNKS);
+            planned.push(PlannedFile { path: CHUNKS.to_owned(), size: chunks, header, data });
+        }
+        let signatures = (0..shift / SIGNATURE_ROOM).map(|number| first + number * SIGNATURE_ROOM).collect();
+        Ok(Some(TarSurvey { files: planned, signatures, length: least + shift + trailer }))
+    }
+}
+
+/// Whether a header of these files is where it has to be if signatures take `shift` bytes before them.
+fn has_headers(tar: &File, planned: &[PlannedFile], shift: u64, mtime: u64) -> bool {
+    planned.iter().take(HEADERS_TRIED).any(|file| {
+        let expected = file.header_blocks(mtime);
+        let mut found = vec![0; expected.len()];
+        tar.read_exact_at(&mut found, file.header.saturating_add(shift)).is_ok() && found == expected
+    })
+}
+
+/// Whether so many bytes are those of signatures.
+fn are_signatures(bytes: u64) -> bool {
+    bytes.is_multiple_of(SIGNATURE_ROOM) && bytes / SIGNATURE_ROOM <= MOST_SIGNATURES as u64
+}
