@@ -18,9 +18,9 @@ fuzz_target!(|text: &str| gapferry_fuzz::bounded(1 << 20 | 64 * text.len(), || {
             assert_eq!(serde_json::from_str::<Reference>(&json).unwrap(), reference);
         }
         Err(error) => {
-            let said = error.to_string();
-            gapferry_fuzz::is_harmless(&said);
-            assert!(said.len() < 8 * (300 + 300) + 400, "{said}");
+            let message = error.to_string();
+            gapferry_fuzz::is_harmless(&message);
+            assert!(message.len() < 8 * (300 + 300) + 400, "{message}");
         }
     }
     if let Ok(tag) = text.parse::<Tag>() {

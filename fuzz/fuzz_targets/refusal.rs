@@ -5,7 +5,7 @@ use gapferry::transport::registry::fuzzing;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| gapferry_fuzz::bounded(1 << 20 | 64 * body.len(), || {
-    let said = fuzzing::excerpt(body);
-    gapferry_fuzz::is_harmless(&said);
-    assert!(said.chars().count() <= 300 * 10 + 1, "{said}");
+    let message = fuzzing::excerpt(body);
+    gapferry_fuzz::is_harmless(&message);
+    assert!(message.chars().count() <= 300 * 10 + 1, "{message}");
 }));

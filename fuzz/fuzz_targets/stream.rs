@@ -39,9 +39,9 @@ fn import(bytes: &[u8]) -> gapferry::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let arrived = StreamSource { hand, rest: &layout };
     let repository = "registry.test/a".parse().expect("a name");
-    let mut settled = 0;
+    let mut finished = 0;
     while let Ok((digest, outcome)) = coming.try_recv() {
-        settled += 1;
+        finished += 1;
         assert!(wanted.contains(&digest));
         let Some(size) = layout.size_of(&digest.blob_path()).filter(|_| outcome.is_ok()) else { continue };
         let blob = Descriptor::new("", digest, size);
@@ -53,6 +53,6 @@ fn import(bytes: &[u8]) -> gapferry::Result<()> {
             }
         });
     }
-    assert_eq!(settled, wanted.len(), "each is told once");
+    assert_eq!(finished, wanted.len(), "each is reported once");
     Ok(())
 }

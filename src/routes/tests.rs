@@ -118,7 +118,7 @@ fn what_is_written_goes_where_it_was_told_to() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once_with_its_line() {
+fn everything_that_is_wrong_is_reported_at_once_with_its_line() {
     let reported = problems(
         "[[registry]]\n\
          insecure = 'yes'\n\

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repositories_of_any_depth_are_told_from_what_follows() {
+    fn repositories_of_any_depth_are_reported_from_what_follows() {
         let digest = Digest::sha256(b"");
         let name = "a/b/manifests".to_owned();
         let parse = |path: &str| Endpoint::parse(path).unwrap();

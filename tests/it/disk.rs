@@ -195,7 +195,7 @@ fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
 }
 
 #[test]
-fn a_receipt_or_lock_that_could_not_be_written_is_told_before_the_work_not_after_it() {
+fn a_receipt_or_lock_that_could_not_be_written_is_reported_before_the_work_not_after_it() {
     let (registry, image) = large();
     let directory = tempdir();
     let (bundle, nowhere) = (directory.path().join("b.tar"), directory.path().join("no/such/directory/file"));
@@ -297,7 +297,7 @@ fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_befor
 }
 
 #[test]
-fn a_second_run_on_the_same_output_is_told_so_and_disturbs_nothing() {
+fn a_second_run_on_the_same_output_is_reported_so_and_disturbs_nothing() {
     let (registry, image) = large();
     let directory = tempdir();
     for name in ["b.tar", "b"] {

@@ -176,7 +176,7 @@ fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
 }
 
 #[test]
-fn a_rotten_blob_costs_its_images_alone_and_is_told_as_everywhere() {
+fn a_rotten_blob_costs_its_images_alone_and_is_reported_as_everywhere() {
     let registry = Registry::start();
     let images =
         [images::oci("well", "1", &["well"]), images::oci("ill", "1", &["ill"]), images::oci("ill", "2", &["ill"])];
@@ -214,7 +214,7 @@ fn a_rotten_blob_costs_its_images_alone_and_is_told_as_everywhere() {
 }
 
 #[test]
-fn where_links_cannot_lead_blobs_are_copied_and_that_is_told_once() {
+fn where_links_cannot_lead_blobs_are_copied_and_that_is_reported_once() {
     let registry = Registry::start();
     for tag in ["1", "2", "3"] {
         images::oci("a", tag, &["base", tag]).push(&registry);

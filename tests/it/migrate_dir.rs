@@ -145,7 +145,7 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
 }
 
 #[test]
-fn a_faulty_image_is_told_and_not_written_and_with_strict_nothing_is() {
+fn a_faulty_image_is_reported_and_not_written_and_with_strict_nothing_is() {
     let registry = Registry::start();
     let faulty = images::oci("faulty", "1", &["faulty"]);
     faulty.push(&registry);
@@ -168,7 +168,7 @@ fn a_faulty_image_is_told_and_not_written_and_with_strict_nothing_is() {
 }
 
 #[test]
-fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_told_once() {
+fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_reported_once() {
     let registry = Registry::start();
     for tag in ["1", "2", "3"] {
         images::oci("a", tag, &["base", tag]).push(&registry);
@@ -184,7 +184,7 @@ fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_told_once() {
 
 /// ext4 gives a file 65,000 names; a base layer of a large registry needs more.
 #[test]
-fn a_blob_that_has_as_many_names_as_it_can_is_copied_once_and_that_is_told_once() {
+fn a_blob_that_has_as_many_names_as_it_can_is_copied_once_and_that_is_reported_once() {
     let registry = Registry::start();
     let images = ["a", "b", "c"].map(|name| images::oci(name, "1", &[name, "shared"]));
     images.iter().for_each(|image| image.push(&registry));

@@ -112,7 +112,7 @@ fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
 }
 
 #[test]
-fn an_entry_that_is_not_in_the_storage_is_told_by_its_line_and_the_others_go_on() {
+fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_go_on() {
     let (registry, target) = (Registry::start(), Registry::start());
     push(&registry, &[("team/app", "1"), ("team/left", "1")]);
     let directory = tempdir();
@@ -305,7 +305,7 @@ fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_costs_i
 }
 
 #[test]
-fn everything_wrong_in_a_file_of_tags_is_told_with_its_line() {
+fn everything_wrong_in_a_file_of_tags_is_reported_with_its_line() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1")]);
     images[0].named("team/copy", "1").push(&registry);

@@ -186,7 +186,7 @@ fn an_image_whose_signature_is_damaged_fails_alone_and_goes_without_it_when_told
 }
 
 #[test]
-fn a_revision_that_cannot_be_read_is_told_since_it_may_be_a_signature() {
+fn a_revision_that_cannot_be_read_is_reported_since_it_may_be_a_signature() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     fs::write(data(&source.storage(), &signed.referrers[1].digest()), "{}").unwrap();

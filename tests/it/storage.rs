@@ -209,7 +209,7 @@ fn victim(name: &str) -> Image {
 }
 
 #[test]
-fn each_accident_costs_its_own_image_and_is_told_with_its_path_by_list_and_check_from_directory_and_tar() {
+fn each_accident_costs_its_own_image_and_is_reported_with_its_path_by_list_and_check_from_directory_and_tar() {
     let registry = Registry::start();
     let healthy = images::oci("well", "1.0", &["untouched"]);
     healthy.push(&registry);
@@ -263,7 +263,7 @@ fn a_healthy_storage_passes_the_check_with_its_foreign_layers_deleted_tags_and_b
 }
 
 #[test]
-fn what_belongs_to_no_image_is_told_by_the_check_and_costs_none() {
+fn what_belongs_to_no_image_is_reported_by_the_check_and_costs_none() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["content"]);
     image.push(&registry);
@@ -288,7 +288,7 @@ fn what_belongs_to_no_image_is_told_by_the_check_and_costs_none() {
 }
 
 #[test]
-fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_told_instead_of_passed_over() {
+fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_reported_instead_of_passed_over() {
     let registry = Registry::start();
     images::oci("hidden", "1", &["content"]).push(&registry);
     let root = registry.storage().join("docker/registry/v2");

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once_with_its_line() {
+    fn everything_wrong_is_reported_at_once_with_its_line() {
         let (a, b) = (hex('a'), hex('b'));
         let reported = problems(&format!(
             "team/app {a}\nteam/app:1\nTeam/app:1 {a}\nteam/app:1 sha256:12\nteam/app:1 {a}\nteam/app:1 {b}\nteam/app:.x {a}\n"

@@ -37,14 +37,14 @@ impl Source for Pulls {
     }
 }
 
-struct Ground {
+struct Fixture {
     directory: tempfile::TempDir,
     pulls: Pulls,
 }
 
-impl Ground {
-    fn new() -> Ground {
-        Ground { directory: tempfile::tempdir().unwrap(), pulls: Pulls::default() }
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture { directory: tempfile::tempdir().unwrap(), pulls: Pulls::default() }
     }
 
     fn path(&self) -> PathBuf {
@@ -67,33 +67,33 @@ impl Ground {
 
 #[tokio::test]
 async fn what_one_run_has_read_the_next_does_not_ask_for() {
-    let ground = Ground::new();
-    assert_eq!(ground.run(&[1, 2]).await, 2);
-    assert_eq!(ground.run(&[1, 2, 3]).await, 1);
-    assert_eq!(ground.run(&[3, 2, 1]).await, 0);
-    let kept = Checkpoint::new(&ground.pulls, Some(ground.path()));
-    assert_eq!(kept.left(), Some((3, ground.path().as_path())));
+    let fixture = Fixture::new();
+    assert_eq!(fixture.run(&[1, 2]).await, 2);
+    assert_eq!(fixture.run(&[1, 2, 3]).await, 1);
+    assert_eq!(fixture.run(&[3, 2, 1]).await, 0);
+    let kept = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
+    assert_eq!(kept.left(), Some((3, fixture.path().as_path())));
     kept.remove();
-    assert!(!ground.path().exists());
+    assert!(!fixture.path().exists());
 }
 
 #[tokio::test]
 async fn a_file_cut_anywhere_gives_what_is_whole_and_is_added_to_there() {
-    let ground = Ground::new();
-    ground.run(&[1, 2]).await;
-    let whole = std::fs::read(ground.path()).unwrap();
+    let fixture = Fixture::new();
+    fixture.run(&[1, 2]).await;
+    let whole = std::fs::read(fixture.path()).unwrap();
     for cut in RECOGNIZABLE..whole.len() {
-        std::fs::write(ground.path(), &whole[..cut]).unwrap();
-        ground.run(&[1, 2]).await;
-        assert_eq!(std::fs::read(ground.path()).unwrap(), whole, "cut at {cut}");
+        std::fs::write(fixture.path(), &whole[..cut]).unwrap();
+        fixture.run(&[1, 2]).await;
+        assert_eq!(std::fs::read(fixture.path()).unwrap(), whole, "cut at {cut}");
     }
 }
 
 #[tokio::test]
 async fn damaged_and_forged_entries_are_pulled_again() {
-    let ground = Ground::new();
-    ground.run(&[1]).await;
-    let text = std::fs::read_to_string(ground.path()).unwrap();
+    let fixture = Fixture::new();
+    fixture.run(&[1]).await;
+    let text = std::fs::read_to_string(fixture.path()).unwrap();
     let first = std::str::from_utf8(FIRST_LINE).unwrap();
     let text = text.strip_prefix(first).unwrap();
     let digest = manifest(1).digest().to_string();
@@ -107,102 +107,102 @@ async fn damaged_and_forged_entries_are_pulled_again() {
         "x".repeat(10_000),
         format!("{digest} 18446744073709551615 {}\n", media_type::OCI_INDEX),
     ] {
-        std::fs::write(ground.path(), format!("{first}{wrong}")).unwrap();
-        assert_eq!(ground.run(&[1]).await, 1, "{wrong}");
+        std::fs::write(fixture.path(), format!("{first}{wrong}")).unwrap();
+        assert_eq!(fixture.run(&[1]).await, 1, "{wrong}");
     }
 }
 
 #[tokio::test]
 async fn a_link_in_its_place_is_not_followed_and_the_job_goes_on() {
-    let ground = Ground::new();
-    std::fs::create_dir(ground.path().parent().unwrap()).unwrap();
-    let target = ground.directory.path().join("precious");
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path().parent().unwrap()).unwrap();
+    let target = fixture.directory.path().join("precious");
     std::fs::write(&target, "precious").unwrap();
-    std::os::unix::fs::symlink(&target, ground.path()).unwrap();
-    assert_eq!(ground.run(&[1]).await, 1);
+    std::os::unix::fs::symlink(&target, fixture.path()).unwrap();
+    assert_eq!(fixture.run(&[1]).await, 1);
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
 }
 
 #[tokio::test]
 async fn what_is_in_the_way_is_named_so_that_a_limited_run_does_not_start_over_each_time() {
-    let ground = Ground::new();
-    let why = || Checkpoint::new(&ground.pulls, Some(ground.path())).obstacle().map(|(_, why)| why.to_string());
+    let fixture = Fixture::new();
+    let why = || Checkpoint::new(&fixture.pulls, Some(fixture.path())).obstacle().map(|(_, why)| why.to_string());
     assert_eq!(why(), None);
-    std::fs::create_dir_all(ground.path()).unwrap();
+    std::fs::create_dir_all(fixture.path()).unwrap();
     assert!(why().is_some_and(|why| why.contains("directory")));
-    std::fs::remove_dir(ground.path()).unwrap();
-    std::os::unix::fs::symlink("nowhere", ground.path()).unwrap();
+    std::fs::remove_dir(fixture.path()).unwrap();
+    std::os::unix::fs::symlink("nowhere", fixture.path()).unwrap();
     assert!(why().is_some_and(|why| why.contains("symbolic link")));
-    std::fs::remove_file(ground.path()).unwrap();
-    rustix::fs::mkfifoat(rustix::fs::CWD, ground.path(), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    std::fs::remove_file(fixture.path()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, fixture.path(), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
     assert!(why().is_some_and(|why| why.contains("no regular file")));
-    std::fs::remove_file(ground.path()).unwrap();
-    let other = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    std::fs::remove_file(fixture.path()).unwrap();
+    let other = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     other.manifest(&by_digest(1)).await.unwrap();
     assert!(why().is_some_and(|why| why.contains("another run")));
 }
 
 #[tokio::test]
 async fn two_runs_at_once_do_not_spoil_each_others_entries() {
-    let ground = Ground::new();
-    let first = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    let fixture = Fixture::new();
+    let first = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     first.manifest(&by_digest(1)).await.unwrap();
-    let second = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    let second = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     assert_eq!(second.found, 0);
     second.manifest(&by_digest(2)).await.unwrap();
     second.remove();
     first.manifest(&by_digest(3)).await.unwrap();
     drop(first);
-    assert_eq!(ground.run(&[1, 3]).await, 0);
+    assert_eq!(fixture.run(&[1, 3]).await, 0);
 }
 
 #[tokio::test]
 async fn what_another_run_kept_is_not_cut_off_by_one_that_could_not_read_it() {
-    let ground = Ground::new();
-    let first = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    let fixture = Fixture::new();
+    let first = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     first.manifest(&by_digest(1)).await.unwrap();
-    let locked_out = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    let locked_out = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     drop(first);
     locked_out.manifest(&by_digest(2)).await.unwrap();
     locked_out.remove();
-    assert_eq!(ground.run(&[1]).await, 0);
+    assert_eq!(fixture.run(&[1]).await, 0);
 }
 
 #[tokio::test]
 async fn what_another_run_began_meanwhile_is_not_cut_off() {
-    let ground = Ground::new();
-    let early = Checkpoint::new(&ground.pulls, Some(ground.path()));
-    ground.run(&[1]).await;
+    let fixture = Fixture::new();
+    let early = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
+    fixture.run(&[1]).await;
     early.manifest(&by_digest(2)).await.unwrap();
     early.remove();
-    assert_eq!(ground.run(&[1]).await, 0);
+    assert_eq!(fixture.run(&[1]).await, 0);
 }
 
 #[tokio::test]
 async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
-    let ground = Ground::new();
-    std::fs::create_dir(ground.path().parent().unwrap()).unwrap();
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path().parent().unwrap()).unwrap();
     for theirs in ["12 km, sunny", "gapferry is a tool that carries images", "\n", "", "gap"] {
-        std::fs::write(ground.path(), theirs).unwrap();
-        let kept = Checkpoint::new(&ground.pulls, Some(ground.path()));
+        std::fs::write(fixture.path(), theirs).unwrap();
+        let kept = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
         kept.manifest(&by_digest(1)).await.unwrap();
         assert_eq!(kept.left(), None);
         let message = kept.obstacle().map(|(_, why)| why.to_string());
         assert_eq!(message.as_deref(), Some("it is no file of gapferry, and stays as it is"), "{theirs}");
         kept.remove();
-        assert_eq!(std::fs::read_to_string(ground.path()).unwrap(), theirs);
+        assert_eq!(std::fs::read_to_string(fixture.path()).unwrap(), theirs);
     }
 }
 
 #[tokio::test]
 async fn a_dry_run_reads_what_is_kept_and_writes_nothing() {
-    let ground = Ground::new();
-    ground.run(&[1]).await;
-    let before = std::fs::read(ground.path()).unwrap();
-    let kept = Checkpoint::reading(&ground.pulls, &ground.path());
+    let fixture = Fixture::new();
+    fixture.run(&[1]).await;
+    let before = std::fs::read(fixture.path()).unwrap();
+    let kept = Checkpoint::reading(&fixture.pulls, &fixture.path());
     kept.manifest(&by_digest(1)).await.unwrap();
     kept.manifest(&by_digest(2)).await.unwrap();
     kept.remove();
-    assert_eq!(ground.pulls.0.load(Ordering::SeqCst), 2);
-    assert_eq!(std::fs::read(ground.path()).unwrap(), before);
+    assert_eq!(fixture.pulls.0.load(Ordering::SeqCst), 2);
+    assert_eq!(std::fs::read(fixture.path()).unwrap(), before);
 }

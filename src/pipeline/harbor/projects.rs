@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_apart_before_harbor_is_asked() {
+    fn names_are_reported_apart_before_harbor_is_asked() {
         for good in ["a", "0", "library", "a.b-c_d", "12345"] {
             assert!(is_project_name(good), "{good}");
         }

@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_a_storage_is_told_without_the_secrets_of_the_url_it_was_asked_by() {
+    fn an_error_of_a_storage_is_reported_without_the_secrets_of_the_url_it_was_asked_by() {
         let url = "http://storage/b?X-Amz-Signature=AMZSIG0123456789&X-Amz-Security-Token=a%2Fb%3DTOKEN1234&n=12345678";
         let secrets = trace::secrets([&reqwest::Url::parse(url).unwrap()]);
         let echo = r#"<?xml version="1.0"?><Error><Code>SignatureDoesNotMatch</Code><Message>no AMZSIG0123456789, a/b=TOKEN1234 or
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_that_is_a_heading_too_is_said_once() {
+    fn a_title_that_is_a_heading_too_is_reported_once() {
         let nginx = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1>\
                      </center>\r\n<hr><center>nginx/1.28</center>\r\n</body>\r\n</html>\r\n";
         assert_eq!(excerpt(nginx.as_bytes()), "(a web page) 502 Bad Gateway nginx/1.28");

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn short_pauses_in_a_row_are_told_of_once() {
+    fn short_pauses_in_a_row_are_reported_once() {
         let gate = gate(600);
         assert_eq!(close(&gate, 4), Ok(true));
         // As if it were over.
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_to_one_closes_the_gate_for_all_and_is_told_once() {
+    fn a_refusal_to_one_closes_the_gate_for_all_and_is_reported_once() {
         let gate = gate(600);
         assert_eq!(close(&gate, 60), Ok(true));
         assert_eq!(close(&gate, 60), Ok(false), "six workers are told the same");

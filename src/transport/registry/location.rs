@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_that_is_no_url_is_told_without_its_secrets() {
+    fn a_location_that_is_no_url_is_reported_without_its_secrets() {
         for (target, reported) in [
             ("https://s3:99999/x?X-Amz-Signature=abc", "https://s3:99999/x…"),
             ("https://s3:99999/x?X-Amz-Signature=a abc", "https://s3:99999/x…"),

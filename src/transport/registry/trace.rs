@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn of_headers_only_the_harmless_part_is_told() {
+    fn of_headers_only_the_harmless_part_is_reported() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("authorization", "Bearer s3cret"),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_is_told_from_request_to_last_byte_and_only_if_wanted() {
+    fn an_exchange_is_reported_from_request_to_last_byte_and_only_if_wanted() {
         let recorder = Arc::new(Recorder::default());
         let events: Events = recorder.clone();
         let url = "http://h/v2/".parse().unwrap();

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_line_is_given_small_pieces_and_a_registry_that_takes_none_is_told() {
+    async fn a_slow_line_is_given_small_pieces_and_a_registry_that_takes_none_is_reported() {
         static CONTENT: [u8; 100_000] = [7; 100_000];
         let feed = Feed::after(0, reader(&CONTENT, 70_000)).await.unwrap();
         let mut rest = UploadBody::new(&feed, 100_000, true);

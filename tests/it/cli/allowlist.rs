@@ -106,7 +106,7 @@ fn skopeos_file_brings_its_credentials_and_its_tls_settings() {
 }
 
 #[test]
-fn duplicates_are_merged_and_short_names_written_out_and_both_are_said() {
+fn duplicates_are_merged_and_short_names_written_out_and_both_are_reported() {
     let source = four();
     let reference = format!("{}/team/app:1.0", source.host());
     let list = source.file("list.txt", &format!("{reference}\n{reference}\n"));

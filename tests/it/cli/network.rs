@@ -69,7 +69,7 @@ fn what_no_proxy_names_and_this_machine_itself_are_reached_directly() {
 }
 
 #[test]
-fn a_proxy_that_refuses_is_told_and_its_password_is_sent_to_it_alone_and_never_shown() {
+fn a_proxy_that_refuses_is_reported_and_its_password_is_sent_to_it_alone_and_never_shown() {
     let registry = registry(true);
     let proxy = WebProxy::to(registry.host(), Some("407 Proxy Authentication Required"));
     let url = format!("http://me:hunter2@{}", proxy.address);

@@ -62,7 +62,7 @@ fn one_platform_takes_the_digest_it_has_upstream() {
 }
 
 #[test]
-fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_said_once() {
+fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_reported_once() {
     let (app, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let (bundle, lock) = (source.path("b.tar").display().to_string(), source.path("l.lock").display().to_string());

@@ -69,7 +69,7 @@ fn a_malformed_file_is_2_is_named_and_stays_as_it_is_before_anything_is_asked() 
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_2_is_named_and_told_before_the_password_is_sent() {
+fn a_file_that_cannot_be_written_is_2_is_named_and_reported_before_the_password_is_sent() {
     let (registry, home) = (closed(), Home::new());
     let Some(disk) = Disk::of(64) else { return };
     let file = disk.path().join("auth.json").display().to_string();

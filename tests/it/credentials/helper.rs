@@ -97,7 +97,7 @@ fn logging_out_of_all_asks_every_helper_to_forget() {
 }
 
 #[test]
-fn a_helper_that_fails_is_2_its_words_are_told_but_no_password() {
+fn a_helper_that_fails_is_2_its_words_are_reported_but_no_password() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");

@@ -160,7 +160,7 @@ fn an_empty_file_as_mktemp_makes_it_is_filled() {
 }
 
 #[test]
-fn a_login_that_cannot_be_proven_or_does_not_count_is_told() {
+fn a_login_that_cannot_be_proven_or_does_not_count_is_reported() {
     let home = Home::new();
     let open = Registry::start();
     let text = log_in(&home, open.host(), &[]);
@@ -178,7 +178,7 @@ fn a_login_that_cannot_be_proven_or_does_not_count_is_told() {
 }
 
 #[test]
-fn who_logs_out_is_told_of_what_is_left() {
+fn logout_reports_what_is_left() {
     let (registry, home) = (closed(), Home::new());
     let dockers = home.write(
         ".docker/config.json",

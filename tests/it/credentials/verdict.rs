@@ -22,7 +22,7 @@ fn verdicts(report: &Value) -> [&Value; 3] {
 }
 
 #[test]
-fn the_verdict_is_told_with_place_and_user_and_leaves_nothing_at_the_registry() {
+fn the_verdict_is_reported_with_place_and_user_and_leaves_nothing_at_the_registry() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let right = format!("me:{PASSWORD}");

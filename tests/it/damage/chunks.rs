@@ -51,7 +51,7 @@ fn range(first: usize, last: usize) -> Value {
 }
 
 #[test]
-fn damage_in_a_large_blob_is_told_by_its_mebibytes_and_nothing_else_is_blamed() {
+fn damage_in_a_large_blob_is_reported_by_its_mebibytes_and_nothing_else_is_blamed() {
     let large = Large::new();
     let size = large.image.blobs.last().unwrap().len();
     assert!(size > 4 * MIB && !size.is_multiple_of(MIB));

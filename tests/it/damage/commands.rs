@@ -52,7 +52,7 @@ fn no_command_writes_anything_because_of_what_a_bundle_says() {
 }
 
 #[test]
-fn what_does_not_belong_into_a_bundle_is_not_served_and_somebody_is_told() {
+fn what_does_not_belong_into_a_bundle_is_not_served_and_is_reported() {
     let fixture = Fixture::new();
     let secret = tempdir();
     std::fs::write(secret.path().join("file"), b"of the machine").unwrap();

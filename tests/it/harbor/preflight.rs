@@ -105,7 +105,7 @@ async fn every_missing_project_is_named_in_one_go() {
 }
 
 #[tokio::test]
-async fn a_missing_right_is_told_apart_from_a_missing_project() {
+async fn a_missing_right_is_reported_apart_from_a_missing_project() {
     let server = Server::start(three_projects());
     let found = check(&server, CI, &["base/a", "apps/a", "closed/a", "nowhere/a"]).await;
     assert_eq!(found.denied, ["apps"]);
@@ -154,7 +154,7 @@ async fn wrong_credentials_are_named_and_not_mistaken_for_missing_projects() {
 }
 
 #[tokio::test]
-async fn everything_that_stops_a_push_is_told_together() {
+async fn everything_that_stops_a_push_is_reported_together() {
     let setup = three_projects().with(Project::new("hub").proxy_cache());
     let server = Server::start(Setup { read_only: true, ..setup });
     let found = check(&server, ADMIN, &["alone", "a__b/x", "a__b/x", "hub/x", "nowhere/x"]).await;

@@ -55,7 +55,7 @@ async fn a_blob_is_mounted_from_a_project_that_can_be_read_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_in_harbors_own_words() {
+async fn a_refusal_is_reported_in_harbors_own_words() {
     let setup = three_projects()
         .with(Project::new("small").quota(1000).member("ci", Right::Push))
         .with(Project::new("hub").proxy_cache().member("ci", Right::Push));

@@ -206,7 +206,7 @@ fn another_registry_is_asked_nothing_of_harbors() {
 
 /// Harbor answers 201, and the project has no limit.
 #[test]
-fn a_quota_that_harbor_ignores_is_told() {
+fn a_quota_that_harbor_ignores_is_reported() {
     let bundle = bundle(&[&small("one")]);
     let options = ["--create-projects", "--project-quota", "2GiB"];
     let maker = Account { reads_projects: false, ..Account::user("maker", "Maker123") };

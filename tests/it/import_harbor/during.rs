@@ -13,7 +13,7 @@ fn many() -> Vec<Image> {
 }
 
 #[test]
-fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
+fn an_exceeded_quota_is_warned_of_and_reported_in_harbors_words() {
     let images = ["one", "two"].map(small);
     let bundle = bundle(&[&images[0], &images[1]]);
     let server = Harbor::start(setup().with(Project::new("tight").quota(100)).with(Project::new("full").quota(1)));
@@ -73,7 +73,7 @@ fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
 
 /// One answer speaks for all that is still to be sent there; the rest of the run goes on.
 #[test]
-fn what_ends_a_push_to_a_project_in_the_middle_is_said_once_and_not_tried_again() {
+fn what_ends_a_push_to_a_project_in_the_middle_is_reported_once_and_not_tried_again() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let directory = tempdir();

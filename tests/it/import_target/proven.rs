@@ -113,7 +113,7 @@ fn a_blob_is_proven_at_the_storage_that_the_registry_leads_to_without_credential
 }
 
 #[test]
-fn an_account_that_may_not_read_is_told_so_once_and_pushes() {
+fn an_account_that_may_not_read_is_reported_so_once_and_pushes() {
     for fault in [Fault::Status(403), Fault::Unauthorized] {
         let it = Shared::new();
         let proxy = Proxy::with_tokens(it.target.host());
@@ -129,7 +129,7 @@ fn an_account_that_may_not_read_is_told_so_once_and_pushes() {
 }
 
 #[test]
-fn an_account_that_may_not_read_what_it_pushes_has_pushed_it_and_is_told_so_once() {
+fn an_account_that_may_not_read_what_it_pushes_has_pushed_it_and_is_reported_so_once() {
     let it = Shared::new();
     let proxy = Proxy::before(it.target.host());
     for method in ["GET", "HEAD"] {

@@ -81,7 +81,7 @@ fn a_chain_of_five_with_one_lost_in_the_middle_ends_whole() {
 }
 
 #[test]
-fn a_chain_on_bundles_alone_is_told_to_be_an_assumption_and_breaks_without_harm_when_one_is_lost() {
+fn a_chain_on_bundles_alone_is_reported_to_be_an_assumption_and_breaks_without_harm_when_one_is_lost() {
     let sides = Sides::new();
     let mut names: Vec<String> = Vec::new();
     for step in 1..=3_u32 {

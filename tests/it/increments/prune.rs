@@ -42,7 +42,7 @@ fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
 }
 
 #[test]
-fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_told() {
+fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_reported() {
     let sides = Sides::new();
     outdated(&sides, sides.target.host());
     sides

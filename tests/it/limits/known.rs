@@ -186,7 +186,7 @@ async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_is_denied_is_told_as_that_and_does_not_move_to_what_its_tag_means() {
+async fn a_line_that_is_denied_is_reported_as_that_and_does_not_move_to_what_its_tag_means() {
     let (server, _) = changing(shop()).await;
     let directory = support::tempdir();
     let list = allowlist(directory.path(), &server.address, &NAMES[..1]);

@@ -41,7 +41,7 @@ fn waits(recorder: &Recorder) -> Vec<(String, Duration)> {
 }
 
 #[tokio::test]
-async fn one_429_pauses_every_worker_of_that_registry_and_is_told_once() {
+async fn one_429_pauses_every_worker_of_that_registry_and_is_reported_once() {
     let (shop, first) = (shop(6), std::sync::OnceLock::new());
     // Whoever asks before the second is over is refused as well.
     let server = Server::registry(move |request, _| {
@@ -115,7 +115,7 @@ async fn the_last_pulls_of_docker_hubs_limit_are_taken_slowly_and_visibly() {
 }
 
 #[tokio::test]
-async fn how_slow_the_last_pulls_will_be_is_told_once_if_they_take_longer_than_was_allowed() {
+async fn how_slow_the_last_pulls_will_be_is_reported_once_if_they_take_longer_than_was_allowed() {
     for (max_wait, lines) in [(Duration::from_secs(1), 1), (Duration::from_secs(60), 0)] {
         let (shop, left) = (shop(6), AtomicUsize::new(7));
         let server = Server::registry(move |request, _| {
@@ -161,7 +161,7 @@ async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_told_
 }
 
 #[tokio::test]
-async fn a_limit_of_which_nothing_is_told_is_waited_for_as_long_as_was_allowed() {
+async fn a_limit_of_which_nothing_is_reported_is_waited_for_as_long_as_was_allowed() {
     let (shop, refused) = (shop(1), AtomicUsize::new(0));
     let server = Server::registry(move |request, _| match refused.fetch_add(1, Ordering::SeqCst) < 9 {
         true => Answer::new(429),
@@ -181,7 +181,7 @@ async fn a_limit_of_which_nothing_is_told_is_waited_for_as_long_as_was_allowed()
 }
 
 #[tokio::test]
-async fn a_limit_of_which_nothing_is_told_ends_the_run_when_the_patience_allowed_is_used_up() {
+async fn a_limit_of_which_nothing_is_reported_ends_the_run_when_the_patience_allowed_is_used_up() {
     let server = Server::registry(|_, _| Answer::new(429)).await;
     let max_wait = Duration::from_millis(200);
     let (registries, recorder) = client(Config { retries: 2, max_wait, ..Config::default() });

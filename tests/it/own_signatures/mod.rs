@@ -342,7 +342,7 @@ fn companions_are_listed_with_the_image_that_they_speak_of() {
 }
 
 #[test]
-fn an_image_without_a_tag_at_the_target_is_told_because_garbage_collection_may_take_it() {
+fn an_image_without_a_tag_at_the_target_is_reported_because_garbage_collection_may_take_it() {
     let site = TestSite::exported();
     let reference = format!("{}/team/app@{}", site.source.host(), site.app.digest());
     let mut command = gapferry();

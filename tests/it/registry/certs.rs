@@ -141,7 +141,7 @@ async fn half_a_pair_names_the_file_and_what_is_missing_before_the_registry_is_a
 }
 
 #[tokio::test]
-async fn a_key_of_another_certificate_is_told_with_both_files() {
+async fn a_key_of_another_certificate_is_reported_with_both_files() {
     let fixture = tempfile::tempdir().unwrap();
     let site = Authority::new(fixture.path(), "site");
     let places = Places::new();

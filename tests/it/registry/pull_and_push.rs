@@ -168,7 +168,7 @@ async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api
 }
 
 #[tokio::test]
-async fn a_refused_manifest_is_told_in_the_registrys_words() {
+async fn a_refused_manifest_is_reported_in_the_registrys_words() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");

@@ -357,7 +357,7 @@ async fn an_end_that_is_good_but_not_created_counts_only_if_the_blob_is_there() 
 }
 
 #[tokio::test]
-async fn a_refusal_in_the_middle_of_a_large_upload_is_told() {
+async fn a_refusal_in_the_middle_of_a_large_upload_is_reported() {
     let server = Sessions::start();
     server.when("PATCH", "").always().fault(Fault::Hasty(413));
     let error = push(&server, noise(20_000_000), large()).await.unwrap_err();

@@ -127,7 +127,7 @@ fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
 }
 
 #[test]
-fn a_compressed_pipe_that_breaks_is_told_like_any_other_that_does() {
+fn a_compressed_pipe_that_breaks_is_reported_like_any_other_that_does() {
     let (fixture, packed) = exported();
     let target = Registry::start();
     let to = format!("{}/mirror", target.host());

@@ -142,7 +142,7 @@ fn what_stands_before_the_blobs_is_proven_before_the_first_push() {
 }
 
 #[test]
-fn what_follows_the_bundle_is_told_and_is_not_part_of_it() {
+fn what_follows_the_bundle_is_reported_and_is_not_part_of_it() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let twice = [&whole[..], &whole[..]].concat();
@@ -181,7 +181,7 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
 }
 
 #[test]
-fn an_increment_comes_through_a_pipe_and_what_the_target_lacks_is_told_before_the_first_push() {
+fn an_increment_comes_through_a_pipe_and_what_the_target_lacks_is_reported_before_the_first_push() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let to = to(&target);
     let base = std::fs::read(fixture.streamed("base.tar", &[])).unwrap();

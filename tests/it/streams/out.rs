@@ -84,7 +84,7 @@ fn nothing_else_is_printed_where_the_bundle_goes_and_nothing_is_left_beside_it()
 }
 
 #[test]
-fn a_full_disk_behind_the_pipe_is_told() {
+fn a_full_disk_behind_the_pipe_is_reported() {
     let fixture = Fixture::new();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = fixture.streaming(&[]).stdout(full).output().unwrap();

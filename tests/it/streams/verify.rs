@@ -124,7 +124,7 @@ fn what_a_stream_lacked_can_be_written_down() {
 }
 
 #[test]
-fn where_a_byte_is_wrong_is_told_of_a_pipe_as_of_a_file() {
+fn where_a_byte_is_wrong_is_reported_of_a_pipe_as_of_a_file() {
     let fixture = Fixture::new();
     fixture.run(&["export", "--locked", "images.lock", "-o", "bad.tar"]).ended(0);
     let mut bytes = std::fs::read(fixture.path("bad.tar")).unwrap();

@@ -10,7 +10,7 @@ use crate::support::ran::Ran;
 use crate::support::{gapferry, gapferry_process_of, tempdir};
 
 #[test]
-fn of_several_volumes_that_are_missing_each_is_told_with_the_images_that_it_costs() {
+fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_costs() {
     let set = Set::new(0);
     let missing = |lost: &[usize]| -> Vec<PathBuf> {
         (0..4).filter(|at| !lost.contains(at)).map(|at| set.volumes[at].clone()).collect()
@@ -81,7 +81,7 @@ fn more_volumes_than_a_program_may_have_files_open_at_first_are_one_bundle() {
 }
 
 #[test]
-fn recovery_volumes_are_verified_alone_and_told_where_they_are_not_at_hand() {
+fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand() {
     let set = Set::new(0);
     let out = set.path("r.tar");
     let arguments = ["--volume-size", SIZE, "--recovery", "2"];

@@ -13,7 +13,7 @@ use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Seen, Server, last_byte};
 
 #[tokio::test]
-async fn a_page_instead_of_a_manifest_is_told_as_such() {
+async fn a_page_instead_of_a_manifest_is_reported_as_such() {
     let server =
         Server::registry(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Please log in</h1>"));
     let server = server.await;

@@ -164,7 +164,7 @@ async fn a_token_server_that_has_a_bad_moment_is_waited_for_before_a_password_is
 }
 
 #[tokio::test]
-async fn a_challenge_that_comes_with_403_is_answered_and_401_without_one_is_told_as_such() {
+async fn a_challenge_that_comes_with_403_is_answered_and_401_without_one_is_reported_as_such() {
     let server = Server::start(|request, _| match request.target.as_str() {
         target if target.starts_with("/token") => Answer::new(200).body(r#"{"token":"anon"}"#),
         "/v2/" => Answer::new(200),

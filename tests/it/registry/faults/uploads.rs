@@ -33,7 +33,7 @@ async fn an_upload_that_the_registry_cancels_starts_again_from_post() {
 }
 
 #[tokio::test]
-async fn a_refused_upload_is_told_in_the_registrys_words_and_not_repeated() {
+async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_repeated() {
     for (status, kind) in [(403, Kind::Refused), (413, Kind::Refused), (412, Kind::Refused), (405, Kind::Refused)] {
         let body = r#"{"errors":[{"code":"DENIED","message":"quota will exceed the configured upper limit"}]}"#;
         let server = Server::registry(move |_, _| Answer::new(status).body(body)).await;
@@ -49,7 +49,7 @@ async fn a_refused_upload_is_told_in_the_registrys_words_and_not_repeated() {
 /// Two minutes of tries for each layer, and then the advice to ask again: only room helps. Of a server error that says so one more
 /// is made: another replica may have room.
 #[tokio::test]
-async fn a_full_disk_is_told_soon_wherever_it_shows() {
+async fn a_full_disk_is_reported_soon_wherever_it_shows() {
     // As distribution writes it, with the error of Go's `os`.
     let detail = r#"{"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Path":"/var/lib/registry/docker","Err":28}}"#;
     let distribution = format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"unknown error","detail":{detail}}}]}}"#);
@@ -198,7 +198,7 @@ async fn taking() -> Server {
 }
 
 #[tokio::test]
-async fn a_refusal_that_comes_before_the_body_was_read_is_still_told() {
+async fn a_refusal_that_comes_before_the_body_was_read_is_still_reported() {
     let server = taking().await;
     server.when("PUT", "/u").always().fault(Fault::Hasty(403));
     let memory = MemorySource::default();
