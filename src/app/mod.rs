@@ -13,6 +13,7 @@ mod environment;
 mod export;
 mod failure;
 mod faults;
+mod hint;
 mod import;
 mod inspect;
 mod inventory;
@@ -49,6 +50,7 @@ pub use export::{
 };
 pub use failure::{ErrorDetail, ErrorReport};
 pub use faults::{fault_lines, faults_line};
+pub use hint::{Hint, HintCode};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, NotAllowed, NotNewer, PruneOptions, PruneReport,
     Pruned, import, refuse_incomplete,

@@ -68,6 +68,7 @@ fn an_import_that_refuses_a_bundle_gives_its_problems_with_their_codes() {
     assert!(codes.contains(&&json!("wrong-size")), "{said}");
     assert_eq!((&said["ok"], &said["error"]["code"]), (&json!(false), &json!("damaged")));
     assert!(said["error"]["hint"].is_string(), "what a person may do: {said}");
+    assert_eq!(said["error"]["hintCode"], "damaged-file", "{said}");
     let verified = run(&["verify", bundle, "--json"], 3);
     assert_eq!((&verified["ok"], &verified["error"]), (&json!(false), &Value::Null), "it came to its result");
     let found: Vec<&Value> = verified["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
