@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::{Kind, Outlet};
 use crate::archive::seekable::{Frames, Packing};
+use crate::base::document::OtherVersion;
 use crate::base::error::{self, Error, Result};
 use crate::base::fsops::{self, Entry, Open, WriteLock, publish};
 use crate::bundle::Bundle;
-use crate::bundle::open::is_of_other_version;
 
 /// How the names of such files end.
 const ENDING: &str = ".tar.zst";
@@ -42,7 +42,7 @@ impl Compressed {
         match Bundle::open(out) {
             Ok(_) => Ok(()),
             Err(_) if out.symlink_metadata().is_err() => Ok(()),
-            Err(error) if is_of_other_version(out, &error) => {
+            Err(error) if error.find::<OtherVersion>().is_some() => {
                 let text = format!("writing {}: what is there is not overwritten; remove it", out.display());
                 Err(error.while_doing(text))
             }
