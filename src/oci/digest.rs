@@ -49,6 +49,10 @@ pub struct DigestError {
 }
 
 impl DigestError {
+    fn new(text: &str, reason: &'static str) -> DigestError {
+        DigestError { text: text.chars().take(200).collect(), reason }
+    }
+
     /// It is a digest, and there are too many of them.
     pub fn is_too_many(&self) -> bool {
         self.reason == TOO_MANY
@@ -88,7 +92,7 @@ impl Digest {
 
     /// `long` gives a sha512 digest its place in the table, if it has one.
     fn read(text: &str, long: impl FnOnce(&[u8; 64]) -> Option<Long>) -> Result<Option<Digest>, DigestError> {
-        let fail = |reason| DigestError { text: text.chars().take(200).collect(), reason };
+        let fail = |reason| DigestError::new(text, reason);
         let malformed = || fail("expected 64 (sha256) or 128 (sha512) lower-case hexadecimal digits");
         let (algorithm, hex) = text.split_once(':').ok_or_else(|| fail("expected algorithm:hex"))?;
         let value = match algorithm {
@@ -108,14 +112,7 @@ impl Digest {
 
     /// The lower-case hexadecimal part, without the algorithm.
     pub fn hex(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let raw = self.raw();
-        let mut hex = String::with_capacity(raw.len() * 2);
-        for byte in raw {
-            hex.push(DIGITS[usize::from(byte >> 4)] as char);
-            hex.push(DIGITS[usize::from(byte & 15)] as char);
-        }
-        hex
+        hex_of_bytes(self.raw())
     }
 
     /// `sha256:` and the first twelve hex digits: enough for a person to tell two apart on one screen.
@@ -179,6 +176,23 @@ impl FromStr for Digest {
         let too_many = || DigestError { text: text.to_owned(), reason: TOO_MANY };
         Digest::read(text, Long::named)?.ok_or_else(too_many)
     }
+}
+
+/// Lower-case hexadecimal digits, two for a byte.
+pub(super) fn hex_of_bytes(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut hex = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        hex.push(DIGITS[usize::from(byte >> 4)] as char);
+        hex.push(DIGITS[usize::from(byte & 15)] as char);
+    }
+    hex
+}
+
+/// # Errors
+/// It is not what [`hex_of_bytes`] gives for 32 bytes.
+pub(super) fn bytes_of_hex(hex: &str) -> Result<[u8; 32], DigestError> {
+    decode(hex).ok_or_else(|| DigestError::new(hex, "expected 64 lower-case hexadecimal digits"))
 }
 
 fn decode<const N: usize>(hex: &str) -> Option<[u8; N]> {

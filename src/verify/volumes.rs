@@ -202,7 +202,7 @@ fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<Bytes>>
     let first = file.segment.as_ref().map_or(0, |segment| segment.first);
     let table = layout.slice(&format!("{VOLUMES}{}.b3", volume.label)).ok()??;
     let slice = layout.slice(&file.stored_path()).ok()??;
-    let ranges = chunks::bad_in(&slice, &table, before, *file.blake3.bytes()?)?;
+    let ranges = chunks::bad_in(&slice, &table, before, *file.blake3.bytes())?;
     Some(ranges.into_iter().map(|range| Bytes { first: first + range.first, last: first + range.last }).collect())
 }
 
@@ -249,9 +249,9 @@ impl<'s> One<'s> {
         let problem = |kind| Problem::new(of_bundle, kind);
         let in_text = segment.map(|s| format!("segment {} of {}", s.number, s.of));
         let told = |text: String| in_text.as_ref().map_or(text.clone(), |segment| format!("{segment}: {text}"));
-        if let Some(segment) = segment.filter(|segment| segment.sha256 != sum.hex()) {
+        if let Some(segment) = segment.filter(|segment| segment.sha256 != *sum) {
             let found = told(format!("{} in the sums of its volume", sum.hex()));
-            return Some(problem(ProblemKind::Disagreement).expected(&segment.sha256).found(found));
+            return Some(problem(ProblemKind::Disagreement).expected(segment.sha256.hex()).found(found));
         }
         let Some(size) = self.layout.size_of(path) else {
             let missing = problem(ProblemKind::Missing);

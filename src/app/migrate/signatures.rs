@@ -33,7 +33,7 @@ struct Critical {
 #[derive(Deserialize)]
 struct Signed {
     #[serde(rename = "docker-manifest-digest")]
-    digest: String,
+    digest: Digest,
 }
 
 /// The tags of signatures in the repositories of `named`, where neither that nor the storage gives them to anything.
@@ -91,7 +91,7 @@ fn subjects(storage: &Storage, repository: &Repository, list: &Manifest) -> Opti
         let bytes = slice.read_all(MOST_BYTES).ok()?;
         let payload: Payload = serde_json::from_slice(&bytes).ok()?;
         let is_right = Digest::of(digest.algorithm(), &bytes) == *digest;
-        payload.critical.image.digest.parse().ok().filter(|_| is_right)
+        is_right.then_some(payload.critical.image.digest)
     };
     let is_signature = |media_type: &str| media_type == SIGNATURE;
     layers
