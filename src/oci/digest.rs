@@ -75,6 +75,22 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Whether `bytes` have this digest.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        self.prove(bytes).is_ok()
+    }
+
+    /// Proves bytes that are in memory; a [`Slice`](crate::content::Slice) is proven by [`crate::content::proof`].
+    ///
+    /// # Errors
+    /// They have another digest: which.
+    pub fn prove(&self, bytes: &[u8]) -> Result<(), Digest> {
+        match Digest::of(self.algorithm(), bytes) {
+            found if found == *self => Ok(()),
+            found => Err(found),
+        }
+    }
+
     /// The sha256 digest that has these bytes.
     pub(super) fn of_sha256(bytes: [u8; 32]) -> Digest {
         Digest(Value::Sha256(bytes))
@@ -282,6 +298,15 @@ mod tests {
         assert_eq!(digest.short(), "sha256:e3b0c44298fc");
         assert!(text.to_uppercase().parse::<Digest>().is_err());
         assert!(text.replace("sha256:e", "sha256:E").parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn bytes_have_their_own_digest_of_either_algorithm_and_no_other() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let digest = Digest::of(algorithm, b"a");
+            assert!(digest.is_of(b"a") && !digest.is_of(b"b"));
+            assert_eq!(digest.prove(b"b"), Err(Digest::of(algorithm, b"b")));
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn subjects(storage: &Storage, repository: &Repository, list: &Manifest) -> Opti
         let slice = storage.file(repository, digest).ok().filter(|slice| slice.size() <= MOST_BYTES)?;
         let bytes = slice.read_all(MOST_BYTES).ok()?;
         let payload: Payload = serde_json::from_slice(&bytes).ok()?;
-        let is_right = Digest::of(digest.algorithm(), &bytes) == *digest;
+        let is_right = digest.is_of(&bytes);
         is_right.then_some(payload.critical.image.digest)
     };
     let is_signature = |media_type: &str| media_type == SIGNATURE;

@@ -290,11 +290,8 @@ async fn fetched(host: &Host, read: Read<Told>, reference: &Reference, what: &st
 fn received(told: &Told, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest> {
     // The digest that was asked for proves the bytes, whatever the header says.
     if let Some(told) = told.digest.filter(|_| reference.digest.is_none()) {
-        let found = Digest::of(told.algorithm(), &body);
-        if found != told {
-            let text = format!("{what}: the registry calls it {told}, the bytes have {found}");
-            return Err(Error::damaged(text));
-        }
+        let other = |found| format!("{what}: the registry calls it {told}, the bytes have {found}");
+        told.prove(&body).map_err(|found| Error::damaged(other(found)))?;
     }
     let served_as = told.served_as.as_deref();
     let parsed = Manifest::parse(body.clone(), served_as, reference.digest.as_ref());
@@ -366,10 +363,10 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
 /// Whether a good answer to a PUT means that these bytes are there now.
 async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what: &str) -> Result<Reply, Failure> {
     let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
-    match told.map(|told| (told, Digest::of(told.algorithm(), body))) {
-        Some((told, sent)) if told == sent => return Ok(reply),
+    match told.map(|told| told.prove(body).map_err(|sent| (told, sent))) {
+        Some(Ok(())) => return Ok(reply),
         // What lies between may have changed it on its way.
-        Some((told, sent)) => {
+        Some(Err((told, sent))) => {
             let text = format!("{what}: the registry stored another manifest, {told} instead of {sent}");
             return Err(Failure::soon(Error::damaged(text)));
         }
@@ -378,7 +375,7 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
     }
     // Not the answer of the specification: a registry of its own mind, or a page of somebody who stands between.
     let found = resolve(host, name, Scopes::push(&name.repository), Need::Required).await.map_err(Failure::never)?;
-    if found.is_some_and(|found| found.digest == Digest::of(found.digest.algorithm(), body)) {
+    if found.is_some_and(|found| found.digest.is_of(body)) {
         return Ok(reply);
     }
     let (status, secrets) = (reply.status(), reply.secrets());

@@ -20,7 +20,7 @@ use super::{Storage, data_path, links};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{Dir, Entry, Linked, LockedDir, Open, Owner};
 use crate::base::progress::{Event, Events};
-use crate::content::{Files, LinkMode, Reasons, Slice, why_not_linked};
+use crate::content::{Files, LinkMode, Reasons, Slice, proof, why_not_linked};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
 
 /// Where the tree begins.
@@ -253,9 +253,9 @@ impl Replica {
     fn copy(&self, slice: &Slice, at: &Entry, digest: &Digest) -> Result<()> {
         let (mut file, partial) = self.begin(digest)?;
         let fail = |e| Error::disk("writing", partial.path(), e);
-        let found = slice.copy_to(&mut file, digest.algorithm(), fail)?;
+        proof::copy(slice, &mut file, digest, fail)?;
         self.copied.fetch_add(slice.size(), Ordering::Relaxed);
-        if found == *digest { partial.rename(at) } else { Err(slice.wrong(found)) }
+        partial.rename(at)
     }
 
     /// A new file that has its place when it is whole.
