@@ -43,7 +43,7 @@ mod verify;
 
 pub use check::{CheckReport, CheckRequest, check};
 pub use convert::{ConvertReport, ConvertRequest, Converted, VolumesPlan, convert};
-pub use environment::{Environment, NoPasswords, Passwords, Watch};
+pub use environment::{BundleTime, Environment, NoPasswords, Passwords, Watch};
 pub use export::{
     ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
     ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair, stopped,

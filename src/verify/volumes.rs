@@ -265,7 +265,7 @@ impl<'s> One<'s> {
             let found = told(format!("{size} bytes"));
             return Some(problem(ProblemKind::WrongSize).expected(format!("{} bytes", segment.size)).found(found));
         }
-        if self.depth == Depth::Structure || self.is_proven((path, sum), of_bundle, segment.is_some()) {
+        if self.depth == Depth::Structure || self.is_proven(path, sum, of_bundle, segment.is_some()) {
             return None;
         }
         let found = match self.layout.slice(path).map(|slice| slice.map(|slice| prove(&slice, sum, &|_| ()))) {
@@ -288,7 +288,7 @@ impl<'s> One<'s> {
     }
 
     /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
-    fn is_proven(&self, (path, sum): (&str, &Digest), of_bundle: &str, is_segment: bool) -> bool {
+    fn is_proven(&self, path: &str, sum: &Digest, of_bundle: &str, is_segment: bool) -> bool {
         let layout = self.set.layout();
         match is_segment {
             true => self.is_first() && layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),

@@ -30,7 +30,7 @@ pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode
     events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let below = storage_below(storage, to);
     let closed = Closed::default();
-    let (written, synced) = write_all(&images, &whole, storage, (below.as_deref(), &closed), events);
+    let (written, synced) = write_all(&images, &whole, storage, below.as_deref(), &closed, events);
     let fate = |written| match written {
         Ok(Written::New) => Fate::Written,
         Ok(Written::Kept) => Fate::Present,
@@ -46,7 +46,8 @@ fn write_all(
     images: &Images,
     whole: &[(&Tagged, &Image)],
     storage: &Storage,
-    (below, closed): (Option<&Path>, &Closed),
+    below: Option<&Path>,
+    closed: &Closed,
     events: &Events,
 ) -> (Vec<Result<Written>>, Result<()>) {
     let (early, new) = (Mutex::new(Ok(())), AtomicUsize::new(0));

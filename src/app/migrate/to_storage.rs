@@ -47,7 +47,7 @@ pub fn write(
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     let closed = Closed::default();
     let brought = bring(storage, &replica, &whole, &closed, events);
-    let fates = enter(storage, &replica, &whole, (&brought, &closed), events);
+    let fates = enter(storage, &replica, &whole, &brought, &closed, events);
     let (kept_owner, failure) = match closed.check().and(replica.finish()) {
         Ok(kept) => (kept, None),
         Err(error) => (0, Some(error)),
@@ -89,7 +89,8 @@ fn enter(
     storage: &Storage,
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
-    (brought, closed): (&HashMap<Digest, Result<bool>>, &Closed),
+    brought: &HashMap<Digest, Result<bool>>,
+    closed: &Closed,
     events: &Events,
 ) -> Vec<Fate> {
     let mut repositories: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -101,7 +102,7 @@ fn enter(
     let entered = in_parallel(&repositories, |images| {
         let of = |at: &usize| {
             let fate =
-                whole.get(*at).map(|(found, image)| enter_image(storage, replica, (found, image), brought, closed));
+                whole.get(*at).map(|(found, image)| enter_image(storage, replica, found, image, brought, closed));
             events.report(Event::ItemDone);
             Some((*at, fate?))
         };
@@ -115,7 +116,8 @@ fn enter(
 fn enter_image(
     storage: &Storage,
     replica: &Replica,
-    (found, image): (&Tagged, &Image),
+    found: &Tagged,
+    image: &Image,
     brought: &HashMap<Digest, Result<bool>>,
     closed: &Closed,
 ) -> Fate {

@@ -52,7 +52,7 @@ impl Transfer<'_> {
     /// Decides by what the tag means now, and gives it its meaning.
     async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<Settled> {
         let begun = Instant::now();
-        let (settled, joined) = self.prepare(image, step, (ours, doubtful)).await?;
+        let (settled, joined) = self.prepare(image, step, ours, doubtful).await?;
         let written = match (&settled.action, &joined) {
             // An immutable tag would refuse even the same digest.
             (CompanionAction::Nothing | CompanionAction::Refuse { .. }, _) => return Ok(settled),
@@ -71,7 +71,8 @@ impl Transfer<'_> {
         &self,
         image: &Image,
         step: &CompanionStep,
-        (ours, doubtful): (&Manifest, bool),
+        ours: &Manifest,
+        doubtful: bool,
     ) -> Result<(Settled, Option<Joined>)> {
         let mut tries = 0..MOST_JOINS;
         loop {

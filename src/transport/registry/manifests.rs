@@ -40,8 +40,8 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
     // Others may have signed there: what would be replaced has to be known. An image can do without.
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     loop {
-        let asked = (Absence::AsLearned, Need::Required);
-        let said = match look(host, reference, Scopes::push(&reference.repository), asked).await {
+        let (scopes, need) = (Scopes::push(&reference.repository), Need::Required);
+        let said = match look(host, reference, scopes.clone(), Absence::AsLearned, need).await {
             // What this run has put there has to be read back.
             Err(error) if is_list && is_of_list_alone(&error) && !host.memory.written.has_manifest(reference) => {
                 return Ok(unread_list(host, reference, &error).await);
@@ -53,8 +53,7 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
             Err(error) => return error.policy().map(Lookup::Blocked).ok_or(error),
             // Some caches in front of a registry give HEAD what was there before.
             Ok(Said::Found(told)) if host.memory.written.is_other(reference, &told.digest) => {
-                let asked = (Absence::ByGet, Need::Required);
-                let read = by_get(host, reference, Scopes::push(&reference.repository), asked).await?;
+                let read = by_get(host, reference, scopes, Absence::ByGet, need).await?;
                 return Ok(Lookup::Found(if let Said::Found(read) = read { read } else { told }));
             }
             Ok(Said::Found(descriptor)) => {
@@ -110,7 +109,7 @@ pub(super) async fn resolve(
     scopes: Scopes,
     need: Need,
 ) -> Result<Option<Descriptor>> {
-    match look(host, reference, scopes, (Absence::ByGet, need)).await? {
+    match look(host, reference, scopes, Absence::ByGet, need).await? {
         Said::Found(descriptor) => Ok(Some(descriptor)),
         Said::Absent => Ok(None),
         Said::Denied(error) => Err(error),
@@ -136,8 +135,7 @@ enum Absence {
 }
 
 /// HEAD is a hint: where it does not say what is there, GET decides, so that the verdict does not depend on the request.
-async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absence, Need)) -> Result<Said> {
-    let (absence, need) = asked;
+async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence, need: Need) -> Result<Said> {
     let hint = head(host, reference, scopes.clone(), need).await?;
     let was_brought = host.memory.written.has_manifest(reference);
     // A list that is there and is not seen would be replaced, with all signatures in it.
@@ -147,14 +145,14 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absenc
         Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
         Hint::Absent if may_tell && host.memory.manifest_heads.tell() => Ok(Said::Absent),
         Hint::Absent => {
-            let said = by_get(host, reference, scopes, asked).await?;
+            let said = by_get(host, reference, scopes, absence, need).await?;
             // What this run has brought may have appeared between the two.
             if matches!(said, Said::Found(_)) && !was_brought {
                 host.memory.manifest_heads.note_hidden();
             }
             Ok(said)
         }
-        Hint::Nothing => by_get(host, reference, scopes, asked).await,
+        Hint::Nothing => by_get(host, reference, scopes, absence, need).await,
     }
 }
 
@@ -192,7 +190,7 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     })
 }
 
-async fn by_get(host: &Host, reference: &Reference, scopes: Scopes, (absence, need): (Absence, Need)) -> Result<Said> {
+async fn by_get(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence, need: Need) -> Result<Said> {
     let fetched = match absence == Absence::AsLearned && host.memory.stumbles() {
         true => fetch_once(host, reference, scopes).await?,
         false => fetch(host, reference, scopes, need).await?,

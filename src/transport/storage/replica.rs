@@ -115,7 +115,7 @@ impl Replica {
     pub fn blob(&self, storage: &Storage, repository: &Repository, blob: &Descriptor) -> Result<bool> {
         let stored = storage.stored_as(repository.path(), &blob.digest).map_err(|fault| storage.error(&fault))?;
         let place = self.root.dir().make_parents(&directory_of(&stored), MODE)?;
-        let brought = self.bring(storage, repository, blob, (&stored, &place));
+        let brought = self.bring(storage, repository, blob, &stored, &place);
         if brought.is_err() {
             // A place without a blob would be a fault; one that has something is not removed by this.
             let _ = place.dir().remove_dir(place.name());
@@ -128,7 +128,8 @@ impl Replica {
         storage: &Storage,
         repository: &Repository,
         blob: &Descriptor,
-        (stored, place): (&Digest, &Entry),
+        stored: &Digest,
+        place: &Entry,
     ) -> Result<bool> {
         let at = data_in(place)?;
         if self.is_there(&at, blob.size)? {
