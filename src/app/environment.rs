@@ -46,6 +46,14 @@ impl Passwords for NoPasswords {
     }
 }
 
+/// The time that is written into bundles and locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BundleTime {
+    pub time: Timestamp,
+    /// `SOURCE_DATE_EPOCH` prescribes it.
+    pub is_prescribed: bool,
+}
+
 impl Environment {
     /// Without any variable.
     pub fn new(events: Events) -> Environment {
@@ -72,15 +80,15 @@ impl Environment {
         (Environment { events: watch.clone(), ..self.clone() }, watch)
     }
 
-    /// The time that is written into bundles and locks, in whole seconds: now, or what `SOURCE_DATE_EPOCH` says. `true`: it was
-    /// prescribed.
+    /// The time that is written into bundles and locks, in whole seconds: now, or what `SOURCE_DATE_EPOCH` says.
     ///
     /// # Errors
     /// `SOURCE_DATE_EPOCH` is no time that a bundle can have.
-    pub fn bundle_time(&self) -> Result<(Timestamp, bool)> {
+    pub fn bundle_time(&self) -> Result<BundleTime> {
         let Some(text) = self.variable("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
             let now = (self.clock)().as_second();
-            return Ok((Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH), false));
+            let time = Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH);
+            return Ok(BundleTime { time, is_prescribed: false });
         };
         let seconds = text.parse().ok().filter(|seconds: &i64| (0..=LAST_TIME).contains(seconds));
         let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
@@ -89,7 +97,7 @@ impl Environment {
                 "SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"
             ))
         };
-        Ok((time.ok_or_else(fail)?, true))
+        Ok(BundleTime { time: time.ok_or_else(fail)?, is_prescribed: true })
     }
 
     pub fn variable(&self, name: &str) -> Option<String> {

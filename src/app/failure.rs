@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use super::hint::Hint;
 use super::outcome::{JsonReport, REPORT_VERSION};
 use crate::base::code::Code;
 use crate::base::error::Error;
@@ -27,8 +28,8 @@ pub struct ErrorDetail {
     /// What a person reads: the error and its causes, and below that a line for each thing that it lists.
     pub message: String,
     /// What a person may do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    #[serde(flatten)]
+    pub hint: Option<Hint>,
     /// Of a bundle that is refused: what is wrong with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,

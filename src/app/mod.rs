@@ -13,6 +13,7 @@ mod environment;
 mod export;
 mod failure;
 mod faults;
+mod hint;
 mod import;
 mod inspect;
 mod inventory;
@@ -42,13 +43,14 @@ mod verify;
 
 pub use check::{CheckReport, CheckRequest, check};
 pub use convert::{ConvertReport, ConvertRequest, Converted, VolumesPlan, convert};
-pub use environment::{Environment, NoPasswords, Passwords, Watch};
+pub use environment::{BundleTime, Environment, NoPasswords, Passwords, Watch};
 pub use export::{
     ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
     ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair, stopped,
 };
 pub use failure::{ErrorDetail, ErrorReport};
 pub use faults::{fault_lines, faults_line};
+pub use hint::{Hint, HintCode};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, NotAllowed, NotNewer, PruneOptions, PruneReport,
     Pruned, import, refuse_incomplete,

@@ -15,7 +15,7 @@ use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count};
 use crate::oci::{Reference, Repository};
 use crate::pipeline::naming::{Target, parse_target};
-use crate::pipeline::prove::{Claim, Confirmed, ImageProof, Options, Plan, Prover, State, Verdict};
+use crate::pipeline::prove::{Claim, Confirmed, ImageProof, Options, Plan, Prover, State, ToRead, Verdict};
 use crate::pipeline::receipt::{CompanionReceipt, ImageOutcome, Receipt};
 use crate::transport::registry::Registries;
 
@@ -121,7 +121,7 @@ impl Job<'_> {
             Some(path) => State::open(path, self.registry, (environment.clock)(), events)?,
             None => State::default(),
         };
-        let (ahead, before) = plan.bytes(&state, self.options);
+        let ToRead { ahead, before } = plan.bytes(&state, self.options);
         let (blobs, images) = (count(plan.blobs.len(), "blob"), count(plan.images.len(), "image"));
         events.report(Event::Status(format!("{} to read: {blobs} of {images}", bytes(ahead))));
         if let Some(begun) = state.earlier() {

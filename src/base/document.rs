@@ -31,6 +31,16 @@ impl Outline for Unbounded {
     }
 }
 
+/// A document of a version that this program does not read: nothing else of it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("version {found}; this program reads version {known}")]
+pub struct OtherVersion {
+    /// Its version; 0 where it is from before there were numbers.
+    pub found: u64,
+    /// The only version that is read.
+    pub known: u32,
+}
+
 /// A versioned JSON file.
 pub trait Document: Serialize + DeserializeOwned {
     /// What messages call it, with an article: `the lock`.
@@ -55,7 +65,7 @@ pub trait Document: Serialize + DeserializeOwned {
     /// Reads one; `shown` is what errors call the file.
     ///
     /// # Errors
-    /// It is not such a document, of another version (`Input`), or larger than any.
+    /// It is not such a document, of another version (`Input`, with the fact [`OtherVersion`]), or larger than any.
     fn read(bytes: &[u8], shown: &str) -> Result<Self> {
         Self::read_checked(bytes, shown, Self::Outline::check)
     }
@@ -76,8 +86,8 @@ pub trait Document: Serialize + DeserializeOwned {
         if let Some(found) = version.filter(|found| *found != u64::from(Self::VERSION)) {
             let is_old = found < u64::from(Self::VERSION) && !Self::TOO_OLD.is_empty();
             let advice = if is_old { format!(": {}", Self::TOO_OLD) } else { String::new() };
-            let text = format!("version {found}; this program reads version {}{advice}", Self::VERSION);
-            return Err(Error::input(format!("reading {} {shown}: {text}", Self::NAME)));
+            let other = OtherVersion { found, known: Self::VERSION };
+            return Err(Error::input(format!("reading {} {shown}: {other}{advice}", Self::NAME)).with_fact(other));
         }
         let outline: Self::Outline = serde_json::from_slice(bytes).map_err(malformed)?;
         check(&outline, memory_of_json(bytes)).map_err(fail)?;
@@ -255,6 +265,8 @@ mod tests {
         let (kind, text) = read(r#"{"novel": [1, 2], "version": 3}"#).unwrap_err();
         assert_eq!(kind, Kind::Input);
         assert_eq!(text, "reading the note n.json: version 3; this program reads version 2");
+        let error = Note::read(br#"{"version": 3}"#, "n.json").unwrap_err();
+        assert_eq!(error.find(), Some(&OtherVersion { found: 3, known: 2 }));
     }
 
     #[test]

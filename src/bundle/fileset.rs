@@ -254,7 +254,7 @@ impl KnownFile {
     pub(super) fn of(layout: &Layout, path: &str, digest: Option<Digest>) -> Result<KnownFile> {
         let limit = if is_signature(path) { MAX_SIGNATURE } else { MAX_BUNDLE_JSON };
         let bytes = layout.read(path, limit)?.ok_or_else(|| wrong(layout, path, "it is missing"))?;
-        match digest.is_none_or(|digest| Digest::of(digest.algorithm(), &bytes) == digest) {
+        match digest.is_none_or(|digest| digest.is_of(&bytes)) {
             true => Ok(KnownFile { path: path.to_owned(), bytes: Kept::new(&bytes) }),
             false if path == SUMS => Err(wrong(layout, path, "it does not say what bundle.json says")),
             false => Err(wrong(layout, path, "it has another digest than bundle.json says")),

@@ -19,8 +19,8 @@ const MAX_JOURNAL: u64 = 1 << 30;
 /// What an earlier run wrote down.
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// Of the tar plan it was made for.
-    pub fingerprint: String,
+    /// Of the tar plan it was made for; `None`: of none that this program makes.
+    pub fingerprint: Option<Digest>,
     /// Offset and size, in bytes, of each blob in that tar.
     pub places: HashMap<Digest, (u64, u64)>,
     pub done: HashSet<Digest>,
@@ -51,7 +51,7 @@ impl Claims {
     fn parse(text: &str) -> Option<Claims> {
         let complete = &text[..text.rfind('\n')? + 1];
         let mut lines = complete.lines();
-        let fingerprint = lines.next()?.strip_prefix(MAGIC)?.trim().to_owned();
+        let fingerprint = lines.next()?.strip_prefix(MAGIC)?.trim().parse().ok();
         let mut claims = Claims { fingerprint, ..Claims::default() };
         let mut begun = false;
         for line in lines {
@@ -87,7 +87,7 @@ impl Journal {
     /// Begins a new one for a tar in which each blob has this offset and size.
     pub fn begin(
         entry: &Entry,
-        fingerprint: &str,
+        fingerprint: Digest,
         places: impl Iterator<Item = (Digest, u64, u64)>,
     ) -> Result<Journal> {
         let mut text = format!("{MAGIC} {fingerprint}\n");

@@ -13,8 +13,8 @@ use super::format::is_tool;
 use super::format::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512};
 use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
-use crate::content::chunks::{self, CHUNK, values_of};
-use crate::oci::Digest;
+use crate::content::chunks::{CHUNK, values_of};
+use crate::oci::{Blake3, Digest, optional_bare_sha256};
 
 /// The version of the file this program writes and the only one it reads.
 pub const MISSING_VERSION: u32 = 1;
@@ -51,9 +51,9 @@ pub struct Missing {
 pub struct MissingTool {
     /// `tools/NAME`.
     pub path: String,
-    /// 64 hexadecimal digits, where it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    /// Its sha256, where it is known.
+    #[serde(default, with = "optional_bare_sha256", skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
 }
 
 /// A blob that is absent or bad.
@@ -77,8 +77,8 @@ pub struct MissingRange {
     pub first: u64,
     /// The last byte, which ends one.
     pub last: u64,
-    /// The chaining value of each chunk, 64 hexadecimal digits.
-    pub values: Vec<String>,
+    /// The chaining value of each chunk.
+    pub values: Vec<Blake3>,
 }
 
 impl Document for Missing {
@@ -134,14 +134,11 @@ impl Missing {
                 complain(format!("{path} is named twice"));
             }
         }
-        for MissingTool { path, sha256 } in &self.tools {
+        for MissingTool { path, .. } in &self.tools {
             if !is_tool(path) {
                 complain(format!("{:?} is no tool", shortened(path)));
             } else if !named.insert(path) {
                 complain(format!("{path} is named twice"));
-            }
-            if sha256.as_ref().is_some_and(|sha256| format!("sha256:{sha256}").parse::<Digest>().is_err()) {
-                complain(format!("the sha256 of {:?} is none", shortened(path)));
             }
         }
         let mut digests = BTreeSet::new();
@@ -186,8 +183,8 @@ impl MissingBlob {
                 return Some(format!("bytes {first}-{last} are no whole chunks of {size} bytes behind byte {from}"));
             }
             let chunks = (last - first + 1).div_ceil(CHUNK);
-            if chunks != values.len() as u64 || values.iter().any(|value| chunks::from_hex(value).is_none()) {
-                return Some(format!("bytes {first}-{last} take {chunks} values of 64 hexadecimal digits"));
+            if chunks != values.len() as u64 {
+                return Some(format!("bytes {first}-{last} take {chunks} values and have {}", values.len()));
             }
             from = last + 1;
         }
@@ -217,7 +214,7 @@ mod tests {
     fn blob(size: u64, ranges: &[(u64, u64)]) -> MissingBlob {
         let range = |(first, last): &(u64, u64)| {
             let chunks = usize::try_from((last - first + 1).div_ceil(CHUNK)).unwrap();
-            MissingRange { first: *first, last: *last, values: vec!["0a".repeat(32); chunks] }
+            MissingRange { first: *first, last: *last, values: vec![[10; 32].into(); chunks] }
         };
         let ranges = ranges.iter().map(range).collect();
         MissingBlob { digest: Digest::sha256(b"blob"), size: Some(size), ranges }
@@ -232,7 +229,7 @@ mod tests {
         let whole = MissingBlob { digest: Digest::sha256(b"other"), size: None, ranges: vec![] };
         let part = blob(5 * CHUNK + 1, &[(0, CHUNK - 1), (3 * CHUNK, 5 * CHUNK)]);
         let mut written = missing(vec![whole, part]);
-        written.tools = vec![MissingTool { path: "tools/gapferry".to_owned(), sha256: Some("0a".repeat(32)) }];
+        written.tools = vec![MissingTool { path: "tools/gapferry".to_owned(), sha256: Some(Digest::sha256(b"x")) }];
         assert_eq!(Missing::parse(written.to_json().as_bytes(), "m.json").unwrap(), written);
         assert_eq!(written.bytes(), 3 * CHUNK + 1);
     }
@@ -241,14 +238,13 @@ mod tests {
     fn all_that_cannot_be_is_told_at_once() {
         let mut wrong = missing(vec![blob(5 * CHUNK, &[(1, CHUNK - 1)]), blob(5, &[(0, 4)])]);
         wrong.metadata = ["../passwd", SUMS, SUMS].map(str::to_owned).to_vec();
-        let tool = |path: &str| MissingTool { path: path.to_owned(), sha256: Some("no".to_owned()) };
+        let tool = |path: &str| MissingTool { path: path.to_owned(), sha256: None };
         wrong.tools = vec![tool("tools/../passwd"), tool("tools/x")];
         let text = said(&wrong);
         for words in [
             "\"../passwd\" is no file",
             "SHA256SUMS is named twice",
             "\"tools/../passwd\" is no tool",
-            "sha256 of \"tools/x\" is none",
             "no whole chunks",
             "is one chunk",
             "named twice",
@@ -268,6 +264,18 @@ mod tests {
         assert!(said(&short).contains("take 2 values"));
         short.blobs[0].size = None;
         assert!(said(&short).contains("no size"));
+    }
+
+    #[test]
+    fn what_is_no_digest_is_refused() {
+        let mut good = missing(vec![blob(5 * CHUNK, &[(0, CHUNK - 1)])]);
+        good.tools = vec![MissingTool { path: "tools/x".to_owned(), sha256: Some(Digest::sha256(b"x")) }];
+        let text = good.to_json();
+        for digits in [Digest::sha256(b"x").hex(), "0a".repeat(32)] {
+            let forged = text.replace(&digits, &digits[1..]);
+            let said = Missing::parse(forged.as_bytes(), "m.json").unwrap_err().chain();
+            assert!(said.contains("expected 64 lower-case hexadecimal digits at line "), "{said}");
+        }
     }
 
     #[test]

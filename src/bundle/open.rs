@@ -198,8 +198,3 @@ pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
     let path = bundle.path().display();
     Err(Error::input(format!("{path} is compressed, and cannot be changed: decompress it first (zstd -d {path})")))
 }
-
-/// Whether a bundle is there that this program cannot read.
-pub(super) fn is_of_other_version(out: &Path, error: &Error) -> bool {
-    error.kind() == Kind::Input && Layout::open(out).is_ok_and(|layout| layout.size_of(BUNDLE_JSON).is_some())
-}

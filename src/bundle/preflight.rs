@@ -4,11 +4,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::fileset::FileSet;
-use super::open::{Bundle, is_of_other_version};
+use super::open::Bundle;
 use super::options::{Finished, Form, Options, Survey, existing_ancestor};
 use super::output::{directory, tar};
 use super::volumes::SetName;
 use super::{journal, plan_volumes, proof, stamp};
+use crate::base::document::OtherVersion;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::Events;
@@ -166,7 +167,7 @@ fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
         }
         Ok(_) => Ok(()),
         Err(_) if empty => Ok(()),
-        Err(error) if is_of_other_version(out, &error) => {
+        Err(error) if error.find::<OtherVersion>().is_some() => {
             Err(error.while_doing(format!("writing {}: what is there is not overwritten; remove it", out.display())))
         }
         Err(error) if error.kind() == Kind::Damaged => {

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::missing::{Missing, MissingBlob, MissingRange};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
-use crate::content::chunks::{CHUNK, OneChunk, to_hex};
+use crate::content::chunks::{CHUNK, OneChunk};
 use crate::content::{Slice, Source};
 use crate::files::Layout;
-use crate::oci::{Descriptor, Digest, Repository};
+use crate::oci::{Blake3, Descriptor, Digest, Repository};
 
 /// The file of a repair that has the bytes of all ranges, one behind the other.
 pub const RANGES: &str = "ranges";
@@ -149,10 +149,10 @@ fn is_right(range: &MissingRange, size: u64, bytes: &[u8]) -> bool {
     let value = |(number, chunk): (u64, &[u8])| {
         let mut one = OneChunk::new(number, size);
         one.update(chunk);
-        to_hex(&one.finish())
+        Blake3::from(one.finish())
     };
     let found = (range.first / CHUNK..).zip(bytes.chunks(CHUNK as usize)).map(value);
-    bytes.len() as u64 == length(range) && found.eq(range.values.iter().cloned())
+    bytes.len() as u64 == length(range) && found.eq(range.values.iter().copied())
 }
 
 /// The ranges that a repair has, by blob; those that are not in order are not used.
@@ -227,7 +227,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3 * CHUNK + 5).map(|at| (at % 251) as u8).collect();
         let blob = Descriptor::new(media_type::OCI_INDEX, Digest::sha256(&bytes), bytes.len() as u64);
         let repository = "registry.test/a:1".parse::<Reference>().unwrap().repository;
-        let values: Vec<String> = Chunks::of(&bytes).values().iter().map(to_hex).collect();
+        let values: Vec<Blake3> = Chunks::of(&bytes).values().iter().copied().map(Blake3::from).collect();
         for (from, to) in [(0, 0), (1, 2), (2, 3), (3, 3), (0, 3)] {
             let (first, last) = (from as u64 * CHUNK, ((to as u64 + 1) * CHUNK).min(blob.size) - 1);
             let range = MissingRange { first, last, values: values[from..=to].to_vec() };

@@ -178,9 +178,9 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
         let Some(asked) = missing.tools.iter().find(|asked| asked.path == path) else {
             return Some(format!("{path} is not missing"));
         };
-        let found = tool.sha256().hex();
-        let was = asked.sha256.as_ref().filter(|was| **was != found)?;
-        Some(format!("{path} was another file: its sha256 was {was}, that of this one is {found}"))
+        let found = tool.sha256();
+        let was = asked.sha256.filter(|was| *was != found)?;
+        Some(format!("{path} was another file: its sha256 was {}, that of this one is {}", was.hex(), found.hex()))
     };
     let faults: Vec<String> = tools.iter().filter_map(fault).collect();
     match faults.is_empty() {

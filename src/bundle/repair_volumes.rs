@@ -165,7 +165,7 @@ impl Mending<'_> {
             self.set.layout().parts().iter().take(self.set.volumes.len()).chain([repair]).collect();
         for (path, digest) in wanted {
             let is_right = |layout: &&Layout| match layout.read(path, MAX_BUNDLE_JSON) {
-                Ok(Some(bytes)) => Digest::of(digest.algorithm(), &bytes) == digest,
+                Ok(Some(bytes)) => digest.is_of(&bytes),
                 _ => false,
             };
             match parts.iter().position(is_right) {

@@ -70,7 +70,7 @@ pub fn check_signature(layout: &Layout, keys: &[PublicKey]) -> Result<Proven> {
     let Some(by) = signer(layout, SUMS, &sums, keys)? else { return Err(refuse(SignatureFault::fits_none(keys))) };
     let identity = sums::identity(&sums).ok_or_else(|| refuse(SignatureFault::NamesNoBundle))?;
     let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.ok_or_else(|| missing(BUNDLE_JSON))?;
-    if Digest::sha256(&json) != identity {
+    if !identity.is_of(&json) {
         return Err(refuse(SignatureFault::Altered));
     }
     let document = BundleJson::parse(&json, &layout.path().join(BUNDLE_JSON).display().to_string())?;

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::hint;
 use super::password::AskOnTerminal;
-use crate::app::{Environment, ErrorDetail, ErrorReport, JsonReport, Watch};
+use crate::app::{Environment, ErrorDetail, ErrorReport, Hint, HintCode, JsonReport, Watch};
 pub use crate::app::{check_writable, write_file};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
@@ -161,29 +161,29 @@ impl Context {
     pub fn failed(&self, error: &Error) {
         let hint = self.hint(error);
         if self.json {
-            let line = serde_json::json!({ "event": "error", "text": error.lines().join("\n"), "hint": hint });
-            return to_stderr(&line.to_string());
+            return log_failure("error", &error.lines().join("\n"), hint);
         }
         let mut lines = error.lines().into_iter();
         self.labelled("error:", RED, &lines.next().unwrap_or_default());
         lines.for_each(|line| to_stderr(&line));
         if let Some(hint) = hint {
-            self.labelled("hint:", CYAN, hint);
+            self.labelled("hint:", CYAN, hint.text);
         }
     }
 
     /// As JSON on standard output, unless a report is there already.
     pub fn report_failure(&self, error: &Error) {
         if !self.has_reported.load(Ordering::Relaxed) {
-            let hint = self.hint(error).map(str::to_owned);
+            let hint = self.hint(error);
             // The exit code says that it failed.
             let _ = self.print_json(&ErrorReport::new(ErrorDetail { hint, ..ErrorDetail::of(error) }));
         }
     }
 
-    fn hint(&self, error: &Error) -> Option<&'static str> {
-        let hint = hint::for_error(error);
-        if self.may_keep_going { hint.map(hint::that_may_keep_going) } else { hint }
+    fn hint(&self, error: &Error) -> Option<Hint> {
+        let code = hint::for_error(error);
+        let code = if self.may_keep_going { code.map(hint::that_may_keep_going) } else { code };
+        code.map(hint::with_text)
     }
 
     /// A line that begins with a word of ours, which may have a colour.
@@ -198,14 +198,14 @@ impl Context {
     }
 
     /// One image that failed, among others that did not.
-    pub fn failed_image(&self, text: &str, remedy: Option<&str>) {
+    pub fn failed_image(&self, text: &str, hint: Option<HintCode>) {
+        let hint = hint.map(hint::with_text);
         if self.json {
-            let line = serde_json::json!({ "event": "image-failed", "text": text, "hint": remedy });
-            return to_stderr(&line.to_string());
+            return log_failure("image-failed", text, hint);
         }
         self.labelled("failed:", RED, text);
-        if let Some(remedy) = remedy {
-            to_stderr(&format!("  hint: {remedy}"));
+        if let Some(hint) = hint {
+            to_stderr(&format!("  hint: {}", hint.text));
         }
     }
 
@@ -252,6 +252,13 @@ pub fn env(name: &str) -> Option<String> {
 /// All variables of the environment that are text.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// A line of the log that a program reads.
+fn log_failure(event: &str, text: &str, hint: Option<Hint>) {
+    let (code, hint) = (hint.map(|hint| hint.code), hint.map(|hint| hint.text));
+    let line = serde_json::json!({ "event": event, "text": text, "hintCode": code, "hint": hint });
+    to_stderr(&line.to_string());
 }
 
 /// One line, whatever is in it.

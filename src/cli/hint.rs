@@ -1,17 +1,18 @@
 //! What to do about an error; added here, at the edge, so that the library's errors stay plain.
 //!
 //! [`Situation::of`] finds what a person can do something about, by what an error knows: its [`Kind`], its [`Reason`] and its
-//! facts. [`Situation::hint`] has advice for each. No text is read.
+//! facts. [`Situation::hint`] has the code of a hint for each, and [`text`] what it says. No text is read.
 
 mod reason;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::app::{NotAllowed, NotNewer, ReceiptFault};
+use crate::app::{Hint, HintCode, NotAllowed, NotNewer, ReceiptFault};
 use crate::base::error::{Error, FileOperation, Kind, Reason, Stopped};
 use crate::bundle::stream::NotReceived;
 use crate::bundle::volumes::{RecoveryFault, VolumesMissing};
@@ -19,21 +20,18 @@ use crate::bundle::{NoBundle, SignatureFault};
 use crate::pipeline::walk::LockedLost;
 use crate::transport::registry::{BlobFault, NoAnswer, Symptom, TlsFault, UnexpectedStatus, WebPage};
 use crate::verify::Refusal;
-pub use reason::PULL_POLICY;
-use reason::{DAMAGED_FILE, UNDELIVERED, for_reason};
+use reason::for_reason;
+use text::text;
 
 /// The hint for an error of a command that has the option `--keep-going`, and was called without it.
-pub fn that_may_keep_going(hint: &'static str) -> &'static str {
-    match hint {
-        UNDELIVERED => {
-            "the registry works, but cannot deliver this object: ask its administrator; meanwhile --keep-going exports everything else"
-        }
-        hint => hint,
-    }
+pub fn that_may_keep_going(hint: HintCode) -> HintCode {
+    if hint == HintCode::Undelivered { HintCode::KeepGoing } else { hint }
 }
 
-const OF_A_PAGE: &str = "a proxy or a login page answers instead of the registry: check name, port and proxy (HTTPS_PROXY, NO_PROXY), and log in \
-     there first";
+/// A hint as it is printed.
+pub fn with_text(code: HintCode) -> Hint {
+    Hint { code, text: text(code) }
+}
 
 /// Credentials were tried that a person has just typed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -41,7 +39,7 @@ const OF_A_PAGE: &str = "a proxy or a login page answers instead of the registry
 pub struct LoggingIn;
 
 /// Advice about this error, if there is any that is better than none.
-pub fn for_error(error: &Error) -> Option<&'static str> {
+pub fn for_error(error: &Error) -> Option<HintCode> {
     let is_of_object = |reason: &&Reason| **reason == Reason::Undelivered;
     let reason = error.reason().filter(|reason| !is_of_object(reason) || !is_registry_full(error));
     reason.and_then(for_reason).or_else(|| Situation::of(error)?.hint())
@@ -153,18 +151,14 @@ impl Situation {
         }
     }
 
-    fn hint(self) -> Option<&'static str> {
+    fn hint(self) -> Option<HintCode> {
         match self {
             Situation::Disk(disk) => disk.hint(),
             Situation::Network(network) => Some(network.hint()),
             Situation::Registry(registry) => Some(registry.hint()),
             Situation::Bundle(bundle) => bundle.hint(),
             Situation::Unproven(unproven) => unproven.hint(),
-            Situation::Lacking => Some(
-                "bring what is missing: on the connected side export again, with --since and the receipt of an import that arrived, or an \
-                 inventory of this target (`gapferry inventory`), or without --since; or fetch just this (import --missing, \
-                 export --repair)",
-            ),
+            Situation::Lacking => Some(HintCode::Lacking),
         }
     }
 }
@@ -286,20 +280,15 @@ impl Disk {
         }
     }
 
-    fn hint(self) -> Option<&'static str> {
+    fn hint(self) -> Option<HintCode> {
         match self {
-            Disk::Full => Some("make room, or write elsewhere; then run the same command again"),
-            Disk::Denied => Some("check the permissions, or run as a user who may"),
-            Disk::ReadOnly => Some("the file system is mounted read-only"),
-            Disk::NoStandardInput => Some(
-                "only `verify` and `import` read a bundle from standard input (`-`), and no other beside it: save it to a file",
-            ),
-            Disk::NoSuchPath => Some("check the path"),
-            Disk::Failing => Some("the medium may be failing: try to read it elsewhere, or use another one"),
-            Disk::FileTooLarge => Some(
-                "the file system cannot hold a file this large (FAT32: 4 GiB), or a limit forbids it (ulimit -f): write a directory, \
-                 format it anew, or lift the limit",
-            ),
+            Disk::Full => Some(HintCode::DiskFull),
+            Disk::Denied => Some(HintCode::PermissionDenied),
+            Disk::ReadOnly => Some(HintCode::ReadOnlyFileSystem),
+            Disk::NoStandardInput => Some(HintCode::NoStandardInput),
+            Disk::NoSuchPath => Some(HintCode::NoSuchPath),
+            Disk::Failing => Some(HintCode::FailingMedium),
+            Disk::FileTooLarge => Some(HintCode::FileTooLarge),
             Disk::Other => None,
         }
     }
@@ -316,129 +305,64 @@ impl Network {
         }
     }
 
-    fn hint(self) -> &'static str {
+    fn hint(self) -> HintCode {
         match self {
-            Network::Stopped => "when it answers again, run the same command again: what is done is kept",
-            Network::ServerError => {
-                "the registry, or what stands before it, answers, but with an error of its own: when it works again, run the same command \
-                 again, which continues"
-            }
-            Network::WebPage => OF_A_PAGE,
-            Network::Tls(TlsFault::Outdated) => {
-                "this has to be set right at the registry, or at the proxy before it: a certificate of X.509 version 3 with the host in its \
-                 subjectAltName, and TLS 1.2 or 1.3 with ECDHE"
-            }
-            Network::Tls(TlsFault::Expired) => {
-                "have the registry's certificate renewed; or, if this machine's clock is wrong, set it right"
-            }
-            Network::Tls(TlsFault::NotYetValid) => {
-                "set this machine's clock right; if it is right, have the registry use a certificate that is valid now"
-            }
-            Network::Tls(TlsFault::WrongName) => {
-                "call the registry by a name that its certificate is for, or have it get one with this name in its subjectAltName"
-            }
-            Network::Tls(TlsFault::ClientCertificateDemanded) => {
-                "put the certificate and its key as NAME.cert and NAME.key in /etc/containers/certs.d/HOST[:PORT], or in a directory that \
-                 --cert-dir names"
-            }
-            Network::Tls(TlsFault::Untrusted) => {
-                "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; or (not over a \
-                 network you do not trust) --tls-verify=false"
-            }
-            Network::Tls(TlsFault::Other) | Network::NotReached => {
-                "check name, port and proxy (HTTPS_PROXY, NO_PROXY); for a registry without TLS: --plain-http. Run again to continue"
-            }
+            Network::Stopped => HintCode::ServerStopped,
+            Network::ServerError => HintCode::ServerError,
+            Network::WebPage => HintCode::WebPage,
+            Network::Tls(TlsFault::Outdated) => HintCode::TlsOutdated,
+            Network::Tls(TlsFault::Expired) => HintCode::CertificateExpired,
+            Network::Tls(TlsFault::NotYetValid) => HintCode::CertificateNotYetValid,
+            Network::Tls(TlsFault::WrongName) => HintCode::CertificateOfOtherName,
+            Network::Tls(TlsFault::ClientCertificateDemanded) => HintCode::ClientCertificateDemanded,
+            Network::Tls(TlsFault::Untrusted) => HintCode::CertificateUntrusted,
+            Network::Tls(TlsFault::Other) | Network::NotReached => HintCode::NotReached,
         }
     }
 }
 
 impl Registry {
-    fn hint(self) -> &'static str {
+    fn hint(self) -> HintCode {
         match self {
-            Registry::ForeignLayer => {
-                "the registry leaves this layer to an address of its maker's, which may be gone or out of reach from here: leave such \
-                 layers out (without --foreign-layers), or let the address be reached"
-            }
-            Registry::CompanionChanged => {
-                "--companions today goes on with what is attached to the image now, under a new lock, and --companions none without any; \
-                 an export onto the bundle that was made of this lock finds them there"
-            }
-            Registry::LoginRefused => {
-                "check user and password, and on Harbor whether the robot has expired; nothing was kept"
-            }
-            Registry::Unauthorized => {
-                "`gapferry auth check HOST` says which user is shown; give another by --creds USER, --authfile FILE or \
-                 `gapferry login HOST`; on Harbor a missing project answers the same way"
-            }
-            Registry::BlobLost => {
-                "the registry's storage lacks a blob that its own manifest names: the image has to be pushed there again"
-            }
-            Registry::LockedGone => {
-                "the registry has deleted it: lock again, or export onto the bundle that was made of this lock, which has it"
-            }
-            Registry::NotFound => "check the spelling of registry, repository and tag, and whether you may read it",
-            Registry::RateLimited => {
-                "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
-                 logging in raises most limits"
-            }
-            Registry::Full => "the registry is full: free space on its disk, then run the same command again",
-            // nginx refuses uploads over 1 MiB unless it is configured otherwise.
-            Registry::RequestTooLarge => {
-                "the registry, or a proxy before it, limits the size of uploads (nginx: client_max_body_size 0; in \
-                 Kubernetes the annotation proxy-body-size of the ingress): have that lifted, then run the same command again"
-            }
-            Registry::Quota => "raise the project's quota, or clean it up; then run the same command again",
-            Registry::ReadOnly => {
-                "the registry is in read-only mode: ask its administrator, then run the same command again"
-            }
-            Registry::MediaType => {
-                "this registry takes OCI media types only, not Docker's; zot takes both with `\"compat\": [\"docker2s2\"]` in the section \
-                 `http` of its configuration"
-            }
+            Registry::ForeignLayer => HintCode::ForeignLayerLost,
+            Registry::CompanionChanged => HintCode::CompanionChanged,
+            Registry::LoginRefused => HintCode::LoginRefused,
+            Registry::Unauthorized => HintCode::Unauthorized,
+            Registry::BlobLost => HintCode::BlobLost,
+            Registry::LockedGone => HintCode::LockedGone,
+            Registry::NotFound => HintCode::NotFound,
+            Registry::RateLimited => HintCode::RateLimited,
+            Registry::Full => HintCode::RegistryFull,
+            Registry::RequestTooLarge => HintCode::RequestTooLarge,
+            Registry::Quota => HintCode::Quota,
+            Registry::ReadOnly => HintCode::RegistryReadOnly,
+            Registry::MediaType => HintCode::MediaTypeRefused,
         }
     }
 }
 
 impl Bundle {
-    fn hint(self) -> Option<&'static str> {
+    fn hint(self) -> Option<HintCode> {
         match self {
-            Bundle::VolumesMissing => Some(
-                "bring the others too, or take them one by one (`import --state FILE`); lost ones are made again by `gapferry repair`, \
-                 of recovery volumes, or where the bundle came from",
-            ),
-            Bundle::NotNewer => Some(
-                "an old bundle was brought: bring the one that was made last; to go back on purpose, leave out --newer-than",
-            ),
-            Bundle::NotReceived => {
-                Some("send all of it again, by the same command on both sides: what has arrived is not pushed again")
-            }
-            Bundle::NotAllowed => Some("add them to the allowlist of --allow, or bring a bundle without them"),
-            Bundle::ImageLayout => Some(
-                "`gapferry serve LAYOUT` makes a registry of it, and `gapferry export` makes a bundle of the images in that registry",
-            ),
+            Bundle::VolumesMissing => Some(HintCode::VolumesMissing),
+            Bundle::NotNewer => Some(HintCode::NotNewer),
+            Bundle::NotReceived => Some(HintCode::NotReceived),
+            Bundle::NotAllowed => Some(HintCode::NotAllowed),
+            Bundle::ImageLayout => Some(HintCode::ImageLayout),
             Bundle::Recovery => None,
-            Bundle::Refused => Some(DAMAGED_FILE),
-            Bundle::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
+            Bundle::Refused => Some(HintCode::DamagedFile),
+            Bundle::Damaged => Some(HintCode::DamagedSource),
         }
     }
 }
 
 impl Unproven {
-    fn hint(self) -> Option<&'static str> {
+    fn hint(self) -> Option<HintCode> {
         match self {
-            Unproven::BundleUnsigned => {
-                Some("have it signed where it was made (`export --sign-key`, `gapferry sign`), and bring it again")
-            }
-            Unproven::ReceiptUnsigned => Some(
-                "have it signed where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and bring both files",
-            ),
-            Unproven::FitsNoKey => Some(
-                "ask whoever made it for the fingerprint of their key, not by way of the medium; if it is this one, somebody altered the \
-                 bundle: do not use it",
-            ),
-            Unproven::Altered => {
-                Some("do not use it before you know who changed it; bring it again from where it was made")
-            }
+            Unproven::BundleUnsigned => Some(HintCode::BundleUnsigned),
+            Unproven::ReceiptUnsigned => Some(HintCode::ReceiptUnsigned),
+            Unproven::FitsNoKey => Some(HintCode::KeyNotAccepted),
+            Unproven::Altered => Some(HintCode::Altered),
             Unproven::ReceiptPiped => None,
         }
     }

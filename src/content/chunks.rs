@@ -73,17 +73,6 @@ impl OneChunk {
     }
 }
 
-/// As `b3sum` prints it: 64 hexadecimal digits.
-pub fn to_hex(root: &Chained) -> String {
-    blake3::Hash::from_bytes(*root).to_hex().to_string()
-}
-
-/// `None` of anything else than [`to_hex`] gives.
-pub fn from_hex(hex: &str) -> Option<Chained> {
-    let root = *blake3::Hash::from_hex(hex).ok()?.as_bytes();
-    (to_hex(&root) == hex).then_some(root)
-}
-
 fn at(number: u64) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     hasher.set_input_offset(number.saturating_mul(CHUNK));

@@ -2,10 +2,11 @@
 //! [`Prover`](super::Prover).
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 
 use super::Slice;
 use super::chunks::{ChunkHasher, Chunks};
+use crate::base::error::Error;
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// Why bytes are not what they should be.
@@ -47,6 +48,23 @@ pub fn prove(slice: &Slice, digest: &Digest, progress: &dyn Fn(u64)) -> Result<(
 pub fn prove_chunks(slice: &Slice, digest: &Digest, progress: &dyn Fn(u64)) -> Result<Chunks, Unproven> {
     let hashing = Hashing::of_prefix(digest.algorithm(), slice, slice.size(), progress);
     hashing.map_err(Unproven::Unreadable)?.finish(digest)
+}
+
+/// Copies all of `slice` to `target`, and proves by `digest` what was copied; `failed` puts into words what the disk says against
+/// writing.
+///
+/// # Errors
+/// Not readable to its end, not writable, or other bytes (`Damaged`).
+pub fn copy(
+    slice: &Slice,
+    target: &mut impl Write,
+    digest: &Digest,
+    failed: impl Fn(io::Error) -> Error,
+) -> Result<(), Error> {
+    match slice.copy_to(target, digest.algorithm(), failed)? {
+        found if found == *digest => Ok(()),
+        found => Err(slice.wrong(found)),
+    }
 }
 
 /// Bytes that become a file: proven by their digest in the end, and known by their chunks from then on.

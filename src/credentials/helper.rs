@@ -79,7 +79,7 @@ pub(super) fn get(name: &str, server: &str, path: Option<&str>) -> Result<Option
 }
 
 /// Gives user name and password to the helper to keep.
-pub(super) fn store((name, path): (&str, Option<&str>), server: &str, username: &str, password: &Secret) -> Result<()> {
+pub(super) fn store(name: &str, path: Option<&str>, server: &str, username: &str, password: &Secret) -> Result<()> {
     let attempt = format!("giving credentials for {server} to credential helper {}", program(name));
     let input = json!({ "ServerURL": server, "Username": username, "Secret": password.expose() }).to_string();
     let output = run(name, "store", &input, path, &attempt)?;

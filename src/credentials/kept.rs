@@ -72,7 +72,7 @@ impl Kept {
         let mut document = Document::open(&self.path)?;
         let same: Vec<String> = document.keys(|written| means(written, &key));
         if let Some((server, name)) = responsible(document.file(), registry, path)? {
-            helper::store((&name, self.programs()), &server, username, password).map_err(|e| self.asked_for(e))?;
+            helper::store(&name, self.programs(), &server, username, password).map_err(|e| self.asked_for(e))?;
             // An old secret would count more than a credsStore, and should not lie about.
             document.set(&same, None)?;
             return Ok(self.origin(server, &name));

@@ -75,13 +75,14 @@ struct Repo<'a> {
 /// # Errors
 /// The registry does not say clearly what is there: then nothing can go.
 pub async fn orphans(
-    (source, withheld): (&dyn Source, &dyn Disclose),
+    source: &dyn Source,
+    withheld: &dyn Disclose,
     repository: &Repository,
     came: &[CompanionReceipt],
     leaving: &BTreeSet<Tag>,
     wanted: &[Descriptor],
 ) -> Result<Orphans> {
-    let mut repo = Repo::look((source, withheld), repository, leaving, wanted).await?;
+    let mut repo = Repo::look(source, withheld, repository, leaving, wanted).await?;
     repo.came = came.iter().map(|companion| companion.digest).collect();
     let (mut found, mut gone) = (Orphans::default(), HashSet::new());
     let mut seen = HashSet::new();
@@ -133,7 +134,8 @@ enum CompanionDecision {
 
 impl<'a> Repo<'a> {
     async fn look(
-        (source, withheld): (&'a dyn Source, &'a dyn Disclose),
+        source: &'a dyn Source,
+        withheld: &'a dyn Disclose,
         repository: &'a Repository,
         leaving: &BTreeSet<Tag>,
         wanted: &[Descriptor],

@@ -77,7 +77,8 @@ pub struct Proof {
 impl<'a> TargetBackedSource<'a> {
     /// `targets` are those of the lock's images; of repositories that are `closed` nothing is asked.
     pub fn new(
-        (bundle, json): (&'a dyn Source, &'a BundleJson),
+        bundle: &'a dyn Source,
+        json: &'a BundleJson,
         target: &'a dyn Source,
         targets: &Targets,
         closed: &dyn Fn(&Repository) -> bool,

@@ -144,7 +144,7 @@ impl Described {
     /// The content, if the descriptor brings it along and the digest proves it.
     pub fn proven_data(&self) -> Option<Bytes> {
         let data = self.more.as_ref()?.data.as_ref()?.bytes().ok()?;
-        (Digest::of(self.digest.algorithm(), &data) == self.digest).then_some(data)
+        self.digest.is_of(&data).then_some(data)
     }
 
     /// BuildKit marks an attestation manifest with the digest of the child of the same index it speaks of

@@ -49,6 +49,10 @@ pub struct DigestError {
 }
 
 impl DigestError {
+    fn new(text: &str, reason: &'static str) -> DigestError {
+        DigestError { text: text.chars().take(200).collect(), reason }
+    }
+
     /// It is a digest, and there are too many of them.
     pub fn is_too_many(&self) -> bool {
         self.reason == TOO_MANY
@@ -71,6 +75,22 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Whether `bytes` have this digest.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        self.prove(bytes).is_ok()
+    }
+
+    /// Proves bytes that are in memory; a [`Slice`](crate::content::Slice) is proven by [`crate::content::proof`].
+    ///
+    /// # Errors
+    /// They have another digest: which.
+    pub fn prove(&self, bytes: &[u8]) -> Result<(), Digest> {
+        match Digest::of(self.algorithm(), bytes) {
+            found if found == *self => Ok(()),
+            found => Err(found),
+        }
+    }
+
     /// The sha256 digest that has these bytes.
     pub(super) fn of_sha256(bytes: [u8; 32]) -> Digest {
         Digest(Value::Sha256(bytes))
@@ -88,7 +108,7 @@ impl Digest {
 
     /// `long` gives a sha512 digest its place in the table, if it has one.
     fn read(text: &str, long: impl FnOnce(&[u8; 64]) -> Option<Long>) -> Result<Option<Digest>, DigestError> {
-        let fail = |reason| DigestError { text: text.chars().take(200).collect(), reason };
+        let fail = |reason| DigestError::new(text, reason);
         let malformed = || fail("expected 64 (sha256) or 128 (sha512) lower-case hexadecimal digits");
         let (algorithm, hex) = text.split_once(':').ok_or_else(|| fail("expected algorithm:hex"))?;
         let value = match algorithm {
@@ -108,14 +128,7 @@ impl Digest {
 
     /// The lower-case hexadecimal part, without the algorithm.
     pub fn hex(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let raw = self.raw();
-        let mut hex = String::with_capacity(raw.len() * 2);
-        for byte in raw {
-            hex.push(DIGITS[usize::from(byte >> 4)] as char);
-            hex.push(DIGITS[usize::from(byte & 15)] as char);
-        }
-        hex
+        hex_of_bytes(self.raw())
     }
 
     /// `sha256:` and the first twelve hex digits: enough for a person to tell two apart on one screen.
@@ -179,6 +192,23 @@ impl FromStr for Digest {
         let too_many = || DigestError { text: text.to_owned(), reason: TOO_MANY };
         Digest::read(text, Long::named)?.ok_or_else(too_many)
     }
+}
+
+/// Lower-case hexadecimal digits, two for a byte.
+pub(super) fn hex_of_bytes(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut hex = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        hex.push(DIGITS[usize::from(byte >> 4)] as char);
+        hex.push(DIGITS[usize::from(byte & 15)] as char);
+    }
+    hex
+}
+
+/// # Errors
+/// It is not what [`hex_of_bytes`] gives for 32 bytes.
+pub(super) fn bytes_of_hex(hex: &str) -> Result<[u8; 32], DigestError> {
+    decode(hex).ok_or_else(|| DigestError::new(hex, "expected 64 lower-case hexadecimal digits"))
 }
 
 fn decode<const N: usize>(hex: &str) -> Option<[u8; N]> {
@@ -268,6 +298,15 @@ mod tests {
         assert_eq!(digest.short(), "sha256:e3b0c44298fc");
         assert!(text.to_uppercase().parse::<Digest>().is_err());
         assert!(text.replace("sha256:e", "sha256:E").parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn bytes_have_their_own_digest_of_either_algorithm_and_no_other() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let digest = Digest::of(algorithm, b"a");
+            assert!(digest.is_of(b"a") && !digest.is_of(b"b"));
+            assert_eq!(digest.prove(b"b"), Err(Digest::of(algorithm, b"b")));
+        }
     }
 
     #[test]

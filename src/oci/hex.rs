@@ -1,104 +1,148 @@
-//! Digests that are written without their algorithm, as many thousands of files have them.
+//! Digests that are written without their algorithm, as many thousands of files have them: 64 lower-case hexadecimal digits.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Algorithm, Digest};
+use super::digest::{DigestError, bytes_of_hex, hex_of_bytes};
 
-/// A text that is to be 64 lower-case hexadecimal digits: in memory 32 bytes, where it is. Any other text is kept as it was
-/// written, so that it can be named.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hex64(Value);
+/// A BLAKE3 value: the digest of some bytes, or the chaining value of a part of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Blake3([u8; 32]);
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Value {
-    Bytes([u8; 32]),
-    Other(Box<str>),
-}
+impl Blake3 {
+    /// Stands for a value that is not known yet.
+    pub const ZEROS: Blake3 = Blake3([0; 32]);
 
-impl Hex64 {
-    /// The bytes, where it is what it is to be.
-    pub fn bytes(&self) -> Option<&[u8; 32]> {
-        match &self.0 {
-            Value::Bytes(bytes) => Some(bytes),
-            Value::Other(_) => None,
-        }
-    }
-
-    /// The sha256 digest that it says.
-    pub fn sha256(&self) -> Option<Digest> {
-        self.bytes().map(|bytes| Digest::of_sha256(*bytes))
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
-impl From<[u8; 32]> for Hex64 {
-    fn from(bytes: [u8; 32]) -> Hex64 {
-        Hex64(Value::Bytes(bytes))
+impl From<[u8; 32]> for Blake3 {
+    fn from(bytes: [u8; 32]) -> Blake3 {
+        Blake3(bytes)
     }
 }
 
-impl From<&str> for Hex64 {
-    fn from(text: &str) -> Hex64 {
-        let digest = format!("{}:{text}", Algorithm::Sha256.name()).parse::<Digest>().ok();
-        let bytes = digest.and_then(|digest| digest.raw().try_into().ok());
-        Hex64(bytes.map_or_else(|| Value::Other(text.into()), Value::Bytes))
+impl FromStr for Blake3 {
+    type Err = DigestError;
+
+    /// Accepts exactly what [`Display`](fmt::Display) gives.
+    fn from_str(text: &str) -> Result<Blake3, DigestError> {
+        bytes_of_hex(text).map(Blake3)
     }
 }
 
-/// The digits of a sha256 digest; of another, those of its own.
-impl From<&Digest> for Hex64 {
-    fn from(digest: &Digest) -> Hex64 {
-        match digest.raw().try_into() {
-            Ok(bytes) => Hex64(Value::Bytes(bytes)),
-            Err(_) => Hex64(Value::Other(digest.hex().into())),
-        }
-    }
-}
-
-impl fmt::Display for Hex64 {
+/// As `b3sum` prints it.
+impl fmt::Display for Blake3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Value::Bytes(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
-            Value::Other(text) => f.write_str(text),
-        }
+        f.write_str(&hex_of_bytes(&self.0))
     }
 }
 
-impl fmt::Debug for Hex64 {
+impl fmt::Debug for Blake3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.to_string())
+        fmt::Display::fmt(self, f)
     }
 }
 
-impl Serialize for Hex64 {
+impl Serialize for Blake3 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Hex64 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Hex64, D::Error> {
-        String::deserialize(deserializer).map(|text| text.as_str().into())
+impl<'de> Deserialize<'de> for Blake3 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Blake3, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// For a field that holds a sha256 digest and is written without the algorithm.
+pub mod bare_sha256 {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::oci::{Algorithm, Digest};
+
+    /// # Errors
+    /// It is another digest.
+    pub fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+        match digest.algorithm() {
+            Algorithm::Sha256 => serializer.serialize_str(&digest.hex()),
+            Algorithm::Sha512 => Err(serde::ser::Error::custom(format!("{digest} is no sha256"))),
+        }
+    }
+
+    /// # Errors
+    /// It is no text of 64 lower-case hexadecimal digits.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        let hex = String::deserialize(deserializer)?;
+        super::bytes_of_hex(&hex).map(Digest::of_sha256).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The same for a field that may be absent.
+pub mod optional_bare_sha256 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::bare_sha256;
+    use crate::oci::Digest;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Bare(#[serde(with = "bare_sha256")] Digest);
+
+    /// # Errors
+    /// As [`bare_sha256::serialize`].
+    pub fn serialize<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Result<S::Ok, S::Error> {
+        digest.map(Bare).serialize(serializer)
+    }
+
+    /// # Errors
+    /// As [`bare_sha256::deserialize`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+        Ok(Option::<Bare>::deserialize(deserializer)?.map(|Bare(digest)| digest))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::{Algorithm, Digest};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Both {
+        #[serde(with = "bare_sha256")]
+        one: Digest,
+        #[serde(default, with = "optional_bare_sha256", skip_serializing_if = "Option::is_none")]
+        other: Option<Digest>,
+        blake3: Blake3,
+    }
 
     #[test]
-    fn any_text_comes_back_as_it_was_written_and_a_sum_takes_little() {
-        let sum = Digest::sha256(b"x");
-        for text in [sum.hex(), sum.hex().to_uppercase(), "0".repeat(63), String::new(), "zz".repeat(32)] {
-            let hex = Hex64::from(text.as_str());
-            assert_eq!(hex.to_string(), text);
-            assert_eq!(hex.sha256(), (text == sum.hex()).then_some(sum));
-            let json = serde_json::to_string(&hex).unwrap();
-            assert_eq!(json, format!("{text:?}"));
-            assert_eq!(serde_json::from_str::<Hex64>(&json).unwrap(), hex);
+    fn what_is_written_is_read_again_and_any_other_text_is_refused() {
+        let digest = Digest::sha256(b"x");
+        for other in [None, Some(digest)] {
+            let both = Both { one: digest, other, blake3: [10; 32].into() };
+            let json = serde_json::to_string(&both).unwrap();
+            assert!(json.starts_with(&format!("{{\"one\":\"{}\"", digest.hex())), "{json}");
+            assert!(json.ends_with(&format!("\"blake3\":\"{}\"}}", "0a".repeat(32))), "{json}");
+            assert_eq!(serde_json::from_str::<Both>(&json).unwrap(), both);
         }
-        assert_eq!(Hex64::from(&sum), sum.hex().as_str().into());
-        assert!(size_of::<Option<Hex64>>() <= 40);
+        for text in [digest.hex().to_uppercase(), "0".repeat(63), "0".repeat(128), digest.to_string(), String::new()] {
+            let json = |one: &str, blake3: &str| format!("{{\"one\":{one:?},\"blake3\":{blake3:?}}}");
+            assert!(serde_json::from_str::<Both>(&json(&text, &digest.hex())).is_err(), "{text}");
+            assert!(serde_json::from_str::<Both>(&json(&digest.hex(), &text)).is_err(), "{text}");
+            assert!(text.parse::<Blake3>().is_err(), "{text}");
+        }
+        let long = Both { one: Digest::of(Algorithm::Sha512, b"x"), other: None, blake3: Blake3::ZEROS };
+        assert!(serde_json::to_string(&long).is_err());
+    }
+
+    #[test]
+    fn a_value_takes_its_bytes_and_no_more() {
+        assert!(size_of::<Blake3>() == 32 && size_of::<Option<Blake3>>() <= 33);
     }
 }

@@ -25,24 +25,30 @@ pub struct Image {
     pub blobs: Vec<Descriptor>,
 }
 
+/// A manifest that speaks of something that is no part of its image. Wherever it is pushed, it becomes a referrer of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignSubject {
+    pub manifest: Digest,
+    pub subject: Digest,
+}
+
 impl Image {
     /// The manifest that takes the tag; `None`: the target has it and does not give it.
     pub fn root(&self) -> Option<&Manifest> {
         self.manifests.iter().find(|manifest| manifest.digest() == self.locked.digest)
     }
 
-    /// Manifests that speak of something that is no part of the image, each with its subject. Wherever such a manifest is pushed, it
-    /// becomes a referrer of what it names.
-    pub fn foreign_subjects(&self) -> Vec<(Digest, Digest)> {
-        let named = self.manifests.iter().filter_map(|one| Some((one.digest(), one.subject()?.digest)));
-        let mut named: Vec<(Digest, Digest)> = named.collect();
+    /// Manifests that speak of something that is no part of the image.
+    pub fn foreign_subjects(&self) -> Vec<ForeignSubject> {
+        let named = |one: &Manifest| Some(ForeignSubject { manifest: one.digest(), subject: one.subject()?.digest });
+        let mut named: Vec<ForeignSubject> = self.manifests.iter().filter_map(named).collect();
         if !named.is_empty() {
             let absent = self.locked.absent.iter().map(|absent| absent.digest);
             // A part of the image may be left to a target that has it and does not give it.
             let children = self.manifests.iter().flat_map(Manifest::children).map(|child| child.descriptor.digest);
             let own = self.manifests.iter().map(Manifest::digest).chain(absent).chain(children);
             let own: HashSet<Digest> = own.chain([self.locked.digest]).collect();
-            named.retain(|(_, subject)| !own.contains(subject));
+            named.retain(|one| !own.contains(&one.subject));
         }
         named
     }

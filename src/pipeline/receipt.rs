@@ -25,7 +25,7 @@ use crate::pipeline::companion;
 use crate::pipeline::lock::{Attached, Lock, MissingImage, MissingReason};
 pub use brought::Brought;
 pub use kept::{Kept, kept};
-pub use made::{companions_found, kind_of, platforms};
+pub use made::{FromBundle, companions_found, kind_of, platforms};
 
 /// The largest receipt that is read, in bytes: room for a million digests and their images.
 pub const MAX_RECEIPT: u64 = MOST_MEMORY;

@@ -292,7 +292,8 @@ pub async fn discover(
     walk: &Walk<'_>,
     expanded: Expanded,
     leave_out: LeaveOut,
-    (now, jobs): (Timestamp, usize),
+    now: Timestamp,
+    jobs: usize,
     events: &Events,
 ) -> Result<(Lock, Graph), Failures> {
     let written = expanded.wanted.iter().map(|wanted| (wanted.reference.clone(), wanted.written.clone())).collect();
@@ -312,7 +313,8 @@ pub async fn pin(
     walk: &Walk<'_>,
     expanded: Expanded,
     leave_out: LeaveOut,
-    (now, jobs): (Timestamp, usize),
+    now: Timestamp,
+    jobs: usize,
     events: &Events,
 ) -> Result<Lock, Failures> {
     let bare = |locked| Image { locked, manifests: Vec::new(), blobs: Vec::new() };
@@ -341,7 +343,7 @@ fn sort(
             }
         }
     }
-    let images = names::merge(images, &written, leave_out, (&mut missing, &mut failures), events);
+    let images = names::merge(images, &written, leave_out, &mut missing, &mut failures, events);
     let (mut missing, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
     if images.is_empty() {
         failures.extend(errors);

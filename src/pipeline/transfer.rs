@@ -65,8 +65,12 @@ pub struct Options {
 /// A manifest or a tag of one repository: whether it was put there, and who may do so now.
 type Turn = Arc<tokio::sync::Mutex<bool>>;
 
-/// What is transferred, where images are: they say which blobs are worth sending when there is little room.
-type Job<'j> = Option<(&'j Graph, &'j Plan)>;
+/// What is transferred, where images are known: they say which blobs are worth sending when there is little room.
+#[derive(Clone, Copy)]
+struct Job<'j> {
+    graph: &'j Graph,
+    plan: &'j Plan,
+}
 
 /// A transfer under way.
 pub struct Transfer<'a> {
@@ -266,7 +270,7 @@ impl<'a> Transfer<'a> {
         let stored = self.sink.put_manifest(reference, manifest).await;
         let stored = stored.map_err(|error| self.stopped.note(repository, size, error))?;
         self.stopped.note_accepted(repository);
-        self.note_stored(repository, manifest, (stored, begun));
+        self.note_stored(repository, manifest, stored, begun);
         Ok(())
     }
 

@@ -388,7 +388,7 @@ impl<'a> Walk<'a> {
         let mut tree = match (self.leaves_withheld, self.root(locked, origin).await) {
             (true, Err(error)) if !tree::is_withheld(&error) => return Err(error),
             (true, root) => {
-                Tree::of_readable(self.source, repository, (locked.digest, root.ok()), &locked.absent).await?
+                Tree::of_readable(self.source, repository, locked.digest, root.ok(), &locked.absent).await?
             }
             (false, root) => Tree::of(self.source, repository, root?, &locked.absent).await?,
         };
@@ -494,6 +494,6 @@ impl<'a> Walk<'a> {
 /// A manifest below the image's own speaks of something that is no part of it.
 fn check_subjects(image: Image) -> Result<Image> {
     let mut foreign = image.foreign_subjects().into_iter();
-    let fault = foreign.find_map(|(manifest, subject)| image.locked.subject_fault(manifest, subject));
+    let fault = foreign.find_map(|one| image.locked.subject_fault(one.manifest, one.subject));
     fault.map_or(Ok(image), |fault| Err(Error::damaged(fault)))
 }

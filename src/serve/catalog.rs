@@ -15,7 +15,7 @@ use crate::bundle::BUNDLE_JSON;
 use crate::content::Slice;
 use crate::files::Layout;
 use crate::oci::{
-    Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, MediaType, Outline, Repository, Role, digests_in,
+    Child, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, MediaType, Outline, Repository, Role, digests_in,
 };
 
 use super::Options;
@@ -197,7 +197,7 @@ impl Catalog {
                 continue;
             }
             let Some(children) = self.children(&next)? else { return Ok(true) };
-            for (found, may_need_more) in children {
+            for Pointed { digest: found, may_need_more } in children {
                 if found == *digest {
                     return Ok(true);
                 }
@@ -210,9 +210,9 @@ impl Catalog {
         Ok(false)
     }
 
-    /// What a manifest points to, each with whether that may point to more; `None`: anything. Content that is no manifest points
+    /// What a manifest points to; `None`: anything. Content that is no manifest points
     /// to nothing.
-    fn children(&self, digest: &Digest) -> Result<Option<Vec<(Digest, bool)>>> {
+    fn children(&self, digest: &Digest) -> Result<Option<Vec<Pointed>>> {
         let Some(slice) = self.slice(digest)? else { return Ok(Some(vec![])) };
         let listed = self.names().media_type(digest);
         if slice.size() > MAX_MANIFEST_SIZE {
@@ -221,13 +221,26 @@ impl Catalog {
         let bytes = slice.read_all(MAX_MANIFEST_SIZE)?;
         match Manifest::parse(bytes.clone(), listed.as_deref(), Some(digest)) {
             Ok(manifest) => {
-                let children = manifest.children().into_iter();
-                Ok(Some(children.map(|child| (child.descriptor.digest, child.role == Role::Manifest)).collect()))
+                let pointed = |child: Child| {
+                    let may_need_more = child.role == Role::Manifest;
+                    Pointed { digest: child.descriptor.digest, may_need_more }
+                };
+                Ok(Some(manifest.children().into_iter().map(pointed).collect()))
             }
             Err(e @ ManifestError::Digest { .. }) => Err(damaged(&slice, e)),
-            Err(_) => Ok(digests_in(&bytes).map(|all| all.into_iter().map(|found| (found, true)).collect())),
+            Err(_) => {
+                let pointed = |digest| Pointed { digest, may_need_more: true };
+                Ok(digests_in(&bytes).map(|all| all.into_iter().map(pointed).collect()))
+            }
         }
     }
+}
+
+/// What a manifest points to.
+struct Pointed {
+    digest: Digest,
+    /// It may point to more.
+    may_need_more: bool,
 }
 
 /// Content that is given out as a manifest.

@@ -339,7 +339,7 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform
     }
     let Ok(Some(bytes)) = layout.read(&path, MAX_CONFIG) else { return Ok(None) };
     // A damaged one says nothing.
-    if Digest::of(config.digest.algorithm(), &bytes) != config.digest {
+    if !config.digest.is_of(&bytes) {
         return Ok(None);
     }
     let platform = platform_of_config(&bytes).map_err(|error| malformed(error.chain()))?;

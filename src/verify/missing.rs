@@ -13,9 +13,9 @@ use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MISSING_VERSION, Missing,
     MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, SUMS512, is_tool,
 };
-use crate::content::chunks::{CHUNK, Chunks, to_hex};
+use crate::content::chunks::{CHUNK, Chunks};
 use crate::files::Layout;
-use crate::oci::Digest;
+use crate::oci::{Blake3, Digest};
 
 /// What the bundle at `path` lacks, according to `report`, which is of all its bytes; `tool` is who says so.
 ///
@@ -95,7 +95,7 @@ fn tools(report: &Report, files: &HashMap<&str, &FileEntry>) -> Vec<MissingTool>
     let lost =
         report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem) && is_tool(&problem.path));
     let paths: BTreeSet<&str> = lost.map(|problem| problem.path.as_str()).collect();
-    let sha256 = |path| files.get(path).map(|file| file.digest.hex());
+    let sha256 = |path| files.get(path).map(|file| file.digest);
     paths.into_iter().map(|path| MissingTool { path: path.to_owned(), sha256: sha256(path) }).collect()
 }
 
@@ -132,6 +132,6 @@ fn ranges(table: &Reader, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<Missing
 
 fn valued(expected: &Chunks, Bytes { first, last }: Bytes) -> Option<MissingRange> {
     let (from, to) = (usize::try_from(first / CHUNK).ok()?, usize::try_from(last / CHUNK).ok()?);
-    let values = expected.values().get(from..=to)?.iter().map(to_hex).collect();
+    let values = expected.values().get(from..=to)?.iter().copied().map(Blake3::from).collect();
     Some(MissingRange { first, last, values })
 }

@@ -203,7 +203,7 @@ fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<Bytes>>
     let first = file.segment.as_ref().map_or(0, |segment| segment.first);
     let table = layout.slice(&format!("{VOLUMES}{}.b3", volume.label)).ok()??;
     let slice = layout.slice(&file.stored_path()).ok()??;
-    let ranges = chunks::bad_in(&slice, &table, before, *file.blake3.bytes()?)?;
+    let ranges = chunks::bad_in(&slice, &table, before, *file.blake3.bytes())?;
     Some(ranges.into_iter().map(|range| Bytes { first: first + range.first, last: first + range.last }).collect())
 }
 
@@ -250,9 +250,9 @@ impl<'s> One<'s> {
         let problem = |kind| Problem::new(of_bundle, kind);
         let in_text = segment.map(|s| format!("segment {} of {}", s.number, s.of));
         let labelled = |text: String| in_text.as_ref().map_or(text.clone(), |segment| format!("{segment}: {text}"));
-        if let Some(segment) = segment.filter(|segment| segment.sha256 != sum.hex()) {
+        if let Some(segment) = segment.filter(|segment| segment.sha256 != *sum) {
             let found = labelled(format!("{} in the sums of its volume", sum.hex()));
-            return Some(problem(ProblemKind::Disagreement).expected(&segment.sha256).found(found));
+            return Some(problem(ProblemKind::Disagreement).expected(segment.sha256.hex()).found(found));
         }
         let Some(size) = self.layout.size_of(path) else {
             let missing = problem(ProblemKind::Missing);
@@ -266,7 +266,7 @@ impl<'s> One<'s> {
             let found = labelled(format!("{size} bytes"));
             return Some(problem(ProblemKind::WrongSize).expected(format!("{} bytes", segment.size)).found(found));
         }
-        if self.depth == Depth::Structure || self.is_proven((path, sum), of_bundle, segment.is_some()) {
+        if self.depth == Depth::Structure || self.is_proven(path, sum, of_bundle, segment.is_some()) {
             return None;
         }
         let found = match self.layout.slice(path).map(|slice| slice.map(|slice| prove(&slice, sum, &|_| ()))) {
@@ -289,7 +289,7 @@ impl<'s> One<'s> {
     }
 
     /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
-    fn is_proven(&self, (path, sum): (&str, &Digest), of_bundle: &str, is_segment: bool) -> bool {
+    fn is_proven(&self, path: &str, sum: &Digest, of_bundle: &str, is_segment: bool) -> bool {
         let layout = self.set.layout();
         match is_segment {
             true => self.is_first() && layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),

@@ -213,7 +213,8 @@ fn json_logs_are_one_object_a_line_errors_included() {
     let site = site();
     let out = site.directory.path().join("other.tar");
     let gone = format!("{}/team/app:gone", site.registry.host());
-    for (reference, code, last) in [(&site.reference, 0, "notice"), (&gone, 4, "error")] {
+    let not_found = serde_json::json!("not-found");
+    for (reference, code, last, hint) in [(&site.reference, 0, "notice", None), (&gone, 4, "error", Some(&not_found))] {
         let output = run(&["export", reference, "-vv", "--log-format", "json", "-o", out.to_str().unwrap()]);
         assert_code(&output, code);
         let lines: Vec<serde_json::Value> = text(&output.stderr)
@@ -222,6 +223,7 @@ fn json_logs_are_one_object_a_line_errors_included() {
             .collect();
         let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
         assert_eq!(events.last(), Some(&last), "{events:?}");
+        assert_eq!(lines.iter().rfind(|line| line["event"] == last).and_then(|line| line.get("hintCode")), hint);
     }
 }
 

@@ -68,6 +68,7 @@ fn an_import_that_refuses_a_bundle_gives_its_problems_with_their_codes() {
     assert!(codes.contains(&&json!("wrong-size")), "{report}");
     assert_eq!((&report["ok"], &report["error"]["code"]), (&json!(false), &json!("damaged")));
     assert!(report["error"]["hint"].is_string(), "what a person may do: {report}");
+    assert_eq!(report["error"]["hintCode"], "damaged-file", "{report}");
     let verified = run(&["verify", bundle, "--json"], 3);
     assert_eq!((&verified["ok"], &verified["error"]), (&json!(false), &Value::Null), "it came to its result");
     let found: Vec<&Value> = verified["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();

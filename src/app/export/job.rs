@@ -173,7 +173,7 @@ impl ExportJob<'_> {
         report_loaders(lock, &self.environment.events);
         let (graph, mut contents) = (basis.left_of(graph), contents.building_on(basis));
         // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
-        if !is_locked && !self.environment.bundle_time()?.1 {
+        if !is_locked && !self.environment.bundle_time()?.is_prescribed {
             contents = contents.continuing(from.former)?;
         }
         let resolved = Resolved { contents, graph: &graph, source, lost };

@@ -99,7 +99,7 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
             failures.into_error("following the lock").while_doing(why)
         })?;
         let wanted = missing.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
-        let located = stage::locate(&walk, (&lock, &graph.images), wanted, jobs, events).await;
+        let located = stage::locate(&walk, &lock, &graph.images, wanted, jobs, events).await;
         let is_whole = located.as_ref().is_ok_and(|found| found.lost.is_empty());
         if missing.needs_manifests() || !is_whole {
             report_denied(&walk, environment);

@@ -41,7 +41,7 @@ impl Import<'_> {
         let registries = push.connect()?;
         let closed = push.closed(&registries, &targets).await?;
         let repair = self.request.repair.as_ref().map(|path| open_repair(path, bundle)).transpose()?;
-        let expected = TargetBackedSource::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
+        let expected = TargetBackedSource::new(bundle.layout(), bundle.json(), &registries, &targets, &closed);
         let expected = expected.with_repair(repair.as_ref().map(repair_source));
         let images = assemble::images(&expected, bundle.lock(), events).await;
         let mut proof = expected.prove(&registries, push.jobs(), events).await?;

@@ -33,7 +33,7 @@ struct Critical {
 #[derive(Deserialize)]
 struct Signed {
     #[serde(rename = "docker-manifest-digest")]
-    digest: String,
+    digest: Digest,
 }
 
 /// The tags of signatures in the repositories of `named`, where neither that nor the storage gives them to anything.
@@ -90,8 +90,8 @@ fn subjects(storage: &Storage, repository: &Repository, list: &Manifest) -> Opti
         let slice = storage.file(repository, digest).ok().filter(|slice| slice.size() <= MOST_BYTES)?;
         let bytes = slice.read_all(MOST_BYTES).ok()?;
         let payload: Payload = serde_json::from_slice(&bytes).ok()?;
-        let is_right = Digest::of(digest.algorithm(), &bytes) == *digest;
-        payload.critical.image.digest.parse().ok().filter(|_| is_right)
+        let is_right = digest.is_of(&bytes);
+        is_right.then_some(payload.critical.image.digest)
     };
     let is_signature = |media_type: &str| media_type == SIGNATURE;
     layers

@@ -7,6 +7,7 @@ use super::collect::{Collected, collect};
 use super::inside::refuse_inside;
 use super::report::{Ended, MigrateOutcome};
 use super::request::BundleOutput;
+use crate::app::environment::BundleTime;
 use crate::app::export::{self, Lost, Written};
 use crate::app::read_back::read_back;
 use crate::app::signed::add_signature;
@@ -87,12 +88,12 @@ impl Migration<'_> {
             let nothing = Error::input(format!("{} has no images", self.storage.shown("").display()));
             return if is_empty { Err(nothing) } else { Ok(None) };
         }
-        let (created, exact) = self.environment.bundle_time()?;
+        let BundleTime { time: created, is_prescribed } = self.environment.bundle_time()?;
         let locked = images.iter().map(|image| image.locked.clone()).collect();
         let lock = Lock { version: Lock::VERSION, created, load_platform: None, images: locked, missing: Vec::new() };
         let graph = Graph { images, ..Graph::default() };
         let mut contents = Contents::new(lock, &graph)?.carrying(tools.clone());
-        if !exact {
+        if !is_prescribed {
             contents = contents.continuing(Bundle::open(path).ok().as_ref().map(Bundle::former))?;
         }
         let events = &self.environment.events;

@@ -30,7 +30,7 @@ pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode
     events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let below = storage_below(storage, to);
     let disk_full = DiskFull::default();
-    let (written, synced) = write_all(&images, &whole, storage, (below.as_deref(), &disk_full), events);
+    let (written, synced) = write_all(&images, &whole, storage, below.as_deref(), &disk_full, events);
     let outcome = |written| match written {
         Ok(Written::New) => MigrateOutcome::Written,
         Ok(Written::Kept) => MigrateOutcome::Present,
@@ -46,7 +46,8 @@ fn write_all(
     images: &Images,
     whole: &[(&Tagged, &Image)],
     storage: &Storage,
-    (below, disk_full): (Option<&Path>, &DiskFull),
+    below: Option<&Path>,
+    disk_full: &DiskFull,
     events: &Events,
 ) -> (Vec<Result<Written>>, Result<()>) {
     let (early, new) = (Mutex::new(Ok(())), AtomicUsize::new(0));

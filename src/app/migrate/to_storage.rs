@@ -47,7 +47,7 @@ pub fn write(
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     let disk_full = DiskFull::default();
     let brought = bring(storage, &replica, &whole, &disk_full, events);
-    let outcomes = enter(storage, &replica, &whole, (&brought, &disk_full), events);
+    let outcomes = enter(storage, &replica, &whole, &brought, &disk_full, events);
     let (kept_owner, failure) = match disk_full.check().and(replica.finish()) {
         Ok(kept) => (kept, None),
         Err(error) => (0, Some(error)),
@@ -89,7 +89,8 @@ fn enter(
     storage: &Storage,
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
-    (brought, disk_full): (&HashMap<Digest, Result<bool>>, &DiskFull),
+    brought: &HashMap<Digest, Result<bool>>,
+    disk_full: &DiskFull,
     events: &Events,
 ) -> Vec<MigrateOutcome> {
     let mut repositories: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -101,7 +102,7 @@ fn enter(
     let entered = in_parallel(&repositories, |images| {
         let of = |at: &usize| {
             let outcome =
-                whole.get(*at).map(|(found, image)| enter_image(storage, replica, (found, image), brought, disk_full));
+                whole.get(*at).map(|(found, image)| enter_image(storage, replica, found, image, brought, disk_full));
             events.report(Event::ItemDone);
             Some((*at, outcome?))
         };
@@ -115,7 +116,8 @@ fn enter(
 fn enter_image(
     storage: &Storage,
     replica: &Replica,
-    (found, image): (&Tagged, &Image),
+    found: &Tagged,
+    image: &Image,
     brought: &HashMap<Digest, Result<bool>>,
     disk_full: &DiskFull,
 ) -> MigrateOutcome {

@@ -15,7 +15,7 @@ use crate::app::prove::Proof;
 use crate::base::error::{Error, Reason, Result};
 use crate::oci::{Digest, Reference};
 use crate::pipeline::plan::Plan;
-use crate::pipeline::receipt::{PrunedReceipt, Receipt};
+use crate::pipeline::receipt::{FromBundle, PrunedReceipt, Receipt};
 use crate::pipeline::transfer::{self, Done, Transfer};
 
 /// Of a push: what it has done, or would do.
@@ -223,7 +223,8 @@ impl Push<'_> {
     }
 
     pub(super) fn receipt(&self, request: &PushRequest<'_>, ended: &Ended<'_>, outcome: &transfer::Outcome) -> Receipt {
-        let (from, now) = ((request.identity, request.created), (self.environment.clock)());
+        let from = FromBundle { identity: request.identity, created: request.created };
+        let now = (self.environment.clock)();
         let mut receipt = Receipt::new(from, &self.options.to, &request.graph, ended.plan, outcome, now);
         receipt.images.iter_mut().zip(&ended.proven).for_each(|(image, proven)| image.proven = *proven);
         receipt.images.extend(request.lost.iter().cloned());

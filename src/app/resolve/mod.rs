@@ -61,7 +61,7 @@ impl Resolver<'_> {
     pub async fn resolve(&self, list: &Allowlist, earlier: Earlier, cached: &Cached<'_>) -> Result<(Lock, Graph)> {
         let events = &self.environment.events;
         let (walk, wanted, now) = self.begin(list, earlier, cached).await?;
-        let found = resolve::discover(&walk, wanted, self.leave_out(), (now, self.jobs), events).await;
+        let found = resolve::discover(&walk, wanted, self.leave_out(), now, self.jobs, events).await;
         report_walk(&walk, events);
         let (lock, graph) = found.map_err(unresolved)?;
         report_other_platforms(&lock, events);
@@ -78,7 +78,7 @@ impl Resolver<'_> {
     pub async fn pin(&self, list: &Allowlist, earlier: Earlier, cached: &Cached<'_>) -> Result<Lock> {
         let events = &self.environment.events;
         let (walk, wanted, now) = self.begin(list, earlier, cached).await?;
-        let found = resolve::pin(&walk, wanted, self.leave_out(), (now, self.jobs), events).await;
+        let found = resolve::pin(&walk, wanted, self.leave_out(), now, self.jobs, events).await;
         report_walk(&walk, events);
         let lock = found.map_err(unresolved)?;
         report_other_platforms(&lock, events);
@@ -92,7 +92,7 @@ impl Resolver<'_> {
         earlier: Earlier,
         cached: &'c Cached<'c>,
     ) -> Result<(Walk<'c>, Expanded, Timestamp)> {
-        let (now, _) = self.environment.bundle_time()?;
+        let now = self.environment.bundle_time()?.time;
         let Earlier { locks, modes, former, platforms } = earlier;
         let walk = self.walk(cached).with_known(self.known(locks)).with_modes(modes).with_former(former);
         let lists =
@@ -121,9 +121,9 @@ impl Resolver<'_> {
         report_kept_companions(walk.kept_companions(), events);
         let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
         report_other_platforms(&lock, events);
-        let has_others = report_changed_companions(&before, (&lock, &graph), cached, events).await;
+        let has_others = report_changed_companions(&before, &lock, &graph, cached, events).await;
         // A bundle that only lacks some of the lock keeps its time: the complete one, of the same time, must be let in after it.
-        let created = if has_others { self.environment.bundle_time()?.0 } else { lock.created };
+        let created = if has_others { self.environment.bundle_time()?.time } else { lock.created };
         Ok((Lock { created, ..lock }, graph))
     }
 

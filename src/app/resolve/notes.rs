@@ -33,7 +33,8 @@ pub(super) fn report_walk(walk: &Walk<'_>, events: &Events) {
 /// What a lock that is not followed exactly says otherwise; whether it does.
 pub(super) async fn report_changed_companions(
     before: &[LockedImage],
-    (lock, graph): (&Lock, &Graph),
+    lock: &Lock,
+    graph: &Graph,
     cached: &Cached<'_>,
     events: &Events,
 ) -> bool {

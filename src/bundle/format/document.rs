@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BUNDLE_JSON, DOCKER_JSON, FileEntry, INDEX_JSON, OCI_LAYOUT, SUMS512, is_tool, sums};
 use crate::base::canonical;
+use crate::base::document::OtherVersion;
 use crate::base::error::{Error, Result};
 use crate::bundle::basis::{Assumed, Basis, Parent, Removed};
 use crate::oci::{
@@ -58,7 +59,7 @@ impl BundleJson {
     /// Reads it; `shown` is what errors call the file.
     ///
     /// # Errors
-    /// Another version, or written before 0.2 (`Input`); unknown keys, or bytes that its values do not give (`Damaged`).
+    /// Another version, or written before 0.2 (`Input`, with the fact [`OtherVersion`]); unknown keys, or bytes that its values do not give (`Damaged`).
     pub fn parse(bytes: &[u8], shown: &str) -> Result<BundleJson> {
         BundleJson::check(bytes, shown)?;
         let fail = |e: serde_json::Error| match has_blake3(bytes) {
@@ -146,7 +147,8 @@ impl BundleJson {
             serde_json::from_slice(bytes).map_err(fail)?;
         if gapferry_bundle != FORMAT_VERSION {
             let text = format!("{shown} has format {gapferry_bundle}; this program reads format {FORMAT_VERSION}");
-            return Err(Error::input(text));
+            let found = gapferry_bundle.into();
+            return Err(Error::input(text).with_fact(OtherVersion { found, known: FORMAT_VERSION }));
         }
         if tool.is_some() || created.is_some() {
             return Err(of_before(shown));
@@ -245,7 +247,9 @@ const TIMES: std::ops::RangeInclusive<i64> = 0..=LAST_TIME;
 pub const LAST_TIME: i64 = 0o777_7777_7777;
 
 fn of_before(shown: &str) -> Error {
-    Error::input(format!("{shown} was written by a version before 0.2: export it again"))
+    // Its number is that of today's format, which it does not follow.
+    let other = OtherVersion { found: 0, known: FORMAT_VERSION };
+    Error::input(format!("{shown} was written by a version before 0.2: export it again")).with_fact(other)
 }
 
 /// Whether a file has a BLAKE3 in it, as before 0.2.
@@ -430,6 +434,7 @@ mod tests {
         ] {
             let error = BundleJson::parse(old.as_bytes(), "bundle.json").unwrap_err();
             assert_eq!(error.kind(), crate::base::error::Kind::Input);
+            assert_eq!(error.find(), Some(&OtherVersion { found: 0, known: FORMAT_VERSION }));
             assert!(error.chain().contains("written by a version before 0.2: export it again"), "{}", error.chain());
         }
     }

@@ -80,7 +80,7 @@ pub fn remove_orphaned_journal(out: &Path) {
 /// Bytes that the file system has given to an unfinished tar of this layout already.
 pub fn reserved(out: &Entry, plan: &TarPlan) -> u64 {
     let (_, journal) = partial(out);
-    let same = Claims::read(&journal).is_some_and(|claims| claims.fingerprint == plan.fingerprint().to_string());
+    let same = Claims::read(&journal).is_some_and(|claims| claims.fingerprint == Some(plan.fingerprint()));
     if same { begun(out) } else { 0 }
 }
 
@@ -114,12 +114,12 @@ impl TarOutput {
         events: &Events,
     ) -> Result<TarOutput> {
         let (path, journal_path) = partial(out);
-        let fingerprint = plan.fingerprint().to_string();
+        let fingerprint = plan.fingerprint();
         let position: HashMap<String, usize> =
             plan.files.iter().enumerate().map(|(at, f)| (f.path.clone(), at)).collect();
         let claims = Claims::read(&journal_path).filter(|_| path.exists());
         let (same, other) = match claims {
-            Some(claims) if claims.fingerprint == fingerprint => (Some(claims), None),
+            Some(claims) if claims.fingerprint == Some(fingerprint) => (Some(claims), None),
             other => (None, other),
         };
         let mut lost = 0;
@@ -141,7 +141,7 @@ impl TarOutput {
                     let file = &plan.files[*position.get(&digest.blob_path())?];
                     Some((digest, file.data, file.size))
                 };
-                Journal::begin(&journal_path, &fingerprint, blobs.filter_map(place))?
+                Journal::begin(&journal_path, fingerprint, blobs.filter_map(place))?
             }
         };
         Ok(TarOutput {

@@ -6,7 +6,7 @@ use crate::base::error::Result;
 use crate::bundle::tar_plan::{BLOCK, END, header_length};
 use crate::bundle::{is_signature, sums};
 use crate::content::chunks::{CHAINED, values_of};
-use crate::oci::Digest;
+use crate::oci::{Blake3, Digest};
 
 /// Bytes that something adds to each part of a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Cost {
 
     /// A segment of a file of `size` bytes, still without any of them.
     pub fn of_segment(path: &str, size: u64) -> Cost {
-        let sha256 = "0".repeat(64);
+        let sha256 = Digest::ZEROS;
         let widest = Segment { number: MOST_VOLUMES, of: MOST_VOLUMES, first: size, size, sha256 };
         Cost::of_entry(path, 0, Some(widest))
     }
@@ -79,7 +79,7 @@ impl Cost {
 
     fn of_entry(path: &str, here: u64, segment: Option<Segment>) -> Cost {
         let segment = segment.map(Box::new);
-        let file = VolumeFile { path: path.to_owned(), blake3: [0; 32].into(), segment };
+        let file = VolumeFile { path: path.to_owned(), blake3: Blake3::ZEROS, segment };
         let stored = file.stored_path();
         // Plain types and text: that cannot fail. If it did, the plan would be refused when it is laid out.
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();

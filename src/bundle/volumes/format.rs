@@ -15,7 +15,7 @@ use crate::base::canonical;
 use crate::base::document::{Document, Outline};
 use crate::base::error::{Error, Kind, Result};
 use crate::bundle::is_tool;
-use crate::oci::{Amount, Count, Digest, Hex64, Totals, fits_in_memory};
+use crate::oci::{Amount, Blake3, Count, Digest, Totals, bare_sha256, fits_in_memory, optional_bare_sha256};
 
 /// The version of both files that this program writes and the only one it reads.
 pub const VOLUME_VERSION: u32 = 1;
@@ -57,7 +57,7 @@ pub struct VolumeFile {
     /// As `bundle.json` names the file.
     pub path: String,
     /// Of the bytes that are in this volume.
-    pub blake3: Hex64,
+    pub blake3: Blake3,
     /// `None`: the whole file is here. Few files are cut.
     pub segment: Option<Box<Segment>>,
 }
@@ -73,8 +73,8 @@ pub struct Segment {
     pub first: u64,
     /// In bytes.
     pub size: u64,
-    /// Of its bytes, 64 hexadecimal digits.
-    pub sha256: String,
+    /// The sha256 of its bytes.
+    pub sha256: Digest,
 }
 
 /// [`VolumeFile`] as it is written.
@@ -82,7 +82,7 @@ pub struct Segment {
 #[serde(deny_unknown_fields)]
 struct Written {
     path: String,
-    blake3: Hex64,
+    blake3: Blake3,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     segment: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,8 +91,8 @@ struct Written {
     first: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
+    #[serde(default, with = "optional_bare_sha256", skip_serializing_if = "Option::is_none")]
+    sha256: Option<Digest>,
 }
 
 impl From<VolumeFile> for Written {
@@ -132,23 +132,14 @@ impl VolumeFile {
         if !is_tool(&self.path) && Digest::of_blob_path(&self.path).is_none() {
             return Some("is no file that a volume holds");
         }
-        if self.blake3.bytes().is_none() {
-            return Some("has no valid blake3");
-        }
-        let Segment { number, of, first, size, sha256 } = self.segment.as_deref()?;
+        let Segment { number, of, first, size, sha256: _ } = self.segment.as_deref()?;
         if !(1..=*of).contains(number) || !(2..=MOST_VOLUMES).contains(of) {
             return Some("is a segment that cannot be");
         }
         let end = first.checked_add(*size).filter(|end| *size > 0 && *end <= i64::MAX as u64);
-        if end.is_none() || (*number == 1) != (*first == 0) {
-            return Some("is a segment of impossible bytes");
-        }
-        is_sha256(sha256).then_some(()).map_or(Some("has no valid sha256"), |()| None)
+        let is_impossible = end.is_none() || (*number == 1) != (*first == 0);
+        is_impossible.then_some("is a segment of impossible bytes")
     }
-}
-
-fn is_sha256(hex: &str) -> bool {
-    format!("sha256:{hex}").parse::<Digest>().is_ok()
 }
 
 impl VolumeJson {
@@ -234,8 +225,9 @@ pub struct RecoveryJson {
 pub struct WholeVolume {
     /// In bytes.
     pub size: u64,
-    /// Of the whole file, 64 hexadecimal digits.
-    pub sha256: String,
+    /// The sha256 of the whole file.
+    #[serde(with = "bare_sha256")]
+    pub sha256: Digest,
 }
 
 impl RecoveryJson {
@@ -259,7 +251,7 @@ impl RecoveryJson {
         if self.volumes.is_empty() || self.volumes.len() > MOST_VOLUMES as usize {
             return Some(format!("a set cannot have {} volumes", self.volumes.len()));
         }
-        let wrong = |volume: &WholeVolume| volume.size == 0 || volume.size > limit || !is_sha256(&volume.sha256);
+        let wrong = |volume: &WholeVolume| volume.size == 0 || volume.size > limit;
         if let Some(at) = self.volumes.iter().position(wrong) {
             return Some(format!("what it says of volume {} cannot be", at + 1));
         }

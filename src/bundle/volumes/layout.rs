@@ -10,7 +10,7 @@ use crate::base::error::Result;
 use crate::bundle::tar_plan::TarPlan;
 use crate::bundle::{is_signature, sums};
 use crate::content::chunks::{CHAINED, Chunks, values_of};
-use crate::oci::Digest;
+use crate::oci::{Blake3, Digest};
 
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,14 +97,14 @@ pub struct Known {
 }
 
 impl Held {
-    fn segment(&self, sha256: String) -> Option<Segment> {
+    fn segment(&self, sha256: Digest) -> Option<Segment> {
         let cut = self.cut?;
         Some(Segment { number: cut.number, of: cut.of, first: cut.first, size: self.size, sha256 })
     }
 
     fn said(&self, known: Option<&Known>) -> VolumeFile {
-        let blake3 = known.map_or([0; 32], |known| *known.chunks.root()).into();
-        let segment = self.segment(known.map_or_else(|| "0".repeat(64), |known| known.sha256.hex()));
+        let blake3 = known.map_or(Blake3::ZEROS, |known| (*known.chunks.root()).into());
+        let segment = self.segment(known.map_or(Digest::ZEROS, |known| known.sha256));
         VolumeFile { path: self.path.clone(), blake3, segment: segment.map(Box::new) }
     }
 }

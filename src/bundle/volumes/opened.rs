@@ -324,7 +324,7 @@ fn own_json(layout: &Layout, label: &str) -> Result<(Bytes, String)> {
     let (json, sums) = (format!("{VOLUMES}{label}.json"), format!("{VOLUMES}{label}.sha256"));
     let bytes = layout.read(&json, MAX_VOLUME_JSON)?.ok_or_else(|| Error::damaged(format!("it has no {json}")))?;
     let lines = layout.read(&sums, MAX_OWN_SUMS)?.ok_or_else(|| Error::damaged(format!("it has no {sums}")))?;
-    match sums::digest_of(&lines, &json) == Some(Digest::sha256(&bytes)) {
+    match sums::digest_of(&lines, &json).is_some_and(|digest| digest.is_of(&bytes)) {
         true => Ok((bytes, layout.path().join(&json).display().to_string())),
         false => Err(Error::damaged(format!("{json} is not what {sums} says"))),
     }

@@ -59,7 +59,7 @@ fn claims_of(set: &Set, selection: &Selection) -> Option<Claims> {
 }
 
 fn is_same(set: &Set, claims: &Claims) -> bool {
-    claims.fingerprint == set.plan.fingerprint().to_string()
+    claims.fingerprint == Some(set.plan.fingerprint())
 }
 
 /// Bytes that the file system has given to an unfinished set already.
@@ -136,7 +136,7 @@ impl VolumesOutput {
                 let size = |(digest, extents): (&Digest, &Arc<[Extent]>)| {
                     (*digest, 0, extents.iter().map(|extent| extent.size).sum())
                 };
-                Journal::begin(&journal_entry, &set.plan.fingerprint().to_string(), places.iter().map(size))?
+                Journal::begin(&journal_entry, set.plan.fingerprint(), places.iter().map(size))?
             }
         };
         let claims = same.unwrap_or_default();

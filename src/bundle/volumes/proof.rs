@@ -414,7 +414,7 @@ impl One<'_> {
         let identity = self.proof.set.identity;
         let is_right = match held.get(path).and_then(|file| Some((file, file.segment.as_deref()?))) {
             Some((file, segment)) => {
-                declared.contains_key(&*file.path) && segment.size == size && segment.sha256 == read.known.sha256.hex()
+                declared.contains_key(&*file.path) && segment.size == size && segment.sha256 == read.known.sha256
             }
             None if path == BUNDLE_JSON => read.digest == identity,
             None if path == SUMS => read.digest == Digest::sha256(self.proof.bundle.sha256sums(identity).as_bytes()),
@@ -448,7 +448,7 @@ impl One<'_> {
         let mut values = Vec::new();
         for file in &self.volume.json.files {
             let read = read.get(&*file.stored_path()).ok_or_else(|| self.fault(&file.path, "is missing"))?;
-            if file.blake3.bytes() != Some(read.known.chunks.root()) {
+            if file.blake3.bytes() != read.known.chunks.root() {
                 return Err(self.fault(&file.path, "has another BLAKE3 than the volume says"));
             }
             values.extend(read.known.chunks.values().iter().flatten());

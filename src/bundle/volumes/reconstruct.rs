@@ -186,12 +186,11 @@ fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part)
 fn prove(surviving: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
     let json = &surviving.json;
     for ((number, volume), prints) in (1..).zip(&json.volumes).zip(&encoded.originals) {
-        let Some(found) = prints.as_ref().map(|prints| prints.sha256.hex()).filter(|found| *found != volume.sha256)
-        else {
+        let Some(found) = prints.as_ref().map(|prints| prints.sha256).filter(|found| *found != volume.sha256) else {
             continue;
         };
         let path = path_of(json, name, Part::Volume(number));
-        let text = format!("it would be sha256:{found}, it was sha256:{}", volume.sha256);
+        let text = format!("it would be {found}, it was {}", volume.sha256);
         return Err(forged(&path, &text));
     }
     let all = encoded.originals.iter().all(Option::is_some);

@@ -130,7 +130,7 @@ impl RecoveryOf {
                 format!("of {volumes} volumes of at most {limit} bytes, {recovery} recovery volumes cannot be made");
             return Err(Error::input(text));
         };
-        let volumes = sizes.iter().map(|size| WholeVolume { size: *size, sha256: "0".repeat(64) }).collect();
+        let volumes = sizes.iter().map(|size| WholeVolume { size: *size, sha256: Digest::ZEROS }).collect();
         let gapferry_recovery = VOLUME_VERSION;
         Ok(RecoveryJson { gapferry_recovery, identity, created, number: 1, of: recovery, limit, shard, volumes })
     }
@@ -141,7 +141,7 @@ impl RecoveryJson {
     fn with(mut self, encoded: &Encoded) -> Result<RecoveryJson> {
         for (volume, prints) in self.volumes.iter_mut().zip(&encoded.originals) {
             let unread = || Error::damaged("computing recovery volumes: a volume was not read");
-            volume.sha256 = prints.as_ref().ok_or_else(unread)?.sha256.hex();
+            volume.sha256 = prints.as_ref().ok_or_else(unread)?.sha256;
         }
         Ok(self)
     }

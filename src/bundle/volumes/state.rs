@@ -222,7 +222,7 @@ impl State {
         let fail = |e| Error::disk("keeping", &path, e);
         let mut new = Replacement::of_entry(Entry::in_dir(&self.dir()?, stored))?;
         let found = slice.copy_to(new.file(), Algorithm::Sha256, fail)?;
-        if file.segment.as_ref().is_none_or(|segment| segment.sha256 != found.hex()) {
+        if file.segment.as_ref().is_none_or(|segment| segment.sha256 != found) {
             return Err(slice.wrong(found));
         }
         new.commit()
@@ -239,7 +239,7 @@ impl State {
         for piece in pieces.iter().filter(|piece| Digest::of_blob_path(&piece.path).is_some_and(|blob| blobs(&blob))) {
             let Some(slice) = layout.slice(&piece.stored)? else { continue };
             let found = slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
-            if found.hex() != piece.segment.sha256 {
+            if found != piece.segment.sha256 {
                 wrong = Some(slice.wrong(found));
                 self.remove(&piece.stored)?;
             }

@@ -234,7 +234,7 @@ impl Given {
 
 /// The number of the volume that this is, whole, by what the recovery volumes say.
 fn listed(found: &Region, json: &RecoveryJson) -> Option<u32> {
-    let digest = found.sha256?.hex();
+    let digest = found.sha256?;
     let at = json.volumes.iter().position(|volume| volume.size == found.size && volume.sha256 == digest)?;
     u32::try_from(at + 1).ok()
 }
@@ -274,7 +274,7 @@ fn proven(json: RecoveryJson, layout: &crate::files::Layout) -> Result<Option<Pr
     let (Some(chunks), Some(sums)) = (read(&name, length), read(&part.sums(json.of), MEBIBYTE)) else {
         return Ok(None);
     };
-    let is_confirmed = sums::digest_of(&sums, &name) == Some(Digest::sha256(&chunks));
+    let is_confirmed = sums::digest_of(&sums, &name).is_some_and(|digest| digest.is_of(&chunks));
     Ok(is_confirmed.then(|| Proven { json, chunks: chunks.to_vec() }))
 }
 
@@ -369,12 +369,12 @@ fn description(given: &[Given]) -> Result<(RecoveryJson, Vec<u8>)> {
             None => said.push((proven, 1)),
         }
     }
-    let digests: Vec<(u64, String)> =
-        given.iter().filter_map(|given| Some((given.found.size, given.found.sha256?.hex()))).collect();
+    let digests: Vec<(u64, Digest)> =
+        given.iter().filter_map(|given| Some((given.found.size, given.found.sha256?))).collect();
     for (proven, votes) in &mut said {
-        let volumes: HashMap<&str, u64> =
-            proven.json.volumes.iter().map(|volume| (&*volume.sha256, volume.size)).collect();
-        *votes += digests.iter().filter(|(size, digest)| volumes.get(&**digest) == Some(size)).count();
+        let volumes: HashMap<Digest, u64> =
+            proven.json.volumes.iter().map(|volume| (volume.sha256, volume.size)).collect();
+        *votes += digests.iter().filter(|(size, digest)| volumes.get(digest) == Some(size)).count();
     }
     let most = said.iter().rev().max_by_key(|(_, votes)| *votes).ok_or_else(|| {
         let text =

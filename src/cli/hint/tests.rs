@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -359,6 +360,25 @@ fn a_reason_has_its_hint_and_its_name_alone_has_not() {
     }
 }
 
+/// A script that goes by a code would otherwise do for one situation what helps in another.
+#[test]
+fn every_hint_has_a_code_of_its_own() {
+    let of_situations = all().into_iter().filter_map(Situation::hint);
+    let of_reasons = reasons().iter().filter_map(for_reason).collect::<Vec<_>>();
+    let others = [HintCode::KeepGoing, HintCode::SparseIndex];
+    let mut texts = BTreeMap::new();
+    for hint in of_situations.chain(of_reasons).chain(others).map(with_text) {
+        let printed = serde_json::to_value(hint).unwrap();
+        let code = printed["hintCode"].as_str().unwrap().to_owned();
+        assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{code}");
+        assert_eq!(printed["hint"], hint.text);
+        let known = texts.insert(hint.text, code.clone());
+        assert!(known.is_none_or(|known| known == code), "two codes for one text: {code}");
+    }
+    let codes: BTreeSet<&String> = texts.values().collect();
+    assert_eq!(codes.len(), texts.len(), "two texts for one code: {texts:?}");
+}
+
 /// A cache whose disk is full fails at every object.
 #[test]
 fn an_object_that_is_not_delivered_for_want_of_room_gets_the_hint_to_make_room() {
@@ -373,7 +393,7 @@ fn an_object_that_is_not_delivered_for_want_of_room_gets_the_hint_to_make_room()
 #[test]
 fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
     let hint = for_error(&Error::new(Kind::Refused, "x").with_reason(Reason::Undelivered)).unwrap();
-    assert!(!hint.contains("--keep-going") && that_may_keep_going(hint).contains("--keep-going"));
+    assert!(!text(hint).contains("--keep-going") && text(that_may_keep_going(hint)).contains("--keep-going"));
     let other = for_error(&Error::new(Kind::NotFound, "x")).unwrap();
     assert_eq!(that_may_keep_going(other), other);
 }
@@ -382,7 +402,7 @@ fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
 #[test]
 fn only_a_certificate_that_is_not_trusted_asks_for_the_ca() {
     for fault in all().into_iter().filter(|one| matches!(one, Situation::Network(Network::Tls(_)))) {
-        let hint = fault.hint().unwrap_or_default();
+        let hint = fault.hint().map(text).unwrap_or_default();
         let is_untrusted = fault == Situation::Network(Network::Tls(TlsFault::Untrusted));
         assert_eq!(hint.contains("--ca-file"), is_untrusted, "{fault:?}: {hint}");
     }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::named;
-use crate::app::Proof;
+use crate::app::{HintCode, Proof};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::cli::context::Context;
-use crate::cli::hint;
 use crate::oci::Reference;
 use crate::pipeline::prove::Verdict;
 
@@ -19,7 +18,7 @@ pub fn show_withheld(proof: &Proof, context: &Context) {
     for (policy, images) in policies {
         let (number, names) = (count(images.len(), "image"), named(images));
         let text = format!("{number} not proven ({names}): a policy of the project forbids pulling: {policy}");
-        context.failed_image(&text, Some(hint::PULL_POLICY));
+        context.failed_image(&text, Some(HintCode::PullPolicy));
     }
 }
 

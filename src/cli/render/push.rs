@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as _;
 
 use super::{MOST_NAMED, named, not_brought, proof};
-use crate::app::{ImageFailure, PlannedAction, PlannedImage, PushPlan, Pushed, SPARSE_REMEDY};
+use crate::app::{HintCode, ImageFailure, PlannedAction, PlannedImage, PushPlan, Pushed};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::progress::units::{bytes, count, duration, volumes};
 use crate::base::progress::{Event, plain_piece};
@@ -219,6 +219,6 @@ fn reason(error: &Error) -> String {
     }
 }
 
-fn remedy(failure: &ImageFailure) -> Option<&'static str> {
-    if failure.is_sparse { Some(SPARSE_REMEDY) } else { hint::for_error(&failure.error) }
+fn remedy(failure: &ImageFailure) -> Option<HintCode> {
+    if failure.is_sparse { Some(HintCode::SparseIndex) } else { hint::for_error(&failure.error) }
 }

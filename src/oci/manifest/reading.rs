@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::super::descriptor::LONGEST_TYPE;
 use super::super::view::View;
-use super::super::{Algorithm, Descriptor, Digest, media_type};
+use super::super::{Descriptor, Digest, media_type};
 use super::{Child, Kind, MAX_MANIFEST_SIZE, ManifestError, Role};
 
 /// The digest of a manifest's bytes.
@@ -15,11 +15,9 @@ pub(super) fn check_bytes(bytes: &[u8], expected: Option<&Digest>) -> Result<Dig
     if bytes.len() as u64 > MAX_MANIFEST_SIZE {
         return Err(ManifestError::TooLarge(bytes.len() as u64));
     }
-    let digest = Digest::of(expected.map_or(Algorithm::Sha256, Digest::algorithm), bytes);
-    match expected.filter(|expected| **expected != digest) {
-        Some(expected) => Err(ManifestError::Digest { expected: *expected, found: digest }),
-        None => Ok(digest),
-    }
+    let Some(expected) = expected.copied() else { return Ok(Digest::sha256(bytes)) };
+    expected.prove(bytes).map_err(|found| ManifestError::Digest { expected, found })?;
+    Ok(expected)
 }
 
 pub(super) fn view_of<D: DeserializeOwned>(bytes: &[u8]) -> Result<View<D>, ManifestError> {

@@ -18,7 +18,7 @@ impl Prover<'_> {
     /// What ends everything: the registry wants to be left alone for longer than was allowed, the state cannot be written. What was
     /// proven is in the state.
     pub async fn read(&self, plan: &mut Plan, state: &State) -> Result<u64> {
-        let (bytes, _) = plan.bytes(state, self.options);
+        let bytes = plan.bytes(state, self.options).ahead;
         self.events.report(Event::Phase { phase: Phase::Verify, items: plan.blobs.len() as u64, bytes });
         let source = Observed::new(self.target, self.events.clone());
         let mut found: HashMap<usize, Vec<Problem>> = HashMap::new();

@@ -141,9 +141,17 @@ struct Problem {
     text: String,
 }
 
+/// How much of a target is to be read, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToRead {
+    pub ahead: u64,
+    /// Read before.
+    pub before: u64,
+}
+
 impl Plan {
-    /// Bytes to be read, and those that `state` says were read before.
-    pub fn bytes(&self, state: &State, options: Options) -> (u64, u64) {
+    /// How much there is to read, by what `state` says.
+    pub fn bytes(&self, state: &State, options: Options) -> ToRead {
         let (mut ahead, mut before) = (0_u64, 0_u64);
         for claim in &self.blobs {
             let places =
@@ -154,7 +162,7 @@ impl Plan {
                 *sum = sum.saturating_add(claim.blob.size);
             }
         }
-        (ahead, before)
+        ToRead { ahead, before }
     }
 
     pub fn count(&self, verdict: Verdict) -> usize {

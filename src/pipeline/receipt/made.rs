@@ -11,10 +11,33 @@ use crate::pipeline::lock::Attached;
 use crate::pipeline::plan::{CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::pipeline::transfer::{Done, Outcome, confirmed};
 
+/// Which bundle was pushed, if one was.
+#[derive(Clone, Copy, Debug)]
+pub struct FromBundle {
+    pub identity: Option<Digest>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+/// What became of a tag.
+struct TagOutcome {
+    outcome: CompanionOutcome,
+    /// What it meant before, if that was something else.
+    found: Option<Digest>,
+    /// What it means now, where that is not the bundle's.
+    joined: Option<Digest>,
+}
+
+impl TagOutcome {
+    fn plain(outcome: CompanionOutcome) -> TagOutcome {
+        TagOutcome { outcome, found: None, joined: None }
+    }
+}
+
 impl Receipt {
     /// Of a push that followed `plan`, with what came of it.
     pub fn new(
-        (bundle, created): (Option<Digest>, Option<Timestamp>),
+        from: FromBundle,
         target: &str,
         graph: &Graph,
         plan: &Plan,
@@ -38,7 +61,7 @@ impl Receipt {
             };
             let (found, joined) = match step.own_list().filter(|_| is_there(result)) {
                 Some(own) => {
-                    let (_, found, joined) = outcome_of(own, done);
+                    let TagOutcome { found, joined, .. } = outcome_of(own, done);
                     (found, joined)
                 }
                 None => (step.replaced().filter(|_| matches!(result, Ok(Done::Pushed))), None),
@@ -51,8 +74,8 @@ impl Receipt {
         Receipt {
             version: Receipt::VERSION,
             kind: ReceiptKind::Receipt,
-            bundle,
-            created,
+            bundle: from.identity,
+            created: from.created,
             target: target.to_owned(),
             finished,
             images: images.collect(),
@@ -75,15 +98,15 @@ fn companions(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionR
         let own = |companion: &&CompanionStep| companion.tag.tag == attached.tag && companion.digest == attached.digest;
         let Some(own) = step.companions.iter().find(own) else {
             if done.unlisted.contains_key(&(step.to.repository.clone(), attached.digest)) {
-                return (CompanionOutcome::Failed, None, None);
+                return TagOutcome::plain(CompanionOutcome::Failed);
             }
             let is_there = step.present.contains(&attached.digest);
-            return (if is_there { CompanionOutcome::Present } else { CompanionOutcome::Pushed }, None, None);
+            return TagOutcome::plain(if is_there { CompanionOutcome::Present } else { CompanionOutcome::Pushed });
         };
         outcome_of(own, done)
     };
     let receipt = |attached: &Attached| {
-        let (outcome, found, joined) = outcome(attached);
+        let TagOutcome { outcome, found, joined } = outcome(attached);
         let Attached { digest, subject, tag, .. } = attached.clone();
         let (kind, brought) = (kind_of(image, attached), false);
         CompanionReceipt { kind, digest, subject, tag, outcome, brought, found, joined }
@@ -114,19 +137,19 @@ fn companions_all_the_same(image: &Image, step: &ImageStep, done: &Outcome) -> V
     image.locked.companions().iter().filter_map(receipt).collect()
 }
 
-/// What became of a tag; what it meant before, and what it means now, where that is not the bundle's.
-fn outcome_of(own: &CompanionStep, done: &Outcome) -> (CompanionOutcome, Option<Digest>, Option<Digest>) {
+fn outcome_of(own: &CompanionStep, done: &Outcome) -> TagOutcome {
     let found = match done.state(own) {
         TagState::Other(digest) => Some(digest),
         TagState::New | TagState::Same | TagState::Blocked => None,
     };
-    match done.action(own) {
-        CompanionAction::Push => (CompanionOutcome::Pushed, found, None),
-        CompanionAction::Join { joined, .. } => (CompanionOutcome::Joined, found, Some(*joined)),
-        CompanionAction::Skip | CompanionAction::Unreadable { .. } => (CompanionOutcome::Skipped, found, None),
-        CompanionAction::Obstructed { .. } => (CompanionOutcome::Failed, found, None),
-        CompanionAction::Nothing | CompanionAction::Refuse { .. } => (CompanionOutcome::Present, found, None),
-    }
+    let (outcome, joined) = match done.action(own) {
+        CompanionAction::Push => (CompanionOutcome::Pushed, None),
+        CompanionAction::Join { joined, .. } => (CompanionOutcome::Joined, Some(*joined)),
+        CompanionAction::Skip | CompanionAction::Unreadable { .. } => (CompanionOutcome::Skipped, None),
+        CompanionAction::Obstructed { .. } => (CompanionOutcome::Failed, None),
+        CompanionAction::Nothing | CompanionAction::Refuse { .. } => (CompanionOutcome::Present, None),
+    };
+    TagOutcome { outcome, found, joined }
 }
 
 /// Of an image that was found at the target, with what accompanies it there.

@@ -42,7 +42,8 @@ pub struct Search {
 /// Something is not of this lock; a registry gives no clear answer.
 pub async fn locate(
     walk: &Walk<'_>,
-    (lock, images): (&Lock, &[Image]),
+    lock: &Lock,
+    images: &[Image],
     wanted: HashMap<Digest, Option<u64>>,
     jobs: usize,
     events: &Events,

@@ -20,7 +20,8 @@ pub(super) fn merge(
     found: Vec<Image>,
     written: &Written,
     leave_out: LeaveOut,
-    (missing, failures): (&mut Vec<(MissingImage, Error)>, &mut Vec<Error>),
+    missing: &mut Vec<(MissingImage, Error)>,
+    failures: &mut Vec<Error>,
     events: &Events,
 ) -> Vec<Image> {
     let (mut names, mut new_names) = (Named::new(), Named::new());

@@ -49,7 +49,7 @@ impl Transfer<'_> {
         self.events.report(Event::Phase { phase: Phase::Transfer, items, bytes: plan.new_bytes() });
         let jobs = self.options.jobs.max(1);
         let (landed, to_spread) = mpsc::unbounded_channel();
-        let job = graph.map(|graph| (graph, plan));
+        let job = graph.map(|graph| Job { graph, plan });
         let moving = async move {
             let mut moved = pin!(coming.map(|coming| self.land(coming, job)).buffer_unordered(jobs));
             while let Some(blob) = moved.next().await {
@@ -86,7 +86,7 @@ impl Transfer<'_> {
     }
 
     /// Brings one blob to the first repository that takes it, unless one has it already.
-    async fn land<'p>(&self, (step, lost): Coming<'p>, job: Job<'_>) -> Landed<'p> {
+    async fn land<'p>(&self, (step, lost): Coming<'p>, job: Option<Job<'_>>) -> Landed<'p> {
         let mut landed = Landed { step, at: step.present.first(), lacking: &step.missing, failed: None };
         if let Some(error) = lost.filter(|_| landed.at.is_none()) {
             for repository in &step.missing {
@@ -107,12 +107,12 @@ impl Transfer<'_> {
         landed
     }
 
-    async fn finish<'p>(&self, landed: Landed<'p>, job: Job<'_>) -> (&'p BlobStep, Result<(), Arc<Error>>) {
+    async fn finish<'p>(&self, landed: Landed<'p>, job: Option<Job<'_>>) -> (&'p BlobStep, Result<(), Arc<Error>>) {
         (landed.step, self.spread(landed, job).await)
     }
 
     /// Mounts what has landed into the other repositories; where that is not possible, it is moved again.
-    async fn spread(&self, landed: Landed<'_>, job: Job<'_>) -> Result<(), Arc<Error>> {
+    async fn spread(&self, landed: Landed<'_>, job: Option<Job<'_>>) -> Result<(), Arc<Error>> {
         let Landed { step, at, lacking, mut failed } = landed;
         let Some(from) = at else { return failed.map_or(Ok(()), Err) };
         let mounts = stream::iter(lacking).map(|to| async move { (to, self.mount(step, to, from, job).await) });
@@ -133,7 +133,7 @@ impl Transfer<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn upload(&self, step: &BlobStep, repository: &Repository, job: Job<'_>) -> Result<()> {
+    async fn upload(&self, step: &BlobStep, repository: &Repository, job: Option<Job<'_>>) -> Result<()> {
         let room = job.map_or(Ok(0), |job| self.stopped.admit(step, repository, job))?;
         let source = OfUse { inner: &self.source, stopped: &self.stopped, to: repository };
         let origin = Origin { source: &source, repository: &step.from };
@@ -148,7 +148,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    async fn mount(&self, step: &BlobStep, to: &Repository, from: &Repository, job: Job<'_>) -> Result<bool> {
+    async fn mount(&self, step: &BlobStep, to: &Repository, from: &Repository, job: Option<Job<'_>>) -> Result<bool> {
         let room = job.map_or(Ok(0), |job| self.stopped.admit(step, to, job))?;
         let mounted = self.sink.mount(to, &step.blob, from).await;
         if !matches!(mounted, Ok(true)) {
@@ -161,7 +161,7 @@ impl Transfer<'_> {
         Ok(mounted)
     }
 
-    fn refused(&self, step: &BlobStep, repository: &Repository, error: Error, job: Job<'_>) -> Error {
+    fn refused(&self, step: &BlobStep, repository: &Repository, error: Error, job: Option<Job<'_>>) -> Error {
         match job {
             Some(job) => self.stopped.note_blob(step, repository, error, job),
             None => error,

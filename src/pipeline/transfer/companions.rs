@@ -52,7 +52,7 @@ impl Transfer<'_> {
     /// Decides by what the tag means now, and gives it its meaning.
     async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<TagOutcome> {
         let begun = Instant::now();
-        let (outcome, joined) = self.prepare(image, step, (ours, doubtful)).await?;
+        let (outcome, joined) = self.prepare(image, step, ours, doubtful).await?;
         let written = match (&outcome.action, &joined) {
             // An immutable tag would refuse even the same digest.
             (CompanionAction::Nothing | CompanionAction::Refuse { .. }, _) => return Ok(outcome),
@@ -71,7 +71,8 @@ impl Transfer<'_> {
         &self,
         image: &Image,
         step: &CompanionStep,
-        (ours, doubtful): (&Manifest, bool),
+        ours: &Manifest,
+        doubtful: bool,
     ) -> Result<(TagOutcome, Option<Joined>)> {
         let mut tries = 0..MOST_JOINS;
         loop {

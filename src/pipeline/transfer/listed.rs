@@ -100,7 +100,7 @@ struct Watched<'t> {
 
 impl Transfer<'_> {
     /// Notes what came of storing a manifest.
-    pub(super) fn note_stored(&self, repository: &Repository, manifest: &Manifest, (stored, begun): (Stored, Instant)) {
+    pub(super) fn note_stored(&self, repository: &Repository, manifest: &Manifest, stored: Stored, begun: Instant) {
         let here = (repository.clone(), manifest.digest());
         match stored {
             Stored::Listed => {}

@@ -10,12 +10,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Job;
 use super::denied::Denied;
 use super::part::Part;
 use crate::base::error::{Error, Reach, Reason, Result, Stopped};
 use crate::oci::{Digest, Repository};
-use crate::pipeline::graph::Graph;
-use crate::pipeline::plan::{BlobStep, Plan};
+use crate::pipeline::plan::BlobStep;
 
 /// The part that `reason` stops, which came up in `repository`; `None`: it is about one object alone.
 fn part(reason: &Reason, repository: &Repository) -> Option<Part> {
@@ -89,13 +89,13 @@ impl StoppedParts {
     ///
     /// # Errors
     /// The refusal that stopped it.
-    pub fn admit(&self, step: &BlobStep, repository: &Repository, (graph, plan): (&Graph, &Plan)) -> Result<u64> {
+    pub fn admit(&self, step: &BlobStep, repository: &Repository, job: Job<'_>) -> Result<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((error, left)) = state.limit(repository) else { return Ok(0) };
         let error = error.clone();
-        let images = state.wanting(&step.blob.digest, repository, (graph, plan));
+        let images = state.wanting(&step.blob.digest, repository, job);
         if left < step.blob.size.max(1) || images.iter().all(|at| state.incompletable.contains(at)) {
-            state.give_up_images(images, (graph, plan));
+            state.give_up_images(images, job);
             return Err(error);
         }
         state.take(repository, step.blob.size);
@@ -147,7 +147,7 @@ impl StoppedParts {
     }
 
     /// The same as [`StoppedParts::note`] for a blob of the plan.
-    pub fn note_blob(&self, step: &BlobStep, repository: &Repository, error: Error, job: (&Graph, &Plan)) -> Error {
+    pub fn note_blob(&self, step: &BlobStep, repository: &Repository, error: Error, job: Job<'_>) -> Error {
         let error = self.note(repository, step.blob.size, error);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.limit(repository).is_some() {
@@ -189,15 +189,15 @@ impl State {
     }
 
     /// These images cannot be completed.
-    fn give_up_images(&mut self, images: Vec<usize>, (graph, plan): (&Graph, &Plan)) {
+    fn give_up_images(&mut self, images: Vec<usize>, job: Job<'_>) {
         for at in images {
-            let Some((image, step)) = graph.images.get(at).zip(plan.images.get(at)) else { continue };
+            let Some((image, step)) = job.graph.images.get(at).zip(job.plan.images.get(at)) else { continue };
             if !self.incompletable.insert(at) {
                 continue;
             }
             let repository = &step.to.repository;
             for blob in &image.blobs {
-                let wanting = self.wanting(&blob.digest, repository, (graph, plan));
+                let wanting = self.wanting(&blob.digest, repository, job);
                 if wanting.iter().all(|at| self.incompletable.contains(at)) {
                     self.useless.insert((repository.clone(), blob.digest));
                 }
@@ -206,16 +206,16 @@ impl State {
     }
 
     /// The images of the plan that want `blob` in `repository`.
-    fn wanting(&mut self, blob: &Digest, repository: &Repository, (graph, plan): (&Graph, &Plan)) -> Vec<usize> {
+    fn wanting(&mut self, blob: &Digest, repository: &Repository, job: Job<'_>) -> Vec<usize> {
         let wanting = self.wanting.get_or_insert_with(|| {
             let mut wanting: HashMap<Digest, Vec<usize>> = HashMap::new();
-            for (at, image) in graph.images.iter().enumerate() {
+            for (at, image) in job.graph.images.iter().enumerate() {
                 image.blobs.iter().for_each(|blob| wanting.entry(blob.digest).or_default().push(at));
             }
             wanting
         });
         let images = wanting.get(blob).into_iter().flatten().copied();
-        images.filter(|at| plan.images.get(*at).is_some_and(|step| step.to.repository == *repository)).collect()
+        images.filter(|at| job.plan.images.get(*at).is_some_and(|step| step.to.repository == *repository)).collect()
     }
 }
 

@@ -63,15 +63,16 @@ impl Tree {
         Tree { image, attached, holds, absent, not_found: None, leaves_withheld: false, is_partial: false }
     }
 
-    /// As [`Tree::of`]; manifests that the source has and does not give are left out. So is everything below `root`, if its
-    /// manifest is one of them.
+    /// As [`Tree::of`]; manifests that the source has and does not give are left out. So is everything below `digest`, if there
+    /// is no `root`, which is its manifest.
     ///
     /// # Errors
     /// As [`Tree::of`].
     pub async fn of_readable(
         source: &Cached<'_>,
         repository: &Repository,
-        (digest, root): (Digest, Option<Manifest>),
+        digest: Digest,
+        root: Option<Manifest>,
         absent: &[Absent],
     ) -> Result<Tree> {
         let mut tree = Tree { leaves_withheld: true, ..Tree::empty(absent) };

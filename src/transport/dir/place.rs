@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::At;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Identity, Linkable, Stat};
-use crate::content::{Files, LinkMode, Slice, why_not_linked};
+use crate::content::{Files, LinkMode, Slice, proof, why_not_linked};
 use crate::oci::{Descriptor, Repository};
 
 /// A link that was made: its name, and the file it should lead to.
@@ -148,7 +148,7 @@ fn copy(at: &At<'_>, name: &str, blob: &Descriptor, slice: &Slice) -> Result<()>
 }
 
 fn copy_bytes(at: &At<'_>, name: &str, file: &mut std::fs::File, blob: &Descriptor, slice: &Slice) -> Result<()> {
-    let found = slice.copy_to(file, blob.digest.algorithm(), |e| at.fail("writing", name, e))?;
+    proof::copy(slice, file, &blob.digest, |e| at.fail("writing", name, e))?;
     at.images.copied.fetch_add(slice.size(), Ordering::Relaxed);
-    if found == blob.digest { Ok(()) } else { Err(slice.wrong(found)) }
+    Ok(())
 }

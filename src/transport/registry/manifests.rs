@@ -40,8 +40,8 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
     // Others may have signed there: what would be replaced has to be known. An image can do without.
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     loop {
-        let asked = (Absence::AsLearned, Need::Required);
-        let answer = match look(host, reference, Scopes::push(&reference.repository), asked).await {
+        let (scopes, need) = (Scopes::push(&reference.repository), Need::Required);
+        let answer = match look(host, reference, scopes.clone(), Absence::AsLearned, need).await {
             // What this run has put there has to be read back.
             Err(error) if is_list && is_of_list_alone(&error) && !host.memory.written.has_manifest(reference) => {
                 return Ok(unread_list(host, reference, &error).await);
@@ -53,8 +53,7 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
             Err(error) => return error.policy().map(Lookup::Blocked).ok_or(error),
             // Some caches in front of a registry give HEAD what was there before.
             Ok(Answer::Found(found)) if host.memory.written.is_other(reference, &found.digest) => {
-                let asked = (Absence::ByGet, Need::Required);
-                let read = by_get(host, reference, Scopes::push(&reference.repository), asked).await?;
+                let read = by_get(host, reference, scopes, Absence::ByGet, need).await?;
                 return Ok(Lookup::Found(if let Answer::Found(read) = read { read } else { found }));
             }
             Ok(Answer::Found(descriptor)) => {
@@ -110,7 +109,7 @@ pub(super) async fn resolve(
     scopes: Scopes,
     need: Need,
 ) -> Result<Option<Descriptor>> {
-    match look(host, reference, scopes, (Absence::ByGet, need)).await? {
+    match look(host, reference, scopes, Absence::ByGet, need).await? {
         Answer::Found(descriptor) => Ok(Some(descriptor)),
         Answer::Absent => Ok(None),
         Answer::Denied(error) => Err(error),
@@ -136,8 +135,7 @@ enum Absence {
 }
 
 /// HEAD is a hint: where it does not say what is there, GET decides, so that the verdict does not depend on the request.
-async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absence, Need)) -> Result<Answer> {
-    let (absence, need) = asked;
+async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence, need: Need) -> Result<Answer> {
     let hint = head(host, reference, scopes.clone(), need).await?;
     let was_brought = host.memory.written.has_manifest(reference);
     // A list that is there and is not seen would be replaced, with all signatures in it.
@@ -147,14 +145,14 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absenc
         Hint::Found(descriptor) => Ok(Answer::Found(descriptor)),
         Hint::Absent if may_skip && host.memory.manifest_heads.are_believed() => Ok(Answer::Absent),
         Hint::Absent => {
-            let answer = by_get(host, reference, scopes, asked).await?;
+            let answer = by_get(host, reference, scopes, absence, need).await?;
             // What this run has brought may have appeared between the two.
             if matches!(answer, Answer::Found(_)) && !was_brought {
                 host.memory.manifest_heads.note_hidden();
             }
             Ok(answer)
         }
-        Hint::Nothing => by_get(host, reference, scopes, asked).await,
+        Hint::Nothing => by_get(host, reference, scopes, absence, need).await,
     }
 }
 
@@ -192,12 +190,7 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     })
 }
 
-async fn by_get(
-    host: &Host,
-    reference: &Reference,
-    scopes: Scopes,
-    (absence, need): (Absence, Need),
-) -> Result<Answer> {
+async fn by_get(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence, need: Need) -> Result<Answer> {
     let fetched = match absence == Absence::AsLearned && host.memory.stumbles() {
         true => fetch_once(host, reference, scopes).await?,
         false => fetch(host, reference, scopes, need).await?,
@@ -295,11 +288,8 @@ async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: 
 fn received(headers: &Headers, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest> {
     // The digest that was asked for proves the bytes, whatever the header says.
     if let Some(named) = headers.digest.filter(|_| reference.digest.is_none()) {
-        let found = Digest::of(named.algorithm(), &body);
-        if found != named {
-            let text = format!("{what}: the registry calls it {named}, the bytes have {found}");
-            return Err(Error::damaged(text));
-        }
+        let other = |found| format!("{what}: the registry calls it {named}, the bytes have {found}");
+        named.prove(&body).map_err(|found| Error::damaged(other(found)))?;
     }
     let served_as = headers.served_as.as_deref();
     let parsed = Manifest::parse(body.clone(), served_as, reference.digest.as_ref());
@@ -371,10 +361,10 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
 /// Whether a good answer to a PUT means that these bytes are there now.
 async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what: &str) -> Result<Reply, Failure> {
     let stored = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
-    match stored.map(|stored| (stored, Digest::of(stored.algorithm(), body))) {
-        Some((stored, sent)) if stored == sent => return Ok(reply),
+    match stored.map(|stored| stored.prove(body).map_err(|sent| (stored, sent))) {
+        Some(Ok(())) => return Ok(reply),
         // What lies between may have changed it on its way.
-        Some((stored, sent)) => {
+        Some(Err((stored, sent))) => {
             let text = format!("{what}: the registry stored another manifest, {stored} instead of {sent}");
             return Err(Failure::soon(Error::damaged(text)));
         }
@@ -383,7 +373,7 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
     }
     // Not the answer of the specification: a registry of its own mind, or a page of somebody who stands between.
     let found = resolve(host, name, Scopes::push(&name.repository), Need::Required).await.map_err(Failure::never)?;
-    if found.is_some_and(|found| found.digest == Digest::of(found.digest.algorithm(), body)) {
+    if found.is_some_and(|found| found.digest.is_of(body)) {
         return Ok(reply);
     }
     let (status, secrets) = (reply.status(), reply.secrets());

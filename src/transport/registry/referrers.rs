@@ -290,10 +290,8 @@ fn children(index: &Manifest, seen: &mut HashSet<Digest>) -> Vec<Descriptor> {
 /// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
 pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
     if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {
-        let found = Digest::of(digest.algorithm(), &manifest.bytes()?);
-        if found != digest {
-            return Err(Error::damaged(format!("storing manifest {reference}: its bytes have {found}")));
-        }
+        let other = |found| Error::damaged(format!("storing manifest {reference}: its bytes have {found}"));
+        digest.prove(&manifest.bytes()?).map_err(other)?;
     }
     let reply = manifests::store(host, reference, &manifest.bytes()?, manifest.media_type()).await?;
     let Some(subject) = manifest.subject() else { return Ok(Stored::Listed) };

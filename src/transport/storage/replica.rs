@@ -20,7 +20,7 @@ use super::{Storage, data_path, links};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{Dir, Entry, Linked, LockedDir, Open, Owner};
 use crate::base::progress::{Event, Events};
-use crate::content::{Files, LinkMode, Reasons, Slice, why_not_linked};
+use crate::content::{Files, LinkMode, Reasons, Slice, proof, why_not_linked};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
 
 /// Where the tree begins.
@@ -115,7 +115,7 @@ impl Replica {
     pub fn blob(&self, storage: &Storage, repository: &Repository, blob: &Descriptor) -> Result<bool> {
         let stored = storage.stored_as(repository.path(), &blob.digest).map_err(|fault| storage.error(&fault))?;
         let place = self.root.dir().make_parents(&directory_of(&stored), MODE)?;
-        let brought = self.bring(storage, repository, blob, (&stored, &place));
+        let brought = self.bring(storage, repository, blob, &stored, &place);
         if brought.is_err() {
             // A place without a blob would be a fault; one that has something is not removed by this.
             let _ = place.dir().remove_dir(place.name());
@@ -128,7 +128,8 @@ impl Replica {
         storage: &Storage,
         repository: &Repository,
         blob: &Descriptor,
-        (stored, place): (&Digest, &Entry),
+        stored: &Digest,
+        place: &Entry,
     ) -> Result<bool> {
         let at = data_in(place)?;
         if self.is_there(&at, blob.size)? {
@@ -253,9 +254,9 @@ impl Replica {
     fn copy(&self, slice: &Slice, at: &Entry, digest: &Digest) -> Result<()> {
         let (mut file, partial) = self.begin(digest)?;
         let fail = |e| Error::disk("writing", partial.path(), e);
-        let found = slice.copy_to(&mut file, digest.algorithm(), fail)?;
+        proof::copy(slice, &mut file, digest, fail)?;
         self.copied.fetch_add(slice.size(), Ordering::Relaxed);
-        if found == *digest { partial.rename(at) } else { Err(slice.wrong(found)) }
+        partial.rename(at)
     }
 
     /// A new file that has its place when it is whole.

@@ -63,6 +63,15 @@ impl Holding {
     }
 }
 
+/// What is below a name among the repositories.
+struct Below {
+    /// The name itself, if it is a repository's.
+    repositories: Vec<String>,
+    /// The names below it.
+    below: Vec<String>,
+    faults: Vec<Fault>,
+}
+
 impl Storage {
     /// Looks through all repositories.
     ///
@@ -109,24 +118,23 @@ impl Storage {
         while !level.is_empty() {
             let mut next = Vec::new();
             for mut found in in_parallel(&level, |name| self.look_below(name)) {
-                names.append(&mut found.0);
-                next.append(&mut found.1);
-                faults.append(&mut found.2);
+                names.append(&mut found.repositories);
+                next.append(&mut found.below);
+                faults.append(&mut found.faults);
             }
             level = next;
         }
         names
     }
 
-    /// Whether a name is a repository's, the names below it, and what is odd there.
-    fn look_below(&self, name: &str) -> (Vec<String>, Vec<String>, Vec<Fault>) {
-        let (mut names, mut below, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+    fn look_below(&self, name: &str) -> Below {
+        let (mut repositories, mut below, mut faults) = (Vec::new(), Vec::new(), Vec::new());
         let directory = if name.is_empty() { "repositories".to_owned() } else { format!("repositories/{name}") };
         for (entry, kind) in self.list(&directory, &mut faults) {
             let path = format!("{directory}/{entry}");
             match kind {
                 // Distribution 2.8 makes `_layers` first, 3 knows a repository by its manifests alone.
-                Kind::Directory if entry == "_manifests" => names.push(name.to_owned()),
+                Kind::Directory if entry == "_manifests" => repositories.push(name.to_owned()),
                 Kind::Directory if entry.starts_with('_') => {}
                 Kind::Directory if name.split('/').count() < MAX_DEPTH => {
                     below.push(if name.is_empty() { entry } else { format!("{name}/{entry}") });
@@ -143,7 +151,7 @@ impl Storage {
                 Kind::Other => faults.push(no_directory(path, kind)),
             }
         }
-        (names, below, faults)
+        Below { repositories, below, faults }
     }
 
     fn survey_repository(&self, name: &str) -> Survey {

@@ -160,7 +160,7 @@ fn seal(files: &mut Files) {
         };
         let bytes = file_of(files, &path);
         let chunks = Chunks::of(&bytes);
-        file["blake3"] = gapferry::content::chunks::to_hex(chunks.root()).into();
+        file["blake3"] = gapferry::oci::Blake3::from(*chunks.root()).to_string().into();
         if file["segment"].is_u64() {
             file["sha256"] = Digest::sha256(&bytes).hex().into();
         }

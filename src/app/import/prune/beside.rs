@@ -73,7 +73,7 @@ impl Left {
             let wanted = wanted.0.get(repository).map(Vec::as_slice).unwrap_or_default();
             let warn = |text: String| pruning.events.report(Event::Warning(text));
             let withheld = ByApi(pruning.registries);
-            let found = match orphans((&source, &withheld), repository, companions, tags, wanted).await {
+            let found = match orphans(&source, &withheld, repository, companions, tags, wanted).await {
                 Ok(found) => found,
                 Err(error) => {
                     let text =

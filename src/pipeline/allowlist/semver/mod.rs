@@ -228,7 +228,13 @@ fn parse_comparator<'a>(text: &'a str, comparators: &mut Vec<Comparator>) -> Res
     Ok(rest)
 }
 
-fn comparator(operator: Operator, (precision, version): (Precision, Version)) -> Result<Comparator, String> {
+/// A version as it is written, perhaps not to its end.
+struct Written {
+    precision: Precision,
+    version: Version,
+}
+
+fn comparator(operator: Operator, Written { precision, version }: Written) -> Result<Comparator, String> {
     let meaningless =
         matches!(operator, Operator::NotEqual | Operator::Greater | Operator::Less | Operator::LessOrEqual);
     if precision == Precision::Any && meaningless {
@@ -260,7 +266,7 @@ fn split_operator(text: &str) -> (Option<Operator>, &str) {
 }
 
 /// Reads a version of a range from the start of `text`; returns what follows.
-fn parse_version(text: &str) -> Result<((Precision, Version), &str), String> {
+fn parse_version(text: &str) -> Result<(Written, &str), String> {
     let end = text.find(|c: char| c == ',' || c.is_whitespace()).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
     if word.is_empty() {
@@ -272,10 +278,10 @@ fn parse_version(text: &str) -> Result<((Precision, Version), &str), String> {
 
 /// A tag read as a version: `v1.2`, `01.2.3`, `20240101`, `3.19-alpine`.
 fn parse_tag(tag: &str) -> Option<Version> {
-    parse_word(tag, false).map(|(_, version)| version)
+    parse_word(tag, false).map(|written| written.version)
 }
 
-fn parse_word(word: &str, wildcards: bool) -> Option<(Precision, Version)> {
+fn parse_word(word: &str, wildcards: bool) -> Option<Written> {
     let word = word.strip_prefix('v').unwrap_or(word);
     let (word, build) = word.split_once('+').map_or((word, None), |(word, build)| (word, Some(build)));
     let (numbers, pre) = word.split_once('-').map_or((word, None), |(word, pre)| (word, Some(pre)));
@@ -302,9 +308,10 @@ fn parse_word(word: &str, wildcards: bool) -> Option<(Precision, Version)> {
             written = index + 1;
         }
     }
-    let precision = [Precision::Any, Precision::Major, Precision::Minor, Precision::Full].get(written)?;
+    let precision = *[Precision::Any, Precision::Major, Precision::Minor, Precision::Full].get(written)?;
     let [major, minor, patch] = values;
-    Some((*precision, Version { major, minor, patch, pre, build: BuildMetadata::EMPTY }))
+    let version = Version { major, minor, patch, pre, build: BuildMetadata::EMPTY };
+    Some(Written { precision, version })
 }
 
 fn number(text: &str) -> Option<u64> {

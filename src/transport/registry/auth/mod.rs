@@ -162,7 +162,7 @@ impl Auth {
             scopes.are_granted_by_project(granted) || bearer.is_harbor() && scopes.are_answered_by_project(granted)
         };
         if let Some(shared) = self.shared.serving(scopes).filter(|_| extra.is_none()) {
-            match self.token(wire, bearer, (&shared.token, &shared.scopes), None).await {
+            match self.token(wire, bearer, &shared.token, &shared.scopes, None).await {
                 Ok(token) if token.granted.as_ref().is_none_or(is_enough) => {
                     return token::header("Bearer", token.secret.expose());
                 }
@@ -172,7 +172,7 @@ impl Auth {
                 Err(failure) => return Err(failure),
             }
         }
-        let token = self.token(wire, bearer, (&self.slot(scopes), scopes), extra).await?;
+        let token = self.token(wire, bearer, &self.slot(scopes), scopes, extra).await?;
         token::header("Bearer", token.secret.expose())
     }
 
@@ -181,7 +181,8 @@ impl Auth {
         &self,
         wire: &Wire,
         bearer: &Bearer,
-        (slot, scopes): (&TokenSlot, &Scopes),
+        slot: &TokenSlot,
+        scopes: &Scopes,
         extra: Option<&str>,
     ) -> Result<Token, Failure> {
         let mut held = slot.lock().await;
@@ -239,7 +240,7 @@ impl Auth {
     /// What the token of a group grants. `None`: there is none, or it does not say so.
     pub async fn granted(&self, wire: &Wire, shared: &Arc<Shared>) -> Result<Option<Granted>, Failure> {
         let Some(Challenge::Bearer(bearer)) = self.challenges.latest() else { return Ok(None) };
-        match self.token(wire, &bearer, (&shared.token, &shared.scopes), None).await {
+        match self.token(wire, &bearer, &shared.token, &shared.scopes, None).await {
             Ok(token) => Ok(token.granted),
             Err(failure) if failure.retry == Retry::Never => {
                 self.shared.drop_group(shared);
