@@ -12,7 +12,9 @@ use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::trust::Trust;
 use crate::base::error::{Error, Result};
 use crate::bundle::volumes::{Opened, Part, Reconstructed, is_set, reconstruct};
-use crate::bundle::{self, BUNDLE_JSON, REPAIR_JSON, RepairWith, RepairedSet, refuse_unfinished, repair_set};
+use crate::bundle::{
+    self, BUNDLE_JSON, REPAIR_JSON, RepairWith, RepairedSet, SetRepair, refuse_unfinished, repair_set,
+};
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::verify::{self, Depth, Problem, VolumeReport, VolumeState};
@@ -195,8 +197,8 @@ fn repair_volumes(brought: &Brought, request: &RepairRequest, environment: &Envi
     let damaged = files.iter().filter(|file| !file.is_good).map(|file| file.number);
     let gone = before.set.iter().filter(|_| volumes.len() > 1).flat_map(|set| set.missing.iter().copied());
     let bad: BTreeSet<u32> = damaged.chain(gone).collect();
-    let RepairedSet { made, lacking, .. } =
-        repair_set(volumes, from, (&missing, &bad), request.output.as_deref(), events)?;
+    let wanted = SetRepair { paths: volumes, from, missing: &missing, bad: &bad, out: request.output.as_deref() };
+    let RepairedSet { made, lacking, .. } = repair_set(&wanted, events)?;
     let is_replaced = |path: &Path| {
         let is_made = |file: &Given| made.iter().any(|(made, _)| *made == file.number);
         files.iter().any(|file| Path::new(file.path) == path && is_made(file))

@@ -17,6 +17,7 @@ use crate::content::chunks::{CHUNK, OneChunk};
 use crate::content::{Slice, Source};
 use crate::files::Layout;
 use crate::oci::{Blake3, Descriptor, Digest, Repository};
+use crate::pipeline::graph::PlacedBlob;
 
 /// The file of a repair that has the bytes of all ranges, one behind the other.
 pub const RANGES: &str = "ranges";
@@ -86,18 +87,19 @@ fn length(range: &MissingRange) -> u64 {
 /// # Errors
 /// The source's, or it has other bytes.
 pub async fn fetch(
-    wanted: Vec<(&MissingBlob, (Descriptor, Repository))>,
-    (source, jobs): (&dyn Source, usize),
+    wanted: Vec<(&MissingBlob, PlacedBlob)>,
+    source: &dyn Source,
+    jobs: usize,
     events: &Events,
 ) -> Result<(Vec<Range>, Vec<u8>)> {
-    let all: Vec<(&MissingRange, &(Descriptor, Repository))> =
+    let all: Vec<(&MissingRange, &PlacedBlob)> =
         wanted.iter().flat_map(|(blob, placed)| blob.ranges.iter().map(move |range| (range, placed))).collect();
     if all.is_empty() {
         return Ok(Default::default());
     }
     let bytes: u64 = all.iter().map(|(range, _)| length(range)).sum();
     events.report(Event::Phase { phase: Phase::Transfer, items: all.len() as u64, bytes });
-    let fetch = |(range, (blob, repository)): (&MissingRange, &(Descriptor, Repository))| {
+    let fetch = |(range, PlacedBlob { blob, repository }): (&MissingRange, &PlacedBlob)| {
         let (range, blob, repository) = (range.clone(), blob.clone(), repository.clone());
         async move {
             let (digest, size) = (blob.digest, length(&range));

@@ -26,7 +26,7 @@ use crate::base::progress::{Event, Events, Phase};
 use crate::content::{Origin, Source};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Repository};
-use crate::pipeline::graph::Located;
+use crate::pipeline::graph::{Located, PlacedBlob};
 
 /// The version of the file this program writes and the only one it reads.
 const REPAIR_VERSION: u32 = 1;
@@ -59,9 +59,6 @@ impl Document for RepairJson {
     type Outline = Unbounded;
 }
 
-/// A blob, and where it is.
-type Placed = (Descriptor, Repository);
-
 /// A repair that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RepairFile {
@@ -92,32 +89,42 @@ fn read(layout: &Layout) -> Result<Option<RepairJson>> {
     RepairJson::read(&bytes, &layout.path().join(REPAIR_JSON).display().to_string()).map(Some)
 }
 
-/// Writes to `out` what `missing` asks for: files that follow from `contents`, which needs manifests only if
-/// [`Missing::needs_manifests`], and what was `located`. Blobs are fetched from `source`, so many at a time. Interrupted, it
-/// leaves what it has for the next run.
+/// What a repair is made of.
+pub struct RepairContents<'a> {
+    pub missing: &'a Missing,
+    /// Metadata follows from it; it needs manifests only if [`Missing::needs_manifests`].
+    pub contents: &'a Contents,
+    /// The manifests and blobs that are missing.
+    pub located: Located,
+    /// The program that writes it, for people.
+    pub tool: &'a str,
+}
+
+/// Writes a repair to `out`. Blobs are fetched from `source`, `jobs` at a time. Interrupted, it leaves what it has for the next run.
 ///
 /// # Errors
 /// Something is asked for that is not of these contents, or that only the whole bundle can give; what the source or the disk
 /// says.
 pub async fn write_repair(
     out: &Path,
-    missing: &Missing,
-    (contents, located, tool): (&Contents, Located, &str),
-    (source, jobs): (&dyn Source, usize),
+    repair: RepairContents<'_>,
+    source: &dyn Source,
+    jobs: usize,
     events: &Events,
 ) -> Result<RepairFile> {
+    let RepairContents { missing, contents, located, tool } = repair;
     let out = fsops::canonicalize(out)?;
     refuse_foreign(&out)?;
     let Located { manifests, blobs } = located;
     let ranged = ranges::in_ranges(missing);
-    let (few, blobs): (Vec<Placed>, Vec<Placed>) =
-        blobs.into_iter().partition(|(blob, _)| ranged.contains_key(&blob.digest));
-    let in_ranges: Vec<(&MissingBlob, Placed)> =
-        few.into_iter().filter_map(|placed| Some((*ranged.get(&placed.0.digest)?, placed))).collect();
+    let (few, blobs): (Vec<PlacedBlob>, Vec<PlacedBlob>) =
+        blobs.into_iter().partition(|placed| ranged.contains_key(&placed.blob.digest));
+    let in_ranges: Vec<(&MissingBlob, PlacedBlob)> =
+        few.into_iter().filter_map(|placed| Some((*ranged.get(&placed.blob.digest)?, placed))).collect();
     let mut metadata = metadata(missing, contents)?;
     let lock = WriteLock::take(&out)?;
     let number = blobs.len() + manifests.len() + in_ranges.len();
-    let (ranges, bytes) = ranges::fetch(in_ranges, (source, jobs), events).await?;
+    let (ranges, bytes) = ranges::fetch(in_ranges, source, jobs, events).await?;
     if !ranges.is_empty() {
         metadata.push(Metadata::new(RANGES, bytes));
     }
@@ -128,7 +135,7 @@ pub async fn write_repair(
         head: metadata.into_iter().map(KnownFile::from).collect(),
         tools: contents.tools.clone(),
         manifests,
-        blobs: blobs.iter().map(|(blob, _)| blob.clone()).collect(),
+        blobs: blobs.iter().map(|placed| placed.blob.clone()).collect(),
         trailer: None,
     };
     let plan = files.tar()?;
@@ -136,10 +143,11 @@ pub async fn write_repair(
     let place: Arc<dyn Placement> =
         Arc::new(TarOutput::create(lock.output(), plan, files.blobs.iter().map(|blob| blob.digest), events)?);
     let present = fill(&*place, &files.wanted(), &[], events)?;
-    let blobs: Vec<Placed> = blobs.into_iter().filter(|(blob, _)| !present.contains_key(&blob.digest)).collect();
-    let bytes = blobs.iter().map(|(blob, _)| blob.size).fold(0, u64::saturating_add);
+    let blobs: Vec<PlacedBlob> =
+        blobs.into_iter().filter(|placed| !present.contains_key(&placed.blob.digest)).collect();
+    let bytes = blobs.iter().map(|placed| placed.blob.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
-    let fetch = |(blob, repository): Placed| {
+    let fetch = |PlacedBlob { blob, repository }: PlacedBlob| {
         let place = place.clone();
         async move {
             let (digest, size) = (blob.digest, blob.size);

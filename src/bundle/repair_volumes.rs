@@ -32,19 +32,27 @@ pub struct RepairedSet {
     pub lacking: Vec<String>,
 }
 
-/// Writes the volumes `bad` again of the set that `paths` are of, which lacks `missing`, beside the others, or in the directory
-/// `out`. `from` is a repair of its bundle, or a copy of that.
+/// A set that is to be repaired.
+pub struct SetRepair<'a> {
+    /// The volumes that are there.
+    pub paths: &'a [PathBuf],
+    /// A repair of its bundle, or a copy of that.
+    pub from: &'a Path,
+    /// What the set lacks.
+    pub missing: &'a Missing,
+    /// The numbers of the volumes that are written again.
+    pub bad: &'a BTreeSet<u32>,
+    /// The directory where they are written; `None`: beside the others.
+    pub out: Option<&'a Path>,
+}
+
+/// Writes damaged and missing volumes of a set again.
 ///
 /// # Errors
-/// `from` is for another bundle or forged; which volume holds what cannot be told; something else has the name of a volume: nothing
+/// What it is repaired with is for another bundle or forged; which volume holds what cannot be told; something else has the name of a volume: nothing
 /// has changed. The disk's.
-pub fn repair_set(
-    paths: &[PathBuf],
-    from: &Path,
-    (missing, bad): (&Missing, &BTreeSet<u32>),
-    out: Option<&Path>,
-    events: &Events,
-) -> Result<RepairedSet> {
+pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet> {
+    let SetRepair { paths, from, missing, bad, out } = *wanted;
     let Opened::Volumes(set) = Opened::open(paths)? else {
         return Err(Error::input("none of these files is a volume of a set"));
     };
@@ -63,9 +71,9 @@ pub fn repair_set(
         let own = broken.map(|broken| &broken.path).chain(damaged.map(|volume| &volume.path));
         refuse_other(&name.part(Part::Volume(*number), set.set.of), own.map(PathBuf::as_path))?;
     }
-    let mending = Mending { set: &set, held: &held, missing, repair: (from, is_repair) };
-    let found = mending.find(&repair)?;
-    let Some(bundle) = mending.bundle(&found)? else {
+    let search = Search { set: &set, held: &held, missing, from, is_repair };
+    let found = search.find(&repair)?;
+    let Some(bundle) = search.bundle(&found)? else {
         return Ok(RepairedSet { name, made: Vec::new(), lacking: found.lacking.into_iter().collect() });
     };
     let is_there = |held: &Held| bundle.layout().size_of(&held.path).is_some();
@@ -99,12 +107,13 @@ fn named(set: &Volumes, out: Option<&Path>) -> Result<SetName> {
 }
 
 /// What is needed to find each file of the bundle.
-struct Mending<'a> {
+struct Search<'a> {
     set: &'a Volumes,
     held: &'a [Vec<Held>],
     missing: &'a Missing,
-    /// And whether it is a repair; else it is a copy of the bundle.
-    repair: (&'a Path, bool),
+    from: &'a Path,
+    /// Else it is a copy of the bundle.
+    is_repair: bool,
 }
 
 /// Where the files of the bundle are: the parts are the volumes, and then the repair.
@@ -115,11 +124,11 @@ struct Found {
     lacking: BTreeSet<String>,
 }
 
-impl Mending<'_> {
+impl Search<'_> {
     /// The parts of the bundle, opened anew.
     fn parts(&self) -> Result<Vec<Layout>> {
         let paths = self.set.volumes.iter().map(|volume| volume.path.as_path());
-        paths.chain([self.repair.0]).map(Layout::open).collect()
+        paths.chain([self.from]).map(Layout::open).collect()
     }
 
     fn find(&self, repair: &Layout) -> Result<Found> {
@@ -169,7 +178,7 @@ impl Mending<'_> {
                 _ => false,
             };
             match parts.iter().position(is_right) {
-                Some(at) => drop(found.pieces.insert(path.to_owned(), vec![(at, path.to_owned())])),
+                Some(at) => drop(found.pieces.insert(path.to_owned(), vec![Piece { part: at, path: path.to_owned() }])),
                 None => drop(found.lacking.insert(path.to_owned())),
             }
         }
@@ -182,7 +191,7 @@ impl Mending<'_> {
             let alike = |at: &usize| all.iter().filter(|other| **other == all[*at]).count();
             let most = (0..number).rev().max_by_key(alike);
             if let Some(at) = most.filter(|at| all[*at].is_some()) {
-                found.pieces.insert(name.to_owned(), vec![(at, name.to_owned())]);
+                found.pieces.insert(name.to_owned(), vec![Piece { part: at, path: name.to_owned() }]);
             }
         }
     }
@@ -192,10 +201,10 @@ impl Mending<'_> {
         let (at, path) = (self.set.volumes.len(), &*file.path);
         let Some(slice) = repair.slice(path)? else { return Ok(None) };
         match prove(&slice, &file.digest, &|_| ()) {
-            Ok(()) if slice.size() == file.size => Ok(Some(vec![(at, path.to_owned())])),
+            Ok(()) if slice.size() == file.size => Ok(Some(vec![Piece { part: at, path: path.to_owned() }])),
             Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", slice.path(), error)),
             // No image has to wait for a tool.
-            Err(Unproven::Wrong { found, .. }) if self.repair.1 && !is_tool(path) => Err(slice.wrong(found)),
+            Err(Unproven::Wrong { found, .. }) if self.is_repair && !is_tool(path) => Err(slice.wrong(found)),
             Ok(()) | Err(Unproven::Wrong { .. }) => Ok(None),
         }
     }
@@ -208,7 +217,10 @@ impl Mending<'_> {
             for file in &volume.json.files {
                 let (number, all) = file.segment.as_ref().map_or((1, 1), |segment| (segment.number, segment.of));
                 of.insert(&file.path, all);
-                here.entry(&file.path).or_default().entry(number).or_insert((at, file.stored_path()));
+                here.entry(&file.path)
+                    .or_default()
+                    .entry(number)
+                    .or_insert(Piece { part: at, path: file.stored_path() });
             }
         }
         let whole = here.into_iter().filter(|(path, pieces)| of.get(path).copied() == u32::try_from(pieces.len()).ok());

@@ -91,8 +91,14 @@ enum Form {
     },
 }
 
-/// A file of a part that is a piece of a file: the number of the part, and the name there.
-pub type Piece = (usize, String);
+/// A file of a part that is a piece of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Piece {
+    /// The number of the part, from 0 on.
+    pub part: usize,
+    /// The name there.
+    pub path: String,
+}
 
 /// Something that does not belong into a layout. Found while opening; the entry is not offered, unless its only fault is
 /// that unpacking would put it in another's place.
@@ -140,11 +146,11 @@ impl Layout {
     pub fn joined(path: PathBuf, parts: Vec<Layout>, files: impl IntoIterator<Item = (String, Vec<Piece>)>) -> Layout {
         let (mut entries, mut in_pieces) = (Vec::new(), HashMap::new());
         for (name, pieces) in files {
-            let size_of = |(part, name): &Piece| parts.get(*part)?.size_of(name);
+            let size_of = |piece: &Piece| parts.get(piece.part)?.size_of(&piece.path);
             let size = pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(size_of(piece)?));
-            let (Some(size), Some((first, _))) = (size, pieces.first()) else { continue };
-            entries.push((name.clone(), Place { offset: *first as u64, size }));
-            if !matches!(&pieces[..], [(_, only)] if *only == name) {
+            let (Some(size), Some(first)) = (size, pieces.first()) else { continue };
+            entries.push((name.clone(), Place { offset: first.part as u64, size }));
+            if !matches!(&pieces[..], [only] if only.path == name) {
                 in_pieces.insert(name, pieces);
             }
         }
@@ -260,7 +266,8 @@ impl Layout {
         let Some(pieces) = pieces.get(path) else {
             return self.part_of(path).map_or(Ok(None), |part| slice(part, path));
         };
-        let slices = pieces.iter().map(|(part, name)| slice(*part, name)).collect::<Result<Option<Vec<Slice>>>>()?;
+        let slices =
+            pieces.iter().map(|piece| slice(piece.part, &piece.path)).collect::<Result<Option<Vec<Slice>>>>()?;
         Ok(slices.and_then(Slice::joined))
     }
 

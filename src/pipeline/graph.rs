@@ -133,8 +133,14 @@ pub struct LeftBehind {
 #[derive(Clone, Debug, Default)]
 pub struct Located {
     pub manifests: Vec<Manifest>,
-    /// Blobs, each with a repository that has it.
-    pub blobs: Vec<(Descriptor, Repository)>,
+    pub blobs: Vec<PlacedBlob>,
+}
+
+/// A blob, and a repository that has it.
+#[derive(Clone, Debug)]
+pub struct PlacedBlob {
+    pub blob: Descriptor,
+    pub repository: Repository,
 }
 
 impl LeftBehind {

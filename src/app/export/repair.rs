@@ -14,7 +14,9 @@ use crate::app::resolve::{self, ResolveOptions, Resolver, connect_for};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::count;
-use crate::bundle::{Contents, Form, Missing, Tool, is_tar, preflight, refuse_unwanted, walk_file, write_repair};
+use crate::bundle::{
+    Contents, Form, Missing, RepairContents, Tool, is_tar, preflight, refuse_unwanted, walk_file, write_repair,
+};
 use crate::content::{Cached, Checkpoint};
 use crate::increment::Baseline;
 use crate::oci::{Digest, Reference};
@@ -116,7 +118,8 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
         let mut contents = Contents::new(lock, &graph)?.carrying(tools);
         // Of an increment anything can be asked for; but index.json is that of the increment.
         contents.basis = since.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
-        let repair = write_repair(&output, &missing, (&contents, located, TOOL), (&source, jobs), events).await?;
+        let made = RepairContents { missing: &missing, contents: &contents, located, tool: TOOL };
+        let repair = write_repair(&output, made, &source, jobs, events).await?;
         Ok::<_, Error>((repair, lost))
     };
     let (repair, lost) = resolve::finish_walk_file(&kept, made.await, events)?;

@@ -21,7 +21,7 @@ use crate::pipeline::transfer::Arrivals;
 pub struct Pump {
     path: PathBuf,
     incoming: Mutex<Option<StreamedBundle<Bytes>>>,
-    hand: Arc<StreamBuffer>,
+    buffer: Arc<StreamBuffer>,
     ending: Mutex<Option<oneshot::Receiver<Ending>>>,
     /// What had not come when reading stopped.
     awaited: HashSet<Digest>,
@@ -29,13 +29,13 @@ pub struct Pump {
 
 impl Pump {
     pub fn new(path: &Path, mut incoming: StreamedBundle<Bytes>) -> Pump {
-        let (hand, ending, awaited) = (Arc::default(), Mutex::default(), incoming.take_awaited());
-        Pump { path: path.to_owned(), incoming: Mutex::new(Some(incoming)), hand, ending, awaited }
+        let (buffer, ending, awaited) = (Arc::default(), Mutex::default(), incoming.take_awaited());
+        Pump { path: path.to_owned(), incoming: Mutex::new(Some(incoming)), buffer, ending, awaited }
     }
 
     /// What has come, and `rest`.
     pub fn arrived<'a>(&self, rest: &'a dyn Source) -> streamed::StreamSource<'a> {
-        streamed::StreamSource { hand: self.hand.clone(), rest }
+        streamed::StreamSource { buffer: self.buffer.clone(), rest }
     }
 
     /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.
@@ -56,7 +56,7 @@ impl Pump {
 
     /// Reads what is still to come; `None`: nothing was read.
     pub async fn ending(&self) -> Option<Ending> {
-        self.hand.close();
+        self.buffer.close();
         let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         ending.await.ok()
     }
@@ -69,16 +69,16 @@ impl Arrivals for Pump {
         if let Some(incoming) = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let (end, ending) = oneshot::channel();
             *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
-            let hand = self.hand.clone();
+            let buffer = self.buffer.clone();
             // It may wait for the sender, which must not keep the program from ending.
             std::thread::spawn(move || {
-                let _ = end.send(incoming.read(wanted, &hand, &came));
+                let _ = end.send(incoming.read(wanted, &buffer, &came));
             });
         }
         stream::unfold(coming, |mut coming| async move { Some((coming.recv().await?, coming)) }).boxed()
     }
 
     fn done_with(&self, digest: &Digest) {
-        self.hand.settle(digest);
+        self.buffer.forget(digest);
     }
 }

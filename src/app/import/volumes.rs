@@ -51,13 +51,13 @@ impl SeveralRuns for VolumeRun<'_> {
         let pushed: BTreeSet<Digest> = plan.blobs.iter().map(|step| step.blob.digest).collect();
         let mut state = self.state.borrow_mut();
         state.prove(|blob| pushed.contains(blob))?;
-        state.keep(self.layout, &self.volumes, |blob| waiting.contains(blob))
+        state.store(self.layout, &self.volumes, |blob| waiting.contains(blob))
     }
 
     fn after_push(&self, waiting: &BTreeSet<Digest>, outcome: &Outcome) -> Result<Vec<u32>> {
         let went_well = outcome.images.iter().all(Result::is_ok);
         let mut state = self.state.borrow_mut();
-        state.settle(&self.volumes, went_well, |blob| waiting.contains(blob))?;
+        state.commit(&self.volumes, went_well, |blob| waiting.contains(blob))?;
         Ok(if waiting.is_empty() { Vec::new() } else { state.wanted(waiting) })
     }
 }

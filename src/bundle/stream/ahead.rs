@@ -9,18 +9,13 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
 use crate::content::{BlobReader, Body, Source};
+use crate::pipeline::graph::PlacedBlob;
 use crate::oci::{Descriptor, Digest, Repository};
 
 /// How much is fetched ahead, in bytes, all blobs together.
 const AHEAD: usize = 32 << 20;
 /// More blobs at a time would have too little of it each.
 const MOST_JOBS: usize = 16;
-
-/// A blob, and where it is.
-pub struct Placed {
-    pub blob: Descriptor,
-    pub repository: Repository,
-}
 
 /// Fetches blobs in order.
 pub struct Ahead<'a> {
@@ -55,10 +50,10 @@ impl<'a> Ahead<'a> {
     }
 
     /// What fetches, and what it fetches: both have to be polled.
-    pub fn begin(&self, blobs: &'a [Placed]) -> (impl Future<Output = Result<()>>, Fetched) {
+    pub fn begin(&self, blobs: &'a [PlacedBlob]) -> (impl Future<Output = Result<()>>, Fetched) {
         let (lineup, fetched) = mpsc::unbounded_channel();
         let fetching = async move {
-            let fetch = |placed: &'a Placed| {
+            let fetch = |placed: &'a PlacedBlob| {
                 let (feed, pieces) = self.pipe(&placed.blob);
                 // Nobody takes them only when writing has failed, which ends this too.
                 let _ = lineup.send(pieces);
@@ -78,7 +73,7 @@ impl<'a> Ahead<'a> {
         (feed, Pieces { blob: blob.digest, pieces, room, most, left: blob.size })
     }
 
-    async fn fetch(&self, placed: &Placed, feed: Feed) -> Result<()> {
+    async fn fetch(&self, placed: &PlacedBlob, feed: Feed) -> Result<()> {
         let (digest, size) = (placed.blob.digest, placed.blob.size);
         self.events.report(Event::BlobStarted { digest, size, present: 0 });
         if size <= feed.most as u64 {
@@ -97,8 +92,8 @@ impl<'a> Ahead<'a> {
     }
 
     /// All of a small blob, proven; from another place if one gives wrong bytes.
-    async fn whole(&self, placed: &Placed) -> Result<Vec<Bytes>> {
-        let Placed { blob, repository } = placed;
+    async fn whole(&self, placed: &PlacedBlob) -> Result<Vec<Bytes>> {
+        let PlacedBlob { blob, repository } = placed;
         loop {
             let mut seen = 0;
             let read = async {

@@ -71,13 +71,13 @@ struct Buffered {
 /// Where the blobs wait that have come.
 #[derive(Default)]
 pub struct StreamBuffer {
-    at_hand: Mutex<Buffered>,
+    buffered: Mutex<Buffered>,
     room: Condvar,
 }
 
 /// What has come of the bundle, as a source.
 pub struct StreamSource<'a> {
-    pub hand: Arc<StreamBuffer>,
+    pub buffer: Arc<StreamBuffer>,
     /// What came first, and wherever else something may be.
     pub rest: &'a dyn Source,
 }
@@ -141,7 +141,7 @@ impl<R: Read> StreamedBundle<R> {
         std::mem::take(&mut self.awaited)
     }
 
-    /// Reads to the end. What is wanted is proven, put at hand and told to `came`; so is what will not come, as an error.
+    /// Reads to the end. What is wanted is proven, put at buffer and told to `came`; so is what will not come, as an error.
     pub fn read(
         mut self,
         wanted: HashSet<Digest>,
@@ -270,46 +270,46 @@ impl StreamBuffer {
     /// A file without a name for a blob of this size, when so much of what came before has been pushed that there is room;
     /// `None`: nobody wants it any more.
     fn make_room(&self, size: u64) -> Result<Option<File>> {
-        let mut at_hand = self.lock();
-        let is_full = |at_hand: &Buffered| {
-            at_hand.waiting.saturating_add(size) > MOST_WAITING || at_hand.blobs.len() >= MOST_FILES
+        let mut buffered = self.lock();
+        let is_full = |buffered: &Buffered| {
+            buffered.waiting.saturating_add(size) > MOST_WAITING || buffered.blobs.len() >= MOST_FILES
         };
-        while !at_hand.blobs.is_empty() && is_full(&at_hand) && !at_hand.closed {
-            at_hand = self.room.wait(at_hand).unwrap_or_else(PoisonError::into_inner);
+        while !buffered.blobs.is_empty() && is_full(&buffered) && !buffered.closed {
+            buffered = self.room.wait(buffered).unwrap_or_else(PoisonError::into_inner);
         }
-        if at_hand.closed {
+        if buffered.closed {
             return Ok(None);
         }
-        drop(at_hand);
+        drop(buffered);
         let file = tempfile::tempfile_in(std::env::temp_dir());
         file.map(Some).map_err(|e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e))
     }
 
     fn put(&self, digest: Digest, slice: Slice) {
-        let mut at_hand = self.lock();
-        at_hand.waiting = at_hand.waiting.saturating_add(slice.size());
-        at_hand.blobs.insert(digest, slice);
+        let mut buffered = self.lock();
+        buffered.waiting = buffered.waiting.saturating_add(slice.size());
+        buffered.blobs.insert(digest, slice);
     }
 
     /// Nobody wants this blob any more.
-    pub fn settle(&self, digest: &Digest) {
-        let mut at_hand = self.lock();
-        if let Some(slice) = at_hand.blobs.remove(digest) {
-            at_hand.waiting = at_hand.waiting.saturating_sub(slice.size());
+    pub fn forget(&self, digest: &Digest) {
+        let mut buffered = self.lock();
+        if let Some(slice) = buffered.blobs.remove(digest) {
+            buffered.waiting = buffered.waiting.saturating_sub(slice.size());
             self.room.notify_all();
         }
     }
 
     /// Nobody wants any more: what still comes need not wait.
     pub fn close(&self) {
-        let mut at_hand = self.lock();
-        at_hand.closed = true;
-        at_hand.blobs.clear();
+        let mut buffered = self.lock();
+        buffered.closed = true;
+        buffered.blobs.clear();
         self.room.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Buffered> {
-        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
+        self.buffered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -332,7 +332,7 @@ impl Source for StreamSource<'_> {
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        let slice = self.hand.lock().blobs.get(&blob.digest).cloned();
+        let slice = self.buffer.lock().blobs.get(&blob.digest).cloned();
         match slice {
             Some(slice) if slice.size() == blob.size => Ok(slice.stream(offset)),
             Some(_) => Err(Error::damaged(format!("blob {} has another size than its manifest says", blob.digest))),

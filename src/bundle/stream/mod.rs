@@ -22,8 +22,8 @@ use crate::base::progress::{Event, Events, Phase};
 use crate::content::Source;
 use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::oci::{Descriptor, Digest, Repository};
-use crate::pipeline::graph::Graph;
-use ahead::{Ahead, Placed};
+use crate::pipeline::graph::{Graph, PlacedBlob};
+use ahead::Ahead;
 pub use compressed::Compressed;
 pub use incoming::{Ending, NotReceived, StreamBuffer, StreamSource, StreamedBundle};
 pub use sink::{Pipe, Section, StreamSink};
@@ -112,11 +112,11 @@ impl StreamWriter<'_> {
     }
 
     /// The blobs in the order of the tar, and where each is.
-    fn placed(&self) -> Result<Vec<Placed>> {
+    fn placed(&self) -> Result<Vec<PlacedBlob>> {
         let placed = |blob: &Descriptor| {
             let missing = || Error::damaged(format!("no image has the blob {}", blob.digest));
             let repository = self.places.get(&blob.digest).ok_or_else(missing)?.clone();
-            Ok(Placed { blob: blob.clone(), repository })
+            Ok(PlacedBlob { blob: blob.clone(), repository })
         };
         self.files.blobs.iter().map(placed).collect()
     }

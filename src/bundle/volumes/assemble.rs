@@ -44,7 +44,7 @@ pub(super) fn assemble(
     for at in order {
         for (path, _) in layouts.get(at).into_iter().flat_map(Layout::entries) {
             if !files.contains_key(path) && is_of_bundle(path) {
-                files.insert(path.to_owned(), vec![(at, path.to_owned())]);
+                files.insert(path.to_owned(), vec![Piece { part: at, path: path.to_owned() }]);
             }
         }
     }
@@ -52,13 +52,13 @@ pub(super) fn assemble(
     for (at, volume) in volumes.iter().enumerate() {
         for file in &volume.files {
             let Some(segment) = file.segment.as_deref() else { continue };
-            let piece = ((at, file.stored_path()), segment.clone());
+            let piece = (Piece { part: at, path: file.stored_path() }, segment.clone());
             cut.entry(file.path.clone()).or_default().entry(segment.number).or_insert(piece);
         }
     }
     if let Some((layout, pieces)) = kept {
         for KeptPiece { path, segment, stored } in pieces {
-            let piece = ((layouts.len(), stored), segment.clone());
+            let piece = (Piece { part: layouts.len(), path: stored }, segment.clone());
             cut.entry(path).or_default().entry(segment.number).or_insert(piece);
         }
         layouts.push(layout);
@@ -82,7 +82,7 @@ pub(super) fn pieces_of(segments: BTreeMap<u32, (Piece, Segment)>, layouts: &[La
     let mut at = 0_u64;
     let mut pieces = Vec::new();
     for (expected, (number, (piece, segment))) in (1..=of).zip(segments) {
-        let size = layouts.get(piece.0)?.size_of(&piece.1)?;
+        let size = layouts.get(piece.part)?.size_of(&piece.path)?;
         if number != expected || segment.of != of || segment.first != at || segment.size != size {
             return None;
         }

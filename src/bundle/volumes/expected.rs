@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::layout::Held;
 use super::opened::Volumes;
-use super::plan::{SetPlan, Wanted};
+use super::plan::{SetPlan, SetRequest};
 use super::set::is_held;
 use crate::bundle::format::head_of;
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
@@ -37,7 +37,7 @@ impl Volumes {
             bundle.files.into_iter().map(|file| (file.path, file.size)).partition(|(path, _)| repeated.contains(path));
         let files: Vec<(String, u64)> = others.into_iter().filter(|(path, _)| is_held(path)).collect();
         let (limit, recovery) = (self.set.limit, self.set.recovery);
-        let mut wanted = Wanted { metadata: Vec::new(), manifests, files, limit, recovery };
+        let mut wanted = SetRequest { metadata: Vec::new(), manifests, files, limit, recovery };
         self.heads().into_iter().find_map(|metadata| {
             wanted.metadata = metadata;
             let held = SetPlan::held(&wanted)?;

@@ -32,7 +32,7 @@ pub use layout::{Cut, Held, VolumePlan};
 pub use names::{Part, RECOVERY_DIGITS, SetName, WrittenVolume};
 pub use opened::{Broken, Foreign, Opened, Recovery, SetId, Volume, Volumes, VolumesMissing};
 pub(super) use output::{VolumesOutput, claimed, remove_orphaned_journal, reserved};
-pub use plan::{SetPlan, Wanted};
+pub use plan::{SetPlan, SetRequest};
 pub use reconstruct::{Reconstructed, is_set, reconstruct};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
 pub use set::{Selection, Set, Shape, VolumeOptions};

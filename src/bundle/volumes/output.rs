@@ -267,7 +267,7 @@ impl Placement for VolumesOutput {
         for volume in written() {
             let OpenVolume { plan, entry, file, .. } = volume;
             let known = self.known(volume, chunks)?;
-            self.set.seal(plan, (file, entry.path()), &known)?;
+            self.set.seal(plan, file, entry.path(), &known)?;
             file.set_len(plan.length).map_err(|e| Error::disk("ending", entry.path(), e))?;
             synced.push(Synced::new(file, entry.clone(), self.output.sibling(&self.set.path_of(plan)))?);
         }

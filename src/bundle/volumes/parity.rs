@@ -145,6 +145,13 @@ pub struct Encoded {
     pub parities: Vec<Option<Prints>>,
 }
 
+/// All shards in one stripe.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    originals: &'a [Mutex<Row>],
+    parities: &'a [Mutex<Row>],
+}
+
 /// The bytes of a shard in one stripe.
 struct Row {
     bytes: Vec<u8>,
@@ -212,7 +219,7 @@ impl Shards {
         let mut at = 0;
         while at < self.length {
             let length = (self.length - at).min(step);
-            self.weave_stripe((&originals, &parities), at, length, wants_parity, targets)?;
+            self.encode_stripe(Rows { originals: &originals, parities: &parities }, at, length, wants_parity, targets)?;
             advance(length);
             at += length;
         }
@@ -230,14 +237,15 @@ impl Shards {
         ((STRIPES / rows) as u64).clamp(UNIT, MEBIBYTE)
     }
 
-    fn weave_stripe(
+    fn encode_stripe(
         &self,
-        (originals, parities): (&[Mutex<Row>], &[Mutex<Row>]),
+        rows: Rows<'_>,
         at: u64,
         length: u64,
         wants_parity: bool,
         targets: &[Target],
     ) -> Result<()> {
+        let Rows { originals, parities } = rows;
         let lost: Vec<usize> = (0..originals.len()).filter(|k| !self.originals[*k].is_known(at)).collect();
         let all = wants_parity || !lost.is_empty();
         let is_read = |k: &usize| all || targets.iter().any(|target| target.which == Which::Original(*k));
@@ -265,13 +273,13 @@ impl Shards {
         let printed: Vec<(&Shard, &Mutex<Row>)> =
             self.originals.iter().zip(originals).chain(self.parities.iter().zip(parities)).collect();
         in_parallel(&printed, |(shard, row)| print(shard, row));
-        in_parallel(targets, |target| self.write(target, (originals, parities), at)).into_iter().collect()
+        in_parallel(targets, |target| self.write(target, rows, at)).into_iter().collect()
     }
 
-    fn write(&self, target: &Target, (originals, parities): (&[Mutex<Row>], &[Mutex<Row>]), at: u64) -> Result<()> {
+    fn write(&self, target: &Target, rows: Rows<'_>, at: u64) -> Result<()> {
         let (shard, row) = match target.which {
-            Which::Original(k) => (&self.originals[k], &originals[k]),
-            Which::Parity(n) => (&self.parities[n], &parities[n]),
+            Which::Original(k) => (&self.originals[k], &rows.originals[k]),
+            Which::Parity(n) => (&self.parities[n], &rows.parities[n]),
         };
         let row = locked(row);
         let known = usize::try_from(shard.size.saturating_sub(at)).unwrap_or(usize::MAX).min(row.bytes.len());

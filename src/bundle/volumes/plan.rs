@@ -19,7 +19,7 @@ const LEAST_BEGINNING: u64 = 8;
 
 /// What a set is to be made of.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct SetRequest {
     /// Metadata, each with its size in bytes, in the order of the tar; the same in every volume.
     pub metadata: Vec<(String, u64)>,
     /// The same of all manifests.
@@ -45,7 +45,7 @@ impl SetPlan {
     ///
     /// # Errors
     /// The limit is too small for the metadata, or makes too many volumes: the smallest that does is named.
-    pub fn new(wanted: &Wanted) -> Result<SetPlan> {
+    pub fn new(wanted: &SetRequest) -> Result<SetPlan> {
         let Some(drafts) = draft(wanted, wanted.limit)? else {
             let least = smallest(wanted)?;
             let text = format!(
@@ -73,7 +73,7 @@ impl SetPlan {
     }
 
     /// What each volume of such a set holds; `None`: there is no such set.
-    pub(super) fn held(wanted: &Wanted) -> Option<Vec<Vec<Held>>> {
+    pub(super) fn held(wanted: &SetRequest) -> Option<Vec<Vec<Held>>> {
         draft(wanted, wanted.limit).ok().flatten()
     }
 
@@ -90,7 +90,7 @@ impl SetPlan {
 }
 
 /// What each volume holds; `None`: they would be too small or too many.
-fn draft(wanted: &Wanted, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
+fn draft(wanted: &SetRequest, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
     if wanted.recovery == 0 {
         return Filling::fill(wanted, limit, limit);
     }
@@ -115,7 +115,7 @@ fn recovery_overhead(volumes: usize, limit: u64, recovery: u32) -> Result<u64> {
 }
 
 /// The smallest limit for which there is a set.
-fn smallest(wanted: &Wanted) -> Result<u64> {
+fn smallest(wanted: &SetRequest) -> Result<u64> {
     let common: Vec<(String, u64)> = wanted.metadata.iter().chain(&wanted.manifests).cloned().collect();
     let files = wanted.files.iter().map(|(path, size)| Cost::of_file(path, *size).length());
     let empty = Cost::of_empty(&common, u64::MAX)?.length();
@@ -144,7 +144,7 @@ struct Refused;
 
 impl Filling {
     /// With volumes that have no more than `room` bytes, of a set whose limit is `limit`.
-    fn fill(wanted: &Wanted, room: u64, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
+    fn fill(wanted: &SetRequest, room: u64, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
         let common: Vec<(String, u64)> = wanted.metadata.iter().chain(&wanted.manifests).cloned().collect();
         let empty = Room::new(Cost::of_empty(&common, limit)?, room);
         if !empty.fits(Cost::default()) {

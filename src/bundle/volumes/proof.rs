@@ -24,7 +24,7 @@ use crate::bundle::{
     BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Proven, SUMS, VOLUMES, is_signature,
     signatures_of, signed_file,
 };
-use crate::content::proof::Hashing;
+use crate::content::proof::{Hashing, Unproven, prove};
 use crate::content::{Slice, in_parallel};
 use crate::files::{Layout, Piece};
 use crate::oci::{Algorithm, Digest};
@@ -32,7 +32,7 @@ use crate::signing::{is_well_formed, signature_in};
 
 /// A volume that is to be proven, or to prove others.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct GivenVolume {
     pub number: u32,
     pub path: PathBuf,
     /// It is made of recovery volumes, and so vouches for no signature.
@@ -89,13 +89,13 @@ impl<'k> VolumeProof<'k> {
     /// # Errors
     /// One of them is not; none has the `bundle.json` of the set.
     pub fn open(
-        given: &[Given],
+        given: &[GivenVolume],
         set: SetId,
         signed: Option<&'k Proven>,
         events: &'k Events,
     ) -> Result<VolumeProof<'k>, Fault> {
         let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
-        for Given { number, path, .. } in given {
+        for GivenVolume { number, path, .. } in given {
             let fault = |what: String| Fault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
             match look(path, false) {
                 Ok(Found::Volume(volume, layout)) if id_of(&volume.json) == set && volume.json.number == *number => {
@@ -223,10 +223,11 @@ impl<'k> VolumeProof<'k> {
     /// What is wrong with a file that is put together of these pieces.
     fn wrong(&self, file: &FileEntry, pieces: &[Piece]) -> Option<String> {
         let Some(slice) = self.slice(pieces) else { return Some("cannot be read".to_owned()) };
-        match slice.hash(file.digest.algorithm(), &|bytes| self.advance(bytes)) {
-            Ok(found) if found == file.digest && slice.size() == file.size => None,
-            Ok(found) => Some(format!("has the digest {found}")),
-            Err(error) => Some(format!("cannot be read: {error}")),
+        match prove(&slice, &file.digest, &|bytes| self.advance(bytes)) {
+            Ok(()) if slice.size() == file.size => None,
+            Ok(()) => Some(format!("has {} bytes", slice.size())),
+            Err(Unproven::Wrong { found, .. }) => Some(format!("has the digest {found}")),
+            Err(Unproven::Unreadable(error)) => Some(format!("cannot be read: {error}")),
         }
     }
 
@@ -275,14 +276,16 @@ impl<'k> VolumeProof<'k> {
         let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|(at, _)| *at == first);
         for (at, file) in own.into_iter().chain(others) {
             if let Some(segment) = file.segment.as_deref() {
-                segments.entry(segment.number).or_insert(((at, file.stored_path()), segment.clone()));
+                segments
+                    .entry(segment.number)
+                    .or_insert((Piece { part: *at, path: file.stored_path() }, segment.clone()));
             }
         }
         pieces_of(segments, &self.layouts)
     }
 
     fn slice(&self, pieces: &[Piece]) -> Option<Slice> {
-        let slice = |(at, path): &Piece| self.layouts.get(*at)?.slice(path).ok().flatten();
+        let slice = |piece: &Piece| self.layouts.get(piece.part)?.slice(&piece.path).ok().flatten();
         Slice::joined(pieces.iter().map(slice).collect::<Option<Vec<Slice>>>()?)
     }
 
@@ -376,7 +379,7 @@ impl One<'_> {
         let read = read.into_iter().collect::<Result<HashMap<&str, Read>, Fault>>()?;
         for (path, size) in &entries {
             if let Some(read) = read.get(path) {
-                self.file(path, *size, read, (&declared, &held))?;
+                self.file(path, *size, read, &declared, &held)?;
             }
         }
         let mut repeated = declared.keys().copied().filter(|path| !is_held(path)).chain([BUNDLE_JSON, SUMS]);
@@ -409,7 +412,8 @@ impl One<'_> {
         path: &str,
         size: u64,
         read: &Read,
-        (declared, held): (&HashMap<&str, &FileEntry>, &HashMap<String, &VolumeFile>),
+        declared: &HashMap<&str, &FileEntry>,
+        held: &HashMap<String, &VolumeFile>,
     ) -> Result<(), Fault> {
         let identity = self.proof.set.identity;
         let is_right = match held.get(path).and_then(|file| Some((file, file.segment.as_deref()?))) {

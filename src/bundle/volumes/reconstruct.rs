@@ -15,7 +15,7 @@ use super::names::{Part, SetName};
 use super::opened::{Found, id_of_recovery, look};
 use super::parity::{Encoded, Shards, Which};
 use super::parity_writer::Targets;
-use super::proof::{Fault, Given, VolumeProof};
+use super::proof::{Fault, GivenVolume, VolumeProof};
 use super::recovery::known;
 use super::recovery_layout::plan;
 use super::surviving::{RecoveryFault, Surviving};
@@ -102,7 +102,7 @@ pub fn reconstruct(
     }
     let encoded = targets.encode(&shards, surviving.json.identity, events)?;
     prove(&surviving, &name, &encoded)?;
-    prove_volumes(&surviving, (&targets, &name), signed, events)?;
+    prove_volumes(&surviving, &targets, &name, signed, events)?;
     targets.write_headers(&surviving.json, &surviving.known, &encoded)?;
     let made = targets.finish(events)?;
     reconstructed.made = lost.into_iter().zip(made).collect();
@@ -203,17 +203,18 @@ fn prove(surviving: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()>
 /// Every volume that was made, by what the bundle itself says: see [`VolumeProof`].
 fn prove_volumes(
     surviving: &Surviving,
-    (targets, name): (&Targets, &SetName),
+    targets: &Targets,
+    name: &SetName,
     signed: Option<&Proven>,
     events: &Events,
 ) -> Result<()> {
     let here = (1..).zip(&surviving.volumes).filter_map(|(number, left)| {
         let left = left.as_ref().filter(|left| left.is_whole())?;
-        Some(Given { number, path: left.path.clone(), is_made: false })
+        Some(GivenVolume { number, path: left.path.clone(), is_made: false })
     });
-    let made = targets.volumes().map(|(number, path)| Given { number, path: path.to_owned(), is_made: true });
-    let made: Vec<Given> = made.collect();
-    let given: Vec<Given> = here.chain(made.iter().cloned()).collect();
+    let made = targets.volumes().map(|(number, path)| GivenVolume { number, path: path.to_owned(), is_made: true });
+    let made: Vec<GivenVolume> = made.collect();
+    let given: Vec<GivenVolume> = here.chain(made.iter().cloned()).collect();
     let fault = |Fault { volume, file, what }: Fault| {
         let made = made.iter().find(|given| given.path == volume);
         let path = made.map_or(volume, |given| path_of(&surviving.json, name, Part::Volume(given.number)));

@@ -72,7 +72,7 @@ pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &
         let originals = paths.iter().zip(&sizes).map(shard).collect();
         let parities = (0..of.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
         let shards = Shards::new(originals, parities, json.shard)?;
-        write_all((set, lock.output()), json.clone(), &shards, events)?;
+        write_all(set, lock.output(), json.clone(), &shards, events)?;
     }
     let written = |number: u32| -> Result<WrittenVolume> {
         let path = set.part(Part::Recovery(number), of.recovery);
@@ -82,7 +82,7 @@ pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &
     (1..=of.recovery).map(written).collect()
 }
 
-fn write_all((set, output): (&SetName, &Entry), json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {
+fn write_all(set: &SetName, output: &Entry, json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {
     let mut targets = Targets::new(output);
     for number in 1..=json.of {
         let path = set.part(Part::Recovery(number), json.of);

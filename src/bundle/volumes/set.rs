@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{Known, VolumePlan};
 use super::names::{Part, SetName};
-use super::plan::{SetPlan, Wanted};
+use super::plan::{SetPlan, SetRequest};
 use super::recovery::recovery_length;
 use super::volume_metadata::{self, Small};
 use crate::base::error::{Error, Result};
@@ -97,7 +97,7 @@ impl Set {
         let tools = files.tools.iter().map(|tool| (tool.path(), tool.size()));
         let held = tools.chain(files.blobs.iter().map(|blob| (blob.digest.blob_path(), blob.size))).collect();
         let (metadata_sizes, manifest_sizes) = (sizes(&metadata), sizes(&manifests));
-        let wanted = Wanted { metadata: metadata_sizes, manifests: manifest_sizes, files: held, limit, recovery };
+        let wanted = SetRequest { metadata: metadata_sizes, manifests: manifest_sizes, files: held, limit, recovery };
         let plan = SetPlan::new(&wanted)?;
         let common = metadata.into_iter().chain(manifests).collect();
         Ok(Set { name, plan, identity: files.identity, common, mtime: files.mtime })
@@ -165,7 +165,7 @@ impl Set {
     ///
     /// # Errors
     /// One of them is not known, or the disk's.
-    pub(super) fn seal(&self, volume: &VolumePlan, (file, path): (&File, &Path), known: &[Known]) -> Result<()> {
+    pub(super) fn seal(&self, volume: &VolumePlan, file: &File, path: &Path, known: &[Known]) -> Result<()> {
         let own = self.own_files(volume, known)?;
         let own: HashMap<&str, &[u8]> = own.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
         let common: HashMap<&str, &KnownFile> = self.common.iter().map(|file| (file.path.as_str(), file)).collect();

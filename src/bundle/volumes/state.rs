@@ -17,6 +17,7 @@ use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Dir, Entry, LockedDir, Replacement};
 use crate::files::Layout;
+use crate::content::proof::{Unproven, prove};
 use crate::oci::{Algorithm, Digest};
 
 /// The version of the file that this program writes and the only one it reads.
@@ -100,13 +101,13 @@ impl State {
         let is_new = json.is_none() && !directory.exists();
         let mut state = State { path: path.to_owned(), directory, target: target.to_owned(), json, writes, kept: None };
         if !is_new {
-            state.hold()?;
+            state.lock_dir()?;
         }
         Ok(state)
     }
 
     /// Keeps other runs from the pieces, if this one writes.
-    fn hold(&mut self) -> Result<()> {
+    fn lock_dir(&mut self) -> Result<()> {
         if !self.writes || self.kept.is_some() {
             return Ok(());
         }
@@ -156,7 +157,7 @@ impl State {
     /// # Errors
     /// It is that of another; another run has it; the disk's.
     pub fn bind(&mut self, set: SetId) -> Result<()> {
-        self.hold()?;
+        self.lock_dir()?;
         let refuse = |what: String| {
             let text = format!("is of an import of {what}: name another file, or remove it");
             Err(Error::input(format!("{} {text}", self.path.display())))
@@ -189,7 +190,7 @@ impl State {
     ///
     /// # Errors
     /// A piece is not what its volume says (`Damaged`); the disk's.
-    pub fn keep(&mut self, layout: &Layout, volumes: &[Volume], wanted: impl Fn(&Digest) -> bool) -> Result<()> {
+    pub fn store(&mut self, layout: &Layout, volumes: &[Volume], wanted: impl Fn(&Digest) -> bool) -> Result<()> {
         let there: BTreeSet<String> = self.pieces()?.into_iter().flat_map(|(_, kept)| kept).map(|k| k.stored).collect();
         let mut kept: Vec<VolumeFile> = Vec::new();
         for (volume, part) in volumes.iter().zip(layout.parts()) {
@@ -200,7 +201,7 @@ impl State {
                 .filter(|file| Digest::of_blob_path(&file.path).is_some_and(|blob| wanted(&blob)))
             {
                 let Some(stored) = name(file).filter(|stored| !there.contains(stored)) else { continue };
-                self.keep_one(part, file, &stored)?;
+                self.store_piece(part, file, &stored)?;
                 kept.push(file.clone());
             }
         }
@@ -215,7 +216,7 @@ impl State {
         self.write()
     }
 
-    fn keep_one(&self, part: &Layout, file: &VolumeFile, stored: &str) -> Result<()> {
+    fn store_piece(&self, part: &Layout, file: &VolumeFile, stored: &str) -> Result<()> {
         let (entry, path) = (file.stored_path(), self.directory.join(stored));
         let gone = || Error::damaged(format!("{} has no {entry}", part.path().display()));
         let slice = part.slice(&entry)?.ok_or_else(gone)?;
@@ -238,10 +239,13 @@ impl State {
         let mut wrong = None;
         for piece in pieces.iter().filter(|piece| Digest::of_blob_path(&piece.path).is_some_and(|blob| blobs(&blob))) {
             let Some(slice) = layout.slice(&piece.stored)? else { continue };
-            let found = slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
-            if found != piece.segment.sha256 {
-                wrong = Some(slice.wrong(found));
-                self.remove(&piece.stored)?;
+            match prove(&slice, &piece.segment.sha256, &|_| ()) {
+                Ok(()) => {}
+                Err(Unproven::Unreadable(error)) => return Err(Error::disk("reading", slice.path(), error)),
+                Err(Unproven::Wrong { found, .. }) => {
+                    wrong = Some(slice.wrong(found));
+                    self.remove(&piece.stored)?;
+                }
             }
         }
         let Some(wrong) = wrong else { return Ok(()) };
@@ -263,7 +267,7 @@ impl State {
     ///
     /// # Errors
     /// The disk's.
-    pub fn settle(&mut self, volumes: &[Volume], went_well: bool, waits: impl Fn(&Digest) -> bool) -> Result<()> {
+    pub fn commit(&mut self, volumes: &[Volume], went_well: bool, waits: impl Fn(&Digest) -> bool) -> Result<()> {
         let is_done =
             |file: &&VolumeFile| went_well && Digest::of_blob_path(&file.path).is_none_or(|blob| !waits(&blob));
         let done: Vec<String> = self.segments().filter(is_done).filter_map(name).collect();

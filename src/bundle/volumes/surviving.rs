@@ -24,7 +24,7 @@ use crate::oci::Digest;
 
 /// A file that is at hand.
 #[derive(Debug)]
-struct Given {
+struct GivenFile {
     path: PathBuf,
     /// Which volume it is, as far as what it says of itself can be read, and of which set.
     part: Option<Part>,
@@ -55,7 +55,7 @@ struct Region {
 
 /// A volume that is at hand, or what is left of it.
 #[derive(Debug)]
-pub struct Left {
+pub struct SurvivingVolume {
     pub path: PathBuf,
     /// Where in the file the shard begins.
     offset: u64,
@@ -75,13 +75,13 @@ pub struct Surviving {
     /// The BLAKE3 of all mebibytes of all volumes.
     pub known: Vec<u8>,
     /// By number.
-    pub volumes: Vec<Option<Left>>,
-    pub recovery: Vec<Option<Left>>,
+    pub volumes: Vec<Option<SurvivingVolume>>,
+    pub recovery: Vec<Option<SurvivingVolume>>,
     /// What is of another set, or of none.
     pub foreign: Vec<PathBuf>,
 }
 
-impl Left {
+impl SurvivingVolume {
     /// Whether it is not to be made again.
     pub fn is_whole(&self) -> bool {
         self.good.is_none() || self.is_good
@@ -108,8 +108,8 @@ impl Surviving {
     pub fn survey(paths: &[PathBuf], signed: Option<&Signed>, events: &Events) -> Result<Surviving> {
         let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
         events.report(Event::Phase { phase: Phase::Verify, items: paths.len() as u64, bytes });
-        let given = in_parallel(paths, |path| Given::look(path, events));
-        let mut given = given.into_iter().collect::<Result<Vec<Given>>>()?;
+        let given = in_parallel(paths, |path| GivenFile::look(path, events));
+        let mut given = given.into_iter().collect::<Result<Vec<GivenFile>>>()?;
         let (mut json, known) = description(&given)?;
         json.number = 1;
         let name = name(&given, &json)?;
@@ -128,7 +128,7 @@ impl Surviving {
         Ok(surviving)
     }
 
-    fn place(&mut self, given: Given) -> Result<()> {
+    fn place(&mut self, given: GivenFile) -> Result<()> {
         let found = match &given.recovery {
             Some(proven) if is_same(&proven.json, &self.json) => Some(recovery(&given, proven)?),
             Some(_) => None,
@@ -149,9 +149,9 @@ impl Surviving {
     }
 
     /// Which volume a file is, or was.
-    fn volume(&self, given: &Given) -> Option<(Part, Left)> {
-        let Given { path, part, set, found, is_good, .. } = given;
-        let left = |good| Left { path: path.clone(), offset: 0, good, is_good: *is_good };
+    fn volume(&self, given: &GivenFile) -> Option<(Part, SurvivingVolume)> {
+        let GivenFile { path, part, set, found, is_good, .. } = given;
+        let left = |good| SurvivingVolume { path: path.clone(), offset: 0, good, is_good: *is_good };
         if let Some(number) = listed(found, &self.json) {
             return Some((Part::Volume(number), left(None)));
         }
@@ -179,8 +179,9 @@ impl Surviving {
 
     /// The shards, as far as they are left.
     pub fn shards(&self) -> (Vec<Shard>, Vec<Shard>) {
-        let place =
-            |left: &Option<Left>| left.as_ref().map(|left| Place::new(&left.path, left.offset, left.good.clone()));
+        let place = |left: &Option<SurvivingVolume>| {
+            left.as_ref().map(|left| Place::new(&left.path, left.offset, left.good.clone()))
+        };
         let volumes = self.volumes.iter().zip(&self.json.volumes);
         let originals = volumes.map(|(left, volume)| Shard { size: volume.size, place: place(left) });
         let parities = self.recovery.iter().map(|left| Shard { size: self.json.shard, place: place(left) });
@@ -188,19 +189,19 @@ impl Surviving {
     }
 
     /// Every volume of the set, recovery volumes too, and what is left of it.
-    pub fn parts(&self) -> impl Iterator<Item = (Part, Option<&Left>)> {
+    pub fn parts(&self) -> impl Iterator<Item = (Part, Option<&SurvivingVolume>)> {
         let volumes = (1..).map(Part::Volume).zip(self.volumes.iter().map(Option::as_ref));
         volumes.chain((1..).map(Part::Recovery).zip(self.recovery.iter().map(Option::as_ref)))
     }
 }
 
-impl Given {
-    fn look(path: &Path, events: &Events) -> Result<Given> {
+impl GivenFile {
+    fn look(path: &Path, events: &Events) -> Result<GivenFile> {
         let metadata = path.metadata().map_err(|e| Error::disk("opening", path, e))?;
         if !metadata.is_file() {
             return Err(Error::input(format!("{} is no file, and so no volume", path.display())));
         }
-        let mut given = Given {
+        let mut given = GivenFile {
             path: path.to_owned(),
             part: None,
             set: None,
@@ -241,17 +242,17 @@ fn listed(found: &Region, json: &RecoveryJson) -> Option<u32> {
 
 /// Finds the volumes that are good, though recovery volumes say otherwise: those may be forged, or older than a volume that was
 /// written again. Where all volumes would be there and still not all of the bundle, none of these is believed.
-fn prove(given: &mut [Given], json: &RecoveryJson, signed: Option<&Signed>, events: &Events) {
+fn prove(given: &mut [GivenFile], json: &RecoveryJson, signed: Option<&Signed>, events: &Events) {
     let set = id_of_recovery(json);
     let of_set = given.iter().filter(|given| given.set == Some(set) && given.recovery.is_none());
-    let of_set: Vec<(&Given, bool)> = of_set.map(|given| (given, listed(&given.found, json).is_some())).collect();
+    let of_set: Vec<(&GivenFile, bool)> = of_set.map(|given| (given, listed(&given.found, json).is_some())).collect();
     if of_set.iter().all(|(_, is_listed)| *is_listed) {
         return;
     }
-    let volumes: Vec<proof::Given> = of_set
+    let volumes: Vec<proof::GivenVolume> = of_set
         .iter()
         .filter_map(|(given, _)| match given.part? {
-            Part::Volume(number) => Some(proof::Given { number, path: given.path.clone(), is_made: false }),
+            Part::Volume(number) => Some(proof::GivenVolume { number, path: given.path.clone(), is_made: false }),
             Part::Recovery(_) => None,
         })
         .collect();
@@ -279,7 +280,7 @@ fn proven(json: RecoveryJson, layout: &crate::files::Layout) -> Result<Option<Pr
 }
 
 /// What is left of a recovery volume whose own word is proven.
-fn recovery(given: &Given, Proven { json, chunks }: &Proven) -> Result<(Part, Left)> {
+fn recovery(given: &GivenFile, Proven { json, chunks }: &Proven) -> Result<(Part, SurvivingVolume)> {
     let plan = plan(json)?;
     let offset = plan.files.last().map_or(0, |file| file.data);
     let known = usize::try_from(json.known_mebibytes().saturating_mul(PRINT)).unwrap_or(usize::MAX);
@@ -291,7 +292,7 @@ fn recovery(given: &Given, Proven { json, chunks }: &Proven) -> Result<(Part, Le
         _ => false,
     };
     let good = (!is_whole).then_some(good);
-    Ok((Part::Recovery(json.number), Left { path: given.path.clone(), offset, good, is_good: false }))
+    Ok((Part::Recovery(json.number), SurvivingVolume { path: given.path.clone(), offset, good, is_good: false }))
 }
 
 /// Whether what stands before the parity and after it is what it should be.
@@ -361,7 +362,7 @@ fn is_same(one: &RecoveryJson, other: &RecoveryJson) -> bool {
 }
 
 /// What the recovery volumes say that most files agree with; of several the first.
-fn description(given: &[Given]) -> Result<(RecoveryJson, Vec<u8>)> {
+fn description(given: &[GivenFile]) -> Result<(RecoveryJson, Vec<u8>)> {
     let mut said: Vec<(&Proven, usize)> = Vec::new();
     for proven in given.iter().filter_map(|given| given.recovery.as_ref()) {
         match said.iter_mut().find(|(other, _)| is_same(&proven.json, &other.json)) {
@@ -389,7 +390,7 @@ fn description(given: &[Given]) -> Result<(RecoveryJson, Vec<u8>)> {
 }
 
 /// How the files of the set are called, by those that are of it.
-fn name(given: &[Given], json: &RecoveryJson) -> Result<SetName> {
+fn name(given: &[GivenFile], json: &RecoveryJson) -> Result<SetName> {
     let mut votes: HashMap<SetName, (usize, usize)> = HashMap::new();
     for (at, given) in given.iter().enumerate() {
         let is_of_it = given.set == Some(id_of_recovery(json));

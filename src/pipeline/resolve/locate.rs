@@ -17,7 +17,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Events;
 use crate::content::{Cached, Source};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Repository};
-use crate::pipeline::graph::{Image, Located};
+use crate::pipeline::graph::{Image, Located, PlacedBlob};
 use crate::pipeline::lock::Lock;
 use crate::pipeline::walk::{Origin, Walk};
 
@@ -177,7 +177,7 @@ impl Searching<'_> {
 
     fn add_blob(&mut self, blob: Descriptor, repository: Repository) -> Result<()> {
         if self.strike(&blob.digest, blob.size)? {
-            self.found.blobs.push((blob, repository));
+            self.found.blobs.push(PlacedBlob { blob, repository });
         }
         Ok(())
     }
@@ -194,7 +194,7 @@ impl Searching<'_> {
         let mut lost: Vec<Digest> = self.wanted.keys().copied().collect();
         lost.sort();
         self.found.manifests.sort_by_key(Manifest::digest);
-        self.found.blobs.sort_by_key(|(blob, _)| blob.digest);
+        self.found.blobs.sort_by_key(|placed| placed.blob.digest);
         let why = self.why(&lost)?;
         Ok(Search { located: self.found, lost, why })
     }

@@ -85,7 +85,7 @@ impl StoppedParts {
     }
 
     /// The same for a blob: where little room is left, it is for images that can be completed with it. Gives the bytes of that room
-    /// which are set aside for the blob; what does not arrive has to be [given back](Closed::give_back).
+    /// which are set aside for the blob; what does not arrive has to be [given back](StoppedParts::give_back).
     ///
     /// # Errors
     /// The refusal that stopped it.

@@ -13,10 +13,10 @@ fn blob(number: usize) -> String {
 }
 
 /// A bundle of blobs of these sizes.
-fn wanted(sizes: &[u64], limit: u64, recovery: u32) -> Wanted {
+fn wanted(sizes: &[u64], limit: u64, recovery: u32) -> SetRequest {
     let metadata = [("oci-layout", 30), ("bundle.json", 2_000), ("index.json", 700), ("SHA256SUMS", 500)];
     let files = sizes.iter().enumerate().map(|(at, size)| (blob(at), *size));
-    Wanted {
+    SetRequest {
         metadata: metadata.map(|(path, size)| (path.to_owned(), size)).to_vec(),
         manifests: vec![(blob(1_000_000), 900)],
         files: std::iter::once(("tools/x".to_owned(), 640)).chain(files).collect(),
@@ -26,7 +26,7 @@ fn wanted(sizes: &[u64], limit: u64, recovery: u32) -> Wanted {
 }
 
 /// Every byte of every file is in exactly one volume, and what is cut is cut for a reason.
-fn check(wanted: &Wanted, set: &SetPlan) {
+fn check(wanted: &SetRequest, set: &SetPlan) {
     let mut pieces: HashMap<&str, Vec<(u32, &Held)>> = HashMap::new();
     for volume in &set.volumes {
         assert!(volume.length <= wanted.limit, "{} bytes in {}", volume.length, wanted.limit);
@@ -58,7 +58,7 @@ fn check(wanted: &Wanted, set: &SetPlan) {
             at += held.size;
         }
         assert_eq!(at, *size);
-        let alone = Wanted { files: vec![(path.clone(), *size)], recovery: 0, ..wanted.clone() };
+        let alone = SetRequest { files: vec![(path.clone(), *size)], recovery: 0, ..wanted.clone() };
         assert!(
             set.recovery > 0 || SetPlan::new(&alone).unwrap().volumes.len() > 1,
             "{path} would have fitted into one"
