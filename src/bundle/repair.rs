@@ -242,7 +242,7 @@ impl Sources<'_> {
     }
 
     fn find(&self, file: &FileEntry, declared: &Declared<'_>, progress: &dyn Fn(u64)) -> Result<Option<Found>> {
-        let known = |bytes: Vec<u8>| Ok(Some(Found::Known(Metadata::new(&*file.path, bytes).into())));
+        let known = |bytes: Vec<u8>| Ok(Some(Found::Known(Metadata::new(&file.path, bytes).into())));
         match &*file.path {
             BUNDLE_JSON => return known(declared.bytes.to_vec()),
             SUMS => return known(declared.json.sha256sums(declared.identity()).into_bytes()),
