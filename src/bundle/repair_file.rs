@@ -25,7 +25,7 @@ use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::{Origin, Source};
 use crate::files::Layout;
-use crate::oci::{Descriptor, Digest, Repository};
+use crate::oci::Digest;
 use crate::pipeline::graph::{Located, PlacedBlob};
 
 /// The version of the file this program writes and the only one it reads.

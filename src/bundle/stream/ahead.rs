@@ -9,8 +9,8 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
 use crate::content::{BlobReader, Body, Source};
+use crate::oci::{Descriptor, Digest};
 use crate::pipeline::graph::PlacedBlob;
-use crate::oci::{Descriptor, Digest, Repository};
 
 /// How much is fetched ahead, in bytes, all blobs together.
 const AHEAD: usize = 32 << 20;

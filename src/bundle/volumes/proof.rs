@@ -278,7 +278,7 @@ impl<'k> VolumeProof<'k> {
             if let Some(segment) = file.segment.as_deref() {
                 segments
                     .entry(segment.number)
-                    .or_insert((Piece { part: *at, path: file.stored_path() }, segment.clone()));
+                    .or_insert((Piece { part: at, path: file.stored_path() }, segment.clone()));
             }
         }
         pieces_of(segments, &self.layouts)

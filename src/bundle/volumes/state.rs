@@ -16,8 +16,8 @@ use super::{KeptPiece, SetId, Volume, VolumeFile};
 use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Dir, Entry, LockedDir, Replacement};
-use crate::files::Layout;
 use crate::content::proof::{Unproven, prove};
+use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
 /// The version of the file that this program writes and the only one it reads.
