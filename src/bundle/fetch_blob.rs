@@ -138,14 +138,14 @@ async fn write_all(
 ) -> Result<Chunks> {
     let mut writing: Option<JoinHandle<Result<Passing>>> = None;
     let mut idle = Some(passing);
-    let (mut at, mut told) = (slot.present, slot.present);
+    let (mut at, mut reported) = (slot.present, slot.present);
     let outcome = loop {
         let (batch, ended) = gather(&mut body).await;
         if let Some(job) = writing.take() {
             idle = Some(job.await.map_err(stopped)??);
-            if at - told >= CHECKPOINT {
+            if at - reported >= CHECKPOINT {
                 place.advanced(&blob.digest, at)?;
-                told = at;
+                reported = at;
             }
         }
         if let Some(passing) = idle.take_if(|_| !batch.is_empty()) {

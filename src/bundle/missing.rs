@@ -220,7 +220,7 @@ mod tests {
         MissingBlob { digest: Digest::sha256(b"blob"), size: Some(size), ranges }
     }
 
-    fn said(missing: &Missing) -> String {
+    fn message(missing: &Missing) -> String {
         Missing::parse(missing.to_json().as_bytes(), "m.json").map(|_| String::new()).unwrap_or_else(|e| e.chain())
     }
 
@@ -240,7 +240,7 @@ mod tests {
         wrong.metadata = ["../passwd", SUMS, SUMS].map(str::to_owned).to_vec();
         let tool = |path: &str| MissingTool { path: path.to_owned(), sha256: None };
         wrong.tools = vec![tool("tools/../passwd"), tool("tools/x")];
-        let text = said(&wrong);
+        let text = message(&wrong);
         for words in [
             "\"../passwd\" is no file",
             "SHA256SUMS is named twice",
@@ -257,13 +257,13 @@ mod tests {
             &[(CHUNK, 2 * CHUNK - 1), (0, CHUNK - 1)],
             &[(0, CHUNK - 1), (0, CHUNK - 1)],
         ] {
-            assert!(said(&missing(vec![blob(5 * CHUNK, ranges)])).contains("no whole chunks"), "{ranges:?}");
+            assert!(message(&missing(vec![blob(5 * CHUNK, ranges)])).contains("no whole chunks"), "{ranges:?}");
         }
         let mut short = missing(vec![blob(5 * CHUNK, &[(0, 2 * CHUNK - 1)])]);
         short.blobs[0].ranges[0].values.pop();
-        assert!(said(&short).contains("take 2 values"));
+        assert!(message(&short).contains("take 2 values"));
         short.blobs[0].size = None;
-        assert!(said(&short).contains("no size"));
+        assert!(message(&short).contains("no size"));
     }
 
     #[test]
@@ -273,18 +273,18 @@ mod tests {
         let text = good.to_json();
         for digits in [Digest::sha256(b"x").hex(), "0a".repeat(32)] {
             let forged = text.replace(&digits, &digits[1..]);
-            let said = Missing::parse(forged.as_bytes(), "m.json").unwrap_err().chain();
-            assert!(said.contains("expected 64 lower-case hexadecimal digits at line "), "{said}");
+            let message = Missing::parse(forged.as_bytes(), "m.json").unwrap_err().chain();
+            assert!(message.contains("expected 64 lower-case hexadecimal digits at line "), "{message}");
         }
     }
 
     #[test]
     fn another_version_unknown_keys_and_endless_lists_are_refused() {
         let text = missing(vec![]).to_json();
-        let said = |text: String| Missing::parse(text.as_bytes(), "m.json").unwrap_err().chain();
-        assert!(said(text.replace("\"gapferryMissing\": 1", "\"gapferryMissing\": 2")).contains("version 2"));
-        assert!(said(text.replace("\"tool\"", "\"more\": 1, \"tool\"")).contains("unknown field"));
-        assert!(said("[".repeat(3_000_000)).contains("has at most 67108864 bytes and 2000000 values"));
+        let message = |text: String| Missing::parse(text.as_bytes(), "m.json").unwrap_err().chain();
+        assert!(message(text.replace("\"gapferryMissing\": 1", "\"gapferryMissing\": 2")).contains("version 2"));
+        assert!(message(text.replace("\"tool\"", "\"more\": 1, \"tool\"")).contains("unknown field"));
+        assert!(message("[".repeat(3_000_000)).contains("has at most 67108864 bytes and 2000000 values"));
         let many = missing(vec![blob(5, &[(0, 4)]); 100]);
         assert!(many.complaints().last().unwrap().contains("more"));
     }

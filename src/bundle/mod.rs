@@ -31,7 +31,7 @@ mod order;
 mod output;
 pub mod plan_volumes;
 pub mod preflight;
-mod proof;
+mod prove_files;
 mod ranges;
 mod read_back;
 mod repair;

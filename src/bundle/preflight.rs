@@ -8,7 +8,7 @@ use super::open::Bundle;
 use super::options::{Finished, Form, Options, Survey, existing_ancestor};
 use super::output::{directory, tar};
 use super::volumes::SetName;
-use super::{journal, plan_volumes, proof, stamp};
+use super::{journal, plan_volumes, prove_files, stamp};
 use crate::base::document::OtherVersion;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, WriteLock};
@@ -39,7 +39,7 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
         && !(bundle.sums_agree() && stamp::is_proven(out))
     {
         let state = stamp::State::of(out);
-        if !proof::is_proven(&bundle, events) {
+        if !prove_files::is_proven(&bundle, events) {
             return None;
         }
         if let Some(state) = state {

@@ -10,7 +10,7 @@ use rustix::io::ReadWriteFlags;
 
 use super::format::VOLUMES;
 use super::format::{CHUNKS, SUMS, SUMS512, is_signature};
-use super::proof::prove as prove_files;
+use super::prove_files::prove as prove_files;
 use super::sums::{self, MAX_SUMS};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry};

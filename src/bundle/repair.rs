@@ -21,7 +21,7 @@ use super::open::refuse_compressed;
 use super::output::existing_directory::ExistingDirectory;
 use super::output::existing_tar::{ExistingTar, WantedOfTar};
 use super::output::{Placement, Wanted};
-use super::proof::chunks_with;
+use super::prove_files::chunks_with;
 use super::ranges::{Patch, RANGES, patched};
 use super::repair_file;
 use super::signature::Proven;

@@ -13,7 +13,7 @@ use super::options::{Form, Options};
 use super::output::Placement;
 use super::output::existing_directory::ExistingDirectory;
 use super::output::existing_tar::ExistingTar;
-use super::proof::chunks_of;
+use super::prove_files::chunks_of;
 use super::signature::check_signature;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, WriteLock};

@@ -186,9 +186,9 @@ mod tests {
             fs::write(at(name), bytes).unwrap();
         }
         let files = [at("a"), at("A"), at("b:c"), at("none"), directory.path().to_owned(), at("..")];
-        let said = Tool::read_all(false, &files).unwrap_err().chain();
+        let message = Tool::read_all(false, &files).unwrap_err().chain();
         for words in ["a would have the same name", "b:c: its name has", "none: ", "no plain file", "it has no name"] {
-            assert!(said.contains(words), "{words}: {said}");
+            assert!(message.contains(words), "{words}: {message}");
         }
         let tools = Tool::read_all(false, &[at("a")]).unwrap();
         assert_eq!((tools[0].path(), tools[0].size(), tools[0].sha256()), ("tools/a".into(), 1, Digest::sha256(b"1")));
@@ -206,8 +206,8 @@ mod tests {
         assert_eq!(fs::read(&out).unwrap(), b"first");
         for other in ["other", "cut"] {
             fs::write(&path, other).unwrap();
-            let said = tools[0].copy(&mut write).unwrap_err().chain();
-            assert!(said.contains("which has changed"), "{said}");
+            let message = tools[0].copy(&mut write).unwrap_err().chain();
+            assert!(message.contains("which has changed"), "{message}");
         }
     }
 }

@@ -7,7 +7,7 @@ mod notices;
 mod options;
 mod planned;
 mod planning;
-mod proof;
+mod prove_pushed;
 mod report;
 mod target;
 

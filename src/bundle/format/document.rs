@@ -403,21 +403,21 @@ mod tests {
 
     #[test]
     fn a_digest_that_is_not_that_of_the_path_is_refused_and_so_are_other_sums_of_sha512() {
-        let said = |path: &str, digest| parse(&written(1, "[]", &[(path, digest)], TIME)).map(drop);
+        let message = |path: &str, digest| parse(&written(1, "[]", &[(path, digest)], TIME)).map(drop);
         let (one, long) = (Digest::sha256(b"1"), Digest::of(Algorithm::Sha512, b"1"));
-        assert_eq!(said(&one.blob_path(), one), Ok(()));
-        assert_eq!(said("tools/x", one), Ok(()));
+        assert_eq!(message(&one.blob_path(), one), Ok(()));
+        assert_eq!(message("tools/x", one), Ok(()));
         for path in ["index.json", "../x", "tools/../x", "/blobs/x", "chunks.b3", "SHA256SUMS", "x"] {
-            let error = said(path, one).unwrap_err();
+            let error = message(path, one).unwrap_err();
             assert!(error.contains("is no file of a bundle") || error.contains("not in its place"), "{path}: {error}");
         }
         for (path, digest) in
             [(one.blob_path(), Digest::sha256(b"2")), ("blobs/sha256/x".to_owned(), one), ("tools/x".to_owned(), long)]
         {
-            assert!(said(&path, digest).unwrap_err().contains("cannot have the digest"), "{path}");
+            assert!(message(&path, digest).unwrap_err().contains("cannot have the digest"), "{path}");
         }
-        assert!(said(&long.blob_path(), long).unwrap_err().contains("SHA512SUMS is not that of its files"));
-        assert!(said("SHA512SUMS", one).unwrap_err().contains("SHA512SUMS is not that of its files"));
+        assert!(message(&long.blob_path(), long).unwrap_err().contains("SHA512SUMS is not that of its files"));
+        assert!(message("SHA512SUMS", one).unwrap_err().contains("SHA512SUMS is not that of its files"));
     }
 
     #[test]

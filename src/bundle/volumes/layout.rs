@@ -102,7 +102,7 @@ impl Held {
         Some(Segment { number: cut.number, of: cut.of, first: cut.first, size: self.size, sha256 })
     }
 
-    fn said(&self, known: Option<&Known>) -> VolumeFile {
+    fn describe(&self, known: Option<&Known>) -> VolumeFile {
         let blake3 = known.map_or(Blake3::ZEROS, |known| (*known.chunks.root()).into());
         let segment = self.segment(known.map_or(Digest::ZEROS, |known| known.sha256));
         VolumeFile { path: self.path.clone(), blake3, segment: segment.map(Box::new) }
@@ -110,16 +110,16 @@ impl Held {
 }
 
 /// The files of a volume while they are written: they are made one by one.
-pub(super) struct Said<'a> {
+pub(super) struct DescribedFiles<'a> {
     held: &'a [Held],
     /// In the same order; without it, zeros stand in its place.
     known: Option<&'a [Known]>,
 }
 
-impl Serialize for Said<'_> {
+impl Serialize for DescribedFiles<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let known = |at: usize| self.known.and_then(|known| known.get(at));
-        serializer.collect_seq(self.held.iter().enumerate().map(|(at, held)| held.said(known(at))))
+        serializer.collect_seq(self.held.iter().enumerate().map(|(at, held)| held.describe(known(at))))
     }
 }
 
@@ -130,9 +130,9 @@ pub(super) fn volume_json<'a>(
     recovery: u32,
     identity: Digest,
     known: Option<&'a [Known]>,
-) -> VolumeJson<Said<'a>> {
+) -> VolumeJson<DescribedFiles<'a>> {
     let VolumePlan { number, of, .. } = *volume;
-    let files = Said { held: &volume.files, known };
+    let files = DescribedFiles { held: &volume.files, known };
     VolumeJson { gapferry_volume: VOLUME_VERSION, identity, number, of, recovery, limit, files }
 }
 

@@ -14,7 +14,6 @@ mod output;
 mod parity;
 mod parity_writer;
 mod plan;
-mod proof;
 mod reconstruct;
 mod recovery;
 mod recovery_layout;
@@ -22,6 +21,7 @@ mod set;
 mod state;
 mod surviving;
 mod volume_metadata;
+mod volume_proof;
 
 pub use assemble::KeptPiece;
 pub(super) use existing::{lacking, refuse_other, volumes_of, whole};

@@ -225,8 +225,8 @@ impl Volumes {
         recovery.sort_by_key(|one| one.json.number);
         let parts = without_others(parts, &mut foreign);
         let (volumes, layouts): (Vec<Volume>, Vec<Layout>) = parts.into_iter().unzip();
-        let said: Vec<&VolumeJson> = volumes.iter().map(|volume| &volume.json).collect();
-        let layout = assemble(set.identity, &said, layouts, kept, shown(paths));
+        let described: Vec<&VolumeJson> = volumes.iter().map(|volume| &volume.json).collect();
+        let layout = assemble(set.identity, &described, layouts, kept, shown(paths));
         Ok(Volumes { set, volumes, recovery, foreign, broken, given: paths.len(), layout })
     }
 
@@ -330,10 +330,10 @@ fn own_json(layout: &Layout, label: &str) -> Result<(Bytes, String)> {
     }
 }
 
-fn check_label(said: &str, label: &str) -> Result<()> {
-    match said == label {
+fn check_label(given: &str, label: &str) -> Result<()> {
+    match given == label {
         true => Ok(()),
-        false => Err(Error::damaged(format!("{VOLUMES}{label}.json says that it is {said}"))),
+        false => Err(Error::damaged(format!("{VOLUMES}{label}.json says that it is {given}"))),
     }
 }
 

@@ -14,8 +14,8 @@ use super::format::RecoveryJson;
 use super::names::{Part, SetName};
 use super::opened::{Found, SetId, id_of, id_of_recovery, look};
 use super::parity::{MEBIBYTE, Place, Printer, Shard};
-use super::proof::{self, VolumeProof};
 use super::recovery_layout::{PRINT, head, plan};
+use super::volume_proof::{self, VolumeProof};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::{Proven as Signed, sums};
@@ -249,10 +249,12 @@ fn prove(given: &mut [GivenFile], json: &RecoveryJson, signed: Option<&Signed>, 
     if of_set.iter().all(|(_, is_listed)| *is_listed) {
         return;
     }
-    let volumes: Vec<proof::GivenVolume> = of_set
+    let volumes: Vec<volume_proof::GivenVolume> = of_set
         .iter()
         .filter_map(|(given, _)| match given.part? {
-            Part::Volume(number) => Some(proof::GivenVolume { number, path: given.path.clone(), is_made: false }),
+            Part::Volume(number) => {
+                Some(volume_proof::GivenVolume { number, path: given.path.clone(), is_made: false })
+            }
             Part::Recovery(_) => None,
         })
         .collect();
@@ -363,21 +365,21 @@ fn is_same(one: &RecoveryJson, other: &RecoveryJson) -> bool {
 
 /// What the recovery volumes say that most files agree with; of several the first.
 fn description(given: &[GivenFile]) -> Result<(RecoveryJson, Vec<u8>)> {
-    let mut said: Vec<(&Proven, usize)> = Vec::new();
+    let mut described: Vec<(&Proven, usize)> = Vec::new();
     for proven in given.iter().filter_map(|given| given.recovery.as_ref()) {
-        match said.iter_mut().find(|(other, _)| is_same(&proven.json, &other.json)) {
+        match described.iter_mut().find(|(other, _)| is_same(&proven.json, &other.json)) {
             Some((_, votes)) => *votes += 1,
-            None => said.push((proven, 1)),
+            None => described.push((proven, 1)),
         }
     }
     let digests: Vec<(u64, Digest)> =
         given.iter().filter_map(|given| Some((given.found.size, given.found.sha256?))).collect();
-    for (proven, votes) in &mut said {
+    for (proven, votes) in &mut described {
         let volumes: HashMap<Digest, u64> =
             proven.json.volumes.iter().map(|volume| (volume.sha256, volume.size)).collect();
         *votes += digests.iter().filter(|(size, digest)| volumes.get(digest) == Some(size)).count();
     }
-    let most = said.iter().rev().max_by_key(|(_, votes)| *votes).ok_or_else(|| {
+    let most = described.iter().rev().max_by_key(|(_, votes)| *votes).ok_or_else(|| {
         let text =
             "none of these files is a recovery volume whose beginning is whole, and only those tell what was lost; without any, \
              `gapferry verify --missing` writes down what has to be fetched again";

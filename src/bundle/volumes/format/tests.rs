@@ -34,7 +34,7 @@ fn what_a_volume_says_of_itself_is_read_as_it_was_written() {
 
 #[test]
 fn a_volume_that_lists_far_more_than_it_has_is_refused_before_it_is_read() {
-    let said = |file: &str, number: usize, entries: usize| {
+    let message = |file: &str, number: usize, entries: usize| {
         let files = vec![file; number].join(",");
         let json = serde_json::to_string(&VolumeJson { files: Vec::new(), ..volume() }).unwrap();
         let json = json.replace("\"files\":[]", &format!("\"files\":[{files}]"));
@@ -42,12 +42,12 @@ fn a_volume_that_lists_far_more_than_it_has_is_refused_before_it_is_read() {
     };
     let (file, segment) = (r#"{"path":"","blake3":""}"#, r#"{"path":"","blake3":"","segment":1}"#);
     for (file, number) in [(file, 220_000), (segment, 70_000)] {
-        assert!(said(file, number, 3).contains(&format!("lists {number} files in ")), "{file}");
-        assert!(!said(file, number, number).contains("more than"), "{file}");
+        assert!(message(file, number, 3).contains(&format!("lists {number} files in ")), "{file}");
+        assert!(!message(file, number, number).contains("more than"), "{file}");
     }
-    assert!(!said(file, 150_000, 3).contains("more than"), "as many files as a bundle may have");
+    assert!(!message(file, 150_000, 3).contains("more than"), "as many files as a bundle may have");
     let long = format!(r#"{{"path":"{}","blake3":""}}"#, "x".repeat(90 << 20));
-    assert!(said(&long, 1, 3).contains("more than"));
+    assert!(message(&long, 1, 3).contains("more than"));
 }
 
 #[test]
@@ -71,16 +71,19 @@ fn a_forged_volume_is_refused_before_anything_goes_by_it() {
     for (forge, says) in forged {
         let mut volume = volume();
         forge(&mut volume);
-        let said = refused(&volume);
-        assert!(said.contains(says), "{says}: {said}");
+        let message = refused(&volume);
+        assert!(message.contains(says), "{says}: {message}");
     }
     let text = String::from_utf8(volume().to_bytes().unwrap()).unwrap();
     for key in ["blake3", "sha256"] {
         for digits in ["A".repeat(64), "0".repeat(63)] {
             let forged =
                 text.replace(&format!("\"{key}\": \"{}\"", "0".repeat(64)), &format!("\"{key}\": \"{digits}\""));
-            let said = VolumeJson::parse(forged.as_bytes(), "x", 3).unwrap_err().chain();
-            assert!(said.contains("expected 64 lower-case hexadecimal digits at line "), "{key} {digits}: {said}");
+            let message = VolumeJson::parse(forged.as_bytes(), "x", 3).unwrap_err().chain();
+            assert!(
+                message.contains("expected 64 lower-case hexadecimal digits at line "),
+                "{key} {digits}: {message}"
+            );
         }
     }
     for (from, to) in [("\"segments\": 3,", ""), ("\"limit\"", "\"more\": 1, \"limit\""), ("{", "[")] {
