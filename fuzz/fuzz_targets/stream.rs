@@ -31,13 +31,13 @@ fuzz_target!(|data: &[u8]| {
 
 fn import(bytes: &[u8]) -> gapferry::Result<()> {
     let (mut incoming, layout) = StreamedBundle::open(Path::new("a pipe"), bytes, &mut |_| Ok(()))?;
-    let (wanted, hand) = (incoming.take_awaited(), Arc::new(StreamBuffer::default()));
+    let (wanted, buffer) = (incoming.take_awaited(), Arc::new(StreamBuffer::default()));
     let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
-    let ending = incoming.read(wanted.clone(), &hand, &came);
+    let ending = incoming.read(wanted.clone(), &buffer, &came);
     drop(came);
     assert_eq!(ending.length.min(bytes.len() as u64), ending.length);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let arrived = StreamSource { hand, rest: &layout };
+    let arrived = StreamSource { buffer, rest: &layout };
     let repository = "registry.test/a".parse().expect("a name");
     let mut finished = 0;
     while let Ok((digest, outcome)) = coming.try_recv() {

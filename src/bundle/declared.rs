@@ -17,7 +17,7 @@ impl Declared<'_> {
         Digest::sha256(self.bytes)
     }
 
-    /// All files, `bundle.json` and `SHA256SUMS` included, in the order of the tar.
+    /// All files, `bundle.json` and the sums included, in the order of the tar.
     pub fn files(&self) -> Vec<FileEntry> {
         let own = |path: &str, bytes: &[u8]| FileEntry {
             path: path.to_owned(),

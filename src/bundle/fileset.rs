@@ -29,7 +29,7 @@ pub struct FileSet {
     pub identity: Digest,
     /// Of each entry of a tar, in seconds since 1970.
     pub mtime: u64,
-    /// What stands before tools and blobs: metadata, and the signatures of `SHA256SUMS`.
+    /// What stands before tools and blobs: metadata, and the signatures of the sums.
     pub head: Vec<KnownFile>,
     pub tools: Vec<Tool>,
     pub manifests: Vec<Manifest>,

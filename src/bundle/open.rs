@@ -121,7 +121,7 @@ impl Bundle {
         Ok(found)
     }
 
-    /// Whether `SHA256SUMS` is what follows from `bundle.json`.
+    /// Whether the sums are what follows from `bundle.json`.
     pub(super) fn sums_agree(&self) -> bool {
         let sums = self.json.sha256sums(self.identity);
         let there = self.layout.read(SUMS, MAX_SUMS);

@@ -121,7 +121,7 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     Ok(done)
 }
 
-/// The signatures of `SHA256SUMS` that the copy has and the bundle has not, made by an accepted key.
+/// The signatures of the sums that the copy has and the bundle has not, made by an accepted key.
 fn fitting(bundle: &Layout, copy: &Layout, declared: &Declared<'_>, proven: &Proven) -> Result<Vec<KnownFile>> {
     let sums = declared.json.sha256sums(proven.identity);
     let mut found = Vec::new();

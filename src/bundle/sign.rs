@@ -25,7 +25,7 @@ use crate::signing::{PrivateKey, is_well_formed, signature_in};
 /// What is signed of a bundle that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// `SHA256SUMS`, which says what every file has to be.
+    /// The sums, which say what every file has to be.
     Sums,
     /// `chunks.b3` too, after every digest was proven.
     Full,
@@ -36,7 +36,7 @@ pub enum Scope {
 /// name. Gives the bundle's identity.
 ///
 /// # Errors
-/// `SHA256SUMS` does not say what `bundle.json` says, or the files have other sizes, or with [`Scope::Full`] other bytes: such a
+/// The sums do not say what `bundle.json` says, or the files have other sizes, or with [`Scope::Full`] other bytes: such a
 /// bundle is not signed. It has as many signatures as it can. The disk's.
 pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Result<Digest> {
     let path = &fsops::canonicalize(path)?;

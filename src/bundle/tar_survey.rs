@@ -19,7 +19,7 @@ const HEADERS_TRIED: usize = 100;
 pub struct TarSurvey {
     /// Without signatures: what they were is in no list.
     pub files: Vec<PlannedFile>,
-    /// Where the headers of the signatures of `SHA256SUMS` begin.
+    /// Where the headers of the signatures of the sums begin.
     pub signatures: Vec<u64>,
     /// Of the file, in bytes.
     pub length: u64,

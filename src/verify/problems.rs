@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Problem, ProblemKind};
+use crate::bundle::SUMS;
 
 /// Blobs are named one by one, as somebody may want to fetch just these.
 const MOST_BLOBS: usize = 100_000;
@@ -73,7 +74,7 @@ mod tests {
             problems.push(Problem::new(&format!("blobs/sha256/{at}"), ProblemKind::Missing).expected("5 bytes"));
             problems.push(Problem::new(&format!("blobs/sha256/{at}"), ProblemKind::Missing));
             problems.push(Problem::new(&format!("blobs/sha256/{at}.bak"), ProblemKind::Undeclared));
-            problems.push(Problem::new("SHA256SUMS", ProblemKind::Missing));
+            problems.push(Problem::new(SUMS, ProblemKind::Missing));
         }
         let list = problems.into_sorted();
         let of = |kind| list.iter().filter(|problem| problem.kind == kind).count();

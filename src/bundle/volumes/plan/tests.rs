@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::layout::Known;
 use super::super::volume_metadata::own_files;
 use super::*;
+use crate::bundle::SUMS;
 use crate::bundle::fileset::KnownFile;
 use crate::bundle::volumes::VolumeJson;
 
@@ -14,7 +15,7 @@ fn blob(number: usize) -> String {
 
 /// A bundle of blobs of these sizes.
 fn wanted(sizes: &[u64], limit: u64, recovery: u32) -> SetRequest {
-    let metadata = [("oci-layout", 30), ("bundle.json", 2_000), ("index.json", 700), ("SHA256SUMS", 500)];
+    let metadata = [("oci-layout", 30), ("bundle.json", 2_000), ("index.json", 700), (SUMS, 500)];
     let files = sizes.iter().enumerate().map(|(at, size)| (blob(at), *size));
     SetRequest {
         metadata: metadata.map(|(path, size)| (path.to_owned(), size)).to_vec(),
