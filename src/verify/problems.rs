@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Problem, ProblemKind};
-use crate::bundle::SUMS;
 
 /// Blobs are named one by one, as somebody may want to fetch just these.
 const MOST_BLOBS: usize = 100_000;
@@ -65,6 +64,7 @@ fn is_of_blob(problem: &Problem) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::SUMS;
 
     #[test]
     fn what_is_alike_is_counted_and_every_bad_blob_is_named() {
