@@ -35,7 +35,8 @@ pub fn fill(
 ) -> Result<HashMap<Digest, Chunks>> {
     let mut present = HashMap::new();
     let mut known: HashSet<Digest> = HashSet::new();
-    let claims = place.claims(wanted)?.into_iter().filter(|claim| known.insert(claim.blob.digest));
+    let claims = place.resuming().map_or(Ok(Vec::new()), |resuming| resuming.claims(wanted))?;
+    let claims = claims.into_iter().filter(|claim| known.insert(claim.blob.digest));
     bring(Phase::Recheck, claims.map(|claim| Found { claim, supply: None }).collect(), place, &mut present, events)?;
     // Each is asked only for what none before it has.
     for supply in supplies {
@@ -44,7 +45,9 @@ pub fn fill(
         let found = missing.filter(|blob| supply.blobs.has(blob)).map(|blob| found_in(*supply, blob));
         bring(supply.phase, found.collect(), place, &mut present, events)?;
     }
-    place.adopted(&present, events);
+    if let Some(resuming) = place.resuming() {
+        resuming.adopted(&present, events);
+    }
     Ok(present)
 }
 
@@ -98,8 +101,8 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
                 |why| tracing::debug!("{digest}: what an earlier run left is wrong, and is fetched again: {why}");
             prove_chunks(&slice, &digest, &progress).map_err(unproven).ok()
         });
-        if proven.is_none() {
-            place.refute(&digest)?;
+        if let (None, Some(resuming)) = (&proven, place.resuming()) {
+            resuming.refute(&digest)?;
         }
         return Ok(proven);
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Claim, Linking, Placement, Slot, Wanted, report_lost};
+use super::{Claim, Linking, Placement, Resuming, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Open, replace_directory};
 use crate::base::progress::Events;
@@ -149,21 +149,9 @@ impl Placement for DirectoryOutput {
         Some(self)
     }
 
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
-        let claim = |(digest, size): (&Digest, &u64)| {
-            let (blob, entry) = (Wanted { digest: *digest, size: *size }, self.blob(digest));
-            let is_there = entry.is_file_of(blob.size);
-            let open = move || Ok(Slice::new(Arc::new(entry.open(Open::Read)?), entry.path(), 0, blob.size));
-            is_there.then(|| Claim { blob, in_place: true, open: Box::new(open) })
-        };
-        Ok(wanted.iter().filter_map(claim).collect())
+    fn resuming(&self) -> Option<&dyn Resuming> {
+        Some(self)
     }
-
-    fn refute(&self, digest: &Digest) -> Result<()> {
-        self.blob(digest).remove()
-    }
-
-    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
 
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
         for manifest in &files.manifests {
@@ -190,6 +178,24 @@ impl Placement for DirectoryOutput {
         self.root.sync()?;
         replace_directory(&self.partial, &self.out)
     }
+}
+
+impl Resuming for DirectoryOutput {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
+        let claim = |(digest, size): (&Digest, &u64)| {
+            let (blob, entry) = (Wanted { digest: *digest, size: *size }, self.blob(digest));
+            let is_there = entry.is_file_of(blob.size);
+            let open = move || Ok(Slice::new(Arc::new(entry.open(Open::Read)?), entry.path(), 0, blob.size));
+            is_there.then(|| Claim { blob, in_place: true, open: Box::new(open) })
+        };
+        Ok(wanted.iter().filter_map(claim).collect())
+    }
+
+    fn refute(&self, digest: &Digest) -> Result<()> {
+        self.blob(digest).remove()
+    }
+
+    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
 }
 
 impl Linking for DirectoryOutput {

@@ -10,10 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::directory::{new_file, write};
-use super::{Claim, Linking, Placement, Slot};
+use super::{Linking, Placement, Resuming, Slot};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Open, publish};
-use crate::base::progress::Events;
 use crate::bundle::SUMS;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::format::mode_of;
@@ -74,15 +73,9 @@ impl Placement for ExistingDirectory {
         None
     }
 
-    fn claims(&self, _: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
-        Ok(Vec::new())
+    fn resuming(&self) -> Option<&dyn Resuming> {
+        None
     }
-
-    fn refute(&self, _: &Digest) -> Result<()> {
-        Ok(())
-    }
-
-    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
 
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
         for tool in &files.tools {

@@ -6,10 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Claim, Extent, Linking, Placement, Slot};
+use super::{Extent, Linking, Placement, Resuming, Slot};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, Open};
-use crate::base::progress::Events;
 use crate::bundle::declared::Declared;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::format::{CHUNKS, FileEntry, SUMS, is_signature, signatures_of};
@@ -172,15 +171,9 @@ impl Placement for ExistingTar {
         None
     }
 
-    fn claims(&self, _: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
-        Ok(Vec::new())
+    fn resuming(&self) -> Option<&dyn Resuming> {
+        None
     }
-
-    fn refute(&self, _: &Digest) -> Result<()> {
-        Ok(())
-    }
-
-    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
 
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
         let known = || files.head.iter().chain(trailer);

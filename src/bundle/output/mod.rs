@@ -35,15 +35,21 @@ pub(super) trait Placement: Send + Sync {
     fn completed(&self, digest: &Digest) -> Result<()>;
     /// How blobs come here without being copied; `None`: they are parts of files, which only takes copies.
     fn linking(&self) -> Option<&dyn Linking>;
+    /// What an interrupted run has left here; `None`: such a run leaves nothing that this one can use.
+    fn resuming(&self) -> Option<&dyn Resuming>;
+    /// Writes everything else, brings it to the medium and gives the bundle its name. `trailer` stands behind the blobs;
+    /// `chunks` are those of every blob that is in this place as a whole.
+    fn seal(&self, files: &FileSet, trailer: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()>;
+}
+
+/// A place that keeps what was brought until it is complete, however many runs that takes.
+pub(super) trait Resuming: Send + Sync {
     /// What earlier runs have left of the `wanted` blobs, unproven.
     fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>>;
     /// A claim of this place itself was found wrong.
     fn refute(&self, digest: &Digest) -> Result<()>;
     /// All claims were looked at: nothing that is kept beside the place for their sake is needed any more.
     fn adopted(&self, present: &HashMap<Digest, Chunks>, events: &Events);
-    /// Writes everything else, brings it to the medium and gives the bundle its name. `trailer` stands behind the blobs;
-    /// `chunks` are those of every blob that is in this place as a whole.
-    fn seal(&self, files: &FileSet, trailer: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()>;
 }
 
 /// A place where each blob is a file of its own.

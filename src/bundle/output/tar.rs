@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Claim, Linking, Placement, Slot, Wanted, report_lost};
+use super::{Claim, Linking, Placement, Resuming, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, publish};
 use crate::base::progress::Events;
@@ -193,34 +193,8 @@ impl Placement for TarOutput {
         None
     }
 
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
-        let claim = |digest: Digest, slice: Slice, in_place| {
-            let blob = Wanted { digest, size: slice.size() };
-            Claim { blob, in_place, open: Box::new(move || Ok(slice.clone())) }
-        };
-        let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
-        let mut claims: Vec<Claim<'_>> =
-            done.filter_map(|digest| Some(claim(*digest, self.slice(digest)?, true))).collect();
-        let (old, journal) = former(&self.out);
-        if let (Ok(file), Some(journal)) = (old.open(Open::Read), Claims::read(&journal)) {
-            let file = Arc::new(file);
-            for digest in &journal.done {
-                if let Some((offset, size)) = journal.places.get(digest)
-                    && wanted.get(digest) == Some(size)
-                {
-                    claims.push(claim(*digest, Slice::new(file.clone(), old.path(), *offset, *size), false));
-                }
-            }
-        }
-        Ok(claims)
-    }
-
-    fn refute(&self, _: &Digest) -> Result<()> {
-        Ok(())
-    }
-
-    fn adopted(&self, present: &HashMap<Digest, Chunks>, events: &Events) {
-        report_lost(self.out.path(), drop_former(&self.out, |digest| present.contains_key(digest)), events);
+    fn resuming(&self) -> Option<&dyn Resuming> {
+        Some(self)
     }
 
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
@@ -254,6 +228,38 @@ impl Placement for TarOutput {
         // That it is left cannot harm a finished bundle.
         let _ = partial(&self.out).1.remove();
         self.out.dir().sync()
+    }
+}
+
+impl Resuming for TarOutput {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
+        let claim = |digest: Digest, slice: Slice, in_place| {
+            let blob = Wanted { digest, size: slice.size() };
+            Claim { blob, in_place, open: Box::new(move || Ok(slice.clone())) }
+        };
+        let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
+        let mut claims: Vec<Claim<'_>> =
+            done.filter_map(|digest| Some(claim(*digest, self.slice(digest)?, true))).collect();
+        let (old, journal) = former(&self.out);
+        if let (Ok(file), Some(journal)) = (old.open(Open::Read), Claims::read(&journal)) {
+            let file = Arc::new(file);
+            for digest in &journal.done {
+                if let Some((offset, size)) = journal.places.get(digest)
+                    && wanted.get(digest) == Some(size)
+                {
+                    claims.push(claim(*digest, Slice::new(file.clone(), old.path(), *offset, *size), false));
+                }
+            }
+        }
+        Ok(claims)
+    }
+
+    fn refute(&self, _: &Digest) -> Result<()> {
+        Ok(())
+    }
+
+    fn adopted(&self, present: &HashMap<Digest, Chunks>, events: &Events) {
+        report_lost(self.out.path(), drop_former(&self.out, |digest| present.contains_key(digest)), events);
     }
 }
 

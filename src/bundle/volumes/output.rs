@@ -17,7 +17,7 @@ use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
-use crate::bundle::output::{Claim, Extent, Linking, Placement, Slot, Wanted, report_lost};
+use crate::bundle::output::{Claim, Extent, Linking, Placement, Resuming, Slot, Wanted, report_lost};
 use crate::bundle::{Tool, is_tool, stamp};
 use crate::content::chunks::Chunks;
 use crate::content::proof::Hashing;
@@ -241,23 +241,9 @@ impl Placement for VolumesOutput {
         None
     }
 
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
-        let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
-        let claim = |digest: &Digest| {
-            let extents = self.places.get(digest)?;
-            let size = extents.iter().map(|extent| extent.size).sum();
-            let slice = Slot::of(extents.clone(), 0).slice(size)?;
-            let blob = Wanted { digest: *digest, size };
-            Some(Claim { blob, in_place: true, open: Box::new(move || Ok(slice.clone())) })
-        };
-        Ok(done.filter_map(claim).collect())
+    fn resuming(&self) -> Option<&dyn Resuming> {
+        Some(self)
     }
-
-    fn refute(&self, _: &Digest) -> Result<()> {
-        Ok(())
-    }
-
-    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
 
     fn seal(&self, files: &FileSet, _: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()> {
         self.pack(&files.tools)?;
@@ -285,4 +271,24 @@ impl Placement for VolumesOutput {
         }
         self.output.dir().sync()
     }
+}
+
+impl Resuming for VolumesOutput {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
+        let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
+        let claim = |digest: &Digest| {
+            let extents = self.places.get(digest)?;
+            let size = extents.iter().map(|extent| extent.size).sum();
+            let slice = Slot::of(extents.clone(), 0).slice(size)?;
+            let blob = Wanted { digest: *digest, size };
+            Some(Claim { blob, in_place: true, open: Box::new(move || Ok(slice.clone())) })
+        };
+        Ok(done.filter_map(claim).collect())
+    }
+
+    fn refute(&self, _: &Digest) -> Result<()> {
+        Ok(())
+    }
+
+    fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}
 }
