@@ -4,6 +4,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+/// The most characters of a line that are shown.
+const SHOWN: usize = 80;
+
 /// The bytes of a value: two spaces for each level, and a final newline.
 ///
 /// # Errors
@@ -30,11 +33,19 @@ fn write(value: &impl Serialize, out: &mut impl Write) -> serde_json::Result<()>
     out.write_all(b"\n").map_err(serde_json::Error::io)
 }
 
-/// Where `bytes` differ from those of `value`; `None`: nowhere.
-pub fn difference(bytes: &[u8], value: &impl Serialize) -> Option<usize> {
+/// The first line of `bytes` that differs from those of `value`: its number, from 1 on, and its beginning. `None`: none does.
+pub fn first_difference(bytes: &[u8], value: &impl Serialize) -> Option<(usize, String)> {
     let mut compare = Compare { expected: bytes, at: 0 };
-    let is_same = write(value, &mut compare).is_ok() && compare.at == bytes.len();
-    (!is_same).then_some(compare.at)
+    if write(value, &mut compare).is_ok() && compare.at == bytes.len() {
+        return None;
+    }
+    // A comma that is too much belongs to what follows.
+    let ends_line = bytes.get(compare.at..).is_some_and(|rest| rest.starts_with(b",\n"));
+    let (before, rest) = bytes.split_at_checked(if ends_line { compare.at + 2 } else { compare.at })?;
+    let begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let end = rest.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| before.len() + at);
+    let line = String::from_utf8_lossy(bytes.get(begin..end).unwrap_or_default()).trim().chars().take(SHOWN).collect();
+    Some((before.iter().filter(|byte| **byte == b'\n').count() + 1, line))
 }
 
 /// Takes exactly the bytes that it expects, and keeps none of them.

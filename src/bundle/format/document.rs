@@ -69,8 +69,10 @@ impl BundleJson {
         let mut json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
         json.files.shrink_to_fit();
         let fault = json.fault().or_else(|| {
-            let at = canonical::difference(bytes, &json)?;
-            Some(format!("it is not written as format {FORMAT_VERSION} has it: byte {at} differs"))
+            let (number, line) = canonical::first_difference(bytes, &json)?;
+            Some(format!(
+                "it is not written as format {FORMAT_VERSION} has it: line {number} differs, which is {line:?}"
+            ))
         });
         match fault {
             Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
@@ -395,6 +397,26 @@ mod tests {
         let moved =
             good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
         assert!(parse(&moved).unwrap_err().contains("not written as format 1 has it"));
+        // A key that is not known is named, also in the types of the OCI, which have others.
+        let image = |platform: &str| {
+            let (digest, media_type) = (Digest::sha256(b"1"), crate::oci::media_type::OCI_MANIFEST);
+            let keys = [
+                r#""reference": "registry.test/a:1""#.to_owned(),
+                r#""source": "registry.test""#.to_owned(),
+                format!(r#""digest": "{digest}""#),
+                format!(r#""mediaType": "{media_type}""#),
+                r#""size": 1"#.to_owned(),
+                r#""totalSize": 1"#.to_owned(),
+                format!("\"platforms\": [\n          {{\n            {platform}\n          }}\n        ]"),
+                r#""attached": []"#.to_owned(),
+            ];
+            let keys = keys.join(",\n        ");
+            good.replace("\"images\": []", &format!("\"images\": [\n      {{\n        {keys}\n      }}\n    ]"))
+        };
+        let known = "\"os\": \"linux\",\n            \"architecture\": \"amd64\"";
+        assert_eq!(parse(&image(known)).map(drop), Ok(()));
+        let error = parse(&image(&format!("{known},\n            \"encoding\": \"zstd\""))).unwrap_err();
+        assert!(error.contains("\\\"encoding\\\""), "{error}");
         let error = parse(&written(1, "[]", &[], "2026-11-21T00:00:00.5Z")).unwrap_err();
         assert!(error.contains("whole seconds"), "{error}");
         assert!(parse(&written(1, "[]", &[], "2242-03-16T12:56:31Z")).is_ok());
