@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::content::chunks::Chunks;
-    use crate::content::{Body, ReferrerList, TagList};
+    use crate::content::{Body, Need, ReferrerList, TagList};
     use crate::oci::{Manifest, Reference, media_type};
 
     /// One blob, from wherever it is asked for or always from its beginning.
@@ -200,15 +200,15 @@ mod tests {
 
     #[async_trait]
     impl Source for Only {
-        async fn tags(&self, _: &Repository) -> Result<TagList> {
+        async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
             Ok(TagList::default())
         }
 
-        async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+        async fn resolve(&self, _: &Reference, _: Need) -> Result<Option<Descriptor>> {
             Ok(None)
         }
 
-        async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+        async fn manifest(&self, _: &Reference, _: Need) -> Result<Option<Manifest>> {
             Ok(None)
         }
 

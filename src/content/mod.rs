@@ -62,37 +62,31 @@ impl From<Vec<Descriptor>> for ReferrerList {
     }
 }
 
+/// How much depends on an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// An image cannot travel without it.
+    Required,
+    /// An image can travel without it. A source that answers other questions may give up soon on this one, and its failure
+    /// neither delays nor ends the rest of the run.
+    Optional,
+}
+
 /// Where content comes from: one or many registries, a layout, a storage directory.
 ///
 /// “Absent” is `None` or an empty list; anything that could not be found out is an error, never taken for absent.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// The tags of a repository, in the source's order.
-    async fn tags(&self, repository: &Repository) -> Result<TagList>;
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList>;
 
     /// What a tag or digest means now (digest, media type, size), as cheaply as the source can tell.
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>>;
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>>;
 
     /// The manifest of a tag or digest, its digest proven when one was asked for.
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>>;
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>>;
 
-    /// As [`Source::tags`], to learn which companions there may be. An image travels without the answer, so a source that
-    /// answers other questions gives up soon on this one, and neither holds back nor ends the rest of the run.
-    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
-        self.tags(repository).await
-    }
-
-    /// As [`Source::resolve`], of the tag or digest of a companion; no more patient than [`Source::companion_tags`].
-    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.resolve(reference).await
-    }
-
-    /// As [`Source::manifest`], of the tag or digest of a companion; no more patient than [`Source::companion_tags`].
-    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.manifest(reference).await
-    }
-
-    /// The manifests in `repository` whose subject is `subject`; no more patient than [`Source::companion_tags`].
+    /// The manifests in `repository` whose subject is `subject`; always a question of [`Need::Optional`].
     ///
     /// # Errors
     /// Nothing was found, and whether there is something is not known.

@@ -14,7 +14,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::{Assumed, AssumedKind, BundleJson};
-use crate::content::{Body, ReferrerList, Sink, Source, TagList};
+use crate::content::{Body, Need, ReferrerList, Sink, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::plan::Targets;
 
@@ -167,7 +167,7 @@ impl<'a> TargetBackedSource<'a> {
         }
         let mut withheld: Option<Withheld> = None;
         for repository in self.places(digest, first) {
-            match self.target.manifest(&repository.with_digest(*digest)).await {
+            match self.target.manifest(&repository.with_digest(*digest), Need::Required).await {
                 Ok(Some(manifest)) => {
                     self.found().manifests.insert(*digest);
                     return Ok(Some(manifest));
@@ -214,12 +214,12 @@ impl<'a> TargetBackedSource<'a> {
         }
     }
 
-    async fn find(&self, reference: &Reference, names: &[Repository]) -> Result<Option<Manifest>> {
+    async fn find(&self, reference: &Reference, names: &[Repository], need: Need) -> Result<Option<Manifest>> {
         let Some(digest) = reference.digest.filter(|digest| self.assumed.contains_key(digest)) else {
-            return self.bundle.manifest(reference).await;
+            return self.bundle.manifest(reference, need).await;
         };
         if let Some(repair) = self.repair.as_ref().filter(|repair| repair.holds.contains(&digest)) {
-            return repair.source.manifest(reference).await;
+            return repair.source.manifest(reference, need).await;
         }
         let read = self.read_manifest(&digest, names).await?;
         read.map_or_else(|| self.refusal(&digest, names).map_or(Ok(None), Err), |manifest| Ok(Some(manifest)))
@@ -241,17 +241,17 @@ impl<'a> TargetBackedSource<'a> {
 
 #[async_trait]
 impl Source for TargetBackedSource<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.bundle.tags(repository).await
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList> {
+        self.bundle.tags(repository, need).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.bundle.resolve(reference).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.bundle.resolve(reference, need).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
         let names = self.names.get(&reference.repository).map(Vec::as_slice).unwrap_or_default();
-        let found = self.find(reference, names).await?;
+        let found = self.find(reference, names, need).await?;
         found.iter().for_each(|manifest| self.note_needed(manifest, names));
         Ok(found)
     }

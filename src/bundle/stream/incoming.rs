@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::units::bytes;
 use crate::bundle::{Bundle, BundleJson, is_never_declared, is_tool, refuse_part};
-use crate::content::{Body, ReferrerList, Slice, Source, TagList};
+use crate::content::{Body, Need, ReferrerList, Slice, Source, TagList};
 use crate::files::{Entry, Layout, Passing};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -315,16 +315,16 @@ impl StreamBuffer {
 
 #[async_trait]
 impl Source for StreamSource<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.rest.tags(repository).await
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList> {
+        self.rest.tags(repository, need).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.rest.resolve(reference).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.rest.resolve(reference, need).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.rest.manifest(reference).await
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
+        self.rest.manifest(reference, need).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
