@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use gapferry::content::{Body, Checkpoint, Need, ReferrerList, Source, TagList};
+use gapferry::content::{Body, Checkpoint, Files, Need, ReferrerList, Source, TagList};
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::{Error, Result};
 use libfuzzer_sys::fuzz_target;
@@ -32,6 +32,18 @@ impl Source for Registry {
     }
     async fn blob(&self, _: &Repository, _: &Descriptor, _: u64) -> Result<Body> {
         Err(Error::input("reading a blob"))
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 

@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::content::chunks::Chunks;
-    use crate::content::{Body, Need, ReferrerList, TagList};
+    use crate::content::{Body, Files, Need, ReferrerList, TagList};
     use crate::oci::{Manifest, Reference, media_type};
 
     /// One blob, from wherever it is asked for or always from its beginning.
@@ -221,6 +221,18 @@ mod tests {
             let pieces: Vec<Result<Bytes>> =
                 self.0[offset as usize..].chunks(70_001).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
             Ok(Body::new(offset, stream::iter(pieces).boxed()))
+        }
+
+        fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+            Err(error)
+        }
+
+        fn counts_pulls(&self, _: &Repository) -> bool {
+            false
+        }
+
+        fn files(&self) -> Option<&dyn Files> {
+            None
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
-use super::{BlobReader, Body, Need, ReferrerList, Source, TagList};
+use super::{BlobReader, Body, Files, Need, ReferrerList, Source, TagList};
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -211,5 +211,13 @@ impl Source for Cached<'_> {
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         self.primary.gave_wrong(repository, blob, error)
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.primary.counts_pulls(repository)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.primary.files()
     }
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Body, Need, ReferrerList, Slice, Source, TagList};
+use super::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::LockedFile;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, media_type};
@@ -273,6 +273,10 @@ impl Source for Checkpoint<'_> {
 
     fn counts_pulls(&self, repository: &Repository) -> bool {
         self.found > 0 || self.primary.counts_pulls(repository)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.primary.files()
     }
 }
 

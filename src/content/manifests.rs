@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use super::{Body, Need, ReferrerList, Source, TagList};
+use super::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -55,5 +55,17 @@ impl Source for Manifests {
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
         Err(Error::new(Kind::NotFound, format!("{} is no manifest", blob.digest)))
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }

@@ -97,23 +97,17 @@ pub trait Source: Send + Sync {
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body>;
 
     /// What [`Source::blob`] gave, from the start, proved to be wrong, as `error` says. `Ok`: another place is asked for this
-    /// blob from now on, so whoever can begin again does.
+    /// blob from now on, so a caller that can begin again does.
     ///
     /// # Errors
     /// There is no other place: `error`, with where the bytes came from if the source knows.
-    fn gave_wrong(&self, _repository: &Repository, _blob: &Descriptor, error: Error) -> Result<()> {
-        Err(error)
-    }
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()>;
 
     /// Whether [`Source::manifest`] costs there what [`Source::resolve`] does not, so that a tag is better resolved first.
-    fn counts_pulls(&self, _repository: &Repository) -> bool {
-        false
-    }
+    fn counts_pulls(&self, repository: &Repository) -> bool;
 
     /// Its blobs as files of this machine, if that is what they are.
-    fn files(&self) -> Option<&dyn Files> {
-        None
-    }
+    fn files(&self) -> Option<&dyn Files>;
 }
 
 /// What came of reading the last byte of a blob that is said to be there.

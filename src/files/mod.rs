@@ -29,7 +29,7 @@ use crate::archive::tar::{self, Place};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::fsops::{Dir, Identity, Linkable};
 use crate::content::chunks::Chunks;
-use crate::content::{Body, Need, ReferrerList, Slice, Source, TagList};
+use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
 };
@@ -450,6 +450,18 @@ impl Source for Layout {
                 Err(Error::damaged(text).with_reason(Reason::DamagedFile))
             }
         }
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 

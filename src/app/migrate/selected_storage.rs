@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use crate::base::error::{Error, Result};
-use crate::content::{Body, Need, ReferrerList, Source, TagList};
+use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::transport::storage::{Attached, Storage, Tagged};
 
@@ -52,5 +52,13 @@ impl Source for SelectedStorage<'_> {
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         self.storage.gave_wrong(repository, blob, error)
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.storage.counts_pulls(repository)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.storage.files()
     }
 }

@@ -35,6 +35,18 @@ impl Source for Pulls {
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
         panic!("{blob:?}")
     }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
+    }
 }
 
 struct Fixture {

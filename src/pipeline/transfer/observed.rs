@@ -98,6 +98,10 @@ impl Source for Observed<'_> {
         self.inner.gave_wrong(repository, blob, error)
     }
 
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.inner.counts_pulls(repository)
+    }
+
     fn files(&self) -> Option<&dyn Files> {
         self.inner.files()
     }

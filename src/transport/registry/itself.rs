@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::auth::Scopes;
 use super::{Registries, download, manifests, referrers, tags};
-use crate::base::error::Result;
-use crate::content::{Body, Need, ReferrerList, Source, TagList};
+use crate::base::error::{Error, Result};
+use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// The registries of a run as a source, each asked by its own name with the right to pull. It is as patient with
@@ -41,5 +41,17 @@ impl Source for Itself {
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
         download::blob(self.0.target(repository)?, repository, blob, offset).await
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.0.target(repository).is_ok_and(|host| host.gate.counts_pulls())
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }

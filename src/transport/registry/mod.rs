@@ -97,8 +97,8 @@ use reqwest::Method;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
 use crate::content::{
-    Account, Api, ApiAnswer, ApiRequest, Body, Lookup, Need, Origin, Probed, Readable, ReferrerList, Sink, Source,
-    Stored, TagDeletion, TagList,
+    Account, Api, ApiAnswer, ApiRequest, Body, Files, Lookup, Need, Origin, Probed, Readable, ReferrerList, Sink,
+    Source, Stored, TagDeletion, TagList,
 };
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::routes::Place;
@@ -260,6 +260,10 @@ impl Source for Registries {
     /// Docker Hub, and whoever else tells a limit.
     fn counts_pulls(&self, repository: &Repository) -> bool {
         self.endpoints(repository).is_ok_and(|endpoints| endpoints.counts_pulls())
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 

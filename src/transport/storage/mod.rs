@@ -263,6 +263,10 @@ impl Source for Storage {
         Err(error.while_doing(self.tree.shown(&data_path(&stored)).display().to_string()))
     }
 
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
     fn files(&self) -> Option<&dyn Files> {
         Some(self)
     }

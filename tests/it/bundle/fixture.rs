@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use gapferry::base::error::{Error, Kind, Result};
 use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::{Basis, Contents, FileSet, Finished, Form, Options, Writer};
-use gapferry::content::{Body, Need, Origin, ReferrerList, Sink, Source, TagList};
+use gapferry::content::{Body, Files, Need, Origin, ReferrerList, Sink, Source, TagList};
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::pipeline::lock::{Lock, LockedImage};
 use serde_json::json;
@@ -64,6 +64,18 @@ impl Source for Memory {
             .chain(broken.map(|_| Err(Error::new(Kind::Network, "the connection broke"))))
             .collect();
         Ok(Body::new(offset, stream::iter(pieces).boxed()))
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 
