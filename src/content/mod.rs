@@ -147,9 +147,7 @@ pub trait Sink: Send + Sync {
 
     /// Whether `repository` is known to have no tag at all; it may have what an interrupted push left. `false` where that
     /// cannot be told at once.
-    async fn has_no_tags(&self, _repository: &Repository) -> Result<bool> {
-        Ok(false)
-    }
+    async fn has_no_tags(&self, repository: &Repository) -> Result<bool>;
 
     /// Makes a blob that `from` holds available in `repository` without moving bytes. `false`: not possible, upload it.
     async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool>;
@@ -163,25 +161,19 @@ pub trait Sink: Send + Sync {
 
     /// Whether `manifest`, which is in `repository`, is also found as a referrer of its subject, if it has one. A push that
     /// was interrupted may have stored it and not yet entered it in the list.
-    async fn is_listed(&self, _repository: &Repository, _manifest: &Manifest) -> Result<bool> {
-        Ok(true)
-    }
+    async fn is_listed(&self, repository: &Repository, manifest: &Manifest) -> Result<bool>;
 
     /// Stores a manifest under the tag or digest of `reference`. Its children are there already.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored>;
 
     /// Takes a tag away and leaves what it means.
-    async fn delete_tag(&self, _tag: &Reference) -> Result<TagDeletion> {
-        Ok(TagDeletion::Unsupported)
-    }
+    async fn delete_tag(&self, tag: &Reference) -> Result<TagDeletion>;
 
     /// Deletes a manifest, with all its tags.
-    async fn delete_manifest(&self, _repository: &Repository, _digest: &Digest) -> Result<TagDeletion> {
-        Ok(TagDeletion::Unsupported)
-    }
+    async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<TagDeletion>;
 
     /// Nothing more will be sent: gives up what was begun and turned out not to be needed.
-    async fn finish(&self) {}
+    async fn finish(&self);
 }
 
 /// How a manifest was stored.
