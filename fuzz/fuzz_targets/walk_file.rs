@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use gapferry::content::{Body, Checkpoint, ReferrerList, Source, TagList};
+use gapferry::content::{Body, Checkpoint, Files, Need, ReferrerList, Source, TagList};
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::{Error, Result};
 use libfuzzer_sys::fuzz_target;
@@ -18,13 +18,13 @@ struct Registry(Manifest);
 
 #[async_trait]
 impl Source for Registry {
-    async fn tags(&self, _: &Repository) -> Result<TagList> {
+    async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
         Ok(TagList::default())
     }
-    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, _: &Reference, _: Need) -> Result<Option<Descriptor>> {
         Ok(None)
     }
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, reference: &Reference, _: Need) -> Result<Option<Manifest>> {
         Ok(Some(self.0.clone()).filter(|manifest| reference.digest == Some(manifest.digest())))
     }
     async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
@@ -32,6 +32,18 @@ impl Source for Registry {
     }
     async fn blob(&self, _: &Repository, _: &Descriptor, _: u64) -> Result<Body> {
         Err(Error::input("reading a blob"))
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 
@@ -75,7 +87,9 @@ fn read_and_add(path: &Path, data: &[u8]) {
 /// Whether it is there; if so, it is what the digest says.
 fn get(source: &Checkpoint<'_>, digest: &Digest) -> bool {
     let reference = Repository::new("r.io", "a").expect("a name").with_digest(*digest);
-    let Poll::Ready(found) = pin!(source.manifest(&reference)).poll(&mut Context::from_waker(Waker::noop())) else {
+    let Poll::Ready(found) =
+        pin!(source.manifest(&reference, Need::Required)).poll(&mut Context::from_waker(Waker::noop()))
+    else {
         panic!("nothing to wait for");
     };
     let Some(manifest) = found.expect("no failure") else { return false };

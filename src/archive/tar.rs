@@ -53,14 +53,10 @@ pub trait Entries {
     fn directory(&mut self, name: &[u8]);
 
     /// An entry that is neither: a link, a device, a sparse file.
-    fn other(&mut self, name: &[u8], what: impl Into<String>) {
-        self.fault(name, what);
-    }
+    fn other(&mut self, name: &[u8], what: impl Into<String>);
 
     /// The tar, or the entry of this name, ends before it should.
-    fn cut(&mut self, name: &[u8], what: String) {
-        self.fault(name, what);
-    }
+    fn cut(&mut self, name: &[u8], what: String);
 
     /// Something that programs may read differently, or that is broken. Without a name: the tar itself is.
     fn fault(&mut self, name: &[u8], what: impl Into<String>);

@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::content::chunks::Chunks;
-    use crate::content::{Body, ReferrerList, TagList};
+    use crate::content::{Body, Files, Need, ReferrerList, TagList};
     use crate::oci::{Manifest, Reference, media_type};
 
     /// One blob, from wherever it is asked for or always from its beginning.
@@ -200,15 +200,15 @@ mod tests {
 
     #[async_trait]
     impl Source for Only {
-        async fn tags(&self, _: &Repository) -> Result<TagList> {
+        async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
             Ok(TagList::default())
         }
 
-        async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+        async fn resolve(&self, _: &Reference, _: Need) -> Result<Option<Descriptor>> {
             Ok(None)
         }
 
-        async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+        async fn manifest(&self, _: &Reference, _: Need) -> Result<Option<Manifest>> {
             Ok(None)
         }
 
@@ -221,6 +221,18 @@ mod tests {
             let pieces: Vec<Result<Bytes>> =
                 self.0[offset as usize..].chunks(70_001).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
             Ok(Body::new(offset, stream::iter(pieces).boxed()))
+        }
+
+        fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+            Err(error)
+        }
+
+        fn counts_pulls(&self, _: &Repository) -> bool {
+            false
+        }
+
+        fn files(&self) -> Option<&dyn Files> {
+            None
         }
     }
 

@@ -22,7 +22,7 @@ use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
-use crate::content::{Lookup, Origin, Readable, Sink, Stored};
+use crate::content::{Lookup, Origin, Readable, Sink, Stored, TagDeletion};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// A bundle that is being written. Dropped before [`Writer::finish`], it leaves what it has for the next run.
@@ -232,6 +232,10 @@ impl Sink for Writer {
         Ok(None)
     }
 
+    async fn has_no_tags(&self, _: &Repository) -> Result<bool> {
+        Ok(false)
+    }
+
     /// A bundle has no repositories: what is there is there for all.
     async fn mount(&self, _: &Repository, blob: &Descriptor, _: &Repository) -> Result<bool> {
         Ok(self.holds(&blob.digest))
@@ -249,10 +253,26 @@ impl Sink for Writer {
         Ok(())
     }
 
+    /// What refers to what follows from the manifests themselves.
+    async fn is_listed(&self, _: &Repository, _: &Manifest) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Manifests are part of the contents from the start; they are written when the bundle is sealed.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
         let known = self.files.manifests.iter().any(|known| known.digest() == manifest.digest());
         let text = || format!("writing {}: {reference} is not part of it", self.out.display());
         if known { Ok(Stored::Listed) } else { Err(Error::new(Kind::Input, text())) }
     }
+
+    async fn delete_tag(&self, _: &Reference) -> Result<TagDeletion> {
+        Ok(TagDeletion::Unsupported)
+    }
+
+    async fn delete_manifest(&self, _: &Repository, _: &Digest) -> Result<TagDeletion> {
+        Ok(TagDeletion::Unsupported)
+    }
+
+    /// Nothing has begun that was not needed: the bundle is sealed by [`Writer::finish`].
+    async fn finish(&self) {}
 }

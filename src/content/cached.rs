@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
-use super::{BlobReader, Body, ReferrerList, Source, TagList};
+use super::{BlobReader, Body, Files, Need, ReferrerList, Source, TagList};
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -96,7 +96,7 @@ impl<'a> Cached<'a> {
 
     async fn local_manifest(&self, reference: &Reference) -> Option<Manifest> {
         for local in &self.local {
-            if let Ok(Some(manifest)) = local.manifest(reference).await {
+            if let Ok(Some(manifest)) = local.manifest(reference, Need::Required).await {
                 return Some(manifest);
             }
         }
@@ -105,23 +105,19 @@ impl<'a> Cached<'a> {
 
     /// By tag: with a bundle at hand, or where pulls are counted, the tag is only resolved: its manifest may be
     /// known; else the manifest comes with the first answer.
-    async fn read(&self, reference: &Reference, of: Asked) -> Result<Option<Manifest>> {
+    async fn read(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
         if let Some(digest) = reference.digest {
-            return self.by_digest(reference, digest, of).await;
+            return self.by_digest(reference, digest, need).await;
         }
         if !self.local.is_empty() || self.primary.counts_pulls(&reference.repository) {
-            let found = match of {
-                Asked::Image => self.primary.resolve(reference).await?,
-                Asked::Companion => self.primary.resolve_companion(reference).await?,
-            };
-            let Some(found) = found else { return Ok(None) };
-            let known = self.by_digest(&reference.repository.with_digest(found.digest), found.digest, of).await?;
+            let Some(found) = self.primary.resolve(reference, need).await? else { return Ok(None) };
+            let known = self.by_digest(&reference.repository.with_digest(found.digest), found.digest, need).await?;
             if let Some(known) = known {
                 return Ok(Some(known.described_as(&found.media_type)?));
             }
             // A cache in front of the registry may have told what the tag meant before: the manifest itself decides.
         }
-        let found = self.ask_primary(reference, of).await?;
+        let found = self.primary.manifest(reference, need).await?;
         if let Some(manifest) = &found {
             let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
             let cell = manifests.entry(manifest.digest()).or_default();
@@ -131,14 +127,7 @@ impl<'a> Cached<'a> {
         Ok(found)
     }
 
-    async fn ask_primary(&self, reference: &Reference, of: Asked) -> Result<Option<Manifest>> {
-        match of {
-            Asked::Image => self.primary.manifest(reference).await,
-            Asked::Companion => self.primary.companion(reference).await,
-        }
-    }
-
-    async fn by_digest(&self, reference: &Reference, digest: Digest, of: Asked) -> Result<Option<Manifest>> {
+    async fn by_digest(&self, reference: &Reference, digest: Digest, need: Need) -> Result<Option<Manifest>> {
         let cell = {
             let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
             manifests.entry(digest).or_default().clone()
@@ -148,7 +137,7 @@ impl<'a> Cached<'a> {
                 if let Some(manifest) = self.local_manifest(reference).await {
                     return Ok(Some(manifest));
                 }
-                match self.ask_primary(reference, of).await {
+                match self.primary.manifest(reference, need).await {
                     Ok(None) => Err(None),
                     Ok(found) => Ok(found),
                     Err(error) => Err(Some(error)),
@@ -162,13 +151,6 @@ impl<'a> Cached<'a> {
             Err(Some(error)) => Err(error),
         }
     }
-}
-
-/// What a manifest is wanted for: decides how patiently the primary source is asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Image,
-    Companion,
 }
 
 async fn read_whole(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
@@ -197,28 +179,16 @@ fn part_of(bytes: &Bytes, offset: u64) -> Body {
 
 #[async_trait]
 impl Source for Cached<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.primary.tags(repository).await
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList> {
+        self.primary.tags(repository, need).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.primary.resolve(reference).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.primary.resolve(reference, need).await
     }
 
-    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
-        self.primary.companion_tags(repository).await
-    }
-
-    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.primary.resolve_companion(reference).await
-    }
-
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.read(reference, Asked::Image).await
-    }
-
-    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.read(reference, Asked::Companion).await
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
+        self.read(reference, need).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
@@ -241,5 +211,13 @@ impl Source for Cached<'_> {
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         self.primary.gave_wrong(repository, blob, error)
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.primary.counts_pulls(repository)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.primary.files()
     }
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Body, ReferrerList, Slice, Source, TagList};
+use super::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::LockedFile;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, media_type};
@@ -106,20 +106,6 @@ impl<'a> Checkpoint<'a> {
         {
             tracing::debug!("removing {}: {error}", path.display());
         }
-    }
-
-    /// What is kept of a digest, else what `asking` the primary source gives.
-    async fn kept_or(
-        &self,
-        reference: &Reference,
-        asking: impl Future<Output = Result<Option<Manifest>>>,
-    ) -> Result<Option<Manifest>> {
-        if let Some(kept) = reference.digest.and_then(|digest| self.get(&digest)) {
-            return Ok(Some(kept));
-        }
-        let found = asking.await?;
-        found.iter().for_each(|manifest| self.record(manifest));
-        Ok(found)
     }
 
     fn get(&self, digest: &Digest) -> Option<Manifest> {
@@ -256,28 +242,21 @@ fn next(reader: &mut impl BufRead, at: u64) -> Option<(Digest, Entry)> {
 
 #[async_trait]
 impl Source for Checkpoint<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.primary.tags(repository).await
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList> {
+        self.primary.tags(repository, need).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.primary.resolve(reference).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.primary.resolve(reference, need).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.kept_or(reference, self.primary.manifest(reference)).await
-    }
-
-    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
-        self.primary.companion_tags(repository).await
-    }
-
-    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.primary.resolve_companion(reference).await
-    }
-
-    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.kept_or(reference, self.primary.companion(reference)).await
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
+        if let Some(kept) = reference.digest.and_then(|digest| self.get(&digest)) {
+            return Ok(Some(kept));
+        }
+        let found = self.primary.manifest(reference, need).await?;
+        found.iter().for_each(|manifest| self.record(manifest));
+        Ok(found)
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
@@ -294,6 +273,10 @@ impl Source for Checkpoint<'_> {
 
     fn counts_pulls(&self, repository: &Repository) -> bool {
         self.found > 0 || self.primary.counts_pulls(repository)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.primary.files()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use super::{Body, ReferrerList, Source, TagList};
+use super::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -37,15 +37,15 @@ impl From<HashMap<Digest, Manifest>> for Manifests {
 
 #[async_trait]
 impl Source for Manifests {
-    async fn tags(&self, _: &Repository) -> Result<TagList> {
+    async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
         Ok(TagList::default())
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        Ok(self.manifest(reference).await?.map(|manifest| manifest.descriptor()))
+    async fn resolve(&self, reference: &Reference, _: Need) -> Result<Option<Descriptor>> {
+        Ok(self.manifest(reference, Need::Required).await?.map(|manifest| manifest.descriptor()))
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, reference: &Reference, _: Need) -> Result<Option<Manifest>> {
         Ok(reference.digest.and_then(|digest| self.0.get(&digest).cloned()))
     }
 
@@ -55,5 +55,17 @@ impl Source for Manifests {
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
         Err(Error::new(Kind::NotFound, format!("{} is no manifest", blob.digest)))
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }

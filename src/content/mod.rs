@@ -62,37 +62,31 @@ impl From<Vec<Descriptor>> for ReferrerList {
     }
 }
 
+/// How much depends on an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// An image cannot travel without it.
+    Required,
+    /// An image can travel without it. A source that answers other questions may give up soon on this one, and its failure
+    /// neither delays nor ends the rest of the run.
+    Optional,
+}
+
 /// Where content comes from: one or many registries, a layout, a storage directory.
 ///
 /// “Absent” is `None` or an empty list; anything that could not be found out is an error, never taken for absent.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// The tags of a repository, in the source's order.
-    async fn tags(&self, repository: &Repository) -> Result<TagList>;
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList>;
 
     /// What a tag or digest means now (digest, media type, size), as cheaply as the source can tell.
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>>;
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>>;
 
     /// The manifest of a tag or digest, its digest proven when one was asked for.
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>>;
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>>;
 
-    /// As [`Source::tags`], to learn which companions there may be. An image travels without the answer, so a source that
-    /// answers other questions gives up soon on this one, and neither holds back nor ends the rest of the run.
-    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
-        self.tags(repository).await
-    }
-
-    /// As [`Source::resolve`], of the tag or digest of a companion; no more patient than [`Source::companion_tags`].
-    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.resolve(reference).await
-    }
-
-    /// As [`Source::manifest`], of the tag or digest of a companion; no more patient than [`Source::companion_tags`].
-    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.manifest(reference).await
-    }
-
-    /// The manifests in `repository` whose subject is `subject`; no more patient than [`Source::companion_tags`].
+    /// The manifests in `repository` whose subject is `subject`; always a question of [`Need::Optional`].
     ///
     /// # Errors
     /// Nothing was found, and whether there is something is not known.
@@ -103,23 +97,17 @@ pub trait Source: Send + Sync {
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body>;
 
     /// What [`Source::blob`] gave, from the start, proved to be wrong, as `error` says. `Ok`: another place is asked for this
-    /// blob from now on, so whoever can begin again does.
+    /// blob from now on, so a caller that can begin again does.
     ///
     /// # Errors
     /// There is no other place: `error`, with where the bytes came from if the source knows.
-    fn gave_wrong(&self, _repository: &Repository, _blob: &Descriptor, error: Error) -> Result<()> {
-        Err(error)
-    }
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()>;
 
     /// Whether [`Source::manifest`] costs there what [`Source::resolve`] does not, so that a tag is better resolved first.
-    fn counts_pulls(&self, _repository: &Repository) -> bool {
-        false
-    }
+    fn counts_pulls(&self, repository: &Repository) -> bool;
 
     /// Its blobs as files of this machine, if that is what they are.
-    fn files(&self) -> Option<&dyn Files> {
-        None
-    }
+    fn files(&self) -> Option<&dyn Files>;
 }
 
 /// What came of reading the last byte of a blob that is said to be there.
@@ -159,9 +147,7 @@ pub trait Sink: Send + Sync {
 
     /// Whether `repository` is known to have no tag at all; it may have what an interrupted push left. `false` where that
     /// cannot be told at once.
-    async fn has_no_tags(&self, _repository: &Repository) -> Result<bool> {
-        Ok(false)
-    }
+    async fn has_no_tags(&self, repository: &Repository) -> Result<bool>;
 
     /// Makes a blob that `from` holds available in `repository` without moving bytes. `false`: not possible, upload it.
     async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool>;
@@ -175,25 +161,19 @@ pub trait Sink: Send + Sync {
 
     /// Whether `manifest`, which is in `repository`, is also found as a referrer of its subject, if it has one. A push that
     /// was interrupted may have stored it and not yet entered it in the list.
-    async fn is_listed(&self, _repository: &Repository, _manifest: &Manifest) -> Result<bool> {
-        Ok(true)
-    }
+    async fn is_listed(&self, repository: &Repository, manifest: &Manifest) -> Result<bool>;
 
     /// Stores a manifest under the tag or digest of `reference`. Its children are there already.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored>;
 
     /// Takes a tag away and leaves what it means.
-    async fn delete_tag(&self, _tag: &Reference) -> Result<TagDeletion> {
-        Ok(TagDeletion::Unsupported)
-    }
+    async fn delete_tag(&self, tag: &Reference) -> Result<TagDeletion>;
 
     /// Deletes a manifest, with all its tags.
-    async fn delete_manifest(&self, _repository: &Repository, _digest: &Digest) -> Result<TagDeletion> {
-        Ok(TagDeletion::Unsupported)
-    }
+    async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<TagDeletion>;
 
     /// Nothing more will be sent: gives up what was begun and turned out not to be needed.
-    async fn finish(&self) {}
+    async fn finish(&self);
 }
 
 /// How a manifest was stored.

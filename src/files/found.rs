@@ -59,6 +59,10 @@ impl Entries for Found {
         }
     }
 
+    fn other(&mut self, path: &[u8], what: impl Into<String>) {
+        self.fault(path, what);
+    }
+
     fn cut(&mut self, path: &[u8], what: String) {
         self.note(path, what, true);
     }

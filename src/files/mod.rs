@@ -29,7 +29,7 @@ use crate::archive::tar::{self, Place};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::fsops::{Dir, Identity, Linkable};
 use crate::content::chunks::Chunks;
-use crate::content::{Body, ReferrerList, Slice, Source, TagList};
+use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
 };
@@ -404,17 +404,17 @@ fn neither(path: &Path) -> Error {
 
 #[async_trait]
 impl Source for Layout {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
+    async fn tags(&self, repository: &Repository, _: Need) -> Result<TagList> {
         let prefix = format!("{repository}:");
         let tag = |d: &Descriptor| d.annotations().get(IMAGE_NAME)?.strip_prefix(&prefix)?.parse().ok();
         Ok(self.index()?.iter().filter_map(tag).collect::<Vec<Tag>>().into())
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, reference: &Reference, _: Need) -> Result<Option<Descriptor>> {
         self.described(reference)
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, reference: &Reference, _: Need) -> Result<Option<Manifest>> {
         if let Some(digest) = &reference.digest {
             let listed = self.listed().ok();
             let descriptor = listed.and_then(|listed| listed.descriptors.get(*listed.by_digest.get(digest)?));
@@ -450,6 +450,18 @@ impl Source for Layout {
                 Err(Error::damaged(text).with_reason(Reason::DamagedFile))
             }
         }
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 

@@ -235,6 +235,10 @@ impl Entries for Accepting<'_> {
         self.found.directory(name);
     }
 
+    fn other(&mut self, name: &[u8], what: impl Into<String>) {
+        self.found.other(name, what);
+    }
+
     fn cut(&mut self, name: &[u8], what: String) {
         self.found.cut(name, what);
     }

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Phase};
-use crate::content::{Cached, Sink, Source};
+use crate::content::{Cached, Need, Sink, Source};
 use crate::oci::{Digest, Manifest, Reference, Repository, Role};
 use crate::pipeline::allowlist::{Rule, Select};
 use crate::pipeline::graph::Image;
@@ -63,7 +63,7 @@ impl InventoryBuilder<'_> {
                 }
                 _ if (self.closed)(&to) => {}
                 select => {
-                    let list = match absent_is_none(self.source.tags(&to).await.map(Some)) {
+                    let list = match absent_is_none(self.source.tags(&to, Need::Required).await.map(Some)) {
                         Err(error) if is_unreadable(&error) => {
                             unreadable.push(Unreadable { source: rule.written.clone(), error });
                             continue;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::base::error::{Error, Kind, Reason, Result};
-use crate::content::Source;
+use crate::content::{Need, Source};
 use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, media_type};
 use crate::pipeline::receipt::CompanionReceipt;
 
@@ -140,7 +140,7 @@ impl<'a> Repo<'a> {
         leaving: &BTreeSet<Tag>,
         wanted: &[Descriptor],
     ) -> Result<Repo<'a>> {
-        let list = source.tags(repository).await?;
+        let list = source.tags(repository, Need::Required).await?;
         if let Some(doubt) = list.doubts.into_iter().next() {
             return Err(Error::new(Kind::Refused, doubt));
         }
@@ -191,7 +191,7 @@ impl<'a> Repo<'a> {
     /// What an index names.
     async fn children(&self, index: Digest) -> Result<Vec<Descriptor>> {
         let name = self.repository.with_digest(index);
-        let why = match self.source.manifest(&name).await {
+        let why = match self.source.manifest(&name, Need::Required).await {
             Err(why) if why.reason() == Some(&Reason::PullPolicy) => why,
             index => {
                 return Ok(index?.iter().flat_map(|index| index.children()).map(|child| child.descriptor).collect());
@@ -210,7 +210,7 @@ impl<'a> Repo<'a> {
     }
 
     async fn meaning(&self, reference: &Reference) -> Result<Option<Meaning>> {
-        match self.source.resolve(reference).await {
+        match self.source.resolve(reference, Need::Required).await {
             Err(why) if why.reason() == Some(&Reason::PullPolicy) => {
                 let disclosed = self.withheld.disclose(reference).await?;
                 Ok(Some(disclosed.map_or(Meaning::Withheld(why), |disclosed| Meaning::Known(disclosed.descriptor))))

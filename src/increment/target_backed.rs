@@ -14,7 +14,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::{Assumed, AssumedKind, BundleJson};
-use crate::content::{Body, ReferrerList, Sink, Source, TagList};
+use crate::content::{Body, Files, Need, ReferrerList, Sink, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::plan::Targets;
 
@@ -61,6 +61,12 @@ struct Withheld {
     /// The refusal of the last repository that was asked.
     why: Error,
     at: HashSet<Repository>,
+}
+
+/// Where a blob is read.
+struct Place<'a> {
+    source: &'a dyn Source,
+    repository: Repository,
 }
 
 /// What came of asking for everything that is assumed.
@@ -167,7 +173,7 @@ impl<'a> TargetBackedSource<'a> {
         }
         let mut withheld: Option<Withheld> = None;
         for repository in self.places(digest, first) {
-            match self.target.manifest(&repository.with_digest(*digest)).await {
+            match self.target.manifest(&repository.with_digest(*digest), Need::Required).await {
                 Ok(Some(manifest)) => {
                     self.found().manifests.insert(*digest);
                     return Ok(Some(manifest));
@@ -200,6 +206,19 @@ impl<'a> TargetBackedSource<'a> {
         Ok(false)
     }
 
+    /// Where a blob of `repository` is read. `None`: the target should have it, and it was not found there.
+    fn place_of(&self, repository: &Repository, blob: &Digest) -> Option<Place<'a>> {
+        let place = |source| Some(Place { source, repository: repository.clone() });
+        if !self.assumed.contains_key(blob) {
+            return place(self.bundle);
+        }
+        if let Some(repair) = self.repair.as_ref().filter(|repair| repair.holds.contains(blob)) {
+            return place(repair.source);
+        }
+        let repository = self.found().blobs.get(blob).cloned()?;
+        Some(Place { source: self.target, repository })
+    }
+
     /// What is below `manifest` is needed in `repositories`.
     fn note_needed(&self, manifest: &Manifest, repositories: &[Repository]) {
         let mut found = self.found();
@@ -214,12 +233,12 @@ impl<'a> TargetBackedSource<'a> {
         }
     }
 
-    async fn find(&self, reference: &Reference, names: &[Repository]) -> Result<Option<Manifest>> {
+    async fn find(&self, reference: &Reference, names: &[Repository], need: Need) -> Result<Option<Manifest>> {
         let Some(digest) = reference.digest.filter(|digest| self.assumed.contains_key(digest)) else {
-            return self.bundle.manifest(reference).await;
+            return self.bundle.manifest(reference, need).await;
         };
         if let Some(repair) = self.repair.as_ref().filter(|repair| repair.holds.contains(&digest)) {
-            return repair.source.manifest(reference).await;
+            return repair.source.manifest(reference, need).await;
         }
         let read = self.read_manifest(&digest, names).await?;
         read.map_or_else(|| self.refusal(&digest, names).map_or(Ok(None), Err), |manifest| Ok(Some(manifest)))
@@ -241,17 +260,17 @@ impl<'a> TargetBackedSource<'a> {
 
 #[async_trait]
 impl Source for TargetBackedSource<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.bundle.tags(repository).await
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList> {
+        self.bundle.tags(repository, need).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.bundle.resolve(reference).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.bundle.resolve(reference, need).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
         let names = self.names.get(&reference.repository).map(Vec::as_slice).unwrap_or_default();
-        let found = self.find(reference, names).await?;
+        let found = self.find(reference, names, need).await?;
         found.iter().for_each(|manifest| self.note_needed(manifest, names));
         Ok(found)
     }
@@ -261,16 +280,103 @@ impl Source for TargetBackedSource<'_> {
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        if !self.assumed.contains_key(&blob.digest) {
-            return self.bundle.blob(repository, blob, offset).await;
-        }
-        if let Some(repair) = self.repair.as_ref().filter(|repair| repair.holds.contains(&blob.digest)) {
-            return repair.source.blob(repository, blob, offset).await;
-        }
-        let place = self.found().blobs.get(&blob.digest).cloned();
-        match place {
-            Some(place) => self.target.blob(&place, blob, offset).await,
+        match self.place_of(repository, &blob.digest) {
+            Some(Place { source, repository }) => source.blob(&repository, blob, offset).await,
             None => Err(Error::new(Kind::Lacking, format!("blob {} is expected at the target", blob.digest))),
         }
+    }
+
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        match self.place_of(repository, &blob.digest) {
+            Some(Place { source, repository }) => source.gave_wrong(&repository, blob, error),
+            None => Err(error),
+        }
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.bundle.counts_pulls(repository)
+    }
+
+    /// Some of its blobs are at the target.
+    fn files(&self) -> Option<&dyn Files> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::content::{Cached, Manifests};
+
+    const CONTENT: &[u8] = b"a layer";
+
+    /// A target with a mirror before it that alters what it serves.
+    #[derive(Default)]
+    struct Target {
+        leaves_mirror_out: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Source for Target {
+        async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
+            Ok(TagList::default())
+        }
+
+        async fn resolve(&self, _: &Reference, _: Need) -> Result<Option<Descriptor>> {
+            Ok(None)
+        }
+
+        async fn manifest(&self, _: &Reference, _: Need) -> Result<Option<Manifest>> {
+            Ok(None)
+        }
+
+        async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+            Ok(ReferrerList::default())
+        }
+
+        async fn blob(&self, repository: &Repository, _: &Descriptor, _: u64) -> Result<Body> {
+            assert_eq!(repository.path(), "other");
+            let is_right = self.leaves_mirror_out.load(Ordering::Relaxed);
+            let bytes = Bytes::from_static(if is_right { CONTENT } else { b"A layer" });
+            Ok(Body::new(0, stream::iter([Ok(bytes)]).boxed()))
+        }
+
+        fn gave_wrong(&self, repository: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+            assert_eq!(repository.path(), "other");
+            if self.leaves_mirror_out.swap(true, Ordering::Relaxed) { Err(error) } else { Ok(()) }
+        }
+
+        fn counts_pulls(&self, _: &Repository) -> bool {
+            false
+        }
+
+        fn files(&self) -> Option<&dyn Files> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_a_mirror_of_the_target_alters_is_read_from_the_target_itself() {
+        let (bundle, target) = (Manifests::default(), Target::default());
+        let blob = Descriptor::new("x/y", Digest::sha256(CONTENT), CONTENT.len() as u64);
+        let assumed = Assumed { digest: blob.digest, size: blob.size, kind: AssumedKind::Blob };
+        let [needed, other] = ["needed", "other"].map(|path| Repository::new("target.test", path).unwrap());
+        let found = Found { blobs: HashMap::from([(blob.digest, other)]), ..Found::default() };
+        let expected = TargetBackedSource {
+            bundle: &bundle,
+            repair: None,
+            target: &target,
+            assumed: HashMap::from([(blob.digest, assumed)]),
+            list: &[],
+            names: HashMap::new(),
+            all: Vec::new(),
+            found: Mutex::new(found),
+        };
+        let read = Cached::new(&expected, None).small_blob(&needed, &blob, 1 << 10).await;
+        assert_eq!(read.unwrap(), CONTENT);
     }
 }

@@ -16,7 +16,7 @@ use crate::base::position::Position;
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events, Phase};
-use crate::content::{Source, TagList, on_threads};
+use crate::content::{Need, Source, TagList, on_threads};
 use crate::oci::{Reference, Repository, Tag};
 use crate::pipeline::allowlist::{Rule, Select};
 use crate::pipeline::graph::{Graph, Image};
@@ -245,7 +245,7 @@ async fn select(
         Select::AllTags(repository) => repository,
         Select::TagsMatching { repository, .. } | Select::TagsInRange { repository, .. } => repository,
     };
-    let TagList { mut tags, doubts } = source.tags(repository).await?;
+    let TagList { mut tags, doubts } = source.tags(repository, Need::Required).await?;
     let is_doubtful = !doubts.is_empty();
     for doubt in doubts {
         events.report(Event::Incomplete(format!("{}: {doubt}", rule.at)));

@@ -21,7 +21,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::position::Written;
 use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events};
-use crate::content::{Cached, Source};
+use crate::content::{Cached, Need, Source};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository};
 use crate::pipeline::graph::{Image, LeftBehind};
 use crate::pipeline::lock::{Absent, Attached, IndexMode, LockedImage, Rename, Selection};
@@ -416,19 +416,21 @@ impl<'a> Walk<'a> {
     /// A manifest that has to be there.
     async fn need(&self, reference: &Reference) -> Result<Manifest> {
         let missing = || Error::new(Kind::NotFound, format!("{} does not have it", reference.repository.registry()));
-        self.source.manifest(reference).await?.ok_or_else(missing)
+        self.source.manifest(reference, Need::Required).await?.ok_or_else(missing)
     }
 
     /// A manifest that a lock promises; where it is gone, what the tag means now is part of the message.
     async fn need_locked(&self, locked: &LockedImage, descriptor: &Descriptor) -> Result<Manifest> {
         let repository = &locked.reference.repository;
-        let denial = match locked::given(self.source.manifest(&repository.with_digest(descriptor.digest)).await)? {
+        let denial = match locked::given(
+            self.source.manifest(&repository.with_digest(descriptor.digest), Need::Required).await,
+        )? {
             Given::Manifest(manifest) => return Ok(manifest.described_as(&descriptor.media_type)?),
             Given::Nothing => None,
             Given::Denial(denial) => Some(denial),
         };
         let now = match &locked.reference.tag {
-            Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone())).await {
+            Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone()), Need::Required).await {
                 Ok(Some(found)) => format!("; the tag {tag} now means {}", found.digest),
                 Ok(None) => format!("; the tag {tag} is gone too"),
                 Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
@@ -456,7 +458,7 @@ impl<'a> Walk<'a> {
     /// `name:tag@digest` is by digest; that the tag means something else by now is worth knowing, not an error.
     async fn check_tag_agrees(&self, reference: &Reference) -> Result<()> {
         let (Some(tag), Some(digest)) = (&reference.tag, reference.digest) else { return Ok(()) };
-        let now = match self.source.resolve(&reference.repository.with_tag(tag.clone())).await {
+        let now = match self.source.resolve(&reference.repository.with_tag(tag.clone()), Need::Required).await {
             Ok(Some(found)) if found.digest == digest => return Ok(()),
             Ok(Some(found)) => format!("the tag now means {}", found.digest),
             Ok(None) => "the registry has no such tag".to_owned(),

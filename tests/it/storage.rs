@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gapferry::content::{Origin, Source};
+use gapferry::content::{Need, Origin, Source};
 use gapferry::oci::{Digest, Manifest, Repository};
 use gapferry::transport::storage::Storage;
 use serde_json::json;
@@ -57,7 +57,8 @@ async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
 async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
     let mut ahead = vec![digest];
     while let Some(digest) = ahead.pop() {
-        let manifest: Manifest = storage.manifest(&repository.with_digest(digest)).await.unwrap().expect("a manifest");
+        let manifest: Manifest =
+            storage.manifest(&repository.with_digest(digest), Need::Required).await.unwrap().expect("a manifest");
         for child in manifest.children() {
             match child.role {
                 gapferry::oci::Role::Manifest => ahead.push(child.descriptor.digest),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::app::environment::Environment;
 use crate::base::progress::Event;
-use crate::content::{Cached, Source};
+use crate::content::{Cached, Need, Source};
 use crate::oci::{Child, Digest, Manifest, Platform, Reference};
 use crate::pipeline::companion::Kind;
 use crate::pipeline::lock::{Attached, LockedImage};
@@ -56,7 +56,7 @@ pub async fn of(
             continue;
         }
         let digest = reference.repository.with_digest(attached.digest);
-        let manifest = source.manifest(&digest).await.ok().flatten();
+        let manifest = source.manifest(&digest, Need::Required).await.ok().flatten();
         let kind = Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest.as_ref());
         found.push(Companion { kind, about: about(root, &attached.subject), attached });
     }

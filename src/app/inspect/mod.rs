@@ -15,7 +15,7 @@ use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
 use crate::base::error::{Error, Kind, Result};
 use crate::bundle::Bundle;
-use crate::content::{Cached, Source};
+use crate::content::{Cached, Need, Source};
 use crate::oci::{
     Child, Descriptor, Digest, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role, media_type,
 };
@@ -299,7 +299,7 @@ fn in_bundle<'b>(bundle: &'b Bundle, name: Option<&str>) -> Result<&'b LockedIma
 
 async fn need(source: &Cached<'_>, reference: &Reference) -> Result<Manifest> {
     let missing = || Error::new(Kind::NotFound, format!("inspecting {reference}: it is not there"));
-    source.manifest(reference).await?.ok_or_else(missing)
+    source.manifest(reference, Need::Required).await?.ok_or_else(missing)
 }
 
 async fn child_of(source: &Cached<'_>, reference: &Reference, root: &Manifest, wanted: &Platform) -> Result<Manifest> {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use crate::base::error::{Error, Result};
-use crate::content::{Body, ReferrerList, Source, TagList};
+use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::transport::storage::{Attached, Storage, Tagged};
 
@@ -30,16 +30,16 @@ impl<'a> SelectedStorage<'a> {
 
 #[async_trait]
 impl Source for SelectedStorage<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
+    async fn tags(&self, repository: &Repository, _: Need) -> Result<TagList> {
         Ok(self.beside.get(repository).cloned().unwrap_or_default().into())
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.storage.resolve(reference).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.storage.resolve(reference, need).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.storage.manifest(reference).await
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
+        self.storage.manifest(reference, need).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
@@ -52,5 +52,13 @@ impl Source for SelectedStorage<'_> {
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         self.storage.gave_wrong(repository, blob, error)
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.storage.counts_pulls(repository)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.storage.files()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events};
-use crate::content::{Cached, Source};
+use crate::content::{Cached, Need, Source};
 use crate::oci::{Digest, Manifest, Platform, Reference, media_type};
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::companion::Kind;
@@ -86,7 +86,8 @@ async fn unclear_companions(
                 continue;
             }
             let reference = image.reference.repository.with_digest(companion.digest);
-            known.extend(cached.companion(&reference).await.ok().flatten().map(|found| (companion.digest, found)));
+            let found = cached.manifest(&reference, Need::Optional).await.ok().flatten();
+            known.extend(found.map(|found| (companion.digest, found)));
         }
     }
     known

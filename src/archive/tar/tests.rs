@@ -17,6 +17,14 @@ impl Entries for Found {
         self.directories.push(name.to_owned());
     }
 
+    fn other(&mut self, name: &[u8], what: impl Into<String>) {
+        self.fault(name, what);
+    }
+
+    fn cut(&mut self, name: &[u8], what: String) {
+        self.fault(name, what);
+    }
+
     fn fault(&mut self, _: &[u8], what: impl Into<String>) {
         self.faults.push(what.into());
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::units::bytes;
 use crate::bundle::{Bundle, BundleJson, is_never_declared, is_tool, refuse_part};
-use crate::content::{Body, ReferrerList, Slice, Source, TagList};
+use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::files::{Entry, Layout, Passing};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -315,16 +315,16 @@ impl StreamBuffer {
 
 #[async_trait]
 impl Source for StreamSource<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.rest.tags(repository).await
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList> {
+        self.rest.tags(repository, need).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.rest.resolve(reference).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.rest.resolve(reference, need).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.rest.manifest(reference).await
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
+        self.rest.manifest(reference, need).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
@@ -338,5 +338,20 @@ impl Source for StreamSource<'_> {
             Some(_) => Err(Error::damaged(format!("blob {} has another size than its manifest says", blob.digest))),
             None => self.rest.blob(repository, blob, offset).await,
         }
+    }
+
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        // What has passed comes from nowhere else.
+        let has_passed = self.buffer.lock().blobs.contains_key(&blob.digest);
+        if has_passed { Err(error) } else { self.rest.gave_wrong(repository, blob, error) }
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.rest.counts_pulls(repository)
+    }
+
+    /// A blob that passes is no file.
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }

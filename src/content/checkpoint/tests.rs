@@ -19,13 +19,13 @@ fn by_digest(n: usize) -> Reference {
 
 #[async_trait]
 impl Source for Pulls {
-    async fn tags(&self, _: &Repository) -> Result<TagList> {
+    async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
         Ok(TagList::default())
     }
-    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, _: &Reference, _: Need) -> Result<Option<Descriptor>> {
         Ok(None)
     }
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, reference: &Reference, _: Need) -> Result<Option<Manifest>> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok((0..10).map(manifest).find(|manifest| Some(manifest.digest()) == reference.digest))
     }
@@ -34,6 +34,18 @@ impl Source for Pulls {
     }
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
         panic!("{blob:?}")
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 
@@ -57,7 +69,7 @@ impl Fixture {
         let kept = Checkpoint::new(&self.pulls, Some(self.path()));
         for n in wanted {
             assert_eq!(
-                kept.manifest(&by_digest(*n)).await.unwrap().unwrap().bytes().unwrap(),
+                kept.manifest(&by_digest(*n), Need::Required).await.unwrap().unwrap().bytes().unwrap(),
                 manifest(*n).bytes().unwrap()
             );
         }
@@ -138,7 +150,7 @@ async fn what_is_in_the_way_is_named_so_that_a_limited_run_does_not_start_over_e
     assert!(why().is_some_and(|why| why.contains("no regular file")));
     std::fs::remove_file(fixture.path()).unwrap();
     let other = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
-    other.manifest(&by_digest(1)).await.unwrap();
+    other.manifest(&by_digest(1), Need::Required).await.unwrap();
     assert!(why().is_some_and(|why| why.contains("another run")));
 }
 
@@ -146,12 +158,12 @@ async fn what_is_in_the_way_is_named_so_that_a_limited_run_does_not_start_over_e
 async fn two_runs_at_once_do_not_spoil_each_others_entries() {
     let fixture = Fixture::new();
     let first = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
-    first.manifest(&by_digest(1)).await.unwrap();
+    first.manifest(&by_digest(1), Need::Required).await.unwrap();
     let second = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     assert_eq!(second.found, 0);
-    second.manifest(&by_digest(2)).await.unwrap();
+    second.manifest(&by_digest(2), Need::Required).await.unwrap();
     second.remove();
-    first.manifest(&by_digest(3)).await.unwrap();
+    first.manifest(&by_digest(3), Need::Required).await.unwrap();
     drop(first);
     assert_eq!(fixture.run(&[1, 3]).await, 0);
 }
@@ -160,10 +172,10 @@ async fn two_runs_at_once_do_not_spoil_each_others_entries() {
 async fn what_another_run_kept_is_not_cut_off_by_one_that_could_not_read_it() {
     let fixture = Fixture::new();
     let first = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
-    first.manifest(&by_digest(1)).await.unwrap();
+    first.manifest(&by_digest(1), Need::Required).await.unwrap();
     let locked_out = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     drop(first);
-    locked_out.manifest(&by_digest(2)).await.unwrap();
+    locked_out.manifest(&by_digest(2), Need::Required).await.unwrap();
     locked_out.remove();
     assert_eq!(fixture.run(&[1]).await, 0);
 }
@@ -173,7 +185,7 @@ async fn what_another_run_began_meanwhile_is_not_cut_off() {
     let fixture = Fixture::new();
     let early = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     fixture.run(&[1]).await;
-    early.manifest(&by_digest(2)).await.unwrap();
+    early.manifest(&by_digest(2), Need::Required).await.unwrap();
     early.remove();
     assert_eq!(fixture.run(&[1]).await, 0);
 }
@@ -185,7 +197,7 @@ async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
     for theirs in ["12 km, sunny", "gapferry is a tool that carries images", "\n", "", "gap"] {
         std::fs::write(fixture.path(), theirs).unwrap();
         let kept = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
-        kept.manifest(&by_digest(1)).await.unwrap();
+        kept.manifest(&by_digest(1), Need::Required).await.unwrap();
         assert_eq!(kept.left(), None);
         let message = kept.obstacle().map(|(_, why)| why.to_string());
         assert_eq!(message.as_deref(), Some("it is no file of gapferry, and stays as it is"), "{theirs}");
@@ -200,8 +212,8 @@ async fn a_dry_run_reads_what_is_kept_and_writes_nothing() {
     fixture.run(&[1]).await;
     let before = std::fs::read(fixture.path()).unwrap();
     let kept = Checkpoint::reading(&fixture.pulls, &fixture.path());
-    kept.manifest(&by_digest(1)).await.unwrap();
-    kept.manifest(&by_digest(2)).await.unwrap();
+    kept.manifest(&by_digest(1), Need::Required).await.unwrap();
+    kept.manifest(&by_digest(2), Need::Required).await.unwrap();
     kept.remove();
     assert_eq!(fixture.pulls.0.load(Ordering::SeqCst), 2);
     assert_eq!(std::fs::read(fixture.path()).unwrap(), before);

@@ -8,6 +8,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::{BlobClaim, Claim, Confirmed, ImageProof, Plan, Prover, Verdict};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Phase};
+use crate::content::Need;
 use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
 use crate::pipeline::companion::merge;
 
@@ -129,7 +130,7 @@ impl Prover<'_> {
 
     /// Whether a tag still means what it should.
     async fn check_tag(&self, tree: &mut Tree, tag: &Reference, digest: Digest) -> Result<bool> {
-        match self.target.resolve(tag).await {
+        match self.target.resolve(tag, Need::Required).await {
             Ok(Some(found)) if found.digest == digest => return Ok(true),
             Ok(Some(found)) => tree.note_moved(tag, found.digest, String::new()),
             Ok(None) => tree.note_missing(tag),
@@ -146,7 +147,7 @@ impl Prover<'_> {
         digest: Digest,
         confirmed: &Confirmed,
     ) -> Result<Option<Digest>> {
-        let theirs = match self.target.manifest(tag).await {
+        let theirs = match self.target.manifest(tag, Need::Required).await {
             Ok(Some(theirs)) => theirs,
             Ok(None) => {
                 tree.note_missing(tag);
@@ -172,7 +173,7 @@ impl Prover<'_> {
     async fn list_as_brought(&self, tree: &Tree, list: Digest, confirmed: &Confirmed) -> Option<Manifest> {
         match confirmed.lists.get(&list) {
             Some(known) => Some(known.clone()),
-            None => self.target.manifest(&tree.repository.with_digest(list)).await.ok()?,
+            None => self.target.manifest(&tree.repository.with_digest(list), Need::Required).await.ok()?,
         }
     }
 
@@ -215,7 +216,7 @@ impl Prover<'_> {
         if let Some(known) = known {
             return Ok(known);
         }
-        let manifest = self.target.manifest(&repository.with_digest(digest)).await?;
+        let manifest = self.target.manifest(&repository.with_digest(digest), Need::Required).await?;
         let below = manifest.map(|manifest| Arc::new(Below::of(&manifest, confirmed)));
         read.lock().unwrap_or_else(PoisonError::into_inner).insert(place, below.clone());
         Ok(below)
@@ -244,7 +245,7 @@ impl Prover<'_> {
         let mut found: Vec<Digest> = confirmed.referrers.iter().filter(names).map(Manifest::digest).collect();
         for kind in ["sig", "att", "sbom"] {
             let tag = tree.repository.with_tag(Tag::cosign(subject, kind));
-            match self.target.resolve(&tag).await {
+            match self.target.resolve(&tag, Need::Required).await {
                 Ok(Some(meant)) if confirmed.digests.contains(&meant.digest) => found.push(meant.digest),
                 Ok(_) => {}
                 Err(error) => tree.fail(error)?,

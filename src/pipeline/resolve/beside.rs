@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
-use crate::content::Source;
+use crate::content::{Need, Source};
 use crate::oci::{Digest, Repository, Tag, media_type};
 
 /// Questions about one repository at a time.
@@ -58,7 +58,7 @@ async fn find_subject(
     subject: Digest,
     events: &Events,
 ) -> Result<Option<Digest>> {
-    match source.resolve(&repository.with_digest(subject)).await {
+    match source.resolve(&repository.with_digest(subject), Need::Required).await {
         Ok(found) => Ok(found.map(|_| subject)),
         Err(error) => report_unknown(error, &format!("{repository} has {subject}, the subject of a tag"), events),
     }
@@ -77,7 +77,7 @@ async fn is_image_all_the_same(
         return Ok(false);
     }
     let is_list = |media_type: &str, digest| digest != subject && media_type::is_index(media_type);
-    match source.resolve(&repository.with_tag(tag.clone())).await {
+    match source.resolve(&repository.with_tag(tag.clone()), Need::Required).await {
         Ok(found) => Ok(!found.is_some_and(|found| is_list(&found.media_type, found.digest))),
         Err(error) => {
             report_unknown(error, &format!("{repository}:{tag} is a list of referrers"), events).map(|()| true)

@@ -15,7 +15,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::walk_all;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Events;
-use crate::content::{Cached, Source};
+use crate::content::{Cached, Need, Source};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Repository};
 use crate::pipeline::graph::{Image, Located, PlacedBlob};
 use crate::pipeline::lock::Lock;
@@ -264,7 +264,7 @@ async fn ask_all(
         return Ok((None, silent));
     }
     for repository in repositories {
-        match source.manifest(&repository.with_digest(blob.digest)).await {
+        match source.manifest(&repository.with_digest(blob.digest), Need::Required).await {
             Ok(Some(manifest)) => return Ok((Some(Found::Manifest(manifest)), None)),
             Ok(None) => {}
             Err(error) => pass_over(error)?,

@@ -12,7 +12,7 @@ use super::listed::{BUSY, MOST_JOINS};
 use super::publish::manifest_of;
 use super::{TagOutcome, Transfer};
 use crate::base::error::{Error, Kind, Reason, Result};
-use crate::content::{Body, Origin, ReferrerList, Source, TagList};
+use crate::content::{Body, Files, Need, Origin, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
 use crate::pipeline::companion::Joined;
 use crate::pipeline::graph::Image;
@@ -179,15 +179,15 @@ struct InMemory(Bytes);
 
 #[async_trait]
 impl Source for InMemory {
-    async fn tags(&self, _: &Repository) -> Result<TagList> {
+    async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
         Ok(TagList::default())
     }
 
-    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, _: &Reference, _: Need) -> Result<Option<Descriptor>> {
         Ok(None)
     }
 
-    async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _: &Reference, _: Need) -> Result<Option<Manifest>> {
         Ok(None)
     }
 
@@ -198,5 +198,17 @@ impl Source for InMemory {
     async fn blob(&self, _: &Repository, _: &Descriptor, _: u64) -> Result<Body> {
         let bytes = self.0.clone();
         Ok(Body::new(0, stream::once(async move { Ok(bytes) }).boxed()))
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 
 use super::stopped_parts::StoppedParts;
 use crate::base::error::{Error, Result};
-use crate::content::{Body, Files, ReferrerList, Source, TagList};
+use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// For uploads to one repository of the target.
@@ -18,16 +18,16 @@ pub struct OfUse<'a> {
 
 #[async_trait]
 impl Source for OfUse<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.inner.tags(repository).await
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList> {
+        self.inner.tags(repository, need).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.inner.resolve(reference).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.inner.resolve(reference, need).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.inner.manifest(reference).await
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
+        self.inner.manifest(reference, need).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
@@ -44,6 +44,10 @@ impl Source for OfUse<'_> {
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         self.inner.gave_wrong(repository, blob, error)
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.inner.counts_pulls(repository)
     }
 
     fn files(&self) -> Option<&dyn Files> {

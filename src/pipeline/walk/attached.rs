@@ -10,7 +10,7 @@ use super::tree::Tree;
 use super::{Referrers, Walk};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
-use crate::content::{ReferrerList, Source};
+use crate::content::{Need, ReferrerList, Source};
 use crate::oci::{COSIGN_SUFFIXES, Digest, Manifest, Repository, Tag};
 use crate::pipeline::companion::Signatures;
 use crate::pipeline::lock::Attached;
@@ -200,7 +200,7 @@ async fn by_subject(
     let (mut found, mut lost, mut foreign, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let current: Vec<Signatures> = by_tag.iter().filter_map(|own| Signatures::of(&own.manifest)).collect();
     for digest in listed.into_iter().map(|listed| listed.digest) {
-        let answer = walk.source.companion(&repository.with_digest(digest)).await;
+        let answer = walk.source.manifest(&repository.with_digest(digest), Need::Optional).await;
         bytes += answer.as_ref().ok().and_then(Option::as_ref).map_or(0, Manifest::size);
         if bytes > MOST_BYTES {
             let text = format!("the manifests that refer to it have more than {} MiB", MOST_BYTES >> 20);
@@ -254,7 +254,9 @@ async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: 
         return Ok(Vec::new());
     }
     let attempt = |error: Error| error.while_doing(format!("reading the tag {tag}"));
-    let Some(manifest) = walk.source.companion(&repository.with_tag(tag.clone())).await.map_err(attempt)? else {
+    let Some(manifest) =
+        walk.source.manifest(&repository.with_tag(tag.clone()), Need::Optional).await.map_err(attempt)?
+    else {
         return match is_listed {
             Some(true) => Err(attempt(Error::new(Kind::NotFound, "the registry lists it and does not have it"))),
             _ => Ok(Vec::new()),
@@ -276,7 +278,7 @@ async fn is_listed(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> Optio
         all.entry(repository.clone()).or_default().clone()
     };
     let tags = known.get_or_init(|| async {
-        match walk.source.companion_tags(repository).await {
+        match walk.source.tags(repository, Need::Optional).await {
             // Of a list that may lack some, nothing can be concluded.
             Ok(list) if !list.doubts.is_empty() => {
                 tracing::debug!("{repository}: the list of tags is not whole, asking one by one: {:?}", list.doubts);

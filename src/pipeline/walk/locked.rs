@@ -11,7 +11,7 @@ use super::attached::{self, Found, is_refusal_to_say};
 use super::tree::{Tree, is_withheld};
 use crate::base::error::{self, Error, Result};
 use crate::base::progress::Event;
-use crate::content::Source;
+use crate::content::{Need, Source};
 use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::pipeline::companion::Kind;
 use crate::pipeline::lock::{Attached, Lock, LockedImage};
@@ -152,7 +152,7 @@ pub async fn retain_companions(walk: &Walk<'_>, former: &LockedImage, tree: &mut
 /// Adds a companion to the tree; whether it is there.
 async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tree: &mut Tree) -> Result<bool> {
     let repository = &locked.reference.repository;
-    let Some(manifest) = walk.source.manifest(&repository.with_digest(companion.digest)).await? else {
+    let Some(manifest) = walk.source.manifest(&repository.with_digest(companion.digest), Need::Required).await? else {
         return Ok(false);
     };
     let declared = manifest.subject().map(|subject| subject.digest);
@@ -207,7 +207,7 @@ async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Re
         return self::companion(walk, locked, companion).await.map(Some);
     }
     let by_digest = locked.reference.repository.with_digest(companion.digest);
-    match given(walk.source.manifest(&by_digest).await)? {
+    match given(walk.source.manifest(&by_digest, Need::Required).await)? {
         Given::Manifest(manifest) => Ok(Some(manifest.described_as(&companion.media_type)?)),
         Given::Nothing => Ok(None),
         Given::Denial(_) => {
@@ -220,7 +220,7 @@ async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Re
 /// See [`Walk::companion`].
 pub(super) async fn companion(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Manifest> {
     let by_digest = locked.reference.repository.with_digest(companion.digest);
-    let denial = match given(walk.source.manifest(&by_digest).await)? {
+    let denial = match given(walk.source.manifest(&by_digest, Need::Required).await)? {
         Given::Manifest(manifest) => return Ok(manifest.described_as(&companion.media_type)?),
         Given::Nothing => None,
         Given::Denial(denial) => Some(denial),
@@ -243,7 +243,7 @@ async fn gone(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, denia
         });
     };
     let what = format!("its {kind} (tag {tag})");
-    match walk.source.resolve(&repository.with_tag(tag.clone())).await {
+    match walk.source.resolve(&repository.with_tag(tag.clone()), Need::Required).await {
         Ok(Some(now)) if now.digest != companion.digest => {
             let after = format!("; the tag now means {}", now.digest);
             Ok(lost(&format!("{what} was replaced since: "), &after).with_fact(changed))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::base::error::{Error, Kind, Reason, Result};
-use crate::content::{Cached, Source};
+use crate::content::{Cached, Need, Source};
 use crate::oci::{Child, Described, Descriptor, Digest, Manifest, Repository, Role, media_type};
 use crate::pipeline::lock::{Absent, AbsentReason};
 
@@ -247,7 +247,7 @@ pub async fn need_child(
 
 async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, child: Descriptor) -> Result<Fetched> {
     let platform = child.platform().map(|platform| format!(" ({platform})")).unwrap_or_default();
-    let (found, denied) = match source.manifest(&repository.with_digest(child.digest)).await {
+    let (found, denied) = match source.manifest(&repository.with_digest(child.digest), Need::Required).await {
         Ok(found) => (found, None),
         Err(error) if error.is_absent_or_denied() => (None, Some(error)),
         Err(error) if is_withheld(&error) => return Ok(Err((child, error))),

@@ -4,10 +4,10 @@
 use super::auth_check;
 use super::facts::{Symptom, UnexpectedStatus};
 use super::host::Host;
-use super::questions::{Need, Question};
 use super::tags;
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::Event;
+use crate::content::Need;
 use crate::oci::Reference;
 
 /// What it means if a target denies a look at a tag.
@@ -63,7 +63,7 @@ fn is_of_pulling(denied: &Error) -> bool {
 /// exist has none.
 pub(super) async fn is_unlisted(host: &Host, reference: &Reference) -> bool {
     let Some(tag) = &reference.tag else { return false };
-    match tags::list(host, &reference.repository, Need::Optional(Question::Tags)).await {
+    match tags::list(host, &reference.repository, Need::Optional).await {
         Ok(list) => list.doubts.is_empty() && !list.tags.contains(tag),
         // A gateway may route no lists, and answer 404 for that.
         Err(error) => error.kind() == Kind::NotFound && host.memory.answered_tags(&reference.repository).is_empty(),

@@ -20,7 +20,7 @@ use super::location::is_misled;
 use super::memory::Memory;
 use super::outage::Work;
 use super::projects::Projects;
-use super::questions::Need;
+use super::questions::Question;
 use super::reply::{Read, Reply};
 use super::retry::Tries;
 use super::root::Root;
@@ -57,7 +57,8 @@ pub(super) struct Ask<'a> {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub scopes: Scopes,
-    pub need: Need,
+    /// The kind of question this is, if an image can do without the answer.
+    pub optional: Option<Question>,
     /// The attempt, for errors and events.
     pub what: &'a str,
 }
@@ -69,12 +70,12 @@ pub(super) enum Target {
 
 impl<'a> Ask<'a> {
     pub fn new(method: Method, path: String, scopes: Scopes, what: &'a str) -> Ask<'a> {
-        let (target, headers, body, need) = (Target::Path(path), HeaderMap::new(), Bytes::new(), Need::Required);
-        Ask { method, target, headers, body, scopes, need, what }
+        let (target, headers, body, optional) = (Target::Path(path), HeaderMap::new(), Bytes::new(), None);
+        Ask { method, target, headers, body, scopes, optional, what }
     }
 
-    pub fn needed(self, need: Need) -> Ask<'a> {
-        Ask { need, ..self }
+    pub fn optional(self, optional: Option<Question>) -> Ask<'a> {
+        Ask { optional, ..self }
     }
 
     pub fn header(mut self, name: &'static str, value: &str) -> Result<Ask<'a>> {
@@ -225,7 +226,7 @@ impl Host {
         limit: Option<u64>,
         head: &(impl Fn(&Reply) -> T + Sync),
     ) -> Result<Read<T>> {
-        if let Need::Optional(question) = ask.need {
+        if let Some(question) = ask.optional {
             return Box::pin(optional::ask(self, ask, question, limit, head)).await;
         }
         let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.changes };
@@ -266,7 +267,7 @@ impl Host {
     /// The other request would meet the same: no token for this account, credentials that cannot be read, a certificate that is
     /// not trusted, a registry that was given up.
     pub async fn hint(&self, ask: &Ask<'_>) -> Result<Option<Reply>> {
-        if let Need::Optional(question) = ask.need {
+        if let Some(question) = ask.optional {
             self.memory.answers.check(question)?;
         }
         let permit = self.reads.enter().await;
@@ -284,7 +285,7 @@ impl Host {
         };
         drop(permit);
         match failure.retry {
-            _ if failure.error.kind() == Kind::RateLimited && ask.need == Need::Required => {
+            _ if failure.error.kind() == Kind::RateLimited && ask.optional.is_none() => {
                 self.tries(ask.what).again(failure).await?;
                 self.ask(ask).await.map(Some)
             }

@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 
 use super::auth::Scopes;
-use super::questions::Need;
 use super::{Registries, download, manifests, referrers, tags};
-use crate::base::error::Result;
-use crate::content::{Body, ReferrerList, Source, TagList};
+use crate::base::error::{Error, Result};
+use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
-/// The registries of a run as a source, each asked by its own name with the right to pull.
+/// The registries of a run as a source, each asked by its own name with the right to pull. It is as patient with
+/// every question as with one of [`Need::Required`]: what a target has decides what is pushed and deleted.
 pub struct Itself(Registries);
 
 impl Registries {
@@ -21,16 +21,16 @@ impl Registries {
 
 #[async_trait]
 impl Source for Itself {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
+    async fn tags(&self, repository: &Repository, _: Need) -> Result<TagList> {
         tags::list(&*self.0.target(repository)?, repository, Need::Required).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, reference: &Reference, _: Need) -> Result<Option<Descriptor>> {
         let repository = &reference.repository;
         manifests::resolve(&*self.0.target(repository)?, reference, Scopes::pull(repository), Need::Required).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, reference: &Reference, _: Need) -> Result<Option<Manifest>> {
         let repository = &reference.repository;
         manifests::get(&*self.0.target(repository)?, reference, Scopes::pull(repository), Need::Required).await
     }
@@ -41,5 +41,17 @@ impl Source for Itself {
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
         download::blob(self.0.target(repository)?, repository, blob, offset).await
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.0.target(repository).is_ok_and(|host| host.gate.counts_pulls())
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }

@@ -12,10 +12,10 @@ use super::denials::{self, Denials};
 use super::facts::WebPage;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
-use super::questions::Need;
+use super::questions::Question;
 use super::reply::{Read, Reply};
 use crate::base::error::{Error, Kind, Reason, Result};
-use crate::content::{Lookup, TagDeletion};
+use crate::content::{Lookup, Need, TagDeletion};
 use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag, media_type,
 };
@@ -166,7 +166,7 @@ enum Hint {
 
 async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Hint> {
     let what = format!("looking up {reference}");
-    let ask = asking(Method::HEAD, reference, scopes, &what)?.needed(need);
+    let ask = asking(Method::HEAD, reference, scopes, &what)?.optional(Question::Companion.if_optional(need));
     let Some(reply) = host.hint(&ask).await? else { return Ok(Hint::Nothing) };
     match reply.status() {
         200 => {}
@@ -220,10 +220,10 @@ pub(super) enum Fetched {
 
 pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Fetched> {
     let what = reading(reference);
-    let ask = asking(Method::GET, reference, scopes, &what)?.needed(need);
+    let ask = asking(Method::GET, reference, scopes, &what)?.optional(Question::Companion.if_optional(need));
     let read = host.read(&ask, MAX_MANIFEST_SIZE, Headers::of).await?;
-    if let Need::Optional(question) = need {
-        host.memory.answers.answered(question);
+    if need == Need::Optional {
+        host.memory.answers.answered(Question::Companion);
     }
     fetched(host, read, reference, &what).await
 }

@@ -18,11 +18,10 @@ use futures_util::StreamExt;
 use serde::Serialize;
 
 use super::auth::Scopes;
-use super::questions::{Need, Question};
 use super::{Reach, Registries, download, manifests, referrers, tags};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Events};
-use crate::content::{Body, ReferrerList, TagList};
+use crate::content::{Body, Need, ReferrerList, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::routes::{Place, Serves};
 use endpoint::Endpoint;
@@ -140,7 +139,7 @@ impl Endpoints {
     /// cannot be asked, nothing is what is known. So is it where a list is in doubt.
     pub async fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         let (mut nothing, mut doubtful): (bool, Option<ReferrerList>) = Default::default();
-        let (order, need) = (self.order(Some(subject)), Need::Optional(Question::Referrers));
+        let (order, need) = (self.order(Some(subject)), Need::Optional);
         for (place, at) in order.iter().enumerate() {
             let endpoint = self.endpoint(*at);
             let asked = referrers::list(&endpoint.host, &endpoint.repository, subject);

@@ -97,8 +97,8 @@ use reqwest::Method;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
 use crate::content::{
-    Account, Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, ReferrerList, Sink, Source, Stored,
-    TagDeletion, TagList,
+    Account, Api, ApiAnswer, ApiRequest, Body, Files, Lookup, Need, Origin, Probed, Readable, ReferrerList, Sink,
+    Source, Stored, TagDeletion, TagList,
 };
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::routes::Place;
@@ -113,7 +113,6 @@ pub use itself::Itself;
 pub use mirrors::Served;
 use projects::Projects;
 pub use proxy::Proxies;
-use questions::{Need, Question};
 use wire::Wire;
 
 /// The largest answer of [`Api::call`], in bytes.
@@ -231,28 +230,16 @@ impl Registries {
 
 #[async_trait]
 impl Source for Registries {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.endpoints(repository)?.tags(Need::Required).await
+    async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList> {
+        self.endpoints(repository)?.tags(need).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.endpoints(&reference.repository)?.resolve(reference, Need::Required).await
+    async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
+        self.endpoints(&reference.repository)?.resolve(reference, need).await
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.endpoints(&reference.repository)?.manifest(reference, Need::Required).await
-    }
-
-    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
-        self.endpoints(repository)?.tags(Need::Optional(Question::Tags)).await
-    }
-
-    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.endpoints(&reference.repository)?.resolve(reference, Need::Optional(Question::Companion)).await
-    }
-
-    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.endpoints(&reference.repository)?.manifest(reference, Need::Optional(Question::Companion)).await
+    async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
+        self.endpoints(&reference.repository)?.manifest(reference, need).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
@@ -273,6 +260,10 @@ impl Source for Registries {
     /// Docker Hub, and whoever else tells a limit.
     fn counts_pulls(&self, repository: &Repository) -> bool {
         self.endpoints(repository).is_ok_and(|endpoints| endpoints.counts_pulls())
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which answers are needed, and what a registry has made of the questions that an image can do without.
+//! What a registry has made of the questions that an image can do without.
 //!
 //! A kind of question that has failed for good is not asked again in this run; one that was answered before is given up only
 //! after [`MOST_FAILURES`] failures in a row. It is answered when the answer was read to its end and understood. An answer that is
@@ -10,19 +10,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::error::{Error, Result};
+use crate::content::Need;
 use crate::oci::Reference;
 
 /// Failures in a row, each after its own tries, of a kind of question that the registry has answered before.
 const MOST_FAILURES: u32 = 3;
-/// How much depends on an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    Required,
-    /// An image can do without it.
-    Optional(Question),
-}
 
-/// The kinds of optional questions.
+/// The kinds of questions that an image can do without ([`Need::Optional`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Question {
     /// The referrers API.
@@ -50,6 +44,13 @@ struct State {
     useless: (u32, String),
     /// Why it is not asked again.
     given_up: Option<Error>,
+}
+
+impl Question {
+    /// This kind, if an image can do without the answer.
+    pub fn if_optional(self, need: Need) -> Option<Question> {
+        (need == Need::Optional).then_some(self)
+    }
 }
 
 impl Answers {

@@ -14,11 +14,11 @@ use super::host::{Ask, Host, Target, strange};
 use super::manifests::{self, Fetched};
 use super::memory::ReferrersApi;
 use super::paging::{Onward, Pages};
-use super::questions::{Need, Question, given_up};
+use super::questions::{Question, given_up};
 use super::reply::{Read, Reply};
 use crate::base::error::{Error, Kind, Reach, Reason, Result};
 use crate::base::progress::Event;
-use crate::content::{Lookup, ReferrerList, Stored};
+use crate::content::{Lookup, Need, ReferrerList, Stored};
 use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values, media_type,
 };
@@ -168,7 +168,7 @@ async fn read_pages(
         let is_first = pages.is_untouched();
         pages.visit(&url);
         let ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
-            .needed(Need::Optional(Question::Referrers))
+            .optional(Some(Question::Referrers))
             .header("accept", media_type::OCI_INDEX);
         let mut ask = ask.map_err(Broken::Asking)?;
         ask.target = Target::Url(url.clone());
@@ -264,8 +264,7 @@ async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -
     if host.memory.lacks_tag(repository, &tag) && !host.memory.written.has_manifest(&reference) {
         return Ok(Vec::new());
     }
-    let need = Need::Optional(Question::Companion);
-    match manifests::get(host, &reference, Scopes::pull(repository), need).await? {
+    match manifests::get(host, &reference, Scopes::pull(repository), Need::Optional).await? {
         // GitLab's registry takes the tag for the digest it is made from: this is the subject itself.
         Some(found) if found.digest() == *subject => {}
         Some(found) if found.media_type() == media_type::OCI_INDEX => {

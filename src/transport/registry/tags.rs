@@ -17,12 +17,12 @@ use super::answer::{excerpt_shown, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
 use super::paging::{Onward, Pages};
-use super::questions::Need;
+use super::questions::Question;
 use super::reply::Read as Answer;
 use super::tag_page::{Entry, MOST_TAGS, Page};
 use super::trace;
 use crate::base::error::{Error, Kind, Result};
-use crate::content::TagList;
+use crate::content::{Need, TagList};
 use crate::oci::{Repository, Tag};
 
 /// The largest page, in bytes: servers that ignore `n` send everything at once.
@@ -321,7 +321,8 @@ impl Listing<'_> {
     }
 
     async fn page(&mut self, url: &Url) -> Result<Read> {
-        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(self.repository), &self.what).needed(self.need);
+        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(self.repository), &self.what)
+            .optional(Question::Tags.if_optional(self.need));
         ask.target = Target::Url(url.clone());
         let read = self.host.read(&ask, MOST_BYTES, |reply| (self.pages.after(url, reply), reply.secrets())).await?;
         let is_first = *url == self.first;
@@ -340,8 +341,8 @@ impl Listing<'_> {
             },
             Answer::Unread(reply) => Err(refusal(&self.what, *reply).await.error),
         };
-        if let Need::Optional(question) = self.need {
-            self.host.memory.answers.answered(question);
+        if self.need == Need::Optional {
+            self.host.memory.answers.answered(Question::Tags);
         }
         let (onward, length, page) = page.map_err(at)?;
         self.says_where |= !matches!(onward, Onward::End);

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{Identity, Linkable};
-use crate::content::{Body, Files, ReferrerList, Slice, Source, TagList};
+use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
 };
@@ -207,7 +207,7 @@ impl Files for Storage {
 
 #[async_trait]
 impl Source for Storage {
-    async fn tags(&self, repository: &Repository) -> Result<TagList> {
+    async fn tags(&self, repository: &Repository, _: Need) -> Result<TagList> {
         let directory = format!("repositories/{}/_manifests/tags", repository.path());
         let names = self.tree.list(&directory)?.into_iter();
         let mut tags: Vec<Tag> = names.filter_map(|(name, _)| name.parse().ok()).collect();
@@ -218,11 +218,11 @@ impl Source for Storage {
         Ok(tags.into())
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        Ok(self.manifest(reference).await?.map(|manifest| manifest.descriptor()))
+    async fn resolve(&self, reference: &Reference, _: Need) -> Result<Option<Descriptor>> {
+        Ok(self.manifest(reference, Need::Required).await?.map(|manifest| manifest.descriptor()))
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, reference: &Reference, _: Need) -> Result<Option<Manifest>> {
         let repository = &reference.repository;
         if let Some(digest) = &reference.digest {
             return self.manifest_of(repository, digest);
@@ -261,6 +261,10 @@ impl Source for Storage {
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         let stored = self.stored_as(repository.path(), &blob.digest).unwrap_or(blob.digest);
         Err(error.while_doing(self.tree.shown(&data_path(&stored)).display().to_string()))
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
     }
 
     fn files(&self) -> Option<&dyn Files> {

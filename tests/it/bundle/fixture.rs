@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use gapferry::base::error::{Error, Kind, Result};
 use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::{Basis, Contents, FileSet, Finished, Form, Options, Writer};
-use gapferry::content::{Body, Origin, ReferrerList, Sink, Source, TagList};
+use gapferry::content::{Body, Files, Need, Origin, ReferrerList, Sink, Source, TagList};
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::pipeline::lock::{Lock, LockedImage};
 use serde_json::json;
@@ -35,15 +35,15 @@ impl Memory {
 
 #[async_trait]
 impl Source for Memory {
-    async fn tags(&self, _: &Repository) -> Result<TagList> {
+    async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
         Ok(TagList::default())
     }
 
-    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, _: &Reference, _: Need) -> Result<Option<Descriptor>> {
         Ok(None)
     }
 
-    async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _: &Reference, _: Need) -> Result<Option<Manifest>> {
         Ok(None)
     }
 
@@ -64,6 +64,18 @@ impl Source for Memory {
             .chain(broken.map(|_| Err(Error::new(Kind::Network, "the connection broke"))))
             .collect();
         Ok(Body::new(offset, stream::iter(pieces).boxed()))
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 

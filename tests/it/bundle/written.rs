@@ -8,7 +8,7 @@ use gapferry::base::error::Kind;
 use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::preflight::{self, Whole};
 use gapferry::bundle::{Bundle, Form, Options};
-use gapferry::content::Source;
+use gapferry::content::{Need, Source};
 use gapferry::verify::{Depth, check};
 
 use super::fixture::{Builder, noise, two_images};
@@ -92,13 +92,13 @@ fn a_layout_answers_by_name_and_by_digest() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let layout = bundle.layout();
-        assert_eq!(layout.resolve(&image.reference).await.unwrap().unwrap().digest, image.digest);
+        assert_eq!(layout.resolve(&image.reference, Need::Required).await.unwrap().unwrap().digest, image.digest);
         let by_digest = image.reference.repository.with_digest(image.digest);
-        assert_eq!(layout.manifest(&by_digest).await.unwrap().unwrap().digest(), image.digest);
-        let tags = layout.tags(&image.reference.repository).await.unwrap();
+        assert_eq!(layout.manifest(&by_digest, Need::Required).await.unwrap().unwrap().digest(), image.digest);
+        let tags = layout.tags(&image.reference.repository, Need::Required).await.unwrap();
         assert_eq!(tags.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(), ["2.0"]);
         let missing = "registry.test/team/two:3".parse().unwrap();
-        assert!(layout.resolve(&missing).await.unwrap().is_none());
+        assert!(layout.resolve(&missing, Need::Required).await.unwrap().is_none());
     });
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gapferry::base::error::Kind;
-use gapferry::content::{Sink, Source};
+use gapferry::content::{Need, Sink, Source};
 use gapferry::oci::{Manifest, Reference, media_type};
 use gapferry::transport::registry::Registries;
 
@@ -29,7 +29,7 @@ async fn an_image_arrives_whole_and_is_accounted_rightly() {
             let reference = tag(&repository(&server.registry(), "base/deep/a"), "v1");
             let manifest = push_image(&client, &reference).await.unwrap();
             assert_eq!(server.tag("base/deep/a", "v1"), Some(manifest.digest()));
-            let read = Source::manifest(&client, &reference).await.unwrap().unwrap();
+            let read = Source::manifest(&client, &reference, Need::Required).await.unwrap().unwrap();
             assert_eq!(read.bytes().unwrap(), manifest.bytes().unwrap());
             assert_eq!((server.uploads(), server.violations()), (2, vec![]));
         }

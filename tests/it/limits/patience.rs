@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Event, Events, Recorder};
-use gapferry::content::Source;
+use gapferry::content::{Need, Source};
 use gapferry::oci::{Reference, Repository};
 use gapferry::transport::registry::{Config, Registries};
 
@@ -53,7 +53,7 @@ async fn one_429_pauses_every_worker_of_that_registry_and_is_reported_once() {
     let server = server.await;
     let (registries, recorder) = client(Config { per_host: 1, retries: 0, ..Config::default() });
     let tags = tags(&server, 6);
-    let found = join_all(tags.iter().map(|tag| registries.manifest(tag))).await;
+    let found = join_all(tags.iter().map(|tag| registries.manifest(tag, Need::Required))).await;
     assert!(found.into_iter().all(|manifest| manifest.unwrap().is_some()));
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 1, "{waits:?}");
@@ -66,7 +66,7 @@ async fn a_registry_that_wants_more_patience_than_allowed_is_not_asked_by_the_ot
     let server = Server::registry(|_, _| Answer::new(429).with("Retry-After", "21600")).await;
     let (registries, recorder) = client(Config { per_host: 1, ..Config::default() });
     let tags = tags(&server, 20);
-    let found = join_all(tags.iter().map(|tag| registries.manifest(tag))).await;
+    let found = join_all(tags.iter().map(|tag| registries.manifest(tag, Need::Required))).await;
     assert!(found.iter().all(|found| found.as_ref().is_err_and(|error| error.kind() == Kind::RateLimited)));
     assert_eq!(server.seen().len(), 1);
     assert_eq!(waits(&recorder), []);
@@ -86,7 +86,7 @@ async fn a_date_is_understood_by_the_clock_of_the_registry() {
     });
     let server = server.await;
     let (registries, recorder) = client(Config { retries: 0, ..Config::default() });
-    assert!(registries.manifest(&tags(&server, 1)[0]).await.unwrap().is_some());
+    assert!(registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap().is_some());
     let waits = waits(&recorder);
     assert!(
         waits.len() == 1 && waits[0].1 >= Duration::from_secs(1) && waits[0].1 < Duration::from_secs(2),
@@ -105,7 +105,7 @@ async fn the_last_pulls_of_docker_hubs_limit_are_taken_slowly_and_visibly() {
     let server = server.await;
     let (registries, recorder) = client(Config::default());
     for tag in tags(&server, 8) {
-        assert!(registries.manifest(&tag).await.unwrap().is_some());
+        assert!(registries.manifest(&tag, Need::Required).await.unwrap().is_some());
     }
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 4, "from 5 left on: {waits:?}");
@@ -126,7 +126,7 @@ async fn how_slow_the_last_pulls_will_be_is_reported_once_if_they_take_longer_th
         let server = server.await;
         let (registries, recorder) = client(Config { max_wait, ..Config::default() });
         for tag in tags(&server, 6) {
-            assert!(registries.manifest(&tag).await.unwrap().is_some());
+            assert!(registries.manifest(&tag, Need::Required).await.unwrap().is_some());
         }
         assert_eq!(waits(&recorder).len(), 3, "7, 6, 5, 4, 3");
         let warning = |event| match event {
@@ -153,7 +153,7 @@ async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_told_
     let (registries, recorder) = client(Config { retries: 0, ..Config::default() });
     let tags = tags(&server, 2);
     for tag in &tags {
-        assert!(registries.manifest(tag).await.unwrap().is_some());
+        assert!(registries.manifest(tag, Need::Required).await.unwrap().is_some());
     }
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 3, "{waits:?}");
@@ -169,7 +169,7 @@ async fn a_limit_of_which_nothing_is_reported_is_waited_for_as_long_as_was_allow
     });
     let server = server.await;
     let (registries, recorder) = client(Config { retries: 2, ..Config::default() });
-    assert!(registries.manifest(&tags(&server, 1)[0]).await.unwrap().is_some());
+    assert!(registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap().is_some());
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 9, "{waits:?}");
     assert!(waits.iter().all(|(why, _)| why.contains("429")), "{waits:?}");
@@ -185,7 +185,7 @@ async fn a_limit_of_which_nothing_is_reported_ends_the_run_when_the_patience_all
     let server = Server::registry(|_, _| Answer::new(429)).await;
     let max_wait = Duration::from_millis(200);
     let (registries, recorder) = client(Config { retries: 2, max_wait, ..Config::default() });
-    let error = registries.manifest(&tags(&server, 1)[0]).await.unwrap_err();
+    let error = registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited);
     assert!(error.chain().contains("does not say for how long"), "{}", error.chain());
     assert!(waits(&recorder).len() > 3, "{:?}", waits(&recorder));
@@ -197,7 +197,7 @@ async fn a_limit_told_without_a_time_to_wait_is_asked_again_until_all_the_patien
     let server = Server::registry(refuse).await;
     let config = Config { retries: 0, max_wait: Duration::from_millis(1500), ..Config::default() };
     let (registries, _) = client(config);
-    let error = registries.manifest(&tags(&server, 1)[0]).await.unwrap_err();
+    let error = registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited);
     assert_eq!(server.seen().len(), 3, "at once, after 0.5 s, and after the second that was left: {}", error.chain());
 }

@@ -1,7 +1,7 @@
 //! A real registry that wants a password.
 
 use gapferry::base::error::Kind;
-use gapferry::content::{Account, Api, ApiRequest, Source};
+use gapferry::content::{Account, Api, ApiRequest, Need, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::{Config, RegistryConfig};
 
@@ -40,7 +40,7 @@ async fn a_password_for_one_registry_is_stronger_than_that_of_all() {
     let own = RegistryConfig { credentials: Some(Credentials::basic("pusher", "secret")), ..Default::default() };
     config.per_registry.insert(server.host().to_owned(), own);
     let reference = tag(&repository(server.host(), "a"), "v1");
-    assert!(client(config).manifest(&reference).await.unwrap().is_none());
+    assert!(client(config).manifest(&reference, Need::Required).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_wrong_or_missing_password_is_unauthorized_and_never_shown() {
     let blob = memory.add("content");
     for config in [config_with(server.host(), "hunter2"), config()] {
         let registries = client(config);
-        let pulled = registries.manifest(&tag(&repo, "v1")).await.unwrap_err();
+        let pulled = registries.manifest(&tag(&repo, "v1"), Need::Required).await.unwrap_err();
         let pushed = memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap_err();
         for error in [pulled, pushed] {
             assert_eq!(error.kind(), Kind::Unauthorized, "{error:?}");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gapferry::base::error::{Error, Kind};
-use gapferry::content::Source;
+use gapferry::content::{Need, Source};
 use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
 
 use crate::registry::memory_source::{repository, tag};
@@ -92,7 +92,7 @@ fn listener(directory: &Path, server: &Pair, clients: &Authority) -> Listener {
 }
 
 async fn fails(host: &str, config: Config) -> Error {
-    client(config).manifest(&tag(&repository(host, "a"), "v1")).await.unwrap_err()
+    client(config).manifest(&tag(&repository(host, "a"), "v1"), Need::Required).await.unwrap_err()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use gapferry::Result;
-use gapferry::content::{BlobReader, Body, Origin, ReferrerList, Sink, Source, TagList};
+use gapferry::content::{BlobReader, Body, Files, Need, Origin, ReferrerList, Sink, Source, TagList};
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::transport::registry::Registries;
 
@@ -33,15 +33,15 @@ impl MemorySource {
 
 #[async_trait]
 impl Source for MemorySource {
-    async fn tags(&self, _: &Repository) -> Result<TagList> {
+    async fn tags(&self, _: &Repository, _: Need) -> Result<TagList> {
         Ok(TagList::default())
     }
 
-    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, _: &Reference, _: Need) -> Result<Option<Descriptor>> {
         Ok(None)
     }
 
-    async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+    async fn manifest(&self, _: &Reference, _: Need) -> Result<Option<Manifest>> {
         Ok(None)
     }
 
@@ -54,6 +54,18 @@ impl Source for MemorySource {
         // In pieces, as from a network.
         let pieces: Vec<Result<Bytes>> = content.chunks(64 * 1024).map(|piece| Ok(content.slice_ref(piece))).collect();
         Ok(Body::new(0, stream::iter(pieces).boxed()))
+    }
+
+    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: gapferry::Error) -> Result<()> {
+        Err(error)
+    }
+
+    fn counts_pulls(&self, _: &Repository) -> bool {
+        false
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 

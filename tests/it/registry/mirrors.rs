@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gapferry::base::error::{Kind, Result};
 use gapferry::base::progress::{Event, Recorder};
-use gapferry::content::{Cached, Origin, Sink, Source};
+use gapferry::content::{Cached, Need, Origin, Sink, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::oci::{Digest, Reference, Repository};
 use gapferry::routes::Routes;
@@ -61,7 +61,7 @@ fn reads(registry: &Registry) -> usize {
 
 /// Everything of the image, proven; gives the digests of its blobs.
 async fn pull(registries: &Registries, reference: &Reference) -> Result<Vec<String>> {
-    let manifest = registries.manifest(reference).await?.expect("it is there");
+    let manifest = registries.manifest(reference, Need::Required).await?.expect("it is there");
     let mut blobs = Vec::new();
     for child in manifest.children() {
         let origin = Origin { source: registries, repository: &reference.repository };
@@ -110,7 +110,7 @@ async fn an_image_that_a_mirror_lacks_comes_whole_from_the_registry_with_a_word(
     let message = warnings(&recorder);
     assert_eq!(message.len(), 1, "{message:?}");
     assert!(message[0].contains(mirror.host()) && message[0].contains(&format!("{NAME}/team/app:1.0")), "{message:?}");
-    assert!(registries.manifest(&tag(&named(), "none")).await.unwrap().is_none());
+    assert!(registries.manifest(&tag(&named(), "none"), Need::Required).await.unwrap().is_none());
     assert_eq!(warnings(&recorder).len(), 1, "what is nowhere is nobody's lack");
 }
 
@@ -129,7 +129,7 @@ async fn mirrors_that_are_down_or_broken_or_closed_are_passed_over_and_soon_left
         assert!(message.lines().any(|line| line.contains(mirror) && line.contains(why)), "{mirror}: {message}");
     }
     for _ in 0..6 {
-        registries.manifest(&tag(&named(), "1.0")).await.unwrap();
+        registries.manifest(&tag(&named(), "1.0"), Need::Required).await.unwrap();
     }
     let asked = broken.seen().len();
     assert!(asked <= 6, "three questions, each tried twice: {asked}");
@@ -165,7 +165,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     lying.when("GET", "/manifests/").always().fault(Fault::WrongDigest);
     let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
     let reference = named().with_digest(digest(&image));
-    let manifest = registries.manifest(&reference).await.unwrap().unwrap();
+    let manifest = registries.manifest(&reference, Need::Required).await.unwrap().unwrap();
     assert_eq!(manifest.bytes().unwrap(), image.manifest[..]);
     assert!(warnings(&recorder)[0].contains(&lying.address), "{:?}", warnings(&recorder));
 
@@ -177,7 +177,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     // Who has read it all and says that it was wrong gets it elsewhere.
     let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
     let small = Cached::new(&registries, None);
-    for blob in small.manifest(&tag(&named(), "1.0")).await.unwrap().unwrap().children() {
+    for blob in small.manifest(&tag(&named(), "1.0"), Need::Required).await.unwrap().unwrap().children() {
         small.small_blob(&named(), &blob.descriptor, 1 << 20).await.unwrap();
     }
     let message = warnings(&recorder);
@@ -201,7 +201,7 @@ async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_
     lying.when("GET", "/blobs/").always().fault(Fault::WrongDigest);
     let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
     let small = Cached::new(&registries, None);
-    for blob in small.manifest(&tag(&named(), "1.0")).await.unwrap().unwrap().children() {
+    for blob in small.manifest(&tag(&named(), "1.0"), Need::Required).await.unwrap().unwrap().children() {
         small.small_blob(&named(), &blob.descriptor, 1 << 20).await.unwrap();
     }
     let asked = lying.seen().iter().filter(|request| request.is("GET", "/v2/team/app/blobs/")).count();
@@ -335,9 +335,10 @@ async fn what_is_blocked_is_refused_without_a_request() {
     let text = format!("[[registry]]\nlocation = '{}'\nblocked = true\n", registry.host());
     let (registries, _) = watched(Config { routes: routes(&text), ..config() });
     let reference = tag(&repository(registry.host(), "team/app"), "1.0");
-    for error in
-        [registries.manifest(&reference).await.unwrap_err(), Sink::resolve(&registries, &reference).await.unwrap_err()]
-    {
+    for error in [
+        registries.manifest(&reference, Need::Required).await.unwrap_err(),
+        Sink::resolve(&registries, &reference).await.unwrap_err(),
+    ] {
         assert_eq!(error.kind(), Kind::Refused);
         assert!(error.to_string().contains("registries.conf:1"), "{error}");
     }
@@ -372,13 +373,13 @@ async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_wo
         tags.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let (registries, recorder) = through(primary.host(), &[(mirror.host(), "")]);
-    let found = registries.tags(&named()).await.unwrap();
+    let found = registries.tags(&named(), Need::Required).await.unwrap();
     assert!(found.doubts.is_empty() && warnings(&recorder).is_empty());
     assert_eq!(list(found.tags), ["1.0", "2.0"]);
 
     let down = Server::start(|_, _| Answer::new(200)).await.address.clone();
     let (registries, _) = through(&down, &[(mirror.host(), "")]);
-    let found = registries.tags(&named()).await.unwrap();
+    let found = registries.tags(&named(), Need::Required).await.unwrap();
     assert_eq!(list(found.tags), ["1.0"]);
     assert!(found.doubts[0].contains("maybe not all"), "{:?}", found.doubts);
 }

@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use gapferry::base::error::Kind;
-use gapferry::content::{Lookup, Sink, Source};
+use gapferry::content::{Lookup, Need, Sink, Source};
 use gapferry::oci::{Digest, Tag};
 use gapferry::transport::registry::Registries;
 
@@ -29,11 +29,14 @@ async fn an_image_comes_back_as_it_was_pushed() {
     registries.put_manifest(&reference, &manifest).await.unwrap();
 
     let reader = client(crate::registry::config());
-    let found = Source::resolve(&reader, &reference).await.unwrap().unwrap();
+    let found = Source::resolve(&reader, &reference, Need::Required).await.unwrap().unwrap();
     assert_eq!((found.digest, found.size), (manifest.digest(), manifest.size()));
     assert_eq!(found.media_type, manifest.media_type());
     for reference in [reference, repo.with_digest(manifest.digest())] {
-        assert_eq!(reader.manifest(&reference).await.unwrap().unwrap().bytes().unwrap(), manifest.bytes().unwrap());
+        assert_eq!(
+            reader.manifest(&reference, Need::Required).await.unwrap().unwrap().bytes().unwrap(),
+            manifest.bytes().unwrap()
+        );
     }
     for blob in blobs {
         assert!(registries.has_blob(&repo, blob).await.unwrap());
@@ -110,10 +113,11 @@ async fn all_tags_are_listed() {
     let registries = client(config());
     let repo = repository(server.host(), "a");
     let names = push_tags(&registries, &repo, 12).await;
-    let mut listed: Vec<String> = registries.tags(&repo).await.unwrap().tags.iter().map(Tag::to_string).collect();
+    let mut listed: Vec<String> =
+        registries.tags(&repo, Need::Required).await.unwrap().tags.iter().map(Tag::to_string).collect();
     listed.sort();
     assert_eq!(listed, names);
-    let missing = registries.tags(&repository(server.host(), "none")).await.unwrap_err();
+    let missing = registries.tags(&repository(server.host(), "none"), Need::Required).await.unwrap_err();
     assert_eq!(missing.kind(), Kind::NotFound);
     assert!(missing.to_string().contains(&format!("{}/none", server.host())), "{missing}");
 }
@@ -185,7 +189,7 @@ async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
-    assert!(registries.manifest(&tag(&repo, "none")).await.unwrap().is_none());
+    assert!(registries.manifest(&tag(&repo, "none"), Need::Required).await.unwrap().is_none());
     let blob = MemorySource::default().add("nowhere");
     let error = registries.blob(&repo, &blob, 0).await.err().unwrap();
     assert_eq!(error.kind(), Kind::NotFound);
@@ -194,7 +198,7 @@ async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
     let address = server.host().to_owned();
     drop(server);
     let quick = gapferry::transport::registry::Config { retries: 1, ..config() };
-    let error = client(quick).manifest(&tag(&repository(&address, "a"), "v1")).await.unwrap_err();
+    let error = client(quick).manifest(&tag(&repository(&address, "a"), "v1"), Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network);
     assert!(error.chain().contains("refused") && error.chain().contains(&address), "{error:?}");
 }
@@ -208,7 +212,7 @@ async fn no_request_is_made_that_is_not_needed() {
     let (config, layer) = (memory.add("{}"), memory.add(noise(200_000)));
     memory_source::push(&registries, &repo, &memory, &[&layer, &config]).await.unwrap();
     registries.put_manifest(&tag(&repo, "v1"), &image(&config, std::slice::from_ref(&layer), None)).await.unwrap();
-    Source::resolve(&registries, &tag(&repo, "v1")).await.unwrap();
+    Source::resolve(&registries, &tag(&repo, "v1"), Need::Required).await.unwrap();
     read(&registries, &repo, &layer).await.unwrap();
     let made: Vec<String> = server.requests().into_iter().map(|request| request.method).collect();
     assert_eq!(made, ["GET", "POST", "PUT", "GET", "POST", "PUT", "GET", "PUT", "HEAD", "GET"]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use gapferry::base::error::{Kind, Result};
-use gapferry::content::Source;
+use gapferry::content::{Need, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::{Config, Proxies, RegistryConfig, TlsConfig};
 
@@ -25,7 +25,10 @@ fn unverified() -> Config {
 
 /// Whether the registry can be spoken to at all.
 pub async fn reach(host: &str, config: Config) -> Result<()> {
-    client(config).manifest(&tag(&repository(host, "a"), "v1")).await.map(|found| assert!(found.is_none()))
+    client(config)
+        .manifest(&tag(&repository(host, "a"), "v1"), Need::Required)
+        .await
+        .map(|found| assert!(found.is_none()))
 }
 
 async fn refused(host: &str, config: Config) -> String {
@@ -147,9 +150,9 @@ async fn plain_http_is_spoken_to_another_machine_only_when_told() {
     let proxies = Proxies::of_environment(&|name| (name == "ALL_PROXY").then(|| server.address.clone())).unwrap();
     let quick = |config: Config| client(Config { retries: 0, proxies: proxies.clone(), ..config });
     let repo = repository("registry.invalid", "a");
-    assert!(quick(config()).manifest(&tag(&repo, "tls")).await.is_err());
-    quick(Config { plain_http: true, ..config() }).manifest(&tag(&repo, "plain")).await.unwrap();
-    quick(unverified()).manifest(&tag(&repo, "unverified")).await.unwrap();
+    assert!(quick(config()).manifest(&tag(&repo, "tls"), Need::Required).await.is_err());
+    quick(Config { plain_http: true, ..config() }).manifest(&tag(&repo, "plain"), Need::Required).await.unwrap();
+    quick(unverified()).manifest(&tag(&repo, "unverified"), Need::Required).await.unwrap();
     let asked = server.seen();
     let was_asked = |end: &str| asked.iter().any(|request| request.target.ends_with(end));
     assert!(was_asked("http://registry.invalid/v2/a/manifests/plain"), "{asked:?}");
@@ -194,7 +197,9 @@ async fn no_cookie_is_ever_sent_back() {
     let server = Server::registry(answer).await;
     let registries = client(config());
     for name in ["v1", "v2"] {
-        assert!(registries.manifest(&tag(&repository(&server.address, "a"), name)).await.unwrap().is_none());
+        assert!(
+            registries.manifest(&tag(&repository(&server.address, "a"), name), Need::Required).await.unwrap().is_none()
+        );
     }
     assert_eq!(server.seen().len(), 2);
     assert!(server.seen().iter().all(|request| request.header("cookie").is_empty()), "{:?}", server.seen());

@@ -8,10 +8,10 @@ use super::health::CircuitBreaker;
 use super::suspects::Given;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
+use crate::content::Need;
 use crate::oci::{Reference, Repository};
 use crate::routes::Serves;
 use crate::transport::registry::host::Host;
-use crate::transport::registry::questions::Need;
 
 pub(super) struct Endpoint {
     pub host: Arc<Host>,

@@ -8,10 +8,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use super::suspects::Given;
 use super::{Endpoints, passes_on};
 use crate::base::error::{Error, Result};
-use crate::content::Body;
+use crate::content::{Body, Need};
 use crate::oci::Descriptor;
 use crate::transport::registry::download;
-use crate::transport::registry::questions::Need;
 
 pub(super) struct Failover {
     endpoints: Arc<Endpoints>,

@@ -192,6 +192,10 @@ impl Entries for Seen {
         self.add(name, Entry::Other);
     }
 
+    fn cut(&mut self, name: &[u8], what: String) {
+        self.fault(name, what);
+    }
+
     fn fault(&mut self, name: &[u8], what: impl Into<String>) {
         if self.faults.len() < MAX_FAULTS {
             let name = String::from_utf8_lossy(name).chars().take(300).flat_map(char::escape_debug).collect();

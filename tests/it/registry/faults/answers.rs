@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gapferry::base::error::Kind;
-use gapferry::content::{Sink, Source};
+use gapferry::content::{Need, Sink, Source};
 use gapferry::oci::{Digest, media_type};
 use gapferry::transport::registry::Config;
 
@@ -19,8 +19,8 @@ async fn a_page_instead_of_a_manifest_is_reported_as_such() {
     let server = server.await;
     let reference = repo(&server).with_digest(Digest::sha256(b"x"));
     for error in [
-        client(config()).manifest(&reference).await.unwrap_err(),
-        client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err(),
+        client(config()).manifest(&reference, Need::Required).await.unwrap_err(),
+        client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), Kind::Network);
         assert!(error.to_string().contains("Please log in"), "{error}");
@@ -35,12 +35,12 @@ async fn a_manifest_is_bounded_and_must_be_what_the_registry_says_it_is() {
         |_: &Seen, _| Answer::new(200).with("Content-Length", "99999999999").body(vec![b' '; 5 * 1024 * 1024]);
     let lying = |_: &Seen, _| manifest().with("Docker-Content-Digest", Digest::sha256(b"other").to_string());
     for server in [Server::registry(huge).await, Server::registry(endless).await, Server::registry(lying).await] {
-        let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Damaged, "{error:?}");
     }
     let server = Server::registry(|_, _| manifest()).await;
     let asked = repo(&server).with_digest(Digest::sha256(b"asked for"));
-    let error = client(config()).manifest(&asked).await.unwrap_err();
+    let error = client(config()).manifest(&asked, Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Damaged);
     assert!(error.chain().contains(&Digest::sha256(INDEX.as_bytes()).to_string()), "{error:?}");
 }
@@ -57,8 +57,8 @@ async fn content_is_asked_for_as_it_is_and_a_compressed_answer_is_named() {
         }
     });
     let server = server.await;
-    assert!(client(config()).manifest(&tag(&repo(&server), "text")).await.unwrap().is_some());
-    let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    assert!(client(config()).manifest(&tag(&repo(&server), "text"), Need::Required).await.unwrap().is_some());
+    let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
     assert!(error.kind() == Kind::Network && error.chain().contains("Content-Encoding: \"gzip\""), "{error:?}");
 }
 
@@ -83,7 +83,7 @@ async fn what_a_target_has_now_is_asked_past_caches_and_a_source_may_be_cached()
     let reads: Vec<Seen> = server.seen().into_iter().filter(|seen| ["GET", "HEAD"].contains(&&*seen.method)).collect();
     assert!(reads.len() >= 5 && reads.iter().all(|seen| seen.header("cache-control") == "no-cache"), "{reads:?}");
     let before = server.seen().len();
-    registries.manifest(&reference).await.unwrap();
+    registries.manifest(&reference, Need::Required).await.unwrap();
     assert!(server.seen()[before..].iter().all(|seen| seen.header("cache-control").is_empty()));
 }
 
@@ -94,7 +94,7 @@ async fn a_head_that_says_too_little_is_followed_by_get() {
         _ => manifest(),
     });
     let server = server.await;
-    let found = Source::resolve(&client(config()), &tag(&repo(&server), "v1")).await.unwrap().unwrap();
+    let found = Source::resolve(&client(config()), &tag(&repo(&server), "v1"), Need::Required).await.unwrap().unwrap();
     assert_eq!((found.digest, found.size), (Digest::sha256(INDEX.as_bytes()), INDEX.len() as u64));
 }
 
@@ -108,7 +108,7 @@ async fn a_registry_without_head_is_asked_by_get_also_one_request_at_a_time() {
         let server = server.await;
         let registries = client(Config { per_host: 1, ..config() });
         let reference = tag(&repo(&server), "v1");
-        let asked = Source::resolve(&registries, &reference);
+        let asked = Source::resolve(&registries, &reference, Need::Required);
         // Were the place of the first request still taken, the second would wait for ever.
         let found = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("an answer").unwrap().unwrap();
         assert_eq!(found.digest, Digest::sha256(INDEX.as_bytes()));

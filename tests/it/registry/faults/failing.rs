@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use gapferry::base::error::{Kind, Reason};
-use gapferry::content::{Readable, Sink, Source};
+use gapferry::content::{Need, Readable, Sink, Source};
 use gapferry::oci::{Descriptor, Digest};
 use gapferry::transport::registry::Config;
 
@@ -26,7 +26,7 @@ async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
         let (registries, events) = watched(Config { retry_budget: Some(Duration::from_secs(60)), ..config() });
         let ask = |name: String| {
             let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
-            async move { registries.manifest(&reference).await }
+            async move { registries.manifest(&reference, Need::Required).await }
         };
         for answer in join_all((0..bad).map(|nth| ask(format!("bad{nth}")))).await {
             let error = answer.unwrap_err();
@@ -43,7 +43,10 @@ async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<g
     let mut errors = Vec::new();
     for (nth, blob) in blobs.iter().enumerate() {
         let repository = repository(&server.address, &format!("team/app{nth}"));
-        assert!(registries.manifest(&tag(&repository, "v1")).await.unwrap().is_some(), "manifests are given");
+        assert!(
+            registries.manifest(&tag(&repository, "v1"), Need::Required).await.unwrap().is_some(),
+            "manifests are given"
+        );
         let error = read(&registries, &repository, blob).await.unwrap_err();
         let is_over = error.stopped().is_some();
         errors.push(error);
@@ -209,6 +212,6 @@ async fn one_kind_of_request_that_always_fails_does_not_stop_the_others() {
         let error = answer.unwrap_err();
         assert!(error.stopped().is_none() && error.chain().contains("503"), "{error:?}");
     }
-    assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     assert_eq!(lines(&events, "does not answer"), 0);
 }

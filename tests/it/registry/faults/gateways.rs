@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gapferry::base::error::Kind;
 use gapferry::base::progress::Event;
-use gapferry::content::Source;
+use gapferry::content::{Need, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::Config;
 
@@ -38,7 +38,7 @@ async fn without_credentials_the_challenge_that_needs_none_is_answered() {
             false => challenged(request, form),
         });
         let server = server.await;
-        let found = client(config()).manifest(&tag(&repo(&server), "v1")).await;
+        let found = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await;
         assert!(found.unwrap_or_else(|e| panic!("{form:?}: {e}")).is_some());
     }
 }
@@ -53,7 +53,7 @@ async fn where_the_token_server_is_of_no_use_basic_is_shown_if_it_was_asked_for_
     let server = server.await;
     let registries = client(with_credentials(&server));
     for _ in 0..3 {
-        assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+        assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     }
     assert_eq!(server.count("GET", "/token"), 1, "it is not asked again");
 }
@@ -69,7 +69,7 @@ async fn a_scope_that_the_registry_names_is_asked_for_though_it_is_not_ours() {
         false => challenged(request, &[inside]),
     });
     let server = server.await;
-    assert!(client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -88,9 +88,9 @@ async fn a_registry_behind_a_redirecting_host_is_read_without_our_credentials() 
     }
     let registries = client(Config { credentials, ..config() });
     for _ in 0..3 {
-        assert!(registries.manifest(&tag(&repo(&front), "v1")).await.unwrap().is_some());
+        assert!(registries.manifest(&tag(&repo(&front), "v1"), Need::Required).await.unwrap().is_some());
     }
-    assert!(Source::resolve(&registries, &tag(&repo(&front), "v1")).await.unwrap().is_some());
+    assert!(Source::resolve(&registries, &tag(&repo(&front), "v1"), Need::Required).await.unwrap().is_some());
     let shown: Vec<String> = real.seen().iter().map(|request| request.header("authorization").to_owned()).collect();
     assert!(shown.iter().all(|shown| matches!(shown.as_str(), "" | "Bearer anon")), "{shown:?}");
     assert_eq!(real.count("GET", "/token"), 1, "the token is kept");
@@ -116,7 +116,7 @@ async fn repositories_of_one_host_may_have_token_servers_of_their_own() {
     let registries = client(config());
     let references = ["a/x", "b/x", "a/y", "b/y"].map(|name| tag(&repository(&server.address, name), "v1"));
     for _ in 0..3 {
-        let at_once = references.iter().map(|reference| registries.manifest(reference));
+        let at_once = references.iter().map(|reference| registries.manifest(reference, Need::Required));
         for (found, reference) in futures_util::future::join_all(at_once).await.into_iter().zip(&references) {
             assert!(found.unwrap_or_else(|e| panic!("{reference}: {e:?}")).is_some(), "{reference}");
         }
@@ -124,7 +124,7 @@ async fn repositories_of_one_host_may_have_token_servers_of_their_own() {
     let tokens = (server.count("GET", "/token/a"), server.count("GET", "/token/b"));
     assert!(tokens.0 <= 4 && tokens.1 <= 4, "tokens are kept, and refusals are remembered: {tokens:?}");
     // A repository that no token server serves is refused, in the words of the one it names.
-    let error = registries.manifest(&tag(&repository(&server.address, "c/x"), "v1")).await.unwrap_err();
+    let error = registries.manifest(&tag(&repository(&server.address, "c/x"), "v1"), Need::Required).await.unwrap_err();
     assert!(error.kind() == Kind::Unauthorized && error.chain().contains("403"), "{error:?}");
 }
 
@@ -141,7 +141,7 @@ async fn of_several_token_servers_in_one_challenge_one_that_answers_is_enough() 
         let server = server.await;
         let registries = client(config());
         for _ in 0..3 {
-            assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+            assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
         }
         assert_eq!(server.count("GET", "/token"), 1);
     }
@@ -157,7 +157,9 @@ async fn a_token_server_that_has_a_bad_moment_is_waited_for_before_a_password_is
         false => challenged(request, &[BEARER, r#"Basic realm="r""#]),
     });
     let server = server.await;
-    assert!(client(with_credentials(&server)).manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(
+        client(with_credentials(&server)).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some()
+    );
     let shown =
         |request: &Seen| request.target.starts_with("/v2/") && request.header("authorization").starts_with("Basic");
     assert!(!server.seen().iter().any(shown));
@@ -172,9 +174,9 @@ async fn a_challenge_that_comes_with_403_is_answered_and_401_without_one_is_repo
         _ => Answer { status: 403, ..challenged(request, &[BEARER]) },
     });
     let server = server.await;
-    assert!(client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     let server = Server::registry(|_, _| Answer::new(401)).await;
-    let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
     assert!(error.kind() == Kind::Unauthorized && error.chain().contains("without WWW-Authenticate"), "{error:?}");
 }
 
@@ -187,7 +189,7 @@ async fn a_gateway_that_knows_only_the_paths_of_images_is_used_whatever_it_answe
         });
         let server = server.await;
         let (registries, events) = watched(config());
-        let found = registries.manifest(&tag(&repo(&server), "v1")).await;
+        let found = registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await;
         assert!(found.unwrap_or_else(|e| panic!("{status}: {e:?}")).is_some());
         let warned = |event: &Event| matches!(event, Event::Warning(text) if text.contains(&status.to_string()));
         assert_eq!(events.events().iter().filter(|event| warned(event)).count(), 1, "{status}");
@@ -197,7 +199,7 @@ async fn a_gateway_that_knows_only_the_paths_of_images_is_used_whatever_it_answe
         ["Client sent an HTTP request to an HTTPS server.", "You're speaking plain HTTP to an SSL-enabled server"]
     {
         let server = Server::start(move |_, _| Answer::new(400).body(message)).await;
-        let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
         assert!(error.chain().contains(message), "{error:?}");
     }
 }

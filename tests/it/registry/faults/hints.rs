@@ -2,7 +2,7 @@
 
 use gapferry::base::error::Kind;
 use gapferry::base::progress::Event;
-use gapferry::content::{Lookup, Sink, Source};
+use gapferry::content::{Lookup, Need, Sink, Source};
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Tag, media_type};
 
 use gapferry::transport::registry::Denials;
@@ -19,7 +19,8 @@ fn index() -> Digest {
 
 async fn both_find(server: &Server, case: &str) {
     let reference = tag(&repo(server), "v1");
-    let found = Source::resolve(&client(config()), &reference).await.unwrap_or_else(|e| panic!("{case}: {e}"));
+    let found =
+        Source::resolve(&client(config()), &reference, Need::Required).await.unwrap_or_else(|e| panic!("{case}: {e}"));
     assert_eq!(found.map(|found| found.digest), Some(index()), "{case}");
     let found = Sink::resolve(&client(config()), &reference).await.unwrap_or_else(|e| panic!("{case}: {e}"));
     assert!(found.means(&index()), "{case}: {found:?}");
@@ -59,7 +60,8 @@ async fn a_head_that_leads_nowhere_or_tells_nonsense_does_not_hide_a_manifest() 
         });
         let (server, registries) = (server.await, client(config()));
         let reference = tag(&repo(&server), "v1");
-        let found = Source::resolve(&registries, &reference).await.unwrap_or_else(|e| panic!("{case}: {e:?}"));
+        let found =
+            Source::resolve(&registries, &reference, Need::Required).await.unwrap_or_else(|e| panic!("{case}: {e:?}"));
         assert_eq!(found.map(|found| (found.digest, found.size)), Some((index(), INDEX.len() as u64)), "{case}");
         assert!(Sink::resolve(&registries, &reference).await.unwrap().means(&index()), "{case}");
     }
@@ -71,11 +73,14 @@ async fn the_digest_that_was_asked_for_counts_more_than_the_one_in_a_header() {
     let stale = || manifest().with("Docker-Content-Digest", Digest::sha256(b"of another answer").to_string());
     let server = Server::registry(move |_, _| stale()).await;
     let (registries, reference) = (client(config()), repo(&server).with_digest(index()));
-    assert_eq!(Source::resolve(&registries, &reference).await.unwrap().map(|found| found.digest), Some(index()));
+    assert_eq!(
+        Source::resolve(&registries, &reference, Need::Required).await.unwrap().map(|found| found.digest),
+        Some(index())
+    );
     assert!(Sink::resolve(&registries, &reference).await.unwrap().means(&index()));
-    assert!(registries.manifest(&reference).await.unwrap().is_some());
+    assert!(registries.manifest(&reference, Need::Required).await.unwrap().is_some());
     let other = repo(&server).with_digest(Digest::sha256(b"of bytes that never come"));
-    assert_eq!(registries.manifest(&other).await.unwrap_err().kind(), Kind::Damaged);
+    assert_eq!(registries.manifest(&other, Need::Required).await.unwrap_err().kind(), Kind::Damaged);
 }
 
 #[tokio::test]
@@ -89,7 +94,7 @@ async fn a_signed_address_that_is_for_get_alone_does_not_hide_a_manifest_or_blob
     let signed = format!("http://{}/x?sig=1", storage.address);
     let server = Server::registry(move |_, _| Answer::new(307).with("Location", signed.clone())).await;
     let reference = tag(&repo(&server), "v1");
-    assert!(Source::resolve(&client(config()), &reference).await.unwrap().is_some());
+    assert!(Source::resolve(&client(config()), &reference, Need::Required).await.unwrap().is_some());
     assert!(Sink::resolve(&client(config()), &reference).await.unwrap().means(&index()));
     let blob = |size| Descriptor::new("x", Digest::sha256(b"a blob"), size);
     assert!(client(config()).has_blob(&repo(&server), &blob(6)).await.unwrap());

@@ -2,7 +2,7 @@
 //! nobody takes them for whole.
 
 use gapferry::base::error::{Error, Kind};
-use gapferry::content::{Source, TagList};
+use gapferry::content::{Need, Source, TagList};
 use gapferry::oci::{Digest, Tag, media_type};
 
 use super::{manifest, repo};
@@ -32,7 +32,7 @@ fn behind(request: &Seen, tags: &[String]) -> Vec<String> {
 }
 
 async fn tags(server: &Server) -> Result<TagList, Error> {
-    client(config()).tags(&repo(server)).await
+    client(config()).tags(&repo(server), Need::Required).await
 }
 
 fn names(list: &TagList) -> Vec<String> {
@@ -83,7 +83,7 @@ async fn a_registry_that_sends_everything_at_once_is_believed() {
         Server::registry(|request, _| page(&numbered(if request.target.contains("/long/") { 9 } else { 7 }))).await;
     let registries = client(config());
     for name in ["long", "a", "b", "c"] {
-        registries.tags(&repository(&server.address, name)).await.unwrap();
+        registries.tags(&repository(&server.address, name), Need::Required).await.unwrap();
     }
     assert_eq!(server.seen().len(), 2 + 3, "a list that is shorter than another costs one request");
 }
@@ -146,7 +146,7 @@ async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_regist
     let server = Server::registry(|r, _| page(&numbered(if r.target.contains("/long/") { 230 } else { 100 }))).await;
     let registries = client(config());
     for (name, count) in [("long", 230), ("a", 100)] {
-        let found = registries.tags(&repository(&server.address, name)).await.unwrap();
+        let found = registries.tags(&repository(&server.address, name), Need::Required).await.unwrap();
         assert_whole(&found, &numbered(count), name);
     }
 }
@@ -318,8 +318,8 @@ async fn a_list_without_a_tag_that_the_registry_has_is_not_whole() {
     });
     let server = server.await;
     let registries = client(config());
-    registries.manifest(&tag(&repo(&server), "hidden")).await.unwrap().unwrap();
-    let found = registries.tags(&repo(&server)).await.unwrap();
+    registries.manifest(&tag(&repo(&server), "hidden"), Need::Required).await.unwrap().unwrap();
+    let found = registries.tags(&repo(&server), Need::Required).await.unwrap();
     assert!(found.doubts[0].contains("lacks hidden"), "{:?}", found.doubts);
 }
 

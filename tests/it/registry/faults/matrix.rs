@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gapferry::base::error::{Error, Kind};
-use gapferry::content::{Sink, Source};
+use gapferry::content::{Need, Sink, Source};
 use gapferry::oci::{Descriptor, Manifest, Repository};
 use gapferry::transport::registry::{Config, Registries};
 
@@ -44,7 +44,7 @@ impl TestSite {
 
     /// Everything, proven.
     async fn pull(&self, from: &Registries, repository: &Repository) -> Result<(), Error> {
-        let found = from.manifest(&tag(repository, "v1")).await?.expect("the image");
+        let found = from.manifest(&tag(repository, "v1"), Need::Required).await?.expect("the image");
         assert_eq!(found.digest(), self.image.digest());
         for blob in &self.blobs {
             assert_eq!(read(from, repository, blob).await?.len() as u64, blob.size);
@@ -235,7 +235,7 @@ async fn pushed_with(config: Config, site: &TestSite, n: usize, fault: &Fault, e
     assert_eq!(site.proxy.done().len(), before + 1, "{fault:?} has happened");
     check_outcome(fault, expected, &outcome, says);
     let (direct, straight) = (repository(site.registry.host(), &path), client(crate::registry::config()));
-    let visible = Source::resolve(&straight, &tag(&direct, "v1")).await.unwrap().is_some();
+    let visible = Source::resolve(&straight, &tag(&direct, "v1"), Need::Required).await.unwrap().is_some();
     assert_eq!(visible, outcome.is_ok(), "{fault:?}: a tag, and nothing but a whole image");
     if visible {
         site.pull(&straight, &direct).await.unwrap_or_else(|e| panic!("{fault:?}: {}", e.chain()));

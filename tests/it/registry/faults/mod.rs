@@ -13,7 +13,7 @@ mod retries;
 mod tokens;
 mod uploads;
 
-use gapferry::content::Source;
+use gapferry::content::{Need, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::oci::{Repository, media_type};
 use gapferry::transport::registry::{Config, Registries};
@@ -37,7 +37,7 @@ const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image
 /// Whether a registry of which every manifest fails is given up, and not each of them tried to the end.
 async fn is_given_up(registries: &Registries, server: &Server) -> bool {
     for nth in 0..200 {
-        let error = registries.manifest(&tag(&repo(server), &format!("v{nth}"))).await.unwrap_err();
+        let error = registries.manifest(&tag(&repo(server), &format!("v{nth}")), Need::Required).await.unwrap_err();
         if error.stopped().is_some() {
             return true;
         }

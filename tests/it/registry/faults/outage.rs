@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Event, Recorder};
-use gapferry::content::{Sink, Source};
+use gapferry::content::{Need, Sink, Source};
 use gapferry::oci::{Descriptor, Digest};
 use gapferry::transport::registry::Config;
 
@@ -46,7 +46,7 @@ async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
         let (registries, events) = watched(Config { retry_budget, ..config() });
         let ask = |name: String| {
             let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
-            async move { registries.manifest(&reference).await }
+            async move { registries.manifest(&reference, Need::Required).await }
         };
         assert!(ask("first".into()).await.is_ok());
         let answers = join_all((0..40).map(|nth| ask(format!("v{nth}")))).await;
@@ -66,7 +66,7 @@ async fn a_registry_that_is_down_from_the_start_is_one_outage_too() {
         let (registries, events) = watched(Config { retry_budget, ..config() });
         let ask = |nth: usize| {
             let (registries, repository) = (registries.clone(), repository(&server.address, &format!("team/app{nth}")));
-            async move { registries.manifest(&tag(&repository, "v1")).await }
+            async move { registries.manifest(&tag(&repository, "v1"), Need::Required).await }
         };
         let answers = join_all((0..40).map(ask)).await;
         all_stopped(&answers, &server.address, &status.to_string());
@@ -81,7 +81,7 @@ async fn a_registry_that_is_still_starting_is_waited_for_longer_than_one_request
     let quick = Config { retries: 3, retry_budget: Some(Duration::from_secs(60)), ..config() };
     let (registries, events) = watched(quick);
     let references: Vec<_> = (0..8).map(|nth| tag(&repo(&server), &format!("v{nth}"))).collect();
-    let answers = join_all(references.iter().map(|reference| registries.manifest(reference))).await;
+    let answers = join_all(references.iter().map(|reference| registries.manifest(reference, Need::Required))).await;
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(Option::is_some)), "{answers:?}");
     assert_eq!((lines(&events, "does not answer"), lines(&events, "answers again")), (1, 1));
 }
@@ -110,7 +110,7 @@ async fn a_token_server_that_is_down_is_given_up_once_for_all() {
         let ask = |nth: usize| {
             let (registries, repository) =
                 (registries.clone(), repository(&registry.address, &format!("team/app{nth}")));
-            async move { registries.manifest(&tag(&repository, "v1")).await }
+            async move { registries.manifest(&tag(&repository, "v1"), Need::Required).await }
         };
         assert!(ask(0).await.is_ok());
         tokens.when("*", "/token").always().fault(fault.clone());
@@ -167,7 +167,7 @@ async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_goes_on() 
     let place = format!("{} (blob storage of {})", storage.address, registry.address);
     all_stopped(&answers, &place, "503");
     assert_eq!(lines(&events, &format!("{place} does not answer")), 1);
-    assert!(registries.manifest(&tag(&repo(&registry), "v1")).await.unwrap().is_some());
+    assert!(registries.manifest(&tag(&repo(&registry), "v1"), Need::Required).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries
     let (registries, events) = watched(quick);
     let ask = |name: String| {
         let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
-        async move { registries.manifest(&reference).await }
+        async move { registries.manifest(&reference, Need::Required).await }
     };
     assert!(ask("first".into()).await.is_ok());
     let answers = join_all((0..12).map(|nth| ask(format!("v{nth}")))).await;
@@ -231,7 +231,7 @@ async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries
 async fn a_registry_behind_a_gateway_that_answers_pings_itself_is_given_up_all_the_same() {
     let server = Server::registry(|_, before| if before == 0 { manifest() } else { Answer::new(502) }).await;
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(50)), ..config() });
-    assert!(registries.manifest(&tag(&repo(&server), "first")).await.is_ok());
+    assert!(registries.manifest(&tag(&repo(&server), "first"), Need::Required).await.is_ok());
     assert!(is_given_up(&registries, &server).await, "every image costs all its tries");
 }
 
@@ -245,7 +245,7 @@ async fn a_registry_that_wants_to_be_away_for_longer_than_is_waited_for_is_one_o
     let (registries, events) = watched(Config { retry_budget: Some(ENDS_SOON), ..config() });
     let ask = |name: String| {
         let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
-        async move { registries.manifest(&reference).await }
+        async move { registries.manifest(&reference, Need::Required).await }
     };
     assert!(ask("first".into()).await.is_ok());
     let answers = join_all((0..40).map(|nth| ask(format!("v{nth}")))).await;
@@ -322,7 +322,7 @@ async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget(
     server.when("*", "").always().fault(Fault::Stall(Stage::Request));
     let stall_timeout = Duration::from_secs(3600);
     let (registries, _) = watched(Config { retry_budget: Some(ENDS_SOON / 10), stall_timeout, ..config() });
-    let answer = registries.manifest(&tag(&repo(&server), "v1")).await;
+    let answer = registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await;
     all_stopped(&[answer], &server.address, "has not answered");
 }
 
@@ -347,7 +347,7 @@ async fn whatever_is_waited_for_the_registry_is_asked_for_signs_of_life() {
     .await;
     let stall_timeout = Duration::from_millis(400);
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_secs(60)), stall_timeout, ..config() });
-    assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
 }
 
 /// Each look-up would wait for the stall limit, a minute, and then be answered by GET.
@@ -363,7 +363,7 @@ async fn a_registry_that_never_answers_head_is_asked_once() {
     let retry_budget = Some(Duration::from_secs(60));
     let (registries, _) = watched(Config { retry_budget, stall_timeout: ENDS_SOON / 2, ..config() });
     for (nth, layer) in layers.iter().enumerate() {
-        let found = Source::resolve(&registries, &tag(&repo(&server), &format!("v{nth}"))).await;
+        let found = Source::resolve(&registries, &tag(&repo(&server), &format!("v{nth}")), Need::Required).await;
         assert!(found.unwrap().is_some());
         assert!(registries.has_blob(&repo(&server), layer).await.unwrap());
     }

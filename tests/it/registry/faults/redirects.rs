@@ -1,7 +1,7 @@
 //! Redirects: to storage elsewhere, and round in circles.
 
 use gapferry::base::error::Kind;
-use gapferry::content::{Account, Api, ApiRequest, Sink, Source};
+use gapferry::content::{Account, Api, ApiRequest, Need, Sink, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::transport::registry::{Config, TlsConfig};
 
@@ -42,7 +42,7 @@ async fn redirects_end() {
     });
     let forever = Server::registry(|_, before| Answer::new(302).with("Location", format!("/{before}"))).await;
     for (server, says) in [(around.await, "redirect loop"), (forever, "more than 10 redirects")] {
-        let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Network);
         assert!(error.chain().contains(says), "{error:?}");
         assert!(!error.chain().contains("topsecret"), "{error:?}");
@@ -75,7 +75,8 @@ async fn an_identity_token_is_not_handed_to_the_host_a_redirect_names() {
     for status in [307, 308] {
         let thief = Server::start(|_, _| Answer::new(200).body(r#"{"access_token":"t"}"#)).await;
         let server = token_server_redirecting(status, format!("http://{}/token?state=topsecret", thief.address)).await;
-        let error = client(with_identity(&server)).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        let error =
+            client(with_identity(&server)).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
         assert_eq!(thief.seen().len(), 0, "{error:?}");
         let text = error.chain();
         assert!(text.contains(&server.address) && text.contains(&thief.address), "{text}");
@@ -88,7 +89,7 @@ async fn an_identity_token_is_not_handed_to_the_host_a_redirect_names() {
 async fn a_token_server_that_moved_on_the_same_host_still_gives_tokens() {
     for status in [307, 308] {
         let server = token_server_redirecting(status, "/moved".to_owned()).await;
-        let found = client(with_identity(&server)).manifest(&tag(&repo(&server), "v1")).await;
+        let found = client(with_identity(&server)).manifest(&tag(&repo(&server), "v1"), Need::Required).await;
         assert!(found.unwrap().is_some());
         let moved = server.seen().into_iter().find(|request| request.target == "/moved").unwrap();
         assert!(String::from_utf8_lossy(&moved.body).contains("refresh_token=topsecret"));
@@ -146,13 +147,13 @@ async fn the_limit_of_a_storage_server_does_not_keep_other_requests_from_the_reg
     let blob = MemorySource::default().add(noise(100));
     let error = read(&registries, &repo(&server), &blob).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network, "{error:?}");
-    assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
 }
 
 #[tokio::test]
 async fn a_registry_whose_name_is_written_in_capitals_is_known_by_its_answers() {
     let server = Server::registry(|_, _| Answer::new(429).with("Retry-After", "86400")).await;
     let named = repository(&server.address.replace("127.0.0.1", "LocalHost"), "a/b");
-    let error = client(config()).manifest(&tag(&named, "v1")).await.unwrap_err();
+    let error = client(config()).manifest(&tag(&named, "v1"), Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited, "{error:?}");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gapferry::base::error::Kind;
 use gapferry::base::progress::Event;
-use gapferry::content::Source;
+use gapferry::content::{Need, Source};
 use gapferry::transport::registry::Config;
 
 use super::{INDEX, manifest, repo};
@@ -23,7 +23,7 @@ async fn a_burst_of_5xx_passes() {
     });
     let server = server.await;
     let (registries, events) = watched(config());
-    assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     assert_eq!(server.seen().len(), 5, "four failures and the answer");
     assert!(events.events().is_empty(), "waits of milliseconds are not worth a line: {:?}", events.events());
 }
@@ -31,7 +31,7 @@ async fn a_burst_of_5xx_passes() {
 #[tokio::test]
 async fn an_outage_that_does_not_pass_is_a_network_failure() {
     let server = Server::registry(|_, _| Answer::new(502).body("<html><h1>502 Bad Gateway</h1></html>")).await;
-    let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network);
     let message = error.chain();
     for part in ["5 tries", "502 Bad Gateway", &format!("{}/a/b:v1", server.address)] {
@@ -48,7 +48,7 @@ async fn retry_after_is_waited_out_or_refused_by_the_users_limit() {
     });
     let server = server.await;
     let (registries, events) = watched(Config { retries: 0, ..config() });
-    assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     let waited = events.events().into_iter().any(|e| match e {
         Event::Waiting { delay, why, .. } => delay >= Duration::from_secs(1) && why.contains("429"),
         _ => false,
@@ -57,7 +57,7 @@ async fn retry_after_is_waited_out_or_refused_by_the_users_limit() {
 
     let later = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(7200));
     let server = Server::registry(move |_, _| Answer::new(429).with("Retry-After", later.clone())).await;
-    let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited);
     assert_eq!(server.seen().len(), 1);
 }
@@ -70,7 +70,7 @@ async fn a_silent_registry_does_not_hold_the_run_forever() {
     });
     let server = server.await;
     let quick = Config { stall_timeout: Duration::from_millis(50), retries: 1, ..config() };
-    let error = client(quick).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    let error = client(quick).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network);
     assert!(error.chain().contains("silent"), "{error:?}");
 }
@@ -81,7 +81,7 @@ async fn a_registry_is_reached_by_its_ipv6_address() {
     // A machine without IPv6 cannot try.
     let Ok(server) = Server::at("[::1]:0", answer).await else { return };
     assert!(server.address.starts_with("[::1]:"));
-    assert!(client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     assert_eq!(server.seen()[0].header("host"), server.address);
 }
 
@@ -91,7 +91,7 @@ async fn retry_after_as_a_date_is_waited_for_too() {
     // Dates have whole seconds: what is left of this one is between one and two.
     server.when("GET", "/manifests/").fault(Fault::TooMany(After::Date(Duration::from_secs(2))));
     let (registries, events) = watched(Config { retries: 0, ..config() });
-    assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     let waited = events.events().into_iter().any(|e| match e {
         Event::Waiting { delay, .. } => delay > Duration::from_millis(900),
         _ => false,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gapferry::base::error::Kind;
-use gapferry::content::{Sink, Source};
+use gapferry::content::{Need, Sink, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::oci::Digest;
 use gapferry::transport::registry::Config;
@@ -22,7 +22,7 @@ async fn a_token_is_fetched_once_and_again_when_it_is_refused_mid_run() {
     let server = Server::with_tokens(Tokens::good_for(3), |_| manifest()).await;
     let registries = client(with_credentials(&server));
     for _ in 0..7 {
-        assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+        assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     }
     let tokens: Vec<Seen> = server.seen().into_iter().filter(|r| r.target.starts_with("/token")).collect();
     assert_eq!(tokens.len(), 3);
@@ -55,7 +55,7 @@ async fn a_token_is_had_from_odd_challenges_and_answers_and_never_shown() {
                 }
             });
             let server = server.await;
-            let found = client(config()).manifest(&tag(&repo(&server), "v1")).await;
+            let found = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await;
             assert!(found.unwrap_or_else(|e| panic!("{body} {challenge}: {e:?}")).is_some());
         }
     }
@@ -66,7 +66,7 @@ async fn concurrent_requests_share_one_token() {
     let server = Server::with_tokens(Tokens::good_for(100), |_| manifest()).await;
     let registries = client(config());
     let reference = tag(&repo(&server), "v1");
-    let at_once = (0..10).map(|_| registries.manifest(&reference));
+    let at_once = (0..10).map(|_| registries.manifest(&reference, Need::Required));
     for found in futures_util::future::join_all(at_once).await {
         assert!(found.unwrap().is_some());
     }
@@ -123,7 +123,7 @@ async fn an_identity_token_is_exchanged_by_post_or_else_by_get() {
         let mut credentials = Store::anonymous();
         credentials.set(&server.address, Credentials::identity("id+1"));
         let registries = client(Config { credentials, ..config() });
-        assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+        assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
         let form = server.seen().into_iter().find(|request| request.method == "POST").unwrap().body;
         let form = String::from_utf8(form).unwrap();
         assert!(form.contains("grant_type=refresh_token") && form.contains("refresh_token=id%2B1"), "{form}");
@@ -149,7 +149,7 @@ async fn a_token_that_lacks_a_scope_is_fetched_again_with_it() {
     let server = server.await;
     let registries = client(config());
     for _ in 0..2 {
-        assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+        assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     }
     assert_eq!(server.count("GET", "/token"), 2);
 }
@@ -160,7 +160,8 @@ async fn credentials_do_not_go_to_a_token_server_by_plain_http() {
         Answer::new(401).with("WWW-Authenticate", r#"Bearer realm="http://token.invalid/t",service="s""#)
     });
     let server = server.await;
-    let error = client(with_credentials(&server)).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    let error =
+        client(with_credentials(&server)).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthorized);
     assert!(error.to_string().contains("plain HTTP"), "{error}");
 }
@@ -228,12 +229,14 @@ async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_r
         let (registries, memory, repo) = (client(config()), MemorySource::default(), repo(&server));
         let (reference, blob) = (tag(&repo, "v1"), memory.add("content"));
         let _ = registries.referrers(&repo, &Digest::sha256(b"x")).await;
-        let _ = registries.tags(&repo).await;
+        let _ = registries.tags(&repo, Need::Required).await;
         assert!(!registries.mount(&repo, &blob, &memory_source::repository(&server.address, "a/c")).await.unwrap());
         for _ in 0..3 {
-            let found = Source::resolve(&registries, &reference).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
+            let found = Source::resolve(&registries, &reference, Need::Required)
+                .await
+                .unwrap_or_else(|e| panic!("{place}: {e:?}"));
             assert!(found.is_some(), "{place}");
-            assert!(registries.manifest(&reference).await.unwrap().is_some(), "{place}");
+            assert!(registries.manifest(&reference, Need::Required).await.unwrap().is_some(), "{place}");
         }
         memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
         assert!(server.count("GET", "/token") <= 1, "{place}: what was refused once is not asked for again");
@@ -242,9 +245,9 @@ async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_r
     let server = asking("http://127.0.0.1:1/token", |r| r.method == "HEAD" || r.target.contains("/referrers/")).await;
     let registries = client(config());
     let reference = tag(&repo(&server), "v1");
-    assert!(Source::resolve(&registries, &reference).await.unwrap().is_some());
+    assert!(Source::resolve(&registries, &reference, Need::Required).await.unwrap().is_some());
     assert!(registries.referrers(&repo(&server), &Digest::sha256(b"x")).await.is_err());
-    assert!(registries.manifest(&reference).await.unwrap().is_some());
+    assert!(registries.manifest(&reference, Need::Required).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -269,11 +272,11 @@ async fn basic_credentials_are_shown_where_the_registry_takes_them_and_a_token_c
         let server = server.await;
         let registries = client(with_credentials(&server));
         for _ in 0..3 {
-            let found = registries.manifest(&tag(&repo(&server), "v1")).await;
+            let found = registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await;
             assert!(found.unwrap_or_else(|e| panic!("{case}: {e:?}")).is_some());
         }
         assert!(server.count("GET", "/token") <= 2, "{case}: it is not asked for every request");
-        let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
         assert!(!error.chain().contains("hunter2"), "{error:?}");
     }
 }
@@ -295,14 +298,17 @@ async fn a_page_or_nothing_in_place_of_a_token_is_asked_for_once_more() {
             _ => Answer::new(200).body(r#"{"token":"t"}"#),
         });
         let server = server.await;
-        assert!(client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some(), "{bad:?}");
+        assert!(
+            client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some(),
+            "{bad:?}"
+        );
     }
     let server = Server::start(|request, _| match request.target.starts_with("/token") {
         true => Answer::new(200).body("<html><title>Sign in</title></html>"),
         false => challenged(request),
     });
     let server = server.await;
-    let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
     assert_eq!((error.kind(), server.count("GET", "/token")), (Kind::Network, 2), "{error:?}");
     assert!(error.chain().contains("(a web page) Sign in"), "{error:?}");
 }
