@@ -37,7 +37,7 @@
 //! | [`signing`] | keys, signatures and what they prove; nothing of what is signed |
 //! | [`transport`] | registries, the storage of a registry as directory or tar, skopeo's `dir:` |
 //! | [`pipeline`] | the stages, from an allowlist to a receipt; see its own table |
-//! | [`bundle`] | the format, and one list of files: `Writer` brings it to a directory, a tar or volumes, `Stream` to one pass |
+//! | [`bundle`] | the format, and one list of files: `Writer` brings it to a directory, a tar or volumes, `StreamWriter` to one pass |
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |

@@ -61,8 +61,7 @@ async fn fetch_into(
     let written = write_all(place, blob, &slot, passing, body).await;
     if written.as_ref().is_err_and(|error| error.kind() == Kind::Damaged) {
         // Wrong bytes are of no use to anybody.
-        place.restarted(&slot)?;
-        place.advanced(&blob.digest, 0)?;
+        place.restarted(&blob.digest, &slot)?;
     }
     written
 }
@@ -99,7 +98,7 @@ async fn begin(place: Arc<dyn Placement>, blob: Descriptor) -> Result<Begun> {
             _ => {}
         }
         // From the start.
-        place.restarted(&slot)?;
+        place.restarted(&blob.digest, &slot)?;
         slot.present = 0;
         Ok(Begun::Missing(slot, Box::new(Hashing::new(blob.digest.algorithm()))))
     };
@@ -122,7 +121,7 @@ fn continued(
         let (at, asked) = (body.offset, slot.present);
         return Err(Error::damaged(format!("reading blob {}: it begins at byte {at}, not {asked}", blob.digest)));
     }
-    place.restarted(&slot)?;
+    place.restarted(&blob.digest, &slot)?;
     slot.present = 0;
     Ok((slot, Passing { prover: Prover::new(blob), chunks: ChunkHasher::new() }))
 }

@@ -152,7 +152,7 @@ impl FileSet {
         Ok(())
     }
 
-    /// Puts a signature where it belongs, in place of one of the same name.
+    /// Puts a signature where it belongs among the others. One of the same name goes.
     pub fn add_signature(&mut self, file: KnownFile) {
         let signed = super::signed_file(&file.path);
         let list = match (&mut self.trailer, signed) {

@@ -1,7 +1,7 @@
 //! Brings the blobs of a bundle into their places, as far as they are on this machine: what an interrupted run has left, then
 //! what other bundles have. Every byte is hashed before it counts, in its place or while it is copied there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::links::Offered;
 use super::output::{Claim, Placement, Wanted};
@@ -22,8 +22,8 @@ struct Found<'a> {
     supply: Option<Supply<'a>>,
 }
 
-/// Proves what is in `place` already, and brings the rest of the `wanted` blobs from the first of `supplies` that says to have
-/// each. Gives what is in place then; what turned out wrong, or cannot be read, is not.
+/// Proves what is in `place` already, and brings the rest of the `wanted` blobs, each from the first supply that has it. Gives what
+/// is in place then. A blob that is wrong, or cannot be read, is not.
 ///
 /// # Errors
 /// The disk that is written to.
@@ -34,10 +34,13 @@ pub fn fill(
     events: &Events,
 ) -> Result<HashMap<Digest, Chunks>> {
     let mut present = HashMap::new();
-    let mut known: HashSet<Digest> = HashSet::new();
     let claims = place.resuming().map_or(Ok(Vec::new()), |resuming| resuming.claims(wanted))?;
-    let claims = claims.into_iter().filter(|claim| known.insert(claim.blob.digest));
-    bring(Phase::Recheck, claims.map(|claim| Found { claim, supply: None }).collect(), place, &mut present, events)?;
+    let (in_place, aside): (Vec<Claim<'_>>, Vec<Claim<'_>>) = claims.into_iter().partition(|claim| claim.in_place);
+    for claims in [in_place, aside] {
+        let missing = claims.into_iter().filter(|claim| !present.contains_key(&claim.blob.digest));
+        let found = missing.map(|claim| Found { claim, supply: None }).collect();
+        bring(Phase::Recheck, found, place, &mut present, events)?;
+    }
     // Each is asked only for what none before it has.
     for supply in supplies {
         let missing = wanted.iter().filter(|(digest, _)| !present.contains_key(*digest));
@@ -108,11 +111,15 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
     }
     let Some(slice) = slice else { return Ok(None) };
     if let (Some(supply), Some(linking)) = (&found.supply, place.linking()) {
-        let file = if supply.links.takes_names() { supply.blobs.linkable(&digest)? } else { None };
+        let file = if supply.links.takes_names() { supply.blobs.linkable(&digest).ok().flatten() } else { None };
         let offered = Offered { file, bytes: supply.links.shares_bytes().then(|| slice.clone()) };
         match supply.links.take(linking, *blob, &offered, &progress) {
             Ok(None) => {}
             Err(error) if error.kind() == Kind::Damaged => return Ok(None),
+            // If it is the disk that is written to, the copy says so.
+            Err(error) if error.kind() == Kind::Disk && !error.is_disk_closed() && !supply.links.is_demanded() => {
+                tracing::debug!("{digest} cannot be linked, and is copied: {}", error.chain());
+            }
             taken => return taken,
         }
     }
@@ -124,7 +131,7 @@ fn copy(digest: &Digest, slice: &Slice, place: &dyn Placement, progress: &dyn Fn
     let slot = place.slot(digest, slice.size())?;
     if slot.present > 0 {
         // It may be more than the blob has.
-        place.restarted(&slot)?;
+        place.restarted(digest, &slot)?;
     }
     let mut hashing = Hashing::new(digest.algorithm());
     let mut buffer = vec![0; PIECE];
@@ -138,9 +145,87 @@ fn copy(digest: &Digest, slice: &Slice, place: &dyn Placement, progress: &dyn Fn
         progress(read as u64);
     }
     let Ok(chunks) = hashing.finish(digest) else {
-        place.restarted(&slot)?;
+        place.restarted(digest, &slot)?;
         return Ok(None);
     };
     place.completed(digest)?;
     Ok(Some(chunks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::fsops::{Entry, Linkable, Linked};
+    use crate::base::progress::Silent;
+    use crate::bundle::fileset::{FileSet, KnownFile};
+    use crate::bundle::links::Links;
+    use crate::bundle::output::directory::DirectoryOutput;
+    use crate::bundle::output::{Linking, Resuming, Slot};
+    use crate::oci::Descriptor;
+
+    /// A directory on which a file can be linked and not be read.
+    struct Unreadable(DirectoryOutput);
+
+    impl Placement for Unreadable {
+        fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
+            self.0.slot(digest, size)
+        }
+
+        fn restarted(&self, digest: &Digest, slot: &Slot) -> Result<()> {
+            self.0.restarted(digest, slot)
+        }
+
+        fn advanced(&self, digest: &Digest, written: u64) -> Result<()> {
+            self.0.advanced(digest, written)
+        }
+
+        fn completed(&self, digest: &Digest) -> Result<()> {
+            self.0.completed(digest)
+        }
+
+        fn linking(&self) -> Option<&dyn Linking> {
+            Some(self)
+        }
+
+        fn resuming(&self) -> Option<&dyn Resuming> {
+            None
+        }
+
+        fn seal(&self, files: &FileSet, trailer: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()> {
+            self.0.seal(files, trailer, chunks)
+        }
+    }
+
+    impl Linking for Unreadable {
+        fn link(&self, _: &Digest, _: &Linkable) -> Result<Linked> {
+            Ok(Linked::Done)
+        }
+
+        fn reflink(&self, _: &Digest, _: &Slice) -> Result<bool> {
+            Ok(true)
+        }
+
+        fn prove(&self, blob: Wanted, _: &dyn Fn(u64)) -> Result<Chunks> {
+            Err(Error::disk("reading", blob.digest.blob_path().as_ref(), std::io::Error::from_raw_os_error(5)))
+        }
+    }
+
+    /// An export onto a bundle on a failing disk has to get the blob elsewhere, not to end there each night.
+    #[test]
+    fn a_link_that_cannot_be_read_is_no_reason_to_stop() {
+        let directory = tempfile::tempdir().unwrap();
+        let (digest, events) = (Digest::sha256(b"layer"), std::sync::Arc::new(Silent) as Events);
+        let blob = directory.path().join("former").join(digest.blob_path());
+        std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
+        std::fs::write(&blob, "layer").unwrap();
+        let former = crate::files::Layout::open(&directory.path().join("former")).unwrap();
+        let mut files = FileSet::of_known(Digest::sha256(b"bundle"), 0, Vec::new());
+        files.blobs.push(Descriptor::new("application/octet-stream", digest, 5));
+        let out = Entry::of(&directory.path().join("out")).unwrap();
+        let place = Unreadable(DirectoryOutput::create(&out, &files, &events).unwrap());
+        let links = Links::of_former();
+        let supply = Supply { blobs: &former, links: &links, phase: Phase::Recheck };
+        let present = fill(&place, &files.wanted(), &[supply], &events).unwrap();
+        assert!(present.contains_key(&digest), "it was copied");
+    }
 }

@@ -64,6 +64,8 @@ impl Claims {
                 ["begun"] => begun = true,
                 ["part", digest, bytes] => {
                     if let (Ok(digest), Ok(bytes)) = (digest.parse(), bytes.parse()) {
+                        // It was called finished, and found wrong since.
+                        claims.done.remove(&digest);
                         claims.part.insert(digest, bytes);
                     }
                 }

@@ -33,6 +33,11 @@ impl Links {
         Links { mode, reasons: Some(Reasons::new(events)), linked: AtomicU64::new(0) }
     }
 
+    /// Whether a blob that cannot be linked is an error.
+    pub fn is_demanded(&self) -> bool {
+        matches!(self.mode, LinkMode::Hard | LinkMode::Reflink)
+    }
+
     /// Blobs are copied.
     pub fn copying() -> Links {
         Links { mode: LinkMode::Copy, reasons: None, linked: AtomicU64::new(0) }

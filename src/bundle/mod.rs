@@ -30,6 +30,7 @@ mod options;
 mod order;
 mod output;
 pub mod plan_volumes;
+mod planned_tar;
 pub mod preflight;
 mod prove_files;
 mod ranges;

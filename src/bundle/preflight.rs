@@ -56,7 +56,7 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
     Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
 }
 
-/// To be asked before anything that takes time, or somebody's attention.
+/// Call it before anything that takes time, or asks a person for something.
 ///
 /// # Errors
 /// Another run is writing `out`, or something that no export has made is where this one would write.

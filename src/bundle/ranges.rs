@@ -147,6 +147,15 @@ async fn fetch_one(
     }
 }
 
+/// Whether the patches bring the whole range of a blob of `size` bytes, with other bytes than its values say.
+pub fn is_other(range: &MissingRange, patches: &[Patch], size: u64) -> bool {
+    let patch = patches.iter().find(|patch| patch.first <= range.first && range.last < patch.end());
+    patch.is_some_and(|patch| {
+        let brought = patch.bytes.between(range.first - patch.first, range.last - patch.first + 1);
+        !brought.read_all(MOST_BYTES).is_ok_and(|bytes| is_right(range, size, &bytes))
+    })
+}
+
 fn is_right(range: &MissingRange, size: u64, bytes: &[u8]) -> bool {
     let value = |(number, chunk): (u64, &[u8])| {
         let mut one = OneChunk::new(number, size);

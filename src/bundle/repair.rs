@@ -23,10 +23,10 @@ use super::output::existing_tar::{ExistingTar, WantedOfTar};
 use super::output::{Placement, Wanted};
 use super::prove_files::chunks_with;
 use super::ranges::{Patch, RANGES, patched};
-use super::repair_file;
 use super::signature::Proven;
 use super::supply::{Blobs, Supply};
 use super::tools::Tool;
+use super::{ranges, repair_file};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Linkable, WriteLock};
 use crate::base::progress::{Event, Events, Phase};
@@ -283,8 +283,7 @@ impl Sources<'_> {
         // More may be bad by now than was asked for.
         let bad = self.missing.blobs.iter().find(|bad| bad.digest == blob.digest).map_or(&[][..], |bad| &bad.ranges);
         let patches = self.patches.get(&blob.digest).map_or(&[][..], Vec::as_slice);
-        let is_brought = |first, last| patches.iter().any(|patch| patch.first <= first && last < patch.end());
-        match !bad.is_empty() && bad.iter().all(|range| is_brought(range.first, range.last)) {
+        match bad.iter().any(|range| ranges::is_other(range, patches, blob.size)) {
             true => {
                 let (repair, path) = (self.repair.path().display(), &file.path);
                 Err(Error::damaged(format!("{repair}: {RANGES} of {path} is not what the bundle lacks")))

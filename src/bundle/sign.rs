@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::convert::Conversion;
 use super::fileset::{FileSet, KnownFile};
-use super::format::{CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SUMS, name_of_key, signatures_of};
+use super::format::{CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SUMS, VOLUMES, name_of_key, signatures_of};
 use super::open::{Bundle, refuse_compressed};
 use super::options::{Form, Options};
 use super::output::Placement;
@@ -41,8 +41,15 @@ pub enum Scope {
 pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Result<Digest> {
     let path = &fsops::canonicalize(path)?;
     let lock = WriteLock::take(path)?;
+    // Opened first: what a killed run has left in it is no part of the bundle, and is removed.
+    let directory = if path.is_dir() { Some(ExistingDirectory::open(lock.output())?) } else { None };
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
+    if bundle.layout().entries().any(|(file, _)| file.starts_with(VOLUMES)) {
+        let text = "it is a volume: sign the bundle before it is split, or turn the volumes into one with `gapferry join`, sign that, and \
+                    split it again";
+        return Err(Error::input(format!("signing {}: {text}", path.display())));
+    }
     if let Some((file, number)) = bundle.undeclared() {
         let more = if number > 1 { format!(" and {} more", number - 1) } else { String::new() };
         let text = format!(
@@ -71,11 +78,12 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
         new.push(signature);
     }
     let new: Vec<KnownFile> = new.into_iter().map(KnownFile::from).collect();
-    let place: Option<Box<dyn Placement>> = match layout.is_tar() {
-        true => {
-            ExistingTar::with_room(lock.output(), layout, bundle.json().mtime(), &new)?.map(|tar| Box::new(tar) as _)
+    let place: Option<Box<dyn Placement>> = match directory {
+        Some(directory) => Some(Box::new(directory)),
+        None => {
+            let tar = ExistingTar::with_room(lock.output(), layout, bundle.json().mtime(), &new)?;
+            tar.map(|tar| -> Box<dyn Placement> { Box::new(tar) })
         }
-        false => Some(Box::new(ExistingDirectory::open(lock.output())?)),
     };
     match place {
         Some(place) => {

@@ -11,8 +11,6 @@ use crate::files::Layout;
 
 /// Bytes of a signature in a tar, header included.
 pub const SIGNATURE_ROOM: u64 = 2 * BLOCK;
-/// How many headers are tried to find out how many signatures precede them: one that is intact is enough.
-const HEADERS_TRIED: usize = 100;
 
 /// Where everything stands that follows from `bundle.json`, and the places of signatures.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ pub struct TarSurvey {
 impl TarSurvey {
     /// The layout that this tar was written with; `None`: another program has made it. A file behind the sums that is still
     /// found tells by its offset how many signatures precede it, and so does a header that is intact behind one that is not;
-    /// without any, the length has to.
+    /// without any, the length has to, if it allows but one answer.
     ///
     /// # Errors
     /// The tar cannot be read.
@@ -68,8 +66,25 @@ impl TarSurvey {
             }
         };
         let shifts = || (0..=MOST_SIGNATURES as u64).map(|number| number * SIGNATURE_ROOM);
-        let by_headers = || shifts().find(|shift| has_headers(tar, &planned[behind..], *shift, declared.json.mtime()));
-        let by_length = || shifts().find(|shift| behind_blobs(*shift).is_some());
+        let of_chunks_b3 = |shift: u64| {
+            let data = at_end(shift);
+            PlannedFile { path: CHUNKS.to_owned(), size: chunks, header: data - header_length(CHUNKS), data }
+        };
+        let has_header = |file: &PlannedFile, shift: u64| {
+            let expected = file.header_blocks(declared.json.mtime());
+            let mut found = vec![0; expected.len()];
+            tar.read_exact_at(&mut found, file.header.saturating_add(shift)).is_ok() && found == expected
+        };
+        let by_headers = || {
+            let is_at_end = |shift: &u64| has_header(&of_chunks_b3(*shift), 0);
+            let found = |file: &PlannedFile| shifts().find(|shift| has_header(file, *shift));
+            planned[behind..].iter().find_map(found).or_else(|| shifts().find(is_at_end))
+        };
+        // With signatures at both ends more than one number of them fits: then only a header tells.
+        let by_length = || {
+            let mut fitting = shifts().filter(|shift| behind_blobs(*shift).is_some());
+            fitting.next().filter(|_| fitting.next().is_none())
+        };
         let shift = known.or_else(by_headers).or_else(by_length).filter(|shift| are_signatures(*shift));
         let Some(shift) = shift else { return Ok(None) };
         if found(CHUNKS).is_some_and(|(offset, _)| offset != at_end(shift)) {
@@ -84,22 +99,17 @@ impl TarSurvey {
             file.data += shift;
         });
         if trailer > 0 {
-            let data = at_end(shift);
-            let header = data - header_length(CHUNKS);
-            planned.push(PlannedFile { path: CHUNKS.to_owned(), size: chunks, header, data });
+            planned.push(of_chunks_b3(shift));
         }
-        let signatures = (0..shift / SIGNATURE_ROOM).map(|number| first + number * SIGNATURE_ROOM).collect();
+        let signatures: Vec<u64> = (0..shift / SIGNATURE_ROOM).map(|number| first + number * SIGNATURE_ROOM).collect();
+        let header_of = |path: &str| found(path).and_then(|(offset, _)| offset.checked_sub(BLOCK));
+        let is_in_place = |path: &str| header_of(path).is_some_and(|header| signatures.contains(&header));
+        if !signatures_of(bundle, SUMS).into_iter().all(is_in_place) {
+            // One that was added behind the rest would be cut off.
+            return Ok(None);
+        }
         Ok(Some(TarSurvey { files: planned, signatures, length: least + shift + trailer }))
     }
-}
-
-/// Whether a header of these files is where it has to be if signatures take `shift` bytes before them.
-fn has_headers(tar: &File, planned: &[PlannedFile], shift: u64, mtime: u64) -> bool {
-    planned.iter().take(HEADERS_TRIED).any(|file| {
-        let expected = file.header_blocks(mtime);
-        let mut found = vec![0; expected.len()];
-        tar.read_exact_at(&mut found, file.header.saturating_add(shift)).is_ok() && found == expected
-    })
 }
 
 /// Whether so many bytes are those of signatures.

@@ -164,7 +164,10 @@ impl Writer {
         }
         self.place.seal(&self.files, &trailer, &known)?;
         self.events.report(Event::ItemDone);
-        if let Some(state) = stamp::State::of(&self.out) {
+        // Volumes have marks of their own; a tar that is called like the set is another file.
+        if !matches!(self.form, Form::Volumes(_))
+            && let Some(state) = stamp::State::of(&self.out)
+        {
             state.mark(&self.out);
         }
         Ok(Finished { path: self.out, identity: self.files.identity, size, unchanged: false })

@@ -174,7 +174,7 @@ fn a_conversion_that_was_stopped_goes_on() {
         std::fs::write(out.parent().unwrap().join(journal), "gapferry-journal 1 of this tar\nbegun\n").unwrap();
         convert(std::slice::from_ref(&tar), &out, arguments).ended(0).reported(&["unchanged"]);
         let left = out.parent().unwrap().join(journal).exists();
-        assert!(!left || to == "directory", "{to}: a run that finds the bundle finished removes what is left of it");
+        assert_eq!(left, to == "directory", "{to}: a run that finds the bundle finished removes what is left of it");
     }
 }
 
@@ -190,6 +190,38 @@ fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
     std::fs::write(blobs.join(left), noise(5, 3_000_000)).unwrap();
     convert(std::slice::from_ref(&tar), &out, &[]).ended(0);
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
+}
+
+/// An export that was killed in a blob, and then a run that can link the blob: the half of it must not stay beside the whole.
+#[test]
+fn half_of_a_blob_does_not_stay_beside_its_link() {
+    let directory = tempdir();
+    let (tar, from, out) = (directory.path().join("b.tar"), directory.path().join("a"), directory.path().join("b"));
+    builder().write(&tar).unwrap();
+    convert(std::slice::from_ref(&tar), &from, &[]).ended(0);
+    let blobs = directory.path().join("b.partial/blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let layer = noise(1, 2_500_000);
+    let left = format!("{}.partial", sha256(&layer).trim_start_matches("sha256:"));
+    std::fs::write(blobs.join(left), &layer[..1_000_000]).unwrap();
+    convert(std::slice::from_ref(&from), &out, &[]).ended(0);
+    Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
+}
+
+/// That volumes were written says nothing of a tar that is called like the set.
+#[test]
+fn volumes_do_not_make_a_damaged_tar_of_their_name_count_as_proven() {
+    let directory = tempdir();
+    let (good, tar) = (directory.path().join("good.tar"), directory.path().join("images.tar"));
+    builder().write(&good).unwrap();
+    let mut bytes = std::fs::read(&good).unwrap();
+    let layer = noise(2, 3_000_001);
+    let at = bytes.windows(64).position(|window| window == &layer[2_000_000..2_000_064]).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&tar, &bytes).unwrap();
+    convert(std::slice::from_ref(&good), &tar, &["--volume-size", "1500kB"]).ended(0);
+    convert(std::slice::from_ref(&good), &tar, &[]).ended(0);
+    Ran::of(gapferry().arg("verify").arg(&tar).arg("--full")).ended(0);
 }
 
 /// A bundle of thousands of blobs is more files than a process may have open.
@@ -216,6 +248,10 @@ fn a_directory_of_more_blobs_than_a_process_may_open_files_is_converted_and_resu
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::write(to, bytes).unwrap();
     }
+    let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+    let (blob, _) = files_below(&from).into_iter().find(|(path, _)| path.starts_with("blobs")).unwrap();
+    let kept = inode(&directory.path().join("c.partial").join(&blob));
     limited(&tar, &again);
     assert_eq!(files_below(&again), files_below(&from));
+    assert_eq!(inode(&again.join(blob)), kept, "what was there was proven, not copied again");
 }

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,7 +164,7 @@ impl Dir {
     /// Opens a plain file. A link is not followed, and a pipe does not make the program wait.
     ///
     /// # Errors
-    /// It is no plain file, or the system refuses.
+    /// It is no plain file; it is opened to keep, empty or append to and has another name; or the system refuses.
     pub fn open_file(&self, name: impl AsRef<OsStr>, how: Open) -> Result<File> {
         let name = name.as_ref();
         let fail = |e: io::Error| self.fail("opening", name, e);
@@ -174,8 +175,15 @@ impl Dir {
             Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(self.not_ours(name, "file")),
             Err(errno) => return Err(fail(errno.into())),
         };
-        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let metadata = file.metadata().map_err(fail)?;
+        if !metadata.is_file() {
             return Err(self.not_ours(name, "file"));
+        }
+        // Somebody may have given a name to a file of another, to have it written to.
+        if matches!(how, Open::Keep | Open::Empty | Open::Append) && metadata.nlink() > 1 {
+            let path = self.path_of(name);
+            let text = "the file has another name besides (a hard link), and what is written would be in both; remove this one";
+            return Err(Error::input(format!("opening {}: {text}", path.display())));
         }
         if how == Open::Empty {
             file.set_len(0).map_err(fail)?;

@@ -233,3 +233,19 @@ fn a_child_process_that_is_just_being_started_does_not_keep_the_lock_of_a_file()
     drop(locked);
     assert!(LockedFile::try_take(open()).is_some());
 }
+
+/// In a directory that others can write to, an unfinished file may be a name of somebody else's file.
+#[test]
+fn a_file_that_has_another_name_is_not_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = directory.path().join("somebody's");
+    std::fs::write(&other, "precious").unwrap();
+    std::fs::hard_link(&other, directory.path().join("b.tar.partial")).unwrap();
+    let dir = Dir::open(directory.path()).unwrap();
+    for how in [Open::Keep, Open::Empty, Open::Append] {
+        let error = dir.open_file("b.tar.partial", how).unwrap_err();
+        assert!(error.chain().contains("hard link"), "{}", error.chain());
+    }
+    assert!(dir.open_file("b.tar.partial", Open::Read).is_ok());
+    assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+}

@@ -133,7 +133,7 @@ impl Placement for DirectoryOutput {
         Ok(Slot::new(Arc::new(file), entry.path(), 0, size.max(present), present))
     }
 
-    fn restarted(&self, slot: &Slot) -> Result<()> {
+    fn restarted(&self, _: &Digest, slot: &Slot) -> Result<()> {
         slot.empty()
     }
 
@@ -154,6 +154,10 @@ impl Placement for DirectoryOutput {
     }
 
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
+        // A blob that was begun may have come whole from elsewhere.
+        for blob in &files.blobs {
+            self.unfinished(&blob.digest).remove()?;
+        }
         for manifest in &files.manifests {
             write(&self.blob(&manifest.digest()), manifest.kept())?;
         }
@@ -228,7 +232,10 @@ impl Linking for DirectoryOutput {
         let slice = Slice::new(Arc::new(file), path, 0, size);
         match prove_chunks(&slice, &blob.digest, progress) {
             Ok(chunks) => Ok(chunks),
-            Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", path, error)),
+            Err(Unproven::Unreadable(error)) => {
+                entry.remove()?;
+                Err(Error::disk("reading", path, error))
+            }
             Err(unproven) => wrong(format!("wrong digest: {unproven}")),
         }
     }

@@ -13,12 +13,14 @@ use super::directory::{new_file, write};
 use super::{Linking, Placement, Resuming, Slot};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Open, publish};
-use crate::bundle::SUMS;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::format::mode_of;
+use crate::bundle::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, is_signature};
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
 
+/// What takes the place of a file is called like it, and this.
+const UNFINISHED: &str = ".partial";
 /// Of directories.
 const MODE: u32 = 0o777;
 
@@ -33,13 +35,31 @@ impl ExistingDirectory {
     pub fn open(out: &Entry) -> Result<ExistingDirectory> {
         let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"];
         own.iter().try_for_each(|name| fsops::refuse_other_than_directory(&out.path().join(name)))?;
-        Ok(ExistingDirectory { root: out.open_dir()? })
+        let directory = ExistingDirectory { root: out.open_dir()? };
+        directory.remove_left()?;
+        Ok(directory)
+    }
+
+    /// Removes what a run that was killed has left of a file: it would be no part of the bundle. Tools may have any name.
+    fn remove_left(&self) -> Result<()> {
+        let own = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, SUMS512, CHUNKS];
+        self.root.each_file(&mut |file| {
+            let name = file.name().to_string_lossy();
+            let Some(base) = name.strip_suffix(UNFINISHED).filter(|_| file.is_file()) else { return Ok(()) };
+            let parent = file.dir().path();
+            let algorithm = parent.file_name().unwrap_or_default().to_string_lossy();
+            let is_own = match parent == self.root.path() {
+                true => own.contains(&base) || is_signature(base),
+                false => format!("{algorithm}:{base}").parse::<Digest>().is_ok(),
+            };
+            if is_own { file.remove() } else { Ok(()) }
+        })
     }
 
     /// The name of a file, and that of what takes its place.
     fn names(&self, path: &str) -> Result<(Entry, Entry)> {
         let named = self.root.make_parents(path, MODE)?;
-        Ok((named.beside(".partial"), named))
+        Ok((named.beside(UNFINISHED), named))
     }
 
     fn replace(&self, path: &str, fill: impl FnOnce(&Entry) -> Result<File>) -> Result<()> {
@@ -55,7 +75,7 @@ impl Placement for ExistingDirectory {
         Ok(Slot::new(Arc::new(file), new.path(), 0, size, 0))
     }
 
-    fn restarted(&self, slot: &Slot) -> Result<()> {
+    fn restarted(&self, _: &Digest, slot: &Slot) -> Result<()> {
         slot.empty()
     }
 
@@ -68,7 +88,7 @@ impl Placement for ExistingDirectory {
         publish(&new.open(Open::Read)?, &new, &named)
     }
 
-    /// A second copy that shares its bytes with the first is none.
+    /// A link would make two copies one: what damages its bytes then damages both.
     fn linking(&self) -> Option<&dyn Linking> {
         None
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,8 +11,10 @@ use crate::base::fsops::{Entry, Open};
 use crate::bundle::declared::Declared;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::format::{CHUNKS, FileEntry, SUMS, is_signature, signatures_of};
+use crate::bundle::planned_tar::PlannedTar;
 use crate::bundle::tar_plan::{BLOCK, END, PlannedFile};
 use crate::bundle::tar_survey::{SIGNATURE_ROOM, TarSurvey};
+use crate::content::Slice;
 use crate::content::chunks::Chunks;
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -67,7 +68,8 @@ impl ExistingTar {
                 (survey.files.iter().map(|file| (file.path.clone(), file.data)).collect(), Some(survey))
             }
         };
-        let header = |path: &str| bundle.slice(path).ok().flatten()?.offset().checked_sub(BLOCK);
+        // One of another size has no room for a signature.
+        let header = |path: &str| header_of_signature(&bundle.slice(path).ok().flatten()?);
         let signatures = signatures_of(bundle, SUMS).into_iter();
         let signatures = signatures.filter_map(|path| Some((path.to_owned(), header(path)?))).collect();
         let (path, mtime) = (out.path().into(), declared.json.mtime());
@@ -81,14 +83,15 @@ impl ExistingTar {
     pub fn with_room(out: &Entry, bundle: &Layout, mtime: u64, files: &[KnownFile]) -> Result<Option<ExistingTar>> {
         let (mut at, mut signatures) = (HashMap::new(), HashMap::new());
         for file in files {
-            let room = |size: u64| if is_signature(&file.path) { size.next_multiple_of(BLOCK) } else { size };
-            let Some(slice) = bundle.slice(&file.path)?.filter(|slice| room(slice.size()) == room(file.size())) else {
+            let Some(slice) = bundle.slice(&file.path)? else { return Ok(None) };
+            let place = match is_signature(&file.path) {
+                true => header_of_signature(&slice).map(|header| signatures.insert(file.path.clone(), header)),
+                false if slice.size() == file.size() => Some(at.insert(file.path.clone(), slice.offset())),
+                false => None,
+            };
+            if place.is_none() {
                 return Ok(None);
-            };
-            match slice.offset().checked_sub(BLOCK).filter(|_| is_signature(&file.path)) {
-                Some(header) => signatures.insert(file.path.clone(), header),
-                None => at.insert(file.path.clone(), slice.offset()),
-            };
+            }
         }
         let (path, file) = (out.path().into(), Arc::new(out.open(Open::Change)?));
         Ok(Some(ExistingTar { path, file, at, survey: None, mtime, signatures, stretches: HashMap::new() }))
@@ -107,17 +110,12 @@ impl ExistingTar {
     pub fn straighten(&self) -> Result<()> {
         let Some(TarSurvey { files, length, .. }) = &self.survey else { return Ok(()) };
         self.file.set_len(*length).map_err(|e| Error::disk("writing", &self.path, e))?;
-        for entry in files {
-            self.write(&entry.header_blocks(self.mtime), entry.header)?;
-            let end = entry.data + entry.size;
-            let padding = end.next_multiple_of(BLOCK) - end;
-            self.write(&vec![0; usize::try_from(padding).unwrap_or_default()], end)?;
-        }
-        self.write(&[0; END as usize], length.saturating_sub(END))
+        files.iter().try_for_each(|file| self.tar().write_frame(file))?;
+        self.tar().write(&[0; END as usize], length.saturating_sub(END))
     }
 
-    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", &self.path, e))
+    fn tar(&self) -> PlannedTar<'_> {
+        PlannedTar { file: &self.file, path: &self.path, mtime: self.mtime }
     }
 
     fn place(&self, path: &str) -> Result<u64> {
@@ -132,13 +130,22 @@ impl ExistingTar {
         for signature in files {
             let Some(at) = self.signatures.get(&signature.path).copied().or_else(|| free.next()) else { continue };
             let (path, size) = (signature.path.clone(), signature.size());
-            let mut blocks = PlannedFile { path, size, header: at, data: at + BLOCK }.header_blocks(self.mtime);
-            blocks.extend_from_slice(&signature.read()?);
-            blocks.resize(SIGNATURE_ROOM as usize, 0);
-            self.write(&blocks, at)?;
+            let file = PlannedFile { path, size, header: at, data: at + BLOCK };
+            self.tar().write_kept(&signature.bytes, file.data)?;
+            self.tar().write_frame(&file)?;
         }
         Ok(())
     }
+}
+
+/// Where the header of a signature begins; `None`: what is there has another size than a signature, so none fits there.
+fn header_of_signature(slice: &Slice) -> Option<u64> {
+    let header = slice.offset().checked_sub(BLOCK)?;
+    (header_and_padded(slice.size()) == SIGNATURE_ROOM).then_some(header)
+}
+
+fn header_and_padded(size: u64) -> u64 {
+    BLOCK.saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX))
 }
 
 impl Placement for ExistingTar {
@@ -154,8 +161,9 @@ impl Placement for ExistingTar {
         Ok(Slot::of(stretches.iter().map(|(first, size)| extent(*first, *size)).collect(), 0))
     }
 
-    /// What is written again was proven before, so it is not wrong for long.
-    fn restarted(&self, _: &Slot) -> Result<()> {
+    /// What is written again was proven before. If it reads otherwise the second time, the repair fails, and the next one writes
+    /// the blob again.
+    fn restarted(&self, _: &Digest, _: &Slot) -> Result<()> {
         Ok(())
     }
 
@@ -179,11 +187,10 @@ impl Placement for ExistingTar {
         let known = || files.head.iter().chain(trailer);
         self.write_signatures(known().filter(|file| is_signature(&file.path)))?;
         for file in known().filter(|file| !is_signature(&file.path)) {
-            self.write(&file.read()?, self.place(&file.path)?)?;
+            self.tar().write_kept(&file.bytes, self.place(&file.path)?)?;
         }
         for tool in &files.tools {
-            let base = self.place(&tool.path())?;
-            tool.copy(&mut |piece, at| self.write(piece, base + at))?;
+            self.tar().write_tool(tool, self.place(&tool.path())?)?;
         }
         self.file.sync_all().map_err(|e| Error::disk("syncing", &self.path, e))
     }

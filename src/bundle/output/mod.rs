@@ -23,12 +23,12 @@ use crate::oci::Digest;
 /// How much of a blob is handed to the medium at once, in bytes: the head of a disk moves seldom.
 const STRETCH: u64 = 8 * 1024 * 1024;
 
-/// One form of an unfinished bundle: where each blob goes, and how all of it is published.
+/// One form of a bundle that is written, or repaired in its place: where each blob goes, and how all of it is brought to the medium.
 pub(super) trait Placement: Send + Sync {
     /// Opens the place of a blob of `size` bytes for writing.
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot>;
-    /// What was written there is void.
-    fn restarted(&self, slot: &Slot) -> Result<()>;
+    /// What was written there of the blob is void.
+    fn restarted(&self, digest: &Digest, slot: &Slot) -> Result<()>;
     /// The first `written` bytes are there.
     fn advanced(&self, digest: &Digest, written: u64) -> Result<()>;
     /// All of it is there, and proven.
@@ -37,7 +37,7 @@ pub(super) trait Placement: Send + Sync {
     fn linking(&self) -> Option<&dyn Linking>;
     /// What an interrupted run has left here; `None`: such a run leaves nothing that this one can use.
     fn resuming(&self) -> Option<&dyn Resuming>;
-    /// Writes everything else, brings it to the medium and gives the bundle its name. `trailer` stands behind the blobs;
+    /// Writes everything else, brings it to the medium and gives a new bundle its name. `trailer` stands behind the blobs;
     /// `chunks` are those of every blob that is in this place as a whole.
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()>;
 }
@@ -82,7 +82,7 @@ pub(super) struct Claim<'a> {
 /// An open place of a blob.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    /// In the order of the blob. Bytes that none of them has room for are in a volume that is not written.
+    /// In the order of the blob. Bytes that none of them has room for are not written: they are in another volume, or right already.
     extents: Arc<[Extent]>,
     /// Bytes that an earlier run has left there, not proven.
     pub present: u64,

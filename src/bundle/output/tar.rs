@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::base::fsops::{self, Entry, Open, publish};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
+use crate::bundle::planned_tar::PlannedTar;
 use crate::bundle::tar_plan::{PlannedFile, TarPlan};
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
@@ -89,13 +89,14 @@ pub fn begun(out: &Entry) -> u64 {
     partial(out).0.allocated()
 }
 
-/// Keeps an unfinished tar of another layout, of which its journal says `claims`, unless more is in one that is kept
+/// Keeps an unfinished tar of another layout, of which its journal says `claims`, unless more bytes are in one that is kept
 /// already: a run that failed early must not cost what an earlier one has fetched. Gives the bytes that are not kept.
 fn set_aside(out: &Entry, claims: &Claims) -> Result<u64> {
     let (path, journal) = partial(out);
     let (old, old_journal) = former(out);
     let kept = Claims::read(&old_journal).filter(|_| old.exists()).unwrap_or_default();
-    if claims.done.is_empty() || claims.done.len() < kept.done.len() {
+    let (bytes, of_kept) = (claims.lost(|_| false), kept.lost(|_| false));
+    if bytes == 0 || bytes < of_kept {
         path.remove()?;
         return Ok(claims.lost(|digest| kept.done.contains(digest)));
     }
@@ -159,10 +160,6 @@ impl TarOutput {
         let file = &self.plan.files[*self.position.get(&digest.blob_path())?];
         Some(Slice::new(self.file.clone(), self.partial.path(), file.data, file.size))
     }
-
-    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", self.partial.path(), e))
-    }
 }
 
 impl Placement for TarOutput {
@@ -177,8 +174,8 @@ impl Placement for TarOutput {
         Ok(Slot::new(self.file.clone(), self.partial.path(), base, size, present))
     }
 
-    fn restarted(&self, _: &Slot) -> Result<()> {
-        Ok(())
+    fn restarted(&self, digest: &Digest, _: &Slot) -> Result<()> {
+        self.journal.part(digest, 0)
     }
 
     fn advanced(&self, digest: &Digest, written: u64) -> Result<()> {
@@ -199,27 +196,21 @@ impl Placement for TarOutput {
 
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
         let trailer: HashMap<&str, &KnownFile> = trailer.iter().map(|file| (file.path.as_str(), file)).collect();
+        let tar = PlannedTar { file: &self.file, path: self.partial.path(), mtime: files.mtime };
         for planned in &self.plan.files {
             // A signature's length may be known only when it is made.
             let size = trailer.get(planned.path.as_str()).map_or(planned.size, |file| file.size());
-            self.write(&PlannedFile { size, ..planned.clone() }.header_blocks(files.mtime), planned.header)?;
+            tar.write_frame(&PlannedFile { size, ..planned.clone() })?;
         }
         let known = files.head.iter().chain(trailer.into_values()).map(|file| (file.path.clone(), &file.bytes));
         let manifests = files.manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.kept()));
         for (path, bytes) in known.chain(manifests) {
             let Some(at) = self.position.get(&path) else { continue };
-            let mut at = self.plan.files[*at].data;
-            let copied = bytes.read(&mut |piece| {
-                self.file.write_all_at(piece, at)?;
-                at += piece.len() as u64;
-                Ok(())
-            });
-            copied.map_err(|e| Error::disk("writing", self.partial.path(), e))?;
+            tar.write_kept(bytes, self.plan.files[*at].data)?;
         }
         for tool in &files.tools {
             if let Some(at) = self.position.get(&tool.path()) {
-                let file = &self.plan.files[*at];
-                tool.copy(&mut |piece, at| self.write(piece, file.data + at))?;
+                tar.write_tool(tool, self.plan.files[*at].data)?;
             }
         }
         // A file that was longer, on a file system that cannot reserve.
@@ -254,8 +245,8 @@ impl Resuming for TarOutput {
         Ok(claims)
     }
 
-    fn refute(&self, _: &Digest) -> Result<()> {
-        Ok(())
+    fn refute(&self, digest: &Digest) -> Result<()> {
+        self.journal.part(digest, 0)
     }
 
     fn adopted(&self, present: &HashMap<Digest, Chunks>, events: &Events) {
@@ -266,12 +257,21 @@ impl Resuming for TarOutput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
+
     use crate::base::progress::Silent;
+    use crate::bundle::SIGNATURE;
+    use crate::bundle::format::Metadata;
+    use crate::files::Layout;
+
+    fn events() -> Events {
+        Arc::new(Silent)
+    }
 
     fn create(out: &Entry, content: &[u8]) -> TarOutput {
         let digest = Digest::sha256(content);
         let plan = TarPlan::new([(digest.blob_path(), content.len() as u64)]).unwrap();
-        TarOutput::create(out, plan, [digest].into_iter(), &(Arc::new(Silent) as Events)).unwrap()
+        TarOutput::create(out, plan, [digest].into_iter(), &events()).unwrap()
     }
 
     #[test]
@@ -288,6 +288,49 @@ mod tests {
         create(&out, b"the fourth layout, of another length");
         let kept = Claims::read(&former(&out).1).unwrap();
         assert!(kept.done.contains(&fetched) && former(&out).0.exists());
+    }
+
+    /// A signature that is made again may be shorter than the one that an interrupted run has written.
+    #[test]
+    fn nothing_of_a_longer_signature_stays_behind_a_shorter_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = Entry::of(&directory.path().join("b.tar")).unwrap();
+        let files = |length: usize| {
+            let signature = Metadata::new(SIGNATURE, vec![7; length]);
+            FileSet::of_known(Digest::sha256(b"bundle"), 0, vec![signature.into()])
+        };
+        let create = |length| TarOutput::create(&out, files(length).tar().unwrap(), [].into_iter(), &events()).unwrap();
+        let stopped = create(72);
+        stopped.file.write_all_at(&[7; 72], stopped.plan.files[0].data).unwrap();
+        create(70).seal(&files(70), &[], &HashMap::new()).unwrap();
+        assert_eq!(Layout::open(out.path()).unwrap().faults(), []);
+    }
+
+    #[test]
+    fn the_unfinished_tar_that_has_more_bytes_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = Entry::of(&directory.path().join("b.tar")).unwrap();
+        let layer = [1; 50_000];
+        let began = create(&out, &layer);
+        began.advanced(&Digest::sha256(&layer), 49_000).unwrap();
+        create(&out, b"small").completed(&Digest::sha256(b"small")).unwrap();
+        create(&out, b"another layout");
+        let kept = Claims::read(&former(&out).1).unwrap();
+        assert_eq!(kept.part.get(&Digest::sha256(&layer)), Some(&49_000), "49,000 bytes are more than 5");
+    }
+
+    #[test]
+    fn a_blob_that_was_found_wrong_is_continued_from_where_it_is_fetched_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = Entry::of(&directory.path().join("b.tar")).unwrap();
+        let (bytes, digest) = ([1; 5_000], Digest::sha256(&[1; 5_000]));
+        create(&out, &bytes).completed(&digest).unwrap();
+        let again = create(&out, &bytes);
+        again.refute(&digest).unwrap();
+        again.advanced(&digest, 3_000).unwrap();
+        let third = create(&out, &bytes);
+        assert!(third.claims(&HashMap::from([(digest, 5_000)])).unwrap().is_empty());
+        assert_eq!(third.slot(&digest, 5_000).unwrap().present, 3_000);
     }
 
     #[test]

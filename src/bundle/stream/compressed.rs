@@ -18,6 +18,7 @@ const BUFFER: usize = 1 << 20;
 pub struct Compressed {
     partial: Entry,
     frames: Option<Frames<BufWriter<File>>>,
+    is_published: bool,
     lock: WriteLock,
 }
 
@@ -35,7 +36,7 @@ impl Compressed {
         let lock = WriteLock::take(&out)?;
         let partial = lock.output().beside(".partial");
         let frames = Some(Frames::new(BufWriter::with_capacity(BUFFER, partial.open(Open::Empty)?)));
-        Ok(Compressed { partial, frames, lock })
+        Ok(Compressed { partial, frames, is_published: false, lock })
     }
 
     fn frames(&mut self) -> Result<&mut Frames<BufWriter<File>>> {
@@ -62,15 +63,34 @@ impl StreamSink for Compressed {
         let Some(frames) = self.frames.take() else { return Ok(()) };
         let mut out = frames.finish().map_err(writing)?;
         out.flush().map_err(writing)?;
-        publish(out.get_ref(), &self.partial, self.lock.output())
+        publish(out.get_ref(), &self.partial, self.lock.output())?;
+        self.is_published = true;
+        Ok(())
     }
 }
 
 impl Drop for Compressed {
     fn drop(&mut self) {
-        if self.frames.is_some() {
+        if !self.is_published {
             // It cannot be continued; that it stays would harm nobody.
             let _ = self.partial.remove();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_get_its_name_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("b.tar.zst");
+        let mut compressed = Compressed::create(&out).unwrap();
+        compressed.write(b"all of it").unwrap();
+        fs::create_dir(&out).unwrap();
+        assert!(compressed.finish().is_err());
+        drop(compressed);
+        assert!(!directory.path().join("b.tar.zst.partial").exists());
     }
 }

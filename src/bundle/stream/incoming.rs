@@ -84,7 +84,7 @@ pub struct StreamSource<'a> {
 
 /// A blob that a stream did not bring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it has not come: after {} {why}", bytes(*length))]
+#[error("not received: after {} {why}", bytes(*length))]
 pub struct NotReceived {
     /// How many bytes came before.
     pub length: u64,

@@ -225,8 +225,8 @@ impl Placement for VolumesOutput {
         Ok(Slot::of(extents.clone(), present))
     }
 
-    fn restarted(&self, _: &Slot) -> Result<()> {
-        Ok(())
+    fn restarted(&self, digest: &Digest, _: &Slot) -> Result<()> {
+        self.journal.part(digest, 0)
     }
 
     fn advanced(&self, digest: &Digest, written: u64) -> Result<()> {
@@ -286,8 +286,8 @@ impl Resuming for VolumesOutput {
         Ok(done.filter_map(claim).collect())
     }
 
-    fn refute(&self, _: &Digest) -> Result<()> {
-        Ok(())
+    fn refute(&self, digest: &Digest) -> Result<()> {
+        self.journal.part(digest, 0)
     }
 
     fn adopted(&self, _: &HashMap<Digest, Chunks>, _: &Events) {}

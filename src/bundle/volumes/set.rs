@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::layout::{Known, VolumePlan};
@@ -12,6 +11,7 @@ use super::recovery::recovery_length;
 use super::volume_metadata::{self, Small};
 use crate::base::error::{Error, Result};
 use crate::bundle::fileset::{FileSet, KnownFile, Trailer};
+use crate::bundle::planned_tar::PlannedTar;
 use crate::bundle::{MAX_BUNDLE_JSON, is_signature, is_tool};
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -169,19 +169,13 @@ impl Set {
         let own = self.own_files(volume, known)?;
         let own: HashMap<&str, &[u8]> = own.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
         let common: HashMap<&str, &KnownFile> = self.common.iter().map(|file| (file.path.as_str(), file)).collect();
-        let write = |bytes: &[u8], at| file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", path, e));
+        let tar = PlannedTar { file, path, mtime: self.mtime };
         for planned in volume.tar()?.files {
-            write(&planned.header_blocks(self.mtime), planned.header)?;
+            tar.write_frame(&planned)?;
             if let Some(bytes) = own.get(planned.path.as_str()) {
-                write(bytes, planned.data)?;
+                tar.write(bytes, planned.data)?;
             } else if let Some(known) = common.get(planned.path.as_str()) {
-                let mut at = planned.data;
-                let copied = known.bytes.read(&mut |piece| {
-                    file.write_all_at(piece, at)?;
-                    at += piece.len() as u64;
-                    Ok(())
-                });
-                copied.map_err(|e| Error::disk("writing", path, e))?;
+                tar.write_kept(&known.bytes, planned.data)?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::bundle::{Form, blob_path, header};
+use crate::signed::keys::{Key, Kind};
 use crate::support::images::{self, Image, noise};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -195,6 +196,81 @@ fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
     assert!(found.len() == length && found[..at] == bytes[..at] && found[at + 106..] == bytes[at + 106..]);
 }
 
+/// A signed tar that has lost many headers: where its files are is known only from one that is left. A guess would write the
+/// headers into good blobs.
+#[test]
+fn headers_that_are_gone_are_written_only_where_they_were() {
+    let fixture = Fixture::new();
+    let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
+    let whole = fixture.whole(Form::Tar);
+    gapferry().arg("sign").arg(&whole).arg("--full").arg("--key").arg(&key.private).assert().success();
+    let mut archive = tar::Archive::new(std::fs::File::open(&whole).unwrap());
+    let headers = archive.entries().unwrap().map(|entry| entry.unwrap().raw_header_position());
+    let headers: Vec<u64> = headers.collect();
+    let signature = data(&whole, "SHA256SUMS.sig") - 512;
+    let behind = || headers.iter().copied().filter(|at| *at >= signature);
+    let broken = |name: &str, end: u64| {
+        let tar = fixture.copy(Form::Tar, name);
+        let file = std::fs::OpenOptions::new().write(true).open(&tar).unwrap();
+        behind().filter(|at| *at < end).for_each(|at| file.write_all_at(&[0xff; 512], at).unwrap());
+        tar
+    };
+    let chunks = data(&whole, "chunks.b3") - 512;
+    let tar = broken("one-header", chunks);
+    Ran::of(gapferry().arg("repair").args([&tar, &whole]).arg("--key").arg(&key.public)).ended(0);
+    fixture.is_whole(&tar, Form::Tar);
+    let tar = broken("no-header", u64::MAX);
+    let before = std::fs::read(&tar).unwrap();
+    repair(&tar, &whole).ended(3).reported(&["unpack it"]);
+    assert!(std::fs::read(&tar).unwrap() == before, "nothing is guessed");
+}
+
+/// People add signatures with tar, and rename files to what they are not. Whatever a signature's size, what stands behind it stays.
+#[test]
+fn a_signature_of_another_size_or_place_costs_no_other_file() {
+    let fixture = Fixture::new();
+    let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
+    let signed = fixture.copy(Form::Directory, "signed");
+    gapferry().arg("sign").arg(&signed).arg("--key").arg(&key.private).assert().success();
+    let repair = |tar: &Path| Ran::of(gapferry().arg("repair").args([tar, &signed]).arg("--key").arg(&key.public));
+    let files = |tar: &Path| {
+        let mut archive = tar::Archive::new(std::fs::File::open(tar).unwrap());
+        let read = |entry: std::io::Result<tar::Entry<std::fs::File>>| {
+            let mut entry = entry.unwrap();
+            let (path, mut bytes) = (entry.path().unwrap().into_owned(), Vec::new());
+            entry.read_to_end(&mut bytes).unwrap();
+            (path.to_str().unwrap().to_owned(), bytes)
+        };
+        archive.entries().unwrap().map(read).collect::<Vec<_>>()
+    };
+    for length in [0, 600] {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, bytes) in files(&fixture.whole(Form::Tar)) {
+            let own = header(path.as_bytes(), bytes.len() as u64, tar::EntryType::Regular);
+            builder.append(&own, &bytes[..]).unwrap();
+            if path == "SHA256SUMS" {
+                let own = header(b"SHA256SUMS.sig", length, tar::EntryType::Regular);
+                builder.append(&own, &vec![7; length as usize][..]).unwrap();
+            }
+        }
+        let tar = fixture.path(&format!("odd-{length}.tar"));
+        std::fs::write(&tar, builder.into_inner().unwrap()).unwrap();
+        let before = files(&tar);
+        flip(&tar, &fixture.small(), 0);
+        repair(&tar);
+        assert!(files(&tar) == before, "a signature of {length} bytes");
+    }
+    // Added at the end, and then a byte between two files changes.
+    let tar = fixture.copy(Form::Tar, "appended");
+    let arguments = ["-rf", tar.to_str().unwrap(), "-C", signed.to_str().unwrap(), "SHA256SUMS.sig"];
+    assert!(std::process::Command::new("tar").args(arguments).status().unwrap().success());
+    let file = std::fs::OpenOptions::new().write(true).open(&tar).unwrap();
+    file.write_all_at(b"x", data(&tar, "index.json") + fixture.bytes("index.json").len() as u64).unwrap();
+    repair(&tar);
+    let signature = std::fs::read(signed.join("SHA256SUMS.sig")).unwrap();
+    assert!(files(&tar).contains(&("SHA256SUMS.sig".to_owned(), signature)), "the signature is still there");
+}
+
 #[test]
 fn only_what_is_missing_is_fetched_and_what_else_has_the_blob_keeps_its_bytes() {
     let fixture = Fixture::new();
@@ -355,18 +431,29 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
     let damage = |bundle: &Path| {
         ["index.json", &fixture.small(), &fixture.layer(), "chunks.b3"].iter().for_each(|path| flip(bundle, path, 30));
     };
-    for form in [Form::Directory, Form::Tar] {
+    // With the header too, all headers of the tar are written again, before any blob.
+    let break_header = |bundle: &Path| {
+        let at = data(bundle, &fixture.small()) - 512;
+        std::fs::OpenOptions::new().write(true).open(bundle).unwrap().write_all_at(b"broken", at + 100).unwrap();
+    };
+    for (form, is_broken) in [(Form::Directory, false), (Form::Tar, false), (Form::Tar, true)] {
+        let damage = |bundle: &Path| {
+            damage(bundle);
+            if is_broken {
+                break_header(bundle);
+            }
+        };
         let first = fixture.copy(form, "first");
         damage(&first);
         let with = fixture.repair_for(&first);
         // Is begun; has repaired what comes first, what comes in the middle, what comes last.
         for path in ["", "index.json", &fixture.layer(), "chunks.b3"] {
             let is_killed = |at: usize| {
-                let bundle = fixture.copy(form, &format!("killed-{at}-{}", path.len()));
+                let bundle = fixture.copy(form, &format!("killed-{at}-{}-{is_broken}", path.len()));
                 damage(&bundle);
                 let begun = PathBuf::from(format!("{}.partial.lock", bundle.display()));
                 let is_time =
-                    || if path.is_empty() { begun.exists() } else { bytes(&bundle, path) == fixture.bytes(path) };
+                    || if path.is_empty() { begun.exists() } else { now(&bundle, path) == fixture.bytes(path) };
                 killed(&bundle, &with, is_time).then_some(bundle)
             };
             let bundle = (0..20).find_map(is_killed).unwrap_or_else(|| panic!("no run was killed: {path}"));
@@ -385,6 +472,20 @@ fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
     std::fs::write(bundle.join(fixture.small() + ".partial"), "half").unwrap();
     repair(&bundle, &with).ended(0);
     fixture.is_whole(&bundle, Form::Directory);
+}
+
+/// The same of a bundle whose headers may be broken: empty if the file cannot be found.
+fn now(bundle: &Path, path: &str) -> Vec<u8> {
+    let mut found = Vec::new();
+    if bundle.is_dir() {
+        return bytes(bundle, path);
+    }
+    let mut archive = tar::Archive::new(std::fs::File::open(bundle).unwrap());
+    let mut entries = archive.entries().unwrap().map_while(Result::ok);
+    if let Some(mut entry) = entries.find(|entry| entry.path().is_ok_and(|it| it == Path::new(path))) {
+        let _ = entry.read_to_end(&mut found);
+    }
+    found
 }
 
 /// Of a file, in either form; its place in a tar stays what it was.

@@ -117,7 +117,28 @@ fn an_export_that_replaces_a_signed_bundle_by_one_without_a_signature_says_so() 
     }
 }
 
-/// Whoever carries a bundle may rename it. What it is called says nothing of its form.
+#[test]
+fn what_a_killed_sign_has_left_in_a_directory_does_not_keep_it_from_being_signed() {
+    let fixture = Fixture::new();
+    let key = fixture.key("ed", Kind::Ed25519);
+    fixture.export("bundle", &[]).ended(0);
+    let bundle = fixture.path().join("bundle");
+    std::fs::write(bundle.join("SHA256SUMS.sig.partial"), "half").unwrap();
+    fixture.run(&["sign", "bundle", "--key", text(&key.private)]).ended(0);
+    fixture.verify(&bundle, &key).ended(0);
+}
+
+/// A volume holds files that are no part of the bundle. To remove them is no way to sign it.
+#[test]
+fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
+    let fixture = Fixture::new();
+    let key = fixture.key("ed", Kind::Ed25519);
+    fixture.export("bundle.tar", &["--volume-size", "1MB"]).ended(0);
+    let refused = fixture.run(&["sign", "bundle.001.tar", "--key", text(&key.private)]).ended(2);
+    refused.reported(&["it is a volume", "gapferry join"]);
+}
+
+/// A bundle may be renamed on its way. What it is called says nothing of its form.
 #[test]
 fn a_tar_is_signed_whatever_it_is_called() {
     let fixture = Fixture::new();

@@ -89,7 +89,7 @@ fn what_failed_for_one_reason_says_it_once() {
     let broken = fixture.piped(&import(&to(&target), &[]), &whole[..whole.len() / 4], 50_000).ended(1);
     let images: Vec<&str> = broken.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
     assert_eq!(images.len(), 4 - tagged(&fixture, &target), "{images:#?}");
-    assert!(images.len() > 1 && images[0].contains(": it has not come: "), "{images:#?}");
+    assert!(images.len() > 1 && images[0].contains(": not received: "), "{images:#?}");
     assert!(images[1..].iter().all(|image| image.ends_with(": for the same reason")), "{images:#?}");
     assert_eq!(broken.stderr.matches("hint: send all of it again").count(), 1, "{}", broken.stderr);
 }

@@ -1,0 +1,57 @@
+//! A tar that is written by position, in any order: where each file goes follows from its plan.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::tar_plan::{BLOCK, PlannedFile};
+use super::tools::Tool;
+use crate::base::error::{Error, Result};
+use crate::spool::Kept;
+
+/// See the module documentation.
+#[derive(Clone, Copy)]
+pub struct PlannedTar<'a> {
+    pub file: &'a File,
+    /// For messages.
+    pub path: &'a Path,
+    /// Of every entry, in seconds since 1970.
+    pub mtime: u64,
+}
+
+impl PlannedTar<'_> {
+    /// # Errors
+    /// The disk's.
+    pub fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", self.path, e))
+    }
+
+    /// Writes what stands around the bytes of a file: its header, and zeros up to the next block. What was there before may have
+    /// been longer.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write_frame(&self, file: &PlannedFile) -> Result<()> {
+        self.write(&file.header_blocks(self.mtime), file.header)?;
+        let end = file.data + file.size;
+        let padding = end.next_multiple_of(BLOCK) - end;
+        self.write(&vec![0; usize::try_from(padding).unwrap_or_default()], end)
+    }
+
+    /// # Errors
+    /// The disk's, or what was kept cannot be read again.
+    pub fn write_kept(&self, bytes: &Kept, mut at: u64) -> Result<()> {
+        let copied = bytes.read(&mut |piece| {
+            self.file.write_all_at(piece, at)?;
+            at += piece.len() as u64;
+            Ok(())
+        });
+        copied.map_err(|e| Error::disk("writing", self.path, e))
+    }
+
+    /// # Errors
+    /// As [`Tool::copy`].
+    pub fn write_tool(&self, tool: &Tool, base: u64) -> Result<()> {
+        tool.copy(&mut |piece, at| self.write(piece, base + at))
+    }
+}
