@@ -16,7 +16,7 @@ use super::read_back::read_back;
 use super::trust::Trust;
 use super::units::{as_path, as_seconds};
 use crate::base::error::{Error, Result};
-use crate::base::progress::Events;
+use crate::base::progress::{Event, Events};
 use crate::bundle::convert::{Conversion, WrittenForm};
 use crate::bundle::stream::Compressed;
 use crate::bundle::volumes::{Opened, RecoveryOf, Set, VolumeOptions, WrittenVolume, write_recovery};
@@ -117,6 +117,10 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
     }
     let (key, volumes_read, identity) = (source.key.clone(), source.volumes, source.conversion.files.identity);
     let output = request.output.path().to_owned();
+    if let Some(former) = request.output.former()?.filter(|former| former.identity() != identity) {
+        let text = format!("{} is another bundle, {}, and is replaced", output.display(), former.identity());
+        environment.events.report(Event::Notice(text));
+    }
     let written = source.write(&request, &environment.events).await?;
     if request.read_back {
         read_back(written.paths(&output), &environment.events).await?;

@@ -89,6 +89,8 @@ pub enum HintCode {
     NotAllowed,
     /// It is an OCI image layout and not a bundle.
     ImageLayout,
+    /// It is a repair and not a bundle.
+    RepairFile,
     /// A file of this machine, of a bundle for example, is damaged.
     DamagedFile,
     /// What was read is not what it should be.

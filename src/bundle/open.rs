@@ -151,6 +151,9 @@ pub enum NoBundle {
     /// Another program's OCI layout, which can still become a bundle.
     #[error("{} is an OCI image layout, but not a bundle: it has no {BUNDLE_JSON}", .0.display())]
     ImageLayout(PathBuf),
+    /// What brings the files that a damaged bundle lacks.
+    #[error("{} is a repair of a bundle, not a bundle", .0.display())]
+    Repair(PathBuf),
     #[error("{} is not a bundle: it has no {BUNDLE_JSON}", .0.display())]
     Other(PathBuf),
 }
@@ -159,7 +162,12 @@ pub enum NoBundle {
 pub fn no_bundle(layout: &Layout) -> Error {
     let is_layout = [OCI_LAYOUT, INDEX_JSON].iter().all(|file| layout.size_of(file).is_some());
     let path = layout.path().to_owned();
-    Error::of(Kind::Input, if is_layout { NoBundle::ImageLayout(path) } else { NoBundle::Other(path) })
+    let what = match () {
+        () if layout.size_of(REPAIR_JSON).is_some() => NoBundle::Repair(path),
+        () if is_layout => NoBundle::ImageLayout(path),
+        () => NoBundle::Other(path),
+    };
+    Error::of(Kind::Input, what)
 }
 
 /// What comes out of a pipe has to be a bundle as a whole: of anything else the parts would only be called wrong.

@@ -67,12 +67,23 @@ pub fn check_free(out: &Path, form: &Form) -> Result<()> {
     };
     WriteLock::check(out)?;
     match form {
+        Form::Directory if means_other_archive(out) && !out.is_dir() => {
+            let text = "a directory would get this name, which is that of an archive; end it in .tar, or .tar.zst for a compressed one";
+            Err(Error::input(format!("writing {}: {text}", out.display())))
+        }
         Form::Directory => directory::refuse_foreign(out),
         Form::Tar => tar::refuse_foreign(out),
         Form::Compressed => fsops::refuse_other_than_file(&fsops::beside(out, ".partial")),
         // Asked of each, once it is known how many there are.
         Form::Volumes(_) => Ok(()),
     }
+}
+
+/// Whether a name is that of an archive that is not written.
+fn means_other_archive(out: &Path) -> bool {
+    let endings = ["tgz", "tzst", "gz", "zst", "xz", "bz2", "lz4", "zip", "7z"];
+    let ending = out.extension().unwrap_or_default();
+    endings.iter().any(|other| ending.eq_ignore_ascii_case(other))
 }
 
 /// The bundle that is to be replaced, if there is one. To be asked as early as [`check_free`].

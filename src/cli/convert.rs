@@ -20,7 +20,7 @@ Writes a bundle in another form: a directory, a tar, a compressed tar, volumes, 
 is a tar, OUT.tar.zst a compressed one, - is standard output, any other name a directory; --volume-size makes volumes.
 
 The bundle keeps its identity and all of its signatures. Every file is proven by its digest while it is copied, and OUT gets its \
-name when all of it is on the medium. An interrupted conversion continues when you run the same command again; a compressed tar and \
+name when all of it is on the medium. A bundle that has the name already is replaced, with a notice if it is another one. An interrupted conversion continues when you run the same command again; a compressed tar and \
 a stream start over. Between directories of one file system, blobs are linked where that is possible, and take no room.
 
 `split` and `join` do the same for volumes.";

@@ -108,6 +108,7 @@ enum Bundle {
     NotReceived,
     NotAllowed,
     ImageLayout,
+    Repair,
     /// The recovery volumes are no good; the error says what to do.
     Recovery,
     /// It was checked, and has problems.
@@ -136,7 +137,11 @@ impl Situation {
         match error.kind() {
             Kind::Input => {
                 let no_bundle = error.find::<NoBundle>()?;
-                matches!(no_bundle, NoBundle::ImageLayout(_)).then_some(Situation::Bundle(Bundle::ImageLayout))
+                match no_bundle {
+                    NoBundle::ImageLayout(_) => Some(Situation::Bundle(Bundle::ImageLayout)),
+                    NoBundle::Repair(_) => Some(Situation::Bundle(Bundle::Repair)),
+                    NoBundle::Other(_) => None,
+                }
             }
             Kind::Disk => Some(Situation::Disk(Disk::of(error))),
             Kind::Damaged => Some(damaged(error)),
@@ -349,6 +354,7 @@ impl Bundle {
             Bundle::NotReceived => Some(HintCode::NotReceived),
             Bundle::NotAllowed => Some(HintCode::NotAllowed),
             Bundle::ImageLayout => Some(HintCode::ImageLayout),
+            Bundle::Repair => Some(HintCode::RepairFile),
             Bundle::Recovery => None,
             Bundle::Refused => Some(HintCode::DamagedFile),
             Bundle::Damaged => Some(HintCode::DamagedSource),

@@ -208,6 +208,22 @@ fn half_of_a_blob_does_not_stay_beside_its_link() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
+/// A mistyped output must not pass in silence: the bundle that had the name is gone.
+#[test]
+fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_is_refused() {
+    let directory = tempdir();
+    let (tar, other) = (directory.path().join("b.tar"), directory.path().join("other.tar"));
+    builder().write(&tar).unwrap();
+    Builder::new().image("registry.test/other:1", &[noise(3, 5_000)]).write(&other).unwrap();
+    let again = directory.path().join("again.tar");
+    let silent = convert(std::slice::from_ref(&tar), &again, &[]).ended(0);
+    assert!(!silent.stderr.contains("is replaced"), "{}", silent.stderr);
+    convert(std::slice::from_ref(&tar), &other, &[]).ended(0).reported(&["other.tar is another bundle", "is replaced"]);
+    for name in ["b.tgz", "b.tar.gz", "b.zip"] {
+        convert(std::slice::from_ref(&tar), &directory.path().join(name), &[]).ended(2).reported(&["end it in .tar"]);
+    }
+}
+
 /// That volumes were written says nothing of a tar that is called like the set.
 #[test]
 fn volumes_do_not_make_a_damaged_tar_of_their_name_count_as_proven() {

@@ -185,6 +185,10 @@ fn bundle(bundle: Bundle) -> Case {
             }
         }
         Bundle::NotAllowed => fact(Kind::Damaged, NotAllowed { list: "allow.txt".to_owned(), images: 2 }),
+        Bundle::Repair => Case {
+            similar: Error::of(Kind::Input, NoBundle::Other("a repair of a bundle".into())),
+            ..fact(Kind::Input, NoBundle::Repair(path()))
+        },
         Bundle::ImageLayout => Case {
             similar: Error::of(Kind::Input, NoBundle::Other("an OCI image layout, but not a bundle".into())),
             ..fact(Kind::Input, NoBundle::ImageLayout(path()))
@@ -272,7 +276,7 @@ fn all() -> Vec<Situation> {
         Registry::ReadOnly,
         Registry::MediaType,
     ];
-    let bundles = [VolumesMissing, NotNewer, NotReceived, NotAllowed, ImageLayout, Recovery, Refused, Damaged];
+    let bundles = [VolumesMissing, NotNewer, NotReceived, NotAllowed, ImageLayout, Repair, Recovery, Refused, Damaged];
     let unproven = [
         Unproven::BundleUnsigned,
         Unproven::ReceiptUnsigned,

@@ -105,11 +105,12 @@ pub fn text(code: HintCode) -> &'static str {
             "send all of it again, by the same command on both sides: what has arrived is not pushed again"
         }
         HintCode::NotAllowed => "add them to the allowlist of --allow, or bring a bundle without them",
+        HintCode::RepairFile => "`gapferry repair BUNDLE REPAIR` puts what it brings into the bundle",
         HintCode::ImageLayout => {
             "`gapferry serve LAYOUT` makes a registry of it, and `gapferry export` makes a bundle of the images in that registry"
         }
         HintCode::DamagedFile => {
-            "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or mend it with \
+            "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or repair it with \
              `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`"
         }
         HintCode::DamagedSource => "run the same command again; if it stays, the source itself is damaged",
