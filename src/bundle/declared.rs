@@ -4,37 +4,36 @@ use super::chunks;
 use super::format::{BUNDLE_JSON, BundleJson, FileEntry, OCI_LAYOUT, SUMS, is_tool};
 use crate::oci::Digest;
 
-/// `bundle.json` and its bytes.
+/// `bundle.json`, and what its bytes are.
 #[derive(Clone, Copy)]
 pub struct Declared<'a> {
     pub json: &'a BundleJson,
-    pub bytes: &'a [u8],
+    /// The identity of the bundle.
+    pub identity: Digest,
+    /// In bytes.
+    pub size: u64,
 }
 
 impl Declared<'_> {
-    /// The identity of the bundle.
-    pub fn identity(&self) -> Digest {
-        Digest::sha256(self.bytes)
-    }
-
     /// All files, `bundle.json` and the sums included, in the order of the tar.
     pub fn files(&self) -> Vec<FileEntry> {
-        let own = |path: &str, bytes: &[u8]| FileEntry {
-            path: path.to_owned(),
-            size: bytes.len() as u64,
-            digest: Digest::sha256(bytes),
-        };
-        let sums = self.json.sha256sums(self.identity());
-        let is_metadata = |file: &&FileEntry| !is_tool(&file.path) && !file.path.starts_with("blobs/");
-        let mut files = Vec::with_capacity(self.json.files.len() + 2);
-        for file in self.json.files.iter().take_while(is_metadata) {
+        let metadata = self.metadata();
+        let rest = self.json.files.iter().skip_while(|file| is_metadata(file)).cloned();
+        metadata.into_iter().chain(rest).collect()
+    }
+
+    /// Those of them that stand before tools and blobs.
+    pub fn metadata(&self) -> Vec<FileEntry> {
+        let mut files = Vec::new();
+        for file in self.json.files.iter().take_while(|file| is_metadata(file)) {
             files.push(file.clone());
             if file.path == OCI_LAYOUT {
-                files.push(own(BUNDLE_JSON, self.bytes));
+                files.push(FileEntry { path: BUNDLE_JSON.to_owned(), size: self.size, digest: self.identity });
             }
         }
-        files.push(own(SUMS, sums.as_bytes()));
-        files.extend(self.json.files.iter().skip_while(is_metadata).cloned());
+        let sums = self.json.sha256sums(self.identity);
+        let (size, digest) = (sums.len() as u64, Digest::sha256(sums.as_bytes()));
+        files.push(FileEntry { path: SUMS.to_owned(), size, digest });
         files
     }
 
@@ -42,4 +41,8 @@ impl Declared<'_> {
     pub fn chunks_length(&self) -> u64 {
         chunks::length(self.json.blobs().map(|(_, size)| size))
     }
+}
+
+fn is_metadata(file: &FileEntry) -> bool {
+    !is_tool(&file.path) && !file.path.starts_with("blobs/")
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::declared::Declared;
 use super::format::is_tool;
 use super::format::{
     BUNDLE_JSON, CHUNKS, CHUNKS_SIGNATURE, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS,
@@ -94,14 +95,9 @@ impl FileSet {
     /// Not readable, or not what `bundle.json` says (`Damaged`).
     pub fn of_bundle(bundle: &Bundle) -> Result<FileSet> {
         let (layout, json, identity) = (bundle.layout(), bundle.json(), bundle.identity());
-        let sums = json.sha256sums(identity);
-        let metadata: HashMap<&str, Digest> = json
-            .files
-            .iter()
-            .filter(|file| !file.path.starts_with("blobs/") && !is_tool(&file.path))
-            .map(|file| (file.path.as_str(), file.digest))
-            .chain([(BUNDLE_JSON, identity), (SUMS, Digest::sha256(sums.as_bytes()))])
-            .collect();
+        let size = layout.size_of(BUNDLE_JSON).unwrap_or_default();
+        let metadata = Declared { json, identity, size }.metadata();
+        let metadata: HashMap<&str, Digest> = metadata.iter().map(|file| (file.path.as_str(), file.digest)).collect();
         let paths = head_of(layout, false);
         let head = paths.iter().map(|path| KnownFile::of(layout, path, metadata.get(path.as_str()).copied()));
         let head = head.collect::<Result<Vec<KnownFile>>>()?;

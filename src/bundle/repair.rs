@@ -69,9 +69,9 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     let is_repair = belongs(&repair, missing.identity)?;
     let bytes = list_of_files(&bundle, &repair, missing)?;
     let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
-    let declared = Declared { json: &json, bytes: &bytes };
+    let declared = Declared { json: &json, identity: missing.identity, size: bytes.len() as u64 };
     let patches = repair_file::patches(&repair)?;
-    let sources = Sources { bundle: &bundle, repair: &repair, missing, patches };
+    let sources = Sources { bundle: &bundle, repair: &repair, bundle_json: &bytes, missing, patches };
     let wanted = wanted(&declared, missing);
     let signatures = proven.map_or(Ok(Vec::new()), |proven| fitting(&bundle, &repair, &declared, proven))?;
     let mut brought = Brought { head: signatures, ..Brought::default() };
@@ -92,7 +92,6 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
         let stretches = brought.patched.iter().map(|digest| (*digest, sources.stretches(digest))).collect();
         let wanted = WantedOfTar { files: &wanted, chunks: wants_chunks, stretches };
         let tar = ExistingTar::open(lock.output(), &bundle, &declared, wanted)?;
-        tar.straighten()?;
         wants_chunks |= tar.moves_chunks(&bundle);
         Box::new(tar)
     } else {
@@ -209,7 +208,7 @@ impl Brought {
 
     fn into_files(self, declared: &Declared<'_>) -> FileSet {
         let Brought { head, tools, blobs, .. } = self;
-        FileSet { tools, blobs, ..FileSet::of_known(declared.identity(), declared.json.mtime(), head) }
+        FileSet { tools, blobs, ..FileSet::of_known(declared.identity, declared.json.mtime(), head) }
     }
 }
 
@@ -222,6 +221,8 @@ fn descriptor(Wanted { digest, size }: Wanted) -> Descriptor {
 struct Sources<'a> {
     bundle: &'a Layout,
     repair: &'a Layout,
+    /// The bytes that are proven to be those of the bundle.
+    bundle_json: &'a [u8],
     missing: &'a Missing,
     patches: HashMap<Digest, Vec<Patch>>,
 }
@@ -244,8 +245,8 @@ impl Sources<'_> {
     fn find(&self, file: &FileEntry, declared: &Declared<'_>, progress: &dyn Fn(u64)) -> Result<Option<Found>> {
         let known = |bytes: Vec<u8>| Ok(Some(Found::Known(Metadata::new(&file.path, bytes).into())));
         match &*file.path {
-            BUNDLE_JSON => return known(declared.bytes.to_vec()),
-            SUMS => return known(declared.json.sha256sums(declared.identity()).into_bytes()),
+            BUNDLE_JSON => return known(self.bundle_json.to_vec()),
+            SUMS => return known(declared.json.sha256sums(declared.identity).into_bytes()),
             SUMS512 => return known(declared.json.sha512sums().unwrap_or_default().into_bytes()),
             _ => {}
         }

@@ -44,7 +44,8 @@ pub struct WantedOfTar<'a> {
 
 impl ExistingTar {
     /// Opens the tar `out`, which is read as `bundle`, and finds the place of every file that is wanted. What only has other bytes
-    /// keeps its place, whatever program has made the tar.
+    /// keeps its place, whatever program has made the tar. Headers, padding and the end that are gone are written before anything
+    /// else.
     ///
     /// # Errors
     /// A file has no place (`Damaged`); the disk's.
@@ -73,7 +74,9 @@ impl ExistingTar {
         let signatures = signatures_of(bundle, SUMS).into_iter();
         let signatures = signatures.filter_map(|path| Some((path.to_owned(), header(path)?))).collect();
         let (path, mtime) = (out.path().into(), declared.json.mtime());
-        Ok(ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches })
+        let tar = ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches };
+        tar.straighten()?;
+        Ok(tar)
     }
 
     /// The same for `files` of a tar that is whole; `None`: one of them has no place in it, or one of another size.
@@ -104,10 +107,7 @@ impl ExistingTar {
     }
 
     /// Writes the headers, the padding and the end of a tar that has lost some of them.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn straighten(&self) -> Result<()> {
+    fn straighten(&self) -> Result<()> {
         let Some(TarSurvey { files, length, .. }) = &self.survey else { return Ok(()) };
         self.file.set_len(*length).map_err(|e| Error::disk("writing", &self.path, e))?;
         files.iter().try_for_each(|file| self.tar().write_frame(file))?;
