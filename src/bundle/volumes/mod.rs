@@ -24,7 +24,8 @@ mod volume_metadata;
 mod volume_proof;
 
 pub use assemble::KeptPiece;
-pub(super) use existing::{lacking, refuse_other, volumes_of, whole};
+pub use existing::{KnownVolume, Replaceable};
+pub(super) use existing::{lacking, volumes_of, whole};
 pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };

@@ -8,9 +8,10 @@ use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::existing;
+use super::existing::{self, Replaceable};
 use super::layout::Known;
 use super::layout::{Held, VolumePlan};
+use super::names::Part;
 use super::set::{Selection, Set};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, Synced};
@@ -96,18 +97,19 @@ impl VolumesOutput {
     /// `whole` are there, and right.
     ///
     /// # Errors
-    /// Something else is where they would be; no room, or what else the disk says.
+    /// What is where they would be is not `replaceable`; no room, or what else the disk says.
     pub fn create(
         set: Set,
         selection: Selection,
         whole: &BTreeSet<u32>,
+        replaceable: &Replaceable,
         output: &Entry,
         events: &Events,
     ) -> Result<VolumesOutput> {
         let journal_entry = output.sibling(&journal_of(&set, &selection));
         let volumes: Vec<VolumePlan> = set.wanted(&selection).cloned().collect();
-        for volume in &volumes {
-            existing::refuse_foreign(&set.path_of(volume))?;
+        for volume in volumes.iter().filter(|volume| !whole.contains(&volume.number)) {
+            replaceable.check(Part::Volume(volume.number), &set.path_of(volume))?;
         }
         let (same, other) = match claims_of(&set, &selection) {
             Some(claims) if is_same(&set, &claims) => (Some(claims), None),
