@@ -158,7 +158,11 @@ impl Search<'_> {
         let held: BTreeSet<&str> = self.held.iter().flatten().map(|held| held.path.as_str()).collect();
         for path in held {
             let pieces = match missing.contains(path) {
-                true => declared.get(path).map_or(Ok(None), |file| self.of_repair(file, repair))?,
+                true => match declared.get(path).map_or(Ok(None), |file| self.of_repair(file, repair)) {
+                    // No image has to wait for a tool.
+                    Err(error) if self.is_repair && !is_tool(path) => return Err(error),
+                    found => found.ok().flatten(),
+                },
                 false => here.get(path).cloned(),
             };
             match pieces {
@@ -212,16 +216,21 @@ impl Search<'_> {
         }
     }
 
-    /// A file that the set lacks, proven.
+    /// A file that the set lacks, proven. `None`: there is no such file.
+    ///
+    /// # Errors
+    /// It is another one, or cannot be read.
     fn of_repair(&self, file: &FileEntry, repair: &Layout) -> Result<Option<Vec<Piece>>> {
         let (at, path) = (self.set.volumes.len(), &*file.path);
         let Some(slice) = repair.slice(path)? else { return Ok(None) };
+        if slice.size() != file.size {
+            let text = format!("{} has {} bytes instead of {}", slice.path().display(), slice.size(), file.size);
+            return Err(Error::damaged(text));
+        }
         match prove(&slice, &file.digest, &|_| ()) {
-            Ok(()) if slice.size() == file.size => Ok(Some(vec![Piece { part: at, path: path.to_owned() }])),
+            Ok(()) => Ok(Some(vec![Piece { part: at, path: path.to_owned() }])),
             Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", slice.path(), error)),
-            // No image has to wait for a tool.
-            Err(Unproven::Wrong { found, .. }) if self.is_repair && !is_tool(path) => Err(slice.wrong(found)),
-            Ok(()) | Err(Unproven::Wrong { .. }) => Ok(None),
+            Err(Unproven::Wrong { found, .. }) => Err(slice.wrong(found)),
         }
     }
 

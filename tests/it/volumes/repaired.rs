@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gapferry::files::Layout;
 use serde_json::Value;
 
 use crate::support::images;
@@ -172,6 +173,24 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
     let all = [&named[..], &["repair.tar".to_owned()]].concat();
     fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "is not overwritten; name it too"]);
     assert_eq!(std::fs::read(fixture.volume(2)).unwrap(), b"my thesis");
+}
+
+#[test]
+fn a_copy_with_a_file_that_cannot_be_read_repairs_everything_else() {
+    let fixture = Fixture::new(true);
+    fixture.go(&["convert", "b.tar", "-o", "c.tar.zst"], &[]).ended(0);
+    let copy = fixture.path("c.tar.zst");
+    let mut bytes = std::fs::read(&copy).unwrap();
+    // The largest layer is in the middle: its frames cannot be unpacked any more.
+    let middle = bytes.len() / 2;
+    bytes[middle - 150_000..middle + 150_000].fill(0);
+    std::fs::write(&copy, bytes).unwrap();
+    (1..=fixture.whole.len()).for_each(|number| flip(&fixture.volume(number), 250_000));
+    let json: Value = serde_json::from_str(&fixture.repair("c.tar.zst", &["--json"]).ended(3).stdout).unwrap();
+    let bundle = Layout::open(&fixture.path("b.tar")).unwrap();
+    let (largest, _) = bundle.entries().max_by_key(|(_, size)| *size).unwrap();
+    assert_eq!(json["lacking"], serde_json::json!([largest]), "{json}");
+    assert!(!json["made"].as_array().unwrap().is_empty(), "{json}");
 }
 
 #[test]
