@@ -9,7 +9,7 @@ use super::open::Bundle;
 use super::options::{Finished, Survey, existing_ancestor};
 use super::signature::check_signature;
 use super::volumes::{
-    Opened, Part, Replaceable, Set, SetName, VolumeOptions, claimed, lacking, remove_orphaned_journal, reserved,
+    Opened, Part, Replaceable, Set, SetName, VolumeOptions, claimed, lacking, remove_orphaned_journals, reserved,
     volumes_of, whole,
 };
 use crate::base::error::Result;
@@ -87,7 +87,7 @@ pub fn up_to_date(
         return None;
     }
     if proven {
-        remove_orphaned_journal(&set, &volumes.selection);
+        remove_orphaned_journals(&set.name);
     }
     let size = set.wanted(&volumes.selection).map(|volume| volume.length).sum();
     Some(Finished { path: set.name.whole(), identity: set.identity, size, unchanged: true })

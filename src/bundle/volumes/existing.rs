@@ -1,15 +1,16 @@
-//! Whether a volume is there already, as it would be written.
+//! Whether a volume is there already, as it would be written, and which files one may replace.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::format::{MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, VolumeJson};
+use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
 use super::layout::Known;
 use super::layout::{Held, VolumePlan};
 use super::names::{Part, SetName};
 use super::set::{Selection, Set};
+use super::unfinished::{self, PARTIAL, journals, partials};
 use super::volume_metadata::Small;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry};
@@ -62,7 +63,7 @@ impl Replaceable {
     /// # Errors
     /// What has this name, or the name of the unfinished volume, must not be replaced.
     pub fn check(&self, part: Part, path: &Path) -> Result<()> {
-        fsops::refuse_other_than_file(&fsops::beside(path, ".partial"))?;
+        fsops::refuse_other_than_file(&fsops::beside(path, PARTIAL))?;
         if path.symlink_metadata().is_err() {
             return Ok(());
         }
@@ -106,7 +107,7 @@ fn begins_as_volume(path: &Path) -> bool {
 /// # Errors
 /// The disk's.
 pub fn remove_former(set: &Set, output: &Entry) -> Result<()> {
-    for path in unfinished(&set.name) {
+    for path in partials(&set.name).into_iter().chain(journals(&set.name)) {
         output.sibling(&path).remove()?;
     }
     for path in volumes_of(&set.name) {
@@ -201,32 +202,5 @@ fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
 
 /// The volumes of this name that are there, in order.
 pub fn volumes_of(name: &SetName) -> Vec<PathBuf> {
-    beside(name, |path| path.to_owned())
-}
-
-/// What runs have left that did not come to their end.
-pub fn unfinished(name: &SetName) -> Vec<PathBuf> {
-    let volumes = beside(name, |path| if is_partial(path) { path.with_extension("") } else { PathBuf::new() });
-    let journals =
-        [".volumes".to_owned()].into_iter().chain((1..=MOST_VOLUMES).map(|number| format!(".volume-{number}")));
-    let journals = journals.map(|middle| fsops::beside(name.base(), &format!("{middle}.partial.journal")));
-    volumes.into_iter().chain(journals.filter(|path| path.exists())).collect()
-}
-
-fn is_partial(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "partial")
-}
-
-/// Files beside it that are parts of the set, if they are called what `called` makes of their names; in order.
-fn beside(name: &SetName, called: impl Fn(&Path) -> PathBuf) -> Vec<PathBuf> {
-    let entries = fs::read_dir(fsops::parent(name.base())).into_iter().flatten().flatten();
-    // As the set itself calls them: without `./` where no directory was named.
-    let paths = entries.map(|entry| name.base().with_file_name(entry.file_name()));
-    let is_part = |path: &PathBuf| {
-        let found = SetName::of_part(&called(path));
-        found.is_some_and(|(found, _)| found.base().file_name() == name.base().file_name())
-    };
-    let mut paths: Vec<PathBuf> = paths.filter(is_part).collect();
-    paths.sort();
-    paths
+    unfinished::files(name, |path| name.has_part(path))
 }

@@ -20,6 +20,7 @@ mod recovery_layout;
 mod set;
 mod state;
 mod surviving;
+mod unfinished;
 mod volume_metadata;
 mod volume_proof;
 
@@ -32,7 +33,7 @@ pub use format::{
 pub use layout::{Cut, Held, VolumePlan};
 pub use names::{Part, RECOVERY_DIGITS, SetName, WrittenVolume};
 pub use opened::{Broken, Foreign, Opened, Recovery, SetId, Volume, Volumes, VolumesMissing};
-pub(super) use output::{VolumesOutput, claimed, remove_orphaned_journal, reserved};
+pub(super) use output::{VolumesOutput, claimed, reserved};
 pub use plan::{SetPlan, SetRequest};
 pub use reconstruct::{Reconstructed, is_set, reconstruct};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
@@ -41,3 +42,4 @@ pub use set::{Selection, Set, Shape, VolumeOptions};
 pub(super) use state::Json as StateJson;
 pub use state::State;
 pub use surviving::RecoveryFault;
+pub(super) use unfinished::remove_orphaned_journals;
