@@ -13,7 +13,7 @@ use super::layout::Known;
 use super::layout::{Held, VolumePlan};
 use super::names::Part;
 use super::set::{Selection, Set};
-use super::unfinished::{journal_of, partial_of, remove_orphaned_journals};
+use super::unfinished::{journal_of, partial_of, publish, remove_orphaned_journals};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::Events;
@@ -239,7 +239,7 @@ impl Placement for VolumesOutput {
             file.set_len(plan.length).map_err(|e| Error::disk("ending", entry.path(), e))?;
             synced.push(Synced::new(file, entry.clone(), self.output.sibling(&self.set.path_of(plan)))?);
         }
-        Synced::publish(synced)?;
+        publish(synced)?;
         // That it is left cannot harm finished volumes.
         let _ = self.output.sibling(&journal_of(&self.set.name, &self.selection)).remove();
         match self.selection.is_all() {

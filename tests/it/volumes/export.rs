@@ -229,9 +229,9 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
     writer.finish().unwrap();
     let paths = volumes(&out);
     let first = sums(&paths);
-    // As it was after the first of the names.
+    // As it was after the first of the names, which is that of the second volume.
     std::fs::write(&journal, kept).unwrap();
-    for path in &paths[1..] {
+    for path in paths[..1].iter().chain(&paths[2..]) {
         std::fs::rename(path, format!("{}.partial", path.display())).unwrap();
     }
     // A larger set was never finished either.
@@ -272,6 +272,25 @@ fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set()
     let again: Vec<_> = asked.iter().filter(|(digest, _)| there.contains(digest)).collect();
     assert_eq!(again, [&(large, 2_500_000)], "nothing was lost");
     writer.finish().unwrap();
+    Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
+}
+
+#[test]
+fn a_set_has_its_first_volume_only_when_it_has_all_others() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("v.tar");
+    let create = || Writer::create(&out, builder.files(), options(Selection::All), Arc::new(Silent)).unwrap();
+    let writer = create();
+    builder.fill(&writer).unwrap();
+    let first = directory.path().join("v.001.tar");
+    std::fs::create_dir(&first).unwrap();
+    writer.finish().unwrap_err();
+    std::fs::remove_dir(&first).unwrap();
+    let partial = |number: u32| directory.path().join(format!("v.{number:03}.tar.partial")).exists();
+    assert!(partial(1) && !(2..10).any(partial), "all others have their names");
+    builder.source.take_asked();
+    create().finish().unwrap();
+    assert_eq!(builder.source.take_asked(), [], "every blob was there");
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
