@@ -198,17 +198,18 @@ fn repair_volumes(brought: &Brought, request: &RepairRequest, environment: &Envi
     let gone = before.set.iter().filter(|_| volumes.len() > 1).flat_map(|set| set.missing.iter().copied());
     let bad: BTreeSet<u32> = damaged.chain(gone).collect();
     let wanted = SetRepair { paths: volumes, from, missing: &missing, bad: &bad, out: request.output.as_deref() };
-    let RepairedSet { made, lacking, .. } = repair_set(&wanted, events)?;
+    let RepairedSet { whole, lacking, .. } = repair_set(&wanted, events)?;
     let is_replaced = |path: &Path| {
-        let is_made = |file: &Given| made.iter().any(|(made, _)| *made == file.number);
-        files.iter().any(|file| Path::new(file.path) == path && is_made(file))
+        let is_whole = |file: &Given| whole.iter().any(|volume| volume.number == file.number);
+        files.iter().any(|file| Path::new(file.path) == path && is_whole(file))
     };
     let kept = volumes.iter().filter(|path| !is_replaced(path)).cloned();
-    let all: Vec<PathBuf> = kept.chain(made.iter().map(|(_, path)| path.clone())).collect();
+    let all: Vec<PathBuf> = kept.chain(whole.iter().map(|volume| volume.path.clone())).collect();
     let report = verify::check_opened(&Opened::open(&all)?, Depth::Chunks, events)?;
     let outcome = outcome(report.is_clean());
     let of = report.set.as_ref().or(before.set.as_ref()).map_or(0, |set| set.of);
-    let made = made.into_iter().map(|(number, path)| VolumePath { volume: Part::Volume(number).label(of), path });
+    let made = whole.into_iter().filter(|volume| !volume.unchanged);
+    let made = made.map(|volume| VolumePath { volume: Part::Volume(volume.number).label(of), path: volume.path });
     Ok(RepairReport::Volumes(Box::new(RepairedVolumes {
         version: REPORT_VERSION,
         ok: outcome.is_ok(),

@@ -63,7 +63,7 @@ pub use options::{Finished, Form, Options, Survey, is_tar};
 pub use read_back::read_back;
 pub use repair::{RepairWith, Repaired, repair};
 pub use repair_file::{RepairContents, RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};
-pub use repair_volumes::{RepairedSet, SetRepair, repair_set};
+pub use repair_volumes::{RepairedSet, RepairedVolume, SetRepair, repair_set};
 pub use sign::{Scope, sign};
 pub use signature::{Proven, SignatureFault, check_signature, signer};
 pub use tools::{Tool, tools_of};

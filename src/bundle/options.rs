@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::volumes::VolumeOptions;
+use super::volumes::{Replaceable, VolumeOptions};
 use crate::base::fsops;
 use crate::content::LinkMode;
 use crate::files::Layout;
@@ -45,12 +45,14 @@ pub struct Options {
     pub device: Option<u64>,
     /// Bundles that may have some of its blobs, asked in this order; none of them is believed.
     pub supplies: Vec<Arc<Layout>>,
+    /// Which files volumes may replace.
+    pub replaceable: Replaceable,
 }
 
 impl Options {
     /// Every blob is copied.
     pub fn copying(form: Form) -> Options {
-        Options { form, link: LinkMode::Copy, device: None, supplies: Vec::new() }
+        Options { form, link: LinkMode::Copy, device: None, supplies: Vec::new(), replaceable: Replaceable::default() }
     }
 }
 

@@ -9,7 +9,8 @@ use super::open::Bundle;
 use super::options::{Finished, Survey, existing_ancestor};
 use super::signature::check_signature;
 use super::volumes::{
-    Opened, Set, SetName, VolumeOptions, claimed, lacking, remove_orphaned_journal, reserved, volumes_of, whole,
+    Opened, Part, Replaceable, Set, SetName, VolumeOptions, claimed, lacking, remove_orphaned_journals, reserved,
+    volumes_of, whole,
 };
 use crate::base::error::Result;
 use crate::base::fsops;
@@ -58,49 +59,56 @@ pub fn keep_signatures(out: &Path, files: &mut FileSet, volumes: &VolumeOptions)
 
 /// Whether the selected volumes of the `planned` set are there already. With `proven` every byte is looked at, else they only
 /// look so.
-///
-/// # Errors
-/// Something that is no volume has the name of one.
 pub fn up_to_date(
     planned: &Set,
     files: &FileSet,
     volumes: &VolumeOptions,
     proven: bool,
     events: &Events,
-) -> Result<Option<Finished>> {
-    let Some(first) = planned.wanted(&volumes.selection).next() else { return Ok(None) };
-    let Ok(bundle) = Bundle::open(&planned.path_of(first)) else { return Ok(None) };
+) -> Option<Finished> {
+    let first = planned.wanted(&volumes.selection).next()?;
+    let bundle = Bundle::open(&planned.path_of(first)).ok()?;
     let is_signed = match &files.trailer {
         Some(Trailer::Signed(key)) => check_signature(bundle.layout(), std::slice::from_ref(key.public())).is_ok(),
         Some(Trailer::Copied(_)) | None => true,
     };
     if bundle.identity() != planned.identity || !is_signed {
-        return Ok(None);
+        return None;
     }
     // What is there may have more or other signatures.
-    let Ok(there) = FileSet::of_bundle(&bundle) else { return Ok(None) };
-    let Ok(set) = Set::new(&there, planned.name.clone(), volumes.shape) else { return Ok(None) };
-    if set.check(&volumes.selection).is_err() {
-        return Ok(None);
-    }
+    let there = FileSet::of_bundle(&bundle).ok()?;
+    let set = Set::new(&there, planned.name.clone(), volumes.shape).ok()?;
+    set.check(&volumes.selection).ok()?;
     let is_there = match proven {
-        true => whole(&set, &volumes.selection, events)?.len() == set.wanted(&volumes.selection).count(),
-        false => lacking(&set, &volumes.selection)? == 0,
+        true => whole(&set, &volumes.selection, events).len() == set.wanted(&volumes.selection).count(),
+        false => lacking(&set, &volumes.selection).is_empty(),
     };
     if !is_there {
-        return Ok(None);
+        return None;
     }
     if proven {
-        remove_orphaned_journal(&set, &volumes.selection);
+        remove_orphaned_journals(&set.name);
     }
     let size = set.wanted(&volumes.selection).map(|volume| volume.length).sum();
-    Ok(Some(Finished { path: set.name.whole(), identity: set.identity, size, unchanged: true }))
+    Some(Finished { path: set.name.whole(), identity: set.identity, size, unchanged: true })
 }
 
 /// What writing them would take.
-pub(super) fn survey(out: &Path, files: &FileSet, volumes: &VolumeOptions) -> Result<Survey> {
+///
+/// # Errors
+/// There is no such set; something that is not `replaceable` has the name of a volume; the file system does not answer.
+pub(super) fn survey(
+    out: &Path,
+    files: &FileSet,
+    volumes: &VolumeOptions,
+    replaceable: &Replaceable,
+) -> Result<Survey> {
     let (set, selection) = (plan(out, files, volumes)?, &volumes.selection);
-    let lacking = lacking(&set, selection)?;
+    let lacking = lacking(&set, selection);
+    for volume in &lacking {
+        replaceable.check(Part::Volume(volume.number), &set.path_of(volume))?;
+    }
+    let lacking = lacking.iter().map(|volume| volume.length).fold(0, u64::saturating_add);
     let total = set.wanted(selection).map(|volume| volume.length).fold(0, u64::saturating_add);
     let claimed = claimed(&set, selection);
     let former = former(out);

@@ -126,7 +126,7 @@ pub fn refuse_one_pass(out: &Path, form: &Form) -> Result<()> {
 pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> {
     let form = &options.form;
     if let Form::Volumes(volumes) = form {
-        return plan_volumes::survey(out, files, volumes);
+        return plan_volumes::survey(out, files, volumes, &options.replaceable);
     }
     refuse_one_pass(out, form)?;
     let is_tar = *form == Form::Tar;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::volumes::{Held, Opened, Part, Selection, SetName, Shape, VolumeOptions, Volumes, refuse_other};
+use super::volumes::{Held, KnownVolume, Opened, Part, Replaceable, Selection, SetName, Shape, VolumeOptions, Volumes};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
 use crate::bundle::convert::Conversion;
@@ -26,10 +26,19 @@ use crate::oci::Digest;
 pub struct RepairedSet {
     /// How its files are called.
     pub name: SetName,
-    /// Volumes that were written again.
-    pub made: Vec<(u32, PathBuf)>,
+    /// The damaged and missing volumes that are whole now.
+    pub whole: Vec<RepairedVolume>,
     /// Files that neither the set nor the repair has: the volumes that hold them stay as they are.
     pub lacking: Vec<String>,
+}
+
+/// A volume that is whole now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairedVolume {
+    pub number: u32,
+    pub path: PathBuf,
+    /// An earlier run has written it.
+    pub unchanged: bool,
 }
 
 /// A set that is to be repaired.
@@ -65,16 +74,10 @@ pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet
                     this version does it";
         Error::damaged(format!("repairing {shown}: {text}"))
     })?;
-    for number in bad {
-        let broken = set.broken.iter().filter(|broken| broken.part == Some(Part::Volume(*number)));
-        let damaged = set.volumes.iter().filter(|volume| volume.json.number == *number);
-        let own = broken.map(|broken| &broken.path).chain(damaged.map(|volume| &volume.path));
-        refuse_other(&name.part(Part::Volume(*number), set.set.of), own.map(PathBuf::as_path))?;
-    }
     let search = Search { set: &set, held: &held, missing, from, is_repair };
     let found = search.find(&repair)?;
     let Some(bundle) = search.bundle(&found)? else {
-        return Ok(RepairedSet { name, made: Vec::new(), lacking: found.lacking.into_iter().collect() });
+        return Ok(RepairedSet { name, whole: Vec::new(), lacking: found.lacking.into_iter().collect() });
     };
     let is_there = |held: &Held| bundle.layout().size_of(&held.path).is_some();
     let can_be = |number: &u32| held.get(*number as usize - 1).is_some_and(|files| files.iter().all(is_there));
@@ -82,17 +85,30 @@ pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet
     let again: BTreeSet<u32> = bad.iter().copied().filter(can_be).collect();
     let needed = held.iter().flatten().filter(|held| !is_there(held)).map(|held| held.path.clone());
     let lacking: BTreeSet<String> = needed.collect();
-    let mut made = again.clone();
+    let mut whole = Vec::new();
     // Else perhaps on a medium that cannot be written.
     if !again.is_empty() {
-        let volumes = VolumeOptions { shape, selection: Selection::Only(again) };
-        let options = Options::copying(Form::Volumes(volumes));
+        let replaceable = Replaceable::Only(known(&set));
+        let volumes = VolumeOptions { shape, selection: Selection::Only(again.clone()) };
+        let options = Options { replaceable, ..Options::copying(Form::Volumes(volumes)) };
         let written = Conversion::of_part(bundle)?.write(&name.whole(), options, events)?;
-        made.retain(|number| !written.unchanged_volumes.contains(number));
+        whole.extend(again.into_iter().map(|number| RepairedVolume {
+            number,
+            path: name.part(Part::Volume(number), set.set.of),
+            unchanged: written.unchanged_volumes.contains(&number),
+        }));
     }
-    let path = |number: u32| (number, name.part(Part::Volume(number), set.set.of));
-    let made = made.into_iter().map(path).collect();
-    Ok(RepairedSet { name, made, lacking: lacking.into_iter().collect() })
+    Ok(RepairedSet { name, whole, lacking: lacking.into_iter().collect() })
+}
+
+/// The files that were named as volumes of the set, or of which too little is left to tell.
+fn known(set: &Volumes) -> Vec<KnownVolume> {
+    let broken = set.broken.iter().filter_map(|one| Some(KnownVolume { part: one.part?, path: one.path.clone() }));
+    let read = set.volumes.iter().map(|volume| {
+        let part = Part::Volume(volume.json.number);
+        KnownVolume { part, path: volume.path.clone() }
+    });
+    broken.chain(read).collect()
 }
 
 /// How the volumes are called: as the first that is called as it should be.
@@ -142,7 +158,11 @@ impl Search<'_> {
         let held: BTreeSet<&str> = self.held.iter().flatten().map(|held| held.path.as_str()).collect();
         for path in held {
             let pieces = match missing.contains(path) {
-                true => declared.get(path).map_or(Ok(None), |file| self.of_repair(file, repair))?,
+                true => match declared.get(path).map_or(Ok(None), |file| self.of_repair(file, repair)) {
+                    // No image has to wait for a tool.
+                    Err(error) if self.is_repair && !is_tool(path) => return Err(error),
+                    found => found.ok().flatten(),
+                },
                 false => here.get(path).cloned(),
             };
             match pieces {
@@ -196,16 +216,21 @@ impl Search<'_> {
         }
     }
 
-    /// A file that the set lacks, proven.
+    /// A file that the set lacks, proven. `None`: there is no such file.
+    ///
+    /// # Errors
+    /// It is another one, or cannot be read.
     fn of_repair(&self, file: &FileEntry, repair: &Layout) -> Result<Option<Vec<Piece>>> {
         let (at, path) = (self.set.volumes.len(), &*file.path);
         let Some(slice) = repair.slice(path)? else { return Ok(None) };
+        if slice.size() != file.size {
+            let text = format!("{} has {} bytes instead of {}", slice.path().display(), slice.size(), file.size);
+            return Err(Error::damaged(text));
+        }
         match prove(&slice, &file.digest, &|_| ()) {
-            Ok(()) if slice.size() == file.size => Ok(Some(vec![Piece { part: at, path: path.to_owned() }])),
+            Ok(()) => Ok(Some(vec![Piece { part: at, path: path.to_owned() }])),
             Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", slice.path(), error)),
-            // No image has to wait for a tool.
-            Err(Unproven::Wrong { found, .. }) if self.is_repair && !is_tool(path) => Err(slice.wrong(found)),
-            Ok(()) | Err(Unproven::Wrong { .. }) => Ok(None),
+            Err(Unproven::Wrong { found, .. }) => Err(slice.wrong(found)),
         }
     }
 

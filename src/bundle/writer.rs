@@ -178,9 +178,9 @@ impl Writer {
 fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) -> Result<Begun> {
     if let Form::Volumes(asked) = &options.form {
         let set = plan_volumes::plan(output.path(), files, asked)?;
-        let whole = volumes::whole(&set, &asked.selection, events)?;
+        let whole = volumes::whole(&set, &asked.selection, events);
         let former = plan_volumes::former(output.path());
-        let place = VolumesOutput::create(set, asked.selection.clone(), &whole, output, events)?;
+        let place = VolumesOutput::create(set, asked.selection.clone(), &whole, &options.replaceable, output, events)?;
         let elsewhere = place.elsewhere(files);
         return Ok(Begun { place: Arc::new(place), former, elsewhere, whole });
     }

@@ -50,7 +50,7 @@ impl SeveralRuns for VolumeRun<'_> {
     fn before_push(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()> {
         let pushed: BTreeSet<Digest> = plan.blobs.iter().map(|step| step.blob.digest).collect();
         let mut state = self.state.borrow_mut();
-        state.prove(|blob| pushed.contains(blob))?;
+        state.prove(self.layout, &self.volumes, |blob| pushed.contains(blob))?;
         state.store(self.layout, &self.volumes, |blob| waiting.contains(blob))
     }
 
@@ -58,6 +58,6 @@ impl SeveralRuns for VolumeRun<'_> {
         let went_well = outcome.images.iter().all(Result::is_ok);
         let mut state = self.state.borrow_mut();
         state.commit(&self.volumes, went_well, |blob| waiting.contains(blob))?;
-        Ok(if waiting.is_empty() { Vec::new() } else { state.wanted(waiting) })
+        if waiting.is_empty() { Ok(Vec::new()) } else { state.wanted(waiting) }
     }
 }

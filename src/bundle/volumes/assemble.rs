@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::format::{Segment, VolumeJson};
+use super::names::{SegmentNumber, stored_path};
 use crate::bundle::sums::{self, MAX_SUMS};
 use crate::bundle::{
     BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, SUMS512, is_signature, is_tool,
@@ -18,6 +19,14 @@ pub struct KeptPiece {
     pub path: String,
     pub segment: Segment,
     pub stored: String,
+}
+
+impl KeptPiece {
+    /// Its entry in the volume that it is from.
+    pub(super) fn stored_path(&self) -> String {
+        let Segment { number, of, .. } = self.segment;
+        stored_path(&self.path, Some(SegmentNumber { number, of }))
+    }
 }
 
 /// The bundle's files: metadata from a volume that has the right `bundle.json`, blobs from whichever has them.

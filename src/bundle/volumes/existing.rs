@@ -1,15 +1,16 @@
-//! Whether a volume is there already, as it would be written.
+//! Whether a volume is there already, as it would be written, and which files one may replace.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::format::{MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, VolumeJson};
+use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
 use super::layout::Known;
 use super::layout::{Held, VolumePlan};
 use super::names::{Part, SetName};
 use super::set::{Selection, Set};
+use super::unfinished::{self, PARTIAL, journals, partials};
 use super::volume_metadata::Small;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry};
@@ -22,69 +23,65 @@ use crate::oci::{Algorithm, Digest};
 
 /// Whether the volume is there, the same, and every byte of it right: hashed now or, where it was not touched since, earlier on
 /// this machine.
-///
-/// # Errors
-/// Something is there that is no volume: it is not written over.
-fn is_whole(set: &Set, volume: &VolumePlan, events: &Events) -> Result<bool> {
-    let Some(layout) = there(&set.path_of(volume))? else { return Ok(false) };
-    Ok(is_same(set, volume, &layout) && is_proven(set, volume, &layout, events))
+fn is_whole(set: &Set, volume: &VolumePlan, events: &Events) -> bool {
+    Layout::open(&set.path_of(volume))
+        .is_ok_and(|layout| is_same(set, volume, &layout) && is_proven(set, volume, &layout, events))
 }
 
 /// The numbers of the selected volumes that are there, the same, and right in every byte.
-///
-/// # Errors
-/// Something that is no volume has the name of one.
-pub fn whole(set: &Set, selection: &Selection, events: &Events) -> Result<BTreeSet<u32>> {
-    let mut whole = BTreeSet::new();
-    for volume in set.wanted(selection) {
-        if is_whole(set, volume, events)? {
-            whole.insert(volume.number);
+pub fn whole(set: &Set, selection: &Selection, events: &Events) -> BTreeSet<u32> {
+    set.wanted(selection).filter(|volume| is_whole(set, volume, events)).map(|volume| volume.number).collect()
+}
+
+/// The selected volumes that do not even look as if they were there: nothing that they hold is read.
+pub fn lacking<'s>(set: &'s Set, selection: &'s Selection) -> Vec<&'s VolumePlan> {
+    let seems_whole =
+        |volume: &VolumePlan| Layout::open(&set.path_of(volume)).is_ok_and(|layout| is_same(set, volume, &layout));
+    set.wanted(selection).filter(|volume| !seems_whole(volume)).collect()
+}
+
+/// Which files volumes may replace.
+#[derive(Clone, Debug, Default)]
+pub enum Replaceable {
+    /// Volumes of any set, also damaged ones and what is left of one that was cut short.
+    #[default]
+    Volumes,
+    /// Only these, whatever is left in them.
+    Only(Vec<KnownVolume>),
+}
+
+/// A file that is known to be a volume of the set that is written.
+#[derive(Clone, Debug)]
+pub struct KnownVolume {
+    pub part: Part,
+    pub path: PathBuf,
+}
+
+impl Replaceable {
+    /// Refuses a `path` for the volume `part` where that would replace something else.
+    ///
+    /// # Errors
+    /// What has this name, or the name of the unfinished volume, must not be replaced.
+    pub fn check(&self, part: Part, path: &Path) -> Result<()> {
+        fsops::refuse_other_than_file(&fsops::beside(path, PARTIAL))?;
+        if path.symlink_metadata().is_err() {
+            return Ok(());
         }
+        let is_itself = |known: &KnownVolume| known.part == part && is_same_file(&known.path, path);
+        let text = match self {
+            Replaceable::Volumes if is_volume_at(path) => return Ok(()),
+            Replaceable::Volumes => {
+                "something is there that is no volume of a bundle, and it is not overwritten; name another output, or take it \
+                 away"
+            }
+            Replaceable::Only(known) if known.iter().any(is_itself) => return Ok(()),
+            Replaceable::Only(_) => {
+                "something is there that is not known to be this volume, and it is not overwritten; name it too if it is, move \
+                 it away, or name a directory by -o"
+            }
+        };
+        Err(Error::input(format!("writing {}: {text}", path.display())))
     }
-    Ok(whole)
-}
-
-/// Bytes of the selected volumes that do not even look as if they were there.
-///
-/// # Errors
-/// As [`whole`].
-pub fn lacking(set: &Set, selection: &Selection) -> Result<u64> {
-    let mut lacking: u64 = 0;
-    for volume in set.wanted(selection) {
-        if !seems_whole(set, volume)? {
-            lacking = lacking.saturating_add(volume.length);
-        }
-    }
-    Ok(lacking)
-}
-
-/// The same, as far as can be told without reading what it holds.
-///
-/// # Errors
-/// As there.
-fn seems_whole(set: &Set, volume: &VolumePlan) -> Result<bool> {
-    Ok(there(&set.path_of(volume))?.is_some_and(|layout| is_same(set, volume, &layout)))
-}
-
-/// Only a volume may be replaced by one.
-///
-/// # Errors
-/// Something else is there.
-pub fn refuse_foreign(path: &Path) -> Result<()> {
-    there(path).map(drop)
-}
-
-/// Only a damaged volume may be replaced, and only by itself: `own` are the files that are known to be the volume at `path`.
-///
-/// # Errors
-/// Something else is there.
-pub fn refuse_other<'p>(path: &Path, own: impl IntoIterator<Item = &'p Path>) -> Result<()> {
-    if path.symlink_metadata().is_err() || own.into_iter().any(|own| is_same_file(own, path)) {
-        return Ok(());
-    }
-    let text = "something is there that is not known to be this volume, and it is not overwritten; name it too if it is, move it \
-                away, or name a directory by -o";
-    Err(Error::input(format!("writing {}: {text}", path.display())))
 }
 
 /// Whether both paths lead to one file.
@@ -92,21 +89,9 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// The volume at `path`, if there is one.
-fn there(path: &Path) -> Result<Option<Layout>> {
-    fsops::refuse_other_than_file(&fsops::beside(path, ".partial"))?;
-    if path.symlink_metadata().is_err() {
-        return Ok(None);
-    }
-    if let Some(layout) = Layout::open(path).ok().filter(is_volume) {
-        return Ok(Some(layout));
-    }
-    if begins_as_volume(path) {
-        return Ok(None);
-    }
-    let text = "something is there that is no volume of a bundle, and it is not overwritten; name another output, or take \
-                it away";
-    Err(Error::input(format!("writing {}: {text}", path.display())))
+/// Whether a volume is there, or what is left of one.
+fn is_volume_at(path: &Path) -> bool {
+    Layout::open(path).is_ok_and(|layout| is_volume(&layout)) || begins_as_volume(path)
 }
 
 /// Whether it is what is left of a volume that was cut short, perhaps nothing: what a volume says of itself comes first in it.
@@ -122,7 +107,7 @@ fn begins_as_volume(path: &Path) -> bool {
 /// # Errors
 /// The disk's.
 pub fn remove_former(set: &Set, output: &Entry) -> Result<()> {
-    for path in unfinished(&set.name) {
+    for path in partials(&set.name).into_iter().chain(journals(&set.name)) {
         output.sibling(&path).remove()?;
     }
     for path in volumes_of(&set.name) {
@@ -217,32 +202,5 @@ fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
 
 /// The volumes of this name that are there, in order.
 pub fn volumes_of(name: &SetName) -> Vec<PathBuf> {
-    beside(name, |path| path.to_owned())
-}
-
-/// What runs have left that did not come to their end.
-pub fn unfinished(name: &SetName) -> Vec<PathBuf> {
-    let volumes = beside(name, |path| if is_partial(path) { path.with_extension("") } else { PathBuf::new() });
-    let journals =
-        [".volumes".to_owned()].into_iter().chain((1..=MOST_VOLUMES).map(|number| format!(".volume-{number}")));
-    let journals = journals.map(|middle| fsops::beside(name.base(), &format!("{middle}.partial.journal")));
-    volumes.into_iter().chain(journals.filter(|path| path.exists())).collect()
-}
-
-fn is_partial(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "partial")
-}
-
-/// Files beside it that are parts of the set, if they are called what `called` makes of their names; in order.
-fn beside(name: &SetName, called: impl Fn(&Path) -> PathBuf) -> Vec<PathBuf> {
-    let entries = fs::read_dir(fsops::parent(name.base())).into_iter().flatten().flatten();
-    // As the set itself calls them: without `./` where no directory was named.
-    let paths = entries.map(|entry| name.base().with_file_name(entry.file_name()));
-    let is_part = |path: &PathBuf| {
-        let found = SetName::of_part(&called(path));
-        found.is_some_and(|(found, _)| found.base().file_name() == name.base().file_name())
-    };
-    let mut paths: Vec<PathBuf> = paths.filter(is_part).collect();
-    paths.sort();
-    paths
+    unfinished::files(name, |path| name.has_part(path))
 }

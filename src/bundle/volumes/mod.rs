@@ -20,18 +20,20 @@ mod recovery_layout;
 mod set;
 mod state;
 mod surviving;
+mod unfinished;
 mod volume_metadata;
 mod volume_proof;
 
 pub use assemble::KeptPiece;
-pub(super) use existing::{lacking, refuse_other, volumes_of, whole};
+pub use existing::{KnownVolume, Replaceable};
+pub(super) use existing::{lacking, volumes_of, whole};
 pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };
 pub use layout::{Cut, Held, VolumePlan};
 pub use names::{Part, RECOVERY_DIGITS, SetName, WrittenVolume};
 pub use opened::{Broken, Foreign, Opened, Recovery, SetId, Volume, Volumes, VolumesMissing};
-pub(super) use output::{VolumesOutput, claimed, remove_orphaned_journal, reserved};
+pub(super) use output::{VolumesOutput, claimed, reserved};
 pub use plan::{SetPlan, SetRequest};
 pub use reconstruct::{Reconstructed, is_set, reconstruct};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
@@ -40,3 +42,4 @@ pub use set::{Selection, Set, Shape, VolumeOptions};
 pub(super) use state::Json as StateJson;
 pub use state::State;
 pub use surviving::RecoveryFault;
+pub(super) use unfinished::remove_orphaned_journals;

@@ -107,6 +107,11 @@ impl SetName {
         Some((SetName(path.with_file_name(base)), part))
     }
 
+    /// Whether `path` is called as a part of this set, in whatever directory.
+    pub(super) fn has_part(&self, path: &Path) -> bool {
+        SetName::of_part(path).is_some_and(|(found, _)| found.0.file_name() == self.0.file_name())
+    }
+
     /// `NAME`, with its directory.
     pub fn base(&self) -> &Path {
         &self.0

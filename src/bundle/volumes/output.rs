@@ -1,17 +1,19 @@
-//! The volumes while they are written in place: `NAME.001.tar.partial` and so on, each reserved at its full length, and one
-//! journal. Blobs arrive in any order, cut ones across several files. A volume that is whole already stays as it is; what it
+//! The volumes while they are written in place: `NAME.001.tar.partial` and so on, each reserved at its full length, and a
+//! journal of the selected ones. Blobs arrive in any order, cut ones across several files. A volume that is whole already stays as it is; what it
 //! holds of a cut blob counts.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::hash::Hash;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::existing;
+use super::existing::{self, Replaceable};
 use super::layout::Known;
 use super::layout::{Held, VolumePlan};
+use super::names::Part;
 use super::set::{Selection, Set};
+use super::unfinished::{journal_of, partial_of, publish, remove_orphaned_journals};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::Events;
@@ -47,15 +49,9 @@ struct OpenVolume {
     is_whole: bool,
 }
 
-/// Where the journal of a set is, or of the one volume of it that is written.
-fn journal_of(set: &Set, selection: &Selection) -> PathBuf {
-    let number = selection.only_one().map_or_else(|| "volumes".to_owned(), |number| format!("volume-{number}"));
-    fsops::beside(set.name.base(), &format!(".{number}.partial.journal"))
-}
-
 fn claims_of(set: &Set, selection: &Selection) -> Option<Claims> {
     // Where there is no directory yet, nothing was begun.
-    Claims::read(&Entry::of(&journal_of(set, selection)).ok()?)
+    Claims::read(&Entry::of(&journal_of(&set.name, selection)).ok()?)
 }
 
 fn is_same(set: &Set, claims: &Claims) -> bool {
@@ -71,24 +67,9 @@ pub fn reserved(set: &Set, selection: &Selection) -> u64 {
     set.wanted(selection).map(blocks).fold(0, u64::saturating_add)
 }
 
-/// Removes the journal of volumes that have got their names since: a run that was killed right then has left it.
-pub fn remove_orphaned_journal(set: &Set, selection: &Selection) {
-    let is_unfinished = |volume: &VolumePlan| partial_of(set, volume).symlink_metadata().is_ok();
-    if !set.wanted(selection).any(is_unfinished)
-        && let Ok(journal) = Entry::of(&journal_of(set, selection))
-    {
-        // It harms nothing.
-        let _ = journal.remove();
-    }
-}
-
 /// The blobs that an unfinished set has, by its journal.
 pub fn claimed(set: &Set, selection: &Selection) -> HashSet<Digest> {
     claims_of(set, selection).filter(|claims| is_same(set, claims)).map(|claims| claims.done).unwrap_or_default()
-}
-
-fn partial_of(set: &Set, volume: &VolumePlan) -> PathBuf {
-    fsops::beside(&set.path_of(volume), ".partial")
 }
 
 impl VolumesOutput {
@@ -96,18 +77,19 @@ impl VolumesOutput {
     /// `whole` are there, and right.
     ///
     /// # Errors
-    /// Something else is where they would be; no room, or what else the disk says.
+    /// What is where they would be is not `replaceable`; no room, or what else the disk says.
     pub fn create(
         set: Set,
         selection: Selection,
         whole: &BTreeSet<u32>,
+        replaceable: &Replaceable,
         output: &Entry,
         events: &Events,
     ) -> Result<VolumesOutput> {
-        let journal_entry = output.sibling(&journal_of(&set, &selection));
+        let journal_entry = output.sibling(&journal_of(&set.name, &selection));
         let volumes: Vec<VolumePlan> = set.wanted(&selection).cloned().collect();
-        for volume in &volumes {
-            existing::refuse_foreign(&set.path_of(volume))?;
+        for volume in volumes.iter().filter(|volume| !whole.contains(&volume.number)) {
+            replaceable.check(Part::Volume(volume.number), &set.path_of(volume))?;
         }
         let (same, other) = match claims_of(&set, &selection) {
             Some(claims) if is_same(&set, &claims) => (Some(claims), None),
@@ -257,11 +239,12 @@ impl Placement for VolumesOutput {
             file.set_len(plan.length).map_err(|e| Error::disk("ending", entry.path(), e))?;
             synced.push(Synced::new(file, entry.clone(), self.output.sibling(&self.set.path_of(plan)))?);
         }
-        Synced::publish(synced)?;
+        publish(synced)?;
         // That it is left cannot harm finished volumes.
-        let _ = self.output.sibling(&journal_of(&self.set, &self.selection)).remove();
-        if self.selection.is_all() {
-            existing::remove_former(&self.set, &self.output)?;
+        let _ = self.output.sibling(&journal_of(&self.set.name, &self.selection)).remove();
+        match self.selection.is_all() {
+            true => existing::remove_former(&self.set, &self.output)?,
+            false => remove_orphaned_journals(&self.set.name),
         }
         for volume in written() {
             let path = self.set.path_of(&volume.plan);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::format::RecoveryJson;
 use super::parity::{Encoded, Shards, Target, Which};
 use super::recovery_layout::head;
+use super::unfinished::publish;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::{Event, Events, Phase};
@@ -48,7 +49,7 @@ impl Targets {
     /// [`Shards::encode`], with a bar.
     ///
     /// # Errors
-    /// As there.
+    /// More volumes are lost than recovery volumes make up for, and nothing was written; the disk's.
     pub fn encode(&self, shards: &Shards, identity: Digest, events: &Events) -> Result<Encoded> {
         let bytes = shards.length();
         events.report(Event::Phase { phase: Phase::Transfer, items: self.files.len() as u64, bytes });
@@ -92,7 +93,7 @@ impl Targets {
             synced.push(Synced::new(&target.file, named.beside(".partial"), named)?);
             events.report(Event::ItemDone);
         }
-        Synced::publish(synced)?;
+        publish(synced)?;
         self.files.clear();
         Ok(std::mem::take(&mut self.names))
     }

@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use super::RecoveryJson;
-use super::existing::{is_same_file, refuse_other};
+use super::existing::{KnownVolume, Replaceable, is_same_file};
 use super::names::{Part, SetName};
 use super::opened::{Found, id_of_recovery, look};
 use super::parity::{Encoded, Shards, Which};
@@ -91,9 +91,10 @@ pub fn reconstruct(
     if lost.is_empty() || reconstructed.lacking > 0 {
         return Ok(reconstructed);
     }
+    let known = reconstructed.damaged.iter().map(|(part, path)| KnownVolume { part: *part, path: path.clone() });
+    let replaceable = Replaceable::Only(known.collect());
     for part in &lost {
-        let own = reconstructed.damaged.iter().filter(|(damaged, _)| damaged == part).map(|(_, path)| path.as_path());
-        refuse_other(&path_of(&surviving.json, &name, *part), own)?;
+        replaceable.check(*part, &path_of(&surviving.json, &name, *part))?;
     }
     let lock = WriteLock::take(&name.whole())?;
     let mut targets = Targets::new(lock.output());

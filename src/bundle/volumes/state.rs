@@ -16,6 +16,7 @@ use super::{KeptPiece, SetId, Volume, VolumeFile};
 use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Dir, Entry, LockedDir, Replacement};
+use crate::content::Slice;
 use crate::content::proof::{Unproven, prove};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
@@ -125,7 +126,7 @@ impl State {
         }
     }
 
-    /// The directory of the pieces, which is there once [`State::hold`] was called.
+    /// The directory of the pieces, which is there once [`State::lock_dir`] was called.
     fn dir(&self) -> Result<Dir> {
         self.kept.as_ref().map_or_else(|| Dir::open(&self.directory), |kept| Ok(kept.locked.dir().clone()))
     }
@@ -229,29 +230,60 @@ impl State {
         new.commit()
     }
 
-    /// Reads the pieces of these blobs once more, before they are pushed. What is wrong is removed, and its volume wanted
-    /// again.
+    /// Proves those of these blobs that pieces are kept of, before they are pushed. `bundle` is what there is of the bundle with
+    /// these pieces, of `volumes` and in their order.
+    ///
+    /// A kept piece that has changed is removed, and its volume is wanted again. Where none has and the blob is another one all
+    /// the same, what some volume says of itself is wrong. It cannot be known which, so all kept pieces of the blob are removed.
     ///
     /// # Errors
-    /// A piece was wrong (`Damaged`); the disk's.
-    pub fn prove(&mut self, blobs: impl Fn(&Digest) -> bool) -> Result<()> {
+    /// A blob is not right, whether for a kept piece or for one in `volumes` (`Damaged`); the disk's.
+    pub fn prove(&mut self, bundle: &Layout, volumes: &[Volume], blobs: impl Fn(&Digest) -> bool) -> Result<()> {
         let Some((layout, pieces)) = self.pieces()? else { return Ok(()) };
-        let mut wrong = None;
-        for piece in pieces.iter().filter(|piece| Digest::of_blob_path(&piece.path).is_some_and(|blob| blobs(&blob))) {
-            let Some(slice) = layout.slice(&piece.stored)? else { continue };
-            match prove(&slice, &piece.segment.sha256, &|_| ()) {
-                Ok(()) => {}
-                Err(Unproven::Unreadable(error)) => return Err(Error::disk("reading", slice.path(), error)),
-                Err(Unproven::Wrong { found, .. }) => {
-                    wrong = Some(slice.wrong(found));
-                    self.remove(&piece.stored)?;
-                }
+        let mut of_blob: BTreeMap<Digest, Vec<KeptPiece>> = BTreeMap::new();
+        for piece in pieces {
+            if let Some(blob) = Digest::of_blob_path(&piece.path).filter(&blobs) {
+                of_blob.entry(blob).or_default().push(piece);
             }
         }
-        let Some(wrong) = wrong else { return Ok(()) };
+        let (mut removed, mut why) = (Vec::new(), None);
+        for (blob, pieces) in of_blob {
+            let Some(slice) = bundle.slice(&blob.blob_path())? else { continue };
+            let Some(wrong) = wrong(&slice, &blob)? else { continue };
+            let mut changed = Vec::new();
+            for piece in &pieces {
+                match layout.slice(&piece.stored)? {
+                    Some(slice) if self::wrong(&slice, &piece.segment.sha256)?.is_none() => {}
+                    _ => changed.push(piece.clone()),
+                }
+            }
+            if changed.is_empty() {
+                prove_given(bundle, volumes, &blob)?;
+                changed = pieces;
+            }
+            changed.iter().try_for_each(|piece| self.remove(&piece.stored))?;
+            removed.extend(changed);
+            why = Some(wrong);
+        }
+        let Some(why) = why else { return Ok(()) };
         self.write()?;
-        let text = "a piece that was kept of an earlier volume has changed and was removed; bring that volume again";
-        Err(wrong.while_doing(text))
+        Err(why.while_doing(self.bring_again(&removed)))
+    }
+
+    /// What to do now that these pieces are gone.
+    fn bring_again(&self, pieces: &[KeptPiece]) -> String {
+        let is_of = |taken: &&Taken| pieces.iter().any(|piece| taken.holds.contains(&piece.stored_path()));
+        let numbers = self.json.iter().flat_map(|json| &json.volumes).filter(is_of);
+        let numbers: Vec<String> = numbers.map(|taken| taken.number.to_string()).collect();
+        match &numbers[..] {
+            [] => "pieces that were kept of earlier volumes have changed and were removed; bring these volumes again"
+                .into(),
+            [one] => format!("what was kept of volume {one} has changed and was removed; bring that volume again"),
+            _ => {
+                let numbers = numbers.join(", ");
+                format!("what was kept of the volumes {numbers} is wrong and was removed; bring these volumes again")
+            }
+        }
     }
 
     fn remove(&mut self, stored: &str) -> Result<()> {
@@ -284,12 +316,16 @@ impl State {
         self.write()
     }
 
-    /// The numbers of the volumes that are still to come, for the blobs that wait: those that never came, else those that had
-    /// them.
-    pub fn wanted(&self, waiting: &BTreeSet<Digest>) -> Vec<u32> {
-        let Some(json) = &self.json else { return Vec::new() };
+    /// The numbers of the volumes that are still to come, for the blobs that wait: those that never came, and those that had what
+    /// is neither at the target nor kept.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn wanted(&self, waiting: &BTreeSet<Digest>) -> Result<Vec<u32>> {
+        let Some(json) = &self.json else { return Ok(Vec::new()) };
         let taken: BTreeMap<u32, &Taken> = json.volumes.iter().map(|taken| (taken.number, taken)).collect();
-        let kept: BTreeSet<String> = json.segments.iter().map(VolumeFile::stored_path).collect();
+        let kept = self.pieces()?.into_iter().flat_map(|(_, pieces)| pieces);
+        let kept: BTreeSet<String> = kept.map(|piece| piece.stored_path()).collect();
         let whole: BTreeSet<String> = waiting.iter().map(Digest::blob_path).collect();
         let is_wanted = |entry: &String| match entry.strip_prefix("segments/").and_then(|name| name.rsplit_once('.')) {
             Some((name, _)) => whole.contains(&format!("blobs/{name}")) && !kept.contains(entry),
@@ -297,7 +333,7 @@ impl State {
         };
         let never = |number: &u32| !taken.contains_key(number);
         let again = |number: &u32| taken.get(number).is_some_and(|taken| taken.holds.iter().any(is_wanted));
-        (1..=json.of).filter(|number| never(number) || again(number)).collect()
+        Ok((1..=json.of).filter(|number| never(number) || again(number)).collect())
     }
 
     fn write(&self) -> Result<()> {
@@ -331,6 +367,33 @@ fn read(path: &Path) -> Result<Option<Json>> {
         return Err(Error::input(format!("reading {} {shown}: it names what no volume has", Json::NAME)));
     }
     Ok(Some(json))
+}
+
+/// Whether the bytes are others than these.
+///
+/// # Errors
+/// They cannot be read.
+fn wrong(slice: &Slice, digest: &Digest) -> Result<Option<Error>> {
+    match prove(slice, digest, &|_| ()) {
+        Ok(()) => Ok(None),
+        Err(Unproven::Wrong { found, .. }) => Ok(Some(slice.wrong(found))),
+        Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", slice.path(), error)),
+    }
+}
+
+/// The pieces of the blob that `volumes` have.
+///
+/// # Errors
+/// One is not what its volume says, or cannot be read.
+fn prove_given(bundle: &Layout, volumes: &[Volume], blob: &Digest) -> Result<()> {
+    let path = blob.blob_path();
+    for (volume, part) in volumes.iter().zip(bundle.parts()) {
+        for file in volume.json.files.iter().filter(|file| file.path == path) {
+            let (Some(segment), Some(slice)) = (&file.segment, part.slice(&file.stored_path())?) else { continue };
+            wrong(&slice, &segment.sha256)?.map_or(Ok(()), Err)?;
+        }
+    }
+    Ok(())
 }
 
 /// How a piece is called among those that are kept: `sha256-ab….3`.

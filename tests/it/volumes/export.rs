@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gapferry::base::progress::Silent;
 use gapferry::bundle::volumes::{Selection, Shape, VolumeOptions};
 use gapferry::bundle::{Form, Options, Writer};
+use gapferry::oci::Digest;
 
 use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::support::barrier::Barrier;
@@ -192,11 +193,7 @@ fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
 fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
     let (directory, builder) = (tempdir(), two_images().sha512("registry.test/a:x", noise(9, 900_000)));
     let out = directory.path().join("v.tar");
-    let create = |only| {
-        let volumes = VolumeOptions { shape: Shape { limit: 1_000_000, recovery: 0 }, selection: Selection::of(only) };
-        let options = Options::copying(Form::Volumes(volumes));
-        Writer::create(&out, builder.files(), options, Arc::new(Silent))
-    };
+    let create = |only| Writer::create(&out, builder.files(), options(Selection::of(only)), Arc::new(Silent));
     let large = builder.layer(1).digest;
     builder.source.breaks.lock().unwrap().insert(large, 2_500_000);
     let writer = create(None).unwrap();
@@ -224,11 +221,7 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
 fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
-    let create = || {
-        let volumes = VolumeOptions { shape: Shape { limit: 1_000_000, recovery: 0 }, selection: Selection::All };
-        let options = Options::copying(Form::Volumes(volumes));
-        Writer::create(&out, builder.files(), options, Arc::new(Silent)).unwrap()
-    };
+    let create = || Writer::create(&out, builder.files(), options(Selection::All), Arc::new(Silent)).unwrap();
     let writer = create();
     builder.fill(&writer).unwrap();
     let journal = directory.path().join("v.volumes.partial.journal");
@@ -236,9 +229,9 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
     writer.finish().unwrap();
     let paths = volumes(&out);
     let first = sums(&paths);
-    // As it was after the first of the names.
+    // As it was after the first of the names, which is that of the second volume.
     std::fs::write(&journal, kept).unwrap();
-    for path in &paths[1..] {
+    for path in paths[..1].iter().chain(&paths[2..]) {
         std::fs::rename(path, format!("{}.partial", path.display())).unwrap();
     }
     // A larger set was never finished either.
@@ -248,6 +241,57 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
     assert_eq!(builder.source.take_asked(), [], "every blob was there");
     assert_eq!(sums(&volumes(&out)), first);
     assert!(!journal.exists());
+}
+
+/// Volumes of a megabyte.
+fn options(selection: Selection) -> Options {
+    let shape = Shape { limit: 1_000_000, recovery: 0 };
+    Options::copying(Form::Volumes(VolumeOptions { shape, selection }))
+}
+
+#[test]
+fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("v.tar");
+    let create = |selection| Writer::create(&out, builder.files(), options(selection), Arc::new(Silent)).unwrap();
+    let large = builder.layer(1).digest;
+    builder.source.breaks.lock().unwrap().insert(large, 2_500_000);
+    builder.fill(&create(Selection::All)).unwrap_err();
+    builder.source.breaks.lock().unwrap().clear();
+    let there: Vec<Digest> = builder.source.take_asked().into_iter().map(|(digest, _)| digest).collect();
+    assert!(there.len() > 1, "{there:?}");
+    let writer = create(Selection::Only([2, 3].into()));
+    builder.fill(&writer).unwrap();
+    writer.finish().unwrap();
+    // And others are begun, but never finished.
+    builder.fill(&create(Selection::Only([4, 5].into()))).unwrap();
+    builder.source.take_asked();
+    let writer = create(Selection::All);
+    builder.fill(&writer).unwrap();
+    let asked = builder.source.take_asked();
+    let again: Vec<_> = asked.iter().filter(|(digest, _)| there.contains(digest)).collect();
+    assert_eq!(again, [&(large, 2_500_000)], "nothing was lost");
+    writer.finish().unwrap();
+    Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
+}
+
+#[test]
+fn a_set_has_its_first_volume_only_when_it_has_all_others() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("v.tar");
+    let create = || Writer::create(&out, builder.files(), options(Selection::All), Arc::new(Silent)).unwrap();
+    let writer = create();
+    builder.fill(&writer).unwrap();
+    let first = directory.path().join("v.001.tar");
+    std::fs::create_dir(&first).unwrap();
+    writer.finish().unwrap_err();
+    std::fs::remove_dir(&first).unwrap();
+    let partial = |number: u32| directory.path().join(format!("v.{number:03}.tar.partial")).exists();
+    assert!(partial(1) && !(2..10).any(partial), "all others have their names");
+    builder.source.take_asked();
+    create().finish().unwrap();
+    assert_eq!(builder.source.take_asked(), [], "every blob was there");
+    Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
 #[test]

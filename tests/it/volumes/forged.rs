@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::bundle::fixture::{Builder, noise};
 use crate::signed::keys::{Key, Kind, text};
 use crate::support::ran::Ran;
+use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, tempdir};
 
 const LIMIT: u64 = 70_000;
@@ -358,6 +359,32 @@ fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it
     });
     fs::remove_file(set.volume(lost)).unwrap();
     set.refuses("another copy", &["cannot be put together of its segments"]);
+}
+
+#[test]
+fn an_import_of_single_volumes_gets_over_one_that_was_forged() {
+    let set = Signed::new(0);
+    let target = Registry::start();
+    let state = set.directory.path().join("state");
+    let go = |number: u32| {
+        let mut import = gapferry();
+        import.arg("import").arg(set.volume(number)).args(["--to", target.host(), "--json", "--state"]).arg(&state);
+        Ran::of(&mut import)
+    };
+    let holders = (1..=set.volumes).filter(|n| entries(&set.volume(*n)).iter().any(|(path, _)| is_segment(path)));
+    let holders: Vec<u32> = holders.collect();
+    let (forged, last) = (holders[0], holders[holders.len() - 1]);
+    let right = fs::read(set.volume(forged)).unwrap();
+    let mut files = entries(&set.volume(forged));
+    flip(&mut files, is_segment);
+    seal(&mut files);
+    fs::write(set.volume(forged), tar_of(&files)).unwrap();
+    (1..=set.volumes).filter(|number| *number != last).for_each(|number| drop(go(number).ended(6)));
+    // Every piece is what its volume says, and only the layer is not what it should be.
+    go(last).ended(3).reported(&["bring", "again"]);
+    fs::write(set.volume(forged), right).unwrap();
+    holders[..holders.len() - 1].iter().for_each(|number| drop(go(*number).ended(6)));
+    go(last).ended(0);
 }
 
 #[test]

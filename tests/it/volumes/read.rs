@@ -329,6 +329,25 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
 }
 
 #[test]
+fn a_kept_piece_that_is_gone_is_wanted_again() {
+    let (set, target) = (Set::new(0), Registry::start());
+    let state = set.path("s.state");
+    let go = |volumes: &[PathBuf], code: i32| {
+        let ran = import(volumes, target.host(), &["--state", state.to_str().unwrap()]).ended(code);
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        report["wanted"].as_array().cloned().unwrap_or_default()
+    };
+    assert_eq!(go(&set.volumes[..1], 6), [2, 3, 4]);
+    let kept = std::fs::read_dir(set.path("s.state.segments")).unwrap().map(|entry| entry.unwrap().path());
+    kept.for_each(|piece| std::fs::remove_file(piece).unwrap());
+    assert_eq!(go(&set.volumes[1..], 6), [1]);
+    assert!(go(&set.volumes[..1], 0).is_empty());
+    for (path, tag, digest) in set.expected() {
+        assert_eq!(target.digest(&path, &tag), Some(digest));
+    }
+}
+
+#[test]
 fn volumes_that_are_written_where_one_stands_stay_there() {
     let source = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&source);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gapferry::files::Layout;
 use serde_json::Value;
 
 use crate::support::images;
@@ -95,12 +96,16 @@ fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
     for split in [true, false] {
         let fixture = Fixture::new(split);
         type Harm = (&'static str, fn(&Fixture));
-        let harms: [Harm; 6] = [
+        let harms: [Harm; 7] = [
             ("one is lost", |g| std::fs::remove_file(g.volume(2)).unwrap()),
             ("the first two are lost", |g| (1..3).for_each(|n| std::fs::remove_file(g.volume(n)).unwrap())),
             ("the last is lost", |g| std::fs::remove_file(g.volume(g.whole.len())).unwrap()),
             ("bits flip in all", |g| (1..=g.whole.len()).for_each(|n| flip(&g.volume(n), 250_000))),
             ("what all repeat is bad", |g| (1..=g.whole.len()).step_by(2).for_each(|n| flip(&g.volume(n), 1_600 * n))),
+            ("one begins with zeros", |g| {
+                let bytes = std::fs::read(g.volume(2)).unwrap();
+                std::fs::write(g.volume(2), [&[0; 512], &bytes[512..]].concat()).unwrap();
+            }),
             ("cut short and empty", |g| {
                 std::fs::write(g.volume(1), "").unwrap();
                 let bytes = std::fs::read(g.volume(3)).unwrap();
@@ -159,12 +164,33 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
     let made = files_below(&fixture.path("out"));
     assert_eq!(made.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["v.002.tar", "v.003.tar"]);
     assert!(made.iter().all(|file| fixture.whole.contains(file)));
+    // What was made there is not in the way of a second run.
+    fixture.repair("repair.tar", &["-o", "out"]).ended(0);
+    assert!(files_below(&fixture.path("out")) == made);
     // In the place of a lost one is something that nobody named.
     std::fs::write(fixture.volume(2), "my thesis").unwrap();
     let named: Vec<String> = fixture.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
     let all = [&named[..], &["repair.tar".to_owned()]].concat();
     fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "is not overwritten; name it too"]);
     assert_eq!(std::fs::read(fixture.volume(2)).unwrap(), b"my thesis");
+}
+
+#[test]
+fn a_copy_with_a_file_that_cannot_be_read_repairs_everything_else() {
+    let fixture = Fixture::new(true);
+    fixture.go(&["convert", "b.tar", "-o", "c.tar.zst"], &[]).ended(0);
+    let copy = fixture.path("c.tar.zst");
+    let mut bytes = std::fs::read(&copy).unwrap();
+    // The largest layer is in the middle: its frames cannot be unpacked any more.
+    let middle = bytes.len() / 2;
+    bytes[middle - 150_000..middle + 150_000].fill(0);
+    std::fs::write(&copy, bytes).unwrap();
+    (1..=fixture.whole.len()).for_each(|number| flip(&fixture.volume(number), 250_000));
+    let json: Value = serde_json::from_str(&fixture.repair("c.tar.zst", &["--json"]).ended(3).stdout).unwrap();
+    let bundle = Layout::open(&fixture.path("b.tar")).unwrap();
+    let (largest, _) = bundle.entries().max_by_key(|(_, size)| *size).unwrap();
+    assert_eq!(json["lacking"], serde_json::json!([largest]), "{json}");
+    assert!(!json["made"].as_array().unwrap().is_empty(), "{json}");
 }
 
 #[test]
