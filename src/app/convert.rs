@@ -111,7 +111,7 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
     if !request.dry_run {
         request.output.check_free()?;
     }
-    let source = Source::open(&request.bundle, &request.trust, environment)?;
+    let mut source = Source::open(&request.bundle, &request.trust, environment)?;
     if request.dry_run {
         return source.plan(&request.output).map(|plan| ConvertReport::Planned(Box::new(plan)));
     }
@@ -120,6 +120,9 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
     if let Some(former) = request.output.former()?.filter(|former| former.identity() != identity) {
         let text = format!("{} is another bundle, {}, and is replaced", output.display(), former.identity());
         environment.events.report(Event::Notice(text));
+    }
+    if let Some(Form::Directory | Form::Tar | Form::Compressed) = request.output.form() {
+        source.conversion.keep_signatures_of(&output)?;
     }
     let written = source.write(&request, &environment.events).await?;
     if request.read_back {

@@ -3,6 +3,7 @@
 use super::units::{as_path, as_paths};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use serde::Serialize;
 
@@ -138,6 +139,13 @@ pub struct VolumePath {
 /// It cannot be repaired with what was given, or not be written. What is still wrong afterwards is in the report.
 pub fn repair(request: &RepairRequest, environment: &Environment) -> Result<RepairReport> {
     let files = &request.files;
+    if let Some((bundle, volumes)) = repaired_with_volumes(files)? {
+        let copy = Opened::open(volumes)?.into_layout();
+        return match request.output {
+            Some(_) => Err(Error::input("a bundle is repaired in its place: without -o")),
+            None => repair_bundle(bundle, &copy, &request.trust, environment),
+        };
+    }
     if is_set(files)? {
         return match Brought::among(files)? {
             Some(brought) => repair_volumes(&brought, request, environment),
@@ -145,7 +153,7 @@ pub fn repair(request: &RepairRequest, environment: &Environment) -> Result<Repa
         };
     }
     match (&files[..], &request.output) {
-        ([bundle, from], None) => repair_bundle(bundle, from, &request.trust, environment),
+        ([bundle, from], None) => repair_bundle(bundle, &Layout::open(from)?, &request.trust, environment),
         ([_, _], Some(_)) => Err(Error::input("a bundle is repaired in place: leave out -o")),
         ([one], _) => {
             let text = "is no volume of a set; name what repairs the bundle: the output of `export --repair`, or another copy of it";
@@ -153,6 +161,18 @@ pub fn repair(request: &RepairRequest, environment: &Environment) -> Result<Repa
         }
         _ => Err(Error::input("none of these files is a volume of a set; one file repairs a bundle")),
     }
+}
+
+/// A bundle that is named first, and the volumes of a set that are named behind it: they are a copy of it.
+fn repaired_with_volumes(files: &[PathBuf]) -> Result<Option<(&PathBuf, &[PathBuf])>> {
+    let Some((bundle, volumes)) = files.split_first().filter(|(_, volumes)| !volumes.is_empty()) else {
+        return Ok(None);
+    };
+    let are_volumes =
+        || volumes.iter().try_fold(true, |all, path| Ok::<_, Error>(all && is_set(slice::from_ref(path))?));
+    let is_repair = || Layout::open(bundle).is_ok_and(|layout| layout.size_of(REPAIR_JSON).is_some());
+    let is_bundle = !is_set(slice::from_ref(bundle))? && !is_repair();
+    Ok((is_bundle && are_volumes()?).then_some((bundle, volumes)))
 }
 
 /// Volumes, and what was named with them.
@@ -242,11 +262,11 @@ impl Given<'_> {
     }
 }
 
-fn repair_bundle(bundle: &Path, from: &Path, trust: &Trust, environment: &Environment) -> Result<RepairReport> {
+fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Environment) -> Result<RepairReport> {
     let events = &environment.events;
     // Where the bundle has lost its signature, another copy of it may have it.
     let (own, copy) = match trust.check(&Layout::open(bundle)?, environment) {
-        Err(error) => (None, trust.check(&Layout::open(from)?, environment).map_err(|_| error)?),
+        Err(error) => (None, trust.check(from, environment).map_err(|_| error)?),
         Ok(own) => (own, None),
     };
     let proven = own.as_ref().or(copy.as_ref());
@@ -280,7 +300,7 @@ fn repair_bundle(bundle: &Path, from: &Path, trust: &Trust, environment: &Enviro
         repaired: repaired.repaired,
         lacking: repaired.lacking,
         problems: report.problems,
-        from: from.to_owned(),
+        from: from.path().to_owned(),
         outcome,
     })))
 }

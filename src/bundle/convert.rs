@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fileset::{FileSet, KnownFile, Trailer};
-use super::format::is_signature;
+use super::format::{CHUNKS, DIGITS, MAX_SIGNATURE, MOST_SIGNATURES, SUMS, is_signature, signatures_of, signed_file};
 use super::open::Bundle;
 use super::options::{Finished, Form, Options};
 use super::preflight::{self, Whole};
@@ -21,6 +21,8 @@ use crate::base::progress::Events;
 use crate::content::proof::{Unproven, prove};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Repository};
+use crate::signing::{is_well_formed, signature_in};
+use crate::spool::Kept;
 
 /// Blobs at a time, where one is written in one pass.
 const JOBS: usize = 2;
@@ -111,6 +113,35 @@ impl Conversion {
         let places: HashMap<Digest, Repository> = self.files.blobs.iter().filter_map(place).collect();
         let writer = StreamWriter { files: &self.files, source: &*self.source, places, jobs: JOBS, events };
         writer.write(sink).await
+    }
+
+    /// Adds the signatures that this very bundle has where it is to be written: they would be lost with it.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or was kept and cannot be read again.
+    pub fn keep_signatures_of(&mut self, out: &Path) -> Result<()> {
+        let Some(former) = Bundle::open(out).ok().filter(|former| former.identity() == self.files.identity) else {
+            return Ok(());
+        };
+        let layout = former.layout();
+        for signed in [SUMS, CHUNKS] {
+            for path in signatures_of(layout, signed) {
+                let Some(bytes) = layout.read(path, MAX_SIGNATURE).ok().flatten() else { continue };
+                let own = signatures(&self.files)?;
+                let of_file = own.iter().filter(|(path, _)| signed_file(path) == Some(signed));
+                let is_there = own.iter().any(|(_, own)| signature_in(own) == signature_in(&bytes));
+                if is_there || of_file.count() >= MOST_SIGNATURES || !is_well_formed(&signature_in(&bytes)) {
+                    continue;
+                }
+                // A name only hints at the key.
+                let mut digits = Digest::sha256(&bytes).hex();
+                digits.truncate(DIGITS);
+                let is_taken = own.iter().any(|(own, _)| *own == path);
+                let path = if is_taken { format!("{signed}.{digits}.sig") } else { path.to_owned() };
+                self.files.add_signature(KnownFile { path, bytes: Kept::new(&bytes) });
+            }
+        }
+        Ok(())
     }
 
     /// The bundle at `out`, if it is this one in the form that its name means, with exactly these signatures, and whole.

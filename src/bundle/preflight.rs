@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::fileset::FileSet;
+use super::format::BUNDLE_JSON;
 use super::open::Bundle;
 use super::options::{Finished, Form, Options, Survey, existing_ancestor};
 use super::output::{directory, tar};
@@ -66,6 +67,14 @@ pub fn check_free(out: &Path, form: &Form) -> Result<()> {
         Form::Directory | Form::Tar | Form::Compressed => fsops::canonicalize(out)?,
     };
     WriteLock::check(out)?;
+    if let Some(bundle) = out.ancestors().skip(1).find(|parent| parent.join(BUNDLE_JSON).is_file()) {
+        let text = "which would not be whole with it; name another output";
+        return Err(Error::input(format!(
+            "writing {}: it is in the bundle {}, {text}",
+            out.display(),
+            bundle.display()
+        )));
+    }
     match form {
         Form::Directory if means_other_archive(out) && !out.is_dir() => {
             let text = "a directory would get this name, which is that of an archive; end it in .tar, or .tar.zst for a compressed one";

@@ -147,6 +147,19 @@ async fn fetch_one(
     }
 }
 
+/// What a copy of the bundle has of the ranges that are bad: each of two copies may be bad in another place.
+pub fn of_copy(copy: &Layout, missing: &Missing) -> HashMap<Digest, Vec<Patch>> {
+    let patches = missing.blobs.iter().filter(|blob| !blob.ranges.is_empty()).filter_map(|blob| {
+        let slice = copy.slice(&blob.digest.blob_path()).ok().flatten()?;
+        let patch = |range: &MissingRange| {
+            let bytes = slice.between(range.first, range.last.saturating_add(1));
+            Patch { first: range.first, bytes }
+        };
+        Some((blob.digest, blob.ranges.iter().map(patch).collect()))
+    });
+    patches.collect()
+}
+
 /// Whether the patches bring the whole range of a blob of `size` bytes, with other bytes than its values say.
 pub fn is_other(range: &MissingRange, patches: &[Patch], size: u64) -> bool {
     let patch = patches.iter().find(|patch| patch.first <= range.first && range.last < patch.end());

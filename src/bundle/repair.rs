@@ -12,8 +12,8 @@ use super::declared::Declared;
 use super::fileset::{FileSet, KnownFile, Trailer};
 use super::fill::fill;
 use super::format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SUMS, SUMS512, is_tool,
-    signatures_of,
+    BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS, SUMS512,
+    is_tool, name_of_key, signatures_of,
 };
 use super::links::Links;
 use super::missing::Missing;
@@ -34,7 +34,7 @@ use crate::content::proof::{Unproven, prove};
 use crate::content::{Slice, in_parallel};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest};
-use crate::signing::signature_in;
+use crate::signing::{is_well_formed, signature_in};
 
 /// What became of the files that were bad or absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub struct Repaired {
 
 /// What a bundle is repaired with.
 pub struct RepairWith<'a> {
-    /// A repair, or another copy of the bundle.
-    pub from: &'a Path,
+    /// A repair, or another copy of the bundle in any form.
+    pub from: &'a Layout,
     /// What the bundle lacks.
     pub missing: &'a Missing,
     /// What an accepted key has signed: signatures of the copy that fit it are taken too.
@@ -64,17 +64,17 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     let RepairWith { from, missing, proven, events } = *with;
     let path = &fsops::canonicalize(path)?;
     let lock = WriteLock::take(path)?;
-    let (bundle, repair) = (Layout::open(path)?, Layout::open(from)?);
+    let (bundle, repair) = (Layout::open(path)?, from);
     refuse_compressed(&bundle)?;
-    let is_repair = belongs(&repair, missing.identity)?;
-    let bytes = list_of_files(&bundle, &repair, missing)?;
+    let is_repair = belongs(repair, missing.identity)?;
+    let bytes = list_of_files(&bundle, repair, missing)?;
     let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
     let declared = Declared { json: &json, identity: missing.identity, size: bytes.len() as u64 };
-    let patches = repair_file::patches(&repair)?;
-    let sources = Sources { bundle: &bundle, repair: &repair, bundle_json: &bytes, missing, patches };
+    let patches = if is_repair { repair_file::patches(repair)? } else { ranges::of_copy(repair, missing) };
+    let sources = Sources { bundle: &bundle, repair, bundle_json: &bytes, missing, patches, is_repair };
     let wanted = wanted(&declared, missing);
-    let signatures = proven.map_or(Ok(Vec::new()), |proven| fitting(&bundle, &repair, &declared, proven))?;
-    let mut brought = Brought { head: signatures, ..Brought::default() };
+    let mut signatures = proven.map_or(Ok(Vec::new()), |proven| fitting(&bundle, repair, &declared, proven))?;
+    let mut brought = Brought::default();
     let mut done = Repaired::default();
     for (entry, found) in wanted.iter().zip(sources.find_all(&wanted, &declared, events)) {
         match found {
@@ -91,12 +91,15 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     let place: Box<dyn Placement> = if bundle.is_tar() {
         let stretches = brought.patched.iter().map(|digest| (*digest, sources.stretches(digest))).collect();
         let wanted = WantedOfTar { files: &wanted, chunks: wants_chunks, stretches };
-        let tar = ExistingTar::open(lock.output(), &bundle, &declared, wanted)?;
+        let mut tar = ExistingTar::open(lock.output(), &bundle, &declared, wanted)?;
         wants_chunks |= tar.moves_chunks(&bundle);
+        signatures.retain(|signature| tar.place_signature(signature));
         Box::new(tar)
     } else {
         Box::new(ExistingDirectory::open(lock.output())?)
     };
+    done.repaired.extend(signatures.iter().map(|signature| signature.path.clone()));
+    brought.head.extend(signatures);
     let supply = Supplied { sources: &sources, patched: std::mem::take(&mut brought.patched) };
     let (files, links) = (brought.into_files(&declared), Links::copying());
     let supply = Supply { blobs: &supply, links: &links, phase: Phase::Transfer };
@@ -120,22 +123,34 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     Ok(done)
 }
 
-/// The signatures of the sums that the copy has and the bundle has not, made by an accepted key.
+/// Signatures of the sums by accepted keys that the copy has and the bundle has not, under names that are free there. A signature
+/// that the bundle has may be that of another key, and stays.
 fn fitting(bundle: &Layout, copy: &Layout, declared: &Declared<'_>, proven: &Proven) -> Result<Vec<KnownFile>> {
     let sums = declared.json.sha256sums(proven.identity);
-    let mut found = Vec::new();
+    let read = |path: &str| Some(signature_in(&bundle.read(path, MAX_SIGNATURE).ok().flatten()?));
+    let own: HashMap<&str, Vec<u8>> =
+        signatures_of(bundle, SUMS).into_iter().map(|path| (path, read(path).unwrap_or_default())).collect();
+    let mut found: Vec<KnownFile> = Vec::new();
     for path in signatures_of(copy, SUMS) {
-        let is_there = bundle
-            .read(path, MAX_SIGNATURE)
-            .ok()
-            .flatten()
-            .is_some_and(|file| proven.is_by_accepted_key(sums.as_bytes(), &signature_in(&file)));
-        let Some(file) = copy.read(path, MAX_SIGNATURE)?.filter(|_| !is_there) else { continue };
-        if proven.is_by_accepted_key(sums.as_bytes(), &signature_in(&file)) {
-            found.push(Metadata::new(path, file.to_vec()).into());
+        let Some(file) = copy.read(path, MAX_SIGNATURE)? else { continue };
+        let signature = signature_in(&file);
+        let Some(key) = proven.accepted_key(sums.as_bytes(), &signature) else { continue };
+        let is_replaceable = |there: &Vec<u8>| !is_well_formed(there) || is_damaged(there, &signature);
+        let is_free =
+            |name: &&str| own.get(*name).is_none_or(is_replaceable) && found.iter().all(|other| other.path != **name);
+        let named = name_of_key(SUMS, key);
+        let has_signed = own.values().any(|there| key.verifies(sums.as_bytes(), there));
+        if let Some(name) = [path, SIGNATURE, &named].into_iter().find(is_free).filter(|_| !has_signed) {
+            found.push(Metadata::new(name, file.to_vec()).into());
         }
     }
     Ok(found)
+}
+
+/// Whether a signature is what is left of `whole`: one of another key shares next to no bytes with it.
+fn is_damaged(there: &[u8], whole: &[u8]) -> bool {
+    let alike = there.iter().zip(whole).filter(|(one, other)| one == other).count();
+    there.len() == whole.len() && alike > whole.len() / 2
 }
 
 /// Whether it is a repair; else it is the same bundle.
@@ -181,7 +196,7 @@ struct Brought {
     head: Vec<KnownFile>,
     tools: Vec<Tool>,
     blobs: Vec<Descriptor>,
-    /// Blobs of which the repair has only what is bad.
+    /// Blobs of which only what is bad comes from the repair, or the copy.
     patched: BTreeSet<Digest>,
 }
 
@@ -225,6 +240,8 @@ struct Sources<'a> {
     bundle_json: &'a [u8],
     missing: &'a Missing,
     patches: HashMap<Digest, Vec<Patch>>,
+    /// Else it is a copy of the bundle.
+    is_repair: bool,
 }
 
 impl Sources<'_> {
@@ -280,6 +297,9 @@ impl Sources<'_> {
         let slice = self.patched(&blob.digest)?.filter(|slice| slice.size() == blob.size);
         if slice.is_some_and(|slice| prove(&slice, &blob.digest, progress).is_ok()) {
             return Ok(true);
+        }
+        if !self.is_repair {
+            return Ok(false);
         }
         // More may be bad by now than was asked for.
         let bad = self.missing.blobs.iter().find(|bad| bad.digest == blob.digest).map_or(&[][..], |bad| &bad.ranges);

@@ -43,9 +43,9 @@ impl Proven {
         Ok(signer(layout, CHUNKS, chunks, &self.keys)?.is_some())
     }
 
-    /// Whether an accepted key has made this signature of `bytes`.
-    pub fn is_by_accepted_key(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        self.keys.iter().any(|key| key.verifies(bytes, signature))
+    /// The accepted key that has made this signature of `bytes`.
+    pub fn accepted_key(&self, bytes: &[u8], signature: &[u8]) -> Option<&PublicKey> {
+        self.keys.iter().find(|key| key.verifies(bytes, signature))
     }
 }
 

@@ -91,8 +91,9 @@ impl TarSurvey {
             return Ok(None);
         }
         let found_chunks = of_chunks + signatures_of_chunks as u64 * SIGNATURE_ROOM;
-        // Of a tar that has lost its end the whole end is written.
+        // Of a tar that has lost its end the whole end is written. What is found there is not cut off.
         let trailer = behind_blobs(shift).filter(|rest| *rest > 0 || !wants_chunks).unwrap_or(found_chunks);
+        let trailer = if is_there { trailer.max(found_chunks) } else { trailer };
         let first = planned.get(behind).map_or(least - END, |file| file.header);
         planned.iter_mut().skip(behind).for_each(|file| {
             file.header += shift;

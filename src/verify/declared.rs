@@ -157,5 +157,8 @@ fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<Sums> {
         let found = format!("line {first} is not `<{}>  <path>` of another file{more}", algorithm.name());
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
+    if lines == 0 {
+        problems.push(Problem::new(name, ProblemKind::Malformed).found("it is empty"));
+    }
     (!sums.is_empty()).then_some(sums)
 }

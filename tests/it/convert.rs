@@ -208,6 +208,43 @@ fn half_of_a_blob_does_not_stay_beside_its_link() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
+/// The signature may be all that the isolated side believes: a copy without it must not take it away.
+#[test]
+fn a_conversion_onto_the_same_bundle_keeps_the_signatures_that_are_there() {
+    let directory = tempdir();
+    let (ours, theirs) =
+        (Key::new(directory.path(), "ours", Kind::P256), Key::new(directory.path(), "theirs", Kind::Ed25519));
+    let (plain, signed) = (directory.path().join("plain.tar"), directory.path().join("signed.tar"));
+    builder().write(&plain).unwrap();
+    for out in [&signed, &directory.path().join("signed")] {
+        convert(std::slice::from_ref(&plain), out, &[]).ended(0);
+        Ran::of(gapferry().arg("sign").arg(out).arg("--full").arg("--key").arg(&ours.private)).ended(0);
+        convert(std::slice::from_ref(&plain), out, &[]).ended(0).reported(&["unchanged"]);
+        let other = directory.path().join("other.tar");
+        convert(std::slice::from_ref(&plain), &other, &[]).ended(0);
+        Ran::of(gapferry().arg("sign").arg(&other).arg("--key").arg(&theirs.private)).ended(0);
+        convert(std::slice::from_ref(&other), out, &[]).ended(0);
+        for key in [&ours, &theirs] {
+            Ran::of(gapferry().arg("verify").arg(out).arg("--full").arg("--key").arg(&key.public)).ended(0);
+        }
+        std::fs::remove_file(other).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_written_into_a_bundle_nor_over_what_no_export_has_made() {
+    let directory = tempdir();
+    let (tar, bundle) = (directory.path().join("b.tar"), directory.path().join("b"));
+    builder().write(&tar).unwrap();
+    convert(std::slice::from_ref(&tar), &bundle, &[]).ended(0);
+    convert(std::slice::from_ref(&tar), &bundle.join("inside.tar"), &[]).ended(2).reported(&["it is in the bundle"]);
+    let precious = directory.path().join("p.partial/thesis.txt");
+    std::fs::create_dir(precious.parent().unwrap()).unwrap();
+    std::fs::write(&precious, "years of work").unwrap();
+    convert(std::slice::from_ref(&tar), &directory.path().join("p"), &[]).ended(2).reported(&["thesis.txt"]);
+    assert_eq!(std::fs::read(&precious).unwrap(), b"years of work");
+}
+
 /// A mistyped output must not pass in silence: the bundle that had the name is gone.
 #[test]
 fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_is_refused() {

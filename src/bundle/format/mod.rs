@@ -14,8 +14,8 @@ pub use document::{BundleJson, FORMAT_VERSION, LAST_TIME, MAX_BUNDLE_JSON};
 pub use file_entry::FileEntry;
 pub use metadata::{MAX_DOCKER_JSON, MOST_DOCKER_VALUES, Metadata};
 pub use signatures::{
-    CHUNKS_SIGNATURE, MAX_SIGNATURE, MOST_SIGNATURES, SIGNATURE, head_of, is_never_declared, is_signature, name_of_key,
-    signatures_of, signed_file,
+    CHUNKS_SIGNATURE, DIGITS, MAX_SIGNATURE, MOST_SIGNATURES, SIGNATURE, head_of, is_metadata, is_never_declared,
+    is_signature, name_of_key, signatures_of, signed_file,
 };
 pub use tool_path::{TOOLS, is_tool};
 pub(super) use tool_path::{fault_of_name, mode_of};

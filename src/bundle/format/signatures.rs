@@ -13,7 +13,7 @@ pub const MAX_SIGNATURE: u64 = 512;
 /// The most signatures of one file.
 pub const MOST_SIGNATURES: usize = 16;
 /// Hexadecimal digits of a key in a name.
-const DIGITS: usize = 16;
+pub const DIGITS: usize = 16;
 const ENDING: &str = ".sig";
 
 /// The file that a signature with this path signs; `None`: it is called otherwise.
@@ -52,6 +52,11 @@ pub fn head_of(layout: &Layout, with_chunks: bool) -> Vec<String> {
     let own = own.into_iter().filter(|path| layout.size_of(path).is_some());
     let of_chunks = if with_chunks { signatures_of(layout, CHUNKS) } else { Vec::new() };
     own.chain(signatures_of(layout, SUMS)).chain(of_chunks).map(str::to_owned).collect()
+}
+
+/// Whether a file at the top of a bundle's directory has the name of one that belongs there.
+pub fn is_metadata(path: &str) -> bool {
+    matches!(path, OCI_LAYOUT | INDEX_JSON | DOCKER_JSON | SUMS512) || is_never_declared(path)
 }
 
 /// Whether a file may be in a bundle without being in its list.

@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Open, replace_directory};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
-use crate::bundle::format::{TOOLS, mode_of};
+use crate::bundle::format::{TOOLS, is_metadata, mode_of};
 use crate::bundle::tools::Tool;
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
@@ -122,7 +122,17 @@ pub fn abandon(out: &Entry) -> Result<()> {
 pub fn refuse_foreign(out: &Path) -> Result<()> {
     let root = fsops::beside(out, ".partial");
     let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"].map(|name| root.join(name));
-    std::iter::once(&root).chain(&own).try_for_each(|path| fsops::refuse_other_than_directory(path))
+    std::iter::once(&root).chain(&own).try_for_each(|path| fsops::refuse_other_than_directory(path))?;
+    let is_foreign = |name: &String| !matches!(&**name, "blobs" | "tools") && !is_metadata(name);
+    let names = std::fs::read_dir(&root).into_iter().flatten().flatten();
+    let foreign = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(is_foreign);
+    match foreign {
+        None => Ok(()),
+        Some(name) => {
+            let text = "which no export has made, and would be removed; take it away";
+            Err(Error::input(format!("writing {}: {} has {name}, {text}", out.display(), root.display())))
+        }
+    }
 }
 
 impl Placement for DirectoryOutput {

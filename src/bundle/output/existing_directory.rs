@@ -13,9 +13,9 @@ use super::directory::{new_file, write};
 use super::{Linking, Placement, Resuming, Slot};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Open, publish};
+use crate::bundle::SUMS;
 use crate::bundle::fileset::{FileSet, KnownFile};
-use crate::bundle::format::mode_of;
-use crate::bundle::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, is_signature};
+use crate::bundle::format::{is_metadata, mode_of};
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
 
@@ -42,14 +42,13 @@ impl ExistingDirectory {
 
     /// Removes what a run that was killed has left of a file: it would be no part of the bundle. Tools may have any name.
     fn remove_left(&self) -> Result<()> {
-        let own = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, SUMS512, CHUNKS];
         self.root.each_file(&mut |file| {
             let name = file.name().to_string_lossy();
             let Some(base) = name.strip_suffix(UNFINISHED).filter(|_| file.is_file()) else { return Ok(()) };
             let parent = file.dir().path();
             let algorithm = parent.file_name().unwrap_or_default().to_string_lossy();
             let is_own = match parent == self.root.path() {
-                true => own.contains(&base) || is_signature(base),
+                true => is_metadata(base),
                 false => format!("{algorithm}:{base}").parse::<Digest>().is_ok(),
             };
             if is_own { file.remove() } else { Ok(()) }
@@ -65,6 +64,13 @@ impl ExistingDirectory {
     fn replace(&self, path: &str, fill: impl FnOnce(&Entry) -> Result<File>) -> Result<()> {
         let (new, named) = self.names(path)?;
         publish(&fill(&new)?, &new, &named)
+    }
+}
+
+impl Drop for ExistingDirectory {
+    fn drop(&mut self) {
+        // What could not be finished would be no part of the bundle.
+        let _ = self.remove_left();
     }
 }
 

@@ -29,8 +29,8 @@ pub struct ExistingTar {
     survey: Option<TarSurvey>,
     /// Of every entry, in seconds since 1970.
     mtime: u64,
-    /// Where the headers of signatures begin that are there, by path.
-    signatures: HashMap<String, u64>,
+    /// The signatures that are there or are to be written, by path.
+    signatures: HashMap<String, PlannedFile>,
     /// Of these blobs, only these stretches are written: they begin at the first byte, and have so many.
     stretches: HashMap<Digest, Vec<(u64, u64)>>,
 }
@@ -63,16 +63,16 @@ impl ExistingTar {
             Some(at) => (at, None),
             None => {
                 let survey = TarSurvey::of(&file, bundle, declared, chunks)?.ok_or_else(|| {
-                    let text = "what is missing has no place in this tar, which gapferry did not lay out; unpack it, and repair the directory";
+                    let text = "what is missing has no place in this tar: gapferry did not lay it out, or too little of it is left to tell \
+                                where its files were; unpack it, and repair the directory";
                     Error::damaged(format!("repairing {}: {text}", out.path().display()))
                 })?;
                 (survey.files.iter().map(|file| (file.path.clone(), file.data)).collect(), Some(survey))
             }
         };
-        // One of another size has no room for a signature.
-        let header = |path: &str| header_of_signature(&bundle.slice(path).ok().flatten()?);
-        let signatures = signatures_of(bundle, SUMS).into_iter();
-        let signatures = signatures.filter_map(|path| Some((path.to_owned(), header(path)?))).collect();
+        let planned = |path: &str| planned_signature(path, &bundle.slice(path).ok().flatten()?);
+        let signatures = [SUMS, CHUNKS].into_iter().flat_map(|signed| signatures_of(bundle, signed));
+        let signatures = signatures.filter_map(|path| Some((path.to_owned(), planned(path)?))).collect();
         let (path, mtime) = (out.path().into(), declared.json.mtime());
         let tar = ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches };
         tar.straighten()?;
@@ -87,12 +87,12 @@ impl ExistingTar {
         let (mut at, mut signatures) = (HashMap::new(), HashMap::new());
         for file in files {
             let Some(slice) = bundle.slice(&file.path)? else { return Ok(None) };
-            let place = match is_signature(&file.path) {
-                true => header_of_signature(&slice).map(|header| signatures.insert(file.path.clone(), header)),
-                false if slice.size() == file.size() => Some(at.insert(file.path.clone(), slice.offset())),
-                false => None,
-            };
-            if place.is_none() {
+            if is_signature(&file.path) {
+                let Some(planned) = planned_signature(&file.path, &slice) else { return Ok(None) };
+                signatures.insert(file.path.clone(), planned);
+            } else if slice.size() == file.size() {
+                at.insert(file.path.clone(), slice.offset());
+            } else {
                 return Ok(None);
             }
         }
@@ -110,7 +110,7 @@ impl ExistingTar {
     fn straighten(&self) -> Result<()> {
         let Some(TarSurvey { files, length, .. }) = &self.survey else { return Ok(()) };
         self.file.set_len(*length).map_err(|e| Error::disk("writing", &self.path, e))?;
-        files.iter().try_for_each(|file| self.tar().write_frame(file))?;
+        files.iter().chain(self.signatures.values()).try_for_each(|file| self.tar().write_frame(file))?;
         self.tar().write(&[0; END as usize], length.saturating_sub(END))
     }
 
@@ -123,29 +123,32 @@ impl ExistingTar {
         self.at.get(path).copied().ok_or_else(lost)
     }
 
-    /// Writes signatures where those of the same name are, or were; what has no place stays out.
-    fn write_signatures<'f>(&self, files: impl Iterator<Item = &'f KnownFile>) -> Result<()> {
-        let is_free = |at: &u64| !self.signatures.values().any(|taken| taken == at);
-        let mut free = self.survey.iter().flat_map(|survey| &survey.signatures).copied().filter(is_free);
-        for signature in files {
-            let Some(at) = self.signatures.get(&signature.path).copied().or_else(|| free.next()) else { continue };
-            let (path, size) = (signature.path.clone(), signature.size());
-            let file = PlannedFile { path, size, header: at, data: at + BLOCK };
-            self.tar().write_kept(&signature.bytes, file.data)?;
-            self.tar().write_frame(&file)?;
-        }
-        Ok(())
+    /// Finds a place for a signature of the sums: where one of the same name is, or one was whose header is gone; `false`: there is
+    /// none.
+    pub fn place_signature(&mut self, signature: &KnownFile) -> bool {
+        let is_free = |header: &u64| self.signatures.values().all(|taken| taken.header != *header);
+        let free = || self.survey.iter().flat_map(|survey| &survey.signatures).copied().find(is_free);
+        let header = self.signatures.get(&signature.path).map(|there| there.header).or_else(free);
+        let Some(header) = header else { return false };
+        let (path, size) = (signature.path.clone(), signature.size());
+        self.signatures.insert(path.clone(), PlannedFile { path, size, header, data: header + BLOCK });
+        true
+    }
+
+    /// Writes a signature that has a place.
+    fn write_signature(&self, signature: &KnownFile) -> Result<()> {
+        let Some(there) = self.signatures.get(&signature.path) else { return Ok(()) };
+        self.tar().write_kept(&signature.bytes, there.data)?;
+        self.tar().write_frame(&PlannedFile { size: signature.size(), ..there.clone() })
     }
 }
 
-/// Where the header of a signature begins; `None`: what is there has another size than a signature, so none fits there.
-fn header_of_signature(slice: &Slice) -> Option<u64> {
-    let header = slice.offset().checked_sub(BLOCK)?;
-    (header_and_padded(slice.size()) == SIGNATURE_ROOM).then_some(header)
-}
-
-fn header_and_padded(size: u64) -> u64 {
-    BLOCK.saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX))
+/// The place of a signature that is there; `None`: it has another size than a signature, so none fits there.
+fn planned_signature(path: &str, slice: &Slice) -> Option<PlannedFile> {
+    let (size, data) = (slice.size(), slice.offset());
+    let header = data.checked_sub(BLOCK)?;
+    let room = size.checked_next_multiple_of(BLOCK)?.checked_add(BLOCK)?;
+    (room == SIGNATURE_ROOM).then(|| PlannedFile { path: path.to_owned(), size, header, data })
 }
 
 impl Placement for ExistingTar {
@@ -185,7 +188,7 @@ impl Placement for ExistingTar {
 
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
         let known = || files.head.iter().chain(trailer);
-        self.write_signatures(known().filter(|file| is_signature(&file.path)))?;
+        known().filter(|file| is_signature(&file.path)).try_for_each(|file| self.write_signature(file))?;
         for file in known().filter(|file| !is_signature(&file.path)) {
             self.tar().write_kept(&file.bytes, self.place(&file.path)?)?;
         }

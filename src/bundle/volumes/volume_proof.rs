@@ -307,7 +307,7 @@ impl<'k> VolumeProof<'k> {
         }
         let sums = self.bundle.sha256sums(self.set.identity);
         let is_accepted = |(path, signature): &(&String, &Vec<u8>)| {
-            let is_by_key = |signed: &Proven| signed.is_by_accepted_key(sums.as_bytes(), signature);
+            let is_by_key = |signed: &Proven| signed.accepted_key(sums.as_bytes(), signature).is_some();
             signed_file(path) == Some(SUMS) && self.signed.is_some_and(is_by_key)
         };
         if is_alone && (self.signed.is_none() || own.iter().any(|one| is_accepted(&one))) {

@@ -225,6 +225,88 @@ fn headers_that_are_gone_are_written_only_where_they_were() {
     assert!(std::fs::read(&tar).unwrap() == before, "nothing is guessed");
 }
 
+/// A bundle that two offices have signed: to repair it with the copy of one must not cost the signature of the other.
+#[test]
+fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off() {
+    let fixture = Fixture::new();
+    let [ours, theirs] = ["ours", "theirs"].map(|name| Key::new(fixture.directory.path(), name, Kind::Ed25519));
+    let sign = |bundle: &Path, key: &Key| {
+        gapferry().arg("sign").arg(bundle).arg("--full").arg("--key").arg(&key.private).assert().success();
+    };
+    let fits = |bundle: &Path, key: &Key| {
+        Ran::of(gapferry().arg("verify").arg(bundle).arg("--full").arg("--key").arg(&key.public)).ended(0);
+    };
+    let copy = fixture.copy(Form::Directory, "copy");
+    sign(&copy, &ours);
+    for form in [Form::Directory, Form::Tar] {
+        let both = fixture.copy(form, "both");
+        [&theirs, &ours].iter().for_each(|key| sign(&both, key));
+        let before = content(&both);
+        Ran::of(gapferry().arg("repair").args([&both, &copy]).arg("--key").arg(&ours.public)).ended(0);
+        assert!(content(&both) == before, "there is nothing to repair");
+        let one = fixture.copy(form, "one");
+        sign(&one, &theirs);
+        flip(&one, &fixture.small(), 0);
+        let repaired = Ran::of(gapferry().arg("repair").args([&one, &copy]));
+        repaired.ended(0);
+        fits(&one, &theirs);
+        std::fs::remove_dir_all(&one).or_else(|_| std::fs::remove_file(&one)).unwrap();
+        std::fs::remove_dir_all(&both).or_else(|_| std::fs::remove_file(&both)).unwrap();
+    }
+    // The end of the tar is cut off, and a byte of the padding of a signature is wrong.
+    let tar = fixture.copy(Form::Tar, "cut");
+    sign(&tar, &theirs);
+    let whole = std::fs::read(&tar).unwrap();
+    std::fs::write(&tar, &whole[..whole.len() - 1024]).unwrap();
+    repair(&tar, &copy).ended(0);
+    assert!(std::fs::read(&tar).unwrap() == whole);
+    let at = data(&tar, "SHA256SUMS.sig") + 500;
+    std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"x", at).unwrap();
+    repair(&tar, &copy).ended(0);
+    assert!(std::fs::read(&tar).unwrap() == whole);
+}
+
+/// Two old disks, each with a bad place in the same layer: together they have all of it.
+#[test]
+fn two_copies_that_are_bad_in_different_places_of_one_blob_repair_each_other() {
+    let fixture = Fixture::new();
+    let (tar, directory) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
+    flip(&tar, &fixture.layer(), 5);
+    flip(&directory, &fixture.layer(), MIB + 5);
+    repair(&tar, &directory).ended(0);
+    fixture.is_whole(&tar, Form::Tar);
+    repair(&directory, &tar).ended(0);
+    fixture.is_whole(&directory, Form::Directory);
+}
+
+/// Any form repairs any other, and the bundle that is named first is the one that is repaired.
+#[test]
+fn volumes_repair_a_tar_and_a_directory() {
+    let fixture = Fixture::new();
+    let volumes = fixture.path("volumes/v.tar");
+    let split = ["--volume-size", "1MB"];
+    gapferry().arg("split").arg(fixture.whole(Form::Tar)).arg("-o").arg(&volumes).args(split).assert().success();
+    let entries = std::fs::read_dir(volumes.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let mut set: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|it| it == "tar")).collect();
+    set.sort();
+    for form in [Form::Directory, Form::Tar] {
+        let bundle = fixture.copy(form, "first");
+        flip(&bundle, &fixture.layer(), 5);
+        Ran::of(gapferry().arg("repair").arg(&bundle).args(&set)).ended(0);
+        fixture.is_whole(&bundle, form);
+    }
+}
+
+#[test]
+fn empty_sums_are_a_problem_and_come_back() {
+    let fixture = Fixture::new();
+    let bundle = fixture.copy(Form::Directory, "empty");
+    std::fs::write(bundle.join("SHA256SUMS"), "").unwrap();
+    Ran::of(gapferry().arg("verify").arg(&bundle)).ended(3);
+    repair(&bundle, &fixture.whole(Form::Tar)).ended(0);
+    fixture.is_whole(&bundle, Form::Directory);
+}
+
 /// People add signatures with tar, and rename files to what they are not. Whatever a signature's size, what stands behind it stays.
 #[test]
 fn a_signature_of_another_size_or_place_costs_no_other_file() {
