@@ -14,6 +14,7 @@ mod output;
 mod parity;
 mod parity_writer;
 mod plan;
+mod publish;
 mod reconstruct;
 mod recovery;
 mod recovery_layout;

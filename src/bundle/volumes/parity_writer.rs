@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::format::RecoveryJson;
 use super::parity::{Encoded, Shards, Target, Which};
+use super::publish::publish;
 use super::recovery_layout::head;
-use super::unfinished::publish;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::{Event, Events, Phase};

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use super::layout::VolumePlan;
 use super::names::SetName;
 use super::set::{Selection, Set};
-use crate::base::error::Result;
-use crate::base::fsops::{self, Entry, Synced};
+use crate::base::fsops::{self, Entry};
 use crate::oci::Digest;
 
 /// How the name of an unfinished volume ends.
@@ -68,16 +67,6 @@ pub fn remove_orphaned_journals(name: &SetName) {
         // It harms nothing.
         let _ = Entry::of(&journal).and_then(|journal| journal.remove());
     }
-}
-
-/// Gives volumes their names, the first of them last: once that is there, all are.
-///
-/// # Errors
-/// The system refuses; some may have their names.
-pub fn publish(mut volumes: Vec<Synced>) -> Result<()> {
-    let others = volumes.split_off(volumes.len().min(1));
-    Synced::publish(others)?;
-    Synced::publish(volumes)
 }
 
 /// The files in the directory of a set that `is_wanted`, in order. Their paths begin as that of the set does: without `./` where
