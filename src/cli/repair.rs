@@ -13,13 +13,14 @@ use crate::base::progress::units::count;
 use crate::verify::Problem;
 
 const ABOUT: &str = "\
-Repairs a bundle, a directory or a tar, with the output of `gapferry export --repair`, or with another copy of the same bundle, \
-damaged or not.
+Repairs a bundle, a directory or a tar, with the output of `gapferry export --repair`, or with another copy of the same bundle in \
+any form, damaged or not: a directory, a tar, or all volumes of a set.
 
 Verifies the bundle, takes what is bad or absent from REPAIR, puts it in its place, brings it to the medium, and verifies \
 again: what is then still wrong is listed as `gapferry verify` does. Everything is proven before the first byte is written; a repair \
 of another bundle, or with a file that is not what this bundle lacks, is refused, and nothing changes. A repaired bundle \
-is byte for byte what it was. Interrupted? Run the same command again.
+is byte for byte what it was, but for signatures that are lost: with --key, one by that key is taken from the copy. No signature \
+that is there is replaced by that of another key. Interrupted? Run the same command again.
 
 Of the volumes of a set that was made with --recovery, in any order: volumes that are missing or damaged, recovery volumes too, \
 are made again from those that are left, beside them or in the directory DIR. Any as many as there are recovery volumes may be lost; of a \
@@ -40,6 +41,7 @@ Examples:
   gapferry repair images.tar repair.tar                          # isolated side
 
   gapferry repair /mnt/usb1/images.tar /mnt/usb2/images.tar      # two bad copies
+  gapferry repair images.tar /mnt/disc*/images.*.tar             # volumes of the same bundle
 
   gapferry repair images.*.tar                                   # lost volumes, of the others
   gapferry repair /mnt/disc*/images.*.tar -o /srv/incoming       # read from discs that cannot be written
@@ -49,8 +51,8 @@ Examples:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle and then what `export --repair` has made, or another copy of the bundle; or all volumes of a set that are
-    /// left, perhaps with one of these two
+    /// The bundle and then what `export --repair` has made, or another copy of the bundle, which may be volumes; or all volumes of a
+    /// set that are left, and perhaps a repair or a copy behind them
     #[arg(required = true, value_names = ["BUNDLE REPAIR | VOLUME"])]
     files: Vec<PathBuf>,
     /// Where lost volumes are made, if not beside the others
