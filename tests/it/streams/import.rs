@@ -66,7 +66,7 @@ fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the
         match there {
             // Only the end mark was missing.
             4 => drop(broken.ended(3).reported(&["cut short", "1 problem"])),
-            _ => drop(broken.ended(1).reported(&["has not come", "cut short"])),
+            _ => drop(broken.ended(1).reported(&["not received", "cut short"])),
         }
         let before = target.uploads();
         fixture.piped(&import(&to, &[]), &whole, 50_000).ended(0);
