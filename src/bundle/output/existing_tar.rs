@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, Open};
 use crate::bundle::declared::Declared;
 use crate::bundle::fileset::{FileSet, KnownFile};
-use crate::bundle::format::{CHUNKS, FileEntry, SUMS, is_signature, signatures_of};
+use crate::bundle::format::{CHUNKS, DIGITS, FileEntry, SIGNATURE, SUMS, is_signature, signatures_of};
 use crate::bundle::planned_tar::PlannedTar;
 use crate::bundle::tar_plan::{BLOCK, END, PlannedFile};
 use crate::bundle::tar_survey::{SIGNATURE_ROOM, TarSurvey};
@@ -18,6 +19,7 @@ use crate::content::Slice;
 use crate::content::chunks::Chunks;
 use crate::files::Layout;
 use crate::oci::Digest;
+use crate::signing::{is_well_formed, signature_in};
 
 /// See the module documentation.
 pub struct ExistingTar {
@@ -74,7 +76,8 @@ impl ExistingTar {
         let signatures = [SUMS, CHUNKS].into_iter().flat_map(|signed| signatures_of(bundle, signed));
         let signatures = signatures.filter_map(|path| Some((path.to_owned(), planned(path)?))).collect();
         let (path, mtime) = (out.path().into(), declared.json.mtime());
-        let tar = ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches };
+        let mut tar = ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches };
+        tar.find_signatures();
         tar.straighten()?;
         Ok(tar)
     }
@@ -104,6 +107,24 @@ impl ExistingTar {
     pub fn moves_chunks(&self, bundle: &Layout) -> bool {
         let found = bundle.slice(CHUNKS).ok().flatten().map(|slice| slice.offset());
         self.survey.is_some() && self.at.get(CHUNKS).is_some_and(|at| found != Some(*at))
+    }
+
+    /// Finds signatures of the sums that have lost only their headers: without these, what stands behind cannot be read. Their names
+    /// are lost, but a name only hints at the key.
+    fn find_signatures(&mut self) {
+        let is_lost = |header: &u64| self.signatures.values().all(|there| there.header != *header);
+        let lost = self.survey.iter().flat_map(|survey| &survey.signatures).copied().filter(is_lost);
+        for header in lost.collect::<Vec<u64>>() {
+            let (mut block, data) = ([0; BLOCK as usize], header + BLOCK);
+            let is_read = self.file.read_exact_at(&mut block, data).is_ok();
+            let Some(signature) = signature_at(&block).filter(|_| is_read) else { continue };
+            let path = match self.signatures.contains_key(SIGNATURE) {
+                true => format!("{SUMS}.{}.sig", &Digest::sha256(signature).hex()[..DIGITS]),
+                false => SIGNATURE.to_owned(),
+            };
+            let size = signature.len() as u64;
+            self.signatures.insert(path.clone(), PlannedFile { path, size, header, data });
+        }
     }
 
     /// Writes the headers, the padding and the end of a tar that has lost some of them.
@@ -141,6 +162,15 @@ impl ExistingTar {
         self.tar().write_kept(&signature.bytes, there.data)?;
         self.tar().write_frame(&PlannedFile { size: signature.size(), ..there.clone() })
     }
+}
+
+/// The signature that a block begins with, if zeros follow it.
+fn signature_at(block: &[u8]) -> Option<&[u8]> {
+    // The last bytes of a signature may be zeros.
+    const MOST_ZEROS: usize = 8;
+    let end = block.iter().rposition(|byte| *byte != 0)? + 1;
+    let candidates = (end..=(end + MOST_ZEROS).min(block.len())).filter_map(|end| block.get(..end));
+    candidates.into_iter().find(|bytes| is_well_formed(&signature_in(bytes)))
 }
 
 /// The place of a signature that is there; `None`: it has another size than a signature, so none fits there.

@@ -187,13 +187,11 @@ fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
     std::fs::write(&tar, &bytes[..end]).unwrap();
     repair(&tar, &fixture.repair_for(&tar)).ended(0);
     fixture.is_whole(&tar, Form::Tar);
-    // Its own header is of no help, nor harm, to the others.
-    let (at, length) = (data(&tar, "SHA256SUMS.sig") - 512, bytes.len());
+    // Its own header: the signature itself is still there, and so is all that stands behind it.
+    let at = data(&tar, "SHA256SUMS.sig") - 512;
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
-    repair(&tar, &fixture.repair_for(&tar)).ended(3);
-    let found = std::fs::read(&tar).unwrap();
-    let at = usize::try_from(at).unwrap();
-    assert!(found.len() == length && found[..at] == bytes[..at] && found[at + 106..] == bytes[at + 106..]);
+    repair(&tar, &fixture.repair_for(&tar)).ended(0);
+    fixture.is_whole(&tar, Form::Tar);
 }
 
 /// A signed tar that has lost many headers: where its files are is known only from one that is left. A guess would write the
