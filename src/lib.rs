@@ -2,21 +2,23 @@
 //!
 //! # The pipeline
 //!
-//! Discovery ends before transfer begins. Manifests are small: all of them are read first, a plan is made once, then
-//! carried out: each blob moves once, an image gets its tag when its blobs are there. Every arrow is one function, every
-//! box a value that can be printed and tested.
+//! Discovery ends before transfer begins. Manifests are small: all of them are read first, then a plan is made and carried out:
+//! each blob moves once, an image gets its tag when its blobs are there. Every box is a value that can be printed and tested.
+//! Where `--keep-going` leaves an image out, the plan is made again without it. One pass (a pipe, `.tar.zst`) needs no plan: the
+//! list of files is its order.
 //!
 //! ```text
 //! Allowlist ─expand, discover→ Lock, Graph ─plan→ Plan ─transfer→ bundle              export
 //! bundle    ─open, assemble→   Lock, Graph ─plan (what the target has)→ Plan
 //!                                                  ─transfer→ registry → Receipt      import
 //! bundle    ─check→ Problems                                                          verify
-//! bundle    ─list of files→ FileSet ─fill→ directory, tar, volumes, stream            convert, split, join
+//! bundle    ─list of files→ FileSet ─fill→ directory, tar, volumes                    convert, split, join
+//!                                     ─in one pass→ stream, .tar.zst                  convert, export
 //! storage   ─survey, audit, discover→ Graph, Faults ─plan, transfer→ registry, bundle migrate
 //! ```
 //!
 //! Export and import are the *same* walk, plan and transfer between a different [`content::Source`] and
-//! [`content::Sink`].
+//! [`content::Sink`], except for one pass.
 //!
 //! # The rooms
 //!
@@ -42,24 +44,25 @@
 //! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |
 //! | [`app`] | the application as a library, a command from a request to a report |
-//! | [`cli`] | one file per command: options, text, hints; the only room that prints |
+//! | [`cli`] | one file per command: options, text, hints; the only room that prints results ([`base`] draws progress) |
 //!
 //! # Decisions
 //!
-//! - **Raw bytes are the truth.** A manifest travels as the bytes received. Digests change only where the user asked for
-//!   it (platform selection), and then old and new are in the lock.
+//! - **Raw bytes are the truth.** A manifest travels as the bytes received. Digests change where the user asked for it (platform
+//!   selection), and then old and new are in the lock; and where two lists of signatures or referrers become one at the target.
 //! - **The tar is laid out before the first byte is fetched**: every size stands in a descriptor, so downloads write in
-//!   place, in parallel, into one preallocated file, and the same lock gives the same bytes.
+//!   place, in parallel, into one preallocated file, and the same contents give the same bytes, but for ECDSA signatures.
 //! - **Inventory before push**: the target is asked about every node; a parent that exists says nothing of its children.
 //! - **Defects are data**: a check returns problems and keeps going; an error means that it could not check.
 //! - **A storage's files are linked where nothing has to move** (`dir:` directories, a second storage): such a link is proven
 //!   to be the file that was meant, and nothing that may be one is ever written into. These two ways have no plan: it is made
 //!   of repositories, and they of images.
-//! - **Nothing is published early**: `*.partial`, sync, rename; the digest manifest is written last.
+//! - **Nothing is published early**: `*.partial`, sync, rename; in a directory, `SHA256SUMS` is written last. What is repaired or
+//!   signed in its place is proven before the first byte is written.
 //! - **A blob's last piece is withheld until its digest is proven** ([`content::BlobReader`]), so a wrong blob cannot be
 //!   completed at a registry even if that registry proves nothing itself.
 //! - The OCI structures are read by small types of our own rather than a library's: digests are validated newtypes, and
-//!   nothing is ever written back from a parsed view.
+//!   nothing is ever written back from a typed view. Where a manifest has to change, its JSON as received is edited.
 
 #![forbid(unsafe_code)]
 

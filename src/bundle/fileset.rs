@@ -1,4 +1,5 @@
-//! A bundle as a list: every file that it holds in any of its forms, in the order of the tar, known before a blob is read.
+//! A bundle as a list: every file that it holds, in the order of the tar, known before a blob is read. Volumes hold the same but
+//! `chunks.b3`, and files of their own besides.
 //!
 //! A list is made of [`Contents`] that are to be fetched, or of a bundle that is there. A placement (`output`) decides where each
 //! file goes, and `fill` where its bytes come from.
@@ -209,7 +210,7 @@ impl FileSet {
     /// A blob is missing among `known`; no randomness could be read.
     pub fn trailer(&self, known: &HashMap<Digest, Chunks>) -> Result<Vec<KnownFile>> {
         let Some(trailer) = &self.trailer else { return Ok(Vec::new()) };
-        let mut writer = chunks::Writer::new(self.identity);
+        let mut writer = chunks::ChunksWriter::new(self.identity);
         for (digest, _) in self.all() {
             let missing = || Error::damaged(format!("writing {CHUNKS}: {digest} is missing"));
             writer.add(known.get(&digest).ok_or_else(missing)?);

@@ -7,9 +7,9 @@
 //! conversions, and so is [`sign()`] where a tar has no room for another signature. A repair file is such a list, too. A damaged
 //! bundle is repaired in its place by [`repair()`]: an existing directory or tar is a place as well, and what repairs it is a
 //! supply of `fill`. Damaged volumes are written again by [`repair_set`], a conversion of what is whole; lost ones are computed by
-//! [`volumes`], which has no list of files to fill, only stripes of bytes. [`Bundle`] opens a bundle; its layout is a source.
+//! [`volumes`] of the stripes of bytes that are left. [`Bundle`] opens a bundle; its layout is a source.
 //!
-//! The room knows the format and the file system, no registry and no command line.
+//! The room knows the format, the file system, and the lock and graph that a bundle is made of; no registry and no command line.
 
 mod basis;
 pub mod convert;

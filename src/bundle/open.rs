@@ -2,7 +2,7 @@
 //!
 //! # Threats
 //! Everything in it may be forged, until somebody's signature says otherwise. Opening reads `bundle.json` only, up to a
-//! limit; whoever takes content from it gets that content proven against a digest ([`BlobReader`](crate::content::BlobReader),
+//! limit (of volumes, also what each says of itself); whoever takes content from it gets that content proven against a digest ([`BlobReader`](crate::content::BlobReader),
 //! [`Manifest::parse`]), never against what the bundle says of itself.
 
 use std::collections::HashSet;

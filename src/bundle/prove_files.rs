@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::chunks::Writer;
+use super::chunks::ChunksWriter;
 use super::format::{BundleJson, CHUNKS, FileEntry};
 use super::open::Bundle;
 use crate::base::progress::{Event, Events, Phase};
@@ -56,7 +56,7 @@ fn chunks_from<'a>(
     let named: Vec<(&str, Digest)> = unknown.map(|file| (file.path.as_str(), file.digest)).collect();
     let proven = prove(layout, &named, events).into_iter().collect::<Option<Vec<Chunks>>>()?;
     let proven: HashMap<Digest, &Chunks> = named.iter().map(|(_, digest)| *digest).zip(&proven).collect();
-    let mut writer = Writer::new(identity);
+    let mut writer = ChunksWriter::new(identity);
     for file in json.files.iter().filter(|file| file.path.starts_with("blobs/")) {
         writer.add(proven.get(&file.digest).copied().or_else(|| known.get(&file.digest))?);
     }

@@ -1,4 +1,4 @@
-//! Concrete places that content comes from and goes to. They never name each other; only the command line joins them
+//! Concrete places that content comes from and goes to. They never name each other; only the application joins them
 //! with the stages.
 
 pub mod dir;

@@ -32,7 +32,7 @@ use crate::signing::FingerprintWords;
 use crate::transport::registry::Registries;
 
 /// What is to be carried.
-pub enum Wanted {
+pub enum ExportedImages {
     Listed(Allowlist),
     Locked { lock: Box<WrittenLock>, companions: LockedCompanions },
 }
@@ -87,7 +87,7 @@ pub struct Planned {
 impl ExportJob<'_> {
     /// # Errors
     /// As [`export`](super::export).
-    pub async fn run(&self, wanted: Wanted, given: Given, kept: &Checkpoint<'_>) -> Result<ExportReport> {
+    pub async fn run(&self, wanted: ExportedImages, given: Given, kept: &Checkpoint<'_>) -> Result<ExportReport> {
         let Given { since: mut baseline, tools, former } = given;
         let replaced = former.as_ref().map(Bundle::former);
         let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
@@ -97,9 +97,10 @@ impl ExportJob<'_> {
         let source = Cached::new(kept, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
         let mut source = source.with_local(local);
         let resolver = self.resolver();
-        let (mut prescribed, mut promised, is_locked) = (Vec::new(), 0, matches!(wanted, Wanted::Locked { .. }));
+        let (mut prescribed, mut promised, is_locked) =
+            (Vec::new(), 0, matches!(wanted, ExportedImages::Locked { .. }));
         let (mut lock, mut graph) = match wanted {
-            Wanted::Locked { lock, companions } => {
+            ExportedImages::Locked { lock, companions } => {
                 let given = lock.lock.clone();
                 prescribed.clone_from(&given.missing);
                 if companions == LockedCompanions::Locked {
@@ -109,7 +110,7 @@ impl ExportJob<'_> {
                 self.check_same_set(&given, &followed.0)?;
                 followed
             }
-            Wanted::Listed(list) => {
+            ExportedImages::Listed(list) => {
                 let earlier = resolver.earlier(self.request.lock.as_deref(), former_lock, modes)?;
                 resolver.resolve(&list, earlier.with_platforms(platforms), &source).await?
             }

@@ -27,7 +27,7 @@ use crate::bundle::Bundle;
 use crate::content::Checkpoint;
 use crate::pipeline::lock::{self, Lock};
 use crate::transport::registry::Registries;
-use job::{ExportJob, Given, Wanted};
+use job::{ExportJob, ExportedImages, Given};
 pub use repair::{ExportRepairRequest, ExportedRepair, export_repair};
 pub use report::{
     ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
@@ -78,18 +78,18 @@ pub async fn export(mut request: ExportRequest, environment: &Environment) -> Re
 }
 
 /// What is to be carried, and the client for its registries.
-fn connect(request: &ExportRequest, environment: &Environment) -> Result<(Registries, Wanted)> {
+fn connect(request: &ExportRequest, environment: &Environment) -> Result<(Registries, ExportedImages)> {
     match &request.images {
         Images::Listed(list) => {
             let (list, registries) = request.resolve.connect(list, &request.registry, environment)?;
-            Ok((registries, Wanted::Listed(list)))
+            Ok((registries, ExportedImages::Listed(list)))
         }
         Images::Locked { lock: text, companions } => {
             let lock = Lock::parse(&text.bytes, &text.name)?;
             let registries = connect_for(&lock, &request.registry, environment)?;
             let written = lock::written(&text.bytes, &text.name);
             let lock = Box::new(resolve::WrittenLock { lock, written });
-            Ok((registries, Wanted::Locked { lock, companions: *companions }))
+            Ok((registries, ExportedImages::Locked { lock, companions: *companions }))
         }
     }
 }

@@ -32,11 +32,11 @@ fn length_of(size: u64) -> u64 {
 }
 
 /// Writes it, blob by blob in the order of the bundle.
-pub struct Writer(Vec<u8>);
+pub struct ChunksWriter(Vec<u8>);
 
-impl Writer {
-    pub fn new(identity: Digest) -> Writer {
-        Writer(header(identity).into_bytes())
+impl ChunksWriter {
+    pub fn new(identity: Digest) -> ChunksWriter {
+        ChunksWriter(header(identity).into_bytes())
     }
 
     /// Of a blob whose bytes were proven by its digest in the same pass.
@@ -162,7 +162,7 @@ mod tests {
         let blobs = [vec![1_u8; 10], vec![2; 3 * CHUNK as usize + 1], Vec::new()];
         let all: Vec<(Digest, u64)> = blobs.iter().map(|blob| (Digest::sha256(blob), blob.len() as u64)).collect();
         let identity = Digest::sha256(b"bundle.json");
-        let mut writer = Writer::new(identity);
+        let mut writer = ChunksWriter::new(identity);
         blobs.iter().for_each(|blob| writer.add(&Chunks::of(blob)));
         let bytes = writer.finish();
         assert_eq!(bytes.len() as u64, length(all.iter().map(|(_, size)| *size)));

@@ -72,7 +72,7 @@ impl StreamWriter<'_> {
         let (fetching, mut fetched) = ahead.begin(&blobs);
         let mut pipe = Pipe::to(sink);
         let writing = async {
-            let (mut files, mut chunks) = (plan.files.iter(), chunks::Writer::new(identity));
+            let (mut files, mut chunks) = (plan.files.iter(), chunks::ChunksWriter::new(identity));
             for (own, file) in self.files.head.iter().zip(files.by_ref()) {
                 whole(&mut pipe, file, own.read()?, mtime).await?;
             }

@@ -1,6 +1,7 @@
 //! A bundle on several media: files of a limited size, each a tar of its own that says of which bundle it is.
 //!
-//! What may enter: the metadata of a bundle and the sizes of its files. The room must not know where blobs come from.
+//! It lays out the list of a bundle's files, fills and proves volumes, and keeps the pieces that an import of single volumes waits
+//! with. It must not know where blobs come from.
 
 mod assemble;
 mod capacity;
