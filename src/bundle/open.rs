@@ -2,8 +2,8 @@
 //!
 //! # Threats
 //! Everything in it may be forged, until somebody's signature says otherwise. Opening reads `bundle.json` only, up to a
-//! limit (of volumes, also what each says of itself); whoever takes content from it gets that content proven against a digest ([`BlobReader`](crate::content::BlobReader),
-//! [`Manifest::parse`]), never against what the bundle says of itself.
+//! limit; of volumes, also what each says of itself. Content that is taken from it is proven against a digest
+//! ([`BlobReader`](crate::content::BlobReader), [`Manifest::parse`]), never against what the bundle says of itself.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

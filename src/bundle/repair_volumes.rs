@@ -58,7 +58,7 @@ pub struct SetRepair<'a> {
 /// Writes damaged and missing volumes of a set again.
 ///
 /// # Errors
-/// What it is repaired with is for another bundle or forged; which volume holds what cannot be told; something else has the name of a volume: nothing
+/// What it is repaired with is for another bundle or forged; it is not known which volume holds what; something else has the name of a volume: nothing
 /// has changed. The disk's.
 pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet> {
     let SetRepair { paths, from, missing, bad, out } = *wanted;

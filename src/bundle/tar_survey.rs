@@ -1,4 +1,4 @@
-//! How a damaged tar was laid out when it was written, as far as it can still be told.
+//! How a damaged tar was laid out when it was written, as far as what is left of it shows.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -422,9 +422,8 @@ impl<'a> Walk<'a> {
     /// A manifest that a lock promises; where it is gone, what the tag means now is part of the message.
     async fn need_locked(&self, locked: &LockedImage, descriptor: &Descriptor) -> Result<Manifest> {
         let repository = &locked.reference.repository;
-        let denial = match locked::given(
-            self.source.manifest(&repository.with_digest(descriptor.digest), Need::Required).await,
-        )? {
+        let read = self.source.manifest(&repository.with_digest(descriptor.digest), Need::Required).await;
+        let denial = match locked::given(read)? {
             Given::Manifest(manifest) => return Ok(manifest.described_as(&descriptor.media_type)?),
             Given::Nothing => None,
             Given::Denial(denial) => Some(denial),

@@ -179,7 +179,7 @@ impl Dir {
         if !metadata.is_file() {
             return Err(self.not_ours(name, "file"));
         }
-        // Somebody may have given a name to a file of another, to have it written to.
+        // Another user may have made this name for a file that they cannot write to themselves.
         if matches!(how, Open::Keep | Open::Empty | Open::Append) && metadata.nlink() > 1 {
             let path = self.path_of(name);
             let text = "the file has another name besides (a hard link), and what is written would be in both; remove this one";

@@ -234,11 +234,11 @@ fn a_child_process_that_is_just_being_started_does_not_keep_the_lock_of_a_file()
     assert!(LockedFile::try_take(open()).is_some());
 }
 
-/// In a directory that others can write to, an unfinished file may be a name of somebody else's file.
+/// In a directory that others can write to, an unfinished file may be a hard link to a file of another user.
 #[test]
 fn a_file_that_has_another_name_is_not_written_to() {
     let directory = tempfile::tempdir().unwrap();
-    let other = directory.path().join("somebody's");
+    let other = directory.path().join("precious");
     std::fs::write(&other, "precious").unwrap();
     std::fs::hard_link(&other, directory.path().join("b.tar.partial")).unwrap();
     let dir = Dir::open(directory.path()).unwrap();

@@ -141,7 +141,7 @@ impl<R: Read> StreamedBundle<R> {
         std::mem::take(&mut self.awaited)
     }
 
-    /// Reads to the end. What is wanted is proven, put at buffer and told to `came`; so is what will not come, as an error.
+    /// Reads to the end. What is wanted is proven, put into the buffer and reported to `came`; so is what will not come, as an error.
     pub fn read(
         mut self,
         wanted: HashSet<Digest>,

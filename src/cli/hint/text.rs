@@ -121,8 +121,8 @@ pub fn text(code: HintCode) -> &'static str {
             "have it signed where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and bring both files"
         }
         HintCode::KeyNotAccepted => {
-            "ask whoever made it for the fingerprint of their key, not by way of the medium; if it is this one, somebody altered the \
-             bundle: do not use it"
+            "ask the maker of the bundle for the fingerprint of the key, by another way than the medium; if it is the fingerprint in this \
+             message, the bundle was altered: do not use it"
         }
         HintCode::Altered => "do not use it before you know who changed it; bring it again from where it was made",
         HintCode::PlatformMissing => {
@@ -193,7 +193,7 @@ pub fn text(code: HintCode) -> &'static str {
              under Configuration: content trust, vulnerability severity, CVE allowlist)"
         }
         HintCode::NoPullRight => {
-            "give the account the right to pull there: without it nobody can see what a tag means, and --on-existing skip and fail \
+            "give the account the right to pull there: without it gapferry cannot see what a tag means, and --on-existing skip and fail \
              depend on that"
         }
         HintCode::SparseIndex => SPARSE_REMEDY,

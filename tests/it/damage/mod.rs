@@ -15,3 +15,4 @@ mod matrix;
 mod memory;
 mod missing;
 mod repair;
+mod repair_signatures;

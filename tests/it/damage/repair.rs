@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::bundle::{Form, blob_path, header};
-use crate::signed::keys::{Key, Kind};
 use crate::support::images::{self, Image, noise};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -16,14 +15,14 @@ use crate::support::{files_below, gapferry, gapferry_process, sha256, tempdir};
 const MIB: usize = 1 << 20;
 
 /// A registry, a lock of two images in it, and their bundle in both forms.
-struct Fixture {
+pub(super) struct Fixture {
     source: Registry,
     image: Image,
-    directory: tempfile::TempDir,
+    pub(super) directory: tempfile::TempDir,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(super) fn new() -> Fixture {
         let source = Registry::start();
         let image = images::oci("team/app", "1", &["small", &noise(1, 2 * MIB + MIB / 2)]);
         image.push(&source);
@@ -38,16 +37,16 @@ impl Fixture {
         fixture
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn whole(&self, form: Form) -> PathBuf {
+    pub(super) fn whole(&self, form: Form) -> PathBuf {
         self.path(if form == Form::Tar { "whole.tar" } else { "whole" })
     }
 
     /// A copy of the whole bundle, to be damaged.
-    fn copy(&self, form: Form, name: &str) -> PathBuf {
+    pub(super) fn copy(&self, form: Form, name: &str) -> PathBuf {
         let to = self.path(&format!("{name}{}", if form == Form::Tar { ".tar" } else { "" }));
         match form {
             Form::Tar => std::fs::copy(self.whole(form), &to).map(drop).unwrap(),
@@ -62,20 +61,20 @@ impl Fixture {
     }
 
     /// Of a file, as it was.
-    fn bytes(&self, path: &str) -> Vec<u8> {
+    pub(super) fn bytes(&self, path: &str) -> Vec<u8> {
         bytes(&self.whole(Form::Directory), path)
     }
 
-    fn layer(&self) -> String {
+    pub(super) fn layer(&self) -> String {
         blob_path(&sha256(&self.image.blobs[2]))
     }
 
-    fn small(&self) -> String {
+    pub(super) fn small(&self) -> String {
         blob_path(&sha256(&self.image.blobs[1]))
     }
 
     /// What the bundle lacks, fetched; as the two sides do it.
-    fn repair_for(&self, bundle: &Path) -> PathBuf {
+    pub(super) fn repair_for(&self, bundle: &Path) -> PathBuf {
         let (missing, repair) = (bundle.with_extension("missing.json"), bundle.with_extension("repair.tar"));
         Ran::of(gapferry().arg("verify").arg(bundle).arg("--missing").arg(&missing)).ended(3);
         self.export(&missing, &repair).ended(0);
@@ -90,21 +89,21 @@ impl Fixture {
     }
 
     #[track_caller]
-    fn is_whole(&self, bundle: &Path, form: Form) {
+    pub(super) fn is_whole(&self, bundle: &Path, form: Form) {
         assert!(content(bundle) == content(&self.whole(form)), "{} is not what it was", bundle.display());
     }
 }
 
-fn content(bundle: &Path) -> Vec<(String, Vec<u8>)> {
+pub(super) fn content(bundle: &Path) -> Vec<(String, Vec<u8>)> {
     if bundle.is_dir() { files_below(bundle) } else { vec![(String::new(), std::fs::read(bundle).unwrap())] }
 }
 
-fn repair(bundle: &Path, with: &Path) -> Ran {
+pub(super) fn repair(bundle: &Path, with: &Path) -> Ran {
     Ran::of(gapferry().arg("repair").arg(bundle).arg(with))
 }
 
 /// Flips a bit of one file, in either form.
-fn flip(bundle: &Path, path: &str, at: usize) {
+pub(super) fn flip(bundle: &Path, path: &str, at: usize) {
     let (file, base) = match bundle.is_dir() {
         true => (bundle.join(path), 0),
         false => (bundle.to_owned(), data(bundle, path)),
@@ -116,7 +115,7 @@ fn flip(bundle: &Path, path: &str, at: usize) {
 }
 
 /// Where the bytes of a file begin.
-fn data(tar: &Path, path: &str) -> u64 {
+pub(super) fn data(tar: &Path, path: &str) -> u64 {
     let mut archive = tar::Archive::new(std::fs::File::open(tar).unwrap());
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
     entries.find(|entry| entry.path().unwrap() == Path::new(path)).unwrap().raw_file_position()
@@ -173,97 +172,6 @@ fn what_was_deleted_or_cut_off_comes_back() {
     fixture.is_whole(&tar, Form::Tar);
 }
 
-#[test]
-fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
-    let fixture = Fixture::new();
-    let key = fixture.path("key.pem");
-    let openssl = ["genpkey", "-algorithm", "ed25519", "-out"];
-    assert!(std::process::Command::new("openssl").args(openssl).arg(&key).status().unwrap().success());
-    let whole = fixture.whole(Form::Tar);
-    gapferry().arg("sign").arg(&whole).arg("--key").arg(&key).assert().success();
-    let bytes = std::fs::read(&whole).unwrap();
-    let tar = fixture.copy(Form::Tar, "signed");
-    let end = usize::try_from(data(&whole, &fixture.layer())).unwrap();
-    std::fs::write(&tar, &bytes[..end]).unwrap();
-    repair(&tar, &fixture.repair_for(&tar)).ended(0);
-    fixture.is_whole(&tar, Form::Tar);
-    // Its own header: the signature itself is still there, and so is all that stands behind it.
-    let at = data(&tar, "SHA256SUMS.sig") - 512;
-    std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
-    repair(&tar, &fixture.repair_for(&tar)).ended(0);
-    fixture.is_whole(&tar, Form::Tar);
-}
-
-/// A signed tar that has lost many headers: where its files are is known only from one that is left. A guess would write the
-/// headers into good blobs.
-#[test]
-fn headers_that_are_gone_are_written_only_where_they_were() {
-    let fixture = Fixture::new();
-    let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
-    let whole = fixture.whole(Form::Tar);
-    gapferry().arg("sign").arg(&whole).arg("--full").arg("--key").arg(&key.private).assert().success();
-    let mut archive = tar::Archive::new(std::fs::File::open(&whole).unwrap());
-    let headers = archive.entries().unwrap().map(|entry| entry.unwrap().raw_header_position());
-    let headers: Vec<u64> = headers.collect();
-    let signature = data(&whole, "SHA256SUMS.sig") - 512;
-    let behind = || headers.iter().copied().filter(|at| *at >= signature);
-    let broken = |name: &str, end: u64| {
-        let tar = fixture.copy(Form::Tar, name);
-        let file = std::fs::OpenOptions::new().write(true).open(&tar).unwrap();
-        behind().filter(|at| *at < end).for_each(|at| file.write_all_at(&[0xff; 512], at).unwrap());
-        tar
-    };
-    let chunks = data(&whole, "chunks.b3") - 512;
-    let tar = broken("one-header", chunks);
-    Ran::of(gapferry().arg("repair").args([&tar, &whole]).arg("--key").arg(&key.public)).ended(0);
-    fixture.is_whole(&tar, Form::Tar);
-    let tar = broken("no-header", u64::MAX);
-    let before = std::fs::read(&tar).unwrap();
-    repair(&tar, &whole).ended(3).reported(&["unpack it"]);
-    assert!(std::fs::read(&tar).unwrap() == before, "nothing is guessed");
-}
-
-/// A bundle that two offices have signed: to repair it with the copy of one must not cost the signature of the other.
-#[test]
-fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off() {
-    let fixture = Fixture::new();
-    let [ours, theirs] = ["ours", "theirs"].map(|name| Key::new(fixture.directory.path(), name, Kind::Ed25519));
-    let sign = |bundle: &Path, key: &Key| {
-        gapferry().arg("sign").arg(bundle).arg("--full").arg("--key").arg(&key.private).assert().success();
-    };
-    let fits = |bundle: &Path, key: &Key| {
-        Ran::of(gapferry().arg("verify").arg(bundle).arg("--full").arg("--key").arg(&key.public)).ended(0);
-    };
-    let copy = fixture.copy(Form::Directory, "copy");
-    sign(&copy, &ours);
-    for form in [Form::Directory, Form::Tar] {
-        let both = fixture.copy(form, "both");
-        [&theirs, &ours].iter().for_each(|key| sign(&both, key));
-        let before = content(&both);
-        Ran::of(gapferry().arg("repair").args([&both, &copy]).arg("--key").arg(&ours.public)).ended(0);
-        assert!(content(&both) == before, "there is nothing to repair");
-        let one = fixture.copy(form, "one");
-        sign(&one, &theirs);
-        flip(&one, &fixture.small(), 0);
-        let repaired = Ran::of(gapferry().arg("repair").args([&one, &copy]));
-        repaired.ended(0);
-        fits(&one, &theirs);
-        std::fs::remove_dir_all(&one).or_else(|_| std::fs::remove_file(&one)).unwrap();
-        std::fs::remove_dir_all(&both).or_else(|_| std::fs::remove_file(&both)).unwrap();
-    }
-    // The end of the tar is cut off, and a byte of the padding of a signature is wrong.
-    let tar = fixture.copy(Form::Tar, "cut");
-    sign(&tar, &theirs);
-    let whole = std::fs::read(&tar).unwrap();
-    std::fs::write(&tar, &whole[..whole.len() - 1024]).unwrap();
-    repair(&tar, &copy).ended(0);
-    assert!(std::fs::read(&tar).unwrap() == whole);
-    let at = data(&tar, "SHA256SUMS.sig") + 500;
-    std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"x", at).unwrap();
-    repair(&tar, &copy).ended(0);
-    assert!(std::fs::read(&tar).unwrap() == whole);
-}
-
 /// Two old disks, each with a bad place in the same layer: together they have all of it.
 #[test]
 fn two_copies_that_are_bad_in_different_places_of_one_blob_repair_each_other() {
@@ -303,52 +211,6 @@ fn empty_sums_are_a_problem_and_come_back() {
     Ran::of(gapferry().arg("verify").arg(&bundle)).ended(3);
     repair(&bundle, &fixture.whole(Form::Tar)).ended(0);
     fixture.is_whole(&bundle, Form::Directory);
-}
-
-/// People add signatures with tar, and rename files to what they are not. Whatever a signature's size, what stands behind it stays.
-#[test]
-fn a_signature_of_another_size_or_place_costs_no_other_file() {
-    let fixture = Fixture::new();
-    let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
-    let signed = fixture.copy(Form::Directory, "signed");
-    gapferry().arg("sign").arg(&signed).arg("--key").arg(&key.private).assert().success();
-    let repair = |tar: &Path| Ran::of(gapferry().arg("repair").args([tar, &signed]).arg("--key").arg(&key.public));
-    let files = |tar: &Path| {
-        let mut archive = tar::Archive::new(std::fs::File::open(tar).unwrap());
-        let read = |entry: std::io::Result<tar::Entry<std::fs::File>>| {
-            let mut entry = entry.unwrap();
-            let (path, mut bytes) = (entry.path().unwrap().into_owned(), Vec::new());
-            entry.read_to_end(&mut bytes).unwrap();
-            (path.to_str().unwrap().to_owned(), bytes)
-        };
-        archive.entries().unwrap().map(read).collect::<Vec<_>>()
-    };
-    for length in [0, 600] {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (path, bytes) in files(&fixture.whole(Form::Tar)) {
-            let own = header(path.as_bytes(), bytes.len() as u64, tar::EntryType::Regular);
-            builder.append(&own, &bytes[..]).unwrap();
-            if path == "SHA256SUMS" {
-                let own = header(b"SHA256SUMS.sig", length, tar::EntryType::Regular);
-                builder.append(&own, &vec![7; length as usize][..]).unwrap();
-            }
-        }
-        let tar = fixture.path(&format!("odd-{length}.tar"));
-        std::fs::write(&tar, builder.into_inner().unwrap()).unwrap();
-        let before = files(&tar);
-        flip(&tar, &fixture.small(), 0);
-        repair(&tar);
-        assert!(files(&tar) == before, "a signature of {length} bytes");
-    }
-    // Added at the end, and then a byte between two files changes.
-    let tar = fixture.copy(Form::Tar, "appended");
-    let arguments = ["-rf", tar.to_str().unwrap(), "-C", signed.to_str().unwrap(), "SHA256SUMS.sig"];
-    assert!(std::process::Command::new("tar").args(arguments).status().unwrap().success());
-    let file = std::fs::OpenOptions::new().write(true).open(&tar).unwrap();
-    file.write_all_at(b"x", data(&tar, "index.json") + fixture.bytes("index.json").len() as u64).unwrap();
-    repair(&tar);
-    let signature = std::fs::read(signed.join("SHA256SUMS.sig")).unwrap();
-    assert!(files(&tar).contains(&("SHA256SUMS.sig".to_owned(), signature)), "the signature is still there");
 }
 
 #[test]
