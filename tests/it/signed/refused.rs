@@ -35,7 +35,7 @@ fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
             &fixture,
             &bundle,
             &ours,
-            &["does not fit the key", &ours.fingerprint(), "hint: ask whoever made it"],
+            &["does not fit the key", &ours.fingerprint(), "hint: ask the maker of the bundle for the fingerprint"],
         );
         let both = ["verify", out, "--key", text(&ours.public), "--key", text(&theirs.public)];
         assert!(fixture.run(&both).ended(0).stdout.contains(&theirs.fingerprint()));
