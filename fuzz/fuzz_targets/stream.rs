@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use gapferry::bundle::stream::{StreamBuffer, StreamSource, StreamedBundle};
+use gapferry::bundle::{StreamBuffer, StreamSource, StreamedBundle};
 use gapferry::bundle::volumes::Opened;
 use gapferry::verify::{Depth, check, check_opened, pass};
 use gapferry::content::{BlobReader, Source};

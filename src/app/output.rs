@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::error::{Error, Result};
-use crate::bundle::stream::StreamSink;
+use crate::bundle::StreamSink;
 use crate::bundle::volumes::VolumeOptions;
 use crate::bundle::{Bundle, Form, preflight, walk_file};
 

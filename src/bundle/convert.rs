@@ -13,8 +13,9 @@ use super::format::{CHUNKS, DIGITS, MAX_SIGNATURE, MOST_SIGNATURES, SUMS, is_sig
 use super::open::Bundle;
 use super::options::{Finished, Form, Options};
 use super::preflight::{self, Whole};
-use super::stream::{StreamSink, StreamWriter, Streamed};
 use super::writer::Writer;
+use super::writer::one_pass::{StreamWriter, Streamed};
+use super::writer::sink::StreamSink;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
 use crate::base::progress::Events;

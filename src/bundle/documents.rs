@@ -8,7 +8,7 @@ use std::path::Path;
 use walkdir::WalkDir;
 
 use super::missing::Missing;
-use super::repair_file::RepairJson;
+use super::repair::file::RepairJson;
 use super::volumes::{RecoveryJson, StateJson, VolumeJson};
 use crate::base::document::Document;
 use crate::base::error::Result;

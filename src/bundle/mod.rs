@@ -1,28 +1,24 @@
 //! The bundle: the format, the writer, the reader. `docs/format.md` describes every file of it.
 //!
-//! A bundle is a list, [`FileSet`]: of [`Contents`] that are to be fetched, or of a bundle that is there. [`Writer`] brings it to
-//! its form: a place (a directory, a tar, or volumes) says where each file goes; `fill` proves what is there already and takes the
-//! rest from other bundles; what is missing then comes from any [`Source`](crate::content::Source), and the bundle gets its name
-//! last. [`stream`] writes the same list in one pass, and [`convert`] is both with a bundle as the source. `split` and `join` are
-//! conversions, and so is [`sign()`] where a tar has no room for another signature. A repair file is such a list, too. A damaged
-//! bundle is repaired in its place by [`repair()`]: an existing directory or tar is a place as well, and what repairs it is a
-//! supply of `fill`. Damaged volumes are written again by [`repair_set`], a conversion of what is whole; lost ones are computed by
-//! [`volumes`] of the stripes of bytes that are left. [`Bundle`] opens a bundle; its layout is a source.
+//! A bundle is a list of files ([`fileset`]): of [`Contents`] that are to be fetched, or of a bundle that is there. `writer` brings
+//! it to its form, and nothing else writes one: [`Writer`] by position, [`StreamWriter`] in one pass. A place (`output`) says where
+//! each file goes, a supply where blobs may come from besides a [`Source`](crate::content::Source).
+//!
+//! All commands are rows of that. [`convert`] has a bundle as the source; `split` and `join` are conversions, and so is [`sign()`]
+//! where a tar has no room for another signature. [`repair()`] has a damaged directory or tar as the place, and what repairs it as a
+//! supply; a repair file is a list, too. Damaged volumes are written again by [`repair_set`], a conversion of what is whole; lost
+//! ones are computed by [`volumes`] of the stripes of bytes that are left. [`Bundle`] opens a bundle; its layout is a source. Out of
+//! a pipe, it is a [`StreamedBundle`].
 //!
 //! The room knows the format, the file system, and the lock and graph that a bundle is made of; no registry and no command line.
 
 mod basis;
 pub mod convert;
-mod declared;
 #[cfg(test)]
 mod documents;
-mod fetch_blob;
 pub mod fileset;
-mod fill;
 mod format;
-mod head;
 mod journal;
-mod links;
 mod loaders;
 mod missing;
 mod open;
@@ -33,18 +29,13 @@ pub mod plan_volumes;
 mod planned_tar;
 pub mod preflight;
 mod prove_files;
-mod ranges;
 mod read_back;
 mod repair;
-mod repair_file;
-mod repair_volumes;
 mod sign;
 mod signature;
 mod stamp;
-pub mod stream;
-mod supply;
+mod streamed;
 mod tar_plan;
-mod tar_survey;
 mod tools;
 pub mod volumes;
 mod writer;
@@ -61,13 +52,17 @@ pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRan
 pub use open::{Bundle, NoBundle, no_bundle, refuse_part, refuse_unfinished};
 pub use options::{Finished, Form, Options, Survey, is_tar};
 pub use read_back::read_back;
+pub use repair::file::{RepairContents, RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};
+pub use repair::volumes::{RepairedSet, RepairedVolume, SetRepair, repair_set};
 pub use repair::{RepairWith, Repaired, repair};
-pub use repair_file::{RepairContents, RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};
-pub use repair_volumes::{RepairedSet, RepairedVolume, SetRepair, repair_set};
 pub use sign::{Scope, sign};
 pub use signature::{Proven, SignatureFault, check_signature, signer};
+pub use streamed::{Ending, NotReceived, StreamBuffer, StreamSource, StreamedBundle};
 pub use tools::{Tool, tools_of};
 pub use writer::Writer;
+pub use writer::compressed::Compressed;
+pub use writer::one_pass::{StreamWriter, Streamed, places};
+pub use writer::sink::{Section, StreamSink};
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

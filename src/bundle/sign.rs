@@ -1,7 +1,7 @@
 //! The signatures of a bundle that is there.
 
-use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -15,6 +15,7 @@ use super::output::existing_directory::ExistingDirectory;
 use super::output::existing_tar::ExistingTar;
 use super::prove_files::chunks_of;
 use super::signature::check_signature;
+use super::writer::Writer;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::Events;
@@ -78,17 +79,17 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
         new.push(signature);
     }
     let new: Vec<KnownFile> = new.into_iter().map(KnownFile::from).collect();
-    let place: Option<Box<dyn Placement>> = match directory {
-        Some(directory) => Some(Box::new(directory)),
+    let place: Option<Arc<dyn Placement>> = match directory {
+        Some(directory) => Some(Arc::new(directory)),
         None => {
             let tar = ExistingTar::with_room(lock.output(), layout, bundle.json().mtime(), &new)?;
-            tar.map(|tar| -> Box<dyn Placement> { Box::new(tar) })
+            tar.map(|tar| -> Arc<dyn Placement> { Arc::new(tar) })
         }
     };
     match place {
         Some(place) => {
             let files = FileSet::of_known(bundle.identity(), bundle.json().mtime(), new);
-            place.seal(&files, &[], &HashMap::new())?;
+            Writer::into_place(lock, place, files, &[], events.clone())?.finish()?;
         }
         None => write_anew(path, lock, bundle, new, events)?,
     }

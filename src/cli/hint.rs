@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::app::{Hint, HintCode, NotAllowed, NotNewer, ReceiptFault};
 use crate::base::error::{Error, FileOperation, Kind, Reason, Stopped};
-use crate::bundle::stream::NotReceived;
+use crate::bundle::NotReceived;
 use crate::bundle::volumes::{RecoveryFault, VolumesMissing};
 use crate::bundle::{NoBundle, SignatureFault};
 use crate::pipeline::walk::LockedLost;

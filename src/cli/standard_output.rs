@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::app::{OneStreamSink, Output};
 use crate::base::error::{Error, Kind, Result};
-use crate::bundle::stream::{Section, StreamSink};
+use crate::bundle::{Section, StreamSink};
 
 /// What stands for standard output and input.
 pub const STANDARD: &str = "-";

@@ -8,7 +8,7 @@ use crate::app::output::OneStreamSink;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::bytes;
-use crate::bundle::stream::{Compressed, StreamWriter, Streamed, places};
+use crate::bundle::{Compressed, StreamWriter, Streamed, places};
 use crate::bundle::{Contents, FileSet, Finished, check_signature, preflight};
 use crate::files::Layout;
 use crate::oci::Digest;

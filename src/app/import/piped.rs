@@ -12,8 +12,8 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count};
 use crate::bundle::Bundle;
-use crate::bundle::stream::{Ending, StreamedBundle};
 use crate::bundle::volumes::Opened;
+use crate::bundle::{Ending, StreamedBundle};
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth};
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::NOTHING;
 use crate::app::stream::Bytes;
 use crate::base::error::{Error, Result};
-use crate::bundle::stream::{self as streamed, Ending, StreamBuffer, StreamedBundle};
+use crate::bundle::{Ending, StreamBuffer, StreamSource, StreamedBundle};
 use crate::content::Source;
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::pipeline::graph::Graph;
@@ -34,8 +34,8 @@ impl Pump {
     }
 
     /// What has come, and `rest`.
-    pub fn arrived<'a>(&self, rest: &'a dyn Source) -> streamed::StreamSource<'a> {
-        streamed::StreamSource { buffer: self.buffer.clone(), rest }
+    pub fn arrived<'a>(&self, rest: &'a dyn Source) -> StreamSource<'a> {
+        StreamSource { buffer: self.buffer.clone(), rest }
     }
 
     /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.

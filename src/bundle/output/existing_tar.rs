@@ -9,12 +9,12 @@ use std::sync::Arc;
 use super::{Extent, Linking, Placement, Resuming, Slot};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, Open};
-use crate::bundle::declared::Declared;
+use crate::bundle::fileset::FileList;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::format::{CHUNKS, DIGITS, FileEntry, SIGNATURE, SUMS, is_signature, signatures_of};
+use crate::bundle::output::tar_survey::{SIGNATURE_ROOM, TarSurvey};
 use crate::bundle::planned_tar::PlannedTar;
 use crate::bundle::tar_plan::{BLOCK, END, PlannedFile};
-use crate::bundle::tar_survey::{SIGNATURE_ROOM, TarSurvey};
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
 use crate::files::Layout;
@@ -51,10 +51,10 @@ impl ExistingTar {
     ///
     /// # Errors
     /// A file has no place (`Damaged`); the disk's.
-    pub fn open(out: &Entry, bundle: &Layout, declared: &Declared<'_>, wanted: WantedOfTar<'_>) -> Result<ExistingTar> {
+    pub fn open(out: &Entry, bundle: &Layout, list: &FileList<'_>, wanted: WantedOfTar<'_>) -> Result<ExistingTar> {
         let file = out.open(Open::Change)?;
         let WantedOfTar { files, chunks, stretches } = wanted;
-        let of_chunks = chunks.then(|| (CHUNKS.to_owned(), declared.chunks_length()));
+        let of_chunks = chunks.then(|| (CHUNKS.to_owned(), list.chunks_length()));
         let sizes = files.iter().map(|entry| (entry.path.clone(), entry.size)).chain(of_chunks);
         let places = sizes.map(|(path, size)| {
             let slice = bundle.slice(&path).ok()?.filter(|slice| slice.size() == size)?;
@@ -64,7 +64,7 @@ impl ExistingTar {
         let (at, survey) = match places {
             Some(at) => (at, None),
             None => {
-                let survey = TarSurvey::of(&file, bundle, declared, chunks)?.ok_or_else(|| {
+                let survey = TarSurvey::of(&file, bundle, list, chunks)?.ok_or_else(|| {
                     let text = "what is missing has no place in this tar: gapferry did not lay it out, or too little of it is left to tell \
                                 where its files were; unpack it, and repair the directory";
                     Error::damaged(format!("repairing {}: {text}", out.path().display()))
@@ -75,7 +75,7 @@ impl ExistingTar {
         let planned = |path: &str| planned_signature(path, &bundle.slice(path).ok().flatten()?);
         let signatures = [SUMS, CHUNKS].into_iter().flat_map(|signed| signatures_of(bundle, signed));
         let signatures = signatures.filter_map(|path| Some((path.to_owned(), planned(path)?))).collect();
-        let (path, mtime) = (out.path().into(), declared.json.mtime());
+        let (path, mtime) = (out.path().into(), list.json.mtime());
         let mut tar = ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches };
         tar.find_signatures();
         tar.straighten()?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::Bundle;
-use gapferry::bundle::stream::{Section, StreamBuffer, StreamSink, StreamWriter, StreamedBundle, places};
+use gapferry::bundle::{Section, StreamBuffer, StreamSink, StreamWriter, StreamedBundle, places};
 use gapferry::pipeline::graph::{Graph, Image};
 use gapferry::verify::{Depth, Report, check};
 

@@ -2,7 +2,7 @@
 //!
 //! # Threats
 //! Whoever made it is not believed: `repair.json` only says for which bundle it is. Each of its files is proven by what that
-//! bundle says of it before anything is written ([`repair`](super::repair)).
+//! bundle says of it before anything is written ([`repair`](crate::bundle::repair)).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,19 +11,19 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::fileset::{FileSet, KnownFile};
-use super::fill::fill;
-use super::format::{BUNDLE_JSON, CHUNKS, Metadata, REPAIR_JSON, SUMS, SUMS512};
-use super::missing::{Missing, MissingBlob};
-use super::output::Placement;
-use super::output::tar::{self, TarOutput};
-use super::ranges::{self, Patch, RANGES, Range};
-use super::{Contents, Tool, fetch_blob};
 use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::{Event, Events, Phase};
-use crate::content::{Origin, Source};
+use crate::bundle::fileset::{FileSet, KnownFile};
+use crate::bundle::format::{BUNDLE_JSON, CHUNKS, Metadata, REPAIR_JSON, SUMS, SUMS512};
+use crate::bundle::missing::{Missing, MissingBlob};
+use crate::bundle::output::Placement;
+use crate::bundle::output::tar::{self, TarOutput};
+use crate::bundle::repair::ranges::{self, Patch, RANGES, Range};
+use crate::bundle::writer::Writer;
+use crate::bundle::{Contents, Tool};
+use crate::content::{Origin, Sink, Source};
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::pipeline::graph::{Located, PlacedBlob};
@@ -36,7 +36,7 @@ const MAX_REPAIR_JSON: u64 = 256 * 1024;
 /// `repair.json`. See `docs/format.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct RepairJson {
+pub(in crate::bundle) struct RepairJson {
     gapferry_repair: u32,
     /// The program that wrote it, for people.
     tool: String,
@@ -142,17 +142,16 @@ pub async fn write_repair(
     let size = plan.length;
     let place: Arc<dyn Placement> =
         Arc::new(TarOutput::create(lock.output(), plan, files.blobs.iter().map(|blob| blob.digest), events)?);
-    let present = fill(&*place, &files.wanted(), &[], events)?;
-    let blobs: Vec<PlacedBlob> =
-        blobs.into_iter().filter(|placed| !present.contains_key(&placed.blob.digest)).collect();
+    let writer = Writer::into_place(lock, place, files, &[], events.clone())?;
+    let blobs: Vec<PlacedBlob> = blobs.into_iter().filter(|placed| !writer.holds(&placed.blob.digest)).collect();
     let bytes = blobs.iter().map(|placed| placed.blob.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
     let fetch = |PlacedBlob { blob, repository }: PlacedBlob| {
-        let place = place.clone();
+        let writer = &writer;
         async move {
             let (digest, size) = (blob.digest, blob.size);
             events.report(Event::BlobStarted { digest, size, present: 0 });
-            fetch_blob::fetch(place, &blob, &Origin { source, repository: &repository }).await?;
+            writer.put_blob(&repository, &blob, &Origin { source, repository: &repository }).await?;
             events.report(Event::BlobAdvanced { digest, bytes: size });
             events.report(Event::BlobFinished { digest });
             events.report(Event::ItemDone);
@@ -160,9 +159,8 @@ pub async fn write_repair(
         }
     };
     stream::iter(blobs).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>().await?;
-    let seal = move || place.seal(&files, &[], &HashMap::new());
     let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
-    tokio::task::spawn_blocking(seal).await.map_err(stopped)??;
+    tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
     Ok(RepairFile { blobs: number, size })
 }
 

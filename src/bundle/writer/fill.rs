@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::links::Offered;
-use super::output::{Claim, Placement, Wanted};
-use super::supply::Supply;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Phase};
+use crate::bundle::output::{Claim, Placement, Wanted};
+use crate::bundle::writer::links::Offered;
+use crate::bundle::writer::supply::Supply;
 use crate::content::chunks::Chunks;
 use crate::content::proof::{Hashing, prove_chunks};
 use crate::content::{Slice, in_parallel};
@@ -158,9 +158,9 @@ mod tests {
     use crate::base::fsops::{Entry, Linkable, Linked};
     use crate::base::progress::Silent;
     use crate::bundle::fileset::{FileSet, KnownFile};
-    use crate::bundle::links::Links;
     use crate::bundle::output::directory::DirectoryOutput;
     use crate::bundle::output::{Linking, Resuming, Slot};
+    use crate::bundle::writer::links::Links;
     use crate::oci::Descriptor;
 
     /// A directory on which a file can be linked and not be read.

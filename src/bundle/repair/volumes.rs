@@ -1,14 +1,13 @@
 //! Repairing a set: damaged and missing volumes are written again, of what is right in the others and of a repair.
 //!
 //! # Threats
-//! Those of [`repair`](super::repair). Nothing of the repair enters that is not what `bundle.json` says, and of what the
+//! Those of [`repair`](crate::bundle::repair). Nothing of the repair enters that is not what `bundle.json` says, and of what the
 //! volumes repeat only copies that are. Every file is proven while it is copied, a volume gets its name when it is whole, and only
 //! the damaged volume of the same number is replaced. Killed at any moment, it leaves a set that the same command repairs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::volumes::{Held, KnownVolume, Opened, Part, Replaceable, Selection, SetName, Shape, VolumeOptions, Volumes};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
 use crate::bundle::convert::Conversion;
@@ -16,6 +15,9 @@ use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, S
 use crate::bundle::missing::Missing;
 use crate::bundle::options::{Form, Options};
 use crate::bundle::repair::belongs;
+use crate::bundle::volumes::{
+    Held, KnownVolume, Opened, Part, Replaceable, Selection, SetName, Shape, VolumeOptions, Volumes,
+};
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
 use crate::content::proof::{Unproven, prove};
 use crate::files::{Layout, Piece};

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::declared::Declared;
-use super::format::{CHUNKS, MOST_SIGNATURES, SUMS, signatures_of};
-use super::tar_plan::{BLOCK, END, PlannedFile, TarPlan, header_length};
 use crate::base::error::{Error, Result};
+use crate::bundle::fileset::FileList;
+use crate::bundle::format::{CHUNKS, MOST_SIGNATURES, SUMS, signatures_of};
+use crate::bundle::tar_plan::{BLOCK, END, PlannedFile, TarPlan, header_length};
 use crate::files::Layout;
 
 /// Bytes of a signature in a tar, header included.
@@ -30,13 +30,13 @@ impl TarSurvey {
     ///
     /// # Errors
     /// The tar cannot be read.
-    pub fn of(tar: &File, bundle: &Layout, declared: &Declared<'_>, wants_chunks: bool) -> Result<Option<TarSurvey>> {
+    pub fn of(tar: &File, bundle: &Layout, list: &FileList<'_>, wants_chunks: bool) -> Result<Option<TarSurvey>> {
         let length = tar.metadata().map_err(|e| Error::disk("reading", bundle.path(), e))?.len();
-        let files = declared.files();
+        let files = list.files();
         let behind = files.iter().position(|file| file.path == SUMS).map_or(files.len(), |at| at + 1);
         let plan = TarPlan::new(files.into_iter().map(|file| (file.path, file.size)))?;
         let TarPlan { files: mut planned, length: least } = plan;
-        let chunks = declared.chunks_length();
+        let chunks = list.chunks_length();
         let of_chunks = header_length(CHUNKS) + chunks.next_multiple_of(BLOCK);
         let found = |path: &str| bundle.slice(path).ok().flatten().map(|slice| (slice.offset(), slice.size()));
         let (mut known, mut seen) = (None, 0);
@@ -71,7 +71,7 @@ impl TarSurvey {
             PlannedFile { path: CHUNKS.to_owned(), size: chunks, header: data - header_length(CHUNKS), data }
         };
         let has_header = |file: &PlannedFile, shift: u64| {
-            let expected = file.header_blocks(declared.json.mtime());
+            let expected = file.header_blocks(list.json.mtime());
             let mut found = vec![0; expected.len()];
             tar.read_exact_at(&mut found, file.header.saturating_add(shift)).is_ok() && found == expected
         };

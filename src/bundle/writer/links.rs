@@ -3,10 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::output::{Linking, Wanted};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{Linkable, Linked};
 use crate::base::progress::Events;
+use crate::bundle::output::{Linking, Wanted};
 use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Origin, Reasons, Slice, why_not_linked};
 use crate::oci::Descriptor;

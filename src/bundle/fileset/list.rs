@@ -1,20 +1,20 @@
-//! What follows from `bundle.json` alone: every file of a bundle but signatures and `chunks.b3`.
+//! The list that follows from `bundle.json` alone: every file of a bundle but signatures and `chunks.b3`.
 
-use super::chunks;
-use super::format::{BUNDLE_JSON, BundleJson, FileEntry, OCI_LAYOUT, SUMS, is_tool};
+use crate::bundle::chunks;
+use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, OCI_LAYOUT, SUMS, is_tool};
 use crate::oci::Digest;
 
-/// `bundle.json`, and what its bytes are.
+/// See the module documentation.
 #[derive(Clone, Copy)]
-pub struct Declared<'a> {
+pub struct FileList<'a> {
     pub json: &'a BundleJson,
-    /// The identity of the bundle.
+    /// The identity of the bundle: sha256 of `bundle.json`.
     pub identity: Digest,
-    /// In bytes.
+    /// Of `bundle.json`, in bytes.
     pub size: u64,
 }
 
-impl Declared<'_> {
+impl FileList<'_> {
     /// All files, `bundle.json` and the sums included, in the order of the tar.
     pub fn files(&self) -> Vec<FileEntry> {
         let metadata = self.metadata();

@@ -1,4 +1,18 @@
-//! Writing a bundle: room is made, what is there already is adopted, blobs come in, then it is sealed and named.
+//! Where a bundle is written; nothing outside this module writes one, or changes one.
+//!
+//! [`Writer`] writes by position, in any order. It opens a new place (a directory, a tar or volumes) or takes one that is open (a
+//! bundle that is repaired or signed where it is, a repair). `fill` proves what is there and brings what other bundles have; what is
+//! missing then comes in as into any [`Sink`]; at last everything else is written, synced and named. [`one_pass`] writes the same
+//! list of files in its order, to what takes each byte once.
+
+mod ahead;
+pub mod compressed;
+mod fetch_blob;
+mod fill;
+mod links;
+pub mod one_pass;
+pub mod sink;
+mod supply;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -6,24 +20,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::fileset::FileSet;
-use super::fill::fill;
-use super::links::Links;
-use super::open::Bundle;
-use super::options::{Finished, Form, Options, is_tar};
-use super::output::directory::{self, DirectoryOutput};
-use super::output::tar::{self, TarOutput};
-use super::output::{Placement, Wanted};
-use super::supply::Supply;
-use super::volumes::{self, SetName, VolumesOutput};
-use super::{fetch_blob, plan_volumes, preflight, stamp};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events, Phase};
+use crate::bundle::fileset::{FileSet, KnownFile};
+use crate::bundle::open::Bundle;
+use crate::bundle::options::{Finished, Form, Options, is_tar};
+use crate::bundle::output::directory::{self, DirectoryOutput};
+use crate::bundle::output::tar::{self, TarOutput};
+use crate::bundle::output::{Placement, Wanted};
+use crate::bundle::volumes::{self, SetName, VolumesOutput};
+use crate::bundle::{plan_volumes, preflight, stamp};
 use crate::content::chunks::Chunks;
 use crate::content::{Lookup, Origin, Readable, Sink, Stored, TagDeletion};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+use fill::fill;
+pub use links::Links;
+pub use supply::{Blobs, Supply};
 
 /// A bundle that is being written. Dropped before [`Writer::finish`], it leaves what it has for the next run.
 pub struct Writer {
@@ -37,7 +51,8 @@ pub struct Writer {
     elsewhere: HashSet<Digest>,
     /// Volumes that were whole before.
     whole: BTreeSet<u32>,
-    form: Form,
+    /// Of a new bundle.
+    form: Option<Form>,
     links: Arc<Links>,
     /// In bytes.
     total: u64,
@@ -101,22 +116,36 @@ impl Writer {
         let parent = fsops::parent(&out);
         std::fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
         let lock = lock.map_or_else(|| WriteLock::take(&out), Ok)?;
-        let begun = begin(lock.output(), &files, &options, &events)?;
+        let Begun { place, former, elsewhere, whole } = begin(lock.output(), &files, &options, &events)?;
         let (of_former, links) = (Links::of_former(), Arc::new(Links::new(options.link, events.clone())));
-        let former = begun.former.as_ref().map(|former| Supply {
-            blobs: former.layout(),
-            links: &of_former,
-            phase: Phase::Recheck,
-        });
+        let former =
+            former.as_ref().map(|former| Supply { blobs: former.layout(), links: &of_former, phase: Phase::Recheck });
         let supplies = options.supplies.iter();
         let supplies = supplies.map(|layout| Supply { blobs: &**layout, links: &links, phase: Phase::Transfer });
         let supplies: Vec<Supply<'_>> = former.into_iter().chain(supplies).collect();
         let mut wanted = files.wanted();
-        wanted.retain(|digest, _| !begun.elsewhere.contains(digest));
-        let done = Mutex::new(fill(&*begun.place, &wanted, &supplies, &events)?);
-        let Begun { place, elsewhere, whole, .. } = begun;
-        let total = survey.total;
-        Ok(Writer { out, place, files, events, done, elsewhere, whole, form: options.form, links, total, _lock: lock })
+        wanted.retain(|digest, _| !elsewhere.contains(digest));
+        let done = Mutex::new(fill(&*place, &wanted, &supplies, &events)?);
+        let (form, total) = (Some(options.form), survey.total);
+        Ok(Writer { out, place, files, events, done, elsewhere, whole, form, links, total, _lock: lock })
+    }
+
+    /// Begins writing to a place that is open already, whose files are under `lock`: a bundle that is repaired or signed where it
+    /// is, or a repair.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn into_place(
+        lock: WriteLock,
+        place: Arc<dyn Placement>,
+        files: FileSet,
+        supplies: &[Supply<'_>],
+        events: Events,
+    ) -> Result<Writer> {
+        let done = Mutex::new(fill(&*place, &files.wanted(), supplies, &events)?);
+        let (out, total, links) = (lock.output().path().to_owned(), files.size(), Arc::new(Links::copying()));
+        let (elsewhere, whole) = (HashSet::new(), BTreeSet::new());
+        Ok(Writer { out, place, files, events, done, elsewhere, whole, form: None, links, total, _lock: lock })
     }
 
     /// Whether this blob is in place.
@@ -139,33 +168,58 @@ impl Writer {
         self.links.linked()
     }
 
+    /// What each blob that was brought consists of.
+    pub(super) fn known(&self) -> HashMap<Digest, Chunks> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Seals the bundle: metadata, sync, name.
     ///
     /// # Errors
     /// A blob is still missing, or the disk fails.
     pub fn finish(self) -> Result<Finished> {
+        let known = self.complete()?;
+        // A set holds no chunks.b3: it would have to be complete before the first volume is.
+        let trailer = match self.form {
+            Some(Form::Volumes(_)) => Vec::new(),
+            _ => self.files.trailer(&known)?,
+        };
+        self.seal(&trailer, &known)
+    }
+
+    /// The same with these files behind the blobs.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`].
+    pub(super) fn finish_with(self, trailer: &[KnownFile]) -> Result<Finished> {
+        let known = self.complete()?;
+        self.seal(trailer, &known)
+    }
+
+    /// What every blob and manifest consists of.
+    fn complete(&self) -> Result<HashMap<Digest, Chunks>> {
         if let Some(missing) = self.missing().next() {
             return Err(Error::damaged(format!("sealing {}: blob {} is missing", self.out.display(), missing.digest)));
         }
-        self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
-        let mut known = std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut known = self.known();
         for manifest in &self.files.manifests {
             known.insert(manifest.digest(), Chunks::of(&manifest.bytes()?));
         }
-        // A set holds no chunks.b3: it would have to be complete before the first volume is.
-        let trailer = match self.form {
-            Form::Volumes(_) => Vec::new(),
-            Form::Directory | Form::Tar | Form::Compressed => self.files.trailer(&known)?,
-        };
+        Ok(known)
+    }
+
+    fn seal(self, trailer: &[KnownFile], known: &HashMap<Digest, Chunks>) -> Result<Finished> {
+        self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
         let mut size = self.total;
-        if self.form == Form::Directory {
-            let known: u64 = self.files.head.iter().chain(&trailer).map(super::fileset::KnownFile::size).sum();
+        if self.form == Some(Form::Directory) {
+            let known: u64 = self.files.head.iter().chain(trailer).map(KnownFile::size).sum();
             size = self.files.content_size().saturating_add(known);
         }
-        self.place.seal(&self.files, &trailer, &known)?;
+        self.place.seal(&self.files, trailer, known)?;
         self.events.report(Event::ItemDone);
-        // Volumes have marks of their own; a tar that is called like the set is another file.
-        if !matches!(self.form, Form::Volumes(_))
+        // Of a bundle that was there, not all was proven. Volumes have marks of their own; a tar that is called like the set is
+        // another file.
+        if matches!(self.form, Some(Form::Directory | Form::Tar))
             && let Some(state) = stamp::State::of(&self.out)
         {
             state.mark(&self.out);

@@ -5,16 +5,16 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::basis::{Assumed, Parent, Removed};
-use super::format::{
+use crate::base::canonical;
+use crate::base::error::{Error, Result};
+use crate::bundle::basis::{Assumed, Parent, Removed};
+use crate::bundle::format::{
     BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES,
     Metadata, OCI_LAYOUT, SUMS, SUMS512, check_number, sums,
 };
-use super::loaders::{docker_json, index_json, load_platform};
-use super::sums::MAX_SUMS;
-use super::{Contents, Tool};
-use crate::base::canonical;
-use crate::base::error::{Error, Result};
+use crate::bundle::loaders::{docker_json, index_json, load_platform};
+use crate::bundle::sums::MAX_SUMS;
+use crate::bundle::{Contents, Tool};
 use crate::files::{MAX_INDEX, MOST_INDEX_VALUES};
 use crate::oci::{Algorithm, Digest, Manifest, has_at_most_values};
 use crate::pipeline::lock::{Lock, LockedImage};

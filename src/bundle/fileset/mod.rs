@@ -1,28 +1,33 @@
-//! A bundle as a list: every file that it holds, in the order of the tar, known before a blob is read. Volumes hold the same but
-//! `chunks.b3`, and files of their own besides.
+//! A bundle's list of files: every file that it holds, in the order of the tar, known before a blob is read. Volumes hold the same
+//! but `chunks.b3`, and files of their own besides.
 //!
-//! A list is made of [`Contents`] that are to be fetched, or of a bundle that is there. A placement (`output`) decides where each
-//! file goes, and `fill` where its bytes come from.
+//! [`FileList`] is the list as it follows from `bundle.json`: paths, sizes and digests. [`FileSet`] is the same with signatures,
+//! `chunks.b3` and the bytes of everything that is no blob, as it is written; it is made of [`Contents`] that are to be fetched
+//! (`head` makes `bundle.json` and what else follows from them) or of a bundle that is there. `output` decides where each file goes,
+//! and `writer` where its bytes come from.
+
+mod head;
+mod list;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::declared::Declared;
-use super::format::is_tool;
-use super::format::{
+use crate::base::error::{Error, Result};
+use crate::bundle::format::is_tool;
+use crate::bundle::format::{
     BUNDLE_JSON, CHUNKS, CHUNKS_SIGNATURE, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS,
     head_of, is_signature, name_of_key, signatures_of,
 };
-use super::open::Bundle;
-use super::tar_plan::TarPlan;
-use super::tools::Tool;
-use super::{Contents, chunks};
-use crate::base::error::{Error, Result};
+use crate::bundle::open::Bundle;
+use crate::bundle::tar_plan::TarPlan;
+use crate::bundle::tools::Tool;
+use crate::bundle::{Contents, chunks};
 use crate::content::chunks::Chunks;
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Manifest};
 use crate::signing::{PrivateKey, signature_in};
 use crate::spool::Kept;
+pub use list::FileList;
 
 /// The files of a bundle, or of a repair of one.
 #[derive(Clone, Debug)]
@@ -97,7 +102,7 @@ impl FileSet {
     pub fn of_bundle(bundle: &Bundle) -> Result<FileSet> {
         let (layout, json, identity) = (bundle.layout(), bundle.json(), bundle.identity());
         let size = layout.size_of(BUNDLE_JSON).unwrap_or_default();
-        let metadata = Declared { json, identity, size }.metadata();
+        let metadata = FileList { json, identity, size }.metadata();
         let metadata: HashMap<&str, Digest> = metadata.iter().map(|file| (file.path.as_str(), file.digest)).collect();
         let paths = head_of(layout, false);
         let head = paths.iter().map(|path| KnownFile::of(layout, path, metadata.get(path.as_str()).copied()));
@@ -151,7 +156,7 @@ impl FileSet {
 
     /// Puts a signature where it belongs among the others. One of the same name goes.
     pub fn add_signature(&mut self, file: KnownFile) {
-        let signed = super::signed_file(&file.path);
+        let signed = crate::bundle::signed_file(&file.path);
         let list = match (&mut self.trailer, signed) {
             (Some(Trailer::Copied(list)), Some(CHUNKS)) => list,
             (_, Some(SUMS)) => &mut self.head,

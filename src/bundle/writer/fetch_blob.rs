@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
-use super::output::{Placement, Slot};
 use crate::base::error::{Error, Kind, Result};
+use crate::bundle::output::{Placement, Slot};
 use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::content::proof::Hashing;
 use crate::content::{Body, Origin, Prover};

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::units::bytes;
-use crate::bundle::{Bundle, BundleJson, is_never_declared, is_tool, refuse_part};
+use crate::bundle::{Bundle, is_never_declared, is_tool, refuse_part};
 use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::files::{Entry, Layout, Passing};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
@@ -33,18 +33,12 @@ pub struct StreamedBundle<R> {
     passing: Passing<R>,
     /// The file whose bytes come next.
     next: Option<Entry>,
-    declared: Declared,
+    /// The blobs that `bundle.json` declares, with their sizes in bytes.
+    declared: HashMap<Digest, u64>,
     /// What became of the blobs that came first.
     before: Vec<(Digest, Result<()>)>,
     /// Blobs that are still to come.
     awaited: HashSet<Digest>,
-}
-
-/// What `bundle.json` says of blobs: of a million of them, so no more than is needed.
-#[derive(Default)]
-struct Declared {
-    /// In bytes.
-    sizes: HashMap<Digest, u64>,
 }
 
 /// What the stream turned out to be after its last byte.
@@ -123,15 +117,15 @@ impl<R: Read> StreamedBundle<R> {
         }
         // Whoever checks it says what is wrong with one that has none.
         let bundle = Bundle::in_layout(passing.so_far([])).ok();
-        let declared = bundle.map(|bundle| Declared::of(bundle.json())).unwrap_or_default();
-        let promised = declared.sizes.iter().filter(|_| next.is_some());
+        let declared: HashMap<Digest, u64> = bundle.iter().flat_map(|bundle| bundle.json().blobs()).collect();
+        let promised = declared.iter().filter(|_| next.is_some());
         let layout = passing.so_far(promised.map(|(digest, size)| (digest.blob_path(), *size)));
-        let before = declared.sizes.keys().filter_map(|digest| {
+        let before = declared.keys().filter_map(|digest| {
             let found = passing.digest(&digest.blob_path())?;
             Some((*digest, prove(digest, found)))
         });
         let before = before.collect();
-        let awaited = declared.sizes.keys().filter(|digest| !passing.has_kept(&digest.blob_path())).copied().collect();
+        let awaited = declared.keys().filter(|digest| !passing.has_kept(&digest.blob_path())).copied().collect();
         passing.forget();
         Ok((StreamedBundle { path: path.to_owned(), passing, next, declared, before, awaited }, layout))
     }
@@ -205,7 +199,7 @@ impl<R: Read> StreamedBundle<R> {
             "" => format!("{path}: {}", fault.what),
             name => format!("{name}: {}", fault.what),
         }));
-        let missing = self.declared.sizes.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
+        let missing = self.declared.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
         if missing > 0 && kind == Kind::Damaged {
             problems.push(format!("{path} has ended after {}: {missing} of its blobs have not come", bytes(length)));
         }
@@ -215,7 +209,7 @@ impl<R: Read> StreamedBundle<R> {
 
     /// One file, a blob by this digest; where it is wanted, it is put there. `false`: the tar ends in it.
     fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: Option<&StreamBuffer>) -> Result<bool> {
-        let Some((digest, size)) = digest.and_then(|digest| Some((digest, *self.declared.sizes.get(&digest)?))) else {
+        let Some((digest, size)) = digest.and_then(|digest| Some((digest, *self.declared.get(&digest)?))) else {
             self.passing.read(entry, &mut |_| Ok(()))?;
             // What stands behind the blobs is derived, and nothing here needs it.
             return match is_never_declared(&entry.path) {
@@ -249,12 +243,6 @@ impl<R: Read> StreamedBundle<R> {
 /// What was sent is wrong, and would be wrong again: unlike a stream that was cut.
 fn damaged(text: String) -> Error {
     Error::damaged(text).with_reason(Reason::DamagedFile)
-}
-
-impl Declared {
-    fn of(bundle: &BundleJson) -> Declared {
-        Declared { sizes: bundle.blobs().collect() }
-    }
 }
 
 /// # Errors

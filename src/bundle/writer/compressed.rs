@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use super::{Section, StreamSink};
+use super::sink::{Section, StreamSink};
 use crate::archive::seekable::{Frames, Packing};
 use crate::base::error::{self, Error, Result};
 use crate::base::fsops::{self, Entry, Open, WriteLock, publish};

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::missing::{Missing, MissingBlob, MissingRange};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
+use crate::bundle::missing::{Missing, MissingBlob, MissingRange};
 use crate::content::chunks::{CHUNK, OneChunk};
 use crate::content::{Slice, Source};
 use crate::files::Layout;

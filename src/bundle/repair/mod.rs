@@ -5,36 +5,38 @@
 //! only with the identity the bundle had; all are proven before the first is written, and again while they are. Killed at any
 //! moment, it leaves a bundle that the same repair repairs.
 
+pub mod file;
+mod ranges;
+pub mod volumes;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
-use super::declared::Declared;
-use super::fileset::{FileSet, KnownFile, Trailer};
-use super::fill::fill;
-use super::format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS, SUMS512,
-    is_tool, name_of_key, signatures_of,
-};
-use super::links::Links;
-use super::missing::Missing;
-use super::open::refuse_compressed;
-use super::output::existing_directory::ExistingDirectory;
-use super::output::existing_tar::{ExistingTar, WantedOfTar};
-use super::output::{Placement, Wanted};
-use super::prove_files::chunks_with;
-use super::ranges::{Patch, RANGES, patched};
-use super::signature::Proven;
-use super::supply::{Blobs, Supply};
-use super::tools::Tool;
-use super::{ranges, repair_file};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Linkable, WriteLock};
 use crate::base::progress::{Event, Events, Phase};
+use crate::bundle::fileset::FileList;
+use crate::bundle::fileset::{FileSet, KnownFile, Trailer};
+use crate::bundle::format::{
+    BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS, SUMS512,
+    is_tool, name_of_key, signatures_of,
+};
+use crate::bundle::missing::Missing;
+use crate::bundle::open::refuse_compressed;
+use crate::bundle::output::existing_directory::ExistingDirectory;
+use crate::bundle::output::existing_tar::{ExistingTar, WantedOfTar};
+use crate::bundle::output::{Placement, Wanted};
+use crate::bundle::prove_files::chunks_with;
+use crate::bundle::signature::Proven;
+use crate::bundle::tools::Tool;
+use crate::bundle::writer::{Blobs, Links, Supply, Writer};
 use crate::content::proof::{Unproven, prove};
 use crate::content::{Slice, in_parallel};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest};
 use crate::signing::{is_well_formed, signature_in};
+use ranges::{Patch, RANGES, patched};
 
 /// What became of the files that were bad or absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,14 +71,14 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     let is_repair = belongs(repair, missing.identity)?;
     let bytes = list_of_files(&bundle, repair, missing)?;
     let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
-    let declared = Declared { json: &json, identity: missing.identity, size: bytes.len() as u64 };
-    let patches = if is_repair { repair_file::patches(repair)? } else { ranges::of_copy(repair, missing) };
+    let list = FileList { json: &json, identity: missing.identity, size: bytes.len() as u64 };
+    let patches = if is_repair { file::patches(repair)? } else { ranges::of_copy(repair, missing) };
     let sources = Sources { bundle: &bundle, repair, bundle_json: &bytes, missing, patches, is_repair };
-    let wanted = wanted(&declared, missing);
-    let mut signatures = proven.map_or(Ok(Vec::new()), |proven| fitting(&bundle, repair, &declared, proven))?;
+    let wanted = wanted(&list, missing);
+    let mut signatures = proven.map_or(Ok(Vec::new()), |proven| fitting(&bundle, repair, &list, proven))?;
     let mut brought = Brought::default();
     let mut done = Repaired::default();
-    for (entry, found) in wanted.iter().zip(sources.find_all(&wanted, &declared, events)) {
+    for (entry, found) in wanted.iter().zip(sources.find_all(&wanted, &list, events)) {
         match found {
             Ok(Some(one)) => {
                 brought.add(one);
@@ -88,30 +90,30 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
         }
     }
     let mut wants_chunks = missing.metadata.iter().any(|file| file == CHUNKS);
-    let place: Box<dyn Placement> = if bundle.is_tar() {
+    let place: Arc<dyn Placement> = if bundle.is_tar() {
         let stretches = brought.patched.iter().map(|digest| (*digest, sources.stretches(digest))).collect();
         let wanted = WantedOfTar { files: &wanted, chunks: wants_chunks, stretches };
-        let mut tar = ExistingTar::open(lock.output(), &bundle, &declared, wanted)?;
+        let mut tar = ExistingTar::open(lock.output(), &bundle, &list, wanted)?;
         wants_chunks |= tar.moves_chunks(&bundle);
         signatures.retain(|signature| tar.place_signature(signature));
-        Box::new(tar)
+        Arc::new(tar)
     } else {
-        Box::new(ExistingDirectory::open(lock.output())?)
+        Arc::new(ExistingDirectory::open(lock.output())?)
     };
     done.repaired.extend(signatures.iter().map(|signature| signature.path.clone()));
     brought.head.extend(signatures);
     let supply = Supplied { sources: &sources, patched: std::mem::take(&mut brought.patched) };
-    let (files, links) = (brought.into_files(&declared), Links::copying());
+    let (files, links) = (brought.into_files(&list), Links::copying());
     let supply = Supply { blobs: &supply, links: &links, phase: Phase::Transfer };
-    let known = fill(&*place, &files.wanted(), &[supply], events)?;
-    if let Some(blob) = files.blobs.iter().find(|blob| !known.contains_key(&blob.digest)) {
+    let writer = Writer::into_place(lock, place, files, &[supply], events.clone())?;
+    if let Some(blob) = writer.missing().next() {
         // What repairs it may be on a medium that answers differently each time.
         let text = format!("repairing {}: {} could not be read a second time", path.display(), blob.digest.blob_path());
         return Err(Error::damaged(text));
     }
     let mut trailer = Vec::new();
     if wants_chunks {
-        match chunks_with(&known, &Layout::open(path)?, &json, missing.identity, events) {
+        match chunks_with(&writer.known(), &Layout::open(path)?, &json, missing.identity, events) {
             Some(made) => {
                 trailer = Trailer::Copied(Vec::new()).files(made)?;
                 done.repaired.push(CHUNKS.to_owned());
@@ -119,14 +121,14 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
             None => done.lacking.push(CHUNKS.to_owned()),
         }
     }
-    place.seal(&files, &trailer, &known)?;
+    writer.finish_with(&trailer)?;
     Ok(done)
 }
 
 /// Signatures of the sums by accepted keys that the copy has and the bundle has not, under names that are free there. A signature
 /// that the bundle has may be that of another key, and stays.
-fn fitting(bundle: &Layout, copy: &Layout, declared: &Declared<'_>, proven: &Proven) -> Result<Vec<KnownFile>> {
-    let sums = declared.json.sha256sums(proven.identity);
+fn fitting(bundle: &Layout, copy: &Layout, list: &FileList<'_>, proven: &Proven) -> Result<Vec<KnownFile>> {
+    let sums = list.json.sha256sums(proven.identity);
     let read = |path: &str| Some(signature_in(&bundle.read(path, MAX_SIGNATURE).ok().flatten()?));
     let own: HashMap<&str, Vec<u8>> =
         signatures_of(bundle, SUMS).into_iter().map(|path| (path, read(path).unwrap_or_default())).collect();
@@ -156,7 +158,7 @@ fn is_damaged(there: &[u8], whole: &[u8]) -> bool {
 /// Whether it is a repair; else it is the same bundle.
 pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
     let shown = repair.path().display();
-    let (found, is_repair) = match repair_file::is_for(repair)? {
+    let (found, is_repair) = match file::is_for(repair)? {
         Some(found) => (found, true),
         None => match repair.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? {
             Some(bytes) => (Digest::sha256(&bytes), false),
@@ -183,11 +185,11 @@ fn list_of_files(bundle: &Layout, repair: &Layout, missing: &Missing) -> Result<
 }
 
 /// What `missing` asks for and follows from `bundle.json`.
-fn wanted(declared: &Declared<'_>, missing: &Missing) -> Vec<FileEntry> {
+fn wanted(list: &FileList<'_>, missing: &Missing) -> Vec<FileEntry> {
     let blobs = missing.blobs.iter().map(|blob| blob.digest.blob_path());
     let tools = missing.tools.iter().map(|tool| tool.path.clone());
     let asked: BTreeSet<String> = blobs.chain(missing.metadata.iter().cloned()).chain(tools).collect();
-    declared.files().into_iter().filter(|file| asked.contains(&file.path)).collect()
+    list.files().into_iter().filter(|file| asked.contains(&file.path)).collect()
 }
 
 /// Files that were found, and proven.
@@ -221,9 +223,9 @@ impl Brought {
         }
     }
 
-    fn into_files(self, declared: &Declared<'_>) -> FileSet {
+    fn into_files(self, list: &FileList<'_>) -> FileSet {
         let Brought { head, tools, blobs, .. } = self;
-        FileSet { tools, blobs, ..FileSet::of_known(declared.identity, declared.json.mtime(), head) }
+        FileSet { tools, blobs, ..FileSet::of_known(list.identity, list.json.mtime(), head) }
     }
 }
 
@@ -246,25 +248,25 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     /// Finds and proves each of the `wanted` files; `None`: the repair does not have it.
-    fn find_all(&self, wanted: &[FileEntry], declared: &Declared<'_>, events: &Events) -> Vec<Result<Option<Found>>> {
+    fn find_all(&self, wanted: &[FileEntry], list: &FileList<'_>, events: &Events) -> Vec<Result<Option<Found>>> {
         let bytes = wanted.iter().map(|file| file.size).fold(0, u64::saturating_add);
         events.report(Event::Phase { phase: Phase::Recheck, items: wanted.len() as u64, bytes });
         in_parallel(wanted, |file| {
             let FileEntry { digest, size, .. } = *file;
             events.report(Event::BlobStarted { digest, size, present: 0 });
-            let found = self.find(file, declared, &|bytes| events.report(Event::BlobAdvanced { digest, bytes }));
+            let found = self.find(file, list, &|bytes| events.report(Event::BlobAdvanced { digest, bytes }));
             events.report(Event::BlobFinished { digest });
             events.report(Event::ItemDone);
             found
         })
     }
 
-    fn find(&self, file: &FileEntry, declared: &Declared<'_>, progress: &dyn Fn(u64)) -> Result<Option<Found>> {
+    fn find(&self, file: &FileEntry, list: &FileList<'_>, progress: &dyn Fn(u64)) -> Result<Option<Found>> {
         let known = |bytes: Vec<u8>| Ok(Some(Found::Known(Metadata::new(&file.path, bytes).into())));
         match &*file.path {
             BUNDLE_JSON => return known(self.bundle_json.to_vec()),
-            SUMS => return known(declared.json.sha256sums(declared.identity).into_bytes()),
-            SUMS512 => return known(declared.json.sha512sums().unwrap_or_default().into_bytes()),
+            SUMS => return known(list.json.sha256sums(list.identity).into_bytes()),
+            SUMS512 => return known(list.json.sha512sums().unwrap_or_default().into_bytes()),
             _ => {}
         }
         let blob = Digest::of_blob_path(&file.path).map(|digest| Wanted { digest, size: file.size });

@@ -1,10 +1,10 @@
 //! Where the blobs of a bundle may come from, besides its own place and a registry: another bundle, or what repairs one.
 
-use super::links::Links;
-use super::output::Wanted;
 use crate::base::error::Result;
 use crate::base::fsops::Linkable;
 use crate::base::progress::Phase;
+use crate::bundle::output::Wanted;
+use crate::bundle::writer::links::Links;
 use crate::content::Slice;
 use crate::files::Layout;
 use crate::oci::Digest;

@@ -4,29 +4,22 @@
 //! Nothing that was written can be changed: what stands before the blobs follows from the contents, and what is known only
 //! when they have passed stands behind them.
 
-mod ahead;
-mod compressed;
-mod incoming;
-mod sink;
-
 use std::collections::HashMap;
 
 use futures_util::StreamExt;
 use futures_util::future::try_join;
 
-use super::fileset::FileSet;
-use super::tar_plan::{BLOCK, END, PlannedFile};
-use super::{Tool, chunks};
+use super::ahead::Ahead;
+use super::sink::{Pipe, Section, StreamSink};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
+use crate::bundle::fileset::FileSet;
+use crate::bundle::tar_plan::{BLOCK, END, PlannedFile};
+use crate::bundle::{Tool, chunks};
 use crate::content::Source;
 use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::graph::{Graph, PlacedBlob};
-use ahead::Ahead;
-pub use compressed::Compressed;
-pub use incoming::{Ending, NotReceived, StreamBuffer, StreamSource, StreamedBundle};
-pub use sink::{Pipe, Section, StreamSink};
 
 /// What is to be written, and where its blobs are.
 pub struct StreamWriter<'a> {
