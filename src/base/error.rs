@@ -314,7 +314,8 @@ impl Error {
         self.is_disk_full() || self.os_error().map(Errno::from_raw_os_error) == Some(Errno::ROFS)
     }
 
-    /// What has ended everything else too, if that is why it failed.
+    /// What has ended everything else too, if that is why it failed itself; that another failure for which it speaks was of this
+    /// kind does not count.
     pub fn stopped(&self) -> Option<&Stopped> {
         causes(self.source()).find_map(|cause| cause.downcast_ref::<Stopped>())
     }

@@ -13,6 +13,7 @@ use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Open, replace_direc
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::format::{TOOLS, is_metadata, mode_of};
+use crate::bundle::journal::Journal;
 use crate::bundle::tools::Tool;
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
@@ -147,10 +148,6 @@ impl Placement for DirectoryOutput {
         slot.empty()
     }
 
-    fn advanced(&self, _: &Digest, _: u64) -> Result<()> {
-        Ok(())
-    }
-
     fn completed(&self, digest: &Digest) -> Result<()> {
         self.unfinished(digest).rename(&self.blob(digest))
     }
@@ -203,6 +200,10 @@ impl Resuming for DirectoryOutput {
             is_there.then(|| Claim { blob, in_place: true, open: Box::new(open) })
         };
         Ok(wanted.iter().filter_map(claim).collect())
+    }
+
+    fn journal(&self) -> Option<&Journal> {
+        None
     }
 
     fn refute(&self, digest: &Digest) -> Result<()> {

@@ -85,10 +85,6 @@ impl Placement for ExistingDirectory {
         slot.empty()
     }
 
-    fn advanced(&self, _: &Digest, _: u64) -> Result<()> {
-        Ok(())
-    }
-
     fn completed(&self, digest: &Digest) -> Result<()> {
         let (new, named) = self.names(&digest.blob_path())?;
         publish(&new.open(Open::Read)?, &new, &named)

@@ -200,10 +200,6 @@ impl Placement for ExistingTar {
         Ok(())
     }
 
-    fn advanced(&self, _: &Digest, _: u64) -> Result<()> {
-        Ok(())
-    }
-
     fn completed(&self, _: &Digest) -> Result<()> {
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::base::fsops::{self, Linkable, Linked};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events};
 use crate::bundle::fileset::{FileSet, KnownFile};
+use crate::bundle::journal::Journal;
 use crate::content::Slice;
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
@@ -30,8 +31,6 @@ pub(super) trait Placement: Send + Sync {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot>;
     /// What was written there of the blob is void.
     fn restarted(&self, digest: &Digest, slot: &Slot) -> Result<()>;
-    /// The first `written` bytes are there.
-    fn advanced(&self, digest: &Digest, written: u64) -> Result<()>;
     /// All of it is there, and proven.
     fn completed(&self, digest: &Digest) -> Result<()>;
     /// How blobs come here without being copied; `None`: they are parts of files, which only takes copies.
@@ -47,6 +46,8 @@ pub(super) trait Placement: Send + Sync {
 pub(super) trait Resuming: Send + Sync {
     /// What earlier runs have left of the `wanted` blobs, unproven.
     fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>>;
+    /// Where it is noted how much of each blob is there; `None`: its file says so.
+    fn journal(&self) -> Option<&Journal>;
     /// A claim of this place itself was found wrong.
     fn refute(&self, digest: &Digest) -> Result<()>;
     /// All claims were looked at: nothing that is kept beside the place for their sake is needed any more.

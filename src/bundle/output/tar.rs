@@ -178,10 +178,6 @@ impl Placement for TarOutput {
         self.journal.part(digest, 0)
     }
 
-    fn advanced(&self, digest: &Digest, written: u64) -> Result<()> {
-        self.journal.part(digest, written)
-    }
-
     fn completed(&self, digest: &Digest) -> Result<()> {
         self.journal.done(digest)
     }
@@ -243,6 +239,10 @@ impl Resuming for TarOutput {
             }
         }
         Ok(claims)
+    }
+
+    fn journal(&self) -> Option<&Journal> {
+        Some(&self.journal)
     }
 
     fn refute(&self, digest: &Digest) -> Result<()> {
@@ -312,7 +312,7 @@ mod tests {
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let layer = [1; 50_000];
         let began = create(&out, &layer);
-        began.advanced(&Digest::sha256(&layer), 49_000).unwrap();
+        began.journal.part(&Digest::sha256(&layer), 49_000).unwrap();
         create(&out, b"small").completed(&Digest::sha256(b"small")).unwrap();
         create(&out, b"another layout");
         let kept = Claims::read(&former(&out).1).unwrap();
@@ -327,7 +327,7 @@ mod tests {
         create(&out, &bytes).completed(&digest).unwrap();
         let again = create(&out, &bytes);
         again.refute(&digest).unwrap();
-        again.advanced(&digest, 3_000).unwrap();
+        again.journal.part(&digest, 3_000).unwrap();
         let third = create(&out, &bytes);
         assert!(third.claims(&HashMap::from([(digest, 5_000)])).unwrap().is_empty());
         assert_eq!(third.slot(&digest, 5_000).unwrap().present, 3_000);

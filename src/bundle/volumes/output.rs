@@ -212,10 +212,6 @@ impl Placement for VolumesOutput {
         self.journal.part(digest, 0)
     }
 
-    fn advanced(&self, digest: &Digest, written: u64) -> Result<()> {
-        self.journal.part(digest, written)
-    }
-
     fn completed(&self, digest: &Digest) -> Result<()> {
         self.journal.done(digest)
     }
@@ -268,6 +264,10 @@ impl Resuming for VolumesOutput {
             Some(Claim { blob, in_place: true, open: Box::new(move || Ok(slice.clone())) })
         };
         Ok(done.filter_map(claim).collect())
+    }
+
+    fn journal(&self) -> Option<&Journal> {
+        Some(&self.journal)
     }
 
     fn refute(&self, digest: &Digest) -> Result<()> {

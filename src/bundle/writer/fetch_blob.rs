@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 use crate::base::error::{Error, Kind, Result};
-use crate::bundle::output::{Placement, Slot};
+use crate::bundle::output::{Placement, Resuming, Slot};
 use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::content::proof::Hashing;
 use crate::content::{Body, Origin, Prover};
@@ -143,7 +143,7 @@ async fn write_all(
         if let Some(job) = writing.take() {
             idle = Some(job.await.map_err(stopped)??);
             if at - reported >= CHECKPOINT {
-                place.advanced(&blob.digest, at)?;
+                note(&**place, blob, at)?;
                 reported = at;
             }
         }
@@ -166,10 +166,16 @@ async fn write_all(
     match (outcome, idle) {
         (Ok(()), Some(Passing { prover, chunks })) => prover.finish().map(|()| chunks.finish()),
         (outcome, _) => {
-            place.advanced(&blob.digest, at)?;
+            note(&**place, blob, at)?;
             Err(outcome.err().unwrap_or_else(|| Error::new(Kind::Interrupted, format!("writing blob {}", blob.digest))))
         }
     }
+}
+
+/// The next run can go on behind the first `written` bytes.
+fn note(place: &dyn Placement, blob: &Descriptor, written: u64) -> Result<()> {
+    let journal = place.resuming().and_then(Resuming::journal);
+    journal.map_or(Ok(()), |journal| journal.part(&blob.digest, written))
 }
 
 /// Pieces up to [`BATCH`] bytes, and how the reading ended, if it did.

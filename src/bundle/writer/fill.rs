@@ -175,10 +175,6 @@ mod tests {
             self.0.restarted(digest, slot)
         }
 
-        fn advanced(&self, digest: &Digest, written: u64) -> Result<()> {
-            self.0.advanced(digest, written)
-        }
-
         fn completed(&self, digest: &Digest) -> Result<()> {
             self.0.completed(digest)
         }
