@@ -270,8 +270,7 @@ fn is_page(error: &Error) -> bool {
 
 impl Disk {
     fn of(error: &Error) -> Disk {
-        let code = error.os_error().or_else(|| error.first()?.os_error());
-        match code.map(Errno::from_raw_os_error) {
+        match error.os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOSPC | Errno::DQUOT) => Disk::Full,
             Some(Errno::ACCESS | Errno::PERM) => Disk::Denied,
             Some(Errno::ROFS) => Disk::ReadOnly,

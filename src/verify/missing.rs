@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::chunks;
 use super::table::Table;
-use super::{Bytes, Problem, ProblemKind, Report};
+use super::{ByteRange, Problem, ProblemKind, Report};
 use crate::base::error::{Error, Result};
 use crate::bundle::chunks::Reader;
 use crate::bundle::sums::{self, MAX_SUMS};
@@ -117,10 +117,10 @@ fn metadata(report: &Report, identity: Digest) -> Vec<String> {
 }
 
 /// With the value of every chunk. `None`: the whole blob is wanted, or nothing proves what its chunks were.
-fn ranges(table: &Reader, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
+fn ranges(table: &Reader, file: &FileEntry, bad: &[ByteRange]) -> Option<Vec<MissingRange>> {
     let all = bad.iter().map(|range| range.last - range.first + 1).sum::<u64>();
     // Those of a segment need not be chunks of the blob.
-    let are_chunks = bad.iter().all(|Bytes { first, last }| {
+    let are_chunks = bad.iter().all(|ByteRange { first, last }| {
         first.is_multiple_of(CHUNK) && ((last + 1).is_multiple_of(CHUNK) || last + 1 == file.size)
     });
     if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size || !are_chunks {
@@ -130,7 +130,7 @@ fn ranges(table: &Reader, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<Missing
     bad.iter().map(|range| valued(&expected, *range)).collect()
 }
 
-fn valued(expected: &Chunks, Bytes { first, last }: Bytes) -> Option<MissingRange> {
+fn valued(expected: &Chunks, ByteRange { first, last }: ByteRange) -> Option<MissingRange> {
     let (from, to) = (usize::try_from(first / CHUNK).ok()?, usize::try_from(last / CHUNK).ok()?);
     let values = expected.values().get(from..=to)?.iter().copied().map(Blake3::from).collect();
     Some(MissingRange { first, last, values })

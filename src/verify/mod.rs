@@ -125,7 +125,7 @@ pub struct Problem {
     pub found: Option<String>,
     /// Where it is wrong, in whole chunks, where that is known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ranges: Vec<Bytes>,
+    pub ranges: Vec<ByteRange>,
     /// The images that cannot be used because of it; the same set for all problems that affect the same.
     #[serde(serialize_with = "shared")]
     pub images: Arc<BTreeSet<String>>,
@@ -135,7 +135,7 @@ pub struct Problem {
 
 /// A stretch of a file: its first byte and its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Bytes {
+pub struct ByteRange {
     /// The first byte, counted from 0.
     pub first: u64,
     /// The last byte.
@@ -240,7 +240,7 @@ impl Problem {
         self
     }
 
-    fn at(mut self, ranges: Vec<Bytes>) -> Problem {
+    fn at(mut self, ranges: Vec<ByteRange>) -> Problem {
         self.ranges = ranges;
         self
     }

@@ -3,7 +3,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::*;
-use crate::base::error::Policy;
+use crate::base::error::PullPolicyWords;
 use crate::oci::Digest;
 
 /// An error that calls for advice, and one with similar words that must not get the same.
@@ -416,11 +416,11 @@ fn only_a_certificate_that_is_not_trusted_asks_for_the_ca() {
 fn a_policy_is_quoted_in_its_own_words() {
     let error =
         Error::new(Kind::Refused, "reading a: 412 Precondition Failed: not scanned").with_reason(Reason::PullPolicy);
-    let quoted = error.clone().with_fact(Policy("not scanned".to_owned())).while_doing("image a");
+    let quoted = error.clone().with_fact(PullPolicyWords("not scanned".to_owned())).while_doing("image a");
     assert_eq!(quoted.policy().as_deref(), Some("not scanned"));
     assert_eq!(
         error.of_kind(Kind::Refused).policy().as_deref(),
         Some("reading a: 412 Precondition Failed: not scanned")
     );
-    assert_eq!(Error::new(Kind::Refused, "a").with_fact(Policy("b".to_owned())).policy(), None);
+    assert_eq!(Error::new(Kind::Refused, "a").with_fact(PullPolicyWords("b".to_owned())).policy(), None);
 }
