@@ -19,7 +19,7 @@ use super::writer::sink::StreamSink;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
 use crate::base::progress::Events;
-use crate::content::proof::{Unproven, prove};
+use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::signing::{is_well_formed, signature_in};
@@ -184,7 +184,7 @@ fn why(source: &Layout, blob: &Descriptor) -> Error {
         Err(error) => return error,
     };
     match prove(&slice, &blob.digest, &|_| ()) {
-        Err(Unproven::Wrong { found, .. }) => slice.wrong(found),
+        Err(Unproven::Wrong(Wrong { found, .. })) => slice.wrong(found),
         Err(Unproven::Unreadable(error)) => Error::disk("reading", slice.path(), error),
         Ok(()) => Error::damaged(format!("{} changed while it was copied", slice.path().display())),
     }

@@ -45,7 +45,8 @@ pub use fileset::FileSet;
 pub use format::{
     BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, LAST_TIME, MAX_BUNDLE_JSON,
     MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, REPAIR_JSON, SIGNATURE, SUMS,
-    SUMS512, TOOLS, VOLUMES, chunks, is_never_declared, is_signature, is_tool, signatures_of, signed_file, sums,
+    SUMS512, TOOLS, VOLUMES, chunks, identity_of, is_never_declared, is_signature, is_tool, signatures_of, signed_file,
+    sums,
 };
 pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};

@@ -8,9 +8,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::format::{
     BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, REPAIR_JSON, SUMS, VOLUMES,
-    is_never_declared,
+    identity_of, is_never_declared,
 };
 use super::signature::Proven;
 use super::sums::MAX_SUMS;
@@ -45,7 +47,7 @@ impl Bundle {
             return Err(no_bundle(&layout));
         };
         let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
-        Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
+        Ok(Bundle { layout, json, identity: identity_of(&bytes) })
     }
 
     /// The bundle whose `bundle.json` was proven: it is not read again. Without a proof, [`Bundle::in_layout`].
@@ -143,6 +145,12 @@ impl Bundle {
         let first = foreign.next()?.to_owned();
         Some((first, foreign.count() + 1))
     }
+}
+
+/// The bytes of `bundle.json`, if the one of this layout can be read and is that of the bundle with this identity.
+pub(super) fn json_of(layout: &Layout, identity: Digest) -> Option<Bytes> {
+    let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok()??;
+    (identity_of(&bytes) == identity).then_some(bytes)
 }
 
 /// A layout without `bundle.json`.

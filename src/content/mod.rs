@@ -27,7 +27,7 @@ pub use files::{Files, LinkMode, Reasons, why_not_linked};
 pub use lookup::Lookup;
 pub use manifests::Manifests;
 pub use parallel::{in_parallel, in_parallel_buffered, on_threads};
-pub use slice::Slice;
+pub use slice::{Slice, Take, Unreadable};
 
 use crate::base::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};

@@ -116,7 +116,7 @@ impl<'a> TargetBackedSource<'a> {
     ///
     /// # Errors
     /// Any question without a clear answer.
-    pub async fn prove(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<Proof> {
+    pub async fn find_all(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<Proof> {
         events.report(Event::Phase { phase: Phase::Inventory, items: self.list.len() as u64, bytes: 0 });
         let missing: Vec<Option<Assumed>> = stream::iter(self.list)
             .map(|assumed| async {

@@ -169,7 +169,7 @@ fn verdict(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) ->
     if unreadable.is_none() {
         match slice(layout, open.blob).map(|slice| prove(&slice, &open.id, &|_| ())) {
             Ok(Ok(())) => return Verdict::Misleading,
-            Ok(Err(Unproven::Wrong { .. })) => {}
+            Ok(Err(Unproven::Wrong(_))) => {}
             Ok(Err(unreadable)) => {
                 return Verdict::Wrong(Problem::new(path, ProblemKind::Unreadable).found(unreadable));
             }

@@ -33,8 +33,8 @@ use crate::base::progress::Events;
 use crate::base::progress::units::count;
 use crate::bundle::volumes::Opened;
 use crate::bundle::{
-    BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, Parent, Proven, SUMS, is_tool, no_bundle, refuse_unfinished,
-    signed_file,
+    BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, Parent, Proven, SUMS, identity_of, is_tool, no_bundle,
+    refuse_unfinished, signed_file,
 };
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -386,7 +386,7 @@ fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Read> {
     let mut identity = None;
     let mut read = || -> Result<BundleJson> {
         let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.unwrap_or_default();
-        identity = Some(Digest::sha256(&bytes));
+        identity = Some(identity_of(&bytes));
         BundleJson::parse(&bytes, BUNDLE_JSON)
     };
     match read() {

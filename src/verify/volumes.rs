@@ -24,7 +24,7 @@ use crate::bundle::volumes::{Part, Volume, VolumeFile, Volumes};
 use crate::bundle::{Proven, SUMS, is_signature};
 use crate::content::chunks::values_of;
 use crate::content::in_parallel;
-use crate::content::proof::{Unproven, prove};
+use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::Layout;
 use crate::oci::Digest;
 pub use lost::is_of_lost_volume;
@@ -272,7 +272,7 @@ impl<'s> One<'s> {
         }
         let found = match self.layout.slice(path).map(|slice| slice.map(|slice| prove(&slice, sum, &|_| ()))) {
             Ok(None | Some(Ok(()))) => return None,
-            Ok(Some(Err(Unproven::Wrong { found, .. }))) => found,
+            Ok(Some(Err(Unproven::Wrong(Wrong { found, .. })))) => found,
             Ok(Some(Err(Unproven::Unreadable(error)))) => {
                 return Some(problem(ProblemKind::Unreadable).found(labelled(error.to_string())));
             }

@@ -20,10 +20,10 @@ use crate::bundle::fileset::FileList;
 use crate::bundle::fileset::{FileSet, KnownFile, Trailer};
 use crate::bundle::format::{
     BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS, SUMS512,
-    is_tool, name_of_key, signatures_of,
+    identity_of, is_tool, name_of_key, signatures_of,
 };
 use crate::bundle::missing::Missing;
-use crate::bundle::open::refuse_compressed;
+use crate::bundle::open::{json_of, refuse_compressed};
 use crate::bundle::output::existing_directory::ExistingDirectory;
 use crate::bundle::output::existing_tar::{ExistingTar, WantedOfTar};
 use crate::bundle::output::{Placement, Wanted};
@@ -161,7 +161,7 @@ pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
     let (found, is_repair) = match file::is_for(repair)? {
         Some(found) => (found, true),
         None => match repair.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? {
-            Some(bytes) => (Digest::sha256(&bytes), false),
+            Some(bytes) => (identity_of(&bytes), false),
             None => return Err(Error::input(format!("{shown} is neither a repair nor a bundle"))),
         },
     };
@@ -173,15 +173,10 @@ pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
 
 /// The bytes of `bundle.json`, from the bundle or from what it is repaired with.
 fn list_of_files(bundle: &Layout, repair: &Layout, missing: &Missing) -> Result<bytes::Bytes> {
-    for layout in [bundle, repair] {
-        let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
-        if let Some(bytes) = bytes.filter(|bytes| Digest::sha256(bytes) == missing.identity) {
-            return Ok(bytes);
-        }
-    }
+    let bytes = [bundle, repair].into_iter().find_map(|layout| json_of(layout, missing.identity));
     let text =
         "its bundle.json is damaged: repair it with a copy of the bundle, or with a repair that carries bundle.json";
-    Err(Error::damaged(format!("repairing {}: {text}", bundle.path().display())))
+    bytes.ok_or_else(|| Error::damaged(format!("repairing {}: {text}", bundle.path().display())))
 }
 
 /// What `missing` asks for and follows from `bundle.json`.

@@ -19,7 +19,7 @@ use crate::bundle::volumes::{
     Held, KnownVolume, Opened, Part, Replaceable, Selection, SetName, Shape, VolumeOptions, Volumes,
 };
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
-use crate::content::proof::{Unproven, prove};
+use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::{Layout, Piece};
 use crate::oci::Digest;
 
@@ -232,7 +232,7 @@ impl Search<'_> {
         match prove(&slice, &file.digest, &|_| ()) {
             Ok(()) => Ok(Some(vec![Piece { part: at, path: path.to_owned() }])),
             Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", slice.path(), error)),
-            Err(Unproven::Wrong { found, .. }) => Err(slice.wrong(found)),
+            Err(Unproven::Wrong(Wrong { found, .. })) => Err(slice.wrong(found)),
         }
     }
 
