@@ -327,10 +327,10 @@ impl Source for StreamSource<'_> {
         }
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         // What has passed comes from nowhere else.
         let has_passed = self.buffer.lock().blobs.contains_key(&blob.digest);
-        if has_passed { Err(error) } else { self.rest.gave_wrong(repository, blob, error) }
+        if has_passed { Err(error) } else { self.rest.gave_wrong(repository, blob, error).await }
     }
 
     fn counts_pulls(&self, repository: &Repository) -> bool {
