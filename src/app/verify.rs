@@ -116,7 +116,7 @@ fn admit(bundle: VerifyInput, trust: &Trust, environment: &Environment) -> Resul
             Ok(Admitted { opened: Opened::Whole(Box::new(layout)), proven, depth: Depth::Full })
         }
         VerifyInput::Files { paths, full } => {
-            let opened = Opened::open_to_verify(&paths, None)?;
+            let opened = Opened::open_to_verify(&paths)?;
             let proven = trust.check(opened.layout(), environment)?;
             Ok(Admitted { opened, proven, depth: if full { Depth::Full } else { Depth::Chunks } })
         }

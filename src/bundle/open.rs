@@ -14,9 +14,10 @@ use super::format::{
 };
 use super::signature::Proven;
 use super::sums::MAX_SUMS;
+use super::tar_plan::BLOCK;
 use super::{Former, signatures_of};
 use crate::base::error::{Error, Kind, Result};
-use crate::files::Layout;
+use crate::files::{Layout, SecondHeader};
 use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::pipeline::lock::{Attached, Lock};
 
@@ -195,6 +196,15 @@ pub fn refuse_unfinished(path: &Path) -> Result<()> {
         return Err(Error::input(format!("{} {text}", path.display())));
     }
     Ok(())
+}
+
+/// Opens what is named as a bundle to be verified or repaired: as [`Layout::open`], and also a tar of this program that has lost
+/// its first header. That is the one of `oci-layout`, which takes one block, so the header of `bundle.json` is the third.
+///
+/// # Errors
+/// As [`Layout::open`].
+pub fn open_damaged(path: &Path) -> Result<Layout> {
+    Layout::open_without_first(path, SecondHeader { at: 2 * BLOCK, name: BUNDLE_JSON })
 }
 
 /// # Errors

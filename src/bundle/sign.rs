@@ -80,7 +80,10 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
     }
     let new: Vec<KnownFile> = new.into_iter().map(KnownFile::from).collect();
     let place: Option<Arc<dyn Placement>> = match directory {
-        Some(directory) => Some(Arc::new(directory)),
+        Some(directory) => {
+            directory.make_room(new.iter().map(|file| file.path.as_str()))?;
+            Some(Arc::new(directory))
+        }
         None => {
             let tar = ExistingTar::with_room(lock.output(), layout, bundle.json().mtime(), &new)?;
             tar.map(|tar| -> Arc<dyn Placement> { Arc::new(tar) })

@@ -40,6 +40,28 @@ impl ExistingDirectory {
         Ok(directory)
     }
 
+    /// Makes room for these files: an empty directory in the place of one is removed. A link there needs no room: the file that gets
+    /// its name replaces it.
+    ///
+    /// # Errors
+    /// A directory in one of these places holds something: nothing has changed. The disk's.
+    pub fn make_room<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let mut empty = Vec::new();
+        for path in paths {
+            let (_, named) = self.names(path)?;
+            if !named.dir().is_dir(named.name()) {
+                continue;
+            }
+            if let Some(file) = named.open_dir()?.names()?.first() {
+                let (shown, file) = (named.path().display(), file.to_string_lossy());
+                let text = format!("it is a directory with {file} in it where the bundle has a file; take it away");
+                return Err(Error::input(format!("writing {shown}: {text}")));
+            }
+            empty.push(named);
+        }
+        empty.iter().try_for_each(|named| named.dir().remove_dir(named.name()))
+    }
+
     /// Removes what a run that was killed has left of a file: it would be no part of the bundle. Tools may have any name.
     fn remove_left(&self) -> Result<()> {
         self.root.each_file(&mut |file| {
