@@ -136,13 +136,17 @@ impl Bundle {
         there == self.json.files.len() && self.json.files.iter().all(agree)
     }
 
-    /// The first file that is no part of the bundle, and how many there are.
-    pub fn undeclared(&self) -> Option<(String, usize)> {
+    /// The files that are no part of the bundle, in words; `None`: there are none. What a repair that was killed has left is none
+    /// of them if `is_left` says so.
+    pub(super) fn undeclared(&self, is_left: impl Fn(&str) -> bool) -> Option<String> {
         let declared: HashSet<&str> = self.json.files.iter().map(|file| file.path.as_str()).collect();
-        let is_foreign = |path: &&str| !is_never_declared(path) && !declared.contains(path);
+        let is_foreign = |path: &&str| !is_never_declared(path) && !declared.contains(path) && !is_left(path);
         let mut foreign = self.layout.entries().map(|(path, _)| path).filter(is_foreign);
-        let first = foreign.next()?.to_owned();
-        Some((first, foreign.count() + 1))
+        let first = foreign.next()?;
+        Some(match foreign.count() {
+            0 => first.to_owned(),
+            more => format!("{first} and {more} more"),
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::bundle::chunks::Reader;
 use crate::bundle::sums::{self, MAX_SUMS};
 use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MISSING_VERSION, Missing,
-    MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, SUMS512, is_tool,
+    MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, SUMS512, is_signature, is_tool,
 };
 use crate::content::chunks::{CHUNK, Chunks};
 use crate::files::Layout;
@@ -59,6 +59,17 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
     let metadata = metadata(report, identity, lacks_chunks);
     let blobs = blobs.into_values().collect();
     Ok(Missing { gapferry_missing: MISSING_VERSION, tool: tool.to_owned(), identity, metadata, tools, blobs })
+}
+
+impl Report {
+    /// Whether something is wrong that `gapferry repair` can put right.
+    pub fn is_repairable(&self) -> bool {
+        let is_repairable = |problem: &Problem| match problem.kind {
+            ProblemKind::CutShort => true,
+            _ => is_loss(problem) && !is_signature(&problem.path),
+        };
+        self.problems.iter().any(is_repairable)
+    }
 }
 
 /// `SHA256SUMS` is believed where both are there, as the check does.

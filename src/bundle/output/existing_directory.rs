@@ -66,14 +66,13 @@ impl ExistingDirectory {
     fn remove_left(&self) -> Result<()> {
         self.root.each_file(&mut |file| {
             let name = file.name().to_string_lossy();
-            let Some(base) = name.strip_suffix(UNFINISHED).filter(|_| file.is_file()) else { return Ok(()) };
             let parent = file.dir().path();
             let algorithm = parent.file_name().unwrap_or_default().to_string_lossy();
-            let is_own = match parent == self.root.path() {
-                true => is_metadata(base),
-                false => format!("{algorithm}:{base}").parse::<Digest>().is_ok(),
+            let path = match parent == self.root.path() {
+                true => name.into_owned(),
+                false => format!("blobs/{algorithm}/{name}"),
             };
-            if is_own { file.remove() } else { Ok(()) }
+            if file.is_file() && is_left(&path) { file.remove() } else { Ok(()) }
         })
     }
 
@@ -87,6 +86,12 @@ impl ExistingDirectory {
         let (new, named) = self.names(path)?;
         publish(&fill(&new)?, &new, &named)
     }
+}
+
+/// Whether it is what a run that was killed has left of a file, by its path.
+pub fn is_left(path: &str) -> bool {
+    let base = path.strip_suffix(UNFINISHED);
+    base.is_some_and(|base| is_metadata(base) || Digest::of_blob_path(base).is_some())
 }
 
 impl Drop for ExistingDirectory {

@@ -81,6 +81,8 @@ fn a_tar_that_has_lost_its_first_header_is_said_to_be_damaged_and_is_repaired() 
             let verified = Ran::of(gapferry().arg("verify").arg(&tar)).ended(3);
             assert!(verified.stdout.contains("no valid tar header at byte 0"), "{verified:?}");
             assert!(!verified.stdout.contains("blobs/"), "what stands behind it is still read: {verified:?}");
+            // Nothing else takes it for a bundle.
+            Ran::of(gapferry().arg("import").arg(&tar).args(["--to", "registry.test"])).ended(2);
             let with = if with_copy { fixture.whole(Form::Directory) } else { fixture.repair_for(&tar) };
             repair(&tar, &with).ended(0);
             fixture.is_whole(&tar, Form::Tar);
@@ -155,4 +157,31 @@ fn a_signed_tar_that_is_cut_before_its_signatures_is_refused_with_what_to_do() {
     let again = fixture.path("again.tar");
     Ran::of(gapferry().arg("convert").arg(&whole).arg("-o").arg(&again)).ended(0);
     assert!(std::fs::read(&again).unwrap() == std::fs::read(&whole).unwrap());
+}
+
+/// At three in the morning nobody reads a manual: what finds the damage has to say what repairs it.
+#[test]
+fn verify_names_the_command_that_repairs_the_bundle_and_only_where_it_helps() {
+    let fixture = Fixture::new();
+    let hint = |paths: &[PathBuf]| {
+        let ran = Ran::of(gapferry().arg("verify").args(paths).arg("--json"));
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(report["hint"].is_null(), !ran.stderr.contains("hint:"), "{ran:?}");
+        (report["hintCode"].clone(), ran.stderr)
+    };
+    for form in [Form::Directory, Form::Tar] {
+        assert!(hint(&[fixture.whole(form)]).0.is_null());
+        let bundle = fixture.copy(form, "hinted");
+        flip(&bundle, &fixture.small(), 0);
+        let (code, said) = hint(&[bundle]);
+        assert!(code == "repair-bundle" && said.contains("`gapferry repair BUNDLE COPY`"), "{said}");
+    }
+    let set = split(&fixture);
+    assert!(hint(&set).0.is_null());
+    let (code, said) = hint(&set[1..]);
+    assert!(code == "repair-volumes" && said.contains("`gapferry repair NAME.*.tar COPY`"), "{said}");
+    // No repair takes a file away.
+    let bundle = fixture.copy(Form::Directory, "more");
+    std::fs::write(bundle.join("notes"), "mine").unwrap();
+    assert!(hint(&[bundle]).0.is_null());
 }
