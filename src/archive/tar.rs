@@ -84,7 +84,20 @@ pub(super) struct Header {
 /// # Errors
 /// Not readable, or `found` has had enough. All else that is wrong is told to `found`.
 pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entries) -> Result<()> {
-    let mut position = 0;
+    scan_from(path, file, 0, length, found)
+}
+
+/// The same from the header on that begins at byte `position`.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_from(
+    path: &Path,
+    file: &impl ReadAt,
+    mut position: u64,
+    length: u64,
+    found: &mut impl Entries,
+) -> Result<()> {
     let mut extended = Extended::default();
     loop {
         let Some(block) = read_block(path, file, position, length)? else {
@@ -133,6 +146,13 @@ pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entri
         found.count(path)?;
         position = next;
     }
+}
+
+/// The name in the header at byte `position`; `None`: there is no valid header.
+pub fn name_at(file: &impl ReadAt, position: u64) -> Option<Vec<u8>> {
+    let mut block = [0; BLOCK as usize];
+    file.read_exact_at(&mut block, position).ok()?;
+    Header::parse(&block).ok().map(|header| header.name)
 }
 
 /// After the end mark comes nothing: readers stop there, so what follows is proven by nobody.

@@ -50,7 +50,7 @@ pub use format::{
 };
 pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
-pub use open::{Bundle, NoBundle, no_bundle, refuse_part, refuse_unfinished};
+pub use open::{Bundle, NoBundle, no_bundle, open_damaged, refuse_part, refuse_unfinished};
 pub use options::{Finished, Form, Options, Survey, is_tar};
 pub use read_back::read_back;
 pub use repair::file::{RepairContents, RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};

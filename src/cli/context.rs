@@ -136,7 +136,7 @@ impl Context {
 
     /// The error that ends the run, its causes and what to do.
     pub fn failed(&self, error: &Error) {
-        let hint = self.hint(error);
+        let hint = self.hint_for(error);
         if self.json {
             return log_failure("error", &error.lines().join("\n"), hint);
         }
@@ -144,20 +144,28 @@ impl Context {
         self.labelled("error:", RED, &lines.next().unwrap_or_default());
         lines.for_each(|line| to_stderr(&line));
         if let Some(hint) = hint {
-            self.labelled("hint:", CYAN, hint.text);
+            self.hint(hint);
+        }
+    }
+
+    /// What a person may do now.
+    pub fn hint(&self, hint: Hint) {
+        match self.json {
+            true => log_failure("hint", hint.text, Some(hint)),
+            false => self.labelled("hint:", CYAN, hint.text),
         }
     }
 
     /// As JSON on standard output, unless a report is there already.
     pub fn report_failure(&self, error: &Error) {
         if !self.has_reported.load(Ordering::Relaxed) {
-            let hint = self.hint(error);
+            let hint = self.hint_for(error);
             // The exit code says that it failed.
             let _ = self.print_json(&ErrorReport::new(ErrorDetail { hint, ..ErrorDetail::of(error) }));
         }
     }
 
-    fn hint(&self, error: &Error) -> Option<Hint> {
+    fn hint_for(&self, error: &Error) -> Option<Hint> {
         let code = hint::for_error(error);
         let code = if self.may_keep_going { code.map(hint::that_may_keep_going) } else { code };
         code.map(hint::with_text)

@@ -11,6 +11,7 @@
 //! links are never followed, every oddity is recorded as a [`Fault`]; names, extended headers and the number of entries are
 //! bounded; a JSON file is read only up to a limit.
 
+mod damaged;
 mod directory;
 mod found;
 mod passing;
@@ -33,6 +34,7 @@ use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
 };
+pub use damaged::SecondHeader;
 use found::Found;
 pub use passing::{Entry, Passed, Passing};
 

@@ -8,7 +8,7 @@ use super::table::{Proof, Table};
 use super::{Depth, Problem, ProblemKind, Problems};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::chunks::Reader;
-use crate::bundle::{Proven, is_never_declared, is_tool};
+use crate::bundle::{CHUNKS, Proven, is_never_declared, is_tool};
 use crate::content::chunks::Chunks;
 use crate::content::in_parallel;
 use crate::content::proof::{Unproven, Wrong, prove, prove_chunks};
@@ -43,6 +43,10 @@ impl Check<'_> {
             if !is_never_declared(path) {
                 problems.push(undeclared(path));
             }
+        }
+        // It is not declared, so nothing misses it.
+        if layout.is_directory(CHUNKS) {
+            problems.push(Problem::new(CHUNKS, ProblemKind::Malformed).found("it is a directory"));
         }
         let proved = self.proved();
         let by_chunks = table.reader.as_ref().filter(|_| proved.proof.is_some_and(|proof| proof != Proof::Digest));

@@ -39,7 +39,7 @@ use crate::bundle::{
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::pipeline::lock::MissingImage;
-pub use missing::{missing, missing_of};
+pub use missing::missing_of;
 pub use passing::pass;
 use problems::Problems;
 pub use table::Proof;

@@ -38,6 +38,36 @@ fn the_lock_of_an_unchanged_bundle_is_its_own() {
     assert_eq!(std::fs::read(directory.path().join("b.lock")).unwrap(), first);
 }
 
+/// People put notes and scripts beside the images that they carry. An export that takes the bundle's place must not remove them.
+#[test]
+fn an_export_over_a_bundle_removes_no_file_that_is_no_part_of_it() {
+    let registry = one_image();
+    let directory = tempdir();
+    let path = |name: &str| directory.path().join(name);
+    export(&registry, &["team/app:1"], directory.path(), "b").success();
+    std::fs::create_dir(path("b/notes")).unwrap();
+    std::fs::write(path("b/notes/who.txt"), "who carries it").unwrap();
+    images::oci("team/other", "1", &["another"]).push(&registry);
+    for names in [&["team/app:1"][..], &["team/app:1", "team/other:1"]] {
+        let before = std::fs::read(path("b/bundle.json")).unwrap();
+        let refused = export(&registry, names, directory.path(), "b").code(2);
+        let text = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(text.contains("notes/who.txt in it is no part of the bundle"), "{text}");
+        assert_eq!(std::fs::read(path("b/notes/who.txt")).unwrap(), b"who carries it");
+        assert_eq!(std::fs::read(path("b/bundle.json")).unwrap(), before);
+    }
+    std::fs::rename(path("b/notes"), path("notes")).unwrap();
+    // What a killed repair has left is the program's own.
+    std::fs::write(path("b/index.json.partial"), "half").unwrap();
+    export(&registry, &["team/app:1", "team/other:1"], directory.path(), "b").success();
+    assert!(!path("b/index.json.partial").exists());
+    // The same in a tar, to which anybody can add.
+    export(&registry, &["team/app:1"], directory.path(), "b.tar").success();
+    let add = ["-rf", "b.tar", "notes/who.txt"];
+    assert!(std::process::Command::new("tar").current_dir(directory.path()).args(add).status().unwrap().success());
+    export(&registry, &["team/app:1", "team/other:1"], directory.path(), "b.tar").code(2);
+}
+
 #[test]
 fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
     let registry = one_image();

@@ -4,7 +4,7 @@ pub mod directory;
 pub mod existing_directory;
 pub mod existing_tar;
 pub mod tar;
-mod tar_survey;
+pub mod tar_survey;
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -369,7 +369,7 @@ fn a_reason_has_its_hint_and_its_name_alone_has_not() {
 fn every_hint_has_a_code_of_its_own() {
     let of_situations = all().into_iter().filter_map(Situation::hint);
     let of_reasons = reasons().iter().filter_map(for_reason).collect::<Vec<_>>();
-    let others = [HintCode::KeepGoing, HintCode::SparseIndex];
+    let others = [HintCode::KeepGoing, HintCode::SparseIndex, HintCode::RepairBundle, HintCode::RepairVolumes];
     let mut texts = BTreeMap::new();
     for hint in of_situations.chain(of_reasons).chain(others).map(with_text) {
         let printed = serde_json::to_value(hint).unwrap();
