@@ -48,8 +48,11 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
             state.mark(out);
         }
     }
-    if form == Form::Tar && matches!(whole, Whole::Proven(_)) {
-        tar::remove_orphaned_journal(out);
+    if matches!(whole, Whole::Proven(_)) {
+        WriteLock::remove_orphaned(out);
+        if form == Form::Tar {
+            tar::remove_orphaned_journal(out);
+        }
     }
     let size = match out.is_file() {
         true => out.metadata().ok()?.len(),
