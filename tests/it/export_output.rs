@@ -86,6 +86,26 @@ fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
     }
 }
 
+/// Killed between the name and the end, a run leaves its lock; a directory of bundles is not to collect them.
+#[test]
+fn what_a_killed_run_has_left_beside_a_complete_bundle_is_removed() {
+    let registry = one_image();
+    let directory = tempdir();
+    for (out, more) in [("b", &[][..]), ("b.tar", &[]), ("v.tar", &["--volume-size", "1MB"])] {
+        let report = || {
+            let mut command = gapferry();
+            let reference = format!("{}/team/app:1", registry.host());
+            command.current_dir(directory.path()).args(["export", &reference, "--json", "-o", out]).args(more);
+            serde_json::from_slice::<Value>(&command.assert().success().get_output().stdout).unwrap()
+        };
+        report();
+        let lock = directory.path().join(format!("{out}.partial.lock"));
+        std::fs::write(&lock, "").unwrap();
+        assert_eq!(report()["unchanged"], Value::Bool(true), "{out}");
+        assert!(!lock.exists(), "{out}");
+    }
+}
+
 /// Pushes a copy of `image` under another tag in which the size of its last layer is a lie. docker-registry does not
 /// check sizes.
 fn push_with_wrong_size(image: &images::Image, registry: &Registry) {
