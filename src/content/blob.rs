@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::{BoxStream, StreamExt};
 
-use super::proof::{Hashed, Wrong};
+use super::hashed::{Hashed, Wrong};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Hasher};
 

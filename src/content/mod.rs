@@ -11,6 +11,7 @@ mod cached;
 mod checkpoint;
 pub mod chunks;
 mod files;
+mod hashed;
 mod lookup;
 mod manifests;
 mod parallel;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use super::chunks::{ChunkHasher, Chunks};
+pub use super::hashed::{Hashed, Wrong};
 use super::{Slice, Take, Unreadable};
 use crate::base::error::Error;
 use crate::oci::{Algorithm, Digest, Hasher};
@@ -14,14 +15,6 @@ use crate::oci::{Algorithm, Digest, Hasher};
 pub enum Unproven {
     Unreadable(io::Error),
     Wrong(Wrong),
-}
-
-/// They have another digest.
-#[derive(Debug)]
-pub struct Wrong {
-    pub found: Digest,
-    /// What they consist of; only if that was asked for.
-    pub chunks: Option<Chunks>,
 }
 
 /// Why bytes were not copied, or are not to be used where they were copied to.
@@ -121,41 +114,6 @@ pub fn copy_chunks(slice: &Slice, digest: &Digest, write: &mut Take<'_, Error>) 
     Ok(hashing.finish(digest)?)
 }
 
-/// Bytes that have passed, of which nothing but their digest may be left. Here, and nowhere else, that is held against another.
-#[derive(Clone, Debug)]
-pub struct Hashed {
-    found: Digest,
-    /// Few have them, and many are kept.
-    chunks: Option<Box<Chunks>>,
-}
-
-impl Hashed {
-    /// What this has seen.
-    pub fn of(hasher: Hasher) -> Hashed {
-        Hashed { found: hasher.finish(), chunks: None }
-    }
-
-    /// The same, with what the bytes consist of: for the one that finds them wrong.
-    pub fn consisting_of(self, chunks: Chunks) -> Hashed {
-        Hashed { chunks: Some(Box::new(chunks)), ..self }
-    }
-
-    /// # Errors
-    /// The bytes have another digest.
-    pub fn prove(&self, digest: &Digest) -> Result<(), Wrong> {
-        match self.found == *digest {
-            true => Ok(()),
-            false => Err(Wrong { found: self.found, chunks: self.chunks.as_deref().cloned() }),
-        }
-    }
-}
-
-impl fmt::Display for Hashed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.found.fmt(f)
-    }
-}
-
 /// Bytes that become a file: proven by their digest in the end, and known by their chunks from then on.
 #[derive(Clone, Debug)]
 pub struct Hashing {
@@ -233,18 +191,5 @@ mod tests {
         assert!(
             matches!(cut, Err(Uncopied::Unreadable(Unreadable { position, .. })) if position == bytes.len() as u64)
         );
-    }
-
-    /// Of a blob out of a pipe nothing else is left to say where it is damaged.
-    #[test]
-    fn what_has_passed_is_proven_by_its_digest_alone_and_tells_what_it_consists_of() {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        hasher.update(b"bytes");
-        let hashed = Hashed::of(hasher).consisting_of(Chunks::of(b"bytes"));
-        hashed.prove(&Digest::sha256(b"bytes")).unwrap();
-        for other in [Digest::sha256(b"others"), Digest::of(Algorithm::Sha512, b"bytes")] {
-            let Wrong { found, chunks } = hashed.prove(&other).unwrap_err();
-            assert_eq!((found, chunks), (Digest::sha256(b"bytes"), Some(Chunks::of(b"bytes"))));
-        }
     }
 }
