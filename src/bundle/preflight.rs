@@ -170,7 +170,10 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> 
 }
 
 /// Only a bundle may be replaced by one, and only if it holds nothing else.
-fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
+///
+/// # Errors
+/// Something else is there.
+pub fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
     if out.as_os_str().as_encoded_bytes().ends_with(b".partial") {
         let text = "a name that ends in .partial is an unfinished bundle's; take another one";
         return Err(Error::input(format!("writing {}: {text}", out.display())));

@@ -4,11 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::dir::{Dir, Open, one};
-use super::identity::{Identity, Stat};
+use super::identity::{Identity, Occupant, Stat};
 use super::names::parent;
 use crate::base::error::{Error, Result};
 
@@ -76,6 +76,21 @@ impl Entry {
     pub fn allocated(&self) -> u64 {
         let blocks = self.stat().and_then(|stat| u64::try_from(stat.st_blocks).ok());
         blocks.unwrap_or_default().saturating_mul(512)
+    }
+
+    /// What has the name now; a link is not followed.
+    pub fn occupant(&self) -> Occupant {
+        Occupant(self.stat().as_ref().map(Identity::of))
+    }
+
+    /// # Errors
+    /// Something else than `expected` has the name by now.
+    pub fn refuse_other_than_occupant(&self, expected: Occupant) -> Result<()> {
+        if self.occupant() == expected {
+            return Ok(());
+        }
+        let text = "something else has taken this name meanwhile, and it is not replaced; move it away, then run the same command again";
+        Err(Error::input(format!("naming {}: {text}", self.path.display())))
     }
 
     /// Whether anything has the name.
@@ -169,6 +184,27 @@ impl Entry {
     pub fn rename(&self, to: &Entry) -> Result<()> {
         let renamed = one(&self.name).and_then(|from| rustix::fs::renameat(&self.dir, from, &to.dir, one(&to.name)?));
         renamed.map_err(|e| Error::disk("naming", &to.path, e.into()))
+    }
+
+    /// The same in place of `expected` alone. Where nothing has the name, nothing can be lost; else what takes the name of the
+    /// expected file in the very moment is.
+    ///
+    /// # Errors
+    /// Something else has the name, or the system refuses; nothing has changed.
+    pub fn rename_over(&self, to: &Entry, expected: Occupant) -> Result<()> {
+        to.refuse_other_than_occupant(expected)?;
+        if expected.0.is_some() {
+            return self.rename(to);
+        }
+        let renamed = one(&self.name).and_then(|from| {
+            rustix::fs::renameat_with(&self.dir, from, &to.dir, one(&to.name)?, RenameFlags::NOREPLACE)
+        });
+        match renamed {
+            // Not every file system knows this flag.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.rename(to),
+            Err(Errno::EXIST) => to.refuse_other_than_occupant(expected),
+            renamed => renamed.map_err(|e| Error::disk("naming", &to.path, e.into())),
+        }
     }
 }
 

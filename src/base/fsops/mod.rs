@@ -29,11 +29,11 @@ mod walk;
 
 pub use dir::{Dir, Made, Open};
 pub use entry::{Entry, refuse_other_than_directory, refuse_other_than_file};
-pub use identity::{Identity, Stat};
+pub use identity::{Identity, Occupant, Stat};
 pub use links::{Linkable, Linked};
 pub use lock::{LockedDir, LockedFile, WriteLock};
 pub use names::{beside, canonicalize, is_mount_point, parent};
 pub use owner::Owner;
-pub use publish::{Synced, publish, replace_directory};
+pub use publish::{Synced, publish, publish_over, replace_directory};
 pub use replacement::Replacement;
 pub use space::{begin_writing_out, free_space, reserve};

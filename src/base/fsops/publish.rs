@@ -4,7 +4,7 @@ use std::fs::File;
 
 use rustix::fs::RenameFlags;
 
-use super::{Dir, Entry};
+use super::{Dir, Entry, Occupant};
 use crate::base::error::{Error, Result};
 
 /// A file whose bytes are on the medium and which still has its temporary name.
@@ -13,6 +13,8 @@ use crate::base::error::{Error, Result};
 pub struct Synced {
     from: Entry,
     to: Entry,
+    /// What it may replace; `None`: any file.
+    over: Option<Occupant>,
 }
 
 impl Synced {
@@ -22,7 +24,12 @@ impl Synced {
     /// The medium refuses.
     pub fn new(file: &File, from: Entry, to: Entry) -> Result<Synced> {
         file.sync_all().map_err(|e| Error::disk("syncing", from.path(), e))?;
-        Ok(Synced { from, to })
+        Ok(Synced { from, to, over: None })
+    }
+
+    /// The same, which replaces nothing but `expected`.
+    pub fn over(self, expected: Occupant) -> Synced {
+        Synced { over: Some(expected), ..self }
     }
 
     /// Gives all of them their names, in their order. They may replace files. The names are on the medium afterwards.
@@ -31,8 +38,11 @@ impl Synced {
     /// The system refuses; some may have their names.
     pub fn publish(all: impl IntoIterator<Item = Synced>) -> Result<()> {
         let mut directories: Vec<Dir> = Vec::new();
-        for Synced { from, to } in all {
-            from.rename(&to)?;
+        for Synced { from, to, over } in all {
+            match over {
+                Some(expected) => from.rename_over(&to, expected)?,
+                None => from.rename(&to)?,
+            }
             if !directories.iter().any(|dir| dir.path() == to.dir().path()) {
                 directories.push(to.dir().clone());
             }
@@ -51,27 +61,44 @@ pub fn publish(file: &File, from: &Entry, to: &Entry) -> Result<()> {
     Synced::publish([Synced::new(file, from.clone(), to.clone())?])
 }
 
-/// Gives the directory `new`, which is on the medium, the name `to`; a directory that has that name is removed. At no moment
+/// The same in place of nothing but `expected`.
+///
+/// # Errors
+/// As [`publish`], and something else has the name `to` by now.
+pub fn publish_over(file: &File, from: &Entry, to: &Entry, expected: Occupant) -> Result<()> {
+    Synced::publish([Synced::new(file, from.clone(), to.clone())?.over(expected)])
+}
+
+/// Gives the directory `new`, which is on the medium, the name `to`; `expected`, which has that name, is removed. At no moment
 /// has neither of them the name where the file system can exchange names, else for a short one. The name is on the medium
 /// afterwards.
 ///
 /// # Errors
-/// The system refuses. `to` is the new directory or what it was.
-pub fn replace_directory(new: &Entry, to: &Entry) -> Result<()> {
+/// Something else than `expected` has the name by now, or the system refuses. `to` is the new directory or what it was.
+pub fn replace_directory(new: &Entry, to: &Entry, expected: Occupant) -> Result<()> {
+    to.refuse_other_than_occupant(expected)?;
     if to.exists() {
-        let exchanged = rustix::fs::renameat_with(new.dir(), new.name(), to.dir(), to.name(), RenameFlags::EXCHANGE);
-        match exchanged {
+        match exchange(new, to) {
             Ok(()) => {
                 // Or a power cut could bring the old one back, with files missing.
                 to.dir().sync()?;
+                if new.occupant() != expected {
+                    // Something took the name in the very moment; it gets it back.
+                    let _ = exchange(new, to);
+                    return to.refuse_other_than_occupant(expected);
+                }
                 new.remove_tree()?;
             }
             Err(_) => replace_by_two_renames(new, to)?,
         }
     } else {
-        new.rename(to)?;
+        new.rename_over(to, expected)?;
     }
     to.dir().sync()
+}
+
+fn exchange(one: &Entry, other: &Entry) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(one.dir(), one.name(), other.dir(), other.name(), RenameFlags::EXCHANGE)
 }
 
 fn replace_by_two_renames(new: &Entry, to: &Entry) -> Result<()> {

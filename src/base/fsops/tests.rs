@@ -137,10 +137,36 @@ fn a_new_bundle_takes_the_place_of_the_old_directory_and_of_what_a_killed_run_le
     for text in ["first", "second"] {
         fs::create_dir(partial.path()).unwrap();
         fs::write(partial.path().join("file"), text).unwrap();
-        replace_directory(&partial, &out).unwrap();
+        replace_directory(&partial, &out, out.occupant()).unwrap();
         assert_eq!(fs::read_to_string(out.path().join("file")).unwrap(), text);
         assert_eq!(dir.names().unwrap(), ["out"]);
     }
+}
+
+/// Somebody puts a file where a bundle will be, hours after the export looked.
+#[test]
+fn what_has_taken_a_name_meanwhile_is_not_replaced() {
+    let (_work, dir, _) = fixture();
+    let (partial, out) = (write(&dir, "out.partial", "new"), Entry::in_dir(&dir, "out"));
+    let nothing = out.occupant();
+    write(&dir, "out", "theirs");
+    let publish = |expected| publish_over(&partial.open(Open::Change).unwrap(), &partial, &out, expected);
+    assert!(publish(nothing).unwrap_err().to_string().contains("out"));
+    let theirs = out.occupant();
+    write(&dir, "other", "another");
+    Entry::in_dir(&dir, "other").rename(&out).unwrap();
+    assert!(publish(theirs).is_err());
+    assert_eq!((read(&out).as_str(), read(&partial).as_str()), ("another", "new"));
+    publish(out.occupant()).unwrap();
+    assert_eq!(read(&out), "new");
+    let (partial, out) = (Entry::in_dir(&dir, "d.partial"), Entry::in_dir(&dir, "d"));
+    let nothing = out.occupant();
+    for entry in [&partial, &out] {
+        fs::create_dir(entry.path()).unwrap();
+    }
+    fs::write(out.path().join("thesis"), "theirs").unwrap();
+    assert!(replace_directory(&partial, &out, nothing).is_err());
+    assert!(out.path().join("thesis").exists() && partial.path().exists());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Claim, Linking, Placement, Resuming, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Open, replace_directory};
+use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Occupant, Open, replace_directory};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::format::{TOOLS, is_metadata, mode_of};
@@ -29,6 +29,8 @@ const MODE: u32 = 0o777;
 /// See the module documentation.
 pub struct DirectoryOutput {
     out: Entry,
+    /// What had the name when the bundle was begun: nothing else is replaced.
+    former: Occupant,
     partial: Entry,
     root: Dir,
     /// Where the blobs of each algorithm are.
@@ -42,12 +44,13 @@ impl DirectoryOutput {
     /// # Errors
     /// Something else is in its place; the disk's.
     pub fn create(out: &Entry, files: &FileSet, events: &Events) -> Result<DirectoryOutput> {
+        let former = out.occupant();
         refuse_foreign(out.path())?;
         let partial = out.beside(".partial");
         let root = out.dir().make(partial.name(), MODE)?.dir;
         let blobs = root.make("blobs", MODE)?.dir;
         let (sha256, sha512) = (blobs.make("sha256", MODE)?.dir, blobs.make("sha512", MODE)?.dir);
-        let directory = DirectoryOutput { out: out.clone(), partial, root, sha256, sha512 };
+        let directory = DirectoryOutput { out: out.clone(), former, partial, root, sha256, sha512 };
         directory.remove_unwanted(files, events)?;
         Ok(directory)
     }
@@ -187,7 +190,7 @@ impl Placement for DirectoryOutput {
             written.map_err(|e| Error::disk("syncing", entry.path(), e))?;
         }
         self.root.sync()?;
-        replace_directory(&self.partial, &self.out)
+        replace_directory(&self.partial, &self.out, self.former)
     }
 }
 

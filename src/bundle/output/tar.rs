@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Claim, Linking, Placement, Resuming, Slot, Wanted, report_lost};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, Open, publish};
+use crate::base::fsops::{self, Entry, Occupant, Open, publish_over};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
@@ -20,6 +20,8 @@ use crate::oci::Digest;
 /// See the module documentation.
 pub struct TarOutput {
     out: Entry,
+    /// What had the name when the tar was begun: nothing else is replaced.
+    former: Occupant,
     partial: Entry,
     file: Arc<File>,
     plan: TarPlan,
@@ -114,6 +116,7 @@ impl TarOutput {
         blobs: impl Iterator<Item = Digest>,
         events: &Events,
     ) -> Result<TarOutput> {
+        let occupant = out.occupant();
         let (path, journal_path) = partial(out);
         let fingerprint = plan.fingerprint();
         let position: HashMap<String, usize> =
@@ -147,6 +150,7 @@ impl TarOutput {
         };
         Ok(TarOutput {
             out: out.clone(),
+            former: occupant,
             partial: path,
             file: Arc::new(file),
             plan,
@@ -211,7 +215,7 @@ impl Placement for TarOutput {
         }
         // A file that was longer, on a file system that cannot reserve.
         self.file.set_len(self.plan.length).map_err(|e| Error::disk("ending", self.partial.path(), e))?;
-        publish(&self.file, &self.partial, &self.out)?;
+        publish_over(&self.file, &self.partial, &self.out, self.former)?;
         // That it is left cannot harm a finished bundle.
         let _ = partial(&self.out).1.remove();
         self.out.dir().sync()

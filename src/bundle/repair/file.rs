@@ -142,6 +142,8 @@ pub async fn write_repair(
     let size = plan.length;
     let place: Arc<dyn Placement> =
         Arc::new(TarOutput::create(lock.output(), plan, files.blobs.iter().map(|blob| blob.digest), events)?);
+    // What the place has noted as the former is what is looked at here.
+    refuse_foreign(&out)?;
     let writer = Writer::into_place(lock, place, files, &[], events.clone())?;
     let blobs: Vec<PlacedBlob> = blobs.into_iter().filter(|placed| !writer.holds(&placed.blob.digest)).collect();
     let bytes = blobs.iter().map(|placed| placed.blob.size).fold(0, u64::saturating_add);

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::sink::{Section, StreamSink};
 use crate::archive::seekable::{Frames, Packing};
 use crate::base::error::{self, Error, Result};
-use crate::base::fsops::{self, Entry, Open, WriteLock, publish};
+use crate::base::fsops::{self, Entry, Occupant, Open, WriteLock, publish_over};
 use crate::bundle::options::Form;
 use crate::bundle::preflight;
 
@@ -17,6 +17,8 @@ const BUFFER: usize = 1 << 20;
 /// `OUT.tar.zst` while it is written. Dropped before its end it leaves nothing.
 pub struct Compressed {
     partial: Entry,
+    /// What had the name when it was begun: nothing else is replaced.
+    former: Occupant,
     frames: Option<Frames<BufWriter<File>>>,
     is_published: bool,
     lock: WriteLock,
@@ -29,13 +31,14 @@ impl Compressed {
     /// Something that is no bundle has the name, another run is writing it, or the disk's.
     pub fn create(out: &Path) -> Result<Compressed> {
         preflight::check_free(out, &Form::Compressed)?;
-        preflight::former(out, &Form::Compressed)?;
         let out = fsops::canonicalize(out)?;
         fsops::Dir::create(fsops::parent(&out))?;
         let lock = WriteLock::take(&out)?;
+        let former = lock.output().occupant();
+        preflight::former(&out, &Form::Compressed)?;
         let partial = lock.output().beside(".partial");
         let frames = Some(Frames::new(BufWriter::with_capacity(BUFFER, partial.open(Open::Empty)?)));
-        Ok(Compressed { partial, frames, is_published: false, lock })
+        Ok(Compressed { partial, former, frames, is_published: false, lock })
     }
 
     fn frames(&mut self) -> Result<&mut Frames<BufWriter<File>>> {
@@ -62,7 +65,7 @@ impl StreamSink for Compressed {
         let Some(frames) = self.frames.take() else { return Ok(()) };
         let mut out = frames.finish().map_err(writing)?;
         out.flush().map_err(writing)?;
-        publish(out.get_ref(), &self.partial, self.lock.output())?;
+        publish_over(out.get_ref(), &self.partial, self.lock.output(), self.former)?;
         self.is_published = true;
         Ok(())
     }

@@ -245,6 +245,8 @@ fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) ->
         false => Arc::new(DirectoryOutput::create(output, files, events)?),
     };
     let former = Bundle::open(output.path()).ok();
+    // What the place has noted as the former is what is looked at here.
+    preflight::refuse_foreign(output.path(), &options.form)?;
     Ok(Begun { place, former, elsewhere: HashSet::new(), whole: BTreeSet::new() })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gapferry::base::error::Kind;
 use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::preflight::{self, Whole};
-use gapferry::bundle::{Bundle, Form, Options};
+use gapferry::bundle::{Bundle, Form, Options, Writer};
 use gapferry::content::{Need, Source};
 use gapferry::verify::{Depth, check};
 
@@ -51,6 +51,23 @@ fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
     for out in [folder, tar] {
         let report = check(&out, Depth::Full, &silent()).unwrap();
         assert!(report.is_clean(), "{report:#?}");
+    }
+}
+
+/// An export looks at its output when it begins, and may run for hours.
+#[test]
+fn what_has_taken_the_name_of_the_output_meanwhile_stays() {
+    let (directory, builder) = (tempdir(), two_images());
+    for (name, form) in [("bundle", Form::Directory), ("bundle.tar", Form::Tar)] {
+        let out = directory.path().join(name);
+        let writer = Writer::create(&out, builder.files(), Options::copying(form), silent()).unwrap();
+        builder.fill(&writer).unwrap();
+        let theirs = if name == "bundle" { out.join("thesis.txt") } else { out.clone() };
+        std::fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+        std::fs::write(&theirs, "theirs").unwrap();
+        let error = writer.finish().unwrap_err();
+        assert!(error.chain().contains("something else has taken this name"), "{}", error.chain());
+        assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
     }
 }
 
