@@ -39,12 +39,24 @@
 //! | [`signing`] | keys, signatures and what they prove; nothing of what is signed |
 //! | [`transport`] | registries, the storage of a registry as directory or tar, skopeo's `dir:` |
 //! | [`pipeline`] | the stages, from an allowlist to a receipt; see its own table |
-//! | [`bundle`] | the format, and one list of files: `Writer` brings it to a directory, a tar or volumes, `StreamWriter` to one pass |
+//! | [`bundle`] | the format, one list of files, and one writer that brings it to a directory, a tar, volumes or a stream |
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |
 //! | [`app`] | the application as a library, a command from a request to a report |
 //! | [`cli`] | one file per command: options, text, hints; the only room that prints results ([`base`] draws progress) |
+//!
+//! # Where to look
+//!
+//! - *Where is a bundle written?* In `bundle/writer`: by position or in one pass, for every command. `bundle/output` only says
+//!   where each file goes. Lost volumes are the one exception: `bundle/volumes` computes them of parity.
+//! - *Where are bytes proven?* In [`content`]: [`content::proof`] holds bytes against a digest, in their place or while they are
+//!   copied; [`content::BlobReader`] proves a blob while it is read. Documents in memory are proven by [`oci::Digest::prove`].
+//! - *What is a bundle's list of files?* [`bundle::fileset`], from the list in `bundle.json` to the bytes that are written.
+//! - *What does a manifest point to?* [`oci::Manifest::children`], and nothing else knows.
+//! - *Which facts does an error carry?* A [`base::error::Kind`] and values of types that the room which failed defines;
+//!   [`Error::find`] finds them. `cli/hint.rs` lists all that a hint asks for.
+//! - *What does a command do, apart from its command line?* `app/NAME.rs`, or `app/NAME/mod.rs`: [`app::export()`], say.
 //!
 //! # Decisions
 //!

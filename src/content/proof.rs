@@ -1,5 +1,5 @@
 //! Bytes held against the digest that they should have: those that are there ([`prove`]), those that are copied ([`copy`]), and
-//! those that have passed ([`Hashed`]). A blob that is read for somebody else is proven by [`Prover`](super::Prover).
+//! those that have passed ([`Hashed`]). A blob that is handed on while it is read is proven by [`Prover`](super::Prover).
 
 use std::fmt;
 use std::io;
