@@ -33,7 +33,6 @@ pub use report::{
     ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
 };
 pub use request::{ExportRequest, Images};
-pub use write::stopped;
 pub(super) use write::{Lost, WriteRequest, Written, write};
 
 /// Exports images into a bundle.
