@@ -70,6 +70,7 @@ impl ExportJob<'_> {
         let mut exported = self.exported(&lock, graph, finished, moved);
         exported.output = path.to_owned();
         exported.volumes = Some(ExportedVolumes { volumes: described(), of, recovery });
+        exported.signed_by = self.signer();
         exported.failure = locked.err();
         Ok(ExportReport::Written(Box::new(exported)))
     }
