@@ -266,7 +266,10 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
     let events = &environment.events;
     // Where the bundle has lost its signature, another copy of it may have it.
     let (own, copy) = match trust.check(&Layout::open(bundle)?, environment) {
-        Err(error) => (None, trust.check(from, environment).map_err(|_| error)?),
+        Err(error) => match trust.check(from, environment) {
+            Ok(Some(copy)) => (None, Some(copy)),
+            Ok(None) | Err(_) => return Err(error),
+        },
         Ok(own) => (own, None),
     };
     let proven = own.as_ref().or(copy.as_ref());
