@@ -8,9 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use gapferry::app::{
-    BundleInput, Environment, ImportRequest, PushOptions, PushReport, ReceiptFile, Trust, import, public_key,
-};
+use gapferry::app::{BundleInput, Environment, ImportRequest, PushOptions, PushReport, ReceiptFile, Trust, import};
 use gapferry::base::progress::Lines;
 use gapferry::verify::Refusal;
 
@@ -39,11 +37,10 @@ async fn run() -> gapferry::Result<bool> {
     push.receipt = Some(ReceiptFile { path: PathBuf::from("receipt.json"), sign_key: None });
     let mut request = ImportRequest::new(Vec::new(), push);
     request.bundle = BundleInput::Files { paths: vec![bundle.into()], state: None, verify_first: true };
-    if let Some(key) = arguments.next() {
-        request.trust = Trust::demanding(vec![public_key(key.as_ref())?]);
-    }
-    // Progress and warnings go to standard error; credentials, proxies and mirrors are those of this user.
+    // Progress and warnings go to standard error; credentials, proxies, mirrors and the policy are those of this machine and user.
     let environment = Environment::of_process(Arc::new(Lines::new(false)));
+    let keys: Vec<PathBuf> = arguments.next().into_iter().map(PathBuf::from).collect();
+    request.trust = Trust::load(&keys, &environment)?;
     let report = import(request, &environment).await?;
     if let PushReport::Pushed(pushed) = &report.push {
         for image in &pushed.receipt.images {

@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 
 use gapferry::base::error::Error;
-use gapferry::signing::{Policy, PrivateKey, PublicKey, signature_in};
+use gapferry::app::SitePolicy;
+use gapferry::signing::{PrivateKey, PublicKey, signature_in};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| gapferry_fuzz::bounded(16 << 20 | 64 * data.len(), || {
@@ -28,7 +29,7 @@ fuzz_target!(|data: &[u8]| gapferry_fuzz::bounded(16 << 20 | 64 * data.len(), ||
             gapferry_fuzz::is_harmless(&error.chain());
         }
     }
-    if let Err(problems) = Policy::parse(&[(PathBuf::from("config.toml"), data.to_vec())]) {
+    if let Err(problems) = SitePolicy::parse(&[(PathBuf::from("config.toml"), data.to_vec())]) {
         assert!(!problems.is_empty());
         problems.iter().for_each(|problem| gapferry_fuzz::is_harmless(&problem.to_string()));
     }

@@ -130,7 +130,7 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
         environment.events.report(Event::Notice(text));
     }
     if let Some(Form::Directory | Form::Tar | Form::Compressed) = request.output.form() {
-        source.conversion.keep_signatures_of(&output)?;
+        source.conversion.keep_signatures_of(&output, &environment.events)?;
     }
     let written = source.write(&request, &environment.events).await?;
     if request.read_back {
@@ -196,7 +196,7 @@ impl Source {
         let key = signed.as_ref().map(|signed| signed.by.clone());
         let (bundle, _) = opened.into_bundle(signed)?;
         let created = bundle.lock().created;
-        Ok(Source { conversion: Conversion::of(bundle)?, created, volumes, key })
+        Ok(Source { conversion: Conversion::of(bundle, &environment.events)?, created, volumes, key })
     }
 
     fn plan(&self, output: &Output) -> Result<VolumesPlan> {

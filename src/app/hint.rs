@@ -91,6 +91,10 @@ pub enum HintCode {
     ImageLayout,
     /// It is a repair and not a bundle.
     RepairFile,
+    /// Files of the bundle are bad or absent.
+    RepairBundle,
+    /// Volumes of the bundle are bad or absent, or files in them.
+    RepairVolumes,
     /// A file of this machine, of a bundle for example, is damaged.
     DamagedFile,
     /// What was read is not what it should be.

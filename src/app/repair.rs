@@ -14,7 +14,7 @@ use super::trust::Trust;
 use crate::base::error::{Error, Result};
 use crate::bundle::volumes::{Opened, Part, Reconstructed, is_set, reconstruct};
 use crate::bundle::{
-    self, BUNDLE_JSON, REPAIR_JSON, RepairWith, RepairedSet, SetRepair, refuse_unfinished, repair_set,
+    self, BUNDLE_JSON, REPAIR_JSON, RepairWith, RepairedSet, SetRepair, open_damaged, refuse_unfinished, repair_set,
 };
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -153,7 +153,7 @@ pub fn repair(request: &RepairRequest, environment: &Environment) -> Result<Repa
         };
     }
     match (&files[..], &request.output) {
-        ([bundle, from], None) => repair_bundle(bundle, &Layout::open(from)?, &request.trust, environment),
+        ([bundle, from], None) => repair_bundle(bundle, &open_damaged(from)?, &request.trust, environment),
         ([_, _], Some(_)) => Err(Error::input("a bundle is repaired in place: leave out -o")),
         ([one], _) => {
             let text = "is no volume of a set; name what repairs the bundle: the output of `export --repair`, or another copy of it";
@@ -188,7 +188,7 @@ impl Brought {
         let (mut volumes, mut from) = (Vec::new(), Vec::new());
         for path in files {
             let holds = || {
-                Layout::open(path)
+                open_damaged(path)
                     .is_ok_and(|layout| [REPAIR_JSON, BUNDLE_JSON].iter().any(|own| layout.size_of(own).is_some()))
             };
             let is_other = !is_set(std::slice::from_ref(path))? && holds();
@@ -265,7 +265,8 @@ impl Given<'_> {
 fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Environment) -> Result<RepairReport> {
     let events = &environment.events;
     // Where the bundle has lost its signature, another copy of it may have it.
-    let (own, copy) = match trust.check(&Layout::open(bundle)?, environment) {
+    refuse_unfinished(bundle)?;
+    let (own, copy) = match trust.check(&open_damaged(bundle)?, environment) {
         Err(error) => match trust.check(from, environment) {
             Ok(Some(copy)) => (None, Some(copy)),
             Ok(None) | Err(_) => return Err(error),
@@ -273,17 +274,14 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
         Ok(own) => (own, None),
     };
     let proven = own.as_ref().or(copy.as_ref());
-    let check = || match (&own, &copy) {
+    let check = || {
+        let opened = Opened::Whole(Box::new(open_damaged(bundle)?));
         // What an accepted key has not signed proves nothing where one is demanded.
-        (None, Some(_)) => verify::check(bundle, Depth::Full, events),
-        (own, _) => {
-            let opened = Opened::Whole(Box::new(Layout::open(bundle)?));
-            verify::check_proven(&opened, Depth::Chunks, own.as_ref(), events)
-        }
+        let depth = if own.is_none() && copy.is_some() { Depth::Full } else { Depth::Chunks };
+        verify::check_proven(&opened, depth, own.as_ref(), events)
     };
-    refuse_unfinished(bundle)?;
     let before = check()?;
-    let missing = verify::missing(bundle, &before, TOOL)?;
+    let missing = verify::missing_of(open_damaged(bundle)?, &before, TOOL)?;
     if let Some(proven) = proven.filter(|proven| proven.identity != missing.identity) {
         let text =
             format!("{} is the bundle {}, what is signed is {}", bundle.display(), missing.identity, proven.identity);

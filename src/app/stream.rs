@@ -10,13 +10,13 @@ use crate::base::error::{Error, Result};
 const BUFFER: usize = 1 << 20;
 
 /// Bytes that can be read once.
-pub type Bytes = Box<dyn Read + Send>;
+pub type StreamReader = Box<dyn Read + Send>;
 
 /// A stream that begins like a tar, decompressed if it has to be.
 pub struct Stream {
     /// What errors call it.
     pub name: PathBuf,
-    pub bytes: Bytes,
+    pub bytes: StreamReader,
 }
 
 impl Stream {
@@ -24,7 +24,7 @@ impl Stream {
     ///
     /// # Errors
     /// It is no tar, or cannot be read.
-    pub fn new(name: PathBuf, bytes: Bytes) -> Result<Stream> {
+    pub fn new(name: PathBuf, bytes: StreamReader) -> Result<Stream> {
         let reading = |e| Error::disk("reading", &name, e);
         let (mut start, mut rest) = begin(Box::new(BufReader::with_capacity(BUFFER, bytes))).map_err(reading)?;
         if start.starts_with(&seekable::MAGIC) {
@@ -42,7 +42,7 @@ impl Stream {
 }
 
 /// The first block, and what follows.
-fn begin(mut bytes: Bytes) -> std::io::Result<(Vec<u8>, Bytes)> {
+fn begin(mut bytes: StreamReader) -> std::io::Result<(Vec<u8>, StreamReader)> {
     let mut start = Vec::with_capacity(512);
     bytes.by_ref().take(512).read_to_end(&mut start)?;
     Ok((start, bytes))

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::local::read_bounded;
+use crate::app::site_policy::{MAX_CONFIG, SitePolicy};
 use crate::base::error::{Error, Result};
 use crate::base::position::refused;
 use crate::base::progress::Event;
 use crate::bundle::{self, Proven, SUMS, signatures_of};
 use crate::files::Layout;
-use crate::signing::{MAX_CONFIG, MAX_KEY_FILE, Policy, PublicKey};
+use crate::signing::{MAX_KEY_FILE, PublicKey};
 
 /// The keys that are believed, and whether one of them has to have signed.
 #[derive(Clone, Default)]
@@ -69,7 +70,7 @@ pub fn demand(keys: &[PathBuf], environment: &Environment) -> Result<Option<Stri
     demanded_by(keys, &policy(environment)?)
 }
 
-fn demanded_by(keys: &[PathBuf], policy: &Policy) -> Result<Option<String>> {
+fn demanded_by(keys: &[PathBuf], policy: &SitePolicy) -> Result<Option<String>> {
     match &policy.required_by {
         Some(file) if keys.is_empty() && policy.keys.is_empty() => {
             let text = format!("{file} demands a signature (require-signature), but names no `keys`; nor does --key");
@@ -81,7 +82,7 @@ fn demanded_by(keys: &[PathBuf], policy: &Policy) -> Result<Option<String>> {
 }
 
 /// Of the administrator and of the user, as far as there are any.
-fn policy(environment: &Environment) -> Result<Policy> {
+fn policy(environment: &Environment) -> Result<SitePolicy> {
     let set = |name| environment.variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let own = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
     let places = [Some(PathBuf::from("/etc")), own].into_iter().flatten();
@@ -97,7 +98,7 @@ fn policy(environment: &Environment) -> Result<Policy> {
             Err(error) => return Err(error),
         }
     }
-    Policy::parse(&files).map_err(|problems| refused("the configuration", &problems))
+    SitePolicy::parse(&files).map_err(|problems| refused("the configuration", &problems))
 }
 
 fn is_absent(error: &Error) -> bool {

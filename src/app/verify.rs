@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::environment::Environment;
 use super::failure::as_detail;
+use super::hint::Hint;
 use super::local::{check_writable, write_file};
 use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::stream::Stream;
@@ -60,6 +61,9 @@ pub struct VerifyReport {
     /// What would repair it, once it is written. `None`: that was not asked for.
     #[serde(skip)]
     pub missing: Option<Missing>,
+    /// What would put it right, if a repair can.
+    #[serde(flatten)]
+    pub hint: Option<Hint>,
     /// Why what would repair it could not be written.
     #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
@@ -91,8 +95,8 @@ pub fn verify(request: VerifyRequest, environment: &Environment) -> Result<Verif
         Err(error) => (None, Some(error)),
     };
     let outcome = failure.as_ref().map_or(outcome, |error| Outcome::Failed(error.kind()));
-    let (version, signed_by) = (REPORT_VERSION, proven.map(|proven| proven.by));
-    Ok(VerifyReport { version, ok: outcome.is_ok(), found, signed_by, path, outcome, missing, failure, elapsed })
+    let (version, signed_by, hint) = (REPORT_VERSION, proven.map(|proven| proven.by), None);
+    Ok(VerifyReport { version, ok: outcome.is_ok(), found, signed_by, path, outcome, missing, hint, failure, elapsed })
 }
 
 /// A bundle whose signature is known.
@@ -116,7 +120,7 @@ fn admit(bundle: VerifyInput, trust: &Trust, environment: &Environment) -> Resul
             Ok(Admitted { opened: Opened::Whole(Box::new(layout)), proven, depth: Depth::Full })
         }
         VerifyInput::Files { paths, full } => {
-            let opened = Opened::open_to_verify(&paths, None)?;
+            let opened = Opened::open_to_verify(&paths)?;
             let proven = trust.check(opened.layout(), environment)?;
             Ok(Admitted { opened, proven, depth: if full { Depth::Full } else { Depth::Chunks } })
         }

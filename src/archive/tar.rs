@@ -9,6 +9,7 @@
 //! unpacks there. Whatever programs are known to read differently, sloppy numbers and broken extended headers too, is a
 //! fault. Only headers, padding and what follows the end mark are read, and of that no more than a tar can need.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -74,6 +75,8 @@ pub(super) struct Header {
     pub name: Vec<u8>,
     pub size: u64,
     pub kind: u8,
+    /// There are bytes where other dialects have the beginning of the name.
+    pub has_foreign_prefix: bool,
 }
 
 /// Finds every entry of the tar in `file`, which has `length` bytes. `path` is what errors call it.
@@ -81,7 +84,20 @@ pub(super) struct Header {
 /// # Errors
 /// Not readable, or `found` has had enough. All else that is wrong is told to `found`.
 pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entries) -> Result<()> {
-    let mut position = 0;
+    scan_from(path, file, 0, length, found)
+}
+
+/// The same from the header on that begins at byte `position`.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_from(
+    path: &Path,
+    file: &impl ReadAt,
+    mut position: u64,
+    length: u64,
+    found: &mut impl Entries,
+) -> Result<()> {
     let mut extended = Extended::default();
     loop {
         let Some(block) = read_block(path, file, position, length)? else {
@@ -132,6 +148,13 @@ pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entri
     }
 }
 
+/// The name in the header at byte `position`; `None`: there is no valid header.
+pub fn name_at(file: &impl ReadAt, position: u64) -> Option<Vec<u8>> {
+    let mut block = [0; BLOCK as usize];
+    file.read_exact_at(&mut block, position).ok()?;
+    Header::parse(&block).ok().map(|header| header.name)
+}
+
 /// After the end mark comes nothing: readers stop there, so what follows is proven by nobody.
 fn check_end(path: &Path, file: &impl ReadAt, position: u64, length: u64, found: &mut impl Entries) -> Result<()> {
     if position + 2 * BLOCK > length {
@@ -178,9 +201,11 @@ fn is_extended(kind: u8) -> bool {
     matches!(kind, b'L' | b'x' | b'g')
 }
 
-/// Takes an extended header, or tells what is wrong with it.
+/// Takes an extended header, or reports what is wrong with it.
 fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &mut impl Entries) {
     match header.kind {
+        // Of two, some programs take the first, some the last, and some what each of them says.
+        _ if extended.unanswered => found.fault(&header.name, "it is a second extended header before one entry"),
         // What speaks of all entries is read differently by different programs; ours writes none.
         b'g' if says_nothing(data) => {}
         b'g' => found.fault(&header.name, "it is a header that changes all entries after it"),
@@ -243,6 +268,9 @@ fn is_empty(path: &Path, file: &impl ReadAt, mut offset: u64, mut length: u64) -
 
 fn add(found: &mut impl Entries, header: Header, extended: Extended, place: Place) {
     let name = extended.name.unwrap_or(header.name);
+    if header.has_foreign_prefix {
+        found.fault(&name, "its header has a prefix, which its dialect does not know and some programs read");
+    }
     match header.kind {
         _ if extended.sparse => found.other(&name, "it is a sparse file"),
         b'0' | 0 if !name.ends_with(b"/") => found.file(&name, place),
@@ -292,6 +320,10 @@ impl Extended {
             return !name.contains(&0);
         }
         let Some(records) = pax_records(data) else { return false };
+        let keys: HashSet<&[u8]> = records.iter().map(|(key, _)| *key).collect();
+        if keys.len() < records.len() {
+            return false;
+        }
         for (key, value) in records {
             match key {
                 b"path" => self.name = Some(value.to_vec()),
@@ -373,7 +405,8 @@ impl Header {
             [0, 0, 0, 0, 0, 0, 0, 0] if !matches!(kind, b'L' | b'K' | b'x' | b'g') => {}
             _ => return Err("an unknown dialect"),
         }
-        Ok(Header { name, size, kind })
+        let has_foreign_prefix = !prefix.is_empty() && dialect != b"ustar\x0000";
+        Ok(Header { name, size, kind, has_foreign_prefix })
     }
 }
 

@@ -1,6 +1,5 @@
 //! What an error is, for programs: a word that does not change when its text does.
 
-use rustix::io::Errno;
 use serde::Serialize;
 
 use super::error::{Error, Kind, Reason};
@@ -92,10 +91,9 @@ impl Code {
     }
 
     fn of_kind(error: &Error) -> Code {
-        let is_full = |code| matches!(Errno::from_raw_os_error(code), Errno::NOSPC | Errno::DQUOT);
         match error.kind() {
             Kind::Input => Code::Input,
-            Kind::Disk if error.os_error().is_some_and(is_full) => Code::DiskFull,
+            Kind::Disk if error.is_disk_full() => Code::DiskFull,
             Kind::Disk => Code::Disk,
             Kind::Damaged => Code::Damaged,
             Kind::NotFound => Code::NotFound,

@@ -53,7 +53,8 @@ pub trait Document: Serialize + DeserializeOwned {
     const MAX_BYTES: u64;
     /// The most JSON values in one.
     const MAX_VALUES: usize;
-    /// What a file that breaks the rules is: [`Kind::Input`] where a person chose it, [`Kind::Damaged`] where it belongs to a bundle.
+    /// What a file that breaks the rules is: [`Kind::Input`] where a person chose it, [`Kind::Damaged`] where it belongs to a bundle
+    /// or a repair.
     const KIND: Kind;
     /// What to do about one that is too large; empty where nothing helps.
     const TOO_LARGE: &'static str = "";

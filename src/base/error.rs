@@ -113,7 +113,7 @@ pub struct Stopped {
 /// The words in which a policy forbids pulling.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Policy(pub String);
+pub struct PullPolicyWords(pub String);
 
 /// What was done to a file when the operating system refused it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -286,7 +286,7 @@ impl Error {
         if self.reason() != Some(&Reason::PullPolicy) {
             return None;
         }
-        let words = self.find::<Policy>().map(|Policy(words)| redacted(words).into_owned());
+        let words = self.find::<PullPolicyWords>().map(|PullPolicyWords(words)| redacted(words).into_owned());
         Some(words.unwrap_or_else(|| self.chain()))
     }
 
@@ -345,9 +345,11 @@ impl Error {
         std::iter::once(text).chain(list).map(|line| redacted(&line).into_owned()).collect()
     }
 
-    /// The operating system's error code, if a file operation lies below.
+    /// The operating system's error code, if a file operation lies below. An error that has none gives that of the failure it speaks
+    /// for.
     pub fn os_error(&self) -> Option<i32> {
-        causes(self.source()).find_map(|cause| cause.downcast_ref::<std::io::Error>())?.raw_os_error()
+        let own = causes(self.source()).find_map(|cause| cause.downcast_ref::<std::io::Error>());
+        own.map_or_else(|| self.first()?.os_error(), std::io::Error::raw_os_error)
     }
 }
 

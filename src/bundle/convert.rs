@@ -18,8 +18,8 @@ use super::writer::one_pass::{StreamWriter, Streamed};
 use super::writer::sink::StreamSink;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
-use crate::base::progress::Events;
-use crate::content::proof::{Unproven, prove};
+use crate::base::progress::{Event, Events};
+use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::signing::{is_well_formed, signature_in};
@@ -47,15 +47,20 @@ pub struct WrittenForm {
 }
 
 impl Conversion {
-    /// Reads what is no blob of `bundle`, and proves it.
+    /// Reads what is no blob of `bundle`, and proves it. What has the name of a signature and is none is left out, with a notice: it
+    /// would be a problem of the copy.
     ///
     /// # Errors
     /// The bundle is damaged so far that it can be seen without reading all of it.
-    pub fn of(bundle: Bundle) -> Result<Conversion> {
+    pub fn of(bundle: Bundle, events: &Events) -> Result<Conversion> {
         if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
             return Err(damaged(bundle.layout()));
         }
-        Conversion::of_part(bundle)
+        let mut conversion = Conversion::of_part(bundle)?;
+        for path in conversion.files.remove_malformed_signatures()? {
+            report_left_out(conversion.source.path(), &path, events);
+        }
+        Ok(conversion)
     }
 
     /// Of a bundle of which only what is written has to be there.
@@ -116,11 +121,12 @@ impl Conversion {
         writer.write(sink).await
     }
 
-    /// Adds the signatures that this very bundle has where it is to be written: they would be lost with it.
+    /// Adds the signatures that this very bundle has where it is to be written: they would be lost with it. What is none is not
+    /// added, with a notice.
     ///
     /// # Errors
     /// One of them cannot be read, or was kept and cannot be read again.
-    pub fn keep_signatures_of(&mut self, out: &Path) -> Result<()> {
+    pub fn keep_signatures_of(&mut self, out: &Path, events: &Events) -> Result<()> {
         let Some(former) = Bundle::open(out).ok().filter(|former| former.identity() == self.files.identity) else {
             return Ok(());
         };
@@ -128,10 +134,14 @@ impl Conversion {
         for signed in [SUMS, CHUNKS] {
             for path in signatures_of(layout, signed) {
                 let Some(bytes) = layout.read(path, MAX_SIGNATURE).ok().flatten() else { continue };
+                if !is_well_formed(&signature_in(&bytes)) {
+                    report_left_out(out, path, events);
+                    continue;
+                }
                 let own = signatures(&self.files)?;
                 let of_file = own.iter().filter(|(path, _)| signed_file(path) == Some(signed));
                 let is_there = own.iter().any(|(_, own)| signature_in(own) == signature_in(&bytes));
-                if is_there || of_file.count() >= MOST_SIGNATURES || !is_well_formed(&signature_in(&bytes)) {
+                if is_there || of_file.count() >= MOST_SIGNATURES {
                     continue;
                 }
                 // A name only hints at the key.
@@ -161,6 +171,11 @@ impl Conversion {
     }
 }
 
+fn report_left_out(bundle: &Path, path: &str, events: &Events) {
+    let text = format!("{}: {path} is no signature, and is left out", bundle.display());
+    events.report(Event::Notice(text));
+}
+
 /// Path and bytes of every signature.
 fn signatures(files: &FileSet) -> Result<Vec<(&str, bytes::Bytes)>> {
     let of_chunks = match &files.trailer {
@@ -184,7 +199,7 @@ fn why(source: &Layout, blob: &Descriptor) -> Error {
         Err(error) => return error,
     };
     match prove(&slice, &blob.digest, &|_| ()) {
-        Err(Unproven::Wrong { found, .. }) => slice.wrong(found),
+        Err(Unproven::Wrong(Wrong { found, .. })) => slice.wrong(found),
         Err(Unproven::Unreadable(error)) => Error::disk("reading", slice.path(), error),
         Ok(()) => Error::damaged(format!("{} changed while it was copied", slice.path().display())),
     }

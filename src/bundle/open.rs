@@ -8,15 +8,18 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::format::{
     BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, REPAIR_JSON, SUMS, VOLUMES,
-    is_never_declared,
+    identity_of, is_never_declared,
 };
 use super::signature::Proven;
 use super::sums::MAX_SUMS;
+use super::tar_plan::BLOCK;
 use super::{Former, signatures_of};
 use crate::base::error::{Error, Kind, Result};
-use crate::files::Layout;
+use crate::files::{Layout, SecondHeader};
 use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::pipeline::lock::{Attached, Lock};
 
@@ -45,7 +48,7 @@ impl Bundle {
             return Err(no_bundle(&layout));
         };
         let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
-        Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
+        Ok(Bundle { layout, json, identity: identity_of(&bytes) })
     }
 
     /// The bundle whose `bundle.json` was proven: it is not read again. Without a proof, [`Bundle::in_layout`].
@@ -135,14 +138,24 @@ impl Bundle {
         there == self.json.files.len() && self.json.files.iter().all(agree)
     }
 
-    /// The first file that is no part of the bundle, and how many there are.
-    pub fn undeclared(&self) -> Option<(String, usize)> {
+    /// The files that are no part of the bundle, in words; `None`: there are none. What a repair that was killed has left is none
+    /// of them if `is_left` says so.
+    pub(super) fn undeclared(&self, is_left: impl Fn(&str) -> bool) -> Option<String> {
         let declared: HashSet<&str> = self.json.files.iter().map(|file| file.path.as_str()).collect();
-        let is_foreign = |path: &&str| !is_never_declared(path) && !declared.contains(path);
+        let is_foreign = |path: &&str| !is_never_declared(path) && !declared.contains(path) && !is_left(path);
         let mut foreign = self.layout.entries().map(|(path, _)| path).filter(is_foreign);
-        let first = foreign.next()?.to_owned();
-        Some((first, foreign.count() + 1))
+        let first = foreign.next()?;
+        Some(match foreign.count() {
+            0 => first.to_owned(),
+            more => format!("{first} and {more} more"),
+        })
     }
+}
+
+/// The bytes of `bundle.json`, if the one of this layout can be read and is that of the bundle with this identity.
+pub(super) fn json_of(layout: &Layout, identity: Digest) -> Option<Bytes> {
+    let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok()??;
+    (identity_of(&bytes) == identity).then_some(bytes)
 }
 
 /// A layout without `bundle.json`.
@@ -195,6 +208,15 @@ pub fn refuse_unfinished(path: &Path) -> Result<()> {
         return Err(Error::input(format!("{} {text}", path.display())));
     }
     Ok(())
+}
+
+/// Opens what is named as a bundle to be verified or repaired: as [`Layout::open`], and also a tar of this program that has lost
+/// its first header. That is the one of `oci-layout`, which takes one block, so the header of `bundle.json` is the third.
+///
+/// # Errors
+/// As [`Layout::open`].
+pub fn open_damaged(path: &Path) -> Result<Layout> {
+    Layout::open_without_first(path, SecondHeader { at: 2 * BLOCK, name: BUNDLE_JSON })
 }
 
 /// # Errors

@@ -13,7 +13,7 @@ use super::volumes::{
     volumes_of, whole,
 };
 use crate::base::error::Result;
-use crate::base::fsops;
+use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::Events;
 use crate::oci::Digest;
 use crate::spool::Kept;
@@ -87,6 +87,7 @@ pub fn up_to_date(
         return None;
     }
     if proven {
+        WriteLock::remove_orphaned(&set.name.whole());
         remove_orphaned_journals(&set.name);
     }
     let size = set.wanted(&volumes.selection).map(|volume| volume.length).sum();

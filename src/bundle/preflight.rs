@@ -7,6 +7,7 @@ use super::fileset::FileSet;
 use super::format::BUNDLE_JSON;
 use super::open::Bundle;
 use super::options::{Finished, Form, Options, Survey, existing_ancestor};
+use super::output::existing_directory::is_left;
 use super::output::{directory, tar};
 use super::volumes::SetName;
 use super::{journal, plan_volumes, prove_files, stamp};
@@ -47,8 +48,11 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
             state.mark(out);
         }
     }
-    if form == Form::Tar && matches!(whole, Whole::Proven(_)) {
-        tar::remove_orphaned_journal(out);
+    if matches!(whole, Whole::Proven(_)) {
+        WriteLock::remove_orphaned(out);
+        if form == Form::Tar {
+            tar::remove_orphaned_journal(out);
+        }
     }
     let size = match out.is_file() {
         true => out.metadata().ok()?.len(),
@@ -165,7 +169,7 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> 
     Ok(Survey { total, present, needed, free })
 }
 
-/// Only a bundle may be replaced by one.
+/// Only a bundle may be replaced by one, and only if it holds nothing else.
 fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
     if out.as_os_str().as_encoded_bytes().ends_with(b".partial") {
         let text = "a name that ends in .partial is an unfinished bundle's; take another one";
@@ -185,7 +189,12 @@ fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
         Ok(_) if metadata.is_file() && !is_file => {
             refuse("a directory is to be written, and there is a tar; remove it or take another name")
         }
-        Ok(_) => Ok(()),
+        Ok(bundle) => match bundle.undeclared(is_left) {
+            None => Ok(()),
+            Some(files) => refuse(&format!(
+                "{files} in it is no part of the bundle there, and would be removed with it; take it away, or name another output"
+            )),
+        },
         Err(_) if empty => Ok(()),
         Err(error) if error.find::<OtherVersion>().is_some() => {
             Err(error.while_doing(format!("writing {}: what is there is not overwritten; remove it", out.display())))

@@ -13,7 +13,7 @@ use crate::files::Layout;
 use crate::oci::Digest;
 
 /// Reads files, each with the digest it should have; gives what each consists of, `None` where it has other bytes.
-pub fn prove(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> Vec<Option<Chunks>> {
+pub fn prove_all(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> Vec<Option<Chunks>> {
     let sizes = named.iter().filter_map(|(path, _)| layout.size_of(path));
     let (items, bytes) = (named.len() as u64, sizes.fold(0, u64::saturating_add));
     events.report(Event::Phase { phase: Phase::Recheck, items, bytes });
@@ -54,7 +54,7 @@ fn chunks_from<'a>(
     events: &Events,
 ) -> Option<Vec<u8>> {
     let named: Vec<(&str, Digest)> = unknown.map(|file| (file.path.as_str(), file.digest)).collect();
-    let proven = prove(layout, &named, events).into_iter().collect::<Option<Vec<Chunks>>>()?;
+    let proven = prove_all(layout, &named, events).into_iter().collect::<Option<Vec<Chunks>>>()?;
     let proven: HashMap<Digest, &Chunks> = named.iter().map(|(_, digest)| *digest).zip(&proven).collect();
     let mut writer = ChunksWriter::new(identity);
     for file in json.files.iter().filter(|file| file.path.starts_with("blobs/")) {

@@ -10,7 +10,7 @@ use rustix::io::ReadWriteFlags;
 
 use super::format::VOLUMES;
 use super::format::{CHUNKS, SUMS, SUMS512, is_signature};
-use super::prove_files::prove as prove_files;
+use super::prove_files::prove_all;
 use super::sums::{self, MAX_SUMS};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Identity, WriteLock};
@@ -40,7 +40,7 @@ pub fn read_back(path: &Path, events: &Events) -> Result<bool> {
     let written = Written::of(&layout)?;
     let is_forgotten = forget(path, &layout)?;
     // Opened again: what was read to find the files is no proof.
-    let proven = Layout::open(path).and_then(|layout| prove(&layout, &written, events));
+    let proven = Layout::open(path).and_then(|layout| read_again(&layout, &written, events));
     let Err(error) = proven else { return Ok(is_forgotten) };
     let doing = format!("reading back {}", path.display());
     Err(match take_name(&named, identity) {
@@ -97,13 +97,13 @@ impl Written {
     }
 }
 
-fn prove(layout: &Layout, written: &Written, events: &Events) -> Result<()> {
+fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()> {
     let named: Vec<(&str, Digest)> = written.files.iter().map(|(path, digest)| (path.as_str(), *digest)).collect();
     // What is between the files of a tar has no sums.
     if let Some(fault) = layout.faults().first() {
         return Err(Error::damaged(format!("it reads back differently from what was written: {}", fault.what)));
     }
-    let proven = prove_files(layout, &named, events);
+    let proven = prove_all(layout, &named, events);
     let mut wrong = named.iter().zip(&proven).filter(|(_, proven)| proven.is_none()).map(|((path, _), _)| *path);
     let Some(first) = wrong.next() else { return Ok(()) };
     let others = wrong.count();
@@ -225,10 +225,10 @@ mod tests {
         }
         let layout = Layout::open(&out).unwrap();
         let written = Written::of(&layout).unwrap();
-        prove(&layout, &written, &events).unwrap();
+        read_again(&layout, &written, &events).unwrap();
         for unnamed in [SIGNATURE, CHUNKS] {
             fs::write(out.join(unnamed), [8; 64]).unwrap();
-            let text = prove(&layout, &written, &events).unwrap_err().chain();
+            let text = read_again(&layout, &written, &events).unwrap_err().chain();
             assert!(text.contains(&format!("{unnamed} reads back differently")), "{text}");
             fs::write(out.join(unnamed), [7; 64]).unwrap();
         }

@@ -51,13 +51,11 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
                     split it again";
         return Err(Error::input(format!("signing {}: {text}", path.display())));
     }
-    if let Some((file, number)) = bundle.undeclared() {
-        let more = if number > 1 { format!(" and {} more", number - 1) } else { String::new() };
-        let text = format!(
-            "{file}{more} in {} is no part of the bundle, so it is not signed: remove it first",
-            path.display()
-        );
-        return Err(Error::input(text));
+    if let Some(files) = bundle.undeclared(|_| false) {
+        let path = path.display();
+        return Err(Error::input(format!(
+            "{files} in {path} is no part of the bundle, so it is not signed: remove it first"
+        )));
     }
     let damaged = || {
         let text = format!("{} is damaged, so it is not signed; `gapferry verify` says where", path.display());
@@ -80,7 +78,10 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
     }
     let new: Vec<KnownFile> = new.into_iter().map(KnownFile::from).collect();
     let place: Option<Arc<dyn Placement>> = match directory {
-        Some(directory) => Some(Arc::new(directory)),
+        Some(directory) => {
+            directory.make_room(new.iter().map(|file| file.path.as_str()))?;
+            Some(Arc::new(directory))
+        }
         None => {
             let tar = ExistingTar::with_room(lock.output(), layout, bundle.json().mtime(), &new)?;
             tar.map(|tar| -> Arc<dyn Placement> { Arc::new(tar) })
@@ -127,7 +128,7 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
 
 /// Writes the tar anew, with room for the signatures.
 fn write_anew(path: &Path, lock: WriteLock, bundle: Bundle, new: Vec<KnownFile>, events: &Events) -> Result<()> {
-    let mut conversion = Conversion::of(bundle)?;
+    let mut conversion = Conversion::of(bundle, events)?;
     new.into_iter().for_each(|file| conversion.files.add_signature(file));
     conversion.write_holding(Some(lock), path, Options::copying(Form::Tar), events).map(drop)
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::units::bytes;
 use crate::bundle::{Bundle, is_never_declared, is_tool, refuse_part};
+use crate::content::proof::{Hashed, Wrong};
 use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::files::{Entry, Layout, Passing};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
@@ -121,8 +122,8 @@ impl<R: Read> StreamedBundle<R> {
         let promised = declared.iter().filter(|_| next.is_some());
         let layout = passing.so_far(promised.map(|(digest, size)| (digest.blob_path(), *size)));
         let before = declared.keys().filter_map(|digest| {
-            let found = passing.digest(&digest.blob_path())?;
-            Some((*digest, prove(digest, found)))
+            let hashed = passing.hashed(&digest.blob_path())?;
+            Some((*digest, prove(digest, hashed)))
         });
         let before = before.collect();
         let awaited = declared.keys().filter(|digest| !passing.has_kept(&digest.blob_path())).copied().collect();
@@ -226,13 +227,13 @@ impl<R: Read> StreamedBundle<R> {
             None => None,
         };
         let failed = |e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e);
-        let found = self.passing.read(entry, &mut |piece| match &mut file {
+        let hashed = self.passing.read(entry, &mut |piece| match &mut file {
             Some(file) => file.write_all(piece).map_err(failed),
             None => Ok(()),
         })?;
-        let Some(found) = found else { return Ok(false) };
+        let Some(hashed) = hashed else { return Ok(false) };
         self.passing.forget();
-        prove(&digest, found)?;
+        prove(&digest, &hashed)?;
         if let Some((arrived, file)) = arrived.zip(file) {
             arrived.put(digest, Slice::new(Arc::new(file), self.path.join(&entry.path), 0, entry.size));
         }
@@ -247,11 +248,9 @@ fn damaged(text: String) -> Error {
 
 /// # Errors
 /// A blob is not what its name says.
-fn prove(digest: &Digest, found: Digest) -> Result<()> {
-    match found == *digest {
-        true => Ok(()),
-        false => Err(damaged(format!("{}: wrong digest: the bytes have {found}", digest.blob_path()))),
-    }
+fn prove(digest: &Digest, hashed: &Hashed) -> Result<()> {
+    let wrong = |Wrong { found, .. }| damaged(format!("{}: wrong digest: the bytes have {found}", digest.blob_path()));
+    hashed.prove(digest).map_err(wrong)
 }
 
 impl StreamBuffer {
@@ -328,10 +327,10 @@ impl Source for StreamSource<'_> {
         }
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         // What has passed comes from nowhere else.
         let has_passed = self.buffer.lock().blobs.contains_key(&blob.digest);
-        if has_passed { Err(error) } else { self.rest.gave_wrong(repository, blob, error) }
+        if has_passed { Err(error) } else { self.rest.gave_wrong(repository, blob, error).await }
     }
 
     fn counts_pulls(&self, repository: &Repository) -> bool {

@@ -12,14 +12,13 @@ use std::sync::Arc;
 
 use super::format::{BundleJson, FileEntry, TOOLS, fault_of_name, is_tool};
 use crate::base::error::{Error, Result};
-use crate::content::{BlobReader, Slice};
+use crate::content::proof::{self, Uncopied, Wrong};
+use crate::content::{BlobReader, Slice, Unreadable};
 use crate::files::Layout;
-use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
+use crate::oci::{Algorithm, Descriptor, Digest};
 
 /// What the program that writes the bundle is called there.
 const OWN: &str = "gapferry";
-/// How much is copied at a time, in bytes.
-const PIECE: usize = 1024 * 1024;
 
 /// A file that is to be packed, open, and what it was when it was looked at.
 #[derive(Clone, Debug)]
@@ -120,20 +119,11 @@ impl Tool {
     /// It is not what it was any more (`Damaged`); those of `write`.
     pub(super) fn copy(&self, write: &mut dyn FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
         let bytes = self.bytes()?;
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        let mut buffer = vec![0; PIECE];
-        let mut at = 0;
-        while at < self.size() {
-            let read = bytes.read_at(at, &mut buffer).map_err(|e| self.unreadable(bytes, e))?;
-            let piece = &buffer[..read];
-            hasher.update(piece);
-            write(piece, at)?;
-            at += piece.len() as u64;
-        }
-        match hasher.finish() {
-            found if found == self.sha256 => Ok(()),
-            found => Err(self.changed(bytes.wrong(found))),
-        }
+        proof::copy(bytes, &self.sha256, write).map_err(|uncopied| match uncopied {
+            Uncopied::Unreadable(Unreadable { error, .. }) => self.unreadable(bytes, error),
+            Uncopied::Wrong(Wrong { found, .. }) => self.changed(bytes.wrong(found)),
+            Uncopied::Unwritten(error) => error,
+        })
     }
 
     fn bytes(&self) -> Result<&Slice> {

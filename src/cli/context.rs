@@ -9,11 +9,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::hint;
 use super::password::AskOnTerminal;
-use crate::app::{Environment, ErrorDetail, ErrorReport, Hint, HintCode, JsonReport, Watch};
+use crate::app::{Environment, ErrorDetail, ErrorReport, Hint, HintCode, JsonReport};
 pub use crate::app::{check_writable, write_file};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
-use crate::pipeline::transfer::Publishing;
+use crate::base::progress::{Event, Events, Json, Lines, Terminal, plain, shown_json, shown_line};
 
 const RED: &str = "\x1b[1;31m";
 const CYAN: &str = "\x1b[1;36m";
@@ -57,10 +56,6 @@ enum When {
 pub struct Context {
     /// What the library is given.
     pub environment: Environment,
-    pub events: Events,
-    /// Tags that are being set.
-    pub publishing: Publishing,
-    watch: Arc<Watch>,
     terminal: Option<Arc<Terminal>>,
     json: bool,
     quiet: bool,
@@ -81,8 +76,6 @@ impl Context {
             None if json => Arc::new(Json::new(global.quiet)),
             None => Arc::new(Lines::new(global.quiet)),
         };
-        let watch = Arc::new(Watch::new(events));
-        let events: Events = watch.clone();
         let color = match global.color {
             When::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             When::Always => true,
@@ -90,27 +83,11 @@ impl Context {
         };
         let (quiet, may_keep_going) = (global.quiet, false);
         let passwords = Arc::new(AskOnTerminal(terminal.clone()));
-        let environment = Environment { passwords, ..Environment::of_process(events.clone()) };
-        let publishing = environment.publishing.clone();
-        let context = Context {
-            environment,
-            events,
-            publishing,
-            watch,
-            terminal,
-            json,
-            quiet,
-            color,
-            has_reported: AtomicBool::new(false),
-            may_keep_going,
-        };
+        let environment = Environment { passwords, ..Environment::of_process(events) };
+        let context =
+            Context { environment, terminal, json, quiet, color, has_reported: AtomicBool::new(false), may_keep_going };
         context.trace(global.verbose);
         context
-    }
-
-    /// Whether something was left out of the result with a warning: the command has not done all it was asked for.
-    pub fn is_incomplete(&self) -> bool {
-        self.watch.is_incomplete()
     }
 
     /// Logs of the library go where bars and messages go, so that they do not tear each other.
@@ -139,7 +116,7 @@ impl Context {
 
     /// A line for people, unless they want quiet.
     pub fn say(&self, line: &str) {
-        self.events.report(Event::Status(line.to_owned()));
+        self.environment.events.report(Event::Status(line.to_owned()));
     }
 
     /// Several lines that belong together.
@@ -149,7 +126,7 @@ impl Context {
         }
         let lines = || lines.iter().map(AsRef::as_ref);
         if self.json {
-            return self.events.report(Event::Notice(lines().collect::<Vec<_>>().join("\n")));
+            return self.environment.events.report(Event::Notice(lines().collect::<Vec<_>>().join("\n")));
         }
         match &self.terminal {
             Some(terminal) => terminal.aside(|| lines().for_each(to_stderr)),
@@ -159,7 +136,7 @@ impl Context {
 
     /// The error that ends the run, its causes and what to do.
     pub fn failed(&self, error: &Error) {
-        let hint = self.hint(error);
+        let hint = self.hint_for(error);
         if self.json {
             return log_failure("error", &error.lines().join("\n"), hint);
         }
@@ -167,20 +144,28 @@ impl Context {
         self.labelled("error:", RED, &lines.next().unwrap_or_default());
         lines.for_each(|line| to_stderr(&line));
         if let Some(hint) = hint {
-            self.labelled("hint:", CYAN, hint.text);
+            self.hint(hint);
+        }
+    }
+
+    /// What a person may do now.
+    pub fn hint(&self, hint: Hint) {
+        match self.json {
+            true => log_failure("hint", hint.text, Some(hint)),
+            false => self.labelled("hint:", CYAN, hint.text),
         }
     }
 
     /// As JSON on standard output, unless a report is there already.
     pub fn report_failure(&self, error: &Error) {
         if !self.has_reported.load(Ordering::Relaxed) {
-            let hint = self.hint(error);
+            let hint = self.hint_for(error);
             // The exit code says that it failed.
             let _ = self.print_json(&ErrorReport::new(ErrorDetail { hint, ..ErrorDetail::of(error) }));
         }
     }
 
-    fn hint(&self, error: &Error) -> Option<Hint> {
+    fn hint_for(&self, error: &Error) -> Option<Hint> {
         let code = hint::for_error(error);
         let code = if self.may_keep_going { code.map(hint::that_may_keep_going) } else { code };
         code.map(hint::with_text)
@@ -258,7 +243,7 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 fn log_failure(event: &str, text: &str, hint: Option<Hint>) {
     let (code, hint) = (hint.map(|hint| hint.code), hint.map(|hint| hint.text));
     let line = serde_json::json!({ "event": event, "text": text, "hintCode": code, "hint": hint });
-    to_stderr(&line.to_string());
+    to_stderr_as_is(&shown_json(line));
 }
 
 /// One line, whatever is in it.

@@ -45,7 +45,7 @@ there), so are finished blobs (after they were hashed), and an unfinished one co
 is fetched again.
 
 If OUT ends in .tar the bundle is one file, else a directory. An older bundle of that name is replaced only when the new one \
-is complete, and what both have in common is not fetched again.
+is complete, and what both have in common is not fetched again. One with files in it that are no part of it is not replaced.
 
 With --volume-size it is several files, OUT.001.tar, OUT.002.tar and so on, for media that are smaller: each a tar of its own \
 that repeats bundle.json and all manifests, says which one of how many it is, and can be verified alone. They are written in \

@@ -19,7 +19,7 @@ use crate::bundle::volumes::{RecoveryFault, VolumesMissing};
 use crate::bundle::{NoBundle, SignatureFault};
 use crate::pipeline::walk::LockedLost;
 use crate::transport::registry::{BlobFault, NoAnswer, Symptom, TlsFault, UnexpectedStatus, WebPage};
-use crate::verify::Refusal;
+use crate::verify::{Refusal, Report};
 use reason::for_reason;
 use text::text;
 
@@ -31,6 +31,12 @@ pub fn that_may_keep_going(hint: HintCode) -> HintCode {
 /// A hint as it is printed.
 pub fn with_text(code: HintCode) -> Hint {
     Hint { code, text: text(code) }
+}
+
+/// Advice about a bundle that was verified, if a repair can bring what it lacks.
+pub fn for_verified(report: &Report) -> Option<Hint> {
+    let code = if report.set.is_some() { HintCode::RepairVolumes } else { HintCode::RepairBundle };
+    report.is_repairable().then(|| with_text(code))
 }
 
 /// Credentials were tried that a person has just typed.
@@ -270,8 +276,7 @@ fn is_page(error: &Error) -> bool {
 
 impl Disk {
     fn of(error: &Error) -> Disk {
-        let code = error.os_error().or_else(|| error.first()?.os_error());
-        match code.map(Errno::from_raw_os_error) {
+        match error.os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOSPC | Errno::DQUOT) => Disk::Full,
             Some(Errno::ACCESS | Errno::PERM) => Disk::Denied,
             Some(Errno::ROFS) => Disk::ReadOnly,

@@ -1,6 +1,6 @@
 //! `gapferry inspect`: one image, at a registry or in a bundle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -83,8 +83,16 @@ impl Args {
         let mut paths: Vec<PathBuf> = Vec::new();
         let mut name = None;
         for text in &self.image {
-            let (path, own) = text.split_once('#').map_or((text.as_str(), None), |(path, name)| (path, Some(name)));
+            // A file may have a `#` in its name, a reference has none.
+            let (path, own) = match text.rsplit_once('#').filter(|_| !Path::new(text).exists()) {
+                Some((path, own)) => (path, Some(own)),
+                None => (text.as_str(), None),
+            };
             paths.push(path.into());
+            if let (Some(one), Some(other)) = (name, own) {
+                let text = format!("two images are named, {one} and {other}; inspect one at a time");
+                return Err(Error::input(text));
+            }
             name = own.or(name);
         }
         let is_bundle = name.is_some() || paths.len() > 1 || paths.iter().any(|path| path.exists());

@@ -44,7 +44,8 @@ where
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let (end, ended) = oneshot::channel();
-    let (handle, its_context, publishing) = (runtime.handle().clone(), context.clone(), context.publishing.clone());
+    let (handle, its_context, publishing) =
+        (runtime.handle().clone(), context.clone(), context.environment.publishing.clone());
     let work = move || {
         let outcome = handle.block_on(async {
             let stopped = async {

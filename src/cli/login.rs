@@ -95,7 +95,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         AuthCheck::WebPage(page) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {page}")),
     };
     if let Some(doubt) = doubt {
-        context.events.report(Event::Warning(format!("{doubt}: the password could not be checked")));
+        context.environment.events.report(Event::Warning(format!("{doubt}: the password could not be checked")));
     }
     warn_of_stronger(&login_target, args.registry.authfile(), context);
     context.say(&format!("logged in to {login_target} as {user}; kept {}", place(&origin)));
@@ -125,7 +125,7 @@ fn warn_of_stronger(login_target: &LoginTarget, authfile: Option<&Path>, context
     let all = || env(AMBIENT).filter(|value| !value.is_empty()).map(|_| AMBIENT.to_owned());
     if let Some(name) = own.or_else(all).filter(|_| authfile.is_none()) {
         let text = format!("the variable {name} is set, and counts more than what is kept now");
-        context.events.report(Event::Warning(text));
+        context.environment.events.report(Event::Warning(text));
     }
 }
 
@@ -143,7 +143,7 @@ impl Args {
             _ if self.password_stdin => secret_from_stdin("the password (--password-stdin)")?,
             Some(password) => {
                 let text = "other users of this machine can see --password: prefer to be asked, or --password-stdin";
-                context.events.report(Event::Warning(text.to_owned()));
+                context.environment.events.report(Event::Warning(text.to_owned()));
                 password.clone()
             }
             None => ask_password(&user, "no password is given", instead)?,

@@ -99,6 +99,6 @@ fn warn_of_others(login_target: &LoginTarget, authfile: Option<&Path>, context: 
     }
     if let Ok(Some(found)) = store.locate(&login_target.registry, &login_target.path) {
         let text = format!("{login_target} is still shown credentials: {}", found.origin);
-        context.events.report(Event::Warning(text));
+        context.environment.events.report(Event::Warning(text));
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::context::{Context, write_file};
 use super::exit::Outcome;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops;
 
 const AFTER: &str = "\
 Examples:
@@ -27,7 +28,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
         context.print_bytes(&page(command)?)?;
         return Ok(Outcome::Done);
     };
-    std::fs::create_dir_all(directory).map_err(|e| Error::disk("creating", directory, e))?;
+    fsops::Dir::create(directory)?;
     write_below(&command, "gapferry", directory)?;
     write_file(&directory.join("gapferry.1"), &page(command)?)?;
     Ok(Outcome::Done)

@@ -178,7 +178,7 @@ pub fn main() -> ExitCode {
         _ => false,
     };
     let context = Arc::new(context);
-    report_helpers_to(context.events.clone());
+    report_helpers_to(context.environment.events.clone());
     let outcome = distinct.and_then(|()| runtime()).and_then(|runtime| {
         let outcome = match cli.command {
             // Being stopped is how it ends.
@@ -200,10 +200,6 @@ pub fn main() -> ExitCode {
         context.failed(&error);
         Outcome::Failed(error.kind())
     });
-    let outcome = match outcome {
-        Outcome::Done if context.is_incomplete() => Outcome::SomeImagesFailed,
-        outcome => outcome,
-    };
     ExitCode::from(outcome.code())
 }
 

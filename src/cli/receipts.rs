@@ -21,7 +21,7 @@ pub fn read(path: &Path, keys: &[PublicKey], option: &str, context: &Context) ->
         Signature::Absent => {}
         Signature::Unchecked => {
             let text = format!("{} is signed; without {option} that is not checked", path.display());
-            context.events.report(Event::Notice(text));
+            context.environment.events.report(Event::Notice(text));
         }
         Signature::By(key) => context.say(&format!("{}: {}", path.display(), signed_by(&key))),
     }

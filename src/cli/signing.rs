@@ -86,7 +86,7 @@ fn warn_if_open(path: &Path, context: &Context) {
     use std::os::unix::fs::MetadataExt;
     if path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o077 != 0) {
         let text = format!("{} can be read by other users; `chmod 600` keeps it to you", path.display());
-        context.events.report(Event::Warning(text));
+        context.environment.events.report(Event::Warning(text));
     }
 }
 

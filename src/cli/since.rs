@@ -38,7 +38,7 @@ impl SinceArgs {
         let since = self.since.iter().map(|path| input(path, MAX_RECEIPT + 1)).collect::<Result<Vec<Input>>>()?;
         match since.is_empty() {
             true => Ok(None),
-            false => app::read_baseline(&since, &keys, &context.events).map(Some),
+            false => app::read_baseline(&since, &keys, &context.environment.events).map(Some),
         }
     }
 }

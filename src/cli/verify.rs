@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::allowlist::missing_lines;
 use super::context::Context;
 use super::exit::Outcome;
-use super::piped;
 use super::render::problem as shown;
 use super::signing::{KeyArgs, signed_by};
+use super::{hint, piped};
 use crate::app::{self, VerifyInput, VerifyReport, VerifyRequest};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
@@ -87,7 +87,11 @@ pub struct Args {
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (json, missing) = (args.json, args.missing.clone());
-    let report = app::verify(args.request(context)?, &context.environment)?;
+    let request = args.request(context)?;
+    let is_passing = matches!(request.bundle, VerifyInput::Stream(_));
+    let mut report = app::verify(request, &context.environment)?;
+    // What has passed cannot be repaired.
+    report.hint = hint::for_verified(&report.found).filter(|_| !is_passing);
     context.end();
     match json {
         true => context.print_json(&report)?,
@@ -95,6 +99,9 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     if let Some((path, missing)) = missing.zip(report.missing) {
         report_missing(&path, &missing, context);
+    }
+    if let Some(hint) = report.hint {
+        context.hint(hint);
     }
     report.failure.map_or(Ok(report.outcome.into()), Err)
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::{BoxStream, StreamExt};
 
+use super::hashed::{Hashed, Wrong};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Hasher};
 
@@ -66,12 +67,8 @@ impl Prover {
         if self.seen < self.blob.size {
             return Err(self.wrong(format!("it ended after {} of {} bytes", self.seen, self.blob.size)));
         }
-        let found = self.hasher.clone().finish();
-        if found == self.blob.digest {
-            Ok(())
-        } else {
-            Err(self.wrong(format!("wrong digest: the bytes have {found}")))
-        }
+        let proven = Hashed::of(self.hasher.clone()).prove(&self.blob.digest);
+        proven.map_err(|Wrong { found, .. }| self.wrong(format!("wrong digest: the bytes have {found}")))
     }
 
     fn wrong(&self, reason: String) -> Error {

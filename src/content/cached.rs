@@ -156,7 +156,7 @@ impl<'a> Cached<'a> {
 async fn read_whole(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
     loop {
         match read_once(source, repository, blob).await {
-            Err(error) if error.kind() == Kind::Damaged => source.gave_wrong(repository, blob, error)?,
+            Err(error) if error.kind() == Kind::Damaged => source.gave_wrong(repository, blob, error).await?,
             other => return other,
         }
     }
@@ -209,8 +209,8 @@ impl Source for Cached<'_> {
         }
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
-        self.primary.gave_wrong(repository, blob, error)
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.primary.gave_wrong(repository, blob, error).await
     }
 
     fn counts_pulls(&self, repository: &Repository) -> bool {

@@ -267,8 +267,8 @@ impl Source for Checkpoint<'_> {
         self.primary.blob(repository, blob, offset).await
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
-        self.primary.gave_wrong(repository, blob, error)
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.primary.gave_wrong(repository, blob, error).await
     }
 
     fn counts_pulls(&self, repository: &Repository) -> bool {

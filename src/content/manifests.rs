@@ -57,7 +57,7 @@ impl Source for Manifests {
         Err(Error::new(Kind::NotFound, format!("{} is no manifest", blob.digest)))
     }
 
-    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
         Err(error)
     }
 

@@ -11,6 +11,7 @@ mod cached;
 mod checkpoint;
 pub mod chunks;
 mod files;
+mod hashed;
 mod lookup;
 mod manifests;
 mod parallel;
@@ -27,9 +28,9 @@ pub use files::{Files, LinkMode, Reasons, why_not_linked};
 pub use lookup::Lookup;
 pub use manifests::Manifests;
 pub use parallel::{in_parallel, in_parallel_buffered, on_threads};
-pub use slice::Slice;
+pub use slice::{Slice, Take, Unreadable};
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
 /// The tags of a repository, and why the list may lack some.
@@ -96,12 +97,12 @@ pub trait Source: Send + Sync {
     /// and says so in [`Body::offset`].
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body>;
 
-    /// What [`Source::blob`] gave, from the start, proved to be wrong, as `error` says. `Ok`: another place is asked for this
-    /// blob from now on, so a caller that can begin again does.
+    /// What [`Source::blob`] gave, from the start, proved to be wrong, as `error` says. `Ok`: the caller can ask for the blob again.
+    /// Another place is then asked, or, where there is none, the same one a few times, each time after a wait.
     ///
     /// # Errors
-    /// There is no other place: `error`, with where the bytes came from if the source knows.
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()>;
+    /// Asking again would not help: `error`, with where the bytes came from if the source knows.
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()>;
 
     /// Whether [`Source::manifest`] costs there what [`Source::resolve`] does not, so that a tag is better resolved first.
     fn counts_pulls(&self, repository: &Repository) -> bool;
@@ -223,6 +224,19 @@ pub struct Origin<'a> {
 }
 
 impl Origin<'_> {
+    /// The bytes of a blob, as [`Source::blob`] gives them; asks again where the answer has, say, a wrong length, which shows before
+    /// its first byte.
+    pub async fn body(&self, blob: &Descriptor, offset: u64) -> Result<Body> {
+        loop {
+            match self.source.blob(self.repository, blob, offset).await {
+                Err(error) if error.kind() == Kind::Damaged => {
+                    self.source.gave_wrong(self.repository, blob, error).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// The whole blob, to be proven while it is read.
     pub async fn open(&self, blob: &Descriptor) -> Result<BlobReader> {
         let body = self.source.blob(self.repository, blob, 0).await?;

@@ -1,11 +1,12 @@
-//! Bytes that are there, held against the digest that they should have: what proves a [`Slice`]. Bytes that pass are proven by
-//! [`Prover`](super::Prover).
+//! Bytes held against the digest that they should have: those that are there ([`prove`]), those that are copied ([`copy`]), and
+//! those that have passed ([`Hashed`]). A blob that is read for somebody else is proven by [`Prover`](super::Prover).
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 
-use super::Slice;
 use super::chunks::{ChunkHasher, Chunks};
+pub use super::hashed::{Hashed, Wrong};
+use super::{Slice, Take, Unreadable};
 use crate::base::error::Error;
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -13,19 +14,58 @@ use crate::oci::{Algorithm, Digest, Hasher};
 #[derive(Debug)]
 pub enum Unproven {
     Unreadable(io::Error),
-    /// They have another digest.
-    Wrong {
-        found: Digest,
-        /// What they consist of; only if that was asked for.
-        chunks: Option<Chunks>,
-    },
+    Wrong(Wrong),
+}
+
+/// Why bytes were not copied, or are not to be used where they were copied to.
+#[derive(Debug)]
+pub enum Uncopied {
+    Unreadable(Unreadable),
+    Wrong(Wrong),
+    /// What the target said.
+    Unwritten(Error),
 }
 
 impl fmt::Display for Unproven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unproven::Unreadable(error) => error.fmt(f),
-            Unproven::Wrong { found, .. } => write!(f, "its bytes have {found}"),
+            Unproven::Wrong(Wrong { found, .. }) => write!(f, "its bytes have {found}"),
+        }
+    }
+}
+
+impl From<Wrong> for Unproven {
+    fn from(wrong: Wrong) -> Unproven {
+        Unproven::Wrong(wrong)
+    }
+}
+
+impl From<Unreadable> for Unproven {
+    fn from(unreadable: Unreadable) -> Unproven {
+        Unproven::Unreadable(unreadable.error)
+    }
+}
+
+impl From<Wrong> for Uncopied {
+    fn from(wrong: Wrong) -> Uncopied {
+        Uncopied::Wrong(wrong)
+    }
+}
+
+impl From<Unreadable> for Uncopied {
+    fn from(unreadable: Unreadable) -> Uncopied {
+        Uncopied::Unreadable(unreadable)
+    }
+}
+
+impl Uncopied {
+    /// The error about a copy of `slice`.
+    pub fn of(self, slice: &Slice) -> Error {
+        match self {
+            Uncopied::Unreadable(unreadable) => slice.unreadable(unreadable),
+            Uncopied::Wrong(Wrong { found, .. }) => slice.wrong(found),
+            Uncopied::Unwritten(error) => error,
         }
     }
 }
@@ -35,10 +75,8 @@ impl fmt::Display for Unproven {
 /// # Errors
 /// They cannot be read, or are others.
 pub fn prove(slice: &Slice, digest: &Digest, progress: &dyn Fn(u64)) -> Result<(), Unproven> {
-    match slice.hash(digest.algorithm(), progress).map_err(Unproven::Unreadable)? {
-        found if found == *digest => Ok(()),
-        found => Err(Unproven::Wrong { found, chunks: None }),
-    }
+    let hasher = slice.hash_prefix(digest.algorithm(), slice.size(), progress).map_err(Unproven::Unreadable)?;
+    Ok(Hashed::of(hasher).prove(digest)?)
 }
 
 /// The same; gives what the bytes consist of, from the same pass.
@@ -47,24 +85,33 @@ pub fn prove(slice: &Slice, digest: &Digest, progress: &dyn Fn(u64)) -> Result<(
 /// As [`prove`].
 pub fn prove_chunks(slice: &Slice, digest: &Digest, progress: &dyn Fn(u64)) -> Result<Chunks, Unproven> {
     let hashing = Hashing::of_prefix(digest.algorithm(), slice, slice.size(), progress);
-    hashing.map_err(Unproven::Unreadable)?.finish(digest)
+    Ok(hashing.map_err(Unproven::Unreadable)?.finish(digest)?)
 }
 
-/// Copies all of `slice` to `target`, and proves by `digest` what was copied; `failed` puts into words what the disk says against
-/// writing.
+/// Copies all of `slice` by `write`, piece by piece and in order, and proves by `digest` what was copied.
 ///
 /// # Errors
-/// Not readable to its end, not writable, or other bytes (`Damaged`).
-pub fn copy(
-    slice: &Slice,
-    target: &mut impl Write,
-    digest: &Digest,
-    failed: impl Fn(io::Error) -> Error,
-) -> Result<(), Error> {
-    match slice.copy_to(target, digest.algorithm(), failed)? {
-        found if found == *digest => Ok(()),
-        found => Err(slice.wrong(found)),
-    }
+/// Not readable to its end, not writable, or other bytes: then they have been written.
+pub fn copy(slice: &Slice, digest: &Digest, write: &mut Take<'_, Error>) -> Result<(), Uncopied> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    slice.read_prefix(slice.size(), &mut |piece, at| {
+        hasher.update(piece);
+        write(piece, at).map_err(Uncopied::Unwritten)
+    })?;
+    Ok(Hashed::of(hasher).prove(digest)?)
+}
+
+/// The same; gives what the bytes consist of, from the same pass.
+///
+/// # Errors
+/// As [`copy`].
+pub fn copy_chunks(slice: &Slice, digest: &Digest, write: &mut Take<'_, Error>) -> Result<Chunks, Uncopied> {
+    let mut hashing = Hashing::new(digest.algorithm());
+    slice.read_prefix(slice.size(), &mut |piece, at| {
+        hashing.update(piece);
+        write(piece, at).map_err(Uncopied::Unwritten)
+    })?;
+    Ok(hashing.finish(digest)?)
 }
 
 /// Bytes that become a file: proven by their digest in the end, and known by their chunks from then on.
@@ -85,9 +132,10 @@ impl Hashing {
     /// Not readable up to there.
     pub fn of_prefix(algorithm: Algorithm, slice: &Slice, length: u64, progress: &dyn Fn(u64)) -> io::Result<Hashing> {
         let mut hashing = Hashing::new(algorithm);
-        slice.read_prefix(length, &mut |piece| {
+        slice.read_prefix(length, &mut |piece, _| {
             hashing.update(piece);
             progress(piece.len() as u64);
+            Ok::<(), Unreadable>(())
         })?;
         Ok(hashing)
     }
@@ -101,11 +149,47 @@ impl Hashing {
     ///
     /// # Errors
     /// They have another one.
-    pub fn finish(self, digest: &Digest) -> Result<Chunks, Unproven> {
+    pub fn finish(self, digest: &Digest) -> Result<Chunks, Wrong> {
         let chunks = self.chunks.finish();
-        match self.digest.finish() {
-            found if found == *digest => Ok(chunks),
-            found => Err(Unproven::Wrong { found, chunks: Some(chunks) }),
+        match Hashed::of(self.digest).prove(digest) {
+            Ok(()) => Ok(chunks),
+            Err(wrong) => Err(Wrong { chunks: Some(chunks), ..wrong }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// An importer must never take a copy for good that is not what was promised, nor blame a good copy for a full disk.
+    #[test]
+    fn a_copy_says_which_of_its_two_sides_failed_and_is_good_only_with_its_digest() {
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let slice = |size: usize| Slice::new(Arc::new(File::open(file.path()).unwrap()), file.path(), 0, size as u64);
+        let (whole, digest) = (slice(bytes.len()), Digest::of(Algorithm::Sha512, &bytes));
+        let mut copied = Vec::new();
+        let mut write = |piece: &[u8], at| {
+            assert_eq!(at, copied.len() as u64);
+            copied.extend_from_slice(piece);
+            Ok(())
+        };
+        assert_eq!(copy_chunks(&whole, &digest, &mut write).unwrap(), Chunks::of(&bytes));
+        assert_eq!(copied, bytes);
+        copy(&whole, &digest, &mut |_, _| Ok(())).unwrap();
+        let other = Digest::sha256(b"other");
+        let wrong = copy(&whole, &other, &mut |_, _| Ok(()));
+        assert!(matches!(wrong, Err(Uncopied::Wrong(Wrong { found, .. })) if found == Digest::sha256(&bytes)));
+        let full = copy(&whole, &digest, &mut |_, _| Err(Error::input("full")));
+        assert!(matches!(full, Err(Uncopied::Unwritten(error)) if error.chain() == "full"));
+        let cut = copy_chunks(&slice(bytes.len() + 1), &digest, &mut |_, _| Ok(()));
+        assert!(
+            matches!(cut, Err(Uncopied::Unreadable(Unreadable { position, .. })) if position == bytes.len() as u64)
+        );
     }
 }

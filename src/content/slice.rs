@@ -5,7 +5,7 @@
 //! a bad medium must be an error, not a signal.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut, Write};
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +33,22 @@ pub struct Slice {
     /// At least one, in the order of the content.
     extents: Arc<[Extent]>,
     size: u64,
+}
+
+/// Takes a piece, and where in the content it begins.
+pub type Take<'a, E> = dyn FnMut(&[u8], u64) -> std::result::Result<(), E> + 'a;
+
+/// Why bytes could not be read, and where in the content they begin.
+#[derive(Debug)]
+pub struct Unreadable {
+    pub position: u64,
+    pub error: io::Error,
+}
+
+impl From<Unreadable> for io::Error {
+    fn from(unreadable: Unreadable) -> io::Error {
+        unreadable.error
+    }
 }
 
 /// A region of one file.
@@ -183,7 +199,7 @@ impl Slice {
         let mut filled = 0;
         while filled < all.len() {
             let read = self.read_at(filled as u64, &mut all[filled..]);
-            filled += read.map_err(|e| self.unreadable(filled as u64, e))?;
+            filled += read.map_err(|error| self.unreadable(Unreadable { position: filled as u64, error }))?;
         }
         Ok(all.into())
     }
@@ -198,32 +214,6 @@ impl Slice {
                 Ok(rustix::fs::ioctl_ficlone(target, file)?)
             }
             _ => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
-    /// Writes all of it to `target`, and gives the digest of what that was; what the disk says against writing is for
-    /// `failed` to put into words.
-    ///
-    /// # Errors
-    /// Not readable to its end, or not writable.
-    pub fn copy_to(
-        &self,
-        target: &mut impl Write,
-        algorithm: Algorithm,
-        failed: impl Fn(io::Error) -> Error,
-    ) -> Result<Digest> {
-        let mut hasher = Hasher::new(algorithm);
-        let mut buffer = vec![0; usize::try_from(self.size).unwrap_or(HASH_BUFFER).clamp(1, HASH_BUFFER)];
-        let mut position = 0;
-        loop {
-            match self.read_at(position, &mut buffer).map_err(|e| self.unreadable(position, e))? {
-                0 => return Ok(hasher.finish()),
-                read => {
-                    hasher.update(&buffer[..read]);
-                    target.write_all(&buffer[..read]).map_err(&failed)?;
-                    position += read as u64;
-                }
-            }
         }
     }
 
@@ -247,25 +237,26 @@ impl Slice {
     /// Not readable up to there.
     pub fn hash_prefix(&self, algorithm: Algorithm, length: u64, progress: &dyn Fn(u64)) -> io::Result<Hasher> {
         let mut hasher = Hasher::new(algorithm);
-        self.read_prefix(length, &mut |piece| {
+        self.read_prefix(length, &mut |piece, _| {
             hasher.update(piece);
             progress(piece.len() as u64);
+            Ok::<(), Unreadable>(())
         })?;
         Ok(hasher)
     }
 
-    /// Hands out the first `length` bytes in order, in pieces.
+    /// Hands out the first `length` bytes in order, in pieces, each with where it begins.
     ///
     /// # Errors
-    /// Not readable up to there.
-    pub fn read_prefix(&self, length: u64, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    /// Not readable up to there; those of `take`.
+    pub fn read_prefix<E: From<Unreadable>>(&self, length: u64, take: &mut Take<'_, E>) -> std::result::Result<(), E> {
         let length = length.min(self.size);
         let mut buffer = vec![0; usize::try_from(length).unwrap_or(HASH_BUFFER).clamp(1, HASH_BUFFER)];
         let mut position = 0;
         while position < length {
             let want = usize::try_from(length - position).unwrap_or(usize::MAX).min(buffer.len());
-            let read = self.read_at(position, &mut buffer[..want])?;
-            take(&buffer[..read]);
+            let read = self.read_at(position, &mut buffer[..want]).map_err(|error| Unreadable { position, error })?;
+            take(&buffer[..read], position)?;
             position += read as u64;
         }
         Ok(())
@@ -315,10 +306,11 @@ impl Slice {
         });
         // It is lost only when the run is ending.
         let piece = read.await.unwrap_or_else(|lost| Err(io::Error::other(lost)));
-        piece.map_err(|e| self.unreadable(position, e))
+        piece.map_err(|error| self.unreadable(Unreadable { position, error }))
     }
 
-    fn unreadable(&self, position: u64, error: io::Error) -> Error {
+    /// The error about bytes of it that could not be read: names the file that has them.
+    pub fn unreadable(&self, Unreadable { position, error }: Unreadable) -> Error {
         Error::disk("reading", self.path_at(position), error)
     }
 }

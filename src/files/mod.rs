@@ -11,6 +11,7 @@
 //! links are never followed, every oddity is recorded as a [`Fault`]; names, extended headers and the number of entries are
 //! bounded; a JSON file is read only up to a limit.
 
+mod damaged;
 mod directory;
 mod found;
 mod passing;
@@ -28,11 +29,12 @@ use crate::archive::seekable::{self, Seekable};
 use crate::archive::tar::{self, Place};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::fsops::{Dir, Identity, Linkable};
-use crate::content::chunks::Chunks;
+use crate::content::proof::Hashed;
 use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
 };
+pub use damaged::SecondHeader;
 use found::Found;
 pub use passing::{Entry, Passed, Passing};
 
@@ -239,18 +241,11 @@ impl Layout {
         }
     }
 
-    /// What a file hashed to while it passed: then nobody can hash it again.
-    pub fn passed(&self, path: &str) -> Option<Digest> {
+    /// What a file hashed to while it passed: then nobody can hash it again. A blob that has not the digest in its name comes with
+    /// what it consists of, if that was wanted ([`Passing::locating`]).
+    pub fn passed(&self, path: &str) -> Option<&Hashed> {
         match &self.form {
-            Form::Passed { passed, .. } => passed.digests.get(path).copied(),
-            _ => None,
-        }
-    }
-
-    /// What a blob had chunk by chunk that had not its digest while it passed ([`Passing::locating`]).
-    pub fn passed_chunks(&self, path: &str) -> Option<&Chunks> {
-        match &self.form {
-            Form::Passed { passed, .. } => passed.wrong.get(path),
+            Form::Passed { passed, .. } => passed.hashed.get(path),
             _ => None,
         }
     }
@@ -452,7 +447,7 @@ impl Source for Layout {
         }
     }
 
-    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
         Err(error)
     }
 

@@ -15,7 +15,8 @@ use std::sync::{Arc, OnceLock};
 use super::{Form, Found, Layout};
 use crate::archive::tar::{Entries, Place, Stream, StreamedFile};
 use crate::base::error::{Error, Result};
-use crate::content::chunks::{ChunkHasher, Chunks};
+use crate::content::chunks::ChunkHasher;
+use crate::content::proof::Hashed;
 use crate::oci::{Algorithm, Digest, Hasher, MAX_MANIFEST_SIZE};
 
 /// How much is kept, in bytes.
@@ -26,12 +27,10 @@ const BUFFER: usize = 256 * 1024;
 /// What is left of the files that have passed.
 #[derive(Clone, Debug, Default)]
 pub struct Passed {
-    /// Of a blob by the algorithm of its name, of any other file its sha256.
-    pub digests: HashMap<String, Digest>,
+    /// Blobs by the algorithm of their names, any other file by sha256.
+    pub hashed: HashMap<String, Hashed>,
     /// Where those that were kept begin in the file.
     pub kept: HashMap<String, u64>,
-    /// Of blobs that have not the digest in their names, if that was [wanted](Passing::locating).
-    pub wrong: HashMap<String, Chunks>,
 }
 
 /// A file whose bytes come next.
@@ -123,7 +122,7 @@ impl<R: Read> Passing<R> {
     ///
     /// # Errors
     /// Not readable, or `take` has had enough.
-    pub fn read(&mut self, entry: &Entry, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Option<Digest>> {
+    pub fn read(&mut self, entry: &Entry, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Option<Hashed>> {
         let expected = Digest::of_blob_path(&entry.path);
         let mut hasher = Hasher::new(expected.map_or(Algorithm::Sha256, |digest| digest.algorithm()));
         let mut chunks = expected.filter(|_| self.locates).map(|_| ChunkHasher::new());
@@ -163,12 +162,14 @@ impl<R: Read> Passing<R> {
         if keeps.unwrap_or(true) {
             self.passed.kept.insert(entry.path.clone(), begin);
         }
-        let found = hasher.finish();
-        if let Some(chunks) = chunks.filter(|_| expected != Some(found)) {
-            self.passed.wrong.insert(entry.path.clone(), chunks.finish());
+        let mut hashed = Hashed::of(hasher);
+        if let Some((expected, chunks)) = expected.zip(chunks)
+            && hashed.prove(&expected).is_err()
+        {
+            hashed = hashed.consisting_of(chunks.finish());
         }
-        self.passed.digests.insert(entry.path.clone(), found);
-        Ok(Some(found))
+        self.passed.hashed.insert(entry.path.clone(), hashed.clone());
+        Ok(Some(hashed))
     }
 
     /// Whether this file has been kept.
@@ -177,8 +178,8 @@ impl<R: Read> Passing<R> {
     }
 
     /// What this file hashed to, if it has passed.
-    pub fn digest(&self, path: &str) -> Option<Digest> {
-        self.passed.digests.get(path).copied()
+    pub fn hashed(&self, path: &str) -> Option<&Hashed> {
+        self.passed.hashed.get(path)
     }
 
     /// Lets go of digests and places: nobody will ask for those of files that have passed until now.

@@ -2,7 +2,7 @@
 //!
 //! On the connected side a [`Baseline`] (receipts, inventories, earlier bundles) says what may be left out. On the isolated
 //! side [`TargetBackedSource`] is a source that has the rest of the images: it reads from the target what the bundle lacks;
-//! [`TargetBackedSource::prove`] finds each of these digests there, or says that it is missing. [`InventoryBuilder`] makes a
+//! [`TargetBackedSource::find_all`] finds each of these digests there, or says that it is missing. [`InventoryBuilder`] makes a
 //! baseline of what a target has. [`decide`] says which tags of unwanted images can be deleted, and [`orphans`] which companions
 //! go with them. The room knows content, receipts and bundles; no concrete registry and no command line.
 

@@ -116,7 +116,7 @@ impl<'a> TargetBackedSource<'a> {
     ///
     /// # Errors
     /// Any question without a clear answer.
-    pub async fn prove(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<Proof> {
+    pub async fn find_all(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<Proof> {
         events.report(Event::Phase { phase: Phase::Inventory, items: self.list.len() as u64, bytes: 0 });
         let missing: Vec<Option<Assumed>> = stream::iter(self.list)
             .map(|assumed| async {
@@ -286,9 +286,9 @@ impl Source for TargetBackedSource<'_> {
         }
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         match self.place_of(repository, &blob.digest) {
-            Some(Place { source, repository }) => source.gave_wrong(&repository, blob, error),
+            Some(Place { source, repository }) => source.gave_wrong(&repository, blob, error).await,
             None => Err(error),
         }
     }
@@ -345,7 +345,7 @@ mod tests {
             Ok(Body::new(0, stream::iter([Ok(bytes)]).boxed()))
         }
 
-        fn gave_wrong(&self, repository: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        async fn gave_wrong(&self, repository: &Repository, _: &Descriptor, error: Error) -> Result<()> {
             assert_eq!(repository.path(), "other");
             if self.leaves_mirror_out.swap(true, Ordering::Relaxed) { Err(error) } else { Ok(()) }
         }

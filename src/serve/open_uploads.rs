@@ -12,6 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::Entry;
 use crate::content::Slice;
+use crate::content::proof::{Hashed, Unproven, prove};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 use super::answer::Refusal;
@@ -154,16 +155,16 @@ impl Received {
         (self.size, self.hasher) = (size, hasher);
     }
 
-    /// That of all that has arrived.
+    /// Proves all that has arrived by the digest that was promised.
     ///
     /// # Errors
-    /// The file cannot be read again.
-    pub fn digest(&self, algorithm: Algorithm) -> Result<Digest> {
-        if algorithm == Algorithm::Sha256 {
-            return Ok(self.hasher.clone().finish());
+    /// It has another one, or the file cannot be read again.
+    pub fn prove(&self, digest: &Digest) -> Result<(), Unproven> {
+        if digest.algorithm() == Algorithm::Sha256 {
+            return Ok(Hashed::of(self.hasher.clone()).prove(digest)?);
         }
         let whole = Slice::new(Arc::clone(&self.file), self.entry.path(), 0, self.size);
-        whole.hash(algorithm, &|_| {}).map_err(|e| Error::disk("reading", self.entry.path(), e))
+        prove(&whole, digest, &|_| {})
     }
 
     /// `Range` of an upload: inclusive, so that nothing and one byte look alike.

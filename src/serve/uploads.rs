@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::base::error::{Error, Kind, Result};
+use crate::content::proof::{Unproven, Wrong};
 use crate::oci::Digest;
 
 use super::answer::{Refusal, build};
@@ -102,22 +103,26 @@ pub async fn cancel(writer: &Writer, name: &str, id: &str) -> Result<Response, R
 
 async fn adopt(catalog: &Arc<Catalog>, name: &str, held: Held, expected: Digest) -> Result<Response, Refusal> {
     let catalog = Arc::clone(catalog);
-    let found = blocking(move || {
+    let proven = blocking(move || {
         let mut held = held;
-        let found = held.digest(expected.algorithm())?;
-        if let Some(writer) = catalog.writer().filter(|_| found == expected)
-            && writer.adopt(&held.file, &held.entry, &found)?
+        match held.prove(&expected) {
+            Ok(()) => {}
+            Err(Unproven::Wrong(wrong)) => return Ok(Err(wrong)),
+            Err(Unproven::Unreadable(error)) => return Err(Error::disk("reading", held.entry.path(), error)),
+        }
+        if let Some(writer) = catalog.writer()
+            && writer.adopt(&held.file, &held.entry, &expected)?
         {
             held.share.commit();
         }
-        Ok(found)
+        Ok(Ok(()))
     })
     .await?;
-    if found != expected {
+    if let Err(Wrong { found, .. }) = proven {
         let text = format!("wrong digest: expected {expected}, the bytes received have {found}; the upload is void");
         return Err(Refusal::new(400, "DIGEST_INVALID", text));
     }
-    created(name, &found)
+    created(name, &expected)
 }
 
 fn created(name: &str, digest: &Digest) -> Result<Response, Refusal> {

@@ -11,7 +11,6 @@
 //! passphrase is a [`Secret`](crate::credentials::Secret).
 
 mod pem;
-mod policy;
 mod private;
 mod public;
 mod sealed;
@@ -19,7 +18,6 @@ mod sealed;
 mod tests;
 mod wordlist;
 
-pub use policy::{MAX_CONFIG, Policy};
 pub use private::PrivateKey;
 pub use public::PublicKey;
 pub use wordlist::FingerprintWords;

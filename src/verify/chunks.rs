@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::declared::Declared;
-use super::{Bytes, Problem, ProblemKind};
+use super::{ByteRange, Problem, ProblemKind};
 use crate::base::progress::{Event, Events};
 use crate::bundle::CHUNKS;
 use crate::bundle::chunks::Reader;
@@ -102,9 +102,9 @@ impl Open<'_> {
     }
 
     /// What bytes a chunk covers; of an empty blob, for want of any, the first.
-    fn bytes_of(&self, chunk: u64) -> Bytes {
+    fn bytes_of(&self, chunk: u64) -> ByteRange {
         let first = chunk * CHUNK;
-        Bytes { first, last: (first + CHUNK).min(self.size()).saturating_sub(1) }
+        ByteRange { first, last: (first + CHUNK).min(self.size()).saturating_sub(1) }
     }
 }
 
@@ -169,7 +169,7 @@ fn verdict(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) ->
     if unreadable.is_none() {
         match slice(layout, open.blob).map(|slice| prove(&slice, &open.id, &|_| ())) {
             Ok(Ok(())) => return Verdict::Misleading,
-            Ok(Err(Unproven::Wrong { .. })) => {}
+            Ok(Err(Unproven::Wrong(_))) => {}
             Ok(Err(unreadable)) => {
                 return Verdict::Wrong(Problem::new(path, ProblemKind::Unreadable).found(unreadable));
             }
@@ -198,7 +198,8 @@ fn verdict(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) ->
 
 /// The same problem of a blob whose bytes have another digest, with the chunks that are wrong: `found` is what the bytes consist of.
 pub fn located(table: &Reader, blob: &Declared, size: u64, found: &Chunks, problem: Problem) -> Problem {
-    let bytes_of = |chunk: u64| Bytes { first: chunk * CHUNK, last: ((chunk + 1) * CHUNK).min(size).saturating_sub(1) };
+    let bytes_of =
+        |chunk: u64| ByteRange { first: chunk * CHUNK, last: ((chunk + 1) * CHUNK).min(size).saturating_sub(1) };
     let ranges = if values_of(size) == 0 {
         vec![bytes_of(0)]
     } else {
@@ -234,7 +235,7 @@ fn values_in(table: &Slice, from: u64, values: u64, root: Chained) -> Option<Chu
 }
 
 /// The chunks of `slice` that are not what `table` says, where its values stand behind `before` others; `None`: it does not say.
-pub fn bad_in(slice: &Slice, table: &Slice, before: u64, root: Chained) -> Option<Vec<Bytes>> {
+pub fn bad_in(slice: &Slice, table: &Slice, before: u64, root: Chained) -> Option<Vec<ByteRange>> {
     let size = slice.size();
     if values_of(size) == 0 {
         return None;
@@ -246,13 +247,13 @@ pub fn bad_in(slice: &Slice, table: &Slice, before: u64, root: Chained) -> Optio
     };
     let mut is_bad = |number| !value_of(slice, number, &mut buffer).is_ok_and(|found| is_right(number, found));
     let bad: Vec<u64> = (0..size.div_ceil(CHUNK)).filter(|number| is_bad(*number)).collect();
-    let bytes_of = |number: u64| Bytes { first: number * CHUNK, last: ((number + 1) * CHUNK).min(size) - 1 };
+    let bytes_of = |number: u64| ByteRange { first: number * CHUNK, last: ((number + 1) * CHUNK).min(size) - 1 };
     Some(merged(bad.into_iter().map(bytes_of)).into_iter().take(MOST_RANGES).collect())
 }
 
 /// Those that touch become one.
-fn merged(ranges: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
-    let mut merged: Vec<Bytes> = Vec::new();
+fn merged(ranges: impl Iterator<Item = ByteRange>) -> Vec<ByteRange> {
+    let mut merged: Vec<ByteRange> = Vec::new();
     for range in ranges {
         match merged.last_mut().filter(|before| before.last + 1 == range.first) {
             Some(before) => before.last = range.last,
@@ -263,8 +264,8 @@ fn merged(ranges: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
 }
 
 /// As a person reads them: the first, and how many more.
-pub fn shown(ranges: &[Bytes]) -> String {
-    let first: Vec<String> = ranges.iter().take(3).map(|Bytes { first, last }| format!("{first}-{last}")).collect();
+pub fn shown(ranges: &[ByteRange]) -> String {
+    let first: Vec<String> = ranges.iter().take(3).map(|ByteRange { first, last }| format!("{first}-{last}")).collect();
     let more = ranges.len().saturating_sub(3);
     let more = if more > 0 { format!(" and {more} more places") } else { String::new() };
     format!("bytes {}{more}", first.join(", "))

@@ -8,10 +8,10 @@ use super::table::{Proof, Table};
 use super::{Depth, Problem, ProblemKind, Problems};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::chunks::Reader;
-use crate::bundle::{Proven, is_never_declared, is_tool};
+use crate::bundle::{CHUNKS, Proven, is_never_declared, is_tool};
 use crate::content::chunks::Chunks;
 use crate::content::in_parallel;
-use crate::content::proof::{Unproven, prove, prove_chunks};
+use crate::content::proof::{Unproven, Wrong, prove, prove_chunks};
 use crate::files::Layout;
 use crate::oci::{Digest, MAX_MANIFEST_SIZE};
 
@@ -43,6 +43,10 @@ impl Check<'_> {
             if !is_never_declared(path) {
                 problems.push(undeclared(path));
             }
+        }
+        // It is not declared, so nothing misses it.
+        if layout.is_directory(CHUNKS) {
+            problems.push(Problem::new(CHUNKS, ProblemKind::Malformed).found("it is a directory"));
         }
         let proved = self.proved();
         let by_chunks = table.reader.as_ref().filter(|_| proved.proof.is_some_and(|proof| proof != Proof::Digest));
@@ -140,10 +144,10 @@ fn hash(layout: &Layout, file: &Declared, size: u64, table: Option<&Reader>, eve
         Some((table, chunks)) => chunks::located(table, file, size, chunks, problem),
         None => problem,
     };
-    if let Some(found) = layout.passed(&file.path) {
-        return match found == file.digest {
-            true => Hashed::Right,
-            false => Hashed::Wrong(located(wrong(found), layout.passed_chunks(&file.path))),
+    if let Some(passed) = layout.passed(&file.path) {
+        return match passed.prove(&file.digest) {
+            Ok(()) => Hashed::Right,
+            Err(Wrong { found, chunks }) => Hashed::Wrong(located(wrong(found), chunks.as_ref())),
         };
     }
     let unreadable = |text: String| Hashed::Wrong(Problem::new(&file.path, ProblemKind::Unreadable).found(text));
@@ -166,6 +170,6 @@ fn hash(layout: &Layout, file: &Declared, size: u64, table: Option<&Reader>, eve
         }
         Ok(_) => Hashed::Misleading(digest),
         Err(Unproven::Unreadable(error)) => unreadable(error.to_string()),
-        Err(Unproven::Wrong { found, chunks }) => Hashed::Wrong(located(wrong(found), chunks.as_ref())),
+        Err(Unproven::Wrong(Wrong { found, chunks })) => Hashed::Wrong(located(wrong(found), chunks.as_ref())),
     }
 }

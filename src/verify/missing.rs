@@ -1,36 +1,28 @@
 //! What would repair a bundle, from what a check has found.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 
 use super::chunks;
 use super::table::Table;
-use super::{Bytes, Problem, ProblemKind, Report};
+use super::{ByteRange, Problem, ProblemKind, Report};
 use crate::base::error::{Error, Result};
 use crate::bundle::chunks::Reader;
 use crate::bundle::sums::{self, MAX_SUMS};
 use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MISSING_VERSION, Missing,
-    MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, SUMS512, is_tool,
+    MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, SUMS512, is_signature, is_tool,
 };
 use crate::content::chunks::{CHUNK, Chunks};
 use crate::files::Layout;
 use crate::oci::{Blake3, Digest};
 
-/// What the bundle at `path` lacks, according to `report`, which is of all its bytes; `tool` is who says so.
+/// What a bundle lacks, according to `report`, which is of all its bytes; of volumes, what those lack that are not here counts too.
+/// `tool` is who says so.
 ///
 /// It leaves out what no fetched bytes can repair: undeclared files, contradictions, links.
 ///
 /// # Errors
 /// Nothing says what bundle it was, or more is bad than was listed (`Damaged`); the disk's.
-pub fn missing(path: &Path, report: &Report, tool: &str) -> Result<Missing> {
-    missing_of(Layout::open(path)?, report, tool)
-}
-
-/// The same for a layout that is open; of volumes, what those lack that are not here counts too.
-///
-/// # Errors
-/// As [`missing`].
 pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing> {
     let path = layout.path().to_owned();
     let shown = path.display();
@@ -43,6 +35,7 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
         return Err(Error::damaged(format!("{shown}: more is bad than can be listed; export all of it again")));
     }
     // Else what it says of sizes is not to be believed.
+    let lacks_chunks = layout.size_of(CHUNKS).is_none();
     let bundle = (report.identity == Some(identity)).then(|| Bundle::in_layout(layout).ok()).flatten();
     let bundle = bundle.filter(|bundle| bundle.identity() == identity);
     let files: HashMap<&str, &FileEntry> =
@@ -63,9 +56,20 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
         }
     }
     let tools = tools(report, &files);
-    let metadata = metadata(report, identity);
+    let metadata = metadata(report, identity, lacks_chunks);
     let blobs = blobs.into_values().collect();
     Ok(Missing { gapferry_missing: MISSING_VERSION, tool: tool.to_owned(), identity, metadata, tools, blobs })
+}
+
+impl Report {
+    /// Whether something is wrong that `gapferry repair` can put right.
+    pub fn is_repairable(&self) -> bool {
+        let is_repairable = |problem: &Problem| match problem.kind {
+            ProblemKind::CutShort => true,
+            _ => is_loss(problem) && !is_signature(&problem.path),
+        };
+        self.problems.iter().any(is_repairable)
+    }
 }
 
 /// `SHA256SUMS` is believed where both are there, as the check does.
@@ -99,14 +103,17 @@ fn tools(report: &Report, files: &HashMap<&str, &FileEntry>) -> Vec<MissingTool>
     paths.into_iter().map(|path| MissingTool { path: path.to_owned(), sha256: sha256(path) }).collect()
 }
 
-fn metadata(report: &Report, identity: Digest) -> Vec<String> {
-    let disagrees = |path: &str| {
-        report.problems.iter().any(|problem| problem.path == path && problem.kind == ProblemKind::Disagreement)
-    };
+/// `lacks_chunks`: there is no file of this name. Then a link is what has it.
+fn metadata(report: &Report, identity: Digest, lacks_chunks: bool) -> Vec<String> {
+    let has = |path: &str, kind| report.problems.iter().any(|problem| problem.path == path && problem.kind == kind);
+    let disagrees = |path: &str| has(path, ProblemKind::Disagreement);
     let mut bad: BTreeSet<&str> = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, SUMS512, SUMS, CHUNKS]
         .into_iter()
         .filter(|path| is_bad(report, path))
         .collect();
+    if lacks_chunks && has(CHUNKS, ProblemKind::Unsafe) {
+        bad.insert(CHUNKS);
+    }
     if report.identity != Some(identity) {
         bad.insert(BUNDLE_JSON);
     } else if disagrees(SUMS) {
@@ -117,10 +124,10 @@ fn metadata(report: &Report, identity: Digest) -> Vec<String> {
 }
 
 /// With the value of every chunk. `None`: the whole blob is wanted, or nothing proves what its chunks were.
-fn ranges(table: &Reader, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
+fn ranges(table: &Reader, file: &FileEntry, bad: &[ByteRange]) -> Option<Vec<MissingRange>> {
     let all = bad.iter().map(|range| range.last - range.first + 1).sum::<u64>();
     // Those of a segment need not be chunks of the blob.
-    let are_chunks = bad.iter().all(|Bytes { first, last }| {
+    let are_chunks = bad.iter().all(|ByteRange { first, last }| {
         first.is_multiple_of(CHUNK) && ((last + 1).is_multiple_of(CHUNK) || last + 1 == file.size)
     });
     if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size || !are_chunks {
@@ -130,7 +137,7 @@ fn ranges(table: &Reader, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<Missing
     bad.iter().map(|range| valued(&expected, *range)).collect()
 }
 
-fn valued(expected: &Chunks, Bytes { first, last }: Bytes) -> Option<MissingRange> {
+fn valued(expected: &Chunks, ByteRange { first, last }: ByteRange) -> Option<MissingRange> {
     let (from, to) = (usize::try_from(first / CHUNK).ok()?, usize::try_from(last / CHUNK).ok()?);
     let values = expected.values().get(from..=to)?.iter().copied().map(Blake3::from).collect();
     Some(MissingRange { first, last, values })

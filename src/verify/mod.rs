@@ -33,13 +33,13 @@ use crate::base::progress::Events;
 use crate::base::progress::units::count;
 use crate::bundle::volumes::Opened;
 use crate::bundle::{
-    BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, Parent, Proven, SUMS, is_tool, no_bundle, refuse_unfinished,
-    signed_file,
+    BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, Parent, Proven, SUMS, identity_of, is_tool, no_bundle,
+    refuse_unfinished, signed_file,
 };
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::pipeline::lock::MissingImage;
-pub use missing::{missing, missing_of};
+pub use missing::missing_of;
 pub use passing::pass;
 use problems::Problems;
 pub use table::Proof;
@@ -125,7 +125,7 @@ pub struct Problem {
     pub found: Option<String>,
     /// Where it is wrong, in whole chunks, where that is known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ranges: Vec<Bytes>,
+    pub ranges: Vec<ByteRange>,
     /// The images that cannot be used because of it; the same set for all problems that affect the same.
     #[serde(serialize_with = "shared")]
     pub images: Arc<BTreeSet<String>>,
@@ -135,7 +135,7 @@ pub struct Problem {
 
 /// A stretch of a file: its first byte and its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Bytes {
+pub struct ByteRange {
     /// The first byte, counted from 0.
     pub first: u64,
     /// The last byte.
@@ -240,7 +240,7 @@ impl Problem {
         self
     }
 
-    fn at(mut self, ranges: Vec<Bytes>) -> Problem {
+    fn at(mut self, ranges: Vec<ByteRange>) -> Problem {
         self.ranges = ranges;
         self
     }
@@ -386,7 +386,7 @@ fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Read> {
     let mut identity = None;
     let mut read = || -> Result<BundleJson> {
         let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.unwrap_or_default();
-        identity = Some(Digest::sha256(&bytes));
+        identity = Some(identity_of(&bytes));
         BundleJson::parse(&bytes, BUNDLE_JSON)
     };
     match read() {

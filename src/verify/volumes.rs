@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::graph::Reach;
 use super::{
-    Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, faults, name_images, signatures,
+    ByteRange, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, faults, name_images,
+    signatures,
 };
 use crate::base::error::Result;
 use crate::base::progress::Events;
@@ -23,7 +24,7 @@ use crate::bundle::volumes::{Part, Volume, VolumeFile, Volumes};
 use crate::bundle::{Proven, SUMS, is_signature};
 use crate::content::chunks::values_of;
 use crate::content::in_parallel;
-use crate::content::proof::{Unproven, prove};
+use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::Layout;
 use crate::oci::Digest;
 pub use lost::is_of_lost_volume;
@@ -186,7 +187,7 @@ fn located(set: &Volumes, problem: Problem) -> Problem {
 }
 
 /// The same, with its place in words too.
-fn placed(mut problem: Problem, ranges: Vec<Bytes>) -> Problem {
+fn placed(mut problem: Problem, ranges: Vec<ByteRange>) -> Problem {
     let place = format!("{} are wrong", chunks::shown(&ranges));
     let found = match problem.found.take().filter(|found| found != chunks::NOWHERE) {
         Some(found) => format!("{found}; {place}"),
@@ -196,7 +197,7 @@ fn placed(mut problem: Problem, ranges: Vec<Bytes>) -> Problem {
 }
 
 /// The chunks of what a volume holds that are not what its `.b3` says, by their place in the file of the bundle.
-fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<Bytes>> {
+fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<ByteRange>> {
     let file = volume.json.files.get(at)?;
     let size = |file: &VolumeFile| layout.size_of(&file.stored_path());
     let before = volume.json.files[..at].iter().try_fold(0_u64, |sum, file| sum.checked_add(values_of(size(file)?)))?;
@@ -204,7 +205,7 @@ fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<Bytes>>
     let table = layout.slice(&format!("{VOLUMES}{}.b3", volume.label)).ok()??;
     let slice = layout.slice(&file.stored_path()).ok()??;
     let ranges = chunks::bad_in(&slice, &table, before, *file.blake3.bytes())?;
-    Some(ranges.into_iter().map(|range| Bytes { first: first + range.first, last: first + range.last }).collect())
+    Some(ranges.into_iter().map(|range| ByteRange { first: first + range.first, last: first + range.last }).collect())
 }
 
 /// A volume by itself.
@@ -271,7 +272,7 @@ impl<'s> One<'s> {
         }
         let found = match self.layout.slice(path).map(|slice| slice.map(|slice| prove(&slice, sum, &|_| ()))) {
             Ok(None | Some(Ok(()))) => return None,
-            Ok(Some(Err(Unproven::Wrong { found, .. }))) => found,
+            Ok(Some(Err(Unproven::Wrong(Wrong { found, .. })))) => found,
             Ok(Some(Err(Unproven::Unreadable(error)))) => {
                 return Some(problem(ProblemKind::Unreadable).found(labelled(error.to_string())));
             }

@@ -201,6 +201,7 @@ fn quiet_says_nothing_when_all_is_well() {
     for arguments in [
         &["export", &site.reference, "-q", "-o", out.to_str().unwrap()][..],
         &["import", out.to_str().unwrap(), "-q", "--to", target.host()],
+        &["import", out.to_str().unwrap(), "-q", "--to", target.host(), "--log-format", "json"],
     ] {
         let output = run(arguments);
         assert_code(&output, 0);

@@ -41,6 +41,31 @@ fn written(out: &Path) -> Vec<PathBuf> {
     volumes
 }
 
+/// A file that is called a signature and is none would make a bad copy of a good bundle, and nobody would know where it came from.
+#[test]
+fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
+    let directory = tempdir();
+    let key = Key::new(directory.path(), "ours", Kind::Ed25519);
+    let source = directory.path().join("source");
+    builder().write(&source).unwrap();
+    Ran::of(gapferry().arg("sign").arg(&source).arg("--full").arg("--key").arg(&key.private)).ended(0);
+    let malformed = ["SHA256SUMS.0123456789abcdef.sig", "chunks.b3.0123456789abcdef.sig"];
+    malformed.iter().for_each(|name| std::fs::write(source.join(name), "no signature").unwrap());
+    for (to, arguments) in FORMS {
+        let out = directory.path().join("to").join(to);
+        let ran = convert(std::slice::from_ref(&source), &out, arguments).ended(0);
+        malformed.iter().for_each(|name| assert!(ran.stderr.contains(&format!("{name} is no signature")), "{ran:?}"));
+        Ran::of(gapferry().arg("verify").args(written(&out)).arg("--key").arg(&key.public)).ended(0);
+    }
+    // The same where it is written.
+    let out = directory.path().join("to/directory");
+    std::fs::write(out.join(malformed[0]), "no signature").unwrap();
+    malformed.iter().for_each(|name| std::fs::remove_file(source.join(name)).unwrap());
+    let ran = convert(std::slice::from_ref(&source), &out, &[]).ended(0);
+    assert!(ran.stderr.contains(&format!("{} is no signature", malformed[0])), "{ran:?}");
+    Ran::of(gapferry().arg("verify").arg(&out)).ended(0);
+}
+
 /// An operator signs a bundle where the keys are and carries it in whatever form the way demands: it has to be the same bundle, with
 /// every signature, when it comes out of the last form.
 #[test]

@@ -38,6 +38,36 @@ fn the_lock_of_an_unchanged_bundle_is_its_own() {
     assert_eq!(std::fs::read(directory.path().join("b.lock")).unwrap(), first);
 }
 
+/// People put notes and scripts beside the images that they carry. An export that takes the bundle's place must not remove them.
+#[test]
+fn an_export_over_a_bundle_removes_no_file_that_is_no_part_of_it() {
+    let registry = one_image();
+    let directory = tempdir();
+    let path = |name: &str| directory.path().join(name);
+    export(&registry, &["team/app:1"], directory.path(), "b").success();
+    std::fs::create_dir(path("b/notes")).unwrap();
+    std::fs::write(path("b/notes/who.txt"), "who carries it").unwrap();
+    images::oci("team/other", "1", &["another"]).push(&registry);
+    for names in [&["team/app:1"][..], &["team/app:1", "team/other:1"]] {
+        let before = std::fs::read(path("b/bundle.json")).unwrap();
+        let refused = export(&registry, names, directory.path(), "b").code(2);
+        let text = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(text.contains("notes/who.txt in it is no part of the bundle"), "{text}");
+        assert_eq!(std::fs::read(path("b/notes/who.txt")).unwrap(), b"who carries it");
+        assert_eq!(std::fs::read(path("b/bundle.json")).unwrap(), before);
+    }
+    std::fs::rename(path("b/notes"), path("notes")).unwrap();
+    // What a killed repair has left is the program's own.
+    std::fs::write(path("b/index.json.partial"), "half").unwrap();
+    export(&registry, &["team/app:1", "team/other:1"], directory.path(), "b").success();
+    assert!(!path("b/index.json.partial").exists());
+    // The same in a tar, to which anybody can add.
+    export(&registry, &["team/app:1"], directory.path(), "b.tar").success();
+    let add = ["-rf", "b.tar", "notes/who.txt"];
+    assert!(std::process::Command::new("tar").current_dir(directory.path()).args(add).status().unwrap().success());
+    export(&registry, &["team/app:1", "team/other:1"], directory.path(), "b.tar").code(2);
+}
+
 #[test]
 fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
     let registry = one_image();
@@ -53,6 +83,26 @@ fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
         let written = report();
         assert!(!written.0 && written.1 > 0);
         assert_eq!(report(), (true, written.1), "{out}");
+    }
+}
+
+/// Killed between the name and the end, a run leaves its lock; a directory of bundles is not to collect them.
+#[test]
+fn what_a_killed_run_has_left_beside_a_complete_bundle_is_removed() {
+    let registry = one_image();
+    let directory = tempdir();
+    for (out, more) in [("b", &[][..]), ("b.tar", &[]), ("v.tar", &["--volume-size", "1MB"])] {
+        let report = || {
+            let mut command = gapferry();
+            let reference = format!("{}/team/app:1", registry.host());
+            command.current_dir(directory.path()).args(["export", &reference, "--json", "-o", out]).args(more);
+            serde_json::from_slice::<Value>(&command.assert().success().get_output().stdout).unwrap()
+        };
+        report();
+        let lock = directory.path().join(format!("{out}.partial.lock"));
+        std::fs::write(&lock, "").unwrap();
+        assert_eq!(report()["unchanged"], Value::Bool(true), "{out}");
+        assert!(!lock.exists(), "{out}");
     }
 }
 

@@ -198,7 +198,7 @@ async fn true_size(source: &dyn Source, digest: Digest, stated: &BTreeMap<u64, &
         return Ok(blob.size);
     }
     for (blob, repository) in possible {
-        match prove(source, repository, &blob).await {
+        match read_through(source, repository, &blob).await {
             Ok(()) => return Ok(blob.size),
             Err(error) => refused = Some(error),
         }
@@ -206,7 +206,7 @@ async fn true_size(source: &dyn Source, digest: Digest, stated: &BTreeMap<u64, &
     Err(refused.unwrap_or_else(|| Error::new(Kind::Damaged, format!("blob {digest} has none of the sizes stated"))))
 }
 
-async fn prove(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<()> {
+async fn read_through(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<()> {
     let mut reader = (Origin { source, repository }).open(blob).await?;
     while let Some(piece) = reader.next().await {
         piece?;

@@ -44,7 +44,7 @@ impl Import<'_> {
         let expected = TargetBackedSource::new(bundle.layout(), bundle.json(), &registries, &targets, &closed);
         let expected = expected.with_repair(repair.as_ref().map(repair_source));
         let images = assemble::images(&expected, bundle.lock(), events).await;
-        let mut proof = expected.prove(&registries, push.jobs(), events).await?;
+        let mut proof = expected.find_all(&registries, push.jobs(), events).await?;
         if !proof.missing.is_empty() && images.iter().all(Result::is_ok) {
             let missing = proof.missing.iter().map(|missing| missing.digest).collect();
             let images = images.iter().flatten().zip(&targets);

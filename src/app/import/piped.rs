@@ -7,7 +7,7 @@ use super::pump::Pump;
 use super::{Import, ImportReport, NOTHING, has_config, of_bundle};
 use crate::app::outcome::Outcome;
 use crate::app::push::PushRequest;
-use crate::app::stream::{Bytes, Stream};
+use crate::app::stream::{Stream, StreamReader};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count};
@@ -22,7 +22,7 @@ const MOST_SHOWN: usize = 10;
 
 /// The part of a stream that stands before the layers.
 struct Begun {
-    incoming: StreamedBundle<Bytes>,
+    incoming: StreamedBundle<StreamReader>,
     bundle: Bundle,
     signed_by: Option<PublicKey>,
 }

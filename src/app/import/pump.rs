@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::NOTHING;
-use crate::app::stream::Bytes;
+use crate::app::stream::StreamReader;
 use crate::base::error::{Error, Result};
 use crate::bundle::{Ending, StreamBuffer, StreamSource, StreamedBundle};
 use crate::content::Source;
@@ -20,7 +20,7 @@ use crate::pipeline::transfer::Arrivals;
 /// Reads the pipe on a thread of its own, from the moment the plan is known.
 pub struct Pump {
     path: PathBuf,
-    incoming: Mutex<Option<StreamedBundle<Bytes>>>,
+    incoming: Mutex<Option<StreamedBundle<StreamReader>>>,
     buffer: Arc<StreamBuffer>,
     ending: Mutex<Option<oneshot::Receiver<Ending>>>,
     /// What had not come when reading stopped.
@@ -28,7 +28,7 @@ pub struct Pump {
 }
 
 impl Pump {
-    pub fn new(path: &Path, mut incoming: StreamedBundle<Bytes>) -> Pump {
+    pub fn new(path: &Path, mut incoming: StreamedBundle<StreamReader>) -> Pump {
         let (buffer, ending, awaited) = (Arc::default(), Mutex::default(), incoming.take_awaited());
         Pump { path: path.to_owned(), incoming: Mutex::new(Some(incoming)), buffer, ending, awaited }
     }
@@ -58,7 +58,8 @@ impl Pump {
     pub async fn ending(&self) -> Option<Ending> {
         self.buffer.close();
         let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        ending.await.ok()
+        let died = |_| Ending { problems: vec!["it was not read to its end".to_owned()], ..Ending::default() };
+        Some(ending.await.unwrap_or_else(died))
     }
 }
 

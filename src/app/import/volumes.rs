@@ -50,7 +50,7 @@ impl SeveralRuns for VolumeRun<'_> {
     fn before_push(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()> {
         let pushed: BTreeSet<Digest> = plan.blobs.iter().map(|step| step.blob.digest).collect();
         let mut state = self.state.borrow_mut();
-        state.prove(self.layout, &self.volumes, |blob| pushed.contains(blob))?;
+        state.prove_kept(self.layout, &self.volumes, |blob| pushed.contains(blob))?;
         state.store(self.layout, &self.volumes, |blob| waiting.contains(blob))
     }
 

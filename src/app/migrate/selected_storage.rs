@@ -50,8 +50,8 @@ impl Source for SelectedStorage<'_> {
         self.storage.blob(repository, blob, offset).await
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
-        self.storage.gave_wrong(repository, blob, error)
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.storage.gave_wrong(repository, blob, error).await
     }
 
     fn counts_pulls(&self, repository: &Repository) -> bool {

@@ -15,7 +15,7 @@ use crate::pipeline::lock::{Attached, MissingImage};
 use crate::pipeline::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::pipeline::receipt::{ImageReceipt, PrunedReceipt, kind_of};
 
-/// See the module documentation.
+/// What a push would do, found by a dry run.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PushPlan {

@@ -104,7 +104,10 @@ fn by_offset(bytes: &[u8]) -> Found {
 #[test]
 fn sizes_beyond_eight_gibibytes_are_read() {
     let size = 20 << 30;
-    assert_eq!(Header::parse(&header(b'0', "a", size)).unwrap(), Header { name: b"a".to_vec(), size, kind: b'0' });
+    assert_eq!(
+        Header::parse(&header(b'0', "a", size)).unwrap(),
+        Header { name: b"a".to_vec(), size, kind: b'0', has_foreign_prefix: false }
+    );
 }
 
 #[test]
@@ -224,6 +227,42 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
     let name = block(b"one\0two");
     let problems = faults(&[header(b'L', "long", 8), name, header(b'0', "a", 0)]);
     assert_eq!(problems[0], "its extended header is malformed", "{problems:?}");
+}
+
+/// The alias of a blob would be another file for a loader, behind a signature that fits.
+#[test]
+fn what_two_programs_may_call_by_two_names_is_a_fault() {
+    let long = |name: &str| [header(b'L', "long", name.len() as u64), block(name.as_bytes())];
+    let pax = |records: &[(&str, &str)]| {
+        let record = |(key, value): &(&str, &str)| {
+            let rest = format!(" {key}={value}\n");
+            format!("{}{rest}", rest.len() + 2)
+        };
+        let data: String = records.iter().map(record).collect();
+        [header(b'x', "pax", data.len() as u64), block(data.as_bytes())]
+    };
+    let other = pax(&[("path", "manifest.json")]);
+    let two = "it is a second extended header before one entry";
+    for (first, second) in [
+        (long("blobs/x"), other),
+        (other, long("blobs/x")),
+        (long("blobs/x"), long("manifest.json")),
+        (other, pax(&[("comment", "0123456")])),
+        (pax(&[("size", "1000000")]), pax(&[("comment", "0123456")])),
+    ] {
+        let blocks = [first, second].concat();
+        let problems = faults(&[&blocks[..], &[header(b'0', "a", 0)]].concat());
+        assert!(problems.contains(&two.to_owned()), "{problems:?}");
+    }
+    let [twice, data] = pax(&[("path", "manifest.json"), ("path", "manifest.jsom")]);
+    assert_eq!(faults(&[twice, data, header(b'0', "a", 0)]), ["its extended header is malformed"]);
+    for dialect in [&b"ustar  \0"[..], &[0; 8][..]] {
+        let mut forged = header(b'0', "a", 0);
+        forged[257..265].copy_from_slice(dialect);
+        forged[345..350].copy_from_slice(b"../up");
+        let problems = faults(&[summed(forged)]);
+        assert!(problems.len() == 1 && problems[0].contains("has a prefix"), "{problems:?}");
+    }
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl Dir {
     pub(super) fn not_ours(&self, name: &OsStr, wanted: &str) -> Error {
         let path = self.path_of(name);
         Error::input(format!(
-            "opening {}: it is no plain {wanted}, so no export has made it; remove it",
+            "opening {}: it is no plain {wanted}, so gapferry has not made it; remove it",
             path.display()
         ))
     }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::dir::{Dir, Open, one};
@@ -159,12 +159,6 @@ impl Entry {
     /// The system refuses; some of it may be gone.
     pub fn remove_tree(&self) -> Result<()> {
         self.dir.remove_tree(&self.name)
-    }
-
-    /// Gives the name to the file at `path` too, without following a link there; `false`: the file system does not.
-    pub fn link_to(&self, path: &Path) -> bool {
-        let linked = one(&self.name).and_then(|name| rustix::fs::linkat(CWD, path, &self.dir, name, AtFlags::empty()));
-        linked.is_ok()
     }
 
     /// Gives the file or directory the name `to`, in place of any file that has it. Neither bytes nor names are synced:

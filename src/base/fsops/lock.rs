@@ -55,6 +55,15 @@ impl WriteLock {
         }
     }
 
+    /// Removes the lock that a killed run has left beside `out`, which turned out to be complete.
+    pub fn remove_orphaned(out: &Path) {
+        let is_there = Entry::of(out).is_ok_and(|out| out.beside(".partial.lock").is_file());
+        if is_there {
+            // Whoever holds it removes it; on a read-only medium it stays, and is harmless.
+            let _ = WriteLock::take(out).map(drop);
+        }
+    }
+
     /// What is locked, in its open directory.
     pub fn output(&self) -> &Entry {
         &self.output

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::tally::Tally;
-use super::{Event, Reporter, shown_line};
+use super::{Event, Reporter, shown_json};
 
 /// How often progress within a phase is told.
 const EVERY: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ pub struct Json {
 }
 
 impl Json {
-    /// With `quiet`, [`Event::Status`] is left out.
+    /// With `quiet` only warnings, failures and waits are printed.
     pub fn new(quiet: bool) -> Json {
         Json { quiet, state: Mutex::new((Tally::default(), Instant::now())) }
     }
@@ -40,10 +40,11 @@ impl Reporter for Json {
                         "bytes": bytes, "bytesDone": bytes_done })
             })
         };
-        let described = described(&event).filter(|_| !self.quiet || !matches!(event, Event::Status(_)));
+        let described = described(&event).filter(|_| !self.quiet || event.is_urgent());
+        let progress = progress.filter(|_| !self.quiet);
         for line in described.into_iter().chain(progress) {
             // Nobody is left to tell when standard error is closed.
-            let _ = writeln!(std::io::stderr().lock(), "{}", shown_line(&line.to_string()));
+            let _ = writeln!(std::io::stderr().lock(), "{}", shown_json(line));
         }
     }
 }

@@ -33,8 +33,9 @@ impl Lines {
 impl Reporter for Lines {
     fn report(&self, event: Event) {
         let line = match &event {
-            Event::Status(text) if !self.quiet => Some(text.clone()),
-            Event::Notice(text) if !self.quiet => Some(format!("note: {text}")),
+            _ if self.quiet && !event.is_urgent() => None,
+            Event::Status(text) => Some(text.clone()),
+            Event::Notice(text) => Some(format!("note: {text}")),
             Event::Warning(text) | Event::Incomplete(text) => Some(format!("warning: {text}")),
             Event::Waiting { what, why, delay } => Some(format!("waiting {} before {what}: {why}", duration(*delay))),
             // Asked for by an option of its own.

@@ -15,7 +15,7 @@ pub mod units;
 pub use http::{Exchange, Headers, Moment};
 pub use json::Json;
 pub use lines::Lines;
-pub use plain::{plain, plain_piece, shown_line};
+pub use plain::{plain, plain_piece, shown_json, shown_line};
 pub use redact::{conceal, redacted, redacted_with};
 pub use terminal::Terminal;
 
@@ -72,6 +72,17 @@ pub enum Event {
     },
     /// A moment of an HTTP exchange; only where that was asked for.
     Http(Box<Exchange>),
+}
+
+impl Event {
+    /// Whether it is reported even where only errors and warnings are wanted.
+    pub fn is_urgent(&self) -> bool {
+        // HTTP exchanges are asked for by an option of their own.
+        matches!(
+            self,
+            Event::Warning(_) | Event::Incomplete(_) | Event::Failure(_) | Event::Waiting { .. } | Event::Http(_)
+        )
+    }
 }
 
 /// The parts a job is made of.

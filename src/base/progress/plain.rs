@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use super::redact::redacted;
 
 /// Text of one or more lines of our own: every control character but the end of a line is shown, not obeyed.
@@ -23,6 +25,25 @@ pub fn plain_piece(text: &str) -> Cow<'_, str> {
 /// written there passes here, whoever wrote it.
 pub fn shown_line(text: &str) -> String {
     plain_piece(&redacted(text)).into_owned()
+}
+
+/// The same as one JSON object. Secrets are masked in its strings: in the finished line, a password of digits could be part of a number.
+pub fn shown_json(mut object: Value) -> String {
+    mask(&mut object);
+    plain_piece(&object.to_string()).into_owned()
+}
+
+fn mask(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(masked) = redacted(text) {
+                *text = masked;
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(mask),
+        Value::Object(fields) => fields.values_mut().for_each(mask),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Controls, those of eight bits too; marks that change the direction of writing; and what some terminals take for the end of a
@@ -58,5 +79,12 @@ mod tests {
         assert_eq!(plain_piece("x\ny\rz"), "x\\u000ay\\u000dz");
         assert_eq!(plain_piece("x\u{2028}y\u{61c}"), "x\\u2028y\\u061c");
         assert!(matches!(plain("well\nand good"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_password_of_digits_is_masked_in_words_and_leaves_numbers_alone() {
+        crate::base::progress::conceal("1234");
+        let line = shown_json(serde_json::json!({ "bytes": 12345, "texts": ["user:1234@host"] }));
+        assert_eq!(line, r#"{"bytes":12345,"texts":["user:***@host"]}"#);
     }
 }

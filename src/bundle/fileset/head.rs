@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::bundle::basis::{Assumed, Parent, Removed};
 use crate::bundle::format::{
     BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES,
-    Metadata, OCI_LAYOUT, SUMS, SUMS512, check_number, sums,
+    Metadata, OCI_LAYOUT, SUMS, SUMS512, check_number, identity_of, sums,
 };
 use crate::bundle::loaders::{docker_json, index_json, load_platform};
 use crate::bundle::sums::MAX_SUMS;
@@ -58,7 +58,7 @@ impl Contents {
             files: &files,
         });
         let document = Metadata::new(BUNDLE_JSON, document.map_err(internal)?);
-        let identity = Digest::sha256(&document.bytes);
+        let identity = identity_of(&document.bytes);
         let sums = Metadata::new(SUMS, sums::sha256sums(identity, files.iter()).into_bytes());
         let files: Vec<Metadata> = [layout, document, index, docker].into_iter().chain(of_512).chain([sums]).collect();
         files.iter().try_for_each(check_readable)?;

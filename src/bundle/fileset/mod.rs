@@ -25,7 +25,7 @@ use crate::bundle::{Contents, chunks};
 use crate::content::chunks::Chunks;
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Manifest};
-use crate::signing::{PrivateKey, signature_in};
+use crate::signing::{PrivateKey, is_well_formed, signature_in};
 use crate::spool::Kept;
 pub use list::FileList;
 
@@ -152,6 +152,28 @@ impl FileSet {
         };
         self.add_signature(Metadata { path, bytes: key.sign(&sums)? }.into());
         Ok(())
+    }
+
+    /// Removes what has the name of a signature and is none; gives the paths.
+    ///
+    /// # Errors
+    /// What was kept cannot be read again.
+    pub fn remove_malformed_signatures(&mut self) -> Result<Vec<String>> {
+        let of_chunks = match &self.trailer {
+            Some(Trailer::Copied(files)) => &files[..],
+            Some(Trailer::Signed(_)) | None => &[],
+        };
+        let mut malformed = Vec::new();
+        for file in self.head.iter().filter(|file| is_signature(&file.path)).chain(of_chunks) {
+            if !is_well_formed(&signature_in(&file.read()?)) {
+                malformed.push(file.path.clone());
+            }
+        }
+        self.head.retain(|file| !malformed.contains(&file.path));
+        if let Some(Trailer::Copied(files)) = &mut self.trailer {
+            files.retain(|file| !malformed.contains(&file.path));
+        }
+        Ok(malformed)
     }
 
     /// Puts a signature where it belongs among the others. One of the same name goes.

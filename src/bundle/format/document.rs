@@ -55,6 +55,12 @@ pub struct BundleJson {
     pub files: Vec<FileEntry>,
 }
 
+/// The identity of the bundle that has this `bundle.json`: always the sha256 of these bytes. JSON that may be forged can name a
+/// digest of another algorithm; no bundle has that identity.
+pub fn identity_of(bundle_json: &[u8]) -> Digest {
+    Digest::sha256(bundle_json)
+}
+
 impl BundleJson {
     /// Reads it; `shown` is what errors call the file.
     ///

@@ -10,7 +10,7 @@ pub mod sums;
 mod tool_path;
 
 pub(super) use document::check_number;
-pub use document::{BundleJson, FORMAT_VERSION, LAST_TIME, MAX_BUNDLE_JSON};
+pub use document::{BundleJson, FORMAT_VERSION, LAST_TIME, MAX_BUNDLE_JSON, identity_of};
 pub use file_entry::FileEntry;
 pub use metadata::{MAX_DOCKER_JSON, MOST_DOCKER_VALUES, Metadata};
 pub use signatures::{

@@ -229,7 +229,7 @@ impl Linking for DirectoryOutput {
         }
     }
 
-    fn prove(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks> {
+    fn prove_linked(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks> {
         let entry = self.blob(&blob.digest);
         let (file, path) = (entry.open(Open::Read)?, entry.path());
         let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();

@@ -40,18 +40,39 @@ impl ExistingDirectory {
         Ok(directory)
     }
 
+    /// Makes room for these files: an empty directory in the place of one is removed. A link there needs no room: the file that gets
+    /// its name replaces it.
+    ///
+    /// # Errors
+    /// A directory in one of these places holds something: nothing has changed. The disk's.
+    pub fn make_room<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let mut empty = Vec::new();
+        for path in paths {
+            let (_, named) = self.names(path)?;
+            if !named.dir().is_dir(named.name()) {
+                continue;
+            }
+            if let Some(file) = named.open_dir()?.names()?.first() {
+                let (shown, file) = (named.path().display(), file.to_string_lossy());
+                let text = format!("it is a directory with {file} in it where the bundle has a file; take it away");
+                return Err(Error::input(format!("writing {shown}: {text}")));
+            }
+            empty.push(named);
+        }
+        empty.iter().try_for_each(|named| named.dir().remove_dir(named.name()))
+    }
+
     /// Removes what a run that was killed has left of a file: it would be no part of the bundle. Tools may have any name.
     fn remove_left(&self) -> Result<()> {
         self.root.each_file(&mut |file| {
             let name = file.name().to_string_lossy();
-            let Some(base) = name.strip_suffix(UNFINISHED).filter(|_| file.is_file()) else { return Ok(()) };
             let parent = file.dir().path();
             let algorithm = parent.file_name().unwrap_or_default().to_string_lossy();
-            let is_own = match parent == self.root.path() {
-                true => is_metadata(base),
-                false => format!("{algorithm}:{base}").parse::<Digest>().is_ok(),
+            let path = match parent == self.root.path() {
+                true => name.into_owned(),
+                false => format!("blobs/{algorithm}/{name}"),
             };
-            if is_own { file.remove() } else { Ok(()) }
+            if file.is_file() && is_left(&path) { file.remove() } else { Ok(()) }
         })
     }
 
@@ -65,6 +86,12 @@ impl ExistingDirectory {
         let (new, named) = self.names(path)?;
         publish(&fill(&new)?, &new, &named)
     }
+}
+
+/// Whether it is what a run that was killed has left of a file, by its path.
+pub fn is_left(path: &str) -> bool {
+    let base = path.strip_suffix(UNFINISHED);
+    base.is_some_and(|base| is_metadata(base) || Digest::of_blob_path(base).is_some())
 }
 
 impl Drop for ExistingDirectory {

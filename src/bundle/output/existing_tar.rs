@@ -47,11 +47,16 @@ pub struct WantedOfTar<'a> {
 impl ExistingTar {
     /// Opens the tar `out`, which is read as `bundle`, and finds the place of every file that is wanted. What only has other bytes
     /// keeps its place, whatever program has made the tar. Headers, padding and the end that are gone are written before anything
-    /// else.
+    /// else. `None`: a file has no place in it.
     ///
     /// # Errors
-    /// A file has no place (`Damaged`); the disk's.
-    pub fn open(out: &Entry, bundle: &Layout, list: &FileList<'_>, wanted: WantedOfTar<'_>) -> Result<ExistingTar> {
+    /// The disk's.
+    pub fn open(
+        out: &Entry,
+        bundle: &Layout,
+        list: &FileList<'_>,
+        wanted: WantedOfTar<'_>,
+    ) -> Result<Option<ExistingTar>> {
         let file = out.open(Open::Change)?;
         let WantedOfTar { files, chunks, stretches } = wanted;
         let of_chunks = chunks.then(|| (CHUNKS.to_owned(), list.chunks_length()));
@@ -64,11 +69,7 @@ impl ExistingTar {
         let (at, survey) = match places {
             Some(at) => (at, None),
             None => {
-                let survey = TarSurvey::of(&file, bundle, list, chunks)?.ok_or_else(|| {
-                    let text = "what is missing has no place in this tar: gapferry did not lay it out, or too little of it is left to tell \
-                                where its files were; unpack it, and repair the directory";
-                    Error::damaged(format!("repairing {}: {text}", out.path().display()))
-                })?;
+                let Some(survey) = TarSurvey::of(bundle, list, chunks)? else { return Ok(None) };
                 (survey.files.iter().map(|file| (file.path.clone(), file.data)).collect(), Some(survey))
             }
         };
@@ -79,7 +80,7 @@ impl ExistingTar {
         let mut tar = ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches };
         tar.find_signatures();
         tar.straighten()?;
-        Ok(tar)
+        Ok(Some(tar))
     }
 
     /// The same for `files` of a tar that is whole; `None`: one of them has no place in it, or one of another size.

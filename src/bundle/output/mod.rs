@@ -4,7 +4,7 @@ pub mod directory;
 pub mod existing_directory;
 pub mod existing_tar;
 pub mod tar;
-mod tar_survey;
+pub mod tar_survey;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -61,7 +61,7 @@ pub(super) trait Linking: Send + Sync {
     /// The same with a file that shares the bytes; `false`: not possible.
     fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool>;
     /// Hashes what was linked; what is wrong is removed.
-    fn prove(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks>;
+    fn prove_linked(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks>;
 }
 
 /// A blob that has to be brought.

@@ -1,8 +1,8 @@
 //! How a damaged tar was laid out when it was written, as far as what is left of it shows.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use crate::archive::tar::Place;
 use crate::base::error::{Error, Result};
 use crate::bundle::fileset::FileList;
 use crate::bundle::format::{CHUNKS, MOST_SIGNATURES, SUMS, signatures_of};
@@ -24,13 +24,14 @@ pub struct TarSurvey {
 }
 
 impl TarSurvey {
-    /// The layout that this tar was written with; `None`: another program has made it. A file behind the sums that is still
+    /// The layout that this tar was written with; `None`: another program has made it, or it is none. A file behind the sums that is still
     /// found tells by its offset how many signatures precede it, and so does a header that is intact behind one that is not;
     /// without any, the length has to, if it allows but one answer.
     ///
     /// # Errors
     /// The tar cannot be read.
-    pub fn of(tar: &File, bundle: &Layout, list: &FileList<'_>, wants_chunks: bool) -> Result<Option<TarSurvey>> {
+    pub fn of(bundle: &Layout, list: &FileList<'_>, wants_chunks: bool) -> Result<Option<TarSurvey>> {
+        let Some(tar) = bundle.tar() else { return Ok(None) };
         let length = tar.metadata().map_err(|e| Error::disk("reading", bundle.path(), e))?.len();
         let files = list.files();
         let behind = files.iter().position(|file| file.path == SUMS).map_or(files.len(), |at| at + 1);
@@ -111,6 +112,21 @@ impl TarSurvey {
         }
         Ok(Some(TarSurvey { files: planned, signatures, length: least + shift + trailer }))
     }
+}
+
+/// A damaged copy with all files that its survey gives beside those that its headers do; `None`: its headers give all, or nothing
+/// tells where the others are.
+///
+/// # Errors
+/// The copy cannot be read.
+pub fn by_survey(copy: &Layout, list: &FileList<'_>) -> Result<Option<Layout>> {
+    if copy.faults().is_empty() {
+        return Ok(None);
+    }
+    let Some(survey) = TarSurvey::of(copy, list, false)? else { return Ok(None) };
+    let places =
+        survey.files.into_iter().map(|PlannedFile { path, size, data, .. }| (path, Place { offset: data, size }));
+    Ok(copy.with_places(places))
 }
 
 /// Whether so many bytes are those of signatures.

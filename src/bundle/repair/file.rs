@@ -54,7 +54,7 @@ impl Document for RepairJson {
     const MAX_BYTES: u64 = MAX_REPAIR_JSON;
     // No value is shorter than a byte.
     const MAX_VALUES: usize = MAX_REPAIR_JSON as usize;
-    const KIND: Kind = Kind::Input;
+    const KIND: Kind = Kind::Damaged;
     const TOO_LARGE: &'static str = "repair with another copy of the bundle";
     type Outline = Unbounded;
 }
@@ -71,7 +71,7 @@ pub struct RepairFile {
 /// The identity of the bundle that this repair is for; `None`: it is no repair.
 ///
 /// # Errors
-/// It is one that this program does not understand (`Input`), or cannot be read.
+/// Its `repair.json` is damaged, or of a version that this program does not read (`Input`), or cannot be read.
 pub fn is_for(layout: &Layout) -> Result<Option<Digest>> {
     Ok(read(layout)?.map(|json| json.identity))
 }

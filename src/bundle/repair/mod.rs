@@ -20,12 +20,13 @@ use crate::bundle::fileset::FileList;
 use crate::bundle::fileset::{FileSet, KnownFile, Trailer};
 use crate::bundle::format::{
     BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS, SUMS512,
-    is_tool, name_of_key, signatures_of,
+    identity_of, is_tool, name_of_key, signatures_of,
 };
 use crate::bundle::missing::Missing;
-use crate::bundle::open::refuse_compressed;
+use crate::bundle::open::{json_of, open_damaged, refuse_compressed};
 use crate::bundle::output::existing_directory::ExistingDirectory;
 use crate::bundle::output::existing_tar::{ExistingTar, WantedOfTar};
+use crate::bundle::output::tar_survey::by_survey;
 use crate::bundle::output::{Placement, Wanted};
 use crate::bundle::prove_files::chunks_with;
 use crate::bundle::signature::Proven;
@@ -66,12 +67,17 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     let RepairWith { from, missing, proven, events } = *with;
     let path = &fsops::canonicalize(path)?;
     let lock = WriteLock::take(path)?;
-    let (bundle, repair) = (Layout::open(path)?, from);
+    let bundle = open_damaged(path)?;
     refuse_compressed(&bundle)?;
-    let is_repair = belongs(repair, missing.identity)?;
-    let bytes = list_of_files(&bundle, repair, missing)?;
+    let Some(bytes) = [&bundle, from].into_iter().find_map(|layout| json_of(layout, missing.identity)) else {
+        belongs(from, missing.identity)?;
+        return Err(listless(path));
+    };
     let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
     let list = FileList { json: &json, identity: missing.identity, size: bytes.len() as u64 };
+    let surveyed = by_survey(from, &list)?;
+    let repair = surveyed.as_ref().unwrap_or(from);
+    let is_repair = belongs(repair, missing.identity)?;
     let patches = if is_repair { file::patches(repair)? } else { ranges::of_copy(repair, missing) };
     let sources = Sources { bundle: &bundle, repair, bundle_json: &bytes, missing, patches, is_repair };
     let wanted = wanted(&list, missing);
@@ -93,12 +99,19 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     let place: Arc<dyn Placement> = if bundle.is_tar() {
         let stretches = brought.patched.iter().map(|digest| (*digest, sources.stretches(digest))).collect();
         let wanted = WantedOfTar { files: &wanted, chunks: wants_chunks, stretches };
-        let mut tar = ExistingTar::open(lock.output(), &bundle, &list, wanted)?;
+        let Some(mut tar) = ExistingTar::open(lock.output(), &bundle, &list, wanted)? else {
+            let is_whole_copy = !is_repair && from.faults().is_empty() && done.lacking.is_empty();
+            return Err(no_place(path, is_whole_copy.then_some(from)));
+        };
         wants_chunks |= tar.moves_chunks(&bundle);
         signatures.retain(|signature| tar.place_signature(signature));
         Arc::new(tar)
     } else {
-        Arc::new(ExistingDirectory::open(lock.output())?)
+        let directory = ExistingDirectory::open(lock.output())?;
+        let of_chunks = wants_chunks.then_some(CHUNKS);
+        let signatures = signatures.iter().map(|signature| signature.path.as_str());
+        directory.make_room(done.repaired.iter().map(String::as_str).chain(signatures).chain(of_chunks))?;
+        Arc::new(directory)
     };
     done.repaired.extend(signatures.iter().map(|signature| signature.path.clone()));
     brought.head.extend(signatures);
@@ -161,7 +174,7 @@ pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
     let (found, is_repair) = match file::is_for(repair)? {
         Some(found) => (found, true),
         None => match repair.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? {
-            Some(bytes) => (Digest::sha256(&bytes), false),
+            Some(bytes) => (identity_of(&bytes), false),
             None => return Err(Error::input(format!("{shown} is neither a repair nor a bundle"))),
         },
     };
@@ -171,17 +184,21 @@ pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
     Ok(is_repair)
 }
 
-/// The bytes of `bundle.json`, from the bundle or from what it is repaired with.
-fn list_of_files(bundle: &Layout, repair: &Layout, missing: &Missing) -> Result<bytes::Bytes> {
-    for layout in [bundle, repair] {
-        let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
-        if let Some(bytes) = bytes.filter(|bytes| Digest::sha256(bytes) == missing.identity) {
-            return Ok(bytes);
-        }
-    }
+fn listless(bundle: &Path) -> Error {
     let text =
         "its bundle.json is damaged: repair it with a copy of the bundle, or with a repair that carries bundle.json";
-    Err(Error::damaged(format!("repairing {}: {text}", bundle.path().display())))
+    Error::damaged(format!("repairing {}: {text}", bundle.display()))
+}
+
+/// The error of a tar in which something that it lacks has no place. A copy that has everything can be written again as a whole.
+fn no_place(bundle: &Path, whole_copy: Option<&Layout>) -> Error {
+    let convert = whole_copy.map_or(String::new(), |copy| {
+        format!("write it again from the copy (`gapferry convert {} -o NEW.tar`), or ", copy.path().display())
+    });
+    let text = "what is missing has no place in this tar: gapferry did not lay it out, or too little of it is left to tell where its \
+                files were";
+    let text = format!("repairing {}: {text}; {convert}unpack it, and repair the directory", bundle.display());
+    Error::damaged(text)
 }
 
 /// What `missing` asks for and follows from `bundle.json`.

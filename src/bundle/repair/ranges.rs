@@ -14,7 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::missing::{Missing, MissingBlob, MissingRange};
 use crate::content::chunks::{CHUNK, OneChunk};
-use crate::content::{Slice, Source};
+use crate::content::{Origin, Slice, Source};
 use crate::files::Layout;
 use crate::oci::{Blake3, Descriptor, Digest, Repository};
 use crate::pipeline::graph::PlacedBlob;
@@ -127,7 +127,7 @@ async fn fetch_one(
     source: &dyn Source,
 ) -> Result<Vec<u8>> {
     loop {
-        let body = source.blob(repository, blob, range.first).await?;
+        let body = Origin { source, repository }.body(blob, range.first).await?;
         let (mut at, mut stream, mut bytes) = (body.offset, body.stream, Vec::new());
         while at <= range.last {
             let Some(piece) = stream.next().await.transpose()? else { break };
@@ -143,7 +143,7 @@ async fn fetch_one(
         let (first, last, digest) = (range.first, range.last, blob.digest);
         let text =
             format!("reading bytes {first}-{last} of blob {digest}: they are not those that the bundle was made of");
-        source.gave_wrong(repository, blob, Error::damaged(text))?;
+        source.gave_wrong(repository, blob, Error::damaged(text)).await?;
     }
 }
 
@@ -245,7 +245,7 @@ mod tests {
             Ok(Body::new(offset, stream::iter(pieces).boxed()))
         }
 
-        fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+        async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
             Err(error)
         }
 

@@ -11,15 +11,18 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
 use crate::bundle::convert::Conversion;
+use crate::bundle::fileset::FileList;
 use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, SUMS, is_signature};
 use crate::bundle::missing::Missing;
+use crate::bundle::open::open_damaged;
 use crate::bundle::options::{Form, Options};
+use crate::bundle::output::tar_survey::by_survey;
 use crate::bundle::repair::belongs;
 use crate::bundle::volumes::{
     Held, KnownVolume, Opened, Part, Replaceable, Selection, SetName, Shape, VolumeOptions, Volumes,
 };
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
-use crate::content::proof::{Unproven, prove};
+use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::{Layout, Piece};
 use crate::oci::Digest;
 
@@ -69,7 +72,7 @@ pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet
     };
     let name = named(&set, out)?;
     let shown = name.base().display().to_string();
-    let repair = Layout::open(from)?;
+    let repair = open_repair(from, &set)?;
     let is_repair = belongs(&repair, set.set.identity)?;
     let held = set.held().ok_or_else(|| {
         let text = "it cannot be told which volume holds what: of none that is here bundle.json is whole, or they are not laid out as \
@@ -101,6 +104,17 @@ pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet
         }));
     }
     Ok(RepairedSet { name, whole, lacking: lacking.into_iter().collect() })
+}
+
+/// Opens what the set is repaired with. A damaged copy of the bundle may be a tar that has lost headers.
+fn open_repair(from: &Path, set: &Volumes) -> Result<Layout> {
+    let repair = open_damaged(from)?;
+    let identity = set.set.identity;
+    let bytes = set.layout().read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
+    let Some(bytes) = bytes.filter(|bytes| identity.is_of(bytes)) else { return Ok(repair) };
+    let json = BundleJson::parse(&bytes, BUNDLE_JSON)?;
+    let surveyed = by_survey(&repair, &FileList { json: &json, identity, size: bytes.len() as u64 })?;
+    Ok(surveyed.unwrap_or(repair))
 }
 
 /// The files that were named as volumes of the set, or of which too little is left to tell.
@@ -146,7 +160,8 @@ impl Search<'_> {
     /// The parts of the bundle, opened anew.
     fn parts(&self) -> Result<Vec<Layout>> {
         let paths = self.set.volumes.iter().map(|volume| volume.path.as_path());
-        paths.chain([self.from]).map(Layout::open).collect()
+        let volumes = paths.map(Layout::open);
+        volumes.chain([open_repair(self.from, self.set)]).collect()
     }
 
     fn find(&self, repair: &Layout) -> Result<Found> {
@@ -232,7 +247,7 @@ impl Search<'_> {
         match prove(&slice, &file.digest, &|_| ()) {
             Ok(()) => Ok(Some(vec![Piece { part: at, path: path.to_owned() }])),
             Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", slice.path(), error)),
-            Err(Unproven::Wrong { found, .. }) => Err(slice.wrong(found)),
+            Err(Unproven::Wrong(Wrong { found, .. })) => Err(slice.wrong(found)),
         }
     }
 

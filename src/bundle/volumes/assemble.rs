@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use super::format::{Segment, VolumeJson};
 use super::names::{SegmentNumber, stored_path};
+use crate::bundle::open::json_of;
 use crate::bundle::sums::{self, MAX_SUMS};
-use crate::bundle::{
-    BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, SUMS512, is_signature, is_tool,
-};
+use crate::bundle::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, is_signature, is_tool};
 use crate::files::{Layout, Piece};
 use crate::oci::Digest;
 
@@ -38,10 +37,7 @@ pub(super) fn assemble(
     kept: Option<(Layout, Vec<KeptPiece>)>,
     shown: PathBuf,
 ) -> Layout {
-    let is_right = |layout: &Layout| {
-        let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
-        json.is_some_and(|bytes| Digest::sha256(&bytes) == identity)
-    };
+    let is_right = |layout: &Layout| json_of(layout, identity).is_some();
     let is_summed = |layout: &Layout| {
         let sums = layout.read(SUMS, MAX_SUMS).ok().flatten();
         is_right(layout) && sums.is_some_and(|bytes| sums::identity(&bytes) == Some(identity))

@@ -195,9 +195,11 @@ fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
     let hashing = Hashing::of_prefix(Algorithm::Sha256, &slice, held.size, &progress).ok()?;
     events.report(Event::BlobFinished { digest: shown });
     events.report(Event::ItemDone);
-    let known = Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() };
-    let is_right = !path.starts_with("blobs/sha256/") || known.sha256.blob_path() == path;
-    is_right.then_some(known)
+    // A piece of a blob has another path.
+    match Digest::of_blob_path(&path).filter(|digest| digest.algorithm() == Algorithm::Sha256) {
+        Some(sha256) => Some(Known { sha256, chunks: hashing.finish(&sha256).ok()? }),
+        None => Some(Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() }),
+    }
 }
 
 /// The volumes of this name that are there, in order.

@@ -11,9 +11,9 @@ use super::opened::Volumes;
 use super::plan::{SetPlan, SetRequest};
 use super::set::is_held;
 use crate::bundle::format::head_of;
-use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
+use crate::bundle::open::json_of;
+use crate::bundle::{BUNDLE_JSON, BundleJson};
 use crate::files::Layout;
-use crate::oci::Digest;
 
 /// Files times volumes; of more no layout is computed.
 const MOST_WORK: usize = 200_000_000;
@@ -23,11 +23,7 @@ const MOST_HEADS: usize = 4;
 impl Volumes {
     /// What each volume of the set holds, at hand or not, by their numbers from 1 on. `None`: that cannot be known.
     pub fn held(&self) -> Option<Vec<Vec<Held>>> {
-        let layout = self.layout();
-        let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok()??;
-        if Digest::sha256(&bytes) != self.set.identity {
-            return None;
-        }
+        let bytes = json_of(self.layout(), self.set.identity)?;
         let bundle = BundleJson::parse(&bytes, BUNDLE_JSON).ok()?;
         if bundle.files.len().saturating_mul(self.set.of as usize) > MOST_WORK {
             return None;

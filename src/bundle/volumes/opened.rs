@@ -15,7 +15,7 @@ use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
 use super::names::{Part, SetName};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::volumes as numbers;
-use crate::bundle::{BUNDLE_JSON, Bundle, Proven, VOLUMES, refuse_unfinished, sums};
+use crate::bundle::{BUNDLE_JSON, Bundle, Proven, VOLUMES, open_damaged, refuse_unfinished, sums};
 use crate::files::Layout;
 use crate::oci::Digest;
 
@@ -130,22 +130,23 @@ impl Opened {
     /// # Errors
     /// As [`Opened::open`].
     pub fn open_with(paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
-        match Opened::open_to_verify(paths, kept)? {
+        match Opened::of(look_into_each(paths, Layout::open)?, paths, kept)? {
             Opened::Volumes(set) if set.volumes.is_empty() => Err(only_recovery()),
             opened => Ok(opened),
         }
     }
 
-    /// The same, where there may be nothing but recovery volumes: they can be proven, and are no bundle.
+    /// The same, where there may be nothing but recovery volumes: they can be proven, and are no bundle. A single file may be a tar
+    /// that has lost its first header.
     ///
     /// # Errors
     /// As [`Opened::open`].
-    pub fn open_to_verify(paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
-        let mut found = Vec::new();
-        for path in paths {
-            refuse_unfinished(path)?;
-            found.push(look(path, paths.len() == 1)?);
-        }
+    pub fn open_to_verify(paths: &[PathBuf]) -> Result<Opened> {
+        let open = if paths.len() == 1 { open_damaged } else { Layout::open };
+        Opened::of(look_into_each(paths, open)?, paths, None)
+    }
+
+    fn of(mut found: Vec<Found>, paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
         if let [Found::Other(..)] = &found[..]
             && let Some(Found::Other(_, layout)) = found.pop()
         {
@@ -281,11 +282,24 @@ fn why_foreign(set: SetId, identity: Digest) -> String {
 
 /// Looks at one file. What is wrong with the only one is an error; among others it is one that cannot be used.
 pub(super) fn look(path: &Path, is_only: bool) -> Result<Found> {
+    look_into(path, Layout::open(path), is_only)
+}
+
+fn look_into_each(paths: &[PathBuf], open: fn(&Path) -> Result<Layout>) -> Result<Vec<Found>> {
+    let look = |path: &PathBuf| {
+        refuse_unfinished(path)?;
+        look_into(path, open(path), paths.len() == 1)
+    };
+    paths.iter().map(look).collect()
+}
+
+/// The same of a file that was opened already, or could not be.
+fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Found> {
     let by_name = SetName::of_part(path).map(|(_, part)| part);
     let broken = |part: Option<Part>, error: Error| {
         Ok(Found::Broken(Broken { path: path.to_owned(), part: part.or(by_name), why: error.chain() }))
     };
-    let layout = match Layout::open(path) {
+    let layout = match opened {
         Err(error) if !is_only && error.kind() != Kind::Disk => return broken(None, error),
         other => other?,
     };

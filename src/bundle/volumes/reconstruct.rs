@@ -102,7 +102,7 @@ pub fn reconstruct(
         begin(&mut targets, &surviving.json, &name, *part)?;
     }
     let encoded = targets.encode(&shards, surviving.json.identity, events)?;
-    prove(&surviving, &name, &encoded)?;
+    check_prints(&surviving, &name, &encoded)?;
     prove_volumes(&surviving, &targets, &name, signed, events)?;
     targets.write_headers(&surviving.json, &surviving.known, &encoded)?;
     let made = targets.finish(events)?;
@@ -184,7 +184,7 @@ fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part)
 }
 
 /// Every volume that was made, and those that recovery volumes were made of, are what the set's recovery volumes say.
-fn prove(surviving: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
+fn check_prints(surviving: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
     let json = &surviving.json;
     for ((number, volume), prints) in (1..).zip(&json.volumes).zip(&encoded.originals) {
         let Some(found) = prints.as_ref().map(|prints| prints.sha256).filter(|found| *found != volume.sha256) else {

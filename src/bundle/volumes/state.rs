@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +17,9 @@ use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Dir, Entry, LockedDir, Replacement};
 use crate::content::Slice;
-use crate::content::proof::{Unproven, prove};
+use crate::content::proof::{self, Unproven, Wrong, prove};
 use crate::files::Layout;
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 
 /// The version of the file that this program writes and the only one it reads.
 const STATE_VERSION: u32 = 2;
@@ -220,13 +220,11 @@ impl State {
     fn store_piece(&self, part: &Layout, file: &VolumeFile, stored: &str) -> Result<()> {
         let (entry, path) = (file.stored_path(), self.directory.join(stored));
         let gone = || Error::damaged(format!("{} has no {entry}", part.path().display()));
-        let slice = part.slice(&entry)?.ok_or_else(gone)?;
+        let (segment, slice) = file.segment.as_deref().zip(part.slice(&entry)?).ok_or_else(gone)?;
         let fail = |e| Error::disk("keeping", &path, e);
         let mut new = Replacement::of_entry(Entry::in_dir(&self.dir()?, stored))?;
-        let found = slice.copy_to(new.file(), Algorithm::Sha256, fail)?;
-        if file.segment.as_ref().is_none_or(|segment| segment.sha256 != found) {
-            return Err(slice.wrong(found));
-        }
+        proof::copy(&slice, &segment.sha256, &mut |piece, _| new.file().write_all(piece).map_err(fail))
+            .map_err(|uncopied| uncopied.of(&slice))?;
         new.commit()
     }
 
@@ -238,7 +236,7 @@ impl State {
     ///
     /// # Errors
     /// A blob is not right, whether for a kept piece or for one in `volumes` (`Damaged`); the disk's.
-    pub fn prove(&mut self, bundle: &Layout, volumes: &[Volume], blobs: impl Fn(&Digest) -> bool) -> Result<()> {
+    pub fn prove_kept(&mut self, bundle: &Layout, volumes: &[Volume], blobs: impl Fn(&Digest) -> bool) -> Result<()> {
         let Some((layout, pieces)) = self.pieces()? else { return Ok(()) };
         let mut of_blob: BTreeMap<Digest, Vec<KeptPiece>> = BTreeMap::new();
         for piece in pieces {
@@ -376,7 +374,7 @@ fn read(path: &Path) -> Result<Option<Json>> {
 fn wrong(slice: &Slice, digest: &Digest) -> Result<Option<Error>> {
     match prove(slice, digest, &|_| ()) {
         Ok(()) => Ok(None),
-        Err(Unproven::Wrong { found, .. }) => Ok(Some(slice.wrong(found))),
+        Err(Unproven::Wrong(Wrong { found, .. })) => Ok(Some(slice.wrong(found))),
         Err(Unproven::Unreadable(error)) => Err(Error::disk("reading", slice.path(), error)),
     }
 }

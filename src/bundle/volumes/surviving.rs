@@ -113,7 +113,7 @@ impl Surviving {
         let (mut json, known) = description(&given)?;
         json.number = 1;
         let name = name(&given, &json)?;
-        prove(&mut given, &json, signed, events);
+        find_good(&mut given, &json, signed, events);
         let mut surviving = Surviving {
             name,
             known,
@@ -242,7 +242,7 @@ fn listed(found: &Region, json: &RecoveryJson) -> Option<u32> {
 
 /// Finds the volumes that are good, though recovery volumes say otherwise: those may be forged, or older than a volume that was
 /// written again. Where all volumes would be there and still not all of the bundle, none of these is believed.
-fn prove(given: &mut [GivenFile], json: &RecoveryJson, signed: Option<&Signed>, events: &Events) {
+fn find_good(given: &mut [GivenFile], json: &RecoveryJson, signed: Option<&Signed>, events: &Events) {
     let set = id_of_recovery(json);
     let of_set = given.iter().filter(|given| given.set == Some(set) && given.recovery.is_none());
     let of_set: Vec<(&GivenFile, bool)> = of_set.map(|given| (given, listed(&given.found, json).is_some())).collect();

@@ -12,19 +12,20 @@ use std::path::{Path, PathBuf};
 
 use super::VolumeFile;
 use super::assemble::pieces_of;
-use super::layout::Known;
 use super::opened::{Found, SetId, Volume, id_of, look};
 use super::set::is_held;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::format::{FileEntry, sums};
+use crate::bundle::open::json_of;
 use crate::bundle::sums::MAX_SUMS;
 use crate::bundle::tar_plan::BLOCK;
 use crate::bundle::{
-    BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Proven, SUMS, VOLUMES, is_signature,
-    signatures_of, signed_file,
+    BUNDLE_JSON, BundleJson, MAX_SIGNATURE, MOST_SIGNATURES, Proven, SUMS, VOLUMES, is_signature, signatures_of,
+    signed_file,
 };
-use crate::content::proof::{Hashing, Unproven, prove};
+use crate::content::chunks::Chunks;
+use crate::content::proof::{Hashed, Hashing, Unproven, Wrong, prove};
 use crate::content::{Slice, in_parallel};
 use crate::files::{Layout, Piece};
 use crate::oci::{Algorithm, Digest};
@@ -77,9 +78,10 @@ pub struct VolumeProof<'k> {
 
 /// What was read of a file in a volume.
 struct Read {
-    known: Known,
-    /// By the algorithm of the digest that the bundle declares it with.
-    digest: Digest,
+    sha256: Hashed,
+    /// The same, unless the bundle declares it with a digest of another algorithm.
+    hashed: Hashed,
+    chunks: Chunks,
 }
 
 impl<'k> VolumeProof<'k> {
@@ -113,10 +115,7 @@ impl<'k> VolumeProof<'k> {
         }
         let volume = given.first().map_or_else(PathBuf::new, |given| given.path.clone());
         let fault = |what: String| Fault { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
-        let json = layouts.iter().find_map(|layout| {
-            let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok()??;
-            (Digest::sha256(&bytes) == set.identity).then_some(bytes)
-        });
+        let json = layouts.iter().find_map(|layout| json_of(layout, set.identity));
         let json = json.ok_or_else(|| fault(format!("is not that of {}", set.identity)))?;
         let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| fault(error.chain()))?;
         let made = given.iter().filter(|given| given.is_made).map(|given| given.path.clone()).collect();
@@ -161,7 +160,7 @@ impl<'k> VolumeProof<'k> {
     /// The first thing that is wrong.
     pub fn alone(&self, path: &Path) -> Result<(), Fault> {
         let Some(at) = self.at(path) else { return Ok(()) };
-        One { proof: self, volume: &self.volumes[at], layout: &self.layouts[at] }.prove()?;
+        One { proof: self, volume: &self.volumes[at], layout: &self.layouts[at] }.check()?;
         if self.made.contains(path) {
             self.manifests(at)?;
         }
@@ -226,7 +225,7 @@ impl<'k> VolumeProof<'k> {
         match prove(&slice, &file.digest, &|bytes| self.advance(bytes)) {
             Ok(()) if slice.size() == file.size => None,
             Ok(()) => Some(format!("has {} bytes", slice.size())),
-            Err(Unproven::Wrong { found, .. }) => Some(format!("has the digest {found}")),
+            Err(Unproven::Wrong(Wrong { found, .. })) => Some(format!("has the digest {found}")),
             Err(Unproven::Unreadable(error)) => Some(format!("cannot be read: {error}")),
         }
     }
@@ -354,7 +353,7 @@ impl One<'_> {
         format!("{VOLUMES}{}.{end}", self.volume.label)
     }
 
-    fn prove(&self) -> Result<(), Fault> {
+    fn check(&self) -> Result<(), Fault> {
         if let Some(odd) = self.layout.faults().first() {
             return Err(self.fault(&odd.path, &*odd.what));
         }
@@ -397,13 +396,15 @@ impl One<'_> {
         let advance = |bytes| self.proof.advance(bytes);
         let hashers = Hashing::of_prefix(Algorithm::Sha256, &slice, size, &advance);
         let hashers = hashers.map_err(|error| unreadable(error.to_string()))?;
-        let known = Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() };
-        let algorithm = declared.map_or(Algorithm::Sha256, |file| file.digest.algorithm());
-        let digest = match algorithm {
-            Algorithm::Sha256 => known.sha256,
-            other => slice.hash(other, &|_| ()).map_err(|error| unreadable(error.to_string()))?,
+        let (sha256, chunks) = (Hashed::of(hashers.digest), hashers.chunks.finish());
+        let hashed = match declared.map_or(Algorithm::Sha256, |file| file.digest.algorithm()) {
+            Algorithm::Sha256 => sha256.clone(),
+            other => {
+                let hasher = slice.hash_prefix(other, size, &|_| ());
+                Hashed::of(hasher.map_err(|error| unreadable(error.to_string()))?)
+            }
         };
-        Ok(Read { known, digest })
+        Ok(Read { sha256, hashed, chunks })
     }
 
     /// A file by what the bundle says of it, or what the volume says of its segment.
@@ -416,20 +417,19 @@ impl One<'_> {
         held: &HashMap<String, &VolumeFile>,
     ) -> Result<(), Fault> {
         let identity = self.proof.set.identity;
+        let has = |digest: &Digest| read.hashed.prove(digest).is_ok();
         let is_right = match held.get(path).and_then(|file| Some((file, file.segment.as_deref()?))) {
-            Some((file, segment)) => {
-                declared.contains_key(&*file.path) && segment.size == size && segment.sha256 == read.known.sha256
-            }
-            None if path == BUNDLE_JSON => read.digest == identity,
-            None if path == SUMS => read.digest == Digest::sha256(self.proof.bundle.sha256sums(identity).as_bytes()),
+            Some((file, segment)) => declared.contains_key(&*file.path) && segment.size == size && has(&segment.sha256),
+            None if path == BUNDLE_JSON => has(&identity),
+            None if path == SUMS => has(&Digest::sha256(self.proof.bundle.sha256sums(identity).as_bytes())),
             // They are held against what is read.
             None if path == self.own("json") || path == self.own("b3") => true,
             None => match declared.get(path) {
-                Some(file) => file.size == size && file.digest == read.digest,
+                Some(file) => file.size == size && has(&file.digest),
                 None => return Err(self.fault(path, "is not declared in bundle.json")),
             },
         };
-        let found = || self.fault(path, format!("has the digest {}", read.digest));
+        let found = || self.fault(path, format!("has the digest {}", read.hashed));
         is_right.then_some(()).ok_or_else(found)
     }
 
@@ -440,7 +440,7 @@ impl One<'_> {
         let mut named = HashSet::new();
         for line in sums::lines(&bytes, Algorithm::Sha256) {
             let line = line.ok_or_else(wrong)?;
-            let is_right = read.get(line.path).is_some_and(|read| read.known.sha256 == line.digest);
+            let is_right = read.get(line.path).is_some_and(|read| read.sha256.prove(&line.digest).is_ok());
             (is_right && named.insert(line.path)).then_some(()).ok_or_else(wrong)?;
         }
         (named.len() == read.len()).then_some(()).ok_or_else(wrong)
@@ -452,10 +452,10 @@ impl One<'_> {
         let mut values = Vec::new();
         for file in &self.volume.json.files {
             let read = read.get(&*file.stored_path()).ok_or_else(|| self.fault(&file.path, "is missing"))?;
-            if file.blake3.bytes() != read.known.chunks.root() {
+            if file.blake3.bytes() != read.chunks.root() {
                 return Err(self.fault(&file.path, "has another BLAKE3 than the volume says"));
             }
-            values.extend(read.known.chunks.values().iter().flatten());
+            values.extend(read.chunks.values().iter().flatten());
         }
         let is_right = matches!(self.layout.read(&own, values.len() as u64), Ok(Some(there)) if there == values);
         is_right.then_some(()).ok_or_else(|| self.fault(&own, "is not that of its files"))

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
-use crate::content::{BlobReader, Body, Source};
+use crate::content::{BlobReader, Body, Origin, Source};
 use crate::oci::{Descriptor, Digest};
 use crate::pipeline::graph::PlacedBlob;
 
@@ -81,7 +81,8 @@ impl<'a> Ahead<'a> {
                 feed.put(piece).await;
             }
         } else {
-            let body = self.source.blob(&placed.repository, &placed.blob, 0).await?;
+            let origin = Origin { source: self.source, repository: &placed.repository };
+            let body = origin.body(&placed.blob, 0).await?;
             self.pass(&placed.blob, body, &feed).await?;
         }
         self.events.report(Event::BlobFinished { digest });
@@ -91,7 +92,7 @@ impl<'a> Ahead<'a> {
         Ok(())
     }
 
-    /// All of a small blob, proven; from another place if one gives wrong bytes.
+    /// All of a small blob, proven; read again where its source gives wrong bytes and may do better.
     async fn whole(&self, placed: &PlacedBlob) -> Result<Vec<Bytes>> {
         let PlacedBlob { blob, repository } = placed;
         loop {
@@ -109,7 +110,7 @@ impl<'a> Ahead<'a> {
             };
             match read.await {
                 Err(error) if Error::kind(&error) == Kind::Damaged => {
-                    self.source.gave_wrong(repository, blob, error)?
+                    self.source.gave_wrong(repository, blob, error).await?
                 }
                 other => return other,
             }

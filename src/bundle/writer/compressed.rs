@@ -1,6 +1,6 @@
 //! The tar, compressed in frames, into a file that gets its name last.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -31,8 +31,7 @@ impl Compressed {
         preflight::check_free(out, &Form::Compressed)?;
         preflight::former(out, &Form::Compressed)?;
         let out = fsops::canonicalize(out)?;
-        let parent = fsops::parent(&out);
-        fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
+        fsops::Dir::create(fsops::parent(&out))?;
         let lock = WriteLock::take(&out)?;
         let partial = lock.output().beside(".partial");
         let frames = Some(Frames::new(BufWriter::with_capacity(BUFFER, partial.open(Open::Empty)?)));
@@ -88,7 +87,7 @@ mod tests {
         let out = directory.path().join("b.tar.zst");
         let mut compressed = Compressed::create(&out).unwrap();
         compressed.write(b"all of it").unwrap();
-        fs::create_dir(&out).unwrap();
+        std::fs::create_dir(&out).unwrap();
         assert!(compressed.finish().is_err());
         drop(compressed);
         assert!(!directory.path().join("b.tar.zst.partial").exists());

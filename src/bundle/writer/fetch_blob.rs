@@ -41,7 +41,7 @@ pub async fn fetch(place: Arc<dyn Placement>, blob: &Descriptor, origin: &Origin
                 tracing::debug!("{}: starting again: {}", blob.digest, error.chain());
                 // What an interrupted run had left may have been wrong: then nobody is to blame yet.
                 if slot.present == 0 {
-                    origin.source.gave_wrong(origin.repository, blob, error)?;
+                    origin.source.gave_wrong(origin.repository, blob, error).await?;
                 }
             }
             other => break other?,

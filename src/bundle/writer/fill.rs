@@ -9,12 +9,9 @@ use crate::bundle::output::{Claim, Placement, Wanted};
 use crate::bundle::writer::links::Offered;
 use crate::bundle::writer::supply::Supply;
 use crate::content::chunks::Chunks;
-use crate::content::proof::{Hashing, prove_chunks};
+use crate::content::proof::{Uncopied, copy_chunks, prove_chunks};
 use crate::content::{Slice, in_parallel};
 use crate::oci::Digest;
-
-/// How much is copied at a time, in bytes.
-const PIECE: usize = 1024 * 1024;
 
 /// A claim, and what it is of, if not of the place itself.
 struct Found<'a> {
@@ -133,23 +130,25 @@ fn copy(digest: &Digest, slice: &Slice, place: &dyn Placement, progress: &dyn Fn
         // It may be more than the blob has.
         place.restarted(digest, &slot)?;
     }
-    let mut hashing = Hashing::new(digest.algorithm());
-    let mut buffer = vec![0; PIECE];
-    let mut at = 0;
-    while at < slice.size() {
-        let Ok(read) = slice.read_at(at, &mut buffer) else { return Ok(None) };
-        hashing.update(&buffer[..read]);
-        slot.write_all_at(&buffer[..read], at)?;
-        slot.write_out(at, at + read as u64, slice.size());
-        at += read as u64;
-        progress(read as u64);
+    let copied = copy_chunks(slice, digest, &mut |piece, at| {
+        let read = piece.len() as u64;
+        slot.write_all_at(piece, at)?;
+        slot.write_out(at, at + read, slice.size());
+        progress(read);
+        Ok(())
+    });
+    match copied {
+        Ok(chunks) => {
+            place.completed(digest)?;
+            Ok(Some(chunks))
+        }
+        Err(Uncopied::Unreadable(_)) => Ok(None),
+        Err(Uncopied::Wrong(_)) => {
+            place.restarted(digest, &slot)?;
+            Ok(None)
+        }
+        Err(Uncopied::Unwritten(error)) => Err(error),
     }
-    let Ok(chunks) = hashing.finish(digest) else {
-        place.restarted(digest, &slot)?;
-        return Ok(None);
-    };
-    place.completed(digest)?;
-    Ok(Some(chunks))
 }
 
 #[cfg(test)]
@@ -201,7 +200,7 @@ mod tests {
             Ok(true)
         }
 
-        fn prove(&self, blob: Wanted, _: &dyn Fn(u64)) -> Result<Chunks> {
+        fn prove_linked(&self, blob: Wanted, _: &dyn Fn(u64)) -> Result<Chunks> {
             Err(Error::disk("reading", blob.digest.blob_path().as_ref(), std::io::Error::from_raw_os_error(5)))
         }
     }

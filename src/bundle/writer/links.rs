@@ -91,7 +91,7 @@ impl Links {
         }
         match link(place, blob, offered)? {
             None => {
-                let chunks = place.prove(blob, progress)?;
+                let chunks = place.prove_linked(blob, progress)?;
                 self.linked.fetch_add(1, Ordering::Relaxed);
                 Ok(Some(chunks))
             }

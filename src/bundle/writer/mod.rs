@@ -114,8 +114,7 @@ impl Writer {
             );
             return Err(Error::disk_full(text));
         }
-        let parent = fsops::parent(&out);
-        std::fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
+        fsops::Dir::create(fsops::parent(&out))?;
         let lock = lock.map_or_else(|| WriteLock::take(&out), Ok)?;
         let Begun { place, former, elsewhere, whole } = begin(lock.output(), &files, &options, &events)?;
         let (of_former, links) = (Links::of_former(), Arc::new(Links::new(options.link, events.clone())));

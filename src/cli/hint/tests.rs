@@ -3,7 +3,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::*;
-use crate::base::error::Policy;
+use crate::base::error::PullPolicyWords;
 use crate::oci::Digest;
 
 /// An error that calls for advice, and one with similar words that must not get the same.
@@ -369,7 +369,7 @@ fn a_reason_has_its_hint_and_its_name_alone_has_not() {
 fn every_hint_has_a_code_of_its_own() {
     let of_situations = all().into_iter().filter_map(Situation::hint);
     let of_reasons = reasons().iter().filter_map(for_reason).collect::<Vec<_>>();
-    let others = [HintCode::KeepGoing, HintCode::SparseIndex];
+    let others = [HintCode::KeepGoing, HintCode::SparseIndex, HintCode::RepairBundle, HintCode::RepairVolumes];
     let mut texts = BTreeMap::new();
     for hint in of_situations.chain(of_reasons).chain(others).map(with_text) {
         let printed = serde_json::to_value(hint).unwrap();
@@ -416,11 +416,11 @@ fn only_a_certificate_that_is_not_trusted_asks_for_the_ca() {
 fn a_policy_is_quoted_in_its_own_words() {
     let error =
         Error::new(Kind::Refused, "reading a: 412 Precondition Failed: not scanned").with_reason(Reason::PullPolicy);
-    let quoted = error.clone().with_fact(Policy("not scanned".to_owned())).while_doing("image a");
+    let quoted = error.clone().with_fact(PullPolicyWords("not scanned".to_owned())).while_doing("image a");
     assert_eq!(quoted.policy().as_deref(), Some("not scanned"));
     assert_eq!(
         error.of_kind(Kind::Refused).policy().as_deref(),
         Some("reading a: 412 Precondition Failed: not scanned")
     );
-    assert_eq!(Error::new(Kind::Refused, "a").with_fact(Policy("b".to_owned())).policy(), None);
+    assert_eq!(Error::new(Kind::Refused, "a").with_fact(PullPolicyWords("b".to_owned())).policy(), None);
 }

@@ -109,6 +109,15 @@ pub fn text(code: HintCode) -> &'static str {
         HintCode::ImageLayout => {
             "`gapferry serve LAYOUT` makes a registry of it, and `gapferry export` makes a bundle of the images in that registry"
         }
+        HintCode::RepairBundle => {
+            "`gapferry repair BUNDLE COPY` repairs it in its place with another copy, in any form; or fetch only what is bad: here \
+             `gapferry verify BUNDLE --missing missing.json`, on the connected side `gapferry export --repair missing.json --locked LOCK \
+             -o repair.tar`, here `gapferry repair BUNDLE repair.tar`"
+        }
+        HintCode::RepairVolumes => {
+            "`gapferry repair NAME.*.tar` makes bad or lost volumes again of the others and of recovery volumes; without these, of a copy \
+             of the bundle, or of what `verify --missing` and `export --repair` bring, named with them: `gapferry repair NAME.*.tar COPY`"
+        }
         HintCode::DamagedFile => {
             "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or repair it with \
              `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`"

@@ -20,8 +20,8 @@ pub fn warn_of_plan(plan: &PushPlan, context: &Context) {
     let left = &plan.not_brought;
     let left_out = plan.left_out.as_ref().map(not_brought::left_out);
     let warnings = not_brought::failures(left).chain(not_brought::warnings(left)).chain(left_out);
-    warnings.for_each(|text| context.events.report(Event::Warning(text)));
-    not_brought::notice(left).into_iter().for_each(|text| context.events.report(Event::Notice(text)));
+    warnings.for_each(|text| context.environment.events.report(Event::Warning(text)));
+    not_brought::notice(left).into_iter().for_each(|text| context.environment.events.report(Event::Notice(text)));
     plan.faults.iter().for_each(|fault| context.failed_image(fault, None));
 }
 
@@ -122,10 +122,10 @@ pub fn show_pushed(pushed: &Pushed, context: &Context) {
         let wait = if waiting == 1 { "waits" } else { "wait" };
         context.say(&format!("{images} {wait} for {volumes}: run the same command with what comes next"));
     }
-    not_brought::notice(left).into_iter().for_each(|text| context.events.report(Event::Notice(text)));
+    not_brought::notice(left).into_iter().for_each(|text| context.environment.events.report(Event::Notice(text)));
     let left_out = pushed.left_out.as_ref().map(not_brought::left_out);
     let warnings = not_brought::warnings(left).chain(left_out);
-    warnings.for_each(|text| context.events.report(Event::Warning(text)));
+    warnings.for_each(|text| context.environment.events.report(Event::Warning(text)));
 }
 
 /// Images that arrived and cannot be pulled yet, said once for each reason. A root that has its tag is named by that alone.
@@ -142,7 +142,7 @@ fn show_blocked(pushed: &Pushed, context: &Context) {
             kinds.map(|(names, what)| (count(names.len(), what), named(names))).unzip();
         let (counted, names) = (counted.join(" and "), names.join("; "));
         let text = format!("{counted} cannot be pulled yet: a policy of the project forbids it: {why} ({names})");
-        context.events.report(Event::Notice(text));
+        context.environment.events.report(Event::Notice(text));
     }
 }
 
@@ -155,7 +155,7 @@ fn show_kept(pushed: &Pushed, context: &Context) {
          there; {} tells an account that may read artifacts whether the tag means it",
         first.repository.registry()
     );
-    context.events.report(Event::Notice(text));
+    context.environment.events.report(Event::Notice(text));
 }
 
 /// Shows every image that failed. What many have in common, such as a line that broke or a blob that they share, is said once,

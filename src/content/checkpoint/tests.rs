@@ -36,7 +36,7 @@ impl Source for Pulls {
         panic!("{blob:?}")
     }
 
-    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
         Err(error)
     }
 

@@ -4,14 +4,15 @@
 //! was right then may be wrong by the next time.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{Entry, Open};
 use crate::base::progress::{Event, Events};
 use crate::oci::{Digest, Repository};
 
@@ -25,7 +26,7 @@ pub struct State {
     /// Digests, and where they were read if that counts.
     proven: HashSet<(Digest, Option<String>)>,
     begun: Option<Timestamp>,
-    file: Option<(Mutex<File>, PathBuf)>,
+    file: Option<(Mutex<File>, Entry)>,
 }
 
 impl State {
@@ -34,10 +35,11 @@ impl State {
     /// # Errors
     /// It is something else, or of another registry; it cannot be written.
     pub fn open(path: &Path, registry: &str, now: Timestamp, events: &Events) -> Result<State> {
-        let fail = |e| Error::disk("opening", path, e);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
+        let entry = Entry::of(path)?;
+        let mut file = entry.open(Open::Append)?;
         let mut bytes = Vec::new();
-        (&mut file).take(MAX_STATE + 1).read_to_end(&mut bytes).map_err(fail)?;
+        let read = entry.open(Open::Read)?.take(MAX_STATE + 1).read_to_end(&mut bytes);
+        read.map_err(|e| Error::disk("reading", path, e))?;
         let (mut text, shown) = (String::from_utf8_lossy(&bytes), path.display());
         if is_torn(&text) {
             let why = "it says nothing of what was proven before, as after a power cut";
@@ -52,7 +54,7 @@ impl State {
         let start = if text.is_empty() { format!("{MAGIC} {registry} {now}\n") } else { "\n".to_owned() };
         // The line feed ends a line that a kill has torn.
         file.write_all(start.as_bytes()).map_err(|e| Error::disk("writing", path, e))?;
-        state.file = Some((Mutex::new(file), path.to_owned()));
+        state.file = Some((Mutex::new(file), entry));
         Ok(state)
     }
 
@@ -90,10 +92,10 @@ impl State {
     /// # Errors
     /// It cannot be written.
     pub fn note(&self, digest: &Digest, place: Option<&Repository>) -> Result<()> {
-        let Some((file, path)) = &self.file else { return Ok(()) };
+        let Some((file, entry)) = &self.file else { return Ok(()) };
         let line = place.map_or_else(|| format!("{digest}\n"), |place| format!("{digest} {place}\n"));
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(line.as_bytes()).map_err(|e| Error::disk("writing", path, e))
+        file.write_all(line.as_bytes()).map_err(|e| Error::disk("writing", entry.path(), e))
     }
 
     /// All of it is done: the next proof begins anew.
@@ -101,8 +103,7 @@ impl State {
     /// # Errors
     /// The file cannot be removed.
     pub fn finish(self) -> Result<()> {
-        let Some((_, path)) = self.file else { return Ok(()) };
-        std::fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))
+        self.file.map_or(Ok(()), |(_, entry)| entry.remove())
     }
 }
 

@@ -200,7 +200,7 @@ impl Source for InMemory {
         Ok(Body::new(0, stream::once(async move { Ok(bytes) }).boxed()))
     }
 
-    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
         Err(error)
     }
 

@@ -94,8 +94,8 @@ impl Source for Observed<'_> {
         Ok(Body { file: body.file, ..Body::new(body.offset, stream.boxed()) })
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
-        self.inner.gave_wrong(repository, blob, error)
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.inner.gave_wrong(repository, blob, error).await
     }
 
     fn counts_pulls(&self, repository: &Repository) -> bool {

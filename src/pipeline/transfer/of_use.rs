@@ -42,8 +42,8 @@ impl Source for OfUse<'_> {
         Ok(Body { offset, stream: stream.boxed(), file })
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
-        self.inner.gave_wrong(repository, blob, error)
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.inner.gave_wrong(repository, blob, error).await
     }
 
     fn counts_pulls(&self, repository: &Repository) -> bool {

@@ -1,6 +1,7 @@
 //! One blob into the directory of an image: as a hard link, a reflink or a copy.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -17,7 +18,7 @@ use crate::oci::{Descriptor, Repository};
 /// A link that was made: its name, and the file it should lead to.
 pub struct Link(String, Arc<Linkable>);
 
-/// Puts a blob there. A link has still to be [proven](prove).
+/// Puts a blob there. A link has still to be [checked](check_links).
 pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn Files) -> Result<Option<Link>> {
     let name = blob.digest.hex();
     let images = at.images;
@@ -84,7 +85,7 @@ fn link(at: &At<'_>, name: &str, file: &Linkable) -> Result<Result<(), Errno>> {
 ///
 /// # Errors
 /// There was one.
-pub fn prove(at: &At<'_>, links: &[Link]) -> Result<()> {
+pub fn check_links(at: &At<'_>, links: &[Link]) -> Result<()> {
     let mut open: HashMap<&[u8], &Link> = links.iter().map(|link| (link.0.as_bytes(), link)).collect();
     if open.is_empty() {
         return Ok(());
@@ -148,7 +149,8 @@ fn copy(at: &At<'_>, name: &str, blob: &Descriptor, slice: &Slice) -> Result<()>
 }
 
 fn copy_bytes(at: &At<'_>, name: &str, file: &mut std::fs::File, blob: &Descriptor, slice: &Slice) -> Result<()> {
-    proof::copy(slice, file, &blob.digest, |e| at.fail("writing", name, e))?;
+    let mut write = |piece: &[u8], _| file.write_all(piece).map_err(|e| at.fail("writing", name, e));
+    proof::copy(slice, &blob.digest, &mut write).map_err(|uncopied| uncopied.of(slice))?;
     at.images.copied.fetch_add(slice.size(), Ordering::Relaxed);
     Ok(())
 }

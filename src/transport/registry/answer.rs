@@ -16,7 +16,7 @@ use super::refusals;
 use super::reply::Reply;
 use super::retry_after::retry_after;
 use super::trace;
-use crate::base::error::{Error, Kind, Policy, Reason};
+use crate::base::error::{Error, Kind, PullPolicyWords, Reason};
 use crate::base::progress::redacted_with;
 use crate::oci::Digest;
 
@@ -142,7 +142,7 @@ pub(super) fn forbidden(error: Error) -> Error {
     let words = error.find().map(|answer: &UnexpectedStatus| answer.words.clone()).unwrap_or_default();
     let words = words.strip_prefix(&format!("{}: ", status_words(412))).unwrap_or(&words);
     let words = words.strip_prefix("PROJECTPOLICYVIOLATION: ").unwrap_or(words).to_owned();
-    error.with_reason(Reason::PullPolicy).with_fact(Policy(words))
+    error.with_reason(Reason::PullPolicy).with_fact(PullPolicyWords(words))
 }
 
 /// What the registry objects to, by the codes of the specification (distribution-spec, "Error Codes") or by its words.

@@ -196,6 +196,10 @@ const MIRROR_RETRIES: u32 = 1;
 /// How long a mirror may make a request wait.
 const MIRROR_WAIT: Duration = Duration::from_secs(30);
 
+/// How often the registry itself is asked again after an answer that is not what was asked for: wrong bytes, a web page. It may be a
+/// passing fault; more often it is what the registry has, and each try reads a whole blob.
+const WRONG_RETRIES: u32 = 2;
+
 /// Bytes that are passed on in a second, when it is slow: by a proxy that takes an upload as a whole before it passes it on, or by an
 /// object store that copies it.
 const COPIED: u64 = 1024 * 1024;
@@ -207,6 +211,8 @@ pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub retries: u32,
+    /// How often the same is asked for again after an answer that is something else.
+    pub wrong_retries: u32,
     pub max_wait: Duration,
     pub first_delay: Duration,
     pub retry_budget: Option<Duration>,
@@ -224,9 +230,10 @@ impl Default for Limits {
 impl Limits {
     pub fn of(config: &Config) -> Limits {
         let (retries, max_wait) = (config.retries, config.max_wait);
+        let wrong_retries = retries.min(WRONG_RETRIES);
         let (stall, commit) = (config.stall_timeout, config.commit_timeout);
         let (first_delay, retry_budget) = (config.first_delay, config.retry_budget);
-        Limits { retries, max_wait, first_delay, retry_budget, stall, commit }
+        Limits { retries, wrong_retries, max_wait, first_delay, retry_budget, stall, commit }
     }
 
     /// How long a registry may take to store an upload of `size` bytes after the last of them. What has taken it may pass it on
@@ -263,7 +270,7 @@ impl Limits {
     /// These limits for a place that is not the only one to ask.
     pub fn for_mirror(&self) -> Limits {
         let (retries, max_wait) = (self.retries.min(MIRROR_RETRIES), self.max_wait.min(MIRROR_WAIT));
-        Limits { retries, max_wait, retry_budget: None, ..self.clone() }
+        Limits { retries, wrong_retries: 0, max_wait, retry_budget: None, ..self.clone() }
     }
 }
 

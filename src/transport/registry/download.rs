@@ -48,6 +48,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
     }
     let lane = host.reads.enter().await;
     let tries = host.tries_of(&what, &blob.digest, Work::Content)?;
+    let wrong_answers = host.tries(&what).after_wrong_answer();
     let wanted = Wanted { host, repository: repository.clone(), blob: blob.clone(), what };
     let mut flow = Flow {
         wanted,
@@ -59,6 +60,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
         download: None,
         opened: Instant::now(),
         tries,
+        wrong_answers,
         since_break: 0,
         since_renewal: 0,
         _lane: lane,
@@ -98,6 +100,8 @@ struct Flow {
     /// When they were asked for.
     opened: Instant,
     tries: Tries,
+    /// The tries after answers that are something else than the blob.
+    wrong_answers: Tries,
     since_break: u64,
     /// What came since the tries were last renewed: over several breaks, if none of them brought enough alone.
     since_renewal: u64,
@@ -225,6 +229,10 @@ impl Flow {
                     continue;
                 }
                 Ok(Opened::Elsewhere(reason)) => Failure::never(self.wanted.wrong(&reason)),
+                Ok(Opened::Other(error)) => {
+                    self.wrong_answers.again(Failure::soon(error)).await?;
+                    continue;
+                }
                 Err(failure) => failure,
             };
             self.tries.again(failure).await?;
@@ -301,7 +309,10 @@ impl Wanted {
                     served_as(&reply),
                     self.blob.size
                 );
-                Err(Failure::never(if doubt(&reply).is_some() { strange(&self.what, text) } else { self.wrong(&text) }))
+                match doubt(&reply) {
+                    Some(_) => Ok(Opened::Other(strange(&self.what, text))),
+                    None => Err(Failure::never(self.wrong(&text))),
+                }
             }
             _ => Ok(Opened::at(0, reply, &self.what)),
         }
@@ -340,6 +351,8 @@ enum Opened {
     },
     /// Not where it was asked to begin, and why.
     Elsewhere(String),
+    /// Something else than the blob, such as a web page.
+    Other(Error),
 }
 
 impl Opened {

@@ -43,7 +43,7 @@ impl Source for Itself {
         download::blob(self.0.target(repository)?, repository, blob, offset).await
     }
 
-    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
         Err(error)
     }
 

@@ -221,11 +221,17 @@ pub(super) enum Fetched {
 pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Fetched> {
     let what = reading(reference);
     let ask = asking(Method::GET, reference, scopes, &what)?.optional(Question::Companion.if_optional(need));
-    let read = host.read(&ask, MAX_MANIFEST_SIZE, Headers::of).await?;
-    if need == Need::Optional {
-        host.memory.answers.answered(Question::Companion);
+    let mut wrong_answers = host.tries(&what).after_wrong_answer();
+    loop {
+        let read = host.read(&ask, MAX_MANIFEST_SIZE, Headers::of).await?;
+        if need == Need::Optional {
+            host.memory.answers.answered(Question::Companion);
+        }
+        match fetched(host, read, reference, &what).await {
+            Ok(fetched) => return Ok(fetched),
+            Err(failure) => wrong_answers.again(failure).await?,
+        }
     }
-    fetched(host, read, reference, &what).await
 }
 
 /// One try, where more have never brought an answer about what is not there.
@@ -237,7 +243,7 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
     };
     let read = reply.read(&what, Some(MAX_MANIFEST_SIZE), &Headers::of).await.map_err(|failure| failure.error);
     let fetched = match read {
-        Ok(read) => fetched(host, read, reference, &what).await,
+        Ok(read) => fetched(host, read, reference, &what).await.map_err(|failure| failure.error),
         Err(error) => Err(error),
     };
     fetched.or_else(|error| match error.is_of_object_alone() {
@@ -263,7 +269,7 @@ impl Headers {
 }
 
 /// What an answer to a GET of a manifest means.
-async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: &str) -> Result<Fetched> {
+async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: &str) -> Result<Fetched, Failure> {
     let (headers, body) = match read {
         Read::Whole(headers, body) => (headers, body),
         Read::Unread(reply) => {
@@ -275,8 +281,8 @@ async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: 
             return match status {
                 401 | 403 => Ok(Fetched::Denied(error)),
                 // No condition was sent, so it is a policy's.
-                412 => Err(forbidden(error)),
-                _ => Err(error),
+                412 => Err(Failure::never(forbidden(error))),
+                _ => Err(Failure::never(error)),
             };
         }
     };
@@ -285,15 +291,29 @@ async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: 
     Ok(Fetched::Manifest(Box::new(manifest)))
 }
 
-fn received(headers: &Headers, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest> {
+fn received(headers: &Headers, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest, Failure> {
     // The digest that was asked for proves the bytes, whatever the header says.
     if let Some(named) = headers.digest.filter(|_| reference.digest.is_none()) {
         let other = |found| format!("{what}: the registry calls it {named}, the bytes have {found}");
-        named.prove(&body).map_err(|found| Error::damaged(other(found)))?;
+        named.prove(&body).map_err(|found| Failure::soon(Error::damaged(other(found))))?;
     }
     let served_as = headers.served_as.as_deref();
     let parsed = Manifest::parse(body.clone(), served_as, reference.digest.as_ref());
-    parsed.map_err(|e| not_carried(what, &body, headers, e))
+    parsed.map_err(|error| {
+        let may_pass = may_pass(&error, &body, headers, reference);
+        let error = not_carried(what, &body, headers, error);
+        if may_pass { Failure::soon(error) } else { Failure::never(error) }
+    })
+}
+
+/// Whether another answer may bring the manifest: these are not the bytes that were asked for, or perhaps not.
+fn may_pass(error: &ManifestError, body: &Bytes, headers: &Headers, reference: &Reference) -> bool {
+    let is_proven = |digest: Digest| digest.prove(body).is_ok();
+    match error {
+        ManifestError::Digest { .. } => true,
+        ManifestError::Malformed { .. } => !reference.digest.or(headers.digest).is_some_and(is_proven),
+        _ => false,
+    }
 }
 
 fn not_carried(what: &str, body: &Bytes, headers: &Headers, error: ManifestError) -> Error {

@@ -3,8 +3,8 @@
 //! A mirror that lacks something, is down or refuses is passed over with a warning. The registry itself comes last, and only
 //! its “no” is believed. What a mirror gives is proven like everything else. What was found at one endpoint is read there to
 //! its end: a tag's manifest says where its children are. A mirror that fails again and again is left alone for a while (`health`).
-//! One that gave wrong bytes is not asked for that blob again (`suspects`), nor soon for anything if it does so often. When an
-//! endpoint breaks off in a blob, the next one goes on (`failover`).
+//! One that gave wrong bytes is not asked for that blob again (`suspects`), nor soon for anything if it does so often; the registry
+//! itself is, a few times, since no other endpoint is left. When an endpoint breaks off in a blob, the next one goes on (`failover`).
 
 mod endpoint;
 mod failover;
@@ -18,6 +18,8 @@ use futures_util::StreamExt;
 use serde::Serialize;
 
 use super::auth::Scopes;
+use super::failure::Failure;
+use super::retry::Tries;
 use super::{Reach, Registries, download, manifests, referrers, tags};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Events};
@@ -79,8 +81,8 @@ impl Registries {
         let all =
             places.into_iter().enumerate().map(|(at, place)| Arc::new(self.endpoint(repository, place, at == own)));
         let (all, events) = (all.collect(), self.0.wire.events.clone());
-        let (found, suspects) = Default::default();
-        let endpoints = Arc::new(Endpoints { repository: repository.clone(), all, found, suspects, events });
+        let (found, suspects, tries) = Default::default();
+        let endpoints = Arc::new(Endpoints { repository: repository.clone(), all, found, suspects, tries, events });
         let mut known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(known.entry(repository.clone()).or_insert(endpoints).clone())
     }
@@ -103,6 +105,8 @@ pub(super) struct Endpoints {
     /// Where manifests were found, and what they point to if that is not where it would be looked for.
     found: Mutex<HashMap<Digest, usize>>,
     suspects: Suspects,
+    /// Of blobs that the registry itself gave wrong.
+    tries: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<Tries>>>>,
     events: Events,
 }
 
@@ -198,14 +202,13 @@ impl Endpoints {
     }
 
     /// See [`Source::gave_wrong`](crate::content::Source::gave_wrong).
-    pub fn gave_wrong(&self, blob: &Descriptor, error: Error) -> Result<()> {
+    pub async fn gave_wrong(&self, blob: &Descriptor, error: Error) -> Result<()> {
         let own = self.all.len() - 1;
         let Wrong { given, from } = self.suspects.accuse(&blob.digest, own);
-        if from.is_empty() || from == [own] {
-            let own = &self.endpoint(own).repository;
-            return Err(error.while_doing(format!("reading from {own}")));
-        }
         given.into_iter().for_each(|(at, given)| self.all[at].discount(given));
+        if from.is_empty() || from == [own] {
+            return self.own_gave_wrong(&blob.digest, error).await;
+        }
         let places: Vec<String> = from.iter().map(|at| self.all[*at].repository.to_string()).collect();
         let (places, why) = (places.join(" and "), error.chain());
         let text = match from[..] {
@@ -217,6 +220,18 @@ impl Endpoints {
             self.all[mirror].gave_wrong(&error, &self.events);
         }
         Ok(())
+    }
+
+    /// The registry itself is asked again, after a while and not for ever: no other endpoint is left.
+    async fn own_gave_wrong(&self, blob: &Digest, error: Error) -> Result<()> {
+        let own = self.endpoint(self.all.len() - 1);
+        let tries = {
+            let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || own.host.tries(&format!("reading blob {blob} of {}", own.repository)).after_wrong_answer();
+            tries.entry(*blob).or_insert_with(|| Arc::new(new().into())).clone()
+        };
+        let again = tries.lock().await.again(Failure::soon(error)).await;
+        again.map_err(|error| error.while_doing(format!("reading from {}", own.repository)))
     }
 
     /// An endpoint gave this of a blob; whether the bytes are right is not known yet.

@@ -250,9 +250,9 @@ impl Source for Registries {
         self.endpoints(repository)?.blob(blob, offset).await
     }
 
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         match self.endpoints(repository) {
-            Ok(endpoints) => endpoints.gave_wrong(blob, error),
+            Ok(endpoints) => endpoints.gave_wrong(blob, error).await,
             Err(_) => Err(error),
         }
     }

@@ -116,6 +116,12 @@ impl Tries {
         self
     }
 
+    /// They begin with an answer that is not what was asked for: fewer are worth it.
+    pub fn after_wrong_answer(mut self) -> Tries {
+        self.backoff = self.limits.backoff().with_max_times(self.limits.wrong_retries as usize).build();
+        self
+    }
+
     /// The request has succeeded.
     pub fn succeeded(&self) {
         self.blob.iter().for_each(OfBlob::clear);

@@ -31,7 +31,7 @@ use super::stored;
 use super::unanswered::has_no_address;
 use super::upload_body::{Feed, UploadBody};
 use crate::base::error::{Error, Kind, Reach, Reason, Result};
-use crate::content::{NamedBlob, Origin};
+use crate::content::{BlobReader, NamedBlob, Origin};
 use crate::oci::{Descriptor, Digest, Repository};
 use session::Session;
 #[cfg(fuzzing)]
@@ -241,7 +241,7 @@ impl Upload<'_> {
     /// The whole blob in the closing request.
     async fn send_whole(&mut self) -> Result<(), Failure> {
         let Some(session) = self.session.take() else { return Ok(()) };
-        let mut reader = match self.origin.open(self.blob).await {
+        let mut reader = match self.open().await {
             Ok(reader) => reader,
             Err(error) => {
                 self.refused = Some(session.location);
@@ -251,10 +251,12 @@ impl Upload<'_> {
         if self.blob.size == 0 {
             // Nothing will be sent that could be held back.
             while let Some(piece) = reader.next().await {
-                piece.map_err(|lost| self.lost(lost))?;
+                if let Err(lost) = piece {
+                    return Err(self.lost(lost).await);
+                }
             }
         }
-        let feed = Feed::after(0, reader).await.map_err(|lost| self.lost(lost))?;
+        let feed = self.feed_after(0, reader).await?;
         let body = UploadBody::new(&feed, self.blob.size, true);
         let watch = body.watch();
         let payload =
@@ -264,7 +266,7 @@ impl Upload<'_> {
         // Our own failure to read makes the connection break; it is the one to tell.
         if let Some(lost) = watch.take_lost() {
             self.refused = Some(location);
-            return Err(self.lost(lost));
+            return Err(self.lost(lost).await);
         }
         let reply = match answer {
             Ok(reply) => reply,
@@ -357,14 +359,27 @@ impl Upload<'_> {
         self.session = None;
     }
 
-    /// Our own failure to read. Of wrong bytes the source knows where they came from, and perhaps another place.
-    pub fn lost(&self, error: Error) -> Failure {
+    /// The blob, from its start.
+    pub async fn open(&self) -> Result<BlobReader> {
+        BlobReader::new(self.blob, self.origin.body(self.blob, 0).await?)
+    }
+
+    /// What `reader` gives from `offset` on.
+    pub async fn feed_after(&self, offset: u64, reader: BlobReader) -> Result<Feed, Failure> {
+        match Feed::after(offset, reader).await {
+            Ok(feed) => Ok(feed),
+            Err(lost) => Err(self.lost(lost).await),
+        }
+    }
+
+    /// Our own failure to read. Of wrong bytes the source knows where they came from, and whether asking again may help.
+    pub async fn lost(&self, error: Error) -> Failure {
         let named = |error: Error| error.while_doing(format!("blob {} to {}", self.blob.digest, self.repository));
         if error.kind() != Kind::Damaged {
             return Failure::never(named(error));
         }
         let again = Error::damaged(error.chain()).speaking_for(error.clone());
-        match self.origin.source.gave_wrong(self.origin.repository, self.blob, error) {
+        match self.origin.source.gave_wrong(self.origin.repository, self.blob, error).await {
             Ok(()) => Failure::now(again),
             Err(error) => Failure::never(named(error)),
         }

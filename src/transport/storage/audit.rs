@@ -291,7 +291,7 @@ impl Auditor<'_> {
         events.report(Event::BlobFinished { digest: id });
         proven.map(|()| slice.size()).map_err(|unproven| {
             let kind = match &unproven {
-                Unproven::Wrong { .. } => FaultKind::WrongDigest,
+                Unproven::Wrong(_) => FaultKind::WrongDigest,
                 Unproven::Unreadable(_) => FaultKind::Unreadable,
             };
             Fault::new(data_path(digest), kind, unproven.to_string())

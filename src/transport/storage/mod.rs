@@ -258,7 +258,7 @@ impl Source for Storage {
     }
 
     /// There is no other place to read it from, but the path helps to repair it.
-    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         let stored = self.stored_as(repository.path(), &blob.digest).unwrap_or(blob.digest);
         Err(error.while_doing(self.tree.shown(&data_path(&stored)).display().to_string()))
     }

@@ -254,7 +254,8 @@ impl Replica {
     fn copy(&self, slice: &Slice, at: &Entry, digest: &Digest) -> Result<()> {
         let (mut file, partial) = self.begin(digest)?;
         let fail = |e| Error::disk("writing", partial.path(), e);
-        proof::copy(slice, &mut file, digest, fail)?;
+        proof::copy(slice, digest, &mut |piece, _| file.write_all(piece).map_err(fail))
+            .map_err(|uncopied| uncopied.of(slice))?;
         self.copied.fetch_add(slice.size(), Ordering::Relaxed);
         partial.rename(at)
     }

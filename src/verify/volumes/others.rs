@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::{Depth, Problem, ProblemKind};
 use super::{faults, own_sums, undeclared};
-use crate::content::proof::{Unproven, prove};
+use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::Layout;
 
 /// The three files of a recovery volume against its sums.
@@ -21,7 +21,7 @@ pub fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<
         problems.extend(match proven {
             None => Some(Problem::new(file, ProblemKind::Missing)),
             Some(Err(Unproven::Unreadable(error))) => Some(Problem::new(file, ProblemKind::Unreadable).found(error)),
-            Some(Err(Unproven::Wrong { found, .. })) => {
+            Some(Err(Unproven::Wrong(Wrong { found, .. }))) => {
                 Some(Problem::new(file, ProblemKind::WrongDigest).expected(sum).found(found))
             }
             Some(Ok(())) => None,

@@ -66,7 +66,7 @@ impl Source for Memory {
         Ok(Body::new(offset, stream::iter(pieces).boxed()))
     }
 
-    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
+    async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {
         Err(error)
     }
 

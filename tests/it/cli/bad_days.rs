@@ -98,10 +98,14 @@ fn reading() -> Vec<Row> {
         (Fault::Truncate(100), 2, Well),
         (Fault::Truncate(100), ALWAYS, With(5)),
         (Fault::Drip(30), 1, Well),
-        (Fault::ExtraBytes(3), 1, With(3)),
-        (Fault::WrongDigest, 1, With(3)),
-        (Fault::WrongLength(-1), 1, With(3)),
-        (Fault::Page, 1, With(5)),
+        (Fault::ExtraBytes(3), 2, Well),
+        (Fault::ExtraBytes(3), ALWAYS, With(3)),
+        (Fault::WrongDigest, 2, Well),
+        (Fault::WrongDigest, ALWAYS, With(3)),
+        (Fault::WrongLength(-1), 1, Well),
+        (Fault::WrongLength(-1), ALWAYS, With(3)),
+        (Fault::Page, 2, Well),
+        (Fault::Page, ALWAYS, With(5)),
         (Fault::RedirectLoop, 1, With(5)),
         (Fault::Status(404), ALWAYS, With(4)),
     ]);
@@ -110,7 +114,8 @@ fn reading() -> Vec<Row> {
 
 fn pulls() -> Vec<(At, Row)> {
     let layer = [
-        (Fault::WrongLength(1), 1, With(3)),
+        (Fault::WrongLength(1), 2, Well),
+        (Fault::WrongLength(1), ALWAYS, With(3)),
         (Fault::WrongType("text/plain"), 1, Well),
         (Fault::IgnoreRange, 1, Well),
         (Fault::WrongRange, 1, Well),

@@ -81,6 +81,18 @@ fn inspect_by_digest_shows_a_child_that_has_no_tag() {
 }
 
 #[test]
+fn inspect_shows_one_image_and_takes_a_file_whose_name_has_a_hash() {
+    let source = Source::of(&[images::oci("a", "1", &["x"]), images::oci("b", "1", &["y"])]);
+    let bundle = source.bundle("b.tar");
+    let [one, other] = [0, 1].map(|at| format!("{bundle}#{}", source.references[at]));
+    let output = ends_with(2, &["inspect", &one, &other]);
+    assert!(stderr(&output).contains("inspect one at a time"), "{}", stderr(&output));
+    let with_hash = bundle.replace("b.tar", "b#1.tar");
+    std::fs::rename(&bundle, &with_hash).unwrap();
+    succeed(&["inspect", &format!("{with_hash}#{}", source.references[0])]);
+}
+
+#[test]
 fn an_image_the_bundle_does_not_have_is_answered_with_those_it_has() {
     let source = Source::of(&[images::oci("a", "1", &["x"]), images::oci("b", "1", &["y"])]);
     let bundle = source.bundle("b.tar");

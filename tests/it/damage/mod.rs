@@ -15,4 +15,5 @@ mod matrix;
 mod memory;
 mod missing;
 mod repair;
+mod repair_places;
 mod repair_signatures;

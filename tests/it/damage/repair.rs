@@ -273,7 +273,7 @@ fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
         let text = std::fs::read_to_string(fixture.whole(Form::Directory).join("oci-layout")).unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&forged).unwrap();
         file.write_all_at(text.as_bytes(), json).unwrap();
-        repair(&bundle, &forged).ended(2).reported(&["repair.json"]);
+        repair(&bundle, &forged).ended(3).reported(&["repair.json"]);
         let other = fixture.path("other");
         let reference = format!("{}/team/other:1", fixture.source.host());
         gapferry().arg("export").arg(reference).arg("-o").arg(&other).assert().success();

@@ -281,6 +281,25 @@ async fn a_signature_that_the_registry_cannot_deliver_is_left_out() {
     assert_eq!(lock["images"][0]["attachedUnknown"], true, "{lock}");
 }
 
+/// A bundle without it would be believed to be whole, until somebody has to prove where the image came from.
+#[tokio::test]
+async fn one_wrong_answer_costs_a_bundle_no_signature() {
+    for fault in [Fault::ExtraBytes(87), Fault::WrongDigest, Fault::WrongLength(-1), Fault::Page] {
+        for part in ["payload", "manifest"] {
+            let site = TestSite::new().await;
+            let payload = put_signed(&site, "a");
+            let of = if part == "payload" { payload } else { ".sig".to_owned() };
+            site.source.server.when("GET", &of).fault(fault.clone());
+            let (list, bundle) = (site.list(&["a:1"]), site.path("b"));
+            let message = stderr(&ends_with(0, &["export", "-f", &list, "-o", &bundle]));
+            assert!(!message.contains("warning"), "{fault:?} of the {part}: {message}");
+            let lock = lock_of(&bundle);
+            assert_eq!(lock["images"][0]["attached"].as_array().unwrap().len(), 1, "{fault:?} of the {part}: {lock}");
+            ends_with(0, &["verify", "--full", &bundle]);
+        }
+    }
+}
+
 /// What is wrong in itself may be left out. What an outage or a limit kept away must not be dropped with exit code 0.
 #[tokio::test]
 async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {

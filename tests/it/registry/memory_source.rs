@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use gapferry::Result;
-use gapferry::content::{BlobReader, Body, Files, Need, Origin, ReferrerList, Sink, Source, TagList};
+use gapferry::content::{BlobReader, Body, Cached, Files, Need, Origin, ReferrerList, Sink, Source, TagList};
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::transport::registry::Registries;
 
@@ -56,7 +56,7 @@ impl Source for MemorySource {
         Ok(Body::new(0, stream::iter(pieces).boxed()))
     }
 
-    fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: gapferry::Error) -> Result<()> {
+    async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: gapferry::Error) -> Result<()> {
         Err(error)
     }
 
@@ -103,8 +103,9 @@ pub async fn push(
 }
 
 /// The whole blob, proven.
+/// As a whole, by a reader that reports wrong bytes to the source, and asks again if it may.
 pub async fn read(from: &Registries, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
-    drain(Origin { source: from, repository }.open(blob).await?).await
+    Cached::new(from, None).small_blob(repository, blob, u64::MAX).await
 }
 
 pub async fn drain(mut reader: BlobReader) -> Result<Bytes> {

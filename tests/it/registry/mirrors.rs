@@ -13,7 +13,7 @@ use gapferry::transport::registry::{Config, Registries, Served, TlsConfig};
 
 use crate::registry::memory_source::{self, MemorySource, drain, noise, repository, tag};
 use crate::registry::{config, watched};
-use crate::support::faulty::{Answer, Fault, Proxy, Server, Stage};
+use crate::support::faulty::{Answer, Fault, Proxy, Seen, Server, Stage};
 use crate::support::images::{self, Image};
 use crate::support::registry::{Options, Registry};
 
@@ -210,6 +210,29 @@ async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_
     assert_eq!(warnings(&recorder).iter().filter(left_out).count(), 1, "{:?}", warnings(&recorder));
 }
 
+/// Otherwise one bad moment of the registry costs what its mirror does not have right.
+#[tokio::test]
+async fn after_a_mirror_the_registry_itself_may_give_wrong_bytes_once_too() {
+    let image = app();
+    let (primary, mirror) = (registry_with(&image), registry_with(&image));
+    for part in ["/manifests/", "/blobs/"] {
+        let (lying, unlucky) = (Proxy::before(mirror.host()), Proxy::before(primary.host()));
+        lying.when("GET", part).always().fault(Fault::WrongDigest);
+        unlucky.when("GET", part).fault(Fault::WrongDigest);
+        let (registries, _) = through(&unlucky.address, &[(&lying.address, "")]);
+        let reference = named().with_digest(digest(&image));
+        let manifest = registries.manifest(&reference, Need::Required).await.unwrap().unwrap();
+        assert_eq!(manifest.bytes().unwrap(), image.manifest[..]);
+        let layer = &manifest.children()[1].descriptor;
+        Cached::new(&registries, None).small_blob(&named(), layer, 1 << 20).await.unwrap();
+        let asked = |proxy: &Proxy| {
+            let reads = |request: &&Seen| request.method == "GET" && request.target.contains(part);
+            proxy.seen().iter().filter(reads).count()
+        };
+        assert_eq!((asked(&lying), asked(&unlucky)), (1, 2), "{part}");
+    }
+}
+
 /// A blob of 900,000 bytes at three registries behind lines of their own: at the first mirror, the second one and the
 /// registry itself. The first gives two thirds of it once and is down then. Who lies alters a byte of that part, too.
 async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<Recorder>) {
@@ -281,7 +304,7 @@ async fn a_mirror_is_asked_for_what_it_is_for() {
 
 #[tokio::test]
 async fn credentials_given_for_the_registry_never_go_to_its_mirror_which_has_its_own() {
-    let basic = |request: &crate::support::faulty::Seen, _| match request.header("authorization") {
+    let basic = |request: &Seen, _| match request.header("authorization") {
         "" => Answer::new(401).with("WWW-Authenticate", "Basic realm=\"mirror\""),
         _ => Answer::new(404),
     };

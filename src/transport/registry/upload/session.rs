@@ -23,7 +23,7 @@ use crate::transport::registry::failure::{Failure, Retry, is_gateway, is_transie
 use crate::transport::registry::host::{Ask, Target};
 use crate::transport::registry::location::led_on;
 use crate::transport::registry::reply::Reply;
-use crate::transport::registry::upload_body::{Feed, UploadBody};
+use crate::transport::registry::upload_body::UploadBody;
 
 /// Codes of a 403 that are final (distribution-spec, "Error Codes").
 const DENIALS: [&str; 2] = ["DENIED", "TOOMANYREQUESTS"];
@@ -72,8 +72,8 @@ impl Upload<'_> {
         let feed = match self.feed.take() {
             Some((at, feed)) if at == from => feed,
             _ => {
-                let reader = self.origin.open(self.blob).await.map_err(Failure::never)?;
-                Feed::after(from, reader).await.map_err(|lost| self.lost(lost))?
+                let reader = self.open().await.map_err(Failure::never)?;
+                self.feed_after(from, reader).await?
             }
         };
         let end = from + length;
@@ -85,7 +85,7 @@ impl Upload<'_> {
         }
         let answer = self.host.once_with(&ask, location, Payload::Stream(Box::new(body))).await;
         if let Some(lost) = watch.take_lost() {
-            return Err(self.lost(lost));
+            return Err(self.lost(lost).await);
         }
         let reply = self.heard(answer, from + watch.sent())?;
         if let Some(next) = led_on(&reply, self.what) {

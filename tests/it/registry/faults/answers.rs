@@ -23,8 +23,8 @@ async fn a_page_instead_of_a_manifest_is_reported_as_such() {
         client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), Kind::Network);
-        assert!(error.to_string().contains("Please log in"), "{error}");
-        assert!(error.to_string().contains(&repo(&server).to_string()), "{error}");
+        assert!(error.chain().contains("Please log in"), "{error}");
+        assert!(error.chain().contains(&repo(&server).to_string()), "{error}");
     }
 }
 

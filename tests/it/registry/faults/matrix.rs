@@ -82,10 +82,10 @@ fn reading() -> Vec<Row> {
     rows.extend([0, 100_000].map(|at| (Fault::Stall(Stage::Body(at)), None)));
     rows.extend([
         (Fault::Drip(50), None),
-        (Fault::ExtraBytes(3), Some(Kind::Damaged)),
-        (Fault::WrongLength(-1), Some(Kind::Damaged)),
-        (Fault::WrongDigest, Some(Kind::Damaged)),
-        (Fault::Page, Some(Kind::Network)),
+        (Fault::ExtraBytes(3), None),
+        (Fault::WrongLength(-1), None),
+        (Fault::WrongDigest, None),
+        (Fault::Page, None),
         (Fault::RedirectLoop, Some(Kind::Network)),
         (Fault::Status(404), Some(Kind::NotFound)),
         (Fault::Status(451), Some(Kind::Refused)),
@@ -120,7 +120,7 @@ fn refusing() -> [Row; 5] {
 async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
     let site = TestSite::new().await;
     let mut rows = reading();
-    rows.push((Fault::WrongLength(1), Some(Kind::Damaged)));
+    rows.push((Fault::WrongLength(1), None));
     rows.push((Fault::WrongType("text/plain"), None));
     rows.push((Fault::Redirect(site.proxy.elsewhere().address.clone()), None));
     let path = format!("/blobs/{}", site.blobs[1].digest);

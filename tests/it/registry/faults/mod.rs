@@ -12,6 +12,7 @@ mod redirects;
 mod retries;
 mod tokens;
 mod uploads;
+mod wrong_bytes;
 
 use gapferry::content::{Need, Source};
 use gapferry::credentials::{Credentials, Store};

@@ -15,21 +15,21 @@ pub const MAX_CONFIG: u64 = 1024 * 1024;
 
 /// Whose bundles are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
+pub struct SitePolicy {
     /// The file that demands a signature, if one does.
     pub required_by: Option<String>,
     /// Files of public keys.
     pub keys: Vec<PathBuf>,
 }
 
-impl Policy {
+impl SitePolicy {
     /// Reads files, each with its path; what one of them demands no other takes back. Keys with a relative path are beside
     /// their file.
     ///
     /// # Errors
     /// Everything that is wrong in any of them.
-    pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<Policy, Vec<Problem>> {
-        let (mut policy, mut problems) = (Policy::default(), Vec::new());
+    pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<SitePolicy, Vec<Problem>> {
+        let (mut policy, mut problems) = (SitePolicy::default(), Vec::new());
         for (path, bytes) in files {
             let name = path.display().to_string();
             let mut reader = Reader { name: &name, text: "", problems: &mut problems };
@@ -46,7 +46,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn read(&mut self, bytes: &'a [u8], beside: &Path, policy: &mut Policy) {
+    fn read(&mut self, bytes: &'a [u8], beside: &Path, policy: &mut SitePolicy) {
         let Ok(text) = std::str::from_utf8(bytes) else {
             return self.problem(0, "it is not UTF-8".into());
         };
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn keys(&mut self, value: &Spanned<DeValue<'a>>, beside: &Path, policy: &mut Policy) {
+    fn keys(&mut self, value: &Spanned<DeValue<'a>>, beside: &Path, policy: &mut SitePolicy) {
         let Some(list) = value.get_ref().as_array() else {
             return self.problem(value.span().start, "`keys` is a list: keys = [\"/etc/gapferry/a.pub\"]".into());
         };
@@ -95,9 +95,9 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
 
-    fn parse(files: &[(&str, &str)]) -> Result<Policy, Vec<String>> {
+    fn parse(files: &[(&str, &str)]) -> Result<SitePolicy, Vec<String>> {
         let files: Vec<_> = files.iter().map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec())).collect();
-        Policy::parse(&files).map_err(|problems| problems.iter().map(Problem::to_string).collect())
+        SitePolicy::parse(&files).map_err(|problems| problems.iter().map(Problem::to_string).collect())
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         let policy = parse(&[system, user]).unwrap();
         assert_eq!(policy.required_by.as_deref(), Some("/etc/gapferry/config.toml"));
         assert_eq!(policy.keys, ["/etc/gapferry/keys/a.pub", "/k/b.pub", "/k/c.pub"].map(PathBuf::from));
-        assert_eq!(parse(&[]).unwrap(), Policy::default());
+        assert_eq!(parse(&[]).unwrap(), SitePolicy::default());
     }
 
     #[test]

@@ -1,0 +1,72 @@
+//! A tar that has lost headers, while something else tells where its files are; a name in a directory that something else has.
+//!
+//! # Threats
+//! What tells it may be wrong or forged. It only says where bytes are read: whoever takes them proves them by a digest.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use super::found::Found;
+use super::{Form, Layout};
+use crate::archive::tar::{self, Entries, Place};
+use crate::base::error::{Error, Result};
+
+/// A header that tells what a file is that has lost its first one.
+#[derive(Clone, Copy, Debug)]
+pub struct SecondHeader<'a> {
+    /// The byte where it begins.
+    pub at: u64,
+    /// The file that it names.
+    pub name: &'a str,
+}
+
+impl Layout {
+    /// Opens a tar that has lost its first header and nothing else of it, if `second` is where it should be: what stands before
+    /// that is not offered, which is a fault. Opens anything else as [`Layout::open`] does.
+    ///
+    /// # Errors
+    /// As [`Layout::open`].
+    pub fn open_without_first(path: &Path, second: SecondHeader<'_>) -> Result<Layout> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
+        if !metadata.is_file() {
+            return Layout::open(path);
+        }
+        let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        let is_second = tar::name_at(&file, second.at).is_some_and(|name| name == second.name.as_bytes());
+        if !is_second || tar::name_at(&file, 0).is_some() {
+            return Layout::open(path);
+        }
+        let mut found = Found::default();
+        found.fault(b"", format!("no valid tar header at byte 0: nothing before byte {} is read", second.at));
+        tar::scan_from(path, &file, second.at, metadata.len(), &mut found)?;
+        let (entries, faults) = found.finish();
+        let (path, form) = (path.to_owned(), Form::Tar(Arc::new(file)));
+        Ok(Layout { path, form, entries, faults, index: OnceLock::new() })
+    }
+
+    /// The file of a tar that is read by position; `None`: it is of another form.
+    pub fn tar(&self) -> Option<&File> {
+        match &self.form {
+            Form::Tar(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The same tar, which also offers files that its headers do not give, where `places` says they are. `None`: it is no tar.
+    pub fn with_places(&self, places: impl IntoIterator<Item = (String, Place)>) -> Option<Layout> {
+        let Form::Tar(file) = &self.form else { return None };
+        let mut entries = self.entries.clone();
+        for (path, place) in places {
+            entries.entry(path).or_insert(place);
+        }
+        let (path, form, faults) = (self.path.clone(), Form::Tar(file.clone()), self.faults.clone());
+        Some(Layout { path, form, entries, faults, index: OnceLock::new() })
+    }
+
+    /// Whether a directory has the name of a file: it is listed nowhere.
+    pub fn is_directory(&self, path: &str) -> bool {
+        let is_directory = || self.path.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        matches!(self.form, Form::Directory) && is_directory()
+    }
+}
