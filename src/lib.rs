@@ -30,7 +30,7 @@
 //! |---|---|
 //! | [`spool`] | bytes that stay until the end of a run: in memory up to a bound, then in a temporary file |
 //! | [`oci`] | vocabulary: digest, descriptor, platform, reference, manifest |
-//! | [`base`] | errors, progress events, durable file operations, positions in files |
+//! | [`base`] | errors, progress events, durable file operations, positions in files, threads for work that blocks |
 //! | [`archive`] | tar and seekable zstd, read by position |
 //! | [`content`] | the contract for reading and writing; bytes are proven here: a blob while it is read, a file where it is |
 //! | [`files`] | the files of an OCI layout, as a directory, a tar, several of them, or a stream |

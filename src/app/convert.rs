@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::environment::Environment;
-use super::export::{ExportedVolume, PlannedVolume, stopped};
+use super::export::{ExportedVolume, PlannedVolume};
 use super::import::refuse_incomplete;
 use super::outcome::{JsonReport, REPORT_VERSION};
 use super::output::Output;
 use super::read_back::read_back;
 use super::trust::Trust;
 use super::units::{as_path, as_seconds};
+use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events};
 use crate::bundle::Compressed;
@@ -25,6 +26,9 @@ use crate::content::LinkMode;
 use crate::oci::Digest;
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth};
+
+/// What errors call it.
+const WRITING: &str = "writing the bundle";
 
 /// A bundle, and the form that it is to have.
 pub struct ConvertRequest {
@@ -108,6 +112,10 @@ pub struct Converted {
 /// `bundle.json` says; something is in the way; no room, or what else the disk says. Nothing has the name of the output.
 pub async fn convert(request: ConvertRequest, environment: &Environment) -> Result<ConvertReport> {
     let started = Instant::now();
+    if request.read_back && request.output.form().is_none() {
+        let text = "a stream cannot be read back; verify it where it arrives";
+        return Err(Error::input(format!("writing {}: {text}", request.output.path().display())));
+    }
     if !request.dry_run {
         request.output.check_free()?;
     }
@@ -230,17 +238,14 @@ impl Source {
                     ..Options::copying(Form::named(path))
                 };
                 let (out, events) = (path.clone(), events.clone());
-                let work = tokio::task::spawn_blocking(move || conversion.write(&out, options, &events));
-                let WrittenForm { finished: Finished { size, unchanged, .. }, linked, .. } =
-                    work.await.map_err(stopped)??;
+                let written = blocking(WRITING, move || conversion.write(&out, options, &events)).await?;
+                let WrittenForm { finished: Finished { size, unchanged, .. }, linked, .. } = written;
                 Ok(Written { bytes: size, unchanged, linked, ..Written::default() })
             }
             Output::Volumes { path, volumes } => {
                 let (out, options, events) = (path.clone(), volumes.clone(), events.clone());
                 let created = self.created;
-                let work =
-                    tokio::task::spawn_blocking(move || write_volumes(conversion, &out, options, created, &events));
-                work.await.map_err(stopped)?
+                blocking(WRITING, move || write_volumes(conversion, &out, options, created, &events)).await
             }
         }
     }

@@ -47,7 +47,7 @@ pub use convert::{ConvertReport, ConvertRequest, Converted, VolumesPlan, convert
 pub use environment::{BundleTime, Environment, NoPasswords, Passwords, Watch};
 pub use export::{
     ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
-    ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair, stopped,
+    ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair,
 };
 pub use failure::{ErrorDetail, ErrorReport};
 pub use faults::{fault_lines, faults_line};

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::base::error::{Error, Kind, Result};
+use crate::base::blocking::blocking;
+use crate::base::error::Result;
 use crate::base::progress::{Event, Events};
 use crate::bundle;
 
@@ -13,9 +14,7 @@ use crate::bundle;
 pub async fn read_back(paths: impl IntoIterator<Item = PathBuf>, events: &Events) -> Result<()> {
     for path in paths {
         let (shown, own) = (path.display().to_string(), events.clone());
-        let reading = tokio::task::spawn_blocking(move || bundle::read_back(&path, &own));
-        let stopped = |e| Error::new(Kind::Interrupted, format!("reading back {shown}")).because(e);
-        if reading.await.map_err(stopped)?? {
+        if blocking(&format!("reading back {shown}"), move || bundle::read_back(&path, &own)).await? {
             events.report(Event::Status(format!("{shown}: read back")));
             continue;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::local::{Input, Text, read_bounded, write_file};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::Entry;
 use crate::bundle::MAX_SIGNATURE;
 use crate::pipeline::receipt::{MAX_RECEIPT, Receipt, signature_beside};
 use crate::signing::{PrivateKey, PublicKey, signature_in};
@@ -105,14 +106,40 @@ pub fn earlier(file: &ReceiptFile) -> Option<Receipt> {
 }
 
 impl ReceiptFile {
-    /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt.
+    /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt. A signature of another receipt is
+    /// removed before: it would say that this one was altered.
     ///
     /// # Errors
-    /// One of the two cannot be written, or the receipt could not be read again ([`Receipt::to_file_that_fits`]).
+    /// One of the two cannot be written or removed, or the receipt could not be read again ([`Receipt::to_file_that_fits`]).
     pub fn write(&self, receipt: &Receipt) -> Result<()> {
         let bytes = receipt.to_file_that_fits()?.into_bytes();
+        let signature = self.sign_key.as_ref().map(|key| key.sign(&bytes)).transpose()?;
+        let beside = signature_beside(&self.path);
+        if beside.is_file() {
+            Entry::of(&beside)?.remove()?;
+        }
         write_file(&self.path, &bytes)?;
-        let Some(key) = &self.sign_key else { return Ok(()) };
-        write_file(&signature_beside(&self.path), &key.sign(&bytes)?)
+        signature.map_or(Ok(()), |signature| write_file(&beside, &signature))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `--since-key` would call the new receipt altered.
+    #[test]
+    fn an_unsigned_receipt_does_not_keep_the_signature_of_the_one_it_replaces() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = ReceiptFile { path: directory.path().join("receipt"), sign_key: None };
+        let signature = signature_beside(&file.path);
+        std::fs::write(&signature, "of an earlier receipt").unwrap();
+        let text =
+            r#"{"version": 1, "target": "r", "finished": "2026-11-21T00:00:00Z", "confirmed": [], "images": []}"#;
+        let receipt = Receipt::parse(text.as_bytes(), "a receipt").unwrap();
+        file.write(&receipt).unwrap();
+        assert!(file.path.is_file() && !signature.exists());
+        let (_, found) = read_receipt(&Input::File(file.path), &[]).unwrap();
+        assert!(matches!(found, Signature::Absent));
     }
 }

@@ -267,7 +267,10 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
     // Where the bundle has lost its signature, another copy of it may have it.
     refuse_unfinished(bundle)?;
     let (own, copy) = match trust.check(&open_damaged(bundle)?, environment) {
-        Err(error) => (None, trust.check(from, environment).map_err(|_| error)?),
+        Err(error) => match trust.check(from, environment) {
+            Ok(Some(copy)) => (None, Some(copy)),
+            Ok(None) | Err(_) => return Err(error),
+        },
         Ok(own) => (own, None),
     };
     let proven = own.as_ref().or(copy.as_ref());

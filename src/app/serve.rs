@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::environment::Environment;
 use super::trust::Trust;
+use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::bundle::volumes::{Opened, VolumesMissing};
@@ -60,7 +61,10 @@ pub async fn serve(request: ServeRequest, environment: &Environment) -> Result<S
     let (options, events) = (Options { hosts, ..Options::at(listen) }, environment.events.clone());
     let (server, signed_by, is_writable) = match content {
         ServedContent::ReadOnly { paths, trust } => {
-            let (layout, signed_by) = admit(&paths, &trust, environment)?;
+            let environment = environment.clone();
+            // It may read for long, and a caller has to be able to stop waiting.
+            let admitted = blocking("opening the bundle", move || admit(&paths, &trust, &environment));
+            let (layout, signed_by) = admitted.await?;
             (Server::of(layout, &options, events).await?, signed_by, false)
         }
         ServedContent::Writable { directory, quota } => {

@@ -129,6 +129,6 @@ fn admit(bundle: VerifyInput, trust: &Trust, environment: &Environment) -> Resul
 
 fn write_missing(file: &Path, opened: Opened, found: &verify::Report) -> Result<Missing> {
     let missing = verify::missing_of(opened.into_layout(), found, super::TOOL)?;
-    write_file(file, missing.to_json().as_bytes())?;
+    write_file(file, missing.to_file()?.as_bytes())?;
     Ok(missing)
 }

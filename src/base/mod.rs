@@ -2,6 +2,7 @@
 //!
 //! It may know the [vocabulary](crate::oci) and the operating system. It must not know formats, transports or stages.
 
+pub mod blocking;
 pub mod canonical;
 pub mod code;
 pub mod document;

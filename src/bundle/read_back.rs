@@ -13,7 +13,7 @@ use super::format::{CHUNKS, SUMS, SUMS512, is_signature};
 use super::prove_files::prove_all;
 use super::sums::{self, MAX_SUMS};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry};
+use crate::base::fsops::{self, Entry, Identity, WriteLock};
 use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
@@ -24,7 +24,8 @@ const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 const MOST_ASKED: u32 = 100;
 
 /// Reads every file of the bundle or volume at `path`, which was just written, from the medium and not from memory, and proves it
-/// by its sums. If other bytes come back, it loses its name again: it is called `.partial` then.
+/// by its sums. If other bytes come back, it loses its name again: it is called `.partial` then, or `.damaged.1` and so on where
+/// something else is called so.
 ///
 /// `false`: it has the bytes that were written, but the system would not let go of all that it has in memory, so some of them
 /// may have come from there.
@@ -33,18 +34,36 @@ const MOST_ASKED: u32 = 100;
 /// What was read is not what was written (`Damaged`), or cannot be read.
 pub fn read_back(path: &Path, events: &Events) -> Result<bool> {
     let path = &fsops::canonicalize(path)?;
+    let named = Entry::of(path)?;
+    let identity = named.stat().as_ref().map(Identity::of);
     let layout = Layout::open(path)?;
     let written = Written::of(&layout)?;
     let is_forgotten = forget(path, &layout)?;
     // Opened again: what was read to find the files is no proof.
     let proven = Layout::open(path).and_then(|layout| read_again(&layout, &written, events));
     let Err(error) = proven else { return Ok(is_forgotten) };
-    let named = Entry::of(path)?;
-    let unnamed = named.beside(".partial");
-    if !unnamed.exists() {
-        named.rename(&unnamed)?;
+    let doing = format!("reading back {}", path.display());
+    Err(match take_name(&named, identity) {
+        Ok(Some(now)) => error.while_doing(format!("{doing}, which is called {} now", now.path().display())),
+        Ok(None) => error.while_doing(doing),
+        Err(kept) => error.while_doing(format!("{doing}, which keeps its name ({})", kept.chain())),
+    })
+}
+
+/// Gives what was read another name. `None`: something else has the name by now.
+///
+/// # Errors
+/// Another run writes the bundle, or the system refuses.
+fn take_name(named: &Entry, read: Option<Identity>) -> Result<Option<Entry>> {
+    let _lock = WriteLock::take(named.path())?;
+    if named.stat().as_ref().map(Identity::of) != read {
+        return Ok(None);
     }
-    Err(error.while_doing(format!("reading back {}", path.display())))
+    let others = (1_u64..).map(|number| format!(".damaged.{number}"));
+    let mut names = std::iter::once(".partial".to_owned()).chain(others).map(|suffix| named.beside(&suffix));
+    let Some(free) = names.find(|name| !name.exists()) else { return Ok(None) };
+    named.rename(&free)?;
+    Ok(Some(free))
 }
 
 /// The digest of every file as it was written: of those that no sums name, what it is now.
@@ -171,8 +190,13 @@ mod tests {
         assert!(!out.exists() && unnamed.is_dir());
         fs::rename(&unnamed, &out).unwrap();
         fs::remove_file(out.join("a")).unwrap();
+        // What an earlier run has left keeps its name, and no damaged bundle has a good one because of it.
+        fs::create_dir(&unnamed).unwrap();
         let text = read_back(&out, &events).unwrap_err().chain();
         assert!(text.contains("a reads back differently from what was written, and so do 1 other files"), "{text}");
+        let damaged = out.with_file_name("out.damaged.1");
+        assert!(text.contains(&format!("called {} now", damaged.display())), "{text}");
+        assert!(!out.exists() && damaged.join("b").exists() && fs::read_dir(&unnamed).unwrap().next().is_none());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::exit::Outcome;
 use super::login_target::LoginTarget;
 use super::registry::RegistryArgs;
 use crate::app::{ErrorDetail, JsonReport, REPORT_VERSION};
+use crate::base::blocking::blocking;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::plain_piece;
 use crate::credentials::{Found, Kept, Origin, Store};
@@ -115,8 +116,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 /// A helper may wait for its user.
 async fn locate(store: &Store, login_target: &LoginTarget) -> Result<Option<Found>> {
     let (store, registry, path) = (store.clone(), login_target.registry.clone(), login_target.path.clone());
-    let looking_up = tokio::task::spawn_blocking(move || store.locate(&registry, &path)).await;
-    looking_up.map_err(|e| Error::input(format!("looking up credentials for {login_target}")).because(e))?
+    let attempted = format!("looking up credentials for {login_target}");
+    blocking(&attempted, move || store.locate(&registry, &path)).await
 }
 
 impl Check {

@@ -101,7 +101,8 @@ Environment:
   NO_COLOR  no colours
 
 Files:
-  /etc/gapferry/config.toml, ~/.config/gapferry/config.toml  which signatures verify, import and serve demand: \
+  /etc/gapferry/config.toml, ~/.config/gapferry/config.toml  which signatures verify, import, serve, convert, \
+split, join and repair demand: \
 `require-signature = true`, `keys = [\"/etc/gapferry/ours.pub\"]`";
 
 #[derive(Parser)]

@@ -77,13 +77,18 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     // Before anything is said, so that nobody can stop it too early.
-    let stopped = stopped()?;
+    let mut stopped = Box::pin(stopped()?);
     let shown = shown(&args.bundle);
     let request = args.request(context)?;
-    let serving = app::serve(request, &context.environment).await?;
+    let serving = tokio::select! {
+        serving = app::serve(request, &context.environment) => Some(serving?),
+        () = &mut stopped => None,
+    };
     context.end();
-    introduce(&shown, &serving.report, context)?;
-    serving.run(stopped).await?;
+    if let Some(serving) = serving {
+        introduce(&shown, &serving.report, context)?;
+        serving.run(stopped).await?;
+    }
     context.say("stopped");
     Ok(Outcome::Done)
 }

@@ -6,9 +6,10 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::join::refuse_stream;
 use super::read_back::ReadBackArgs;
+use super::signing::{KeyArgs, signed_by};
 use super::table;
 use super::volume_size::{SIZES, parse, parse_number};
-use crate::app::{self, ConvertReport, ConvertRequest, Converted, ExportedVolume, Output, Trust, VolumesPlan};
+use crate::app::{self, ConvertReport, ConvertRequest, Converted, ExportedVolume, Output, VolumesPlan};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count};
 use crate::bundle::volumes::{Selection, Shape, VolumeOptions};
@@ -57,6 +58,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    keys: KeyArgs,
+    #[command(flatten)]
     read_back: ReadBackArgs,
 }
 
@@ -66,7 +69,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let volumes = VolumeOptions { shape, selection: Selection::of(args.only_volume) };
     let request = ConvertRequest {
         bundle: vec![args.bundle],
-        trust: Trust::default(),
+        trust: args.keys.trust(context)?,
         output: Output::Volumes { path: args.output, volumes },
         link: LinkMode::Copy,
         dry_run: args.dry_run,
@@ -80,6 +83,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         ConvertReport::Written(_) => {}
     }
     if let ConvertReport::Written(written) = &report {
+        written.key.iter().for_each(|by| context.say(&signed_by(by)));
         say_volumes(written, context);
         context.say(&format!("identity {}", written.identity));
     }

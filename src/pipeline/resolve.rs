@@ -41,6 +41,13 @@ impl Failures {
         let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
         let deciding = errors.iter().find(is_shared).or(errors.first());
         let deciding = deciding.cloned().unwrap_or_else(|| Error::new(Kind::Input, what));
+        Failures(errors).into_error_of(deciding, what)
+    }
+
+    /// The same list, where it is known which of them decides: the one that ended everything else.
+    pub fn into_error_of(self, deciding: Error, what: &str) -> Error {
+        let errors = self.0;
+        let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
         let sharing = errors.iter().filter(is_shared).count();
         let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
         let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();

@@ -1,17 +1,20 @@
 //! The library as another program uses it: requests in, reports out. What such a program would lose otherwise is said at each test.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use crate::signed::keys::{Key, Kind};
 use crate::support::embedded::Embedded;
 use crate::support::{gapferry, images, tempdir};
 use gapferry::app::{
     self, Environment, ExportReport, ExportRequest, ImportReport, ImportRequest, ListRequest, Outcome, ProveRequest,
     PushOptions, PushReport, RegistryOptions, Trust, VerifyInput, VerifyRequest,
 };
-use gapferry::base::progress::{Event, Recorder};
+use gapferry::base::progress::{Event, Events, Recorder, Reporter};
+use gapferry::bundle::Bundle;
 use gapferry::pipeline::allowlist::Allowlist;
 use gapferry::pipeline::receipt::ImageOutcome;
+use gapferry::signing::PrivateKey;
 use gapferry::verify::Refusal;
 use serde_json::{Value, json};
 
@@ -149,4 +152,46 @@ fn every_report_says_its_version_and_whether_all_is_well() {
     }
     let listed = app::list(&ListRequest { bundle: vec![fixture.bundle.clone()] }).unwrap();
     assert_eq!(serde_json::to_value(&listed).unwrap(), run(&["list", bundle, "--json"]), "one struct, one JSON");
+}
+
+/// Notes whether a bundle is signed when it has been read back.
+struct ReadBack {
+    bundle: PathBuf,
+    was_signed: Mutex<Option<bool>>,
+}
+
+impl Reporter for ReadBack {
+    fn report(&self, event: Event) {
+        let is_read_back = matches!(&event, Event::Status(text) | Event::Warning(text) if text.contains(": read back"));
+        if is_read_back {
+            let bundle = Bundle::open(&self.bundle).unwrap();
+            *self.was_signed.lock().unwrap() = Some(bundle.has_signature());
+        }
+    }
+}
+
+/// A signature that has no room in the tar has it written anew: that tar would go on a stick that nobody has read.
+#[test]
+fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
+    let directory = tempdir();
+    let source = Embedded::writable(&directory.path().join("source"));
+    images::oci("team/app", "1", &["content"]).push(&source);
+    let bundle = directory.path().join("b.tar");
+    let export = |events: Events, sign_key: Option<Arc<PrivateKey>>| {
+        let list = format!("{}/team/app:1\n", source.host()).into_bytes();
+        let list = Allowlist::parse_sources(&[], &[("list".to_owned(), list)]).unwrap();
+        let request = ExportRequest { sign_key, read_back: true, ..ExportRequest::new(list, bundle.clone()) };
+        let report = wait(app::export(request, &Environment::new(events))).unwrap();
+        let ExportReport::Written(written) = report else { panic!("it was no dry run") };
+        assert!(written.failure.is_none());
+        written
+    };
+    assert!(export(Arc::new(Recorder::default()), None).signed_by.is_none());
+    let key = Key::new(directory.path(), "key", Kind::Ed25519);
+    let key = std::fs::read(&key.private).unwrap();
+    let key = PrivateKey::parse(&key, "key", &|| panic!("it has no passphrase")).unwrap();
+    let events = Arc::new(ReadBack { bundle: bundle.clone(), was_signed: Mutex::default() });
+    let written = export(events.clone(), Some(Arc::new(key)));
+    assert!(written.unchanged && written.signed_by.is_some());
+    assert_eq!(*events.was_signed.lock().unwrap(), Some(true));
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::signed::keys::{Key, Kind, take_all_signatures};
 use crate::support;
 use crate::support::images::{self, Corpus, Image};
 use crate::support::registry::Registry;
@@ -269,4 +270,24 @@ fn nothing_foreign_and_no_storage_is_overwritten() {
     }
     assert!(!inside.exists());
     assert_eq!(files_below(directory.path()).len(), 1);
+}
+
+/// The medium would be carried over, and refused there.
+#[test]
+fn a_bundle_is_said_to_be_signed_only_if_it_is() {
+    let (registry, directory) = (Registry::start(), tempdir());
+    images::oci("team/app", "1", &["first"]).push(&registry);
+    let key = Key::new(directory.path(), "key", Kind::Ed25519);
+    let (out, sign) = (directory.path().join("b"), ["--sign-key", key.private.to_str().unwrap()]);
+    assert!(migrated(&registry.storage(), &out, &sign).contains("signed by"));
+    images::oci("team/app", "1", &["second"]).push(&registry);
+    let message = migrated(&registry.storage(), &out, &[]);
+    assert!(message.contains("that was replaced was signed, and this one is not"), "{message}");
+    let other = Key::new(directory.path(), "other", Kind::Ed25519);
+    gapferry().arg("sign").arg(&out).arg("--key").arg(&other.private).assert().success();
+    take_all_signatures(&out);
+    let output = migrate(&registry.storage(), &out, &sign);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("it has 16 signatures") && !message.contains("signed by"), "{message}");
 }

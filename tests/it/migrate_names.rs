@@ -322,6 +322,20 @@ fn everything_wrong_in_a_file_of_tags_is_reported_with_its_line() {
     assert!(message.contains("team/app") && message.contains("team/copy"), "{message}");
 }
 
+/// The tag would mean whichever of the two came last.
+#[test]
+fn a_tag_with_two_meanings_is_refused_where_the_file_names_no_repository() {
+    let registry = Registry::start();
+    let images = push(&registry, &[("team/app", "1"), ("team/app", "2")]);
+    let directory = tempdir();
+    let file = directory.path().join("tags");
+    let artifact = |image: &Image| json!({"digest": image.digest(), "tags": [{"name": "stable"}]});
+    fs::write(&file, json!([artifact(&images[0]), artifact(&images[1])]).to_string()).unwrap();
+    let (code, message) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--list"]);
+    assert_eq!(code, Some(2), "{message}");
+    assert!(message.contains("team/app:stable is already given at "), "{message}");
+}
+
 /// Harbor's API names the signatures of an index, and none of its children's.
 #[test]
 fn signatures_of_an_indexs_children_are_found_by_what_they_sign() {

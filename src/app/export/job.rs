@@ -28,7 +28,7 @@ use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
 use crate::pipeline::walk::{LockedCompanions, Referrers};
-use crate::signing::FingerprintWords;
+use crate::signing::{FingerprintWords, PublicKey};
 use crate::transport::registry::Registries;
 
 /// What is to be carried.
@@ -209,11 +209,15 @@ impl ExportJob<'_> {
             }
         };
         let locked = self.write_lock(&lock);
-        self.read_back([finished.path.clone()]).await?;
+        // It may write the bundle anew.
         let signed = add_signature(&finished, self.request.sign_key.as_deref(), &self.environment.events);
+        self.read_back([finished.path.clone()]).await?;
         let mut exported = self.exported(&lock, graph, finished, moved);
         // The bundle is there whatever became of the lock.
-        exported.failure = signed.and(locked).err();
+        (exported.signed_by, exported.failure) = match signed {
+            Ok(signed_by) => (signed_by, locked.err()),
+            Err(error) => (None, Some(error)),
+        };
         Ok(ExportReport::Written(Box::new(exported)))
     }
 
@@ -225,6 +229,11 @@ impl ExportJob<'_> {
     /// The files of the bundle, signed if that is asked for.
     pub(super) fn files(&self, contents: &Contents) -> Result<FileSet> {
         FileSet::new(contents, self.request.sign_key.clone())
+    }
+
+    /// Whose signature a bundle has that was written with it.
+    pub(super) fn signer(&self) -> Option<PublicKey> {
+        self.request.sign_key.as_ref().map(|key| key.public().clone())
     }
 
     pub(super) fn write_lock(&self, lock: &Lock) -> Result<()> {
@@ -281,7 +290,7 @@ impl ExportJob<'_> {
             elapsed: self.started.elapsed(),
             mirrors: self.registries.served(),
             volumes: None,
-            signed_by: self.request.sign_key.as_ref().map(|key| key.public().clone()),
+            signed_by: None,
             outcome: Outcome::Done,
             failure: None,
         }

@@ -113,18 +113,21 @@ impl Faults {
         }
         let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
         let mut each = shown.into_iter().zip(faults);
+        let mut has_left_out = false;
         graph.images.retain_mut(|image| {
             let Some((name, Faulty { own, companions })) = each.next() else { return true };
             if let Some((reason, error)) = own.and_then(|error| Some((MissingReason::of(&error)?, error))) {
                 events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
                 let LockedImage { reference, rename, .. } = image.locked.clone();
                 lock.missing.push(MissingImage { reference, rename, reason });
+                has_left_out = true;
                 return false;
             }
             if let Some(error) = companions.values().next() {
                 let before = image.locked.companions().len();
                 image.leave_out_companions(&companions.keys().copied().collect());
                 let number = before - image.locked.companions().len();
+                has_left_out |= number > 0;
                 let text = match number {
                     1 => {
                         format!("image {name}: the artifact attached to it could not be read, so it is left out: {}", error.chain())
@@ -139,7 +142,7 @@ impl Faults {
             true
         });
         lock.images = graph.images.iter().map(|image| image.locked.clone()).collect();
-        Ok(true)
+        Ok(has_left_out)
     }
 
     /// What of an image has to be left out. A companion that its registry could not give for an outage or a limit costs the image,

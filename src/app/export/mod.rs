@@ -21,8 +21,8 @@ use super::environment::Environment;
 use super::local::check_writable;
 use super::outcome::Outcome;
 use super::resolve::{self, connect_for};
+use super::signed::warn_if_unsigned;
 use crate::base::error::{Error, Result};
-use crate::base::progress::Event;
 use crate::bundle::Bundle;
 use crate::content::Checkpoint;
 use crate::pipeline::lock::{self, Lock};
@@ -33,7 +33,6 @@ pub use report::{
     ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
 };
 pub use request::{ExportRequest, Images};
-pub use write::stopped;
 pub(super) use write::{Lost, WriteRequest, Written, write};
 
 /// Exports images into a bundle.
@@ -64,11 +63,8 @@ pub async fn export(mut request: ExportRequest, environment: &Environment) -> Re
     let (since, tools) = (request.since.take(), std::mem::take(&mut request.tools));
     let job = ExportJob { request: &request, registries: &registries, environment: &environment, started };
     let ended = job.run(wanted, Given { since, tools, former }, &kept).await;
-    let is_signed = || request.output.former().is_ok_and(|bundle| bundle.is_some_and(|bundle| bundle.has_signature()));
-    if was_signed && ended.is_ok() && !is_signed() {
-        let text =
-            "the bundle that was replaced was signed, and this one is not: --sign-key or `gapferry sign` signs it";
-        environment.events.report(Event::Warning(format!("{}: {text}", request.output.path().display())));
+    if ended.is_ok() {
+        warn_if_unsigned(was_signed, &request.output, &environment.events);
     }
     let mut report = resolve::finish_walk_file(&kept, ended, &environment.events)?;
     if watch.is_incomplete() && report.outcome() == Outcome::Done {

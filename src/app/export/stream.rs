@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use super::job::{ExportJob, Planned, Resolved};
 use super::report::ExportReport;
 use crate::app::output::OneStreamSink;
+use crate::app::signed::is_signed;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::bytes;
 use crate::bundle::{Compressed, StreamWriter, Streamed, places};
-use crate::bundle::{Contents, FileSet, Finished, check_signature, preflight};
-use crate::files::Layout;
+use crate::bundle::{Contents, FileSet, Finished, preflight};
 use crate::oci::Digest;
 use crate::pipeline::lock::MissingReason;
-use crate::signing::PrivateKey;
 
 impl ExportJob<'_> {
     /// Into a file that compresses it.
@@ -38,6 +37,7 @@ impl ExportJob<'_> {
         let locked = self.write_lock(&resolved.contents.lock);
         self.read_back([finished.path.clone()]).await?;
         let mut exported = self.exported(&resolved.contents.lock, resolved.graph, finished, moved);
+        exported.signed_by = self.signer();
         exported.failure = locked.err();
         Ok(ExportReport::Written(Box::new(exported)))
     }
@@ -63,6 +63,7 @@ impl ExportJob<'_> {
         let locked = self.write_lock(&resolved.contents.lock);
         let moved = moved(&resolved.contents);
         let mut exported = self.exported(&resolved.contents.lock, resolved.graph, finished, moved);
+        exported.signed_by = self.signer();
         exported.failure = locked.err();
         Ok(ExportReport::Written(Box::new(exported)))
     }
@@ -98,14 +99,10 @@ impl ExportJob<'_> {
         }
     }
 
-    /// The file, if it is already what is wanted, with the signature that is wanted: it cannot be added.
+    /// The file, if it is already what is wanted, with the signatures that are wanted: they cannot be added.
     fn up_to_date(&self, path: &Path, identity: Digest) -> Option<Finished> {
         let finished = preflight::up_to_date(path, identity, self.proof());
-        let is_signed = |key: &PrivateKey| {
-            let layout = Layout::open(path);
-            layout.and_then(|layout| check_signature(&layout, std::slice::from_ref(key.public()))).is_ok()
-        };
-        finished.filter(|_| self.request.sign_key.as_deref().is_none_or(is_signed))
+        finished.filter(|_| self.request.sign_key.as_ref().is_none_or(|key| is_signed(path, key.public())))
     }
 }
 

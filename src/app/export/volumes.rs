@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::job::{ExportJob, Planned, Resolved};
 use super::report::{ExportReport, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes};
-use super::write::{WriteRequest, Written, stopped, write};
+use super::write::{WRITING, WriteRequest, Written, write};
+use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumeOptions, VolumePlan, WrittenVolume, write_recovery};
 use crate::bundle::{Finished, Form, Options, plan_volumes, preflight};
@@ -69,6 +70,7 @@ impl ExportJob<'_> {
         let mut exported = self.exported(&lock, graph, finished, moved);
         exported.output = path.to_owned();
         exported.volumes = Some(ExportedVolumes { volumes: described(), of, recovery });
+        exported.signed_by = self.signer();
         exported.failure = locked.err();
         Ok(ExportReport::Written(Box::new(exported)))
     }
@@ -88,7 +90,6 @@ impl ExportJob<'_> {
         let number = u32::try_from(set.plan.volumes.len()).unwrap_or(u32::MAX);
         let of = RecoveryOf { identity: finished.identity, created, limit, volumes: number, recovery };
         let (name, unchanged, events) = (set.name.clone(), finished.unchanged, self.environment.events.clone());
-        let work = tokio::task::spawn_blocking(move || write_recovery(&name, &of, unchanged, &events));
-        work.await.map_err(stopped)?
+        blocking(WRITING, move || write_recovery(&name, &of, unchanged, &events)).await
     }
 }

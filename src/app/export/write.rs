@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::base::error::{Error, Kind, Result};
+use crate::base::blocking::blocking;
+use crate::base::error::{Error, Result};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events};
 use crate::bundle::{FileSet, Finished, Options, Writer, preflight};
@@ -14,6 +15,10 @@ use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{Inventory, OnExisting, Plan};
 use crate::pipeline::resolve::Failures;
 use crate::pipeline::transfer::{self, Transfer};
+
+/// What errors call it.
+pub const WRITING: &str = "writing the bundle";
+const FETCHING: &str = "fetching blobs (run again to fetch only what is missing)";
 
 /// A bundle to write.
 pub struct WriteRequest<'a> {
@@ -69,7 +74,7 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
     let (out, files, options) = (request.output.to_owned(), request.files, request.options);
     let own = events.clone();
     let create = move || Writer::create(&out, files, options, own);
-    let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
+    let writer = blocking(WRITING, create).await?;
     let options = transfer::Options { jobs: request.jobs, fail_fast: false };
     let moved = {
         let plan = plan_for(request.graph, &writer);
@@ -78,15 +83,24 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
         let failures = transfer.failures();
         if !failures.is_empty() {
             request.lost.set(failures.iter().cloned().collect());
-            let failures = failures.into_iter().map(|(blob, error)| of_image(request.graph, &blob, error)).collect();
-            return Err(Failures(failures).into_error("fetching blobs (run again to fetch only what is missing)"));
         }
-        ended?;
+        let failures = failures.into_iter().map(|(blob, error)| of_image(request.graph, &blob, error)).collect();
+        refuse_failed(ended, failures)?;
         transfer.moved()
     };
     let linked = writer.linked();
-    let finished = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
+    let finished = blocking(WRITING, move || writer.finish()).await?;
     Ok(Written { finished, moved, linked })
+}
+
+/// One error for all blobs that failed. It is of the kind of the one that ended the transfer, if one did.
+fn refuse_failed(ended: Result<()>, failures: Vec<Error>) -> Result<()> {
+    match ended {
+        Ok(()) if failures.is_empty() => Ok(()),
+        Ok(()) => Err(Failures(failures).into_error(FETCHING)),
+        Err(error) if failures.len() < 2 => Err(failures.into_iter().next().unwrap_or(error)),
+        Err(error) => Err(Failures(failures).into_error_of(error, FETCHING)),
+    }
 }
 
 /// The error with an image that needs the blob: what the operator asked for says more than a digest.
@@ -109,7 +123,22 @@ fn plan_for(graph: &Graph, writer: &Writer) -> Plan {
     Plan::new(graph, &targets, &inventory, OnExisting::Overwrite)
 }
 
-/// The thread of a blocking job ended without an answer.
-pub fn stopped(error: tokio::task::JoinError) -> Error {
-    Error::new(Kind::Interrupted, "writing the bundle").because(error)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::Kind;
+
+    /// Exit code and hint would follow from the alphabet, and advise about a registry where the disk is full.
+    #[test]
+    fn what_ended_the_transfer_decides_what_the_error_is() {
+        let registry = Error::new(Kind::NotFound, "blob a");
+        let full = std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        let disk = Error::disk("writing", Path::new("z"), full);
+        let failures = || vec![registry.clone(), disk.clone()];
+        let error = refuse_failed(Err(disk.clone()), failures()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Disk);
+        assert!(error.first().is_some_and(Error::is_disk_full), "{}", error.chain());
+        assert_eq!(refuse_failed(Ok(()), failures()).unwrap_err().kind(), Kind::NotFound);
+        refuse_failed(Ok(()), Vec::new()).unwrap();
+    }
 }

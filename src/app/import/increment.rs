@@ -134,5 +134,5 @@ fn write_missing<'a>(path: Option<&Path>, bundle: &Bundle, lacking: impl Iterato
     let (tool, identity) = (TOOL.to_owned(), bundle.identity());
     let (metadata, tools, blobs) = (Vec::new(), Vec::new(), lacking.map(blob).collect());
     let missing = Missing { gapferry_missing: MISSING_VERSION, tool, identity, metadata, tools, blobs };
-    write_file(path, missing.to_json().as_bytes())
+    write_file(path, missing.to_file()?.as_bytes())
 }

@@ -67,7 +67,7 @@ impl Import<'_> {
             (Outcome::Done, problems) => {
                 let problems = count(problems, "problem");
                 let text = format!("{path} has {problems}; what was pushed is right, but this is not what was sent");
-                report.push.fail(Error::damaged(text));
+                report.push.fail(Error::damaged(text), events);
             }
             (outcome, _) => {
                 events.report(Event::Status(format!("{path}: {} came", bytes(ending.length))));

@@ -21,7 +21,7 @@ use crate::oci::{Digest, Reference, Repository};
 use crate::pipeline::harbor::{self, Detected};
 use crate::pipeline::lock::LockedImage;
 use crate::pipeline::receipt::{
-    Brought, CompanionReceipt, ImageOutcome, ImageReceipt, PrunedOutcome, PrunedReceipt, ReceiptKind,
+    Brought, CompanionReceipt, ImageOutcome, ImageReceipt, PrunedOutcome, PrunedReceipt, Receipt, ReceiptKind,
 };
 use crate::pipeline::resolve::Failures;
 use crate::transport::registry::Registries;
@@ -128,9 +128,16 @@ impl Import<'_> {
             report.pruned = Some(Pruned::Skipped);
             return;
         }
-        let Ended { counts, pruned, failure, outcome } = match self.delete_unwanted(options, bundle).await {
+        let events = &self.environment.events;
+        let receipt = match &report.push {
+            PushReport::Pushed(pushed) => Some(&pushed.receipt),
+            PushReport::Planned(_) => None,
+        };
+        let interrupted = Interrupted { push: self.push, receipt, pruned: Vec::new() };
+        let Ended { counts, pruned, failure, outcome } = match self.delete_unwanted(options, bundle, interrupted).await
+        {
             Ok(ended) => ended,
-            Err(error) => return report.push.fail(error),
+            Err(error) => return report.push.fail(error, events),
         };
         report.pruned = Some(Pruned::Done(counts));
         let is_any = !pruned.is_empty();
@@ -140,12 +147,17 @@ impl Import<'_> {
             PushReport::Pushed(pushed) if is_any => self.push.write_receipt(&pushed.receipt),
             _ => Ok(()),
         };
-        failure.into_iter().chain(kept.err()).for_each(|error| report.push.fail(error));
+        failure.into_iter().chain(kept.err()).for_each(|error| report.push.fail(error, events));
     }
 
     /// # Errors
     /// It could not even begin.
-    async fn delete_unwanted(&self, options: &PruneOptions, bundle: &Bundle) -> Result<Ended> {
+    async fn delete_unwanted(
+        &self,
+        options: &PruneOptions,
+        bundle: &Bundle,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Ended> {
         let (registries, events) = (self.push.connect()?, &self.environment.events);
         let images = &bundle.lock().images;
         let (names_of, _) = self.push.name_images(images.iter())?;
@@ -156,12 +168,12 @@ impl Import<'_> {
         let wanted: BTreeSet<Reference> = names_of.into_iter().chain(beside).collect();
         let asked = options.delete && !self.request.push.dry_run;
         let deletes = asked && options.arrived.is_some();
-        let (pruned, failures) = Default::default();
         let names = names(self.push, bundle)?;
         let path = names.first().map_or("", |one| one.tag.repository.path());
         let account = Account { registry: self.push.registry(), path };
         let is_harbor = deletes && is_harbor(&registries, account).await?;
-        let mut pruning = Pruning { registries: &registries, events, deletes, is_harbor, pruned, failures };
+        let mut pruning =
+            Pruning { registries: &registries, events, deletes, is_harbor, interrupted, failures: Vec::new() };
         let mut left_by = beside::Left::default();
         for one in names {
             let decision = match pruning.decide(&one, &wanted).await {
@@ -195,10 +207,11 @@ impl Import<'_> {
                 left_by.add(&one.tag, &companions);
             }
         }
-        let tags = pruning.pruned.len();
+        let tags = pruning.interrupted.pruned.len();
         let has_unclear = left_by.prune(&mut pruning, &in_use).await;
         let counts = pruning.counts(tags, options.arrived.is_some());
-        let Pruning { pruned, failures, .. } = pruning;
+        let Pruning { interrupted, failures, .. } = pruning;
+        let pruned = interrupted.disarm();
         // Something was to be deleted, and was not.
         let refused = asked && !deletes && !pruned.is_empty();
         let is_left = pruned.iter().any(|one| one.outcome == PrunedOutcome::Left);
@@ -215,8 +228,34 @@ struct Pruning<'a> {
     /// Otherwise it is listed.
     deletes: bool,
     is_harbor: bool,
-    pruned: Vec<PrunedReceipt>,
+    interrupted: Interrupted<'a>,
     failures: Vec<Error>,
+}
+
+/// What became of tags and companions so far. Where the command is dropped before its end, the receipt gets it: Ctrl-C must not
+/// lose what was deleted until then.
+struct Interrupted<'a> {
+    push: &'a Push<'a>,
+    /// Of the push. `None`: nothing is written.
+    receipt: Option<&'a Receipt>,
+    pruned: Vec<PrunedReceipt>,
+}
+
+impl Interrupted<'_> {
+    /// It has come to its end, and the receipt is written there.
+    fn disarm(mut self) -> Vec<PrunedReceipt> {
+        std::mem::take(&mut self.pruned)
+    }
+}
+
+impl Drop for Interrupted<'_> {
+    fn drop(&mut self) {
+        let pruned = std::mem::take(&mut self.pruned);
+        let Some(receipt) = self.receipt.filter(|_| !pruned.is_empty()) else { return };
+        if let Err(error) = self.push.write_receipt(&Receipt { pruned, ..receipt.clone() }) {
+            tracing::warn!(error = %error.chain(), "the receipt does not say what was deleted");
+        }
+    }
 }
 
 /// What a registry said when something was to be deleted.
@@ -296,13 +335,13 @@ impl Pruning<'_> {
                 PrunedOutcome::Left
             }
         };
-        self.pruned.push(PrunedReceipt { reference: reference.clone(), digest, subject, outcome });
+        self.interrupted.pruned.push(PrunedReceipt { reference: reference.clone(), digest, subject, outcome });
         outcome != PrunedOutcome::Left
     }
 
     /// The first `tags` are tags of images, the others companions.
     fn counts(&self, tags: usize, has_receipts: bool) -> PruneReport {
-        let (images, companions) = self.pruned.split_at(tags);
+        let (images, companions) = self.interrupted.pruned.split_at(tags);
         let deleted = |of: &[PrunedReceipt]| of.iter().filter(|one| one.outcome == PrunedOutcome::Deleted).count();
         PruneReport {
             tags: images.len(),

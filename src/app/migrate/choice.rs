@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::app::local::Text;
 use crate::base::error::{Error, Result};
-use crate::oci::{Digest, Tag};
+use crate::oci::{Digest, Repository, Tag};
 use crate::pipeline::allowlist::{Allowlist, Pattern, Problem, Rule, Select, refused};
 use crate::pipeline::lock::Rename;
-use crate::transport::storage::{Fault, FaultKind, Storage, Survey, Tagged};
+use crate::transport::storage::{Fault, FaultKind, Holding, Storage, Survey, Tagged};
 
 use super::{signatures, tags};
 
@@ -61,27 +61,23 @@ impl Which {
     /// All that is wrong in the file, at once.
     pub fn name(&self, storage: Storage, registry: &str) -> Result<Storage> {
         let Some(Text { name, bytes }) = &self.tags else { return Ok(storage) };
-        let given = tags::parse(name, bytes, registry).map_err(|problems| refused("the tags", &problems))?;
+        let mut given = tags::parse(name, bytes, registry).map_err(|problems| refused("the tags", &problems))?;
         let needs_search = given.iter().any(|given| given.repository.is_none());
         let holdings = if needs_search { storage.survey()?.repositories } else { Vec::new() };
-        let (mut named, mut problems) = (Vec::with_capacity(given.len()), Vec::new());
-        for tags::Given { at, repository, tag, digest, is_accessory } in given {
-            let mut having = holdings.iter().filter(|holding| holding.has(&digest)).map(|holding| &holding.repository);
-            let repository = match (repository, having.next(), having.next()) {
-                (Some(repository), ..) => repository,
-                (None, Some(only), None) => only.clone(),
-                (None, None, _) => {
-                    let text = format!("no repository_name, and no repository of the storage has {digest}");
-                    problems.push(Problem { at, text });
-                    continue;
-                }
-                (None, Some(one), Some(other)) => {
-                    let (one, other) = (one.path(), other.path());
-                    let text = format!("no repository_name, and {digest} is in {one} and {other}; write lines instead");
-                    problems.push(Problem { at, text });
-                    continue;
-                }
-            };
+        let mut problems = Vec::new();
+        for given in given.iter_mut().filter(|given| given.repository.is_none()) {
+            match repository_of(&given.digest, &holdings) {
+                Ok(found) => given.repository = Some(found.clone()),
+                Err(text) => problems.push(Problem { at: given.at.clone(), text }),
+            }
+        }
+        problems.extend(tags::ambiguities(&given));
+        if !problems.is_empty() {
+            return Err(refused("the tags", &problems));
+        }
+        let mut named = Vec::with_capacity(given.len());
+        for tags::Given { repository, tag, digest, is_accessory, .. } in given {
+            let Some(repository) = repository else { continue };
             // A manifest with a subject is found through it and has no tag. A missing one is reported like that of any tag.
             let has_subject =
                 || matches!(storage.manifest_of(&repository, &digest), Ok(Some(m)) if m.subject().is_some());
@@ -90,13 +86,23 @@ impl Which {
             }
             named.push(Tagged { repository, tag: Some(tag), digest });
         }
-        if !problems.is_empty() {
-            return Err(refused("the tags", &problems));
-        }
         if self.referrers {
             named.extend(signatures::unnamed(&storage, &named)?);
         }
         Ok(storage.with_tags(named))
+    }
+}
+
+/// The only repository that has the manifest, or why there is no such one.
+fn repository_of<'h>(digest: &Digest, holdings: &'h [Holding]) -> Result<&'h Repository, String> {
+    let mut having = holdings.iter().filter(|holding| holding.has(digest)).map(|holding| &holding.repository);
+    match (having.next(), having.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err(format!("no repository_name, and no repository of the storage has {digest}")),
+        (Some(one), Some(other)) => {
+            let (one, other) = (one.path(), other.path());
+            Err(format!("no repository_name, and {digest} is in {one} and {other}; write lines instead"))
+        }
     }
 }
 

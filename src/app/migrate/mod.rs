@@ -124,16 +124,13 @@ impl Migration<'_> {
 
     async fn write(&self, mut collected: Collected) -> Result<MigrateReport> {
         let events = &self.environment.events;
-        let (path, ended, signed_by) = match &self.request.to {
-            Destination::Bundle(output) => {
-                let ended = self.to_bundle(&mut collected, output).await?;
-                (&output.path, ended, output.sign_key.as_ref().map(|key| key.public().clone()))
-            }
+        let (path, ended) = match &self.request.to {
+            Destination::Bundle(output) => (&output.path, self.to_bundle(&mut collected, output).await?),
             Destination::Directories { path, link } => {
-                (path, to_dir::write(self.storage, &collected, path, *link, events)?, None)
+                (path, to_dir::write(self.storage, &collected, path, *link, events)?)
             }
             Destination::Storage { path, link, owner } => {
-                (path, to_storage::write(self.storage, &collected, path, *link, *owner, events)?, None)
+                (path, to_storage::write(self.storage, &collected, path, *link, *owner, events)?)
             }
             // What goes into a registry was pushed.
             Destination::List | Destination::Registry(_) => {
@@ -141,8 +138,7 @@ impl Migration<'_> {
             }
         };
         let (storage, elapsed) = (self.request.storage.clone(), self.started.elapsed());
-        let mut report = ended.report(&collected, storage, path.clone(), elapsed);
-        report.bundle.iter_mut().for_each(|bundle| bundle.signed_by.clone_from(&signed_by));
+        let report = ended.report(&collected, storage, path.clone(), elapsed);
         Ok(MigrateReport::Written(Box::new(report)))
     }
 

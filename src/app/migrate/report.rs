@@ -211,6 +211,8 @@ pub struct Ended {
     /// Bytes of blobs that were written.
     pub copied: u64,
     pub bundle: Option<Finished>,
+    /// Who has signed it.
+    pub signed_by: Option<PublicKey>,
     /// What kept the rest from being written.
     pub failure: Option<Error>,
     /// As in [`Migrated::kept_owner`].
@@ -247,7 +249,7 @@ impl Ended {
                 identity,
                 bytes: size,
                 unchanged,
-                signed_by: None,
+                signed_by: self.signed_by,
             }),
             failure: self.failure,
             kept_owner: self.kept_owner,

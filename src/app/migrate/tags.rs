@@ -9,7 +9,7 @@
 //! The file comes from another machine. It is bounded as an allowlist is, every name and digest in it is checked, and what a
 //! digest stands for is looked up in the storage: it can give names, not content.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -61,7 +61,7 @@ pub fn parse(file: &str, bytes: &[u8], registry: &str) -> Result<Vec<Given>, Vec
         true => reader.read_json(),
         false => reader.read_lines(),
     }
-    reader.check_unambiguous();
+    reader.problems.extend(ambiguities(&reader.given));
     if reader.problems.is_empty() { Ok(reader.given) } else { Err(reader.problems) }
 }
 
@@ -118,57 +118,71 @@ impl Reader<'_> {
     }
 
     fn read_json(&mut self) {
-        let mut number = 0;
+        let mut artifacts = Vec::new();
         for page in serde_json::Deserializer::from_str(self.text).into_iter::<Vec<Artifact>>() {
-            let artifacts = match page {
-                Ok(artifacts) => artifacts,
+            match page {
+                Ok(page) => artifacts.extend(page),
                 Err(error) => {
                     let at = Position::line(self.file, (error.line() as u64).max(1));
                     let text = format!("expected what Harbor's API says of artifacts: {error}");
-                    return self.problems.push(Problem { at, text });
+                    self.problems.push(Problem { at, text });
+                    break;
                 }
-            };
-            for artifact in artifacts {
-                number += 1;
-                for Name { name } in artifact.tags.iter().flatten() {
-                    let at = self.where_is(&artifact.digest);
-                    match self.one(artifact.repository_name.as_deref(), name, &artifact.digest, at.clone()) {
-                        Ok(given) => self.given.push(given),
-                        Err(text) => self.problems.push(Problem { at, text: format!("artifact {number}: {text}") }),
-                    }
-                }
-                let accessories = artifact.accessories.iter().flatten();
-                for accessory in accessories.filter(|accessory| accessory.kind == "signature.cosign") {
-                    let at = self.where_is(&accessory.digest);
-                    match self.signature(&artifact, accessory, at.clone()) {
-                        Ok(given) => self.given.push(given),
-                        Err(text) => self.problems.push(Problem { at, text: format!("artifact {number}: {text}") }),
-                    }
-                }
+            }
+        }
+        let lines = first_lines(self.text, &artifacts);
+        let at = |digest: &str| Position::line(self.file, lines.get(digest).copied().unwrap_or(1));
+        for (number, artifact) in (1..).zip(&artifacts) {
+            for Name { name } in artifact.tags.iter().flatten() {
+                let at = at(&artifact.digest);
+                let given = self.one(artifact.repository_name.as_deref(), name, &artifact.digest, at.clone());
+                self.note(number, at, given);
+            }
+            for accessory in artifact.accessories.iter().flatten().filter(|it| it.kind == "signature.cosign") {
+                let at = at(&accessory.digest);
+                let given = self.signature(artifact, accessory, at.clone());
+                self.note(number, at, given);
             }
         }
     }
 
-    /// The line that has `value` first; values have no positions once they are read.
-    fn where_is(&self, value: &str) -> Position {
-        let before = self.text.find(&format!("\"{value}\"")).and_then(|at| self.text.get(..at)).unwrap_or_default();
-        Position::line(self.file, 1 + before.matches('\n').count() as u64)
-    }
-
-    /// One tag means one thing.
-    fn check_unambiguous(&mut self) {
-        let mut known: HashMap<(&Repository, &Tag), &Given> = HashMap::new();
-        // Several signatures of one image may be named, of which one has the tag.
-        for given in self.given.iter().filter(|given| !given.is_accessory) {
-            let Some(repository) = &given.repository else { continue };
-            let first = *known.entry((repository, &given.tag)).or_insert(given);
-            if first.digest != given.digest {
-                let text =
-                    format!("{}:{} is already given at {} with another digest", repository.path(), given.tag, first.at);
-                self.problems.push(Problem { at: given.at.clone(), text });
-            }
+    fn note(&mut self, number: usize, at: Position, given: Result<Given, String>) {
+        match given {
+            Ok(given) => self.given.push(given),
+            Err(text) => self.problems.push(Problem { at, text: format!("artifact {number}: {text}") }),
         }
     }
+}
+
+/// The line that has each digest of the artifacts first: values have no positions once they are read.
+fn first_lines<'a>(text: &str, artifacts: &'a [Artifact]) -> HashMap<&'a str, u64> {
+    let own = artifacts.iter().map(|artifact| &artifact.digest);
+    let below = artifacts.iter().flat_map(|artifact| artifact.accessories.iter().flatten()).map(|it| &it.digest);
+    let wanted: HashSet<&str> = own.chain(below).map(String::as_str).collect();
+    let mut found = HashMap::new();
+    for (number, line) in (1..).zip(text.split('\n')) {
+        for digest in line.split('"').filter_map(|piece| wanted.get(piece)) {
+            found.entry(*digest).or_insert(number);
+        }
+    }
+    found
+}
+
+/// Tags that are given two meanings, as far as their repositories are known.
+pub fn ambiguities(all: &[Given]) -> Vec<Problem> {
+    let mut known: HashMap<(&Repository, &Tag), &Given> = HashMap::new();
+    let mut problems = Vec::new();
+    // Several signatures of one image may be named, of which one has the tag.
+    for given in all.iter().filter(|given| !given.is_accessory) {
+        let Some(repository) = &given.repository else { continue };
+        let first = *known.entry((repository, &given.tag)).or_insert(given);
+        if first.digest != given.digest {
+            let (path, tag) = (repository.path(), &given.tag);
+            let text = format!("{path}:{tag} is already given at {} with another digest", first.at);
+            problems.push(Problem { at: given.at.clone(), text });
+        }
+    }
+    problems
 }
 
 #[cfg(test)]

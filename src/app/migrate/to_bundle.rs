@@ -9,8 +9,9 @@ use super::report::{Ended, MigrateOutcome};
 use super::request::BundleOutput;
 use crate::app::environment::BundleTime;
 use crate::app::export::{self, Lost, Written};
+use crate::app::output::Output;
 use crate::app::read_back::read_back;
-use crate::app::signed::add_signature;
+use crate::app::signed::{add_signature, warn_if_unsigned};
 use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
@@ -31,10 +32,12 @@ impl BundleOutput {
             return Err(Error::input("a tar has no links: leave out --link, or name a directory"));
         }
         refuse_inside(storage, &self.path)?;
-        let form = &Form::named(&self.path);
-        preflight::refuse_one_pass(&self.path, form)?;
-        preflight::check_free(&self.path, form)?;
-        preflight::former(&self.path, form).map(drop)
+        preflight::refuse_one_pass(&self.path, &Form::named(&self.path))?;
+        self.output().check_free()
+    }
+
+    fn output(&self) -> Output {
+        Output::Path(self.path.clone())
     }
 }
 
@@ -46,10 +49,12 @@ impl Migration<'_> {
     /// The disk's, or there is nothing to write.
     pub(super) async fn to_bundle(&self, collected: &mut Collected, output: &BundleOutput) -> Result<Ended> {
         let events = &self.environment.events;
+        let out = output.output();
+        let was_signed = out.former()?.as_ref().is_some_and(Bundle::has_signature);
         let mut tried = self.attempt(collected, output).await;
         if let Err(error) = &tried
             && matches!(error.kind(), Kind::Damaged | Kind::Disk)
-            && !error.is_disk_full()
+            && !error.first().unwrap_or(error).is_disk_full()
             && !self.request.strict
         {
             let again = collect(self.storage, &self.of(Depth::Digest), events)?;
@@ -68,15 +73,21 @@ impl Migration<'_> {
             Ok(None) => return Ok(Ended::default()),
             Err(error) => return Ok(Ended { failure: Some(error), ..Ended::default() }),
         };
+        // It may write the bundle anew.
+        let signed = add_signature(&finished, output.sign_key.as_deref(), events);
         if output.read_back
             && let Err(error) = read_back([finished.path.clone()], events).await
         {
             return Ok(Ended { failure: Some(error), ..Ended::default() });
         }
-        let failure = add_signature(&finished, output.sign_key.as_deref(), events).err();
+        let (signed_by, failure) = match signed {
+            Ok(signed_by) => (signed_by, None),
+            Err(error) => (None, Some(error)),
+        };
+        warn_if_unsigned(was_signed, &out, events);
         let outcome = || if finished.unchanged { MigrateOutcome::Present } else { MigrateOutcome::Written };
         let outcomes = collected.whole().map(|_| outcome()).collect();
-        Ok(Ended { outcomes, linked, copied: moved, bundle: Some(finished), failure, ..Ended::default() })
+        Ok(Ended { outcomes, linked, copied: moved, bundle: Some(finished), signed_by, failure, ..Ended::default() })
     }
 
     /// `None`: there is no image that could be written.
@@ -94,7 +105,7 @@ impl Migration<'_> {
         let graph = Graph { images, ..Graph::default() };
         let mut contents = Contents::new(lock, &graph)?.carrying(tools.clone());
         if !is_prescribed {
-            contents = contents.continuing(Bundle::open(path).ok().as_ref().map(Bundle::former))?;
+            contents = contents.continuing(output.output().former()?.as_ref().map(Bundle::former))?;
         }
         let events = &self.environment.events;
         let files = FileSet::new(&contents, sign_key.clone())?;

@@ -59,7 +59,7 @@ fn write_all(
                 false => disk_full.unless(|| write_image(images, found, image, storage)),
             };
             if matches!(written, Ok(Written::New))
-                && new.fetch_add(1, Ordering::Relaxed) == whole.len() / 100 * SYNC_EARLY
+                && new.fetch_add(1, Ordering::Relaxed) == whole.len() * SYNC_EARLY / 100
             {
                 scope.spawn(sync_early);
             }

@@ -53,7 +53,7 @@ pub fn write(
         Err(error) => (0, Some(error)),
     };
     let (linked, copied) = (replica.linked(), replica.copied());
-    Ok(Ended { outcomes, linked, copied, failure, kept_owner, bundle: None })
+    Ok(Ended { outcomes, linked, copied, failure, kept_owner, ..Ended::default() })
 }
 
 /// Manifests and blobs: whether each was missing, or why it could not be brought.

@@ -195,8 +195,7 @@ impl<'a> Push<'a> {
         let outcome = transfer.run_with(graph, &plan, request.arrivals).await;
         interrupted.disarm();
         let transferred = Transferred { plan: &plan, waiting: &waiting, outcome, started };
-        let pushed = self.conclude(request, &registries, transferred).await;
-        Ok(PushReport::Pushed(Box::new(pushed)))
+        Ok(self.conclude(request, &registries, transferred).await)
     }
 
     /// Proves what was pushed, if that was asked for, and writes down what has arrived.
@@ -205,7 +204,7 @@ impl<'a> Push<'a> {
         request: &PushRequest<'_>,
         registries: &Registries,
         transferred: Transferred<'_>,
-    ) -> Pushed {
+    ) -> PushReport {
         let Transferred { plan, waiting, mut outcome, started } = transferred;
         let wanted = request.runs.map_or_else(|| Ok(Vec::new()), |runs| runs.after_push(waiting, &outcome));
         let volumes = wanted.as_ref().map_or(&[][..], |wanted| wanted);
@@ -224,10 +223,10 @@ impl<'a> Push<'a> {
             }
             Err(error) => Some(error),
         };
-        if let Some(error) = wanted.err().or(written.err()).or(failed) {
-            pushed.fail(error);
-        }
-        pushed
+        let mut report = PushReport::Pushed(Box::new(pushed));
+        let failures = [wanted.err(), written.err(), failed].into_iter().flatten();
+        failures.for_each(|error| report.fail(error, &self.environment.events));
+        report
     }
 
     /// The client for the target, one for all that is asked of it.

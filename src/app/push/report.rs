@@ -13,6 +13,7 @@ use crate::app::local::write_file;
 use crate::app::outcome::{JsonReport, Outcome};
 use crate::app::prove::Proof;
 use crate::base::error::{Error, Reason, Result};
+use crate::base::progress::{Event, Events};
 use crate::oci::{Digest, Reference};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::receipt::{FromBundle, PrunedReceipt, Receipt};
@@ -107,14 +108,19 @@ impl PushReport {
         }
     }
 
-    /// What the command did afterwards failed.
-    pub(in crate::app) fn fail(&mut self, error: Error) {
-        self.conclude(Outcome::Failed(error.kind()));
+    /// What the command did after the push failed. The first failure decides how the command ends; of later ones there are
+    /// warnings.
+    pub(in crate::app) fn fail(&mut self, error: Error, events: &Events) {
         let failure = match self {
             PushReport::Planned(plan) => &mut plan.failure,
             PushReport::Pushed(pushed) => &mut pushed.failure,
         };
-        failure.get_or_insert(error);
+        if failure.is_some() {
+            events.report(Event::Warning(error.chain()));
+            return;
+        }
+        let kind = failure.insert(error).kind();
+        self.conclude(Outcome::Failed(kind));
     }
 }
 
@@ -159,11 +165,6 @@ impl Pushed {
             (self.outcome, self.ok) = (proof.outcome, proof.outcome.is_ok());
         }
         self.proof = Some(proof);
-    }
-
-    pub(super) fn fail(&mut self, error: Error) {
-        (self.outcome, self.ok) = (Outcome::Failed(error.kind()), false);
-        self.failure.get_or_insert(error);
     }
 }
 

@@ -93,6 +93,9 @@ pub fn replace_directory(new: &Entry, to: &Entry, expected: Occupant) -> Result<
         }
     } else {
         new.rename_over(to, expected)?;
+        to.dir().sync()?;
+        // A run that was killed between its two renames has left nothing under `to`.
+        aside(to).remove_tree()?;
     }
     to.dir().sync()
 }
@@ -101,8 +104,13 @@ fn exchange(one: &Entry, other: &Entry) -> rustix::io::Result<()> {
     rustix::fs::renameat_with(one.dir(), one.name(), other.dir(), other.name(), RenameFlags::EXCHANGE)
 }
 
+/// Where a directory waits to be removed on file systems that cannot exchange names.
+fn aside(to: &Entry) -> Entry {
+    to.beside(".partial.old")
+}
+
 fn replace_by_two_renames(new: &Entry, to: &Entry) -> Result<()> {
-    let aside = to.beside(".partial.old");
+    let aside = aside(to);
     // Left by a run that was killed between the renames below, or just after.
     aside.remove_tree()?;
     to.rename(&aside)?;

@@ -169,6 +169,20 @@ fn what_has_taken_a_name_meanwhile_is_not_replaced() {
     assert!(out.path().join("thesis").exists() && partial.path().exists());
 }
 
+/// It would take the room of a whole bundle for good.
+#[test]
+fn an_old_directory_that_a_run_killed_between_two_renames_left_goes_with_the_next() {
+    let (_work, dir, _) = fixture();
+    let (partial, out) = (Entry::in_dir(&dir, "out.partial"), Entry::in_dir(&dir, "out"));
+    for left in ["out.partial", "out.partial.old"] {
+        fs::create_dir(dir.path_of(left)).unwrap();
+        fs::write(dir.path_of(left).join("file"), left).unwrap();
+    }
+    replace_directory(&partial, &out, out.occupant()).unwrap();
+    assert_eq!(fs::read_to_string(out.path().join("file")).unwrap(), "out.partial");
+    assert_eq!(dir.names().unwrap(), ["out"]);
+}
+
 #[test]
 fn a_replacement_that_is_not_finished_leaves_the_file_as_it_was_and_nothing_beside_it() {
     let (_work, dir, _) = fixture();

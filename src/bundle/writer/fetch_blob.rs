@@ -7,15 +7,18 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
+use crate::base::blocking::{blocking, joined};
 use crate::base::error::{Error, Kind, Result};
 use crate::bundle::output::{Placement, Resuming, Slot};
 use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::content::proof::Hashing;
 use crate::content::{Body, Origin, Prover};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 
 /// How much is gathered before it is written, in bytes: large enough that a hop to another thread costs nothing.
 const BATCH: usize = 512 * 1024;
+/// What errors call it.
+const WRITING: &str = "writing a blob";
 /// How often the journal hears of a blob under way, in bytes.
 const CHECKPOINT: u64 = 1024 * 1024;
 
@@ -28,7 +31,7 @@ pub async fn fetch(place: Arc<dyn Placement>, blob: &Descriptor, origin: &Origin
     let (mut slot, mut hashing) = match begin(place.clone(), blob.clone()).await? {
         Begun::Missing(slot, hashing) => (slot, *hashing),
         Begun::Whole(chunks) => {
-            blocking(move |digest| place.completed(&digest), blob).await?;
+            completed(place, blob.digest).await?;
             return Ok(chunks);
         }
     };
@@ -45,7 +48,7 @@ pub async fn fetch(place: Arc<dyn Placement>, blob: &Descriptor, origin: &Origin
         }
         (slot.present, hashing) = (0, Hashing::new(blob.digest.algorithm()));
     };
-    blocking(move |digest| place.completed(&digest), blob).await?;
+    completed(place, blob.digest).await?;
     Ok(chunks)
 }
 
@@ -102,7 +105,7 @@ async fn begin(place: Arc<dyn Placement>, blob: Descriptor) -> Result<Begun> {
         slot.present = 0;
         Ok(Begun::Missing(slot, Box::new(Hashing::new(blob.digest.algorithm()))))
     };
-    tokio::task::spawn_blocking(open).await.map_err(stopped)?
+    blocking(WRITING, open).await
 }
 
 /// The body goes on where the place ends, or begins again.
@@ -141,7 +144,7 @@ async fn write_all(
     let outcome = loop {
         let (batch, ended) = gather(&mut body).await;
         if let Some(job) = writing.take() {
-            idle = Some(job.await.map_err(stopped)??);
+            idle = Some(joined(WRITING, job.await)?);
             if at - reported >= CHECKPOINT {
                 note(&**place, blob, at)?;
                 reported = at;
@@ -161,7 +164,7 @@ async fn write_all(
         }
     };
     if let Some(job) = writing {
-        idle = Some(job.await.map_err(stopped)??);
+        idle = Some(joined(WRITING, job.await)?);
     }
     match (outcome, idle) {
         (Ok(()), Some(Passing { prover, chunks })) => prover.finish().map(|()| chunks.finish()),
@@ -205,15 +208,6 @@ fn prove_and_write(mut passing: Passing, slot: &Slot, mut at: u64, batch: &[Byte
     Ok(passing)
 }
 
-async fn blocking(
-    job: impl FnOnce(crate::oci::Digest) -> Result<()> + Send + 'static,
-    blob: &Descriptor,
-) -> Result<()> {
-    let digest = blob.digest;
-    tokio::task::spawn_blocking(move || job(digest)).await.map_err(stopped)?
-}
-
-/// The thread of a blocking job ended without an answer.
-fn stopped(error: tokio::task::JoinError) -> Error {
-    Error::new(Kind::Interrupted, "writing a blob").because(error)
+async fn completed(place: Arc<dyn Placement>, digest: Digest) -> Result<()> {
+    blocking(WRITING, move || place.completed(&digest)).await
 }

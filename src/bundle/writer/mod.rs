@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use crate::base::blocking::blocking;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::units::bytes;
@@ -259,15 +260,15 @@ impl Writer {
         let Some(offered) = self.links.offered(blob, origin)? else { return Ok(None) };
         let wanted = Wanted { digest: blob.digest, size: blob.size };
         let (place, links, events) = (self.place.clone(), self.links.clone(), self.events.clone());
-        let task = tokio::task::spawn_blocking(move || {
+        let take = move || {
             let Wanted { digest, size } = wanted;
             events.report(Event::BlobStarted { digest, size, present: 0 });
             let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
             let taken = place.linking().map_or(Ok(None), |linking| links.take(linking, wanted, &offered, &progress));
             events.report(Event::BlobFinished { digest });
             taken
-        });
-        task.await.map_err(|e| Error::new(Kind::Interrupted, "linking").because(e))?
+        };
+        blocking("linking", take).await
     }
 }
 

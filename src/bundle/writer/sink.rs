@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::base::blocking::joined;
 use crate::base::error::{self, Error, Result};
 use crate::oci::Descriptor;
 
@@ -113,7 +114,7 @@ impl Pipe {
             return Ok(());
         }
         drop(self.sender);
-        self.thread.await.map_err(|e| Error::new(error::Kind::Interrupted, "writing a stream").because(e))?
+        joined("writing a stream", self.thread.await)
     }
 }
 

@@ -1,13 +1,17 @@
 //! Tags of images that nobody wants any more.
 
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::fixture::{Sides, import_to};
 use crate::signed::keys::{Key, Kind};
+use crate::support::barrier::Barrier;
 use crate::support::embedded::Embedded;
 use crate::support::ran::Ran;
 use crate::support::registry::{Options, Registry};
-use crate::support::{gapferry, images, tempdir};
+use crate::support::{gapferry, gapferry_process, images, tempdir};
 
 /// Images 1 to 3 have arrived at `host`; the next bundle has only the first, and at `host` 3 means something else by now.
 fn outdated(sides: &Sides, host: &str) {
@@ -39,6 +43,28 @@ fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
     import(&["--prune", "--yes", "--arrived", "first.receipt"]).reported(&["deleted", "1 of 1 tag deleted"]);
     assert!(there("1") && !there("2") && there("3"));
     import(&["--prune", "--yes", "--arrived", "first.receipt"]).reported(&["nothing to prune"]);
+}
+
+/// Nobody could say afterwards what is gone.
+#[test]
+fn a_receipt_says_what_was_deleted_until_the_import_was_stopped() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    let barrier = Barrier::before(target.host(), "DELETE /v2/team/app/manifests/3 ");
+    outdated(&sides, barrier.host());
+    let options = ["--prune", "--yes", "--arrived", "first.receipt", "--receipt", "next.receipt"];
+    let mut command = gapferry_process();
+    command.current_dir(sides.stick.path()).args(["import", "next.tar", "--to", barrier.host()]).args(options);
+    let mut process = command.stderr(Stdio::null()).spawn().unwrap();
+    barrier.wait();
+    kill_process(Pid::from_child(&process), Signal::INT).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    let receipt = sides.read("next.receipt");
+    assert_eq!(receipt["images"].as_array().map(Vec::len), Some(1), "{receipt}");
+    let pruned = receipt["pruned"].as_array().unwrap().iter();
+    let pruned: Vec<_> =
+        pruned.map(|one| (one["reference"].as_str().unwrap(), one["outcome"].as_str().unwrap())).collect();
+    assert_eq!(pruned, [(&*format!("{}/team/app:2", barrier.host()), "deleted")]);
 }
 
 #[test]

@@ -134,6 +134,14 @@ impl Fixture {
     }
 }
 
+/// Copies the only signature of a bundle, a directory, until it can have no other.
+pub fn take_all_signatures(bundle: &Path) {
+    for number in 1..16 {
+        let copy = bundle.join(format!("SHA256SUMS.{number:016x}.sig"));
+        std::fs::copy(bundle.join("SHA256SUMS.sig"), copy).expect("copying a signature");
+    }
+}
+
 /// The two forms as a directory, which is what openssl and sha256sum look into.
 pub fn unpacked(bundle: &Path) -> tempfile::TempDir {
     let directory = tempdir();

@@ -113,6 +113,26 @@ fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of
     verify("keys = [\"nowhere.pub\"]", &["ours"]).ended(2).reported(&["nowhere.pub"]);
 }
 
+/// A set could be made, or a bundle repaired, that no command of the site takes.
+#[test]
+fn a_site_s_keys_count_where_a_bundle_is_split_or_repaired() {
+    let fixture = Fixture::new();
+    let (_ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::P256));
+    let known = "keys = [\"../../ours.pub\"]";
+    fixture.export("unsigned", &[]).ended(0);
+    fixture.signed("theirs", &theirs);
+    let split = |config: &str, more: &[&str]| {
+        let split = ["split", "theirs", "-o", "v.tar", "--volume-size", "1MB"];
+        with_config(&fixture, config, &[&split, more].concat())
+    };
+    split("require-signature = true\nkeys = [\"../../ours.pub\"]", &[]).ended(3).reported(&["does not fit the key"]);
+    split(known, &[]).ended(3).reported(&["does not fit the key", "nothing was written"]);
+    split(known, &["--key", text(&theirs.public)]).ended(0).reported(&["signed by"]);
+    // The copy has no signature, which is no reason to believe the bundle's.
+    let repair = with_config(&fixture, known, &["repair", "theirs", "unsigned"]).ended(3);
+    repair.reported(&["does not fit the key"]);
+}
+
 #[test]
 fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none() {
     let fixture = Fixture::new();

@@ -17,6 +17,7 @@ use super::failure::{Failure, Retry};
 use super::outage::Work;
 use super::reply::Reply;
 use super::wire::Wire;
+use crate::base::blocking::blocking;
 use crate::base::error::{Error, Kind};
 use crate::credentials::{Credentials, Store};
 use challenges::{Challenges, Known};
@@ -409,9 +410,8 @@ impl Auth {
             return Ok(credentials.clone());
         }
         let (store, registry, asked) = (self.store.clone(), self.registry.clone(), path.to_owned());
-        let looking_up = tokio::task::spawn_blocking(move || store.find(&registry, &asked));
-        let attempt = || format!("looking up credentials for {}", self.registry);
-        let found = looking_up.await.map_err(|e| Error::input(attempt()).because(e))??;
+        let attempted = format!("looking up credentials for {}", self.registry);
+        let found = blocking(&attempted, move || store.find(&registry, &asked)).await?;
         known.insert(path.to_owned(), found.clone());
         Ok(found)
     }
