@@ -33,6 +33,12 @@ fn write(value: &impl Serialize, out: &mut impl Write) -> serde_json::Result<()>
     out.write_all(b"\n").map_err(serde_json::Error::io)
 }
 
+/// Whether `bytes` are those of a value without white space, and without a final newline.
+pub fn is_compact(bytes: &[u8], value: &impl Serialize) -> bool {
+    let mut compare = Compare { expected: bytes, at: 0 };
+    serde_json::to_writer(&mut compare, value).is_ok() && compare.at == bytes.len()
+}
+
 /// The first line of `bytes` that differs from those of `value`: its number, from 1 on, and its beginning. `None`: none does.
 pub fn first_difference(bytes: &[u8], value: &impl Serialize) -> Option<(usize, String)> {
     let mut compare = Compare { expected: bytes, at: 0 };

@@ -4,13 +4,14 @@
 //! `ctr image import` unpacks every descriptor of `index.json` that has a name, in order, and stops at the first that is no
 //! image: so companions have no name, and artifacts stand behind all images.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::files::{IMAGE_NAME, REF_NAME};
 use crate::oci::{Child, Described, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
-use crate::pipeline::lock::{Lock, LockedImage};
+use crate::pipeline::lock::{Attached, Lock, LockedImage};
 use crate::pipeline::select::offered_platform;
 
 /// The annotation that tells containerd 2.2 and later that a descriptor is no image but speaks of one (`client/import.go`).
@@ -26,27 +27,72 @@ pub fn load_platform(lock: &Lock) -> Platform {
 
 /// `index.json`: a descriptor for each image under its full name, then whatever is attached to them, without a name, then
 /// artifacts under their names.
-pub fn index_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
-    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
-    let find = |wanted: &Descriptor| by_digest.get(&wanted.digest).copied().cloned();
+pub fn index_json<'a>(images: &[&'a LockedImage], find: &Find<'_>) -> impl Serialize + 'a {
     let mut named_before: HashSet<String> = HashSet::new();
     let named_once = images.iter().filter(|image| named_before.insert(image.name()));
     let (loadable, artifacts): (Vec<&LockedImage>, Vec<&LockedImage>) =
-        named_once.partition(|image| find(&image.descriptor()).is_some_and(|root| is_image(&root, &find)));
+        named_once.partition(|image| find(&image.descriptor()).is_some_and(|root| is_image(&root, find)));
     // A signature can be an image of the allowlist too.
     let mut listed: HashSet<Digest> = images.iter().map(|image| image.digest).collect();
-    let mut attached: Vec<Value> = Vec::new();
-    for companion in images.iter().flat_map(|image| image.companions()) {
-        if listed.insert(companion.digest) {
+    let attached = images.iter().flat_map(|image| image.companions());
+    let attached: Vec<&Attached> = attached.filter(|companion| listed.insert(companion.digest)).collect();
+    let manifests = Descriptors { loadable, attached, artifacts };
+    Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: Descriptors<'a>,
+}
+
+/// Made one at a time, while they are written.
+struct Descriptors<'a> {
+    loadable: Vec<&'a LockedImage>,
+    attached: Vec<&'a Attached>,
+    artifacts: Vec<&'a LockedImage>,
+}
+
+impl Serialize for Descriptors<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let under_its_name = |image: &&LockedImage| named(&image.descriptor(), &image.name());
+        let with_subject = |companion: &&Attached| {
             let mut value = plain(&companion.descriptor());
             value["annotations"] = json!({ SUBJECT: companion.subject });
-            attached.push(value);
-        }
+            value
+        };
+        let (loadable, artifacts) =
+            (self.loadable.iter().map(under_its_name), self.artifacts.iter().map(under_its_name));
+        serializer.collect_seq(loadable.chain(self.attached.iter().map(with_subject)).chain(artifacts))
     }
-    let under_its_name = |image: &&LockedImage| named(&image.descriptor(), &image.name());
-    let (loadable, artifacts) = (loadable.iter().map(under_its_name), artifacts.iter().map(under_its_name));
-    let list: Vec<Value> = loadable.chain(attached).chain(artifacts).collect();
-    json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": list })
+}
+
+/// The images that need nothing from the target, where `assumed` is expected there. `index.json` and `manifest.json` list these
+/// alone.
+pub fn whole_images<'a>(lock: &'a Lock, assumed: &HashSet<Digest>, find: &Find<'_>) -> Vec<&'a LockedImage> {
+    let is_whole = |image: &&LockedImage| {
+        let attached = image.companions().iter().map(Attached::descriptor);
+        let mut ahead: Vec<Descriptor> = std::iter::once(image.descriptor()).chain(attached).collect();
+        let mut seen = HashSet::new();
+        while let Some(next) = ahead.pop() {
+            if assumed.contains(&next.digest) {
+                return false;
+            }
+            let Some(manifest) = seen.insert(next.digest).then(|| find(&next)).flatten() else { continue };
+            let children = manifest.children();
+            let mut blobs = children.iter().filter(|child| child.role != Role::Manifest);
+            if blobs.any(|child| assumed.contains(&child.descriptor.digest)) {
+                return false;
+            }
+            ahead.extend(
+                children.into_iter().filter(|child| child.role == Role::Manifest).map(|child| child.descriptor),
+            );
+        }
+        true
+    };
+    lock.images.iter().filter(|image| assumed.is_empty() || is_whole(image)).collect()
 }
 
 fn plain(descriptor: &Descriptor) -> Value {
@@ -84,10 +130,22 @@ fn is_config_or_layer(child: &Child) -> bool {
 }
 
 /// `manifest.json`, as `docker save` writes it: the images of which a manifest of one platform can be named.
-pub fn docker_json(images: &[&LockedImage], manifests: &[Manifest], platform: &Platform) -> Value {
-    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
-    let find = |wanted: &Descriptor| by_digest.get(&wanted.digest).copied().cloned();
-    Value::Array(images.iter().filter_map(|image| docker_entry(image, platform, &find)).collect())
+pub fn docker_json<'a>(images: &'a [&LockedImage], platform: &'a Platform, find: &'a Find<'a>) -> impl Serialize + 'a {
+    DockerList { images, platform, find }
+}
+
+/// Made one entry at a time, while they are written: thousands of images may share thousands of layers.
+struct DockerList<'a> {
+    images: &'a [&'a LockedImage],
+    platform: &'a Platform,
+    find: &'a Find<'a>,
+}
+
+impl Serialize for DockerList<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entry = |image: &&LockedImage| docker_entry(image, self.platform, self.find);
+        serializer.collect_seq(self.images.iter().filter_map(entry))
+    }
 }
 
 /// What `manifest.json` says of an image, if anything.

@@ -45,13 +45,14 @@ pub use fileset::FileSet;
 pub use format::{
     BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, LAST_TIME, MAX_BUNDLE_JSON,
     MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, REPAIR_JSON, SIGNATURE, SUMS,
-    SUMS512, TOOLS, VOLUMES, chunks, identity_of, is_never_declared, is_signature, is_tool, signatures_of, signed_file,
-    sums,
+    SUMS512, TOOLS, VOLUMES, chunks, identity_of, is_metadata, is_never_declared, is_signature, is_tool, signatures_of,
+    signed_file, sums,
 };
-pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
+pub(crate) use loaders::{SUBJECT, docker_entry, docker_json, index_json, load_platform, whole_images};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, NoBundle, no_bundle, open_damaged, refuse_part, refuse_unfinished};
 pub use options::{Finished, Form, Options, Survey, is_tar};
+pub(crate) use order::fault_of_order;
 pub use read_back::read_back;
 pub use repair::file::{RepairContents, RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};
 pub use repair::volumes::{RepairedSet, RepairedVolume, SetRepair, repair_set};

@@ -2,8 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::format::BundleJson;
+use super::loaders::Find;
 use crate::oci::{Descriptor, Digest, Manifest, Role};
-use crate::pipeline::lock::Lock;
+use crate::pipeline::lock::{Attached, Lock};
 
 /// What a bundle carries, in the order of the tar.
 pub struct Ordered {
@@ -64,6 +66,59 @@ pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordere
         met.into_iter().partition(|blob| configs.contains(&blob.digest));
     ordered.extend(others);
     Ordered { manifests, blobs: ordered }
+}
+
+/// The groups of files below `blobs/`, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Manifest,
+    /// What an image manifest names as its config.
+    Config,
+    Other,
+}
+
+/// The first file below `blobs/` that stands behind one of a later group. What the walk does not meet may stand anywhere, but for
+/// what `is_manifest`: a manifest of an image may be missing.
+pub fn fault_of_order(bundle: &BundleJson, is_manifest: impl Fn(&Digest) -> bool, find: &Find<'_>) -> Option<String> {
+    let groups = groups(&bundle.lock, find);
+    let mut last = Group::Manifest;
+    for file in bundle.files.iter().filter(|file| file.path.starts_with("blobs/")) {
+        let group = if is_manifest(&file.digest) { Some(Group::Manifest) } else { groups.get(&file.digest).copied() };
+        let Some(group) = group else { continue };
+        if group < last {
+            let order = "manifests come first, then configs, then all other blobs";
+            return Some(format!("{:?} is not in its place: {order}", file.path));
+        }
+        last = group;
+    }
+    None
+}
+
+/// The group of all that the walk of [`order()`] meets.
+fn groups(lock: &Lock, find: &Find<'_>) -> HashMap<Digest, Group> {
+    let (mut groups, mut seen) = (HashMap::new(), HashSet::new());
+    let mut note = |digest: Digest, group: Group| {
+        let known = groups.entry(digest).or_insert(group);
+        *known = group.min(*known);
+    };
+    for image in &lock.images {
+        let absent: HashSet<Digest> = image.absent.iter().map(|absent| absent.digest).collect();
+        let attached = image.companions().iter().map(Attached::descriptor);
+        let mut open: Vec<Descriptor> = std::iter::once(image.descriptor()).chain(attached).collect();
+        while let Some(next) = open.pop() {
+            let Some(manifest) = seen.insert(next.digest).then(|| find(&next)).flatten() else { continue };
+            note(next.digest, Group::Manifest);
+            let children = manifest.children().into_iter();
+            for child in children.filter(|child| !absent.contains(&child.descriptor.digest)) {
+                match child.role {
+                    Role::Manifest => open.push(child.descriptor),
+                    Role::Config => note(child.descriptor.digest, Group::Config),
+                    Role::Layer | Role::ForeignLayer => note(child.descriptor.digest, Group::Other),
+                }
+            }
+        }
+    }
+    groups
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ fn value_of(slice: &Slice, chunk: u64, buffer: &mut [u8]) -> Found {
 }
 
 /// What is found of a blob whose place in [`CHUNKS`] does not say what it should be.
-pub const NOWHERE: &str = "its bytes are wrong; where cannot be said, as the values in chunks.b3 are wrong too";
+const NOWHERE: &str = "its bytes are wrong; where cannot be said, as the values in chunks.b3 are wrong too";
 
 enum Verdict {
     Right,

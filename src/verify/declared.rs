@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Document, Problem, ProblemKind, Problems};
 use crate::bundle::sums::{self, MAX_LINES, MAX_SUMS};
-use crate::bundle::{BUNDLE_JSON, BundleJson, SUMS, SUMS512};
+use crate::bundle::{BUNDLE_JSON, FileEntry, SUMS, SUMS512};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
@@ -21,10 +21,13 @@ pub struct Declared {
 pub type Sums = BTreeMap<String, Digest>;
 
 /// All that is said.
+#[derive(Default)]
 pub struct Declarations {
     pub files: Vec<Declared>,
     /// `SHA256SUMS` has another digest of `bundle.json`, which is not believed then.
     pub changed: bool,
+    /// Neither list can be read: the blobs that are there are declared by their names, and nothing is said of other files.
+    pub by_names: bool,
 }
 
 /// Brings together what `bundle.json` and `SHA256SUMS` declare; where they differ is a problem.
@@ -34,23 +37,32 @@ pub struct Declarations {
 pub fn declared(layout: &Layout, document: &Document<'_>, problems: &mut Problems) -> Declarations {
     let of_json = |digest| Declared { path: BUNDLE_JSON.to_owned(), size: None, digest };
     let Some((bundle, identity)) = document.json.zip(document.identity) else {
-        let sums = read_sums(layout, SUMS, problems).into_iter().flatten();
+        let sums = read_sums(layout, SUMS, problems);
+        let by_names = sums.is_none();
+        let sums = sums.unwrap_or_else(|| named(layout));
         let is_there = layout.size_of(SUMS512).is_some();
         let of_512 = is_there.then(|| read_sums(layout, SUMS512, problems)).flatten().into_iter().flatten();
-        let files = sums.chain(of_512).map(|(path, digest)| Declared { path, size: None, digest }).collect();
-        return Declarations { files, changed: true };
+        let of_512 = of_512.filter(|_| !by_names);
+        let files = sums.into_iter().chain(of_512).map(|(path, digest)| Declared { path, size: None, digest });
+        return Declarations { files: files.collect(), changed: true, by_names };
     };
-    let mut files = by_bundle(bundle, problems);
+    let file = |file: &FileEntry| Declared { path: file.path.clone(), size: Some(file.size), digest: file.digest };
+    let mut files: Vec<Declared> = bundle.files.iter().map(file).collect();
+    let by_names = false;
     if document.is_proven {
         files.push(of_json(identity));
-        return Declarations { files, changed: false };
+        return Declarations { files, changed: false, by_names };
     }
-    let Some(bytes) = read_bytes(layout, SUMS, problems) else { return Declarations { files, changed: false } };
+    let Some(bytes) = read_bytes(layout, SUMS, problems) else {
+        return Declarations { files, changed: false, by_names };
+    };
     if bytes == bundle.sha256sums(identity).as_bytes() {
         files.push(of_json(identity));
-        return Declarations { files, changed: false };
+        return Declarations { files, changed: false, by_names };
     }
-    let Some(sums) = parse(&bytes, SUMS, problems) else { return Declarations { files, changed: false } };
+    let Some(sums) = parse(&bytes, SUMS, problems) else {
+        return Declarations { files, changed: false, by_names };
+    };
     let own = sums.get(BUNDLE_JSON).copied();
     let changed = own.is_some_and(|own| own != identity);
     if !compare(&files, &sums, if changed { BUNDLE_JSON } else { SUMS }, problems) && !changed {
@@ -67,21 +79,13 @@ pub fn declared(layout: &Layout, document: &Document<'_>, problems: &mut Problem
         }
     }
     files.extend(own.map(of_json));
-    Declarations { files, changed }
+    Declarations { files, changed, by_names }
 }
 
-fn by_bundle(bundle: &BundleJson, problems: &mut Problems) -> Vec<Declared> {
-    let mut list: Vec<Declared> = Vec::new();
-    let mut named = BTreeSet::new();
-    for file in &bundle.files {
-        if named.insert(&file.path) {
-            list.push(Declared { path: file.path.clone(), size: Some(file.size), digest: file.digest });
-        } else {
-            let found = format!("{} is named twice", file.path);
-            problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
-        }
-    }
-    list
+/// The blobs that are there, by what their names say.
+fn named(layout: &Layout) -> Sums {
+    let blobs = layout.entries().filter_map(|(path, _)| Some((path.to_owned(), Digest::of_blob_path(path)?)));
+    blobs.collect()
 }
 
 /// Notes every difference between the two on the one that is `to_blame`; whether there is one.

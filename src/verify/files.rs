@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::chunks::{self, Blob};
-use super::declared::Declared;
+use super::declared::{Declarations, Declared};
 use super::table::{Proof, Table};
 use super::{Depth, Problem, ProblemKind, Problems};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::chunks::Reader;
-use crate::bundle::{CHUNKS, Proven, is_never_declared, is_tool};
+use crate::bundle::{CHUNKS, Proven, is_metadata, is_never_declared, is_tool};
 use crate::content::chunks::Chunks;
 use crate::content::in_parallel;
 use crate::content::proof::{Unproven, Wrong, prove, prove_chunks};
@@ -18,7 +18,7 @@ use crate::oci::{Digest, MAX_MANIFEST_SIZE};
 /// What is to be checked.
 pub struct Check<'a> {
     pub layout: &'a Layout,
-    pub declared: &'a [Declared],
+    pub declared: &'a Declarations,
     /// The `chunks.b3`, if it may be used.
     pub table: &'a Table,
     /// What a signature has proven, where one is demanded.
@@ -38,9 +38,12 @@ impl Check<'_> {
     /// Every declared file against its size and digest, and every file against the declarations.
     pub fn run(&self, problems: &mut Problems) -> Proved {
         let Check { layout, declared, table, depth, events, .. } = *self;
+        let Declarations { files: declared, by_names, .. } = declared;
         let names: BTreeSet<&str> = declared.iter().map(|declared| declared.path.as_str()).collect();
         for (path, _) in layout.entries().filter(|(path, _)| !names.contains(path)) {
-            if !is_never_declared(path) {
+            // Without a list, nothing says that metadata should not be there.
+            let may_be = if *by_names { is_metadata(path) } else { is_never_declared(path) };
+            if !may_be {
                 problems.push(undeclared(path));
             }
         }

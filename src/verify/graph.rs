@@ -1,13 +1,14 @@
-//! Images against what is there: every child present or left out on purpose, and one story in every file.
+//! Images against what is there: every child present or left out on purpose, and nothing else.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::manifests::Found;
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, INDEX_JSON, SUBJECT};
-use crate::files::{IMAGE_NAME, Layout, REF_NAME};
-use crate::oci::{Described, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
+use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, fault_of_order};
+use crate::files::{IMAGE_NAME, Layout};
+use crate::oci::{Described, Descriptor, Digest, Kind, Manifest, ManifestError, Platform, Role, media_type};
 use crate::pipeline::lock::{AbsentReason, Attached, LockedImage};
 use crate::pipeline::select::offered_platform;
 use crate::pipeline::walk::{MAX_CONFIG, platform_of_config};
@@ -24,14 +25,16 @@ pub struct Reach {
     pub partial: BTreeSet<String>,
     /// The images refer to so much that they were not all followed.
     pub too_much: bool,
+    /// Every manifest was read that has to be here.
+    pub complete: bool,
 }
 
 /// Follows every image of the lock to its last blob.
 pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> Reach {
     let mut reach = Reach::default();
     let assumed = assumed(bundle, problems);
-    let mut walk = Walk { layout, assumed, names: HashSet::new(), visits: 0 };
-    let mut complete = true;
+    let mut walk = Walk::new(layout, assumed);
+    reach.complete = true;
     for image in &bundle.lock.images {
         if let Some(pinned) = image.reference.digest.filter(|pinned| *pinned != image.digest) {
             let problem = Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).expected(&image.reference);
@@ -48,23 +51,23 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
             follow.companion(image, attached);
         }
         follow.subjects(image);
-        complete &= follow.complete;
+        reach.complete &= follow.complete;
         problems.extend(follow.problems);
         if !follow.whole {
             reach.partial.insert(image.name());
         }
         reach.images.push((image.name(), follow.paths));
         if walk.visits > MOST_VISITS {
-            reach.too_much = true;
+            (reach.too_much, reach.complete) = (true, false);
             let found = format!("its images refer to more than {MOST_VISITS} blobs; no more are followed");
             problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(found));
             return reach;
         }
     }
-    if complete {
+    if reach.complete {
         unreachable(bundle, &reach, problems);
+        problems.extend(order(layout, bundle, &walk.manifests));
     }
-    index_agrees(layout, bundle, &reach.partial, problems);
     reach
 }
 
@@ -72,7 +75,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
 /// missing is no problem here, as nobody says whether it was left out on purpose.
 pub fn by_index(layout: &Layout) -> Reach {
     let listed = layout.index().unwrap_or_default();
-    let mut walk = Walk { layout, assumed: HashMap::new(), names: HashSet::new(), visits: 0 };
+    let mut walk = Walk::new(layout, HashMap::new());
     let mut reach = Reach::default();
     for descriptor in listed {
         let Some(name) = descriptor.annotations().get(IMAGE_NAME) else { continue };
@@ -144,9 +147,15 @@ struct Walk<'a> {
     assumed: HashMap<Digest, Assumed>,
     names: HashSet<Arc<str>>,
     visits: usize,
+    /// Every manifest that was read.
+    manifests: HashSet<Digest>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(layout: &'a Layout, assumed: HashMap<Digest, Assumed>) -> Walk<'a> {
+        Walk { layout, assumed, names: HashSet::new(), visits: 0, manifests: HashSet::new() }
+    }
+
     fn assumes(&self, descriptor: &Descriptor, role: Option<Role>) -> bool {
         let kind = match role {
             None | Some(Role::Manifest) => AssumedKind::Manifest,
@@ -254,12 +263,13 @@ impl<'a, 'w> Follow<'a, 'w> {
                     (self.complete, self.unread) = (false, true);
                     let found = std::error::Error::source(&error).map_or_else(|| error.chain(), ToString::to_string);
                     // A wrong digest is found, and named better, where all files are hashed; this is for what passes there.
-                    if !found.starts_with("wrong digest") {
+                    if !matches!(error.find(), Some(ManifestError::Digest { .. })) {
                         self.problems.push(Problem::new(&path, ProblemKind::Malformed).found(found));
                     }
                     return Vec::new();
                 }
             };
+        self.walk.manifests.insert(descriptor.digest);
         self.met.insert(descriptor.digest, manifest.subject().map(|subject| subject.digest));
         let (mut manifests, children) = (Vec::new(), manifest.children());
         self.walk.visits += children.len();
@@ -346,79 +356,20 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform
     Ok(Some(platform.into_iter().collect()))
 }
 
+/// Blobs that do not stand where the format has them.
+fn order(layout: &Layout, bundle: &BundleJson, manifests: &HashSet<Digest>) -> Option<Problem> {
+    let all = Found::new(layout);
+    let found = fault_of_order(bundle, |digest| manifests.contains(digest), &all.find())?;
+    // One that cannot be read any more is a problem elsewhere.
+    all.is_sound().then(|| Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found))
+}
+
 /// Content that no image needs: declared, but smuggled in.
 fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
     let needed: BTreeSet<&str> = reach.images.iter().flat_map(|(_, paths)| paths.iter().map(|path| &**path)).collect();
     for file in bundle.files.iter().filter(|file| file.path.starts_with("blobs/")) {
         if !needed.contains(file.path.as_str()) {
             problems.push(Problem::new(&file.path, ProblemKind::Undeclared).found("no image of the lock needs it"));
-        }
-    }
-    for file in bundle.files.iter().filter(|file| !file.path.starts_with("blobs/")) {
-        if file.path.starts_with("blobs/") {
-            problems.push(Problem::new(&file.path, ProblemKind::Undeclared).found("it is no part of the format"));
-        }
-    }
-}
-
-/// `index.json` names exactly the images of the lock that are here as a whole.
-fn index_agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>, problems: &mut Problems) {
-    let listed = match layout.index() {
-        Ok(listed) => listed,
-        // Missing and damaged are found where files are checked.
-        Err(_) => {
-            if layout.size_of(INDEX_JSON).is_some() {
-                problems.push(Problem::new(INDEX_JSON, ProblemKind::Malformed).found("it is not an image index"));
-            }
-            return;
-        }
-    };
-    let named = |d: &Descriptor, key: &str| d.annotations().get(key).map(|name| (name.clone(), d.digest));
-    subjects_agree(bundle, listed, problems);
-    let mut expected: BTreeMap<String, Digest> = BTreeMap::new();
-    // Companions have no name, but for those of older bundles.
-    let mut companions: BTreeMap<String, Digest> = BTreeMap::new();
-    for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
-        expected.insert(image.name(), image.digest);
-        let tags = image.companion_tags(&image.reference.repository);
-        companions.extend(tags.map(|(name, digest)| (name.to_string(), digest)));
-    }
-    for key in [REF_NAME, IMAGE_NAME] {
-        let mut seen: BTreeMap<&str, Digest> = BTreeMap::new();
-        for descriptor in listed {
-            let Some(name) = descriptor.annotations().get(key) else { continue };
-            // Readers differ in which of the two they take.
-            if seen.insert(name, descriptor.digest).is_some_and(|former| former != descriptor.digest) {
-                let found = format!("{name} is named twice, with different digests ({key})");
-                problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
-            }
-        }
-        let found: BTreeMap<String, Digest> = listed.iter().filter_map(|d| named(d, key)).collect();
-        let differs = expected.iter().find(|(name, digest)| found.get(*name) != Some(digest));
-        let is_companion = |name: &str, digest: &Digest| companions.get(name) == Some(digest);
-        let extra = found.iter().find(|(name, digest)| !expected.contains_key(*name) && !is_companion(name, digest));
-        if let Some((name, digest)) = differs {
-            let found = found.get(name).map_or_else(|| "nothing".to_owned(), Digest::to_string);
-            let problem = Problem::new(INDEX_JSON, ProblemKind::Disagreement).expected(format!("{name} is {digest}"));
-            problems.push(problem.found(format!("{found} ({key})")));
-        }
-        if let Some((name, digest)) = extra {
-            let found = format!("{name} is {digest}, which the lock does not name ({key})");
-            problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
-        }
-    }
-}
-
-/// What a descriptor says that it speaks of is what the lock says: containerd keeps it with that image.
-fn subjects_agree(bundle: &BundleJson, listed: &[Descriptor], problems: &mut Problems) {
-    let companions = bundle.lock.images.iter().flat_map(LockedImage::companions);
-    let known: HashSet<(Digest, String)> =
-        companions.map(|companion| (companion.digest, companion.subject.to_string())).collect();
-    for descriptor in listed {
-        let Some(subject) = descriptor.annotations().get(SUBJECT) else { continue };
-        if !known.contains(&(descriptor.digest, subject.clone())) {
-            let found = format!("{} speaks of {subject}, which the lock does not say", descriptor.digest);
-            problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
         }
     }
 }

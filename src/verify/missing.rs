@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::chunks;
 use super::table::Table;
-use super::{ByteRange, Problem, ProblemKind, Report};
+use super::{ByteRange, Problem, ProblemKind, Report, Subject};
 use crate::base::error::{Error, Result};
 use crate::bundle::chunks::Reader;
 use crate::bundle::sums::{self, MAX_SUMS};
@@ -31,7 +31,7 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
         Error::damaged(format!("{shown}: {text}"))
     })?;
     let losses = || report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem));
-    if losses().any(|problem| problem.path == "…") {
+    if losses().any(|problem| matches!(problem.subject, Subject::Unlisted(_))) {
         return Err(Error::damaged(format!("{shown}: more is bad than can be listed; export all of it again")));
     }
     // Else what it says of sizes is not to be believed.

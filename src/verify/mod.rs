@@ -1,7 +1,7 @@
 //! The check of a bundle: every defect, as data.
 //!
 //! A [`Report`] lists all problems and never stops at the first; an error means that there was nothing to check. What a
-//! damaged file says is still used where it can be: with a broken `bundle.json`, blobs are proven by their own names.
+//! damaged file says is still used where it can be: without a list that can be read, blobs are proven by their own names.
 //!
 //! # Threats
 //! The bundle may be forged as a whole; that it agrees with itself is all that is shown here. Whether it is the bundle
@@ -14,6 +14,9 @@ mod declared;
 mod docker;
 mod files;
 mod graph;
+mod index;
+mod loaders;
+mod manifests;
 mod missing;
 mod passing;
 mod problems;
@@ -131,6 +134,21 @@ pub struct Problem {
     pub images: Arc<BTreeSet<String>>,
     /// What to do.
     pub remedy: &'static str,
+    /// What has it, where that is no file.
+    #[serde(skip)]
+    pub subject: Subject,
+}
+
+/// What has a problem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The file at its path.
+    #[default]
+    File,
+    /// A volume that was not given, with this number.
+    LostVolume(u32),
+    /// So many more problems of its kind, which are only counted.
+    Unlisted(usize),
 }
 
 /// A stretch of a file: its first byte and its last.
@@ -227,7 +245,14 @@ impl Problem {
             }
             () => kind.remedy(),
         };
-        Problem { path, volume: None, kind, expected: None, found: None, ranges, images, remedy }
+        let subject = Subject::File;
+        Problem { path, volume: None, kind, expected: None, found: None, ranges, images, remedy, subject }
+    }
+
+    /// So many more of one kind.
+    fn unlisted(kind: ProblemKind, number: usize) -> Problem {
+        let problem = Problem::new("…", kind).found(format!("and {number} more of this kind"));
+        Problem { subject: Subject::Unlisted(number), ..problem }
     }
 
     fn expected(mut self, expected: impl ToString) -> Problem {
@@ -302,7 +327,7 @@ pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, even
     let mut problems = Problems::default();
     problems.extend(faults(layout));
     problems.extend(signatures::check(layout));
-    examine(layout, depth, proven, events, problems).map(|(report, _)| report)
+    examine(layout, depth, proven, events, problems).map(|examined| examined.report)
 }
 
 /// What does not belong into a layout.
@@ -319,14 +344,23 @@ struct Document<'a> {
     is_proven: bool,
 }
 
-/// Everything but the faults of the layout, which may be in `problems` already; and what each image needs.
+/// What a check of a bundle has shown.
+#[derive(Default)]
+struct Examined {
+    report: Report,
+    /// What each image needs.
+    reach: graph::Reach,
+    declared: declared::Declarations,
+}
+
+/// Everything but the faults of the layout, which may be in `problems` already.
 fn examine(
     layout: &Layout,
     depth: Depth,
     proven: Option<&Proven>,
     events: &Events,
     mut problems: Problems,
-) -> Result<(Report, graph::Reach)> {
+) -> Result<Examined> {
     let read = if proven.is_none() { open_json(layout, &mut problems)? } else { Read::default() };
     let document = match proven {
         Some(proven) => Document { json: Some(&proven.document), identity: Some(proven.identity), is_proven: true },
@@ -339,14 +373,14 @@ fn examine(
         None => Table { why: Some("bundle.json is damaged"), ..Table::default() },
     };
     problems.extend(table.problem.clone());
-    let check = files::Check { layout, declared: &declared.files, table: &table, proven, depth, events };
+    let check = files::Check { layout, declared: &declared, table: &table, proven, depth, events };
     let proved = check.run(&mut problems);
     let reach = match bundle {
         Some(bundle) => graph::check(layout, bundle, &mut problems),
         None => graph::by_index(layout),
     };
-    if let Some(bundle) = bundle.filter(|_| !reach.too_much) {
-        docker::agrees(layout, bundle, &reach.partial, &mut problems);
+    if let Some(bundle) = bundle {
+        loaders::agree(layout, bundle, &reach, &mut problems);
     }
     let mut problems = problems.into_sorted();
     name_images(&mut problems, &reach);
@@ -364,7 +398,7 @@ fn examine(
         set: None,
         lacking: Vec::new(),
     };
-    Ok((report, reach))
+    Ok(Examined { report, reach, declared })
 }
 
 /// What `bundle.json` was found to be.

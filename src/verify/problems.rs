@@ -43,7 +43,7 @@ impl Problems {
     /// By path; the others that were only counted under the path `…`.
     pub fn into_sorted(mut self) -> Vec<Problem> {
         for (kind, more) in self.unreported {
-            self.list.insert(Problem::new("…", kind).found(format!("and {more} more of this kind")));
+            self.list.insert(Problem::unlisted(kind, more));
         }
         self.list.into_iter().collect()
     }

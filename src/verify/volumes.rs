@@ -12,16 +12,16 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::graph::Reach;
+use super::declared::Declarations;
 use super::{
-    ByteRange, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, faults, name_images,
-    signatures,
+    ByteRange, Depth, Examined, Problem, ProblemKind, Problems, Report, Subject, chunks, declared, examine, faults,
+    name_images, signatures,
 };
 use crate::base::error::Result;
 use crate::base::progress::Events;
 use crate::bundle::VOLUMES;
-use crate::bundle::volumes::{Part, Volume, VolumeFile, Volumes};
-use crate::bundle::{Proven, SUMS, is_signature};
+use crate::bundle::volumes::{Part, Volume, VolumeEntries, VolumeFile, Volumes};
+use crate::bundle::{Proven, is_metadata, is_signature, is_tool};
 use crate::content::chunks::values_of;
 use crate::content::in_parallel;
 use crate::content::proof::{Unproven, Wrong, prove};
@@ -75,16 +75,27 @@ type Sums = BTreeMap<String, Digest>;
 struct Known<'s> {
     /// Paths of the bundle that are bad.
     bad: &'s HashSet<String>,
-    /// The sums of the others.
-    declared: &'s Sums,
+    /// What is declared, with its digest.
+    declared: &'s HashMap<String, Digest>,
+    /// No list says what is declared but blobs.
+    by_names: bool,
+}
+
+impl Known<'_> {
+    fn is_declared(&self, path: &str) -> bool {
+        self.declared.contains_key(path) || self.by_names && (is_metadata(path) || is_tool(path))
+    }
 }
 
 /// Checks what is here of a set. Of a single volume it is no problem that the others are missing.
 pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Events) -> Result<Report> {
     let layout = set.layout();
-    let (mut report, reach) = match set.volumes.is_empty() {
+    let Examined { mut report, reach, declared } = match set.volumes.is_empty() {
         // Recovery volumes alone: nothing of the bundle is here.
-        true => (Report { identity: Some(set.set.identity), ..Report::default() }, Reach::default()),
+        true => {
+            let report = Report { identity: Some(set.set.identity), ..Report::default() };
+            Examined { report, ..Examined::default() }
+        }
         false => examine(layout, depth, proven, events, Problems::default())?,
     };
     let lacking = lost::take_lacking(set, &mut report.problems);
@@ -93,8 +104,9 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     }
     let known: HashSet<String> = report.problems.iter().map(|problem| problem.path.clone()).collect();
     let jobs: Vec<usize> = (0..set.volumes.len()).collect();
-    let declared = declared::read_sums(layout, SUMS, &mut Problems::default()).unwrap_or_default();
-    let known = Known { bad: &known, declared: &declared };
+    let Declarations { files, by_names, .. } = declared;
+    let declared: HashMap<String, Digest> = files.into_iter().map(|file| (file.path, file.digest)).collect();
+    let known = Known { bad: &known, declared: &declared, by_names };
     let own = in_parallel(&jobs, |at| One::new(set, *at, known, depth).map(|one| one.check()).unwrap_or_default());
     let mut found: Vec<Problem> = own.into_iter().flatten().collect();
     found.extend(set.recovery.iter().flat_map(|one| others::recovery(&one.path, &one.layout, &one.label, depth)));
@@ -142,11 +154,12 @@ fn is_repaired_by_volume(kind: ProblemKind) -> bool {
 fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort();
     problems.dedup();
-    let unreported = problems.len().saturating_sub(MOST_PROBLEMS);
-    problems.truncate(MOST_PROBLEMS);
-    if unreported > 0 {
-        problems.push(Problem::new("…", ProblemKind::Missing).found(format!("and {unreported} more problems")));
+    let mut unlisted: BTreeMap<ProblemKind, usize> = BTreeMap::new();
+    for Problem { kind, subject, .. } in problems.drain(MOST_PROBLEMS.min(problems.len())..) {
+        let number = if let Subject::Unlisted(number) = subject { number } else { 1 };
+        *unlisted.entry(kind).or_default() += number;
     }
+    problems.extend(unlisted.into_iter().map(|(kind, number)| Problem::unlisted(kind, number)));
     problems
 }
 
@@ -189,7 +202,7 @@ fn located(set: &Volumes, problem: Problem) -> Problem {
 /// The same, with its place in words too.
 fn placed(mut problem: Problem, ranges: Vec<ByteRange>) -> Problem {
     let place = format!("{} are wrong", chunks::shown(&ranges));
-    let found = match problem.found.take().filter(|found| found != chunks::NOWHERE) {
+    let found = match problem.found.take() {
         Some(found) => format!("{found}; {place}"),
         None => place,
     };
@@ -227,7 +240,12 @@ impl<'s> One<'s> {
         let mut problems: Vec<Problem> = faults(self.layout);
         let (sums, own) = own_sums(self.layout, &self.volume.label);
         problems.extend(own);
-        problems.extend(undeclared(self.layout, &sums, &self.volume.label));
+        let entries = VolumeEntries::of(self.volume);
+        let may_be = |path: &str| entries.may_have(path, |path| self.known.is_declared(path));
+        problems.extend(undeclared(self.layout, |path| {
+            let is_summed = sums.contains_key(path) || is_signature(path) || path == own_sums_path(&self.volume.label);
+            is_summed && may_be(path)
+        }));
         problems.extend(signatures::check(self.layout));
         let stored = |file: &'s VolumeFile| match file.segment {
             None => Cow::Borrowed(file.path.as_str()),
@@ -305,17 +323,18 @@ impl<'s> One<'s> {
 /// The sums of a volume, and what is wrong with them.
 fn own_sums(layout: &Layout, label: &str) -> (Sums, Vec<Problem>) {
     let mut problems = Problems::default();
-    let sums = declared::read_sums(layout, &format!("{VOLUMES}{label}.sha256"), &mut problems);
+    let sums = declared::read_sums(layout, &own_sums_path(label), &mut problems);
     (sums.unwrap_or_default(), problems.into_sorted())
 }
 
-fn undeclared(layout: &Layout, sums: &Sums, label: &str) -> Vec<Problem> {
-    let own = format!("{VOLUMES}{label}.sha256");
-    let others = layout.entries().map(|(path, _)| path).filter(|path| !sums.contains_key(*path));
-    others
-        .filter(|path| *path != own && !is_signature(path))
-        .map(|path| Problem::new(path, ProblemKind::Undeclared))
-        .collect()
+fn own_sums_path(label: &str) -> String {
+    format!("{VOLUMES}{label}.sha256")
+}
+
+/// What is there and may not be: the sums of a volume are its own, and declare nothing.
+fn undeclared(layout: &Layout, may_be: impl Fn(&str) -> bool) -> Vec<Problem> {
+    let others = layout.entries().map(|(path, _)| path).filter(|path| !may_be(path));
+    others.map(|path| Problem::new(path, ProblemKind::Undeclared)).collect()
 }
 
 fn states(set: &Volumes, problems: &[Problem]) -> Vec<VolumeReport> {

@@ -1,9 +1,8 @@
 //! The files that follow from the contents: made from a lock and its manifests, the same bytes every time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::base::canonical;
 use crate::base::error::{Error, Result};
@@ -12,12 +11,12 @@ use crate::bundle::format::{
     BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES,
     Metadata, OCI_LAYOUT, SUMS, SUMS512, check_number, identity_of, sums,
 };
-use crate::bundle::loaders::{docker_json, index_json, load_platform};
+use crate::bundle::loaders::{docker_json, index_json, load_platform, whole_images};
 use crate::bundle::sums::MAX_SUMS;
 use crate::bundle::{Contents, Tool};
 use crate::files::{MAX_INDEX, MOST_INDEX_VALUES};
-use crate::oci::{Algorithm, Digest, Manifest, has_at_most_values};
-use crate::pipeline::lock::{Lock, LockedImage};
+use crate::oci::{Algorithm, Descriptor, Digest, Manifest, has_at_most_values};
+use crate::pipeline::lock::Lock;
 
 /// What stands before tools and blobs, signatures apart, and the identity that it gives.
 #[derive(Clone, Debug)]
@@ -37,11 +36,14 @@ impl Contents {
         let bytes = self.all().map(|(_, size)| size).fold(0, u64::saturating_add);
         check_number(self.manifests.len() + self.blobs.len(), self.lock.images.len(), bytes)
             .map_err(|why| Error::input(format!("planning the bundle: {why}")))?;
-        let images = whole_images(self);
+        let by_digest: HashMap<Digest, &Manifest> = self.manifests.iter().map(|m| (m.digest(), m)).collect();
+        let find = |wanted: &Descriptor| by_digest.get(&wanted.digest).copied().cloned();
+        let assumed = self.basis.assumed.iter().map(|assumed| assumed.digest).collect();
+        let images = whole_images(&self.lock, &assumed, &find);
         let layout = Metadata::new(OCI_LAYOUT, br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
-        let index = Metadata::new(INDEX_JSON, to_bytes(&index_json(&images, &self.manifests))?);
-        let docker = docker_json(&images, &self.manifests, &load_platform(&self.lock));
-        let docker = Metadata::new(DOCKER_JSON, to_bytes(&docker)?);
+        let index = Metadata::new(INDEX_JSON, to_bytes(&index_json(&images, &find))?);
+        let platform = load_platform(&self.lock);
+        let docker = Metadata::new(DOCKER_JSON, to_bytes(&docker_json(&images, &platform, &find))?);
         let paths: Vec<(String, Digest)> =
             self.all().filter(|(digest, _)| is_long(digest)).map(|(digest, _)| (digest.blob_path(), digest)).collect();
         let of_512 = sums::sha512sums(paths.iter().map(|(path, digest)| (path.as_str(), *digest)));
@@ -136,28 +138,7 @@ impl Serialize for Files<'_> {
     }
 }
 
-/// The images that need nothing from the target. `index.json` and `manifest.json` list these alone.
-fn whole_images(contents: &Contents) -> Vec<&LockedImage> {
-    let assumed: HashSet<Digest> = contents.basis.assumed.iter().map(|assumed| assumed.digest).collect();
-    let by_digest: HashMap<Digest, &Manifest> = contents.manifests.iter().map(|m| (m.digest(), m)).collect();
-    let is_whole = |image: &&LockedImage| {
-        let attached = image.companions().iter().map(|attached| attached.digest);
-        let mut ahead: Vec<Digest> = std::iter::once(image.digest).chain(attached).collect();
-        let mut seen = HashSet::new();
-        while let Some(digest) = ahead.pop() {
-            if assumed.contains(&digest) {
-                return false;
-            }
-            if let Some(manifest) = by_digest.get(&digest).filter(|_| seen.insert(digest)) {
-                ahead.extend(manifest.children().iter().map(|child| child.descriptor.digest));
-            }
-        }
-        true
-    };
-    contents.lock.images.iter().filter(|image| assumed.is_empty() || is_whole(image)).collect()
-}
-
-fn to_bytes(value: &Value) -> Result<Vec<u8>> {
+fn to_bytes(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(value).map_err(internal)?;
     bytes.shrink_to_fit();
     Ok(bytes)

@@ -19,6 +19,7 @@ use crate::bundle::format::{
     head_of, is_signature, name_of_key, signatures_of,
 };
 use crate::bundle::open::Bundle;
+use crate::bundle::order::fault_of_order;
 use crate::bundle::tar_plan::TarPlan;
 use crate::bundle::tools::Tool;
 use crate::bundle::{Contents, chunks};
@@ -113,18 +114,22 @@ impl FileSet {
         let of_chunks = signatures_of(layout, CHUNKS).into_iter().map(|path| KnownFile::of(layout, path, None));
         let trailer = Some(Trailer::Copied(of_chunks.collect::<Result<_>>()?));
         let found = bundle.manifests()?;
-        let mut known: HashMap<Digest, Manifest> = found.iter().map(|found| (found.digest(), found.clone())).collect();
+        let known: HashMap<Digest, Manifest> = found.iter().map(|found| (found.digest(), found.clone())).collect();
         let children =
             found.iter().flat_map(Manifest::children).map(|child| (child.descriptor.digest, child.descriptor));
         let descriptors: HashMap<Digest, Descriptor> = children.collect();
+        let find = |wanted: &Descriptor| known.get(&wanted.digest).cloned();
+        if let Some(fault) = fault_of_order(json, |digest| known.contains_key(digest), &find) {
+            return Err(wrong(layout, BUNDLE_JSON, &fault));
+        }
         let (mut tools, mut manifests, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
         for FileEntry { path, size, digest } in json.files.iter().filter(|file| !metadata.contains_key(&*file.path)) {
             if is_tool(path) {
                 tools.push(Tool::of_bundle(layout, path, *size, *digest)?);
                 continue;
             }
-            match known.remove(digest) {
-                Some(manifest) if blobs.is_empty() => manifests.push(manifest),
+            match known.get(digest) {
+                Some(manifest) if blobs.is_empty() => manifests.push(manifest.clone()),
                 Some(_) => return Err(wrong(layout, BUNDLE_JSON, "a manifest stands behind other blobs")),
                 None => {
                     let of_size = descriptors.get(digest).filter(|blob| blob.size == *size).cloned();

@@ -225,6 +225,7 @@ impl BundleJson {
 /// Only these paths, in this order: so no path leads elsewhere.
 fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
     let mut before: Option<(usize, &str)> = None;
+    let mut blobs = HashSet::new();
     for FileEntry { path, .. } in files {
         let metadata = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, SUMS512].iter().position(|own| own == path);
         let group = match metadata {
@@ -237,6 +238,9 @@ fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
             true => group > TOOL || group == TOOL && other < path.as_str(),
             false => last < group,
         };
+        if group > TOOL && !blobs.insert(path.as_str()) {
+            return Some(format!("{path:?} is named twice"));
+        }
         if !before.is_none_or(is_behind) {
             return Some(format!("{path:?} is not in its place"));
         }
@@ -435,6 +439,8 @@ mod tests {
         let (one, long) = (Digest::sha256(b"1"), Digest::of(Algorithm::Sha512, b"1"));
         assert_eq!(message(&one.blob_path(), one), Ok(()));
         assert_eq!(message("tools/x", one), Ok(()));
+        let twice = parse(&written(1, "[]", &[(&*one.blob_path(), one); 2], TIME));
+        assert!(twice.unwrap_err().contains("is named twice"));
         for path in ["index.json", "../x", "tools/../x", "/blobs/x", "chunks.b3", "SHA256SUMS", "x"] {
             let error = message(path, one).unwrap_err();
             assert!(error.contains("is no file of a bundle") || error.contains("not in its place"), "{path}: {error}");

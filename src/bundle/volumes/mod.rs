@@ -45,3 +45,4 @@ pub(super) use state::Json as StateJson;
 pub use state::State;
 pub use surviving::RecoveryFault;
 pub(super) use unfinished::remove_orphaned_journals;
+pub use volume_proof::VolumeEntries;

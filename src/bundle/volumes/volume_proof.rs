@@ -56,6 +56,30 @@ impl Fault {
     }
 }
 
+/// Which entries a volume may have: its own files, what the bundle declares, the segments that it lists of that, and signatures.
+pub struct VolumeEntries<'v> {
+    label: &'v str,
+    segments: HashMap<String, &'v VolumeFile>,
+}
+
+impl<'v> VolumeEntries<'v> {
+    pub fn of(volume: &'v Volume) -> VolumeEntries<'v> {
+        let segments = volume.json.files.iter().filter(|file| file.segment.is_some());
+        let segments = segments.map(|file| (file.stored_path(), file)).collect();
+        VolumeEntries { label: &volume.label, segments }
+    }
+
+    /// `is_declared`: whether `bundle.json` declares the file. The sums of a volume say nothing here: they are its own.
+    pub fn may_have(&self, path: &str, is_declared: impl Fn(&str) -> bool) -> bool {
+        if let Some(file) = self.segments.get(path) {
+            return is_declared(&file.path);
+        }
+        let own = path.strip_prefix(VOLUMES).and_then(|name| name.strip_prefix(self.label));
+        let is_own = matches!(own, Some(".json" | ".b3" | ".sha256"));
+        is_own || matches!(path, BUNDLE_JSON | SUMS) || is_signature(path) || is_declared(path)
+    }
+}
+
 /// A file of which the volume `at` has a segment.
 struct Joined<'p> {
     at: usize,
@@ -363,11 +387,15 @@ impl One<'_> {
         }
         let declared: HashMap<&str, &FileEntry> =
             self.proof.bundle.files.iter().map(|file| (file.path.as_str(), file)).collect();
-        let held: HashMap<String, &VolumeFile> =
-            self.volume.json.files.iter().map(|file| (file.stored_path(), file)).collect();
+        let allowed = VolumeEntries::of(self.volume);
         let sums = self.own("sha256");
         let entries: Vec<(&str, u64)> =
             self.layout.entries().filter(|(path, _)| *path != sums && !is_signature(path)).collect();
+        if let Some((path, _)) =
+            entries.iter().find(|(path, _)| !allowed.may_have(path, |path| declared.contains_key(path)))
+        {
+            return Err(self.fault(path, "is not declared in bundle.json"));
+        }
         let bytes = entries.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
         self.proof.events.report(Event::Phase { phase: Phase::Recheck, items: entries.len() as u64, bytes });
         let read = in_parallel(&entries, |(path, size)| {
@@ -378,7 +406,7 @@ impl One<'_> {
         let read = read.into_iter().collect::<Result<HashMap<&str, Read>, Fault>>()?;
         for (path, size) in &entries {
             if let Some(read) = read.get(path) {
-                self.file(path, *size, read, &declared, &held)?;
+                self.file(path, *size, read, &declared, &allowed)?;
             }
         }
         let mut repeated = declared.keys().copied().filter(|path| !is_held(path)).chain([BUNDLE_JSON, SUMS]);
@@ -414,20 +442,17 @@ impl One<'_> {
         size: u64,
         read: &Read,
         declared: &HashMap<&str, &FileEntry>,
-        held: &HashMap<String, &VolumeFile>,
+        allowed: &VolumeEntries<'_>,
     ) -> Result<(), Fault> {
         let identity = self.proof.set.identity;
         let has = |digest: &Digest| read.hashed.prove(digest).is_ok();
-        let is_right = match held.get(path).and_then(|file| Some((file, file.segment.as_deref()?))) {
-            Some((file, segment)) => declared.contains_key(&*file.path) && segment.size == size && has(&segment.sha256),
+        let is_right = match allowed.segments.get(path).and_then(|file| file.segment.as_deref()) {
+            Some(segment) => segment.size == size && has(&segment.sha256),
             None if path == BUNDLE_JSON => has(&identity),
             None if path == SUMS => has(&Digest::sha256(self.proof.bundle.sha256sums(identity).as_bytes())),
             // They are held against what is read.
             None if path == self.own("json") || path == self.own("b3") => true,
-            None => match declared.get(path) {
-                Some(file) => file.size == size && has(&file.digest),
-                None => return Err(self.fault(path, "is not declared in bundle.json")),
-            },
+            None => declared.get(path).is_some_and(|file| file.size == size && has(&file.digest)),
         };
         let found = || self.fault(path, format!("has the digest {}", read.hashed));
         is_right.then_some(()).ok_or_else(found)

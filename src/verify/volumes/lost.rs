@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::graph::Reach;
-use super::super::{Problem, ProblemKind};
+use super::super::{Problem, ProblemKind, Subject};
 use super::is_repaired_by_volume;
 use crate::bundle::VOLUMES;
 use crate::bundle::is_tool;
@@ -27,7 +27,8 @@ pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> 
         .collect();
     let is_elsewhere = |problem: &Problem| {
         let is_held = held.contains(problem.path.as_str());
-        let can_be = problem.path.starts_with("blobs/") || is_tool(&problem.path) || problem.path == "…";
+        let is_unlisted = matches!(problem.subject, Subject::Unlisted(_));
+        let can_be = problem.path.starts_with("blobs/") || is_tool(&problem.path) || is_unlisted;
         problem.kind == ProblemKind::Missing && can_be && !is_held
     };
     let (lacking, others) = problems.drain(..).partition(is_elsewhere);
@@ -55,7 +56,8 @@ pub fn add_reach(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem]
         let remedy = remedy(set, gone.len());
         problems.extend(missing.into_iter().map(|number| {
             let problem = Problem::new(&format!("volume {number} of {}", set.set.of), ProblemKind::Missing);
-            Problem { images: costs.get(&number).cloned().unwrap_or_default(), remedy, ..problem }
+            let (images, subject) = (costs.get(&number).cloned().unwrap_or_default(), Subject::LostVolume(number));
+            Problem { images, remedy, subject, ..problem }
         }));
     }
 }
@@ -127,5 +129,5 @@ fn costs(set: &Volumes, gone: &BTreeSet<u32>, lacking: &[Problem], reach: &Reach
 
 /// Whether it says that a volume was not given.
 pub fn is_of_lost_volume(problem: &Problem) -> bool {
-    problem.kind == ProblemKind::Missing && problem.path.starts_with("volume ")
+    matches!(problem.subject, Subject::LostVolume(_))
 }

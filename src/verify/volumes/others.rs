@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::super::{Depth, Problem, ProblemKind};
-use super::{faults, own_sums, undeclared};
+use super::{faults, own_sums, own_sums_path, undeclared};
+use crate::bundle::VOLUMES;
 use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::Layout;
 
@@ -12,7 +13,9 @@ pub fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<
     let mut problems = faults(layout);
     let (sums, own) = own_sums(layout, label);
     problems.extend(own);
-    problems.extend(undeclared(layout, &sums, label));
+    let files = ["json", "b3", "parity"].map(|end| format!("{VOLUMES}{label}.{end}"));
+    let is_own = |path: &str| sums.contains_key(path) && files.iter().any(|file| file == path);
+    problems.extend(undeclared(layout, |path| path == own_sums_path(label) || is_own(path)));
     for (file, sum) in &sums {
         let proven = layout.slice(file).ok().flatten().map(|slice| match depth {
             Depth::Structure => Ok(()),

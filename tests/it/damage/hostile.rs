@@ -3,11 +3,15 @@
 
 use std::path::Path;
 
+use gapferry::bundle::BundleJson;
+use gapferry::oci::Digest;
+use gapferry::oci::media_type::OCI_MANIFEST;
 use serde_json::{Value, json};
 use tar::EntryType;
 
-use super::bundle::{Fixture, Form};
+use super::bundle::{Fixture, Form, verify};
 use super::forged::{entry, forge, refused, replace, resum, tar_with};
+use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256, tempdir};
 
@@ -153,6 +157,8 @@ fn a_file_whose_sums_are_right_must_still_tell_the_same_story() {
     let renamed = text("index.json").replace("team/one:1", "team/first:1");
     let exchanged = text("index.json").replace("team/one:1", "x").replace("team/three:1", "team/one:1");
     let deep = format!("{{\"manifests\": {}", "[".repeat(100_000));
+    let unnamed = json!({"mediaType": OCI_MANIFEST, "digest": sha256(b"elsewhere"), "size": 12_345});
+    let unnamed = format!(":[{unnamed},");
     let cases = [
         ("manifest.json", "another image under a name", swapped),
         ("manifest.json", "no list", "{}".to_owned()),
@@ -161,6 +167,11 @@ fn a_file_whose_sums_are_right_must_still_tell_the_same_story() {
         ("index.json", "another image under a name", exchanged.replace("\"x\"", "\"127.0.0.1/team/three:1\"")),
         ("index.json", "nothing", "{\"schemaVersion\": 2, \"manifests\": []}".to_owned()),
         ("index.json", "nesting", deep),
+        ("index.json", "white space", text("index.json").replacen(':', ": ", 1)),
+        ("index.json", "another media type", text("index.json").replacen("image.manifest", "image.index", 1)),
+        ("index.json", "a manifest without a name", text("index.json").replacen(":[", &unnamed, 1)),
+        ("manifest.json", "white space", text("manifest.json") + "\n"),
+        ("manifest.json", "no image", "[]".to_owned()),
     ];
     for (path, case, text) in cases {
         let directory = tempdir();
@@ -244,7 +255,7 @@ fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
     let target = Registry::start();
     let nowhere = sha256(b"not in the bundle");
     type Edit<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(&str, Edit<'_>); 9] = [
+    let cases: [(&str, Edit<'_>); 10] = [
         ("another image than the one pinned", &|json| {
             let reference = json["lock"]["images"][0]["reference"].as_str().unwrap().to_owned();
             json["lock"]["images"][0]["reference"] = json!(format!("{reference}@{nowhere}"));
@@ -260,6 +271,10 @@ fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
         ("a file named twice", &|json| {
             let file = json["files"][0].clone();
             json["files"].as_array_mut().unwrap().push(file);
+        }),
+        ("a blob named twice", &|json| {
+            let files = json["files"].as_array_mut().unwrap();
+            files.push(files.last().unwrap().clone());
         }),
         ("the size of a manifest", &|json| json["lock"]["images"][0]["size"] = json!(1u64 << 60)),
     ];
@@ -317,5 +332,64 @@ fn text_from_a_bundle_cannot_speak_to_the_terminal() {
             assert_eq!(text.chars().find(is_bad), None, "{command:?}: {text:?}");
             assert!(!text.contains("\nOK: all"), "{command:?}: {text}");
         }
+    }
+}
+
+/// A pipe needs this order, and two writers of the same contents have to agree: no command takes another one.
+#[test]
+fn blobs_in_another_order_of_their_groups_are_refused_in_the_same_words_by_every_command() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let is_blob = |file: &Value| file["path"].as_str().unwrap().starts_with("blobs/");
+    let config = Digest::sha256(&fixture.images[1].blobs[0]).blob_path();
+    let behind = |files: &mut Vec<Value>, path: &str| {
+        let at = files.iter().position(|file| file["path"] == path).unwrap();
+        let file = files.remove(at);
+        files.push(file);
+    };
+    for (case, in_order) in [("reversed", true), ("a config behind layers", false)] {
+        let mut parts = forge(&fixture, |json| {
+            let files = json["files"].as_array_mut().unwrap();
+            if in_order {
+                let first = files.iter().position(is_blob).unwrap();
+                files[first..].reverse();
+            } else {
+                behind(files, &config);
+            }
+        });
+        let bundle: BundleJson = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
+        let identity = Digest::sha256(parts.bytes("bundle.json"));
+        *parts.bytes("SHA256SUMS") = bundle.sha256sums(identity).into_bytes();
+        let directory = tempdir();
+        let path = parts.write(directory.path(), Form::Tar);
+        let report = refused(&path, &target, case);
+        let [problem] = &report.problems[..] else { panic!("{case}: {report:#?}") };
+        let said = problem["found"].as_str().unwrap();
+        assert!(problem["path"] == "bundle.json" && said.contains("is not in its place"), "{case}: {problem}");
+        let out = directory.path().join("copy");
+        let ran = Ran::of(gapferry().arg("convert").arg(&path).arg("-o").arg(&out)).ended(3);
+        assert!(ran.stderr.contains(said), "{case}: {said}: {ran:?}");
+    }
+}
+
+/// Both lists may be on the bad sectors of a medium: what is left of the images has still to be told from what is lost.
+#[test]
+fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
+    let fixture = Fixture::new();
+    let layer = &fixture.locations()[0];
+    let mut parts = fixture.parts.clone();
+    *parts.bytes("bundle.json") = b"garbage".to_vec();
+    parts.remove("SHA256SUMS");
+    parts.bytes(&layer.path)[1] ^= 1;
+    parts.add("install.sh", b"#!/bin/sh\n");
+    for form in [Form::Directory, Form::Tar] {
+        let directory = tempdir();
+        let report = verify(&parts.write(directory.path(), form));
+        assert_eq!(report.code, 3, "{report:#?}");
+        let found = |path: &str| report.problems.iter().find(|problem| problem["path"] == path).map(|p| &p["code"]);
+        assert_eq!(found(&layer.path), Some(&json!("wrong-digest")), "{report:#?}");
+        assert_eq!(found("install.sh"), Some(&json!("undeclared")), "{report:#?}");
+        let paths = ["bundle.json", "SHA256SUMS", "install.sh", &layer.path].map(str::to_owned);
+        assert_eq!(report.paths(), paths.into(), "{form:?}: {report:#?}");
     }
 }

@@ -399,3 +399,43 @@ fn recovery_volumes_that_name_another_bundle_make_nothing_of_this_one() {
     fs::remove_file(set.set().join("v.r02.tar")).unwrap();
     set.refuses("another identity", &[]);
 }
+
+/// The sums of a volume are unsigned: a program beside the images would travel in a bundle that is called good.
+#[test]
+fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_import() {
+    let set = Signed::new(1);
+    let target = Registry::start();
+    let all = || files_below(&set.set()).into_iter().map(|(name, _)| set.set().join(name)).collect::<Vec<_>>();
+    for (name, path) in [
+        ("v.001.tar", "install.sh"),
+        ("v.001.tar", "volumes/002.json"),
+        ("v.001.tar", "segments/tools/install.sh.001"),
+        ("v.001.tar", "tools/install.sh"),
+        ("v.r1.tar", "install.sh"),
+    ] {
+        let volume = all().into_iter().find(|volume| volume.ends_with(name.replace("r1", "r01"))).unwrap();
+        let before = fs::read(&volume).unwrap();
+        let mut files = entries(&volume);
+        files.push((path.to_owned(), b"#!/bin/sh\necho installed\n".to_vec()));
+        sum(&mut files);
+        fs::write(&volume, tar_of(&files)).unwrap();
+        for with_key in [false, true] {
+            let key = if with_key { vec!["--key", text(&set.key.public)] } else { Vec::new() };
+            let verified = Ran::of(gapferry().args(["verify", "--json", "--full"]).args(&key).args(all())).ended(3);
+            let json: Value = serde_json::from_str(&verified.stdout).unwrap();
+            let problems = json["problems"].as_array().unwrap();
+            let is_named = |problem: &Value| {
+                problem["path"] == path
+                    && problem["code"] == "undeclared"
+                    && problem["volume"].as_str().unwrap().ends_with(volume.file_name().unwrap().to_str().unwrap())
+            };
+            assert!(!problems.is_empty() && problems.iter().all(is_named), "{name}, {path}: {verified:?}");
+            let mut import = gapferry();
+            import.arg("import").args(all()).args(["--to", target.host()]).args(key);
+            Ran::of(&mut import).ended(3);
+        }
+        fs::write(&volume, before).unwrap();
+    }
+    assert!(target.requests().iter().all(|request| matches!(&*request.method, "GET" | "HEAD")), "something was pushed");
+    Ran::of(gapferry().args(["verify", "--full"]).args(all())).ended(0);
+}
