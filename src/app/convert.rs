@@ -254,8 +254,7 @@ fn write_volumes(
     created: Timestamp,
     events: &Events,
 ) -> Result<Written> {
-    plan_volumes::keep_signatures(out, &mut conversion.files, &volumes)?;
-    let set = plan_volumes::plan(out, &conversion.files, &volumes)?;
+    let set = plan_volumes::prepare(out, &mut conversion.files, &volumes)?;
     let options = Options::copying(Form::Volumes(volumes.clone()));
     let there = conversion.write(out, options, events)?.unchanged_volumes;
     let written = set.wanted(&volumes.selection).map(|volume| WrittenVolume {

@@ -139,7 +139,7 @@ impl Conversion {
                 digits.truncate(DIGITS);
                 let is_taken = own.iter().any(|(own, _)| *own == path);
                 let path = if is_taken { format!("{signed}.{digits}.sig") } else { path.to_owned() };
-                self.files.add_signature(KnownFile { path, bytes: Kept::new(&bytes) });
+                self.files.add_signature(KnownFile { path, bytes: Kept::new(&bytes) })?;
             }
         }
         Ok(())

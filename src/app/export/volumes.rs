@@ -37,8 +37,7 @@ impl ExportJob<'_> {
         let events = &self.environment.events;
         let lock = contents.lock.clone();
         let mut files = self.files(&contents)?;
-        plan_volumes::keep_signatures(path, &mut files, volumes)?;
-        let set = plan_volumes::plan(path, &files, volumes)?;
+        let set = plan_volumes::prepare(path, &mut files, volumes)?;
         let there = plan_volumes::up_to_date(&set, &files, volumes, !self.request.dry_run, events);
         let options = Options::copying(Form::Volumes(volumes.clone()));
         let of = set.plan.volumes.len();
