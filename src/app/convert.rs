@@ -256,7 +256,7 @@ fn write_volumes(
 ) -> Result<Written> {
     let set = plan_volumes::prepare(out, &mut conversion.files, &volumes)?;
     let options = Options::copying(Form::Volumes(volumes.clone()));
-    let there = conversion.write(out, options, events)?.unchanged_volumes;
+    let WrittenForm { unchanged_volumes: there, lock, .. } = conversion.write(out, options, events)?;
     let written = set.wanted(&volumes.selection).map(|volume| WrittenVolume {
         path: set.path_of(volume),
         number: volume.number,
@@ -267,7 +267,7 @@ fn write_volumes(
     let unchanged = written.iter().all(|volume| volume.unchanged);
     let bytes = written.iter().map(|volume| volume.size).fold(0, u64::saturating_add);
     let recovery = match volumes.selection.is_all() && volumes.shape.recovery > 0 {
-        true => write_recovery(&set.name, &recovery_of(&set, &volumes, created), unchanged, events)?,
+        true => write_recovery(&set.name, &recovery_of(&set, &volumes, created), lock, unchanged, events)?,
         false => Vec::new(),
     };
     Ok(Written { bytes, unchanged, volumes: written, recovery, linked: 0 })

@@ -37,13 +37,15 @@ pub struct Conversion {
 }
 
 /// What a conversion has written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct WrittenForm {
     pub finished: Finished,
     /// The numbers of the volumes that were there already, the same.
     pub unchanged_volumes: BTreeSet<u32>,
     /// Blobs that are links to files of the source, or share their bytes.
     pub linked: u64,
+    /// Held, so that no other run writes before recovery volumes are made of this one. `None`: nothing was written.
+    pub lock: Option<Arc<WriteLock>>,
 }
 
 impl Conversion {
@@ -92,7 +94,7 @@ impl Conversion {
         if !matches!(options.form, Form::Volumes(_))
             && let Some(finished) = self.there(out, events)?
         {
-            return Ok(WrittenForm { finished, unchanged_volumes: BTreeSet::new(), linked: 0 });
+            return Ok(WrittenForm { finished, unchanged_volumes: BTreeSet::new(), linked: 0, lock: None });
         }
         let source = self.source.clone();
         let options = Options { supplies: vec![self.source], ..options };
@@ -100,9 +102,9 @@ impl Conversion {
         if let Some(wrong) = writer.missing().next() {
             return Err(why(&source, wrong));
         }
-        let (unchanged_volumes, linked) = (writer.whole_volumes().clone(), writer.linked());
+        let (unchanged_volumes, linked, lock) = (writer.whole_volumes().clone(), writer.linked(), Some(writer.lock()));
         let finished = writer.finish()?;
-        Ok(WrittenForm { finished, unchanged_volumes, linked })
+        Ok(WrittenForm { finished, unchanged_volumes, linked, lock })
     }
 
     /// Writes it as one tar, from its first byte to its last.

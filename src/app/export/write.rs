@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::WriteLock;
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events};
 use crate::bundle::{FileSet, Finished, Options, Writer, preflight};
@@ -51,6 +52,8 @@ pub struct Written {
     pub moved: u64,
     /// Blobs that were linked instead.
     pub linked: u64,
+    /// Held, so that no other run writes before recovery volumes are made of this one. `None`: nothing was written.
+    pub lock: Option<Arc<WriteLock>>,
 }
 
 /// Fetches what is missing and seals the bundle.
@@ -84,9 +87,9 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
         ended?;
         transfer.moved()
     };
-    let linked = writer.linked();
+    let (linked, lock) = (writer.linked(), Some(writer.lock()));
     let finished = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
-    Ok(Written { finished, moved, linked })
+    Ok(Written { finished, moved, linked, lock })
 }
 
 /// The error with an image that needs the blob: what the operator asked for says more than a digest.

@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::{Dir, Entry, Identity, Open};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 
 /// Held while a bundle is written. A second run on the same output gets an error.
 #[derive(Debug)]
@@ -52,6 +52,17 @@ impl WriteLock {
                     return Ok(WriteLock { _file: file, output, lock });
                 }
             }
+        }
+    }
+
+    /// The same before it is known whether anything is to be written; `None`: nothing can be written there.
+    ///
+    /// # Errors
+    /// Another process holds it.
+    pub fn take_if_writable(out: &Path) -> Result<Option<WriteLock>> {
+        match WriteLock::take(out) {
+            Err(error) if error.kind() == Kind::Disk => Ok(None),
+            taken => taken.map(Some),
         }
     }
 

@@ -51,12 +51,19 @@ pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> 
 }
 
 /// Writes the recovery volumes of the set, whose volumes are finished. Where these are `unchanged` since recovery volumes were
-/// made of them, those stay as they are.
+/// made of them, those stay as they are. The `lock` on the set is that under which the volumes were written; without one it is
+/// taken here.
 ///
 /// # Errors
 /// A volume that cannot be read or is longer than the limit; a recovery volume would be; what the disk says.
-pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &Events) -> Result<Vec<WrittenVolume>> {
-    let lock = WriteLock::take(&set.whole())?;
+pub fn write_recovery(
+    set: &SetName,
+    of: &RecoveryOf,
+    lock: Option<Arc<WriteLock>>,
+    unchanged: bool,
+    events: &Events,
+) -> Result<Vec<WrittenVolume>> {
+    let lock = lock.map_or_else(|| WriteLock::take(&set.whole()).map(Arc::new), Ok)?;
     let paths: Vec<PathBuf> = (1..=of.volumes).map(|number| set.part(Part::Volume(number), of.volumes)).collect();
     let sizes = paths.iter().map(|path| match path.metadata() {
         Ok(metadata) => Ok(metadata.len()),
@@ -197,7 +204,7 @@ mod tests {
 
     fn write(set: &SetName, of: &RecoveryOf, unchanged: bool) -> Result<Vec<WrittenVolume>> {
         let events: Events = Arc::new(Silent);
-        write_recovery(set, of, unchanged, &events)
+        write_recovery(set, of, None, unchanged, &events)
     }
 
     fn names(directory: &tempfile::TempDir) -> Vec<String> {

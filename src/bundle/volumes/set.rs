@@ -80,6 +80,8 @@ pub struct Set {
     /// In seconds since 1970.
     mtime: u64,
     signatures: Accepted,
+    /// The digests of the tools, by their paths.
+    tools: HashMap<String, Digest>,
 }
 
 /// Which signatures a volume that is there may have: those of ECDSA are other bytes each time that a key signs.
@@ -113,12 +115,18 @@ impl Set {
         let plan = SetPlan::new(&wanted)?;
         let common = metadata.into_iter().chain(manifests).collect();
         let signatures = Accepted::Own(files.signer.clone());
-        Ok(Set { name, plan, identity: files.identity, common, mtime: files.mtime, signatures })
+        let tools = files.tools.iter().map(|tool| (tool.path(), tool.sha256())).collect();
+        Ok(Set { name, plan, identity: files.identity, common, mtime: files.mtime, signatures, tools })
     }
 
     /// The same where a volume counts as there whatever signatures it has, if this key, where there is one, has signed it.
     pub(in crate::bundle) fn signed_by_any(self, key: Option<PublicKey>) -> Set {
         Set { signatures: Accepted::Any(key), ..self }
+    }
+
+    /// What the bundle declares of a blob or a tool.
+    pub(super) fn declared(&self, path: &str) -> Option<Digest> {
+        Digest::of_blob_path(path).or_else(|| self.tools.get(path).copied())
     }
 
     /// Whether a volume that is there is of this set, or of another one with which it cannot be mixed up.
