@@ -259,10 +259,9 @@ fn write_volumes(
     created: Timestamp,
     events: &Events,
 ) -> Result<Written> {
-    plan_volumes::keep_signatures(out, &mut conversion.files, &volumes)?;
-    let set = plan_volumes::plan(out, &conversion.files, &volumes)?;
+    let set = plan_volumes::prepare(out, &mut conversion.files, &volumes)?;
     let options = Options::copying(Form::Volumes(volumes.clone()));
-    let there = conversion.write(out, options, events)?.unchanged_volumes;
+    let WrittenForm { unchanged_volumes: there, lock, .. } = conversion.write(out, options, events)?;
     let written = set.wanted(&volumes.selection).map(|volume| WrittenVolume {
         path: set.path_of(volume),
         number: volume.number,
@@ -273,7 +272,7 @@ fn write_volumes(
     let unchanged = written.iter().all(|volume| volume.unchanged);
     let bytes = written.iter().map(|volume| volume.size).fold(0, u64::saturating_add);
     let recovery = match volumes.selection.is_all() && volumes.shape.recovery > 0 {
-        true => write_recovery(&set.name, &recovery_of(&set, &volumes, created), unchanged, events)?,
+        true => write_recovery(&set.name, &recovery_of(&set, &volumes, created), lock, unchanged, events)?,
         false => Vec::new(),
     };
     Ok(Written { bytes, unchanged, volumes: written, recovery, linked: 0 })

@@ -37,13 +37,15 @@ pub struct Conversion {
 }
 
 /// What a conversion has written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct WrittenForm {
     pub finished: Finished,
     /// The numbers of the volumes that were there already, the same.
     pub unchanged_volumes: BTreeSet<u32>,
     /// Blobs that are links to files of the source, or share their bytes.
     pub linked: u64,
+    /// Held, so that no other run writes before recovery volumes are made of this one. `None`: nothing was written.
+    pub lock: Option<Arc<WriteLock>>,
 }
 
 impl Conversion {
@@ -97,7 +99,7 @@ impl Conversion {
         if !matches!(options.form, Form::Volumes(_))
             && let Some(finished) = self.there(out, events)?
         {
-            return Ok(WrittenForm { finished, unchanged_volumes: BTreeSet::new(), linked: 0 });
+            return Ok(WrittenForm { finished, unchanged_volumes: BTreeSet::new(), linked: 0, lock: None });
         }
         let source = self.source.clone();
         let options = Options { supplies: vec![self.source], ..options };
@@ -105,9 +107,9 @@ impl Conversion {
         if let Some(wrong) = writer.missing().next() {
             return Err(why(&source, wrong));
         }
-        let (unchanged_volumes, linked) = (writer.whole_volumes().clone(), writer.linked());
+        let (unchanged_volumes, linked, lock) = (writer.whole_volumes().clone(), writer.linked(), Some(writer.lock()));
         let finished = writer.finish()?;
-        Ok(WrittenForm { finished, unchanged_volumes, linked })
+        Ok(WrittenForm { finished, unchanged_volumes, linked, lock })
     }
 
     /// Writes it as one tar, from its first byte to its last.
@@ -149,7 +151,7 @@ impl Conversion {
                 digits.truncate(DIGITS);
                 let is_taken = own.iter().any(|(own, _)| *own == path);
                 let path = if is_taken { format!("{signed}.{digits}.sig") } else { path.to_owned() };
-                self.files.add_signature(KnownFile { path, bytes: Kept::new(&bytes) });
+                self.files.add_signature(KnownFile { path, bytes: Kept::new(&bytes) })?;
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The journal beside an unfinished tar: where each blob goes, and how far it has come.
+//! The journal beside an unfinished tar, or the unfinished volumes of a set: which layout was begun, where each blob goes, and how far
+//! it has come.
 //!
 //! Lines of text, appended after the bytes they speak of were written. A torn last line is dropped; what the journal says
 //! is a claim that the next run proves by hashing.

@@ -7,12 +7,11 @@ use super::fileset::{FileSet, KnownFile, Trailer};
 use super::format::{MAX_SIGNATURE, head_of, is_signature};
 use super::open::Bundle;
 use super::options::{Finished, Survey, existing_ancestor};
-use super::signature::check_signature;
 use super::volumes::{
     Opened, Part, Replaceable, Set, SetName, VolumeOptions, claimed, lacking, remove_orphaned_journals, reserved,
     volumes_of, whole,
 };
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::Events;
 use crate::oci::Digest;
@@ -37,24 +36,44 @@ pub fn plan(out: &Path, files: &FileSet, volumes: &VolumeOptions) -> Result<Set>
     Ok(set)
 }
 
-/// Gives `files` the signatures of the set that is there, where a volume of it is written again: parity covers whole files. A key
-/// that has not signed it signs besides.
+/// The set that writing `files` to `out` would give. Where only some volumes are written, `files` get the signatures of the set that
+/// is there: parity covers whole files. A key that has not signed it signs besides.
 ///
 /// # Errors
-/// A signature cannot be read or made.
-pub fn keep_signatures(out: &Path, files: &mut FileSet, volumes: &VolumeOptions) -> Result<()> {
+/// As [`plan`]; a signature cannot be read or made; the volumes that are there are laid out in another way.
+pub fn prepare(out: &Path, files: &mut FileSet, volumes: &VolumeOptions) -> Result<Set> {
+    keep_signatures(out, files, volumes)?;
+    let set = plan(out, files, volumes)?;
+    if volumes.selection.is_all() {
+        return Ok(set);
+    }
+    let there = Opened::open(&volumes_of(&set.name)).ok();
+    let there = there.iter().filter_map(Opened::volumes).flat_map(|there| &there.volumes);
+    match there.filter(|volume| !volumes.selection.has(volume.json.number)).find(|volume| !set.admits(&volume.json)) {
+        None => Ok(set),
+        Some(volume) => {
+            let text = "has other files than this set gives it, so a single volume would not fit to it: write all volumes, without \
+                        --only-volume";
+            Err(Error::input(format!("{} {text}", volume.path.display())))
+        }
+    }
+}
+
+fn keep_signatures(out: &Path, files: &mut FileSet, volumes: &VolumeOptions) -> Result<()> {
     let former = if volumes.selection.is_all() { None } else { former(out) };
     let Some(former) = former.filter(|former| former.identity() == files.identity) else { return Ok(()) };
+    let key = match files.trailer.take() {
+        Some(Trailer::Signed(key)) => Some(key),
+        Some(Trailer::Copied(_)) | None => None,
+    };
+    files.trailer = Some(Trailer::Copied(Vec::new()));
     files.head.retain(|file| !is_signature(&file.path));
     for path in head_of(former.layout(), true).into_iter().filter(|path| is_signature(path)) {
         if let Some(bytes) = former.layout().read(&path, MAX_SIGNATURE)? {
-            files.add_signature(KnownFile { path, bytes: Kept::new(&bytes) });
+            files.add_signature(KnownFile { path, bytes: Kept::new(&bytes) })?;
         }
     }
-    match &files.trailer {
-        Some(Trailer::Signed(key)) => files.sign(&key.clone()),
-        Some(Trailer::Copied(_)) | None => Ok(()),
-    }
+    key.map_or(Ok(()), |key| files.sign(&key))
 }
 
 /// Whether the selected volumes of the `planned` set are there already. With `proven` every byte is looked at, else they only
@@ -68,16 +87,12 @@ pub fn up_to_date(
 ) -> Option<Finished> {
     let first = planned.wanted(&volumes.selection).next()?;
     let bundle = Bundle::open(&planned.path_of(first)).ok()?;
-    let is_signed = match &files.trailer {
-        Some(Trailer::Signed(key)) => check_signature(bundle.layout(), std::slice::from_ref(key.public())).is_ok(),
-        Some(Trailer::Copied(_)) | None => true,
-    };
-    if bundle.identity() != planned.identity || !is_signed {
+    if bundle.identity() != planned.identity {
         return None;
     }
     // What is there may have more or other signatures.
     let there = FileSet::of_bundle(&bundle).ok()?;
-    let set = Set::new(&there, planned.name.clone(), volumes.shape).ok()?;
+    let set = Set::new(&there, planned.name.clone(), volumes.shape).ok()?.signed_by_any(files.signer.clone());
     set.check(&volumes.selection).ok()?;
     let is_there = match proven {
         true => whole(&set, &volumes.selection, events).len() == set.wanted(&volumes.selection).count(),

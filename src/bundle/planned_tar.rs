@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::tar_plan::{BLOCK, PlannedFile};
+use super::tar_plan::{BLOCK, END, PlannedFile};
 use super::tools::Tool;
 use crate::base::error::{Error, Result};
 use crate::spool::Kept;
@@ -36,6 +36,15 @@ impl PlannedTar<'_> {
         let end = file.data + file.size;
         let padding = end.next_multiple_of(BLOCK) - end;
         self.write(&vec![0; usize::try_from(padding).unwrap_or_default()], end)
+    }
+
+    /// Ends the tar at this `length`, with its two empty blocks and nothing behind them. The file may have held another layout.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn end(&self, length: u64) -> Result<()> {
+        self.write(&[0; END as usize], length.saturating_sub(END))?;
+        self.file.set_len(length).map_err(|e| Error::disk("ending", self.path, e))
     }
 
     /// # Errors

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::convert::Conversion;
 use super::fileset::{FileSet, KnownFile};
-use super::format::{CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SUMS, VOLUMES, name_of_key, signatures_of};
+use super::format::{
+    CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SUMS, VOLUMES, is_signature, name_of_key, signatures_of,
+};
 use super::open::{Bundle, refuse_compressed};
 use super::options::{Form, Options};
 use super::output::Placement;
@@ -129,6 +131,8 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
 /// Writes the tar anew, with room for the signatures.
 fn write_anew(path: &Path, lock: WriteLock, bundle: Bundle, new: Vec<KnownFile>, events: &Events) -> Result<()> {
     let mut conversion = Conversion::of(bundle, events)?;
-    new.into_iter().for_each(|file| conversion.files.add_signature(file));
+    // chunks.b3 itself is made when the tar is written.
+    let mut signatures = new.into_iter().filter(|file| is_signature(&file.path));
+    signatures.try_for_each(|file| conversion.files.add_signature(file))?;
     conversion.write_holding(Some(lock), path, Options::copying(Form::Tar), events).map(drop)
 }

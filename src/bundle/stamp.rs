@@ -5,10 +5,11 @@
 //! It holds a digest over name, size, inode and times of every file, so whatever writes to one of them voids it. The time of
 //! the last change (ctime) counts: no program can set it back. A tar carries the mark itself, which changes that time; it
 //! has to be the time of marking.
+//! A recovery volume has a second mark, of the volumes that it was made of: when one of these was touched, it is void.
 //! A medium that decays in silence is found by `verify`, which never looks here; nor does anything on the isolated side.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
@@ -17,6 +18,8 @@ use walkdir::WalkDir;
 use crate::oci::{Algorithm, Digest, Hasher};
 
 const NAME: &str = "user.gapferry.proven";
+/// The same of the files that a recovery volume was made of.
+const ORIGINS: &str = "user.gapferry.origins";
 /// How far a file system's clock may be from ours, in seconds.
 const NEAR: i64 = 1;
 
@@ -27,6 +30,18 @@ impl State {
     /// `None`: a file is gone, or not to be looked at.
     pub fn of(bundle: &Path) -> Option<State> {
         let mut state = Hasher::new(Algorithm::Sha256);
+        State::add(&mut state, bundle)?;
+        Some(State(state.finish()))
+    }
+
+    /// How several files are.
+    pub fn of_all(files: &[PathBuf]) -> Option<State> {
+        let mut state = Hasher::new(Algorithm::Sha256);
+        files.iter().try_for_each(|file| State::add(&mut state, file))?;
+        Some(State(state.finish()))
+    }
+
+    fn add(state: &mut Hasher, bundle: &Path) -> Option<()> {
         for entry in WalkDir::new(bundle).sort_by_file_name() {
             let entry = entry.ok()?;
             let file = entry.metadata().ok()?;
@@ -42,31 +57,51 @@ impl State {
             }
             state.update(b"\n");
         }
-        Some(State(state.finish()))
+        Some(())
     }
 
     /// Marks the bundle, all of whose bytes are proven as they were then. Where the file system keeps no attributes, nothing
     /// is marked.
     pub fn mark(&self, bundle: &Path) {
+        self.mark_as(NAME, bundle);
+    }
+
+    /// Marks a file that is proven, and was made of files that were as this state says.
+    pub fn mark_made(&self, made: &Path) {
+        self.mark_as(ORIGINS, made);
+        if let Some(state) = State::of(made) {
+            state.mark(made);
+        }
+    }
+
+    fn mark_as(&self, name: &str, file: &Path) {
         let mark = format!("{} {}", self.0, now());
-        if let Err(error) = setxattr(bundle, NAME, mark.as_bytes(), XattrFlags::empty()) {
-            tracing::debug!("{} cannot be marked as proven: {error}", bundle.display());
+        if let Err(error) = setxattr(file, name, mark.as_bytes(), XattrFlags::empty()) {
+            tracing::debug!("{} cannot be marked as proven: {error}", file.display());
         }
     }
 }
 
 /// Whether the bundle was marked and is as it was then.
 pub fn is_proven(bundle: &Path) -> bool {
-    read(bundle).is_some_and(|(digest, marked)| {
+    read(bundle, NAME).is_some_and(|(digest, marked)| {
         let as_marked = |file: std::fs::Metadata| file.is_dir() || (file.ctime() - marked).abs() <= NEAR;
         bundle.metadata().is_ok_and(as_marked) && State::of(bundle).is_some_and(|state| state.0 == digest)
     })
 }
 
+/// Whether the file was marked as made of these files, and none of them was touched since.
+pub fn is_made_of(made: &Path, origins: &[PathBuf]) -> bool {
+    read(made, ORIGINS).is_some_and(|(digest, marked)| {
+        let is_older = |origin: &PathBuf| origin.metadata().is_ok_and(|origin| origin.ctime() <= marked + NEAR);
+        origins.iter().all(is_older) && State::of_all(origins).is_some_and(|state| state.0 == digest)
+    })
+}
+
 /// The state that was marked, and when, in seconds since the epoch.
-fn read(bundle: &Path) -> Option<(Digest, i64)> {
+fn read(bundle: &Path, name: &str) -> Option<(Digest, i64)> {
     let mut buffer = [0_u8; 256];
-    let length = getxattr(bundle, NAME, &mut buffer).ok()?;
+    let length = getxattr(bundle, name, &mut buffer).ok()?;
     let (digest, marked) = std::str::from_utf8(buffer.get(..length)?).ok()?.split_once(' ')?;
     Some((digest.parse().ok()?, marked.parse().ok()?))
 }

@@ -1,12 +1,14 @@
 //! As volumes from the start.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::job::{ExportJob, Planned, Resolved};
 use super::report::{ExportReport, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes};
 use super::write::{WRITING, WriteRequest, Written, write};
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::WriteLock;
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumeOptions, VolumePlan, WrittenVolume, write_recovery};
 use crate::bundle::{Finished, Form, Options, plan_volumes, preflight};
 use crate::pipeline::lock::Lock;
@@ -36,10 +38,9 @@ impl ExportJob<'_> {
     ) -> Result<ExportReport> {
         let Resolved { contents, graph, source, lost } = resolved;
         let events = &self.environment.events;
-        let lock = contents.lock.clone();
+        let images = contents.lock.clone();
         let mut files = self.files(&contents)?;
-        plan_volumes::keep_signatures(path, &mut files, volumes)?;
-        let set = plan_volumes::plan(path, &files, volumes)?;
+        let set = plan_volumes::prepare(path, &mut files, volumes)?;
         let there = plan_volumes::up_to_date(&set, &files, volumes, !self.request.dry_run, events);
         let options = Options::copying(Form::Volumes(volumes.clone()));
         let of = set.plan.volumes.len();
@@ -50,24 +51,24 @@ impl ExportJob<'_> {
             let volumes = Some(PlannedVolumes { volumes: described(), of, recovery: volumes.shape.recovery });
             let (identity, total, up_to_date) = (set.identity, survey.total, there.is_some());
             let planned = Planned { identity, total, survey: Some(survey), up_to_date, volumes };
-            return Ok(self.plan(&lock, graph, planned));
+            return Ok(self.plan(&images, graph, planned));
         }
-        let (finished, moved) = match there {
-            Some(finished) => (finished, 0),
+        let (finished, moved, lock) = match there {
+            Some(finished) => (finished, 0, None),
             None => {
                 let jobs = self.request.registry.jobs;
                 let job = WriteRequest { output: path, files, options, graph, source, jobs, lost };
-                let Written { finished, moved, .. } = write(job, events).await?;
-                (finished, moved)
+                let Written { finished, moved, lock, .. } = write(job, events).await?;
+                (finished, moved, lock)
             }
         };
-        let recovery = self.recover(&set, volumes, &finished, lock.created).await?;
-        let locked = self.write_lock(&lock);
+        let recovery = self.recover(&set, volumes, &finished, images.created, lock).await?;
+        let locked = self.write_lock(&images);
         let paths = wanted.iter().map(|volume| set.path_of(volume));
         let paths = paths.chain(recovery.iter().map(|volume| volume.path.clone()));
         self.read_back(paths.collect::<Vec<_>>()).await?;
         let recovery = recovery.iter().map(ExportedVolume::from).collect();
-        let mut exported = self.exported(&lock, graph, finished, moved);
+        let mut exported = self.exported(&images, graph, finished, moved);
         exported.output = path.to_owned();
         exported.volumes = Some(ExportedVolumes { volumes: described(), of, recovery });
         exported.signed_by = self.signer();
@@ -75,13 +76,14 @@ impl ExportJob<'_> {
         Ok(ExportReport::Written(Box::new(exported)))
     }
 
-    /// Writes the recovery volumes of volumes that are there.
+    /// Writes the recovery volumes of volumes that are there; what this run holds of a `lock`, it goes on holding.
     async fn recover(
         &self,
         set: &Set,
         volumes: &VolumeOptions,
         finished: &Finished,
         created: jiff::Timestamp,
+        lock: Option<Arc<WriteLock>>,
     ) -> Result<Vec<WrittenVolume>> {
         let Shape { limit, recovery } = volumes.shape;
         if recovery == 0 || !volumes.selection.is_all() {
@@ -90,6 +92,6 @@ impl ExportJob<'_> {
         let number = u32::try_from(set.plan.volumes.len()).unwrap_or(u32::MAX);
         let of = RecoveryOf { identity: finished.identity, created, limit, volumes: number, recovery };
         let (name, unchanged, events) = (set.name.clone(), finished.unchanged, self.environment.events.clone());
-        blocking(WRITING, move || write_recovery(&name, &of, unchanged, &events)).await
+        blocking(WRITING, move || write_recovery(&name, &of, lock, unchanged, &events)).await
     }
 }

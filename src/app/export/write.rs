@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::WriteLock;
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events};
 use crate::bundle::{FileSet, Finished, Options, Writer, preflight};
@@ -56,6 +57,8 @@ pub struct Written {
     pub moved: u64,
     /// Blobs that were linked instead.
     pub linked: u64,
+    /// Held, so that no other run writes before recovery volumes are made of this one. `None`: nothing was written.
+    pub lock: Option<Arc<WriteLock>>,
 }
 
 /// Fetches what is missing and seals the bundle.
@@ -88,9 +91,9 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
         refuse_failed(ended, failures)?;
         transfer.moved()
     };
-    let linked = writer.linked();
+    let (linked, lock) = (writer.linked(), Some(writer.lock()));
     let finished = blocking(WRITING, move || writer.finish()).await?;
-    Ok(Written { finished, moved, linked })
+    Ok(Written { finished, moved, linked, lock })
 }
 
 /// One error for all blobs that failed. It is of the kind of the one that ended the transfer, if one did.

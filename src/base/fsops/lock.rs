@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::{Dir, Entry, Identity, Open};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 
 /// Held while a bundle is written. A second run on the same output gets an error.
 #[derive(Debug)]
@@ -61,6 +61,17 @@ impl WriteLock {
         if is_there {
             // Whoever holds it removes it; on a read-only medium it stays, and is harmless.
             let _ = WriteLock::take(out).map(drop);
+        }
+    }
+
+    /// The same before it is known whether anything is to be written; `None`: nothing can be written there.
+    ///
+    /// # Errors
+    /// Another process holds it.
+    pub fn take_if_writable(out: &Path) -> Result<Option<WriteLock>> {
+        match WriteLock::take(out) {
+            Err(error) if error.kind() == Kind::Disk => Ok(None),
+            taken => taken.map(Some),
         }
     }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::bundle::format::is_tool;
 use crate::bundle::format::{
-    BUNDLE_JSON, CHUNKS, CHUNKS_SIGNATURE, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS,
-    head_of, is_signature, name_of_key, signatures_of,
+    BUNDLE_JSON, CHUNKS, CHUNKS_SIGNATURE, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, MOST_SIGNATURES, Metadata,
+    SIGNATURE, SUMS, head_of, is_signature, name_of_key, signatures_of, signed_file,
 };
 use crate::bundle::open::Bundle;
 use crate::bundle::order::fault_of_order;
@@ -26,7 +26,7 @@ use crate::bundle::{Contents, chunks};
 use crate::content::chunks::Chunks;
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Manifest};
-use crate::signing::{PrivateKey, is_well_formed, signature_in};
+use crate::signing::{PrivateKey, PublicKey, is_well_formed, signature_in};
 use crate::spool::Kept;
 pub use list::FileList;
 
@@ -44,6 +44,8 @@ pub struct FileSet {
     pub blobs: Vec<Descriptor>,
     /// What stands behind the blobs; `None`: nothing does.
     pub trailer: Option<Trailer>,
+    /// The key that this run signs with, if it does.
+    pub signer: Option<PublicKey>,
 }
 
 /// A file whose bytes are known.
@@ -82,6 +84,7 @@ impl FileSet {
             manifests: contents.manifests.clone(),
             blobs: contents.blobs.clone(),
             trailer: Some(Trailer::Copied(Vec::new())),
+            signer: key.as_deref().map(|key| key.public().clone()),
         };
         if let Some(key) = key {
             files.sign(&key)?;
@@ -93,7 +96,7 @@ impl FileSet {
     /// Only files whose bytes are known.
     pub(super) fn of_known(identity: Digest, mtime: u64, head: Vec<KnownFile>) -> FileSet {
         let (tools, manifests, blobs) = (Vec::new(), Vec::new(), Vec::new());
-        FileSet { identity, mtime, head, tools, manifests, blobs, trailer: None }
+        FileSet { identity, mtime, head, tools, manifests, blobs, trailer: None, signer: None }
     }
 
     /// What a copy of `bundle` holds, signatures included. What is no blob is read, and proven by what `bundle.json` says.
@@ -137,13 +140,13 @@ impl FileSet {
                 }
             }
         }
-        Ok(FileSet { identity, mtime: json.mtime(), head, tools, manifests, blobs, trailer })
+        Ok(FileSet { identity, mtime: json.mtime(), head, tools, manifests, blobs, trailer, signer: None })
     }
 
     /// Adds the signature of `key`, unless it has signed already; every other signature stays.
     ///
     /// # Errors
-    /// No randomness could be read, or what was kept cannot be read again.
+    /// It has as many signatures as it can; no randomness could be read, or what was kept cannot be read again.
     pub fn sign(&mut self, key: &PrivateKey) -> Result<()> {
         let sums = self.known(SUMS)?;
         for file in self.head.iter().filter(|file| is_signature(&file.path)) {
@@ -155,8 +158,7 @@ impl FileSet {
             true => name_of_key(SUMS, key.public()),
             false => SIGNATURE.to_owned(),
         };
-        self.add_signature(Metadata { path, bytes: key.sign(&sums)? }.into());
-        Ok(())
+        self.add_signature(Metadata { path, bytes: key.sign(&sums)? }.into())
     }
 
     /// Removes what has the name of a signature and is none; gives the paths.
@@ -182,12 +184,15 @@ impl FileSet {
     }
 
     /// Puts a signature where it belongs among the others. One of the same name goes.
-    pub fn add_signature(&mut self, file: KnownFile) {
-        let signed = crate::bundle::signed_file(&file.path);
+    ///
+    /// # Errors
+    /// Nothing that it signs is written, or that has as many signatures as it can.
+    pub fn add_signature(&mut self, file: KnownFile) -> Result<()> {
+        let signed = signed_file(&file.path);
         let list = match (&mut self.trailer, signed) {
             (Some(Trailer::Copied(list)), Some(CHUNKS)) => list,
             (_, Some(SUMS)) => &mut self.head,
-            _ => return,
+            _ => return Err(Error::input(format!("adding {}: nothing that it signs is written", file.path))),
         };
         list.retain(|other| other.path != file.path);
         let stands_before = |other: &KnownFile| {
@@ -195,6 +200,12 @@ impl FileSet {
         };
         let at = list.iter().rposition(stands_before).map_or(0, |at| at + 1);
         list.insert(at, file);
+        let signatures = list.iter().filter(|file| is_signature(&file.path)).count();
+        if signatures > MOST_SIGNATURES {
+            let signed = signed.unwrap_or_default();
+            return Err(Error::input(format!("{signed} would have more than {MOST_SIGNATURES} signatures")));
+        }
+        Ok(())
     }
 
     /// The bytes of a file that is known; empty where there is no such file.

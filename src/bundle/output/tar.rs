@@ -213,8 +213,7 @@ impl Placement for TarOutput {
                 tar.write_tool(tool, self.plan.files[*at].data)?;
             }
         }
-        // A file that was longer, on a file system that cannot reserve.
-        self.file.set_len(self.plan.length).map_err(|e| Error::disk("ending", self.partial.path(), e))?;
+        tar.end(self.plan.length)?;
         publish_over(&self.file, &self.partial, &self.out, self.former)?;
         // That it is left cannot harm a finished bundle.
         let _ = partial(&self.out).1.remove();
@@ -308,6 +307,19 @@ mod tests {
         stopped.file.write_all_at(&[7; 72], stopped.plan.files[0].data).unwrap();
         create(70).seal(&files(70), &[], &HashMap::new()).unwrap();
         assert_eq!(Layout::open(out.path()).unwrap().faults(), []);
+    }
+
+    #[test]
+    fn nothing_of_another_layout_stays_behind_the_last_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = Entry::of(&directory.path().join("b.tar")).unwrap();
+        let files = FileSet::of_known(Digest::sha256(b"bundle"), 0, vec![Metadata::new(SIGNATURE, vec![7; 72]).into()]);
+        let tar = TarOutput::create(&out, files.tar().unwrap(), [].into_iter(), &events()).unwrap();
+        let length = tar.plan.length;
+        tar.file.write_all_at(&[9; 3_000], length - 1_024).unwrap();
+        tar.seal(&files, &[], &HashMap::new()).unwrap();
+        assert_eq!(Layout::open(out.path()).unwrap().faults(), []);
+        assert_eq!(out.path().metadata().unwrap().len(), length);
     }
 
     #[test]

@@ -130,6 +130,7 @@ pub async fn write_repair(
     }
     metadata.insert(0, repair_json(missing, tool, ranges)?);
     let files = FileSet {
+        signer: None,
         identity: missing.identity,
         mtime: contents.lock.mtime(),
         head: metadata.into_iter().map(KnownFile::from).collect(),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
+use crate::base::fsops::WriteLock;
 use crate::base::progress::Events;
 use crate::bundle::convert::Conversion;
 use crate::bundle::fileset::FileList;
@@ -71,6 +72,11 @@ pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet
         return Err(Error::input("none of these files is a volume of a set"));
     };
     let name = named(&set, out)?;
+    let lock = WriteLock::take_if_writable(&name.whole())?;
+    // Another run may have written some of them until then.
+    let Opened::Volumes(set) = Opened::open(paths)? else {
+        return Err(Error::input("none of these files is a volume of a set"));
+    };
     let shown = name.base().display().to_string();
     let repair = open_repair(from, &set)?;
     let is_repair = belongs(&repair, set.set.identity)?;
@@ -96,7 +102,7 @@ pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet
         let replaceable = Replaceable::Only(known(&set));
         let volumes = VolumeOptions { shape, selection: Selection::Only(again.clone()) };
         let options = Options { replaceable, ..Options::copying(Form::Volumes(volumes)) };
-        let written = Conversion::of_part(bundle)?.write(&name.whole(), options, events)?;
+        let written = Conversion::of_part(bundle)?.write_holding(lock, &name.whole(), options, events)?;
         whole.extend(again.into_iter().map(|number| RepairedVolume {
             number,
             path: name.part(Part::Volume(number), set.set.of),

@@ -1,13 +1,12 @@
 //! Whether a volume is there already, as it would be written, and which files one may replace.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
-use super::layout::Known;
-use super::layout::{Held, VolumePlan};
+use super::layout::{Cut, Held, Known, VolumePlan};
 use super::names::{Part, SetName};
 use super::set::{Selection, Set};
 use super::unfinished::{self, PARTIAL, journals, partials};
@@ -17,20 +16,60 @@ use crate::base::fsops::{self, Entry};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::tar_plan::PlannedFile;
 use crate::bundle::{VOLUMES, is_signature, stamp};
-use crate::content::proof::Hashing;
+use crate::content::Slice;
+use crate::content::proof::{Hashing, prove};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
-/// Whether the volume is there, the same, and every byte of it right: hashed now or, where it was not touched since, earlier on
-/// this machine.
-fn is_whole(set: &Set, volume: &VolumePlan, events: &Events) -> bool {
-    Layout::open(&set.path_of(volume))
-        .is_ok_and(|layout| is_same(set, volume, &layout) && is_proven(set, volume, &layout, events))
+/// A volume whose every byte is right, and how that is known.
+struct WholeVolume<'s> {
+    plan: &'s VolumePlan,
+    layout: Layout,
+    /// It was hashed now, and was like this before; `None`: it was hashed earlier on this machine and not touched since.
+    hashed: Option<stamp::State>,
 }
 
 /// The numbers of the selected volumes that are there, the same, and right in every byte.
 pub fn whole(set: &Set, selection: &Selection, events: &Events) -> BTreeSet<u32> {
-    set.wanted(selection).filter(|volume| is_whole(set, volume, events)).map(|volume| volume.number).collect()
+    let there = |plan| {
+        let layout = Layout::open(&set.path_of(plan)).ok().filter(|layout| is_same(set, plan, layout))?;
+        let state = stamp::State::of(layout.path())?;
+        let is_marked = stamp::is_proven(layout.path());
+        let is_proven = is_marked || is_proven(set, plan, &layout, events);
+        is_proven.then_some(WholeVolume { plan, layout, hashed: (!is_marked).then_some(state) })
+    };
+    let there: Vec<WholeVolume<'_>> = set.wanted(selection).filter_map(there).collect();
+    let wrong = wrong_cut(set, &there);
+    let is_right = |volume: &&WholeVolume<'_>| !volume.plan.files.iter().any(|held| wrong.contains(&*held.path));
+    let right = there.iter().filter(is_right);
+    let mark = |volume: &WholeVolume<'_>| {
+        volume.hashed.iter().for_each(|state| state.mark(volume.layout.path()));
+        volume.plan.number
+    };
+    right.map(mark).collect()
+}
+
+/// The cut files with a piece in a volume that was hashed now, all of whose pieces are there, and which are not what the bundle
+/// declares.
+fn wrong_cut<'s>(set: &Set, there: &'s [WholeVolume<'_>]) -> HashSet<&'s str> {
+    let mut pieces: BTreeMap<&str, Vec<(Cut, &Layout, &Held)>> = BTreeMap::new();
+    let mut hashed: HashSet<&str> = HashSet::new();
+    for volume in there {
+        for (held, cut) in volume.plan.files.iter().filter_map(|held| Some((held, held.cut?))) {
+            pieces.entry(&held.path).or_default().push((cut, &volume.layout, held));
+            hashed.extend(volume.hashed.as_ref().map(|_| &*held.path));
+        }
+    }
+    let is_wrong = |path: &str, pieces: &[(Cut, &Layout, &Held)]| {
+        let slice = |(_, layout, held): &(Cut, &Layout, &Held)| layout.slice(&held.stored_path()).ok().flatten();
+        let whole = pieces.first().is_some_and(|(cut, ..)| cut.of as usize == pieces.len());
+        let slices = pieces.iter().filter(|_| whole).map(slice).collect::<Option<Vec<Slice>>>();
+        let joined = slices.and_then(Slice::joined);
+        let (Some(joined), Some(digest)) = (joined, set.declared(path)) else { return false };
+        prove(&joined, &digest, &|_| ()).is_err()
+    };
+    let wrong = pieces.into_iter().filter(|(path, pieces)| hashed.contains(path) && is_wrong(path, pieces));
+    wrong.map(|(path, _)| path).collect()
 }
 
 /// The selected volumes that do not even look as if they were there: nothing that they hold is read.
@@ -168,25 +207,17 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
 
 /// Hashes what it holds: then it is known what it has to say of that.
 fn is_proven(set: &Set, volume: &VolumePlan, layout: &Layout, events: &Events) -> bool {
-    if stamp::is_proven(layout.path()) {
-        return true;
-    }
-    let state = stamp::State::of(layout.path());
     let bytes = volume.files.iter().map(|held| held.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Recheck, items: volume.files.len() as u64, bytes });
-    let hashed = volume.files.iter().map(|held| hashed(held, layout, events)).collect::<Option<Vec<Known>>>();
+    let hashed = volume.files.iter().map(|held| hashed(set, held, layout, events)).collect::<Option<Vec<Known>>>();
     let Some(own) = hashed.and_then(|known| set.own_files(volume, &known).ok()) else { return false };
     let is_there =
         |(path, bytes): &Small| matches!(layout.read(path, bytes.len() as u64), Ok(Some(there)) if there == bytes[..]);
-    let proven = own.iter().all(is_there);
-    if let Some(state) = state.filter(|_| proven) {
-        state.mark(layout.path());
-    }
-    proven
+    own.iter().all(is_there)
 }
 
-/// `None`: not readable, or not what its name says.
-fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
+/// `None`: not readable, or not what the bundle declares.
+fn hashed(set: &Set, held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
     let path = held.stored_path();
     let slice = layout.slice(&path).ok()??;
     let shown = Digest::sha256(path.as_bytes());
@@ -195,10 +226,15 @@ fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
     let hashing = Hashing::of_prefix(Algorithm::Sha256, &slice, held.size, &progress).ok()?;
     events.report(Event::BlobFinished { digest: shown });
     events.report(Event::ItemDone);
-    // A piece of a blob has another path.
-    match Digest::of_blob_path(&path).filter(|digest| digest.algorithm() == Algorithm::Sha256) {
-        Some(sha256) => Some(Known { sha256, chunks: hashing.finish(&sha256).ok()? }),
-        None => Some(Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() }),
+    // All pieces of a cut file prove it together.
+    let declared = set.declared(&held.path).filter(|_| held.cut.is_none());
+    match declared {
+        Some(sha256) if sha256.algorithm() == Algorithm::Sha256 => {
+            Some(Known { sha256, chunks: hashing.finish(&sha256).ok()? })
+        }
+        Some(digest) if prove(&slice, &digest, &|_| ()).is_err() => None,
+        None if held.cut.is_none() => None,
+        _ => Some(Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() }),
     }
 }
 

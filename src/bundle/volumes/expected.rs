@@ -2,21 +2,21 @@
 //!
 //! # Threats
 //! What a volume says may be forged. The layout that is computed is believed where it is that of every volume at hand, and
-//! only to say what is missing; sets that would take long to lay out are not.
+//! only to say what is missing; a layout that takes too long, or more volumes than the set says to have, is given up.
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::layout::Held;
 use super::opened::Volumes;
-use super::plan::{SetPlan, SetRequest};
+use super::plan::{Effort, SetPlan, SetRequest};
 use super::set::is_held;
 use crate::bundle::format::head_of;
 use crate::bundle::open::json_of;
 use crate::bundle::{BUNDLE_JSON, BundleJson};
 use crate::files::Layout;
 
-/// Files times volumes; of more no layout is computed.
-const MOST_WORK: usize = 200_000_000;
+/// Volumes that are looked at while files are placed, in all layouts that are tried; what takes more is not laid out.
+const MOST_STEPS: u64 = 100_000_000;
 /// So many different ones are tried.
 const MOST_HEADS: usize = 4;
 
@@ -25,18 +25,16 @@ impl Volumes {
     pub fn held(&self) -> Option<Vec<Vec<Held>>> {
         let bytes = json_of(self.layout(), self.set.identity)?;
         let bundle = BundleJson::parse(&bytes, BUNDLE_JSON).ok()?;
-        if bundle.files.len().saturating_mul(self.set.of as usize) > MOST_WORK {
-            return None;
-        }
         let repeated = self.repeated();
         let (manifests, others): (Vec<_>, Vec<_>) =
             bundle.files.into_iter().map(|file| (file.path, file.size)).partition(|(path, _)| repeated.contains(path));
         let files: Vec<(String, u64)> = others.into_iter().filter(|(path, _)| is_held(path)).collect();
         let (limit, recovery) = (self.set.limit, self.set.recovery);
         let mut wanted = SetRequest { metadata: Vec::new(), manifests, files, limit, recovery };
+        let mut effort = Effort { volumes: self.set.of, steps: MOST_STEPS };
         self.heads().into_iter().find_map(|metadata| {
             wanted.metadata = metadata;
-            let held = SetPlan::held(&wanted)?;
+            let held = SetPlan::held(&wanted, &mut effort)?;
             (held.len() == self.set.of as usize && self.agrees(&held)).then_some(held)
         })
     }

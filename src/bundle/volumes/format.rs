@@ -25,6 +25,8 @@ pub const MOST_VOLUMES: u32 = 9_999;
 pub const MAX_VOLUME_JSON: u64 = 128 * 1024 * 1024;
 /// The largest `volumes/r01.json`: that of [`MOST_VOLUMES`].
 const MAX_RECOVERY_JSON: u64 = 4 * 1024 * 1024;
+/// The most bytes of `volumes/r01.b3`, which is held in memory: enough for volumes of 8 TiB together.
+pub const MAX_RECOVERY_CHUNKS: u64 = 256 * 1024 * 1024;
 /// Bytes that a file, or a segment of one, takes while a volume is verified: what it is, and what is found of it.
 const MEMORY_OF_FILE: u64 = 768;
 const MEMORY_OF_SEGMENT: u64 = 2_400;
@@ -258,6 +260,9 @@ impl RecoveryJson {
         let longest = self.volumes.iter().map(|volume| volume.size).max().unwrap_or_default();
         if Some(shard) != longest.checked_next_multiple_of(UNIT) || shard > limit {
             return Some(format!("a shard cannot have {shard} bytes"));
+        }
+        if self.chunks_length() > MAX_RECOVERY_CHUNKS {
+            return Some("its volumes are too large together to have recovery volumes".to_owned());
         }
         let (volumes, of) = (self.volumes.len(), of as usize);
         (!supports(volumes, of)).then(|| format!("there is no parity of {volumes} volumes in {of}"))

@@ -311,6 +311,12 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Found
             None => Ok(Found::Other(path.to_owned(), layout)),
         };
     };
+    if layout.is_compressed() {
+        return broken(
+            Some(part),
+            Error::damaged("it is compressed, and volumes are not: decompress it first (zstd -d)"),
+        );
+    }
     let (path, given) = (path.to_owned(), path);
     let opened = own_json(&layout, &label).and_then(|(bytes, shown)| match part {
         Part::Volume(_) => {

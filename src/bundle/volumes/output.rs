@@ -1,6 +1,9 @@
 //! The volumes while they are written in place: `NAME.001.tar.partial` and so on, each reserved at its full length, and a
 //! journal of the selected ones. Blobs arrive in any order, cut ones across several files. A volume that is whole already stays as it is; what it
 //! holds of a cut blob counts.
+//!
+//! Runs that write other volumes of the set share its unfinished volumes. So all journals of a set are of one layout: a run that
+//! begins another one removes them before it writes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -14,7 +17,7 @@ use super::layout::{Held, VolumePlan};
 use super::names::Part;
 use super::publish::publish;
 use super::set::{Selection, Set};
-use super::unfinished::{journal_of, partial_of, remove_orphaned_journals};
+use super::unfinished::{journal_of, journals, partial_of, remove_orphaned_journals};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::Events;
@@ -59,6 +62,31 @@ fn is_same(set: &Set, claims: &Claims) -> bool {
     claims.fingerprint == Some(set.plan.fingerprint())
 }
 
+/// What unfinished runs have left.
+struct Begun {
+    /// Some volumes of this very set.
+    is_begun: bool,
+    /// Bytes of another set.
+    lost: u64,
+}
+
+/// Removes the journals of other layouts: what they say of the volumes will not be true any more.
+fn void_others(set: &Set, output: &Entry) -> Result<Begun> {
+    let mut begun = Begun { is_begun: false, lost: 0 };
+    for journal in journals(&set.name) {
+        let journal = output.sibling(&journal);
+        match Claims::read(&journal) {
+            Some(claims) if is_same(set, &claims) => begun.is_begun = true,
+            other => {
+                let lost = other.map_or(0, |claims| claims.lost(|_| false));
+                begun.lost = begun.lost.saturating_add(lost);
+                journal.remove()?;
+            }
+        }
+    }
+    Ok(begun)
+}
+
 /// Bytes that the file system has given to an unfinished set already.
 pub fn reserved(set: &Set, selection: &Selection) -> u64 {
     if !claims_of(set, selection).is_some_and(|claims| is_same(set, &claims)) {
@@ -92,10 +120,8 @@ impl VolumesOutput {
         for volume in volumes.iter().filter(|volume| !whole.contains(&volume.number)) {
             replaceable.check(Part::Volume(volume.number), &set.path_of(volume))?;
         }
-        let (same, other) = match claims_of(&set, &selection) {
-            Some(claims) if is_same(&set, &claims) => (Some(claims), None),
-            other => (None, other),
-        };
+        let same = claims_of(&set, &selection).filter(|claims| is_same(&set, claims));
+        let Begun { is_begun, lost } = void_others(&set, output)?;
         let mut open = Vec::new();
         for plan in volumes {
             let named = output.sibling(&set.path_of(&plan));
@@ -105,13 +131,12 @@ impl VolumesOutput {
                 continue;
             }
             let partial = named.beside(".partial");
-            // Nothing of another layout may stay between the files.
-            let how = if same.is_none() { Open::Empty } else { Open::Keep };
+            let how = if is_begun { Open::Keep } else { Open::Empty };
             let file = Arc::new(partial.open(how)?);
             fsops::reserve(&file, partial.path(), plan.length)?;
             open.push(OpenVolume { plan, entry: partial, file, is_whole: false });
         }
-        report_lost(set.name.base(), other.map_or(0, |claims| claims.lost(|_| false)), events);
+        report_lost(set.name.base(), lost, events);
         let places = places(&open, Digest::of_blob_path)?;
         let journal = match &same {
             Some(_) => Journal::resume(&journal_entry)?,
@@ -233,7 +258,6 @@ impl Placement for VolumesOutput {
             let OpenVolume { plan, entry, file, .. } = volume;
             let known = self.known(volume, chunks)?;
             self.set.seal(plan, file, entry.path(), &known)?;
-            file.set_len(plan.length).map_err(|e| Error::disk("ending", entry.path(), e))?;
             synced.push(Synced::new(file, entry.clone(), self.output.sibling(&self.set.path_of(plan)))?);
         }
         publish(synced)?;

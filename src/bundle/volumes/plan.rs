@@ -17,6 +17,9 @@ use crate::oci::Digest;
 /// A cut file begins in a volume that has begun only where this part of an empty one is left, or more.
 const LEAST_BEGINNING: u64 = 8;
 
+/// What it takes to begin a volume, and to find how much of a cut file fits into it, in steps of [`Effort`].
+const BEGINNING: u64 = 128;
+
 /// What a set is to be made of.
 #[derive(Clone, Debug)]
 pub struct SetRequest {
@@ -30,6 +33,22 @@ pub struct SetRequest {
     pub limit: u64,
     /// How many recovery volumes the set gets besides.
     pub recovery: u32,
+}
+
+/// What laying out a set may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// Volumes; a set of more is given up.
+    pub volumes: u32,
+    /// Volumes that are looked at for room, each time that a file is placed.
+    pub steps: u64,
+}
+
+impl Effort {
+    /// As many volumes as a set can have, however long it takes.
+    fn any() -> Effort {
+        Effort { volumes: MOST_VOLUMES, steps: u64::MAX }
+    }
 }
 
 /// All volumes of a set, recovery volumes apart.
@@ -46,7 +65,7 @@ impl SetPlan {
     /// # Errors
     /// The limit is too small for the metadata, or makes too many volumes: the smallest that does is named.
     pub fn new(wanted: &SetRequest) -> Result<SetPlan> {
-        let Some(drafts) = draft(wanted, wanted.limit)? else {
+        let Some(drafts) = draft(wanted, wanted.limit, &mut Effort::any())? else {
             let least = smallest(wanted)?;
             let text = format!(
                 "volumes of {} bytes are too small for this bundle: each of them holds all of its metadata and manifests, and \
@@ -72,9 +91,9 @@ impl SetPlan {
         Ok(SetPlan { limit: wanted.limit, recovery: wanted.recovery, volumes: volumes.collect::<Result<_>>()? })
     }
 
-    /// What each volume of such a set holds; `None`: there is no such set.
-    pub(super) fn held(wanted: &SetRequest) -> Option<Vec<Vec<Held>>> {
-        draft(wanted, wanted.limit).ok().flatten()
+    /// What each volume of such a set holds; `None`: there is no such set, or it takes more `effort`, of which what is left stays.
+    pub(super) fn held(wanted: &SetRequest, effort: &mut Effort) -> Option<Vec<Vec<Held>>> {
+        draft(wanted, wanted.limit, effort).ok().flatten()
     }
 
     /// The same for the same layout: tells whether unfinished volumes were begun for this set.
@@ -90,9 +109,9 @@ impl SetPlan {
 }
 
 /// What each volume holds; `None`: they would be too small or too many.
-fn draft(wanted: &SetRequest, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
+fn draft(wanted: &SetRequest, limit: u64, effort: &mut Effort) -> Result<Option<Vec<Vec<Held>>>> {
     if wanted.recovery == 0 {
-        return Filling::fill(wanted, limit, limit);
+        return Filling::fill(wanted, limit, limit, effort);
     }
     // A recovery volume says something of each volume, so how large these can be depends on how many they are.
     let mut expected = 1;
@@ -100,7 +119,7 @@ fn draft(wanted: &SetRequest, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
         let Some(room) = limit.checked_sub(recovery_overhead(expected, limit, wanted.recovery)?) else {
             return Ok(None);
         };
-        let Some(drafts) = Filling::fill(wanted, room, limit)? else { return Ok(None) };
+        let Some(drafts) = Filling::fill(wanted, room, limit, effort)? else { return Ok(None) };
         if drafts.len() <= expected {
             return Ok(Some(drafts));
         }
@@ -125,13 +144,14 @@ fn smallest(wanted: &SetRequest) -> Result<u64> {
     let mut too_small = wanted.limit.min(enough);
     while enough.saturating_sub(too_small) > 1 {
         let middle = too_small + (enough - too_small) / 2;
-        if draft(wanted, middle)?.is_some() { enough = middle } else { too_small = middle }
+        if draft(wanted, middle, &mut Effort::any())?.is_some() { enough = middle } else { too_small = middle }
     }
     Ok(enough)
 }
 
 /// Volumes that are being filled.
-struct Filling {
+struct Filling<'e> {
+    effort: &'e mut Effort,
     empty: Room,
     rooms: Vec<Room>,
     held: Vec<Vec<Held>>,
@@ -139,18 +159,18 @@ struct Filling {
     first_open: usize,
 }
 
-/// There would be more volumes than there can be, or nothing fits into one.
+/// There would be more volumes than there can be, or nothing fits into one, or it takes too long.
 struct Refused;
 
-impl Filling {
+impl Filling<'_> {
     /// With volumes that have no more than `room` bytes, of a set whose limit is `limit`.
-    fn fill(wanted: &SetRequest, room: u64, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
+    fn fill(wanted: &SetRequest, room: u64, limit: u64, effort: &mut Effort) -> Result<Option<Vec<Vec<Held>>>> {
         let common: Vec<(String, u64)> = wanted.metadata.iter().chain(&wanted.manifests).cloned().collect();
         let empty = Room::new(Cost::of_empty(&common, limit)?, room);
         if !empty.fits(Cost::default()) {
             return Ok(None);
         }
-        let mut filling = Filling { empty, rooms: vec![empty], held: vec![Vec::new()], first_open: 0 };
+        let mut filling = Filling { effort, empty, rooms: vec![empty], held: vec![Vec::new()], first_open: 0 };
         for (path, size) in &wanted.files {
             if filling.add(path, *size).is_err() {
                 return Ok(None);
@@ -168,7 +188,9 @@ impl Filling {
             self.first_open += 1;
         }
         let open = self.rooms.iter().skip(self.first_open);
-        let at = match open.clone().position(|room| room.fits(cost)) {
+        let found = open.clone().position(|room| room.fits(cost));
+        self.spend(1 + found.unwrap_or_else(|| open.count()) as u64)?;
+        let at = match found {
             Some(at) => self.first_open + at,
             None => self.begin()?,
         };
@@ -179,12 +201,18 @@ impl Filling {
 
     /// Begins another volume; gives its position.
     fn begin(&mut self) -> std::result::Result<usize, Refused> {
-        if self.rooms.len() >= MOST_VOLUMES as usize {
+        if self.rooms.len() >= self.effort.volumes as usize {
             return Err(Refused);
         }
+        self.spend(BEGINNING)?;
         self.rooms.push(self.empty);
         self.held.push(Vec::new());
         Ok(self.rooms.len() - 1)
+    }
+
+    fn spend(&mut self, steps: u64) -> std::result::Result<(), Refused> {
+        self.effort.steps = self.effort.steps.checked_sub(steps).ok_or(Refused)?;
+        Ok(())
     }
 
     fn cut(&mut self, path: &str, size: u64) -> std::result::Result<(), Refused> {

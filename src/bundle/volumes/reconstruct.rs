@@ -7,6 +7,8 @@
 //! damaged volume of this set is never overwritten, nor is a volume that proves good. Killed at any moment, it leaves what was
 //! there, or whole volumes in its place.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use super::RecoveryJson;
@@ -18,9 +20,10 @@ use super::parity_writer::Targets;
 use super::recovery::known;
 use super::recovery_layout::plan;
 use super::surviving::{RecoveryFault, Surviving};
+use super::unfinished::{PARTIAL, journals};
 use super::volume_proof::{Fault, GivenVolume, VolumeProof};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::WriteLock;
+use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::Events;
 use crate::bundle::Proven;
 use crate::oci::Digest;
@@ -69,6 +72,7 @@ pub fn reconstruct(
     signed: Option<&Proven>,
     events: &Events,
 ) -> Result<Reconstructed> {
+    let mut locks = lock_all(paths, out)?;
     let mut surviving = Surviving::survey(paths, signed, events)?;
     if let Some(signed) = signed.filter(|signed| signed.identity != surviving.json.identity) {
         let (identity, of) = (signed.identity, surviving.json.identity);
@@ -96,7 +100,8 @@ pub fn reconstruct(
     for part in &lost {
         replaceable.check(*part, &path_of(&surviving.json, &name, *part))?;
     }
-    let lock = WriteLock::take(&name.whole())?;
+    refuse_begun(&name, lost.iter().map(|part| path_of(&surviving.json, &name, *part)))?;
+    let lock = locks.remove(&place_of(&name)).map_or_else(|| WriteLock::take(&name.whole()), Ok)?;
     let mut targets = Targets::new(lock.output());
     for part in &lost {
         begin(&mut targets, &surviving.json, &name, *part)?;
@@ -108,6 +113,44 @@ pub fn reconstruct(
     let made = targets.finish(events)?;
     reconstructed.made = lost.into_iter().zip(made).collect();
     Ok(reconstructed)
+}
+
+/// Keeps other runs from every set that these files may be of: which it is, only all of their bytes tell. A medium that cannot be
+/// written is not locked.
+fn lock_all(paths: &[PathBuf], out: Option<&Path>) -> Result<HashMap<PathBuf, WriteLock>> {
+    let mut locks = HashMap::new();
+    for (name, _) in paths.iter().filter_map(|path| SetName::of_part(path)) {
+        let name = name.moved_to(out)?;
+        if let Entry::Vacant(vacant) = locks.entry(place_of(&name))
+            && let Some(lock) = WriteLock::take_if_writable(&name.whole())?
+        {
+            vacant.insert(lock);
+        }
+    }
+    Ok(locks)
+}
+
+/// The same for all paths that lead to the set.
+fn place_of(name: &SetName) -> PathBuf {
+    let whole = name.whole();
+    let directory = fsops::parent(&whole);
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    directory.join(whole.file_name().unwrap_or_default())
+}
+
+/// What an unfinished run has fetched for a volume is at the name that this one is written to.
+fn refuse_begun(name: &SetName, mut paths: impl Iterator<Item = PathBuf>) -> Result<()> {
+    if journals(name).is_empty() {
+        return Ok(());
+    }
+    match paths.find(|path| fsops::beside(path, PARTIAL).exists()) {
+        None => Ok(()),
+        Some(path) => {
+            let text = "an export or split that has begun to write it has not come to its end: run that again, remove what it has \
+                        left (*.partial*), or name a directory by -o";
+            Err(Error::input(format!("making {} again: {text}", path.display())))
+        }
+    }
 }
 
 /// Whether volumes are among these files, or what is left of some, by what is in them.

@@ -5,11 +5,13 @@
 //! what is made of it is held against the sha256 of the whole volume before it gets a name. Sizes are bounded by what is
 //! really in the file: every mebibyte of every volume has its 32 bytes there.
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::format::{RecoveryJson, VOLUME_VERSION, WholeVolume};
+use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson, VOLUME_VERSION, WholeVolume};
 use super::names::{Part, SetName, WrittenVolume};
 use super::opened::{Found, look};
 use super::parity::{self, Encoded, Place, Prints, Shard, Shards, UNIT, Which};
@@ -19,7 +21,8 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, WriteLock};
 use crate::base::progress::Events;
 use crate::bundle::stamp;
-use crate::oci::Digest;
+use crate::content::{Slice, in_parallel};
+use crate::oci::{Algorithm, Digest};
 
 /// Of which set recovery volumes are to be made, and how many.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +51,19 @@ pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> 
 }
 
 /// Writes the recovery volumes of the set, whose volumes are finished. Where these are `unchanged` since recovery volumes were
-/// made of them, those stay as they are.
+/// made of them, those stay as they are. The `lock` on the set is that under which the volumes were written; without one it is
+/// taken here.
 ///
 /// # Errors
 /// A volume that cannot be read or is longer than the limit; a recovery volume would be; what the disk says.
-pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &Events) -> Result<Vec<WrittenVolume>> {
-    let lock = WriteLock::take(&set.whole())?;
+pub fn write_recovery(
+    set: &SetName,
+    of: &RecoveryOf,
+    lock: Option<Arc<WriteLock>>,
+    unchanged: bool,
+    events: &Events,
+) -> Result<Vec<WrittenVolume>> {
+    let lock = lock.map_or_else(|| WriteLock::take(&set.whole()).map(Arc::new), Ok)?;
     let paths: Vec<PathBuf> = (1..=of.volumes).map(|number| set.part(Part::Volume(number), of.volumes)).collect();
     let sizes = paths.iter().map(|path| match path.metadata() {
         Ok(metadata) => Ok(metadata.len()),
@@ -66,13 +76,17 @@ pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &
         let text = format!("a recovery volume would have {longest} bytes, no volume may have more than {}", of.limit);
         return Err(Error::input(text));
     }
-    let unchanged = unchanged && (1..=of.recovery).all(|number| is_there(set, &json, number));
+    let origins = stamp::State::of_all(&paths);
+    let unchanged = unchanged && are_there(set, &json, &paths);
     if !unchanged {
         let shard = |(path, size): (&PathBuf, &u64)| Shard { size: *size, place: Some(Place::new(path, 0, None)) };
         let originals = paths.iter().zip(&sizes).map(shard).collect();
         let parities = (0..of.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
         let shards = Shards::new(originals, parities, json.shard)?;
         write_all(set, lock.output(), json.clone(), &shards, events)?;
+    }
+    if let Some(origins) = origins {
+        (1..=of.recovery).for_each(|number| origins.mark_made(&set.part(Part::Recovery(number), of.recovery)));
     }
     let written = |number: u32| -> Result<WrittenVolume> {
         let path = set.part(Part::Recovery(number), of.recovery);
@@ -93,24 +107,38 @@ fn write_all(set: &SetName, output: &Entry, json: RecoveryJson, shards: &Shards,
     let encoded = targets.encode(shards, json.identity, events)?;
     let json = json.with(&encoded)?;
     targets.write_headers(&json, &known(&encoded.originals), &encoded)?;
-    for path in targets.finish(events)? {
-        if let Some(state) = stamp::State::of(&path) {
-            state.mark(&path);
-        }
-    }
-    Ok(())
+    targets.finish(events).map(drop)
 }
 
-/// Whether this recovery volume was made here, of volumes like these, and not touched since.
-fn is_there(set: &SetName, json: &RecoveryJson, number: u32) -> bool {
-    let path = set.part(Part::Recovery(number), json.of);
-    let sizes = |json: &RecoveryJson| json.volumes.iter().map(|volume| volume.size).collect::<Vec<u64>>();
-    let is_of_it = |there: &RecoveryJson| {
-        sizes(there) == sizes(json)
-            && RecoveryJson { volumes: Vec::new(), ..there.clone() }
-                == RecoveryJson { volumes: Vec::new(), number, ..json.clone() }
+/// Whether all recovery volumes were made here of volumes with these bytes, and not touched since.
+fn are_there(set: &SetName, json: &RecoveryJson, volumes: &[PathBuf]) -> bool {
+    let there: Option<Vec<RecoveryJson>> = (1..=json.of).map(|number| there(set, json, number)).collect();
+    let Some(there) = there else { return false };
+    let path = |number| set.part(Part::Recovery(number), json.of);
+    if (1..=json.of).all(|number| stamp::is_made_of(&path(number), volumes)) {
+        return true;
+    }
+    // A volume that was lost, and is the same again, has another mark.
+    let digests = in_parallel(volumes, |path| {
+        let file = File::open(path).ok()?;
+        let size = file.metadata().ok()?.len();
+        Slice::new(Arc::new(file), path.as_path(), 0, size).hash(Algorithm::Sha256, &|_| ()).ok()
+    });
+    let is_of_them = |there: &RecoveryJson| {
+        let said = there.volumes.iter().map(|volume| Some(volume.sha256));
+        said.eq(digests.iter().copied())
     };
-    stamp::is_proven(&path) && matches!(look(&path, false), Ok(Found::Recovery(there)) if is_of_it(&there.json))
+    there.iter().all(is_of_them)
+}
+
+/// What a recovery volume says that was made here, of volumes of these lengths, and not touched since.
+fn there(set: &SetName, json: &RecoveryJson, number: u32) -> Option<RecoveryJson> {
+    let path = set.part(Part::Recovery(number), json.of);
+    let Ok(Found::Recovery(there)) = look(&path, false) else { return None };
+    let sizes = |json: &RecoveryJson| json.volumes.iter().map(|volume| volume.size).collect::<Vec<u64>>();
+    let without = |json: &RecoveryJson| RecoveryJson { number, volumes: Vec::new(), ..json.clone() };
+    let is_it = there.json.number == number && sizes(&there.json) == sizes(json);
+    (stamp::is_proven(&path) && is_it && without(&there.json) == without(json)).then_some(there.json)
 }
 
 /// The BLAKE3 of all mebibytes of all volumes, one behind the other.
@@ -132,7 +160,14 @@ impl RecoveryOf {
         };
         let volumes = sizes.iter().map(|size| WholeVolume { size: *size, sha256: Digest::ZEROS }).collect();
         let gapferry_recovery = VOLUME_VERSION;
-        Ok(RecoveryJson { gapferry_recovery, identity, created, number: 1, of: recovery, limit, shard, volumes })
+        let json =
+            RecoveryJson { gapferry_recovery, identity, created, number: 1, of: recovery, limit, shard, volumes };
+        if json.chunks_length() > MAX_RECOVERY_CHUNKS {
+            let text =
+                "a set with recovery volumes has at most 8 TiB: write it without --recovery, or as several bundles";
+            return Err(Error::input(text));
+        }
+        Ok(json)
     }
 }
 
@@ -150,7 +185,6 @@ impl RecoveryJson {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::Arc;
 
     use super::*;
     use crate::base::progress::Silent;
@@ -170,7 +204,7 @@ mod tests {
 
     fn write(set: &SetName, of: &RecoveryOf, unchanged: bool) -> Result<Vec<WrittenVolume>> {
         let events: Events = Arc::new(Silent);
-        write_recovery(set, of, unchanged, &events)
+        write_recovery(set, of, None, unchanged, &events)
     }
 
     fn names(directory: &tempfile::TempDir) -> Vec<String> {
@@ -194,6 +228,29 @@ mod tests {
         assert!(write(&set, &wanted, true).unwrap().iter().all(|one| !one.unchanged));
         assert!((1..=12).all(|number| fs::read(path(number)).unwrap() == first[number as usize - 1]));
         assert_eq!(names(&directory).len(), 15, "nothing else is left");
+    }
+
+    #[test]
+    fn recovery_volumes_of_a_volume_that_was_written_again_since_are_made_anew() {
+        let sizes = [2_000_000, 1_500_000];
+        let (_directory, set, wanted) = set(&sizes, 1, 3_000_000);
+        write(&set, &wanted, false).unwrap();
+        assert!(write(&set, &wanted, true).unwrap()[0].unchanged);
+        let (volume, recovery) = (set.part(Part::Volume(2), 2), set.part(Part::Recovery(1), 1));
+        let replace = |bytes: Vec<u8>| {
+            let new = volume.with_extension("new");
+            fs::write(&new, bytes).unwrap();
+            fs::rename(&new, &volume).unwrap();
+        };
+        let (before, stale) = (fs::read(&volume).unwrap(), fs::read(&recovery).unwrap());
+        replace(before.iter().map(|byte| byte ^ 1).collect());
+        assert!(!write(&set, &wanted, true).unwrap()[0].unchanged, "a lost volume would be lost for good");
+        assert!(fs::read(&recovery).unwrap() != stale);
+        replace(before);
+        assert!(!write(&set, &wanted, true).unwrap()[0].unchanged);
+        assert!(fs::read(&recovery).unwrap() == stale);
+        replace(fs::read(&volume).unwrap());
+        assert!(write(&set, &wanted, true).unwrap()[0].unchanged, "the same bytes in another file");
     }
 
     #[test]

@@ -16,18 +16,22 @@ impl RecoveryJson {
     pub fn known_mebibytes(&self) -> u64 {
         self.volumes.iter().map(|volume| volume.size.div_ceil(MEBIBYTE)).fold(0, u64::saturating_add)
     }
+
+    /// Bytes of `volumes/r01.b3`: the BLAKE3 of the volumes, and those of the parity.
+    pub fn chunks_length(&self) -> u64 {
+        self.known_mebibytes().saturating_add(self.shard.div_ceil(MEBIBYTE)).saturating_mul(PRINT)
+    }
 }
 
 /// What stands where in a recovery volume; of `json` only the length matters.
 pub fn plan(json: &RecoveryJson) -> Result<TarPlan> {
     let (part, of) = (Part::Recovery(json.number), json.of);
-    let mebibytes = json.known_mebibytes().saturating_add(json.shard.div_ceil(MEBIBYTE));
     let names = [part.json(of), part.chunks(of), part.parity(of)];
     let sums = names.iter().map(|name| sums::LINE + name.len() as u64).sum();
     let [own, chunks, parity] = names;
     let files = [
         (own, json.to_bytes()?.len() as u64),
-        (chunks, mebibytes.saturating_mul(PRINT)),
+        (chunks, json.chunks_length()),
         (part.sums(of), sums),
         (parity, json.shard),
     ];

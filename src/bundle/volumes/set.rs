@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::layout::{Known, VolumePlan};
+use super::format::{VolumeFile, VolumeJson};
+use super::layout::{Held, Known, VolumePlan};
 use super::names::{Part, SetName};
 use super::plan::{SetPlan, SetRequest};
 use super::recovery::recovery_length;
@@ -12,9 +13,10 @@ use super::volume_metadata::{self, Small};
 use crate::base::error::{Error, Result};
 use crate::bundle::fileset::{FileSet, KnownFile, Trailer};
 use crate::bundle::planned_tar::PlannedTar;
-use crate::bundle::{MAX_BUNDLE_JSON, is_signature, is_tool};
+use crate::bundle::{MAX_BUNDLE_JSON, MAX_SIGNATURE, check_signature, is_signature, is_tool, signed_file};
 use crate::files::Layout;
 use crate::oci::Digest;
+use crate::signing::{PublicKey, signature_in};
 
 /// How large volumes may be, and how many more make up for lost ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,18 @@ pub struct Set {
     common: Vec<KnownFile>,
     /// In seconds since 1970.
     mtime: u64,
+    signatures: Accepted,
+    /// The digests of the tools, by their paths.
+    tools: HashMap<String, Digest>,
+}
+
+/// Which signatures a volume that is there may have: those of ECDSA are other bytes each time that a key signs.
+#[derive(Debug)]
+enum Accepted {
+    /// Those of the set, or others of this key.
+    Own(Option<PublicKey>),
+    /// Any, but this key has to be among those that have signed.
+    Any(Option<PublicKey>),
 }
 
 impl Set {
@@ -100,7 +114,32 @@ impl Set {
         let wanted = SetRequest { metadata: metadata_sizes, manifests: manifest_sizes, files: held, limit, recovery };
         let plan = SetPlan::new(&wanted)?;
         let common = metadata.into_iter().chain(manifests).collect();
-        Ok(Set { name, plan, identity: files.identity, common, mtime: files.mtime })
+        let signatures = Accepted::Own(files.signer.clone());
+        let tools = files.tools.iter().map(|tool| (tool.path(), tool.sha256())).collect();
+        Ok(Set { name, plan, identity: files.identity, common, mtime: files.mtime, signatures, tools })
+    }
+
+    /// The same where a volume counts as there whatever signatures it has, if this key, where there is one, has signed it.
+    pub(in crate::bundle) fn signed_by_any(self, key: Option<PublicKey>) -> Set {
+        Set { signatures: Accepted::Any(key), ..self }
+    }
+
+    /// What the bundle declares of a blob or a tool.
+    pub(super) fn declared(&self, path: &str) -> Option<Digest> {
+        Digest::of_blob_path(path).or_else(|| self.tools.get(path).copied())
+    }
+
+    /// Whether a volume that is there is of this set, or of another one with which it cannot be mixed up.
+    pub(in crate::bundle) fn admits(&self, there: &VolumeJson) -> bool {
+        let SetPlan { limit, recovery, .. } = self.plan;
+        if (there.identity, there.limit, there.recovery) != (self.identity, limit, recovery) {
+            return true;
+        }
+        let is_held = |(held, file): (&Held, &VolumeFile)| held.stored_path() == file.stored_path();
+        self.volume(there.number).is_some_and(|volume| {
+            let files = volume.files.iter().zip(&there.files);
+            volume.of == there.of && volume.files.len() == there.files.len() && files.clone().all(is_held)
+        })
     }
 
     /// The selected volumes.
@@ -147,13 +186,30 @@ impl Set {
         Ok(recovery_length(&sizes, recovery, limit)?.saturating_mul(recovery.into()))
     }
 
-    /// Whether a volume has the same metadata and manifests; what was signed counts, not by whom.
+    /// Whether a volume has the same metadata and manifests, and signatures that will do.
     pub(super) fn has_common(&self, layout: &Layout) -> bool {
-        let is_there = |file: &KnownFile| match layout.read(&file.path, MAX_BUNDLE_JSON) {
-            Ok(Some(there)) => is_signature(&file.path) || file.bytes.bytes().is_ok_and(|bytes| bytes == there),
-            _ => false,
+        let signed = |path: &str| {
+            let signed = self.common.iter().find(|file| Some(&*file.path) == signed_file(path));
+            signed.and_then(|file| file.bytes.bytes().ok()).unwrap_or_default()
         };
-        self.common.iter().all(is_there)
+        let is_there = |file: &KnownFile| {
+            let most = if is_signature(&file.path) { MAX_SIGNATURE } else { MAX_BUNDLE_JSON };
+            let (Ok(Some(there)), Ok(own)) = (layout.read(&file.path, most), file.bytes.bytes()) else { return false };
+            there == own
+                || match &self.signatures {
+                    Accepted::Any(_) => is_signature(&file.path),
+                    Accepted::Own(Some(key)) if is_signature(&file.path) => {
+                        let signed = signed(&file.path);
+                        [own, there].iter().all(|one| key.verifies(&signed, &signature_in(one)))
+                    }
+                    Accepted::Own(_) => false,
+                }
+        };
+        let is_by_key = match &self.signatures {
+            Accepted::Any(Some(key)) => check_signature(layout, std::slice::from_ref(key)).is_ok(),
+            Accepted::Any(None) | Accepted::Own(_) => true,
+        };
+        is_by_key && self.common.iter().all(is_there)
     }
 
     /// What a volume says of itself, where `known` is what it holds, in the order of its files.
@@ -178,7 +234,7 @@ impl Set {
                 tar.write_kept(&known.bytes, planned.data)?;
             }
         }
-        Ok(())
+        tar.end(volume.length)
     }
 }
 

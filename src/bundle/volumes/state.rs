@@ -94,20 +94,28 @@ impl State {
         let directory = fsops::beside(path, ".segments");
         fsops::refuse_other_than_directory(&directory)?;
         fsops::refuse_other_than_file(path)?;
-        let json = read(path)?;
-        if let Some(other) = json.as_ref().map(|json| &json.target).filter(|other| **other != target) {
-            let text = format!("is of an import into {other}, not {target}: name another file, or remove it");
-            return Err(Error::input(format!("{} {text}", path.display())));
-        }
-        let is_new = json.is_none() && !directory.exists();
-        let mut state = State { path: path.to_owned(), directory, target: target.to_owned(), json, writes, kept: None };
-        if !is_new {
+        let (path, target) = (path.to_owned(), target.to_owned());
+        let mut state = State { path, directory, target, json: None, writes, kept: None };
+        state.json = state.read()?;
+        if state.json.is_some() || state.directory.exists() {
             state.lock_dir()?;
         }
         Ok(state)
     }
 
-    /// Keeps other runs from the pieces, if this one writes.
+    fn read(&self) -> Result<Option<Json>> {
+        let json = read(&self.path)?;
+        match json.as_ref().map(|json| &json.target).filter(|other| **other != self.target) {
+            None => Ok(json),
+            Some(other) => {
+                let text = format!("is of an import into {other}, not {}", self.target);
+                Err(Error::input(format!("{} {text}: name another file, or remove it", self.path.display())))
+            }
+        }
+    }
+
+    /// Keeps other runs from the state and the pieces, if this one writes. Another run may have written until then, so the state
+    /// is read again.
     fn lock_dir(&mut self) -> Result<()> {
         if !self.writes || self.kept.is_some() {
             return Ok(());
@@ -121,6 +129,7 @@ impl State {
             if entry.is_still(locked.dir())? {
                 Replacement::remove_left(locked.dir())?;
                 self.kept = Some(Segments { entry, locked });
+                self.json = self.read()?;
                 return Ok(());
             }
         }
@@ -398,4 +407,39 @@ fn prove_given(bundle: &Layout, volumes: &[Volume], blob: &Digest) -> Result<()>
 fn name(file: &VolumeFile) -> Option<String> {
     let (blob, segment) = (Digest::of_blob_path(&file.path)?, file.segment.as_deref()?);
     Some(format!("{}.{}", blob.to_string().replacen(':', "-", 1), segment.number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::volumes::{VOLUME_VERSION, VolumeJson};
+
+    fn volume(number: u32, set: SetId) -> Volume {
+        let SetId { identity, of, recovery, limit } = set;
+        let json =
+            VolumeJson { gapferry_volume: VOLUME_VERSION, identity, number, of, recovery, limit, files: Vec::new() };
+        Volume { path: PathBuf::new(), json, label: String::new() }
+    }
+
+    /// Two operators, each with a disc: what the first has brought in is not asked for again.
+    #[test]
+    fn a_run_that_waited_for_another_goes_on_from_what_that_has_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let set = SetId { identity: Digest::sha256(b"bundle"), of: 3, recovery: 0, limit: 1_000 };
+        let open = || State::open(&path, "registry.test", true).unwrap();
+        let mut waiting = open();
+        let mut first = open();
+        first.bind(set).unwrap();
+        assert!(waiting.bind(set).is_err(), "another run has it");
+        first.commit(&[volume(1, set)], true, |_| false).unwrap();
+        drop(first);
+        waiting.bind(set).unwrap();
+        waiting.commit(&[volume(2, set)], true, |_| false).unwrap();
+        assert_eq!(waiting.wanted(&BTreeSet::new()).unwrap(), [3]);
+        drop(waiting);
+        let mut another = open();
+        let other = SetId { identity: Digest::sha256(b"other"), ..set };
+        assert!(another.bind(other).is_err());
+    }
 }

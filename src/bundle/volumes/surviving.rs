@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::format::RecoveryJson;
+use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson};
 use super::names::{Part, SetName};
 use super::opened::{Found, SetId, id_of, id_of_recovery, look};
 use super::parity::{MEBIBYTE, Place, Printer, Shard};
@@ -20,6 +20,8 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::{Proven as Signed, sums};
 use crate::content::in_parallel;
+use crate::content::proof::prove as prove_slice;
+use crate::files::Layout;
 use crate::oci::Digest;
 
 /// A file that is at hand.
@@ -217,7 +219,7 @@ impl GivenFile {
             Ok(Found::Recovery(recovery)) => {
                 given.part = Some(Part::Recovery(recovery.json.number));
                 given.set = Some(id_of_recovery(&recovery.json));
-                given.recovery = proven(recovery.json, &recovery.layout)?;
+                given.recovery = proven(recovery.json, &recovery.layout);
             }
             Ok(Found::Broken(broken)) => given.part = broken.part,
             // It may have lost its beginning; whatever it is, its bytes tell.
@@ -266,19 +268,15 @@ fn find_good(given: &mut [GivenFile], json: &RecoveryJson, signed: Option<&Signe
 }
 
 /// A recovery volume's own word, if its sums confirm it.
-fn proven(json: RecoveryJson, layout: &crate::files::Layout) -> Result<Option<Proven>> {
+fn proven(json: RecoveryJson, layout: &Layout) -> Option<Proven> {
     let part = Part::Recovery(json.number);
-    let length = plan(&json)?.files.get(1).map_or(0, |file| file.size);
-    let name = part.chunks(json.of);
-    let read = |name: &str, most: u64| layout.read(name, most).ok().flatten();
-    if layout.size_of(&name) != Some(length) {
-        return Ok(None);
-    }
-    let (Some(chunks), Some(sums)) = (read(&name, length), read(&part.sums(json.of), MEBIBYTE)) else {
-        return Ok(None);
-    };
-    let is_confirmed = sums::digest_of(&sums, &name).is_some_and(|digest| digest.is_of(&chunks));
-    Ok(is_confirmed.then(|| Proven { json, chunks: chunks.to_vec() }))
+    let (name, length) = (part.chunks(json.of), json.chunks_length());
+    let Some(slice) = layout.slice(&name).ok().flatten().filter(|slice| slice.size() == length) else { return None };
+    let sums = layout.read(&part.sums(json.of), MEBIBYTE).ok().flatten()?;
+    // What is not as its sum says takes no memory.
+    prove_slice(&slice, &sums::digest_of(&sums, &name)?, &|_| ()).ok()?;
+    let chunks = slice.read_all(MAX_RECOVERY_CHUNKS).ok()?;
+    Some(Proven { json, chunks: chunks.to_vec() })
 }
 
 /// What is left of a recovery volume whose own word is proven.

@@ -57,7 +57,7 @@ pub struct Writer {
     links: Arc<Links>,
     /// In bytes.
     total: u64,
-    _lock: WriteLock,
+    lock: Arc<WriteLock>,
 }
 
 /// Where a bundle is written, and what is there of it.
@@ -127,7 +127,7 @@ impl Writer {
         wanted.retain(|digest, _| !elsewhere.contains(digest));
         let done = Mutex::new(fill(&*place, &wanted, &supplies, &events)?);
         let (form, total) = (Some(options.form), survey.total);
-        Ok(Writer { out, place, files, events, done, elsewhere, whole, form, links, total, _lock: lock })
+        Ok(Writer { out, place, files, events, done, elsewhere, whole, form, links, total, lock: Arc::new(lock) })
     }
 
     /// Begins writing to a place that is open already, whose files are under `lock`: a bundle that is repaired or signed where it
@@ -145,7 +145,7 @@ impl Writer {
         let done = Mutex::new(fill(&*place, &files.wanted(), supplies, &events)?);
         let (out, total, links) = (lock.output().path().to_owned(), files.size(), Arc::new(Links::copying()));
         let (elsewhere, whole) = (HashSet::new(), BTreeSet::new());
-        Ok(Writer { out, place, files, events, done, elsewhere, whole, form: None, links, total, _lock: lock })
+        Ok(Writer { out, place, files, events, done, elsewhere, whole, form: None, links, total, lock: Arc::new(lock) })
     }
 
     /// Whether this blob is in place.
@@ -161,6 +161,11 @@ impl Writer {
     /// The numbers of the volumes that were there, and right.
     pub fn whole_volumes(&self) -> &BTreeSet<u32> {
         &self.whole
+    }
+
+    /// What keeps other runs from the output. It can be held for longer than the writer is there.
+    pub fn lock(&self) -> Arc<WriteLock> {
+        self.lock.clone()
     }
 
     /// How many blobs are links to files of the source, or share their bytes.

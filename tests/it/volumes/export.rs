@@ -10,11 +10,13 @@ use gapferry::bundle::{Form, Options, Writer};
 use gapferry::oci::Digest;
 
 use crate::bundle::fixture::{Builder, noise, two_images};
+use crate::signed::keys::{Key, Kind};
 use crate::support::barrier::Barrier;
 use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, gapferry_process, sha256_file, tempdir};
+use crate::volumes::recover::forge;
 
 /// Cuts the largest layer, and no other.
 const SIZE: &str = "1MB";
@@ -245,7 +247,11 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
 
 /// Volumes of a megabyte.
 fn options(selection: Selection) -> Options {
-    let shape = Shape { limit: 1_000_000, recovery: 0 };
+    options_of(1_000_000, selection)
+}
+
+fn options_of(limit: u64, selection: Selection) -> Options {
+    let shape = Shape { limit, recovery: 0 };
     Options::copying(Form::Volumes(VolumeOptions { shape, selection }))
 }
 
@@ -272,6 +278,27 @@ fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set()
     let again: Vec<_> = asked.iter().filter(|(digest, _)| there.contains(digest)).collect();
     assert_eq!(again, [&(large, 2_500_000)], "nothing was lost");
     writer.finish().unwrap();
+    Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
+}
+
+/// Tar programs warn of a volume without an end, and `verify` calls it cut short.
+#[test]
+fn an_unfinished_set_of_another_size_leaves_nothing_in_the_volumes() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("v.tar");
+    let begin = |limit, selection| {
+        let writer = Writer::create(&out, builder.files(), options_of(limit, selection), Arc::new(Silent)).unwrap();
+        builder.fill(&writer).unwrap();
+        writer
+    };
+    drop(begin(1_000_000, Selection::All));
+    let journal = directory.path().join("v.volumes.partial.journal");
+    let kept = std::fs::read(&journal).unwrap();
+    drop(begin(1_500_000, Selection::Only([2].into())));
+    assert!(!journal.exists(), "what it says of volume 2 is not true any more");
+    // As if it had been left there.
+    std::fs::write(&journal, kept).unwrap();
+    begin(1_000_000, Selection::All).finish().unwrap();
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
@@ -312,6 +339,66 @@ fn each_volume_of_a_signed_export_says_who_made_it() {
     for path in volumes(&out) {
         Ran::of(gapferry().arg("verify").arg(&path).arg("--key").arg(&public)).ended(0);
     }
+}
+
+#[test]
+fn a_set_that_is_written_again_with_another_key_has_its_signature_in_every_volume() {
+    let fixture = Fixture::new();
+    let key = |name: &str, kind| Key::new(fixture.directory.path(), name, kind);
+    let (one, other, third) = (key("one", Kind::P256), key("other", Kind::P256), key("third", Kind::Ed25519));
+    let out = fixture.path("v.tar");
+    let export = |key: &Key, what: &str| {
+        let private = key.private.to_str().unwrap();
+        fixture.export(&out, &["--sign-key", private]).ended(0).reported(&[what, "signed by"]);
+        for path in volumes(&out) {
+            Ran::of(gapferry().arg("verify").arg(&path).arg("--key").arg(&key.public)).ended(0);
+        }
+    };
+    export(&one, "v.001.tar: written");
+    export(&one, "v.001.tar: unchanged");
+    export(&other, "v.001.tar: written");
+    // A copy that a third key has signed.
+    let bundle = fixture.path("b.tar");
+    Ran::of(gapferry().arg("join").args(volumes(&out)).arg("-o").arg(&bundle)).ended(0);
+    Ran::of(gapferry().arg("export").arg("--locked").arg(fixture.path("lock")).arg("-o").arg(&bundle)).ended(0);
+    Ran::of(gapferry().arg("sign").arg(&bundle).arg("--key").arg(&third.private)).ended(0);
+    let split = |what: &str| {
+        let mut split = gapferry();
+        split.arg("split").arg(&bundle).arg("-o").arg(&out).args(["--volume-size", SIZE]);
+        Ran::of(&mut split).ended(0).reported(&[what]);
+    };
+    split("v.001.tar: written");
+    split("v.001.tar: unchanged");
+    for path in volumes(&out) {
+        Ran::of(gapferry().arg("verify").arg(&path).arg("--key").arg(&third.public)).ended(0);
+    }
+}
+
+#[test]
+fn a_volume_that_is_written_again_with_a_key_is_laid_out_as_the_others() {
+    let fixture = Fixture::new();
+    let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
+    let (bundle, out) = (fixture.path("b.tar"), fixture.path("v.tar"));
+    let sign = ["--sign-key", key.private.to_str().unwrap()];
+    let lock = fixture.path("lock");
+    Ran::of(gapferry().arg("export").arg("--locked").arg(lock).arg("-o").arg(&bundle).args(sign)).ended(0);
+    Ran::of(gapferry().arg("split").arg(&bundle).arg("-o").arg(&out).args(["--volume-size", SIZE])).ended(0);
+    let (paths, first) = (volumes(&out), sums(&volumes(&out)));
+    std::fs::remove_file(&paths[1]).unwrap();
+    fixture.export(&out, &["--only-volume", "2", sign[0], sign[1]]).ended(0);
+    assert_eq!(sums(&paths), first, "it repeats the signature of chunks.b3, as the others do");
+    // A volume of the same set by what it says, and laid out in another way.
+    forge(&paths[0], |name, bytes| {
+        if name == "volumes/001.json" {
+            let mut json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+            json["files"].as_array_mut().unwrap().swap(0, 1);
+            *bytes = serde_json::to_vec_pretty(&json).unwrap();
+        }
+    });
+    std::fs::remove_file(&paths[1]).unwrap();
+    let only = ["--only-volume", "2", sign[0], sign[1]];
+    fixture.export(&out, &only).ended(2).reported(&["v.001.tar", "without --only-volume"]);
+    assert!(!paths[1].exists());
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Signed {
         let (volumes, recovery) = (self.volumes, self.recovery);
         let of = RecoveryOf { identity, created, limit: LIMIT, volumes, recovery };
         let events: Events = Arc::new(Silent);
-        for written in write_recovery(&name, &of, false, &events).unwrap() {
+        for written in write_recovery(&name, &of, None, false, &events).unwrap() {
             let to = self.set().join(written.path.file_name().unwrap());
             fs::copy(written.path, to).unwrap();
         }

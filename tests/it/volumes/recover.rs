@@ -220,8 +220,8 @@ fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
     assert!(files_below(fixture.directory.path()) == before);
 }
 
-/// The entries of a recovery volume, changed and put together again, its sums too.
-fn forge(path: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
+/// The entries of a volume, changed and put together again, its sums too.
+pub fn forge(path: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
     let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
     let mut files = Vec::new();
     for entry in archive.entries().unwrap() {
@@ -292,6 +292,27 @@ fn a_forged_recovery_volume_changes_nothing() {
     let before = files_below(fixture.directory.path());
     fixture.repair(&[]).ended(3);
     assert!(files_below(fixture.directory.path()) == before);
+}
+
+/// A few kilobytes could stand for gigabytes.
+#[test]
+fn a_recovery_volume_that_is_compressed_is_not_read() {
+    let fixture = Fixture::new(&[70_000, 50_001], 1);
+    let recovery = fixture.path("images.r01.tar");
+    let whole = fs::read(&recovery).unwrap();
+    let mut compressed = Vec::new();
+    let frame = zstd::bulk::compress(&whole, 3).unwrap();
+    compressed.extend(&frame);
+    let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    for bytes in [0x184d_2a5e_u32.to_le_bytes(), number(17), number(frame.len()), number(whole.len()), number(1)] {
+        compressed.extend(bytes);
+    }
+    compressed.extend([0]);
+    compressed.extend(0x8f92_eab1_u32.to_le_bytes());
+    fs::write(&recovery, compressed).unwrap();
+    fs::remove_file(fixture.path("images.002.tar")).unwrap();
+    fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+    Ran::of(gapferry().arg("verify").arg(&recovery)).reported(&["it is compressed"]);
 }
 
 #[test]

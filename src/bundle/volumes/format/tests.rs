@@ -103,7 +103,7 @@ fn a_forged_recovery_volume_is_refused_before_anything_goes_by_it() {
         of: 2,
         limit: 4_096,
         shard: 1_024,
-        volumes: vec![whole; 3],
+        volumes: vec![whole.clone(); 3],
     };
     let parse = |json: &RecoveryJson| RecoveryJson::parse(&json.to_bytes().unwrap(), "volumes/r01.json");
     assert_eq!(parse(&good).unwrap(), good);
@@ -123,6 +123,14 @@ fn a_forged_recovery_volume_is_refused_before_anything_goes_by_it() {
         forge(&mut json);
         assert!(parse(&json).is_err(), "{at}");
     }
+    // The BLAKE3 of all volumes are held in memory.
+    let of_size = |size: u64| RecoveryJson {
+        limit: size,
+        shard: size,
+        volumes: vec![WholeVolume { size, ..whole }; 1],
+        ..good.clone()
+    };
+    assert!(parse(&of_size(4 << 40)).is_ok() && parse(&of_size(5 << 40)).is_err());
     let text = String::from_utf8(good.to_bytes().unwrap()).unwrap();
     let forged = text.replacen(&"0".repeat(64), "", 1);
     assert!(

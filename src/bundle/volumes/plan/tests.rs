@@ -168,3 +168,13 @@ fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
         );
     }
 }
+
+#[test]
+fn a_set_with_more_volumes_than_it_says_or_one_that_takes_too_long_is_given_up() {
+    let wanted = wanted(&[900_000; 40], 1_000_000, 1);
+    let number = u32::try_from(SetPlan::new(&wanted).unwrap().volumes.len()).unwrap();
+    let held = |volumes, steps| SetPlan::held(&wanted, &mut Effort { volumes, steps });
+    assert_eq!(held(number, 100_000).map(|held| held.len()), Some(number as usize));
+    assert_eq!(held(number - 1, u64::MAX), None);
+    assert_eq!(held(number, 4_000), None);
+}
