@@ -19,7 +19,7 @@ use super::publish::publish;
 use super::set::{Selection, Set};
 use super::unfinished::{journal_of, journals, partial_of, remove_orphaned_journals};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, Open, Synced};
+use crate::base::fsops::{self, Entry, Occupant, Open, Synced};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
@@ -49,6 +49,8 @@ struct OpenVolume {
     plan: VolumePlan,
     /// The file that is written; of a volume that is whole the volume itself.
     entry: Entry,
+    /// What had its name when it was begun: nothing else is replaced.
+    former: Occupant,
     file: Arc<File>,
     is_whole: bool,
 }
@@ -116,25 +118,28 @@ impl VolumesOutput {
         events: &Events,
     ) -> Result<VolumesOutput> {
         let journal_entry = output.sibling(&journal_of(&set.name, &selection));
-        let volumes: Vec<VolumePlan> = set.wanted(&selection).cloned().collect();
-        for volume in volumes.iter().filter(|volume| !whole.contains(&volume.number)) {
+        // Noted first: what is looked at is what may be replaced when all is written.
+        let former = |volume: &VolumePlan| output.sibling(&set.path_of(volume)).occupant();
+        let volumes = set.wanted(&selection).map(|volume| (volume.clone(), former(volume)));
+        let volumes: Vec<(VolumePlan, Occupant)> = volumes.collect();
+        for (volume, _) in volumes.iter().filter(|(volume, _)| !whole.contains(&volume.number)) {
             replaceable.check(Part::Volume(volume.number), &set.path_of(volume))?;
         }
         let same = claims_of(&set, &selection).filter(|claims| is_same(&set, claims));
         let Begun { is_begun, lost } = void_others(&set, output)?;
         let mut open = Vec::new();
-        for plan in volumes {
+        for (plan, former) in volumes {
             let named = output.sibling(&set.path_of(&plan));
             if whole.contains(&plan.number) {
                 let file = Arc::new(named.open(Open::Read)?);
-                open.push(OpenVolume { plan, entry: named, file, is_whole: true });
+                open.push(OpenVolume { plan, former, entry: named, file, is_whole: true });
                 continue;
             }
             let partial = named.beside(".partial");
             let how = if is_begun { Open::Keep } else { Open::Empty };
             let file = Arc::new(partial.open(how)?);
             fsops::reserve(&file, partial.path(), plan.length)?;
-            open.push(OpenVolume { plan, entry: partial, file, is_whole: false });
+            open.push(OpenVolume { plan, former, entry: partial, file, is_whole: false });
         }
         report_lost(set.name.base(), lost, events);
         let places = places(&open, Digest::of_blob_path)?;
@@ -197,7 +202,7 @@ impl VolumesOutput {
 /// Where the files are that have a `key`.
 fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) -> Result<HashMap<K, Arc<[Extent]>>> {
     let mut places: HashMap<K, Vec<Extent>> = HashMap::new();
-    for OpenVolume { plan, entry, file, is_whole } in open {
+    for OpenVolume { plan, entry, file, is_whole, .. } in open {
         let path: Arc<Path> = entry.path().into();
         let tar = plan.tar()?;
         let data: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
@@ -258,7 +263,8 @@ impl Placement for VolumesOutput {
             let OpenVolume { plan, entry, file, .. } = volume;
             let known = self.known(volume, chunks)?;
             self.set.seal(plan, file, entry.path(), &known)?;
-            synced.push(Synced::new(file, entry.clone(), self.output.sibling(&self.set.path_of(plan)))?);
+            let named = self.output.sibling(&self.set.path_of(plan));
+            synced.push(Synced::new(file, entry.clone(), named)?.over(volume.former));
         }
         publish(synced)?;
         // That it is left cannot harm finished volumes.
