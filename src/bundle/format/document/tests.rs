@@ -1,4 +1,3 @@
-
 use super::*;
 
 /// A document with these parents, files and time, as the program writes it.
