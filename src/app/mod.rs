@@ -5,14 +5,16 @@
 //! Nothing here prints, asks a terminal or ends a process. The JSON of a command is its report: `version` and `ok` are in all of
 //! them. An error means that the command did not come to a result.
 //!
-//! The only room besides the command line that joins transports with stages.
+//! The only room that joins transports with stages.
 
+mod auth;
 mod check;
 mod convert;
 mod environment;
 mod export;
 mod failure;
 mod faults;
+mod fingerprint;
 mod hint;
 mod import;
 mod inspect;
@@ -21,6 +23,9 @@ mod list;
 mod listed;
 mod local;
 mod lock;
+mod login;
+mod login_target;
+mod logout;
 mod migrate;
 mod missing;
 mod outcome;
@@ -42,6 +47,7 @@ mod trust;
 mod units;
 mod verify;
 
+pub use auth::{AuthReport, AuthRequest, auth_check};
 pub use check::{CheckReport, CheckRequest, check};
 pub use convert::{ConvertReport, ConvertRequest, Converted, VolumesPlan, convert};
 pub use environment::{BundleTime, Environment, NoPasswords, Passwords, Watch};
@@ -51,6 +57,7 @@ pub use export::{
 };
 pub use failure::{ErrorDetail, ErrorReport};
 pub use faults::{fault_lines, faults_line};
+pub use fingerprint::{FingerprintReport, FingerprintRequest, fingerprint};
 pub use hint::{Hint, HintCode};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, NotAllowed, NotNewer, PruneOptions, PruneReport,
@@ -65,6 +72,9 @@ pub use list::{ListReport, ListRequest, list};
 pub use listed::{ListedImage, ManifestOf};
 pub use local::{Input, Text, check_writable, read_bounded, write_file};
 pub use lock::{LockReport, LockRequest, lock};
+pub use login::{LoggingIn, LoginReport, LoginRequest, check_login, login};
+pub use login_target::LoginTarget;
+pub use logout::{LogoutReport, LogoutRequest, logout};
 pub use migrate::{
     BundleOutput, Counted, Destination, MigrateReport, MigrateRequest, Migrated, MigratedBundle, MigratedImage,
     MigratedState, MigrationRefused, StorageList, StoredImage, StoredName, StoredState, Which, migrate,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::allowlist::read_bounded;
-use super::context::{Context, env};
+use super::context::Context;
 use super::password;
 pub use crate::app::public_key as public;
 use crate::app::{Trust, demand};
@@ -71,7 +71,7 @@ impl PassphraseArgs {
             return Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)));
         }
         // Empty counts: cosign makes such keys.
-        if let Some(passphrase) = env(PASSPHRASE) {
+        if let Some(passphrase) = context.environment.variable(PASSPHRASE) {
             return Ok(Secret::new(passphrase));
         }
         let instead = format!("give it by {PASSPHRASE_FILE} FILE or {PASSPHRASE}");
