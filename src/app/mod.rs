@@ -50,10 +50,10 @@ mod verify;
 pub use auth::{AuthReport, AuthRequest, auth_check};
 pub use check::{CheckReport, CheckRequest, check};
 pub use convert::{ConvertReport, ConvertRequest, Converted, VolumesPlan, convert};
-pub use environment::{BundleTime, Environment, NoPasswords, Passwords, Watch};
+pub use environment::{Environment, NoPasswords, Passwords, Watch};
 pub use export::{
     ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
-    ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair, stopped,
+    ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair,
 };
 pub use failure::{ErrorDetail, ErrorReport};
 pub use faults::{fault_lines, faults_line};
@@ -61,7 +61,7 @@ pub use fingerprint::{FingerprintReport, FingerprintRequest, fingerprint};
 pub use hint::{Hint, HintCode};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, NotAllowed, NotNewer, PruneOptions, PruneReport,
-    Pruned, import, refuse_incomplete,
+    Pruned, import,
 };
 pub use inspect::{
     Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part, inspect,
@@ -69,7 +69,7 @@ pub use inspect::{
 };
 pub use inventory::{InventoryReport, InventoryRequest, inventory};
 pub use list::{ListReport, ListRequest, list};
-pub use listed::{ListedImage, ManifestOf};
+pub use listed::ListedImage;
 pub use local::{Input, Text, check_writable, read_bounded, write_file};
 pub use lock::{LockReport, LockRequest, lock};
 pub use login::{LoggingIn, LoginReport, LoginRequest, check_login, login};
@@ -79,13 +79,13 @@ pub use migrate::{
     BundleOutput, Counted, Destination, MigrateReport, MigrateRequest, Migrated, MigratedBundle, MigratedImage,
     MigratedState, MigrationRefused, StorageList, StoredImage, StoredName, StoredState, Which, migrate,
 };
-pub use missing::{missing_line, missing_lines};
+pub use missing::missing_lines;
 pub use outcome::{JsonReport, Outcome, REPORT_VERSION};
 pub use output::{OneStreamSink, Output};
 pub use prove::{Proof, ProveReport, ProveRequest, prove, state_beside};
 pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
-    PlannedImage, PlannedTag, Push, PushOptions, PushPlan, PushReport, PushRequest, Pushed, SPARSE_REMEDY,
+    PlannedImage, PlannedTag, PushOptions, PushPlan, PushReport, Pushed, SPARSE_REMEDY,
 };
 pub use receipts::{NamedReceipt, ReceiptFault, ReceiptFile, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};

@@ -17,8 +17,8 @@ use super::standard_output::{self, Besides, STANDARD};
 use super::table;
 use super::tools::ToolArgs;
 use crate::app::{
-    self, ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, Images, Output,
-    PlannedVolumes,
+    self, ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
+    Images, Output, PlannedVolumes,
 };
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
@@ -278,10 +278,8 @@ fn print(written: &Exported, context: &Context) {
     let time = duration(written.elapsed);
     match &written.volumes {
         Some(volumes) => {
-            let of_volumes = volumes.volumes.iter().map(|one| (&one.path, written.unchanged, one.bytes));
-            let of_recovery = volumes.recovery.iter().map(|one| (&one.path, one.unchanged, one.bytes));
-            for (path, unchanged, size) in of_volumes.chain(of_recovery) {
-                context.say(&format!("{}: {}, {}", path.display(), what(unchanged), bytes(size)));
+            for ExportedVolume { path, bytes: size, unchanged, .. } in volumes.volumes.iter().chain(&volumes.recovery) {
+                context.say(&format!("{}: {}, {}", path.display(), what(*unchanged), bytes(*size)));
             }
             let (number, of) = (count(volumes.volumes.len(), "volume"), volumes.of);
             context.say(&format!("{number} of {of}, {images}, {size}; {moved} fetched, {time}"));

@@ -33,8 +33,7 @@ pub use report::{
     ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
 };
 pub use request::{ExportRequest, Images};
-pub use write::stopped;
-pub(super) use write::{Lost, WriteRequest, Written, write};
+pub(super) use write::{Lost, WriteRequest, Written, stopped, write};
 
 /// Exports images into a bundle.
 ///

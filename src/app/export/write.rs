@@ -1,6 +1,6 @@
 //! From a graph and its source to a bundle that has its name, wherever the images come from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -51,6 +51,8 @@ pub struct Written {
     pub moved: u64,
     /// Blobs that were linked instead.
     pub linked: u64,
+    /// The numbers of the volumes that were there already, the same.
+    pub unchanged_volumes: BTreeSet<u32>,
 }
 
 /// Fetches what is missing and seals the bundle.
@@ -84,9 +86,9 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
         ended?;
         transfer.moved()
     };
-    let linked = writer.linked();
+    let (linked, unchanged_volumes) = (writer.linked(), writer.whole_volumes().clone());
     let finished = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
-    Ok(Written { finished, moved, linked })
+    Ok(Written { finished, moved, linked, unchanged_volumes })
 }
 
 /// The error with an image that needs the blob: what the operator asked for says more than a digest.
@@ -110,6 +112,6 @@ fn plan_for(graph: &Graph, writer: &Writer) -> Plan {
 }
 
 /// The thread of a blocking job ended without an answer.
-pub fn stopped(error: tokio::task::JoinError) -> Error {
+pub(in crate::app) fn stopped(error: tokio::task::JoinError) -> Error {
     Error::new(Kind::Interrupted, "writing the bundle").because(error)
 }

@@ -1,5 +1,6 @@
 //! The images of a storage as a bundle, made as export makes one.
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 
 use super::Migration;
@@ -63,7 +64,7 @@ impl Migration<'_> {
                 }
             }
         }
-        let Written { finished, moved, linked } = match tried {
+        let Written { finished, moved, linked, .. } = match tried {
             Ok(Some(written)) => written,
             Ok(None) => return Ok(Ended::default()),
             Err(error) => return Ok(Ended { failure: Some(error), ..Ended::default() }),
@@ -99,7 +100,7 @@ impl Migration<'_> {
         let events = &self.environment.events;
         let files = FileSet::new(&contents, sign_key.clone())?;
         if let Some(finished) = preflight::up_to_date(path, files.identity, Whole::Proven(events)) {
-            return Ok(Some(Written { finished, moved: 0, linked: 0 }));
+            return Ok(Some(Written { finished, moved: 0, linked: 0, unchanged_volumes: BTreeSet::new() }));
         }
         let job = export::WriteRequest {
             output: path,
