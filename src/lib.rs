@@ -24,7 +24,7 @@
 //!
 //! Every room has a rank of its own and names only rooms above it in this table; a test keeps it. Inside a room names lead one
 //! way, too: no circle of files, but for a module and those below it; another test keeps that. Stages never name a concrete
-//! transport and transports never name each other: only [`app`], and still the command line, joins them.
+//! transport and transports never name each other: only [`app`] joins them.
 //!
 //! | room | what it is for |
 //! |---|---|

@@ -48,7 +48,7 @@ impl Passwords for NoPasswords {
 
 /// The time that is written into bundles and locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BundleTime {
+pub(super) struct BundleTime {
     pub time: Timestamp,
     /// `SOURCE_DATE_EPOCH` prescribes it.
     pub is_prescribed: bool,
@@ -84,7 +84,7 @@ impl Environment {
     ///
     /// # Errors
     /// `SOURCE_DATE_EPOCH` is no time that a bundle can have.
-    pub fn bundle_time(&self) -> Result<BundleTime> {
+    pub(super) fn bundle_time(&self) -> Result<BundleTime> {
         let Some(text) = self.variable("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
             let now = (self.clock)().as_second();
             let time = Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH);

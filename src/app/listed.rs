@@ -8,7 +8,7 @@ use crate::pipeline::companion::Kind;
 use crate::pipeline::lock::{Attached, LockedImage};
 
 /// Gives the manifest of a companion, where it can be had.
-pub type ManifestOf<'a> = &'a dyn Fn(&LockedImage, &Attached) -> Option<Manifest>;
+pub(super) type ManifestOf<'a> = &'a dyn Fn(&LockedImage, &Attached) -> Option<Manifest>;
 
 /// An entry of a lock. Its JSON is that of the lock, each companion with its kind.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct ListedImage {
 
 impl ListedImage {
     /// Manifests are read only where tag and artifact type do not say what a companion is.
-    pub fn new(image: &LockedImage, manifest_of: ManifestOf<'_>) -> ListedImage {
+    pub(super) fn new(image: &LockedImage, manifest_of: ManifestOf<'_>) -> ListedImage {
         let kind = |attached: &Attached| {
             let of = |manifest: Option<&Manifest>| {
                 Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest)

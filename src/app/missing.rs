@@ -15,7 +15,7 @@ pub fn missing_lines(missing: &[MissingImage]) -> Vec<String> {
 }
 
 /// The same in one line, for a warning.
-pub fn missing_line(missing: &[MissingImage]) -> Option<String> {
+pub(super) fn missing_line(missing: &[MissingImage]) -> Option<String> {
     let parts = missing_parts(missing).into_iter();
     let parts: Vec<String> = parts.map(|(headline, names)| format!("{headline} {}", names.join(", "))).collect();
     (!parts.is_empty()).then(|| parts.join("; "))

@@ -5,14 +5,16 @@
 //! Nothing here prints, asks a terminal or ends a process. The JSON of a command is its report: `version` and `ok` are in all of
 //! them. An error means that the command did not come to a result.
 //!
-//! The only room besides the command line that joins transports with stages.
+//! The only room that joins transports with stages.
 
+mod auth;
 mod check;
 mod convert;
 mod environment;
 mod export;
 mod failure;
 mod faults;
+mod fingerprint;
 mod hint;
 mod import;
 mod inspect;
@@ -21,6 +23,9 @@ mod list;
 mod listed;
 mod local;
 mod lock;
+mod login;
+mod login_target;
+mod logout;
 mod migrate;
 mod missing;
 mod outcome;
@@ -42,19 +47,21 @@ mod trust;
 mod units;
 mod verify;
 
+pub use auth::{AuthReport, AuthRequest, auth_check};
 pub use check::{CheckReport, CheckRequest, check};
 pub use convert::{ConvertReport, ConvertRequest, Converted, VolumesPlan, convert};
-pub use environment::{BundleTime, Environment, NoPasswords, Passwords, Watch};
+pub use environment::{Environment, NoPasswords, Passwords, Watch};
 pub use export::{
     ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
     ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair,
 };
 pub use failure::{ErrorDetail, ErrorReport};
 pub use faults::{fault_lines, faults_line};
+pub use fingerprint::{FingerprintReport, FingerprintRequest, fingerprint};
 pub use hint::{Hint, HintCode};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, NotAllowed, NotNewer, PruneOptions, PruneReport,
-    Pruned, import, refuse_incomplete,
+    Pruned, import,
 };
 pub use inspect::{
     Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part, inspect,
@@ -62,20 +69,23 @@ pub use inspect::{
 };
 pub use inventory::{InventoryReport, InventoryRequest, inventory};
 pub use list::{ListReport, ListRequest, list};
-pub use listed::{ListedImage, ManifestOf};
+pub use listed::ListedImage;
 pub use local::{Input, Text, check_writable, read_bounded, write_file};
 pub use lock::{LockReport, LockRequest, lock};
+pub use login::{LoggingIn, LoginReport, LoginRequest, check_login, login};
+pub use login_target::LoginTarget;
+pub use logout::{LogoutReport, LogoutRequest, logout};
 pub use migrate::{
     BundleOutput, Counted, Destination, MigrateReport, MigrateRequest, Migrated, MigratedBundle, MigratedImage,
     MigratedState, MigrationRefused, StorageList, StoredImage, StoredName, StoredState, Which, migrate,
 };
-pub use missing::{missing_line, missing_lines};
+pub use missing::missing_lines;
 pub use outcome::{JsonReport, Outcome, REPORT_VERSION};
 pub use output::{OneStreamSink, Output};
 pub use prove::{Proof, ProveReport, ProveRequest, prove, state_beside};
 pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
-    PlannedImage, PlannedTag, Push, PushOptions, PushPlan, PushReport, PushRequest, Pushed, SPARSE_REMEDY,
+    PlannedImage, PlannedTag, PushOptions, PushPlan, PushReport, Pushed, SPARSE_REMEDY,
 };
 pub use receipts::{NamedReceipt, ReceiptFault, ReceiptFile, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};

@@ -1,7 +1,7 @@
 //! How a command speaks to registries.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::environment::Environment;
@@ -80,6 +80,20 @@ impl Default for RegistryOptions {
     }
 }
 
+impl GivenCredentials {
+    /// The credentials that the request gives itself; the password of a user is asked for.
+    ///
+    /// # Errors
+    /// There is no way to ask for it.
+    pub fn credentials(&self, environment: &Environment) -> Result<Option<Credentials>> {
+        match self {
+            GivenCredentials::LookedUp | GivenCredentials::File(_) => Ok(None),
+            GivenCredentials::Given(credentials) => Ok(Some(credentials.clone())),
+            GivenCredentials::User(user) => asked(user, environment).map(Some),
+        }
+    }
+}
+
 impl RegistryOptions {
     /// The client for `registries`, with what an allowlist says of them.
     ///
@@ -94,27 +108,29 @@ impl RegistryOptions {
         self.connect_as(self.credentials(registries, environment)?, settings, environment)
     }
 
+    /// The only file in which credentials are looked for, if one was named.
+    pub(super) fn authfile(&self) -> Option<&Path> {
+        match &self.credentials {
+            GivenCredentials::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// What is known of credentials for `registries`. What the request says counts more than the environment.
     ///
     /// # Errors
     /// Credentials or files of them that cannot be read.
-    pub fn credentials(
+    pub(super) fn credentials(
         &self,
         registries: impl IntoIterator<Item = String>,
         environment: &Environment,
     ) -> Result<Store> {
-        let authfile = match &self.credentials {
-            GivenCredentials::File(path) => Some(path.as_path()),
-            _ => None,
-        };
+        let authfile = self.authfile();
         let mut store = Store::load(authfile, &|name| environment.variable(name))?;
-        let given = match &self.credentials {
-            GivenCredentials::File(_) => return Ok(store),
-            GivenCredentials::LookedUp => None,
-            GivenCredentials::Given(credentials) => Some(credentials.clone()),
-            GivenCredentials::User(user) => Some(asked(user, environment)?),
-        };
-        if let Some(credentials) = given {
+        if authfile.is_some() {
+            return Ok(store);
+        }
+        if let Some(credentials) = self.credentials.credentials(environment)? {
             registries.into_iter().for_each(|registry| store.set(&registry, credentials.clone()));
             return Ok(store);
         }
@@ -136,7 +152,7 @@ impl RegistryOptions {
     ///
     /// # Errors
     /// Certificates or configuration that cannot be used.
-    pub fn connect_as(
+    pub(super) fn connect_as(
         &self,
         credentials: Store,
         settings: &BTreeMap<String, RegistrySettings>,

@@ -99,8 +99,7 @@ impl AllowlistArgs {
         }
         self.references.iter().try_for_each(|reference| refuse_file(reference))?;
         registry.claim_stdin()?;
-        let files: Result<Vec<(String, Vec<u8>)>> = self.files.iter().map(|path| read_file(path)).collect();
-        Allowlist::parse_sources(&self.references, &files?).map_err(|problems| refused("the allowlist", &problems))
+        read_lists(&self.references, &self.files)
     }
 
     /// What is carried of the images.
@@ -146,15 +145,24 @@ fn refuse_file(reference: &str) -> Result<()> {
     }))
 }
 
-/// Content and name of a file, `-` being standard input; not more than an allowlist may have.
-pub fn read_file(path: &Path) -> Result<(String, Vec<u8>)> {
+/// The allowlist in these references and files.
+///
+/// # Errors
+/// A file that cannot be read; all that is wrong in the allowlist, at once.
+pub fn read_lists(references: &[String], files: &[PathBuf]) -> Result<Allowlist> {
+    let read = |path: &PathBuf| read_file(path).map(|Text { name, bytes }| (name, bytes));
+    let files = files.iter().map(read).collect::<Result<Vec<_>>>()?;
+    Allowlist::parse_sources(references, &files).map_err(|problems| refused("the allowlist", &problems))
+}
+
+/// A file, `-` being standard input; not more than an allowlist may have.
+pub fn read_file(path: &Path) -> Result<Text> {
     read_bounded(path, MAX_FILE_SIZE as u64 + 1)
 }
 
 /// The same, but only its first `limit` bytes.
-pub fn read_bounded(path: &Path, limit: u64) -> Result<(String, Vec<u8>)> {
-    let Text { name, bytes } = input(path, limit)?.read(limit)?;
-    Ok((name, bytes))
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Text> {
+    input(path, limit)?.read(limit)
 }
 
 /// The file, or at most the first `limit` bytes of standard input if it is `-`.

@@ -229,16 +229,6 @@ pub fn print_failure(report: &ErrorReport) {
     }
 }
 
-/// A variable of the environment, if it is text.
-pub fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
-/// All variables of the environment that are text.
-pub fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
 /// A line of the log that a program reads.
 fn log_failure(event: &str, text: &str, hint: Option<Hint>) {
     let (code, hint) = (hint.map(|hint| hint.code), hint.map(|hint| hint.text));

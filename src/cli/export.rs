@@ -17,8 +17,8 @@ use super::standard_output::{self, Besides, STANDARD};
 use super::table;
 use super::tools::ToolArgs;
 use crate::app::{
-    self, ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, Images, Output,
-    PlannedVolumes, Text,
+    self, ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
+    Images, Output, PlannedVolumes,
 };
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
@@ -184,7 +184,7 @@ impl Args {
         let images = match &self.locked {
             Some(path) => {
                 self.registry.claim_stdin()?;
-                Images::Locked { lock: text(path, MAX_LOCK + 1)?, companions: self.companions() }
+                Images::Locked { lock: read_bounded(path, MAX_LOCK + 1)?, companions: self.companions() }
             }
             None => Images::Listed(self.allowlist.read(&self.registry)?),
         };
@@ -221,12 +221,12 @@ impl Args {
     fn repair_request(&self, missing: &Path, context: &Context) -> Result<ExportRepairRequest> {
         // The command line does not take one without the other.
         let no_lock = || Error::input("--repair is of no use without --locked");
-        let missing = text(missing, MAX_MISSING + 1)?;
+        let missing = read_bounded(missing, MAX_MISSING + 1)?;
         let (since, tools) = (self.since.read(context)?, self.tools.read()?);
         self.registry.claim_stdin()?;
         Ok(ExportRepairRequest {
             missing,
-            lock: text(self.locked.as_ref().ok_or_else(no_lock)?, MAX_LOCK + 1)?,
+            lock: read_bounded(self.locked.as_ref().ok_or_else(no_lock)?, MAX_LOCK + 1)?,
             resolve: self.allowlist.options(),
             output: self.output.clone(),
             since,
@@ -239,11 +239,6 @@ impl Args {
     fn companions(&self) -> LockedCompanions {
         if self.allowlist.no_referrers() { LockedCompanions::None } else { self.companions }
     }
-}
-
-fn text(path: &Path, limit: u64) -> Result<Text> {
-    let (name, bytes) = read_bounded(path, limit)?;
-    Ok(Text { name, bytes })
 }
 
 fn say_missing(missing: &[MissingImage], context: &Context) {
@@ -283,10 +278,8 @@ fn print(written: &Exported, context: &Context) {
     let time = duration(written.elapsed);
     match &written.volumes {
         Some(volumes) => {
-            let of_volumes = volumes.volumes.iter().map(|one| (&one.path, written.unchanged, one.bytes));
-            let of_recovery = volumes.recovery.iter().map(|one| (&one.path, one.unchanged, one.bytes));
-            for (path, unchanged, size) in of_volumes.chain(of_recovery) {
-                context.say(&format!("{}: {}, {}", path.display(), what(unchanged), bytes(size)));
+            for ExportedVolume { path, bytes: size, unchanged, .. } in volumes.volumes.iter().chain(&volumes.recovery) {
+                context.say(&format!("{}: {}, {}", path.display(), what(*unchanged), bytes(*size)));
             }
             let (number, of) = (count(volumes.volumes.len(), "volume"), volumes.of);
             context.say(&format!("{number} of {of}, {images}, {size}; {moved} fetched, {time}"));

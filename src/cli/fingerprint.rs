@@ -1,17 +1,11 @@
 //! `gapferry fingerprint`: which bundle it is, to be said aloud.
 
-use crate::app::as_path;
 use std::path::PathBuf;
-
-use serde::Serialize;
 
 use super::context::Context;
 use super::exit::Outcome;
-use crate::app::{JsonReport, REPORT_VERSION};
+use crate::app::{self, FingerprintRequest};
 use crate::base::error::Result;
-use crate::bundle::Bundle;
-use crate::oci::Digest;
-use crate::signing::FingerprintWords;
 
 const ABOUT: &str = "\
 Prints the identity of a bundle as eight words and six digits, for two people who compare them over the phone.
@@ -36,35 +30,11 @@ pub struct Args {
     json: bool,
 }
 
-/// Which bundle it is.
-#[derive(Serialize)]
-struct FingerprintReport {
-    version: u32,
-    ok: bool,
-    /// Where it is, as it was named.
-    #[serde(serialize_with = "as_path")]
-    bundle: PathBuf,
-    identity: Digest,
-    /// The words and digits as one text.
-    fingerprint: String,
-    /// Eight words.
-    words: [&'static str; 8],
-    /// Six digits.
-    digits: String,
-}
-
-impl JsonReport for FingerprintReport {}
-
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let identity = Bundle::open_any(std::slice::from_ref(&args.bundle))?.identity();
-    let in_words = FingerprintWords::of(&identity);
-    if args.json {
-        let (bundle, fingerprint, FingerprintWords { words, digits }) =
-            (args.bundle.clone(), in_words.to_string(), in_words);
-        let (version, ok) = (REPORT_VERSION, true);
-        context.print_json(&FingerprintReport { version, ok, bundle, identity, fingerprint, words, digits })?;
-        return Ok(Outcome::Done);
+    let report = app::fingerprint(FingerprintRequest { bundle: args.bundle.clone() })?;
+    match args.json {
+        true => context.print_json(&report)?,
+        false => context.print(&format!("{}\n", report.fingerprint))?,
     }
-    context.print(&format!("{in_words}\n"))?;
     Ok(Outcome::Done)
 }

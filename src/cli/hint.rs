@@ -12,7 +12,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::app::{Hint, HintCode, NotAllowed, NotNewer, ReceiptFault};
+use crate::app::{Hint, HintCode, LoggingIn, NotAllowed, NotNewer, ReceiptFault};
 use crate::base::error::{Error, FileOperation, Kind, Reason, Stopped};
 use crate::bundle::NotReceived;
 use crate::bundle::volumes::{RecoveryFault, VolumesMissing};
@@ -38,11 +38,6 @@ pub fn for_verified(report: &Report) -> Option<Hint> {
     let code = if report.set.is_some() { HintCode::RepairVolumes } else { HintCode::RepairBundle };
     report.is_repairable().then(|| with_text(code))
 }
-
-/// Credentials were tried that a person has just typed.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("logging in")]
-pub struct LoggingIn;
 
 /// Advice about this error, if there is any that is better than none.
 pub fn for_error(error: &Error) -> Option<HintCode> {

@@ -4,7 +4,7 @@ mod prune;
 
 use std::path::PathBuf;
 
-use super::allowlist::{input, read_file};
+use super::allowlist::{read_bounded, read_lists};
 use super::context::Context;
 use super::exit::Outcome;
 use super::piped;
@@ -13,7 +13,6 @@ use super::render::show_refusal;
 use super::signing::{KeyArgs, SignArgs};
 use crate::app::{self, BundleInput, ImportRequest, NamedAllowlist, NamedReceipt, Names, Text};
 use crate::base::error::{Error, Result};
-use crate::pipeline::allowlist::{Allowlist, refused};
 use crate::pipeline::naming::parse_target;
 use crate::pipeline::receipt::{MAX_RECEIPT, Receipt};
 use prune::PruneArgs;
@@ -173,12 +172,11 @@ fn bundle(paths: Vec<PathBuf>, state: Option<PathBuf>, verify_first: bool) -> Re
 }
 
 fn allowlist(path: PathBuf) -> Result<NamedAllowlist> {
-    let list = Allowlist::parse_sources(&[], &[read_file(&path)?]);
-    let list = list.map_err(|problems| refused("the allowlist", &problems))?;
+    let list = read_lists(&[], std::slice::from_ref(&path))?;
     Ok(NamedAllowlist { name: path.display().to_string(), list })
 }
 
 fn receipt(path: PathBuf) -> Result<NamedReceipt> {
-    let Text { name, bytes } = input(&path, MAX_RECEIPT + 1)?.read(MAX_RECEIPT + 1)?;
+    let Text { name, bytes } = read_bounded(&path, MAX_RECEIPT + 1)?;
     Ok(NamedReceipt { receipt: Receipt::parse(&bytes, &name)?, name })
 }

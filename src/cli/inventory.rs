@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::allowlist::read_file;
+use super::allowlist::read_lists;
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
 use super::hint;
@@ -13,7 +13,6 @@ use crate::app::{self, InventoryRequest, Names, ReceiptFile};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::count;
 use crate::increment::Unreadable;
-use crate::pipeline::allowlist::{Allowlist, refused};
 use crate::pipeline::naming::parse_target;
 use crate::pipeline::receipt::ImageOutcome;
 
@@ -90,9 +89,7 @@ impl Args {
             (path, sign_key) => path.map(|path| ReceiptFile { path, sign_key }),
         };
         let names = self.names.options(Names::Hosted, self.scoped)?;
-        let files: Vec<(String, Vec<u8>)> = self.files.iter().map(|path| read_file(path)).collect::<Result<_>>()?;
-        let allowlist =
-            Allowlist::parse_sources(&[], &files).map_err(|problems| refused("the allowlist", &problems))?;
+        let allowlist = read_lists(&[], &self.files)?;
         Ok(InventoryRequest { target: self.target, allowlist, names, output, registry: self.registry.options()? })
     }
 }

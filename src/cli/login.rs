@@ -1,20 +1,13 @@
 //! `gapferry login`: credentials are tried at the registry, then kept where skopeo, podman and docker keep them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use serde::Serialize;
-
-use super::context::{Context, check_writable, env, environment};
+use super::context::Context;
 use super::exit::Outcome;
-use super::hint::LoggingIn;
-use super::login_target::LoginTarget;
 use super::password::{ask_password, ask_user, secret_from_stdin};
 use super::registry::RegistryArgs;
-use crate::app::{JsonReport, REPORT_VERSION};
+use crate::app::{self, LoginReport, LoginRequest, LoginTarget, RegistryOptions};
 use crate::base::error::Result;
 use crate::base::progress::Event;
-use crate::credentials::{AMBIENT, Credentials, Kept, Origin, Store, Variables, variable_name};
+use crate::credentials::{Credentials, Origin};
 use crate::transport::registry::AuthCheck;
 
 const ABOUT: &str = "\
@@ -57,59 +50,22 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
-/// Where credentials were kept.
-#[derive(Serialize)]
-struct LoginReport {
-    version: u32,
-    ok: bool,
-    /// `HOST[:PORT]`.
-    registry: String,
-    /// Empty: the whole registry.
-    namespace: String,
-    /// Whose they are.
-    user: String,
-    /// Where they are.
-    kept: Origin,
-}
-
-impl JsonReport for LoginReport {}
-
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let login_target = LoginTarget::parse(&args.host)?;
-    let kept = Kept::to_write(args.registry.authfile(), &env)?;
-    check(&kept, &login_target)?;
-    let credentials = args.credentials(&login_target, context)?;
-    credentials.check_keepable()?;
-    let user = credentials.username.clone();
-    let attempt = || format!("logging in to {login_target} as {user}");
-    let checked = args
-        .check_auth(&login_target, credentials.clone(), context)
-        .await
-        .map_err(|e| e.while_doing(attempt()).with_fact(LoggingIn))?;
-    let origin = kept.log_in(&login_target.registry, &login_target.path, &credentials)?;
+    let target = LoginTarget::parse(&args.host)?;
+    let authfile = args.registry.authfile();
+    // Before a person types a password.
+    app::check_login(&target, authfile.as_deref(), &context.environment)?;
+    let registry = args.registry.options()?;
+    let credentials = args.credentials(&target, &registry, context)?;
+    let request = LoginRequest { target, credentials, authfile, registry };
+    let report = app::login(&request, &context.environment).await?;
     context.end();
-    let registry = &login_target.registry;
-    let doubt = match checked {
-        AuthCheck::Accepted => None,
-        AuthCheck::NotAsked => Some(format!("{registry} accepts anonymous requests")),
-        AuthCheck::WebPage(page) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {page}")),
-    };
-    if let Some(doubt) = doubt {
-        context.environment.events.report(Event::Warning(format!("{doubt}: the password could not be checked")));
-    }
-    warn_of_stronger(&login_target, args.registry.authfile(), context);
-    context.say(&format!("logged in to {login_target} as {user}; kept {}", place(&origin)));
+    warn(&report, context);
+    context.say(&format!("logged in to {} as {}; kept {}", request.target, report.user, place(&report.kept)));
     if args.json {
-        let (registry, namespace, kept) = (login_target.registry, login_target.path, origin);
-        context.print_json(&LoginReport { version: REPORT_VERSION, ok: true, registry, namespace, user, kept })?;
+        context.print_json(&report)?;
     }
     Ok(Outcome::Done)
-}
-
-/// Before somebody types a password.
-fn check(kept: &Kept, login_target: &LoginTarget) -> Result<()> {
-    kept.check(&login_target.registry, &login_target.path)?;
-    if kept.path().exists() { check_writable([&kept.path().to_owned()]) } else { Ok(()) }
 }
 
 fn place(origin: &Origin) -> String {
@@ -119,25 +75,30 @@ fn place(origin: &Origin) -> String {
     }
 }
 
-/// What is kept helps nobody while a variable says something else.
-fn warn_of_stronger(login_target: &LoginTarget, authfile: Option<&Path>, context: &Context) {
-    let own = Variables::of(environment()).has(&login_target.registry).then(|| variable_name(&login_target.registry));
-    let all = || env(AMBIENT).filter(|value| !value.is_empty()).map(|_| AMBIENT.to_owned());
-    if let Some(name) = own.or_else(all).filter(|_| authfile.is_none()) {
-        let text = format!("the variable {name} is set, and counts more than what is kept now");
-        context.environment.events.report(Event::Warning(text));
-    }
+/// Of what makes a login worth less than it seems.
+fn warn(report: &LoginReport, context: &Context) {
+    let registry = &report.registry;
+    let doubt = match &report.checked {
+        AuthCheck::Accepted => None,
+        AuthCheck::NotAsked => Some(format!("{registry} accepts anonymous requests")),
+        AuthCheck::WebPage(page) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {page}")),
+    };
+    let doubt = doubt.map(|doubt| format!("{doubt}: the password could not be checked"));
+    let stronger = report.stronger_variable.as_ref();
+    let stronger = stronger.map(|name| format!("the variable {name} is set, and counts more than what is kept now"));
+    let warnings = doubt.into_iter().chain(stronger);
+    warnings.for_each(|text| context.environment.events.report(Event::Warning(text)));
 }
 
 impl Args {
-    fn credentials(&self, login_target: &LoginTarget, context: &Context) -> Result<Credentials> {
-        if let Some(given) = self.registry.given()? {
+    fn credentials(&self, target: &LoginTarget, registry: &RegistryOptions, context: &Context) -> Result<Credentials> {
+        if let Some(given) = registry.credentials.credentials(&context.environment)? {
             return Ok(given);
         }
         let instead = "use --username USER with --password-stdin";
         let user = match &self.username {
             Some(user) => user.clone(),
-            None => ask_user(&login_target.to_string(), "no --username is given", instead)?,
+            None => ask_user(&target.to_string(), "no --username is given", instead)?,
         };
         let password = match &self.password {
             _ if self.password_stdin => secret_from_stdin("the password (--password-stdin)")?,
@@ -149,17 +110,5 @@ impl Args {
             None => ask_password(&user, "no password is given", instead)?,
         };
         Ok(Credentials::basic(user, password))
-    }
-
-    async fn check_auth(
-        &self,
-        login_target: &LoginTarget,
-        credentials: Credentials,
-        context: &Context,
-    ) -> Result<AuthCheck> {
-        let mut store = Store::anonymous();
-        store.set(&login_target.registry, credentials);
-        let registries = self.registry.connect_as(store, &BTreeMap::new(), context)?;
-        registries.check_auth(&login_target.registry, &login_target.path).await
     }
 }

@@ -1,16 +1,12 @@
 //! `gapferry logout`: what a login has kept is forgotten.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Serialize;
-
-use super::context::{Context, env, environment};
+use super::context::Context;
 use super::exit::Outcome;
-use super::login_target::LoginTarget;
-use crate::app::{JsonReport, REPORT_VERSION};
-use crate::base::error::{Error, Result};
+use crate::app::{self, LoginTarget, LogoutRequest};
+use crate::base::error::Result;
 use crate::base::progress::Event;
-use crate::credentials::{Kept, Origin, Store, Variables};
 
 const ABOUT: &str = "\
 Forgets the credentials for a registry, whoever logged in: gapferry, skopeo, podman or docker. They are looked for where \
@@ -43,62 +39,19 @@ pub struct Args {
     json: bool,
 }
 
-/// What was forgotten.
-#[derive(Serialize)]
-struct LogoutReport {
-    version: u32,
-    ok: bool,
-    /// Where it was kept.
-    forgotten: Vec<Origin>,
-}
-
-impl JsonReport for LogoutReport {}
-
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let login_target = args.host.as_deref().map(LoginTarget::parse).transpose()?;
-    let files = Kept::all(args.authfile.as_deref(), &env);
-    let forgotten = match &login_target {
-        Some(login_target) => forget(&files, login_target, args.all)?,
-        // What the other files have was not written by a login of this kind.
-        None => files.first().map_or(Ok(Vec::new()), Kept::log_out_of_all)?,
-    };
-    let whom = login_target.as_ref().map_or("all registries".to_owned(), LoginTarget::to_string);
-    if forgotten.is_empty() {
-        let looked = if login_target.is_some() { &files[..] } else { files.get(..1).unwrap_or_default() };
-        let paths: Vec<String> = looked.iter().map(|file| file.path().display().to_string()).collect();
-        return Err(Error::input(format!("logging out of {whom}: nothing is kept in {}", paths.join(", "))));
-    }
-    for origin in &forgotten {
+    let target = args.host.as_deref().map(LoginTarget::parse).transpose()?;
+    let request = LogoutRequest { target, below: args.all, authfile: args.authfile };
+    let report = app::logout(&request, &context.environment)?;
+    for origin in &report.forgotten {
         context.say(&format!("forgotten: {origin}"));
     }
-    if let Some(login_target) = &login_target {
-        warn_of_others(login_target, args.authfile.as_deref(), context);
-    }
-    if args.json {
-        context.print_json(&LogoutReport { version: REPORT_VERSION, ok: true, forgotten })?;
-    }
-    Ok(Outcome::Done)
-}
-
-/// The credentials that count: those of the first file that has any.
-fn forget(files: &[Kept], login_target: &LoginTarget, below: bool) -> Result<Vec<Origin>> {
-    for file in files {
-        let forgotten = file.log_out(&login_target.registry, &login_target.path, below)?;
-        if !forgotten.is_empty() {
-            return Ok(forgotten);
-        }
-    }
-    Ok(Vec::new())
-}
-
-/// Whoever logs out wants to be unknown.
-fn warn_of_others(login_target: &LoginTarget, authfile: Option<&Path>, context: &Context) {
-    let mut store = Store::load(authfile, &env).unwrap_or_default();
-    if authfile.is_none() {
-        store.set_variables(Variables::of(environment()));
-    }
-    if let Ok(Some(found)) = store.locate(&login_target.registry, &login_target.path) {
-        let text = format!("{login_target} is still shown credentials: {}", found.origin);
+    if let Some((target, origin)) = request.target.zip(report.remaining.as_ref()) {
+        let text = format!("{target} is still shown credentials: {origin}");
         context.environment.events.report(Event::Warning(text));
     }
+    if args.json {
+        context.print_json(&report)?;
+    }
+    Ok(Outcome::Done)
 }

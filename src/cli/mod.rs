@@ -23,7 +23,6 @@ mod join;
 mod list;
 mod lock;
 mod login;
-mod login_target;
 mod logout;
 mod man;
 mod migrate;

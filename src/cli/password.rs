@@ -52,18 +52,6 @@ pub fn secret_from_stdin(what: &'static str) -> Result<String> {
     Ok(text)
 }
 
-/// `USER:PASSWORD`, or `USER` and a question.
-pub fn explicit(text: &str) -> Result<Credentials> {
-    if text.contains(':') {
-        return Credentials::parse(text);
-    }
-    Ok(Credentials::basic(text, ask_for_creds(text)?))
-}
-
-fn ask_for_creds(user: &str) -> Result<String> {
-    ask_password(user, "--creds names no password", "write --creds USER:PASSWORD or use --creds-stdin")
-}
-
 /// Asks on the terminal that standard input is, on a line of its own.
 pub struct AskOnTerminal(pub Option<Arc<Terminal>>);
 
@@ -72,7 +60,8 @@ impl Passwords for AskOnTerminal {
         if let Some(terminal) = &self.0 {
             terminal.clear();
         }
-        ask_for_creds(user).map(Secret::new)
+        ask_password(user, "--creds names no password", "write --creds USER:PASSWORD or use --creds-stdin")
+            .map(Secret::new)
     }
 }
 

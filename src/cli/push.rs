@@ -9,7 +9,7 @@ use super::allowlist::read_file;
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::render::push as render;
-use crate::app::{HarborOptions, NameOptions, Names, PushOptions, PushReport, ReceiptFile};
+use crate::app::{HarborOptions, NameOptions, Names, PushOptions, PushReport, ReceiptFile, Text};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::parse_bytes;
 use crate::cli::context::Context;
@@ -169,7 +169,7 @@ impl NameArgs {
         };
         let map = match &self.map {
             Some(path) => {
-                let (file, bytes) = read_file(path)?;
+                let Text { name: file, bytes } = read_file(path)?;
                 let map = match names {
                     Names::Hosted => Map::parse(&bytes, &file),
                     Names::Paths => Map::parse_paths(&bytes, &file),

@@ -1,20 +1,16 @@
 //! Options about registries, the same for every command that speaks to one.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::context::Context;
-use super::password::{CREDS, explicit, from_stdin};
+use super::password::{CREDS, from_stdin};
 use super::stdin::take_stdin;
 use crate::app::{GivenCredentials, RegistryOptions};
 use crate::base::error::Result;
 use crate::base::progress::units::parse_duration;
-use crate::credentials::{Credentials, Store};
-use crate::pipeline::allowlist::RegistrySettings;
-use crate::transport::registry::Registries;
+use crate::credentials::Credentials;
 
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Registry options")]
@@ -124,17 +120,14 @@ impl RegistryArgs {
     /// # Errors
     /// Standard input holds no credentials, or is something else already.
     pub fn options(&self) -> Result<RegistryOptions> {
-        Ok(self.options_with(match (&self.authfile, &self.creds, self.creds_stdin) {
+        let credentials = match (&self.authfile, &self.creds, self.creds_stdin) {
             (_, _, true) => GivenCredentials::Given(from_stdin()?),
             (Some(path), ..) => GivenCredentials::File(path.clone()),
-            (None, Some(text), _) if text.contains(':') => GivenCredentials::Given(explicit(text)?),
+            (None, Some(text), _) if text.contains(':') => GivenCredentials::Given(Credentials::parse(text)?),
             (None, Some(user), _) if !user.is_empty() => GivenCredentials::User(user.clone()),
             _ => GivenCredentials::LookedUp,
-        }))
-    }
-
-    fn options_with(&self, credentials: GivenCredentials) -> RegistryOptions {
-        RegistryOptions {
+        };
+        Ok(RegistryOptions {
             credentials,
             tls_verify: self.tls_verify,
             ca_files: self.ca_file.clone(),
@@ -148,42 +141,12 @@ impl RegistryArgs {
             max_wait: self.max_wait,
             stall_timeout: self.stall_timeout,
             log_http: self.log_http,
-        }
-    }
-
-    /// What is known of credentials for `registries`. What the command line says counts more than the environment.
-    ///
-    /// # Errors
-    /// Credentials or files of them that cannot be read.
-    pub fn credentials(&self, registries: impl IntoIterator<Item = String>, context: &Context) -> Result<Store> {
-        self.options()?.credentials(registries, &context.environment)
-    }
-
-    /// What the command line itself says of credentials, or lets standard input say.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn given(&self) -> Result<Option<Credentials>> {
-        match (&self.creds, self.creds_stdin) {
-            (_, true) => from_stdin().map(Some),
-            (Some(text), false) if !text.is_empty() => explicit(text).map(Some),
-            _ => Ok(None),
-        }
+        })
     }
 
     /// The file of credentials that the command line names.
-    pub fn authfile(&self) -> Option<&Path> {
-        self.authfile.as_deref()
-    }
-
-    /// The client with these credentials.
-    pub fn connect_as(
-        &self,
-        credentials: Store,
-        settings: &BTreeMap<String, RegistrySettings>,
-        context: &Context,
-    ) -> Result<Registries> {
-        self.options_with(GivenCredentials::LookedUp).connect_as(credentials, settings, &context.environment)
+    pub fn authfile(&self) -> Option<PathBuf> {
+        self.authfile.clone()
     }
 }
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::allowlist::read_bounded;
-use super::context::{Context, env};
+use super::context::Context;
 use super::password;
 pub use crate::app::public_key as public;
-use crate::app::{Trust, demand};
+use crate::app::{Text, Trust, demand};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::credentials::Secret;
@@ -56,14 +56,14 @@ impl PassphraseArgs {
     /// # Errors
     /// It is none, or none that can be used; the passphrase is wrong.
     pub fn key(&self, path: &Path, context: &Context) -> Result<PrivateKey> {
-        let (name, bytes) = read_bounded(path, MAX_KEY_FILE + 1)?;
+        let Text { name, bytes } = read_bounded(path, MAX_KEY_FILE + 1)?;
         warn_if_open(path, context);
         PrivateKey::parse(&bytes, &name, &|| self.passphrase(&name, context))
     }
 
     fn passphrase(&self, key: &str, context: &Context) -> Result<Secret> {
         if let Some(path) = &self.sign_passphrase_file {
-            let (name, bytes) = read_bounded(path, MAX_KEY_FILE + 1)?;
+            let Text { name, bytes } = read_bounded(path, MAX_KEY_FILE + 1)?;
             warn_if_open(path, context);
             let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MAX_KEY_FILE);
             let text = text.ok_or_else(|| Error::input(format!("reading the passphrase in {name}: it is no text")))?;
@@ -71,7 +71,7 @@ impl PassphraseArgs {
             return Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)));
         }
         // Empty counts: cosign makes such keys.
-        if let Some(passphrase) = env(PASSPHRASE) {
+        if let Some(passphrase) = context.environment.variable(PASSPHRASE) {
             return Ok(Secret::new(passphrase));
         }
         let instead = format!("give it by {PASSPHRASE_FILE} FILE or {PASSPHRASE}");

@@ -5,16 +5,21 @@ use std::sync::{Arc, Mutex};
 
 use crate::signed::keys::{Key, Kind};
 use crate::support::embedded::Embedded;
+use crate::support::registry::{Options, Registry};
 use crate::support::{gapferry, images, tempdir};
 use gapferry::app::{
-    self, Environment, ExportReport, ExportRequest, ImportReport, ImportRequest, ListRequest, Outcome, ProveRequest,
-    PushOptions, PushReport, RegistryOptions, Trust, VerifyInput, VerifyRequest,
+    self, AuthRequest, Environment, ExportReport, ExportRequest, FingerprintRequest, ImportReport, ImportRequest,
+    ListRequest, LoggingIn, LoginRequest, LoginTarget, LogoutRequest, Outcome, ProveRequest, PushOptions, PushReport,
+    RegistryOptions, Trust, VerifyInput, VerifyRequest,
 };
+use gapferry::base::error::Kind as ErrorKind;
 use gapferry::base::progress::{Event, Events, Recorder, Reporter};
 use gapferry::bundle::Bundle;
+use gapferry::credentials::{Credentials, Origin};
 use gapferry::pipeline::allowlist::Allowlist;
 use gapferry::pipeline::receipt::ImageOutcome;
 use gapferry::signing::PrivateKey;
+use gapferry::transport::registry::AuthCheck;
 use gapferry::verify::Refusal;
 use serde_json::{Value, json};
 
@@ -194,4 +199,66 @@ fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
     let written = export(events.clone(), Some(Arc::new(key)));
     assert!(written.unchanged && written.signed_by.is_some());
     assert_eq!(*events.was_signed.lock().unwrap(), Some(true));
+}
+
+/// It would have to run the program to log its user in, or the login would go to the files of another: those that the process
+/// names and not the environment.
+#[test]
+fn a_login_is_kept_where_the_environment_says_and_tells_what_it_is_good_for_until_the_logout() {
+    let credentials = Credentials::basic("me", "secret");
+    let only_me = Options { credentials: Some(("me".into(), "secret".into())), ..Options::default() };
+    let registry = Registry::with(only_me);
+    images::oci("team/app", "1", &["x"]).push(&registry);
+    let directory = tempdir();
+    let file = directory.path().join("auth.json");
+    let mut environment = Environment::default();
+    environment.variables.insert("REGISTRY_AUTH_FILE".to_owned(), file.to_str().unwrap().to_owned());
+    let target = LoginTarget::parse(registry.host()).unwrap();
+    let log_in = |credentials| {
+        let registry = RegistryOptions::default();
+        let request = LoginRequest { target: target.clone(), credentials, authfile: None, registry };
+        wait(app::login(&request, &environment))
+    };
+    let refused = log_in(Credentials::basic("me", "wrong")).expect_err("a refusal");
+    assert!(refused.kind() == ErrorKind::Unauthorized && refused.find::<LoggingIn>().is_some(), "{refused:?}");
+    assert!(!file.exists(), "what is refused is not kept");
+    let report = log_in(credentials).unwrap();
+    let expected = Origin::File { path: file.clone(), key: registry.host().to_owned() };
+    assert_eq!((report.user.as_str(), &report.kept), ("me", &expected));
+    assert_eq!((report.checked, report.stronger_variable), (AuthCheck::Accepted, None));
+
+    let repository = LoginTarget::parse(&format!("{}/team/app", registry.host())).unwrap();
+    let request = AuthRequest { target: repository, push: true, registry: RegistryOptions::default() };
+    let check = || wait(app::auth_check(&request, &environment)).unwrap();
+    let report = check();
+    assert_eq!((report.credentials, report.user.as_deref()), (Some(expected.clone()), Some("me")));
+    assert_eq!((report.ok, report.accepted, report.pull, report.push), (true, Some(true), Some(true), Some(true)));
+
+    let request = LogoutRequest { target: Some(target.clone()), below: false, authfile: None };
+    let report = app::logout(&request, &environment).unwrap();
+    assert_eq!((report.forgotten, report.remaining), (vec![expected], None));
+    let report = check();
+    assert_eq!((report.ok, report.accepted, report.searched), (false, Some(false), vec![file]));
+    assert_eq!(report.failure.expect("why").kind(), ErrorKind::Unauthorized);
+}
+
+/// It could not ask about a right without saying of what, and would take the answer for the one it wanted.
+#[test]
+fn a_question_whether_a_push_is_allowed_names_a_repository() {
+    let target = LoginTarget::parse("registry.invalid").unwrap();
+    let request = AuthRequest { target, push: true, registry: RegistryOptions::default() };
+    let error = wait(app::auth_check(&request, &Environment::default())).expect_err("an error");
+    assert_eq!(error.kind(), ErrorKind::Input);
+}
+
+/// It could not show its user what the program says over the phone.
+#[test]
+fn a_bundle_has_the_same_fingerprint_in_the_library_and_on_the_command_line() {
+    let fixture = Fixture::new();
+    let report = app::fingerprint(FingerprintRequest { bundle: fixture.bundle.clone() }).unwrap();
+    let printed = gapferry().arg("fingerprint").arg(&fixture.bundle).output().unwrap();
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), format!("{}\n", report.fingerprint));
+    let printed = gapferry().arg("fingerprint").arg(&fixture.bundle).arg("--json").output().unwrap();
+    let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(serde_json::to_value(&report).unwrap(), printed, "one struct, one JSON");
 }

@@ -1,7 +1,8 @@
 //! Who may know whom, kept as a test: every room has a rank of its own and names only rooms of a lower rank.
 //!
 //! A room is a module directly below the crate. Every path `crate::room::…` (and `super` chains cannot leave a room) in
-//! code, not in comments, is an edge. Only the command line joins concrete transports with stages.
+//! code, not in comments, is an edge. Only the application joins concrete transports with stages; the command line names what
+//! they found, to show it.
 
 use std::path::Path;
 
@@ -110,7 +111,7 @@ fn complaint(edge: &Edge) -> Option<String> {
 }
 
 #[test]
-fn dependencies_point_one_way_and_only_the_command_line_names_transports() {
+fn dependencies_point_one_way_and_only_the_application_and_the_command_line_name_transports() {
     let edges = edges();
     assert!(edges.len() > 20, "the sources were not found");
     let complaints: Vec<String> =

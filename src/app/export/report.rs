@@ -1,7 +1,7 @@
 //! What an export has done, or would do.
 
 use crate::app::units::as_path;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ pub struct PlannedVolumes {
     pub recovery: u32,
 }
 
-/// A volume that would be written, or was.
+/// A volume that would be written.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedVolume {
     /// The file.
@@ -151,7 +151,7 @@ pub struct Exported {
 /// The volumes that were written.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExportedVolumes {
-    pub volumes: Vec<PlannedVolume>,
+    pub volumes: Vec<ExportedVolume>,
     /// How many volumes the set has.
     pub of: usize,
     /// Its recovery volumes that were written.
@@ -222,6 +222,14 @@ pub fn saved_by_sharing(graph: &Graph) -> u64 {
 impl PlannedVolume {
     pub fn new(set: &Set, volume: &VolumePlan) -> PlannedVolume {
         PlannedVolume { path: set.path_of(volume), number: volume.number, bytes: volume.length }
+    }
+}
+
+impl ExportedVolume {
+    /// `unchanged`: the numbers of those that were there already.
+    pub fn new(set: &Set, volume: &VolumePlan, unchanged: &BTreeSet<u32>) -> ExportedVolume {
+        let (path, number, bytes) = (set.path_of(volume), volume.number, volume.length);
+        ExportedVolume { path, number, bytes, unchanged: unchanged.contains(&number) }
     }
 }
 

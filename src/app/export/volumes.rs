@@ -45,21 +45,22 @@ impl ExportJob<'_> {
         let options = Options::copying(Form::Volumes(volumes.clone()));
         let of = set.plan.volumes.len();
         let wanted: Vec<&VolumePlan> = set.wanted(&volumes.selection).collect();
-        let described = || wanted.iter().map(|volume| PlannedVolume::new(&set, volume)).collect();
         if self.request.dry_run {
             let survey = preflight::survey(path, &files, &options)?;
-            let volumes = Some(PlannedVolumes { volumes: described(), of, recovery: volumes.shape.recovery });
+            let recovery = volumes.shape.recovery;
+            let volumes = wanted.iter().map(|volume| PlannedVolume::new(&set, volume)).collect();
+            let volumes = Some(PlannedVolumes { volumes, of, recovery });
             let (identity, total, up_to_date) = (set.identity, survey.total, there.is_some());
             let planned = Planned { identity, total, survey: Some(survey), up_to_date, volumes };
             return Ok(self.plan(&images, graph, planned));
         }
-        let (finished, moved, lock) = match there {
-            Some(finished) => (finished, 0, None),
+        let (finished, moved, unchanged, lock) = match there {
+            Some(finished) => (finished, 0, wanted.iter().map(|volume| volume.number).collect(), None),
             None => {
                 let jobs = self.request.registry.jobs;
                 let job = WriteRequest { output: path, files, options, graph, source, jobs, lost };
-                let Written { finished, moved, lock, .. } = write(job, events).await?;
-                (finished, moved, lock)
+                let Written { finished, moved, unchanged_volumes, lock, .. } = write(job, events).await?;
+                (finished, moved, unchanged_volumes, lock)
             }
         };
         let recovery = self.recover(&set, volumes, &finished, images.created, lock).await?;
@@ -70,7 +71,8 @@ impl ExportJob<'_> {
         let recovery = recovery.iter().map(ExportedVolume::from).collect();
         let mut exported = self.exported(&images, graph, finished, moved);
         exported.output = path.to_owned();
-        exported.volumes = Some(ExportedVolumes { volumes: described(), of, recovery });
+        let volumes = wanted.iter().map(|volume| ExportedVolume::new(&set, volume, &unchanged)).collect();
+        exported.volumes = Some(ExportedVolumes { volumes, of, recovery });
         exported.signed_by = self.signer();
         exported.failure = locked.err();
         Ok(ExportReport::Written(Box::new(exported)))

@@ -1,6 +1,6 @@
 //! From a graph and its source to a bundle that has its name, wherever the images come from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -59,6 +59,8 @@ pub struct Written {
     pub linked: u64,
     /// Held, so that no other run writes before recovery volumes are made of this one. `None`: nothing was written.
     pub lock: Option<Arc<WriteLock>>,
+    /// The numbers of the volumes that were there already, the same.
+    pub unchanged_volumes: BTreeSet<u32>,
 }
 
 /// Fetches what is missing and seals the bundle.
@@ -92,8 +94,9 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
         transfer.moved()
     };
     let (linked, lock) = (writer.linked(), Some(writer.lock()));
+    let unchanged_volumes = writer.whole_volumes().clone();
     let finished = blocking(WRITING, move || writer.finish()).await?;
-    Ok(Written { finished, moved, linked, lock })
+    Ok(Written { finished, moved, linked, lock, unchanged_volumes })
 }
 
 /// One error for all blobs that failed. It is of the kind of the one that ended the transfer, if one did.

@@ -216,7 +216,7 @@ fn of_bundle<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph) -> PushR
 ///
 /// # Errors
 /// Some are not: which.
-pub fn refuse_incomplete(opened: &Opened, report: &Report) -> Result<()> {
+pub(in crate::app) fn refuse_incomplete(opened: &Opened, report: &Report) -> Result<()> {
     let path = opened.layout().path();
     let missing = opened.volumes().map(|volumes| volumes.missing()).unwrap_or_default();
     match (missing.is_empty(), report.is_clean()) {

@@ -1,5 +1,6 @@
 //! The images of a storage as a bundle, made as export makes one.
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 
 use super::Migration;
@@ -110,7 +111,8 @@ impl Migration<'_> {
         let events = &self.environment.events;
         let files = FileSet::new(&contents, sign_key.clone())?;
         if let Some(finished) = preflight::up_to_date(path, files.identity, Whole::Proven(events)) {
-            return Ok(Some(Written { finished, moved: 0, linked: 0, lock: None }));
+            let unchanged_volumes = BTreeSet::new();
+            return Ok(Some(Written { finished, moved: 0, linked: 0, lock: None, unchanged_volumes }));
         }
         let job = export::WriteRequest {
             output: path,

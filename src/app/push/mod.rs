@@ -42,7 +42,7 @@ pub use report::{PushReport, Pushed};
 pub(super) use target::absent;
 
 /// A push that was asked for, all that was said about it checked as far as that goes without asking the target.
-pub struct Push<'a> {
+pub(in crate::app) struct Push<'a> {
     options: &'a PushOptions,
     target: Target,
     naming: Naming,
@@ -56,7 +56,7 @@ pub struct Push<'a> {
 pub type NoteLacking<'a> = dyn Fn(&BTreeSet<Digest>) -> Result<()> + Sync + 'a;
 
 /// What is to be pushed.
-pub struct PushRequest<'a> {
+pub(in crate::app) struct PushRequest<'a> {
     pub source: &'a dyn Source,
     pub graph: Graph,
     /// Of the bundle it comes from, and when that was made.

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::app::{Text, Which};
+use crate::app::Which;
 use crate::base::error::Result;
-use crate::cli::allowlist::{Companions, read_file};
-use crate::pipeline::allowlist::{Allowlist, Pattern, refused};
+use crate::cli::allowlist::{Companions, read_file, read_lists};
+use crate::pipeline::allowlist::Pattern;
 
 /// Which images are wanted, and what they are called.
 #[derive(clap::Args)]
@@ -47,11 +47,9 @@ impl WhichArgs {
     /// # Errors
     /// All that is wrong in the allowlist, at once; a file that cannot be read.
     pub fn read(&self) -> Result<Which> {
-        let tags = self.tags_from.as_ref().map(|path| read_file(path).map(|(name, bytes)| Text { name, bytes }));
-        let files = self.files.iter().map(|path| read_file(path)).collect::<Result<Vec<_>>>()?;
-        let list = (!files.is_empty()).then(|| Allowlist::parse_sources(&[], &files)).transpose();
+        let tags = self.tags_from.as_ref().map(|path| read_file(path));
         Ok(Which {
-            list: list.map_err(|problems| refused("the allowlist", &problems))?,
+            list: (!self.files.is_empty()).then(|| read_lists(&[], &self.files)).transpose()?,
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             untagged: self.untagged,

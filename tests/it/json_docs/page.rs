@@ -53,7 +53,7 @@ const LEAVES: &[(&str, &str)] = &[
 /// What functions make of fields.
 const WITH: &[(&str, &str)] = &[
     ("as_path", "path"),
-    ("as_optional_path", "path or `null`"),
+    ("as_optional_path", "path"),
     ("as_paths", "list of path"),
     ("as_seconds", "number of seconds"),
     ("seconds", "number of seconds"),

@@ -169,9 +169,10 @@ fn fields(fields: &Fields, of: &[Attribute]) -> Vec<Field> {
         Some(Field {
             name: value("rename").unwrap_or_else(|| rename(&name, rule.as_deref(), false)),
             doc: doc(&field.attrs),
-            type_: match value("serialize_with").or(value("with")) {
-                Some(function) => Printed::With(function),
-                None => type_,
+            type_: match (value("serialize_with").or(value("with")), type_) {
+                (Some(function), Printed::Nullable(_)) => Printed::Nullable(Box::new(Printed::With(function))),
+                (Some(function), _) => Printed::With(function),
+                (None, type_) => type_,
             },
             may_be_absent: serde.contains_key("skip_serializing_if"),
             is_flat: serde.contains_key("flatten"),

@@ -137,7 +137,11 @@ fn what_is_there_is_not_fetched_again_and_what_is_damaged_in_it_is() {
     let at = bytes.len() - 5_000;
     bytes[at] ^= 1;
     std::fs::write(&paths[paths.len() - 1], bytes).unwrap();
-    fixture.export(&out, &[]).ended(0).reported(&["v.001.tar: written"]);
+    let last = format!("v.{:03}.tar: written", paths.len());
+    let report = fixture.export(&out, &["--json"]).ended(0).reported(&["v.001.tar: unchanged", &last]);
+    let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+    let unchanged = report["volumes"].as_array().unwrap().iter().map(|volume| volume["unchanged"].as_bool().unwrap());
+    assert_eq!(unchanged.filter(|unchanged| !unchanged).count(), 1, "only the damaged one is written: {report}");
     assert!((1..=2).contains(&(fixture.blob_gets() - fetched)), "only what is damaged");
     assert_eq!(sums(&volumes(&out)), first);
     // Fewer images need fewer volumes; those of the former set do not stay behind.

@@ -10,6 +10,7 @@ use crate::pipeline::naming::parse_target;
 const HUB_URLS: [&str; 3] = ["https://index.docker.io/v1/", "https://index.docker.io/v1", "https://docker.io"];
 
 /// A registry, or a namespace or repository there.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginTarget {
     /// `host[:port]`, `docker.io` for Docker Hub.
     pub registry: String,
@@ -18,10 +19,10 @@ pub struct LoginTarget {
 }
 
 impl LoginTarget {
-    /// Not by clap, whose errors would repeat a password that stands where it does not belong.
+    /// Reads `HOST[:PORT][/NAMESPACE]`. Docker Hub may be called as docker calls it.
     ///
     /// # Errors
-    /// It is not of that form.
+    /// It is not of that form; a password that stands where it does not belong is not repeated.
     pub fn parse(text: &str) -> Result<LoginTarget> {
         let target = parse_target(if HUB_URLS.contains(&text) { "docker.io" } else { text })?;
         let (registry, path) = (canonical(&target.registry).to_owned(), target.prefix.unwrap_or_default());
