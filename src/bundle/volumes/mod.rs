@@ -13,7 +13,6 @@ mod names;
 mod opened;
 mod output;
 mod parity;
-mod parity_writer;
 mod plan;
 mod publish;
 mod reconstruct;
@@ -25,6 +24,7 @@ mod surviving;
 mod unfinished;
 mod volume_metadata;
 mod volume_proof;
+mod volume_writer;
 
 pub use assemble::KeptPiece;
 pub use existing::{KnownVolume, Replaceable};

@@ -89,27 +89,27 @@ pub struct Target {
 
 /// What the bytes of a shard have turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prints {
+pub struct VolumeDigests {
     pub sha256: Digest,
     /// BLAKE3 of each mebibyte.
     pub mebibytes: Vec<[u8; 32]>,
 }
 
 /// Takes the bytes of a file in their order.
-pub struct Printer {
+pub struct VolumeHasher {
     sha256: Hasher,
     mebibyte: blake3::Hasher,
     mebibytes: Vec<[u8; 32]>,
 }
 
-impl Default for Printer {
-    fn default() -> Printer {
+impl Default for VolumeHasher {
+    fn default() -> VolumeHasher {
         let sha256 = Hasher::new(Algorithm::Sha256);
-        Printer { sha256, mebibyte: blake3::Hasher::new(), mebibytes: Vec::new() }
+        VolumeHasher { sha256, mebibyte: blake3::Hasher::new(), mebibytes: Vec::new() }
     }
 }
 
-impl Printer {
+impl VolumeHasher {
     pub fn update(&mut self, mut bytes: &[u8]) {
         self.sha256.update(bytes);
         while !bytes.is_empty() {
@@ -128,21 +128,21 @@ impl Printer {
         self.mebibyte.reset();
     }
 
-    pub fn finish(mut self) -> Prints {
+    pub fn finish(mut self) -> VolumeDigests {
         if self.mebibyte.count() > 0 {
             self.end_mebibyte();
         }
-        Prints { sha256: self.sha256.finish(), mebibytes: self.mebibytes }
+        VolumeDigests { sha256: self.sha256.finish(), mebibytes: self.mebibytes }
     }
 }
 
-/// What went through a [`Shards::encode`].
+/// What went through a [`Shards::compute`].
 #[derive(Debug)]
-pub struct Encoded {
+pub struct Computed {
     /// Of the originals that were read or computed as a whole, in their order.
-    pub originals: Vec<Option<Prints>>,
+    pub originals: Vec<Option<VolumeDigests>>,
     /// Of the parities that were computed.
-    pub parities: Vec<Option<Prints>>,
+    pub parities: Vec<Option<VolumeDigests>>,
 }
 
 /// All shards in one stripe.
@@ -156,7 +156,7 @@ struct Rows<'a> {
 struct Row {
     bytes: Vec<u8>,
     is_known: bool,
-    printer: Option<Printer>,
+    hasher: Option<VolumeHasher>,
     /// Kept open, unless there are too many.
     file: Option<File>,
 }
@@ -199,7 +199,7 @@ impl Shards {
     ///
     /// # Errors
     /// Too much is lost (`Damaged`; nothing was written), or the disk's.
-    pub fn encode(&self, targets: &[Target], advance: &dyn Fn(u64)) -> Result<Encoded> {
+    pub fn compute(&self, targets: &[Target], advance: &dyn Fn(u64)) -> Result<Computed> {
         let lacking = self.lacking();
         if lacking > 0 {
             return Err(Error::damaged(format!("too much is lost: {lacking} more recovery volumes would be needed")));
@@ -208,8 +208,8 @@ impl Shards {
         let is_target = |which| targets.iter().any(|target| target.which == which);
         let rows = |shards: &[Shard], which: fn(usize) -> Which, all: bool| -> Vec<Mutex<Row>> {
             let row = |at| {
-                let printer = (all || is_target(which(at))).then(Printer::default);
-                Mutex::new(Row { bytes: Vec::new(), is_known: false, printer, file: None })
+                let hasher = (all || is_target(which(at))).then(VolumeHasher::default);
+                Mutex::new(Row { bytes: Vec::new(), is_known: false, hasher, file: None })
             };
             (0..shards.len()).map(row).collect()
         };
@@ -219,15 +219,21 @@ impl Shards {
         let mut at = 0;
         while at < self.length {
             let length = (self.length - at).min(step);
-            self.encode_stripe(Rows { originals: &originals, parities: &parities }, at, length, wants_parity, targets)?;
+            self.compute_stripe(
+                Rows { originals: &originals, parities: &parities },
+                at,
+                length,
+                wants_parity,
+                targets,
+            )?;
             advance(length);
             at += length;
         }
-        let done = |rows: Vec<Mutex<Row>>| -> Vec<Option<Prints>> {
+        let done = |rows: Vec<Mutex<Row>>| -> Vec<Option<VolumeDigests>> {
             let rows = rows.into_iter().map(|row| row.into_inner().unwrap_or_else(PoisonError::into_inner));
-            rows.map(|row| row.printer.map(Printer::finish)).collect()
+            rows.map(|row| row.hasher.map(VolumeHasher::finish)).collect()
         };
-        Ok(Encoded { originals: done(originals), parities: done(parities) })
+        Ok(Computed { originals: done(originals), parities: done(parities) })
     }
 
     /// How many bytes of each shard are taken at a time: a power of two, so that none spans two mebibytes.
@@ -237,7 +243,7 @@ impl Shards {
         ((STRIPES / rows) as u64).clamp(UNIT, MEBIBYTE)
     }
 
-    fn encode_stripe(
+    fn compute_stripe(
         &self,
         rows: Rows<'_>,
         at: u64,
@@ -263,16 +269,16 @@ impl Shards {
             self.restore(originals, parities, &given, length)?;
         }
         if wants_parity {
-            self.compute(originals, parities, length)?;
+            self.compute_parities(originals, parities, length)?;
         }
-        let print = |shard: &Shard, row: &Mutex<Row>| {
-            let Row { bytes, printer, .. } = &mut *locked(row);
+        let hash = |shard: &Shard, row: &Mutex<Row>| {
+            let Row { bytes, hasher, .. } = &mut *locked(row);
             let known = usize::try_from(shard.size.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
-            printer.iter_mut().for_each(|printer| printer.update(&bytes[..known]));
+            hasher.iter_mut().for_each(|hasher| hasher.update(&bytes[..known]));
         };
-        let printed: Vec<(&Shard, &Mutex<Row>)> =
+        let hashed: Vec<(&Shard, &Mutex<Row>)> =
             self.originals.iter().zip(originals).chain(self.parities.iter().zip(parities)).collect();
-        in_parallel(&printed, |(shard, row)| print(shard, row));
+        in_parallel(&hashed, |(shard, row)| hash(shard, row));
         in_parallel(targets, |target| self.write(target, rows, at)).into_iter().collect()
     }
 
@@ -312,7 +318,7 @@ impl Shards {
     }
 
     /// All parities of this stripe.
-    fn compute(&self, originals: &[Mutex<Row>], parities: &[Mutex<Row>], length: u64) -> Result<()> {
+    fn compute_parities(&self, originals: &[Mutex<Row>], parities: &[Mutex<Row>], length: u64) -> Result<()> {
         let (k, n) = (originals.len(), parities.len());
         let computed = in_columns(length, |begin, end| {
             let mut encoder = ReedSolomonEncoder::new(k, n, end - begin)?;

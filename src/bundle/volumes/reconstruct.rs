@@ -15,13 +15,13 @@ use super::RecoveryJson;
 use super::existing::{KnownVolume, Replaceable, is_same_file};
 use super::names::{Part, SetName};
 use super::opened::{Found, id_of_recovery, look};
-use super::parity::{Encoded, Shards, Which};
-use super::parity_writer::Targets;
+use super::parity::{Computed, Shards, Which};
 use super::recovery::known;
 use super::recovery_layout::plan;
 use super::surviving::{RecoveryFault, Surviving};
 use super::unfinished::{PARTIAL, journals};
 use super::volume_proof::{Fault, GivenVolume, VolumeProof};
+use super::volume_writer::VolumeWriter;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::Events;
@@ -102,14 +102,14 @@ pub fn reconstruct(
     }
     refuse_begun(&name, lost.iter().map(|part| path_of(&surviving.json, &name, *part)))?;
     let lock = locks.remove(&place_of(&name)).map_or_else(|| WriteLock::take(&name.whole()), Ok)?;
-    let mut targets = Targets::new(lock.output());
+    let mut targets = VolumeWriter::new(lock.output());
     for part in &lost {
         begin(&mut targets, &surviving.json, &name, *part)?;
     }
-    let encoded = targets.encode(&shards, surviving.json.identity, events)?;
-    check_prints(&surviving, &name, &encoded)?;
+    let computed = targets.compute(&shards, surviving.json.identity, events)?;
+    check_digests(&surviving, &name, &computed)?;
     prove_volumes(&surviving, &targets, &name, signed, events)?;
-    targets.write_headers(&surviving.json, &surviving.known, &encoded)?;
+    targets.write_headers(&surviving.json, &surviving.known, &computed)?;
     let made = targets.finish(events)?;
     reconstructed.made = lost.into_iter().zip(made).collect();
     Ok(reconstructed)
@@ -211,7 +211,7 @@ fn unnamed(surviving: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Resu
     Ok(there.filter(|path| !paths.iter().any(|other| is_same_file(path, other))).collect())
 }
 
-fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part) -> Result<()> {
+fn begin(targets: &mut VolumeWriter, json: &RecoveryJson, name: &SetName, part: Part) -> Result<()> {
     let path = path_of(json, name, part);
     match part {
         Part::Volume(number) => {
@@ -227,18 +227,18 @@ fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part)
 }
 
 /// Every volume that was made, and those that recovery volumes were made of, are what the set's recovery volumes say.
-fn check_prints(surviving: &Surviving, name: &SetName, encoded: &Encoded) -> Result<()> {
+fn check_digests(surviving: &Surviving, name: &SetName, computed: &Computed) -> Result<()> {
     let json = &surviving.json;
-    for ((number, volume), prints) in (1..).zip(&json.volumes).zip(&encoded.originals) {
-        let Some(found) = prints.as_ref().map(|prints| prints.sha256).filter(|found| *found != volume.sha256) else {
+    for ((number, volume), digests) in (1..).zip(&json.volumes).zip(&computed.originals) {
+        let Some(found) = digests.as_ref().map(|digests| digests.sha256).filter(|found| *found != volume.sha256) else {
             continue;
         };
         let path = path_of(json, name, Part::Volume(number));
         let text = format!("it would be {found}, it was {}", volume.sha256);
         return Err(forged(&path, &text));
     }
-    let all = encoded.originals.iter().all(Option::is_some);
-    if all && known(&encoded.originals) != surviving.known {
+    let all = computed.originals.iter().all(Option::is_some);
+    if all && known(&computed.originals) != surviving.known {
         return Err(forged(name.base(), "the recovery volumes do not list the BLAKE3 of its volumes"));
     }
     Ok(())
@@ -247,7 +247,7 @@ fn check_prints(surviving: &Surviving, name: &SetName, encoded: &Encoded) -> Res
 /// Every volume that was made, by what the bundle itself says: see [`VolumeProof`].
 fn prove_volumes(
     surviving: &Surviving,
-    targets: &Targets,
+    targets: &VolumeWriter,
     name: &SetName,
     signed: Option<&Proven>,
     events: &Events,

@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson, VOLUME_VERSION, WholeVolume};
 use super::names::{Part, SetName, WrittenVolume};
 use super::opened::{Found, look};
-use super::parity::{self, Encoded, Place, Prints, Shard, Shards, UNIT, Which};
-use super::parity_writer::Targets;
+use super::parity::{self, Computed, Place, Shard, Shards, UNIT, VolumeDigests, Which};
 use super::recovery_layout::plan;
+use super::volume_writer::VolumeWriter;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, WriteLock};
 use crate::base::progress::Events;
@@ -97,16 +97,16 @@ pub fn write_recovery(
 }
 
 fn write_all(set: &SetName, output: &Entry, json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {
-    let mut targets = Targets::new(output);
+    let mut targets = VolumeWriter::new(output);
     for number in 1..=json.of {
         let path = set.part(Part::Recovery(number), json.of);
         let plan = plan(&RecoveryJson { number, ..json.clone() })?;
         let offset = plan.files.last().map_or(0, |file| file.data);
         targets.begin(path, Which::Parity(number as usize - 1), offset, plan.length)?;
     }
-    let encoded = targets.encode(shards, json.identity, events)?;
-    let json = json.with(&encoded)?;
-    targets.write_headers(&json, &known(&encoded.originals), &encoded)?;
+    let computed = targets.compute(shards, json.identity, events)?;
+    let json = json.with(&computed)?;
+    targets.write_headers(&json, &known(&computed.originals), &computed)?;
     targets.finish(events).map(drop)
 }
 
@@ -142,8 +142,8 @@ fn there(set: &SetName, json: &RecoveryJson, number: u32) -> Option<RecoveryJson
 }
 
 /// The BLAKE3 of all mebibytes of all volumes, one behind the other.
-pub fn known(prints: &[Option<Prints>]) -> Vec<u8> {
-    prints.iter().flatten().flat_map(|prints| prints.mebibytes.iter().flatten().copied()).collect()
+pub fn known(digests: &[Option<VolumeDigests>]) -> Vec<u8> {
+    digests.iter().flatten().flat_map(|digests| digests.mebibytes.iter().flatten().copied()).collect()
 }
 
 impl RecoveryOf {
@@ -173,10 +173,10 @@ impl RecoveryOf {
 
 impl RecoveryJson {
     /// With what the volumes were found to be.
-    fn with(mut self, encoded: &Encoded) -> Result<RecoveryJson> {
-        for (volume, prints) in self.volumes.iter_mut().zip(&encoded.originals) {
+    fn with(mut self, computed: &Computed) -> Result<RecoveryJson> {
+        for (volume, digests) in self.volumes.iter_mut().zip(&computed.originals) {
             let unread = || Error::damaged("computing recovery volumes: a volume was not read");
-            volume.sha256 = prints.as_ref().ok_or_else(unread)?.sha256;
+            volume.sha256 = digests.as_ref().ok_or_else(unread)?.sha256;
         }
         Ok(self)
     }
@@ -244,7 +244,11 @@ mod tests {
         };
         let (before, stale) = (fs::read(&volume).unwrap(), fs::read(&recovery).unwrap());
         replace(before.iter().map(|byte| byte ^ 1).collect());
-        assert!(!write(&set, &wanted, true).unwrap()[0].unchanged, "a lost volume would be lost for good");
+        let lock = WriteLock::take(&set.whole()).unwrap();
+        assert!(write(&set, &wanted, true).is_err(), "another run is writing the volumes");
+        let (lock, events): (_, Events) = (Some(Arc::new(lock)), Arc::new(Silent));
+        let written = write_recovery(&set, &wanted, lock, true, &events).unwrap();
+        assert!(!written[0].unchanged, "a lost volume would be lost for good");
         assert!(fs::read(&recovery).unwrap() != stale);
         replace(before);
         assert!(!write(&set, &wanted, true).unwrap()[0].unchanged);

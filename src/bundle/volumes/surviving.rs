@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson};
 use super::names::{Part, SetName};
 use super::opened::{Found, SetId, id_of, id_of_recovery, look};
-use super::parity::{MEBIBYTE, Place, Printer, Shard};
+use super::parity::{MEBIBYTE, Place, Shard, VolumeHasher};
 use super::recovery_layout::{PRINT, head, plan};
 use super::volume_proof::{self, VolumeProof};
 use crate::base::error::{Error, Result};
@@ -312,7 +312,7 @@ impl Region {
     fn read(path: &Path, offset: u64, size: u64, events: &Events) -> Result<Region> {
         let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
         let mut buffer = vec![0; usize::try_from(size.min(MEBIBYTE)).unwrap_or_default()];
-        let (mut printer, mut is_whole, mut mebibytes) = (Printer::default(), true, Vec::new());
+        let (mut hasher, mut is_whole, mut mebibytes) = (VolumeHasher::default(), true, Vec::new());
         let mut at = 0;
         while at < size {
             let length = usize::try_from((size - at).min(MEBIBYTE)).unwrap_or_default();
@@ -321,7 +321,7 @@ impl Region {
                 Ok(()) => {
                     mebibytes.push(Some(*blake3::hash(piece).as_bytes()));
                     if is_whole {
-                        printer.update(piece);
+                        hasher.update(piece);
                     }
                 }
                 Err(error) => {
@@ -333,7 +333,7 @@ impl Region {
             events.report(Event::BlobAdvanced { digest: Digest::ZEROS, bytes: length as u64 });
             at += length as u64;
         }
-        Ok(Region { size, sha256: is_whole.then(|| printer.finish().sha256), mebibytes })
+        Ok(Region { size, sha256: is_whole.then(|| hasher.finish().sha256), mebibytes })
     }
 
     /// Which of its mebibytes are these.

@@ -439,3 +439,35 @@ fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_impo
     assert!(target.requests().iter().all(|request| matches!(&*request.method, "GET" | "HEAD")), "something was pushed");
     Ran::of(gapferry().args(["verify", "--full"]).args(all())).ended(0);
 }
+
+/// Its own sums fit, but not the digest of the file that the segment is of.
+#[test]
+fn a_volume_with_another_segment_is_not_taken_for_one_that_is_there() {
+    let signed = Signed::new(1);
+    let number = signed.holder(is_segment);
+    let path = signed.volume(number);
+    let (mut volume, files) = (fs::read(&path).unwrap(), entries(&path));
+    let whole = volume.clone();
+    let segment = files.iter().find(|(path, _)| is_segment(path)).unwrap().1.clone();
+    let mut other = segment.clone();
+    other[100] ^= 1;
+    let blake3 = |bytes: &[u8]| gapferry::oci::Blake3::from(*Chunks::of(bytes).root()).to_string();
+    let hex = |bytes: &[u8]| Digest::sha256(bytes).hex();
+    let name = format!("volumes/{number:03}.json");
+    let json = String::from_utf8(file_of(&files, &name)).unwrap();
+    let forged = json.replace(&hex(&segment), &hex(&other)).replace(&blake3(&segment), &blake3(&other));
+    let mut replace = |from: &[u8], to: &[u8]| {
+        let at = volume.windows(from.len()).position(|window| window == from).unwrap();
+        volume[at..at + to.len()].copy_from_slice(to);
+    };
+    replace(&segment, &other);
+    replace(json.as_bytes(), forged.as_bytes());
+    replace(hex(&segment).as_bytes(), hex(&other).as_bytes());
+    replace(hex(json.as_bytes()).as_bytes(), hex(forged.as_bytes()).as_bytes());
+    fs::write(&path, volume).unwrap();
+    let mut split = gapferry();
+    split.arg("split").arg(signed.directory.path().join("b.tar")).arg("-o").arg(signed.set().join("v.tar"));
+    split.args(["--volume-size", &LIMIT.to_string(), "--recovery", "1"]);
+    Ran::of(&mut split).ended(0).reported(&[&format!("v.{number:03}.tar: written")]);
+    assert!(fs::read(&path).unwrap() == whole);
+}

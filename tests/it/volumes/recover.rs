@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use gapferry::base::fsops::WriteLock;
 use gapferry::oci::Digest;
 use serde_json::Value;
 
@@ -292,6 +293,30 @@ fn a_forged_recovery_volume_changes_nothing() {
     let before = files_below(fixture.directory.path());
     fixture.repair(&[]).ended(3);
     assert!(files_below(fixture.directory.path()) == before);
+}
+
+/// What is found of a set that changes is true of none.
+#[test]
+fn a_set_that_another_run_is_writing_is_not_looked_at() {
+    let fixture = Fixture::new(&[70_000, 50_001], 1);
+    let lock = WriteLock::take(&fixture.path("images.tar")).unwrap();
+    fixture.repair(&[]).ended(2).reported(&["another gapferry is writing it"]);
+    drop(lock);
+    fixture.repair(&[]).ended(0);
+    fixture.is_whole();
+}
+
+#[test]
+fn what_an_unfinished_export_has_fetched_is_not_written_over() {
+    let (fixture, out) = (Fixture::new(&[70_000, 50_001], 1), tempdir());
+    let (partial, journal) = (fixture.path("images.002.tar.partial"), fixture.path("images.volumes.partial.journal"));
+    fs::remove_file(fixture.path("images.002.tar")).unwrap();
+    fs::write(&partial, "fetched for an hour").unwrap();
+    fs::write(&journal, "what of it").unwrap();
+    fixture.repair(&[]).ended(2).reported(&["images.002.tar", "has not come to its end"]);
+    assert_eq!(fs::read(&partial).unwrap(), b"fetched for an hour");
+    fixture.repair(&["-o", out.path().to_str().unwrap()]).ended(0);
+    assert!(fixture.whole.contains(&files_below(out.path())[0]));
 }
 
 /// A few kilobytes could stand for gigabytes.

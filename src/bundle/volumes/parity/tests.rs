@@ -35,12 +35,12 @@ impl Fixture {
         let parities = (0..fixture.parities).map(|_| Shard { size: length, place: None }).collect();
         let targets: Vec<Target> = (0..fixture.parities).map(|n| fixture.target(Which::Parity(n), "")).collect();
         let shards = Shards::new(originals, parities, length).unwrap();
-        let encoded = shards.encode(&targets, &|_| ()).unwrap();
-        for (which, prints) in (0..sizes.len()).map(Which::Original).zip(&encoded.originals) {
-            assert_eq!(prints.as_ref(), Some(&print(&fixture.bytes(which))), "{which:?}");
+        let computed = shards.compute(&targets, &|_| ()).unwrap();
+        for (which, digests) in (0..sizes.len()).map(Which::Original).zip(&computed.originals) {
+            assert_eq!(digests.as_ref(), Some(&print(&fixture.bytes(which))), "{which:?}");
         }
-        for (which, prints) in (0..fixture.parities).map(Which::Parity).zip(&encoded.parities) {
-            assert_eq!(prints.as_ref(), Some(&print(&fixture.bytes(which))), "{which:?}");
+        for (which, digests) in (0..fixture.parities).map(Which::Parity).zip(&computed.parities) {
+            assert_eq!(digests.as_ref(), Some(&print(&fixture.bytes(which))), "{which:?}");
         }
         fixture
     }
@@ -79,22 +79,22 @@ impl Fixture {
 
     fn is_restored(&self, shards: &Shards, lost: &[Which]) {
         let targets: Vec<Target> = lost.iter().map(|which| self.target(*which, ".new")).collect();
-        let encoded = shards.encode(&targets, &|_| ()).unwrap();
+        let computed = shards.compute(&targets, &|_| ()).unwrap();
         for target in targets {
             let (found, whole) = (fs::read(&target.path).unwrap(), self.bytes(target.which));
             assert!(found == whole, "{:?} is not what it was", target.which);
-            let prints = match target.which {
-                Which::Original(k) => &encoded.originals[k],
-                Which::Parity(n) => &encoded.parities[n],
+            let digests = match target.which {
+                Which::Original(k) => &computed.originals[k],
+                Which::Parity(n) => &computed.parities[n],
             };
-            assert_eq!(prints.as_ref(), Some(&print(&whole)));
+            assert_eq!(digests.as_ref(), Some(&print(&whole)));
         }
     }
 }
 
-fn print(bytes: &[u8]) -> Prints {
+fn print(bytes: &[u8]) -> VolumeDigests {
     let mebibytes = bytes.chunks(MEBIBYTE as usize).map(|bytes| *blake3::hash(bytes).as_bytes()).collect();
-    Prints { sha256: Digest::sha256(bytes), mebibytes }
+    VolumeDigests { sha256: Digest::sha256(bytes), mebibytes }
 }
 
 proptest! {
@@ -141,7 +141,7 @@ fn one_more_than_there_is_parity_for_is_refused_and_nothing_written() {
     let shards = fixture.shards(&lost);
     assert_eq!(shards.lacking(), 1);
     let target = fixture.target(Which::Original(0), ".new");
-    let error = shards.encode(&[target], &|_| ()).unwrap_err();
+    let error = shards.compute(&[target], &|_| ()).unwrap_err();
     assert_eq!(error.kind(), crate::base::error::Kind::Damaged);
     assert_eq!(fs::read(fixture.path(Which::Original(0)).with_extension("new")).unwrap(), b"");
 }

@@ -1,10 +1,11 @@
-//! The files that volumes are written to until all of them are finished: `*.partial`, removed unless they get their names.
+//! Writes volumes that are computed, recovery volumes or lost ones: each as `*.partial` until all are finished, and removed unless
+//! they get their names.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::format::RecoveryJson;
-use super::parity::{Encoded, Shards, Target, Which};
+use super::parity::{Computed, Shards, Target, Which};
 use super::publish::publish;
 use super::recovery_layout::head;
 use crate::base::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::oci::Digest;
 
 /// See the module documentation.
 #[derive(Debug)]
-pub struct Targets {
+pub struct VolumeWriter {
     /// A name in the directory that they are written to.
     output: Entry,
     files: Vec<Target>,
@@ -22,10 +23,10 @@ pub struct Targets {
     names: Vec<PathBuf>,
 }
 
-impl Targets {
+impl VolumeWriter {
     /// None yet, in the directory of `output`.
-    pub fn new(output: &Entry) -> Targets {
-        Targets { output: output.clone(), files: Vec::new(), names: Vec::new() }
+    pub fn new(output: &Entry) -> VolumeWriter {
+        VolumeWriter { output: output.clone(), files: Vec::new(), names: Vec::new() }
     }
 
     fn named(&self, name: &Path) -> Entry {
@@ -46,14 +47,14 @@ impl Targets {
         reserved
     }
 
-    /// [`Shards::encode`], with a bar.
+    /// [`Shards::compute`], with a bar.
     ///
     /// # Errors
     /// More volumes are lost than recovery volumes make up for, and nothing was written; the disk's.
-    pub fn encode(&self, shards: &Shards, identity: Digest, events: &Events) -> Result<Encoded> {
+    pub fn compute(&self, shards: &Shards, identity: Digest, events: &Events) -> Result<Computed> {
         let bytes = shards.length();
         events.report(Event::Phase { phase: Phase::Transfer, items: self.files.len() as u64, bytes });
-        shards.encode(&self.files, &|bytes| events.report(Event::BlobAdvanced { digest: identity, bytes }))
+        shards.compute(&self.files, &|bytes| events.report(Event::BlobAdvanced { digest: identity, bytes }))
     }
 
     /// The volumes that are being made: the numbers of those that are no recovery volumes, and where their bytes are.
@@ -68,14 +69,14 @@ impl Targets {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn write_headers(&self, json: &RecoveryJson, known: &[u8], encoded: &Encoded) -> Result<()> {
+    pub fn write_headers(&self, json: &RecoveryJson, known: &[u8], computed: &Computed) -> Result<()> {
         for target in &self.files {
             let Which::Parity(at) = target.which else { continue };
-            let Some(prints) = encoded.parities.get(at).and_then(Option::as_ref) else { continue };
+            let Some(digests) = computed.parities.get(at).and_then(Option::as_ref) else { continue };
             let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
             let json = RecoveryJson { number, ..json.clone() };
-            let chunks: Vec<u8> = known.iter().chain(prints.mebibytes.iter().flatten()).copied().collect();
-            let head = head(&json, &chunks, &prints.sha256)?;
+            let chunks: Vec<u8> = known.iter().chain(digests.mebibytes.iter().flatten()).copied().collect();
+            let head = head(&json, &chunks, &digests.sha256)?;
             target.file.write_all_at(&head, 0).map_err(|e| Error::disk("writing", &target.path, e))?;
         }
         Ok(())
@@ -99,7 +100,7 @@ impl Targets {
     }
 }
 
-impl Drop for Targets {
+impl Drop for VolumeWriter {
     fn drop(&mut self) {
         for target in &self.files {
             let _ = self.output.sibling(&target.path).remove();
