@@ -271,7 +271,7 @@ fn prove(given: &mut [GivenFile], json: &RecoveryJson, signed: Option<&Signed>, 
 fn proven(json: RecoveryJson, layout: &Layout) -> Option<Proven> {
     let part = Part::Recovery(json.number);
     let (name, length) = (part.chunks(json.of), json.chunks_length());
-    let Some(slice) = layout.slice(&name).ok().flatten().filter(|slice| slice.size() == length) else { return None };
+    let slice = layout.slice(&name).ok().flatten().filter(|slice| slice.size() == length)?;
     let sums = layout.read(&part.sums(json.of), MEBIBYTE).ok().flatten()?;
     // What is not as its sum says takes no memory.
     prove_slice(&slice, &sums::digest_of(&sums, &name)?, &|_| ()).ok()?;
