@@ -205,8 +205,8 @@ fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
 /// names and not the environment.
 #[test]
 fn a_login_is_kept_where_the_environment_says_and_tells_what_it_is_good_for_until_the_logout() {
-    let credentials = Credentials::basic("me", "secret");
-    let only_me = Options { credentials: Some(("me".into(), "secret".into())), ..Options::default() };
+    let credentials = Credentials::basic("me", "q7-Zk-right");
+    let only_me = Options { credentials: Some(("me".into(), "q7-Zk-right".into())), ..Options::default() };
     let registry = Registry::with(only_me);
     images::oci("team/app", "1", &["x"]).push(&registry);
     let directory = tempdir();
@@ -219,7 +219,7 @@ fn a_login_is_kept_where_the_environment_says_and_tells_what_it_is_good_for_unti
         let request = LoginRequest { target: target.clone(), credentials, authfile: None, registry };
         wait(app::login(&request, &environment))
     };
-    let refused = log_in(Credentials::basic("me", "wrong")).expect_err("a refusal");
+    let refused = log_in(Credentials::basic("me", "q7-Zk-other")).expect_err("a refusal");
     assert!(refused.kind() == ErrorKind::Unauthorized && refused.find::<LoggingIn>().is_some(), "{refused:?}");
     assert!(!file.exists(), "what is refused is not kept");
     let report = log_in(credentials).unwrap();

@@ -39,8 +39,14 @@ fn report_of(text: &str, name: &str) -> Value {
     let mut json: Value = serde_json::from_str(&text.replace(name, "IT")).unwrap();
     json["files"] = Value::Null;
     json["bytes"] = Value::Null;
+    // What has passed cannot be repaired.
+    for key in ["hint", "hintCode"] {
+        json.as_object_mut().unwrap().remove(key);
+    }
     json
 }
+
+const FIRST_HEADER: &str = "the first header";
 
 #[test]
 fn every_problem_is_named_as_if_it_were_a_file() {
@@ -66,7 +72,8 @@ fn every_problem_is_named_as_if_it_were_a_file() {
         ("nothing but the metadata", whole[..find("blobs/")].to_vec()),
     ];
     for name in ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS", &manifest, &layer] {
-        damages.push(("a header", flipped(find(name) + 5)));
+        let header = if find(name) == 0 { FIRST_HEADER } else { "a header" };
+        damages.push((header, flipped(find(name) + 5)));
         damages.push(("a byte", flipped(find(name) + 512 + 20)));
         damages.push(("cut", whole[..find(name) + 700].to_vec()));
     }
@@ -76,7 +83,8 @@ fn every_problem_is_named_as_if_it_were_a_file() {
         let pipe = fixture.piped(&["verify", "-", "--json"], &bytes, 100_000);
         assert_eq!(pipe.code, file.code, "{what}: {pipe:#?}");
         assert_ne!(file.code, Some(0), "{what}");
-        if file.code == Some(3) && !file.stdout.is_empty() {
+        // What stands behind it is found in a file alone.
+        if file.code == Some(3) && !file.stdout.is_empty() && what != FIRST_HEADER {
             assert_eq!(report_of(&pipe.stdout, "standard input"), report_of(&file.stdout, "bad.tar"), "{what}");
         }
     }
