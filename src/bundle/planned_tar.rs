@@ -38,6 +38,17 @@ impl PlannedTar<'_> {
         self.write(&vec![0; usize::try_from(padding).unwrap_or_default()], end)
     }
 
+    /// Writes all of a small file at once, header and padding included: a kill leaves the file that was there, or this one.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write_small(&self, file: &PlannedFile, bytes: &[u8]) -> Result<()> {
+        let mut blocks = file.header_blocks(self.mtime);
+        blocks.extend_from_slice(bytes);
+        blocks.resize(blocks.len().next_multiple_of(BLOCK as usize), 0);
+        self.write(&blocks, file.header)
+    }
+
     /// Ends the tar at this `length`, with its two empty blocks and nothing behind them. The file may have held another layout.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::fileset::FileSet;
-use super::format::BUNDLE_JSON;
+use super::format::{BUNDLE_JSON, VOLUMES};
 use super::open::Bundle;
 use super::options::{Finished, Form, Options, Survey, existing_ancestor};
 use super::output::existing_directory::is_left;
@@ -191,6 +191,9 @@ pub fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
     match Bundle::open(out) {
         Ok(_) if metadata.is_file() && !is_file => {
             refuse("a directory is to be written, and there is a tar; remove it or take another name")
+        }
+        Ok(bundle) if bundle.layout().entries().any(|(path, _)| path.starts_with(VOLUMES)) => {
+            refuse("a volume of a bundle is there, and it is not overwritten; name another output, or take it away")
         }
         Ok(bundle) => match bundle.undeclared(is_left) {
             None => Ok(()),

@@ -63,7 +63,9 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
         let text = format!("{} is damaged, so it is not signed; `gapferry verify` says where", path.display());
         Error::damaged(text)
     };
-    if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
+    // What is left of a signature is no reason not to sign.
+    let is_damaged = bundle.layout().faults().iter().any(|fault| !is_signature(&fault.path));
+    if is_damaged || !bundle.sums_agree() || !bundle.sizes_agree() {
         return Err(damaged());
     }
     let layout = bundle.layout();

@@ -15,7 +15,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Open, publish};
 use crate::bundle::SUMS;
 use crate::bundle::fileset::{FileSet, KnownFile};
-use crate::bundle::format::{is_metadata, mode_of};
+use crate::bundle::format::{is_metadata, is_tool, mode_of};
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
 
@@ -62,17 +62,11 @@ impl ExistingDirectory {
         empty.iter().try_for_each(|named| named.dir().remove_dir(named.name()))
     }
 
-    /// Removes what a run that was killed has left of a file: it would be no part of the bundle. Tools may have any name.
+    /// Removes what a run that was killed has left of a file: it would be no part of the bundle.
     fn remove_left(&self) -> Result<()> {
         self.root.each_file(&mut |file| {
-            let name = file.name().to_string_lossy();
-            let parent = file.dir().path();
-            let algorithm = parent.file_name().unwrap_or_default().to_string_lossy();
-            let path = match parent == self.root.path() {
-                true => name.into_owned(),
-                false => format!("blobs/{algorithm}/{name}"),
-            };
-            if file.is_file() && is_left(&path) { file.remove() } else { Ok(()) }
+            let path = file.path().strip_prefix(self.root.path()).unwrap_or(file.path());
+            if file.is_file() && path.to_str().is_some_and(is_left) { file.remove() } else { Ok(()) }
         })
     }
 
@@ -91,7 +85,7 @@ impl ExistingDirectory {
 /// Whether it is what a run that was killed has left of a file, by its path.
 pub fn is_left(path: &str) -> bool {
     let base = path.strip_suffix(UNFINISHED);
-    base.is_some_and(|base| is_metadata(base) || Digest::of_blob_path(base).is_some())
+    base.is_some_and(|base| is_metadata(base) || is_tool(base) || Digest::of_blob_path(base).is_some())
 }
 
 impl Drop for ExistingDirectory {

@@ -160,8 +160,8 @@ impl ExistingTar {
     /// Writes a signature that has a place.
     fn write_signature(&self, signature: &KnownFile) -> Result<()> {
         let Some(there) = self.signatures.get(&signature.path) else { return Ok(()) };
-        self.tar().write_kept(&signature.bytes, there.data)?;
-        self.tar().write_frame(&PlannedFile { size: signature.size(), ..there.clone() })
+        let planned = PlannedFile { size: signature.size(), ..there.clone() };
+        self.tar().write_small(&planned, &signature.read()?)
     }
 }
 

@@ -157,8 +157,27 @@ fn what_a_killed_sign_has_left_in_a_directory_does_not_keep_it_from_being_signed
     let key = fixture.key("ed", Kind::Ed25519);
     fixture.export("bundle", &[]).ended(0);
     let bundle = fixture.path().join("bundle");
-    std::fs::write(bundle.join("SHA256SUMS.sig.partial"), "half").unwrap();
+    std::fs::create_dir(bundle.join("tools")).unwrap();
+    for left in ["SHA256SUMS.sig.partial", "tools/gapferry.partial"] {
+        std::fs::write(bundle.join(left), "half").unwrap();
+    }
     fixture.run(&["sign", "bundle", "--key", text(&key.private)]).ended(0);
+    fixture.verify(&bundle, &key).ended(0);
+}
+
+/// Killed while it wrote a signature into a tar, an earlier version left bytes of two.
+#[test]
+fn what_is_left_of_a_signature_in_a_tar_does_not_keep_it_from_being_signed() {
+    let fixture = Fixture::new();
+    let key = fixture.key("ec", Kind::P256);
+    let bundle = fixture.signed("bundle.tar", &key);
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    let name = b"SHA256SUMS.sig\0";
+    let header = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[header + 512 + 500] = 7;
+    std::fs::write(&bundle, bytes).unwrap();
+    fixture.verify(&bundle, &key).ended(3);
+    fixture.run(&["sign", "bundle.tar", "--key", text(&key.private)]).ended(0);
     fixture.verify(&bundle, &key).ended(0);
 }
 
@@ -170,6 +189,7 @@ fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
     fixture.export("bundle.tar", &["--volume-size", "1MB"]).ended(0);
     let refused = fixture.run(&["sign", "bundle.001.tar", "--key", text(&key.private)]).ended(2);
     refused.reported(&["it is a volume", "gapferry join"]);
+    fixture.export("bundle.001.tar", &[]).ended(2).reported(&["a volume of a bundle is there"]);
 }
 
 /// A bundle may be renamed on its way. What it is called says nothing of its form.
