@@ -408,7 +408,7 @@ struct Read {
     identity: Option<Digest>,
 }
 
-/// `bundle.json`; without it, `SHA256SUMS` shows that this was to be a bundle.
+/// `bundle.json`; without it, the sums show that this was to be a bundle.
 fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Read> {
     if layout.size_of(BUNDLE_JSON).is_none() {
         if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {

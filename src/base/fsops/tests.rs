@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::*;
+use crate::base::error::Kind;
 
 /// A directory of ours, and beside it one of a user who must not lose anything.
 fn fixture() -> (tempfile::TempDir, Dir, PathBuf) {
@@ -151,7 +152,7 @@ fn what_has_taken_a_name_meanwhile_is_not_replaced() {
     let nothing = out.occupant();
     write(&dir, "out", "theirs");
     let publish = |expected| publish_over(&partial.open(Open::Change).unwrap(), &partial, &out, expected);
-    assert!(publish(nothing).unwrap_err().to_string().contains("out"));
+    assert_eq!(publish(nothing).unwrap_err().kind(), Kind::Input);
     let theirs = out.occupant();
     write(&dir, "other", "another");
     Entry::in_dir(&dir, "other").rename(&out).unwrap();
