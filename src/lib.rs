@@ -48,15 +48,22 @@
 //!
 //! # Where to look
 //!
-//! - *Where is a bundle written?* In `bundle/writer`: by position or in one pass, for every command. `bundle/output` only says
-//!   where each file goes. Lost volumes are the one exception: `bundle/volumes` computes them of parity.
-//! - *Where are bytes proven?* In [`content`]: [`content::proof`] holds bytes against a digest, in their place or while they are
-//!   copied; [`content::BlobReader`] proves a blob while it is read. Documents in memory are proven by [`oci::Digest::prove`].
+//! - *Where is a bundle written?* In `bundle/writer`: by position or in one pass, for every command. Each form in `bundle/output`
+//!   says where files go, and syncs and names them at the writer's word. Two things are not files of a bundle that has a source:
+//!   `bundle/volumes` computes recovery volumes, and lost and damaged volumes of them; `serve --writable` changes the layout that it
+//!   serves, which is no bundle then.
+//! - *Where are bytes proven?* By their digest in [`content`]: [`content::proof`] holds bytes against it, in their place or while
+//!   they are copied; [`content::BlobReader`] proves a blob while it is read. Documents in memory are proven by
+//!   [`oci::Digest::prove`]. Mebibytes are compared by BLAKE3 where damage is located (`verify/chunks.rs`,
+//!   `bundle/repair/ranges.rs`), and whole volumes where recovery volumes say what they were (`bundle/volumes`); what comes of
+//!   either is proven by digest.
 //! - *What is a bundle's list of files?* [`bundle::fileset`], from the list in `bundle.json` to the bytes that are written.
-//! - *What does a manifest point to?* [`oci::Manifest::children`], and nothing else knows.
-//! - *Which facts does an error carry?* A [`base::error::Kind`] and values of types that the room which failed defines;
-//!   [`Error::find`] finds them. `cli/hint.rs` lists all that a hint asks for.
-//! - *What does a command do, apart from its command line?* `app/NAME.rs`, or `app/NAME/mod.rs`: [`app::export()`], say.
+//! - *What does a manifest point to?* [`oci::Manifest::children`]. Of one that cannot be read, [`oci::digests_in`] finds all that it
+//!   may point to.
+//! - *Which facts does an error carry?* A [`base::error::Kind`], perhaps a [`base::error::Reason`], and values of types that some
+//!   room defines; [`Error::find`] finds them. `cli/hint.rs` lists all that a hint asks for.
+//! - *What does a command do, apart from its command line?* `app/NAME.rs`, or `app/NAME/mod.rs`: [`app::export()`], say. `split` and
+//!   `join` are [`app::convert()`].
 //!
 //! # Decisions
 //!
@@ -69,12 +76,13 @@
 //! - **A storage's files are linked where nothing has to move** (`dir:` directories, a second storage): such a link is proven
 //!   to be the file that was meant, and nothing that may be one is ever written into. These two ways have no plan: it is made
 //!   of repositories, and they of images.
-//! - **Nothing is published early**: `*.partial`, sync, rename; in a directory, `SHA256SUMS` is written last. What is repaired or
-//!   signed in its place is proven before the first byte is written.
+//! - **Nothing is published early**: `*.partial`, sync, rename; in a directory, `SHA256SUMS` is written last. What is repaired in
+//!   its place is proven before the first byte is written. What is signed has the sums and sizes that it says, with `--full` the
+//!   digests too.
 //! - **A blob's last piece is withheld until its digest is proven** ([`content::BlobReader`]), so a wrong blob cannot be
 //!   completed at a registry even if that registry proves nothing itself.
 //! - The OCI structures are read by small types of our own rather than a library's: digests are validated newtypes, and
-//!   nothing is ever written back from a typed view. Where a manifest has to change, its JSON as received is edited.
+//!   no manifest that was received is written back from a typed view. Where one has to change, its JSON as received is edited.
 
 #![forbid(unsafe_code)]
 

@@ -1,13 +1,13 @@
 //! The bundle: the format, the writer, the reader. `docs/format.md` describes every file of it.
 //!
 //! A bundle is a list of files ([`fileset`]): of [`Contents`] that are to be fetched, or of a bundle that is there. `writer` brings
-//! it to its form, and nothing else writes one: [`Writer`] by position, [`StreamWriter`] in one pass. A place (`output`) says where
+//! it to its form: [`Writer`] by position, [`StreamWriter`] in one pass. A place (`output`) says where
 //! each file goes, a supply where blobs may come from besides a [`Source`](crate::content::Source).
 //!
 //! All commands are rows of that. [`convert`] has a bundle as the source; `split` and `join` are conversions, and so is [`sign()`]
 //! where a tar has no room for another signature. [`repair()`] has a damaged directory or tar as the place, and what repairs it as a
-//! supply; a repair file is a list, too. Damaged volumes are written again by [`repair_set`], a conversion of what is whole; lost
-//! ones are computed by [`volumes`] of the stripes of bytes that are left. [`Bundle`] opens a bundle; its layout is a source. Out of
+//! supply; a repair file is a list, too. Volumes are written again by [`repair_set`], a conversion of what is whole, or computed by
+//! [`volumes`] of the stripes of bytes that are left. [`Bundle`] opens a bundle; its layout is a source. Out of
 //! a pipe, it is a [`StreamedBundle`].
 //!
 //! The room knows the format, the file system, and the lock and graph that a bundle is made of; no registry and no command line.

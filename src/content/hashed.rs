@@ -1,4 +1,5 @@
-//! What bytes hash to, held against the digest that they should have: the one comparison on which every proof rests.
+//! What bytes hash to, held against the digest that they should have: the one comparison on which every proof of files and
+//! blobs rests. Documents in memory are compared by [`Digest::prove`].
 
 use std::fmt;
 

@@ -4,7 +4,8 @@
 //! bytes of manifests where there are many. Whatever comes from outside is validated
 //! once, into a newtype ([`Digest`], [`Reference`], [`Repository`], [`Tag`], [`Platform`]); the rest of the program can
 //! rely on it. A manifest is its exact bytes ([`Manifest`]); every parsed view is derived from them, and
-//! [`Manifest::children`] is the only function that knows what a manifest points to.
+//! [`Manifest::children`] is the only function that knows what a manifest that can be read
+//! points to.
 
 mod descriptor;
 mod digest;

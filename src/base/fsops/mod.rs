@@ -1,5 +1,6 @@
-//! Everything that gives, takes or locks a name in the file system, reserves room in it or waits until bytes are on the
-//! medium. No other room does any of this itself, except for `content::checkpoint`: its file may fail without an error.
+//! Everything that gives, takes or locks a name in the file system, reserves room in it or waits until names are on the
+//! medium. No other room does any of this itself, except for `content::checkpoint`: its file may fail without an error. Open files
+//! are written and synced by those who hold them.
 //!
 //! The room knows names and bytes, not what they mean.
 //!

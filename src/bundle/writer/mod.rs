@@ -1,4 +1,5 @@
-//! Where a bundle is written; nothing outside this module writes one, or changes one.
+//! Where a bundle is written, repaired and signed. Volumes that are computed of parity, and recovery volumes, are written by
+//! [`volumes`](super::volumes).
 //!
 //! [`Writer`] writes by position, in any order. It opens a new place (a directory, a tar or volumes) or takes one that is open (a
 //! bundle that is repaired or signed where it is, a repair). `fill` proves what is there and brings what other bundles have; what is
