@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::answer::{excerpt_shown, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
+use super::failure::Failure;
 use super::host::{Ask, Host, Target, strange};
 use super::manifests::{self, Fetched};
 use super::memory::ReferrersApi;
@@ -91,7 +92,9 @@ enum Broken {
     Asking(Error),
     /// It is denied to this account, here.
     Denied(Error),
-    /// An answer came that is no list.
+    /// An answer came that is no list; the next one may be.
+    NoList(Error),
+    /// An answer came that is of no use, and so will the next one be.
     Useless(Error),
 }
 
@@ -112,7 +115,7 @@ impl Broken {
 
     fn into_error(self) -> Error {
         match self {
-            Broken::Asking(error) | Broken::Denied(error) | Broken::Useless(error) => error,
+            Broken::Asking(error) | Broken::Denied(error) | Broken::NoList(error) | Broken::Useless(error) => error,
         }
     }
 }
@@ -123,7 +126,7 @@ fn learned(host: &Host, found: &Result<Option<ReferrerList>, Broken>) -> Option<
     let answers = &host.memory.answers;
     match found {
         Err(Broken::Asking(_)) => None,
-        Err(Broken::Useless(error)) => {
+        Err(Broken::NoList(error) | Broken::Useless(error)) => {
             answers.useless(Question::Referrers, error);
             None
         }
@@ -137,15 +140,24 @@ fn learned(host: &Host, found: &Result<Option<ReferrerList>, Broken>) -> Option<
 
 /// `None`: no such API here. Where some of a list could be read, that is the answer, with a doubt.
 async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<ReferrerList>, Broken> {
-    let mut list = ReferrerList::default();
-    match read_pages(host, repository, subject, &mut list).await {
-        Ok(true) => Ok(Some(list)),
-        Ok(false) => Ok(None),
-        Err(broken) if list.found.is_empty() || broken.is_of_more() => Err(broken),
-        Err(broken) => {
-            list.doubt.get_or_insert(broken.into_error());
-            Ok(Some(list))
-        }
+    let what = format!("listing what refers to {repository}@{subject}");
+    let mut wrong_answers = host.tries(&what).after_wrong_answer();
+    loop {
+        let mut list = ReferrerList::default();
+        return match read_pages(host, repository, subject, &what, &mut list).await {
+            Ok(true) => Ok(Some(list)),
+            Ok(false) => Ok(None),
+            // A page of a gateway may be gone in a moment.
+            Err(Broken::NoList(error)) if list.found.is_empty() => {
+                wrong_answers.again(Failure::soon(error)).await.map_err(Broken::Useless)?;
+                continue;
+            }
+            Err(broken) if list.found.is_empty() || broken.is_of_more() => Err(broken),
+            Err(broken) => {
+                list.doubt.get_or_insert(broken.into_error());
+                Ok(Some(list))
+            }
+        };
     }
 }
 
@@ -154,10 +166,10 @@ async fn read_pages(
     host: &Host,
     repository: &Repository,
     subject: &Digest,
+    what: &str,
     list: &mut ReferrerList,
 ) -> Result<bool, Broken> {
-    let what = format!("listing what refers to {repository}@{subject}");
-    let useless = |reason: &dyn std::fmt::Display| Broken::Useless(strange(&what, reason));
+    let useless = |reason: &dyn std::fmt::Display| Broken::Useless(strange(what, reason));
     let path = format!("/v2/{}/referrers/{subject}", repository.path());
     let mut url = host.url(&path).await.map_err(Broken::Asking)?;
     let mut seen = HashSet::new();
@@ -167,7 +179,7 @@ async fn read_pages(
     loop {
         let is_first = pages.is_untouched();
         pages.visit(&url);
-        let ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
+        let ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), what)
             .optional(Some(Question::Referrers))
             .header("accept", media_type::OCI_INDEX);
         let mut ask = ask.map_err(Broken::Asking)?;
@@ -183,8 +195,8 @@ async fn read_pages(
                     continue;
                 }
                 _ if is_answered => return Ok(true),
-                401 | 403 => return Err(Broken::Denied(refusal(&what, *reply).await.error)),
-                _ => return Err(Broken::Useless(refusal(&what, *reply).await.error)),
+                401 | 403 => return Err(Broken::Denied(refusal(what, *reply).await.error)),
+                _ => return Err(Broken::Useless(refusal(what, *reply).await.error)),
             },
         };
         let before = list.found.len();
@@ -199,9 +211,9 @@ async fn read_pages(
                     let is_part = list.found.len() > before;
                     let kind = if is_part { "not all of the answer can be used" } else { "the answer is no index" };
                     let shown = excerpt_shown(&body, &secrets);
-                    let error = shown.known_to(strange(&what, format!("{kind}: {}", shown.text))).because(error);
+                    let error = shown.known_to(strange(what, format!("{kind}: {}", shown.text))).because(error);
                     if !is_part {
-                        return Err(Broken::Useless(error));
+                        return Err(Broken::NoList(error));
                     }
                     list.doubt.get_or_insert(error);
                 }

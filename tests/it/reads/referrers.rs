@@ -86,10 +86,12 @@ async fn an_answer_that_is_of_no_use_concerns_its_image_alone() {
     let empty = || Answer::new(200).with("Content-Type", OCI_INDEX).body(index(OCI_INDEX, &[]));
     let damaged = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"a referrer is damaged"}]}"#;
     // (what is answered about the first image, the first time or always, and how many images remain open)
-    let cases: [(&str, Answer, bool, usize); 5] = [
+    let page = || Answer::new(200).body("<!doctype html><title>Sign in</title>");
+    let cases: [(&str, Answer, bool, usize); 6] = [
         ("damaged there", Answer::new(500).body(damaged), false, 1),
         ("endless", Answer::new(200).body(vec![b' '; 5 << 20]), false, 1),
-        ("a page", Answer::new(200).body("<!doctype html><title>Sign in</title>"), false, 1),
+        ("a page", page(), false, 1),
+        ("a page for a moment", page(), true, 0),
         ("a link to nowhere", empty().with("Link", "<http://[>; rel=\"next\""), false, 1),
         ("breaks off", empty().but(Fault::Truncate(10)), true, 0),
     ];

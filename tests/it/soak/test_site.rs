@@ -50,12 +50,21 @@ impl TestSite {
 
     /// Whether the bundle that has its name is the whole and right one.
     pub fn check_bundle(&self, path: &Path) -> Result<(), String> {
-        let right = match path.extension() {
-            Some(_) => std::fs::read(path).map_err(|e| e.to_string())? == self.tar,
-            None => files_below(path) == self.directory,
+        let wrong = match path.extension() {
+            Some(_) => (std::fs::read(path).map_err(|e| e.to_string())? != self.tar).then(String::new),
+            None => different(&files_below(path), &self.directory),
         };
-        if right { Ok(()) } else { Err(format!("{} is there, and not what it should be", path.display())) }
+        let fault = |what: String| Err(format!("{} is there, and not what it should be: {what}", path.display()));
+        wrong.map_or(Ok(()), fault)
     }
+}
+
+/// The first file that only one of two directories has, or that differs.
+fn different(found: &[(String, Vec<u8>)], right: &[(String, Vec<u8>)]) -> Option<String> {
+    let not_in = |files: &[(String, Vec<u8>)], all: &[(String, Vec<u8>)]| {
+        files.iter().find(|file| !all.contains(file)).map(|(name, _)| name.clone())
+    };
+    not_in(found, right).or_else(|| not_in(right, found))
 }
 
 /// Everything that is carried, signatures included.
