@@ -21,7 +21,8 @@ enum Met {
 }
 
 /// Walks the images in the order of the lock, each depth first from its manifest, then from its attached manifests. Content
-/// stands where it is met first; a manifest stands before what it names. What is `assumed` is left out, with all below it.
+/// stands where it is met first; a manifest stands before what it names. What is `assumed` is left out, with all below it. That one
+/// image leaves out what another carries plays no part: the place follows from the content of the whole bundle.
 pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordered {
     let Ordered { manifests: mut all, mut blobs } = content;
     all.retain(|manifest| !assumed.contains(&manifest.digest()));
@@ -31,7 +32,6 @@ pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordere
     let (mut manifests, mut met) = (Vec::new(), Vec::new());
     let (mut seen, mut noted, mut configs) = (HashSet::new(), HashSet::new(), HashSet::new());
     for image in &lock.images {
-        let absent: HashSet<Digest> = image.absent.iter().map(|absent| absent.digest).collect();
         let attached = image.companions().iter().map(|attached| attached.digest);
         let roots = std::iter::once(image.digest).chain(attached).map(Met::Manifest);
         // What is next is at the end.
@@ -43,9 +43,7 @@ pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordere
                     let Some(manifest) = by_digest.get(&digest).filter(|_| seen.insert(digest)) else { continue };
                     manifests.push((*manifest).clone());
                     configs.extend(manifest.config().map(|config| config.digest));
-                    let children = manifest.children().into_iter().rev();
-                    let children = children.filter(|child| !absent.contains(&child.descriptor.digest));
-                    open.extend(children.map(|child| match child.role {
+                    open.extend(manifest.children().into_iter().rev().map(|child| match child.role {
                         Role::Manifest => Met::Manifest(child.descriptor.digest),
                         Role::Config | Role::Layer | Role::ForeignLayer => Met::Blob(child.descriptor.digest),
                     }));
@@ -102,14 +100,12 @@ fn groups(lock: &Lock, find: &Find<'_>) -> HashMap<Digest, Group> {
         *known = group.min(*known);
     };
     for image in &lock.images {
-        let absent: HashSet<Digest> = image.absent.iter().map(|absent| absent.digest).collect();
         let attached = image.companions().iter().map(Attached::descriptor);
         let mut open: Vec<Descriptor> = std::iter::once(image.descriptor()).chain(attached).collect();
         while let Some(next) = open.pop() {
             let Some(manifest) = seen.insert(next.digest).then(|| find(&next)).flatten() else { continue };
             note(next.digest, Group::Manifest);
-            let children = manifest.children().into_iter();
-            for child in children.filter(|child| !absent.contains(&child.descriptor.digest)) {
+            for child in manifest.children() {
                 match child.role {
                     Role::Manifest => open.push(child.descriptor),
                     Role::Config => note(child.descriptor.digest, Group::Config),
@@ -204,5 +200,21 @@ mod tests {
         let left = ["c1", "c3", "x", "shared", "z"].map(|text| Digest::sha256(text.as_bytes())).to_vec();
         let roots = [&outer, &inner, &one, &three].map(|manifest| manifest.digest()).to_vec();
         assert_eq!(digests(&ordered), (roots, left));
+    }
+    /// Two programs that write the same lock have to write the same bytes, and configs stand before all other blobs.
+    #[test]
+    fn of_one_index_with_two_selections_both_stand_where_the_index_has_them() {
+        let (one, two) = (image("c1", &["x"]), image("c2", &["y"]));
+        let both = index(&[&one, &two]);
+        let images = vec![locked("r.test/a:1", &both, &[one.digest()]), locked("r.test/a:2", &both, &[two.digest()])];
+        let created = "2026-11-21T04:00:00Z".parse().unwrap();
+        let lock = Lock { version: 1, created, load_platform: None, images, missing: Vec::new() };
+        let manifests = vec![two.clone(), one.clone(), both.clone()];
+        let blobs = vec![blob(LAYER, "y"), blob(LAYER, "x"), blob(LAYER, "c2"), blob(LAYER, "c1")];
+        let ordered = order(&lock, Ordered { manifests, blobs }, &HashSet::new());
+        let digests = [both.digest(), one.digest(), two.digest()];
+        assert_eq!(ordered.manifests.iter().map(Manifest::digest).collect::<Vec<_>>(), digests);
+        let blobs = ["c1", "c2", "x", "y"].map(|text| Digest::sha256(text.as_bytes()));
+        assert_eq!(ordered.blobs.iter().map(|blob| blob.digest).collect::<Vec<_>>(), blobs);
     }
 }

@@ -8,14 +8,13 @@ use super::report::{
     ExportPlan, ExportReport, Exported, PlannedVolumes, blob_bytes, listed, read_from, saved_by_sharing,
 };
 use super::request::ExportRequest;
-use super::write::{self, Lost, Written};
+use super::write::{Concluded, Conclusion, Lost, WriteRequest, write_whole};
 use crate::app::environment::Environment;
 use crate::app::local::write_file;
 use crate::app::outcome::{Outcome, REPORT_VERSION};
 use crate::app::output::Output;
 use crate::app::read_back::read_back;
 use crate::app::resolve::{Resolver, WrittenLock};
-use crate::app::signed::add_signature;
 use crate::app::since;
 use crate::base::document::Document;
 use crate::base::error::Result;
@@ -191,28 +190,21 @@ impl ExportJob<'_> {
         let Resolved { contents, graph, source, lost } = resolved;
         let lock = contents.lock.clone();
         let files = self.files(&contents)?;
-        let up_to_date = preflight::up_to_date(path, files.identity, self.proof());
         let options = Options::copying(Form::named(path));
         if self.request.dry_run {
+            let up_to_date = preflight::up_to_date(path, files.identity, self.proof()).is_some();
             let survey = preflight::survey(path, &files, &options)?;
-            let (identity, up_to_date) = (files.identity, up_to_date.is_some());
-            let planned = Planned { identity, total: survey.total, survey: Some(survey), up_to_date, volumes: None };
+            let (identity, total) = (files.identity, survey.total);
+            let planned = Planned { identity, total, survey: Some(survey), up_to_date, volumes: None };
             return Ok(self.plan(&lock, graph, planned));
         }
-        let (finished, moved) = match up_to_date {
-            Some(finished) => (finished, 0),
-            None => {
-                let jobs = self.request.registry.jobs;
-                let job = write::WriteRequest { output: path, files, options, graph, source, jobs, lost };
-                let Written { finished, moved, .. } = write::write(job, &self.environment.events).await?;
-                (finished, moved)
-            }
-        };
+        let jobs = self.request.registry.jobs;
+        let job = WriteRequest { output: path, files, options, graph, source, jobs, lost };
+        let end = Conclusion { sign_key: self.request.sign_key.as_deref(), read_back: self.request.read_back };
+        let Concluded { written, signed, read_back } = write_whole(job, end, &self.environment.events).await?;
         let locked = self.write_lock(&lock);
-        // It may write the bundle anew.
-        let signed = add_signature(&finished, self.request.sign_key.as_deref(), &self.environment.events);
-        self.read_back([finished.path.clone()]).await?;
-        let mut exported = self.exported(&lock, graph, finished, moved);
+        read_back?;
+        let mut exported = self.exported(&lock, graph, written.finished, written.moved);
         // The bundle is there whatever became of the lock.
         (exported.signed_by, exported.failure) = match signed {
             Ok(signed_by) => (signed_by, locked.err()),

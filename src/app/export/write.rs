@@ -4,18 +4,22 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::app::read_back::read_back;
+use crate::app::signed::add_signature;
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events};
-use crate::bundle::{FileSet, Finished, Options, Writer, preflight};
+use crate::bundle::preflight::{self, Whole};
+use crate::bundle::{FileSet, Finished, Options, Writer};
 use crate::content::Source;
 use crate::oci::Digest;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{Inventory, OnExisting, Plan};
 use crate::pipeline::resolve::Failures;
 use crate::pipeline::transfer::{self, Transfer};
+use crate::signing::{PrivateKey, PublicKey};
 
 /// What errors call it.
 pub const WRITING: &str = "writing the bundle";
@@ -61,6 +65,46 @@ pub struct Written {
     pub lock: Option<Arc<WriteLock>>,
     /// The numbers of the volumes that were there already, the same.
     pub unchanged_volumes: BTreeSet<u32>,
+}
+
+/// How a bundle in one piece, a directory or a tar, is concluded.
+pub struct Conclusion<'a> {
+    pub sign_key: Option<&'a PrivateKey>,
+    /// Whether it is read from the medium again.
+    pub read_back: bool,
+}
+
+/// A bundle in one piece. It is there, whatever became of what follows.
+pub struct Concluded {
+    pub written: Written,
+    /// Whose signature it has.
+    pub signed: Result<Option<PublicKey>>,
+    /// Whether it was proven from the medium, where that was asked for.
+    pub read_back: Result<()>,
+}
+
+/// Writes a directory or a tar, unless it is there already; then gives it the signature that it may lack, and reads it back.
+///
+/// # Errors
+/// As [`write`].
+pub async fn write_whole(request: WriteRequest<'_>, end: Conclusion<'_>, events: &Events) -> Result<Concluded> {
+    let written = match preflight::up_to_date(request.output, request.files.identity, Whole::Proven(events)) {
+        Some(finished) => Written::unchanged(finished),
+        None => write(request, events).await?,
+    };
+    // It may write the bundle anew.
+    let signed = add_signature(&written.finished, end.sign_key, events);
+    let read_back = match end.read_back {
+        true => read_back([written.finished.path.clone()], events).await,
+        false => Ok(()),
+    };
+    Ok(Concluded { written, signed, read_back })
+}
+
+impl Written {
+    fn unchanged(finished: Finished) -> Written {
+        Written { finished, moved: 0, linked: 0, lock: None, unchanged_volumes: BTreeSet::new() }
+    }
 }
 
 /// Fetches what is missing and seals the bundle.

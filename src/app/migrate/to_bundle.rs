@@ -1,6 +1,5 @@
 //! The images of a storage as a bundle, made as export makes one.
 
-use std::collections::BTreeSet;
 use std::collections::HashSet;
 
 use super::Migration;
@@ -9,14 +8,13 @@ use super::inside::refuse_inside;
 use super::report::{Ended, MigrateOutcome};
 use super::request::BundleOutput;
 use crate::app::environment::BundleTime;
-use crate::app::export::{self, Lost, Written};
+use crate::app::export::{self, Concluded, Conclusion, Lost, Written};
 use crate::app::output::Output;
-use crate::app::read_back::read_back;
-use crate::app::signed::{add_signature, warn_if_unsigned};
+use crate::app::signed::warn_if_unsigned;
 use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
-use crate::bundle::preflight::{self, Whole};
+use crate::bundle::preflight;
 use crate::bundle::{Bundle, Contents, FileSet, Form, Options, Writer, is_tar};
 use crate::content::{Files, LinkMode};
 use crate::pipeline::graph::Graph;
@@ -64,21 +62,20 @@ impl Migration<'_> {
                 events.report(Event::Status(text.to_owned()));
                 *collected = again;
                 tried = self.attempt(collected, output).await;
-                if tried.as_ref().is_ok_and(|done| done.as_ref().is_some_and(|done| done.finished.unchanged)) {
+                let is_unchanged = |done: &Option<Concluded>| {
+                    done.as_ref().is_some_and(|done| done.written.finished.unchanged)
+                };
+                if tried.as_ref().is_ok_and(is_unchanged) {
                     Writer::abandon(&output.path)?;
                 }
             }
         }
-        let Written { finished, moved, linked, .. } = match tried {
-            Ok(Some(written)) => written,
+        let Concluded { written: Written { finished, moved, linked, .. }, signed, read_back } = match tried {
+            Ok(Some(concluded)) => concluded,
             Ok(None) => return Ok(Ended::default()),
             Err(error) => return Ok(Ended { failure: Some(error), ..Ended::default() }),
         };
-        // It may write the bundle anew.
-        let signed = add_signature(&finished, output.sign_key.as_deref(), events);
-        if output.read_back
-            && let Err(error) = read_back([finished.path.clone()], events).await
-        {
+        if let Err(error) = read_back {
             return Ok(Ended { failure: Some(error), ..Ended::default() });
         }
         let (signed_by, failure) = match signed {
@@ -92,8 +89,8 @@ impl Migration<'_> {
     }
 
     /// `None`: there is no image that could be written.
-    async fn attempt(&self, collected: &Collected, output: &BundleOutput) -> Result<Option<Written>> {
-        let BundleOutput { path, link, sign_key, tools, .. } = output;
+    async fn attempt(&self, collected: &Collected, output: &BundleOutput) -> Result<Option<Concluded>> {
+        let BundleOutput { path, link, sign_key, tools, read_back } = output;
         let images: Vec<_> = collected.whole().map(|(_, image)| image.clone()).collect();
         if images.is_empty() {
             let is_empty = collected.images.is_empty() && collected.lost() == 0;
@@ -110,10 +107,6 @@ impl Migration<'_> {
         }
         let events = &self.environment.events;
         let files = FileSet::new(&contents, sign_key.clone())?;
-        if let Some(finished) = preflight::up_to_date(path, files.identity, Whole::Proven(events)) {
-            let unchanged_volumes = BTreeSet::new();
-            return Ok(Some(Written { finished, moved: 0, linked: 0, lock: None, unchanged_volumes }));
-        }
         let job = export::WriteRequest {
             output: path,
             files,
@@ -123,7 +116,8 @@ impl Migration<'_> {
             jobs: self.request.jobs,
             lost: &Lost::default(),
         };
-        export::write(job, events).await.map(Some)
+        let end = Conclusion { sign_key: sign_key.as_deref(), read_back: *read_back };
+        export::write_whole(job, end, events).await.map(Some)
     }
 }
 
