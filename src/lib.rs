@@ -49,19 +49,18 @@
 //! # Where to look
 //!
 //! - *Where is a bundle written?* In `bundle/writer`: by position or in one pass, for every command. Each form in `bundle/output`
-//!   says where files go, and syncs and names them at the writer's word. Two things are not files of a bundle that has a source:
-//!   `bundle/volumes` computes recovery volumes, and lost and damaged volumes of them; `serve --writable` changes the layout that it
-//!   serves, which is no bundle then.
+//!   says where files go, and syncs and names them at the writer's word. Recovery volumes, and lost volumes that come of them, are no
+//!   files that a source has: `bundle/volumes/computed.rs` has their bytes computed. The file of any volume is opened, synced and named
+//!   in `bundle/volumes/partial.rs`. `serve --writable` changes the layout that it serves, which is no bundle then.
 //! - *Where are bytes proven?* By their digest in [`content`]: [`content::proof`] holds bytes against it, in their place or while
 //!   they are copied; [`content::BlobReader`] proves a blob while it is read. Documents in memory are proven by
-//!   [`oci::Digest::prove`]. Mebibytes are compared by BLAKE3 where damage is located (`verify/chunks.rs`,
-//!   `bundle/repair/ranges.rs`), and whole volumes where recovery volumes say what they were (`bundle/volumes`); what comes of
-//!   either is proven by digest.
+//!   [`oci::Digest::prove`]. Two comparisons prove nothing and only say where to look: that of mebibytes by BLAKE3, which locates
+//!   damage, and that of whole volumes with what recovery volumes say they were. What comes of either is proven by digest.
 //! - *What is a bundle's list of files?* [`bundle::fileset`], from the list in `bundle.json` to the bytes that are written.
-//! - *What does a manifest point to?* [`oci::Manifest::children`]. Of one that cannot be read, [`oci::digests_in`] finds all that it
-//!   may point to.
-//! - *Which facts does an error carry?* A [`base::error::Kind`], perhaps a [`base::error::Reason`], and values of types that some
-//!   room defines; [`Error::find`] finds them. `cli/hint.rs` lists all that a hint asks for.
+//! - *What does a manifest point to?* [`oci::Manifest::children`]. Of one that cannot be read, [`oci::digests_in`] finds all that
+//!   it may point to.
+//! - *Which facts does an error carry?* A [`base::error::Kind`], perhaps a [`base::error::Reason`], and values of the types that
+//!   implement [`base::error::Fact`]; [`Error::find`] finds them.
 //! - *What does a command do, apart from its command line?* `app/NAME.rs`, or `app/NAME/mod.rs`: [`app::export()`], say. `split` and
 //!   `join` are [`app::convert()`].
 //!

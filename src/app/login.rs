@@ -10,7 +10,7 @@ use super::local::check_writable;
 use super::login_target::LoginTarget;
 use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
-use crate::base::error::Result;
+use crate::base::error::{Fact, Result};
 use crate::credentials::{AMBIENT, Credentials, Kept, Origin, Store, Variables, variable_name};
 use crate::transport::registry::AuthCheck;
 
@@ -54,6 +54,8 @@ impl JsonReport for LoginReport {}
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("logging in")]
 pub struct LoggingIn;
+
+impl Fact for LoggingIn {}
 
 /// Whether [`login`] could keep credentials, as far as can be known without changing anything: better known before a
 /// person types a password.

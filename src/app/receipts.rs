@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::local::{Input, Text, read_bounded, write_file};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Fact, Result};
 use crate::base::fsops::Entry;
 use crate::bundle::MAX_SIGNATURE;
 use crate::pipeline::receipt::{MAX_RECEIPT, Receipt, signature_beside};
@@ -55,6 +55,8 @@ pub enum ReceiptFault {
     #[error("its signature fits none of the keys: another key signed it, or it was altered")]
     FitsNoKey,
 }
+
+impl Fact for ReceiptFault {}
 
 /// # Errors
 /// Keys were named, and none of them has signed it.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::canonical;
-use super::error::{Error, Kind, Result};
+use super::error::{Error, Fact, Kind, Result};
 use crate::oci::{has_at_most_values, memory_of_json, values_in};
 
 /// How much a document holds, of which nothing else is read.
@@ -40,6 +40,8 @@ pub struct OtherVersion {
     /// The only version that is read.
     pub known: u32,
 }
+
+impl Fact for OtherVersion {}
 
 /// A versioned JSON file.
 pub trait Document: Serialize + DeserializeOwned {

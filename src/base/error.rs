@@ -7,7 +7,8 @@
 //! No decision reads a text. Exit codes follow from [`Kind`] alone, what to do next from [`Kind`] and [`Reason`]. What else
 //! a caller or a hint has to know is a *fact*: a value of a type of the room that made the error, with fields, whose
 //! `Display` gives the words. [`Error::of`] makes an error of a fact, [`Error::with_fact`] adds one to an error that says
-//! more, [`because`](Error::because) takes one as the cause, and [`Error::find`] finds any of them. An error that speaks for
+//! more, [`because`](Error::because) takes one as the cause, and [`Error::find`] finds any of them. The types that implement
+//! [`Fact`] are all that an error can carry. An error that speaks for
 //! several keeps the facts of the one that decided its kind ([`Error::speaking_for`]).
 
 use std::error::Error as StdError;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::progress::redacted;
-use crate::oci::{Digest, NotKept};
+use crate::oci::{Digest, ManifestError, NotKept};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -44,6 +45,12 @@ pub enum Kind {
     /// The user or the system asked to stop.
     Interrupted,
 }
+
+/// What an error knows beside its [`Kind`] and its [`Reason`]: a type of the room that makes the error. Its implementors are all
+/// the facts there are.
+pub trait Fact: StdError + Send + Sync + 'static {}
+
+impl Fact for ManifestError {}
 
 /// What exactly the other side objects to, where its answer says so. Decisions and hints follow from it where it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +122,8 @@ pub struct Stopped {
 #[error("{0}")]
 pub struct PullPolicyWords(pub String);
 
+impl Fact for PullPolicyWords {}
+
 /// What was done to a file when the operating system refused it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{verb} {}", path.display())]
@@ -123,6 +132,8 @@ pub struct FileOperation {
     pub verb: String,
     pub path: PathBuf,
 }
+
+impl Fact for FileOperation {}
 
 /// How much of the other side a [`Reason`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,12 +197,12 @@ impl Error {
     }
 
     /// An error in the words of `fact`, which [`find`](Error::find) finds.
-    pub fn of(kind: Kind, fact: impl StdError + Send + Sync + 'static) -> Error {
+    pub fn of(kind: Kind, fact: impl Fact) -> Error {
         Error::new(kind, fact.to_string()).with_fact(fact)
     }
 
     /// The text says more than `fact`, or says it in other words. Of two facts of one type the later one counts.
-    pub fn with_fact(mut self, fact: impl StdError + Send + Sync + 'static) -> Error {
+    pub fn with_fact(mut self, fact: impl Fact) -> Error {
         self.0.facts.push(Arc::new(fact));
         self
     }
@@ -270,7 +281,7 @@ impl Error {
     }
 
     /// The first fact or cause of this type, from the outside in. An error that has none gives that of the failure it speaks for.
-    pub fn find<T: StdError + 'static>(&self) -> Option<&T> {
+    pub fn find<T: Fact>(&self) -> Option<&T> {
         let own = self.0.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
         own.or_else(|| causes(self.source()).find_map(|cause| found_in(cause))).or_else(|| self.first()?.find())
     }

@@ -18,7 +18,7 @@ use super::signature::Proven;
 use super::sums::MAX_SUMS;
 use super::tar_plan::BLOCK;
 use super::{Former, signatures_of};
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Fact, Kind, Result};
 use crate::files::{Layout, SecondHeader};
 use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::pipeline::lock::{Attached, Lock};
@@ -170,6 +170,8 @@ pub enum NoBundle {
     #[error("{} is not a bundle: it has no {BUNDLE_JSON}", .0.display())]
     Other(PathBuf),
 }
+
+impl Fact for NoBundle {}
 
 /// The error about a layout without `bundle.json`.
 pub fn no_bundle(layout: &Layout) -> Error {

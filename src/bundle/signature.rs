@@ -13,7 +13,7 @@ use super::format::{
     signatures_of,
 };
 use super::sums::{self, MAX_SUMS};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Fact, Result};
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::signing::{PublicKey, signature_in};
@@ -129,6 +129,8 @@ pub enum SignatureFault {
     #[error("its signature is good, but {SUMS} is not what follows from {BUNDLE_JSON}")]
     OtherSums,
 }
+
+impl Fact for SignatureFault {}
 
 impl SignatureFault {
     fn fits_none(keys: &[PublicKey]) -> SignatureFault {

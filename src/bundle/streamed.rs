@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::base::error::{Error, Kind, Reason, Result};
+use crate::base::error::{Error, Fact, Kind, Reason, Result};
 use crate::base::progress::units::bytes;
 use crate::bundle::{Bundle, is_never_declared, is_tool, refuse_part};
 use crate::content::proof::{Hashed, Wrong};
@@ -85,6 +85,8 @@ pub struct NotReceived {
     pub length: u64,
     pub why: String,
 }
+
+impl Fact for NotReceived {}
 
 impl<R: Read> StreamedBundle<R> {
     /// Reads up to the first file that is not kept: a layer. `before_blobs` sees what stands before the blobs, and may refuse

@@ -30,7 +30,7 @@ pub use manifests::Manifests;
 pub use parallel::{in_parallel, in_parallel_buffered, on_threads};
 pub use slice::{Slice, Take, Unreadable};
 
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Fact, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
 /// The tags of a repository, and why the list may lack some.
@@ -208,6 +208,8 @@ pub struct NamedBlob {
     /// Where it is, or should be.
     pub repository: Repository,
 }
+
+impl Fact for NamedBlob {}
 
 impl NamedBlob {
     /// Whether `error` says that it is about this blob in this repository.

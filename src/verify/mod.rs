@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Fact, Kind, Result};
 use crate::base::progress::Events;
 use crate::base::progress::units::count;
 use crate::bundle::volumes::Opened;
@@ -473,6 +473,8 @@ fn shared<S: Serializer>(images: &Arc<BTreeSet<String>>, serializer: S) -> std::
 pub struct Refusal {
     pub problems: Vec<Problem>,
 }
+
+impl Fact for Refusal {}
 
 impl Refusal {
     /// The refusal that an error is because of.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{NOTHING, NamedAllowlist};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Fact, Result};
 use crate::content::{Cached, Source};
 use crate::oci::{Digest, Manifest, Platform};
 use crate::pipeline::allowlist::judged_by_config;
@@ -91,3 +91,5 @@ pub struct NotAllowed {
     pub list: String,
     pub images: usize,
 }
+
+impl Fact for NotAllowed {}

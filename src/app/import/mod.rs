@@ -21,7 +21,7 @@ use super::missing::missing_line;
 use super::outcome::JsonReport;
 use super::push::{Push, PushReport, PushRequest, SeveralRuns};
 use super::receipts::NamedReceipt;
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Fact, Kind, Result};
 use crate::base::progress::Event;
 use crate::bundle::volumes::{Opened, State, VolumesMissing};
 use crate::bundle::{Bundle, Proven};
@@ -205,6 +205,8 @@ pub struct NotNewer {
     /// When the bundle of the receipt was made.
     pub last: Timestamp,
 }
+
+impl Fact for NotNewer {}
 
 /// What is pushed of a bundle.
 fn of_bundle<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph) -> PushRequest<'a> {

@@ -62,9 +62,8 @@ impl Migration<'_> {
                 events.report(Event::Status(text.to_owned()));
                 *collected = again;
                 tried = self.attempt(collected, output).await;
-                let is_unchanged = |done: &Option<Concluded>| {
-                    done.as_ref().is_some_and(|done| done.written.finished.unchanged)
-                };
+                let is_unchanged =
+                    |done: &Option<Concluded>| done.as_ref().is_some_and(|done| done.written.finished.unchanged);
                 if tried.as_ref().is_ok_and(is_unchanged) {
                     Writer::abandon(&output.path)?;
                 }

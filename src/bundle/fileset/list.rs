@@ -1,7 +1,7 @@
 //! The list that follows from `bundle.json` alone: every file of a bundle but signatures and `chunks.b3`.
 
 use crate::bundle::chunks;
-use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, OCI_LAYOUT, SUMS, is_tool};
+use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, OCI_LAYOUT, SUMS, is_metadata};
 use crate::oci::Digest;
 
 /// See the module documentation.
@@ -18,14 +18,14 @@ impl FileList<'_> {
     /// All files, `bundle.json` and the sums included, in the order of the tar.
     pub fn files(&self) -> Vec<FileEntry> {
         let metadata = self.metadata();
-        let rest = self.json.files.iter().skip_while(|file| is_metadata(file)).cloned();
+        let rest = self.json.files.iter().skip_while(|file| is_metadata(&file.path)).cloned();
         metadata.into_iter().chain(rest).collect()
     }
 
     /// Those of them that stand before tools and blobs.
     pub fn metadata(&self) -> Vec<FileEntry> {
         let mut files = Vec::new();
-        for file in self.json.files.iter().take_while(|file| is_metadata(file)) {
+        for file in self.json.files.iter().take_while(|file| is_metadata(&file.path)) {
             files.push(file.clone());
             if file.path == OCI_LAYOUT {
                 files.push(FileEntry { path: BUNDLE_JSON.to_owned(), size: self.size, digest: self.identity });
@@ -41,8 +41,4 @@ impl FileList<'_> {
     pub fn chunks_length(&self) -> u64 {
         chunks::length(self.json.blobs().map(|(_, size)| size))
     }
-}
-
-fn is_metadata(file: &FileEntry) -> bool {
-    !is_tool(&file.path) && !file.path.starts_with("blobs/")
 }

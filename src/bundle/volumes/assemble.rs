@@ -7,7 +7,7 @@ use super::format::{Segment, VolumeJson};
 use super::names::{SegmentNumber, stored_path};
 use crate::bundle::open::json_of;
 use crate::bundle::sums::{self, MAX_SUMS};
-use crate::bundle::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, is_signature, is_tool};
+use crate::bundle::{CHUNKS, SUMS, is_metadata, is_tool};
 use crate::files::{Layout, Piece};
 use crate::oci::Digest;
 
@@ -76,9 +76,9 @@ pub(super) fn assemble(
     Layout::joined(shown, layouts, files)
 }
 
+/// Volumes hold no `chunks.b3`.
 fn is_of_bundle(path: &str) -> bool {
-    let is_metadata = matches!(path, OCI_LAYOUT | BUNDLE_JSON | INDEX_JSON | DOCKER_JSON | SUMS512 | SUMS);
-    is_metadata || is_signature(path) || is_tool(path) || path.starts_with("blobs/")
+    path != CHUNKS && (is_metadata(path) || is_tool(path) || path.starts_with("blobs/"))
 }
 
 /// All pieces of a file in their order, if they are there and fit.

@@ -232,6 +232,13 @@ pub struct WholeVolume {
     pub sha256: Digest,
 }
 
+impl WholeVolume {
+    /// Whether a file of so many bytes with this sha256 is the volume, as it was when recovery volumes were made of it.
+    pub fn is(&self, size: u64, sha256: &Digest) -> bool {
+        self.size == size && self.sha256 == *sha256
+    }
+}
+
 impl RecoveryJson {
     /// Reads it; `shown` is what errors call the file.
     ///

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod capacity;
+mod computed;
 mod existing;
 mod expected;
 mod format;
@@ -13,8 +14,8 @@ mod names;
 mod opened;
 mod output;
 mod parity;
+mod partial;
 mod plan;
-mod publish;
 mod reconstruct;
 mod recovery;
 mod recovery_layout;
@@ -24,7 +25,6 @@ mod surviving;
 mod unfinished;
 mod volume_metadata;
 mod volume_proof;
-mod volume_writer;
 
 pub use assemble::KeptPiece;
 pub use existing::{KnownVolume, Replaceable};

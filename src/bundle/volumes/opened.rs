@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::assemble::{KeptPiece, assemble};
 use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
 use super::names::{Part, SetName};
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Fact, Kind, Result};
 use crate::base::progress::units::volumes as numbers;
 use crate::bundle::{BUNDLE_JSON, Bundle, Proven, VOLUMES, open_damaged, refuse_unfinished, sums};
 use crate::files::Layout;
@@ -67,6 +67,8 @@ pub struct VolumesMissing {
     /// How many the set has.
     pub of: u32,
 }
+
+impl Fact for VolumesMissing {}
 
 /// A volume that is at hand.
 #[derive(Debug)]

@@ -15,11 +15,11 @@ use super::existing::{self, Replaceable};
 use super::layout::Known;
 use super::layout::{Held, VolumePlan};
 use super::names::Part;
-use super::publish::publish;
+use super::partial::{PartialVolume, publish};
 use super::set::{Selection, Set};
 use super::unfinished::{journal_of, journals, partial_of, remove_orphaned_journals};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, Occupant, Open, Synced};
+use crate::base::fsops::{Entry, Occupant, Open};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
@@ -47,12 +47,29 @@ pub struct VolumesOutput {
 
 struct OpenVolume {
     plan: VolumePlan,
-    /// The file that is written; of a volume that is whole the volume itself.
-    entry: Entry,
-    /// What had its name when it was begun: nothing else is replaced.
-    former: Occupant,
-    file: Arc<File>,
-    is_whole: bool,
+    file: OpenFile,
+}
+
+enum OpenFile {
+    /// It was there, and is right.
+    Whole(Arc<File>, Entry),
+    Partial(PartialVolume),
+}
+
+impl OpenVolume {
+    fn file(&self) -> (&Arc<File>, &Entry) {
+        match &self.file {
+            OpenFile::Whole(file, entry) => (file, entry),
+            OpenFile::Partial(PartialVolume { file, entry, .. }) => (file, entry),
+        }
+    }
+
+    fn partial(&self) -> Option<&PartialVolume> {
+        match &self.file {
+            OpenFile::Whole(..) => None,
+            OpenFile::Partial(partial) => Some(partial),
+        }
+    }
 }
 
 fn claims_of(set: &Set, selection: &Selection) -> Option<Claims> {
@@ -131,15 +148,13 @@ impl VolumesOutput {
         for (plan, former) in volumes {
             let named = output.sibling(&set.path_of(&plan));
             if whole.contains(&plan.number) {
-                let file = Arc::new(named.open(Open::Read)?);
-                open.push(OpenVolume { plan, former, entry: named, file, is_whole: true });
+                let file = OpenFile::Whole(Arc::new(named.open(Open::Read)?), named);
+                open.push(OpenVolume { plan, file });
                 continue;
             }
-            let partial = named.beside(".partial");
             let how = if is_begun { Open::Keep } else { Open::Empty };
-            let file = Arc::new(partial.open(how)?);
-            fsops::reserve(&file, partial.path(), plan.length)?;
-            open.push(OpenVolume { plan, former, entry: partial, file, is_whole: false });
+            let file = OpenFile::Partial(PartialVolume::open(named, former, how, plan.length)?);
+            open.push(OpenVolume { plan, file });
         }
         report_lost(set.name.base(), lost, events);
         let places = places(&open, Digest::of_blob_path)?;
@@ -180,6 +195,7 @@ impl VolumesOutput {
 
     /// What is known of everything that a volume holds. What is cut is read again: its digests are of the pieces.
     fn known(&self, volume: &OpenVolume, chunks: &HashMap<Digest, Chunks>) -> Result<Vec<Known>> {
+        let (file, entry) = volume.file();
         let all: Vec<(&Held, u64)> = volume.plan.files.iter().zip(volume.plan.places()?).collect();
         let known = in_parallel(&all, |(held, at)| {
             let whole = Digest::of_blob_path(&held.path).filter(|digest| {
@@ -190,9 +206,9 @@ impl VolumesOutput {
             if let Some(known) = whole {
                 return Ok(known);
             }
-            let slice = Slice::new(volume.file.clone(), volume.entry.path(), *at, held.size);
+            let slice = Slice::new(file.clone(), entry.path(), *at, held.size);
             let hashing = Hashing::of_prefix(Algorithm::Sha256, &slice, held.size, &|_| ());
-            let hashing = hashing.map_err(|e| Error::disk("reading", volume.entry.path(), e))?;
+            let hashing = hashing.map_err(|e| Error::disk("reading", entry.path(), e))?;
             Ok(Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() })
         });
         known.into_iter().collect()
@@ -202,7 +218,8 @@ impl VolumesOutput {
 /// Where the files are that have a `key`.
 fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) -> Result<HashMap<K, Arc<[Extent]>>> {
     let mut places: HashMap<K, Vec<Extent>> = HashMap::new();
-    for OpenVolume { plan, entry, file, is_whole, .. } in open {
+    for volume in open {
+        let (plan, (file, entry), is_whole) = (&volume.plan, volume.file(), volume.partial().is_none());
         let path: Arc<Path> = entry.path().into();
         let tar = plan.tar()?;
         let data: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
@@ -212,14 +229,7 @@ fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) ->
             };
             let first = held.cut.map_or(0, |cut| cut.first);
             let (file, path) = (file.clone(), path.clone());
-            places.entry(key).or_default().push(Extent {
-                file,
-                path,
-                base: *base,
-                first,
-                size: held.size,
-                is_whole: *is_whole,
-            });
+            places.entry(key).or_default().push(Extent { file, path, base: *base, first, size: held.size, is_whole });
         }
     }
     Ok(places.into_iter().map(|(key, extents)| (key, extents.into())).collect())
@@ -256,15 +266,13 @@ impl Placement for VolumesOutput {
 
     fn seal(&self, files: &FileSet, _: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()> {
         self.pack(&files.tools)?;
-        let written = || self.open.iter().filter(|volume| !volume.is_whole);
+        let written = || self.open.iter().filter_map(|volume| Some((volume, volume.partial()?)));
         // None gets its name before all are on the medium.
         let mut synced = Vec::new();
-        for volume in written() {
-            let OpenVolume { plan, entry, file, .. } = volume;
+        for (volume, partial) in written() {
             let known = self.known(volume, chunks)?;
-            self.set.seal(plan, file, entry.path(), &known)?;
-            let named = self.output.sibling(&self.set.path_of(plan));
-            synced.push(Synced::new(file, entry.clone(), named)?.over(volume.former));
+            self.set.seal(&volume.plan, &partial.file, partial.entry.path(), &known)?;
+            synced.push(partial.sync()?);
         }
         publish(synced)?;
         // That it is left cannot harm finished volumes.
@@ -273,7 +281,7 @@ impl Placement for VolumesOutput {
             true => existing::remove_former(&self.set, &self.output)?,
             false => remove_orphaned_journals(&self.set.name),
         }
-        for volume in written() {
+        for (volume, _) in written() {
             let path = self.set.path_of(&volume.plan);
             if let Some(state) = stamp::State::of(&path) {
                 state.mark(&path);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 
@@ -82,7 +82,7 @@ pub enum Which {
 pub struct Target {
     pub which: Which,
     pub path: PathBuf,
-    pub file: File,
+    pub file: Arc<File>,
     /// Where in the file the shard begins.
     pub offset: u64,
 }

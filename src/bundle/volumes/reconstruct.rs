@@ -12,6 +12,7 @@ use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use super::RecoveryJson;
+use super::computed::ComputedVolumes;
 use super::existing::{KnownVolume, Replaceable, is_same_file};
 use super::names::{Part, SetName};
 use super::opened::{Found, id_of_recovery, look};
@@ -21,7 +22,6 @@ use super::recovery_layout::plan;
 use super::surviving::{RecoveryFault, Surviving};
 use super::unfinished::{PARTIAL, journals};
 use super::volume_proof::{Fault, GivenVolume, VolumeProof};
-use super::volume_writer::VolumeWriter;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::Events;
@@ -102,7 +102,7 @@ pub fn reconstruct(
     }
     refuse_begun(&name, lost.iter().map(|part| path_of(&surviving.json, &name, *part)))?;
     let lock = locks.remove(&place_of(&name)).map_or_else(|| WriteLock::take(&name.whole()), Ok)?;
-    let mut targets = VolumeWriter::new(lock.output());
+    let mut targets = ComputedVolumes::new(lock.output());
     for part in &lost {
         begin(&mut targets, &surviving.json, &name, *part)?;
     }
@@ -211,7 +211,7 @@ fn unnamed(surviving: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Resu
     Ok(there.filter(|path| !paths.iter().any(|other| is_same_file(path, other))).collect())
 }
 
-fn begin(targets: &mut VolumeWriter, json: &RecoveryJson, name: &SetName, part: Part) -> Result<()> {
+fn begin(targets: &mut ComputedVolumes, json: &RecoveryJson, name: &SetName, part: Part) -> Result<()> {
     let path = path_of(json, name, part);
     match part {
         Part::Volume(number) => {
@@ -230,9 +230,8 @@ fn begin(targets: &mut VolumeWriter, json: &RecoveryJson, name: &SetName, part: 
 fn check_digests(surviving: &Surviving, name: &SetName, computed: &Computed) -> Result<()> {
     let json = &surviving.json;
     for ((number, volume), digests) in (1..).zip(&json.volumes).zip(&computed.originals) {
-        let Some(found) = digests.as_ref().map(|digests| digests.sha256).filter(|found| *found != volume.sha256) else {
-            continue;
-        };
+        let found = digests.as_ref().map(|digests| digests.sha256);
+        let Some(found) = found.filter(|found| !volume.is(volume.size, found)) else { continue };
         let path = path_of(json, name, Part::Volume(number));
         let text = format!("it would be {found}, it was {}", volume.sha256);
         return Err(forged(&path, &text));
@@ -247,7 +246,7 @@ fn check_digests(surviving: &Surviving, name: &SetName, computed: &Computed) -> 
 /// Every volume that was made, by what the bundle itself says: see [`VolumeProof`].
 fn prove_volumes(
     surviving: &Surviving,
-    targets: &VolumeWriter,
+    targets: &ComputedVolumes,
     name: &SetName,
     signed: Option<&Proven>,
     events: &Events,

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::computed::ComputedVolumes;
 use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson, VOLUME_VERSION, WholeVolume};
 use super::names::{Part, SetName, WrittenVolume};
 use super::opened::{Found, look};
 use super::parity::{self, Computed, Place, Shard, Shards, UNIT, VolumeDigests, Which};
 use super::recovery_layout::plan;
-use super::volume_writer::VolumeWriter;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, WriteLock};
 use crate::base::progress::Events;
@@ -97,7 +97,7 @@ pub fn write_recovery(
 }
 
 fn write_all(set: &SetName, output: &Entry, json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {
-    let mut targets = VolumeWriter::new(output);
+    let mut targets = ComputedVolumes::new(output);
     for number in 1..=json.of {
         let path = set.part(Part::Recovery(number), json.of);
         let plan = plan(&RecoveryJson { number, ..json.clone() })?;
@@ -122,13 +122,15 @@ fn are_there(set: &SetName, json: &RecoveryJson, volumes: &[PathBuf]) -> bool {
     let digests = in_parallel(volumes, |path| {
         let file = File::open(path).ok()?;
         let size = file.metadata().ok()?.len();
-        Slice::new(Arc::new(file), path.as_path(), 0, size).hash(Algorithm::Sha256, &|_| ()).ok()
+        let slice = Slice::new(Arc::new(file), path.as_path(), 0, size);
+        Some((size, slice.hash(Algorithm::Sha256, &|_| ()).ok()?))
     });
-    let is_of_them = |there: &RecoveryJson| {
-        let said = there.volumes.iter().map(|volume| Some(volume.sha256));
-        said.eq(digests.iter().copied())
+    let is_it = |(said, found): (&WholeVolume, &Option<(u64, Digest)>)| {
+        found.as_ref().is_some_and(|(size, sha256)| said.is(*size, sha256))
     };
-    there.iter().all(is_of_them)
+    let of_them =
+        |there: &RecoveryJson| there.volumes.len() == digests.len() && there.volumes.iter().zip(&digests).all(is_it);
+    there.iter().all(of_them)
 }
 
 /// What a recovery volume says that was made here, of volumes of these lengths, and not touched since.

@@ -16,7 +16,7 @@ use super::opened::{Found, SetId, id_of, id_of_recovery, look};
 use super::parity::{MEBIBYTE, Place, Shard, VolumeHasher};
 use super::recovery_layout::{PRINT, head, plan};
 use super::volume_proof::{self, VolumeProof};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Fact, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::{Proven as Signed, sums};
 use crate::content::in_parallel;
@@ -238,7 +238,7 @@ impl GivenFile {
 /// The number of the volume that this is, whole, by what the recovery volumes say.
 fn listed(found: &Region, json: &RecoveryJson) -> Option<u32> {
     let digest = found.sha256?;
-    let at = json.volumes.iter().position(|volume| volume.size == found.size && volume.sha256 == digest)?;
+    let at = json.volumes.iter().position(|volume| volume.is(found.size, &digest))?;
     u32::try_from(at + 1).ok()
 }
 
@@ -355,6 +355,8 @@ pub enum RecoveryFault {
     #[error("no recovery volume says what was lost")]
     Unknown,
 }
+
+impl Fact for RecoveryFault {}
 
 /// Whether two recovery volumes are of one set.
 fn is_same(one: &RecoveryJson, other: &RecoveryJson) -> bool {

@@ -3,7 +3,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::*;
-use crate::base::error::PullPolicyWords;
+use crate::base::error::{Fact, PullPolicyWords};
 use crate::oci::Digest;
 
 /// An error that calls for advice, and one with similar words that must not get the same.
@@ -31,7 +31,7 @@ fn answered(kind: Kind, status: u16, symptom: Option<Symptom>, words: &str) -> E
     Error::new(kind, format!("uploading blob sha256:aa to r/a: {answer}")).with_fact(answer)
 }
 
-fn fact(kind: Kind, fact: impl std::error::Error + Send + Sync + 'static) -> Case {
+fn fact(kind: Kind, fact: impl Fact) -> Case {
     let helps = Error::of(kind, fact);
     Case { similar: words_of(&helps), helps }
 }

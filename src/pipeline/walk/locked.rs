@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use super::Walk;
 use super::attached::{self, Found, is_refusal_to_say};
 use super::tree::{Tree, is_withheld};
-use crate::base::error::{self, Error, Result};
+use crate::base::error::{self, Error, Fact, Result};
 use crate::base::progress::Event;
 use crate::content::{Need, Source};
 use crate::oci::{Digest, Manifest, Reference, Repository};
@@ -191,6 +191,8 @@ pub enum LockedLost {
     #[error("{0} is no longer attached")]
     CompanionChanged(Digest),
 }
+
+impl Fact for LockedLost {}
 
 /// The error about `digest`, which a registry no longer has or denies; `before` and `after` are the rest of the sentence.
 pub(super) fn lost(denial: Option<Error>, repository: &Repository, digest: Digest, before: &str, after: &str) -> Error {

@@ -182,8 +182,8 @@ fn reason(purpose: Purpose, status: u16, body: &[u8]) -> Option<Reason> {
 /// answers 404 with a code of its own, and distribution may answer 500.
 fn unknown_content(status: u16, errors: &[Value]) -> Option<Vec<Digest>> {
     let of_error = |error: &Value| match &*code(error) {
-        "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN" => Some(digests_in(&error.to_string())),
-        "NOT_FOUND" if status == 404 => Some(digests_in(&error.to_string())),
+        "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN" => Some(digests_named_in(&error.to_string())),
+        "NOT_FOUND" if status == 404 => Some(digests_named_in(&error.to_string())),
         _ => missing_by_words(status, &error.to_string()),
     };
     errors.iter().filter_map(of_error).reduce(|mut all, more| {
@@ -215,12 +215,12 @@ fn missing_by_words(status: u16, text: &str) -> Option<Vec<Digest>> {
         return None;
     }
     let lower = text.to_lowercase();
-    let digests = digests_in(text);
+    let digests = digests_named_in(text);
     (!digests.is_empty() && WORDS.iter().any(|words| lower.contains(words))).then_some(digests)
 }
 
 /// Every digest that a text names.
-fn digests_in(text: &str) -> Vec<Digest> {
+fn digests_named_in(text: &str) -> Vec<Digest> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != ':');
     words.filter_map(|word| word.parse().ok()).collect()
 }

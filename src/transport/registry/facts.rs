@@ -1,6 +1,7 @@
 //! What an error of this room may be found to know ([`Error::find`](crate::base::error::Error::find)): for decisions and hints, which
 //! read no text.
 
+use crate::base::error::Fact;
 use crate::oci::Digest;
 
 /// An answer with another status than those that were wanted.
@@ -14,6 +15,8 @@ pub struct UnexpectedStatus {
     /// The status and what the body says, for a person.
     pub words: String,
 }
+
+impl Fact for UnexpectedStatus {}
 
 /// What the words of a refusal point to. They are of no specification, so they decide little more than the advice to a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub enum Symptom {
 #[error("a web page came in place of the answer")]
 pub struct WebPage;
 
+impl Fact for WebPage {}
+
 /// What is special about a blob that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlobFault {
@@ -40,6 +45,8 @@ pub enum BlobFault {
     #[error("the registry does not have the foreign layer {0}")]
     Foreign(Digest),
 }
+
+impl Fact for BlobFault {}
 
 /// Why no answer was to be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,6 +60,8 @@ pub struct NoAnswer {
     /// No address is known for the host's name.
     pub is_unresolved: bool,
 }
+
+impl Fact for NoAnswer {}
 
 /// What is wrong with a TLS server, as far as it makes a difference to what helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -61,7 +61,7 @@ impl Fixture {
         let mut path = self.path(which).into_os_string();
         path.push(suffix);
         let path = PathBuf::from(path);
-        Target { which, file: File::create(&path).unwrap(), path, offset: 0 }
+        Target { which, file: File::create(&path).unwrap().into(), path, offset: 0 }
     }
 
     /// All originals but the lost ones.

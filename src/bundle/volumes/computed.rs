@@ -1,36 +1,34 @@
-//! Writes volumes that are computed, recovery volumes or lost ones: each as `*.partial` until all are finished, and removed unless
-//! they get their names.
+//! Volumes that are computed, recovery volumes or lost ones: each is `*.partial` until all are finished and the caller has proven
+//! them, and is removed unless it gets its name.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::format::RecoveryJson;
 use super::parity::{Computed, Shards, Target, Which};
-use super::publish::publish;
+use super::partial::{PartialVolume, publish};
 use super::recovery_layout::head;
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, Open, Synced};
+use crate::base::fsops::{Entry, Open};
 use crate::base::progress::{Event, Events, Phase};
 use crate::oci::Digest;
 
 /// See the module documentation.
 #[derive(Debug)]
-pub struct VolumeWriter {
+pub struct ComputedVolumes {
     /// A name in the directory that they are written to.
     output: Entry,
-    files: Vec<Target>,
+    /// Where each is written.
+    targets: Vec<Target>,
+    volumes: Vec<PartialVolume>,
     /// What each will be called.
     names: Vec<PathBuf>,
 }
 
-impl VolumeWriter {
+impl ComputedVolumes {
     /// None yet, in the directory of `output`.
-    pub fn new(output: &Entry) -> VolumeWriter {
-        VolumeWriter { output: output.clone(), files: Vec::new(), names: Vec::new() }
-    }
-
-    fn named(&self, name: &Path) -> Entry {
-        self.output.sibling(name)
+    pub fn new(output: &Entry) -> ComputedVolumes {
+        ComputedVolumes { output: output.clone(), targets: Vec::new(), volumes: Vec::new(), names: Vec::new() }
     }
 
     /// The volume that will be at `name`, with room for its `length` bytes; the shard begins at `offset`.
@@ -38,13 +36,15 @@ impl VolumeWriter {
     /// # Errors
     /// What the disk says.
     pub fn begin(&mut self, name: PathBuf, which: Which, offset: u64, length: u64) -> Result<()> {
-        let partial = self.named(&name).beside(".partial");
-        let file = partial.open(Open::Empty)?;
-        let path = partial.path().to_owned();
-        let reserved = fsops::reserve(&file, &path, length);
-        self.files.push(Target { which, path, file, offset });
+        let named = self.output.sibling(&name);
+        let former = named.occupant();
+        let partial = named.beside(".partial");
+        let volume = PartialVolume::open(named, former, Open::Empty, length).inspect_err(|_| drop(partial.remove()))?;
+        let (path, file) = (volume.entry.path().to_owned(), volume.file.clone());
+        self.targets.push(Target { which, path, file, offset });
+        self.volumes.push(volume);
         self.names.push(name);
-        reserved
+        Ok(())
     }
 
     /// [`Shards::compute`], with a bar.
@@ -53,13 +53,13 @@ impl VolumeWriter {
     /// More volumes are lost than recovery volumes make up for, and nothing was written; the disk's.
     pub fn compute(&self, shards: &Shards, identity: Digest, events: &Events) -> Result<Computed> {
         let bytes = shards.length();
-        events.report(Event::Phase { phase: Phase::Transfer, items: self.files.len() as u64, bytes });
-        shards.compute(&self.files, &|bytes| events.report(Event::BlobAdvanced { digest: identity, bytes }))
+        events.report(Event::Phase { phase: Phase::Transfer, items: self.targets.len() as u64, bytes });
+        shards.compute(&self.targets, &|bytes| events.report(Event::BlobAdvanced { digest: identity, bytes }))
     }
 
     /// The volumes that are being made: the numbers of those that are no recovery volumes, and where their bytes are.
     pub fn volumes(&self) -> impl Iterator<Item = (u32, &Path)> {
-        self.files.iter().filter_map(|target| match target.which {
+        self.targets.iter().filter_map(|target| match target.which {
             Which::Original(at) => Some((u32::try_from(at + 1).ok()?, target.path.as_path())),
             Which::Parity(_) => None,
         })
@@ -70,14 +70,14 @@ impl VolumeWriter {
     /// # Errors
     /// What the disk says.
     pub fn write_headers(&self, json: &RecoveryJson, known: &[u8], computed: &Computed) -> Result<()> {
-        for target in &self.files {
-            let Which::Parity(at) = target.which else { continue };
-            let Some(digests) = computed.parities.get(at).and_then(Option::as_ref) else { continue };
+        for Target { which, path, file, .. } in &self.targets {
+            let Which::Parity(at) = which else { continue };
+            let Some(digests) = computed.parities.get(*at).and_then(Option::as_ref) else { continue };
             let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
             let json = RecoveryJson { number, ..json.clone() };
             let chunks: Vec<u8> = known.iter().chain(digests.mebibytes.iter().flatten()).copied().collect();
             let head = head(&json, &chunks, &digests.sha256)?;
-            target.file.write_all_at(&head, 0).map_err(|e| Error::disk("writing", &target.path, e))?;
+            file.write_all_at(&head, 0).map_err(|e| Error::disk("writing", path, e))?;
         }
         Ok(())
     }
@@ -85,25 +85,20 @@ impl VolumeWriter {
     /// Brings all to the medium, and only then gives them their names.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says; something else has taken a name.
     pub fn finish(mut self, events: &Events) -> Result<Vec<PathBuf>> {
-        events.report(Event::Phase { phase: Phase::Sync, items: self.files.len() as u64, bytes: 0 });
-        let mut synced = Vec::new();
-        for (target, name) in self.files.iter().zip(&self.names) {
-            let named = self.named(name);
-            synced.push(Synced::new(&target.file, named.beside(".partial"), named)?);
-            events.report(Event::ItemDone);
-        }
-        publish(synced)?;
-        self.files.clear();
+        events.report(Event::Phase { phase: Phase::Sync, items: self.targets.len() as u64, bytes: 0 });
+        let sync = |volume: &PartialVolume| volume.sync().inspect(|_| events.report(Event::ItemDone));
+        publish(self.volumes.iter().map(sync).collect::<Result<Vec<_>>>()?)?;
+        self.volumes.clear();
         Ok(std::mem::take(&mut self.names))
     }
 }
 
-impl Drop for VolumeWriter {
+impl Drop for ComputedVolumes {
     fn drop(&mut self) {
-        for target in &self.files {
-            let _ = self.output.sibling(&target.path).remove();
+        for volume in &self.volumes {
+            let _ = volume.entry.remove();
         }
     }
 }
