@@ -16,6 +16,7 @@ use super::layout::Known;
 use super::layout::{Held, VolumePlan};
 use super::names::Part;
 use super::partial::{PartialVolume, publish};
+use super::recovery::check_replaceable;
 use super::set::{Selection, Set};
 use super::unfinished::{journal_of, journals, partial_of, remove_orphaned_journals};
 use crate::base::error::{Error, Result};
@@ -141,6 +142,9 @@ impl VolumesOutput {
         let volumes: Vec<(VolumePlan, Occupant)> = volumes.collect();
         for (volume, _) in volumes.iter().filter(|(volume, _)| !whole.contains(&volume.number)) {
             replaceable.check(Part::Volume(volume.number), &set.path_of(volume))?;
+        }
+        if selection.is_all() {
+            check_replaceable(&set.name, set.plan.recovery, &Replaceable::Volumes)?;
         }
         let same = claims_of(&set, &selection).filter(|claims| is_same(&set, claims));
         let Begun { is_begun, lost } = void_others(&set, output)?;

@@ -19,7 +19,7 @@ use super::opened::{Found, id_of_recovery, look};
 use super::parity::{Computed, Shards, Which};
 use super::recovery::known;
 use super::recovery_layout::plan;
-use super::surviving::{RecoveryFault, Surviving};
+use super::surviving::{RecoveryFault, Surviving, SurvivingVolume};
 use super::unfinished::{PARTIAL, journals};
 use super::volume_proof::{Fault, GivenVolume, VolumeProof};
 use crate::base::error::{Error, Result};
@@ -80,9 +80,9 @@ pub fn reconstruct(
         let text = format!("repairing {}: {text}", surviving.name.base().display());
         return Err(Error::damaged(text).with_fact(RecoveryFault::OtherBundle { of, signed: identity }));
     }
-    let (mut found, unnamed) = (paths.to_vec(), unnamed(&surviving, paths, out)?);
+    let unnamed = unnamed(&surviving, paths, out)?;
     if !unnamed.is_empty() {
-        found.extend(unnamed);
+        let found: Vec<PathBuf> = paths.iter().chain(&unnamed).cloned().collect();
         surviving = Surviving::survey(&found, signed, events)?;
     }
     let mut reconstructed = report(&surviving);
@@ -95,8 +95,7 @@ pub fn reconstruct(
     if lost.is_empty() || reconstructed.lacking > 0 {
         return Ok(reconstructed);
     }
-    let known = reconstructed.damaged.iter().map(|(part, path)| KnownVolume { part: *part, path: path.clone() });
-    let replaceable = Replaceable::Only(known.collect());
+    let replaceable = Replaceable::Only(known_damaged(&surviving, &unnamed));
     for part in &lost {
         replaceable.check(*part, &path_of(&surviving.json, &name, *part))?;
     }
@@ -113,6 +112,15 @@ pub fn reconstruct(
     let made = targets.finish(events)?;
     reconstructed.made = lost.into_iter().zip(made).collect();
     Ok(reconstructed)
+}
+
+/// The damaged volumes that may be replaced: those that were named, and those whose bytes show that they are of this set. A file
+/// that is only called like one may be anything.
+fn known_damaged(surviving: &Surviving, unnamed: &[PathBuf]) -> Vec<KnownVolume> {
+    let damaged = surviving.parts().filter_map(|(part, left)| Some((part, left.filter(|left| !left.is_whole())?)));
+    let is_known = |left: &SurvivingVolume| left.is_recognized || !unnamed.contains(&left.path);
+    let known = damaged.filter(|(_, left)| is_known(left));
+    known.map(|(part, left)| KnownVolume { part, path: left.path.clone() }).collect()
 }
 
 /// Keeps other runs from every set that these files may be of: which it is, only all of their bytes tell. A medium that cannot be

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::computed::ComputedVolumes;
+use super::existing::Replaceable;
 use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson, VOLUME_VERSION, WholeVolume};
 use super::names::{Part, SetName, WrittenVolume};
 use super::opened::{Found, look};
@@ -79,6 +80,7 @@ pub fn write_recovery(
     let origins = stamp::State::of_all(&paths);
     let unchanged = unchanged && are_there(set, &json, &paths);
     if !unchanged {
+        check_replaceable(set, of.recovery, &Replaceable::Volumes)?;
         let shard = |(path, size): (&PathBuf, &u64)| Shard { size: *size, place: Some(Place::new(path, 0, None)) };
         let originals = paths.iter().zip(&sizes).map(shard).collect();
         let parities = (0..of.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
@@ -94,6 +96,15 @@ pub fn write_recovery(
         Ok(WrittenVolume { path, number, size, unchanged })
     };
     (1..=of.recovery).map(written).collect()
+}
+
+/// Refuses to write so many recovery volumes where one would replace something else.
+///
+/// # Errors
+/// What has the name of one must not be replaced.
+pub fn check_replaceable(set: &SetName, recovery: u32, replaceable: &Replaceable) -> Result<()> {
+    let mut parts = (1..=recovery).map(Part::Recovery);
+    parts.try_for_each(|part| replaceable.check(part, &set.part(part, recovery)))
 }
 
 fn write_all(set: &SetName, output: &Entry, json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {

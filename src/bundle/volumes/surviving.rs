@@ -65,6 +65,8 @@ pub struct SurvivingVolume {
     good: Option<Vec<bool>>,
     /// The bundle's own digests prove it: it is not to be replaced, though it may differ from what parity was made of.
     is_good: bool,
+    /// What is in it shows that it was a volume of this set, or it is empty. Else only its name says so.
+    pub is_recognized: bool,
 }
 
 /// See the module documentation.
@@ -153,7 +155,11 @@ impl Surviving {
     /// Which volume a file is, or was.
     fn volume(&self, given: &GivenFile) -> Option<(Part, SurvivingVolume)> {
         let GivenFile { path, part, set, found, is_good, .. } = given;
-        let left = |good| SurvivingVolume { path: path.clone(), offset: 0, good, is_good: *is_good };
+        let says_set = set.is_some() || found.size == 0;
+        let left = |good: Option<Vec<bool>>| {
+            let is_recognized = says_set || good.as_ref().is_none_or(|good| good.contains(&true));
+            SurvivingVolume { path: path.clone(), offset: 0, good, is_good: *is_good, is_recognized }
+        };
         if let Some(number) = listed(found, &self.json) {
             return Some((Part::Volume(number), left(None)));
         }
@@ -292,7 +298,8 @@ fn recovery(given: &GivenFile, Proven { json, chunks }: &Proven) -> Result<(Part
         _ => false,
     };
     let good = (!is_whole).then_some(good);
-    Ok((Part::Recovery(json.number), SurvivingVolume { path: given.path.clone(), offset, good, is_good: false }))
+    let left = SurvivingVolume { path: given.path.clone(), offset, good, is_good: false, is_recognized: true };
+    Ok((Part::Recovery(json.number), left))
 }
 
 /// Whether what stands before the parity and after it is what it should be.
