@@ -288,10 +288,17 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
         return Err(Error::damaged(text));
     }
     let repaired = bundle::repair(bundle, &RepairWith { from, missing: &missing, proven, events })?;
-    let report = match before.is_clean() {
+    let mut report = match before.is_clean() {
         true => before,
         false => check()?,
     };
+    // What was believed was the copy's signature. The bundle may have got it, or have no place for it.
+    if own.is_none()
+        && copy.is_some()
+        && let Err(refused) = trust.check(&open_damaged(bundle)?, environment)
+    {
+        report.problems.push(Problem::unsigned(&refused.chain()));
+    }
     let outcome = outcome(report.is_clean());
     Ok(RepairReport::Bundle(Box::new(RepairedBundle {
         version: REPORT_VERSION,

@@ -1,9 +1,19 @@
 //! Signatures by their form: whether one is by a key that is accepted is asked elsewhere.
 
 use super::{Problem, ProblemKind};
-use crate::bundle::{CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, SUMS, signatures_of};
+use crate::bundle::{CHUNKS, MAX_SIGNATURE, MOST_SIGNATURES, SIGNATURE, SUMS, signatures_of};
 use crate::files::Layout;
 use crate::signing::{is_well_formed, signature_in};
+
+impl Problem {
+    /// A bundle that no accepted key has signed, unlike the copy that it was repaired with: the copy's signature had no place.
+    /// `refused` says what is wrong with its own.
+    pub fn unsigned(refused: &str) -> Problem {
+        let remedy = "`gapferry convert COPY -o NEW` writes the copy, with its signatures, as a new bundle";
+        let problem = Problem::new(SIGNATURE, ProblemKind::Missing);
+        Problem { remedy, ..problem.found(format!("{refused}; the copy's signature has no place here")) }
+    }
+}
 
 /// Every signature that cannot be one, and too many of them.
 pub fn check(layout: &Layout) -> Vec<Problem> {

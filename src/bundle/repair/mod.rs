@@ -16,11 +16,12 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Linkable, WriteLock};
 use crate::base::progress::{Event, Events, Phase};
+use crate::bundle::chunks::MAX_CHUNKS;
 use crate::bundle::fileset::FileList;
 use crate::bundle::fileset::{FileSet, KnownFile, Trailer};
 use crate::bundle::format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SIGNATURE, SUMS, SUMS512,
-    identity_of, is_tool, name_of_key, signatures_of,
+    BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, MAX_BUNDLE_JSON, MAX_SIGNATURE, Metadata, SUMS, SUMS512, identity_of,
+    is_tool, name_of_key, signatures_of,
 };
 use crate::bundle::missing::Missing;
 use crate::bundle::open::{json_of, open_damaged, refuse_compressed};
@@ -81,7 +82,8 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     let patches = if is_repair { file::patches(repair)? } else { ranges::of_copy(repair, missing) };
     let sources = Sources { bundle: &bundle, repair, bundle_json: &bytes, missing, patches, is_repair };
     let wanted = wanted(&list, missing);
-    let mut signatures = proven.map_or(Ok(Vec::new()), |proven| fitting(&bundle, repair, &list, proven))?;
+    let bring = |proven| signatures_for(&bundle, repair, &list, missing, proven);
+    let mut signatures = proven.map(bring).transpose()?.unwrap_or_default();
     let mut brought = Brought::default();
     let mut done = Repaired::default();
     for (entry, found) in wanted.iter().zip(sources.find_all(&wanted, &list, events)) {
@@ -138,24 +140,46 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
     Ok(done)
 }
 
-/// Signatures of the sums by accepted keys that the copy has and the bundle has not, under names that are free there. A signature
-/// that the bundle has may be that of another key, and stays.
-fn fitting(bundle: &Layout, copy: &Layout, list: &FileList<'_>, proven: &Proven) -> Result<Vec<KnownFile>> {
-    let sums = list.json.sha256sums(proven.identity);
+/// Signatures by accepted keys that the copy has and the bundle lacks.
+fn signatures_for(
+    bundle: &Layout,
+    copy: &Layout,
+    list: &FileList<'_>,
+    missing: &Missing,
+    proven: &Proven,
+) -> Result<Vec<KnownFile>> {
+    let mut found = fitting(bundle, copy, SUMS, list.json.sha256sums(list.identity).as_bytes(), proven)?;
+    let lacks_chunks = missing.metadata.iter().any(|file| file == CHUNKS);
+    if let Some(chunks) = if lacks_chunks { copy } else { bundle }.read(CHUNKS, MAX_CHUNKS)? {
+        found.extend(fitting(bundle, copy, CHUNKS, &chunks, proven)?);
+    }
+    Ok(found)
+}
+
+/// Signatures of the file `signed`, whose bytes are these, by accepted keys that the copy has and the bundle has not, under names
+/// that are free there. A signature that the bundle has may be that of another key, and stays.
+fn fitting(
+    bundle: &Layout,
+    copy: &Layout,
+    signed: &'static str,
+    bytes: &[u8],
+    proven: &Proven,
+) -> Result<Vec<KnownFile>> {
     let read = |path: &str| Some(signature_in(&bundle.read(path, MAX_SIGNATURE).ok().flatten()?));
     let own: HashMap<&str, Vec<u8>> =
-        signatures_of(bundle, SUMS).into_iter().map(|path| (path, read(path).unwrap_or_default())).collect();
+        signatures_of(bundle, signed).into_iter().map(|path| (path, read(path).unwrap_or_default())).collect();
     let mut found: Vec<KnownFile> = Vec::new();
-    for path in signatures_of(copy, SUMS) {
+    let plain = format!("{signed}.sig");
+    for path in signatures_of(copy, signed) {
         let Some(file) = copy.read(path, MAX_SIGNATURE)? else { continue };
         let signature = signature_in(&file);
-        let Some(key) = proven.accepted_key(sums.as_bytes(), &signature) else { continue };
+        let Some(key) = proven.accepted_key(bytes, &signature) else { continue };
         let is_replaceable = |there: &Vec<u8>| !is_well_formed(there) || is_damaged(there, &signature);
         let is_free =
             |name: &&str| own.get(*name).is_none_or(is_replaceable) && found.iter().all(|other| other.path != **name);
-        let named = name_of_key(SUMS, key);
-        let has_signed = own.values().any(|there| key.verifies(sums.as_bytes(), there));
-        if let Some(name) = [path, SIGNATURE, &named].into_iter().find(is_free).filter(|_| !has_signed) {
+        let named = name_of_key(signed, key);
+        let has_signed = own.values().any(|there| key.verifies(bytes, there));
+        if let Some(name) = [path, &plain, &named].into_iter().find(is_free).filter(|_| !has_signed) {
             found.push(Metadata::new(name, file.to_vec()).into());
         }
     }

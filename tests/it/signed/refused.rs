@@ -133,6 +133,40 @@ fn a_site_s_keys_count_where_a_bundle_is_split_or_repaired() {
     repair.reported(&["does not fit the key"]);
 }
 
+/// "OK" would be said of a bundle that the next command refuses.
+#[test]
+fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_no_success() {
+    let fixture = Fixture::new();
+    let key = fixture.key("ours", Kind::Ed25519);
+    fixture.export("unsigned.tar", &[]).ended(0);
+    fixture.signed("signed.tar", &key);
+    let run = |command: &[&str]| fixture.run(&[command, &["--key", text(&key.public)]].concat());
+    let repaired = run(&["repair", "unsigned.tar", "signed.tar"]).ended(3);
+    assert!(repaired.stdout.contains("SHA256SUMS.sig") && repaired.stdout.contains("gapferry convert"), "{repaired:?}");
+    let report = run(&["repair", "unsigned.tar", "signed.tar", "--json"]).ended(3);
+    let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!((&report["ok"], &report["problems"][0]["code"]), (&false.into(), &"missing".into()));
+    run(&["verify", "unsigned.tar"]).ended(3);
+    // A directory has a place.
+    fixture.export("unsigned", &[]).ended(0);
+    run(&["repair", "unsigned", "signed.tar"]).ended(0);
+    run(&["verify", "unsigned"]).ended(0);
+}
+
+#[test]
+fn a_signature_of_chunks_b3_that_is_none_is_brought_from_a_copy() {
+    let fixture = Fixture::new();
+    let key = fixture.key("ours", Kind::Ed25519);
+    fixture.signed("copy", &key);
+    let run = |command: &[&str]| fixture.run(&[command, &["--key", text(&key.public)]].concat());
+    let name = "chunks.b3.sig";
+    let whole = std::fs::read(fixture.path().join("copy").join(name)).unwrap();
+    fixture.signed("bundle", &key);
+    std::fs::write(fixture.path().join("bundle").join(name), "x").unwrap();
+    run(&["repair", "bundle", "copy"]).ended(0);
+    assert!(std::fs::read(fixture.path().join("bundle").join(name)).unwrap() == whole);
+}
+
 #[test]
 fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none() {
     let fixture = Fixture::new();
