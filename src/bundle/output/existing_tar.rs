@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, Open};
 use crate::bundle::fileset::FileList;
 use crate::bundle::fileset::{FileSet, KnownFile};
-use crate::bundle::format::{CHUNKS, DIGITS, FileEntry, SIGNATURE, SUMS, is_signature, signatures_of};
+use crate::bundle::format::{CHUNKS, DIGITS, FileEntry, SUMS, is_signature, signatures_of, signed_file};
 use crate::bundle::output::tar_survey::{SIGNATURE_ROOM, TarSurvey};
 use crate::bundle::planned_tar::PlannedTar;
 use crate::bundle::tar_plan::{BLOCK, END, PlannedFile};
@@ -46,8 +46,7 @@ pub struct WantedOfTar<'a> {
 
 impl ExistingTar {
     /// Opens the tar `out`, which is read as `bundle`, and finds the place of every file that is wanted. What only has other bytes
-    /// keeps its place, whatever program has made the tar. Headers, padding and the end that are gone are written before anything
-    /// else. `None`: a file has no place in it.
+    /// keeps its place, whatever program has made the tar. Nothing is written yet. `None`: a file has no place in it.
     ///
     /// # Errors
     /// The disk's.
@@ -79,7 +78,6 @@ impl ExistingTar {
         let (path, mtime) = (out.path().into(), list.json.mtime());
         let mut tar = ExistingTar { path, file: Arc::new(file), at, survey, mtime, signatures, stretches };
         tar.find_signatures();
-        tar.straighten()?;
         Ok(Some(tar))
     }
 
@@ -110,28 +108,44 @@ impl ExistingTar {
         self.survey.is_some() && self.at.get(CHUNKS).is_some_and(|at| found != Some(*at))
     }
 
-    /// Finds signatures of the sums that have lost only their headers: without these, what stands behind cannot be read. Their names
-    /// are lost, but a name only hints at the key.
+    /// Finds signatures that have lost only their headers: without these, what stands behind cannot be read. Their names are lost, but
+    /// a name only hints at the key.
     fn find_signatures(&mut self) {
-        let is_lost = |header: &u64| self.signatures.values().all(|there| there.header != *header);
-        let lost = self.survey.iter().flat_map(|survey| &survey.signatures).copied().filter(is_lost);
-        for header in lost.collect::<Vec<u64>>() {
-            let (mut block, data) = ([0; BLOCK as usize], header + BLOCK);
-            let is_read = self.file.read_exact_at(&mut block, data).is_ok();
-            let Some(signature) = signature_at(&block).filter(|_| is_read) else { continue };
-            let path = match self.signatures.contains_key(SIGNATURE) {
-                true => format!("{SUMS}.{}.sig", &Digest::sha256(signature).hex()[..DIGITS]),
-                false => SIGNATURE.to_owned(),
-            };
-            let size = signature.len() as u64;
-            self.signatures.insert(path.clone(), PlannedFile { path, size, header, data });
+        for signed in [SUMS, CHUNKS] {
+            for header in self.free_places(signed) {
+                let (mut block, data) = ([0; BLOCK as usize], header + BLOCK);
+                let is_read = self.file.read_exact_at(&mut block, data).is_ok();
+                let Some(signature) = signature_at(&block).filter(|_| is_read) else { continue };
+                let plain = format!("{signed}.sig");
+                let path = match self.signatures.contains_key(&plain) {
+                    true => format!("{signed}.{}.sig", &Digest::sha256(signature).hex()[..DIGITS]),
+                    false => plain,
+                };
+                let size = signature.len() as u64;
+                self.signatures.insert(path.clone(), PlannedFile { path, size, header, data });
+            }
         }
     }
 
-    /// Writes the headers, the padding and the end of a tar that has lost some of them.
-    fn straighten(&self) -> Result<()> {
-        let Some(TarSurvey { files, length, .. }) = &self.survey else { return Ok(()) };
-        self.file.set_len(*length).map_err(|e| Error::disk("writing", &self.path, e))?;
+    /// Where the headers of signatures of this file began that are there no more.
+    fn free_places(&self, signed: &str) -> Vec<u64> {
+        let Some(survey) = &self.survey else { return Vec::new() };
+        let places = if signed == CHUNKS { &survey.chunks_signatures } else { &survey.signatures };
+        let is_free = |header: &u64| self.signatures.values().all(|taken| taken.header != *header);
+        places.iter().copied().filter(is_free).collect()
+    }
+
+    /// Writes the headers, the padding and the end of a tar that has lost some of them. It ends before signatures of `chunks.b3` that
+    /// are lost.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn straighten(&self) -> Result<()> {
+        let Some(TarSurvey { files, chunks_signatures, length, .. }) = &self.survey else { return Ok(()) };
+        let free = self.free_places(CHUNKS);
+        let lost = chunks_signatures.iter().rev().take_while(|header| free.contains(header)).count() as u64;
+        let length = length.saturating_sub(lost * SIGNATURE_ROOM);
+        self.file.set_len(length).map_err(|e| Error::disk("writing", &self.path, e))?;
         files.iter().chain(self.signatures.values()).try_for_each(|file| self.tar().write_frame(file))?;
         self.tar().write(&[0; END as usize], length.saturating_sub(END))
     }
@@ -145,11 +159,9 @@ impl ExistingTar {
         self.at.get(path).copied().ok_or_else(lost)
     }
 
-    /// Finds a place for a signature of the sums: where one of the same name is, or one was whose header is gone; `false`: there is
-    /// none.
+    /// Finds a place for a signature: where one of the same name is, or one was whose header is gone; `false`: there is none.
     pub fn place_signature(&mut self, signature: &KnownFile) -> bool {
-        let is_free = |header: &u64| self.signatures.values().all(|taken| taken.header != *header);
-        let free = || self.survey.iter().flat_map(|survey| &survey.signatures).copied().find(is_free);
+        let free = || self.free_places(signed_file(&signature.path)?).into_iter().next();
         let header = self.signatures.get(&signature.path).map(|there| there.header).or_else(free);
         let Some(header) = header else { return false };
         let (path, size) = (signature.path.clone(), signature.size());

@@ -19,6 +19,8 @@ pub struct TarSurvey {
     pub files: Vec<PlannedFile>,
     /// Where the headers of the signatures of the sums begin.
     pub signatures: Vec<u64>,
+    /// Where those of the signatures of `chunks.b3` begin; they are the last entries.
+    pub chunks_signatures: Vec<u64>,
     /// Of the file, in bytes.
     pub length: u64,
 }
@@ -110,7 +112,10 @@ impl TarSurvey {
             // One that was added behind the rest would be cut off.
             return Ok(None);
         }
-        Ok(Some(TarSurvey { files: planned, signatures, length: least + shift + trailer }))
+        let end = at_end(shift) + chunks.next_multiple_of(BLOCK);
+        let behind_chunks = trailer.saturating_sub(of_chunks) / SIGNATURE_ROOM;
+        let chunks_signatures = (0..behind_chunks).map(|number| end + number * SIGNATURE_ROOM).collect();
+        Ok(Some(TarSurvey { files: planned, signatures, chunks_signatures, length: least + shift + trailer }))
     }
 }
 

@@ -107,6 +107,7 @@ pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
         };
         wants_chunks |= tar.moves_chunks(&bundle);
         signatures.retain(|signature| tar.place_signature(signature));
+        tar.straighten()?;
         Arc::new(tar)
     } else {
         let directory = ExistingDirectory::open(lock.output())?;

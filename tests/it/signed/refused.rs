@@ -153,6 +153,33 @@ fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_no_success() {
     run(&["verify", "unsigned"]).ended(0);
 }
 
+/// One bad block in the last entry, which no reader needs, must not cost the whole tar.
+#[test]
+fn a_tar_that_has_lost_the_header_of_its_last_signature_is_repaired() {
+    let fixture = Fixture::new();
+    let key = fixture.key("ours", Kind::Ed25519);
+    let bundle = fixture.signed("bundle.tar", &key);
+    fixture.signed("copy", &key);
+    let whole = std::fs::read(&bundle).unwrap();
+    let header = whole.windows(14).rposition(|window| window == b"chunks.b3.sig\0").unwrap();
+    let damaged = |at: std::ops::Range<usize>| {
+        let mut tar = whole.clone();
+        tar[at].fill(b'X');
+        std::fs::write(&bundle, tar).unwrap();
+        fixture.verify(&bundle, &key).ended(3);
+        fixture.run(&["repair", "bundle.tar", "copy", "--key", text(&key.public)])
+    };
+    damaged(header..header + 4).ended(0);
+    assert!(std::fs::read(&bundle).unwrap() == whole, "all of it was there");
+    damaged(header..header + 1024).ended(0);
+    assert!(std::fs::read(&bundle).unwrap() == whole, "the copy has it");
+    // Of a copy that is not signed with this key's signature of chunks.b3, the tar is whole without it.
+    std::fs::remove_file(fixture.path().join("copy/chunks.b3.sig")).unwrap();
+    damaged(header..header + 1024).ended(0);
+    assert_eq!(std::fs::read(&bundle).unwrap().len(), whole.len() - 1024);
+    fixture.verify(&bundle, &key).ended(0);
+}
+
 #[test]
 fn a_signature_of_chunks_b3_that_is_none_is_brought_from_a_copy() {
     let fixture = Fixture::new();
