@@ -134,7 +134,7 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
     }
     let written = source.write(&request, &environment.events).await?;
     if request.read_back {
-        read_back(written.paths(&output), &environment.events).await?;
+        read_back(written.paths(&output), identity, &environment.events).await?;
     }
     let exported = |volumes: &[WrittenVolume]| volumes.iter().map(ExportedVolume::from).collect();
     Ok(ConvertReport::Written(Box::new(Converted {

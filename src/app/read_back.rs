@@ -6,15 +6,16 @@ use crate::base::blocking::blocking;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events};
 use crate::bundle;
+use crate::oci::Digest;
 
-/// Reads back these files or directories.
+/// Reads back these files or directories: a bundle with this identity, or volumes of it.
 ///
 /// # Errors
 /// One of them is not what was written: it is called `.partial` again.
-pub async fn read_back(paths: impl IntoIterator<Item = PathBuf>, events: &Events) -> Result<()> {
+pub async fn read_back(paths: impl IntoIterator<Item = PathBuf>, identity: Digest, events: &Events) -> Result<()> {
     for path in paths {
         let (shown, own) = (path.display().to_string(), events.clone());
-        if blocking(&format!("reading back {shown}"), move || bundle::read_back(&path, &own)).await? {
+        if blocking(&format!("reading back {shown}"), move || bundle::read_back(&path, identity, &own)).await? {
             events.report(Event::Status(format!("{shown}: read back")));
             continue;
         }

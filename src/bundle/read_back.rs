@@ -8,11 +8,12 @@ use std::path::Path;
 use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 
-use super::format::VOLUMES;
-use super::format::{CHUNKS, SUMS, SUMS512, is_signature};
-use super::prove_files::prove_all;
+use super::chunks::MAX_CHUNKS;
+use super::fileset::FileList;
+use super::format::{BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, VOLUMES, identity_of, is_signature};
+use super::prove_files::{chunks_with, prove_all};
 use super::sums::{self, MAX_SUMS};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, Identity, WriteLock};
 use crate::base::progress::Events;
 use crate::files::Layout;
@@ -23,27 +24,35 @@ const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 /// How often the system is asked to let go of a file: while a page is in use, be it for a moment, it keeps it.
 const MOST_ASKED: u32 = 100;
 
-/// Reads every file of the bundle or volume at `path`, which was just written, from the medium and not from memory, and proves it
-/// by its sums. If other bytes come back, it loses its name again: it is called `.partial` then, or `.damaged.1` and so on where
-/// something else is called so.
+/// Reads every file of the bundle or volume at `path`, which was just written, from the medium and not from memory, and proves it:
+/// a bundle by its `identity`, a volume by its sums. If other bytes come back, it loses its name again: it is called `.partial` then,
+/// or `.damaged.1` and so on where something else is called so.
 ///
 /// `false`: it has the bytes that were written, but the system would not let go of all that it has in memory, so some of them
 /// may have come from there.
 ///
 /// # Errors
 /// What was read is not what was written (`Damaged`), or cannot be read.
-pub fn read_back(path: &Path, events: &Events) -> Result<bool> {
+pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool> {
     let path = &fsops::canonicalize(path)?;
     let named = Entry::of(path)?;
-    let identity = named.stat().as_ref().map(Identity::of);
-    let layout = Layout::open(path)?;
-    let written = Written::of(&layout)?;
-    let is_forgotten = forget(path, &layout)?;
-    // Opened again: what was read to find the files is no proof.
-    let proven = Layout::open(path).and_then(|layout| read_again(&layout, &written, events));
-    let Err(error) = proven else { return Ok(is_forgotten) };
+    let there = named.stat().as_ref().map(Identity::of);
+    let prove = || -> Result<bool> {
+        let layout = Layout::open(path)?;
+        let written = Written::of(&layout, identity)?;
+        let is_forgotten = forget(path, &layout)?;
+        // Opened again: what was read to find the files is no proof.
+        read_again(&Layout::open(path)?, &written, events)?;
+        Ok(is_forgotten)
+    };
+    let error = match prove() {
+        Ok(is_forgotten) => return Ok(is_forgotten),
+        // What was written can be read; what comes back cannot.
+        Err(error) if error.kind() == Kind::Input => error.of_kind(Kind::Damaged),
+        Err(error) => error,
+    };
     let doing = format!("reading back {}", path.display());
-    Err(match take_name(&named, identity) {
+    Err(match take_name(&named, there) {
         Ok(Some(now)) => error.while_doing(format!("{doing}, which is called {} now", now.path().display())),
         Ok(None) => error.while_doing(doing),
         Err(kept) => error.while_doing(format!("{doing}, which keeps its name ({})", kept.chain())),
@@ -66,35 +75,48 @@ fn take_name(named: &Entry, read: Option<Identity>) -> Result<Option<Entry>> {
     Ok(Some(free))
 }
 
-/// The digest of every file as it was written: of those that no sums name, what it is now.
+/// The digest of every file as it was written. Of signatures, and of the sums of a volume, it is what they are now.
 struct Written {
     /// In the order in which they are read.
     files: Vec<(String, Digest)>,
+    /// `None`: it is a volume.
+    json: Option<BundleJson>,
+    identity: Digest,
 }
 
 impl Written {
-    fn of(layout: &Layout) -> Result<Written> {
-        let is_own = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".sha256");
-        let is_volume = layout.entries().any(|(path, _)| is_own(path));
-        let is_sums = |path: &str| if is_volume { is_own(path) } else { matches!(path, SUMS | SUMS512) };
-        let (mut named, mut own) = (Vec::new(), Vec::new());
-        for (path, _) in layout.entries() {
-            if is_sums(path) {
+    fn of(layout: &Layout, identity: Digest) -> Result<Written> {
+        let sums_of_volume = layout.entries().map(|(path, _)| path).find(|path| is_sums_of_volume(path));
+        let (mut files, json) = match sums_of_volume {
+            Some(path) => {
                 let bytes = layout.read(path, MAX_SUMS)?.unwrap_or_default();
-                let algorithm = if path == SUMS512 { Algorithm::Sha512 } else { Algorithm::Sha256 };
-                named.extend(sums::lines(&bytes, algorithm).flatten().map(|line| (line.path.to_owned(), line.digest)));
-                own.push((path.to_owned(), Digest::sha256(&bytes)));
-            } else if (path == CHUNKS || is_signature(path))
-                && let Some(slice) = layout.slice(path)?
-            {
-                let digest =
-                    slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
-                own.push((path.to_owned(), digest));
+                let named = sums::lines(&bytes, Algorithm::Sha256).flatten();
+                let named = named.map(|line| (line.path.to_owned(), line.digest));
+                (named.chain([(path.to_owned(), Digest::sha256(&bytes))]).collect::<Vec<_>>(), None)
             }
+            None => {
+                let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.filter(|bytes| identity_of(bytes) == identity);
+                let bytes = bytes.ok_or_else(|| other(BUNDLE_JSON))?;
+                let json = BundleJson::parse(&bytes, &layout.path().join(BUNDLE_JSON).display().to_string())?;
+                let list = FileList { json: &json, identity, size: bytes.len() as u64 };
+                (list.files().into_iter().map(|file| (file.path, file.digest)).collect(), Some(json))
+            }
+        };
+        for path in layout.entries().map(|(path, _)| path).filter(|path| is_signature(path)) {
+            let Some(slice) = layout.slice(path)? else { continue };
+            let digest = slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
+            files.push((path.to_owned(), digest));
         }
-        named.extend(own);
-        Ok(Written { files: named })
+        Ok(Written { files, json, identity })
     }
+}
+
+fn is_sums_of_volume(path: &str) -> bool {
+    path.starts_with(VOLUMES) && path.ends_with(".sha256")
+}
+
+fn other(path: &str) -> Error {
+    Error::damaged(format!("{path} reads back differently from what was written"))
 }
 
 fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()> {
@@ -105,10 +127,17 @@ fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()>
     }
     let proven = prove_all(layout, &named, events);
     let mut wrong = named.iter().zip(&proven).filter(|(_, proven)| proven.is_none()).map(|((path, _), _)| *path);
-    let Some(first) = wrong.next() else { return Ok(()) };
-    let others = wrong.count();
-    let others = if others > 0 { format!(", and so do {others} other files") } else { String::new() };
-    Err(Error::damaged(format!("{first} reads back differently from what was written{others}")))
+    if let Some(first) = wrong.next() {
+        let others = wrong.count();
+        let others = if others > 0 { format!(", and so do {others} other files") } else { String::new() };
+        return Err(Error::damaged(format!("{first} reads back differently from what was written{others}")));
+    }
+    let (Some(json), Some(_)) = (&written.json, layout.size_of(CHUNKS)) else { return Ok(()) };
+    let digests = named.iter().map(|(_, digest)| *digest);
+    let known = digests.zip(proven).filter_map(|(digest, chunks)| Some((digest, chunks?))).collect();
+    let made = chunks_with(&known, layout, json, written.identity, events);
+    let there = layout.read(CHUNKS, MAX_CHUNKS)?;
+    if made.is_some_and(|made| there.is_some_and(|there| there == made)) { Ok(()) } else { Err(other(CHUNKS)) }
 }
 
 /// The system keeps nothing of these files in memory. `false`: it does so all the same, because it is memory that they are in,
@@ -161,11 +190,13 @@ mod tests {
     use crate::base::progress::Silent;
     use crate::bundle::SIGNATURE;
 
-    /// A directory with two files and their sums.
+    const SUMS: &str = "volumes/001.sha256";
+
+    /// A directory with two files and their sums, as a volume has them.
     fn ground() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("out");
-        fs::create_dir(&out).unwrap();
+        fs::create_dir_all(out.join(VOLUMES)).unwrap();
         let mut sums = String::new();
         for (name, content) in [("a", &[1; 70_000][..]), ("b", b"two")] {
             fs::write(out.join(name), content).unwrap();
@@ -179,9 +210,9 @@ mod tests {
     fn what_the_medium_gives_back_otherwise_is_told_and_loses_its_name() {
         let (_directory, out) = ground();
         let events: Events = Arc::new(Silent);
-        read_back(&out, &events).unwrap();
+        read_back(&out, Digest::ZEROS, &events).unwrap();
         fs::write(out.join("b"), b"too").unwrap();
-        let text = read_back(&out, &events).unwrap_err().chain();
+        let text = read_back(&out, Digest::ZEROS, &events).unwrap_err().chain();
         assert!(
             text.contains("reading back") && text.contains("b reads back differently from what was written"),
             "{text}"
@@ -192,7 +223,7 @@ mod tests {
         fs::remove_file(out.join("a")).unwrap();
         // What an earlier run has left keeps its name, and no damaged bundle has a good one because of it.
         fs::create_dir(&unnamed).unwrap();
-        let text = read_back(&out, &events).unwrap_err().chain();
+        let text = read_back(&out, Digest::ZEROS, &events).unwrap_err().chain();
         assert!(text.contains("a reads back differently from what was written, and so do 1 other files"), "{text}");
         let damaged = out.with_file_name("out.damaged.1");
         assert!(text.contains(&format!("called {} now", damaged.display())), "{text}");
@@ -220,18 +251,14 @@ mod tests {
     fn what_no_sum_speaks_of_is_proven_too() {
         let (_directory, out) = ground();
         let events: Events = Arc::new(Silent);
-        for unnamed in [SIGNATURE, CHUNKS] {
-            fs::write(out.join(unnamed), [7; 64]).unwrap();
-        }
+        fs::write(out.join(SIGNATURE), [7; 64]).unwrap();
         let layout = Layout::open(&out).unwrap();
-        let written = Written::of(&layout).unwrap();
+        let written = Written::of(&layout, Digest::ZEROS).unwrap();
         read_again(&layout, &written, &events).unwrap();
-        for unnamed in [SIGNATURE, CHUNKS] {
-            fs::write(out.join(unnamed), [8; 64]).unwrap();
-            let text = read_again(&layout, &written, &events).unwrap_err().chain();
-            assert!(text.contains(&format!("{unnamed} reads back differently")), "{text}");
-            fs::write(out.join(unnamed), [7; 64]).unwrap();
-        }
+        fs::write(out.join(SIGNATURE), [8; 64]).unwrap();
+        let text = read_again(&layout, &written, &events).unwrap_err().chain();
+        assert!(text.contains(&format!("{SIGNATURE} reads back differently")), "{text}");
+        fs::write(out.join(SIGNATURE), [7; 64]).unwrap();
         // What is between the files of a tar: here, behind those of the last one.
         let tar = out.with_file_name("out.tar");
         let files = ["a", SUMS, "b"];
@@ -246,12 +273,12 @@ mod tests {
                 .unwrap()
                 .success()
         );
-        read_back(&tar, &events).unwrap();
+        read_back(&tar, Digest::ZEROS, &events).unwrap();
         let mut bytes = fs::read(&tar).unwrap();
         let place = bytes.len() - 2 * 512 - 1;
         bytes[place] ^= 1;
         fs::write(&tar, bytes).unwrap();
-        let text = read_back(&tar, &events).unwrap_err().chain();
+        let text = read_back(&tar, Digest::ZEROS, &events).unwrap_err().chain();
         assert!(text.contains("reads back differently from what was written: data is hidden"), "{text}");
     }
 
@@ -261,7 +288,7 @@ mod tests {
         let (ground, out) = ground();
         let copy = directory.path().join("out");
         assert!(Command::new("cp").arg("-r").arg(&out).arg(&copy).status().unwrap().success());
-        assert!(!read_back(&copy, &(Arc::new(Silent) as Events)).unwrap());
+        assert!(!read_back(&copy, Digest::ZEROS, &(Arc::new(Silent) as Events)).unwrap());
         drop(ground);
     }
 }

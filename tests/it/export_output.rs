@@ -1,10 +1,14 @@
 //! Where an export is written, and what was there before: nobody is told "done" of a bundle that is not.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use assert_cmd::assert::Assert;
+use gapferry::base::error::Kind;
+use gapferry::base::progress::{Events, Silent};
 use serde_json::Value;
 
+use crate::bundle::fixture::two_images;
 use crate::support::images;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
@@ -136,6 +140,40 @@ fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
     let refused = export(&registry, &["team/app:1"], directory.path(), "b.partial").code(2);
     let stderr = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
     assert!(stderr.contains("take another one"), "{stderr}");
+}
+
+/// What a bundle must be follows from its identity, not from what the medium happens to give back.
+#[test]
+fn a_bundle_that_was_written_badly_loses_its_name_when_it_is_read_back() {
+    let directory = tempdir();
+    let events: Events = Arc::new(Silent);
+    let at = |name: &str| directory.path().join(name);
+    let bad = |name: &str, file: &str, bytes: &[u8]| {
+        let bundle = two_images().write(&at(name)).unwrap();
+        std::fs::write(at(name).join(file), bytes).unwrap();
+        let error = gapferry::bundle::read_back(&at(name), bundle.identity, &events).unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{file}");
+        assert!(!at(name).exists(), "{file}: {}", error.chain());
+    };
+    for (name, file) in [("a", "chunks.b3"), ("b", "SHA256SUMS"), ("c", "bundle.json"), ("d", "index.json")] {
+        bad(name, file, b"other");
+    }
+    let identity = two_images().write(&at("whole")).unwrap().identity;
+    gapferry::bundle::read_back(&at("whole"), identity, &events).unwrap();
+    let convert = |out: &str| {
+        gapferry().arg("convert").arg(at("whole")).arg("-o").arg(at(out)).assert().success();
+        at(out)
+    };
+    for place in [5, usize::MAX] {
+        let compressed = convert("z.tar.zst");
+        let mut bytes = std::fs::read(&compressed).unwrap();
+        let place = place.min(bytes.len() - 1);
+        bytes[place] ^= 1;
+        std::fs::write(&compressed, bytes).unwrap();
+        let error = gapferry::bundle::read_back(&compressed, identity, &events).unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{}", error.chain());
+        assert!(!compressed.exists(), "{}", error.chain());
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! An export under way.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::keep_going::{Faults, May};
@@ -233,9 +234,9 @@ impl ExportJob<'_> {
         write_file(path, lock.to_file()?.as_bytes())
     }
 
-    pub(super) async fn read_back(&self, paths: impl IntoIterator<Item = std::path::PathBuf>) -> Result<()> {
+    pub(super) async fn read_back(&self, paths: Vec<PathBuf>, identity: Digest) -> Result<()> {
         match self.request.read_back {
-            true => read_back(paths, &self.environment.events).await,
+            true => read_back(paths, identity, &self.environment.events).await,
             false => Ok(()),
         }
     }

@@ -95,7 +95,7 @@ pub async fn write_whole(request: WriteRequest<'_>, end: Conclusion<'_>, events:
     // It may write the bundle anew.
     let signed = add_signature(&written.finished, end.sign_key, events);
     let read_back = match end.read_back {
-        true => read_back([written.finished.path.clone()], events).await,
+        true => read_back([written.finished.path.clone()], written.finished.identity, events).await,
         false => Ok(()),
     };
     Ok(Concluded { written, signed, read_back })
