@@ -177,12 +177,6 @@ impl Layout {
         usize::try_from(place.offset).ok()
     }
 
-    /// The same of a file that is read from that part as it is, not from pieces.
-    pub fn part_of_whole(&self, path: &str) -> Option<usize> {
-        let is_whole = matches!(&self.form, Form::Joined { pieces, .. } if !pieces.contains_key(path));
-        self.part_of(path).filter(|_| is_whole)
-    }
-
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -321,7 +321,7 @@ impl<'s> One<'s> {
             true => self.is_first() && layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),
             false => {
                 let is_declared = self.known.declared.get(path).is_some_and(|declared| declared == sum);
-                layout.part_of_whole(path) == Some(self.at) && is_declared
+                layout.part_of(path) == Some(self.at) && is_declared
             }
         }
     }

@@ -54,10 +54,10 @@ impl<'s> WholeVolumes<'s> {
         WholeVolumes { set: Some(set), read }
     }
 
-    /// What a file of the bundle hashes to, if one volume has all of it. With another algorithm than that of `digest` it says
-    /// nothing.
+    /// What a file of the bundle hashes to, if one volume has all of it: then it is read from there, and not from pieces. With
+    /// another algorithm than that of `digest` it says nothing.
     pub fn of_bundle(&self, path: &str, digest: &Digest) -> Option<&Hashed> {
-        self.of_volume(self.set?.layout().part_of_whole(path)?, path, digest)
+        self.of_volume(self.set?.layout().part_of(path)?, path, digest)
     }
 
     /// The same of a file in the volume at this place.
@@ -86,7 +86,7 @@ fn stale(set: &Volumes, recovery: &Recovery, copies: &HashMap<u32, Vec<&ReadVolu
     let mut misfits = (1..).zip(&recovery.json.volumes).filter_map(|(number, said)| {
         let copies = copies.get(&number)?;
         let fits = |read: &&ReadVolume| read.size == said.size && read.sha256 == said.sha256;
-        let first = copies.first().filter(|_| !copies.iter().any(|read| fits(read)))?;
+        let first = copies.first().filter(|_| !copies.iter().any(fits))?;
         Some((number, said, *first))
     });
     let (number, WholeVolume { size, sha256 }, read) = misfits.next()?;

@@ -95,7 +95,7 @@ pub fn begun(out: &Entry) -> u64 {
 /// Keeps an unfinished tar of another layout, of which its journal says `claims`, unless more bytes are in one that is kept
 /// already: a run that failed early must not cost what an earlier one has fetched. Gives the bytes that are not kept.
 ///
-/// A journal never stays without its tar, but where the tar has its new name already ([`finish_setting_aside`]).
+/// A journal is left without its tar only where the tar has its new name already: [`finish_setting_aside`] relies on that.
 fn set_aside(out: &Entry, claims: &Claims) -> Result<u64> {
     let (path, journal) = partial(out);
     let (old, old_journal) = former(out);
