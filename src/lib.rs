@@ -55,8 +55,8 @@
 //! - *Where are bytes proven?* By their digest in [`content`]: [`content::proof`] holds bytes against it, in their place or while
 //!   they are copied; [`content::BlobReader`] proves a blob while it is read. Documents in memory are proven by
 //!   [`oci::Digest::prove`]. Mebibytes are compared by BLAKE3 where damage is located (`verify/chunks.rs`,
-//!   `bundle/repair/ranges.rs`), and whole volumes where recovery volumes say what they were (`bundle/volumes`); what comes of
-//!   either is proven by digest.
+//!   `bundle/repair/ranges.rs`), and whole volumes where recovery volumes say what they were (`bundle/volumes`,
+//!   `verify/whole_volumes.rs`); what comes of either is proven by digest.
 //! - *What is a bundle's list of files?* [`bundle::fileset`], from the list in `bundle.json` to the bytes that are written.
 //! - *What does a manifest point to?* [`oci::Manifest::children`]. Of one that cannot be read, [`oci::digests_in`] finds all that it
 //!   may point to.
