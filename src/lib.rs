@@ -56,7 +56,7 @@
 //!   they are copied; [`content::BlobReader`] proves a blob while it is read. Documents in memory are proven by
 //!   [`oci::Digest::prove`]. `verify` proves blobs by the BLAKE3 of `chunks.b3` instead where that may be trusted, and locates
 //!   damage by it (`verify/chunks.rs`). A repair compares ranges that it fetches by BLAKE3, and recovery volumes say what whole
-//!   volumes were; what comes of either is proven by digest.
+//!   volumes were (`verify/whole_volumes.rs`); what comes of either is proven by digest.
 //! - *What is a bundle's list of files?* [`bundle::fileset`], from the list in `bundle.json` to the bytes that are written.
 //! - *What does a manifest point to?* [`oci::Manifest::children`]. Of one that cannot be read, [`oci::digests_in`] finds all that
 //!   it may point to.

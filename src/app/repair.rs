@@ -14,7 +14,8 @@ use super::trust::Trust;
 use crate::base::error::{Error, Result};
 use crate::bundle::volumes::{Opened, Part, Reconstructed, is_set, reconstruct};
 use crate::bundle::{
-    self, BUNDLE_JSON, REPAIR_JSON, RepairWith, RepairedSet, SetRepair, open_damaged, refuse_unfinished, repair_set,
+    self, BUNDLE_JSON, REPAIR_JSON, RepairWith, RepairedSet, SetRepair, lock_set, open_damaged, refuse_unfinished,
+    repair_set,
 };
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -208,6 +209,7 @@ impl Brought {
 fn repair_volumes(brought: &Brought, request: &RepairRequest, environment: &Environment) -> Result<RepairReport> {
     let Brought { volumes, from } = brought;
     let events = &environment.events;
+    let locked = lock_set(volumes, request.output.as_deref())?;
     let opened = Opened::open(volumes)?;
     let set = opened.layout().path().display().to_string();
     let signed = request.trust.check(opened.layout(), environment)?;
@@ -217,8 +219,8 @@ fn repair_volumes(brought: &Brought, request: &RepairRequest, environment: &Envi
     let damaged = files.iter().filter(|file| !file.is_good).map(|file| file.number);
     let gone = before.set.iter().filter(|_| volumes.len() > 1).flat_map(|set| set.missing.iter().copied());
     let bad: BTreeSet<u32> = damaged.chain(gone).collect();
-    let wanted = SetRepair { paths: volumes, from, missing: &missing, bad: &bad, out: request.output.as_deref() };
-    let RepairedSet { whole, lacking, .. } = repair_set(&wanted, events)?;
+    let wanted = SetRepair { paths: volumes, from, missing: &missing, bad: &bad };
+    let RepairedSet { whole, lacking, .. } = repair_set(locked, &wanted, events)?;
     let is_replaced = |path: &Path| {
         let is_whole = |file: &Given| whole.iter().any(|volume| volume.number == file.number);
         files.iter().any(|file| Path::new(file.path) == path && is_whole(file))
@@ -266,6 +268,7 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
     let events = &environment.events;
     // Where the bundle has lost its signature, another copy of it may have it.
     refuse_unfinished(bundle)?;
+    let lock = bundle::lock_bundle(bundle)?;
     let (own, copy) = match trust.check(&open_damaged(bundle)?, environment) {
         Err(error) => match trust.check(from, environment) {
             Ok(Some(copy)) => (None, Some(copy)),
@@ -287,7 +290,7 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
             format!("{} is the bundle {}, what is signed is {}", bundle.display(), missing.identity, proven.identity);
         return Err(Error::damaged(text));
     }
-    let repaired = bundle::repair(bundle, &RepairWith { from, missing: &missing, proven, events })?;
+    let repaired = bundle::repair(bundle, lock, &RepairWith { from, missing: &missing, proven, events })?;
     let mut report = match before.is_clean() {
         true => before,
         false => check()?,

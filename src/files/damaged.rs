@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::found::Found;
-use super::{Form, Layout};
+use super::{Form, Layout, directory};
 use crate::archive::tar::{self, Entries, Place};
 use crate::base::error::{Error, Result};
 
@@ -66,7 +66,6 @@ impl Layout {
 
     /// Whether a directory has the name of a file: it is listed nowhere.
     pub fn is_directory(&self, path: &str) -> bool {
-        let is_directory = || self.path.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-        matches!(self.form, Form::Directory) && is_directory()
+        matches!(&self.form, Form::Directory(root) if directory::is_directory(root, path))
     }
 }

@@ -1,7 +1,6 @@
 //! The directory form: which files there are. Links are recorded, never followed.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -10,6 +9,7 @@ use super::Found;
 use super::found::MAX_DEPTH;
 use crate::archive::tar::{Entries, Place};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::Dir;
 
 /// Finds every regular file below `root`.
 pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
@@ -38,10 +38,78 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-/// Opens a file that the scan has found, unless it has become a link since.
-pub fn open(path: &Path) -> Result<File> {
+/// Opens a file that the scan of `root` has found. No link is followed that has taken a name on the way since.
+pub fn open(root: &Dir, path: &str) -> Result<File> {
     // A pipe that has taken its place does not keep anybody waiting, and cannot be read by position.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(i32::from_ne_bytes(flags.to_ne_bytes())).open(path);
-    file.map_err(|e| Error::disk("opening", path, e))
+    let file = root.open_below(path, OFlags::NONBLOCK);
+    file.map(File::from).map_err(|e| Error::disk("opening", &root.path_of(path), e.into()))
+}
+
+/// Whether a directory has this name.
+pub fn is_directory(root: &Dir, path: &str) -> bool {
+    root.open_below(path, OFlags::PATH | OFlags::DIRECTORY).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::super::Layout;
+
+    /// A layout of one blob, and a directory of the same names with other bytes, which is not to be read.
+    struct Fixture {
+        work: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let fixture = Fixture { work: tempfile::tempdir().unwrap() };
+            for (name, text) in [("layout", "ours"), ("elsewhere", "secret")] {
+                let blobs = fixture.path(name).join("blobs/sha256");
+                std::fs::create_dir_all(&blobs).unwrap();
+                std::fs::write(blobs.join("x"), text).unwrap();
+                std::fs::write(fixture.path(name).join("index.json"), text).unwrap();
+            }
+            fixture
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.work.path().join(name)
+        }
+    }
+
+    /// Who can write to a directory on a shared disk would choose what is read, and have the program read files that only its user may.
+    #[test]
+    fn no_link_is_followed_that_has_taken_a_name_since_the_layout_was_opened() {
+        for (path, replaced) in [
+            ("blobs/sha256/x", "blobs"),
+            ("blobs/sha256/x", "blobs/sha256"),
+            ("blobs/sha256/x", "blobs/sha256/x"),
+            ("index.json", "index.json"),
+        ] {
+            let fixture = Fixture::new();
+            let layout = Layout::open(&fixture.path("layout")).unwrap();
+            assert_eq!(layout.read(path, 10).unwrap().unwrap(), "ours");
+            let name = fixture.path("layout").join(replaced);
+            std::fs::rename(&name, fixture.path("away")).unwrap();
+            symlink(fixture.path("elsewhere").join(replaced), &name).unwrap();
+            assert!(layout.read(path, 10).is_err(), "{path} was read through the link {replaced}");
+            assert!(layout.linkable(path).is_err(), "{path} was found through the link {replaced}");
+            if path.starts_with(replaced) && path != replaced {
+                assert!(!layout.is_directory(replaced), "{replaced} is a link");
+            }
+        }
+    }
+
+    /// The directory that is named may be reached by links: they are the user's own. What was opened stays what is read.
+    #[test]
+    fn a_link_to_the_directory_itself_is_followed_once() {
+        let fixture = Fixture::new();
+        symlink(fixture.path("layout"), fixture.path("link")).unwrap();
+        let layout = Layout::open(&fixture.path("link")).unwrap();
+        std::fs::remove_file(fixture.path("link")).unwrap();
+        symlink(fixture.path("elsewhere"), fixture.path("link")).unwrap();
+        assert_eq!(layout.read("blobs/sha256/x", 10).unwrap().unwrap(), "ours");
+        assert!(layout.is_directory("blobs"));
+    }
 }

@@ -8,7 +8,7 @@
 //! A layout on the isolated side is untrusted. Its names could leave the directory (`..`, absolute, links), name devices,
 //! come twice, differ only in case or need a directory where there is a file; its tar could lie about sizes, hide data in
 //! sparse or extended headers, or hold more entries than fit into memory. So: only regular files below the root are seen,
-//! links are never followed, every oddity is recorded as a [`Fault`]; names, extended headers and the number of entries are
+//! links are never followed, also not those that take the place of something later; every oddity is recorded as a [`Fault`]; names, extended headers and the number of entries are
 //! bounded; a JSON file is read only up to a limit.
 
 mod damaged;
@@ -76,7 +76,8 @@ struct Listed {
 
 #[derive(Debug)]
 enum Form {
-    Directory,
+    /// Files are opened below it, when they are asked for.
+    Directory(Dir),
     Tar(Arc<File>),
     /// A tar, compressed in frames.
     Compressed(Arc<Seekable>),
@@ -122,8 +123,9 @@ impl Layout {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
         let mut found = Found::default();
         let form = if metadata.is_dir() {
+            let directory = Dir::open(path)?;
             directory::scan(path, &mut found)?;
-            Form::Directory
+            Form::Directory(directory)
         } else if !metadata.is_file() {
             // Opening a pipe would wait for whoever writes to it.
             return Err(neither(path));
@@ -165,7 +167,7 @@ impl Layout {
     pub fn parts(&self) -> &[Layout] {
         match &self.form {
             Form::Joined { parts, .. } => parts,
-            Form::Directory | Form::Tar(_) | Form::Compressed(_) | Form::Passed { .. } => &[],
+            Form::Directory(_) | Form::Tar(_) | Form::Compressed(_) | Form::Passed { .. } => &[],
         }
     }
 
@@ -215,7 +217,7 @@ impl Layout {
             Form::Compressed(file) => {
                 return Ok(Some(Slice::compressed(file.clone(), full, place.offset, place.size)));
             }
-            Form::Directory => Arc::new(directory::open(&full)?),
+            Form::Directory(directory) => Arc::new(directory::open(directory, path)?),
             Form::Joined { .. } => return self.join(path),
             Form::Passed { file, passed } => {
                 let begin = passed.kept.get(path).ok_or_else(|| passing::is_gone(&full))?;
@@ -231,10 +233,10 @@ impl Layout {
     /// It is listed but cannot be opened.
     pub fn linkable(&self, path: &str) -> Result<Option<Linkable>> {
         match &self.form {
-            Form::Directory if self.entries.contains_key(path) => {
-                let file = directory::open(&self.path.join(path))?;
+            Form::Directory(directory) if self.entries.contains_key(path) => {
+                let file = directory::open(directory, path)?;
                 let stat = rustix::fs::fstat(&file).map_err(|e| Error::disk("reading", &self.path, e.into()))?;
-                let (directory, identity) = (Dir::open(&self.path)?, Identity::of(&stat));
+                let (directory, identity) = (directory.clone(), Identity::of(&stat));
                 Ok(Some(Linkable { directory, path: path.to_owned(), identity }))
             }
             _ => Ok(None),

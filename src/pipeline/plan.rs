@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::content::Lookup;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::pipeline::graph::{Graph, Image};
+use crate::pipeline::graph::{Graph, Image, PlacedBlob};
 pub use companions::{CompanionAction, CompanionStep, decide};
 pub use inventory::{Before, Inventory, take_inventory, take_tags};
 pub use lists::{ListState, compare, lists, made_unnecessary};
@@ -135,6 +135,15 @@ pub struct BlobStep {
 }
 
 impl Plan {
+    /// Of blobs alone, which go to a sink that has no repositories of its own.
+    pub fn of_blobs(blobs: impl IntoIterator<Item = PlacedBlob>) -> Plan {
+        let step = |PlacedBlob { blob, repository }: PlacedBlob| {
+            let missing = vec![repository.clone()];
+            BlobStep { blob, from: repository, present: Vec::new(), missing }
+        };
+        Plan { images: Vec::new(), blobs: blobs.into_iter().map(step).collect() }
+    }
+
     /// Decides what moves. `targets` runs parallel to `graph.images`.
     pub fn new(graph: &Graph, targets: &Targets, inventory: &Inventory, on_existing: OnExisting) -> Plan {
         let images: Vec<ImageStep> =

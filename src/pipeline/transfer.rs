@@ -43,6 +43,7 @@ use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::plan::{Action, BlobStep, ImageStep, Plan};
 pub use arrivals::Arrivals;
 use awaited::Awaited;
+pub use blobs::refuse_failed;
 use listed::Written;
 pub use listed::{Cause, Unlisted};
 pub use observed::Observed;

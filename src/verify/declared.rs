@@ -26,7 +26,8 @@ pub struct Declarations {
     pub files: Vec<Declared>,
     /// `SHA256SUMS` has another digest of `bundle.json`, which is not believed then.
     pub changed: bool,
-    /// Neither list can be read: the blobs that are there are declared by their names, and nothing is said of other files.
+    /// No list can be read to its last line: the blobs that are there are declared by their names, too, and metadata may be there that
+    /// no line names.
     pub by_names: bool,
 }
 
@@ -36,16 +37,7 @@ pub struct Declarations {
 /// `SHA256SUMS` is not. Where a signature has proven both, they agree.
 pub fn declared(layout: &Layout, document: &Document<'_>, problems: &mut Problems) -> Declarations {
     let of_json = |digest| Declared { path: BUNDLE_JSON.to_owned(), size: None, digest };
-    let Some((bundle, identity)) = document.json.zip(document.identity) else {
-        let sums = read_sums(layout, SUMS, problems);
-        let by_names = sums.is_none();
-        let sums = sums.unwrap_or_else(|| named(layout));
-        let is_there = layout.size_of(SUMS512).is_some();
-        let of_512 = is_there.then(|| read_sums(layout, SUMS512, problems)).flatten().into_iter().flatten();
-        let of_512 = of_512.filter(|_| !by_names);
-        let files = sums.into_iter().chain(of_512).map(|(path, digest)| Declared { path, size: None, digest });
-        return Declarations { files: files.collect(), changed: true, by_names };
-    };
+    let Some((bundle, identity)) = document.json.zip(document.identity) else { return by_sums(layout, problems) };
     let file = |file: &FileEntry| Declared { path: file.path.clone(), size: Some(file.size), digest: file.digest };
     let mut files: Vec<Declared> = bundle.files.iter().map(file).collect();
     let by_names = false;
@@ -60,7 +52,7 @@ pub fn declared(layout: &Layout, document: &Document<'_>, problems: &mut Problem
         files.push(of_json(identity));
         return Declarations { files, changed: false, by_names };
     }
-    let Some(sums) = parse(&bytes, SUMS, problems) else {
+    let Some(SumsList { sums, .. }) = parse(&bytes, SUMS, problems) else {
         return Declarations { files, changed: false, by_names };
     };
     let own = sums.get(BUNDLE_JSON).copied();
@@ -82,10 +74,24 @@ pub fn declared(layout: &Layout, document: &Document<'_>, problems: &mut Problem
     Declarations { files, changed, by_names }
 }
 
-/// The blobs that are there, by what their names say.
-fn named(layout: &Layout) -> Sums {
-    let blobs = layout.entries().filter_map(|(path, _)| Some((path.to_owned(), Digest::of_blob_path(path)?)));
-    blobs.collect()
+/// What the sums declare without `bundle.json`. A blob whose line is damaged is what its name says.
+fn by_sums(layout: &Layout, problems: &mut Problems) -> Declarations {
+    let mut read = |name| read_list(layout, name, problems).map(|list| list.without_misnamed(layout, name, problems));
+    let of_256 = read(SUMS);
+    let of_512 = layout.size_of(SUMS512).map(|_| read(SUMS512).unwrap_or_default());
+    let by_names = !of_256.iter().chain(&of_512).all(|list| list.is_whole) || of_256.is_none();
+    let of_512 = of_512.filter(|_| of_256.is_some()).unwrap_or_default();
+    let mut sums = of_256.unwrap_or_default().sums;
+    sums.extend(of_512.sums);
+    if by_names {
+        for (path, _) in layout.entries() {
+            if let Some(digest) = Digest::of_blob_path(path) {
+                sums.entry(path.to_owned()).or_insert(digest);
+            }
+        }
+    }
+    let files = sums.into_iter().map(|(path, digest)| Declared { path, size: None, digest }).collect();
+    Declarations { files, changed: true, by_names }
 }
 
 /// Notes every difference between the two on the one that is `to_blame`; whether there is one.
@@ -130,6 +136,10 @@ fn some_of(items: &[&str]) -> Option<String> {
 
 /// The sums in the file `name`; `None` when there are none. What is wrong in it is a problem, once however long it is.
 pub fn read_sums(layout: &Layout, name: &str, problems: &mut Problems) -> Option<Sums> {
+    read_list(layout, name, problems).map(|list| list.sums)
+}
+
+fn read_list(layout: &Layout, name: &str, problems: &mut Problems) -> Option<SumsList> {
     parse(&read_bytes(layout, name, problems)?, name, problems)
 }
 
@@ -142,7 +152,38 @@ fn read_bytes(layout: &Layout, name: &str, problems: &mut Problems) -> Option<by
     None
 }
 
-fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<Sums> {
+/// A file of sums, as far as its lines can be read.
+#[derive(Default)]
+struct SumsList {
+    sums: Sums,
+    /// All of them can.
+    is_whole: bool,
+}
+
+impl SumsList {
+    /// Without lines that give a blob another digest than its name does. A line can be damaged in either, and what is there tells in
+    /// which; if neither blob is there, the one that is named is missing.
+    fn without_misnamed(mut self, layout: &Layout, name: &str, problems: &mut Problems) -> SumsList {
+        let (mut first, mut number) = (None, 0_usize);
+        self.sums.retain(|path, digest| {
+            let Some(named) = Digest::of_blob_path(path).filter(|named| named != digest) else { return true };
+            number += 1;
+            first.get_or_insert_with(|| format!("{path} has {}", digest.hex()));
+            let is_of_other = layout.size_of(path).is_none() && layout.size_of(&digest.blob_path()).is_some();
+            *digest = named;
+            !is_of_other
+        });
+        if let Some(first) = first {
+            let more = if number > 1 { format!(", and so do {} others", number - 1) } else { String::new() };
+            let found = format!("{first}: a line gives a blob another digest than its name does{more}");
+            problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
+            self.is_whole = false;
+        }
+        self
+    }
+}
+
+fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<SumsList> {
     let algorithm = if name == SUMS512 { Algorithm::Sha512 } else { Algorithm::Sha256 };
     let (mut sums, mut wrong, mut lines) = (Sums::new(), Vec::new(), 0);
     for line in sums::lines(bytes, algorithm) {
@@ -164,5 +205,6 @@ fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<Sums> {
     if lines == 0 {
         problems.push(Problem::new(name, ProblemKind::Malformed).found("it is empty"));
     }
-    (!sums.is_empty()).then_some(sums)
+    let is_whole = wrong.is_empty() && lines < MAX_LINES;
+    (!sums.is_empty()).then_some(SumsList { sums, is_whole })
 }

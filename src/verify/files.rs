@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use super::chunks::{self, Blob};
 use super::declared::{Declarations, Declared};
 use super::table::{Proof, Table};
+use super::whole_volumes::WholeVolumes;
 use super::{Depth, Problem, ProblemKind, Problems};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::chunks::Reader;
 use crate::bundle::{CHUNKS, Proven, is_metadata, is_never_declared, is_tool};
 use crate::content::chunks::Chunks;
 use crate::content::in_parallel;
-use crate::content::proof::{Unproven, Wrong, prove, prove_chunks};
+use crate::content::proof::{Hashed, Unproven, Wrong, prove, prove_chunks};
 use crate::files::Layout;
 use crate::oci::{Digest, MAX_MANIFEST_SIZE};
 
@@ -23,6 +24,8 @@ pub struct Check<'a> {
     pub table: &'a Table,
     /// What a signature has proven, where one is demanded.
     pub proven: Option<&'a Proven>,
+    /// Volumes that were read already.
+    pub read: &'a WholeVolumes<'a>,
     pub depth: Depth,
     pub events: &'a Events,
 }
@@ -79,28 +82,75 @@ impl Check<'_> {
         }
         // The largest first: one that comes last would keep all other cores waiting.
         to_hash.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-        let sizes = to_hash.iter().map(|(_, size)| *size).chain(in_chunks.iter().map(|blob| blob.size));
+        let left = to_hash.iter().filter(|(file, _)| self.hashed(file).is_none()).map(|(_, size)| *size);
+        let sizes = left.chain(in_chunks.iter().map(|blob| blob.size));
         let (items, bytes) = ((to_hash.len() + in_chunks.len()) as u64, sizes.fold(0, u64::saturating_add));
         events.report(Event::Phase { phase: Phase::Verify, items, bytes });
         if let Some(table) = by_chunks {
             problems.extend(chunks::check(layout, table, &in_chunks, events));
         }
-        let locating = table.reader.as_ref().filter(|_| depth != Depth::Structure);
         let found = in_parallel(&to_hash, |(file, size)| {
-            let found = hash(layout, file, *size, locating, events);
+            let found = self.hash(file, *size);
             events.report(Event::ItemDone);
             found
         });
         let mut misleading = Vec::new();
         for found in found {
             match found {
-                Hashed::Right => {}
-                Hashed::Misleading(blob) => misleading.push(blob),
-                Hashed::Wrong(problem) => problems.push(problem),
+                Verdict::Right => {}
+                Verdict::Misleading(blob) => misleading.push(blob),
+                Verdict::Wrong(problem) => problems.push(problem),
             }
         }
         problems.extend(chunks::misled(&misleading));
         proved
+    }
+
+    /// What it hashed to when it passed, or when its volume was read. A `chunks.b3` wants to be compared in the same pass.
+    fn hashed(&self, file: &Declared) -> Option<&Hashed> {
+        let of_volume = || self.read.of_bundle(&file.path, &file.digest).filter(|_| self.table.reader.is_none());
+        self.layout.passed(&file.path).or_else(of_volume)
+    }
+
+    /// Against its digest, and in the same pass against the `chunks.b3`.
+    fn hash(&self, file: &Declared, size: u64) -> Verdict {
+        let Check { layout, table, depth, events, .. } = *self;
+        let table = table.reader.as_ref().filter(|_| depth != Depth::Structure);
+        let table = table.filter(|table| root(table, file).is_some());
+        let wrong =
+            |found: Digest| Problem::new(&file.path, ProblemKind::WrongDigest).expected(file.digest).found(found);
+        let located = |problem: Problem, chunks: Option<&Chunks>| match table.zip(chunks) {
+            Some((table, chunks)) => chunks::located(table, file, size, chunks, problem),
+            None => problem,
+        };
+        if let Some(hashed) = self.hashed(file) {
+            return match hashed.prove(&file.digest) {
+                Ok(()) => Verdict::Right,
+                Err(Wrong { found, chunks }) => Verdict::Wrong(located(wrong(found), chunks.as_ref())),
+            };
+        }
+        let unreadable = |text: String| Verdict::Wrong(Problem::new(&file.path, ProblemKind::Unreadable).found(text));
+        let slice = match layout.slice(&file.path) {
+            Ok(Some(slice)) => slice,
+            Ok(None) => return Verdict::Right,
+            Err(error) => return unreadable(error.chain()),
+        };
+        let digest = file.digest;
+        events.report(Event::BlobStarted { digest, size: slice.size(), present: 0 });
+        let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
+        let proven = match table {
+            Some(_) => prove_chunks(&slice, &digest, &progress).map(Some),
+            None => prove(&slice, &digest, &progress).map(|()| None),
+        };
+        events.report(Event::BlobFinished { digest });
+        match proven {
+            Ok(chunks) if table.zip(chunks.as_ref()).is_none_or(|(table, chunks)| table.says(&digest, chunks)) => {
+                Verdict::Right
+            }
+            Ok(_) => Verdict::Misleading(digest),
+            Err(Unproven::Unreadable(error)) => unreadable(error.to_string()),
+            Err(Unproven::Wrong(Wrong { found, chunks })) => Verdict::Wrong(located(wrong(found), chunks.as_ref())),
+        }
     }
 
     fn proved(&self) -> Proved {
@@ -132,47 +182,9 @@ fn is_small_metadata(path: &str, size: u64) -> bool {
     is_tool(path) || !path.starts_with("blobs/") && size <= 16 * MAX_MANIFEST_SIZE
 }
 
-enum Hashed {
+enum Verdict {
     Right,
     Wrong(Problem),
     /// The blob is right, and `chunks.b3` says something else of it.
     Misleading(Digest),
-}
-
-/// Against its digest, and in the same pass against `table`.
-fn hash(layout: &Layout, file: &Declared, size: u64, table: Option<&Reader>, events: &Events) -> Hashed {
-    let table = table.filter(|table| root(table, file).is_some());
-    let wrong = |found: Digest| Problem::new(&file.path, ProblemKind::WrongDigest).expected(file.digest).found(found);
-    let located = |problem: Problem, chunks: Option<&Chunks>| match table.zip(chunks) {
-        Some((table, chunks)) => chunks::located(table, file, size, chunks, problem),
-        None => problem,
-    };
-    if let Some(passed) = layout.passed(&file.path) {
-        return match passed.prove(&file.digest) {
-            Ok(()) => Hashed::Right,
-            Err(Wrong { found, chunks }) => Hashed::Wrong(located(wrong(found), chunks.as_ref())),
-        };
-    }
-    let unreadable = |text: String| Hashed::Wrong(Problem::new(&file.path, ProblemKind::Unreadable).found(text));
-    let slice = match layout.slice(&file.path) {
-        Ok(Some(slice)) => slice,
-        Ok(None) => return Hashed::Right,
-        Err(error) => return unreadable(error.chain()),
-    };
-    let digest = file.digest;
-    events.report(Event::BlobStarted { digest, size: slice.size(), present: 0 });
-    let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
-    let proven = match table {
-        Some(_) => prove_chunks(&slice, &digest, &progress).map(Some),
-        None => prove(&slice, &digest, &progress).map(|()| None),
-    };
-    events.report(Event::BlobFinished { digest });
-    match proven {
-        Ok(chunks) if table.zip(chunks.as_ref()).is_none_or(|(table, chunks)| table.says(&digest, chunks)) => {
-            Hashed::Right
-        }
-        Ok(_) => Hashed::Misleading(digest),
-        Err(Unproven::Unreadable(error)) => unreadable(error.to_string()),
-        Err(Unproven::Wrong(Wrong { found, chunks })) => Hashed::Wrong(located(wrong(found), chunks.as_ref())),
-    }
 }

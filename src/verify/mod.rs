@@ -20,20 +20,20 @@ mod manifests;
 mod missing;
 mod passing;
 mod problems;
+mod refusal;
 mod signatures;
 mod table;
 mod volumes;
+mod whole_volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::base::error::{Error, Fact, Kind, Result};
+use crate::base::error::{Kind, Result};
 use crate::base::progress::Events;
-use crate::base::progress::units::count;
 use crate::bundle::volumes::Opened;
 use crate::bundle::{
     BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, Parent, Proven, SUMS, identity_of, is_tool, no_bundle,
@@ -45,9 +45,11 @@ use crate::pipeline::lock::MissingImage;
 pub use missing::missing_of;
 pub use passing::pass;
 use problems::Problems;
+pub use refusal::{Refusal, refuse};
 pub use table::Proof;
 use table::Table;
 pub use volumes::{SetReport, VolumeReport, VolumeState, is_of_lost_volume};
+use whole_volumes::WholeVolumes;
 
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +186,8 @@ pub enum ProblemKind {
     CutShort,
     /// A volume of another set.
     Foreign,
+    /// A recovery volume that was made of other bytes than the volumes have: it makes none of them again.
+    StaleRecovery,
 }
 
 impl ProblemKind {
@@ -203,6 +207,10 @@ impl ProblemKind {
             }
             ProblemKind::Unsafe => "do not unpack it; find out where it comes from, and export it again",
             ProblemKind::Foreign => "take it away, and bring the volume of this set",
+            ProblemKind::StaleRecovery => {
+                "`gapferry repair` makes no lost volume of it: while all volumes are here, write the set again as before (`split` or \
+                 `export` with --recovery), which makes its recovery volumes anew; or bring those that were made of these volumes"
+            }
         }
     }
 
@@ -230,6 +238,7 @@ impl ProblemKind {
             ProblemKind::Unsafe => "unsafe",
             ProblemKind::CutShort => "cut short",
             ProblemKind::Foreign => "of another set",
+            ProblemKind::StaleRecovery => "of other volumes",
         }
     }
 }
@@ -291,9 +300,10 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// Takes out the problems of `chunks.b3`: whoever proves every blob by its digest does not need it.
-    pub fn ignore_chunks(&mut self) {
-        self.problems.retain(|problem| !is_of_chunks(&problem.path));
+    /// Takes out what is no problem of an import: those of `chunks.b3`, as every blob is proven by its digest, and that recovery
+    /// volumes are of other volumes.
+    pub fn ignore_unneeded(&mut self) {
+        self.problems.retain(|problem| !is_of_chunks(&problem.path) && problem.kind != ProblemKind::StaleRecovery);
     }
 }
 
@@ -327,7 +337,8 @@ pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, even
     let mut problems = Problems::default();
     problems.extend(faults(layout));
     problems.extend(signatures::check(layout));
-    examine(layout, depth, proven, events, problems).map(|examined| examined.report)
+    let asked = Asked { depth, proven, read: &WholeVolumes::default(), events };
+    examine(layout, &asked, problems).map(|examined| examined.report)
 }
 
 /// What does not belong into a layout.
@@ -353,14 +364,18 @@ struct Examined {
     declared: declared::Declarations,
 }
 
-/// Everything but the faults of the layout, which may be in `problems` already.
-fn examine(
-    layout: &Layout,
+/// What is asked of a check.
+struct Asked<'a> {
     depth: Depth,
-    proven: Option<&Proven>,
-    events: &Events,
-    mut problems: Problems,
-) -> Result<Examined> {
+    proven: Option<&'a Proven>,
+    /// Volumes that were read already.
+    read: &'a WholeVolumes<'a>,
+    events: &'a Events,
+}
+
+/// Everything but the faults of the layout, which may be in `problems` already.
+fn examine(layout: &Layout, asked: &Asked<'_>, mut problems: Problems) -> Result<Examined> {
+    let Asked { depth, proven, read: whole_volumes, events } = *asked;
     let read = if proven.is_none() { open_json(layout, &mut problems)? } else { Read::default() };
     let document = match proven {
         Some(proven) => Document { json: Some(&proven.document), identity: Some(proven.identity), is_proven: true },
@@ -373,7 +388,8 @@ fn examine(
         None => Table { why: Some("bundle.json is damaged"), ..Table::default() },
     };
     problems.extend(table.problem.clone());
-    let check = files::Check { layout, declared: &declared, table: &table, proven, depth, events };
+    let read = whole_volumes;
+    let check = files::Check { layout, declared: &declared, table: &table, proven, read, depth, events };
     let proved = check.run(&mut problems);
     let reach = match bundle {
         Some(bundle) => graph::check(layout, bundle, &mut problems),
@@ -466,35 +482,4 @@ fn name_images(problems: &mut [Problem], reach: &graph::Reach) {
 
 fn shared<S: Serializer>(images: &Arc<BTreeSet<String>>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     images.serialize(serializer)
-}
-
-/// The problems because of which a bundle is refused: the cause of the error of [`refuse`].
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    pub problems: Vec<Problem>,
-}
-
-impl Fact for Refusal {}
-
-impl Refusal {
-    /// The refusal that an error is because of.
-    pub fn of(error: &Error) -> Option<&Refusal> {
-        error.find()
-    }
-}
-
-/// The first of them.
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.problems.first().map_or(Ok(()), |first| write!(f, "{} is {}", first.path, first.kind.label()))
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-/// One error for a bundle that must not be used.
-pub fn refuse(path: &Path, report: &Report) -> Error {
-    let problems = count(report.problems.len(), "problem");
-    let text = format!("{} has {problems}, the first", path.display());
-    Error::damaged(text).because(Refusal { problems: report.problems.clone() })
 }

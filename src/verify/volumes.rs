@@ -13,9 +13,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::declared::Declarations;
+use super::whole_volumes::WholeVolumes;
 use super::{
-    ByteRange, Depth, Examined, Problem, ProblemKind, Problems, Report, Subject, chunks, declared, examine, faults,
-    name_images, signatures,
+    Asked, ByteRange, Depth, Examined, Problem, ProblemKind, Problems, Report, Subject, chunks, declared, examine,
+    faults, name_images, signatures,
 };
 use crate::base::error::Result;
 use crate::base::progress::Events;
@@ -89,14 +90,15 @@ impl Known<'_> {
 
 /// Checks what is here of a set. Of a single volume it is no problem that the others are missing.
 pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Events) -> Result<Report> {
-    let layout = set.layout();
+    let (layout, read) = (set.layout(), WholeVolumes::read(set, depth, events));
+    let asked = Asked { depth, proven, read: &read, events };
     let Examined { mut report, reach, declared } = match set.volumes.is_empty() {
         // Recovery volumes alone: nothing of the bundle is here.
         true => {
             let report = Report { identity: Some(set.set.identity), ..Report::default() };
             Examined { report, ..Examined::default() }
         }
-        false => examine(layout, depth, proven, events, Problems::default())?,
+        false => examine(layout, &asked, Problems::default())?,
     };
     let lacking = lost::take_lacking(set, &mut report.problems);
     for problem in &mut report.problems {
@@ -107,7 +109,7 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     let Declarations { files, by_names, .. } = declared;
     let declared: HashMap<String, Digest> = files.into_iter().map(|file| (file.path, file.digest)).collect();
     let known = Known { bad: &known, declared: &declared, by_names };
-    let own = in_parallel(&jobs, |at| One::new(set, *at, known, depth).map(|one| one.check()).unwrap_or_default());
+    let own = in_parallel(&jobs, |at| One::new(set, *at, known, &asked).map(|one| one.check()).unwrap_or_default());
     let mut found: Vec<Problem> = own.into_iter().flatten().collect();
     found.extend(set.recovery.iter().flat_map(|one| others::recovery(&one.path, &one.layout, &one.label, depth)));
     found.extend(
@@ -124,6 +126,7 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     let blamed: HashSet<String> = found.iter().map(|problem| problem.path.clone()).collect();
     let others = report.problems.drain(..).filter(|one| one.volume.is_some() || !blamed.contains(&one.path));
     found.extend(others.map(|problem| located(set, problem)));
+    found.extend(read.stale(&found));
     let mut problems = bounded(found);
     for problem in problems.iter_mut().filter(|problem| problem.volume.is_some() && is_repaired_by_volume(problem.kind))
     {
@@ -228,12 +231,12 @@ struct One<'s> {
     at: usize,
     layout: &'s Layout,
     known: Known<'s>,
-    depth: Depth,
+    asked: &'s Asked<'s>,
 }
 
 impl<'s> One<'s> {
-    fn new(set: &'s Volumes, at: usize, known: Known<'s>, depth: Depth) -> Option<One<'s>> {
-        Some(One { set, volume: set.volumes.get(at)?, at, layout: set.layout_of(at)?, known, depth })
+    fn new(set: &'s Volumes, at: usize, known: Known<'s>, asked: &'s Asked<'s>) -> Option<One<'s>> {
+        Some(One { set, volume: set.volumes.get(at)?, at, layout: set.layout_of(at)?, known, asked })
     }
 
     fn check(&self) -> Vec<Problem> {
@@ -285,10 +288,14 @@ impl<'s> One<'s> {
             let found = labelled(format!("{size} bytes"));
             return Some(problem(ProblemKind::WrongSize).expected(format!("{} bytes", segment.size)).found(found));
         }
-        if self.depth == Depth::Structure || self.is_proven(path, sum, of_bundle, segment.is_some()) {
+        if self.asked.depth == Depth::Structure || self.is_proven(path, sum, of_bundle, segment.is_some()) {
             return None;
         }
-        let found = match self.layout.slice(path).map(|slice| slice.map(|slice| prove(&slice, sum, &|_| ()))) {
+        let proven = match self.asked.read.of_volume(self.at, path, sum) {
+            Some(hashed) => Ok(Some(hashed.prove(sum).map_err(Unproven::Wrong))),
+            None => self.layout.slice(path).map(|slice| slice.map(|slice| prove(&slice, sum, &|_| ()))),
+        };
+        let found = match proven {
             Ok(None | Some(Ok(()))) => return None,
             Ok(Some(Err(Unproven::Wrong(Wrong { found, .. })))) => found,
             Ok(Some(Err(Unproven::Unreadable(error)))) => {

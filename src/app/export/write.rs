@@ -17,13 +17,11 @@ use crate::content::Source;
 use crate::oci::Digest;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{Inventory, OnExisting, Plan};
-use crate::pipeline::resolve::Failures;
 use crate::pipeline::transfer::{self, Transfer};
 use crate::signing::{PrivateKey, PublicKey};
 
 /// What errors call it.
 pub const WRITING: &str = "writing the bundle";
-const FETCHING: &str = "fetching blobs (run again to fetch only what is missing)";
 
 /// A bundle to write.
 pub struct WriteRequest<'a> {
@@ -134,23 +132,13 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
             request.lost.set(failures.iter().cloned().collect());
         }
         let failures = failures.into_iter().map(|(blob, error)| of_image(request.graph, &blob, error)).collect();
-        refuse_failed(ended, failures)?;
+        transfer::refuse_failed(ended, failures)?;
         transfer.moved()
     };
     let (linked, lock) = (writer.linked(), Some(writer.lock()));
     let unchanged_volumes = writer.whole_volumes().clone();
     let finished = blocking(WRITING, move || writer.finish()).await?;
     Ok(Written { finished, moved, linked, lock, unchanged_volumes })
-}
-
-/// One error for all blobs that failed. It is of the kind of the one that ended the transfer, if one did.
-fn refuse_failed(ended: Result<()>, failures: Vec<Error>) -> Result<()> {
-    match ended {
-        Ok(()) if failures.is_empty() => Ok(()),
-        Ok(()) => Err(Failures(failures).into_error(FETCHING)),
-        Err(error) if failures.len() < 2 => Err(failures.into_iter().next().unwrap_or(error)),
-        Err(error) => Err(Failures(failures).into_error_of(error, FETCHING)),
-    }
 }
 
 /// The error with an image that needs the blob: what the operator asked for says more than a digest.
@@ -171,24 +159,4 @@ fn plan_for(graph: &Graph, writer: &Writer) -> Plan {
     });
     let inventory = Inventory { blobs: held.collect(), ..Inventory::default() };
     Plan::new(graph, &targets, &inventory, OnExisting::Overwrite)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::error::Kind;
-
-    /// Exit code and hint would follow from the alphabet, and advise about a registry where the disk is full.
-    #[test]
-    fn what_ended_the_transfer_decides_what_the_error_is() {
-        let registry = Error::new(Kind::NotFound, "blob a");
-        let full = std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
-        let disk = Error::disk("writing", Path::new("z"), full);
-        let failures = || vec![registry.clone(), disk.clone()];
-        let error = refuse_failed(Err(disk.clone()), failures()).unwrap_err();
-        assert_eq!(error.kind(), Kind::Disk);
-        assert!(error.first().is_some_and(Error::is_disk_full), "{}", error.chain());
-        assert_eq!(refuse_failed(Ok(()), failures()).unwrap_err().kind(), Kind::NotFound);
-        refuse_failed(Ok(()), Vec::new()).unwrap();
-    }
 }

@@ -123,7 +123,7 @@ impl Import<'_> {
         let (path, events) = (opened.layout().path(), &self.environment.events);
         let signed = self.request.trust.check(opened.layout(), self.environment)?;
         let mut report = verify::check_proven(opened, depth, signed.as_ref(), events)?;
-        report.ignore_chunks();
+        report.ignore_unneeded();
         if may_lack_volumes {
             report.problems.retain(|problem| !verify::is_of_lost_volume(problem));
         }

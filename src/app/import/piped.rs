@@ -88,7 +88,7 @@ impl Import<'_> {
         })?;
         let opened = Opened::Whole(Box::new(layout));
         let mut report = verify::check_proven(&opened, Depth::Structure, signed.as_ref(), events)?;
-        report.ignore_chunks();
+        report.ignore_unneeded();
         if !report.is_clean() {
             return Err(verify::refuse(&path, &report));
         }

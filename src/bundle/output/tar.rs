@@ -73,7 +73,8 @@ pub fn abandon(out: &Entry) -> Result<()> {
 pub fn remove_orphaned_journal(out: &Path) {
     let Ok(out) = Entry::of(out) else { return };
     let (unfinished, journal) = partial(&out);
-    if !unfinished.exists() {
+    // It may be that of a tar that was set aside ([`finish_setting_aside`]).
+    if !unfinished.exists() && !former(&out).0.exists() {
         // It harms nothing.
         let _ = journal.remove();
     }
@@ -93,18 +94,28 @@ pub fn begun(out: &Entry) -> u64 {
 
 /// Keeps an unfinished tar of another layout, of which its journal says `claims`, unless more bytes are in one that is kept
 /// already: a run that failed early must not cost what an earlier one has fetched. Gives the bytes that are not kept.
+///
+/// A journal is left without its tar only where the tar has its new name already: [`finish_setting_aside`] relies on that.
 fn set_aside(out: &Entry, claims: &Claims) -> Result<u64> {
     let (path, journal) = partial(out);
     let (old, old_journal) = former(out);
     let kept = Claims::read(&old_journal).filter(|_| old.exists()).unwrap_or_default();
     let (bytes, of_kept) = (claims.lost(|_| false), kept.lost(|_| false));
     if bytes == 0 || bytes < of_kept {
+        journal.remove()?;
         path.remove()?;
         return Ok(claims.lost(|digest| kept.done.contains(digest)));
     }
     path.rename(&old)?;
     journal.rename(&old_journal)?;
     Ok(kept.lost(|digest| claims.done.contains(digest)))
+}
+
+/// Gives its new name to the journal of a tar that has got its own: a run was killed in between.
+fn finish_setting_aside(out: &Entry) -> Result<()> {
+    let ((path, journal), (old, old_journal)) = (partial(out), former(out));
+    let is_stopped = old.exists() && !path.exists() && Claims::read(&journal).is_some();
+    if is_stopped { journal.rename(&old_journal) } else { Ok(()) }
 }
 
 impl TarOutput {
@@ -117,6 +128,7 @@ impl TarOutput {
         events: &Events,
     ) -> Result<TarOutput> {
         let occupant = out.occupant();
+        finish_setting_aside(out)?;
         let (path, journal_path) = partial(out);
         let fingerprint = plan.fingerprint();
         let position: HashMap<String, usize> =
@@ -291,6 +303,27 @@ mod tests {
         create(&out, b"the fourth layout, of another length");
         let kept = Claims::read(&former(&out).1).unwrap();
         assert!(kept.done.contains(&fetched) && former(&out).0.exists());
+    }
+
+    /// The run that goes on would fetch everything again.
+    #[test]
+    fn a_run_that_stops_while_it_sets_a_tar_aside_costs_nothing_that_was_fetched() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = Entry::of(&directory.path().join("b.tar")).unwrap();
+        let (first, fetched) = (Digest::sha256(b"first"), Digest::sha256(b"fetched for an hour"));
+        create(&out, b"first").completed(&first).unwrap();
+        create(&out, b"fetched for an hour").completed(&fetched).unwrap();
+        // The tar gets its new name, its journal does not: as if the run had been killed in between.
+        let (old, journal) = former(&out);
+        journal.remove().unwrap();
+        std::fs::create_dir(journal.path()).unwrap();
+        let plan = TarPlan::new([(fetched.blob_path(), 19), (Digest::sha256(b"new").blob_path(), 3)]).unwrap();
+        let stopped = TarOutput::create(&out, plan.clone(), [fetched].into_iter(), &events());
+        assert!(stopped.is_err() && old.exists() && !partial(&out).0.exists(), "stopped between the two");
+        std::fs::remove_dir(journal.path()).unwrap();
+        let resumed = TarOutput::create(&out, plan, [fetched].into_iter(), &events()).unwrap();
+        let claims = resumed.claims(&HashMap::from([(fetched, 19)])).unwrap();
+        assert_eq!(claims.iter().map(|claim| claim.blob.digest).collect::<Vec<_>>(), [fetched]);
     }
 
     /// A signature that is made again may be shorter than the one that an interrupted run has written.

@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, WriteLock};
-use crate::base::progress::{Event, Events, Phase};
+use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::format::{BUNDLE_JSON, CHUNKS, Metadata, REPAIR_JSON, SUMS, SUMS512};
 use crate::bundle::missing::{Missing, MissingBlob};
@@ -23,10 +22,12 @@ use crate::bundle::output::tar::{self, TarOutput};
 use crate::bundle::repair::ranges::{self, Patch, RANGES, Range};
 use crate::bundle::writer::Writer;
 use crate::bundle::{Contents, Tool};
-use crate::content::{Origin, Sink, Source};
+use crate::content::Source;
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::pipeline::graph::{Located, PlacedBlob};
+use crate::pipeline::plan::Plan;
+use crate::pipeline::transfer::{Options, Transfer, refuse_failed};
 
 /// The version of the file this program writes and the only one it reads.
 const REPAIR_VERSION: u32 = 1;
@@ -103,7 +104,7 @@ pub struct RepairContents<'a> {
 /// Writes a repair to `out`. Blobs are fetched from `source`, `jobs` at a time. Interrupted, it leaves what it has for the next run.
 ///
 /// # Errors
-/// Something is asked for that is not of these contents, or that only the whole bundle can give; what the source or the disk
+/// Something is asked for that is not of these contents, or that only the whole bundle can give; every blob that failed; what the disk
 /// says.
 pub async fn write_repair(
     out: &Path,
@@ -146,22 +147,11 @@ pub async fn write_repair(
     // What the place has noted as the former is what is looked at here.
     refuse_foreign(&out)?;
     let writer = Writer::into_place(lock, place, files, &[], events.clone())?;
-    let blobs: Vec<PlacedBlob> = blobs.into_iter().filter(|placed| !writer.holds(&placed.blob.digest)).collect();
-    let bytes = blobs.iter().map(|placed| placed.blob.size).fold(0, u64::saturating_add);
-    events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
-    let fetch = |PlacedBlob { blob, repository }: PlacedBlob| {
-        let writer = &writer;
-        async move {
-            let (digest, size) = (blob.digest, blob.size);
-            events.report(Event::BlobStarted { digest, size, present: 0 });
-            writer.put_blob(&repository, &blob, &Origin { source, repository: &repository }).await?;
-            events.report(Event::BlobAdvanced { digest, bytes: size });
-            events.report(Event::BlobFinished { digest });
-            events.report(Event::ItemDone);
-            Ok::<(), Error>(())
-        }
-    };
-    stream::iter(blobs).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>().await?;
+    let plan = Plan::of_blobs(blobs.into_iter().filter(|placed| !writer.holds(&placed.blob.digest)));
+    let transfer = Transfer::new(source, &writer, Options { jobs, fail_fast: false }, events.clone());
+    let ended = transfer.blobs(&plan).await;
+    refuse_failed(ended, transfer.failures().into_iter().map(|(_, error)| error).collect())?;
+    drop(transfer);
     let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
     tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
     Ok(RepairFile { blobs: number, size })

@@ -59,15 +59,25 @@ pub struct RepairWith<'a> {
     pub events: &'a Events,
 }
 
-/// Repairs the bundle at `path`. What is not missing is not touched.
+/// Keeps other runs from the bundle at `path`. What it lacks is found under this lock: what another run writes meanwhile would make
+/// the list one of a bundle that is no more. `None`: nothing can be written there.
+///
+/// # Errors
+/// Another run is writing it.
+pub fn lock_bundle(path: &Path) -> Result<Option<WriteLock>> {
+    WriteLock::take_if_writable(&fsops::canonicalize(path)?)
+}
+
+/// Repairs the bundle at `path`, which this `lock` is on. What is not missing is not touched.
 ///
 /// # Errors
 /// What it is repaired with is for another bundle or forged, or it is a tar that is laid out otherwise than ours: nothing has changed.
 /// The disk's.
-pub fn repair(path: &Path, with: &RepairWith<'_>) -> Result<Repaired> {
+pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Result<Repaired> {
     let RepairWith { from, missing, proven, events } = *with;
     let path = &fsops::canonicalize(path)?;
-    let lock = WriteLock::take(path)?;
+    // What cannot be written says so itself.
+    let lock = lock.map_or_else(|| WriteLock::take(path), Ok)?;
     let bundle = open_damaged(path)?;
     refuse_compressed(&bundle)?;
     let Some(bytes) = [&bundle, from].into_iter().find_map(|layout| json_of(layout, missing.identity)) else {

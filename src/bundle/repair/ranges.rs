@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Error, Result};
@@ -18,6 +18,7 @@ use crate::content::{Origin, Slice, Source};
 use crate::files::Layout;
 use crate::oci::{Blake3, Descriptor, Digest, Repository};
 use crate::pipeline::graph::PlacedBlob;
+use crate::pipeline::transfer::refuse_failed;
 
 /// The file of a repair that has the bytes of all ranges, one behind the other.
 pub const RANGES: &str = "ranges";
@@ -85,7 +86,7 @@ fn length(range: &MissingRange) -> u64 {
 /// Fetches ranges of these blobs, so many at a time: what `repair.json` says of them, and their bytes.
 ///
 /// # Errors
-/// The source's, or it has other bytes.
+/// Every range that failed: the source's, or it has other bytes.
 pub async fn fetch(
     wanted: Vec<(&MissingBlob, PlacedBlob)>,
     source: &dyn Source,
@@ -113,10 +114,17 @@ pub async fn fetch(
     };
     let mut fetched = stream::iter(all).map(fetch).buffered(jobs.max(1));
     let (mut ranges, mut bytes) = (Vec::new(), Vec::with_capacity(usize::try_from(bytes).unwrap_or_default()));
-    while let Some((range, own)) = fetched.try_next().await? {
-        ranges.push(range);
-        bytes.extend(own);
+    let mut failures = Vec::new();
+    while let Some(fetched) = fetched.next().await {
+        match fetched {
+            Ok((range, own)) => {
+                ranges.push(range);
+                bytes.extend(own);
+            }
+            Err(error) => failures.push(error),
+        }
     }
+    refuse_failed(Ok(()), failures)?;
     Ok((ranges, bytes))
 }
 

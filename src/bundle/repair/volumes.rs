@@ -47,6 +47,32 @@ pub struct RepairedVolume {
     pub unchanged: bool,
 }
 
+/// A set that no other run writes meanwhile.
+pub struct LockedSet {
+    name: SetName,
+    /// `None`: it is on a medium that cannot be written.
+    lock: Option<WriteLock>,
+}
+
+/// Keeps other runs from the set that `paths` are of, or from where its volumes are written, if they are not written beside the
+/// others. What the set lacks is found under this lock, as in [`lock_bundle`](crate::bundle::lock_bundle).
+///
+/// # Errors
+/// None of these files is called as a volume is; another run is writing the set.
+pub fn lock_set(paths: &[PathBuf], out: Option<&Path>) -> Result<LockedSet> {
+    let set = opened(paths)?;
+    let name = named(&set, out)?;
+    let lock = WriteLock::take_if_writable(&name.whole())?;
+    Ok(LockedSet { name, lock })
+}
+
+fn opened(paths: &[PathBuf]) -> Result<Box<Volumes>> {
+    match Opened::open(paths)? {
+        Opened::Volumes(set) => Ok(set),
+        Opened::Whole(_) => Err(Error::input("none of these files is a volume of a set")),
+    }
+}
+
 /// A set that is to be repaired.
 pub struct SetRepair<'a> {
     /// The volumes that are there.
@@ -57,26 +83,17 @@ pub struct SetRepair<'a> {
     pub missing: &'a Missing,
     /// The numbers of the volumes that are written again.
     pub bad: &'a BTreeSet<u32>,
-    /// The directory where they are written; `None`: beside the others.
-    pub out: Option<&'a Path>,
 }
 
-/// Writes damaged and missing volumes of a set again.
+/// Writes damaged and missing volumes of the set that is `locked` again.
 ///
 /// # Errors
 /// What it is repaired with is for another bundle or forged; it is not known which volume holds what; something else has the name of a volume: nothing
 /// has changed. The disk's.
-pub fn repair_set(wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet> {
-    let SetRepair { paths, from, missing, bad, out } = *wanted;
-    let Opened::Volumes(set) = Opened::open(paths)? else {
-        return Err(Error::input("none of these files is a volume of a set"));
-    };
-    let name = named(&set, out)?;
-    let lock = WriteLock::take_if_writable(&name.whole())?;
-    // Another run may have written some of them until then.
-    let Opened::Volumes(set) = Opened::open(paths)? else {
-        return Err(Error::input("none of these files is a volume of a set"));
-    };
+pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet> {
+    let SetRepair { paths, from, missing, bad } = *wanted;
+    let LockedSet { name, lock } = locked;
+    let set = opened(paths)?;
     let shown = name.base().display().to_string();
     let repair = open_repair(from, &set)?;
     let is_repair = belongs(&repair, set.set.identity)?;

@@ -17,6 +17,9 @@ use crate::content::{NamedBlob, Origin};
 use crate::oci::{Digest, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{BlobStep, Plan};
+use crate::pipeline::resolve::Failures;
+
+const FETCHING: &str = "fetching blobs (run again to fetch only what is missing)";
 
 /// A blob of the plan that one repository of the target has.
 struct Landed<'p> {
@@ -179,5 +182,40 @@ impl Transfer<'_> {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.insert((repository.clone(), step.blob.digest), error.clone());
         error
+    }
+}
+
+/// One error for all blobs that failed. It is of the kind of the one that ended the transfer, if one did.
+///
+/// # Errors
+/// One has failed.
+pub fn refuse_failed(ended: Result<()>, failures: Vec<Error>) -> Result<()> {
+    match ended {
+        Ok(()) if failures.is_empty() => Ok(()),
+        Ok(()) => Err(Failures(failures).into_error(FETCHING)),
+        Err(error) if failures.len() < 2 => Err(failures.into_iter().next().unwrap_or(error)),
+        Err(error) => Err(Failures(failures).into_error_of(error, FETCHING)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::base::error::Kind;
+
+    /// Exit code and hint would follow from the alphabet, and advise about a registry where the disk is full.
+    #[test]
+    fn what_ended_the_transfer_decides_what_the_error_is() {
+        let registry = Error::new(Kind::NotFound, "blob a");
+        let full = std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        let disk = Error::disk("writing", Path::new("z"), full);
+        let failures = || vec![registry.clone(), disk.clone()];
+        let error = refuse_failed(Err(disk.clone()), failures()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Disk);
+        assert!(error.first().is_some_and(Error::is_disk_full), "{}", error.chain());
+        assert_eq!(refuse_failed(Ok(()), failures()).unwrap_err().kind(), Kind::NotFound);
+        refuse_failed(Ok(()), Vec::new()).unwrap();
     }
 }

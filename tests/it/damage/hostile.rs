@@ -9,7 +9,7 @@ use gapferry::oci::media_type::OCI_MANIFEST;
 use serde_json::{Value, json};
 use tar::EntryType;
 
-use super::bundle::{Fixture, Form, verify};
+use super::bundle::{Fixture, Form, blob_path, verify};
 use super::forged::{entry, forge, refused, replace, resum, tar_with};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -392,4 +392,54 @@ fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
         let paths = ["bundle.json", "SHA256SUMS", "install.sh", &layer.path].map(str::to_owned);
         assert_eq!(report.paths(), paths.into(), "{form:?}: {report:#?}");
     }
+}
+
+/// A bad sector in the middle of the list must cost no more than the line that is on it: what is left of the images has still to be
+/// told from what is lost, and nobody should remove a layer because its line is gone.
+#[test]
+fn a_blob_whose_line_is_damaged_is_proven_by_its_name_where_no_other_list_can_be_read() {
+    let fixture = Fixture::new();
+    let layer = &fixture.locations()[0];
+    let is_of_layer = |line: &str| line.ends_with(&layer.path);
+    let other_digit = |line: &str, at: usize| {
+        let digit = if &line[at..=at] == "0" { "1" } else { "0" };
+        format!("{}{digit}{}", &line[..at], &line[at + 1..])
+    };
+    let garbage = |line: &str| format!("g{}", &line[1..]);
+    let digest = |line: &str| other_digit(line, 5);
+    let name = |line: &str| other_digit(line, line.len() - 1);
+    let cut = |line: &str| line[..40].to_owned();
+    for (what, damage) in
+        [("garbage", &garbage as &dyn Fn(&str) -> String), ("digest", &digest), ("name", &name), ("cut", &cut)]
+    {
+        let mut parts = fixture.parts.clone();
+        *parts.bytes("bundle.json") = b"garbage".to_vec();
+        let sums = String::from_utf8(parts.bytes("SHA256SUMS").clone()).unwrap();
+        let lines = sums.lines().map(|line| if is_of_layer(line) { damage(line) } else { line.to_owned() } + "\n");
+        *parts.bytes("SHA256SUMS") = lines.collect::<String>().into_bytes();
+        for is_damaged in [false, true] {
+            if is_damaged {
+                parts.bytes(&layer.path)[1] ^= 1;
+            }
+            let directory = tempdir();
+            let report = verify(&parts.write(directory.path(), Form::Directory));
+            let codes = |path: &str| {
+                let problems = report.problems.iter().filter(|problem| problem["path"] == path);
+                problems.map(|problem| problem["code"].as_str().unwrap()).collect::<Vec<_>>()
+            };
+            assert!(codes("SHA256SUMS").contains(&"malformed"), "{what}: {report:#?}");
+            assert_eq!(codes(&layer.path), if is_damaged { &["wrong-digest"][..] } else { &[] }, "{what}: {report:#?}");
+            let others = report.paths().into_iter().filter(|path| *path != layer.path);
+            assert_eq!(others.collect::<Vec<_>>(), ["SHA256SUMS", "bundle.json"], "{what}: {report:#?}");
+        }
+    }
+    // A list that is whole says what should be there.
+    let mut parts = fixture.parts.clone();
+    *parts.bytes("bundle.json") = b"garbage".to_vec();
+    let extra = blob_path(&sha256(b"extra"));
+    parts.add(&extra, b"extra");
+    let directory = tempdir();
+    let report = verify(&parts.write(directory.path(), Form::Directory));
+    let undeclared = report.problems.iter().find(|problem| problem["path"] == *extra).map(|problem| &problem["code"]);
+    assert_eq!(undeclared, Some(&json!("undeclared")), "{report:#?}");
 }

@@ -6,7 +6,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use gapferry::base::fsops::WriteLock;
+
 use super::bundle::{Form, blob_path, header};
+use crate::signed::keys::{Key, Kind, text};
 use crate::support::images::{self, Image, noise};
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -414,6 +417,22 @@ fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
     std::fs::write(bundle.join(fixture.small() + ".partial"), "half").unwrap();
     repair(&bundle, &with).ended(0);
     fixture.is_whole(&bundle, Form::Directory);
+}
+
+/// A list of what is bad that was made while another run writes is of a bundle that is no more when it is used.
+#[test]
+fn a_bundle_that_another_run_is_writing_is_not_judged() {
+    let fixture = Fixture::new();
+    let key = Key::new(fixture.directory.path(), "key", Kind::P256);
+    for form in [Form::Directory, Form::Tar] {
+        let bundle = fixture.copy(form, "written");
+        let mut command = gapferry();
+        command.arg("repair").arg(&bundle).arg(fixture.whole(form)).args(["--key", text(&key.public)]);
+        let lock = WriteLock::take(&bundle).unwrap();
+        Ran::of(&mut command).ended(2).reported(&["another gapferry is writing it"]);
+        drop(lock);
+        Ran::of(&mut command).ended(3).reported(&["is not signed"]);
+    }
 }
 
 /// The same of a bundle whose headers may be broken: empty if the file cannot be found.

@@ -87,6 +87,42 @@ async fn what_the_source_has_lost_too_is_named() {
     assert!(!std::path::Path::new(&site.path("repair.tar")).exists());
 }
 
+/// One blob that cannot be had must not cost a run for each of the others, on a link that is up for an hour a day.
+#[tokio::test]
+async fn every_blob_that_cannot_be_fetched_is_named_at_once_and_the_others_are_kept() {
+    let site = TestSite::new().await;
+    let layers = ["a:1 for amd64", "b: for amd64", "b: for arm64", "c:1 for amd64"];
+    let layers = layers.map(|name| format!("layer of {name}"));
+    for layer in &layers {
+        let _ =
+            std::fs::remove_file(format!("{}/blobs/{}", site.path("b"), sha256(layer.as_bytes()).replace(':', "/")));
+    }
+    ends_with(3, &["verify", &site.path("b"), "--missing", &site.path("missing.json")]);
+    let (bad, good) = layers.split_at(2);
+    let serve = |change: fn(&str) -> String| {
+        for (path, (_, bytes)) in site.source.content.lock().unwrap().iter_mut() {
+            if let Some(layer) = bad.iter().find(|layer| path.ends_with(&sha256(layer.as_bytes()))) {
+                *bytes = change(layer).into_bytes();
+            }
+        }
+    };
+    serve(|layer| layer.replace("layer", "LAYER"));
+    let [missing, lock, out] = ["missing.json", "lock", "repair.tar"].map(|name| site.path(name));
+    let arguments = ["export", "--repair", &missing, "--locked", &lock, "-o", &out, "--jobs", "1", "--retries", "0"];
+    let message = stderr(&ends_with(3, &arguments));
+    assert!(bad.iter().all(|layer| message.contains(&sha256(layer.as_bytes()))), "{message}");
+    serve(str::to_owned);
+    let before = site.source.server.seen().len();
+    site.export(0);
+    let asked = site.source.server.seen().split_off(before);
+    let is_fetched = |layer: &String| {
+        let digest = sha256(layer.as_bytes());
+        asked.iter().any(|seen| seen.is("GET", "/v2/") && seen.range().is_none() && seen.target.ends_with(&digest))
+    };
+    assert!(bad.iter().all(is_fetched) && !good.iter().any(is_fetched), "{asked:#?}");
+    site.is_repaired();
+}
+
 /// Signing again replaces a signature. That makes neither the lock a wrong one, nor its image one that cannot be had.
 #[tokio::test]
 async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_image() {

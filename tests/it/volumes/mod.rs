@@ -7,3 +7,4 @@ mod read;
 mod recover;
 mod repaired;
 mod split;
+mod stale;

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gapferry::base::fsops::WriteLock;
+use gapferry::bundle::volumes::SetName;
 use gapferry::files::Layout;
 use serde_json::Value;
 
+use crate::signed::keys::{Key, Kind, text};
 use crate::support::images;
 use crate::support::ran::Ran;
 use crate::support::registry::Registry;
@@ -223,4 +226,16 @@ fn one_volume_alone_is_repaired_with_no_more_than_it_lacks() {
     fixture.go(&["export", "--repair", "missing.json", "--locked", "lock", "-o", "repair.tar"], &[]).ended(0);
     fixture.go(&["repair", &name, "repair.tar"], &[]).ended(0);
     fixture.is_whole();
+}
+
+/// A list of what is bad that was made while another run writes is of a set that is no more when it is used.
+#[test]
+fn a_set_that_another_run_is_writing_is_not_judged() {
+    let fixture = Fixture::new(true);
+    let other = Key::new(fixture.directory.path(), "other", Kind::P256);
+    let key = ["--key", text(&other.public)];
+    let lock = WriteLock::take(&SetName::of(&fixture.path("set/v.tar")).whole()).unwrap();
+    fixture.repair("b.tar", &key).ended(2).reported(&["another gapferry is writing it"]);
+    drop(lock);
+    fixture.repair("b.tar", &key).ended(3).reported(&["another key signed it"]);
 }
