@@ -8,3 +8,4 @@ mod recover;
 mod repaired;
 mod split;
 mod stale;
+mod taken;

@@ -22,14 +22,14 @@ const MIB: usize = 1 << 20;
 const METADATA: usize = 20_000;
 
 /// The volumes of a bundle, each with one layer, and recovery volumes.
-struct Fixture {
-    directory: tempfile::TempDir,
+pub struct Fixture {
+    pub directory: tempfile::TempDir,
     whole: Vec<(String, Vec<u8>)>,
 }
 
 impl Fixture {
     /// With layers of these sizes, of which no two fit into one volume.
-    fn new(sizes: &[usize], recovery: u32) -> Fixture {
+    pub fn new(sizes: &[usize], recovery: u32) -> Fixture {
         Fixture::of(0, sizes, recovery)
     }
 
@@ -48,7 +48,7 @@ impl Fixture {
         Fixture { directory, whole }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -72,14 +72,14 @@ impl Fixture {
     }
 
     #[track_caller]
-    fn is_repaired(&self) {
+    pub fn is_repaired(&self) {
         let ran = self.repair(&[]).ended(0);
         assert!(ran.stdout.contains("made again: "), "{ran:?}");
         self.is_whole();
     }
 }
 
-fn tars(directory: &Path) -> Vec<PathBuf> {
+pub fn tars(directory: &Path) -> Vec<PathBuf> {
     let files = files_below(directory).into_iter().map(|(name, _)| directory.join(name));
     files.filter(|path| path.extension().is_some_and(|extension| extension == "tar")).collect()
 }
@@ -219,45 +219,6 @@ fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
     let before = files_below(fixture.directory.path());
     fixture.repair(&[]).ended(2).reported(&["images.r01.tar", "is not overwritten"]);
     assert!(files_below(fixture.directory.path()) == before);
-}
-
-/// Another bundle, or somebody's notes, would be lost for good.
-#[test]
-fn what_only_has_the_name_of_a_lost_volume_is_not_overwritten() {
-    let fixture = Fixture::new(&[70_000, 50_001], 2);
-    let (bundle, lost) = (fixture.path("other"), fixture.path("images.002.tar"));
-    two_images().write(&bundle.with_extension("tar")).unwrap();
-    let other = fs::read(bundle.with_extension("tar")).unwrap();
-    fs::remove_file(bundle.with_extension("tar")).unwrap();
-    for foreign in [&b"notes of the operator"[..], &other] {
-        fs::write(&lost, foreign).unwrap();
-        let named = tars(fixture.directory.path()).into_iter().filter(|path| *path != lost);
-        let mut repair = gapferry();
-        repair.arg("repair").args(named);
-        Ran::of(&mut repair).ended(2).reported(&["images.002.tar", "is not overwritten"]);
-        assert!(fs::read(&lost).unwrap() == foreign);
-    }
-    // It is known by its name alone, and named: so it is meant.
-    fs::write(&lost, "what a scratch has left").unwrap();
-    fixture.is_repaired();
-}
-
-#[test]
-fn a_recovery_volume_takes_the_place_of_no_other_file() {
-    let directory = tempdir();
-    let bundle = directory.path().join("b.tar");
-    two_images().write(&bundle).unwrap();
-    let (out, taken) = (directory.path().join("v"), directory.path().join("v.r02.tar"));
-    for foreign in [&b"notes of the operator"[..], &fs::read(&bundle).unwrap()] {
-        fs::write(&taken, foreign).unwrap();
-        for command in ["split", "convert"] {
-            let mut run = gapferry();
-            run.arg(command).arg(&bundle).arg("-o").arg(&out).args(["--volume-size", "3MB", "--recovery", "2"]);
-            Ran::of(&mut run).ended(2).reported(&["v.r02.tar", "not overwritten"]);
-            assert!(fs::read(&taken).unwrap() == foreign);
-            assert_eq!(tars(directory.path()).len(), 2, "nothing was written before that was known");
-        }
-    }
 }
 
 /// The entries of a volume, changed and put together again, its sums too.

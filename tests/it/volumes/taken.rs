@@ -1,0 +1,46 @@
+//! Other files that have the name of a volume: another bundle, or the notes of an operator, would be lost for good.
+
+use std::fs;
+
+use crate::bundle::fixture::two_images;
+use crate::support::ran::Ran;
+use crate::support::{gapferry, tempdir};
+use crate::volumes::recover::{Fixture, tars};
+
+#[test]
+fn what_only_has_the_name_of_a_lost_volume_is_not_overwritten() {
+    let fixture = Fixture::new(&[70_000, 50_001], 2);
+    let (bundle, lost) = (fixture.path("other"), fixture.path("images.002.tar"));
+    two_images().write(&bundle.with_extension("tar")).unwrap();
+    let other = fs::read(bundle.with_extension("tar")).unwrap();
+    fs::remove_file(bundle.with_extension("tar")).unwrap();
+    for foreign in [&b"notes of the operator"[..], &other] {
+        fs::write(&lost, foreign).unwrap();
+        let named = tars(fixture.directory.path()).into_iter().filter(|path| *path != lost);
+        let mut repair = gapferry();
+        repair.arg("repair").args(named);
+        Ran::of(&mut repair).ended(2).reported(&["images.002.tar", "is not overwritten"]);
+        assert!(fs::read(&lost).unwrap() == foreign);
+    }
+    // It is known by its name alone, and named: so it is meant.
+    fs::write(&lost, "what a scratch has left").unwrap();
+    fixture.is_repaired();
+}
+
+#[test]
+fn a_recovery_volume_takes_the_place_of_no_other_file() {
+    let directory = tempdir();
+    let bundle = directory.path().join("b.tar");
+    two_images().write(&bundle).unwrap();
+    let (out, taken) = (directory.path().join("v"), directory.path().join("v.r02.tar"));
+    for foreign in [&b"notes of the operator"[..], &fs::read(&bundle).unwrap()] {
+        fs::write(&taken, foreign).unwrap();
+        for command in ["split", "convert"] {
+            let mut run = gapferry();
+            run.arg(command).arg(&bundle).arg("-o").arg(&out).args(["--volume-size", "3MB", "--recovery", "2"]);
+            Ran::of(&mut run).ended(2).reported(&["v.r02.tar", "not overwritten"]);
+            assert!(fs::read(&taken).unwrap() == foreign);
+            assert_eq!(tars(directory.path()).len(), 2, "nothing was written before that was known");
+        }
+    }
+}
