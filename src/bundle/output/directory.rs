@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Claim, Linking, Placement, Resuming, Slot, Wanted, report_lost};
@@ -124,11 +124,16 @@ pub fn abandon(out: &Entry) -> Result<()> {
 /// # Errors
 /// It has.
 pub fn refuse_foreign(out: &Path) -> Result<()> {
-    let root = fsops::beside(out, ".partial");
+    // The second is what a killed run has set aside; it is removed.
+    [".partial", ".partial.old"].into_iter().try_for_each(|suffix| refuse_foreign_in(out, &fsops::beside(out, suffix)))
+}
+
+fn refuse_foreign_in(out: &Path, root: &Path) -> Result<()> {
     let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"].map(|name| root.join(name));
-    std::iter::once(&root).chain(&own).try_for_each(|path| fsops::refuse_other_than_directory(path))?;
+    let directories = std::iter::once(root).chain(own.iter().map(PathBuf::as_path));
+    directories.into_iter().try_for_each(fsops::refuse_other_than_directory)?;
     let is_foreign = |name: &String| !matches!(&**name, "blobs" | "tools") && !is_metadata(name);
-    let names = std::fs::read_dir(&root).into_iter().flatten().flatten();
+    let names = std::fs::read_dir(root).into_iter().flatten().flatten();
     let foreign = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(is_foreign);
     match foreign {
         None => Ok(()),

@@ -156,6 +156,23 @@ fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_un
     }
 }
 
+/// Both directories are emptied or removed by the next run, and notes in them would go with them.
+#[test]
+fn a_note_beside_an_unfinished_bundle_is_not_removed() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("bundle");
+    for name in ["bundle.partial", "bundle.partial.old"] {
+        let note = directory.path().join(name).join("note");
+        std::fs::create_dir(note.parent().unwrap()).unwrap();
+        std::fs::write(&note, "mine").unwrap();
+        let error = builder.write(&out).unwrap_err();
+        assert!(error.to_string().contains("no export has made"), "{error:?}");
+        assert_eq!(std::fs::read(&note).unwrap(), b"mine");
+        std::fs::remove_dir_all(note.parent().unwrap()).unwrap();
+    }
+    builder.write(&out).unwrap();
+}
+
 #[test]
 fn an_unfinished_bundle_is_no_bundle() {
     let (directory, builder) = (tempdir(), two_images());
