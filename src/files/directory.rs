@@ -1,15 +1,13 @@
 //! The directory form: which files there are. Links are recorded, never followed.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::Path;
-
-use rustix::fs::OFlags;
 
 use super::Found;
 use super::found::MAX_DEPTH;
 use crate::archive::tar::{Entries, Place};
 use crate::base::error::{Error, Result};
+use crate::base::fsops;
 
 /// Finds every regular file below `root`.
 pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
@@ -38,10 +36,7 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-/// Opens a file that the scan has found, unless it has become a link since.
+/// Opens a file that the scan has found, unless something else has its name since.
 pub fn open(path: &Path) -> Result<File> {
-    // A pipe that has taken its place does not keep anybody waiting, and cannot be read by position.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(i32::from_ne_bytes(flags.to_ne_bytes())).open(path);
-    file.map_err(|e| Error::disk("opening", path, e))
+    fsops::open_plain_unlinked(path).map_err(|e| Error::disk("opening", path, e))
 }
