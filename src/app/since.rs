@@ -7,6 +7,7 @@ use std::path::Path;
 use super::local::Input;
 use super::receipts::{Signature, read_receipt};
 use crate::base::error::{Error, Result};
+use crate::base::fsops;
 use crate::base::progress::units::{bytes, count};
 use crate::base::progress::{Event, Events, plain_piece};
 use crate::bundle::{self, Basis, Bundle, Parent, ParentKind, refuse_unfinished};
@@ -72,7 +73,7 @@ fn bundle_at(input: &Input) -> Result<Option<&Path>> {
 /// Whether it begins like a JSON object; no tar does.
 fn is_json(path: &Path) -> Result<bool> {
     let mut start = [0; 64];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start));
+    let read = fsops::open_plain(path).and_then(|mut file| file.read(&mut start));
     let read = read.map_err(|e| Error::disk("opening", path, e))?;
     Ok(start.get(..read).is_some_and(|start| start.trim_ascii_start().starts_with(b"{")))
 }

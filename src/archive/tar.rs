@@ -1,21 +1,23 @@
 //! A plain tar: which entries there are, and at which offset. Only headers are read; what an entry means is for
 //! whoever asked, and so is which names are good.
 //!
-//! POSIX ustar with GNU long names (`L`), GNU base-256 numbers and PAX `path` and `size`; the rest of PAX does not concern
-//! us. An entry that is not a regular file or a directory is a fault, and so is a tar that ends in the middle.
+//! POSIX ustar with GNU long names (`L`), GNU base-256 numbers and PAX `path` and `size`. Other PAX records may be there if they
+//! say nothing of what a file contains or where it is. An entry that is not a regular file or a directory is a fault, and so is a tar that ends in the middle.
 //!
 //! # Threats
 //! Beside those of any layout: a tar that two programs read as two tars, so that what is proven here is not what `tar xf`
 //! unpacks there. Whatever programs are known to read differently, sloppy numbers and broken extended headers too, is a
-//! fault. Only headers, padding and what follows the end mark are read, and of that no more than a tar can need.
+//! fault. So is every field and record that is not known to be one of plain entries, and an extended header that says of a
+//! short name or a small size something else than the header, which a program without extended headers believes. Only headers, padding and what follows the end mark are read, and of that no more than a tar can need.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+mod extended;
 mod stream;
 
+use extended::{Extended, digits, says_nothing};
 pub use stream::{File as StreamedFile, Stream};
 
 use crate::base::error::{Error, Result};
@@ -75,8 +77,8 @@ pub(super) struct Header {
     pub name: Vec<u8>,
     pub size: u64,
     pub kind: u8,
-    /// There are bytes where other dialects have the beginning of the name.
-    pub has_foreign_prefix: bool,
+    /// What programs may read in fields that are empty in every plain entry of this dialect.
+    pub foreign: Option<&'static str>,
 }
 
 /// Finds every entry of the tar in `file`, which has `length` bytes. `path` is what errors call it.
@@ -126,6 +128,9 @@ pub fn scan_from(
         if is_extended(header.kind) && size > MAX_EXTENDED {
             found.fault(&header.name, TOO_LARGE);
             return Ok(());
+        }
+        if !is_extended(header.kind) {
+            check(found, &header, &extended);
         }
         if offset.saturating_add(size) > length {
             let name = extended.name.as_ref().unwrap_or(&header.name);
@@ -194,6 +199,8 @@ fn no_header(position: u64, what: &str) -> String {
 const HIDDEN: &str = "data is hidden in the padding after it";
 const OVERFLOWS: &str = "its size overflows";
 const TOO_LARGE: &str = "its extended header is too large";
+const FOREIGN_PREFIX: &str = "its header has a prefix, which its dialect does not know and some programs read";
+const FOREIGN_FIELD: &str = "its header has a field that no plain entry of its dialect has and some programs read";
 const NO_ENTRY: &str = "an extended header at its end speaks of no entry";
 
 /// What is read by itself; any other kind is an entry.
@@ -206,6 +213,7 @@ fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &
     match header.kind {
         // Of two, some programs take the first, some the last, and some what each of them says.
         _ if extended.unanswered => found.fault(&header.name, "it is a second extended header before one entry"),
+        _ if header.foreign.is_some() => header.foreign.iter().for_each(|what| found.fault(&header.name, *what)),
         // What speaks of all entries is read differently by different programs; ours writes none.
         b'g' if says_nothing(data) => {}
         b'g' => found.fault(&header.name, "it is a header that changes all entries after it"),
@@ -266,11 +274,17 @@ fn is_empty(path: &Path, file: &impl ReadAt, mut offset: u64, mut length: u64) -
     Ok(true)
 }
 
+/// Reports what programs may read differently of an entry.
+fn check(found: &mut impl Entries, header: &Header, extended: &Extended) {
+    let name = extended.name_of(header);
+    header.foreign.into_iter().chain(extended.contradiction(header)).for_each(|what| found.fault(name, what));
+    if let Some(key) = &extended.unknown {
+        found.fault(name, format!("its extended header has {key:?}, which programs read differently"));
+    }
+}
+
 fn add(found: &mut impl Entries, header: Header, extended: Extended, place: Place) {
     let name = extended.name.unwrap_or(header.name);
-    if header.has_foreign_prefix {
-        found.fault(&name, "its header has a prefix, which its dialect does not know and some programs read");
-    }
     match header.kind {
         _ if extended.sparse => found.other(&name, "it is a sparse file"),
         b'0' | 0 if !name.ends_with(b"/") => found.file(&name, place),
@@ -282,84 +296,6 @@ fn add(found: &mut impl Entries, header: Header, extended: Extended, place: Plac
         b'S' => found.other(&name, "it is a sparse file"),
         kind => found.other(&name, format!("it has the unknown type {:?}", char::from(kind))),
     }
-}
-
-/// What extended headers say of the entry after them.
-#[derive(Default)]
-struct Extended {
-    name: Option<Vec<u8>>,
-    size: Option<u64>,
-    sparse: bool,
-    /// There was such a header, and the entry is still to come.
-    unanswered: bool,
-}
-
-impl Extended {
-    /// An extended header speaks of the entry after it, not of the extended headers in between.
-    fn size_of(&self, header: &Header) -> u64 {
-        let size = if matches!(header.kind, b'L' | b'K' | b'x' | b'g') { None } else { self.size };
-        size.unwrap_or(header.size)
-    }
-
-    /// The name of the entry after it.
-    fn name_of<'a>(&'a self, header: &'a Header) -> &'a [u8] {
-        self.name.as_ref().unwrap_or(&header.name)
-    }
-
-    /// Whether the entry after it is a regular file.
-    fn is_file(&self, header: &Header) -> bool {
-        !self.sparse && matches!(header.kind, b'0' | 0) && !self.name_of(header).ends_with(b"/")
-    }
-
-    /// `false`: it is malformed.
-    fn take(&mut self, kind: u8, data: &[u8]) -> bool {
-        self.unanswered = true;
-        if kind == b'L' {
-            let name = data.strip_suffix(b"\0").unwrap_or(data);
-            self.name = Some(name.to_vec());
-            return !name.contains(&0);
-        }
-        let Some(records) = pax_records(data) else { return false };
-        let keys: HashSet<&[u8]> = records.iter().map(|(key, _)| *key).collect();
-        if keys.len() < records.len() {
-            return false;
-        }
-        for (key, value) in records {
-            match key {
-                b"path" => self.name = Some(value.to_vec()),
-                // A size that is none must not be taken for the one in the header.
-                b"size" => self.size = digits(value, 10).or(Some(u64::MAX)),
-                key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
-                _ => {}
-            }
-        }
-        true
-    }
-}
-
-/// Whether a header for all entries leaves them as they are.
-fn says_nothing(data: &[u8]) -> bool {
-    pax_records(data).is_some_and(|records| records.iter().all(|(key, _)| *key == b"comment"))
-}
-
-/// `LENGTH KEY=VALUE\n` records, to the last byte; `None` when one of them is malformed.
-fn pax_records(mut data: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
-    let mut records = Vec::new();
-    while !data.is_empty() {
-        let space = data.iter().position(|byte| *byte == b' ')?;
-        let length = usize::try_from(digits(&data[..space], 10)?).ok()?;
-        let record = data.get(space + 1..length)?.strip_suffix(b"\n")?;
-        let equals = record.iter().position(|byte| *byte == b'=')?;
-        records.push((&record[..equals], &record[equals + 1..]));
-        data = &data[length..];
-    }
-    Some(records)
-}
-
-/// Digits and nothing else, no sign and no space.
-fn digits(text: &[u8], radix: u32) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?;
-    u64::from_str_radix(text, radix).ok()
 }
 
 fn read_extended(path: &Path, file: &impl ReadAt, header: &Header, offset: u64) -> Result<Vec<u8>> {
@@ -405,8 +341,15 @@ impl Header {
             [0, 0, 0, 0, 0, 0, 0, 0] if !matches!(kind, b'L' | b'K' | b'x' | b'g') => {}
             _ => return Err("an unknown dialect"),
         }
-        let has_foreign_prefix = !prefix.is_empty() && dialect != b"ustar\x0000";
-        Ok(Header { name, size, kind, has_foreign_prefix })
+        // Behind the prefix, and in the place of it, others have times, the size of a sparse file and its pieces.
+        let is_posix = dialect == b"ustar\x0000";
+        let empty = if is_posix { &block[345 + prefix.len()..] } else { &block[345..] };
+        let foreign = match empty.iter().all(|byte| *byte == 0) {
+            true => None,
+            false if is_posix || prefix.is_empty() => Some(FOREIGN_FIELD),
+            false => Some(FOREIGN_PREFIX),
+        };
+        Ok(Header { name, size, kind, foreign })
     }
 }
 

@@ -3,6 +3,7 @@
 //! It may know the [vocabulary](crate::oci) and the operating system. It must not know formats, transports or stages.
 
 pub mod blocking;
+pub mod bounded;
 pub mod canonical;
 pub mod code;
 pub mod document;

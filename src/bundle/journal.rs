@@ -6,9 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
+use crate::base::bounded::read_all;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, Open};
 use crate::oci::Digest;
@@ -33,11 +34,7 @@ impl Claims {
     /// Reads a journal; `None` when there is none that is whole enough to use.
     pub fn read(journal: &Entry) -> Option<Claims> {
         let file = journal.open(Open::Read).ok()?;
-        let mut bytes = Vec::new();
-        let read = file.take(MAX_JOURNAL + 1).read_to_end(&mut bytes).ok()?;
-        if read as u64 > MAX_JOURNAL {
-            return None;
-        }
+        let bytes = read_all(file, MAX_JOURNAL).ok()??;
         Claims::parse(&String::from_utf8_lossy(&bytes))
     }
 

@@ -144,7 +144,7 @@ fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()>
 /// or another program holds them there.
 fn forget(path: &Path, layout: &Layout) -> Result<bool> {
     let forget = |path: &Path| {
-        let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
         // Only what has reached the medium can be forgotten.
         file.sync_all().map_err(|e| Error::disk("syncing", path, e))?;
         let is_memory = |kind| u64::try_from(kind).is_ok_and(|kind| IN_MEMORY.contains(&kind));

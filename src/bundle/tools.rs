@@ -5,13 +5,14 @@
 //! `bundle.json` may be anything: what is no plain name is no tool. Nothing here runs one, or gives it to a registry.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::{BundleJson, FileEntry, TOOLS, fault_of_name, is_tool};
 use crate::base::error::{Error, Result};
+use crate::base::fsops;
 use crate::content::proof::{self, Uncopied, Wrong};
 use crate::content::{BlobReader, Slice, Unreadable};
 use crate::files::Layout;
@@ -72,7 +73,7 @@ impl Tool {
         if !metadata.is_file() {
             return Err(Error::input(format!("{}: it is no plain file", path.display())));
         }
-        let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
         let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
         let bytes = Slice::new(Arc::new(file), path, 0, size);
         let sha256 = bytes.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", path, e))?;
@@ -190,7 +191,7 @@ mod tests {
         let (path, out) = (directory.path().join("ctr"), directory.path().join("out"));
         fs::write(&path, "first").unwrap();
         let tools = Tool::read_all(false, std::slice::from_ref(&path)).unwrap();
-        let file = File::create(&out).unwrap();
+        let file = fs::File::create(&out).unwrap();
         let mut write = |piece: &[u8], at| file.write_all_at(piece, at).map_err(|e| Error::disk("writing", &out, e));
         tools[0].copy(&mut write).unwrap();
         assert_eq!(fs::read(&out).unwrap(), b"first");

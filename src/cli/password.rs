@@ -1,12 +1,13 @@
 //! Passwords that are typed or piped: a question without echo, and standard input.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::stdin::take_stdin;
 use crate::app::Passwords;
+use crate::base::bounded::read_all;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Terminal;
 use crate::credentials::{Credentials, Secret};
@@ -33,12 +34,9 @@ pub fn from_stdin() -> Result<Credentials> {
 pub fn secret_from_stdin(what: &'static str) -> Result<String> {
     take_stdin(what)?;
     let attempt = || format!("reading {what} from standard input");
-    let mut bytes = Vec::new();
-    let read = std::io::stdin().lock().take(MOST + 1).read_to_end(&mut bytes);
-    read.map_err(|e| Error::new(Kind::Disk, attempt()).because(e))?;
-    if bytes.len() as u64 > MOST {
-        return Err(Error::input(format!("{}: more than {MOST} bytes", attempt())));
-    }
+    let read = read_all(std::io::stdin().lock(), MOST);
+    let bytes = read.map_err(|e| Error::new(Kind::Disk, attempt()).because(e))?;
+    let bytes = bytes.ok_or_else(|| Error::input(format!("{}: more than {MOST} bytes", attempt())))?;
     let mut text = String::from_utf8(bytes).map_err(|_| Error::input(format!("{}: it is not UTF-8", attempt())))?;
     if text.ends_with('\n') {
         text.pop();

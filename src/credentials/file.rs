@@ -4,6 +4,7 @@
 //! broken is an error only for the registry it is about.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -13,9 +14,10 @@ use serde::Deserialize;
 
 use super::helper::{self, Answers};
 use super::{Credentials, Found, HUB_KEY, Origin, Secret, canonical};
+use crate::base::bounded::read_all;
 use crate::base::error::{Error, Result};
 
-/// Larger files are no credential files.
+/// Larger files are no credential files, in bytes: this is room for some thousand entries with the longest of tokens.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
@@ -151,20 +153,16 @@ impl AuthFile {
 /// It cannot be read, or is too large for what it should be.
 pub(super) fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>> {
     let fail = |e| Error::disk("reading credentials from", path, e);
-    let size = match std::fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
+    let file = match File::open(path) {
+        Ok(file) => file,
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
         Err(e) => return Err(fail(e)),
     };
-    if size > MAX_SIZE {
-        let path = path.display();
-        return Err(Error::input(format!(
-            "reading credentials from {path}: it has {size} bytes, more than {MAX_SIZE}"
-        )));
-    }
-    std::fs::read(path).map(Some).map_err(fail)
+    let too_large =
+        || Error::input(format!("reading credentials from {}: it has more than {MAX_SIZE} bytes", path.display()));
+    read_all(file, MAX_SIZE).map_err(fail)?.ok_or_else(too_large).map(Some)
 }
 
 /// What a `credsStore` knows a registry as.

@@ -12,10 +12,14 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::sync::Notify;
 
+use crate::base::bounded::read_all;
 use crate::base::progress::{Event, Events};
 
 /// A helper that needs nobody has answered by then.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most that a helper may say on either stream, in bytes: tokens have some thousand, lists of servers a hundred for each.
+const MOST_SAID: u64 = 1024 * 1024;
 
 /// Variables that begin like this hold what is no business of a helper.
 const SECRET_VARIABLES: [&str; 2] = [super::AMBIENT, "COSIGN_PASSWORD"];
@@ -140,18 +144,23 @@ fn converse(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
         // A helper that answers without reading is no failure.
         let _ = writeln!(stdin, "{input}");
     }
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr, pid) = (child.stdout.take(), child.stderr.take(), Pid::from_child(child));
     thread::scope(|scope| {
-        let complaints = Builder::new().spawn_scoped(scope, || all_of(stderr))?;
-        let answer = all_of(stdout)?;
-        Ok((answer, complaints.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?))
+        let complaints = Builder::new().spawn_scoped(scope, move || all_of(stderr, pid))?;
+        let answer = all_of(stdout, pid);
+        let complaints = complaints.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        Ok((answer?, complaints?))
     })
 }
 
-fn all_of(stream: Option<impl Read>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    stream.map_or(Ok(0), |mut stream| stream.read_to_end(&mut bytes))?;
-    Ok(bytes)
+/// All that it says on one stream. One that says too much is ended, or the other stream might stay open for ever.
+fn all_of(stream: Option<impl Read>, pid: Pid) -> io::Result<Vec<u8>> {
+    let said = stream.map_or(Ok(Some(Vec::new())), |stream| read_all(stream, MOST_SAID))?;
+    said.ok_or_else(|| {
+        // One that is gone already needs none. Its number is not another's before its end is waited for.
+        let _ = kill_process(pid, Signal::KILL);
+        io::Error::other(format!("it says more than {MOST_SAID} bytes"))
+    })
 }
 
 #[cfg(test)]
@@ -168,6 +177,16 @@ mod tests {
         // Whoever is told enters it: untold, the helper would wait for ever.
         let reported = run(&mut helper, "h.io", Duration::ZERO, || std::fs::write(&pin, "1234\n").unwrap()).unwrap();
         assert_eq!((&reported.stdout[..], &reported.stderr[..]), (&b"h.io 1234\n"[..], &b"more\n"[..]));
+    }
+
+    #[test]
+    fn a_helper_that_never_stops_talking_is_ended_and_fills_no_memory() {
+        for script in ["yes", "yes >&2", "exec yes", "exec yes >&2"] {
+            let mut helper = Command::new("sh");
+            helper.args(["-c", script]);
+            let error = run(&mut helper, "h.io", Duration::from_secs(3600), || panic!("told")).unwrap_err();
+            assert_eq!(error.to_string(), "it says more than 1048576 bytes", "{script}");
+        }
     }
 
     #[test]

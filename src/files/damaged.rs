@@ -11,6 +11,7 @@ use super::found::Found;
 use super::{Form, Layout, directory};
 use crate::archive::tar::{self, Entries, Place};
 use crate::base::error::{Error, Result};
+use crate::base::fsops;
 
 /// A header that tells what a file is that has lost its first one.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,7 @@ impl Layout {
         if !metadata.is_file() {
             return Layout::open(path);
         }
-        let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
         let is_second = tar::name_at(&file, second.at).is_some_and(|name| name == second.name.as_bytes());
         if !is_second || tar::name_at(&file, 0).is_some() {
             return Layout::open(path);

@@ -1,6 +1,7 @@
 //! The directory form: which files there are. Links are recorded, never followed.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -9,7 +10,7 @@ use super::Found;
 use super::found::MAX_DEPTH;
 use crate::archive::tar::{Entries, Place};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::Dir;
+use crate::base::fsops::{self, Dir};
 
 /// Finds every regular file below `root`.
 pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
@@ -40,9 +41,9 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
 
 /// Opens a file that the scan of `root` has found. No link is followed that has taken a name on the way since.
 pub fn open(root: &Dir, path: &str) -> Result<File> {
-    // A pipe that has taken its place does not keep anybody waiting, and cannot be read by position.
-    let file = root.open_below(path, OFlags::NONBLOCK);
-    file.map(File::from).map_err(|e| Error::disk("opening", &root.path_of(path), e.into()))
+    // A pipe that has taken its place does not make the program wait.
+    let file = root.open_below(path, OFlags::NONBLOCK).map_err(io::Error::from);
+    file.and_then(|file| fsops::plain(file.into())).map_err(|e| Error::disk("opening", &root.path_of(path), e))
 }
 
 /// Whether a directory has this name.

@@ -28,7 +28,7 @@ use serde::Deserialize;
 use crate::archive::seekable::{self, Seekable};
 use crate::archive::tar::{self, Place};
 use crate::base::error::{Error, Reason, Result};
-use crate::base::fsops::{Dir, Identity, Linkable};
+use crate::base::fsops::{self, Dir, Identity, Linkable};
 use crate::content::proof::Hashed;
 use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
@@ -130,7 +130,7 @@ impl Layout {
             // Opening a pipe would wait for whoever writes to it.
             return Err(neither(path));
         } else {
-            let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+            let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
             if let Some(form) = compressed(path, &file, &mut found)? {
                 let (entries, faults) = found.finish();
                 return Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() });

@@ -1,10 +1,10 @@
 //! Where `registries.conf` and its drop-ins are looked for (containers/image `pkg/sysregistriesv2`).
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Routes;
 use super::file::MAX_SIZE;
+use crate::base::bounded::read_all;
 use crate::base::error::{Error, Result};
 use crate::base::position::refused;
 
@@ -70,11 +70,9 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
 /// Name and content.
 fn read(path: &Path) -> Result<(String, Vec<u8>)> {
     let fail = |e| Error::disk("reading", path, e);
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes)).map_err(fail)?;
-    if bytes.len() as u64 > MAX_SIZE {
-        let text = format!("reading {}: more than {MAX_SIZE} bytes, which no registries.conf has", path.display());
-        return Err(Error::input(text));
+    let shown = path.display().to_string();
+    match std::fs::File::open(path).and_then(|file| read_all(file, MAX_SIZE)).map_err(fail)? {
+        Some(bytes) => Ok((shown, bytes)),
+        None => Err(Error::input(format!("reading {shown}: more than {MAX_SIZE} bytes, which no registries.conf has"))),
     }
-    Ok((path.display().to_string(), bytes))
 }

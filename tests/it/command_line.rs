@@ -166,6 +166,20 @@ fn the_command_line_counts_more_than_the_environment() {
     assert_code(&lock(&[]), 0);
     assert_code(&lock(&["--creds", "me:wrong"]), 4);
     assert_code(&lock(&["--authfile", "/dev/null"]), 2);
+    // Neither ends: read as a whole, they fill the memory.
+    let endless = tempdir();
+    std::os::unix::fs::symlink("/dev/zero", endless.path().join("zero.crt")).unwrap();
+    let endless = endless.path().to_str().unwrap();
+    let too_large = "it has more than 16777216 bytes";
+    for (option, path, says) in [
+        ("--authfile", "/dev/zero", too_large),
+        ("--ca-file", "/dev/zero", too_large),
+        ("--cert-dir", endless, "it is no plain file"),
+    ] {
+        let refused = lock(&[option, path]);
+        assert_code(&refused, 2);
+        assert!(text(&refused.stderr).contains(says), "{}", text(&refused.stderr));
+    }
     let empty = tempdir();
     let authfile = empty.path().join("auth.json");
     std::fs::write(&authfile, "{}").unwrap();

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{
-    BLOCK, Entries, Extended, HIDDEN, Header, MAX_END, MAX_EXTENDED, NO_ENTRY, OVERFLOWS, Place, TOO_LARGE, add,
+    BLOCK, Entries, Extended, HIDDEN, Header, MAX_END, MAX_EXTENDED, NO_ENTRY, OVERFLOWS, Place, TOO_LARGE, add, check,
     cut_between, cut_in_end, cut_within, hidden, is_extended, no_header, padded, take_extended, too_long,
 };
 use crate::base::error::{Error, Result};
@@ -127,8 +127,10 @@ impl<R: Read> Stream<R> {
         };
         let place = Place { offset: self.position, size };
         if is_extended(header.kind) {
-            self.extended_header(&header, size, all - size, found)?;
-        } else if self.extended.is_file(&header) {
+            return self.extended_header(&header, size, all - size, found).map(|()| None);
+        }
+        check(found, &header, &self.extended);
+        if self.extended.is_file(&header) {
             let name = self.extended.name_of(&header).to_vec();
             add(found, header, std::mem::take(&mut self.extended), place);
             found.count(&self.path)?;

@@ -1,3 +1,4 @@
+use super::extended::pax_records;
 use super::*;
 
 /// All that a scan comes upon.
@@ -106,7 +107,7 @@ fn sizes_beyond_eight_gibibytes_are_read() {
     let size = 20 << 30;
     assert_eq!(
         Header::parse(&header(b'0', "a", size)).unwrap(),
-        Header { name: b"a".to_vec(), size, kind: b'0', has_foreign_prefix: false }
+        Header { name: b"a".to_vec(), size, kind: b'0', foreign: None }
     );
 }
 
@@ -233,14 +234,6 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
 #[test]
 fn what_two_programs_may_call_by_two_names_is_a_fault() {
     let long = |name: &str| [header(b'L', "long", name.len() as u64), block(name.as_bytes())];
-    let pax = |records: &[(&str, &str)]| {
-        let record = |(key, value): &(&str, &str)| {
-            let rest = format!(" {key}={value}\n");
-            format!("{}{rest}", rest.len() + 2)
-        };
-        let data: String = records.iter().map(record).collect();
-        [header(b'x', "pax", data.len() as u64), block(data.as_bytes())]
-    };
     let other = pax(&[("path", "manifest.json")]);
     let two = "it is a second extended header before one entry";
     for (first, second) in [
@@ -262,6 +255,111 @@ fn what_two_programs_may_call_by_two_names_is_a_fault() {
         forged[345..350].copy_from_slice(b"../up");
         let problems = faults(&[summed(forged)]);
         assert!(problems.len() == 1 && problems[0].contains("has a prefix"), "{problems:?}");
+    }
+}
+
+/// One extended header with these records.
+fn pax(records: &[(&str, &str)]) -> [[u8; 512]; 2] {
+    let record = |(key, value): &(&str, &str)| {
+        let rest = format!(" {key}={value}\n");
+        let length = (1..6).map(|digits| digits + rest.len()).find(|n| n.to_string().len() + rest.len() == *n).unwrap();
+        format!("{length}{rest}")
+    };
+    let data: String = records.iter().map(record).collect();
+    [header(b'x', "pax", data.len() as u64), block(data.as_bytes())]
+}
+
+/// bsdtar takes the real size of a sparse file, and so would unpack what no digest covers, or cut a blob short.
+#[test]
+fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_programs_read_it() {
+    let gnu = b"ustar  \0";
+    // Times, offset, long names, a sparse map, that there is more of it, the real size, and what no program has there.
+    for (dialect, at) in [(gnu, 357), (gnu, 369), (gnu, 381), (gnu, 386), (gnu, 482), (gnu, 483), (gnu, 511)]
+        .into_iter()
+        .chain([(&[0; 8], 369), (&[0; 8], 483)])
+        .chain([(b"ustar\x0000", 476), (b"ustar\x0000", 499), (b"ustar\x0000", 508)])
+    {
+        let mut forged = header(b'0', "a", 0);
+        forged[257..265].copy_from_slice(dialect);
+        assert_eq!(faults(&[summed(forged)]), [""; 0]);
+        forged[at] = b'1';
+        assert_eq!(faults(&[summed(forged)]), [FOREIGN_FIELD], "{} {at}", dialect.escape_ascii());
+        // Of an extended header too.
+        if dialect != &[0; 8] {
+            forged[156] = b'x';
+            assert_eq!(faults(&[summed(forged), header(b'0', "a", 0)]), [FOREIGN_FIELD], "{at}");
+        }
+    }
+    let mut plain = header(b'0', "name", 0);
+    plain[257..265].copy_from_slice(b"ustar\x0000");
+    plain[345..500].fill(b'p');
+    let found = scan_bytes(&[summed(plain), [0; 512], [0; 512]].concat());
+    assert_eq!((found.faults.len(), found.files[0].0.len()), (0, 160));
+}
+
+#[test]
+fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_fault() {
+    for key in
+        ["SCHILY.realsize", "SCHILY.filetype", "SUN.holesdata", "linkpath", "hdrcharset", "GNU.volume.label", "Path"]
+    {
+        let [first, second] = pax(&[("mtime", "1.5"), (key, "1")]);
+        let problems = faults(&[first, second, header(b'0', "a", 0)]);
+        assert_eq!(problems, [format!("its extended header has {key:?}, which programs read differently")]);
+    }
+    let harmless = ["atime", "uname", "SCHILY.xattr.user.x", "SCHILY.ino", "LIBARCHIVE.creationtime", "comment"];
+    for key in harmless {
+        let [first, second] = pax(&[(key, "1")]);
+        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [""; 0], "{key}");
+    }
+}
+
+/// busybox knows no pax headers, and would unpack the bytes of a blob as entries of their own.
+#[test]
+fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_fault() {
+    let [first, second] = pax(&[("size", "512")]);
+    let nested = header(b'0', "manifest.json", 0);
+    let problems = faults(&[first, second, header(b'0', "a", 0), nested]);
+    assert_eq!(problems, ["its extended header gives another size than its header, which some programs read alone"]);
+    assert_eq!(faults(&[first, second, header(b'0', "a", 512), nested]), [""; 0]);
+    let name = "its extended header gives another name than its header, which some programs read alone";
+    let long = [header(b'L', "long", 2), block(b"b")];
+    for [first, second] in [pax(&[("path", "b")]), pax(&[("path", "")]), pax(&[("path", &"b".repeat(99))]), long] {
+        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [name]);
+    }
+    let (long, foreign) = ("b".repeat(100), "blob-é");
+    for path in ["a", &long, foreign] {
+        let [first, second] = pax(&[("path", path)]);
+        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [""; 0], "{path}");
+    }
+    let [first, second] = pax(&[("path", "a\0b")]);
+    assert!(faults(&[first, second, header(b'0', "a", 0)]).contains(&"its extended header is malformed".to_owned()));
+}
+
+/// Every dialect that tars are made in by the tar of this system: none must be refused for what it always writes.
+#[test]
+fn tars_of_gnu_tar_are_read_without_a_fault_in_every_dialect() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = format!("{}/{}", "d".repeat(80), "f".repeat(90));
+    std::fs::create_dir(directory.path().join("d".repeat(80))).unwrap();
+    for (name, bytes) in [("short", "1"), (&*long, "22"), ("é", "333"), ("empty", "")] {
+        std::fs::write(directory.path().join(name), bytes).unwrap();
+    }
+    for (format, names) in [
+        ("v7", &["short", "empty"][..]),
+        ("ustar", &["short", "empty", &long]),
+        ("gnu", &["short", "empty", &long, "é"]),
+        ("oldgnu", &["short", "empty", &long, "é"]),
+        ("pax", &["short", "empty", &long, "é"]),
+    ] {
+        let made = std::process::Command::new("tar")
+            .current_dir(&directory)
+            .args(["--create", "--file=-", "--format", format])
+            .args(names)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let found = scan_bytes(&made.stdout);
+        assert_eq!((found.faults, found.files.len()), (Vec::new(), names.len()), "{format}");
     }
 }
 

@@ -47,6 +47,18 @@ fn a_link_in_place_of_an_unfinished_file_does_not_lead_the_writing_elsewhere() {
 }
 
 #[test]
+fn a_pipe_in_place_of_a_file_to_read_does_not_keep_the_program_waiting() {
+    let (work, dir, victim) = fixture();
+    let pipe = work.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&pipe, &victim, &PathBuf::from("/dev/null")] {
+        assert_eq!(open_plain(path).unwrap_err().to_string(), "it is no plain file");
+    }
+    symlink(victim.join("kept"), dir.path_of("link")).unwrap();
+    assert!(open_plain(&dir.path_of("link")).is_ok());
+}
+
+#[test]
 fn nothing_in_a_linked_directory_is_opened_made_or_removed() {
     let (_work, dir, victim) = fixture();
     symlink(&victim, dir.path_of("blobs")).unwrap();

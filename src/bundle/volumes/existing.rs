@@ -1,7 +1,6 @@
 //! Whether a volume is there already, as it would be written, and which files one may replace.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -136,8 +135,8 @@ fn is_volume_at(path: &Path) -> bool {
 /// Whether it is what is left of a volume that was cut short, perhaps nothing: what a volume says of itself comes first in it.
 fn begins_as_volume(path: &Path) -> bool {
     let mut begin = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(VOLUMES.len() as u64).read_to_end(&mut begin));
-    path.is_file() && read.is_ok() && VOLUMES.as_bytes().starts_with(&begin)
+    let read = fsops::open_plain(path).and_then(|file| file.take(VOLUMES.len() as u64).read_to_end(&mut begin));
+    read.is_ok() && VOLUMES.as_bytes().starts_with(&begin)
 }
 
 /// Removes volumes of other sets that had this name, now that a whole set has it: of one that was larger, or was recovered in

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 
 use crate::base::error::{Error, Result};
+use crate::base::fsops;
 use crate::content::in_parallel;
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -357,7 +358,7 @@ fn fill(shard: &Shard, row: &mut Row, at: u64, length: u64, keep: bool) -> Resul
     let fail = |e| Error::disk("reading", &place.path, e);
     let file = match row.file.take() {
         Some(file) => file,
-        None => File::open(&place.path).map_err(fail)?,
+        None => fsops::open_plain(&place.path).map_err(fail)?,
     };
     let read = file.read_exact_at(&mut row.bytes[..left], place.offset + at);
     read.map_err(|e| match e.kind() {

@@ -5,7 +5,6 @@
 //! what is made of it is held against the sha256 of the whole volume before it gets a name. Sizes are bounded by what is
 //! really in the file: every mebibyte of every volume has its 32 bytes there.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use super::opened::{Found, look};
 use super::parity::{self, Computed, Place, Shard, Shards, UNIT, VolumeDigests, Which};
 use super::recovery_layout::plan;
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{Entry, WriteLock};
+use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::Events;
 use crate::bundle::stamp;
 use crate::content::{Slice, in_parallel};
@@ -131,7 +130,7 @@ fn are_there(set: &SetName, json: &RecoveryJson, volumes: &[PathBuf]) -> bool {
     }
     // A volume that was lost, and is the same again, has another mark.
     let digests = in_parallel(volumes, |path| {
-        let file = File::open(path).ok()?;
+        let file = fsops::open_plain(path).ok()?;
         let size = file.metadata().ok()?.len();
         let slice = Slice::new(Arc::new(file), path.as_path(), 0, size);
         Some((size, slice.hash(Algorithm::Sha256, &|_| ()).ok()?))

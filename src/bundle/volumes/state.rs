@@ -6,13 +6,13 @@
 //! on the medium, and the file is replaced at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{KeptPiece, SetId, Volume, VolumeFile};
+use crate::base::bounded::read_all;
 use crate::base::document::{Document, Unbounded};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Dir, Entry, LockedDir, Replacement};
@@ -363,12 +363,12 @@ impl Drop for State {
 }
 
 fn read(path: &Path) -> Result<Option<Json>> {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(MAX_STATE + 1).read_to_end(&mut bytes)) {
+    let shown = path.display().to_string();
+    let bytes = match fsops::open_plain(path).and_then(|file| read_all(file, MAX_STATE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| Error::disk("reading", path, e))?,
     };
-    let shown = path.display().to_string();
+    let bytes = bytes.ok_or_else(|| Error::input(format!("reading {shown}: more than {MAX_STATE} bytes")))?;
     let json = Json::read(&bytes, &shown)?;
     if json.of > super::MOST_VOLUMES || json.segments.iter().any(|file| name(file).is_none()) {
         return Err(Error::input(format!("reading {} {shown}: it names what no volume has", Json::NAME)));

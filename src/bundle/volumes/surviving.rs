@@ -5,7 +5,6 @@
 //! decide. A medium may refuse to be read here and there: what cannot be read is bad, and the rest of it is not.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use super::parity::{MEBIBYTE, Place, Shard, VolumeHasher};
 use super::recovery_layout::{PRINT, head, plan};
 use super::volume_proof::{self, VolumeProof};
 use crate::base::error::{Error, Fact, Result};
+use crate::base::fsops;
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::{Proven as Signed, sums};
 use crate::content::in_parallel;
@@ -305,7 +305,7 @@ fn recovery(given: &GivenFile, Proven { json, chunks }: &Proven) -> Result<(Part
 /// Whether what stands before the parity and after it is what it should be.
 fn is_framed(path: &Path, head: &[u8], end: u64, length: u64) -> bool {
     let framed = || -> io::Result<bool> {
-        let file = File::open(path)?;
+        let file = fsops::open_plain(path)?;
         let mut begin = vec![0; head.len()];
         file.read_exact_at(&mut begin, 0)?;
         let mut rest = vec![0; usize::try_from(length.saturating_sub(end)).unwrap_or_default()];
@@ -317,7 +317,7 @@ fn is_framed(path: &Path, head: &[u8], end: u64, length: u64) -> bool {
 
 impl Region {
     fn read(path: &Path, offset: u64, size: u64, events: &Events) -> Result<Region> {
-        let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
         let mut buffer = vec![0; usize::try_from(size.min(MEBIBYTE)).unwrap_or_default()];
         let (mut hasher, mut is_whole, mut mebibytes) = (VolumeHasher::default(), true, Vec::new());
         let mut at = 0;

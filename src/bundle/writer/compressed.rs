@@ -35,7 +35,7 @@ impl Compressed {
         fsops::Dir::create(fsops::parent(&out))?;
         let lock = WriteLock::take(&out)?;
         let former = lock.output().occupant();
-        preflight::former(&out, &Form::Compressed)?;
+        preflight::refuse_foreign(&out, &Form::Compressed)?;
         let partial = lock.output().beside(".partial");
         let frames = Some(Frames::new(BufWriter::with_capacity(BUFFER, partial.open(Open::Empty)?)));
         Ok(Compressed { partial, former, frames, is_published: false, lock })

@@ -4,6 +4,8 @@
 //! The directory belongs to the user or the machine's administrator and is trusted; a mistake in it is an error that names
 //! the file, because a connection that fails for it would not.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +16,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use crate::base::bounded::read_all;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::open_plain;
+
+/// The largest file of certificates or a key that is read, in bytes. All authorities that a system trusts have less than one MiB.
+const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 /// The files of one directory, by name.
 #[derive(Debug, Default)]
@@ -58,19 +65,26 @@ fn other_half(file: &Path, extension: &str, files: &[PathBuf]) -> Result<PathBuf
     Err(Error::input(text))
 }
 
+/// The certificates in a file of a directory, or in one that the user named, which may be a pipe.
+///
 /// # Errors
-/// The file cannot be read or holds no certificate; it is named.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let list: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(|found| found.collect()).map_err(|e| unreadable(path, e));
-    let list = list?;
+/// The file could not be opened, cannot be read, or holds no certificate; it is named.
+pub(super) fn certificates(path: &Path, opened: io::Result<File>) -> Result<Vec<CertificateDer<'static>>> {
+    let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path, opened)?).collect();
+    let list = list.map_err(|e| unreadable(path, e))?;
     if list.is_empty() {
         return Err(Error::input(format!("reading certificates from {}: it holds none in PEM form", path.display())));
     }
     Ok(list)
 }
 
-fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
+fn read(path: &Path, opened: io::Result<File>) -> Result<Vec<u8>> {
+    let bytes = opened.and_then(|file| read_all(file, MAX_SIZE)).map_err(|e| unreadable(path, e))?;
+    let too_large = || format!("reading certificates from {}: it has more than {MAX_SIZE} bytes", path.display());
+    bytes.ok_or_else(|| Error::input(too_large()))
+}
+
+fn unreadable(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::input(format!("reading certificates from {}", path.display())).because(error)
 }
 
@@ -83,8 +97,9 @@ impl Identities {
     /// A file that is no certificate or no key, and a key that is not the certificate's.
     pub fn read(pairs: &[(PathBuf, PathBuf)], provider: &CryptoProvider) -> Result<Identities> {
         let read = |(certificate, key): &(PathBuf, PathBuf)| {
-            let private = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable(key, e))?;
-            let pair = CertifiedKey::from_der(certificates(certificate)?, private, provider);
+            let private =
+                PrivateKeyDer::from_pem_slice(&read(key, open_plain(key))?).map_err(|e| unreadable(key, e))?;
+            let pair = CertifiedKey::from_der(certificates(certificate, open_plain(certificate))?, private, provider);
             let attempt = || format!("reading client certificate {} with {}", certificate.display(), key.display());
             pair.map(Arc::new).map_err(|e| Error::input(attempt()).because(e))
         };

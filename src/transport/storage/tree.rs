@@ -10,7 +10,6 @@
 mod directory;
 mod packed;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use packed::Packed;
 
 use crate::archive::tar;
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{Identity, Linkable};
+use crate::base::fsops::{self, Identity, Linkable};
 use crate::content::Slice;
 
 /// Where the tree of a storage lies, seen from what somebody may call its directory: itself, a directory on the way to it, a
@@ -80,7 +79,7 @@ impl Tree {
         if !metadata.is_file() {
             return Err(none(path));
         }
-        let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
         if !tar::is_tar(path, &file, metadata.len())? {
             return Err(none(path));
         }

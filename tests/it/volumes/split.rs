@@ -1,8 +1,10 @@
 //! `gapferry split`: what is written, read by other programs; and what becomes of volumes that are there already.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::support::ran::Ran;
@@ -181,6 +183,38 @@ fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() 
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     assert!(plan["volumes"].as_array().unwrap().len() > 2, "{plan}");
     assert!(!directory.path().join("v.001.tar").exists());
+}
+
+/// Opening a pipe waits for a writer that never comes.
+#[test]
+fn a_pipe_at_the_name_of_a_volume_is_refused_and_does_not_keep_the_program_waiting() {
+    let directory = tempdir();
+    let tar = directory.path().join("b.tar");
+    bundle().write(&tar).unwrap();
+    let pipe = directory.path().join("v.002.tar");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for command in ["split", "convert"] {
+        let mut run = gapferry();
+        run.timeout(Duration::from_secs(60)).arg(command).arg(&tar).arg("-o").arg(directory.path().join("v"));
+        Ran::of(run.args(["--volume-size", "2MB"])).ended(2).reported(&["v.002.tar", "no volume of a bundle"]);
+    }
+    assert!(pipe.symlink_metadata().unwrap().file_type().is_fifo() && !directory.path().join("v.001.tar").exists());
+}
+
+#[test]
+fn a_volume_is_not_replaced_by_a_compressed_bundle_of_its_name() {
+    let directory = tempdir();
+    let tar = directory.path().join("b.tar");
+    bundle().write(&tar).unwrap();
+    split(&tar, &directory.path().join("v.tar"), "2MB", &[]).ended(0);
+    let volume = std::fs::read(directory.path().join("v.001.tar")).unwrap();
+    for name in ["x.tar", "x.tar.zst"] {
+        let out = directory.path().join(name);
+        std::fs::write(&out, &volume).unwrap();
+        let convert = Ran::of(gapferry().arg("convert").arg(&tar).arg("-o").arg(&out));
+        convert.ended(2).reported(&["a volume of a bundle is there"]);
+        assert!(std::fs::read(&out).unwrap() == volume, "{name}");
+    }
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Extended headers: what they say of the entry after them.
+
+use std::collections::HashSet;
+
+use super::{Header, is_extended};
+
+/// Records that say nothing of what a file contains or where it is: any writer may add them to a plain entry.
+const HARMLESS: [&[u8]; 14] = [
+    b"atime",
+    b"comment",
+    b"ctime",
+    b"gid",
+    b"gname",
+    b"LIBARCHIVE.creationtime",
+    b"mtime",
+    b"RHT.security.selinux",
+    b"SCHILY.dev",
+    b"SCHILY.fflags",
+    b"SCHILY.ino",
+    b"SCHILY.nlink",
+    b"uid",
+    b"uname",
+];
+/// The same for all keys that begin like this.
+const HARMLESS_GROUPS: [&[u8]; 3] = [b"LIBARCHIVE.xattr.", b"SCHILY.acl.", b"SCHILY.xattr."];
+
+/// Names as long as this, in bytes, have no room in the header of every dialect.
+const LONG_NAME: usize = 100;
+/// Neither have sizes from this one on, as octal digits.
+const LARGE: u64 = 1 << 33;
+/// Of a key, messages show so many characters.
+const SHOWN: usize = 100;
+
+/// What extended headers say of the entry after them.
+#[derive(Default)]
+pub(super) struct Extended {
+    pub name: Option<Vec<u8>>,
+    pub size: Option<u64>,
+    pub sparse: bool,
+    /// The key of a record that may change what programs make of the entry.
+    pub unknown: Option<String>,
+    /// There was such a header, and the entry is still to come.
+    pub unanswered: bool,
+}
+
+impl Extended {
+    /// An extended header speaks of the entry after it, not of the extended headers in between.
+    pub fn size_of(&self, header: &Header) -> u64 {
+        let size = if is_extended(header.kind) || header.kind == b'K' { None } else { self.size };
+        size.unwrap_or(header.size)
+    }
+
+    /// The name of the entry after it.
+    pub fn name_of<'a>(&'a self, header: &'a Header) -> &'a [u8] {
+        self.name.as_ref().unwrap_or(&header.name)
+    }
+
+    /// Whether the entry after it is a regular file.
+    pub fn is_file(&self, header: &Header) -> bool {
+        !self.sparse && matches!(header.kind, b'0' | 0) && !self.name_of(header).ends_with(b"/")
+    }
+
+    /// What it says otherwise than the header of the entry, though that has room for it: every writer has it there then.
+    pub fn contradiction(&self, header: &Header) -> Option<&'static str> {
+        let has_room = |name: &Vec<u8>| name.len() < LONG_NAME && name.is_ascii();
+        if self.name.as_ref().is_some_and(|name| has_room(name) && *name != header.name) {
+            return Some("its extended header gives another name than its header, which some programs read alone");
+        }
+        let is_other = self.size.is_some_and(|size| size < LARGE && size != header.size);
+        is_other.then_some("its extended header gives another size than its header, which some programs read alone")
+    }
+
+    /// `false`: it is malformed.
+    pub fn take(&mut self, kind: u8, data: &[u8]) -> bool {
+        self.unanswered = true;
+        if kind == b'L' {
+            let name = data.strip_suffix(b"\0").unwrap_or(data);
+            self.name = Some(name.to_vec());
+            return !name.contains(&0);
+        }
+        let Some(records) = pax_records(data) else { return false };
+        let keys: HashSet<&[u8]> = records.iter().map(|(key, _)| *key).collect();
+        if keys.len() < records.len() {
+            return false;
+        }
+        for (key, value) in records {
+            match key {
+                b"path" if value.contains(&0) => return false,
+                b"path" => self.name = Some(value.to_vec()),
+                // A size that is none must not be taken for the one in the header.
+                b"size" => self.size = digits(value, 10).or(Some(u64::MAX)),
+                key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+                key if is_harmless(key) => {}
+                key => self.unknown = Some(String::from_utf8_lossy(key).chars().take(SHOWN).collect()),
+            }
+        }
+        true
+    }
+}
+
+fn is_harmless(key: &[u8]) -> bool {
+    HARMLESS.contains(&key) || HARMLESS_GROUPS.iter().any(|group| key.starts_with(group))
+}
+
+/// Whether a header for all entries leaves them as they are.
+pub(super) fn says_nothing(data: &[u8]) -> bool {
+    pax_records(data).is_some_and(|records| records.iter().all(|(key, _)| *key == b"comment"))
+}
+
+/// `LENGTH KEY=VALUE\n` records, to the last byte; `None` when one of them is malformed.
+pub(super) fn pax_records(mut data: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut records = Vec::new();
+    while !data.is_empty() {
+        let space = data.iter().position(|byte| *byte == b' ')?;
+        let length = usize::try_from(digits(&data[..space], 10)?).ok()?;
+        let record = data.get(space + 1..length)?.strip_suffix(b"\n")?;
+        let equals = record.iter().position(|byte| *byte == b'=')?;
+        records.push((&record[..equals], &record[equals + 1..]));
+        data = &data[length..];
+    }
+    Some(records)
+}
+
+/// Digits and nothing else, no sign and no space.
+pub(super) fn digits(text: &[u8], radix: u32) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?;
+    u64::from_str_radix(text, radix).ok()
+}

@@ -1,0 +1,26 @@
+//! Input that may have no end: a device, a pipe, a program that never stops.
+
+use std::io::{self, Read};
+
+/// All that `input` gives; `None`: more than `most` bytes, of which one more than that has been read.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_all(input: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = input.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok((read as u64 <= most).then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_as_many_bytes_as_allowed_is_read_and_nothing_longer() {
+        assert_eq!(read_all(&b"four"[..], 4).unwrap().unwrap(), b"four");
+        assert_eq!(read_all(&b"five!"[..], 4).unwrap(), None);
+        assert_eq!(read_all(io::repeat(0), 1000).unwrap(), None);
+        assert_eq!(read_all(&b""[..], 0).unwrap().unwrap(), b"");
+    }
+}
