@@ -1,21 +1,22 @@
 //! Whether what was written can be read from the medium again: a stick that takes everything and keeps half of it says so
 //! only when it is asked.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::path::Path;
 
 use rustix::fs::Advice;
-use rustix::io::ReadWriteFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
-use super::chunks::MAX_CHUNKS;
 use super::fileset::FileList;
-use super::format::{BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, VOLUMES, identity_of, is_signature};
+use super::format::{BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, VOLUMES, is_signature};
 use super::prove_files::{chunks_with, prove_all};
 use super::sums::{self, MAX_SUMS};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{self, Entry, Identity, WriteLock};
 use crate::base::progress::Events;
+use crate::content::proof::prove;
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
@@ -47,6 +48,8 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
     };
     let error = match prove() {
         Ok(is_forgotten) => return Ok(is_forgotten),
+        // That is no fault of the medium, so the bundle keeps its name.
+        Err(error) if error.os_error().is_some_and(is_shortage) => return Err(error),
         // What was written can be read; what comes back cannot.
         Err(error) if error.kind() == Kind::Input => error.of_kind(Kind::Damaged),
         Err(error) => error,
@@ -57,6 +60,11 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
         Ok(None) => error.while_doing(doing),
         Err(kept) => error.while_doing(format!("{doing}, which keeps its name ({})", kept.chain())),
     })
+}
+
+/// Whether this process, or the machine, has run out of what it needs to open a file.
+fn is_shortage(errno: i32) -> bool {
+    matches!(Errno::from_raw_os_error(errno), Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// Gives what was read another name. `None`: something else has the name by now.
@@ -82,6 +90,7 @@ struct Written {
     /// `None`: it is a volume.
     json: Option<BundleJson>,
     identity: Digest,
+    has_chunks: bool,
 }
 
 impl Written {
@@ -90,12 +99,21 @@ impl Written {
         let (mut files, json) = match sums_of_volume {
             Some(path) => {
                 let bytes = layout.read(path, MAX_SUMS)?.unwrap_or_default();
-                let named = sums::lines(&bytes, Algorithm::Sha256).flatten();
-                let named = named.map(|line| (line.path.to_owned(), line.digest));
-                (named.chain([(path.to_owned(), Digest::sha256(&bytes))]).collect::<Vec<_>>(), None)
+                let named: Vec<(String, Digest)> = sums::lines(&bytes, Algorithm::Sha256)
+                    .map(|line| line.map(|line| (line.path.to_owned(), line.digest)))
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| other(path))?;
+                // What they do not name would not be read.
+                let names: HashSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+                let is_lost = |name: &str| name != path && !is_signature(name) && !names.contains(name);
+                if layout.entries().any(|(name, _)| is_lost(name)) {
+                    return Err(other(path));
+                }
+                let sums = (path.to_owned(), Digest::sha256(&bytes));
+                (named.into_iter().chain([sums]).collect::<Vec<_>>(), None)
             }
             None => {
-                let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.filter(|bytes| identity_of(bytes) == identity);
+                let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.filter(|bytes| identity.is_of(bytes));
                 let bytes = bytes.ok_or_else(|| other(BUNDLE_JSON))?;
                 let json = BundleJson::parse(&bytes, &layout.path().join(BUNDLE_JSON).display().to_string())?;
                 let list = FileList { json: &json, identity, size: bytes.len() as u64 };
@@ -107,7 +125,7 @@ impl Written {
             let digest = slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
             files.push((path.to_owned(), digest));
         }
-        Ok(Written { files, json, identity })
+        Ok(Written { files, json, identity, has_chunks: layout.size_of(CHUNKS).is_some() })
     }
 }
 
@@ -129,15 +147,16 @@ fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()>
     let mut wrong = named.iter().zip(&proven).filter(|(_, proven)| proven.is_none()).map(|((path, _), _)| *path);
     if let Some(first) = wrong.next() {
         let others = wrong.count();
-        let others = if others > 0 { format!(", and so do {others} other files") } else { String::new() };
+        let others = if others > 0 { format!(", and {others} more") } else { String::new() };
         return Err(Error::damaged(format!("{first} reads back differently from what was written{others}")));
     }
-    let (Some(json), Some(_)) = (&written.json, layout.size_of(CHUNKS)) else { return Ok(()) };
+    let Some(json) = written.json.as_ref().filter(|_| written.has_chunks) else { return Ok(()) };
     let digests = named.iter().map(|(_, digest)| *digest);
     let known = digests.zip(proven).filter_map(|(digest, chunks)| Some((digest, chunks?))).collect();
-    let made = chunks_with(&known, layout, json, written.identity, events);
-    let there = layout.read(CHUNKS, MAX_CHUNKS)?;
-    if made.is_some_and(|made| there.is_some_and(|there| there == made)) { Ok(()) } else { Err(other(CHUNKS)) }
+    let made = chunks_with(&known, layout, json, written.identity, events).ok_or_else(|| other(CHUNKS))?;
+    let there = layout.slice(CHUNKS)?.filter(|there| there.size() == made.len() as u64);
+    let is_same = there.is_some_and(|there| prove(&there, &Digest::sha256(&made), &|_| ()).is_ok());
+    if is_same { Ok(()) } else { Err(other(CHUNKS)) }
 }
 
 /// The system keeps nothing of these files in memory. `false`: it does so all the same, because it is memory that they are in,
@@ -224,7 +243,7 @@ mod tests {
         // What an earlier run has left keeps its name, and no damaged bundle has a good one because of it.
         fs::create_dir(&unnamed).unwrap();
         let text = read_back(&out, Digest::ZEROS, &events).unwrap_err().chain();
-        assert!(text.contains("a reads back differently from what was written, and so do 1 other files"), "{text}");
+        assert!(text.contains("a reads back differently from what was written, and 1 more"), "{text}");
         let damaged = out.with_file_name("out.damaged.1");
         assert!(text.contains(&format!("called {} now", damaged.display())), "{text}");
         assert!(!out.exists() && damaged.join("b").exists() && fs::read_dir(&unnamed).unwrap().next().is_none());

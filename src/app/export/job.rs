@@ -9,7 +9,7 @@ use super::report::{
     ExportPlan, ExportReport, Exported, PlannedVolumes, blob_bytes, listed, read_from, saved_by_sharing,
 };
 use super::request::ExportRequest;
-use super::write::{Concluded, Conclusion, Lost, WriteRequest, write_whole};
+use super::write::{Lost, WriteRequest, WrittenWhole, write_whole};
 use crate::app::environment::Environment;
 use crate::app::local::write_file;
 use crate::app::outcome::{Outcome, REPORT_VERSION};
@@ -201,11 +201,11 @@ impl ExportJob<'_> {
         }
         let jobs = self.request.registry.jobs;
         let job = WriteRequest { output: path, files, options, graph, source, jobs, lost };
-        let end = Conclusion { sign_key: self.request.sign_key.as_deref(), read_back: self.request.read_back };
-        let Concluded { written, signed, read_back } = write_whole(job, end, &self.environment.events).await?;
+        let key = self.request.sign_key.as_deref();
+        let WrittenWhole { finished, moved, signed, .. } = write_whole(job, key, &self.environment.events).await?;
         let locked = self.write_lock(&lock);
-        read_back?;
-        let mut exported = self.exported(&lock, graph, written.finished, written.moved);
+        self.read_back(vec![finished.path.clone()], finished.identity).await?;
+        let mut exported = self.exported(&lock, graph, finished, moved);
         // The bundle is there whatever became of the lock.
         (exported.signed_by, exported.failure) = match signed {
             Ok(signed_by) => (signed_by, locked.err()),

@@ -33,7 +33,7 @@ pub use report::{
     ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
 };
 pub use request::{ExportRequest, Images};
-pub(super) use write::{Concluded, Conclusion, Lost, WriteRequest, Written, write_whole};
+pub(super) use write::{Lost, WriteRequest, WrittenWhole, write_whole};
 
 /// Exports images into a bundle.
 ///

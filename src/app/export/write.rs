@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::app::read_back::read_back;
 use crate::app::signed::add_signature;
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
@@ -65,44 +64,33 @@ pub struct Written {
     pub unchanged_volumes: BTreeSet<u32>,
 }
 
-/// How a bundle in one piece, a directory or a tar, is concluded.
-pub struct Conclusion<'a> {
-    pub sign_key: Option<&'a PrivateKey>,
-    /// Whether it is read from the medium again.
-    pub read_back: bool,
-}
-
-/// A bundle in one piece. It is there, whatever became of what follows.
-pub struct Concluded {
-    pub written: Written,
+/// A bundle in one piece. It is there, whatever became of its signature.
+pub struct WrittenWhole {
+    pub finished: Finished,
+    /// Bytes of blobs that were read and written.
+    pub moved: u64,
+    /// Blobs that were linked instead.
+    pub linked: u64,
     /// Whose signature it has.
     pub signed: Result<Option<PublicKey>>,
-    /// Whether it was proven from the medium, where that was asked for.
-    pub read_back: Result<()>,
 }
 
-/// Writes a directory or a tar, unless it is there already; then gives it the signature that it may lack, and reads it back.
+/// Writes a directory or a tar, unless it is there already, and gives it the signature that it may lack. Nothing holds the output
+/// afterwards.
 ///
 /// # Errors
 /// As [`write`].
-pub async fn write_whole(request: WriteRequest<'_>, end: Conclusion<'_>, events: &Events) -> Result<Concluded> {
-    let written = match preflight::up_to_date(request.output, request.files.identity, Whole::Proven(events)) {
-        Some(finished) => Written::unchanged(finished),
-        None => write(request, events).await?,
-    };
-    // It may write the bundle anew.
-    let signed = add_signature(&written.finished, end.sign_key, events);
-    let read_back = match end.read_back {
-        true => read_back([written.finished.path.clone()], written.finished.identity, events).await,
-        false => Ok(()),
-    };
-    Ok(Concluded { written, signed, read_back })
-}
-
-impl Written {
-    fn unchanged(finished: Finished) -> Written {
-        Written { finished, moved: 0, linked: 0, lock: None, unchanged_volumes: BTreeSet::new() }
-    }
+pub async fn write_whole(request: WriteRequest<'_>, key: Option<&PrivateKey>, events: &Events) -> Result<WrittenWhole> {
+    let (finished, moved, linked) =
+        match preflight::up_to_date(request.output, request.files.identity, Whole::Proven(events)) {
+            Some(finished) => (finished, 0, 0),
+            None => {
+                let Written { finished, moved, linked, .. } = write(request, events).await?;
+                (finished, moved, linked)
+            }
+        };
+    let signed = add_signature(&finished, key, events);
+    Ok(WrittenWhole { finished, moved, linked, signed })
 }
 
 /// Fetches what is missing and seals the bundle.

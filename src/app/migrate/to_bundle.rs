@@ -8,8 +8,9 @@ use super::inside::refuse_inside;
 use super::report::{Ended, MigrateOutcome};
 use super::request::BundleOutput;
 use crate::app::environment::BundleTime;
-use crate::app::export::{self, Concluded, Conclusion, Lost, Written};
+use crate::app::export::{self, Lost, WrittenWhole};
 use crate::app::output::Output;
+use crate::app::read_back::read_back;
 use crate::app::signed::warn_if_unsigned;
 use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
@@ -63,18 +64,20 @@ impl Migration<'_> {
                 *collected = again;
                 tried = self.attempt(collected, output).await;
                 let is_unchanged =
-                    |done: &Option<Concluded>| done.as_ref().is_some_and(|done| done.written.finished.unchanged);
+                    |done: &Option<WrittenWhole>| done.as_ref().is_some_and(|done| done.finished.unchanged);
                 if tried.as_ref().is_ok_and(is_unchanged) {
                     Writer::abandon(&output.path)?;
                 }
             }
         }
-        let Concluded { written: Written { finished, moved, linked, .. }, signed, read_back } = match tried {
-            Ok(Some(concluded)) => concluded,
+        let WrittenWhole { finished, moved, linked, signed } = match tried {
+            Ok(Some(written)) => written,
             Ok(None) => return Ok(Ended::default()),
             Err(error) => return Ok(Ended { failure: Some(error), ..Ended::default() }),
         };
-        if let Err(error) = read_back {
+        if output.read_back
+            && let Err(error) = read_back([finished.path.clone()], finished.identity, events).await
+        {
             return Ok(Ended { failure: Some(error), ..Ended::default() });
         }
         let (signed_by, failure) = match signed {
@@ -88,8 +91,8 @@ impl Migration<'_> {
     }
 
     /// `None`: there is no image that could be written.
-    async fn attempt(&self, collected: &Collected, output: &BundleOutput) -> Result<Option<Concluded>> {
-        let BundleOutput { path, link, sign_key, tools, read_back } = output;
+    async fn attempt(&self, collected: &Collected, output: &BundleOutput) -> Result<Option<WrittenWhole>> {
+        let BundleOutput { path, link, sign_key, tools, .. } = output;
         let images: Vec<_> = collected.whole().map(|(_, image)| image.clone()).collect();
         if images.is_empty() {
             let is_empty = collected.images.is_empty() && collected.lost() == 0;
@@ -115,8 +118,7 @@ impl Migration<'_> {
             jobs: self.request.jobs,
             lost: &Lost::default(),
         };
-        let end = Conclusion { sign_key: sign_key.as_deref(), read_back: *read_back };
-        export::write_whole(job, end, events).await.map(Some)
+        export::write_whole(job, sign_key.as_deref(), events).await.map(Some)
     }
 }
 

@@ -3,8 +3,8 @@
 /// What the file system says of a file or directory.
 pub type Stat = rustix::fs::Stat;
 
-/// What has a name at one moment: nothing, or this file or directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What has a name at one moment: nothing (the default), or this file or directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupant(pub(super) Option<Identity>);
 
 /// Which file it is: device and inode.

@@ -9,7 +9,7 @@ use super::parity::{Computed, Shards, Target, Which};
 use super::partial::{PartialVolume, publish};
 use super::recovery_layout::head;
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{Entry, Open};
+use crate::base::fsops::{Entry, Occupant, Open};
 use crate::base::progress::{Event, Events, Phase};
 use crate::oci::Digest;
 
@@ -25,26 +25,38 @@ pub struct ComputedVolumes {
     names: Vec<PathBuf>,
 }
 
+/// A volume that is to be computed.
+pub struct NewVolume {
+    /// What it will be called.
+    pub name: PathBuf,
+    /// What had that name when this was looked at: nothing else is replaced.
+    pub former: Occupant,
+    pub which: Which,
+    /// Where in the file the shard begins.
+    pub offset: u64,
+    /// Of the file, in bytes.
+    pub length: u64,
+}
+
 impl ComputedVolumes {
     /// None yet, in the directory of `output`.
     pub fn new(output: &Entry) -> ComputedVolumes {
         ComputedVolumes { output: output.clone(), targets: Vec::new(), volumes: Vec::new(), names: Vec::new() }
     }
 
-    /// The volume that will be at `name`, with room for its `length` bytes; the shard begins at `offset`.
+    /// Begins a volume, with room for all of it.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn begin(&mut self, name: PathBuf, which: Which, offset: u64, length: u64) -> Result<()> {
-        let named = self.output.sibling(&name);
-        let former = named.occupant();
-        let partial = named.beside(".partial");
-        let volume = PartialVolume::open(named, former, Open::Empty, length).inspect_err(|_| drop(partial.remove()))?;
+    pub fn begin(&mut self, volume: NewVolume) -> Result<()> {
+        let NewVolume { name, former, which, offset, length } = volume;
+        let volume = PartialVolume::open(self.output.sibling(&name), former, Open::Empty)?;
         let (path, file) = (volume.entry.path().to_owned(), volume.file.clone());
         self.targets.push(Target { which, path, file, offset });
+        // It is among them before it has room: what is left of it goes, too.
         self.volumes.push(volume);
         self.names.push(name);
-        Ok(())
+        self.volumes.last().map_or(Ok(()), |volume| volume.reserve(length))
     }
 
     /// [`Shards::compute`], with a bar.

@@ -38,7 +38,8 @@ pub use opened::{Broken, Foreign, Opened, Recovery, SetId, Volume, Volumes, Volu
 pub(super) use output::{VolumesOutput, claimed, reserved};
 pub use plan::{SetPlan, SetRequest};
 pub use reconstruct::{Reconstructed, is_set, reconstruct};
-pub use recovery::{RecoveryOf, recovery_length, write_recovery};
+pub use recovery::write_recovery;
+pub use recovery_layout::{RecoveryOf, recovery_length};
 pub use set::{Selection, Set, Shape, VolumeOptions};
 #[cfg(test)]
 pub(super) use state::Json as StateJson;

@@ -144,7 +144,7 @@ impl VolumesOutput {
             replaceable.check(Part::Volume(volume.number), &set.path_of(volume))?;
         }
         if selection.is_all() {
-            check_replaceable(&set.name, set.plan.recovery, &Replaceable::Volumes)?;
+            check_replaceable(&set.name, set.plan.recovery)?;
         }
         let same = claims_of(&set, &selection).filter(|claims| is_same(&set, claims));
         let Begun { is_begun, lost } = void_others(&set, output)?;
@@ -157,8 +157,9 @@ impl VolumesOutput {
                 continue;
             }
             let how = if is_begun { Open::Keep } else { Open::Empty };
-            let file = OpenFile::Partial(PartialVolume::open(named, former, how, plan.length)?);
-            open.push(OpenVolume { plan, file });
+            let partial = PartialVolume::open(named, former, how)?;
+            partial.reserve(plan.length)?;
+            open.push(OpenVolume { plan, file: OpenFile::Partial(partial) });
         }
         report_lost(set.name.base(), lost, events);
         let places = places(&open, Digest::of_blob_path)?;

@@ -1,4 +1,4 @@
-//! The file of a volume while it is written: `*.partial`, reserved at its full length; and in which order finished volumes get
+//! The file of a volume while it is written, `*.partial`, with room for all of it; and in which order finished volumes get
 //! their names.
 
 use std::fs::File;
@@ -20,15 +20,22 @@ pub struct PartialVolume {
 }
 
 impl PartialVolume {
-    /// Opens the file of the volume that will be called `named`, with room for `length` bytes. What had its name is `former`.
+    /// Opens the file of the volume that will be called `named`. What had that name is `former`.
     ///
     /// # Errors
-    /// No room, or what else the disk says; then the file may be there.
-    pub fn open(named: Entry, former: Occupant, how: Open, length: u64) -> Result<PartialVolume> {
+    /// What the disk says.
+    pub fn open(named: Entry, former: Occupant, how: Open) -> Result<PartialVolume> {
         let entry = named.beside(".partial");
         let file = Arc::new(entry.open(how)?);
-        fsops::reserve(&file, entry.path(), length)?;
         Ok(PartialVolume { file, entry, named, former })
+    }
+
+    /// Gives it room for `length` bytes.
+    ///
+    /// # Errors
+    /// There is not so much, or what else the disk says.
+    pub fn reserve(&self, length: u64) -> Result<()> {
+        fsops::reserve(&self.file, self.entry.path(), length)
     }
 
     /// Brings it to the medium.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::capacity::{Cost, Room};
 use super::format::MOST_VOLUMES;
 use super::layout::{Common, Cut, Held, VolumePlan};
-use super::recovery::recovery_length;
+use super::recovery_layout::recovery_length;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::bytes;
 use crate::bundle::tar_plan::BLOCK;

@@ -12,7 +12,7 @@ use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use super::RecoveryJson;
-use super::computed::ComputedVolumes;
+use super::computed::{ComputedVolumes, NewVolume};
 use super::existing::{KnownVolume, Replaceable, is_same_file};
 use super::names::{Part, SetName};
 use super::opened::{Found, id_of_recovery, look};
@@ -23,7 +23,7 @@ use super::surviving::{RecoveryFault, Surviving, SurvivingVolume};
 use super::unfinished::{PARTIAL, journals};
 use super::volume_proof::{Fault, GivenVolume, VolumeProof};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, WriteLock};
+use crate::base::fsops::{self, Occupant, WriteLock};
 use crate::base::progress::Events;
 use crate::bundle::Proven;
 use crate::oci::Digest;
@@ -73,6 +73,8 @@ pub fn reconstruct(
     events: &Events,
 ) -> Result<Reconstructed> {
     let mut locks = lock_all(paths, out)?;
+    let mut formers = Formers::default();
+    formers.note(paths);
     let mut surviving = Surviving::survey(paths, signed, events)?;
     if let Some(signed) = signed.filter(|signed| signed.identity != surviving.json.identity) {
         let (identity, of) = (signed.identity, surviving.json.identity);
@@ -81,6 +83,7 @@ pub fn reconstruct(
         return Err(Error::damaged(text).with_fact(RecoveryFault::OtherBundle { of, signed: identity }));
     }
     let unnamed = unnamed(&surviving, paths, out)?;
+    formers.note(&unnamed);
     if !unnamed.is_empty() {
         let found: Vec<PathBuf> = paths.iter().chain(&unnamed).cloned().collect();
         surviving = Surviving::survey(&found, signed, events)?;
@@ -103,7 +106,7 @@ pub fn reconstruct(
     let lock = locks.remove(&place_of(&name)).map_or_else(|| WriteLock::take(&name.whole()), Ok)?;
     let mut targets = ComputedVolumes::new(lock.output());
     for part in &lost {
-        begin(&mut targets, &surviving.json, &name, *part)?;
+        targets.begin(new_volume(&surviving.json, &name, *part, &formers)?)?;
     }
     let computed = targets.compute(&shards, surviving.json.identity, events)?;
     check_digests(&surviving, &name, &computed)?;
@@ -140,10 +143,14 @@ fn lock_all(paths: &[PathBuf], out: Option<&Path>) -> Result<HashMap<PathBuf, Wr
 
 /// The same for all paths that lead to the set.
 fn place_of(name: &SetName) -> PathBuf {
-    let whole = name.whole();
-    let directory = fsops::parent(&whole);
+    place_of_file(&name.whole())
+}
+
+/// The same for all paths of directories that lead to the file.
+fn place_of_file(path: &Path) -> PathBuf {
+    let directory = fsops::parent(path);
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    directory.join(whole.file_name().unwrap_or_default())
+    directory.join(path.file_name().unwrap_or_default())
 }
 
 /// What an unfinished run has fetched for a volume is at the name that this one is written to.
@@ -219,19 +226,39 @@ fn unnamed(surviving: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Resu
     Ok(there.filter(|path| !paths.iter().any(|other| is_same_file(path, other))).collect())
 }
 
-fn begin(targets: &mut ComputedVolumes, json: &RecoveryJson, name: &SetName, part: Part) -> Result<()> {
+/// What had the names of files before these were looked at: nothing that has taken one since is replaced.
+#[derive(Default)]
+struct Formers(HashMap<PathBuf, Occupant>);
+
+impl Formers {
+    fn note(&mut self, paths: &[PathBuf]) {
+        let noted =
+            paths.iter().filter_map(|path| Some((place_of_file(path), fsops::Entry::of(path).ok()?.occupant())));
+        self.0.extend(noted);
+    }
+
+    /// Nothing, where nothing was noted.
+    fn of(&self, path: &Path) -> Occupant {
+        self.0.get(&place_of_file(path)).copied().unwrap_or_default()
+    }
+}
+
+fn new_volume(json: &RecoveryJson, name: &SetName, part: Part, formers: &Formers) -> Result<NewVolume> {
     let path = path_of(json, name, part);
-    match part {
+    let former = formers.of(&path);
+    Ok(match part {
         Part::Volume(number) => {
             let at = number as usize - 1;
-            targets.begin(path, Which::Original(at), 0, json.volumes.get(at).map_or(0, |volume| volume.size))
+            let length = json.volumes.get(at).map_or(0, |volume| volume.size);
+            NewVolume { name: path, former, which: Which::Original(at), offset: 0, length }
         }
         Part::Recovery(number) => {
             let plan = plan(&RecoveryJson { number, ..json.clone() })?;
             let offset = plan.files.last().map_or(0, |file| file.data);
-            targets.begin(path, Which::Parity(number as usize - 1), offset, plan.length)
+            let which = Which::Parity(number as usize - 1);
+            NewVolume { name: path, former, which, offset, length: plan.length }
         }
-    }
+    })
 }
 
 /// Every volume that was made, and those that recovery volumes were made of, are what the set's recovery volumes say.

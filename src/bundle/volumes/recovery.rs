@@ -8,47 +8,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
-use super::computed::ComputedVolumes;
+use super::computed::{ComputedVolumes, NewVolume};
 use super::existing::Replaceable;
-use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson, VOLUME_VERSION, WholeVolume};
+use super::format::{RecoveryJson, WholeVolume};
 use super::names::{Part, SetName, WrittenVolume};
 use super::opened::{Found, look};
-use super::parity::{self, Computed, Place, Shard, Shards, UNIT, VolumeDigests, Which};
-use super::recovery_layout::plan;
+use super::parity::{Computed, Place, Shard, Shards, VolumeDigests, Which};
+use super::recovery_layout::{RecoveryOf, plan};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, Entry, WriteLock};
+use crate::base::fsops::{self, Entry, Occupant, WriteLock};
 use crate::base::progress::Events;
 use crate::bundle::stamp;
 use crate::content::{Slice, in_parallel};
 use crate::oci::{Algorithm, Digest};
-
-/// Of which set recovery volumes are to be made, and how many.
-#[derive(Clone, Copy, Debug)]
-pub struct RecoveryOf {
-    /// Of the bundle.
-    pub identity: Digest,
-    /// When the bundle was made.
-    pub created: Timestamp,
-    /// Bytes that no volume exceeds.
-    pub limit: u64,
-    /// How many volumes the set has.
-    pub volumes: u32,
-    /// How many recovery volumes it is to have.
-    pub recovery: u32,
-}
-
-/// The length of the longest recovery volume that a set has whose volumes have these lengths, in bytes.
-///
-/// # Errors
-/// No code for as many volumes, or lengths that no file has.
-pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> {
-    let (identity, created) = (Digest::ZEROS, Timestamp::UNIX_EPOCH);
-    let volumes = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
-    let json = RecoveryOf { identity, created, limit, volumes, recovery }.json(sizes)?;
-    Ok(plan(&RecoveryJson { number: recovery, ..json })?.length)
-}
 
 /// Writes the recovery volumes of the set, whose volumes are finished. Where these are `unchanged` since recovery volumes were
 /// made of them, those stay as they are. The `lock` on the set is that under which the volumes were written; without one it is
@@ -79,12 +51,16 @@ pub fn write_recovery(
     let origins = stamp::State::of_all(&paths);
     let unchanged = unchanged && are_there(set, &json, &paths);
     if !unchanged {
-        check_replaceable(set, of.recovery, &Replaceable::Volumes)?;
+        // Noted first: what is looked at is what may be replaced.
+        let formers =
+            (1..=of.recovery).map(|number| lock.output().sibling(&set.part(Part::Recovery(number), of.recovery)));
+        let formers: Vec<Occupant> = formers.map(|entry| entry.occupant()).collect();
+        check_replaceable(set, of.recovery)?;
         let shard = |(path, size): (&PathBuf, &u64)| Shard { size: *size, place: Some(Place::new(path, 0, None)) };
         let originals = paths.iter().zip(&sizes).map(shard).collect();
         let parities = (0..of.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
         let shards = Shards::new(originals, parities, json.shard)?;
-        write_all(set, lock.output(), json.clone(), &shards, events)?;
+        write_all(set, lock.output(), json.clone(), &formers, &shards, events)?;
     }
     if let Some(origins) = origins {
         (1..=of.recovery).for_each(|number| origins.mark_made(&set.part(Part::Recovery(number), of.recovery)));
@@ -101,18 +77,26 @@ pub fn write_recovery(
 ///
 /// # Errors
 /// What has the name of one must not be replaced.
-pub fn check_replaceable(set: &SetName, recovery: u32, replaceable: &Replaceable) -> Result<()> {
+pub fn check_replaceable(set: &SetName, recovery: u32) -> Result<()> {
     let mut parts = (1..=recovery).map(Part::Recovery);
-    parts.try_for_each(|part| replaceable.check(part, &set.part(part, recovery)))
+    parts.try_for_each(|part| Replaceable::Volumes.check(part, &set.part(part, recovery)))
 }
 
-fn write_all(set: &SetName, output: &Entry, json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {
+fn write_all(
+    set: &SetName,
+    output: &Entry,
+    json: RecoveryJson,
+    formers: &[Occupant],
+    shards: &Shards,
+    events: &Events,
+) -> Result<()> {
     let mut targets = ComputedVolumes::new(output);
-    for number in 1..=json.of {
-        let path = set.part(Part::Recovery(number), json.of);
+    for (number, former) in (1..=json.of).zip(formers) {
+        let name = set.part(Part::Recovery(number), json.of);
         let plan = plan(&RecoveryJson { number, ..json.clone() })?;
         let offset = plan.files.last().map_or(0, |file| file.data);
-        targets.begin(path, Which::Parity(number as usize - 1), offset, plan.length)?;
+        let which = Which::Parity(number as usize - 1);
+        targets.begin(NewVolume { name, former: *former, which, offset, length: plan.length })?;
     }
     let computed = targets.compute(shards, json.identity, events)?;
     let json = json.with(&computed)?;
@@ -158,31 +142,6 @@ pub fn known(digests: &[Option<VolumeDigests>]) -> Vec<u8> {
     digests.iter().flatten().flat_map(|digests| digests.mebibytes.iter().flatten().copied()).collect()
 }
 
-impl RecoveryOf {
-    /// Of volumes with these lengths, with zeros in place of what they are.
-    fn json(&self, sizes: &[u64]) -> Result<RecoveryJson> {
-        let RecoveryOf { identity, created, limit, volumes, recovery } = *self;
-        let longest = sizes.iter().copied().max().unwrap_or_default();
-        let shard = longest.checked_next_multiple_of(UNIT).filter(|_| longest > 0 && longest <= limit);
-        let is_coded = sizes.len() == volumes as usize && parity::supports(sizes.len(), recovery as usize);
-        let Some(shard) = shard.filter(|_| is_coded) else {
-            let text =
-                format!("of {volumes} volumes of at most {limit} bytes, {recovery} recovery volumes cannot be made");
-            return Err(Error::input(text));
-        };
-        let volumes = sizes.iter().map(|size| WholeVolume { size: *size, sha256: Digest::ZEROS }).collect();
-        let gapferry_recovery = VOLUME_VERSION;
-        let json =
-            RecoveryJson { gapferry_recovery, identity, created, number: 1, of: recovery, limit, shard, volumes };
-        if json.chunks_length() > MAX_RECOVERY_CHUNKS {
-            let text =
-                "a set with recovery volumes has at most 8 TiB: write it without --recovery, or as several bundles";
-            return Err(Error::input(text));
-        }
-        Ok(json)
-    }
-}
-
 impl RecoveryJson {
     /// With what the volumes were found to be.
     fn with(mut self, computed: &Computed) -> Result<RecoveryJson> {
@@ -200,6 +159,7 @@ mod tests {
 
     use super::*;
     use crate::base::progress::Silent;
+    use crate::bundle::volumes::recovery_layout::recovery_length;
 
     /// Volumes of these sizes in a directory of their own, and what is wanted of them.
     fn set(sizes: &[u64], recovery: u32, limit: u64) -> (tempfile::TempDir, SetName, RecoveryOf) {

@@ -1,9 +1,11 @@
-//! Where everything in a recovery volume stands.
+//! Which recovery volumes a set can have, and where everything in one stands.
 
-use super::format::RecoveryJson;
+use jiff::Timestamp;
+
+use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson, VOLUME_VERSION, WholeVolume};
 use super::names::Part;
-use super::parity::MEBIBYTE;
-use crate::base::error::Result;
+use super::parity::{self, MEBIBYTE, UNIT};
+use crate::base::error::{Error, Result};
 use crate::bundle::sums;
 use crate::bundle::tar_plan::TarPlan;
 use crate::oci::Digest;
@@ -20,6 +22,60 @@ impl RecoveryJson {
     /// Bytes of `volumes/r01.b3`: the BLAKE3 of the volumes, and those of the parity.
     pub fn chunks_length(&self) -> u64 {
         self.known_mebibytes().saturating_add(self.shard.div_ceil(MEBIBYTE)).saturating_mul(PRINT)
+    }
+}
+
+/// Of which set recovery volumes are to be made, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct RecoveryOf {
+    /// Of the bundle.
+    pub identity: Digest,
+    /// When the bundle was made.
+    pub created: Timestamp,
+    /// Bytes that no volume exceeds.
+    pub limit: u64,
+    /// How many volumes the set has.
+    pub volumes: u32,
+    /// How many recovery volumes it is to have.
+    pub recovery: u32,
+}
+
+/// The length of the longest recovery volume that a set has whose volumes have these lengths, in bytes.
+///
+/// # Errors
+/// No code for as many volumes, or lengths that no file has.
+pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> {
+    let (identity, created) = (Digest::ZEROS, Timestamp::UNIX_EPOCH);
+    let volumes = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
+    let json = RecoveryOf { identity, created, limit, volumes, recovery }.json(sizes)?;
+    Ok(plan(&RecoveryJson { number: recovery, ..json })?.length)
+}
+
+impl RecoveryOf {
+    /// Of volumes with these lengths, with zeros in place of what they are.
+    ///
+    /// # Errors
+    /// No code for as many volumes, or lengths that no file has.
+    pub fn json(&self, sizes: &[u64]) -> Result<RecoveryJson> {
+        let RecoveryOf { identity, created, limit, volumes, recovery } = *self;
+        let longest = sizes.iter().copied().max().unwrap_or_default();
+        let shard = longest.checked_next_multiple_of(UNIT).filter(|_| longest > 0 && longest <= limit);
+        let is_coded = sizes.len() == volumes as usize && parity::supports(sizes.len(), recovery as usize);
+        let Some(shard) = shard.filter(|_| is_coded) else {
+            let text =
+                format!("of {volumes} volumes of at most {limit} bytes, {recovery} recovery volumes cannot be made");
+            return Err(Error::input(text));
+        };
+        let volumes = sizes.iter().map(|size| WholeVolume { size: *size, sha256: Digest::ZEROS }).collect();
+        let gapferry_recovery = VOLUME_VERSION;
+        let json =
+            RecoveryJson { gapferry_recovery, identity, created, number: 1, of: recovery, limit, shard, volumes };
+        if json.chunks_length() > MAX_RECOVERY_CHUNKS {
+            let text =
+                "a set with recovery volumes has at most 8 TiB: write it without --recovery, or as several bundles";
+            return Err(Error::input(text));
+        }
+        Ok(json)
     }
 }
 

@@ -8,7 +8,7 @@ use super::format::{VolumeFile, VolumeJson};
 use super::layout::{Held, Known, VolumePlan};
 use super::names::{Part, SetName};
 use super::plan::{SetPlan, SetRequest};
-use super::recovery::recovery_length;
+use super::recovery_layout::recovery_length;
 use super::volume_metadata::{self, Small};
 use crate::base::error::{Error, Result};
 use crate::bundle::fileset::{FileSet, KnownFile, Trailer};

@@ -47,12 +47,14 @@ pub fn play(site: &TestSite, number: u64, dice: Dice) -> Result<Tally, String> {
 
 impl Round<'_> {
     fn export(&mut self, out: &Path) -> Result<(), String> {
-        // Without it a bundle may say that it does not know what is attached to an image.
-        let strict = "--require-referrers".to_owned();
-        let mut arguments = vec!["export".to_owned(), strict, "-o".into(), out.display().to_string()];
+        let mut arguments = vec!["export".to_owned(), "-o".into(), out.display().to_string()];
         match self.dice.one_in(2) {
             true => arguments.extend(["--locked".into(), self.site.lock.display().to_string()]),
-            false => arguments.extend(self.site.references.iter().cloned()),
+            false => {
+                // Without it a bundle may say that it does not know what is attached to an image.
+                arguments.push("--require-referrers".into());
+                arguments.extend(self.site.references.iter().cloned());
+            }
         }
         let (site, mut looks) = (self.site, 0);
         let outcome = self.until_done(&site.proxy, arguments, 40, || {
