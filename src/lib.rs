@@ -4,8 +4,8 @@
 //!
 //! Discovery ends before transfer begins. Manifests are small: all of them are read first, then a plan is made and carried out:
 //! each blob moves once, an image gets its tag when its blobs are there. Every box is a value that can be printed and tested.
-//! Where `--keep-going` leaves an image out, the plan is made again without it. One pass (a pipe, `.tar.zst`) needs no plan: the
-//! list of files is its order.
+//! Where an image or a companion is left out, the plan is made again without it. What is written in one pass (a pipe, `.tar.zst`)
+//! needs no plan: the list of files is its order.
 //!
 //! ```text
 //! Allowlist ─expand, discover→ Lock, Graph ─plan→ Plan ─transfer→ bundle              export
@@ -48,9 +48,9 @@
 //!
 //! # Where to look
 //!
-//! - *Where is a bundle written?* In `bundle/writer`: by position or in one pass, for every command. Each form in `bundle/output`
-//!   says where files go, and syncs and names them at the writer's word. Recovery volumes, and lost volumes that come of them, are no
-//!   files that a source has: `bundle/volumes/computed.rs` has their bytes computed. The file of any volume is opened, synced and named
+//! - *Where is a bundle written?* In `bundle/writer`: by position or in one pass, for every command. Each form (`bundle/output`,
+//!   `bundle/volumes/output.rs`) says where files go, and syncs and names them at the writer's word. Recovery volumes, and lost volumes that they
+//!   rebuild, are computed, not copied from a source (`bundle/volumes/computed.rs`). The file of any volume is opened, synced and named
 //!   in `bundle/volumes/partial.rs`. `serve --writable` changes the layout that it serves, which is no bundle then.
 //! - *Where are bytes proven?* By their digest in [`content`]: [`content::proof`] holds bytes against it, in their place or while
 //!   they are copied; [`content::BlobReader`] proves a blob while it is read. Documents in memory are proven by
@@ -58,8 +58,8 @@
 //!   damage by it (`verify/chunks.rs`). A repair compares ranges that it fetches by BLAKE3, and recovery volumes say what whole
 //!   volumes were (`verify/whole_volumes.rs`); what comes of either is proven by digest.
 //! - *What is a bundle's list of files?* [`bundle::fileset`], from the list in `bundle.json` to the bytes that are written.
-//! - *What does a manifest point to?* [`oci::Manifest::children`]. Of one that cannot be read, [`oci::digests_in`] finds all that
-//!   it may point to.
+//! - *What does a manifest point to?* [`oci::Manifest::children`]. Of one that cannot be read, [`oci::digests_in`] finds what it
+//!   may point to, or says that it may be anything.
 //! - *Which facts does an error carry?* A [`base::error::Kind`], perhaps a [`base::error::Reason`], and values of the types that
 //!   implement [`base::error::Fact`]; [`Error::find`] finds them.
 //! - *What does a command do, apart from its command line?* `app/NAME.rs`, or `app/NAME/mod.rs`: [`app::export()`], say. `split` and

@@ -134,7 +134,8 @@ pub struct VolumePath {
     pub path: PathBuf,
 }
 
-/// Repairs a bundle, or volumes of one. Everything is proven before the first byte is written.
+/// Repairs a bundle, or volumes of one. Nothing is written in its place, and no volume gets its name, before
+/// it is proven.
 ///
 /// # Errors
 /// It cannot be repaired with what was given, or not be written. What is still wrong afterwards is in the report.
@@ -295,12 +296,14 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
         true => before,
         false => check()?,
     };
-    // What was believed was the copy's signature. The bundle may have got it, or have no place for it.
+    // What was believed was the copy's signature. The bundle may have got it, or not.
     if own.is_none()
         && copy.is_some()
         && let Err(refused) = trust.check(&open_damaged(bundle)?, environment)
     {
-        report.problems.push(Problem::unsigned(&refused.chain()));
+        let problem = Problem::unsigned(&refused.chain(), !repaired.unplaced.is_empty());
+        let at = report.problems.partition_point(|other| other.path <= problem.path);
+        report.problems.insert(at, problem);
     }
     let outcome = outcome(report.is_clean());
     Ok(RepairReport::Bundle(Box::new(RepairedBundle {

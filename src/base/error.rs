@@ -8,7 +8,8 @@
 //! a caller or a hint has to know is a *fact*: a value of a type of the room that made the error, with fields, whose
 //! `Display` gives the words. [`Error::of`] makes an error of a fact, [`Error::with_fact`] adds one to an error that says
 //! more, [`because`](Error::because) takes one as the cause, and [`Error::find`] finds any of them. The types that implement
-//! [`Fact`] are all that an error can carry. An error that speaks for
+//! [`Fact`] are all facts there are; what else is a cause, such as an error of the operating system, is asked for by a method
+//! ([`Error::os_error`], [`Error::is_disk_full`]). An error that speaks for
 //! several keeps the facts of the one that decided its kind ([`Error::speaking_for`]).
 
 use std::error::Error as StdError;
@@ -51,6 +52,7 @@ pub enum Kind {
 pub trait Fact: StdError + Send + Sync + 'static {}
 
 impl Fact for ManifestError {}
+impl Fact for Stopped {}
 
 /// What exactly the other side objects to, where its answer says so. Decisions and hints follow from it where it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]

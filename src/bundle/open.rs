@@ -155,7 +155,7 @@ impl Bundle {
 /// The bytes of `bundle.json`, if the one of this layout can be read and is that of the bundle with this identity.
 pub(super) fn json_of(layout: &Layout, identity: Digest) -> Option<Bytes> {
     let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok()??;
-    (identity_of(&bytes) == identity).then_some(bytes)
+    identity.is_of(&bytes).then_some(bytes)
 }
 
 /// A layout without `bundle.json`.

@@ -1,5 +1,5 @@
-//! What bytes hash to, held against the digest that they should have: the one comparison on which every proof of files and
-//! blobs rests. Documents in memory are compared by [`Digest::prove`].
+//! What bytes hash to, held against the digest that they should have: the one comparison on which every proof of a bundle's
+//! files rests. Documents in memory are compared by [`Digest::prove`].
 
 use std::fmt;
 

@@ -174,7 +174,7 @@ impl SumsList {
             !is_of_other
         });
         if let Some(first) = first {
-            let more = if number > 1 { format!(", and so do {} others", number - 1) } else { String::new() };
+            let more = if number > 1 { format!(", and {} more", number - 1) } else { String::new() };
             let found = format!("{first}: a line gives a blob another digest than its name does{more}");
             problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
             self.is_whole = false;

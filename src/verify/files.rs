@@ -45,7 +45,7 @@ impl Check<'_> {
         let names: BTreeSet<&str> = declared.iter().map(|declared| declared.path.as_str()).collect();
         for (path, _) in layout.entries().filter(|(path, _)| !names.contains(path)) {
             // Without a list, nothing says that metadata should not be there.
-            let may_be = if *by_names { is_metadata(path) } else { is_never_declared(path) };
+            let may_be = if *by_names { is_metadata(path) || is_tool(path) } else { is_never_declared(path) };
             if !may_be {
                 problems.push(undeclared(path));
             }

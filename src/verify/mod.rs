@@ -186,7 +186,9 @@ pub enum ProblemKind {
     CutShort,
     /// A volume of another set.
     Foreign,
-    /// A recovery volume that was made of other bytes than the volumes have: it makes none of them again.
+    /// No accepted key has signed the bundle, and a copy that it was repaired with has such a signature.
+    Unsigned,
+    /// A recovery volume that was made of other bytes than the volumes have: it cannot rebuild any of them.
     StaleRecovery,
 }
 
@@ -207,8 +209,11 @@ impl ProblemKind {
             }
             ProblemKind::Unsafe => "do not unpack it; find out where it comes from, and export it again",
             ProblemKind::Foreign => "take it away, and bring the volume of this set",
+            ProblemKind::Unsigned => {
+                "bring a copy that is signed, or write it with its signatures: `gapferry convert COPY -o NEW`"
+            }
             ProblemKind::StaleRecovery => {
-                "`gapferry repair` makes no lost volume of it: while all volumes are here, write the set again as before (`split` or \
+                "`gapferry repair` cannot rebuild a lost volume with it: while all volumes are here, write the set again as before (`split` or \
                  `export` with --recovery), which makes its recovery volumes anew; or bring those that were made of these volumes"
             }
         }
@@ -238,7 +243,8 @@ impl ProblemKind {
             ProblemKind::Unsafe => "unsafe",
             ProblemKind::CutShort => "cut short",
             ProblemKind::Foreign => "of another set",
-            ProblemKind::StaleRecovery => "of other volumes",
+            ProblemKind::Unsigned => "not signed",
+            ProblemKind::StaleRecovery => "stale",
         }
     }
 }

@@ -6,12 +6,10 @@ use crate::files::Layout;
 use crate::signing::{is_well_formed, signature_in};
 
 impl Problem {
-    /// A bundle that no accepted key has signed, unlike the copy that it was repaired with: the copy's signature had no place.
-    /// `refused` says what is wrong with its own.
-    pub fn unsigned(refused: &str) -> Problem {
-        let remedy = "`gapferry convert COPY -o NEW` writes the copy, with its signatures, as a new bundle";
-        let problem = Problem::new(SIGNATURE, ProblemKind::Missing);
-        Problem { remedy, ..problem.found(format!("{refused}; the copy's signature has no place here")) }
+    /// A bundle whose own signatures were `refused` after it was repaired with a copy that an accepted key has signed.
+    pub fn unsigned(refused: &str, has_no_place: bool) -> Problem {
+        let place = if has_no_place { "; it has no place for the copy's signature" } else { "" };
+        Problem::new(SIGNATURE, ProblemKind::Unsigned).found(format!("{refused}{place}"))
     }
 }
 

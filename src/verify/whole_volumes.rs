@@ -1,6 +1,6 @@
 //! Volumes read from their first byte to their last, where recovery volumes say what these bytes were.
 //!
-//! A recovery volume that was made of other volumes is good by itself, and makes no lost volume again. What a volume holds is hashed
+//! A recovery volume that was made of other volumes is good by itself, and cannot rebuild a lost volume. What a volume holds is hashed
 //! in the same pass: only files that are cut are read twice, as a whole and in their volumes.
 
 use std::collections::{HashMap, HashSet};

@@ -1,6 +1,7 @@
 //! The library as another program uses it: requests in, reports out. What such a program would lose otherwise is said at each test.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::signed::keys::{Key, Kind};
@@ -199,6 +200,39 @@ fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
     let written = export(events.clone(), Some(Arc::new(key)));
     assert!(written.unchanged && written.signed_by.is_some());
     assert_eq!(*events.was_signed.lock().unwrap(), Some(true));
+}
+
+/// Damages a blob of a bundle as soon as this has its name.
+struct BadMedium {
+    bundle: PathBuf,
+    is_done: AtomicBool,
+}
+
+impl Reporter for BadMedium {
+    fn report(&self, _: Event) {
+        let index = self.bundle.join("index.json");
+        if index.exists() && !self.is_done.swap(true, Ordering::SeqCst) {
+            std::fs::write(index, "what a bad stick gives back").unwrap();
+        }
+    }
+}
+
+/// A stick that keeps other bytes would be carried away with a bundle of a good name on it.
+#[test]
+fn an_export_that_reads_back_wrong_has_not_the_name_of_a_bundle() {
+    let directory = tempdir();
+    let source = Embedded::writable(&directory.path().join("source"));
+    images::oci("team/app", "1", &["content"]).push(&source);
+    let bundle = directory.path().join("b");
+    let list = format!("{}/team/app:1\n", source.host()).into_bytes();
+    let list = Allowlist::parse_sources(&[], &[("list".to_owned(), list)]).unwrap();
+    let events = Arc::new(BadMedium { bundle: bundle.clone(), is_done: AtomicBool::new(false) });
+    let lock = Some(directory.path().join("lock"));
+    let request = ExportRequest { read_back: true, lock, ..ExportRequest::new(list, bundle.clone()) };
+    let error = wait(app::export(request, &Environment::new(events))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(!bundle.exists() && directory.path().join("b.partial").exists(), "{}", error.chain());
+    assert!(directory.path().join("lock").exists(), "what was resolved is not lost with it");
 }
 
 /// It would have to run the program to log its user in, or the login would go to the files of another: those that the process

@@ -3,7 +3,7 @@
 //! [`export`] checks that the output is free and connects to the registries. `job` has the story: it resolves the list, or follows
 //! the lock, to a lock and a graph; takes off what an increment need not carry; makes the list of files; and writes it as a directory
 //! or a tar (`write`), as volumes, or in one pass (`stream`). What cannot be had is left out where that is allowed, and the rest is
-//! written. The lock, the proof from the medium and the report come last. [`export_repair`] makes what a damaged bundle lacks.
+//! written. The lock comes then, and the proof from the medium before the report. [`export_repair`] makes what a damaged bundle lacks.
 
 mod job;
 mod keep_going;

@@ -1,4 +1,4 @@
-//! Bundle → registry: a bundle is proven, and its images are pushed.
+//! Bundle → registry: a bundle is checked, and its images are pushed; blobs are proven before, or while they are read.
 
 mod allowed;
 mod increment;

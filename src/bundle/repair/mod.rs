@@ -46,6 +46,8 @@ pub struct Repaired {
     pub repaired: Vec<String>,
     /// The repair does not have them.
     pub lacking: Vec<String>,
+    /// Signatures of the copy for which there is no place in the bundle.
+    pub unplaced: Vec<String>,
 }
 
 /// What a bundle is repaired with.
@@ -116,7 +118,11 @@ pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Re
             return Err(no_place(path, is_whole_copy.then_some(from)));
         };
         wants_chunks |= tar.moves_chunks(&bundle);
-        signatures.retain(|signature| tar.place_signature(signature));
+        signatures.retain(|signature| {
+            let is_placed = tar.place_signature(signature);
+            done.unplaced.extend((!is_placed).then(|| signature.path.clone()));
+            is_placed
+        });
         tar.straighten()?;
         Arc::new(tar)
     } else {

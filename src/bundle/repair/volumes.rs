@@ -13,7 +13,7 @@ use crate::base::fsops::WriteLock;
 use crate::base::progress::Events;
 use crate::bundle::convert::Conversion;
 use crate::bundle::fileset::FileList;
-use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, SUMS, is_signature};
+use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, MAX_SIGNATURE, is_signature};
 use crate::bundle::missing::Missing;
 use crate::bundle::open::open_damaged;
 use crate::bundle::options::{Form, Options};
@@ -25,7 +25,6 @@ use crate::bundle::volumes::{
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
 use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::{Layout, Piece};
-use crate::oci::Digest;
 
 /// What became of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,17 +221,13 @@ impl Search<'_> {
     /// What every volume repeats: of each file a copy that is right.
     fn find_repeated(&self, json: &BundleJson, repair: &Layout, found: &mut Found) {
         let held: HashSet<&str> = self.held.iter().flatten().map(|held| held.path.as_str()).collect();
-        let sums = json.sha256sums(self.set.set.identity);
-        let own = [(BUNDLE_JSON, self.set.set.identity), (SUMS, Digest::sha256(sums.as_bytes()))];
-        let mut wanted: Vec<(&str, Digest)> = own.to_vec();
-        for file in json.files.iter().filter(|file| !held.contains(file.path.as_str())) {
-            if !is_tool(&file.path) {
-                wanted.push((&file.path, file.digest));
-            }
-        }
+        let size = self.set.layout().size_of(BUNDLE_JSON).unwrap_or_default();
+        let list = FileList { json, identity: self.set.set.identity, size };
+        let is_repeated = |file: &FileEntry| !held.contains(file.path.as_str()) && !is_tool(&file.path);
+        let wanted: Vec<FileEntry> = list.files().into_iter().filter(is_repeated).collect();
         let parts: Vec<&Layout> =
             self.set.layout().parts().iter().take(self.set.volumes.len()).chain([repair]).collect();
-        for (path, digest) in wanted {
+        for FileEntry { path, digest, .. } in &wanted {
             let is_right = |layout: &&Layout| match layout.read(path, MAX_BUNDLE_JSON) {
                 Ok(Some(bytes)) => digest.is_of(&bytes),
                 _ => false,

@@ -157,7 +157,7 @@ impl Surviving {
         let GivenFile { path, part, set, found, is_good, .. } = given;
         let says_set = set.is_some() || found.size == 0;
         let left = |good: Option<Vec<bool>>| {
-            let is_recognized = says_set || good.as_ref().is_none_or(|good| good.contains(&true));
+            let is_recognized = says_set || good.as_ref().is_none_or(|good| found.shows(good));
             SurvivingVolume { path: path.clone(), offset: 0, good, is_good: *is_good, is_recognized }
         };
         if let Some(number) = listed(found, &self.json) {
@@ -341,6 +341,12 @@ impl Region {
             at += length as u64;
         }
         Ok(Region { size, sha256: is_whole.then(|| hasher.finish().sha256), mebibytes })
+    }
+
+    /// Whether mebibytes that are `good` show what file it is. Zeros do not: many files have them.
+    fn shows(&self, good: &[bool]) -> bool {
+        let zeros = *blake3::hash(&vec![0; MEBIBYTE as usize]).as_bytes();
+        good.iter().zip(&self.mebibytes).any(|(good, found)| *good && *found != Some(zeros))
     }
 
     /// Which of its mebibytes are these.

@@ -145,7 +145,7 @@ fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_no_success() {
     assert!(repaired.stdout.contains("SHA256SUMS.sig") && repaired.stdout.contains("gapferry convert"), "{repaired:?}");
     let report = run(&["repair", "unsigned.tar", "signed.tar", "--json"]).ended(3);
     let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
-    assert_eq!((&report["ok"], &report["problems"][0]["code"]), (&false.into(), &"missing".into()));
+    assert_eq!((&report["ok"], &report["problems"][0]["code"]), (&false.into(), &"unsigned".into()));
     run(&["verify", "unsigned.tar"]).ended(3);
     // A directory has a place.
     fixture.export("unsigned", &[]).ended(0);
