@@ -278,7 +278,8 @@ fn is_empty(path: &Path, file: &impl ReadAt, mut offset: u64, mut length: u64) -
 fn check(found: &mut impl Entries, header: &Header, extended: &Extended) {
     let name = extended.name_of(header);
     header.foreign.into_iter().chain(extended.contradiction(header)).for_each(|what| found.fault(name, what));
-    if let Some(key) = &extended.unknown {
+    // What is no file and no directory is reported as such: a link may have a long target, say.
+    if let Some(key) = extended.unknown.as_ref().filter(|_| matches!(header.kind, b'0' | 0 | b'5')) {
         found.fault(name, format!("its extended header has {key:?}, which programs read differently"));
     }
 }
@@ -343,14 +344,33 @@ impl Header {
         }
         // Behind the prefix, and in the place of it, others have times, the size of a sparse file and its pieces.
         let is_posix = dialect == b"ustar\x0000";
-        let empty = if is_posix { &block[345 + prefix.len()..] } else { &block[345..] };
-        let foreign = match empty.iter().all(|byte| *byte == 0) {
+        let is_clear = match is_posix {
+            true => is_clear(block, prefix.len()),
+            false => block[345..].iter().all(|byte| *byte == 0),
+        };
+        let has_times = dialect == b"ustar  \0" && number(&block[345..357]).is_some();
+        let foreign = match is_clear {
             true => None,
-            false if is_posix || prefix.is_empty() => Some(FOREIGN_FIELD),
+            false if is_posix || prefix.is_empty() || has_times => Some(FOREIGN_FIELD),
             false => Some(FOREIGN_PREFIX),
         };
         Ok(Header { name, size, kind, foreign })
     }
+}
+
+/// Whether a POSIX header has nothing behind its prefix that changes what programs read: node-tar and star shorten the prefix by
+/// two times (pax(1), star(5)), which nothing else depends on.
+fn is_clear(block: &[u8; 512], prefix: usize) -> bool {
+    let is_zero = |field: &[u8]| field.iter().all(|byte| *byte == 0);
+    let is_time = |field: &[u8]| is_zero(field) || number(field).is_some();
+    if block[475] != 0 {
+        return is_zero(&block[345 + prefix..]);
+    }
+    is_zero(&block[345 + prefix..476])
+        && is_time(&block[476..488])
+        && is_time(&block[488..500])
+        && is_zero(&block[500..508])
+        && (is_zero(&block[508..]) || block[508..] == *b"tar\0")
 }
 
 fn until_nul(field: &[u8]) -> &[u8] {

@@ -321,6 +321,13 @@ impl Error {
         matches!(self.os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT))
     }
 
+    /// This process, or the machine, has run out of what it takes to open a file: that says nothing of the file.
+    pub fn is_shortage(&self) -> bool {
+        use rustix::io::Errno;
+        let errno = self.os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+
     /// The local file system takes nothing more, full or read-only: nothing else that is to be written has a chance.
     pub fn is_disk_closed(&self) -> bool {
         use rustix::io::Errno;

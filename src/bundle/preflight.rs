@@ -7,7 +7,7 @@ use super::fileset::FileSet;
 use super::format::{BUNDLE_JSON, VOLUMES};
 use super::open::Bundle;
 use super::options::{Finished, Form, Options, Survey, existing_ancestor};
-use super::output::existing_directory::is_left;
+use super::output::directory::is_left;
 use super::output::{directory, tar};
 use super::volumes::SetName;
 use super::{journal, plan_volumes, prove_files, stamp};

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::chunks::ChunksWriter;
 use super::format::{BundleJson, CHUNKS, FileEntry};
 use super::open::Bundle;
+use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
 use crate::content::in_parallel;
@@ -13,19 +14,27 @@ use crate::files::Layout;
 use crate::oci::Digest;
 
 /// Reads files, each with the digest it should have; gives what each consists of, `None` where it has other bytes.
-pub fn prove_all(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> Vec<Option<Chunks>> {
+///
+/// # Errors
+/// The machine has run out of what it takes to open a file: that says nothing of the bytes.
+pub fn prove_all(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> Result<Vec<Option<Chunks>>> {
     let sizes = named.iter().filter_map(|(path, _)| layout.size_of(path));
     let (items, bytes) = (named.len() as u64, sizes.fold(0, u64::saturating_add));
     events.report(Event::Phase { phase: Phase::Recheck, items, bytes });
-    in_parallel(named, |(path, digest)| {
-        let slice = layout.slice(path).ok().flatten()?;
+    let proven = in_parallel(named, |(path, digest)| {
+        let slice = match layout.slice(path) {
+            Ok(Some(slice)) => slice,
+            Err(error) if error.is_shortage() => return Err(error),
+            Ok(None) | Err(_) => return Ok(None),
+        };
         events.report(Event::BlobStarted { digest: *digest, size: slice.size(), present: 0 });
         let progress = |bytes| events.report(Event::BlobAdvanced { digest: *digest, bytes });
         let proven = prove_chunks(&slice, digest, &progress).ok();
         events.report(Event::BlobFinished { digest: *digest });
         events.report(Event::ItemDone);
-        proven
-    })
+        Ok(proven)
+    });
+    proven.into_iter().collect()
 }
 
 /// `chunks.b3` of a bundle all of whose declared files are proven here and now; `None`: one is not what it was declared to be.
@@ -54,7 +63,7 @@ fn chunks_from<'a>(
     events: &Events,
 ) -> Option<Vec<u8>> {
     let named: Vec<(&str, Digest)> = unknown.map(|file| (file.path.as_str(), file.digest)).collect();
-    let proven = prove_all(layout, &named, events).into_iter().collect::<Option<Vec<Chunks>>>()?;
+    let proven = prove_all(layout, &named, events).ok()?.into_iter().collect::<Option<Vec<Chunks>>>()?;
     let proven: HashMap<Digest, &Chunks> = named.iter().map(|(_, digest)| *digest).zip(&proven).collect();
     let mut writer = ChunksWriter::new(identity);
     for file in json.files.iter().filter(|file| file.path.starts_with("blobs/")) {

@@ -7,7 +7,7 @@ use std::io::IoSliceMut;
 use std::path::Path;
 
 use rustix::fs::Advice;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::ReadWriteFlags;
 
 use super::fileset::FileList;
 use super::format::{BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, VOLUMES, is_signature};
@@ -49,7 +49,7 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
     let error = match prove() {
         Ok(is_forgotten) => return Ok(is_forgotten),
         // That is no fault of the medium, so the bundle keeps its name.
-        Err(error) if error.os_error().is_some_and(is_shortage) => return Err(error),
+        Err(error) if error.is_shortage() => return Err(error),
         // What was written can be read; what comes back cannot.
         Err(error) if error.kind() == Kind::Input => error.of_kind(Kind::Damaged),
         Err(error) => error,
@@ -60,11 +60,6 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
         Ok(None) => error.while_doing(doing),
         Err(kept) => error.while_doing(format!("{doing}, which keeps its name ({})", kept.chain())),
     })
-}
-
-/// Whether this process, or the machine, has run out of what it needs to open a file.
-fn is_shortage(errno: i32) -> bool {
-    matches!(Errno::from_raw_os_error(errno), Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// Gives what was read another name. `None`: something else has the name by now.
@@ -143,7 +138,7 @@ fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()>
     if let Some(fault) = layout.faults().first() {
         return Err(Error::damaged(format!("it reads back differently from what was written: {}", fault.what)));
     }
-    let proven = prove_all(layout, &named, events);
+    let proven = prove_all(layout, &named, events)?;
     let mut wrong = named.iter().zip(&proven).filter(|(_, proven)| proven.is_none()).map(|((path, _), _)| *path);
     if let Some(first) = wrong.next() {
         let others = wrong.count();

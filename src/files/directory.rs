@@ -42,8 +42,10 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
 /// Opens a file that the scan of `root` has found. No link is followed that has taken a name on the way since.
 pub fn open(root: &Dir, path: &str) -> Result<File> {
     // A pipe that has taken its place does not make the program wait.
-    let file = root.open_below(path, OFlags::NONBLOCK).map_err(io::Error::from);
-    file.and_then(|file| fsops::plain(file.into())).map_err(|e| Error::disk("opening", &root.path_of(path), e))
+    let open = |flags| root.open_below(path, flags).map(File::from).map_err(io::Error::from);
+    let is_plain = || Ok(open(OFlags::PATH)?.metadata()?.is_file());
+    let file = fsops::without_waiting(open, is_plain).and_then(fsops::plain);
+    file.map_err(|e| Error::disk("opening", &root.path_of(path), e))
 }
 
 /// Whether a directory has this name.

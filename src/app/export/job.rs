@@ -19,6 +19,7 @@ use crate::app::resolve::{Resolver, WrittenLock};
 use crate::app::since;
 use crate::base::document::Document;
 use crate::base::error::Result;
+use crate::base::progress::Event;
 use crate::bundle::preflight::{self, Whole};
 use crate::bundle::{Bundle, Contents, FileSet, Finished, Form, Former, Options, Survey, Tool};
 use crate::content::{Cached, Checkpoint, Source};
@@ -204,7 +205,7 @@ impl ExportJob<'_> {
         let key = self.request.sign_key.as_deref();
         let WrittenWhole { finished, moved, signed, .. } = write_whole(job, key, &self.environment.events).await?;
         let locked = self.write_lock(&lock);
-        self.read_back(vec![finished.path.clone()], finished.identity).await?;
+        self.read_back(vec![finished.path.clone()], finished.identity, &locked).await?;
         let mut exported = self.exported(&lock, graph, finished, moved);
         // The bundle is there whatever became of the lock.
         (exported.signed_by, exported.failure) = match signed {
@@ -234,11 +235,17 @@ impl ExportJob<'_> {
         write_file(path, lock.to_file()?.as_bytes())
     }
 
-    pub(super) async fn read_back(&self, paths: Vec<PathBuf>, identity: Digest) -> Result<()> {
-        match self.request.read_back {
-            true => read_back(paths, identity, &self.environment.events).await,
+    /// Reads back what was written, if that is asked for. If it fails, it is said besides that the lock was not `locked`.
+    pub(super) async fn read_back(&self, paths: Vec<PathBuf>, identity: Digest, locked: &Result<()>) -> Result<()> {
+        let events = &self.environment.events;
+        let read = match self.request.read_back {
+            true => read_back(paths, identity, events).await,
             false => Ok(()),
+        };
+        if let (Err(_), Err(error)) = (&read, locked) {
+            events.report(Event::Warning(error.chain()));
         }
+        read
     }
 
     pub(super) fn plan(&self, lock: &Lock, graph: &Graph, planned: Planned) -> ExportReport {

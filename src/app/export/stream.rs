@@ -35,7 +35,7 @@ impl ExportJob<'_> {
             }
         };
         let locked = self.write_lock(&resolved.contents.lock);
-        self.read_back(vec![finished.path.clone()], finished.identity).await?;
+        self.read_back(vec![finished.path.clone()], finished.identity, &locked).await?;
         let mut exported = self.exported(&resolved.contents.lock, resolved.graph, finished, moved);
         exported.signed_by = self.signer();
         exported.failure = locked.err();

@@ -67,7 +67,7 @@ impl ExportJob<'_> {
         let locked = self.write_lock(&images);
         let paths = wanted.iter().map(|volume| set.path_of(volume));
         let paths = paths.chain(recovery.iter().map(|volume| volume.path.clone()));
-        self.read_back(paths.collect(), finished.identity).await?;
+        self.read_back(paths.collect(), finished.identity, &locked).await?;
         let recovery = recovery.iter().map(ExportedVolume::from).collect();
         let mut exported = self.exported(&images, graph, finished, moved);
         exported.output = path.to_owned();

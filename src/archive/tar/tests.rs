@@ -277,7 +277,7 @@ fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_program
     for (dialect, at) in [(gnu, 357), (gnu, 369), (gnu, 381), (gnu, 386), (gnu, 482), (gnu, 483), (gnu, 511)]
         .into_iter()
         .chain([(&[0; 8], 369), (&[0; 8], 483)])
-        .chain([(b"ustar\x0000", 476), (b"ustar\x0000", 499), (b"ustar\x0000", 508)])
+        .chain([(b"ustar\x0000", 470), (b"ustar\x0000", 499), (b"ustar\x0000", 505), (b"ustar\x0000", 508)])
     {
         let mut forged = header(b'0', "a", 0);
         forged[257..265].copy_from_slice(dialect);
@@ -295,6 +295,29 @@ fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_program
     plain[345..500].fill(b'p');
     let found = scan_bytes(&[summed(plain), [0; 512], [0; 512]].concat());
     assert_eq!((found.faults.len(), found.files[0].0.len()), (0, 160));
+}
+
+/// npm packs so, and star does.
+#[test]
+fn times_behind_a_short_prefix_change_nothing() {
+    let mut forged = header(b'0', "a", 0);
+    forged[257..265].copy_from_slice(b"ustar\x0000");
+    for (at, field) in [(476, &b"14722471223\0"[..]), (488, b"14722471223 "), (508, b"tar\0")] {
+        forged[at..at + field.len()].copy_from_slice(field);
+        assert_eq!(faults(&[summed(forged)]), [""; 0], "{at}");
+    }
+    forged[475] = b'p';
+    assert_eq!(faults(&[summed(forged)]), [FOREIGN_FIELD], "now they are read as a part of the name");
+}
+
+/// A target of more than a hundred bytes has no other place. Links are reported as what they are.
+#[test]
+fn a_link_with_a_long_target_is_no_two_readings() {
+    for kind in [b'1', b'2'] {
+        let [first, second] = pax(&[("linkpath", &"b".repeat(107))]);
+        let kind_alone = faults(&[header(kind, "a", 0)]);
+        assert_eq!(faults(&[first, second, header(kind, "a", 0)]), kind_alone);
+    }
 }
 
 #[test]

@@ -37,6 +37,6 @@ pub use lock::{LockedDir, LockedFile, WriteLock};
 pub use names::{beside, canonicalize, is_mount_point, parent};
 pub use owner::Owner;
 pub use publish::{Synced, publish, publish_over, replace_directory};
-pub use read::{open_plain, plain};
+pub use read::{open_plain, plain, without_waiting};
 pub use replacement::Replacement;
 pub use space::{begin_writing_out, free_space, reserve};

@@ -12,8 +12,23 @@ use rustix::fs::OFlags;
 /// # Errors
 /// It is no plain file, or the system refuses.
 pub fn open_plain(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    plain(File::options().read(true).custom_flags(flags).open(path)?)
+    let open = |flags: OFlags| File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let is_plain = || path.metadata().map(|metadata| metadata.is_file());
+    plain(without_waiting(open, is_plain)?)
+}
+
+/// Opens by `open` without waiting for a writer; a plain file that another holds a lease on (a file server, say) is waited for.
+///
+/// # Errors
+/// The system refuses.
+pub fn without_waiting(
+    open: impl Fn(OFlags) -> io::Result<File>,
+    is_plain: impl FnOnce() -> io::Result<bool>,
+) -> io::Result<File> {
+    match open(OFlags::NONBLOCK) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_plain()? => open(OFlags::empty()),
+        other => other,
+    }
 }
 
 /// The file, if it is a plain one.

@@ -51,8 +51,11 @@ fn a_pipe_in_place_of_a_file_to_read_does_not_keep_the_program_waiting() {
     let (work, dir, victim) = fixture();
     let pipe = work.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    for path in [&pipe, &victim, &PathBuf::from("/dev/null")] {
-        assert_eq!(open_plain(path).unwrap_err().to_string(), "it is no plain file");
+    for path in [pipe, victim.clone(), PathBuf::from("/dev/null")] {
+        let (sender, opened) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(open_plain(&path)));
+        let opened = opened.recv_timeout(std::time::Duration::from_secs(60)).expect("it does not wait");
+        assert_eq!(opened.unwrap_err().to_string(), "it is no plain file");
     }
     symlink(victim.join("kept"), dir.path_of("link")).unwrap();
     assert!(open_plain(&dir.path_of("link")).is_ok());

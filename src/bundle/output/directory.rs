@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Occupant, Open, replace_directory};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
-use crate::bundle::format::{TOOLS, is_metadata, mode_of};
+use crate::bundle::format::{TOOLS, is_metadata, is_tool, mode_of};
 use crate::bundle::journal::Journal;
 use crate::bundle::tools::Tool;
 use crate::content::Slice;
@@ -113,9 +113,15 @@ pub fn write(entry: &Entry, bytes: &Kept) -> Result<File> {
     Ok(file)
 }
 
+/// Whether it is what a run that was killed has left of a file, by its path.
+pub fn is_left(path: &str) -> bool {
+    let base = path.strip_suffix(UNFINISHED);
+    base.is_some_and(|base| is_metadata(base) || is_tool(base) || Digest::of_blob_path(base).is_some())
+}
+
 /// Removes an unfinished bundle.
 pub fn abandon(out: &Entry) -> Result<()> {
-    refuse_foreign(out.path())?;
+    refuse_foreign_in(out.path(), out.beside(".partial").path())?;
     out.beside(".partial").remove_tree()
 }
 
@@ -132,7 +138,7 @@ fn refuse_foreign_in(out: &Path, root: &Path) -> Result<()> {
     let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"].map(|name| root.join(name));
     let directories = std::iter::once(root).chain(own.iter().map(PathBuf::as_path));
     directories.into_iter().try_for_each(fsops::refuse_other_than_directory)?;
-    let is_foreign = |name: &String| !matches!(&**name, "blobs" | "tools") && !is_metadata(name);
+    let is_foreign = |name: &String| !matches!(&**name, "blobs" | "tools") && !is_metadata(name) && !is_left(name);
     let names = std::fs::read_dir(root).into_iter().flatten().flatten();
     let foreign = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(is_foreign);
     match foreign {

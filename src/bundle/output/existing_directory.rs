@@ -9,13 +9,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::directory::{new_file, write};
+use super::directory::{is_left, new_file, write};
 use super::{Linking, Placement, Resuming, Slot};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Open, publish};
 use crate::bundle::SUMS;
 use crate::bundle::fileset::{FileSet, KnownFile};
-use crate::bundle::format::{is_metadata, is_tool, mode_of};
+use crate::bundle::format::mode_of;
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
 
@@ -80,12 +80,6 @@ impl ExistingDirectory {
         let (new, named) = self.names(path)?;
         publish(&fill(&new)?, &new, &named)
     }
-}
-
-/// Whether it is what a run that was killed has left of a file, by its path.
-pub fn is_left(path: &str) -> bool {
-    let base = path.strip_suffix(UNFINISHED);
-    base.is_some_and(|base| is_metadata(base) || is_tool(base) || Digest::of_blob_path(base).is_some())
 }
 
 impl Drop for ExistingDirectory {

@@ -99,6 +99,8 @@ pub fn reconstruct(
         return Ok(reconstructed);
     }
     let replaceable = Replaceable::Only(known_damaged(&surviving, &unnamed));
+    // A volume may have been named by a link that leads here.
+    formers.note(&lost.iter().map(|part| path_of(&surviving.json, &name, *part)).collect::<Vec<PathBuf>>());
     for part in &lost {
         replaceable.check(*part, &path_of(&surviving.json, &name, *part))?;
     }
@@ -232,9 +234,11 @@ struct Formers(HashMap<PathBuf, Occupant>);
 
 impl Formers {
     fn note(&mut self, paths: &[PathBuf]) {
-        let noted =
-            paths.iter().filter_map(|path| Some((place_of_file(path), fsops::Entry::of(path).ok()?.occupant())));
-        self.0.extend(noted);
+        for path in paths {
+            if let Ok(entry) = fsops::Entry::of(path) {
+                self.0.entry(place_of_file(path)).or_insert_with(|| entry.occupant());
+            }
+        }
     }
 
     /// Nothing, where nothing was noted.

@@ -345,8 +345,9 @@ impl Region {
 
     /// Whether mebibytes that are `good` show what file it is. Zeros do not: many files have them.
     fn shows(&self, good: &[bool]) -> bool {
-        let zeros = *blake3::hash(&vec![0; MEBIBYTE as usize]).as_bytes();
-        good.iter().zip(&self.mebibytes).any(|(good, found)| *good && *found != Some(zeros))
+        let zeros =
+            [MEBIBYTE, self.size % MEBIBYTE].map(|length| Some(*blake3::hash(&vec![0; length as usize]).as_bytes()));
+        good.iter().zip(&self.mebibytes).any(|(good, found)| *good && !zeros.contains(found))
     }
 
     /// Which of its mebibytes are these.

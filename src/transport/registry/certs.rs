@@ -4,8 +4,6 @@
 //! The directory belongs to the user or the machine's administrator and is trusted; a mistake in it is an error that names
 //! the file, because a connection that fails for it would not.
 
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,12 +63,12 @@ fn other_half(file: &Path, extension: &str, files: &[PathBuf]) -> Result<PathBuf
     Err(Error::input(text))
 }
 
-/// The certificates in a file of a directory, or in one that the user named, which may be a pipe.
+/// The certificates in a file, which is read more than once: no pipe.
 ///
 /// # Errors
-/// The file could not be opened, cannot be read, or holds no certificate; it is named.
-pub(super) fn certificates(path: &Path, opened: io::Result<File>) -> Result<Vec<CertificateDer<'static>>> {
-    let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path, opened)?).collect();
+/// The file cannot be opened or read, or holds no certificate; it is named.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     let list = list.map_err(|e| unreadable(path, e))?;
     if list.is_empty() {
         return Err(Error::input(format!("reading certificates from {}: it holds none in PEM form", path.display())));
@@ -78,8 +76,8 @@ pub(super) fn certificates(path: &Path, opened: io::Result<File>) -> Result<Vec<
     Ok(list)
 }
 
-fn read(path: &Path, opened: io::Result<File>) -> Result<Vec<u8>> {
-    let bytes = opened.and_then(|file| read_all(file, MAX_SIZE)).map_err(|e| unreadable(path, e))?;
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let bytes = open_plain(path).and_then(|file| read_all(file, MAX_SIZE)).map_err(|e| unreadable(path, e))?;
     let too_large = || format!("reading certificates from {}: it has more than {MAX_SIZE} bytes", path.display());
     bytes.ok_or_else(|| Error::input(too_large()))
 }
@@ -97,9 +95,8 @@ impl Identities {
     /// A file that is no certificate or no key, and a key that is not the certificate's.
     pub fn read(pairs: &[(PathBuf, PathBuf)], provider: &CryptoProvider) -> Result<Identities> {
         let read = |(certificate, key): &(PathBuf, PathBuf)| {
-            let private =
-                PrivateKeyDer::from_pem_slice(&read(key, open_plain(key))?).map_err(|e| unreadable(key, e))?;
-            let pair = CertifiedKey::from_der(certificates(certificate, open_plain(certificate))?, private, provider);
+            let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| unreadable(key, e))?;
+            let pair = CertifiedKey::from_der(certificates(certificate)?, private, provider);
             let attempt = || format!("reading client certificate {} with {}", certificate.display(), key.display());
             pair.map(Arc::new).map_err(|e| Error::input(attempt()).because(e))
         };

@@ -5,7 +5,6 @@
 //! curl and Go accept when it is the very certificate they were told to trust; so does this: byte-identical, with name
 //! and dates checked.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +17,6 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, 
 
 use super::certs::{CertDir, Identities, certificates};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::fsops::open_plain;
 
 /// What decides which servers are trusted; equal settings share connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,10 +34,8 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let directory = settings.cert_dir.as_deref().map(CertDir::read).transpose()?.unwrap_or_default();
     let mut added = Vec::new();
-    let named = settings.ca_files.iter().map(|path| (path, File::open(path)));
-    let found = directory.authorities.iter().map(|path| (path, open_plain(path)));
-    for (path, opened) in named.chain(found) {
-        added.extend(certificates(path, opened)?);
+    for path in settings.ca_files.iter().chain(&directory.authorities) {
+        added.extend(certificates(path)?);
     }
     let verifier: Arc<dyn ServerCertVerifier> = match settings.verify {
         true => Arc::new(Verifier { provider: provider.clone(), added, inner: OnceLock::new() }),
