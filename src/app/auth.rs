@@ -12,7 +12,7 @@ use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Kind, Result};
-use crate::credentials::{Found, Kept, Origin, Store};
+use crate::credentials::{FoundCredentials, Kept, Origin, Store};
 use crate::oci::Repository;
 use crate::transport::registry::{AuthCheck, Registries};
 
@@ -85,7 +85,7 @@ pub async fn auth_check(request: &AuthRequest, environment: &Environment) -> Res
 }
 
 /// A helper may wait for its user.
-async fn locate(store: &Store, target: &LoginTarget) -> Result<Option<Found>> {
+async fn locate(store: &Store, target: &LoginTarget) -> Result<Option<FoundCredentials>> {
     let (store, registry, path) = (store.clone(), target.registry.clone(), target.path.clone());
     let attempted = format!("looking up credentials for {target}");
     blocking(&attempted, move || store.locate(&registry, &path)).await
@@ -97,11 +97,11 @@ fn searched(registry: &RegistryOptions, environment: &Environment) -> Vec<PathBu
 }
 
 impl AuthReport {
-    fn of(target: &LoginTarget, found: Option<Found>) -> AuthReport {
+    fn of(target: &LoginTarget, found: Option<FoundCredentials>) -> AuthReport {
         let repository = Some(target.path.clone()).filter(|path| !path.is_empty());
         let registry = target.registry.clone();
         let mut report = AuthReport { version: REPORT_VERSION, registry, repository, ..AuthReport::default() };
-        if let Some(Found { credentials, origin }) = found {
+        if let Some(FoundCredentials { credentials, origin }) = found {
             report.identity_token = credentials.identity_token.is_some();
             report.user = Some(credentials.username).filter(|user| !user.is_empty());
             report.credentials = Some(origin);

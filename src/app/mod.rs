@@ -64,7 +64,7 @@ pub use import::{
     Pruned, import,
 };
 pub use inspect::{
-    Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part, inspect,
+    Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, RawPart, inspect,
     inspect_bytes,
 };
 pub use inventory::{InventoryReport, InventoryRequest, inventory};

@@ -47,9 +47,9 @@ impl fmt::Display for Problem {
 
 /// Where the operator asked for images, and how, for messages: `list.txt:3: nginx:1.27`; of a lock that is followed, `images.lock:12`.
 #[derive(Clone, Debug, Default)]
-pub struct Written(HashMap<Reference, String>);
+pub struct ReferencePositions(HashMap<Reference, String>);
 
-impl Written {
+impl ReferencePositions {
     /// What messages call an image: its reference, and where the operator asked for it.
     pub fn shown(&self, reference: &Reference) -> String {
         match self.0.get(reference).filter(|written| !written.is_empty()) {
@@ -59,15 +59,15 @@ impl Written {
     }
 }
 
-impl From<HashMap<Reference, String>> for Written {
-    fn from(written: HashMap<Reference, String>) -> Written {
-        Written(written)
+impl From<HashMap<Reference, String>> for ReferencePositions {
+    fn from(written: HashMap<Reference, String>) -> ReferencePositions {
+        ReferencePositions(written)
     }
 }
 
-impl FromIterator<(Reference, String)> for Written {
-    fn from_iter<I: IntoIterator<Item = (Reference, String)>>(written: I) -> Written {
-        Written(written.into_iter().collect())
+impl FromIterator<(Reference, String)> for ReferencePositions {
+    fn from_iter<I: IntoIterator<Item = (Reference, String)>>(written: I) -> ReferencePositions {
+        ReferencePositions(written.into_iter().collect())
     }
 }
 

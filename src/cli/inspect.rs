@@ -10,7 +10,7 @@ use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::table;
 use crate::app::{
-    self, Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part,
+    self, Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, RawPart,
 };
 use crate::base::error::{Error, Result};
 use crate::base::progress::plain_piece;
@@ -66,7 +66,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (raw, config, json) = (args.raw, args.config, args.json);
     let request = args.request()?;
     if raw || config {
-        let part = if raw { Part::Manifest } else { Part::Config };
+        let part = if raw { RawPart::Manifest } else { RawPart::Config };
         context.print_bytes(&app::inspect_bytes(&request, part, &context.environment).await?)?;
         return Ok(Outcome::Done);
     }

@@ -13,7 +13,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use super::helper::{self, Answers};
-use super::{Credentials, Found, HUB_KEY, Origin, Secret, canonical};
+use super::{Credentials, FoundCredentials, HUB_KEY, Origin, Secret, canonical};
 use crate::base::bounded::read_all;
 use crate::base::error::{Error, Result};
 
@@ -83,7 +83,7 @@ impl AuthFile {
     }
 
     /// `credHelpers` first, then `auths`, then `credsStore`; in each, the longest namespace first.
-    pub(super) fn find(&self, registry: &str, path: &str, answers: &Answers) -> Result<Option<Found>> {
+    pub(super) fn find(&self, registry: &str, path: &str, answers: &Answers) -> Result<Option<FoundCredentials>> {
         let keys = candidates(registry, path);
         if let Some((server, name)) = keys.iter().find_map(|key| self.helper(key)) {
             return self.ask(name, server, answers);
@@ -120,16 +120,16 @@ impl AuthFile {
         exact.into_iter().chain(same).next()
     }
 
-    fn ask(&self, name: &str, server: &str, answers: &Answers) -> Result<Option<Found>> {
+    fn ask(&self, name: &str, server: &str, answers: &Answers) -> Result<Option<FoundCredentials>> {
         let path = || self.path.clone();
         let answer =
             answers.get(name, server).map_err(|e| e.while_doing(format!("as {} asks for", path().display())))?;
         let origin = || Origin::Helper { program: helper::program(name), server: server.to_owned(), path: path() };
-        Ok(answer.map(|credentials| Found { credentials, origin: origin() }))
+        Ok(answer.map(|credentials| FoundCredentials { credentials, origin: origin() }))
     }
 
     /// The entry with exactly this key, or one that docker wrote as a URL of the same host.
-    fn entry(&self, key: &str) -> Result<Option<Found>> {
+    fn entry(&self, key: &str) -> Result<Option<FoundCredentials>> {
         let same = |written: &&String| written.as_str() != key && means(written, key);
         let written = self.content.auths.keys().filter(same);
         for written in self.content.auths.get_key_value(key).map(|(k, _)| k).into_iter().chain(written) {
@@ -139,7 +139,7 @@ impl AuthFile {
                 None => {}
                 Some(credentials) => {
                     let origin = Origin::File { path: self.path.clone(), key: written.clone() };
-                    return Ok(Some(Found { credentials, origin }));
+                    return Ok(Some(FoundCredentials { credentials, origin }));
                 }
             }
         }

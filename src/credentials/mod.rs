@@ -135,7 +135,7 @@ impl fmt::Display for Origin {
 
 /// Credentials, and where they were.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundCredentials {
     pub credentials: Credentials,
     pub origin: Origin,
 }
@@ -212,16 +212,16 @@ impl Store {
     ///
     /// # Errors
     /// As there.
-    pub fn locate(&self, registry: &str, path: &str) -> Result<Option<Found>> {
+    pub fn locate(&self, registry: &str, path: &str) -> Result<Option<FoundCredentials>> {
         let registry = canonical(registry);
         if let Some(credentials) = self.explicit.get(registry).cloned() {
-            return Ok(Some(Found { credentials, origin: Origin::Given }));
+            return Ok(Some(FoundCredentials { credentials, origin: Origin::Given }));
         }
         if let Some(found) = self.variables.find(registry)? {
             return Ok(Some(found));
         }
         if let Some(credentials) = self.ambient.get(registry).cloned() {
-            return Ok(Some(Found { credentials, origin: Origin::Variable { name: AMBIENT.to_owned() } }));
+            return Ok(Some(FoundCredentials { credentials, origin: Origin::Variable { name: AMBIENT.to_owned() } }));
         }
         for file in &self.files {
             if let Some(found) = file.find(registry, path, &self.answers)? {

@@ -35,7 +35,7 @@ use crate::oci::{
     Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
 };
 pub use damaged::SecondHeader;
-use found::Found;
+use found::FoundFiles;
 pub use passing::{Entry, Passed, Passing};
 
 /// The annotation skopeo, podman and oras look for.
@@ -121,7 +121,7 @@ impl Layout {
     /// Not readable, neither of the two, or a compressed tar. Oddities inside are [`Layout::faults`].
     pub fn open(path: &Path) -> Result<Layout> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         let form = if metadata.is_dir() {
             let directory = Dir::open(path)?;
             directory::scan(path, &mut found)?;
@@ -373,7 +373,7 @@ impl Listed {
 }
 
 /// A tar in zstd's seekable format; `None`: it is something else.
-fn compressed(path: &Path, file: &File, found: &mut Found) -> Result<Option<Form>> {
+fn compressed(path: &Path, file: &File, found: &mut FoundFiles) -> Result<Option<Form>> {
     let mut start = [0; 4];
     if tar::ReadAt::read_exact_at(file, &mut start, 0).is_err() || start != seekable::MAGIC {
         return Ok(None);

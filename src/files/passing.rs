@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::{Form, Found, Layout};
+use super::{Form, FoundFiles, Layout};
 use crate::archive::tar::{Entries, Place, Stream, StreamedFile};
 use crate::base::error::{Error, Result};
 use crate::content::chunks::ChunkHasher;
@@ -45,7 +45,7 @@ pub struct Entry {
 pub struct Passing<R> {
     path: PathBuf,
     tar: Stream<R>,
-    found: Found,
+    found: FoundFiles,
     passed: Passed,
     kept: Arc<File>,
     /// Whether the chunks of blobs that have not their digest are kept.
@@ -68,7 +68,7 @@ impl<R: Read> Passing<R> {
         Ok(Passing {
             path: path.to_owned(),
             tar: Stream::new(path, input),
-            found: Found::default(),
+            found: FoundFiles::default(),
             passed: Passed::default(),
             kept: Arc::new(kept),
             locates: false,
@@ -211,7 +211,7 @@ impl<R: Read> Passing<R> {
         self.layout(found)
     }
 
-    fn layout(&self, found: Found) -> Layout {
+    fn layout(&self, found: FoundFiles) -> Layout {
         let (entries, faults) = found.finish();
         let form = Form::Passed { file: self.kept.clone(), passed: self.passed.clone() };
         Layout { path: self.path.clone(), form, entries, faults, index: OnceLock::new() }
@@ -220,7 +220,7 @@ impl<R: Read> Passing<R> {
 
 /// Notes which file the layout takes.
 struct Accepting<'a> {
-    found: &'a mut Found,
+    found: &'a mut FoundFiles,
     accepted: Option<String>,
 }
 

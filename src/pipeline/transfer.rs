@@ -44,7 +44,7 @@ use crate::pipeline::plan::{Action, BlobStep, ImageStep, Plan};
 pub use arrivals::Arrivals;
 use awaited::Awaited;
 pub use blobs::refuse_failed;
-use listed::Written;
+use listed::WrittenLists;
 pub use listed::{Cause, Unlisted};
 pub use observed::Observed;
 pub use outcome::{Done, Outcome, confirmed};
@@ -100,7 +100,7 @@ pub struct Transfer<'a> {
     unread: Mutex<HashSet<String>>,
     /// As in [`Outcome::unlisted`].
     unlisted: Mutex<BTreeMap<(Repository, Digest), Unlisted>>,
-    written: Mutex<Written>,
+    written: Mutex<WrittenLists>,
     stopped: StoppedParts,
     outcomes: Outcomes,
     publishing: Publishing,

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::error::{Error, Kind, Result};
-use crate::base::position::Written;
+use crate::base::position::ReferencePositions;
 use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events};
 use crate::content::{Cached, Need, Source};
@@ -114,7 +114,7 @@ pub struct Walk<'a> {
     leaves_withheld: bool,
     leaves_lost_companions: bool,
     /// Where the images of a lock that is followed stand in its file.
-    written: Written,
+    written: ReferencePositions,
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
@@ -182,12 +182,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Where the images of a lock that is followed stand in its file, for messages.
-    pub fn with_written(self, written: Written) -> Walk<'a> {
+    pub fn with_written(self, written: ReferencePositions) -> Walk<'a> {
         Walk { written, ..self }
     }
 
     /// As it was given.
-    pub fn written(&self) -> &Written {
+    pub fn written(&self) -> &ReferencePositions {
         &self.written
     }
 
@@ -350,7 +350,7 @@ impl<'a> Walk<'a> {
             left_behind::note(self, &wanted.reference, &found, selection).await;
         }
         let found = match self.options.referrers {
-            Referrers::Leave => attached::Found::default(),
+            Referrers::Leave => attached::FoundCompanions::default(),
             Referrers::Look | Referrers::Require => {
                 let found = self.find_attached(repository, &mut tree).await?;
                 match self.former.get(&wanted.reference) {
@@ -486,7 +486,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::Found> {
+    async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::FoundCompanions> {
         attached::find(self, repository, tree).await
     }
 }

@@ -24,7 +24,7 @@ use super::names::{MOST_DELETED, Names};
 use super::stored::{Stored, open_file};
 use super::writer::Writer;
 use referrers::Referrers;
-pub use referrers::{Found, Wanted, find_some};
+pub use referrers::{ReferrerPage, Wanted, find_some};
 
 /// One layout, shared by all requests.
 pub struct Catalog {

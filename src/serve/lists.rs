@@ -12,7 +12,7 @@ use crate::oci::media_type;
 
 use super::answer::{Refusal, json};
 use super::blocking;
-use super::catalog::{Catalog, Found, Wanted, find_some};
+use super::catalog::{Catalog, ReferrerPage, Wanted, find_some};
 use super::request::{Query, percent_encode};
 
 pub fn repositories(catalog: &Catalog, query: &Query) -> Result<Response, Refusal> {
@@ -50,7 +50,7 @@ pub async fn referrers(
     let own = Arc::clone(catalog);
     let found = blocking(move || Ok((find_some(&own, &wanted), wanted)));
     let (found, Wanted { subject, name, artifact_type, .. }) = found.await?;
-    let Found { manifests, more, unreadable } = found?;
+    let ReferrerPage { manifests, more, unreadable } = found?;
     let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
     let mut response = json(&index);
     response.headers_mut().insert("content-type", HeaderValue::from_static(media_type::OCI_INDEX));

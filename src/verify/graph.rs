@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::manifests::Found;
+use super::manifests::ManifestReader;
 use super::{Problem, ProblemKind, Problems};
 use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, fault_of_order};
 use crate::files::{IMAGE_NAME, Layout};
@@ -358,7 +358,7 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform
 
 /// Blobs that do not stand where the format has them.
 fn order(layout: &Layout, bundle: &BundleJson, manifests: &HashSet<Digest>) -> Option<Problem> {
-    let all = Found::new(layout);
+    let all = ManifestReader::new(layout);
     let found = fault_of_order(bundle, |digest| manifests.contains(digest), &all.find())?;
     // One that cannot be read any more is a problem elsewhere.
     all.is_sound().then(|| Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found))

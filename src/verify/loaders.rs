@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::graph::Reach;
-use super::manifests::Found;
+use super::manifests::ManifestReader;
 use super::{Problem, ProblemKind, Problems, docker, index};
 use crate::base::canonical;
 use crate::bundle::{
@@ -45,7 +45,7 @@ struct Verdicts {
 }
 
 fn bytes_agree(layout: &Layout, bundle: &BundleJson) -> Verdicts {
-    let found = Found::new(layout);
+    let found = ManifestReader::new(layout);
     let find = found.find();
     let assumed: HashSet<Digest> = bundle.assumed.iter().map(|assumed| assumed.digest).collect();
     let images: Vec<&LockedImage> = whole_images(&bundle.lock, &assumed, &find);

@@ -47,7 +47,7 @@ pub enum InspectedImage {
 
 /// Exact bytes of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum RawPart {
     Manifest,
     Config,
 }
@@ -133,7 +133,7 @@ pub async fn inspect(request: &InspectRequest, environment: &Environment) -> Res
 ///
 /// # Errors
 /// It is not there, or cannot be read; it has no config.
-pub async fn inspect_bytes(request: &InspectRequest, part: Part, environment: &Environment) -> Result<Bytes> {
+pub async fn inspect_bytes(request: &InspectRequest, part: RawPart, environment: &Environment) -> Result<Bytes> {
     let found = Opened::open(request, environment)?;
     let image = found.image(request)?;
     image.bytes(part).await.map_err(|error| found.explained(error))
@@ -208,11 +208,11 @@ impl Image<'_> {
         Ok((root, manifest))
     }
 
-    async fn bytes(&self, part: Part) -> Result<Bytes> {
+    async fn bytes(&self, part: RawPart) -> Result<Bytes> {
         let (_, manifest) = self.manifests().await?;
         match part {
-            Part::Manifest => Ok(manifest.bytes()?),
-            Part::Config => config_of(&self.source, &self.reference.repository, &manifest).await,
+            RawPart::Manifest => Ok(manifest.bytes()?),
+            RawPart::Config => config_of(&self.source, &self.reference.repository, &manifest).await,
         }
     }
 

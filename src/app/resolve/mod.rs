@@ -10,7 +10,7 @@ use super::environment::Environment;
 use super::local::{Text, read_bounded};
 use super::outcome::Outcome;
 use crate::base::error::{Error, Result};
-use crate::base::position::Written;
+use crate::base::position::ReferencePositions;
 use crate::content::Cached;
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::graph::Graph;
@@ -42,7 +42,7 @@ impl Earlier {
 /// A lock, and where its images stand in its file.
 pub struct WrittenLock {
     pub lock: Lock,
-    pub written: Written,
+    pub written: ReferencePositions,
 }
 
 /// A resolution under way.

@@ -27,7 +27,7 @@ const MOST_OPEN: usize = 400;
 
 /// Where the bytes of a shard are, of which some may be bad.
 #[derive(Debug)]
-pub struct Place {
+pub struct ShardPlace {
     path: PathBuf,
     /// Where in the file the shard begins.
     offset: u64,
@@ -35,9 +35,9 @@ pub struct Place {
     good: Option<Vec<bool>>,
 }
 
-impl Place {
-    pub fn new(path: &Path, offset: u64, good: Option<Vec<bool>>) -> Place {
-        Place { path: path.to_owned(), offset, good }
+impl ShardPlace {
+    pub fn new(path: &Path, offset: u64, good: Option<Vec<bool>>) -> ShardPlace {
+        ShardPlace { path: path.to_owned(), offset, good }
     }
 
     fn is_good(&self, mebibyte: u64) -> bool {
@@ -52,7 +52,7 @@ pub struct Shard {
     /// In bytes; what follows up to the length of all shards is zeros.
     pub size: u64,
     /// `None`: it is lost.
-    pub place: Option<Place>,
+    pub place: Option<ShardPlace>,
 }
 
 impl Shard {

@@ -15,7 +15,7 @@ use super::RecoveryJson;
 use super::computed::{ComputedVolumes, NewVolume};
 use super::existing::{KnownVolume, Replaceable, is_same_file};
 use super::names::{Part, SetName};
-use super::opened::{Found, id_of_recovery, look};
+use super::opened::{OpenedPath, id_of_recovery, look};
 use super::parity::{Computed, Shards, Which};
 use super::recovery::known;
 use super::recovery_layout::plan;
@@ -176,9 +176,9 @@ pub fn is_set(paths: &[PathBuf]) -> Result<bool> {
     for path in paths {
         path.metadata().map_err(|e| Error::disk("opening", path, e))?;
         match look(path, false) {
-            Ok(Found::Volume(..) | Found::Recovery(_)) => return Ok(true),
-            Ok(Found::Broken(broken)) if broken.part.is_some() => return Ok(true),
-            Ok(Found::Broken(_) | Found::Other(..)) | Err(_) => {}
+            Ok(OpenedPath::Volume(..) | OpenedPath::Recovery(_)) => return Ok(true),
+            Ok(OpenedPath::Broken(broken)) if broken.part.is_some() => return Ok(true),
+            Ok(OpenedPath::Broken(_) | OpenedPath::Other(..)) | Err(_) => {}
         }
     }
     Ok(false)

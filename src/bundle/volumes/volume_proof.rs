@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::VolumeFile;
 use super::assemble::pieces_of;
-use super::opened::{Found, SetId, Volume, id_of, look};
+use super::opened::{OpenedPath, SetId, Volume, id_of, look};
 use super::set::is_held;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
@@ -124,16 +124,18 @@ impl<'k> VolumeProof<'k> {
         for GivenVolume { number, path, .. } in given {
             let fault = |what: String| Fault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
             match look(path, false) {
-                Ok(Found::Volume(volume, layout)) if id_of(&volume.json) == set && volume.json.number == *number => {
+                Ok(OpenedPath::Volume(volume, layout))
+                    if id_of(&volume.json) == set && volume.json.number == *number =>
+                {
                     volumes.push(volume);
                     layouts.push(layout);
                 }
-                Ok(Found::Volume(Volume { json, .. }, _)) => {
+                Ok(OpenedPath::Volume(Volume { json, .. }, _)) => {
                     let (of, identity) = (json.of, json.identity);
                     return Err(fault(format!("is that of volume {} of {of} of {identity}", json.number)));
                 }
-                Ok(Found::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
-                Ok(Found::Recovery(_) | Found::Other(..)) => return Err(fault("is not there".to_owned())),
+                Ok(OpenedPath::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
+                Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(fault("is not there".to_owned())),
                 Err(error) => return Err(fault(format!("cannot be read: {}", error.chain()))),
             }
         }

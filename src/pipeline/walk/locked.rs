@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::Walk;
-use super::attached::{self, Found, is_refusal_to_say};
+use super::attached::{self, FoundCompanions, is_refusal_to_say};
 use super::tree::{Tree, is_withheld};
 use crate::base::error::{self, Error, Fact, Result};
 use crate::base::progress::Event;
@@ -35,14 +35,14 @@ pub enum LockedCompanions {
 ///
 /// # Errors
 /// One is gone or is no longer what the lock says, where it has to be there.
-pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Result<Found> {
+pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Result<FoundCompanions> {
     let repository = &locked.reference.repository;
     match walk.companions {
         LockedCompanions::Today => {
             let found = attached::find(walk, repository, tree).await?;
             return retain_companions(walk, locked, tree, found).await;
         }
-        LockedCompanions::None => return Ok(Found::default()),
+        LockedCompanions::None => return Ok(FoundCompanions::default()),
         LockedCompanions::Locked | LockedCompanions::Remaining => {}
     }
     let (mut left_out, mut lacks) = (HashSet::new(), false);
@@ -62,7 +62,7 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
     }
     let mut attached = locked.attached.clone();
     attached.iter_mut().for_each(|all| all.retain(|companion| !left_out.contains(&companion.digest)));
-    Ok(Found { attached, unknown: locked.attached_unknown, lacks })
+    Ok(FoundCompanions { attached, unknown: locked.attached_unknown, lacks })
 }
 
 /// Adds one companion of a lock entry to the tree; whether it is there, and belongs to what is there of the image.
@@ -117,8 +117,13 @@ pub struct Kept {
 ///
 /// # Errors
 /// What keeps anything from being read.
-pub async fn retain_companions(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found: Found) -> Result<Found> {
-    let Found { attached, unknown, .. } = found;
+pub async fn retain_companions(
+    walk: &Walk<'_>,
+    former: &LockedImage,
+    tree: &mut Tree,
+    found: FoundCompanions,
+) -> Result<FoundCompanions> {
+    let FoundCompanions { attached, unknown, .. } = found;
     let mut attached = attached.unwrap_or_default();
     let (before, mut lost) = (attached.len(), 0);
     for companion in former.companions().iter().filter(|_| unknown) {
@@ -146,7 +151,7 @@ pub async fn retain_companions(walk: &Walk<'_>, former: &LockedImage, tree: &mut
         *all = Kept { images: all.images + 1, companions: all.companions + kept, lost: all.lost + lost };
     }
     let is_answer = !unknown || !attached.is_empty();
-    Ok(Found { attached: is_answer.then_some(attached), unknown, lacks: false })
+    Ok(FoundCompanions { attached: is_answer.then_some(attached), unknown, lacks: false })
 }
 
 /// Adds a companion to the tree; whether it is there.

@@ -28,7 +28,7 @@ struct Table {
 
 /// Some of the referrers of one manifest.
 #[derive(Default)]
-pub struct Found {
+pub struct ReferrerPage {
     pub manifests: Vec<Descriptor>,
     /// The last of these manifests, if others follow.
     pub more: Option<Digest>,
@@ -139,9 +139,9 @@ fn read(catalog: &Catalog, digest: &Digest) -> Result<Option<Given>> {
 ///
 /// # Errors
 /// 500 if one of them is missing or damaged.
-pub fn find_some(catalog: &Catalog, wanted: &Wanted) -> Result<Found, Refusal> {
+pub fn find_some(catalog: &Catalog, wanted: &Wanted) -> Result<ReferrerPage, Refusal> {
     let Known { referrers, unreadable } = catalog.referrers.of(catalog, wanted);
-    let (mut found, mut room) = (Found::default(), MAX_MANIFEST_SIZE - 1024);
+    let (mut found, mut room) = (ReferrerPage::default(), MAX_MANIFEST_SIZE - 1024);
     for digest in unreadable {
         let is_known = referrers.contains(&digest);
         let refers = if is_known { Some(true) } else { refers_to(catalog, &digest, &wanted.subject) };

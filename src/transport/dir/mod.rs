@@ -27,7 +27,7 @@ use crate::base::fsops::{Dir, Identity, Linkable, LockedDir, Made};
 use crate::base::progress::Events;
 use crate::content::{Files, LinkMode, Reasons};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
-use found::Found;
+use found::ExistingImage;
 
 const MANIFEST: &str = "manifest.json";
 const VERSION: &str = "version";
@@ -71,7 +71,7 @@ pub struct Parts<'a> {
 
 /// What became of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum ImageWrite {
     New,
     /// The same image was there, finished.
     Kept,
@@ -113,14 +113,14 @@ impl Images {
     ///
     /// # Errors
     /// Something else is there, the source does not have what it should, or the file system refuses.
-    pub fn write(&self, name: &str, image: &Parts<'_>, files: &dyn Files) -> Result<Written> {
+    pub fn write(&self, name: &str, image: &Parts<'_>, files: &dyn Files) -> Result<ImageWrite> {
         let Made { dir: directory, is_new } = self.open(name)?;
         let identity = self.take(name, &directory)?;
         let at = At { images: self, name, directory, identity };
         if !is_new {
             match found::look(&at, image, files)? {
-                Found::Finished => return Ok(Written::Kept),
-                Found::Unfinished(names) => {
+                ExistingImage::Finished => return Ok(ImageWrite::Kept),
+                ExistingImage::Unfinished(names) => {
                     // First of all what says that it is finished.
                     for name in names.iter().filter(|name| *name == VERSION).chain(&names) {
                         at.remove(name)?;
@@ -138,7 +138,7 @@ impl Images {
         }
         at.create(MANIFEST, &image.root.bytes()?)?;
         at.create(VERSION, VERSION_TEXT.as_bytes())?;
-        Ok(Written::New)
+        Ok(ImageWrite::New)
     }
 
     /// All that was written reaches the medium.

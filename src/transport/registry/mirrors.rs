@@ -25,7 +25,7 @@ use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Events};
 use crate::content::{Body, Need, ReferrerList, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::routes::{Place, Serves};
+use crate::routes::{PullSource, Serves};
 use endpoint::Endpoint;
 use failover::Failover;
 use health::CircuitBreaker;
@@ -87,8 +87,8 @@ impl Registries {
         Ok(known.entry(repository.clone()).or_insert(endpoints).clone())
     }
 
-    fn endpoint(&self, wanted: &Repository, place: Place, last: bool) -> Endpoint {
-        let Place { repository, insecure, serves } = place;
+    fn endpoint(&self, wanted: &Repository, place: PullSource, last: bool) -> Endpoint {
+        let PullSource { repository, insecure, serves } = place;
         let mirror = !last || repository.registry() != wanted.registry();
         let reach = Reach { registry: repository.registry().to_owned(), insecure, mirror, patient: last };
         let mut breakers = self.0.mirrors.breakers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fault::{Fault, FaultKind};
-use super::tree::{Found, Tree};
+use super::tree::{FoundFile, Tree};
 use crate::oci::Digest;
 
 /// How often a bad link is read again: a registry at work empties a link before it writes it anew.
@@ -63,7 +63,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Option<Digest>, Fault> {
 
 /// One that is empty for long stays so.
 fn is_just_emptied(tree: &Tree, path: &str) -> bool {
-    let Ok(Found::File(slice)) = tree.file(path) else { return false };
+    let Ok(FoundFile::File(slice)) = tree.file(path) else { return false };
     let age = slice.modified().map(|time| time.elapsed().unwrap_or_default());
     slice.size() == 0 && age.is_some_and(|age| age < Duration::from_secs(RECENT))
 }
@@ -72,9 +72,9 @@ fn read_once(tree: &Tree, path: &str) -> Result<Option<Digest>, Fault> {
     let bad = |what: &str| Fault::new(path, FaultKind::BadLink, what);
     let unreadable = |error: crate::base::error::Error| Fault::new(path, FaultKind::Unreadable, error.chain());
     let slice = match tree.file(path).map_err(unreadable)? {
-        Found::File(slice) => slice,
-        Found::Odd(what) => return Err(Fault::new(path, FaultKind::WrongType, what)),
-        Found::Nothing => return Ok(None),
+        FoundFile::File(slice) => slice,
+        FoundFile::Odd(what) => return Err(Fault::new(path, FaultKind::WrongType, what)),
+        FoundFile::Nothing => return Ok(None),
     };
     if slice.size() == 0 {
         return Err(bad("the link is empty"));

@@ -34,7 +34,7 @@ pub use audit::{Attached, Audit, Depth, Scope};
 pub use fault::{Fault, FaultKind};
 pub use replica::{Member, Replica};
 pub use survey::{Holding, Survey, Tagged};
-use tree::{Found, Seen, Tree};
+use tree::{FoundFile, Seen, Tree};
 
 /// Who refers to what in one repository.
 type Referrers = Arc<HashMap<Digest, Vec<Descriptor>>>;
@@ -171,11 +171,11 @@ impl Storage {
     }
 }
 
-fn expect_file<F>(path: String, find: impl FnOnce(&str) -> Result<Found<F>>) -> Result<F, Fault> {
+fn expect_file<F>(path: String, find: impl FnOnce(&str) -> Result<FoundFile<F>>) -> Result<F, Fault> {
     match find(&path) {
-        Ok(Found::File(file)) => Ok(file),
-        Ok(Found::Odd(what)) => Err(Fault::new(path, FaultKind::WrongType, what)),
-        Ok(Found::Nothing) => Err(Fault::new(path, FaultKind::Missing, "it is missing")),
+        Ok(FoundFile::File(file)) => Ok(file),
+        Ok(FoundFile::Odd(what)) => Err(Fault::new(path, FaultKind::WrongType, what)),
+        Ok(FoundFile::Nothing) => Err(Fault::new(path, FaultKind::Missing, "it is missing")),
         Err(error) => Err(Fault::new(path, FaultKind::Unreadable, error.chain())),
     }
 }

@@ -50,7 +50,7 @@ pub enum Kind {
 
 /// What is found where a file is expected.
 #[derive(Debug)]
-pub enum Found<F = Slice> {
+pub enum FoundFile<F = Slice> {
     File(F),
     /// Something else, which is not read.
     Odd(&'static str),
@@ -149,7 +149,7 @@ impl Tree {
     ///
     /// # Errors
     /// It is there and cannot be opened.
-    pub fn look(&self, path: &str) -> Result<Found<Seen>> {
+    pub fn look(&self, path: &str) -> Result<FoundFile<Seen>> {
         let seen = |slice: Slice| Seen { size: slice.size(), identity: None };
         match &self.form {
             Form::Directory(root) => match root.look(path) {
@@ -164,7 +164,7 @@ impl Tree {
 
     /// # Errors
     /// It is there and cannot be opened.
-    pub fn file(&self, path: &str) -> Result<Found> {
+    pub fn file(&self, path: &str) -> Result<FoundFile> {
         match &self.form {
             Form::Directory(root) => {
                 let found = root.file(path, self.shown(path));
@@ -175,12 +175,12 @@ impl Tree {
     }
 }
 
-impl<F> Found<F> {
-    fn map<G>(self, change: impl FnOnce(F) -> G) -> Found<G> {
+impl<F> FoundFile<F> {
+    fn map<G>(self, change: impl FnOnce(F) -> G) -> FoundFile<G> {
         match self {
-            Found::File(file) => Found::File(change(file)),
-            Found::Odd(what) => Found::Odd(what),
-            Found::Nothing => Found::Nothing,
+            FoundFile::File(file) => FoundFile::File(change(file)),
+            FoundFile::Odd(what) => FoundFile::Odd(what),
+            FoundFile::Nothing => FoundFile::Nothing,
         }
     }
 }

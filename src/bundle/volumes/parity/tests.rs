@@ -53,8 +53,8 @@ impl Fixture {
         fs::read(self.path(which)).unwrap()
     }
 
-    fn place(&self, which: Which) -> Place {
-        Place::new(&self.path(which), 0, None)
+    fn place(&self, which: Which) -> ShardPlace {
+        ShardPlace::new(&self.path(which), 0, None)
     }
 
     fn target(&self, which: Which, suffix: &str) -> Target {
@@ -155,7 +155,7 @@ fn every_disc_may_have_a_scratch_if_they_are_not_in_one_place() {
         let path = fixture.path(which).with_extension("bad");
         fs::write(&path, bytes).unwrap();
         let good = (0..size.div_ceil(MEBIBYTE)).map(|at| at != bad).collect();
-        Shard { size, place: Some(Place::new(&path, 0, Some(good))) }
+        Shard { size, place: Some(ShardPlace::new(&path, 0, Some(good))) }
     };
     let all = [Which::Original(0), Which::Original(1), Which::Original(2), Which::Parity(0)];
     let originals = |bad: [u64; 3]| -> Vec<Shard> {
