@@ -12,7 +12,7 @@ use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Kind, Result};
-use crate::credentials::{FoundCredentials, Kept, Origin, Store};
+use crate::credentials::{CredentialFile, CredentialOrigin, FoundCredentials, Store};
 use crate::oci::Repository;
 use crate::transport::registry::{AuthCheck, Registries};
 
@@ -38,7 +38,7 @@ pub struct AuthReport {
     /// The path of the repository that was asked about. `null`: none was.
     pub repository: Option<String>,
     /// Where the credentials come from. `null`: there are none.
-    pub credentials: Option<Origin>,
+    pub credentials: Option<CredentialOrigin>,
     /// `null`: the credentials name no user.
     pub user: Option<String>,
     /// The credentials are an identity token.
@@ -92,8 +92,8 @@ async fn locate(store: &Store, target: &LoginTarget) -> Result<Option<FoundCrede
 }
 
 fn searched(registry: &RegistryOptions, environment: &Environment) -> Vec<PathBuf> {
-    let files = Kept::all(registry.authfile(), &|name| environment.variable(name));
-    files.iter().map(Kept::path).map(Path::to_owned).collect()
+    let files = CredentialFile::all(registry.authfile(), &|name| environment.variable(name));
+    files.iter().map(CredentialFile::path).map(Path::to_owned).collect()
 }
 
 impl AuthReport {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use super::{Credentials, FoundCredentials, Origin, Secret, canonical};
+use super::{CredentialOrigin, Credentials, FoundCredentials, Secret, canonical};
 use crate::base::error::{Error, Result};
 
 const PREFIX: &str = "GAPFERRY_CREDS_";
@@ -60,7 +60,7 @@ impl Variables {
         let Some(value) = self.0.get(&name).filter(|_| has_own(registry)) else { return Ok(None) };
         let parsed = Credentials::parse(value.expose());
         let credentials = parsed.map_err(|_| Error::input(format!("the variable {name} is not USER:PASS")))?;
-        Ok(Some(FoundCredentials { credentials, origin: Origin::Variable { name } }))
+        Ok(Some(FoundCredentials { credentials, origin: CredentialOrigin::Variable { name } }))
     }
 }
 

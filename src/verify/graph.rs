@@ -18,7 +18,7 @@ const MOST_VISITS: usize = 4_000_000;
 
 /// Which files each image needs.
 #[derive(Default)]
-pub struct Reach {
+pub struct NeededFiles {
     /// In every image the same path is the same text.
     pub images: Vec<(String, BTreeSet<Arc<str>>)>,
     /// Names of images that need something of the target, as far as that can be seen.
@@ -30,8 +30,8 @@ pub struct Reach {
 }
 
 /// Follows every image of the lock to its last blob.
-pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> Reach {
-    let mut reach = Reach::default();
+pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> NeededFiles {
+    let mut reach = NeededFiles::default();
     let assumed = assumed(bundle, problems);
     let mut walk = Walk::new(layout, assumed);
     reach.complete = true;
@@ -73,10 +73,10 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
 
 /// Which files the images need that `index.json` names: all there is to go by when `bundle.json` cannot be read. What is
 /// missing is no problem here, as nobody says whether it was left out on purpose.
-pub fn by_index(layout: &Layout) -> Reach {
+pub fn by_index(layout: &Layout) -> NeededFiles {
     let listed = layout.index().unwrap_or_default();
     let mut walk = Walk::new(layout, HashMap::new());
-    let mut reach = Reach::default();
+    let mut reach = NeededFiles::default();
     for descriptor in listed {
         let Some(name) = descriptor.annotations().get(IMAGE_NAME) else { continue };
         let mut follow = Follow::new(&mut walk, LeftOut::default());
@@ -365,7 +365,7 @@ fn order(layout: &Layout, bundle: &BundleJson, manifests: &HashSet<Digest>) -> O
 }
 
 /// Content that no image needs: declared, but smuggled in.
-fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
+fn unreachable(bundle: &BundleJson, reach: &NeededFiles, problems: &mut Problems) {
     let needed: BTreeSet<&str> = reach.images.iter().flat_map(|(_, paths)| paths.iter().map(|path| &**path)).collect();
     for file in bundle.files.iter().filter(|file| file.path.starts_with("blobs/")) {
         if !needed.contains(file.path.as_str()) {

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::graph::Reach;
+use super::graph::NeededFiles;
 use super::manifests::ManifestReader;
 use super::{Problem, ProblemKind, Problems, docker, index};
 use crate::base::canonical;
@@ -15,7 +15,7 @@ use crate::oci::Digest;
 use crate::pipeline::lock::LockedImage;
 
 /// Notes how the two files differ from what the lock and the manifests give.
-pub fn agree(layout: &Layout, bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
+pub fn agree(layout: &Layout, bundle: &BundleJson, reach: &NeededFiles, problems: &mut Problems) {
     if reach.too_much {
         return;
     }

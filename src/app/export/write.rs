@@ -33,14 +33,14 @@ pub struct WriteRequest<'a> {
     /// Blobs at a time.
     pub jobs: usize,
     /// Takes the blobs that could not be fetched.
-    pub lost: &'a Lost,
+    pub lost: &'a LostBlobs,
 }
 
 /// Blobs that could not be fetched, and why.
 #[derive(Default)]
-pub struct Lost(Mutex<HashMap<Digest, Error>>);
+pub struct LostBlobs(Mutex<HashMap<Digest, Error>>);
 
-impl Lost {
+impl LostBlobs {
     fn set(&self, blobs: HashMap<Digest, Error>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = blobs;
     }

@@ -12,7 +12,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::{LinkMode, in_parallel};
 use crate::pipeline::graph::Image;
-use crate::transport::dir::{ImageWrite, Images, Parts};
+use crate::transport::dir::{ImageDirectory, ImageWrite, Parts};
 use crate::transport::storage::{Storage, Tagged};
 
 /// When so much is written it goes to the medium, while the rest is made: then there is less to wait for at the end. In
@@ -25,7 +25,7 @@ const SYNC_EARLY: usize = 75;
 /// The directory cannot be made, or lies in the storage. What befalls one image costs that one.
 pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode, events: &Events) -> Result<Ended> {
     refuse_inside(storage, to)?;
-    let images = Images::create(to, link, events.clone())?;
+    let images = ImageDirectory::create(to, link, events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let below = storage_below(storage, to);
@@ -43,7 +43,7 @@ pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode
 
 /// What became of each; and what the medium says to all of it.
 fn write_all(
-    images: &Images,
+    images: &ImageDirectory,
     whole: &[(&Tagged, &Image)],
     storage: &Storage,
     below: Option<&Path>,
@@ -74,7 +74,7 @@ fn write_all(
     (written, early.and_then(|()| if has_changed { images.sync() } else { Ok(()) }))
 }
 
-fn write_image(images: &Images, found: &Tagged, image: &Image, storage: &Storage) -> Result<ImageWrite> {
+fn write_image(images: &ImageDirectory, found: &Tagged, image: &Image, storage: &Storage) -> Result<ImageWrite> {
     let name = found.name();
     let context = |error: Error| error.while_doing(format!("image {name}"));
     let root = image.root().ok_or_else(|| context(Error::new(Kind::NotFound, "its manifest is not among its own")))?;

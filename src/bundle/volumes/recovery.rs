@@ -13,7 +13,7 @@ use super::existing::Replaceable;
 use super::format::{RecoveryJson, WholeVolume};
 use super::names::{Part, SetName, WrittenVolume};
 use super::opened::{OpenedPath, look};
-use super::parity::{Computed, Shard, ShardPlace, Shards, VolumeDigests, Which};
+use super::parity::{Computed, Shard, ShardId, ShardPlace, Shards, VolumeDigests};
 use super::recovery_layout::{RecoveryOf, plan};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Occupant, WriteLock};
@@ -48,7 +48,7 @@ pub fn write_recovery(
         let text = format!("a recovery volume would have {longest} bytes, no volume may have more than {}", of.limit);
         return Err(Error::input(text));
     }
-    let origins = stamp::State::of_all(&paths);
+    let origins = stamp::FilesStamp::of_all(&paths);
     let unchanged = unchanged && are_there(set, &json, &paths);
     if !unchanged {
         // Noted first: what is looked at is what may be replaced.
@@ -95,7 +95,7 @@ fn write_all(
         let name = set.part(Part::Recovery(number), json.of);
         let plan = plan(&RecoveryJson { number, ..json.clone() })?;
         let offset = plan.files.last().map_or(0, |file| file.data);
-        let which = Which::Parity(number as usize - 1);
+        let which = ShardId::Parity(number as usize - 1);
         targets.begin(NewVolume { name, former: *former, which, offset, length: plan.length })?;
     }
     let computed = targets.compute(shards, json.identity, events)?;

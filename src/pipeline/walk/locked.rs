@@ -90,9 +90,9 @@ fn is_lost(error: &Error) -> bool {
 
 /// The companions that images have in an earlier lock or bundle.
 #[derive(Debug, Default)]
-pub struct Former(HashMap<Reference, LockedImage>);
+pub struct FormerCompanions(HashMap<Reference, LockedImage>);
 
-impl Former {
+impl FormerCompanions {
     pub fn add(&mut self, lock: &Lock) {
         let with_companions = lock.images.iter().filter(|image| !image.companions().is_empty());
         self.0.extend(with_companions.map(|image| (image.reference.clone(), image.clone())));
@@ -105,7 +105,7 @@ impl Former {
 
 /// What was kept of earlier companions because today's answer is not whole.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Kept {
+pub struct KeptCompanions {
     pub images: usize,
     pub companions: usize,
     /// Those that can be read nowhere any more.
@@ -148,7 +148,7 @@ pub async fn retain_companions(
     let kept = attached.len() - before;
     if kept + lost > 0 {
         let mut all = walk.kept_companions.lock().unwrap_or_else(PoisonError::into_inner);
-        *all = Kept { images: all.images + 1, companions: all.companions + kept, lost: all.lost + lost };
+        *all = KeptCompanions { images: all.images + 1, companions: all.companions + kept, lost: all.lost + lost };
     }
     let is_answer = !unknown || !attached.is_empty();
     Ok(FoundCompanions { attached: is_answer.then_some(attached), unknown, lacks: false })
@@ -169,7 +169,7 @@ async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tr
 }
 
 /// What a registry answers when it is asked for what a lock names.
-pub(super) enum Given {
+pub(super) enum LockedAnswer {
     Manifest(Manifest),
     Nothing,
     /// It denies it, as some registries deny what they do not have.
@@ -178,10 +178,10 @@ pub(super) enum Given {
 
 /// # Errors
 /// Any that is no denial.
-pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<Given> {
+pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<LockedAnswer> {
     match answer {
-        Err(error) if error.is_absent_or_denied() => Ok(Given::Denial(error)),
-        answer => answer.map(|found| found.map_or(Given::Nothing, Given::Manifest)),
+        Err(error) if error.is_absent_or_denied() => Ok(LockedAnswer::Denial(error)),
+        answer => answer.map(|found| found.map_or(LockedAnswer::Nothing, LockedAnswer::Manifest)),
     }
 }
 
@@ -215,9 +215,9 @@ async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Re
     }
     let by_digest = locked.reference.repository.with_digest(companion.digest);
     match given(walk.source.manifest(&by_digest, Need::Required).await)? {
-        Given::Manifest(manifest) => Ok(Some(manifest.described_as(&companion.media_type)?)),
-        Given::Nothing => Ok(None),
-        Given::Denial(_) => {
+        LockedAnswer::Manifest(manifest) => Ok(Some(manifest.described_as(&companion.media_type)?)),
+        LockedAnswer::Nothing => Ok(None),
+        LockedAnswer::Denial(_) => {
             walk.denied_companions.lock().unwrap_or_else(PoisonError::into_inner).insert(by_digest);
             Ok(None)
         }
@@ -228,9 +228,9 @@ async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Re
 pub(super) async fn companion(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Manifest> {
     let by_digest = locked.reference.repository.with_digest(companion.digest);
     let denial = match given(walk.source.manifest(&by_digest, Need::Required).await)? {
-        Given::Manifest(manifest) => return Ok(manifest.described_as(&companion.media_type)?),
-        Given::Nothing => None,
-        Given::Denial(denial) => Some(denial),
+        LockedAnswer::Manifest(manifest) => return Ok(manifest.described_as(&companion.media_type)?),
+        LockedAnswer::Nothing => None,
+        LockedAnswer::Denial(denial) => Some(denial),
     };
     Err(gone(walk, locked, companion, denial).await?)
 }

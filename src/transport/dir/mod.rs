@@ -39,7 +39,7 @@ const VERSION_TEXT: &str = "Directory Transport Version: 1.1\n";
 type LinkTo = Option<Arc<Linkable>>;
 
 /// A directory of images.
-pub struct Images {
+pub struct ImageDirectory {
     root: LockedDir,
     /// With `Auto` each blob is copied at most once, and then linked.
     mode: LinkMode,
@@ -77,15 +77,15 @@ pub enum ImageWrite {
     Kept,
 }
 
-impl Images {
+impl ImageDirectory {
     /// Makes the directory at `path` if there is none. It is for one run at a time: another would take an image that this one
     /// is just making for a left-over.
     ///
     /// # Errors
     /// It cannot be made or opened, or another run has it.
-    pub fn create(path: &Path, mode: LinkMode, events: Events) -> Result<Images> {
+    pub fn create(path: &Path, mode: LinkMode, events: Events) -> Result<ImageDirectory> {
         let root = LockedDir::take(Dir::create(path)?, path)?;
-        Ok(Images {
+        Ok(ImageDirectory {
             parent: Mutex::new((String::new(), root.dir().clone())),
             root,
             mode,
@@ -198,7 +198,7 @@ impl Images {
 
 /// The directory of an image.
 struct At<'a> {
-    images: &'a Images,
+    images: &'a ImageDirectory,
     name: &'a str,
     directory: Dir,
     /// Which file the directory is.

@@ -29,7 +29,7 @@ use crate::routes::{PullSource, Serves};
 use endpoint::Endpoint;
 use failover::Failover;
 use health::CircuitBreaker;
-use suspects::{Given, Suspects, Wrong};
+use suspects::{EndpointReads, Suspects, WrongBlob};
 
 /// The endpoints of the repositories that were read so far.
 #[derive(Default)]
@@ -204,7 +204,7 @@ impl Endpoints {
     /// See [`Source::gave_wrong`](crate::content::Source::gave_wrong).
     pub async fn gave_wrong(&self, blob: &Descriptor, error: Error) -> Result<()> {
         let own = self.all.len() - 1;
-        let Wrong { given, from } = self.suspects.accuse(&blob.digest, own);
+        let WrongBlob { given, from } = self.suspects.accuse(&blob.digest, own);
         given.into_iter().for_each(|(at, given)| self.all[at].discount(given));
         if from.is_empty() || from == [own] {
             return self.own_gave_wrong(&blob.digest, error).await;
@@ -235,7 +235,7 @@ impl Endpoints {
     }
 
     /// An endpoint gave this of a blob; whether the bytes are right is not known yet.
-    fn note_given(&self, blob: &Digest, at: usize, given: Given) {
+    fn note_given(&self, blob: &Digest, at: usize, given: EndpointReads) {
         self.all[at].count(given);
         self.suspects.note(blob, at, given);
     }

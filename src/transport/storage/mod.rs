@@ -30,18 +30,18 @@ use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
 };
-pub use audit::{Attached, Audit, Depth, Scope};
+pub use audit::{AttachedDescriptors, Audit, AuditDepth, AuditScope};
 pub use fault::{Fault, FaultKind};
 pub use replica::{Member, Replica};
 pub use survey::{Holding, Survey, Tagged};
-use tree::{FoundFile, Seen, Tree};
+use tree::{FoundFile, Seen, StorageTree};
 
 /// Who refers to what in one repository.
 type Referrers = Arc<HashMap<Digest, Vec<Descriptor>>>;
 
 /// A storage that was opened, for reading only.
 pub struct Storage {
-    tree: Tree,
+    tree: StorageTree,
     /// The registry that references to its content name.
     registry: String,
     /// What tags mean by the word of somebody else, which counts more.
@@ -59,7 +59,7 @@ impl Storage {
     /// Not readable, compressed, or no storage.
     pub fn open(path: &Path, registry: &str) -> Result<Storage> {
         Ok(Storage {
-            tree: Tree::open(path)?,
+            tree: StorageTree::open(path)?,
             registry: registry.to_owned(),
             given: HashMap::new(),
             referrers: Mutex::default(),

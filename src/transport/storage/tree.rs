@@ -27,7 +27,7 @@ const ROOTS: [&str; 5] = ["", "v2", "registry/v2", "docker/registry/v2", "regist
 
 /// A storage's files.
 #[derive(Debug)]
-pub struct Tree {
+pub struct StorageTree {
     /// The root, for messages.
     shown: PathBuf,
     form: Form,
@@ -66,14 +66,14 @@ pub struct Seen {
     pub identity: Option<Identity>,
 }
 
-impl Tree {
+impl StorageTree {
     /// # Errors
     /// Not readable, compressed, or no storage of distribution in it.
-    pub fn open(path: &Path) -> Result<Tree> {
+    pub fn open(path: &Path) -> Result<StorageTree> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
         if metadata.is_dir() {
             let (shown, root) = Directory::open(path)?.ok_or_else(|| none(path))?;
-            return Ok(Tree { shown, form: Form::Directory(root) });
+            return Ok(StorageTree { shown, form: Form::Directory(root) });
         }
         // Opening a pipe would wait for whoever writes to it.
         if !metadata.is_file() {
@@ -84,7 +84,7 @@ impl Tree {
             return Err(none(path));
         }
         let (shown, packed) = Packed::open(path, Arc::new(file), metadata.len())?.ok_or_else(|| none(path))?;
-        Ok(Tree { shown, form: Form::Tar(packed) })
+        Ok(StorageTree { shown, form: Form::Tar(packed) })
     }
 
     /// A path as messages show it.
