@@ -42,8 +42,8 @@ impl CredentialFile {
         &self.path
     }
 
-    /// Whether [`log_in`](CredentialFile::log_in) could keep credentials for `path` (empty: all) at `registry`, as far as can be known
-    /// without changing anything: better known before somebody types a password.
+    /// Whether [`log_in`](CredentialFile::log_in) could keep credentials for `path` (empty: all) at `registry`, as far as can be
+    /// known without changing anything: better known before somebody types a password.
     ///
     /// # Errors
     /// As there.

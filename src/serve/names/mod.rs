@@ -230,8 +230,8 @@ impl LayoutIndex {
         here(None) || self.named(name, registry).into_iter().any(|own| here(Some(own)))
     }
 
-    /// At most `most` tags behind `last`, in their order, that [mean something](LayoutIndex::digest) under a spelling of a repository;
-    /// `None` if there is no such repository.
+    /// At most `most` tags behind `last`, in their order, that [mean something](LayoutIndex::digest) under a spelling of a
+    /// repository; `None` if there is no such repository.
     pub fn tags(&self, name: &str, registry: Option<&str>, last: &str, most: usize) -> Option<Vec<Tag>> {
         let meant = self.named(name, registry);
         if meant.is_empty() {
