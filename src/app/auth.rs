@@ -12,7 +12,7 @@ use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Kind, Result};
-use crate::credentials::{Found, Kept, Origin, Store};
+use crate::credentials::{CredentialFile, CredentialOrigin, FoundCredentials, Store};
 use crate::oci::Repository;
 use crate::transport::registry::{AuthCheck, Registries};
 
@@ -38,7 +38,7 @@ pub struct AuthReport {
     /// The path of the repository that was asked about. `null`: none was.
     pub repository: Option<String>,
     /// Where the credentials come from. `null`: there are none.
-    pub credentials: Option<Origin>,
+    pub credentials: Option<CredentialOrigin>,
     /// `null`: the credentials name no user.
     pub user: Option<String>,
     /// The credentials are an identity token.
@@ -85,23 +85,23 @@ pub async fn auth_check(request: &AuthRequest, environment: &Environment) -> Res
 }
 
 /// A helper may wait for its user.
-async fn locate(store: &Store, target: &LoginTarget) -> Result<Option<Found>> {
+async fn locate(store: &Store, target: &LoginTarget) -> Result<Option<FoundCredentials>> {
     let (store, registry, path) = (store.clone(), target.registry.clone(), target.path.clone());
     let attempted = format!("looking up credentials for {target}");
     blocking(&attempted, move || store.locate(&registry, &path)).await
 }
 
 fn searched(registry: &RegistryOptions, environment: &Environment) -> Vec<PathBuf> {
-    let files = Kept::all(registry.authfile(), &|name| environment.variable(name));
-    files.iter().map(Kept::path).map(Path::to_owned).collect()
+    let files = CredentialFile::all(registry.authfile(), &|name| environment.variable(name));
+    files.iter().map(CredentialFile::path).map(Path::to_owned).collect()
 }
 
 impl AuthReport {
-    fn of(target: &LoginTarget, found: Option<Found>) -> AuthReport {
+    fn of(target: &LoginTarget, found: Option<FoundCredentials>) -> AuthReport {
         let repository = Some(target.path.clone()).filter(|path| !path.is_empty());
         let registry = target.registry.clone();
         let mut report = AuthReport { version: REPORT_VERSION, registry, repository, ..AuthReport::default() };
-        if let Some(Found { credentials, origin }) = found {
+        if let Some(FoundCredentials { credentials, origin }) = found {
             report.identity_token = credentials.identity_token.is_some();
             report.user = Some(credentials.username).filter(|user| !user.is_empty());
             report.credentials = Some(origin);

@@ -14,7 +14,7 @@ use super::migrate::counted::{Counted, companion_tag};
 use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use crate::base::error::Result;
 use crate::oci::{Digest, Repository};
-use crate::transport::storage::{Audit, Depth, Fault, FaultKind, Scope, Storage, Survey};
+use crate::transport::storage::{Audit, AuditDepth, AuditScope, Fault, FaultKind, Storage, Survey};
 
 /// What is to be checked.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ pub fn check(request: &CheckRequest, environment: &Environment) -> Result<CheckR
     let started = Instant::now();
     let storage = Storage::open(&request.storage, REGISTRY)?;
     let survey = storage.survey()?;
-    let audit = storage.audit(&survey, Scope::Everything, Depth::Digest, None, &environment.events);
+    let audit = storage.audit(&survey, AuditScope::Everything, AuditDepth::Digest, None, &environment.events);
     let outcome = if audit.faults.is_empty() { Outcome::Done } else { Outcome::Damaged };
     let affected = audit.faults.iter().flat_map(|fault| &fault.images).collect::<HashSet<_>>().len();
     Ok(CheckReport {

@@ -9,7 +9,7 @@ use super::receipts::ReceiptFile;
 use super::registry::RegistryOptions;
 use crate::base::document::Document;
 use crate::base::error::{Error, Result};
-use crate::increment::{Holdings, InventoryBuilder, Unreadable};
+use crate::increment::{Holdings, InventoryBuilder, UnreadableImage};
 use crate::oci::Reference;
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::naming::{Naming, Target, parse_target};
@@ -31,7 +31,7 @@ pub struct InventoryRequest {
 pub struct InventoryReport {
     pub inventory: Receipt,
     /// What could not be read, and may be there.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableImage>,
     pub outcome: Outcome,
 }
 
@@ -56,7 +56,7 @@ pub async fn inventory(request: &InventoryRequest, environment: &Environment) ->
     images.extend(unreadable.iter().map(|it| ImageReceipt::lost(it.source.clone(), None, it.error.chain())));
     unreadable.extend(more);
     if unreadable.len() == images.len()
-        && let Some(Unreadable { error, .. }) = unreadable.first()
+        && let Some(UnreadableImage { error, .. }) = unreadable.first()
     {
         return Err(error.clone());
     }

@@ -11,7 +11,7 @@ use super::login_target::LoginTarget;
 use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
 use crate::base::error::{Fact, Result};
-use crate::credentials::{AMBIENT, Credentials, Kept, Origin, Store, Variables, variable_name};
+use crate::credentials::{AMBIENT, CredentialFile, CredentialOrigin, Credentials, Store, Variables, variable_name};
 use crate::transport::registry::AuthCheck;
 
 /// Credentials, and the registry that they are for.
@@ -39,7 +39,7 @@ pub struct LoginReport {
     /// Whose they are.
     pub user: String,
     /// Where they are.
-    pub kept: Origin,
+    pub kept: CredentialOrigin,
     /// How the registry took them.
     #[serde(skip)]
     pub checked: AuthCheck,
@@ -92,8 +92,8 @@ pub async fn login(request: &LoginRequest, environment: &Environment) -> Result<
 }
 
 /// The file that is to keep them.
-fn place(target: &LoginTarget, authfile: Option<&Path>, environment: &Environment) -> Result<Kept> {
-    let kept = Kept::to_write(authfile, &|name| environment.variable(name))?;
+fn place(target: &LoginTarget, authfile: Option<&Path>, environment: &Environment) -> Result<CredentialFile> {
+    let kept = CredentialFile::to_write(authfile, &|name| environment.variable(name))?;
     kept.check(&target.registry, &target.path)?;
     if kept.path().exists() {
         check_writable([&kept.path().to_owned()])?;

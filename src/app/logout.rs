@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::login_target::LoginTarget;
 use super::outcome::{JsonReport, REPORT_VERSION};
 use crate::base::error::{Error, Result};
-use crate::credentials::{Kept, Origin, Store, Variables};
+use crate::credentials::{CredentialFile, CredentialOrigin, Store, Variables};
 
 /// What is to be forgotten.
 #[derive(Clone, Debug)]
@@ -28,10 +28,10 @@ pub struct LogoutReport {
     pub version: u32,
     pub ok: bool,
     /// Where it was kept.
-    pub forgotten: Vec<Origin>,
+    pub forgotten: Vec<CredentialOrigin>,
     /// Where the registry's credentials come from now, if there still are any.
     #[serde(skip)]
-    pub remaining: Option<Origin>,
+    pub remaining: Option<CredentialOrigin>,
 }
 
 impl JsonReport for LogoutReport {}
@@ -43,7 +43,7 @@ impl JsonReport for LogoutReport {}
 /// Nothing is kept; a file that is malformed, or cannot be read or replaced; a helper that fails.
 pub fn logout(request: &LogoutRequest, environment: &Environment) -> Result<LogoutReport> {
     let LogoutRequest { target, below, authfile } = request;
-    let files = Kept::all(authfile.as_deref(), &|name| environment.variable(name));
+    let files = CredentialFile::all(authfile.as_deref(), &|name| environment.variable(name));
     // What the other files have was not written by a login of this kind.
     let searched = if target.is_some() { &files[..] } else { files.get(..1).unwrap_or_default() };
     let forgotten = forget(searched, target.as_ref(), *below)?;
@@ -56,7 +56,7 @@ pub fn logout(request: &LogoutRequest, environment: &Environment) -> Result<Logo
     Ok(LogoutReport { version: REPORT_VERSION, ok: true, forgotten, remaining })
 }
 
-fn forget(files: &[Kept], target: Option<&LoginTarget>, below: bool) -> Result<Vec<Origin>> {
+fn forget(files: &[CredentialFile], target: Option<&LoginTarget>, below: bool) -> Result<Vec<CredentialOrigin>> {
     for file in files {
         let forgotten = match target {
             Some(target) => file.log_out(&target.registry, &target.path, below)?,
@@ -70,7 +70,7 @@ fn forget(files: &[Kept], target: Option<&LoginTarget>, below: bool) -> Result<V
 }
 
 /// A logout means to be unknown to the registry.
-fn remaining(target: &LoginTarget, request: &LogoutRequest, environment: &Environment) -> Option<Origin> {
+fn remaining(target: &LoginTarget, request: &LogoutRequest, environment: &Environment) -> Option<CredentialOrigin> {
     let authfile = request.authfile.as_deref();
     let mut store = Store::load(authfile, &|name| environment.variable(name)).unwrap_or_default();
     if authfile.is_none() {

@@ -64,7 +64,7 @@ pub use import::{
     Pruned, import,
 };
 pub use inspect::{
-    Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part, inspect,
+    InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, RawPart, ShownCompanion, inspect,
     inspect_bytes,
 };
 pub use inventory::{InventoryReport, InventoryRequest, inventory};
@@ -76,8 +76,8 @@ pub use login::{LoggingIn, LoginReport, LoginRequest, check_login, login};
 pub use login_target::LoginTarget;
 pub use logout::{LogoutReport, LogoutRequest, logout};
 pub use migrate::{
-    BundleOutput, Counted, Destination, MigrateReport, MigrateRequest, Migrated, MigratedBundle, MigratedImage,
-    MigratedState, MigrationRefused, StorageList, StoredImage, StoredName, StoredState, Which, migrate,
+    BundleOutput, Counted, Destination, ImageFilter, MigrateReport, MigrateRequest, Migrated, MigratedBundle,
+    MigratedImage, MigratedState, MigrationRefused, StorageList, StoredImage, StoredName, StoredState, migrate,
 };
 pub use missing::missing_lines;
 pub use outcome::{JsonReport, Outcome, REPORT_VERSION};
@@ -95,7 +95,7 @@ pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
 pub use sign::{SignReport, SignRequest, sign};
 pub use since::{basis_line, read_baseline};
 pub use site_policy::SitePolicy;
-pub use stream::{Stream, StreamReader};
+pub use stream::{BundleStream, StreamReader};
 pub use trust::{Trust, demand, public_key};
 pub use units::as_path;
 pub use verify::{VerifyInput, VerifyReport, VerifyRequest, verify};

@@ -15,7 +15,9 @@ use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count};
 use crate::oci::{Reference, Repository};
 use crate::pipeline::naming::{Target, parse_target};
-use crate::pipeline::prove::{Claim, Confirmed, ImageProof, Options, Plan, Prover, State, ToRead, Verdict};
+use crate::pipeline::prove::{
+    Claim, Confirmed, ImageProof, ImageProver, Options, ProofPlan, ProveState, ToRead, Verdict,
+};
 use crate::pipeline::receipt::{CompanionReceipt, ImageOutcome, Receipt};
 use crate::transport::registry::Registries;
 
@@ -115,11 +117,11 @@ impl Job<'_> {
         let (started, events) = (Instant::now(), &environment.events);
         self.registries.expect(claims.iter().map(|claim| &claim.reference.repository));
         let target = self.registries.itself();
-        let prover = Prover { target: &target, options: self.options, events: events.clone() };
+        let prover = ImageProver { target: &target, options: self.options, events: events.clone() };
         let mut plan = prover.plan(claims, confirmed).await?;
         let state = match self.state.filter(|_| !self.dry_run) {
-            Some(path) => State::open(path, self.registry, (environment.clock)(), events)?,
-            None => State::default(),
+            Some(path) => ProveState::open(path, self.registry, (environment.clock)(), events)?,
+            None => ProveState::default(),
         };
         let ToRead { ahead, before } = plan.bytes(&state, self.options);
         let (blobs, images) = (count(plan.blobs.len(), "blob"), count(plan.images.len(), "image"));
@@ -164,7 +166,7 @@ pub fn state_beside(receipt: &Path) -> PathBuf {
     beside.into()
 }
 
-fn outcome(plan: &Plan) -> Outcome {
+fn outcome(plan: &ProofPlan) -> Outcome {
     match () {
         () if plan.count(Verdict::Damaged) > 0 => Outcome::Damaged,
         () if plan.is_proven() => Outcome::Done,

@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::outcome::{JsonReport, REPORT_VERSION};
 use super::units::as_path;
 use crate::base::error::Result;
-use crate::bundle::{self, Scope};
+use crate::bundle::{self, SignScope};
 use crate::oci::Digest;
 use crate::signing::{PrivateKey, PublicKey};
 
@@ -17,7 +17,7 @@ pub struct SignRequest {
     /// A directory or a tar.
     pub bundle: PathBuf,
     pub key: PrivateKey,
-    pub scope: Scope,
+    pub scope: SignScope,
 }
 
 /// A bundle that was signed.

@@ -6,7 +6,7 @@ use super::output::Output;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events};
 use crate::bundle::chunks::MAX_CHUNKS;
-use crate::bundle::{self, Bundle, CHUNKS, Finished, Scope, check_signature};
+use crate::bundle::{self, Bundle, CHUNKS, Finished, SignScope, check_signature};
 use crate::files::Layout;
 use crate::signing::{PrivateKey, PublicKey};
 
@@ -18,7 +18,7 @@ use crate::signing::{PrivateKey, PublicKey};
 pub fn add_signature(finished: &Finished, key: Option<&PrivateKey>, events: &Events) -> Result<Option<PublicKey>> {
     let Some(key) = key else { return Ok(None) };
     if finished.unchanged && !is_signed(&finished.path, key.public()) {
-        bundle::sign(&finished.path, key, Scope::Full, events)?;
+        bundle::sign(&finished.path, key, SignScope::Full, events)?;
     }
     Ok(Some(key.public().clone()))
 }

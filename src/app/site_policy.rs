@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::base::position::{Position, Problem};
+use crate::base::position::{InputProblem, Position};
 
 /// Larger files are no such files, in bytes.
 pub const MAX_CONFIG: u64 = 1024 * 1024;
@@ -28,7 +28,7 @@ impl SitePolicy {
     ///
     /// # Errors
     /// Everything that is wrong in any of them.
-    pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<SitePolicy, Vec<Problem>> {
+    pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<SitePolicy, Vec<InputProblem>> {
         let (mut policy, mut problems) = (SitePolicy::default(), Vec::new());
         for (path, bytes) in files {
             let name = path.display().to_string();
@@ -42,7 +42,7 @@ impl SitePolicy {
 struct Reader<'a> {
     name: &'a str,
     text: &'a str,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<InputProblem>,
 }
 
 impl<'a> Reader<'a> {
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
     fn problem(&mut self, at: usize, text: String) {
         let before = self.text.get(..at).unwrap_or(self.text);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() as u64 + 1;
-        self.problems.push(Problem { at: Position::line(self.name, line), text });
+        self.problems.push(InputProblem { at: Position::line(self.name, line), text });
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
 
     fn parse(files: &[(&str, &str)]) -> Result<SitePolicy, Vec<String>> {
         let files: Vec<_> = files.iter().map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec())).collect();
-        SitePolicy::parse(&files).map_err(|problems| problems.iter().map(Problem::to_string).collect())
+        SitePolicy::parse(&files).map_err(|problems| problems.iter().map(InputProblem::to_string).collect())
     }
 
     #[test]

@@ -13,18 +13,18 @@ const BUFFER: usize = 1 << 20;
 pub type StreamReader = Box<dyn Read + Send>;
 
 /// A stream that begins like a tar, decompressed if it has to be.
-pub struct Stream {
+pub struct BundleStream {
     /// What errors call it.
     pub name: PathBuf,
     pub bytes: StreamReader,
 }
 
-impl Stream {
+impl BundleStream {
     /// Reads its first block.
     ///
     /// # Errors
     /// It is no tar, or cannot be read.
-    pub fn new(name: PathBuf, bytes: StreamReader) -> Result<Stream> {
+    pub fn new(name: PathBuf, bytes: StreamReader) -> Result<BundleStream> {
         let reading = |e| Error::disk("reading", &name, e);
         let (mut start, mut rest) = begin(Box::new(BufReader::with_capacity(BUFFER, bytes))).map_err(reading)?;
         if start.starts_with(&seekable::MAGIC) {
@@ -37,7 +37,7 @@ impl Stream {
             let what = if start.is_empty() { "is empty" } else { "is not a tar" };
             return Err(Error::input(format!("{} {what}", name.display())));
         }
-        Ok(Stream { name, bytes: Box::new(Cursor::new(start).chain(rest)) })
+        Ok(BundleStream { name, bytes: Box::new(Cursor::new(start).chain(rest)) })
     }
 }
 

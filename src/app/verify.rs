@@ -10,7 +10,7 @@ use super::failure::as_detail;
 use super::hint::Hint;
 use super::local::{check_writable, write_file};
 use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
-use super::stream::Stream;
+use super::stream::BundleStream;
 use super::trust::Trust;
 use crate::base::document::Document;
 use crate::base::error::{Error, Result};
@@ -38,7 +38,7 @@ pub enum VerifyInput {
         full: bool,
     },
     /// Every file is proven by its digest.
-    Stream(Stream),
+    Stream(BundleStream),
 }
 
 /// What was found.
@@ -110,7 +110,7 @@ struct Admitted {
 /// A stream is read here, to its end.
 fn admit(bundle: VerifyInput, trust: &Trust, environment: &Environment) -> Result<Admitted> {
     match bundle {
-        VerifyInput::Stream(Stream { name, bytes }) => {
+        VerifyInput::Stream(BundleStream { name, bytes }) => {
             let mut proven = None;
             let mut before_blobs = |layout: &Layout| {
                 proven = trust.check(layout, environment)?;

@@ -34,12 +34,12 @@ impl fmt::Display for Position {
 
 /// Something wrong in a file that a person wrote; prints as `file:line: what`, on one line that cannot speak to a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct InputProblem {
     pub at: Position,
     pub text: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for InputProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.at, plain_piece(&self.text))
     }
@@ -47,9 +47,9 @@ impl fmt::Display for Problem {
 
 /// Where the operator asked for images, and how, for messages: `list.txt:3: nginx:1.27`; of a lock that is followed, `images.lock:12`.
 #[derive(Clone, Debug, Default)]
-pub struct Written(HashMap<Reference, String>);
+pub struct ReferencePositions(HashMap<Reference, String>);
 
-impl Written {
+impl ReferencePositions {
     /// What messages call an image: its reference, and where the operator asked for it.
     pub fn shown(&self, reference: &Reference) -> String {
         match self.0.get(reference).filter(|written| !written.is_empty()) {
@@ -59,22 +59,22 @@ impl Written {
     }
 }
 
-impl From<HashMap<Reference, String>> for Written {
-    fn from(written: HashMap<Reference, String>) -> Written {
-        Written(written)
+impl From<HashMap<Reference, String>> for ReferencePositions {
+    fn from(written: HashMap<Reference, String>) -> ReferencePositions {
+        ReferencePositions(written)
     }
 }
 
-impl FromIterator<(Reference, String)> for Written {
-    fn from_iter<I: IntoIterator<Item = (Reference, String)>>(written: I) -> Written {
-        Written(written.into_iter().collect())
+impl FromIterator<(Reference, String)> for ReferencePositions {
+    fn from_iter<I: IntoIterator<Item = (Reference, String)>>(written: I) -> ReferencePositions {
+        ReferencePositions(written.into_iter().collect())
     }
 }
 
 /// All problems as the one error that ends the run, a line each. `what` is what was read: `the allowlist`.
-pub fn refused(what: &str, problems: &[Problem]) -> Error {
+pub fn refused(what: &str, problems: &[InputProblem]) -> Error {
     let these = if problems.len() == 1 { "one problem" } else { "these problems" };
-    Error::input(format!("reading {what}: {these}")).listing(problems.iter().map(Problem::to_string))
+    Error::input(format!("reading {what}: {these}")).listing(problems.iter().map(InputProblem::to_string))
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_problem_is_one_line_whatever_stands_in_the_file() {
         let at = Position::line("list.yaml", 3);
-        let problem = Problem { at, text: "as=a\nlist.yaml:9: forged\u{1b}[2J".to_owned() };
+        let problem = InputProblem { at, text: "as=a\nlist.yaml:9: forged\u{1b}[2J".to_owned() };
         assert_eq!(problem.to_string(), "list.yaml:3: as=a\\u000alist.yaml:9: forged\\u001b[2J");
     }
 }

@@ -51,13 +51,13 @@ pub use format::{
 pub(crate) use loaders::{SUBJECT, docker_entry, docker_json, index_json, load_platform, whole_images};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, NoBundle, no_bundle, open_damaged, refuse_part, refuse_unfinished};
-pub use options::{Finished, Form, Options, Survey, is_tar};
+pub use options::{Finished, Form, Options, SpaceNeeds, is_tar};
 pub(crate) use order::fault_of_order;
 pub use read_back::read_back;
 pub use repair::file::{RepairContents, RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};
 pub use repair::volumes::{LockedSet, RepairedSet, RepairedVolume, SetRepair, lock_set, repair_set};
 pub use repair::{RepairWith, Repaired, lock_bundle, repair};
-pub use sign::{Scope, sign};
+pub use sign::{SignScope, sign};
 pub use signature::{Proven, SignatureFault, check_signature, signer};
 pub use streamed::{Ending, NotReceived, StreamBuffer, StreamSource, StreamedBundle};
 pub use tools::{Tool, tools_of};
@@ -86,7 +86,7 @@ pub fn walk_file(out: &Path) -> PathBuf {
 
 /// The bundle that an export would replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Former {
+pub struct FormerBundle {
     pub identity: Digest,
     /// When its references were resolved.
     pub created: Timestamp,
@@ -169,8 +169,8 @@ impl Contents {
     ///
     /// # Errors
     /// As [`Contents::head`].
-    pub fn continuing(self, former: Option<Former>) -> Result<Contents> {
-        let Some(Former { identity, created }) = former else { return Ok(self) };
+    pub fn continuing(self, former: Option<FormerBundle>) -> Result<Contents> {
+        let Some(FormerBundle { identity, created }) = former else { return Ok(self) };
         let now = self.lock.created;
         let same = self.at(created);
         if same.identity()? == identity { Ok(same) } else { Ok(same.at(now)) }

@@ -17,7 +17,7 @@ use super::format::{
 use super::signature::Proven;
 use super::sums::MAX_SUMS;
 use super::tar_plan::BLOCK;
-use super::{Former, signatures_of};
+use super::{FormerBundle, signatures_of};
 use crate::base::error::{Error, Fact, Kind, Result};
 use crate::files::{Layout, SecondHeader};
 use crate::oci::{Descriptor, Digest, Manifest, Role};
@@ -67,8 +67,8 @@ impl Bundle {
     }
 
     /// What an export that replaces it has to know.
-    pub fn former(&self) -> Former {
-        Former { identity: self.identity, created: self.json.lock.created }
+    pub fn former(&self) -> FormerBundle {
+        FormerBundle { identity: self.identity, created: self.json.lock.created }
     }
 
     /// What is worth keeping of a bundle that is to be replaced.

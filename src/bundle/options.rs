@@ -70,7 +70,7 @@ pub struct Finished {
 
 /// What writing a bundle would take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Survey {
+pub struct SpaceNeeds {
     /// Length of the bundle in bytes.
     pub total: u64,
     /// Bytes of blobs that are there already.

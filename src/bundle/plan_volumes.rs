@@ -6,7 +6,7 @@ use std::path::Path;
 use super::fileset::{FileSet, KnownFile, Trailer};
 use super::format::{MAX_SIGNATURE, head_of, is_signature};
 use super::open::Bundle;
-use super::options::{Finished, Survey, existing_ancestor};
+use super::options::{Finished, SpaceNeeds, existing_ancestor};
 use super::volumes::{
     Opened, Part, Replaceable, Set, SetName, VolumeOptions, claimed, lacking, remove_orphaned_journals, reserved,
     volumes_of, whole,
@@ -118,7 +118,7 @@ pub(super) fn survey(
     files: &FileSet,
     volumes: &VolumeOptions,
     replaceable: &Replaceable,
-) -> Result<Survey> {
+) -> Result<SpaceNeeds> {
     let (set, selection) = (plan(out, files, volumes)?, &volumes.selection);
     let lacking = lacking(&set, selection);
     for volume in &lacking {
@@ -138,7 +138,7 @@ pub(super) fn survey(
     let recovery = if selection.is_all() { set.recovery_room(lacking == 0)? } else { 0 };
     let needed = lacking.saturating_sub(reserved(&set, selection)).saturating_add(recovery);
     let free = fsops::free_space(&existing_ancestor(&set.name.whole()))?;
-    Ok(Survey { total, present, needed, free })
+    Ok(SpaceNeeds { total, present, needed, free })
 }
 
 /// Blobs of which nothing is in the selected volumes.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::fileset::FileSet;
 use super::format::{BUNDLE_JSON, VOLUMES};
 use super::open::Bundle;
-use super::options::{Finished, Form, Options, Survey, existing_ancestor};
+use super::options::{Finished, Form, Options, SpaceNeeds, existing_ancestor};
 use super::output::directory::is_left;
 use super::output::{directory, tar};
 use super::volumes::SetName;
@@ -40,7 +40,7 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
     if let Whole::Proven(events) = whole
         && !(bundle.sums_agree() && stamp::is_proven(out))
     {
-        let state = stamp::State::of(out);
+        let state = stamp::FilesStamp::of(out);
         if !prove_files::is_proven(&bundle, events) {
             return None;
         }
@@ -136,7 +136,7 @@ pub fn refuse_one_pass(out: &Path, form: &Form) -> Result<()> {
 ///
 /// # Errors
 /// `out` is something that must not be replaced, or its file system does not answer.
-pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> {
+pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<SpaceNeeds> {
     let form = &options.form;
     if let Form::Volumes(volumes) = form {
         return plan_volumes::survey(out, files, volumes, &options.replaceable);
@@ -154,7 +154,7 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> 
     // A plan takes memory with the bytes that manifests announce, which may be anything: none is made of what cannot fit.
     let total = files.content_size();
     if !links && total.saturating_sub(present) > free.saturating_add(entry.as_ref().map_or(0, tar::begun)) {
-        return Ok(Survey { total, present, needed: total.saturating_sub(present), free });
+        return Ok(SpaceNeeds { total, present, needed: total.saturating_sub(present), free });
     }
     let plan = files.tar()?;
     let total = if is_tar { plan.length } else { files.size() };
@@ -166,7 +166,7 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<Survey> 
         // As in a tar: files take more room than they have bytes.
         plan.length.saturating_sub(present)
     };
-    Ok(Survey { total, present, needed, free })
+    Ok(SpaceNeeds { total, present, needed, free })
 }
 
 /// Only a bundle may be replaced by one, and only if it holds nothing else.

@@ -27,7 +27,7 @@ use crate::signing::{PrivateKey, is_well_formed, signature_in};
 
 /// What is signed of a bundle that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum SignScope {
     /// The sums, which say what every file has to be.
     Sums,
     /// `chunks.b3` too, after every digest was proven.
@@ -39,9 +39,9 @@ pub enum Scope {
 /// name. Gives the bundle's identity.
 ///
 /// # Errors
-/// The sums do not say what `bundle.json` says, or the files have other sizes, or with [`Scope::Full`] other bytes: such a
+/// The sums do not say what `bundle.json` says, or the files have other sizes, or with [`SignScope::Full`] other bytes: such a
 /// bundle is not signed. It has as many signatures as it can. The disk's.
-pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Result<Digest> {
+pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) -> Result<Digest> {
     let path = &fsops::canonicalize(path)?;
     let lock = WriteLock::take(path)?;
     // Opened first: what a killed run has left in it is no part of the bundle, and is removed.
@@ -71,7 +71,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: Scope, events: &Events) -> Res
     let layout = bundle.layout();
     let sums: Bytes = bundle.json().sha256sums(bundle.identity()).into_bytes().into();
     let mut new = vec![signature_of(layout, SUMS, &sums, key)?];
-    if scope == Scope::Full {
+    if scope == SignScope::Full {
         let chunks = chunks_of(layout, bundle.json(), bundle.identity(), events).ok_or_else(damaged)?;
         let signature = signature_of(layout, CHUNKS, &chunks, key)?;
         let is_there = layout.read(CHUNKS, chunks.len() as u64).is_ok_and(|there| there.is_some_and(|it| it == chunks));

@@ -24,21 +24,21 @@ const ORIGINS: &str = "user.gapferry.origins";
 const NEAR: i64 = 1;
 
 /// How the files of a bundle are at one moment.
-pub struct State(Digest);
+pub struct FilesStamp(Digest);
 
-impl State {
+impl FilesStamp {
     /// `None`: a file is gone, or not to be looked at.
-    pub fn of(bundle: &Path) -> Option<State> {
+    pub fn of(bundle: &Path) -> Option<FilesStamp> {
         let mut state = Hasher::new(Algorithm::Sha256);
-        State::add(&mut state, bundle)?;
-        Some(State(state.finish()))
+        FilesStamp::add(&mut state, bundle)?;
+        Some(FilesStamp(state.finish()))
     }
 
     /// How several files are.
-    pub fn of_all(files: &[PathBuf]) -> Option<State> {
+    pub fn of_all(files: &[PathBuf]) -> Option<FilesStamp> {
         let mut state = Hasher::new(Algorithm::Sha256);
-        files.iter().try_for_each(|file| State::add(&mut state, file))?;
-        Some(State(state.finish()))
+        files.iter().try_for_each(|file| FilesStamp::add(&mut state, file))?;
+        Some(FilesStamp(state.finish()))
     }
 
     fn add(state: &mut Hasher, bundle: &Path) -> Option<()> {
@@ -69,7 +69,7 @@ impl State {
     /// Marks a file that is proven, and was made of files that were as this state says.
     pub fn mark_made(&self, made: &Path) {
         self.mark_as(ORIGINS, made);
-        if let Some(state) = State::of(made) {
+        if let Some(state) = FilesStamp::of(made) {
             state.mark(made);
         }
     }
@@ -86,7 +86,7 @@ impl State {
 pub fn is_proven(bundle: &Path) -> bool {
     read(bundle, NAME).is_some_and(|(digest, marked)| {
         let as_marked = |file: std::fs::Metadata| file.is_dir() || (file.ctime() - marked).abs() <= NEAR;
-        bundle.metadata().is_ok_and(as_marked) && State::of(bundle).is_some_and(|state| state.0 == digest)
+        bundle.metadata().is_ok_and(as_marked) && FilesStamp::of(bundle).is_some_and(|state| state.0 == digest)
     })
 }
 
@@ -94,7 +94,7 @@ pub fn is_proven(bundle: &Path) -> bool {
 pub fn is_made_of(made: &Path, origins: &[PathBuf]) -> bool {
     read(made, ORIGINS).is_some_and(|(digest, marked)| {
         let is_older = |origin: &PathBuf| origin.metadata().is_ok_and(|origin| origin.ctime() <= marked + NEAR);
-        origins.iter().all(is_older) && State::of_all(origins).is_some_and(|state| state.0 == digest)
+        origins.iter().all(is_older) && FilesStamp::of_all(origins).is_some_and(|state| state.0 == digest)
     })
 }
 

@@ -18,7 +18,7 @@ use crate::base::progress::units::bytes;
 use crate::bundle::{Bundle, is_never_declared, is_tool, refuse_part};
 use crate::content::proof::{Hashed, Wrong};
 use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
-use crate::files::{Entry, Layout, Passing};
+use crate::files::{Layout, Passing, StreamedEntry};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// How much waits to be pushed, in bytes, beside one blob of any size.
@@ -33,7 +33,7 @@ pub struct StreamedBundle<R> {
     path: PathBuf,
     passing: Passing<R>,
     /// The file whose bytes come next.
-    next: Option<Entry>,
+    next: Option<StreamedEntry>,
     /// The blobs that `bundle.json` declares, with their sizes in bytes.
     declared: HashMap<Digest, u64>,
     /// What became of the blobs that came first.
@@ -211,7 +211,7 @@ impl<R: Read> StreamedBundle<R> {
     }
 
     /// One file, a blob by this digest; where it is wanted, it is put there. `false`: the tar ends in it.
-    fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: Option<&StreamBuffer>) -> Result<bool> {
+    fn take(&mut self, entry: &StreamedEntry, digest: Option<Digest>, arrived: Option<&StreamBuffer>) -> Result<bool> {
         let Some((digest, size)) = digest.and_then(|digest| Some((digest, *self.declared.get(&digest)?))) else {
             self.passing.read(entry, &mut |_| Ok(()))?;
             // What stands behind the blobs is derived, and nothing here needs it.

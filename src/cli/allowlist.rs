@@ -58,7 +58,7 @@ pub struct AllowlistArgs {
     #[arg(long, value_name = "PLATFORM", hide_short_help = true)]
     load_platform: Option<Platform>,
     #[command(flatten)]
-    companions: Companions,
+    companions: CompanionArgs,
     /// Fail where a registry does not say whether signatures, SBOMs or other referrers are attached
     ///
     /// Without it such an image is carried with what was found, its lock entry says `attachedUnknown`, and one warning for each
@@ -85,7 +85,7 @@ pub struct AllowlistArgs {
 
 /// What travels with images.
 #[derive(clap::Args)]
-pub struct Companions {
+pub struct CompanionArgs {
     /// Leave signatures, SBOMs and referrers behind
     #[arg(long)]
     pub no_referrers: bool,

@@ -1,7 +1,7 @@
 //! `gapferry auth check`: whom a registry takes us for, and what it lets us do.
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::registry::RegistryArgs;
 use crate::app::{self, AuthReport, AuthRequest, LoginTarget};
 use crate::base::error::{Error, Result};
@@ -52,7 +52,7 @@ struct Check {
     registry: RegistryArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let Command::Check(check) = args.command;
     let (target, push) = (check.target()?, check.push.is_some());
     let request = AuthRequest { target, push, registry: check.registry.options()? };
@@ -62,7 +62,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         true => context.print_json(&report)?,
         false => context.print(&text(&report))?,
     }
-    report.failure.map_or(Ok(Outcome::Done), Err)
+    report.failure.map_or(Ok(CommandOutcome::Done), Err)
 }
 
 impl Check {

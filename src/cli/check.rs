@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use crate::app::{self, CheckReport, CheckRequest, fault_lines, faults_line};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
@@ -36,7 +36,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let report = app::check(&CheckRequest { storage: args.storage }, &context.environment)?;
     context.end();
     match args.json {

@@ -3,7 +3,7 @@
 use clap_complete::Shell;
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use crate::base::error::Result;
 
 const AFTER: &str = "\
@@ -20,9 +20,9 @@ pub struct Args {
     shell: Shell,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "gapferry", &mut script);
     context.print_bytes(&script)?;
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }

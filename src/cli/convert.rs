@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::read_back::ReadBackArgs;
 use super::render::show_refusal;
 use super::signing::KeyArgs;
@@ -12,7 +12,7 @@ use super::volume_size::{SIZES, parse};
 use super::{join, split};
 use crate::app::{self, ConvertReport, ConvertRequest, Output};
 use crate::base::error::Result;
-use crate::bundle::volumes::{Selection, Shape, VolumeOptions};
+use crate::bundle::volumes::{Shape, VolumeOptions, VolumeSelection};
 use crate::content::LinkMode;
 
 const ABOUT: &str = "\
@@ -68,7 +68,7 @@ impl Args {
             Some(limit) => {
                 join::refuse_stream(&self.output)?;
                 let shape = Shape { limit, recovery: self.recovery };
-                let volumes = VolumeOptions { shape, selection: Selection::All };
+                let volumes = VolumeOptions { shape, selection: VolumeSelection::All };
                 Ok(Output::Volumes { path: self.output.clone(), volumes })
             }
             None if self.output == Path::new(STANDARD) => {
@@ -80,7 +80,7 @@ impl Args {
     }
 }
 
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     let request = ConvertRequest {
         bundle: args.bundle.clone(),
         output: args.output()?,
@@ -101,5 +101,5 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
         split::say_volumes(written, context);
         join::say(written, context);
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }

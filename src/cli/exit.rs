@@ -8,7 +8,7 @@ pub const WRONG_USE: u8 = 2;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommandOutcome {
     Done,
     SomeImagesFailed,
     /// A check found problems and has listed them.
@@ -24,29 +24,29 @@ pub enum Outcome {
     HungUp,
 }
 
-impl From<app::Outcome> for Outcome {
-    fn from(outcome: app::Outcome) -> Outcome {
+impl From<app::Outcome> for CommandOutcome {
+    fn from(outcome: app::Outcome) -> CommandOutcome {
         match outcome {
-            app::Outcome::Done => Outcome::Done,
-            app::Outcome::SomeImagesFailed => Outcome::SomeImagesFailed,
-            app::Outcome::Damaged => Outcome::Damaged,
-            app::Outcome::Failed(kind) => Outcome::Failed(kind),
-            app::Outcome::Waiting => Outcome::Waiting,
+            app::Outcome::Done => CommandOutcome::Done,
+            app::Outcome::SomeImagesFailed => CommandOutcome::SomeImagesFailed,
+            app::Outcome::Damaged => CommandOutcome::Damaged,
+            app::Outcome::Failed(kind) => CommandOutcome::Failed(kind),
+            app::Outcome::Waiting => CommandOutcome::Waiting,
         }
     }
 }
 
-impl Outcome {
+impl CommandOutcome {
     pub fn code(self) -> u8 {
         match self {
-            Outcome::Done => 0,
-            Outcome::SomeImagesFailed => 1,
-            Outcome::Damaged => 3,
-            Outcome::Failed(kind) => code_of(kind),
-            Outcome::Waiting => 6,
-            Outcome::Interrupted => 130,
-            Outcome::Terminated => 143,
-            Outcome::HungUp => 129,
+            CommandOutcome::Done => 0,
+            CommandOutcome::SomeImagesFailed => 1,
+            CommandOutcome::Damaged => 3,
+            CommandOutcome::Failed(kind) => code_of(kind),
+            CommandOutcome::Waiting => 6,
+            CommandOutcome::Interrupted => 130,
+            CommandOutcome::Terminated => 143,
+            CommandOutcome::HungUp => 129,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::allowlist::{AllowlistArgs, missing_lines, read_bounded};
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::mirrors;
 use super::read_back::ReadBackArgs;
 use super::registry::RegistryArgs;
@@ -139,7 +139,7 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let json = args.json;
     if let Some(missing) = &args.repair {
         let report = app::export_repair(args.repair_request(missing, context)?, &context.environment).await?;

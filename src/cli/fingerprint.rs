@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use crate::app::{self, FingerprintRequest};
 use crate::base::error::Result;
 
@@ -30,11 +30,11 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     let report = app::fingerprint(FingerprintRequest { bundle: args.bundle.clone() })?;
     match args.json {
         true => context.print_json(&report)?,
         false => context.print(&format!("{}\n", report.fingerprint))?,
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }

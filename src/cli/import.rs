@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use super::allowlist::{read_bounded, read_lists};
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::piped;
-use super::push::{self, Destination, PushArgs};
+use super::push::{self, PushArgs, PushDestination};
 use super::render::show_refusal;
 use super::signing::{KeyArgs, SignArgs};
 use crate::app::{self, BundleInput, ImportRequest, NamedAllowlist, NamedReceipt, Names, Text};
@@ -118,7 +118,7 @@ pub struct Args {
     push: PushArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let json = args.json;
     let request = args.request(context)?;
     let report = app::import(request, &context.environment).await;
@@ -137,7 +137,7 @@ impl Args {
         parse_target(&self.to)?;
         self.push.registry.claim_stdin()?;
         let sign_key = self.sign.key(context)?;
-        let to = Destination { to: &self.to, names: Names::Hosted, scoped: self.scoped, sign_key };
+        let to = PushDestination { to: &self.to, names: Names::Hosted, scoped: self.scoped, sign_key };
         let push = self.push.options(to)?;
         let prune = self.prune.options(context)?;
         let bundle = bundle(self.bundle, self.state, self.verify_first)?;

@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::allowlist::missing_lines;
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::registry::RegistryArgs;
 use super::table;
 use crate::app::{
-    self, Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part,
+    self, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, RawPart, ShownCompanion,
 };
 use crate::base::error::{Error, Result};
 use crate::base::progress::plain_piece;
@@ -62,20 +62,20 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let (raw, config, json) = (args.raw, args.config, args.json);
     let request = args.request()?;
     if raw || config {
-        let part = if raw { Part::Manifest } else { Part::Config };
+        let part = if raw { RawPart::Manifest } else { RawPart::Config };
         context.print_bytes(&app::inspect_bytes(&request, part, &context.environment).await?)?;
-        return Ok(Outcome::Done);
+        return Ok(CommandOutcome::Done);
     }
     let report = app::inspect(&request, &context.environment).await?;
     match json {
         true => context.print_json(&report)?,
         false => context.print(&as_text(&report))?,
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 impl Args {
@@ -153,7 +153,7 @@ fn companions(report: &InspectReport) -> String {
     if report.companions.is_empty() {
         return more.to_owned();
     }
-    let row = |own: &Companion| {
+    let row = |own: &ShownCompanion| {
         let found_by = own.attached.tag.as_ref().map_or_else(|| "referrer".to_owned(), ToString::to_string);
         let (size, digest) = (bytes(own.attached.size), own.attached.digest.to_string());
         vec![own.kind.to_string(), own.about.clone(), size, digest, found_by]

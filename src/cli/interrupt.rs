@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::hangup::Hangup;
 use super::password;
 use crate::base::error::{Error, Kind, Result};
@@ -34,9 +34,9 @@ pub fn run_until_stopped<F>(
     runtime: &Runtime,
     context: &Arc<Context>,
     command: impl FnOnce(Arc<Context>) -> F + Send + 'static,
-) -> Result<Outcome>
+) -> Result<CommandOutcome>
 where
-    F: Future<Output = Result<Outcome>>,
+    F: Future<Output = Result<CommandOutcome>>,
 {
     let signals = {
         let _runtime = runtime.enter();
@@ -74,8 +74,8 @@ where
 }
 
 enum End {
-    Itself(Result<Outcome>),
-    Stopped(Outcome),
+    Itself(Result<CommandOutcome>),
+    Stopped(CommandOutcome),
     /// A defect of this program, which it has shown itself.
     Panicked,
 }
@@ -95,22 +95,22 @@ impl Signals {
         Ok(Signals { interrupt, terminate, hangup: Hangup::listen()? })
     }
 
-    async fn next(&mut self) -> Outcome {
+    async fn next(&mut self) -> CommandOutcome {
         tokio::select! {
-            _ = self.interrupt.recv() => Outcome::Interrupted,
-            _ = self.terminate.recv() => Outcome::Terminated,
-            () = self.hangup.next() => Outcome::HungUp,
+            _ = self.interrupt.recv() => CommandOutcome::Interrupted,
+            _ = self.terminate.recv() => CommandOutcome::Terminated,
+            () = self.hangup.next() => CommandOutcome::HungUp,
         }
     }
 
     /// The next one that is no hangup: a dropped session may send several.
     async fn next_order(&mut self) {
-        while self.next().await == Outcome::HungUp {}
+        while self.next().await == CommandOutcome::HungUp {}
     }
 }
 
 async fn wait(
-    mut ended: oneshot::Receiver<Option<Result<Outcome>>>,
+    mut ended: oneshot::Receiver<Option<Result<CommandOutcome>>>,
     stop: oneshot::Sender<()>,
     mut signals: Signals,
     context: &Context,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::allowlist::read_lists;
 use super::context::{Context, check_writable};
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::hint;
 use super::push::NameArgs;
 use super::registry::RegistryArgs;
@@ -12,7 +12,7 @@ use super::signing::SignArgs;
 use crate::app::{self, InventoryRequest, Names, ReceiptFile};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::count;
-use crate::increment::Unreadable;
+use crate::increment::UnreadableImage;
 use crate::pipeline::naming::parse_target;
 use crate::pipeline::receipt::ImageOutcome;
 
@@ -57,7 +57,7 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     check_writable(&args.output)?;
     let request = args.request(context)?;
     let report = app::inventory(&request, &context.environment).await?;
@@ -66,7 +66,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if request.output.is_none() {
         context.print(&inventory.to_file_that_fits()?)?;
     }
-    for Unreadable { source, error } in &report.unreadable {
+    for UnreadableImage { source, error } in &report.unreadable {
         context.failed_image(&format!("{source}: {}", error.chain()), hint::for_error(error));
     }
     let missed = match report.unreadable.len() {

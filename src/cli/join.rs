@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::read_back::ReadBackArgs;
 use super::render::show_refusal;
 use super::signing::{KeyArgs, signed_by};
@@ -60,7 +60,7 @@ pub fn refuse_stream(output: &Path) -> Result<()> {
     }
 }
 
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     refuse_stream(&args.output)?;
     let opened = Opened::open(&args.volumes)?;
     if opened.volumes().is_none() {
@@ -87,7 +87,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if let ConvertReport::Written(written) = &report {
         say(written, context);
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 /// What became of a bundle that has another form now.

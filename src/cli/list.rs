@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::allowlist::missing_lines;
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::render::images_table;
 use super::tools;
 use crate::app::{self, ListReport, ListRequest};
@@ -33,13 +33,13 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     let report = app::list(&ListRequest { bundle: args.bundle.clone() })?;
     match args.json {
         true => context.print_json(&report)?,
         false => context.print(&as_text(&report))?,
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 fn as_text(report: &ListReport) -> String {

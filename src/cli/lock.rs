@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::allowlist::{AllowlistArgs, missing_lines};
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::mirrors;
 use super::registry::RegistryArgs;
 use crate::app::{self, LockRequest};
@@ -42,7 +42,7 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let json = args.json;
     let request = LockRequest {
         images: args.allowlist.read(&args.registry)?,

@@ -1,13 +1,13 @@
 //! `gapferry login`: credentials are tried at the registry, then kept where skopeo, podman and docker keep them.
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::password::{ask_password, ask_user, secret_from_stdin};
 use super::registry::RegistryArgs;
 use crate::app::{self, LoginReport, LoginRequest, LoginTarget, RegistryOptions};
 use crate::base::error::Result;
 use crate::base::progress::Event;
-use crate::credentials::{Credentials, Origin};
+use crate::credentials::{CredentialOrigin, Credentials};
 use crate::transport::registry::AuthCheck;
 
 const ABOUT: &str = "\
@@ -50,7 +50,7 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let target = LoginTarget::parse(&args.host)?;
     let authfile = args.registry.authfile();
     // Before a person types a password.
@@ -65,12 +65,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if args.json {
         context.print_json(&report)?;
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
-fn place(origin: &Origin) -> String {
+fn place(origin: &CredentialOrigin) -> String {
     match origin {
-        Origin::Helper { program, .. } => format!("by {program}"),
+        CredentialOrigin::Helper { program, .. } => format!("by {program}"),
         other => format!("in {other}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use crate::app::{self, LoginTarget, LogoutRequest};
 use crate::base::error::Result;
 use crate::base::progress::Event;
@@ -39,7 +39,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let target = args.host.as_deref().map(LoginTarget::parse).transpose()?;
     let request = LogoutRequest { target, below: args.all, authfile: args.authfile };
     let report = app::logout(&request, &context.environment)?;
@@ -53,5 +53,5 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     if args.json {
         context.print_json(&report)?;
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::context::{Context, write_file};
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops;
 
@@ -21,17 +21,17 @@ pub struct Args {
     dir: Option<PathBuf>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     let mut command = super::command();
     command.build();
     let Some(directory) = &args.dir else {
         context.print_bytes(&page(command)?)?;
-        return Ok(Outcome::Done);
+        return Ok(CommandOutcome::Done);
     };
     fsops::Dir::create(directory)?;
     write_below(&command, "gapferry", directory)?;
     write_file(&directory.join("gapferry.1"), &page(command)?)?;
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 /// The pages of a command's commands, and of theirs.

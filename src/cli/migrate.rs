@@ -8,8 +8,8 @@ mod which;
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::exit::Outcome;
-use super::push::{self, Destination as PushDestination, PushArgs};
+use super::exit::CommandOutcome;
+use super::push::{self, PushArgs, PushDestination};
 use super::read_back::ReadBackArgs;
 use super::signing::SignArgs;
 use super::tools::ToolArgs;
@@ -17,8 +17,8 @@ use crate::app::{self, BundleOutput, Destination, MigrateReport, MigrateRequest,
 use crate::base::error::Result;
 use crate::content::LinkMode;
 use crate::pipeline::naming::parse_target;
-use crate::transport::storage::Depth;
-use remaining::Owner;
+use crate::transport::storage::AuditDepth;
+use remaining::OwnerArg;
 use which::WhichArgs;
 
 const ABOUT: &str = "\
@@ -108,7 +108,7 @@ pub struct Args {
     to_storage: Option<PathBuf>,
     /// With --to-storage: whom its files belong to, in numbers (Harbor 1.x: 10000:10000); blobs are copied then
     #[arg(long, value_name = "UID:GID", requires = "to_storage")]
-    chown: Option<Owner>,
+    chown: Option<OwnerArg>,
     /// Push every image into a registry; PREFIX begins every name (on Harbor: the project)
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     to: Option<String>,
@@ -168,7 +168,7 @@ enum Check {
     Digest,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let json = args.json;
     let request = args.request(context)?;
     let report = app::migrate(&request, &context.environment).await?;
@@ -209,15 +209,15 @@ impl Args {
             let read_back = self.read_back.read_back;
             Destination::Bundle(BundleOutput { path, link, sign_key, tools, read_back })
         } else if let Some(path) = self.to_storage {
-            Destination::Storage { path, link, owner: self.chown.map(Owner::into) }
+            Destination::Storage { path, link, owner: self.chown.map(OwnerArg::into) }
         } else if let Some(path) = self.to_dir {
             Destination::Directories { path, link }
         } else {
             Destination::List
         };
         let depth = self.check.map(|check| match check {
-            Check::Digest => Depth::Digest,
-            Check::Size => Depth::Size,
+            Check::Digest => AuditDepth::Digest,
+            Check::Size => AuditDepth::Size,
         });
         Ok(MigrateRequest { storage: self.storage, which, to, depth, strict: self.strict, jobs })
     }

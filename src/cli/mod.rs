@@ -60,7 +60,7 @@ use crate::base::code::Code;
 use crate::base::error::{Error, Kind, Result};
 use crate::credentials::report_helpers_to;
 use context::{Context, Global};
-use exit::Outcome;
+use exit::CommandOutcome;
 
 const ABOUT: &str = "\
 Carries container images across an air gap.
@@ -197,7 +197,7 @@ pub fn main() -> ExitCode {
     }
     let outcome = outcome.unwrap_or_else(|error| {
         context.failed(&error);
-        Outcome::Failed(error.kind())
+        CommandOutcome::Failed(error.kind())
     });
     ExitCode::from(outcome.code())
 }
@@ -219,10 +219,10 @@ fn misused(error: &clap::Error) -> ExitCode {
 }
 
 /// Why a command came to no result, if it did not: an error, or it was stopped.
-fn no_result(outcome: &Result<Outcome>) -> Option<Error> {
+fn no_result(outcome: &Result<CommandOutcome>) -> Option<Error> {
     match outcome {
         Err(error) => Some(error.clone()),
-        Ok(Outcome::Interrupted | Outcome::Terminated | Outcome::HungUp) => {
+        Ok(CommandOutcome::Interrupted | CommandOutcome::Terminated | CommandOutcome::HungUp) => {
             Some(Error::new(Kind::Interrupted, "stopped: run the same command again to continue"))
         }
         Ok(_) => None,
@@ -256,7 +256,7 @@ fn runtime() -> Result<Runtime> {
     runtime.map_err(|e| Error::new(Kind::Disk, "starting").because(e))
 }
 
-async fn run(command: Command, context: &Context) -> Result<Outcome> {
+async fn run(command: Command, context: &Context) -> Result<CommandOutcome> {
     match command {
         Command::Export(args) => export::run(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,

@@ -7,14 +7,14 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::stdin::take_stdin;
-use crate::app::Stream;
+use crate::app::BundleStream;
 use crate::base::error::{Error, Result};
 
 /// Standard input for `-`, or a pipe. `None`: it is a file or a directory, or is not there.
 ///
 /// # Errors
 /// It is a terminal, cannot be opened, or what comes out of it is no tar.
-pub fn open(path: &Path) -> Result<Option<Stream>> {
+pub fn open(path: &Path) -> Result<Option<BundleStream>> {
     let is_stdin = path == Path::new("-");
     let path = if is_stdin { PathBuf::from("standard input") } else { path.to_owned() };
     let opening = |e| Error::disk("opening", &path, e);
@@ -30,7 +30,7 @@ pub fn open(path: &Path) -> Result<Option<Stream>> {
     } else {
         return Ok(None);
     };
-    Stream::new(path, Box::new(file)).map(Some)
+    BundleStream::new(path, Box::new(file)).map(Some)
 }
 
 fn is_stream(kind: std::fs::FileType) -> bool {

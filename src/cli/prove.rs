@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::receipts;
 use super::registry::RegistryArgs;
 use super::render::proof::{show_withheld, summary};
@@ -72,7 +72,7 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     args.registry.claim_stdin()?;
     let keys = args.key.iter().map(|key| public(key)).collect::<Result<Vec<_>>>()?;
     let receipt = receipts::read(&args.receipt, &keys, "--key", context)?;

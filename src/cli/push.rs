@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::allowlist::read_file;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::registry::RegistryArgs;
 use super::render::push as render;
 use crate::app::{HarborOptions, NameOptions, Names, PushOptions, PushReport, ReceiptFile, Text};
@@ -118,7 +118,7 @@ struct HarborArgs {
 }
 
 /// Where a push goes, what its names are made of, and what signs its receipt: beside the options that all pushes have.
-pub struct Destination<'a> {
+pub struct PushDestination<'a> {
     pub to: &'a str,
     pub names: Names,
     pub scoped: bool,
@@ -130,7 +130,7 @@ impl PushArgs {
     ///
     /// # Errors
     /// The naming rules, or credentials on standard input, are not what they should be; a key without a receipt to sign.
-    pub fn options(&self, to: Destination<'_>) -> Result<PushOptions> {
+    pub fn options(&self, to: PushDestination<'_>) -> Result<PushOptions> {
         let receipt = match (&self.receipt, to.sign_key) {
             (None, Some(_)) => {
                 return Err(Error::input("--sign-key signs the receipt here: name one by --receipt FILE"));
@@ -204,7 +204,7 @@ pub fn show(report: &PushReport, json: bool, context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// What failed after the push; else what kept the result from being shown.
-pub fn end(report: &PushReport, shown: Result<()>) -> Result<Outcome> {
+pub fn end(report: &PushReport, shown: Result<()>) -> Result<CommandOutcome> {
     match report.failure() {
         Some(error) => Err(error.clone()),
         None => shown.map(|()| report.outcome().into()),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::render::problem as shown;
 use super::signing::KeyArgs;
 use crate::app::{self, RecoveredVolumes, RepairReport, RepairRequest, RepairedBundle, RepairedVolumes};
@@ -65,7 +65,7 @@ pub struct Args {
     keys: KeyArgs,
 }
 
-pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let request = RepairRequest { trust: args.keys.trust(context)?, files: args.files, output: args.output };
     let report = app::repair(&request, &context.environment)?;
     context.end();

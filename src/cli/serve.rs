@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::hangup::Hangup;
 use super::signing::KeyArgs;
 use crate::app::{self, ServeReport, ServeRequest, ServedContent};
@@ -75,7 +75,7 @@ pub struct Args {
     keys: KeyArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     // Before anything is said, so that nobody can stop it too early.
     let mut stopped = Box::pin(stopped()?);
     let shown = shown(&args.bundle);
@@ -90,7 +90,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         serving.run(stopped).await?;
     }
     context.say("stopped");
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 impl Args {

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::signing::{PassphraseArgs, signed_by};
 use crate::app::{self, SignRequest};
 use crate::base::error::Result;
-use crate::bundle::Scope;
+use crate::bundle::SignScope;
 
 const ABOUT: &str = "\
 Signs a bundle, a directory or a tar: for a key that is not where bundles are exported. `export --sign-key` signs at once. \
@@ -50,9 +50,9 @@ pub struct Args {
     passphrase: PassphraseArgs,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     let key = args.passphrase.key(&args.key, context)?;
-    let scope = if args.full { Scope::Full } else { Scope::Sums };
+    let scope = if args.full { SignScope::Full } else { SignScope::Sums };
     let report = app::sign(SignRequest { bundle: args.bundle.clone(), key, scope }, &context.environment)?;
     context.end();
     if args.json {
@@ -60,5 +60,5 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     context.say(&format!("{}: {}", report.bundle.display(), signed_by(&report.key)));
     context.say(&format!("identity {}", report.identity));
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }

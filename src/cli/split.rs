@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::join::refuse_stream;
 use super::read_back::ReadBackArgs;
 use super::signing::{KeyArgs, signed_by};
@@ -12,7 +12,7 @@ use super::volume_size::{SIZES, parse, parse_number};
 use crate::app::{self, ConvertReport, ConvertRequest, Converted, ExportedVolume, Output, VolumesPlan};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count};
-use crate::bundle::volumes::{Selection, Shape, VolumeOptions};
+use crate::bundle::volumes::{Shape, VolumeOptions, VolumeSelection};
 use crate::content::LinkMode;
 
 const ABOUT: &str = "\
@@ -63,10 +63,10 @@ pub struct Args {
     read_back: ReadBackArgs,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     refuse_stream(&args.output)?;
     let shape = Shape { limit: args.volume_size, recovery: args.recovery };
-    let volumes = VolumeOptions { shape, selection: Selection::of(args.only_volume) };
+    let volumes = VolumeOptions { shape, selection: VolumeSelection::of(args.only_volume) };
     let request = ConvertRequest {
         bundle: vec![args.bundle],
         trust: args.keys.trust(context)?,
@@ -87,7 +87,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         say_volumes(written, context);
         context.say(&format!("identity {}", written.identity));
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 /// A line for each volume.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::allowlist::missing_lines;
 use super::context::Context;
-use super::exit::Outcome;
+use super::exit::CommandOutcome;
 use super::render::problem as shown;
 use super::signing::{KeyArgs, signed_by};
 use super::{hint, piped};
@@ -14,7 +14,7 @@ use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::Missing;
 use crate::bundle::volumes::Part;
-use crate::verify::{Proof, Report, SetReport, VolumeReport, VolumeState};
+use crate::verify::{BlobProof, Report, SetReport, VolumeReport, VolumeState};
 
 const ABOUT: &str = "\
 Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
@@ -85,7 +85,7 @@ pub struct Args {
     keys: KeyArgs,
 }
 
-pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+pub fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let (json, missing) = (args.json, args.missing.clone());
     let request = args.request(context)?;
     let is_passing = matches!(request.bundle, VerifyInput::Stream(_));
@@ -163,9 +163,9 @@ fn print(VerifyReport { found, signed_by: by, path, elapsed, .. }: &VerifyReport
 fn proved(report: &Report, is_signed: bool) -> String {
     let Some(proof) = report.proof else { return String::new() };
     let by = match proof {
-        Proof::Digest => "blobs proven by their digests",
-        Proof::Blake3 => "blobs proven by BLAKE3 (chunks.b3), against accidents; --full proves their digests",
-        Proof::Blake3Signed => "blobs proven by BLAKE3 (chunks.b3), which an accepted key has signed",
+        BlobProof::Digest => "blobs proven by their digests",
+        BlobProof::Blake3 => "blobs proven by BLAKE3 (chunks.b3), against accidents; --full proves their digests",
+        BlobProof::Blake3Signed => "blobs proven by BLAKE3 (chunks.b3), which an accepted key has signed",
     };
     let reason = report.proof_reason.map(|why| format!(": {why}")).unwrap_or_default();
     let of_set = match is_signed && report.set.is_some() {

@@ -17,7 +17,7 @@ use crate::base::fsops::{Dir, LockedDir, Replacement, parent};
 const SECRETS: [&str; 5] = ["auth", "username", "password", "identitytoken", "registrytoken"];
 
 /// See the module documentation.
-pub(super) struct Document {
+pub(super) struct CredentialDocument {
     /// As it was named, for errors.
     path: PathBuf,
     /// Where the bytes are, links followed.
@@ -28,12 +28,12 @@ pub(super) struct Document {
     _turn: Option<LockedDir>,
 }
 
-impl Document {
+impl CredentialDocument {
     /// Reads the file, which need not exist yet: its directory is made, for its owner alone.
     ///
     /// # Errors
     /// It is malformed, or cannot be read.
-    pub fn open(path: &Path) -> Result<Document> {
+    pub fn open(path: &Path) -> Result<CredentialDocument> {
         let real = real_path(path);
         let directory = parent(&real);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -41,8 +41,8 @@ impl Document {
         // Whoever reads, changes and replaces has its turn. Not every file system can lock, and then there is none.
         let turn = Dir::open(directory).ok().map(LockedDir::wait_for);
         let bytes = bytes_of(&real)?.unwrap_or_default();
-        let (file, content) = Document::parse(path, &bytes)?;
-        Ok(Document { path: path.to_owned(), real, content, file, _turn: turn })
+        let (file, content) = CredentialDocument::parse(path, &bytes)?;
+        Ok(CredentialDocument { path: path.to_owned(), real, content, file, _turn: turn })
     }
 
     /// What the bytes of a file mean, and all that is in it. An empty file is as good as none.
@@ -81,7 +81,7 @@ impl Document {
     }
 
     /// # Errors
-    /// As of [`set`](Document::set).
+    /// As of [`set`](CredentialDocument::set).
     pub fn remove(&mut self, keys: &[String]) -> Result<()> {
         self.change(|auths| keys.iter().for_each(|key| drop(auths.shift_remove(key))))
     }

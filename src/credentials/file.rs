@@ -12,8 +12,8 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::helper::{self, Answers};
-use super::{Credentials, Found, HUB_KEY, Origin, Secret, canonical};
+use super::helper::{self, HelperAnswers};
+use super::{CredentialOrigin, Credentials, FoundCredentials, HUB_KEY, Secret, canonical};
 use crate::base::bounded::read_all;
 use crate::base::error::{Error, Result};
 
@@ -83,7 +83,7 @@ impl AuthFile {
     }
 
     /// `credHelpers` first, then `auths`, then `credsStore`; in each, the longest namespace first.
-    pub(super) fn find(&self, registry: &str, path: &str, answers: &Answers) -> Result<Option<Found>> {
+    pub(super) fn find(&self, registry: &str, path: &str, answers: &HelperAnswers) -> Result<Option<FoundCredentials>> {
         let keys = candidates(registry, path);
         if let Some((server, name)) = keys.iter().find_map(|key| self.helper(key)) {
             return self.ask(name, server, answers);
@@ -120,16 +120,17 @@ impl AuthFile {
         exact.into_iter().chain(same).next()
     }
 
-    fn ask(&self, name: &str, server: &str, answers: &Answers) -> Result<Option<Found>> {
+    fn ask(&self, name: &str, server: &str, answers: &HelperAnswers) -> Result<Option<FoundCredentials>> {
         let path = || self.path.clone();
         let answer =
             answers.get(name, server).map_err(|e| e.while_doing(format!("as {} asks for", path().display())))?;
-        let origin = || Origin::Helper { program: helper::program(name), server: server.to_owned(), path: path() };
-        Ok(answer.map(|credentials| Found { credentials, origin: origin() }))
+        let origin =
+            || CredentialOrigin::Helper { program: helper::program(name), server: server.to_owned(), path: path() };
+        Ok(answer.map(|credentials| FoundCredentials { credentials, origin: origin() }))
     }
 
     /// The entry with exactly this key, or one that docker wrote as a URL of the same host.
-    fn entry(&self, key: &str) -> Result<Option<Found>> {
+    fn entry(&self, key: &str) -> Result<Option<FoundCredentials>> {
         let same = |written: &&String| written.as_str() != key && means(written, key);
         let written = self.content.auths.keys().filter(same);
         for written in self.content.auths.get_key_value(key).map(|(k, _)| k).into_iter().chain(written) {
@@ -138,8 +139,8 @@ impl AuthFile {
             match found.transpose().map_err(|reason| Error::input(format!("{}: {reason}", attempt())))?.flatten() {
                 None => {}
                 Some(credentials) => {
-                    let origin = Origin::File { path: self.path.clone(), key: written.clone() };
-                    return Ok(Some(Found { credentials, origin }));
+                    let origin = CredentialOrigin::File { path: self.path.clone(), key: written.clone() };
+                    return Ok(Some(FoundCredentials { credentials, origin }));
                 }
             }
         }

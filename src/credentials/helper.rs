@@ -29,7 +29,7 @@ struct Answer {
 /// What helpers have answered about servers, failures too: a helper may ask its user, who is not to be asked for every
 /// repository. Whoever changes what a helper holds asks it anew, with [`get`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answers {
+pub(super) struct HelperAnswers {
     /// Where helpers are looked for, if not where this process looks for programs.
     path: Option<String>,
     remembered: Arc<Mutex<BTreeMap<(String, String), Remembered>>>,
@@ -38,9 +38,9 @@ pub(super) struct Answers {
 /// Filled by the first to ask; others wait for it.
 type Remembered = Arc<OnceLock<Result<Option<Credentials>>>>;
 
-impl Answers {
-    pub(super) fn of_helpers_on(path: Option<String>) -> Answers {
-        Answers { path, ..Answers::default() }
+impl HelperAnswers {
+    pub(super) fn of_helpers_on(path: Option<String>) -> HelperAnswers {
+        HelperAnswers { path, ..HelperAnswers::default() }
     }
 
     /// As [`get`], which is called once for each helper and server.

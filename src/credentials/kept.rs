@@ -9,47 +9,47 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::document::Document;
+use super::document::CredentialDocument;
 use super::file::{AuthFile, bytes_of, candidates, means, server_of};
-use super::{Credentials, HUB_KEY, Origin, canonical, helper, places};
+use super::{CredentialOrigin, Credentials, HUB_KEY, canonical, helper, places};
 use crate::base::error::{Error, Result};
 
 /// See the module documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct CredentialFile {
     path: PathBuf,
     /// Where its helpers are looked for.
     programs: Option<String>,
 }
 
-impl Kept {
+impl CredentialFile {
     /// The file that skopeo and podman would write: the one that was named (`authfile`, `REGISTRY_AUTH_FILE`), else
     /// `DOCKER_CONFIG/config.json`, else the first that is read. It need not exist.
     ///
     /// # Errors
     /// `XDG_RUNTIME_DIR` decides and is no directory.
-    pub fn to_write(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Kept> {
-        Ok(Kept { path: places::to_write(authfile, env)?, programs: env("PATH") })
+    pub fn to_write(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<CredentialFile> {
+        Ok(CredentialFile { path: places::to_write(authfile, env)?, programs: env("PATH") })
     }
 
     /// All files that count in this environment, the strongest first. Some may not exist.
-    pub fn all(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Vec<Kept> {
+    pub fn all(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Vec<CredentialFile> {
         let paths = places::named(authfile, env).map_or_else(|| places::to_read(env), |path| vec![path]);
-        paths.into_iter().map(|path| Kept { path, programs: env("PATH") }).collect()
+        paths.into_iter().map(|path| CredentialFile { path, programs: env("PATH") }).collect()
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether [`log_in`](Kept::log_in) could keep credentials for `path` (empty: all) at `registry`, as far as can be known
-    /// without changing anything: better known before somebody types a password.
+    /// Whether [`log_in`](CredentialFile::log_in) could keep credentials for `path` (empty: all) at `registry`, as far as can be
+    /// known without changing anything: better known before somebody types a password.
     ///
     /// # Errors
     /// As there.
     pub fn check(&self, registry: &str, path: &str) -> Result<()> {
         let file = match bytes_of(&self.path)? {
-            Some(bytes) => Document::parse(&self.path, &bytes)?.0,
+            Some(bytes) => CredentialDocument::parse(&self.path, &bytes)?.0,
             None => return Ok(()),
         };
         match responsible(&file, canonical(registry), path)? {
@@ -64,12 +64,12 @@ impl Kept {
     /// # Errors
     /// Credentials that cannot be kept; a file that is malformed, or cannot be read or replaced; a helper that fails or
     /// that knows no namespaces. The file is then as it was.
-    pub fn log_in(&self, registry: &str, path: &str, credentials: &Credentials) -> Result<Origin> {
+    pub fn log_in(&self, registry: &str, path: &str, credentials: &Credentials) -> Result<CredentialOrigin> {
         credentials.check_keepable()?;
         let (username, password) = (&credentials.username, &credentials.password);
         let registry = canonical(registry);
         let key = key_of(registry, path);
-        let mut document = Document::open(&self.path)?;
+        let mut document = CredentialDocument::open(&self.path)?;
         let same: Vec<String> = document.keys(|written| means(written, &key));
         if let Some((server, name)) = responsible(document.file(), registry, path)? {
             helper::store(&name, self.programs(), &server, username, password).map_err(|e| self.asked_for(e))?;
@@ -80,15 +80,15 @@ impl Kept {
         let keys = if same.is_empty() { vec![self.new_key(key)] } else { same };
         document.set(&keys, Some(&STANDARD.encode(format!("{username}:{}", password.expose()))))?;
         let key = keys.into_iter().next().unwrap_or_default();
-        Ok(Origin::File { path: self.path.clone(), key })
+        Ok(CredentialOrigin::File { path: self.path.clone(), key })
     }
 
     /// Forgets what is kept for `path` (empty: for all) at `registry`, at helpers too, and with `below` for every namespace
     /// below it; says what that was, perhaps nothing.
     ///
     /// # Errors
-    /// As of [`log_in`](Kept::log_in); when a helper fails, the entries of the file are gone already.
-    pub fn log_out(&self, registry: &str, path: &str, below: bool) -> Result<Vec<Origin>> {
+    /// As of [`log_in`](CredentialFile::log_in); when a helper fails, the entries of the file are gone already.
+    pub fn log_out(&self, registry: &str, path: &str, below: bool) -> Result<Vec<CredentialOrigin>> {
         let registry = canonical(registry);
         let key = key_of(registry, path);
         let inner = format!("{key}/");
@@ -102,8 +102,8 @@ impl Kept {
     /// Forgets all that is kept, at helpers too; says what that was.
     ///
     /// # Errors
-    /// As of [`log_out`](Kept::log_out).
-    pub fn log_out_of_all(&self) -> Result<Vec<Origin>> {
+    /// As of [`log_out`](CredentialFile::log_out).
+    pub fn log_out_of_all(&self) -> Result<Vec<CredentialOrigin>> {
         self.forget(&|_| true, |file| {
             file.creds_store().map_or(Ok(Vec::new()), |name| helper::list(name, self.programs()))
         })
@@ -113,16 +113,16 @@ impl Kept {
         &self,
         meant: &dyn Fn(&str) -> bool,
         in_store: impl FnOnce(&AuthFile) -> Result<Vec<String>>,
-    ) -> Result<Vec<Origin>> {
+    ) -> Result<Vec<CredentialOrigin>> {
         if bytes_of(&self.path)?.is_none() {
             return Ok(Vec::new());
         }
-        let mut document = Document::open(&self.path)?;
+        let mut document = CredentialDocument::open(&self.path)?;
         let file = document.file().clone();
         document.remove(&document.keys(meant))?;
         let secrets = file.entries().filter(|(key, holds)| *holds && meant(key));
-        let entry = |(key, _): (&str, bool)| Origin::File { path: self.path.clone(), key: key.to_owned() };
-        let mut forgotten: Vec<Origin> = secrets.map(entry).collect();
+        let entry = |(key, _): (&str, bool)| CredentialOrigin::File { path: self.path.clone(), key: key.to_owned() };
+        let mut forgotten: Vec<CredentialOrigin> = secrets.map(entry).collect();
         let stored = in_store(&file).map_err(|e| self.asked_for(e))?;
         let stored = file.creds_store().into_iter().flat_map(|name| stored.iter().map(move |key| (key.as_str(), name)));
         for (server, name) in file.helpers().filter(|(key, _)| meant(key)).chain(stored) {
@@ -141,8 +141,8 @@ impl Kept {
         error.while_doing(format!("as {} asks for", self.path.display()))
     }
 
-    fn origin(&self, server: String, name: &str) -> Origin {
-        Origin::Helper { program: helper::program(name), server, path: self.path.clone() }
+    fn origin(&self, server: String, name: &str) -> CredentialOrigin {
+        CredentialOrigin::Helper { program: helper::program(name), server, path: self.path.clone() }
     }
 
     /// As the programs write it whose file it is: docker knows its Hub by a key of its own, and skopeo removes none but

@@ -2,7 +2,7 @@
 //!
 //! A [`Store`] answers one question, “what is known for this registry and repository?”, from what was said on the
 //! command line and in the environment, from the files that docker, podman and skopeo write, and from their credential
-//! helpers. A [`Kept`] is one of those files, to log in and out. A password or token is a [`Secret`], which prints as `***`; only whoever builds an `Authorization` header or
+//! helpers. A [`CredentialFile`] is one of those files, to log in and out. A password or token is a [`Secret`], which prints as `***`; only whoever builds an `Authorization` header or
 //! writes a file of credentials exposes it. The room knows nothing of HTTP: it neither asks a registry nor judges whether
 //! credentials are right.
 //!
@@ -23,8 +23,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use helper::Answers;
-pub use kept::Kept;
+use helper::HelperAnswers;
+pub use kept::CredentialFile;
 pub use running::{end_helpers, helpers_gone, report_helpers_to};
 pub use secret::Secret;
 pub use variables::{Variables, variable_name};
@@ -94,7 +94,7 @@ impl Credentials {
 /// Where credentials were found or are kept; says nothing of what they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "from", rename_all = "kebab-case")]
-pub enum Origin {
+pub enum CredentialOrigin {
     /// The command line or the allowlist.
     #[serde(rename = "command-line")]
     Given,
@@ -120,13 +120,13 @@ fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for CredentialOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Given => f.write_str("the command line"),
-            Origin::Variable { name } => write!(f, "the variable {name}"),
-            Origin::File { path, key } => write!(f, "{}, entry {key}", path.display()),
-            Origin::Helper { program, server, path } => {
+            CredentialOrigin::Given => f.write_str("the command line"),
+            CredentialOrigin::Variable { name } => write!(f, "the variable {name}"),
+            CredentialOrigin::File { path, key } => write!(f, "{}, entry {key}", path.display()),
+            CredentialOrigin::Helper { program, server, path } => {
                 write!(f, "{program} for {server}, which {} names", path.display())
             }
         }
@@ -135,9 +135,9 @@ impl fmt::Display for Origin {
 
 /// Credentials, and where they were.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundCredentials {
     pub credentials: Credentials,
-    pub origin: Origin,
+    pub origin: CredentialOrigin,
 }
 
 /// Everything known about credentials in this run. Cheap to clone for a handful of files.
@@ -148,7 +148,7 @@ pub struct Store {
     ambient: BTreeMap<String, Credentials>,
     files: Vec<AuthFile>,
     /// Shared by all clones: a helper may ask its user.
-    answers: Answers,
+    answers: HelperAnswers,
 }
 
 impl Store {
@@ -174,7 +174,7 @@ impl Store {
         if let Some(path) = authfile.filter(|_| files.is_empty()) {
             return Err(Error::input(format!("reading credentials from {}: no such file", path.display())));
         }
-        Ok(Store { files, answers: Answers::of_helpers_on(env("PATH")), ..Store::default() })
+        Ok(Store { files, answers: HelperAnswers::of_helpers_on(env("PATH")), ..Store::default() })
     }
 
     /// Credentials given for one registry (`host[:port]`), stronger than all else.
@@ -212,16 +212,19 @@ impl Store {
     ///
     /// # Errors
     /// As there.
-    pub fn locate(&self, registry: &str, path: &str) -> Result<Option<Found>> {
+    pub fn locate(&self, registry: &str, path: &str) -> Result<Option<FoundCredentials>> {
         let registry = canonical(registry);
         if let Some(credentials) = self.explicit.get(registry).cloned() {
-            return Ok(Some(Found { credentials, origin: Origin::Given }));
+            return Ok(Some(FoundCredentials { credentials, origin: CredentialOrigin::Given }));
         }
         if let Some(found) = self.variables.find(registry)? {
             return Ok(Some(found));
         }
         if let Some(credentials) = self.ambient.get(registry).cloned() {
-            return Ok(Some(Found { credentials, origin: Origin::Variable { name: AMBIENT.to_owned() } }));
+            return Ok(Some(FoundCredentials {
+                credentials,
+                origin: CredentialOrigin::Variable { name: AMBIENT.to_owned() },
+            }));
         }
         for file in &self.files {
             if let Some(found) = file.find(registry, path, &self.answers)? {

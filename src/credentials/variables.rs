@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use super::{Credentials, Found, Origin, Secret, canonical};
+use super::{CredentialOrigin, Credentials, FoundCredentials, Secret, canonical};
 use crate::base::error::{Error, Result};
 
 const PREFIX: &str = "GAPFERRY_CREDS_";
@@ -55,12 +55,12 @@ impl Variables {
         has_own(registry) && self.0.contains_key(&variable_name(registry))
     }
 
-    pub(super) fn find(&self, registry: &str) -> Result<Option<Found>> {
+    pub(super) fn find(&self, registry: &str) -> Result<Option<FoundCredentials>> {
         let name = variable_name(registry);
         let Some(value) = self.0.get(&name).filter(|_| has_own(registry)) else { return Ok(None) };
         let parsed = Credentials::parse(value.expose());
         let credentials = parsed.map_err(|_| Error::input(format!("the variable {name} is not USER:PASS")))?;
-        Ok(Some(Found { credentials, origin: Origin::Variable { name } }))
+        Ok(Some(FoundCredentials { credentials, origin: CredentialOrigin::Variable { name } }))
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use super::found::Found;
+use super::found::FoundFiles;
 use super::{Form, Layout, directory};
 use crate::archive::tar::{self, Entries, Place};
 use crate::base::error::{Error, Result};
@@ -38,7 +38,7 @@ impl Layout {
         if !is_second || tar::name_at(&file, 0).is_some() {
             return Layout::open(path);
         }
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         found.fault(b"", format!("no valid tar header at byte 0: nothing before byte {} is read", second.at));
         tar::scan_from(path, &file, second.at, metadata.len(), &mut found)?;
         let (entries, faults) = found.finish();

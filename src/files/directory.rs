@@ -6,14 +6,14 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::Found;
+use super::FoundFiles;
 use super::found::MAX_DEPTH;
 use crate::archive::tar::{Entries, Place};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir};
 
 /// Finds every regular file below `root`.
-pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
+pub fn scan(root: &Path, found: &mut FoundFiles) -> Result<()> {
     for entry in walkdir::WalkDir::new(root).min_depth(1).max_depth(MAX_DEPTH).follow_links(false) {
         let entry = entry.map_err(|e| {
             let path = e.path().unwrap_or(root).to_owned();

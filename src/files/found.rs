@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::Path;
 
-use super::Fault;
+use super::LayoutFault;
 use crate::archive::tar::{Entries, Place};
 use crate::base::error::{Error, Result};
 
@@ -20,9 +20,9 @@ const MAX_FAULTS: usize = 100;
 
 /// Entries and faults so far.
 #[derive(Clone, Default)]
-pub struct Found {
+pub struct FoundFiles {
     pub entries: BTreeMap<String, Place>,
-    pub faults: Vec<Fault>,
+    pub faults: Vec<LayoutFault>,
     /// Those with an entry of their own.
     directories: Vec<String>,
     /// Faults that are only counted.
@@ -32,7 +32,7 @@ pub struct Found {
     names: usize,
 }
 
-impl Entries for Found {
+impl Entries for FoundFiles {
     fn file(&mut self, path: &[u8], place: Place) {
         match safe_path(path) {
             Err(what) => self.fault(path, what),
@@ -87,7 +87,7 @@ impl Entries for Found {
     }
 }
 
-impl Found {
+impl FoundFiles {
     fn note(&mut self, path: &[u8], what: String, is_cut: bool) {
         // A layout made of faults must not fill the memory either.
         if self.faults.len() == MAX_FAULTS {
@@ -95,14 +95,14 @@ impl Found {
             return;
         }
         let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
-        self.faults.push(Fault { path, what, is_cut });
+        self.faults.push(LayoutFault { path, what, is_cut });
     }
 
-    pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<Fault>) {
+    pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<LayoutFault>) {
         self.find_collisions();
         if self.unreported > 0 {
             let what = format!("and {} more that do not belong there", self.unreported);
-            self.faults.push(Fault { path: String::new(), what, is_cut: false });
+            self.faults.push(LayoutFault { path: String::new(), what, is_cut: false });
         }
         (self.entries, self.faults)
     }
@@ -234,13 +234,13 @@ fn safe_path(path: &[u8]) -> Result<String, &'static str> {
 mod tests {
     use super::*;
 
-    fn add(found: &mut Found, name: &str, offset: u64) {
+    fn add(found: &mut FoundFiles, name: &str, offset: u64) {
         found.file(name.as_bytes(), Place { offset, size: 0 });
     }
 
     #[test]
     fn of_names_that_differ_in_case_the_later_is_blamed_and_named_with_the_former() {
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         for (at, name) in
             ["index.json", "Blobs/x", "blobs/X", "INDEX.json", "İ", "other", "Index.JSON"].iter().enumerate()
         {
@@ -263,7 +263,7 @@ mod tests {
     #[track_caller]
     fn message_of(names: &[&str]) -> Vec<String> {
         let reported = |names: &mut dyn Iterator<Item = &&str>| {
-            let mut found = Found::default();
+            let mut found = FoundFiles::default();
             for name in names {
                 match name.ends_with('/') {
                     true => found.directory(name.as_bytes()),
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn a_directory_that_unpacking_would_make_elsewhere_is_a_fault() {
         let faults = |name: &str| {
-            let mut found = Found::default();
+            let mut found = FoundFiles::default();
             found.directory(name.as_bytes());
             found.finish().1.into_iter().map(|fault| fault.what).collect::<Vec<_>>()
         };
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_layout_made_of_oddities_names_the_first_and_counts_the_others() {
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         (0..5_000).for_each(|_| found.fault(b"link", "it is a symbolic link"));
         let (_, faults) = found.finish();
         assert_eq!(faults.len(), MAX_FAULTS + 1);
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn names_that_collide_without_end_are_counted_and_not_written_down() {
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         // All upper and lower cases of one name.
         for bits in 0..1u32 << 12 {
             let name: String = (0..12).map(|at| if bits >> at & 1 == 0 { 'x' } else { 'X' }).collect();
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_name_of_a_thousand_directories_is_refused_before_anything_looks_at_each() {
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         add(&mut found, &("d/".repeat(400) + "x"), 0);
         add(&mut found, &(["d/"; MAX_DEPTH - 1].concat() + "x"), 0);
         let (entries, faults) = found.finish();
@@ -360,11 +360,11 @@ mod tests {
 
     #[test]
     fn entries_and_their_names_are_bounded_whatever_they_are() {
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         let refused = (0..=MAX_ENTRIES).find_map(|_| found.count(Path::new("b.tar")).err()).unwrap();
         assert_eq!(refused.to_string(), "b.tar has more than 1000000 entries, more than any bundle");
         for one_more in ["a file", "a directory/"] {
-            let mut found = Found { names: MAX_NAMES, ..Found::default() };
+            let mut found = FoundFiles { names: MAX_NAMES, ..FoundFiles::default() };
             match one_more.strip_suffix('/') {
                 Some(directory) => found.directory(directory.as_bytes()),
                 None => add(&mut found, one_more, 0),

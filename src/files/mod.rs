@@ -8,7 +8,7 @@
 //! A layout on the isolated side is untrusted. Its names could leave the directory (`..`, absolute, links), name devices,
 //! come twice, differ only in case or need a directory where there is a file; its tar could lie about sizes, hide data in
 //! sparse or extended headers, or hold more entries than fit into memory. So: only regular files below the root are seen,
-//! links are never followed, not even one that replaces something later; every oddity is recorded as a [`Fault`]; names, extended headers and the number of entries are
+//! links are never followed, not even one that replaces something later; every oddity is recorded as a [`LayoutFault`]; names, extended headers and the number of entries are
 //! bounded; a JSON file is read only up to a limit.
 
 mod damaged;
@@ -35,8 +35,8 @@ use crate::oci::{
     Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
 };
 pub use damaged::SecondHeader;
-use found::Found;
-pub use passing::{Entry, Passed, Passing};
+use found::FoundFiles;
+pub use passing::{Passed, Passing, StreamedEntry};
 
 /// The annotation skopeo, podman and oras look for.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -57,7 +57,7 @@ pub struct Layout {
     form: Form,
     /// In a directory every offset is 0. Of one put together it is the number of the part that has the file as it is.
     entries: BTreeMap<String, Place>,
-    faults: Vec<Fault>,
+    faults: Vec<LayoutFault>,
     index: OnceLock<Listed>,
 }
 
@@ -106,7 +106,7 @@ pub struct Piece {
 /// Something that does not belong into a layout. Found while opening; the entry is not offered, unless its only fault is
 /// that unpacking would put it in another's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct LayoutFault {
     /// As found; control characters escaped.
     pub path: String,
     pub what: String,
@@ -121,7 +121,7 @@ impl Layout {
     /// Not readable, neither of the two, or a compressed tar. Oddities inside are [`Layout::faults`].
     pub fn open(path: &Path) -> Result<Layout> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         let form = if metadata.is_dir() {
             let directory = Dir::open(path)?;
             directory::scan(path, &mut found)?;
@@ -196,7 +196,7 @@ impl Layout {
     }
 
     /// What was found that does not belong there.
-    pub fn faults(&self) -> &[Fault] {
+    pub fn faults(&self) -> &[LayoutFault] {
         &self.faults
     }
 
@@ -373,7 +373,7 @@ impl Listed {
 }
 
 /// A tar in zstd's seekable format; `None`: it is something else.
-fn compressed(path: &Path, file: &File, found: &mut Found) -> Result<Option<Form>> {
+fn compressed(path: &Path, file: &File, found: &mut FoundFiles) -> Result<Option<Form>> {
     let mut start = [0; 4];
     if tar::ReadAt::read_exact_at(file, &mut start, 0).is_err() || start != seekable::MAGIC {
         return Ok(None);

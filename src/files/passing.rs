@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::{Form, Found, Layout};
+use super::{Form, FoundFiles, Layout};
 use crate::archive::tar::{Entries, Place, Stream, StreamedFile};
 use crate::base::error::{Error, Result};
 use crate::content::chunks::ChunkHasher;
@@ -35,7 +35,7 @@ pub struct Passed {
 
 /// A file whose bytes come next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct StreamedEntry {
     pub path: String,
     /// In bytes.
     pub size: u64,
@@ -45,7 +45,7 @@ pub struct Entry {
 pub struct Passing<R> {
     path: PathBuf,
     tar: Stream<R>,
-    found: Found,
+    found: FoundFiles,
     passed: Passed,
     kept: Arc<File>,
     /// Whether the chunks of blobs that have not their digest are kept.
@@ -68,7 +68,7 @@ impl<R: Read> Passing<R> {
         Ok(Passing {
             path: path.to_owned(),
             tar: Stream::new(path, input),
-            found: Found::default(),
+            found: FoundFiles::default(),
             passed: Passed::default(),
             kept: Arc::new(kept),
             locates: false,
@@ -93,7 +93,7 @@ impl<R: Read> Passing<R> {
     ///
     /// # Errors
     /// Not readable, or more entries than in any layout.
-    pub fn advance(&mut self) -> Result<Option<Entry>> {
+    pub fn advance(&mut self) -> Result<Option<StreamedEntry>> {
         self.ahead = 0;
         loop {
             let mut accepting = Accepting { found: &mut self.found, accepted: None };
@@ -101,7 +101,7 @@ impl<R: Read> Passing<R> {
             let accepted = accepting.accepted;
             let Some(StreamedFile { place, .. }) = next else { return Ok(None) };
             if let Some(path) = accepted {
-                return Ok(Some(Entry { path, size: place.size }));
+                return Ok(Some(StreamedEntry { path, size: place.size }));
             }
         }
     }
@@ -110,7 +110,7 @@ impl<R: Read> Passing<R> {
     ///
     /// # Errors
     /// Not readable.
-    pub fn will_keep(&mut self, entry: &Entry) -> Result<bool> {
+    pub fn will_keep(&mut self, entry: &StreamedEntry) -> Result<bool> {
         if self.ahead == 0 {
             self.ahead = self.tar.read(&mut self.buffer, &mut self.found)?;
         }
@@ -122,7 +122,7 @@ impl<R: Read> Passing<R> {
     ///
     /// # Errors
     /// Not readable, or `take` has had enough.
-    pub fn read(&mut self, entry: &Entry, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Option<Hashed>> {
+    pub fn read(&mut self, entry: &StreamedEntry, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Option<Hashed>> {
         let expected = Digest::of_blob_path(&entry.path);
         let mut hasher = Hasher::new(expected.map_or(Algorithm::Sha256, |digest| digest.algorithm()));
         let mut chunks = expected.filter(|_| self.locates).map(|_| ChunkHasher::new());
@@ -187,7 +187,7 @@ impl<R: Read> Passing<R> {
         self.passed = Passed::default();
     }
 
-    fn is_kept(&self, entry: &Entry, first: &[u8]) -> bool {
+    fn is_kept(&self, entry: &StreamedEntry, first: &[u8]) -> bool {
         let is_beside = !entry.path.contains('/');
         let may_be_needed = is_beside || entry.size <= MAX_MANIFEST_SIZE && looks_like_json(first);
         may_be_needed && self.used.saturating_add(entry.size) <= MOST_KEPT
@@ -211,7 +211,7 @@ impl<R: Read> Passing<R> {
         self.layout(found)
     }
 
-    fn layout(&self, found: Found) -> Layout {
+    fn layout(&self, found: FoundFiles) -> Layout {
         let (entries, faults) = found.finish();
         let form = Form::Passed { file: self.kept.clone(), passed: self.passed.clone() };
         Layout { path: self.path.clone(), form, entries, faults, index: OnceLock::new() }
@@ -220,7 +220,7 @@ impl<R: Read> Passing<R> {
 
 /// Notes which file the layout takes.
 struct Accepting<'a> {
-    found: &'a mut Found,
+    found: &'a mut FoundFiles,
     accepted: Option<String>,
 }
 

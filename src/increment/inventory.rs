@@ -14,7 +14,7 @@ use crate::oci::{Digest, Manifest, Reference, Repository, Role};
 use crate::pipeline::allowlist::{Rule, Select};
 use crate::pipeline::graph::Image;
 use crate::pipeline::naming::Naming;
-use crate::pipeline::receipt::{ImageOutcome, ImageReceipt, Kept, companions_found, kept, platforms};
+use crate::pipeline::receipt::{ConfirmedManifest, ImageOutcome, ImageReceipt, companions_found, kept, platforms};
 use crate::pipeline::resolve::without_companions;
 use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 
@@ -46,7 +46,7 @@ impl InventoryBuilder<'_> {
         rules: &[Rule],
         naming: &Naming,
         registry: &str,
-    ) -> Result<(BTreeSet<Named>, Vec<Unreadable>)> {
+    ) -> Result<(BTreeSet<Named>, Vec<UnreadableImage>)> {
         let (mut all, mut unreadable) = (BTreeSet::new(), Vec::new());
         for rule in rules {
             let from = rule.select.repository();
@@ -65,7 +65,7 @@ impl InventoryBuilder<'_> {
                 select => {
                     let list = match absent_is_none(self.source.tags(&to, Need::Required).await.map(Some)) {
                         Err(error) if is_unreadable(&error) => {
-                            unreadable.push(Unreadable { source: rule.written.clone(), error });
+                            unreadable.push(UnreadableImage { source: rule.written.clone(), error });
                             continue;
                         }
                         list => list?.unwrap_or_default(),
@@ -118,7 +118,7 @@ impl InventoryBuilder<'_> {
         let manifests = kept(found.iter().flat_map(|found| &found.manifests));
         let confirmed = found.iter().flat_map(Found::digests).collect();
         let failed = images.iter().zip(found).filter_map(|(image, found)| Some((image, found.error?)));
-        let unreadable = failed.map(|(image, error)| Unreadable { source: image.source.clone(), error }).collect();
+        let unreadable = failed.map(|(image, error)| UnreadableImage { source: image.source.clone(), error }).collect();
         Ok(Holdings { images, confirmed, manifests, unreadable })
     }
 
@@ -167,13 +167,13 @@ pub struct Holdings {
     /// All digests that were found.
     pub confirmed: BTreeSet<Digest>,
     /// The manifests among them.
-    pub manifests: Vec<Kept>,
+    pub manifests: Vec<ConfirmedManifest>,
     /// Images that this account may not read; they count as failed.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableImage>,
 }
 
 /// What this account may not read.
-pub struct Unreadable {
+pub struct UnreadableImage {
     /// The image at its source, or the entry of the allowlist.
     pub source: String,
     pub error: Error,

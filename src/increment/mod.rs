@@ -13,7 +13,7 @@ mod prune;
 mod target_backed;
 
 pub use baseline::Baseline;
-pub use inventory::{Holdings, InventoryBuilder, Named, Unreadable};
+pub use inventory::{Holdings, InventoryBuilder, Named, UnreadableImage};
 pub use orphans::{Disclose, Disclosed, Orphan, Orphans, orphans};
 pub use prune::{Decision, PruneCandidate, decide};
-pub use target_backed::{Proof, RepairSource, TargetBackedSource};
+pub use target_backed::{AssumedProof, RepairSource, TargetBackedSource};

@@ -71,7 +71,7 @@ struct Place<'a> {
 
 /// What came of asking for everything that is assumed.
 #[derive(Debug, Default)]
-pub struct Proof {
+pub struct AssumedProof {
     /// Where each blob is; it can be mounted from there.
     pub places: HashMap<Digest, Repository>,
     /// What is nowhere, in the bundle's order.
@@ -116,7 +116,7 @@ impl<'a> TargetBackedSource<'a> {
     ///
     /// # Errors
     /// Any question without a clear answer.
-    pub async fn find_all(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<Proof> {
+    pub async fn find_all(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<AssumedProof> {
         events.report(Event::Phase { phase: Phase::Inventory, items: self.list.len() as u64, bytes: 0 });
         let missing: Vec<Option<Assumed>> = stream::iter(self.list)
             .map(|assumed| async {
@@ -134,7 +134,7 @@ impl<'a> TargetBackedSource<'a> {
         let found = self.found();
         let unread = missing.into_iter().flatten();
         let (withheld, missing) = unread.partition(|assumed| found.withheld.contains_key(&assumed.digest));
-        Ok(Proof { places: found.blobs.clone(), missing, withheld })
+        Ok(AssumedProof { places: found.blobs.clone(), missing, withheld })
     }
 
     fn is_in_repair(&self, digest: &Digest) -> bool {

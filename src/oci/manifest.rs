@@ -13,7 +13,7 @@ use super::view::{self, View};
 use super::weight::OfManifest;
 use super::{Descriptor, Digest, media_type};
 use crate::spool::Kept;
-pub use outline::{Outline, digests_in};
+pub use outline::{ManifestOutline, digests_in};
 
 /// The largest manifest that is read, in bytes: the limit that registries set (distribution `maxManifestBodySize`).
 pub const MAX_MANIFEST_SIZE: u64 = 4 * 1024 * 1024;
@@ -30,7 +30,7 @@ pub struct Manifest(Arc<Inner>);
 
 struct Inner {
     bytes: Kept,
-    outline: Outline,
+    outline: ManifestOutline,
     children: Vec<Child>,
     _weight: OfManifest,
 }
@@ -111,7 +111,7 @@ impl Manifest {
         let media_type = decide_type(&view, served_as, &bytes)?;
         check_content(&view, &bytes)?;
         check_texts(&view)?;
-        let (outline, view) = Outline::of(view, media_type, digest, bytes.len());
+        let (outline, view) = ManifestOutline::of(view, media_type, digest, bytes.len());
         let mut children = children(view, outline.kind());
         if children.len() > MOST_CHILDREN {
             return Err(ManifestError::TooManyChildren(children.len()));
@@ -185,7 +185,7 @@ impl Manifest {
         self.0.outline.config()
     }
 
-    /// As [`Outline::artifact_type`].
+    /// As [`ManifestOutline::artifact_type`].
     pub fn artifact_type(&self) -> Option<String> {
         self.0.outline.artifact_type()
     }

@@ -26,7 +26,9 @@ pub use descriptor::{Described, Descriptor};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use hex::{Blake3, bare_sha256, optional_bare_sha256};
 pub use json::{Amount, Count, MOST_MEMORY, Totals, fits_in_memory, has_at_most_values, memory_of_json, values_in};
-pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, NotKept, Outline, Role, digests_in};
+pub use manifest::{
+    Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, ManifestOutline, NotKept, Role, digests_in,
+};
 pub use media_type::MediaType;
 pub use platform::{Platform, PlatformError};
 pub use reference::{COSIGN_SUFFIXES, Reference, ReferenceError, Repository, Tag};

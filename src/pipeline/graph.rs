@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::base::position::Written;
+use crate::base::position::ReferencePositions;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::companion::Kind;
 use crate::pipeline::lock::{Attached, LockedImage};
@@ -115,7 +115,7 @@ pub struct Graph {
     pub images: Vec<Image>,
     /// What speaks of indexes of which only some platforms are carried, in the order of the images.
     pub left_behind: Vec<LeftBehind>,
-    pub written: Written,
+    pub written: ReferencePositions,
 }
 
 /// What speaks of a whole index that is not carried as it is, and therefore stays behind.
@@ -169,7 +169,7 @@ impl fmt::Display for LeftBehind {
 }
 
 impl Graph {
-    /// As [`Written::shown`].
+    /// As [`ReferencePositions::shown`].
     pub fn shown(&self, reference: &Reference) -> String {
         self.written.shown(reference)
     }

@@ -24,7 +24,7 @@ use crate::oci::{Amount, Count, Digest, MOST_MEMORY, Platform, Reference, Reposi
 use crate::pipeline::companion;
 use crate::pipeline::lock::{Attached, Lock, MissingImage, MissingReason};
 pub use brought::Brought;
-pub use kept::{Kept, kept};
+pub use kept::{ConfirmedManifest, kept};
 pub use made::{FromBundle, companions_found, kind_of, platforms};
 
 /// The largest receipt that is read, in bytes: room for a million digests and their images.
@@ -67,7 +67,7 @@ pub struct Receipt {
     pub wanted: Vec<u32>,
     /// Confirmed manifests, so that the next export need not read them again. May lack any of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub manifests: Vec<Kept>,
+    pub manifests: Vec<ConfirmedManifest>,
 }
 
 /// How it came about.
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn a_receipt_that_could_not_be_read_again_lacks_its_manifests_or_is_not_written() {
         let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
-        let kept = Kept(Manifest::parse(manifest.into(), None, None).unwrap());
+        let kept = ConfirmedManifest(Manifest::parse(manifest.into(), None, None).unwrap());
         let json = r#"{"version":1,"target":"h/x","finished":"2026-01-01T00:00:00Z","images":[],"confirmed":[]}"#;
         let plain = Receipt::parse(json.as_bytes(), "r.json").unwrap();
         let receipt = Receipt { manifests: vec![kept], ..plain.clone() };

@@ -21,7 +21,7 @@ use crate::oci::{Reference, Repository, Tag};
 use crate::pipeline::allowlist::{Rule, Select};
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::lock::{Lock, MissingImage, MissingReason, Rename};
-use crate::pipeline::walk::{Origin, Walk, Wanted};
+use crate::pipeline::walk::{LockOrigin, Walk, Wanted};
 pub use beside::without_companions;
 pub use locate::{Search, locate};
 
@@ -370,7 +370,7 @@ pub async fn follow(
     jobs: usize,
     events: &Events,
 ) -> Result<(Lock, Graph), Failures> {
-    let walked = walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, Origin::Registry)).await;
+    let walked = walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, LockOrigin::Registry)).await;
     walk.report_lost();
     let (mut images, mut missing, mut failures) = (Vec::with_capacity(walked.len()), Vec::new(), Vec::new());
     for (locked, image) in lock.images.iter().zip(walked) {
@@ -405,7 +405,7 @@ pub async fn follow(
 pub async fn assemble(
     walk: &Walk<'_>,
     lock: &Lock,
-    origin: Origin,
+    origin: LockOrigin,
     jobs: usize,
     events: &Events,
 ) -> Result<Graph, Failures> {
@@ -417,7 +417,7 @@ pub async fn assemble(
 pub async fn assemble_each(
     walk: &Walk<'_>,
     lock: &Lock,
-    origin: Origin,
+    origin: LockOrigin,
     jobs: usize,
     events: &Events,
 ) -> Vec<Result<Image>> {

@@ -18,7 +18,7 @@ const MOST_VALUES: usize = 100_000;
 pub struct Selected {
     /// The manifest that takes the tag: the index as it was, a smaller one, or the one remaining child, which the caller
     /// has yet to fetch.
-    pub root: Root,
+    pub root: SelectedRoot,
     /// Children of the index that are left out on purpose.
     pub absent: Vec<Absent>,
     /// Whether anything differs from “everything”.
@@ -26,16 +26,16 @@ pub struct Selected {
 }
 
 #[derive(Debug)]
-pub enum Root {
+pub enum SelectedRoot {
     Manifest(Manifest),
     Child(Descriptor),
 }
 
-impl Root {
+impl SelectedRoot {
     pub fn digest(&self) -> Digest {
         match self {
-            Root::Manifest(manifest) => manifest.digest(),
-            Root::Child(child) => child.digest,
+            SelectedRoot::Manifest(manifest) => manifest.digest(),
+            SelectedRoot::Child(child) => child.digest,
         }
     }
 }
@@ -52,13 +52,13 @@ pub fn select(index: &Manifest, platforms: &[Platform], mode: IndexMode) -> Resu
         return single(&kept);
     }
     if dropped.is_empty() {
-        return Ok(Selected { root: Root::Manifest(index.clone()), absent: Vec::new(), changed: false });
+        return Ok(Selected { root: SelectedRoot::Manifest(index.clone()), absent: Vec::new(), changed: false });
     }
     let (root, absent) = match mode {
         IndexMode::Sparse => (index.clone(), dropped.iter().map(|child| left_out(child)).collect()),
         IndexMode::Trim | IndexMode::Single => (trim(index, &chosen)?, Vec::new()),
     };
-    Ok(Selected { root: Root::Manifest(root), absent, changed: true })
+    Ok(Selected { root: SelectedRoot::Manifest(root), absent, changed: true })
 }
 
 /// What becomes of `index` where nobody said: of one platform the one manifest takes the tag, a digest that exists upstream. An
@@ -125,7 +125,9 @@ fn single(kept: &[&Child]) -> Result<Selected> {
     // An index may name one manifest for several platforms.
     let images: Vec<&&Child> = images.filter(|child| seen.insert(child.descriptor.digest)).collect();
     match images.as_slice() {
-        [only] => Ok(Selected { root: Root::Child(only.descriptor.clone()), absent: Vec::new(), changed: true }),
+        [only] => {
+            Ok(Selected { root: SelectedRoot::Child(only.descriptor.clone()), absent: Vec::new(), changed: true })
+        }
         several => {
             let names: Vec<String> =
                 several.iter().filter_map(|c| c.descriptor.platform()).map(Platform::to_string).collect();
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn trimming_keeps_the_attestation_of_what_stays_and_every_other_field() {
         let selected = select(&index(), &platforms(&["linux/arm64"]), IndexMode::Trim).unwrap();
-        let Root::Manifest(root) = selected.root else { panic!("an index") };
+        let SelectedRoot::Manifest(root) = selected.root else { panic!("an index") };
         let left: Vec<Digest> = root.children().iter().map(|child| child.descriptor.digest).collect();
         assert_eq!(left, [digest(2), digest(4)]);
         assert!(std::str::from_utf8(&root.bytes().unwrap()).unwrap().ends_with(r#""x-own":{"b":1,"a":2}}"#));
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn a_sparse_index_keeps_its_digest_and_records_what_is_missing() {
         let selected = select(&index(), &platforms(&["linux/amd64"]), IndexMode::Sparse).unwrap();
-        let Root::Manifest(root) = selected.root else { panic!("an index") };
+        let SelectedRoot::Manifest(root) = selected.root else { panic!("an index") };
         assert_eq!(root.digest(), index().digest());
         let absent: Vec<Digest> = selected.absent.iter().map(|absent| absent.digest).collect();
         assert_eq!(absent, [digest(2), digest(4)]);
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn single_needs_exactly_one_platform() {
         let selected = select(&index(), &platforms(&["linux/amd64"]), IndexMode::Single).unwrap();
-        assert!(matches!(selected.root, Root::Child(child) if child.digest == digest(1)));
+        assert!(matches!(selected.root, SelectedRoot::Child(child) if child.digest == digest(1)));
         let error = select(&index(), &platforms(&["linux/amd64", "linux/arm64"]), IndexMode::Single).unwrap_err();
         let message = "a single manifest was asked for, but 2 platforms remain: linux/amd64, linux/arm64";
         assert_eq!(error.to_string(), message);
@@ -245,7 +247,7 @@ mod tests {
         assert_eq!(default(&["linux/amd64"]), IndexMode::Single);
         assert_eq!(default(&["linux/amd64", "linux/arm64"]), IndexMode::Trim);
         let selected = select(&index(), &platforms(&["linux/amd64"]), IndexMode::Trim).unwrap();
-        let Root::Manifest(trimmed) = selected.root else { panic!("an index") };
+        let SelectedRoot::Manifest(trimmed) = selected.root else { panic!("an index") };
         // Nothing is left out of an index that has this platform alone.
         assert_eq!(default_mode(&trimmed, &platforms(&["linux/amd64"])), IndexMode::Trim);
         assert_eq!(default(&["linux/s390x"]), IndexMode::Trim);
@@ -257,7 +259,7 @@ mod tests {
         for mode in [IndexMode::Trim, IndexMode::Sparse] {
             let selected = select(&index(), &all, mode).unwrap();
             assert!(!selected.changed);
-            assert!(matches!(selected.root, Root::Manifest(root) if root.digest() == index().digest()));
+            assert!(matches!(selected.root, SelectedRoot::Manifest(root) if root.digest() == index().digest()));
         }
     }
 

@@ -44,15 +44,15 @@ use crate::pipeline::plan::{Action, BlobStep, ImageStep, Plan};
 pub use arrivals::Arrivals;
 use awaited::Awaited;
 pub use blobs::refuse_failed;
-use listed::Written;
+use listed::WrittenLists;
 pub use listed::{Cause, Unlisted};
 pub use observed::Observed;
-pub use outcome::{Done, Outcome, confirmed};
+pub use outcome::{Done, TransferOutcome, confirmed};
 use outcomes::Outcomes;
 pub use publishing::Publishing;
 use resend::Resent;
 use stopped_parts::StoppedParts;
-pub use tag_outcomes::{Companions, TagOutcome};
+pub use tag_outcomes::{CompanionOutcomes, TagOutcome};
 
 /// How to run a transfer.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,7 @@ pub struct Transfer<'a> {
     options: Options,
     events: Events,
     mounted: AtomicU64,
-    companions: Mutex<Companions>,
+    companions: Mutex<CompanionOutcomes>,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     failed_first: Mutex<HashMap<Digest, Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
@@ -90,7 +90,7 @@ pub struct Transfer<'a> {
     /// it, and the second has to see what the first has put there.
     published: Mutex<HashMap<Reference, Turn>>,
     resent: Resent,
-    /// As in [`Outcome::blocked`], as far as is known.
+    /// As in [`TransferOutcome::blocked`], as far as is known.
     blocked: Mutex<Vec<(Reference, String)>>,
     /// Manifests of which the same is so.
     withheld: Mutex<HashSet<(Repository, Digest)>>,
@@ -98,9 +98,9 @@ pub struct Transfer<'a> {
     kept: Mutex<Vec<Reference>>,
     /// Registries that let this account push and not read, as was said.
     unread: Mutex<HashSet<String>>,
-    /// As in [`Outcome::unlisted`].
+    /// As in [`TransferOutcome::unlisted`].
     unlisted: Mutex<BTreeMap<(Repository, Digest), Unlisted>>,
-    written: Mutex<Written>,
+    written: Mutex<WrittenLists>,
     stopped: StoppedParts,
     outcomes: Outcomes,
     publishing: Publishing,
@@ -139,12 +139,12 @@ impl<'a> Transfer<'a> {
     /// Blobs and manifests; the plan's images end pushed, present, skipped or failed.
     ///
     /// With `fail_fast`, what was not finished at the first failure has failed too, and says so.
-    pub async fn run(&self, graph: &Graph, plan: &Plan) -> Outcome {
+    pub async fn run(&self, graph: &Graph, plan: &Plan) -> TransferOutcome {
         self.run_with(graph, plan, None).await
     }
 
     /// The same, blobs in the order in which they come to hand.
-    pub async fn run_with(&self, graph: &Graph, plan: &Plan, arrivals: Option<&dyn Arrivals>) -> Outcome {
+    pub async fn run_with(&self, graph: &Graph, plan: &Plan, arrivals: Option<&dyn Arrivals>) -> TransferOutcome {
         self.resent.set_streamed(arrivals.is_some());
         let (complete, to_publish) = mpsc::unbounded_channel();
         let awaited = Awaited::new(graph, plan, complete);
@@ -170,7 +170,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// What has become of the images until now; what is still under way has failed, for the reason `why`.
-    pub fn so_far(&self, graph: &Graph, plan: &Plan, why: &str) -> Outcome {
+    pub fn so_far(&self, graph: &Graph, plan: &Plan, why: &str) -> TransferOutcome {
         let mut outcomes = self.outcomes.known();
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| {
@@ -194,7 +194,7 @@ impl<'a> Transfer<'a> {
         let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mounted, set) = (self.mounted.load(Ordering::Relaxed), self.publishing.set());
-        Outcome { images, moved: self.moved(), mounted, blocked, withheld, kept, set, companions, unlisted }
+        TransferOutcome { images, moved: self.moved(), mounted, blocked, withheld, kept, set, companions, unlisted }
     }
 
     /// Manifests and tags of the images that `complete` names by their place.

@@ -18,21 +18,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::error::{Error, Kind, Result};
-use crate::base::position::Written;
+use crate::base::position::ReferencePositions;
 use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events};
 use crate::content::{Cached, Need, Source};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository};
 use crate::pipeline::graph::{Image, LeftBehind};
 use crate::pipeline::lock::{Absent, Attached, IndexMode, LockedImage, Rename, Selection};
-use crate::pipeline::select::{self, Root};
-use locked::Given;
-pub use locked::{Former, Kept, LockedCompanions, LockedLost};
+use crate::pipeline::select::{self, SelectedRoot};
+use locked::LockedAnswer;
+pub use locked::{FormerCompanions, KeptCompanions, LockedCompanions, LockedLost};
 use lost::LostCompanions;
 pub use modes::Modes;
 use platforms::{check_has, check_has_any};
 pub use platforms::{other_platform, platform_of_config};
-pub use recall::Known;
+pub use recall::EarlierImages;
 use tree::Tree;
 
 /// The largest image config that is read for its platform, in bytes (as in docker-archive readers).
@@ -83,7 +83,7 @@ pub enum Referrers {
 
 /// Which side holds the images of a lock: decides what a platform selection means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum LockOrigin {
     /// The registry the lock was made from: a selection is applied to the original index.
     Registry,
     /// A bundle: what was selected is there, and nothing else.
@@ -99,14 +99,14 @@ pub struct Walk<'a> {
     options: Options,
     events: Events,
     /// What is not asked about.
-    known: Known,
+    known: EarlierImages,
     recalled: AtomicUsize,
     /// What earlier entries say of index modes, and the images that keep theirs.
     modes: Modes,
     kept_modes: Mutex<BTreeMap<Reference, IndexMode>>,
     /// Companions of an earlier lock or bundle, and what was kept of them.
-    former: Former,
-    kept_companions: Mutex<Kept>,
+    former: FormerCompanions,
+    kept_companions: Mutex<KeptCompanions>,
     /// Companions of the lock that a registry denies and that count as gone because of that.
     denied_companions: Mutex<BTreeSet<Reference>>,
     left_behind: Mutex<Vec<LeftBehind>>,
@@ -114,7 +114,7 @@ pub struct Walk<'a> {
     leaves_withheld: bool,
     leaves_lost_companions: bool,
     /// Where the images of a lock that is followed stand in its file.
-    written: Written,
+    written: ReferencePositions,
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
@@ -182,12 +182,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Where the images of a lock that is followed stand in its file, for messages.
-    pub fn with_written(self, written: Written) -> Walk<'a> {
+    pub fn with_written(self, written: ReferencePositions) -> Walk<'a> {
         Walk { written, ..self }
     }
 
     /// As it was given.
-    pub fn written(&self) -> &Written {
+    pub fn written(&self) -> &ReferencePositions {
         &self.written
     }
 
@@ -197,12 +197,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Where a registry does not say what is attached to an image, the image keeps its companions of `former`.
-    pub fn with_former(self, former: Former) -> Walk<'a> {
+    pub fn with_former(self, former: FormerCompanions) -> Walk<'a> {
         Walk { former, ..self }
     }
 
     /// Companions that images keep only because today's could not be looked up.
-    pub fn kept_companions(&self) -> Kept {
+    pub fn kept_companions(&self) -> KeptCompanions {
         *self.kept_companions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -233,7 +233,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes the entries of `known` over wherever they are what is wanted, without asking what their tags mean now.
-    pub fn with_known(self, known: Known) -> Walk<'a> {
+    pub fn with_known(self, known: EarlierImages) -> Walk<'a> {
         Walk { known, ..self }
     }
 
@@ -280,9 +280,9 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// It is gone, or the selection gives another one now.
-    pub async fn root(&self, locked: &LockedImage, origin: Origin) -> Result<Manifest> {
+    pub async fn root(&self, locked: &LockedImage, origin: LockOrigin) -> Result<Manifest> {
         let root = match (&locked.selection, origin) {
-            (Some(selection), Origin::Registry) => self.select_again(locked, selection).await?,
+            (Some(selection), LockOrigin::Registry) => self.select_again(locked, selection).await?,
             _ => self.need_locked(locked, &locked.descriptor()).await?,
         };
         if root.digest() != locked.digest {
@@ -304,7 +304,7 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// Anything the lock names is gone or is no longer what the lock says; the message begins with the reference.
-    pub async fn assemble(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
+    pub async fn assemble(&self, locked: &LockedImage, origin: LockOrigin) -> Result<Image> {
         let image = self.assemble_inner(locked, origin).await;
         image.map_err(|error| error.while_doing(format!("image {}", self.written.shown(&locked.reference))))
     }
@@ -350,7 +350,7 @@ impl<'a> Walk<'a> {
             left_behind::note(self, &wanted.reference, &found, selection).await;
         }
         let found = match self.options.referrers {
-            Referrers::Leave => attached::Found::default(),
+            Referrers::Leave => attached::FoundCompanions::default(),
             Referrers::Look | Referrers::Require => {
                 let found = self.find_attached(repository, &mut tree).await?;
                 match self.former.get(&wanted.reference) {
@@ -383,7 +383,7 @@ impl<'a> Walk<'a> {
         check_subjects(image)
     }
 
-    async fn assemble_inner(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
+    async fn assemble_inner(&self, locked: &LockedImage, origin: LockOrigin) -> Result<Image> {
         let repository = &locked.reference.repository;
         let mut tree = match (self.leaves_withheld, self.root(locked, origin).await) {
             (true, Err(error)) if !tree::is_withheld(&error) => return Err(error),
@@ -424,9 +424,9 @@ impl<'a> Walk<'a> {
         let repository = &locked.reference.repository;
         let read = self.source.manifest(&repository.with_digest(descriptor.digest), Need::Required).await;
         let denial = match locked::given(read)? {
-            Given::Manifest(manifest) => return Ok(manifest.described_as(&descriptor.media_type)?),
-            Given::Nothing => None,
-            Given::Denial(denial) => Some(denial),
+            LockedAnswer::Manifest(manifest) => return Ok(manifest.described_as(&descriptor.media_type)?),
+            LockedAnswer::Nothing => None,
+            LockedAnswer::Denial(denial) => Some(denial),
         };
         let now = match &locked.reference.tag {
             Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone()), Need::Required).await {
@@ -449,8 +449,8 @@ impl<'a> Walk<'a> {
             now => select(&locked.platforms).ok().filter(|then| then.digest() == locked.digest).map_or(now, Ok),
         };
         match root? {
-            Root::Manifest(root) => Ok(root),
-            Root::Child(child) => self.need_locked(locked, &child).await,
+            SelectedRoot::Manifest(root) => Ok(root),
+            SelectedRoot::Child(child) => self.need_locked(locked, &child).await,
         }
     }
 
@@ -486,7 +486,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::Found> {
+    async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::FoundCompanions> {
         attached::find(self, repository, tree).await
     }
 }

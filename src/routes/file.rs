@@ -9,7 +9,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::prefix::{self, Prefix};
 use super::{Mirror, Routes, Rule, Serves};
-use crate::base::position::{Position, Problem};
+use crate::base::position::{InputProblem, Position};
 
 /// Larger files are no such files, in bytes.
 pub(super) const MAX_SIZE: u64 = 4 * 1024 * 1024;
@@ -27,7 +27,7 @@ impl Routes {
     ///
     /// # Errors
     /// Everything that is wrong in any of them.
-    pub fn parse(files: &[(String, Vec<u8>)]) -> Result<Routes, Vec<Problem>> {
+    pub fn parse(files: &[(String, Vec<u8>)]) -> Result<Routes, Vec<InputProblem>> {
         let (mut routes, mut problems) = (Routes::default(), Vec::new());
         for (name, bytes) in files {
             let mut reader = Reader { name, text: "", problems: Vec::new(), warnings: Vec::new() };
@@ -44,7 +44,7 @@ impl Routes {
 struct Reader<'a> {
     name: &'a str,
     text: &'a str,
-    problems: Vec<Problem>,
+    problems: Vec<InputProblem>,
     warnings: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
     fn read(&mut self, bytes: &'a [u8]) -> Vec<Rule> {
         let Ok(text) = std::str::from_utf8(bytes) else {
             let line = bytes.utf8_chunks().next().map_or(1, |chunk| self.lines(chunk.valid()));
-            self.problems.push(Problem { at: Position::line(self.name, line), text: "it is not UTF-8".into() });
+            self.problems.push(InputProblem { at: Position::line(self.name, line), text: "it is not UTF-8".into() });
             return Vec::new();
         };
         self.text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
 
     fn problem(&mut self, at: usize, text: String) {
         let at = self.position(at);
-        self.problems.push(Problem { at, text });
+        self.problems.push(InputProblem { at, text });
     }
 
     fn warning(&mut self, at: usize, text: &str) {

@@ -56,7 +56,7 @@ pub enum Serves {
 
 /// One place where a repository can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PullSource {
     /// The repository as it is called there.
     pub repository: Repository,
     /// Any certificate will do, and plain HTTP where there is no TLS.
@@ -69,20 +69,20 @@ impl Routes {
     ///
     /// # Errors
     /// It is blocked, or a rule makes no name of it; the rule's file and line are named.
-    pub fn pull(&self, repository: &Repository) -> Result<Vec<Place>> {
-        let own = Place { repository: repository.clone(), insecure: false, serves: Serves::All };
+    pub fn pull(&self, repository: &Repository) -> Result<Vec<PullSource>> {
+        let own = PullSource { repository: repository.clone(), insecure: false, serves: Serves::All };
         let Some(rule) = self.rule(repository) else { return Ok(vec![own]) };
         rule.allow(repository)?;
         let mirrors = rule.mirrors.iter().map(|mirror| {
             let repository = rule.prefix.rewrite(repository, &mirror.location, &mirror.at)?;
-            Ok(Place { repository, insecure: mirror.insecure, serves: mirror.serves })
+            Ok(PullSource { repository, insecure: mirror.insecure, serves: mirror.serves })
         });
         let mut places = mirrors.collect::<Result<Vec<_>>>()?;
         let repository = match &rule.location {
             Some(location) => rule.prefix.rewrite(repository, location, &rule.at)?,
             None => own.repository,
         };
-        places.push(Place { repository, insecure: rule.insecure, ..own });
+        places.push(PullSource { repository, insecure: rule.insecure, ..own });
         Ok(places)
     }
 
@@ -90,11 +90,11 @@ impl Routes {
     ///
     /// # Errors
     /// It is blocked.
-    pub fn push(&self, repository: &Repository) -> Result<Place> {
+    pub fn push(&self, repository: &Repository) -> Result<PullSource> {
         let rule = self.rule(repository);
         rule.map_or(Ok(()), |rule| rule.allow(repository))?;
         let insecure = rule.is_some_and(|rule| rule.insecure);
-        Ok(Place { repository: repository.clone(), insecure, serves: Serves::All })
+        Ok(PullSource { repository: repository.clone(), insecure, serves: Serves::All })
     }
 
     /// Whether that is said of a whole registry, `host[:port]`.

@@ -16,7 +16,7 @@ fn repository(name: &str) -> Repository {
 
 /// `name`, and `!` after it where any certificate will do.
 fn places(routes: &Routes, name: &str) -> Vec<String> {
-    let shown = |place: Place| format!("{}{}", place.repository, if place.insecure { "!" } else { "" });
+    let shown = |place: PullSource| format!("{}{}", place.repository, if place.insecure { "!" } else { "" });
     routes.pull(&repository(name)).unwrap().into_iter().map(shown).collect()
 }
 

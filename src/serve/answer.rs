@@ -9,7 +9,7 @@ use crate::base::error::{Error, Kind};
 
 /// Why a request is not done: a status, one of the spec's codes, and words for a person.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct RequestRefusal {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -18,18 +18,18 @@ pub struct Refusal {
     is_reported: bool,
 }
 
-impl Refusal {
-    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
+impl RequestRefusal {
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> RequestRefusal {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Refusal { status, code, message: message.into(), headers: vec![], is_reported: false }
+        RequestRefusal { status, code, message: message.into(), headers: vec![], is_reported: false }
     }
 
     /// The same, not to be logged again.
-    pub fn reported(self) -> Refusal {
-        Refusal { is_reported: true, ..self }
+    pub fn reported(self) -> RequestRefusal {
+        RequestRefusal { is_reported: true, ..self }
     }
 
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Refusal {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> RequestRefusal {
         self.headers.push((name, value.into()));
         self
     }
@@ -39,8 +39,8 @@ impl Refusal {
         (self.status.is_server_error() && !self.is_reported).then_some(self.message.as_str())
     }
 
-    pub fn read_only() -> Refusal {
-        Refusal::new(
+    pub fn read_only() -> RequestRefusal {
+        RequestRefusal::new(
             405,
             "UNSUPPORTED",
             "this registry is read-only; serve a directory with --writable to push into it",
@@ -48,36 +48,36 @@ impl Refusal {
         .with("allow", "GET, HEAD")
     }
 
-    pub fn not_allowed(allowed: &str) -> Refusal {
-        Refusal::new(405, "UNSUPPORTED", "this is not done here").with("allow", allowed)
+    pub fn not_allowed(allowed: &str) -> RequestRefusal {
+        RequestRefusal::new(405, "UNSUPPORTED", "this is not done here").with("allow", allowed)
     }
 
-    pub fn unknown_manifest(what: &dyn std::fmt::Display) -> Refusal {
-        Refusal::new(404, "MANIFEST_UNKNOWN", format!("there is no manifest {what}"))
+    pub fn unknown_manifest(what: &dyn std::fmt::Display) -> RequestRefusal {
+        RequestRefusal::new(404, "MANIFEST_UNKNOWN", format!("there is no manifest {what}"))
     }
 
-    pub fn unknown_name(name: &str) -> Refusal {
-        Refusal::new(404, "NAME_UNKNOWN", format!("there is no repository {name}"))
+    pub fn unknown_name(name: &str) -> RequestRefusal {
+        RequestRefusal::new(404, "NAME_UNKNOWN", format!("there is no repository {name}"))
     }
 
-    pub fn unknown_blob(digest: &dyn std::fmt::Display) -> Refusal {
-        Refusal::new(404, "BLOB_UNKNOWN", format!("there is no blob {digest}"))
+    pub fn unknown_blob(digest: &dyn std::fmt::Display) -> RequestRefusal {
+        RequestRefusal::new(404, "BLOB_UNKNOWN", format!("there is no blob {digest}"))
     }
 }
 
 /// Whatever fails inside is the server's fault, not the client's, unless the quota refuses it.
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Refusal {
+impl From<Error> for RequestRefusal {
+    fn from(error: Error) -> RequestRefusal {
         let (status, code) = match error.kind() {
             Kind::Refused => (403, "DENIED"),
             Kind::Interrupted => (503, "UNKNOWN"),
             _ => (500, "UNKNOWN"),
         };
-        Refusal::new(status, code, error.chain())
+        RequestRefusal::new(status, code, error.chain())
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for RequestRefusal {
     fn into_response(self) -> Response {
         let body = json!({"errors": [{"code": self.code, "message": self.message, "detail": null}]});
         let mut response = json(&body);
@@ -99,12 +99,12 @@ pub fn json(body: &Value) -> Response {
 }
 
 /// An answer from parts; a header that HTTP cannot carry is our own mistake, answered as such.
-pub fn build(status: u16, headers: &[(&'static str, &str)], body: Body) -> Result<Response, Refusal> {
+pub fn build(status: u16, headers: &[(&'static str, &str)], body: Body) -> Result<Response, RequestRefusal> {
     let mut builder = Response::builder().status(status);
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
-    builder.body(body).map_err(|e| Refusal::new(500, "UNKNOWN", format!("making an answer: {e}")))
+    builder.body(body).map_err(|e| RequestRefusal::new(500, "UNKNOWN", format!("making an answer: {e}")))
 }
 
 /// What every answer has, and what an answer to HEAD has not.

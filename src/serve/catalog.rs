@@ -15,28 +15,28 @@ use crate::bundle::BUNDLE_JSON;
 use crate::content::Slice;
 use crate::files::Layout;
 use crate::oci::{
-    Child, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, MediaType, Outline, Repository, Role, digests_in,
+    Child, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, ManifestOutline, MediaType, Repository, Role, digests_in,
 };
 
 use super::Options;
-use super::answer::Refusal;
-use super::names::{MOST_DELETED, Names};
-use super::stored::{Stored, open_file};
-use super::writer::Writer;
-use referrers::Referrers;
-pub use referrers::{Found, Wanted, find_some};
+use super::answer::RequestRefusal;
+use super::names::{LayoutIndex, MOST_DELETED};
+use super::stored::{StoredIndex, open_file};
+use super::writer::LayoutWriter;
+use referrers::ReferrerTable;
+pub use referrers::{ReferrerPage, ReferrerQuery, find_some};
 
 /// One layout, shared by all requests.
 pub struct Catalog {
     content: Content,
-    names: Arc<RwLock<Names>>,
-    pub referrers: Referrers,
+    names: Arc<RwLock<LayoutIndex>>,
+    pub referrers: ReferrerTable,
     /// The most deletions of what another repository needs.
     most_deleted: usize,
     /// Repositories from which something was deleted: parts of an index that is gone can still be deleted there. At most
     /// [`MOST_DELETED`].
     emptied: Mutex<HashSet<Repository>>,
-    writer: Option<Writer>,
+    writer: Option<LayoutWriter>,
     events: Events,
 }
 
@@ -53,7 +53,7 @@ impl Catalog {
         if !options.writable {
             return Catalog::of(Layout::open(path)?, events);
         }
-        let writer = Writer::open(path, options, Arc::clone(&events))?;
+        let writer = LayoutWriter::open(path, options, Arc::clone(&events))?;
         let names = Arc::clone(writer.names());
         Ok(Catalog::new(Content::Growing(path.to_owned()), names, Some(writer), events))
     }
@@ -63,11 +63,11 @@ impl Catalog {
         let path = layout.path().to_owned();
         let stored = if path.is_dir() && layout.parts().is_empty() && layout.size_of(BUNDLE_JSON).is_none() {
             // Another server may be writing to it. Whatever has a name has its content before: so the names are read first.
-            let stored = Stored::in_directory(&path)?;
+            let stored = StoredIndex::in_directory(&path)?;
             layout = Layout::open(&path)?;
             stored
         } else {
-            Stored::in_layout(&layout)?
+            StoredIndex::in_layout(&layout)?
         };
         if let Some(fault) = layout.faults().first() {
             let count = layout.faults().len();
@@ -78,11 +78,11 @@ impl Catalog {
         Ok(Catalog::new(Content::Fixed(Box::new(layout)), names, None, events))
     }
 
-    fn new(content: Content, names: Arc<RwLock<Names>>, writer: Option<Writer>, events: Events) -> Catalog {
+    fn new(content: Content, names: Arc<RwLock<LayoutIndex>>, writer: Option<LayoutWriter>, events: Events) -> Catalog {
         Catalog {
             content,
             names,
-            referrers: Referrers::default(),
+            referrers: ReferrerTable::default(),
             most_deleted: MOST_DELETED,
             emptied: Mutex::default(),
             writer,
@@ -91,7 +91,7 @@ impl Catalog {
     }
 
     /// The names as they are now. No change is made as long as somebody looks at them.
-    pub fn names(&self) -> RwLockReadGuard<'_, Names> {
+    pub fn names(&self) -> RwLockReadGuard<'_, LayoutIndex> {
         self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,12 +99,12 @@ impl Catalog {
     ///
     /// # Errors
     /// So much was deleted already that no more is remembered.
-    pub fn check_room_to_delete(&self) -> Result<(), Refusal> {
+    pub fn check_room_to_delete(&self) -> Result<(), RequestRefusal> {
         if self.names().count_deleted() < self.most_deleted {
             return Ok(());
         }
         let text = "too many manifests were deleted that other repositories need; delete some of them there, too";
-        Err(Refusal::new(429, "TOOMANYREQUESTS", text))
+        Err(RequestRefusal::new(429, "TOOMANYREQUESTS", text))
     }
 
     /// Something is going to be deleted from this repository.
@@ -121,7 +121,7 @@ impl Catalog {
             || self.emptied.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
     }
 
-    pub fn writer(&self) -> Option<&Writer> {
+    pub fn writer(&self) -> Option<&LayoutWriter> {
         self.writer.as_ref()
     }
 
@@ -167,19 +167,19 @@ impl Catalog {
     ///
     /// # Errors
     /// Not readable, or its bytes are not what its name says.
-    pub fn manifest(&self, digest: &Digest) -> Result<Option<Given>> {
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<ServedManifest>> {
         let Some(slice) = self.slice(digest)? else { return Ok(None) };
         let listed = self.names().media_type(digest);
         if slice.size() > MAX_MANIFEST_SIZE {
-            return Ok(listed.map(|listed| Given { slice, content: None, listed: Some(listed) }));
+            return Ok(listed.map(|listed| ServedManifest { slice, content: None, listed: Some(listed) }));
         }
         let bytes = slice.read_all(MAX_MANIFEST_SIZE)?;
-        let outline = match Outline::read(&bytes, listed.as_deref(), Some(digest)) {
+        let outline = match ManifestOutline::read(&bytes, listed.as_deref(), Some(digest)) {
             Err(e @ ManifestError::Digest { .. }) => return Err(damaged(&slice, e)),
             Err(_) if listed.is_none() => return Ok(None),
             read => read.ok(),
         };
-        Ok(Some(Given { slice, content: Some((bytes, outline)), listed }))
+        Ok(Some(ServedManifest { slice, content: Some((bytes, outline)), listed }))
     }
 
     /// Whether one of these manifests, or one below them, needs some content. One that cannot be read may need whatever its text
@@ -244,15 +244,15 @@ struct Pointed {
 }
 
 /// Content that is given out as a manifest.
-pub struct Given {
+pub struct ServedManifest {
     slice: Slice,
     /// Its bytes, and what it says of itself if that can be read; nothing of what is larger than any manifest.
-    content: Option<(Bytes, Option<Outline>)>,
+    content: Option<(Bytes, Option<ManifestOutline>)>,
     /// What the index says that it is.
     listed: Option<MediaType>,
 }
 
-impl Given {
+impl ServedManifest {
     /// In bytes.
     pub fn size(&self) -> u64 {
         self.slice.size()
@@ -266,7 +266,7 @@ impl Given {
     }
 
     /// What it says of itself, with its bytes.
-    pub fn outline(&self) -> Option<(&Outline, &Bytes)> {
+    pub fn outline(&self) -> Option<(&ManifestOutline, &Bytes)> {
         let (bytes, outline) = self.content.as_ref()?;
         Some((outline.as_ref()?, bytes))
     }
@@ -291,7 +291,7 @@ mod tests {
 
     use super::super::deletion;
     use super::super::names::Change;
-    use super::super::request::Target;
+    use super::super::request::ManifestReference;
     use crate::base::progress::Silent;
     use crate::oci::Descriptor;
 
@@ -317,7 +317,8 @@ mod tests {
                 digest
             })
             .collect();
-        let delete = |digest: Digest| deletion::manifest(&catalog, "team/a".into(), None, Target::Digest(digest));
+        let delete =
+            |digest: Digest| deletion::manifest(&catalog, "team/a".into(), None, ManifestReference::Digest(digest));
         assert_eq!(delete(digests[0]).await.unwrap().status(), 202);
         assert_eq!(delete(digests[1]).await.unwrap_err().into_response().status(), 429);
         let tag = |name: &str| catalog.names().digest("team/a", None, &name.parse().unwrap());

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 
 use super::limits::Limits;
-use super::places::{Place, Places, Requests};
+use super::places::{ConnectionPlace, Places, Requests};
 
 /// A listener that admits only so many.
 pub struct Bounded {
@@ -61,11 +61,11 @@ pub struct Connection {
     moved: u64,
     /// The head of a request is awaited: how many requests had begun before it.
     head: Option<u64>,
-    place: Place,
+    place: ConnectionPlace,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, limits: Limits, place: Place) -> Connection {
+    fn new(stream: TcpStream, limits: Limits, place: ConnectionPlace) -> Connection {
         let end = Box::pin(tokio::time::sleep(limits.head));
         Connection { stream, limits, end, moved: 0, head: Some(0), place }
     }

@@ -11,11 +11,11 @@ use axum::response::Response;
 
 use crate::oci::{Digest, Repository, Tag};
 
-use super::answer::{Refusal, build};
+use super::answer::{RequestRefusal, build};
 use super::catalog::Catalog;
 use super::names::Change;
-use super::request::Target;
-use super::writer::{Turn, Writer};
+use super::request::ManifestReference;
+use super::writer::{LayoutWriter, WriteTurn};
 
 /// DELETE of a tag (its manifest stays, by digest) or of a manifest with all its tags. `registry` is the one that the client means
 /// (`?ns=`).
@@ -23,62 +23,68 @@ pub async fn manifest(
     catalog: &Arc<Catalog>,
     name: String,
     registry: Option<&str>,
-    target: Target,
-) -> Result<Response, Refusal> {
+    target: ManifestReference,
+) -> Result<Response, RequestRefusal> {
     let registry = registry.map(str::to_owned);
-    let work = move |catalog: &Catalog, writer: &Writer, turn: &mut Turn| {
+    let work = move |catalog: &Catalog, writer: &LayoutWriter, turn: &mut WriteTurn| {
         let repository = catalog.names().recorded(&name, registry.as_deref());
         let is_known = |repository: &Repository| match &target {
             // What has no name belongs to every repository.
-            Target::Digest(digest) if catalog.names().lists_in(repository, digest) => true,
+            ManifestReference::Digest(digest) if catalog.names().lists_in(repository, digest) => true,
             _ => catalog.has_had(repository),
         };
         let repository = repository.filter(is_known);
-        let repository = repository.ok_or_else(|| Refusal::unknown_name(&name))?;
+        let repository = repository.ok_or_else(|| RequestRefusal::unknown_name(&name))?;
         match target {
-            Target::Tag(tag) => untag(catalog, writer, turn, repository, tag),
+            ManifestReference::Tag(tag) => untag(catalog, writer, turn, repository, tag),
             // What was part of an index that is gone has no name any more; it is read by its digest, and deleted by it.
-            Target::Digest(digest) => unlist(catalog, writer, turn, repository, digest),
+            ManifestReference::Digest(digest) => unlist(catalog, writer, turn, repository, digest),
         }
     };
     changed(catalog, work).await
 }
 
 /// DELETE of a blob that no listed manifest needs.
-pub async fn blob(catalog: &Arc<Catalog>, digest: Digest) -> Result<Response, Refusal> {
-    let work = move |catalog: &Catalog, writer: &Writer, _: &mut Turn| {
+pub async fn blob(catalog: &Arc<Catalog>, digest: Digest) -> Result<Response, RequestRefusal> {
+    let work = move |catalog: &Catalog, writer: &LayoutWriter, _: &mut WriteTurn| {
         if catalog.slice(&digest)?.is_none() {
-            return Err(Refusal::unknown_blob(&digest));
+            return Err(RequestRefusal::unknown_blob(&digest));
         }
         let listed: Vec<Digest> = catalog.names().listed().collect();
         if catalog.is_needed(&digest, listed)? {
             let text = format!("{digest} belongs to an image; delete its manifests first");
-            return Err(Refusal::new(403, "DENIED", text));
+            return Err(RequestRefusal::new(403, "DENIED", text));
         }
         Ok(writer.remove(&digest)?)
     };
     changed(catalog, work).await
 }
 
-fn untag(catalog: &Catalog, writer: &Writer, turn: &mut Turn, repository: Repository, tag: Tag) -> Result<(), Refusal> {
+fn untag(
+    catalog: &Catalog,
+    writer: &LayoutWriter,
+    turn: &mut WriteTurn,
+    repository: Repository,
+    tag: Tag,
+) -> Result<(), RequestRefusal> {
     if catalog.names().digest_in(&repository, &tag).is_none() {
-        return Err(Refusal::unknown_manifest(&tag));
+        return Err(RequestRefusal::unknown_manifest(&tag));
     }
     Ok(writer.commit(turn, &Change::Untag { repository, tag })?)
 }
 
 fn unlist(
     catalog: &Catalog,
-    writer: &Writer,
-    turn: &mut Turn,
+    writer: &LayoutWriter,
+    turn: &mut WriteTurn,
     repository: Repository,
     digest: Digest,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestRefusal> {
     let is_listed = catalog.names().lists_in(&repository, &digest);
     // What is damaged or lost can be deleted too, where it is listed.
     let is_there = is_listed || catalog.manifest(&digest)?.is_some();
     if !is_there || catalog.names().is_deleted(&repository, &digest) {
-        return Err(Refusal::unknown_manifest(&digest));
+        return Err(RequestRefusal::unknown_manifest(&digest));
     }
     // An index of this repository may name it: it was asked to go all the same. Another repository keeps what it has.
     let others: Vec<Digest> = catalog.names().listed_without(&repository, &digest).collect();
@@ -94,13 +100,13 @@ fn unlist(
 /// One change at a time; 202 when it is done.
 async fn changed(
     catalog: &Arc<Catalog>,
-    work: impl FnOnce(&Catalog, &Writer, &mut Turn) -> Result<(), Refusal> + Send + 'static,
-) -> Result<Response, Refusal> {
+    work: impl FnOnce(&Catalog, &LayoutWriter, &mut WriteTurn) -> Result<(), RequestRefusal> + Send + 'static,
+) -> Result<Response, RequestRefusal> {
     let catalog = Arc::clone(catalog);
     let change = move || {
-        let writer = catalog.writer().ok_or_else(Refusal::read_only)?;
+        let writer = catalog.writer().ok_or_else(RequestRefusal::read_only)?;
         work(&catalog, writer, &mut writer.turn())
     };
-    tokio::task::spawn_blocking(change).await.map_err(|e| Refusal::new(503, "UNKNOWN", e.to_string()))??;
+    tokio::task::spawn_blocking(change).await.map_err(|e| RequestRefusal::new(503, "UNKNOWN", e.to_string()))??;
     build(202, &[], Body::empty())
 }

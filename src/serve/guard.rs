@@ -8,7 +8,7 @@
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
 
-use super::answer::Refusal;
+use super::answer::RequestRefusal;
 
 /// The names, besides addresses and those of this machine, that the server answers to.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ impl Guard {
     }
 
     /// Refuses requests that a web page of somebody else may have sent.
-    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), RequestRefusal> {
         let mut named: Vec<&str> = uri.authority().map(Authority::as_str).into_iter().collect();
         for value in headers.get_all(header::HOST) {
             named.push(value.to_str().map_err(|_| foreign("a Host that is no text"))?);
@@ -61,8 +61,8 @@ impl Guard {
     }
 }
 
-fn foreign(what: &str) -> Refusal {
-    Refusal::new(403, "DENIED", format!("this registry takes no request for {what}"))
+fn foreign(what: &str) -> RequestRefusal {
+    RequestRefusal::new(403, "DENIED", format!("this registry takes no request for {what}"))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{Dir, Entry};
 use crate::oci::Digest;
 
-use super::names::{Change, MAX_INDEX, Names};
+use super::names::{Change, LayoutIndex, MAX_INDEX};
 
 /// Its name in the layout.
 pub const JOURNAL: &str = "index.journal";
@@ -49,7 +49,7 @@ pub const SHORT: u64 = 64 * 1024;
 const CHECK: usize = 16;
 
 /// The journal of a layout that is written to.
-pub struct Journal {
+pub struct LayoutJournal {
     entry: Entry,
     /// Made at the first change.
     file: Option<File>,
@@ -57,10 +57,10 @@ pub struct Journal {
     length: u64,
 }
 
-impl Journal {
+impl LayoutJournal {
     /// For a layout whose journal, if there was one, is in the index.
-    pub fn of(root: &Dir) -> Journal {
-        Journal { entry: Entry::in_dir(root, JOURNAL), file: None, length: 0 }
+    pub fn of(root: &Dir) -> LayoutJournal {
+        LayoutJournal { entry: Entry::in_dir(root, JOURNAL), file: None, length: 0 }
     }
 
     /// Whether there is a file of this server.
@@ -119,7 +119,7 @@ impl Journal {
 ///
 /// # Errors
 /// A line other than the last is damaged.
-pub fn replay(journal: &[u8], path: &Path, names: &mut Names) -> Result<()> {
+pub fn replay(journal: &[u8], path: &Path, names: &mut LayoutIndex) -> Result<()> {
     // What follows the last end of a line was not finished.
     let whole = journal.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let lines: Vec<&[u8]> = journal[..whole].split_inclusive(|byte| *byte == b'\n').collect();
@@ -183,21 +183,21 @@ mod tests {
         Change::Tag { repository, tag, manifest, unlisted: vec![] }
     }
 
-    fn tags(names: &Names) -> Vec<String> {
+    fn tags(names: &LayoutIndex) -> Vec<String> {
         let tags: Vec<Tag> = names.tags("team/app", None, "", usize::MAX).unwrap_or_default();
         tags.iter().map(ToString::to_string).collect()
     }
 
     /// The tags that a journal with these bytes gives.
     fn replayed(journal: &[u8]) -> Result<Vec<String>> {
-        let mut names = Names::empty();
+        let mut names = LayoutIndex::empty();
         replay(journal, Path::new("x"), &mut names).map(|()| tags(&names))
     }
 
     #[test]
     fn what_was_answered_before_the_power_went_is_there_and_half_a_line_is_not() {
         let work = tempfile::tempdir().unwrap();
-        let mut journal = Journal::of(&Dir::open(work.path()).unwrap());
+        let mut journal = LayoutJournal::of(&Dir::open(work.path()).unwrap());
         for name in ["1", "2", "3"] {
             journal.append(&line(&tag(name)).unwrap()).unwrap();
         }
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_journal_that_was_emptied_begins_again() {
         let work = tempfile::tempdir().unwrap();
-        let mut journal = Journal::of(&Dir::open(work.path()).unwrap());
+        let mut journal = LayoutJournal::of(&Dir::open(work.path()).unwrap());
         let read = || replayed(&std::fs::read(work.path().join(JOURNAL)).unwrap()).unwrap();
         journal.append(&line(&tag("1")).unwrap()).unwrap();
         journal.empty().unwrap();
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(read(), ["2"]);
         // What another server has left has been read before this one is made.
         drop(journal);
-        let mut journal = Journal::of(&Dir::open(work.path()).unwrap());
+        let mut journal = LayoutJournal::of(&Dir::open(work.path()).unwrap());
         journal.append(&line(&tag("3")).unwrap()).unwrap();
         assert_eq!(read(), ["3"]);
         journal.remove().unwrap();

@@ -10,22 +10,22 @@ use serde_json::json;
 use crate::base::progress::units::count;
 use crate::oci::media_type;
 
-use super::answer::{Refusal, json};
+use super::answer::{RequestRefusal, json};
 use super::blocking;
-use super::catalog::{Catalog, Found, Wanted, find_some};
+use super::catalog::{Catalog, ReferrerPage, ReferrerQuery, find_some};
 use super::request::{Query, percent_encode};
 
-pub fn repositories(catalog: &Catalog, query: &Query) -> Result<Response, Refusal> {
+pub fn repositories(catalog: &Catalog, query: &Query) -> Result<Response, RequestRefusal> {
     let page = Page::of(query)?;
     let behind = |name: &String| name.as_str() > page.last;
     let items = catalog.names().repositories().into_iter().filter(behind).take(page.enough()).collect();
     page.answer("/v2/_catalog", query, items, |items| json!({"repositories": items}))
 }
 
-pub fn tags(catalog: &Catalog, name: &str, query: &Query) -> Result<Response, Refusal> {
+pub fn tags(catalog: &Catalog, name: &str, query: &Query) -> Result<Response, RequestRefusal> {
     let page = Page::of(query)?;
     let tags = catalog.names().tags(name, query.registry()?, page.last, page.enough());
-    let items = tags.ok_or_else(|| Refusal::unknown_name(name))?.iter().map(ToString::to_string).collect();
+    let items = tags.ok_or_else(|| RequestRefusal::unknown_name(name))?.iter().map(ToString::to_string).collect();
     page.answer(&format!("/v2/{name}/tags/list"), query, items, |items| json!({"name": name, "tags": items}))
 }
 
@@ -38,9 +38,9 @@ pub async fn referrers(
     name: String,
     subject: String,
     query: &Query,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RequestRefusal> {
     let owned = |text: &str| text.to_owned();
-    let wanted = Wanted {
+    let wanted = ReferrerQuery {
         subject,
         name,
         registry: query.registry()?.map(owned),
@@ -49,8 +49,8 @@ pub async fn referrers(
     };
     let own = Arc::clone(catalog);
     let found = blocking(move || Ok((find_some(&own, &wanted), wanted)));
-    let (found, Wanted { subject, name, artifact_type, .. }) = found.await?;
-    let Found { manifests, more, unreadable } = found?;
+    let (found, ReferrerQuery { subject, name, artifact_type, .. }) = found.await?;
+    let ReferrerPage { manifests, more, unreadable } = found?;
     let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
     let mut response = json(&index);
     response.headers_mut().insert("content-type", HeaderValue::from_static(media_type::OCI_INDEX));
@@ -79,8 +79,8 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    fn of(query: &'a Query) -> Result<Page<'a>, Refusal> {
-        let bad = |_| Refusal::new(400, "PAGINATION_NUMBER_INVALID", "n is to be a number of items");
+    fn of(query: &'a Query) -> Result<Page<'a>, RequestRefusal> {
+        let bad = |_| RequestRefusal::new(400, "PAGINATION_NUMBER_INVALID", "n is to be a number of items");
         let size: Option<usize> = query.get("n").map(str::parse).transpose().map_err(bad)?;
         Ok(Page { last: query.get("last").unwrap_or_default(), size })
     }
@@ -96,7 +96,7 @@ impl<'a> Page<'a> {
         query: &Query,
         mut items: Vec<String>,
         body: impl Fn(&[String]) -> serde_json::Value,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, RequestRefusal> {
         let more = self.size.filter(|size| *size > 0 && *size < items.len());
         items.truncate(self.size.unwrap_or(usize::MAX));
         let mut response = json(&body(&items));
@@ -109,12 +109,12 @@ impl<'a> Page<'a> {
 }
 
 /// Says where the list goes on (RFC 5988).
-fn link(response: &mut Response, next: &str) -> Result<(), Refusal> {
+fn link(response: &mut Response, next: &str) -> Result<(), RequestRefusal> {
     header(response, "link", &format!("<{next}>; rel=\"next\""))
 }
 
-fn header(response: &mut Response, name: &'static str, value: &str) -> Result<(), Refusal> {
-    let value = HeaderValue::try_from(value).map_err(|e| Refusal::new(500, "UNKNOWN", e.to_string()))?;
+fn header(response: &mut Response, name: &'static str, value: &str) -> Result<(), RequestRefusal> {
+    let value = HeaderValue::try_from(value).map_err(|e| RequestRefusal::new(500, "UNKNOWN", e.to_string()))?;
     response.headers_mut().insert(name, value);
     Ok(())
 }

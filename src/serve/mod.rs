@@ -69,12 +69,12 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::Digest;
-use answer::Refusal;
+use answer::RequestRefusal;
 use catalog::Catalog;
 use guard::Guard;
 pub use limits::Limits;
 use places::Requests;
-use request::{Endpoint, Query};
+use request::{ApiEndpoint, Query};
 
 /// What is served how.
 #[derive(Clone, Debug)]
@@ -262,46 +262,50 @@ fn keep_in_flight(response: Response, request: places::Request) -> Response {
     })
 }
 
-async fn answer(state: &ServerState, request: Request<Body>) -> Result<Response, Refusal> {
+async fn answer(state: &ServerState, request: Request<Body>) -> Result<Response, RequestRefusal> {
     let catalog = &state.catalog;
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     if !reading && catalog.writer().is_none() {
-        return Err(Refusal::read_only());
+        return Err(RequestRefusal::read_only());
     }
     // Only these bring what is not there yet.
     let brings = matches!(*request.method(), Method::PUT | Method::POST);
     let may_be = |text: &str| brings || Digest::known(text) != Ok(None) || catalog.has(text);
-    let endpoint = Endpoint::parse_if(request.uri().path(), &may_be)?;
+    let endpoint = ApiEndpoint::parse_if(request.uri().path(), &may_be)?;
     match endpoint {
-        Endpoint::Upload { .. } => {}
+        ApiEndpoint::Upload { .. } => {}
         _ if !reading => {}
-        Endpoint::Ping => return Ok(answer::json(&serde_json::json!({}))),
-        Endpoint::Catalog => return lists::repositories(catalog, &query),
-        Endpoint::Tags { name } => return lists::tags(catalog, &name, &query),
-        Endpoint::Referrers { name, subject } => return lists::referrers(catalog, name, subject, &query).await,
-        Endpoint::Manifest { name, target } => {
+        ApiEndpoint::Ping => return Ok(answer::json(&serde_json::json!({}))),
+        ApiEndpoint::Catalog => return lists::repositories(catalog, &query),
+        ApiEndpoint::Tags { name } => return lists::tags(catalog, &name, &query),
+        ApiEndpoint::Referrers { name, subject } => return lists::referrers(catalog, name, subject, &query).await,
+        ApiEndpoint::Manifest { name, target } => {
             return pull::manifest(catalog, &name, query.registry()?, &target, request.headers()).await;
         }
-        Endpoint::Blob { digest, .. } => return pull::blob(catalog, digest, request.method(), request.headers()).await,
-        Endpoint::Uploads { .. } => return Err(Refusal::not_allowed(endpoint.methods())),
+        ApiEndpoint::Blob { digest, .. } => {
+            return pull::blob(catalog, digest, request.method(), request.headers()).await;
+        }
+        ApiEndpoint::Uploads { .. } => return Err(RequestRefusal::not_allowed(endpoint.methods())),
     }
-    let writer = catalog.writer().ok_or_else(Refusal::read_only)?;
+    let writer = catalog.writer().ok_or_else(RequestRefusal::read_only)?;
     let methods = endpoint.methods();
     match (request.method().as_str(), endpoint) {
-        ("POST", Endpoint::Uploads { name }) => uploads::start(catalog, writer, &name, &query, request).await,
-        ("GET" | "HEAD", Endpoint::Upload { name, id }) => uploads::status(writer, &name, &id).await,
-        ("PATCH", Endpoint::Upload { name, id }) => uploads::append(writer, &name, &id, request).await,
-        ("PUT", Endpoint::Upload { name, id }) => uploads::finish(catalog, writer, &name, &id, &query, request).await,
-        ("DELETE", Endpoint::Upload { name, id }) => uploads::cancel(writer, &name, &id).await,
-        ("PUT", Endpoint::Manifest { name, target }) => {
+        ("POST", ApiEndpoint::Uploads { name }) => uploads::start(catalog, writer, &name, &query, request).await,
+        ("GET" | "HEAD", ApiEndpoint::Upload { name, id }) => uploads::status(writer, &name, &id).await,
+        ("PATCH", ApiEndpoint::Upload { name, id }) => uploads::append(writer, &name, &id, request).await,
+        ("PUT", ApiEndpoint::Upload { name, id }) => {
+            uploads::finish(catalog, writer, &name, &id, &query, request).await
+        }
+        ("DELETE", ApiEndpoint::Upload { name, id }) => uploads::cancel(writer, &name, &id).await,
+        ("PUT", ApiEndpoint::Manifest { name, target }) => {
             publish::put(catalog, name, query.registry()?, target, state.limits.manifest, request).await
         }
-        ("DELETE", Endpoint::Manifest { name, target }) => {
+        ("DELETE", ApiEndpoint::Manifest { name, target }) => {
             deletion::manifest(catalog, name, query.registry()?, target).await
         }
-        ("DELETE", Endpoint::Blob { digest, .. }) => deletion::blob(catalog, digest).await,
-        _ => Err(Refusal::not_allowed(methods)),
+        ("DELETE", ApiEndpoint::Blob { digest, .. }) => deletion::blob(catalog, digest).await,
+        _ => Err(RequestRefusal::not_allowed(methods)),
     }
 }
 

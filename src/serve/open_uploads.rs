@@ -15,7 +15,7 @@ use crate::content::Slice;
 use crate::content::proof::{Hashed, Unproven, prove};
 use crate::oci::{Algorithm, Digest, Hasher};
 
-use super::answer::Refusal;
+use super::answer::RequestRefusal;
 use super::limits::Limits;
 use super::quota::Share;
 
@@ -76,13 +76,18 @@ impl Uploads {
     ///
     /// # Errors
     /// Too many are open.
-    pub fn add(&self, id: &str, name: &str, received: Received) -> Result<Arc<tokio::sync::Mutex<Received>>, Refusal> {
+    pub fn add(
+        &self,
+        id: &str,
+        name: &str,
+        received: Received,
+    ) -> Result<Arc<tokio::sync::Mutex<Received>>, RequestRefusal> {
         let received = Arc::new(tokio::sync::Mutex::new(received));
         let mut map = self.map();
         let most = self.limits.uploads;
         if map.len() >= most {
             let text = format!("{most} uploads are open already; finish or cancel some");
-            return Err(Refusal::new(429, "TOOMANYREQUESTS", text));
+            return Err(RequestRefusal::new(429, "TOOMANYREQUESTS", text));
         }
         map.insert(id.to_owned(), Upload { name: name.to_owned(), received: Arc::clone(&received) });
         Ok(received)
@@ -92,11 +97,11 @@ impl Uploads {
     ///
     /// # Errors
     /// There is no such upload, or too many requests use it.
-    pub async fn lock(&self, name: &str, id: &str) -> Result<Held, Refusal> {
+    pub async fn lock(&self, name: &str, id: &str) -> Result<Held, RequestRefusal> {
         let received = self.find(name, id)?.received;
         // Those that wait keep their connections: a client that tries again needs one or two.
         if Arc::strong_count(&received) > MOST_AT_ONCE {
-            let refusal = Refusal::new(429, "TOOMANYREQUESTS", "other requests write to this upload");
+            let refusal = RequestRefusal::new(429, "TOOMANYREQUESTS", "other requests write to this upload");
             return Err(refusal.with("retry-after", "1"));
         }
         let held = received.lock_owned().await;
@@ -112,15 +117,15 @@ impl Uploads {
 
     /// # Errors
     /// There is no such upload.
-    pub fn check(&self, name: &str, id: &str) -> Result<(), Refusal> {
+    pub fn check(&self, name: &str, id: &str) -> Result<(), RequestRefusal> {
         self.find(name, id).map(drop)
     }
 
-    fn find(&self, name: &str, id: &str) -> Result<Upload, Refusal> {
+    fn find(&self, name: &str, id: &str) -> Result<Upload, RequestRefusal> {
         let upload = self.map().get(id).filter(|upload| upload.name == name).cloned();
         upload.ok_or_else(|| {
             let short: String = id.chars().take(64).collect();
-            Refusal::new(404, "BLOB_UPLOAD_UNKNOWN", format!("there is no upload {short} in {name}"))
+            RequestRefusal::new(404, "BLOB_UPLOAD_UNKNOWN", format!("there is no upload {short} in {name}"))
         })
     }
 }

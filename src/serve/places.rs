@@ -43,7 +43,7 @@ struct Pace {
 }
 
 /// One place; free again when it is dropped.
-pub struct Place {
+pub struct ConnectionPlace {
     shared: Arc<Shared>,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -131,7 +131,7 @@ impl Places {
     }
 
     /// A place for a new connection. If there is none, another connection loses its own.
-    pub async fn take(&self) -> Place {
+    pub async fn take(&self) -> ConnectionPlace {
         let begun = Instant::now();
         let permit = loop {
             let free = Arc::clone(&self.free);
@@ -147,7 +147,7 @@ impl Places {
                 () = tokio::time::sleep(LOOK) => {}
             }
         };
-        let place = Place { shared: Arc::new(Shared::new(self.pace)), _permit: permit };
+        let place = ConnectionPlace { shared: Arc::new(Shared::new(self.pace)), _permit: permit };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.retain(|shared| shared.strong_count() > 0);
         taken.push(Arc::downgrade(&place.shared));
@@ -204,7 +204,7 @@ impl Shared {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// The client has sent something.
     pub fn note_read(&self, bytes: usize) {
         let now = Instant::now();
@@ -283,7 +283,7 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    fn is_taken_away(place: &Place) -> bool {
+    fn is_taken_away(place: &ConnectionPlace) -> bool {
         place.check(&Context::from_waker(std::task::Waker::noop())).is_err()
     }
 
@@ -346,7 +346,7 @@ mod tests {
         let places = places(3);
         let (sending, taking, fast) = (places.take().await, places.take().await, places.take().await);
         let requests: Vec<Request> = [&sending, &taking, &fast].map(|place| place.requests().begin()).into();
-        let wait = |seconds: u64, place: &Place, bytes: u64| {
+        let wait = |seconds: u64, place: &ConnectionPlace, bytes: u64| {
             place.shared.state().awaited = Some(Instant::now());
             place.shared.note_moved(usize::try_from(bytes).unwrap(), later(seconds));
         };

@@ -9,10 +9,10 @@ use axum::response::Response;
 
 use crate::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Repository, Role};
 
-use super::answer::{Refusal, build};
+use super::answer::{RequestRefusal, build};
 use super::catalog::Catalog;
 use super::names::Change;
-use super::request::Target;
+use super::request::ManifestReference;
 
 /// PUT of a manifest under a tag or its digest. `registry` is the one that the client means (`?ns=`): it is recorded as that one's.
 /// It has at most `most` bytes.
@@ -20,29 +20,29 @@ pub async fn put(
     catalog: &Arc<Catalog>,
     name: String,
     registry: Option<&str>,
-    target: Target,
+    target: ManifestReference,
     most: u64,
     request: Request<Body>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RequestRefusal> {
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.map(str::to_owned);
     let limit = most.min(MAX_MANIFEST_SIZE);
     let too_large = |e| {
         let text = format!("the manifest broke off or has more than {limit} bytes: {e}");
-        Refusal::new(413, "SIZE_INVALID", text)
+        RequestRefusal::new(413, "SIZE_INVALID", text)
     };
     let bytes = axum::body::to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(usize::MAX))
         .await
         .map_err(too_large)?;
     let expected = match &target {
-        Target::Digest(digest) => Some(*digest),
-        Target::Tag(_) => None,
+        ManifestReference::Digest(digest) => Some(*digest),
+        ManifestReference::Tag(_) => None,
     };
     let manifest = Manifest::parse(bytes, media_type.as_deref(), expected.as_ref()).map_err(|e| refused(&e))?;
-    let repository = catalog.names().recorded(&name, registry).ok_or_else(|| Refusal::unknown_name(&name))?;
+    let repository = catalog.names().recorded(&name, registry).ok_or_else(|| RequestRefusal::unknown_name(&name))?;
     let (own, parsed) = (Arc::clone(catalog), manifest.clone());
     let change = move || record(&own, repository, target, &parsed);
-    tokio::task::spawn_blocking(change).await.map_err(|e| Refusal::new(503, "UNKNOWN", e.to_string()))??;
+    tokio::task::spawn_blocking(change).await.map_err(|e| RequestRefusal::new(503, "UNKNOWN", e.to_string()))??;
     let digest = manifest.digest().to_string();
     let place = format!("/v2/{name}/manifests/{digest}");
     let subject = manifest.subject().map(|subject| subject.digest.to_string());
@@ -52,8 +52,13 @@ pub async fn put(
 }
 
 /// Stores the manifest and lists it.
-fn record(catalog: &Catalog, repository: Repository, target: Target, manifest: &Manifest) -> Result<(), Refusal> {
-    let writer = catalog.writer().ok_or_else(Refusal::read_only)?;
+fn record(
+    catalog: &Catalog,
+    repository: Repository,
+    target: ManifestReference,
+    manifest: &Manifest,
+) -> Result<(), RequestRefusal> {
+    let writer = catalog.writer().ok_or_else(RequestRefusal::read_only)?;
     let mut turn = writer.turn();
     let children = check_children(catalog, manifest)?;
     if catalog.slice(&manifest.digest())?.is_none() {
@@ -64,8 +69,8 @@ fn record(catalog: &Catalog, repository: Repository, target: Target, manifest: &
     let subject = manifest.subject().map(|subject| subject.digest);
     let (listed, digest) = (manifest.descriptor(), manifest.digest());
     let change = match target {
-        Target::Tag(tag) => Change::Tag { repository, tag, manifest: listed, unlisted },
-        Target::Digest(_) => Change::List { repository, manifest: listed, subject, unlisted },
+        ManifestReference::Tag(tag) => Change::Tag { repository, tag, manifest: listed, unlisted },
+        ManifestReference::Digest(_) => Change::List { repository, manifest: listed, subject, unlisted },
     };
     writer.commit(&mut turn, &change)?;
     subject.inspect(|subject| catalog.referrers.note(digest, *subject));
@@ -74,18 +79,18 @@ fn record(catalog: &Catalog, repository: Repository, target: Target, manifest: &
 
 /// Everything the manifest points to must be there, blobs with the size it says; gives the manifests among it. Of those the
 /// digest alone decides, as everywhere.
-fn check_children(catalog: &Catalog, manifest: &Manifest) -> Result<Vec<Digest>, Refusal> {
+fn check_children(catalog: &Catalog, manifest: &Manifest) -> Result<Vec<Digest>, RequestRefusal> {
     let mut manifests = Vec::new();
     for child in manifest.children() {
         let wanted = child.descriptor;
         match catalog.slice(&wanted.digest)? {
             Some(slice) if slice.size() != wanted.size && child.role != Role::Manifest => {
                 let text = format!("{} has {} bytes here, not {}", wanted.digest, slice.size(), wanted.size);
-                return Err(Refusal::new(400, "MANIFEST_INVALID", text));
+                return Err(RequestRefusal::new(400, "MANIFEST_INVALID", text));
             }
             None if child.role != Role::ForeignLayer => {
                 let text = format!("{} is not there; push it first", wanted.digest);
-                return Err(Refusal::new(400, "MANIFEST_BLOB_UNKNOWN", text));
+                return Err(RequestRefusal::new(400, "MANIFEST_BLOB_UNKNOWN", text));
             }
             _ => {}
         }
@@ -96,21 +101,21 @@ fn check_children(catalog: &Catalog, manifest: &Manifest) -> Result<Vec<Digest>,
     Ok(manifests)
 }
 
-fn refused(error: &ManifestError) -> Refusal {
+fn refused(error: &ManifestError) -> RequestRefusal {
     match error {
         ManifestError::TooLarge(_) | ManifestError::TooManyChildren(_) | ManifestError::TooLong { .. } => {
-            Refusal::new(413, "SIZE_INVALID", error.to_string())
+            RequestRefusal::new(413, "SIZE_INVALID", error.to_string())
         }
         // Of requests at the same time.
         ManifestError::TooManyInAll => {
             let text = "too many manifests with too many layers arrive at once; send it again";
-            Refusal::new(429, "TOOMANYREQUESTS", text).with("retry-after", "1")
+            RequestRefusal::new(429, "TOOMANYREQUESTS", text).with("retry-after", "1")
         }
-        ManifestError::Digest { .. } => Refusal::new(400, "DIGEST_INVALID", error.to_string()),
+        ManifestError::Digest { .. } => RequestRefusal::new(400, "DIGEST_INVALID", error.to_string()),
         ManifestError::Malformed { .. }
         | ManifestError::Schema1
         | ManifestError::MediaType(_)
         | ManifestError::Ambiguous(_)
-        | ManifestError::MediaTypeConflict { .. } => Refusal::new(400, "MANIFEST_INVALID", error.to_string()),
+        | ManifestError::MediaTypeConflict { .. } => RequestRefusal::new(400, "MANIFEST_INVALID", error.to_string()),
     }
 }

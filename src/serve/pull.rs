@@ -9,10 +9,10 @@ use axum::response::Response;
 use crate::content::Slice;
 use crate::oci::Digest;
 
-use super::answer::{Refusal, build};
+use super::answer::{RequestRefusal, build};
 use super::blocking;
 use super::catalog::Catalog;
-use super::request::Target;
+use super::request::ManifestReference;
 
 /// GET or HEAD of a manifest: its exact bytes, under its own media type.
 ///
@@ -22,13 +22,13 @@ pub async fn manifest(
     catalog: &Arc<Catalog>,
     name: &str,
     registry: Option<&str>,
-    target: &Target,
+    target: &ManifestReference,
     asked: &HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RequestRefusal> {
     let digest = find(catalog, name, registry, target)?;
     let own = Arc::clone(catalog);
     let manifest = blocking(move || own.manifest(&digest)).await?;
-    let manifest = manifest.ok_or_else(|| Refusal::unknown_manifest(&format!("{name}@{digest}")))?;
+    let manifest = manifest.ok_or_else(|| RequestRefusal::unknown_manifest(&format!("{name}@{digest}")))?;
     let etag = format!("\"{digest}\"");
     if is_known(asked, &digest) {
         return build(304, &[("etag", &etag)], Body::empty());
@@ -44,18 +44,23 @@ pub async fn manifest(
     build(200, &headers, manifest.into_body())
 }
 
-fn find(catalog: &Catalog, name: &str, registry: Option<&str>, target: &Target) -> Result<Digest, Refusal> {
+fn find(
+    catalog: &Catalog,
+    name: &str,
+    registry: Option<&str>,
+    target: &ManifestReference,
+) -> Result<Digest, RequestRefusal> {
     let names = catalog.names();
     match target {
-        Target::Digest(digest) => {
+        ManifestReference::Digest(digest) => {
             let repository = names.recorded(name, registry);
             if repository.is_some_and(|repository| names.is_deleted(&repository, digest)) {
-                return Err(Refusal::unknown_manifest(&format!("{name}@{digest}")));
+                return Err(RequestRefusal::unknown_manifest(&format!("{name}@{digest}")));
             }
             Ok(*digest)
         }
-        Target::Tag(tag) => {
-            let unknown = || Refusal::unknown_manifest(&format!("{name}:{tag}"));
+        ManifestReference::Tag(tag) => {
+            let unknown = || RequestRefusal::unknown_manifest(&format!("{name}:{tag}"));
             names.digest(name, registry, tag).ok_or_else(unknown)
         }
     }
@@ -75,9 +80,9 @@ pub async fn blob(
     digest: Digest,
     method: &Method,
     headers: &HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RequestRefusal> {
     let own = Arc::clone(catalog);
-    let slice = blocking(move || own.slice(&digest)).await?.ok_or_else(|| Refusal::unknown_blob(&digest))?;
+    let slice = blocking(move || own.slice(&digest)).await?.ok_or_else(|| RequestRefusal::unknown_blob(&digest))?;
     let (size, etag) = (slice.size(), format!("\"{digest}\""));
     if is_known(headers, &digest) {
         return build(304, &[("docker-content-digest", &digest.to_string()), ("etag", &etag)], Body::empty());
@@ -88,7 +93,7 @@ pub async fn blob(
         Wanted::Whole => (200, 0, size),
         Wanted::Part { from, until } => (206, from, until),
         Wanted::Nothing => {
-            let refusal = Refusal::new(416, "RANGE_INVALID", format!("{digest} has {size} bytes"));
+            let refusal = RequestRefusal::new(416, "RANGE_INVALID", format!("{digest} has {size} bytes"));
             return Err(refusal.with("content-range", format!("bytes */{size}")));
         }
     };

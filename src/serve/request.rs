@@ -6,11 +6,11 @@
 
 use crate::oci::{Digest, DigestError, Repository, Tag};
 
-use super::answer::Refusal;
+use super::answer::RequestRefusal;
 
 /// What a path names. `name` is a repository in any spelling that parses as one.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub enum ApiEndpoint {
     Ping,
     Catalog,
     Tags {
@@ -23,7 +23,7 @@ pub enum Endpoint {
     },
     Manifest {
         name: String,
-        target: Target,
+        target: ManifestReference,
     },
     Blob {
         digest: Digest,
@@ -39,34 +39,34 @@ pub enum Endpoint {
 
 /// A manifest by tag or by digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum ManifestReference {
     Tag(Tag),
     Digest(Digest),
 }
 
-impl std::fmt::Display for Target {
+impl std::fmt::Display for ManifestReference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Target::Tag(tag) => tag.fmt(f),
-            Target::Digest(digest) => digest.fmt(f),
+            ManifestReference::Tag(tag) => tag.fmt(f),
+            ManifestReference::Digest(digest) => digest.fmt(f),
         }
     }
 }
 
-impl Endpoint {
+impl ApiEndpoint {
     #[cfg(test)]
-    fn parse(path: &str) -> Result<Endpoint, Refusal> {
-        Endpoint::parse_if(path, &|_| true)
+    fn parse(path: &str) -> Result<ApiEndpoint, RequestRefusal> {
+        ApiEndpoint::parse_if(path, &|_| true)
     }
 
     /// `may_be` says whether there can be content with a digest. If there is none that is asked for, its digest is not parsed: see
     /// [`Digest::known`].
-    pub fn parse_if(path: &str, may_be: &dyn Fn(&str) -> bool) -> Result<Endpoint, Refusal> {
-        let unknown = || Refusal::new(404, "NAME_UNKNOWN", "no such path; everything is below /v2/");
+    pub fn parse_if(path: &str, may_be: &dyn Fn(&str) -> bool) -> Result<ApiEndpoint, RequestRefusal> {
+        let unknown = || RequestRefusal::new(404, "NAME_UNKNOWN", "no such path; everything is below /v2/");
         let decoded = percent_decode(path).ok_or_else(unknown)?;
         let rest = match decoded.strip_prefix("/v2").ok_or_else(unknown)? {
-            "" | "/" => return Ok(Endpoint::Ping),
-            "/_catalog" => return Ok(Endpoint::Catalog),
+            "" | "/" => return Ok(ApiEndpoint::Ping),
+            "/_catalog" => return Ok(ApiEndpoint::Catalog),
             rest => rest.strip_prefix('/').ok_or_else(unknown)?,
         };
         let (front, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
@@ -75,8 +75,8 @@ impl Endpoint {
             let Some(name) = front.strip_suffix(words) else { continue };
             let name = repository(name)?;
             match words {
-                "/blobs" if !may_be(last) => return Err(Refusal::unknown_blob(&last)),
-                "/manifests" if !may_be(last) => return Err(Refusal::unknown_manifest(&last)),
+                "/blobs" if !may_be(last) => return Err(RequestRefusal::unknown_blob(&last)),
+                "/manifests" if !may_be(last) => return Err(RequestRefusal::unknown_manifest(&last)),
                 _ => return make(name, last),
             }
         }
@@ -84,72 +84,72 @@ impl Endpoint {
     }
 }
 
-impl Endpoint {
+impl ApiEndpoint {
     /// The methods that it takes where the layout is writable, as `Allow` lists them (RFC 9110 10.2.1).
     pub fn methods(&self) -> &'static str {
         match self {
-            Endpoint::Manifest { .. } => "DELETE, GET, HEAD, PUT",
-            Endpoint::Blob { .. } => "DELETE, GET, HEAD",
-            Endpoint::Uploads { .. } => "POST",
-            Endpoint::Upload { .. } => "DELETE, GET, HEAD, PATCH, PUT",
+            ApiEndpoint::Manifest { .. } => "DELETE, GET, HEAD, PUT",
+            ApiEndpoint::Blob { .. } => "DELETE, GET, HEAD",
+            ApiEndpoint::Uploads { .. } => "POST",
+            ApiEndpoint::Upload { .. } => "DELETE, GET, HEAD, PATCH, PUT",
             _ => "GET, HEAD",
         }
     }
 }
 
-type Make = fn(String, &str) -> Result<Endpoint, Refusal>;
+type Make = fn(String, &str) -> Result<ApiEndpoint, RequestRefusal>;
 
 /// What stands between the repository and the last component, and what it makes of both.
 const SHAPES: [(&str, Make); 5] = [
     ("/blobs/uploads", |name, last| {
         Ok(match last {
-            "" => Endpoint::Uploads { name },
-            id => Endpoint::Upload { name, id: id.to_owned() },
+            "" => ApiEndpoint::Uploads { name },
+            id => ApiEndpoint::Upload { name, id: id.to_owned() },
         })
     }),
     ("/blobs", |name, last| match last {
-        "uploads" => Ok(Endpoint::Uploads { name }),
-        digest => Ok(Endpoint::Blob { digest: parse_digest(digest)? }),
+        "uploads" => Ok(ApiEndpoint::Uploads { name }),
+        digest => Ok(ApiEndpoint::Blob { digest: parse_digest(digest)? }),
     }),
-    ("/manifests", |name, last| Ok(Endpoint::Manifest { name, target: target(last)? })),
-    ("/referrers", |name, last| Ok(Endpoint::Referrers { name, subject: checked(last)?.to_owned() })),
+    ("/manifests", |name, last| Ok(ApiEndpoint::Manifest { name, target: target(last)? })),
+    ("/referrers", |name, last| Ok(ApiEndpoint::Referrers { name, subject: checked(last)?.to_owned() })),
     ("/tags", |name, last| match last {
-        "list" => Ok(Endpoint::Tags { name }),
-        _ => Err(Refusal::new(404, "NAME_UNKNOWN", "no such path; tags are at /tags/list")),
+        "list" => Ok(ApiEndpoint::Tags { name }),
+        _ => Err(RequestRefusal::new(404, "NAME_UNKNOWN", "no such path; tags are at /tags/list")),
     }),
 ];
 
-fn repository(name: &str) -> Result<String, Refusal> {
+fn repository(name: &str) -> Result<String, RequestRefusal> {
     match name.parse::<Repository>() {
         Ok(_) => Ok(name.to_owned()),
-        Err(e) => Err(Refusal::new(400, "NAME_INVALID", e.to_string())),
+        Err(e) => Err(RequestRefusal::new(400, "NAME_INVALID", e.to_string())),
     }
 }
 
 /// A digest as it stands in a path or query.
-fn parse_digest(text: &str) -> Result<Digest, Refusal> {
+fn parse_digest(text: &str) -> Result<Digest, RequestRefusal> {
     text.parse().map_err(refused)
 }
 
 /// The same, only checked and not parsed. See [`Digest::known`].
-fn checked(text: &str) -> Result<&str, Refusal> {
+fn checked(text: &str) -> Result<&str, RequestRefusal> {
     Digest::known(text).map(|_| text).map_err(refused)
 }
 
-fn refused(error: DigestError) -> Refusal {
+fn refused(error: DigestError) -> RequestRefusal {
     if error.is_too_many() {
         let text = "too many different sha512 digests were named since the server was started; start it again";
-        return Refusal::new(429, "TOOMANYREQUESTS", text);
+        return RequestRefusal::new(429, "TOOMANYREQUESTS", text);
     }
-    Refusal::new(400, "DIGEST_INVALID", error.to_string())
+    RequestRefusal::new(400, "DIGEST_INVALID", error.to_string())
 }
 
-fn target(text: &str) -> Result<Target, Refusal> {
+fn target(text: &str) -> Result<ManifestReference, RequestRefusal> {
     if text.contains(':') {
-        return parse_digest(text).map(Target::Digest);
+        return parse_digest(text).map(ManifestReference::Digest);
     }
-    let tag = text.parse::<Tag>().map_err(|e| Refusal::new(400, "TAG_INVALID", e.to_string()))?;
-    Ok(Target::Tag(tag))
+    let tag = text.parse::<Tag>().map_err(|e| RequestRefusal::new(400, "TAG_INVALID", e.to_string()))?;
+    Ok(ManifestReference::Tag(tag))
 }
 
 /// The query's parameters, decoded; the first of a name counts.
@@ -172,21 +172,21 @@ impl Query {
     ///
     /// # Errors
     /// It is no registry.
-    pub fn registry(&self) -> Result<Option<&str>, Refusal> {
+    pub fn registry(&self) -> Result<Option<&str>, RequestRefusal> {
         let Some(registry) = self.get("ns") else { return Ok(None) };
         match Repository::new(registry, "x") {
             Ok(_) => Ok(Some(registry)),
-            Err(e) => Err(Refusal::new(400, "NAME_INVALID", format!("ns is to be a registry: {e}"))),
+            Err(e) => Err(RequestRefusal::new(400, "NAME_INVALID", format!("ns is to be a registry: {e}"))),
         }
     }
 
     /// The digest given as `name`, if any: checked, but not parsed. See [`Digest::known`].
-    pub fn digest_text(&self, name: &str) -> Result<Option<&str>, Refusal> {
+    pub fn digest_text(&self, name: &str) -> Result<Option<&str>, RequestRefusal> {
         self.get(name).map(checked).transpose()
     }
 
     /// The digest given as `name`, if any.
-    pub fn digest(&self, name: &str) -> Result<Option<Digest>, Refusal> {
+    pub fn digest(&self, name: &str) -> Result<Option<Digest>, RequestRefusal> {
         self.get(name).map(parse_digest).transpose()
     }
 }
@@ -224,16 +224,16 @@ mod tests {
     fn repositories_of_any_depth_are_reported_from_what_follows() {
         let digest = Digest::sha256(b"");
         let name = "a/b/manifests".to_owned();
-        let parse = |path: &str| Endpoint::parse(path).unwrap();
-        assert_eq!(parse("/v2/"), Endpoint::Ping);
-        assert_eq!(parse("/v2"), Endpoint::Ping);
-        assert_eq!(parse("/v2/a/tags/list"), Endpoint::Tags { name: "a".into() });
-        let target = Target::Tag("1.0".parse().unwrap());
-        assert_eq!(parse("/v2/a/b/manifests/manifests/1.0"), Endpoint::Manifest { name, target });
+        let parse = |path: &str| ApiEndpoint::parse(path).unwrap();
+        assert_eq!(parse("/v2/"), ApiEndpoint::Ping);
+        assert_eq!(parse("/v2"), ApiEndpoint::Ping);
+        assert_eq!(parse("/v2/a/tags/list"), ApiEndpoint::Tags { name: "a".into() });
+        let target = ManifestReference::Tag("1.0".parse().unwrap());
+        assert_eq!(parse("/v2/a/b/manifests/manifests/1.0"), ApiEndpoint::Manifest { name, target });
         let encoded = format!("/v2/a/blobs/{}", digest.to_string().replace(':', "%3A"));
-        assert_eq!(parse(&encoded), Endpoint::Blob { digest });
-        assert_eq!(parse("/v2/a/b/blobs/uploads/"), Endpoint::Uploads { name: "a/b".into() });
-        assert_eq!(parse("/v2/a/blobs/uploads/7f"), Endpoint::Upload { name: "a".into(), id: "7f".into() });
+        assert_eq!(parse(&encoded), ApiEndpoint::Blob { digest });
+        assert_eq!(parse("/v2/a/b/blobs/uploads/"), ApiEndpoint::Uploads { name: "a/b".into() });
+        assert_eq!(parse("/v2/a/blobs/uploads/7f"), ApiEndpoint::Upload { name: "a".into(), id: "7f".into() });
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
         let nothing = |kind: &str, n: u32| {
             let text = format!("sha512:{n:0128x}");
             let is_known = |text: &str| Digest::known(text) != Ok(None);
-            let endpoint = Endpoint::parse_if(&format!("/v2/a/{kind}/{text}"), &is_known);
+            let endpoint = ApiEndpoint::parse_if(&format!("/v2/a/{kind}/{text}"), &is_known);
             assert_eq!(endpoint.is_ok(), kind == "referrers");
             assert!(!is_known(&text), "{kind}");
             text
@@ -271,14 +271,14 @@ mod tests {
             "/v2x/",
             "/",
         ] {
-            assert!(Endpoint::parse(path).is_err(), "{path}");
+            assert!(ApiEndpoint::parse(path).is_err(), "{path}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn any_path_and_query_is_answered_not_a_panic(path in "/v2/[a-z%/.:A-F0-9_-]{0,60}|\\PC{0,60}", query in "\\PC{0,60}") {
-            let _ = Endpoint::parse(&path);
+            let _ = ApiEndpoint::parse(&path);
             let _ = Query::parse(&query).get("n");
         }
     }

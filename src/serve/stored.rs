@@ -15,25 +15,25 @@ use crate::content::Slice;
 use crate::files::Layout;
 
 use super::journal::{JOURNAL, MAX_JOURNAL, replay};
-use super::names::{MAX_INDEX, Names};
+use super::names::{LayoutIndex, MAX_INDEX};
 
 /// How often a directory is read again because it changes meanwhile.
 const TRIES: usize = 20;
 
 /// Their content.
-pub struct Stored {
+pub struct StoredIndex {
     index: Bytes,
     journal: Option<Bytes>,
     /// `bundle.json`, if the layout is a bundle.
     sealed: Option<Bytes>,
 }
 
-impl Stored {
+impl StoredIndex {
     /// Reads a directory that another process may be writing to. See [`super::journal`].
     ///
     /// # Errors
     /// Not readable, not a layout, or it never stays the same.
-    pub fn in_directory(root: &Path) -> Result<Stored> {
+    pub fn in_directory(root: &Path) -> Result<StoredIndex> {
         let read = |name: &str, limit| match open_file(&root.join(name))? {
             Some(slice) => slice.read_all(limit).map(Some),
             None => Ok(None),
@@ -51,7 +51,7 @@ impl Stored {
                 let index = index.ok_or_else(|| no_layout(root))?;
                 // What cannot be read says nothing of companions; that it is damaged is for `verify` to find.
                 let sealed = read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
-                return Ok(Stored { index, journal, sealed });
+                return Ok(StoredIndex { index, journal, sealed });
             }
             index = again;
         }
@@ -63,10 +63,10 @@ impl Stored {
     ///
     /// # Errors
     /// Not readable, or no `index.json`.
-    pub fn in_layout(layout: &Layout) -> Result<Stored> {
+    pub fn in_layout(layout: &Layout) -> Result<StoredIndex> {
         let index = layout.read(INDEX_JSON, MAX_INDEX)?.ok_or_else(|| no_layout(layout.path()))?;
         let sealed = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
-        Ok(Stored { index, journal: layout.read(JOURNAL, MAX_JOURNAL)?, sealed })
+        Ok(StoredIndex { index, journal: layout.read(JOURNAL, MAX_JOURNAL)?, sealed })
     }
 
     /// Whether there is a journal that counts.
@@ -78,8 +78,8 @@ impl Stored {
     ///
     /// # Errors
     /// The index or the journal is damaged.
-    pub fn names(&self, path: &Path, events: &Events) -> Result<Names> {
-        let mut names = Names::parse(&self.index, path)?;
+    pub fn names(&self, path: &Path, events: &Events) -> Result<LayoutIndex> {
+        let mut names = LayoutIndex::parse(&self.index, path)?;
         let warn = |text: String| events.report(Event::Warning(text));
         match (&self.sealed, &self.journal) {
             (Some(bytes), journal) => {

@@ -19,13 +19,13 @@ use crate::base::error::{Error, Kind, Result};
 use crate::content::proof::{Unproven, Wrong};
 use crate::oci::Digest;
 
-use super::answer::{Refusal, build};
+use super::answer::{RequestRefusal, build};
 use super::blocking;
 use super::catalog::Catalog;
 use super::open_uploads::{Held, Received};
 use super::quota::Share;
 use super::request::Query;
-use super::writer::{Writer, new_id};
+use super::writer::{LayoutWriter, new_id};
 
 /// Bytes gathered before they are written: few large writes, while the next bytes arrive.
 const BATCH: usize = 1024 * 1024;
@@ -37,11 +37,11 @@ fn location(name: &str, id: &str) -> String {
 /// POST: a mount, a whole blob, or the beginning of an upload.
 pub async fn start(
     catalog: &Arc<Catalog>,
-    writer: &Writer,
+    writer: &LayoutWriter,
     name: &str,
     query: &Query,
     request: Request<Body>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RequestRefusal> {
     // What cannot be mounted is uploaded, whatever the reason.
     let is_there = query.digest_text("mount").is_ok_and(|text| text.is_some_and(|text| catalog.has(text)));
     if is_there && let Ok(Some(digest)) = query.digest("mount") {
@@ -66,13 +66,18 @@ pub async fn start(
 }
 
 /// GET: how much has arrived.
-pub async fn status(writer: &Writer, name: &str, id: &str) -> Result<Response, Refusal> {
+pub async fn status(writer: &LayoutWriter, name: &str, id: &str) -> Result<Response, RequestRefusal> {
     let range = writer.uploads.lock(name, id).await?.range();
     answer(204, &[("location", location(name, id)), ("range", range), ("docker-upload-uuid", id.to_owned())])
 }
 
 /// PATCH: one more piece.
-pub async fn append(writer: &Writer, name: &str, id: &str, request: Request<Body>) -> Result<Response, Refusal> {
+pub async fn append(
+    writer: &LayoutWriter,
+    name: &str,
+    id: &str,
+    request: Request<Body>,
+) -> Result<Response, RequestRefusal> {
     let held = receive_piece(writer.uploads.lock(name, id).await?, name, id, request).await?;
     let range = held.range();
     answer(202, &[("location", location(name, id)), ("range", range), ("docker-upload-uuid", id.to_owned())])
@@ -81,13 +86,13 @@ pub async fn append(writer: &Writer, name: &str, id: &str, request: Request<Body
 /// PUT: the last piece, if any, and the digest.
 pub async fn finish(
     catalog: &Arc<Catalog>,
-    writer: &Writer,
+    writer: &LayoutWriter,
     name: &str,
     id: &str,
     query: &Query,
     request: Request<Body>,
-) -> Result<Response, Refusal> {
-    let missing = || Refusal::new(400, "DIGEST_INVALID", "an upload is finished with ?digest=");
+) -> Result<Response, RequestRefusal> {
+    let missing = || RequestRefusal::new(400, "DIGEST_INVALID", "an upload is finished with ?digest=");
     let digest = query.digest("digest")?.ok_or_else(missing)?;
     let held = receive_piece(writer.uploads.lock(name, id).await?, name, id, request).await?;
     writer.uploads.remove(id);
@@ -95,13 +100,13 @@ pub async fn finish(
 }
 
 /// DELETE: it was a mistake.
-pub async fn cancel(writer: &Writer, name: &str, id: &str) -> Result<Response, Refusal> {
+pub async fn cancel(writer: &LayoutWriter, name: &str, id: &str) -> Result<Response, RequestRefusal> {
     writer.uploads.check(name, id)?;
     writer.uploads.remove(id);
     answer(204, &[("docker-upload-uuid", id.to_owned())])
 }
 
-async fn adopt(catalog: &Arc<Catalog>, name: &str, held: Held, expected: Digest) -> Result<Response, Refusal> {
+async fn adopt(catalog: &Arc<Catalog>, name: &str, held: Held, expected: Digest) -> Result<Response, RequestRefusal> {
     let catalog = Arc::clone(catalog);
     let proven = blocking(move || {
         let mut held = held;
@@ -120,28 +125,28 @@ async fn adopt(catalog: &Arc<Catalog>, name: &str, held: Held, expected: Digest)
     .await?;
     if let Err(Wrong { found, .. }) = proven {
         let text = format!("wrong digest: expected {expected}, the bytes received have {found}; the upload is void");
-        return Err(Refusal::new(400, "DIGEST_INVALID", text));
+        return Err(RequestRefusal::new(400, "DIGEST_INVALID", text));
     }
     created(name, &expected)
 }
 
-fn created(name: &str, digest: &Digest) -> Result<Response, Refusal> {
+fn created(name: &str, digest: &Digest) -> Result<Response, RequestRefusal> {
     let place = format!("/v2/{name}/blobs/{digest}");
     answer(201, &[("location", place), ("docker-content-digest", digest.to_string())])
 }
 
-fn answer(status: u16, headers: &[(&'static str, String)]) -> Result<Response, Refusal> {
+fn answer(status: u16, headers: &[(&'static str, String)]) -> Result<Response, RequestRefusal> {
     let headers: Vec<(&'static str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     build(status, &headers, Body::empty())
 }
 
 /// Takes a body that may say, in `Content-Range`, where it belongs.
-async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>) -> Result<Held, Refusal> {
+async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>) -> Result<Held, RequestRefusal> {
     let start = held.size;
     let announced = content_range(request.headers())?;
     if announced.is_some_and(|(from, _)| from != start) {
         let text = format!("the next byte of this upload is number {start}");
-        let refusal = Refusal::new(416, "BLOB_UPLOAD_INVALID", text);
+        let refusal = RequestRefusal::new(416, "BLOB_UPLOAD_INVALID", text);
         return Err(refusal.with("range", held.range()).with("location", location(name, id)));
     }
     let before = held.hasher.clone();
@@ -150,13 +155,13 @@ async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>)
     if let Some((from, to)) = announced.filter(|(from, to)| to - from + 1 != length) {
         held.take_back(start, before);
         let text = format!("Content-Range says {} bytes, {length} came; none are kept", to - from + 1);
-        return Err(Refusal::new(400, "SIZE_INVALID", text));
+        return Err(RequestRefusal::new(400, "SIZE_INVALID", text));
     }
     Ok(held)
 }
 
 /// `Content-Range: start-end`, inclusive, as registries write it; `bytes ` before and `/length` after are tolerated.
-fn content_range(headers: &HeaderMap) -> Result<Option<(u64, u64)>, Refusal> {
+fn content_range(headers: &HeaderMap) -> Result<Option<(u64, u64)>, RequestRefusal> {
     let Some(value) = headers.get(header::CONTENT_RANGE) else { return Ok(None) };
     let parse = |text: &str| {
         let text = text.strip_prefix("bytes ").unwrap_or(text);
@@ -166,14 +171,16 @@ fn content_range(headers: &HeaderMap) -> Result<Option<(u64, u64)>, Refusal> {
     };
     match value.to_str().ok().and_then(parse) {
         Some(range) => Ok(Some(range)),
-        None => Err(Refusal::new(400, "BLOB_UPLOAD_INVALID", "Content-Range is to be start-end, such as 0-1023")),
+        None => {
+            Err(RequestRefusal::new(400, "BLOB_UPLOAD_INVALID", "Content-Range is to be start-end, such as 0-1023"))
+        }
     }
 }
 
 /// Writes a body behind what has arrived. Writing and hashing a batch overlaps the arrival of the next.
 ///
 /// When the body breaks off, what came of it is kept, and the client can ask how much that is.
-async fn receive(held: Held, body: Body) -> Result<Held, Refusal> {
+async fn receive(held: Held, body: Body) -> Result<Held, RequestRefusal> {
     let mut pieces = body.into_data_stream();
     let mut writing: JoinHandle<Result<Held>> = spawn_blocking(move || Ok(held));
     loop {
@@ -186,7 +193,7 @@ async fn receive(held: Held, body: Body) -> Result<Held, Refusal> {
             Ok(false) => return Ok(joined(writing).await?),
             Err(e) => {
                 joined(writing).await?;
-                return Err(Refusal::new(400, "BLOB_UPLOAD_INVALID", format!("the body broke off: {e}")));
+                return Err(RequestRefusal::new(400, "BLOB_UPLOAD_INVALID", format!("the body broke off: {e}")));
             }
         }
     }

@@ -17,11 +17,11 @@ use crate::bundle::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SI
 use crate::oci::{Algorithm, Digest};
 
 use super::Options;
-use super::journal::{self, JOURNAL, Journal, SHORT};
-use super::names::{Change, MAX_INDEX, Names};
+use super::journal::{self, JOURNAL, LayoutJournal, SHORT};
+use super::names::{Change, LayoutIndex, MAX_INDEX};
 use super::open_uploads::Uploads;
 use super::quota::{Quota, Share};
-use super::stored::Stored;
+use super::stored::StoredIndex;
 
 /// Where files are until they are whole.
 const UNFINISHED: &str = ".uploads";
@@ -37,13 +37,13 @@ const FOR_NAMES: u64 = 8 * 1024;
 const PER_SECOND: u64 = 1024 * 1024;
 
 /// The right to change one layout directory; no other process has it meanwhile.
-pub struct Writer {
+pub struct LayoutWriter {
     /// Locked as long as it is open.
     root: LockedDir,
     unfinished: Mutex<Option<Dir>>,
     /// What readers see.
-    names: Arc<RwLock<Names>>,
-    turn: Mutex<Turn>,
+    names: Arc<RwLock<LayoutIndex>>,
+    turn: Mutex<WriteTurn>,
     unsealed: Mutex<bool>,
     /// Whether blobs of an algorithm got names that may not be on the disk yet.
     unsynced: [(Algorithm, AtomicBool); 2],
@@ -53,8 +53,8 @@ pub struct Writer {
 }
 
 /// The right to make a change, which one request has at a time.
-pub struct Turn {
-    journal: Journal,
+pub struct WriteTurn {
+    journal: LayoutJournal,
     /// How long the journal was when the timer looked.
     seen: u64,
     /// When the index was written, and about how long it was then.
@@ -62,10 +62,10 @@ pub struct Turn {
     index: u64,
 }
 
-impl Writer {
+impl LayoutWriter {
     /// Takes the directory, makes a layout of an empty or absent one, and reads its names. What a server that was killed has left
     /// in a journal becomes part of the index.
-    pub fn open(root: &Path, options: &Options, events: Events) -> Result<Writer> {
+    pub fn open(root: &Path, options: &Options, events: Events) -> Result<LayoutWriter> {
         if root.is_file() {
             return Err(Error::input(format!("{} is a file: only a directory can be written to", root.display())));
         }
@@ -74,11 +74,11 @@ impl Writer {
         for name in ["blobs", "blobs/sha256", "blobs/sha512", UNFINISHED] {
             refuse_link(dir.dir(), name)?;
         }
-        let turn = Turn { journal: Journal::of(dir.dir()), seen: 0, written: Instant::now(), index: 0 };
-        let writer = Writer {
+        let turn = WriteTurn { journal: LayoutJournal::of(dir.dir()), seen: 0, written: Instant::now(), index: 0 };
+        let writer = LayoutWriter {
             root: dir,
             unfinished: Mutex::default(),
-            names: Arc::new(RwLock::new(Names::empty())),
+            names: Arc::new(RwLock::new(LayoutIndex::empty())),
             turn: Mutex::new(turn),
             unsealed: Mutex::new(false),
             unsynced: [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| (algorithm, AtomicBool::new(false))),
@@ -91,7 +91,7 @@ impl Writer {
             writer.replace(OCI_LAYOUT, |file| file.write_all(br#"{"imageLayoutVersion":"1.0.0"}"#))?;
             writer.write_index()?;
         }
-        let stored = Stored::in_directory(root)?;
+        let stored = StoredIndex::in_directory(root)?;
         let names = stored.names(root, &writer.events)?;
         *writer.names.write().unwrap_or_else(PoisonError::into_inner) = names;
         let mut turn = writer.turn();
@@ -104,12 +104,12 @@ impl Writer {
         Ok(writer)
     }
 
-    pub fn names(&self) -> &Arc<RwLock<Names>> {
+    pub fn names(&self) -> &Arc<RwLock<LayoutIndex>> {
         &self.names
     }
 
     /// Waits until no other change is under way.
-    pub fn turn(&self) -> MutexGuard<'_, Turn> {
+    pub fn turn(&self) -> MutexGuard<'_, WriteTurn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,7 +117,7 @@ impl Writer {
     ///
     /// # Errors
     /// Not writable, or the index would become larger than one that is read.
-    pub fn commit(&self, turn: &mut Turn, change: &Change) -> Result<()> {
+    pub fn commit(&self, turn: &mut WriteTurn, change: &Change) -> Result<()> {
         let line = journal::line(change)?;
         let adds = matches!(change, Change::Tag { .. } | Change::List { .. });
         // The manifest, and the one that had the tag before.
@@ -135,7 +135,7 @@ impl Writer {
     }
 
     /// Makes the journal part of the index. Where that fails the journal stays, and nothing is lost.
-    fn fold(&self, turn: &mut Turn) {
+    fn fold(&self, turn: &mut WriteTurn) {
         let folded = self.write_index().and_then(|()| turn.journal.empty());
         (turn.seen, turn.written, turn.index) = (0, Instant::now(), self.size());
         if let Err(error) = folded {

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
 
-use super::manifests::Found;
+use super::manifests::ManifestReader;
 use super::{Problem, ProblemKind};
 use crate::bundle::{BundleJson, DOCKER_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, docker_entry, load_platform};
 use crate::files::Layout;
@@ -43,7 +43,7 @@ pub fn compare(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>)
 
 /// The fingerprints of all entries that the lock makes; one manifest in memory at a time.
 fn expected(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) -> Option<HashSet<Digest>> {
-    let found = Found::new(layout);
+    let found = ManifestReader::new(layout);
     let find = found.find();
     let platform = load_platform(&bundle.lock);
     let mut expected = HashSet::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::chunks::{self, Blob};
 use super::declared::{Declarations, Declared};
-use super::table::{Proof, Table};
+use super::table::{BlobProof, Table};
 use super::whole_volumes::WholeVolumes;
 use super::{Depth, Problem, ProblemKind, Problems};
 use crate::base::progress::{Event, Events, Phase};
@@ -33,7 +33,7 @@ pub struct Check<'a> {
 /// What has proven the blobs, and why nothing else has.
 #[derive(Default)]
 pub struct Proved {
-    pub proof: Option<Proof>,
+    pub proof: Option<BlobProof>,
     pub reason: Option<&'static str>,
 }
 
@@ -55,7 +55,7 @@ impl Check<'_> {
             problems.push(Problem::new(CHUNKS, ProblemKind::Malformed).found("it is a directory"));
         }
         let proved = self.proved();
-        let by_chunks = table.reader.as_ref().filter(|_| proved.proof.is_some_and(|proof| proof != Proof::Digest));
+        let by_chunks = table.reader.as_ref().filter(|_| proved.proof.is_some_and(|proof| proof != BlobProof::Digest));
         let (mut to_hash, mut in_chunks): (Vec<(&Declared, u64)>, Vec<Blob>) = Default::default();
         for file in declared {
             match (layout.size_of(&file.path), file.size) {
@@ -154,7 +154,7 @@ impl Check<'_> {
     }
 
     fn proved(&self) -> Proved {
-        let by_digest = |reason| Proved { proof: Some(Proof::Digest), reason };
+        let by_digest = |reason| Proved { proof: Some(BlobProof::Digest), reason };
         match self.depth {
             Depth::Structure => Proved::default(),
             Depth::Full => by_digest(None),

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::manifests::Found;
+use super::manifests::ManifestReader;
 use super::{Problem, ProblemKind, Problems};
 use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, fault_of_order};
 use crate::files::{IMAGE_NAME, Layout};
@@ -18,7 +18,7 @@ const MOST_VISITS: usize = 4_000_000;
 
 /// Which files each image needs.
 #[derive(Default)]
-pub struct Reach {
+pub struct NeededFiles {
     /// In every image the same path is the same text.
     pub images: Vec<(String, BTreeSet<Arc<str>>)>,
     /// Names of images that need something of the target, as far as that can be seen.
@@ -30,8 +30,8 @@ pub struct Reach {
 }
 
 /// Follows every image of the lock to its last blob.
-pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> Reach {
-    let mut reach = Reach::default();
+pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> NeededFiles {
+    let mut reach = NeededFiles::default();
     let assumed = assumed(bundle, problems);
     let mut walk = Walk::new(layout, assumed);
     reach.complete = true;
@@ -73,10 +73,10 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
 
 /// Which files the images need that `index.json` names: all there is to go by when `bundle.json` cannot be read. What is
 /// missing is no problem here, as nobody says whether it was left out on purpose.
-pub fn by_index(layout: &Layout) -> Reach {
+pub fn by_index(layout: &Layout) -> NeededFiles {
     let listed = layout.index().unwrap_or_default();
     let mut walk = Walk::new(layout, HashMap::new());
-    let mut reach = Reach::default();
+    let mut reach = NeededFiles::default();
     for descriptor in listed {
         let Some(name) = descriptor.annotations().get(IMAGE_NAME) else { continue };
         let mut follow = Follow::new(&mut walk, LeftOut::default());
@@ -358,14 +358,14 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform
 
 /// Blobs that do not stand where the format has them.
 fn order(layout: &Layout, bundle: &BundleJson, manifests: &HashSet<Digest>) -> Option<Problem> {
-    let all = Found::new(layout);
+    let all = ManifestReader::new(layout);
     let found = fault_of_order(bundle, |digest| manifests.contains(digest), &all.find())?;
     // One that cannot be read any more is a problem elsewhere.
     all.is_sound().then(|| Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found))
 }
 
 /// Content that no image needs: declared, but smuggled in.
-fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
+fn unreachable(bundle: &BundleJson, reach: &NeededFiles, problems: &mut Problems) {
     let needed: BTreeSet<&str> = reach.images.iter().flat_map(|(_, paths)| paths.iter().map(|path| &**path)).collect();
     for file in bundle.files.iter().filter(|file| file.path.starts_with("blobs/")) {
         if !needed.contains(file.path.as_str()) {

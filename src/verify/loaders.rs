@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::graph::Reach;
-use super::manifests::Found;
+use super::graph::NeededFiles;
+use super::manifests::ManifestReader;
 use super::{Problem, ProblemKind, Problems, docker, index};
 use crate::base::canonical;
 use crate::bundle::{
@@ -15,7 +15,7 @@ use crate::oci::Digest;
 use crate::pipeline::lock::LockedImage;
 
 /// Notes how the two files differ from what the lock and the manifests give.
-pub fn agree(layout: &Layout, bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
+pub fn agree(layout: &Layout, bundle: &BundleJson, reach: &NeededFiles, problems: &mut Problems) {
     if reach.too_much {
         return;
     }
@@ -45,7 +45,7 @@ struct Verdicts {
 }
 
 fn bytes_agree(layout: &Layout, bundle: &BundleJson) -> Verdicts {
-    let found = Found::new(layout);
+    let found = ManifestReader::new(layout);
     let find = found.find();
     let assumed: HashSet<Digest> = bundle.assumed.iter().map(|assumed| assumed.digest).collect();
     let images: Vec<&LockedImage> = whole_images(&bundle.lock, &assumed, &find);

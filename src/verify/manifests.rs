@@ -6,14 +6,14 @@ use crate::files::Layout;
 use crate::oci::{Descriptor, Manifest};
 
 /// See the module documentation.
-pub struct Found<'a> {
+pub struct ManifestReader<'a> {
     layout: &'a Layout,
     has_failed: Cell<bool>,
 }
 
-impl<'a> Found<'a> {
-    pub fn new(layout: &'a Layout) -> Found<'a> {
-        Found { layout, has_failed: Cell::new(false) }
+impl<'a> ManifestReader<'a> {
+    pub fn new(layout: &'a Layout) -> ManifestReader<'a> {
+        ManifestReader { layout, has_failed: Cell::new(false) }
     }
 
     pub fn find(&self) -> impl Fn(&Descriptor) -> Option<Manifest> {

@@ -46,7 +46,7 @@ pub use missing::missing_of;
 pub use passing::pass;
 use problems::Problems;
 pub use refusal::{Refusal, refuse};
-pub use table::Proof;
+pub use table::BlobProof;
 use table::Table;
 pub use volumes::{SetReport, VolumeReport, VolumeState, is_of_lost_volume};
 use whole_volumes::WholeVolumes;
@@ -78,7 +78,7 @@ pub struct Report {
     pub bytes: u64,
     /// What has proven the blobs, if they were read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub proof: Option<Proof>,
+    pub proof: Option<BlobProof>,
     /// Why `chunks.b3` has not, though it was to.
     #[serde(rename = "proofReason", skip_serializing_if = "Option::is_none")]
     pub proof_reason: Option<&'static str>,
@@ -366,7 +366,7 @@ struct Document<'a> {
 struct Examined {
     report: Report,
     /// What each image needs.
-    reach: graph::Reach,
+    reach: graph::NeededFiles,
     declared: declared::Declarations,
 }
 
@@ -461,7 +461,7 @@ fn expects(bundle: &BundleJson) -> Expects {
 }
 
 /// Every problem gets the images it affects; one of a file that concerns the whole bundle, all of them.
-fn name_images(problems: &mut [Problem], reach: &graph::Reach) {
+fn name_images(problems: &mut [Problem], reach: &graph::NeededFiles) {
     let mut users: BTreeMap<String, BTreeSet<String>> =
         problems.iter().map(|problem| (problem.path.clone(), BTreeSet::new())).collect();
     for (image, paths) in &reach.images {

@@ -11,7 +11,7 @@ use crate::oci::Digest;
 /// What has proven the blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Proof {
+pub enum BlobProof {
     /// The digest of each.
     Digest,
     /// The BLAKE3 of each, which guards against accidents only.
@@ -58,11 +58,11 @@ impl Table {
     }
 
     /// How it proves blobs, where `proven` says that a signature is demanded; else why it does not.
-    pub fn proof(&self, layout: &Layout, proven: Option<&Proven>) -> Result<Proof, &'static str> {
+    pub fn proof(&self, layout: &Layout, proven: Option<&Proven>) -> Result<BlobProof, &'static str> {
         let Some(reader) = &self.reader else { return Err(self.why.unwrap_or("there is no chunks.b3")) };
         match proven.map(|proven| proven.has_signed(layout, reader.bytes())) {
-            None => Ok(Proof::Blake3),
-            Some(Ok(true)) => Ok(Proof::Blake3Signed),
+            None => Ok(BlobProof::Blake3),
+            Some(Ok(true)) => Ok(BlobProof::Blake3Signed),
             Some(Ok(false) | Err(_)) => Err("no accepted key has signed chunks.b3"),
         }
     }

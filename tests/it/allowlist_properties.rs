@@ -1,6 +1,6 @@
 //! Whatever a file holds, reading an allowlist ends with rules or with problems, never with a panic.
 
-use gapferry::pipeline::allowlist::{Allowlist, Pattern, semver::Range};
+use gapferry::pipeline::allowlist::{Allowlist, Pattern, semver::VersionRange};
 use proptest::prelude::*;
 
 fn parse(name: &str, bytes: &[u8]) {
@@ -119,11 +119,11 @@ proptest! {
 
     #[test]
     fn ranges_and_tags_are_read_or_refused(range in range_text(), tag in range_text(), any in any::<String>()) {
-        if let Ok(range) = range.parse::<Range>() {
+        if let Ok(range) = range.parse::<VersionRange>() {
             range.contains_tag(&tag);
             range.contains_tag(&any);
         }
-        let _ = any.parse::<Range>();
+        let _ = any.parse::<VersionRange>();
     }
 
     #[test]
@@ -192,7 +192,7 @@ proptest! {
 
     #[test]
     fn operators_keep_their_relations(own in version(), other in version()) {
-        let holds = |range: String| range.parse::<Range>().unwrap().contains_tag(&other);
+        let holds = |range: String| range.parse::<VersionRange>().unwrap().contains_tag(&other);
         let (less, equal, more) = (holds(format!("<{own}")), holds(format!("={own}")), holds(format!(">{own}")));
         prop_assert_eq!([less, equal, more].iter().filter(|held| **held).count(), 1);
         prop_assert_eq!(holds(format!("!={own}")), !equal);
@@ -211,10 +211,10 @@ proptest! {
     fn a_prerelease_needs_a_constraint_that_speaks_of_one(own in version(), pre in "[a-z]{1,5}(\\.[1-9][0-9]?)?") {
         let tag = format!("{own}-{pre}");
         for operator in ["", "=", "!=", ">", "<", ">=", "<=", "~", "^"] {
-            let range: Range = format!("{operator}{own}").parse().unwrap();
+            let range: VersionRange = format!("{operator}{own}").parse().unwrap();
             prop_assert!(!range.contains_tag(&tag), "{} {}", range, tag);
         }
-        let range: Range = format!(">={tag} || >=0").parse().unwrap();
+        let range: VersionRange = format!(">={tag} || >=0").parse().unwrap();
         prop_assert!(range.contains_tag(&tag));
     }
 

@@ -16,7 +16,7 @@ use gapferry::app::{
 use gapferry::base::error::Kind as ErrorKind;
 use gapferry::base::progress::{Event, Events, Recorder, Reporter};
 use gapferry::bundle::Bundle;
-use gapferry::credentials::{Credentials, Origin};
+use gapferry::credentials::{CredentialOrigin, Credentials};
 use gapferry::pipeline::allowlist::Allowlist;
 use gapferry::pipeline::receipt::ImageOutcome;
 use gapferry::signing::PrivateKey;
@@ -257,7 +257,7 @@ fn a_login_is_kept_where_the_environment_says_and_tells_what_it_is_good_for_unti
     assert!(refused.kind() == ErrorKind::Unauthorized && refused.find::<LoggingIn>().is_some(), "{refused:?}");
     assert!(!file.exists(), "what is refused is not kept");
     let report = log_in(credentials).unwrap();
-    let expected = Origin::File { path: file.clone(), key: registry.host().to_owned() };
+    let expected = CredentialOrigin::File { path: file.clone(), key: registry.host().to_owned() };
     assert_eq!((report.user.as_str(), &report.kept), ("me", &expected));
     assert_eq!((report.checked, report.stronger_variable), (AuthCheck::Accepted, None));
 

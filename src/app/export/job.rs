@@ -9,7 +9,7 @@ use super::report::{
     ExportPlan, ExportReport, Exported, PlannedVolumes, blob_bytes, listed, read_from, saved_by_sharing,
 };
 use super::request::ExportRequest;
-use super::write::{Lost, WriteRequest, WrittenWhole, write_whole};
+use super::write::{LostBlobs, WriteRequest, WrittenWhole, write_whole};
 use crate::app::environment::Environment;
 use crate::app::local::write_file;
 use crate::app::outcome::{Outcome, REPORT_VERSION};
@@ -21,7 +21,7 @@ use crate::base::document::Document;
 use crate::base::error::Result;
 use crate::base::progress::Event;
 use crate::bundle::preflight::{self, Whole};
-use crate::bundle::{Bundle, Contents, FileSet, Finished, Form, Former, Options, Survey, Tool};
+use crate::bundle::{Bundle, Contents, FileSet, Finished, Form, FormerBundle, Options, SpaceNeeds, Tool};
 use crate::content::{Cached, Checkpoint, Source};
 use crate::increment::Baseline;
 use crate::oci::Digest;
@@ -39,7 +39,7 @@ pub enum ExportedImages {
 }
 
 /// What there is already.
-pub struct Given {
+pub struct ExportBasis {
     pub since: Option<Baseline>,
     pub tools: Vec<Tool>,
     /// The bundle that is to be replaced.
@@ -61,8 +61,8 @@ struct From<'a> {
     baseline: Option<&'a Baseline>,
     tools: &'a [Tool],
     /// The bundle that is to be replaced.
-    former: Option<Former>,
-    lost: &'a Lost,
+    former: Option<FormerBundle>,
+    lost: &'a LostBlobs,
 }
 
 /// What was resolved, and where its blobs are.
@@ -70,7 +70,7 @@ pub struct Resolved<'a> {
     pub contents: Contents,
     pub graph: &'a Graph,
     pub source: &'a dyn Source,
-    pub lost: &'a Lost,
+    pub lost: &'a LostBlobs,
 }
 
 /// A bundle that would be written.
@@ -79,7 +79,7 @@ pub struct Planned {
     /// Size of the bundle in bytes.
     pub total: u64,
     /// `None`: it is written in one pass.
-    pub survey: Option<Survey>,
+    pub survey: Option<SpaceNeeds>,
     /// It is there already.
     pub up_to_date: bool,
     pub volumes: Option<PlannedVolumes>,
@@ -88,8 +88,8 @@ pub struct Planned {
 impl ExportJob<'_> {
     /// # Errors
     /// As [`export`](super::export).
-    pub async fn run(&self, wanted: ExportedImages, given: Given, kept: &Checkpoint<'_>) -> Result<ExportReport> {
-        let Given { since: mut baseline, tools, former } = given;
+    pub async fn run(&self, wanted: ExportedImages, given: ExportBasis, kept: &Checkpoint<'_>) -> Result<ExportReport> {
+        let ExportBasis { since: mut baseline, tools, former } = given;
         let replaced = former.as_ref().map(Bundle::former);
         let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
         let platforms = baseline.as_ref().map(Baseline::platforms).unwrap_or_default();
@@ -118,7 +118,7 @@ impl ExportJob<'_> {
         };
         source.forget_local();
         resolver.refuse_empty(&lock)?;
-        let lost = Lost::default();
+        let lost = LostBlobs::default();
         let may = self.may_leave_out(is_locked);
         let events = &self.environment.events;
         if may.images {

@@ -27,13 +27,13 @@ use crate::bundle::Bundle;
 use crate::content::Checkpoint;
 use crate::pipeline::lock::{self, Lock};
 use crate::transport::registry::Registries;
-use job::{ExportJob, ExportedImages, Given};
+use job::{ExportBasis, ExportJob, ExportedImages};
 pub use repair::{ExportRepairRequest, ExportedRepair, export_repair};
 pub use report::{
     ExportPlan, ExportReport, Exported, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes, ReadFrom,
 };
 pub use request::{ExportRequest, Images};
-pub(super) use write::{Lost, WriteRequest, WrittenWhole, write_whole};
+pub(super) use write::{LostBlobs, WriteRequest, WrittenWhole, write_whole};
 
 /// Exports images into a bundle.
 ///
@@ -62,7 +62,7 @@ pub async fn export(mut request: ExportRequest, environment: &Environment) -> Re
     resolve::report_obstacle(&kept, &environment.events);
     let (since, tools) = (request.since.take(), std::mem::take(&mut request.tools));
     let job = ExportJob { request: &request, registries: &registries, environment: &environment, started };
-    let ended = job.run(wanted, Given { since, tools, former }, &kept).await;
+    let ended = job.run(wanted, ExportBasis { since, tools, former }, &kept).await;
     if ended.is_ok() {
         warn_if_unsigned(was_signed, &request.output, &environment.events);
     }

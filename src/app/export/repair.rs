@@ -23,7 +23,7 @@ use crate::oci::{Digest, Reference};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::{self, Lock};
 use crate::pipeline::resolve::{self as stage, Search};
-use crate::pipeline::walk::{LockedCompanions, Origin, Walk};
+use crate::pipeline::walk::{LockOrigin, LockedCompanions, Walk};
 
 /// So many names stand in one message.
 const MOST_NAMED: usize = 5;
@@ -93,7 +93,7 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
         // A companion that is gone costs nothing, unless it is asked for.
         let walk = resolver.walk(&source).with_written(written).with_companions(LockedCompanions::Remaining);
         let graph = match missing.needs_manifests() {
-            true => stage::assemble(&walk, &lock, Origin::Registry, jobs, events).await,
+            true => stage::assemble(&walk, &lock, LockOrigin::Registry, jobs, events).await,
             false => Ok(Graph::default()),
         };
         let graph = graph.map_err(|failures| {

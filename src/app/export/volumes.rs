@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::job::{ExportJob, Planned, Resolved};
 use super::report::{ExportReport, ExportedVolume, ExportedVolumes, PlannedVolume, PlannedVolumes};
-use super::write::{WRITING, WriteRequest, Written, write};
+use super::write::{WRITING, WriteRequest, WrittenBundle, write};
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::WriteLock;
@@ -59,7 +59,7 @@ impl ExportJob<'_> {
             None => {
                 let jobs = self.request.registry.jobs;
                 let job = WriteRequest { output: path, files, options, graph, source, jobs, lost };
-                let Written { finished, moved, unchanged_volumes, lock, .. } = write(job, events).await?;
+                let WrittenBundle { finished, moved, unchanged_volumes, lock, .. } = write(job, events).await?;
                 (finished, moved, unchanged_volumes, lock)
             }
         };

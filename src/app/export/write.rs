@@ -33,14 +33,14 @@ pub struct WriteRequest<'a> {
     /// Blobs at a time.
     pub jobs: usize,
     /// Takes the blobs that could not be fetched.
-    pub lost: &'a Lost,
+    pub lost: &'a LostBlobs,
 }
 
 /// Blobs that could not be fetched, and why.
 #[derive(Default)]
-pub struct Lost(Mutex<HashMap<Digest, Error>>);
+pub struct LostBlobs(Mutex<HashMap<Digest, Error>>);
 
-impl Lost {
+impl LostBlobs {
     fn set(&self, blobs: HashMap<Digest, Error>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = blobs;
     }
@@ -52,7 +52,7 @@ impl Lost {
 }
 
 /// A bundle that was written.
-pub struct Written {
+pub struct WrittenBundle {
     pub finished: Finished,
     /// Bytes of blobs that were read and written.
     pub moved: u64,
@@ -85,7 +85,7 @@ pub async fn write_whole(request: WriteRequest<'_>, key: Option<&PrivateKey>, ev
         match preflight::up_to_date(request.output, request.files.identity, Whole::Proven(events)) {
             Some(finished) => (finished, 0, 0),
             None => {
-                let Written { finished, moved, linked, .. } = write(request, events).await?;
+                let WrittenBundle { finished, moved, linked, .. } = write(request, events).await?;
                 (finished, moved, linked)
             }
         };
@@ -97,7 +97,7 @@ pub async fn write_whole(request: WriteRequest<'_>, key: Option<&PrivateKey>, ev
 ///
 /// # Errors
 /// Every blob that failed, or what the disk says; what is done stays for the next run.
-pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written> {
+pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<WrittenBundle> {
     let survey = preflight::survey(request.output, &request.files, &request.options)?;
     events.report(Event::Status(format!(
         "{}: {} in all, takes {} more, {} free",
@@ -126,7 +126,7 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
     let (linked, lock) = (writer.linked(), Some(writer.lock()));
     let unchanged_volumes = writer.whole_volumes().clone();
     let finished = blocking(WRITING, move || writer.finish()).await?;
-    Ok(Written { finished, moved, linked, lock, unchanged_volumes })
+    Ok(WrittenBundle { finished, moved, linked, lock, unchanged_volumes })
 }
 
 /// The error with an image that needs the blob: what the operator asked for says more than a digest.

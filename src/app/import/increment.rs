@@ -17,7 +17,7 @@ use crate::base::progress::units::{bytes, count};
 use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
 use crate::content::Source;
 use crate::files::Layout;
-use crate::increment::{Proof, RepairSource, TargetBackedSource};
+use crate::increment::{AssumedProof, RepairSource, TargetBackedSource};
 use crate::oci::Digest;
 use crate::pipeline::plan;
 use crate::pipeline::transfer::Arrivals;
@@ -87,12 +87,12 @@ impl Import<'_> {
             let text = format!("{bundle} expects nothing at the target that {repair} could bring");
             return Err(Error::input(format!("{text}; a damaged bundle is repaired by `gapferry repair`")));
         }
-        self.refuse_lacking(bundle, &Proof::default())
+        self.refuse_lacking(bundle, &AssumedProof::default())
     }
 
     /// # Errors
     /// Something is missing.
-    fn refuse_lacking(&self, bundle: &Bundle, proof: &Proof) -> Result<()> {
+    fn refuse_lacking(&self, bundle: &Bundle, proof: &AssumedProof) -> Result<()> {
         let missing = self.request.missing.as_deref();
         write_missing(missing, bundle, proof.missing.iter().chain(&proof.withheld))?;
         let Some(first) = proof.missing.first() else { return Ok(()) };

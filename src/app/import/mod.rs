@@ -23,13 +23,13 @@ use super::push::{Push, PushReport, PushRequest, SeveralRuns};
 use super::receipts::NamedReceipt;
 use crate::base::error::{Error, Fact, Kind, Result};
 use crate::base::progress::Event;
-use crate::bundle::volumes::{Opened, State, VolumesMissing};
+use crate::bundle::volumes::{ImportState, Opened, VolumesMissing};
 use crate::bundle::{Bundle, Proven};
 use crate::content::{Cached, Source};
 use crate::oci::Digest;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::resolve;
-use crate::pipeline::walk::{Options, Origin, Referrers, Walk};
+use crate::pipeline::walk::{LockOrigin, Options, Referrers, Walk};
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth, Report};
 use allowed::Allowed;
@@ -91,8 +91,9 @@ impl Import<'_> {
             let text = "--reupload needs the whole bundle; with --state some of it was there before";
             return Err(Error::input(text));
         }
-        let mut state = state.map(|path| State::open(path, &request.push.to, !request.push.dry_run)).transpose()?;
-        let kept = state.as_ref().map_or(Ok(None), State::pieces)?;
+        let mut state =
+            state.map(|path| ImportState::open(path, &request.push.to, !request.push.dry_run)).transpose()?;
+        let kept = state.as_ref().map_or(Ok(None), ImportState::pieces)?;
         let opened = Opened::open_with(paths, kept)?;
         if let Some(state) = &mut state {
             volumes::bind(state, &opened)?;
@@ -164,7 +165,7 @@ impl Import<'_> {
     async fn read_graph(&self, bundle: &Bundle, allowed: &Allowed<'_>) -> Result<Graph> {
         let (cached, events) = (Cached::new(bundle.layout(), None), &self.environment.events);
         let walk = Walk::new(&cached, OF_BUNDLE, events.clone());
-        let graph = resolve::assemble(&walk, bundle.lock(), Origin::Bundle, FILES_AT_ONCE, events).await;
+        let graph = resolve::assemble(&walk, bundle.lock(), LockOrigin::Bundle, FILES_AT_ONCE, events).await;
         let graph = graph.map_err(|failures| failures.into_error("reading the bundle's manifests"))?;
         allowed.check_content(&graph)?;
         Ok(graph)

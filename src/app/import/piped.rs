@@ -7,7 +7,7 @@ use super::pump::Pump;
 use super::{Import, ImportReport, NOTHING, has_config, of_bundle};
 use crate::app::outcome::Outcome;
 use crate::app::push::PushRequest;
-use crate::app::stream::{Stream, StreamReader};
+use crate::app::stream::{BundleStream, StreamReader};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::{bytes, count};
@@ -29,7 +29,7 @@ struct Begun {
 
 impl Import<'_> {
     /// Pushes what comes, as it comes.
-    pub(super) async fn stream(&self, stream: Stream) -> Result<ImportReport> {
+    pub(super) async fn stream(&self, stream: BundleStream) -> Result<ImportReport> {
         let path = stream.name.clone();
         let begun = self.begin(stream).map_err(|error| error.while_doing(NOTHING))?;
         let Begun { incoming, bundle, signed_by } = begun;
@@ -79,7 +79,7 @@ impl Import<'_> {
     }
 
     /// Reads what stands before the layers, and refuses what is not right as far as that goes.
-    fn begin(&self, stream: Stream) -> Result<Begun> {
+    fn begin(&self, stream: BundleStream) -> Result<Begun> {
         let (path, events) = (stream.name, &self.environment.events);
         let mut signed = None;
         let (incoming, layout) = StreamedBundle::open(&path, stream.bytes, &mut |layout| {

@@ -164,7 +164,7 @@ impl Import<'_> {
         // A signature that was an image of its own may be one that travels along by now.
         let beside = images.iter().zip(&names_of).flat_map(|(image, to)| image.companion_tags(&to.repository));
         let beside: Vec<Reference> = beside.map(|(tag, _)| tag).collect();
-        let in_use = beside::Wanted::new(images, &names_of);
+        let in_use = beside::BundleContents::new(images, &names_of);
         let wanted: BTreeSet<Reference> = names_of.into_iter().chain(beside).collect();
         let asked = options.delete && !self.request.push.dry_run;
         let deletes = asked && options.arrived.is_some();

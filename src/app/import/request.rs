@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::prune::PruneOptions;
 use crate::app::push::PushOptions;
 use crate::app::receipts::NamedReceipt;
-use crate::app::stream::Stream;
+use crate::app::stream::BundleStream;
 use crate::app::trust::Trust;
 use crate::pipeline::allowlist::Allowlist;
 
@@ -38,7 +38,7 @@ pub enum BundleInput {
         /// Prove every byte before the first push, not on the way.
         verify_first: bool,
     },
-    Stream(Stream),
+    Stream(BundleStream),
 }
 
 /// An allowlist, and what errors call it.

@@ -6,15 +6,15 @@ use std::collections::BTreeSet;
 use crate::app::push::SeveralRuns;
 use crate::base::error::{Error, Result};
 use crate::bundle::Bundle;
-use crate::bundle::volumes::{Opened, State, Volume};
+use crate::bundle::volumes::{ImportState, Opened, Volume};
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::pipeline::plan::Plan;
-use crate::pipeline::transfer::Outcome;
+use crate::pipeline::transfer::TransferOutcome;
 
 /// The volumes of this run, and what is known of earlier ones.
 pub struct VolumeRun<'l> {
-    state: RefCell<State>,
+    state: RefCell<ImportState>,
     volumes: Vec<Volume>,
     layout: &'l Layout,
     /// Content that no volume holds: it is expected at the target.
@@ -25,7 +25,7 @@ pub struct VolumeRun<'l> {
 ///
 /// # Errors
 /// It is of something else, or these are no volumes.
-pub fn bind(state: &mut State, opened: &Opened) -> Result<()> {
+pub fn bind(state: &mut ImportState, opened: &Opened) -> Result<()> {
     match opened.volumes() {
         Some(volumes) => state.bind(volumes.set),
         None => {
@@ -36,7 +36,7 @@ pub fn bind(state: &mut State, opened: &Opened) -> Result<()> {
 }
 
 impl<'l> VolumeRun<'l> {
-    pub fn new(state: State, volumes: Vec<Volume>, bundle: &'l Bundle) -> VolumeRun<'l> {
+    pub fn new(state: ImportState, volumes: Vec<Volume>, bundle: &'l Bundle) -> VolumeRun<'l> {
         let assumed = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
         VolumeRun { state: RefCell::new(state), volumes, layout: bundle.layout(), assumed }
     }
@@ -54,7 +54,7 @@ impl SeveralRuns for VolumeRun<'_> {
         state.store(self.layout, &self.volumes, |blob| waiting.contains(blob))
     }
 
-    fn after_push(&self, waiting: &BTreeSet<Digest>, outcome: &Outcome) -> Result<Vec<u32>> {
+    fn after_push(&self, waiting: &BTreeSet<Digest>, outcome: &TransferOutcome) -> Result<Vec<u32>> {
         let went_well = outcome.images.iter().all(Result::is_ok);
         let mut state = self.state.borrow_mut();
         state.commit(&self.volumes, went_well, |blob| waiting.contains(blob))?;

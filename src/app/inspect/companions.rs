@@ -12,7 +12,7 @@ use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 
 /// What accompanies an image.
 #[derive(Clone, Debug, Serialize)]
-pub struct Companion {
+pub struct ShownCompanion {
     #[serde(flatten)]
     pub attached: Attached,
     pub kind: Kind,
@@ -29,8 +29,8 @@ pub struct Shown<'a> {
 
 /// What accompanies what is shown.
 #[derive(Default)]
-pub struct Companions {
-    pub found: Vec<Companion>,
+pub struct ShownCompanions {
+    pub found: Vec<ShownCompanion>,
     /// There may be more: a registry did not say.
     pub unknown: bool,
 }
@@ -42,14 +42,14 @@ pub async fn of(
     shown: &Shown<'_>,
     locked: Option<&LockedImage>,
     environment: &Environment,
-) -> Companions {
+) -> ShownCompanions {
     let Shown { reference, root, manifest: shown } = *shown;
     let (all, unknown) = match locked {
         Some(image) => (image.companions().to_vec(), image.attached_unknown),
         None => at_registry(source, reference, environment).await,
     };
     let is_whole = root.digest() == shown.digest();
-    let mut found: Vec<Companion> = Vec::new();
+    let mut found: Vec<ShownCompanion> = Vec::new();
     for attached in all {
         let is_of_companion = found.iter().any(|known| known.attached.digest == attached.subject);
         if !is_whole && attached.subject != shown.digest() && !is_of_companion {
@@ -58,9 +58,9 @@ pub async fn of(
         let digest = reference.repository.with_digest(attached.digest);
         let manifest = source.manifest(&digest, Need::Required).await.ok().flatten();
         let kind = Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest.as_ref());
-        found.push(Companion { kind, about: about(root, &attached.subject), attached });
+        found.push(ShownCompanion { kind, about: about(root, &attached.subject), attached });
     }
-    Companions { found, unknown }
+    ShownCompanions { found, unknown }
 }
 
 /// What is attached, and whether there may be more.

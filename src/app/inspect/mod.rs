@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use self::companions::Companions;
+use self::companions::ShownCompanions;
 use super::environment::Environment;
 use super::outcome::{JsonReport, REPORT_VERSION};
 use super::registry::RegistryOptions;
@@ -21,7 +21,7 @@ use crate::oci::{
 };
 use crate::pipeline::lock::{Lock, LockedImage, MissingImage, MissingReason};
 use crate::pipeline::select::{self, lacks, offered_platform};
-pub use companions::Companion;
+pub use companions::ShownCompanion;
 
 /// The largest config that is read, in bytes.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
@@ -47,7 +47,7 @@ pub enum InspectedImage {
 
 /// Exact bytes of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum RawPart {
     Manifest,
     Config,
 }
@@ -72,7 +72,7 @@ pub struct InspectReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// What accompanies it.
-    pub companions: Vec<Companion>,
+    pub companions: Vec<ShownCompanion>,
     /// There may be more companions: a registry did not say.
     pub attached_unknown: bool,
     /// Images that the bundle was to bring and lacks; `None`: it was read at a registry.
@@ -133,7 +133,7 @@ pub async fn inspect(request: &InspectRequest, environment: &Environment) -> Res
 ///
 /// # Errors
 /// It is not there, or cannot be read; it has no config.
-pub async fn inspect_bytes(request: &InspectRequest, part: Part, environment: &Environment) -> Result<Bytes> {
+pub async fn inspect_bytes(request: &InspectRequest, part: RawPart, environment: &Environment) -> Result<Bytes> {
     let found = Opened::open(request, environment)?;
     let image = found.image(request)?;
     image.bytes(part).await.map_err(|error| found.explained(error))
@@ -208,11 +208,11 @@ impl Image<'_> {
         Ok((root, manifest))
     }
 
-    async fn bytes(&self, part: Part) -> Result<Bytes> {
+    async fn bytes(&self, part: RawPart) -> Result<Bytes> {
         let (_, manifest) = self.manifests().await?;
         match part {
-            Part::Manifest => Ok(manifest.bytes()?),
-            Part::Config => config_of(&self.source, &self.reference.repository, &manifest).await,
+            RawPart::Manifest => Ok(manifest.bytes()?),
+            RawPart::Config => config_of(&self.source, &self.reference.repository, &manifest).await,
         }
     }
 
@@ -221,7 +221,7 @@ impl Image<'_> {
         let config = read_config(&self.source, &self.reference.repository, &manifest).await?;
         let shown = companions::Shown { reference: &self.reference, root: &root, manifest: &manifest };
         let locked = self.locked.map(|(_, image)| image);
-        let Companions { found, unknown } = companions::of(&self.source, &shown, locked, environment).await;
+        let ShownCompanions { found, unknown } = companions::of(&self.source, &shown, locked, environment).await;
         let child = |child: &Child| InspectedChild {
             descriptor: child.descriptor.clone(),
             attestation_of: companions::attested(&manifest, child),

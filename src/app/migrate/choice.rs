@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::app::local::Text;
 use crate::base::error::{Error, Result};
 use crate::oci::{Digest, Repository, Tag};
-use crate::pipeline::allowlist::{Allowlist, Pattern, Problem, Rule, Select, refused};
+use crate::pipeline::allowlist::{Allowlist, InputProblem, Pattern, Rule, Select, refused};
 use crate::pipeline::lock::Rename;
 use crate::transport::storage::{Fault, FaultKind, Holding, Storage, Survey, Tagged};
 
@@ -17,7 +17,7 @@ use super::{signatures, tags};
 
 /// Which images are wanted, and what they are called. The default is all that have a tag.
 #[derive(Clone)]
-pub struct Which {
+pub struct ImageFilter {
     /// Only images of this list. An entry that is not in the storage counts as an image that failed.
     pub list: Option<Allowlist>,
     /// Only images whose `REPOSITORY:TAG` has any of these patterns. Empty: all.
@@ -32,14 +32,14 @@ pub struct Which {
     pub referrers: bool,
 }
 
-impl Default for Which {
-    fn default() -> Which {
+impl Default for ImageFilter {
+    fn default() -> ImageFilter {
         let (include, exclude) = (Vec::new(), Vec::new());
-        Which { list: None, include, exclude, untagged: false, tags: None, referrers: true }
+        ImageFilter { list: None, include, exclude, untagged: false, tags: None, referrers: true }
     }
 }
 
-impl Which {
+impl ImageFilter {
     fn takes(&self, name: &str) -> bool {
         let has = |pattern: &Pattern| pattern.is_match(name);
         (self.include.is_empty() || self.include.iter().any(has)) && !self.excludes(name)
@@ -68,7 +68,7 @@ impl Which {
         for given in given.iter_mut().filter(|given| given.repository.is_none()) {
             match repository_of(&given.digest, &holdings) {
                 Ok(found) => given.repository = Some(found.clone()),
-                Err(text) => problems.push(Problem { at: given.at.clone(), text }),
+                Err(text) => problems.push(InputProblem { at: given.at.clone(), text }),
             }
         }
         problems.extend(tags::ambiguities(&given));
@@ -76,7 +76,7 @@ impl Which {
             return Err(refused("the tags", &problems));
         }
         let mut named = Vec::with_capacity(given.len());
-        for tags::Given { repository, tag, digest, is_accessory, .. } in given {
+        for tags::ListedTag { repository, tag, digest, is_accessory, .. } in given {
             let Some(repository) = repository else { continue };
             // A manifest with a subject is found through it and has no tag. A missing one is reported like that of any tag.
             let has_subject =
@@ -106,9 +106,9 @@ fn repository_of<'h>(digest: &Digest, holdings: &'h [Holding]) -> Result<&'h Rep
     }
 }
 
-/// [`Which`], with the allowlist read.
+/// [`ImageFilter`], with the allowlist read.
 pub struct Choice<'a> {
-    which: &'a Which,
+    which: &'a ImageFilter,
     /// `None`: no allowlist, so that all is on it.
     rules: Option<Vec<Rule>>,
     /// The rules that mean a repository, by its path.
@@ -119,7 +119,7 @@ pub struct Choice<'a> {
 impl<'a> Choice<'a> {
     /// # Errors
     /// All that is wrong in the allowlist, at once.
-    pub fn read(which: &'a Which) -> Result<Choice<'a>> {
+    pub fn read(which: &'a ImageFilter) -> Result<Choice<'a>> {
         let rules = which.list.as_ref().map(rules_of).transpose()?;
         Ok(Choice { which, rules, of: HashMap::new(), found: HashSet::new() })
     }
@@ -215,8 +215,8 @@ impl<'a> Choice<'a> {
 fn rules_of(list: &Allowlist) -> Result<Vec<Rule>> {
     let with_platforms = list.rules.iter().filter(|rule| !rule.platforms.is_empty());
     let text = "platform= is not possible here: what is in a storage goes as it is";
-    let problems: Vec<Problem> =
-        with_platforms.map(|rule| Problem { at: rule.at.clone(), text: text.to_owned() }).collect();
+    let problems: Vec<InputProblem> =
+        with_platforms.map(|rule| InputProblem { at: rule.at.clone(), text: text.to_owned() }).collect();
     if list.rules.is_empty() {
         return Err(Error::input("the allowlist names no image"));
     }

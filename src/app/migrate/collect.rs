@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::choice::{Choice, Which};
+use super::choice::{Choice, ImageFilter};
 use super::selected_storage::SelectedStorage;
 use crate::base::error::Result;
 use crate::base::progress::{Events, Silent};
@@ -11,11 +11,11 @@ use crate::oci::{Digest, Manifest, Repository};
 use crate::pipeline::graph::Image;
 use crate::pipeline::resolve;
 use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
-use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Survey, Tagged};
+use crate::transport::storage::{AuditDepth, AuditScope, Fault, FaultKind, Storage, Survey, Tagged};
 
 /// What becomes of what speaks of an image: signatures, attestations, SBOMs and other referrers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Companions {
+pub enum CompanionChoice {
     /// They travel with their image. A tag of theirs is no image, if its subject is in the same repository.
     Travel,
     /// The same, but fallback lists of referrers stay tags: what serves the new storage may have no other way to find them.
@@ -28,10 +28,10 @@ pub enum Companions {
 
 /// What is looked at, and how.
 pub struct Look<'a> {
-    pub which: &'a Which,
+    pub which: &'a ImageFilter,
     /// How blobs are looked at.
-    pub depth: Depth,
-    pub companions: Companions,
+    pub depth: AuditDepth,
+    pub companions: CompanionChoice,
     /// Images at a time.
     pub jobs: usize,
 }
@@ -61,7 +61,7 @@ pub struct Collected {
 /// The storage itself cannot be read. What is wrong in it costs the images it touches.
 pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Collected> {
     let Look { which, depth, companions, jobs } = *look;
-    let referrers = matches!(companions, Companions::Travel | Companions::TravelWithLists);
+    let referrers = matches!(companions, CompanionChoice::Travel | CompanionChoice::TravelWithLists);
     let mut choice = Choice::read(which)?;
     let mut survey = storage.survey()?;
     choice.match_rules(survey.repositories.iter().map(|holding| holding.repository.path()));
@@ -73,7 +73,7 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
     survey.tags.extend(choice.pinned(&survey));
     // A tag that means nothing has a name all the same.
     survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| choice.takes_name(image)));
-    let scope = if which.untagged { Scope::Manifests } else { Scope::Tagged };
+    let scope = if which.untagged { AuditScope::Manifests } else { AuditScope::Tagged };
     let may_go_along = |found: &&Tagged| referrers && !which.excludes(&found.name());
     let beside: Vec<Tagged> = survey.others.iter().filter(may_go_along).cloned().collect();
     let mut audit = storage.audit(&survey, scope, depth, referrers.then_some(&beside), events);
@@ -158,8 +158,8 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
 
 /// Moves the tags of companions out of the images of `survey`; returns their number. An orphan, whose subject is not in its
 /// repository, and a tag that the allowlist names in full remain images.
-fn set_apart(survey: &mut Survey, choice: &Choice<'_>, companions: Companions) -> usize {
-    if companions == Companions::Separate {
+fn set_apart(survey: &mut Survey, choice: &Choice<'_>, companions: CompanionChoice) -> usize {
+    if companions == CompanionChoice::Separate {
         return 0;
     }
     let holdings: HashMap<_, _> = survey.repositories.iter().map(|holding| (&holding.repository, holding)).collect();
@@ -167,7 +167,7 @@ fn set_apart(survey: &mut Survey, choice: &Choice<'_>, companions: Companions) -
     let (apart, images): (Vec<Tagged>, Vec<Tagged>) = std::mem::take(&mut survey.tags).into_iter().partition(|found| {
         let Some(tag) = &found.tag else { return false };
         let by_list = tag.referrers_subject().filter(|subject| *subject != found.digest);
-        let by_list = by_list.filter(|_| companions != Companions::TravelWithLists);
+        let by_list = by_list.filter(|_| companions != CompanionChoice::TravelWithLists);
         let subject = tag.cosign_subject().or(by_list);
         subject.is_some_and(|subject| has(found, &subject)) && !choice.names(found)
     });

@@ -30,9 +30,9 @@ use crate::base::progress::units::count;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::receipt::{Brought, ImageReceipt};
 use crate::pipeline::resolve::companion_tags;
-use crate::transport::storage::{Depth, Storage};
-pub use choice::Which;
-use collect::{Collected, Companions, Look, collect};
+use crate::transport::storage::{AuditDepth, Storage};
+pub use choice::ImageFilter;
+use collect::{Collected, CompanionChoice, Look, collect};
 pub use counted::Counted;
 pub use name::StoredName;
 pub use report::{
@@ -48,7 +48,7 @@ pub const REGISTRY: &str = "localhost";
 struct Migration<'a> {
     request: &'a MigrateRequest,
     storage: &'a Storage,
-    companions: Companions,
+    companions: CompanionChoice,
     environment: &'a Environment,
     /// When the command began.
     started: Instant,
@@ -99,26 +99,26 @@ fn to_push(storage: &Storage, collected: Collected) -> PushRequest<'_> {
 }
 
 impl MigrateRequest {
-    fn depth(&self) -> Depth {
+    fn depth(&self) -> AuditDepth {
         let is_proven_later = matches!(self.to, Destination::Registry(_) | Destination::Bundle(_));
-        let default = if self.strict && is_proven_later { Depth::Digest } else { Depth::Size };
+        let default = if self.strict && is_proven_later { AuditDepth::Digest } else { AuditDepth::Size };
         self.depth.unwrap_or(default)
     }
 
-    fn companions(&self) -> Companions {
+    fn companions(&self) -> CompanionChoice {
         match (&self.to, self.which.referrers) {
             // A list shows every tag, and a dir: image has no place for anything else.
-            (Destination::List | Destination::Directories { .. }, _) => Companions::Separate,
-            (_, false) => Companions::StayBehind,
-            (Destination::Storage { .. }, true) => Companions::TravelWithLists,
-            (Destination::Registry(_) | Destination::Bundle(_), true) => Companions::Travel,
+            (Destination::List | Destination::Directories { .. }, _) => CompanionChoice::Separate,
+            (_, false) => CompanionChoice::StayBehind,
+            (Destination::Storage { .. }, true) => CompanionChoice::TravelWithLists,
+            (Destination::Registry(_) | Destination::Bundle(_), true) => CompanionChoice::Travel,
         }
     }
 }
 
 impl Migration<'_> {
     /// What is looked at.
-    fn of(&self, depth: Depth) -> Look<'_> {
+    fn of(&self, depth: AuditDepth) -> Look<'_> {
         Look { which: &self.request.which, depth, companions: self.companions, jobs: self.request.jobs }
     }
 
@@ -174,9 +174,9 @@ impl Migration<'_> {
     fn report_left(&self, collected: &Collected) {
         let notice = |text| self.environment.events.report(Event::Notice(text));
         if collected.companions > 0 {
-            notice(companion_tags(collected.companions, self.companions != Companions::StayBehind));
+            notice(companion_tags(collected.companions, self.companions != CompanionChoice::StayBehind));
         }
-        let referrers = matches!(self.companions, Companions::Travel | Companions::TravelWithLists);
+        let referrers = matches!(self.companions, CompanionChoice::Travel | CompanionChoice::TravelWithLists);
         if collected.left > 0 {
             let what = if referrers { "" } else { ", or signatures and SBOMs" };
             let left = count(collected.left, "manifest");

@@ -3,24 +3,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::choice::Which;
+use super::choice::ImageFilter;
 use crate::app::push::PushOptions;
 use crate::base::fsops::Owner;
 use crate::bundle::Tool;
 use crate::content::LinkMode;
 use crate::signing::PrivateKey;
-use crate::transport::storage::Depth;
+use crate::transport::storage::AuditDepth;
 
 /// See the module documentation.
 pub struct MigrateRequest {
     /// A directory at or above `docker/registry/v2`, or a plain tar of one.
     pub storage: PathBuf,
     /// Which images are wanted.
-    pub which: Which,
+    pub which: ImageFilter,
     pub to: Destination,
     /// How blobs are looked at before. `None`: each byte if nothing may be wrong and they go into a registry or a bundle, else
     /// their sizes.
-    pub depth: Option<Depth>,
+    pub depth: Option<AuditDepth>,
     /// Write and push nothing if anything is wrong.
     pub strict: bool,
     /// Images, then blobs, at a time.
@@ -62,6 +62,6 @@ pub struct BundleOutput {
 impl MigrateRequest {
     /// All images that have a tag.
     pub fn new(storage: PathBuf, to: Destination) -> MigrateRequest {
-        MigrateRequest { storage, which: Which::default(), to, depth: None, strict: false, jobs: 6 }
+        MigrateRequest { storage, which: ImageFilter::default(), to, depth: None, strict: false, jobs: 6 }
     }
 }

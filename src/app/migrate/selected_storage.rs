@@ -8,18 +8,18 @@ use async_trait::async_trait;
 use crate::base::error::{Error, Result};
 use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
-use crate::transport::storage::{Attached, Storage, Tagged};
+use crate::transport::storage::{AttachedDescriptors, Storage, Tagged};
 
 /// See the module documentation.
 pub struct SelectedStorage<'a> {
     storage: &'a Storage,
-    attached: Attached,
+    attached: AttachedDescriptors,
     /// Tags that may be cosign's.
     beside: HashMap<Repository, Vec<Tag>>,
 }
 
 impl<'a> SelectedStorage<'a> {
-    pub fn new(storage: &'a Storage, attached: Attached, tags: Vec<Tagged>) -> SelectedStorage<'a> {
+    pub fn new(storage: &'a Storage, attached: AttachedDescriptors, tags: Vec<Tagged>) -> SelectedStorage<'a> {
         let mut beside: HashMap<Repository, Vec<Tag>> = HashMap::new();
         for Tagged { repository, tag, .. } in tags {
             beside.entry(repository).or_default().extend(tag);

@@ -14,11 +14,11 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 
 use crate::oci::{Digest, Repository, Tag};
-use crate::pipeline::allowlist::{Position, Problem, decode};
+use crate::pipeline::allowlist::{InputProblem, Position, decode};
 
 /// A tag as the file gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
+pub struct ListedTag {
     pub at: Position,
     /// Not told by earlier versions of Harbor.
     pub repository: Option<Repository>,
@@ -54,7 +54,7 @@ struct Name {
 ///
 /// # Errors
 /// All that is wrong in it, at once.
-pub fn parse(file: &str, bytes: &[u8], registry: &str) -> Result<Vec<Given>, Vec<Problem>> {
+pub fn parse(file: &str, bytes: &[u8], registry: &str) -> Result<Vec<ListedTag>, Vec<InputProblem>> {
     let text = decode(file, bytes).map_err(|problem| vec![problem])?;
     let mut reader = Reader { file, text, registry, given: Vec::new(), problems: Vec::new() };
     match text.trim_start().starts_with(['[', '{']) {
@@ -69,8 +69,8 @@ struct Reader<'a> {
     file: &'a str,
     text: &'a str,
     registry: &'a str,
-    given: Vec<Given>,
-    problems: Vec<Problem>,
+    given: Vec<ListedTag>,
+    problems: Vec<InputProblem>,
 }
 
 impl Reader<'_> {
@@ -83,12 +83,12 @@ impl Reader<'_> {
             let at = Position::line(self.file, line);
             match self.read_line(content, at.clone()) {
                 Ok(given) => self.given.push(given),
-                Err(text) => self.problems.push(Problem { at, text }),
+                Err(text) => self.problems.push(InputProblem { at, text }),
             }
         }
     }
 
-    fn read_line(&self, line: &str, at: Position) -> Result<Given, String> {
+    fn read_line(&self, line: &str, at: Position) -> Result<ListedTag, String> {
         let mut words = line.split_whitespace();
         let (Some(name), Some(digest), None) = (words.next(), words.next(), words.next()) else {
             return Err("expected `REPOSITORY:TAG DIGEST`".into());
@@ -99,22 +99,22 @@ impl Reader<'_> {
         self.one(Some(path), tag, digest, at)
     }
 
-    fn one(&self, path: Option<&str>, tag: &str, digest: &str, at: Position) -> Result<Given, String> {
+    fn one(&self, path: Option<&str>, tag: &str, digest: &str, at: Position) -> Result<ListedTag, String> {
         let repository = path.map(|path| {
             Repository::new(self.registry, path).map_err(|e| format!("{path:?} is no repository's name: {}", e.reason))
         });
         let repository = repository.transpose()?;
         let tag = tag.parse().map_err(|_| format!("{tag:?} is no tag"))?;
         let digest = digest.parse().map_err(|_| format!("{digest:?} is no digest"))?;
-        Ok(Given { at, repository, tag, digest, is_accessory: false })
+        Ok(ListedTag { at, repository, tag, digest, is_accessory: false })
     }
 
-    fn signature(&self, artifact: &Artifact, accessory: &Accessory, at: Position) -> Result<Given, String> {
+    fn signature(&self, artifact: &Artifact, accessory: &Accessory, at: Position) -> Result<ListedTag, String> {
         let subject = accessory.subject_artifact_digest.as_ref().unwrap_or(&artifact.digest);
         let subject: Digest = subject.parse().map_err(|_| format!("{subject:?} is no digest"))?;
         let tag = Tag::cosign(&subject, "sig");
         let given = self.one(artifact.repository_name.as_deref(), tag.as_str(), &accessory.digest, at)?;
-        Ok(Given { is_accessory: true, ..given })
+        Ok(ListedTag { is_accessory: true, ..given })
     }
 
     fn read_json(&mut self) {
@@ -125,7 +125,7 @@ impl Reader<'_> {
                 Err(error) => {
                     let at = Position::line(self.file, (error.line() as u64).max(1));
                     let text = format!("expected what Harbor's API says of artifacts: {error}");
-                    self.problems.push(Problem { at, text });
+                    self.problems.push(InputProblem { at, text });
                     break;
                 }
             }
@@ -146,10 +146,10 @@ impl Reader<'_> {
         }
     }
 
-    fn note(&mut self, number: usize, at: Position, given: Result<Given, String>) {
+    fn note(&mut self, number: usize, at: Position, given: Result<ListedTag, String>) {
         match given {
             Ok(given) => self.given.push(given),
-            Err(text) => self.problems.push(Problem { at, text: format!("artifact {number}: {text}") }),
+            Err(text) => self.problems.push(InputProblem { at, text: format!("artifact {number}: {text}") }),
         }
     }
 }
@@ -169,8 +169,8 @@ fn first_lines<'a>(text: &str, artifacts: &'a [Artifact]) -> HashMap<&'a str, u6
 }
 
 /// Tags that are given two meanings, as far as their repositories are known.
-pub fn ambiguities(all: &[Given]) -> Vec<Problem> {
-    let mut known: HashMap<(&Repository, &Tag), &Given> = HashMap::new();
+pub fn ambiguities(all: &[ListedTag]) -> Vec<InputProblem> {
+    let mut known: HashMap<(&Repository, &Tag), &ListedTag> = HashMap::new();
     let mut problems = Vec::new();
     // Several signatures of one image may be named, of which one has the tag.
     for given in all.iter().filter(|given| !given.is_accessory) {
@@ -179,7 +179,7 @@ pub fn ambiguities(all: &[Given]) -> Vec<Problem> {
         if first.digest != given.digest {
             let (path, tag) = (repository.path(), &given.tag);
             let text = format!("{path}:{tag} is already given at {} with another digest", first.at);
-            problems.push(Problem { at: given.at.clone(), text });
+            problems.push(InputProblem { at: given.at.clone(), text });
         }
     }
     problems
@@ -195,7 +195,7 @@ mod tests {
 
     fn names(text: &str) -> Vec<String> {
         let given = parse("tags", text.as_bytes(), "localhost").unwrap();
-        let name = |given: &Given| {
+        let name = |given: &ListedTag| {
             let path = given.repository.as_ref().map_or("?", |repository| repository.path());
             format!("{path}:{} {} {}", given.tag, given.digest.short(), given.at)
         };
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn problems(text: &str) -> Vec<String> {
-        parse("tags", text.as_bytes(), "localhost").unwrap_err().iter().map(Problem::to_string).collect()
+        parse("tags", text.as_bytes(), "localhost").unwrap_err().iter().map(InputProblem::to_string).collect()
     }
 
     #[test]

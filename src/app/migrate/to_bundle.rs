@@ -8,7 +8,7 @@ use super::inside::refuse_inside;
 use super::report::{Ended, MigrateOutcome};
 use super::request::BundleOutput;
 use crate::app::environment::BundleTime;
-use crate::app::export::{self, Lost, WrittenWhole};
+use crate::app::export::{self, LostBlobs, WrittenWhole};
 use crate::app::output::Output;
 use crate::app::read_back::read_back;
 use crate::app::signed::warn_if_unsigned;
@@ -20,7 +20,7 @@ use crate::bundle::{Bundle, Contents, FileSet, Form, Options, Writer, is_tar};
 use crate::content::{Files, LinkMode};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
-use crate::transport::storage::{Depth, Storage};
+use crate::transport::storage::{AuditDepth, Storage};
 
 impl BundleOutput {
     /// To be asked before the storage is read.
@@ -57,7 +57,7 @@ impl Migration<'_> {
             && !error.first().unwrap_or(error).is_disk_full()
             && !self.request.strict
         {
-            let again = collect(self.storage, &self.of(Depth::Digest), events)?;
+            let again = collect(self.storage, &self.of(AuditDepth::Digest), events)?;
             if whole(&again) != whole(collected) {
                 let text = "The storage is damaged; every byte of it was looked at, and what is whole is written.";
                 events.report(Event::Status(text.to_owned()));
@@ -116,7 +116,7 @@ impl Migration<'_> {
             graph: &graph,
             source: self.storage,
             jobs: self.request.jobs,
-            lost: &Lost::default(),
+            lost: &LostBlobs::default(),
         };
         export::write_whole(job, sign_key.as_deref(), events).await.map(Some)
     }

@@ -12,7 +12,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::{LinkMode, in_parallel};
 use crate::pipeline::graph::Image;
-use crate::transport::dir::{Images, Parts, Written};
+use crate::transport::dir::{ImageDirectory, ImageWrite, Parts};
 use crate::transport::storage::{Storage, Tagged};
 
 /// When so much is written it goes to the medium, while the rest is made: then there is less to wait for at the end. In
@@ -25,15 +25,15 @@ const SYNC_EARLY: usize = 75;
 /// The directory cannot be made, or lies in the storage. What befalls one image costs that one.
 pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode, events: &Events) -> Result<Ended> {
     refuse_inside(storage, to)?;
-    let images = Images::create(to, link, events.clone())?;
+    let images = ImageDirectory::create(to, link, events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let below = storage_below(storage, to);
     let disk_full = DiskFull::default();
     let (written, synced) = write_all(&images, &whole, storage, below.as_deref(), &disk_full, events);
     let outcome = |written| match written {
-        Ok(Written::New) => MigrateOutcome::Written,
-        Ok(Written::Kept) => MigrateOutcome::Present,
+        Ok(ImageWrite::New) => MigrateOutcome::Written,
+        Ok(ImageWrite::Kept) => MigrateOutcome::Present,
         Err(error) => MigrateOutcome::Failed(Error::chain(&error)),
     };
     let failure = disk_full.check().and(synced).err();
@@ -43,13 +43,13 @@ pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode
 
 /// What became of each; and what the medium says to all of it.
 fn write_all(
-    images: &Images,
+    images: &ImageDirectory,
     whole: &[(&Tagged, &Image)],
     storage: &Storage,
     below: Option<&Path>,
     disk_full: &DiskFull,
     events: &Events,
-) -> (Vec<Result<Written>>, Result<()>) {
+) -> (Vec<Result<ImageWrite>>, Result<()>) {
     let (early, new) = (Mutex::new(Ok(())), AtomicUsize::new(0));
     let sync_early = || *early.lock().unwrap_or_else(PoisonError::into_inner) = images.sync();
     let written = std::thread::scope(|scope| {
@@ -58,7 +58,7 @@ fn write_all(
                 true => Err(Error::input(format!("image {}: its directory would lie in the storage", found.name()))),
                 false => disk_full.unless(|| write_image(images, found, image, storage)),
             };
-            if matches!(written, Ok(Written::New))
+            if matches!(written, Ok(ImageWrite::New))
                 && new.fetch_add(1, Ordering::Relaxed) == whole.len() * SYNC_EARLY / 100
             {
                 scope.spawn(sync_early);
@@ -68,13 +68,13 @@ fn write_all(
         })
     });
     // A failed image may have left something, too; where all was there already, there is nothing to wait for.
-    let has_changed = written.iter().any(|written| !matches!(written, Ok(Written::Kept)));
+    let has_changed = written.iter().any(|written| !matches!(written, Ok(ImageWrite::Kept)));
     // The medium tells each of its errors once.
     let early = early.into_inner().unwrap_or_else(PoisonError::into_inner);
     (written, early.and_then(|()| if has_changed { images.sync() } else { Ok(()) }))
 }
 
-fn write_image(images: &Images, found: &Tagged, image: &Image, storage: &Storage) -> Result<Written> {
+fn write_image(images: &ImageDirectory, found: &Tagged, image: &Image, storage: &Storage) -> Result<ImageWrite> {
     let name = found.name();
     let context = |error: Error| error.while_doing(format!("image {name}"));
     let root = image.root().ok_or_else(|| context(Error::new(Kind::NotFound, "its manifest is not among its own")))?;

@@ -11,7 +11,7 @@ use crate::oci::Reference;
 use crate::pipeline::graph::Image;
 use crate::pipeline::lock::{AbsentReason, IndexMode};
 use crate::pipeline::plan::Plan;
-use crate::pipeline::transfer::Outcome;
+use crate::pipeline::transfer::TransferOutcome;
 
 /// What to do about an index whose children are missing on purpose.
 pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with --index trim or single; distribution 3 \
@@ -31,7 +31,7 @@ pub struct ImageFailure {
 }
 
 /// In the order of the graph.
-pub(super) fn failures(request: &PushRequest<'_>, plan: &Plan, outcome: &Outcome) -> Vec<ImageFailure> {
+pub(super) fn failures(request: &PushRequest<'_>, plan: &Plan, outcome: &TransferOutcome) -> Vec<ImageFailure> {
     let images = request.graph.images.iter().zip(&plan.images).zip(&outcome.images);
     let failure = |((image, step), result): ((&Image, &crate::pipeline::plan::ImageStep), &Result<_, Arc<Error>>)| {
         let error = result.as_ref().err()?.clone();

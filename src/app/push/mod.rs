@@ -113,7 +113,7 @@ struct Transferred<'p> {
     plan: &'p Plan,
     /// Blobs that are still to come.
     waiting: &'p BTreeSet<Digest>,
-    outcome: transfer::Outcome,
+    outcome: transfer::TransferOutcome,
     /// When the command began.
     started: Instant,
 }
@@ -142,7 +142,7 @@ pub trait SeveralRuns {
     ///
     /// # Errors
     /// It could not be written down.
-    fn after_push(&self, waiting: &BTreeSet<Digest>, outcome: &transfer::Outcome) -> Result<Vec<u32>>;
+    fn after_push(&self, waiting: &BTreeSet<Digest>, outcome: &transfer::TransferOutcome) -> Result<Vec<u32>>;
 }
 
 impl<'a> Push<'a> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::oci::Reference;
 use crate::pipeline::plan::{CompanionAction, CompanionStep, ImageStep, Plan};
-use crate::pipeline::transfer::{Cause, Outcome, Unlisted};
+use crate::pipeline::transfer::{Cause, TransferOutcome, Unlisted};
 
 /// Tags, or digests of companions without one, each with the reason. The tags were left alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl NotBrought {
     }
 
     /// Beside images that are there.
-    pub(super) fn after(plan: &Plan, outcome: &Outcome) -> NotBrought {
+    pub(super) fn after(plan: &Plan, outcome: &TransferOutcome) -> NotBrought {
         let there = plan.images.iter().zip(&outcome.images).filter(|(_, result)| result.is_ok());
         let steps = there.flat_map(|(step, _)| step.companions.iter().map(move |own| (step, own)));
         let mut all = NotBrought::among(steps.map(|(step, own)| (step, own, outcome.action(own))));

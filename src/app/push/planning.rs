@@ -82,7 +82,7 @@ impl Push<'_> {
         let blobs = blobs.filter_map(|blob| Some((places.get(&blob.digest)?.clone(), blob))).collect();
         let (target, events) = (registries.itself(), self.environment.events.clone());
         let options = prove::Options { jobs: self.jobs(), every_repository: false };
-        for (digest, error) in (prove::Prover { target: &target, options, events }).broken(blobs).await? {
+        for (digest, error) in (prove::ImageProver { target: &target, options, events }).broken(blobs).await? {
             self.environment.events.report(Event::Warning(error.chain()));
             places.remove(&digest);
         }

@@ -23,7 +23,7 @@ impl Push<'_> {
         registries: &Registries,
         request: &PushRequest<'_>,
         ended: &mut Ended<'_>,
-        outcome: &mut transfer::Outcome,
+        outcome: &mut transfer::TransferOutcome,
     ) -> Result<Option<Proof>> {
         self.write_receipt(&self.receipt(request, ended, outcome))?;
         let (graph, plan) = (&request.graph, ended.plan);
@@ -56,7 +56,7 @@ impl Push<'_> {
 }
 
 /// An image as it should be found. A companion whose tag was left alone was not brought, so nothing of it is claimed.
-fn claim(image: &Image, step: &ImageStep, outcome: &transfer::Outcome) -> Claim {
+fn claim(image: &Image, step: &ImageStep, outcome: &transfer::TransferOutcome) -> Claim {
     let is_left = |attached: &&Attached| {
         let of_it = |own: &&CompanionStep| own.tag.tag == attached.tag && own.digest == attached.digest;
         step.companions.iter().find(of_it).is_some_and(|own| outcome.action(own).leaves_tag())

@@ -128,7 +128,7 @@ impl Pushed {
     pub(super) fn new(
         request: &PushRequest<'_>,
         ended: &Ended<'_>,
-        outcome: transfer::Outcome,
+        outcome: transfer::TransferOutcome,
         receipt: Receipt,
         started: Instant,
     ) -> Pushed {
@@ -170,7 +170,7 @@ impl Pushed {
 
 fn ended_as(
     request: &PushRequest<'_>,
-    outcome: &transfer::Outcome,
+    outcome: &transfer::TransferOutcome,
     failures: &[ImageFailure],
     has_left: bool,
 ) -> Outcome {
@@ -203,7 +203,7 @@ impl Push<'_> {
         receipt: &Receipt,
         request: &PushRequest<'_>,
         ended: &Ended<'_>,
-        outcome: &transfer::Outcome,
+        outcome: &transfer::TransferOutcome,
     ) -> Result<()> {
         let kept = self.write_receipt(receipt);
         let listed = self.options.digest_file.as_ref().map_or(Ok(()), |path| {
@@ -223,7 +223,12 @@ impl Push<'_> {
         self.options.receipt.as_ref().map_or(Ok(()), |file| file.write(receipt))
     }
 
-    pub(super) fn receipt(&self, request: &PushRequest<'_>, ended: &Ended<'_>, outcome: &transfer::Outcome) -> Receipt {
+    pub(super) fn receipt(
+        &self,
+        request: &PushRequest<'_>,
+        ended: &Ended<'_>,
+        outcome: &transfer::TransferOutcome,
+    ) -> Receipt {
         let from = FromBundle { identity: request.identity, created: request.created };
         let now = (self.environment.clock)();
         let mut receipt = Receipt::new(from, &self.options.to, &request.graph, ended.plan, outcome, now);
@@ -238,7 +243,7 @@ impl Push<'_> {
 }
 
 /// Blobs of images that are there as a whole, below manifests that the target does not give. It was asked for each of them.
-fn below_unread(request: &PushRequest<'_>, outcome: &transfer::Outcome) -> BTreeSet<Digest> {
+fn below_unread(request: &PushRequest<'_>, outcome: &transfer::TransferOutcome) -> BTreeSet<Digest> {
     // Below an image that could not be read, what is missing is unknown.
     if !request.lost.is_empty() {
         return BTreeSet::new();

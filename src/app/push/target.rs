@@ -224,7 +224,7 @@ impl Prepared {
 }
 
 /// In a plan, what `--create-projects` will create is no problem. What Harbor hides may remain a problem.
-fn planned(options: &HarborOptions, found: &Preflight, problem: &harbor::Problem) -> String {
+fn planned(options: &HarborOptions, found: &Preflight, problem: &harbor::PreflightProblem) -> String {
     let is_created = options.create_projects && !found.once_missing_created().problems().contains(problem);
     if is_created { format!("{}: it will be created", problem.text) } else { problem.to_string() }
 }

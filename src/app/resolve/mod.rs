@@ -10,13 +10,15 @@ use super::environment::Environment;
 use super::local::{Text, read_bounded};
 use super::outcome::Outcome;
 use crate::base::error::{Error, Result};
-use crate::base::position::Written;
+use crate::base::position::ReferencePositions;
 use crate::content::Cached;
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::{Lock, MAX_LOCK, MissingImage, MissingReason};
 use crate::pipeline::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
-use crate::pipeline::walk::{Former, Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
+use crate::pipeline::walk::{
+    EarlierImages, FormerCompanions, LockedCompanions, Modes, Options, Platforms, Referrers, Walk,
+};
 use notes::{report_changed_companions, report_kept_companions, report_other_platforms, report_refused, report_walk};
 pub use options::{ResolveOptions, connect_for};
 pub(super) use walk_file::{finish_walk_file, report_obstacle};
@@ -28,7 +30,7 @@ pub struct Earlier {
     locks: Vec<Lock>,
     modes: Modes,
     /// What is kept where a registry does not say what is attached.
-    former: Former,
+    former: FormerCompanions,
     /// What single images are for, as far as the bundles that an export builds on say it.
     platforms: Platforms,
 }
@@ -42,7 +44,7 @@ impl Earlier {
 /// A lock, and where its images stand in its file.
 pub struct WrittenLock {
     pub lock: Lock,
-    pub written: Written,
+    pub written: ReferencePositions,
 }
 
 /// A resolution under way.
@@ -142,8 +144,8 @@ impl Resolver<'_> {
         )
     }
 
-    fn known(&self, earlier: Vec<Lock>) -> Known {
-        Known::new(earlier, |tag| self.options.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
+    fn known(&self, earlier: Vec<Lock>) -> EarlierImages {
+        EarlierImages::new(earlier, |tag| self.options.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
     }
 
     /// What earlier entries say: the lock in the file `path`, which is to be replaced; only where there is no such file that of

@@ -10,7 +10,7 @@ use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::companion::Kind;
 use crate::pipeline::graph::{Graph, Image, LeftBehind};
 use crate::pipeline::lock::{Attached, IndexMode, Lock, LockedImage};
-use crate::pipeline::walk::{Kept, Walk, other_platform};
+use crate::pipeline::walk::{KeptCompanions, Walk, other_platform};
 
 /// Who takes no index whose children are not all there.
 const SPARSE_REFUSED: &str = "Harbor, docker-registry 2 and zot refuse an index without all its children; distribution 3 takes \
@@ -93,8 +93,8 @@ async fn unclear_companions(
     known
 }
 
-pub(super) fn report_kept_companions(kept: Kept, events: &Events) {
-    let Kept { images, companions, lost } = kept;
+pub(super) fn report_kept_companions(kept: KeptCompanions, events: &Events) {
+    let KeptCompanions { images, companions, lost } = kept;
     if images == 0 {
         return;
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Claim, Linking, Placement, Resuming, Slot, Wanted, report_lost};
+use super::{ClaimedBlob, Linking, Placement, Resuming, Slot, WantedBlob, report_lost};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Occupant, Open, replace_directory};
 use crate::base::progress::Events;
@@ -206,12 +206,12 @@ impl Placement for DirectoryOutput {
 }
 
 impl Resuming for DirectoryOutput {
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<ClaimedBlob<'_>>> {
         let claim = |(digest, size): (&Digest, &u64)| {
-            let (blob, entry) = (Wanted { digest: *digest, size: *size }, self.blob(digest));
+            let (blob, entry) = (WantedBlob { digest: *digest, size: *size }, self.blob(digest));
             let is_there = entry.is_file_of(blob.size);
             let open = move || Ok(Slice::new(Arc::new(entry.open(Open::Read)?), entry.path(), 0, blob.size));
-            is_there.then(|| Claim { blob, in_place: true, open: Box::new(open) })
+            is_there.then(|| ClaimedBlob { blob, in_place: true, open: Box::new(open) })
         };
         Ok(wanted.iter().filter_map(claim).collect())
     }
@@ -243,7 +243,7 @@ impl Linking for DirectoryOutput {
         }
     }
 
-    fn prove_linked(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks> {
+    fn prove_linked(&self, blob: WantedBlob, progress: &dyn Fn(u64)) -> Result<Chunks> {
         let entry = self.blob(&blob.digest);
         let (file, path) = (entry.open(Open::Read)?, entry.path());
         let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();

@@ -45,7 +45,7 @@ pub(super) trait Placement: Send + Sync {
 /// A place that keeps what was brought until it is complete, however many runs that takes.
 pub(super) trait Resuming: Send + Sync {
     /// What earlier runs have left of the `wanted` blobs, unproven.
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>>;
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<ClaimedBlob<'_>>>;
     /// Where it is noted how much of each blob is there; `None`: its file says so.
     fn journal(&self) -> Option<&Journal>;
     /// A claim of this place itself was found wrong.
@@ -61,20 +61,20 @@ pub(super) trait Linking: Send + Sync {
     /// The same with a file that shares the bytes; `false`: not possible.
     fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool>;
     /// Hashes what was linked; what is wrong is removed.
-    fn prove_linked(&self, blob: Wanted, progress: &dyn Fn(u64)) -> Result<Chunks>;
+    fn prove_linked(&self, blob: WantedBlob, progress: &dyn Fn(u64)) -> Result<Chunks>;
 }
 
 /// A blob that has to be brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct WantedBlob {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
 }
 
 /// A blob that is said to be somewhere.
-pub(super) struct Claim<'a> {
-    pub blob: Wanted,
+pub(super) struct ClaimedBlob<'a> {
+    pub blob: WantedBlob,
     /// It is where it belongs; else it has to be copied there.
     pub in_place: bool,
     /// Opens it. There may be more blobs than files can be open.

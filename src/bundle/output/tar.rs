@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Claim, Linking, Placement, Resuming, Slot, Wanted, report_lost};
+use super::{ClaimedBlob, Linking, Placement, Resuming, Slot, WantedBlob, report_lost};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Occupant, Open, publish_over};
 use crate::base::progress::Events;
@@ -234,13 +234,13 @@ impl Placement for TarOutput {
 }
 
 impl Resuming for TarOutput {
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<ClaimedBlob<'_>>> {
         let claim = |digest: Digest, slice: Slice, in_place| {
-            let blob = Wanted { digest, size: slice.size() };
-            Claim { blob, in_place, open: Box::new(move || Ok(slice.clone())) }
+            let blob = WantedBlob { digest, size: slice.size() };
+            ClaimedBlob { blob, in_place, open: Box::new(move || Ok(slice.clone())) }
         };
         let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
-        let mut claims: Vec<Claim<'_>> =
+        let mut claims: Vec<ClaimedBlob<'_>> =
             done.filter_map(|digest| Some(claim(*digest, self.slice(digest)?, true))).collect();
         let (old, journal) = former(&self.out);
         if let (Ok(file), Some(journal)) = (old.open(Open::Read), Claims::read(&journal)) {

@@ -19,7 +19,7 @@ use crate::bundle::format::{BUNDLE_JSON, CHUNKS, Metadata, REPAIR_JSON, SUMS, SU
 use crate::bundle::missing::{Missing, MissingBlob};
 use crate::bundle::output::Placement;
 use crate::bundle::output::tar::{self, TarOutput};
-use crate::bundle::repair::ranges::{self, Patch, RANGES, Range};
+use crate::bundle::repair::ranges::{self, Patch, RANGES, RepairRange};
 use crate::bundle::writer::Writer;
 use crate::bundle::{Contents, Tool};
 use crate::content::Source;
@@ -45,7 +45,7 @@ pub(in crate::bundle) struct RepairJson {
     identity: Digest,
     /// Of blobs that are not carried as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    ranges: Vec<Range>,
+    ranges: Vec<RepairRange>,
 }
 
 impl Document for RepairJson {
@@ -190,7 +190,7 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
     }
 }
 
-fn repair_json(missing: &Missing, tool: &str, ranges: Vec<Range>) -> Result<Metadata> {
+fn repair_json(missing: &Missing, tool: &str, ranges: Vec<RepairRange>) -> Result<Metadata> {
     let (gapferry_repair, tool) = (REPAIR_VERSION, tool.to_owned());
     let json = RepairJson { gapferry_repair, tool, identity: missing.identity, ranges };
     Ok(Metadata::new(REPAIR_JSON, json.to_file()?.into_bytes()))

@@ -28,7 +28,7 @@ use crate::bundle::open::{json_of, open_damaged, refuse_compressed};
 use crate::bundle::output::existing_directory::ExistingDirectory;
 use crate::bundle::output::existing_tar::{ExistingTar, WantedOfTar};
 use crate::bundle::output::tar_survey::by_survey;
-use crate::bundle::output::{Placement, Wanted};
+use crate::bundle::output::{Placement, WantedBlob};
 use crate::bundle::prove_files::chunks_with;
 use crate::bundle::signature::Proven;
 use crate::bundle::tools::Tool;
@@ -268,8 +268,8 @@ struct Brought {
 enum Found {
     Known(KnownFile),
     Tool(Tool),
-    Blob(Wanted),
-    Patched(Wanted),
+    Blob(WantedBlob),
+    Patched(WantedBlob),
 }
 
 impl Brought {
@@ -292,7 +292,7 @@ impl Brought {
 }
 
 /// What it is does not matter where only bytes are written.
-fn descriptor(Wanted { digest, size }: Wanted) -> Descriptor {
+fn descriptor(WantedBlob { digest, size }: WantedBlob) -> Descriptor {
     Descriptor::new("application/octet-stream", digest, size)
 }
 
@@ -331,7 +331,7 @@ impl Sources<'_> {
             SUMS512 => return known(list.json.sha512sums().unwrap_or_default().into_bytes()),
             _ => {}
         }
-        let blob = Digest::of_blob_path(&file.path).map(|digest| Wanted { digest, size: file.size });
+        let blob = Digest::of_blob_path(&file.path).map(|digest| WantedBlob { digest, size: file.size });
         if let Some(blob) = blob.filter(|blob| self.patches.contains_key(&blob.digest))
             && self.is_right_when_patched(file, blob, progress)?
         {
@@ -357,7 +357,7 @@ impl Sources<'_> {
     }
 
     /// Whether the blob that is there, with the ranges of the repair, is what it was.
-    fn is_right_when_patched(&self, file: &FileEntry, blob: Wanted, progress: &dyn Fn(u64)) -> Result<bool> {
+    fn is_right_when_patched(&self, file: &FileEntry, blob: WantedBlob, progress: &dyn Fn(u64)) -> Result<bool> {
         let slice = self.patched(&blob.digest)?.filter(|slice| slice.size() == blob.size);
         if slice.is_some_and(|slice| prove(&slice, &blob.digest, progress).is_ok()) {
             return Ok(true);
@@ -398,7 +398,7 @@ struct Supplied<'a> {
 
 impl Blobs for Supplied<'_> {
     /// Only what was found is asked for.
-    fn has(&self, _: &Wanted) -> bool {
+    fn has(&self, _: &WantedBlob) -> bool {
         true
     }
 

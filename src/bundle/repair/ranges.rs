@@ -29,7 +29,7 @@ const MOST_RANGES: usize = 500;
 /// A range in `repair.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Range {
+pub struct RepairRange {
     /// Of the blob.
     pub digest: Digest,
     /// The first byte and the last, by their place in the blob.
@@ -92,7 +92,7 @@ pub async fn fetch(
     source: &dyn Source,
     jobs: usize,
     events: &Events,
-) -> Result<(Vec<Range>, Vec<u8>)> {
+) -> Result<(Vec<RepairRange>, Vec<u8>)> {
     let all: Vec<(&MissingRange, &PlacedBlob)> =
         wanted.iter().flat_map(|(blob, placed)| blob.ranges.iter().map(move |range| (range, placed))).collect();
     if all.is_empty() {
@@ -109,7 +109,7 @@ pub async fn fetch(
             events.report(Event::BlobAdvanced { digest, bytes: size });
             events.report(Event::BlobFinished { digest });
             events.report(Event::ItemDone);
-            Ok::<_, Error>((Range { digest, first: range.first, last: range.last }, bytes))
+            Ok::<_, Error>((RepairRange { digest, first: range.first, last: range.last }, bytes))
         }
     };
     let mut fetched = stream::iter(all).map(fetch).buffered(jobs.max(1));
@@ -191,7 +191,7 @@ fn is_right(range: &MissingRange, size: u64, bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// There are more than a repair can have, or not the bytes for them.
-pub fn patches(repair: &Layout, ranges: &[Range]) -> Result<HashMap<Digest, Vec<Patch>>> {
+pub fn patches(repair: &Layout, ranges: &[RepairRange]) -> Result<HashMap<Digest, Vec<Patch>>> {
     let fail = |why: &str| Error::damaged(format!("reading {}: {why}", repair.path().join(RANGES).display()));
     if ranges.is_empty() {
         return Ok(HashMap::new());
@@ -201,7 +201,7 @@ pub fn patches(repair: &Layout, ranges: &[Range]) -> Result<HashMap<Digest, Vec<
         return Err(fail(&format!("it has {} bytes, more than {MOST_BYTES}", all.size())));
     }
     let (mut patches, mut at): (HashMap<Digest, Vec<Patch>>, u64) = (HashMap::new(), 0);
-    for Range { digest, first, last } in ranges {
+    for RepairRange { digest, first, last } in ranges {
         let length = last.checked_sub(*first).and_then(|length| length.checked_add(1));
         let end = length.and_then(|length| at.checked_add(length)).filter(|end| *end <= all.size());
         let end = end.ok_or_else(|| fail("it has not the bytes that repair.json says"))?;

@@ -20,7 +20,7 @@ use crate::bundle::options::{Form, Options};
 use crate::bundle::output::tar_survey::by_survey;
 use crate::bundle::repair::belongs;
 use crate::bundle::volumes::{
-    Held, KnownVolume, Opened, Part, Replaceable, Selection, SetName, Shape, VolumeOptions, Volumes,
+    Held, KnownVolume, Opened, Part, Replaceable, SetName, Shape, VolumeOptions, VolumeSelection, Volumes,
 };
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
 use crate::content::proof::{Unproven, Wrong, prove};
@@ -116,7 +116,7 @@ pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) ->
     // Else perhaps on a medium that cannot be written.
     if !again.is_empty() {
         let replaceable = Replaceable::Only(known(&set));
-        let volumes = VolumeOptions { shape, selection: Selection::Only(again.clone()) };
+        let volumes = VolumeOptions { shape, selection: VolumeSelection::Only(again.clone()) };
         let options = Options { replaceable, ..Options::copying(Form::Volumes(volumes)) };
         let written = Conversion::of_part(bundle)?.write_holding(lock, &name.whole(), options, events)?;
         whole.extend(again.into_iter().map(|number| RepairedVolume {

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::format::RecoveryJson;
-use super::parity::{Computed, Shards, Target, Which};
+use super::parity::{Computed, ShardId, ShardTarget, Shards};
 use super::partial::{PartialVolume, publish};
 use super::recovery_layout::head;
 use crate::base::error::{Error, Result};
@@ -19,7 +19,7 @@ pub struct ComputedVolumes {
     /// A name in the directory that they are written to.
     output: Entry,
     /// Where each is written.
-    targets: Vec<Target>,
+    targets: Vec<ShardTarget>,
     volumes: Vec<PartialVolume>,
     /// What each will be called.
     names: Vec<PathBuf>,
@@ -31,7 +31,7 @@ pub struct NewVolume {
     pub name: PathBuf,
     /// What had that name when this was looked at: nothing else is replaced.
     pub former: Occupant,
-    pub which: Which,
+    pub which: ShardId,
     /// Where in the file the shard begins.
     pub offset: u64,
     /// Of the file, in bytes.
@@ -52,7 +52,7 @@ impl ComputedVolumes {
         let NewVolume { name, former, which, offset, length } = volume;
         let volume = PartialVolume::open(self.output.sibling(&name), former, Open::Empty)?;
         let (path, file) = (volume.entry.path().to_owned(), volume.file.clone());
-        self.targets.push(Target { which, path, file, offset });
+        self.targets.push(ShardTarget { which, path, file, offset });
         // It is among them before it has room: what is left of it goes, too.
         self.volumes.push(volume);
         self.names.push(name);
@@ -72,8 +72,8 @@ impl ComputedVolumes {
     /// The volumes that are being made: the numbers of those that are no recovery volumes, and where their bytes are.
     pub fn volumes(&self) -> impl Iterator<Item = (u32, &Path)> {
         self.targets.iter().filter_map(|target| match target.which {
-            Which::Original(at) => Some((u32::try_from(at + 1).ok()?, target.path.as_path())),
-            Which::Parity(_) => None,
+            ShardId::Original(at) => Some((u32::try_from(at + 1).ok()?, target.path.as_path())),
+            ShardId::Parity(_) => None,
         })
     }
 
@@ -82,8 +82,8 @@ impl ComputedVolumes {
     /// # Errors
     /// What the disk says.
     pub fn write_headers(&self, json: &RecoveryJson, known: &[u8], computed: &Computed) -> Result<()> {
-        for Target { which, path, file, .. } in &self.targets {
-            let Which::Parity(at) = which else { continue };
+        for ShardTarget { which, path, file, .. } in &self.targets {
+            let ShardId::Parity(at) = which else { continue };
             let Some(digests) = computed.parities.get(*at).and_then(Option::as_ref) else { continue };
             let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
             let json = RecoveryJson { number, ..json.clone() };

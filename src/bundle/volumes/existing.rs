@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
-use super::layout::{Cut, Held, Known, VolumePlan};
+use super::layout::{Cut, Held, HeldDigests, VolumePlan};
 use super::names::{Part, SetName};
-use super::set::{Selection, Set};
+use super::set::{Set, VolumeSelection};
 use super::unfinished::{self, PARTIAL, journals, partials};
 use super::volume_metadata::Small;
 use crate::base::error::{Error, Result};
@@ -25,14 +25,14 @@ struct WholeVolume<'s> {
     plan: &'s VolumePlan,
     layout: Layout,
     /// It was hashed now, and was like this before; `None`: it was hashed earlier on this machine and not touched since.
-    hashed: Option<stamp::State>,
+    hashed: Option<stamp::FilesStamp>,
 }
 
 /// The numbers of the selected volumes that are there, the same, and right in every byte.
-pub fn whole(set: &Set, selection: &Selection, events: &Events) -> BTreeSet<u32> {
+pub fn whole(set: &Set, selection: &VolumeSelection, events: &Events) -> BTreeSet<u32> {
     let there = |plan| {
         let layout = Layout::open(&set.path_of(plan)).ok().filter(|layout| is_same(set, plan, layout))?;
-        let state = stamp::State::of(layout.path())?;
+        let state = stamp::FilesStamp::of(layout.path())?;
         let is_marked = stamp::is_proven(layout.path());
         let is_proven = is_marked || is_proven(set, plan, &layout, events);
         is_proven.then_some(WholeVolume { plan, layout, hashed: (!is_marked).then_some(state) })
@@ -72,7 +72,7 @@ fn wrong_cut<'s>(set: &Set, there: &'s [WholeVolume<'_>]) -> HashSet<&'s str> {
 }
 
 /// The selected volumes that do not even look as if they were there: nothing that they hold is read.
-pub fn lacking<'s>(set: &'s Set, selection: &'s Selection) -> Vec<&'s VolumePlan> {
+pub fn lacking<'s>(set: &'s Set, selection: &'s VolumeSelection) -> Vec<&'s VolumePlan> {
     let seems_whole =
         |volume: &VolumePlan| Layout::open(&set.path_of(volume)).is_ok_and(|layout| is_same(set, volume, &layout));
     set.wanted(selection).filter(|volume| !seems_whole(volume)).collect()
@@ -208,7 +208,8 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
 fn is_proven(set: &Set, volume: &VolumePlan, layout: &Layout, events: &Events) -> bool {
     let bytes = volume.files.iter().map(|held| held.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Recheck, items: volume.files.len() as u64, bytes });
-    let hashed = volume.files.iter().map(|held| hashed(set, held, layout, events)).collect::<Option<Vec<Known>>>();
+    let hashed =
+        volume.files.iter().map(|held| hashed(set, held, layout, events)).collect::<Option<Vec<HeldDigests>>>();
     let Some(own) = hashed.and_then(|known| set.own_files(volume, &known).ok()) else { return false };
     let is_there =
         |(path, bytes): &Small| matches!(layout.read(path, bytes.len() as u64), Ok(Some(there)) if there == bytes[..]);
@@ -216,7 +217,7 @@ fn is_proven(set: &Set, volume: &VolumePlan, layout: &Layout, events: &Events) -
 }
 
 /// `None`: not readable, or not what the bundle declares.
-fn hashed(set: &Set, held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
+fn hashed(set: &Set, held: &Held, layout: &Layout, events: &Events) -> Option<HeldDigests> {
     let path = held.stored_path();
     let slice = layout.slice(&path).ok()??;
     let shown = Digest::sha256(path.as_bytes());
@@ -229,11 +230,11 @@ fn hashed(set: &Set, held: &Held, layout: &Layout, events: &Events) -> Option<Kn
     let declared = set.declared(&held.path).filter(|_| held.cut.is_none());
     match declared {
         Some(sha256) if sha256.algorithm() == Algorithm::Sha256 => {
-            Some(Known { sha256, chunks: hashing.finish(&sha256).ok()? })
+            Some(HeldDigests { sha256, chunks: hashing.finish(&sha256).ok()? })
         }
         Some(digest) if prove(&slice, &digest, &|_| ()).is_err() => None,
         None if held.cut.is_none() => None,
-        _ => Some(Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() }),
+        _ => Some(HeldDigests { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() }),
     }
 }
 

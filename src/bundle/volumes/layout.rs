@@ -91,7 +91,7 @@ impl Held {
 
 /// What is known of the bytes that a volume holds, when all of them are there.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct HeldDigests {
     pub sha256: Digest,
     pub chunks: Chunks,
 }
@@ -102,7 +102,7 @@ impl Held {
         Some(Segment { number: cut.number, of: cut.of, first: cut.first, size: self.size, sha256 })
     }
 
-    fn describe(&self, known: Option<&Known>) -> VolumeFile {
+    fn describe(&self, known: Option<&HeldDigests>) -> VolumeFile {
         let blake3 = known.map_or(Blake3::ZEROS, |known| (*known.chunks.root()).into());
         let segment = self.segment(known.map_or(Digest::ZEROS, |known| known.sha256));
         VolumeFile { path: self.path.clone(), blake3, segment: segment.map(Box::new) }
@@ -113,7 +113,7 @@ impl Held {
 pub(super) struct DescribedFiles<'a> {
     held: &'a [Held],
     /// In the same order; without it, zeros stand in its place.
-    known: Option<&'a [Known]>,
+    known: Option<&'a [HeldDigests]>,
 }
 
 impl Serialize for DescribedFiles<'_> {
@@ -129,7 +129,7 @@ pub(super) fn volume_json<'a>(
     limit: u64,
     recovery: u32,
     identity: Digest,
-    known: Option<&'a [Known]>,
+    known: Option<&'a [HeldDigests]>,
 ) -> VolumeJson<DescribedFiles<'a>> {
     let VolumePlan { number, of, .. } = *volume;
     let files = DescribedFiles { held: &volume.files, known };

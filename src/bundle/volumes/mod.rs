@@ -40,10 +40,10 @@ pub use plan::{SetPlan, SetRequest};
 pub use reconstruct::{Reconstructed, is_set, reconstruct};
 pub use recovery::write_recovery;
 pub use recovery_layout::{RecoveryOf, recovery_length};
-pub use set::{Selection, Set, Shape, VolumeOptions};
+pub use set::{Set, Shape, VolumeOptions, VolumeSelection};
+pub use state::ImportState;
 #[cfg(test)]
-pub(super) use state::Json as StateJson;
-pub use state::State;
+pub(super) use state::StateJson;
 pub use surviving::RecoveryFault;
 pub(super) use unfinished::remove_orphaned_journals;
 pub use volume_proof::VolumeEntries;

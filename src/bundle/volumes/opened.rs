@@ -110,7 +110,7 @@ pub struct Broken {
 }
 
 /// What one path turned out to be.
-pub(super) enum Found {
+pub(super) enum OpenedPath {
     Volume(Volume, Layout),
     Recovery(Recovery),
     Broken(Broken),
@@ -148,13 +148,13 @@ impl Opened {
         Opened::of(look_into_each(paths, open)?, paths, None)
     }
 
-    fn of(mut found: Vec<Found>, paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
-        if let [Found::Other(..)] = &found[..]
-            && let Some(Found::Other(_, layout)) = found.pop()
+    fn of(mut found: Vec<OpenedPath>, paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
+        if let [OpenedPath::Other(..)] = &found[..]
+            && let Some(OpenedPath::Other(_, layout)) = found.pop()
         {
             return Ok(Opened::Whole(Box::new(layout)));
         }
-        if let Some(Found::Other(path, _)) = found.iter().find(|found| matches!(found, Found::Other(..))) {
+        if let Some(OpenedPath::Other(path, _)) = found.iter().find(|found| matches!(found, OpenedPath::Other(..))) {
             let text = "is no volume of a set; several files at once can only be the volumes of one bundle";
             return Err(Error::input(format!("{} {text}", path.display())));
         }
@@ -208,20 +208,20 @@ impl Bundle {
 }
 
 impl Volumes {
-    fn new(found: Vec<Found>, paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Volumes> {
+    fn new(found: Vec<OpenedPath>, paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Volumes> {
         let set = choose(&found).ok_or_else(|| none(&found))?;
         let (mut parts, mut recovery, mut foreign, mut broken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for found in found {
             match found {
-                Found::Volume(volume, layout) if id_of(&volume.json) == set => parts.push((volume, layout)),
-                Found::Volume(volume, _) => foreign.push(Foreign::new(set, volume)),
-                Found::Recovery(one) if id_of_recovery(&one.json) == set => recovery.push(one),
-                Found::Recovery(one) => {
+                OpenedPath::Volume(volume, layout) if id_of(&volume.json) == set => parts.push((volume, layout)),
+                OpenedPath::Volume(volume, _) => foreign.push(Foreign::new(set, volume)),
+                OpenedPath::Recovery(one) if id_of_recovery(&one.json) == set => recovery.push(one),
+                OpenedPath::Recovery(one) => {
                     let (identity, part) = (one.json.identity, Part::Recovery(one.json.number));
                     foreign.push(Foreign { path: one.path, identity, part, why: why_foreign(set, identity) });
                 }
-                Found::Broken(one) => broken.push(one),
-                Found::Other(..) => {}
+                OpenedPath::Broken(one) => broken.push(one),
+                OpenedPath::Other(..) => {}
             }
         }
         parts.sort_by_key(|(volume, _)| volume.json.number);
@@ -283,11 +283,11 @@ fn why_foreign(set: SetId, identity: Digest) -> String {
 }
 
 /// Looks at one file. What is wrong with the only one is an error; among others it is one that cannot be used.
-pub(super) fn look(path: &Path, is_only: bool) -> Result<Found> {
+pub(super) fn look(path: &Path, is_only: bool) -> Result<OpenedPath> {
     look_into(path, Layout::open(path), is_only)
 }
 
-fn look_into_each(paths: &[PathBuf], open: fn(&Path) -> Result<Layout>) -> Result<Vec<Found>> {
+fn look_into_each(paths: &[PathBuf], open: fn(&Path) -> Result<Layout>) -> Result<Vec<OpenedPath>> {
     let look = |path: &PathBuf| {
         refuse_unfinished(path)?;
         look_into(path, open(path), paths.len() == 1)
@@ -296,10 +296,10 @@ fn look_into_each(paths: &[PathBuf], open: fn(&Path) -> Result<Layout>) -> Resul
 }
 
 /// The same of a file that was opened already, or could not be.
-fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Found> {
+fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<OpenedPath> {
     let by_name = SetName::of_part(path).map(|(_, part)| part);
     let broken = |part: Option<Part>, error: Error| {
-        Ok(Found::Broken(Broken { path: path.to_owned(), part: part.or(by_name), why: error.chain() }))
+        Ok(OpenedPath::Broken(Broken { path: path.to_owned(), part: part.or(by_name), why: error.chain() }))
     };
     let layout = match opened {
         Err(error) if !is_only && error.kind() != Kind::Disk => return broken(None, error),
@@ -310,7 +310,7 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Found
         let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.faults().is_empty();
         return match by_name.filter(|_| is_cut) {
             Some(part) => broken(Some(part), Error::damaged("what it says of itself is gone")),
-            None => Ok(Found::Other(path.to_owned(), layout)),
+            None => Ok(OpenedPath::Other(path.to_owned(), layout)),
         };
     };
     if layout.is_compressed() {
@@ -324,18 +324,18 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Found
         Part::Volume(_) => {
             let json = VolumeJson::parse(&bytes, &shown, layout.entries().count())?;
             check_label(&Part::Volume(json.number).label(json.of), &label)?;
-            Ok(Found::Volume(Volume { path, json, label }, layout))
+            Ok(OpenedPath::Volume(Volume { path, json, label }, layout))
         }
         Part::Recovery(_) => {
             let json = RecoveryJson::parse(&bytes, &shown)?;
             check_label(&Part::Recovery(json.number).label(json.of), &label)?;
-            Ok(Found::Recovery(Recovery { path, json, label, layout }))
+            Ok(OpenedPath::Recovery(Recovery { path, json, label, layout }))
         }
     });
     match opened {
         Err(error) if matches!(error.kind(), Kind::Damaged | Kind::Disk) => {
             let (path, why) = (given.to_owned(), error.chain());
-            Ok(Found::Broken(Broken { path, part: Some(part), why }))
+            Ok(OpenedPath::Broken(Broken { path, part: Some(part), why }))
         }
         other => other,
     }
@@ -378,8 +378,8 @@ pub(super) fn id_of_recovery(json: &RecoveryJson) -> SetId {
 }
 
 /// The set that most volumes are of; of several, the one that was given first. Recovery volumes count where there are no others.
-fn choose(found: &[Found]) -> Option<SetId> {
-    let most = |id: &dyn Fn(&Found) -> Option<SetId>| {
+fn choose(found: &[OpenedPath]) -> Option<SetId> {
+    let most = |id: &dyn Fn(&OpenedPath) -> Option<SetId>| {
         let mut votes: HashMap<SetId, (usize, usize)> = HashMap::new();
         for (at, id) in found.iter().enumerate().filter_map(|(at, found)| Some((at, id(found)?))) {
             // The earlier, the larger.
@@ -387,20 +387,20 @@ fn choose(found: &[Found]) -> Option<SetId> {
         }
         votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(set, _)| set)
     };
-    let of_volume = |found: &Found| match found {
-        Found::Volume(volume, _) => Some(id_of(&volume.json)),
+    let of_volume = |found: &OpenedPath| match found {
+        OpenedPath::Volume(volume, _) => Some(id_of(&volume.json)),
         _ => None,
     };
-    let of_recovery = |found: &Found| match found {
-        Found::Recovery(Recovery { json, .. }) => Some(id_of_recovery(json)),
+    let of_recovery = |found: &OpenedPath| match found {
+        OpenedPath::Recovery(Recovery { json, .. }) => Some(id_of_recovery(json)),
         _ => None,
     };
     most(&of_volume).or_else(|| most(&of_recovery))
 }
 
-fn none(found: &[Found]) -> Error {
+fn none(found: &[OpenedPath]) -> Error {
     let broken = found.iter().find_map(|found| match found {
-        Found::Broken(broken) => Some(broken),
+        OpenedPath::Broken(broken) => Some(broken),
         _ => None,
     });
     match broken {

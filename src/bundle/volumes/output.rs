@@ -12,19 +12,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::existing::{self, Replaceable};
-use super::layout::Known;
+use super::layout::HeldDigests;
 use super::layout::{Held, VolumePlan};
 use super::names::Part;
 use super::partial::{PartialVolume, publish};
 use super::recovery::check_replaceable;
-use super::set::{Selection, Set};
+use super::set::{Set, VolumeSelection};
 use super::unfinished::{journal_of, journals, partial_of, remove_orphaned_journals};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Entry, Occupant, Open};
 use crate::base::progress::Events;
 use crate::bundle::fileset::{FileSet, KnownFile};
 use crate::bundle::journal::{Claims, Journal};
-use crate::bundle::output::{Claim, Extent, Linking, Placement, Resuming, Slot, Wanted, report_lost};
+use crate::bundle::output::{ClaimedBlob, Extent, Linking, Placement, Resuming, Slot, WantedBlob, report_lost};
 use crate::bundle::{Tool, is_tool, stamp};
 use crate::content::chunks::Chunks;
 use crate::content::proof::Hashing;
@@ -43,7 +43,7 @@ pub struct VolumesOutput {
     output: Entry,
     /// What the journal of an earlier run says of this very set.
     claims: Claims,
-    selection: Selection,
+    selection: VolumeSelection,
 }
 
 struct OpenVolume {
@@ -73,7 +73,7 @@ impl OpenVolume {
     }
 }
 
-fn claims_of(set: &Set, selection: &Selection) -> Option<Claims> {
+fn claims_of(set: &Set, selection: &VolumeSelection) -> Option<Claims> {
     // Where there is no directory yet, nothing was begun.
     Claims::read(&Entry::of(&journal_of(&set.name, selection)).ok()?)
 }
@@ -108,7 +108,7 @@ fn void_others(set: &Set, output: &Entry) -> Result<Begun> {
 }
 
 /// Bytes that the file system has given to an unfinished set already.
-pub fn reserved(set: &Set, selection: &Selection) -> u64 {
+pub fn reserved(set: &Set, selection: &VolumeSelection) -> u64 {
     if !claims_of(set, selection).is_some_and(|claims| is_same(set, &claims)) {
         return 0;
     }
@@ -117,7 +117,7 @@ pub fn reserved(set: &Set, selection: &Selection) -> u64 {
 }
 
 /// The blobs that an unfinished set has, by its journal.
-pub fn claimed(set: &Set, selection: &Selection) -> HashSet<Digest> {
+pub fn claimed(set: &Set, selection: &VolumeSelection) -> HashSet<Digest> {
     claims_of(set, selection).filter(|claims| is_same(set, claims)).map(|claims| claims.done).unwrap_or_default()
 }
 
@@ -129,7 +129,7 @@ impl VolumesOutput {
     /// What is where they would be is not `replaceable`; no room, or what else the disk says.
     pub fn create(
         set: Set,
-        selection: Selection,
+        selection: VolumeSelection,
         whole: &BTreeSet<u32>,
         replaceable: &Replaceable,
         output: &Entry,
@@ -199,7 +199,7 @@ impl VolumesOutput {
     }
 
     /// What is known of everything that a volume holds. What is cut is read again: its digests are of the pieces.
-    fn known(&self, volume: &OpenVolume, chunks: &HashMap<Digest, Chunks>) -> Result<Vec<Known>> {
+    fn known(&self, volume: &OpenVolume, chunks: &HashMap<Digest, Chunks>) -> Result<Vec<HeldDigests>> {
         let (file, entry) = volume.file();
         let all: Vec<(&Held, u64)> = volume.plan.files.iter().zip(volume.plan.places()?).collect();
         let known = in_parallel(&all, |(held, at)| {
@@ -207,14 +207,14 @@ impl VolumesOutput {
                 // A volume has sha256 sums of all it holds.
                 held.cut.is_none() && digest.algorithm() == Algorithm::Sha256
             });
-            let whole = whole.and_then(|sha256| Some(Known { sha256, chunks: chunks.get(&sha256)?.clone() }));
+            let whole = whole.and_then(|sha256| Some(HeldDigests { sha256, chunks: chunks.get(&sha256)?.clone() }));
             if let Some(known) = whole {
                 return Ok(known);
             }
             let slice = Slice::new(file.clone(), entry.path(), *at, held.size);
             let hashing = Hashing::of_prefix(Algorithm::Sha256, &slice, held.size, &|_| ());
             let hashing = hashing.map_err(|e| Error::disk("reading", entry.path(), e))?;
-            Ok(Known { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() })
+            Ok(HeldDigests { sha256: hashing.digest.finish(), chunks: hashing.chunks.finish() })
         });
         known.into_iter().collect()
     }
@@ -288,7 +288,7 @@ impl Placement for VolumesOutput {
         }
         for (volume, _) in written() {
             let path = self.set.path_of(&volume.plan);
-            if let Some(state) = stamp::State::of(&path) {
+            if let Some(state) = stamp::FilesStamp::of(&path) {
                 state.mark(&path);
             }
         }
@@ -297,14 +297,14 @@ impl Placement for VolumesOutput {
 }
 
 impl Resuming for VolumesOutput {
-    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim<'_>>> {
+    fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<ClaimedBlob<'_>>> {
         let done = self.claims.done.iter().filter(|digest| wanted.contains_key(digest));
         let claim = |digest: &Digest| {
             let extents = self.places.get(digest)?;
             let size = extents.iter().map(|extent| extent.size).sum();
             let slice = Slot::of(extents.clone(), 0).slice(size)?;
-            let blob = Wanted { digest: *digest, size };
-            Some(Claim { blob, in_place: true, open: Box::new(move || Ok(slice.clone())) })
+            let blob = WantedBlob { digest: *digest, size };
+            Some(ClaimedBlob { blob, in_place: true, open: Box::new(move || Ok(slice.clone())) })
         };
         Ok(done.filter_map(claim).collect())
     }

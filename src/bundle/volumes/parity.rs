@@ -27,7 +27,7 @@ const MOST_OPEN: usize = 400;
 
 /// Where the bytes of a shard are, of which some may be bad.
 #[derive(Debug)]
-pub struct Place {
+pub struct ShardPlace {
     path: PathBuf,
     /// Where in the file the shard begins.
     offset: u64,
@@ -35,9 +35,9 @@ pub struct Place {
     good: Option<Vec<bool>>,
 }
 
-impl Place {
-    pub fn new(path: &Path, offset: u64, good: Option<Vec<bool>>) -> Place {
-        Place { path: path.to_owned(), offset, good }
+impl ShardPlace {
+    pub fn new(path: &Path, offset: u64, good: Option<Vec<bool>>) -> ShardPlace {
+        ShardPlace { path: path.to_owned(), offset, good }
     }
 
     fn is_good(&self, mebibyte: u64) -> bool {
@@ -52,7 +52,7 @@ pub struct Shard {
     /// In bytes; what follows up to the length of all shards is zeros.
     pub size: u64,
     /// `None`: it is lost.
-    pub place: Option<Place>,
+    pub place: Option<ShardPlace>,
 }
 
 impl Shard {
@@ -73,15 +73,15 @@ pub struct Shards {
 
 /// One of the shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Which {
+pub enum ShardId {
     Original(usize),
     Parity(usize),
 }
 
 /// A file that a shard is written to.
 #[derive(Debug)]
-pub struct Target {
-    pub which: Which,
+pub struct ShardTarget {
+    pub which: ShardId,
     pub path: PathBuf,
     pub file: Arc<File>,
     /// Where in the file the shard begins.
@@ -200,22 +200,22 @@ impl Shards {
     ///
     /// # Errors
     /// Too much is lost (`Damaged`; nothing was written), or the disk's.
-    pub fn compute(&self, targets: &[Target], advance: &dyn Fn(u64)) -> Result<Computed> {
+    pub fn compute(&self, targets: &[ShardTarget], advance: &dyn Fn(u64)) -> Result<Computed> {
         let lacking = self.lacking();
         if lacking > 0 {
             return Err(Error::damaged(format!("too much is lost: {lacking} more recovery volumes would be needed")));
         }
-        let wants_parity = targets.iter().any(|target| matches!(target.which, Which::Parity(_)));
+        let wants_parity = targets.iter().any(|target| matches!(target.which, ShardId::Parity(_)));
         let is_target = |which| targets.iter().any(|target| target.which == which);
-        let rows = |shards: &[Shard], which: fn(usize) -> Which, all: bool| -> Vec<Mutex<Row>> {
+        let rows = |shards: &[Shard], which: fn(usize) -> ShardId, all: bool| -> Vec<Mutex<Row>> {
             let row = |at| {
                 let hasher = (all || is_target(which(at))).then(VolumeHasher::default);
                 Mutex::new(Row { bytes: Vec::new(), is_known: false, hasher, file: None })
             };
             (0..shards.len()).map(row).collect()
         };
-        let originals = rows(&self.originals, Which::Original, wants_parity);
-        let parities = rows(&self.parities, Which::Parity, false);
+        let originals = rows(&self.originals, ShardId::Original, wants_parity);
+        let parities = rows(&self.parities, ShardId::Parity, false);
         let step = self.stripe();
         let mut at = 0;
         while at < self.length {
@@ -250,12 +250,12 @@ impl Shards {
         at: u64,
         length: u64,
         wants_parity: bool,
-        targets: &[Target],
+        targets: &[ShardTarget],
     ) -> Result<()> {
         let Rows { originals, parities } = rows;
         let lost: Vec<usize> = (0..originals.len()).filter(|k| !self.originals[*k].is_known(at)).collect();
         let all = wants_parity || !lost.is_empty();
-        let is_read = |k: &usize| all || targets.iter().any(|target| target.which == Which::Original(*k));
+        let is_read = |k: &usize| all || targets.iter().any(|target| target.which == ShardId::Original(*k));
         let read: Vec<(&Shard, &Mutex<Row>)> =
             (0..originals.len()).filter(is_read).map(|k| (&self.originals[k], &originals[k])).collect();
         let given = (0..parities.len()).filter(|n| self.parities[*n].is_known(at)).take(lost.len());
@@ -283,10 +283,10 @@ impl Shards {
         in_parallel(targets, |target| self.write(target, rows, at)).into_iter().collect()
     }
 
-    fn write(&self, target: &Target, rows: Rows<'_>, at: u64) -> Result<()> {
+    fn write(&self, target: &ShardTarget, rows: Rows<'_>, at: u64) -> Result<()> {
         let (shard, row) = match target.which {
-            Which::Original(k) => (&self.originals[k], &rows.originals[k]),
-            Which::Parity(n) => (&self.parities[n], &rows.parities[n]),
+            ShardId::Original(k) => (&self.originals[k], &rows.originals[k]),
+            ShardId::Parity(n) => (&self.parities[n], &rows.parities[n]),
         };
         let row = locked(row);
         let known = usize::try_from(shard.size.saturating_sub(at)).unwrap_or(usize::MAX).min(row.bytes.len());

@@ -15,13 +15,13 @@ use super::RecoveryJson;
 use super::computed::{ComputedVolumes, NewVolume};
 use super::existing::{KnownVolume, Replaceable, is_same_file};
 use super::names::{Part, SetName};
-use super::opened::{Found, id_of_recovery, look};
-use super::parity::{Computed, Shards, Which};
+use super::opened::{OpenedPath, id_of_recovery, look};
+use super::parity::{Computed, ShardId, Shards};
 use super::recovery::known;
 use super::recovery_layout::plan;
 use super::surviving::{RecoveryFault, Surviving, SurvivingVolume};
 use super::unfinished::{PARTIAL, journals};
-use super::volume_proof::{Fault, GivenVolume, VolumeProof};
+use super::volume_proof::{GivenVolume, VolumeFault, VolumeProof};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Occupant, WriteLock};
 use crate::base::progress::Events;
@@ -178,9 +178,9 @@ pub fn is_set(paths: &[PathBuf]) -> Result<bool> {
     for path in paths {
         path.metadata().map_err(|e| Error::disk("opening", path, e))?;
         match look(path, false) {
-            Ok(Found::Volume(..) | Found::Recovery(_)) => return Ok(true),
-            Ok(Found::Broken(broken)) if broken.part.is_some() => return Ok(true),
-            Ok(Found::Broken(_) | Found::Other(..)) | Err(_) => {}
+            Ok(OpenedPath::Volume(..) | OpenedPath::Recovery(_)) => return Ok(true),
+            Ok(OpenedPath::Broken(broken)) if broken.part.is_some() => return Ok(true),
+            Ok(OpenedPath::Broken(_) | OpenedPath::Other(..)) | Err(_) => {}
         }
     }
     Ok(false)
@@ -254,12 +254,12 @@ fn new_volume(json: &RecoveryJson, name: &SetName, part: Part, formers: &Formers
         Part::Volume(number) => {
             let at = number as usize - 1;
             let length = json.volumes.get(at).map_or(0, |volume| volume.size);
-            NewVolume { name: path, former, which: Which::Original(at), offset: 0, length }
+            NewVolume { name: path, former, which: ShardId::Original(at), offset: 0, length }
         }
         Part::Recovery(number) => {
             let plan = plan(&RecoveryJson { number, ..json.clone() })?;
             let offset = plan.files.last().map_or(0, |file| file.data);
-            let which = Which::Parity(number as usize - 1);
+            let which = ShardId::Parity(number as usize - 1);
             NewVolume { name: path, former, which, offset, length: plan.length }
         }
     })
@@ -297,7 +297,7 @@ fn prove_volumes(
     let made = targets.volumes().map(|(number, path)| GivenVolume { number, path: path.to_owned(), is_made: true });
     let made: Vec<GivenVolume> = made.collect();
     let given: Vec<GivenVolume> = here.chain(made.iter().cloned()).collect();
-    let fault = |Fault { volume, file, what }: Fault| {
+    let fault = |VolumeFault { volume, file, what }: VolumeFault| {
         let made = made.iter().find(|given| given.path == volume);
         let path = made.map_or(volume, |given| path_of(&surviving.json, name, Part::Volume(given.number)));
         forged(&path, &format!("{file} {what}"))

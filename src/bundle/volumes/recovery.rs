@@ -12,8 +12,8 @@ use super::computed::{ComputedVolumes, NewVolume};
 use super::existing::Replaceable;
 use super::format::{RecoveryJson, WholeVolume};
 use super::names::{Part, SetName, WrittenVolume};
-use super::opened::{Found, look};
-use super::parity::{Computed, Place, Shard, Shards, VolumeDigests, Which};
+use super::opened::{OpenedPath, look};
+use super::parity::{Computed, Shard, ShardId, ShardPlace, Shards, VolumeDigests};
 use super::recovery_layout::{RecoveryOf, plan};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Entry, Occupant, WriteLock};
@@ -48,7 +48,7 @@ pub fn write_recovery(
         let text = format!("a recovery volume would have {longest} bytes, no volume may have more than {}", of.limit);
         return Err(Error::input(text));
     }
-    let origins = stamp::State::of_all(&paths);
+    let origins = stamp::FilesStamp::of_all(&paths);
     let unchanged = unchanged && are_there(set, &json, &paths);
     if !unchanged {
         // Noted first: what is looked at is what may be replaced.
@@ -56,7 +56,7 @@ pub fn write_recovery(
             (1..=of.recovery).map(|number| lock.output().sibling(&set.part(Part::Recovery(number), of.recovery)));
         let formers: Vec<Occupant> = formers.map(|entry| entry.occupant()).collect();
         check_replaceable(set, of.recovery)?;
-        let shard = |(path, size): (&PathBuf, &u64)| Shard { size: *size, place: Some(Place::new(path, 0, None)) };
+        let shard = |(path, size): (&PathBuf, &u64)| Shard { size: *size, place: Some(ShardPlace::new(path, 0, None)) };
         let originals = paths.iter().zip(&sizes).map(shard).collect();
         let parities = (0..of.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
         let shards = Shards::new(originals, parities, json.shard)?;
@@ -95,7 +95,7 @@ fn write_all(
         let name = set.part(Part::Recovery(number), json.of);
         let plan = plan(&RecoveryJson { number, ..json.clone() })?;
         let offset = plan.files.last().map_or(0, |file| file.data);
-        let which = Which::Parity(number as usize - 1);
+        let which = ShardId::Parity(number as usize - 1);
         targets.begin(NewVolume { name, former: *former, which, offset, length: plan.length })?;
     }
     let computed = targets.compute(shards, json.identity, events)?;
@@ -130,7 +130,7 @@ fn are_there(set: &SetName, json: &RecoveryJson, volumes: &[PathBuf]) -> bool {
 /// What a recovery volume says that was made here, of volumes of these lengths, and not touched since.
 fn there(set: &SetName, json: &RecoveryJson, number: u32) -> Option<RecoveryJson> {
     let path = set.part(Part::Recovery(number), json.of);
-    let Ok(Found::Recovery(there)) = look(&path, false) else { return None };
+    let Ok(OpenedPath::Recovery(there)) = look(&path, false) else { return None };
     let sizes = |json: &RecoveryJson| json.volumes.iter().map(|volume| volume.size).collect::<Vec<u64>>();
     let without = |json: &RecoveryJson| RecoveryJson { number, volumes: Vec::new(), ..json.clone() };
     let is_it = there.json.number == number && sizes(&there.json) == sizes(json);

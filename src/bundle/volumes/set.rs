@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::format::{VolumeFile, VolumeJson};
-use super::layout::{Held, Known, VolumePlan};
+use super::layout::{Held, HeldDigests, VolumePlan};
 use super::names::{Part, SetName};
 use super::plan::{SetPlan, SetRequest};
 use super::recovery_layout::recovery_length;
@@ -29,34 +29,34 @@ pub struct Shape {
 
 /// Which volumes of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
+pub enum VolumeSelection {
     All,
     /// Those with these numbers.
     Only(BTreeSet<u32>),
 }
 
-impl Selection {
+impl VolumeSelection {
     /// One volume, or all.
-    pub fn of(only: Option<u32>) -> Selection {
-        only.map_or(Selection::All, |number| Selection::Only([number].into()))
+    pub fn of(only: Option<u32>) -> VolumeSelection {
+        only.map_or(VolumeSelection::All, |number| VolumeSelection::Only([number].into()))
     }
 
     pub fn is_all(&self) -> bool {
-        *self == Selection::All
+        *self == VolumeSelection::All
     }
 
     pub fn has(&self, number: u32) -> bool {
         match self {
-            Selection::All => true,
-            Selection::Only(numbers) => numbers.contains(&number),
+            VolumeSelection::All => true,
+            VolumeSelection::Only(numbers) => numbers.contains(&number),
         }
     }
 
     /// The number, where it is a single volume.
     pub fn only_one(&self) -> Option<u32> {
         match self {
-            Selection::Only(numbers) if numbers.len() == 1 => numbers.first().copied(),
-            Selection::All | Selection::Only(_) => None,
+            VolumeSelection::Only(numbers) if numbers.len() == 1 => numbers.first().copied(),
+            VolumeSelection::All | VolumeSelection::Only(_) => None,
         }
     }
 }
@@ -66,7 +66,7 @@ impl Selection {
 pub struct VolumeOptions {
     pub shape: Shape,
     /// Which of them are written.
-    pub selection: Selection,
+    pub selection: VolumeSelection,
 }
 
 /// A set that is to be written.
@@ -143,7 +143,7 @@ impl Set {
     }
 
     /// The selected volumes.
-    pub fn wanted<'s>(&'s self, selection: &'s Selection) -> impl Iterator<Item = &'s VolumePlan> {
+    pub fn wanted<'s>(&'s self, selection: &'s VolumeSelection) -> impl Iterator<Item = &'s VolumePlan> {
         self.plan.volumes.iter().filter(move |volume| selection.has(volume.number))
     }
 
@@ -156,8 +156,8 @@ impl Set {
     ///
     /// # Errors
     /// There is one.
-    pub fn check(&self, selection: &Selection) -> Result<()> {
-        let Selection::Only(numbers) = selection else { return Ok(()) };
+    pub fn check(&self, selection: &VolumeSelection) -> Result<()> {
+        let VolumeSelection::Only(numbers) = selection else { return Ok(()) };
         match numbers.iter().find(|number| self.volume(**number).is_none()) {
             None => Ok(()),
             Some(number) => {
@@ -213,7 +213,7 @@ impl Set {
     }
 
     /// What a volume says of itself, where `known` is what it holds, in the order of its files.
-    pub(super) fn own_files(&self, volume: &VolumePlan, known: &[Known]) -> Result<Vec<Small>> {
+    pub(super) fn own_files(&self, volume: &VolumePlan, known: &[HeldDigests]) -> Result<Vec<Small>> {
         volume_metadata::own_files(&self.plan, volume, self.identity, &self.common, known)
     }
 
@@ -221,7 +221,7 @@ impl Set {
     ///
     /// # Errors
     /// One of them is not known, or the disk's.
-    pub(super) fn seal(&self, volume: &VolumePlan, file: &File, path: &Path, known: &[Known]) -> Result<()> {
+    pub(super) fn seal(&self, volume: &VolumePlan, file: &File, path: &Path, known: &[HeldDigests]) -> Result<()> {
         let own = self.own_files(volume, known)?;
         let own: HashMap<&str, &[u8]> = own.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
         let common: HashMap<&str, &KnownFile> = self.common.iter().map(|file| (file.path.as_str(), file)).collect();

@@ -30,7 +30,7 @@ const MOST_VALUES: usize = 10_000_000;
 /// The file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in crate::bundle) struct Json {
+pub(in crate::bundle) struct StateJson {
     gapferry_import: u32,
     /// Of the bundle.
     identity: Digest,
@@ -54,7 +54,7 @@ struct Taken {
     holds: Vec<String>,
 }
 
-impl Document for Json {
+impl Document for StateJson {
     const NAME: &'static str = "the state of the import";
     const VERSION_KEY: &'static str = "gapferryImport";
     const VERSION: u32 = STATE_VERSION;
@@ -67,12 +67,12 @@ impl Document for Json {
 }
 
 /// See the module documentation.
-pub struct State {
+pub struct ImportState {
     path: PathBuf,
     /// Where the pieces are.
     directory: PathBuf,
     target: String,
-    json: Option<Json>,
+    json: Option<StateJson>,
     writes: bool,
     /// Held, so that no second run changes the pieces.
     kept: Option<Segments>,
@@ -84,18 +84,18 @@ struct Segments {
     locked: LockedDir,
 }
 
-impl State {
+impl ImportState {
     /// Reads the state of an import into `target`; there may be none yet, and then nothing is created before it is known of which set
-    /// it is to be ([`State::bind`]). Where `writes` is not set, nothing is created at all.
+    /// it is to be ([`ImportState::bind`]). Where `writes` is not set, nothing is created at all.
     ///
     /// # Errors
     /// It is of an import into another target, or no state; another run has it; the disk's.
-    pub fn open(path: &Path, target: &str, writes: bool) -> Result<State> {
+    pub fn open(path: &Path, target: &str, writes: bool) -> Result<ImportState> {
         let directory = fsops::beside(path, ".segments");
         fsops::refuse_other_than_directory(&directory)?;
         fsops::refuse_other_than_file(path)?;
         let (path, target) = (path.to_owned(), target.to_owned());
-        let mut state = State { path, directory, target, json: None, writes, kept: None };
+        let mut state = ImportState { path, directory, target, json: None, writes, kept: None };
         state.json = state.read()?;
         if state.json.is_some() || state.directory.exists() {
             state.lock_dir()?;
@@ -103,7 +103,7 @@ impl State {
         Ok(state)
     }
 
-    fn read(&self) -> Result<Option<Json>> {
+    fn read(&self) -> Result<Option<StateJson>> {
         let json = read(&self.path)?;
         match json.as_ref().map(|json| &json.target).filter(|other| **other != self.target) {
             None => Ok(json),
@@ -135,7 +135,7 @@ impl State {
         }
     }
 
-    /// The directory of the pieces, which is there once [`State::lock_dir`] was called.
+    /// The directory of the pieces, which is there once [`ImportState::lock_dir`] was called.
     fn dir(&self) -> Result<Dir> {
         self.kept.as_ref().map_or_else(|| Dir::open(&self.directory), |kept| Ok(kept.locked.dir().clone()))
     }
@@ -181,7 +181,7 @@ impl State {
             }
             Some(_) => Ok(()),
             None => {
-                self.json = Some(Json {
+                self.json = Some(StateJson {
                     gapferry_import: STATE_VERSION,
                     identity: set.identity,
                     of: set.of,
@@ -353,7 +353,7 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for ImportState {
     fn drop(&mut self) {
         if let Some(kept) = &self.kept {
             // Only an empty one goes.
@@ -362,16 +362,16 @@ impl Drop for State {
     }
 }
 
-fn read(path: &Path) -> Result<Option<Json>> {
+fn read(path: &Path) -> Result<Option<StateJson>> {
     let shown = path.display().to_string();
     let bytes = match fsops::open_plain(path).and_then(|file| read_all(file, MAX_STATE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| Error::disk("reading", path, e))?,
     };
     let bytes = bytes.ok_or_else(|| Error::input(format!("reading {shown}: more than {MAX_STATE} bytes")))?;
-    let json = Json::read(&bytes, &shown)?;
+    let json = StateJson::read(&bytes, &shown)?;
     if json.of > super::MOST_VOLUMES || json.segments.iter().any(|file| name(file).is_none()) {
-        return Err(Error::input(format!("reading {} {shown}: it names what no volume has", Json::NAME)));
+        return Err(Error::input(format!("reading {} {shown}: it names what no volume has", StateJson::NAME)));
     }
     Ok(Some(json))
 }
@@ -427,7 +427,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let set = SetId { identity: Digest::sha256(b"bundle"), of: 3, recovery: 0, limit: 1_000 };
-        let open = || State::open(&path, "registry.test", true).unwrap();
+        let open = || ImportState::open(&path, "registry.test", true).unwrap();
         let mut waiting = open();
         let mut first = open();
         first.bind(set).unwrap();

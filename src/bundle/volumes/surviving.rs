@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::format::{MAX_RECOVERY_CHUNKS, RecoveryJson};
 use super::names::{Part, SetName};
-use super::opened::{Found, SetId, id_of, id_of_recovery, look};
-use super::parity::{MEBIBYTE, Place, Shard, VolumeHasher};
+use super::opened::{OpenedPath, SetId, id_of, id_of_recovery, look};
+use super::parity::{MEBIBYTE, Shard, ShardPlace, VolumeHasher};
 use super::recovery_layout::{PRINT, head, plan};
 use super::volume_proof::{self, VolumeProof};
 use crate::base::error::{Error, Fact, Result};
@@ -188,7 +188,7 @@ impl Surviving {
     /// The shards, as far as they are left.
     pub fn shards(&self) -> (Vec<Shard>, Vec<Shard>) {
         let place = |left: &Option<SurvivingVolume>| {
-            left.as_ref().map(|left| Place::new(&left.path, left.offset, left.good.clone()))
+            left.as_ref().map(|left| ShardPlace::new(&left.path, left.offset, left.good.clone()))
         };
         let volumes = self.volumes.iter().zip(&self.json.volumes);
         let originals = volumes.map(|(left, volume)| Shard { size: volume.size, place: place(left) });
@@ -218,18 +218,18 @@ impl GivenFile {
             is_good: false,
         };
         match look(path, false) {
-            Ok(Found::Volume(volume, _)) => {
+            Ok(OpenedPath::Volume(volume, _)) => {
                 given.part = Some(Part::Volume(volume.json.number));
                 given.set = Some(id_of(&volume.json));
             }
-            Ok(Found::Recovery(recovery)) => {
+            Ok(OpenedPath::Recovery(recovery)) => {
                 given.part = Some(Part::Recovery(recovery.json.number));
                 given.set = Some(id_of_recovery(&recovery.json));
                 given.recovery = proven(recovery.json, &recovery.layout);
             }
-            Ok(Found::Broken(broken)) => given.part = broken.part,
+            Ok(OpenedPath::Broken(broken)) => given.part = broken.part,
             // It may have lost its beginning; whatever it is, its bytes tell.
-            Ok(Found::Other(..)) | Err(_) => {}
+            Ok(OpenedPath::Other(..)) | Err(_) => {}
         }
         let (offset, size) = match &given.recovery {
             Some(Proven { json, .. }) => (plan(json)?.files.last().map_or(0, |file| file.data), json.shard),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::VolumePlan;
 use super::names::SetName;
-use super::set::{Selection, Set};
+use super::set::{Set, VolumeSelection};
 use crate::base::fsops::{self, Entry};
 use crate::oci::Digest;
 
@@ -24,10 +24,10 @@ pub fn partial_of(set: &Set, volume: &VolumePlan) -> PathBuf {
 }
 
 /// Where the journal is while the selected volumes are written. Each selection has its own: a run that ends removes no other.
-pub fn journal_of(name: &SetName, selection: &Selection) -> PathBuf {
+pub fn journal_of(name: &SetName, selection: &VolumeSelection) -> PathBuf {
     let which = match selection {
-        Selection::All => String::new(),
-        Selection::Only(numbers) => {
+        VolumeSelection::All => String::new(),
+        VolumeSelection::Only(numbers) => {
             let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
             format!("-{}", &Digest::sha256(numbers.join(",").as_bytes()).hex()[..DIGITS])
         }
@@ -88,13 +88,14 @@ mod tests {
     fn a_journal_is_of_one_selection_of_one_set() {
         let set = SetName::of(Path::new("usb/images.tar"));
         let of = |selection| journal_of(&set, &selection);
-        let some = |numbers: &[u32]| of(Selection::Only(numbers.iter().copied().collect()));
-        let all = [of(Selection::All), some(&[2]), some(&[2, 3]), some(&[23]), some(&(1..9_999).collect::<Vec<_>>())];
+        let some = |numbers: &[u32]| of(VolumeSelection::Only(numbers.iter().copied().collect()));
+        let all =
+            [of(VolumeSelection::All), some(&[2]), some(&[2, 3]), some(&[23]), some(&(1..9_999).collect::<Vec<_>>())];
         for (at, journal) in all.iter().enumerate() {
             assert!(is_journal(&set, journal) && !all[..at].contains(journal), "{}", journal.display());
             assert!(journal.file_name().is_some_and(|name| name.len() < 255));
             let other = SetName::of(Path::new("usb/images.volumes.tar"));
-            assert!(!is_journal(&other, journal) && !is_journal(&set, &journal_of(&other, &Selection::All)));
+            assert!(!is_journal(&other, journal) && !is_journal(&set, &journal_of(&other, &VolumeSelection::All)));
         }
         assert!(!is_journal(&set, Path::new("usb/images.volumes-2.partial.journal")));
         assert!(!is_journal(&set, Path::new("usb/images.tar.partial.journal")));

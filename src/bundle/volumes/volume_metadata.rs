@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::layout::{Known, VolumePlan, volume_json};
+use super::layout::{HeldDigests, VolumePlan, volume_json};
 use super::names::Part;
 use super::plan::SetPlan;
 use crate::base::error::{Error, Result};
@@ -24,7 +24,7 @@ pub fn own_files(
     volume: &VolumePlan,
     identity: Digest,
     common: &[KnownFile],
-    known: &[Known],
+    known: &[HeldDigests],
 ) -> Result<Vec<Small>> {
     if known.len() != volume.files.len() {
         return Err(Error::damaged(format!("describing volume {}: a file of it is missing", volume.number)));

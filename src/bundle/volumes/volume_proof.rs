@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::VolumeFile;
 use super::assemble::pieces_of;
-use super::opened::{Found, SetId, Volume, id_of, look};
+use super::opened::{OpenedPath, SetId, Volume, id_of, look};
 use super::set::is_held;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Events, Phase};
@@ -42,14 +42,14 @@ pub struct GivenVolume {
 
 /// Why a volume is not proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct VolumeFault {
     pub volume: PathBuf,
     /// In it, or in the bundle.
     pub file: String,
     pub what: String,
 }
 
-impl Fault {
+impl VolumeFault {
     /// Logs why a volume counts as damaged.
     fn note(&self) {
         tracing::debug!("{}: {} {}", self.volume.display(), self.file, self.what);
@@ -119,26 +119,29 @@ impl<'k> VolumeProof<'k> {
         set: SetId,
         signed: Option<&'k Proven>,
         events: &'k Events,
-    ) -> Result<VolumeProof<'k>, Fault> {
+    ) -> Result<VolumeProof<'k>, VolumeFault> {
         let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
         for GivenVolume { number, path, .. } in given {
-            let fault = |what: String| Fault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
+            let fault =
+                |what: String| VolumeFault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
             match look(path, false) {
-                Ok(Found::Volume(volume, layout)) if id_of(&volume.json) == set && volume.json.number == *number => {
+                Ok(OpenedPath::Volume(volume, layout))
+                    if id_of(&volume.json) == set && volume.json.number == *number =>
+                {
                     volumes.push(volume);
                     layouts.push(layout);
                 }
-                Ok(Found::Volume(Volume { json, .. }, _)) => {
+                Ok(OpenedPath::Volume(Volume { json, .. }, _)) => {
                     let (of, identity) = (json.of, json.identity);
                     return Err(fault(format!("is that of volume {} of {of} of {identity}", json.number)));
                 }
-                Ok(Found::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
-                Ok(Found::Recovery(_) | Found::Other(..)) => return Err(fault("is not there".to_owned())),
+                Ok(OpenedPath::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
+                Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(fault("is not there".to_owned())),
                 Err(error) => return Err(fault(format!("cannot be read: {}", error.chain()))),
             }
         }
         let volume = given.first().map_or_else(PathBuf::new, |given| given.path.clone());
-        let fault = |what: String| Fault { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
+        let fault = |what: String| VolumeFault { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
         let json = layouts.iter().find_map(|layout| json_of(layout, set.identity));
         let json = json.ok_or_else(|| fault(format!("is not that of {}", set.identity)))?;
         let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| fault(error.chain()))?;
@@ -149,7 +152,7 @@ impl<'k> VolumeProof<'k> {
     /// Those of these volumes that are good: each by itself, and what is cut together with the volumes that are good by
     /// themselves or not in question. If all volumes of the set are among those, and still not all files, none is.
     pub fn good(mut self, in_question: &[&Path]) -> HashSet<PathBuf> {
-        let alone = |path: &&&Path| self.alone(path).inspect_err(Fault::note).is_ok();
+        let alone = |path: &&&Path| self.alone(path).inspect_err(VolumeFault::note).is_ok();
         let mut good: HashSet<PathBuf> = in_question.iter().filter(alone).map(|path| path.to_path_buf()).collect();
         self.retain(in_question, &good);
         for fault in self.together(in_question) {
@@ -182,7 +185,7 @@ impl<'k> VolumeProof<'k> {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn alone(&self, path: &Path) -> Result<(), Fault> {
+    pub fn alone(&self, path: &Path) -> Result<(), VolumeFault> {
         let Some(at) = self.at(path) else { return Ok(()) };
         One { proof: self, volume: &self.volumes[at], layout: &self.layouts[at] }.check()?;
         if self.made.contains(path) {
@@ -192,7 +195,7 @@ impl<'k> VolumeProof<'k> {
     }
 
     /// What is made has the manifests that every volume repeats.
-    fn manifests(&self, at: usize) -> Result<(), Fault> {
+    fn manifests(&self, at: usize) -> Result<(), VolumeFault> {
         let repeated = |at: usize| -> BTreeSet<&str> {
             let listed: HashSet<&str> = self.volumes[at].json.files.iter().map(|file| file.path.as_str()).collect();
             let blobs = self.layouts[at].entries().map(|(path, _)| path).filter(|path| path.starts_with("blobs/"));
@@ -209,7 +212,7 @@ impl<'k> VolumeProof<'k> {
 
     /// Proves every file of the bundle of which one of these volumes has a segment, and gives what is wrong. If segments are
     /// missing, the file is left alone, but not in a volume that was made.
-    pub fn together(&self, paths: &[&Path]) -> Vec<Fault> {
+    pub fn together(&self, paths: &[&Path]) -> Vec<VolumeFault> {
         let (segments, declared) = (self.segments(), self.declared());
         let (mut files, mut faults) = (Vec::new(), Vec::new());
         for at in paths.iter().filter_map(|path| self.at(path)) {
@@ -256,7 +259,7 @@ impl<'k> VolumeProof<'k> {
 
     /// A file of the bundle that these volumes do not have, where all numbers of the set are among them. A volume that was made is
     /// to blame, if there is one.
-    pub fn lacking(&self) -> Option<Fault> {
+    pub fn lacking(&self) -> Option<VolumeFault> {
         let numbers: HashSet<u32> = self.volumes.iter().map(|volume| volume.json.number).collect();
         if numbers.len() < self.set.of as usize {
             return None;
@@ -273,9 +276,9 @@ impl<'k> VolumeProof<'k> {
         Some(self.fault(at, &lost.path, "would be in none of the volumes".to_owned()))
     }
 
-    fn fault(&self, at: usize, file: &str, what: String) -> Fault {
+    fn fault(&self, at: usize, file: &str, what: String) -> VolumeFault {
         let volume = self.volumes.get(at).map_or_else(PathBuf::new, |volume| volume.path.clone());
-        Fault { volume, file: file.to_owned(), what }
+        VolumeFault { volume, file: file.to_owned(), what }
     }
 
     fn declared(&self) -> HashMap<&str, &FileEntry> {
@@ -318,7 +321,7 @@ impl<'k> VolumeProof<'k> {
 
     /// The signatures of a volume are those of another one that was not made, too, or by accepted keys. Without another one they
     /// only have to look like signatures: what they are worth, only a key tells.
-    fn signatures(&self, at: usize) -> Result<(), Fault> {
+    fn signatures(&self, at: usize) -> Result<(), VolumeFault> {
         let number = self.volumes[at].json.number;
         let fault = |file: &str, what: &str| self.fault(at, file, what.to_owned());
         let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is no signature"))?;
@@ -368,8 +371,8 @@ struct One<'p> {
 }
 
 impl One<'_> {
-    fn fault(&self, file: &str, what: impl Into<String>) -> Fault {
-        Fault { volume: self.volume.path.clone(), file: file.to_owned(), what: what.into() }
+    fn fault(&self, file: &str, what: impl Into<String>) -> VolumeFault {
+        VolumeFault { volume: self.volume.path.clone(), file: file.to_owned(), what: what.into() }
     }
 
     /// One of the files that it has of its own.
@@ -377,7 +380,7 @@ impl One<'_> {
         format!("{VOLUMES}{}.{end}", self.volume.label)
     }
 
-    fn check(&self) -> Result<(), Fault> {
+    fn check(&self) -> Result<(), VolumeFault> {
         if let Some(odd) = self.layout.faults().first() {
             return Err(self.fault(&odd.path, &*odd.what));
         }
@@ -403,7 +406,7 @@ impl One<'_> {
             self.proof.events.report(Event::ItemDone);
             Ok((*path, read?))
         });
-        let read = read.into_iter().collect::<Result<HashMap<&str, Read>, Fault>>()?;
+        let read = read.into_iter().collect::<Result<HashMap<&str, Read>, VolumeFault>>()?;
         for (path, size) in &entries {
             if let Some(read) = read.get(path) {
                 self.file(path, *size, read, &declared, &allowed)?;
@@ -417,7 +420,7 @@ impl One<'_> {
         self.chunks(&read)
     }
 
-    fn read(&self, path: &str, size: u64, declared: Option<&FileEntry>) -> Result<Read, Fault> {
+    fn read(&self, path: &str, size: u64, declared: Option<&FileEntry>) -> Result<Read, VolumeFault> {
         let unreadable = |why: String| self.fault(path, format!("cannot be read: {why}"));
         let slice = self.layout.slice(path).map_err(|error| unreadable(error.chain()))?;
         let slice = slice.ok_or_else(|| self.fault(path, "is missing"))?;
@@ -443,7 +446,7 @@ impl One<'_> {
         read: &Read,
         declared: &HashMap<&str, &FileEntry>,
         allowed: &VolumeEntries<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), VolumeFault> {
         let identity = self.proof.set.identity;
         let has = |digest: &Digest| read.hashed.prove(digest).is_ok();
         let is_right = match allowed.segments.get(path).and_then(|file| file.segment.as_deref()) {
@@ -459,7 +462,7 @@ impl One<'_> {
     }
 
     /// Its sums are those of all that it has, signatures apart.
-    fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), Fault> {
+    fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), VolumeFault> {
         let wrong = || self.fault(own, "is not that of its files");
         let bytes = self.layout.read(own, MAX_SUMS).ok().flatten().ok_or_else(wrong)?;
         let mut named = HashSet::new();
@@ -472,7 +475,7 @@ impl One<'_> {
     }
 
     /// Its BLAKE3 are those of what it holds.
-    fn chunks(&self, read: &HashMap<&str, Read>) -> Result<(), Fault> {
+    fn chunks(&self, read: &HashMap<&str, Read>) -> Result<(), VolumeFault> {
         let own = self.own("b3");
         let mut values = Vec::new();
         for file in &self.volume.json.files {

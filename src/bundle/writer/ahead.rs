@@ -25,7 +25,7 @@ pub struct Ahead<'a> {
 }
 
 /// The blobs as they are fetched, one after the other.
-pub struct Fetched(mpsc::UnboundedReceiver<Pieces>);
+pub struct FetchedBlobs(mpsc::UnboundedReceiver<Pieces>);
 
 /// One blob as it is fetched.
 pub struct Pieces {
@@ -50,7 +50,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// What fetches, and what it fetches: both have to be polled.
-    pub fn begin(&self, blobs: &'a [PlacedBlob]) -> (impl Future<Output = Result<()>>, Fetched) {
+    pub fn begin(&self, blobs: &'a [PlacedBlob]) -> (impl Future<Output = Result<()>>, FetchedBlobs) {
         let (lineup, fetched) = mpsc::unbounded_channel();
         let fetching = async move {
             let fetch = |placed: &'a PlacedBlob| {
@@ -62,7 +62,7 @@ impl<'a> Ahead<'a> {
             // They begin in their order, so what is wanted next is always among them.
             stream::iter(blobs).map(Ok).try_for_each_concurrent(self.jobs, fetch).await
         };
-        (fetching, Fetched(fetched))
+        (fetching, FetchedBlobs(fetched))
     }
 
     fn pipe(&self, blob: &Descriptor) -> (Feed, Pieces) {
@@ -134,7 +134,7 @@ impl<'a> Ahead<'a> {
     }
 }
 
-impl Fetched {
+impl FetchedBlobs {
     /// # Errors
     /// There are no more, because fetching has failed.
     pub async fn next(&mut self) -> Result<Pieces> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Phase};
-use crate::bundle::output::{Claim, Placement, Wanted};
+use crate::bundle::output::{ClaimedBlob, Placement, WantedBlob};
 use crate::bundle::writer::links::Offered;
 use crate::bundle::writer::supply::Supply;
 use crate::content::chunks::Chunks;
@@ -15,7 +15,7 @@ use crate::oci::Digest;
 
 /// A claim, and what it is of, if not of the place itself.
 struct Found<'a> {
-    claim: Claim<'a>,
+    claim: ClaimedBlob<'a>,
     supply: Option<Supply<'a>>,
 }
 
@@ -32,7 +32,8 @@ pub fn fill(
 ) -> Result<HashMap<Digest, Chunks>> {
     let mut present = HashMap::new();
     let claims = place.resuming().map_or(Ok(Vec::new()), |resuming| resuming.claims(wanted))?;
-    let (in_place, aside): (Vec<Claim<'_>>, Vec<Claim<'_>>) = claims.into_iter().partition(|claim| claim.in_place);
+    let (in_place, aside): (Vec<ClaimedBlob<'_>>, Vec<ClaimedBlob<'_>>) =
+        claims.into_iter().partition(|claim| claim.in_place);
     for claims in [in_place, aside] {
         let missing = claims.into_iter().filter(|claim| !present.contains_key(&claim.blob.digest));
         let found = missing.map(|claim| Found { claim, supply: None }).collect();
@@ -41,7 +42,7 @@ pub fn fill(
     // Each is asked only for what none before it has.
     for supply in supplies {
         let missing = wanted.iter().filter(|(digest, _)| !present.contains_key(*digest));
-        let missing = missing.map(|(digest, size)| Wanted { digest: *digest, size: *size });
+        let missing = missing.map(|(digest, size)| WantedBlob { digest: *digest, size: *size });
         let found = missing.filter(|blob| supply.blobs.has(blob)).map(|blob| found_in(*supply, blob));
         bring(supply.phase, found.collect(), place, &mut present, events)?;
     }
@@ -65,7 +66,7 @@ fn bring(
     let bytes = found.iter().map(|found| found.claim.blob.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase, items: found.len() as u64, bytes });
     let adopted = in_parallel(&found, |found| {
-        let Wanted { digest, size } = found.claim.blob;
+        let WantedBlob { digest, size } = found.claim.blob;
         events.report(Event::BlobStarted { digest, size, present: 0 });
         let adopted = adopt(found, place, events);
         events.report(Event::BlobFinished { digest });
@@ -80,18 +81,18 @@ fn bring(
     Ok(())
 }
 
-fn found_in(supply: Supply<'_>, blob: Wanted) -> Found<'_> {
+fn found_in(supply: Supply<'_>, blob: WantedBlob) -> Found<'_> {
     let open = move || {
         let missing = || Error::damaged(format!("{} is missing", blob.digest.blob_path()));
         supply.blobs.open(&blob.digest)?.ok_or_else(missing)
     };
-    Found { claim: Claim { blob, in_place: false, open: Box::new(open) }, supply: Some(supply) }
+    Found { claim: ClaimedBlob { blob, in_place: false, open: Box::new(open) }, supply: Some(supply) }
 }
 
 /// `None`: it is not what it was said to be, and has to come from elsewhere.
 fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Option<Chunks>> {
-    let Claim { blob, in_place, open } = &found.claim;
-    let Wanted { digest, size } = *blob;
+    let ClaimedBlob { blob, in_place, open } = &found.claim;
+    let WantedBlob { digest, size } = *blob;
     let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
     let slice = open().map_err(|error| tracing::debug!("{digest} cannot be read: {}", error.chain())).ok();
     let slice = slice.filter(|slice| slice.size() == size);
@@ -200,7 +201,7 @@ mod tests {
             Ok(true)
         }
 
-        fn prove_linked(&self, blob: Wanted, _: &dyn Fn(u64)) -> Result<Chunks> {
+        fn prove_linked(&self, blob: WantedBlob, _: &dyn Fn(u64)) -> Result<Chunks> {
             Err(Error::disk("reading", blob.digest.blob_path().as_ref(), std::io::Error::from_raw_os_error(5)))
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fsops::{Linkable, Linked};
 use crate::base::progress::Events;
-use crate::bundle::output::{Linking, Wanted};
+use crate::bundle::output::{Linking, WantedBlob};
 use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Origin, Reasons, Slice, why_not_linked};
 use crate::oci::Descriptor;
@@ -82,7 +82,7 @@ impl Links {
     pub fn take(
         &self,
         place: &dyn Linking,
-        blob: Wanted,
+        blob: WantedBlob,
         offered: &Offered,
         progress: &dyn Fn(u64),
     ) -> Result<Option<Chunks>> {
@@ -105,7 +105,7 @@ impl Links {
 }
 
 /// Links the file, or shares its bytes; gives why that is not possible, if it is not.
-fn link(place: &dyn Linking, blob: Wanted, offered: &Offered) -> Result<Option<&'static str>> {
+fn link(place: &dyn Linking, blob: WantedBlob, offered: &Offered) -> Result<Option<&'static str>> {
     let mut why = "it is in a tar";
     if let Some(file) = &offered.file {
         match place.link(&blob.digest, file)? {

@@ -31,7 +31,7 @@ use crate::bundle::open::Bundle;
 use crate::bundle::options::{Finished, Form, Options, is_tar};
 use crate::bundle::output::directory::{self, DirectoryOutput};
 use crate::bundle::output::tar::{self, TarOutput};
-use crate::bundle::output::{Placement, Wanted};
+use crate::bundle::output::{Placement, WantedBlob};
 use crate::bundle::volumes::{self, SetName, VolumesOutput};
 use crate::bundle::{plan_volumes, preflight, stamp};
 use crate::content::chunks::Chunks;
@@ -226,7 +226,7 @@ impl Writer {
         // Of a bundle that was there, not all was proven. Volumes have marks of their own; a tar that is called like the set is
         // another file.
         if matches!(self.form, Some(Form::Directory | Form::Tar))
-            && let Some(state) = stamp::State::of(&self.out)
+            && let Some(state) = stamp::FilesStamp::of(&self.out)
         {
             state.mark(&self.out);
         }
@@ -264,10 +264,10 @@ impl Writer {
             return Ok(None);
         }
         let Some(offered) = self.links.offered(blob, origin)? else { return Ok(None) };
-        let wanted = Wanted { digest: blob.digest, size: blob.size };
+        let wanted = WantedBlob { digest: blob.digest, size: blob.size };
         let (place, links, events) = (self.place.clone(), self.links.clone(), self.events.clone());
         let take = move || {
-            let Wanted { digest, size } = wanted;
+            let WantedBlob { digest, size } = wanted;
             events.report(Event::BlobStarted { digest, size, present: 0 });
             let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
             let taken = place.linking().map_or(Ok(None), |linking| links.take(linking, wanted, &offered, &progress));

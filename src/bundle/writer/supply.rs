@@ -3,7 +3,7 @@
 use crate::base::error::Result;
 use crate::base::fsops::Linkable;
 use crate::base::progress::Phase;
-use crate::bundle::output::Wanted;
+use crate::bundle::output::WantedBlob;
 use crate::bundle::writer::links::Links;
 use crate::content::Slice;
 use crate::files::Layout;
@@ -22,7 +22,7 @@ pub struct Supply<'a> {
 /// Blobs that can be read by position.
 pub trait Blobs: Sync {
     /// Whether it says to have the blob, of this size.
-    fn has(&self, blob: &Wanted) -> bool;
+    fn has(&self, blob: &WantedBlob) -> bool;
     /// Opens the blob; `None`: it is not there. There may be more blobs than files can be open.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ pub trait Blobs: Sync {
 }
 
 impl Blobs for Layout {
-    fn has(&self, blob: &Wanted) -> bool {
+    fn has(&self, blob: &WantedBlob) -> bool {
         self.size_of(&blob.digest.blob_path()) == Some(blob.size)
     }
 

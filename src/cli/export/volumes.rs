@@ -1,6 +1,6 @@
 //! Options of an export to volumes.
 
-use crate::bundle::volumes::{Selection, Shape, VolumeOptions};
+use crate::bundle::volumes::{Shape, VolumeOptions, VolumeSelection};
 use crate::cli::volume_size::{SIZES, parse, parse_number};
 
 #[derive(clap::Args)]
@@ -26,6 +26,6 @@ impl VolumeArgs {
     /// How volumes are to be written, if they are.
     pub fn wanted(&self) -> Option<VolumeOptions> {
         let shape = Shape { limit: self.volume_size?, recovery: self.recovery };
-        Some(VolumeOptions { shape, selection: Selection::of(self.only_volume) })
+        Some(VolumeOptions { shape, selection: VolumeSelection::of(self.only_volume) })
     }
 }

@@ -6,20 +6,20 @@ use crate::base::fsops;
 
 /// User and group by their numbers.
 #[derive(Clone, Copy)]
-pub struct Owner(fsops::Owner);
+pub struct OwnerArg(fsops::Owner);
 
-impl std::str::FromStr for Owner {
+impl std::str::FromStr for OwnerArg {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Owner, String> {
+    fn from_str(text: &str) -> Result<OwnerArg, String> {
         let numbers = text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
-        let owner = numbers.map(|(user, group)| Owner(fsops::Owner { user, group }));
+        let owner = numbers.map(|(user, group)| OwnerArg(fsops::Owner { user, group }));
         owner.ok_or_else(|| "expected two numbers, UID:GID".to_owned())
     }
 }
 
-impl From<Owner> for fsops::Owner {
-    fn from(owner: Owner) -> fsops::Owner {
+impl From<OwnerArg> for fsops::Owner {
+    fn from(owner: OwnerArg) -> fsops::Owner {
         owner.0
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::app::Which;
+use crate::app::ImageFilter;
 use crate::base::error::Result;
-use crate::cli::allowlist::{Companions, read_file, read_lists};
+use crate::cli::allowlist::{CompanionArgs, read_file, read_lists};
 use crate::pipeline::allowlist::Pattern;
 
 /// Which images are wanted, and what they are called.
@@ -38,7 +38,7 @@ pub struct WhichArgs {
     #[arg(long, value_name = "FILE")]
     tags_from: Option<PathBuf>,
     #[command(flatten)]
-    companions: Companions,
+    companions: CompanionArgs,
 }
 
 impl WhichArgs {
@@ -46,9 +46,9 @@ impl WhichArgs {
     ///
     /// # Errors
     /// All that is wrong in the allowlist, at once; a file that cannot be read.
-    pub fn read(&self) -> Result<Which> {
+    pub fn read(&self) -> Result<ImageFilter> {
         let tags = self.tags_from.as_ref().map(|path| read_file(path));
-        Ok(Which {
+        Ok(ImageFilter {
             list: (!self.files.is_empty()).then(|| read_lists(&[], &self.files)).transpose()?,
             include: self.include.clone(),
             exclude: self.exclude.clone(),

@@ -10,7 +10,7 @@ use crate::oci::{Descriptor, Digest, MediaType};
 /// A manifest without what it points to: its layers take no memory, so none of the limits to their number and length
 /// concerns it.
 #[derive(Clone, Debug)]
-pub struct Outline {
+pub struct ManifestOutline {
     pub(super) media_type: MediaType,
     pub(super) digest: Digest,
     pub(super) size: u64,
@@ -19,24 +19,33 @@ pub struct Outline {
     subject: Option<Descriptor>,
 }
 
-impl Outline {
+impl ManifestOutline {
     /// Reads it; the arguments are those of [`Manifest::parse`](super::Manifest::parse).
     ///
     /// # Errors
     /// As there, but for the limits, and for what only the layers can show.
-    pub fn read(bytes: &[u8], served_as: Option<&str>, expected: Option<&Digest>) -> Result<Outline, ManifestError> {
+    pub fn read(
+        bytes: &[u8],
+        served_as: Option<&str>,
+        expected: Option<&Digest>,
+    ) -> Result<ManifestOutline, ManifestError> {
         let digest = check_bytes(bytes, expected)?;
         let view: View<IgnoredAny> = view_of(bytes)?;
         let media_type = decide_type(&view, served_as, bytes)?;
-        Ok(Outline::of(view, media_type, digest, bytes.len()).0)
+        Ok(ManifestOutline::of(view, media_type, digest, bytes.len()).0)
     }
 
     /// Takes a view apart: what is of the manifest itself, and its lists.
-    pub(super) fn of<D>(mut view: View<D>, media_type: String, digest: Digest, size: usize) -> (Outline, View<D>) {
+    pub(super) fn of<D>(
+        mut view: View<D>,
+        media_type: String,
+        digest: Digest,
+        size: usize,
+    ) -> (ManifestOutline, View<D>) {
         let (artifact_type, subject) = (view.artifact_type.take(), view.subject.take());
         let config = view.config.clone();
         let media_type = media_type.into();
-        (Outline { media_type, digest, size: size as u64, artifact_type, config, subject }, view)
+        (ManifestOutline { media_type, digest, size: size as u64, artifact_type, config, subject }, view)
     }
 
     /// Never empty.
@@ -104,7 +113,7 @@ mod tests {
         let many = vec![one.as_str(); 25_000].join(",");
         let json = format!(r#"{{"config":{one},"subject":{one},"layers":[{many}],"annotations":{{"a":"b"}}}}"#);
         assert!(crate::oci::Manifest::parse(json.clone().into(), None, None).is_err());
-        let outline = Outline::read(json.as_bytes(), None, None).unwrap();
+        let outline = ManifestOutline::read(json.as_bytes(), None, None).unwrap();
         assert_eq!((outline.media_type(), outline.kind()), (media_type::OCI_MANIFEST, Kind::Image));
         assert_eq!(outline.subject().unwrap().digest, Digest::sha256(b""));
         assert_eq!(outline.artifact_type().as_deref(), Some("x/y"));

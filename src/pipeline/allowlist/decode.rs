@@ -1,13 +1,13 @@
 //! From the bytes of a file to its text, and the choice of its notation.
 
-use super::{Position, Problem};
+use super::{InputProblem, Position};
 
 /// The largest file that is read, in bytes: a hundred thousand entries are a tenth of it.
 pub const MAX_FILE_SIZE: usize = 64 << 20;
 
 /// The text of a file: UTF-8, without the byte order mark and without NULs.
-pub(crate) fn decode<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Problem> {
-    let fail = |line, text: String| Problem { at: Position::line(name, line), text };
+pub(crate) fn decode<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, InputProblem> {
+    let fail = |line, text: String| InputProblem { at: Position::line(name, line), text };
     if bytes.len() > MAX_FILE_SIZE {
         return Err(fail(1, format!("the file has {} bytes, more than the {MAX_FILE_SIZE} allowed", bytes.len())));
     }

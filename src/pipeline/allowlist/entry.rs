@@ -14,7 +14,7 @@ pub(super) struct Word<'a> {
 }
 
 /// An entry as written, its values still unread.
-pub(super) struct Entry<'a> {
+pub(super) struct RawEntry<'a> {
     pub reference: Word<'a>,
     /// One platform each.
     pub platforms: Vec<Word<'a>>,
@@ -24,11 +24,11 @@ pub(super) struct Entry<'a> {
 /// A reference from the command line, where `--platform` speaks for all and nothing else is said.
 pub(super) fn from_argument(number: usize, text: &str, found: &mut Found) {
     let reference = Word { at: Position::Argument(number), text };
-    add(Entry { reference, platforms: Vec::new(), rename: None }, found);
+    add(RawEntry { reference, platforms: Vec::new(), rename: None }, found);
 }
 
 /// Reads an entry's values; becomes a rule unless any of them is wrong, and all that are wrong are reported.
-pub(super) fn add(entry: Entry<'_>, found: &mut Found) {
+pub(super) fn add(entry: RawEntry<'_>, found: &mut Found) {
     let before = found.problems.len();
     let select = read_reference(&entry.reference, found);
     let platforms = read_platforms(&entry.platforms, found);

@@ -1,13 +1,13 @@
 //! The list notation: a YAML sequence of references, or of mappings with the keys of the text notation.
 
 use super::Found;
-use super::entry::{self, Entry, Word};
-use super::yaml::{Node, Value};
+use super::entry::{self, RawEntry, Word};
+use super::yaml::{Value, YamlNode};
 
 const KNOWN: &str = "ref, platform, as";
 
 /// Whether a YAML file is in this notation, and not skopeo's.
-pub(super) fn is_list(root: &Node) -> bool {
+pub(super) fn is_list(root: &YamlNode) -> bool {
     match &root.value {
         Value::Sequence(_) | Value::Null => true,
         Value::Text(_) => true,
@@ -17,7 +17,7 @@ pub(super) fn is_list(root: &Node) -> bool {
     }
 }
 
-pub(super) fn parse(root: &Node, found: &mut Found) {
+pub(super) fn parse(root: &YamlNode, found: &mut Found) {
     match &root.value {
         Value::Null => {}
         Value::Sequence(items) => items.iter().for_each(|item| parse_item(item, found)),
@@ -39,18 +39,18 @@ pub(super) fn parse(root: &Node, found: &mut Found) {
     }
 }
 
-fn parse_item(item: &Node, found: &mut Found) {
+fn parse_item(item: &YamlNode, found: &mut Found) {
     match &item.value {
         Value::Text(text) => {
             let reference = Word { at: item.at.clone(), text };
-            entry::add(Entry { reference, platforms: Vec::new(), rename: None }, found);
+            entry::add(RawEntry { reference, platforms: Vec::new(), rename: None }, found);
         }
         Value::Mapping(_) => parse_mapping(item, found),
         _ => found.problem(&item.at, format!("expected a reference or a mapping with {KNOWN}, found {}", item.kind())),
     }
 }
 
-fn parse_mapping(item: &Node, found: &mut Found) {
+fn parse_mapping(item: &YamlNode, found: &mut Found) {
     let Value::Mapping(entries) = &item.value else { return };
     let before = found.problems.len();
     let (mut reference, mut platforms, mut rename) = (None, Vec::new(), None);
@@ -67,13 +67,13 @@ fn parse_mapping(item: &Node, found: &mut Found) {
     }
     let Some(reference) = reference else { return };
     let rules = found.rules.len();
-    entry::add(Entry { reference, platforms, rename }, found);
+    entry::add(RawEntry { reference, platforms, rename }, found);
     if found.problems.len() > before {
         found.rules.truncate(rules);
     }
 }
 
-fn single<'a>(key: &str, value: &'a Node, found: &mut Found) -> Option<Word<'a>> {
+fn single<'a>(key: &str, value: &'a YamlNode, found: &mut Found) -> Option<Word<'a>> {
     match &value.value {
         Value::Text(text) => Some(Word { at: value.at.clone(), text }),
         _ => {
@@ -84,7 +84,7 @@ fn single<'a>(key: &str, value: &'a Node, found: &mut Found) -> Option<Word<'a>>
 }
 
 /// `linux/amd64`, `linux/amd64,linux/arm64` or a sequence of them.
-fn platform_words<'a>(value: &'a Node, found: &mut Found) -> Vec<Word<'a>> {
+fn platform_words<'a>(value: &'a YamlNode, found: &mut Found) -> Vec<Word<'a>> {
     match &value.value {
         Value::Text(text) => text.split(',').map(|text| Word { at: value.at.clone(), text: text.trim() }).collect(),
         Value::Sequence(items) if !items.is_empty() => {

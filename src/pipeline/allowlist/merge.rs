@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Allowlist, Found, Position, Problem, RegistrySettings, Rule};
+use super::{Allowlist, Found, InputProblem, Position, RegistrySettings, Rule};
 
-pub(super) fn merge(found: Found) -> Result<Allowlist, Vec<Problem>> {
+pub(super) fn merge(found: Found) -> Result<Allowlist, Vec<InputProblem>> {
     let Found { rules, registries, mut notices, mut problems } = found;
     let rules = merge_rules(rules, &mut notices, &mut problems);
     let registries = merge_registries(registries, &mut problems);
     if problems.is_empty() { Ok(Allowlist { rules, registries, notices }) } else { Err(problems) }
 }
 
-fn merge_rules(rules: Vec<Rule>, notices: &mut Vec<String>, problems: &mut Vec<Problem>) -> Vec<Rule> {
+fn merge_rules(rules: Vec<Rule>, notices: &mut Vec<String>, problems: &mut Vec<InputProblem>) -> Vec<Rule> {
     let mut merged: Vec<Rule> = Vec::with_capacity(rules.len());
     let mut by_selection: HashMap<String, usize> = HashMap::new();
     for rule in rules {
@@ -25,7 +25,7 @@ fn merge_rules(rules: Vec<Rule>, notices: &mut Vec<String>, problems: &mut Vec<P
             None => notices.push(format!("{}: {key} is already listed at {}; merged", rule.at, first.at)),
             Some(what) => {
                 let text = format!("{key} is already listed at {} with {what}; keep one of the two", first.at);
-                problems.push(Problem { at: rule.at, text });
+                problems.push(InputProblem { at: rule.at, text });
             }
         }
     }
@@ -50,14 +50,14 @@ fn difference(first: &Rule, second: &Rule) -> Option<&'static str> {
 
 fn merge_registries(
     registries: Vec<(Position, String, RegistrySettings)>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<InputProblem>,
 ) -> BTreeMap<String, RegistrySettings> {
     let mut merged: BTreeMap<String, (Position, RegistrySettings)> = BTreeMap::new();
     for (at, host, settings) in registries {
         match merged.get(&host) {
             Some((first, known)) if *known != settings => {
                 let text = format!("the settings of {host} differ from those at {first}; a registry has one set");
-                problems.push(Problem { at, text });
+                problems.push(InputProblem { at, text });
             }
             Some(_) => {}
             None => {

@@ -50,7 +50,7 @@ use std::collections::BTreeMap;
 use crate::oci::Platform;
 use crate::pipeline::lock::Rename;
 
-pub use crate::base::position::{Position, Problem, refused};
+pub use crate::base::position::{InputProblem, Position, refused};
 pub(crate) use decode::decode;
 pub use decode::{MAX_FILE_SIZE, Notation};
 pub use pattern::{Pattern, PatternError};
@@ -87,7 +87,7 @@ impl Allowlist {
     ///
     /// # Errors
     /// Everything that is wrong in any of them, at once and in the order of the sources.
-    pub fn parse_sources(args: &[String], files: &[(String, Vec<u8>)]) -> Result<Allowlist, Vec<Problem>> {
+    pub fn parse_sources(args: &[String], files: &[(String, Vec<u8>)]) -> Result<Allowlist, Vec<InputProblem>> {
         let mut found = Found::default();
         for (index, arg) in args.iter().enumerate() {
             entry::from_argument(index + 1, arg, &mut found);
@@ -125,12 +125,12 @@ struct Found {
     rules: Vec<Rule>,
     registries: Vec<(Position, String, RegistrySettings)>,
     notices: Vec<String>,
-    problems: Vec<Problem>,
+    problems: Vec<InputProblem>,
 }
 
 impl Found {
     fn problem(&mut self, at: &Position, text: impl Into<String>) {
-        self.problems.push(Problem { at: at.clone(), text: text.into() });
+        self.problems.push(InputProblem { at: at.clone(), text: text.into() });
     }
 
     fn notice(&mut self, at: &Position, text: impl std::fmt::Display) {

@@ -19,7 +19,7 @@ pub enum Select {
     /// Tags that are versions in the range; other tags are not selected.
     TagsInRange {
         repository: Repository,
-        range: semver::Range,
+        range: semver::VersionRange,
     },
 }
 

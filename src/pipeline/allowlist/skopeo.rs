@@ -12,21 +12,21 @@
 //! skopeo ignores unknown keys, and logs and skips entries that it cannot use, and still exits 0. Each of them is an
 //! error here: an image that silently stays behind is found missing on the wrong side of the gap.
 
-use super::yaml::{Key, Node, Value};
+use super::yaml::{Key, Value, YamlNode};
 use super::{Found, Pattern, Position, RegistrySettings, Rule, Select, semver};
 use crate::credentials::{Credentials, Secret};
 use crate::oci::{Digest, Repository, Tag};
 
 const KNOWN: &str = "images, images-by-tag-regex, images-by-semver, credentials, tls-verify, cert-dir";
 
-pub(super) fn parse(root: &Node, found: &mut Found) {
+pub(super) fn parse(root: &YamlNode, found: &mut Found) {
     let Value::Mapping(registries) = &root.value else { return };
     for (key, value) in registries {
         parse_registry(key, value, found);
     }
 }
 
-fn parse_registry(key: &Key, value: &Node, found: &mut Found) {
+fn parse_registry(key: &Key, value: &YamlNode, found: &mut Found) {
     let registry = Registry { prefix: prefix(&key.text) };
     let host = match registry.repository("x") {
         Ok(repository) => repository.registry().to_owned(),
@@ -78,9 +78,9 @@ impl Registry {
     }
 }
 
-type ParseRepository = fn(&Repository, &Key, &Node, &mut Found);
+type ParseRepository = fn(&Repository, &Key, &YamlNode, &mut Found);
 
-fn each_repository(registry: &Registry, section: &Key, value: &Node, found: &mut Found, read: ParseRepository) {
+fn each_repository(registry: &Registry, section: &Key, value: &YamlNode, found: &mut Found, read: ParseRepository) {
     let entries = match &value.value {
         Value::Mapping(entries) => entries,
         Value::Null => return,
@@ -98,7 +98,7 @@ fn each_repository(registry: &Registry, section: &Key, value: &Node, found: &mut
 }
 
 /// `images`: tags and digests of one repository; none means all tags.
-fn parse_references(repository: &Repository, key: &Key, value: &Node, found: &mut Found) {
+fn parse_references(repository: &Repository, key: &Key, value: &YamlNode, found: &mut Found) {
     let items = match &value.value {
         Value::Sequence(items) => items.as_slice(),
         Value::Null => &[],
@@ -133,7 +133,7 @@ fn parse_references(repository: &Repository, key: &Key, value: &Node, found: &mu
 }
 
 /// `images-by-tag-regex`.
-fn parse_pattern(repository: &Repository, key: &Key, value: &Node, found: &mut Found) {
+fn parse_pattern(repository: &Repository, key: &Key, value: &YamlNode, found: &mut Found) {
     let Some(text) = text_of(key, value, found) else { return };
     match Pattern::new(text) {
         Ok(pattern) => {
@@ -144,9 +144,9 @@ fn parse_pattern(repository: &Repository, key: &Key, value: &Node, found: &mut F
 }
 
 /// `images-by-semver`.
-fn parse_range(repository: &Repository, key: &Key, value: &Node, found: &mut Found) {
+fn parse_range(repository: &Repository, key: &Key, value: &YamlNode, found: &mut Found) {
     let Some(text) = text_of(key, value, found) else { return };
-    match text.parse::<semver::Range>() {
+    match text.parse::<semver::VersionRange>() {
         Ok(range) => push(found, &key.at, &key.text, Select::TagsInRange { repository: repository.clone(), range }),
         Err(e) => found.problem(&value.at, format!("{}: {e}", key.text)),
     }
@@ -157,7 +157,7 @@ fn push(found: &mut Found, at: &Position, written: &str, select: Select) {
     found.rules.push(Rule { at: at.clone(), written, select, platforms: Vec::new(), rename: None });
 }
 
-fn text_of<'a>(key: &Key, value: &'a Node, found: &mut Found) -> Option<&'a str> {
+fn text_of<'a>(key: &Key, value: &'a YamlNode, found: &mut Found) -> Option<&'a str> {
     match &value.value {
         Value::Text(text) if !text.is_empty() => Some(text),
         Value::Text(_) => {
@@ -171,7 +171,7 @@ fn text_of<'a>(key: &Key, value: &'a Node, found: &mut Found) -> Option<&'a str>
     }
 }
 
-fn parse_bool(value: &Node, found: &mut Found) -> Option<bool> {
+fn parse_bool(value: &YamlNode, found: &mut Found) -> Option<bool> {
     if let Value::Text(text) = &value.value {
         match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "y" => return Some(true),
@@ -183,7 +183,7 @@ fn parse_bool(value: &Node, found: &mut Found) -> Option<bool> {
     None
 }
 
-fn parse_credentials(value: &Node, found: &mut Found) -> Option<Credentials> {
+fn parse_credentials(value: &YamlNode, found: &mut Found) -> Option<Credentials> {
     const KNOWN: &str = "username, password, identitytoken";
     let entries = match &value.value {
         Value::Mapping(entries) => entries,

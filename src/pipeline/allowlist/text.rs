@@ -1,6 +1,6 @@
 //! The text notation: a reference a line.
 
-use super::entry::{self, Entry, KEYS, Word};
+use super::entry::{self, KEYS, RawEntry, Word};
 use super::{Found, Position};
 
 /// Reads a whole file, all its errors included. The grammar stands in the documentation of the room.
@@ -15,7 +15,8 @@ fn parse_line(at: &Position, line: &str, found: &mut Found) {
     let mut words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
     let Some(reference) = words.next() else { return };
     let before = found.problems.len();
-    let mut entry = Entry { reference: Word { at: at.clone(), text: reference }, platforms: Vec::new(), rename: None };
+    let mut entry =
+        RawEntry { reference: Word { at: at.clone(), text: reference }, platforms: Vec::new(), rename: None };
     let mut seen = Vec::new();
     for word in words {
         let Some((key, value)) = word.split_once('=') else {

@@ -16,13 +16,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use super::{Position, Problem};
+use super::{InputProblem, Position};
 
 /// Levels of nesting; the notations need five. Reading recurses, and in a debug build a level takes tens of kilobytes.
 const MAX_DEPTH: usize = 16;
 
 /// A value and where it begins. Not printable: it may hold a password.
-pub(super) struct Node {
+pub(super) struct YamlNode {
     pub at: Position,
     pub value: Value,
 }
@@ -32,8 +32,8 @@ pub(super) enum Value {
     Null,
     /// Any scalar, as its source text.
     Text(String),
-    Sequence(Vec<Node>),
-    Mapping(Vec<(Key, Node)>),
+    Sequence(Vec<YamlNode>),
+    Mapping(Vec<(Key, YamlNode)>),
 }
 
 pub(super) struct Key {
@@ -41,7 +41,7 @@ pub(super) struct Key {
     pub text: String,
 }
 
-impl Node {
+impl YamlNode {
     /// For messages: what stands here instead of what was expected.
     pub fn kind(&self) -> &'static str {
         match self.value {
@@ -54,7 +54,7 @@ impl Node {
 }
 
 /// Parses the single document of a file.
-pub(super) fn parse(name: &str, source: &str) -> Result<Node, Problem> {
+pub(super) fn parse(name: &str, source: &str) -> Result<YamlNode, InputProblem> {
     let options = serde_saphyr::options! {
         with_snippet: false,
         // `1e400` is a number too large for one, and a tag: the visitor cuts it out of the source like any other.
@@ -77,7 +77,7 @@ pub(super) fn parse(name: &str, source: &str) -> Result<Node, Problem> {
         let line = e.location().map_or(1, |location| location.line().max(1));
         let text = e.without_snippet().to_string();
         let text = text.lines().next().unwrap_or("invalid YAML").to_owned();
-        Problem { at: Position::Line { file: file.clone(), line }, text: format!("YAML: {text}") }
+        InputProblem { at: Position::Line { file: file.clone(), line }, text: format!("YAML: {text}") }
     })?;
     Source { file, text: source }.node(root)
 }
@@ -162,7 +162,7 @@ impl Source<'_> {
         Position::Line { file: self.file.clone(), line: location.line().max(1) }
     }
 
-    fn node(&self, raw: Spanned<Raw>) -> Result<Node, Problem> {
+    fn node(&self, raw: Spanned<Raw>) -> Result<YamlNode, InputProblem> {
         let at = self.position(raw.referenced);
         let value = match raw.value {
             Raw::Null => Value::Null,
@@ -175,22 +175,22 @@ impl Source<'_> {
                 Value::Mapping(entries.into_iter().map(|(k, v)| self.entry(k, v)).collect::<Result<_, _>>()?)
             }
         };
-        Ok(Node { at, value })
+        Ok(YamlNode { at, value })
     }
 
-    fn entry(&self, key: Spanned<Raw>, value: Spanned<Raw>) -> Result<(Key, Node), Problem> {
+    fn entry(&self, key: Spanned<Raw>, value: Spanned<Raw>) -> Result<(Key, YamlNode), InputProblem> {
         let key = self.node(key)?;
         match key.value {
             Value::Text(text) => Ok((Key { at: key.at, text }, self.node(value)?)),
             _ => {
                 let text = format!("a key has to be a single value, here it is {}", key.kind());
-                Err(Problem { at: key.at, text })
+                Err(InputProblem { at: key.at, text })
             }
         }
     }
 
     /// The source text of a scalar that was taken for a number or a boolean.
-    fn scalar(&self, location: Location, at: &Position) -> Result<String, Problem> {
+    fn scalar(&self, location: Location, at: &Position) -> Result<String, InputProblem> {
         let span = location.span();
         let range = span.byte_offset().zip(span.byte_len()).and_then(|(start, len)| {
             let start = usize::try_from(start).ok()?;
@@ -199,7 +199,9 @@ impl Source<'_> {
         let text = range.and_then(|range| self.text.get(range)).map(str::trim).filter(|text| !text.is_empty());
         // A tag such as `!!int` in front of a quoted scalar is the one way to come here with quotes.
         let text = text.filter(|text| !text.starts_with(['"', '\'', '!', '|', '>']));
-        text.map(str::to_owned)
-            .ok_or_else(|| Problem { at: at.clone(), text: "write this value in quotes and without a YAML tag".into() })
+        text.map(str::to_owned).ok_or_else(|| InputProblem {
+            at: at.clone(),
+            text: "write this value in quotes and without a YAML tag".into(),
+        })
     }
 }

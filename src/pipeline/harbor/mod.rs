@@ -27,7 +27,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::content::{Account, Api, ApiAnswer, ApiRequest, Probed};
 
 pub use immutable::immutable_tags;
-pub use preflight::{Preflight, Problem, Severity, preflight};
+pub use preflight::{Preflight, PreflightProblem, Severity, preflight};
 pub use projects::{Created, ProjectOptions, create_projects, is_project_name, project_of};
 pub use quota::{QuotaShort, quotas, storage_limit};
 pub use tags::{Artifact, artifact, delete_artifact, delete_tag, tag_digest};

@@ -10,7 +10,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::content::{Api, ApiRequest};
 use crate::oci::Repository;
 
-use super::rights::Push;
+use super::rights::PushRight;
 use super::{AT_ONCE, Client, Harbor, is_project_name, json, project_of};
 
 /// What was found. Empty lists and `false` mean: nothing stands in the way that could be seen from here.
@@ -42,7 +42,7 @@ pub struct Preflight {
 
 /// One thing that was found, and what a person can do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct PreflightProblem {
     pub severity: Severity,
     pub text: String,
     pub remedy: String,
@@ -56,7 +56,7 @@ pub enum Severity {
     Warns,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for PreflightProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.text, self.remedy)
     }
@@ -111,8 +111,8 @@ async fn look(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<
         .try_collect()
         .await?;
     for (project, view) in views {
-        let mut right = rights.get(&project).copied().unwrap_or(Push::Unknown);
-        if let (Push::Unknown, Some(id)) = (right, view.id) {
+        let mut right = rights.get(&project).copied().unwrap_or(PushRight::Unknown);
+        if let (PushRight::Unknown, Some(id)) = (right, view.id) {
             let one = projects.get(&project).map_or("", Repository::path);
             right = client.with_account_of(one).push_permission(id).await?;
         }
@@ -122,23 +122,23 @@ async fn look(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<
 }
 
 impl Preflight {
-    fn note_project(&mut self, name: &str, view: &View, push: Push, targets: &BTreeSet<&Repository>) {
+    fn note_project(&mut self, name: &str, view: &View, push: PushRight, targets: &BTreeSet<&Repository>) {
         let project = name.to_owned();
-        let absent = view.existence == Existence::No && push != Push::Allowed;
+        let absent = view.existence == Existence::No && push != PushRight::Allowed;
         match push {
             _ if absent && is_project_name(name) => self.missing.push(project.clone()),
             _ if absent => {
                 let below = targets.iter().filter(|target| project_of(target) == Some(name));
                 self.bad_names.extend(below.map(|target| (*target).clone()));
             }
-            Push::Allowed => {}
-            Push::Nothing if view.existence == Existence::Unknown => self.hidden.push(project.clone()),
-            Push::Denied => self.denied.push(project.clone()),
-            Push::Nothing => {
+            PushRight::Allowed => {}
+            PushRight::Nothing if view.existence == Existence::Unknown => self.hidden.push(project.clone()),
+            PushRight::Denied => self.denied.push(project.clone()),
+            PushRight::Nothing => {
                 self.denied.push(project.clone());
                 self.shut.push(project.clone());
             }
-            Push::Unknown => self.unknown.push(project.clone()),
+            PushRight::Unknown => self.unknown.push(project.clone()),
         }
         if view.proxy_cache {
             self.proxy_cache.push(project);
@@ -184,7 +184,7 @@ impl Preflight {
     }
 
     /// Everything found, what stops the push first.
-    pub fn problems(&self) -> Vec<Problem> {
+    pub fn problems(&self) -> Vec<PreflightProblem> {
         let mut problems = self.stops();
         problems.extend(self.warnings());
         problems
@@ -202,10 +202,10 @@ impl Preflight {
         Err(Error::new(kind, text).listing(stops.iter().map(|problem| format!("  {problem}"))))
     }
 
-    fn stops(&self) -> Vec<Problem> {
+    fn stops(&self) -> Vec<PreflightProblem> {
         let mut list = Vec::new();
         let mut add = |text: String, remedy: &str| {
-            list.push(Problem { severity: Severity::Stops, text, remedy: remedy.to_owned() });
+            list.push(PreflightProblem { severity: Severity::Stops, text, remedy: remedy.to_owned() });
         };
         if self.unauthorized {
             let of = match self.unauthorized_for.is_empty() {
@@ -249,10 +249,10 @@ impl Preflight {
         list
     }
 
-    fn warnings(&self) -> Vec<Problem> {
+    fn warnings(&self) -> Vec<PreflightProblem> {
         let mut list = Vec::new();
         let mut add = |text: String, remedy: &str| {
-            list.push(Problem { severity: Severity::Warns, text, remedy: remedy.to_owned() });
+            list.push(PreflightProblem { severity: Severity::Warns, text, remedy: remedy.to_owned() });
         };
         for name in &self.unknown {
             let text = format!("whether this account may push to project {name} could not be found out");

@@ -9,7 +9,7 @@ use crate::base::error::Result;
 use crate::base::progress::units::bytes as readable;
 use crate::content::Api;
 
-use super::preflight::{Problem, Severity};
+use super::preflight::{PreflightProblem, Severity};
 use super::{AT_ONCE, Client, Harbor, json};
 
 /// A storage limit that will probably be exceeded. In bytes.
@@ -24,10 +24,10 @@ pub struct QuotaShort {
 
 impl QuotaShort {
     /// A warning only: a project counts each blob once, and may already have some of them in other repositories.
-    pub fn problem(&self) -> Problem {
+    pub fn problem(&self) -> PreflightProblem {
         let QuotaShort { project, limit, used, needed } = self;
         let (limit, used, needed) = (readable(*limit), readable(*used), readable(*needed));
-        Problem {
+        PreflightProblem {
             severity: Severity::Warns,
             text: format!("project {project} will probably exceed its quota: {used} of {limit} used, {needed} to add"),
             remedy: "raise the quota, or delete what is not needed and run Harbor's garbage collection".to_owned(),

@@ -16,7 +16,7 @@ use super::{Client, json};
 
 /// What is known of the right to push to one project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Push {
+pub enum PushRight {
     Allowed,
     /// It may pull and not push.
     Denied,
@@ -28,15 +28,18 @@ pub enum Push {
 
 impl Client<'_> {
     /// The right to push to each of `projects`, given as project → some repository in it.
-    pub(super) async fn push_rights(&self, projects: &BTreeMap<String, Repository>) -> Result<BTreeMap<String, Push>> {
+    pub(super) async fn push_rights(
+        &self,
+        projects: &BTreeMap<String, Repository>,
+    ) -> Result<BTreeMap<String, PushRight>> {
         let repositories: Vec<Repository> = projects.values().cloned().collect();
         let grants = self.api.grants(&repositories).await?;
-        let right = |repository: &Repository| grants.get(repository).map_or(Push::Unknown, push_right);
+        let right = |repository: &Repository| grants.get(repository).map_or(PushRight::Unknown, push_right);
         Ok(projects.iter().map(|(project, repository)| (project.clone(), right(repository))).collect())
     }
 
     /// The same for one project whose number is known, by the users' own API.
-    pub(super) async fn push_permission(&self, project: u64) -> Result<Push> {
+    pub(super) async fn push_permission(&self, project: u64) -> Result<PushRight> {
         #[derive(Deserialize)]
         struct Permission {
             resource: String,
@@ -51,17 +54,17 @@ impl Client<'_> {
         };
         // An empty list is also what a scope gets that the server does not understand.
         Ok(match (may("push"), permissions.is_empty()) {
-            (true, _) => Push::Allowed,
-            (false, true) => Push::Unknown,
-            (false, false) => Push::Denied,
+            (true, _) => PushRight::Allowed,
+            (false, true) => PushRight::Unknown,
+            (false, false) => PushRight::Denied,
         })
     }
 }
 
-fn push_right(actions: &BTreeSet<String>) -> Push {
+fn push_right(actions: &BTreeSet<String>) -> PushRight {
     match actions.contains("push") || actions.contains("*") {
-        true => Push::Allowed,
-        false if actions.is_empty() => Push::Nothing,
-        false => Push::Denied,
+        true => PushRight::Allowed,
+        false if actions.is_empty() => PushRight::Nothing,
+        false => PushRight::Denied,
     }
 }

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::base::position::Written;
+use crate::base::position::ReferencePositions;
 use crate::oci::Reference;
 
 const KEY: &str = "\"reference\"";
 
 /// `FILE:LINE` of each reference in the JSON `text` of a lock. Only where a reference is written in a way that no lock has, it is
 /// missing.
-pub fn written(text: &[u8], file: &str) -> Written {
-    let Ok(text) = std::str::from_utf8(text) else { return Written::default() };
+pub fn written(text: &[u8], file: &str) -> ReferencePositions {
+    let Ok(text) = std::str::from_utf8(text) else { return ReferencePositions::default() };
     let mut lines = HashMap::new();
     for (at, line) in text.lines().enumerate() {
         for (key, _) in line.match_indices(KEY) {
@@ -21,5 +21,5 @@ pub fn written(text: &[u8], file: &str) -> Written {
             }
         }
     }
-    Written::from(lines)
+    ReferencePositions::from(lines)
 }

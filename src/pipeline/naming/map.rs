@@ -26,7 +26,7 @@
 use std::sync::Arc;
 
 use crate::oci::Repository;
-use crate::pipeline::allowlist::{Pattern, Position, Problem, decode};
+use crate::pipeline::allowlist::{InputProblem, Pattern, Position, decode};
 
 /// Ordered rules from source names to paths at the target.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +71,7 @@ impl Map {
     ///
     /// # Errors
     /// It is no text, or all lines that are wrong, at once.
-    pub fn parse(bytes: &[u8], file: &str) -> Result<Map, Vec<Problem>> {
+    pub fn parse(bytes: &[u8], file: &str) -> Result<Map, Vec<InputProblem>> {
         Map::read(bytes, file, Subject::Name)
     }
 
@@ -79,18 +79,18 @@ impl Map {
     ///
     /// # Errors
     /// As [`Map::parse`].
-    pub fn parse_paths(bytes: &[u8], file: &str) -> Result<Map, Vec<Problem>> {
+    pub fn parse_paths(bytes: &[u8], file: &str) -> Result<Map, Vec<InputProblem>> {
         Map::read(bytes, file, Subject::Path)
     }
 
-    fn read(bytes: &[u8], file: &str, subject: Subject) -> Result<Map, Vec<Problem>> {
+    fn read(bytes: &[u8], file: &str, subject: Subject) -> Result<Map, Vec<InputProblem>> {
         let text = decode(file, bytes).map_err(|problem| vec![problem])?;
         let file: Arc<str> = file.into();
         let (mut rules, mut problems) = (Vec::new(), Vec::new());
         for (line, content) in (1..).zip(text.lines()) {
             match parse_line(strip_comment(content), subject) {
                 Ok(rule) => rules.extend(rule),
-                Err(text) => problems.push(Problem { at: Position::Line { file: file.clone(), line }, text }),
+                Err(text) => problems.push(InputProblem { at: Position::Line { file: file.clone(), line }, text }),
             }
         }
         if problems.is_empty() { Ok(Map { rules, subject }) } else { Err(problems) }

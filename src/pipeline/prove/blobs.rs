@@ -4,20 +4,20 @@ use std::collections::HashMap;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{BlobClaim, Plan, Problem, Prover, State, Verdict};
+use super::{BlobClaim, ImageProver, Problem, ProofPlan, ProveState, Verdict};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Phase};
 use crate::content::{NamedBlob, Origin, Source};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::transfer::Observed;
 
-impl Prover<'_> {
+impl ImageProver<'_> {
     /// Reads what `state` does not have, and adds to the images of `plan` what is wrong. Gives the bytes that were read.
     ///
     /// # Errors
     /// What ends everything: the registry wants to be left alone for longer than was allowed, the state cannot be written. What was
     /// proven is in the state.
-    pub async fn read(&self, plan: &mut Plan, state: &State) -> Result<u64> {
+    pub async fn read(&self, plan: &mut ProofPlan, state: &ProveState) -> Result<u64> {
         let bytes = plan.bytes(state, self.options).ahead;
         self.events.report(Event::Phase { phase: Phase::Verify, items: plan.blobs.len() as u64, bytes });
         let source = Observed::new(self.target, self.events.clone());
@@ -71,7 +71,7 @@ impl Prover<'_> {
     }
 
     /// One blob at each of its places.
-    async fn read_one(&self, source: &Observed<'_>, claim: &BlobClaim, state: &State) -> Result<Vec<Problem>> {
+    async fn read_one(&self, source: &Observed<'_>, claim: &BlobClaim, state: &ProveState) -> Result<Vec<Problem>> {
         let (mut problems, every) = (Vec::new(), self.options.every_repository);
         // Read to its end somewhere, and right.
         let mut is_known = !every && state.is_proven(&claim.blob.digest, None);

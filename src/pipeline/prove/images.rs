@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{BlobClaim, Claim, Confirmed, ImageProof, Plan, Prover, Verdict};
+use super::{BlobClaim, Claim, Confirmed, ImageProof, ImageProver, ProofPlan, Verdict};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Phase};
 use crate::content::Need;
@@ -41,12 +41,12 @@ struct Blob {
 /// Manifests that were read already, by repository: many images share theirs. `None`: it is not there.
 type Read = Mutex<HashMap<(Repository, Digest), Option<Arc<Below>>>>;
 
-impl Prover<'_> {
+impl ImageProver<'_> {
     /// Asks what each tag means, reads all manifests, and lists the blobs.
     ///
     /// # Errors
     /// The registry cannot be asked at all, or wants to be left alone for longer than was allowed.
-    pub async fn plan(&self, claims: &[Claim], confirmed: &Confirmed) -> Result<Plan> {
+    pub async fn plan(&self, claims: &[Claim], confirmed: &Confirmed) -> Result<ProofPlan> {
         self.events.report(Event::Phase { phase: Phase::Walk, items: claims.len() as u64, bytes: 0 });
         let read = &Read::default();
         let trees: Vec<Tree> = stream::iter(claims)
@@ -308,8 +308,8 @@ impl Tree {
 }
 
 /// Each blob once, with all its places.
-fn list(trees: Vec<Tree>, unplaced: usize) -> Plan {
-    let mut plan = Plan { unplaced, ..Plan::default() };
+fn list(trees: Vec<Tree>, unplaced: usize) -> ProofPlan {
+    let mut plan = ProofPlan { unplaced, ..ProofPlan::default() };
     let mut known: HashMap<Blob, usize> = HashMap::new();
     let mut seen = HashSet::new();
     for Tree { mut proof, repository, blobs, .. } in trees {

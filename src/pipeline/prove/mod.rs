@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::base::progress::Events;
 use crate::content::Source;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-pub use state::State;
+pub use state::ProveState;
 
 /// More problems of one image are not listed.
 const MOST_PROBLEMS: usize = 20;
@@ -119,7 +119,7 @@ pub struct BlobClaim {
 
 /// The images as far as their manifests tell, and the blobs that are to be read.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
+pub struct ProofPlan {
     pub images: Vec<ImageProof>,
     pub blobs: Vec<BlobClaim>,
     /// Content that was confirmed and that no image leads to any more.
@@ -127,7 +127,7 @@ pub struct Plan {
 }
 
 /// A proof under way.
-pub struct Prover<'a> {
+pub struct ImageProver<'a> {
     pub target: &'a dyn Source,
     pub options: Options,
     pub events: Events,
@@ -149,9 +149,9 @@ pub struct ToRead {
     pub before: u64,
 }
 
-impl Plan {
+impl ProofPlan {
     /// How much there is to read, by what `state` says.
-    pub fn bytes(&self, state: &State, options: Options) -> ToRead {
+    pub fn bytes(&self, state: &ProveState, options: Options) -> ToRead {
         let (mut ahead, mut before) = (0_u64, 0_u64);
         for claim in &self.blobs {
             let places =

@@ -22,19 +22,19 @@ const MAX_STATE: u64 = 1 << 30;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
-pub struct State {
+pub struct ProveState {
     /// Digests, and where they were read if that counts.
     proven: HashSet<(Digest, Option<String>)>,
     begun: Option<Timestamp>,
     file: Option<(Mutex<File>, Entry)>,
 }
 
-impl State {
+impl ProveState {
     /// Goes on with the file, or begins it; `now` is when.
     ///
     /// # Errors
     /// It is something else, or of another registry; it cannot be written.
-    pub fn open(path: &Path, registry: &str, now: Timestamp, events: &Events) -> Result<State> {
+    pub fn open(path: &Path, registry: &str, now: Timestamp, events: &Events) -> Result<ProveState> {
         let entry = Entry::of(path)?;
         let mut file = entry.open(Open::Append)?;
         let mut bytes = Vec::new();
@@ -48,8 +48,8 @@ impl State {
             text = "".into();
         }
         let mut state = match text.is_empty() {
-            true => State { begun: Some(now), ..State::default() },
-            false => State::parse(&text, registry).map_err(|why| Error::input(format!("{shown}: {why}")))?,
+            true => ProveState { begun: Some(now), ..ProveState::default() },
+            false => ProveState::parse(&text, registry).map_err(|why| Error::input(format!("{shown}: {why}")))?,
         };
         let start = if text.is_empty() { format!("{MAGIC} {registry} {now}\n") } else { "\n".to_owned() };
         // The line feed ends a line that a kill has torn.
@@ -58,7 +58,7 @@ impl State {
         Ok(state)
     }
 
-    fn parse(text: &str, registry: &str) -> Result<State, String> {
+    fn parse(text: &str, registry: &str) -> Result<ProveState, String> {
         let whole = text.get(..text.rfind('\n').map_or(0, |end| end + 1)).unwrap_or_default();
         let mut lines = whole.lines();
         let first: Vec<&str> =
@@ -76,7 +76,7 @@ impl State {
                 proven.insert((digest, place));
             }
         }
-        Ok(State { proven, begun: Some(begun), file: None })
+        Ok(ProveState { proven, begun: Some(begun), file: None })
     }
 
     /// When the proof that goes on here began, if some of it was done then.
@@ -126,12 +126,12 @@ mod tests {
         let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
         let place = Repository::new("r:1", "a/b").unwrap();
         let text = format!("{MAGIC} r:1 2026-11-20T10:00:00Z\n{one}\n\n{two} {place}\n{}", &one.to_string()[..20]);
-        let state = State::parse(&text, "r:1").unwrap();
+        let state = ProveState::parse(&text, "r:1").unwrap();
         assert!(state.is_proven(&one, None) && !state.is_proven(&one, Some(&place)));
         assert!(state.is_proven(&two, Some(&place)) && !state.is_proven(&two, None));
         assert_eq!(state.earlier().map(|begun| begun.to_string()).as_deref(), Some("2026-11-20T10:00:00Z"));
-        assert!(State::parse(&text, "other").unwrap_err().contains("of a proof of r:1"));
-        assert!(State::parse("something else\n", "r:1").is_err());
+        assert!(ProveState::parse(&text, "other").unwrap_err().contains("of a proof of r:1"));
+        assert!(ProveState::parse("something else\n", "r:1").is_err());
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
             std::fs::write(&path, torn).unwrap();
             let recorder = Arc::new(Recorder::default());
             let events: Events = recorder.clone();
-            State::open(&path, "r:1", now, &events).unwrap();
+            ProveState::open(&path, "r:1", now, &events).unwrap();
             let begun = std::fs::read_to_string(&path).unwrap();
             assert_eq!(begun, format!("{MAGIC} r:1 2026-11-20T10:00:00Z\n"), "{torn:?}");
             assert!(matches!(&recorder.events()[..], [Event::Warning(_)]), "{torn:?}");
@@ -150,7 +150,7 @@ mod tests {
         for other in ["something else\n", "something else"] {
             std::fs::write(&path, other).unwrap();
             let events: Events = Arc::new(Recorder::default());
-            assert!(State::open(&path, "r:1", now, &events).is_err());
+            assert!(ProveState::open(&path, "r:1", now, &events).is_err());
             assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
         }
     }

@@ -14,10 +14,10 @@ const KEPT_VALUES: usize = 1_000_000;
 
 /// A manifest as it stands in a receipt: its text, with the digest that proves it.
 #[derive(Clone, Debug)]
-pub struct Kept(pub Manifest);
+pub struct ConfirmedManifest(pub Manifest);
 
 /// Each of them once, as far as there is room.
-pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<Kept> {
+pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<ConfirmedManifest> {
     let (mut seen, mut bytes, mut values) = (HashSet::new(), 0, 0);
     let mut fits = |text: &[u8]| {
         bytes += text.len();
@@ -32,7 +32,7 @@ pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<Kept> {
             if !fits(&text) {
                 break;
             }
-            kept.push(Kept(manifest.clone()));
+            kept.push(ConfirmedManifest(manifest.clone()));
         }
     }
     kept
@@ -47,7 +47,7 @@ struct KeptJson<Text> {
     text: Text,
 }
 
-impl Serialize for Kept {
+impl Serialize for ConfirmedManifest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let bytes = self.0.bytes().map_err(serde::ser::Error::custom)?;
         let text = std::str::from_utf8(&bytes).map_err(serde::ser::Error::custom)?;
@@ -55,21 +55,21 @@ impl Serialize for Kept {
     }
 }
 
-impl<'de> Deserialize<'de> for Kept {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kept, D::Error> {
+impl<'de> Deserialize<'de> for ConfirmedManifest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConfirmedManifest, D::Error> {
         let KeptJson::<String> { digest, media_type, text } = Deserialize::deserialize(deserializer)?;
         let manifest = Manifest::parse(Bytes::from(text), Some(&media_type), Some(&digest));
-        manifest.map(Kept).map_err(|e| serde::de::Error::custom(format!("the manifest {digest}: {e}")))
+        manifest.map(ConfirmedManifest).map_err(|e| serde::de::Error::custom(format!("the manifest {digest}: {e}")))
     }
 }
 
-impl PartialEq for Kept {
-    fn eq(&self, other: &Kept) -> bool {
+impl PartialEq for ConfirmedManifest {
+    fn eq(&self, other: &ConfirmedManifest) -> bool {
         (self.0.digest(), self.0.media_type()) == (other.0.digest(), other.0.media_type())
     }
 }
 
-impl Eq for Kept {}
+impl Eq for ConfirmedManifest {}
 
 #[cfg(test)]
 mod tests {
@@ -88,7 +88,7 @@ mod tests {
         let all = kept([&one, &binary, &one].into_iter());
         assert_eq!(all.iter().map(|kept| kept.0.digest()).collect::<Vec<_>>(), [one.digest()]);
         let json = serde_json::to_string(&all).unwrap();
-        let read: Vec<Kept> = serde_json::from_str(&json).unwrap();
+        let read: Vec<ConfirmedManifest> = serde_json::from_str(&json).unwrap();
         assert_eq!(read[0].0.bytes().unwrap(), one.bytes().unwrap());
         let large: Vec<Manifest> =
             (0..20).map(|n: u8| manifest(&[vec![b'x'; 3_500_000], vec![b'0' + n]].concat())).collect();

@@ -9,7 +9,7 @@ use crate::pipeline::companion;
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::lock::Attached;
 use crate::pipeline::plan::{CompanionAction, CompanionStep, ImageStep, Plan, TagState};
-use crate::pipeline::transfer::{Done, Outcome, confirmed};
+use crate::pipeline::transfer::{Done, TransferOutcome, confirmed};
 
 /// Which bundle was pushed, if one was.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ impl Receipt {
         target: &str,
         graph: &Graph,
         plan: &Plan,
-        outcome: &Outcome,
+        outcome: &TransferOutcome,
         finished: Timestamp,
     ) -> Receipt {
         let done = outcome;
@@ -93,7 +93,7 @@ fn is_there<E>(result: &Result<Done, E>) -> bool {
 }
 
 /// What became of the companions of an image that is at the target.
-fn companions(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionReceipt> {
+fn companions(image: &Image, step: &ImageStep, done: &TransferOutcome) -> Vec<CompanionReceipt> {
     let outcome = |attached: &Attached| {
         let own = |companion: &&CompanionStep| companion.tag.tag == attached.tag && companion.digest == attached.digest;
         let Some(own) = step.companions.iter().find(own) else {
@@ -116,7 +116,7 @@ fn companions(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionR
 
 /// The companions of an image that failed that are at the target all the same: what this run has brought of them, no later one can
 /// know otherwise.
-fn companions_all_the_same(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionReceipt> {
+fn companions_all_the_same(image: &Image, step: &ImageStep, done: &TransferOutcome) -> Vec<CompanionReceipt> {
     let is_there = |attached: &Attached| {
         let own = step.companions.iter().find(|own| own.tag.tag == attached.tag && own.digest == attached.digest);
         own.map_or(step.present.contains(&attached.digest), |own| own.state == TagState::Same)
@@ -137,7 +137,7 @@ fn companions_all_the_same(image: &Image, step: &ImageStep, done: &Outcome) -> V
     image.locked.companions().iter().filter_map(receipt).collect()
 }
 
-fn outcome_of(own: &CompanionStep, done: &Outcome) -> TagOutcome {
+fn outcome_of(own: &CompanionStep, done: &TransferOutcome) -> TagOutcome {
     let found = match done.state(own) {
         TagState::Other(digest) => Some(digest),
         TagState::New | TagState::Same | TagState::Blocked => None,

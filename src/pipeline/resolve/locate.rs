@@ -19,7 +19,7 @@ use crate::content::{Cached, Need, Source};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Repository};
 use crate::pipeline::graph::{Image, Located, PlacedBlob};
 use crate::pipeline::lock::Lock;
-use crate::pipeline::walk::{Origin, Walk};
+use crate::pipeline::walk::{LockOrigin, Walk};
 
 /// Repositories are asked for digests at most so often in all.
 const MOST_ASKED: usize = 2_000;
@@ -57,7 +57,7 @@ pub async fn locate(
         search.ask(jobs).await?;
     }
     if images.is_empty() && !search.wanted.is_empty() {
-        let walked = walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, Origin::Registry)).await;
+        let walked = walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, LockOrigin::Registry)).await;
         for image in walked {
             match image {
                 Ok(image) => search.take(&image)?,
@@ -95,7 +95,7 @@ impl Searching<'_> {
     async fn by_name(&mut self) -> Result<()> {
         for locked in &self.lock.images {
             if self.wanted.contains_key(&locked.digest) {
-                match self.walk.root(locked, Origin::Registry).await {
+                match self.walk.root(locked, LockOrigin::Registry).await {
                     Ok(root) => self.add_manifest(root)?,
                     Err(error) => self.unread.push(passed_over(
                         error.while_doing(format!("image {}", self.walk.written().shown(&locked.reference))),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{LeaveOut, Missing};
 use crate::base::error::Error;
-use crate::base::position::Written;
+use crate::base::position::ReferencePositions;
 use crate::base::progress::{Event, Events};
 use crate::oci::Digest;
 use crate::pipeline::graph::Image;
@@ -18,7 +18,7 @@ type Named = HashMap<String, usize>;
 /// were asked for.
 pub(super) fn merge(
     found: Vec<Image>,
-    written: &Written,
+    written: &ReferencePositions,
     leave_out: LeaveOut,
     missing: &mut Vec<(MissingImage, Error)>,
     failures: &mut Vec<Error>,

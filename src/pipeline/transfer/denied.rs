@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::part::Part;
+use super::part::TargetPart;
 use crate::base::error::Error;
 use crate::oci::Repository;
 
@@ -14,7 +14,7 @@ pub struct Denied {
     /// Each with its first denial, and how many denials came before that.
     repositories: HashMap<Repository, (usize, Error)>,
     denials: usize,
-    accepting: HashSet<Part>,
+    accepting: HashSet<TargetPart>,
     accepted: HashSet<Repository>,
 }
 
@@ -22,7 +22,7 @@ impl Denied {
     /// Something is there, or was taken: the part around the repository does not deny everything.
     pub fn note_accepted(&mut self, repository: &Repository) {
         if self.accepted.insert(repository.clone()) {
-            self.accepting.extend([Part::registry(repository), Part::project(repository)]);
+            self.accepting.extend([TargetPart::registry(repository), TargetPart::project(repository)]);
             self.repositories.remove(repository);
         }
     }
@@ -44,14 +44,14 @@ impl Denied {
 
     /// The part around a repository that has taken nothing at all, as far as is known, with its first denial. A single repository is
     /// none as long as the registry takes uploads elsewhere.
-    pub fn whole(&self, repository: &Repository) -> Option<(Part, Error)> {
+    pub fn whole(&self, repository: &Repository) -> Option<(TargetPart, Error)> {
         let part = self.part(repository)?;
         let first = self.those(&part).min_by_key(|(before, _)| *before).map(|(_, error)| error.clone())?;
         Some((part, first))
     }
 
-    fn part(&self, repository: &Repository) -> Option<Part> {
-        let (all, own) = (Part::registry(repository), Part::project(repository));
+    fn part(&self, repository: &Repository) -> Option<TargetPart> {
+        let (all, own) = (TargetPart::registry(repository), TargetPart::project(repository));
         let denied = self.those(&own).count();
         if !self.accepting.contains(&all) {
             return Some(if self.those(&all).count() == denied { own } else { all });
@@ -59,11 +59,11 @@ impl Denied {
         (denied > 1 && !self.accepting.contains(&own)).then_some(own)
     }
 
-    fn those<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = &'a (usize, Error)> {
+    fn those<'a>(&'a self, part: &'a TargetPart) -> impl Iterator<Item = &'a (usize, Error)> {
         let those = self
             .repositories
             .iter()
-            .filter(move |(denied, _)| [Part::registry(denied), Part::project(denied)].contains(part));
+            .filter(move |(denied, _)| [TargetPart::registry(denied), TargetPart::project(denied)].contains(part));
         those.map(|(_, denial)| denial)
     }
 }
@@ -92,7 +92,7 @@ mod tests {
         assert!(all.whole(&repository("q/0")).is_none(), "one repository of another project is no project");
         let no = Error::new(Kind::Refused, "no");
         all.note(&repository("q/1"), &no);
-        assert_eq!(all.whole(&repository("q/0")).unwrap().0, Part::project(&repository("q/0")));
+        assert_eq!(all.whole(&repository("q/0")).unwrap().0, TargetPart::project(&repository("q/0")));
         all.note(&repository("p/good"), &no);
         assert!(all.of(&repository("p/good")).is_none());
         all.note_accepted(&repository("p/0"));
@@ -102,9 +102,9 @@ mod tests {
     #[test]
     fn all_that_was_denied_is_one_part_in_the_end() {
         let all = denied(&["p/a"]);
-        assert_eq!(all.whole(&repository("p/a")).unwrap().0, Part::project(&repository("p/a")));
+        assert_eq!(all.whole(&repository("p/a")).unwrap().0, TargetPart::project(&repository("p/a")));
         let all = denied(&["p/a", "q/a"]);
-        assert_eq!(all.whole(&repository("p/a")).unwrap().0, Part::registry(&repository("p/a")));
+        assert_eq!(all.whole(&repository("p/a")).unwrap().0, TargetPart::registry(&repository("p/a")));
         assert!(all.whole(&repository("q/b")).is_some(), "it was not tried any more");
     }
 }

@@ -53,7 +53,7 @@ pub enum Cause {
 
 /// What this run has written into lists.
 #[derive(Default)]
-pub struct Written {
+pub struct WrittenLists {
     /// By their tags: what they were last given to mean.
     lists: BTreeMap<Reference, Manifest>,
     /// Manifests that were entered in the list of their subject.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Cause, Companions, TagOutcome, Unlisted};
+use super::{Cause, CompanionOutcomes, TagOutcome, Unlisted};
 use crate::base::error::{Error, Result};
 use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::pipeline::graph::{Graph, Image};
@@ -11,7 +11,7 @@ use crate::pipeline::plan::{CompanionAction, CompanionStep, Plan, TagState};
 
 /// What became of each image of the plan, in its order, and what it cost.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct TransferOutcome {
     /// An error does not name the image.
     pub images: Vec<Result<Done, Arc<Error>>>,
     /// Bytes of blobs that moved.
@@ -31,10 +31,10 @@ pub struct Outcome {
     /// failed, too.
     pub set: HashMap<Reference, Digest>,
     /// What became of the tags of companions that were looked at again.
-    pub companions: Companions,
+    pub companions: CompanionOutcomes,
 }
 
-impl Outcome {
+impl TransferOutcome {
     /// What was done with the tag of a companion in the end: another thing than was planned, if somebody there changed it meanwhile.
     pub fn action<'a>(&'a self, companion: &'a CompanionStep) -> &'a CompanionAction {
         self.tag_outcome(companion).map_or(&companion.action, |tag_outcome| &tag_outcome.action)
@@ -64,7 +64,7 @@ pub enum Done {
 
 /// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived. Not the manifests that
 /// the target does not give, or does not find by their subject: an increment that relied on them could not be read there.
-pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Digest> {
+pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &TransferOutcome) -> HashSet<Digest> {
     let steps = graph.images.iter().zip(&plan.images);
     let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
     let there = good.flat_map(|((image, step), _)| {
@@ -97,7 +97,7 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Diges
 }
 
 /// Blobs that only manifests need which the target refused: nothing there refers to them, so a garbage collection takes them.
-fn blobs_of_refused(image: &Image, repository: &Repository, outcome: &Outcome) -> HashSet<Digest> {
+fn blobs_of_refused(image: &Image, repository: &Repository, outcome: &TransferOutcome) -> HashSet<Digest> {
     let is_refused = |manifest: &&Manifest| {
         let unlisted = outcome.unlisted.get(&(repository.clone(), manifest.digest()));
         unlisted.is_some_and(|unlisted| unlisted.cause == Cause::Refused)

@@ -6,24 +6,24 @@ use crate::oci::Repository;
 
 /// A registry, or a project in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Part {
+pub struct TargetPart {
     registry: String,
     project: Option<String>,
 }
 
-impl Part {
+impl TargetPart {
     /// The registry of this repository.
-    pub fn registry(repository: &Repository) -> Part {
-        Part { registry: repository.registry().to_owned(), project: None }
+    pub fn registry(repository: &Repository) -> TargetPart {
+        TargetPart { registry: repository.registry().to_owned(), project: None }
     }
 
     /// The project of this repository.
-    pub fn project(repository: &Repository) -> Part {
-        Part { project: Some(repository.project().to_owned()), ..Part::registry(repository) }
+    pub fn project(repository: &Repository) -> TargetPart {
+        TargetPart { project: Some(repository.project().to_owned()), ..TargetPart::registry(repository) }
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for TargetPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.project {
             Some(project) => write!(f, "{}/{project}", self.registry),

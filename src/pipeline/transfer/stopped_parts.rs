@@ -12,17 +12,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Job;
 use super::denied::Denied;
-use super::part::Part;
+use super::part::TargetPart;
 use crate::base::error::{Error, Reach, Reason, Result, Stopped};
 use crate::oci::{Digest, Repository};
 use crate::pipeline::plan::BlobStep;
 
 /// The part that `reason` stops, which came up in `repository`; `None`: it is about one object alone.
-fn part(reason: &Reason, repository: &Repository) -> Option<Part> {
+fn part(reason: &Reason, repository: &Repository) -> Option<TargetPart> {
     match reason.reach() {
         Reach::Object => None,
-        Reach::Project => Some(Part::project(repository)),
-        Reach::Registry => Some(Part::registry(repository)),
+        Reach::Project => Some(TargetPart::project(repository)),
+        Reach::Registry => Some(TargetPart::registry(repository)),
     }
 }
 
@@ -32,7 +32,7 @@ fn is_denial(reason: &Reason) -> bool {
 }
 
 /// `error`, as what ends everything in that part.
-fn stopped(part: &Part, reason: &Reason, error: &Error) -> Error {
+fn stopped(part: &TargetPart, reason: &Reason, error: &Error) -> Error {
     let state = match reason {
         Reason::Quota { .. } | Reason::Full { .. } => "has no room left",
         Reason::ReadOnly => "is in read-only mode",
@@ -55,7 +55,7 @@ pub struct StoppedParts(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    parts: HashMap<Part, StoppedPart>,
+    parts: HashMap<TargetPart, StoppedPart>,
     denied: Denied,
     /// Images that cannot be completed, by their place in the plan.
     incompletable: HashSet<usize>,
@@ -173,7 +173,7 @@ impl StoppedParts {
 impl State {
     /// Why nothing larger than so many bytes may be sent there.
     fn limit(&self, repository: &Repository) -> Option<(&Error, u64)> {
-        let parts = [Part::registry(repository), Part::project(repository)];
+        let parts = [TargetPart::registry(repository), TargetPart::project(repository)];
         let stopped = parts.iter().filter_map(|part| self.parts.get(part)).map(|part| (&part.error, part.left));
         stopped.chain(self.denied.of(repository).map(|error| (error, 0))).min_by_key(|(_, left)| *left)
     }
@@ -183,7 +183,7 @@ impl State {
     }
 
     fn parts_of(&mut self, repository: &Repository, change: impl Fn(&mut StoppedPart)) {
-        for part in [Part::registry(repository), Part::project(repository)] {
+        for part in [TargetPart::registry(repository), TargetPart::project(repository)] {
             self.parts.get_mut(&part).into_iter().for_each(&change);
         }
     }

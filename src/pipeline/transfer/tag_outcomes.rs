@@ -16,9 +16,9 @@ pub struct TagOutcome {
 
 /// See the module documentation.
 #[derive(Clone, Debug, Default)]
-pub struct Companions(HashMap<Reference, Vec<(Digest, TagOutcome)>>);
+pub struct CompanionOutcomes(HashMap<Reference, Vec<(Digest, TagOutcome)>>);
 
-impl Companions {
+impl CompanionOutcomes {
     /// What became of `tag` for the companion `digest`, if it was looked at.
     pub fn get(&self, tag: &Reference, digest: &Digest) -> Option<&TagOutcome> {
         let of_tag = self.0.get(tag)?;
@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn of_two_lists_for_one_tag_each_has_an_outcome_of_its_own() {
         let (tag, [one, two, three]) = (tag(), [b"1", b"2", b"3"].map(|text| Digest::sha256(text)));
-        let action = |all: &Companions, list: &Digest| all.get(&tag, list).unwrap().action.clone();
-        let mut all = Companions::default();
+        let action = |all: &CompanionOutcomes, list: &Digest| all.get(&tag, list).unwrap().action.clone();
+        let mut all = CompanionOutcomes::default();
         all.record(&tag, one, TagOutcome { action: CompanionAction::Push, state: TagState::New });
         all.record(&tag, two, TagOutcome { action: join("both"), state: TagState::Other(one) });
         assert_eq!((action(&all, &one), action(&all, &two)), (join("both"), join("both")));
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn what_is_seen_in_the_end_holds_for_all_that_was_brought() {
         let (tag, [one, two]) = (tag(), [b"1", b"2"].map(|text| Digest::sha256(text)));
-        let mut all = Companions::default();
+        let mut all = CompanionOutcomes::default();
         all.record(&tag, one, TagOutcome { action: CompanionAction::Push, state: TagState::New });
         all.record(&tag, two, TagOutcome { action: CompanionAction::Skip, state: TagState::Other(one) });
         all.record_again(&tag, &join("later"));

@@ -25,7 +25,7 @@ pub type KnownTags = Arc<OnceCell<Option<HashSet<Tag>>>>;
 
 /// What is attached to an image.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundCompanions {
     /// `None`: nothing was found, and whether there is something is not known.
     pub attached: Option<Vec<Attached>>,
     /// There may be more: a registry did not say.
@@ -38,7 +38,7 @@ pub struct Found {
 ///
 /// # Errors
 /// What is attached cannot be read, or the registry does not say what is and [`Referrers::Require`] was asked for.
-pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> Result<Found> {
+pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> Result<FoundCompanions> {
     let mut subjects: VecDeque<Digest> = tree.digests().into();
     let (mut attached, mut unknown): (Vec<Attached>, bool) = Default::default();
     while !subjects.is_empty() {
@@ -74,7 +74,7 @@ pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> 
         }
     }
     let is_answer = !unknown || !attached.is_empty();
-    Ok(Found { attached: is_answer.then_some(attached), unknown, lacks: false })
+    Ok(FoundCompanions { attached: is_answer.then_some(attached), unknown, lacks: false })
 }
 
 /// What is attached to one manifest.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::Walk;
-use super::attached::{self, Found, is_refusal_to_say};
+use super::attached::{self, FoundCompanions, is_refusal_to_say};
 use super::tree::{Tree, is_withheld};
 use crate::base::error::{self, Error, Fact, Result};
 use crate::base::progress::Event;
@@ -35,14 +35,14 @@ pub enum LockedCompanions {
 ///
 /// # Errors
 /// One is gone or is no longer what the lock says, where it has to be there.
-pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Result<Found> {
+pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Result<FoundCompanions> {
     let repository = &locked.reference.repository;
     match walk.companions {
         LockedCompanions::Today => {
             let found = attached::find(walk, repository, tree).await?;
             return retain_companions(walk, locked, tree, found).await;
         }
-        LockedCompanions::None => return Ok(Found::default()),
+        LockedCompanions::None => return Ok(FoundCompanions::default()),
         LockedCompanions::Locked | LockedCompanions::Remaining => {}
     }
     let (mut left_out, mut lacks) = (HashSet::new(), false);
@@ -62,7 +62,7 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
     }
     let mut attached = locked.attached.clone();
     attached.iter_mut().for_each(|all| all.retain(|companion| !left_out.contains(&companion.digest)));
-    Ok(Found { attached, unknown: locked.attached_unknown, lacks })
+    Ok(FoundCompanions { attached, unknown: locked.attached_unknown, lacks })
 }
 
 /// Adds one companion of a lock entry to the tree; whether it is there, and belongs to what is there of the image.
@@ -90,9 +90,9 @@ fn is_lost(error: &Error) -> bool {
 
 /// The companions that images have in an earlier lock or bundle.
 #[derive(Debug, Default)]
-pub struct Former(HashMap<Reference, LockedImage>);
+pub struct FormerCompanions(HashMap<Reference, LockedImage>);
 
-impl Former {
+impl FormerCompanions {
     pub fn add(&mut self, lock: &Lock) {
         let with_companions = lock.images.iter().filter(|image| !image.companions().is_empty());
         self.0.extend(with_companions.map(|image| (image.reference.clone(), image.clone())));
@@ -105,7 +105,7 @@ impl Former {
 
 /// What was kept of earlier companions because today's answer is not whole.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Kept {
+pub struct KeptCompanions {
     pub images: usize,
     pub companions: usize,
     /// Those that can be read nowhere any more.
@@ -117,8 +117,13 @@ pub struct Kept {
 ///
 /// # Errors
 /// What keeps anything from being read.
-pub async fn retain_companions(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found: Found) -> Result<Found> {
-    let Found { attached, unknown, .. } = found;
+pub async fn retain_companions(
+    walk: &Walk<'_>,
+    former: &LockedImage,
+    tree: &mut Tree,
+    found: FoundCompanions,
+) -> Result<FoundCompanions> {
+    let FoundCompanions { attached, unknown, .. } = found;
     let mut attached = attached.unwrap_or_default();
     let (before, mut lost) = (attached.len(), 0);
     for companion in former.companions().iter().filter(|_| unknown) {
@@ -143,10 +148,10 @@ pub async fn retain_companions(walk: &Walk<'_>, former: &LockedImage, tree: &mut
     let kept = attached.len() - before;
     if kept + lost > 0 {
         let mut all = walk.kept_companions.lock().unwrap_or_else(PoisonError::into_inner);
-        *all = Kept { images: all.images + 1, companions: all.companions + kept, lost: all.lost + lost };
+        *all = KeptCompanions { images: all.images + 1, companions: all.companions + kept, lost: all.lost + lost };
     }
     let is_answer = !unknown || !attached.is_empty();
-    Ok(Found { attached: is_answer.then_some(attached), unknown, lacks: false })
+    Ok(FoundCompanions { attached: is_answer.then_some(attached), unknown, lacks: false })
 }
 
 /// Adds a companion to the tree; whether it is there.
@@ -164,7 +169,7 @@ async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tr
 }
 
 /// What a registry answers when it is asked for what a lock names.
-pub(super) enum Given {
+pub(super) enum LockedAnswer {
     Manifest(Manifest),
     Nothing,
     /// It denies it, as some registries deny what they do not have.
@@ -173,10 +178,10 @@ pub(super) enum Given {
 
 /// # Errors
 /// Any that is no denial.
-pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<Given> {
+pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<LockedAnswer> {
     match answer {
-        Err(error) if error.is_absent_or_denied() => Ok(Given::Denial(error)),
-        answer => answer.map(|found| found.map_or(Given::Nothing, Given::Manifest)),
+        Err(error) if error.is_absent_or_denied() => Ok(LockedAnswer::Denial(error)),
+        answer => answer.map(|found| found.map_or(LockedAnswer::Nothing, LockedAnswer::Manifest)),
     }
 }
 
@@ -210,9 +215,9 @@ async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Re
     }
     let by_digest = locked.reference.repository.with_digest(companion.digest);
     match given(walk.source.manifest(&by_digest, Need::Required).await)? {
-        Given::Manifest(manifest) => Ok(Some(manifest.described_as(&companion.media_type)?)),
-        Given::Nothing => Ok(None),
-        Given::Denial(_) => {
+        LockedAnswer::Manifest(manifest) => Ok(Some(manifest.described_as(&companion.media_type)?)),
+        LockedAnswer::Nothing => Ok(None),
+        LockedAnswer::Denial(_) => {
             walk.denied_companions.lock().unwrap_or_else(PoisonError::into_inner).insert(by_digest);
             Ok(None)
         }
@@ -223,9 +228,9 @@ async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Re
 pub(super) async fn companion(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Manifest> {
     let by_digest = locked.reference.repository.with_digest(companion.digest);
     let denial = match given(walk.source.manifest(&by_digest, Need::Required).await)? {
-        Given::Manifest(manifest) => return Ok(manifest.described_as(&companion.media_type)?),
-        Given::Nothing => None,
-        Given::Denial(denial) => Some(denial),
+        LockedAnswer::Manifest(manifest) => return Ok(manifest.described_as(&companion.media_type)?),
+        LockedAnswer::Nothing => None,
+        LockedAnswer::Denial(denial) => Some(denial),
     };
     Err(gone(walk, locked, companion, denial).await?)
 }

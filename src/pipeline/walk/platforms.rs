@@ -6,7 +6,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::oci::{Kind as ManifestKind, Manifest, Platform, media_type};
 use crate::pipeline::lock::{Absent, IndexMode, Selection};
-use crate::pipeline::select::{self, Root};
+use crate::pipeline::select::{self, SelectedRoot};
 
 impl Walk<'_> {
     pub(super) async fn apply_platforms(
@@ -39,8 +39,8 @@ impl Walk<'_> {
             return Err(Error::input(format!("{text}; use --index sparse, or name it by tag")));
         }
         let root = match selected.root {
-            Root::Manifest(root) => root,
-            Root::Child(child) => {
+            SelectedRoot::Manifest(root) => root,
+            SelectedRoot::Child(child) => {
                 tree::need_child(self.source, &wanted.reference.repository, found.digest(), child).await?
             }
         };
@@ -58,7 +58,7 @@ impl Walk<'_> {
         if default != IndexMode::Single || self.options.index.is_some() || chosen == Some(IndexMode::Sparse) {
             return Ok(default);
         }
-        let Root::Child(child) = select::select(index, &wanted.platforms, IndexMode::Single)?.root else {
+        let SelectedRoot::Child(child) = select::select(index, &wanted.platforms, IndexMode::Single)?.root else {
             return Ok(default);
         };
         let child = tree::need_child(self.source, &wanted.reference.repository, index.digest(), child).await?;

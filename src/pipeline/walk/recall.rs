@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::platforms::check_has;
-use super::{Origin, Referrers, Walk, Wanted, modes};
+use super::{LockOrigin, Referrers, Walk, Wanted, modes};
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Manifest, Platform, Reference, Role, media_type};
 use crate::pipeline::graph::Image;
@@ -12,18 +12,18 @@ use crate::pipeline::select;
 
 /// Entries of earlier locks, by what was asked for.
 #[derive(Default)]
-pub struct Known(HashMap<Reference, LockedImage>);
+pub struct EarlierImages(HashMap<Reference, LockedImage>);
 
-impl Known {
+impl EarlierImages {
     /// Of `locks`, the entries whose tag `is_immutable`; of several for one reference, that of the first lock.
-    pub fn new(locks: impl IntoIterator<Item = Lock>, is_immutable: impl Fn(&str) -> bool) -> Known {
+    pub fn new(locks: impl IntoIterator<Item = Lock>, is_immutable: impl Fn(&str) -> bool) -> EarlierImages {
         let mut known = HashMap::new();
         for image in locks.into_iter().flat_map(|lock| lock.images) {
             if image.reference.tag.as_ref().is_some_and(|tag| is_immutable(tag.as_str())) {
                 known.entry(image.reference.clone()).or_insert(image);
             }
         }
-        Known(known)
+        EarlierImages(known)
     }
 }
 
@@ -57,7 +57,7 @@ pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
     let Some(locked) = candidate(walk, wanted) else { return Ok(None) };
     let by_digest = locked.reference.repository.with_digest(locked.digest);
     // What was selected from an index is in a bundle only: the registry has the whole.
-    let origin = if walk.source.is_at_hand(&by_digest).await { Origin::Bundle } else { Origin::Registry };
+    let origin = if walk.source.is_at_hand(&by_digest).await { LockOrigin::Bundle } else { LockOrigin::Registry };
     match walk.assemble_inner(&locked, origin).await {
         Ok(image) => {
             let as_wanted = walk.options.foreign_layers || !carries_foreign(&image);

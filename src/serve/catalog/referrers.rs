@@ -12,12 +12,12 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::units::count;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, digests_in};
 
-use super::{Catalog, Given};
-use crate::serve::answer::Refusal;
+use super::{Catalog, ServedManifest};
+use crate::serve::answer::RequestRefusal;
 
 /// The listed manifests by their subject: found out when first asked for, then kept up.
 #[derive(Default)]
-pub struct Referrers(Mutex<Option<Table>>);
+pub struct ReferrerTable(Mutex<Option<Table>>);
 
 #[derive(Default)]
 struct Table {
@@ -28,7 +28,7 @@ struct Table {
 
 /// Some of the referrers of one manifest.
 #[derive(Default)]
-pub struct Found {
+pub struct ReferrerPage {
     pub manifests: Vec<Descriptor>,
     /// The last of these manifests, if others follow.
     pub more: Option<Digest>,
@@ -45,7 +45,7 @@ struct Known {
 }
 
 /// Which of the referrers of a manifest are wanted.
-pub struct Wanted {
+pub struct ReferrerQuery {
     /// The manifest's digest. It is looked up and never parsed: see [`Digest::known`].
     pub subject: String,
     /// The repository, as the client spells it, and the registry it asks a mirror for.
@@ -56,14 +56,14 @@ pub struct Wanted {
     pub last: Option<String>,
 }
 
-impl Wanted {
+impl ReferrerQuery {
     /// Whether a manifest counts as one of the repository.
     fn is_here(&self, catalog: &Catalog, digest: &Digest) -> bool {
         catalog.names().lists(&self.name, self.registry.as_deref(), digest)
     }
 }
 
-impl Referrers {
+impl ReferrerTable {
     fn lock(&self) -> MutexGuard<'_, Option<Table>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,7 +80,7 @@ impl Referrers {
         self.lock().as_mut().is_some_and(|table| table.unreadable.insert(digest))
     }
 
-    fn of(&self, catalog: &Catalog, wanted: &Wanted) -> Known {
+    fn of(&self, catalog: &Catalog, wanted: &ReferrerQuery) -> Known {
         // Locked while it is found out: a manifest that is listed meanwhile is noted afterwards.
         let mut table = self.lock();
         let unread: HashSet<Digest> = match &*table {
@@ -105,7 +105,7 @@ impl Table {
             match read(catalog, &digest) {
                 Ok(given) => {
                     self.unreadable.remove(&digest);
-                    let outline = given.as_ref().and_then(Given::outline);
+                    let outline = given.as_ref().and_then(ServedManifest::outline);
                     if let Some(subject) = outline.and_then(|(outline, _)| outline.subject()) {
                         self.by_subject.entry(subject.digest).or_default().insert(digest);
                     }
@@ -126,7 +126,7 @@ impl Table {
 ///
 /// # Errors
 /// Its content is missing, damaged or not readable.
-fn read(catalog: &Catalog, digest: &Digest) -> Result<Option<Given>> {
+fn read(catalog: &Catalog, digest: &Digest) -> Result<Option<ServedManifest>> {
     match catalog.manifest(digest)? {
         None if catalog.names().is_listed(digest) => {
             Err(Error::damaged(format!("{digest} is listed, but its content is missing")))
@@ -139,9 +139,9 @@ fn read(catalog: &Catalog, digest: &Digest) -> Result<Option<Given>> {
 ///
 /// # Errors
 /// 500 if one of them is missing or damaged.
-pub fn find_some(catalog: &Catalog, wanted: &Wanted) -> Result<Found, Refusal> {
+pub fn find_some(catalog: &Catalog, wanted: &ReferrerQuery) -> Result<ReferrerPage, RequestRefusal> {
     let Known { referrers, unreadable } = catalog.referrers.of(catalog, wanted);
-    let (mut found, mut room) = (Found::default(), MAX_MANIFEST_SIZE - 1024);
+    let (mut found, mut room) = (ReferrerPage::default(), MAX_MANIFEST_SIZE - 1024);
     for digest in unreadable {
         let is_known = referrers.contains(&digest);
         let refers = if is_known { Some(true) } else { refers_to(catalog, &digest, &wanted.subject) };
@@ -166,7 +166,7 @@ pub fn find_some(catalog: &Catalog, wanted: &Wanted) -> Result<Found, Refusal> {
                 return Err(lost(&digest, wanted, &error));
             }
         };
-        let Some((outline, bytes)) = given.as_ref().and_then(Given::outline) else { continue };
+        let Some((outline, bytes)) = given.as_ref().and_then(ServedManifest::outline) else { continue };
         let described = outline.annotated(bytes);
         if wanted.artifact_type.is_some() && described.artifact_type() != wanted.artifact_type.as_deref() {
             continue;
@@ -203,11 +203,11 @@ fn refers_to(catalog: &Catalog, digest: &Digest, subject: &str) -> Option<bool> 
     places.take(MOST_SUBJECTS).filter_map(first).any(|first| first == subject).then_some(true)
 }
 
-fn lost(digest: &Digest, wanted: &Wanted, why: &Error) -> Refusal {
+fn lost(digest: &Digest, wanted: &ReferrerQuery, why: &Error) -> RequestRefusal {
     let text = format!(
         "the referrer {digest} of {} is listed, but cannot be read: {}; push or copy it again, or delete it",
         wanted.subject,
         why.chain()
     );
-    Refusal::new(500, "MANIFEST_INVALID", text).reported()
+    RequestRefusal::new(500, "MANIFEST_INVALID", text).reported()
 }

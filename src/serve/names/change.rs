@@ -8,8 +8,8 @@ use crate::bundle::SUBJECT;
 use crate::files::{IMAGE_NAME, REF_NAME};
 use crate::oci::{Descriptor, Digest, Repository, Tag};
 
-use super::entries::Entry;
-use super::{Names, REPOSITORY, index};
+use super::entries::IndexEntry;
+use super::{LayoutIndex, REPOSITORY, index};
 
 /// A change says how things are afterwards, not what is different: so all changes of a journal can be made again in their order,
 /// on whatever some of them have made already, and the outcome is the same.
@@ -47,7 +47,7 @@ pub enum Change {
     },
 }
 
-impl Names {
+impl LayoutIndex {
     /// Makes a change. What it takes does not depend on how many names there are.
     pub fn apply(&mut self, change: &Change) {
         match change {
@@ -101,7 +101,7 @@ impl Names {
         let annotations = [(SUBJECT, subject.to_string()), (REPOSITORY, repository.to_string())];
         let raw = index::raw(manifest, &annotations);
         let repository = Some(Arc::new(repository.clone()));
-        self.add(Entry { digest: manifest.digest, raw, repository, tag: None, named: false });
+        self.add(IndexEntry { digest: manifest.digest, raw, repository, tag: None, named: false });
     }
 
     fn untag(&mut self, repository: &Repository, tag: &Tag) {
@@ -152,6 +152,6 @@ impl Names {
         };
         let raw = index::raw(manifest, &[(REF_NAME, name.to_string()), (IMAGE_NAME, name.to_string())]);
         let (repository, tag) = (Some(Arc::new(repository.clone())), tag.cloned());
-        self.add(Entry { digest: manifest.digest, raw, repository, tag, named: true });
+        self.add(IndexEntry { digest: manifest.digest, raw, repository, tag, named: true });
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::oci::{Digest, Repository, Tag};
 
 /// One descriptor of the index.
-pub struct Entry {
+pub struct IndexEntry {
     pub digest: Digest,
     /// The descriptor as JSON: fields that nobody here knows are kept.
     pub raw: Box<str>,
@@ -19,8 +19,8 @@ pub struct Entry {
 
 /// Entries by their number, which grows and is never used again. Every step costs time in the logarithm of their count.
 #[derive(Default)]
-pub struct Entries {
-    by_number: BTreeMap<u64, Entry>,
+pub struct IndexEntries {
+    by_number: BTreeMap<u64, IndexEntry>,
     places: BTreeSet<Place>,
     next: u64,
     /// The length of all descriptors, in bytes.
@@ -37,15 +37,15 @@ struct Place {
     number: u64,
 }
 
-impl Entry {
+impl IndexEntry {
     fn place(&self, number: u64) -> Place {
         Place { digest: self.digest, repository: self.repository.clone(), tagged: self.tag.is_some(), number }
     }
 }
 
-impl Entries {
+impl IndexEntries {
     /// Puts an entry behind the others; gives its number.
-    pub fn add(&mut self, entry: Entry) -> u64 {
+    pub fn add(&mut self, entry: IndexEntry) -> u64 {
         let number = self.next;
         self.next += 1;
         self.bytes += entry.raw.len() as u64;
@@ -55,7 +55,7 @@ impl Entries {
         number
     }
 
-    pub fn remove(&mut self, number: u64) -> Option<Entry> {
+    pub fn remove(&mut self, number: u64) -> Option<IndexEntry> {
         self.visit();
         let entry = self.by_number.remove(&number)?;
         self.bytes -= entry.raw.len() as u64;
@@ -63,13 +63,13 @@ impl Entries {
         Some(entry)
     }
 
-    pub fn get(&self, number: u64) -> Option<&Entry> {
+    pub fn get(&self, number: u64) -> Option<&IndexEntry> {
         self.visit();
         self.by_number.get(&number)
     }
 
     /// All of them, in the order of the index.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &IndexEntry)> {
         self.by_number.iter().map(|(number, entry)| {
             self.visit();
             (*number, entry)
@@ -86,12 +86,12 @@ impl Entries {
     }
 
     /// The first entry of a digest.
-    pub fn of_digest(&self, digest: &Digest) -> Option<&Entry> {
+    pub fn of_digest(&self, digest: &Digest) -> Option<&IndexEntry> {
         self.all_of(digest).next()
     }
 
     /// All entries of a digest.
-    pub fn all_of(&self, digest: &Digest) -> impl Iterator<Item = &Entry> {
+    pub fn all_of(&self, digest: &Digest) -> impl Iterator<Item = &IndexEntry> {
         let places = self.from(*digest, None).take_while(|place| place.digest == *digest);
         places.filter_map(|place| self.get(place.number))
     }

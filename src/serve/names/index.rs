@@ -13,8 +13,8 @@ use crate::bundle::SUBJECT;
 use crate::files::{IMAGE_NAME, REF_NAME};
 use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, has_at_most_values};
 
-use super::entries::Entry;
-use super::{DELETED, MOST_DELETED, Names, REPOSITORY};
+use super::entries::IndexEntry;
+use super::{DELETED, LayoutIndex, MOST_DELETED, REPOSITORY};
 
 /// The most values in an index that is read: 100,000 images of twenty each.
 const MOST_VALUES: usize = 2_000_000;
@@ -23,13 +23,13 @@ const MOST_VALUES: usize = 2_000_000;
 ///
 /// # Errors
 /// Not an index.
-pub fn parse(index: &[u8], layout: &Path) -> Result<Names> {
+pub fn parse(index: &[u8], layout: &Path) -> Result<LayoutIndex> {
     let fail = || format!("reading {}", layout.join("index.json").display());
     if !has_at_most_values(index, MOST_VALUES) {
         return Err(Error::damaged(format!("{}: it has more entries than any index", fail())));
     }
     let fallback = fallback_repository(layout);
-    let mut names = Names::default();
+    let mut names = LayoutIndex::default();
     let mut json = serde_json::Deserializer::from_slice(index);
     let reader = IndexReader { names: &mut names, fallback: fallback.as_ref() };
     let read = reader.deserialize(&mut json).and_then(|()| json.end());
@@ -39,7 +39,7 @@ pub fn parse(index: &[u8], layout: &Path) -> Result<Names> {
 }
 
 /// Writes the content of an `index.json`, a descriptor a line.
-pub fn write(names: &Names, out: &mut impl Write) -> io::Result<()> {
+pub fn write(names: &LayoutIndex, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{\n")?;
     for (key, value) in &with_deleted(names) {
         writeln!(out, "  {}: {value},", Value::from(key.as_str()))?;
@@ -52,7 +52,7 @@ pub fn write(names: &Names, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// What the index says beside its manifests, with the deletions that are to be remembered.
-fn with_deleted(names: &Names) -> Map<String, Value> {
+fn with_deleted(names: &LayoutIndex) -> Map<String, Value> {
     let mut rest = names.rest.clone();
     if !names.deleted.is_empty() {
         let deleted = names.deleted.iter().map(|(digest, repository)| format!("{repository}@{digest}"));
@@ -83,7 +83,7 @@ fn take_deleted(rest: &mut Map<String, Value>) -> BTreeSet<(Digest, Repository)>
 }
 
 struct IndexReader<'a> {
-    names: &'a mut Names,
+    names: &'a mut LayoutIndex,
     fallback: Option<&'a Repository>,
 }
 
@@ -120,7 +120,7 @@ impl<'de> Visitor<'de> for IndexReader<'_> {
 }
 
 struct ManifestsReader<'a> {
-    names: &'a mut Names,
+    names: &'a mut LayoutIndex,
     fallback: Option<&'a Repository>,
 }
 
@@ -146,7 +146,7 @@ impl<'de> Visitor<'de> for ManifestsReader<'_> {
             let named = repository.is_some();
             let repository = repository.or_else(|| raw["annotations"][REPOSITORY].as_str()?.parse().ok());
             let raw = raw.to_string().into();
-            self.names.add(Entry { digest: view.digest, raw, repository: repository.map(Into::into), tag, named });
+            self.names.add(IndexEntry { digest: view.digest, raw, repository: repository.map(Into::into), tag, named });
         }
         Ok(())
     }
@@ -192,13 +192,13 @@ pub fn raw(view: &Descriptor, annotations: &[(&str, String)]) -> Box<str> {
 }
 
 /// What the annotations of an entry say that it refers to.
-pub fn subject(entry: &Entry) -> Option<Digest> {
+pub fn subject(entry: &IndexEntry) -> Option<Digest> {
     let view: Descriptor = serde_json::from_str(&entry.raw).ok()?;
     view.annotations().get(SUBJECT)?.parse().ok()
 }
 
 /// The descriptor of an entry, without annotations.
-pub fn view(entry: &Entry) -> Option<Descriptor> {
+pub fn view(entry: &IndexEntry) -> Option<Descriptor> {
     let view: Descriptor = serde_json::from_str(&entry.raw).ok()?;
     let plain = Descriptor::new(&view.media_type, view.digest, view.size);
     Some(plain.with_artifact_type(view.artifact_type().map(str::to_owned)))

@@ -23,7 +23,7 @@ use crate::oci::{Digest, MediaType, Repository, Tag};
 use crate::pipeline::naming::host_component;
 
 pub use change::Change;
-use entries::{Entries, Entry};
+use entries::{IndexEntries, IndexEntry};
 
 /// The repository of a manifest that has no name because it is no image: a referrer that was pushed by its digest.
 const REPOSITORY: &str = "org.gapferry.repository";
@@ -43,10 +43,10 @@ const HUB_ALIASES: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 
 /// The content of `index.json`, and what is derived from it.
 #[derive(Default)]
-pub struct Names {
+pub struct LayoutIndex {
     /// Everything in the index but its manifests, kept as it was.
     rest: Map<String, Value>,
-    entries: Entries,
+    entries: IndexEntries,
     /// See [`DELETED`].
     deleted: BTreeSet<(Digest, Repository)>,
     repositories: BTreeMap<Arc<Repository>, Known>,
@@ -63,12 +63,12 @@ struct Known {
     entries: u64,
 }
 
-impl Names {
+impl LayoutIndex {
     /// `layout` is the layout's path: its last component names what has only a tag.
     ///
     /// # Errors
     /// Not an index.
-    pub fn parse(index: &[u8], layout: &Path) -> Result<Names> {
+    pub fn parse(index: &[u8], layout: &Path) -> Result<LayoutIndex> {
         index::parse(index, layout)
     }
 
@@ -81,8 +81,8 @@ impl Names {
     }
 
     /// The index of a layout without images.
-    pub fn empty() -> Names {
-        Names { rest: index::empty(), ..Names::default() }
+    pub fn empty() -> LayoutIndex {
+        LayoutIndex { rest: index::empty(), ..LayoutIndex::default() }
     }
 
     /// Writes the file's content.
@@ -98,7 +98,7 @@ impl Names {
         self.entries.bytes() + 6 * self.entries.len() as u64 + DELETED_SIZE * self.deleted.len() as u64
     }
 
-    fn add(&mut self, mut entry: Entry) {
+    fn add(&mut self, mut entry: IndexEntry) {
         let Some(repository) = entry.repository.take() else {
             self.entries.add(entry);
             return;
@@ -230,8 +230,8 @@ impl Names {
         here(None) || self.named(name, registry).into_iter().any(|own| here(Some(own)))
     }
 
-    /// At most `most` tags behind `last`, in their order, that [mean something](Names::digest) under a spelling of a repository;
-    /// `None` if there is no such repository.
+    /// At most `most` tags behind `last`, in their order, that [mean something](LayoutIndex::digest) under a spelling of a
+    /// repository; `None` if there is no such repository.
     pub fn tags(&self, name: &str, registry: Option<&str>, last: &str, most: usize) -> Option<Vec<Tag>> {
         let meant = self.named(name, registry);
         if meant.is_empty() {
@@ -302,7 +302,7 @@ impl Names {
 
     /// What a listed manifest refers to, by the annotations of its entries and by its tags; empty if they say nothing.
     pub fn subjects(&self, digest: &Digest) -> Vec<Digest> {
-        let tagged = |entry: &Entry| entry.tag.as_ref().and_then(Tag::companion_subject);
+        let tagged = |entry: &IndexEntry| entry.tag.as_ref().and_then(Tag::companion_subject);
         self.entries.all_of(digest).filter_map(|entry| index::subject(entry).or_else(|| tagged(entry))).collect()
     }
 
@@ -314,7 +314,7 @@ impl Names {
     /// What other repositories have once `digest` is [deleted](Change::Delete) from this one. An entry without a repository belongs
     /// to all of them.
     pub fn listed_without(&self, repository: &Repository, digest: &Digest) -> impl Iterator<Item = Digest> {
-        let stays = move |entry: &Entry| match entry.repository.as_deref() {
+        let stays = move |entry: &IndexEntry| match entry.repository.as_deref() {
             Some(own) => own != repository,
             None => entry.digest != *digest,
         };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::oci::{Digest, Reference, Tag};
 
-use super::{Change, Names, index};
+use super::{Change, LayoutIndex, index};
 
 #[derive(Deserialize)]
 struct Sealed {
@@ -39,7 +39,7 @@ struct Companion {
 ///
 /// # Errors
 /// It is not a `bundle.json`.
-pub fn name_companions(names: &mut Names, bundle_json: &[u8]) -> serde_json::Result<()> {
+pub fn name_companions(names: &mut LayoutIndex, bundle_json: &[u8]) -> serde_json::Result<()> {
     let sealed: Sealed = serde_json::from_slice(bundle_json)?;
     let mut named = HashSet::new();
     for image in sealed.lock.images {

@@ -6,7 +6,7 @@ use super::*;
 use crate::files::REF_NAME;
 use crate::oci::Descriptor;
 
-fn index(named: &[(&str, &[u8])]) -> Names {
+fn index(named: &[(&str, &[u8])]) -> LayoutIndex {
     let manifests: Vec<Value> = named
         .iter()
         .map(|(name, content)| {
@@ -15,10 +15,10 @@ fn index(named: &[(&str, &[u8])]) -> Names {
         })
         .collect();
     let index = json!({"schemaVersion": 2, "annotations": {"of": "somebody"}, "manifests": manifests});
-    Names::parse(index.to_string().as_bytes(), Path::new("/nowhere/Some-Layout.tar")).unwrap()
+    LayoutIndex::parse(index.to_string().as_bytes(), Path::new("/nowhere/Some-Layout.tar")).unwrap()
 }
 
-fn tags(names: &Names, repository: &str) -> Vec<String> {
+fn tags(names: &LayoutIndex, repository: &str) -> Vec<String> {
     let tags = names.tags(repository, None, "", usize::MAX).unwrap_or_default();
     tags.into_iter().map(|tag| tag.to_string()).collect()
 }
@@ -27,7 +27,7 @@ fn tag(text: &str) -> Tag {
     text.parse().unwrap()
 }
 
-fn json_of(names: &Names) -> Vec<u8> {
+fn json_of(names: &LayoutIndex) -> Vec<u8> {
     let mut json = Vec::new();
     names.write(&mut json).unwrap();
     json
@@ -114,7 +114,7 @@ fn a_name_that_is_no_name_keeps_nobody_from_the_others() {
     let names = index(&[&named[..], &[("docker.io/library/nginx:1", b"a")]].concat());
     assert_eq!(names.repositories().into_iter().collect::<Vec<_>>(), ["library/nginx"]);
     for broken in ["", "[]", "{}", r#"{"manifests":{}}"#, r#"{"manifests":[1]}"#, r#"{"manifests":[{"digest":"x"}]}"#] {
-        assert!(Names::parse(broken.as_bytes(), Path::new("x")).is_err(), "{broken}");
+        assert!(LayoutIndex::parse(broken.as_bytes(), Path::new("x")).is_err(), "{broken}");
     }
 }
 
@@ -125,7 +125,7 @@ fn a_push_keeps_what_others_wrote_into_the_index() {
     assert_eq!(repository.to_string(), "docker.io/team/app");
     names.apply(&put(&repository, "1", b"old"));
     names.apply(&put(&repository, "1", b"new"));
-    let again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
+    let again = LayoutIndex::parse(&json_of(&names), Path::new("x")).unwrap();
     assert_eq!(tags(&again, "team/app"), ["1"]);
     assert_eq!(again.digest("team/app", None, &tag("1")), Some(Digest::sha256(b"new")));
     assert!(again.listed().any(|digest| digest == Digest::sha256(b"old")), "untagged, not lost");
@@ -154,7 +154,7 @@ fn a_push_for_one_registry_is_recorded_as_that_ones() {
 }
 
 /// Every descriptor, in no order.
-fn content(names: &Names) -> BTreeSet<String> {
+fn content(names: &LayoutIndex) -> BTreeSet<String> {
     names.entries.iter().map(|(_, entry)| entry.raw.to_string()).collect()
 }
 
@@ -181,15 +181,15 @@ proptest::proptest! {
     /// A server that was killed between writing the index and emptying the journal makes all changes again.
     #[test]
     fn changes_that_are_made_twice_are_as_good_as_once(changes in proptest::collection::vec(any_change(), 0..30)) {
-        let once = |names: &mut Names| changes.iter().for_each(|change| names.apply(change));
-        let mut names = Names::empty();
+        let once = |names: &mut LayoutIndex| changes.iter().for_each(|change| names.apply(change));
+        let mut names = LayoutIndex::empty();
         once(&mut names);
-        let mut again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
+        let mut again = LayoutIndex::parse(&json_of(&names), Path::new("x")).unwrap();
         once(&mut again);
         proptest::prop_assert_eq!(content(&again), content(&names));
         proptest::prop_assert_eq!(&again.deleted, &names.deleted);
         let json = json_of(&again);
-        let read = Names::parse(&json, Path::new("x")).unwrap();
+        let read = LayoutIndex::parse(&json, Path::new("x")).unwrap();
         proptest::prop_assert_eq!(&read.deleted, &names.deleted);
         for name in ["x/r0", "x/r1"] {
             proptest::prop_assert_eq!(tags(&read, name), tags(&names, name));
@@ -223,7 +223,7 @@ fn tags_come_in_pages_whatever_registries_have_them() {
 
 #[test]
 fn what_is_deleted_leaves_nothing_behind() {
-    let mut names = Names::empty();
+    let mut names = LayoutIndex::empty();
     let repository: Repository = "quay.io/org/app".parse().unwrap();
     names.apply(&put(&repository, "1", b"x"));
     names.apply(&put(&repository, "2", b"x"));
@@ -236,7 +236,7 @@ fn what_is_deleted_leaves_nothing_behind() {
 
 #[test]
 fn a_referrer_that_an_index_names_stays_a_referrer() {
-    let mut names = Names::empty();
+    let mut names = LayoutIndex::empty();
     let repository: Repository = "docker.io/team/app".parse().unwrap();
     let list = |content: &[u8], subject| {
         let (repository, manifest, unlisted) = (repository.clone(), view(content), vec![]);
@@ -249,7 +249,7 @@ fn a_referrer_that_an_index_names_stays_a_referrer() {
     assert_eq!(unlisted, [Digest::sha256(b"plain")]);
     let (tag, manifest) = (tag("1"), view(b"index"));
     names.apply(&Change::Tag { repository, tag, manifest, unlisted });
-    let again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
+    let again = LayoutIndex::parse(&json_of(&names), Path::new("x")).unwrap();
     assert!(again.lists("team/app", None, &Digest::sha256(b"referrer")));
     assert!(!again.lists("team/app", None, &Digest::sha256(b"plain")));
     assert!(!again.lists("team/other", None, &Digest::sha256(b"referrer")));
@@ -263,7 +263,7 @@ fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
     let digest = Digest::sha256(b"x");
     let delete = |repository: &Repository, kept| Change::Delete { repository: repository.clone(), digest, kept };
     names.apply(&delete(&one, true));
-    let mut again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
+    let mut again = LayoutIndex::parse(&json_of(&names), Path::new("x")).unwrap();
     assert!(again.is_deleted(&one, &digest) && !again.is_deleted(&two, &digest));
     again.apply(&put(&one, "2", b"x"));
     assert!(!again.is_deleted(&one, &digest));
@@ -278,13 +278,13 @@ fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
 fn a_deletion_is_written_beside_annotations_that_are_none() {
     for annotations in [json!(null), json!("text"), json!([1])] {
         let text = json!({"schemaVersion": 2, "annotations": annotations, "manifests": []}).to_string();
-        let mut names = Names::parse(text.as_bytes(), Path::new("x")).unwrap();
+        let mut names = LayoutIndex::parse(text.as_bytes(), Path::new("x")).unwrap();
         let [one, two]: [Repository; 2] =
             ["docker.io/team/one", "docker.io/team/two"].map(|name| name.parse().unwrap());
         [&one, &two].iter().for_each(|repository| names.apply(&put(repository, "1", b"x")));
         let digest = Digest::sha256(b"x");
         names.apply(&Change::Delete { repository: one.clone(), digest, kept: true });
-        let again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
+        let again = LayoutIndex::parse(&json_of(&names), Path::new("x")).unwrap();
         assert!(again.is_deleted(&one, &digest), "{annotations}");
     }
 }

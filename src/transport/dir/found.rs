@@ -15,7 +15,7 @@ use crate::oci::{Descriptor, Manifest};
 /// The longest `version` that is read, in bytes.
 const MAX_VERSION: u64 = 100;
 
-pub enum Found {
+pub enum ExistingImage {
     /// The same image.
     Finished,
     /// Nothing but parts of it, by their names.
@@ -30,7 +30,7 @@ enum Part<'a> {
 
 /// # Errors
 /// Something else is there, or it cannot be read.
-pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Found> {
+pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<ExistingImage> {
     let mut parts: HashMap<String, Part> =
         image.blobs.iter().map(|blob| (blob.digest.hex(), Part::Blob(blob))).collect();
     parts.extend(image.manifests.iter().map(|manifest| (manifest_name(manifest), Part::Manifest(manifest))));
@@ -68,11 +68,11 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Found> 
         parts.remove(MANIFEST);
     }
     if is_finished && is_same && parts.iter().all(|(name, part)| is_there(at, name, part)) {
-        return Ok(Found::Finished);
+        return Ok(ExistingImage::Finished);
     }
     match foreign {
         Some(name) => Err(refuse(at, &format!("something else is there already: {name:?}"))),
-        None => Ok(Found::Unfinished(ours)),
+        None => Ok(ExistingImage::Unfinished(ours)),
     }
 }
 

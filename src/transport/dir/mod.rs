@@ -27,7 +27,7 @@ use crate::base::fsops::{Dir, Identity, Linkable, LockedDir, Made};
 use crate::base::progress::Events;
 use crate::content::{Files, LinkMode, Reasons};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
-use found::Found;
+use found::ExistingImage;
 
 const MANIFEST: &str = "manifest.json";
 const VERSION: &str = "version";
@@ -39,7 +39,7 @@ const VERSION_TEXT: &str = "Directory Transport Version: 1.1\n";
 type LinkTo = Option<Arc<Linkable>>;
 
 /// A directory of images.
-pub struct Images {
+pub struct ImageDirectory {
     root: LockedDir,
     /// With `Auto` each blob is copied at most once, and then linked.
     mode: LinkMode,
@@ -71,21 +71,21 @@ pub struct Parts<'a> {
 
 /// What became of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum ImageWrite {
     New,
     /// The same image was there, finished.
     Kept,
 }
 
-impl Images {
+impl ImageDirectory {
     /// Makes the directory at `path` if there is none. It is for one run at a time: another would take an image that this one
     /// is just making for a left-over.
     ///
     /// # Errors
     /// It cannot be made or opened, or another run has it.
-    pub fn create(path: &Path, mode: LinkMode, events: Events) -> Result<Images> {
+    pub fn create(path: &Path, mode: LinkMode, events: Events) -> Result<ImageDirectory> {
         let root = LockedDir::take(Dir::create(path)?, path)?;
-        Ok(Images {
+        Ok(ImageDirectory {
             parent: Mutex::new((String::new(), root.dir().clone())),
             root,
             mode,
@@ -113,14 +113,14 @@ impl Images {
     ///
     /// # Errors
     /// Something else is there, the source does not have what it should, or the file system refuses.
-    pub fn write(&self, name: &str, image: &Parts<'_>, files: &dyn Files) -> Result<Written> {
+    pub fn write(&self, name: &str, image: &Parts<'_>, files: &dyn Files) -> Result<ImageWrite> {
         let Made { dir: directory, is_new } = self.open(name)?;
         let identity = self.take(name, &directory)?;
         let at = At { images: self, name, directory, identity };
         if !is_new {
             match found::look(&at, image, files)? {
-                Found::Finished => return Ok(Written::Kept),
-                Found::Unfinished(names) => {
+                ExistingImage::Finished => return Ok(ImageWrite::Kept),
+                ExistingImage::Unfinished(names) => {
                     // First of all what says that it is finished.
                     for name in names.iter().filter(|name| *name == VERSION).chain(&names) {
                         at.remove(name)?;
@@ -138,7 +138,7 @@ impl Images {
         }
         at.create(MANIFEST, &image.root.bytes()?)?;
         at.create(VERSION, VERSION_TEXT.as_bytes())?;
-        Ok(Written::New)
+        Ok(ImageWrite::New)
     }
 
     /// All that was written reaches the medium.
@@ -198,7 +198,7 @@ impl Images {
 
 /// The directory of an image.
 struct At<'a> {
-    images: &'a Images,
+    images: &'a ImageDirectory,
     name: &'a str,
     directory: Dir,
     /// Which file the directory is.

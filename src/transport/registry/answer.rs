@@ -254,13 +254,13 @@ pub(super) fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
 }
 
 /// What a body says, for a person.
-pub(super) struct Shown {
+pub(super) struct ShownBody {
     pub text: String,
     /// It is the text of a web page.
     pub is_page: bool,
 }
 
-impl Shown {
+impl ShownBody {
     /// An error about an answer with this body.
     pub fn known_to(&self, error: Error) -> Error {
         if self.is_page { error.with_fact(WebPage) } else { error }
@@ -268,7 +268,7 @@ impl Shown {
 }
 
 /// What the body says, without these secrets.
-pub(super) fn excerpt_shown(body: &[u8], secrets: &[String]) -> Shown {
+pub(super) fn excerpt_shown(body: &[u8], secrets: &[String]) -> ShownBody {
     let text = String::from_utf8_lossy(body);
     let (message, is_page) = match serde_json::from_slice::<Value>(body) {
         Ok(json) => (from_json(&json).unwrap_or_else(|| text.to_string()), false),
@@ -279,7 +279,7 @@ pub(super) fn excerpt_shown(body: &[u8], secrets: &[String]) -> Shown {
         Err(_) => (text.to_string(), false),
     };
     // Before it is cut: a part of a secret would not be found any more.
-    Shown { text: shortened(&trace::quoted(&redacted_with(&message, secrets))), is_page }
+    ShownBody { text: shortened(&trace::quoted(&redacted_with(&message, secrets))), is_page }
 }
 
 /// The error of an object storage as S3 writes it: `<Error><Code>…</Code><Message>…</Message>…</Error>`. The rest repeats the request.

@@ -209,7 +209,7 @@ pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// The part of [`Config`] that says how long to wait and how often to try.
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(super) struct RequestLimits {
     pub retries: u32,
     /// How often the same is asked for again after an answer that is something else.
     pub wrong_retries: u32,
@@ -220,20 +220,20 @@ pub(super) struct Limits {
     pub commit: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
+impl Default for RequestLimits {
+    fn default() -> RequestLimits {
         let config = Config::default();
-        Limits::of(&config)
+        RequestLimits::of(&config)
     }
 }
 
-impl Limits {
-    pub fn of(config: &Config) -> Limits {
+impl RequestLimits {
+    pub fn of(config: &Config) -> RequestLimits {
         let (retries, max_wait) = (config.retries, config.max_wait);
         let wrong_retries = retries.min(WRONG_RETRIES);
         let (stall, commit) = (config.stall_timeout, config.commit_timeout);
         let (first_delay, retry_budget) = (config.first_delay, config.retry_budget);
-        Limits { retries, wrong_retries, max_wait, first_delay, retry_budget, stall, commit }
+        RequestLimits { retries, wrong_retries, max_wait, first_delay, retry_budget, stall, commit }
     }
 
     /// How long a registry may take to store an upload of `size` bytes after the last of them. What has taken it may pass it on
@@ -268,9 +268,9 @@ impl Limits {
     }
 
     /// These limits for a place that is not the only one to ask.
-    pub fn for_mirror(&self) -> Limits {
+    pub fn for_mirror(&self) -> RequestLimits {
         let (retries, max_wait) = (self.retries.min(MIRROR_RETRIES), self.max_wait.min(MIRROR_WAIT));
-        Limits { retries, wrong_retries: 0, max_wait, retry_budget: None, ..self.clone() }
+        RequestLimits { retries, wrong_retries: 0, max_wait, retry_budget: None, ..self.clone() }
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
     fn what_is_large_may_take_long_to_be_stored_and_the_rest_has_the_retry_budget() {
         let of = |retry_budget: Option<u64>, size| {
             let retry_budget = retry_budget.map(Duration::from_secs);
-            Limits { retry_budget, ..Limits::default() }.to_store(size).as_secs()
+            RequestLimits { retry_budget, ..RequestLimits::default() }.to_store(size).as_secs()
         };
         let mib = 1024 * 1024;
         let reported =

@@ -21,7 +21,7 @@ use super::facts::BlobFault;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
 use super::lane::Permit;
-use super::outage::{Download, Server, Work};
+use super::outage::{Download, ServerWork, Work};
 use super::reply::Reply;
 use super::retry::Tries;
 use super::stall_timeout::LEAST;
@@ -94,7 +94,7 @@ struct Flow {
     /// Why they may be something else than the blob, if they come to another length.
     doubt: Option<String>,
     /// Where they come from; see [`Reply::server`].
-    server: Option<Server>,
+    server: Option<ServerWork>,
     /// They have brought enough for the blob to be on its way.
     download: Option<Download>,
     /// When they were asked for.
@@ -131,7 +131,7 @@ impl Flow {
                     None => continue,
                 },
                 None if self.position >= self.wanted.blob.size => {
-                    self.server.iter().for_each(Server::answered);
+                    self.server.iter().for_each(ServerWork::answered);
                     self.tries.succeeded();
                     return Ok(None);
                 }
@@ -347,7 +347,7 @@ enum Opened {
         /// See [`Flow::doubt`].
         doubt: Option<String>,
         /// See [`Reply::server`].
-        server: Option<Server>,
+        server: Option<ServerWork>,
     },
     /// Not where it was asked to begin, and why.
     Elsewhere(String),

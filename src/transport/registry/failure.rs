@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::outage::{Evidence, Server};
+use super::outage::{Evidence, ServerWork};
 use crate::base::error::{Error, Kind};
 
 /// A try that failed, and what may be done about it.
@@ -11,7 +11,7 @@ pub(super) struct Failure {
     pub error: Error,
     pub retry: Retry,
     /// The server that failed, if that is known; without one, the failure counts against the registry.
-    pub server: Option<Server>,
+    pub server: Option<ServerWork>,
     /// The status of the answer, if one came.
     pub status: Option<u16>,
     /// When the request was sent that failed, where that is known: before, it may have waited for its turn.
@@ -58,7 +58,7 @@ impl Failure {
     }
 
     /// The body of an answer of `server` broke off: that is no better than an error in its place.
-    pub fn of_body(self, server: &Server) -> Failure {
+    pub fn of_body(self, server: &ServerWork) -> Failure {
         match self.retry {
             Retry::Soon => Failure { retry: Retry::Down(Evidence::Status), ..self.at(server) },
             _ => self,
@@ -66,7 +66,7 @@ impl Failure {
     }
 
     /// It is this server that failed.
-    pub fn at(self, server: &Server) -> Failure {
+    pub fn at(self, server: &ServerWork) -> Failure {
         Failure { server: Some(server.clone()), ..self }
     }
 

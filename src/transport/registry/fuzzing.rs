@@ -9,8 +9,8 @@ use super::challenge::{Bearer, Challenge};
 /// The next page a `Link` header names.
 pub fn next_page(header: &str) -> Option<&str> {
     match super::link::next([header].into_iter()) {
-        super::link::Next::At(target) => Some(target),
-        super::link::Next::Nowhere | super::link::Next::Unreadable(_) => None,
+        super::link::NextPage::At(target) => Some(target),
+        super::link::NextPage::Nowhere | super::link::NextPage::Unreadable(_) => None,
     }
 }
 

@@ -73,12 +73,12 @@ mod tests {
 
     use super::*;
     use crate::base::progress::Recorder;
-    use crate::transport::registry::config::Limits;
+    use crate::transport::registry::config::RequestLimits;
     use crate::transport::registry::outage::Work;
 
     #[test]
     fn a_head_without_an_answer_counts_only_where_others_are_answered_and_no_head_is() {
-        let outage = Outage::new("r.io", &Limits::default(), &(Arc::new(Recorder::default()) as _));
+        let outage = Outage::new("r.io", &RequestLimits::default(), &(Arc::new(Recorder::default()) as _));
         let (heads, another) = (Heads::default(), Heads::default());
         outage.answered(Work::Read);
         heads.note_silence(Instant::now());

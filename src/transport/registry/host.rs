@@ -53,7 +53,7 @@ pub(super) struct Host {
 pub(super) struct Ask<'a> {
     pub method: Method,
     /// Below the registry's root, beginning with `/`; or a whole URL.
-    pub target: Target,
+    pub target: RequestTarget,
     pub headers: HeaderMap,
     pub body: Bytes,
     pub scopes: Scopes,
@@ -63,14 +63,14 @@ pub(super) struct Ask<'a> {
     pub what: &'a str,
 }
 
-pub(super) enum Target {
+pub(super) enum RequestTarget {
     Path(String),
     Url(Url),
 }
 
 impl<'a> Ask<'a> {
     pub fn new(method: Method, path: String, scopes: Scopes, what: &'a str) -> Ask<'a> {
-        let (target, headers, body, optional) = (Target::Path(path), HeaderMap::new(), Bytes::new(), None);
+        let (target, headers, body, optional) = (RequestTarget::Path(path), HeaderMap::new(), Bytes::new(), None);
         Ask { method, target, headers, body, scopes, optional, what }
     }
 
@@ -100,8 +100,8 @@ impl Ask<'_> {
 
     fn path(&self) -> &str {
         match &self.target {
-            Target::Path(path) => path,
-            Target::Url(url) => url.path(),
+            RequestTarget::Path(path) => path,
+            RequestTarget::Url(url) => url.path(),
         }
     }
 
@@ -314,8 +314,8 @@ impl Host {
     async fn authorized(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
         self.pass(ask.what).await.map_err(Failure::never)?;
         let url = match &ask.target {
-            Target::Path(path) => self.url(path).await.map_err(Failure::never)?,
-            Target::Url(url) => url.clone(),
+            RequestTarget::Path(path) => self.url(path).await.map_err(Failure::never)?,
+            RequestTarget::Url(url) => url.clone(),
         };
         let mut sent = self.auth.header(&self.wire, &ask.scopes).await?;
         let mut reply = self.send(ask, url.clone(), Payload::Bytes(ask.body.clone()), sent.as_ref()).await?;

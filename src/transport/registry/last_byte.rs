@@ -11,7 +11,7 @@ use super::auth::Scopes;
 use super::content_range::ContentRange;
 use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
-use super::outage::{Evidence, Server, Work};
+use super::outage::{Evidence, ServerWork, Work};
 use super::reply::Reply;
 use crate::base::error::{Error, Kind, Result};
 use crate::content::Readable;
@@ -185,7 +185,7 @@ async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable,
             _ => has(length),
         },
         (200, _) => {
-            reply.server.iter().for_each(Server::answered);
+            reply.server.iter().for_each(ServerWork::answered);
             Readable::Yes
         }
         // 412: a policy of the project forbids pulling (Harbor).

@@ -16,7 +16,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::config::{LONGEST_DELAY, Limits};
+use super::config::{LONGEST_DELAY, RequestLimits};
 use super::lane::Lane;
 use super::reply::Reply;
 use crate::base::error::{Error, Kind, Result};
@@ -95,7 +95,7 @@ struct Budget {
 pub(super) type Turn<'a> = Option<tokio::sync::MutexGuard<'a, ()>>;
 
 impl Gate {
-    pub fn new(registry: &str, limits: &Limits, events: &Events) -> Gate {
+    pub fn new(registry: &str, limits: &RequestLimits, events: &Events) -> Gate {
         let (state, turn) = (Mutex::default(), tokio::sync::Mutex::default());
         let (registry, lanes, max_wait) = (registry.to_owned(), Vec::new(), limits.max_wait);
         Gate { registry, lanes, max_wait, events: events.clone(), state, turn }
@@ -329,7 +329,7 @@ mod tests {
     fn gate(max_wait: u64) -> Gate {
         let max_wait = Duration::from_secs(max_wait);
         let events: Events = Arc::new(Silent);
-        Gate::new("docker.io", &Limits { max_wait, ..Limits::default() }, &events)
+        Gate::new("docker.io", &RequestLimits { max_wait, ..RequestLimits::default() }, &events)
     }
 
     fn budget(remaining: u64) -> Budget {
@@ -372,7 +372,7 @@ mod tests {
     async fn refusals_without_a_word_are_one_pause_for_all_and_fewer_requests_at_once_until_it_goes_well() {
         let (recorder, lane) = (Arc::new(Recorder::default()), Lane::new(4));
         let events: Events = recorder.clone();
-        let gate = Gate::new("r.io", &Limits::default(), &events).over(&[&lane]);
+        let gate = Gate::new("r.io", &RequestLimits::default(), &events).over(&[&lane]);
         let (first, before) = (Duration::from_secs(1), Instant::now());
         let refuse = |began| gate.refused_without_limit(began, first).as_secs();
         assert_eq!([refuse(before), refuse(before), refuse(before)], [1, 1, 1], "three that were under way");

@@ -2,7 +2,7 @@
 
 /// What the `Link` headers of a page say about the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next<'a> {
+pub(super) enum NextPage<'a> {
     /// They name no next page.
     Nowhere,
     /// The target of the next page, relative or absolute.
@@ -14,18 +14,18 @@ pub(super) enum Next<'a> {
 /// What may stand between links.
 const SEPARATORS: [char; 3] = [' ', '\t', ','];
 
-pub(super) fn next<'a>(headers: impl Iterator<Item = &'a str>) -> Next<'a> {
+pub(super) fn next<'a>(headers: impl Iterator<Item = &'a str>) -> NextPage<'a> {
     let mut unreadable = None;
     for header in headers {
         let (links, rest) = links(header);
         if let Some((target, _)) = links.iter().find(|(_, parameters)| is_next(parameters)) {
-            return Next::At(target);
+            return NextPage::At(target);
         }
         if is_damaged(rest) || links.iter().any(|(_, parameters)| !says_relation(parameters)) {
             unreadable = Some(header);
         }
     }
-    unreadable.map_or(Next::Nowhere, Next::Unreadable)
+    unreadable.map_or(NextPage::Nowhere, NextPage::Unreadable)
 }
 
 /// `(target, parameters)` of each link of one header, and what is no link; a target may hold commas, so it is not split at
@@ -82,20 +82,20 @@ mod tests {
     #[test]
     fn the_next_page_is_found_in_the_forms_registries_send() {
         for (header, target) in [
-            (r#"</v2/a/tags/list?last=b&n=1>; rel="next""#, Next::At("/v2/a/tags/list?last=b&n=1")),
-            ("<https://h/x?a=1,2>;rel=next", Next::At("https://h/x?a=1,2")),
-            (r#"</p>; rel="prev", </n>; rel="next""#, Next::At("/n")),
-            (r#"</n>; title="x"; REL="last Next""#, Next::At("/n")),
-            ("</n>; rel='next'", Next::At("/n")),
-            (r#"</n>; rel="next","#, Next::At("/n")),
-            (r#"</p>; rel="prev", "#, Next::Nowhere),
-            (r#"</p>; rel="prev",  </n>; rel="next""#, Next::At("/n")),
-            ("</p>; rel=prev,\t</n>; rel=next", Next::At("/n")),
-            ("</p>; rel=prev, </n>; rel=next,</l>; rel=last", Next::At("/n")),
-            ("</p>; rel=prev,</n>; rel=next , , </l>; rel=last", Next::At("/n")),
-            (r#"</n>; title="one, <two>"; rel="next""#, Next::At("/n")),
-            (r#"</p>; rel="prev""#, Next::Nowhere),
-            ("", Next::Nowhere),
+            (r#"</v2/a/tags/list?last=b&n=1>; rel="next""#, NextPage::At("/v2/a/tags/list?last=b&n=1")),
+            ("<https://h/x?a=1,2>;rel=next", NextPage::At("https://h/x?a=1,2")),
+            (r#"</p>; rel="prev", </n>; rel="next""#, NextPage::At("/n")),
+            (r#"</n>; title="x"; REL="last Next""#, NextPage::At("/n")),
+            ("</n>; rel='next'", NextPage::At("/n")),
+            (r#"</n>; rel="next","#, NextPage::At("/n")),
+            (r#"</p>; rel="prev", "#, NextPage::Nowhere),
+            (r#"</p>; rel="prev",  </n>; rel="next""#, NextPage::At("/n")),
+            ("</p>; rel=prev,\t</n>; rel=next", NextPage::At("/n")),
+            ("</p>; rel=prev, </n>; rel=next,</l>; rel=last", NextPage::At("/n")),
+            ("</p>; rel=prev,</n>; rel=next , , </l>; rel=last", NextPage::At("/n")),
+            (r#"</n>; title="one, <two>"; rel="next""#, NextPage::At("/n")),
+            (r#"</p>; rel="prev""#, NextPage::Nowhere),
+            ("", NextPage::Nowhere),
         ] {
             assert_eq!(next([header].into_iter()), target, "{header}");
         }
@@ -111,9 +111,9 @@ mod tests {
             "</n>",
             "</n>; rel=\"»\"",
         ] {
-            assert_eq!(next([header].into_iter()), Next::Unreadable(header), "{header}");
+            assert_eq!(next([header].into_iter()), NextPage::Unreadable(header), "{header}");
         }
-        assert_eq!(next(["</broken", "</n>; rel=next"].into_iter()), Next::At("/n"));
+        assert_eq!(next(["</broken", "</n>; rel=next"].into_iter()), NextPage::At("/n"));
     }
 
     proptest::proptest! {

@@ -10,9 +10,9 @@ use reqwest::header::HeaderMap;
 
 use super::call::{Call, Payload};
 use super::failure::{Failure, may_be_down};
-use super::outage::{Outage, Server, Work, given_up};
+use super::outage::{Outage, ServerWork, Work, given_up};
 use super::unanswered::silence;
-use super::upload_body::Watch;
+use super::upload_body::UploadWatch;
 use super::wire::Wire;
 use crate::base::error::Result;
 use crate::base::progress::Event;
@@ -28,7 +28,7 @@ impl Wire {
     /// when nothing comes from it for a while: noticing that it is gone may take long.
     pub async fn unless_given_up<T>(
         &self,
-        server: Option<&Server>,
+        server: Option<&ServerWork>,
         what: &str,
         waiting: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
@@ -94,9 +94,9 @@ impl Wire {
     /// `patience` in all, from when everything is sent. Never ends.
     pub async fn report_if_long(
         &self,
-        server: Option<&Server>,
+        server: Option<&ServerWork>,
         what: &str,
-        upload: Option<&Watch>,
+        upload: Option<&UploadWatch>,
         patience: Duration,
     ) -> Infallible {
         let Some(server) = server.filter(|server| server.work == Work::Complete) else {
@@ -115,7 +115,7 @@ impl Wire {
 
 /// What to say of a request whose answer has taken [`LONG`] since `since`, if anything: not where the server answers nothing, for that is
 /// said of it anyway, and at most one line in a while for each server.
-fn long_wait(server: &Server, what: &str, since: Instant, patience: Duration) -> Option<String> {
+fn long_wait(server: &ServerWork, what: &str, since: Instant, patience: Duration) -> Option<String> {
     let (outage, left) = (&server.outage, patience.saturating_sub(LONG));
     let answers = outage.is_heard_since(since) && outage.quiet_for(since) < LONG * 2 / 3;
     if left.is_zero() || !answers || !outage.is_news(left) {
@@ -132,13 +132,13 @@ fn long_wait(server: &Server, what: &str, since: Instant, patience: Duration) ->
 mod tests {
     use super::*;
     use crate::base::progress::Recorder;
-    use crate::transport::registry::config::Limits;
+    use crate::transport::registry::config::RequestLimits;
 
     /// A quarter of an hour without a line looks like a program that hangs.
     #[test]
     fn an_answer_that_takes_long_is_worth_one_line_while_the_server_answers_otherwise() {
-        let outage = Arc::new(Outage::new("r.io", &Limits::default(), &(Arc::new(Recorder::default()) as _)));
-        let server = Server { outage: outage.clone(), work: Work::Complete };
+        let outage = Arc::new(Outage::new("r.io", &RequestLimits::default(), &(Arc::new(Recorder::default()) as _)));
+        let server = ServerWork { outage: outage.clone(), work: Work::Complete };
         let tell = |since| long_wait(&server, "uploading x", since, Duration::from_secs(900));
         let since = Instant::now();
         assert_eq!(tell(since), None, "it answers nothing");

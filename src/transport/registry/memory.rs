@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::auth::Auth;
 use super::heads::Heads;
 use super::questions::Answers;
-use super::read_after_write::Written;
+use super::read_after_write::RecentWrites;
 use super::spent::Spent;
 use crate::base::error::Error;
 use crate::credentials::Store;
@@ -56,7 +56,7 @@ pub(super) struct Memory {
     pub answered_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
-    pub written: Written,
+    pub written: RecentWrites,
     pub mounts: Mounts,
     pub proofs: Proofs,
     pub spent: Spent,

@@ -25,11 +25,11 @@ use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Events};
 use crate::content::{Body, Need, ReferrerList, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::routes::{Place, Serves};
+use crate::routes::{PullSource, Serves};
 use endpoint::Endpoint;
 use failover::Failover;
 use health::CircuitBreaker;
-use suspects::{Given, Suspects, Wrong};
+use suspects::{EndpointReads, Suspects, WrongBlob};
 
 /// The endpoints of the repositories that were read so far.
 #[derive(Default)]
@@ -87,8 +87,8 @@ impl Registries {
         Ok(known.entry(repository.clone()).or_insert(endpoints).clone())
     }
 
-    fn endpoint(&self, wanted: &Repository, place: Place, last: bool) -> Endpoint {
-        let Place { repository, insecure, serves } = place;
+    fn endpoint(&self, wanted: &Repository, place: PullSource, last: bool) -> Endpoint {
+        let PullSource { repository, insecure, serves } = place;
         let mirror = !last || repository.registry() != wanted.registry();
         let reach = Reach { registry: repository.registry().to_owned(), insecure, mirror, patient: last };
         let mut breakers = self.0.mirrors.breakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +204,7 @@ impl Endpoints {
     /// See [`Source::gave_wrong`](crate::content::Source::gave_wrong).
     pub async fn gave_wrong(&self, blob: &Descriptor, error: Error) -> Result<()> {
         let own = self.all.len() - 1;
-        let Wrong { given, from } = self.suspects.accuse(&blob.digest, own);
+        let WrongBlob { given, from } = self.suspects.accuse(&blob.digest, own);
         given.into_iter().for_each(|(at, given)| self.all[at].discount(given));
         if from.is_empty() || from == [own] {
             return self.own_gave_wrong(&blob.digest, error).await;
@@ -235,7 +235,7 @@ impl Endpoints {
     }
 
     /// An endpoint gave this of a blob; whether the bytes are right is not known yet.
-    fn note_given(&self, blob: &Digest, at: usize, given: Given) {
+    fn note_given(&self, blob: &Digest, at: usize, given: EndpointReads) {
         self.all[at].count(given);
         self.suspects.note(blob, at, given);
     }

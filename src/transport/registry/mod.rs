@@ -101,7 +101,7 @@ use crate::content::{
     Source, Stored, TagDeletion, TagList,
 };
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::routes::Place;
+use crate::routes::PullSource;
 pub use auth_check::AuthCheck;
 use call::{Call, Payload};
 pub use config::{Config, RegistryConfig, TlsConfig};
@@ -191,7 +191,7 @@ impl Registries {
 
     /// The registry itself as it is reached for `repository`, to write there.
     fn target(&self, repository: &Repository) -> Result<Arc<Host>> {
-        let Place { insecure, .. } = self.0.wire.config.routes.push(repository)?;
+        let PullSource { insecure, .. } = self.0.wire.config.routes.push(repository)?;
         Ok(self.reach(Reach { registry: repository.registry().to_owned(), insecure, mirror: false, patient: true }))
     }
 

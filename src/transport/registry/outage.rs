@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::config::{LONGEST_DELAY, Limits};
+use super::config::{LONGEST_DELAY, RequestLimits};
 use crate::base::error::{Error, Kind, Result, Stopped};
 use crate::base::progress::units::duration;
 use crate::base::progress::{Event, Events};
@@ -40,8 +40,8 @@ use crate::base::progress::{Event, Events};
 pub(super) use announced::Announced;
 use announced::Waits;
 pub(super) use silence::{Evidence, Next, Round, Suspicion};
-use silence::{Probed, Silence};
-pub(super) use work::{Server, Work};
+use silence::{ProbeResult, Silence};
+pub(super) use work::{ServerWork, Work};
 
 /// How often a running upload is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ const BELIEVED: Duration = Duration::from_secs(30);
 pub(super) struct Outage {
     /// `host[:port]`, and what it is needed for if it is not the registry itself.
     place: String,
-    limits: Limits,
+    limits: RequestLimits,
     events: Events,
     state: Mutex<State>,
     /// The server answered, or was given up.
@@ -100,7 +100,7 @@ struct State {
     reported: Option<Instant>,
     /// A request was put off for longer than is allowed, while others were answered.
     is_put_off: bool,
-    probed: Option<Probed>,
+    probed: Option<ProbeResult>,
     stopped: Option<Stopped>,
     /// When a wait of one request alone was last reported.
     last_report: Option<Instant>,
@@ -110,7 +110,7 @@ struct State {
 }
 
 impl Outage {
-    pub fn new(place: &str, limits: &Limits, events: &Events) -> Outage {
+    pub fn new(place: &str, limits: &RequestLimits, events: &Events) -> Outage {
         let (state, changed, changes, silent, downloads) = Default::default();
         let (place, limits, events) = (place.to_owned(), limits.clone(), events.clone());
         Outage { place, limits, events, state, changed, changes, silent, downloads }
@@ -266,7 +266,7 @@ impl Outage {
     /// Whether it has answered anything since `then`, a probe included.
     pub fn is_up_since(&self, then: Instant) -> bool {
         let state = self.state();
-        let is_up = |probed: Probed| probed.is_up && probed.at >= then;
+        let is_up = |probed: ProbeResult| probed.is_up && probed.at >= then;
         state.heard().is_some_and(|heard| heard > then) || state.probed.is_some_and(is_up)
     }
 
@@ -299,7 +299,7 @@ impl Outage {
 
     /// Notes what a probe that began at `at` has found. That is no successful answer to what was asked for: the silence goes on.
     pub fn note_probe(&self, at: Instant, is_up: bool) {
-        self.state().probed = Some(Probed { at, is_up });
+        self.state().probed = Some(ProbeResult { at, is_up });
     }
 
     /// It has stored a blob or a manifest.
@@ -386,7 +386,7 @@ impl State {
     fn noted(
         &mut self,
         suspicion: &Suspicion<'_>,
-        limits: &Limits,
+        limits: &RequestLimits,
         heard: Option<Instant>,
         now: Instant,
     ) -> &mut Silence {

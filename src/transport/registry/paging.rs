@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use reqwest::Url;
 
-use super::link::{self, Next};
+use super::link::{self, NextPage};
 use super::location;
 use super::reply::Reply;
 
@@ -51,9 +51,9 @@ impl Pages {
             return Onward::Lost("is named by a Link header that is not text".to_owned());
         }
         let target = match link::next(reply.headers("link")) {
-            Next::Nowhere => return Onward::End,
-            Next::At(target) => target,
-            Next::Unreadable(header) => {
+            NextPage::Nowhere => return Onward::End,
+            NextPage::At(target) => target,
+            NextPage::Unreadable(header) => {
                 let shown: String = header.chars().take(SHOWN).collect();
                 return Onward::Lost(format!("is named by a Link header that cannot be read: {shown:?}"));
             }

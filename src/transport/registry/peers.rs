@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::{Method, Url};
 
 use super::call::Call;
-use super::config::Limits;
+use super::config::RequestLimits;
 use super::outage::Outage;
 use crate::base::progress::Events;
 
 /// What a server is needed for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum ServerRole {
     Tokens,
     /// Gives blobs.
     Blobs,
@@ -24,40 +24,40 @@ pub(super) enum Role {
 /// See the module documentation. One for each registry.
 pub(super) struct Peers {
     registry: String,
-    limits: Limits,
+    limits: RequestLimits,
     events: Events,
     /// By origin.
     known: Mutex<HashMap<String, Arc<Outage>>>,
 }
 
-impl Role {
+impl ServerRole {
     /// That of the servers to which a request for a blob may lead. Others, say one for referrers, are not needed: an image can
     /// go without their answers.
-    pub fn behind(call: &Call<'_>) -> Option<Role> {
+    pub fn behind(call: &Call<'_>) -> Option<ServerRole> {
         let is_change = matches!(call.method, Method::POST | Method::PATCH | Method::PUT);
         match call.url.path().contains("/blobs/") {
-            true if is_change => Some(Role::Uploads),
-            true => Some(Role::Blobs),
-            false => matches!(call.method, Method::PATCH | Method::PUT).then_some(Role::Uploads),
+            true if is_change => Some(ServerRole::Uploads),
+            true => Some(ServerRole::Blobs),
+            false => matches!(call.method, Method::PATCH | Method::PUT).then_some(ServerRole::Uploads),
         }
     }
 }
 
 impl Peers {
-    pub fn new(registry: &str, limits: &Limits, events: &Events) -> Peers {
+    pub fn new(registry: &str, limits: &RequestLimits, events: &Events) -> Peers {
         let known = Mutex::default();
         Peers { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), known }
     }
 
     /// The outage of the server at `url`, which has this role.
-    pub fn outage(&self, url: &Url, role: Role) -> Arc<Outage> {
+    pub fn outage(&self, url: &Url, role: ServerRole) -> Arc<Outage> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let outage = known.entry(url.origin().ascii_serialization()).or_insert_with(|| {
             let (host, registry) = (address(url), &self.registry);
             let place = match role {
-                Role::Tokens => format!("{host} (token server of {registry})"),
-                Role::Blobs => format!("{host} (blob storage of {registry})"),
-                Role::Uploads => format!("{host} (for uploads to {registry})"),
+                ServerRole::Tokens => format!("{host} (token server of {registry})"),
+                ServerRole::Blobs => format!("{host} (blob storage of {registry})"),
+                ServerRole::Uploads => format!("{host} (for uploads to {registry})"),
             };
             Arc::new(Outage::new(&place, &self.limits, &self.events))
         });

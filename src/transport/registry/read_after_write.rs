@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::oci::{Digest, Reference, Repository, Tag};
 
 #[derive(Default)]
-pub(super) struct Written(Mutex<HashMap<Repository, Here>>);
+pub(super) struct RecentWrites(Mutex<HashMap<Repository, Here>>);
 
 #[derive(Default)]
 struct Here {
@@ -19,7 +19,7 @@ struct Here {
     tags: HashMap<Tag, Digest>,
 }
 
-impl Written {
+impl RecentWrites {
     fn lock(&self) -> MutexGuard<'_, HashMap<Repository, Here>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,7 +90,7 @@ mod tests {
     fn only_what_was_brought_can_be_denied() {
         let (here, elsewhere) = (Repository::new("r", "a").unwrap(), Repository::new("r", "b").unwrap());
         let (blob, other) = (Digest::sha256(b"blob"), Digest::sha256(b"other"));
-        let written = Written::default();
+        let written = RecentWrites::default();
         assert!(!written.is_denied(&here, &[]));
         written.note_blob(&here, blob);
         assert!(written.is_denied(&here, &[]) && written.is_denied(&here, &[blob]));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::config::Limits;
+use super::config::RequestLimits;
 use super::rounds::Rounds;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::duration;
@@ -23,7 +23,7 @@ const OFTEN: Duration = Duration::from_secs(30);
 pub(super) struct ReadOnly {
     /// `host[:port]`.
     registry: String,
-    limits: Limits,
+    limits: RequestLimits,
     events: Events,
     state: Mutex<State>,
     /// The registry takes changes again.
@@ -51,7 +51,7 @@ struct State {
 }
 
 impl ReadOnly {
-    pub fn new(registry: &str, limits: &Limits, events: &Events) -> ReadOnly {
+    pub fn new(registry: &str, limits: &RequestLimits, events: &Events) -> ReadOnly {
         let (state, ended) = Default::default();
         ReadOnly { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), state, ended }
     }
@@ -141,7 +141,7 @@ mod tests {
     fn mode(max_wait: Duration, first_delay: Duration) -> (Arc<ReadOnly>, Arc<Recorder>) {
         let recorder = Arc::new(Recorder::default());
         let events: Events = recorder.clone();
-        let limits = Limits { max_wait, first_delay, ..Limits::default() };
+        let limits = RequestLimits { max_wait, first_delay, ..RequestLimits::default() };
         (Arc::new(ReadOnly::new("h.io", &limits, &events)), recorder)
     }
 

@@ -11,7 +11,7 @@ use super::answer::{excerpt_shown, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::failure::Failure;
-use super::host::{Ask, Host, Target, strange};
+use super::host::{Ask, Host, RequestTarget, strange};
 use super::manifests::{self, Fetched};
 use super::memory::ReferrersApi;
 use super::paging::{Onward, Pages};
@@ -183,7 +183,7 @@ async fn read_pages(
             .optional(Some(Question::Referrers))
             .header("accept", media_type::OCI_INDEX);
         let mut ask = ask.map_err(Broken::Asking)?;
-        ask.target = Target::Url(url.clone());
+        ask.target = RequestTarget::Url(url.clone());
         let read = host.read(&ask, MAX_MANIFEST_SIZE, |reply| (pages.after(&url, reply), reply.secrets())).await;
         let ((onward, secrets), body) = match read.map_err(Broken::of_asking)? {
             Read::Whole(head, body) => (head, body),

@@ -9,7 +9,7 @@ use reqwest::{Response, Url};
 
 use super::failure::Failure;
 use super::lane::Permit;
-use super::outage::Server;
+use super::outage::ServerWork;
 use super::stall_timeout::StallTimeout;
 use super::trace::{self, Talk};
 use super::unanswered::broken;
@@ -30,7 +30,7 @@ pub(super) struct Reply {
     /// The registry answered itself, not a server that it redirected to.
     pub own: bool,
     /// The server that answered; `None` if it is one that nothing depends on.
-    pub server: Option<Server>,
+    pub server: Option<ServerWork>,
     /// The URLs that were asked on the way, this one last. Empty: only this one.
     pub asked: Vec<Url>,
 }
@@ -45,7 +45,7 @@ pub(super) enum Read<T> {
 
 impl Reply {
     /// `stall`: the limit that `stall_timeout` keeps to.
-    pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<Server>) -> Reply {
+    pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<ServerWork>) -> Reply {
         Reply { response, begun: BytesMut::new(), stall, talk, permit: None, own, server, asked: Vec::new() }
     }
 
@@ -144,7 +144,7 @@ impl Reply {
                 return Err(too_long());
             }
         }
-        server.iter().for_each(Server::answered);
+        server.iter().for_each(ServerWork::answered);
         // Some servers name a coding and send text.
         if let Some(coding) = coding.filter(|_| std::str::from_utf8(&all).is_err()) {
             let coding: String = coding.chars().take(SHOWN).collect();

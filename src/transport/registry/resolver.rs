@@ -5,14 +5,14 @@ use std::io;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// The system's resolver.
-pub(super) struct Resolver;
+pub(super) struct SystemResolver;
 
 /// No address is known for a host's name.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NotResolved(io::Error);
 
-impl Resolve for Resolver {
+impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             // The port is that of the URL.

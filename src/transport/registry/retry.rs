@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
 
-use super::config::Limits;
+use super::config::RequestLimits;
 use super::facts::{Symptom, UnexpectedStatus};
 use super::failure::{Failure, Retry, is_gateway, may_be_down};
 use super::limit::Gate;
-use super::outage::{Announced, Evidence, Next, Outage, Server, Suspicion, Work, given_up};
+use super::outage::{Announced, Evidence, Next, Outage, ServerWork, Suspicion, Work, given_up};
 use super::read_only::{ReadOnly, Waited};
 use super::root::Root;
 use super::spent::OfBlob;
@@ -45,7 +45,7 @@ pub(super) struct Tries {
     events: Events,
     log: Arc<Log>,
     backoff: ExponentialBackoff,
-    limits: Limits,
+    limits: RequestLimits,
     failed: u32,
     /// The present try was not made before this.
     began: Instant,
@@ -163,7 +163,7 @@ impl Tries {
             return Err(failure.error);
         }
         let limited = failure.error.kind() == Kind::RateLimited;
-        let registry = || Server { outage: self.outage.clone(), work: Work::Enter };
+        let registry = || ServerWork { outage: self.outage.clone(), work: Work::Enter };
         let server = failure.server.clone().unwrap_or_else(registry);
         let delay = match failure.retry {
             Retry::Never => return Err(failure.error),
@@ -247,7 +247,7 @@ impl Tries {
         self.limits.retry_budget.is_some_and(|budget| !self.unanswered.is_zero() && self.unanswered >= budget)
     }
 
-    async fn look_at(&mut self, server: &Server, evidence: Evidence, failure: &Failure) -> Next {
+    async fn look_at(&mut self, server: &ServerWork, evidence: Evidence, failure: &Failure) -> Next {
         let (why, of_whole) = (self.reason(&failure.error), self.of_whole);
         let is_disk_full = |answer: &UnexpectedStatus| answer.symptom == Some(Symptom::DiskFull);
         let is_full = failure.error.find().is_some_and(is_disk_full);
@@ -283,7 +283,7 @@ impl Tries {
     }
 
     /// The server says that it will be back after `wanted`.
-    async fn wait_for_server(&mut self, server: &Server, wanted: Duration, error: Error) -> Result<()> {
+    async fn wait_for_server(&mut self, server: &ServerWork, wanted: Duration, error: Error) -> Result<()> {
         let asked = server.outage.announced(server.work, wanted, self.asked, &self.reason(&error));
         let delay = match asked {
             Announced::Wait(delay) => delay,

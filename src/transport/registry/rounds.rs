@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use backon::ExponentialBackoff;
 
-use super::config::{LONGEST_DELAY, Limits};
+use super::config::{LONGEST_DELAY, RequestLimits};
 
 /// The rounds since something went wrong.
 pub(super) struct Rounds {
@@ -16,7 +16,7 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    pub fn new(limits: &Limits, now: Instant) -> Rounds {
+    pub fn new(limits: &RequestLimits, now: Instant) -> Rounds {
         Rounds { since: now, schedule: limits.rounds(), until: None, count: 0 }
     }
 

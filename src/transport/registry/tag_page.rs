@@ -10,20 +10,20 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 /// The most tags of one repository. Each takes up to 128 bytes, and more with what holds it.
 pub(super) const MOST_TAGS: usize = 250_000;
 
-/// A list of nothing, as [`Entry::Other`] calls it.
+/// A list of nothing, as [`TagEntry::Other`] calls it.
 const EMPTY: &str = "an empty list";
 
 #[derive(Debug, Default)]
 pub(super) struct Page {
     /// Empty for `null`, which some registries send for an emptied repository. At most [`MOST_TAGS`] and one.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<TagEntry>,
     /// It came with errors, which may have kept others out.
     pub has_errors: bool,
 }
 
 /// An entry of the list; most are tags.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum TagEntry {
     Text(String),
     /// Something that is no text, in words.
     Other(&'static str),
@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Page {
                         "tags" => {
                             tags = Some(map.next_value::<Option<Entries>>()?.map_or_else(Vec::new, |list| list.0))
                         }
-                        "errors" => errors = map.next_value::<Option<Entry>>()?.or(errors),
+                        "errors" => errors = map.next_value::<Option<TagEntry>>()?.or(errors),
                         other => {
                             has_name |= other == "name";
                             map.next_value::<IgnoredAny>()?;
@@ -56,8 +56,8 @@ impl<'de> Deserialize<'de> for Page {
                 }
                 // An empty list may be left out, but not by something that is no list of tags at all.
                 let is_list = tags.is_some() || has_name;
-                let entries: Vec<Entry> = tags.unwrap_or_default();
-                let has_errors = errors.as_ref().is_some_and(|errors| *errors != Entry::Other(EMPTY));
+                let entries: Vec<TagEntry> = tags.unwrap_or_default();
+                let has_errors = errors.as_ref().is_some_and(|errors| *errors != TagEntry::Other(EMPTY));
                 match is_list && !(errors.is_some() && entries.is_empty()) {
                     true => Ok(Page { entries, has_errors }),
                     false => Err(A::Error::missing_field("tags")),
@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for Page {
     }
 }
 
-struct Entries(Vec<Entry>);
+struct Entries(Vec<TagEntry>);
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
@@ -95,51 +95,51 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-impl<'de> Deserialize<'de> for Entry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+impl<'de> Deserialize<'de> for TagEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TagEntry, D::Error> {
         struct One;
         impl<'de> Visitor<'de> for One {
-            type Value = Entry;
+            type Value = TagEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a tag")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Entry, E> {
-                Ok(Entry::Text(text.to_owned()))
+            fn visit_str<E: Error>(self, text: &str) -> Result<TagEntry, E> {
+                Ok(TagEntry::Text(text.to_owned()))
             }
 
-            fn visit_unit<E: Error>(self) -> Result<Entry, E> {
-                Ok(Entry::Other("null"))
+            fn visit_unit<E: Error>(self) -> Result<TagEntry, E> {
+                Ok(TagEntry::Other("null"))
             }
 
-            fn visit_bool<E: Error>(self, _: bool) -> Result<Entry, E> {
-                Ok(Entry::Other("a boolean"))
+            fn visit_bool<E: Error>(self, _: bool) -> Result<TagEntry, E> {
+                Ok(TagEntry::Other("a boolean"))
             }
 
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Entry, E> {
-                Ok(Entry::Other("a number"))
+            fn visit_i64<E: Error>(self, _: i64) -> Result<TagEntry, E> {
+                Ok(TagEntry::Other("a number"))
             }
 
-            fn visit_u64<E: Error>(self, _: u64) -> Result<Entry, E> {
-                Ok(Entry::Other("a number"))
+            fn visit_u64<E: Error>(self, _: u64) -> Result<TagEntry, E> {
+                Ok(TagEntry::Other("a number"))
             }
 
-            fn visit_f64<E: Error>(self, _: f64) -> Result<Entry, E> {
-                Ok(Entry::Other("a number"))
+            fn visit_f64<E: Error>(self, _: f64) -> Result<TagEntry, E> {
+                Ok(TagEntry::Other("a number"))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entry, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TagEntry, A::Error> {
                 let mut kind = EMPTY;
                 while list.next_element::<IgnoredAny>()?.is_some() {
                     kind = "a list";
                 }
-                Ok(Entry::Other(kind))
+                Ok(TagEntry::Other(kind))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TagEntry, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Entry::Other("an object"))
+                Ok(TagEntry::Other("an object"))
             }
         }
         deserializer.deserialize_any(One)
@@ -150,16 +150,16 @@ impl<'de> Deserialize<'de> for Entry {
 mod tests {
     use super::*;
 
-    fn entries(json: &str) -> Option<Vec<Entry>> {
+    fn entries(json: &str) -> Option<Vec<TagEntry>> {
         serde_json::from_str::<Page>(json).ok().map(|page| page.entries)
     }
 
     #[test]
     fn what_is_no_tag_is_kept_apart_and_does_not_cost_the_others() {
-        let text = |text: &str| Entry::Text(text.to_owned());
+        let text = |text: &str| TagEntry::Text(text.to_owned());
         let mixed = r#"{"name":"a","tags":["1",null,2,-1,0.5,true,["x"],{"a":{}},"2"],"more":[1]}"#;
         let others = ["null", "a number", "a number", "a number", "a boolean", "a list", "an object"];
-        let expected = [text("1")].into_iter().chain(others.map(Entry::Other)).chain([text("2")]);
+        let expected = [text("1")].into_iter().chain(others.map(TagEntry::Other)).chain([text("2")]);
         assert_eq!(entries(mixed), Some(expected.collect()));
         for empty in [r#"{"tags":null}"#, r#"{"tags":[]}"#, r#"{"name":"a"}"#] {
             assert_eq!(entries(empty), Some(vec![]), "{empty}");

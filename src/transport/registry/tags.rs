@@ -15,11 +15,11 @@ use reqwest::{Method, Url};
 
 use super::answer::{excerpt_shown, refusal};
 use super::auth::Scopes;
-use super::host::{Ask, Host, Target, strange};
+use super::host::{Ask, Host, RequestTarget, strange};
 use super::paging::{Onward, Pages};
 use super::questions::Question;
 use super::reply::Read as Answer;
-use super::tag_page::{Entry, MOST_TAGS, Page};
+use super::tag_page::{MOST_TAGS, Page, TagEntry};
 use super::trace;
 use crate::base::error::{Error, Kind, Result};
 use crate::content::{Need, TagList};
@@ -323,7 +323,7 @@ impl Listing<'_> {
     async fn page(&mut self, url: &Url) -> Result<Read> {
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(self.repository), &self.what)
             .optional(Question::Tags.if_optional(self.need));
-        ask.target = Target::Url(url.clone());
+        ask.target = RequestTarget::Url(url.clone());
         let read = self.host.read(&ask, MOST_BYTES, |reply| (self.pages.after(url, reply), reply.secrets())).await?;
         let is_first = *url == self.first;
         let at = |error: Error| match is_first {
@@ -358,7 +358,7 @@ impl Listing<'_> {
                     }
                 }
             }
-            if let Entry::Text(text) = entry {
+            if let TagEntry::Text(text) = entry {
                 read.last = Some(text);
             }
         }
@@ -369,13 +369,13 @@ impl Listing<'_> {
     }
 
     /// `true`: a tag that is new. `Err`: why it is no tag.
-    fn take(&mut self, entry: &Entry) -> Result<bool, String> {
+    fn take(&mut self, entry: &TagEntry) -> Result<bool, String> {
         match entry {
-            Entry::Text(text) => match text.parse::<Tag>() {
+            TagEntry::Text(text) => match text.parse::<Tag>() {
                 Ok(tag) => Ok(self.tags.insert(tag)),
                 Err(error) => Err(error.to_string()),
             },
-            Entry::Other(kind) => Err(format!("{kind} is no tag")),
+            TagEntry::Other(kind) => Err(format!("{kind} is no tag")),
         }
     }
 

@@ -21,9 +21,9 @@ use super::answer::refusal;
 use super::auth::Scopes;
 use super::call::Payload;
 use super::failure::{Failure, Retry, may_be_down};
-use super::host::{Ask, Host, Target, strange};
+use super::host::{Ask, Host, RequestTarget, strange};
 use super::location;
-use super::outage::{Server, Work};
+use super::outage::{ServerWork, Work};
 use super::presence;
 use super::projects::Turn;
 use super::reply::Reply;
@@ -107,7 +107,7 @@ async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &
 /// Ends an upload without a blob. Whatever becomes of it: the registry ends old sessions itself, after some days.
 pub(super) async fn give_up(host: &Host, repository: &Repository, session: Url, what: &str) {
     let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(repository), what);
-    ask.target = Target::Url(session);
+    ask.target = RequestTarget::Url(session);
     match host.once(&ask).await {
         Ok(reply) => tracing::debug!(what, status = reply.status(), "cancelled the upload"),
         Err(failure) => tracing::debug!(what, error = %failure.error, "not cancelled"),
@@ -338,8 +338,9 @@ impl Upload<'_> {
     /// Where uploads go, the registry says: a name that cannot be resolved is its mistake, and no outage. Of a server that has
     /// answered in this run, it is the name server that fails.
     fn judged_place(&self, failure: Failure) -> Failure {
-        let is_own = |server: &Server| Arc::ptr_eq(&server.outage, &self.host.wire.outage);
-        let may_be_wrong = |server: &Server| server.work != Work::Token && !is_own(server) && !server.outage.is_known();
+        let is_own = |server: &ServerWork| Arc::ptr_eq(&server.outage, &self.host.wire.outage);
+        let may_be_wrong =
+            |server: &ServerWork| server.work != Work::Token && !is_own(server) && !server.outage.is_known();
         match &failure.server {
             Some(server) if may_be_wrong(server) && has_no_address(&failure) => {
                 let (registry, place) = (&self.host.registry, server.outage.place());

@@ -23,7 +23,7 @@ pub(super) struct UploadBody {
     /// It ends where the blob ends.
     is_last: bool,
     feed: Feed,
-    watch: Arc<Watch>,
+    watch: Arc<UploadWatch>,
 }
 
 /// Where the bytes come from. It outlives a request, so that a blob that goes out in chunks is read once.
@@ -37,7 +37,7 @@ struct Source {
 }
 
 /// How an upload is getting on, seen from outside.
-pub(super) struct Watch(Mutex<State>);
+pub(super) struct UploadWatch(Mutex<State>);
 
 struct State {
     /// When the connection last took a piece.
@@ -86,7 +86,7 @@ impl UploadBody {
     /// The next `length` bytes; `is_last` if the blob ends with them.
     pub fn new(feed: &Feed, length: u64, is_last: bool) -> UploadBody {
         let state = State { moved: Instant::now(), starved: false, sent: 0, left: length, lost: None };
-        let watch = Arc::new(Watch(Mutex::new(state)));
+        let watch = Arc::new(UploadWatch(Mutex::new(state)));
         UploadBody { length, left: length, is_last, feed: feed.clone(), watch }
     }
 
@@ -95,7 +95,7 @@ impl UploadBody {
         self.length
     }
 
-    pub fn watch(&self) -> Arc<Watch> {
+    pub fn watch(&self) -> Arc<UploadWatch> {
         self.watch.clone()
     }
 
@@ -140,7 +140,7 @@ impl Stream for UploadBody {
     }
 }
 
-impl Watch {
+impl UploadWatch {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

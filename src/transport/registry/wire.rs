@@ -16,20 +16,20 @@ use reqwest::{Client, Method, Response, Url};
 
 use super::call::{Call, Payload};
 use super::challenge::Challenge;
-use super::config::Limits;
+use super::config::RequestLimits;
 use super::failure::{Failure, Retry, may_be_down};
 use super::health::{self, Health};
 use super::location::{is_same_server, misled, redirect};
-use super::outage::{Evidence, Outage, Server, Work};
-use super::peers::{Peers, Role};
+use super::outage::{Evidence, Outage, ServerWork, Work};
+use super::peers::{Peers, ServerRole};
 use super::proxy::{Proxy, by_way_of};
 use super::read_only::ReadOnly;
 use super::reply::Reply;
-use super::resolver::Resolver;
+use super::resolver::SystemResolver;
 use super::tls::{self, TlsSettings};
 use super::trace::{Log, Talk};
 use super::unanswered::{silence, unanswered};
-use super::upload_body::Watch;
+use super::upload_body::UploadWatch;
 use super::{Config, answer, refusals, trace};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Events;
@@ -39,7 +39,7 @@ const MOST_REDIRECTS: usize = 10;
 /// The connections of this run, on behalf of one registry.
 pub(super) struct Wire {
     pub config: Arc<Config>,
-    pub limits: Limits,
+    pub limits: RequestLimits,
     pub events: Events,
     pub log: Arc<Log>,
     pub outage: Arc<Outage>,
@@ -72,7 +72,7 @@ struct Connection {
 
 impl Wire {
     pub fn new(config: Config, events: Events) -> Wire {
-        let (limits, log) = (Limits::of(&config), Log::new(config.log_http, &events));
+        let (limits, log) = (RequestLimits::of(&config), Log::new(config.log_http, &events));
         let outage = Arc::new(Outage::new("", &limits, &events));
         let read_only = Arc::new(ReadOnly::new("", &limits, &events));
         let peers = Peers::new("", &limits, &events);
@@ -97,7 +97,7 @@ impl Wire {
     }
 
     /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
-    pub fn on_behalf_of(&self, registry: &str, insecure: bool, limits: Limits) -> Wire {
+    pub fn on_behalf_of(&self, registry: &str, insecure: bool, limits: RequestLimits) -> Wire {
         Wire {
             config: self.config.clone(),
             outage: Arc::new(Outage::new(registry, &limits, &self.events)),
@@ -137,17 +137,17 @@ impl Wire {
 
     /// Sends `call` and follows its redirects. Any status is an answer.
     pub async fn send(&self, call: Call<'_>) -> Result<Reply, Failure> {
-        let elsewhere = Role::behind(&call);
+        let elsewhere = ServerRole::behind(&call);
         self.follow(call, elsewhere).await
     }
 
     /// The same to the registry's token server.
     pub async fn send_to_token_server(&self, call: Call<'_>) -> Result<Reply, Failure> {
-        self.follow(call, Some(Role::Tokens)).await
+        self.follow(call, Some(ServerRole::Tokens)).await
     }
 
     /// `elsewhere`: what a server that is not the registry is needed for.
-    async fn follow(&self, mut call: Call<'_>, elsewhere: Option<Role>) -> Result<Reply, Failure> {
+    async fn follow(&self, mut call: Call<'_>, elsewhere: Option<ServerRole>) -> Result<Reply, Failure> {
         let mut visited = vec![call.url.clone()];
         let repeatable = !matches!(call.body, Payload::Stream(_));
         loop {
@@ -157,10 +157,10 @@ impl Wire {
                 false => elsewhere.map(|role| self.peers.outage(&call.url, role)),
             };
             let work = match elsewhere {
-                Some(Role::Tokens) => Work::Token,
+                Some(ServerRole::Tokens) => Work::Token,
                 _ => Work::of(&call.method, &visited[0]),
             };
-            let server = outage.map(|outage| Server { outage, work });
+            let server = outage.map(|outage| ServerWork { outage, work });
             let (response, talk) = self.exchange_with(server.as_ref(), &mut call).await?;
             let Some(next) = redirect(&call, &response, repeatable)? else {
                 let mut reply = Reply::new(response, self.limits.stall, talk, own, server);
@@ -214,7 +214,7 @@ impl Wire {
         let asking = self.beginning_of(health::PATH, "asking whether Harbor is healthy", health::READ);
         let illness = self.health.illness(Box::pin(asking), self.limits.stall).await?;
         let error = Error::new(Kind::Network, format!("{attempt}: {illness}"));
-        Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&Server { outage: self.outage.clone(), work }))
+        Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&ServerWork { outage: self.outage.clone(), work }))
     }
 
     /// The beginning of the registry's answer at `path`, if it is 200. Whether the registry answers is not noted.
@@ -234,7 +234,11 @@ impl Wire {
     }
 
     /// One exchange. Whether `server` answers is noted, and the wait for it ends when it is given up.
-    async fn exchange_with(&self, server: Option<&Server>, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
+    async fn exchange_with(
+        &self,
+        server: Option<&ServerWork>,
+        call: &mut Call<'_>,
+    ) -> Result<(Response, Talk), Failure> {
         let Some(server) = server else {
             return self.exchange(None, call).await.map_err(Failure::of_another_server);
         };
@@ -260,7 +264,7 @@ impl Wire {
         Ok(exchanged)
     }
 
-    async fn exchange(&self, server: Option<&Server>, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
+    async fn exchange(&self, server: Option<&ServerWork>, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
         let mut headers = call.headers.clone();
         if let Some((value, home)) = &call.authorization
             && home.origin() == call.url.origin()
@@ -282,7 +286,7 @@ impl Wire {
 
     async fn transmit(
         &self,
-        server: Option<&Server>,
+        server: Option<&ServerWork>,
         call: &mut Call<'_>,
         headers: HeaderMap,
     ) -> Result<Response, Failure> {
@@ -328,7 +332,7 @@ impl Wire {
     /// The answer to a request that is sent at once, within `patience`.
     async fn answer_to(
         &self,
-        server: Option<&Server>,
+        server: Option<&ServerWork>,
         what: &str,
         patience: Duration,
         request: reqwest::RequestBuilder,
@@ -369,7 +373,7 @@ impl Wire {
             .tls_backend_preconfigured(tls::client_config(&key.0)?)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .dns_resolver(Arc::new(Resolver))
+            .dns_resolver(Arc::new(SystemResolver))
             .retry(reqwest::retry::never())
             // `proxy` knows which host has one.
             .no_proxy()
@@ -397,7 +401,7 @@ fn as_it_is() -> HeaderMap {
 }
 
 /// Has the outage of `server` note, as long as it is polled, that an upload moves. Never ends.
-async fn moves(server: Option<&Server>, upload: &Watch) -> Infallible {
+async fn moves(server: Option<&ServerWork>, upload: &UploadWatch) -> Infallible {
     match server {
         Some(server) => server.outage.follow(upload).await,
         None => std::future::pending().await,

@@ -19,12 +19,12 @@ use crate::base::progress::{Event, Events, Phase};
 use crate::content::proof::{Unproven, prove};
 use crate::content::{Manifests, in_parallel};
 use crate::oci::{Digest, Manifest, Repository};
-pub use attached::Attached;
+pub use attached::AttachedDescriptors;
 use attached::Speaking;
 
 /// How much of a blob is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
+pub enum AuditDepth {
     Size,
     /// Every byte is read.
     Digest,
@@ -32,7 +32,7 @@ pub enum Depth {
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum AuditScope {
     /// What has a tag.
     Tagged,
     /// All manifests, with or without a tag.
@@ -56,7 +56,7 @@ pub struct Audit {
     /// was asked. Repositories without any are not in it.
     pub unreached: HashMap<Repository, usize>,
     /// What is attached to images.
-    pub attached: Attached,
+    pub attached: AttachedDescriptors,
     /// How many images would be whole without what is attached to them.
     pub lost_by_attached: usize,
     /// Distinct blobs that were looked at, and the bytes of all.
@@ -102,8 +102,8 @@ impl Storage {
     pub fn audit(
         &self,
         survey: &Survey,
-        scope: Scope,
-        depth: Depth,
+        scope: AuditScope,
+        depth: AuditDepth,
         beside: Option<&[Tagged]>,
         events: &Events,
     ) -> Audit {
@@ -116,7 +116,7 @@ impl Storage {
             nodes: HashMap::new(),
             early: HashMap::new(),
             speaking: Speaking::new(),
-            manifests: (scope != Scope::Everything).then(HashMap::new),
+            manifests: (scope != AuditScope::Everything).then(HashMap::new),
             blobs: HashMap::new(),
             links: HashMap::new(),
             layers: Vec::new(),
@@ -128,7 +128,7 @@ impl Storage {
         let place = |repository| places.get(repository).copied();
         let tagged = survey.tags.iter().filter_map(|tagged| Some((place(&tagged.repository)?, tagged.digest)));
         let untagged = survey.repositories.iter().enumerate().flat_map(|(at, holding)| {
-            let all = if scope != Scope::Tagged { &holding.revisions[..] } else { &[] };
+            let all = if scope != AuditScope::Tagged { &holding.revisions[..] } else { &[] };
             all.iter().map(move |digest| (at, *digest))
         });
         let roots: Vec<(usize, Digest)> = tagged.chain(untagged).collect();
@@ -146,7 +146,7 @@ impl Storage {
         let lost = survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| !**whole).map(|(image, _)| image);
         let lost = lost.filter_map(|image| Some((place(&image.repository)?, image.digest)));
         audit.lost_by_attached = lost.filter(|(at, digest)| auditor.costs(*at, *digest, false).is_empty()).count();
-        if scope != Scope::Tagged {
+        if scope != AuditScope::Tagged {
             for other in &survey.others {
                 auditor.check_image(place(&other.repository), other);
             }
@@ -155,7 +155,7 @@ impl Storage {
             *audit.unreached.entry(survey.repositories[at].repository.clone()).or_default() += 1;
         }
         audit.attached = auditor.attached();
-        if scope != Scope::Tagged {
+        if scope != AuditScope::Tagged {
             audit.untagged = auditor.untagged();
         }
         audit.faults = auditor.faults;
@@ -218,10 +218,16 @@ impl Auditor<'_> {
     }
 
     /// Every blob of `claims`, and in the whole scope every other too. How many, and their bytes.
-    fn look_at_blobs(&mut self, claims: &Claims, scope: Scope, depth: Depth, events: &Events) -> (usize, u64) {
+    fn look_at_blobs(
+        &mut self,
+        claims: &Claims,
+        scope: AuditScope,
+        depth: AuditDepth,
+        events: &Events,
+    ) -> (usize, u64) {
         let mut wanted: Vec<(Digest, u64)> =
             claims.iter().map(|(digest, claim)| (*digest, claim.sizes.first().copied().unwrap_or_default())).collect();
-        if scope == Scope::Everything {
+        if scope == AuditScope::Everything {
             self.look_at_links();
             let others = self.storage.stored(&mut self.faults);
             let is_other = |digest: &Digest| !self.nodes.contains_key(digest) && !claims.contains_key(digest);
@@ -230,13 +236,13 @@ impl Auditor<'_> {
         // The largest first: one that comes last would keep all other cores waiting.
         wanted.sort_unstable_by_key(|(digest, size)| (std::cmp::Reverse(*size), *digest));
         let bytes = wanted.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
-        if depth == Depth::Digest {
+        if depth == AuditDepth::Digest {
             events.report(Event::Phase { phase: Phase::Verify, items: wanted.len() as u64, bytes });
         }
         let looked = in_parallel(&wanted, |(digest, _)| {
             let claim = claims.get(digest);
             let looked = self.look_at(digest, claim, depth, events);
-            if depth == Depth::Digest {
+            if depth == AuditDepth::Digest {
                 events.report(Event::ItemDone);
             }
             looked
@@ -274,15 +280,21 @@ impl Auditor<'_> {
     }
 
     /// Its size in bytes.
-    fn look_at(&self, digest: &Digest, claim: Option<&Claim>, depth: Depth, events: &Events) -> Result<u64, Fault> {
+    fn look_at(
+        &self,
+        digest: &Digest,
+        claim: Option<&Claim>,
+        depth: AuditDepth,
+        events: &Events,
+    ) -> Result<u64, Fault> {
         let slice = match claim.map(|claim| self.repositories[claim.home].repository.path()) {
-            Some(repository) if depth == Depth::Size => return self.storage.look_at_blob(repository, digest),
+            Some(repository) if depth == AuditDepth::Size => return self.storage.look_at_blob(repository, digest),
             Some(repository) => self.storage.blob_file(repository, digest)?,
             None => self.storage.data(digest)?,
         };
         // A wrong size says all; what nobody claims can only be known by its digest.
         let fits = claim.is_none_or(|claim| claim.sizes.contains(&slice.size()));
-        if depth == Depth::Size || !fits {
+        if depth == AuditDepth::Size || !fits {
             return Ok(slice.size());
         }
         let id = *digest;

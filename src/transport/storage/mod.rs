@@ -30,18 +30,18 @@ use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
 };
-pub use audit::{Attached, Audit, Depth, Scope};
+pub use audit::{AttachedDescriptors, Audit, AuditDepth, AuditScope};
 pub use fault::{Fault, FaultKind};
 pub use replica::{Member, Replica};
 pub use survey::{Holding, Survey, Tagged};
-use tree::{Found, Seen, Tree};
+use tree::{FoundFile, Seen, StorageTree};
 
 /// Who refers to what in one repository.
 type Referrers = Arc<HashMap<Digest, Vec<Descriptor>>>;
 
 /// A storage that was opened, for reading only.
 pub struct Storage {
-    tree: Tree,
+    tree: StorageTree,
     /// The registry that references to its content name.
     registry: String,
     /// What tags mean by the word of somebody else, which counts more.
@@ -59,7 +59,7 @@ impl Storage {
     /// Not readable, compressed, or no storage.
     pub fn open(path: &Path, registry: &str) -> Result<Storage> {
         Ok(Storage {
-            tree: Tree::open(path)?,
+            tree: StorageTree::open(path)?,
             registry: registry.to_owned(),
             given: HashMap::new(),
             referrers: Mutex::default(),
@@ -171,11 +171,11 @@ impl Storage {
     }
 }
 
-fn expect_file<F>(path: String, find: impl FnOnce(&str) -> Result<Found<F>>) -> Result<F, Fault> {
+fn expect_file<F>(path: String, find: impl FnOnce(&str) -> Result<FoundFile<F>>) -> Result<F, Fault> {
     match find(&path) {
-        Ok(Found::File(file)) => Ok(file),
-        Ok(Found::Odd(what)) => Err(Fault::new(path, FaultKind::WrongType, what)),
-        Ok(Found::Nothing) => Err(Fault::new(path, FaultKind::Missing, "it is missing")),
+        Ok(FoundFile::File(file)) => Ok(file),
+        Ok(FoundFile::Odd(what)) => Err(Fault::new(path, FaultKind::WrongType, what)),
+        Ok(FoundFile::Nothing) => Err(Fault::new(path, FaultKind::Missing, "it is missing")),
         Err(error) => Err(Fault::new(path, FaultKind::Unreadable, error.chain())),
     }
 }

@@ -5,13 +5,13 @@ use crate::oci::{Digest, Manifest, Role};
 
 pub enum Node {
     /// `size`: its own, in bytes.
-    Whole { parts: Vec<Part>, size: u64 },
+    Whole { parts: Vec<NodeChild>, size: u64 },
     /// By the place of its fault in the list.
     Broken(At),
 }
 
 /// What a manifest points to.
-pub struct Part {
+pub struct NodeChild {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
@@ -19,7 +19,7 @@ pub struct Part {
 }
 
 impl Node {
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[NodeChild] {
         match self {
             Node::Whole { parts, .. } => parts,
             Node::Broken(_) => &[],
@@ -28,8 +28,8 @@ impl Node {
 }
 
 /// What has to be there for it; foreign layers have not.
-pub fn parts_of(manifest: &Manifest) -> Vec<Part> {
+pub fn parts_of(manifest: &Manifest) -> Vec<NodeChild> {
     let children = manifest.children().into_iter().filter(|child| child.role != Role::ForeignLayer);
-    let part = |digest, size, role| Part { digest, size, is_manifest: role == Role::Manifest };
+    let part = |digest, size, role| NodeChild { digest, size, is_manifest: role == Role::Manifest };
     children.map(|child| part(child.descriptor.digest, child.descriptor.size, child.role)).collect()
 }

@@ -27,7 +27,7 @@ const ROOTS: [&str; 5] = ["", "v2", "registry/v2", "docker/registry/v2", "regist
 
 /// A storage's files.
 #[derive(Debug)]
-pub struct Tree {
+pub struct StorageTree {
     /// The root, for messages.
     shown: PathBuf,
     form: Form,
@@ -50,7 +50,7 @@ pub enum Kind {
 
 /// What is found where a file is expected.
 #[derive(Debug)]
-pub enum Found<F = Slice> {
+pub enum FoundFile<F = Slice> {
     File(F),
     /// Something else, which is not read.
     Odd(&'static str),
@@ -66,14 +66,14 @@ pub struct Seen {
     pub identity: Option<Identity>,
 }
 
-impl Tree {
+impl StorageTree {
     /// # Errors
     /// Not readable, compressed, or no storage of distribution in it.
-    pub fn open(path: &Path) -> Result<Tree> {
+    pub fn open(path: &Path) -> Result<StorageTree> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
         if metadata.is_dir() {
             let (shown, root) = Directory::open(path)?.ok_or_else(|| none(path))?;
-            return Ok(Tree { shown, form: Form::Directory(root) });
+            return Ok(StorageTree { shown, form: Form::Directory(root) });
         }
         // Opening a pipe would wait for whoever writes to it.
         if !metadata.is_file() {
@@ -84,7 +84,7 @@ impl Tree {
             return Err(none(path));
         }
         let (shown, packed) = Packed::open(path, Arc::new(file), metadata.len())?.ok_or_else(|| none(path))?;
-        Ok(Tree { shown, form: Form::Tar(packed) })
+        Ok(StorageTree { shown, form: Form::Tar(packed) })
     }
 
     /// A path as messages show it.
@@ -149,7 +149,7 @@ impl Tree {
     ///
     /// # Errors
     /// It is there and cannot be opened.
-    pub fn look(&self, path: &str) -> Result<Found<Seen>> {
+    pub fn look(&self, path: &str) -> Result<FoundFile<Seen>> {
         let seen = |slice: Slice| Seen { size: slice.size(), identity: None };
         match &self.form {
             Form::Directory(root) => match root.look(path) {
@@ -164,7 +164,7 @@ impl Tree {
 
     /// # Errors
     /// It is there and cannot be opened.
-    pub fn file(&self, path: &str) -> Result<Found> {
+    pub fn file(&self, path: &str) -> Result<FoundFile> {
         match &self.form {
             Form::Directory(root) => {
                 let found = root.file(path, self.shown(path));
@@ -175,12 +175,12 @@ impl Tree {
     }
 }
 
-impl<F> Found<F> {
-    fn map<G>(self, change: impl FnOnce(F) -> G) -> Found<G> {
+impl<F> FoundFile<F> {
+    fn map<G>(self, change: impl FnOnce(F) -> G) -> FoundFile<G> {
         match self {
-            Found::File(file) => Found::File(change(file)),
-            Found::Odd(what) => Found::Odd(what),
-            Found::Nothing => Found::Nothing,
+            FoundFile::File(file) => FoundFile::File(change(file)),
+            FoundFile::Odd(what) => FoundFile::Odd(what),
+            FoundFile::Nothing => FoundFile::Nothing,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::graph::Reach;
+use super::super::graph::NeededFiles;
 use super::super::{Problem, ProblemKind, Subject};
 use super::is_repaired_by_volume;
 use crate::bundle::VOLUMES;
@@ -38,7 +38,7 @@ pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> 
 
 /// Adds to every problem of a volume as such the images that it costs, and a problem for every volume that was not given.
 /// For a single volume the absence of the others is no problem.
-pub fn add_reach(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &Reach) {
+pub fn add_reach(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &NeededFiles) {
     let missing = set.missing();
     let gone: BTreeSet<u32> =
         set.broken.iter().filter_map(|broken| number(broken.part)).chain(missing.clone()).collect();
@@ -97,7 +97,7 @@ fn remedy(set: &Volumes, gone: usize) -> &'static str {
 }
 
 /// The images that need something of what a volume holds.
-fn users(volume: &Volume, reach: &Reach) -> Images {
+fn users(volume: &Volume, reach: &NeededFiles) -> Images {
     let held: HashSet<&str> = volume.json.files.iter().map(|file| file.path.as_str()).collect();
     let needs = |paths: &BTreeSet<Arc<str>>| paths.iter().any(|path| held.contains(&**path));
     Arc::new(reach.images.iter().filter(|(_, paths)| needs(paths)).map(|(image, _)| image.clone()).collect())
@@ -105,7 +105,7 @@ fn users(volume: &Volume, reach: &Reach) -> Images {
 
 /// The images that cannot be used because these volumes are `gone`, by volume. Where it cannot be known which of these holds
 /// what, all that lack something count for each.
-fn costs(set: &Volumes, gone: &BTreeSet<u32>, lacking: &[Problem], reach: &Reach) -> HashMap<u32, Images> {
+fn costs(set: &Volumes, gone: &BTreeSet<u32>, lacking: &[Problem], reach: &NeededFiles) -> HashMap<u32, Images> {
     // Another copy of it is here.
     let gone: BTreeSet<u32> = gone.iter().copied().filter(|number| !set.here().any(|here| here == *number)).collect();
     let held = if gone.len() > 1 { set.held() } else { None };

@@ -1,6 +1,6 @@
 //! Docker Hub, which nobody here can ask: under which of its names a login is kept, and found again.
 
-use gapferry::credentials::{Credentials, Kept, Origin, Store};
+use gapferry::credentials::{CredentialFile, CredentialOrigin, Credentials, Store};
 use serde_json::json;
 
 use super::base64_of;
@@ -9,8 +9,8 @@ use super::home::{Home, read_json};
 /// The key that docker itself looks for.
 const HUB: &str = "https://index.docker.io/v1/";
 
-fn kept(path: &str) -> Kept {
-    Kept::to_write(Some(path.as_ref()), &|_| None).unwrap()
+fn kept(path: &str) -> CredentialFile {
+    CredentialFile::to_write(Some(path.as_ref()), &|_| None).unwrap()
 }
 
 fn user(path: &str) -> String {
@@ -61,10 +61,10 @@ fn helpers_know_docker_hub_by_its_old_name() {
     let file = home.write("config.json", &json!({ "credsStore": "vault" }).to_string());
     let path = home.environment().find(|(name, _)| *name == "PATH").unwrap().1;
     let env = |name: &str| (name == "PATH").then(|| path.to_owned());
-    let kept = Kept::to_write(Some(file.as_ref()), &env).unwrap();
+    let kept = CredentialFile::to_write(Some(file.as_ref()), &env).unwrap();
     let origin = kept.log_in("docker.io", "", &Credentials::basic("me", "x")).unwrap();
     let program = "docker-credential-vault".to_owned();
-    assert_eq!(origin, Origin::Helper { program, server: HUB.to_owned(), path: file.as_str().into() });
+    assert_eq!(origin, CredentialOrigin::Helper { program, server: HUB.to_owned(), path: file.as_str().into() });
     assert_eq!(home.kept("vault")[0].0, HUB);
     let found = Store::load(Some(file.as_ref()), &env).unwrap().find("docker.io", "").unwrap().unwrap();
     assert_eq!(found.username, "me");

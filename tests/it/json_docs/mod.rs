@@ -19,7 +19,7 @@ const MANUAL: &[(&str, &str)] = &[
         "ListedImage",
         "object: an image of the [lock](format.md), with `attachedUnknown`, and with `kind` in each of `attached`",
     ),
-    ("Kept", "string: a manifest"),
+    ("ConfirmedManifest", "string: a manifest"),
     ("Descriptor", "object: a descriptor of the OCI image specification"),
 ];
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use gapferry::base::progress::Silent;
-use gapferry::bundle::volumes::{Selection, Shape, VolumeOptions};
+use gapferry::bundle::volumes::{Shape, VolumeOptions, VolumeSelection};
 use gapferry::bundle::{Form, Options, Writer};
 use gapferry::oci::Digest;
 
@@ -199,7 +199,7 @@ fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
 fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
     let (directory, builder) = (tempdir(), two_images().sha512("registry.test/a:x", noise(9, 900_000)));
     let out = directory.path().join("v.tar");
-    let create = |only| Writer::create(&out, builder.files(), options(Selection::of(only)), Arc::new(Silent));
+    let create = |only| Writer::create(&out, builder.files(), options(VolumeSelection::of(only)), Arc::new(Silent));
     let large = builder.layer(1).digest;
     builder.source.breaks.lock().unwrap().insert(large, 2_500_000);
     let writer = create(None).unwrap();
@@ -227,7 +227,7 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
 fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
-    let create = || Writer::create(&out, builder.files(), options(Selection::All), Arc::new(Silent)).unwrap();
+    let create = || Writer::create(&out, builder.files(), options(VolumeSelection::All), Arc::new(Silent)).unwrap();
     let writer = create();
     builder.fill(&writer).unwrap();
     let journal = directory.path().join("v.volumes.partial.journal");
@@ -250,11 +250,11 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
 }
 
 /// Volumes of a megabyte.
-fn options(selection: Selection) -> Options {
+fn options(selection: VolumeSelection) -> Options {
     options_of(1_000_000, selection)
 }
 
-fn options_of(limit: u64, selection: Selection) -> Options {
+fn options_of(limit: u64, selection: VolumeSelection) -> Options {
     let shape = Shape { limit, recovery: 0 };
     Options::copying(Form::Volumes(VolumeOptions { shape, selection }))
 }
@@ -266,17 +266,17 @@ fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set()
     let create = |selection| Writer::create(&out, builder.files(), options(selection), Arc::new(Silent)).unwrap();
     let large = builder.layer(1).digest;
     builder.source.breaks.lock().unwrap().insert(large, 2_500_000);
-    builder.fill(&create(Selection::All)).unwrap_err();
+    builder.fill(&create(VolumeSelection::All)).unwrap_err();
     builder.source.breaks.lock().unwrap().clear();
     let there: Vec<Digest> = builder.source.take_asked().into_iter().map(|(digest, _)| digest).collect();
     assert!(there.len() > 1, "{there:?}");
-    let writer = create(Selection::Only([2, 3].into()));
+    let writer = create(VolumeSelection::Only([2, 3].into()));
     builder.fill(&writer).unwrap();
     writer.finish().unwrap();
     // And others are begun, but never finished.
-    builder.fill(&create(Selection::Only([4, 5].into()))).unwrap();
+    builder.fill(&create(VolumeSelection::Only([4, 5].into()))).unwrap();
     builder.source.take_asked();
-    let writer = create(Selection::All);
+    let writer = create(VolumeSelection::All);
     builder.fill(&writer).unwrap();
     let asked = builder.source.take_asked();
     let again: Vec<_> = asked.iter().filter(|(digest, _)| there.contains(digest)).collect();
@@ -295,14 +295,14 @@ fn an_unfinished_set_of_another_size_leaves_nothing_in_the_volumes() {
         builder.fill(&writer).unwrap();
         writer
     };
-    drop(begin(1_000_000, Selection::All));
+    drop(begin(1_000_000, VolumeSelection::All));
     let journal = directory.path().join("v.volumes.partial.journal");
     let kept = std::fs::read(&journal).unwrap();
-    drop(begin(1_500_000, Selection::Only([2].into())));
+    drop(begin(1_500_000, VolumeSelection::Only([2].into())));
     assert!(!journal.exists(), "what it says of volume 2 is not true any more");
     // As if it had been left there.
     std::fs::write(&journal, kept).unwrap();
-    begin(1_000_000, Selection::All).finish().unwrap();
+    begin(1_000_000, VolumeSelection::All).finish().unwrap();
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
@@ -310,7 +310,7 @@ fn an_unfinished_set_of_another_size_leaves_nothing_in_the_volumes() {
 fn a_set_has_its_first_volume_only_when_it_has_all_others() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
-    let create = || Writer::create(&out, builder.files(), options(Selection::All), Arc::new(Silent)).unwrap();
+    let create = || Writer::create(&out, builder.files(), options(VolumeSelection::All), Arc::new(Silent)).unwrap();
     let writer = create();
     builder.fill(&writer).unwrap();
     let first = directory.path().join("v.001.tar");
@@ -410,7 +410,7 @@ fn a_bundle_that_fits_into_one_volume_is_one() {
     let directory = tempdir();
     let builder = Builder::new().image("registry.test/a:1", &[noise(1, 1_000)]);
     let out = directory.path().join("disc");
-    let volumes = VolumeOptions { shape: Shape { limit: 1 << 30, recovery: 0 }, selection: Selection::All };
+    let volumes = VolumeOptions { shape: Shape { limit: 1 << 30, recovery: 0 }, selection: VolumeSelection::All };
     let options = Options::copying(Form::Volumes(volumes));
     let writer = Writer::create(&out, builder.files(), options, Arc::new(Silent)).unwrap();
     builder.fill(&writer).unwrap();

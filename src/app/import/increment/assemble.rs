@@ -18,11 +18,11 @@ use crate::pipeline::lock::{Attached, Lock};
 use crate::pipeline::plan::Targets;
 use crate::pipeline::receipt::ImageReceipt;
 use crate::pipeline::resolve::{self, Failures};
-use crate::pipeline::walk::{Origin, Walk};
+use crate::pipeline::walk::{LockOrigin, Walk};
 
 /// Images that cannot be pushed because the bytes of a manifest of theirs are nowhere to be had.
 #[derive(Default)]
-pub struct Lost {
+pub struct LostImages {
     images: Vec<ImageReceipt>,
     /// A line for each, for the end.
     faults: Vec<String>,
@@ -34,18 +34,23 @@ pub struct Lost {
 pub async fn images(expected: &TargetBackedSource<'_>, lock: &Lock, events: &Events) -> Vec<Result<Image>> {
     let cached = Cached::new(expected, None);
     let walk = Walk::new(&cached, OF_BUNDLE, events.clone()).leaving_withheld();
-    resolve::assemble_each(&walk, lock, Origin::Bundle, FILES_AT_ONCE, events).await
+    resolve::assemble_each(&walk, lock, LockOrigin::Bundle, FILES_AT_ONCE, events).await
 }
 
 /// Tells images that can be pushed from those that a policy of the project alone keeps from being read.
 ///
 /// # Errors
 /// Every image that failed for any other reason.
-pub fn split(images: Vec<Result<Image>>, bundle: &Bundle, targets: &Targets, events: &Events) -> Result<(Graph, Lost)> {
+pub fn split(
+    images: Vec<Result<Image>>,
+    bundle: &Bundle,
+    targets: &Targets,
+    events: &Events,
+) -> Result<(Graph, LostImages)> {
     let lock = bundle.lock();
     let assumed: HashSet<Digest> = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
     let (mut left, mut seen, mut unbrought, mut without) = (0, HashSet::new(), Vec::new(), Vec::new());
-    let (mut graph, mut lost, mut failures) = (Graph::default(), Lost::default(), Vec::new());
+    let (mut graph, mut lost, mut failures) = (Graph::default(), LostImages::default(), Vec::new());
     for (image, (locked, to)) in images.into_iter().zip(lock.images.iter().zip(targets)) {
         match image {
             Ok(image) => {
@@ -86,7 +91,7 @@ fn reason(error: &Error) -> String {
     format!("{}; {}", error.chain(), crate::pipeline::plan::WITHHELD_REMEDY)
 }
 
-impl Lost {
+impl LostImages {
     /// They count as failed beside what `request` brings.
     pub fn beside(self, request: PushRequest<'_>) -> PushRequest<'_> {
         PushRequest { lost: self.images, faults: self.faults, left_out: self.left_out, ..request }

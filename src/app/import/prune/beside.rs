@@ -17,10 +17,10 @@ use crate::pipeline::receipt::CompanionReceipt;
 use crate::transport::registry::Registries;
 
 /// What the bundle has in each repository of the target: that stays.
-pub struct Wanted(HashMap<Repository, Vec<Descriptor>>);
+pub struct BundleContents(HashMap<Repository, Vec<Descriptor>>);
 
-impl Wanted {
-    pub fn new(images: &[LockedImage], targets: &Targets) -> Wanted {
+impl BundleContents {
+    pub fn new(images: &[LockedImage], targets: &Targets) -> BundleContents {
         let mut wanted: HashMap<Repository, Vec<Descriptor>> = HashMap::new();
         for (image, to) in images.iter().zip(targets) {
             let here = wanted.entry(to.repository.clone()).or_default();
@@ -28,7 +28,7 @@ impl Wanted {
             let companions = image.companions().iter();
             here.extend(companions.map(|it| Descriptor::new(&it.media_type, it.digest, it.size)));
         }
-        Wanted(wanted)
+        BundleContents(wanted)
     }
 }
 
@@ -67,7 +67,7 @@ impl Left {
     }
 
     /// Deletes the companions that can go, or lists them in a dry run. Returns whether some repository stayed undecided.
-    pub async fn prune(self, pruning: &mut Pruning<'_>, wanted: &Wanted) -> bool {
+    pub async fn prune(self, pruning: &mut Pruning<'_>, wanted: &BundleContents) -> bool {
         let (source, mut has_unclear) = (pruning.registries.itself(), false);
         for (repository, (tags, companions)) in self.0.iter().filter(|(_, (_, companions))| !companions.is_empty()) {
             let wanted = wanted.0.get(repository).map(Vec::as_slice).unwrap_or_default();

@@ -29,63 +29,63 @@ impl Fixture {
         let length = sizes.iter().max().unwrap().next_multiple_of(UNIT).max(UNIT);
         let fixture = Fixture { directory, sizes: sizes.to_vec(), parities, length };
         for (k, size) in sizes.iter().enumerate() {
-            fs::write(fixture.path(Which::Original(k)), noise(k as u64 + 1, *size)).unwrap();
+            fs::write(fixture.path(ShardId::Original(k)), noise(k as u64 + 1, *size)).unwrap();
         }
         let originals = fixture.originals(&[]);
         let parities = (0..fixture.parities).map(|_| Shard { size: length, place: None }).collect();
-        let targets: Vec<Target> = (0..fixture.parities).map(|n| fixture.target(Which::Parity(n), "")).collect();
+        let targets: Vec<ShardTarget> = (0..fixture.parities).map(|n| fixture.target(ShardId::Parity(n), "")).collect();
         let shards = Shards::new(originals, parities, length).unwrap();
         let computed = shards.compute(&targets, &|_| ()).unwrap();
-        for (which, digests) in (0..sizes.len()).map(Which::Original).zip(&computed.originals) {
+        for (which, digests) in (0..sizes.len()).map(ShardId::Original).zip(&computed.originals) {
             assert_eq!(digests.as_ref(), Some(&print(&fixture.bytes(which))), "{which:?}");
         }
-        for (which, digests) in (0..fixture.parities).map(Which::Parity).zip(&computed.parities) {
+        for (which, digests) in (0..fixture.parities).map(ShardId::Parity).zip(&computed.parities) {
             assert_eq!(digests.as_ref(), Some(&print(&fixture.bytes(which))), "{which:?}");
         }
         fixture
     }
 
-    fn path(&self, which: Which) -> PathBuf {
+    fn path(&self, which: ShardId) -> PathBuf {
         self.directory.path().join(format!("{which:?}"))
     }
 
-    fn bytes(&self, which: Which) -> Vec<u8> {
+    fn bytes(&self, which: ShardId) -> Vec<u8> {
         fs::read(self.path(which)).unwrap()
     }
 
-    fn place(&self, which: Which) -> Place {
-        Place::new(&self.path(which), 0, None)
+    fn place(&self, which: ShardId) -> ShardPlace {
+        ShardPlace::new(&self.path(which), 0, None)
     }
 
-    fn target(&self, which: Which, suffix: &str) -> Target {
+    fn target(&self, which: ShardId, suffix: &str) -> ShardTarget {
         let mut path = self.path(which).into_os_string();
         path.push(suffix);
         let path = PathBuf::from(path);
-        Target { which, file: File::create(&path).unwrap().into(), path, offset: 0 }
+        ShardTarget { which, file: File::create(&path).unwrap().into(), path, offset: 0 }
     }
 
     /// All originals but the lost ones.
-    fn originals(&self, lost: &[Which]) -> Vec<Shard> {
+    fn originals(&self, lost: &[ShardId]) -> Vec<Shard> {
         let place = |which| (!lost.contains(&which)).then(|| self.place(which));
-        let shard = |(k, size): (usize, &u64)| Shard { size: *size, place: place(Which::Original(k)) };
+        let shard = |(k, size): (usize, &u64)| Shard { size: *size, place: place(ShardId::Original(k)) };
         self.sizes.iter().enumerate().map(shard).collect()
     }
 
-    fn shards(&self, lost: &[Which]) -> Shards {
+    fn shards(&self, lost: &[ShardId]) -> Shards {
         let place = |which| (!lost.contains(&which)).then(|| self.place(which));
-        let parities = (0..self.parities).map(|n| Shard { size: self.length, place: place(Which::Parity(n)) });
+        let parities = (0..self.parities).map(|n| Shard { size: self.length, place: place(ShardId::Parity(n)) });
         Shards::new(self.originals(lost), parities.collect(), self.length).unwrap()
     }
 
-    fn is_restored(&self, shards: &Shards, lost: &[Which]) {
-        let targets: Vec<Target> = lost.iter().map(|which| self.target(*which, ".new")).collect();
+    fn is_restored(&self, shards: &Shards, lost: &[ShardId]) {
+        let targets: Vec<ShardTarget> = lost.iter().map(|which| self.target(*which, ".new")).collect();
         let computed = shards.compute(&targets, &|_| ()).unwrap();
         for target in targets {
             let (found, whole) = (fs::read(&target.path).unwrap(), self.bytes(target.which));
             assert!(found == whole, "{:?} is not what it was", target.which);
             let digests = match target.which {
-                Which::Original(k) => &computed.originals[k],
-                Which::Parity(n) => &computed.parities[n],
+                ShardId::Original(k) => &computed.originals[k],
+                ShardId::Parity(n) => &computed.parities[n],
             };
             assert_eq!(digests.as_ref(), Some(&print(&whole)));
         }
@@ -107,7 +107,7 @@ proptest! {
         order in proptest::collection::vec(any::<proptest::sample::Index>(), 8),
     ) {
         let fixture = Fixture::new(&sizes, parities);
-        let mut all: Vec<Which> = (0..sizes.len()).map(Which::Original).chain((0..parities).map(Which::Parity)).collect();
+        let mut all: Vec<ShardId> = (0..sizes.len()).map(ShardId::Original).chain((0..parities).map(ShardId::Parity)).collect();
         let mut lost = Vec::new();
         for index in order.iter().take(parities.min(all.len())) {
             let at = index.index(all.len());
@@ -121,7 +121,7 @@ proptest! {
 fn more_than_a_stripe_and_more_than_a_mebibyte_comes_back() {
     let mebibyte = MEBIBYTE;
     let fixture = Fixture::new(&[3 * mebibyte + 7, 2 * mebibyte, 5, 3 * mebibyte + 64], 2);
-    for lost in [[Which::Original(0), Which::Original(1)], [Which::Original(3), Which::Parity(0)]] {
+    for lost in [[ShardId::Original(0), ShardId::Original(1)], [ShardId::Original(3), ShardId::Parity(0)]] {
         fixture.is_restored(&fixture.shards(&lost), &lost);
     }
 }
@@ -130,20 +130,20 @@ fn more_than_a_stripe_and_more_than_a_mebibyte_comes_back() {
 fn many_small_files_take_little_memory_and_come_back() {
     let sizes: Vec<u64> = (0..600).map(|at| at * 3).collect();
     let fixture = Fixture::new(&sizes, 3);
-    let lost = [Which::Original(599), Which::Original(300), Which::Parity(1)];
+    let lost = [ShardId::Original(599), ShardId::Original(300), ShardId::Parity(1)];
     fixture.is_restored(&fixture.shards(&lost), &lost);
 }
 
 #[test]
 fn one_more_than_there_is_parity_for_is_refused_and_nothing_written() {
     let fixture = Fixture::new(&[1_000, 2_000, 3_000], 2);
-    let lost = [Which::Original(0), Which::Original(1), Which::Original(2)];
+    let lost = [ShardId::Original(0), ShardId::Original(1), ShardId::Original(2)];
     let shards = fixture.shards(&lost);
     assert_eq!(shards.lacking(), 1);
-    let target = fixture.target(Which::Original(0), ".new");
+    let target = fixture.target(ShardId::Original(0), ".new");
     let error = shards.compute(&[target], &|_| ()).unwrap_err();
     assert_eq!(error.kind(), crate::base::error::Kind::Damaged);
-    assert_eq!(fs::read(fixture.path(Which::Original(0)).with_extension("new")).unwrap(), b"");
+    assert_eq!(fs::read(fixture.path(ShardId::Original(0)).with_extension("new")).unwrap(), b"");
 }
 
 #[test]
@@ -155,13 +155,13 @@ fn every_disc_may_have_a_scratch_if_they_are_not_in_one_place() {
         let path = fixture.path(which).with_extension("bad");
         fs::write(&path, bytes).unwrap();
         let good = (0..size.div_ceil(MEBIBYTE)).map(|at| at != bad).collect();
-        Shard { size, place: Some(Place::new(&path, 0, Some(good))) }
+        Shard { size, place: Some(ShardPlace::new(&path, 0, Some(good))) }
     };
-    let all = [Which::Original(0), Which::Original(1), Which::Original(2), Which::Parity(0)];
+    let all = [ShardId::Original(0), ShardId::Original(1), ShardId::Original(2), ShardId::Parity(0)];
     let originals = |bad: [u64; 3]| -> Vec<Shard> {
-        (0..3).map(|k| scratched(Which::Original(k), fixture.sizes[k], bad[k])).collect()
+        (0..3).map(|k| scratched(ShardId::Original(k), fixture.sizes[k], bad[k])).collect()
     };
-    let parity = || vec![scratched(Which::Parity(0), fixture.length, 3)];
+    let parity = || vec![scratched(ShardId::Parity(0), fixture.length, 3)];
     let shards = Shards::new(originals([0, 1, 2]), parity(), fixture.length).unwrap();
     fixture.is_restored(&shards, &all);
     let shards = Shards::new(originals([0, 1, 3]), parity(), fixture.length).unwrap();

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::super::layout::Known;
+use super::super::layout::HeldDigests;
 use super::super::volume_metadata::own_files;
 use super::*;
 use crate::bundle::SUMS;
@@ -147,7 +147,7 @@ fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
     let known = |held: &Held| {
         let bytes = vec![7; usize::try_from(held.size).unwrap()];
         let chunks = crate::content::chunks::Chunks::of(&bytes);
-        Known { sha256: Digest::sha256(&bytes), chunks }
+        HeldDigests { sha256: Digest::sha256(&bytes), chunks }
     };
     let common: Vec<KnownFile> = wanted
         .metadata

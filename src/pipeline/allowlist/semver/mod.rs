@@ -26,7 +26,7 @@ const MAX_LENGTH: usize = 4096;
 
 /// A set of versions; prints as it was written.
 #[derive(Clone, Debug)]
-pub struct Range {
+pub struct VersionRange {
     written: String,
     groups: Vec<Group>,
 }
@@ -75,21 +75,21 @@ pub struct RangeError {
     reason: String,
 }
 
-impl PartialEq for Range {
-    fn eq(&self, other: &Range) -> bool {
+impl PartialEq for VersionRange {
+    fn eq(&self, other: &VersionRange) -> bool {
         self.written == other.written
     }
 }
 
-impl Eq for Range {}
+impl Eq for VersionRange {}
 
-impl fmt::Display for Range {
+impl fmt::Display for VersionRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.written)
     }
 }
 
-impl Range {
+impl VersionRange {
     /// Whether the tag is a version, loosely read, and in the range.
     pub fn contains_tag(&self, tag: &str) -> bool {
         parse_tag(tag).is_some_and(|version| self.contains(&version))
@@ -173,16 +173,16 @@ impl Comparator {
     }
 }
 
-impl FromStr for Range {
+impl FromStr for VersionRange {
     type Err = RangeError;
 
-    fn from_str(text: &str) -> Result<Range, RangeError> {
+    fn from_str(text: &str) -> Result<VersionRange, RangeError> {
         let fail = |reason: String| RangeError { text: text.chars().take(200).collect(), reason };
         if text.len() > MAX_LENGTH {
             return Err(fail(format!("longer than {MAX_LENGTH} bytes")));
         }
         let groups = text.split("||").map(parse_group).collect::<Result<_, _>>().map_err(fail)?;
-        Ok(Range { written: text.trim().to_owned(), groups })
+        Ok(VersionRange { written: text.trim().to_owned(), groups })
     }
 }
 

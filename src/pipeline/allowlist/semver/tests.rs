@@ -57,7 +57,7 @@ const CASES: &[Case] = &[
 #[test]
 fn tags_are_chosen_as_by_the_table_of_the_grammar() {
     for (range, inside, outside) in CASES {
-        let parsed: Range = range.parse().unwrap_or_else(|e| panic!("{e}"));
+        let parsed: VersionRange = range.parse().unwrap_or_else(|e| panic!("{e}"));
         for tag in inside.split_whitespace() {
             assert!(parsed.contains_tag(tag), "{tag} should be in {range}");
         }
@@ -109,9 +109,9 @@ fn a_mistyped_range_is_an_error_not_an_empty_selection() {
         "1.2.3-01",
         "١",
     ] {
-        assert!(text.parse::<Range>().is_err(), "{text:?}");
+        assert!(text.parse::<VersionRange>().is_err(), "{text:?}");
     }
-    assert!(">=1 ".repeat(2000).parse::<Range>().is_err());
+    assert!(">=1 ".repeat(2000).parse::<VersionRange>().is_err());
 }
 
 #[test]

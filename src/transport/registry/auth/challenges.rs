@@ -23,7 +23,7 @@ struct State {
 }
 
 /// What to answer before a request is sent.
-pub(super) enum Known {
+pub(super) enum KnownChallenge {
     /// The challenge of the same repository.
     Own(Challenge),
     /// That of another one.
@@ -31,11 +31,11 @@ pub(super) enum Known {
     Nothing,
 }
 
-impl Known {
+impl KnownChallenge {
     pub fn into_challenge(self) -> Option<Challenge> {
         match self {
-            Known::Own(challenge) | Known::Other(challenge) => Some(challenge),
-            Known::Nothing => None,
+            KnownChallenge::Own(challenge) | KnownChallenge::Other(challenge) => Some(challenge),
+            KnownChallenge::Nothing => None,
         }
     }
 }
@@ -48,13 +48,13 @@ impl Challenges {
         state.latest = Some(challenge);
     }
 
-    pub fn of(&self, scopes: &Scopes) -> Known {
+    pub fn of(&self, scopes: &Scopes) -> KnownChallenge {
         let state = self.lock();
         match (state.own.get(scopes.path()), &state.latest) {
-            (Some(own), _) => Known::Own(own.clone()),
-            (None, _) if state.refused.contains_key(scopes) => Known::Nothing,
-            (None, Some(latest)) => Known::Other(latest.clone()),
-            (None, None) => Known::Nothing,
+            (Some(own), _) => KnownChallenge::Own(own.clone()),
+            (None, _) if state.refused.contains_key(scopes) => KnownChallenge::Nothing,
+            (None, Some(latest)) => KnownChallenge::Other(latest.clone()),
+            (None, None) => KnownChallenge::Nothing,
         }
     }
 

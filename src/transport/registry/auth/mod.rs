@@ -20,12 +20,12 @@ use super::wire::Wire;
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Kind};
 use crate::credentials::{Credentials, Store};
-use challenges::{Challenges, Known};
+use challenges::{Challenges, KnownChallenge};
 pub(super) use claims::Granted;
 pub(super) use scope::Scopes;
 pub(super) use shared::Shared;
 use shared::SharedTokens;
-use token::{Token, Wanted};
+use token::{Token, TokenRequest};
 
 /// The authentication state of one registry.
 pub(super) struct Auth {
@@ -88,7 +88,7 @@ impl Auth {
     /// another repository's, which gives no token for this one.
     pub async fn header(&self, wire: &Wire, scopes: &Scopes) -> Result<Option<HeaderValue>, Failure> {
         let known = self.challenges.of(scopes);
-        let is_own = matches!(known, Known::Own(_));
+        let is_own = matches!(known, KnownChallenge::Own(_));
         let Some(challenge) = known.into_challenge() else { return Ok(None) };
         match (self.answer(wire, scopes, &challenge, Answering::default()).await, &challenge) {
             (Err(failure), Challenge::Bearer(bearer)) if !is_own && is_for_good(&failure) => {
@@ -192,7 +192,7 @@ impl Auth {
         }
         let credentials = self.credentials(scopes.path()).await.map_err(Failure::never)?;
         let (registry, credentials) = (self.registry.as_str(), credentials.as_ref());
-        let wanted = Wanted { registry, bearer, scopes, extra, credentials };
+        let wanted = TokenRequest { registry, bearer, scopes, extra, credentials };
         let token = wanted.fetch(wire).await?;
         // Who may do nothing there gets such a token; so does everybody while Harbor cannot ask its database.
         let grants_nothing = |granted: &Granted| granted.values().any(BTreeSet::is_empty);

@@ -93,7 +93,7 @@ struct Issued {
 }
 
 /// What is asked of whom.
-pub(super) struct Wanted<'a> {
+pub(super) struct TokenRequest<'a> {
     pub registry: &'a str,
     pub bearer: &'a Bearer,
     pub scopes: &'a Scopes,
@@ -102,7 +102,7 @@ pub(super) struct Wanted<'a> {
     pub credentials: Option<&'a Credentials>,
 }
 
-impl Wanted<'_> {
+impl TokenRequest<'_> {
     pub async fn fetch(&self, wire: &Wire) -> Result<Token, Failure> {
         let what = format!("getting a token for {} from {}", self.registry, self.server());
         let realm: Url = self.bearer.realm.parse().map_err(|e| {

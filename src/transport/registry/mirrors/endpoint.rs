@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Served;
 use super::health::CircuitBreaker;
-use super::suspects::Given;
+use super::suspects::EndpointReads;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
 use crate::content::Need;
@@ -64,13 +64,13 @@ impl Endpoint {
         self.manifests.fetch_add(1, Relaxed);
     }
 
-    pub fn count(&self, given: Given) {
+    pub fn count(&self, given: EndpointReads) {
         self.blobs.fetch_add(given.blobs, Relaxed);
         self.bytes.fetch_add(given.bytes, Relaxed);
     }
 
     /// Takes back what was counted here of one blob: its bytes were thrown away.
-    pub fn discount(&self, given: Given) {
+    pub fn discount(&self, given: EndpointReads) {
         self.blobs.fetch_sub(given.blobs, Relaxed);
         self.bytes.fetch_sub(given.bytes, Relaxed);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::suspects::Given;
+use super::suspects::EndpointReads;
 use super::{Endpoints, passes_on};
 use crate::base::error::{Error, Result};
 use crate::content::{Body, Need};
@@ -53,7 +53,7 @@ impl Failover {
             let opening = download::blob(endpoint.host.clone(), &endpoint.repository, &self.blob, self.position);
             match endpoint.attempt(opening, Need::Required, &self.endpoints.events).await {
                 Ok(body) => {
-                    self.endpoints.note_given(&self.blob.digest, at, Given { blobs: 1, bytes: 0 });
+                    self.endpoints.note_given(&self.blob.digest, at, EndpointReads { blobs: 1, bytes: 0 });
                     (self.at, self.pieces) = (at, body.stream);
                     return Ok(body.offset);
                 }
@@ -85,7 +85,7 @@ impl Failover {
             match self.pieces.next().await {
                 None => return Ok(None),
                 Some(Ok(piece)) => {
-                    let given = Given { blobs: 0, bytes: piece.len() as u64 };
+                    let given = EndpointReads { blobs: 0, bytes: piece.len() as u64 };
                     self.endpoints.note_given(&self.blob.digest, self.at, given);
                     if let Some(piece) = self.fresh(piece) {
                         return Ok(Some(piece));

@@ -9,13 +9,13 @@ use crate::oci::Digest;
 
 /// What one endpoint gave of a blob: how often it was opened there, and how many bytes came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Given {
+pub(super) struct EndpointReads {
     pub blobs: u64,
     pub bytes: u64,
 }
 
-impl std::ops::AddAssign for Given {
-    fn add_assign(&mut self, more: Given) {
+impl std::ops::AddAssign for EndpointReads {
+    fn add_assign(&mut self, more: EndpointReads) {
         self.blobs += more.blobs;
         self.bytes += more.bytes;
     }
@@ -23,9 +23,9 @@ impl std::ops::AddAssign for Given {
 
 /// What was given of a blob turned out to be wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Wrong {
+pub(super) struct WrongBlob {
     /// What each endpoint had given; perhaps it only said that it has the blob.
-    pub given: BTreeMap<usize, Given>,
+    pub given: BTreeMap<usize, EndpointReads>,
     /// The endpoints whose bytes these were.
     pub from: Vec<usize>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Suspects(Mutex<HashMap<Digest, State>>);
 #[derive(Default)]
 struct State {
     /// Since the blob was opened last.
-    given: BTreeMap<usize, Given>,
+    given: BTreeMap<usize, EndpointReads>,
     /// The endpoint that gave the last bytes.
     last: usize,
     /// Mirrors that gave wrong bytes.
@@ -57,7 +57,7 @@ impl Suspects {
     }
 
     /// An endpoint begins to give this blob, or goes on.
-    pub fn note(&self, blob: &Digest, at: usize, given: Given) {
+    pub fn note(&self, blob: &Digest, at: usize, given: EndpointReads) {
         let mut all = self.lock();
         let state = all.entry(*blob).or_default();
         *state.given.entry(at).or_default() += given;
@@ -67,9 +67,9 @@ impl Suspects {
     /// What was given was wrong. A mirror that gave all of it is not to be asked again. Of several one is kept: the registry
     /// itself, which is at `own`, or the one that came to the end; the others wait until one is found guilty. So asking again
     /// and again comes to an end.
-    pub fn accuse(&self, blob: &Digest, own: usize) -> Wrong {
+    pub fn accuse(&self, blob: &Digest, own: usize) -> WrongBlob {
         let mut all = self.lock();
-        let Some(state) = all.get_mut(blob) else { return Wrong::default() };
+        let Some(state) = all.get_mut(blob) else { return WrongBlob::default() };
         let given = std::mem::take(&mut state.given);
         let from: Vec<usize> = given.iter().filter(|(_, given)| given.bytes > 0).map(|(at, _)| *at).collect();
         match from[..] {
@@ -82,7 +82,7 @@ impl Suspects {
                 state.aside.extend(from.iter().filter(|at| **at != kept));
             }
         }
-        Wrong { given, from }
+        WrongBlob { given, from }
     }
 
     /// Whether this mirror is not to be asked for the blob.
@@ -101,12 +101,12 @@ mod tests {
     fn wrong(suspects: &Suspects, blob: &Digest, places: &[usize]) -> Vec<usize> {
         suspects.begin(blob);
         for at in places {
-            suspects.note(blob, *at, Given { blobs: 1, bytes: 0 });
-            suspects.note(blob, *at, Given { blobs: 0, bytes: 7 });
+            suspects.note(blob, *at, EndpointReads { blobs: 1, bytes: 0 });
+            suspects.note(blob, *at, EndpointReads { blobs: 0, bytes: 7 });
         }
-        let Wrong { given, from } = suspects.accuse(blob, OWN);
-        assert!(given.values().all(|given| *given == Given { blobs: 1, bytes: 7 }), "{given:?}");
-        assert_eq!(suspects.accuse(blob, OWN), Wrong::default(), "whoever asks again and again gets an end");
+        let WrongBlob { given, from } = suspects.accuse(blob, OWN);
+        assert!(given.values().all(|given| *given == EndpointReads { blobs: 1, bytes: 7 }), "{given:?}");
+        assert_eq!(suspects.accuse(blob, OWN), WrongBlob::default(), "whoever asks again and again gets an end");
         from
     }
 
@@ -132,11 +132,11 @@ mod tests {
     #[test]
     fn who_only_said_that_it_has_the_blob_or_gave_it_another_time_has_given_nothing_wrong() {
         let (blob, suspects) = (Digest::sha256(b"blob"), Suspects::default());
-        suspects.note(&blob, 2, Given { blobs: 1, bytes: 7 });
+        suspects.note(&blob, 2, EndpointReads { blobs: 1, bytes: 7 });
         suspects.begin(&blob);
-        suspects.note(&blob, 0, Given { blobs: 1, bytes: 0 });
-        suspects.note(&blob, 1, Given { blobs: 1, bytes: 7 });
-        let Wrong { given, from } = suspects.accuse(&blob, OWN);
+        suspects.note(&blob, 0, EndpointReads { blobs: 1, bytes: 0 });
+        suspects.note(&blob, 1, EndpointReads { blobs: 1, bytes: 7 });
+        let WrongBlob { given, from } = suspects.accuse(&blob, OWN);
         assert_eq!((from, given.into_keys().collect()), (vec![1], vec![0, 1]));
         assert_eq!(doubted(&suspects, &blob), [1]);
     }

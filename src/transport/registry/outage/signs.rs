@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Evidence, LOOK, Outage, Suspicion, Work, used_up_by};
 use crate::base::error::Stopped;
-use crate::transport::registry::upload_body::Watch;
+use crate::transport::registry::upload_body::UploadWatch;
 
 /// When to ask for a sign of life.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +140,7 @@ impl Outage {
     }
 
     /// Notes as long as it is polled that an upload moves. Never ends.
-    pub async fn follow(&self, upload: &Watch) -> Infallible {
+    pub async fn follow(&self, upload: &UploadWatch) -> Infallible {
         let (began, mut sent) = (Instant::now(), upload.sent());
         loop {
             tokio::time::sleep(LOOK).await;
@@ -158,11 +158,15 @@ mod tests {
 
     use super::*;
     use crate::base::progress::Recorder;
-    use crate::transport::registry::config::Limits;
+    use crate::transport::registry::config::RequestLimits;
 
     fn outage(retry_budget: Option<u64>) -> Outage {
         let retry_budget = retry_budget.map(Duration::from_secs);
-        Outage::new("r.io", &Limits { retry_budget, ..Limits::default() }, &(Arc::new(Recorder::default()) as _))
+        Outage::new(
+            "r.io",
+            &RequestLimits { retry_budget, ..RequestLimits::default() },
+            &(Arc::new(Recorder::default()) as _),
+        )
     }
 
     /// With a budget of 20 s a frozen registry would be noticed after a minute, when the first request gets no answer.

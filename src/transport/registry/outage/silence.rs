@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{BELIEVED, FORGOTTEN, WORTH_A_LINE, Work};
 use crate::base::error::Stopped;
-use crate::transport::registry::config::Limits;
+use crate::transport::registry::config::RequestLimits;
 use crate::transport::registry::rounds::Rounds;
 
 /// Some kind of request has only failed since it last succeeded.
@@ -36,7 +36,7 @@ pub(super) struct Silence {
 
 /// What the last probe found.
 #[derive(Clone, Copy)]
-pub(super) struct Probed {
+pub(super) struct ProbeResult {
     pub at: Instant,
     pub is_up: bool,
 }
@@ -135,7 +135,7 @@ pub(in crate::transport::registry) struct Round {
 
 impl Silence {
     /// `since`: when the first failure was, or the wait for the answer that did not come began.
-    pub fn begin(first: &str, since: Instant, now: Instant, limits: &Limits) -> Silence {
+    pub fn begin(first: &str, since: Instant, now: Instant, limits: &RequestLimits) -> Silence {
         let (why, failing, unanswered, admitted, several, spent, ended, is_reported) = Default::default();
         let (first, failed, rounds) = (first.to_owned(), now, Rounds::new(limits, since));
         Silence { first, why, failed, failing, unanswered, admitted, several, spent, ended, is_reported, since, rounds }
@@ -235,7 +235,7 @@ impl Silence {
     /// whatever the probe says. `None`: the registry counts as down.
     pub fn probe(
         &mut self,
-        probed: Option<Probed>,
+        probed: Option<ProbeResult>,
         suspicion: &Suspicion<'_>,
         used_up: bool,
         of_kind: bool,
@@ -268,7 +268,7 @@ impl Silence {
     }
 }
 
-impl Probed {
+impl ProbeResult {
     /// Whether it tells whether the registry was up at that failure.
     fn counts_for(&self, suspicion: &Suspicion<'_>) -> bool {
         self.at >= suspicion.at || self.is_up && self.at.elapsed() < BELIEVED

@@ -8,7 +8,8 @@ fn outage(retries: u32, retry_budget: Option<Duration>) -> (Outage, Arc<Recorder
     let recorder = Arc::new(Recorder::default());
     let events: Events = recorder.clone();
     let first_delay = Duration::from_millis(1);
-    (Outage::new("r.io:5000", &Limits { retries, retry_budget, first_delay, ..Limits::default() }, &events), recorder)
+    let limits = RequestLimits { retries, retry_budget, first_delay, ..RequestLimits::default() };
+    (Outage::new("r.io:5000", &limits, &events), recorder)
 }
 
 fn fail(outage: &Outage, what: &str, no_answer: bool, own: bool) -> Next {

@@ -65,12 +65,12 @@ impl Work {
 
 /// A server, as one request has to do with it.
 #[derive(Clone, Debug)]
-pub(in crate::transport::registry) struct Server {
+pub(in crate::transport::registry) struct ServerWork {
     pub outage: Arc<Outage>,
     pub work: Work,
 }
 
-impl Server {
+impl ServerWork {
     /// It has answered this request.
     pub fn answered(&self) {
         self.outage.answered(self.work);

@@ -20,7 +20,7 @@ use crate::transport::registry::answer::{refusal, refusal_with_codes};
 use crate::transport::registry::auth::Scopes;
 use crate::transport::registry::call::Payload;
 use crate::transport::registry::failure::{Failure, Retry, is_gateway, is_transient};
-use crate::transport::registry::host::{Ask, Target};
+use crate::transport::registry::host::{Ask, RequestTarget};
 use crate::transport::registry::location::led_on;
 use crate::transport::registry::reply::Reply;
 use crate::transport::registry::upload_body::UploadBody;
@@ -175,7 +175,7 @@ impl Upload<'_> {
     pub async fn ask_what_it_has(&mut self) -> Result<(), Failure> {
         let Some(session) = &mut self.session else { return Ok(()) };
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::push(self.repository), self.what);
-        ask.target = Target::Url(session.location.clone());
+        ask.target = RequestTarget::Url(session.location.clone());
         let reply = self.host.once(&ask).await?;
         let status = reply.status();
         if is_transient(status) {

@@ -15,9 +15,9 @@ use crate::transport::storage::survey::{Holding, Tagged};
 
 /// Manifests that speak of another of their repository.
 #[derive(Debug, Default)]
-pub struct Attached(HashMap<Repository, HashMap<Digest, Vec<Descriptor>>>);
+pub struct AttachedDescriptors(HashMap<Repository, HashMap<Digest, Vec<Descriptor>>>);
 
-impl Attached {
+impl AttachedDescriptors {
     /// What names `subject`, where no tag of the survey leads to it.
     pub fn to(&self, repository: &Repository, subject: &Digest) -> &[Descriptor] {
         self.0.get(repository).and_then(|speaking| speaking.get(subject)).map(Vec::as_slice).unwrap_or_default()
@@ -109,8 +109,8 @@ impl Auditor<'_> {
     }
 
     /// What was found, by the names of repositories.
-    pub(super) fn attached(&self) -> Attached {
-        let mut attached = Attached::default();
+    pub(super) fn attached(&self) -> AttachedDescriptors {
+        let mut attached = AttachedDescriptors::default();
         for ((at, subject), speakers) in &self.speaking {
             let known = |speaker: &Speaker| self.manifests.as_ref()?.get(&speaker.digest).map(Manifest::descriptor);
             let referrers = speakers.iter().filter(|speaker| speaker.is_referrer).filter_map(known);

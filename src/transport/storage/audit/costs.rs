@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::Auditor;
 use crate::oci::{Digest, Repository};
 use crate::transport::storage::fault::{At, Fault, FaultKind};
-use crate::transport::storage::nodes::{Node, Part};
+use crate::transport::storage::nodes::{Node, NodeChild};
 use crate::transport::storage::{data_path, links};
 
 impl Auditor<'_> {
@@ -73,7 +73,7 @@ impl Auditor<'_> {
     }
 
     /// A child that has another size than its index says, which nobody would take.
-    fn lie(&self, index: Digest, part: &Part) -> Option<Fault> {
+    fn lie(&self, index: Digest, part: &NodeChild) -> Option<Fault> {
         match self.nodes.get(&part.digest) {
             Some(Node::Whole { size, .. }) if *size != part.size => {
                 let what = format!("it says {} bytes of {}, which has {size}", part.size, part.digest);
@@ -84,7 +84,7 @@ impl Auditor<'_> {
     }
 
     /// A blob that is there, and that a registry does not give for want of its link. Whoever reads the storage can take it.
-    fn unlinked(&self, at: usize, part: &Part) -> Option<Fault> {
+    fn unlinked(&self, at: usize, part: &NodeChild) -> Option<Fault> {
         let is_lacking = self.layers.get(at).is_some_and(|layers| layers.lack(&part.digest));
         let is_there = !self.blobs.contains_key(&(part.digest, part.size));
         let path = || links::of_layer(self.repositories[at].repository.path(), &part.digest);

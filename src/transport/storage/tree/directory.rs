@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Found, Kind, ROOTS, Seen};
+use super::{FoundFile, Kind, ROOTS, Seen};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Dir, Identity, Linkable};
 use crate::content::Slice;
@@ -69,20 +69,20 @@ impl Directory {
         Ok(names)
     }
 
-    pub fn file(&self, path: &str, shown: PathBuf) -> io::Result<Found> {
+    pub fn file(&self, path: &str, shown: PathBuf) -> io::Result<FoundFile> {
         // A pipe does not keep anybody waiting.
         let opened = match self.0.open_below(path, OFlags::NONBLOCK) {
             Ok(opened) => File::from(opened),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Found::Nothing),
-            Err(Errno::LOOP | Errno::XDEV) => return Ok(Found::Odd("it is, or is reached by, a symbolic link")),
-            Err(Errno::NXIO | Errno::NODEV) => return Ok(Found::Odd("it is neither a file nor a directory")),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(FoundFile::Nothing),
+            Err(Errno::LOOP | Errno::XDEV) => return Ok(FoundFile::Odd("it is, or is reached by, a symbolic link")),
+            Err(Errno::NXIO | Errno::NODEV) => return Ok(FoundFile::Odd("it is neither a file nor a directory")),
             Err(e) => return Err(e.into()),
         };
         let metadata = opened.metadata()?;
         Ok(match (metadata.is_file(), metadata.is_dir()) {
-            (true, _) => Found::File(Slice::new(Arc::new(opened), shown, 0, metadata.len())),
-            (_, true) => Found::Odd("it is a directory"),
-            _ => Found::Odd("it is neither a file nor a directory"),
+            (true, _) => FoundFile::File(Slice::new(Arc::new(opened), shown, 0, metadata.len())),
+            (_, true) => FoundFile::Odd("it is a directory"),
+            _ => FoundFile::Odd("it is neither a file nor a directory"),
         })
     }
 
@@ -99,7 +99,7 @@ impl Directory {
     }
 
     /// The plain file at `path`, by a look that takes no part in reading it; `None` for all that only opening can judge.
-    pub fn look(&self, path: &str) -> io::Result<Option<Found<Seen>>> {
+    pub fn look(&self, path: &str) -> io::Result<Option<FoundFile<Seen>>> {
         let opened = match self.0.open_below(path, OFlags::PATH) {
             Ok(opened) => opened,
             Err(_) => return Ok(None),
@@ -110,7 +110,7 @@ impl Directory {
             return Ok(None);
         }
         let size = u64::try_from(stat.st_size).unwrap_or_default();
-        Ok(Some(Found::File(Seen { size, identity: Some(Identity::of(&stat)) })))
+        Ok(Some(FoundFile::File(Seen { size, identity: Some(Identity::of(&stat)) })))
     }
 
     pub fn device(&self) -> Option<u64> {
@@ -143,9 +143,12 @@ mod tests {
         }
         let (shown, tree) = Directory::open(root).unwrap().unwrap();
         assert_eq!(shown, root);
-        assert!(matches!(tree.file("out/secret", "x".into()).unwrap(), Found::Odd(_)));
-        assert!(matches!(tree.file("repositories/real/below", "x".into()).unwrap(), Found::Odd("it is a directory")));
-        assert!(matches!(tree.file("repositories/none/file", "x".into()).unwrap(), Found::Nothing));
+        assert!(matches!(tree.file("out/secret", "x".into()).unwrap(), FoundFile::Odd(_)));
+        assert!(matches!(
+            tree.file("repositories/real/below", "x".into()).unwrap(),
+            FoundFile::Odd("it is a directory")
+        ));
+        assert!(matches!(tree.file("repositories/none/file", "x".into()).unwrap(), FoundFile::Nothing));
         assert_eq!(
             tree.list("repositories").unwrap(),
             [("file".into(), Kind::Other), ("real".into(), Kind::Directory)]

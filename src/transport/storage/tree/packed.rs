@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Found, Kind};
+use super::{FoundFile, Kind};
 use crate::archive::tar::{self, Entries, Place};
 use crate::base::error::{Error, Result};
 use crate::content::Slice;
@@ -81,13 +81,13 @@ impl Packed {
         names.into_iter().filter(|(name, _)| !name.is_empty()).map(|(name, kind)| (name.to_owned(), kind)).collect()
     }
 
-    pub fn file(&self, path: &str, shown: PathBuf) -> Found {
+    pub fn file(&self, path: &str, shown: PathBuf) -> FoundFile {
         match self.entries.get(path) {
-            Some(Entry::File(place)) => Found::File(Slice::new(self.file.clone(), shown, place.offset, place.size)),
-            Some(Entry::Directory) => Found::Odd("it is a directory"),
-            Some(Entry::Other) => Found::Odd("it is no plain file"),
-            None if self.list(path).is_empty() => Found::Nothing,
-            None => Found::Odd("it is a directory"),
+            Some(Entry::File(place)) => FoundFile::File(Slice::new(self.file.clone(), shown, place.offset, place.size)),
+            Some(Entry::Directory) => FoundFile::Odd("it is a directory"),
+            Some(Entry::Other) => FoundFile::Odd("it is no plain file"),
+            None if self.list(path).is_empty() => FoundFile::Nothing,
+            None => FoundFile::Odd("it is a directory"),
         }
     }
 }
@@ -248,9 +248,9 @@ mod tests {
             let (shown, tree) = packed(&[&names[0], &names[1]]).unwrap().unwrap();
             assert_eq!(shown, Path::new("x.tar").join(root.trim_start_matches("./")));
             assert_eq!(tree.list("repositories/a"), [("b".into(), Kind::Directory)], "{root}");
-            assert!(matches!(tree.file("blobs/sha256/x/data", "x".into()), Found::File(_)));
-            assert!(matches!(tree.file("blobs/sha256/x", "x".into()), Found::Odd("it is a directory")));
-            assert!(matches!(tree.file("blobs/sha256/y", "x".into()), Found::Nothing));
+            assert!(matches!(tree.file("blobs/sha256/x/data", "x".into()), FoundFile::File(_)));
+            assert!(matches!(tree.file("blobs/sha256/x", "x".into()), FoundFile::Odd("it is a directory")));
+            assert!(matches!(tree.file("blobs/sha256/y", "x".into()), FoundFile::Nothing));
         }
         assert!(packed(&["etc/passwd", "docker/registry/v2x"]).unwrap().is_none());
         let two = packed(&["a/docker/registry/v2/repositories/x", "b/docker/registry/v2/repositories/x"]).unwrap_err();
