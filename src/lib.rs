@@ -49,9 +49,10 @@
 //! # Where to look
 //!
 //! - *Where is a bundle written?* In `bundle/writer`: by position or in one pass, for every command. Each form (`bundle/output`,
-//!   `bundle/volumes/output.rs`) says where files go, and syncs and names them at the writer's word. Recovery volumes, and lost volumes that they
-//!   rebuild, are computed, not copied from a source (`bundle/volumes/computed.rs`). The file of any volume is opened, synced and named
-//!   in `bundle/volumes/partial.rs`. `serve --writable` changes the layout that it serves, which is no bundle then.
+//!   `bundle/volumes/output.rs`) says where files go, and syncs and names them at the writer's word. Recovery volumes, and lost
+//!   volumes that they rebuild, are computed, not copied from a source (`bundle/volumes/computed.rs`). The file of any volume is
+//!   opened, synced and named in `bundle/volumes/partial.rs`. `serve --writable` changes the layout that it serves, which is no
+//!   bundle then.
 //! - *Where are bytes proven?* By their digest in [`content`]: [`content::proof`] holds bytes against it, in their place or while
 //!   they are copied; [`content::BlobReader`] proves a blob while it is read. Documents in memory are proven by
 //!   [`oci::Digest::prove`]. `verify` proves blobs by the BLAKE3 of `chunks.b3` instead where that may be trusted, and locates
