@@ -166,14 +166,17 @@ fn the_command_line_counts_more_than_the_environment() {
     assert_code(&lock(&[]), 0);
     assert_code(&lock(&["--creds", "me:wrong"]), 4);
     assert_code(&lock(&["--authfile", "/dev/null"]), 2);
-    // Neither ends: read as a whole, they fill the memory.
-    let endless = tempdir();
+    // Read as a whole, they would fill the memory.
+    let (endless, work) = (tempdir(), tempdir());
     std::os::unix::fs::symlink("/dev/zero", endless.path().join("zero.crt")).unwrap();
     let endless = endless.path().to_str().unwrap();
+    let large = work.path().join("large.pem");
+    std::fs::File::create(&large).unwrap().set_len(17 << 20).unwrap();
     let too_large = "it has more than 16777216 bytes";
     for (option, path, says) in [
         ("--authfile", "/dev/zero", too_large),
-        ("--ca-file", "/dev/zero", too_large),
+        ("--ca-file", large.to_str().unwrap(), too_large),
+        ("--ca-file", "/dev/zero", "it is no plain file"),
         ("--cert-dir", endless, "it is no plain file"),
     ] {
         let refused = lock(&[option, path]);
