@@ -2,13 +2,15 @@
 //! whoever asked, and so is which names are good.
 //!
 //! POSIX ustar with GNU long names (`L`), GNU base-256 numbers and PAX `path` and `size`. Other PAX records may be there if they
-//! say nothing of what a file contains or where it is. An entry that is not a regular file or a directory is a fault, and so is a tar that ends in the middle.
+//! say nothing of what a file contains or where it is. An entry that is not a regular file or a directory is a fault, and so is a
+//! tar that ends in the middle.
 //!
 //! # Threats
 //! Beside those of any layout: a tar that two programs read as two tars, so that what is proven here is not what `tar xf`
 //! unpacks there. Whatever programs are known to read differently, sloppy numbers and broken extended headers too, is a
 //! fault. So is every field and record that is not known to be one of plain entries, and an extended header that says of a
-//! short name or a small size something else than the header, which a program without extended headers believes. Only headers, padding and what follows the end mark are read, and of that no more than a tar can need.
+//! short name or a small size something else than the header, which a program without extended headers believes. Only headers,
+//! padding and what follows the end mark are read, and of that no more than a tar can need.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -8,9 +8,9 @@
 //! a caller or a hint has to know is a *fact*: a value of a type of the room that made the error, with fields, whose
 //! `Display` gives the words. [`Error::of`] makes an error of a fact, [`Error::with_fact`] adds one to an error that says
 //! more, [`because`](Error::because) takes one as the cause, and [`Error::find`] finds any of them. The types that implement
-//! [`Fact`] are all facts there are; what else is a cause, such as an error of the operating system, is asked for by a method
-//! ([`Error::os_error`], [`Error::is_disk_full`]). An error that speaks for
-//! several keeps the facts of the one that decided its kind ([`Error::speaking_for`]).
+//! [`Fact`] are all facts there are. Other causes, such as an error of the operating system, have methods of their own
+//! ([`Error::os_error`], [`Error::is_disk_full`]). An error that speaks for several keeps the facts of the one that decided its
+//! kind ([`Error::speaking_for`]).
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -19,20 +19,21 @@ any form, damaged or not: a directory, a tar, or all volumes of a set.
 Verifies the bundle, takes what is bad or absent from REPAIR, puts it in its place, brings it to the medium, and verifies \
 again: what is then still wrong is listed as `gapferry verify` does. Everything is proven before the first byte is written; a repair \
 of another bundle, or with a file that is not what this bundle lacks, is refused, and nothing changes. A repaired bundle \
-is byte for byte what it was, but for signatures that are lost: with --key, one by that key is taken from the copy. No signature \
-that is there is replaced by that of another key. Interrupted? Run the same command again.
+is byte for byte what it was, but for signatures that are lost: with --key, one by that key is taken from the copy, if the bundle has a \
+place for it. No signature that is there is replaced by that of another key. Interrupted? Run the same command again.
 
 Of the volumes of a set that was made with --recovery, in any order: volumes that are missing or damaged, recovery volumes too, \
 are made again from those that are left, beside them or in the directory DIR. Any as many as there are recovery volumes may be lost; of a \
 damaged one only the mebibytes that are bad are. Recovery volumes are not signed, so each volume is proven by the digests in \
 bundle.json before it gets its name and replaces a damaged one, and a volume that they prove good is never replaced, whatever recovery \
-volumes say. If too much is lost, or a proof fails, nothing changes. With --key the signature of what is left is checked first, \
+volumes say. A file that is not named here is replaced only if its bytes show that it is a volume of the set. If too much is lost, or a proof fails, nothing changes. With --key the signature of what is left is checked first, \
 and only its bundle is made.
 
 Without recovery volumes, volumes that are missing or damaged are written again with what `verify --missing` and `export --repair` \
 have brought, named with the others, or with a copy of the whole bundle.
 
-Exit code 0: all is whole. 3: something is still missing, or REPAIR is damaged. 2: REPAIR is for another bundle.";
+Exit code 0: all is whole. 3: something is still missing, REPAIR is damaged, or the bundle \
+has no signature by --key. 2: REPAIR is for another bundle.";
 
 const AFTER: &str = "\
 Examples:

@@ -29,6 +29,8 @@ BLAKE3 guards only against accidents: an attacker who replaces a blob can replac
 an accepted key has signed chunks.b3 too; otherwise blobs are proven by their digests. The report says what proved the blobs, and \
 why. A chunks.b3 that is wrong while the blobs are right affects no image. `import` never relies on it.
 
+Of a set with recovery volumes, --full also compares the volumes with what the recovery volumes say of them.
+
 --missing FILE writes down what would repair the bundle: blobs that are bad or absent, of large ones the mebibytes. It is written \
 whatever is found, and says nothing is missing where nothing is; what cannot be repaired, such as an undeclared file, \
 is not in it.

@@ -43,7 +43,7 @@ impl CredentialFile {
     }
 
     /// Whether [`log_in`](CredentialFile::log_in) could keep credentials for `path` (empty: all) at `registry`, as far as can be
-    /// known without changing anything: better known before somebody types a password.
+    /// known without changing anything. A caller asks this before it asks a person for a password.
     ///
     /// # Errors
     /// As there.

@@ -2,9 +2,9 @@
 //!
 //! A [`Store`] answers one question, “what is known for this registry and repository?”, from what was said on the
 //! command line and in the environment, from the files that docker, podman and skopeo write, and from their credential
-//! helpers. A [`CredentialFile`] is one of those files, to log in and out. A password or token is a [`Secret`], which prints as `***`; only whoever builds an `Authorization` header or
-//! writes a file of credentials exposes it. The room knows nothing of HTTP: it neither asks a registry nor judges whether
-//! credentials are right.
+//! helpers. A [`CredentialFile`] is one of those files, to log in and out. A password or token is a [`Secret`], which prints as
+//! `***`; only code that builds an `Authorization` header or writes a file of credentials exposes it. The room knows nothing of
+//! HTTP: it neither asks a registry nor judges whether credentials are right.
 //!
 //! The environment is passed in; files are read once, in [`Store::load`].
 

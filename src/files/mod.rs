@@ -8,8 +8,8 @@
 //! A layout on the isolated side is untrusted. Its names could leave the directory (`..`, absolute, links), name devices,
 //! come twice, differ only in case or need a directory where there is a file; its tar could lie about sizes, hide data in
 //! sparse or extended headers, or hold more entries than fit into memory. So: only regular files below the root are seen,
-//! links are never followed, not even one that replaces something later; every oddity is recorded as a [`LayoutFault`]; names, extended headers and the number of entries are
-//! bounded; a JSON file is read only up to a limit.
+//! links are never followed, not even one that replaces something later; every oddity is recorded as a [`LayoutFault`]; names,
+//! extended headers and the number of entries are bounded; a JSON file is read only up to a limit.
 
 mod damaged;
 mod directory;

@@ -1,7 +1,7 @@
 //! Volumes read from their first byte to their last, where recovery volumes say what these bytes were.
 //!
-//! A recovery volume that was made of other volumes is good by itself, and cannot rebuild a lost volume. What a volume holds is hashed
-//! in the same pass: only files that are cut are read twice, as a whole and in their volumes.
+//! A recovery volume that was made of other volumes is good by itself, and cannot rebuild a lost volume. What a volume holds is
+//! hashed in the same pass: only files that are cut are read twice, as a whole and in their volumes.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -104,7 +104,7 @@ fn algorithm_of(path: &str) -> Algorithm {
     Digest::of_blob_path(path).map_or(Algorithm::Sha256, |digest| digest.algorithm())
 }
 
-/// Reads a tar. `None`: it is none, or not laid out as it should be.
+/// Reads a tar. `None`: the file is not a tar, or not laid out as it should be.
 fn read(layout: &Layout, buffer: &mut [u8], advance: &dyn Fn(u64)) -> io::Result<Option<ReadVolume>> {
     let Some(file) = layout.tar().filter(|_| layout.faults().is_empty()) else { return Ok(None) };
     let size = file.metadata()?.len();

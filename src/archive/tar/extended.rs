@@ -87,7 +87,7 @@ impl Extended {
             match key {
                 b"path" if value.contains(&0) => return false,
                 b"path" => self.name = Some(value.to_vec()),
-                // A size that is none must not be taken for the one in the header.
+                // With a size that cannot be read, the one in the header must not count.
                 b"size" => self.size = digits(value, 10).or(Some(u64::MAX)),
                 key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
                 key if is_harmless(key) => {}

@@ -159,7 +159,7 @@ impl ExistingTar {
         self.at.get(path).copied().ok_or_else(lost)
     }
 
-    /// Finds a place for a signature: where one of the same name is, or one was whose header is gone; `false`: there is none.
+    /// Finds a place for a signature: that of one with the same name, or of one that has lost its header. `false`: neither is there.
     pub fn place_signature(&mut self, signature: &KnownFile) -> bool {
         let free = || self.free_places(signed_file(&signature.path)?).into_iter().next();
         let header = self.signatures.get(&signature.path).map(|there| there.header).or_else(free);

@@ -24,7 +24,7 @@ use crate::content::proof::prove as prove_slice;
 use crate::files::Layout;
 use crate::oci::Digest;
 
-/// A file that is at hand.
+/// A file that was given.
 #[derive(Debug)]
 struct GivenFile {
     path: PathBuf,
@@ -55,7 +55,7 @@ struct Region {
     mebibytes: Vec<Option<[u8; 32]>>,
 }
 
-/// A volume that is at hand, or what is left of it.
+/// A volume that was given, or what is left of it.
 #[derive(Debug)]
 pub struct SurvivingVolume {
     pub path: PathBuf,

@@ -394,8 +394,8 @@ fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
     }
 }
 
-/// A bad sector in the middle of the list must cost no more than the line that is on it: what is left of the images has still to be
-/// told from what is lost, and nobody should remove a layer because its line is gone.
+/// A bad sector in the middle of the list must cost no more than the line that is on it. The operator still has to see which images
+/// are left, and must not be advised to remove a layer because its line is gone.
 #[test]
 fn a_blob_whose_line_is_damaged_is_proven_by_its_name_where_no_other_list_can_be_read() {
     let fixture = Fixture::new();

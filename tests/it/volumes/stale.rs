@@ -1,4 +1,4 @@
-//! Recovery volumes that do not fit the volumes beside them: whoever relies on them finds out before a volume is lost.
+//! Recovery volumes that do not fit the volumes beside them: the operator has to find out before a volume is lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -106,7 +106,7 @@ mod tests {
         }
         let WrongBlob { given, from } = suspects.accuse(blob, OWN);
         assert!(given.values().all(|given| *given == EndpointReads { blobs: 1, bytes: 7 }), "{given:?}");
-        assert_eq!(suspects.accuse(blob, OWN), WrongBlob::default(), "whoever asks again and again gets an end");
+        assert_eq!(suspects.accuse(blob, OWN), WrongBlob::default(), "the second time, no place is left to accuse");
         from
     }
 
