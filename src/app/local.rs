@@ -18,7 +18,7 @@ pub struct Text {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     File(PathBuf),
-    /// The text was already read; it has no directory to which other paths could be relative.
+    /// A text that was already read. There can be no signature next to it.
     Text(Text),
 }
 

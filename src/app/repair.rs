@@ -201,7 +201,8 @@ impl Brought {
             ([], _) | (_, true) => Ok(None),
             ([one], _) => Ok(Some(Brought { volumes, from: one.clone() })),
             ([one, other, ..], _) => {
-                let text = "are not volumes; a set is repaired from one repair file, or one copy of its bundle, at a time";
+                let text =
+                    "are not volumes; a set is repaired from one repair file, or one copy of its bundle, at a time";
                 Err(Error::input(format!("{} and {} {text}", one.display(), other.display())))
             }
         }
@@ -288,8 +289,12 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
     let before = check()?;
     let missing = verify::missing_of(open_damaged(bundle)?, &before, TOOL)?;
     if let Some(proven) = proven.filter(|proven| proven.identity != missing.identity) {
-        let text =
-            format!("{} is the bundle {}, but the signature is for {}", bundle.display(), missing.identity, proven.identity);
+        let text = format!(
+            "{} is the bundle {}, but the signature is for {}",
+            bundle.display(),
+            missing.identity,
+            proven.identity
+        );
         return Err(Error::damaged(text));
     }
     let repaired = bundle::repair(bundle, lock, &RepairWith { from, missing: &missing, proven, events })?;

@@ -42,8 +42,7 @@ pub fn is_signed(bundle: &Path, key: &PublicKey) -> bool {
 pub fn warn_if_unsigned(former_was_signed: bool, output: &Output, events: &Events) {
     let is_signed = || output.former().is_ok_and(|bundle| bundle.as_ref().is_some_and(Bundle::has_signature));
     if former_was_signed && !is_signed() {
-        let text =
-            "the replaced bundle was signed, and this one is not: sign it with --sign-key or `gapferry sign`";
+        let text = "the replaced bundle was signed, and this one is not: sign it with --sign-key or `gapferry sign`";
         events.report(Event::Warning(format!("{}: {text}", output.path().display())));
     }
 }

@@ -28,8 +28,10 @@ pub fn read_baseline(since: &[Input], keys: &[PublicKey], events: &Events) -> Re
         events.report(Event::Notice(text));
     }
     if baseline.targets() > 1 {
-        let text =
-            format!("the receipts are of {} registries: only content that all of them have is left out", baseline.targets());
+        let text = format!(
+            "the receipts are of {} registries: only content that all of them have is left out",
+            baseline.targets()
+        );
         events.report(Event::Notice(text));
     }
     Ok(baseline)

@@ -65,8 +65,10 @@ impl<'a> Reader<'a> {
                 },
                 "keys" => self.keys(value, beside, policy),
                 other => {
-                    let text =
-                        format!("`{}` is unknown; the known keys are `require-signature` and `keys`", other.escape_debug());
+                    let text = format!(
+                        "`{}` is unknown; the known keys are `require-signature` and `keys`",
+                        other.escape_debug()
+                    );
                     self.problem(key.span().start, text);
                 }
             }

@@ -73,7 +73,9 @@ pub fn demand(keys: &[PathBuf], environment: &Environment) -> Result<Option<Stri
 fn demanded_by(keys: &[PathBuf], policy: &SitePolicy) -> Result<Option<String>> {
     match &policy.required_by {
         Some(file) if keys.is_empty() && policy.keys.is_empty() => {
-            let text = format!("{file} requires a signature (require-signature), but neither `keys` in it nor --key names a key");
+            let text = format!(
+                "{file} requires a signature (require-signature), but neither `keys` in it nor --key names a key"
+            );
             Err(Error::input(text))
         }
         Some(file) => Ok(Some(file.clone())),

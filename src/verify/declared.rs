@@ -198,7 +198,8 @@ fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<SumsList> 
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if let Some(first) = wrong.first() {
-        let more = if wrong.len() > 1 { format!(", and neither are {} more lines", wrong.len() - 1) } else { String::new() };
+        let more =
+            if wrong.len() > 1 { format!(", and neither are {} more lines", wrong.len() - 1) } else { String::new() };
         let found = format!("line {first} is not a new `<{}>  <path>`{more}", algorithm.name());
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }

@@ -33,7 +33,9 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
     })?;
     let losses = || report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem));
     if losses().any(|problem| matches!(problem.subject, Subject::Unlisted(_))) {
-        return Err(Error::damaged(format!("{shown}: it has more problems than can be listed; export the whole bundle again")));
+        return Err(Error::damaged(format!(
+            "{shown}: it has more problems than can be listed; export the whole bundle again"
+        )));
     }
     // If the identity differs, the sizes in `bundle.json` are not trusted.
     let lacks_chunks = layout.size_of(CHUNKS).is_none();

@@ -257,7 +257,8 @@ impl Problem {
         let remedy = match () {
             () if is_tool(&path) => kind.remedy_of_tool(),
             () if is_of_chunks(&path) && kind != ProblemKind::Unsafe => {
-                "no image needs it: repair the bundle (`verify --missing`, then `gapferry repair`), or remove it with its signatures"
+                "no image needs it: repair the bundle (`verify --missing`, then `gapferry repair`), or remove it with its \
+                 signatures"
             }
             () => kind.remedy(),
         };
@@ -334,8 +335,8 @@ pub fn check_opened(opened: &Opened, depth: Depth, events: &Events) -> Result<Re
 /// As [`check_opened`]. If a signature has `proven` the identity of the bundle, `bundle.json` is not read again, and
 /// `chunks.b3` is used only if it is signed too.
 ///
+/// # Errors
 /// As for [`check`].
-/// As [`check`].
 pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, events: &Events) -> Result<Report> {
     let layout = match opened {
         Opened::Volumes(set) => return volumes::check(set, depth, proven, events),

@@ -130,7 +130,10 @@ impl Faults {
                 has_left_out |= number > 0;
                 let text = match number {
                     1 => {
-                        format!("image {name}: the artifact attached to it could not be read, so it is left out: {}", error.chain())
+                        format!(
+                            "image {name}: the artifact attached to it could not be read, so it is left out: {}",
+                            error.chain()
+                        )
                     }
                     _ => format!(
                         "image {name}: {number} artifacts attached to it could not be read, so they are left out; the first: {}",

@@ -76,7 +76,10 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
     let (ExportRepairRequest { missing, lock: text, resolve, output, since, tools, registry }, events) =
         (request, &environment.events);
     if !is_tar(&output) {
-        return Err(Error::input(format!("writing {}: a repair file is a tar, so its name must end in .tar", output.display())));
+        return Err(Error::input(format!(
+            "writing {}: a repair file is a tar, so its name must end in .tar",
+            output.display()
+        )));
     }
     let missing = Missing::parse(&missing.bytes, &missing.name)?;
     preflight::check_free(&output, &Form::Tar)?;
@@ -97,7 +100,8 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
             false => Ok(Graph::default()),
         };
         let graph = graph.map_err(|failures| {
-            let why = "index.json and manifest.json follow from all manifests; another copy of the bundle has both files too";
+            let why =
+                "index.json and manifest.json follow from all manifests; another copy of the bundle has both files too";
             failures.into_error("following the lock").while_doing(why)
         })?;
         let wanted = missing.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
@@ -140,8 +144,7 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
 fn report_denied(walk: &Walk<'_>, environment: &Environment) {
     let denied = walk.denied_companions();
     if !denied.is_empty() {
-        let text =
-            "access denied, so they count as gone; if they still exist, an account that may read them makes the repair complete";
+        let text = "access denied, so they count as gone; if they exist, use an account that may read them";
         let companions = count(denied.len(), "companion");
         let text = format!("{companions} of the lock: {text} ({})", named(&denied));
         environment.events.report(Event::Warning(text));

@@ -181,7 +181,9 @@ impl Migration<'_> {
         if collected.left > 0 {
             let what = if referrers { "" } else { ", or signatures and SBOMs" };
             let left = count(collected.left, "manifest");
-            notice(format!("left behind: {left} that no tag leads to: older images{what}; --untagged selects them too"));
+            notice(format!(
+                "left behind: {left} that no tag leads to: older images{what}; --untagged selects them too"
+            ));
         }
         if collected.lost_by_attached > 0 {
             let lost = count(collected.lost_by_attached, "image");

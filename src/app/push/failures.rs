@@ -14,8 +14,8 @@ use crate::pipeline::plan::Plan;
 use crate::pipeline::transfer::TransferOutcome;
 
 /// What to do about an index whose children were left out on purpose.
-pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with --index trim or single; distribution 3 \
-     accepts it with `validation.manifests.indexes.platforms: none` in its configuration";
+pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with \
+     --index trim or single; distribution 3 accepts it with `validation.manifests.indexes.platforms: none` in its configuration";
 
 /// An image that failed.
 #[derive(Clone, Debug, Serialize)]

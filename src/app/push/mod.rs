@@ -290,7 +290,7 @@ impl<'a> Push<'a> {
                 Names::Hosted => "--scoped",
                 Names::Paths => "--map",
             };
-            let text = "different images would get one name; nothing was pushed";
+            let text = "different images would get the same name; nothing was pushed";
             let remedy = match landed.collisions.iter().any(|collision| collision.is_of_allowlist) {
                 true => "another as= in the allowlist, and an export with it,",
                 false => remedy,

@@ -83,7 +83,7 @@ pub struct PlannedImage {
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum PlannedAction {
     Push,
-    /// Push, but a policy hides whether the image exists or can be replaced.
+    /// The push will show whether the image exists, because a policy hides it.
     Unreadable,
     /// Everything already exists, including the tag.
     Nothing,

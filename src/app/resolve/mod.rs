@@ -195,7 +195,9 @@ impl Resolver<'_> {
     /// The lock is empty and would replace a bundle by an empty one, which was not allowed.
     pub fn refuse_empty(&self, lock: &Lock) -> Result<()> {
         match lock.images.is_empty() && !self.options.allow_empty {
-            true => Err(Error::input("nothing to export: the lock names no image; --allow-empty continues without images")),
+            true => {
+                Err(Error::input("nothing to export: the lock names no image; --allow-empty continues without images"))
+            }
             false => Ok(()),
         }
     }

@@ -23,7 +23,8 @@ const MOST_NAMED: usize = 20;
 pub(super) fn report_walk(walk: &Walk<'_>, events: &Events) {
     let recalled = walk.recalled();
     if recalled > 0 {
-        let text = format!("{} taken from the earlier lock, registry not asked (--immutable-tags)", count(recalled, "image"));
+        let text =
+            format!("{} taken from the earlier lock, registry not asked (--immutable-tags)", count(recalled, "image"));
         events.report(Event::Notice(text));
     }
     report_kept_modes(walk, events);

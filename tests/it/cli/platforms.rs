@@ -29,7 +29,10 @@ fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
         &["export", &reference, "-q", "--index", "single", "-o", &out],
     ] {
         let message = stderr(&succeed(&[how, &one].concat()));
-        assert!(message.contains(LEFT) && message.contains("use --index sparse or all platforms to keep them"), "{how:?}: {message}");
+        assert!(
+            message.contains(LEFT) && message.contains("use --index sparse or all platforms to keep them"),
+            "{how:?}: {message}"
+        );
     }
     for how in [&["--json", "--dry-run"][..], &["--json"]] {
         let output = succeed(&[&["export", &reference, "-o", &out], how, &one].concat());

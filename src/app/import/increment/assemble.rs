@@ -30,7 +30,7 @@ pub struct LostImages {
     left_out: Option<LeftOut>,
 }
 
-/// Returns the images of `lock` in order, without companions whose manifests the target has and does not return.
+/// Assembles the images of `lock` in order, without manifests that the target has and does not return.
 pub async fn images(expected: &TargetBackedSource<'_>, lock: &Lock, events: &Events) -> Vec<Result<Image>> {
     let cached = Cached::new(expected, None);
     let walk = Walk::new(&cached, OF_BUNDLE, events.clone()).leaving_withheld();
@@ -74,7 +74,8 @@ pub fn split(
         }
     }
     if left > 0 {
-        let text = "left unchanged at the target: a policy of the project forbids reading them or the images they belong to";
+        let text =
+            "left unchanged at the target: a policy of the project forbids reading them or the images they belong to";
         events.report(Event::Notice(format!("{} {text}", count(left, "companion"))));
     }
     if !unbrought.is_empty() {

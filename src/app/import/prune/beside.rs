@@ -78,7 +78,7 @@ impl Left {
                 Ok(found) => found,
                 Err(error) => {
                     let text =
-                        "signatures and other companions of deleted images are left, because it is not clear what uses them";
+                        "companions of deleted images (signatures and others) are left, because their use is unclear";
                     warn(format!("{repository}: {text}: {}", error.chain()));
                     has_unclear = true;
                     continue;
