@@ -100,7 +100,7 @@ fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of
         with_config(&fixture, demand, args).ended(3).reported(&["is not signed"]);
     }
     let writable = ["serve", text(&bundle), "--listen", "127.0.0.1:0", "--writable"];
-    with_config(&fixture, demand, &writable).ended(2).reported(&["requires a signature", "--writable"]);
+    with_config(&fixture, demand, &writable).ended(2).reported(&["demands a signature", "--writable"]);
     // Known keys that nobody demands: a bad signature counts, none does not.
     let known = "keys = [\"../../ours.pub\"]";
     verify(known, &["theirs.tar"]).ended(3).reported(&["does not fit the key"]);
