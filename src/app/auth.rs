@@ -1,4 +1,4 @@
-//! Whom a registry takes us for, and what it lets us do.
+//! Checks which credentials gapferry uses for a registry, and what the registry allows with them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,65 +16,65 @@ use crate::credentials::{CredentialFile, CredentialOrigin, FoundCredentials, Sto
 use crate::oci::Repository;
 use crate::transport::registry::{AuthCheck, Registries};
 
-/// A registry, or a repository there.
+/// The registry or repository to check.
 #[derive(Clone, Debug)]
 pub struct AuthRequest {
-    /// Of a repository it is also asked whether it may be pulled from.
+    /// The registry or repository. For a repository, pulling is checked too.
     pub target: LoginTarget,
-    /// Ask as well whether the repository may be pushed to.
+    /// Whether to check pushing to the repository as well.
     pub push: bool,
     pub registry: RegistryOptions,
 }
 
-/// What was found out; `null` is what was not asked, or could not be.
+/// The result of the check. `null` means not asked, or not known.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthReport {
     pub version: u32,
-    /// All that was asked may be done.
+    /// Whether everything that was asked for is allowed.
     pub ok: bool,
     /// `HOST[:PORT]`.
     pub registry: String,
-    /// The path of the repository that was asked about. `null`: none was.
+    /// The path of the repository that was checked, or `null` if only the registry was.
     pub repository: Option<String>,
-    /// Where the credentials come from. `null`: there are none.
+    /// Where the credentials come from, or `null` if there are none.
     pub credentials: Option<CredentialOrigin>,
-    /// `null`: the credentials name no user.
+    /// The user of the credentials, or `null` if they name no user.
     pub user: Option<String>,
-    /// The credentials are an identity token.
+    /// Whether the credentials are an identity token.
     pub identity_token: bool,
-    /// `false`: the registry asks for no credentials.
+    /// Whether the registry asks for credentials.
     pub asked: Option<bool>,
-    /// The registry accepts the credentials.
+    /// Whether the registry accepts the credentials.
     pub accepted: Option<bool>,
-    /// The repository may be pulled from.
+    /// Whether the repository can be pulled from.
     pub pull: Option<bool>,
-    /// The repository may be pushed to.
+    /// Whether the repository can be pushed to.
     pub push: Option<bool>,
-    /// Why something may not be done, or could not be asked.
+    /// Why something is not allowed, or could not be checked.
     #[serde(rename = "error", serialize_with = "as_detail")]
     pub failure: Option<Error>,
-    /// The files in which credentials are looked for.
+    /// The files that were searched for credentials.
     #[serde(skip)]
     pub searched: Vec<PathBuf>,
 }
 
 impl JsonReport for AuthReport {}
 
-/// Asks a registry what the credentials that it is shown are good for. Pushing is tried by an upload that is begun and given
-/// up; nothing is changed there. What the registry refuses is in the report.
+/// Asks a registry what it allows with the credentials gapferry would use. Pushing is tested by starting an upload and
+/// cancelling it, which changes nothing. A refusal by the registry is part of the report, not an error.
 ///
 /// # Errors
-/// Credentials, certificates or configuration that cannot be used; `push` without a repository.
+/// Credentials, certificates or configuration cannot be used, or `push` is set without a repository.
 pub async fn auth_check(request: &AuthRequest, environment: &Environment) -> Result<AuthReport> {
     let AuthRequest { target, push, registry } = request;
     if *push && target.path.is_empty() {
-        return Err(Error::input(format!("checking {target}: no repository is named that may be pushed to")));
+        return Err(Error::input(format!("checking {target}: --push needs a repository")));
     }
     let mut store = registry.credentials([target.registry.clone()], environment)?;
     let found = locate(&store, target).await?;
     if let Some(found) = &found {
-        // What is reported is what is shown, and a helper is asked once.
+        // The report must describe the credentials that are sent, and a helper is asked only once.
         store.set(&target.registry, found.credentials.clone());
     }
     let registries = registry.connect_as(store, &BTreeMap::new(), environment)?;
@@ -84,7 +84,7 @@ pub async fn auth_check(request: &AuthRequest, environment: &Environment) -> Res
     Ok(report)
 }
 
-/// A helper may wait for its user.
+/// Runs on a blocking thread, because a credential helper can wait for its user.
 async fn locate(store: &Store, target: &LoginTarget) -> Result<Option<FoundCredentials>> {
     let (store, registry, path) = (store.clone(), target.registry.clone(), target.path.clone());
     let attempted = format!("looking up credentials for {target}");
@@ -109,7 +109,7 @@ impl AuthReport {
         report
     }
 
-    /// Asks one thing after the other, up to the first that is not so.
+    /// Asks one question after the other, and stops at the first negative answer.
     async fn ask(&mut self, registries: &Registries, target: &LoginTarget, push: bool) -> Result<()> {
         let checked = registries.check_auth(&target.registry, &target.path).await;
         self.accepted = verdict(&checked);
@@ -138,11 +138,11 @@ impl AuthReport {
     }
 }
 
-/// What a web page at the root means: a gateway may know only the paths of repositories.
+/// The error when a web page answers at the root. A gateway might route only the paths of repositories.
 fn no_registry(registry: &str, page: &str) -> Error {
     let text = format!(
-        "asking {registry} whether it accepts the credentials: GET /v2/ is not answered as a registry does: {page}; if only \
-         repositories are routed to a registry, `gapferry auth check {registry}/REPOSITORY` can tell"
+        "asking {registry} whether it accepts the credentials: GET /v2/ was not answered by a registry: {page}; if only \
+         repositories are routed to a registry, check `gapferry auth check {registry}/REPOSITORY`"
     );
     Error::new(Kind::Network, text)
 }

@@ -1,4 +1,4 @@
-//! Every byte of a registry's storage, and every fault in it.
+//! Checks every byte of a registry's storage and lists its problems.
 
 use super::units::as_path;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -16,38 +16,38 @@ use crate::base::error::Result;
 use crate::oci::{Digest, Repository};
 use crate::transport::storage::{Audit, AuditDepth, AuditScope, Fault, FaultKind, Storage, Survey};
 
-/// What is to be checked.
+/// The storage to check.
 #[derive(Clone, Debug)]
 pub struct CheckRequest {
-    /// A directory at or above `docker/registry/v2`, or a plain tar of one.
+    /// A directory at or above `docker/registry/v2`, or an uncompressed tar of one.
     pub storage: PathBuf,
 }
 
-/// What was found.
+/// The result of the check.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckReport {
     pub version: u32,
-    /// It has no fault.
+    /// Whether the storage has no problem.
     pub ok: bool,
-    /// Where it is, as it was named.
+    /// The storage, as named in the request.
     #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
-    /// How many repositories it has.
+    /// Number of repositories.
     pub repositories: usize,
-    /// How many tags.
+    /// Number of tags.
     pub images: usize,
-    /// How many manifests without a tag that no tagged one leads to.
+    /// Number of manifests that have no tag and that no tagged manifest leads to.
     pub untagged: usize,
-    /// How many distinct blobs were read.
+    /// Number of distinct blobs read.
     pub blobs: usize,
-    /// Bytes of these blobs.
+    /// Size of these blobs in bytes.
     pub bytes: u64,
-    /// How many images the faults cost.
+    /// Number of images that the problems affect.
     pub affected: usize,
     pub faults: Vec<Fault>,
-    /// How many faults there are of each code.
+    /// Number of problems by code.
     pub counts: BTreeMap<FaultKind, usize>,
-    /// What its tags are, and the manifests without one.
+    /// What kinds of tags there are, and the manifests without one.
     #[serde(skip)]
     pub counted: Counted,
     #[serde(skip)]
@@ -58,10 +58,10 @@ pub struct CheckReport {
 
 impl JsonReport for CheckReport {}
 
-/// Reads all of a storage.
+/// Checks a whole storage.
 ///
 /// # Errors
-/// It is no storage, or cannot be read.
+/// `storage` is not a storage, or cannot be read.
 pub fn check(request: &CheckRequest, environment: &Environment) -> Result<CheckReport> {
     let started = Instant::now();
     let storage = Storage::open(&request.storage, REGISTRY)?;

@@ -1,4 +1,5 @@
-//! A bundle in another form: directory, tar, compressed tar, volumes or a stream. Its identity and signatures stay.
+//! Writes a bundle in another form: directory, tar, compressed tar, volumes or a stream. Its identity and signatures stay
+//! the same.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -27,80 +28,80 @@ use crate::oci::Digest;
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth};
 
-/// What errors call it.
+/// The attempted action in error messages.
 const WRITING: &str = "writing the bundle";
 
-/// A bundle, and the form that it is to have.
+/// A bundle, and the form to write.
 pub struct ConvertRequest {
     /// A directory, a tar, or all volumes of a set in any order.
     pub bundle: Vec<PathBuf>,
-    /// Whose signature is demanded.
+    /// The accepted signatures.
     pub trust: Trust,
     pub output: Output,
-    /// How a directory takes the blobs of a directory.
+    /// How blobs are taken from one directory into another.
     pub link: LinkMode,
-    /// Make a plan of volumes and write nothing.
+    /// Plan the volumes and write nothing.
     pub dry_run: bool,
-    /// Read everything from the medium again before it is called done.
+    /// Read the output back from the medium before reporting success.
     pub read_back: bool,
 }
 
-/// What a conversion has written, or would write.
+/// What a conversion wrote, or would write.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum ConvertReport {
-    /// Of a dry run.
+    /// The result of a dry run.
     Planned(Box<VolumesPlan>),
     Written(Box<Converted>),
 }
 
 impl JsonReport for ConvertReport {}
 
-/// The volumes that there would be.
+/// The volumes that would be written.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumesPlan {
     pub version: u32,
     pub ok: bool,
-    /// Of the bundle.
+    /// Identity of the bundle.
     pub identity: Digest,
     pub volumes: Vec<PlannedVolume>,
-    /// How many recovery volumes.
+    /// Number of recovery volumes.
     pub recovery: u32,
-    /// How many blobs and tools each volume would hold, or parts of them.
+    /// For each volume, the number of blobs and tools that it would contain, whole or in part.
     #[serde(skip)]
     pub files: Vec<usize>,
 }
 
-/// A bundle that has another form now.
+/// A bundle in its new form.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Converted {
     pub version: u32,
     pub ok: bool,
-    /// Where the bundle is; of volumes the name that theirs are made of.
+    /// The output. For volumes, the name from which the names of the volumes are made.
     #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
-    /// Of the bundle.
+    /// Identity of the bundle.
     pub identity: Digest,
-    /// What was written is so many bytes long, recovery volumes apart.
+    /// Size of the output in bytes, without recovery volumes.
     pub bytes: u64,
-    /// It was there already.
+    /// Whether the output already existed.
     pub unchanged: bool,
-    /// The volumes that it was written to, if it was.
+    /// The volumes written. Empty for other forms.
     pub volumes: Vec<ExportedVolume>,
-    /// The recovery volumes.
+    /// The recovery volumes written.
     pub recovery: Vec<ExportedVolume>,
-    /// From how many volumes it was read. 0: it was not split.
+    /// Number of volumes the bundle was read from, or 0 if it was not split.
     pub volumes_read: u32,
-    /// Blobs that share their bytes with those of the bundle that was read.
+    /// Number of blobs that share their storage with the bundle that was read.
     pub blobs_linked: u64,
-    /// How long it took.
+    /// Duration of the conversion.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
-    /// The fingerprint of the key whose signature was found good.
+    /// The fingerprint of the key whose signature was verified.
     pub signed_by: Option<Digest>,
-    /// That key.
+    /// The key itself.
     #[serde(skip)]
     pub key: Option<PublicKey>,
 }
@@ -108,8 +109,8 @@ pub struct Converted {
 /// Writes a bundle in another form.
 ///
 /// # Errors
-/// The bundle is refused, or not all of it is there ([`verify::Refusal::of`] has its problems); a file of it is not what
-/// `bundle.json` says; something is in the way; no room, or what else the disk says. Nothing has the name of the output.
+/// The bundle is refused or incomplete ([`verify::Refusal::of`] returns its problems); a file differs from `bundle.json`;
+/// another file is in the way; or the disk is full or fails. In all these cases, nothing gets the name of the output.
 pub async fn convert(request: ConvertRequest, environment: &Environment) -> Result<ConvertReport> {
     let started = Instant::now();
     if request.read_back && request.output.form().is_none() {
@@ -126,7 +127,7 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
     let (key, volumes_read, identity) = (source.key.clone(), source.volumes, source.conversion.files.identity);
     let output = request.output.path().to_owned();
     if let Some(former) = request.output.former()?.filter(|former| former.identity() != identity) {
-        let text = format!("{} is another bundle, {}, and is replaced", output.display(), former.identity());
+        let text = format!("replacing {}, which is another bundle ({})", output.display(), former.identity());
         environment.events.report(Event::Notice(text));
     }
     if let Some(Form::Directory | Form::Tar | Form::Compressed) = request.output.form() {
@@ -154,17 +155,17 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
     })))
 }
 
-/// A bundle that may be believed as far as it was looked at.
+/// The bundle to convert, after its checks.
 struct Source {
     conversion: Conversion,
     created: Timestamp,
-    /// How many it was split into; 0: it was not.
+    /// Number of volumes the bundle was split into, or 0.
     volumes: u32,
-    /// Whose signature was found good.
+    /// The key whose signature was verified.
     key: Option<PublicKey>,
 }
 
-/// What was written.
+/// The result of writing.
 #[derive(Default)]
 struct Written {
     bytes: u64,
@@ -201,7 +202,7 @@ impl Source {
 
     fn plan(&self, output: &Output) -> Result<VolumesPlan> {
         let Output::Volumes { path, volumes } = output else {
-            return Err(Error::input("only volumes are planned: a bundle in another form has the same size"));
+            return Err(Error::input("a dry run only plans volumes: a bundle in another form has the same size"));
         };
         let set = plan_volumes::plan(path, &self.conversion.files, volumes)?;
         let wanted = || set.wanted(&volumes.selection);
@@ -251,7 +252,7 @@ impl Source {
     }
 }
 
-/// The volumes, and then the recovery volumes that are made of all of them.
+/// Writes the volumes, and then the recovery volumes computed from all of them.
 fn write_volumes(
     mut conversion: Conversion,
     out: &Path,
@@ -288,7 +289,7 @@ fn recovery_of(set: &Set, volumes: &VolumeOptions, created: Timestamp) -> Recove
     }
 }
 
-/// The device of a bundle that is a directory.
+/// Returns the device of a bundle that is a directory.
 fn device_of(paths: &[PathBuf]) -> Option<u64> {
     let [only] = paths else { return None };
     only.metadata().ok().filter(std::fs::Metadata::is_dir).map(|directory| directory.dev())

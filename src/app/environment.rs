@@ -1,4 +1,4 @@
-//! What a command needs of the process it runs in. Everything comes in here, so that a caller decides about all of it.
+//! The inputs that a command takes from its process. The caller decides about all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,50 +12,51 @@ use crate::bundle::LAST_TIME;
 use crate::credentials::Secret;
 use crate::pipeline::transfer::Publishing;
 
-/// See the module documentation. Cheap to clone; clones share events and tags.
+/// See the module documentation. Clones are cheap, and share events and tags.
 #[derive(Clone)]
 pub struct Environment {
     /// Where progress, notices and warnings go.
     pub events: Events,
-    /// The variables that count: places of credentials and configuration, proxies, `PATH` for credential helpers.
+    /// The variables that gapferry reads: locations of credentials and configuration, proxies, `PATH` for credential
+    /// helpers.
     pub variables: BTreeMap<String, String>,
-    /// Asked for a password that a request names a user for.
+    /// Returns the password of a user named in a request.
     pub passwords: Arc<dyn Passwords>,
-    /// The time that is written into receipts.
+    /// The time written into receipts.
     pub clock: fn() -> Timestamp,
-    /// Tags that are being set. To stop a command, close it, wait for that, and drop the command's future: then the receipt
-    /// names every tag that the registry has set.
+    /// Tags that are being set. To stop a command, close this, wait until it is empty, and drop the command's future: the
+    /// receipt then lists every tag that the registry has set.
     pub publishing: Publishing,
 }
 
-/// Asks a person.
+/// Asks a person for a password.
 pub trait Passwords: Send + Sync {
-    /// The password of `user`.
+    /// Returns the password of `user`.
     ///
     /// # Errors
-    /// There is no way to ask.
+    /// Asking is not possible.
     fn password_of(&self, user: &str) -> Result<Secret>;
 }
 
-/// For a program that cannot ask a person: every question is an error.
+/// For programs that cannot ask a person: every question is an error.
 pub struct NoPasswords;
 
 impl Passwords for NoPasswords {
     fn password_of(&self, user: &str) -> Result<Secret> {
-        Err(Error::input(format!("no password is given for {user}, and this program cannot ask for one")))
+        Err(Error::input(format!("no password was given for {user}, and this program cannot ask for one")))
     }
 }
 
-/// The time that is written into bundles and locks.
+/// The time written into bundles and locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BundleTime {
     pub time: Timestamp,
-    /// `SOURCE_DATE_EPOCH` prescribes it.
+    /// Whether `SOURCE_DATE_EPOCH` prescribes the time.
     pub is_prescribed: bool,
 }
 
 impl Environment {
-    /// Without any variable.
+    /// An environment without variables.
     pub fn new(events: Events) -> Environment {
         Environment {
             events,
@@ -66,7 +67,7 @@ impl Environment {
         }
     }
 
-    /// With the variables of this process that are text.
+    /// An environment with the variables of this process whose values are Unicode.
     pub fn of_process(events: Events) -> Environment {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -74,16 +75,16 @@ impl Environment {
         Environment { variables: std::env::vars_os().filter_map(text).collect(), ..Environment::new(events) }
     }
 
-    /// The same, and what remembers whether an event says that the result lacks something.
+    /// Returns a copy that records whether an event reports an incomplete result, and the record.
     pub fn watched(&self) -> (Environment, Arc<Watch>) {
         let watch = Arc::new(Watch::new(self.events.clone()));
         (Environment { events: watch.clone(), ..self.clone() }, watch)
     }
 
-    /// The time that is written into bundles and locks, in whole seconds: now, or what `SOURCE_DATE_EPOCH` says.
+    /// Returns the time written into bundles and locks, in whole seconds: `SOURCE_DATE_EPOCH`, or the present.
     ///
     /// # Errors
-    /// `SOURCE_DATE_EPOCH` is no time that a bundle can have.
+    /// `SOURCE_DATE_EPOCH` is not a time that a bundle can have.
     pub(super) fn bundle_time(&self) -> Result<BundleTime> {
         let Some(text) = self.variable("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
             let now = (self.clock)().as_second();
@@ -94,7 +95,7 @@ impl Environment {
         let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
         let fail = || {
             Error::input(format!(
-                "SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"
+                "SOURCE_DATE_EPOCH is {text:?}, not a number of seconds since 1970 that a bundle can have (at most {LAST_TIME})"
             ))
         };
         Ok(BundleTime { time: time.ok_or_else(fail)?, is_prescribed: true })
@@ -111,7 +112,7 @@ impl Default for Environment {
     }
 }
 
-/// Passes all events on, and remembers whether one of them says that the result lacks something.
+/// Forwards all events, and records whether one of them reports an incomplete result.
 pub struct Watch {
     events: Events,
     is_incomplete: AtomicBool,

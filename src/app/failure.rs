@@ -1,4 +1,4 @@
-//! Errors as JSON says them.
+//! Errors as they appear in JSON.
 
 use serde::{Serialize, Serializer};
 
@@ -8,7 +8,7 @@ use crate::base::code::Code;
 use crate::base::error::Error;
 use crate::verify::{Problem, Refusal};
 
-/// What a command prints as JSON that came to no result.
+/// What a command without a result prints as JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct ErrorReport {
     pub version: u32,
@@ -23,20 +23,20 @@ impl JsonReport for ErrorReport {}
 /// Why something failed.
 #[derive(Clone, Debug, Serialize)]
 pub struct ErrorDetail {
-    /// What a program goes by.
+    /// The code for programs.
     pub code: Code,
-    /// What a person reads: the error and its causes, and below that a line for each thing that it lists.
+    /// The text for people: the error and its causes, and then a line for each thing that it lists.
     pub message: String,
-    /// What a person may do about it.
+    /// What to do about the error.
     #[serde(flatten)]
     pub hint: Option<Hint>,
-    /// Of a bundle that is refused: what is wrong with it.
+    /// The problems of a refused bundle.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
 }
 
 impl ErrorDetail {
-    /// Without a hint.
+    /// The detail of an error, without a hint.
     pub fn of(error: &Error) -> ErrorDetail {
         let problems = Refusal::of(error).map(|refusal| refusal.problems.clone()).unwrap_or_default();
         ErrorDetail { code: Code::of(error), message: error.lines().join("\n"), hint: None, problems }
@@ -49,12 +49,12 @@ impl ErrorReport {
     }
 }
 
-/// For what failed.
+/// Serializes an error.
 pub(super) fn as_one_detail<S: Serializer>(error: &Error, serializer: S) -> Result<S::Ok, S::Error> {
     ErrorDetail::of(error).serialize(serializer)
 }
 
-/// For the field of a report that says what failed after the result was there.
+/// Serializes an error that occurred once the result existed.
 pub(super) fn as_detail<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
     error.as_ref().map(ErrorDetail::of).serialize(serializer)
 }

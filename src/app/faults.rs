@@ -1,4 +1,4 @@
-//! Faults of a storage: how many there are, and in words.
+//! Counts and describes the problems of a storage.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,10 +6,10 @@ use crate::base::progress::plain_piece;
 use crate::base::progress::units::count;
 use crate::transport::storage::{Fault, FaultKind};
 
-/// How many images are named of those that a fault costs.
+/// The most affected images named for one problem.
 const NAMED: usize = 5;
 
-/// A fault in lines: path, kind, what, and the images it costs.
+/// Describes a problem in lines: path, kind, details, and the affected images.
 pub fn fault_lines(fault: &Fault) -> String {
     let mut text = reason(fault) + "\n";
     let named: Vec<&str> = fault.images.iter().take(NAMED).map(|image| &**image).collect();
@@ -20,13 +20,13 @@ pub fn fault_lines(fault: &Fault) -> String {
     text
 }
 
-/// Why an image fails that it costs: path, kind, what.
+/// Describes a problem in one line: path, kind, details.
 fn reason(fault: &Fault) -> String {
     let path = if fault.path.is_empty() { "the tar" } else { &fault.path };
     format!("{}: {}: {}", plain_piece(path), fault.kind.label(), plain_piece(&fault.what))
 }
 
-/// Why each image fails, by its name.
+/// Returns the reasons for which images fail, by image.
 pub fn reasons(faults: &[Fault]) -> HashMap<&str, Vec<String>> {
     let mut reasons: HashMap<&str, Vec<String>> = HashMap::new();
     for fault in faults {
@@ -35,19 +35,19 @@ pub fn reasons(faults: &[Fault]) -> HashMap<&str, Vec<String>> {
     reasons
 }
 
-/// How many there are of each kind.
+/// Counts the problems of each kind.
 pub fn fault_counts(faults: &[Fault]) -> BTreeMap<FaultKind, usize> {
     let mut counts = BTreeMap::new();
     faults.iter().for_each(|fault| *counts.entry(fault.kind).or_default() += 1);
     counts
 }
 
-/// `nothing wrong`, or `3 faults (2 missing, 1 wrong size)`.
+/// Returns `nothing wrong`, or `3 problems (2 missing, 1 wrong size)`.
 pub fn faults_line(faults: &[Fault]) -> String {
     if faults.is_empty() {
         return "nothing wrong".to_owned();
     }
     let kinds: Vec<String> =
         fault_counts(faults).iter().map(|(kind, number)| format!("{number} {}", kind.label())).collect();
-    format!("{} ({})", count(faults.len(), "fault"), kinds.join(", "))
+    format!("{} ({})", count(faults.len(), "problem"), kinds.join(", "))
 }

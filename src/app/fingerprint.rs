@@ -1,4 +1,4 @@
-//! Which bundle it is, in words.
+//! Shows the identity of a bundle as words.
 
 use std::path::PathBuf;
 
@@ -11,19 +11,19 @@ use crate::bundle::Bundle;
 use crate::oci::Digest;
 use crate::signing::FingerprintWords;
 
-/// A bundle.
+/// The bundle.
 pub struct FingerprintRequest {
     /// A directory, a tar, or any volume of a set.
     pub bundle: PathBuf,
 }
 
-/// Which bundle it is.
+/// The identity of a bundle.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FingerprintReport {
     pub version: u32,
     pub ok: bool,
-    /// Where it is, as it was named.
+    /// The bundle, as named in the request.
     #[serde(serialize_with = "as_path")]
     pub bundle: PathBuf,
     pub identity: Digest,
@@ -37,10 +37,10 @@ pub struct FingerprintReport {
 
 impl JsonReport for FingerprintReport {}
 
-/// Reads the identity of a bundle. Whether its files are what `bundle.json` says is for [`verify`](super::verify()) to prove.
+/// Reads the identity of a bundle. Whether its files match `bundle.json` is checked by [`verify`](super::verify()).
 ///
 /// # Errors
-/// It is no bundle, or cannot be read.
+/// `bundle` is not a bundle, or cannot be read.
 pub fn fingerprint(request: FingerprintRequest) -> Result<FingerprintReport> {
     let FingerprintRequest { bundle } = request;
     let identity = Bundle::open_any(std::slice::from_ref(&bundle))?.identity();

@@ -1,43 +1,43 @@
-//! What a person may do about an error, and what programs know it by.
+//! Hints about errors: a text for people and a code for programs.
 
 use serde::Serialize;
 
-/// Advice about an error.
+/// A hint about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Hint {
-    /// What a program knows the hint by; there exactly if there is a hint.
+    /// The code for programs. Present if and only if there is a hint.
     #[serde(rename = "hintCode")]
     pub code: HintCode,
-    /// What a person may do about it.
+    /// What to do about the error.
     #[serde(rename = "hint")]
     pub text: &'static str,
 }
 
-/// What a hint is about. Each has one text.
+/// The subject of a hint. Each code has one text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HintCode {
-    /// The local file system has no room.
+    /// The local file system is full.
     DiskFull,
     /// The local file system denies access.
     PermissionDenied,
     /// The local file system is mounted read-only.
     ReadOnlyFileSystem,
-    /// `-` was given to a command that reads no standard input.
+    /// `-` was given to a command that does not read standard input.
     NoStandardInput,
     /// The path does not exist.
     NoSuchPath,
     /// The medium may be failing.
     FailingMedium,
-    /// The local file system does not hold a file so large.
+    /// The local file system cannot store a file this large.
     FileTooLarge,
-    /// A server no longer answers, or refuses all that is sent.
+    /// A server no longer answers, or refuses everything sent to it.
     ServerStopped,
-    /// The server answers with an error of its own.
+    /// The server answers with an internal error.
     ServerError,
     /// A web page answers instead of the registry.
     WebPage,
-    /// The registry speaks a version of TLS, or has a certificate, that is too old.
+    /// The registry uses an outdated version of TLS or an outdated certificate.
     TlsOutdated,
     /// The registry's certificate has expired.
     CertificateExpired,
@@ -49,27 +49,27 @@ pub enum HintCode {
     CertificateUntrusted,
     /// The registry demands a client certificate.
     ClientCertificateDemanded,
-    /// The registry was not reached.
+    /// The registry could not be reached.
     NotReached,
-    /// The address of a foreign layer does not give the layer.
+    /// The address of a foreign layer does not return the layer.
     ForeignLayerLost,
-    /// What accompanies a locked image has changed since the lock was made.
+    /// A companion of a locked image has changed since the lock was made.
     CompanionChanged,
-    /// The registry does not accept the credentials that were just typed.
+    /// The registry does not accept the credentials just entered.
     LoginRefused,
-    /// The registry wants other credentials.
+    /// The registry requires other credentials.
     Unauthorized,
     /// The registry lacks a blob that its own manifest names.
     BlobLost,
-    /// The registry no longer has what the lock names.
+    /// The registry no longer has what the lock lists.
     LockedGone,
-    /// The registry does not have it.
+    /// The registry does not have the requested content.
     NotFound,
     /// The registry limits the number of requests.
     RateLimited,
     /// The registry's disk is full.
     RegistryFull,
-    /// The registry, or a proxy before it, refuses a request so large.
+    /// The registry, or a proxy in front of it, refuses a request this large.
     RequestTooLarge,
     /// A quota of the registry is used up.
     Quota,
@@ -83,21 +83,21 @@ pub enum HintCode {
     VolumesMissing,
     /// The bundle is older than the last one that arrived.
     NotNewer,
-    /// The bundle did not arrive as a whole.
+    /// The bundle was not received completely.
     NotReceived,
-    /// The bundle has images that the allowlist does not name.
+    /// The bundle has images that the allowlist does not allow.
     NotAllowed,
-    /// It is an OCI image layout and not a bundle.
+    /// The path is an OCI image layout, not a bundle.
     ImageLayout,
-    /// It is a repair and not a bundle.
+    /// The path is a repair file, not a bundle.
     RepairFile,
-    /// Files of the bundle are bad or absent.
+    /// Files of the bundle are damaged or missing.
     RepairBundle,
-    /// Volumes of the bundle are bad or absent, or files in them.
+    /// Volumes of the bundle, or files in them, are damaged or missing.
     RepairVolumes,
-    /// A file of this machine, of a bundle for example, is damaged.
+    /// A local file, for example of a bundle, is damaged.
     DamagedFile,
-    /// What was read is not what it should be.
+    /// The content read differs from what it should be.
     DamagedSource,
     /// The bundle is not signed.
     BundleUnsigned,
@@ -105,50 +105,50 @@ pub enum HintCode {
     ReceiptUnsigned,
     /// No accepted key has signed the bundle.
     KeyNotAccepted,
-    /// What was signed has been altered.
+    /// Signed content was altered.
     Altered,
-    /// An image has none of the platforms that were asked for.
+    /// An image has none of the requested platforms.
     PlatformMissing,
     /// The repository does not exist, and a push does not create it.
     UnknownRepository,
     /// The registry refuses foreign layers.
     ForeignLayerRefused,
-    /// The target cannot give back content that was sent to it.
+    /// The target cannot return content that was sent to it.
     DamagedTarget,
-    /// The target lacks content whose bytes have passed in a stream.
+    /// The target lacks content whose bytes already passed in a stream.
     Passed,
     /// The quota of a project is used up.
     ProjectQuota,
     /// The disk or the quota of the target is full.
     TargetFull,
-    /// The registry takes no uploads: it is in maintenance, or caches another one.
+    /// The registry accepts no uploads: it is in maintenance, or it caches another registry.
     NoPushes,
-    /// A web page answered when an upload was to begin.
+    /// A web page answered the start of an upload.
     WebPageAtUpload,
-    /// The registry gives addresses for uploads whose host has no address here.
+    /// The registry returns upload addresses whose host name cannot be resolved here.
     UnknownUploadHost,
-    /// The project caches another registry, and takes no push.
+    /// The project caches another registry, and accepts no push.
     ProxyCache,
     /// This account may not push to the project.
     NoPushRight,
-    /// No upload may be begun in the repository.
+    /// The registry denies the start of an upload to the repository.
     UploadDenied,
-    /// The tag exists and may not change its meaning.
+    /// The tag exists and is immutable.
     ImmutableTag,
     /// The registry's garbage collection is deleting the blob.
     BlobInCollection,
-    /// A gateway before the registry takes no request so large.
+    /// A gateway in front of the registry refuses a request this large.
     BodyLimit,
     /// The registry cannot deliver an object.
     Undelivered,
-    /// The registry cannot deliver an object; `--keep-going` gets everything else.
+    /// The registry cannot deliver an object; `--keep-going` fetches everything else.
     KeepGoing,
     /// A proxy or gateway compresses the registry's answers.
     Compressed,
     /// A policy forbids pulling.
     PullPolicy,
-    /// This account may not pull, and what a tag means has to be known.
+    /// This account may not pull, and gapferry must know what a tag means.
     NoPullRight,
-    /// The index names children that are missing on purpose, which the registry refuses.
+    /// The index names children that were left out on purpose, and the registry refuses that.
     SparseIndex,
 }

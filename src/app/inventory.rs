@@ -1,4 +1,4 @@
-//! What a target has of an allowlist, as a baseline for the next increment.
+//! Lists which images of an allowlist a target has, as a baseline for the next increment.
 
 use std::collections::BTreeMap;
 
@@ -15,31 +15,31 @@ use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::naming::{Naming, Target, parse_target};
 use crate::pipeline::receipt::{ImageReceipt, Receipt, ReceiptKind};
 
-/// What is asked for.
+/// What to list.
 pub struct InventoryRequest {
     /// `HOST[:PORT][/PREFIX]`.
     pub target: String,
     pub allowlist: Allowlist,
-    /// As for an import.
+    /// Where the images are at the target, as for an import.
     pub names: NameOptions,
     /// Where to write the inventory.
     pub output: Option<ReceiptFile>,
     pub registry: RegistryOptions,
 }
 
-/// What is there.
+/// What the target has.
 pub struct InventoryReport {
     pub inventory: Receipt,
-    /// What could not be read, and may be there.
+    /// Images that could not be read and might exist.
     pub unreadable: Vec<UnreadableImage>,
     pub outcome: Outcome,
 }
 
-/// Asks a registry what it has of the images of an allowlist. Every manifest below a tag is read and proven, and the registry is
+/// Asks a registry which images of an allowlist it has. Every manifest below a tag is read and proven, and the registry is
 /// asked for each blob.
 ///
 /// # Errors
-/// Nothing could be read, or the inventory cannot be written.
+/// No image could be read, or the inventory cannot be written.
 pub async fn inventory(request: &InventoryRequest, environment: &Environment) -> Result<InventoryReport> {
     let (environment, watch) = environment.watched();
     let target = parse_target(&request.target)?;
@@ -80,7 +80,7 @@ pub async fn inventory(request: &InventoryRequest, environment: &Environment) ->
     Ok(InventoryReport { inventory, unreadable, outcome })
 }
 
-/// A name in each repository that the rules lead to.
+/// Returns a reference in each repository that the rules lead to.
 fn places(request: &InventoryRequest, naming: &Naming, target: &Target) -> Result<Vec<Reference>> {
     let place = |rule: &crate::pipeline::allowlist::Rule| {
         let repository = naming.repository(&target.registry, rule.select.repository(), rule.rename.as_ref())?;

@@ -1,4 +1,4 @@
-//! What is in a bundle.
+//! Lists the contents of a bundle.
 
 use std::path::PathBuf;
 
@@ -12,52 +12,52 @@ use crate::bundle::{Assumed, Bundle, FileEntry, Parent, Removed, is_tool, tools_
 use crate::oci::Digest;
 use crate::pipeline::lock::{Attached, LockedImage, MissingImage};
 
-/// What is to be listed.
+/// The bundle to list.
 #[derive(Clone, Debug)]
 pub struct ListRequest {
-    /// A directory or a tar; of a bundle that was split any volume.
+    /// A directory, a tar, or any volume of a set.
     pub bundle: Vec<PathBuf>,
 }
 
-/// What the bundle says of itself. Whether its bytes are what it says is not looked at.
+/// The contents according to the bundle. Its bytes are not checked.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListReport {
     pub version: u32,
     pub ok: bool,
     pub identity: Digest,
-    /// When its references were resolved.
+    /// When the references were resolved.
     pub created: Timestamp,
     pub images: Vec<ListedImage>,
-    /// Images that it was to bring and lacks.
+    /// Images that were requested for the bundle and are missing from it.
     pub missing: Vec<MissingImage>,
-    /// Files that it takes along.
+    /// Files that are added to the images.
     pub tools: Vec<FileEntry>,
-    /// What it builds on.
+    /// The bundles that this increment builds on.
     pub parents: Vec<Parent>,
-    /// What it expects at the target.
+    /// Content that the bundle expects at the target.
     pub assumed: Vec<Assumed>,
-    /// Images of its parents that are not wanted any more.
+    /// Images of its parents that are no longer wanted.
     pub removed: Vec<Removed>,
-    /// Bytes of everything that is there of the images.
+    /// Size of all files of the images in bytes.
     #[serde(skip)]
     pub size: u64,
-    /// Bytes of the images if nothing were shared.
+    /// Size of the images in bytes if they shared nothing.
     #[serde(skip)]
     pub unshared: u64,
 }
 
 impl JsonReport for ListReport {}
 
-/// Reads what a bundle says of itself.
+/// Reads the contents from the metadata of a bundle.
 ///
 /// # Errors
-/// It is no bundle, or cannot be read.
+/// `bundle` is not a bundle, or cannot be read.
 pub fn list(request: &ListRequest) -> Result<ListReport> {
     let bundle = Bundle::open_any(&request.bundle)?;
     let (lock, json) = (bundle.lock(), bundle.json());
     let manifest_of = |_: &LockedImage, attached: &Attached| {
-        // An increment need not have it, and what is damaged is for verify to tell.
+        // An increment may lack the manifest. Damage is reported by `verify`.
         bundle.layout().manifest_by_digest(&attached.digest, Some(&attached.media_type)).ok().flatten()
     };
     let of_images = bundle.files().iter().filter(|file| !is_tool(&file.path));

@@ -1,4 +1,4 @@
-//! The images of a lock, with what their companions are.
+//! The images of a lock, with the kinds of their companions.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -7,19 +7,19 @@ use crate::oci::Manifest;
 use crate::pipeline::companion::Kind;
 use crate::pipeline::lock::{Attached, LockedImage};
 
-/// Gives the manifest of a companion, where it can be had.
+/// Returns the manifest of a companion, if it is available.
 pub(super) type ManifestOf<'a> = &'a dyn Fn(&LockedImage, &Attached) -> Option<Manifest>;
 
-/// An entry of a lock. Its JSON is that of the lock, each companion with its kind.
+/// An entry of a lock. Its JSON is that of the lock, with the kind of each companion.
 #[derive(Clone, Debug)]
 pub struct ListedImage {
     pub image: LockedImage,
-    /// Of its companions, in their order.
+    /// The kinds of its companions, in the order of the lock.
     pub kinds: Vec<Kind>,
 }
 
 impl ListedImage {
-    /// Manifests are read only where tag and artifact type do not say what a companion is.
+    /// Reads manifests only if the tag and the artifact type do not show what a companion is.
     pub(super) fn new(image: &LockedImage, manifest_of: ManifestOf<'_>) -> ListedImage {
         let kind = |attached: &Attached| {
             let of = |manifest: Option<&Manifest>| {

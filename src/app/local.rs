@@ -1,4 +1,4 @@
-//! Small local files that a command reads or writes as a whole.
+//! Reads and writes small local files as a whole.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -7,26 +7,26 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::Replacement;
 
-/// A text, and what errors call it.
+/// A text, and its name in error messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
     pub name: String,
     pub bytes: Vec<u8>,
 }
 
-/// Where a text is.
+/// Where a text comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     File(PathBuf),
-    /// It was read already; no other file is beside it.
+    /// A text that was already read. There can be no signature next to it.
     Text(Text),
 }
 
 impl Input {
-    /// At most the first `limit` bytes.
+    /// Reads at most the first `limit` bytes.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn read(&self, limit: u64) -> Result<Text> {
         match self {
             Input::File(path) => read_bounded(path, limit),
@@ -34,7 +34,7 @@ impl Input {
         }
     }
 
-    /// What errors call it.
+    /// The name in error messages.
     pub fn name(&self) -> String {
         match self {
             Input::File(path) => path.display().to_string(),
@@ -43,10 +43,10 @@ impl Input {
     }
 }
 
-/// At most the first `limit` bytes of a file.
+/// Reads at most the first `limit` bytes of a file.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Text> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
@@ -54,10 +54,10 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Text> {
     Ok(Text { name: path.display().to_string(), bytes })
 }
 
-/// Whether [`write_file`] will be able to write these: better known before hours of work than after them.
+/// Checks that [`write_file`] can write these files, before hours of work rather than after them.
 ///
 /// # Errors
-/// The first that cannot be written.
+/// The first file that cannot be written.
 pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
     let check = |path: &Path| match path.metadata() {
         Ok(metadata) if metadata.is_dir() => Err(Error::disk("writing", path, std::io::ErrorKind::IsADirectory.into())),
@@ -67,10 +67,10 @@ pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Resul
     paths.into_iter().try_for_each(|path| check(path))
 }
 
-/// Writes a small file at once: no reader ever sees half of it.
+/// Writes a small file atomically: readers never see half of it.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let fail = |e| Error::disk("writing", path, e);
     // A pipe or a device cannot be replaced.

@@ -1,4 +1,4 @@
-//! What references mean now, without transferring.
+//! Resolves references without transferring content.
 
 use super::units::as_optional_path;
 use std::path::PathBuf;
@@ -22,38 +22,38 @@ use crate::pipeline::walk::Modes;
 use crate::signing::FingerprintWords;
 use crate::transport::registry::Served;
 
-/// What is to be resolved.
+/// What to resolve.
 pub struct LockRequest {
     pub images: Allowlist,
-    /// What a bundle would carry of them.
+    /// What a bundle would contain of the images.
     pub resolve: ResolveOptions,
-    /// Where to write the lock. A lock that is there says what immutable tags mean, and keeps its index modes.
+    /// Where to write the lock. An existing lock supplies the digests of immutable tags and its index modes.
     pub output: Option<PathBuf>,
     pub registry: RegistryOptions,
 }
 
-/// What the references mean.
+/// The result of resolving.
 #[derive(Clone, Debug, Serialize)]
 pub struct LockReport {
     pub version: u32,
-    /// Nothing is missing.
+    /// Whether nothing is missing.
     pub ok: bool,
-    /// Where the lock is.
+    /// The lock file.
     #[serde(serialize_with = "as_optional_path")]
     pub output: Option<PathBuf>,
     /// When the references were resolved.
     pub created: Timestamp,
-    /// How many images there are.
+    /// Number of images.
     pub images: usize,
-    /// Images that were asked for and cannot be had.
+    /// Images that were requested and cannot be fetched.
     pub missing: Vec<MissingImage>,
-    /// The identity that a bundle of exactly this lock has. `null`: images of immutable tags were not read.
+    /// The identity of a bundle of exactly this lock. `null` if images of immutable tags were not read.
     pub identity: Option<Digest>,
-    /// The same as words.
+    /// The identity as words.
     pub fingerprint: Option<String>,
     #[serde(skip)]
     pub lock: Lock,
-    /// What came from somewhere else than the place that names say.
+    /// Content that came from another place than its name says.
     #[serde(skip)]
     pub mirrors: Vec<Served>,
     #[serde(skip)]
@@ -65,20 +65,21 @@ impl JsonReport for LockReport {}
 /// Resolves an allowlist to a lock.
 ///
 /// # Errors
-/// An image cannot be had and may not be left out, or the lock cannot be written. What was read stays for the next run.
+/// An image cannot be fetched and may not be left out, or the lock cannot be written. Manifests that were read stay for the
+/// next run.
 pub async fn lock(request: &LockRequest, environment: &Environment) -> Result<LockReport> {
     let (environment, watch) = environment.watched();
     check_writable(&request.output)?;
     let (list, registries) = request.resolve.connect(&request.images, &request.registry, &environment)?;
     let resolver = Resolver { options: &request.resolve, jobs: request.registry.jobs, environment: &environment };
-    // Into a pipe or a device nothing can be continued.
+    // Nothing can be resumed from a pipe or a device.
     let file = request.output.as_deref().filter(|path| path.is_file() || !path.exists());
     let earlier = resolver.earlier(file, None, Modes::default())?;
     let kept = Checkpoint::new(&registries, file.map(walk_file));
     resolve::report_obstacle(&kept, &environment.events);
     let cached = Cached::new(&kept, None);
     let resolved = resolve(&resolver, &list, earlier, &cached).await;
-    // Until the lock is written, what was read for it is still needed.
+    // The manifests that were read are needed until the lock is written.
     let written = resolved.and_then(|resolved| {
         let file = resolved.0.to_file()?;
         request.output.as_ref().map_or(Ok(()), |path| write_file(path, file.as_bytes()))?;
@@ -104,8 +105,8 @@ pub async fn lock(request: &LockRequest, environment: &Environment) -> Result<Lo
     })
 }
 
-/// The lock, and the identity of a bundle of exactly it, without tools or parents. Images of immutable tags that an earlier lock
-/// knows are not read, so it is not known then.
+/// Returns the lock, and the identity of a bundle of exactly this lock without tools or parents. There is no identity if
+/// tags are trusted: images of immutable tags are then taken from the earlier lock without reading them.
 async fn resolve(
     resolver: &Resolver<'_>,
     list: &Allowlist,

@@ -1,4 +1,4 @@
-//! Credentials are tried at the registry, then kept where skopeo, podman and docker keep them.
+//! Tries credentials at a registry, and stores them where skopeo, podman and docker do.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use crate::base::error::{Fact, Result};
 use crate::credentials::{AMBIENT, CredentialFile, CredentialOrigin, Credentials, Store, Variables, variable_name};
 use crate::transport::registry::AuthCheck;
 
-/// Credentials, and the registry that they are for.
+/// Credentials, and the registry they are for.
 #[derive(Clone, Debug)]
 pub struct LoginRequest {
     pub target: LoginTarget,
     /// A user name and a password.
     pub credentials: Credentials,
-    /// The file that keeps them, instead of that of the environment.
+    /// The file that stores the credentials, instead of the file in the environment.
     pub authfile: Option<PathBuf>,
-    /// How to speak to the registry; its credentials do not count.
+    /// How to connect to the registry. Its credentials are ignored.
     pub registry: RegistryOptions,
 }
 
-/// Where credentials were kept.
+/// Where the credentials were stored.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoginReport {
@@ -34,43 +34,43 @@ pub struct LoginReport {
     pub ok: bool,
     /// `HOST[:PORT]`.
     pub registry: String,
-    /// Empty: the whole registry.
+    /// The namespace, empty for the whole registry.
     pub namespace: String,
-    /// Whose they are.
+    /// The user of the credentials.
     pub user: String,
-    /// Where they are.
+    /// Where the credentials are stored.
     pub kept: CredentialOrigin,
-    /// How the registry took them.
+    /// How the registry answered.
     #[serde(skip)]
     pub checked: AuthCheck,
-    /// A variable that is set, and counts more than what is kept.
+    /// The name of a variable that is set and takes precedence over the stored credentials.
     #[serde(skip)]
     pub stronger_variable: Option<String>,
 }
 
 impl JsonReport for LoginReport {}
 
-/// A fact about an error: credentials were tried that nothing keeps yet.
+/// A fact about an error: the credentials that were tried are not stored yet.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("logging in")]
 pub struct LoggingIn;
 
 impl Fact for LoggingIn {}
 
-/// Whether [`login`] could keep credentials, as far as can be known without changing anything: better known before a
-/// person types a password.
+/// Checks whether [`login`] could store credentials, as far as possible without changing anything, before a person types a
+/// password.
 ///
 /// # Errors
-/// No place is known; a file that is malformed, or cannot be read or replaced; a helper that cannot be run.
+/// No location is known; a file is malformed, or cannot be read or replaced; or a helper cannot be run.
 pub fn check_login(target: &LoginTarget, authfile: Option<&Path>, environment: &Environment) -> Result<()> {
     place(target, authfile, environment).map(drop)
 }
 
-/// Tries credentials at a registry and keeps them, if it accepts them.
+/// Tries credentials at a registry, and stores them if the registry accepts them.
 ///
 /// # Errors
-/// As of [`check_login`]; credentials that cannot be kept; a registry that does not accept them or is not reached. Nothing is
-/// changed then. The error has the fact [`LoggingIn`] if the registry was asked.
+/// As for [`check_login`]; or the credentials cannot be stored; or the registry does not accept them or cannot be reached.
+/// Nothing is changed then. The error has the fact [`LoggingIn`] if the registry was asked.
 pub async fn login(request: &LoginRequest, environment: &Environment) -> Result<LoginReport> {
     let LoginRequest { target, credentials, authfile, .. } = request;
     let kept = place(target, authfile.as_deref(), environment)?;
@@ -91,7 +91,7 @@ pub async fn login(request: &LoginRequest, environment: &Environment) -> Result<
     })
 }
 
-/// The file that is to keep them.
+/// Returns the file that will store the credentials.
 fn place(target: &LoginTarget, authfile: Option<&Path>, environment: &Environment) -> Result<CredentialFile> {
     let kept = CredentialFile::to_write(authfile, &|name| environment.variable(name))?;
     kept.check(&target.registry, &target.path)?;
@@ -109,7 +109,7 @@ async fn check(request: &LoginRequest, environment: &Environment) -> Result<Auth
     registries.check_auth(&target.registry, &target.path).await
 }
 
-/// While it is set, what is kept does not count.
+/// Returns a variable that takes precedence over stored credentials.
 fn stronger_variable(registry: &str, environment: &Environment) -> Option<String> {
     let own = Variables::of(environment.variables.clone()).has(registry).then(|| variable_name(registry));
     let all = || environment.variable(AMBIENT).filter(|value| !value.is_empty()).map(|_| AMBIENT.to_owned());

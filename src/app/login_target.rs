@@ -6,23 +6,23 @@ use crate::base::error::Result;
 use crate::credentials::canonical;
 use crate::pipeline::naming::parse_target;
 
-/// The name under which docker keeps the Hub, and which people therefore type.
+/// The names under which docker stores credentials for Docker Hub, and which people therefore type.
 const HUB_URLS: [&str; 3] = ["https://index.docker.io/v1/", "https://index.docker.io/v1", "https://docker.io"];
 
-/// A registry, or a namespace or repository there.
+/// A registry, or a namespace or repository at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginTarget {
     /// `host[:port]`, `docker.io` for Docker Hub.
     pub registry: String,
-    /// Empty if the whole registry is meant.
+    /// The path, empty for the whole registry.
     pub path: String,
 }
 
 impl LoginTarget {
-    /// Reads `HOST[:PORT][/NAMESPACE]`. Docker Hub may be called as docker calls it.
+    /// Parses `HOST[:PORT][/NAMESPACE]`. Accepts the names that docker uses for Docker Hub.
     ///
     /// # Errors
-    /// It is not of that form; a password that stands where it does not belong is not repeated.
+    /// The text has another form. The message does not repeat a password in the wrong place.
     pub fn parse(text: &str) -> Result<LoginTarget> {
         let target = parse_target(if HUB_URLS.contains(&text) { "docker.io" } else { text })?;
         let (registry, path) = (canonical(&target.registry).to_owned(), target.prefix.unwrap_or_default());
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_target_is_a_registry_or_a_namespace_there_and_docker_hub_has_one_name() {
+    fn a_login_target_is_a_registry_or_a_namespace_and_docker_hub_has_one_name() {
         for (text, shown) in [
             ("harbor.internal", "harbor.internal"),
             ("harbor.internal:5000/team/", "harbor.internal:5000/team"),
@@ -59,7 +59,7 @@ mod tests {
         for text in
             ["", "https://r.io", "r.io/UPPER", "r.io/a:1", "r.io/a//b", "me:hunter2@r.io", "me:hunter2@r.io:5000"]
         {
-            let error = LoginTarget::parse(text).err().unwrap_or_else(|| panic!("{text} is taken"));
+            let error = LoginTarget::parse(text).err().unwrap_or_else(|| panic!("{text} is accepted"));
             assert!(!error.chain().contains("hunter2"), "{error}");
         }
     }

@@ -1,11 +1,11 @@
 //! The application as a library: a command is a function from a request to a report.
 //!
-//! A request is plain data: paths, limits, loaded keys, and how to speak to registries ([`RegistryOptions`]). What a command
-//! needs of its process comes in an [`Environment`]. While it works it reports events; what came of it is in the report, as facts.
-//! Nothing here prints, asks a terminal or ends a process. The JSON of a command is its report: `version` and `ok` are in all of
-//! them. An error means that the command did not come to a result.
+//! A request is plain data: paths, limits, loaded keys, and how to connect to registries ([`RegistryOptions`]). The inputs
+//! from the process are in an [`Environment`]. A command reports events while it works, and returns facts in its report.
+//! Nothing here prints, asks a terminal or ends the process. The JSON of a command is its report, which always has
+//! `version` and `ok`. An error means that the command has no result.
 //!
-//! The only room that joins transports with stages.
+//! Only this room joins transports with stages.
 
 mod auth;
 mod check;
@@ -100,5 +100,5 @@ pub use trust::{Trust, demand, public_key};
 pub use units::as_path;
 pub use verify::{VerifyInput, VerifyReport, VerifyRequest, verify};
 
-/// How documents name this program.
+/// The name of this program in documents.
 pub const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));

@@ -1,4 +1,4 @@
-//! How a command ended that came to its end.
+//! How a command ended that has a result.
 
 use serde::Serialize;
 
@@ -7,26 +7,26 @@ use crate::base::error::Kind;
 /// The version of the JSON of reports.
 pub const REPORT_VERSION: u32 = 1;
 
-/// See the module documentation. What kept a command from its end is an error instead.
+/// See the module documentation. A command without a result returns an error instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
-    /// The others are there.
+    /// Some images failed; the others arrived.
     SomeImagesFailed,
-    /// Something is not what it should be; the report says what.
+    /// Content differs from what it should be. The report gives the details.
     Damaged,
     /// Everything failed for one cause of this kind.
     Failed(Kind),
-    /// Everything that was given is done; the rest is still to come.
+    /// Everything given was handled; more input is needed.
     Waiting,
 }
 
 impl Outcome {
-    /// What the field `ok` of reports says.
+    /// The field `ok` of reports.
     pub fn is_ok(self) -> bool {
         self == Outcome::Done
     }
 }
 
-/// What a command prints as JSON. Every report has the fields `version` and `ok`, and all its fields are in `docs/json.md`.
+/// What a command prints as JSON. Every report has the fields `version` and `ok`. `docs/json.md` lists all fields.
 pub trait JsonReport: Serialize {}

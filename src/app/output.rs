@@ -1,4 +1,4 @@
-//! Where a bundle goes.
+//! Where a bundle is written.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -10,15 +10,16 @@ use crate::bundle::{Bundle, Form, preflight, walk_file};
 
 /// See the module documentation.
 pub enum Output {
-    /// A tar if the name ends in `.tar`, a compressed tar, in one pass, if it ends in `.tar.zst`, else a directory.
+    /// A tar if the name ends in `.tar`; a compressed tar, written in one pass, if it ends in `.tar.zst`; otherwise a
+    /// directory.
     Path(PathBuf),
-    /// Tars of a limited size, whose names are made of this one.
+    /// Tars of a limited size, whose names are made from this name.
     Volumes { path: PathBuf, volumes: VolumeOptions },
-    /// A tar in one pass. Nothing is kept beside it, so an export that was interrupted begins again. Errors call it `name`.
+    /// A tar written in one pass. No state is kept, so an interrupted export starts again. Error messages use `name`.
     Stream { name: PathBuf, sink: OneStreamSink },
 }
 
-/// Takes one bundle.
+/// A sink for one bundle.
 pub struct OneStreamSink(Mutex<Option<Box<dyn StreamSink>>>);
 
 impl OneStreamSink {
@@ -26,18 +27,18 @@ impl OneStreamSink {
         OneStreamSink(Mutex::new(Some(Box::new(sink))))
     }
 
-    /// The sink, the first time.
+    /// Returns the sink once, and then `None`.
     pub(in crate::app) fn take(&self) -> Option<Box<dyn StreamSink>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Output {
-    /// Checks what is impossible whatever the registries say. An export does it too; a caller that asks a person for a passphrase
-    /// may want to do it first.
+    /// Checks what would fail independently of the registries. An export checks it too, but a caller that asks for a
+    /// passphrase may want to check it first.
     ///
     /// # Errors
-    /// Another run is writing it, or something that no export has made has its name.
+    /// Another run writes the output, or a file that no export created has its name.
     pub fn check_free(&self) -> Result<()> {
         self.check_form()?;
         let Some(form) = self.form() else { return Ok(()) };
@@ -45,30 +46,32 @@ impl Output {
         preflight::former(self.path(), &form).map(drop)
     }
 
+    /// Checks that the form is possible.
+    ///
     /// # Errors
     /// Volumes cannot be compressed.
     pub(in crate::app) fn check_form(&self) -> Result<()> {
         match self {
             Output::Volumes { path, .. } if Form::named(path) == Form::Compressed => {
-                Err(Error::input("volumes cannot be one stream, or compressed: name an output that ends in .tar"))
+                Err(Error::input("volumes cannot be a stream or compressed: name an output that ends in .tar"))
             }
             _ => Ok(()),
         }
     }
 
-    /// The file or directory, or what errors call the stream.
+    /// The file or directory, or the name of the stream in error messages.
     pub fn path(&self) -> &Path {
         match self {
             Output::Path(path) | Output::Volumes { path, .. } | Output::Stream { name: path, .. } => path,
         }
     }
 
-    /// The bundle that is to be replaced, if there is one.
+    /// Returns the bundle to be replaced, if there is one.
     pub(in crate::app) fn former(&self) -> Result<Option<Bundle>> {
         self.form().map_or(Ok(None), |form| preflight::former(self.path(), &form))
     }
 
-    /// `None`: a stream, whose form is that of a tar.
+    /// `None` for a stream, which has the form of a tar.
     pub(in crate::app) fn form(&self) -> Option<Form> {
         match self {
             Output::Path(path) => Some(Form::named(path)),
@@ -85,7 +88,7 @@ impl Output {
         }
     }
 
-    /// The number of the only volume that is written, of a set that exists.
+    /// The number of the volume, if only one volume of an existing set is written.
     pub(in crate::app) fn only_volume(&self) -> Option<u32> {
         match self {
             Output::Volumes { volumes, .. } => volumes.selection.only_one(),

@@ -1,4 +1,4 @@
-//! What a receipt confirms, read back from the registry.
+//! Reads back from a registry what a receipt confirms.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,27 +21,27 @@ use crate::pipeline::prove::{
 use crate::pipeline::receipt::{CompanionReceipt, ImageOutcome, Receipt};
 use crate::transport::registry::Registries;
 
-/// What is to be proven.
+/// What to prove.
 #[derive(Clone, Debug)]
 pub struct ProveRequest {
-    /// Of an import or a migration, or an inventory.
+    /// The receipt of an import or a migration, or an inventory.
     pub receipt: NamedReceipt,
-    /// Where it is now, as `HOST[:PORT][/PREFIX]`, if that is not what the receipt says.
+    /// The present target, as `HOST[:PORT][/PREFIX]`, if it differs from the one in the receipt.
     pub to: Option<String>,
-    /// Read every blob in every repository that needs it, and not in one of them.
+    /// Read every blob in every repository that needs it, instead of in one repository.
     pub every_repository: bool,
-    /// Ask about tags and manifests, and read no blob.
+    /// Check tags and manifests, and read no blob.
     pub dry_run: bool,
-    /// Where to note what was proven; without one an interrupted proof begins anew.
+    /// Where to record proven blobs. Without it, an interrupted proof starts again.
     pub state: Option<PathBuf>,
     pub registry: RegistryOptions,
 }
 
-/// What was found.
+/// The result of a proof.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProveReport {
     pub version: u32,
-    /// Everything was proven.
+    /// Whether everything was proven.
     pub ok: bool,
     /// `HOST[:PORT][/PREFIX]`.
     pub target: String,
@@ -55,18 +55,18 @@ impl JsonReport for ProveReport {}
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Proof {
-    /// No blob was read.
+    /// Whether blobs were left unread.
     pub dry_run: bool,
     pub images: Vec<ImageProof>,
-    /// Distinct blobs.
+    /// Number of distinct blobs.
     pub blobs: usize,
-    /// Their bytes.
+    /// Size of these blobs in bytes.
     pub bytes: u64,
-    /// Those that an earlier run had read.
+    /// Bytes that an earlier run has read.
     pub proven_before: u64,
     /// Bytes that this run has read.
     pub read: u64,
-    /// Digests that were confirmed, and that no image leads to any more.
+    /// Number of confirmed digests that no image leads to any more.
     pub unplaced: usize,
     #[serde(skip)]
     pub outcome: Outcome,
@@ -77,14 +77,14 @@ pub struct Proof {
 /// Reads back what a receipt confirms.
 ///
 /// # Errors
-/// The receipt confirms nothing; the registry cannot be asked. What was proven is in the state.
+/// The receipt confirms nothing, or the registry cannot be asked. What was proven is in the state.
 pub async fn prove(request: &ProveRequest, environment: &Environment) -> Result<ProveReport> {
     let NamedReceipt { name, receipt } = &request.receipt;
     let from = parse_target(&receipt.target)?;
     let to = request.to.as_deref().map_or_else(|| parse_target(&receipt.target), parse_target)?;
     let (claims, confirmed) = claims(receipt, &from, &to)?;
     if claims.is_empty() {
-        return Err(Error::input(format!("{name} confirms no image, so there is nothing to prove")));
+        return Err(Error::input(format!("{name} confirms no image: there is nothing to prove")));
     }
     let registries = request.registry.connect([to.registry.clone()], &BTreeMap::new(), environment)?;
     let job = Job {
@@ -99,7 +99,7 @@ pub async fn prove(request: &ProveRequest, environment: &Environment) -> Result<
     Ok(ProveReport { version: REPORT_VERSION, ok: proof.outcome.is_ok(), target, proof })
 }
 
-/// A proof that was asked for.
+/// A proof to be done.
 pub(super) struct Job<'a> {
     pub registries: &'a Registries,
     /// `host[:port]`.
@@ -111,8 +111,10 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Reads back the claims.
+    ///
     /// # Errors
-    /// What keeps everything from being proven; what was proven is in the state.
+    /// The registry cannot be asked. What was proven is in the state.
     pub async fn run(&self, claims: &[Claim], confirmed: &Confirmed, environment: &Environment) -> Result<Proof> {
         let (started, events) = (Instant::now(), &environment.events);
         self.registries.expect(claims.iter().map(|claim| &claim.reference.repository));
@@ -132,10 +134,10 @@ impl Job<'_> {
         }
         let read = if self.dry_run { 0 } else { prover.read(&mut plan, &state).await? };
         if plan.unplaced > 0 {
-            let text = "confirmed, and no image leads there any more: not proven";
+            let text = "confirmed, but not proven because no image leads there any more";
             events.report(Event::Warning(format!("{} {text}", count(plan.unplaced, "digest"))));
         }
-        // Of what could not be read the rest need not be read again.
+        // If an image could not be read, the state is kept, so that the next run does not read the other images again.
         if plan.images.iter().all(|image| image.verdict != Verdict::Unread || image.withheld().is_some()) {
             state.finish()?;
         }
@@ -159,7 +161,7 @@ impl Proof {
     }
 }
 
-/// Where an interrupted proof of a receipt is noted.
+/// Where the state of an interrupted proof of a receipt is kept.
 pub fn state_beside(receipt: &Path) -> PathBuf {
     let mut beside = receipt.as_os_str().to_owned();
     beside.push(".proving");
@@ -174,7 +176,7 @@ fn outcome(plan: &ProofPlan) -> Outcome {
     }
 }
 
-/// What a receipt says that is there.
+/// Returns what a receipt states to exist at the target.
 fn claims(receipt: &Receipt, from: &Target, to: &Target) -> Result<(Vec<Claim>, Confirmed)> {
     let mut claims = BTreeMap::new();
     for image in &receipt.images {
@@ -183,7 +185,7 @@ fn claims(receipt: &Receipt, from: &Target, to: &Target) -> Result<(Vec<Claim>, 
         let reference = moved(reference, from, to)?;
         let of = |companion: &CompanionReceipt| {
             let tag = companion.tag.clone().map(|tag| reference.repository.with_tag(tag));
-            // What the bundle has of a list may be there too, by its digest.
+            // If the target joined a list, the list of the bundle can exist as well, by its digest.
             let meant = companion.meant().map(|meant| [companion.digest, meant]).into_iter().flatten();
             meant.map(move |digest| (tag.clone(), digest)).collect::<Vec<_>>()
         };
@@ -200,21 +202,21 @@ fn claims(receipt: &Receipt, from: &Target, to: &Target) -> Result<(Vec<Claim>, 
     let referrers = manifests().filter(|manifest| manifest.subject().is_some()).cloned().collect();
     let lists = manifests().map(|manifest| (manifest.digest(), manifest.clone())).collect();
     let digests = receipt.confirmed.iter().copied().collect();
-    // Older versions did not write them down.
+    // Older versions did not record companions.
     let find_companions = receipt.images.iter().all(|image| image.companions.is_empty());
     Ok((claims.into_values().collect(), Confirmed { digests, referrers, lists, find_companions }))
 }
 
-/// The name that a reference below `from` has below `to`.
+/// Translates a reference below `from` to the name below `to`.
 fn moved(reference: &Reference, from: &Target, to: &Target) -> Result<Reference> {
     let (repository, wrong) =
         (&reference.repository, |why| Error::input(format!("the receipt names {reference}: {why}")));
     if repository.registry() != from.registry {
-        return Err(wrong(format!("that is not at {}", from.registry)));
+        return Err(wrong(format!("it is not at {}", from.registry)));
     }
     let path = repository.path();
     let below = from.prefix.as_ref().and_then(|prefix| path.strip_prefix(prefix)?.strip_prefix('/'));
-    // What an allowlist named otherwise need not be below the prefix.
+    // A name from the allowlist can be outside the prefix.
     let path = match (&to.prefix, below) {
         (Some(prefix), Some(below)) => format!("{prefix}/{below}"),
         (Some(prefix), None) if from.prefix.is_none() => format!("{prefix}/{path}"),
@@ -225,9 +227,7 @@ fn moved(reference: &Reference, from: &Target, to: &Target) -> Result<Reference>
     Ok(Reference { repository, ..reference.clone() })
 }
 
-/// Why an image was not proven, as the outcome of its push.
-///
-/// What a policy alone withholds is there.
+/// Returns why an image was not proven, as the outcome of its push. An image is not failed if only a policy withholds it.
 pub(super) fn failure(image: &ImageProof) -> Option<Error> {
     if image.withheld().is_some() {
         return None;
@@ -262,6 +262,6 @@ mod tests {
             assert_eq!(moved(&reference, &from, &to).unwrap().to_string(), path);
         }
         let (from, to) = (parse_target("elsewhere").unwrap(), parse_target("new").unwrap());
-        assert!(moved(&reference, &from, &to).is_err(), "a receipt may not send us anywhere else");
+        assert!(moved(&reference, &from, &to).is_err(), "a receipt must not lead to another registry");
     }
 }

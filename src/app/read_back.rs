@@ -1,4 +1,4 @@
-//! What was written is read from the medium before it is called done.
+//! Reads the output back from the medium before success is reported.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use crate::base::progress::{Event, Events};
 use crate::bundle;
 use crate::oci::Digest;
 
-/// Reads back these files or directories: a bundle with this identity, or volumes of it.
+/// Reads back files or directories: a bundle with this identity, or its volumes.
 ///
 /// # Errors
-/// One of them is not what was written: it is called `.partial` again.
+/// An output differs from what was written. It is renamed to `.partial` again.
 pub async fn read_back(paths: impl IntoIterator<Item = PathBuf>, identity: Digest, events: &Events) -> Result<()> {
     for path in paths {
         let (shown, own) = (path.display().to_string(), events.clone());
@@ -19,8 +19,8 @@ pub async fn read_back(paths: impl IntoIterator<Item = PathBuf>, identity: Diges
             events.report(Event::Status(format!("{shown}: read back")));
             continue;
         }
-        let text = "read back, but perhaps from memory, which the system would not let go of: unmount it, or take the medium \
-                    out, and `gapferry verify` it";
+        let text = "read back, but possibly from memory, because the system did not drop its cache: unmount the medium or \
+                    remove it, then run `gapferry verify`";
         events.report(Event::Warning(format!("{shown}: {text}")));
     }
     Ok(())

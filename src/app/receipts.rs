@@ -1,4 +1,4 @@
-//! Receipts that a command reads and writes, with the signatures beside them.
+//! Reads and writes receipts and the signatures next to them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use crate::bundle::MAX_SIGNATURE;
 use crate::pipeline::receipt::{MAX_RECEIPT, Receipt, signature_beside};
 use crate::signing::{PrivateKey, PublicKey, signature_in};
 
-/// A receipt or an inventory, and what errors call it.
+/// A receipt or an inventory, and its name in error messages.
 #[derive(Clone, Debug)]
 pub struct NamedReceipt {
     pub name: String,
     pub receipt: Receipt,
 }
 
-/// What is known of a signature.
+/// What is known about a signature.
 #[derive(Clone)]
 pub enum Signature {
     Absent,
-    /// There is one, and no key was given.
+    /// A signature exists, and no key was given.
     Unchecked,
     By(PublicKey),
 }
 
-/// Where a receipt is written, and what signs it.
+/// Where to write a receipt, and the key that signs it.
 #[derive(Clone)]
 pub struct ReceiptFile {
     pub path: PathBuf,
-    /// The signature goes beside the receipt, into `PATH.sig`.
+    /// The key. The signature is written next to the receipt, to `PATH.sig`.
     pub sign_key: Option<Arc<PrivateKey>>,
 }
 
 /// Reads a receipt or an inventory, and checks its signature.
 ///
 /// # Errors
-/// Not readable, no receipt, or signed by none of the keys, if there are any.
+/// The file cannot be read, is not a receipt, or is signed by none of the given keys.
 pub fn read_receipt(from: &Input, keys: &[PublicKey]) -> Result<(NamedReceipt, Signature)> {
     let Text { name, bytes } = from.read(MAX_RECEIPT + 1)?;
     let signature = check_signature(from, &bytes, keys)?;
@@ -45,21 +45,23 @@ pub fn read_receipt(from: &Input, keys: &[PublicKey]) -> Result<(NamedReceipt, S
     Ok((NamedReceipt { name, receipt }, signature))
 }
 
-/// Why a receipt is not proven to be by the holder of an accepted key.
+/// Why a receipt is not proven to be signed by an accepted key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiptFault {
-    #[error("what comes through a pipe has no signature beside it; save both")]
+    #[error("a receipt from a pipe has no signature next to it; save both as files")]
     Piped,
-    #[error("it is not signed (there is no {})", signature.display())]
+    #[error("it is not signed ({} does not exist)", signature.display())]
     Unsigned { signature: PathBuf },
-    #[error("its signature fits none of the keys: another key signed it, or it was altered")]
+    #[error("its signature matches none of the keys: another key signed it, or it was altered")]
     FitsNoKey,
 }
 
 impl Fact for ReceiptFault {}
 
+/// Checks the signature of a receipt.
+///
 /// # Errors
-/// Keys were named, and none of them has signed it.
+/// Keys were given, and none of them has signed the receipt.
 fn check_signature(from: &Input, receipt: &[u8], keys: &[PublicKey]) -> Result<Signature> {
     let refuse =
         |fault: ReceiptFault| Err(Error::damaged(format!("{} is refused: {fault}", from.name())).with_fact(fault));
@@ -83,7 +85,7 @@ fn check_signature(from: &Input, receipt: &[u8], keys: &[PublicKey]) -> Result<S
     }
 }
 
-/// The file, unless it can be read once only.
+/// Returns the file, unless it can only be read once.
 fn file(from: &Input) -> Option<&Path> {
     match from {
         Input::File(path) if path.metadata().is_ok_and(|it| !it.is_file() && !it.is_dir()) => None,
@@ -92,8 +94,8 @@ fn file(from: &Input) -> Option<&Path> {
     }
 }
 
-/// The receipt that a new one is going to replace, if there is one; where the new one is going to be signed, only if the same key
-/// has signed the old one.
+/// Returns the receipt that a new one will replace, if it exists. If the new receipt will be signed, the old one only
+/// counts if it is signed by the same key.
 pub fn earlier(file: &ReceiptFile) -> Option<Receipt> {
     let path = Some(&file.path).filter(|path| path.is_file())?;
     let text = read_bounded(path, MAX_RECEIPT + 1).ok()?;
@@ -108,11 +110,12 @@ pub fn earlier(file: &ReceiptFile) -> Option<Receipt> {
 }
 
 impl ReceiptFile {
-    /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt. A signature of another receipt is
-    /// removed before: it would say that this one was altered.
+    /// Writes the receipt, and next to it its signature: binary, of the bytes of the receipt. An existing signature is
+    /// removed first, because it would make the new receipt look altered.
     ///
     /// # Errors
-    /// One of the two cannot be written or removed, or the receipt could not be read again ([`Receipt::to_file_that_fits`]).
+    /// One of the files cannot be written or removed, or the receipt would be too large to read again
+    /// ([`Receipt::to_file_that_fits`]).
     pub fn write(&self, receipt: &Receipt) -> Result<()> {
         let bytes = receipt.to_file_that_fits()?.into_bytes();
         let signature = self.sign_key.as_ref().map(|key| key.sign(&bytes)).transpose()?;
@@ -129,7 +132,7 @@ impl ReceiptFile {
 mod tests {
     use super::*;
 
-    /// `--since-key` would call the new receipt altered.
+    /// `--since-key` would report the new receipt as altered.
     #[test]
     fn an_unsigned_receipt_does_not_keep_the_signature_of_the_one_it_replaces() {
         let directory = tempfile::tempdir().unwrap();

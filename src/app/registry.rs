@@ -1,4 +1,4 @@
-//! How a command speaks to registries.
+//! How a command connects to registries.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,50 +12,50 @@ use crate::pipeline::allowlist::RegistrySettings;
 use crate::routes::Routes;
 use crate::transport::registry::{Config, Proxies, Registries, RegistryConfig, TlsConfig};
 
-/// Further tries of a request, unless a request says otherwise.
+/// Default number of retries of a request.
 const RETRIES: u32 = 5;
-/// How long a registry may be silent, unless a request says otherwise: long enough for a restart.
+/// Default time that a registry may be silent: long enough for a restart.
 const RETRY_BUDGET: Duration = Duration::from_secs(120);
 
-/// See the module documentation. The default is what the command line does without options.
+/// See the module documentation. The default is that of the command line.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
     pub credentials: GivenCredentials,
-    /// `None`: what `registries.conf` says of the registry, else true.
+    /// Whether to verify certificates. `None` for the setting in `registries.conf`, or true.
     pub tls_verify: Option<bool>,
-    /// PEM files of authorities to trust as well.
+    /// PEM files of additional authorities to trust.
     pub ca_files: Vec<PathBuf>,
-    /// A directory in the form of `certs.d/HOST`, for every registry.
+    /// A directory in the form of `certs.d/HOST`, used for every registry.
     pub cert_dir: Option<PathBuf>,
-    /// `registries.conf`, instead of those of the user and the machine.
+    /// The `registries.conf` to use instead of those of the user and the machine.
     pub registries_conf: Option<PathBuf>,
     pub plain_http: bool,
-    /// Images and blobs that are handled at a time.
+    /// Number of images and blobs handled at the same time.
     pub jobs: usize,
-    /// Requests to one registry at a time, of each kind.
+    /// Number of requests to one registry at the same time, of each kind.
     pub per_host: usize,
-    /// Further tries of a request.
+    /// Number of retries of a request.
     pub retries: Option<u32>,
-    /// How long to wait for a registry that has stopped answering. `None`: 2 minutes, or the time that `retries` take.
+    /// Time to wait for a registry that has stopped answering. `None` for 2 minutes, or the duration of `retries`.
     pub retry_budget: Option<Duration>,
-    /// How long to wait without progress when a registry's limit is reached.
+    /// Time to wait without progress if a registry limits requests.
     pub max_wait: Duration,
-    /// How long an answer, or 32 KiB of a body, may take.
+    /// Time that an answer, or 32 KiB of a body, may take.
     pub stall_timeout: Duration,
-    /// Report every request and answer, secrets masked.
+    /// Report every request and answer. Secrets are masked.
     pub log_http: bool,
 }
 
-/// What a request says of credentials. It counts for every registry of the command.
+/// The credentials in a request. They are used for every registry of the command.
 #[derive(Clone, Debug, Default)]
 pub enum GivenCredentials {
-    /// Nothing: variables, then files of credentials.
+    /// None given: use variables, then credential files.
     #[default]
     LookedUp,
     /// One file, instead of variables and other files.
     File(PathBuf),
     Given(Credentials),
-    /// The password is asked for.
+    /// A user whose password is asked for.
     User(String),
 }
 
@@ -81,10 +81,10 @@ impl Default for RegistryOptions {
 }
 
 impl GivenCredentials {
-    /// The credentials that the request gives itself; the password of a user is asked for.
+    /// Returns the credentials in the request. Asks for the password of a user.
     ///
     /// # Errors
-    /// There is no way to ask for it.
+    /// Asking is not possible.
     pub fn credentials(&self, environment: &Environment) -> Result<Option<Credentials>> {
         match self {
             GivenCredentials::LookedUp | GivenCredentials::File(_) => Ok(None),
@@ -95,10 +95,10 @@ impl GivenCredentials {
 }
 
 impl RegistryOptions {
-    /// The client for `registries`, with what an allowlist says of them.
+    /// Creates the client for `registries`, with the settings of an allowlist.
     ///
     /// # Errors
-    /// Credentials, certificates or configuration that cannot be used.
+    /// Credentials, certificates or configuration cannot be used.
     pub fn connect(
         &self,
         registries: impl IntoIterator<Item = String>,
@@ -108,7 +108,7 @@ impl RegistryOptions {
         self.connect_as(self.credentials(registries, environment)?, settings, environment)
     }
 
-    /// The only file in which credentials are looked for, if one was named.
+    /// Returns the only file to search for credentials, if one was given.
     pub(super) fn authfile(&self) -> Option<&Path> {
         match &self.credentials {
             GivenCredentials::File(path) => Some(path),
@@ -116,10 +116,10 @@ impl RegistryOptions {
         }
     }
 
-    /// What is known of credentials for `registries`. What the request says counts more than the environment.
+    /// Collects the credentials for `registries`. Those in the request take precedence over the environment.
     ///
     /// # Errors
-    /// Credentials or files of them that cannot be read.
+    /// Credentials or credential files cannot be read.
     pub(super) fn credentials(
         &self,
         registries: impl IntoIterator<Item = String>,
@@ -148,10 +148,10 @@ impl RegistryOptions {
         Ok(store)
     }
 
-    /// The client with these credentials.
+    /// Creates the client with these credentials.
     ///
     /// # Errors
-    /// Certificates or configuration that cannot be used.
+    /// Certificates or configuration cannot be used.
     pub(super) fn connect_as(
         &self,
         credentials: Store,

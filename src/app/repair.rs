@@ -1,4 +1,4 @@
-//! What a bundle lacks is put into its place; or lost volumes are made of the others.
+//! Repairs a bundle in place, or reconstructs lost volumes from the others.
 
 use super::units::{as_path, as_paths};
 use std::collections::BTreeSet;
@@ -21,13 +21,14 @@ use crate::files::Layout;
 use crate::oci::Digest;
 use crate::verify::{self, Depth, Problem, VolumeReport, VolumeState};
 
-/// What is to be repaired, and with what.
+/// What to repair, and from what.
 pub struct RepairRequest {
-    /// A bundle and then a repair or another copy of it; or the volumes of a set that are left, perhaps with one of these two.
+    /// A bundle followed by a repair file or another copy of the bundle; or the remaining volumes of a set, optionally with
+    /// a repair file or a copy.
     pub files: Vec<PathBuf>,
-    /// The directory where lost volumes are made, if not beside the others.
+    /// The directory for reconstructed volumes, if it is not that of the others.
     pub output: Option<PathBuf>,
-    /// Whose signature the bundle has to have.
+    /// The signatures that the bundle must have.
     pub trust: Trust,
 }
 
@@ -42,90 +43,90 @@ pub enum RepairReport {
 
 impl JsonReport for RepairReport {}
 
-/// A bundle that was repaired in its place.
+/// A bundle that was repaired in place.
 #[derive(Clone, Debug, Serialize)]
 pub struct RepairedBundle {
     pub version: u32,
-    /// It has no problem any more.
+    /// Whether the bundle has no problem any more.
     pub ok: bool,
-    /// Where it is, as it was named.
+    /// The bundle, as named in the request.
     #[serde(serialize_with = "as_path")]
     pub bundle: PathBuf,
-    /// `null`: its `bundle.json` cannot be read.
+    /// Identity of the bundle, or `null` if its `bundle.json` cannot be read.
     pub identity: Option<Digest>,
-    /// Its files that were repaired.
+    /// Files that were repaired.
     pub repaired: Vec<String>,
-    /// Its files that the repair does not have.
+    /// Files that the repair file or copy lacks.
     pub lacking: Vec<String>,
-    /// What is still wrong.
+    /// Remaining problems.
     pub problems: Vec<Problem>,
-    /// The repair or copy of the bundle that it was repaired with.
+    /// The repair file or copy that was used.
     #[serde(serialize_with = "as_path")]
     pub from: PathBuf,
     #[serde(skip)]
     pub outcome: Outcome,
 }
 
-/// Volumes that were written again with a repair of their bundle, or a copy of it.
+/// Volumes that were written again from a repair file or a copy of their bundle.
 #[derive(Clone, Debug, Serialize)]
 pub struct RepairedVolumes {
     pub version: u32,
-    /// The set has no problem any more.
+    /// Whether the set has no problem any more.
     pub ok: bool,
-    /// What the set is called.
+    /// The name of the set.
     pub set: String,
-    /// Of the bundle. `null`: its `bundle.json` cannot be read.
+    /// Identity of the bundle, or `null` if its `bundle.json` cannot be read.
     pub identity: Option<Digest>,
     /// Volumes that were written again.
     pub made: Vec<VolumePath>,
-    /// Files that neither the volumes nor the repair has.
+    /// Files that neither the volumes nor the repair file or copy has.
     pub lacking: Vec<String>,
-    /// What is still wrong.
+    /// Remaining problems.
     pub problems: Vec<Problem>,
-    /// The repair or copy of the bundle that it was repaired with.
+    /// The repair file or copy that was used.
     #[serde(serialize_with = "as_path")]
     pub from: PathBuf,
     #[serde(skip)]
     pub outcome: Outcome,
 }
 
-/// Volumes that were made again of the others and of recovery volumes.
+/// Volumes that were reconstructed from the others and from recovery volumes.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveredVolumes {
     pub version: u32,
-    /// All volumes are whole.
+    /// Whether all volumes are complete.
     pub ok: bool,
-    /// What the set is called.
+    /// The name of the set.
     #[serde(serialize_with = "as_path")]
     pub set: PathBuf,
-    /// Of the bundle.
+    /// Identity of the bundle.
     pub identity: Digest,
-    /// How many volumes the set has.
+    /// Number of volumes in the set.
     pub volumes: u32,
-    /// How many recovery volumes.
+    /// Number of recovery volumes.
     pub recovery: u32,
-    /// Volumes that were not there.
+    /// Volumes that were missing.
     pub missing: Vec<String>,
-    /// Volumes that were there, with bytes that are wrong.
+    /// Volumes with wrong bytes.
     pub damaged: Vec<VolumePath>,
-    /// Good volumes that the recovery volumes describe with other bytes. They stay as they are.
+    /// Good volumes that the recovery volumes describe with other bytes. They are not changed.
     pub unlike: Vec<VolumePath>,
-    /// Files that are of another set, or no volumes.
+    /// Files that belong to another set, or are not volumes.
     #[serde(serialize_with = "as_paths")]
     pub foreign: Vec<PathBuf>,
-    /// Volumes that were made again.
+    /// Volumes that were reconstructed.
     pub made: Vec<VolumePath>,
-    /// How many more whole volumes it would take. Then nothing was made.
+    /// Number of additional good volumes needed. If it is not 0, nothing was written.
     pub lacking_volumes: usize,
-    /// Where the missing volumes should be.
+    /// The paths that the missing volumes would have.
     #[serde(skip)]
     pub missing_paths: Vec<PathBuf>,
     #[serde(skip)]
     pub outcome: Outcome,
 }
 
-/// A volume, and its file.
+/// A volume and its file.
 #[derive(Clone, Debug, Serialize)]
 pub struct VolumePath {
     /// `003`, or `r01` for a recovery volume.
@@ -134,17 +135,16 @@ pub struct VolumePath {
     pub path: PathBuf,
 }
 
-/// Repairs a bundle, or volumes of one. Nothing is written in its place, and no volume gets its name, before
-/// it is proven.
+/// Repairs a bundle or its volumes. All content is proven before it is written in place, and before a volume gets its name.
 ///
 /// # Errors
-/// It cannot be repaired with what was given, or not be written. What is still wrong afterwards is in the report.
+/// The input cannot repair the bundle, or the result cannot be written. Remaining problems are in the report.
 pub fn repair(request: &RepairRequest, environment: &Environment) -> Result<RepairReport> {
     let files = &request.files;
     if let Some((bundle, volumes)) = repaired_with_volumes(files)? {
         let copy = Opened::open(volumes)?.into_layout();
         return match request.output {
-            Some(_) => Err(Error::input("a bundle is repaired in its place: without -o")),
+            Some(_) => Err(Error::input("a bundle is repaired in place: omit -o")),
             None => repair_bundle(bundle, &copy, &request.trust, environment),
         };
     }
@@ -156,16 +156,17 @@ pub fn repair(request: &RepairRequest, environment: &Environment) -> Result<Repa
     }
     match (&files[..], &request.output) {
         ([bundle, from], None) => repair_bundle(bundle, &open_damaged(from)?, &request.trust, environment),
-        ([_, _], Some(_)) => Err(Error::input("a bundle is repaired in place: leave out -o")),
+        ([_, _], Some(_)) => Err(Error::input("a bundle is repaired in place: omit -o")),
         ([one], _) => {
-            let text = "is no volume of a set; name what repairs the bundle: the output of `export --repair`, or another copy of it";
+            let text = "is not a volume of a set; to repair a bundle, also name the output of `export --repair` or \
+            another copy of the bundle";
             Err(Error::input(format!("{} {text}", one.display())))
         }
-        _ => Err(Error::input("none of these files is a volume of a set; one file repairs a bundle")),
+        _ => Err(Error::input("none of these files is a volume of a set; a bundle is repaired from one file")),
     }
 }
 
-/// A bundle that is named first, and the volumes of a set that are named behind it: they are a copy of it.
+/// Returns a bundle named first and the volumes of a set named after it, which are a copy of it.
 fn repaired_with_volumes(files: &[PathBuf]) -> Result<Option<(&PathBuf, &[PathBuf])>> {
     let Some((bundle, volumes)) = files.split_first().filter(|(_, volumes)| !volumes.is_empty()) else {
         return Ok(None);
@@ -177,15 +178,15 @@ fn repaired_with_volumes(files: &[PathBuf]) -> Result<Option<(&PathBuf, &[PathBu
     Ok((is_bundle && are_volumes()?).then_some((bundle, volumes)))
 }
 
-/// Volumes, and what was named with them.
+/// Volumes, and the repair file or copy named with them.
 struct Brought {
     volumes: Vec<PathBuf>,
-    /// A repair or copy of the bundle.
+    /// A repair file or a copy of the bundle.
     from: PathBuf,
 }
 
 impl Brought {
-    /// `None`: there are volumes alone.
+    /// Returns `None` if only volumes were named.
     fn among(files: &[PathBuf]) -> Result<Option<Brought>> {
         let (mut volumes, mut from) = (Vec::new(), Vec::new());
         for path in files {
@@ -200,7 +201,8 @@ impl Brought {
             ([], _) | (_, true) => Ok(None),
             ([one], _) => Ok(Some(Brought { volumes, from: one.clone() })),
             ([one, other, ..], _) => {
-                let text = "are no volumes; a set takes one repair, or one copy of its bundle, at a time";
+                let text =
+                    "are not volumes; a set is repaired from one repair file, or one copy of its bundle, at a time";
                 Err(Error::input(format!("{} and {} {text}", one.display(), other.display())))
             }
         }
@@ -246,7 +248,7 @@ fn repair_volumes(brought: &Brought, request: &RepairRequest, environment: &Envi
     })))
 }
 
-/// A volume that was given.
+/// A given volume.
 struct Given<'r> {
     number: u32,
     is_good: bool,
@@ -254,7 +256,7 @@ struct Given<'r> {
 }
 
 impl Given<'_> {
-    /// `None`: it is a recovery volume, or of another set.
+    /// Returns `None` for a recovery volume, or a volume of another set.
     fn of(volume: &VolumeReport) -> Option<Given<'_>> {
         match Part::parse(volume.volume.as_ref()?.as_bytes())? {
             Part::Volume(number) if volume.state != VolumeState::Foreign => {
@@ -267,7 +269,7 @@ impl Given<'_> {
 
 fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Environment) -> Result<RepairReport> {
     let events = &environment.events;
-    // Where the bundle has lost its signature, another copy of it may have it.
+    // If the bundle has lost its signature, the other copy might have it.
     refuse_unfinished(bundle)?;
     let lock = bundle::lock_bundle(bundle)?;
     let (own, copy) = match trust.check(&open_damaged(bundle)?, environment) {
@@ -280,15 +282,19 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
     let proven = own.as_ref().or(copy.as_ref());
     let check = || {
         let opened = Opened::Whole(Box::new(open_damaged(bundle)?));
-        // What an accepted key has not signed proves nothing where one is demanded.
+        // If a signature is required, content that no accepted key has signed proves nothing.
         let depth = if own.is_none() && copy.is_some() { Depth::Full } else { Depth::Chunks };
         verify::check_proven(&opened, depth, own.as_ref(), events)
     };
     let before = check()?;
     let missing = verify::missing_of(open_damaged(bundle)?, &before, TOOL)?;
     if let Some(proven) = proven.filter(|proven| proven.identity != missing.identity) {
-        let text =
-            format!("{} is the bundle {}, what is signed is {}", bundle.display(), missing.identity, proven.identity);
+        let text = format!(
+            "{} is the bundle {}, but the signature is for {}",
+            bundle.display(),
+            missing.identity,
+            proven.identity
+        );
         return Err(Error::damaged(text));
     }
     let repaired = bundle::repair(bundle, lock, &RepairWith { from, missing: &missing, proven, events })?;
@@ -296,7 +302,7 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
         true => before,
         false => check()?,
     };
-    // What was believed was the copy's signature. The bundle may have got it, or not.
+    // The signature of the copy was used. The bundle may still lack one.
     if own.is_none()
         && copy.is_some()
         && let Err(refused) = trust.check(&open_damaged(bundle)?, environment)
@@ -322,7 +328,7 @@ fn repair_bundle(bundle: &Path, from: &Layout, trust: &Trust, environment: &Envi
 fn recover(request: &RepairRequest, environment: &Environment) -> Result<RepairReport> {
     let signed = match Opened::open(&request.files) {
         Ok(opened) => request.trust.check(opened.layout(), environment)?,
-        // Recovery volumes alone say nothing of who made them.
+        // Recovery volumes alone have no signature.
         Err(error) if request.trust.is_demanded() => return Err(error),
         Err(_) => None,
     };

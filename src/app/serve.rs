@@ -1,4 +1,4 @@
-//! A bundle or layout as a registry.
+//! Serves a bundle or layout as a registry.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,27 +15,27 @@ use crate::serve::{Options, Server};
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth};
 
-/// What is to be served, and where.
+/// What to serve, and where.
 pub struct ServeRequest {
     pub content: ServedContent,
-    /// Port 0 takes a free one.
+    /// The address. Port 0 selects a free port.
     pub listen: SocketAddr,
-    /// Names, without port, that are answered to besides addresses and `localhost`.
+    /// Additional host names, without port, for which requests are answered, besides addresses and `localhost`.
     pub hosts: Vec<String>,
 }
 
 pub enum ServedContent {
-    /// A bundle or OCI layout, a directory or a tar; or all volumes of a bundle. Whose signature it has to have.
+    /// A bundle or OCI layout, as a directory or a tar, or all volumes of a bundle; and the signatures that it must have.
     ReadOnly { paths: Vec<PathBuf>, trust: Trust },
-    /// A directory that takes pushes and deletions.
+    /// A directory that accepts pushes and deletions.
     Writable {
         directory: PathBuf,
-        /// The most bytes that it may hold.
+        /// Size limit of the contents in bytes.
         quota: Option<u64>,
     },
 }
 
-/// A registry that takes connections as soon as it runs.
+/// A registry that accepts connections once it runs.
 pub struct Serving {
     pub report: ServeReport,
     server: Server,
@@ -46,23 +46,23 @@ pub struct Serving {
 pub struct ServeReport {
     pub address: SocketAddr,
     pub is_writable: bool,
-    /// `REPOSITORY:TAG` of everything that has a tag.
+    /// `REPOSITORY:TAG` of every tag.
     pub references: Vec<String>,
-    /// Whose signature was found good.
+    /// The key whose signature was verified.
     pub signed_by: Option<PublicKey>,
 }
 
-/// Opens what is to be served, and listens.
+/// Opens the content and listens.
 ///
 /// # Errors
-/// It cannot be read, is refused, or the address is taken.
+/// The content cannot be read or is refused, or the address is in use.
 pub async fn serve(request: ServeRequest, environment: &Environment) -> Result<Serving> {
     let ServeRequest { content, listen, hosts } = request;
     let (options, events) = (Options { hosts, ..Options::at(listen) }, environment.events.clone());
     let (server, signed_by, is_writable) = match content {
         ServedContent::ReadOnly { paths, trust } => {
             let environment = environment.clone();
-            // It may read for long, and a caller has to be able to stop waiting.
+            // Opening can take long, and the caller must be able to stop waiting.
             let admitted = blocking("opening the bundle", move || admit(&paths, &trust, &environment));
             let (layout, signed_by) = admitted.await?;
             (Server::of(layout, &options, events).await?, signed_by, false)
@@ -77,16 +77,16 @@ pub async fn serve(request: ServeRequest, environment: &Environment) -> Result<S
 }
 
 impl Serving {
-    /// Serves until `shutdown` is done; then requests in flight get ten seconds.
+    /// Serves until `shutdown` completes. Requests in progress then have ten seconds to end.
     ///
     /// # Errors
-    /// Connections cannot be taken any more.
+    /// Connections can no longer be accepted.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         self.server.run(shutdown).await
     }
 }
 
-/// Where a signature is demanded: a bundle that was signed, and whose names and manifests are those that were.
+/// Opens the content. If a signature is required, the bundle must be signed, and its names and manifests must match.
 fn admit(paths: &[PathBuf], trust: &Trust, environment: &Environment) -> Result<(Layout, Option<PublicKey>)> {
     let (opened, events) = (Opened::open(paths)?, &environment.events);
     let path = opened.layout().path();
@@ -107,11 +107,11 @@ fn admit(paths: &[PathBuf], trust: &Trust, environment: &Environment) -> Result<
     Ok((opened.into_layout(), signed_by))
 }
 
-/// The images of an increment that are not here as a whole are not offered.
+/// Warns about an increment: images that are not complete in it are not offered.
 fn warn_of_increment(layout: &Layout, environment: &Environment) {
     let read = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
     if read.and_then(|bytes| BundleJson::parse(&bytes, BUNDLE_JSON).ok()).is_some_and(|json| json.is_increment()) {
-        let text = "is an increment: images that need what is at its target are not offered";
+        let text = "is an increment: images that need content of its target are not offered";
         environment.events.report(Event::Warning(format!("{} {text}", layout.path().display())));
     }
 }

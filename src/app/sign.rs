@@ -1,4 +1,4 @@
-//! A bundle that is there gets a signature.
+//! Signs an existing bundle.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::bundle::{self, SignScope};
 use crate::oci::Digest;
 use crate::signing::{PrivateKey, PublicKey};
 
-/// A bundle, and the key that signs it.
+/// The bundle, and the key that signs it.
 pub struct SignRequest {
     /// A directory or a tar.
     pub bundle: PathBuf,
@@ -26,24 +26,24 @@ pub struct SignRequest {
 pub struct SignReport {
     pub version: u32,
     pub ok: bool,
-    /// Where the bundle is.
+    /// The bundle.
     #[serde(serialize_with = "as_path")]
     pub bundle: PathBuf,
-    /// Of the bundle.
+    /// Identity of the bundle.
     pub identity: Digest,
-    /// The fingerprint of the key that signed it.
+    /// The fingerprint of the key that signed the bundle.
     pub signed_by: Digest,
-    /// That key.
+    /// The key itself.
     #[serde(skip)]
     pub key: PublicKey,
 }
 
 impl JsonReport for SignReport {}
 
-/// Signs a bundle; a signature that the same key has made is replaced, no other is.
+/// Signs a bundle. Replaces only an existing signature by the same key.
 ///
 /// # Errors
-/// As [`bundle::sign()`].
+/// As for [`bundle::sign()`].
 pub fn sign(request: SignRequest, environment: &Environment) -> Result<SignReport> {
     let SignRequest { bundle, key, scope } = request;
     let identity = bundle::sign(&bundle, &key, scope, &environment.events)?;

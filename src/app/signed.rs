@@ -1,4 +1,4 @@
-//! The signature of a bundle that was written.
+//! Signatures of bundles that were written.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::bundle::{self, Bundle, CHUNKS, Finished, SignScope, check_signature};
 use crate::files::Layout;
 use crate::signing::{PrivateKey, PublicKey};
 
-/// Whose signature a bundle has that was written with this key. One that was there already may lack the signature of its sums,
-/// or that of `chunks.b3`, and gets them now.
+/// Returns the key that signed a written bundle. If the bundle already existed and lacks the signature of its sums or of
+/// `chunks.b3`, it is signed now.
 ///
 /// # Errors
-/// It cannot be written.
+/// The signature cannot be written.
 pub fn add_signature(finished: &Finished, key: Option<&PrivateKey>, events: &Events) -> Result<Option<PublicKey>> {
     let Some(key) = key else { return Ok(None) };
     if finished.unchanged && !is_signed(&finished.path, key.public()) {
@@ -23,12 +23,12 @@ pub fn add_signature(finished: &Finished, key: Option<&PrivateKey>, events: &Eve
     Ok(Some(key.public().clone()))
 }
 
-/// Whether the key has signed the sums of the bundle and `chunks.b3`, as it does when the bundle is written.
+/// Whether the key has signed both the sums of the bundle and `chunks.b3`, as when it writes a bundle.
 pub fn is_signed(bundle: &Path, key: &PublicKey) -> bool {
     let signed = || -> Result<bool> {
         let layout = Layout::open(bundle)?;
         let proven = check_signature(&layout, std::slice::from_ref(key))?;
-        // Nothing uses a larger one.
+        // A larger `chunks.b3` is never used.
         if layout.size_of(CHUNKS).is_some_and(|size| size > MAX_CHUNKS) {
             return Ok(true);
         }
@@ -38,12 +38,11 @@ pub fn is_signed(bundle: &Path, key: &PublicKey) -> bool {
     signed().unwrap_or_default()
 }
 
-/// Warns where a bundle that was signed was replaced by one that is not.
+/// Warns if a signed bundle was replaced by an unsigned one.
 pub fn warn_if_unsigned(former_was_signed: bool, output: &Output, events: &Events) {
     let is_signed = || output.former().is_ok_and(|bundle| bundle.as_ref().is_some_and(Bundle::has_signature));
     if former_was_signed && !is_signed() {
-        let text =
-            "the bundle that was replaced was signed, and this one is not: --sign-key or `gapferry sign` signs it";
+        let text = "the replaced bundle was signed, and this one is not: sign it with --sign-key or `gapferry sign`";
         events.report(Event::Warning(format!("{}: {text}", output.path().display())));
     }
 }

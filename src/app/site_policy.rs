@@ -1,7 +1,8 @@
-//! What a site demands of bundles: `config.toml`, version-less, two keys.
+//! What a site requires of bundles: the file `config.toml`, without a version, with two keys.
 //!
-//! **Threats.** The file belongs to the machine's administrator or the user. What it asks for must not be missed: an unknown
-//! key, another type or a broken file is an error and never a bundle that passes. Of several files, the strictest counts.
+//! **Threats.** The file belongs to the administrator of the machine, or to the user. A requirement must never be
+//! overlooked: an unknown key, a wrong type or a broken file is an error, and no bundle is accepted. Of several files, the
+//! strictest applies.
 
 use std::path::{Path, PathBuf};
 
@@ -10,24 +11,24 @@ use toml::de::{DeTable, DeValue};
 
 use crate::base::position::{InputProblem, Position};
 
-/// Larger files are no such files, in bytes.
+/// Size limit of a file in bytes.
 pub const MAX_CONFIG: u64 = 1024 * 1024;
 
-/// Whose bundles are taken.
+/// Which bundles are accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SitePolicy {
-    /// The file that demands a signature, if one does.
+    /// The file that requires a signature, if any does.
     pub required_by: Option<String>,
     /// Files of public keys.
     pub keys: Vec<PathBuf>,
 }
 
 impl SitePolicy {
-    /// Reads files, each with its path; what one of them demands no other takes back. Keys with a relative path are beside
-    /// their file.
+    /// Parses files with their paths. A requirement of one file cannot be removed by another. Relative paths of keys are
+    /// relative to their file.
     ///
     /// # Errors
-    /// Everything that is wrong in any of them.
+    /// All problems of all files.
     pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<SitePolicy, Vec<InputProblem>> {
         let (mut policy, mut problems) = (SitePolicy::default(), Vec::new());
         for (path, bytes) in files {
@@ -48,7 +49,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn read(&mut self, bytes: &'a [u8], beside: &Path, policy: &mut SitePolicy) {
         let Ok(text) = std::str::from_utf8(bytes) else {
-            return self.problem(0, "it is not UTF-8".into());
+            return self.problem(0, "the file is not UTF-8".into());
         };
         self.text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (root, errors) = DeTable::parse_recoverable(self.text);
@@ -60,12 +61,14 @@ impl<'a> Reader<'a> {
                 "require-signature" => match value.get_ref().as_bool() {
                     Some(true) => policy.required_by = Some(self.name.to_owned()),
                     Some(false) => {}
-                    None => self.problem(value.span().start, "`require-signature` is true or false".into()),
+                    None => self.problem(value.span().start, "`require-signature` must be true or false".into()),
                 },
                 "keys" => self.keys(value, beside, policy),
                 other => {
-                    let text =
-                        format!("`{}` is unknown; there are `require-signature` and `keys`", other.escape_debug());
+                    let text = format!(
+                        "`{}` is unknown; the known keys are `require-signature` and `keys`",
+                        other.escape_debug()
+                    );
                     self.problem(key.span().start, text);
                 }
             }
@@ -74,12 +77,12 @@ impl<'a> Reader<'a> {
 
     fn keys(&mut self, value: &Spanned<DeValue<'a>>, beside: &Path, policy: &mut SitePolicy) {
         let Some(list) = value.get_ref().as_array() else {
-            return self.problem(value.span().start, "`keys` is a list: keys = [\"/etc/gapferry/a.pub\"]".into());
+            return self.problem(value.span().start, "`keys` must be a list: keys = [\"/etc/gapferry/a.pub\"]".into());
         };
         for key in list.iter() {
             match key.get_ref().as_str().filter(|key| !key.is_empty()) {
                 Some(key) => policy.keys.push(beside.join(key)),
-                None => self.problem(key.span().start, "`keys` holds paths in quotes".into()),
+                None => self.problem(key.span().start, "`keys` must contain paths in quotes".into()),
             }
         }
     }
@@ -101,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_administrator_demands_a_user_can_only_add_to() {
+    fn a_user_cannot_remove_a_requirement_of_the_administrator() {
         let system = ("/etc/gapferry/config.toml", "require-signature = true\nkeys = [\"keys/a.pub\", \"/k/b.pub\"]\n");
         let user = ("/home/me/config.toml", "require-signature = false\nkeys = [\"/k/c.pub\"]\n");
         let policy = parse(&[system, user]).unwrap();
@@ -111,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_demand_is_an_error_with_its_line_and_never_no_demand() {
+    fn a_misspelt_requirement_is_an_error_with_its_line() {
         for (text, line, words) in [
             ("require-signatures = true", 1, "`require-signatures` is unknown"),
             ("\nrequire-signature = \"true\"", 2, "true or false"),
             ("require-signature = true\n\n[require-signature]\n", 3, ""),
-            ("keys = \"/a.pub\"", 1, "is a list"),
+            ("keys = \"/a.pub\"", 1, "must be a list"),
             ("keys = [\n  \"/a.pub\",\n  1,\n]", 3, "paths in quotes"),
             ("require-signature = tru", 1, ""),
         ] {

@@ -1,4 +1,4 @@
-//! A bundle that is read once, from its first byte to its last.
+//! Reads a bundle once, from the first byte to the last.
 
 use std::io::{BufReader, Cursor, Read};
 use std::path::PathBuf;
@@ -6,24 +6,24 @@ use std::path::PathBuf;
 use crate::archive::{seekable, tar};
 use crate::base::error::{Error, Result};
 
-/// How much is read at a time, in bytes: a tape gives one record, whatever its length.
+/// Bytes read at a time. A tape returns one record per read, whatever its length.
 const BUFFER: usize = 1 << 20;
 
 /// Bytes that can be read once.
 pub type StreamReader = Box<dyn Read + Send>;
 
-/// A stream that begins like a tar, decompressed if it has to be.
+/// A stream that starts like a tar, decompressed if necessary.
 pub struct BundleStream {
-    /// What errors call it.
+    /// The name in error messages.
     pub name: PathBuf,
     pub bytes: StreamReader,
 }
 
 impl BundleStream {
-    /// Reads its first block.
+    /// Reads the first block.
     ///
     /// # Errors
-    /// It is no tar, or cannot be read.
+    /// The stream is not a tar, or cannot be read.
     pub fn new(name: PathBuf, bytes: StreamReader) -> Result<BundleStream> {
         let reading = |e| Error::disk("reading", &name, e);
         let (mut start, mut rest) = begin(Box::new(BufReader::with_capacity(BUFFER, bytes))).map_err(reading)?;
@@ -41,7 +41,7 @@ impl BundleStream {
     }
 }
 
-/// The first block, and what follows.
+/// Returns the first block, and the rest.
 fn begin(mut bytes: StreamReader) -> std::io::Result<(Vec<u8>, StreamReader)> {
     let mut start = Vec::with_capacity(512);
     bytes.by_ref().take(512).read_to_end(&mut start)?;

@@ -1,4 +1,4 @@
-//! Whose signatures are believed.
+//! Which signatures are accepted.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::bundle::{self, Proven, SUMS, signatures_of};
 use crate::files::Layout;
 use crate::signing::{MAX_KEY_FILE, PublicKey};
 
-/// The keys that are believed, and whether one of them has to have signed.
+/// The accepted keys, and whether a signature by one of them is required.
 #[derive(Clone, Default)]
 pub struct Trust {
     keys: Vec<PublicKey>,
@@ -20,15 +20,15 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// A bundle has to be signed by one of these keys, if there are any.
+    /// Requires a signature by one of these keys, if there are any.
     pub fn demanding(keys: Vec<PublicKey>) -> Trust {
         Trust { is_demanded: !keys.is_empty(), keys }
     }
 
-    /// The same with the keys in these files, and with what the configuration of the machine and the user demands.
+    /// Reads the keys in these files, and the requirements in the configuration of the machine and of the user.
     ///
     /// # Errors
-    /// A key or a configuration that cannot be read, or one that demands what no key can prove.
+    /// A key or the configuration cannot be read, or the configuration requires a signature that no key could prove.
     pub fn load(keys: &[PathBuf], environment: &Environment) -> Result<Trust> {
         let policy = policy(environment)?;
         let is_demanded = demanded_by(keys, &policy)?.is_some();
@@ -41,11 +41,11 @@ impl Trust {
         self.is_demanded
     }
 
-    /// Checks the signature before anything else of the bundle is believed. Where no signature is demanded and no key is known,
-    /// a notice says that there is one.
+    /// Checks the signature before anything else of the bundle is trusted. If no signature is required and there is no key,
+    /// a notice reports that the bundle is signed.
     ///
     /// # Errors
-    /// A bundle that none of the keys signed.
+    /// None of the keys signed the bundle.
     pub fn check(&self, layout: &Layout, environment: &Environment) -> Result<Option<Proven>> {
         let path = layout.path().display();
         let is_signed = !signatures_of(layout, SUMS).is_empty();
@@ -53,7 +53,7 @@ impl Trust {
             return bundle::check_signature(layout, &self.keys).map(Some);
         }
         if is_signed {
-            let text = format!("{path} is signed; without --key that is not checked");
+            let text = format!("{path} is signed, but without --key the signature is not checked");
             environment.events.report(Event::Notice(text));
         } else if !self.keys.is_empty() {
             environment.events.report(Event::Warning(format!("{path} is not signed")));
@@ -62,10 +62,10 @@ impl Trust {
     }
 }
 
-/// Whether the configuration or `keys` demand a signature: who does.
+/// Returns what requires a signature: the file with the configuration, or `--key`.
 ///
 /// # Errors
-/// A configuration that cannot be read, or demands what no key can prove.
+/// The configuration cannot be read, or requires a signature that no key could prove.
 pub fn demand(keys: &[PathBuf], environment: &Environment) -> Result<Option<String>> {
     demanded_by(keys, &policy(environment)?)
 }
@@ -73,7 +73,9 @@ pub fn demand(keys: &[PathBuf], environment: &Environment) -> Result<Option<Stri
 fn demanded_by(keys: &[PathBuf], policy: &SitePolicy) -> Result<Option<String>> {
     match &policy.required_by {
         Some(file) if keys.is_empty() && policy.keys.is_empty() => {
-            let text = format!("{file} demands a signature (require-signature), but names no `keys`; nor does --key");
+            let text = format!(
+                "{file} requires a signature (require-signature), but neither `keys` in it nor --key names a key"
+            );
             Err(Error::input(text))
         }
         Some(file) => Ok(Some(file.clone())),
@@ -81,7 +83,7 @@ fn demanded_by(keys: &[PathBuf], policy: &SitePolicy) -> Result<Option<String>> 
     }
 }
 
-/// Of the administrator and of the user, as far as there are any.
+/// Reads the configuration of the administrator and of the user, if they exist.
 fn policy(environment: &Environment) -> Result<SitePolicy> {
     let set = |name| environment.variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let own = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
@@ -94,7 +96,7 @@ fn policy(environment: &Environment) -> Result<SitePolicy> {
             }
             Ok(text) => files.push((path, text.bytes)),
             Err(error) if is_absent(&error) => {}
-            // One that cannot be read may demand a signature.
+            // A file that cannot be read might require a signature.
             Err(error) => return Err(error),
         }
     }
@@ -109,7 +111,7 @@ fn is_absent(error: &Error) -> bool {
 /// Reads a public key.
 ///
 /// # Errors
-/// The file cannot be read, or holds no public key.
+/// The file cannot be read, or does not contain a public key.
 pub fn public_key(path: &Path) -> Result<PublicKey> {
     let text = read_bounded(path, MAX_KEY_FILE + 1)?;
     PublicKey::parse(&text.bytes, &text.name)

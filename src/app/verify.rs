@@ -1,4 +1,4 @@
-//! Every byte of a bundle, and every defect.
+//! Verifies every byte of a bundle and lists its problems.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,51 +20,51 @@ use crate::files::Layout;
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth};
 
-/// What is to be verified.
+/// What to verify.
 pub struct VerifyRequest {
     pub bundle: VerifyInput,
-    /// Whose signature it has to have.
+    /// The signatures that the bundle must have.
     pub trust: Trust,
-    /// Where to write what would repair it.
+    /// Where to write a list of what would repair the bundle.
     pub missing: Option<PathBuf>,
 }
 
-/// How the bundle comes.
+/// How the bundle is given.
 pub enum VerifyInput {
     Files {
-        /// A directory, a tar, or volumes in any order: all of a set, or one alone.
+        /// A directory, a tar, or volumes in any order: all volumes of a set, or a single one.
         paths: Vec<PathBuf>,
-        /// Prove the digest of every file, and `chunks.b3` too.
+        /// Prove the digest of every file, and check `chunks.b3` too.
         full: bool,
     },
-    /// Every file is proven by its digest.
+    /// A stream, in which every file is proven by its digest.
     Stream(BundleStream),
 }
 
-/// What was found.
+/// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifyReport {
     pub version: u32,
-    /// It has no problem.
+    /// Whether the bundle has no problem.
     pub ok: bool,
     #[serde(flatten)]
     pub found: verify::Report,
-    /// The fingerprint of the key whose signature was found good.
+    /// The fingerprint of the key whose signature was verified.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "fingerprint")]
     pub signed_by: Option<PublicKey>,
-    /// What messages call the bundle.
+    /// The name of the bundle in messages.
     #[serde(skip)]
     pub path: PathBuf,
     #[serde(skip)]
     pub outcome: Outcome,
-    /// What would repair it, once it is written. `None`: that was not asked for.
+    /// The list of what would repair the bundle, once it is written. `None` if it was not requested.
     #[serde(skip)]
     pub missing: Option<Missing>,
-    /// What would put it right, if a repair can.
+    /// What would put the bundle right, if a repair can.
     #[serde(flatten)]
     pub hint: Option<Hint>,
-    /// Why what would repair it could not be written.
+    /// Why the list of what would repair the bundle could not be written.
     #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
     #[serde(skip)]
@@ -80,7 +80,7 @@ fn fingerprint<S: serde::Serializer>(key: &Option<PublicKey>, serializer: S) -> 
 /// Verifies a bundle, or volumes of one.
 ///
 /// # Errors
-/// It is no bundle, cannot be read, or none of the keys that are demanded has signed it. That it is damaged is in the report.
+/// The input is not a bundle, cannot be read, or lacks a required signature. Damage is in the report.
 pub fn verify(request: VerifyRequest, environment: &Environment) -> Result<VerifyReport> {
     let started = Instant::now();
     check_writable(&request.missing)?;
@@ -99,7 +99,7 @@ pub fn verify(request: VerifyRequest, environment: &Environment) -> Result<Verif
     Ok(VerifyReport { version, ok: outcome.is_ok(), found, signed_by, path, outcome, missing, hint, failure, elapsed })
 }
 
-/// A bundle whose signature is known.
+/// A bundle whose signature was checked.
 struct Admitted {
     opened: Opened,
     /// What an accepted key has signed.
@@ -107,7 +107,7 @@ struct Admitted {
     depth: Depth,
 }
 
-/// A stream is read here, to its end.
+/// Opens the bundle and checks its signature. A stream is read to its end here.
 fn admit(bundle: VerifyInput, trust: &Trust, environment: &Environment) -> Result<Admitted> {
     match bundle {
         VerifyInput::Stream(BundleStream { name, bytes }) => {

@@ -1,4 +1,5 @@
-//! Blobs against `chunks.b3`, chunk by chunk: on all cores however few blobs there are, and in the order in which they lie.
+//! Checks blobs against `chunks.b3`, chunk by chunk: on all cores however few blobs there are, in the order of their
+//! position.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,12 +16,12 @@ use crate::oci::Digest;
 
 /// How many chunks one core takes at a time.
 const STRETCH: u64 = 16;
-/// How much is read at a time, in bytes: what stays in a core's cache until it is hashed.
+/// Bytes read at a time: few enough to stay in a core's cache until they are hashed.
 const PIECE: usize = 256 * 1024;
-/// More ranges than this of one blob are not listed one by one.
+/// The most ranges listed for one blob.
 pub const MOST_RANGES: usize = 1_000;
 
-/// A blob that is there with the size it should have.
+/// A blob that exists and has the declared size.
 pub struct Blob<'a> {
     pub declared: &'a Declared,
     /// In bytes.
@@ -31,14 +32,14 @@ pub struct Blob<'a> {
 struct Open<'a> {
     blob: &'a Blob<'a>,
     id: Digest,
-    /// Chunks that are still to be read.
+    /// Chunks still to be read.
     left: AtomicU64,
 }
 
-/// What was found in the place of a chunk.
+/// The value of a chunk as read, or why it could not be read.
 type Found = Result<Chained, String>;
 
-/// Every problem of these blobs; `table` is the `chunks.b3` of their bundle.
+/// Returns the problems of these blobs. `table` is the `chunks.b3` of their bundle.
 pub fn check(layout: &Layout, table: &Reader, blobs: &[Blob<'_>], events: &Events) -> Vec<Problem> {
     let open: Vec<Open> = blobs.iter().map(open).collect();
     let mut stretches: Vec<(usize, u64, u64)> = Vec::new();
@@ -66,12 +67,12 @@ pub fn check(layout: &Layout, table: &Reader, blobs: &[Blob<'_>], events: &Event
     problems
 }
 
-/// The problem of a `chunks.b3` that says something else of these blobs, which are right.
+/// The problem of a `chunks.b3` whose values differ for these blobs, although their digests are right.
 pub fn misled(blobs: &[Digest]) -> Option<Problem> {
     let first = blobs.first()?.blob_path();
     let more = blobs.len() - 1;
     let more = if more > 0 { format!(" and {more} more blobs") } else { String::new() };
-    let found = format!("other values than those of {first}{more}, whose digests are right");
+    let found = format!("its values differ for {first}{more}, whose digests are right");
     Some(Problem::new(CHUNKS, ProblemKind::WrongDigest).found(found))
 }
 
@@ -82,11 +83,11 @@ fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {
     open
 }
 
-/// For one stretch at a time: a bundle may have more files than a process may have open.
+/// Opens one slice per stretch: a bundle can have more files than a process can have open.
 fn slice(layout: &Layout, blob: &Blob<'_>) -> Result<Slice, String> {
     match layout.slice(&blob.declared.path) {
         Ok(Some(slice)) if slice.size() == blob.size => Ok(slice),
-        Ok(_) => Err("it has changed while it was read".to_owned()),
+        Ok(_) => Err("the file changed while it was read".to_owned()),
         Err(error) => Err(error.chain()),
     }
 }
@@ -96,12 +97,12 @@ impl Open<'_> {
         self.blob.size
     }
 
-    /// At least one: an empty blob has a digest, too.
+    /// At least one, because an empty blob has a digest too.
     fn chunks(&self) -> u64 {
         self.size().div_ceil(CHUNK).max(1)
     }
 
-    /// What bytes a chunk covers; of an empty blob, for want of any, the first.
+    /// The bytes that a chunk covers. For an empty blob, the range is byte 0.
     fn bytes_of(&self, chunk: u64) -> ByteRange {
         let first = chunk * CHUNK;
         ByteRange { first, last: (first + CHUNK).min(self.size()).saturating_sub(1) }
@@ -142,8 +143,8 @@ fn value_of(slice: &Slice, chunk: u64, buffer: &mut [u8]) -> Found {
     Ok(one.finish())
 }
 
-/// What is found of a blob whose place in [`CHUNKS`] does not say what it should be.
-const NOWHERE: &str = "its bytes are wrong; where cannot be said, as the values in chunks.b3 are wrong too";
+/// The `found` text of a wrong blob whose values in [`CHUNKS`] are wrong as well.
+const NOWHERE: &str = "its bytes are wrong; the values in chunks.b3 are wrong too, so the place is unknown";
 
 enum Verdict {
     Right,
@@ -196,7 +197,8 @@ fn verdict(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) ->
     Verdict::Wrong(problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect()))
 }
 
-/// The same problem of a blob whose bytes have another digest, with the chunks that are wrong: `found` is what the bytes consist of.
+/// Adds the ranges that are wrong to `problem`, which is about a blob with the wrong digest. `found` has the values of its
+/// chunks.
 pub fn located(table: &Reader, blob: &Declared, size: u64, found: &Chunks, problem: Problem) -> Problem {
     let bytes_of =
         |chunk: u64| ByteRange { first: chunk * CHUNK, last: ((chunk + 1) * CHUNK).min(size).saturating_sub(1) };
@@ -216,7 +218,7 @@ pub fn located(table: &Reader, blob: &Declared, size: u64, found: &Chunks, probl
     problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect())
 }
 
-/// So many values that begin at byte `from` of `table`, if they give `root`.
+/// Reads `values` values from byte `from` of `table`. Returns them if they give `root`.
 fn values_in(table: &Slice, from: u64, values: u64, root: Chained) -> Option<Chunks> {
     let length = values.checked_mul(CHAINED as u64)?;
     if table.size() < from.checked_add(length)? {
@@ -234,7 +236,8 @@ fn values_in(table: &Slice, from: u64, values: u64, root: Chained) -> Option<Chu
     Chunks::proven(root, values)
 }
 
-/// The chunks of `slice` that are not what `table` says, where its values stand behind `before` others; `None`: it does not say.
+/// Returns the chunks of `slice` that differ from `table`, where `before` other values precede those of `slice`. `None` if
+/// `table` gives no usable values.
 pub fn bad_in(slice: &Slice, table: &Slice, before: u64, root: Chained) -> Option<Vec<ByteRange>> {
     let size = slice.size();
     if values_of(size) == 0 {
@@ -251,7 +254,7 @@ pub fn bad_in(slice: &Slice, table: &Slice, before: u64, root: Chained) -> Optio
     Some(merged(bad.into_iter().map(bytes_of)).into_iter().take(MOST_RANGES).collect())
 }
 
-/// Those that touch become one.
+/// Merges adjacent ranges.
 fn merged(ranges: impl Iterator<Item = ByteRange>) -> Vec<ByteRange> {
     let mut merged: Vec<ByteRange> = Vec::new();
     for range in ranges {
@@ -263,7 +266,7 @@ fn merged(ranges: impl Iterator<Item = ByteRange>) -> Vec<ByteRange> {
     merged
 }
 
-/// As a person reads them: the first, and how many more.
+/// Describes ranges for people: the first three, and the number of the others.
 pub fn shown(ranges: &[ByteRange]) -> String {
     let first: Vec<String> = ranges.iter().take(3).map(|ByteRange { first, last }| format!("{first}-{last}")).collect();
     let more = ranges.len().saturating_sub(3);

@@ -1,4 +1,4 @@
-//! What is said of the files: `bundle.json` and `SHA256SUMS` brought together, and which of them is to blame where they
+//! Combines what `bundle.json` and `SHA256SUMS` declare about the files, and decides which of the two is at fault if they
 //! differ.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,32 +9,32 @@ use crate::bundle::{BUNDLE_JSON, FileEntry, SUMS, SUMS512};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
-/// What is said of a file.
+/// What is declared about a file.
 pub struct Declared {
     pub path: String,
-    /// In bytes, where it is said.
+    /// Size in bytes, if it is declared.
     pub size: Option<u64>,
     pub digest: Digest,
 }
 
-/// Path and digest, as a file of sums has them.
+/// Digests by path, as a sums file lists them.
 pub type Sums = BTreeMap<String, Digest>;
 
-/// All that is said.
+/// Everything that is declared.
 #[derive(Default)]
 pub struct Declarations {
     pub files: Vec<Declared>,
-    /// `SHA256SUMS` has another digest of `bundle.json`, which is not believed then.
+    /// Whether `SHA256SUMS` gives another digest for `bundle.json`, which is then not trusted.
     pub changed: bool,
-    /// No list can be read to its last line: the blobs that are there are declared by their names, too, and metadata may be there that
-    /// no line names.
+    /// Whether no list could be read to its last line. Blobs that exist are then declared by their own names as well, and
+    /// metadata that no line lists is allowed.
     pub by_names: bool,
 }
 
-/// Brings together what `bundle.json` and `SHA256SUMS` declare; where they differ is a problem.
+/// Combines what `bundle.json` and `SHA256SUMS` declare. Every difference is a problem.
 ///
-/// If `SHA256SUMS` has another digest for `bundle.json` than its own, `bundle.json` has changed and is not believed; else
-/// `SHA256SUMS` is not. Where a signature has proven both, they agree.
+/// If `SHA256SUMS` gives another digest for `bundle.json` than it has, `bundle.json` has changed and is not trusted.
+/// Otherwise, `SHA256SUMS` is at fault. If a signature has proven both, they agree.
 pub fn declared(layout: &Layout, document: &Document<'_>, problems: &mut Problems) -> Declarations {
     let of_json = |digest| Declared { path: BUNDLE_JSON.to_owned(), size: None, digest };
     let Some((bundle, identity)) = document.json.zip(document.identity) else { return by_sums(layout, problems) };
@@ -58,13 +58,13 @@ pub fn declared(layout: &Layout, document: &Document<'_>, problems: &mut Problem
     let own = sums.get(BUNDLE_JSON).copied();
     let changed = own.is_some_and(|own| own != identity);
     if !compare(&files, &sums, if changed { BUNDLE_JSON } else { SUMS }, problems) && !changed {
-        let found = "it does not follow from bundle.json byte for byte";
+        let found = "it differs from the sums that follow from bundle.json";
         problems.push(Problem::new(SUMS, ProblemKind::Disagreement).found(found));
     }
     if changed {
         for file in &mut files {
             file.size = None;
-            // A blob is what its name says.
+            // The name of a blob is its digest.
             if let Some(sum) = sums.get(&file.path).filter(|_| !file.path.starts_with("blobs/")) {
                 file.digest = *sum;
             }
@@ -74,7 +74,7 @@ pub fn declared(layout: &Layout, document: &Document<'_>, problems: &mut Problem
     Declarations { files, changed, by_names }
 }
 
-/// What the sums declare without `bundle.json`. A blob whose line is damaged is what its name says.
+/// Returns what the sums declare without `bundle.json`. The name of a blob takes precedence over a damaged line.
 fn by_sums(layout: &Layout, problems: &mut Problems) -> Declarations {
     let mut read = |name| read_list(layout, name, problems).map(|list| list.without_misnamed(layout, name, problems));
     let of_256 = read(SUMS);
@@ -94,7 +94,7 @@ fn by_sums(layout: &Layout, problems: &mut Problems) -> Declarations {
     Declarations { files, changed: true, by_names }
 }
 
-/// Notes every difference between the two on the one that is `to_blame`; whether there is one.
+/// Reports every difference between the two as a problem of the file `to_blame`. Returns whether they differ.
 fn compare(list: &[Declared], sums: &Sums, to_blame: &str, problems: &mut Problems) -> bool {
     let mut differs = false;
     let mut note = |problem: Problem| {
@@ -116,16 +116,16 @@ fn compare(list: &[Declared], sums: &Sums, to_blame: &str, problems: &mut Proble
             note(disagreement().found(format!("{what} {paths}")));
         }
     };
-    one_sided(of_bundle.difference(&of_sums).copied().collect(), "SHA256SUMS does not name");
-    one_sided(of_sums.difference(&of_bundle).copied().collect(), "only SHA256SUMS names");
+    one_sided(of_bundle.difference(&of_sums).copied().collect(), "SHA256SUMS does not list");
+    one_sided(of_sums.difference(&of_bundle).copied().collect(), "only SHA256SUMS lists");
     if !sums.contains_key(BUNDLE_JSON) {
-        let found = format!("it does not name {BUNDLE_JSON}");
+        let found = format!("it does not list {BUNDLE_JSON}");
         note(Problem::new(SUMS, ProblemKind::Disagreement).found(found));
     }
     differs
 }
 
-/// The first, and how many more.
+/// Describes a list of paths: the first, and the number of the others.
 fn some_of(items: &[&str]) -> Option<String> {
     match items {
         [] => None,
@@ -134,7 +134,7 @@ fn some_of(items: &[&str]) -> Option<String> {
     }
 }
 
-/// The sums in the file `name`; `None` when there are none. What is wrong in it is a problem, once however long it is.
+/// Returns the sums in the file `name`, or `None` if it lists none. All damaged lines of the file are one problem.
 pub fn read_sums(layout: &Layout, name: &str, problems: &mut Problems) -> Option<Sums> {
     read_list(layout, name, problems).map(|list| list.sums)
 }
@@ -152,17 +152,17 @@ fn read_bytes(layout: &Layout, name: &str, problems: &mut Problems) -> Option<by
     None
 }
 
-/// A file of sums, as far as its lines can be read.
+/// A sums file, as far as its lines can be read.
 #[derive(Default)]
 struct SumsList {
     sums: Sums,
-    /// All of them can.
+    /// Whether every line could be read.
     is_whole: bool,
 }
 
 impl SumsList {
-    /// Without lines that give a blob another digest than its name does. A line can be damaged in either, and what is there tells in
-    /// which; if neither blob is there, the one that is named is missing.
+    /// Drops lines that give a blob another digest than its name does. Either part of such a line can be damaged: the line
+    /// is dropped if only a blob with the digest exists, and otherwise the name decides.
     fn without_misnamed(mut self, layout: &Layout, name: &str, problems: &mut Problems) -> SumsList {
         let (mut first, mut number) = (None, 0_usize);
         self.sums.retain(|path, digest| {
@@ -175,7 +175,7 @@ impl SumsList {
         });
         if let Some(first) = first {
             let more = if number > 1 { format!(", and {} more", number - 1) } else { String::new() };
-            let found = format!("{first}: a line gives a blob another digest than its name does{more}");
+            let found = format!("{first}: the line gives the blob another digest than its name does{more}");
             problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
             self.is_whole = false;
         }
@@ -194,12 +194,13 @@ fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<SumsList> 
         }
     }
     if lines >= MAX_LINES {
-        let found = format!("it has more lines than a bundle has files; no more than {MAX_LINES} are read");
+        let found = format!("it has more lines than a bundle has files; only {MAX_LINES} are read");
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if let Some(first) = wrong.first() {
-        let more = if wrong.len() > 1 { format!(", nor are {} others", wrong.len() - 1) } else { String::new() };
-        let found = format!("line {first} is not `<{}>  <path>` of another file{more}", algorithm.name());
+        let more =
+            if wrong.len() > 1 { format!(", and neither are {} more lines", wrong.len() - 1) } else { String::new() };
+        let found = format!("line {first} is not a new `<{}>  <path>`{more}", algorithm.name());
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if lines == 0 {

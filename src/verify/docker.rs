@@ -1,8 +1,8 @@
-//! `manifest.json`, which `docker load` goes by: it must tell the same story as the lock.
+//! Compares `manifest.json`, which `docker load` uses, with the lock.
 //!
 //! # Threats
-//! Its sums may be right and its story another one: under a name that somebody has looked at and allowed, `docker load`
-//! would take what `manifest.json` says.
+//! The file can have the right sums and different contents: `docker load` would then load something else under a name that
+//! was reviewed and allowed.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,9 +14,9 @@ use crate::bundle::{BundleJson, DOCKER_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES
 use crate::files::Layout;
 use crate::oci::{Digest, has_at_most_values};
 
-/// Notes every entry that is not what the lock makes of one of its images.
+/// Returns a problem for every entry that does not follow from an image of the lock.
 pub fn compare(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) -> Vec<Problem> {
-    // Missing is found where files are checked.
+    // The check of files reports a missing file.
     let bytes = match layout.read(DOCKER_JSON, MAX_DOCKER_JSON) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Vec::new(),
@@ -26,22 +26,22 @@ pub fn compare(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>)
     };
     let malformed = |found: &str| vec![Problem::new(DOCKER_JSON, ProblemKind::Malformed).found(found)];
     if !has_at_most_values(&bytes, MOST_DOCKER_VALUES) {
-        return malformed("it has more entries than any bundle");
+        return malformed("more entries than any bundle has");
     }
     let Ok(entries) = serde_json::from_slice::<Vec<Value>>(&bytes) else {
-        return malformed("it is not a list of images as `docker save` writes it");
+        return malformed("not a list of images as `docker save` writes it");
     };
-    // What cannot be read is found elsewhere.
+    // Other checks report manifests that cannot be read.
     let Some(expected) = expected(layout, bundle, partial) else { return Vec::new() };
     let others = entries.iter().filter(|entry| fingerprint(entry).is_none_or(|known| !expected.contains(&known)));
     let problem = |entry: &Value| {
-        let found = format!("{} with config {}, which the lock does not say", entry["RepoTags"], entry["Config"]);
+        let found = format!("{} with config {}, which is not in the lock", entry["RepoTags"], entry["Config"]);
         Problem::new(DOCKER_JSON, ProblemKind::Disagreement).found(found)
     };
     others.map(problem).collect()
 }
 
-/// The fingerprints of all entries that the lock makes; one manifest in memory at a time.
+/// Returns the fingerprints of all entries that follow from the lock. Holds one manifest in memory at a time.
 fn expected(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) -> Option<HashSet<Digest>> {
     let found = ManifestReader::new(layout);
     let find = found.find();
@@ -54,7 +54,8 @@ fn expected(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) ->
     found.is_sound().then_some(expected)
 }
 
-/// The same for entries that say the same, in whatever order; `None` for what says less or more.
+/// A digest that is equal for entries with the same values, whatever the order of their fields. `None` if fields are
+/// missing or added.
 fn fingerprint(entry: &Value) -> Option<Digest> {
     let fields = entry.as_object().filter(|fields| fields.len() == 3)?;
     let entry = json!([fields.get("Config")?, fields.get("RepoTags")?, fields.get("Layers")?]);

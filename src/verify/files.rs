@@ -1,4 +1,4 @@
-//! Files against what is declared of them.
+//! Checks files against their declarations.
 
 use std::collections::BTreeSet;
 
@@ -16,21 +16,21 @@ use crate::content::proof::{Hashed, Unproven, Wrong, prove, prove_chunks};
 use crate::files::Layout;
 use crate::oci::{Digest, MAX_MANIFEST_SIZE};
 
-/// What is to be checked.
+/// The input of the check.
 pub struct Check<'a> {
     pub layout: &'a Layout,
     pub declared: &'a Declarations,
     /// The `chunks.b3`, if it may be used.
     pub table: &'a Table,
-    /// What a signature has proven, where one is demanded.
+    /// What a signature has proven, if a signature is required.
     pub proven: Option<&'a Proven>,
-    /// Volumes that were read already.
+    /// Volumes that were read before.
     pub read: &'a WholeVolumes<'a>,
     pub depth: Depth,
     pub events: &'a Events,
 }
 
-/// What has proven the blobs, and why nothing else has.
+/// What proved the blobs, and why `chunks.b3` did not.
 #[derive(Default)]
 pub struct Proved {
     pub proof: Option<BlobProof>,
@@ -38,21 +38,21 @@ pub struct Proved {
 }
 
 impl Check<'_> {
-    /// Every declared file against its size and digest, and every file against the declarations.
+    /// Checks the size and digest of every declared file, and that every file is declared.
     pub fn run(&self, problems: &mut Problems) -> Proved {
         let Check { layout, declared, table, depth, events, .. } = *self;
         let Declarations { files: declared, by_names, .. } = declared;
         let names: BTreeSet<&str> = declared.iter().map(|declared| declared.path.as_str()).collect();
         for (path, _) in layout.entries().filter(|(path, _)| !names.contains(path)) {
-            // Without a list, nothing says that metadata should not be there.
+            // Without a list, any metadata could have been declared.
             let may_be = if *by_names { is_metadata(path) || is_tool(path) } else { is_never_declared(path) };
             if !may_be {
                 problems.push(undeclared(path));
             }
         }
-        // It is not declared, so nothing misses it.
+        // It is not declared, so it cannot be found missing.
         if layout.is_directory(CHUNKS) {
-            problems.push(Problem::new(CHUNKS, ProblemKind::Malformed).found("it is a directory"));
+            problems.push(Problem::new(CHUNKS, ProblemKind::Malformed).found("a directory"));
         }
         let proved = self.proved();
         let by_chunks = table.reader.as_ref().filter(|_| proved.proof.is_some_and(|proof| proof != BlobProof::Digest));
@@ -80,7 +80,7 @@ impl Check<'_> {
                 },
             }
         }
-        // The largest first: one that comes last would keep all other cores waiting.
+        // The largest first: if one came last, all other cores would wait for it.
         to_hash.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
         let left = to_hash.iter().filter(|(file, _)| self.hashed(file).is_none()).map(|(_, size)| *size);
         let sizes = left.chain(in_chunks.iter().map(|blob| blob.size));
@@ -106,13 +106,14 @@ impl Check<'_> {
         proved
     }
 
-    /// What it hashed to when it passed, or when its volume was read. A `chunks.b3` wants to be compared in the same pass.
+    /// The hash of a file that was read before, in a stream or as part of its volume. A volume's hash has no chunks, so it
+    /// is not used if there is a `chunks.b3` to compare with.
     fn hashed(&self, file: &Declared) -> Option<&Hashed> {
         let of_volume = || self.read.of_bundle(&file.path, &file.digest).filter(|_| self.table.reader.is_none());
         self.layout.passed(&file.path).or_else(of_volume)
     }
 
-    /// Against its digest, and in the same pass against the `chunks.b3`.
+    /// Checks a file against its digest, and against `chunks.b3` in the same pass.
     fn hash(&self, file: &Declared, size: u64) -> Verdict {
         let Check { layout, table, depth, events, .. } = *self;
         let table = table.reader.as_ref().filter(|_| depth != Depth::Structure);
@@ -176,8 +177,9 @@ fn undeclared(path: &str) -> Problem {
     if unfinished { problem.found("a file of an unfinished export") } else { problem }
 }
 
-/// What an import relies on before the first push. Manifests cannot be told from other blobs by name: small ones are
-/// all hashed here, the others when they are read as manifests. Tools go no further: nothing else would prove them.
+/// Whether an import relies on this file before the first push. Manifests cannot be told from other blobs by their names:
+/// the small ones are all hashed here, the others when they are read as manifests. Tools are not pushed, so nothing else
+/// would prove them.
 fn is_small_metadata(path: &str, size: u64) -> bool {
     is_tool(path) || !path.starts_with("blobs/") && size <= 16 * MAX_MANIFEST_SIZE
 }
@@ -185,6 +187,6 @@ fn is_small_metadata(path: &str, size: u64) -> bool {
 enum Verdict {
     Right,
     Wrong(Problem),
-    /// The blob is right, and `chunks.b3` says something else of it.
+    /// The blob is right, and its values in `chunks.b3` are wrong.
     Misleading(Digest),
 }

@@ -1,4 +1,4 @@
-//! Images against what is there: every child present or left out on purpose, and nothing else.
+//! Checks images against the files: every child exists or was left out on purpose, and nothing else exists.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -13,19 +13,19 @@ use crate::pipeline::lock::{AbsentReason, Attached, LockedImage};
 use crate::pipeline::select::offered_platform;
 use crate::pipeline::walk::{MAX_CONFIG, platform_of_config};
 
-/// So many times a manifest or blob is looked at, all images together: 100,000 images of forty each.
+/// The most visits of a manifest or blob, all images together: enough for 100,000 images of forty each.
 const MOST_VISITS: usize = 4_000_000;
 
 /// Which files each image needs.
 #[derive(Default)]
 pub struct NeededFiles {
-    /// In every image the same path is the same text.
+    /// Images share one allocation for the same path.
     pub images: Vec<(String, BTreeSet<Arc<str>>)>,
-    /// Names of images that need something of the target, as far as that can be seen.
+    /// Names of images that need content of the target, as far as the manifests show it.
     pub partial: BTreeSet<String>,
-    /// The images refer to so much that they were not all followed.
+    /// Whether the images refer to so many blobs that not all were followed.
     pub too_much: bool,
-    /// Every manifest was read that has to be here.
+    /// Whether every manifest that must be in the bundle could be read.
     pub complete: bool,
 }
 
@@ -38,7 +38,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> N
     for image in &bundle.lock.images {
         if let Some(pinned) = image.reference.digest.filter(|pinned| *pinned != image.digest) {
             let problem = Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).expected(&image.reference);
-            problems.push(problem.found(format!("{} in place of {pinned}", image.digest)));
+            problems.push(problem.found(format!("{} instead of {pinned}", image.digest)));
         }
         platforms_agree(layout, image, problems);
         let mut follow = Follow::new(&mut walk, LeftOut::of(image));
@@ -59,7 +59,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> N
         reach.images.push((image.name(), follow.paths));
         if walk.visits > MOST_VISITS {
             (reach.too_much, reach.complete) = (true, false);
-            let found = format!("its images refer to more than {MOST_VISITS} blobs; no more are followed");
+            let found = format!("its images refer to more than {MOST_VISITS} blobs; the others were not followed");
             problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(found));
             return reach;
         }
@@ -71,8 +71,8 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> N
     reach
 }
 
-/// Which files the images need that `index.json` names: all there is to go by when `bundle.json` cannot be read. What is
-/// missing is no problem here, as nobody says whether it was left out on purpose.
+/// Returns the files needed by the images that `index.json` names, for a bundle whose `bundle.json` cannot be read. A
+/// missing file is not reported: nothing shows whether it was left out on purpose.
 pub fn by_index(layout: &Layout) -> NeededFiles {
     let listed = layout.index().unwrap_or_default();
     let mut walk = Walk::new(layout, HashMap::new());
@@ -90,29 +90,29 @@ pub fn by_index(layout: &Layout) -> NeededFiles {
     reach
 }
 
-/// What an increment expects at the target, each once, and none of it carried.
+/// Returns what an increment expects at the target. Content listed twice, or contained in the bundle, is a problem.
 fn assumed(bundle: &BundleJson, problems: &mut Problems) -> HashMap<Digest, Assumed> {
     let mut contradiction =
         |found: String| problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
     if bundle.is_increment() && bundle.parents.is_empty() {
-        contradiction("it expects content at the target, and builds on nothing".to_owned());
+        contradiction("it expects content at the target but has no parent".to_owned());
     }
     let mut assumed = HashMap::new();
     for one in &bundle.assumed {
         if assumed.insert(one.digest, *one).is_some() {
-            contradiction(format!("{} is expected at the target twice", one.digest));
+            contradiction(format!("{} is listed twice as expected at the target", one.digest));
         }
     }
     for digest in bundle.files.iter().filter_map(|file| Digest::of_blob_path(&file.path)) {
         if assumed.remove(&digest).is_some() {
-            contradiction(format!("{digest} is expected at the target, and carried"));
+            contradiction(format!("{digest} is expected at the target and also contained in the bundle"));
         }
     }
     assumed
 }
 
-/// What an image may lack. That something was left out on purpose is believed only where it can be true: else a bundle
-/// could say so of any layer, and be called whole.
+/// What an image may lack. An entry of the lock counts only where it can be true: otherwise a bundle could claim that any
+/// layer was left out on purpose and still be complete.
 #[derive(Default)]
 struct LeftOut {
     manifests: HashSet<Digest>,
@@ -130,7 +130,7 @@ impl LeftOut {
         }
     }
 
-    /// `role`: what it is to its parent; the image itself and what is attached to it have none.
+    /// `role` is what the content is to its parent; `None` for the image itself and for a companion.
     fn covers(&self, digest: &Digest, role: Option<Role>) -> bool {
         match role {
             Some(Role::Manifest) => self.manifests.contains(digest),
@@ -140,10 +140,10 @@ impl LeftOut {
     }
 }
 
-/// What is common to the ways of all images.
+/// State shared by the walks of all images.
 struct Walk<'a> {
     layout: &'a Layout,
-    /// What is expected elsewhere.
+    /// Content expected at the target.
     assumed: HashMap<Digest, Assumed>,
     names: HashSet<Arc<str>>,
     visits: usize,
@@ -176,19 +176,19 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// One image on its way down.
+/// The walk of one image.
 struct Follow<'a, 'w> {
     walk: &'w mut Walk<'a>,
     left_out: LeftOut,
     paths: BTreeSet<Arc<str>>,
     problems: Vec<Problem>,
-    /// Whether every manifest could be read that has to be here.
+    /// Whether every manifest that must be in the bundle could be read.
     complete: bool,
-    /// Whether nothing is expected elsewhere.
+    /// Whether nothing is expected at the target.
     whole: bool,
-    /// Every manifest met, with the subject it names; of those that cannot be read here, nothing is known.
+    /// Every manifest met, with its subject. The subject is `None` if the manifest has none or could not be read.
     met: HashMap<Digest, Option<Digest>>,
-    /// Whether some manifest could not be read here, though it is part of the image.
+    /// Whether a manifest of the image could not be read.
     unread: bool,
 }
 
@@ -198,12 +198,13 @@ impl<'a, 'w> Follow<'a, 'w> {
         Follow { walk, left_out, paths, problems, complete: true, whole: true, met, unread: false }
     }
 
-    /// Follows one manifest that is attached to the image, and says whether it may be.
+    /// Follows a companion of the image, and reports a problem if it may not be one.
     fn companion(&mut self, image: &LockedImage, attached: &Attached) {
         let in_tree = self.met.contains_key(&attached.subject);
         self.run(attached.descriptor());
         let declared = self.met.get(&attached.digest).copied().flatten();
-        // An increment may leave the subject's parents to the target: then the import, which reads them there, says it.
+        // An increment may leave the subject's parents to the target. The import, which reads them there, then reports the
+        // problem.
         let fault = if self.unread { attached.tag_fault() } else { attached.fault(in_tree, declared) };
         if let Some(fault) = fault {
             let found = format!("{}: {fault}", image.name());
@@ -211,13 +212,13 @@ impl<'a, 'w> Follow<'a, 'w> {
         }
     }
 
-    /// Says whether a manifest below the image's own or below a companion speaks of something that is no part of the image.
+    /// Reports manifests below the image or a companion whose subject is not part of the image.
     fn subjects(&mut self, image: &LockedImage) {
-        // Then the import, which reads all of them, says it.
+        // The import reads all of them, and then reports the problem.
         if self.unread {
             return;
         }
-        // Of the companions themselves it is said already.
+        // The companions themselves were checked before.
         let companions: HashSet<Digest> = image.companions().iter().map(|own| own.digest).collect();
         let is_own = |subject: &Digest| self.met.contains_key(subject) || self.left_out.manifests.contains(subject);
         let named = self.met.iter().filter_map(|(digest, subject)| Some((*digest, (*subject)?)));
@@ -228,10 +229,10 @@ impl<'a, 'w> Follow<'a, 'w> {
         self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
     }
 
-    /// Follows a manifest that stands for itself: the image's own, or one that is attached.
+    /// Follows a root manifest: the image's own, or a companion.
     fn run(&mut self, root: Descriptor) {
         let mut ahead: Vec<(Descriptor, Option<Role>)> = vec![(root, None)];
-        // Each digest once: a cycle, were there one, would end too.
+        // Each digest is followed once, so a cycle would end too.
         while let Some((descriptor, role)) = ahead.pop().filter(|_| self.walk.visits <= MOST_VISITS) {
             self.walk.visits += 1;
             if let Entry::Vacant(entry) = self.met.entry(descriptor.digest) {
@@ -242,7 +243,7 @@ impl<'a, 'w> Follow<'a, 'w> {
         }
     }
 
-    /// Notes one manifest and its blobs; gives its child manifests.
+    /// Visits one manifest and its blobs. Returns its child manifests.
     fn manifest(&mut self, descriptor: &Descriptor, role: Option<Role>) -> Vec<Descriptor> {
         if !self.visit(descriptor, role) {
             let elsewhere = self.walk.assumed.contains_key(&descriptor.digest);
@@ -262,7 +263,8 @@ impl<'a, 'w> Follow<'a, 'w> {
                 Err(error) => {
                     (self.complete, self.unread) = (false, true);
                     let found = std::error::Error::source(&error).map_or_else(|| error.chain(), ToString::to_string);
-                    // A wrong digest is found, and named better, where all files are hashed; this is for what passes there.
+                    // The check of files reports a wrong digest more precisely. This is for manifests with the right
+                    // digest.
                     if !matches!(error.find(), Some(ManifestError::Digest { .. })) {
                         self.problems.push(Problem::new(&path, ProblemKind::Malformed).found(found));
                     }
@@ -283,11 +285,11 @@ impl<'a, 'w> Follow<'a, 'w> {
         manifests
     }
 
-    /// Notes that the image needs this; `false` when it is not there.
+    /// Notes that the image needs this content. Returns `false` if it is not in the bundle.
     fn visit(&mut self, descriptor: &Descriptor, role: Option<Role>) -> bool {
         let path = descriptor.digest.blob_path();
         if self.left_out.covers(&descriptor.digest, role) {
-            // Another image may have it.
+            // The file can exist because another image has it.
             return false;
         }
         let there = match self.walk.layout.size_of(&path) {
@@ -296,12 +298,12 @@ impl<'a, 'w> Follow<'a, 'w> {
                 return false;
             }
             None => {
-                // Said as where files are checked, so that one missing file is one problem.
+                // Same text as in the check of files, so that one missing file is one problem.
                 let expected = format!("{} bytes", descriptor.size);
                 self.problems.push(Problem::new(&path, ProblemKind::Missing).expected(expected));
                 false
             }
-            // What an index says of the size of a manifest is not ours: the digest proves it.
+            // An index may state a wrong size for a manifest. The digest proves the manifest.
             Some(size) if size != descriptor.size && role != Some(Role::Manifest) => {
                 let problem =
                     Problem::new(&path, ProblemKind::WrongSize).expected(format!("{} bytes", descriptor.size));
@@ -315,11 +317,11 @@ impl<'a, 'w> Follow<'a, 'w> {
     }
 }
 
-/// The platforms an image carries are those the lock says: an allowlist is asked about them.
+/// Checks that an image has the platforms that the lock lists: an allowlist is compared with the lock.
 fn platforms_agree(layout: &Layout, image: &LockedImage, problems: &mut Problems) {
     let carried = match platforms(layout, image) {
         Ok(Some(carried)) => carried,
-        // What cannot be read is found elsewhere.
+        // Other checks report manifests that cannot be read.
         Ok(None) => return,
         Err(problem) => return problems.push(problem),
     };
@@ -348,7 +350,7 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform
         return Err(malformed(format!("the config of an image has {} bytes, more than {MAX_CONFIG}", config.size)));
     }
     let Ok(Some(bytes)) = layout.read(&path, MAX_CONFIG) else { return Ok(None) };
-    // A damaged one says nothing.
+    // The check of files reports a damaged config.
     if !config.digest.is_of(&bytes) {
         return Ok(None);
     }
@@ -356,15 +358,15 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform
     Ok(Some(platform.into_iter().collect()))
 }
 
-/// Blobs that do not stand where the format has them.
+/// Reports blobs that are not in the order of the format.
 fn order(layout: &Layout, bundle: &BundleJson, manifests: &HashSet<Digest>) -> Option<Problem> {
     let all = ManifestReader::new(layout);
     let found = fault_of_order(bundle, |digest| manifests.contains(digest), &all.find())?;
-    // One that cannot be read any more is a problem elsewhere.
+    // Other checks report a manifest that can no longer be read.
     all.is_sound().then(|| Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found))
 }
 
-/// Content that no image needs: declared, but smuggled in.
+/// Reports blobs that are declared and that no image needs.
 fn unreachable(bundle: &BundleJson, reach: &NeededFiles, problems: &mut Problems) {
     let needed: BTreeSet<&str> = reach.images.iter().flat_map(|(_, paths)| paths.iter().map(|path| &**path)).collect();
     for file in bundle.files.iter().filter(|file| file.path.starts_with("blobs/")) {

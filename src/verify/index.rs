@@ -1,4 +1,4 @@
-//! `index.json`, which containerd, podman and skopeo go by: what it names against the lock.
+//! Compares `index.json`, which containerd, podman and skopeo use, with the lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -8,15 +8,16 @@ use crate::files::{IMAGE_NAME, Layout, REF_NAME};
 use crate::oci::{Descriptor, Digest};
 use crate::pipeline::lock::LockedImage;
 
-/// Notes what `index.json` names otherwise than the lock does, where only images that are here as a whole are named.
+/// Returns the differences between the names in `index.json` and in the lock. Only images that are complete in the bundle
+/// are listed there.
 pub fn compare(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let listed = match layout.index() {
         Ok(listed) => listed,
-        // Missing and damaged are found where files are checked.
+        // The check of files reports a missing or damaged file.
         Err(_) => {
             if layout.size_of(INDEX_JSON).is_some() {
-                problems.push(Problem::new(INDEX_JSON, ProblemKind::Malformed).found("it is not an image index"));
+                problems.push(Problem::new(INDEX_JSON, ProblemKind::Malformed).found("not an image index"));
             }
             return problems;
         }
@@ -24,7 +25,7 @@ pub fn compare(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>)
     let named = |d: &Descriptor, key: &str| d.annotations().get(key).map(|name| (name.clone(), d.digest));
     subjects_agree(bundle, listed, &mut problems);
     let mut expected: BTreeMap<String, Digest> = BTreeMap::new();
-    // They need no name, and may have one.
+    // Companions may have a name, and need none.
     let mut companions: BTreeMap<String, Digest> = BTreeMap::new();
     for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
         expected.insert(image.name(), image.digest);
@@ -35,9 +36,9 @@ pub fn compare(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>)
         let mut seen: BTreeMap<&str, Digest> = BTreeMap::new();
         for descriptor in listed {
             let Some(name) = descriptor.annotations().get(key) else { continue };
-            // Readers differ in which of the two they take.
+            // Readers differ in which of the two they use.
             if seen.insert(name, descriptor.digest).is_some_and(|former| former != descriptor.digest) {
-                let found = format!("{name} is named twice, with different digests ({key})");
+                let found = format!("{name} is listed twice with different digests ({key})");
                 problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
             }
         }
@@ -51,14 +52,14 @@ pub fn compare(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>)
             problems.push(problem.found(format!("{found} ({key})")));
         }
         if let Some((name, digest)) = extra {
-            let found = format!("{name} is {digest}, which the lock does not name ({key})");
+            let found = format!("{name} is {digest}, which is not in the lock ({key})");
             problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
         }
     }
     problems
 }
 
-/// What a descriptor says that it speaks of is what the lock says: containerd keeps it with that image.
+/// Checks that the subject a descriptor names is the one in the lock: containerd keeps the descriptor with that image.
 fn subjects_agree(bundle: &BundleJson, listed: &[Descriptor], problems: &mut Vec<Problem>) {
     let companions = bundle.lock.images.iter().flat_map(LockedImage::companions);
     let known: HashSet<(Digest, String)> =
@@ -66,7 +67,7 @@ fn subjects_agree(bundle: &BundleJson, listed: &[Descriptor], problems: &mut Vec
     for descriptor in listed {
         let Some(subject) = descriptor.annotations().get(SUBJECT) else { continue };
         if !known.contains(&(descriptor.digest, subject.clone())) {
-            let found = format!("{} speaks of {subject}, which the lock does not say", descriptor.digest);
+            let found = format!("{} names the subject {subject}, which is not in the lock", descriptor.digest);
             problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
         }
     }

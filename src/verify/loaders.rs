@@ -1,5 +1,5 @@
-//! What other programs load a bundle by, `index.json` and `manifest.json`: byte for byte what follows from the lock and the
-//! manifests. Where they differ, or manifests are damaged, they are compared by what they name.
+//! Checks the files from which other programs load a bundle, `index.json` and `manifest.json`: they must be byte for byte
+//! what follows from the lock and the manifests. If they differ, or manifests are damaged, their contents are compared.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::files::{Layout, MAX_INDEX};
 use crate::oci::Digest;
 use crate::pipeline::lock::LockedImage;
 
-/// Notes how the two files differ from what the lock and the manifests give.
+/// Reports how the two files differ from what follows from the lock and the manifests.
 pub fn agree(layout: &Layout, bundle: &BundleJson, reach: &NeededFiles, problems: &mut Problems) {
     if reach.too_much {
         return;
@@ -28,12 +28,12 @@ pub fn agree(layout: &Layout, bundle: &BundleJson, reach: &NeededFiles, problems
     }
 }
 
-/// What a comparison of bytes has shown.
+/// The result of a comparison byte by byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Verdict {
     Same,
     Other,
-    /// The file is not the one that was made, or a manifest cannot be read.
+    /// The file is not the declared one, or a manifest could not be read.
     #[default]
     Unknown,
 }
@@ -69,10 +69,10 @@ fn bytes_agree(layout: &Layout, bundle: &BundleJson) -> Verdicts {
     }
 }
 
-/// The differences that were found; of other bytes at least that they are others.
+/// Returns the differences. If the bytes differ and no difference was found, that alone is a problem.
 fn explained(path: &str, verdict: Verdict, mut differences: Vec<Problem>) -> Vec<Problem> {
     if verdict == Verdict::Other && differences.is_empty() {
-        let found = "it is not byte for byte what follows from the lock and the manifests";
+        let found = "it differs from the bytes that follow from the lock and the manifests";
         differences.push(Problem::new(path, ProblemKind::Disagreement).found(found));
     }
     differences

@@ -1,11 +1,11 @@
-//! The manifests of a layout, one at a time in memory.
+//! Reads the manifests of a layout, one at a time in memory.
 
 use std::cell::Cell;
 
 use crate::files::Layout;
 use crate::oci::{Descriptor, Manifest};
 
-/// See the module documentation.
+/// Reads manifests and remembers whether one of them could not be read.
 pub struct ManifestReader<'a> {
     layout: &'a Layout,
     has_failed: Cell<bool>,
@@ -23,7 +23,7 @@ impl<'a> ManifestReader<'a> {
         }
     }
 
-    /// Whether each that is there could be read.
+    /// Whether every existing manifest could be read.
     pub fn is_sound(&self) -> bool {
         !self.has_failed.get()
     }

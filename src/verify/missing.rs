@@ -1,4 +1,4 @@
-//! What would repair a bundle, from what a check has found.
+//! Derives what would repair a bundle from the result of a check.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,31 +16,34 @@ use crate::content::chunks::{CHUNK, Chunks};
 use crate::files::Layout;
 use crate::oci::{Blake3, Digest};
 
-/// What a bundle lacks, according to `report`, which is of all its bytes; of volumes, what those lack that are not here counts too.
-/// `tool` is who says so.
+/// Returns what a bundle lacks according to `report`, which must cover all its bytes. For volumes, the contents of absent
+/// volumes count too. `tool` names the program that wrote the list.
 ///
-/// It leaves out what no fetched bytes can repair: undeclared files, contradictions, links.
+/// Problems that fetched bytes cannot repair are left out: undeclared files, contradictions, links.
 ///
 /// # Errors
-/// Nothing says what bundle it was, or more is bad than was listed (`Damaged`); the disk's.
+/// `Damaged` if the identity of the bundle cannot be determined, or if more problems exist than the report lists. Also
+/// errors of the disk.
 pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing> {
     let path = layout.path().to_owned();
     let shown = path.display();
     let identity = identity(&layout, report).ok_or_else(|| {
-        let text = "neither bundle.json nor SHA256SUMS says what bundle it was; only all of it can be fetched again";
+        let text = "neither bundle.json nor SHA256SUMS shows which bundle this was; export the whole bundle again";
         Error::damaged(format!("{shown}: {text}"))
     })?;
     let losses = || report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem));
     if losses().any(|problem| matches!(problem.subject, Subject::Unlisted(_))) {
-        return Err(Error::damaged(format!("{shown}: more is bad than can be listed; export all of it again")));
+        return Err(Error::damaged(format!(
+            "{shown}: it has more problems than can be listed; export the whole bundle again"
+        )));
     }
-    // Else what it says of sizes is not to be believed.
+    // If the identity differs, the sizes in `bundle.json` are not trusted.
     let lacks_chunks = layout.size_of(CHUNKS).is_none();
     let bundle = (report.identity == Some(identity)).then(|| Bundle::in_layout(layout).ok()).flatten();
     let bundle = bundle.filter(|bundle| bundle.identity() == identity);
     let files: HashMap<&str, &FileEntry> =
         bundle.iter().flat_map(Bundle::files).map(|file| (file.path.as_str(), file)).collect();
-    // Volumes are written anew, of whole blobs.
+    // Volumes are written anew, from whole blobs.
     let table = bundle.as_ref().filter(|_| report.set.is_none());
     let table = table.and_then(|bundle| Table::read(bundle.layout(), bundle.json(), identity).reader);
     let mut blobs: BTreeMap<Digest, MissingBlob> = BTreeMap::new();
@@ -49,7 +52,7 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
         let file = files.get(problem.path.as_str());
         let ranges = table.as_ref().zip(file).and_then(|(table, file)| ranges(table, file, &problem.ranges));
         let blob = MissingBlob { digest, size: file.map(|file| file.size), ranges: ranges.unwrap_or_default() };
-        // Of two problems of one blob the one that knows less: then more of it is fetched.
+        // If a blob has two problems, the one without ranges wins: more of the blob is fetched.
         let known = blobs.entry(digest).or_insert_with(|| blob.clone());
         if blob.ranges.is_empty() {
             *known = blob;
@@ -62,7 +65,7 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
 }
 
 impl Report {
-    /// Whether something is wrong that `gapferry repair` can put right.
+    /// Whether `gapferry repair` can put any of the problems right.
     pub fn is_repairable(&self) -> bool {
         let is_repairable = |problem: &Problem| match problem.kind {
             ProblemKind::CutShort => true,
@@ -72,7 +75,7 @@ impl Report {
     }
 }
 
-/// `SHA256SUMS` is believed where both are there, as the check does.
+/// Returns the identity. `SHA256SUMS` takes precedence over `bundle.json`, as in the check.
 fn identity(layout: &Layout, report: &Report) -> Option<Digest> {
     let sums = layout.read(SUMS, MAX_SUMS).ok().flatten();
     let is_readable = || layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).is_ok_and(|bytes| bytes.is_some());
@@ -80,12 +83,12 @@ fn identity(layout: &Layout, report: &Report) -> Option<Digest> {
     sums.and_then(|sums| sums::identity(&sums)).or_else(of_json)
 }
 
-/// The bytes are not there, or others are.
+/// Whether the bytes are missing or wrong.
 fn is_loss(problem: &Problem) -> bool {
     use ProblemKind::{Malformed, Missing, Unreadable, WrongDigest, WrongSize};
     match problem.kind {
         Missing | WrongSize | WrongDigest | Unreadable => true,
-        // A blob that is no manifest and has its digest is what was exported.
+        // A blob that is not a manifest but has its digest is what was exported.
         Malformed => !problem.path.starts_with("blobs/"),
         _ => false,
     }
@@ -103,7 +106,7 @@ fn tools(report: &Report, files: &HashMap<&str, &FileEntry>) -> Vec<MissingTool>
     paths.into_iter().map(|path| MissingTool { path: path.to_owned(), sha256: sha256(path) }).collect()
 }
 
-/// `lacks_chunks`: there is no file of this name. Then a link is what has it.
+/// `lacks_chunks`: no regular file `chunks.b3` exists. If the name is unsafe, it is a link.
 fn metadata(report: &Report, identity: Digest, lacks_chunks: bool) -> Vec<String> {
     let has = |path: &str, kind| report.problems.iter().any(|problem| problem.path == path && problem.kind == kind);
     let disagrees = |path: &str| has(path, ProblemKind::Disagreement);
@@ -123,10 +126,11 @@ fn metadata(report: &Report, identity: Digest, lacks_chunks: bool) -> Vec<String
     in_order.into_iter().filter(|path| bad.contains(path)).map(str::to_owned).collect()
 }
 
-/// With the value of every chunk. `None`: the whole blob is wanted, or nothing proves what its chunks were.
+/// Returns the ranges with the value of every chunk. `None` if the whole blob must be fetched, or if nothing proves the
+/// values.
 fn ranges(table: &Reader, file: &FileEntry, bad: &[ByteRange]) -> Option<Vec<MissingRange>> {
     let all = bad.iter().map(|range| range.last - range.first + 1).sum::<u64>();
-    // Those of a segment need not be chunks of the blob.
+    // Ranges of a segment are not always chunks of the blob.
     let are_chunks = bad.iter().all(|ByteRange { first, last }| {
         first.is_multiple_of(CHUNK) && ((last + 1).is_multiple_of(CHUNK) || last + 1 == file.size)
     });

@@ -1,13 +1,13 @@
-//! The check of a bundle: every defect, as data.
+//! Checks a bundle and returns every problem as data.
 //!
-//! A [`Report`] lists all problems and never stops at the first; an error means that there was nothing to check. What a
-//! damaged file says is still used where it can be: without a list that can be read, blobs are proven by their own names.
+//! A [`Report`] lists all problems; the check never stops at the first. An error means that there was nothing to check.
+//! Damaged files are still used as far as possible: without a readable list, the names of blobs are their digests.
 //!
 //! # Threats
-//! The bundle may be forged as a whole; that it agrees with itself is all that is shown here. Whether it is the bundle
-//! somebody made is a question for its identity and signature. It may also be made to be endless: a million contradictions,
-//! thousands of images that share thousands of layers. What is alike is counted after the first ones, and what would not
-//! fit into memory is refused.
+//! The whole bundle may be forged: a check shows only that the bundle agrees with itself. Whether it is the expected bundle
+//! is a question for its identity and signature. A bundle can also be built to be endless, with a million contradictions,
+//! or thousands of images that share thousands of layers. The first problems of a kind are listed and the others counted,
+//! and what would not fit into memory is refused.
 
 mod chunks;
 mod declared;
@@ -51,49 +51,49 @@ use table::Table;
 pub use volumes::{SetReport, VolumeReport, VolumeState, is_of_lost_volume};
 use whole_volumes::WholeVolumes;
 
-/// How much is read.
+/// How much a check reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Every byte, by its digest; `chunks.b3` in the same pass.
+    /// Every byte, proven by digest; `chunks.b3` is checked in the same pass.
     Full,
-    /// Every byte, blobs by `chunks.b3` where it may be used.
+    /// Every byte; blobs are checked by `chunks.b3` where it may be used.
     Chunks,
-    /// Sizes of everything; digests of metadata and manifests. For an import that proves blobs while it pushes them.
+    /// Sizes of all files, and digests of metadata and manifests: for an import, which proves blobs while it pushes them.
     Structure,
 }
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// sha256 of `bundle.json`, if it could be read.
+    /// SHA-256 of `bundle.json`, if it could be read.
     pub identity: Option<Digest>,
-    /// Images of the lock; without one, those that `index.json` names.
+    /// Number of images in the lock, or in `index.json` if the lock cannot be read.
     pub images: usize,
-    /// Images that the export was asked for and could not have.
+    /// Images that the export was asked for and could not get.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingImage>,
-    /// Files that are there.
+    /// Number of files that exist.
     pub files: usize,
-    /// Bytes of all files.
+    /// Size of all files in bytes.
     pub bytes: u64,
-    /// What has proven the blobs, if they were read.
+    /// What proved the blobs, if they were read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proof: Option<BlobProof>,
-    /// Why `chunks.b3` has not, though it was to.
+    /// Why `chunks.b3` did not prove the blobs, although the check should have used it.
     #[serde(rename = "proofReason", skip_serializing_if = "Option::is_none")]
     pub proof_reason: Option<&'static str>,
-    /// What it builds on; empty: it is complete in itself.
+    /// The bundles that this increment builds on. Empty if the bundle is complete in itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<Parent>,
-    /// What it expects at the target.
+    /// What the bundle expects at the target.
     #[serde(skip_serializing_if = "Expects::is_nothing")]
     pub expects: Expects,
     /// Sorted by path.
     pub problems: Vec<Problem>,
-    /// Where volumes of a bundle were checked.
+    /// The volumes, if volumes of a bundle were checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set: Option<SetReport>,
-    /// What is missing only because the volumes that hold it are: no problems of those that are here.
+    /// Files that are missing only because their volumes are absent: not problems of the volumes that were given.
     #[serde(skip)]
     pub lacking: Vec<Problem>,
 }
@@ -111,12 +111,12 @@ impl Expects {
     }
 }
 
-/// One defect.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
-    /// Relative to the bundle, or to the volume. Empty: the tar itself.
+    /// Path relative to the bundle, or to the volume. Empty for the tar itself.
     pub path: String,
-    /// The volume that has it.
+    /// The volume that has the problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
     /// What is wrong, for programs.
@@ -125,18 +125,18 @@ pub struct Problem {
     /// What should be there, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
-    /// What is there, for people.
+    /// What was found, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// Where it is wrong, in whole chunks, where that is known.
+    /// Where the bytes are wrong, in whole chunks, if known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<ByteRange>,
-    /// The images that cannot be used because of it; the same set for all problems that affect the same.
+    /// The images that cannot be used because of the problem. Problems that affect the same images share one set.
     #[serde(serialize_with = "shared")]
     pub images: Arc<BTreeSet<String>>,
     /// What to do.
     pub remedy: &'static str,
-    /// What has it, where that is no file.
+    /// What has the problem, if it is not a file.
     #[serde(skip)]
     pub subject: Subject,
 }
@@ -147,13 +147,13 @@ pub enum Subject {
     /// The file at its path.
     #[default]
     File,
-    /// A volume that was not given, with this number.
+    /// A volume that was not given, with its number.
     LostVolume(u32),
-    /// So many more problems of its kind, which are only counted.
+    /// This many more problems of the same kind, which are only counted.
     Unlisted(usize),
 }
 
-/// A stretch of a file: its first byte and its last.
+/// A range of a file, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ByteRange {
     /// The first byte, counted from 0.
@@ -166,29 +166,29 @@ pub struct ByteRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
-    /// It is declared, and it is not there.
+    /// The file is declared and does not exist.
     Missing,
-    /// Its size is not the one declared.
+    /// The size differs from the declared size.
     WrongSize,
-    /// Its bytes have another digest than the one declared.
+    /// The digest differs from the declared digest.
     WrongDigest,
-    /// The file system does not give it.
+    /// The file system could not read the file.
     Unreadable,
-    /// It is not what its place demands: no JSON, no manifest, another version.
+    /// The contents are not of the required kind: not JSON, not a manifest, another version.
     Malformed,
-    /// It is there, and nothing says that it should be.
+    /// The file exists and is not declared.
     Undeclared,
-    /// Two files of the bundle say different things.
+    /// Two files of the bundle contradict each other.
     Disagreement,
-    /// A link, a device, a name that leads elsewhere, a tar that programs read differently.
+    /// A link, a device, a name that leads elsewhere, or a tar that programs read differently.
     Unsafe,
     /// The tar ends too early.
     CutShort,
     /// A volume of another set.
     Foreign,
-    /// No accepted key has signed the bundle, and a copy that it was repaired with has such a signature.
+    /// No accepted key has signed the bundle, and the copy used for its repair has such a signature.
     Unsigned,
-    /// A recovery volume that was made of other bytes than the volumes have: it cannot rebuild any of them.
+    /// A recovery volume computed from other bytes than those of the volumes: it cannot reconstruct any of them.
     StaleRecovery,
 }
 
@@ -201,20 +201,21 @@ impl ProblemKind {
             ProblemKind::Unreadable => {
                 "the medium may be failing: copy the bundle from another one, or export it again"
             }
-            ProblemKind::Undeclared => "find out who put it there; remove it, or export the bundle again",
-            ProblemKind::Disagreement => "do not use it before you know why; export it again from the same lock",
+            ProblemKind::Undeclared => "find out where it came from; remove it, or export the bundle again",
+            ProblemKind::Disagreement => "do not use it until you know why; export it again from the same lock",
             ProblemKind::CutShort => {
-                "copy or send it again: it ends too early; if that does not help, the source is cut short as well: export it again from \
-                 the same lock"
+                "it ends too early: copy or send it again; if that does not help, the source is cut short as well: \
+                 export it again from the same lock"
             }
-            ProblemKind::Unsafe => "do not unpack it; find out where it comes from, and export it again",
-            ProblemKind::Foreign => "take it away, and bring the volume of this set",
+            ProblemKind::Unsafe => "do not unpack it; find out where it came from, and export the bundle again",
+            ProblemKind::Foreign => "remove it, and bring the volume of this set",
             ProblemKind::Unsigned => {
-                "bring a copy that is signed, or write it with its signatures: `gapferry convert COPY -o NEW`"
+                "bring a signed copy, or write the copy anew with its signatures: `gapferry convert COPY -o NEW`"
             }
             ProblemKind::StaleRecovery => {
-                "`gapferry repair` cannot rebuild a lost volume with it: while all volumes are here, write the set again as before (`split` or \
-                 `export` with --recovery), which makes its recovery volumes anew; or bring those that were made of these volumes"
+                "`gapferry repair` cannot reconstruct a lost volume with it: while you have all volumes, write the set again as \
+                 before (`split` or `export` with --recovery), which computes its recovery volumes anew; or bring the recovery \
+                 volumes computed from these volumes"
             }
         }
     }
@@ -222,15 +223,15 @@ impl ProblemKind {
     fn remedy_of_tool(self) -> &'static str {
         match self {
             ProblemKind::Missing | ProblemKind::WrongSize | ProblemKind::WrongDigest | ProblemKind::Unreadable => {
-                "do not run it; no image needs it. Copy the bundle from its medium again; if that does not help, bring the same \
+                "do not run it; no image needs it; copy the bundle from its medium again; if that does not help, bring the same \
                  file (`verify --missing`, then `export --repair` with --include-tool or --tool-file)"
             }
-            ProblemKind::Undeclared => "do not run it: find out who put it there, and remove it",
+            ProblemKind::Undeclared => "do not run it: find out where it came from, and remove it",
             other => other.remedy(),
         }
     }
 
-    /// As a person reads it.
+    /// The label shown to people.
     pub fn label(self) -> &'static str {
         match self {
             ProblemKind::Missing => "missing",
@@ -256,7 +257,8 @@ impl Problem {
         let remedy = match () {
             () if is_tool(&path) => kind.remedy_of_tool(),
             () if is_of_chunks(&path) && kind != ProblemKind::Unsafe => {
-                "no image needs it: repair the bundle (`verify --missing`, then `gapferry repair`), or remove it with its signatures"
+                "no image needs it: repair the bundle (`verify --missing`, then `gapferry repair`), or remove it with its \
+                 signatures"
             }
             () => kind.remedy(),
         };
@@ -264,7 +266,7 @@ impl Problem {
         Problem { path, volume: None, kind, expected: None, found: None, ranges, images, remedy, subject }
     }
 
-    /// So many more of one kind.
+    /// Stands for `number` more problems of one kind.
     fn unlisted(kind: ProblemKind, number: usize) -> Problem {
         let problem = Problem::new("…", kind).found(format!("and {number} more of this kind"));
         Problem { subject: Subject::Unlisted(number), ..problem }
@@ -291,12 +293,12 @@ impl Problem {
     }
 }
 
-/// Whether it is `chunks.b3` or a signature of it: derived, and needed by no image.
+/// Whether the path is `chunks.b3` or a signature of it, which are derived and needed by no image.
 fn is_of_chunks(path: &str) -> bool {
     path == CHUNKS || signed_file(path) == Some(CHUNKS)
 }
 
-/// A damaged or forged file can say anything at any length.
+/// Cuts long text: a damaged or forged file can contain any text of any length.
 fn shortened(text: &str) -> String {
     if text.len() <= 2_000 { text.to_owned() } else { text.chars().take(1_999).chain(['…']).collect() }
 }
@@ -306,8 +308,8 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// Takes out what is no problem of an import: those of `chunks.b3`, as every blob is proven by its digest, and that recovery
-    /// volumes are of other volumes.
+    /// Drops problems that do not matter to an import: those of `chunks.b3`, because every blob is proven by its digest,
+    /// and recovery volumes computed from other volumes.
     pub fn ignore_unneeded(&mut self) {
         self.problems.retain(|problem| !is_of_chunks(&problem.path) && problem.kind != ProblemKind::StaleRecovery);
     }
@@ -316,25 +318,25 @@ impl Report {
 /// Checks the bundle at `path`.
 ///
 /// # Errors
-/// It is not a bundle at all, or one of a format this program does not read.
+/// `path` is not a bundle, or it has a format that this version does not read.
 pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
     refuse_unfinished(path)?;
     check_opened(&Opened::Whole(Box::new(Layout::open(path)?)), depth, events)
 }
 
-/// The same for what is open already: a bundle, or volumes of one.
+/// Checks a bundle, or volumes of one, that are already open.
 ///
 /// # Errors
-/// As [`check`].
+/// As for [`check`].
 pub fn check_opened(opened: &Opened, depth: Depth, events: &Events) -> Result<Report> {
     check_proven(opened, depth, None, events)
 }
 
-/// The same where a signature may have `proven` what the bundle is: that is not read again, and `chunks.b3` counts only if it is
-/// signed too.
+/// As [`check_opened`]. If a signature has `proven` the identity of the bundle, `bundle.json` is not read again, and
+/// `chunks.b3` is used only if it is signed too.
 ///
 /// # Errors
-/// As [`check`].
+/// As for [`check`].
 pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, events: &Events) -> Result<Report> {
     let layout = match opened {
         Opened::Volumes(set) => return volumes::check(set, depth, proven, events),
@@ -347,7 +349,7 @@ pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, even
     examine(layout, &asked, problems).map(|examined| examined.report)
 }
 
-/// What does not belong into a layout.
+/// Returns what does not belong in a layout.
 fn faults(layout: &Layout) -> Vec<Problem> {
     let kind = |is_cut| if is_cut { ProblemKind::CutShort } else { ProblemKind::Unsafe };
     layout.faults().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
@@ -357,29 +359,29 @@ fn faults(layout: &Layout) -> Vec<Problem> {
 struct Document<'a> {
     json: Option<&'a BundleJson>,
     identity: Option<Digest>,
-    /// A signature has shown that it is what was made.
+    /// Whether a signature has proven the document.
     is_proven: bool,
 }
 
-/// What a check of a bundle has shown.
+/// The result of checking the files of a bundle.
 #[derive(Default)]
 struct Examined {
     report: Report,
-    /// What each image needs.
+    /// The files that each image needs.
     reach: graph::NeededFiles,
     declared: declared::Declarations,
 }
 
-/// What is asked of a check.
+/// The parameters of a check.
 struct Asked<'a> {
     depth: Depth,
     proven: Option<&'a Proven>,
-    /// Volumes that were read already.
+    /// Volumes that were read before.
     read: &'a WholeVolumes<'a>,
     events: &'a Events,
 }
 
-/// Everything but the faults of the layout, which may be in `problems` already.
+/// Checks everything but the layout, whose problems can be in `problems` already.
 fn examine(layout: &Layout, asked: &Asked<'_>, mut problems: Problems) -> Result<Examined> {
     let Asked { depth, proven, read: whole_volumes, events } = *asked;
     let read = if proven.is_none() { open_json(layout, &mut problems)? } else { Read::default() };
@@ -423,14 +425,14 @@ fn examine(layout: &Layout, asked: &Asked<'_>, mut problems: Problems) -> Result
     Ok(Examined { report, reach, declared })
 }
 
-/// What `bundle.json` was found to be.
+/// `bundle.json` as read.
 #[derive(Default)]
 struct Read {
     json: Option<BundleJson>,
     identity: Option<Digest>,
 }
 
-/// `bundle.json`; without it, the sums show that this was to be a bundle.
+/// Reads `bundle.json`. If it is missing, the sums show that this is meant to be a bundle.
 fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Read> {
     if layout.size_of(BUNDLE_JSON).is_none() {
         if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
@@ -460,7 +462,7 @@ fn expects(bundle: &BundleJson) -> Expects {
     Expects { blobs: bundle.assumed.len(), bytes }
 }
 
-/// Every problem gets the images it affects; one of a file that concerns the whole bundle, all of them.
+/// Adds the affected images to every problem. A file that concerns the whole bundle affects all images.
 fn name_images(problems: &mut [Problem], reach: &graph::NeededFiles) {
     let mut users: BTreeMap<String, BTreeSet<String>> =
         problems.iter().map(|problem| (problem.path.clone(), BTreeSet::new())).collect();

@@ -1,4 +1,4 @@
-//! A bundle that passes once: hashed while it does, so that what is left can be checked like any other.
+//! Hashes a bundle while it streams past, so that the result can be checked like any other bundle.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,11 +9,10 @@ use crate::bundle::{is_tool, refuse_part};
 use crate::files::{Layout, Passing};
 use crate::oci::Digest;
 
-/// Reads a tar to its end. `before_blobs` sees the files beside the blobs, as far as they stand before them, and may refuse
-/// to read on.
+/// Reads a tar to its end. `before_blobs` sees the files that precede the blobs, and can stop the reading with an error.
 ///
 /// # Errors
-/// Not readable, or refused. Whatever is wrong with the tar is said by the layout.
+/// The input could not be read, or `before_blobs` returned an error. Problems of the tar itself are in the layout.
 pub fn pass(
     path: &Path,
     input: impl Read,

@@ -1,18 +1,18 @@
-//! Problems while they are found: each once, and of those that are alike only the first, with the number of the others.
+//! Collects problems: each once. Of many similar problems it keeps the first and counts the others.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Problem, ProblemKind};
 
-/// Blobs are named one by one, as somebody may want to fetch just these.
+/// Blobs are listed one by one, so that exactly these can be fetched again.
 const MOST_BLOBS: usize = 100_000;
-/// Of what concerns the bundle as a whole nobody reads more.
+/// The most problems of one kind that do not concern a blob.
 const MOST_OTHERS: usize = 100;
 
 #[derive(Default)]
 pub struct Problems {
     list: BTreeSet<Problem>,
-    /// Blobs that have a problem of this kind already: who finds it again may only know less of it.
+    /// Blobs that already have a problem of this kind. A second problem would add no facts.
     blobs: HashSet<(ProblemKind, String)>,
     others: BTreeMap<ProblemKind, usize>,
     unreported: BTreeMap<ProblemKind, usize>,
@@ -40,7 +40,7 @@ impl Problems {
         }
     }
 
-    /// By path; the others that were only counted under the path `…`.
+    /// Sorted by path. Problems that were only counted have the path `…`.
     pub fn into_sorted(mut self) -> Vec<Problem> {
         for (kind, more) in self.unreported {
             self.list.insert(Problem::unlisted(kind, more));
@@ -55,7 +55,7 @@ impl Extend<Problem> for Problems {
     }
 }
 
-/// What nobody declared can have any name.
+/// Whether the problem is of a blob that the bundle should have. An undeclared file can have any name.
 fn is_of_blob(problem: &Problem) -> bool {
     let may_be_any = matches!(problem.kind, ProblemKind::Undeclared | ProblemKind::Unsafe | ProblemKind::CutShort);
     problem.path.starts_with("blobs/") && !may_be_any
@@ -67,7 +67,7 @@ mod tests {
     use crate::bundle::SUMS;
 
     #[test]
-    fn what_is_alike_is_counted_and_every_bad_blob_is_named() {
+    fn similar_problems_are_counted_and_every_bad_blob_is_listed() {
         let mut problems = Problems::default();
         for at in 0..1_000 {
             problems.push(Problem::new("bundle.json", ProblemKind::Disagreement).found(at));

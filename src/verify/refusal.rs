@@ -1,4 +1,4 @@
-//! The error about a bundle that has problems.
+//! The error for a bundle that has problems.
 
 use std::fmt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::{Problem, Report};
 use crate::base::error::{Error, Fact};
 use crate::base::progress::units::count;
 
-/// The problems because of which a bundle is refused: the cause of the error of [`refuse`].
+/// The problems of a refused bundle: the source of the error that [`refuse`] returns.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub problems: Vec<Problem>,
@@ -16,13 +16,13 @@ pub struct Refusal {
 impl Fact for Refusal {}
 
 impl Refusal {
-    /// The refusal that an error is because of.
+    /// Returns the refusal that caused `error`.
     pub fn of(error: &Error) -> Option<&Refusal> {
         error.find()
     }
 }
 
-/// The first of them.
+/// Shows the first problem.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.problems.first().map_or(Ok(()), |first| write!(f, "{} is {}", first.path, first.kind.label()))
@@ -31,7 +31,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// One error for a bundle that must not be used.
+/// Returns the error for a bundle that must not be used.
 pub fn refuse(path: &Path, report: &Report) -> Error {
     let problems = count(report.problems.len(), "problem");
     let text = format!("{} has {problems}, the first", path.display());

@@ -1,4 +1,4 @@
-//! Whether `chunks.b3` can be used, and for what.
+//! Decides whether `chunks.b3` can be used, and what it proves.
 
 use serde::Serialize;
 
@@ -8,40 +8,40 @@ use crate::bundle::{BundleJson, CHUNKS, Proven};
 use crate::files::Layout;
 use crate::oci::Digest;
 
-/// What has proven the blobs.
+/// What proved the blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BlobProof {
     /// The digest of each.
     Digest,
-    /// The BLAKE3 of each, which guards against accidents only.
+    /// The BLAKE3 of each, which only guards against accidents.
     Blake3,
-    /// The BLAKE3 of each, as an accepted key has signed it.
+    /// The BLAKE3 of each, signed by an accepted key.
     Blake3Signed,
 }
 
-/// The `chunks.b3` of a bundle, as far as it fits.
+/// The `chunks.b3` of a bundle, if it fits the bundle.
 #[derive(Default)]
 pub struct Table {
     pub reader: Option<Reader>,
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub problem: Option<Problem>,
     /// Why there is no reader.
     pub why: Option<&'static str>,
 }
 
 impl Table {
-    /// Reads it once: whatever is proven with it is proven with these bytes.
+    /// Reads the file once, so that every later check uses the same bytes.
     pub fn read(layout: &Layout, bundle: &BundleJson, identity: Digest) -> Table {
         let without = |why| Table { why: Some(why), ..Table::default() };
         let Some(size) = layout.size_of(CHUNKS) else {
             let is_set = !layout.parts().is_empty();
-            return without(if is_set { "volumes hold no chunks.b3" } else { "there is no chunks.b3" });
+            return without(if is_set { "volumes contain no chunks.b3" } else { "there is no chunks.b3" });
         };
         let misfit =
             |problem: Problem| Table { problem: Some(problem), ..without("chunks.b3 does not fit the bundle") };
         if size > MAX_CHUNKS {
-            return without("chunks.b3 is too large to be read");
+            return without("chunks.b3 is too large");
         }
         let bytes = match layout.read(CHUNKS, MAX_CHUNKS) {
             Ok(bytes) => bytes.unwrap_or_default(),
@@ -57,7 +57,7 @@ impl Table {
         }
     }
 
-    /// How it proves blobs, where `proven` says that a signature is demanded; else why it does not.
+    /// Returns how `chunks.b3` proves blobs, or why it does not. `proven` means that a signature is required.
     pub fn proof(&self, layout: &Layout, proven: Option<&Proven>) -> Result<BlobProof, &'static str> {
         let Some(reader) = &self.reader else { return Err(self.why.unwrap_or("there is no chunks.b3")) };
         match proven.map(|proven| proven.has_signed(layout, reader.bytes())) {

@@ -1,7 +1,7 @@
-//! The volumes of a set: each by itself, and all of them as the bundle they are of.
+//! Checks the volumes of a set: each by itself, and all of them as one bundle.
 //!
-//! What the bundle as a whole shows to be right is not read again in its volume. The rest of a volume is proven by its own
-//! sums: what every volume repeats, and pieces of blobs that are not all here.
+//! Bytes that the check of the bundle found right are not read again in their volume. The rest of a volume is proven by its
+//! own sums: the files that every volume repeats, and segments of blobs that are not complete.
 
 mod lost;
 mod others;
@@ -30,55 +30,55 @@ use crate::files::Layout;
 use crate::oci::Digest;
 pub use lost::is_of_lost_volume;
 
-/// What was found of a set, besides its problems.
+/// The result of checking a set, apart from its problems.
 #[derive(Clone, Debug, Serialize)]
 pub struct SetReport {
-    /// How many volumes it has, recovery volumes apart.
+    /// Number of volumes in the set, without recovery volumes.
     pub of: u32,
-    /// How many recovery volumes.
+    /// Number of recovery volumes in the set.
     pub recovery: u32,
-    /// The files that were given, in the order of their numbers; those that cannot be used come last.
+    /// The files that were given, ordered by number. Unusable files come last.
     pub volumes: Vec<VolumeReport>,
     /// Numbers of the volumes that were not given.
     pub missing: Vec<u32>,
-    /// The same of recovery volumes.
+    /// Numbers of the recovery volumes that were not given.
     #[serde(rename = "missingRecovery")]
     pub missing_recovery: Vec<u32>,
 }
 
-/// What became of one file that was given.
+/// The state of one given file.
 #[derive(Clone, Debug, Serialize)]
 pub struct VolumeReport {
     pub path: String,
-    /// `003`, or `r01` for a recovery volume, as far as that can be known.
+    /// The label, `003`, or `r01` for a recovery volume, if it is known.
     pub volume: Option<String>,
     pub state: VolumeState,
 }
 
-/// What a volume was found to be.
+/// The state of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VolumeState {
     Good,
     Damaged,
-    /// Of another set.
+    /// The volume belongs to another set.
     Foreign,
 }
 
-/// More problems are only counted.
+/// The most problems that are listed; more are only counted.
 const MOST_PROBLEMS: usize = 100_000;
 
-/// Sums by path, as a volume has them.
+/// Digests by path, as a volume lists them.
 type Sums = BTreeMap<String, Digest>;
 
-/// What the check of the bundle has shown.
+/// What the check of the bundle has found.
 #[derive(Clone, Copy)]
 struct Known<'s> {
-    /// Paths of the bundle that are bad.
+    /// Paths of the bundle that have a problem.
     bad: &'s HashSet<String>,
-    /// What is declared, with its digest.
+    /// Declared paths with their digests.
     declared: &'s HashMap<String, Digest>,
-    /// No list says what is declared but blobs.
+    /// Whether no list declares anything but blobs.
     by_names: bool,
 }
 
@@ -88,12 +88,12 @@ impl Known<'_> {
     }
 }
 
-/// Checks what is here of a set. Of a single volume it is no problem that the others are missing.
+/// Checks the given volumes of a set. For a single volume, the absence of the others is no problem.
 pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Events) -> Result<Report> {
     let (layout, read) = (set.layout(), WholeVolumes::read(set, depth, events));
     let asked = Asked { depth, proven, read: &read, events };
     let Examined { mut report, reach, declared } = match set.volumes.is_empty() {
-        // Recovery volumes alone: nothing of the bundle is here.
+        // Only recovery volumes were given: no file of the bundle is here.
         true => {
             let report = Report { identity: Some(set.set.identity), ..Report::default() };
             Examined { report, ..Examined::default() }
@@ -122,7 +122,7 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
         let problem = Problem::new("", ProblemKind::Foreign).expected(expected).in_volume(&foreign.path);
         problem.found(format!("volume {} of {}: {}", number(foreign.part), foreign.identity, foreign.why))
     }));
-    // A blob in pieces is wrong because one of them is.
+    // If a blob in segments is wrong, only its wrong segments are reported.
     let blamed: HashSet<String> = found.iter().map(|problem| problem.path.clone()).collect();
     let others = report.problems.drain(..).filter(|one| one.volume.is_some() || !blamed.contains(&one.path));
     found.extend(others.map(|problem| located(set, problem)));
@@ -130,8 +130,8 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     let mut problems = bounded(found);
     for problem in problems.iter_mut().filter(|problem| problem.volume.is_some() && is_repaired_by_volume(problem.kind))
     {
-        problem.remedy = "copy this volume from its medium again; if that does not help, have it made again: by `gapferry repair` \
-                          of recovery volumes, or with --only-volume where it came from";
+        problem.remedy = "copy this volume from its medium again; if that does not help, reconstruct it with `gapferry repair` \
+                          from recovery volumes, or export it again with --only-volume";
     }
     name_images(&mut problems, &reach);
     lost::add_reach(set, &mut problems, &lacking, &reach);
@@ -143,7 +143,7 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     let volumes = states(set, &problems);
     report.set = Some(SetReport { of: set.set.of, recovery: set.set.recovery, volumes, missing, missing_recovery });
     report.problems = problems;
-    // What others hold is nothing that the only one lacks.
+    // A single volume does not lack the files of the others.
     report.lacking = if set.given > 1 { lacking } else { Vec::new() };
     Ok(report)
 }
@@ -153,7 +153,7 @@ fn is_repaired_by_volume(kind: ProblemKind) -> bool {
     matches!(kind, Missing | WrongSize | WrongDigest | Unreadable | Malformed)
 }
 
-/// Sorted, each once; one file in several volumes is a problem of each.
+/// Sorts and deduplicates problems, and limits their number. One file in several volumes is a problem of each.
 fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort();
     problems.dedup();
@@ -173,7 +173,7 @@ fn number(part: Part) -> String {
     }
 }
 
-/// The volume that a file of the bundle is taken from as a whole, or should be.
+/// Returns the volume that has, or should have, a file of the bundle as a whole.
 fn holder<'s>(set: &'s Volumes, path: &str) -> Option<&'s Volume> {
     let here = set.layout().part_of(path).filter(|_| !is_cut(set, path));
     let listed = || set.volumes.iter().position(|v| v.json.files.iter().any(|f| f.segment.is_none() && f.path == path));
@@ -185,7 +185,7 @@ fn is_cut(set: &Volumes, path: &str) -> bool {
     part.is_some_and(|part| part.size_of(path).is_none())
 }
 
-/// Where in a whole file something is wrong, if its volume knows and the bundle did not.
+/// Adds the ranges that are wrong in a whole file, if its volume shows them and the bundle did not.
 fn located(set: &Volumes, problem: Problem) -> Problem {
     if problem.kind != ProblemKind::WrongDigest || !problem.ranges.is_empty() {
         return problem;
@@ -202,7 +202,7 @@ fn located(set: &Volumes, problem: Problem) -> Problem {
     }
 }
 
-/// The same, with its place in words too.
+/// Adds ranges to a problem, and to its text.
 fn placed(mut problem: Problem, ranges: Vec<ByteRange>) -> Problem {
     let place = format!("{} are wrong", chunks::shown(&ranges));
     let found = match problem.found.take() {
@@ -212,7 +212,7 @@ fn placed(mut problem: Problem, ranges: Vec<ByteRange>) -> Problem {
     problem.found(found).at(ranges)
 }
 
-/// The chunks of what a volume holds that are not what its `.b3` says, by their place in the file of the bundle.
+/// Returns the chunks of a stored file that differ from the `.b3` of its volume, as ranges of the file of the bundle.
 fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<ByteRange>> {
     let file = volume.json.files.get(at)?;
     let size = |file: &VolumeFile| layout.size_of(&file.stored_path());
@@ -224,7 +224,7 @@ fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<ByteRan
     Some(ranges.into_iter().map(|range| ByteRange { first: first + range.first, last: first + range.last }).collect())
 }
 
-/// A volume by itself.
+/// The check of one volume.
 struct One<'s> {
     set: &'s Volumes,
     volume: &'s Volume,
@@ -257,7 +257,7 @@ impl<'s> One<'s> {
         let listed: HashMap<Cow<'_, str>, usize> =
             self.volume.json.files.iter().enumerate().map(|(at, file)| (stored(file), at)).collect();
         for path in listed.keys().filter(|path| !sums.contains_key(&***path)) {
-            problems.push(Problem::new(path, ProblemKind::Disagreement).found("the sums of its volume do not name it"));
+            problems.push(Problem::new(path, ProblemKind::Disagreement).found("the sums of its volume do not list it"));
         }
         for (path, sum) in &sums {
             problems.extend(self.file(path, sum, listed.get(path.as_str()).copied()));
@@ -278,7 +278,7 @@ impl<'s> One<'s> {
         }
         let Some(size) = self.layout.size_of(path) else {
             let missing = problem(ProblemKind::Missing);
-            // Said as for the bundle, so that one missing file is one problem.
+            // Reported as for the bundle, so that one missing file is one problem.
             return (in_text.is_some() || !self.known.bad.contains(of_bundle)).then(|| match in_text {
                 Some(text) => missing.found(text),
                 None => missing,
@@ -308,13 +308,13 @@ impl<'s> One<'s> {
         Some(if ranges.is_empty() { problem } else { placed(problem, ranges) })
     }
 
-    /// Of several copies of a volume the bundle is put together from the first.
+    /// Whether this is the first copy of its volume: the bundle is assembled from the first copies.
     fn is_first(&self) -> bool {
         let is_same = |volume: &Volume| volume.json.number == self.volume.json.number;
         self.set.volumes.iter().position(is_same) == Some(self.at)
     }
 
-    /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
+    /// Whether the check of the bundle has already read these bytes here.
     fn is_proven(&self, path: &str, sum: &Digest, of_bundle: &str, is_segment: bool) -> bool {
         let layout = self.set.layout();
         match is_segment {
@@ -327,7 +327,7 @@ impl<'s> One<'s> {
     }
 }
 
-/// The sums of a volume, and what is wrong with them.
+/// Returns the sums of a volume, and their problems.
 fn own_sums(layout: &Layout, label: &str) -> (Sums, Vec<Problem>) {
     let mut problems = Problems::default();
     let sums = declared::read_sums(layout, &own_sums_path(label), &mut problems);
@@ -338,7 +338,8 @@ fn own_sums_path(label: &str) -> String {
     format!("{VOLUMES}{label}.sha256")
 }
 
-/// What is there and may not be: the sums of a volume are its own, and declare nothing.
+/// Returns a problem for every file that is not allowed. The sums of a volume are its own, and declare nothing for the
+/// bundle.
 fn undeclared(layout: &Layout, may_be: impl Fn(&str) -> bool) -> Vec<Problem> {
     let others = layout.entries().map(|(path, _)| path).filter(|path| !may_be(path));
     others.map(|path| Problem::new(path, ProblemKind::Undeclared)).collect()

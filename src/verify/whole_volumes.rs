@@ -1,7 +1,8 @@
-//! Volumes read from their first byte to their last, where recovery volumes say what these bytes were.
+//! Reads volumes from the first byte to the last, to compare them with the sums in recovery volumes.
 //!
-//! A recovery volume that was made of other volumes is good by itself, and cannot rebuild a lost volume. What a volume holds is
-//! hashed in the same pass: only files that are cut are read twice, as a whole and in their volumes.
+//! A recovery volume computed from other volumes can be intact and still unable to reconstruct a lost volume. The files in
+//! a volume are hashed in the same pass: only files cut into segments are read twice, once as a whole and once in their
+//! volumes.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -16,27 +17,27 @@ use crate::content::proof::Hashed;
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// How much is read at a time, in bytes.
+/// Bytes read at a time.
 const PIECE: usize = 256 * 1024;
 
-/// What the pass over the volumes has shown.
+/// The result of reading whole volumes.
 #[derive(Default)]
 pub struct WholeVolumes<'s> {
     set: Option<&'s Volumes>,
-    /// As in the set. `None`: it was not read this way.
+    /// One per volume, in the order of the set. `None` if it was not read from start to end.
     read: Vec<Option<ReadVolume>>,
 }
 
 struct ReadVolume {
     size: u64,
     sha256: Digest,
-    /// Blobs by the algorithm of their names, any other file by sha256.
+    /// Hashes of its files: blobs by the algorithm of their names, other files by SHA-256.
     files: HashMap<String, Hashed>,
 }
 
 impl<'s> WholeVolumes<'s> {
-    /// Reads all volumes, if all of their bytes are to be proven and recovery volumes are here. What cannot be read, or has faults,
-    /// is left to the check of its files.
+    /// Reads all volumes if every byte must be proven and recovery volumes were given. Volumes that cannot be read, or
+    /// whose layout is wrong, are left to the check of their files.
     pub fn read(set: &'s Volumes, depth: Depth, events: &Events) -> WholeVolumes<'s> {
         if depth != Depth::Full || set.recovery.is_empty() {
             return WholeVolumes::default();
@@ -54,20 +55,20 @@ impl<'s> WholeVolumes<'s> {
         WholeVolumes { set: Some(set), read }
     }
 
-    /// What a file of the bundle hashes to, if one volume has all of it: then it is read from there, and not from pieces. With
-    /// another algorithm than that of `digest` it says nothing.
+    /// Returns the hash of a file of the bundle, if one volume contains all of it: the bundle then reads it from that
+    /// volume and not from segments. `None` if it was hashed with another algorithm than that of `digest`.
     pub fn of_bundle(&self, path: &str, digest: &Digest) -> Option<&Hashed> {
         self.of_volume(self.set?.layout().part_of(path)?, path, digest)
     }
 
-    /// The same of a file in the volume at this place.
+    /// As [`WholeVolumes::of_bundle`], for a file in the volume at this position.
     pub fn of_volume(&self, at: usize, path: &str, digest: &Digest) -> Option<&Hashed> {
         let is_hashed_so = algorithm_of(path) == digest.algorithm();
         self.read.get(at)?.as_ref().filter(|_| is_hashed_so)?.files.get(path)
     }
 
-    /// A problem of every recovery volume that was made of other bytes than a volume has that is here, and good: `problems` are
-    /// those that were found.
+    /// Returns a problem for every recovery volume that does not fit a given volume that is good. `problems` are those
+    /// found so far.
     pub fn stale(&self, problems: &[Problem]) -> Vec<Problem> {
         let Some(set) = self.set else { return Vec::new() };
         let bad: HashSet<&str> = problems.iter().filter_map(|problem| problem.volume.as_deref()).collect();
@@ -81,7 +82,7 @@ impl<'s> WholeVolumes<'s> {
     }
 }
 
-/// Of one recovery volume, with the first volume that it does not fit.
+/// Returns the problem of one recovery volume, with the first volume that it does not fit.
 fn stale(set: &Volumes, recovery: &Recovery, copies: &HashMap<u32, Vec<&ReadVolume>>) -> Option<Problem> {
     let mut misfits = (1..).zip(&recovery.json.volumes).filter_map(|(number, said)| {
         let copies = copies.get(&number)?;
@@ -104,7 +105,7 @@ fn algorithm_of(path: &str) -> Algorithm {
     Digest::of_blob_path(path).map_or(Algorithm::Sha256, |digest| digest.algorithm())
 }
 
-/// Reads a tar. `None`: the file is not a tar, or not laid out as it should be.
+/// Reads a tar. `None` if the file is not a tar, or its layout is wrong.
 fn read(layout: &Layout, buffer: &mut [u8], advance: &dyn Fn(u64)) -> io::Result<Option<ReadVolume>> {
     let Some(file) = layout.tar().filter(|_| layout.faults().is_empty()) else { return Ok(None) };
     let size = file.metadata()?.len();

@@ -282,7 +282,7 @@ fn a_bundle_is_said_to_be_signed_only_if_it_is() {
     assert!(migrated(&registry.storage(), &out, &sign).contains("signed by"));
     images::oci("team/app", "1", &["second"]).push(&registry);
     let message = migrated(&registry.storage(), &out, &[]);
-    assert!(message.contains("that was replaced was signed, and this one is not"), "{message}");
+    assert!(message.contains("the replaced bundle was signed, and this one is not"), "{message}");
     let other = Key::new(directory.path(), "other", Kind::Ed25519);
     gapferry().arg("sign").arg(&out).arg("--key").arg(&other.private).assert().success();
     take_all_signatures(&out);

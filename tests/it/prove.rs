@@ -324,7 +324,7 @@ fn a_receipt_is_proven_only_if_the_right_key_signed_it() {
     it.import(&["--sign-key", ours.private.to_str().unwrap()]).assert().success();
     assert_eq!(by(&ours).code, Some(0));
     let refused = by(&theirs);
-    assert!(refused.code == Some(3) && refused.stderr.contains("fits none of the keys"), "{}", refused.stderr);
+    assert!(refused.code == Some(3) && refused.stderr.contains("matches none of the keys"), "{}", refused.stderr);
     let unasked = it.prove(&[]);
     assert!(unasked.code == Some(0) && unasked.stderr.contains("without --key"), "{}", unasked.stderr);
     let mut text = std::fs::read_to_string(&it.receipt).unwrap();

@@ -1,4 +1,4 @@
-//! An export under way.
+//! A running export.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -32,17 +32,17 @@ use crate::pipeline::walk::{LockedCompanions, Referrers};
 use crate::signing::{FingerprintWords, PublicKey};
 use crate::transport::registry::Registries;
 
-/// What is to be carried.
+/// The images to export.
 pub enum ExportedImages {
     Listed(Allowlist),
     Locked { lock: Box<WrittenLock>, companions: LockedCompanions },
 }
 
-/// What there is already.
+/// Existing content that the export builds on.
 pub struct ExportBasis {
     pub since: Option<Baseline>,
     pub tools: Vec<Tool>,
-    /// The bundle that is to be replaced.
+    /// The bundle to be replaced.
     pub former: Option<Bundle>,
 }
 
@@ -51,7 +51,7 @@ pub struct ExportJob<'a> {
     pub request: &'a ExportRequest,
     pub registries: &'a Registries,
     pub environment: &'a Environment,
-    /// When the command began.
+    /// Start of the command.
     pub started: Instant,
 }
 
@@ -60,12 +60,12 @@ struct From<'a> {
     source: &'a dyn Source,
     baseline: Option<&'a Baseline>,
     tools: &'a [Tool],
-    /// The bundle that is to be replaced.
+    /// The bundle to be replaced.
     former: Option<FormerBundle>,
     lost: &'a LostBlobs,
 }
 
-/// What was resolved, and where its blobs are.
+/// The resolved contents, and where their blobs are.
 pub struct Resolved<'a> {
     pub contents: Contents,
     pub graph: &'a Graph,
@@ -78,16 +78,18 @@ pub struct Planned {
     pub identity: Digest,
     /// Size of the bundle in bytes.
     pub total: u64,
-    /// `None`: it is written in one pass.
+    /// `None` if the bundle is written in one pass.
     pub survey: Option<SpaceNeeds>,
-    /// It is there already.
+    /// Whether the bundle already exists.
     pub up_to_date: bool,
     pub volumes: Option<PlannedVolumes>,
 }
 
 impl ExportJob<'_> {
+    /// Runs the export.
+    ///
     /// # Errors
-    /// As [`export`](super::export).
+    /// As for [`export`](super::export).
     pub async fn run(&self, wanted: ExportedImages, given: ExportBasis, kept: &Checkpoint<'_>) -> Result<ExportReport> {
         let ExportBasis { since: mut baseline, tools, former } = given;
         let replaced = former.as_ref().map(Bundle::former);
@@ -141,7 +143,7 @@ impl ExportJob<'_> {
             };
             graph = kept.ok_or(error.clone())?;
             let lost = Faults::of_lost(lost.take());
-            // If nothing is left, or nothing may be left out, the error of the transfer says why.
+            // If nothing could be left out, the error of the transfer gives the reason.
             if !lost.leave_out(&mut lock, &mut graph, may, events).unwrap_or_default() {
                 return Err(error);
             }
@@ -153,7 +155,8 @@ impl ExportJob<'_> {
         Resolver { options: resolve, jobs: registry.jobs, environment: self.environment }
     }
 
-    /// A volume that is written again belongs to the set of its lock, and a lock asks for all that it names.
+    /// A single volume must fit the set of its lock, so it leaves out nothing. A lock promises every companion that it
+    /// lists.
     fn may_leave_out(&self, is_locked: bool) -> May {
         let options = &self.request.resolve;
         let is_one_again = self.request.output.only_volume().is_some();
@@ -162,11 +165,11 @@ impl ExportJob<'_> {
         May { images, companions: optional && (images || !is_locked) }
     }
 
-    /// Writes what was resolved, in the form that was asked for.
+    /// Writes the resolved contents in the requested form.
     async fn produce(&self, lock: &Lock, graph: Graph, from: &From<'_>, is_locked: bool) -> Result<ExportReport> {
         let From { source, lost, .. } = *from;
         if self.request.lock.is_some() {
-            // Before anything is fetched.
+            // Fails before anything is fetched.
             lock.to_file()?;
         }
         let contents = Contents::new(lock.clone(), &graph)?.carrying(from.tools.to_vec());
@@ -174,7 +177,8 @@ impl ExportJob<'_> {
         since::report_basis(&basis, &self.environment.events);
         report_loaders(lock, &self.environment.events);
         let (graph, mut contents) = (basis.left_of(graph), contents.building_on(basis));
-        // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
+        // A prescribed time must be in the bundle. Otherwise, a new time of resolution alone is no reason to write a new
+        // bundle.
         if !is_locked && !self.environment.bundle_time()?.is_prescribed {
             contents = contents.continuing(from.former)?;
         }
@@ -187,7 +191,7 @@ impl ExportJob<'_> {
         }
     }
 
-    /// As a directory or a tar.
+    /// Writes a directory or a tar.
     async fn whole(&self, path: &std::path::Path, resolved: Resolved<'_>) -> Result<ExportReport> {
         let Resolved { contents, graph, source, lost } = resolved;
         let lock = contents.lock.clone();
@@ -207,7 +211,7 @@ impl ExportJob<'_> {
         let locked = self.write_lock(&lock);
         self.read_back(vec![finished.path.clone()], finished.identity, &locked).await?;
         let mut exported = self.exported(&lock, graph, finished, moved);
-        // The bundle is there whatever became of the lock.
+        // The bundle exists even if its lock could not be written.
         (exported.signed_by, exported.failure) = match signed {
             Ok(signed_by) => (signed_by, locked.err()),
             Err(error) => (None, Some(error)),
@@ -215,17 +219,17 @@ impl ExportJob<'_> {
         Ok(ExportReport::Written(Box::new(exported)))
     }
 
-    /// How it is shown that what is there already is whole.
+    /// How to check whether an existing output is complete.
     pub(super) fn proof(&self) -> Whole<'_> {
         if self.request.dry_run { Whole::BySizes } else { Whole::Proven(&self.environment.events) }
     }
 
-    /// The files of the bundle, signed if that is asked for.
+    /// Returns the files of the bundle, with a signature if one is requested.
     pub(super) fn files(&self, contents: &Contents) -> Result<FileSet> {
         FileSet::new(contents, self.request.sign_key.clone())
     }
 
-    /// Whose signature a bundle has that was written with it.
+    /// The key that signs the bundle while it is written.
     pub(super) fn signer(&self) -> Option<PublicKey> {
         self.request.sign_key.as_ref().map(|key| key.public().clone())
     }
@@ -235,7 +239,7 @@ impl ExportJob<'_> {
         write_file(path, lock.to_file()?.as_bytes())
     }
 
-    /// Reads back what was written, if that is asked for. If it fails, it is said besides that the lock was not `locked`.
+    /// Reads the output back if that is requested. If it fails, an error in `locked` is reported as well.
     pub(super) async fn read_back(&self, paths: Vec<PathBuf>, identity: Digest, locked: &Result<()>) -> Result<()> {
         let events = &self.environment.events;
         let read = match self.request.read_back {
@@ -297,7 +301,7 @@ impl ExportJob<'_> {
     }
 }
 
-/// How many companions the images of a lock have.
+/// Returns the number of companions of the images in a lock.
 fn companions_in(lock: &Lock) -> usize {
     lock.images.iter().map(|image| image.companions().len()).sum()
 }

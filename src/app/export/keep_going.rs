@@ -1,5 +1,5 @@
-//! What cannot be had is taken out of the lock and the graph, and the rest is written: companions in general, images where
-//! the request says so.
+//! Removes content that cannot be fetched from the lock and the graph, so that the export can continue without it:
+//! companions in general, and images if the request allows it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,12 +13,12 @@ use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::lock::{Lock, LockedImage, MissingImage, MissingReason};
 use crate::pipeline::resolve::Failures;
 
-/// What is wrong with blobs, and therefore with the manifests that need them.
+/// Blobs that make the manifests that need them unusable.
 #[derive(Default)]
 pub struct Faults {
-    /// Those that cannot be had, and why.
+    /// Blobs that could not be fetched, and the reason.
     lost: HashMap<Digest, Error>,
-    /// The true sizes of those of which manifests say different ones.
+    /// The true sizes of blobs whose manifests state different sizes.
     sizes: HashMap<Digest, u64>,
 }
 
@@ -26,7 +26,7 @@ pub struct Faults {
 #[derive(Clone, Copy, Debug)]
 pub struct May {
     pub images: bool,
-    /// Otherwise an image needs all that is attached to it.
+    /// Otherwise, an image needs all its companions.
     pub companions: bool,
 }
 
@@ -35,10 +35,10 @@ impl Faults {
         Faults { lost, ..Faults::default() }
     }
 
-    /// Finds blobs that two manifests give different sizes, and asks the source which is right.
+    /// Finds blobs for which manifests state different sizes, and asks the source for the right size.
     ///
     /// # Errors
-    /// What says nothing of the blob, such as a registry that was given up.
+    /// An error that says nothing about the blob, for example a registry that no longer answers.
     pub async fn of_sizes(graph: &Graph, source: &dyn Source) -> Result<Faults> {
         let mut stated: HashMap<Digest, BTreeMap<u64, &Repository>> = HashMap::new();
         let manifests = graph.manifests();
@@ -68,8 +68,8 @@ impl Faults {
         Ok(faults)
     }
 
-    /// Whether each of them is a reason to leave something out: its registry says so, and it is not only out of reach for now. What
-    /// is out of reach may be left out where `may` allows that for images: the lock then says so.
+    /// Whether every error is a reason to leave content out. Content that is only out of reach for now is left out only if
+    /// `may` allows that for images: the lock then lists it as missing.
     fn are_of_content(&self, may: May) -> bool {
         self.lost.values().all(|error| MissingReason::of(error).is_some() && (may.images || !is_out_of_reach(error)))
     }
@@ -78,20 +78,20 @@ impl Faults {
         self.lost.is_empty() && self.sizes.is_empty()
     }
 
-    /// Why `manifest` cannot be carried.
+    /// Returns why `manifest` cannot be exported.
     fn of(&self, manifest: &Manifest) -> Option<Error> {
         blobs_of(manifest).into_iter().find_map(|blob| {
             let (digest, size) = (blob.digest, blob.size);
             let wrong = self.sizes.get(&digest).filter(|right| **right != size).map(|right| {
                 let parent = manifest.digest();
-                Error::damaged(format!("its manifest {parent} says that {digest} has {size} bytes, it has {right}"))
+                Error::damaged(format!("its manifest {parent} gives {digest} {size} bytes instead of {right}"))
             });
             wrong.or_else(|| self.lost.get(&digest).cloned())
         })
     }
 
-    /// Takes out the images that have a fault, and of images that have none the companions that do, as far as `may` lets it.
-    /// `false`: there is nothing to take out, or it would not help, or it may not be taken out.
+    /// Removes unusable images, and unusable companions of the other images, as far as `may` allows it. Returns `false` if
+    /// nothing needs to be removed, if removing would not help, or if it is not allowed.
     ///
     /// # Errors
     /// No image would be left.
@@ -109,7 +109,7 @@ impl Faults {
                 let name = graph.shown(&image.locked.reference);
                 faulty.own.map(|error| error.while_doing(format!("image {name}")))
             });
-            return Err(Failures(errors.collect()).into_error("carrying any of the images"));
+            return Err(Failures(errors.collect()).into_error("exporting any of the images"));
         }
         let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
         let mut each = shown.into_iter().zip(faults);
@@ -130,7 +130,10 @@ impl Faults {
                 has_left_out |= number > 0;
                 let text = match number {
                     1 => {
-                        format!("image {name}: the artifact attached to it could not be read, so it is left out: {}", error.chain())
+                        format!(
+                            "image {name}: the artifact attached to it could not be read, so it is left out: {}",
+                            error.chain()
+                        )
                     }
                     _ => format!(
                         "image {name}: {number} artifacts attached to it could not be read, so they are left out; the first: {}",
@@ -145,8 +148,8 @@ impl Faults {
         Ok(has_left_out)
     }
 
-    /// What of an image has to be left out. A companion that its registry could not give for an outage or a limit costs the image,
-    /// as it does while manifests are read: silence is no reason to drop a signature.
+    /// Determines what is wrong with an image. If its registry could not deliver a companion because of an outage or a
+    /// limit, the whole image is left out, as it is while manifests are read: silence is no reason to drop a signature.
     fn of_image(&self, image: &Image, may: May) -> Faulty {
         let fault = |root: Digest| image.below(root).into_iter().find_map(|manifest| self.of(manifest));
         let companions = image.locked.companions().iter();
@@ -160,31 +163,31 @@ impl Faults {
 
 /// What is wrong with an image.
 struct Faulty {
-    /// Why it has to be left out as a whole.
+    /// Why the whole image must be left out.
     own: Option<Error>,
-    /// Its companions that cannot be had.
+    /// Companions that cannot be fetched.
     companions: BTreeMap<Digest, Error>,
 }
 
-/// Whether no answer came about the content: it may be there again in a while.
+/// Whether the content itself got no answer: it might be available later.
 fn is_out_of_reach(error: &Error) -> bool {
     let is_unanswered = error.kind() == Kind::Network && error.reason() != Some(&Reason::Undelivered);
     is_of_registry(error) || is_unanswered
 }
 
-/// Whether nothing of the same registry can be had any more in this run.
+/// Whether this run can fetch nothing more from the same registry.
 fn is_of_registry(error: &Error) -> bool {
     error.stopped().is_some() || error.kind() == Kind::RateLimited
 }
 
-/// What a manifest names that is no manifest.
+/// Returns the children of a manifest that are not manifests.
 fn blobs_of(manifest: &Manifest) -> Vec<Descriptor> {
     let children = manifest.children().into_iter().filter(|child| child.role != Role::Manifest);
     children.map(|child| child.descriptor).collect()
 }
 
-/// The size that a blob has, of those that were stated. A source refuses to open a blob whose size it knows to be another; if it
-/// opens several, their bytes decide.
+/// Returns the true size of a blob, out of the stated sizes. A source refuses to open a blob whose size it knows to be
+/// different. If it accepts several sizes, the bytes decide.
 async fn true_size(source: &dyn Source, digest: Digest, stated: &BTreeMap<u64, &Repository>) -> Result<u64> {
     let (mut possible, mut refused) = (Vec::new(), None);
     for (size, repository) in stated {

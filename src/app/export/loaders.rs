@@ -1,11 +1,11 @@
-//! What `docker load` and `podman load` will take of the images.
+//! Reports what `docker load` and `podman load` will load of the images.
 
 use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events};
 use crate::bundle::load_platform;
 use crate::pipeline::lock::Lock;
 
-/// They take one platform of an image, and say nothing of the others.
+/// These programs load one platform of an image, and ignore the others silently.
 pub fn report_loaders(lock: &Lock, events: &Events) {
     let platform = load_platform(lock);
     let several = lock.images.iter().filter(|image| image.platforms.len() > 1);
@@ -15,11 +15,11 @@ pub fn report_loaders(lock: &Lock, events: &Events) {
     let pronoun = |number| if number == 1 { "it" } else { "them" };
     if !taken.is_empty() {
         let (number, of) = (taken.len(), pronoun(taken.len()));
-        events.report(Event::Status(format!("{}: `docker load` takes {platform} of {of}", images(number))));
+        events.report(Event::Status(format!("{}: `docker load` loads {platform} of {of}", images(number))));
     }
     if !without.is_empty() {
         let (number, not) = (without.len(), pronoun(without.len()));
-        let text = format!("without {platform}: `docker load` does not take {not} (--load-platform)");
+        let text = format!("without {platform}: `docker load` does not load {not} (--load-platform)");
         events.report(Event::Status(format!("{} {text}", images(number))));
     }
 }

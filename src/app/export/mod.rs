@@ -1,9 +1,10 @@
-//! Registries → bundle.
+//! Exports images from registries into a bundle.
 //!
-//! [`export`] checks that the output is free and connects to the registries. `job` has the story: it resolves the list, or follows
-//! the lock, to a lock and a graph; takes off what an increment need not carry; makes the list of files; and writes it as a directory
-//! or a tar (`write`), as volumes, or in one pass (`stream`). What cannot be had is left out where that is allowed, and the rest is
-//! written. The lock comes then, and the proof from the medium before the report. [`export_repair`] makes what a damaged bundle lacks.
+//! [`export`] checks that the output is free and connects to the registries. `job` resolves the list to a lock and a graph,
+//! or follows a given lock. It removes what an increment leaves out, builds the list of files, and writes a directory or a
+//! tar (`write`), volumes, or a single pass (`stream`). Content that cannot be fetched is left out if that is allowed. The
+//! lock is written afterwards, and the output is read back before the report. [`export_repair`] writes what a damaged
+//! bundle lacks.
 
 mod job;
 mod keep_going;
@@ -38,15 +39,15 @@ pub(super) use write::{LostBlobs, WriteRequest, WrittenWhole, write_whole};
 /// Exports images into a bundle.
 ///
 /// # Errors
-/// An image cannot be had and may not be left out, or the bundle cannot be written. What was read and fetched stays for the next
-/// run. What fails when the bundle is there is in the report.
+/// An image cannot be fetched and may not be left out, or the bundle cannot be written. Manifests and blobs that were read
+/// stay for the next run. Errors that occur once the bundle exists are in the report.
 pub async fn export(mut request: ExportRequest, environment: &Environment) -> Result<ExportReport> {
     let started = Instant::now();
     let (environment, watch) = environment.watched();
     check_writable(&request.lock)?;
     request.output.check_form()?;
     if request.output.only_volume().is_some() && matches!(request.images, Images::Listed(_)) {
-        return Err(Error::input("--only-volume is of no use without --locked"));
+        return Err(Error::input("--only-volume requires --locked"));
     }
     if !request.dry_run {
         request.output.check_free()?;
@@ -73,7 +74,7 @@ pub async fn export(mut request: ExportRequest, environment: &Environment) -> Re
     Ok(report)
 }
 
-/// What is to be carried, and the client for its registries.
+/// Returns the images to export, and the client for their registries.
 fn connect(request: &ExportRequest, environment: &Environment) -> Result<(Registries, ExportedImages)> {
     match &request.images {
         Images::Listed(list) => {

@@ -1,4 +1,4 @@
-//! Of a lock only what a damaged bundle lacks.
+//! Exports only the part of a lock that a damaged bundle lacks.
 
 use crate::app::units::as_path;
 use std::path::PathBuf;
@@ -25,42 +25,42 @@ use crate::pipeline::lock::{self, Lock};
 use crate::pipeline::resolve::{self as stage, Search};
 use crate::pipeline::walk::{LockOrigin, LockedCompanions, Walk};
 
-/// So many names stand in one message.
+/// The most names in one message.
 const MOST_NAMED: usize = 5;
 
-/// What a bundle lacks, and where it is to be fetched.
+/// What a bundle lacks, and where to fetch it.
 pub struct ExportRepairRequest {
-    /// What `verify` has written of the bundle.
+    /// The list that `verify` wrote for the bundle.
     pub missing: Text,
     /// The lock of the bundle.
     pub lock: Text,
-    /// What is carried of its images.
+    /// What is exported of its images.
     pub resolve: ResolveOptions,
-    /// A tar: its name ends in `.tar`.
+    /// A tar. Its name must end in `.tar`.
     pub output: PathBuf,
-    /// What the bundle builds on, if it does.
+    /// What the bundle builds on, if it is an increment.
     pub since: Option<Baseline>,
     /// Tools that the bundle lacks.
     pub tools: Vec<Tool>,
     pub registry: RegistryOptions,
 }
 
-/// A repair that was written.
+/// A repair file that was written.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExportedRepair {
     pub version: u32,
-    /// It holds every blob that the bundle lacks.
+    /// Whether it contains every blob that the bundle lacks.
     pub ok: bool,
-    /// Where it is.
+    /// The repair file.
     #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
-    /// Of the bundle that it is for.
+    /// Identity of the bundle to repair.
     pub identity: Digest,
-    /// How many blobs it holds.
+    /// Number of blobs in the file.
     pub blobs: usize,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Blobs that the registries have lost too.
+    /// Blobs that the registries no longer have.
     pub lost: Vec<Digest>,
     #[serde(skip)]
     pub outcome: Outcome,
@@ -68,15 +68,18 @@ pub struct ExportedRepair {
 
 impl JsonReport for ExportedRepair {}
 
-/// Fetches what a bundle lacks, and writes a repair of it.
+/// Fetches what a bundle lacks and writes a repair file.
 ///
 /// # Errors
-/// There is nothing of what is asked for, or the repair cannot be written.
+/// Nothing of the requested content exists, or the repair file cannot be written.
 pub async fn export_repair(request: ExportRepairRequest, environment: &Environment) -> Result<ExportedRepair> {
     let (ExportRepairRequest { missing, lock: text, resolve, output, since, tools, registry }, events) =
         (request, &environment.events);
     if !is_tar(&output) {
-        return Err(Error::input(format!("writing {}: a repair is a tar; end its name in .tar", output.display())));
+        return Err(Error::input(format!(
+            "writing {}: a repair file is a tar, so its name must end in .tar",
+            output.display()
+        )));
     }
     let missing = Missing::parse(&missing.bytes, &missing.name)?;
     preflight::check_free(&output, &Form::Tar)?;
@@ -90,14 +93,15 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
     let made = async {
         let (source, jobs) = (Cached::new(&kept, None), registry.jobs);
         let resolver = Resolver { options: &resolve, jobs, environment };
-        // A companion that is gone costs nothing, unless it is asked for.
+        // A companion that no longer exists is an error only if the bundle lacks it.
         let walk = resolver.walk(&source).with_written(written).with_companions(LockedCompanions::Remaining);
         let graph = match missing.needs_manifests() {
             true => stage::assemble(&walk, &lock, LockOrigin::Registry, jobs, events).await,
             false => Ok(Graph::default()),
         };
         let graph = graph.map_err(|failures| {
-            let why = "index.json and manifest.json are made of all manifests; another copy of the bundle has them too";
+            let why =
+                "index.json and manifest.json follow from all manifests; another copy of the bundle has both files too";
             failures.into_error("following the lock").while_doing(why)
         })?;
         let wanted = missing.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
@@ -112,11 +116,11 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
             if is_empty && tools.is_empty() && missing.metadata.is_empty() {
                 return Err(why);
             }
-            // The rest is written all the same.
+            // The rest is written anyway.
             why.lines().into_iter().for_each(|line| events.report(Event::Warning(line.trim_start().to_owned())));
         }
         let mut contents = Contents::new(lock, &graph)?.carrying(tools);
-        // Of an increment anything can be asked for; but index.json is that of the increment.
+        // Any file of an increment can be missing, but its `index.json` lists only what the increment contains.
         contents.basis = since.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
         let made = RepairContents { missing: &missing, contents: &contents, located, tool: TOOL };
         let repair = write_repair(&output, made, &source, jobs, events).await?;
@@ -136,19 +140,18 @@ pub async fn export_repair(request: ExportRepairRequest, environment: &Environme
     })
 }
 
-/// A registry that denies a companion may have it.
+/// Reports companions that a registry denied: they may still exist.
 fn report_denied(walk: &Walk<'_>, environment: &Environment) {
     let denied = walk.denied_companions();
     if !denied.is_empty() {
-        let text =
-            "denied, so they count as gone; if they are there, an account that may read them makes a complete repair";
+        let text = "access denied, so they count as gone; if they exist, use an account that may read them";
         let companions = count(denied.len(), "companion");
         let text = format!("{companions} of the lock: {text} ({})", named(&denied));
         environment.events.report(Event::Warning(text));
     }
 }
 
-/// The first of them.
+/// The first references, as text.
 fn named<'t>(references: impl IntoIterator<Item = &'t Reference>) -> String {
     let mut names = references.into_iter().map(ToString::to_string);
     let named: Vec<String> = names.by_ref().take(MOST_NAMED).collect();
@@ -156,14 +159,14 @@ fn named<'t>(references: impl IntoIterator<Item = &'t Reference>) -> String {
     format!("{}{more}", named.join(", "))
 }
 
-/// The repaired bundle will not be whole without these tools.
+/// Reports tools that neither the bundle nor this repair file has.
 fn report_left(missing: &Missing, tools: &[Tool], environment: &Environment) {
     let is_left = |path: &String| tools.iter().all(|tool| tool.path() != *path);
     let left: Vec<String> = missing.tools.iter().map(|tool| tool.path.clone()).filter(is_left).collect();
     if !left.is_empty() {
         let text = format!(
-            "the bundle also lacks {}, which is not in this repair: --include-tool and --tool-file take the same file along; \
-             without it the bundle does not become whole, nor does a volume that holds some of it",
+            "the bundle also lacks {}, which is not in this repair: add the same file with --include-tool or --tool-file; \
+             without it, the bundle stays incomplete, and so does every volume that contains part of it",
             left.join(", ")
         );
         environment.events.report(Event::Warning(text));

@@ -1,4 +1,4 @@
-//! What an export has done, or would do.
+//! The report of an export.
 
 use crate::app::units::as_path;
 use std::collections::{BTreeSet, HashMap};
@@ -20,11 +20,11 @@ use crate::pipeline::lock::{Attached, Lock, LockedImage, MissingImage};
 use crate::signing::PublicKey;
 use crate::transport::registry::{Registries, Served};
 
-/// What an export has done, or would do.
+/// What an export did, or would do.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum ExportReport {
-    /// Of a dry run.
+    /// The result of a dry run.
     Planned(Box<ExportPlan>),
     Written(Box<Exported>),
 }
@@ -36,47 +36,47 @@ impl JsonReport for ExportReport {}
 #[serde(rename_all = "camelCase")]
 pub struct ExportPlan {
     pub version: u32,
-    /// Nothing is missing.
+    /// Whether nothing is missing.
     pub ok: bool,
-    /// Where the bundle would go.
+    /// Where the bundle would be written.
     #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
     /// The identity that the bundle would have.
     pub identity: Digest,
-    /// The same as words.
+    /// The identity as words.
     pub fingerprint: String,
     /// When the references were resolved.
     pub created: Timestamp,
-    /// The bundle is there already.
+    /// Whether the bundle already exists.
     pub up_to_date: bool,
     pub images: Vec<ListedImage>,
-    /// Images that were asked for and cannot be had.
+    /// Images that were requested and cannot be fetched.
     pub missing: Vec<MissingImage>,
     /// Size of the bundle in bytes.
     pub bytes: u64,
     /// Bytes of blobs that would be fetched.
     pub bytes_to_fetch: u64,
-    /// Bytes that images have in common, and that are carried once.
+    /// Bytes saved by writing shared content only once.
     pub bytes_saved_by_sharing: u64,
-    /// Bytes that the bundle would take from the file system. Absent: it is written in one pass.
+    /// Bytes that the bundle would use in the file system. Absent if it is written in one pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_needed: Option<u64>,
-    /// Bytes that the file system has left. Absent as `bytesNeeded`.
+    /// Free bytes in the file system. Absent if `bytesNeeded` is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_free: Option<u64>,
-    /// What speaks of whole indexes and is not carried.
+    /// Artifacts that refer to a whole index and are not exported.
     pub left_behind: Vec<LeftBehind>,
-    /// Where images are read that are not read at the place that their name says: image to repository.
+    /// The repositories of images that are read from another place than their names say, by image.
     #[serde(serialize_with = "as_object")]
     pub read_from: Vec<ReadFrom>,
-    /// Of an export to volumes.
+    /// Only for an export to volumes.
     #[serde(flatten)]
     pub volumes: Option<PlannedVolumes>,
     #[serde(skip)]
     pub outcome: Outcome,
 }
 
-/// Where an image is read.
+/// Where an image is read from.
 #[derive(Clone, Debug)]
 pub struct ReadFrom {
     pub image: String,
@@ -87,9 +87,9 @@ pub struct ReadFrom {
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedVolumes {
     pub volumes: Vec<PlannedVolume>,
-    /// How many volumes the set has.
+    /// Number of volumes in the set.
     pub of: usize,
-    /// How many recovery volumes.
+    /// Number of recovery volumes.
     pub recovery: u32,
 }
 
@@ -99,51 +99,51 @@ pub struct PlannedVolume {
     /// The file.
     #[serde(serialize_with = "as_path")]
     pub path: PathBuf,
-    /// From 1 on.
+    /// The number, from 1.
     pub number: u32,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
-/// What an export has done.
+/// What an export did.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exported {
     pub version: u32,
-    /// Nothing is missing, and everything that was asked for is written.
+    /// Whether nothing is missing, and everything requested was written.
     pub ok: bool,
     /// Where the bundle is.
     #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
     pub identity: Digest,
-    /// What was written is so many bytes long.
+    /// Size of the output in bytes.
     pub bytes: u64,
-    /// It was there already.
+    /// Whether the bundle already existed.
     pub unchanged: bool,
-    /// How many images it has.
+    /// Number of images in the bundle.
     pub images: usize,
-    /// Images that were asked for and could not be had.
+    /// Images that were requested and could not be fetched.
     pub missing: Vec<MissingImage>,
     /// Bytes of blobs that were fetched.
     pub bytes_moved: u64,
-    /// Bytes that images have in common, and that are carried once.
+    /// Bytes saved by writing shared content only once.
     pub bytes_saved_by_sharing: u64,
-    /// What speaks of whole indexes and is not carried.
+    /// Artifacts that refer to a whole index and are not exported.
     pub left_behind: Vec<LeftBehind>,
-    /// How long it took.
+    /// Duration of the export.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
-    /// What came from somewhere else than the place that names say.
+    /// Content that came from another place than its name says.
     pub mirrors: Vec<Served>,
-    /// Of an export to volumes.
+    /// Only for an export to volumes.
     #[serde(flatten)]
     pub volumes: Option<ExportedVolumes>,
-    /// Who has signed it.
+    /// The key that signed the bundle.
     #[serde(skip)]
     pub signed_by: Option<PublicKey>,
     #[serde(skip)]
     pub outcome: Outcome,
-    /// What failed when the bundle was there: the lock or a signature that was to be written.
+    /// The error that occurred once the bundle existed: its lock or signature could not be written.
     #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
 }
@@ -152,23 +152,23 @@ pub struct Exported {
 #[derive(Clone, Debug, Serialize)]
 pub struct ExportedVolumes {
     pub volumes: Vec<ExportedVolume>,
-    /// How many volumes the set has.
+    /// Number of volumes in the set.
     pub of: usize,
-    /// Its recovery volumes that were written.
+    /// The recovery volumes written.
     pub recovery: Vec<ExportedVolume>,
 }
 
-/// A volume that was written, or was there already.
+/// A volume that was written or already existed.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExportedVolume {
     /// The file.
     #[serde(serialize_with = "as_path")]
     pub path: PathBuf,
-    /// From 1 on.
+    /// The number, from 1.
     pub number: u32,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// It was there already.
+    /// Whether the volume already existed.
     pub unchanged: bool,
 }
 
@@ -180,7 +180,7 @@ impl ExportReport {
         }
     }
 
-    /// All went well until now, and the export as a whole ended so.
+    /// Sets the outcome of the whole export, unless the report already has an error.
     pub(super) fn conclude(&mut self, concluded: Outcome) {
         let (outcome, ok, failure) = match self {
             ExportReport::Planned(plan) => (&mut plan.outcome, &mut plan.ok, None),
@@ -191,7 +191,7 @@ impl ExportReport {
     }
 }
 
-/// Where the images of a lock are read that have another place than their name says.
+/// Returns the images of a lock that are read from another place than their names say.
 pub fn read_from(lock: &Lock, registries: &Registries) -> Vec<ReadFrom> {
     let place = |image: &LockedImage| {
         let digest = image.selection.as_ref().map_or(image.digest, |selection| selection.original.digest);
@@ -201,7 +201,7 @@ pub fn read_from(lock: &Lock, registries: &Registries) -> Vec<ReadFrom> {
     lock.images.iter().filter_map(served).collect()
 }
 
-/// The images of a lock whose graph is read.
+/// Returns the images of a lock whose graph was read.
 pub fn listed(lock: &Lock, graph: &Graph) -> Vec<ListedImage> {
     let manifests = graph.images.iter().flat_map(|image| &image.manifests);
     let by_digest: HashMap<Digest, &Manifest> = manifests.map(|own| (own.digest(), own)).collect();
@@ -209,12 +209,12 @@ pub fn listed(lock: &Lock, graph: &Graph) -> Vec<ListedImage> {
     lock.images.iter().map(|image| ListedImage::new(image, &manifest_of)).collect()
 }
 
-/// Bytes of every distinct blob, manifests apart.
+/// Returns the size of all distinct blobs in bytes, without manifests.
 pub fn blob_bytes(graph: &Graph) -> u64 {
     graph.blobs().iter().map(|blob| blob.size).fold(0, u64::saturating_add)
 }
 
-/// Bytes that images have in common.
+/// Returns the bytes saved by writing shared content only once.
 pub fn saved_by_sharing(graph: &Graph) -> u64 {
     graph.unshared_size().saturating_sub(graph.total_size())
 }
@@ -226,7 +226,7 @@ impl PlannedVolume {
 }
 
 impl ExportedVolume {
-    /// `unchanged`: the numbers of those that were there already.
+    /// `unchanged` has the numbers of the volumes that already existed.
     pub fn new(set: &Set, volume: &VolumePlan, unchanged: &BTreeSet<u32>) -> ExportedVolume {
         let (path, number, bytes) = (set.path_of(volume), volume.number, volume.length);
         ExportedVolume { path, number, bytes, unchanged: unchanged.contains(&number) }

@@ -1,4 +1,4 @@
-//! What is to be exported, and where to.
+//! The request of an export.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,37 +13,37 @@ use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::walk::LockedCompanions;
 use crate::signing::PrivateKey;
 
-/// See the module documentation. [`ExportRequest::new`] gives what the command line does without options.
+/// What to export, and where to. [`ExportRequest::new`] returns the defaults of the command line.
 pub struct ExportRequest {
     pub images: Images,
-    /// What is carried of them.
+    /// What is exported of the images.
     pub resolve: ResolveOptions,
     pub output: Output,
-    /// Where to write the lock: what each reference meant.
+    /// Where to write the lock, which records what each reference resolved to.
     pub lock: Option<PathBuf>,
     /// Make a plan and write nothing.
     pub dry_run: bool,
-    /// What has arrived, and is left out. `None`: the bundle is complete in itself.
+    /// Content that the target already has, which is left out. `None` for a bundle that is complete in itself.
     pub since: Option<Baseline>,
-    /// Files that go with the images.
+    /// Files that are added to the bundle.
     pub tools: Vec<Tool>,
-    /// Signs the bundle.
+    /// The key that signs the bundle.
     pub sign_key: Option<Arc<PrivateKey>>,
-    /// Read everything from the medium again before it is called done.
+    /// Read the output back from the medium before reporting success.
     pub read_back: bool,
     pub registry: RegistryOptions,
 }
 
-/// What is to be carried.
+/// The images to export.
 pub enum Images {
-    /// What the entries of a list mean now.
+    /// What the entries of a list resolve to now.
     Listed(Allowlist),
     /// Exactly the images of a lock.
     Locked { lock: Text, companions: LockedCompanions },
 }
 
 impl ExportRequest {
-    /// All images of a list, complete in themselves.
+    /// Exports all images of a list into a bundle that is complete in itself.
     pub fn new(images: Allowlist, output: PathBuf) -> ExportRequest {
         ExportRequest {
             images: Images::Listed(images),

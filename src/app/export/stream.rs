@@ -1,4 +1,4 @@
-//! In one pass: into a pipe, or compressed into a file.
+//! Exports in one pass: into a pipe, or into a compressed file.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::oci::Digest;
 use crate::pipeline::lock::MissingReason;
 
 impl ExportJob<'_> {
-    /// Into a file that compresses it.
+    /// Writes a compressed file.
     pub(super) async fn compressed(&self, path: &Path, resolved: Resolved<'_>) -> Result<ExportReport> {
         let files = self.files(&resolved.contents)?;
         let pass = self.pass(&resolved, &files);
@@ -42,7 +42,7 @@ impl ExportJob<'_> {
         Ok(ExportReport::Written(Box::new(exported)))
     }
 
-    /// Into whatever takes bytes in their order.
+    /// Writes to a sink that accepts bytes only in order.
     pub(super) async fn stream(
         &self,
         name: &Path,
@@ -89,24 +89,25 @@ impl ExportJob<'_> {
         Ok(self.plan(&resolved.contents.lock, resolved.graph, planned))
     }
 
-    /// What has gone out names the image; nothing can be taken back.
+    /// Explains an error: the part already written includes the image, and cannot be taken back.
     fn unfinished(&self, error: Error) -> Error {
         match self.request.resolve.keep_going && MissingReason::of(&error).is_some() {
             true => error.while_doing(
-                "one pass cannot leave an image out any more: the output ends without its end mark, unfinished",
+                "an export in one pass cannot leave an image out after its start: the output is unfinished and has no end mark",
             ),
             false => error,
         }
     }
 
-    /// The file, if it is already what is wanted, with the signatures that are wanted: they cannot be added.
+    /// Returns the file if it is already what the request wants, including the signature: a compressed file cannot get one
+    /// later.
     fn up_to_date(&self, path: &Path, identity: Digest) -> Option<Finished> {
         let finished = preflight::up_to_date(path, identity, self.proof());
         finished.filter(|_| self.request.sign_key.as_ref().is_none_or(|key| is_signed(path, key.public())))
     }
 }
 
-/// Every blob of the bundle.
+/// Returns the size of every blob in the bundle.
 fn moved(contents: &Contents) -> u64 {
     contents.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add)
 }

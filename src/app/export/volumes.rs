@@ -1,4 +1,4 @@
-//! As volumes from the start.
+//! Exports directly to volumes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use crate::bundle::{Finished, Form, Options, plan_volumes, preflight};
 use crate::pipeline::lock::Lock;
 
 impl ExportJob<'_> {
-    /// A volume that is written again belongs to a set that exists, and each of its volumes repeats the lock and all manifests.
-    /// `given` is the lock of that set, `followed` what became of it.
+    /// Checks that a single volume still fits its set: each volume repeats the lock and all manifests. `given` is the lock
+    /// of the set, `followed` the lock after the registries were asked.
     ///
     /// # Errors
-    /// With other images or companions it would be a volume of another set.
+    /// The images or companions differ, so the volume would belong to another set.
     pub(super) fn check_same_set(&self, given: &Lock, followed: &Lock) -> Result<()> {
         match self.request.output.only_volume() {
             Some(_) if given != followed => Err(Error::input(
-                "--only-volume writes a volume of a set that exists, and every volume repeats the images and companions of its lock: \
-                 with others it would be a volume of another set; write all volumes, without --only-volume",
+                "--only-volume writes a volume of an existing set, and every volume repeats the images and companions of its \
+                 lock: with others it would be a volume of another set; write all volumes, without --only-volume",
             )),
             _ => Ok(()),
         }
     }
 
-    /// Writes the volumes, unless they are there.
+    /// Writes the volumes, unless they already exist.
     pub(super) async fn volumes(
         &self,
         path: &Path,
@@ -78,7 +78,7 @@ impl ExportJob<'_> {
         Ok(ExportReport::Written(Box::new(exported)))
     }
 
-    /// Writes the recovery volumes of volumes that are there; what this run holds of a `lock`, it goes on holding.
+    /// Writes the recovery volumes of existing volumes. A `lock` held by this run stays held.
     async fn recover(
         &self,
         set: &Set,

@@ -1,4 +1,4 @@
-//! From a graph and its source to a bundle that has its name, wherever the images come from.
+//! Writes a bundle from a graph and its source, whatever the source is.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -19,24 +19,24 @@ use crate::pipeline::plan::{Inventory, OnExisting, Plan};
 use crate::pipeline::transfer::{self, Transfer};
 use crate::signing::{PrivateKey, PublicKey};
 
-/// What errors call it.
+/// The attempted action in error messages.
 pub const WRITING: &str = "writing the bundle";
 
 /// A bundle to write.
 pub struct WriteRequest<'a> {
     pub output: &'a Path,
-    /// Of `graph`.
+    /// The files of the bundle that `graph` describes.
     pub files: FileSet,
     pub options: Options,
     pub graph: &'a Graph,
     pub source: &'a dyn Source,
-    /// Blobs at a time.
+    /// Number of blobs to transfer at the same time.
     pub jobs: usize,
-    /// Takes the blobs that could not be fetched.
+    /// Receives the blobs that could not be fetched.
     pub lost: &'a LostBlobs,
 }
 
-/// Blobs that could not be fetched, and why.
+/// Blobs that could not be fetched, and the reason.
 #[derive(Default)]
 pub struct LostBlobs(Mutex<HashMap<Digest, Error>>);
 
@@ -45,7 +45,7 @@ impl LostBlobs {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = blobs;
     }
 
-    /// What was lost since the last call.
+    /// Returns the blobs lost since the last call.
     pub fn take(&self) -> HashMap<Digest, Error> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -56,30 +56,30 @@ pub struct WrittenBundle {
     pub finished: Finished,
     /// Bytes of blobs that were read and written.
     pub moved: u64,
-    /// Blobs that were linked instead.
+    /// Number of blobs that were linked instead of copied.
     pub linked: u64,
-    /// Held, so that no other run writes before recovery volumes are made of this one. `None`: nothing was written.
+    /// Held so that no other run writes before the recovery volumes are computed. `None` if nothing was written.
     pub lock: Option<Arc<WriteLock>>,
-    /// The numbers of the volumes that were there already, the same.
+    /// Numbers of the volumes that already existed unchanged.
     pub unchanged_volumes: BTreeSet<u32>,
 }
 
-/// A bundle in one piece. It is there, whatever became of its signature.
+/// A bundle in one piece. It exists even if it could not be signed.
 pub struct WrittenWhole {
     pub finished: Finished,
     /// Bytes of blobs that were read and written.
     pub moved: u64,
-    /// Blobs that were linked instead.
+    /// Number of blobs that were linked instead of copied.
     pub linked: u64,
-    /// Whose signature it has.
+    /// The key that signed the bundle, or why it could not be signed.
     pub signed: Result<Option<PublicKey>>,
 }
 
-/// Writes a directory or a tar, unless it is there already, and gives it the signature that it may lack. Nothing holds the output
-/// afterwards.
+/// Writes a directory or a tar unless it already exists, and adds its signature if that is missing. The output is not
+/// locked afterwards.
 ///
 /// # Errors
-/// As [`write`].
+/// As for [`write`].
 pub async fn write_whole(request: WriteRequest<'_>, key: Option<&PrivateKey>, events: &Events) -> Result<WrittenWhole> {
     let (finished, moved, linked) =
         match preflight::up_to_date(request.output, request.files.identity, Whole::Proven(events)) {
@@ -93,14 +93,14 @@ pub async fn write_whole(request: WriteRequest<'_>, key: Option<&PrivateKey>, ev
     Ok(WrittenWhole { finished, moved, linked, signed })
 }
 
-/// Fetches what is missing and seals the bundle.
+/// Fetches missing blobs and finishes the bundle.
 ///
 /// # Errors
-/// Every blob that failed, or what the disk says; what is done stays for the next run.
+/// Lists every blob that failed, or is an error of the disk. What is done stays for the next run.
 pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<WrittenBundle> {
     let survey = preflight::survey(request.output, &request.files, &request.options)?;
     events.report(Event::Status(format!(
-        "{}: {} in all, takes {} more, {} free",
+        "{}: {} in all, {} more needed, {} free",
         request.output.display(),
         bytes(survey.total),
         bytes(survey.needed),
@@ -129,7 +129,7 @@ pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<Written
     Ok(WrittenBundle { finished, moved, linked, lock, unchanged_volumes })
 }
 
-/// The error with an image that needs the blob: what the operator asked for says more than a digest.
+/// Adds the name of an image that needs the blob: users know the image, but not the digest.
 fn of_image(graph: &Graph, blob: &Digest, error: Error) -> Error {
     let mut needing = graph.images.iter().filter(|image| image.blobs.iter().any(|needed| needed.digest == *blob));
     let Some(first) = needing.next() else { return error };

@@ -1,4 +1,4 @@
-//! What the isolated side lets in, asked of a bundle's lock and then of its manifests.
+//! Checks the lock of a bundle, and then its manifests, against an allowlist.
 
 use std::collections::HashMap;
 
@@ -16,30 +16,34 @@ use crate::pipeline::walk::{MAX_CONFIG, platform_of_config};
 /// Configs read at the same time.
 const AT_ONCE: usize = 4;
 
-/// The list of what may enter; without one, everything may.
+/// The allowlist of an import. Without one, everything is allowed.
 pub struct Allowed<'a>(pub Option<&'a NamedAllowlist>);
 
 impl Allowed<'_> {
+    /// Checks the lock.
+    ///
     /// # Errors
-    /// Every image that the list does not allow, as far as the lock tells.
+    /// Lists every image that the allowlist does not allow according to the lock.
     pub fn check(&self, lock: &Lock) -> Result<()> {
         let Some(NamedAllowlist { name, list }) = self.0 else { return Ok(()) };
         none_of(name, lock.images.iter().filter_map(|image| list.refusal(image)).collect())
     }
 
+    /// Checks what only the manifests show.
+    ///
     /// # Errors
-    /// The same, of what the manifests tell besides.
+    /// Lists every image that the allowlist does not allow.
     pub fn check_content(&self, graph: &Graph) -> Result<()> {
         let Some(NamedAllowlist { name, list }) = self.0 else { return Ok(()) };
         let manifests = graph.images.iter().flat_map(|image| &image.manifests).map(Manifest::digest).collect();
         none_of(name, graph.images.iter().filter_map(|image| list.refusal_of_content(image, &manifests)).collect())
     }
 
-    /// Reads what single images and attached ones are for in their configs, where the list bounds platforms. Those that are not
-    /// `available` yet are checked in the run that has them.
+    /// Reads the platforms of single images and companions from their configs, if the list restricts platforms. Configs
+    /// that are not `available` yet are checked in the run that has them.
     ///
     /// # Errors
-    /// Every image that the list does not allow, or a config that cannot be read.
+    /// Lists every image that the allowlist does not allow, or a config cannot be read.
     pub async fn check_configs(
         &self,
         source: &dyn Source,
@@ -57,7 +61,7 @@ impl Allowed<'_> {
     }
 }
 
-/// What the configs of an image say, by the manifests that they belong to.
+/// Returns the platforms stated in the configs of an image, by manifest.
 async fn platforms(
     source: &Cached<'_>,
     image: &Image,

@@ -1,4 +1,4 @@
-//! The import of a bundle that builds on what the target has: all of that is found before anything is pushed.
+//! Imports a bundle that builds on content of the target: all of that content is found before anything is pushed.
 
 mod assemble;
 
@@ -22,19 +22,21 @@ use crate::oci::Digest;
 use crate::pipeline::plan;
 use crate::pipeline::transfer::Arrivals;
 
-/// How the bundle comes.
+/// How the bundle arrives.
 #[derive(Clone, Copy)]
 pub struct From<'a> {
     /// In several runs.
     pub runs: Option<&'a dyn SeveralRuns>,
-    /// Out of a pipe.
+    /// From a pipe.
     pub pump: Option<&'a Pump>,
     pub allowed: &'a Allowed<'a>,
 }
 
 impl Import<'_> {
+    /// Pushes an increment.
+    ///
     /// # Errors
-    /// [`Kind::Lacking`]: the target lacks something that is assumed to be there; nothing was pushed.
+    /// [`Kind::Lacking`]: the target lacks something that the bundle expects; nothing was pushed.
     pub(super) async fn increment(&self, bundle: &Bundle, from: From<'_>) -> Result<PushReport> {
         let (push, events) = (self.push, &self.environment.events);
         let (targets, _) = push.name_images(bundle.lock().images.iter())?;
@@ -58,7 +60,7 @@ impl Import<'_> {
             pump.check(&graph)?;
         }
         from.allowed.check_configs(&expected, &graph, has_config(bundle)).await?;
-        // What is claimed there and cannot be read shows only when the push is planned.
+        // Content that the target claims to have and cannot return is found only when the push is planned.
         let missing = self.request.missing.as_deref();
         let note_lacking = |lost: &BTreeSet<Digest>| {
             let assumed = bundle.json().assumed.iter();
@@ -77,21 +79,23 @@ impl Import<'_> {
         push.run(&lost.beside(request), self.started).await
     }
 
-    /// The same options for a bundle that expects nothing: it lacks nothing.
+    /// Handles the options of increments for a bundle that expects nothing at the target.
     ///
     /// # Errors
-    /// A repair was given.
+    /// A repair file was given.
     pub(super) fn expects_nothing(&self, bundle: &Bundle) -> Result<()> {
         if let Some(repair) = &self.request.repair {
             let (bundle, repair) = (bundle.layout().path().display(), repair.display());
-            let text = format!("{bundle} expects nothing at the target that {repair} could bring");
-            return Err(Error::input(format!("{text}; a damaged bundle is repaired by `gapferry repair`")));
+            let text = format!("{bundle} expects nothing at the target, so it does not need {repair}");
+            return Err(Error::input(format!("{text}; use `gapferry repair` to repair a damaged bundle")));
         }
         self.refuse_lacking(bundle, &AssumedProof::default())
     }
 
+    /// Refuses a bundle if the target lacks content that it expects.
+    ///
     /// # Errors
-    /// Something is missing.
+    /// Content is missing.
     fn refuse_lacking(&self, bundle: &Bundle, proof: &AssumedProof) -> Result<()> {
         let missing = self.request.missing.as_deref();
         write_missing(missing, bundle, proof.missing.iter().chain(&proof.withheld))?;
@@ -99,7 +103,7 @@ impl Import<'_> {
         let parents = bundle.json().parents.iter().map(ToString::to_string);
         let size = proof.missing.iter().map(|missing| missing.size).fold(0, u64::saturating_add);
         let text = format!(
-            "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, the first {}; the bundle builds on",
+            "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, first {}; the bundle builds on",
             self.request.push.to,
             count(proof.missing.len(), "blob"),
             bundle.json().assumed.len(),
@@ -117,8 +121,8 @@ fn open_repair(path: &Path, bundle: &Bundle) -> Result<Layout> {
     let shown = path.display();
     match repair_is_for(&layout)? {
         Some(identity) if identity == bundle.identity() => Ok(layout),
-        Some(identity) => Err(Error::input(format!("{shown} is a repair of another bundle, {identity}"))),
-        None => Err(Error::input(format!("{shown} is no repair"))),
+        Some(identity) => Err(Error::input(format!("{shown} is a repair file for another bundle, {identity}"))),
+        None => Err(Error::input(format!("{shown} is not a repair file"))),
     }
 }
 
@@ -127,7 +131,7 @@ fn repair_source(repair: &Layout) -> RepairSource<'_> {
     RepairSource { source: repair, holds }
 }
 
-/// Writes down what would help, if that was asked for.
+/// Writes a list of the missing content, if that was requested.
 fn write_missing<'a>(path: Option<&Path>, bundle: &Bundle, lacking: impl Iterator<Item = &'a Assumed>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let blob = |it: &Assumed| MissingBlob { digest: it.digest, size: Some(it.size), ranges: Vec::new() };

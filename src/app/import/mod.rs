@@ -1,4 +1,5 @@
-//! Bundle → registry: a bundle is checked, and its images are pushed; blobs are proven before, or while they are read.
+//! Imports a bundle into a registry: checks the bundle and pushes its images. Blobs are proven before the push, or while
+//! they are read.
 
 mod allowed;
 mod increment;
@@ -39,26 +40,26 @@ pub use request::{BundleInput, ImportRequest, NamedAllowlist};
 
 const NOTHING: &str = "nothing was pushed";
 
-/// What an import has done, or would do. Its JSON is that of the push.
+/// What an import did, or would do. Its JSON is that of the push.
 #[derive(Serialize)]
 pub struct ImportReport {
     #[serde(flatten)]
     pub push: PushReport,
-    /// Whose signature was found good.
+    /// The key whose signature was verified.
     #[serde(skip)]
     pub signed_by: Option<PublicKey>,
-    /// `None`: that was not asked for.
+    /// `None` if no pruning was requested.
     #[serde(skip)]
     pub pruned: Option<Pruned>,
 }
 
 impl JsonReport for ImportReport {}
 
-/// Proves a bundle and pushes its images into a registry.
+/// Checks a bundle and pushes its images into a registry.
 ///
 /// # Errors
-/// The bundle is refused, or no image can be pushed: nothing was pushed. If the bundle has problems,
-/// the error has them ([`verify::Refusal::of`]). What fails after the push is in the report.
+/// The bundle is refused, or no image can be pushed: nothing was pushed. The problems of a refused bundle are in the error
+/// ([`verify::Refusal::of`]). Errors that occur after the push are in the report.
 pub async fn import(mut request: ImportRequest, environment: &Environment) -> Result<ImportReport> {
     let started = Instant::now();
     let input = std::mem::take(&mut request.bundle);
@@ -75,7 +76,7 @@ pub async fn import(mut request: ImportRequest, environment: &Environment) -> Re
     }
 }
 
-/// An import under way.
+/// A running import.
 struct Import<'a> {
     request: &'a ImportRequest,
     push: &'a Push<'a>,
@@ -87,8 +88,8 @@ impl Import<'_> {
     async fn files(&self, paths: &[PathBuf], state: Option<&Path>, depth: Depth) -> Result<ImportReport> {
         let request = self.request;
         if state.is_some() && request.push.reupload {
-            // What comes in several runs relies on what earlier ones have pushed.
-            let text = "--reupload needs the whole bundle; with --state some of it was there before";
+            // A later run relies on what earlier runs have pushed.
+            let text = "--reupload needs the whole bundle, and with --state part of it was pushed before";
             return Err(Error::input(text));
         }
         let mut state =
@@ -118,7 +119,7 @@ impl Import<'_> {
         Ok(report)
     }
 
-    /// What must be right before anything is pushed; a bundle with any problem is refused. Gives what an accepted key has
+    /// Checks the bundle before anything is pushed, and refuses it if it has any problem. Returns what an accepted key has
     /// signed.
     fn check(&self, opened: &Opened, depth: Depth, may_lack_volumes: bool) -> Result<Option<Proven>> {
         let (path, events) = (opened.layout().path(), &self.environment.events);
@@ -140,17 +141,17 @@ impl Import<'_> {
         Ok(signed)
     }
 
-    /// Whether the bundle may enter, as far as its lock tells; warns of what it lacks.
+    /// Checks whether the lock of the bundle may be imported. Warns about images that the bundle lacks.
     ///
     /// # Errors
-    /// An image is not allowed; the bundle is older than another one.
+    /// An image is not allowed, or the bundle is not newer than the last one.
     fn admit(&self, bundle: &Bundle) -> Result<Allowed<'_>> {
         let allowed = Allowed(self.request.allow.as_ref());
         allowed.check(bundle.lock())?;
         if let Some(receipt) = &self.request.newer_than {
             check_newer(receipt, bundle)?;
         }
-        // Nothing of what the bundle should have brought and lacks changes at the target.
+        // Images that the bundle lacks stay unchanged at the target.
         if let Some(line) = missing_line(&bundle.lock().missing) {
             let text = format!("{}: {line}", bundle.layout().path().display());
             self.environment.events.report(Event::Warning(text));
@@ -158,10 +159,10 @@ impl Import<'_> {
         Ok(allowed)
     }
 
-    /// What the manifests of a bundle that expects nothing at the target lead to.
+    /// Reads the graph of a bundle that expects nothing at the target.
     ///
     /// # Errors
-    /// They are not what the lock says, or not allowed.
+    /// The manifests contradict the lock, or are not allowed.
     async fn read_graph(&self, bundle: &Bundle, allowed: &Allowed<'_>) -> Result<Graph> {
         let (cached, events) = (Cached::new(bundle.layout(), None), &self.environment.events);
         let walk = Walk::new(&cached, OF_BUNDLE, events.clone());
@@ -172,20 +173,22 @@ impl Import<'_> {
     }
 }
 
-/// Whether a config is in the bundle, or expected at the target: with --state, it may come later.
+/// Whether a config is in the bundle or expected at the target. With `--state`, it can arrive in a later run.
 fn has_config(bundle: &Bundle) -> impl Fn(&Digest) -> bool {
     let assumed: HashSet<Digest> = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
     move |config| assumed.contains(config) || bundle.layout().size_of(&config.blob_path()).is_some()
 }
 
+/// Checks that a bundle is newer than that of a receipt.
+///
 /// # Errors
-/// The bundle is older than that of the receipt.
+/// The bundle is not newer.
 fn check_newer(NamedReceipt { name, receipt }: &NamedReceipt, bundle: &Bundle) -> Result<()> {
     let Some(last) = receipt.created else {
-        return Err(Error::input(format!("reading {name}: it does not say when its bundle was made")));
+        return Err(Error::input(format!("reading {name}: it does not state when its bundle was made")));
     };
     let made = bundle.lock().created;
-    // Bundles of one lock are of one time: one that lacked images or companions must not keep the whole one out.
+    // Bundles of one lock have one time. If the last one lacked images or companions, the complete one must not be refused.
     let completes = made == last && receipt.is_completed_by(bundle.lock());
     if made > last || completes || receipt.bundle == Some(bundle.identity()) {
         return Ok(());
@@ -195,7 +198,7 @@ fn check_newer(NamedReceipt { name, receipt }: &NamedReceipt, bundle: &Bundle) -
     Err(Error::of(Kind::Damaged, fact).while_doing(NOTHING))
 }
 
-/// A bundle that is no newer than the one that came before it.
+/// A bundle that is not newer than the last one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} was made {made}, which is not later than the bundle of {receipt}, made {last}", path.display())]
 pub struct NotNewer {
@@ -209,16 +212,16 @@ pub struct NotNewer {
 
 impl Fact for NotNewer {}
 
-/// What is pushed of a bundle.
+/// Returns the push of a bundle.
 fn of_bundle<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph) -> PushRequest<'a> {
     let (identity, created) = (Some(bundle.identity()), Some(bundle.lock().created));
     PushRequest { identity, created, missing: bundle.lock().missing.clone(), ..PushRequest::new(source, graph) }
 }
 
-/// All volumes have to be there, and right.
+/// Checks that all volumes were given and have no problem.
 ///
 /// # Errors
-/// Some are not: which.
+/// Volumes are missing, or have problems.
 pub(in crate::app) fn refuse_incomplete(opened: &Opened, report: &Report) -> Result<()> {
     let path = opened.layout().path();
     let missing = opened.volumes().map(|volumes| volumes.missing()).unwrap_or_default();
@@ -232,8 +235,8 @@ pub(in crate::app) fn refuse_incomplete(opened: &Opened, report: &Report) -> Res
     }
 }
 
-/// How the images of a bundle are followed: what belongs to them is in the lock.
+/// How the images of a bundle are followed: their companions are in the lock.
 const OF_BUNDLE: Options =
     Options { index: None, available_platforms: false, referrers: Referrers::Leave, foreign_layers: true };
-/// Images that are assembled at a time: files are read one after the other fast enough.
+/// Images assembled at the same time: few, because local files are fast to read.
 const FILES_AT_ONCE: usize = 4;

@@ -1,4 +1,4 @@
-//! An import out of a pipe, in one pass.
+//! Imports a bundle from a pipe, in one pass.
 
 use std::path::Path;
 
@@ -17,10 +17,10 @@ use crate::bundle::{Ending, StreamedBundle};
 use crate::signing::PublicKey;
 use crate::verify::{self, Depth};
 
-/// More problems of a stream are not reported one by one.
+/// The most problems of a stream that are reported one by one.
 const MOST_SHOWN: usize = 10;
 
-/// The part of a stream that stands before the layers.
+/// The part of a stream in front of the layers.
 struct Begun {
     incoming: StreamedBundle<StreamReader>,
     bundle: Bundle,
@@ -28,7 +28,7 @@ struct Begun {
 }
 
 impl Import<'_> {
-    /// Pushes what comes, as it comes.
+    /// Pushes a bundle while it arrives.
     pub(super) async fn stream(&self, stream: BundleStream) -> Result<ImportReport> {
         let path = stream.name.clone();
         let begun = self.begin(stream).map_err(|error| error.while_doing(NOTHING))?;
@@ -56,7 +56,7 @@ impl Import<'_> {
         Ok(report)
     }
 
-    /// What the end of the stream says of it.
+    /// Reports what was found at the end of the stream.
     fn conclude(&self, path: &Path, report: &mut ImportReport, ending: &Ending) {
         let (path, events) = (path.display(), &self.environment.events);
         for problem in ending.problems.iter().take(MOST_SHOWN) {
@@ -66,11 +66,11 @@ impl Import<'_> {
             (Outcome::Done, 0) => {}
             (Outcome::Done, problems) => {
                 let problems = count(problems, "problem");
-                let text = format!("{path} has {problems}; what was pushed is right, but this is not what was sent");
+                let text = format!("{path} has {problems}; everything pushed is intact, but this is not what was sent");
                 report.push.fail(Error::damaged(text), events);
             }
             (outcome, _) => {
-                events.report(Event::Status(format!("{path}: {} came", bytes(ending.length))));
+                events.report(Event::Status(format!("{path}: {} received", bytes(ending.length))));
                 if ending.failed_here && outcome == Outcome::SomeImagesFailed {
                     report.push.conclude(Outcome::Failed(Kind::Disk));
                 }
@@ -78,7 +78,7 @@ impl Import<'_> {
         }
     }
 
-    /// Reads what stands before the layers, and refuses what is not right as far as that goes.
+    /// Reads the part in front of the layers, and refuses it if it has a problem.
     fn begin(&self, stream: BundleStream) -> Result<Begun> {
         let (path, events) = (stream.name, &self.environment.events);
         let mut signed = None;

@@ -1,8 +1,9 @@
-//! Tags of images that are not wanted any more are listed or deleted after an import.
+//! Lists or deletes the tags of images that are no longer wanted, after an import.
 //!
 //! # Threats
-//! The bundle says what is not wanted any more, out of a receipt that anybody could have forged before the bundle was signed.
-//! Only what a receipt of this side says was brought is deleted; of companions see [`crate::increment::orphans`].
+//! The bundle lists what is no longer wanted. It does so from a receipt that anybody could have forged before the bundle
+//! was signed. Therefore only tags that a receipt kept on this side lists as brought are deleted. For companions, see
+//! [`crate::increment::orphans`].
 
 mod beside;
 
@@ -26,51 +27,51 @@ use crate::pipeline::receipt::{
 use crate::pipeline::resolve::Failures;
 use crate::transport::registry::Registries;
 
-/// What to do about tags of images that were in what the bundle builds on, and are not in its allowlist.
+/// What to do about tags of images that were in the parents of a bundle and are not in its allowlist.
 #[derive(Clone)]
 pub struct PruneOptions {
-    /// Delete them; otherwise they are listed. Without `arrived` nothing is deleted.
+    /// Delete the tags; otherwise they are listed. Without `arrived`, nothing is deleted.
     pub delete: bool,
-    /// What receipts that were kept on this side say that gapferry brought: only that is deleted.
+    /// What gapferry brought according to receipts kept on this side: only that is deleted.
     pub arrived: Option<Arrived>,
 }
 
-/// What came of it.
+/// The result of pruning.
 #[derive(Clone, Debug)]
 pub enum Pruned {
-    /// Nothing was looked at: not everything has arrived.
+    /// Nothing was checked, because not every image has arrived.
     Skipped,
-    /// What became of each is in the receipt, or in the plan.
+    /// The counts. The outcome of each tag is in the receipt, or in the plan.
     Done(PruneReport),
 }
 
-/// How many were found.
+/// What pruning found, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PruneReport {
-    /// Tags that are not wanted any more.
+    /// Tags that are no longer wanted.
     pub tags: usize,
     pub deleted_tags: usize,
     /// Companions of their images that nothing else uses.
     pub companions: usize,
     pub deleted_companions: usize,
-    /// Otherwise they were listed.
+    /// Whether tags were to be deleted; otherwise they were listed.
     pub deletes: bool,
-    /// Receipts say what gapferry brought.
+    /// Whether receipts show what gapferry brought.
     pub has_receipts: bool,
 }
 
-/// What receipts of this side say that gapferry brought.
+/// What gapferry brought, according to receipts kept on this side.
 #[derive(Clone)]
 pub struct Arrived {
-    /// Tags, with what they meant then and what came with that.
+    /// Tags with the digest they had then, and the companions that arrived with the image.
     images: HashMap<PruneCandidate, Vec<CompanionReceipt>>,
     brought: Brought,
-    /// Their signatures were checked.
+    /// Whether the signatures of the receipts were verified.
     is_signed: bool,
 }
 
 impl Arrived {
-    /// What these receipts say; `is_signed`: their signatures were checked.
+    /// Collects the contents of `receipts`. `is_signed`: their signatures were verified.
     ///
     /// # Errors
     /// One of them is an inventory.
@@ -78,14 +79,14 @@ impl Arrived {
         let mut brought = Brought::default();
         for NamedReceipt { name, receipt } in &receipts {
             if receipt.kind == ReceiptKind::Inventory {
-                let text = "is an inventory, which does not say who brought what is there; --arrived takes receipts";
+                let text = "is an inventory, which does not show who pushed an image; --arrived needs receipts";
                 return Err(Error::input(format!("{name} {text}")));
             }
             brought.add(receipt);
         }
         let mut images: HashMap<PruneCandidate, Vec<CompanionReceipt>> = HashMap::new();
         for NamedReceipt { mut receipt, .. } in receipts {
-            // One may have found there what another one says was pushed.
+            // One receipt can list as present what another lists as pushed.
             brought.mark(&mut receipt);
             for (image, companions) in receipt.images.into_iter().filter_map(came) {
                 images.entry(image).or_default().extend(companions);
@@ -96,7 +97,7 @@ impl Arrived {
 }
 
 impl PruneOptions {
-    /// What the receipt of this import can say was brought before. One that is signed believes only what was signed.
+    /// What the receipt of this import can state as brought before. A signed receipt relies only on signed receipts.
     pub(super) fn brought(&self, receipt: Option<&ReceiptFile>) -> Brought {
         let signs = receipt.is_some_and(|receipt| receipt.sign_key.is_some());
         let arrived = self.arrived.as_ref().filter(|arrived| arrived.is_signed || !signs);
@@ -111,17 +112,17 @@ fn came(image: ImageReceipt) -> Option<(PruneCandidate, Vec<CompanionReceipt>)> 
     Some((PruneCandidate { tag, digest }, companions))
 }
 
-/// How pruning ended.
+/// The end of pruning.
 struct Ended {
     counts: PruneReport,
     pruned: Vec<PrunedReceipt>,
-    /// Everything that the registry should have deleted and did not.
+    /// All deletions that failed.
     failure: Option<Error>,
     outcome: Outcome,
 }
 
 impl Import<'_> {
-    /// What is asked for afterwards, when everything has arrived.
+    /// Prunes the target if everything has arrived.
     pub(super) async fn prune(&self, report: &mut ImportReport, bundle: &Bundle) {
         let Some(options) = self.request.prune.as_ref().filter(|_| report.push.failure().is_none()) else { return };
         if report.push.outcome() != Outcome::Done {
@@ -150,8 +151,10 @@ impl Import<'_> {
         failure.into_iter().chain(kept.err()).for_each(|error| report.push.fail(error, events));
     }
 
+    /// Deletes or lists the unwanted tags.
+    ///
     /// # Errors
-    /// It could not even begin.
+    /// Pruning could not start.
     async fn delete_unwanted(
         &self,
         options: &PruneOptions,
@@ -161,7 +164,7 @@ impl Import<'_> {
         let (registries, events) = (self.push.connect()?, &self.environment.events);
         let images = &bundle.lock().images;
         let (names_of, _) = self.push.name_images(images.iter())?;
-        // A signature that was an image of its own may be one that travels along by now.
+        // A signature that was an image in an earlier bundle can be a companion now.
         let beside = images.iter().zip(&names_of).flat_map(|(image, to)| image.companion_tags(&to.repository));
         let beside: Vec<Reference> = beside.map(|(tag, _)| tag).collect();
         let in_use = beside::BundleContents::new(images, &names_of);
@@ -178,18 +181,18 @@ impl Import<'_> {
         for one in names {
             let decision = match pruning.decide(&one, &wanted).await {
                 Ok(decision) => decision,
-                // What was deleted until now is reported all the same.
+                // The tags deleted so far are reported anyway.
                 Err(error) => {
                     pruning.failures.push(error);
                     continue;
                 }
             };
             if decision == Decision::Blocked {
-                let text = format!("{} is left: this account may not read which image it means now", one.tag);
+                let text = format!("{} is left: this account may not read its present digest", one.tag);
                 events.report(Event::Warning(text));
             }
             let companions = options.arrived.as_ref().map(|arrived| arrived.images.get(&one));
-            // An earlier run may have ended between a tag and its companions.
+            // An earlier run can have ended after deleting the tag and before deleting its companions.
             if let (Decision::Gone, Some(Some(companions))) = (decision, companions) {
                 left_by.add(&one.tag, companions);
             }
@@ -199,7 +202,7 @@ impl Import<'_> {
             }
             let Some(companions) = companions.unwrap_or(Some(&Vec::new())).cloned() else {
                 let text =
-                    format!("{} stays: no receipt of --arrived says that gapferry brought {}", one.tag, one.digest);
+                    format!("{} is left: no receipt of --arrived lists {} as brought by gapferry", one.tag, one.digest);
                 events.report(Event::Warning(text));
                 continue;
             };
@@ -212,7 +215,7 @@ impl Import<'_> {
         let counts = pruning.counts(tags, options.arrived.is_some());
         let Pruning { interrupted, failures, .. } = pruning;
         let pruned = interrupted.disarm();
-        // Something was to be deleted, and was not.
+        // Tags should have been deleted, and were not.
         let refused = asked && !deletes && !pruned.is_empty();
         let is_left = pruned.iter().any(|one| one.outcome == PrunedOutcome::Left);
         let outcome = if refused || is_left || has_unclear { Outcome::SomeImagesFailed } else { Outcome::Done };
@@ -221,28 +224,28 @@ impl Import<'_> {
     }
 }
 
-/// What has been pruned so far, and where it is reported.
+/// The state of pruning, and where it is reported.
 struct Pruning<'a> {
     registries: &'a Registries,
     events: &'a Events,
-    /// Otherwise it is listed.
+    /// Whether tags are deleted; otherwise they are listed.
     deletes: bool,
     is_harbor: bool,
     interrupted: Interrupted<'a>,
     failures: Vec<Error>,
 }
 
-/// What became of tags and companions so far. Where the command is dropped before its end, the receipt gets it: Ctrl-C must not
-/// lose what was deleted until then.
+/// The tags and companions handled so far. If the command is dropped early, they are written to the receipt: Ctrl-C must
+/// not lose the record of what was deleted.
 struct Interrupted<'a> {
     push: &'a Push<'a>,
-    /// Of the push. `None`: nothing is written.
+    /// The receipt of the push. `None` in a dry run, which writes no receipt.
     receipt: Option<&'a Receipt>,
     pruned: Vec<PrunedReceipt>,
 }
 
 impl Interrupted<'_> {
-    /// It has come to its end, and the receipt is written there.
+    /// Returns the entries at the regular end, where the receipt is written.
     fn disarm(mut self) -> Vec<PrunedReceipt> {
         std::mem::take(&mut self.pruned)
     }
@@ -253,25 +256,25 @@ impl Drop for Interrupted<'_> {
         let pruned = std::mem::take(&mut self.pruned);
         let Some(receipt) = self.receipt.filter(|_| !pruned.is_empty()) else { return };
         if let Err(error) = self.push.write_receipt(&Receipt { pruned, ..receipt.clone() }) {
-            tracing::warn!(error = %error.chain(), "the receipt does not say what was deleted");
+            tracing::warn!(error = %error.chain(), "the receipt does not list what was deleted");
         }
     }
 }
 
-/// What a registry said when something was to be deleted.
+/// The answer of a registry to a deletion.
 struct Deletion<'a> {
     reference: &'a Reference,
     digest: Digest,
-    /// Of a companion: what it speaks of, and what it is.
+    /// For a companion: its subject and its kind.
     about: Option<(Digest, &'a str)>,
-    /// `None`: it is only listed.
+    /// `None` if it is only listed.
     result: Option<Result<TagDeletion>>,
-    /// Why it stays where the registry cannot delete it.
+    /// Why it is left if the registry cannot delete it.
     unsupported: &'a str,
 }
 
 impl Pruning<'_> {
-    /// What is to become of a tag. Where a policy of the project forbids reading it, Harbor's own API may say what it means.
+    /// Decides about a tag. If a policy of the project forbids reading the tag, Harbor's own API might return its digest.
     async fn decide(&self, one: &PruneCandidate, wanted: &BTreeSet<Reference>) -> Result<Decision> {
         let decision = decide(self.registries, one, wanted).await?;
         let is_harbor = self.is_harbor
@@ -287,7 +290,7 @@ impl Pruning<'_> {
         })
     }
 
-    /// Whether the tag is gone, or would be.
+    /// Deletes a tag. Returns whether it is gone, or would be.
     async fn delete_tag(&mut self, one: &PruneCandidate) -> bool {
         let deleted = match self.deletes {
             true if self.is_harbor => Some(delete_in_harbor(self.registries, one).await),
@@ -301,7 +304,7 @@ impl Pruning<'_> {
         self.note(Deletion { reference: &one.tag, digest: one.digest, about: None, result: deleted, unsupported })
     }
 
-    /// Harbor's own API asks for less of an account than the protocol does.
+    /// Harbor's own API requires fewer rights of an account than the protocol does.
     async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<TagDeletion> {
         match self.is_harbor && harbor::delete_artifact(self.registries, repository, digest).await? {
             true => Ok(TagDeletion::Deleted),
@@ -309,7 +312,7 @@ impl Pruning<'_> {
         }
     }
 
-    /// Reports what became of one, and notes it. Whether it is gone, or would be.
+    /// Reports and records one deletion. Returns whether the reference is gone, or would be.
     fn note(&mut self, Deletion { reference, digest, about, result, unsupported }: Deletion<'_>) -> bool {
         let left = |why: &str| {
             self.events.report(Event::Warning(format!("{reference} is left: {why}")));
@@ -339,7 +342,7 @@ impl Pruning<'_> {
         outcome != PrunedOutcome::Left
     }
 
-    /// The first `tags` are tags of images, the others companions.
+    /// Counts the results. The first `tags` entries are tags of images, the others companions.
     fn counts(&self, tags: usize, has_receipts: bool) -> PruneReport {
         let (images, companions) = self.interrupted.pruned.split_at(tags);
         let deleted = |of: &[PrunedReceipt]| of.iter().filter(|one| one.outcome == PrunedOutcome::Deleted).count();
@@ -354,7 +357,7 @@ impl Pruning<'_> {
     }
 }
 
-/// Tags only: what has none is for the registry to clean up.
+/// Returns the candidates. Only tags count: untagged manifests are cleaned up by the registry.
 fn names(push: &Push<'_>, bundle: &Bundle) -> Result<BTreeSet<PruneCandidate>> {
     let mut names = BTreeSet::new();
     for removed in &bundle.json().removed {
@@ -369,7 +372,7 @@ fn names(push: &Push<'_>, bundle: &Bundle) -> Result<BTreeSet<PruneCandidate>> {
     Ok(names)
 }
 
-/// What naming looks at.
+/// Converts an entry to the type that naming needs.
 fn as_locked(removed: &Removed) -> LockedImage {
     LockedImage {
         reference: removed.reference.clone(),
@@ -387,23 +390,23 @@ fn as_locked(removed: &Removed) -> LockedImage {
     }
 }
 
-/// Whether tags are deleted through Harbor's API.
+/// Whether tags are deleted with Harbor's API.
 ///
 /// # Errors
-/// It is Harbor, and its API does not answer.
+/// The registry is Harbor, and its API does not answer.
 async fn is_harbor(registries: &Registries, account: Account<'_>) -> Result<bool> {
     match harbor::detect(registries, account).await? {
         Detected::Harbor(_) => Ok(true),
         Detected::Another => Ok(false),
         Detected::Unclear(error) => {
-            let text = "it is Harbor, whose API does not answer; nothing was deleted";
+            let text = "it is Harbor, and its API does not answer; nothing was deleted";
             let text = format!("deleting tags at {}: {text}", account.registry);
             Err(Error::new(error.kind(), text).because(error))
         }
     }
 }
 
-/// Harbor takes away a tag through its own API only; through the protocol all tags of the image would go.
+/// Deletes one tag with Harbor's own API: the protocol would delete all tags of the image.
 async fn delete_in_harbor(registries: &Registries, candidate: &PruneCandidate) -> Result<TagDeletion> {
     match harbor::delete_tag(registries, &candidate.tag, &candidate.digest).await? {
         true => Ok(TagDeletion::Deleted),

@@ -1,4 +1,4 @@
-//! Reads a stream while what came of it is pushed.
+//! Reads a stream while its contents are pushed.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::transfer::Arrivals;
 
-/// Reads the pipe on a thread of its own, from the moment the plan is known.
+/// Reads the pipe on a thread of its own once the plan is known.
 pub struct Pump {
     path: PathBuf,
     incoming: Mutex<Option<StreamedBundle<StreamReader>>>,
     buffer: Arc<StreamBuffer>,
     ending: Mutex<Option<oneshot::Receiver<Ending>>>,
-    /// What had not come when reading stopped.
+    /// Blobs that had not arrived when reading paused.
     awaited: HashSet<Digest>,
 }
 
@@ -33,15 +33,15 @@ impl Pump {
         Pump { path: path.to_owned(), incoming: Mutex::new(Some(incoming)), buffer, ending, awaited }
     }
 
-    /// What has come, and `rest`.
+    /// Returns a source of the blobs that have arrived, and of `rest`.
     pub fn arrived<'a>(&self, rest: &'a dyn Source) -> StreamSource<'a> {
         StreamSource { buffer: self.buffer.clone(), rest }
     }
 
-    /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.
+    /// Checks that everything an allowlist needs has arrived: the configs of images contain their platforms.
     ///
     /// # Errors
-    /// One stands behind other blobs.
+    /// A config comes after other blobs.
     pub fn check(&self, graph: &Graph) -> Result<()> {
         let manifests = graph.images.iter().flat_map(|image| &image.manifests);
         let mut configs = manifests.filter_map(|manifest| manifest.config());
@@ -51,14 +51,14 @@ impl Pump {
         let Some(late) = configs.find(is_late) else { return Ok(()) };
         let (path, late) = (self.path.display(), late.digest);
         let text = format!("{NOTHING}: {path}: the config {late} comes after other blobs, or is not a config");
-        Err(Error::damaged(format!("{text}; save it to a file and import that")))
+        Err(Error::damaged(format!("{text}; save the bundle to a file and import the file")))
     }
 
-    /// Reads what is still to come; `None`: nothing was read.
+    /// Reads the rest of the stream. `None` if nothing was read.
     pub async fn ending(&self) -> Option<Ending> {
         self.buffer.close();
         let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let died = |_| Ending { problems: vec!["it was not read to its end".to_owned()], ..Ending::default() };
+        let died = |_| Ending { problems: vec!["the stream was not read to its end".to_owned()], ..Ending::default() };
         Some(ending.await.unwrap_or_else(died))
     }
 }
@@ -71,7 +71,7 @@ impl Arrivals for Pump {
             let (end, ending) = oneshot::channel();
             *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
             let buffer = self.buffer.clone();
-            // It may wait for the sender, which must not keep the program from ending.
+            // The thread may wait for the sender, which must not keep the program from ending.
             std::thread::spawn(move || {
                 let _ = end.send(incoming.read(wanted, &buffer, &came));
             });

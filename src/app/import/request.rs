@@ -1,4 +1,4 @@
-//! What is to be imported, and how.
+//! The request of an import.
 
 use std::path::PathBuf;
 
@@ -12,36 +12,36 @@ use crate::pipeline::allowlist::Allowlist;
 /// See the module documentation.
 pub struct ImportRequest {
     pub bundle: BundleInput,
-    /// Where the images go, and how.
+    /// Where the images go, and how they are pushed.
     pub push: PushOptions,
-    /// Whose signature the bundle has to have.
+    /// The signatures that the bundle must have.
     pub trust: Trust,
-    /// Images that are not on this list are refused.
+    /// The allowlist. Other images are refused.
     pub allow: Option<NamedAllowlist>,
-    /// A bundle that is not newer than the one of this receipt is refused.
+    /// A receipt. A bundle that is not newer than the bundle of the receipt is refused.
     pub newer_than: Option<NamedReceipt>,
-    /// Of an increment: where to write what the target lacks.
+    /// For an increment: where to write a list of what the target lacks.
     pub missing: Option<PathBuf>,
-    /// Of an increment: a repair that has what the target lacks.
+    /// For an increment: a repair file with what the target lacks.
     pub repair: Option<PathBuf>,
-    /// What to do afterwards about tags of images that are not wanted any more. `None`: nothing.
+    /// What to do after the import about tags of images that are no longer wanted. `None` to do nothing.
     pub prune: Option<PruneOptions>,
 }
 
-/// How a bundle comes.
+/// How a bundle arrives.
 pub enum BundleInput {
     Files {
         /// A directory, a tar, or volumes in any order.
         paths: Vec<PathBuf>,
-        /// Volumes may come in several runs; this file says how far.
+        /// Volumes can arrive in several runs; this file records the progress.
         state: Option<PathBuf>,
-        /// Prove every byte before the first push, not on the way.
+        /// Prove every byte before the first push, instead of during the push.
         verify_first: bool,
     },
     Stream(BundleStream),
 }
 
-/// An allowlist, and what errors call it.
+/// An allowlist, and its name in error messages.
 #[derive(Clone, Debug)]
 pub struct NamedAllowlist {
     pub name: String,
@@ -49,7 +49,7 @@ pub struct NamedAllowlist {
 }
 
 impl ImportRequest {
-    /// All of a bundle, with nothing else asked for.
+    /// Imports a whole bundle with default options.
     pub fn new(paths: Vec<PathBuf>, push: PushOptions) -> ImportRequest {
         let bundle = BundleInput::Files { paths, state: None, verify_first: false };
         let (trust, allow, newer_than) = (Trust::default(), None, None);

@@ -1,4 +1,4 @@
-//! An import whose volumes come one by one.
+//! Imports a bundle whose volumes arrive one by one.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,25 +12,25 @@ use crate::oci::Digest;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::transfer::TransferOutcome;
 
-/// The volumes of this run, and what is known of earlier ones.
+/// The volumes of this run, and the state of earlier runs.
 pub struct VolumeRun<'l> {
     state: RefCell<ImportState>,
     volumes: Vec<Volume>,
     layout: &'l Layout,
-    /// Content that no volume holds: it is expected at the target.
+    /// Content that no volume contains, because it is expected at the target.
     assumed: BTreeSet<Digest>,
 }
 
-/// Holds the state against what was given now.
+/// Checks the state against the volumes that were given.
 ///
 /// # Errors
-/// It is of something else, or these are no volumes.
+/// The state belongs to another set, or the input is not a volume.
 pub fn bind(state: &mut ImportState, opened: &Opened) -> Result<()> {
     match opened.volumes() {
         Some(volumes) => state.bind(volumes.set),
         None => {
             let path = opened.layout().path().display();
-            Err(Error::input(format!("{path} is no volume: --state is for a bundle that was split")))
+            Err(Error::input(format!("{path} is not a volume: --state only works with a bundle that was split")))
         }
     }
 }

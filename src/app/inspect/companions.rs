@@ -1,4 +1,4 @@
-//! What accompanies an image that is inspected.
+//! Finds the companions of an inspected image.
 
 use serde::Serialize;
 
@@ -10,33 +10,33 @@ use crate::pipeline::companion::Kind;
 use crate::pipeline::lock::{Attached, LockedImage};
 use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 
-/// What accompanies an image.
+/// A companion of an image.
 #[derive(Clone, Debug, Serialize)]
 pub struct ShownCompanion {
     #[serde(flatten)]
     pub attached: Attached,
     pub kind: Kind,
-    /// What it speaks of: `the image`, `the index`, a platform, or the start of a digest.
+    /// Its subject: `the image`, `the index`, a platform, or the start of a digest.
     pub about: String,
 }
 
-/// What is shown: the manifest that `reference` leads to, and the one that is looked at.
+/// The inspected content: the manifest that `reference` leads to, and the selected manifest.
 pub struct Shown<'a> {
     pub reference: &'a Reference,
     pub root: &'a Manifest,
     pub manifest: &'a Manifest,
 }
 
-/// What accompanies what is shown.
+/// The companions of the inspected content.
 #[derive(Default)]
 pub struct ShownCompanions {
     pub found: Vec<ShownCompanion>,
-    /// There may be more: a registry did not say.
+    /// Whether there may be more companions, because a registry did not answer.
     pub unknown: bool,
 }
 
-/// Those of the manifest that is shown and of what is below it; of a bundle those that its lock names. A registry that cannot
-/// be asked costs a warning.
+/// Returns the companions of the selected manifest and of its children. For a bundle, they are those in its lock. If a
+/// registry cannot be asked, a warning is reported.
 pub async fn of(
     source: &Cached<'_>,
     shown: &Shown<'_>,
@@ -63,11 +63,11 @@ pub async fn of(
     ShownCompanions { found, unknown }
 }
 
-/// What is attached, and whether there may be more.
+/// Returns the companions at the registry, and whether there may be more.
 async fn at_registry(source: &Cached<'_>, reference: &Reference, environment: &Environment) -> (Vec<Attached>, bool) {
     let options = Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
     let walk = Walk::new(source, options, environment.events.clone());
-    let walk = walk.with_silent_effect("those that were found are shown");
+    let walk = walk.with_silent_effect("the companions that were found are shown");
     let wanted = Wanted { reference: reference.clone(), rename: None, platforms: Vec::new(), written: String::new() };
     let found = walk.discover(&wanted).await;
     walk.report_lost();
@@ -81,7 +81,7 @@ async fn at_registry(source: &Cached<'_>, reference: &Reference, environment: &E
     }
 }
 
-/// The platform of the child of `root` that has this digest; else whether it is `root` itself.
+/// Describes a subject: by the platform of the child of `root` with this digest, or as `root` itself.
 fn about(root: &Manifest, subject: &Digest) -> String {
     if *subject == root.digest() {
         return if crate::oci::media_type::is_index(root.media_type()) { "the index" } else { "the image" }.to_owned();
@@ -95,7 +95,7 @@ fn platform_of(root: &Manifest, digest: &Digest) -> Option<String> {
     child.descriptor.platform().map(Platform::to_string)
 }
 
-/// The platform that a child of an index speaks of, if it is one of BuildKit's attestations.
+/// Returns the platform that a child of an index describes, if it is one of BuildKit's attestations.
 pub(super) fn attested(index: &Manifest, child: &Child) -> Option<String> {
     let subject = child.descriptor.attestation_subject()?;
     Some(platform_of(index, &subject).unwrap_or_else(|| subject.short()))

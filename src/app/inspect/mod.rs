@@ -1,4 +1,4 @@
-//! One image, at a registry or in a bundle.
+//! Inspects one image, at a registry or in a bundle.
 
 mod companions;
 
@@ -23,36 +23,36 @@ use crate::pipeline::lock::{Lock, LockedImage, MissingImage, MissingReason};
 use crate::pipeline::select::{self, lacks, offered_platform};
 pub use companions::ShownCompanion;
 
-/// The largest config that is read, in bytes.
+/// Size limit of a config, in bytes.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 
-/// Which image is to be inspected.
+/// The image to inspect.
 pub struct InspectRequest {
     pub image: InspectedImage,
-    /// Of an index, look at the manifest of this platform.
+    /// For an index: inspect the manifest of this platform.
     pub platform: Option<Platform>,
     pub registry: RegistryOptions,
 }
 
 pub enum InspectedImage {
-    /// Without tag and digest `latest` is meant.
+    /// Without a tag or a digest, the tag is `latest`.
     AtRegistry(Reference),
     InBundle {
         /// A directory, a tar, or volumes.
         paths: Vec<PathBuf>,
-        /// By its full or short name. `None`: the only one.
+        /// The full or short name of the image. `None` if the bundle has only one.
         name: Option<String>,
     },
 }
 
-/// Exact bytes of an image.
+/// A part of an image whose exact bytes can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RawPart {
     Manifest,
     Config,
 }
 
-/// What an image is.
+/// The result of an inspection.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InspectReport {
@@ -61,9 +61,9 @@ pub struct InspectReport {
     pub reference: Reference,
     pub digest: Digest,
     pub media_type: String,
-    /// Bytes of the manifest.
+    /// Size of the manifest in bytes.
     pub size: u64,
-    /// Of an index those that it offers, else the one that the image's config names.
+    /// The platforms that an index offers, or the platform in the config of an image.
     pub platforms: Vec<String>,
     #[serde(flatten)]
     pub content: InspectedContent,
@@ -71,37 +71,37 @@ pub struct InspectReport {
     pub subject: Option<Descriptor>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// What accompanies it.
+    /// The companions of the image.
     pub companions: Vec<ShownCompanion>,
-    /// There may be more companions: a registry did not say.
+    /// Whether there may be more companions, because a registry did not answer.
     pub attached_unknown: bool,
-    /// Images that the bundle was to bring and lacks; `None`: it was read at a registry.
+    /// Images that were requested for the bundle and are missing from it. `None` if the image was read at a registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<Vec<MissingImage>>,
-    /// Everything that the manifest names.
+    /// Everything that the manifest refers to.
     #[serde(skip)]
     pub children: Vec<InspectedChild>,
 }
 
 impl JsonReport for InspectReport {}
 
-/// What a manifest leads to.
+/// The contents of a manifest.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum InspectedContent {
-    /// Of an index.
+    /// The contents of an index.
     Index {
         /// Its children.
         manifests: Vec<InspectedChild>,
     },
-    /// Of an image or an artifact.
+    /// The contents of an image or an artifact.
     #[serde(rename_all = "camelCase")]
     Image {
-        /// Of its config. `null`: it has none.
+        /// The descriptor of the config. `null` if there is none.
         config: Option<Descriptor>,
-        /// The config itself. `null` of an artifact, whose config may be anything.
+        /// The config itself. `null` for an artifact, whose config can have any form.
         image_config: Option<Value>,
-        /// Of its layers, from the lowest.
+        /// The descriptors of the layers, the lowest first.
         layers: Vec<Descriptor>,
     },
 }
@@ -112,27 +112,27 @@ pub enum InspectedContent {
 pub struct InspectedChild {
     #[serde(flatten)]
     pub descriptor: Descriptor,
-    /// The platform, or the digest, that it is about if it is one of BuildKit's attestations.
+    /// For one of BuildKit's attestations: the platform or the digest that it describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attestation_of: Option<String>,
     #[serde(skip)]
     pub role: Role,
 }
 
-/// Shows what an image is, and what accompanies it.
+/// Inspects an image and its companions.
 ///
 /// # Errors
-/// It is not there, or cannot be read.
+/// The image does not exist, or cannot be read.
 pub async fn inspect(request: &InspectRequest, environment: &Environment) -> Result<InspectReport> {
     let found = Opened::open(request, environment)?;
     let image = found.image(request)?;
     image.report(environment).await.map_err(|error| found.explained(error))
 }
 
-/// Exact bytes of an image.
+/// Returns exact bytes of an image.
 ///
 /// # Errors
-/// It is not there, or cannot be read; it has no config.
+/// The image does not exist or cannot be read, or it has no config.
 pub async fn inspect_bytes(request: &InspectRequest, part: RawPart, environment: &Environment) -> Result<Bytes> {
     let found = Opened::open(request, environment)?;
     let image = found.image(request)?;
@@ -145,12 +145,12 @@ enum Opened {
     Registry(Box<dyn Source>, Reference),
 }
 
-/// An image that is looked at.
+/// The image being inspected.
 struct Image<'a> {
     source: Cached<'a>,
     reference: Reference,
     platform: Option<&'a Platform>,
-    /// Of a bundle.
+    /// Only for an image in a bundle.
     locked: Option<(&'a Lock, &'a LockedImage)>,
 }
 
@@ -186,7 +186,7 @@ impl Opened {
         }
     }
 
-    /// An increment lacks part of its images.
+    /// Explains errors of an increment, which contains only part of its images.
     fn explained(&self, error: Error) -> Error {
         match self {
             Opened::Bundle(bundle) if bundle.json().is_increment() => {
@@ -198,7 +198,7 @@ impl Opened {
 }
 
 impl Image<'_> {
-    /// What the reference leads to, and the manifest that is looked at.
+    /// Returns the manifest that the reference leads to, and the selected manifest.
     async fn manifests(&self) -> Result<(Manifest, Manifest)> {
         let root = need(&self.source, &self.reference).await?;
         let manifest = match self.platform {
@@ -256,7 +256,7 @@ fn content(manifest: &Manifest, image_config: Option<Value>, children: &[Inspect
     InspectedContent::Image { config: manifest.config().cloned(), image_config, layers }
 }
 
-/// A reference; without tag and digest, `latest`, as everywhere.
+/// Adds the tag `latest` to a reference that has neither a tag nor a digest.
 fn tagged(reference: &Reference) -> Result<Reference> {
     if reference.target().is_some() {
         return Ok(reference.clone());
@@ -265,7 +265,7 @@ fn tagged(reference: &Reference) -> Result<Reference> {
     Ok(reference.repository.with_tag(latest))
 }
 
-/// The image of a bundle that is meant: by its full name, its short name, or because it is the only one.
+/// Finds an image in a bundle by its full or short name, or because it is the only one.
 fn in_bundle<'b>(bundle: &'b Bundle, name: Option<&str>) -> Result<&'b LockedImage> {
     let images = &bundle.lock().images;
     let names = || images.iter().map(|image| format!("  {}", image.name()));
@@ -286,19 +286,19 @@ fn in_bundle<'b>(bundle: &'b Bundle, name: Option<&str>) -> Result<&'b LockedIma
     let wanted = name.parse::<Reference>().ok();
     let is_wanted = |missing: &&MissingImage| wanted.as_ref().is_some_and(|wanted| missing.covers(wanted));
     let covering = bundle.lock().missing.iter().filter(is_wanted);
-    // What is said of the image itself counts more than what is said of its repository.
+    // A statement about the image takes precedence over one about its repository.
     let why = match covering.min_by_key(|missing| missing.reason == MissingReason::TagsIncomplete) {
         Some(MissingImage { reference, reason: MissingReason::TagsIncomplete, .. }) => {
-            format!("; the list of tags of {reference} may have been short when the bundle was made")
+            format!("; the list of tags of {reference} may have been incomplete when the bundle was made")
         }
-        Some(missing) => format!(", which was asked for and could not be had: {}", missing.reason),
+        Some(missing) => format!(", which was requested and could not be fetched: {}", missing.reason),
         None => String::new(),
     };
     found.ok_or_else(|| Error::input(format!("the bundle has no {name}{why}; it has:")).listing(names()))
 }
 
 async fn need(source: &Cached<'_>, reference: &Reference) -> Result<Manifest> {
-    let missing = || Error::new(Kind::NotFound, format!("inspecting {reference}: it is not there"));
+    let missing = || Error::new(Kind::NotFound, format!("inspecting {reference}: it does not exist"));
     source.manifest(reference, Need::Required).await?.ok_or_else(missing)
 }
 
@@ -316,11 +316,11 @@ async fn child_of(source: &Cached<'_>, reference: &Reference, root: &Manifest, w
 }
 
 async fn config_of(source: &Cached<'_>, repository: &Repository, manifest: &Manifest) -> Result<Bytes> {
-    let none = || Error::input("it has no config; of an index, name one image with --platform");
+    let none = || Error::input("it has no config; for an index, select an image with --platform");
     source.small_blob(repository, manifest.config().ok_or_else(none)?, MAX_CONFIG).await
 }
 
-/// The config of an image, as JSON; an artifact's config is its own affair.
+/// Returns the config of an image as JSON. The config of an artifact is not interpreted.
 async fn read_config(source: &Cached<'_>, repository: &Repository, manifest: &Manifest) -> Result<Option<Value>> {
     match manifest.config() {
         Some(config) if media_type::is_image_config(&config.media_type) => {
@@ -331,7 +331,7 @@ async fn read_config(source: &Cached<'_>, repository: &Repository, manifest: &Ma
     }
 }
 
-/// The platforms of an index, or the one an image's config names.
+/// Returns the platforms of an index, or the platform in the config of an image.
 fn platforms(manifest: &Manifest, config: Option<&Value>) -> Vec<String> {
     let children = manifest.children();
     let offered = children.iter().filter_map(offered_platform).map(Platform::to_string);

@@ -1,8 +1,9 @@
-//! Which images of a storage are wanted: by patterns, and by an allowlist.
+//! Selects images of a storage by patterns and by an allowlist.
 //!
-//! A storage does not know what its registry was called, so a registry before a name is not compared. An entry means the
-//! repository that is called as it is written; else as it is meant, with its registry as the first part of the path (as
-//! `--scoped` leaves it) or without; `nginx`, which to Docker is `docker.io/library/nginx`, may be that or `nginx`.
+//! A storage does not contain the name of its registry, so the registry of an entry is not compared. An entry means the
+//! repository whose path is exactly what is written. If none exists, it means the repository with the registry as the first
+//! part of the path (as `--scoped` writes it), or without the registry. `nginx`, which is `docker.io/library/nginx` to
+//! Docker, can also be `nginx`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -15,20 +16,21 @@ use crate::transport::storage::{Fault, FaultKind, Holding, Storage, Survey, Tagg
 
 use super::{signatures, tags};
 
-/// Which images are wanted, and what they are called. The default is all that have a tag.
+/// Which images are wanted, and their names. The default is all images with a tag.
 #[derive(Clone)]
 pub struct ImageFilter {
-    /// Only images of this list. An entry that is not in the storage counts as an image that failed.
+    /// Only images on this list. An entry that is not in the storage counts as a failed image.
     pub list: Option<Allowlist>,
-    /// Only images whose `REPOSITORY:TAG` has any of these patterns. Empty: all.
+    /// Only images whose `REPOSITORY:TAG` matches one of these patterns. Empty for all.
     pub include: Vec<Pattern>,
-    /// Not those whose `REPOSITORY:TAG` has any of these.
+    /// Without images whose `REPOSITORY:TAG` matches one of these patterns.
     pub exclude: Vec<Pattern>,
-    /// Manifests too that no tag leads to.
+    /// Also manifests that no tag leads to.
     pub untagged: bool,
-    /// What tags mean: lines of `REPOSITORY:TAG DIGEST`, or the JSON of Harbor's API. It counts more than the storage.
+    /// The digests of tags: lines of `REPOSITORY:TAG DIGEST`, or the JSON of Harbor's API. They take precedence over the
+    /// storage.
     pub tags: Option<Text>,
-    /// What is attached to images goes with them, where it can.
+    /// Whether companions go with their images, where the destination allows it.
     pub referrers: bool,
 }
 
@@ -45,20 +47,20 @@ impl ImageFilter {
         (self.include.is_empty() || self.include.iter().any(has)) && !self.excludes(name)
     }
 
-    /// Whether it is to be left behind, even as a companion.
+    /// Whether the image is excluded, even as a companion.
     pub fn excludes(&self, name: &str) -> bool {
         self.exclude.iter().any(|pattern| pattern.is_match(name))
     }
 
-    /// Whether all names are taken.
+    /// Whether all names are selected.
     pub fn is_all(&self) -> bool {
         self.include.is_empty() && self.exclude.is_empty() && self.list.is_none()
     }
 
-    /// The names that a file gives, for a storage whose repositories are those of `registry`.
+    /// Adds the tags from the file to a storage whose repositories belong to `registry`.
     ///
     /// # Errors
-    /// All that is wrong in the file, at once.
+    /// Lists all problems of the file.
     pub fn name(&self, storage: Storage, registry: &str) -> Result<Storage> {
         let Some(Text { name, bytes }) = &self.tags else { return Ok(storage) };
         let mut given = tags::parse(name, bytes, registry).map_err(|problems| refused("the tags", &problems))?;
@@ -78,7 +80,8 @@ impl ImageFilter {
         let mut named = Vec::with_capacity(given.len());
         for tags::ListedTag { repository, tag, digest, is_accessory, .. } in given {
             let Some(repository) = repository else { continue };
-            // A manifest with a subject is found through it and has no tag. A missing one is reported like that of any tag.
+            // A manifest with a subject is found through the subject and has no tag. A missing manifest is reported like
+            // that of any tag.
             let has_subject =
                 || matches!(storage.manifest_of(&repository, &digest), Ok(Some(m)) if m.subject().is_some());
             if is_accessory && has_subject() {
@@ -93,7 +96,7 @@ impl ImageFilter {
     }
 }
 
-/// The only repository that has the manifest, or why there is no such one.
+/// Returns the only repository that has the manifest, or why it cannot be determined.
 fn repository_of<'h>(digest: &Digest, holdings: &'h [Holding]) -> Result<&'h Repository, String> {
     let mut having = holdings.iter().filter(|holding| holding.has(digest)).map(|holding| &holding.repository);
     match (having.next(), having.next()) {
@@ -101,30 +104,32 @@ fn repository_of<'h>(digest: &Digest, holdings: &'h [Holding]) -> Result<&'h Rep
         (None, _) => Err(format!("no repository_name, and no repository of the storage has {digest}")),
         (Some(one), Some(other)) => {
             let (one, other) = (one.path(), other.path());
-            Err(format!("no repository_name, and {digest} is in {one} and {other}; write lines instead"))
+            Err(format!("no repository_name, and {digest} is in {one} and {other}; use lines instead"))
         }
     }
 }
 
-/// [`ImageFilter`], with the allowlist read.
+/// An [`ImageFilter`] whose allowlist was read.
 pub struct Choice<'a> {
     which: &'a ImageFilter,
-    /// `None`: no allowlist, so that all is on it.
+    /// `None` without an allowlist: every image is selected.
     rules: Option<Vec<Rule>>,
-    /// The rules that mean a repository, by its path.
+    /// The rules for each repository, by its path.
     of: HashMap<String, Vec<usize>>,
     found: HashSet<usize>,
 }
 
 impl<'a> Choice<'a> {
+    /// Reads the allowlist.
+    ///
     /// # Errors
-    /// All that is wrong in the allowlist, at once.
+    /// Lists all problems of the allowlist.
     pub fn read(which: &'a ImageFilter) -> Result<Choice<'a>> {
         let rules = which.list.as_ref().map(rules_of).transpose()?;
         Ok(Choice { which, rules, of: HashMap::new(), found: HashSet::new() })
     }
 
-    /// Finds the repository that each entry means.
+    /// Finds the repository for each entry.
     pub fn match_rules<'r>(&mut self, repositories: impl Iterator<Item = &'r str>) {
         let known: HashSet<&str> = repositories.collect();
         for (at, rule) in self.rules.iter().flatten().enumerate() {
@@ -134,7 +139,7 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// Manifests that the allowlist names by their digests, where no tag of `survey` leads to them.
+    /// Returns manifests that the allowlist names by digest and that no tag of `survey` leads to.
     pub fn pinned(&mut self, survey: &Survey) -> Vec<Tagged> {
         let tagged: HashSet<_> = survey.tags.iter().map(|found| (&found.repository, found.digest)).collect();
         let mut pinned = Vec::new();
@@ -149,17 +154,17 @@ impl<'a> Choice<'a> {
         pinned
     }
 
-    /// Whether the image is wanted.
+    /// Whether the image is selected.
     pub fn takes(&mut self, image: &Tagged) -> bool {
         let path = image.repository.path();
-        // What has no tag is wanted where that was said, or its digest.
+        // An untagged image is selected by its digest, or if all untagged images are.
         let all = image.tag.is_some() || self.which.untagged;
         let fits = |rule: &Rule| (all || is_pin(&rule.select)) && covers(rule, image.tag.as_ref(), Some(&image.digest));
         let is_wanted = self.is_listed(path, fits) || self.rules.is_none() && all;
         is_wanted && self.which.takes(&image.name())
     }
 
-    /// The same for what is known by its name alone, `repository:tag` or `repository@digest`.
+    /// As [`Choice::takes`], for an image known only by its name, `repository:tag` or `repository@digest`.
     pub fn takes_name(&mut self, name: &str) -> bool {
         let listed = match (name.split_once('@'), name.rsplit_once(':')) {
             (Some((path, digest)), _) => {
@@ -183,7 +188,7 @@ impl<'a> Choice<'a> {
         !fitting.is_empty()
     }
 
-    /// Whether the allowlist names its tag in full.
+    /// Whether the allowlist names the tag of the image in full.
     pub fn names(&self, image: &Tagged) -> bool {
         let of = self.of.get(image.repository.path()).into_iter().flatten();
         let mut rules = of.filter_map(|at| self.rules.as_ref()?.get(*at));
@@ -194,13 +199,13 @@ impl<'a> Choice<'a> {
             })
     }
 
-    /// What the allowlist wants it to be called.
+    /// The name that the allowlist gives the image.
     pub fn rename(&self, image: &Tagged) -> Option<Rename> {
         let of = self.of.get(image.repository.path())?.iter().filter_map(|at| self.rules.as_ref()?.get(*at));
         of.filter(|rule| covers(rule, image.tag.as_ref(), Some(&image.digest))).find_map(|rule| rule.rename.clone())
     }
 
-    /// Entries that nothing in the storage fits, as faults of the file that names them.
+    /// Returns entries that match nothing in the storage, as problems of the file that contains them.
     pub fn missing(&self) -> Vec<Fault> {
         let rules = self.rules.iter().flatten().enumerate().filter(|(at, _)| !self.found.contains(at));
         let fault = |rule: &Rule| {
@@ -214,7 +219,7 @@ impl<'a> Choice<'a> {
 
 fn rules_of(list: &Allowlist) -> Result<Vec<Rule>> {
     let with_platforms = list.rules.iter().filter(|rule| !rule.platforms.is_empty());
-    let text = "platform= is not possible here: what is in a storage goes as it is";
+    let text = "platform= is not possible here: images of a storage are migrated unchanged";
     let problems: Vec<InputProblem> =
         with_platforms.map(|rule| InputProblem { at: rule.at.clone(), text: text.to_owned() }).collect();
     if list.rules.is_empty() {
@@ -223,7 +228,7 @@ fn rules_of(list: &Allowlist) -> Result<Vec<Rule>> {
     if problems.is_empty() { Ok(list.rules.clone()) } else { Err(refused("the allowlist", &problems)) }
 }
 
-/// The paths that an entry may mean, the likeliest first. See the documentation of the module.
+/// The paths that an entry can mean, the likeliest first. See the module documentation.
 fn meanings(rule: &Rule) -> Vec<String> {
     let name = rule.written.split('@').next().unwrap_or_default();
     let written = match name.rsplit_once(':') {
@@ -250,7 +255,7 @@ fn is_pin(select: &Select) -> bool {
     pin(select).is_some()
 }
 
-/// In the repository that `rule` means; without a digest, a pinned one is not compared.
+/// Whether `rule` covers an image of its repository. Without a digest, a pinned digest is not compared.
 fn covers(rule: &Rule, tag: Option<&Tag>, digest: Option<&Digest>) -> bool {
     let repository = rule.select.repository();
     match (tag, digest) {

@@ -1,4 +1,4 @@
-//! What of a storage can be carried: every image that is wanted, complete or with the reason why not.
+//! Determines what can be migrated from a storage: every selected image, complete or with the reason why it is not.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -13,52 +13,54 @@ use crate::pipeline::resolve;
 use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 use crate::transport::storage::{AuditDepth, AuditScope, Fault, FaultKind, Storage, Survey, Tagged};
 
-/// What becomes of what speaks of an image: signatures, attestations, SBOMs and other referrers.
+/// What happens to companions of images: signatures, attestations, SBOMs and other referrers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CompanionChoice {
-    /// They travel with their image. A tag of theirs is no image, if its subject is in the same repository.
+    /// Companions are migrated with their image. Their tags do not count as images if the subject is in the same
+    /// repository.
     Travel,
-    /// The same, but fallback lists of referrers stay tags: what serves the new storage may have no other way to find them.
+    /// As `Travel`, but fallback lists of referrers stay tags: the program that serves the new storage might have no other
+    /// way to find referrers.
     TravelWithLists,
-    /// They stay behind.
+    /// Companions are left behind.
     StayBehind,
-    /// Does not look for them. A companion with a tag is migrated as an image of its own.
+    /// Companions are not looked for. A companion with a tag is migrated as an image of its own.
     Separate,
 }
 
-/// What is looked at, and how.
+/// What to look at, and how.
 pub struct Look<'a> {
     pub which: &'a ImageFilter,
-    /// How blobs are looked at.
+    /// How blobs are checked.
     pub depth: AuditDepth,
     pub companions: CompanionChoice,
-    /// Images at a time.
+    /// Number of images read at the same time.
     pub jobs: usize,
 }
 
-/// Images by their tags or digests, and all that is wrong.
+/// Images by their tags or digests, and all problems.
 pub struct Collected {
-    /// `None`: it is not whole, and the faults that name it say why.
+    /// `None` for the image if it is damaged; the problems that name it give the reason.
     pub images: Vec<(Tagged, Option<Image>)>,
-    /// Of those that are not whole the manifests, as far as they could be read.
+    /// The readable manifests of damaged images.
     pub broken: HashMap<Digest, Manifest>,
     pub repositories: usize,
-    /// Manifests in all repositories, tagged or not.
+    /// Number of manifests in all repositories, tagged or not.
     pub revisions: usize,
-    /// Manifests that stay behind because no tag leads to them, in repositories all of whose tags are wanted.
+    /// Number of manifests left behind because no tag leads to them, in repositories all of whose tags are selected.
     pub left: usize,
-    /// How many tags of companions are no images.
+    /// Number of tags of companions, which do not count as images.
     pub companions: usize,
-    /// How many images would be whole without what is attached to them.
+    /// Number of images that are damaged only in their companions.
     pub lost_by_attached: usize,
     pub faults: Vec<Fault>,
 }
 
-/// Reads every manifest; looks for every blob and, at the depth asked for, at its size or at each of its bytes. Where `companions` travel,
-/// what is attached to an image is part of it, unless the tag of another image leads there.
+/// Reads every manifest, and checks for every blob that it exists and, depending on the depth, its size or all its bytes.
+/// If `companions` are migrated with their image, they are part of it, unless the tag of another image leads to them.
 ///
 /// # Errors
-/// The storage itself cannot be read. What is wrong in it costs the images it touches.
+/// The storage itself cannot be read. A problem inside it only affects the images that it concerns.
 pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Collected> {
     let Look { which, depth, companions, jobs } = *look;
     let referrers = matches!(companions, CompanionChoice::Travel | CompanionChoice::TravelWithLists);
@@ -71,7 +73,7 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
     let is_chosen = |here: &Repository| which.is_all() || selected.contains(here) && !in_part.contains(here);
     let set_apart = set_apart(&mut survey, &choice, companions);
     survey.tags.extend(choice.pinned(&survey));
-    // A tag that means nothing has a name all the same.
+    // A tag without a readable digest still has a name.
     survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| choice.takes_name(image)));
     let scope = if which.untagged { AuditScope::Manifests } else { AuditScope::Tagged };
     let may_go_along = |found: &&Tagged| referrers && !which.excludes(&found.name());
@@ -86,7 +88,7 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
             unwanted.insert(untagged.name());
         }
     }
-    // What costs nobody an image that is wanted is nobody's fault here.
+    // Problems that affect only images that are not wanted are dropped.
     audit.faults.retain_mut(|fault| {
         let is_about_all = fault.images.is_empty();
         fault.images.retain(|image| !unwanted.contains(&**image));
@@ -100,7 +102,7 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
     let looked_for = if referrers { Referrers::Require } else { Referrers::Leave };
     let options = Options { index: None, available_platforms: false, referrers: looked_for, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
-    // By what its tag meant when it was looked at: a registry at work may have moved it since.
+    // By the digest its tag had during the audit: a running registry can have moved the tag since.
     let by_digest = |found: &Tagged| found.repository.with_digest(found.digest);
     let wanted = |found: &Tagged| Wanted {
         reference: by_digest(found),
@@ -156,8 +158,8 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
     })
 }
 
-/// Moves the tags of companions out of the images of `survey`; returns their number. An orphan, whose subject is not in its
-/// repository, and a tag that the allowlist names in full remain images.
+/// Moves the tags of companions out of the images of `survey`, and returns their number. A companion whose subject is not
+/// in its repository, and a tag that the allowlist names in full, remain images.
 fn set_apart(survey: &mut Survey, choice: &Choice<'_>, companions: CompanionChoice) -> usize {
     if companions == CompanionChoice::Separate {
         return 0;
@@ -177,7 +179,7 @@ fn set_apart(survey: &mut Survey, choice: &Choice<'_>, companions: CompanionChoi
     number
 }
 
-/// What goes with an image into its own repository: that is no image beside it.
+/// Returns the companions that are migrated with an image in its own repository, and are therefore no images of their own.
 fn attached_to(images: &HashMap<String, Image>) -> HashSet<(Repository, Digest)> {
     let images = images.values().map(|image| &image.locked).filter(|locked| locked.rename.is_none());
     let pairs = images.flat_map(|locked| {
@@ -187,24 +189,24 @@ fn attached_to(images: &HashMap<String, Image>) -> HashSet<(Repository, Digest)>
 }
 
 impl Collected {
-    /// The images that can be carried.
+    /// Returns the images that can be migrated.
     pub fn whole(&self) -> impl Iterator<Item = (&Tagged, &Image)> {
         self.images.iter().filter_map(|(found, image)| Some((found, image.as_ref()?)))
     }
 
-    /// How many images cannot be: those that are not whole, those known by their faults alone, and one for each place that
-    /// may hide some.
+    /// Number of images that cannot be migrated: damaged images, images known only from problems, and one for each place
+    /// that may hide images.
     pub fn failed(&self) -> usize {
         let hidden = self.faults.iter().filter(|fault| fault.hides_images()).count();
         self.images.len() - self.whole().count() + self.lost() + hidden
     }
 
-    /// How many images are known by their faults alone: their tags mean nothing.
+    /// Number of images known only from problems, because their tags lead to nothing.
     pub fn lost(&self) -> usize {
         self.lost_names().len()
     }
 
-    /// What they are called, sorted.
+    /// The names of these images, sorted.
     pub fn lost_names(&self) -> BTreeSet<&str> {
         let known: HashSet<String> = self.images.iter().map(|(found, _)| found.name()).collect();
         let named = self.faults.iter().flat_map(|fault| &fault.images).map(|image| &**image);

@@ -1,4 +1,4 @@
-//! How many of the tags of a storage are images: those of cosign and of lists of referrers stand beside an image.
+//! Counts which tags of a storage are images, and which are tags of cosign or lists of referrers.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,24 @@ use crate::oci::{Digest, Repository};
 use crate::pipeline::companion::Kind;
 use crate::transport::storage::Tagged;
 
-/// What tags are, counted.
+/// Numbers of tags by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     pub images: usize,
     companions: BTreeMap<Kind, usize>,
-    /// Lists of referrers.
+    /// Number of lists of referrers.
     lists: usize,
 }
 
-/// What a tag is that is no image.
+/// What a tag is, if it is not an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompanionTag {
     Cosign(Kind),
     ListOfReferrers,
 }
 
-/// What the tag of `found` is if its subject is in the same repository, as `has` says; `None`: an image.
+/// Classifies the tag of `found`. It is a companion if its subject is in the same repository, according to `has`. `None`
+/// for an image.
 pub fn companion_tag(found: &Tagged, has: impl Fn(&Repository, &Digest) -> bool) -> Option<CompanionTag> {
     let tag = found.tag.as_ref()?;
     tag.companion_subject().filter(|subject| *subject != found.digest && has(&found.repository, subject))?;

@@ -1,18 +1,18 @@
-//! What is written piece by piece ends when the file system takes nothing more, and not once for each piece.
+//! Ends the writing of many pieces at the first error after which the file system accepts no more data.
 
 use std::sync::OnceLock;
 
 use crate::base::error::{Error, Result};
 
-/// The first error after which nothing more can be written, if there was one.
+/// The first error after which nothing more can be written, if one occurred.
 #[derive(Default)]
 pub struct DiskFull(OnceLock<Error>);
 
 impl DiskFull {
-    /// Writes, unless that is over; the first error that ends it is kept.
+    /// Calls `write` unless such an error occurred before. Records the first such error.
     ///
     /// # Errors
-    /// Those of `write`; once it is over, the one that ended it.
+    /// The errors of `write`, or the recorded error.
     pub fn unless<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.0.get() {
             Some(error) => Err(error.clone()),
@@ -24,8 +24,10 @@ impl DiskFull {
         }
     }
 
+    /// Checks whether writing is still possible.
+    ///
     /// # Errors
-    /// What ended it.
+    /// The recorded error.
     pub fn check(&self) -> Result<()> {
         self.0.get().map_or(Ok(()), |error| Err(error.clone()))
     }

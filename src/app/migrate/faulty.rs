@@ -1,4 +1,4 @@
-//! Images that cannot be carried.
+//! Images that cannot be migrated.
 
 use super::collect::Collected;
 use super::name::StoredName;
@@ -6,27 +6,27 @@ use crate::app::faults::reasons;
 use crate::oci::Manifest;
 use crate::transport::storage::Tagged;
 
-/// An image that cannot be carried.
+/// An image that cannot be migrated.
 pub struct Faulty<'a> {
     pub name: String,
-    /// `None`: its faults are all that is known of it.
+    /// `None` if the image is known only from its problems.
     pub found: Option<&'a Tagged>,
     pub reasons: Vec<String>,
 }
 
 impl Faulty<'_> {
-    /// What is known of it without its manifest.
+    /// What is known about the image without its manifest.
     pub fn known(&self) -> StoredName {
         self.found.map_or_else(|| StoredName::by_name(&self.name), StoredName::of)
     }
 
-    /// Its manifest, where that could be read.
+    /// The manifest of the image, if it could be read.
     pub fn manifest<'c>(&self, collected: &'c Collected) -> Option<&'c Manifest> {
         collected.broken.get(&self.found?.digest)
     }
 }
 
-/// Every image that was wanted and is not whole.
+/// Returns every selected image that is damaged.
 pub fn faulty(collected: &Collected) -> Vec<Faulty<'_>> {
     let mut reasons = reasons(&collected.faults);
     let mut of = |name: String, found| Faulty { reasons: reasons.remove(&*name).unwrap_or_default(), name, found };

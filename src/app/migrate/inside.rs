@@ -1,14 +1,14 @@
-//! Whether an output lies in the storage, or the storage in it.
+//! Checks whether an output is inside the storage, or the storage inside the output.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::base::error::{Error, Result};
 use crate::transport::storage::Storage;
 
-/// A storage is only read: nothing is made in it, nor on the way to what is made.
+/// Refuses an output inside a storage, or on a path that would create a directory in it: a storage is only read.
 ///
 /// # Errors
-/// `to` lies in the storage.
+/// `to` is inside the storage.
 pub fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
     let Ok(storage) = storage.shown("").canonicalize() else { return Ok(()) };
     let absolute = std::path::absolute(to).map_err(|e| Error::disk("creating", to, e))?;
@@ -20,17 +20,17 @@ pub fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
         }
         match at.canonicalize() {
             Ok(real) => at = real,
-            // What is not there yet is made, and is no link.
+            // A path that does not exist will be created, so it is not a link.
             Err(_) => is_inside |= at.starts_with(&storage),
         }
     }
     match is_inside || at.starts_with(&storage) {
-        true => Err(Error::input(format!("{} lies in the storage, which is only read", to.display()))),
+        true => Err(Error::input(format!("{} is inside the storage, which is only read", to.display()))),
         false => Ok(()),
     }
 }
 
-/// Where the storage lies below `to`, if it does: an image could be called like a place in it.
+/// Returns the path of the storage below `to`, if it is there: an image could have the name of a place in it.
 pub fn storage_below(storage: &Storage, to: &Path) -> Option<PathBuf> {
     let (storage, to) = (storage.shown("").canonicalize().ok()?, to.canonicalize().ok()?);
     storage.strip_prefix(to).ok().map(Path::to_owned)

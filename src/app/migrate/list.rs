@@ -1,4 +1,4 @@
-//! What is in a storage.
+//! Lists the contents of a storage.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::oci::{Digest, Manifest, Repository, media_type};
 use crate::pipeline::graph::Image;
 use crate::transport::storage::Tagged;
 
-/// How many images have each piece of content.
+/// The size of each piece of content, and the number of images that have it.
 struct Shares(HashMap<Digest, (u64, usize)>);
 
 impl Shares {
@@ -28,7 +28,7 @@ impl Shares {
         Shares(shares)
     }
 
-    /// Bytes that another image has too.
+    /// Bytes of this image that another image has too.
     fn shared(&self, image: &Image) -> u64 {
         let is_shared = |digest: &Digest| self.0.get(digest).is_some_and(|(_, images)| *images > 1);
         content(image).filter(|(digest, _)| is_shared(digest)).map(|(_, size)| size).fold(0, u64::saturating_add)
@@ -44,7 +44,7 @@ fn content(image: &Image) -> impl Iterator<Item = (Digest, u64)> {
     manifests.chain(image.blobs.iter().map(|blob| (blob.digest, blob.size)))
 }
 
-/// The manifests that are in each repository, as far as they were read.
+/// The manifests of each repository, as far as they were read.
 struct Inside<'a>(HashSet<(&'a Repository, Digest)>);
 
 impl Inside<'_> {
@@ -62,12 +62,12 @@ impl Inside<'_> {
     }
 }
 
-/// By which images are sorted: all of a repository stand together, before what lies below it.
+/// The sort key of images: all images of a repository come together, before repositories below its path.
 fn place(name: &str) -> String {
     name.replace([':', '@'], "\0")
 }
 
-/// In a word; where it says nothing else, it is OCI's.
+/// Describes a manifest in a word. Without `docker` in the word, it is an OCI type.
 fn type_of(manifest: &Manifest) -> &'static str {
     let is_artifact = || {
         let config = manifest.config().map(|config| config.media_type.as_str());
@@ -82,7 +82,7 @@ fn type_of(manifest: &Manifest) -> &'static str {
     }
 }
 
-/// Every image that is wanted, and all faults. `storage` is as it was named.
+/// Lists every selected image and all problems. `storage` is the path as named in the request.
 pub fn list(storage: &Path, collected: &Collected) -> StorageList {
     let shares = Shares::of(collected);
     let whole = collected.whole().map(|(found, image)| StoredImage {

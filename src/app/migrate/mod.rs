@@ -1,5 +1,5 @@
-//! The storage of a registry → what is in it, or its images in another registry, a bundle, `dir:` directories or a storage of
-//! their own.
+//! Lists the storage of a registry, or migrates its images to another registry, a bundle, `dir:` directories or a new
+//! storage.
 
 mod choice;
 mod collect;
@@ -41,23 +41,23 @@ pub use report::{
 };
 pub use request::{BundleOutput, Destination, MigrateRequest};
 
-/// What references to a storage's content call the registry it belonged to.
+/// The registry in references to the contents of a storage.
 pub const REGISTRY: &str = "localhost";
 
-/// A migration under way.
+/// A running migration.
 struct Migration<'a> {
     request: &'a MigrateRequest,
     storage: &'a Storage,
     companions: CompanionChoice,
     environment: &'a Environment,
-    /// When the command began.
+    /// Start of the command.
     started: Instant,
 }
 
-/// Lists the images of a storage, or brings them where they are wanted. Nothing in the storage is changed.
+/// Lists or migrates the images of a storage. The storage is not changed.
 ///
 /// # Errors
-/// The storage cannot be read; nothing of it is wanted; nothing can be written or pushed.
+/// The storage cannot be read, no image is selected, or nothing can be written or pushed.
 pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Result<MigrateReport> {
     let started = Instant::now();
     let storage = request.which.name(Storage::open(&request.storage, REGISTRY)?, REGISTRY)?;
@@ -85,7 +85,7 @@ pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Res
     }
 }
 
-/// What is whole, to be pushed; and what is not, for the report.
+/// Converts the complete images into a push, and the others into entries of its report.
 fn to_push(storage: &Storage, collected: Collected) -> PushRequest<'_> {
     let faults = collected.faults.iter().map(|fault| fault_lines(fault).trim_end().to_owned()).collect();
     let lost = faulty::faulty(&collected).into_iter().map(|faulty| {
@@ -107,7 +107,7 @@ impl MigrateRequest {
 
     fn companions(&self) -> CompanionChoice {
         match (&self.to, self.which.referrers) {
-            // A list shows every tag, and a dir: image has no place for anything else.
+            // A list shows every tag, and a `dir:` image cannot contain a companion.
             (Destination::List | Destination::Directories { .. }, _) => CompanionChoice::Separate,
             (_, false) => CompanionChoice::StayBehind,
             (Destination::Storage { .. }, true) => CompanionChoice::TravelWithLists,
@@ -117,7 +117,7 @@ impl MigrateRequest {
 }
 
 impl Migration<'_> {
-    /// What is looked at.
+    /// What to look at.
     fn of(&self, depth: AuditDepth) -> Look<'_> {
         Look { which: &self.request.which, depth, companions: self.companions, jobs: self.request.jobs }
     }
@@ -132,7 +132,7 @@ impl Migration<'_> {
             Destination::Storage { path, link, owner } => {
                 (path, to_storage::write(self.storage, &collected, path, *link, *owner, events)?)
             }
-            // What goes into a registry was pushed.
+            // Pushing to a registry was done by the caller.
             Destination::List | Destination::Registry(_) => {
                 return Ok(MigrateReport::Listed(Box::new(list::list(&self.request.storage, &collected))));
             }
@@ -155,22 +155,23 @@ impl Migration<'_> {
         }))
     }
 
-    /// A storage without tags is not empty: that should not look like success.
+    /// Refuses a storage without a selected image: a storage without tags is not empty, and must not look like a success.
     fn check_any(&self, collected: &Collected) -> Result<()> {
         if !collected.images.is_empty() || collected.revisions == 0 || collected.lost() > 0 {
             return Ok(());
         }
         let text = match self.request.which.is_all() {
             true => {
-                "has manifests, but no tags: Harbor 2.15 and later keep tags in their database only; --untagged takes all by \
-                 their digests, --tags-from FILE says what they are called"
+                "has manifests, but no tags: Harbor 2.15 and later keep tags only in their database; --untagged selects all by \
+                 their digests, --tags-from FILE supplies the tags"
             }
-            false => "has no image that -f, --include and --exclude let through",
+            false => "has no image that -f, --include and --exclude select",
         };
         Err(Error::input(format!("{} {text}", self.request.storage.display())))
     }
 
-    /// Where companions were not looked for, signatures and SBOMs of the images may be among what is left.
+    /// Reports what is left behind. If companions were not looked for, signatures and SBOMs of the images can be part of
+    /// it.
     fn report_left(&self, collected: &Collected) {
         let notice = |text| self.environment.events.report(Event::Notice(text));
         if collected.companions > 0 {
@@ -180,12 +181,14 @@ impl Migration<'_> {
         if collected.left > 0 {
             let what = if referrers { "" } else { ", or signatures and SBOMs" };
             let left = count(collected.left, "manifest");
-            notice(format!("left behind: {left} that no tag leads to: older images{what}; --untagged takes them too"));
+            notice(format!(
+                "left behind: {left} that no tag leads to: older images{what}; --untagged selects them too"
+            ));
         }
         if collected.lost_by_attached > 0 {
             let lost = count(collected.lost_by_attached, "image");
             notice(format!(
-                "{lost} would be whole without signatures, SBOMs and referrers: --no-referrers leaves these behind"
+                "{lost} would be complete without signatures, SBOMs and other companions: --no-referrers leaves them behind"
             ));
         }
     }

@@ -1,22 +1,22 @@
-//! What an image in a storage is called.
+//! The name of an image in a storage.
 
 use serde::Serialize;
 
 use crate::oci::{Digest, Tag};
 use crate::transport::storage::Tagged;
 
-/// What an image in a storage is called.
+/// The name of an image in a storage.
 #[derive(Clone, Debug, Serialize)]
 pub struct StoredName {
     /// `REPOSITORY:TAG`, or `REPOSITORY@DIGEST`.
     pub name: String,
-    /// Its path. Absent: its name does not say it.
+    /// The path of the repository. Absent if the name does not contain it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
-    /// Absent: it has none.
+    /// The tag. Absent for an untagged image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// Absent: its tag means nothing.
+    /// The digest. Absent if the tag leads to nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }
@@ -31,7 +31,7 @@ impl StoredName {
         }
     }
 
-    /// Of one that has a name alone.
+    /// An image known only by its name.
     pub fn by_name(name: &str) -> StoredName {
         let (repository, tag) = name.rsplit_once(':').filter(|(repository, _)| !repository.contains('@')).unzip();
         let (repository, tag) = (repository.map(str::to_owned), tag.map(str::to_owned));

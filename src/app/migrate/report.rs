@@ -1,4 +1,4 @@
-//! What a migration has found, or done.
+//! The report of a migration.
 
 use crate::app::units::as_path;
 use std::collections::BTreeMap;
@@ -22,12 +22,12 @@ use crate::oci::{Digest, Platform};
 use crate::signing::PublicKey;
 use crate::transport::storage::{Fault, FaultKind};
 
-/// What a migration has found, or done.
+/// What a migration found or did.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum MigrateReport {
     Listed(Box<StorageList>),
-    /// Nothing was done, because something is wrong and that was not to be.
+    /// Nothing was done, because the storage has problems and the request is strict.
     Refused(Box<MigrationRefused>),
     Pushed(PushReport),
     Written(Box<Migrated>),
@@ -35,26 +35,26 @@ pub enum MigrateReport {
 
 impl JsonReport for MigrateReport {}
 
-/// What is in a storage.
+/// The contents of a storage.
 #[derive(Clone, Debug, Serialize)]
 pub struct StorageList {
     pub version: u32,
-    /// It could be read. That some of it is faulty is in `faults`.
+    /// Whether the storage could be read. Its problems are in `faults`.
     pub ok: bool,
-    /// Where it is, as it was named.
+    /// The storage, as named in the request.
     #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
-    /// How many repositories it has.
+    /// Number of repositories.
     pub repositories: usize,
-    /// How many manifests, in all repositories.
+    /// Number of manifests in all repositories.
     pub manifests: usize,
-    /// Bytes of the images, each blob and manifest once.
+    /// Size of the images in bytes. Shared blobs and manifests count once.
     pub size: u64,
     pub images: Vec<StoredImage>,
     pub faults: Vec<Fault>,
-    /// How many faults there are of each code.
+    /// Number of problems by code.
     pub counts: BTreeMap<FaultKind, usize>,
-    /// What its tags are.
+    /// What kinds of tags there are.
     #[serde(skip)]
     pub counted: Counted,
 }
@@ -65,162 +65,162 @@ pub struct StorageList {
 pub struct StoredImage {
     #[serde(flatten)]
     pub name: StoredName,
-    /// Of its manifest, where that can be read.
+    /// The media type of its manifest, if that can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// What it is for. Absent of a faulty one.
+    /// The platforms of the image. Absent if it is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platforms: Option<Vec<Platform>>,
-    /// Bytes of everything below it. Absent of a faulty one.
+    /// Size of all its content in bytes. Absent if it is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// How many of these another image has too. Absent of a faulty one.
+    /// Bytes of it that another image has too. Absent if it is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<u64>,
     pub state: StoredState,
-    /// What it is in a word. `None`: that cannot be read.
+    /// Its type in a word. `None` if it cannot be read.
     #[serde(skip)]
     pub type_name: Option<&'static str>,
 }
 
-/// Whether an image in a storage is whole.
+/// Whether an image in a storage is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoredState {
     Ok,
-    /// The faults that name it say why.
+    /// The image is damaged. The entries of `faults` that name it give the reason.
     Faulty,
 }
 
-/// A migration that did not begin.
+/// A migration that did not start.
 #[derive(Clone, Debug, Serialize)]
 pub struct MigrationRefused {
     pub version: u32,
     /// `false`.
     pub ok: bool,
-    /// Where the storage is, as it was named.
+    /// The storage, as named in the request.
     #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
     pub faults: Vec<Fault>,
-    /// How many faults there are of each code.
+    /// Number of problems by code.
     pub counts: BTreeMap<FaultKind, usize>,
-    /// Why it did not begin.
+    /// Why the migration did not start.
     #[serde(serialize_with = "as_one_detail")]
     pub error: Error,
 }
 
-/// What became of the images of a storage.
+/// What a migration did with the images of a storage.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Migrated {
     pub version: u32,
-    /// No image failed.
+    /// Whether no image failed.
     pub ok: bool,
-    /// Where the storage is, as it was named.
+    /// The storage, as named in the request.
     #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
-    /// Where the images are.
+    /// Where the images were written.
     #[serde(serialize_with = "as_path")]
     pub output: PathBuf,
-    /// First those that were whole.
+    /// The images; those that were complete in the storage come first.
     pub images: Vec<MigratedImage>,
-    /// How many images were written.
+    /// Number of images written.
     pub written: usize,
-    /// How many were there already.
+    /// Number of images that already existed.
     pub present: usize,
-    /// How many failed, and how many places are not readable where some may be.
+    /// Number of failed images, and of unreadable places that may contain images.
     pub failed: usize,
-    /// Blobs that are links to the storage.
+    /// Number of blobs that are links to the storage.
     pub blobs_linked: u64,
     /// Bytes of blobs that were copied.
     pub bytes_copied: u64,
     pub faults: Vec<Fault>,
-    /// How many faults there are of each code.
+    /// Number of problems by code.
     pub counts: BTreeMap<FaultKind, usize>,
-    /// How long it took.
+    /// Duration of the migration.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
-    /// Of a bundle.
+    /// Only for a bundle.
     #[serde(flatten)]
     pub bundle: Option<MigratedBundle>,
-    /// What kept the rest from being written.
+    /// The error that ended the migration early.
     #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
-    /// Of a storage: files of other images that keep their owner, as they are hard links of an earlier run.
+    /// For a storage: number of files that keep their owner, because they are hard links of an earlier run.
     #[serde(skip)]
     pub kept_owner: u64,
     #[serde(skip)]
     pub outcome: Outcome,
 }
 
-/// The bundle that a migration has written.
+/// The bundle that a migration wrote.
 #[derive(Clone, Debug, Serialize)]
 pub struct MigratedBundle {
     pub identity: Digest,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// It was there already.
+    /// Whether the bundle already existed.
     pub unchanged: bool,
-    /// Who has signed it.
+    /// The key that signed the bundle.
     #[serde(skip)]
     pub signed_by: Option<PublicKey>,
 }
 
-/// An image of a storage, and what became of it.
+/// An image of a storage, and the result of its migration.
 #[derive(Clone, Debug, Serialize)]
 pub struct MigratedImage {
     #[serde(flatten)]
     pub name: StoredName,
-    /// Bytes of everything below it. Absent of a faulty one.
+    /// Size of all its content in bytes. Absent if it is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     pub state: MigratedState,
-    /// Why it failed.
+    /// Why the image failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
-    /// It was whole in the storage.
+    /// Whether the image was complete in the storage.
     #[serde(skip)]
     pub was_whole: bool,
 }
 
-/// What became of an image.
+/// The result for an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MigratedState {
     Written,
-    /// It was there already.
+    /// The image already existed.
     Present,
     Failed,
 }
 
-/// What became of an image that was whole in the storage.
+/// The result for an image that was complete in the storage.
 pub enum MigrateOutcome {
     Written,
     Present,
-    /// With the reason.
+    /// The reason of the failure.
     Failed(String),
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Default)]
 pub struct Ended {
-    /// Those of [`Collected::whole`], in its order; fewer if it ended early.
+    /// One per image of [`Collected::whole`], in its order. Fewer if the run ended early.
     pub outcomes: Vec<MigrateOutcome>,
-    /// Blobs that are links.
+    /// Number of blobs that are links.
     pub linked: u64,
     /// Bytes of blobs that were written.
     pub copied: u64,
     pub bundle: Option<Finished>,
-    /// Who has signed it.
+    /// The key that signed the bundle.
     pub signed_by: Option<PublicKey>,
-    /// What kept the rest from being written.
+    /// The error that ended the migration early.
     pub failure: Option<Error>,
     /// As in [`Migrated::kept_owner`].
     pub kept_owner: u64,
 }
 
 impl Ended {
-    /// The report. `elapsed` is since the command began.
+    /// Builds the report. `elapsed` is the time since the start of the command.
     pub fn report(self, collected: &Collected, storage: PathBuf, output: PathBuf, elapsed: Duration) -> Migrated {
         let of = |wanted: fn(&MigrateOutcome) -> bool| self.outcomes.iter().filter(|outcome| wanted(outcome)).count();
         let written = of(|outcome| matches!(outcome, MigrateOutcome::Written));
@@ -258,7 +258,7 @@ impl Ended {
     }
 }
 
-/// Every image that was wanted, and what became of it: first those that were whole.
+/// Returns every selected image with its result. Those that were complete come first.
 fn images(outcomes: Vec<MigrateOutcome>, collected: &Collected) -> Vec<MigratedImage> {
     let whole = collected.whole().zip(outcomes).map(|((found, image), outcome)| {
         let (state, reasons) = match outcome {

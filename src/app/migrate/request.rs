@@ -1,4 +1,4 @@
-//! What is to be migrated, and where to.
+//! The request of a migration.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,32 +13,32 @@ use crate::transport::storage::AuditDepth;
 
 /// See the module documentation.
 pub struct MigrateRequest {
-    /// A directory at or above `docker/registry/v2`, or a plain tar of one.
+    /// A directory at or above `docker/registry/v2`, or an uncompressed tar of one.
     pub storage: PathBuf,
-    /// Which images are wanted.
+    /// Which images to migrate.
     pub which: ImageFilter,
     pub to: Destination,
-    /// How blobs are looked at before. `None`: each byte if nothing may be wrong and they go into a registry or a bundle, else
-    /// their sizes.
+    /// How blobs are checked before the migration. `None` for the default: all bytes if `strict` is set and the destination
+    /// is a registry or a bundle, otherwise sizes.
     pub depth: Option<AuditDepth>,
-    /// Write and push nothing if anything is wrong.
+    /// Write and push nothing if the storage has a problem.
     pub strict: bool,
-    /// Images, then blobs, at a time.
+    /// Number of images, and then of blobs, handled at the same time.
     pub jobs: usize,
 }
 
-/// Where the images go.
+/// The destination of the images.
 pub enum Destination {
-    /// Nowhere: they are listed.
+    /// No destination: the images are listed.
     List,
     Registry(Box<PushOptions>),
     Bundle(BundleOutput),
-    /// A directory for each image, as skopeo's `dir:` reads it.
+    /// A directory for each image, in the format of skopeo's `dir:`.
     Directories {
         path: PathBuf,
         link: LinkMode,
     },
-    /// A storage of their own. Its files belong to `owner`; `None`: to the user.
+    /// A new storage. Its files belong to `owner`, or to the user for `None`.
     Storage {
         path: PathBuf,
         link: LinkMode,
@@ -46,21 +46,21 @@ pub enum Destination {
     },
 }
 
-/// A bundle that is to be written.
+/// The bundle to write.
 pub struct BundleOutput {
-    /// A tar if the name ends in `.tar`, else a directory.
+    /// A tar if the name ends in `.tar`, otherwise a directory.
     pub path: PathBuf,
     pub link: LinkMode,
-    /// Signs the bundle.
+    /// The key that signs the bundle.
     pub sign_key: Option<Arc<PrivateKey>>,
-    /// Files that go with the images.
+    /// Files that are added to the bundle.
     pub tools: Vec<Tool>,
-    /// Read everything from the medium again before it is called done.
+    /// Read the output back from the medium before reporting success.
     pub read_back: bool,
 }
 
 impl MigrateRequest {
-    /// All images that have a tag.
+    /// Migrates all images with a tag.
     pub fn new(storage: PathBuf, to: Destination) -> MigrateRequest {
         MigrateRequest { storage, which: ImageFilter::default(), to, depth: None, strict: false, jobs: 6 }
     }

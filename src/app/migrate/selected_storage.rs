@@ -1,5 +1,5 @@
-//! A storage as the walk is to see it: with what an audit found attached to the images that are carried. Tags that are images
-//! of their own are not beside another one, and no revision is read to find out what it speaks of.
+//! A storage as the walk must see it: with the companions that an audit found for the selected images. Tags that are images
+//! of their own are hidden, and no revision is read to find its subject.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::transport::storage::{AttachedDescriptors, Storage, Tagged};
 pub struct SelectedStorage<'a> {
     storage: &'a Storage,
     attached: AttachedDescriptors,
-    /// Tags that may be cosign's.
+    /// Tags that may be those of cosign.
     beside: HashMap<Repository, Vec<Tag>>,
 }
 

@@ -1,9 +1,9 @@
-//! Signatures whose tags a file of tags does not give: Harbor's API names those of an image and of an index, and none of an index's
-//! children. What cosign has signed stands in the payload, and its tag follows from that.
+//! Finds signatures whose tags the file of tags does not list: Harbor's API lists the signatures of an image and of an
+//! index, but not those of an index's children. The payload names what cosign signed, and the tag follows from that.
 //!
 //! # Threats
-//! Anybody who may push may write a payload. It can give a tag of cosign's to the manifest that has it, for a subject in the same
-//! repository, and nothing else; a tag that is known already is not given again. A payload has at most [`MOST_BYTES`].
+//! Anybody who may push can write a payload. It can only give a tag of cosign to the manifest that contains it, for a
+//! subject in the same repository. Existing tags are not replaced. A payload has at most [`MOST_BYTES`].
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -15,11 +15,11 @@ use crate::content::{Files, in_parallel};
 use crate::oci::{Digest, Kind, Manifest, Repository, Role, Tag};
 use crate::transport::storage::{Storage, Tagged};
 
-/// The largest payload that is read.
+/// Size limit of a payload in bytes.
 const MOST_BYTES: u64 = 64 * 1024;
 const SIGNATURE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 
-/// A signature's payload (containers/image, `docs/atomic-signature.md`).
+/// The payload of a signature (containers/image, `docs/atomic-signature.md`).
 #[derive(Deserialize)]
 struct Payload {
     critical: Critical,
@@ -36,7 +36,7 @@ struct Signed {
     digest: Digest,
 }
 
-/// The tags of signatures in the repositories of `named`, where neither that nor the storage gives them to anything.
+/// Returns the missing tags of signatures in the repositories of `named`.
 ///
 /// # Errors
 /// The storage cannot be read.
@@ -54,7 +54,7 @@ pub fn unnamed(storage: &Storage, named: &[Tagged]) -> Result<Vec<Tagged>> {
         let (subject, signatures) = signed(storage, &here.repository, digest)?;
         here.has(&subject).then(|| (Tag::cosign(&subject, "sig"), signatures))
     });
-    // Signing again makes another list, with all that the former one has.
+    // Signing again writes another list that includes the signatures of the former one, so the longest wins.
     let mut lists: HashMap<(&Repository, Tag), (Reverse<usize>, Digest)> = HashMap::new();
     for ((here, digest), found) in untagged.iter().zip(found) {
         let Some((tag, signatures)) = found.filter(|(tag, _)| !tags.contains(&(&here.repository, tag))) else {
@@ -72,7 +72,8 @@ pub fn unnamed(storage: &Storage, named: &[Tagged]) -> Result<Vec<Tagged>> {
     Ok(lists.into_iter().map(tagged).collect())
 }
 
-/// What a list of signatures signs, and how many it has. `None`: it is something else, or cannot be read; then it gets no tag.
+/// Returns the subject of a list of signatures, and the number of signatures. `None` if the manifest is something else or
+/// cannot be read.
 fn signed(storage: &Storage, repository: &Repository, list: &Digest) -> Option<(Digest, usize)> {
     let manifest = storage.manifest_of(repository, list).ok().flatten()?;
     if manifest.kind() != Kind::Image || manifest.subject().is_some() {
@@ -83,7 +84,7 @@ fn signed(storage: &Storage, repository: &Repository, list: &Digest) -> Option<(
     subjects.iter().all(|subject| *subject == first).then_some((first, subjects.len()))
 }
 
-/// What each layer signs; `None` if one is no signature.
+/// Returns the subject of each layer, or `None` if a layer is not a signature.
 fn subjects(storage: &Storage, repository: &Repository, list: &Manifest) -> Option<Vec<Digest>> {
     let layers = list.children().into_iter().filter(|child| child.role != Role::Config);
     let subject = |digest: &Digest| -> Option<Digest> {

@@ -1,13 +1,13 @@
-//! `--tags-from`: what tags mean, where a storage does not say so.
+//! `--tags-from`: the digests of tags that a storage does not contain.
 //!
-//! Either lines of `REPOSITORY:TAG DIGEST`, with `#` comments, or what Harbor's API gives for
-//! `GET /projects/PROJECT/repositories/REPOSITORY/artifacts` (v2.0: an array of objects with `digest`, `tags[].name` and, in
-//! later versions, `repository_name`), page after page. Harbor lists no signatures: with `with_accessory=true` each artifact names
-//! its own, and cosign's tag follows from what it signs.
+//! The file contains either lines of `REPOSITORY:TAG DIGEST`, with `#` comments, or the answers of Harbor's API to `GET
+//! /projects/PROJECT/repositories/REPOSITORY/artifacts` (v2.0: an array of objects with `digest`, `tags[].name` and, in
+//! later versions, `repository_name`), page after page. Harbor lists no signatures: with `with_accessory=true`, each
+//! artifact lists its own signatures, and the tag of cosign follows from the subject.
 //!
 //! # Threats
-//! The file comes from another machine. It is bounded as an allowlist is, every name and digest in it is checked, and what a
-//! digest stands for is looked up in the storage: it can give names, not content.
+//! The file comes from another machine. Its size is limited like that of an allowlist, every name and digest is checked,
+//! and digests are looked up in the storage: the file can supply names, but no content.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,15 +16,15 @@ use serde::Deserialize;
 use crate::oci::{Digest, Repository, Tag};
 use crate::pipeline::allowlist::{InputProblem, Position, decode};
 
-/// A tag as the file gives it.
+/// A tag in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedTag {
     pub at: Position,
-    /// Not told by earlier versions of Harbor.
+    /// Absent in answers of earlier versions of Harbor.
     pub repository: Option<Repository>,
     pub tag: Tag,
     pub digest: Digest,
-    /// It is a signature that Harbor names beside what it signs. It has this tag only if its manifest has no subject.
+    /// Whether it is a signature that Harbor lists with its subject. It has this tag only if its manifest has no subject.
     pub is_accessory: bool,
 }
 
@@ -36,7 +36,7 @@ struct Artifact {
     accessories: Option<Vec<Accessory>>,
 }
 
-/// Of Harbor's types `signature.cosign` alone may be known by a tag.
+/// An accessory. Of Harbor's types, only `signature.cosign` can have a tag.
 #[derive(Deserialize)]
 struct Accessory {
     #[serde(rename = "type")]
@@ -50,10 +50,10 @@ struct Name {
     name: String,
 }
 
-/// Reads the bytes of `file`; repositories are those of `registry`.
+/// Parses the bytes of `file`. Repositories belong to `registry`.
 ///
 /// # Errors
-/// All that is wrong in it, at once.
+/// All problems of the file.
 pub fn parse(file: &str, bytes: &[u8], registry: &str) -> Result<Vec<ListedTag>, Vec<InputProblem>> {
     let text = decode(file, bytes).map_err(|problem| vec![problem])?;
     let mut reader = Reader { file, text, registry, given: Vec::new(), problems: Vec::new() };
@@ -101,17 +101,17 @@ impl Reader<'_> {
 
     fn one(&self, path: Option<&str>, tag: &str, digest: &str, at: Position) -> Result<ListedTag, String> {
         let repository = path.map(|path| {
-            Repository::new(self.registry, path).map_err(|e| format!("{path:?} is no repository's name: {}", e.reason))
+            Repository::new(self.registry, path).map_err(|e| format!("{path:?} is not a repository name: {}", e.reason))
         });
         let repository = repository.transpose()?;
-        let tag = tag.parse().map_err(|_| format!("{tag:?} is no tag"))?;
-        let digest = digest.parse().map_err(|_| format!("{digest:?} is no digest"))?;
+        let tag = tag.parse().map_err(|_| format!("{tag:?} is not a tag"))?;
+        let digest = digest.parse().map_err(|_| format!("{digest:?} is not a digest"))?;
         Ok(ListedTag { at, repository, tag, digest, is_accessory: false })
     }
 
     fn signature(&self, artifact: &Artifact, accessory: &Accessory, at: Position) -> Result<ListedTag, String> {
         let subject = accessory.subject_artifact_digest.as_ref().unwrap_or(&artifact.digest);
-        let subject: Digest = subject.parse().map_err(|_| format!("{subject:?} is no digest"))?;
+        let subject: Digest = subject.parse().map_err(|_| format!("{subject:?} is not a digest"))?;
         let tag = Tag::cosign(&subject, "sig");
         let given = self.one(artifact.repository_name.as_deref(), tag.as_str(), &accessory.digest, at)?;
         Ok(ListedTag { is_accessory: true, ..given })
@@ -124,7 +124,7 @@ impl Reader<'_> {
                 Ok(page) => artifacts.extend(page),
                 Err(error) => {
                     let at = Position::line(self.file, (error.line() as u64).max(1));
-                    let text = format!("expected what Harbor's API says of artifacts: {error}");
+                    let text = format!("expected the list of artifacts of Harbor's API: {error}");
                     self.problems.push(InputProblem { at, text });
                     break;
                 }
@@ -154,7 +154,7 @@ impl Reader<'_> {
     }
 }
 
-/// The line that has each digest of the artifacts first: values have no positions once they are read.
+/// Returns the first line that contains each digest of the artifacts: parsed values have no positions.
 fn first_lines<'a>(text: &str, artifacts: &'a [Artifact]) -> HashMap<&'a str, u64> {
     let own = artifacts.iter().map(|artifact| &artifact.digest);
     let below = artifacts.iter().flat_map(|artifact| artifact.accessories.iter().flatten()).map(|it| &it.digest);
@@ -168,11 +168,11 @@ fn first_lines<'a>(text: &str, artifacts: &'a [Artifact]) -> HashMap<&'a str, u6
     found
 }
 
-/// Tags that are given two meanings, as far as their repositories are known.
+/// Returns the tags that have two digests, as far as their repositories are known.
 pub fn ambiguities(all: &[ListedTag]) -> Vec<InputProblem> {
     let mut known: HashMap<(&Repository, &Tag), &ListedTag> = HashMap::new();
     let mut problems = Vec::new();
-    // Several signatures of one image may be named, of which one has the tag.
+    // Several signatures of one image can be listed, of which one has the tag.
     for given in all.iter().filter(|given| !given.is_accessory) {
         let Some(repository) = &given.repository else { continue };
         let first = *known.entry((repository, &given.tag)).or_insert(given);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_both_versions_of_harbor_s_answer_give_the_same_names() {
+    fn lines_and_both_versions_of_harbors_answer_give_the_same_tags() {
         let (a, b) = (hex('a'), hex('b'));
         let lines = names(&format!("# names\n\nteam/app:1 {a}\nteam/app:2\t{b}  # the newer\n"));
         assert_eq!(lines.len(), 2);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_that_harbor_hides_among_its_artifacts_gets_cosign_s_tag() {
+    fn a_signature_among_harbors_accessories_gets_the_tag_of_cosign() {
         let (a, b, c) = (hex('a'), hex('b'), hex('c'));
         let json = format!(
             r#"[{{"repository_name":"team/app","digest":"{a}","tags":[{{"name":"1"}}],"accessories":[
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_reported_at_once_with_its_line() {
+    fn all_problems_are_reported_together_with_their_lines() {
         let (a, b) = (hex('a'), hex('b'));
         let reported = problems(&format!(
             "team/app {a}\nteam/app:1\nTeam/app:1 {a}\nteam/app:1 sha256:12\nteam/app:1 {a}\nteam/app:1 {b}\nteam/app:.x {a}\n"

@@ -1,4 +1,4 @@
-//! The images of a storage as a bundle, made as export makes one.
+//! Writes the images of a storage as a bundle, in the same way as an export.
 
 use std::collections::HashSet;
 
@@ -23,13 +23,14 @@ use crate::pipeline::lock::Lock;
 use crate::transport::storage::{AuditDepth, Storage};
 
 impl BundleOutput {
-    /// To be asked before the storage is read.
+    /// Checks the output before the storage is read.
     ///
     /// # Errors
-    /// There is something else, another run writes it, it lies in the storage, or it cannot have links.
+    /// Another file is in the way, another run writes the output, the output is inside the storage, or it cannot contain
+    /// links.
     pub(super) fn check(&self, storage: &Storage) -> Result<()> {
         if matches!(self.link, LinkMode::Hard | LinkMode::Reflink) && is_tar(&self.path) {
-            return Err(Error::input("a tar has no links: leave out --link, or name a directory"));
+            return Err(Error::input("a tar cannot contain links: omit --link, or name a directory"));
         }
         refuse_inside(storage, &self.path)?;
         preflight::refuse_one_pass(&self.path, &Form::named(&self.path))?;
@@ -42,11 +43,11 @@ impl BundleOutput {
 }
 
 impl Migration<'_> {
-    /// Writes every image of `collected` that is whole. Blobs are proven while they are linked or copied: when one of them is
-    /// wrong, the whole storage is looked at with digests, so that each image it costs is known, and the others are written then.
+    /// Writes every complete image of `collected`. Blobs are proven while they are linked or copied. If one of them is
+    /// wrong, the digests of the whole storage are checked to find every damaged image, and the other images are written.
     ///
     /// # Errors
-    /// The disk's, or there is nothing to write.
+    /// An error of the disk, or there is nothing to write.
     pub(super) async fn to_bundle(&self, collected: &mut Collected, output: &BundleOutput) -> Result<Ended> {
         let events = &self.environment.events;
         let out = output.output();
@@ -59,7 +60,7 @@ impl Migration<'_> {
         {
             let again = collect(self.storage, &self.of(AuditDepth::Digest), events)?;
             if whole(&again) != whole(collected) {
-                let text = "The storage is damaged; every byte of it was looked at, and what is whole is written.";
+                let text = "The storage is damaged. Every byte was checked, and the complete images are written.";
                 events.report(Event::Status(text.to_owned()));
                 *collected = again;
                 tried = self.attempt(collected, output).await;
@@ -90,7 +91,7 @@ impl Migration<'_> {
         Ok(Ended { outcomes, linked, copied: moved, bundle: Some(finished), signed_by, failure, ..Ended::default() })
     }
 
-    /// `None`: there is no image that could be written.
+    /// `None` if no image can be written.
     async fn attempt(&self, collected: &Collected, output: &BundleOutput) -> Result<Option<WrittenWhole>> {
         let BundleOutput { path, link, sign_key, tools, .. } = output;
         let images: Vec<_> = collected.whole().map(|(_, image)| image.clone()).collect();
@@ -122,7 +123,7 @@ impl Migration<'_> {
     }
 }
 
-/// The images that can be written, by their names.
+/// The names of the images that can be written.
 fn whole(collected: &Collected) -> HashSet<String> {
     collected.whole().map(|(found, _)| found.name()).collect()
 }

@@ -1,4 +1,4 @@
-//! The images of a storage as skopeo's `dir:` directories.
+//! Writes the images of a storage as `dir:` directories of skopeo.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,14 +15,14 @@ use crate::pipeline::graph::Image;
 use crate::transport::dir::{ImageDirectory, ImageWrite, Parts};
 use crate::transport::storage::{Storage, Tagged};
 
-/// When so much is written it goes to the medium, while the rest is made: then there is less to wait for at the end. In
-/// percent of the images.
+/// Percentage of images after which the data written so far is synced while the others are written. This shortens the wait
+/// at the end.
 const SYNC_EARLY: usize = 75;
 
-/// Writes every whole image.
+/// Writes every complete image.
 ///
 /// # Errors
-/// The directory cannot be made, or lies in the storage. What befalls one image costs that one.
+/// The directory cannot be created, or is inside the storage. An error of one image only fails that image.
 pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode, events: &Events) -> Result<Ended> {
     refuse_inside(storage, to)?;
     let images = ImageDirectory::create(to, link, events.clone())?;
@@ -41,7 +41,7 @@ pub fn write(storage: &Storage, collected: &Collected, to: &Path, link: LinkMode
     Ok(Ended { outcomes, linked: images.linked(), copied: images.copied(), failure, ..Ended::default() })
 }
 
-/// What became of each; and what the medium says to all of it.
+/// Returns the result for each image, and the result of syncing.
 fn write_all(
     images: &ImageDirectory,
     whole: &[(&Tagged, &Image)],
@@ -55,7 +55,7 @@ fn write_all(
     let written = std::thread::scope(|scope| {
         in_parallel(whole, |(found, image)| {
             let written = match below.is_some_and(|below| Path::new(&found.name()).starts_with(below)) {
-                true => Err(Error::input(format!("image {}: its directory would lie in the storage", found.name()))),
+                true => Err(Error::input(format!("image {}: its directory would be inside the storage", found.name()))),
                 false => disk_full.unless(|| write_image(images, found, image, storage)),
             };
             if matches!(written, Ok(ImageWrite::New))
@@ -67,9 +67,9 @@ fn write_all(
             written
         })
     });
-    // A failed image may have left something, too; where all was there already, there is nothing to wait for.
+    // A failed image can have left files as well. If everything already existed, nothing needs to be synced.
     let has_changed = written.iter().any(|written| !matches!(written, Ok(ImageWrite::Kept)));
-    // The medium tells each of its errors once.
+    // A sync reports each error only once.
     let early = early.into_inner().unwrap_or_else(PoisonError::into_inner);
     (written, early.and_then(|()| if has_changed { images.sync() } else { Ok(()) }))
 }
@@ -77,7 +77,7 @@ fn write_all(
 fn write_image(images: &ImageDirectory, found: &Tagged, image: &Image, storage: &Storage) -> Result<ImageWrite> {
     let name = found.name();
     let context = |error: Error| error.while_doing(format!("image {name}"));
-    let root = image.root().ok_or_else(|| context(Error::new(Kind::NotFound, "its manifest is not among its own")))?;
+    let root = image.root().ok_or_else(|| context(Error::new(Kind::NotFound, "its manifest was not read")))?;
     let manifests = image.manifests.iter().filter(|manifest| manifest.digest() != root.digest()).collect();
     let parts = Parts { root, manifests, blobs: &image.blobs, repository: &found.repository };
     images.write(&name, &parts, storage).map_err(context)

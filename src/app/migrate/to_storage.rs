@@ -1,4 +1,4 @@
-//! The images of a storage as a storage of their own, for a registry that takes what it finds there.
+//! Writes the images of a storage as a new storage, which a registry can serve.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::oci::{Descriptor, Digest, Manifest, Repository};
 use crate::pipeline::graph::Image;
 use crate::transport::storage::{Member, Replica, Storage, Tagged};
 
-/// Something that is brought once, whatever number of images share it.
+/// Content that is written once, however many images share it.
 enum Piece<'a> {
     Manifest(&'a Manifest),
     Blob(&'a Repository, &'a Descriptor),
@@ -30,10 +30,10 @@ impl Piece<'_> {
     }
 }
 
-/// Makes a storage of every whole image. Its files belong to `owner`; `None`: to the user.
+/// Writes a storage of every complete image. Its files belong to `owner`, or to the user for `None`.
 ///
 /// # Errors
-/// Something else is there, or it lies in the storage. What befalls one image costs that one.
+/// Another file is in the way, or the output is inside the storage. An error of one image only fails that image.
 pub fn write(
     storage: &Storage,
     collected: &Collected,
@@ -56,7 +56,7 @@ pub fn write(
     Ok(Ended { outcomes, linked, copied, failure, kept_owner, ..Ended::default() })
 }
 
-/// Manifests and blobs: whether each was missing, or why it could not be brought.
+/// Copies manifests and blobs. Returns for each whether it was missing, or why it could not be copied.
 fn bring(
     storage: &Storage,
     replica: &Replica,
@@ -84,7 +84,7 @@ fn bring(
     pieces.iter().map(Piece::digest).zip(brought).collect()
 }
 
-/// Links and tags of the images of which nothing is lost; what became of each.
+/// Writes the links and tags of images that are complete. Returns the result for each image.
 fn enter(
     storage: &Storage,
     replica: &Replica,
@@ -108,7 +108,7 @@ fn enter(
         };
         images.iter().filter_map(of).collect::<Vec<_>>()
     });
-    // In the order they came in.
+    // In the order of `whole`.
     let outcomes: BTreeMap<usize, MigrateOutcome> = entered.into_iter().flatten().collect();
     outcomes.into_values().collect()
 }

@@ -1,4 +1,4 @@
-//! Images that failed.
+//! Images that failed to be pushed.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ use crate::pipeline::lock::{AbsentReason, IndexMode};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::transfer::TransferOutcome;
 
-/// What to do about an index whose children are missing on purpose.
-pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with --index trim or single; distribution 3 \
-     takes it with `validation.manifests.indexes.platforms: none` in its configuration";
+/// What to do about an index whose children were left out on purpose.
+pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with \
+     --index trim or single; distribution 3 accepts it with `validation.manifests.indexes.platforms: none` in its configuration";
 
 /// An image that failed.
 #[derive(Clone, Debug, Serialize)]
 pub struct ImageFailure {
-    /// Where it should have gone.
+    /// The reference at the target.
     pub reference: Reference,
-    /// Why it failed. It does not name the image.
+    /// Why it failed, without the name of the image.
     #[serde(serialize_with = "as_one_detail")]
     pub error: Arc<Error>,
-    /// The target most likely refuses it because its index names children that are not there.
+    /// Whether the target probably refuses the image because its index names children that do not exist.
     #[serde(skip)]
     pub is_sparse: bool,
 }
 
-/// In the order of the graph.
+/// Returns the failed images, in the order of the graph.
 pub(super) fn failures(request: &PushRequest<'_>, plan: &Plan, outcome: &TransferOutcome) -> Vec<ImageFailure> {
     let images = request.graph.images.iter().zip(&plan.images).zip(&outcome.images);
     let failure = |((image, step), result): ((&Image, &crate::pipeline::plan::ImageStep), &Result<_, Arc<Error>>)| {
@@ -42,7 +42,7 @@ pub(super) fn failures(request: &PushRequest<'_>, plan: &Plan, outcome: &Transfe
 
 fn is_sparse(image: &Image, error: &Error) -> bool {
     let chosen = image.locked.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Sparse);
-    // The registry that it came from lacks it, too.
+    // The registry that the image came from lacks these children as well.
     let is_sparse = chosen || image.locked.absent.iter().any(|absent| absent.reason == AbsentReason::NotFound);
     let is_other = error.reason().is_some_and(|reason| !matches!(reason, Reason::UnknownContent(_)));
     is_sparse && !is_other && matches!(error.kind(), Kind::Refused | Kind::NotFound)

@@ -1,5 +1,5 @@
-//! Pushing into a registry, from a graph and its source onward: the same for every command that has both. It must not know
-//! where they come from.
+//! Pushes a graph from its source to a registry. All commands that push use this module, which must not depend on where the
+//! source comes from.
 
 mod failures;
 mod not_brought;
@@ -41,55 +41,56 @@ pub use planned::{PlannedAction, PlannedCompanion, PlannedImage, PlannedTag, Pus
 pub use report::{PushReport, Pushed};
 pub(super) use target::absent;
 
-/// A push that was asked for, all that was said about it checked as far as that goes without asking the target.
+/// A requested push. Everything that can be checked without asking the target was checked.
 pub(in crate::app) struct Push<'a> {
     options: &'a PushOptions,
     target: Target,
     naming: Naming,
     registries: OnceLock<Registries>,
-    /// What earlier receipts say that gapferry pushed.
+    /// What gapferry pushed according to earlier receipts.
     brought: Brought,
     environment: &'a Environment,
 }
 
-/// Writes down blobs that the target claims to have and cannot give.
+/// Records blobs that the target claims to have and cannot return.
 pub type NoteLacking<'a> = dyn Fn(&BTreeSet<Digest>) -> Result<()> + Sync + 'a;
 
-/// What is to be pushed.
+/// The input of a push.
 pub(in crate::app) struct PushRequest<'a> {
     pub source: &'a dyn Source,
     pub graph: Graph,
-    /// Of the bundle it comes from, and when that was made.
+    /// Identity of the bundle, and when it was made. `None` for other sources.
     pub identity: Option<Digest>,
     pub created: Option<Timestamp>,
-    /// Where the target has blobs that the source expects there.
+    /// Where the target has the blobs that the source expects there.
     pub places: HashMap<Digest, Repository>,
-    /// Notes those of them that turn out not to be readable there, before nothing is pushed because of them.
+    /// Records which of those blobs cannot be read at the target, before the push is refused because of them.
     pub note_lacking: Option<&'a NoteLacking<'a>>,
-    /// What was found wrong with the source before: for the report.
+    /// Problems found in the source before the push, for the report.
     pub faults: Vec<String>,
-    /// Images that failed already: the source cannot give them.
+    /// Images that the source cannot deliver, which count as failed.
     pub lost: Vec<ImageReceipt>,
-    /// Companions that the source has and that are not pushed. Then the push is no full success.
+    /// Companions in the source that are not pushed. They make the push an incomplete success.
     pub left_out: Option<LeftOut>,
-    /// Images that the bundle was to bring and lacks: no failure of this push.
+    /// Images that were requested for the bundle and are missing from it. They do not count as failed.
     pub missing: Vec<MissingImage>,
-    /// It comes in several runs, and this is the one that knows of the others.
+    /// Set if the content arrives in several runs.
     pub runs: Option<&'a dyn SeveralRuns>,
-    /// It can be read once, in an order of its own.
+    /// Set if the content can be read only once, in its own order.
     pub arrivals: Option<&'a dyn Arrivals>,
 }
 
-/// Companions that are not pushed: while a policy hides their subjects, whether these belong to the images cannot be read.
+/// Companions that are not pushed: while a policy hides their subjects, it cannot be checked whether they belong to the
+/// images.
 #[derive(Clone, Debug)]
 pub struct LeftOut {
     pub companions: Vec<companion::Kind>,
-    /// Of these images.
+    /// The images that these companions belong to.
     pub images: Vec<Reference>,
 }
 
 impl<'a> PushRequest<'a> {
-    /// A source that has everything, and is no bundle.
+    /// The push of a source that has everything and is not a bundle.
     pub fn new(source: &'a dyn Source, graph: Graph) -> PushRequest<'a> {
         PushRequest {
             source,
@@ -108,49 +109,49 @@ impl<'a> PushRequest<'a> {
     }
 }
 
-/// A transfer that came to its end.
+/// A transfer that has ended.
 struct Transferred<'p> {
     plan: &'p Plan,
-    /// Blobs that are still to come.
+    /// Blobs that are still to arrive.
     waiting: &'p BTreeSet<Digest>,
     outcome: transfer::TransferOutcome,
-    /// When the command began.
+    /// Start of the command.
     started: Instant,
 }
 
-/// What a push was to do, and what was found afterwards.
+/// The plan of a push, and its state at the end.
 struct Ended<'p> {
     plan: &'p Plan,
-    /// Volumes that are still wanted.
+    /// Numbers of volumes that are still needed.
     wanted: &'p [u32],
-    /// Of each image, whether it was read back and is right; `None`: it was not read.
+    /// For each image, whether it was read back correctly. `None` if it was not read.
     proven: Vec<Option<bool>>,
 }
 
-/// Content that comes in several runs, each with other volumes.
+/// Content that arrives in several runs, each with other volumes.
 pub trait SeveralRuns {
     /// Whether the blob can be read now.
     fn is_available(&self, blob: &Digest) -> bool;
 
-    /// Before the first push: keeps what the blobs that are `waiting` will need later.
+    /// Called before the first push. Keeps what the `waiting` blobs will need in a later run.
     ///
     /// # Errors
-    /// Then nothing is pushed.
+    /// Nothing is pushed then.
     fn before_push(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()>;
 
-    /// After the last one; gives the numbers of the volumes that are still wanted.
+    /// Called after the last push. Returns the numbers of the volumes that are still needed.
     ///
     /// # Errors
-    /// It could not be written down.
+    /// The state could not be written.
     fn after_push(&self, waiting: &BTreeSet<Digest>, outcome: &transfer::TransferOutcome) -> Result<Vec<u32>>;
 }
 
 impl<'a> Push<'a> {
-    /// The receipt will also say of what is there already that `brought` or the receipt that it replaces says that gapferry pushed
-    /// it.
+    /// Prepares a push. Content that is already at the target is recorded in the receipt as pushed by gapferry if
+    /// `brought`, or the receipt that will be replaced, says so.
     ///
     /// # Errors
-    /// The target is no target, or a file cannot be written.
+    /// The target is malformed, or a file cannot be written.
     pub fn new(options: &'a PushOptions, brought: Brought, environment: &'a Environment) -> Result<Push<'a>> {
         let target = parse_target(&options.to)?;
         check_writable(options.receipt.iter().map(|receipt| &receipt.path).chain(&options.digest_file))?;
@@ -160,10 +161,10 @@ impl<'a> Push<'a> {
         Ok(Push { options, target, naming, registries: OnceLock::new(), brought, environment })
     }
 
-    /// `started` is when the command began.
+    /// Pushes the images. `started` is the start of the command.
     ///
     /// # Errors
-    /// No image can be pushed, and none was: the registry refuses all of them, or cannot be reached.
+    /// No image was pushed: the registry refuses all of them, or cannot be reached.
     pub async fn run(&self, request: &PushRequest<'_>, started: Instant) -> Result<PushReport> {
         let (options, graph, events) = (self.options, &request.graph, &self.environment.events);
         let (targets, notices) = self.name_images(graph.images.iter().map(|image| &image.locked))?;
@@ -179,7 +180,7 @@ impl<'a> Push<'a> {
             None => BTreeSet::new(),
         };
         if !options.reupload {
-            // What a blob adds that is sent again is not known.
+            // Nothing shows how much a blob adds that is uploaded again.
             target::check_quotas(&mut prepared, &registries, &plan, events).await?;
         }
         if options.dry_run {
@@ -198,7 +199,7 @@ impl<'a> Push<'a> {
         Ok(self.conclude(request, &registries, transferred).await)
     }
 
-    /// Proves what was pushed, if that was asked for, and writes down what has arrived.
+    /// Proves what was pushed, if requested, and writes the receipt.
     async fn conclude(
         &self,
         request: &PushRequest<'_>,
@@ -229,10 +230,10 @@ impl<'a> Push<'a> {
         report
     }
 
-    /// The client for the target, one for all that is asked of it.
+    /// Returns the client for the target, which is shared by all requests.
     ///
     /// # Errors
-    /// Credentials or certificates that cannot be used.
+    /// Credentials or certificates cannot be used.
     pub fn connect(&self) -> Result<Registries> {
         if let Some(registries) = self.registries.get() {
             return Ok(registries.clone());
@@ -252,21 +253,21 @@ impl<'a> Push<'a> {
         &self.target.registry
     }
 
-    /// Whether a name is one below the target.
+    /// Whether a reference is below the target.
     pub fn is_below(&self, name: &Reference) -> bool {
         let below = |prefix: &String| name.repository.path().strip_prefix(prefix).is_some_and(|at| at.starts_with('/'));
         name.repository.registry() == self.target.registry && self.target.prefix.as_ref().is_none_or(below)
     }
 
-    /// How many things are asked or moved at a time.
+    /// Number of requests or transfers at the same time.
     pub fn jobs(&self) -> usize {
         self.options.registry.jobs
     }
 
-    /// Of which repositories nothing can be there, such as those of projects that are still to be created.
+    /// Returns a check for repositories that cannot contain anything, such as those of projects that do not exist yet.
     ///
     /// # Errors
-    /// No clear answer.
+    /// The registry gave no clear answer.
     pub async fn closed(
         &self,
         registries: &Registries,
@@ -275,10 +276,10 @@ impl<'a> Push<'a> {
         target::closed(registries, &self.target, targets).await
     }
 
-    /// The name of each image at the target, and what is worth telling of them.
+    /// Returns the reference of each image at the target, and notices about them.
     ///
     /// # Errors
-    /// One that would be no name, or the name of two different images.
+    /// A reference would be invalid, or two different images would have the same reference.
     pub fn name_images<'i>(&self, images: impl Iterator<Item = &'i LockedImage>) -> Result<(Targets, Vec<String>)> {
         let images: Vec<&LockedImage> = images.collect();
         let names = images.iter().map(|image| self.naming.target(&self.target.registry, image));
@@ -289,7 +290,7 @@ impl<'a> Push<'a> {
                 Names::Hosted => "--scoped",
                 Names::Paths => "--map",
             };
-            let text = "different images would get one name; nothing was pushed";
+            let text = "different images would get the same name; nothing was pushed";
             let remedy = match landed.collisions.iter().any(|collision| collision.is_of_allowlist) {
                 true => "another as= in the allowlist, and an export with it,",
                 false => remedy,
@@ -301,18 +302,18 @@ impl<'a> Push<'a> {
     }
 }
 
-/// What has no tag at the target is for its garbage collection to take: in zot after an hour.
+/// Untagged images can be deleted by the target's garbage collection: in zot after an hour.
 fn warn_untagged(targets: &Targets, events: &Events) {
     let untagged = targets.iter().filter(|to| to.tag.is_none()).count();
     if untagged > 0 {
         let (images, verb) = (count(untagged, "image"), if untagged == 1 { "gets" } else { "get" });
         let text =
-            "garbage collection there may delete what has no tag; as=REPOSITORY:TAG in the allowlist gives it one";
+            "the target's garbage collection may delete untagged images; as=REPOSITORY:TAG in the allowlist sets a tag";
         events.report(Event::Warning(format!("{images} {verb} no tag at the target: {text}")));
     }
 }
 
-/// Most registries refuse an index whose children are not all there; better to hear it before.
+/// Warns in advance, because most registries refuse an index with missing children.
 fn warn_of_sparse_indexes(graph: &Graph, events: &Events) {
     let sparse = graph
         .images

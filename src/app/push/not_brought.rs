@@ -6,31 +6,31 @@ use crate::oci::Reference;
 use crate::pipeline::plan::{CompanionAction, CompanionStep, ImageStep, Plan};
 use crate::pipeline::transfer::{Cause, TransferOutcome, Unlisted};
 
-/// Tags, or digests of companions without one, each with the reason. The tags were left alone.
+/// Tags, or digests of companions without a tag, each with the reason. The tags were not changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NotBrought {
     /// Lists that this account may not read.
     pub denied: BTreeMap<Reference, String>,
     /// Lists that a policy of the project forbids reading.
     pub forbidden: BTreeMap<Reference, String>,
-    /// The same, and the bundle's list is there, so it is most likely what the tag means.
+    /// As `forbidden`, but the list of the bundle exists at the target, so the tag most likely leads to it.
     pub hidden: BTreeMap<Reference, String>,
-    /// What is there can neither be joined nor replaced.
+    /// Tags whose present content can neither be joined nor replaced.
     pub obstructed: BTreeMap<Reference, String>,
-    /// Lists of referrers in which nothing could be entered.
+    /// Lists of referrers to which nothing could be added.
     pub unlisted: BTreeMap<Reference, String>,
-    /// Companions that the target does not take, by their digests.
+    /// Companions that the target refuses, by digest.
     pub refused: BTreeMap<Reference, String>,
 }
 
 impl NotBrought {
-    /// As far as a plan tells.
+    /// Collects what a plan shows.
     pub(super) fn planned(plan: &Plan) -> NotBrought {
         let steps = plan.images.iter().flat_map(|step| step.companions.iter().map(move |own| (step, own)));
         NotBrought::among(steps.map(|(step, own)| (step, own, &own.action)))
     }
 
-    /// Beside images that are there.
+    /// Collects the result of a push, for images that are at the target.
     pub(super) fn after(plan: &Plan, outcome: &TransferOutcome) -> NotBrought {
         let there = plan.images.iter().zip(&outcome.images).filter(|(_, result)| result.is_ok());
         let steps = there.flat_map(|(step, _)| step.companions.iter().map(move |own| (step, own)));
@@ -39,7 +39,7 @@ impl NotBrought {
         all
     }
 
-    /// Of companions, each with what becomes of its image and of itself.
+    /// Collects from companions with their images and actions.
     fn among<'a>(
         companions: impl Iterator<Item = (&'a ImageStep, &'a CompanionStep, &'a CompanionAction)>,
     ) -> NotBrought {
@@ -59,7 +59,7 @@ impl NotBrought {
         all
     }
 
-    /// A list of referrers that was left alone, or a companion that was refused.
+    /// Adds a list of referrers that was not changed, or a companion that was refused.
     fn add(&mut self, Unlisted { what, why, cause }: &Unlisted) {
         let names = match cause {
             Cause::List => &mut self.unlisted,
@@ -72,7 +72,7 @@ impl NotBrought {
         }
     }
 
-    /// Whether companions are missing now that another account, or a free tag, would have brought.
+    /// Whether companions are missing that another account, or a free tag, would have made possible.
     pub fn is_failure(&self) -> bool {
         let failed = [&self.denied, &self.obstructed, &self.unlisted, &self.refused];
         failed.into_iter().any(|companions| !companions.is_empty())

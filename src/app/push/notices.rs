@@ -1,4 +1,4 @@
-//! Tags of companions that mean something else at the target: what a push is going to do about them.
+//! Notices about tags of companions that have another digest at the target.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use crate::base::progress::units::count;
 use crate::oci::Tag;
 use crate::pipeline::plan::{Action, CompanionAction, CompanionStep, Plan, TagState};
 
-/// One line for each tag of a companion that means something else at the target.
+/// Returns one line for each such tag.
 pub(super) fn notices(plan: &Plan) -> Vec<String> {
     let pushed = plan.images.iter().filter(|step| matches!(step.action, Action::Push | Action::Nothing));
     let notices: BTreeSet<String> = pushed.flat_map(|step| &step.companions).filter_map(notice).collect();
@@ -19,10 +19,10 @@ fn notice(step: &CompanionStep) -> Option<String> {
     match &step.action {
         CompanionAction::Push => Some(format!("{tag} is overwritten; it was {found}")),
         CompanionAction::Join { joined, kept, added } => Some(format!(
-            "{tag} keeps the {} it has and gets {added} of the bundle: {joined}; it was {found}",
+            "{tag} keeps its {} and gets {added} from the bundle: {joined}; it was {found}",
             count(*kept, if tag.tag.as_ref().is_some_and(Tag::is_referrers_list) { "referrer" } else { "signature" })
         )),
-        CompanionAction::Skip => Some(format!("{tag} is left alone; it means {found}, not {}", step.digest)),
+        CompanionAction::Skip => Some(format!("{tag} is not changed; it is {found}, not {}", step.digest)),
         CompanionAction::Nothing | CompanionAction::Refuse { .. } => None,
         CompanionAction::Unreadable { .. } | CompanionAction::Obstructed { .. } => None,
     }

@@ -1,4 +1,4 @@
-//! How to push.
+//! The options of a push.
 
 use std::path::PathBuf;
 
@@ -7,64 +7,65 @@ use crate::app::registry::RegistryOptions;
 use crate::pipeline::naming::{Map, Naming, Style, Target};
 use crate::pipeline::plan::OnExisting;
 
-/// How to push. [`PushOptions::to`] gives what the command line does without options.
+/// The options of a push. [`PushOptions::to`] returns the defaults of the command line.
 #[derive(Clone)]
 pub struct PushOptions {
     /// `HOST[:PORT][/PREFIX]`.
     pub to: String,
     pub names: NameOptions,
     pub harbor: HarborOptions,
-    /// What to do with a tag that means something else there.
+    /// What to do with a tag that has another digest at the target.
     pub on_existing: OnExisting,
-    /// Rely on nothing that the target has: upload every blob, put every manifest.
+    /// Do not rely on content of the target: upload every blob and manifest.
     pub reupload: bool,
-    /// Afterwards read everything back and prove its digests. With a receipt, an interrupted proof goes on in the next run.
+    /// Read everything back after the push and prove its digests. With a receipt, the next run resumes an interrupted
+    /// proof.
     pub prove: bool,
     /// Stop at the first failure.
     pub fail_fast: bool,
     /// Make a plan and push nothing.
     pub dry_run: bool,
-    /// Where to write what arrived. It is also written when the push is dropped before its end.
+    /// Where to write the receipt. It is also written if the push is dropped early.
     pub receipt: Option<ReceiptFile>,
     /// Where to write a line `DIGEST docker://REFERENCE` for each image that is at the target.
     pub digest_file: Option<PathBuf>,
     pub registry: RegistryOptions,
 }
 
-/// How names at the target are made.
+/// How references at the target are made.
 #[derive(Clone, Debug, Default)]
 pub struct NameOptions {
     pub names: Names,
     pub style: Style,
-    /// Rules that count more than the style.
+    /// Rules that take precedence over the style.
     pub map: Map,
 }
 
-/// What the names at the source are like.
+/// The form of names at the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Names {
-    /// They begin with a registry.
+    /// Names that start with a registry.
     #[default]
     Hosted,
-    /// They are paths, without the name of the registry.
+    /// Paths without a registry.
     Paths,
 }
 
-/// What to do where the target is Harbor.
+/// What to do if the target is Harbor.
 #[derive(Clone, Debug, Default)]
 pub struct HarborOptions {
-    /// Create projects that are missing.
+    /// Create missing projects.
     pub create_projects: bool,
-    /// Uploads into one project at a time, and as many mounts. `None`: 4 on Harbor, elsewhere no limit.
+    /// Number of uploads into one project at the same time, and of mounts. `None` for 4 on Harbor, and no limit elsewhere.
     pub uploads_per_project: Option<u16>,
-    /// Everybody can pull from created projects.
+    /// Whether everybody can pull from created projects.
     pub public: bool,
     /// The storage quota of created projects, in bytes.
     pub quota: Option<u64>,
 }
 
 impl PushOptions {
-    /// `to` is `HOST[:PORT][/PREFIX]`.
+    /// The default options for a target, `HOST[:PORT][/PREFIX]`.
     pub fn to(to: impl Into<String>) -> PushOptions {
         PushOptions {
             to: to.into(),
@@ -83,7 +84,7 @@ impl PushOptions {
 }
 
 impl NameOptions {
-    /// The naming below `target`.
+    /// Returns the naming below `target`.
     pub fn naming(&self, target: &Target) -> Naming {
         Naming { prefix: target.prefix.clone(), style: self.style, map: self.map.clone() }
     }

@@ -1,4 +1,4 @@
-//! What a dry run found: what a push would do.
+//! The report of a dry run.
 
 use std::collections::HashSet;
 
@@ -15,98 +15,98 @@ use crate::pipeline::lock::{Attached, MissingImage};
 use crate::pipeline::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::pipeline::receipt::{ImageReceipt, PrunedReceipt, kind_of};
 
-/// What a push would do, found by a dry run.
+/// What a push would do, according to a dry run.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PushPlan {
     pub version: u32,
-    /// The push itself would not be refused, as far as can be known.
+    /// Whether the push would not be refused, as far as can be determined.
     pub ok: bool,
     pub images: Vec<PlannedImage>,
-    /// Images that the source cannot give.
+    /// Images that the source cannot deliver.
     pub failed: Vec<ImageReceipt>,
-    /// Images that the bundle was to bring and lacks.
+    /// Images that were requested for the bundle and are missing from it.
     pub missing: Vec<MissingImage>,
-    /// What the target is, what would be created there, and what could go wrong.
+    /// What the target is, what would be created there, and what could fail.
     pub notes: Vec<String>,
     /// Bytes to upload.
     pub new_bytes: u64,
     /// Bytes to mount from another repository.
     pub mounted_bytes: u64,
-    /// Bytes that are there already.
+    /// Bytes that already exist.
     pub present_bytes: u64,
-    /// What would be deleted. `None`: that was not asked for.
+    /// What would be deleted. Absent if pruning was not requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pruned: Option<Vec<PrunedReceipt>>,
-    /// Tags that would get another meaning.
+    /// Number of tags that would get another digest.
     #[serde(skip)]
     pub replaced: usize,
     #[serde(skip)]
     pub not_brought: NotBrought,
     #[serde(skip)]
     pub left_out: Option<LeftOut>,
-    /// What is wrong with the source.
+    /// Problems of the source.
     #[serde(skip)]
     pub faults: Vec<String>,
     #[serde(skip)]
     pub outcome: Outcome,
-    /// What failed afterwards.
+    /// The error that occurred after planning.
     #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
 }
 
-/// What would become of an image.
+/// What a push would do with an image.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedImage {
-    /// Where it comes from.
+    /// The reference at the source.
     pub source: Reference,
     pub reference: Reference,
     pub digest: Digest,
     #[serde(flatten)]
     pub action: PlannedAction,
-    /// What its tag means there now.
+    /// The present state of its tag at the target.
     pub tag: TagState,
     pub companions: Vec<PlannedCompanion>,
-    /// More may be attached to it than its bundle brings.
+    /// Whether the image may have more companions than the bundle contains.
     pub attached_unknown: bool,
-    /// Bytes of everything below it.
+    /// Size of all its content in bytes.
     #[serde(skip)]
     pub size: u64,
-    /// The tags of its companions, and its own if it is one of a list.
+    /// The tags of its companions, and its own tag if it is the tag of a list.
     #[serde(skip)]
     pub tags: Vec<CompanionStep>,
 }
 
-/// What would be done with it.
+/// The action for an image or a companion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum PlannedAction {
     Push,
-    /// Whether it is there, or could be, shows when it is pushed: a policy hides it.
+    /// The push will show whether the image exists, because a policy hides it.
     Unreadable,
-    /// All of it is there, tag included.
+    /// Everything already exists, including the tag.
     Nothing,
-    /// The tag means another image, and is left alone.
+    /// The tag leads to another image, and is not changed.
     Skip,
-    /// It fails: the tag means another image.
+    /// An error: the tag leads to another image.
     Refuse,
-    /// The same, and the tag is immutable.
+    /// An error: the tag leads to another image and is immutable.
     Immutable,
-    /// Something it needs comes with another volume.
+    /// The image needs content of another volume.
     Wait,
-    /// Its own tag is one of a list: it gets the entries of both sides.
+    /// The tag is the tag of a list, which gets the entries of both sides.
     Join {
-        /// The list of both.
+        /// The digest of the joined list.
         joined: Digest,
-        /// How many entries are there already.
+        /// Number of entries that already exist.
         kept: usize,
-        /// How many are added.
+        /// Number of entries to add.
         added: usize,
     },
 }
 
-/// What would become of a companion.
+/// What a push would do with a companion.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedCompanion {
@@ -119,20 +119,20 @@ pub struct PlannedCompanion {
     pub place: PlannedTag,
 }
 
-/// The tag of a companion, and what would be done with it.
+/// The tag of a companion, and its action.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum PlannedTag {
-    /// It has a tag.
+    /// A companion with a tag.
     Tagged {
         /// The tag at the target.
         reference: Reference,
-        /// What the tag means there now.
+        /// The present state of the tag at the target.
         tag: TagState,
         #[serde(flatten)]
         action: CompanionAction,
     },
-    /// A referrer has no tag of its own, so nothing can be in its way.
+    /// A referrer, which has no tag of its own and therefore no conflicts.
     Referrer(PlannedAction),
 }
 
@@ -216,8 +216,7 @@ fn of_referrer(step: &ImageStep, digest: &Digest) -> PlannedAction {
     }
 }
 
-/// How many tags of these images and their companions mean something else than before. What both sides signed is joined, and not
-/// replaced.
+/// Counts the tags of these images and their companions that get another digest. A list that is joined is not replaced.
 pub(super) fn replaced<'p>(
     pushed: impl Iterator<Item = &'p ImageStep>,
     ended: impl Fn(&'p CompanionStep) -> (TagState, &'p CompanionAction),

@@ -1,4 +1,4 @@
-//! The plan of a push: what the target has, what has to move, and what is worth telling of it before.
+//! Plans a push: compares the target with the graph, and reports notices.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,10 +12,10 @@ use crate::pipeline::prove;
 use crate::transport::registry::Registries;
 
 impl Push<'_> {
-    /// Asks the target what it has, and plans what moves.
+    /// Asks the target what it has, and plans the transfer.
     ///
     /// # Errors
-    /// A question without a clear answer; the target lacks what the source expects there ([`Kind::Lacking`]).
+    /// A question got no clear answer, or the target lacks content that the source expects there ([`Kind::Lacking`]).
     pub(super) async fn plan(
         &self,
         registries: &Registries,
@@ -54,7 +54,7 @@ impl Push<'_> {
             Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &self.environment.events)
                 .await?;
         check_places(request, &inventory)?;
-        // The push itself says so when it is done.
+        // The push itself reports it when it is done.
         let replaced =
             plan.images.iter().filter(|_| self.options.dry_run).filter_map(|step| Some((step, step.replaced()?)));
         for (step, digest) in replaced {
@@ -64,11 +64,11 @@ impl Push<'_> {
         Ok(plan)
     }
 
-    /// Of the blobs that the source leaves to the target, those that are right there: a push that relies on nothing else reads each
-    /// to its end. A dry run does not read that much, and only asks for their last bytes.
+    /// Returns which of the blobs that the source expects at the target are intact there. A push that relies on nothing
+    /// else reads each of them to its end. A dry run does not read that much: it only requests the last bytes.
     ///
     /// # Errors
-    /// One could not be read.
+    /// A blob could not be read.
     async fn proven_places(
         &self,
         registries: &Registries,
@@ -90,10 +90,10 @@ impl Push<'_> {
     }
 }
 
-/// The source lacks what it expects at the target, so nothing can be done about a blob that the target only claims to have.
+/// Checks that the target can return every blob that the source expects there, because nothing else can supply them.
 ///
 /// # Errors
-/// [`Kind::Lacking`]: there is one.
+/// [`Kind::Lacking`]: a blob cannot be returned.
 fn check_places(request: &PushRequest<'_>, inventory: &plan::Inventory) -> Result<()> {
     let is_lost = |(digest, place): &(&Digest, &Repository)| inventory.elsewhere.get(digest) != Some(place);
     let lost: BTreeMap<_, _> = request.places.iter().filter(is_lost).collect();
@@ -101,6 +101,6 @@ fn check_places(request: &PushRequest<'_>, inventory: &plan::Inventory) -> Resul
     request.note_lacking.map_or(Ok(()), |note| note(&lost.keys().map(|digest| **digest).collect()))?;
     let blobs = count(lost.len(), "blob");
     let text =
-        format!("the bundle relies on {blobs} that the target claims to have and cannot give: {digest} of {place}");
+        format!("the bundle relies on {blobs} that the target claims to have and cannot return: {digest} in {place}");
     Err(Error::new(Kind::Lacking, format!("{text}; nothing was pushed")))
 }

@@ -1,4 +1,4 @@
-//! `--prove`: what a push has brought, or found there, is read back at once.
+//! `--prove`: reads back what a push uploaded or found.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::pipeline::transfer::{self, Done};
 use crate::transport::registry::Registries;
 
 impl Push<'_> {
-    /// Reads back what was pushed or was there; an image that is not proven has failed. `None`: nothing was to be
-    /// read. The receipt is written before: how a proof of hours ends must not cost it.
+    /// Reads back the images that are at the target. An image that is not proven counts as failed. Returns `None` if there
+    /// was nothing to read. The receipt is written first, so that a proof of hours cannot lose it.
     ///
     /// # Errors
-    /// What keeps everything from being proven.
+    /// The registry cannot be asked.
     pub(super) async fn prove(
         &self,
         registries: &Registries,
@@ -55,7 +55,7 @@ impl Push<'_> {
     }
 }
 
-/// An image as it should be found. A companion whose tag was left alone was not brought, so nothing of it is claimed.
+/// Returns what is expected of an image. A companion whose tag was not changed was not pushed, so it is not included.
 fn claim(image: &Image, step: &ImageStep, outcome: &transfer::TransferOutcome) -> Claim {
     let is_left = |attached: &&Attached| {
         let of_it = |own: &&CompanionStep| own.tag.tag == attached.tag && own.digest == attached.digest;

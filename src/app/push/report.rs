@@ -1,4 +1,4 @@
-//! What a push has done, and the files that it writes.
+//! The report of a push, and the files that a push writes.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
@@ -19,46 +19,47 @@ use crate::pipeline::plan::Plan;
 use crate::pipeline::receipt::{FromBundle, PrunedReceipt, Receipt};
 use crate::pipeline::transfer::{self, Done, Transfer};
 
-/// Of a push: what it has done, or would do.
+/// What a push did, or would do.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum PushReport {
-    /// Of a dry run.
+    /// The result of a dry run.
     Planned(Box<PushPlan>),
     Pushed(Box<Pushed>),
 }
 
 impl JsonReport for PushReport {}
 
-/// What a push has done: its receipt, `ok` and why images failed.
+/// What a push did: its receipt, `ok`, and why images failed.
 #[derive(Serialize)]
 pub struct Pushed {
     #[serde(flatten)]
     pub receipt: Receipt,
-    /// Everything is there.
+    /// Whether everything arrived.
     pub ok: bool,
     #[serde(skip)]
     pub outcome: Outcome,
-    /// What failed afterwards: a file that was to be written, the proof, or what the command does after the push.
+    /// The error that occurred after the push: of a file to write, of the proof, or of a later step of the command.
     #[serde(rename = "error", skip_serializing_if = "Option::is_none", serialize_with = "as_detail")]
     pub failure: Option<Error>,
-    /// What is wrong with the source.
+    /// Problems of the source.
     #[serde(skip)]
     pub faults: Vec<String>,
-    /// Why images failed that the source could give.
+    /// Why images failed that the source could deliver.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ImageFailure>,
-    /// What is there, and what a policy forbids pulling; with its words: tags, and children of indexes by tag and digest.
+    /// Existing content that a policy forbids pulling, with the registry's message: tags, and children of indexes by tag
+    /// and digest.
     #[serde(skip)]
     pub blocked: Vec<(Reference, String)>,
-    /// Immutable tags that were left as they are, and may not be read. Their images are there.
+    /// Immutable tags that were not changed and may not be read. Their images are at the target.
     #[serde(skip)]
     pub kept: Vec<Reference>,
     #[serde(skip)]
     pub not_brought: NotBrought,
     #[serde(skip)]
     pub left_out: Option<LeftOut>,
-    /// Tags that got another meaning.
+    /// Number of tags that got another digest.
     #[serde(skip)]
     pub replaced: usize,
     /// Bytes of blobs that were uploaded.
@@ -67,10 +68,10 @@ pub struct Pushed {
     /// Bytes of blobs that were mounted instead.
     #[serde(skip)]
     pub mounted: u64,
-    /// What was read back. `None`: that was not asked for, or nothing was there to be read.
+    /// What was read back. `None` if that was not requested, or there was nothing to read.
     #[serde(skip)]
     pub proof: Option<Proof>,
-    /// Since the command began.
+    /// Time since the start of the command.
     #[serde(skip)]
     pub elapsed: Duration,
 }
@@ -83,7 +84,7 @@ impl PushReport {
         }
     }
 
-    /// What failed after the push.
+    /// The error that occurred after the push.
     pub fn failure(&self) -> Option<&Error> {
         match self {
             PushReport::Planned(plan) => plan.failure.as_ref(),
@@ -91,7 +92,7 @@ impl PushReport {
         }
     }
 
-    /// What the command did afterwards ended so.
+    /// Sets the outcome of a later step.
     pub(in crate::app) fn conclude(&mut self, concluded: Outcome) {
         let (outcome, ok) = match self {
             PushReport::Planned(plan) => (&mut plan.outcome, &mut plan.ok),
@@ -100,7 +101,7 @@ impl PushReport {
         (*outcome, *ok) = (concluded, concluded.is_ok());
     }
 
-    /// What was deleted after the push.
+    /// Adds what was deleted after the push.
     pub(in crate::app) fn add_pruned(&mut self, deleted: Vec<PrunedReceipt>) {
         match self {
             PushReport::Planned(plan) => plan.pruned = Some(deleted),
@@ -108,8 +109,7 @@ impl PushReport {
         }
     }
 
-    /// What the command did after the push failed. The first failure decides how the command ends; of later ones there are
-    /// warnings.
+    /// Records an error of a later step. The first error decides how the command ends; later ones are reported as warnings.
     pub(in crate::app) fn fail(&mut self, error: Error, events: &Events) {
         let failure = match self {
             PushReport::Planned(plan) => &mut plan.failure,
@@ -185,7 +185,7 @@ fn ended_as(
     let mut errors = failures.iter().map(|failure| &failure.error);
     match errors.clone().find(|error| error.stopped().is_some()) {
         Some(error) => Outcome::Failed(error.kind()),
-        // Running again does not help then: it is the bundle that lacks something.
+        // Running the command again would not help: the bundle itself lacks content.
         None if request.identity.is_some() && errors.any(|error| error.reason() == Some(&Reason::DamagedFile)) => {
             Outcome::Damaged
         }
@@ -194,10 +194,10 @@ fn ended_as(
 }
 
 impl Push<'_> {
-    /// Receipt and digest file, where they were asked for; one that cannot be written does not cost the other.
+    /// Writes the receipt and the digest file, if requested. If one cannot be written, the other still is.
     ///
     /// # Errors
-    /// The first that could not be written.
+    /// The first file that could not be written.
     pub(super) fn write(
         &self,
         receipt: &Receipt,
@@ -215,10 +215,10 @@ impl Push<'_> {
         kept.and(listed)
     }
 
-    /// The receipt alone, where one was asked for.
+    /// Writes only the receipt, if requested.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The receipt cannot be written.
     pub(in crate::app) fn write_receipt(&self, receipt: &Receipt) -> Result<()> {
         self.options.receipt.as_ref().map_or(Ok(()), |file| file.write(receipt))
     }
@@ -242,9 +242,10 @@ impl Push<'_> {
     }
 }
 
-/// Blobs of images that are there as a whole, below manifests that the target does not give. It was asked for each of them.
+/// Returns the blobs of complete images below manifests that the target does not return. The target was asked for each of
+/// them.
 fn below_unread(request: &PushRequest<'_>, outcome: &transfer::TransferOutcome) -> BTreeSet<Digest> {
-    // Below an image that could not be read, what is missing is unknown.
+    // Below an image that could not be read, it is unknown which blobs are missing.
     if !request.lost.is_empty() {
         return BTreeSet::new();
     }
@@ -257,7 +258,7 @@ fn below_unread(request: &PushRequest<'_>, outcome: &transfer::TransferOutcome) 
     request.places.keys().filter(|digest| !named.contains(digest)).copied().collect()
 }
 
-/// Writes the receipt when a push is dropped before its end: Ctrl-C must not lose what has arrived until then.
+/// Writes the receipt if a push is dropped early: Ctrl-C must not lose the record of what arrived.
 pub(super) struct Interrupted<'p>(Option<Running<'p>>);
 
 struct Running<'p> {
@@ -277,7 +278,7 @@ impl<'p> Interrupted<'p> {
         Interrupted(Some(Running { push, request, plan, transfer }))
     }
 
-    /// The push has come to its end, which writes the receipt itself.
+    /// Called at the regular end of a push, which writes the receipt itself.
     pub fn disarm(mut self) {
         self.0 = None;
     }

@@ -1,4 +1,4 @@
-//! What the target wants before anything is pushed. Only Harbor wants more than the distribution protocol.
+//! Prepares a target for a push. Only Harbor requires more than the distribution protocol.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -15,34 +15,34 @@ use crate::pipeline::naming::Target;
 use crate::pipeline::plan::{Action, Inventory, Plan, Targets};
 use crate::transport::registry::Registries;
 
-/// Questions to Harbor's own API at the same time.
+/// Number of requests to Harbor's own API at the same time.
 const AT_ONCE: usize = 8;
 
-/// What was asked for.
+/// What was requested.
 pub(super) struct Asked<'a> {
     pub options: &'a HarborOptions,
     pub dry_run: bool,
     pub events: &'a Events,
 }
 
-/// A target that was asked what it wants.
+/// A target whose requirements are known.
 pub struct Prepared {
     harbor: Option<Harbor>,
-    /// Projects that are not there yet, or not for us: nothing can be asked about their repositories.
+    /// Projects that do not exist or are hidden from this account: their repositories cannot be asked about.
     closed: BTreeSet<String>,
-    /// For the plan: what would be created, what could go wrong.
+    /// Notes for the plan: what would be created, and what could fail.
     pub notes: Vec<String>,
-    /// In a dry run: the push itself would be refused for what the notes say.
+    /// In a dry run, whether the push would be refused because of the notes.
     pub is_refused: bool,
     /// What Harbor allows, for [`check_rights`].
     found: Option<Preflight>,
 }
 
-/// Finds out what the target is and makes ready what it wants; with `dry_run` only says so.
+/// Detects what the target is and prepares it. With `dry_run`, only reports what would be done.
 ///
 /// # Errors
-/// Everything that would make pushes fail, at once. What only a push into a project needs is left to [`check_rights`], unless
-/// something else is wrong too.
+/// Lists everything that would make pushes fail. Requirements of pushing into a particular project are left to
+/// [`check_rights`], unless something else fails too.
 pub async fn prepare(
     asked: &Asked<'_>,
     registries: &Registries,
@@ -59,7 +59,7 @@ pub async fn prepare(
         }
         Detected::Unclear(error) => {
             limit(options.uploads_per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
-            let text = "is Harbor, whose API does not answer, so projects, rights and quotas were not checked";
+            let text = "is Harbor, but its API does not answer, so projects, rights and quotas were not checked";
             events.report(Event::Warning(format!("{} {text}: {}", target.registry, error.chain())));
             return Ok(unchecked(registries, target, targets, dry_run).await);
         }
@@ -82,7 +82,7 @@ pub async fn prepare(
         let closed = found.closed();
         return Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused: false, found: Some(found) });
     }
-    // What does not pass by itself is better known at once.
+    // Fail early if waiting cannot help.
     let left = if options.create_projects { found.once_created() } else { found.clone() };
     if found.read_only && left.once_writable().check().is_ok() {
         harbor = harbor::wait_until_writable(registries, harbor).await?;
@@ -103,10 +103,10 @@ pub async fn prepare(
     Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused: false, found: Some(found) })
 }
 
-/// Once it is known what gets something: whether this account may push there. In a dry run the notes say it.
+/// Checks whether this account may push to the projects of the plan. In a dry run, problems become notes.
 ///
 /// # Errors
-/// Everything that would make pushes fail, at once.
+/// Lists everything that would make pushes fail.
 pub fn check_rights(asked: &Asked<'_>, prepared: &mut Prepared, plan: &Plan) -> Result<()> {
     let Some(found) = prepared.found.take() else { return Ok(()) };
     let pushed = plan.images.iter().filter(|step| matches!(step.action, Action::Push | Action::Wait));
@@ -121,10 +121,11 @@ pub fn check_rights(asked: &Asked<'_>, prepared: &mut Prepared, plan: &Plan) -> 
     Ok(())
 }
 
-/// Says of which repositories nothing is there: of projects that Harbor does not have, or not for us. Creates nothing.
+/// Returns a check for repositories that contain nothing, because Harbor lacks their project or hides it from this account.
+/// Creates nothing.
 ///
 /// # Errors
-/// No clear answer.
+/// The registry gave no clear answer.
 pub async fn closed(
     registries: &Registries,
     target: &Target,
@@ -135,10 +136,11 @@ pub async fn closed(
     Ok(move |repository: &Repository| harbor::project_of(repository).is_some_and(|project| closed.contains(project)))
 }
 
-/// The same, but only of projects that are certainly missing: what may be there for others is to be asked for, and missed.
+/// As [`closed`], but only for projects that certainly do not exist: hidden ones must be requested, and then be found
+/// missing.
 ///
 /// # Errors
-/// No clear answer.
+/// The registry gave no clear answer.
 pub async fn absent(
     registries: &Registries,
     target: &Target,
@@ -149,13 +151,14 @@ pub async fn absent(
     Ok(move |repository: &Repository| harbor::project_of(repository).is_some_and(|project| missing.contains(project)))
 }
 
-/// Who asks what is asked of the whole registry. Credentials may be kept for a project alone.
+/// The account for requests about the whole registry. Credentials can be limited to a project.
 fn account<'t>(target: &'t Target, targets: &'t Targets) -> Account<'t> {
     let path = targets.first().map_or("", |to| to.repository.path());
     Account { registry: &target.registry, path }
 }
 
-/// A target without an API to ask. A dry run says whether the registry refuses the credentials, as it would refuse the push.
+/// Handles a target without an API. A dry run checks whether the registry refuses the credentials, because it would refuse
+/// the push too.
 async fn unchecked(registries: &Registries, target: &Target, targets: &Targets, dry_run: bool) -> Prepared {
     let (closed, notes) = (BTreeSet::new(), Vec::new());
     let mut prepared = Prepared { harbor: None, closed, notes, is_refused: false, found: None };
@@ -166,7 +169,7 @@ async fn unchecked(registries: &Registries, target: &Target, targets: &Targets, 
             prepared.is_refused = true;
             prepared
                 .notes
-                .push(format!("{registry} does not accept the credentials, or got none: nothing will be pushed"));
+                .push(format!("{registry} does not accept the credentials, or received none: nothing will be pushed"));
         }
     }
     prepared
@@ -187,11 +190,11 @@ impl Prepared {
 }
 
 impl Prepared {
-    /// What tags mean that a policy forbids pulling, by Harbor's own API. Those of which it says nothing to this account are
-    /// left out.
+    /// Returns the digests of tags that a policy forbids pulling, according to Harbor's own API. Tags that the API hides
+    /// from this account are left out.
     ///
     /// # Errors
-    /// No answer was to be had.
+    /// Harbor's API did not answer.
     pub async fn read_blocked(
         &self,
         inventory: &Inventory,
@@ -211,10 +214,10 @@ impl Prepared {
 }
 
 impl Prepared {
-    /// Those of `tags` that may not change their meaning, where Harbor says so to this account.
+    /// Returns which of `tags` are immutable, as far as Harbor shows that to this account.
     ///
     /// # Errors
-    /// No answer was to be had.
+    /// Harbor's API did not answer.
     pub async fn immutable(&self, tags: &BTreeSet<Reference>, registries: &Registries) -> Result<HashSet<Reference>> {
         match &self.harbor {
             Some(harbor) if !tags.is_empty() => harbor::immutable_tags(registries, harbor, tags).await,
@@ -223,13 +226,14 @@ impl Prepared {
     }
 }
 
-/// In a plan, what `--create-projects` will create is no problem. What Harbor hides may remain a problem.
+/// Describes a problem for a plan. Missing projects that `--create-projects` will create are no problems; what Harbor hides
+/// can still be one.
 fn planned(options: &HarborOptions, found: &Preflight, problem: &harbor::PreflightProblem) -> String {
     let is_created = options.create_projects && !found.once_missing_created().problems().contains(problem);
     if is_created { format!("{}: it will be created", problem.text) } else { problem.to_string() }
 }
 
-/// Creates what is missing, unless something else stops the import anyway; gives what is found then.
+/// Creates missing projects, unless something else stops the import anyway. Returns the new state.
 async fn create(
     asked: &Asked<'_>,
     registries: &Registries,
@@ -249,7 +253,7 @@ async fn create(
     harbor::preflight(registries, harbor, repositories).await
 }
 
-/// Harbor ignores a quota unless an administrator asks for it, and creates the project all the same.
+/// Checks the quota of a created project: Harbor ignores the requested quota unless the account is an administrator.
 async fn check_quota(asked: &Asked<'_>, registries: &Registries, harbor: &Harbor, project: &str) -> Result<()> {
     let Asked { options, events, .. } = *asked;
     let Some(wanted) = options.quota else { return Ok(()) };
@@ -265,7 +269,7 @@ async fn check_quota(asked: &Asked<'_>, registries: &Registries, harbor: &Harbor
     if limit != Some(wanted) {
         let limit = limit.map_or("no storage quota".to_owned(), |limit| format!("a storage quota of {}", bytes(limit)));
         let text = format!(
-            "project {project} has {limit}, not of {}: Harbor lets only administrators choose it; have one set it",
+            "project {project} has {limit}, not of {}: Harbor lets only administrators choose it; ask an administrator to set it",
             bytes(wanted)
         );
         events.report(Event::Warning(text));
@@ -273,7 +277,7 @@ async fn check_quota(asked: &Asked<'_>, registries: &Registries, harbor: &Harbor
     Ok(())
 }
 
-/// Quotas that the planned push will probably exceed.
+/// Reports quotas that the planned push will probably exceed.
 pub async fn check_quotas(
     prepared: &mut Prepared,
     registries: &Registries,
@@ -283,7 +287,7 @@ pub async fn check_quotas(
     let Some(harbor) = &prepared.harbor else { return Ok(()) };
     let mut adding: BTreeMap<String, u64> = BTreeMap::new();
     for step in &plan.blobs {
-        // A project counts each blob once, in whichever of its repositories it is.
+        // A project counts each blob once, however many of its repositories have it.
         let projects_of = |repositories: &[Repository]| -> BTreeSet<String> {
             repositories.iter().filter_map(harbor::project_of).map(str::to_owned).collect()
         };

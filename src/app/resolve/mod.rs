@@ -1,4 +1,4 @@
-//! From an allowlist to a lock and its graph, or from a lock to its graph: the same for every command that reads images.
+//! Resolves an allowlist to a lock and a graph, or a lock to its graph. All commands that read images use this module.
 
 mod notes;
 mod options;
@@ -23,15 +23,15 @@ use notes::{report_changed_companions, report_kept_companions, report_other_plat
 pub use options::{ResolveOptions, connect_for};
 pub(super) use walk_file::{finish_walk_file, report_obstacle};
 
-/// What an earlier lock or bundle says of entries that are resolved again.
+/// What an earlier lock or bundle states about entries that are resolved again.
 #[derive(Default)]
 pub struct Earlier {
-    /// What immutable tags mean.
+    /// Locks that supply the digests of immutable tags.
     locks: Vec<Lock>,
     modes: Modes,
-    /// What is kept where a registry does not say what is attached.
+    /// Companions that are kept if a registry does not answer.
     former: FormerCompanions,
-    /// What single images are for, as far as the bundles that an export builds on say it.
+    /// The platforms of single images, as far as the parent bundles of an export state them.
     platforms: Platforms,
 }
 
@@ -41,25 +41,25 @@ impl Earlier {
     }
 }
 
-/// A lock, and where its images stand in its file.
+/// A lock, and the positions of its images in its file.
 pub struct WrittenLock {
     pub lock: Lock,
     pub written: ReferencePositions,
 }
 
-/// A resolution under way.
+/// A running resolution.
 pub struct Resolver<'a> {
     pub options: &'a ResolveOptions,
-    /// Images at a time.
+    /// Number of images resolved at the same time.
     pub jobs: usize,
     pub environment: &'a Environment,
 }
 
 impl Resolver<'_> {
-    /// Finds out what everything means now, but for immutable tags that `earlier` locks know.
+    /// Resolves every entry, except immutable tags that `earlier` locks contain.
     ///
     /// # Errors
-    /// All images that could not be resolved and may not be left out.
+    /// Lists all images that could not be resolved and may not be left out.
     pub async fn resolve(&self, list: &Allowlist, earlier: Earlier, cached: &Cached<'_>) -> Result<(Lock, Graph)> {
         let events = &self.environment.events;
         let (walk, wanted, now) = self.begin(list, earlier, cached).await?;
@@ -73,10 +73,10 @@ impl Resolver<'_> {
         Ok((Lock { load_platform: self.options.load_platform.clone(), ..lock }, graph))
     }
 
-    /// The same for a lock alone.
+    /// As [`Resolver::resolve`], but returns only the lock.
     ///
     /// # Errors
-    /// As [`Resolver::resolve`].
+    /// As for [`Resolver::resolve`].
     pub async fn pin(&self, list: &Allowlist, earlier: Earlier, cached: &Cached<'_>) -> Result<Lock> {
         let events = &self.environment.events;
         let (walk, wanted, now) = self.begin(list, earlier, cached).await?;
@@ -87,7 +87,7 @@ impl Resolver<'_> {
         Ok(Lock { load_platform: self.options.load_platform.clone(), ..lock })
     }
 
-    /// The walk, what it has to find, and the time that stands for now.
+    /// Returns the walk, the images to find, and the present time.
     async fn begin<'c>(
         &self,
         list: &Allowlist,
@@ -104,10 +104,10 @@ impl Resolver<'_> {
         Ok((walk.with_platforms(platforms), wanted.map_err(unresolved)?, now))
     }
 
-    /// Makes the graph of a lock that exists. The lock is another one where images are left out, or have other companions.
+    /// Follows an existing lock to its graph. The returned lock differs if images are left out or have other companions.
     ///
     /// # Errors
-    /// Something that the lock names is gone or is no longer what it says.
+    /// Content of the lock no longer exists, or has changed.
     pub async fn follow(
         &self,
         WrittenLock { lock, written }: WrittenLock,
@@ -124,12 +124,13 @@ impl Resolver<'_> {
         let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
         report_other_platforms(&lock, events);
         let has_others = report_changed_companions(&before, &lock, &graph, cached, events).await;
-        // A bundle that only lacks some of the lock keeps its time: the complete one, of the same time, must be let in after it.
+        // A bundle that only lacks part of the lock keeps its time: the complete bundle has the same time, and must still
+        // be accepted after it.
         let created = if has_others { self.environment.bundle_time()?.time } else { lock.created };
         Ok((Lock { created, ..lock }, graph))
     }
 
-    /// The walk of what the options say.
+    /// Creates the walk for these options.
     pub fn walk<'c>(&self, cached: &'c Cached<'c>) -> Walk<'c> {
         let options = Options {
             index: self.options.index,
@@ -139,8 +140,8 @@ impl Resolver<'_> {
         };
         let walk = Walk::new(cached, options, self.environment.events.clone());
         walk.with_silent_effect(
-            "its images are carried with those that were found (--require-referrers makes this an error, --no-referrers does not \
-             look)",
+            "its images are exported with the companions that were found (--require-referrers makes this an error, \
+             --no-referrers does not look for companions)",
         )
     }
 
@@ -148,12 +149,12 @@ impl Resolver<'_> {
         EarlierImages::new(earlier, |tag| self.options.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
     }
 
-    /// What earlier entries say: the lock in the file `path`, which is to be replaced; only where there is no such file that of
-    /// a bundle, which may have been in other hands. `modes` are those of bundles that the export builds on; what is to be
-    /// replaced counts more.
+    /// Collects earlier statements about the entries. They come from the lock in the file `path`, which will be replaced.
+    /// Only if that file does not exist, they come from the former bundle, which may have left our hands. `modes` are those
+    /// of the parent bundles; what will be replaced takes precedence over them.
     ///
     /// # Errors
-    /// A file that is no lock, where immutable tags depend on it.
+    /// The file is not a lock, and immutable tags depend on it.
     pub fn earlier(&self, path: Option<&std::path::Path>, bundle: Option<Lock>, modes: Modes) -> Result<Earlier> {
         let trusts_tags = self.options.trusts_tags();
         let lock = match path.filter(|path| path.is_file()) {
@@ -161,7 +162,7 @@ impl Resolver<'_> {
             Some(path) => match read_lock(path) {
                 Ok(lock) => Some(lock),
                 Err(error) if trusts_tags => return Err(error),
-                // It is replaced, whatever it is.
+                // The file will be replaced, whatever it contains.
                 Err(_) => bundle,
             },
         };
@@ -181,18 +182,22 @@ impl Resolver<'_> {
         LeaveOut { failed: self.options.keep_going, platform_missing: self.options.skip_missing_platform }
     }
 
-    /// How a command ends that was done: whether anything is missing that was asked for, and was not to be.
+    /// The outcome of a command: whether requested images are missing that may not be.
     pub fn outcome(&self, missing: &[MissingImage]) -> Outcome {
         let is_allowed =
             |one: &MissingImage| self.options.skip_missing_platform && one.reason == MissingReason::PlatformMissing;
         if missing.iter().all(is_allowed) { Outcome::Done } else { Outcome::SomeImagesFailed }
     }
 
+    /// Checks that the lock has images.
+    ///
     /// # Errors
-    /// A lock without images would replace a bundle by an empty one, and that was not asked for.
+    /// The lock is empty and would replace a bundle by an empty one, which was not allowed.
     pub fn refuse_empty(&self, lock: &Lock) -> Result<()> {
         match lock.images.is_empty() && !self.options.allow_empty {
-            true => Err(Error::input("nothing to carry: the lock names no image; --allow-empty goes on without any")),
+            true => {
+                Err(Error::input("nothing to export: the lock names no image; --allow-empty continues without images"))
+            }
             false => Ok(()),
         }
     }

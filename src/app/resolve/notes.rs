@@ -1,4 +1,5 @@
-//! What is reported along with a lock: what was recalled, kept, changed, left behind or missing.
+//! Reports what accompanies a lock: images recalled from an earlier lock, and companions kept, changed, left behind or
+//! missing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,17 +13,18 @@ use crate::pipeline::graph::{Graph, Image, LeftBehind};
 use crate::pipeline::lock::{Attached, IndexMode, Lock, LockedImage};
 use crate::pipeline::walk::{KeptCompanions, Walk, other_platform};
 
-/// Who takes no index whose children are not all there.
+/// Which registries refuse an index with missing children.
 const SPARSE_REFUSED: &str = "Harbor, docker-registry 2 and zot refuse an index without all its children; distribution 3 takes \
                               it with `validation.manifests.indexes.platforms: none`";
-/// So many images are named one by one.
+/// The most images named one by one.
 const MOST_NAMED: usize = 20;
 
-/// What the operator should know of a walk, beside its result.
+/// Reports what the user should know about a walk, in addition to its result.
 pub(super) fn report_walk(walk: &Walk<'_>, events: &Events) {
     let recalled = walk.recalled();
     if recalled > 0 {
-        let text = format!("{} taken from the earlier lock, unasked (--immutable-tags)", count(recalled, "image"));
+        let text =
+            format!("{} taken from the earlier lock, registry not asked (--immutable-tags)", count(recalled, "image"));
         events.report(Event::Notice(text));
     }
     report_kept_modes(walk, events);
@@ -30,7 +32,7 @@ pub(super) fn report_walk(walk: &Walk<'_>, events: &Events) {
     report_left_behind(&walk.left_behind(), events);
 }
 
-/// What a lock that is not followed exactly says otherwise; whether it does.
+/// Reports the companions that differ from the given lock. Returns whether any do.
 pub(super) async fn report_changed_companions(
     before: &[LockedImage],
     lock: &Lock,
@@ -44,7 +46,7 @@ pub(super) async fn report_changed_companions(
     let pairs: Vec<_> = pairs.collect();
     let is_another = pairs.iter().any(|(before, now)| before.attached_unknown != now.attached_unknown);
     let changed: Vec<_> = pairs.into_iter().filter(|(before, now)| before.attached != now.attached).collect();
-    // Only images whose list of companions differs are named: “none found” and “not looked for” read the same here.
+    // Names only images whose companions differ: “none found” and “not looked for” would both appear as “nothing”.
     let named: Vec<_> = changed.iter().filter(|(before, now)| before.companions() != now.companions()).collect();
     let shown = named.iter().take(MOST_NAMED).flat_map(|(before, now)| [*before, *now]);
     let manifests = unclear_companions(shown, graph, cached).await;
@@ -61,17 +63,17 @@ pub(super) async fn report_changed_companions(
     };
     for (before, now) in named.iter().take(MOST_NAMED) {
         let (left_out, added) = (counted(before, now), counted(now, before));
-        let text = format!("{}: of the lock's companions left out: {left_out}; new: {added}", before.reference);
+        let text = format!("{}: companions of the lock left out: {left_out}; new: {added}", before.reference);
         events.report(Event::Notice(text));
     }
     if let Some(more) = named.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
-        let text = format!("and {} more with other companions than the lock's", count(more, "image"));
+        let text = format!("and {} more with other companions than in the lock", count(more, "image"));
         events.report(Event::Notice(text));
     }
     is_another || !changed.is_empty()
 }
 
-/// The manifests of companions whose tag and type do not say what they are, as far as they can still be read.
+/// Returns the manifests of companions whose tags and types do not show what they are, as far as they can be read.
 async fn unclear_companions(
     images: impl Iterator<Item = &LockedImage>,
     graph: &Graph,
@@ -100,7 +102,7 @@ pub(super) fn report_kept_companions(kept: KeptCompanions, events: &Events) {
     }
     let lost = if lost > 0 { format!("; {lost} more cannot be read and are left out") } else { String::new() };
     let text = format!(
-        "{} of {} are those of the earlier lock or bundle, since today's could not be looked up{lost}",
+        "{} of {} are those of the earlier lock or bundle, because the present ones could not be looked up{lost}",
         count(companions, "companion"),
         count(images, "image"),
     );
@@ -113,10 +115,10 @@ fn report_kept_modes(walk: &Walk<'_>, events: &Events) {
         (
             IndexMode::Trim,
             "trimmed",
-            "the default for one platform is now --index single: say --index trim or --index single",
+            "the default for one platform is now --index single: set --index trim or --index single",
         ),
-        (IndexMode::Sparse, "sparse", "say --index sparse, or another mode to change it"),
-        (IndexMode::Single, "single platform", "say --index single, or another mode to change it"),
+        (IndexMode::Sparse, "sparse", "set --index sparse, or another mode to change it"),
+        (IndexMode::Single, "single platform", "set --index single, or another mode to change it"),
     ] {
         let images: Vec<&Reference> = kept.iter().filter(|(_, own)| **own == mode).map(|(image, _)| image).collect();
         let Some(first) = images.first() else { continue };
@@ -127,7 +129,7 @@ fn report_kept_modes(walk: &Walk<'_>, events: &Events) {
     }
 }
 
-/// Images that an import refuses which is given the same list by `--allow`; not those of which that is said elsewhere.
+/// Reports images that an import with the same list as `--allow` would refuse, unless that is reported elsewhere.
 pub(super) fn report_refused(list: &Allowlist, graph: &Graph, events: &Events) {
     let manifests: HashSet<Digest> =
         graph.images.iter().flat_map(|image| &image.manifests).map(Manifest::digest).collect();
@@ -144,7 +146,7 @@ pub(super) fn report_refused(list: &Allowlist, graph: &Graph, events: &Events) {
     report_more(refused.len(), events);
 }
 
-/// What a single image says that it is for, if only the index that it was taken from says what was asked for.
+/// Returns the platform that a single image states, if only its former index states the requested platform.
 fn other_than_asked(image: &LockedImage) -> Option<&Platform> {
     let selection = image.selection.as_ref().filter(|selection| selection.index == IndexMode::Single)?;
     other_platform(&selection.platforms, &image.platforms)
@@ -156,14 +158,14 @@ fn report_more(number: usize, events: &Events) {
     }
 }
 
-/// Single images of which only the index that they were taken from says that they are for what was asked for.
+/// Reports single images whose requested platform is stated only by the index that they were taken from.
 pub(super) fn report_other_platforms(lock: &Lock, events: &Events) {
     let others = lock.images.iter().filter_map(|image| Some((&image.reference, other_than_asked(image)?)));
     let others: Vec<_> = others.collect();
     for (reference, says) in others.iter().take(MOST_NAMED) {
-        let text = "and its index, which says otherwise, is not carried: an import that allows only the platforms that were asked for \
-                    refuses it; --index trim carries the index";
-        events.report(Event::Incomplete(format!("{reference}: its config says {says}, {text}")));
+        let text = "and its index, which states the requested platform, is not exported: an import that allows only that \
+                    platform refuses the image; --index trim keeps the index";
+        events.report(Event::Incomplete(format!("{reference}: its config states {says}, {text}")));
     }
     report_more(others.len(), events);
 }
@@ -172,14 +174,14 @@ fn report_left_behind(left: &[LeftBehind], events: &Events) {
     let of_index: Vec<&LeftBehind> = left.iter().filter(|left| !left.attached.is_empty()).collect();
     for left in of_index.iter().take(MOST_NAMED) {
         let rest = match left.attached.values().sum::<usize>() {
-            1 => "speaks of the whole index and stays behind; --index sparse keeps it, or take all platforms",
-            _ => "speak of the whole index and stay behind; --index sparse keeps them, or take all platforms",
+            1 => "refers to the whole index and is left behind; use --index sparse or all platforms to keep it",
+            _ => "refer to the whole index and are left behind; use --index sparse or all platforms to keep them",
         };
         let text = format!("{left} {rest}");
         events.report(Event::Warning(text));
     }
     if let Some(more) = of_index.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
-        let text = format!("the same applies to {} more (--json names all)", count(more, "image"));
+        let text = format!("the same applies to {} more (--json lists all)", count(more, "image"));
         events.report(Event::Warning(text));
     }
     if !of_index.is_empty() {
@@ -188,7 +190,7 @@ fn report_left_behind(left: &[LeftBehind], events: &Events) {
     let inside = left.iter().filter(|left| left.inside_index > 0).count();
     if inside > 0 {
         let text = format!(
-            "the index of {} has attestations of the platform (BuildKit's), which stay behind; --index trim keeps them",
+            "the index of {} has attestations of the platform (BuildKit's), which are left behind; --index trim keeps them",
             count(inside, "image")
         );
         events.report(Event::Notice(text));

@@ -1,4 +1,4 @@
-//! What is carried of images.
+//! Which content of images is exported.
 
 use std::collections::BTreeMap;
 
@@ -12,28 +12,28 @@ use crate::pipeline::lock::{IndexMode, Lock};
 use crate::pipeline::walk::Referrers;
 use crate::transport::registry::Registries;
 
-/// What is carried of images. The default is what the command line does without options.
+/// Which content of images is exported. The default is that of the command line.
 #[derive(Clone)]
 pub struct ResolveOptions {
-    /// The platforms to take of entries that name none themselves. Empty: all.
+    /// The platforms of entries that name none. Empty for all.
     pub platforms: Vec<Platform>,
-    /// Take what an image has of the platforms that are asked for, and leave out one that has none of them.
+    /// Take the requested platforms that an image has, and leave out an image that has none of them.
     pub skip_missing_platform: bool,
     /// Leave out images that cannot be read. The lock records them.
     pub keep_going: bool,
-    /// What becomes of an index when platforms are left out. `None`: what was done before, else the default.
+    /// What happens to an index if platforms are left out. `None` for the mode used before, or the default.
     pub index: Option<IndexMode>,
-    /// The platform that `docker load` takes of an index with several.
+    /// The platform of an index that `docker load` loads.
     pub load_platform: Option<Platform>,
-    /// Whether signatures, SBOMs and other companions are carried.
+    /// Whether signatures, SBOMs and other companions are exported.
     pub referrers: Referrers,
-    /// Fetch layers that are kept outside registries.
+    /// Fetch layers that are stored outside registries.
     pub foreign_layers: bool,
-    /// Neither a tag pattern that matches nothing nor a list without images is an error.
+    /// Accept tag patterns that match nothing, and lists without images.
     pub allow_empty: bool,
-    /// Tags that never move: what an earlier lock says of them is not asked again.
+    /// Tags that never move: the registry is not asked about those in an earlier lock.
     pub immutable_tags: Vec<Pattern>,
-    /// Warn of images that an import which allows only the same list would refuse.
+    /// Warn about images that an import would refuse if it allows only the same list.
     pub note_refused: bool,
 }
 
@@ -55,15 +55,15 @@ impl Default for ResolveOptions {
 }
 
 impl ResolveOptions {
-    /// Whether some tags are believed to mean what an earlier lock says.
+    /// Whether the digests of some tags are taken from an earlier lock.
     pub fn trusts_tags(&self) -> bool {
         !self.immutable_tags.is_empty()
     }
 
-    /// The list with these platforms, and the client for its registries.
+    /// Returns the list with these platforms, and the client for its registries.
     ///
     /// # Errors
-    /// The list is empty and may not be; credentials, certificates or configuration cannot be used.
+    /// The list is empty and must not be, or credentials, certificates or configuration cannot be used.
     pub(in crate::app) fn connect(
         &self,
         list: &Allowlist,
@@ -75,7 +75,7 @@ impl ResolveOptions {
             environment.events.report(Event::Notice(notice.clone()));
         }
         if list.rules.is_empty() && !self.allow_empty {
-            let text = "nothing to carry: no file names an image; --allow-empty goes on without any";
+            let text = "nothing to export: no file names an image; --allow-empty continues without images";
             return Err(Error::input(text));
         }
         for rule in list.rules.iter_mut().filter(|rule| rule.platforms.is_empty()) {
@@ -88,7 +88,7 @@ impl ResolveOptions {
     }
 }
 
-/// The client for the registries that a lock names.
+/// Creates the client for the registries in a lock.
 ///
 /// # Errors
 /// Credentials, certificates or configuration cannot be used.

@@ -1,11 +1,11 @@
-//! The file that keeps manifests which were read, for the next run.
+//! Keeps the manifests that were read in a file, for the next run.
 
 use crate::base::error::Result;
 use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events};
 use crate::content::Checkpoint;
 
-/// Before the work: warns where nothing can be kept because something else has the name.
+/// Warns before the work if nothing can be kept because another file has the name.
 pub fn report_obstacle(kept: &Checkpoint<'_>, events: &Events) {
     if let Some((path, why)) = kept.obstacle() {
         let text = format!("{}: {why}; manifests that are read are not kept for the next run", path.display());
@@ -13,7 +13,7 @@ pub fn report_obstacle(kept: &Checkpoint<'_>, events: &Events) {
     }
 }
 
-/// After the work: what was read is kept for the next run if it failed.
+/// Keeps the manifests for the next run if the work failed. Otherwise, removes the file.
 pub fn finish_walk_file<T>(kept: &Checkpoint<'_>, outcome: Result<T>, events: &Events) -> Result<T> {
     if outcome.is_ok() {
         kept.remove();

@@ -1,4 +1,4 @@
-//! Volumes that are not at hand, or cannot be used: which, and which images that costs.
+//! Determines which volumes are absent or unusable, and which images that affects.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::bundle::VOLUMES;
 use crate::bundle::is_tool;
 use crate::bundle::volumes::{Part, Volume, VolumeFile, Volumes};
 
-/// The same images for all problems of a volume.
+/// Shared by all problems of a volume.
 type Images = Arc<BTreeSet<String>>;
 
-/// Takes out what is only missing because a volume is.
+/// Removes and returns the problems of files that are missing only because their volumes are absent.
 pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> {
     if set.is_complete() {
         return Vec::new();
@@ -36,8 +36,8 @@ pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> 
     lacking
 }
 
-/// Adds to every problem of a volume as such the images that it costs, and a problem for every volume that was not given.
-/// For a single volume the absence of the others is no problem.
+/// Adds the affected images to the problems of volumes, and a problem for every volume that was not given. For a single
+/// volume, the absence of the others is no problem.
 pub fn add_reach(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &NeededFiles) {
     let missing = set.missing();
     let gone: BTreeSet<u32> =
@@ -62,7 +62,7 @@ pub fn add_reach(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem]
     }
 }
 
-/// Of a volume that is here twice and good once nothing is lost.
+/// Clears the images of a bad copy if another copy of the same volume is good.
 fn spare(set: &Volumes, problems: &mut [Problem]) {
     let bad: HashSet<String> = problems.iter().filter_map(|problem| problem.volume.clone()).collect();
     let shown = |path: &std::path::Path| path.display().to_string();
@@ -78,7 +78,7 @@ fn spare(set: &Volumes, problems: &mut [Problem]) {
     let of_spared = |problem: &&mut Problem| problem.volume.as_ref().is_some_and(|volume| spared.contains(volume));
     for problem in problems.iter_mut().filter(of_spared).filter(|problem| is_repaired_by_volume(problem.kind)) {
         problem.images = Images::default();
-        problem.remedy = "leave this copy out: another one of the same volume is here, and good";
+        problem.remedy = "leave this copy out: another copy of the same volume is good";
     }
 }
 
@@ -91,22 +91,22 @@ fn number(part: Option<Part>) -> Option<u32> {
 
 fn remedy(set: &Volumes, gone: usize) -> &'static str {
     match set.recovery.len() >= gone {
-        true => "bring it too; if it is lost, `gapferry repair` makes it again of the recovery volumes that are here",
+        true => "bring it too; if it is lost, `gapferry repair` reconstructs it from the recovery volumes you have",
         false => "bring it too; if it is lost, `export --only-volume` writes it again",
     }
 }
 
-/// The images that need something of what a volume holds.
+/// Returns the images that need a file of the volume.
 fn users(volume: &Volume, reach: &NeededFiles) -> Images {
     let held: HashSet<&str> = volume.json.files.iter().map(|file| file.path.as_str()).collect();
     let needs = |paths: &BTreeSet<Arc<str>>| paths.iter().any(|path| held.contains(&**path));
     Arc::new(reach.images.iter().filter(|(_, paths)| needs(paths)).map(|(image, _)| image.clone()).collect())
 }
 
-/// The images that cannot be used because these volumes are `gone`, by volume. Where it cannot be known which of these holds
-/// what, all that lack something count for each.
+/// Returns, for each of the volumes that are `gone`, the images that cannot be used. If the contents of these volumes are
+/// unknown, each counts for all images that lack a file.
 fn costs(set: &Volumes, gone: &BTreeSet<u32>, lacking: &[Problem], reach: &NeededFiles) -> HashMap<u32, Images> {
-    // Another copy of it is here.
+    // Another copy of the volume may be usable.
     let gone: BTreeSet<u32> = gone.iter().copied().filter(|number| !set.here().any(|here| here == *number)).collect();
     let held = if gone.len() > 1 { set.held() } else { None };
     let Some(held) = held else {
@@ -127,7 +127,7 @@ fn costs(set: &Volumes, gone: &BTreeSet<u32>, lacking: &[Problem], reach: &Neede
     costs.into_iter().map(|(number, images)| (number, Arc::new(images))).collect()
 }
 
-/// Whether it says that a volume was not given.
+/// Whether the problem is a volume that was not given.
 pub fn is_of_lost_volume(problem: &Problem) -> bool {
     matches!(problem.subject, Subject::LostVolume(_))
 }

@@ -1,4 +1,4 @@
-//! What no sums of the bundle cover: recovery volumes.
+//! Checks recovery volumes, which the sums of the bundle do not cover.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::bundle::VOLUMES;
 use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::Layout;
 
-/// The three files of a recovery volume against its sums.
+/// Checks the three files of a recovery volume against its sums.
 pub fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<Problem> {
     let mut problems = faults(layout);
     let (sums, own) = own_sums(layout, label);

@@ -39,7 +39,7 @@ fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
     let out = source.path("b");
     let arguments = [&name(&chart), &name(&app), &name(&last), "-o", out.to_str().unwrap()];
     let message = stderr(&succeed(&[&["export"], &arguments[..]].concat()));
-    assert!(message.contains("1 image for several platforms: `docker load` takes linux/amd64 of it"), "{message}");
+    assert!(message.contains("1 image for several platforms: `docker load` loads linux/amd64 of it"), "{message}");
     succeed(&["verify", out.to_str().unwrap()]);
     let named = |image: &Image| (image.digest(), Some(name(image)), None);
     let attached = |companion: &Image| (companion.digest(), None, Some(app.digest()));
@@ -84,7 +84,7 @@ fn docker_load_finds_one_platform_of_every_image() {
     export(&one, &[]);
     assert_eq!(loads(&one), [(tags(&app), config(&app.children[0])), (tags(&arm), config(&arm))]);
     let message = stderr(&export(&other, &["--load-platform", "linux/arm64", "--lock", &lock]));
-    assert!(message.contains("`docker load` takes linux/arm64 of it"), "{message}");
+    assert!(message.contains("`docker load` loads linux/arm64 of it"), "{message}");
     assert_eq!(loads(&other), [(tags(&app), config(&app.children[1])), (tags(&arm), config(&arm))]);
     for out in [&one, &other] {
         succeed(&["verify", out.to_str().unwrap()]);

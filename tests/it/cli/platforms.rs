@@ -14,7 +14,7 @@ fn signed() -> (images::Image, Source) {
     (app, source)
 }
 
-const LEFT: &str = "1 signature and 1 SBOM speak of the whole index and stay behind";
+const LEFT: &str = "1 signature and 1 SBOM refer to the whole index and are left behind";
 
 #[test]
 fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
@@ -29,7 +29,10 @@ fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
         &["export", &reference, "-q", "--index", "single", "-o", &out],
     ] {
         let message = stderr(&succeed(&[how, &one].concat()));
-        assert!(message.contains(LEFT) && message.contains("--index sparse keeps them"), "{how:?}: {message}");
+        assert!(
+            message.contains(LEFT) && message.contains("use --index sparse or all platforms to keep them"),
+            "{how:?}: {message}"
+        );
     }
     for how in [&["--json", "--dry-run"][..], &["--json"]] {
         let output = succeed(&[&["export", &reference, "-o", &out], how, &one].concat());

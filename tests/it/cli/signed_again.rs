@@ -51,7 +51,7 @@ fn a_replaced_signature_is_named_and_the_user_goes_on_with_todays_or_without() {
     let lock = fixture.source.path("new.lock").display().to_string();
     let today = ["--companions", "today", "--lock", &lock];
     let message = stderr(&succeed(&[&["export", "--locked", &fixture.lock, "-o", &out], &today[..]].concat()));
-    assert!(message.contains("of the lock's companions left out: 1 signature; new: 1 signature"), "{message}");
+    assert!(message.contains("companions of the lock left out: 1 signature; new: 1 signature"), "{message}");
     succeed(&["verify", &out]);
     assert_eq!(fixture.attached(&out), [fixture.second.digest()]);
     // The new lock is one that can be followed.

@@ -59,7 +59,7 @@ fn who_logs_in_with_skopeo_is_logged_in_with_gapferry_and_out_by_it() {
     assert_eq!(home.skopeo_user(registry.host(), &[]), None);
     assert!(!gapferry_may_read(&home, &image));
     let text = ended(2, &home.gapferry(&["logout", registry.host()], ""));
-    assert!(text.contains("nothing is kept in") && text.contains("auth.json"), "{text}");
+    assert!(text.contains("no credentials are stored in") && text.contains("auth.json"), "{text}");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn the_bundle_is_called_by_what_it_was_though_its_own_list_is_damaged() {
     });
     let file = both.with_extension("missing.json");
     let ran = Ran::of(gapferry().arg("verify").arg(&both).arg("--missing").arg(&file)).ended(3);
-    ran.reported(&["neither bundle.json nor SHA256SUMS says what bundle it was"]);
+    ran.reported(&["neither bundle.json nor SHA256SUMS shows which bundle this was"]);
     assert!(!file.exists());
 }
 

@@ -61,7 +61,7 @@ fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
     let next = bundle_of(&source, &names[..1], &["--since", &receipt]);
     let prune = ["--prune", "--yes", "--arrived", &receipt];
     let hidden = import(&next, &server, "/own", "robot$own+ci:secret", &prune).ended(0);
-    hidden.reported(&["own/apps/web:2 is left", "may not read which image it means", "nothing to prune"]);
+    hidden.reported(&["own/apps/web:2 is left", "may not read its present digest", "nothing to prune"]);
     import(&next, &server, "/own", CI, &prune).ended(0).reported(&["deleted", "own/apps/web:2", "1 of 1 tag deleted"]);
     assert!(tag("1") && !tag("2") && tag("3"));
 }

@@ -271,7 +271,7 @@ async fn an_increment_whose_base_the_target_cannot_give_pushes_nothing() {
     let (missing, repair) = (directory.path().join("missing.json"), directory.path().join("repair.tar"));
     let (code, stderr) = import(&out, &server.address, &["--missing", missing.to_str().unwrap()]);
     assert_eq!(code, Some(7), "{stderr}");
-    assert!(stderr.contains("claims to have and cannot give") && stderr.contains("nothing was pushed"), "{stderr}");
+    assert!(stderr.contains("claims to have and cannot return") && stderr.contains("nothing was pushed"), "{stderr}");
     assert_eq!(server.count("PUT", "/"), 0);
     // What would help is written down, and helps.
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&missing).unwrap()).unwrap();

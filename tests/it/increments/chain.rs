@@ -93,7 +93,7 @@ fn a_chain_on_bundles_alone_is_reported_to_be_an_assumption_and_breaks_without_h
         let options: &[&str] = if step == 1 { &[] } else { &["--since", &former] };
         let message = sides.export(&name, &names, options);
         if step > 1 {
-            message.reported(&["is an assumption"]);
+            message.reported(&["assuming that"]);
         }
     }
     sides.deliver("b1");

@@ -156,7 +156,7 @@ fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_
     alone.reported(&["would delete", "prod/db:1", "--arrived FILE"]);
     assert!(there());
     let known = import("next", &["--key", public, "--prune", "--yes", "--arrived", "first.receipt"]).ended(0);
-    known.reported(&["prod/db:1 stays: no receipt of --arrived says", "nothing to prune"]);
+    known.reported(&["prod/db:1 is left: no receipt of --arrived lists", "nothing to prune"]);
     assert!(there());
 }
 
@@ -179,7 +179,7 @@ fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
     // A receipt that was not signed says nothing to one that is: what it found there, somebody else may have pushed.
     let receipt = ["--receipt", "first.receipt", "--sign-key", key];
     import_to(target.host(), sides.stick.path(), "first", &receipt).ended(0);
-    import(&prune).ended(0).reported(&["no receipt of --arrived says that gapferry brought", "nothing to prune"]);
+    import(&prune).ended(0).reported(&["is left: no receipt of --arrived lists", "nothing to prune"]);
     assert!(there());
     let second = Embedded::writable(&layout.path().join("second"));
     for present in [0, 3] {
@@ -205,7 +205,7 @@ fn what_an_import_only_found_at_the_target_is_not_gapferrys_to_delete() {
     assert!(there("2") && there("3"));
     import("first", &["--receipt", "again.receipt", "--prune", "--arrived", "first.receipt"]).reported(&["3 present"]);
     import("first", &["--receipt", "again.receipt"]).reported(&["3 present"]);
-    let stays = "team/app:2 stays: no receipt of --arrived says that gapferry brought";
+    let stays = "team/app:2 is left: no receipt of --arrived lists";
     import("next", &["--prune", "--yes", "--arrived", "again.receipt"]).reported(&[stays, "1 of 1 tag deleted"]);
     assert!(there("1") && there("2") && !there("3"));
 }

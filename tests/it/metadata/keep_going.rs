@@ -190,7 +190,7 @@ async fn a_receipt_says_what_was_missing_and_the_next_increment_brings_it() {
     }
     assert!(stdout(&ends_with(0, &["inspect", &first])).contains("b:1 (not found)"));
     let output = ends_with(2, &["inspect", &format!("{first}#{}", site.source.name("b:1"))]);
-    assert!(stderr(&output).contains("could not be had: not found"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("could not be fetched: not found"), "{}", stderr(&output));
 
     site.source.put_image("b", "1", "amd64");
     for since in [&receipt, &first] {
@@ -419,7 +419,7 @@ async fn an_image_that_gives_a_shared_layer_another_size_is_the_only_one_left_ou
         let export = ["export", "-f", &list, "-o", &bundle, "--lock", &lock];
         ends_with(3, &export);
         let output = ends_with(1, &[&export[..], &["--keep-going"]].concat());
-        assert!(stderr(&output).contains("says that"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("bytes instead of"), "{}", stderr(&output));
         let json: Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
         assert_eq!((references(&json["images"]), references(&json["missing"])), (vec!["c:1"], vec!["a:1"]));
         assert_eq!(json["missing"][0]["reason"], "damaged");
@@ -468,20 +468,20 @@ async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
     assert_eq!(lock_of(&next)["missing"], entry);
     let prune = ["import", &next, "--to", target.host(), "--prune", "--yes", "--arrived", &receipt];
     let output = ends_with(0, &prune);
-    let short = "1 list of tags may be short; images that it lacks were left out: ";
+    let short = "1 list of tags may be incomplete; images that it lacks were left out: ";
     assert!(stderr(&output).contains(&format!("{short}{}", site.source.name("app"))), "{}", stderr(&output));
     assert_eq!(target.get("/v2/app/manifests/2").status, 200);
     // Nor is it forgotten on the way through a lock.
     ends_with(1, &["lock", "-f", &list, "-o", &lock]);
     let again = site.path("again");
     let output = ends_with(0, &["export", "--locked", &lock, "-o", &again, "--since", &receipt]);
-    assert!(stderr(&output).contains("1 list of tags may be short"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 list of tags may be incomplete"), "{}", stderr(&output));
     assert_eq!(lock_of(&again)["missing"], entry);
     for command in [&["verify", &again][..], &["list", &again]] {
-        assert!(stdout(&ends_with(0, command)).contains("1 list of tags may be short"));
+        assert!(stdout(&ends_with(0, command)).contains("1 list of tags may be incomplete"));
     }
     let reference = format!("{again}#{}:2", site.source.name("app"));
-    assert!(stderr(&ends_with(2, &["inspect", &reference])).contains("may have been short"));
+    assert!(stderr(&ends_with(2, &["inspect", &reference])).contains("may have been incomplete"));
     // Of the same repository, a tag that is named in full is not in doubt, and what left the allowlist may go.
     let list = site.list(&["app:1"]);
     ends_with(0, &["export", "-f", &list, "-o", &next, "--since", &receipt]);

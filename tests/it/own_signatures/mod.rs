@@ -233,7 +233,7 @@ fn skip_leaves_another_list_alone_and_fail_fails_the_image() {
     let skipped = site.json(&["--on-existing", "skip"]);
     assert_eq!(skipped["images"][0]["outcome"], "present");
     assert_eq!(skipped["images"][0]["companions"][0]["outcome"], "skipped");
-    site.import(&["--on-existing", "skip"]).ended(0).reported(&["is left alone"]);
+    site.import(&["--on-existing", "skip"]).ended(0).reported(&["is not changed"]);
     assert_eq!(site.tag_there(), own);
     let plan = site.import(&["--on-existing", "fail", "--dry-run"]).ended(0).stdout;
     let tag = cosign::tag(&site.app, "sig");

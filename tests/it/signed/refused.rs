@@ -106,7 +106,7 @@ fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of
     verify(known, &["theirs.tar"]).ended(3).reported(&["does not fit the key"]);
     verify(known, &["unsigned"]).ended(0).reported(&["is not signed"]);
     // What cannot be understood might be a demand.
-    verify("require-signature = true", &["ours"]).ended(2).reported(&["names no `keys`"]);
+    verify("require-signature = true", &["ours"]).ended(2).reported(&["neither `keys` in it nor --key names a key"]);
     verify("\nrequire-signatures = true", &["ours"])
         .ended(2)
         .reported(&["config.toml:2: `require-signatures` is unknown"]);

@@ -143,7 +143,7 @@ fn an_export_that_replaces_a_signed_bundle_by_one_without_a_signature_says_so() 
         export(&sign);
         push(&format!("the second content of {out}"));
         let message =
-            |ran: &crate::support::ran::Ran| ran.stderr.contains("that was replaced was signed, and this one is not");
+            |ran: &crate::support::ran::Ran| ran.stderr.contains("the replaced bundle was signed, and this one is not");
         assert!(!message(&export(&[&sign[..], &["--dry-run"]].concat())) && !message(&export(&["--dry-run"])));
         let replaced = export(&[]);
         assert!(message(&replaced), "{out}: {}", replaced.stderr);
@@ -307,7 +307,7 @@ fn an_export_that_names_a_key_builds_on_nothing_that_it_has_not_signed() {
             .reported(&["signed by", &ours.fingerprint()]);
         export(file, &["--since-key", others]).ended(3).reported(&[file, "is refused", "another key"]);
     }
-    export("receipt.json", &[]).ended(0).reported(&["without --since-key that is not checked"]);
+    export("receipt.json", &[]).ended(0).reported(&["without --since-key the signature is not checked"]);
     let requests = fixture.registry.requests().len();
     for file in ["receipt.json", "inventory.json"] {
         let path = fixture.path().join(file);

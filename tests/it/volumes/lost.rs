@@ -99,7 +99,7 @@ fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand()
     assert!(!verify(&volumes[..1]).ended(0).stdout.contains("note: "), "nobody asked for the others");
     // With it, a lost volume is no loss; without, it is.
     let ran = verify(&some[1..]).ended(3);
-    assert!(ran.stdout.contains("`gapferry repair` makes it again"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("`gapferry repair` reconstructs it"), "{}", ran.stdout);
     assert!(verify(&volumes[1..]).ended(3).stdout.contains("`export --only-volume` writes it again"));
     // What is said of one holds for the bytes of one.
     let mut bytes = std::fs::read(&recovery[0]).unwrap();

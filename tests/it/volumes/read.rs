@@ -262,7 +262,7 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
     let state = set.path("new/deep/state");
     import(std::slice::from_ref(&set.tar), "127.0.0.1:1", &["--state", state.to_str().unwrap()])
         .ended(2)
-        .reported(&["is no volume"]);
+        .reported(&["is not a volume"]);
     assert!(!set.path("new").exists());
 }
 
@@ -313,7 +313,7 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
     go(&set.volumes[..1], host).ended(6);
     go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).reported(&["import into"]);
     go(&other.volumes[1..2], host).ended(2).reported(&["of the bundle"]);
-    go(std::slice::from_ref(&set.tar), host).ended(2).reported(&["is no volume"]);
+    go(std::slice::from_ref(&set.tar), host).ended(2).reported(&["is not a volume"]);
     go(&set.volumes[1..2], host).ended(6);
     let piece = kept().next().expect("a piece of the layer that was cut");
     let mut bytes = std::fs::read(&piece).unwrap();

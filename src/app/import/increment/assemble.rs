@@ -1,5 +1,5 @@
-//! The images of an increment. What the target has and does not give, because a policy of the project forbids pulling it, costs
-//! only the images that cannot do without it.
+//! Assembles the images of an increment. Content that the target has but may not return, because a policy of its project
+//! forbids pulling it, only affects the images that need it.
 
 use std::collections::HashSet;
 
@@ -20,27 +20,27 @@ use crate::pipeline::receipt::ImageReceipt;
 use crate::pipeline::resolve::{self, Failures};
 use crate::pipeline::walk::{LockOrigin, Walk};
 
-/// Images that cannot be pushed because the bytes of a manifest of theirs are nowhere to be had.
+/// Images that cannot be pushed because one of their manifests cannot be read anywhere.
 #[derive(Default)]
 pub struct LostImages {
     images: Vec<ImageReceipt>,
-    /// A line for each, for the end.
+    /// One line for each image, for the end of the output.
     faults: Vec<String>,
-    /// About companions that the bundle brings and that are not pushed.
+    /// Companions in the bundle that are not pushed.
     left_out: Option<LeftOut>,
 }
 
-/// The images of `lock` in its order, without manifests that the target has where they are needed and does not give.
+/// Assembles the images of `lock` in order, without manifests that the target has and does not return.
 pub async fn images(expected: &TargetBackedSource<'_>, lock: &Lock, events: &Events) -> Vec<Result<Image>> {
     let cached = Cached::new(expected, None);
     let walk = Walk::new(&cached, OF_BUNDLE, events.clone()).leaving_withheld();
     resolve::assemble_each(&walk, lock, LockOrigin::Bundle, FILES_AT_ONCE, events).await
 }
 
-/// Tells images that can be pushed from those that a policy of the project alone keeps from being read.
+/// Separates images that can be pushed from those that cannot be read only because of a policy of the project.
 ///
 /// # Errors
-/// Every image that failed for any other reason.
+/// Lists every image that failed for another reason.
 pub fn split(
     images: Vec<Result<Image>>,
     bundle: &Bundle,
@@ -58,7 +58,7 @@ pub fn split(
                 let gone = locked.companions().iter().filter(|own| !kept.contains(&own.digest));
                 let (there, mut carried): (Vec<_>, Vec<_>) = gone.partition(|own| assumed.contains(&own.digest));
                 left += there.len();
-                // Several tags may mean the image.
+                // Several tags can name the same image.
                 carried.retain(|own| seen.insert((&to.repository, own.digest)));
                 without.extend((!carried.is_empty()).then(|| to.clone()));
                 let kind = |own: &Attached| Kind::of(own.tag.as_ref(), own.artifact_type.as_deref(), None);
@@ -74,7 +74,8 @@ pub fn split(
         }
     }
     if left > 0 {
-        let text = "left as the target has them: a policy of the project forbids reading them, or what they belong to";
+        let text =
+            "left unchanged at the target: a policy of the project forbids reading them or the images they belong to";
         events.report(Event::Notice(format!("{} {text}", count(left, "companion"))));
     }
     if !unbrought.is_empty() {
@@ -86,13 +87,13 @@ pub fn split(
     }
 }
 
-/// What is wrong, and what helps.
+/// Describes the error and its remedy.
 fn reason(error: &Error) -> String {
     format!("{}; {}", error.chain(), crate::pipeline::plan::WITHHELD_REMEDY)
 }
 
 impl LostImages {
-    /// They count as failed beside what `request` brings.
+    /// Adds these images to `request`, where they count as failed.
     pub fn beside(self, request: PushRequest<'_>) -> PushRequest<'_> {
         PushRequest { lost: self.images, faults: self.faults, left_out: self.left_out, ..request }
     }

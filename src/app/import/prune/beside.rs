@@ -1,4 +1,4 @@
-//! What goes with an image whose tag is gone: its companions, where nothing else has a use for them.
+//! Prunes the companions of images whose tags are gone, if nothing else uses them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,7 +16,7 @@ use crate::pipeline::plan::Targets;
 use crate::pipeline::receipt::CompanionReceipt;
 use crate::transport::registry::Registries;
 
-/// What the bundle has in each repository of the target: that stays.
+/// The contents of the bundle in each repository of the target, which are kept.
 pub struct BundleContents(HashMap<Repository, Vec<Descriptor>>);
 
 impl BundleContents {
@@ -32,7 +32,7 @@ impl BundleContents {
     }
 }
 
-/// What Harbor's own API says of manifests that a policy forbids pulling.
+/// Asks Harbor's own API about manifests that a policy forbids pulling.
 struct ByApi<'a>(&'a Registries);
 
 #[async_trait]
@@ -47,26 +47,27 @@ impl Disclose for ByApi<'_> {
     }
 }
 
-/// `None` without a media type: an index that passed for an image would leave its children unseen.
+/// Returns `None` without a media type: if an index were taken for an image, its children would be overlooked.
 fn disclosed(artifact: harbor::Artifact) -> Option<Disclosed> {
     let harbor::Artifact { digest, media_type, children } = artifact;
     let is_known = !media_type.is_empty();
     is_known.then(|| Disclosed { descriptor: Descriptor::new(&media_type, digest, 0), children })
 }
 
-/// What came with images whose tags are gone, by repository, and these tags.
+/// Tags that are gone, and the companions that arrived with their images, by repository.
 #[derive(Default)]
 pub struct Left(BTreeMap<Repository, (BTreeSet<Tag>, Vec<CompanionReceipt>)>);
 
 impl Left {
-    /// `companions` came with the image that had `tag`.
+    /// Adds the `companions` that arrived with the image at `tag`.
     pub fn add(&mut self, tag: &Reference, companions: &[CompanionReceipt]) {
         let (tags, all) = self.0.entry(tag.repository.clone()).or_default();
         tags.extend(tag.tag.clone());
         all.extend(companions.iter().cloned());
     }
 
-    /// Deletes the companions that can go, or lists them in a dry run. Returns whether some repository stayed undecided.
+    /// Deletes the companions that can be removed, or lists them in a dry run. Returns whether it stayed unclear for a
+    /// repository what can be removed.
     pub async fn prune(self, pruning: &mut Pruning<'_>, wanted: &BundleContents) -> bool {
         let (source, mut has_unclear) = (pruning.registries.itself(), false);
         for (repository, (tags, companions)) in self.0.iter().filter(|(_, (_, companions))| !companions.is_empty()) {
@@ -77,7 +78,7 @@ impl Left {
                 Ok(found) => found,
                 Err(error) => {
                     let text =
-                        "signatures and other companions of deleted images stay, since it is not clear what uses them";
+                        "companions of deleted images (signatures and others) are left, because their use is unclear";
                     warn(format!("{repository}: {text}: {}", error.chain()));
                     has_unclear = true;
                     continue;
@@ -94,7 +95,7 @@ impl Left {
                     false => None,
                 };
                 let about = Some((orphan.subject, orphan.what.as_str()));
-                let (reference, digest, unsupported) = (&name, orphan.digest, "its registry deletes no manifest");
+                let (reference, digest, unsupported) = (&name, orphan.digest, "its registry cannot delete manifests");
                 pruning.note(Deletion { reference, digest, about, result: deleted, unsupported });
             }
         }
@@ -107,9 +108,9 @@ mod tests {
     use super::*;
     use crate::oci::{Digest, media_type};
 
-    /// Taken for an image, an index would cost its children their signatures.
+    /// If an index were taken for an image, its children would lose their signatures.
     #[test]
-    fn what_has_no_media_type_is_not_known() {
+    fn an_artifact_without_a_media_type_is_not_disclosed() {
         let artifact = |media_type: &str| {
             let (digest, children) = (Digest::sha256(b"index"), vec![Digest::sha256(b"child")]);
             disclosed(harbor::Artifact { digest, media_type: media_type.to_owned(), children })
