@@ -18,75 +18,79 @@ use crate::pipeline::walk::Referrers;
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
 pub struct AllowlistArgs {
-    /// Images: name:tag, name@digest, or name alone for all its tags
+    /// Images: name:tag, name@digest, or a name alone for all its tags
     ///
-    /// name:tag@digest is pinned, and keeps its tag.
-    /// Short names mean what they mean to Docker: nginx is docker.io/library/nginx.
+    /// name:tag@digest is pinned to the digest and keeps its tag. Short names follow Docker: nginx is
+    /// docker.io/library/nginx.
     #[arg(value_name = "REF")]
     references: Vec<String>,
     /// Allowlist file, `-` for standard input; repeatable
     ///
-    /// Text (one reference a line, # comments, then platform=… and as=…), a YAML list with the same keys, or the file
-    /// of `skopeo sync --src yaml` as it is.
+    /// Accepted formats: text (one reference per line, # comments, optional platform=… and as=…), a YAML list with the same
+    /// keys, or a file for `skopeo sync --src yaml`.
     #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Take only OS/ARCH[/VARIANT], as linux/arm64; repeatable
+    /// Export only this platform, such as linux/arm64; repeatable
     ///
-    /// An entry's own platform= counts more. A platform that an image lacks is an error. linux/arm/v7 takes v6 or else v5 of an image
-    /// without v7. windows/amd64 takes every version of Windows that an index has; windows(10.0.20348)/amd64 takes that one.
-    #[arg(long = "platform", value_name = "PLATFORM")]
+    /// Format: OS/ARCH[/VARIANT]. A platform= on an allowlist entry takes precedence. It is an error if an image lacks the
+    /// platform. linux/arm/v7 falls back to v6, then v5. windows/amd64 selects every Windows version in the index;
+    /// windows(10.0.20348)/amd64 selects one.
+    #[arg(long = "platform", value_name = "OS/ARCH")]
     platforms: Vec<Platform>,
-    /// Take what an image has of the platforms asked for; one that lacks all of them is left out
+    /// Export the platforms an image has, and skip the ones it lacks
     ///
-    /// The lock records it, and the exit code is that of success.
+    /// An image that has none of the platforms is left out. The lock records both cases. The exit code is not affected.
     #[arg(long, hide_short_help = true)]
     skip_missing_platform: bool,
-    /// Go on without images that cannot be had
+    /// Leave out images that cannot be exported
     ///
-    /// The lock records them, each with a reason, and the exit code is 1. An increment does not take a missing image for an unwanted
-    /// one. A lost signature or other companion alone never costs its image, except with --require-referrers, with --locked and
-    /// without this option, or where the registry gives no answer about it.
+    /// The lock records each missing image with the reason, and the exit code is 1. An increment does not mistake a missing
+    /// image for one that was removed from the allowlist. Failing to export a companion does not fail its image, except
+    /// with --require-referrers, with --locked unless this option is given, or if the registry gives no definite answer.
     #[arg(long)]
     pub keep_going: bool,
-    /// What becomes of an index when platforms are left out
+    /// How to reduce an index with --platform: trim, sparse or single
     ///
-    /// Without this option: single for one manifest whose config names the platform, else trim, as for one platform of Windows in several
-    /// versions. An entry of the lock or bundle that is replaced keeps its mode.
-    #[arg(long, value_name = "MODE")]
+    /// Default: single if one manifest remains and its config names the platform; otherwise trim, for example for one
+    /// Windows platform in several versions. An entry that replaces one in the previous lock or bundle keeps that entry's
+    /// mode.
+    #[arg(long, value_name = "MODE", hide_short_help = true, hide_possible_values = true)]
     index: Option<IndexMode>,
-    /// The platform that `docker load` and `podman load` take of an index with several [default: linux/amd64]
+    /// Platform that `docker load` uses of a multi-platform image [default: linux/amd64]
+    ///
+    /// It also applies to `podman load`. Registries always receive the whole index.
     #[arg(long, value_name = "PLATFORM", hide_short_help = true)]
     load_platform: Option<Platform>,
     #[command(flatten)]
     companions: CompanionArgs,
-    /// Fail where a registry does not say whether signatures, SBOMs or other referrers are attached
+    /// Fail if a registry cannot say which referrers an image has
     ///
-    /// Without it such an image is carried with what was found, its lock entry says `attachedUnknown`, and one warning for each
-    /// registry says why.
+    /// Without this option such an image is exported with the companions that were found. Its lock entry says
+    /// `attachedUnknown`, and gapferry prints one warning per registry.
     #[arg(long, conflicts_with = "no_referrers", hide_short_help = true)]
     require_referrers: bool,
-    /// Fetch layers kept outside registries (Windows base layers)
+    /// Also export layers hosted outside registries (Windows base layers)
     #[arg(long, hide_short_help = true)]
     foreign_layers: bool,
-    /// A tag pattern that matches nothing is no error, and neither is a list without images
+    /// Accept tag patterns without a match, and an empty allowlist
     #[arg(long, hide_short_help = true)]
     allow_empty: bool,
-    /// Tags that never move: where the earlier lock says what they mean, that is not asked again; repeatable
+    /// Tags that never change: take their digest from the previous lock
     ///
-    /// A pattern, as in images-by-tag-regex: found anywhere in the tag unless anchored, such as '^v?[0-9]+[.]'. An image with such
-    /// a tag that stands in the lock file to be replaced, or without one in the lock of the bundle to be replaced, is taken as
-    /// it stands there, with what travelled along then. Rely on a bundle only if it never left your hands; else keep a lock on
-    /// your side and name it (export: --lock FILE). Nothing is asked about the tag; manifests that the bundle at hand does not
-    /// have are read by their digests. Where the tag has to be asked about after all, because that image is gone or is wanted
-    /// otherwise now, and means another image, that is an error.
-    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new)]
+    /// Repeatable. A regular expression that matches anywhere in the tag unless anchored, such as '^v?[0-9]+[.]'. For a
+    /// matching tag that the lock file being replaced already contains, or otherwise the lock inside the bundle being
+    /// replaced, gapferry reuses that entry with its companions and does not ask the registry about the tag. Manifests that
+    /// the existing bundle lacks are read by digest. Trust a bundle for this only if it never left your hands; otherwise
+    /// keep a lock on your side and name it (export: --lock FILE). If gapferry has to ask about such a tag anyway, because
+    /// the image is gone or other options apply, and the tag means another image, that is an error.
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, hide_short_help = true)]
     immutable_tags: Vec<Pattern>,
 }
 
 /// What travels with images.
 #[derive(clap::Args)]
 pub struct CompanionArgs {
-    /// Leave signatures, SBOMs and referrers behind
+    /// Leave out signatures, SBOMs and other referrers
     #[arg(long)]
     pub no_referrers: bool,
 }

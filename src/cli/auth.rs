@@ -9,20 +9,21 @@ use crate::base::progress::plain_piece;
 use crate::oci::Repository;
 
 const ABOUT: &str = "\
-Says which credentials a registry is shown: the place they come from and the user, never the password. Then asks the registry \
-whether it accepts them, with a repository whether it may be pulled from, and with --push whether it may be pushed to, by an \
-upload that is begun and given up. Nothing is changed there.";
+Shows which credentials gapferry uses for a registry: where they come from and the user name, never the password. It \
+then asks the registry whether it accepts them; with a repository, whether it allows pulling; and with --push, \
+whether it allows pushing, by starting an upload and cancelling it. Nothing is changed.
+
+Exit codes: 0 everything that was asked is allowed; 4 refused; 5 not reached, or not a registry; 2 a problem with a \
+credentials file or helper.";
 
 const AFTER: &str = "\
 Examples:
   gapferry auth check harbor.internal
-  gapferry auth check quay.io/team/app
   gapferry auth check harbor.internal --push mirror/app
-  gapferry auth check harbor.internal --json | jq -r .user
+  gapferry auth check quay.io/team/app
+  gapferry auth check harbor.internal --json | jq -r .user";
 
-Exit code 0: all that was asked may be done. 4: refused. 5: not reached, or what answers is not a registry. 2: a file of credentials or a helper is at fault.";
-
-/// Look at who we are to a registry
+/// Find out what a registry lets you do
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  gapferry auth check harbor.internal --push mirror/app")]
 pub struct Args {
@@ -35,17 +36,17 @@ enum Command {
     Check(Check),
 }
 
-/// Say which credentials a registry is shown and whether it accepts them
+/// Registry, or a repository in it
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 struct Check {
     /// The registry, or a repository there
     #[arg(value_name = "HOST[/REPOSITORY]")]
     host: String,
-    /// Ask as well whether this repository of HOST may be pulled from and pushed to
+    /// Also check pulling from and pushing to this repository
     #[arg(long, value_name = "REPOSITORY")]
     push: Option<String>,
-    /// Print as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

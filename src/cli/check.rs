@@ -9,29 +9,30 @@ use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
 
 const ABOUT: &str = "\
-Proves every byte of a registry's storage (distribution 2.8 or 3, Harbor's too) without the registry: fsck for a registry.
+Verifies every byte of a registry's storage directory (distribution 2.8 or 3, also Harbor's) without the registry: \
+fsck for a registry.
 
-STORAGE is a directory at or above docker/registry/v2, or a plain tar of one. Nothing in it is changed; what a registry \
-that runs beside it writes meanwhile may be called a fault.
+STORAGE is a directory at or above docker/registry/v2, or an uncompressed tar of one. gapferry only reads it. If a \
+registry is running on it, what the registry writes meanwhile may be reported as a problem.
 
-Every link is read, every manifest followed to its end, every blob hashed once. It does not stop at the first fault: each \
-is listed with its path, what is wrong and the images it affects; all other images are whole. Blobs that no manifest needs are \
-hashed too; that they are there is no fault, nor is a foreign layer that is not.
+gapferry reads every link, follows every manifest and hashes every blob once. It does not stop at the first problem: \
+it lists each one with its path, what is wrong and the images it affects. All other images are intact. Unreferenced \
+blobs are hashed too; they are not a problem, and neither is a missing foreign layer.
 
-Exit code 0: nothing is wrong. 3: something is. 2: no storage.";
+Exit codes: 0 no problems; 3 problems found; 2 not a storage.";
 
 const AFTER: &str = "\
 Examples:
   gapferry check /var/lib/registry
-  gapferry check registry.tar --json | jq -r '.faults[].images[]' | sort -u";
+  gapferry check registry.tar --json | jq -r '.problems[].images[]' | sort -u";
 
-/// Prove every byte of a registry's storage and list every fault
+/// Verify every byte of a registry's storage
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The storage, a directory or a plain tar
+    /// Storage: directory or uncompressed tar
     storage: PathBuf,
-    /// Print the report as JSON on standard output
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }

@@ -8,15 +8,16 @@ use crate::base::error::Result;
 
 const AFTER: &str = "\
 Examples:
-  gapferry completions bash > ~/.local/share/bash-completion/completions/gapferry
-  gapferry completions zsh > ~/.zfunc/_gapferry
-  gapferry completions fish > ~/.config/fish/completions/gapferry.fish";
+  gapferry completions zsh >~/.zfunc/_gapferry
+  gapferry completions fish >~/.config/fish/completions/gapferry.fish
+  gapferry completions bash \\
+    >~/.local/share/bash-completion/completions/gapferry";
 
-/// Print completions for a shell
+/// Print a completion script for a shell
 #[derive(clap::Args)]
 #[command(after_long_help = AFTER)]
 pub struct Args {
-    /// The shell
+    /// Shell
     shell: Shell,
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use super::arrange::GLOBAL_OPTIONS;
 use super::hint;
 use super::password::AskOnTerminal;
 use crate::app::{Environment, ErrorDetail, ErrorReport, Hint, HintCode, JsonReport};
@@ -21,27 +22,31 @@ const RESET: &str = "\x1b[0m";
 /// Options of every command.
 #[derive(Args)]
 pub struct Global {
-    /// Print only errors and warnings
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    /// Print only warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL_OPTIONS)]
     quiet: bool,
-    /// Say what is done and asked, secrets masked; twice: everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    /// Log what gapferry does; -vv: everything
+    ///
+    /// Secrets are masked.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL_OPTIONS)]
     verbose: u8,
-    /// How progress and messages are written to standard error
+    /// Format of progress and messages on standard error
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text", hide_short_help = true)]
-    #[arg(help_heading = "Global options")]
+    #[arg(help_heading = GLOBAL_OPTIONS)]
     log_format: LogFormat,
-    /// Colours in messages; auto: on a terminal, unless NO_COLOR is set
+    /// When to use colours
+    ///
+    /// auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_short_help = true)]
-    #[arg(help_heading = "Global options")]
+    #[arg(help_heading = GLOBAL_OPTIONS)]
     color: When,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// Bars on a terminal, else lines
+    /// Progress bars on a terminal, otherwise lines
     Text,
-    /// A JSON object a line
+    /// One JSON object per line
     Json,
 }
 

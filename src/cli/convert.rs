@@ -16,44 +16,46 @@ use crate::bundle::volumes::{Shape, VolumeOptions, VolumeSelection};
 use crate::content::LinkMode;
 
 const ABOUT: &str = "\
-Writes a bundle in another form: a directory, a tar, a compressed tar, volumes, or a stream. The form follows from the name: OUT.tar \
-is a tar, OUT.tar.zst a compressed one, - is standard output, any other name a directory; --volume-size makes volumes.
+Writes an existing bundle in another form. The form follows from the name: OUT.tar is a tar, OUT.tar.zst a \
+compressed tar, - a tar on standard output, and any other name a directory. --volume-size writes volumes.
 
-The bundle keeps its identity and all of its signatures. Every file is proven by its digest while it is copied, and OUT gets its \
-name when all of it is on the medium. A bundle that has the name already is replaced, with a notice if it is another one. An interrupted conversion continues when you run the same command again; a compressed tar and \
-a stream start over. Between directories of one file system, blobs are linked where that is possible, and take no room.
+The bundle keeps its identity and all its signatures. Every file is verified by digest while it is copied, and OUT \
+gets its name when everything is on the medium. An existing bundle of that name is replaced; if it is a different \
+bundle, gapferry prints a notice. After an interruption, run the same command again: it continues, except for a \
+compressed tar and a stream, which start over. Between directories on one file system, blobs are linked where \
+possible and take no extra space.
 
 `split` and `join` do the same for volumes.";
 
 const AFTER: &str = "\
 Examples:
-  gapferry convert images.tar -o images                       # a directory
-  gapferry convert images -o images.tar.zst                   # compressed
-  gapferry convert /mnt/usb/images.*.tar -o images.tar --key ours.pub
+  gapferry convert images.tar -o images           # to a directory
+  gapferry convert images -o images.tar.zst       # to a compressed tar
+  gapferry convert /mnt/usb/images.*.tar -o images.tar --key our.pub
   gapferry convert images -o burn/images.tar --volume-size dvd
   gapferry convert images -o - | ssh gateway 'cat >/dev/diode'";
 
-/// Write a bundle in another form
+/// Write an existing bundle in another form
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle: a directory, a tar, or all volumes of a set
+    /// Bundle: directory, tar, or all volumes of a set
     #[arg(required = true, value_name = "BUNDLE")]
     bundle: Vec<PathBuf>,
-    /// Where it goes: OUT.tar, OUT.tar.zst, - for standard output, or a directory
+    /// Bundle to write: OUT.tar, OUT.tar.zst, a directory, or -
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     output: PathBuf,
-    /// Write volumes OUT.001.tar… of at most SIZE: bytes, 4GB, fat32, cd, dvd, bd, bd-dl
+    /// Write volumes of at most SIZE, such as 4GB, fat32, dvd, bd
     #[arg(long, value_name = "SIZE", value_parser = parse, long_help = SIZES, help_heading = "Output")]
     volume_size: Option<u64>,
-    /// Write N recovery volumes too, from which any N lost volumes can be made again
+    /// Also write N recovery volumes, which can replace any N lost volumes
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Output")]
     #[arg(requires = "volume_size")]
     recovery: u32,
-    /// Print which volumes there would be, and write nothing
+    /// Print the list of volumes and write nothing
     #[arg(long, help_heading = "Output", requires = "volume_size")]
     dry_run: bool,
-    /// Print what was written as JSON on standard output
+    /// Print the result as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]

@@ -30,65 +30,76 @@ use volumes::VolumeArgs;
 const ABOUT: &str = "\
 Exports images from registries into one self-verifying bundle.
 
-First every reference is resolved and every manifest read; then it is known what has to be fetched, and each blob is \
-fetched once however many images share it, hashed while it arrives, and written where it belongs. The bundle gets its name \
-when it is whole and on the medium: until then it is called OUT.partial.
+gapferry first resolves every reference and reads every manifest. It then knows what to fetch: each blob once, \
+however many images share it. Blobs are hashed as they arrive and written to their final position. The bundle is \
+called OUT.partial until it is complete and on the medium.
 
-An image that cannot be had ends the run before anything is written, with all failures in one list. With --keep-going the others \
-are carried: the lock records what is missing and why, the exit code is 1, and what fails while it is fetched is left out too (not \
-where one pass cannot take back what has gone out: `-o -` and .tar.zst end unfinished then). A lock that lacks images is exported by \
---locked as it is: the same bytes again, lacking the same. A list of tags that may be short is recorded in the lock as well, and the \
-exit code is 1.
+If an image cannot be exported, the run stops before it writes anything and lists every failure. With --keep-going \
+it exports the other images, records in the lock what is missing and why, and exits with code 1. Failures during the \
+transfer are left out in the same way, except in a single pass (`-o -` and .tar.zst), which cannot take back what it \
+has written and ends unfinished. A lock with missing images can be exported again with --locked and gives the same \
+bytes. If a registry may have returned an incomplete list of tags, the lock records that too and the exit code is 1.
 
-After any interruption, run the same command again: manifests that were read are kept (in OUT.walk, until the bundle is \
-there), so are finished blobs (after they were hashed), and an unfinished one continues where it stopped. Run again with nothing changed, it proves the bundle and moves nothing; what is damaged in it \
-is fetched again.
+After an interruption, run the same command again. It reuses the manifests it has read (in OUT.walk until the bundle \
+is finished) and every blob that is complete, which it verifies first. A partial blob continues where it stopped. If \
+nothing has changed, a second run verifies the bundle and transfers nothing; damaged files are fetched again.
 
-If OUT ends in .tar the bundle is one file, else a directory. An older bundle of that name is replaced only when the new one \
-is complete, and what both have in common is not fetched again. One with files in it that are no part of it is not replaced.
+OUT is a directory unless it ends in .tar or .tar.zst. An existing bundle of that name is replaced only when the new \
+one is complete, and what both share is not fetched again. gapferry does not replace a bundle that contains files of \
+other origin.
 
-With --volume-size it is several files, OUT.001.tar, OUT.002.tar and so on, for media that are smaller: each a tar of its own \
-that repeats bundle.json and all manifests, says which one of how many it is, and can be verified alone. They are written in \
-place while blobs arrive, and get their names when all are whole. One disc is bad? --only-volume N --locked LOCK writes volume \
-N again, the same, and fetches only what it holds (of a blob that is cut, all of it).
+With --volume-size the bundle is written as several files, OUT.001.tar, OUT.002.tar and so on, for smaller media. \
+Each volume is a tar that repeats bundle.json and all manifests, states its number and how many there are, and can \
+be verified alone. To write one volume again, for example after a bad disc, use --only-volume N --locked LOCK: it \
+fetches only what that volume contains.
 
-`-o -` writes the tar to standard output in one pass, for ssh, a tape or a diode: nothing is kept beside it, so after an \
-interruption it begins again, and what has gone out is cut short for every reader. Blobs are fetched ahead, up to 32 MiB, while \
-one is written.
+`-o -` writes the tar to standard output in one pass, for ssh, tape or a data diode. An interrupted stream starts \
+over.
 
-If OUT ends in .tar.zst the same tar is compressed on its way into a file, by zstd in frames of a mebibyte, so that it is still \
-read by offset; layers that are compressed already are stored. It cannot be continued, repaired or signed afterwards: interrupted, \
-all blobs are fetched again.
+OUT.tar.zst is the same tar, compressed with zstd in independent frames so that readers can still seek in it. Layers \
+that are already compressed are stored unchanged. A compressed bundle cannot be resumed, repaired or signed later.
 
---include-tool takes this program along, and --tool-file any other file, below tools/: SHA256SUMS names them, so a signature \
-covers them too. The same lock and the same tools give the same bytes, and another tool makes another bundle: give the same ones \
-with --only-volume, and where a bundle is exported again.";
+--include-tool and --tool-file add files below tools/. They are listed in SHA256SUMS, so a signature covers them. \
+They are part of the bundle's identity: use the same tools with --only-volume and when you export the bundle again.";
 
 const AFTER: &str = "\
 Examples:
+  gapferry export -f images.txt --platform linux/amd64 -o /mnt/usb/images.tar
+  gapferry export -f images.txt -o burn/images.tar --volume-size dvd
   gapferry export nginx:1.27 registry.k8s.io/pause:3.10 -o images.tar
-  gapferry export -f images.txt --platform linux/amd64 -o /mnt/usb/images.tar --lock images.lock
-  gapferry export --locked images.lock -o again.tar      # the same bytes
   gapferry export -f skopeo-sync.yaml -o bundle --dry-run
-  gapferry export -f images.txt -o images.tar --sign-key ours.pem      # who made it
-  gapferry export -f images.txt -o burn/images.tar --volume-size dvd --lock images.lock
-  gapferry export --locked images.lock -o burn/images.tar --volume-size dvd --only-volume 3     # one bad disc
-  gapferry export --locked images.lock -o - | ssh inside 'cat > images.tar'
-  gapferry export -f images.txt --since receipt.json -o next.tar       # only what has not arrived
-  gapferry export --repair missing.json --locked images.lock -o repair.tar     # what a damaged one lacks
-  gapferry export -f images.txt -o images.tar --include-tool --tool-file arm64/gapferry-arm64
 
-An allowlist as text:
+  # Sign the bundle, and keep a lock of what was exported.
+  gapferry export -f images.txt -o images.tar --sign-key our.key \\
+    --lock images.lock
+
+  # Write the same bytes again; or only disc 3; or a stream.
+  gapferry export --locked images.lock -o again.tar
+  gapferry export --locked images.lock -o burn/images.tar \\
+    --volume-size dvd --only-volume 3
+  gapferry export --locked images.lock -o - | ssh inside 'cat >images.tar'
+
+  # Export only what the other side does not have yet.
+  gapferry export -f images.txt --since receipt.json -o next.tar
+
+  # Fetch what a damaged bundle lacks.
+  gapferry export --repair missing.json --locked images.lock -o repair.tar
+
+Allowlist format:
   registry.k8s.io/pause:3.10
   nginx:1.27  platform=linux/amd64,linux/arm64  as=base/nginx:1.27
-  ghcr.io/org/tool      # all its tags
+  ghcr.io/org/tool      # all tags
 
 Index modes (with --platform):
-  single  the one manifest that remains takes the tag, with the digest it has upstream: the default for one platform
-  trim    a smaller index is written; its digest is new, old and new stand in the lock: the default for several platforms
-  sparse  the index stays byte for byte, children are missing on purpose; Harbor, docker-registry 2 and zot refuse it,
-          distribution 3 takes it with validation.manifests.indexes.platforms: none
-With single and trim, signatures and attestations of the whole index do not fit and stay behind.";
+  single  Tag the one remaining manifest; its digest is the one it has upstream.
+          Default for one platform.
+  trim    Write a smaller index with a new digest; the lock records both
+          digests. Default for several platforms.
+  sparse  Keep the index byte for byte and leave children out. Harbor,
+          docker-registry 2 and zot reject it; distribution 3 accepts it with
+          validation.manifests.indexes.platforms: none.
+With single and trim, signatures and attestations of the whole index no longer
+apply and are left out.";
 
 /// Export images from registries into a bundle
 #[derive(clap::Args)]
@@ -96,33 +107,39 @@ With single and trim, signatures and attestations of the whole index do not fit 
 pub struct Args {
     #[command(flatten)]
     pub allowlist: AllowlistArgs,
-    /// The bundle: a file if it ends in .tar or .tar.zst, `-`: a tar to standard output, else a directory
+    /// Bundle to write: OUT.tar, OUT.tar.zst, a directory, or -
+    ///
+    /// A name that ends in .tar or .tar.zst is one file, `-` is a tar on standard output, and any other name is a
+    /// directory.
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     output: PathBuf,
-    /// Also write the lock: what each reference meant
+    /// Also write the lock to FILE
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     lock: Option<PathBuf>,
-    /// Export exactly this lock, or fail and name what moved
+    /// Export exactly what this lock names, or fail
+    ///
+    /// The export fails if a registry no longer has one of the digests, and names it.
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
     #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "load_platform", "require_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
     locked: Option<PathBuf>,
-    /// With --locked: the lock's own companions, today's, or none (as --no-referrers)
+    /// With --locked: which companions to export
     ///
-    /// Signing an image again replaces its signature at the source, and the one that the lock names is lost there in the end. today
-    /// and none carry the images of the lock all the same, under a new lock; what differs is said, and --lock FILE writes it.
+    /// When an image is signed again, its old signature often disappears from the source registry, and the lock still names
+    /// it. `today` and `none` export the images of the lock anyway, under a new lock. gapferry lists the differences;
+    /// --lock FILE writes the new lock.
     #[arg(long, value_name = "WHICH", default_value = "locked", hide_default_value = true, hide_short_help = true)]
     #[arg(help_heading = "What to carry", requires = "locked", conflicts_with_all = ["no_referrers", "repair"])]
     companions: LockedCompanions,
-    /// Fetch only what `verify --missing` has written to FILE, for `gapferry repair`
-    #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "locked")]
+    /// Fetch only what this file from `verify --missing` lists
+    #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "locked", hide_short_help = true)]
     #[arg(conflicts_with_all = ["lock", "dry_run", "read_back", "sign_key"])]
     repair: Option<PathBuf>,
     /// Print the plan and write nothing
     ///
-    /// Images, platforms, bytes to fetch, bytes saved by sharing, and the room it needs.
+    /// The plan lists images, platforms, bytes to fetch, bytes saved by sharing, and the space needed.
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
-    /// Print the result (or the plan) as JSON on standard output
+    /// Print the result or the plan as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]

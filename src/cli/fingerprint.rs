@@ -8,24 +8,24 @@ use crate::app::{self, FingerprintRequest};
 use crate::base::error::Result;
 
 const ABOUT: &str = "\
-Prints the identity of a bundle as eight words and six digits, for two people who compare them over the phone.
+Prints the identity of a bundle as eight words and six digits that two people can compare over the phone.
 
-If both hear the same, both have the same bundle.json, and so the same digest of every file: 84 bits of it are compared, more \
-than anybody can find another bundle for. That the files are what bundle.json says is for `gapferry verify` to prove; run it \
-on the side that received the bundle. Who is on the phone you have to know yourself.";
+If both fingerprints are equal, both sides have the same bundle.json and therefore the same digest of every file. A \
+fingerprint compares 84 bits, too many for anyone to find a second bundle that matches. It does not say that the \
+files are intact: run `gapferry verify` on the receiving side. It does not say who is on the phone either.";
 
 const AFTER: &str = "\
 Examples:
   gapferry fingerprint /mnt/usb/images.tar
   gapferry fingerprint bundle --json | jq -r .fingerprint";
 
-/// Print which bundle it is, in words to compare over the phone
+/// Print the identity of a bundle as words to read out
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle, a directory or a tar; of one that was split any volume will do
+    /// Bundle: directory, tar, or any volume of a set
     bundle: PathBuf,
-    /// Print it as JSON, with the whole identity
+    /// Print the fingerprint and the identity as JSON
     #[arg(long)]
     json: bool,
 }

@@ -18,94 +18,104 @@ use crate::pipeline::receipt::{MAX_RECEIPT, Receipt};
 use prune::PruneArgs;
 
 const ABOUT: &str = "\
-Pushes the images of a bundle into a registry, Harbor 2.x or any other that speaks the OCI distribution protocol.
+Pushes the images of a bundle into a registry: Harbor 2.x or any other that implements the OCI distribution \
+specification.
 
-Before the first push: sizes of all files and all manifests are proven, names are made, and the target is asked what it has \
-of every blob, manifest and tag. Blobs are proven while they are pushed (with --verify-first all of them before), each is \
-uploaded once and mounted into the other repositories. Manifests follow, children first, then what refers to them; tags come \
-last and are read back: a tag that exists can be pulled.
+Before the first push, gapferry verifies file sizes and all manifests, derives the names at the target, and asks the \
+target which blobs, manifests and tags it has. Each blob is verified while it is pushed (with --verify-first, all of \
+them before), uploaded once, and mounted into the other repositories. Manifests follow, children first, then \
+referrers. Tags come last and are read back, so an image that has its tag can be pulled.
 
-The volumes of a bundle that was split are given together, in any order, and read as they are. With --state they may come one \
-at a time, as the media arrive: every run pushes what is at hand, an image gets its tag when all of it is there, and exit code 6 \
-says that more is to come. Pieces of a blob that was cut are kept beside FILE until it is whole.
+Volumes of a set are given together, in any order. With --state they can come one at a time: each run pushes what is \
+available, an image gets its tag when all of it has arrived, and exit code 6 means that more volumes are needed. \
+Segments of blobs that were cut are kept next to FILE.
 
-`-`, and a pipe by its name, is read once: metadata and manifests are proven first, then blobs are pushed as they come, each once \
-all of it is proven. It needs room in TMPDIR for the largest blob, or for 256 MiB of smaller ones that wait. What the target has \
-is read, proven and not sent. If the pipe ends early, images that were complete have their tags; run again, only the rest is \
-sent. That something is wrong behind the last blob can be told only then.
+`-` or a named pipe is read in one pass. Metadata and manifests are verified first; each blob is pushed once it has \
+been verified. This needs space in TMPDIR for the largest blob, or for 256 MiB of smaller ones. If the stream ends \
+early, images that are complete have their tags; run the command again to push the rest. Problems after the last \
+blob are only found at the end.
 
-Harbor refuses to serve an image that violates a policy of its project (signatures, vulnerabilities). Such images arrive all the same: \
-a note says that they cannot be pulled yet, and the exit code is 0. A tag that a rule makes immutable and that means another image \
-fails; --on-existing skip leaves it alone.
+Harbor does not serve images that violate a project policy (signatures, vulnerabilities). Such images are pushed \
+anyway; a note says that they cannot be pulled yet, and the exit code stays 0. If an immutability rule protects a \
+tag that has another digest, the image fails; --on-existing skip leaves such a tag alone.
 
-A failure of one image does not stop the others; the end shows what failed and why. Run again, it does only what is missing.
-
-With --sign-key the receipt is signed too, in FILE.sig: `openssl dgst -sha256 -verify here.pub -signature FILE.sig FILE`.";
+If an image fails, the others are still pushed, and the summary gives each failure with its reason. Run the command \
+again to push only what is missing.";
 
 const AFTER: &str = "\
 Examples:
   gapferry import images.tar --to harbor.internal/mirror --create-projects
+  gapferry import images.tar --to harbor.internal/mirror --key their.pub
   gapferry import images.tar --to registry.internal:5000 --dry-run
-  gapferry import images.tar --to harbor.internal/mirror --key them.pub
-  gapferry import images.tar --to harbor.internal --map names.map --receipt receipt.json
-  ssh outside cat images.tar | gapferry import - --to harbor.internal/mirror
   gapferry import images.*.tar --to harbor.internal/mirror
-  gapferry import images.003.tar --state FILE --to harbor.internal/mirror
+  ssh outside cat images.tar | gapferry import - --to harbor.internal/mirror
 
-Names (docker.io/library/nginx:1.27 to harbor.internal/mirror):
+  # Discs one after the other, in the only drive.
+  gapferry import /mnt/cdrom/images.003.tar --state crossing.state \\
+    --to harbor.internal/mirror
+
+  # Keep a signed receipt of what arrived.
+  gapferry import images.tar --to harbor.internal --receipt receipt.json \\
+    --sign-key our.key
+
+Names at the target, for docker.io/library/nginx:1.27:
   default    harbor.internal/mirror/library/nginx:1.27
   --scoped   harbor.internal/mirror/docker.io/library/nginx:1.27
   --flatten  harbor.internal/mirror/nginx:1.27
-  as=…       of the allowlist counts more than any of these
+An `as=` in the allowlist takes precedence over all of these.
 
-A map file has one rule a line, the first that matches counts:
+A map file has one rule per line; the first rule that matches applies:
   docker.io/library/ -> base/
   ~ ^quay\\.io/([^/]+)/(.*)$ -> quay-$1/$2";
 
-/// Prove a bundle and push its images into a registry
+/// Verify a bundle and push its images into a registry
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle: directory, tar, volumes, or `-`
+    /// Bundle: directory, tar, volumes, or `-`
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
-    /// Where to push; PREFIX begins every name (on Harbor: the project)
-    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    /// Target registry; PREFIX starts every name
+    ///
+    /// HOST may have a port. On Harbor, the first component of PREFIX is the project.
+    #[arg(long, value_name = "HOST[/PREFIX]")]
     to: String,
-    /// Prove every byte before the first push, not on the way
+    /// Verify every byte before the first push
     #[arg(long, help_heading = "What may enter")]
     verify_first: bool,
-    /// Refuse images that are not on this allowlist
+    /// Reject images that are not on this allowlist
     ///
-    /// Before any push. The same kinds of file as for export. An image needs the `as` that the list gives it, and may carry only
-    /// the platforms of its entry. `-` is standard input.
+    /// Checked before any push. Accepts the same formats as export; `-` is standard input. An image must have the `as` of
+    /// its entry, and only platforms of its entry.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     allow: Option<PathBuf>,
-    /// Take volumes one by one; FILE says how far
+    /// Import volumes one at a time; FILE records the progress
     ///
-    /// The same FILE with every volume, on a disk with room for FILE.segments: the pieces of a blob that is larger than a volume.
+    /// Use the same FILE for every volume. Its disk needs space for FILE.segments: segments of blobs that are larger than a
+    /// volume.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     state: Option<PathBuf>,
-    /// Of an increment, write to FILE what the target lacks, as JSON
+    /// Write what the target lacks for this increment to FILE, as JSON
     ///
-    /// For `export --repair` on the connected side. It is written whatever is found, and says nothing is missing where nothing is.
+    /// For `export --repair` on the connected side. The file is always written; if nothing is missing, it says so.
     #[arg(long, value_name = "FILE", help_heading = "Output", hide_short_help = true)]
     missing: Option<PathBuf>,
-    /// Of an increment, take what the target lacks from this repair
+    /// Take what the target lacks for this increment from this file
     ///
-    /// Made by `export --repair`, of what --missing has written.
+    /// The output of `export --repair` for a file from --missing.
     #[arg(long, value_name = "FILE", help_heading = "What may enter", hide_short_help = true)]
     repair: Option<PathBuf>,
-    /// Refuse a bundle that is not newer than the one of this receipt
+    /// Reject a bundle that is not newer than the one in this receipt
     ///
-    /// This keeps an old bundle from being imported again. The times of the two bundles are compared; only --key proves them.
-    /// The same bundle is accepted, and so is one made at the same time if the receipt's bundle lacked images.
+    /// Prevents an old bundle from being imported again. gapferry compares the times of the two bundles; only --key makes
+    /// them trustworthy. The same bundle is accepted, and so is one of the same time if the bundle in the receipt had
+    /// missing images.
     #[arg(long, value_name = "RECEIPT", help_heading = "What may enter", hide_short_help = true)]
     newer_than: Option<PathBuf>,
-    /// Keep the source host as the first part of the path
+    /// Keep the source registry as the first path component
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
     scoped: bool,
-    /// Print the receipt (or the plan) as JSON
+    /// Print the receipt or the plan as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]

@@ -27,35 +27,37 @@ const CONFIG_LINES: [(&str, &str); 5] = [
 ];
 
 const ABOUT: &str = "\
-Shows one image, at a registry or in a bundle: digest, media type, platforms, layers, config, and what accompanies it: \
-signatures, attestations, SBOMs, by tag or as referrers. Of an index its manifests are shown, attestations with the platform that \
-they are about; --platform goes down to one of them.";
+Shows one image in a registry or a bundle: digest, media type, platforms, layers, config and companions (signatures, \
+attestations, SBOMs). For an index it shows the manifests, and attestations with their platform; --platform selects \
+one manifest.";
 
 const AFTER: &str = "\
 Examples:
   gapferry inspect nginx:1.27
   gapferry inspect images.tar#docker.io/library/nginx:1.27
-  gapferry inspect images.001.tar images.002.tar#docker.io/library/nginx:1.27
   gapferry inspect nginx:1.27 --raw | sha256sum
-  gapferry inspect nginx:1.27 --platform linux/arm64 --config | jq .config.Env";
+  gapferry inspect nginx:1.27 --platform linux/arm64 --config | jq .config.Env
+  gapferry inspect images.001.tar images.002.tar#docker.io/library/nginx:1.27";
 
-/// Show an image at a registry or in a bundle
+/// Show an image in a registry or a bundle
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// A reference, a bundle, or BUNDLE#REF for one image of a bundle; several are volumes of one bundle
+    /// Reference, bundle, or BUNDLE#REF for one image of a bundle
+    ///
+    /// Several arguments are volumes of one bundle.
     #[arg(value_name = "REF|BUNDLE[#REF]", required = true)]
     image: Vec<String>,
-    /// Print the manifest's exact bytes
+    /// Print the exact bytes of the manifest
     #[arg(long, conflicts_with_all = ["config", "json"])]
     raw: bool,
-    /// Print the config's exact bytes
+    /// Print the exact bytes of the config
     #[arg(long, conflicts_with = "json")]
     config: bool,
-    /// Print as JSON
+    /// Print the image as JSON
     #[arg(long)]
     json: bool,
-    /// Of an index, look at the manifest of this platform
+    /// Show the manifest for this platform
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     #[command(flatten)]

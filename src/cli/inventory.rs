@@ -17,38 +17,37 @@ use crate::pipeline::naming::parse_target;
 use crate::pipeline::receipt::ImageOutcome;
 
 const ABOUT: &str = "\
-Asks a registry what it has of the images of an allowlist, and writes that down for `export --since`: where there is no receipt, \
-or nobody knows which one is the last.
+Asks a registry which images of an allowlist it has, and writes an inventory for `export --since`. Use it if there \
+is no receipt, or if it is not known which receipt is the latest.
 
-Nothing is guessed: every manifest below a tag is read and proven, and the registry is asked for each blob. Names are made as \
-`import` makes them, so give the same options. Of a pattern, or a name without a tag, the tags count that are at the target.
+gapferry reads and verifies every manifest below each tag and asks for every blob. Names at the target are derived \
+as `import` derives them, so give the same options. For a tag pattern or a name without a tag, the tags at the \
+target count.
 
-What this account may not read is named, and the exit code is 1; the rest is written all the same. The exit code is also 1 if a list \
-of tags may be short.
-
-With --sign-key the inventory is signed too, in FILE.sig, for `export --since-key`.";
+Images that this account cannot read are listed and the exit code is 1; the inventory contains the others. The exit \
+code is also 1 if a list of tags may be incomplete.";
 
 const AFTER: &str = "\
 Examples:
   gapferry inventory harbor.internal/mirror -f images.txt -o inventory.json
-  gapferry export -f images.txt --since inventory.json -o next.tar     # connected side";
+  gapferry export -f images.txt --since inventory.json -o next.tar";
 
-/// Write down what a registry has, for the next increment
+/// Record what a registry has, for the next increment
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The target, as for import
-    #[arg(value_name = "HOST[:PORT][/PREFIX]")]
+    /// Target registry, as for import
+    #[arg(value_name = "HOST[/PREFIX]")]
     target: String,
     /// Allowlist file, `-` for standard input; repeatable
     #[arg(short, long = "file", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Write to this file instead of standard output
+    /// Write the inventory to FILE instead of standard output
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
     #[command(flatten)]
     sign: SignArgs,
-    /// Keep the source host as the first part of the path
+    /// Keep the source registry as the first path component
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
     scoped: bool,
     #[command(flatten)]

@@ -15,30 +15,30 @@ use crate::bundle::volumes::Opened;
 use crate::content::LinkMode;
 
 const ABOUT: &str = "\
-Puts a bundle together again from all of its volumes, given in any order: a tar, byte for byte the one that was split, or a \
-directory. chunks.b3, which volumes do not hold, is made in the same pass.
+Joins all volumes of a set into one bundle: the identical tar that was split, or a directory. Volumes may be given \
+in any order. chunks.b3, which volumes do not contain, is computed in the same pass.
 
-Every file is proven by its digest while it is copied, and OUT gets its name when all of them are there. `import`, `verify`, \
-`list` and `serve` read volumes as they are: nothing needs to be joined for them.
+Every file is verified by digest while it is copied, and OUT gets its name when it is complete. `import`, `verify`, \
+`list` and `serve` read volumes directly, so there is no need to join them first.
 
-Exit code 3: a volume is missing or damaged, and nothing was written; all that is wrong is named.";
+Exit code 3: a volume is missing or damaged. gapferry lists every problem and writes nothing.";
 
 const AFTER: &str = "\
 Examples:
   gapferry join /mnt/usb/images.*.tar -o images.tar
-  gapferry join disc1/images.001.tar disc2/images.002.tar -o images --key them.pub";
+  gapferry join /mnt/usb/images.*.tar -o images --key their.pub";
 
-/// Put a bundle together from its volumes
+/// Join volumes into one bundle
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
     /// All volumes of the set, in any order
     #[arg(required = true, value_name = "VOLUME")]
     volumes: Vec<PathBuf>,
-    /// Where the bundle goes: a tar if the name ends in .tar, else a directory
+    /// Bundle to write: a tar if the name ends in .tar, else a directory
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     output: PathBuf,
-    /// Print what was written as JSON on standard output
+    /// Print the result as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]

@@ -12,23 +12,23 @@ use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count};
 
 const ABOUT: &str = "\
-Lists the images of a bundle: reference, platforms, size of everything below it, digest, and what accompanies it: signatures, \
-attestations, SBOMs. Reads the digest manifest, and manifests of companions where nothing else says what they are; \
-whether the bytes are what it says is for `gapferry verify` to prove.";
+Lists the images of a bundle: reference, platforms, total size, digest and companions (signatures, attestations, \
+SBOMs). The list comes from bundle.json, plus the manifests of companions where needed. It does not show that the \
+bytes are intact; `gapferry verify` does.";
 
 const AFTER: &str = "\
 Examples:
   gapferry list images.tar
-  gapferry list images.tar --json | jq -r '.images[] | .reference + \" \" + .digest'";
+  gapferry list images.tar --json | jq -r '.images[].reference'";
 
 /// List the images of a bundle
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle, a directory or a tar; of one that was split any volume will do
+    /// Bundle: directory, tar, or any volume of a set
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
-    /// Print identity and lock as JSON
+    /// Print the identity and the lock as JSON
     #[arg(long)]
     json: bool,
 }

@@ -13,29 +13,29 @@ use crate::base::error::Result;
 use crate::base::progress::units::count;
 
 const ABOUT: &str = "\
-Resolves an allowlist and prints (or writes) the lock: for each reference its digest, media type, platforms, sizes, what \
-travels with it, the registry and the time. Only manifests are read. A list of tags that may be short is recorded, and the exit \
-code is 1.
+Resolves an allowlist and prints or writes the lock: for each reference the digest, media type, platforms, sizes, \
+companions and registry, and the time. Only manifests are read. If a registry may have returned an incomplete list \
+of tags, the lock records that and the exit code is 1.
 
-`gapferry export --locked FILE` makes exactly that bundle, on any machine, the same bytes. Its identity and fingerprint are \
-printed now: they are known before anything is fetched, and equal in every form. Tools (--include-tool) and --since make another \
-bundle; `export --dry-run` prints the identity with these.";
+`gapferry export --locked FILE` turns the lock into the same bundle on any machine, byte for byte. The identity and \
+the fingerprint of that bundle are known already and printed now. Tools (--include-tool, --tool-file) and --since \
+make a different bundle; `export --dry-run` prints its identity.";
 
 const AFTER: &str = "\
 Examples:
   gapferry lock -f images.txt -o images.lock
   gapferry lock nginx:1.27 | jq -r '.images[].digest'";
 
-/// Resolve an allowlist to digests without transferring
+/// Resolve an allowlist to digests without transferring blobs
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
     #[command(flatten)]
     pub allowlist: AllowlistArgs,
-    /// Write the lock to this file instead of standard output
+    /// Write the lock to FILE instead of standard output
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
-    /// Print identity and fingerprint of the bundle as JSON on standard output
+    /// Print the identity and fingerprint as JSON
     #[arg(long, requires = "output", help_heading = "Output")]
     json: bool,
     #[command(flatten)]

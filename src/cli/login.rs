@@ -11,39 +11,42 @@ use crate::credentials::{CredentialOrigin, Credentials};
 use crate::transport::registry::AuthCheck;
 
 const ABOUT: &str = "\
-Tries a user name and password at a registry and keeps them, if it accepts them, in the file that skopeo and podman write: \
---authfile, else REGISTRY_AUTH_FILE, else DOCKER_CONFIG/config.json, else $XDG_RUNTIME_DIR/containers/auth.json. So they are \
-logged in too, and a login by one of them counts here. Where that file names a credential helper (credHelpers, credsStore), \
-the helper keeps them. All else in the file stays as it is.
+Checks a user name and password at a registry and, if the registry accepts them, stores them in the file that skopeo \
+and podman use: --authfile, otherwise REGISTRY_AUTH_FILE, otherwise DOCKER_CONFIG/config.json, otherwise \
+$XDG_RUNTIME_DIR/containers/auth.json. A login with gapferry therefore works for these tools, and theirs for \
+gapferry. If that file names a credential helper (credHelpers, credsStore), the helper stores them. The rest of the \
+file is not changed.
 
-HOST/NAMESPACE keeps credentials for that namespace alone, beside those of the host.";
+HOST/NAMESPACE stores credentials for one namespace, in addition to those of the host.
+
+Exit codes: 0 accepted and stored; 4 rejected; 5 registry not reached. After 4 and 5 nothing is changed.";
 
 const AFTER: &str = "\
 Examples:
   gapferry login harbor.internal
-  gapferry login harbor.internal -u 'robot$ci' --password-stdin < token
-  gapferry login quay.io/team -u me --authfile auth.json
+  gapferry login harbor.internal -u 'robot$ci' --password-stdin <token
+  gapferry login quay.io/team -u me --authfile auth.json";
 
-Exit code 0: accepted and kept. 4: refused, nothing is changed. 5: not reached, nothing is changed.";
-
-/// Try credentials at a registry and keep them for it
+/// Check credentials at a registry and store them
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The registry, or a namespace there
+    /// Registry, or a namespace in it
     #[arg(value_name = "HOST[/NAMESPACE]")]
     host: String,
-    /// User name; asked for if left out
+    /// User name; asks if it is left out
     #[arg(short, long, value_name = "USER", conflicts_with_all = ["creds", "creds_stdin"])]
     username: Option<String>,
     /// Read the password from standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
-    /// The password; other users of this machine can see it: prefer to be asked, or --password-stdin
+    /// Password
+    ///
+    /// Other users of the machine can see it. Prefer to be asked, or use --password-stdin.
     #[arg(short, long, value_name = "PASS", requires = "username", conflicts_with = "password_stdin")]
     #[arg(hide_short_help = true)]
     password: Option<String>,
-    /// Print where it is kept as JSON
+    /// Print where the credentials are stored as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

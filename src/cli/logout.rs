@@ -9,32 +9,32 @@ use crate::base::error::Result;
 use crate::base::progress::Event;
 
 const ABOUT: &str = "\
-Forgets the credentials for a registry, whoever logged in: gapferry, skopeo, podman or docker. They are looked for where \
-`gapferry login` keeps them, then in the other files that are read; the first file that has any loses them, and so does the \
-credential helper it names. All else in it stays as it is.";
+Removes stored credentials for a registry, no matter which tool stored them: gapferry, skopeo, podman or docker. \
+gapferry looks where `gapferry login` stores them and then in the other files it reads. It removes them from the \
+first file that has any, and from the credential helper that the file names. The rest of the file is not changed.
+
+Exit codes: 0 removed; 2 there were none.";
 
 const AFTER: &str = "\
 Examples:
   gapferry logout harbor.internal
   gapferry logout harbor.internal --all     # and its namespaces
-  gapferry logout --all --authfile auth.json
+  gapferry logout --all --authfile auth.json";
 
-Exit code 0: forgotten. 2: there was nothing to forget.";
-
-/// Forget the credentials kept for a registry
+/// Remove stored credentials for a registry
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The registry, or a namespace there
+    /// Registry, or a namespace in it
     #[arg(value_name = "HOST[/NAMESPACE]", required_unless_present = "all")]
     host: Option<String>,
-    /// Also what is kept for namespaces below HOST; without HOST: everything in the file
+    /// Also remove those of namespaces; without HOST: remove all
     #[arg(short, long)]
     all: bool,
-    /// The file of credentials; default: those that `gapferry login --help` names
+    /// Credentials file; default: as for `gapferry login`
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Print what was forgotten as JSON
+    /// Print what was removed as JSON
     #[arg(long)]
     json: bool,
 }

@@ -10,21 +10,21 @@ use crate::base::fsops;
 const AFTER: &str = "\
 Examples:
   gapferry man | man -l -
-  gapferry man --dir /usr/local/share/man/man1";
+  gapferry man -o /usr/local/share/man/man1";
 
-/// Print the manual page, or write one for each command
+/// Print the manual page, or write one per command
 #[derive(clap::Args)]
 #[command(after_long_help = AFTER)]
 pub struct Args {
-    /// Write gapferry.1, gapferry-export.1 and so on into this directory
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    /// Write gapferry.1, gapferry-export.1 and so on into DIR
+    #[arg(short, long, value_name = "DIR", alias = "dir")]
+    output: Option<PathBuf>,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     let mut command = super::command();
     command.build();
-    let Some(directory) = &args.dir else {
+    let Some(directory) = &args.output else {
         context.print_bytes(&page(command)?)?;
         return Ok(CommandOutcome::Done);
     };

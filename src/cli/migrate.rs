@@ -7,6 +7,7 @@ mod which;
 
 use std::path::PathBuf;
 
+use super::arrange::REGISTRY_OPTIONS;
 use super::context::Context;
 use super::exit::CommandOutcome;
 use super::push::{self, PushArgs, PushDestination};
@@ -22,107 +23,119 @@ use remaining::OwnerArg;
 use which::WhichArgs;
 
 const ABOUT: &str = "\
-Reads the storage directory of a docker registry (distribution 2.8 or 3, Harbor's too) without the registry.
+Reads the storage directory of a docker registry (distribution 2.8 or 3, also Harbor's) without the registry.
 
-STORAGE is a directory at or above docker/registry/v2 (a registry's rootdirectory, or Harbor's data volume), or a plain tar of \
-one, which is read by offset and never extracted. Nothing in it is changed, and a registry that runs beside it is not \
-disturbed.
+STORAGE is a directory at or above docker/registry/v2 (a registry's rootdirectory, or Harbor's data volume), or an \
+uncompressed tar of one, which is read in place. gapferry only reads it and does not disturb a running registry.
 
---to pushes the images into a registry, straight from the storage, as import does from a bundle: the target is asked what it \
-has, each blob is proven while it passes, uploaded once and mounted into the other repositories, tags come last and are read \
-back. Run again, it does only what is missing.
+--to pushes the images into a registry, directly from the storage and in the same way as `import`: gapferry asks the \
+target what it has, verifies each blob while it is pushed, uploads it once and mounts it into the other \
+repositories. Tags come last and are read back. A second run pushes only what is missing.
 
---to-dir writes one directory for each tag, DIR/REPOSITORY:TAG, as skopeo's dir: transport reads it. Blobs are hard links to \
-the storage and take no room; manifests are copies. Never write into a linked blob: it is the registry's own. Run again, \
-it keeps what is finished and redoes what is not; a directory that holds anything else is left alone, and its image fails.
+--to-dir writes one directory per tag, DIR/REPOSITORY:TAG, in the format of skopeo's dir: transport. Blobs are hard \
+links into the storage and take no space; manifests are copies. Never write into a linked blob: it is the registry's \
+own file. A second run keeps finished images and redoes the others. A directory with other content is left alone, \
+and its image fails.
 
---to-bundle writes the bundle that export would have made, for verify, import and serve. Names keep their path and are below \
-localhost, since a storage does not know what its registry was called. Where the bundle is a directory on the same file \
-system its blobs are hard links too, each hashed while it is linked.
+--to-bundle writes the same bundle that export would have written. A storage does not record the name of its \
+registry, so all references start with localhost. In a directory on the same file system, blobs are hard links too, \
+each hashed when it is linked.
 
---to-storage writes a storage with the chosen images, all of them whole, into an empty directory or on top of what an earlier \
-run has written there. A docker registry serves it as it is; for Harbor 1.x the steps that remain are printed (Harbor 2.x does \
-not look into its storage: use --to). --chown gives its files an owner, so that their blobs cannot be hard links, which have \
-one owner wherever they are.
+--to-storage writes a storage that contains only the chosen, complete images, into an empty directory or one that an \
+earlier run wrote. A docker registry can serve it directly. For Harbor 1.x, gapferry prints the remaining steps; \
+Harbor 2.x does not read its storage directly, so use --to. With --chown, blobs are copied, because all hard links \
+to a file share one owner.
 
-Signatures and SBOMs that have a tag, such as cosign's, are images like any other. Those that have none but name an image as \
-their subject go with it, with all that speaks of them, into a registry, a bundle or a storage, as export takes them \
-along; where one is damaged the image fails. --no-referrers leaves them behind; a dir: image has no place for them. What else no \
-tag leads to comes with --untagged.
+Tagged signatures and SBOMs, such as cosign's, are images like any other. Referrers without a tag go with the image \
+they refer to, except into dir: directories, which have no place for them. If a referrer is damaged, its image \
+fails. --no-referrers leaves them out. --untagged adds everything else that no tag leads to.
 
-What is wrong in the storage (an empty link, a tag that means nothing, a layer that is missing or has another size) is told \
-with its path and the images it costs; the other images are listed, pushed or written all the same.
+Problems in the storage (an empty link, a missing or truncated layer) are listed with their paths and the images \
+they affect. The other images are listed, pushed or written anyway.
 
-Exit code 0: done. 1: some images failed, or a place where images may be cannot be read. 3: --strict, and something is \
-wrong; nothing was written or pushed. 4, 5: the registry refused, or could not be reached.";
+Exit codes: 0 done; 1 some images failed, or a place that may contain images could not be read; 3 --strict found a \
+problem and nothing was written or pushed; 4, 5 the registry refused or could not be reached.";
 
 const AFTER: &str = "\
 Examples:
   gapferry migrate /var/lib/registry --list
-  gapferry migrate registry.tar --list --json | jq -r '.images[] | select(.state != \"ok\") | .name'
-  gapferry migrate /var/lib/registry --to harbor.internal/mirror --create-projects
-  gapferry migrate /var/lib/registry --to harbor.internal/mirror -f images.txt --dry-run
-  gapferry migrate /data/registry --to new.internal --create-projects --tags-from artifacts.json
+  gapferry migrate /var/lib/registry --to harbor.internal/mirror
   gapferry migrate /var/lib/registry --to-dir /var/lib/images
-  cd /var/lib/images && skopeo sync --all --scoped --src dir --dest docker . harbor.internal/mirror
   gapferry migrate registry.tar --to-bundle images.tar --include '^team/'
-  gapferry migrate /var/lib/registry --to-storage /data/new --chown 10000:10000
-  gapferry migrate registry.tar --to-bundle images.tar --json | jq -r '.images[] | select(.state == \"failed\")'
+  gapferry migrate /var/lib/registry --to-storage /data/new
 
-Names (team/app:1.0 to harbor.internal/mirror):
+  # Push only listed images, after a look at the plan.
+  gapferry migrate /var/lib/registry --to harbor.internal/mirror \\
+    -f images.txt --dry-run
+
+  # Images that are not complete.
+  gapferry migrate registry.tar --list --json |
+    jq -r '.images[] | select(.state != \"ok\") | .name'
+
+  # Push the directories with skopeo.
+  cd /var/lib/images && skopeo sync --all --scoped \\
+    --src dir --dest docker . harbor.internal/mirror
+
+Names at the target, for team/app:1.0:
   default    harbor.internal/mirror/team/app:1.0
   --flatten  harbor.internal/mirror/app:1.0
 
-A storage does not know what its registry was called. Rules of a map file see the path alone, the first that matches counts:
+Rules in a map file see only the path; the first rule that matches applies:
   team/ -> base/
   ~ ^old/([^/]+)/(.*)$ -> $1-$2";
 
-/// Read a registry's storage directory without the registry
+/// Read a registry's storage without the registry
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 #[command(mut_args(refuse_without_push))]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to", "to_dir", "to_bundle", "to_storage"]))]
 pub struct Args {
-    /// The storage, a directory or a plain tar
+    /// Storage: directory or uncompressed tar
     storage: PathBuf,
-    /// Show what is in it
+    /// List the images in the storage
     ///
-    /// TYPE is image, index or artifact (OCI), docker or docker list. What is faulty is shown as far as it is known.
+    /// TYPE is image, index or artifact (OCI), docker or docker list. Damaged images are shown as far as they can be read.
     #[arg(long)]
     list: bool,
-    /// Print it as JSON on standard output
+    /// Print the result as JSON
     ///
-    /// What is in the storage; with --to the receipt, or the plan; with --to-dir, --to-bundle and --to-storage, at the end,
-    /// what became of each image (written, present, or failed with the reasons), all faults, and how much was linked and
-    /// copied. A run that does not take place, such as one that --strict ends, prints why.
+    /// With --list, the content of the storage; with --to, the receipt or the plan; otherwise the outcome of each image
+    /// (written, present, or failed with the reasons), all problems, and how much was linked and copied. If the run does
+    /// not take place, for example because of --strict, the JSON says why.
     #[arg(long)]
     json: bool,
-    /// Write every image to DIR/REPOSITORY:TAG, for skopeo's dir:
+    /// Write one directory per image, for skopeo's dir:
     #[arg(long, value_name = "DIR")]
     to_dir: Option<PathBuf>,
-    /// Write all images into one bundle: a file if it ends in .tar, else a directory
+    /// Write one bundle, a tar or a directory
+    ///
+    /// OUT is a tar if its name ends in .tar.
     #[arg(long, value_name = "OUT")]
     to_bundle: Option<PathBuf>,
-    /// Write all images into a storage of their own, for a docker registry or Harbor 1.x
+    /// Write a storage for docker-registry or Harbor 1
     #[arg(long, value_name = "DIR")]
     to_storage: Option<PathBuf>,
-    /// With --to-storage: whom its files belong to, in numbers (Harbor 1.x: 10000:10000); blobs are copied then
-    #[arg(long, value_name = "UID:GID", requires = "to_storage")]
+    /// With --to-storage: numeric owner of the files; copies blobs
+    ///
+    /// For Harbor 1.x: 10000:10000.
+    #[arg(long, value_name = "UID:GID", requires = "to_storage", hide_short_help = true)]
     chown: Option<OwnerArg>,
-    /// Push every image into a registry; PREFIX begins every name (on Harbor: the project)
-    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    /// Push into this registry; PREFIX starts every name
+    ///
+    /// HOST may have a port. On Harbor, the first component of PREFIX is the project.
+    #[arg(long, value_name = "HOST[/PREFIX]")]
     to: Option<String>,
-    /// How blobs get there; auto: hard links, else reflinks, else copies
-    #[arg(long, value_name = "HOW", default_value = "auto", conflicts_with_all = ["list", "to"])]
+    /// How to place blobs; auto: hard link, else reflink, else copy
+    #[arg(long, value_name = "HOW", default_value = "auto", conflicts_with_all = ["list", "to"], hide_short_help = true)]
     link: Link,
     #[command(flatten)]
     which: WhichArgs,
-    /// How blobs are looked at before; digest: every byte is read. Size, unless --to or --to-bundle is --strict
+    /// Check blobs in advance: size, or digest to read every byte
     ///
-    /// With --to and --to-bundle each is proven on its way in any case.
-    #[arg(long, value_name = "DEPTH")]
+    /// Default: size; with --to or --to-bundle only if --strict is given, because these verify each blob anyway.
+    #[arg(long, value_name = "DEPTH", hide_short_help = true)]
     check: Option<Check>,
-    /// Write and push nothing if anything is wrong
+    /// Write or push nothing if there is any problem
     #[arg(long, conflicts_with = "list")]
     strict: bool,
     #[command(flatten)]
@@ -144,7 +157,7 @@ fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
     if ["read_back", "include_tool", "tool_file"].contains(&arg.get_id().as_str()) {
         return arg.conflicts_with_all(["list", "to", "to_dir", "to_storage"]);
     }
-    let is_about_push = ["Names", "Harbor", "Pushing", "Output", "Registry options"].contains(&heading);
+    let is_about_push = ["Names", "Pushing", "Output", REGISTRY_OPTIONS].contains(&heading);
     if arg.get_id() == "no_referrers" {
         return arg.conflicts_with_all(["list", "to_dir"]);
     }

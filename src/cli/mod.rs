@@ -4,6 +4,7 @@
 //! everything for people to standard error.
 
 mod allowlist;
+mod arrange;
 mod auth;
 mod check;
 mod companions;
@@ -13,6 +14,7 @@ mod convert;
 mod exit;
 mod export;
 mod fingerprint;
+mod guide;
 mod hangup;
 mod hint;
 mod import;
@@ -65,10 +67,10 @@ use exit::CommandOutcome;
 const ABOUT: &str = "\
 Carries container images across an air gap.
 
-On the connected side, `export` turns an allowlist of images into one self-verifying bundle. Somebody carries the bundle. \
-On the isolated side, `verify` proves every byte and `import` pushes the images to the internal registry, Harbor 2.x or any \
-other that speaks the OCI distribution protocol. Digests never change unless you ask for it; a command that was \
-interrupted is run again and continues.";
+On the connected side, `export` turns an allowlist of images into one self-verifying bundle. Someone carries the bundle \
+across. On the isolated side, `verify` proves every byte and `import` pushes the images to the internal registry: Harbor 2.x, \
+or any other that implements the OCI distribution specification. Digests never change unless you ask for it. After an \
+interruption, run the same command again; it continues where it stopped.";
 
 const AFTER: &str = "\
 Examples:
@@ -76,33 +78,47 @@ Examples:
   gapferry verify /mnt/usb/images.tar
   gapferry import /mnt/usb/images.tar --to harbor.internal/mirror
 
-`gapferry help COMMAND` is the manual of a command; `gapferry man` is for man.
+`gapferry COMMAND -h` is a summary, `gapferry COMMAND --help` the manual.
+`gapferry guide` explains whole tasks, also without internet.
 
 Exit codes:
-  0  done
-  1  some images failed; the others are there; run again for what is missing. Or a list of tags may be short
-  2  wrong use or input, or the local file system refused
-  3  damaged or untrusted
-  4  refused by the registry, or it fails at an object and answers otherwise
-  5  network, or what answers is not a registry
-  6  more volumes are wanted (import --state)
-  7  the target lacks what an increment builds on; nothing was pushed
-  130, 143, 129  stopped by Ctrl-C, SIGTERM or SIGHUP (the terminal is gone); run again to continue
+  0    Done.
+  1    Some images failed and the others are done; run again for the rest. Or a
+       list of tags may be incomplete.
+  2    Wrong use or input, or a problem with the local file system.
+  3    Damaged or untrusted.
+  4    The registry refused, or failed at one object and answers otherwise.
+  5    The network failed, or the server is not a registry.
+  6    More volumes are needed (import --state).
+  7    The target lacks what an increment builds on; nothing was pushed.
+  130, 143, 129
+       Stopped by Ctrl-C, SIGTERM or SIGHUP; run again to continue.
 
 Environment:
-  REGISTRY_AUTH_FILE, DOCKER_CONFIG  where credentials are kept
-  GAPFERRY_CREDS  the same as --creds, not seen by other users
-  GAPFERRY_CREDS_HOST  the same for one registry: GAPFERRY_CREDS_QUAY_IO; `_` stands for `.` and `:`, `__` for `-`
-  CONTAINERS_REGISTRIES_CONF  the same as --registries-conf
-  COSIGN_PASSWORD  the passphrase of an encrypted key that signs
-  SOURCE_DATE_EPOCH  seconds since 1970: the time in bundles and locks
-  HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY  proxies
-  NO_COLOR  no colours
+  REGISTRY_AUTH_FILE, DOCKER_CONFIG
+       Where credentials are stored.
+  GAPFERRY_CREDS
+       Like --creds, but invisible to other users.
+  GAPFERRY_CREDS_HOST
+       The same for one registry, such as GAPFERRY_CREDS_QUAY_IO: write `_` for
+       `.` and `:`, and `__` for `-`.
+  CONTAINERS_REGISTRIES_CONF
+       Like --registries-conf.
+  COSIGN_PASSWORD
+       Passphrase of an encrypted private key.
+  SOURCE_DATE_EPOCH
+       Time for bundles and locks, in seconds since 1970.
+  HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY
+       Proxies.
+  NO_COLOR
+       Disables colours.
+  PAGER
+       Program that shows `gapferry guide` on a terminal; default: less.
 
 Files:
-  /etc/gapferry/config.toml, ~/.config/gapferry/config.toml  which signatures verify, import, serve, convert, \
-split, join and repair demand: \
-`require-signature = true`, `keys = [\"/etc/gapferry/ours.pub\"]`";
+  /etc/gapferry/config.toml, ~/.config/gapferry/config.toml
+       Signatures that verify, import, serve, convert, split, join and repair
+       require: `require-signature = true`, `keys = [\"/etc/gapferry/our.pub\"]`.";
 
 #[derive(Parser)]
 #[command(name = "gapferry", version, about = "Carries container images across an air gap", long_about = ABOUT)]
@@ -136,8 +152,9 @@ enum Command {
     Login(login::Args),
     Logout(logout::Args),
     Auth(auth::Args),
-    Completions(completions::Args),
+    Guide(guide::Args),
     Man(man::Args),
+    Completions(completions::Args),
 }
 
 /// Every volume of a set stays open while it is read, and there can be thousands; the 1,024 files that most systems give at
@@ -238,7 +255,7 @@ struct Parsed {
 }
 
 fn parse() -> Result<Parsed, clap::Error> {
-    let mut command = command();
+    let mut command = arrange::arrange(command());
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let distinct = outputs::check_distinct(&command, &matches);
     let wants_json = wants_json(&matches);
@@ -279,11 +296,12 @@ async fn run(command: Command, context: &Context) -> Result<CommandOutcome> {
         Command::Logout(args) => logout::run(args, context),
         Command::Auth(args) => auth::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
+        Command::Guide(args) => guide::run(&args, context),
         Command::Man(args) => man::run(&args, context),
     }
 }
 
-/// The command as clap sees it, for completions and manual pages.
+/// The command line as it is declared: for completions and manual pages.
 fn command() -> clap::Command {
     Cli::command()
 }

@@ -51,7 +51,7 @@ const USES: &[(&[&str], &str, Use)] = &[
     (&["repair"], "files", Use::ReadWhole),
     (&["import"], "repair", Use::ReadWhole),
     (&["sign"], "bundle", Use::WriteWhole),
-    (&["man"], "dir", Use::WriteBelow),
+    (&["man"], "output", Use::WriteBelow),
     (&[], "allow", Use::Read),
     (&[], "arrived", Use::Read),
     (&[], "arrived_key", Use::Read),

@@ -14,58 +14,60 @@ use crate::base::error::Result;
 use crate::pipeline::prove::{ImageProof, Verdict};
 
 const ABOUT: &str = "\
-Reads back from a registry, over HTTP, everything that a receipt or an inventory confirms to be there, and proves its digests: a \
-check of a registry whose storage is out of reach.
+Reads back from a registry, over HTTP, everything that a receipt or an inventory confirms, and verifies its digests. \
+It checks a registry whose storage you cannot reach.
 
-Tags must still mean what they meant; all manifests are read first, which gives the bytes to be read. Each blob is then read to its \
-end once: registries keep one copy, and a repository only a name for it. In every other repository its last byte shows that the \
-name leads to content of that length; --every-repository reads all of it there too. Mirrors are not asked. Limits of the registry \
-are obeyed, and --jobs says how much is read at once.
+gapferry first checks that the tags have not moved and reads all manifests. It then reads each blob completely once: \
+registries store one copy, and each repository refers to it. In the other repositories it reads only the last byte, \
+which shows that the repository refers to content of that size; --every-repository reads all of it there too. \
+Mirrors are not used. gapferry respects the registry's rate limits; --jobs sets how much it reads in parallel.
 
-What was proven is noted in RECEIPT.proving, or in the file of --state: after an interruption the same command goes on, blob by \
-blob. The file is removed when all is done, so that the next proof reads everything again.
+Progress is recorded in RECEIPT.proving, or in the file given by --state. After an interruption, the same command \
+continues. The file is removed when the proof is complete, so the next proof reads everything again.
 
-A tag that was moved or deleted since is one result, and its image is not looked for any further.
+A tag that was moved or deleted is reported, and its image is not checked further.
 
-Exit code 0: everything was proven. 3: something is wrong, or a manifest or blob is missing. 1: tags were moved or deleted, or \
-something could not be read. 4, 5: the registry refused, or could not be reached.";
+Exit codes: 0 everything is proven; 3 something is wrong or missing; 1 tags were moved or deleted, or something \
+could not be read; 4, 5 the registry refused or could not be reached.";
 
 const AFTER: &str = "\
 Examples:
-  gapferry import images.tar --to harbor.internal/mirror --receipt receipt.json --prove
   gapferry prove receipt.json
   gapferry prove receipt.json --dry-run
-  gapferry prove receipt.json --key ours.pub
+  gapferry prove receipt.json --key our.pub
   gapferry prove receipt.json --to harbor-copy.internal/mirror
-  gapferry prove receipt.json --json | jq -r '.images[] | select(.verdict != \"proven\") | .reference'";
+  gapferry prove receipt.json --json |
+    jq -r '.images[] | select(.verdict != \"proven\") | .reference'";
 
 /// More images that are wrong are not shown one by one.
 const MOST_SHOWN: usize = 1000;
 
-/// Prove over HTTP that a registry still has what a receipt confirms
+/// Read back what a receipt confirms and verify it
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The receipt of an import or a migration, or an inventory
+    /// Receipt of an import or a migration, or an inventory
     receipt: PathBuf,
-    /// Refuse a receipt that this public key has not signed
+    /// Require a signature by this public key; repeatable
     ///
-    /// Repeatable: one of them has to have. The signature stands beside the receipt, in RECEIPT.sig, where --sign-key puts it.
+    /// One matching key is enough. The signature is read from RECEIPT.sig, where --sign-key writes it.
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// Where it is now, if the registry has another name or its images have another prefix
-    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    /// Registry to read from, if it has moved since
+    ///
+    /// Use this if the registry has another name, or its images another prefix.
+    #[arg(long, value_name = "HOST[/PREFIX]")]
     to: Option<String>,
-    /// Read every blob in every repository that needs it
+    /// Read every blob in every repository that uses it
     #[arg(long)]
     every_repository: bool,
-    /// Ask about tags and manifests, print how much there is to read, and read none of it
+    /// Check tags and manifests, print the amount to read, and stop
     #[arg(long)]
     dry_run: bool,
-    /// Note what was proven in this file instead of RECEIPT.proving
+    /// Record progress in FILE instead of RECEIPT.proving
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Print one result for each image as JSON
+    /// Print one result per image as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]

@@ -25,43 +25,50 @@ pub struct PushArgs {
     names: NameArgs,
     #[command(flatten)]
     harbor: HarborArgs,
-    /// What to do with a tag that means something else there
+    /// If a tag has another digest: overwrite, skip, fail
     ///
-    /// This holds for tags of images and of their companions (sha256-….sig, .att, .sbom). Signatures that the target has are never
-    /// overwritten: `overwrite` joins the lists of both sides under a .sig or .att tag, and the plan and the receipt say so.
-    #[arg(long, value_name = "WHAT", default_value = "overwrite", help_heading = "Pushing")]
+    /// Applies to tags of images and of their companions (sha256-….sig, .att, .sbom). Signatures at the target are never
+    /// lost: `overwrite` merges the lists of both sides under a .sig or .att tag, and the plan and the receipt say so.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "overwrite",
+        hide_possible_values = true,
+        help_heading = "Pushing"
+    )]
     on_existing: Existing,
-    /// Rely on nothing that the target has: upload every blob, put every manifest
+    /// Upload every blob and manifest, even if the target has it
     ///
-    /// For a target whose storage or cache is in doubt. What its tags mean is still asked. What an increment leaves to the target is
-    /// read there to its last byte and proven before anything is pushed; a dry run does not read it.
+    /// For a target whose storage or cache you do not trust. Tags are still compared. What an increment expects at the
+    /// target is read there completely and verified before anything is pushed, except in a dry run.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     reupload: bool,
-    /// Afterwards read everything back and prove its digests
+    /// Afterwards, read everything back and verify its digests
     ///
-    /// Over HTTP, as `gapferry prove` does at any later time; --receipt FILE is written before, and again with what was found. An
-    /// image that was not proven has failed. With --receipt, an interrupted proof goes on when the same command is run again.
+    /// Reads over HTTP, like `gapferry prove`. --receipt FILE is written before, and again with the results. An image that
+    /// cannot be proven counts as failed. With --receipt, the same command continues an interrupted proof.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     prove: bool,
     /// Stop at the first failure
-    #[arg(long, help_heading = "Pushing")]
+    #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     fail_fast: bool,
     /// Print the plan and push nothing
     ///
-    /// What would be pushed, skipped or overwritten, with new, mounted and present bytes.
+    /// The plan lists what would be pushed, skipped or overwritten, and how many bytes are new, mounted or present.
     #[arg(long, help_heading = "Pushing")]
     dry_run: bool,
-    /// Write what arrived where, as JSON
+    /// Write a JSON receipt of what arrived where
     ///
-    /// For the records, and for the connected side to build on: the bundle's identity, target, each image's reference, digest
-    /// and outcome, the blobs that are known to be there now, and the manifests, which the next export then need not read. Ctrl-C
-    /// leaves one as well. An image that failed has the reason; one that migrate found faulty in the storage has a source, and no reference.
+    /// The receipt contains the bundle's identity, the target, each image with its reference, digest and outcome, the blobs
+    /// the target is known to have, and the manifests, which the next export then need not read. Ctrl-C also leaves a
+    /// receipt. A failed image has the reason. An image that `migrate` found damaged in the storage has a source and no
+    /// reference.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     receipt: Option<PathBuf>,
     /// Write the digest of each image, as skopeo sync does
     ///
-    /// A line `DIGEST docker://REFERENCE` for each image that is at the target.
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    /// One line `DIGEST docker://REFERENCE` for each image at the target.
+    #[arg(long, value_name = "FILE", help_heading = "Output", hide_short_help = true)]
     digestfile: Option<PathBuf>,
     #[command(flatten)]
     pub registry: RegistryArgs,
@@ -70,21 +77,21 @@ pub struct PushArgs {
 /// How names at the target are made.
 #[derive(clap::Args)]
 pub struct NameArgs {
-    /// Keep only the last part of the path
+    /// Keep only the last component of the repository path
     #[arg(long, help_heading = "Names")]
     flatten: bool,
-    /// File with naming rules, see below
+    /// File with naming rules
     #[arg(long, value_name = "FILE", help_heading = "Names")]
     map: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Existing {
-    /// The tag gets its new meaning
+    /// Move the tag to the new image
     Overwrite,
-    /// The image, or the companion, is left out
+    /// Leave out the image or companion
     Skip,
-    /// The image fails
+    /// Fail the image
     Fail,
 }
 
@@ -99,21 +106,23 @@ impl From<Existing> for OnExisting {
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "Harbor")]
+#[command(next_help_heading = "Pushing")]
 struct HarborArgs {
-    /// Create projects that are missing
+    /// Create missing projects
     #[arg(long)]
     create_projects: bool,
-    /// Uploads into one project at the same time, and as many mounts
+    /// Parallel uploads, and parallel mounts, per project
     ///
-    /// Default: 4 on Harbor, where more only fail and come again; elsewhere no limit.
+    /// Default: 4 on Harbor, where more uploads into one project only fail and are repeated; elsewhere unlimited.
     #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=256))]
     per_project: Option<u16>,
-    /// Created projects can be pulled from by everybody
-    #[arg(long, requires = "create_projects")]
+    /// Make created projects public
+    #[arg(long, requires = "create_projects", hide_short_help = true)]
     project_public: bool,
-    /// Storage quota of created projects, such as 200GiB (Harbor takes it from administrators only)
-    #[arg(long, value_name = "SIZE", requires = "create_projects", value_parser = parse_bytes)]
+    /// Storage quota of created projects, such as 200GiB
+    ///
+    /// Harbor accepts this from administrators only.
+    #[arg(long, value_name = "SIZE", requires = "create_projects", value_parser = parse_bytes, hide_short_help = true)]
     project_quota: Option<u64>,
 }
 

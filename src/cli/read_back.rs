@@ -2,10 +2,11 @@
 
 #[derive(clap::Args)]
 pub struct ReadBackArgs {
-    /// Read all of it from the medium again, not from memory, before calling it done
+    /// Read everything back from the medium before reporting success
     ///
-    /// For sticks, cards and discs that take more than they keep. What comes back otherwise loses its name again: it is called
-    /// `.partial`, and the exit code is 3. Where the system keeps it in memory all the same (tmpfs), that is told.
+    /// For USB sticks, cards and discs that accept more than they store. The read bypasses the page cache. If the data
+    /// differs, the output loses its name and is called `.partial`, and the exit code is 3. On file systems that live in
+    /// memory (tmpfs) gapferry warns that this proves nothing.
     #[arg(long, help_heading = "Output", hide_short_help = true)]
     pub read_back: bool,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::arrange::REGISTRY_OPTIONS;
 use super::password::{CREDS, from_stdin};
 use super::stdin::take_stdin;
 use crate::app::{GivenCredentials, RegistryOptions};
@@ -13,91 +14,95 @@ use crate::base::progress::units::parse_duration;
 use crate::credentials::Credentials;
 
 #[derive(Args, Clone)]
-#[command(next_help_heading = "Registry options")]
+#[command(next_help_heading = REGISTRY_OPTIONS)]
 pub struct RegistryArgs {
-    /// Credentials, in a file as skopeo and docker write it
+    /// Credentials file, as skopeo and docker write it
     ///
-    /// Default: REGISTRY_AUTH_FILE, else DOCKER_CONFIG/config.json, else $XDG_RUNTIME_DIR/containers/auth.json,
+    /// Default: REGISTRY_AUTH_FILE; otherwise DOCKER_CONFIG/config.json; otherwise $XDG_RUNTIME_DIR/containers/auth.json,
     /// ~/.config/containers/auth.json and ~/.docker/config.json.
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Credentials for the registries; PASS is asked for if left out
+    /// Credentials; asks for PASS if it is left out
     ///
-    /// They count for every registry of this command. On the command line other users of this machine can see them: prefer
-    /// the question, --creds-stdin, --authfile, `gapferry login`, or a variable: GAPFERRY_CREDS for every registry,
-    /// GAPFERRY_CREDS_HOST for one, HOST in capitals with `_` for `.` and `:` and `__` for `-`
-    /// (GAPFERRY_CREDS_MY__HARBOR_EXAMPLE_COM_5000). --creds and --creds-stdin count most, then the variable of the
-    /// registry, then GAPFERRY_CREDS, then files; --authfile counts more than variables. Credential helpers do not inherit these
-    /// variables.
+    /// They apply to every registry of this command. Other users of the machine can see them on the command line: prefer to
+    /// be asked, or use --creds-stdin, --authfile, `gapferry login` or an environment variable. GAPFERRY_CREDS applies to
+    /// every registry, GAPFERRY_CREDS_HOST to one: write HOST in capitals with `_` for `.` and `:` and `__` for `-`
+    /// (GAPFERRY_CREDS_MY__HARBOR_EXAMPLE_COM_5000). Precedence: --creds and --creds-stdin, --authfile, the variable of the
+    /// registry, GAPFERRY_CREDS, files. Credential helpers do not inherit these variables.
     #[arg(long, value_name = "USER[:PASS]", conflicts_with = "authfile")]
     creds: Option<String>,
-    /// Read credentials for the registries, USER:PASS, from standard input
+    /// Read USER:PASS from standard input
     #[arg(long, conflicts_with_all = ["authfile", "creds"])]
     creds_stdin: bool,
-    /// Check certificates; =false allows plain HTTP as well
+    /// Verify certificates; =false also allows plain HTTP
     ///
-    /// Default: what registries.conf says of the registry, else true.
+    /// Default: what registries.conf says about the registry; otherwise true.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(hide_possible_values = true)]
     tls_verify: Option<bool>,
-    /// PEM file of a certificate authority to trust as well; repeatable
+    /// Also trust the certificate authorities in this PEM file
+    ///
+    /// Repeatable.
     #[arg(long, value_name = "FILE")]
     ca_file: Vec<PathBuf>,
-    /// Directory of certificates for the registries: *.crt (authorities), *.cert with *.key (ours)
+    /// Directory with *.crt (authorities), *.cert and *.key (client)
     ///
-    /// Default, for each registry: the directory HOST[:PORT] in ~/.config/containers/certs.d, else /etc/containers/certs.d,
-    /// else /etc/docker/certs.d.
+    /// Default, for each registry: the directory HOST[:PORT] in ~/.config/containers/certs.d, otherwise
+    /// /etc/containers/certs.d, otherwise /etc/docker/certs.d.
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     cert_dir: Option<PathBuf>,
-    /// Mirrors, moved and blocked registries, in a file as podman and skopeo read it
+    /// Mirrors and blocked registries, as for podman and skopeo
     ///
-    /// Mirrors are for reading: the one that comes first is asked first, the registry itself last. Default:
-    /// CONTAINERS_REGISTRIES_CONF, else ~/.config/containers/registries.conf, else /etc/containers/registries.conf, with the
-    /// registries.conf.d/*.conf beside them. Short names mean what they mean to Docker, whatever the file says of them.
+    /// Mirrors are used for reading: in the order of the file, then the registry itself. Default:
+    /// CONTAINERS_REGISTRIES_CONF; otherwise ~/.config/containers/registries.conf; otherwise
+    /// /etc/containers/registries.conf; each with the registries.conf.d/*.conf next to it. Short names always follow
+    /// Docker; aliases in the file are ignored.
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     registries_conf: Option<PathBuf>,
-    /// Speak plain HTTP; registries on this machine are tried that way anyway
+    /// Use plain HTTP; always tried for registries on this machine
     #[arg(long, hide_short_help = true)]
     plain_http: bool,
-    /// Images and blobs handled at once
+    /// Images and blobs to handle in parallel
     #[arg(short, long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
-    /// Requests to one registry at the same time, of each kind: reading, uploading, mounting and tagging
+    /// Parallel requests per registry and kind
+    ///
+    /// The kinds are reading, uploading, mounting and tagging.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
     #[arg(hide_short_help = true)]
     per_host: u16,
-    /// Further tries of a request after a failure that may pass [default: 5]
+    /// Retries of a request after a temporary failure [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     #[arg(hide_short_help = true)]
     retries: Option<u32>,
-    /// How long to wait for a registry that has stopped answering, such as 30s, 2m or 1h
+    /// How long to wait for a registry that is down [default: 2m]
     ///
-    /// All requests to it wait together; the same holds for a token server or a blob storage that it needs, and for a registry
-    /// that fails at one kind of request: it gives no blob, say, or opens uploads and completes none. Then the command gives up
-    /// and ends with exit code 5; what is done is kept, and the same command continues. Time counts only while nothing of that
-    /// kind succeeds; waits that the registry asks for (see --max-wait) and transfers that are slow but moving do not count.
-    /// A single upload that gets no answer fails after about this time without ending the command; a large one gets longer.
-    /// Default: 2m; with --retries, the time that these take.
+    /// Format: 30s, 2m, 1h. All requests to the registry wait together. The same applies to a token server or blob storage
+    /// that the registry needs, and to a registry that fails at one kind of request, for example one that opens uploads but
+    /// completes none. When the time is up, the command stops with exit code 5; run it again to continue. Only time without
+    /// any success of that kind counts. Waits that the registry asks for (see --max-wait) and slow transfers do not count.
+    /// A single upload without an answer fails after about this time without stopping the command; a large one is given
+    /// longer. With --retries, the default is the time that those retries take.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
     retry_budget: Option<Duration>,
-    /// How long to wait when a registry's limit is reached, such as 90s, 10m or 6h
+    /// How long to wait for a rate limit
     ///
-    /// The total time without progress; the slow last pulls of Docker Hub's limit do not count. If the registry wants more
-    /// patience the command stops, what is done is kept, and the same command continues. A push also waits this long for
-    /// Harbor's read-only mode to end, and every command for a server that announces when it will be back (503 with
-    /// Retry-After); after that, such a server counts as down, and the exit code is 5.
+    /// Format: 90s, 10m, 6h. This is the total time without progress; the slow final pulls under Docker Hub's limit do not
+    /// count. If the registry asks for a longer wait, the command stops; run it again to continue. The same limit applies
+    /// while Harbor is read-only (pushes only), and for a server that announces when it will be back (503 with
+    /// Retry-After); after that, the server counts as down and the exit code is 5.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, hide_short_help = true)]
     max_wait: Duration,
-    /// How long an answer, or 32 KiB of a body, may take in either direction
+    /// How long 32 KiB may take in either direction
     ///
-    /// A line slower than that, about 550 bytes a second for each blob, is taken for broken and tried again. Raise it, and
-    /// lower --jobs, for a line that is honestly so slow.
+    /// A connection that is slower, about 550 bytes per second for each blob, counts as broken and is tried again. On a
+    /// slow link, raise this value and lower --jobs.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_stall, hide_short_help = true)]
     stall_timeout: Duration,
-    /// Show every request and answer, secrets masked
+    /// Log every request and response, with secrets masked
     ///
-    /// A line for each request (>), each answer (<), the bytes read of its body (=), and each failure (!); the number in front
-    /// says which belong together. With --log-format json they are objects.
+    /// One line for each request (>), each response (<), the bytes read of its body (=) and each failure (!). A number in
+    /// front shows which lines belong together. With --log-format json each line is an object.
     #[arg(long, hide_short_help = true)]
     log_http: bool,
 }

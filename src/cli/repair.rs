@@ -13,53 +13,61 @@ use crate::base::progress::units::count;
 use crate::verify::Problem;
 
 const ABOUT: &str = "\
-Repairs a bundle, a directory or a tar, with the output of `gapferry export --repair`, or with another copy of the same bundle in \
-any form, damaged or not: a directory, a tar, or all volumes of a set.
+Repairs a bundle in place, or reconstructs lost volumes of a set.
 
-Verifies the bundle, takes what is bad or absent from REPAIR, puts it in its place, brings it to the medium, and verifies \
-again: what is then still wrong is listed as `gapferry verify` does. Everything is proven before the first byte is written; a repair \
-of another bundle, or with a file that is not what this bundle lacks, is refused, and nothing changes. A repaired bundle \
-is byte for byte what it was, but for signatures that are lost: with --key, one by that key is taken from the copy, if the bundle has a \
-place for it. No signature that is there is replaced by that of another key. Interrupted? Run the same command again.
+To repair a directory or tar, give the bundle and then the output of `export --repair`, or another copy of the same \
+bundle in any form, which may be damaged too. gapferry verifies the bundle, replaces what is bad or absent, syncs, \
+and verifies again; it lists the problems that remain. It verifies all replacements before it writes the first byte. \
+A repair file for another bundle, or with files that this bundle does not lack, is rejected and nothing changes. A \
+repaired bundle is identical byte for byte, except for lost signatures: with --key, a signature by that key is \
+copied if the bundle has room for it. Signatures by other keys are never replaced. After an interruption, run the \
+same command again.
 
-Of the volumes of a set that was made with --recovery, in any order: volumes that are missing or damaged, recovery volumes too, \
-are made again from those that are left, beside them or in the directory DIR. Any as many as there are recovery volumes may be lost; of a \
-damaged one only the mebibytes that are bad are. Recovery volumes are not signed, so each volume is proven by the digests in \
-bundle.json before it gets its name and replaces a damaged one, and a volume that they prove good is never replaced, whatever recovery \
-volumes say. A file that is not named here is replaced only if its bytes show that it is a volume of the set. If too much is lost, or a proof fails, nothing changes. With --key the signature of what is left is checked first, \
-and only its bundle is made.
+To reconstruct volumes of a set that was made with --recovery, give all remaining volumes in any order. Up to as \
+many volumes as there are recovery volumes may be lost or damaged; of a damaged volume, only the bad mebibytes \
+count. New volumes are written next to the others or into DIR. Recovery volumes are not signed, so each \
+reconstructed volume is verified with the digests in bundle.json before it gets its name. A volume that these \
+digests prove good is never replaced, and neither is an unnamed file unless its content shows that it is a volume of \
+the set. If too many volumes are lost, or a volume does not verify, nothing changes and gapferry says how many more \
+it needs. With --key, the signature is checked first.
 
-Without recovery volumes, volumes that are missing or damaged are written again with what `verify --missing` and `export --repair` \
-have brought, named with the others, or with a copy of the whole bundle.
+Without recovery volumes, give the remaining volumes and then the output of `export --repair` or a copy of the \
+bundle.
 
-Exit code 0: all is whole. 3: something is still missing, REPAIR is damaged, or the bundle \
-has no signature by --key. 2: REPAIR is for another bundle.";
+Exit codes: 0 complete; 3 something is still missing, the repair file is damaged, or there is no signature by --key; \
+2 the repair file is for another bundle.";
 
 const AFTER: &str = "\
 Examples:
-  gapferry verify images.tar --missing missing.json              # isolated side
-  gapferry export --repair missing.json --locked images.lock -o repair.tar     # connected side
-  gapferry repair images.tar repair.tar                          # isolated side
+  gapferry repair images.tar repair.tar
+  gapferry repair images.*.tar
 
-  gapferry repair /mnt/usb1/images.tar /mnt/usb2/images.tar      # two bad copies
-  gapferry repair images.tar /mnt/disc*/images.*.tar             # volumes of the same bundle
+  # The whole way: what is missing, fetch it outside, repair inside.
+  gapferry verify images.tar --missing missing.json
+  gapferry export --repair missing.json --locked images.lock -o repair.tar
+  gapferry repair images.tar repair.tar
 
-  gapferry repair images.*.tar                                   # lost volumes, of the others
-  gapferry repair /mnt/disc*/images.*.tar -o /srv/incoming       # read from discs that cannot be written
-  gapferry repair images.*.tar repair.tar                        # without recovery volumes";
+  # From two damaged copies; or from volumes of the same bundle.
+  gapferry repair /mnt/usb1/images.tar /mnt/usb2/images.tar
+  gapferry repair images.tar /mnt/disc*/images.*.tar
+
+  # Read from read-only discs, write to a disk.
+  gapferry repair /mnt/disc*/images.*.tar -o /srv/incoming";
 
 /// Repair a damaged bundle in place, or reconstruct lost volumes
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle and then what `export --repair` has made, or another copy of the bundle, which may be volumes; or all volumes of a
-    /// set that are left, and perhaps a repair or a copy behind them
+    /// Bundle, then a repair file or a copy; or the remaining volumes
+    ///
+    /// The output of `export --repair`, or another copy of the bundle, which may be volumes. After the volumes of a set, a
+    /// repair file or a copy is optional.
     #[arg(required = true, value_names = ["BUNDLE REPAIR | VOLUME"])]
     files: Vec<PathBuf>,
-    /// Where lost volumes are made, if not beside the others
+    /// Directory for reconstructed volumes; default: next to the others
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Print what was repaired and what is still wrong as JSON on standard output
+    /// Print what was repaired and what is still wrong as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -15,37 +15,41 @@ use crate::base::progress::Event;
 use crate::base::progress::units::parse_bytes;
 
 const ABOUT: &str = "\
-Serves a bundle, or any OCI image layout, as a registry: a directory or a tar, which is read by offset and never extracted.
+Serves a bundle, or any OCI image layout, as a registry. The bundle is a directory, a tar that is read in place, or \
+all volumes of a set.
 
-Whatever speaks to registries can pull from it: docker, podman, containerd, skopeo, and gapferry itself. An image answers to \
-its full name below the server's address (127.0.0.1:5000/quay.io/org/app:1; the colon before a port becomes a hyphen) and to \
-the name without its host (127.0.0.1:5000/org/app:1), where docker.io comes first and a tag that other hosts have with \
-different digests is left out. A client that says of which registry an image is (`?ns=quay.io`, as containerd does of a mirror \
-in hosts.toml) gets that registry's image, or 404 where it is not in the bundle.
+Any registry client can pull from it: docker, podman, containerd, skopeo, gapferry. An image has two names below the \
+server's address: its full name (127.0.0.1:5000/quay.io/org/app:1, with the colon before a port replaced by a \
+hyphen) and the name without its registry (127.0.0.1:5000/org/app:1). For the short name docker.io takes precedence, \
+and a tag that several registries have with different digests is left out. For clients that name the upstream \
+registry (`?ns=quay.io`, as containerd does for mirrors in hosts.toml), the server returns only that registry's \
+images.
 
-With --writable a directory takes pushes and deletions too; one that is absent or empty becomes an empty layout. The first \
-write to a bundle removes bundle.json, SHA256SUMS and manifest.json, which would no longer be true: it is a plain layout from \
-then on.
+With --writable a directory also accepts pushes and deletions. A directory that is missing or empty becomes an empty \
+layout. The first write to a bundle removes bundle.json, SHA256SUMS and manifest.json, because they no longer match; \
+it is then a plain layout.
 
-There is no authentication and no TLS: whoever reaches the address may read everything, and with --writable change \
-everything. So it listens on loopback; another address has to be given with --listen, and should be behind something that \
-asks who is there. Requests by a name that --host does not give, and those of web pages, are refused.
+There is no authentication and no TLS. Anyone who can reach the address can read everything, and with --writable \
+change everything. The server therefore listens on loopback by default; put any other address (--listen) behind a \
+proxy that authenticates. Requests from web pages, and requests for a host name that --host does not list, are \
+rejected.
 
-With --key, or where the configuration demands it, only a bundle that was signed is served, and not with --writable; names \
-and manifests are proven before, blobs are for the client to prove.
+With --key, or if the configuration requires signatures, only a signed bundle is served, and --writable is rejected. \
+Names and manifests are verified before the server starts; clients verify blobs.
 
-The address is printed on standard output once connections are taken. Ctrl-C or SIGTERM ends it: requests in flight get ten \
-seconds, exit code 0.";
+The server prints its address on standard output when it is ready. Ctrl-C or SIGTERM stops it: running requests get \
+ten seconds, and the exit code is 0.";
 
 const AFTER: &str = "\
 Examples:
   gapferry serve /mnt/usb/images.tar
-  skopeo list-tags --tls-verify=false docker://127.0.0.1:5000/library/nginx
+  gapferry serve ./layout --writable
 
-  gapferry serve ./new-layout --writable
+  # Pull from it, or push to it.
+  skopeo list-tags --tls-verify=false docker://127.0.0.1:5000/library/nginx
   docker push 127.0.0.1:5000/team/app:1.0
 
-In a script, on a free port:
+  # In a script, on a free port.
   coproc SERVER { gapferry serve images.tar --listen 127.0.0.1:0; }
   read -r address <&\"${SERVER[0]}\"";
 
@@ -53,22 +57,22 @@ In a script, on a free port:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// A bundle or OCI layout, a directory or a tar; or all volumes of a bundle
+    /// Bundle or OCI layout: directory, tar, or all volumes of a set
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
-    /// Address and port to listen on; port 0 takes a free one
+    /// Address and port to listen on; port 0 picks a free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
-    /// Take pushes and deletions; directories only
+    /// Accept pushes and deletions (directories only)
     #[arg(long)]
     writable: bool,
-    /// A name, without port, by which clients reach this server; may be repeated
+    /// Host name under which clients reach this server; repeatable
     ///
-    /// Requests are taken for addresses, `localhost` and these names. Others may come from a web page in a browser that was led
-    /// here, and are refused.
+    /// Without a port. The server always accepts IP addresses and `localhost`. Other names are rejected, because a web page
+    /// could direct a browser here under a name of its own.
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
-    /// The most that the directory may hold, such as 200GiB
+    /// Maximum size of the directory, such as 200GiB
     #[arg(long, value_name = "SIZE", requires = "writable", value_parser = parse_bytes)]
     quota: Option<u64>,
     #[command(flatten)]

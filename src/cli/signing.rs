@@ -20,10 +20,11 @@ const PASSPHRASE_FILE: &str = "--sign-passphrase-file";
 /// How what is written is signed.
 #[derive(clap::Args)]
 pub struct SignArgs {
-    /// Sign what is written with this private key
+    /// Sign the output with this private key
     ///
-    /// PEM, ECDSA P-256 or Ed25519, of openssl or cosign: the bundle, or where a registry is written to the receipt. `gapferry
-    /// help verify` shows how openssl and cosign verify it.
+    /// A PEM file with an ECDSA P-256 or Ed25519 key from openssl or cosign. Commands that write a bundle sign the bundle;
+    /// commands that write to a registry sign the receipt. `gapferry guide signatures` shows how to verify with openssl and
+    /// cosign.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     sign_key: Option<PathBuf>,
     #[command(flatten)]
@@ -32,9 +33,9 @@ pub struct SignArgs {
 
 #[derive(clap::Args)]
 pub struct PassphraseArgs {
-    /// File with the passphrase of a key that cosign encrypted
+    /// File that contains the passphrase of the private key
     ///
-    /// Without it COSIGN_PASSWORD counts; else it is asked for.
+    /// Without it, gapferry uses COSIGN_PASSWORD, or asks.
     #[arg(long, value_name = "FILE", help_heading = "Output", hide_short_help = true)]
     sign_passphrase_file: Option<PathBuf>,
 }
@@ -93,10 +94,10 @@ fn warn_if_open(path: &Path, context: &Context) {
 /// Whose signatures are believed.
 #[derive(clap::Args)]
 pub struct KeyArgs {
-    /// Refuse a bundle that this public key has not signed
+    /// Require a signature by this public key; repeatable
     ///
-    /// Repeatable: one of them has to have. PEM, as openssl and cosign write it. A configuration file can demand it always:
-    /// `gapferry help` names it.
+    /// One matching key is enough. A PEM file as openssl and cosign write it. A configuration file can require signatures
+    /// for every run; see `gapferry help`.
     #[arg(long = "key", value_name = "FILE", help_heading = "What may enter")]
     keys: Vec<PathBuf>,
 }

@@ -13,17 +13,18 @@ use crate::signing::PublicKey;
 
 #[derive(clap::Args)]
 pub struct SinceArgs {
-    /// Leave out what this receipt says has arrived
+    /// Leave out what this receipt, inventory or bundle says is there
     ///
-    /// Repeatable. A receipt (`import --receipt`) and an inventory (`gapferry inventory`) confirm what is there; `-` reads one from
-    /// standard input. That a bundle has arrived is an assumption; one volume of a set stands for all of it. Import finds everything that was
-    /// left out at the target before it pushes anything. Of receipts of several registries only what all of them have is left out.
+    /// Repeatable; `-` reads a receipt from standard input. A receipt (`import --receipt`) or an inventory (`gapferry
+    /// inventory`) confirms what the target has. A bundle, or one volume of a set, is an assumption that it arrived. Import
+    /// checks that the target has everything that was left out before it pushes anything. Given receipts of several
+    /// registries, only what all of them have is left out.
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
     since: Vec<PathBuf>,
-    /// Refuse what --since names if this public key has not signed it
+    /// Reject --since files that this public key did not sign
     ///
-    /// Repeatable: one of them has to have. The signature of a receipt or an inventory stands beside it, in FILE.sig, where
-    /// `--sign-key` of import and inventory puts it.
+    /// Repeatable: one matching key is enough. The signature of FILE is read from FILE.sig, where --sign-key of `import`
+    /// and `inventory` writes it.
     #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "since", hide_short_help = true)]
     since_key: Vec<PathBuf>,
 }

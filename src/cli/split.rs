@@ -16,45 +16,50 @@ use crate::bundle::volumes::{Shape, VolumeOptions, VolumeSelection};
 use crate::content::LinkMode;
 
 const ABOUT: &str = "\
-Splits a bundle, a directory or a tar, into volumes: OUT.001.tar, OUT.002.tar and so on, none larger than SIZE.
+Splits a bundle, a directory or a tar, into volumes OUT.001.tar, OUT.002.tar and so on, none larger than SIZE.
 
-Each volume is a tar of its own that any tar reads. It says which one of how many it is, repeats bundle.json, the signatures and \
-all manifests, and can be verified alone. Only a blob that is too large for a volume is cut. The bundle stays what it is, and \
-keeps its identity; `gapferry import OUT.*.tar` and `gapferry join` take the volumes as they are.
+Each volume is a tar that any tar program reads. It states its number and how many there are, repeats bundle.json, \
+the signatures and all manifests, and can be verified alone. Only a blob that is larger than a volume is cut. The \
+bundle itself does not change; the set keeps its identity. `import`, `verify` and `join` read volumes directly.
 
-Every file is proven while it is copied, and a volume gets its name when it is whole and on the medium: until then it is called \
-OUT.001.tar.partial. Interrupted? Run the same command again: volumes that are there and whole are not written again. The same \
-bundle and size give the same volumes, so a single one can be made again with --only-volume.";
+Every file is verified while it is copied. A volume is called OUT.001.tar.partial until it is complete and on the \
+medium. After an interruption, run the same command again; complete volumes are kept. The same bundle and size \
+always give the same volumes, so --only-volume can write a single one again.";
 
 const AFTER: &str = "\
 Examples:
   gapferry split images.tar -o /mnt/usb/images.tar --volume-size fat32
   gapferry split images.tar -o burn/images.tar --volume-size dvd --dry-run
-  gapferry split images.tar -o burn/images.tar --volume-size dvd --only-volume 3     # one bad disc
-  gapferry split images.tar -o burn/images.tar --volume-size bd --recovery 2         # two discs may be lost";
+
+  # Write disc 3 again.
+  gapferry split images.tar -o burn/images.tar --volume-size dvd \\
+    --only-volume 3
+
+  # Any two of the discs may be lost.
+  gapferry split images.tar -o burn/images.tar --volume-size bd --recovery 2";
 
 /// Split a bundle into volumes of a limited size
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle, a directory or a tar
+    /// Bundle: directory or tar
     bundle: PathBuf,
-    /// What the volumes are called: OUT.001.tar and so on, or NAME.001.tar where OUT is NAME.tar
+    /// Name of the volumes: OUT.tar becomes OUT.001.tar and so on
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Bytes that no volume exceeds
+    /// Maximum size of a volume, such as 4GB, fat32, dvd, bd
     #[arg(long, value_name = "SIZE", value_parser = parse, long_help = SIZES)]
     volume_size: u64,
-    /// Write N recovery volumes too, from which any N lost volumes can be made again (`gapferry repair`)
+    /// Also write N recovery volumes, which can replace any N lost volumes
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     recovery: u32,
-    /// Write only this volume, the same that it would be among all
+    /// Write only volume N again, identical to the first time
     #[arg(long, value_name = "N", value_parser = parse_number)]
     only_volume: Option<u32>,
-    /// Print which volumes there would be, and write nothing
+    /// Print the list of volumes and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the volumes as JSON on standard output
+    /// Print the volumes as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -9,16 +9,17 @@ use crate::bundle::{FileEntry, Tool};
 
 #[derive(clap::Args)]
 pub struct ToolArgs {
-    /// Take this very program along, as tools/gapferry
+    /// Include this program as tools/gapferry
     ///
-    /// For an isolated side that has nothing yet: `tar -xf BUNDLE.tar tools/gapferry SHA256SUMS` and `sha256sum -c
-    /// --ignore-missing SHA256SUMS` are all it needs. It starts where the processor is of the same kind, and the C library not
-    /// older than on the machine that built it; --tool-file takes one for others along.
+    /// For an isolated side that has nothing yet: `tar -xf BUNDLE.tar tools/gapferry SHA256SUMS`, then `sha256sum -c
+    /// --ignore-missing SHA256SUMS`. A release binary is static and runs on any Linux with the same processor architecture;
+    /// a binary you built needs a C library at least as new as on the build machine. Use --tool-file for other
+    /// architectures.
     #[arg(long, help_heading = "What to carry", hide_short_help = true)]
     include_tool: bool,
-    /// Take this file along, as tools/NAME
+    /// Include this file as tools/NAME
     ///
-    /// Repeatable: a program for another architecture, a script, a key. It is never run or pushed by gapferry.
+    /// Repeatable: a program for another architecture, a script, a key. gapferry never runs or pushes it.
     #[arg(long, value_name = "FILE", help_heading = "What to carry", hide_short_help = true)]
     tool_file: Vec<PathBuf>,
 }

@@ -17,70 +17,70 @@ use crate::bundle::volumes::Part;
 use crate::verify::{BlobProof, Report, SetReport, VolumeReport, VolumeState};
 
 const ABOUT: &str = "\
-Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
+Verifies every byte of a bundle and lists every problem. The bundle is a directory or a tar; a tar is read in place \
+and never extracted.
 
-Checks the digest manifest, the size of every file, its bytes (blobs by the BLAKE3 in chunks.b3, a mebibyte at a time, so that \
-damage is located; everything else, and with --full everything, by its digest), that every child of every manifest is there or was left out \
-on purpose, that nothing undeclared is there, and that bundle.json, SHA256SUMS, index.json and manifest.json agree. It does not stop at \
-the first problem: all are listed, each with its path, what was expected, what was found, the images it affects and what to \
+gapferry checks the digest manifest, the size and bytes of every file, that every child of every manifest is present \
+or was left out on purpose, that there are no undeclared files, and that bundle.json, SHA256SUMS, index.json and \
+manifest.json agree. Blobs are verified with the BLAKE3 values in chunks.b3, one mebibyte at a time, which also \
+locates damage; everything else, and with --full everything, is verified by digest. gapferry does not stop at the \
+first problem: it lists each one with its path, what was expected, what was found, the images affected and what to \
 do.
 
-BLAKE3 guards only against accidents: an attacker who replaces a blob can replace its values in chunks.b3. With --key it counts only if \
-an accepted key has signed chunks.b3 too; otherwise blobs are proven by their digests. The report says what proved the blobs, and \
-why. A chunks.b3 that is wrong while the blobs are right affects no image. `import` never relies on it.
+BLAKE3 values protect against accidents only, because an attacker who replaces a blob can also replace its values. \
+With --key they are used only if an accepted key also signed chunks.b3; otherwise blobs are verified by digest. The \
+report says which method was used, and why. If chunks.b3 is wrong but the blobs are right, no image is affected. \
+`import` never relies on chunks.b3. If a set has recovery volumes, --full also compares the volumes with them.
 
-Of a set with recovery volumes, --full also compares the volumes with what the recovery volumes say of them.
+--missing FILE writes what is needed to repair the bundle: bad or absent blobs and, for large blobs, the bad \
+mebibytes. The file is always written; if nothing is missing, it says so. Problems that cannot be repaired, such as \
+undeclared files, are not in it.
 
---missing FILE writes down what would repair the bundle: blobs that are bad or absent, of large ones the mebibytes. It is written \
-whatever is found, and says nothing is missing where nothing is; what cannot be repaired, such as an undeclared file, \
-is not in it.
+Volumes are given in any order. With all of them, gapferry lists volumes that are missing, damaged or from another \
+set, each with the images it affects. A single volume, or a recovery volume, is verified on its own.
 
-The volumes of a bundle that was split are given in any order: all of them, and what is missing, damaged or of another set is \
-named, each with the images it affects; or one alone, a recovery volume too, of which all is proven that it holds.
+`-` or a named pipe is read in one pass. Every file is verified by digest, as with --full. JSON files are kept \
+meanwhile in an unnamed file in TMPDIR. A signature counts only if it comes before the blobs.
 
-`-`, and a pipe by its name, is read once, to its end: every file is proven by its digest while it passes, and the problems are those \
-of a file with --full. What is JSON is kept for \
-that in TMPDIR, in a file without a name. A signature counts where it stands before the blobs.
+With --key, the signature is checked before any other file is opened. A bundle that is unsigned, signed by another \
+key or changed since is rejected.
 
-With --key the signature is checked before any other file is opened: a bundle that is unsigned, signed by another key, or \
-altered since is refused.
-
-Exit code 0: clean. 3: damaged, or not signed by --key. 2: not a bundle.";
+Exit codes: 0 no problems; 3 damaged, or not signed by --key; 2 not a bundle.";
 
 const AFTER: &str = "\
 Examples:
   gapferry verify /mnt/usb/images.tar
-  gapferry verify bundle --json | jq -r '.problems[].path'
-  gapferry verify images.tar --key them.pub
-  gapferry verify images.003.tar
+  gapferry verify images.tar --key their.pub
   gapferry verify images.*.tar
   ssh outside cat images.tar | gapferry verify -
-  gapferry verify images.tar --missing missing.json || jq -r '.blobs[].digest' missing.json
+  gapferry verify images.tar --missing missing.json
+  gapferry verify bundle --json | jq -r '.problems[].path'
 
-Without gapferry, inside the directory form (or after `tar xf`):
+Without gapferry, in a directory (or after `tar xf`):
   sha256sum -c SHA256SUMS
 
-Who made it, with an ECDSA key by openssl or cosign, with an Ed25519 key:
-  openssl dgst -sha256 -verify them.pub -signature SHA256SUMS.sig SHA256SUMS
-  cosign verify-blob --key them.pub --signature SHA256SUMS.sig \\
+Who made it, with an ECDSA key, by openssl or cosign:
+  openssl dgst -sha256 -verify their.pub -signature SHA256SUMS.sig SHA256SUMS
+  cosign verify-blob --key their.pub --signature SHA256SUMS.sig \\
     --insecure-ignore-tlog SHA256SUMS
-  openssl pkeyutl -verify -pubin -inkey them.pub -rawin \\
+With an Ed25519 key:
+  openssl pkeyutl -verify -pubin -inkey their.pub -rawin \\
     -in SHA256SUMS -sigfile SHA256SUMS.sig";
 
-/// Prove every byte of a bundle and list every problem
+/// Verify every byte of a bundle and list every problem
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle: directory, tar, volumes, or `-`
+    /// Bundle: directory, tar, volumes, or `-`
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
-    /// Prove the digest of every file, and chunks.b3 too, which takes several times as long
+    /// Verify every file by digest, and chunks.b3 (slower)
     #[arg(long)]
     full: bool,
-    /// Print the report as JSON on standard output
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
-    /// Write to FILE what would repair it, as JSON
+    /// Write what would repair the bundle to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     missing: Option<PathBuf>,
     #[command(flatten)]

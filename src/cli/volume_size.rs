@@ -4,12 +4,12 @@ use crate::base::progress::units::parse_bytes;
 
 /// For `--help`.
 pub const SIZES: &str = "\
-Bytes that no volume exceeds, everything counted
+Maximum size of a volume in bytes, including all overhead
 
-SIZE is a number of bytes, one with kB, MB, GB (of 1000) or KiB, MiB, GiB (of 1024), or a medium that one volume is to fit on: \
-fat32 (its longest file: 4294967295 bytes), cd (80 minutes), dvd, bd, bd-dl. Of a disc, 4 MiB are left to its file system, which \
-is enough for UDF or ISO 9660; bd and bd-dl are discs formatted with their usual spare area. On ISO 9660 a volume for a dvd or \
-larger needs level 3 (mkisofs -iso-level 3).";
+SIZE is a number of bytes, a number with kB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024), or the \
+medium that each volume must fit on: fat32 (its largest file, 4294967295 bytes), cd (80 minutes), dvd, bd, bd-dl. On \
+discs, 4 MiB are reserved for the file system, which is enough for UDF and ISO 9660. bd and bd-dl assume discs \
+formatted with their usual spare area. On ISO 9660, volumes for a dvd or larger need level 3 (mkisofs -iso-level 3).";
 
 /// The longest file of FAT32: its length has 32 bits.
 const FAT32: u64 = u32::MAX as u64;

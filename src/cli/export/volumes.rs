@@ -5,18 +5,19 @@ use crate::cli::volume_size::{SIZES, parse, parse_number};
 
 #[derive(clap::Args)]
 pub struct VolumeArgs {
-    /// Write volumes OUT.001.tar… of at most SIZE: bytes, 4GB, fat32, cd, dvd, bd, bd-dl
+    /// Write volumes of at most SIZE, such as 4GB, fat32, dvd, bd
     #[arg(long, value_name = "SIZE", value_parser = parse, long_help = SIZES, help_heading = "Output")]
     #[arg(conflicts_with = "repair")]
     volume_size: Option<u64>,
-    /// Write N recovery volumes too, from which any N lost volumes can be made again
+    /// Also write N recovery volumes, which can replace any N lost volumes
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Output")]
     #[arg(requires = "volume_size", hide_short_help = true)]
     recovery: u32,
-    /// Write only volume N again, the same that it was: fetches no more than it holds
+    /// Write only volume N again, identical to the first time
     ///
-    /// All else has to be said as it was then: --volume-size, --recovery, --since. The identity that is printed is that of the others.
-    /// Every volume repeats the lock and all manifests: --companions and --keep-going are refused where they change the lock.
+    /// Repeat the other options of the first run: --volume-size, --recovery, --since and tools. The printed identity must
+    /// equal that of the other volumes. Because every volume repeats the lock and all manifests, --companions and
+    /// --keep-going are rejected where they would change the lock.
     #[arg(long, value_name = "N", value_parser = parse_number, help_heading = "Output", hide_short_help = true)]
     #[arg(requires_all = ["volume_size", "locked"])]
     only_volume: Option<u32>,

@@ -11,30 +11,30 @@ use crate::cli::signing::public;
 
 #[derive(clap::Args)]
 pub struct PruneArgs {
-    /// Afterwards list tags of images that are not wanted any more
+    /// Afterwards, list tags of images that are no longer wanted
     ///
-    /// Images that were in what the bundle builds on, and are not in its allowlist. --yes with --arrived deletes these tags, if
-    /// they still mean what they meant then; with --newer-than, an old bundle cannot take away what came later. Registries that cannot delete a tag
-    /// alone (distribution before 3.0) keep it, and gapferry says so. Signatures, SBOMs and other companions that gapferry brought go,
-    /// too, when no tag leads to what they speak of; what was signed on this side stays. Manifests of images and layers are for
-    /// the registry to clean up.
+    /// These are images that an earlier bundle contained and the allowlist of this one does not. With --yes and --arrived,
+    /// gapferry deletes their tags if they still have the digest they had then. Use --newer-than so that an old bundle
+    /// cannot remove newer images. Registries that cannot delete a single tag (distribution before 3.0) keep it, and
+    /// gapferry says so. Companions that gapferry pushed are deleted when no remaining tag leads to their image; signatures
+    /// made on this side stay. Deleting manifests and layers is left to the registry's garbage collection.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     prune: bool,
-    /// With --prune and --arrived: delete them
+    /// With --prune and --arrived: delete the tags
     #[arg(long, requires = "prune", help_heading = "Pushing", hide_short_help = true)]
     yes: bool,
-    /// Prune only what this receipt says gapferry brought
+    /// Prune only what this receipt says gapferry pushed
     ///
-    /// Repeatable. Receipts of earlier imports (--receipt) that were kept on this side. What an import only found there does not count:
-    /// somebody here may have pushed it. A receipt that is written over an earlier one still says what that one says was pushed; so
-    /// does one of an import with --arrived. Ctrl-C leaves a receipt, too. What an import has pushed that was killed, or had no
-    /// --receipt, is to be deleted by hand. What the bundle says is no proof: it follows a receipt that crossed the gap. No
-    /// inventory: that lists what others brought, too.
+    /// Repeatable. Use receipts of earlier imports (--receipt) that never left this side. Images that an import only found
+    /// at the target do not count: another user may have pushed them. A receipt that replaces an earlier one keeps its
+    /// record of pushed images, and so does the receipt of an import with --arrived. What was pushed by an import that was
+    /// killed, or that wrote no receipt, must be deleted by hand. The bundle itself is not accepted as evidence, because it
+    /// is derived from a receipt that crossed the gap; nor is an inventory, which also lists what others pushed.
     #[arg(long, value_name = "RECEIPT", requires = "prune", help_heading = "Pushing", hide_short_help = true)]
     arrived: Vec<PathBuf>,
-    /// Refuse what --arrived names if this public key has not signed it
+    /// Reject --arrived receipts that this public key did not sign
     ///
-    /// Repeatable: one of them has to have. The signature stands beside the receipt, in FILE.sig, where --sign-key puts it.
+    /// Repeatable: one matching key is enough. The signature of FILE is read from FILE.sig, where --sign-key writes it.
     #[arg(long, value_name = "FILE", requires = "arrived", help_heading = "Pushing", hide_short_help = true)]
     arrived_key: Vec<PathBuf>,
 }

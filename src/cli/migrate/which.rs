@@ -10,31 +10,36 @@ use crate::pipeline::allowlist::Pattern;
 /// Which images are wanted, and what they are called.
 #[derive(clap::Args)]
 pub struct WhichArgs {
-    /// Only images of this allowlist, `-` for standard input; repeatable
+    /// Only images on this allowlist; repeatable
     ///
-    /// The same kinds of file as for export: REPOSITORY:TAG, REPOSITORY@DIGEST, or REPOSITORY for all its tags, one a line. A
-    /// storage does not know what its registry was called, so a registry before a name is not compared. as=… is the name at
-    /// the target of --to. An entry that is not in the storage is told, and counts as an image that failed.
+    /// `-` is standard input. Accepts the same formats as export: REPOSITORY:TAG, REPOSITORY@DIGEST, or REPOSITORY for all its tags. A storage
+    /// does not record the name of its registry, so the registry part of a reference is ignored. as=… sets the name at the
+    /// target of --to. An entry that is not in the storage is reported and counts as a failed image.
     #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Only images whose REPOSITORY:TAG has this pattern; repeatable: any of them
+    /// Only images whose REPOSITORY:TAG matches; repeatable
     ///
-    /// A pattern, as in images-by-tag-regex: found anywhere in the name unless anchored, such as '^team/.*:v[0-9]'.
+    /// A regular expression that matches anywhere in the name unless anchored, such as '^team/.*:v[0-9]'.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
     include: Vec<Pattern>,
-    /// Not those whose REPOSITORY:TAG has this pattern; repeatable; counts more than --include
+    /// Not images whose REPOSITORY:TAG matches; repeatable
+    ///
+    /// Takes precedence over --include.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
     exclude: Vec<Pattern>,
-    /// Also manifests that no tag leads to, as REPOSITORY@DIGEST (Harbor 2.15 and later keep no tags in their storage)
+    /// Also manifests without a tag, as REPOSITORY@DIGEST
+    ///
+    /// Harbor 2.15 and later keep no tags in their storage.
     #[arg(long)]
     untagged: bool,
-    /// What tags mean, in a file; it counts more than the storage; `-` for standard input
+    /// Read tags from this file; they override the storage
     ///
-    /// Lines of `REPOSITORY:TAG DIGEST`, or the JSON of Harbor's API, page after page:
-    /// curl -u USER 'https://HARBOR/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts?page_size=100&with_accessory=true'
-    /// (a slash in REPOSITORY is written %252F). An artifact without repository_name is looked for by its digest. Harbor lists no
-    /// signatures: with_accessory=true names them beside their images, and those of an index's children are found in the storage.
-    /// https://HARBOR/v2/PROJECT/REPOSITORY/tags/list names every tag, theirs too.
+    /// Lines of `REPOSITORY:TAG DIGEST`, or JSON of Harbor's API, one page after the other: curl -u USER
+    /// 'https://HARBOR/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts?page_size=100&with_accessory=true'
+    /// (write a slash in REPOSITORY as %252F). An artifact without repository_name is looked up by digest. Harbor lists no
+    /// signatures as artifacts: with_accessory=true adds them to their images, and those of an index's children are found
+    /// in the storage. https://HARBOR/v2/PROJECT/REPOSITORY/tags/list names every tag, including those of signatures. `-`
+    /// is standard input.
     #[arg(long, value_name = "FILE")]
     tags_from: Option<PathBuf>,
     #[command(flatten)]
