@@ -84,10 +84,14 @@ Rules in a map file see only the path; the first rule that matches applies:
   team/ -> base/
   ~ ^old/([^/]+)/(.*)$ -> $1-$2";
 
+/// What clap would write is longer than a line.
+const USAGE: &str = "gapferry migrate [OPTIONS] STORAGE
+  --list | --to HOST[/PREFIX] | --to-dir DIR | --to-bundle OUT | --to-storage DIR";
+
 /// Read a registry's storage without the registry
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
-#[command(mut_args(refuse_without_push))]
+#[command(override_usage = USAGE, mut_args(refuse_without_push))]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to", "to_dir", "to_bundle", "to_storage"]))]
 pub struct Args {
     /// Storage: directory or uncompressed tar
@@ -136,7 +140,7 @@ pub struct Args {
     #[arg(long, value_name = "DEPTH", hide_short_help = true)]
     check: Option<Check>,
     /// Write or push nothing if there is any problem
-    #[arg(long, conflicts_with = "list")]
+    #[arg(long, conflicts_with = "list", hide_short_help = true)]
     strict: bool,
     #[command(flatten)]
     sign: SignArgs,
@@ -159,7 +163,7 @@ fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
     }
     let is_about_push = ["Names", "Pushing", "Output", REGISTRY_OPTIONS].contains(&heading);
     if arg.get_id() == "no_referrers" {
-        return arg.conflicts_with_all(["list", "to_dir"]);
+        return arg.hide_short_help(true).conflicts_with_all(["list", "to_dir"]);
     }
     match is_about_push && arg.get_id() != "jobs" {
         true => arg.conflicts_with_all(["list", "to_dir", "to_bundle", "to_storage"]),

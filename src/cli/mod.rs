@@ -302,7 +302,7 @@ async fn run(command: Command, context: &Context) -> Result<CommandOutcome> {
 }
 
 /// The command line as it is declared: for completions and manual pages.
-fn command() -> clap::Command {
+pub fn command() -> clap::Command {
     Cli::command()
 }
 

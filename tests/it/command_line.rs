@@ -8,26 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::images;
 use crate::support::registry::{Options, Registry};
-use crate::support::{gapferry, gapferry_process, tempdir};
-
-const COMMANDS: [&str; 16] = [
-    "",
-    "export",
-    "lock",
-    "verify",
-    "list",
-    "inspect",
-    "import",
-    "inventory",
-    "prove",
-    "serve",
-    "login",
-    "logout",
-    "auth",
-    "auth check",
-    "completions",
-    "man",
-];
+use crate::support::{commands, gapferry, gapferry_process, tempdir};
 
 fn run(arguments: &[&str]) -> Output {
     gapferry().args(arguments).output().unwrap()
@@ -339,7 +320,7 @@ fn an_interrupted_export_publishes_nothing_and_continues() {
 
 #[test]
 fn every_help_fits_80_columns_has_examples_and_the_short_one_fits_a_screen() {
-    for command in COMMANDS {
+    for (command, _) in commands() {
         let help = |option: &str| {
             let arguments = command.split_whitespace().chain([option]);
             let output = gapferry().env("COLUMNS", "80").args(arguments).output().unwrap();
@@ -347,7 +328,7 @@ fn every_help_fits_80_columns_has_examples_and_the_short_one_fits_a_screen() {
             text(&output.stdout)
         };
         let (short, long) = (help("-h"), help("--help"));
-        assert!(short.lines().count() <= 60, "{command} -h has {} lines", short.lines().count());
+        assert!(short.lines().count() <= 45, "{command} -h has {} lines", short.lines().count());
         assert!(long.contains("Examples:\n  gapferry "), "{command} has no examples");
         for line in short.lines().chain(long.lines()) {
             assert!(line.chars().count() <= 80, "{command}: {line}");
@@ -356,25 +337,25 @@ fn every_help_fits_80_columns_has_examples_and_the_short_one_fits_a_screen() {
 }
 
 #[test]
-fn the_exit_codes_of_the_help_are_the_ones_of_the_readme() {
-    let codes = |text: &str| -> Vec<String> {
-        let rows = text.lines().filter_map(|line| line.trim().strip_prefix('|').or(line.strip_prefix("  ")));
+fn the_exit_codes_of_the_help_are_those_of_the_guide() {
+    let codes = |text: &str, margin: &str| -> Vec<String> {
+        let rows = text.lines().filter_map(|line| line.strip_prefix(margin));
         let codes =
             rows.filter_map(|row| row.split_whitespace().next().map(|code| code.trim_end_matches(',').to_owned()));
         codes.filter(|code| code.chars().all(|c| c.is_ascii_digit())).collect()
     };
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let guide = text(&run(&["guide", "automation"]).stdout);
     let help = text(&run(&["--help"]).stdout);
-    assert_eq!(codes(&help), ["0", "1", "2", "3", "4", "5", "6", "7", "130"]);
-    assert_eq!(codes(&help), codes(&readme));
+    assert_eq!(codes(&help, "  "), ["0", "1", "2", "3", "4", "5", "6", "7", "130"]);
+    assert_eq!(codes(&help, "  "), codes(&guide, "|"));
 }
 
 #[test]
 fn there_is_a_manual_page_for_every_command() {
     let directory = tempdir();
     let there = directory.path().join("man1");
-    gapferry().args(["man", "--dir"]).arg(&there).assert().success();
-    for command in COMMANDS {
+    gapferry().args(["man", "-o"]).arg(&there).assert().success();
+    for (command, _) in commands() {
         let name = if command.is_empty() {
             "gapferry.1".to_owned()
         } else {
@@ -396,4 +377,23 @@ fn completions_are_made_for_every_shell_and_bash_reads_them() {
     let script = directory.path().join("gapferry.bash");
     std::fs::write(&script, run(&["completions", "bash"]).stdout).unwrap();
     assert!(std::process::Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
+}
+
+#[test]
+fn the_guide_is_printed_whole_into_a_pipe() {
+    let contents = text(&run(&["guide"]).stdout);
+    let topics: Vec<&str> =
+        contents.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).collect();
+    assert!(topics.contains(&"first-export") && topics.contains(&"moving-a-registry"), "{contents}");
+    for topic in topics {
+        // Nothing but a terminal starts a pager.
+        let output = gapferry().env("PAGER", "false").args(["guide", topic]).output().unwrap();
+        assert_code(&output, 0);
+        let source = std::fs::read_to_string(format!("{}/docs/guide/{topic}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let last = source.lines().rfind(|line| !line.is_empty() && !line.starts_with("```")).unwrap();
+        assert!(text(&output.stdout).trim_end().ends_with(last.trim()), "{topic} is cut short");
+    }
+    let unknown = run(&["guide", "cooking"]);
+    assert_code(&unknown, 2);
+    assert!(text(&unknown.stderr).contains("first-export"), "an unknown topic does not list those that exist");
 }

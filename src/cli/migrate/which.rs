@@ -25,12 +25,12 @@ pub struct WhichArgs {
     /// Not images whose REPOSITORY:TAG matches; repeatable
     ///
     /// Takes precedence over --include.
-    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true, hide_short_help = true)]
     exclude: Vec<Pattern>,
     /// Also manifests without a tag, as REPOSITORY@DIGEST
     ///
     /// Harbor 2.15 and later keep no tags in their storage.
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     untagged: bool,
     /// Read tags from this file; they override the storage
     ///
@@ -40,7 +40,7 @@ pub struct WhichArgs {
     /// signatures as artifacts: with_accessory=true adds them to their images, and those of an index's children are found
     /// in the storage. https://HARBOR/v2/PROJECT/REPOSITORY/tags/list names every tag, including those of signatures. `-`
     /// is standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     tags_from: Option<PathBuf>,
     #[command(flatten)]
     companions: CompanionArgs,

@@ -82,3 +82,13 @@ pub fn files_below(directory: &Path) -> Vec<(String, Vec<u8>)> {
     files.sort();
     files
 }
+
+/// Every command and sub-command of the program, as a person types it; the program itself is the empty name.
+pub fn commands() -> Vec<(String, clap::Command)> {
+    fn below(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+        let own = command.get_subcommands().map(|sub| (format!("{name} {}", sub.get_name()).trim().to_owned(), sub));
+        own.flat_map(|(name, sub)| std::iter::once((name.clone(), sub.clone())).chain(below(sub, &name))).collect()
+    }
+    let program = gapferry::cli::command();
+    std::iter::once((String::new(), program.clone())).chain(below(&program, "")).collect()
+}
