@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::environment::Environment;
-use super::faults::fault_counts;
 use super::migrate::REGISTRY;
 use super::migrate::counted::{Counted, companion_tag};
 use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
+use super::storage_problems::problem_counts;
 use crate::base::error::Result;
 use crate::oci::{Digest, Repository};
-use crate::transport::storage::{Audit, AuditDepth, AuditScope, Fault, FaultKind, Storage, Survey};
+use crate::transport::storage::{Audit, AuditDepth, AuditScope, Storage, StorageProblem, StorageProblemKind, Survey};
 
 /// The storage to check.
 #[derive(Clone, Debug)]
@@ -44,9 +44,9 @@ pub struct CheckReport {
     pub bytes: u64,
     /// Number of images that the problems affect.
     pub affected: usize,
-    pub faults: Vec<Fault>,
+    pub problems: Vec<StorageProblem>,
     /// Number of problems by code.
-    pub counts: BTreeMap<FaultKind, usize>,
+    pub counts: BTreeMap<StorageProblemKind, usize>,
     /// What kinds of tags there are, and the manifests without one.
     #[serde(skip)]
     pub counted: Counted,
@@ -67,8 +67,8 @@ pub fn check(request: &CheckRequest, environment: &Environment) -> Result<CheckR
     let storage = Storage::open(&request.storage, REGISTRY)?;
     let survey = storage.survey()?;
     let audit = storage.audit(&survey, AuditScope::Everything, AuditDepth::Digest, None, &environment.events);
-    let outcome = if audit.faults.is_empty() { Outcome::Done } else { Outcome::Damaged };
-    let affected = audit.faults.iter().flat_map(|fault| &fault.images).collect::<HashSet<_>>().len();
+    let outcome = if audit.problems.is_empty() { Outcome::Done } else { Outcome::Damaged };
+    let affected = audit.problems.iter().flat_map(|problem| &problem.images).collect::<HashSet<_>>().len();
     Ok(CheckReport {
         version: REPORT_VERSION,
         ok: outcome.is_ok(),
@@ -79,9 +79,9 @@ pub fn check(request: &CheckRequest, environment: &Environment) -> Result<CheckR
         blobs: audit.blobs,
         bytes: audit.bytes,
         affected,
-        counts: fault_counts(&audit.faults),
+        counts: problem_counts(&audit.problems),
         counted: counted(&survey, &audit),
-        faults: audit.faults,
+        problems: audit.problems,
         outcome,
         elapsed: started.elapsed(),
     })

@@ -13,7 +13,6 @@ mod convert;
 mod environment;
 mod export;
 mod failure;
-mod faults;
 mod fingerprint;
 mod hint;
 mod import;
@@ -42,6 +41,7 @@ mod sign;
 mod signed;
 mod since;
 mod site_policy;
+mod storage_problems;
 mod stream;
 mod trust;
 mod units;
@@ -56,7 +56,6 @@ pub use export::{
     ExportedVolumes, Images, PlannedVolume, PlannedVolumes, ReadFrom, export, export_repair,
 };
 pub use failure::{ErrorDetail, ErrorReport};
-pub use faults::{fault_lines, faults_line};
 pub use fingerprint::{FingerprintReport, FingerprintRequest, fingerprint};
 pub use hint::{Hint, HintCode};
 pub use import::{
@@ -95,6 +94,7 @@ pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
 pub use sign::{SignReport, SignRequest, sign};
 pub use since::{basis_line, read_baseline};
 pub use site_policy::SitePolicy;
+pub use storage_problems::{problem_lines, problems_line};
 pub use stream::{BundleStream, StreamReader};
 pub use trust::{Trust, demand, public_key};
 pub use units::as_path;

@@ -1,4 +1,4 @@
-//! Options that say what to carry, the same for `export` and `lock`.
+//! Options that select images, shared by `export` and `lock`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ pub struct AllowlistArgs {
     immutable_tags: Vec<Pattern>,
 }
 
-/// What travels with images.
+/// Options about companions.
 #[derive(clap::Args)]
 pub struct CompanionArgs {
     /// Leave out signatures, SBOMs and other referrers
@@ -96,7 +96,7 @@ pub struct CompanionArgs {
 }
 
 impl AllowlistArgs {
-    /// Reads references and files; everything that is wrong in them is one error.
+    /// Reads references and files. All problems in them are reported as one error.
     pub fn read(&self, registry: &RegistryArgs) -> Result<Allowlist> {
         if self.references.is_empty() && self.files.is_empty() {
             return Err(Error::input("nothing to carry: name images, or a file of them with -f"));
@@ -106,7 +106,7 @@ impl AllowlistArgs {
         read_lists(&self.references, &self.files)
     }
 
-    /// What is carried of the images.
+    /// Converts the options for the library.
     pub fn options(&self) -> ResolveOptions {
         let referrers = match (self.companions.no_referrers, self.require_referrers) {
             (true, _) => Referrers::Leave,
@@ -123,20 +123,20 @@ impl AllowlistArgs {
             foreign_layers: self.foreign_layers,
             allow_empty: self.allow_empty,
             immutable_tags: self.immutable_tags.clone(),
-            // A list that can be given to an import as it is.
+            // Such a list can be used with import as it is.
             note_refused: !self.files.is_empty(),
         }
     }
 
-    /// Whether companions were asked to stay behind.
+    /// Whether companions are left out.
     pub fn no_referrers(&self) -> bool {
         self.companions.no_referrers
     }
 }
 
-/// A list of images that was given as if it were an image.
+/// Rejects an allowlist file that was given as if it were an image.
 fn refuse_file(reference: &str) -> Result<()> {
-    // An image with a tag or digest is hardly meant to be a file.
+    // A name with a tag or a digest is hardly meant as a file.
     let may_be_file = !reference.contains('@') && !reference.rsplit('/').next().is_some_and(|name| name.contains(':'));
     if !may_be_file || !Path::new(reference).is_file() {
         return Ok(());
@@ -149,27 +149,27 @@ fn refuse_file(reference: &str) -> Result<()> {
     }))
 }
 
-/// The allowlist in these references and files.
+/// Parses the allowlist in these references and files.
 ///
 /// # Errors
-/// A file that cannot be read; all that is wrong in the allowlist, at once.
+/// A file cannot be read, or the allowlist has problems; all of them are reported at once.
 pub fn read_lists(references: &[String], files: &[PathBuf]) -> Result<Allowlist> {
     let read = |path: &PathBuf| read_file(path).map(|Text { name, bytes }| (name, bytes));
     let files = files.iter().map(read).collect::<Result<Vec<_>>>()?;
     Allowlist::parse_sources(references, &files).map_err(|problems| refused("the allowlist", &problems))
 }
 
-/// A file, `-` being standard input; not more than an allowlist may have.
+/// Reads a file, or standard input for `-`, up to the maximum size of an allowlist.
 pub fn read_file(path: &Path) -> Result<Text> {
     read_bounded(path, MAX_FILE_SIZE as u64 + 1)
 }
 
-/// The same, but only its first `limit` bytes.
+/// Reads a file, or standard input for `-`, up to `limit` bytes.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Text> {
     input(path, limit)?.read(limit)
 }
 
-/// The file, or at most the first `limit` bytes of standard input if it is `-`.
+/// Returns a file, or the first `limit` bytes of standard input for `-`.
 pub fn input(path: &Path, limit: u64) -> Result<Input> {
     if path != Path::new("-") {
         return Ok(Input::File(path.to_owned()));

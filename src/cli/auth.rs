@@ -1,4 +1,4 @@
-//! `gapferry auth check`: whom a registry takes us for, and what it lets us do.
+//! `gapferry auth check`: shows the credentials for a registry and what they allow.
 
 use super::context::Context;
 use super::exit::CommandOutcome;
@@ -67,7 +67,7 @@ pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
 }
 
 impl Check {
-    /// The repository may be named with its host or without.
+    /// The repository may be given with or without its host.
     fn target(&self) -> Result<LoginTarget> {
         let target = LoginTarget::parse(&self.host)?;
         let Some(push) = self.push.as_deref() else { return Ok(target) };

@@ -1,10 +1,10 @@
-//! `gapferry check`: every byte of a registry's storage, and every fault in it.
+//! `gapferry check`: verifies every byte of a registry's storage.
 
 use std::path::PathBuf;
 
 use super::context::Context;
 use super::exit::CommandOutcome;
-use crate::app::{self, CheckReport, CheckRequest, fault_lines, faults_line};
+use crate::app::{self, CheckReport, CheckRequest, problem_lines, problems_line};
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
 
@@ -48,17 +48,17 @@ pub fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
 }
 
 fn print(report: &CheckReport, context: &Context) -> Result<()> {
-    report.faults.iter().try_for_each(|fault| context.print(&fault_lines(fault)))?;
+    report.problems.iter().try_for_each(|problem| context.print(&problem_lines(problem)))?;
     let (storage, images) = (report.storage.display(), &report.counted);
     let untagged = match report.untagged {
         0 => String::new(),
         number => format!(" ({number} without a tag)"),
     };
-    context.print(&if report.faults.is_empty() {
+    context.print(&if report.problems.is_empty() {
         let (blobs, size, time) = (count(report.blobs, "blob"), bytes(report.bytes), duration(report.elapsed));
         format!("OK: {storage}: {images}{untagged}, {blobs}, {size}, {time}\n")
     } else {
-        let (faults, affected) = (faults_line(&report.faults), report.affected);
-        format!("DAMAGED: {storage}: {faults}, {affected} of {images}{untagged} affected\n")
+        let (problems, affected) = (problems_line(&report.problems), report.affected);
+        format!("DAMAGED: {storage}: {problems}, {affected} of {images}{untagged} affected\n")
     })
 }

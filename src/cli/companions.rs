@@ -1,8 +1,8 @@
-//! How commands show the companions of images: signatures, attestations, SBOMs.
+//! Renders the companions of images.
 
 use crate::pipeline::companion::Kind;
 
-/// `2 signatures, 1 SBOM`; `-` where there are none. `is_unknown`: the registry did not say whether there are more.
+/// `2 signatures, 1 SBOM`, or `-` if there are none. `is_unknown` says that the registry may have more.
 pub fn counted(kinds: &[Kind], is_unknown: bool) -> String {
     let of = |kind: Kind| kinds.iter().filter(|own| **own == kind).count();
     let all = [Kind::Signature, Kind::Attestation, Kind::Sbom, Kind::Other].map(|kind| (kind, of(kind)));

@@ -1,4 +1,4 @@
-//! `gapferry completions`: for the shell.
+//! `gapferry completions`: completion scripts for shells.
 
 use clap_complete::Shell;
 

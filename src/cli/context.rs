@@ -1,4 +1,4 @@
-//! What every command stands in: where events go, what is printed how, the clock and the environment.
+//! What every command shares: events, output, the clock and the environment.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -57,17 +57,17 @@ enum When {
     Never,
 }
 
-/// See the module documentation.
+/// The context of a command.
 pub struct Context {
-    /// What the library is given.
+    /// What the library receives.
     pub environment: Environment,
     terminal: Option<Arc<Terminal>>,
     json: bool,
     quiet: bool,
     color: bool,
-    /// A report was printed as JSON.
+    /// Whether a report was printed as JSON.
     has_reported: AtomicBool,
-    /// The command has `--keep-going`: it can leave out what it cannot get.
+    /// Whether the command has `--keep-going`, and can leave out what it cannot get.
     pub may_keep_going: bool,
 }
 
@@ -95,7 +95,7 @@ impl Context {
         context
     }
 
-    /// Logs of the library go where bars and messages go, so that they do not tear each other.
+    /// Sends logs of the library to the same place as bars and messages, so that they do not interleave.
     fn trace(&self, verbose: u8) {
         let filter = match verbose {
             0 => return,
@@ -105,26 +105,26 @@ impl Context {
         let terminal = self.terminal.clone();
         let writer = move || LogWriter { terminal: terminal.clone() };
         let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(writer);
-        // A second subscriber in one process is only possible in tests.
+        // Only tests install a second subscriber in one process.
         let _ = match self.json {
             true => logs.json().try_init(),
             false => logs.with_ansi(false).with_target(false).try_init(),
         };
     }
 
-    /// Bars go away; what is printed next stands alone.
+    /// Removes the bars; the next output stands alone.
     pub fn end(&self) {
         if let Some(terminal) = &self.terminal {
             terminal.clear();
         }
     }
 
-    /// A line for people, unless they want quiet.
+    /// Prints a line for people, unless `--quiet` is given.
     pub fn say(&self, line: &str) {
         self.environment.events.report(Event::Status(line.to_owned()));
     }
 
-    /// Several lines that belong together.
+    /// Prints several lines that belong together.
     pub fn say_lines<L: AsRef<str>>(&self, lines: &[L]) {
         if self.quiet {
             return;
@@ -139,7 +139,7 @@ impl Context {
         }
     }
 
-    /// The error that ends the run, its causes and what to do.
+    /// Prints the error that ends the run, its causes and the hint.
     pub fn failed(&self, error: &Error) {
         let hint = self.hint_for(error);
         if self.json {
@@ -153,7 +153,7 @@ impl Context {
         }
     }
 
-    /// What a person may do now.
+    /// Prints a hint.
     pub fn hint(&self, hint: Hint) {
         match self.json {
             true => log_failure("hint", hint.text, Some(hint)),
@@ -161,11 +161,11 @@ impl Context {
         }
     }
 
-    /// As JSON on standard output, unless a report is there already.
+    /// Prints the failure as JSON on standard output, unless a report was already printed.
     pub fn report_failure(&self, error: &Error) {
         if !self.has_reported.load(Ordering::Relaxed) {
             let hint = self.hint_for(error);
-            // The exit code says that it failed.
+            // The exit code reports the failure anyway.
             let _ = self.print_json(&ErrorReport::new(ErrorDetail { hint, ..ErrorDetail::of(error) }));
         }
     }
@@ -176,18 +176,18 @@ impl Context {
         code.map(hint::with_text)
     }
 
-    /// A line that begins with a word of ours, which may have a colour.
+    /// A line that starts with a label, which may have a colour.
     fn labelled(&self, label: &str, color: &str, line: &str) {
         let (color, reset) = if self.color { (color, RESET) } else { ("", "") };
         to_stderr_as_is(&format!("{color}{label}{reset} {}", shown_line(line)));
     }
 
-    /// Messages are read by a program, each for itself.
+    /// Whether messages are JSON objects, to be read one by one.
     pub fn logs_json(&self) -> bool {
         self.json
     }
 
-    /// One image that failed, among others that did not.
+    /// Prints an image that failed among others that did not.
     pub fn failed_image(&self, text: &str, hint: Option<HintCode>) {
         let hint = hint.map(hint::with_text);
         if self.json {
@@ -199,7 +199,7 @@ impl Context {
         }
     }
 
-    /// Data to standard output. A reader that has gone away (`| head`) is no failure.
+    /// Prints data to standard output. A reader that has gone away (`| head`) is not an error.
     pub fn print(&self, text: &str) -> Result<()> {
         self.print_bytes(plain(text).as_bytes())
     }
@@ -215,7 +215,7 @@ impl Context {
         }
     }
 
-    /// A report as pretty JSON, and a newline, to standard output.
+    /// Prints a report as indented JSON on standard output.
     pub fn print_json(&self, value: &impl JsonReport) -> Result<()> {
         self.has_reported.store(true, Ordering::Relaxed);
         self.print(&as_json(value)?)
@@ -227,27 +227,27 @@ fn as_json(report: &impl JsonReport) -> Result<String> {
     Ok(text.map_err(|e| Error::input("writing JSON").because(e))? + "\n")
 }
 
-/// To standard output, before there is a context. The exit code says that it failed.
+/// Prints a failure to standard output before a context exists. The exit code reports it anyway.
 pub fn print_failure(report: &ErrorReport) {
     if let Ok(text) = as_json(report) {
         let _ = std::io::stdout().lock().write_all(plain(&text).as_bytes());
     }
 }
 
-/// A line of the log that a program reads.
+/// A line of the JSON log.
 fn log_failure(event: &str, text: &str, hint: Option<Hint>) {
     let (code, hint) = (hint.map(|hint| hint.code), hint.map(|hint| hint.text));
     let line = serde_json::json!({ "event": event, "text": text, "hintCode": code, "hint": hint });
     to_stderr_as_is(&shown_json(line));
 }
 
-/// One line, whatever is in it.
+/// Prints one line, whatever the text contains.
 fn to_stderr(line: &str) {
     to_stderr_as_is(&shown_line(line));
 }
 
 fn to_stderr_as_is(line: &str) {
-    // Nobody is left to tell when standard error is closed.
+    // If standard error is closed, there is no other place to report it.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
@@ -255,7 +255,7 @@ struct LogWriter {
     terminal: Option<Arc<Terminal>>,
 }
 
-/// A record comes at once, with the end of its line.
+/// Each record arrives complete, with its line end.
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let record = String::from_utf8_lossy(bytes);

@@ -1,4 +1,4 @@
-//! `gapferry convert`: a bundle that is there, in another form.
+//! `gapferry convert`: writes an existing bundle in another form.
 
 use std::path::{Path, PathBuf};
 

@@ -1,26 +1,26 @@
-//! How a command ended, and its exit code.
+//! Outcomes of a command and their exit codes.
 
 use crate::app;
 use crate::base::error::Kind;
 
-/// Wrong use or input, or the local file system refused.
+/// Wrong use or input, or a problem with the local file system.
 pub const WRONG_USE: u8 = 2;
 
-/// How a command ended.
+/// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandOutcome {
     Done,
     SomeImagesFailed,
-    /// A check found problems and has listed them.
+    /// A check found problems and listed them.
     Damaged,
     Failed(Kind),
-    /// All that was at hand is done; the rest of it is still to be brought.
+    /// Everything available is done; more volumes are needed.
     Waiting,
-    /// By Ctrl-C.
+    /// Stopped by Ctrl-C.
     Interrupted,
-    /// By SIGTERM.
+    /// Stopped by SIGTERM.
     Terminated,
-    /// By SIGHUP: the terminal is gone.
+    /// Stopped by SIGHUP: the terminal is gone.
     HungUp,
 }
 

@@ -193,7 +193,7 @@ impl Args {
     fn request(self, context: &Context) -> Result<ExportRequest> {
         let output = self.output()?;
         if !self.dry_run {
-            // Before a passphrase is asked for.
+            // Before asking for a passphrase.
             output.check_free()?;
         }
         let sign_key = self.sign.key(context)?;
@@ -236,7 +236,7 @@ impl Args {
     }
 
     fn repair_request(&self, missing: &Path, context: &Context) -> Result<ExportRepairRequest> {
-        // The command line does not take one without the other.
+        // clap requires both.
         let no_lock = || Error::input("--repair is of no use without --locked");
         let missing = read_bounded(missing, MAX_MISSING + 1)?;
         let (since, tools) = (self.since.read(context)?, self.tools.read()?);
@@ -252,7 +252,7 @@ impl Args {
         })
     }
 
-    /// Which companions go with the images of a lock.
+    /// Which companions to export with a lock.
     fn companions(&self) -> LockedCompanions {
         if self.allowlist.no_referrers() { LockedCompanions::None } else { self.companions }
     }

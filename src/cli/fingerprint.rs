@@ -1,4 +1,4 @@
-//! `gapferry fingerprint`: which bundle it is, to be said aloud.
+//! `gapferry fingerprint`: prints the identity of a bundle as words.
 
 use std::path::PathBuf;
 

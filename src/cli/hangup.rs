@@ -1,6 +1,7 @@
-//! SIGHUP: what a process gets when the terminal it was started from goes away, such as a dropped ssh session.
+//! SIGHUP: sent to a process when its terminal goes away, for example when an ssh session drops.
 //!
-//! A process that was started with it ignored, as by nohup, is to go on without a terminal: an ignored SIGHUP stays ignored.
+//! A process that was started with SIGHUP ignored, as by nohup, must keep running without a terminal: an ignored SIGHUP stays
+//! ignored.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,18 +11,20 @@ use crate::base::error::{Error, Kind, Result};
 pub struct Hangup(Option<Signal>);
 
 impl Hangup {
+    /// Starts listening.
+    ///
     /// # Errors
-    /// The system does not let this process listen.
+    /// The system does not allow it.
     pub fn listen() -> Result<Hangup> {
         let listen =
             || signal(SignalKind::hangup()).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
-        // Without /proc this is not known, and the signal is left as it is.
+        // Without /proc this is unknown, and the signal is left alone.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let is_left = is_ignored(&status, SignalKind::hangup()).unwrap_or(true);
         if is_left { Ok(Hangup(None)) } else { listen().map(|signal| Hangup(Some(signal))) }
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         match &mut self.0 {
             Some(signal) => _ = signal.recv().await,
@@ -30,7 +33,9 @@ impl Hangup {
     }
 }
 
-/// Whether a signal is ignored, by the process's `status` (proc(5): `SigIgn`, a bit for each signal from 1 on, in hexadecimal).
+/// Whether a signal is ignored according to the process's `status` (proc(5): `SigIgn`, one bit per signal from 1, in
+/// hexadecimal).
+///
 fn is_ignored(status: &str, signal: SignalKind) -> Option<bool> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     let bit = u32::try_from(signal.as_raw_value()).ok()?.checked_sub(1)?;

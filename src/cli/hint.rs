@@ -1,7 +1,7 @@
-//! What to do about an error; added here, at the edge, so that the library's errors stay plain.
+//! Finds the hint for an error. Hints are added here, at the edge, so that errors of the library stay plain.
 //!
-//! [`Situation::of`] finds what a person can do something about, by what an error knows: its [`Kind`], its [`Reason`] and its
-//! facts. [`Situation::hint`] has the code of a hint for each, and [`text`] what it says. No text is read.
+//! [`Situation::of`] classifies an error by its [`Kind`], its [`Reason`] and its facts, never by its text. [`Situation::hint`]
+//! returns the code of the hint for each situation, and [`text`] its words.
 
 mod reason;
 #[cfg(test)]
@@ -23,30 +23,30 @@ use crate::verify::{Refusal, Report};
 use reason::for_reason;
 use text::text;
 
-/// The hint for an error of a command that has the option `--keep-going`, and was called without it.
+/// The hint for an error of a command that has `--keep-going` and was run without it.
 pub fn that_may_keep_going(hint: HintCode) -> HintCode {
     if hint == HintCode::Undelivered { HintCode::KeepGoing } else { hint }
 }
 
-/// A hint as it is printed.
+/// A hint with its text.
 pub fn with_text(code: HintCode) -> Hint {
     Hint { code, text: text(code) }
 }
 
-/// Advice about a bundle that was verified, if a repair can bring what it lacks.
+/// The hint for a verified bundle, if a repair can help.
 pub fn for_verified(report: &Report) -> Option<Hint> {
     let code = if report.set.is_some() { HintCode::RepairVolumes } else { HintCode::RepairBundle };
     report.is_repairable().then(|| with_text(code))
 }
 
-/// Advice about this error, if there is any that is better than none.
+/// The hint for an error, if there is a useful one.
 pub fn for_error(error: &Error) -> Option<HintCode> {
     let is_of_object = |reason: &&Reason| **reason == Reason::Undelivered;
     let reason = error.reason().filter(|reason| !is_of_object(reason) || !is_registry_full(error));
     reason.and_then(for_reason).or_else(|| Situation::of(error)?.hint())
 }
 
-/// What a person can do something about, or nothing.
+/// A situation that a person can do something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Situation {
     Disk(Disk),
@@ -58,24 +58,24 @@ enum Situation {
     Lacking,
 }
 
-/// The local file system refuses.
+/// Problems with the local file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Disk {
     Full,
     Denied,
     ReadOnly,
     NoSuchPath,
-    /// `-` was given to a command that reads no standard input.
+    /// `-` was given to a command that does not read standard input.
     NoStandardInput,
     Failing,
     FileTooLarge,
     Other,
 }
 
-/// The other side was not reached, or something else answers in its place.
+/// The other side cannot be reached, or something else answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Network {
-    /// A server no longer answers, or does no more.
+    /// A server has stopped answering, or refuses to continue.
     Stopped,
     ServerError,
     WebPage,
@@ -83,7 +83,7 @@ enum Network {
     NotReached,
 }
 
-/// What a registry refuses or does not have.
+/// Refusals of a registry, and things it does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Registry {
     ForeignLayer,
@@ -101,7 +101,7 @@ enum Registry {
     MediaType,
 }
 
-/// What is wrong with a bundle, or with what was read of a registry.
+/// Problems with a bundle, or with data from a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bundle {
     VolumesMissing,
@@ -110,21 +110,21 @@ enum Bundle {
     NotAllowed,
     ImageLayout,
     Repair,
-    /// The recovery volumes are no good; the error says what to do.
+    /// The recovery volumes are unusable; the error says what to do.
     Recovery,
-    /// It was checked, and has problems.
+    /// The bundle was checked and has problems.
     Refused,
     Damaged,
 }
 
-/// What should be signed by the holder of an accepted key is not, or that is not proven.
+/// A required signature is missing, or is not by an accepted key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unproven {
     BundleUnsigned,
     ReceiptUnsigned,
     FitsNoKey,
     Altered,
-    /// A receipt that comes without its signature; the error says what to do.
+    /// A receipt on standard input has no signature; the error says what to do.
     ReceiptPiped,
 }
 
@@ -169,18 +169,18 @@ impl Situation {
     }
 }
 
-/// A registry is full, or a cache whose full disk keeps it from giving anything.
+/// Whether a registry is full, or a cache cannot deliver anything because its disk is full.
 fn is_registry_full(error: &Error) -> bool {
     let is_symptom = |answer: &UnexpectedStatus| answer.symptom == Some(Symptom::DiskFull);
     stopped(error).is_some_and(|stopped| stopped.is_full) || error.find().is_some_and(is_symptom)
 }
 
-/// What has ended everything; where several failures have one error, in the one that counts.
+/// The error that stopped the run, or the decisive one of several failures.
 fn stopped(error: &Error) -> Option<&Stopped> {
     error.stopped().or_else(|| error.first()?.stopped())
 }
 
-/// A certificate that is not trusted has a remedy of its own.
+/// An untrusted certificate has its own remedy.
 fn is_foreign_layer(error: &Error) -> bool {
     let is_foreign = matches!(error.find(), Some(BlobFault::Foreign(_)));
     let is_of_certificate = tls_fault(error).is_some_and(|fault| match fault {

@@ -143,7 +143,7 @@ pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
 
 impl Args {
     fn request(self, context: &Context) -> Result<ImportRequest> {
-        // Before a passphrase is asked for.
+        // Before asking for a passphrase.
         parse_target(&self.to)?;
         self.push.registry.claim_stdin()?;
         let sign_key = self.sign.key(context)?;

@@ -1,4 +1,4 @@
-//! `gapferry inspect`: one image, at a registry or in a bundle.
+//! `gapferry inspect`: shows one image in a registry or a bundle.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::base::progress::plain_piece;
 use crate::base::progress::units::bytes;
 use crate::oci::{Platform, Reference, Role};
 
-/// What of a config is shown, as JSON pointers.
+/// The fields of a config that are shown, as JSON pointers.
 const CONFIG_LINES: [(&str, &str); 5] = [
     ("created", "/created"),
     ("user", "/config/User"),
@@ -85,7 +85,7 @@ impl Args {
         let mut paths: Vec<PathBuf> = Vec::new();
         let mut name = None;
         for text in &self.image {
-            // A file may have a `#` in its name, a reference has none.
+            // A file name may contain `#`; a reference may not.
             let (path, own) = match text.rsplit_once('#').filter(|_| !Path::new(text).exists()) {
                 Some((path, own)) => (path, Some(own)),
                 None => (text.as_str(), None),
@@ -146,7 +146,7 @@ fn row(child: &InspectedChild) -> Vec<String> {
     vec![what, bytes(child.descriptor.size), child.descriptor.digest.to_string()]
 }
 
-/// Below the content of the image; empty where there are none.
+/// The companions, below the content of the image; empty if there are none.
 fn companions(report: &InspectReport) -> String {
     let more = match report.attached_unknown {
         true => "\nwhat else is attached is unknown: its registry did not say\n",
@@ -164,7 +164,7 @@ fn companions(report: &InspectReport) -> String {
     format!("\n{}{more}", table::render(&["COMPANION", "OF", "SIZE", "DIGEST", "FOUND BY"], &rows))
 }
 
-/// A field of the config on one line; empty ones are not worth it. Control characters stay escaped, as JSON has them.
+/// Renders a field of the config on one line, or nothing if it is empty. Control characters stay escaped, as in JSON.
 fn config_line(config: Option<&Value>, pointer: &str) -> Option<String> {
     match config?.pointer(pointer)? {
         Value::String(text) if text.is_empty() => None,

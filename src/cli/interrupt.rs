@@ -1,8 +1,8 @@
-//! Ctrl-C, SIGTERM and SIGHUP: a command is stopped cleanly. A second Ctrl-C or SIGTERM ends it at once; a second SIGHUP does not,
-//! because a terminal that goes away may send several. SIGXFSZ stops nothing: the write that exceeds the limit on the size of files
-//! (`ulimit -f`) fails, and the command says so.
+//! Stops a command cleanly on Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C or SIGTERM ends it immediately; a second SIGHUP does
+//! not, because a vanishing terminal may send several. SIGXFSZ is ignored: the write that exceeds the file size limit (`ulimit
+//! -f`) fails with an error instead.
 //!
-//! The command has a thread of its own: some commands compute or wait for input, and would not hear a signal.
+//! The command runs in its own thread, because some commands compute or wait for input and would not notice a signal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use super::password;
 use crate::base::error::{Error, Kind, Result};
 use crate::credentials::{end_helpers, helpers_gone};
 
-/// How long a stopped command waits for answers about tags that it is setting.
+/// How long a stopped command waits for answers about tags that it is writing.
 const TO_BE_ANSWERED: Duration = Duration::from_secs(1);
-/// How long a stopped command may take to close what it has open, and a helper to put the terminal right; what the command
-/// computes or reads is not waited for.
+/// How long a stopped command may take to close files, and a helper to restore the terminal. Computations and reads are not
+/// waited for.
 const TO_LET_GO: Duration = Duration::from_secs(3);
-/// Of the command's thread, in bytes; as much as the main thread has.
+/// Stack of the command's thread in bytes; the same as the main thread's.
 const STACK: usize = 8 << 20;
 
-/// Runs a command until it ends or the process is asked to stop.
+/// Runs a command until it ends or the process receives a signal.
 ///
 /// # Errors
-/// The command's own, and what keeps it from starting.
+/// The command failed, or could not be started.
 pub fn run_until_stopped<F>(
     runtime: &Runtime,
     context: &Arc<Context>,
@@ -54,11 +54,11 @@ where
             };
             tokio::select! {
                 outcome = command(its_context) => Some(outcome),
-                // The command is dropped, which closes what it has open.
+                // Dropping the command closes what it has open.
                 () = stopped => None,
             }
         });
-        // After a second signal nobody listens.
+        // After a second signal, the receiver is gone.
         let _ = end.send(outcome);
     };
     let thread = std::thread::Builder::new().name("command".to_owned()).stack_size(STACK).spawn(work);
@@ -76,7 +76,7 @@ where
 enum End {
     Itself(Result<CommandOutcome>),
     Stopped(CommandOutcome),
-    /// A defect of this program, which it has shown itself.
+    /// A bug in this program; the panic message has been printed.
     Panicked,
 }
 
@@ -89,7 +89,7 @@ struct Signals {
 impl Signals {
     fn listen() -> Result<Signals> {
         let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
-        // Nothing has to receive it: a handled signal does not end the process.
+        // Handling the signal is enough to keep it from ending the process.
         drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         Ok(Signals { interrupt, terminate, hangup: Hangup::listen()? })
@@ -103,7 +103,7 @@ impl Signals {
         }
     }
 
-    /// The next one that is no hangup: a dropped session may send several.
+    /// Waits for the next signal that is not SIGHUP; a dropped session may send several of those.
     async fn next_order(&mut self) {
         while self.next().await == CommandOutcome::HungUp {}
     }
@@ -117,7 +117,7 @@ async fn wait(
 ) -> End {
     let outcome = tokio::select! {
         outcome = &mut ended => {
-            // None is left that nobody waits for any more.
+            // Ends helpers that the command no longer waits for.
             let_go(std::future::ready(()), &mut signals).await;
             return outcome.ok().flatten().map_or(End::Panicked, End::Itself);
         }
@@ -131,7 +131,8 @@ async fn wait(
     End::Stopped(outcome)
 }
 
-/// Asks the helpers to end, waits for them and for the command's end, and makes those end that do not. A signal cuts it short.
+/// Asks credential helpers to end, waits for them and for the command, and kills those that do not end. A signal cuts the wait
+/// short.
 async fn let_go(ended: impl Future<Output = ()>, signals: &mut Signals) {
     end_helpers(false);
     tokio::select! {

@@ -1,4 +1,4 @@
-//! `gapferry inventory`: what a target has of an allowlist, as a baseline for the next increment.
+//! `gapferry inventory`: what a target has of an allowlist, as the base of the next increment.
 
 use std::path::PathBuf;
 
@@ -80,7 +80,7 @@ pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
 
 impl Args {
     fn request(self, context: &Context) -> Result<InventoryRequest> {
-        // Before a passphrase is asked for.
+        // Before asking for a passphrase.
         parse_target(&self.target)?;
         self.registry.claim_stdin()?;
         let output = match (self.output, self.sign.key(context)?) {

@@ -1,4 +1,4 @@
-//! `gapferry join`: the volumes of a set → the bundle.
+//! `gapferry join`: the volumes of a set → one bundle.
 
 use std::path::{Path, PathBuf};
 
@@ -47,10 +47,10 @@ pub struct Args {
     read_back: ReadBackArgs,
 }
 
-/// A name that stands for something else than a tar or a directory would become that of a directory.
+/// Rejects a name that does not stand for a tar or a directory; it would become the name of a directory.
 ///
 /// # Errors
-/// It is one.
+/// The name stands for a stream or a compressed tar.
 pub fn refuse_stream(output: &Path) -> Result<()> {
     match output == "-" || Form::named(output) == Form::Compressed {
         true => {
@@ -90,7 +90,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     Ok(CommandOutcome::Done)
 }
 
-/// What became of a bundle that has another form now.
+/// Prints the outcome of a conversion.
 pub fn say(report: &Converted, context: &Context) {
     if let Some(by) = &report.key {
         context.say(&signed_by(by));

@@ -1,4 +1,4 @@
-//! `gapferry list`: the images of a bundle.
+//! `gapferry list`: lists the images of a bundle.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `gapferry lock`: what references mean now, without transferring.
+//! `gapferry lock`: resolves references without transferring blobs.
 
 use std::path::PathBuf;
 

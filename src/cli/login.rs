@@ -1,4 +1,4 @@
-//! `gapferry login`: credentials are tried at the registry, then kept where skopeo, podman and docker keep them.
+//! `gapferry login`: checks credentials at a registry and stores them where skopeo, podman and docker look for them.
 
 use super::context::Context;
 use super::exit::CommandOutcome;
@@ -78,7 +78,7 @@ fn place(origin: &CredentialOrigin) -> String {
     }
 }
 
-/// Of what makes a login worth less than it seems.
+/// Warns about circumstances that make the login less useful than it seems.
 fn warn(report: &LoginReport, context: &Context) {
     let registry = &report.registry;
     let doubt = match &report.checked {

@@ -1,4 +1,4 @@
-//! `gapferry logout`: what a login has kept is forgotten.
+//! `gapferry logout`: removes stored credentials.
 
 use std::path::PathBuf;
 

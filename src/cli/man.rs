@@ -34,11 +34,11 @@ pub fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     Ok(CommandOutcome::Done)
 }
 
-/// The pages of a command's commands, and of theirs.
+/// Writes the pages of all sub-commands, recursively.
 fn write_below(command: &clap::Command, name: &str, directory: &Path) -> Result<()> {
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         let name = format!("{name}-{}", sub.get_name());
-        // clap wants names that live as long as the program; these are a handful.
+        // clap requires names that live as long as the program; there are only a few.
         let leaked: &'static str = name.clone().leak();
         write_file(&directory.join(format!("{name}.1")), &page(sub.clone().name(leaked))?)?;
         write_below(sub, &name, directory)?;

@@ -1,5 +1,5 @@
-//! `gapferry migrate`: the storage of a registry → what is in it, or its images in another registry, a bundle, `dir:`
-//! directories or a storage of their own.
+//! `gapferry migrate`: reads a registry's storage, and lists its images or writes them to a registry, a bundle, `dir:`
+//! directories or another storage.
 
 mod remaining;
 mod render;
@@ -84,7 +84,7 @@ Rules in a map file see only the path; the first rule that matches applies:
   team/ -> base/
   ~ ^old/([^/]+)/(.*)$ -> $1-$2";
 
-/// What clap would write is longer than a line.
+/// The usage that clap generates is longer than a line.
 const USAGE: &str = "gapferry migrate [OPTIONS] STORAGE
   --list | --to HOST[/PREFIX] | --to-dir DIR | --to-bundle OUT | --to-storage DIR";
 
@@ -152,7 +152,7 @@ pub struct Args {
     push: PushArgs,
 }
 
-/// What says how to push, or how to speak to a registry, means nothing to what asks no registry.
+/// Makes options about pushing and registries conflict with destinations that do not use a registry.
 fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
     let heading = arg.get_help_heading().unwrap_or_default();
     if arg.get_id().as_str().starts_with("sign_") {
@@ -198,7 +198,7 @@ pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
         }
         MigrateReport::Listed(list) if !json => render::print_list(list, request.which.is_all(), context)?,
         MigrateReport::Listed(_) => {}
-        MigrateReport::Refused(refused) => render::show_faults(&refused.faults, context),
+        MigrateReport::Refused(refused) => render::show_problems(&refused.problems, context),
         MigrateReport::Written(migrated) => render::show(migrated, &request.to, context),
     }
     if json {

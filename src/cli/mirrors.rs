@@ -1,4 +1,4 @@
-//! Which mirror served what.
+//! Reports which mirror served what.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::context::Context;
 use crate::base::progress::units::{bytes, count};
 use crate::transport::registry::Served;
 
-/// A line for each registry with mirrors and each place that served something of it.
+/// Prints a line for each registry with mirrors and each place that served part of it.
 pub fn report_mirrors(served: &[Served], context: &Context) {
     let mut sums: BTreeMap<(&str, &str), [u64; 3]> = BTreeMap::new();
     for served in served {

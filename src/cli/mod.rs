@@ -1,7 +1,7 @@
-//! The command line: one file per command, `Args` and a `run` that reads as a sentence.
+//! The command line: one file per command, with its `Args` and a `run` that reads as a sentence.
 //!
-//! The only room that prints. It makes a request of options, and text of a report ([`crate::app`]). Data goes to standard output,
-//! everything for people to standard error.
+//! This is the only module that prints. It turns options into a request for [`crate::app`], and the report into text. Data
+//! goes to standard output, messages go to standard error.
 
 mod allowlist;
 mod arrange;
@@ -157,29 +157,28 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// Every volume of a set stays open while it is read, and there can be thousands; the 1,024 files that most systems give at
-/// first are a habit for programs that wait by `select`, which none here does.
+/// Raises the limit on open files. A set can have thousands of volumes, and each stays open while it is read. The usual soft
+/// limit of 1,024 exists for programs that use `select`, which gapferry does not.
 fn open_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     const ENOUGH: u64 = 65_536;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
     if current.is_some_and(|current| current < wanted) {
-        // If it is refused, what is opened beyond the limit says so.
+        // If this fails, opening too many files fails later, with an error.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
     }
 }
 
-/// A core dump has all secrets in it, and may be sent to somebody. Also keeps other processes of this user from reading the
-/// memory.
+/// Disables core dumps, which would contain secrets. This also keeps other processes of the user from reading the memory.
 fn leave_no_core_dump() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    // Where one of them is refused, the other still holds.
+    // If one of them fails, the other still helps.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// The whole program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     leave_no_core_dump();
     let Parsed { cli, distinct, wants_json } = match parse() {
@@ -197,14 +196,14 @@ pub fn main() -> ExitCode {
     report_helpers_to(context.environment.events.clone());
     let outcome = distinct.and_then(|()| runtime()).and_then(|runtime| {
         let outcome = match cli.command {
-            // Being stopped is how it ends.
+            // A signal is the normal end of a server.
             Command::Serve(args) => runtime.block_on(serve::run(args, &context)),
             command => {
                 let work = |context: Arc<Context>| async move { run(command, &context).await };
                 interrupt::run_until_stopped(&runtime, &context, work)
             }
         };
-        // Threads that still read or write must not hold up the exit; what they leave is an interruption's.
+        // Threads that still read or write must not delay the exit; what they leave is the same as after an interruption.
         runtime.shutdown_background();
         outcome
     });
@@ -219,9 +218,9 @@ pub fn main() -> ExitCode {
     ExitCode::from(outcome.code())
 }
 
-/// Help and version, which are no failures, or a command line that is wrong.
+/// Prints help or the version, or the error in the command line.
 fn misused(error: &clap::Error) -> ExitCode {
-    // clap knows which stream each belongs to.
+    // clap knows which stream to use.
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
@@ -235,7 +234,7 @@ fn misused(error: &clap::Error) -> ExitCode {
     ExitCode::from(exit::WRONG_USE)
 }
 
-/// Why a command came to no result, if it did not: an error, or it was stopped.
+/// The error of a command that ended without a result.
 fn no_result(outcome: &Result<CommandOutcome>) -> Option<Error> {
     match outcome {
         Err(error) => Some(error.clone()),
@@ -248,9 +247,9 @@ fn no_result(outcome: &Result<CommandOutcome>) -> Option<Error> {
 
 struct Parsed {
     cli: Cli,
-    /// Whether each of the outputs is a file of its own.
+    /// Whether all outputs are distinct files.
     distinct: Result<()>,
-    /// The command has `--json`, and it was given.
+    /// Whether the command has `--json` and it was given.
     wants_json: bool,
 }
 
@@ -301,7 +300,7 @@ async fn run(command: Command, context: &Context) -> Result<CommandOutcome> {
     }
 }
 
-/// The command line as it is declared: for completions and manual pages.
+/// The command line as declared, for completions and manual pages.
 pub fn command() -> clap::Command {
     Cli::command()
 }

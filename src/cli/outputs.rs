@@ -1,8 +1,8 @@
-//! No output replaces an input, or another output. It is decided here for every command, from the options alone and before
-//! anything is opened: [`USES`] says of each option that names a file what becomes of it.
+//! Checks that no output replaces an input or another output. The check covers every command and uses only the options, before
+//! any file is opened: [`USES`] says what a command does with each file that an option names.
 //!
-//! Two names mean the same file if they are equal once all links on the way are resolved; of directories, and of files that are
-//! changed in place, also if they lead to the same inode. `-`, devices and pipes are left out: nothing in them is replaced.
+//! Two names mean the same file if they are equal after resolving all links. Directories and files that are changed in place
+//! are also the same if they have the same inode. `-`, devices and pipes are ignored, because nothing in them is replaced.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -17,17 +17,17 @@ use crate::bundle::volumes::SetName;
 /// What a command does with a file or directory that an option names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
-    /// It reads it.
+    /// Reads it.
     Read,
-    /// It reads it, and a file written inside it would damage it: a bundle, a storage.
+    /// Reads it as a whole: a file written inside would damage it (a bundle or a storage).
     ReadWhole,
-    /// It writes it, or changes it.
+    /// Writes or changes it.
     Write,
-    /// It writes a bundle or a storage there: other outputs do not belong inside it.
+    /// Writes a bundle or a storage: no other output may be inside it.
     WriteWhole,
-    /// It makes the names of volumes of it.
+    /// Derives the names of volumes from it.
     WriteVolumes,
-    /// It writes files with names of their own there.
+    /// Writes files with names of their own into it.
     WriteBelow,
 }
 
@@ -41,7 +41,7 @@ impl Use {
     }
 }
 
-/// The commands that have the option (none named: all others), its name, and its use. The first that fits counts.
+/// Commands (empty: all others), option, and use. The first match applies.
 const USES: &[(&[&str], &str, Use)] = &[
     (&["login", "logout"], "authfile", Use::Write),
     (&["prove"], "receipt", Use::Read),
@@ -86,29 +86,28 @@ const USES: &[(&[&str], &str, Use)] = &[
     (&[], "volumes", Use::ReadWhole),
 ];
 
-/// Outputs that go on from the input of the same name: it is read to its end before, and holds the same afterwards, brought up to
-/// date.
+/// Outputs that continue the input of the same name: gapferry reads it completely first and then writes an updated version.
 const CONTINUED: [(&str, &str); 3] = [("arrived", "receipt"), ("locked", "lock"), ("newer_than", "receipt")];
 
-/// Outputs that are changed in place: the state of a proof, the bundle that is signed.
+/// Outputs that are changed in place: the state of a proof, and the bundle to sign.
 const CHANGED: [&str; 2] = ["state", "bundle"];
 
-/// What a command writes beside a file that an option names.
+/// A file that a command writes next to a file that an option names.
 struct DerivedOutput {
     /// As in [`USES`].
     commands: &'static [&'static str],
     option: &'static str,
-    /// Only if this option is given, or is not.
+    /// Written only if this option is given.
     with: Option<&'static str>,
     without: Option<&'static str>,
-    /// What messages call it.
+    /// How messages call it.
     what: &'static str,
-    /// Behind the name: of the file that a link leads to, or the one that was given.
+    /// Appended to the name, either the given one or the target of a link.
     suffixes: &'static [&'static str],
     of: fn(&Path) -> PathBuf,
 }
 
-/// Of a bundle that is being written.
+/// Files of an unfinished bundle.
 const UNFINISHED: &[&str] =
     &[".partial", ".partial.journal", ".partial.lock", ".partial.old", ".partial.old.journal", ".walk"];
 
@@ -159,14 +158,16 @@ impl DerivedOutput {
 /// A file that the command line names.
 struct Named {
     id: String,
-    /// The option as the user knows it.
+    /// The option, as the user typed it.
     option: String,
     path: PathBuf,
     what: Use,
 }
 
+/// Checks all files of a command line.
+///
 /// # Errors
-/// An output is an input or another output, or lies inside one that holds nothing else. Both options are named.
+/// An output is an input or another output, or is inside one that may not contain other files. The error names both options.
 pub fn check_distinct(command: &Command, matches: &ArgMatches) -> Result<()> {
     let all = named(command, matches);
     for (at, output) in all.iter().enumerate().filter(|(_, named)| named.what.writes()) {
@@ -183,7 +184,7 @@ fn check_pair(output: &Named, other: &Named) -> Result<()> {
     if CONTINUED.contains(&(&*other.id, &*output.id)) {
         return Ok(());
     }
-    // A storage checks by itself what is written into it by images.
+    // Writing images into a storage has checks of its own.
     let is_checked = other.id == "storage" && output.what == Use::WriteWhole;
     if is_checked && output.id == "to_dir" {
         return Ok(());
@@ -218,8 +219,8 @@ fn is_same(output: &Named, other: &Named) -> bool {
     }
 }
 
-/// A file that is made anew replaces one name; other hard links to what it was keep that. A directory, or a file that is changed in
-/// place, is the same under all names.
+/// A file that is replaced loses only one name; other hard links keep the old content. A directory, or a file that is changed
+/// in place, is the same under all its names.
 fn are_same(output: &Named, other: &Named) -> bool {
     let (one, two) = (&output.path, &other.path);
     let is_changed = CHANGED.contains(&&*output.id);
@@ -229,7 +230,7 @@ fn are_same(output: &Named, other: &Named) -> bool {
     }
 }
 
-/// What holds nothing else. Beside the directory of its content, a registry's storage may hold other files.
+/// The part that may not contain other files. A storage may have other files next to its content directory.
 fn whole(outer: &Named) -> PathBuf {
     let content = outer.path.join("docker");
     if outer.id == "storage" && content.is_dir() { content } else { outer.path.clone() }
@@ -240,7 +241,7 @@ fn is_inside(inner: &Path, outer: &Path) -> bool {
     inner != outer && inner.starts_with(&outer)
 }
 
-/// The path without links on the way, as far as it exists; the rest is taken as it is written.
+/// The path with all links resolved, as far as it exists.
 pub fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut at = PathBuf::new();
@@ -254,7 +255,7 @@ pub fn resolved(path: &Path) -> PathBuf {
     at
 }
 
-/// Every file that is named, with what is made beside it.
+/// Every file that the command line names, and the files derived from them.
 fn named(command: &Command, matches: &ArgMatches) -> Vec<Named> {
     let Some((name, matches)) = matches.subcommand() else { return Vec::new() };
     let Some(command) = command.find_subcommand(name) else { return Vec::new() };
@@ -299,7 +300,7 @@ fn has(matches: &ArgMatches, id: &str) -> bool {
     matches.try_get_raw(id).is_ok_and(|values| values.is_some())
 }
 
-/// Whether it was given on the command line; a flag has a value in any case.
+/// Whether the option was given on the command line; a flag always has a value.
 fn is_given(matches: &ArgMatches, id: &str) -> bool {
     has(matches, id) && matches.value_source(id) != Some(ValueSource::DefaultValue)
 }
@@ -309,7 +310,7 @@ fn values<'m>(matches: &'m ArgMatches, arg: &Arg) -> impl Iterator<Item = PathBu
     values.into_iter().flatten().map(|value: &OsStr| PathBuf::from(value))
 }
 
-/// Whether it can be replaced.
+/// Whether writing the path would replace something.
 fn is_replaced(path: &Path) -> bool {
     let is_stream = ["/dev", "/proc"].iter().any(|streams| path.starts_with(streams)) || path == Path::new("-");
     !is_stream && path.metadata().map_or(true, |metadata| metadata.is_file() || metadata.is_dir())
@@ -333,7 +334,7 @@ mod tests {
         command.get_subcommands().for_each(|own| walk(own, see));
     }
 
-    /// Each option that names a file has a row here that says what becomes of the file.
+    /// An option without a row in USES could overwrite a file without a check.
     #[test]
     fn the_use_of_every_file_is_known() {
         let mut seen = 0;
@@ -354,7 +355,7 @@ mod tests {
         }
     }
 
-    /// What is said of a command line; `@` stands for a directory that has everything it names but `new`.
+    /// The error for a command line. `@` stands for a directory that contains every name used except `new`.
     fn message(line: &str) -> String {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -374,7 +375,7 @@ mod tests {
         check_distinct(&command, &matches).err().map(|error| error.chain()).unwrap_or_default()
     }
 
-    /// Command lines that would cost a file, and the two options that name it.
+    /// Command lines that would destroy a file, and the two options that name it.
     const REFUSED: &[(&str, &str, &str)] = &[
         ("export a -o @b.tar --since @b.tar", "--output", "--since"),
         ("export a -o @x.tar --volume-size 1G --since @x.001.tar", "--output", "--since"),
@@ -426,13 +427,13 @@ mod tests {
         }
     }
 
-    /// A new command, or a new output of one, needs a row in [`REFUSED`].
+    /// A new command or output needs a row in [`REFUSED`].
     #[test]
     fn every_output_is_tried() {
         walk(&super::super::command(), &mut |command, arg| {
             let id = arg.get_id().as_str();
             let is_output = names_a_file(arg) && use_of(command, id).is_some_and(Use::writes);
-            // It has no other file.
+            // logout has no other file.
             if is_output && command != "logout" {
                 let is_tried = |(line, output, other): &&(&str, &str, &str)| {
                     line.starts_with(&format!("{command} ")) && [*output, *other].contains(&&*shown(arg))

@@ -1,4 +1,4 @@
-//! Passwords that are typed or piped: a question without echo, and standard input.
+//! Reads passwords from the terminal, without echo, or from standard input.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,25 +12,25 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Terminal;
 use crate::credentials::{Credentials, Secret};
 
-/// Longer is no password, in bytes; tokens of cloud registries have some thousand.
+/// Maximum length of a password in bytes. Tokens of cloud registries have a few thousand.
 const MOST: u64 = 64 * 1024;
 
-/// What standard input is with `--creds-stdin`.
+/// The purpose of standard input with `--creds-stdin`.
 pub const CREDS: &str = "the credentials (--creds-stdin)";
 
-/// `USER:PASSWORD` from standard input.
+/// Reads `USER:PASSWORD` from standard input.
 ///
 /// # Errors
-/// Nothing there, or something else; nothing of it is repeated.
+/// Standard input is empty or has another form. The error does not repeat the input.
 pub fn from_stdin() -> Result<Credentials> {
     Credentials::parse(&secret_from_stdin(CREDS)?)
         .map_err(|_| Error::input("--creds-stdin: standard input is not USER:PASS"))
 }
 
-/// All of standard input but one line end at its end. `what` it is, for errors.
+/// Reads all of standard input, without one final line end. `what` names the purpose in errors.
 ///
 /// # Errors
-/// Nothing there, too much, or no text; standard input is read for something else already.
+/// Standard input is empty, too long, not UTF-8, or already claimed for another purpose.
 pub fn secret_from_stdin(what: &'static str) -> Result<String> {
     take_stdin(what)?;
     let attempt = || format!("reading {what} from standard input");
@@ -50,7 +50,7 @@ pub fn secret_from_stdin(what: &'static str) -> Result<String> {
     Ok(text)
 }
 
-/// Asks on the terminal that standard input is, on a line of its own.
+/// Asks for a password on the terminal.
 pub struct AskOnTerminal(pub Option<Arc<Terminal>>);
 
 impl Passwords for AskOnTerminal {
@@ -63,7 +63,7 @@ impl Passwords for AskOnTerminal {
     }
 }
 
-/// Asks on the terminal. `why` it has to is as for [`ask_password`].
+/// Asks for a user name on the terminal. `why` and `instead` are as for [`ask_password`].
 pub fn ask_user(registry: &str, why: &str, instead: &str) -> Result<String> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
@@ -76,18 +76,18 @@ pub fn ask_user(registry: &str, why: &str, instead: &str) -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// How the terminal was before a question without echo, while it is asked.
+/// The terminal settings to restore while a question without echo is open.
 static ASKING: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Echo comes back if the program is stopped while it asks for a password.
+/// Restores echo if the program is stopped during a question.
 pub fn restore_terminal() {
     if let Some(former) = ASKING.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // It fails if the terminal is gone.
+        // This fails if the terminal is gone.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &former);
     }
 }
 
-/// Asks on the terminal, without echo. `why` it has to, and what to do `instead` where there is no terminal.
+/// Asks on the terminal, without echo. `why` says why gapferry has to ask, and `instead` what to do without a terminal.
 pub fn ask_password(user: &str, why: &str, instead: &str) -> Result<String> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {

@@ -1,4 +1,4 @@
-//! A bundle that comes out of a pipe, and not from a file.
+//! A bundle from a pipe instead of a file.
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -10,10 +10,10 @@ use super::stdin::take_stdin;
 use crate::app::BundleStream;
 use crate::base::error::{Error, Result};
 
-/// Standard input for `-`, or a pipe. `None`: it is a file or a directory, or is not there.
+/// Opens standard input for `-`, or a named pipe. Returns `None` for a file, a directory or a missing path.
 ///
 /// # Errors
-/// It is a terminal, cannot be opened, or what comes out of it is no tar.
+/// Standard input is a terminal, the pipe cannot be opened, or its content is not a tar.
 pub fn open(path: &Path) -> Result<Option<BundleStream>> {
     let is_stdin = path == Path::new("-");
     let path = if is_stdin { PathBuf::from("standard input") } else { path.to_owned() };
@@ -34,6 +34,6 @@ pub fn open(path: &Path) -> Result<Option<BundleStream>> {
 }
 
 fn is_stream(kind: std::fs::FileType) -> bool {
-    // Not a disk: behind a bundle on it comes whatever was there before.
+    // Block devices are excluded: after the bundle they contain whatever was there before.
     kind.is_fifo() || kind.is_char_device()
 }

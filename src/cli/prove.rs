@@ -1,4 +1,4 @@
-//! `gapferry prove`: what a receipt confirms, read back from the registry.
+//! `gapferry prove`: reads back from a registry what a receipt confirms.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ Examples:
   gapferry prove receipt.json --json |
     jq -r '.images[] | select(.verdict != \"proven\") | .reference'";
 
-/// More images that are wrong are not shown one by one.
+/// Limit on the images that are shown one by one.
 const MOST_SHOWN: usize = 1000;
 
 /// Read back what a receipt confirms and verify it

@@ -1,4 +1,4 @@
-//! Options of commands that push into a registry, and what they show of it.
+//! Options of commands that push into a registry, and the output they share.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::pipeline::naming::{Map, Style};
 use crate::pipeline::plan::OnExisting;
 use crate::signing::PrivateKey;
 
-/// How to push. The command that has these has `--to` as well.
+/// How to push. A command with these options also has `--to`.
 #[derive(clap::Args)]
 pub struct PushArgs {
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub struct PushArgs {
     pub registry: RegistryArgs,
 }
 
-/// How names at the target are made.
+/// How names at the target are derived.
 #[derive(clap::Args)]
 pub struct NameArgs {
     /// Keep only the last component of the repository path
@@ -126,7 +126,7 @@ struct HarborArgs {
     project_quota: Option<u64>,
 }
 
-/// Where a push goes, what its names are made of, and what signs its receipt: beside the options that all pushes have.
+/// What a push needs in addition to the shared options: the target, the style of names, and the key for the receipt.
 pub struct PushDestination<'a> {
     pub to: &'a str,
     pub names: Names,
@@ -135,10 +135,10 @@ pub struct PushDestination<'a> {
 }
 
 impl PushArgs {
-    /// What these options mean.
+    /// Converts the options for the library.
     ///
     /// # Errors
-    /// The naming rules, or credentials on standard input, are not what they should be; a key without a receipt to sign.
+    /// The naming rules or the credentials on standard input are invalid, or there is a key but no receipt to sign.
     pub fn options(&self, to: PushDestination<'_>) -> Result<PushOptions> {
         let receipt = match (&self.receipt, to.sign_key) {
             (None, Some(_)) => {
@@ -168,8 +168,10 @@ impl PushArgs {
 }
 
 impl NameArgs {
+    /// Converts the options for the library.
+    ///
     /// # Errors
-    /// The naming rules cannot be read, or are none.
+    /// The naming rules cannot be read or are invalid.
     pub fn options(&self, names: Names, scoped: bool) -> Result<NameOptions> {
         let style = match (scoped, self.flatten) {
             (true, _) => Style::Scoped,
@@ -191,10 +193,10 @@ impl NameArgs {
     }
 }
 
-/// Shows what a push has done, or would do. `json`: on standard output there will be the report alone.
+/// Prints the plan or the result of a push. With `json`, standard output is reserved for the report.
 ///
 /// # Errors
-/// Standard output's.
+/// Writing to standard output failed.
 pub fn show(report: &PushReport, json: bool, context: &Context) -> Result<()> {
     context.end();
     match report {
@@ -209,10 +211,10 @@ pub fn show(report: &PushReport, json: bool, context: &Context) -> Result<()> {
     }
 }
 
-/// How a command ends whose result was `shown`.
+/// The outcome of a command whose result was `shown`.
 ///
 /// # Errors
-/// What failed after the push; else what kept the result from being shown.
+/// What failed after the push, or otherwise what kept the result from being shown.
 pub fn end(report: &PushReport, shown: Result<()>) -> Result<CommandOutcome> {
     match report.failure() {
         Some(error) => Err(error.clone()),

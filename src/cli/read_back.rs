@@ -1,4 +1,4 @@
-//! `--read-back`: what was written is read from the medium before it is called done.
+//! `--read-back`: read the output back from the medium before reporting success.
 
 #[derive(clap::Args)]
 pub struct ReadBackArgs {

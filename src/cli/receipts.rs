@@ -1,4 +1,4 @@
-//! Receipts that a command reads, with the signatures beside them.
+//! Reads receipts and the signatures next to them.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::base::progress::Event;
 use crate::pipeline::receipt::MAX_RECEIPT;
 use crate::signing::PublicKey;
 
-/// Reads a receipt or an inventory; `option` is the one that names keys.
+/// Reads a receipt or an inventory. `option` is the name of the option for keys.
 ///
 /// # Errors
-/// Not readable, no receipt, or signed by none of the keys, if there are any.
+/// The file cannot be read, is not a receipt, or is signed by none of the given keys.
 pub fn read(path: &Path, keys: &[PublicKey], option: &str, context: &Context) -> Result<NamedReceipt> {
     let (read, signature) = read_receipt(&input(path, MAX_RECEIPT + 1)?, keys)?;
     match signature {

@@ -1,4 +1,4 @@
-//! Options about registries, the same for every command that speaks to one.
+//! Options of every command that connects to a registry.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,18 +112,19 @@ impl RegistryArgs {
         usize::from(self.jobs)
     }
 
-    /// To be called before files are read: what is meant to be credentials is parsed, and shown, as nothing else.
+    /// Claims standard input for credentials. Call this before reading files, so that nothing else parses or prints the
+    /// credentials.
     ///
     /// # Errors
-    /// Standard input is something else already.
+    /// Standard input is already claimed for another purpose.
     pub fn claim_stdin(&self) -> Result<()> {
         if self.creds_stdin { take_stdin(CREDS) } else { Ok(()) }
     }
 
-    /// What these options mean.
+    /// Converts the options for the library.
     ///
     /// # Errors
-    /// Standard input holds no credentials, or is something else already.
+    /// Standard input does not contain credentials, or is already claimed for another purpose.
     pub fn options(&self) -> Result<RegistryOptions> {
         let credentials = match (&self.authfile, &self.creds, self.creds_stdin) {
             (_, _, true) => GivenCredentials::Given(from_stdin()?),
@@ -149,7 +150,7 @@ impl RegistryArgs {
         })
     }
 
-    /// The file of credentials that the command line names.
+    /// The credentials file from the command line.
     pub fn authfile(&self) -> Option<PathBuf> {
         self.authfile.clone()
     }

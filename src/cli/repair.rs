@@ -1,4 +1,4 @@
-//! `gapferry repair`: what a bundle lacks, brought by a repair, into its place; or lost volumes, made of the others.
+//! `gapferry repair`: repairs a bundle in place, or reconstructs lost volumes.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `gapferry serve`: a bundle or layout as a registry.
+//! `gapferry serve`: serves a bundle or layout as a registry.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,7 +80,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
-    // Before anything is said, so that nobody can stop it too early.
+    // Before the first output, so that a signal cannot arrive too early.
     let mut stopped = Box::pin(stopped()?);
     let shown = shown(&args.bundle);
     let request = args.request(context)?;
@@ -133,7 +133,7 @@ fn introduce(shown: &str, report: &ServeReport, context: &Context) -> Result<()>
     context.print(&format!("{address}\n"))
 }
 
-/// Done when the process is asked to stop.
+/// Completes when the process receives a signal to stop.
 fn stopped() -> Result<impl Future<Output = ()> + Send + 'static> {
     let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
     let (mut interrupt, mut terminate): (Signal, Signal) =

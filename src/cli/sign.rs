@@ -76,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
 impl Args {
     fn private_key(&self) -> Result<&Path> {
         let named = self.sign_key.as_deref().or(self.key.as_deref());
-        // The command line demands one of them.
+        // clap requires one of them.
         named.ok_or_else(|| Error::input("sign needs a private key: --sign-key FILE"))
     }
 }

@@ -1,4 +1,4 @@
-//! Keys of the command line: one that signs, and those that are trusted.
+//! Options that name keys: a private key to sign with, and the public keys to accept.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::base::progress::Event;
 use crate::credentials::Secret;
 use crate::signing::{MAX_KEY_FILE, PrivateKey, PublicKey};
 
-/// Where cosign's users keep the passphrase of their key.
+/// The variable in which users of cosign keep their passphrase.
 const PASSPHRASE: &str = "COSIGN_PASSWORD";
 const PASSPHRASE_FILE: &str = "--sign-passphrase-file";
 
-/// How what is written is signed.
+/// How to sign the output.
 #[derive(clap::Args)]
 pub struct SignArgs {
     /// Sign the output with this private key
@@ -41,7 +41,7 @@ pub struct PassphraseArgs {
 }
 
 impl SignArgs {
-    /// The key, if one was named. To be asked before anything that takes time: there may be a passphrase to type.
+    /// Returns the key, if one is named. Call this before anything that takes time, because it may ask for a passphrase.
     pub fn key(&self, context: &Context) -> Result<Option<Arc<PrivateKey>>> {
         let Some(path) = &self.sign_key else {
             let text = "--sign-passphrase-file is of no use without --sign-key";
@@ -52,10 +52,10 @@ impl SignArgs {
 }
 
 impl PassphraseArgs {
-    /// Reads a private key, and its passphrase if it has one.
+    /// Reads a private key, and its passphrase if it is encrypted.
     ///
     /// # Errors
-    /// It is none, or none that can be used; the passphrase is wrong.
+    /// The file is not a usable private key, or the passphrase is wrong.
     pub fn key(&self, path: &Path, context: &Context) -> Result<PrivateKey> {
         let Text { name, bytes } = read_bounded(path, MAX_KEY_FILE + 1)?;
         warn_if_open(path, context);
@@ -71,7 +71,7 @@ impl PassphraseArgs {
             let line = text.strip_suffix('\n').unwrap_or(&text);
             return Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)));
         }
-        // Empty counts: cosign makes such keys.
+        // An empty passphrase is valid: cosign creates such keys.
         if let Some(passphrase) = context.environment.variable(PASSPHRASE) {
             return Ok(Secret::new(passphrase));
         }
@@ -82,7 +82,7 @@ impl PassphraseArgs {
     }
 }
 
-/// Others could sign in its owner's name.
+/// Warns about a private key that other users can read.
 fn warn_if_open(path: &Path, context: &Context) {
     use std::os::unix::fs::MetadataExt;
     if path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o077 != 0) {
@@ -91,7 +91,7 @@ fn warn_if_open(path: &Path, context: &Context) {
     }
 }
 
-/// Whose signatures are believed.
+/// The public keys to accept.
 #[derive(clap::Args)]
 pub struct KeyArgs {
     /// Require a signature by this public key; repeatable
@@ -103,25 +103,25 @@ pub struct KeyArgs {
 }
 
 impl KeyArgs {
-    /// The keys that are believed.
+    /// Returns the accepted keys.
     ///
     /// # Errors
-    /// A key or a configuration that cannot be read.
+    /// A key or the configuration cannot be read.
     pub fn trust(&self, context: &Context) -> Result<Trust> {
         Trust::load(&self.keys, &context.environment)
     }
 
-    /// Refuses what cannot be signed because it changes.
+    /// Rejects `--writable` if signatures are required: a directory that changes cannot be signed.
     ///
     /// # Errors
-    /// A signature is demanded.
+    /// Signatures are required.
     pub fn refuse_writable(&self, context: &Context) -> Result<()> {
         let Some(by) = demand(&self.keys, &context.environment)? else { return Ok(()) };
         Err(Error::input(format!("{by} demands a signature, and what takes pushes has none: leave out --writable")))
     }
 }
 
-/// As it is told.
+/// The line that names the signer.
 pub fn signed_by(key: &PublicKey) -> String {
     format!("signed by {key}")
 }

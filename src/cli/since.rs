@@ -1,4 +1,4 @@
-//! What an export builds on.
+//! Options that name what an increment builds on.
 
 use std::path::PathBuf;
 
@@ -30,10 +30,10 @@ pub struct SinceArgs {
 }
 
 impl SinceArgs {
-    /// `None`: the bundle is to be complete in itself.
+    /// Returns `None` if the bundle must be complete in itself.
     ///
     /// # Errors
-    /// A file that is neither a receipt, an inventory nor a bundle, or cannot be read.
+    /// A file cannot be read, or is neither a receipt, an inventory nor a bundle.
     pub fn read(&self, context: &Context) -> Result<Option<Baseline>> {
         let keys = self.since_key.iter().map(|key| public(key)).collect::<Result<Vec<PublicKey>>>()?;
         let since = self.since.iter().map(|path| input(path, MAX_RECEIPT + 1)).collect::<Result<Vec<Input>>>()?;

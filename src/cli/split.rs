@@ -1,4 +1,4 @@
-//! `gapferry split`: a bundle that is there, as volumes of a limited size.
+//! `gapferry split`: a bundle → volumes of a limited size.
 
 use std::path::PathBuf;
 
@@ -95,7 +95,7 @@ pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     Ok(CommandOutcome::Done)
 }
 
-/// A line for each volume.
+/// Prints a line for each volume.
 pub fn say_volumes(report: &Converted, context: &Context) {
     for ExportedVolume { path, bytes: size, unchanged, .. } in report.volumes.iter().chain(&report.recovery) {
         let what = if *unchanged { "unchanged" } else { "written" };
@@ -103,7 +103,7 @@ pub fn say_volumes(report: &Converted, context: &Context) {
     }
 }
 
-/// The volumes that there would be.
+/// Prints the planned volumes.
 pub fn print_plan(plan: &VolumesPlan, context: &Context) -> Result<()> {
     let rows = plan
         .volumes

@@ -1,4 +1,4 @@
-//! `-o -`: a bundle that goes to standard output.
+//! `-o -`: writes a bundle to standard output.
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -9,10 +9,10 @@ use crate::app::{OneStreamSink, Output};
 use crate::base::error::{Error, Kind, Result};
 use crate::bundle::{Section, StreamSink};
 
-/// What stands for standard output and input.
+/// The name of standard output and standard input on the command line.
 pub const STANDARD: &str = "-";
 
-/// What a command does besides writing a bundle there.
+/// Options that do not combine with a bundle on standard output.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Besides {
     pub json: bool,
@@ -20,8 +20,10 @@ pub struct Besides {
     pub read_back: bool,
 }
 
+/// Opens standard output for a bundle.
+///
 /// # Errors
-/// Another option does not go with it, or it is a terminal.
+/// Another option conflicts with it, or standard output is a terminal.
 pub fn output(besides: Besides) -> Result<Output> {
     let Besides { json, dry_run, read_back } = besides;
     let refuse = |why: &str| Err(Error::input(format!("writing to standard output: {why}")));
@@ -37,7 +39,7 @@ pub fn output(besides: Besides) -> Result<Output> {
     Ok(Output::Stream { name: PathBuf::from("standard output"), sink: OneStreamSink::new(Stdout::open()?) })
 }
 
-/// Standard output as it is, without the buffer that ends at lines.
+/// Standard output without its line buffer.
 struct Stdout(File);
 
 impl Stdout {
@@ -48,7 +50,7 @@ impl Stdout {
 }
 
 impl StreamSink for Stdout {
-    /// Bytes go out as they are.
+    /// Bytes are written unchanged.
     fn begin(&mut self, _: Section) -> Result<()> {
         Ok(())
     }
@@ -58,7 +60,7 @@ impl StreamSink for Stdout {
     }
 
     fn finish(&mut self) -> Result<()> {
-        // A file is on its medium before it is called done; what is none cannot be synced.
+        // A file must be synced before the command reports success. Pipes and devices cannot be synced.
         match self.0.metadata() {
             Ok(metadata) if metadata.is_file() => self.0.sync_all().map_err(failed),
             _ => Ok(()),

@@ -1,13 +1,13 @@
-//! Standard input, which can be read once only.
+//! Standard input, which can be read only once.
 
 use std::sync::OnceLock;
 
 use crate::base::error::{Error, Result};
 
-/// Claims standard input for `what`; the same may claim it again.
+/// Claims standard input for `what`. The same purpose may claim it again.
 ///
 /// # Errors
-/// It is claimed for something else.
+/// Standard input is already claimed for another purpose.
 pub fn take_stdin(what: &'static str) -> Result<()> {
     static TAKEN: OnceLock<&'static str> = OnceLock::new();
     let first = *TAKEN.get_or_init(|| what);

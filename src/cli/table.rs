@@ -1,8 +1,8 @@
-//! Tables of text: columns as wide as they need to be.
+//! Renders tables of text with columns of the needed width.
 
 use crate::base::progress::plain_piece;
 
-/// Rows below a heading; the last column is not padded. What a cell holds cannot leave it.
+/// Renders rows below a heading. The last column is not padded. Control characters in a cell are escaped.
 pub fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
     let plain_row = |row: &Vec<String>| row.iter().map(|cell| plain_piece(cell).into_owned()).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(plain_row).collect();

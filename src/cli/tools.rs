@@ -1,4 +1,4 @@
-//! Programs that a bundle takes along, for an isolated side that has none.
+//! Options that add programs and other files to a bundle.
 
 use std::path::PathBuf;
 
@@ -25,16 +25,16 @@ pub struct ToolArgs {
 }
 
 impl ToolArgs {
-    /// Looks at them; to be asked before any registry is.
+    /// Checks the files. Call this before any request to a registry.
     ///
     /// # Errors
-    /// All that cannot be packed.
+    /// Lists every file that cannot be included.
     pub fn read(&self) -> Result<Vec<Tool>> {
         Tool::read_all(self.include_tool, &self.tool_file)
     }
 }
 
-/// What a bundle takes along, as a line; nothing of one that takes nothing.
+/// Renders the tools of a bundle as one line, or as nothing if there are no tools.
 pub fn tools_table<'a>(tools: impl Iterator<Item = &'a FileEntry>) -> String {
     let one = |file: &FileEntry| format!("{} ({})", plain_piece(&file.path), bytes(file.size));
     let all: Vec<String> = tools.map(one).collect();

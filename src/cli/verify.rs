@@ -1,4 +1,4 @@
-//! `gapferry verify`: every byte of a bundle, and every defect.
+//! `gapferry verify`: verifies every byte of a bundle and lists every problem.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -92,7 +92,7 @@ pub fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     let request = args.request(context)?;
     let is_passing = matches!(request.bundle, VerifyInput::Stream(_));
     let mut report = app::verify(request, &context.environment)?;
-    // What has passed cannot be repaired.
+    // A stream that has passed cannot be repaired.
     report.hint = hint::for_verified(&report.found).filter(|_| !is_passing);
     context.end();
     match json {
@@ -161,7 +161,7 @@ fn print(VerifyReport { found, signed_by: by, path, elapsed, .. }: &VerifyReport
     context.print(&found.set.as_ref().map(without_recovery).unwrap_or_default())
 }
 
-/// What has proven the blobs, a line with its end.
+/// Says how the blobs were verified, as a complete line.
 fn proved(report: &Report, is_signed: bool) -> String {
     let Some(proof) = report.proof else { return String::new() };
     let by = match proof {
@@ -177,7 +177,7 @@ fn proved(report: &Report, is_signed: bool) -> String {
     format!("{by}{reason}\n{of_set}")
 }
 
-/// That recovery volumes are not here costs nothing now.
+/// Notes absent recovery volumes. Only a repair needs them.
 fn without_recovery(set: &SetReport) -> String {
     if set.volumes.len() < 2 || set.missing_recovery.is_empty() {
         return String::new();
@@ -190,7 +190,7 @@ fn without_recovery(set: &SetReport) -> String {
     format!("note: {labels}{more} of {of} for recovery {are} not here, which only `gapferry repair` asks for\n")
 }
 
-/// What was given of a set, before anything else is told of it.
+/// Summarizes the volumes that were given.
 fn volumes(set: &SetReport) -> String {
     match &set.volumes[..] {
         [VolumeReport { volume: Some(label), .. }] if label.starts_with('r') => {

@@ -1,8 +1,8 @@
-//! How large a volume may be, as it is said on the command line.
+//! Parses sizes and numbers of volumes.
 
 use crate::base::progress::units::parse_bytes;
 
-/// For `--help`.
+/// Help for `--volume-size`.
 pub const SIZES: &str = "\
 Maximum size of a volume in bytes, including all overhead
 
@@ -11,16 +11,16 @@ medium that each volume must fit on: fat32 (its largest file, 4294967295 bytes),
 discs, 4 MiB are reserved for the file system, which is enough for UDF and ISO 9660. bd and bd-dl assume discs \
 formatted with their usual spare area. On ISO 9660, volumes for a dvd or larger need level 3 (mkisofs -iso-level 3).";
 
-/// The longest file of FAT32: its length has 32 bits.
+/// Largest file on FAT32: its size has 32 bits.
 const FAT32: u64 = u32::MAX as u64;
-/// Discs have sectors of so many bytes.
+/// Bytes per sector of a disc.
 const SECTOR: u64 = 2_048;
-/// What is left to the file system, in sectors: UDF has a bit for every sector of the disc, 1,444 sectors on a bd-dl; ISO 9660
-/// has some two hundred, padding at its end included.
+/// Sectors reserved for the file system: UDF needs one bit per sector of the disc (1,444 sectors on a bd-dl), ISO 9660 about
+/// two hundred with its padding.
 const FILE_SYSTEM: u64 = 2_048;
 
-/// Media, and how many bytes a file on them can have. Sectors: of a CD as dvdisaster counts on; of a DVD+R, as a DVD-R has
-/// more; of a BD formatted with its default spare area (`READ FORMAT CAPACITIES` of MMC, type 00h), as burning programs do.
+/// Media and the largest file that fits on them. Sectors: of a CD as dvdisaster assumes; of a DVD+R, because a DVD-R has more;
+/// of a BD formatted with its default spare area (`READ FORMAT CAPACITIES` of MMC, type 00h), as burning programs do.
 const MEDIA: [(&str, u64); 5] = [
     ("fat32", FAT32),
     ("cd", (359_424 - FILE_SYSTEM) * SECTOR),
@@ -29,10 +29,10 @@ const MEDIA: [(&str, u64); 5] = [
     ("bd-dl", (23_652_352 - FILE_SYSTEM) * SECTOR),
 ];
 
-/// Bytes.
+/// Parses a size in bytes.
 ///
 /// # Errors
-/// Neither a number of bytes nor a medium.
+/// The text is neither a number of bytes nor a medium.
 pub fn parse(text: &str) -> Result<u64, String> {
     match MEDIA.iter().find(|(name, _)| *name == text) {
         Some((_, size)) => Ok(*size),
@@ -40,10 +40,10 @@ pub fn parse(text: &str) -> Result<u64, String> {
     }
 }
 
-/// The number of a volume.
+/// Parses the number of a volume.
 ///
 /// # Errors
-/// It is none, or that of a recovery volume.
+/// The text is not a number, or it names a recovery volume.
 pub fn parse_number(text: &str) -> Result<u32, String> {
     if text.strip_prefix('r').is_some_and(|digits| digits.parse::<u32>().is_ok()) {
         let text = "a recovery volume is made of all the others: beside them, run the same command without --only-volume (what is \

@@ -76,8 +76,8 @@ fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() 
         assert!(reasons.iter().any(|reason| reason.contains("wrong size") && reason.contains(&layer(&corpus[0])[7..])));
         assert!(reasons.iter().any(|reason| reason.contains(": missing: ") && reason.contains(&config[7..])));
         assert!(image(&first, "lost:1")["reasons"][0].as_str().unwrap().contains("the link is empty"));
-        assert_eq!(first["faults"].as_array().unwrap().len(), 3);
-        assert_eq!(first["faults"][0]["images"].as_array().unwrap().len(), 1);
+        assert_eq!(first["problems"].as_array().unwrap().len(), 3);
+        assert_eq!(first["problems"][0]["images"].as_array().unwrap().len(), 1);
         assert_eq!(first["counts"], json!({"bad-link": 1, "missing": 1, "wrong-size": 1}));
         assert_eq!((&first["storage"], &first["output"]), (&json!(root), &json!(to)));
         assert!(first["seconds"].as_f64().unwrap() > 0.0);
@@ -98,7 +98,7 @@ fn how_much_was_linked_or_copied_and_what_the_bundle_is_stand_in_it() {
         let to = directory.path().join(way);
         let (linked, _) = report(&registry.storage(), way, &to, 0);
         assert_eq!((&linked["blobsLinked"], &linked["bytesCopied"]), (&json!(blobs), &json!(0)), "{way}");
-        assert_eq!((&linked["faults"], &linked["counts"]), (&json!([]), &json!({})));
+        assert_eq!((&linked["problems"], &linked["counts"]), (&json!([]), &json!({})));
         assert_eq!(linked["identity"].is_string(), way == "--to-bundle", "a key of bundles");
     }
     let to = directory.path().join("images.tar");
@@ -127,7 +127,7 @@ fn what_stands_in_the_way_of_a_whole_image_is_its_reason() {
         assert_eq!(sums(&parsed), sum, "{way}");
         let reason = image(&parsed, "a:1")["reasons"][0].as_str().unwrap();
         assert!(reason.contains("image a:1: ") && message.contains(reason), "{reason}\n{message}");
-        assert_eq!(parsed["faults"], json!([]), "nothing is wrong with the storage");
+        assert_eq!(parsed["problems"], json!([]), "nothing is wrong with the storage");
     }
 }
 

@@ -198,7 +198,7 @@ fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_co
     let corpus: Vec<Image> =
         noises.iter().enumerate().map(|(n, noise)| images::oci("a", &n.to_string(), &[noise])).collect();
     corpus.iter().for_each(|image| image.push(&registry));
-    let faulty = images::oci("faulty", "1", &["faulty"]);
+    let faulty = images::oci("damaged", "1", &["damaged"]);
     faulty.push(&registry);
     fs::remove_file(data(&registry.storage(), &layer(&faulty))).unwrap();
     for (way, tags) in [("--to-dir", "a:"), ("--to-storage", "docker/registry/v2/repositories/a/_manifests/tags/")] {

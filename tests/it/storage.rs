@@ -43,7 +43,7 @@ async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
     for place in [registry.storage(), inner.join("v2"), tar] {
         let storage = Storage::open(&place, "old.example").unwrap();
         let survey = storage.survey().unwrap();
-        assert_eq!(survey.faults, [], "{}", place.display());
+        assert_eq!(survey.problems, [], "{}", place.display());
         let found: BTreeMap<String, String> =
             survey.tags.iter().map(|found| (found.name(), found.digest.to_string())).collect();
         assert_eq!(found, report, "{}", place.display());
@@ -90,7 +90,7 @@ fn list(storage: &Path) -> serde_json::Value {
 
 /// What is wrong with `name`, by `path: kind: what`; empty when nothing is.
 fn wrong_with(report: &serde_json::Value, name: &str) -> Vec<String> {
-    let faults = report["faults"].as_array().unwrap().iter();
+    let faults = report["problems"].as_array().unwrap().iter();
     let of_image = faults.filter(|fault| fault["images"].as_array().unwrap().iter().any(|image| image == name));
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     of_image.map(|f| format!("{}: {}: {}", text(&f["path"]), text(&f["code"]), text(&f["found"]))).collect()
@@ -234,7 +234,7 @@ fn each_accident_costs_its_own_image_and_is_reported_with_its_path_by_list_and_c
             }
             assert_eq!(wrong_with(&report, &healthy.name()), [""; 0], "{arguments:?}");
             let counted: u64 = report["counts"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
-            assert_eq!(counted, report["faults"].as_array().unwrap().len() as u64);
+            assert_eq!(counted, report["problems"].as_array().unwrap().len() as u64);
         }
     };
     befall(&ACCIDENTS);
@@ -308,7 +308,7 @@ fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_reported_instea
     for arguments in [&["migrate", "--list"][..], &["check"]] {
         let (report, _) = report(arguments, &registry.storage());
         assert!(wrong_with(&report, "old:1")[0].contains("schema1: "), "{report:#}");
-        let faults = report["faults"].as_array().unwrap();
+        let faults = report["problems"].as_array().unwrap();
         assert!(faults.iter().any(|f| f["path"] == "repositories/hidden/_manifests/tags"), "{report:#}");
     }
 }
@@ -343,7 +343,7 @@ fn a_layer_that_its_manifest_calls_by_sha512_is_found_and_proven() {
     let directory = tempdir();
     for storage in [registry.storage(), packed(&registry.storage(), ".", directory.path())] {
         let (report, code) = report(&["check"], &storage);
-        assert_eq!((code, &report["faults"]), (0, &json!([])), "{report:#}");
+        assert_eq!((code, &report["problems"]), (0, &json!([])), "{report:#}");
     }
     fs::write(stored(layer), b"A layer").unwrap();
     let (report, _) = report(&["check"], &registry.storage());
@@ -434,8 +434,8 @@ fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
     let rows: Vec<&serde_json::Value> = report["images"].as_array().unwrap().iter().collect();
     let brief = |at: usize| ["name", "state", "repository", "tag"].map(|key| rows[at][key].as_str().unwrap());
     assert_eq!(rows.len(), 3, "{report:#}");
-    assert_eq!(brief(0), ["team/cut:1", "faulty", "team/cut", "1"]);
-    assert_eq!(brief(1), ["team/emptied:1", "faulty", "team/emptied", "1"]);
+    assert_eq!(brief(0), ["team/cut:1", "damaged", "team/cut", "1"]);
+    assert_eq!(brief(1), ["team/emptied:1", "damaged", "team/emptied", "1"]);
     assert_eq!(brief(2), ["team/list:1", "ok", "team/list", "1"]);
     assert_eq!(rows[0]["mediaType"], "application/vnd.oci.image.manifest.v1+json");
     assert!(rows[1]["digest"].is_null() && rows[1]["mediaType"].is_null(), "{report:#}");
@@ -443,8 +443,8 @@ fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
     let text = String::from_utf8(output.stdout).unwrap();
     let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
     assert!(row("IMAGE").contains("TYPE") && row("team/list:1").contains("docker list"), "{text}");
-    assert!(row("team/cut:1").contains(" image ") && row("team/cut:1").ends_with("faulty"), "{text}");
-    assert!(row("team/emptied:1").ends_with("faulty") && text.contains("3 images in 3 repositories"), "{text}");
+    assert!(row("team/cut:1").contains(" image ") && row("team/cut:1").ends_with("damaged"), "{text}");
+    assert!(row("team/emptied:1").ends_with("damaged") && text.contains("3 images in 3 repositories"), "{text}");
 }
 
 /// As docker-registry 2.8 does; whoever migrates has the bytes all the same.

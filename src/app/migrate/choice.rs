@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::oci::{Digest, Repository, Tag};
 use crate::pipeline::allowlist::{Allowlist, InputProblem, Pattern, Rule, Select, refused};
 use crate::pipeline::lock::Rename;
-use crate::transport::storage::{Fault, FaultKind, Holding, Storage, Survey, Tagged};
+use crate::transport::storage::{Holding, Storage, StorageProblem, StorageProblemKind, Survey, Tagged};
 
 use super::{signatures, tags};
 
@@ -206,14 +206,14 @@ impl<'a> Choice<'a> {
     }
 
     /// Returns entries that match nothing in the storage, as problems of the file that contains them.
-    pub fn missing(&self) -> Vec<Fault> {
+    pub fn missing(&self) -> Vec<StorageProblem> {
         let rules = self.rules.iter().flatten().enumerate().filter(|(at, _)| !self.found.contains(at));
-        let fault = |rule: &Rule| {
+        let problem = |rule: &Rule| {
             let what = format!("{} is not in the storage", rule.written);
-            let fault = Fault::new(rule.at.to_string(), FaultKind::Missing, what);
-            Fault { images: vec![rule.written.as_str().into()], ..fault }
+            let problem = StorageProblem::new(rule.at.to_string(), StorageProblemKind::Missing, what);
+            StorageProblem { images: vec![rule.written.as_str().into()], ..problem }
         };
-        rules.map(|(_, rule)| fault(rule)).collect()
+        rules.map(|(_, rule)| problem(rule)).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::oci::{Digest, Manifest, Repository};
 use crate::pipeline::graph::Image;
 use crate::pipeline::resolve;
 use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
-use crate::transport::storage::{AuditDepth, AuditScope, Fault, FaultKind, Storage, Survey, Tagged};
+use crate::transport::storage::{AuditDepth, AuditScope, Storage, StorageProblem, StorageProblemKind, Survey, Tagged};
 
 /// What happens to companions of images: signatures, attestations, SBOMs and other referrers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Collected {
     pub companions: usize,
     /// Number of images that are damaged only in their companions.
     pub lost_by_attached: usize,
-    pub faults: Vec<Fault>,
+    pub problems: Vec<StorageProblem>,
 }
 
 /// Reads every manifest, and checks for every blob that it exists and, depending on the depth, its size or all its bytes.
@@ -74,7 +74,9 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
     let set_apart = set_apart(&mut survey, &choice, companions);
     survey.tags.extend(choice.pinned(&survey));
     // A tag without a readable digest still has a name.
-    survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| choice.takes_name(image)));
+    survey
+        .problems
+        .retain(|problem| problem.images.is_empty() || problem.images.iter().any(|image| choice.takes_name(image)));
     let scope = if which.untagged { AuditScope::Manifests } else { AuditScope::Tagged };
     let may_go_along = |found: &&Tagged| referrers && !which.excludes(&found.name());
     let beside: Vec<Tagged> = survey.others.iter().filter(may_go_along).cloned().collect();
@@ -89,10 +91,10 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
         }
     }
     // Problems that affect only images that are not wanted are dropped.
-    audit.faults.retain_mut(|fault| {
-        let is_about_all = fault.images.is_empty();
-        fault.images.retain(|image| !unwanted.contains(&**image));
-        is_about_all || !fault.images.is_empty()
+    audit.problems.retain_mut(|problem| {
+        let is_about_all = problem.images.is_empty();
+        problem.images.retain(|image| !unwanted.contains(&**image));
+        is_about_all || !problem.images.is_empty()
     });
     let broken = survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| !**whole);
     let broken =
@@ -113,8 +115,8 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
     let whole = || survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| **whole).map(|(found, _)| found);
     let wanted: Vec<Wanted> = whole().map(wanted).collect();
     let walked = resolve::discover_each(&walk, &wanted, jobs, events);
-    let mut faults = audit.faults;
-    faults.extend(choice.missing());
+    let mut problems = audit.problems;
+    problems.extend(choice.missing());
     let mut images = HashMap::with_capacity(wanted.len());
     for (found, image) in whole().zip(walked) {
         match image {
@@ -124,8 +126,8 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
             }
             Err(error) => {
                 let path = format!("repositories/{}/_manifests", found.repository.path());
-                let fault = Fault::new(path, FaultKind::NotAManifest, error.chain());
-                faults.push(Fault { images: vec![found.name().into()], ..fault });
+                let problem = StorageProblem::new(path, StorageProblemKind::NotAManifest, error.chain());
+                problems.push(StorageProblem { images: vec![found.name().into()], ..problem });
             }
         }
     }
@@ -154,7 +156,7 @@ pub fn collect(storage: &Storage, look: &Look<'_>, events: &Events) -> Result<Co
         left,
         companions: set_apart,
         lost_by_attached: audit.lost_by_attached,
-        faults,
+        problems,
     })
 }
 
@@ -197,7 +199,7 @@ impl Collected {
     /// Number of images that cannot be migrated: damaged images, images known only from problems, and one for each place
     /// that may hide images.
     pub fn failed(&self) -> usize {
-        let hidden = self.faults.iter().filter(|fault| fault.hides_images()).count();
+        let hidden = self.problems.iter().filter(|problem| problem.hides_images()).count();
         self.images.len() - self.whole().count() + self.lost() + hidden
     }
 
@@ -209,7 +211,7 @@ impl Collected {
     /// The names of these images, sorted.
     pub fn lost_names(&self) -> BTreeSet<&str> {
         let known: HashSet<String> = self.images.iter().map(|(found, _)| found.name()).collect();
-        let named = self.faults.iter().flat_map(|fault| &fault.images).map(|image| &**image);
+        let named = self.problems.iter().flat_map(|problem| &problem.images).map(|image| &**image);
         named.filter(|name| !known.contains(*name)).collect()
     }
 }

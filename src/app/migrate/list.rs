@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use super::broken::broken_images;
 use super::collect::Collected;
 use super::counted::{self, CompanionTag, Counted};
-use super::faulty::faulty;
 use super::name::StoredName;
 use super::report::{StorageList, StoredImage, StoredState};
-use crate::app::faults::fault_counts;
 use crate::app::outcome::REPORT_VERSION;
+use crate::app::storage_problems::problem_counts;
 use crate::oci::{Digest, Manifest, Repository, media_type};
 use crate::pipeline::graph::Image;
 use crate::transport::storage::Tagged;
@@ -94,19 +94,19 @@ pub fn list(storage: &Path, collected: &Collected) -> StorageList {
         state: StoredState::Ok,
         type_name: image.root().map(type_of),
     });
-    let faulty = faulty(collected).into_iter().map(|faulty| {
-        let manifest = faulty.manifest(collected);
+    let broken = broken_images(collected).into_iter().map(|broken| {
+        let manifest = broken.manifest(collected);
         StoredImage {
-            name: faulty.known(),
+            name: broken.known(),
             media_type: manifest.map(|manifest| manifest.media_type().to_owned()),
             platforms: None,
             size: None,
             shared: None,
-            state: StoredState::Faulty,
+            state: StoredState::Damaged,
             type_name: manifest.map(type_of),
         }
     });
-    let mut images: Vec<StoredImage> = whole.chain(faulty).collect();
+    let mut images: Vec<StoredImage> = whole.chain(broken).collect();
     images.sort_by_cached_key(|image| place(&image.name.name));
     let inside = Inside::of(collected);
     let mut counted: Counted = collected.images.iter().map(|(found, _)| inside.companion_tag(found)).collect();
@@ -119,8 +119,8 @@ pub fn list(storage: &Path, collected: &Collected) -> StorageList {
         manifests: collected.revisions,
         size: shares.total(),
         images,
-        faults: collected.faults.clone(),
-        counts: fault_counts(&collected.faults),
+        problems: collected.problems.clone(),
+        counts: problem_counts(&collected.problems),
         counted,
     }
 }

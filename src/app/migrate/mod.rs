@@ -1,11 +1,11 @@
 //! Lists the storage of a registry, or migrates its images to another registry, a bundle, `dir:` directories or a new
 //! storage.
 
+mod broken;
 mod choice;
 mod collect;
 pub mod counted;
 mod disk_full;
-mod faulty;
 mod inside;
 mod list;
 mod name;
@@ -21,9 +21,9 @@ mod to_storage;
 use std::time::Instant;
 
 use super::environment::Environment;
-use super::faults::{fault_counts, fault_lines, faults_line};
 use super::outcome::REPORT_VERSION;
 use super::push::{Push, PushRequest};
+use super::storage_problems::{problem_counts, problem_lines, problems_line};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::count;
@@ -73,7 +73,7 @@ pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Res
     let migration = Migration { request, storage: &storage, companions, environment, started };
     let collected = collect(&storage, &migration.of(request.depth()), &environment.events)?;
     if !matches!(request.to, Destination::List) {
-        if request.strict && !collected.faults.is_empty() {
+        if request.strict && !collected.problems.is_empty() {
             return Ok(migration.refuse(collected));
         }
         migration.check_any(&collected)?;
@@ -87,15 +87,15 @@ pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Res
 
 /// Converts the complete images into a push, and the others into entries of its report.
 fn to_push(storage: &Storage, collected: Collected) -> PushRequest<'_> {
-    let faults = collected.faults.iter().map(|fault| fault_lines(fault).trim_end().to_owned()).collect();
-    let lost = faulty::faulty(&collected).into_iter().map(|faulty| {
-        let source = format!("{REGISTRY}/{}", faulty.name);
-        ImageReceipt::lost(source, faulty.found.map(|found| found.digest), faulty.reasons.join("; "))
+    let problems = collected.problems.iter().map(|problem| problem_lines(problem).trim_end().to_owned()).collect();
+    let lost = broken::broken_images(&collected).into_iter().map(|broken| {
+        let source = format!("{REGISTRY}/{}", broken.name);
+        ImageReceipt::lost(source, broken.found.map(|found| found.digest), broken.reasons.join("; "))
     });
     let lost = lost.collect();
     let images = collected.images.into_iter().filter_map(|(_, image)| image).collect();
     let graph = Graph { images, ..Graph::default() };
-    PushRequest { faults, lost, ..PushRequest::new(storage, graph) }
+    PushRequest { problems, lost, ..PushRequest::new(storage, graph) }
 }
 
 impl MigrateRequest {
@@ -143,14 +143,14 @@ impl Migration<'_> {
     }
 
     fn refuse(&self, collected: Collected) -> MigrateReport {
-        let (storage, counted) = (&self.request.storage, faults_line(&collected.faults));
+        let (storage, counted) = (&self.request.storage, problems_line(&collected.problems));
         let text = format!("{} has {counted}; nothing was done (--strict)", storage.display());
         MigrateReport::Refused(Box::new(MigrationRefused {
             version: REPORT_VERSION,
             ok: false,
             storage: storage.clone(),
-            counts: fault_counts(&collected.faults),
-            faults: collected.faults,
+            counts: problem_counts(&collected.problems),
+            problems: collected.problems,
             error: Error::damaged(text),
         }))
     }

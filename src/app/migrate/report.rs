@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::broken::broken_images;
 use super::collect::Collected;
 use super::counted::Counted;
-use super::faulty::faulty;
 use super::name::StoredName;
 use crate::app::failure::{as_detail, as_one_detail};
-use crate::app::faults::fault_counts;
 use crate::app::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use crate::app::push::PushReport;
+use crate::app::storage_problems::problem_counts;
 use crate::app::units::as_seconds;
 use crate::base::error::Error;
 use crate::bundle::Finished;
 use crate::oci::{Digest, Platform};
 use crate::signing::PublicKey;
-use crate::transport::storage::{Fault, FaultKind};
+use crate::transport::storage::{StorageProblem, StorageProblemKind};
 
 /// What a migration found or did.
 #[derive(Serialize)]
@@ -39,7 +39,7 @@ impl JsonReport for MigrateReport {}
 #[derive(Clone, Debug, Serialize)]
 pub struct StorageList {
     pub version: u32,
-    /// Whether the storage could be read. Its problems are in `faults`.
+    /// Whether the storage could be read. Its problems are in `problems`.
     pub ok: bool,
     /// The storage, as named in the request.
     #[serde(serialize_with = "as_path")]
@@ -51,9 +51,9 @@ pub struct StorageList {
     /// Size of the images in bytes. Shared blobs and manifests count once.
     pub size: u64,
     pub images: Vec<StoredImage>,
-    pub faults: Vec<Fault>,
+    pub problems: Vec<StorageProblem>,
     /// Number of problems by code.
-    pub counts: BTreeMap<FaultKind, usize>,
+    pub counts: BTreeMap<StorageProblemKind, usize>,
     /// What kinds of tags there are.
     #[serde(skip)]
     pub counted: Counted,
@@ -88,8 +88,8 @@ pub struct StoredImage {
 #[serde(rename_all = "lowercase")]
 pub enum StoredState {
     Ok,
-    /// The image is damaged. The entries of `faults` that name it give the reason.
-    Faulty,
+    /// The image is damaged. The entries of `problems` that name it give the reason.
+    Damaged,
 }
 
 /// A migration that did not start.
@@ -101,9 +101,9 @@ pub struct MigrationRefused {
     /// The storage, as named in the request.
     #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
-    pub faults: Vec<Fault>,
+    pub problems: Vec<StorageProblem>,
     /// Number of problems by code.
-    pub counts: BTreeMap<FaultKind, usize>,
+    pub counts: BTreeMap<StorageProblemKind, usize>,
     /// Why the migration did not start.
     #[serde(serialize_with = "as_one_detail")]
     pub error: Error,
@@ -134,9 +134,9 @@ pub struct Migrated {
     pub blobs_linked: u64,
     /// Bytes of blobs that were copied.
     pub bytes_copied: u64,
-    pub faults: Vec<Fault>,
+    pub problems: Vec<StorageProblem>,
     /// Number of problems by code.
-    pub counts: BTreeMap<FaultKind, usize>,
+    pub counts: BTreeMap<StorageProblemKind, usize>,
     /// Duration of the migration.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
@@ -242,8 +242,8 @@ impl Ended {
             failed,
             blobs_linked: self.linked,
             bytes_copied: self.copied,
-            faults: collected.faults.clone(),
-            counts: fault_counts(&collected.faults),
+            problems: collected.problems.clone(),
+            counts: problem_counts(&collected.problems),
             elapsed,
             bundle: self.bundle.map(|Finished { identity, size, unchanged, .. }| MigratedBundle {
                 identity,
@@ -269,14 +269,14 @@ fn images(outcomes: Vec<MigrateOutcome>, collected: &Collected) -> Vec<MigratedI
         let (name, size) = (StoredName::of(found), Some(image.total_size()));
         MigratedImage { name, size, state, reasons, was_whole: true }
     });
-    let faulty = faulty(collected).into_iter().map(|faulty| MigratedImage {
-        name: faulty.known(),
+    let broken = broken_images(collected).into_iter().map(|broken| MigratedImage {
+        name: broken.known(),
         size: None,
         state: MigratedState::Failed,
-        reasons: faulty.reasons,
+        reasons: broken.reasons,
         was_whole: false,
     });
-    whole.chain(faulty).collect()
+    whole.chain(broken).collect()
 }
 
 impl MigrateReport {

@@ -67,7 +67,7 @@ pub(in crate::app) struct PushRequest<'a> {
     /// Records which of those blobs cannot be read at the target, before the push is refused because of them.
     pub note_lacking: Option<&'a NoteLacking<'a>>,
     /// Problems found in the source before the push, for the report.
-    pub faults: Vec<String>,
+    pub problems: Vec<String>,
     /// Images that the source cannot deliver, which count as failed.
     pub lost: Vec<ImageReceipt>,
     /// Companions in the source that are not pushed. They make the push an incomplete success.
@@ -99,7 +99,7 @@ impl<'a> PushRequest<'a> {
             created: None,
             places: HashMap::new(),
             note_lacking: None,
-            faults: Vec::new(),
+            problems: Vec::new(),
             lost: Vec::new(),
             left_out: None,
             missing: Vec::new(),

@@ -47,7 +47,7 @@ pub struct PushPlan {
     pub left_out: Option<LeftOut>,
     /// Problems of the source.
     #[serde(skip)]
-    pub faults: Vec<String>,
+    pub problems: Vec<String>,
     #[serde(skip)]
     pub outcome: Outcome,
     /// The error that occurred after planning.
@@ -154,7 +154,7 @@ impl PushPlan {
             replaced: replaced(pushed, |own| (own.state, &own.action)),
             not_brought: NotBrought::planned(plan),
             left_out: request.left_out.clone(),
-            faults: request.faults.clone(),
+            problems: request.problems.clone(),
             outcome,
             failure: None,
         }

@@ -44,7 +44,7 @@ pub struct Pushed {
     pub failure: Option<Error>,
     /// Problems of the source.
     #[serde(skip)]
-    pub faults: Vec<String>,
+    pub problems: Vec<String>,
     /// Why images failed that the source could deliver.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ImageFailure>,
@@ -145,7 +145,7 @@ impl Pushed {
             ok: ended.is_ok(),
             outcome: ended,
             failure: None,
-            faults: request.faults.clone(),
+            problems: request.problems.clone(),
             failures,
             not_brought,
             left_out: request.left_out.clone(),

@@ -24,7 +24,7 @@ pub struct VolumeArgs {
 }
 
 impl VolumeArgs {
-    /// How volumes are to be written, if they are.
+    /// The options for volumes, if volumes were requested.
     pub fn wanted(&self) -> Option<VolumeOptions> {
         let shape = Shape { limit: self.volume_size?, recovery: self.recovery };
         Some(VolumeOptions { shape, selection: VolumeSelection::of(self.only_volume) })

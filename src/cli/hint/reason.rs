@@ -1,9 +1,9 @@
-//! Which hint a reason has that the other side gives.
+//! The hint for each reason that the other side gives.
 
 use crate::app::HintCode;
 use crate::base::error::Reason;
 
-/// `None`: the reason alone gives no remedy.
+/// Returns `None` if the reason alone suggests no remedy.
 pub fn for_reason(reason: &Reason) -> Option<HintCode> {
     Some(match reason {
         Reason::UnknownContent(_) => return None,

@@ -6,7 +6,7 @@ use super::*;
 use crate::base::error::{Fact, PullPolicyWords};
 use crate::oci::Digest;
 
-/// An error that calls for advice, and one with similar words that must not get the same.
+/// An error that needs a hint, and one with similar words that must not get the same hint.
 struct Case {
     helps: Error,
     similar: Error,
@@ -20,12 +20,12 @@ fn os(errno: Errno) -> Error {
     Error::disk("writing", Path::new("/a"), io::Error::from_raw_os_error(errno.raw_os_error()))
 }
 
-/// The same words, and nothing else that is known.
+/// An error with the same words and no facts.
 fn words_of(error: &Error) -> Error {
     Error::new(error.kind(), error.chain())
 }
 
-/// As the registry client makes it of a refusal.
+/// An error as the registry client builds it from a refusal.
 fn answered(kind: Kind, status: u16, symptom: Option<Symptom>, words: &str) -> Error {
     let answer = UnexpectedStatus { status, is_page: false, symptom, words: words.to_owned() };
     Error::new(kind, format!("uploading blob sha256:aa to r/a: {answer}")).with_fact(answer)
@@ -46,7 +46,7 @@ fn tls(fault: TlsFault, reason: &str) -> Case {
     Case { similar: words_of(&helps), helps }
 }
 
-/// Its words came as text from another program, which may say anything.
+/// An error whose words came as text from another program, which may print anything.
 fn quoted(error: &Error) -> Error {
     Error::new(error.kind(), format!("the helper says {:?}", error.chain()))
 }
@@ -122,7 +122,7 @@ fn registry(registry: Registry) -> Case {
             let text = "reading blob sha256:aa of r/a at https://m/, which its manifest names: 404 Not Found";
             Case {
                 helps: foreign(Error::new(Kind::NotFound, text)),
-                // Where a certificate is not trusted, the address is in reach.
+                // If a certificate is not trusted, the address can be reached.
                 similar: foreign(no_answer(Some(TlsFault::Untrusted), "invalid peer certificate: UnknownIssuer")),
             }
         }
@@ -179,7 +179,7 @@ fn bundle(bundle: Bundle) -> Case {
         Bundle::NotReceived => {
             let not_received = NotReceived { length: 5, why: "the pipe has ended".to_owned() };
             Case {
-                // It is this machine that cannot read on.
+                // This machine failed to read on, not the other side.
                 similar: Error::of(Kind::Disk, not_received.clone()),
                 helps: Error::of(Kind::Damaged, not_received),
             }
@@ -290,7 +290,7 @@ fn all() -> Vec<Situation> {
     all.chain(others).chain([Situation::Lacking]).collect()
 }
 
-/// Advice that does not fit sends an operator the wrong way: an error gets it by what is known of it, never by its words.
+/// A wrong hint misleads an operator. An error gets its hint by its facts, never by its words.
 #[test]
 fn each_hint_appears_where_it_helps_and_not_where_only_the_words_are_alike() {
     for situation in all() {
@@ -305,7 +305,7 @@ fn each_hint_appears_where_it_helps_and_not_where_only_the_words_are_alike() {
     }
 }
 
-/// A helper program, or a registry in its answer, may quote any error of ours.
+/// A credential helper or a registry may quote any of our errors.
 #[test]
 fn the_words_of_another_program_get_no_hint_of_their_own() {
     for situation in all() {
@@ -315,7 +315,7 @@ fn the_words_of_another_program_get_no_hint_of_their_own() {
     }
 }
 
-/// Otherwise an export that fails for ten images says less than one that fails for one.
+/// An export that fails for ten images must not say less than one that fails for one.
 #[test]
 fn an_error_for_several_failures_has_the_hint_of_the_one_that_counts() {
     for situation in all() {
@@ -364,7 +364,7 @@ fn a_reason_has_its_hint_and_its_name_alone_has_not() {
     }
 }
 
-/// A script that goes by a code would otherwise do for one situation what helps in another.
+/// A script that goes by the code must not treat two situations alike.
 #[test]
 fn every_hint_has_a_code_of_its_own() {
     let of_situations = all().into_iter().filter_map(Situation::hint);
@@ -383,7 +383,7 @@ fn every_hint_has_a_code_of_its_own() {
     assert_eq!(codes.len(), texts.len(), "two texts for one code: {texts:?}");
 }
 
-/// A cache whose disk is full fails at every object.
+/// A cache with a full disk fails for every object.
 #[test]
 fn an_object_that_is_not_delivered_for_want_of_room_gets_the_hint_to_make_room() {
     let full = answered(Kind::Network, 500, Some(Symptom::DiskFull), "500 Internal Server Error: no space left");
@@ -393,7 +393,7 @@ fn an_object_that_is_not_delivered_for_want_of_room_gets_the_hint_to_make_room()
     assert_eq!(for_error(&Error::new(Kind::Network, "reading a").because(stopped)), Some(Registry::Full.hint()));
 }
 
-/// The command has no such option, so a hint at it leads nowhere.
+/// For other commands the hint would name an option that they do not have.
 #[test]
 fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
     let hint = for_error(&Error::new(Kind::Refused, "x").with_reason(Reason::Undelivered)).unwrap();
@@ -402,7 +402,7 @@ fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
     assert_eq!(that_may_keep_going(other), other);
 }
 
-/// An operator who has given the CA already learns nothing from "add the CA".
+/// "add the CA" does not help an operator who has already given the CA.
 #[test]
 fn only_a_certificate_that_is_not_trusted_asks_for_the_ca() {
     for fault in all().into_iter().filter(|one| matches!(one, Situation::Network(Network::Tls(_)))) {

@@ -1,209 +1,222 @@
-//! What each hint says to a person.
+//! The text of each hint.
 
 use crate::app::{HintCode, SPARSE_REMEDY};
 
 pub fn text(code: HintCode) -> &'static str {
     match code {
-        HintCode::DiskFull => "make room, or write elsewhere; then run the same command again",
-        HintCode::PermissionDenied => "check the permissions, or run as a user who may",
-        HintCode::ReadOnlyFileSystem => "the file system is mounted read-only",
+        HintCode::DiskFull => "free some space, or write to another disk; then run the same command again",
+        HintCode::PermissionDenied => "check the permissions, or run as a user who has them",
+        HintCode::ReadOnlyFileSystem => "remount the file system read-write, or write to another one",
         HintCode::NoStandardInput => {
-            "only `verify` and `import` read a bundle from standard input (`-`), and no other beside it: save it to a file"
+            "only `verify` and `import` read a bundle from standard input (`-`), and only one: save it to a file"
         }
         HintCode::NoSuchPath => "check the path",
-        HintCode::FailingMedium => "the medium may be failing: try to read it elsewhere, or use another one",
+        HintCode::FailingMedium => "the medium may be failing: read it on another machine, or use another medium",
         HintCode::FileTooLarge => {
-            "the file system cannot hold a file this large (FAT32: 4 GiB), or a limit forbids it (ulimit -f): write a directory, \
-             format it anew, or lift the limit"
+            "the file system cannot store a file this large (FAT32: 4 GiB), or `ulimit -f` forbids it: write a directory or \
+             volumes (--volume-size fat32), use another file system, or raise the limit"
         }
-        HintCode::ServerStopped => "when it answers again, run the same command again: what is done is kept",
+        HintCode::ServerStopped => {
+            "when the server answers again, run the same command again; it continues where it stopped"
+        }
         HintCode::ServerError => {
-            "the registry, or what stands before it, answers, but with an error of its own: when it works again, run the same command \
-             again, which continues"
+            "the registry, or a proxy in front of it, has an internal error: when it works again, run the same command again \
+             to continue"
         }
         HintCode::WebPage => {
-            "a proxy or a login page answers instead of the registry: check name, port and proxy (HTTPS_PROXY, NO_PROXY), and log in \
-             there first"
+            "a proxy or a login page answers instead of the registry: check the name, port and proxy (HTTPS_PROXY, NO_PROXY), \
+             and log in to the network first"
         }
         HintCode::TlsOutdated => {
-            "this has to be set right at the registry, or at the proxy before it: a certificate of X.509 version 3 with the host in its \
-             subjectAltName, and TLS 1.2 or 1.3 with ECDHE"
+            "this must be fixed at the registry, or at the proxy in front of it: use an X.509 version 3 certificate with the \
+             host in its subjectAltName, and TLS 1.2 or 1.3 with ECDHE"
         }
         HintCode::CertificateExpired => {
-            "have the registry's certificate renewed; or, if this machine's clock is wrong, set it right"
+            "have the registry's certificate renewed; if this machine's clock is wrong, set it"
         }
         HintCode::CertificateNotYetValid => {
-            "set this machine's clock right; if it is right, have the registry use a certificate that is valid now"
+            "set this machine's clock; if it is right, have the registry use a certificate that is already valid"
         }
         HintCode::CertificateOfOtherName => {
-            "call the registry by a name that its certificate is for, or have it get one with this name in its subjectAltName"
+            "use a registry name that the certificate contains, or have this name added to the certificate's subjectAltName"
         }
         HintCode::CertificateUntrusted => {
-            "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; or (not over a \
-             network you do not trust) --tls-verify=false"
+            "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; on a trusted \
+             network, --tls-verify=false works too"
         }
         HintCode::ClientCertificateDemanded => {
-            "put the certificate and its key as NAME.cert and NAME.key in /etc/containers/certs.d/HOST[:PORT], or in a directory that \
-             --cert-dir names"
+            "put the client certificate and its key as NAME.cert and NAME.key into /etc/containers/certs.d/HOST[:PORT], or \
+             into a directory named with --cert-dir"
         }
         HintCode::NotReached => {
-            "check name, port and proxy (HTTPS_PROXY, NO_PROXY); for a registry without TLS: --plain-http. Run again to continue"
+            "check the name, port and proxy (HTTPS_PROXY, NO_PROXY); for a registry without TLS, use --plain-http. Run again \
+             to continue"
         }
         HintCode::ForeignLayerLost => {
-            "the registry leaves this layer to an address of its maker's, which may be gone or out of reach from here: leave such \
-             layers out (without --foreign-layers), or let the address be reached"
+            "the registry refers to the vendor's address for this layer, which is gone or cannot be reached from here: leave \
+             out --foreign-layers, or allow access to the address"
         }
         HintCode::CompanionChanged => {
-            "--companions today goes on with what is attached to the image now, under a new lock, and --companions none without any; \
-             an export onto the bundle that was made of this lock finds them there"
+            "--companions today exports what is attached to the image now, under a new lock, and --companions none exports no \
+             companions; an export onto the bundle that was made from this lock finds them there"
         }
         HintCode::LoginRefused => {
-            "check user and password, and on Harbor whether the robot has expired; nothing was kept"
+            "check the user name and password, and on Harbor whether the robot account has expired; nothing was stored"
         }
         HintCode::Unauthorized => {
-            "`gapferry auth check HOST` says which user is shown; give another by --creds USER, --authfile FILE or \
-             `gapferry login HOST`; on Harbor a missing project answers the same way"
+            "`gapferry auth check HOST` shows which user is used; choose another with --creds USER, --authfile FILE or \
+             `gapferry login HOST`. Harbor answers the same way for a missing project"
         }
         HintCode::BlobLost => {
-            "the registry's storage lacks a blob that its own manifest names: the image has to be pushed there again"
+            "the registry's storage lacks a blob that its own manifest lists: push the image there again"
         }
         HintCode::LockedGone => {
-            "the registry has deleted it: lock again, or export onto the bundle that was made of this lock, which has it"
+            "the registry has deleted it: create a new lock, or export onto the bundle that was made from this lock, which \
+             has it"
         }
-        HintCode::NotFound => "check the spelling of registry, repository and tag, and whether you may read it",
+        HintCode::NotFound => {
+            "check the spelling of registry, repository and tag, and whether your account may read it"
+        }
         HintCode::RateLimited => {
-            "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
+            "run the same command again later to continue (`lock` continues only with -o); --max-wait 6h waits instead; \
              logging in raises most limits"
         }
         HintCode::RegistryFull => "the registry is full: free space on its disk, then run the same command again",
         // nginx refuses uploads over 1 MiB unless it is configured otherwise.
         HintCode::RequestTooLarge => {
-            "the registry, or a proxy before it, limits the size of uploads (nginx: client_max_body_size 0; in \
-             Kubernetes the annotation proxy-body-size of the ingress): have that lifted, then run the same command again"
+            "the registry, or a proxy in front of it, limits the size of uploads (nginx: client_max_body_size 0; Kubernetes \
+             ingress: the annotation proxy-body-size): have the limit raised, then run the same command again"
         }
-        HintCode::Quota => "raise the project's quota, or clean it up; then run the same command again",
+        HintCode::Quota => "raise the project's quota or delete images; then run the same command again",
         HintCode::RegistryReadOnly => {
             "the registry is in read-only mode: ask its administrator, then run the same command again"
         }
         HintCode::MediaTypeRefused => {
-            "this registry takes OCI media types only, not Docker's; zot takes both with `\"compat\": [\"docker2s2\"]` in the section \
-             `http` of its configuration"
+            "this registry accepts only OCI media types, not Docker's; zot accepts both with `\"compat\": [\"docker2s2\"]` in \
+             the section `http` of its configuration"
         }
         HintCode::Lacking => {
-            "bring what is missing: on the connected side export again, with --since and the receipt of an import that arrived, or an \
-             inventory of this target (`gapferry inventory`), or without --since; or fetch just this (import --missing, \
-             export --repair)"
+            "bring what is missing: on the connected side, export again with --since and the receipt of an import that \
+             arrived, or an inventory of this target (`gapferry inventory`), or without --since; or fetch only this (import \
+             --missing, export --repair)"
         }
         HintCode::VolumesMissing => {
-            "bring the others too, or take them one by one (`import --state FILE`); lost ones are made again by `gapferry repair`, \
-             of recovery volumes, or where the bundle came from"
+            "bring the other volumes too, or import them one at a time (`import --state FILE`); `gapferry repair` \
+             reconstructs lost ones from recovery volumes, and `export --only-volume` writes them again"
         }
         HintCode::NotNewer => {
-            "an old bundle was brought: bring the one that was made last; to go back on purpose, leave out --newer-than"
+            "this is an older bundle: bring the newest one; to go back on purpose, leave out --newer-than"
         }
         HintCode::NotReceived => {
-            "send all of it again, by the same command on both sides: what has arrived is not pushed again"
+            "send the whole stream again with the same commands; what has arrived is not pushed again"
         }
-        HintCode::NotAllowed => "add them to the allowlist of --allow, or bring a bundle without them",
-        HintCode::RepairFile => "`gapferry repair BUNDLE REPAIR` puts what it brings into the bundle",
+        HintCode::NotAllowed => "add the images to the allowlist of --allow, or bring a bundle without them",
+        HintCode::RepairFile => "this is a repair file: `gapferry repair BUNDLE REPAIR` applies it to the bundle",
         HintCode::ImageLayout => {
-            "`gapferry serve LAYOUT` makes a registry of it, and `gapferry export` makes a bundle of the images in that registry"
+            "`gapferry serve LAYOUT` serves it as a registry, and `gapferry export` writes a bundle from that registry"
         }
         HintCode::RepairBundle => {
-            "`gapferry repair BUNDLE COPY` repairs it in its place with another copy, in any form; or fetch only what is bad: here \
-             `gapferry verify BUNDLE --missing missing.json`, on the connected side `gapferry export --repair missing.json --locked LOCK \
-             -o repair.tar`, here `gapferry repair BUNDLE repair.tar`"
+            "`gapferry repair BUNDLE COPY` repairs it in place from another copy in any form. Or fetch only what is bad: run \
+             `gapferry verify BUNDLE --missing missing.json` here, `gapferry export --repair missing.json --locked LOCK -o \
+             repair.tar` on the connected side, and `gapferry repair BUNDLE repair.tar` here"
         }
         HintCode::RepairVolumes => {
-            "`gapferry repair NAME.*.tar` makes bad or lost volumes again of the others and of recovery volumes; without these, of a copy \
-             of the bundle, or of what `verify --missing` and `export --repair` bring, named with them: `gapferry repair NAME.*.tar COPY`"
+            "`gapferry repair NAME.*.tar` reconstructs bad and lost volumes if there are recovery volumes; otherwise add a \
+             copy of the bundle, or a repair file from `verify --missing` and `export --repair`: `gapferry repair NAME.*.tar \
+             COPY`"
         }
         HintCode::DamagedFile => {
-            "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or repair it with \
-             `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`"
+            "`gapferry verify BUNDLE --full` lists all damage (for a registry's storage, `gapferry check`); copy the bundle \
+             from its medium again, or repair it with `gapferry repair`"
         }
-        HintCode::DamagedSource => "run the same command again; if it stays, the source itself is damaged",
+        HintCode::DamagedSource => "run the same command again; if the error persists, the source itself is damaged",
         HintCode::BundleUnsigned => {
-            "have it signed where it was made (`export --sign-key`, `gapferry sign`), and bring it again"
+            "have the bundle signed where it was made (`export --sign-key`, `gapferry sign`), and bring it again"
         }
         HintCode::ReceiptUnsigned => {
-            "have it signed where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and bring both files"
+            "have it signed where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and bring both \
+             files"
         }
         HintCode::KeyNotAccepted => {
-            "ask the maker of the bundle for the fingerprint of the key, by another way than the medium; if it is the fingerprint in this \
-             message, the bundle was altered: do not use it"
+            "ask the maker of the bundle for the fingerprint of the signing key, over another channel. If it differs from the fingerprint \
+             in this message, the bundle was signed with another key: pass that key with --key. If it is the same, the bundle was changed: do not use it"
         }
-        HintCode::Altered => "do not use it before you know who changed it; bring it again from where it was made",
+        HintCode::Altered => "find out who changed the bundle before you use it; bring it again from where it was made",
         HintCode::PlatformMissing => {
-            "leave the platform out; or --skip-missing-platform (export, lock) takes what each image has of those asked for"
+            "leave out this platform, or use --skip-missing-platform (export, lock), which exports the platforms that each \
+             image has"
         }
         HintCode::UnknownRepository => {
-            "this registry does not create a repository when it is pushed to (AWS ECR, for example): create it there first, then run \
+            "this registry does not create repositories on push (for example AWS ECR): create the repository there, then run \
              the same command again"
         }
         HintCode::ForeignLayerRefused => {
-            "allow the addresses of foreign layers in the registry's configuration (distribution: validation.manifests.urls.allow, \
-             such as ['^https://mcr\\.microsoft\\.com/']), then run the same command again"
+            "allow the addresses of foreign layers in the registry's configuration (distribution: \
+             validation.manifests.urls.allow, such as ['^https://mcr\\.microsoft\\.com/']), then run the same command again"
         }
         HintCode::DamagedTarget => {
-            "the target's storage is damaged, or it remembers what a garbage collection has deleted: restart the registry; if that does \
-             not help, run `gapferry check` on its storage and remove the files that it names; then run the same command again. A cache \
-             in front of the registry must not keep answers about manifests (nginx: no proxy_cache_valid for 404)"
+            "the target's storage is damaged, or its cache still lists what a garbage collection deleted: restart the \
+             registry. If that does not help, run `gapferry check` on its storage and remove the files that it names; then \
+             run the same command again. A cache in front of the registry must not keep answers about manifests (nginx: no \
+             proxy_cache_valid for 404)"
         }
-        HintCode::Passed => "run the same command again with --reupload, which sends every blob as it comes",
+        HintCode::Passed => "run the same command again with --reupload, which pushes every blob as it arrives",
         HintCode::ProjectQuota => {
-            "raise the project's quota, or delete what is not needed and run Harbor's garbage collection; then run the same \
-             command again"
+            "raise the project's quota, or delete images and run Harbor's garbage collection; then run the same command again"
         }
         HintCode::TargetFull => {
-            "the target is full: free space on its disk, or raise --quota of `gapferry serve`; then run the same command again"
+            "the target is full: free space on its disk, or raise --quota of `gapferry serve`; then run the same command \
+             again"
         }
         HintCode::NoPushes => {
-            "the registry is in maintenance (distribution: storage.maintenance.readonly) or a cache of another one (proxy.remoteurl): \
-             ask its administrator, then run the same command again"
+            "the registry is in maintenance mode (distribution: storage.maintenance.readonly) or is a cache of another \
+             registry (proxy.remoteurl): ask its administrator, then run the same command again"
         }
         HintCode::WebPageAtUpload => {
-            "a login page, a captive portal or a proxy answers in the registry's place: open the address in a browser to see which; then \
-             run the same command again"
+            "a login page, a captive portal or a proxy answers instead of the registry: open the address in a browser to see \
+             which one, then run the same command again"
         }
         HintCode::UnknownUploadHost => {
-            "the registry does not know by which name it is reached: check Harbor's external_url, distribution's http.host, or the \
-             headers Host and X-Forwarded-* that the proxy before it sets; then run the same command again"
+            "the registry does not know the name under which clients reach it: check Harbor's external_url, distribution's \
+             http.host, or the headers Host and X-Forwarded-* that the proxy sets; then run the same command again"
         }
-        HintCode::ProxyCache => "choose another project, by --to HOST/PROJECT or --map",
+        HintCode::ProxyCache => "choose another project with --to HOST/PROJECT or --map",
         HintCode::NoPushRight => {
-            "give the account the role Developer or higher, or a robot the permission to push; then run the same command again"
-        }
-        HintCode::UploadDenied => {
-            "`gapferry auth check HOST/REPOSITORY` says which user is shown and whether it may push: have it granted, or give another \
-             user by --creds USER, --authfile FILE or `gapferry login HOST`; then run the same command again"
-        }
-        HintCode::ImmutableTag => {
-            "--on-existing skip leaves such tags as they are; or choose another tag (as=, --map), or change the project's rule"
-        }
-        HintCode::BlobInCollection => {
-            "Harbor's garbage collection is at work: run the same command again when it is done (what a collection that crashed \
-             has left is free again after 2 hours)"
-        }
-        HintCode::BodyLimit => {
-            "a gateway before the registry limits the size of requests: raise its limit (nginx: client_max_body_size) to more than \
-             the largest layer has; then run the same command again"
-        }
-        HintCode::Undelivered => "the registry works, but cannot deliver this object: ask its administrator",
-        HintCode::KeepGoing => {
-            "the registry works, but cannot deliver this object: ask its administrator; meanwhile --keep-going exports everything else"
-        }
-        HintCode::Compressed => {
-            "switch compression off in the proxy or gateway before the registry (nginx: gzip off), or bypass it; then run the same \
+            "give the account the role Developer or higher, or the robot account permission to push; then run the same \
              command again"
         }
+        HintCode::UploadDenied => {
+            "`gapferry auth check HOST/REPOSITORY` shows which user is used and whether it may push: have the permission \
+             granted, or choose another user with --creds USER, --authfile FILE or `gapferry login HOST`; then run the same \
+             command again"
+        }
+        HintCode::ImmutableTag => {
+            "--on-existing skip leaves such tags alone; or choose another tag (as=, --map), or change the project's rule"
+        }
+        HintCode::BlobInCollection => {
+            "Harbor's garbage collection is running: run the same command again when it has finished (after a crashed \
+             collection, Harbor releases the blobs within 2 hours)"
+        }
+        HintCode::BodyLimit => {
+            "a gateway in front of the registry limits the size of requests: raise its limit (nginx: client_max_body_size) \
+             above the size of the largest layer; then run the same command again"
+        }
+        HintCode::Undelivered => "the registry works but cannot deliver this object: ask its administrator",
+        HintCode::KeepGoing => {
+            "the registry works but cannot deliver this object: ask its administrator; --keep-going exports everything else \
+             meanwhile"
+        }
+        HintCode::Compressed => {
+            "turn off compression in the proxy or gateway in front of the registry (nginx: gzip off), or bypass it; then run \
+             the same command again"
+        }
         HintCode::PullPolicy => {
-            "a policy of the project forbids pulling: meet what it asks for, or have an administrator of the project change it (on Harbor \
+            "a policy of the project forbids pulling: comply with it, or have a project administrator change it (in Harbor \
              under Configuration: content trust, vulnerability severity, CVE allowlist)"
         }
         HintCode::NoPullRight => {
-            "give the account the right to pull there: without it gapferry cannot see what a tag means, and --on-existing skip and fail \
-             depend on that"
+            "give the account permission to pull there: without it gapferry cannot see which image a tag has, which \
+             --on-existing skip and fail depend on"
         }
         HintCode::SparseIndex => SPARSE_REMEDY,
     }

@@ -1,4 +1,4 @@
-//! `import --prune`: tags of images that are not wanted any more.
+//! `import --prune`: removes tags of images that are no longer wanted.
 
 use std::path::PathBuf;
 
@@ -40,10 +40,10 @@ pub struct PruneArgs {
 }
 
 impl PruneArgs {
-    /// What is asked for; reads the receipts of `--arrived`.
+    /// Converts the options for the library, and reads the receipts of `--arrived`.
     ///
     /// # Errors
-    /// One that cannot be read, is an inventory, or is not signed as it should be.
+    /// A receipt cannot be read, is an inventory, or lacks the required signature.
     pub fn options(&self, context: &Context) -> Result<Option<PruneOptions>> {
         let arrived = if self.arrived.is_empty() { None } else { Some(self.arrived(context)?) };
         Ok(self.prune.then_some(PruneOptions { delete: self.yes, arrived }))
@@ -56,7 +56,7 @@ impl PruneArgs {
     }
 }
 
-/// The sum of it.
+/// Prints the summary.
 pub fn show(pruned: &Pruned, context: &Context) {
     let report = match pruned {
         Pruned::Skipped => return context.say("nothing is pruned: not everything has arrived"),

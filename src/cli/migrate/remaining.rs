@@ -1,10 +1,10 @@
-//! What is left to do when a storage was written.
+//! The steps that remain after a storage was written.
 
 use std::path::Path;
 
 use crate::base::fsops;
 
-/// User and group by their numbers.
+/// Numeric user and group.
 #[derive(Clone, Copy)]
 pub struct OwnerArg(fsops::Owner);
 
@@ -24,7 +24,7 @@ impl From<OwnerArg> for fsops::Owner {
     }
 }
 
-/// What the operator has to do.
+/// Lists the remaining steps for the operator.
 pub fn remaining(to: &Path, owner: Option<fsops::Owner>, linked: bool) -> String {
     let owned = match owner {
         Some(_) => String::new(),

@@ -1,9 +1,9 @@
-//! What a migration has found or done, as people read it.
+//! Renders the result of a migration.
 
 use super::remaining::remaining;
 use crate::app::{
     Destination, Migrated, MigratedBundle, MigratedImage, MigratedState, StorageList, StoredImage, StoredState,
-    fault_lines, faults_line,
+    problem_lines, problems_line,
 };
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
@@ -11,27 +11,27 @@ use crate::cli::context::Context;
 use crate::cli::signing::signed_by;
 use crate::cli::table;
 use crate::oci::Platform;
-use crate::transport::storage::Fault;
+use crate::transport::storage::StorageProblem;
 
-/// Each fault, as what failed.
-pub fn show_faults(faults: &[Fault], context: &Context) {
-    faults.iter().for_each(|fault| context.failed_image(fault_lines(fault).trim_end(), None));
+/// Prints each problem as a failure.
+pub fn show_problems(problems: &[StorageProblem], context: &Context) {
+    problems.iter().for_each(|problem| context.failed_image(problem_lines(problem).trim_end(), None));
 }
 
-/// `all`: no image was left out by its name.
+/// Prints the list of images. `all` says that no image was excluded by name.
 pub fn print_list(list: &StorageList, all: bool, context: &Context) -> Result<()> {
     let rows: Vec<Vec<String>> = list.images.iter().map(row).collect();
     let mut text = table::render(&["IMAGE", "TYPE", "PLATFORMS", "SIZE", "SHARED", "DIGEST", "STATE"], &rows);
-    if !list.faults.is_empty() {
+    if !list.problems.is_empty() {
         text.push('\n');
-        list.faults.iter().for_each(|fault| text.push_str(&fault_lines(fault)));
+        list.problems.iter().for_each(|problem| text.push_str(&problem_lines(problem)));
     }
     let repositories = match list.repositories {
         1 => "1 repository".to_owned(),
         number => format!("{number} repositories"),
     };
-    let (images, size, faults) = (&list.counted, bytes(list.size), faults_line(&list.faults));
-    text.push_str(&format!("\n{images} in {repositories}, {size}, {faults}\n"));
+    let (images, size, problems) = (&list.counted, bytes(list.size), problems_line(&list.problems));
+    text.push_str(&format!("\n{images} in {repositories}, {size}, {problems}\n"));
     if rows.is_empty() && list.manifests > 0 && all {
         let manifests = count(list.manifests, "manifest");
         text.push_str(&format!(
@@ -54,14 +54,14 @@ fn row(image: &StoredImage) -> Vec<String> {
         image.name.digest.map_or_else(none, |digest| digest.short()),
         match image.state {
             StoredState::Ok => "ok".to_owned(),
-            StoredState::Faulty => "faulty".to_owned(),
+            StoredState::Damaged => "damaged".to_owned(),
         },
     ]
 }
 
-/// What was written, and what is wrong with the rest. `to` is what was asked for.
+/// Prints what was written to `to`, and the problems.
 pub fn show(migrated: &Migrated, to: &Destination, context: &Context) {
-    show_faults(&migrated.faults, context);
+    show_problems(&migrated.problems, context);
     if migrated.failure.is_some() && migrated.bundle.is_none() {
         return;
     }
@@ -102,13 +102,13 @@ pub fn show(migrated: &Migrated, to: &Destination, context: &Context) {
     }
 }
 
-/// `OUT: 3 images, 1 failed; 12 blobs linked, 3 B copied, nothing wrong; 1 s`.
+/// One line, such as `OUT: 3 images, 1 failed; 12 blobs linked, 3 B copied, nothing wrong; 1 s`.
 fn summary(migrated: &Migrated, images: &str, copied: &str) -> String {
     let lost = if migrated.failed > 0 { format!(", {} failed", migrated.failed) } else { String::new() };
     let blobs = count(usize::try_from(migrated.blobs_linked).unwrap_or(usize::MAX), "blob");
-    let (output, faults) = (migrated.output.display(), faults_line(&migrated.faults));
+    let (output, problems) = (migrated.output.display(), problems_line(&migrated.problems));
     let time = duration(migrated.elapsed);
-    format!("{output}: {images}{lost}; {blobs} linked{copied}, {faults}; {time}")
+    format!("{output}: {images}{lost}; {blobs} linked{copied}, {problems}; {time}")
 }
 
 fn show_bundle(migrated: &Migrated, bundle: &MigratedBundle, context: &Context) {
@@ -116,10 +116,10 @@ fn show_bundle(migrated: &Migrated, bundle: &MigratedBundle, context: &Context) 
     let (what, size) = (if bundle.unchanged { "unchanged" } else { "written" }, bytes(bundle.bytes));
     let images = count(migrated.written + migrated.present, "image");
     let blobs = count(usize::try_from(migrated.blobs_linked).unwrap_or(usize::MAX), "blob");
-    let (copied, faults) = (bytes(migrated.bytes_copied), faults_line(&migrated.faults));
+    let (copied, problems) = (bytes(migrated.bytes_copied), problems_line(&migrated.problems));
     let (output, time) = (migrated.output.display(), duration(migrated.elapsed));
     context
-        .say(&format!("{output}: {what}, {images}{lost}, {size}; {blobs} linked, {copied} copied, {faults}; {time}"));
+        .say(&format!("{output}: {what}, {images}{lost}, {size}; {blobs} linked, {copied} copied, {problems}; {time}"));
     context.say(&format!("identity {}", bundle.identity));
     if let Some(by) = &bundle.signed_by {
         context.say(&signed_by(by));

@@ -1,4 +1,4 @@
-//! Options that say which images of a storage are wanted.
+//! Options that select images of a storage.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::base::error::Result;
 use crate::cli::allowlist::{CompanionArgs, read_file, read_lists};
 use crate::pipeline::allowlist::Pattern;
 
-/// Which images are wanted, and what they are called.
+/// Which images to migrate, and their names.
 #[derive(clap::Args)]
 pub struct WhichArgs {
     /// Only images on this allowlist; repeatable
@@ -50,7 +50,7 @@ impl WhichArgs {
     /// Reads the files.
     ///
     /// # Errors
-    /// All that is wrong in the allowlist, at once; a file that cannot be read.
+    /// A file cannot be read, or the allowlist has problems; all of them are reported at once.
     pub fn read(&self) -> Result<ImageFilter> {
         let tags = self.tags_from.as_ref().map(|path| read_file(path));
         Ok(ImageFilter {

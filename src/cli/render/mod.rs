@@ -1,4 +1,4 @@
-//! Reports as people read them.
+//! Renders reports as text.
 
 pub mod not_brought;
 pub mod proof;
@@ -14,12 +14,12 @@ use crate::base::progress::units::bytes;
 use crate::oci::{Platform, Reference};
 use crate::verify::{Problem, Refusal};
 
-/// How many names stand where one sentence is about many.
+/// How many names a summary line lists.
 pub const MOST_NAMED: usize = 5;
-/// More problems of a bundle that is refused are not shown.
+/// How many problems of a refused bundle are shown.
 const MOST_PROBLEMS: usize = 10;
 
-/// The first of them.
+/// Lists the first names and the number of the others.
 pub fn named<'t>(tags: impl IntoIterator<Item = &'t Reference>) -> String {
     let mut tags = tags.into_iter().map(ToString::to_string);
     let named: Vec<String> = tags.by_ref().take(MOST_NAMED).collect();
@@ -27,7 +27,7 @@ pub fn named<'t>(tags: impl IntoIterator<Item = &'t Reference>) -> String {
     format!("{}{more}", named.join(", "))
 }
 
-/// The problems that an error is because of, if it is.
+/// Prints the problems of a refused bundle, if that is the error.
 pub fn show_refusal(error: &Error, context: &Context) {
     let Some(refusal) = Refusal::of(error) else { return };
     context.end();
@@ -36,7 +36,7 @@ pub fn show_refusal(error: &Error, context: &Context) {
     }
 }
 
-/// What a lock holds.
+/// Renders the images of a lock as a table.
 pub fn images_table(images: &[ListedImage]) -> String {
     let row = |ListedImage { image, kinds }: &ListedImage| {
         let platforms: Vec<String> = image.platforms.iter().map(Platform::to_string).collect();
@@ -48,7 +48,7 @@ pub fn images_table(images: &[ListedImage]) -> String {
     table::render(&["IMAGE", "PLATFORMS", "SIZE", "DIGEST", "COMPANIONS"], &rows)
 }
 
-/// A problem as a person reads it.
+/// Renders a problem.
 pub fn problem(problem: &Problem) -> String {
     let path = match (&problem.volume, problem.path.as_str()) {
         (Some(volume), "") => volume.clone(),

@@ -1,4 +1,4 @@
-//! Companions that a push did not bring although nobody asked for that.
+//! Renders companions that a push could not carry.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use crate::base::progress::units::count;
 use crate::cli::companions;
 use crate::oci::{Reference, Tag};
 
-/// A line for each companion that failed; one for all of a registry that failed for the same reason.
+/// One line per failed companion, or one per registry if all failed for the same reason.
 pub fn failures(left: &NotBrought) -> impl Iterator<Item = String> + '_ {
     let list = "the list was left alone, so it does not name all that the bundle has: ";
     let kinds = [(&left.obstructed, ""), (&left.unlisted, list), (&left.refused, "the target refuses it: ")];
     kinds.into_iter().flat_map(|(companions, text)| by_reason(companions, text))
 }
 
-/// A line for each reason why lists may not be read.
+/// One line for each reason why lists could not be read.
 pub fn warnings(left: &NotBrought) -> impl Iterator<Item = String> + '_ {
     let denied = left.denied.first_key_value().map(|(_, reason)| {
         format!(
@@ -34,7 +34,7 @@ pub fn warnings(left: &NotBrought) -> impl Iterator<Item = String> + '_ {
     denied.into_iter().chain(forbidden)
 }
 
-/// A line about lists that are there.
+/// A line about lists that the target has already.
 pub fn notice(left: &NotBrought) -> Option<String> {
     let (tag, reason) = left.hidden.first_key_value()?;
     let tags = counted(&left.hidden);
@@ -45,7 +45,7 @@ pub fn notice(left: &NotBrought) -> Option<String> {
     ))
 }
 
-/// A line about companions that are not pushed while their subjects are hidden.
+/// A line about companions that are held back while their subjects cannot be pulled.
 pub fn left_out(left: &LeftOut) -> String {
     format!(
         "{} not brought ({}): whether their subject belongs to the image cannot be read while a policy of the project hides it. \
@@ -55,7 +55,7 @@ pub fn left_out(left: &LeftOut) -> String {
     )
 }
 
-/// A line for all companions of a registry that have the same reason.
+/// One line for all companions of a registry with the same reason.
 fn by_reason(companions: &BTreeMap<Reference, String>, text: &str) -> Vec<String> {
     let mut groups: BTreeMap<(&str, &str), Vec<&Reference>> = BTreeMap::new();
     for (name, reason) in companions {

@@ -1,4 +1,4 @@
-//! What was read back from a registry.
+//! Renders what was read back from a registry.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::cli::context::Context;
 use crate::oci::Reference;
 use crate::pipeline::prove::Verdict;
 
-/// Images that a policy lets nobody read, one line for each policy.
+/// Prints images that a policy withholds from everyone, one line for each policy.
 pub fn show_withheld(proof: &Proof, context: &Context) {
     let mut policies: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
     for image in &proof.images {
@@ -22,7 +22,7 @@ pub fn show_withheld(proof: &Proof, context: &Context) {
     }
 }
 
-/// One line: how many images ended how.
+/// One line with the number of images for each outcome.
 pub fn summary(proof: &Proof) -> String {
     let mut parts = Vec::new();
     let proven = if proof.dry_run { "to prove" } else { "proven" };

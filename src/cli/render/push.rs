@@ -1,4 +1,4 @@
-//! What a push has done, or would do.
+//! Renders the plan or the result of a push.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as _;
@@ -15,20 +15,20 @@ use crate::oci::Reference;
 use crate::pipeline::plan::{CompanionAction, TagState};
 use crate::pipeline::receipt::ImageOutcome;
 
-/// What could go wrong, for a dry run.
+/// Prints the warnings of a dry run.
 pub fn warn_of_plan(plan: &PushPlan, context: &Context) {
     let left = &plan.not_brought;
     let left_out = plan.left_out.as_ref().map(not_brought::left_out);
     let warnings = not_brought::failures(left).chain(not_brought::warnings(left)).chain(left_out);
     warnings.for_each(|text| context.environment.events.report(Event::Warning(text)));
     not_brought::notice(left).into_iter().for_each(|text| context.environment.events.report(Event::Notice(text)));
-    plan.faults.iter().for_each(|fault| context.failed_image(fault, None));
+    plan.problems.iter().for_each(|problem| context.failed_image(problem, None));
 }
 
-/// The plan, for a dry run.
+/// Prints the plan of a dry run.
 ///
 /// # Errors
-/// Standard output's.
+/// Writing to standard output failed.
 pub fn print_plan(plan: &PushPlan, context: &Context) -> Result<()> {
     let rows: Vec<Vec<String>> = plan
         .images
@@ -57,7 +57,7 @@ pub fn print_plan(plan: &PushPlan, context: &Context) -> Result<()> {
 fn action(action: PlannedAction, tag: TagState) -> &'static str {
     match (action, tag) {
         (PlannedAction::Push, TagState::Other(_)) => "overwrite",
-        // Perhaps it is this image already: it may not be read.
+        // The tag cannot be read, so it may already have this image.
         (PlannedAction::Push, TagState::Blocked) => "renew",
         (PlannedAction::Push, TagState::Same) => "complete",
         (PlannedAction::Push, TagState::New) => "push",
@@ -71,7 +71,7 @@ fn action(action: PlannedAction, tag: TagState) -> &'static str {
     }
 }
 
-/// For the table of the plan: a row for each tag of a companion that means something else at the target.
+/// Rows of the plan for companion tags that have another digest at the target.
 fn rows(image: &PlannedImage) -> impl Iterator<Item = Vec<String>> + '_ {
     image.tags.iter().filter_map(|companion| {
         if matches!(companion.state, TagState::New | TagState::Same) || companion.tag == image.reference {
@@ -90,13 +90,13 @@ fn rows(image: &PlannedImage) -> impl Iterator<Item = Vec<String>> + '_ {
     })
 }
 
-/// The last lines: what failed and why, then the sum of it.
+/// Prints the failures with their reasons, then the summary.
 pub fn show_pushed(pushed: &Pushed, context: &Context) {
     if let Some(found) = &pushed.proof {
         context.say(&proof::summary(found));
         proof::show_withheld(found, context);
     }
-    pushed.faults.iter().for_each(|fault| context.failed_image(fault, None));
+    pushed.problems.iter().for_each(|problem| context.failed_image(problem, None));
     show_blocked(pushed, context);
     show_kept(pushed, context);
     show_failures(&pushed.failures, context);
@@ -128,7 +128,7 @@ pub fn show_pushed(pushed: &Pushed, context: &Context) {
     warnings.for_each(|text| context.environment.events.report(Event::Warning(text)));
 }
 
-/// Images that arrived and cannot be pulled yet, said once for each reason. A root that has its tag is named by that alone.
+/// Prints images that arrived but cannot be pulled yet, once for each reason. A root with a tag is named only by its tag.
 fn show_blocked(pushed: &Pushed, context: &Context) {
     let mut reasons: BTreeMap<&str, (Vec<&Reference>, Vec<&Reference>)> = BTreeMap::new();
     for (name, why) in &pushed.blocked {
@@ -146,7 +146,7 @@ fn show_blocked(pushed: &Pushed, context: &Context) {
     }
 }
 
-/// Immutable tags that were left as they are.
+/// Prints immutable tags that were left alone.
 fn show_kept(pushed: &Pushed, context: &Context) {
     let Some(first) = pushed.kept.first() else { return };
     let (number, named) = (count(pushed.kept.len(), "tag"), named(&pushed.kept));
@@ -158,8 +158,8 @@ fn show_kept(pushed: &Pushed, context: &Context) {
     context.environment.events.report(Event::Notice(text));
 }
 
-/// Shows every image that failed. What many have in common, such as a line that broke or a blob that they share, is said once,
-/// and what helps them too.
+/// Prints every failed image. A cause that several images share, such as a broken connection or a shared blob, is printed
+/// once, with its hint.
 fn show_failures(failed: &[ImageFailure], context: &Context) {
     let mut reasons: Vec<Vec<&ImageFailure>> = Vec::new();
     let (mut places, mut shown) = (HashMap::new(), HashSet::new());
@@ -171,7 +171,7 @@ fn show_failures(failed: &[ImageFailure], context: &Context) {
         }
     }
     for alike in &reasons {
-        // What ended everything is no fault of a single image.
+        // The error that stopped the run is not specific to one image.
         if let [first, _, ..] = &alike[..]
             && let Some(stopped) = first.error.stopped()
             && !context.logs_json()
@@ -180,7 +180,7 @@ fn show_failures(failed: &[ImageFailure], context: &Context) {
             context.failed_image(&text, remedy(first));
             continue;
         }
-        // A registry whose cache outlived a garbage collection fails for all that it had.
+        // A registry whose cache survived a garbage collection fails for every blob that it had.
         if let [first, ..] = &alike[..]
             && alike.len() > MOST_NAMED
             && first.error.reason() == Some(&Reason::DamagedTarget)
@@ -193,7 +193,7 @@ fn show_failures(failed: &[ImageFailure], context: &Context) {
         for (nth, failure) in alike.iter().enumerate() {
             let ImageFailure { reference, error, .. } = failure;
             let remedy = remedy(failure).filter(|remedy| shown.insert(*remedy));
-            // What was swallowed is named with its digest.
+            // Each lost blob is listed with its digest.
             let is_own = error.reason() == Some(&Reason::DamagedTarget);
             let text = match nth > 0 && !is_own && !context.logs_json() {
                 true => "for the same reason".to_owned(),
@@ -204,12 +204,13 @@ fn show_failures(failed: &[ImageFailure], context: &Context) {
     }
 }
 
-/// What failures have in common: why, without what it was: `reading /a/b: Input/output error` of `blob sha256:… to …: reading /a/b: …`.
+/// The shared part of failures: the cause without the object, such as `reading /a/b: Input/output error` of `blob sha256:… to
+/// …: reading /a/b: …`.
 fn reason(error: &Error) -> String {
     if let Some(stopped) = error.stopped() {
         return stopped.to_string();
     }
-    // One collection, whichever blobs it holds.
+    // One collection blocks many blobs.
     if error.reason() == Some(&Reason::BlobInCollection) {
         return "in collection".to_owned();
     }

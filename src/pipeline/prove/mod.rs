@@ -83,6 +83,10 @@ pub struct ImageProblem {
     pub code: Verdict,
     /// What is wrong, for people.
     pub found: String,
+    /// The repository that was read.
+    pub path: String,
+    /// The image that the problem affects.
+    pub images: [Reference; 1],
 }
 
 /// An image, and what is known of it.
@@ -204,7 +208,8 @@ impl ImageProof {
         }
         let is_known = |problem: &ImageProblem| problem.found == found;
         if self.problems.len() < MOST_PROBLEMS && !self.problems.iter().any(is_known) {
-            self.problems.push(ImageProblem { code: verdict, found });
+            let (path, images) = (self.reference.repository.path().to_owned(), [self.reference.clone()]);
+            self.problems.push(ImageProblem { code: verdict, found, path, images });
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Whether the images of a storage are whole: every manifest below them is read once, every blob looked at once, however
-//! many images share it, and each fault learns which images it costs.
+//! many images share it, and each problem learns which images it costs.
 //!
 //! # Threats
 //! What is kept of a manifest is what it points to; an index may nest as it likes, each manifest is visited once.
@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::contents::Layers;
-use super::fault::{At, Fault, FaultKind};
 use super::nodes::{Node, parts_of};
+use super::problem::{At, StorageProblem, StorageProblemKind};
 use super::survey::{Holding, Survey, Tagged};
 use super::{Storage, data_path};
 use crate::base::progress::{Event, Events, Phase};
@@ -45,7 +45,7 @@ pub enum AuditScope {
 #[derive(Debug, Default)]
 pub struct Audit {
     /// Those of the survey too; sorted by path.
-    pub faults: Vec<Fault>,
+    pub problems: Vec<StorageProblem>,
     /// For each tag of the survey whether it is whole.
     pub whole: Vec<bool>,
     /// Manifests without a tag that no tagged one points to, where they were looked at, and whether they are whole.
@@ -76,9 +76,9 @@ struct Claim {
 struct Auditor<'a> {
     pub storage: &'a Storage,
     pub repositories: &'a [Holding],
-    faults: Vec<Fault>,
-    known: HashMap<(String, FaultKind, String), At>,
-    /// The survey's faults by their paths.
+    problems: Vec<StorageProblem>,
+    known: HashMap<(String, StorageProblemKind, String), At>,
+    /// The survey's problems by their paths.
     pub surveyed: HashMap<&'a str, At>,
     pub nodes: HashMap<Digest, Node>,
     pub manifests: Option<HashMap<Digest, Manifest>>,
@@ -110,9 +110,9 @@ impl Storage {
         let mut auditor = Auditor {
             storage: self,
             repositories: &survey.repositories,
-            faults: survey.faults.clone(),
+            problems: survey.problems.clone(),
             known: HashMap::new(),
-            surveyed: survey.faults.iter().enumerate().map(|(at, fault)| (fault.path.as_str(), at)).collect(),
+            surveyed: survey.problems.iter().enumerate().map(|(at, problem)| (problem.path.as_str(), at)).collect(),
             nodes: HashMap::new(),
             early: HashMap::new(),
             speaking: Speaking::new(),
@@ -158,11 +158,11 @@ impl Storage {
         if scope != AuditScope::Tagged {
             audit.untagged = auditor.untagged();
         }
-        audit.faults = auditor.faults;
+        audit.problems = auditor.problems;
         audit.manifests = auditor.manifests.unwrap_or_default().into();
-        audit.faults.iter_mut().for_each(|fault| fault.images.sort_unstable());
+        audit.problems.iter_mut().for_each(|problem| problem.images.sort_unstable());
         audit
-            .faults
+            .problems
             .sort_by(|one, other| (&one.path, one.kind, &one.what).cmp(&(&other.path, other.kind, &other.what)));
         audit
     }
@@ -205,7 +205,7 @@ impl Auditor<'_> {
                     self.manifests.as_mut().map(|manifests| manifests.insert(*digest, manifest));
                     Node::Whole { parts, size }
                 }
-                Err(fault) => Node::Broken(self.note(fault)),
+                Err(problem) => Node::Broken(self.note(problem)),
             };
             for part in node.parts().iter().filter(|part| !part.is_manifest) {
                 let claim = claims.entry(part.digest).or_insert(Claim { sizes: Vec::new(), home: *home });
@@ -229,7 +229,7 @@ impl Auditor<'_> {
             claims.iter().map(|(digest, claim)| (*digest, claim.sizes.first().copied().unwrap_or_default())).collect();
         if scope == AuditScope::Everything {
             self.look_at_links();
-            let others = self.storage.stored(&mut self.faults);
+            let others = self.storage.stored(&mut self.problems);
             let is_other = |digest: &Digest| !self.nodes.contains_key(digest) && !claims.contains_key(digest);
             wanted.extend(others.into_iter().filter(is_other).map(|digest| (digest, 0)));
         }
@@ -255,12 +255,12 @@ impl Auditor<'_> {
                     total = total.saturating_add(found);
                     for size in sizes.iter().filter(|size| **size != found) {
                         let what = format!("{found} bytes instead of {size}");
-                        let at = self.note(Fault::new(data_path(digest), FaultKind::WrongSize, what));
+                        let at = self.note(StorageProblem::new(data_path(digest), StorageProblemKind::WrongSize, what));
                         self.blobs.insert((*digest, *size), at);
                     }
                 }
-                Err(fault) => {
-                    let at = self.note(fault);
+                Err(problem) => {
+                    let at = self.note(problem);
                     self.blobs.extend(sizes.iter().map(|size| ((*digest, *size), at)));
                 }
             }
@@ -271,9 +271,9 @@ impl Auditor<'_> {
     fn look_at_links(&mut self) {
         let found = in_parallel(self.repositories, |holding| self.storage.layers(holding));
         for (at, mut found) in found.into_iter().enumerate() {
-            for (blob, fault) in std::mem::take(&mut found.odd) {
-                let fault = self.note(fault);
-                self.links.extend(blob.map(|blob| ((at, blob), fault)));
+            for (blob, problem) in std::mem::take(&mut found.odd) {
+                let problem = self.note(problem);
+                self.links.extend(blob.map(|blob| ((at, blob), problem)));
             }
             self.layers.push(found);
         }
@@ -286,7 +286,7 @@ impl Auditor<'_> {
         claim: Option<&Claim>,
         depth: AuditDepth,
         events: &Events,
-    ) -> Result<u64, Fault> {
+    ) -> Result<u64, StorageProblem> {
         let slice = match claim.map(|claim| self.repositories[claim.home].repository.path()) {
             Some(repository) if depth == AuditDepth::Size => return self.storage.look_at_blob(repository, digest),
             Some(repository) => self.storage.blob_file(repository, digest)?,
@@ -303,10 +303,10 @@ impl Auditor<'_> {
         events.report(Event::BlobFinished { digest: id });
         proven.map(|()| slice.size()).map_err(|unproven| {
             let kind = match &unproven {
-                Unproven::Wrong(_) => FaultKind::WrongDigest,
-                Unproven::Unreadable(_) => FaultKind::Unreadable,
+                Unproven::Wrong(_) => StorageProblemKind::WrongDigest,
+                Unproven::Unreadable(_) => StorageProblemKind::Unreadable,
             };
-            Fault::new(data_path(digest), kind, unproven.to_string())
+            StorageProblem::new(data_path(digest), kind, unproven.to_string())
         })
     }
 
@@ -335,23 +335,23 @@ impl Auditor<'_> {
         looked.collect()
     }
 
-    /// Whether the image in that repository is whole; each fault it meets learns of it.
+    /// Whether the image in that repository is whole; each problem it meets learns of it.
     fn check_image(&mut self, at: Option<usize>, image: &Tagged) -> bool {
         let costs = at.map(|at| self.costs(at, image.digest, true)).unwrap_or_default();
         if costs.is_empty() {
             return true;
         }
         let name: Arc<str> = Arc::from(image.name());
-        costs.iter().for_each(|at| self.faults[*at].images.push(name.clone()));
+        costs.iter().for_each(|at| self.problems[*at].images.push(name.clone()));
         false
     }
 
-    /// The same fault once.
-    pub(super) fn note(&mut self, fault: Fault) -> At {
-        let next = self.faults.len();
-        let at = *self.known.entry((fault.path.clone(), fault.kind, fault.what.clone())).or_insert(next);
+    /// The same problem once.
+    pub(super) fn note(&mut self, problem: StorageProblem) -> At {
+        let next = self.problems.len();
+        let at = *self.known.entry((problem.path.clone(), problem.kind, problem.what.clone())).or_insert(next);
         if at == next {
-            self.faults.push(fault);
+            self.problems.push(problem);
         }
         at
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::fault::{Fault, FaultKind};
+use super::problem::{StorageProblem, StorageProblemKind};
 use super::survey::{Holding, no_directory, unknown_algorithm};
 use super::tree::Kind;
 use super::{Storage, links};
@@ -12,7 +12,7 @@ use crate::oci::{Algorithm, Digest};
 #[derive(Default)]
 pub(super) struct Layers {
     /// Links that lead nowhere a registry would go, with the blob; and what lies beside the links.
-    pub odd: Vec<(Option<Digest>, Fault)>,
+    pub odd: Vec<(Option<Digest>, StorageProblem)>,
     linked: HashSet<Digest>,
     /// Those that have any links. Distribution 3 may do without.
     algorithms: HashSet<Algorithm>,
@@ -26,30 +26,34 @@ impl Layers {
 }
 
 impl Storage {
-    /// Every blob that has a directory. What else is there is a fault.
-    pub(super) fn stored(&self, faults: &mut Vec<Fault>) -> Vec<Digest> {
+    /// Every blob that has a directory. What else is there is a problem.
+    pub(super) fn stored(&self, problems: &mut Vec<StorageProblem>) -> Vec<Digest> {
         let mut digests = Vec::new();
-        for (algorithm, kind) in self.list("blobs", faults) {
+        for (algorithm, kind) in self.list("blobs", problems) {
             let directory = format!("blobs/{algorithm}");
-            if let Some(fault) = unknown_algorithm(&directory, &algorithm, kind) {
-                faults.push(fault);
+            if let Some(problem) = unknown_algorithm(&directory, &algorithm, kind) {
+                problems.push(problem);
                 continue;
             }
-            for (start, kind) in self.list(&directory, faults) {
+            for (start, kind) in self.list(&directory, problems) {
                 let directory = format!("{directory}/{start}");
                 if kind != Kind::Directory {
-                    faults.push(no_directory(directory, kind));
+                    problems.push(no_directory(directory, kind));
                     continue;
                 }
-                for (hex, kind) in self.list(&directory, faults) {
+                for (hex, kind) in self.list(&directory, problems) {
                     let path = format!("{directory}/{hex}");
                     match format!("{algorithm}:{hex}").parse::<Digest>() {
                         Ok(digest) if hex.get(..2) == Some(&start) && kind == Kind::Directory => {
-                            faults.extend(self.strays(&path, "data"));
+                            problems.extend(self.strays(&path, "data"));
                             digests.push(digest);
                         }
-                        Ok(_) if kind != Kind::Directory => faults.push(no_directory(path, kind)),
-                        _ => faults.push(Fault::new(path, FaultKind::BadName, "not a digest, or not in its place")),
+                        Ok(_) if kind != Kind::Directory => problems.push(no_directory(path, kind)),
+                        _ => problems.push(StorageProblem::new(
+                            path,
+                            StorageProblemKind::BadName,
+                            "not a digest, or not in its place",
+                        )),
                     }
                 }
             }
@@ -60,23 +64,27 @@ impl Storage {
     /// All links of a repository, for what is wrong with them.
     pub(super) fn layers(&self, holding: &Holding) -> Layers {
         let name = holding.repository.path();
-        let (mut layers, mut faults) = (Layers::default(), Vec::new());
+        let (mut layers, mut problems) = (Layers::default(), Vec::new());
         let revisions = holding.revisions.iter().map(|digest| links::of_revision(name, digest));
         let tags = format!("repositories/{name}/_manifests/tags");
-        let tags = self.list(&tags, &mut faults).into_iter().map(|(tag, _)| links::of_tag(name, &tag));
+        let tags = self.list(&tags, &mut problems).into_iter().map(|(tag, _)| links::of_tag(name, &tag));
         for link in revisions.chain(tags) {
-            faults.extend(self.strays(link.trim_end_matches("/link"), "link"));
+            problems.extend(self.strays(link.trim_end_matches("/link"), "link"));
         }
         let directory = format!("repositories/{name}/_layers");
-        for (algorithm, kind) in self.list(&directory, &mut faults) {
+        for (algorithm, kind) in self.list(&directory, &mut problems) {
             let directory = format!("{directory}/{algorithm}");
-            if let Some(fault) = unknown_algorithm(&directory, &algorithm, kind) {
-                faults.push(fault);
+            if let Some(problem) = unknown_algorithm(&directory, &algorithm, kind) {
+                problems.push(problem);
                 continue;
             }
-            for (hex, _) in self.list(&directory, &mut faults) {
+            for (hex, _) in self.list(&directory, &mut problems) {
                 let Ok(blob) = format!("{algorithm}:{hex}").parse::<Digest>() else {
-                    faults.push(Fault::new(format!("{directory}/{hex}"), FaultKind::BadName, "not a digest"));
+                    problems.push(StorageProblem::new(
+                        format!("{directory}/{hex}"),
+                        StorageProblemKind::BadName,
+                        "not a digest",
+                    ));
                     continue;
                 };
                 // Another name for a sha256 is looked for by that; a blob that was collected leaves its link behind.
@@ -88,24 +96,24 @@ impl Storage {
                 if self.tree.has_layers() {
                     layers.algorithms.insert(blob.algorithm());
                 }
-                // A bad link is a fault of its own.
+                // A bad link is a problem of its own.
                 if !matches!(read, Ok(false)) {
                     layers.linked.insert(blob);
                 }
-                layers.odd.extend(read.err().map(|fault| (Some(blob), fault)));
+                layers.odd.extend(read.err().map(|problem| (Some(blob), problem)));
             }
         }
-        layers.odd.extend(faults.into_iter().map(|fault| (None, fault)));
+        layers.odd.extend(problems.into_iter().map(|problem| (None, problem)));
         layers
     }
 
     /// Everything in `directory` but `expected`. That this is missing or no file is found by whoever reads it.
-    fn strays(&self, directory: &str, expected: &str) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        for (name, _) in self.list(directory, &mut faults).into_iter().filter(|(name, _)| name != expected) {
+    fn strays(&self, directory: &str, expected: &str) -> Vec<StorageProblem> {
+        let mut problems = Vec::new();
+        for (name, _) in self.list(directory, &mut problems).into_iter().filter(|(name, _)| name != expected) {
             let what = "nobody knows this file: an interrupted write may have left it";
-            faults.push(Fault::new(format!("{directory}/{name}"), FaultKind::Stray, what));
+            problems.push(StorageProblem::new(format!("{directory}/{name}"), StorageProblemKind::Stray, what));
         }
-        faults
+        problems
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fault::{Fault, FaultKind};
+use super::problem::{StorageProblem, StorageProblemKind};
 use super::tree::{FoundFile, StorageTree};
 use crate::oci::Digest;
 
@@ -41,11 +41,13 @@ pub fn of_layer(repository: &str, digest: &Digest) -> String {
 ///
 /// # Errors
 /// It is empty, holds something else, is no file, or cannot be read.
-pub fn read(tree: &StorageTree, path: &str) -> Result<Option<Digest>, Fault> {
+pub fn read(tree: &StorageTree, path: &str) -> Result<Option<Digest>, StorageProblem> {
     let mut read = read_once(tree, path);
     for _ in 0..READ_AGAIN {
         match &read {
-            Err(fault) if matches!(fault.kind, FaultKind::BadLink | FaultKind::Unreadable) => std::thread::yield_now(),
+            Err(problem) if matches!(problem.kind, StorageProblemKind::BadLink | StorageProblemKind::Unreadable) => {
+                std::thread::yield_now()
+            }
             _ => break,
         }
         read = read_once(tree, path);
@@ -68,12 +70,13 @@ fn is_just_emptied(tree: &StorageTree, path: &str) -> bool {
     slice.size() == 0 && age.is_some_and(|age| age < Duration::from_secs(RECENT))
 }
 
-fn read_once(tree: &StorageTree, path: &str) -> Result<Option<Digest>, Fault> {
-    let bad = |what: &str| Fault::new(path, FaultKind::BadLink, what);
-    let unreadable = |error: crate::base::error::Error| Fault::new(path, FaultKind::Unreadable, error.chain());
+fn read_once(tree: &StorageTree, path: &str) -> Result<Option<Digest>, StorageProblem> {
+    let bad = |what: &str| StorageProblem::new(path, StorageProblemKind::BadLink, what);
+    let unreadable =
+        |error: crate::base::error::Error| StorageProblem::new(path, StorageProblemKind::Unreadable, error.chain());
     let slice = match tree.file(path).map_err(unreadable)? {
         FoundFile::File(slice) => slice,
-        FoundFile::Odd(what) => return Err(Fault::new(path, FaultKind::WrongType, what)),
+        FoundFile::Odd(what) => return Err(StorageProblem::new(path, StorageProblemKind::WrongType, what)),
         FoundFile::Nothing => return Ok(None),
     };
     if slice.size() == 0 {
@@ -91,10 +94,14 @@ fn read_once(tree: &StorageTree, path: &str) -> Result<Option<Digest>, Fault> {
 ///
 /// # Errors
 /// As there, or it holds another one.
-pub fn read_own(tree: &StorageTree, path: &str, digest: &Digest) -> Result<bool, Fault> {
+pub fn read_own(tree: &StorageTree, path: &str, digest: &Digest) -> Result<bool, StorageProblem> {
     match read(tree, path)? {
         Some(held) if held == *digest => Ok(true),
-        Some(other) => Err(Fault::new(path, FaultKind::BadLink, format!("the link holds another digest: {other}"))),
+        Some(other) => Err(StorageProblem::new(
+            path,
+            StorageProblemKind::BadLink,
+            format!("the link holds another digest: {other}"),
+        )),
         None => Ok(false),
     }
 }

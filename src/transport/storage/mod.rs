@@ -7,13 +7,13 @@
 //! # Threats
 //! A storage was written by many hands over years, and perhaps by a hostile one: see `tree` for its names and links.
 //! A link's content is a digest or nothing; the path beside it is never believed (`_layers/sha512/…/link` holds a sha256).
-//! No manifest is believed before it was hashed. What is wrong is a [`Fault`], which costs only the images it touches.
+//! No manifest is believed before it was hashed. What is wrong is a [`StorageProblem`], which costs only the images it touches.
 
 mod audit;
 mod contents;
-mod fault;
 mod links;
 mod nodes;
+mod problem;
 mod replica;
 mod survey;
 mod tree;
@@ -31,7 +31,7 @@ use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
 };
 pub use audit::{AttachedDescriptors, Audit, AuditDepth, AuditScope};
-pub use fault::{Fault, FaultKind};
+pub use problem::{StorageProblem, StorageProblemKind};
 pub use replica::{Member, Replica};
 pub use survey::{Holding, Survey, Tagged};
 use tree::{FoundFile, Seen, StorageTree};
@@ -73,7 +73,7 @@ impl Storage {
         self
     }
 
-    /// A fault's path as messages show it.
+    /// A problem's path as messages show it.
     pub fn shown(&self, path: &str) -> PathBuf {
         self.tree.shown(path)
     }
@@ -82,12 +82,12 @@ impl Storage {
     ///
     /// # Errors
     /// It is not there, is no file, or cannot be opened.
-    pub fn blob_file(&self, repository: &str, digest: &Digest) -> Result<Slice, Fault> {
+    pub fn blob_file(&self, repository: &str, digest: &Digest) -> Result<Slice, StorageProblem> {
         self.data(&self.stored_as(repository, digest)?)
     }
 
     /// Content has one name in a storage, its sha256; what a repository calls otherwise it links to that.
-    fn stored_as(&self, repository: &str, digest: &Digest) -> Result<Digest, Fault> {
+    fn stored_as(&self, repository: &str, digest: &Digest) -> Result<Digest, StorageProblem> {
         match digest.algorithm() {
             Algorithm::Sha256 => Ok(*digest),
             _ => Ok(links::read(&self.tree, &links::of_layer(repository, digest))?.unwrap_or(*digest)),
@@ -95,12 +95,12 @@ impl Storage {
     }
 
     /// The file of a blob or manifest by the name it is stored under, unproven.
-    fn data(&self, digest: &Digest) -> Result<Slice, Fault> {
+    fn data(&self, digest: &Digest) -> Result<Slice, StorageProblem> {
         expect_file(data_path(digest), |path| self.tree.file(path))
     }
 
     /// The size in bytes of what [`blob_file`](Self::blob_file) would open; for linking it is remembered which file it is.
-    fn look_at_blob(&self, repository: &str, digest: &Digest) -> Result<u64, Fault> {
+    fn look_at_blob(&self, repository: &str, digest: &Digest) -> Result<u64, StorageProblem> {
         let stored = self.stored_as(repository, digest)?;
         let Seen { size, identity } = expect_file(data_path(&stored), |path| self.tree.look(path))?;
         if let Some(identity) = identity {
@@ -113,36 +113,37 @@ impl Storage {
     ///
     /// # Errors
     /// It is not there, cannot be read, or is another one or none.
-    fn stored_manifest(&self, digest: &Digest) -> Result<Manifest, Fault> {
+    fn stored_manifest(&self, digest: &Digest) -> Result<Manifest, StorageProblem> {
         let slice = self.data(digest)?;
-        let fault = |kind, what| Fault::new(data_path(digest), kind, what);
+        let problem = |kind, what| StorageProblem::new(data_path(digest), kind, what);
         if slice.size() > MAX_MANIFEST_SIZE {
             let what = ManifestError::TooLarge(slice.size()).to_string();
-            return Err(fault(FaultKind::NotAManifest, what));
+            return Err(problem(StorageProblemKind::NotAManifest, what));
         }
-        let bytes = slice.read_all(MAX_MANIFEST_SIZE).map_err(|e| fault(FaultKind::Unreadable, e.chain()))?;
+        let bytes =
+            slice.read_all(MAX_MANIFEST_SIZE).map_err(|e| problem(StorageProblemKind::Unreadable, e.chain()))?;
         Manifest::parse(bytes, None, Some(digest)).map_err(|error| {
             let kind = match error {
-                ManifestError::Digest { .. } => FaultKind::WrongDigest,
-                ManifestError::Schema1 => FaultKind::Schema1,
-                _ => FaultKind::NotAManifest,
+                ManifestError::Digest { .. } => StorageProblemKind::WrongDigest,
+                ManifestError::Schema1 => StorageProblemKind::Schema1,
+                _ => StorageProblemKind::NotAManifest,
             };
-            fault(kind, error.to_string())
+            problem(kind, error.to_string())
         })
     }
 
-    /// A fault that is in somebody's way.
-    fn error(&self, fault: &Fault) -> Error {
-        let kind = if fault.kind == FaultKind::Unreadable { Kind::Disk } else { Kind::Damaged };
-        Error::new(kind, format!("{}: {}", self.tree.shown(&fault.path).display(), fault.what))
+    /// A problem that is in somebody's way.
+    fn error(&self, problem: &StorageProblem) -> Error {
+        let kind = if problem.kind == StorageProblemKind::Unreadable { Kind::Disk } else { Kind::Damaged };
+        Error::new(kind, format!("{}: {}", self.tree.shown(&problem.path).display(), problem.what))
     }
 
     pub fn manifest_of(&self, repository: &Repository, digest: &Digest) -> Result<Option<Manifest>> {
         let path = links::of_revision(repository.path(), digest);
         match links::read_own(&self.tree, &path, digest) {
-            Ok(true) => self.stored_manifest(digest).map(Some).map_err(|fault| self.error(&fault)),
+            Ok(true) => self.stored_manifest(digest).map(Some).map_err(|problem| self.error(&problem)),
             Ok(false) => Ok(None),
-            Err(fault) => Err(self.error(&fault)),
+            Err(problem) => Err(self.error(&problem)),
         }
     }
 
@@ -171,12 +172,12 @@ impl Storage {
     }
 }
 
-fn expect_file<F>(path: String, find: impl FnOnce(&str) -> Result<FoundFile<F>>) -> Result<F, Fault> {
+fn expect_file<F>(path: String, find: impl FnOnce(&str) -> Result<FoundFile<F>>) -> Result<F, StorageProblem> {
     match find(&path) {
         Ok(FoundFile::File(file)) => Ok(file),
-        Ok(FoundFile::Odd(what)) => Err(Fault::new(path, FaultKind::WrongType, what)),
-        Ok(FoundFile::Nothing) => Err(Fault::new(path, FaultKind::Missing, "it is missing")),
-        Err(error) => Err(Fault::new(path, FaultKind::Unreadable, error.chain())),
+        Ok(FoundFile::Odd(what)) => Err(StorageProblem::new(path, StorageProblemKind::WrongType, what)),
+        Ok(FoundFile::Nothing) => Err(StorageProblem::new(path, StorageProblemKind::Missing, "it is missing")),
+        Err(error) => Err(StorageProblem::new(path, StorageProblemKind::Unreadable, error.chain())),
     }
 }
 
@@ -188,11 +189,11 @@ fn data_path(digest: &Digest) -> String {
 
 impl Files for Storage {
     fn file(&self, repository: &Repository, digest: &Digest) -> Result<Slice> {
-        self.blob_file(repository.path(), digest).map_err(|fault| self.error(&fault))
+        self.blob_file(repository.path(), digest).map_err(|problem| self.error(&problem))
     }
 
     fn linkable(&self, repository: &Repository, digest: &Digest) -> Result<Option<Linkable>> {
-        let stored = self.stored_as(repository.path(), digest).map_err(|fault| self.error(&fault))?;
+        let stored = self.stored_as(repository.path(), digest).map_err(|problem| self.error(&problem))?;
         let seen = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&stored).copied();
         match seen {
             Some(identity) => Ok(self.tree.linkable_as(&data_path(&stored), identity)),
@@ -232,7 +233,7 @@ impl Source for Storage {
             Some(digest) => *digest,
             None => {
                 let link = links::read(&self.tree, &links::of_tag(repository.path(), tag.as_str()));
-                let Some(digest) = link.map_err(|fault| self.error(&fault))? else { return Ok(None) };
+                let Some(digest) = link.map_err(|problem| self.error(&problem))? else { return Ok(None) };
                 digest
             }
         };
@@ -249,7 +250,7 @@ impl Source for Storage {
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        let slice = self.blob_file(repository.path(), &blob.digest).map_err(|fault| self.error(&fault))?;
+        let slice = self.blob_file(repository.path(), &blob.digest).map_err(|problem| self.error(&problem))?;
         if slice.size() != blob.size {
             let text = format!("{} has {} bytes instead of {}", slice.path().display(), slice.size(), blob.size);
             return Err(Error::new(Kind::Damaged, text));

@@ -1,12 +1,12 @@
 //! Manifests as far as it matters to whether images are whole. What is wrong elsewhere is not its business.
 
-use super::fault::At;
+use super::problem::At;
 use crate::oci::{Digest, Manifest, Role};
 
 pub enum Node {
     /// `size`: its own, in bytes.
     Whole { parts: Vec<NodeChild>, size: u64 },
-    /// By the place of its fault in the list.
+    /// By the place of its problem in the list.
     Broken(At),
 }
 

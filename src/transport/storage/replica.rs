@@ -113,11 +113,11 @@ impl Replica {
     /// # Errors
     /// It is not there or has other bytes, or the disk refuses.
     pub fn blob(&self, storage: &Storage, repository: &Repository, blob: &Descriptor) -> Result<bool> {
-        let stored = storage.stored_as(repository.path(), &blob.digest).map_err(|fault| storage.error(&fault))?;
+        let stored = storage.stored_as(repository.path(), &blob.digest).map_err(|problem| storage.error(&problem))?;
         let place = self.root.dir().make_parents(&directory_of(&stored), MODE)?;
         let brought = self.bring(storage, repository, blob, &stored, &place);
         if brought.is_err() {
-            // A place without a blob would be a fault; one that has something is not removed by this.
+            // A place without a blob would be a problem; one that has something is not removed by this.
             let _ = place.dir().remove_dir(place.name());
         }
         brought
@@ -168,7 +168,7 @@ impl Replica {
         let name = image.repository.path();
         let mut is_new = false;
         for blob in image.blobs {
-            let stored = storage.stored_as(name, &blob.digest).map_err(|fault| storage.error(&fault))?;
+            let stored = storage.stored_as(name, &blob.digest).map_err(|problem| storage.error(&problem))?;
             is_new |= self.enter_link(&links::of_layer(name, &stored), &stored)?;
             if stored != blob.digest {
                 is_new |= self.enter_link(&links::of_layer(name, &blob.digest), &stored)?;

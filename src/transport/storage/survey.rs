@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::fault::{Fault, FaultKind};
+use super::problem::{StorageProblem, StorageProblemKind};
 use super::tree::Kind;
 use super::{Storage, links};
 use crate::base::error::Result;
@@ -37,7 +37,7 @@ pub struct Survey {
     pub others: Vec<Tagged>,
     /// Those with manifests, sorted.
     pub repositories: Vec<Holding>,
-    pub faults: Vec<Fault>,
+    pub problems: Vec<StorageProblem>,
 }
 
 impl Tagged {
@@ -69,26 +69,26 @@ struct Below {
     repositories: Vec<String>,
     /// The names below it.
     below: Vec<String>,
-    faults: Vec<Fault>,
+    problems: Vec<StorageProblem>,
 }
 
 impl Storage {
     /// Looks through all repositories.
     ///
     /// # Errors
-    /// Their directory cannot be read. All else that is wrong is a fault.
+    /// Their directory cannot be read. All else that is wrong is a problem.
     pub fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
-        for (path, what) in self.tree.faults() {
-            survey.faults.push(Fault::new(path.clone(), FaultKind::Unsafe, what.clone()));
+        for (path, what) in self.tree.problems() {
+            survey.problems.push(StorageProblem::new(path.clone(), StorageProblemKind::Unsafe, what.clone()));
         }
-        // What cannot be read at all is no fault in a storage.
+        // What cannot be read at all is no problem in a storage.
         self.tree.list("repositories")?;
-        let names = self.find_repositories(&mut survey.faults);
+        let names = self.find_repositories(&mut survey.problems);
         for found in in_parallel(&names, |name| self.survey_repository(name)) {
             survey.tags.extend(found.tags);
             survey.repositories.extend(found.repositories);
-            survey.faults.extend(found.faults);
+            survey.problems.extend(found.problems);
         }
         survey.repositories.sort_by(|one, other| one.repository.cmp(&other.repository));
         self.add_given(&mut survey);
@@ -107,20 +107,21 @@ impl Storage {
                 continue;
             }
             let what = format!("{} is said to mean {digest}, and there is no such repository", tagged.name());
-            let fault = Fault::new(format!("repositories/{}", repository.path()), FaultKind::Missing, what);
-            survey.faults.push(Fault { images: vec![Arc::from(tagged.name())], ..fault });
+            let problem =
+                StorageProblem::new(format!("repositories/{}", repository.path()), StorageProblemKind::Missing, what);
+            survey.problems.push(StorageProblem { images: vec![Arc::from(tagged.name())], ..problem });
         }
     }
 
     /// The names of all repositories that have manifests.
-    fn find_repositories(&self, faults: &mut Vec<Fault>) -> Vec<String> {
+    fn find_repositories(&self, problems: &mut Vec<StorageProblem>) -> Vec<String> {
         let (mut names, mut level) = (Vec::new(), vec![String::new()]);
         while !level.is_empty() {
             let mut next = Vec::new();
             for mut found in in_parallel(&level, |name| self.look_below(name)) {
                 names.append(&mut found.repositories);
                 next.append(&mut found.below);
-                faults.append(&mut found.faults);
+                problems.append(&mut found.problems);
             }
             level = next;
         }
@@ -128,9 +129,9 @@ impl Storage {
     }
 
     fn look_below(&self, name: &str) -> Below {
-        let (mut repositories, mut below, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut repositories, mut below, mut problems) = (Vec::new(), Vec::new(), Vec::new());
         let directory = if name.is_empty() { "repositories".to_owned() } else { format!("repositories/{name}") };
-        for (entry, kind) in self.list(&directory, &mut faults) {
+        for (entry, kind) in self.list(&directory, &mut problems) {
             let path = format!("{directory}/{entry}");
             match kind {
                 // Distribution 2.8 makes `_layers` first, 3 knows a repository by its manifests alone.
@@ -141,17 +142,17 @@ impl Storage {
                 }
                 Kind::Directory => {
                     let what = "names nest deeper than any repository's";
-                    faults.push(Fault::new(path, FaultKind::BadName, what));
+                    problems.push(StorageProblem::new(path, StorageProblemKind::BadName, what));
                 }
-                _ if entry.starts_with('_') => faults.push(no_directory(path, kind)),
+                _ if entry.starts_with('_') => problems.push(no_directory(path, kind)),
                 Kind::File => {
                     let what = "a file where only repositories are";
-                    faults.push(Fault::new(path, FaultKind::Stray, what));
+                    problems.push(StorageProblem::new(path, StorageProblemKind::Stray, what));
                 }
-                Kind::Other => faults.push(no_directory(path, kind)),
+                Kind::Other => problems.push(no_directory(path, kind)),
             }
         }
-        Below { repositories, below, faults }
+        Below { repositories, below, problems }
     }
 
     fn survey_repository(&self, name: &str) -> Survey {
@@ -161,16 +162,20 @@ impl Storage {
             Ok(repository) => repository,
             Err(error) => {
                 let what = format!("not a repository's name: {}", error.reason);
-                survey.faults.push(Fault::new(format!("repositories/{name}"), FaultKind::BadName, what));
+                survey.problems.push(StorageProblem::new(
+                    format!("repositories/{name}"),
+                    StorageProblemKind::BadName,
+                    what,
+                ));
                 return survey;
             }
         };
         let mut revisions = Vec::new();
-        for (entry, kind) in self.list(&directory, &mut survey.faults) {
+        for (entry, kind) in self.list(&directory, &mut survey.problems) {
             match (entry.as_str(), kind) {
                 ("tags", Kind::Directory) => self.survey_tags(&repository, &mut survey),
-                ("revisions", Kind::Directory) => revisions = self.survey_revisions(name, &mut survey.faults),
-                ("tags" | "revisions", _) => survey.faults.push(no_directory(format!("{directory}/{entry}"), kind)),
+                ("revisions", Kind::Directory) => revisions = self.survey_revisions(name, &mut survey.problems),
+                ("tags" | "revisions", _) => survey.problems.push(no_directory(format!("{directory}/{entry}"), kind)),
                 _ => {}
             }
         }
@@ -181,40 +186,48 @@ impl Storage {
     fn survey_tags(&self, repository: &Repository, survey: &mut Survey) {
         let name = repository.path();
         let directory = format!("repositories/{name}/_manifests/tags");
-        for (entry, kind) in self.list(&directory, &mut survey.faults) {
+        for (entry, kind) in self.list(&directory, &mut survey.problems) {
             let path = format!("{directory}/{entry}");
             let Ok(tag) = entry.parse::<Tag>() else {
-                survey.faults.push(Fault::new(path, FaultKind::BadName, "not a tag's name"));
+                survey.problems.push(StorageProblem::new(path, StorageProblemKind::BadName, "not a tag's name"));
                 continue;
             };
             let digest = match kind {
                 Kind::Directory => links::read(&self.tree, &links::of_tag(name, &entry)),
                 _ => Err(no_directory(path.clone(), kind)),
             };
-            let none = || Fault::new(path, FaultKind::TagWithoutLink, "the tag has no current/link: it means nothing");
+            let none = || {
+                StorageProblem::new(
+                    path,
+                    StorageProblemKind::TagWithoutLink,
+                    "the tag has no current/link: it means nothing",
+                )
+            };
             match digest.and_then(|digest| digest.ok_or_else(none)) {
                 Ok(digest) => survey.tags.push(Tagged { repository: repository.clone(), tag: Some(tag), digest }),
-                Err(fault) => {
-                    survey.faults.push(Fault { images: vec![Arc::from(format!("{name}:{tag}"))], ..fault });
+                Err(problem) => {
+                    survey
+                        .problems
+                        .push(StorageProblem { images: vec![Arc::from(format!("{name}:{tag}"))], ..problem });
                 }
             }
         }
     }
 
     /// Sorted.
-    fn survey_revisions(&self, name: &str, faults: &mut Vec<Fault>) -> Vec<Digest> {
+    fn survey_revisions(&self, name: &str, problems: &mut Vec<StorageProblem>) -> Vec<Digest> {
         let directory = format!("repositories/{name}/_manifests/revisions");
         let mut revisions = Vec::new();
-        for (algorithm, kind) in self.list(&directory, faults) {
+        for (algorithm, kind) in self.list(&directory, problems) {
             let directory = format!("{directory}/{algorithm}");
-            if let Some(fault) = unknown_algorithm(&directory, &algorithm, kind) {
-                faults.push(fault);
+            if let Some(problem) = unknown_algorithm(&directory, &algorithm, kind) {
+                problems.push(problem);
                 continue;
             }
-            for (hex, kind) in self.list(&directory, faults) {
+            for (hex, kind) in self.list(&directory, problems) {
                 let path = format!("{directory}/{hex}");
                 let Ok(digest) = format!("{algorithm}:{hex}").parse::<Digest>() else {
-                    faults.push(Fault::new(path, FaultKind::BadName, "not a digest"));
+                    problems.push(StorageProblem::new(path, StorageProblemKind::BadName, "not a digest"));
                     continue;
                 };
                 match kind {
@@ -222,9 +235,9 @@ impl Storage {
                         Ok(true) => revisions.push(digest),
                         // A manifest that was deleted leaves its directory behind.
                         Ok(false) => {}
-                        Err(fault) => faults.push(fault),
+                        Err(problem) => problems.push(problem),
                     },
-                    _ => faults.push(no_directory(path, kind)),
+                    _ => problems.push(no_directory(path, kind)),
                 }
             }
         }
@@ -232,29 +245,29 @@ impl Storage {
         revisions
     }
 
-    /// The names in a directory; what cannot be listed is a fault.
-    pub(super) fn list(&self, directory: &str, faults: &mut Vec<Fault>) -> Vec<(String, Kind)> {
+    /// The names in a directory; what cannot be listed is a problem.
+    pub(super) fn list(&self, directory: &str, problems: &mut Vec<StorageProblem>) -> Vec<(String, Kind)> {
         self.tree.list(directory).unwrap_or_else(|error| {
-            faults.push(Fault::new(directory, FaultKind::Unreadable, error.chain()));
+            problems.push(StorageProblem::new(directory, StorageProblemKind::Unreadable, error.chain()));
             Vec::new()
         })
     }
 }
 
-pub(super) fn no_directory(path: String, kind: Kind) -> Fault {
+pub(super) fn no_directory(path: String, kind: Kind) -> StorageProblem {
     let what = match kind {
         Kind::Other => "it is neither a file nor a directory, and is not followed",
         _ => "it is not a directory",
     };
-    Fault::new(path, FaultKind::WrongType, what)
+    StorageProblem::new(path, StorageProblemKind::WrongType, what)
 }
 
-pub(super) fn unknown_algorithm(path: &str, algorithm: &str, kind: Kind) -> Option<Fault> {
+pub(super) fn unknown_algorithm(path: &str, algorithm: &str, kind: Kind) -> Option<StorageProblem> {
     match (algorithm, kind) {
         ("sha256" | "sha512", Kind::Directory) => None,
         (_, Kind::Directory) => {
             let what = "only sha256 and sha512 are known; nothing below it is read";
-            Some(Fault::new(path, FaultKind::UnknownAlgorithm, what))
+            Some(StorageProblem::new(path, StorageProblemKind::UnknownAlgorithm, what))
         }
         _ => Some(no_directory(path.to_owned(), kind)),
     }

@@ -93,10 +93,10 @@ impl StorageTree {
     }
 
     /// What is wrong with the tar itself, with the path of each entry.
-    pub fn faults(&self) -> &[(String, String)] {
+    pub fn problems(&self) -> &[(String, String)] {
         match &self.form {
             Form::Directory(_) => &[],
-            Form::Tar(packed) => packed.faults(),
+            Form::Tar(packed) => packed.problems(),
         }
     }
 

@@ -24,7 +24,7 @@ const MANUAL: &[(&str, &str)] = &[
 ];
 
 /// Each of their values has to be described.
-const CODES: &[&str] = &["Code", "FaultKind", "HintCode", "ProblemKind", "Verdict"];
+const CODES: &[&str] = &["Code", "StorageProblemKind", "HintCode", "ProblemKind", "Verdict"];
 
 /// A script could meet a field or a code that no document explains, or a JSON that does not say whether all is well.
 #[test]

@@ -25,7 +25,7 @@ use crate::pipeline::walk::{LockOrigin, Walk};
 pub struct LostImages {
     images: Vec<ImageReceipt>,
     /// One line for each image, for the end of the output.
-    faults: Vec<String>,
+    problems: Vec<String>,
     /// Companions in the bundle that are not pushed.
     left_out: Option<LeftOut>,
 }
@@ -66,7 +66,7 @@ pub fn split(
                 graph.images.push(image);
             }
             Err(error) if error.reason() == Some(&Reason::PullPolicy) => {
-                lost.faults.push(format!("{to}: {}", reason(&error)));
+                lost.problems.push(format!("{to}: {}", reason(&error)));
                 let receipt = ImageReceipt::lost(locked.reference.to_string(), Some(locked.digest), reason(&error));
                 lost.images.push(ImageReceipt { reference: Some(to.clone()), ..receipt });
             }
@@ -95,6 +95,6 @@ fn reason(error: &Error) -> String {
 impl LostImages {
     /// Adds these images to `request`, where they count as failed.
     pub fn beside(self, request: PushRequest<'_>) -> PushRequest<'_> {
-        PushRequest { lost: self.images, faults: self.faults, left_out: self.left_out, ..request }
+        PushRequest { lost: self.images, problems: self.problems, left_out: self.left_out, ..request }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Auditor, Claims};
 use crate::content::in_parallel;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
-use crate::transport::storage::fault::FaultKind;
+use crate::transport::storage::problem::StorageProblemKind;
 use crate::transport::storage::survey::{Holding, Tagged};
 
 /// Manifests that speak of another of their repository.
@@ -63,7 +63,7 @@ impl Auditor<'_> {
         self.speaking = speaking;
     }
 
-    /// By the manifests they speak of; those that cannot be read are faults, since nobody knows what they speak of.
+    /// By the manifests they speak of; those that cannot be read are problems, since nobody knows what they speak of.
     fn referrers(&mut self, roots: &[(usize, Digest)], tags_lead_to: &HashSet<(usize, Digest)>) -> Speaking {
         let places: HashSet<usize> = roots.iter().map(|(at, _)| *at).collect();
         let holdings = self.repositories.iter().enumerate().filter(|(at, _)| places.contains(at));
@@ -79,8 +79,9 @@ impl Auditor<'_> {
                 Ok(manifest) if manifest.subject().is_some() => drop(self.early.insert(digest, manifest)),
                 Ok(_) => {}
                 // These speak of nothing.
-                Err(fault) if matches!(fault.kind, FaultKind::Schema1 | FaultKind::NotAManifest) => {}
-                Err(fault) => drop(self.note(fault)),
+                Err(problem)
+                    if matches!(problem.kind, StorageProblemKind::Schema1 | StorageProblemKind::NotAManifest) => {}
+                Err(problem) => drop(self.note(problem)),
             }
         }
         let mut speaking = Speaking::new();

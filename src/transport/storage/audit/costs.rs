@@ -1,15 +1,15 @@
-//! What an image costs: the faults of everything below it, found by following it through the manifests that were read.
+//! What an image costs: the problems of everything below it, found by following it through the manifests that were read.
 
 use std::collections::HashSet;
 
 use super::Auditor;
 use crate::oci::{Digest, Repository};
-use crate::transport::storage::fault::{At, Fault, FaultKind};
 use crate::transport::storage::nodes::{Node, NodeChild};
+use crate::transport::storage::problem::{At, StorageProblem, StorageProblemKind};
 use crate::transport::storage::{data_path, links};
 
 impl Auditor<'_> {
-    /// The faults that an image meets, in itself and, if so, in what is `attached` to it.
+    /// The problems that an image meets, in itself and, if so, in what is `attached` to it.
     pub(super) fn costs(&mut self, at: usize, root: Digest, attached: bool) -> Vec<At> {
         let (mut costs, mut seen) = (Vec::new(), HashSet::new());
         let mut met = self.descend(at, vec![root], &mut seen, &mut costs);
@@ -25,7 +25,7 @@ impl Auditor<'_> {
         costs
     }
 
-    /// The manifests at and below `roots` that were not seen before; the faults they meet join `costs`.
+    /// The manifests at and below `roots` that were not seen before; the problems they meet join `costs`.
     fn descend(
         &mut self,
         at: usize,
@@ -43,13 +43,13 @@ impl Auditor<'_> {
             }
             met.push(digest);
             if !repositories[at].has(&digest) {
-                let fault = lacks(&repositories[at].repository, &digest, parent);
-                let surveyed = self.surveyed.get(fault.path.as_str()).copied();
-                costs.push(surveyed.unwrap_or_else(|| self.note(fault)));
+                let problem = lacks(&repositories[at].repository, &digest, parent);
+                let surveyed = self.surveyed.get(problem.path.as_str()).copied();
+                costs.push(surveyed.unwrap_or_else(|| self.note(problem)));
                 continue;
             }
             match self.nodes.get(&digest) {
-                Some(Node::Broken(fault)) => costs.push(*fault),
+                Some(Node::Broken(problem)) => costs.push(*problem),
                 Some(Node::Whole { parts, .. }) => {
                     for part in parts {
                         match part.is_manifest {
@@ -68,40 +68,42 @@ impl Auditor<'_> {
                 None => {}
             }
         }
-        costs.extend(others.into_iter().map(|fault| self.note(fault)));
+        costs.extend(others.into_iter().map(|problem| self.note(problem)));
         met
     }
 
     /// A child that has another size than its index says, which nobody would take.
-    fn lie(&self, index: Digest, part: &NodeChild) -> Option<Fault> {
+    fn lie(&self, index: Digest, part: &NodeChild) -> Option<StorageProblem> {
         match self.nodes.get(&part.digest) {
             Some(Node::Whole { size, .. }) if *size != part.size => {
                 let what = format!("it says {} bytes of {}, which has {size}", part.size, part.digest);
-                Some(Fault::new(data_path(&index), FaultKind::WrongSize, what))
+                Some(StorageProblem::new(data_path(&index), StorageProblemKind::WrongSize, what))
             }
             _ => None,
         }
     }
 
     /// A blob that is there, and that a registry does not give for want of its link. Whoever reads the storage can take it.
-    fn unlinked(&self, at: usize, part: &NodeChild) -> Option<Fault> {
+    fn unlinked(&self, at: usize, part: &NodeChild) -> Option<StorageProblem> {
         let is_lacking = self.layers.get(at).is_some_and(|layers| layers.lack(&part.digest));
         let is_there = !self.blobs.contains_key(&(part.digest, part.size));
         let path = || links::of_layer(self.repositories[at].repository.path(), &part.digest);
         let what = "the blob is there, but without this link its registry does not give it (migrate does)";
-        (is_lacking && is_there).then(|| Fault::new(path(), FaultKind::Missing, what))
+        (is_lacking && is_there).then(|| StorageProblem::new(path(), StorageProblemKind::Missing, what))
     }
 }
 
-fn lacks(repository: &Repository, digest: &Digest, parent: Option<Digest>) -> Fault {
+fn lacks(repository: &Repository, digest: &Digest, parent: Option<Digest>) -> StorageProblem {
     let path = links::of_revision(repository.path(), digest);
     match parent {
-        None => {
-            Fault::new(path, FaultKind::Missing, format!("a tag means {digest}, which the repository does not have"))
-        }
+        None => StorageProblem::new(
+            path,
+            StorageProblemKind::Missing,
+            format!("a tag means {digest}, which the repository does not have"),
+        ),
         Some(parent) => {
             let what = format!("the index {parent} names it, and it was deleted or collected");
-            Fault::new(path, FaultKind::MissingChild, what)
+            StorageProblem::new(path, StorageProblemKind::MissingChild, what)
         }
     }
 }

@@ -11,17 +11,17 @@ use crate::archive::tar::{self, Entries, Place};
 use crate::base::error::{Error, Result};
 use crate::content::Slice;
 
-/// What is kept of the names, in bytes, and of the faults: more than any real storage needs, less than would hurt.
+/// What is kept of the names, in bytes, and of the problems: more than any real storage needs, less than would hurt.
 const MAX_NAMES: usize = 512 * 1024 * 1024;
 /// What a name takes beside its own bytes, about.
 const PER_NAME: usize = 64;
-const MAX_FAULTS: usize = 1000;
+const MAX_PROBLEMS: usize = 1000;
 
 #[derive(Debug)]
 pub struct Packed {
     file: Arc<File>,
     entries: BTreeMap<String, Entry>,
-    faults: Vec<(String, String)>,
+    problems: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ impl Packed {
                 None => Ok(None),
             },
             (Some(root), None) => {
-                Ok(Some((path.join(root), Packed { file, entries: seen.entries, faults: seen.faults })))
+                Ok(Some((path.join(root), Packed { file, entries: seen.entries, problems: seen.problems })))
             }
             (Some(one), Some(other)) => {
                 let [one, other] = [&one, &other].map(|root| if root.is_empty() { "." } else { root });
@@ -55,8 +55,8 @@ impl Packed {
         }
     }
 
-    pub fn faults(&self) -> &[(String, String)] {
-        &self.faults
+    pub fn problems(&self) -> &[(String, String)] {
+        &self.problems
     }
 
     pub fn list(&self, directory: &str) -> Vec<(String, Kind)> {
@@ -99,17 +99,17 @@ struct Seen {
     /// tar.
     entries: BTreeMap<String, Entry>,
     roots: BTreeSet<String>,
-    faults: Vec<(String, String)>,
+    problems: Vec<(String, String)>,
     names: usize,
     /// The first absolute name, and how many there are.
     absolute: Option<(String, usize)>,
 }
 
 impl Seen {
-    /// One fault for all of them: whoever packs with `tar -P` has no other names.
+    /// One problem for all of them: whoever packs with `tar -P` has no other names.
     fn report_absolute(&mut self) {
         if let Some((name, number)) = self.absolute.clone() {
-            self.fault(name.as_bytes(), absolute(number));
+            self.problem(name.as_bytes(), absolute(number));
         }
     }
 
@@ -121,7 +121,7 @@ impl Seen {
         }
         let plain = match plain(name) {
             Ok(plain) => plain,
-            Err(what) => return self.fault(name, what),
+            Err(what) => return self.problem(name, what),
         };
         let Some((root, path)) = below_root(plain) else { return };
         if !self.roots.contains(root) && self.roots.len() < 2 {
@@ -193,13 +193,13 @@ impl Entries for Seen {
     }
 
     fn cut(&mut self, name: &[u8], what: String) {
-        self.fault(name, what);
+        self.problem(name, what);
     }
 
-    fn fault(&mut self, name: &[u8], what: impl Into<String>) {
-        if self.faults.len() < MAX_FAULTS {
+    fn problem(&mut self, name: &[u8], what: impl Into<String>) {
+        if self.problems.len() < MAX_PROBLEMS {
             let name = String::from_utf8_lossy(name).chars().take(300).flat_map(char::escape_debug).collect();
-            self.faults.push((name, what.into()));
+            self.problems.push((name, what.into()));
         }
     }
 
@@ -275,14 +275,14 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(tree.list("repositories"), [("a".into(), Kind::File)]);
-        assert_eq!(tree.faults().len(), 3, "{:?}", tree.faults());
+        assert_eq!(tree.problems().len(), 3, "{:?}", tree.problems());
     }
 
     #[test]
     fn a_tar_of_absolute_names_is_one_fault_with_the_number_and_the_remedy() {
         let names = ["repositories/a", "/v2/repositories/b", "/v2/repositories/c", "/etc/passwd"];
         let (_, tree) = packed(&names).unwrap().unwrap();
-        let [(path, what)] = tree.faults() else { panic!("{:?}", tree.faults()) };
+        let [(path, what)] = tree.problems() else { panic!("{:?}", tree.problems()) };
         assert_eq!(path, "/v2/repositories/b");
         assert!(what.contains("3 names") && what.contains("-P"), "{what}");
         let only = packed(&names[1..]).unwrap_err().to_string();

@@ -2,19 +2,19 @@
 
 use super::collect::Collected;
 use super::name::StoredName;
-use crate::app::faults::reasons;
+use crate::app::storage_problems::reasons;
 use crate::oci::Manifest;
 use crate::transport::storage::Tagged;
 
 /// An image that cannot be migrated.
-pub struct Faulty<'a> {
+pub struct BrokenImage<'a> {
     pub name: String,
     /// `None` if the image is known only from its problems.
     pub found: Option<&'a Tagged>,
     pub reasons: Vec<String>,
 }
 
-impl Faulty<'_> {
+impl BrokenImage<'_> {
     /// What is known about the image without its manifest.
     pub fn known(&self) -> StoredName {
         self.found.map_or_else(|| StoredName::by_name(&self.name), StoredName::of)
@@ -27,11 +27,11 @@ impl Faulty<'_> {
 }
 
 /// Returns every selected image that is damaged.
-pub fn faulty(collected: &Collected) -> Vec<Faulty<'_>> {
-    let mut reasons = reasons(&collected.faults);
-    let mut of = |name: String, found| Faulty { reasons: reasons.remove(&*name).unwrap_or_default(), name, found };
-    let faulty = collected.images.iter().filter(|(_, image)| image.is_none());
-    let mut all: Vec<Faulty> = faulty.map(|(found, _)| of(found.name(), Some(found))).collect();
+pub fn broken_images(collected: &Collected) -> Vec<BrokenImage<'_>> {
+    let mut reasons = reasons(&collected.problems);
+    let mut of = |name: String, found| BrokenImage { reasons: reasons.remove(&*name).unwrap_or_default(), name, found };
+    let broken = collected.images.iter().filter(|(_, image)| image.is_none());
+    let mut all: Vec<BrokenImage> = broken.map(|(found, _)| of(found.name(), Some(found))).collect();
     all.extend(collected.lost_names().into_iter().map(|name| of(name.to_owned(), None)));
     all
 }

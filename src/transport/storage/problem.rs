@@ -6,12 +6,12 @@ use serde::{Serialize, Serializer};
 
 /// Something wrong in the storage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct StorageProblem {
     /// Below the storage's root; empty when it is about a tar as a whole.
     pub path: String,
     /// What is wrong, for programs.
     #[serde(rename = "code")]
-    pub kind: FaultKind,
+    pub kind: StorageProblemKind,
     /// What is wrong, for people.
     #[serde(rename = "found")]
     pub what: String,
@@ -20,15 +20,15 @@ pub struct Fault {
     pub images: Vec<Arc<str>>,
 }
 
-/// A fault by its place in the list.
+/// A problem by its place in the list.
 pub(super) type At = usize;
 
-/// What kind of fault it is.
+/// What kind of problem it is.
 ///
 /// The order is that of summaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum FaultKind {
+pub enum StorageProblemKind {
     /// A link file that is empty or holds something else than the digest it should.
     BadLink,
     /// A tag without `current/link`.
@@ -59,31 +59,31 @@ pub enum FaultKind {
     Unsafe,
 }
 
-impl FaultKind {
+impl StorageProblemKind {
     /// As a person reads it.
     pub fn label(self) -> &'static str {
         match self {
-            FaultKind::BadLink => "bad link",
-            FaultKind::TagWithoutLink => "tag without a link",
-            FaultKind::Missing => "missing",
-            FaultKind::MissingChild => "missing child of an index",
-            FaultKind::WrongSize => "wrong size",
-            FaultKind::WrongDigest => "wrong digest",
-            FaultKind::WrongType => "wrong type of file",
-            FaultKind::Unreadable => "unreadable",
-            FaultKind::NotAManifest => "not a manifest",
-            FaultKind::Schema1 => "schema 1",
-            FaultKind::UnknownAlgorithm => "unknown algorithm",
-            FaultKind::BadName => "bad name",
-            FaultKind::Stray => "stray file",
-            FaultKind::Unsafe => "unsafe",
+            StorageProblemKind::BadLink => "bad link",
+            StorageProblemKind::TagWithoutLink => "tag without a link",
+            StorageProblemKind::Missing => "missing",
+            StorageProblemKind::MissingChild => "missing child of an index",
+            StorageProblemKind::WrongSize => "wrong size",
+            StorageProblemKind::WrongDigest => "wrong digest",
+            StorageProblemKind::WrongType => "wrong type of file",
+            StorageProblemKind::Unreadable => "unreadable",
+            StorageProblemKind::NotAManifest => "not a manifest",
+            StorageProblemKind::Schema1 => "schema 1",
+            StorageProblemKind::UnknownAlgorithm => "unknown algorithm",
+            StorageProblemKind::BadName => "bad name",
+            StorageProblemKind::Stray => "stray file",
+            StorageProblemKind::Unsafe => "unsafe",
         }
     }
 }
 
-impl Fault {
-    pub fn new(path: impl Into<String>, kind: FaultKind, what: impl Into<String>) -> Fault {
-        Fault { path: path.into(), kind, what: what.into(), images: Vec::new() }
+impl StorageProblem {
+    pub fn new(path: impl Into<String>, kind: StorageProblemKind, what: impl Into<String>) -> StorageProblem {
+        StorageProblem { path: path.into(), kind, what: what.into(), images: Vec::new() }
     }
 
     /// Whether it may cost images whose names nobody can tell: a repository or its tags cannot be looked into, or a tar is
@@ -96,9 +96,9 @@ impl Fault {
         };
         self.images.is_empty()
             && match self.kind {
-                FaultKind::Unsafe => true,
-                FaultKind::Unreadable | FaultKind::WrongType => is_above_images,
-                FaultKind::BadName => in_repository.is_none() && is_above_images,
+                StorageProblemKind::Unsafe => true,
+                StorageProblemKind::Unreadable | StorageProblemKind::WrongType => is_above_images,
+                StorageProblemKind::BadName => in_repository.is_none() && is_above_images,
                 _ => false,
             }
     }

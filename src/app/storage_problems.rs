@@ -1,0 +1,53 @@
+//! Counts and describes the problems of a storage.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::base::progress::plain_piece;
+use crate::base::progress::units::count;
+use crate::transport::storage::{StorageProblem, StorageProblemKind};
+
+/// The most affected images named for one problem.
+const NAMED: usize = 5;
+
+/// Describes a problem in lines: path, kind, details, and the affected images.
+pub fn problem_lines(problem: &StorageProblem) -> String {
+    let mut text = reason(problem) + "\n";
+    let named: Vec<&str> = problem.images.iter().take(NAMED).map(|image| &**image).collect();
+    if let Some(more) = problem.images.len().checked_sub(named.len()).filter(|_| !named.is_empty()) {
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        text.push_str(&format!("  affects {}{more}\n", plain_piece(&named.join(", "))));
+    }
+    text
+}
+
+/// Describes a problem in one line: path, kind, details.
+fn reason(problem: &StorageProblem) -> String {
+    let path = if problem.path.is_empty() { "the tar" } else { &problem.path };
+    format!("{}: {}: {}", plain_piece(path), problem.kind.label(), plain_piece(&problem.what))
+}
+
+/// Returns the reasons for which images fail, by image.
+pub fn reasons(problems: &[StorageProblem]) -> HashMap<&str, Vec<String>> {
+    let mut reasons: HashMap<&str, Vec<String>> = HashMap::new();
+    for problem in problems {
+        problem.images.iter().for_each(|image| reasons.entry(image).or_default().push(reason(problem)));
+    }
+    reasons
+}
+
+/// Counts the problems of each kind.
+pub fn problem_counts(problems: &[StorageProblem]) -> BTreeMap<StorageProblemKind, usize> {
+    let mut counts = BTreeMap::new();
+    problems.iter().for_each(|problem| *counts.entry(problem.kind).or_default() += 1);
+    counts
+}
+
+/// Returns `nothing wrong`, or `3 problems (2 missing, 1 wrong size)`.
+pub fn problems_line(problems: &[StorageProblem]) -> String {
+    if problems.is_empty() {
+        return "nothing wrong".to_owned();
+    }
+    let kinds: Vec<String> =
+        problem_counts(problems).iter().map(|(kind, number)| format!("{number} {}", kind.label())).collect();
+    format!("{} ({})", count(problems.len(), "problem"), kinds.join(", "))
+}
