@@ -1,8 +1,8 @@
-//! Bytes that stay until the end of a run, such as manifests: in memory up to a bound for the whole process, beyond it
-//! compressed in a temporary file without a name.
+//! Bytes that are kept until the end of a run, such as manifests: in memory up to a bound for the whole process, and beyond it
+//! compressed in an unnamed temporary file.
 //!
-//! What strangers send decides how many there are and how large they are. The bound keeps that from deciding how much memory
-//! the program takes; an ordinary run never reaches it and makes no file.
+//! Strangers decide how many manifests there are and how large they are. The bound keeps them from deciding how much memory
+//! the program takes. An ordinary run never reaches it and creates no file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,18 +13,18 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 
-/// How many bytes stay in memory, in all.
+/// Maximum number of bytes in memory.
 const IN_MEMORY: usize = 32 * 1024 * 1024;
-/// How many more the temporary file may take, compressed.
+/// Maximum size of the temporary file in bytes, compressed.
 const IN_FILE: u64 = 8 * 1024 * 1024 * 1024;
-/// zstd's fastest ordinary level: JSON takes a fraction of its size.
+/// zstd's fastest ordinary level: JSON shrinks to a fraction of its size.
 const LEVEL: i32 = 1;
-/// Bytes that are handed out at a time.
+/// Bytes that are returned at a time.
 const PIECE: usize = 128 * 1024;
 
 static SPOOL: LazyLock<Arc<Spool>> = LazyLock::new(|| Arc::new(Spool::new(IN_MEMORY, IN_FILE)));
 
-/// Where bytes are kept.
+/// Stores bytes.
 #[derive(Debug)]
 struct Spool {
     in_memory: usize,
@@ -37,12 +37,12 @@ struct State {
     /// Bytes in memory.
     used: usize,
     file: Option<Arc<File>>,
-    /// Where the file ends, and how many of its bytes are in use.
+    /// The end of the file, and the number of bytes in use.
     end: u64,
     filled: u64,
 }
 
-/// Some bytes that are kept until the last clone of this is dropped.
+/// Bytes that are kept until the last clone is dropped.
 #[derive(Clone)]
 pub struct Kept(Arc<Held>);
 
@@ -57,10 +57,10 @@ enum Place {
     File {
         file: Arc<File>,
         offset: u64,
-        /// Its length there.
+        /// Their compressed length in the file.
         packed: usize,
     },
-    /// There was no room for them: why.
+    /// There was no space for them, with the reason.
     Nowhere(Full),
 }
 
@@ -73,23 +73,23 @@ struct Full {
 }
 
 impl Kept {
-    /// Bytes of memory that it takes wherever the bytes are, roughly.
+    /// Approximate overhead in memory in bytes, wherever the bytes are.
     pub const OVERHEAD: usize = size_of::<Held>() + 32;
 
-    /// Keeps `bytes`. If there is no room for them, reading them back fails.
+    /// Stores `bytes`. If there is no space for them, reading them back fails.
     pub fn new(bytes: &[u8]) -> Kept {
         SPOOL.store(bytes)
     }
 
-    /// How many they are.
+    /// The number of bytes.
     pub fn size(&self) -> usize {
         self.0.size
     }
 
-    /// Hands out the bytes in their order, in pieces: bytes that are in the file never are in memory as a whole.
+    /// Passes the bytes to `take` in order and in pieces: bytes in the file are never in memory as a whole.
     ///
     /// # Errors
-    /// As [`Kept::bytes`], and those of `take`.
+    /// As for [`Kept::bytes`], or `take` failed.
     pub fn read(&self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let Place::File { file, offset, packed } = &self.0.place else { return take(&self.bytes()?) };
         let mut plain = zstd::Decoder::new(Section { file, offset: *offset, left: *packed })?;
@@ -109,7 +109,7 @@ impl Kept {
     /// The bytes.
     ///
     /// # Errors
-    /// There was no room for them, or the temporary file cannot be read.
+    /// There was no space for them, or the temporary file cannot be read.
     pub fn bytes(&self) -> io::Result<Bytes> {
         match &self.0.place {
             Place::Memory(bytes) => Ok(bytes.clone()),
@@ -123,7 +123,7 @@ impl Kept {
     }
 }
 
-/// A part of a file that is read as if it were one.
+/// Part of a file, readable as if it were a file.
 struct Section<'a> {
     file: &'a File,
     offset: u64,
@@ -146,14 +146,14 @@ impl Spool {
 
     fn store(self: &Arc<Spool>, bytes: &[u8]) -> Kept {
         let place = match self.reserve(bytes.len()) {
-            // A slice may hold a larger buffer.
+            // A slice may be part of a larger buffer.
             true => Place::Memory(Bytes::copy_from_slice(bytes)),
             false => self.write(bytes).unwrap_or_else(Place::Nowhere),
         };
         Kept(Arc::new(Held { place, size: bytes.len(), spool: Arc::clone(self) }))
     }
 
-    /// Takes room in memory, if there is.
+    /// Reserves memory, if available.
     fn reserve(&self, bytes: usize) -> bool {
         let mut state = self.state();
         let fits = state.used.saturating_add(bytes) <= self.in_memory;
@@ -191,7 +191,7 @@ impl Spool {
     }
 
     fn release_in_file(&self, file: &File, offset: u64, bytes: usize) {
-        // Not every file system can: then the room comes back with the end of the run.
+        // Not every file system supports this; the space is then freed at the end of the run.
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let _ = rustix::fs::fallocate(file, flags, offset, bytes as u64);
         self.state().filled -= bytes as u64;
@@ -223,7 +223,8 @@ impl std::fmt::Debug for Kept {
     }
 }
 
-/// The same bytes; those that cannot be read are equal to none.
+/// Equal if the bytes are equal; bytes that cannot be read are equal to nothing.
+///
 impl PartialEq for Kept {
     fn eq(&self, other: &Kept) -> bool {
         let read = || Some(self.bytes().ok()? == other.bytes().ok()?);

@@ -1,16 +1,16 @@
-//! A plain tar: which entries there are, and at which offset. Only headers are read; what an entry means is for
-//! whoever asked, and so is which names are good.
+//! Reads the headers of a plain tar: which entries it has, and at which offsets. The caller decides which names are valid and
+//! what the entries mean.
 //!
-//! POSIX ustar with GNU long names (`L`), GNU base-256 numbers and PAX `path` and `size`. Other PAX records may be there if they
-//! say nothing of what a file contains or where it is. An entry that is not a regular file or a directory is a fault, and so is a
-//! tar that ends in the middle.
+//! It supports POSIX ustar with GNU long names (`L`), GNU base-256 numbers, and PAX `path` and `size`. Other PAX records are
+//! accepted if they do not affect the content or position of a file. Any entry other than a regular file or a directory is a
+//! fault, and so is a tar that ends early.
 //!
 //! # Threats
-//! Beside those of any layout: a tar that two programs read as two tars, so that what is proven here is not what `tar xf`
-//! unpacks there. Whatever programs are known to read differently, sloppy numbers and broken extended headers too, is a
-//! fault. So is every field and record that is not known to be one of plain entries, and an extended header that says of a
-//! short name or a small size something else than the header, which a program without extended headers believes. Only headers,
-//! padding and what follows the end mark are read, and of that no more than a tar can need.
+//! In addition to those of any layout: a tar that two programs read as two different tars, so that what is verified here is
+//! not what `tar xf` unpacks. Everything that programs are known to read differently is a fault, including sloppy numbers and
+//! broken extended headers. So is every field or record that is not known to occur in plain entries, and an extended header
+//! that contradicts a short name or small size in the header, because a program without extended headers uses the header. The
+//! reader reads only headers, padding and what follows the end mark, and of that no more than a tar can need.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,15 +25,17 @@ pub use stream::{File as StreamedFile, Stream};
 use crate::base::error::{Error, Result};
 
 pub const BLOCK: u64 = 512;
-/// The longest name or extended header that is read, in bytes.
+/// Maximum length of a name or an extended header in bytes.
 const MAX_EXTENDED: u64 = 64 * 1024;
-/// The most that may follow the end mark, in bytes: a tar is filled up to whole records, seldom longer than 10 KiB.
+/// Maximum number of bytes after the end mark: a tar is padded to whole records, which are rarely longer than 10 KiB.
 const MAX_END: u64 = 16 * 1024 * 1024;
 
-/// What a tar is read from by position.
+/// A source of bytes that can be read by position.
 pub trait ReadAt {
+    /// Fills `buffer`.
+    ///
     /// # Errors
-    /// Not readable, or it ends before.
+    /// The source cannot be read, or ends early.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()>;
 }
 
@@ -43,58 +45,58 @@ impl ReadAt for File {
     }
 }
 
-/// Where an entry's bytes are.
+/// The position of an entry's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub offset: u64,
     pub size: u64,
 }
 
-/// Takes what a scan comes upon, in the order of the tar. Names are as they stand there.
+/// Receives the entries that a scan finds, in order, with names as they are in the tar.
 pub trait Entries {
     /// A regular file.
     fn file(&mut self, name: &[u8], place: Place);
 
     fn directory(&mut self, name: &[u8]);
 
-    /// An entry that is neither: a link, a device, a sparse file.
+    /// Any other entry: a link, a device, a sparse file.
     fn other(&mut self, name: &[u8], what: impl Into<String>);
 
-    /// The tar, or the entry of this name, ends before it should.
+    /// The tar, or the entry with this name, ends early.
     fn cut(&mut self, name: &[u8], what: String);
 
-    /// Something that programs may read differently, or that is broken. Without a name: the tar itself is.
+    /// Something that is broken or that programs may read differently. An empty name means the tar itself.
     fn fault(&mut self, name: &[u8], what: impl Into<String>);
 
-    /// Called for every entry, whatever it is. `path` is that of the tar.
+    /// Called for every entry of any kind. `path` is that of the tar.
     ///
     /// # Errors
-    /// That is too much; the scan ends.
+    /// There are too many; the scan ends.
     fn count(&mut self, path: &Path) -> Result<()>;
 }
 
-/// One header block, decoded.
+/// A decoded header block.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub name: Vec<u8>,
     pub size: u64,
     pub kind: u8,
-    /// What programs may read in fields that are empty in every plain entry of this dialect.
+    /// What programs might read in fields that are empty in every plain entry of this dialect.
     pub foreign: Option<&'static str>,
 }
 
-/// Finds every entry of the tar in `file`, which has `length` bytes. `path` is what errors call it.
+/// Finds every entry of the tar in `file`, which has `length` bytes. `path` is its name in errors.
 ///
 /// # Errors
-/// Not readable, or `found` has had enough. All else that is wrong is told to `found`.
+/// The file cannot be read, or `found` stopped the scan. Other problems are reported to `found`.
 pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entries) -> Result<()> {
     scan_from(path, file, 0, length, found)
 }
 
-/// The same from the header on that begins at byte `position`.
+/// Does the same, starting with the header at byte `position`.
 ///
 /// # Errors
-/// As [`scan`].
+/// As for [`scan`].
 pub fn scan_from(
     path: &Path,
     file: &impl ReadAt,
@@ -155,14 +157,14 @@ pub fn scan_from(
     }
 }
 
-/// The name in the header at byte `position`; `None`: there is no valid header.
+/// The name in the header at byte `position`, or `None` if there is no valid header.
 pub fn name_at(file: &impl ReadAt, position: u64) -> Option<Vec<u8>> {
     let mut block = [0; BLOCK as usize];
     file.read_exact_at(&mut block, position).ok()?;
     Header::parse(&block).ok().map(|header| header.name)
 }
 
-/// After the end mark comes nothing: readers stop there, so what follows is proven by nobody.
+/// Nothing may follow the end mark: readers stop there, so nothing would verify it.
 fn check_end(path: &Path, file: &impl ReadAt, position: u64, length: u64, found: &mut impl Entries) -> Result<()> {
     if position + 2 * BLOCK > length {
         found.cut(b"", cut_in_end(length));
@@ -205,7 +207,7 @@ const FOREIGN_PREFIX: &str = "its header has a prefix, which its dialect does no
 const FOREIGN_FIELD: &str = "its header has a field that no plain entry of its dialect has and some programs read";
 const NO_ENTRY: &str = "an extended header at its end speaks of no entry";
 
-/// What is read by itself; any other kind is an entry.
+/// Whether the entry is an extended header, which is read separately.
 fn is_extended(kind: u8) -> bool {
     matches!(kind, b'L' | b'x' | b'g')
 }
@@ -213,10 +215,10 @@ fn is_extended(kind: u8) -> bool {
 /// Takes an extended header, or reports what is wrong with it.
 fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &mut impl Entries) {
     match header.kind {
-        // Of two, some programs take the first, some the last, and some what each of them says.
+        // Of two headers, some programs use the first, some the last, and some combine both.
         _ if extended.unanswered => found.fault(&header.name, "it is a second extended header before one entry"),
         _ if header.foreign.is_some() => header.foreign.iter().for_each(|what| found.fault(&header.name, *what)),
-        // What speaks of all entries is read differently by different programs; ours writes none.
+        // Programs treat headers for all entries differently; ours writes none.
         b'g' if says_nothing(data) => {}
         b'g' => found.fault(&header.name, "it is a header that changes all entries after it"),
         kind if extended.take(kind, data) => {}
@@ -227,7 +229,7 @@ fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &
 /// Whether `file`, which has `length` bytes, begins like a tar.
 ///
 /// # Errors
-/// Not readable, or compressed: what is read by offset has to be plain.
+/// The file cannot be read, or is compressed and can therefore not be read by position.
 pub fn is_tar(path: &Path, file: &impl ReadAt, length: u64) -> Result<bool> {
     let mut start = [0; 512];
     let known = start.len().min(usize::try_from(length).unwrap_or(usize::MAX));
@@ -235,7 +237,7 @@ pub fn is_tar(path: &Path, file: &impl ReadAt, length: u64) -> Result<bool> {
     looks_like_tar(path, &start)
 }
 
-/// The same of its first block, filled up with zeros.
+/// Does the same for its first block, padded with zeros.
 ///
 /// # Errors
 /// It is compressed.
@@ -266,7 +268,7 @@ fn is_empty(path: &Path, file: &impl ReadAt, mut offset: u64, mut length: u64) -
         match file.read_exact_at(piece, offset) {
             Ok(()) if piece.iter().all(|byte| *byte == 0) => {}
             Ok(()) => return Ok(false),
-            // Padding that is cut off is found as a missing header or end mark.
+            // Padding that is cut off shows up as a missing header or end mark.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(true),
             Err(error) => return Err(Error::disk("reading", path, error)),
         }
@@ -276,11 +278,11 @@ fn is_empty(path: &Path, file: &impl ReadAt, mut offset: u64, mut length: u64) -
     Ok(true)
 }
 
-/// Reports what programs may read differently of an entry.
+/// Reports what programs may read differently about an entry.
 fn check(found: &mut impl Entries, header: &Header, extended: &Extended) {
     let name = extended.name_of(header);
     header.foreign.into_iter().chain(extended.contradiction(header)).for_each(|what| found.fault(name, what));
-    // What is no file and no directory is reported as such: a link may have a long target, say.
+    // Entries other than files and directories are reported as such; a link, for example, may have a long target.
     if let Some(key) = extended.unknown.as_ref().filter(|_| matches!(header.kind, b'0' | 0 | b'5')) {
         found.fault(name, format!("its extended header has {key:?}, which programs read differently"));
     }
@@ -322,7 +324,7 @@ fn padded(size: u64) -> Option<u64> {
 }
 
 impl Header {
-    /// Decodes one block; checks its sum.
+    /// Decodes a block and checks its checksum.
     pub(super) fn parse(block: &[u8; 512]) -> Result<Header, &'static str> {
         let stored = number(&block[148..156]).ok_or("no checksum")?;
         let sum: u64 = block
@@ -340,11 +342,11 @@ impl Header {
         match dialect {
             b"ustar\x0000" if !prefix.is_empty() => name = [prefix, b"/", &name].concat(),
             b"ustar\x0000" | b"ustar  \0" => {}
-            // The oldest tars have nothing there, and know no extended headers.
+            // The oldest tars have nothing there and do not know extended headers.
             [0, 0, 0, 0, 0, 0, 0, 0] if !matches!(kind, b'L' | b'K' | b'x' | b'g') => {}
             _ => return Err("an unknown dialect"),
         }
-        // Behind the prefix, and in the place of it, others have times, the size of a sparse file and its pieces.
+        // After the prefix, or in its place, other dialects have times, or the size and the map of a sparse file.
         let is_posix = dialect == b"ustar\x0000";
         let is_clear = match is_posix {
             true => is_clear(block, prefix.len()),
@@ -360,8 +362,8 @@ impl Header {
     }
 }
 
-/// Whether a POSIX header has nothing behind its prefix that changes what programs read: node-tar and star shorten the prefix by
-/// two times (pax(1), star(5)), which nothing else depends on.
+/// Whether a POSIX header has nothing after its prefix that programs interpret. node-tar and star shorten the prefix by two
+/// times (pax(1), star(5)), on which nothing else depends.
 fn is_clear(block: &[u8; 512], prefix: usize) -> bool {
     let is_zero = |field: &[u8]| field.iter().all(|byte| *byte == 0);
     let is_time = |field: &[u8]| is_zero(field) || number(field).is_some();
@@ -380,8 +382,8 @@ fn until_nul(field: &[u8]) -> &[u8] {
     &field[..end]
 }
 
-/// Octal digits, or big-endian binary with the first bit set (GNU). A blank is no zero: GNU tar skips such an entry, others
-/// refuse or take it.
+/// Octal digits, or big-endian binary with the first bit set (GNU). A blank field is not zero: GNU tar skips such an entry,
+/// others reject or accept it.
 fn number(field: &[u8]) -> Option<u64> {
     if field.first()? & 0x80 != 0 {
         let (head, tail) = field.split_at(field.len() - 8);

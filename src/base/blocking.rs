@@ -1,4 +1,4 @@
-//! Work that blocks, on threads of its own, while others wait for the network.
+//! Runs blocking work on its own threads, so that it does not hold up network traffic.
 
 use std::panic::resume_unwind;
 
@@ -6,10 +6,10 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::error::{Error, Kind, Result};
 
-/// Runs `work` on a thread that may block. A panic there is a defect of this program and goes on here.
+/// Runs `work` on a thread that may block. A panic in it is a bug in this program and is resumed here.
 ///
 /// # Errors
-/// That of the work. [`Kind::Interrupted`], of what was `attempted`: the process ends and the work was not begun.
+/// The error of the work. [`Kind::Interrupted`] with `attempted` if the process is ending and the work was never started.
 pub async fn blocking<T: Send + 'static>(
     attempted: &str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -17,10 +17,10 @@ pub async fn blocking<T: Send + 'static>(
     joined(attempted, spawn_blocking(work).await)
 }
 
-/// What came of work that [`spawn_blocking`] had begun.
+/// The outcome of work that [`spawn_blocking`] started.
 ///
 /// # Errors
-/// As [`blocking`].
+/// As for [`blocking`].
 pub fn joined<T>(attempted: &str, ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
     ended.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => resume_unwind(panic),
@@ -32,7 +32,7 @@ pub fn joined<T>(attempted: &str, ended: std::result::Result<Result<T>, JoinErro
 mod tests {
     use super::*;
 
-    /// Exit code 130 and “run again to continue” would hide it.
+    /// Exit code 130 and “run again to continue” would hide a bug.
     #[tokio::test]
     async fn a_defect_in_a_thread_is_not_called_an_interruption() {
         let work = tokio::spawn(blocking("writing", || -> Result<()> { panic!("a defect") }));

@@ -1,11 +1,11 @@
-//! Input that may have no end: a device, a pipe, a program that never stops.
+//! Reads input that may have no end: a device, a pipe, a program that never stops.
 
 use std::io::{self, Read};
 
-/// All that `input` gives; `None`: more than `most` bytes, of which one more than that has been read.
+/// Reads all of `input`. Returns `None` if it has more than `most` bytes; one more than `most` is then read.
 ///
 /// # Errors
-/// It cannot be read.
+/// The input cannot be read.
 pub fn read_all(input: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let read = input.take(most.saturating_add(1)).read_to_end(&mut bytes)?;

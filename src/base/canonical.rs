@@ -1,16 +1,16 @@
-//! Canonical JSON: the bytes follow from the values. See `docs/format.md`.
+//! Canonical JSON: equal values have equal bytes. See `docs/format.md`.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// The most characters of a line that are shown.
+/// Maximum number of characters of a line to show.
 const SHOWN: usize = 80;
 
-/// The bytes of a value: two spaces for each level, and a final newline.
+/// Serializes a value with an indent of two spaces and a final newline.
 ///
 /// # Errors
-/// None that input can cause.
+/// No input can cause one.
 pub fn to_bytes(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     write(value, &mut bytes)?;
@@ -18,10 +18,10 @@ pub fn to_bytes(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// How many bytes that are, without keeping them.
+/// The length of the serialized value in bytes.
 ///
 /// # Errors
-/// None that input can cause.
+/// No input can cause one.
 pub fn length(value: &impl Serialize) -> serde_json::Result<u64> {
     let mut length = Length(0);
     write(value, &mut length)?;
@@ -33,19 +33,20 @@ fn write(value: &impl Serialize, out: &mut impl Write) -> serde_json::Result<()>
     out.write_all(b"\n").map_err(serde_json::Error::io)
 }
 
-/// Whether `bytes` are those of a value without white space, and without a final newline.
+/// Whether `bytes` are the value without white space and without a final newline.
 pub fn is_compact(bytes: &[u8], value: &impl Serialize) -> bool {
     let mut compare = Compare { expected: bytes, at: 0 };
     serde_json::to_writer(&mut compare, value).is_ok() && compare.at == bytes.len()
 }
 
-/// The first line of `bytes` that differs from those of `value`: its number, from 1 on, and its beginning. `None`: none does.
+/// Finds the first line of `bytes` that differs from the serialized value. Returns its number, from 1, and its beginning;
+/// `None` if they are equal.
 pub fn first_difference(bytes: &[u8], value: &impl Serialize) -> Option<(usize, String)> {
     let mut compare = Compare { expected: bytes, at: 0 };
     if write(value, &mut compare).is_ok() && compare.at == bytes.len() {
         return None;
     }
-    // A comma that is too much belongs to what follows.
+    // A superfluous comma belongs to what follows.
     let ends_line = bytes.get(compare.at..).is_some_and(|rest| rest.starts_with(b",\n"));
     let (before, rest) = bytes.split_at_checked(if ends_line { compare.at + 2 } else { compare.at })?;
     let begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -54,7 +55,7 @@ pub fn first_difference(bytes: &[u8], value: &impl Serialize) -> Option<(usize, 
     Some((before.iter().filter(|byte| **byte == b'\n').count() + 1, line))
 }
 
-/// Takes exactly the bytes that it expects, and keeps none of them.
+/// A writer that compares what it is given with the expected bytes and keeps nothing.
 struct Compare<'a> {
     expected: &'a [u8],
     at: usize,
@@ -73,7 +74,7 @@ impl Write for Compare<'_> {
     }
 }
 
-/// Counts bytes.
+/// A writer that counts bytes.
 struct Length(u64);
 
 impl Write for Length {

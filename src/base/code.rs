@@ -1,84 +1,84 @@
-//! What an error is, for programs: a word that does not change when its text does.
+//! Stable codes of errors, for programs.
 
 use serde::Serialize;
 
 use super::error::{Error, Kind, Reason};
 
-/// What an error is, as exactly as that is known.
+/// The code of an error.
 ///
-/// It is that of its [`Reason`] if it has one, else that of its [`Kind`].
+/// It is that of the error's [`Reason`] if there is one, otherwise that of its [`Kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// The command line is wrong.
     Usage,
-    /// Wrong use, an invalid file, or a combination that makes no sense.
+    /// Wrong use, an invalid file, or an invalid combination of options.
     Input,
-    /// The local file system refused to read or to write.
+    /// The local file system refused to read or write.
     Disk,
-    /// The local file system has no room.
+    /// The local file system is full.
     DiskFull,
-    /// Bytes are not what they should be, or no trusted key has signed them.
+    /// Bytes are wrong, or no trusted key has signed them.
     Damaged,
     /// The registry does not have it.
     NotFound,
-    /// The registry wants other credentials.
+    /// The registry requires other credentials.
     Unauthorized,
     /// The registry refused.
     Refused,
-    /// The registry asks to be left alone for longer than was allowed.
+    /// The registry asks for a longer wait than is allowed.
     RateLimited,
     /// The target lacks what an increment builds on.
     Lacking,
     /// The network or the other side failed.
     Network,
-    /// The user or the system asked to stop.
+    /// Stopped by the user or the system.
     Interrupted,
-    /// The registry does not take a manifest, because it lacks content that the manifest names.
+    /// The registry rejects a manifest because it lacks content that the manifest refers to.
     UnknownContent,
     /// The repository does not exist, and a push does not create it.
     UnknownRepository,
-    /// The registry refuses layers that are kept elsewhere.
+    /// The registry rejects layers that are stored elsewhere.
     ForeignLayer,
-    /// The target cannot give back content that was sent to it.
+    /// The target cannot return content that was pushed to it.
     DamagedTarget,
-    /// An image has none of the platforms that were asked for.
+    /// An image has none of the requested platforms.
     PlatformMissing,
-    /// The target lacks content that can no longer be sent: its bytes have passed in a stream.
+    /// The target lacks content that has already passed in a stream and cannot be sent again.
     Passed,
-    /// The project's storage quota.
+    /// The project's storage quota is used up.
     Quota,
     /// The disk or the quota of the whole registry is full.
     RegistryFull,
-    /// The whole registry takes no change for now.
+    /// The whole registry is read-only for now.
     ReadOnly,
-    /// No upload can be begun: the registry is in maintenance, or caches another one.
+    /// No upload can be started: the registry is in maintenance, or is a cache of another one.
     NoPushes,
-    /// A web page answered when an upload was to begin.
+    /// A web page answered the request for an upload.
     WebPage,
-    /// The registry gives addresses for uploads whose host has no address here.
+    /// The registry returns upload addresses whose host cannot be resolved here.
     UnknownUploadHost,
-    /// The project caches another registry, and takes no push.
+    /// The project is a cache of another registry and accepts no pushes.
     ProxyCache,
     /// This account may not push to the project.
     NoPushRight,
-    /// No upload may be begun in the repository.
+    /// No upload may be started in this repository.
     UploadDenied,
-    /// The tag exists and may not change its meaning.
+    /// The tag exists and is immutable.
     ImmutableTag,
     /// The registry's garbage collection is deleting the blob.
     BlobInCollection,
-    /// What stands before the registry takes no request so large.
+    /// A proxy in front of the registry rejects requests of this size.
     BodyLimit,
-    /// A file of this machine, of a bundle for example, is not what it should be.
+    /// A local file, for example of a bundle, is damaged.
     DamagedFile,
-    /// The registry fails again and again at this object, and answers otherwise.
+    /// The registry keeps failing for this object, but works otherwise.
     Undelivered,
-    /// What stands before the registry compresses its answers.
+    /// A proxy in front of the registry compresses its responses.
     Compressed,
-    /// A policy forbids pulling what is there.
+    /// A policy forbids pulling the content.
     PullPolicy,
-    /// This account may not pull, and what a tag means has to be known.
+    /// This account may not pull, and gapferry must know what a tag refers to.
     NoPullRight,
 }
 

@@ -1,9 +1,9 @@
-//! Versioned JSON files, each read in the same careful order: lock, receipt, list of missing files, repair, and so on.
+//! Reads and writes versioned JSON files: lock, receipt, list of missing files, repair file and so on.
 //!
 //! # Threats
-//! Such a file may come from anyone, across the gap too. Two bytes of JSON can make a value that takes a hundred in memory, and a
-//! file of a later version may mean anything. So length, number of values and version are looked at first, then the lists are
-//! counted, and only then is anything of the file kept in memory.
+//! Such a file may come from anyone, also across the gap. Two bytes of JSON can become a value that takes a hundred bytes in
+//! memory, and a file of a later version may mean anything. The reader therefore checks the length, the number of values and
+//! the version first, then counts the lists, and only then keeps anything of the file in memory.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,16 +12,16 @@ use super::canonical;
 use super::error::{Error, Fact, Kind, Result};
 use crate::oci::{has_at_most_values, memory_of_json, values_in};
 
-/// How much a document holds, of which nothing else is read.
+/// The size of a document's lists, read before anything else.
 pub trait Outline: DeserializeOwned {
-    /// `texts`: bytes that the file takes without its lists.
+    /// Checks the sizes. `texts` is the size of the file without its lists, in bytes.
     ///
     /// # Errors
-    /// It holds more than such a file can: why.
+    /// Says why the document contains more than such a file can.
     fn check(&self, texts: u64) -> Result<(), String>;
 }
 
-/// Of a document whose length and number of values bound it well enough.
+/// For a document whose length and number of values are a sufficient bound.
 #[derive(Deserialize)]
 pub struct Unbounded {}
 
@@ -31,13 +31,13 @@ impl Outline for Unbounded {
     }
 }
 
-/// A document of a version that this program does not read: nothing else of it was looked at.
+/// A document of a version that this program cannot read. Nothing else of it was examined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("version {found}; this program reads version {known}")]
 pub struct OtherVersion {
-    /// Its version; 0 where it is from before there were numbers.
+    /// The version; 0 for a file from before version numbers.
     pub found: u64,
-    /// The only version that is read.
+    /// The version that this program reads.
     pub known: u32,
 }
 
@@ -47,36 +47,36 @@ impl Fact for OtherVersion {}
 pub trait Document: Serialize + DeserializeOwned {
     /// What messages call it, with an article: `the lock`.
     const NAME: &'static str;
-    /// The key whose number is the version: `version`.
+    /// The key that holds the version number: `version`.
     const VERSION_KEY: &'static str;
     /// The version that is written, and the only one that is read.
     const VERSION: u32;
-    /// The largest that is read, in bytes.
+    /// Maximum size in bytes.
     const MAX_BYTES: u64;
-    /// The most JSON values in one.
+    /// Maximum number of JSON values.
     const MAX_VALUES: usize;
-    /// What a file that breaks the rules is: [`Kind::Input`] where a person chose it, [`Kind::Damaged`] where it belongs to a bundle
-    /// or a repair.
+    /// The kind of error for an invalid file: [`Kind::Input`] if a person chose the file, [`Kind::Damaged`] if it belongs to a
+    /// bundle or a repair file.
     const KIND: Kind;
-    /// What to do about one that is too large; empty where nothing helps.
+    /// What to do about a file that is too large; empty if nothing helps.
     const TOO_LARGE: &'static str = "";
-    /// What to do about one of an earlier version; empty where there was none.
+    /// What to do about an earlier version; empty if there was none.
     const TOO_OLD: &'static str = "";
 
     type Outline: Outline;
 
-    /// Reads one; `shown` is what errors call the file.
+    /// Reads a document. `shown` is the name of the file in errors.
     ///
     /// # Errors
-    /// It is not such a document, of another version (`Input`, with the fact [`OtherVersion`]), or larger than any.
+    /// The bytes are not such a document, have another version (`Input`, with the fact [`OtherVersion`]), or exceed a limit.
     fn read(bytes: &[u8], shown: &str) -> Result<Self> {
         Self::read_checked(bytes, shown, Self::Outline::check)
     }
 
-    /// The same where the reader knows better how much such a file may hold.
+    /// Reads a document with a bound that the caller knows better.
     ///
     /// # Errors
-    /// As [`Document::read`]; `check` as [`Outline::check`].
+    /// As for [`Document::read`]; `check` is as for [`Outline::check`].
     fn read_checked(
         bytes: &[u8],
         shown: &str,
@@ -98,24 +98,24 @@ pub trait Document: Serialize + DeserializeOwned {
         serde_json::from_slice(bytes).map_err(malformed)
     }
 
-    /// The file's content: indented JSON and a final newline, the same for equal documents.
+    /// Serializes the document as indented JSON with a final newline. Equal documents have equal bytes.
     fn to_json(&self) -> String {
         let bytes = canonical::to_bytes(self).unwrap_or_default();
         String::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// What [`Document::to_json`] gives, if [`Document::read`] takes it: what is written has to be read again.
+    /// Serializes the document and makes sure that [`Document::read`] would accept it.
     ///
     /// # Errors
-    /// It is larger than any that is read (`Input`).
+    /// The file would be too large to be read again (`Input`).
     fn to_file(&self) -> Result<String> {
         self.to_file_within(Self::MAX_BYTES)
     }
 
-    /// The same, of at most `most` bytes.
+    /// Serializes the document into at most `most` bytes.
     ///
     /// # Errors
-    /// It is larger than that, or than any that is read (`Input`).
+    /// The file would be larger than `most`, or too large to be read again (`Input`).
     fn to_file_within(&self, most: u64) -> Result<String> {
         let text = self.to_json();
         let fail = |why: String| Error::input(format!("writing {}: {why}", Self::NAME));
@@ -139,7 +139,7 @@ fn check_size<D: Document>(bytes: &[u8], most: u64) -> Result<(), String> {
     ))
 }
 
-/// A value of which nothing is kept unless it is a number: it may be any list.
+/// A value that is kept only if it is a number; it might be a list of any size.
 struct Number(Option<u64>);
 
 impl<'de> Deserialize<'de> for Number {
@@ -181,7 +181,7 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// The number under `key`. `None`: there is none, which the full reading will say in its own way.
+/// Reads the number under `key`. Returns `None` if there is none; the full read then reports that.
 fn version_of(bytes: &[u8], key: &str) -> serde_json::Result<Option<u64>> {
     struct Version<'a>(&'a str);
     impl<'de> serde::de::DeserializeSeed<'de> for Version<'_> {
@@ -262,7 +262,7 @@ mod tests {
         assert!(many.to_file().unwrap_err().chain().contains("4 lines are too many"));
     }
 
-    /// An operator with an older program has to learn that, and not that the file is damaged.
+    /// An operator with an older program must learn that, and not that the file is damaged.
     #[test]
     fn a_later_version_is_named_as_such_whatever_else_the_file_holds() {
         let (kind, text) = read(r#"{"novel": [1, 2], "version": 3}"#).unwrap_err();

@@ -1,16 +1,16 @@
-//! The one error of the library: what was attempted on which object, and of what kind the failure is.
+//! The library's one error type: what was attempted on which object, and the kind of the failure.
 //!
-//! The text never repeats its cause: that is in [`source`](std::error::Error::source), and the chain is printed once, at
-//! the edge of the program, where hints are added too.
+//! The text never repeats its cause, which is in [`source`](std::error::Error::source). The chain is printed once, at the edge
+//! of the program, where hints are added.
 //!
 //! # Facts
-//! No decision reads a text. Exit codes follow from [`Kind`] alone, what to do next from [`Kind`] and [`Reason`]. What else
-//! a caller or a hint has to know is a *fact*: a value of a type of the room that made the error, with fields, whose
-//! `Display` gives the words. [`Error::of`] makes an error of a fact, [`Error::with_fact`] adds one to an error that says
-//! more, [`because`](Error::because) takes one as the cause, and [`Error::find`] finds any of them. The types that implement
-//! [`Fact`] are all facts there are. Other causes, such as an error of the operating system, have methods of their own
-//! ([`Error::os_error`], [`Error::is_disk_full`]). An error that speaks for several keeps the facts of the one that decided its
-//! kind ([`Error::speaking_for`]).
+//! No decision depends on text. Exit codes follow from [`Kind`] alone, and hints from [`Kind`] and [`Reason`]. Everything else
+//! that a caller or a hint needs is a *fact*: a value with fields, of a type of the module that created the error, whose
+//! `Display` is the text. [`Error::of`] creates an error from a fact, [`Error::with_fact`] adds one to an error with more
+//! text, [`because`](Error::because) accepts one as the cause, and [`Error::find`] finds any of them. The implementors of
+//! [`Fact`] are the complete list. Other causes, such as an error of the operating system, have their own methods
+//! ([`Error::os_error`], [`Error::is_disk_full`]). An error that stands for several failures keeps the facts of the one that
+//! decided its kind ([`Error::speaking_for`]).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -22,125 +22,126 @@ use crate::oci::{Digest, ManifestError, NotKept};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of failure it is: decides the exit code, whether another try could help, and the hint.
+/// The kind of a failure. It decides the exit code, whether a retry may help, and the hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Wrong use, an invalid file or a combination that makes no sense.
+    /// Wrong use, an invalid file or an invalid combination of options.
     Input,
-    /// The local file system refused to read or to write (no space, no permission, a bad medium).
+    /// The local file system refused to read or write: no space, no permission, a bad medium.
     Disk,
-    /// Bytes are not what they should be: wrong digest, wrong size, something missing or undeclared.
+    /// Bytes are wrong: wrong digest, wrong size, something missing or undeclared.
     Damaged,
     /// The registry does not have it.
     NotFound,
-    /// The registry wants other credentials, or none were found (401).
+    /// The registry requires other credentials, or none were found (401).
     Unauthorized,
-    /// The registry refused: no right, quota, read-only, immutable tag, an unsupported manifest; or it fails at this object alone.
+    /// The registry refused: no permission, quota, read-only, immutable tag, an unsupported manifest; or it fails for this
+    /// object only.
     Refused,
-    /// The registry asks to be left alone for longer than was allowed (429).
+    /// The registry asks for a longer wait than is allowed (429).
     RateLimited,
     /// The target lacks what an increment builds on.
     Lacking,
-    /// The network or the other side failed: no connection, TLS, time-out, 5xx after all tries.
+    /// The network or the server failed: no connection, TLS, time-out, 5xx after all retries.
     Network,
-    /// The user or the system asked to stop.
+    /// Stopped by the user or the system.
     Interrupted,
 }
 
-/// What an error knows beside its [`Kind`] and its [`Reason`]: a type of the room that makes the error. Its implementors are all
-/// the facts there are.
+/// What an error knows in addition to its [`Kind`] and [`Reason`]: a type of the module that creates the error. The
+/// implementors are the complete list of facts.
 pub trait Fact: StdError + Send + Sync + 'static {}
 
 impl Fact for ManifestError {}
 impl Fact for Stopped {}
 
-/// What exactly the other side objects to, where its answer says so. Decisions and hints follow from it where it is known.
+/// What exactly the server objects to, if its response says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The registry does not take a manifest, because it lacks content that the manifest names: these digests, as far as it
-    /// says which.
+    /// The registry rejects a manifest because it lacks content that the manifest refers to: these digests, as far as it names
+    /// them.
     UnknownContent(Vec<Digest>),
     /// The repository does not exist, and a push does not create it.
     UnknownRepository,
-    /// The registry refuses layers that have `urls`.
+    /// The registry rejects layers with `urls`.
     ForeignLayer,
-    /// The target still lacks content that was sent to it again, or cannot give it back.
+    /// The target still lacks content after it was pushed again, or cannot return it.
     DamagedTarget,
-    /// An image has none of the platforms that were asked for.
+    /// An image has none of the requested platforms.
     PlatformMissing,
-    /// The target lacks content that can no longer be sent: its bytes have passed in a stream.
+    /// The target lacks content that has already passed in a stream and cannot be sent again.
     Passed,
-    /// The project's storage quota: it certainly has room for `left` more bytes.
+    /// The project's storage quota. There is certainly space for `left` more bytes.
     Quota { left: u64 },
-    /// The disk or the quota of the whole registry: it certainly has room for `left` more bytes.
+    /// The disk or quota of the whole registry. There is certainly space for `left` more bytes.
     Full { left: u64 },
-    /// The whole registry takes no change for now.
+    /// The whole registry is read-only for now.
     ReadOnly,
-    /// No upload can be begun here at all: the registry is in maintenance, or caches another one.
+    /// No upload can be started here: the registry is in maintenance, or is a cache of another one.
     NoPushes,
-    /// A web page was answered when an upload was to begin, and how far that reaches is not said.
+    /// A web page answered the request for an upload. How much of the registry is affected is unknown.
     WebPage,
-    /// The registry gives addresses for uploads whose host has no address here.
+    /// The registry returns upload addresses whose host cannot be resolved here.
     UnknownUploadHost,
-    /// The project caches another registry, and takes no push.
+    /// The project is a cache of another registry and accepts no pushes.
     ProxyCache,
     /// This account may not push to the project.
     NoPushRight,
-    /// No upload may be begun in the repository (401, 403), and how far that reaches is not said.
+    /// No upload may be started in this repository (401, 403). How much of the registry is affected is unknown.
     UploadDenied,
-    /// The tag exists and may not change its meaning.
+    /// The tag exists and is immutable.
     ImmutableTag,
     /// The registry's garbage collection is deleting the blob.
     BlobInCollection,
-    /// What stands before the registry takes no request so large, and smaller ones did not do.
+    /// A proxy in front of the registry rejects requests of this size, and smaller chunks did not help.
     BodyLimit,
-    /// A file of this machine, of a bundle for example, is not what it should be.
+    /// A local file, for example of a bundle, is damaged.
     DamagedFile,
-    /// The registry fails again and again at this object, and answers otherwise.
+    /// The registry keeps failing for this object, but works otherwise.
     Undelivered,
-    /// What stands before the registry compresses its answers, though they were asked for as they are.
+    /// A proxy in front of the registry compresses responses although gapferry asked for uncompressed ones.
     Compressed,
-    /// The content is there, but a policy forbids pulling it: it is not signed, not scanned, or a scan found something.
+    /// The content exists, but a policy forbids pulling it: it is unsigned or unscanned, or a scan found a vulnerability.
     PullPolicy,
-    /// This account may not pull, and what a tag means has to be known before it may be changed.
+    /// This account may not pull, and gapferry must know what a tag refers to before it changes it.
     NoPullRight,
 }
 
-/// One cause that ends everything that concerns a registry, or a part of one, for the rest of the run: it no longer answers,
-/// say, or refuses all that is sent. It is reported once, for all images concerned, and decides the exit code.
+/// A cause that stops everything related to a registry, or a part of one, for the rest of the run: for example, the registry
+/// no longer answers or rejects every push. It is reported once for all images affected, and decides the exit code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place} {why}")]
 pub struct Stopped {
     /// `host[:port]`, or a path below it.
     pub place: String,
-    /// What it does, as a sentence goes on from its name: `has not answered for 2 min (connection refused)`.
+    /// The reason, as a predicate that follows the name: `has not answered for 2 min (connection refused)`.
     pub why: String,
-    /// Its disk has no room.
+    /// Whether its disk is full.
     pub is_full: bool,
 }
 
-/// The words in which a policy forbids pulling.
+/// The registry's explanation of a policy that forbids pulling.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PullPolicyWords(pub String);
 
 impl Fact for PullPolicyWords {}
 
-/// What was done to a file when the operating system refused it.
+/// What was done to a file when the operating system refused.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{verb} {}", path.display())]
 pub struct FileOperation {
-    /// `opening`, say.
+    /// A verb such as `opening`.
     pub verb: String,
     pub path: PathBuf,
 }
 
 impl Fact for FileOperation {}
 
-/// How much of the other side a [`Reason`] is about.
+/// How much of the server a [`Reason`] affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// What was asked for alone.
+    /// Only the requested object.
     Object,
     /// Everything in the same project (the first component of a repository's path).
     Project,
@@ -151,7 +152,7 @@ impl Reason {
     pub fn reach(&self) -> Reach {
         match self {
             Reason::ReadOnly | Reason::Full { .. } | Reason::UnknownUploadHost => Reach::Registry,
-            // Whoever answers for several registries may refuse uploads to one of them.
+            // A server for several registries may refuse uploads to only one of them.
             Reason::Quota { .. } | Reason::NoPushes | Reason::ProxyCache | Reason::NoPushRight => Reach::Project,
             Reason::UnknownContent(_)
             | Reason::UnknownRepository
@@ -173,7 +174,7 @@ impl Reason {
     }
 }
 
-/// A failure, with what was attempted and on what. See the module documentation.
+/// A failure: what was attempted, and on what. See the module documentation.
 #[derive(Clone)]
 pub struct Error(Box<Parts>);
 
@@ -182,34 +183,34 @@ struct Parts {
     kind: Kind,
     reason: Option<Reason>,
     attempt: String,
-    /// What belongs below it, a line each.
+    /// Lines that belong below the message.
     list: Vec<String>,
     facts: Vec<Arc<dyn StdError + Send + Sync>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
-    /// Of several failures whose texts are in `attempt` or `list`: the one that counts.
+    /// The decisive one of several failures whose texts are in `attempt` or `list`.
     first: Option<Arc<Error>>,
 }
 
 impl Error {
-    /// `attempt` says what was tried, on which object, and, if there is no cause below, why it failed:
+    /// Creates an error. `attempt` says what was attempted on which object and, if there is no cause below, why it failed:
     /// `reading blob sha256:… of quay.io/a/b: the body ended after 10 of 20 bytes`.
     pub fn new(kind: Kind, attempt: impl Into<String>) -> Error {
         let (attempt, list, facts) = (attempt.into(), Vec::new(), Vec::new());
         Error(Box::new(Parts { kind, reason: None, attempt, list, facts, source: None, first: None }))
     }
 
-    /// An error in the words of `fact`, which [`find`](Error::find) finds.
+    /// Creates an error with the text of `fact`, which [`find`](Error::find) finds.
     pub fn of(kind: Kind, fact: impl Fact) -> Error {
         Error::new(kind, fact.to_string()).with_fact(fact)
     }
 
-    /// The text says more than `fact`, or says it in other words. Of two facts of one type the later one counts.
+    /// Adds a fact whose text is not needed. Of two facts of one type, the later one is found.
     pub fn with_fact(mut self, fact: impl Fact) -> Error {
         self.0.facts.push(Arc::new(fact));
         self
     }
 
-    /// Keeps what is known of `first`, one of several failures whose texts this error has: for all of them.
+    /// Adds the facts of `first`, the decisive one of several failures whose texts this error contains.
     pub fn speaking_for(mut self, first: Error) -> Error {
         self.0.first = Some(Arc::new(first));
         self
@@ -220,8 +221,8 @@ impl Error {
         self
     }
 
-    /// With a list below the message, such as everything that is wrong in a file. A line break inside the message or an item is
-    /// text from outside and is never printed as one.
+    /// Adds a list below the message, such as all problems in a file. A line break inside the message or an item is foreign
+    /// text and is never printed as a line break.
     pub fn listing(mut self, list: impl IntoIterator<Item = String>) -> Error {
         self.0.list.extend(list);
         self
@@ -235,14 +236,14 @@ impl Error {
         Error::new(Kind::Damaged, attempt)
     }
 
-    /// A failed file operation: `Error::disk("writing", &path, error)`. Bytes that could be read and are wrong
-    /// ([`InvalidData`](std::io::ErrorKind::InvalidData)) are damage, not a failing disk.
+    /// Creates an error for a failed file operation: `Error::disk("writing", &path, error)`. Readable but wrong bytes
+    /// ([`InvalidData`](std::io::ErrorKind::InvalidData)) count as damage, not as a failing disk.
     pub fn disk(verb: &str, path: &std::path::Path, source: std::io::Error) -> Error {
         let kind = if source.kind() == std::io::ErrorKind::InvalidData { Kind::Damaged } else { Kind::Disk };
         Error::of(kind, FileOperation { verb: verb.to_owned(), path: path.to_owned() }).because(source)
     }
 
-    /// There is not enough room; looks like the operating system's own ENOSPC to whoever gives hints.
+    /// Creates an error for a lack of space. Hints treat it like ENOSPC from the operating system.
     pub fn disk_full(attempt: impl Into<String>) -> Error {
         let no_space = rustix::io::Errno::NOSPC.raw_os_error();
         Error::new(Kind::Disk, attempt).because(std::io::Error::from_raw_os_error(no_space))
@@ -252,20 +253,20 @@ impl Error {
         self.0.kind
     }
 
-    /// The same failure seen from further out: `self` becomes the cause, the kind stays.
+    /// Wraps the failure: `self` becomes the cause, and the kind stays.
     pub fn while_doing(self, attempt: impl Into<String>) -> Error {
         let mut outer = Error::new(self.kind(), attempt);
         outer.0.source = Some(Arc::new(self));
         outer
     }
 
-    /// The same failure, understood otherwise.
+    /// Changes the kind.
     pub fn of_kind(mut self, kind: Kind) -> Error {
         self.0.kind = kind;
         self
     }
 
-    /// What was said of one thing, as the failure of another.
+    /// Removes the reason, to report what was said about one object as the failure of another.
     pub fn without_reason(mut self) -> Error {
         self.0.reason = None;
         self
@@ -276,25 +277,25 @@ impl Error {
         self
     }
 
-    /// The outermost reason in the chain, if the other side gave any.
+    /// The outermost reason in the chain, if any.
     pub fn reason(&self) -> Option<&Reason> {
         let cause = || self.source()?.downcast_ref::<Error>()?.reason();
         self.0.reason.as_ref().or_else(cause)
     }
 
-    /// The first fact or cause of this type, from the outside in. An error that has none gives that of the failure it speaks for.
+    /// The first fact or cause of this type, from the outside in; otherwise that of the failure this error stands for.
     pub fn find<T: Fact>(&self) -> Option<&T> {
         let own = self.0.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
         own.or_else(|| causes(self.source()).find_map(|cause| found_in(cause))).or_else(|| self.first()?.find())
     }
 
-    /// The failure whose facts count, if this error speaks for several.
+    /// The decisive failure, if this error stands for several.
     pub fn first(&self) -> Option<&Error> {
         let below = || causes(self.source()).find_map(|cause| cause.downcast_ref::<Error>()?.0.first.as_deref());
         self.0.first.as_deref().or_else(below)
     }
 
-    /// The words in which a policy forbids pulling, if that is why it failed.
+    /// The registry's explanation of the policy that forbids pulling, if that is the cause.
     pub fn policy(&self) -> Option<String> {
         if self.reason() != Some(&Reason::PullPolicy) {
             return None;
@@ -303,44 +304,44 @@ impl Error {
         Some(words.unwrap_or_else(|| self.chain()))
     }
 
-    /// What was asked for is not there, or is denied: some registries answer 401 or 403 for what they do not have.
+    /// Whether the object does not exist or is denied. Some registries answer 401 or 403 for objects they do not have.
     pub fn is_absent_or_denied(&self) -> bool {
         let is_kind = matches!(self.0.kind, Kind::NotFound | Kind::Unauthorized | Kind::Refused);
         is_kind && self.reason().is_none() && self.stopped().is_none()
     }
 
-    /// The other side failed at what was asked for by itself: it is not down, does not want to be left alone, and gave no reason.
+    /// Whether the server failed for this object only: it is not down, does not ask for a wait, and gave no reason.
     pub fn is_of_object_alone(&self) -> bool {
         let is_unexplained = matches!(self.reason(), None | Some(Reason::Undelivered));
         matches!(self.0.kind, Kind::Network | Kind::Refused) && is_unexplained && self.stopped().is_none()
     }
 
-    /// There was no room on the local file system: nothing else that needs room has a chance.
+    /// Whether the local file system was full. Nothing else that needs space can succeed.
     pub fn is_disk_full(&self) -> bool {
         use rustix::io::Errno;
         matches!(self.os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT))
     }
 
-    /// This process, or the machine, has run out of what it takes to open a file: that says nothing of the file.
+    /// Whether this process or the machine lacks the resources to open a file. This says nothing about the file itself.
     pub fn is_shortage(&self) -> bool {
         use rustix::io::Errno;
         let errno = self.os_error().map(Errno::from_raw_os_error);
         matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
     }
 
-    /// The local file system takes nothing more, full or read-only: nothing else that is to be written has a chance.
+    /// Whether the local file system is full or read-only. Nothing else can be written.
     pub fn is_disk_closed(&self) -> bool {
         use rustix::io::Errno;
         self.is_disk_full() || self.os_error().map(Errno::from_raw_os_error) == Some(Errno::ROFS)
     }
 
-    /// What has ended everything else too, if that is why it failed itself; that another failure for which it speaks was of this
-    /// kind does not count.
+    /// The cause that stopped everything, if this error itself failed because of it. That of a failure it stands for does not
+    /// count.
     pub fn stopped(&self) -> Option<&Stopped> {
         causes(self.source()).find_map(|cause| cause.downcast_ref::<Stopped>())
     }
 
-    /// The whole chain on one line, outermost first: `a: b: c`; what it lists stands behind it. No secret of this run is in it.
+    /// The whole chain on one line, outermost first: `a: b: c`, followed by its list. Secrets of this run are masked.
     pub fn chain(&self) -> String {
         let mut lines = self.lines();
         match lines.split_off(1) {
@@ -352,7 +353,7 @@ impl Error {
         }
     }
 
-    /// The chain, and below it what it lists, a line each: at least one.
+    /// The chain, followed by its list, one line each. There is at least one line.
     pub fn lines(&self) -> Vec<String> {
         let (mut text, mut list) = (self.0.attempt.clone(), self.0.list.clone());
         let mut cause = self.source();
@@ -365,15 +366,15 @@ impl Error {
         std::iter::once(text).chain(list).map(|line| redacted(&line).into_owned()).collect()
     }
 
-    /// The operating system's error code, if a file operation lies below. An error that has none gives that of the failure it speaks
-    /// for.
+    /// The error code of the operating system, if a file operation is the cause; otherwise that of the failure this error
+    /// stands for.
     pub fn os_error(&self) -> Option<i32> {
         let own = causes(self.source()).find_map(|cause| cause.downcast_ref::<std::io::Error>());
         own.map_or_else(|| self.first()?.os_error(), std::io::Error::raw_os_error)
     }
 }
 
-/// A cause and those below it. What an [`io::Error`](std::io::Error) wraps is one, though its `source` skips it.
+/// A cause and the causes below it. An error wrapped in [`io::Error`](std::io::Error) counts, although its `source` skips it.
 fn causes<'a>(first: Option<&'a (dyn StdError + 'static)>) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(first, |cause: &&'a (dyn StdError + 'static)| {
         let cause: &'a (dyn StdError + 'static) = *cause;
@@ -382,7 +383,7 @@ fn causes<'a>(first: Option<&'a (dyn StdError + 'static)>) -> impl Iterator<Item
     })
 }
 
-/// The value of this type that a cause is, or has as a fact.
+/// The value of this type that is the cause itself or one of its facts.
 fn found_in<'a, T: StdError + 'static>(cause: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let facts = || cause.downcast_ref::<Error>()?.0.facts.iter().rev().find_map(|fact| fact.downcast_ref::<T>());
     cause.downcast_ref::<T>().or_else(facts)

@@ -1,6 +1,6 @@
-//! What every room above the vocabulary shares: errors, progress events, durable file operations, positions in files.
+//! What all modules above the vocabulary share: errors, progress events, durable file operations, positions in files.
 //!
-//! It may know the [vocabulary](crate::oci) and the operating system. It must not know formats, transports or stages.
+//! It may depend on the [vocabulary](crate::oci) and the operating system, and on nothing else.
 
 pub mod blocking;
 pub mod bounded;

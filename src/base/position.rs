@@ -1,4 +1,4 @@
-//! Where something was written by a person, and what is wrong there: the same for every file that people write.
+//! Positions in files written by people, and the problems found there.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::oci::Reference;
 /// Where a rule was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Position {
-    /// The n-th reference on the command line, counted from 1.
+    /// A reference on the command line, counted from 1.
     Argument(usize),
     /// A line of a file, counted from 1.
     Line { file: Arc<str>, line: u64 },
@@ -32,7 +32,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Something wrong in a file that a person wrote; prints as `file:line: what`, on one line that cannot speak to a terminal.
+/// A problem in a file that a person wrote. Prints as `file:line: what` on one line without control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputProblem {
     pub at: Position,
@@ -45,12 +45,12 @@ impl fmt::Display for InputProblem {
     }
 }
 
-/// Where the operator asked for images, and how, for messages: `list.txt:3: nginx:1.27`; of a lock that is followed, `images.lock:12`.
+/// Where the operator asked for images, for messages: `list.txt:3: nginx:1.27`, or `images.lock:12` for a lock.
 #[derive(Clone, Debug, Default)]
 pub struct ReferencePositions(HashMap<Reference, String>);
 
 impl ReferencePositions {
-    /// What messages call an image: its reference, and where the operator asked for it.
+    /// What messages call an image: its reference and where the operator asked for it.
     pub fn shown(&self, reference: &Reference) -> String {
         match self.0.get(reference).filter(|written| !written.is_empty()) {
             Some(written) => format!("{reference} ({written})"),
@@ -71,7 +71,7 @@ impl FromIterator<(Reference, String)> for ReferencePositions {
     }
 }
 
-/// All problems as the one error that ends the run, a line each. `what` is what was read: `the allowlist`.
+/// Combines all problems into the one error that ends the run, one line each. `what` is what was read: `the allowlist`.
 pub fn refused(what: &str, problems: &[InputProblem]) -> Error {
     let these = if problems.len() == 1 { "one problem" } else { "these problems" };
     Error::input(format!("reading {what}: {these}")).listing(problems.iter().map(InputProblem::to_string))

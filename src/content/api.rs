@@ -1,4 +1,4 @@
-//! A registry's own API beside the distribution protocol, as far as stages may see it.
+//! A registry's own API next to the distribution protocol, as stages see it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,13 +8,13 @@ use bytes::Bytes;
 use crate::base::error::{Error, Result};
 use crate::oci::Repository;
 
-/// Whose credentials a request shows: those that count for the repository with this path. Of a registry where each project has
-/// an account of its own, there may be none for the whole of it.
+/// Whose credentials a request uses: those for the repository with this path. If each project of a registry has its own
+/// account, there may be none for the whole registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account<'a> {
     /// `host[:port]`.
     pub registry: &'a str,
-    /// Empty: the credentials for all of the registry.
+    /// Empty for the credentials of the whole registry.
     pub path: &'a str,
 }
 
@@ -24,71 +24,71 @@ impl<'a> Account<'a> {
     }
 }
 
-/// One request to the HTTP server behind a registry, with an account's credentials (Basic) and the registry's TLS settings.
+/// A request to the HTTP server of a registry, with an account's credentials (Basic) and the registry's TLS settings.
 #[derive(Clone, Debug, Default)]
 pub struct ApiRequest {
     /// `GET`, `HEAD`, `POST`, …
     pub method: &'static str,
-    /// Path and query, beginning with `/`, already percent-encoded.
+    /// Path and query, starting with `/`, percent-encoded.
     pub path: String,
     /// Further headers, such as `X-Is-Resource-Name: true`.
     pub headers: Vec<(&'static str, String)>,
-    /// Sent as `application/json`.
+    /// The body, sent as `application/json`.
     pub json: Option<serde_json::Value>,
 }
 
-/// What the server answered, whatever the status.
+/// The server's response, whatever its status.
 #[derive(Clone, Debug)]
 pub struct ApiAnswer {
     pub status: u16,
-    /// At most 4 MiB of it.
+    /// At most 4 MiB.
     pub body: Bytes,
 }
 
-/// Whoever can speak to that API. Transient failures (5xx, 429, broken connections) are retried below; an error means that
-/// no answer was to be had.
+/// Sends requests to such an API. Implementations retry temporary failures (5xx, 429, broken connections); an error means that
+/// no response could be obtained.
 #[async_trait]
 pub trait Api: Send + Sync {
     async fn call(&self, account: Account<'_>, request: ApiRequest) -> Result<ApiAnswer>;
 
-    /// Of `repositories` those that the same credentials count for, account by account.
+    /// Groups `repositories` by the account whose credentials apply to them.
     ///
     /// # Errors
-    /// Credentials that cannot be read.
+    /// Credentials cannot be read.
     async fn accounts(&self, repositories: &[Repository]) -> Result<Vec<Vec<Repository>>>;
 
-    /// What this account may do in the projects of `repositories`, one repository of each, by what the registry's token
-    /// server grants; in as few requests as possible. A repository that is missing in the answer could not be found out.
+    /// What this account may do in the projects of `repositories` (one repository each) according to the registry's token
+    /// server, with as few requests as possible. A repository that is missing from the answer could not be determined.
     ///
-    /// From now on these tokens serve all that is asked of these projects: only for registries whose tokens hold for whole
-    /// projects (the first component of a path), such as Harbor.
+    /// These tokens then serve all requests for these projects. Use this only for registries whose tokens apply to whole
+    /// projects (the first path component), such as Harbor.
     ///
     /// # Errors
-    /// No answer was to be had.
+    /// No response could be obtained.
     async fn grants(&self, repositories: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>>;
 
-    /// Asks for `path`, to find out whether there is such an API: a server that does not know the path may answer anything.
+    /// Requests `path` to find out whether such an API exists. A server that does not know the path may answer anything.
     ///
     /// # Errors
     /// There is no server to ask.
     async fn probe(&self, account: Account<'_>, path: &str) -> Result<Probed>;
 
-    /// Waits, after `registry` has said that it takes no change for now, until it may be asked again.
+    /// Waits after `registry` has announced that it is read-only, until it may be asked again.
     ///
     /// # Errors
-    /// `refusal`, when as much was waited as the user allows.
+    /// Returns `refusal` once the wait exceeds what the user allows.
     async fn wait_for_changes(&self, registry: &str, refusal: Error) -> Result<()>;
 
-    /// `registry` says that it takes changes: those that wait for it go on.
+    /// Reports that `registry` accepts changes again, which ends the waits.
     fn takes_changes(&self, registry: &str);
 }
 
-/// What came of the question whether a registry has an API of its own.
+/// Whether a registry has an API of its own.
 #[derive(Clone, Debug)]
 pub enum Probed {
     Answered(ApiAnswer),
-    /// No answer that says something, and nothing else speaks for such an API.
+    /// The response was not informative, and nothing suggests such an API.
     Nothing,
-    /// No answer that says something, although the registry calls itself one that has such an API.
+    /// The response was not informative, although the registry identifies itself as one with such an API.
     Unclear(Error),
 }

@@ -1,4 +1,4 @@
-//! A blob while it is read.
+//! Verifies a blob while it is read.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -13,12 +13,12 @@ use super::hashed::{Hashed, Wrong};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Hasher};
 
-/// Bytes as they arrive, not proven yet.
+/// Bytes as they arrive, not yet verified.
 pub struct Body {
-    /// Where in the blob the first byte of `stream` belongs: what was asked for, or 0.
+    /// The position in the blob of the first byte of `stream`: the requested one, or 0.
     pub offset: u64,
     pub stream: BoxStream<'static, Result<Bytes>>,
-    /// The file of this machine that has them, if one has.
+    /// The local file that contains them, if there is one.
     pub file: Option<PathBuf>,
 }
 
@@ -28,7 +28,7 @@ impl Body {
     }
 }
 
-/// Proves bytes that pass against a descriptor, piece by piece: by size and digest.
+/// Verifies passing bytes against the size and digest of a descriptor.
 #[derive(Debug)]
 pub struct Prover {
     blob: Descriptor,
@@ -41,15 +41,15 @@ impl Prover {
         Prover::resume(blob, 0, Hasher::new(blob.digest.algorithm()))
     }
 
-    /// Continues after `present` bytes that `hasher` has seen already.
+    /// Continues after `present` bytes that `hasher` has already processed.
     pub fn resume(blob: &Descriptor, present: u64, hasher: Hasher) -> Prover {
         Prover { blob: blob.clone(), hasher, seen: present }
     }
 
-    /// Takes the next piece.
+    /// Processes the next piece.
     ///
     /// # Errors
-    /// More bytes than the descriptor says.
+    /// There are more bytes than the descriptor states.
     pub fn absorb(&mut self, piece: &[u8]) -> Result<()> {
         self.seen += piece.len() as u64;
         if self.seen > self.blob.size {
@@ -59,10 +59,10 @@ impl Prover {
         Ok(())
     }
 
-    /// That was all.
+    /// Ends the blob.
     ///
     /// # Errors
-    /// Fewer bytes than the descriptor says, or others.
+    /// There are fewer bytes than the descriptor states, or the digest is wrong.
     pub fn finish(self) -> Result<()> {
         if self.seen < self.blob.size {
             return Err(self.wrong(format!("it ended after {} of {} bytes", self.seen, self.blob.size)));
@@ -76,10 +76,10 @@ impl Prover {
     }
 }
 
-/// The bytes of a blob, hashed while they pass.
+/// The bytes of a blob, hashed as they pass.
 ///
-/// A stream of pieces; the last piece is handed out only once size and digest are proven, so a consumer that has got
-/// `descriptor.size` bytes has got the right ones.
+/// This is a stream of pieces. The last piece is withheld until size and digest are verified, so a consumer that has received
+/// `descriptor.size` bytes has the right ones.
 pub struct BlobReader {
     body: BoxStream<'static, Result<Bytes>>,
     prover: Option<Prover>,
@@ -93,7 +93,7 @@ impl BlobReader {
     /// Reads `body` from its start.
     ///
     /// # Errors
-    /// If the body does not begin at 0.
+    /// `body` does not start at 0.
     pub fn new(blob: &Descriptor, body: Body) -> Result<BlobReader> {
         if body.offset != 0 {
             let text = format!("reading blob {}: it begins at byte {}, not 0", blob.digest, body.offset);
@@ -113,7 +113,7 @@ impl BlobReader {
         Ok(())
     }
 
-    /// Damage of a file is named with the file.
+    /// Names the file in an error about damage.
     fn in_file(&self, error: Error) -> Error {
         match self.file.as_ref().filter(|_| error.kind() == Kind::Damaged) {
             Some(file) => error.with_reason(Reason::DamagedFile).while_doing(format!("{} is damaged", file.display())),

@@ -1,4 +1,4 @@
-//! A source that remembers: manifests and configs read once are not asked for again.
+//! A source that remembers manifests and configs and reads each only once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,22 +13,23 @@ use super::{BlobReader, Body, Files, Need, ReferrerList, Source, TagList};
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository};
 
-/// The largest blob worth remembering, in bytes; image configs are a few KiB.
+/// Maximum size of a remembered blob in bytes; image configs have a few KiB.
 const MAX_REMEMBERED: usize = 64 * 1024;
-/// How many bytes of blobs are remembered in all; beyond that they are read twice.
+/// Maximum size of all remembered blobs in bytes; others are read again.
 const REMEMBER_IN_ALL: usize = 16 * 1024 * 1024;
 
-/// A primary source with what is already at hand before it.
+/// A primary source with local sources in front of it.
 ///
-/// `local` are earlier bundles and the like: whatever they hold by digest is read there, so an unchanged image costs the primary
-/// one question for the tag. A manifest is fetched once however many images share it, also when they ask at the same time.
+/// `local` are, for example, earlier bundles. Whatever they have by digest is read there, so an unchanged image costs the
+/// primary source one request for its tag. A manifest is fetched once, however many images share it and even if they ask at
+/// the same time.
 pub struct Cached<'a> {
     primary: &'a dyn Source,
     local: Vec<Box<dyn Source + 'a>>,
     manifests: Mutex<HashMap<Digest, Arc<OnceCell<Option<Manifest>>>>>,
     /// Small blobs that were read or are being read.
     blobs: Mutex<HashMap<Digest, Arc<OnceCell<Bytes>>>>,
-    /// Bytes of blobs that are remembered.
+    /// Bytes of the remembered blobs.
     remembered: AtomicUsize,
 }
 
@@ -38,26 +39,26 @@ impl<'a> Cached<'a> {
         Cached { primary, local: local.into_iter().collect(), manifests, blobs, remembered }
     }
 
-    /// What is at hand besides.
+    /// Adds local sources.
     pub fn with_local(mut self, more: impl IntoIterator<Item = Box<dyn Source + 'a>>) -> Cached<'a> {
         self.local.extend(more);
         self
     }
 
-    /// Lets go of what is at hand; what was read of it stays remembered.
+    /// Drops the local sources; what was read from them stays remembered.
     pub fn forget_local(&mut self) {
         self.local.clear();
     }
 
-    /// Whether what is at hand has this manifest, by digest.
+    /// Whether a local source has this manifest.
     pub async fn is_at_hand(&self, reference: &Reference) -> bool {
         self.local_manifest(reference).await.is_some()
     }
 
-    /// A small blob as a whole, proven, and remembered for whoever reads it next; whoever asks meanwhile waits for it.
+    /// Returns a small blob, verified, and remembers it. Concurrent callers wait for the first one.
     ///
     /// # Errors
-    /// If it is larger than `limit` bytes, or cannot be read.
+    /// The blob is larger than `limit` bytes or cannot be read.
     pub async fn small_blob(&self, repository: &Repository, blob: &Descriptor, limit: u64) -> Result<Bytes> {
         let Described { digest, size, .. } = **blob;
         if size > limit {
@@ -74,7 +75,7 @@ impl<'a> Cached<'a> {
     }
 
     async fn read_small(&self, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
-        // What is at hand may be damaged; then the primary has it still.
+        // A local copy may be damaged; the primary source still has the blob.
         for local in &self.local {
             if let Ok(bytes) = read_whole(&**local, repository, blob).await {
                 return Ok(bytes);
@@ -103,8 +104,8 @@ impl<'a> Cached<'a> {
         None
     }
 
-    /// By tag: with a bundle at hand, or where pulls are counted, the tag is only resolved: its manifest may be
-    /// known; else the manifest comes with the first answer.
+    /// With a local source, or if pulls are counted, a tag is only resolved, because its manifest may be known. Otherwise the
+    /// manifest comes with the first response.
     async fn read(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
         if let Some(digest) = reference.digest {
             return self.by_digest(reference, digest, need).await;
@@ -115,13 +116,13 @@ impl<'a> Cached<'a> {
             if let Some(known) = known {
                 return Ok(Some(known.described_as(&found.media_type)?));
             }
-            // A cache in front of the registry may have told what the tag meant before: the manifest itself decides.
+            // A cache in front of the registry may have returned the old digest of the tag; the manifest itself decides.
         }
         let found = self.primary.manifest(reference, need).await?;
         if let Some(manifest) = &found {
             let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
             let cell = manifests.entry(manifest.digest()).or_default();
-            // Another task may have fetched it meanwhile; the digest is the same, and so are the bytes.
+            // Another task may have fetched it meanwhile; equal digests mean equal bytes.
             let _ = cell.set(Some(manifest.clone()));
         }
         Ok(found)
@@ -146,7 +147,7 @@ impl<'a> Cached<'a> {
             .await;
         match fetched {
             Ok(manifest) => Ok(manifest.clone()),
-            // Absent in this repository says nothing about another one: not remembered.
+            // Absence in this repository says nothing about others, so it is not remembered.
             Err(None) => Ok(None),
             Err(Some(error)) => Err(error),
         }
@@ -171,7 +172,7 @@ async fn read_once(source: &dyn Source, repository: &Repository, blob: &Descript
     Ok(all.into())
 }
 
-/// What is in memory, from `offset` on.
+/// The bytes in memory from `offset`.
 fn part_of(bytes: &Bytes, offset: u64) -> Body {
     let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
     Body::new(offset, stream::iter([Ok(bytes.slice(from..))]).boxed())
@@ -201,7 +202,7 @@ impl Source for Cached<'_> {
             return Ok(part_of(&bytes, offset));
         }
         match self.primary.blob(repository, blob, offset).await {
-            // The manifest may have it in itself (`data` of the descriptor).
+            // The descriptor may contain the blob itself (`data`).
             Err(error) if error.is_absent_or_denied() => {
                 blob.proven_data().map(|data| part_of(&data, offset)).ok_or(error)
             }

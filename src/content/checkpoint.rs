@@ -1,13 +1,13 @@
-//! A source that keeps the manifests it has read in a file, so that a run that had to stop while reading them is continued
-//! by the next: a registry that counts pulls would otherwise let neither ever come to an end.
+//! A source that stores the manifests it has read in a file, so that the next run can continue where an interrupted one
+//! stopped. A registry that counts pulls might otherwise never let a run finish.
 //!
-//! The file is a first line, [`FIRST_LINE`], and a row of entries: a line `DIGEST SIZE MEDIA-TYPE`, so many bytes, a line
-//! feed. It is only ever added to, and removed when the job is done. A file of that name that does not begin so, be it empty,
-//! is somebody else's: it stays as it is, and nothing is kept.
+//! The file is a first line, [`FIRST_LINE`], and a sequence of entries: a line `DIGEST SIZE MEDIA-TYPE`, that many bytes, and
+//! a line feed. It is only appended to, and removed when the job is done. A file of that name that begins differently, even an
+//! empty one, belongs to someone else: it is left alone, and nothing is stored.
 //!
-//! **Threats.** The file lies about; it may be cut off, damaged or forged. Nothing counts that its digest does not prove when
-//! it is read; what cannot be understood, and all after it, is as if it were not there. Lines and entries are bounded. That
-//! nothing can be kept is no failure of the job.
+//! **Threats.** The file is unprotected and may be cut off, damaged or forged. Nothing is used unless its digest verifies when
+//! it is read. The first entry that cannot be parsed, and all after it, are ignored. Lines and entries are bounded. A failure
+//! to store does not fail the job.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,11 +23,11 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::LockedFile;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, media_type};
 
-/// By this we know our own file, also when only a part of it was written.
+/// Identifies our own file, even if only part of this line was written.
 const FIRST_LINE: &[u8] = b"gapferry: manifests that were read, form 1\n";
-/// So much of it has to be there: less, or nothing, may be anybody's.
+/// At least this much of it must exist: anything shorter may belong to anyone.
 const RECOGNIZABLE: usize = b"gapferry:".len();
-/// The longest line before an entry, in bytes; a digest of sha512 and the longest media type need less than half of it.
+/// Maximum length of the line before an entry in bytes; a sha512 digest and the longest media type need less than half of it.
 const MAX_LINE: u64 = 512;
 /// More manifests than any job has.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -35,11 +35,11 @@ const MAX_ENTRIES: usize = 1_000_000;
 /// See the module documentation.
 pub struct Checkpoint<'a> {
     primary: &'a dyn Source,
-    /// `None`: nothing is kept.
+    /// `None` if nothing is stored.
     path: Option<PathBuf>,
-    /// What stands in the file's place and cannot be used, and why.
+    /// A file in this place that cannot be used, and why.
     obstacle: Option<(PathBuf, io::Error)>,
-    /// How many an earlier run has left.
+    /// Number of manifests from an earlier run.
     found: usize,
     state: Mutex<State>,
 }
@@ -47,13 +47,13 @@ pub struct Checkpoint<'a> {
 #[derive(Default)]
 struct State {
     entries: HashMap<Digest, Entry>,
-    /// Open for reading and writing; not before there is something to keep.
+    /// Open for reading and writing as soon as there is something to store.
     file: Option<Arc<File>>,
-    /// Keeps other runs from `file`.
+    /// Keeps other runs from using `file`.
     lock: Option<LockedFile>,
-    /// Where the next entry goes.
+    /// The position of the next entry.
     end: u64,
-    /// The file could not be written: nothing more is kept.
+    /// Whether writing the file failed; nothing more is stored then.
     broken: bool,
 }
 
@@ -65,10 +65,10 @@ struct Entry {
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Before `primary`, with what an earlier run has left in `path`. The file is made when there is something to keep.
+    /// Wraps `primary` with what an earlier run stored in `path`. The file is created when there is something to store.
     pub fn new(primary: &'a dyn Source, path: Option<PathBuf>) -> Checkpoint<'a> {
         let read = path.as_deref().map_or_else(|| Ok(State::default()), State::read);
-        // What could not be read now, because another run holds it or whyever, is not to be written over later.
+        // A file that cannot be read now, for example because another run holds it, must not be overwritten later.
         let (state, path, obstacle) = match read {
             Ok(state) => (state, path, None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (State::default(), path, None),
@@ -77,27 +77,27 @@ impl<'a> Checkpoint<'a> {
         Checkpoint { primary, path, obstacle, found: state.entries.len(), state: Mutex::new(state) }
     }
 
-    /// The same, adding nothing.
+    /// Does the same without storing anything.
     pub fn reading(primary: &'a dyn Source, path: &Path) -> Checkpoint<'a> {
         let kept = Checkpoint { path: None, obstacle: None, ..Checkpoint::new(primary, Some(path.to_owned())) };
-        // A run that begins meanwhile may add to it.
+        // A run that starts meanwhile may append to it.
         kept.state().share();
         kept
     }
 
-    /// What stands where our file would, and why it is not used: it stays as it is, and nothing is kept.
+    /// The file in our place that cannot be used, and why. It is left alone, and nothing is stored.
     pub fn obstacle(&self) -> Option<(&Path, &io::Error)> {
         self.obstacle.as_ref().map(|(path, why)| (path.as_path(), why))
     }
 
-    /// How many manifests the next run will find, and where.
+    /// The number of manifests that the next run will find, and the file.
     pub fn left(&self) -> Option<(usize, &Path)> {
         let state = self.state();
         let count = state.entries.len();
         self.path.as_deref().filter(|_| count > 0 && !state.broken).map(|path| (count, path))
     }
 
-    /// The job is done: nobody needs the file any more.
+    /// Removes the file after the job is done.
     pub fn remove(&self) {
         let Some(path) = &self.path else { return };
         let state = std::mem::take(&mut *self.state());
@@ -172,7 +172,7 @@ impl State {
                 if let Some(parent) = path.parent() {
                     std::fs::create_dir_all(parent)?;
                 }
-                // Another run that began meanwhile keeps what it has written.
+                // Another run that started meanwhile keeps what it has written.
                 self.set_file(open(path, true)?)
             }
         };
@@ -181,10 +181,10 @@ impl State {
         let first = if self.end == 0 { FIRST_LINE } else { b"" };
         let bytes = manifest.bytes().map_err(io::Error::other)?;
         let bytes = [first, line.as_bytes(), &bytes, b"\n"].concat();
-        // What stands there is the torn end of an earlier run.
+        // The rest is an incomplete entry of an earlier run.
         file.set_len(self.end)?;
         if let Err(error) = file.write_all_at(&bytes, self.end) {
-            // A full disk: so short a file would not be known for ours again.
+            // On a full disk, such a short file would no longer be recognized as ours.
             if self.end == 0 && file.metadata().is_ok_and(|now| now.len() < RECOGNIZABLE as u64) {
                 std::fs::remove_file(path)?;
             }
@@ -198,7 +198,8 @@ impl State {
     }
 }
 
-/// Only a regular file, never through a link: it is written to. One run at a time: another would take our entries away.
+/// Opens only a regular file and never through a link, because it is written to. Only one run may have it, because another one
+/// would overwrite our entries.
 fn open(path: &Path, new: bool) -> io::Result<LockedFile> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = File::options();
@@ -214,10 +215,10 @@ fn open(path: &Path, new: bool) -> io::Result<LockedFile> {
     LockedFile::try_take(file).ok_or_else(|| io::Error::new(io::ErrorKind::WouldBlock, "another run is using it"))
 }
 
-/// Reads the first line; gives where the entries begin, 0 where not even that line is whole.
+/// Reads the first line. Returns where the entries begin, or 0 if the line is incomplete.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidData`]: the file is none of ours.
+/// [`io::ErrorKind::InvalidData`]: the file is not ours.
 fn begin(reader: &mut impl BufRead) -> io::Result<u64> {
     let mut first = Vec::new();
     reader.take(FIRST_LINE.len() as u64).read_to_end(&mut first)?;
@@ -228,7 +229,7 @@ fn begin(reader: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// The line at `at`, where `reader` stands.
+/// Reads the entry at `at`, where `reader` is positioned.
 fn next(reader: &mut impl BufRead, at: u64) -> Option<(Digest, Entry)> {
     let mut line = Vec::new();
     reader.take(MAX_LINE).read_until(b'\n', &mut line).ok()?;

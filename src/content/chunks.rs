@@ -1,37 +1,37 @@
-//! Where in a blob something is wrong: BLAKE3 of every mebibyte.
+//! Locates damage within a blob with the BLAKE3 value of every mebibyte.
 //!
-//! BLAKE3 is a tree over 1,024 bytes each (BLAKE3 paper, section 2.1). The nodes that stand over a mebibyte are kept, as
-//! their *chaining values*; together they give the digest of the whole, so whoever knows that digest can prove them, and by
-//! each of them one mebibyte alone. The digest is the one that `b3sum` prints.
+//! BLAKE3 is a tree over pieces of 1,024 bytes (BLAKE3 paper, section 2.1). The nodes over whole mebibytes are kept as
+//! *chaining values*. Together they give the digest of the whole, so the digest verifies them, and each of them verifies one
+//! mebibyte. The digest equals the output of `b3sum`.
 
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-/// What one chunk covers, in bytes; the last one of a blob may be shorter.
+/// Bytes per chunk; the last chunk of a blob may be shorter.
 pub const CHUNK: u64 = 1 << 20;
 
-/// A chaining value or a digest, in bytes.
+/// Length of a chaining value or a digest in bytes.
 pub const CHAINED: usize = 32;
 
 /// A node of the tree.
 pub type Chained = [u8; CHAINED];
 
-/// The BLAKE3 digest of some bytes, and what it consists of.
+/// The BLAKE3 digest of some bytes, with their chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunks {
     root: Chained,
-    /// One for each chunk; empty where there is but one, which the digest itself covers.
+    /// One value per chunk; empty if there is only one, which the digest itself covers.
     values: Vec<Chained>,
 }
 
 impl Chunks {
-    /// Of bytes that are at hand.
+    /// Hashes bytes in memory.
     pub fn of(bytes: &[u8]) -> Chunks {
         let mut hasher = ChunkHasher::new();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// Takes chaining values that somebody else has written down; `None` where they do not give `root`.
+    /// Accepts chaining values from elsewhere. Returns `None` if they do not give `root`.
     pub fn proven(root: Chained, values: Vec<Chained>) -> Option<Chunks> {
         (root_of(&values)? == root).then_some(Chunks { root, values })
     }
@@ -45,12 +45,12 @@ impl Chunks {
     }
 }
 
-/// How many chaining values are kept of so many bytes.
+/// Number of chaining values for this many bytes.
 pub fn values_of(size: u64) -> u64 {
     if size <= CHUNK { 0 } else { size.div_ceil(CHUNK) }
 }
 
-/// Hashes one chunk alone; its bytes come in order, in pieces of any length.
+/// Hashes a single chunk. The bytes come in order, in pieces of any length.
 #[derive(Clone, Debug)]
 pub struct OneChunk {
     hasher: blake3::Hasher,
@@ -58,7 +58,7 @@ pub struct OneChunk {
 }
 
 impl OneChunk {
-    /// Of a blob of `size` bytes, the chunk with this number, counted from 0.
+    /// The chunk with this number, from 0, of a blob of `size` bytes.
     pub fn new(number: u64, size: u64) -> OneChunk {
         OneChunk { hasher: at(number), is_only: size <= CHUNK }
     }
@@ -67,7 +67,7 @@ impl OneChunk {
         self.hasher.update(bytes);
     }
 
-    /// Its chaining value; where it is the only one, the digest of the blob.
+    /// Returns its chaining value, or the digest of the blob if it is the only chunk.
     pub fn finish(self) -> Chained {
         if self.is_only { *self.hasher.finalize().as_bytes() } else { self.hasher.finalize_non_root() }
     }
@@ -79,7 +79,7 @@ fn at(number: u64) -> blake3::Hasher {
     hasher
 }
 
-/// `None` of less than two: there the digest is no node over nodes.
+/// Returns `None` for fewer than two values: the digest is then not a node over nodes.
 fn root_of(values: &[Chained]) -> Option<Chained> {
     let (left, right) = halves(values)?;
     Some(*merge_subtrees_root(&merged(left), &merged(right), Mode::Hash).as_bytes())
@@ -92,13 +92,13 @@ fn merged(values: &[Chained]) -> Chained {
     }
 }
 
-/// To the left as many as make a whole tree, and at least one to the right.
+/// The left part is the largest complete tree that leaves at least one value for the right part.
 fn halves(values: &[Chained]) -> Option<(&[Chained], &[Chained])> {
     let last = values.len().checked_sub(1).filter(|last| *last > 0)?;
     Some(values.split_at(1 << last.ilog2()))
 }
 
-/// Takes bytes in order, in pieces of any length.
+/// Hashes bytes in order, in pieces of any length.
 #[derive(Clone, Debug)]
 pub struct ChunkHasher {
     open: blake3::Hasher,
@@ -120,7 +120,7 @@ impl ChunkHasher {
 
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            // Only when there is more: the last chunk ends otherwise, where it is the only one.
+            // Only if more follows: a last chunk ends differently if it is the only one.
             if self.taken == CHUNK {
                 self.values.push(self.open.finalize_non_root());
                 self.open = at(self.values.len() as u64);

@@ -1,4 +1,4 @@
-//! Blobs that are files on this machine, so that they can be linked instead of copied.
+//! Blobs that are local files, which can be linked instead of copied.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -11,35 +11,35 @@ use crate::base::fsops::Linkable;
 use crate::base::progress::{Event, Events};
 use crate::oci::{Digest, Repository};
 
-/// A source whose blobs are files, or parts of one.
+/// A source whose blobs are files or parts of files.
 pub trait Files: Sync {
-    /// The bytes of a blob, unproven.
+    /// The bytes of a blob, not verified.
     ///
     /// # Errors
-    /// It is not there, or cannot be read.
+    /// It does not exist or cannot be read.
     fn file(&self, repository: &Repository, digest: &Digest) -> Result<Slice>;
 
-    /// The blob as a file that may get another name; `None` where it is a part of one.
+    /// The blob as a file that can be hard-linked; `None` if it is part of a file.
     ///
     /// # Errors
-    /// As [`Files::file`].
+    /// As for [`Files::file`].
     fn linkable(&self, repository: &Repository, digest: &Digest) -> Result<Option<Linkable>>;
 
-    /// The device that the files are on; `None` where none can be linked.
+    /// The device of the files; `None` if they cannot be linked.
     fn device(&self) -> Option<u64>;
 }
 
-/// How blobs that are files get to another place.
+/// How to place blobs that are files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkMode {
-    /// Hard links, else reflinks, else copies.
+    /// Hard links, otherwise reflinks, otherwise copies.
     Auto,
     Hard,
     Reflink,
     Copy,
 }
 
-/// Reports why blobs are not linked, each reason once.
+/// Reports why blobs are not linked, once per reason.
 pub struct Reasons {
     events: Events,
     reported: Mutex<HashSet<&'static str>>,
@@ -50,7 +50,7 @@ impl Reasons {
         Reasons { events, reported: Mutex::default() }
     }
 
-    /// `instead`: what becomes of these blobs.
+    /// `instead` says what happens to these blobs.
     pub fn report(&self, why: &'static str, instead: &str) {
         if self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
             self.events.report(Event::Notice(format!("not every blob is linked: {why}; {instead}")));
@@ -58,7 +58,7 @@ impl Reasons {
     }
 }
 
-/// Why the file system did not link, for people.
+/// Why the file system did not link, in words.
 pub fn why_not_linked(errno: Errno) -> &'static str {
     match errno {
         Errno::XDEV => "it is on another file system (EXDEV)",

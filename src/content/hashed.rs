@@ -1,38 +1,40 @@
-//! What bytes hash to, held against the digest that they should have: the one comparison on which every proof of a bundle's
-//! files rests. Documents in memory are compared by [`Digest::prove`].
+//! The comparison of computed with expected digests, on which every proof of a bundle's files rests. Documents in memory are
+//! compared by [`Digest::prove`].
 
 use std::fmt;
 
 use super::chunks::Chunks;
 use crate::oci::{Digest, Hasher};
 
-/// Bytes have another digest than they should.
+/// The bytes have a different digest than expected.
 #[derive(Debug)]
 pub struct Wrong {
     pub found: Digest,
-    /// What they consist of; only if that was asked for.
+    /// The chunks of the bytes, if requested.
     pub chunks: Option<Chunks>,
 }
 
-/// Bytes that have passed, of which nothing but their digest may be left.
+/// Bytes that have passed and of which only the digest may be left.
 #[derive(Clone, Debug)]
 pub struct Hashed {
     found: Digest,
-    /// Few have them, and many are kept.
+    /// Boxed because few have them and many values are kept.
     chunks: Option<Box<Chunks>>,
 }
 
 impl Hashed {
-    /// What this has seen.
+    /// The bytes that `hasher` has processed.
     pub fn of(hasher: Hasher) -> Hashed {
         Hashed { found: hasher.finish(), chunks: None }
     }
 
-    /// The same, with what the bytes consist of: for the one that finds them wrong.
+    /// Adds the chunks, for the case that the bytes are wrong.
     pub fn consisting_of(self, chunks: Chunks) -> Hashed {
         Hashed { chunks: Some(Box::new(chunks)), ..self }
     }
 
+    /// Compares with the expected digest.
+    ///
     /// # Errors
     /// The bytes have another digest.
     pub fn prove(&self, digest: &Digest) -> Result<(), Wrong> {
@@ -54,7 +56,7 @@ mod tests {
     use super::*;
     use crate::oci::Algorithm;
 
-    /// Of a blob out of a pipe nothing else is left to say where it is damaged.
+    /// After a blob from a pipe, nothing else can locate its damage.
     #[test]
     fn what_has_passed_is_proven_by_its_digest_alone_and_tells_what_it_consists_of() {
         let mut hasher = Hasher::new(Algorithm::Sha256);

@@ -1,14 +1,14 @@
-//! What a target says of a tag or digest.
+//! What a target answers about a tag or digest.
 
 use crate::oci::{Descriptor, Digest};
 
-/// What a tag or digest means at a target.
+/// What a tag or digest refers to at a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
     Absent,
     Found(Descriptor),
-    /// It exists, or may exist, and the target does not let us read what it means: a policy forbids pulling it, or this account
-    /// may only push. Says why, in the target's words. Pushing is allowed.
+    /// It exists or may exist, but the target does not let us see what it refers to: a policy forbids pulling it, or this
+    /// account may only push. Contains the target's explanation. Pushing is allowed.
     Blocked(String),
 }
 
@@ -17,7 +17,7 @@ impl Lookup {
         *self == Lookup::Absent
     }
 
-    /// Whether it is known to mean `digest`.
+    /// Whether it is known to refer to `digest`.
     pub fn means(&self, digest: &Digest) -> bool {
         matches!(self, Lookup::Found(found) if found.digest == *digest)
     }

@@ -1,5 +1,4 @@
-//! Manifests that were read and proven once: whoever needs one again takes it from here. A source by digest, and of nothing
-//! else.
+//! Manifests that have been read and verified, to be used again. A source by digest only.
 
 use std::collections::HashMap;
 
@@ -9,7 +8,7 @@ use super::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
-/// See the module documentation. Which repository has which of them is not its business.
+/// See the module documentation. It does not track which repository has which manifest.
 #[derive(Debug, Default)]
 pub struct Manifests(HashMap<Digest, Manifest>);
 

@@ -1,9 +1,9 @@
-//! Reading and writing content: the only contract between stages and transports.
+//! Reading and writing content: the only interface between stages and transports.
 //!
-//! A [`Source`] answers for references, manifests and blobs; a [`Sink`] takes them. Stages hold a `&dyn Source` and a
-//! `&dyn Sink` and know nothing of registries, files or tars; transports know nothing of each other. A blob is had only
-//! through a [`BlobReader`], which hashes while it is read and fails on short, long or wrong data *before* it hands out
-//! the last piece, so that what consumes it can never complete a wrong blob.
+//! A [`Source`] provides references, manifests and blobs; a [`Sink`] receives them. Stages hold a `&dyn Source` and a `&dyn
+//! Sink` and do not depend on registries, files or tars; transports do not depend on each other. A blob is available only
+//! through a [`BlobReader`], which hashes it while it is read and fails on short, long or wrong data *before* it returns the
+//! last piece. A consumer can therefore never complete a wrong blob.
 
 mod api;
 mod blob;
@@ -33,192 +33,195 @@ pub use slice::{Slice, Take, Unreadable};
 use crate::base::error::{Error, Fact, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
-/// The tags of a repository, and why the list may lack some.
+/// The tags of a repository, and why the list may be incomplete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TagList {
     pub tags: Vec<Tag>,
-    /// One line for each reason to think that tags are missing; empty when the list is whole.
+    /// One line per reason to think that tags are missing; empty if the list is complete.
     pub doubts: Vec<String>,
 }
 
 impl From<Vec<Tag>> for TagList {
-    /// A list that is whole.
+    /// A complete list.
     fn from(tags: Vec<Tag>) -> TagList {
         TagList { tags, doubts: Vec::new() }
     }
 }
 
-/// The manifests whose subject is one digest, and why the list may lack some.
+/// The manifests that refer to a digest, and why the list may be incomplete.
 #[derive(Clone, Debug, Default)]
 pub struct ReferrerList {
     pub found: Vec<Descriptor>,
-    /// Why there may be more; `None` when the list is whole.
+    /// Why there may be more; `None` if the list is complete.
     pub doubt: Option<Error>,
 }
 
 impl From<Vec<Descriptor>> for ReferrerList {
-    /// A list that is whole.
+    /// A complete list.
     fn from(found: Vec<Descriptor>) -> ReferrerList {
         ReferrerList { found, doubt: None }
     }
 }
 
-/// How much depends on an answer.
+/// How important a response is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// An image cannot travel without it.
+    /// An image cannot be carried without it.
     Required,
-    /// An image can travel without it. A source that answers other questions may give up soon on this one, and its failure
+    /// An image can be carried without it. A source that answers other requests may give up on this one early; its failure
     /// neither delays nor ends the rest of the run.
     Optional,
 }
 
-/// Where content comes from: one or many registries, a layout, a storage directory.
+/// Where content comes from: one or more registries, a layout, a storage directory.
 ///
-/// “Absent” is `None` or an empty list; anything that could not be found out is an error, never taken for absent.
+/// `None` or an empty list means absent. Anything that could not be determined is an error, never absence.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// The tags of a repository, in the source's order.
+    /// The tags of a repository, in the order of the source.
     async fn tags(&self, repository: &Repository, need: Need) -> Result<TagList>;
 
-    /// What a tag or digest means now (digest, media type, size), as cheaply as the source can tell.
+    /// What a tag or digest refers to now (digest, media type, size), with the cheapest request.
     async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>>;
 
-    /// The manifest of a tag or digest, its digest proven when one was asked for.
+    /// The manifest of a tag or digest, verified if a digest was requested.
     async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>>;
 
-    /// The manifests in `repository` whose subject is `subject`; always a question of [`Need::Optional`].
+    /// The manifests in `repository` whose subject is `subject`. This is always [`Need::Optional`].
     ///
     /// # Errors
-    /// Nothing was found, and whether there is something is not known.
+    /// Nothing was found, and it is unknown whether anything exists.
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList>;
 
-    /// The bytes of a blob from `offset` on, unproven: use [`Origin::open`]. A source that cannot begin there begins at 0
-    /// and says so in [`Body::offset`].
+    /// The bytes of a blob from `offset`, not verified: use [`Origin::open`]. A source that cannot start there starts at 0 and
+    /// says so in [`Body::offset`].
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body>;
 
-    /// What [`Source::blob`] gave, from the start, proved to be wrong, as `error` says. `Ok`: the caller can ask for the blob again.
-    /// Another place is then asked, or, where there is none, the same one a few times, each time after a wait.
+    /// Reports that what [`Source::blob`] returned from the start is wrong, as `error` says. `Ok` means that the caller can
+    /// request the blob again. The source then tries another place or, without one, the same place a few times with pauses.
     ///
     /// # Errors
-    /// Asking again would not help: `error`, with where the bytes came from if the source knows.
+    /// Another request would not help: returns `error`, with the place the bytes came from if known.
     async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()>;
 
-    /// Whether [`Source::manifest`] costs there what [`Source::resolve`] does not, so that a tag is better resolved first.
+    /// Whether pulls are counted there, so that resolving a tag first is better than [`Source::manifest`].
     fn counts_pulls(&self, repository: &Repository) -> bool;
 
-    /// Its blobs as files of this machine, if that is what they are.
+    /// Its blobs as local files, if they are files.
     fn files(&self) -> Option<&dyn Files>;
 }
 
-/// What came of reading the last byte of a blob that is said to be there.
+/// The result of reading the last byte of a blob that is said to exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readable {
     Yes,
-    /// It is not there, has another length, or the byte does not come: which, as a sentence about the blob.
+    /// The blob is missing, has another length, or the byte is not delivered. Contains a sentence about the blob.
     No(String),
-    /// Its storage, another server than the target itself, refuses to give it: object stores deny what is not there, too. How it
-    /// refuses.
+    /// Its storage, which is another server than the target itself, refuses to deliver it. Object stores also refuse what does
+    /// not exist. Contains the refusal.
     PerhapsLost(String),
-    /// The target refuses or fails to give it, as often as it is asked: how. Of a blob that was there before, that is as good as
-    /// lost; of one that it has just taken, it proves nothing.
+    /// The target refuses or fails to deliver it every time. For a blob that existed before, this means it is lost; for one
+    /// that the target has just accepted, it proves nothing.
     Failed(String),
-    /// This account may not read there.
+    /// This account may not read it.
     Denied,
-    /// No clear answer: why.
+    /// No clear answer, with the reason.
     Unknown(String),
 }
 
 /// Where content goes: a registry, a bundle, a directory.
 ///
-/// Every call may be repeated: putting what is already there succeeds and moves nothing.
+/// Every call can be repeated: writing what already exists succeeds and moves nothing.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Whether the whole blob is there under this repository.
+    /// Whether the complete blob exists in this repository.
     async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool>;
 
-    /// Whether a blob that is said to be there can be read, by a request that no cache answers. Costs as much as [`Sink::has_blob`].
+    /// Whether a blob that is said to exist can be read, with a request that no cache answers. Costs as much as
+    /// [`Sink::has_blob`].
     async fn can_read(&self, repository: &Repository, blob: &Descriptor) -> Result<Readable>;
 
-    /// What a tag or digest means at the target now.
+    /// What a tag or digest refers to at the target now.
     async fn resolve(&self, reference: &Reference) -> Result<Lookup>;
 
-    /// The manifest of a tag or digest at the target, its digest proven when one was asked for.
+    /// The manifest of a tag or digest at the target, verified if a digest was requested.
     async fn read_manifest(&self, reference: &Reference) -> Result<Option<Manifest>>;
 
-    /// Whether `repository` is known to have no tag at all; it may have what an interrupted push left. `false` where that
-    /// cannot be told at once.
+    /// Whether `repository` is known to have no tags; it may contain what an interrupted push left. `false` if that cannot be
+    /// determined quickly.
     async fn has_no_tags(&self, repository: &Repository) -> Result<bool>;
 
-    /// Makes a blob that `from` holds available in `repository` without moving bytes. `false`: not possible, upload it.
+    /// Makes a blob from `from` available in `repository` without transferring it. Returns `false` if that is not possible and
+    /// the blob must be uploaded.
     async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool>;
 
-    /// Stores a blob, proven, reading it from `origin` as often as a retry needs.
+    /// Stores a blob, verified, and reads it from `origin` as often as retries need.
     ///
     /// # Errors
-    /// Besides failures to read or to write: the target has answered with success and keeps a damaged copy
+    /// Reading or writing failed; or the target reported success but has a damaged copy
     /// ([`Reason::DamagedTarget`](crate::base::error::Reason::DamagedTarget)).
     async fn put_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()>;
 
-    /// Whether `manifest`, which is in `repository`, is also found as a referrer of its subject, if it has one. A push that
-    /// was interrupted may have stored it and not yet entered it in the list.
+    /// Whether `manifest`, which is in `repository`, is also listed as a referrer of its subject, if it has one. An
+    /// interrupted push may have stored it without adding it to the list.
     async fn is_listed(&self, repository: &Repository, manifest: &Manifest) -> Result<bool>;
 
-    /// Stores a manifest under the tag or digest of `reference`. Its children are there already.
+    /// Stores a manifest under the tag or digest of `reference`. Its children exist already.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored>;
 
-    /// Takes a tag away and leaves what it means.
+    /// Removes a tag and keeps what it refers to.
     async fn delete_tag(&self, tag: &Reference) -> Result<TagDeletion>;
 
-    /// Deletes a manifest, with all its tags.
+    /// Deletes a manifest with all its tags.
     async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<TagDeletion>;
 
-    /// Nothing more will be sent: gives up what was begun and turned out not to be needed.
+    /// Ends the transfer and cancels uploads that turned out not to be needed.
     async fn finish(&self);
 }
 
 /// How a manifest was stored.
 #[derive(Clone, Debug)]
 pub enum Stored {
-    /// It is found by its subject, if it has one.
+    /// It is listed as a referrer of its subject, if it has one.
     Listed,
-    /// The same, by an entry that was just written in the list under the subject's fallback tag. Another program that writes the same
-    /// list at the same moment may undo that.
+    /// Likewise, through an entry just written to the list under the subject's fallback tag. Another program that writes the
+    /// same list at the same moment may undo that.
     Entered,
-    /// It is there, and is not found by its subject: `list`, which exists or may exist, cannot be read or changed, and was left alone.
+    /// It is stored, but not listed as a referrer: `list`, which exists or may exist, cannot be read or changed and was left
+    /// alone.
     Unlisted { list: Reference, why: Error },
 }
 
-/// What came of deleting a tag.
+/// The result of deleting a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TagDeletion {
     /// The tag is gone.
     Deleted,
-    /// It is still there: the target cannot delete a tag without its manifest.
+    /// It still exists: the target cannot delete a tag without its manifest.
     Unsupported,
-    /// It is still there: the target deletes nothing.
+    /// It still exists: deletion is turned off at the target.
     SwitchedOff,
 }
 
-/// Which blob an error is about, where its text says so.
+/// The blob that an error is about, if its text names one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("blob {digest} in {repository}")]
 pub struct NamedBlob {
     pub digest: Digest,
-    /// Where it is, or should be.
+    /// The repository that has it or should have it.
     pub repository: Repository,
 }
 
 impl Fact for NamedBlob {}
 
 impl NamedBlob {
-    /// Whether `error` says that it is about this blob in this repository.
+    /// Whether `error` is about this blob in this repository.
     pub fn is_named_by(&self, error: &Error) -> bool {
         error.find() == Some(self)
     }
 }
 
-/// Where one blob can be read: a source and the repository it is in there.
+/// Where a blob can be read: a source and the repository in it.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
     pub source: &'a dyn Source,
@@ -226,8 +229,8 @@ pub struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// The bytes of a blob, as [`Source::blob`] gives them; asks again where the answer has, say, a wrong length, which shows before
-    /// its first byte.
+    /// The bytes of a blob from [`Source::blob`]. Requests them again if, for example, the length of the response is wrong,
+    /// which shows before the first byte.
     pub async fn body(&self, blob: &Descriptor, offset: u64) -> Result<Body> {
         loop {
             match self.source.blob(self.repository, blob, offset).await {
@@ -239,7 +242,7 @@ impl Origin<'_> {
         }
     }
 
-    /// The whole blob, to be proven while it is read.
+    /// The whole blob, to be verified while it is read.
     pub async fn open(&self, blob: &Descriptor) -> Result<BlobReader> {
         let body = self.source.blob(self.repository, blob, 0).await?;
         BlobReader::new(blob, body)

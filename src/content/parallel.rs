@@ -1,15 +1,14 @@
-//! Work on many threads, for whoever has many things to hash or to ask for.
+//! Runs work in parallel on threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Does `work` for every item on as many threads as there are cores; results come in the items' order. Hashing is the work it
-/// is for.
+/// Runs `work` for every item on as many threads as there are cores. Results are in the order of the items. Meant for hashing.
 pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     on_threads(items, std::thread::available_parallelism().map_or(1, usize::from), work)
 }
 
-/// The same with a buffer of `length` bytes for each thread: a fresh one for each item would cost as much as reading it.
+/// Does the same with a buffer of `length` bytes per thread: a new one for each item would cost as much as reading it.
 pub fn in_parallel_buffered<T: Sync, R: Send>(
     items: &[T],
     length: usize,
@@ -19,12 +18,12 @@ pub fn in_parallel_buffered<T: Sync, R: Send>(
     with_own(items, threads, || vec![0; length], |buffer, item| work(buffer, item))
 }
 
-/// The same on so many threads: for work that mostly waits.
+/// Does the same on this many threads, for work that mostly waits.
 pub fn on_threads<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     with_own(items, threads, || (), |(), item| work(item))
 }
 
-/// The same where each thread has something of its own that is worth keeping from one item to the next: a buffer.
+/// Does the same with a state of its own for each thread, such as a buffer.
 fn with_own<T: Sync, R: Send, S>(
     items: &[T],
     threads: usize,
@@ -36,7 +35,7 @@ fn with_own<T: Sync, R: Send, S>(
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
-                // All at once: what is done a hundred thousand times a second is not worth a lock each.
+                // Results are stored at the end, because locking a hundred thousand times a second is expensive.
                 let (mut own, mut state) = (Vec::new(), make());
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Bytes held against the digest that they should have: those that are there ([`prove`]), those that are copied ([`copy`]), and
-//! those that have passed ([`Hashed`]). A blob that is handed on while it is read is proven by [`Prover`](super::Prover).
+//! Compares bytes with their expected digest: existing bytes ([`prove`]), copied bytes ([`copy`]), and bytes that have passed
+//! ([`Hashed`]). A blob that is passed on while it is read is verified by [`Prover`](super::Prover).
 
 use std::fmt;
 use std::io;
@@ -10,19 +10,19 @@ use super::{Slice, Take, Unreadable};
 use crate::base::error::Error;
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// Why bytes are not what they should be.
+/// Why bytes could not be proven.
 #[derive(Debug)]
 pub enum Unproven {
     Unreadable(io::Error),
     Wrong(Wrong),
 }
 
-/// Why bytes were not copied, or are not to be used where they were copied to.
+/// Why bytes were not copied, or must not be used.
 #[derive(Debug)]
 pub enum Uncopied {
     Unreadable(Unreadable),
     Wrong(Wrong),
-    /// What the target said.
+    /// The error of the target.
     Unwritten(Error),
 }
 
@@ -70,28 +70,28 @@ impl Uncopied {
     }
 }
 
-/// Proves all of `slice` by `digest`; `progress` hears of every piece, in bytes.
+/// Proves all of `slice` by `digest`. `progress` receives the size of every piece in bytes.
 ///
 /// # Errors
-/// They cannot be read, or are others.
+/// The bytes cannot be read, or are wrong.
 pub fn prove(slice: &Slice, digest: &Digest, progress: &dyn Fn(u64)) -> Result<(), Unproven> {
     let hasher = slice.hash_prefix(digest.algorithm(), slice.size(), progress).map_err(Unproven::Unreadable)?;
     Ok(Hashed::of(hasher).prove(digest)?)
 }
 
-/// The same; gives what the bytes consist of, from the same pass.
+/// Does the same and returns the chunks from the same pass.
 ///
 /// # Errors
-/// As [`prove`].
+/// As for [`prove`].
 pub fn prove_chunks(slice: &Slice, digest: &Digest, progress: &dyn Fn(u64)) -> Result<Chunks, Unproven> {
     let hashing = Hashing::of_prefix(digest.algorithm(), slice, slice.size(), progress);
     Ok(hashing.map_err(Unproven::Unreadable)?.finish(digest)?)
 }
 
-/// Copies all of `slice` by `write`, piece by piece and in order, and proves by `digest` what was copied.
+/// Copies all of `slice` with `write`, piece by piece and in order, and proves what was copied by `digest`.
 ///
 /// # Errors
-/// Not readable to its end, not writable, or other bytes: then they have been written.
+/// The bytes cannot be read or written, or are wrong; wrong bytes have been written then.
 pub fn copy(slice: &Slice, digest: &Digest, write: &mut Take<'_, Error>) -> Result<(), Uncopied> {
     let mut hasher = Hasher::new(digest.algorithm());
     slice.read_prefix(slice.size(), &mut |piece, at| {
@@ -101,10 +101,10 @@ pub fn copy(slice: &Slice, digest: &Digest, write: &mut Take<'_, Error>) -> Resu
     Ok(Hashed::of(hasher).prove(digest)?)
 }
 
-/// The same; gives what the bytes consist of, from the same pass.
+/// Does the same and returns the chunks from the same pass.
 ///
 /// # Errors
-/// As [`copy`].
+/// As for [`copy`].
 pub fn copy_chunks(slice: &Slice, digest: &Digest, write: &mut Take<'_, Error>) -> Result<Chunks, Uncopied> {
     let mut hashing = Hashing::new(digest.algorithm());
     slice.read_prefix(slice.size(), &mut |piece, at| {
@@ -114,7 +114,7 @@ pub fn copy_chunks(slice: &Slice, digest: &Digest, write: &mut Take<'_, Error>) 
     Ok(hashing.finish(digest)?)
 }
 
-/// Bytes that become a file: proven by their digest in the end, and known by their chunks from then on.
+/// Bytes that become a file: proven by their digest at the end, and located by their chunks from then on.
 #[derive(Clone, Debug)]
 pub struct Hashing {
     pub digest: Hasher,
@@ -126,10 +126,10 @@ impl Hashing {
         Hashing { digest: Hasher::new(algorithm), chunks: ChunkHasher::new() }
     }
 
-    /// The state after the first `length` bytes; `progress` hears of every piece, in bytes.
+    /// The state after the first `length` bytes. `progress` receives the size of every piece in bytes.
     ///
     /// # Errors
-    /// Not readable up to there.
+    /// The bytes cannot be read that far.
     pub fn of_prefix(algorithm: Algorithm, slice: &Slice, length: u64, progress: &dyn Fn(u64)) -> io::Result<Hashing> {
         let mut hashing = Hashing::new(algorithm);
         slice.read_prefix(length, &mut |piece, _| {
@@ -145,10 +145,10 @@ impl Hashing {
         self.chunks.update(bytes);
     }
 
-    /// The chunks, if the bytes have this digest.
+    /// Returns the chunks if the bytes have this digest.
     ///
     /// # Errors
-    /// They have another one.
+    /// They have another digest.
     pub fn finish(self, digest: &Digest) -> Result<Chunks, Wrong> {
         let chunks = self.chunks.finish();
         match Hashed::of(self.digest).prove(digest) {
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// An importer must never take a copy for good that is not what was promised, nor blame a good copy for a full disk.
+    /// An importer must not accept a wrong copy, nor blame a good copy for a full disk.
     #[test]
     fn a_copy_says_which_of_its_two_sides_failed_and_is_good_only_with_its_digest() {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();

@@ -1,8 +1,7 @@
-//! Where one piece of content lies: a whole file of a directory, an entry of a tar, or several such regions one after the
-//! other.
+//! The location of one piece of content: a file in a directory, an entry of a tar, or several such regions in a row.
 //!
-//! Always read by position: any number of readers share one open file, and nothing is ever extracted. read() and not mmap:
-//! a bad medium must be an error, not a signal.
+//! It is always read by position, so any number of readers share an open file, and nothing is extracted. It uses read() and
+//! not mmap, because a bad medium must cause an error and not a signal.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -20,11 +19,11 @@ use crate::archive::seekable::Seekable;
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// How much is read at a time for a stream: what stays in a core's cache until it is hashed and sent.
+/// Bytes per read for a stream: what stays in a core's cache until it is hashed and sent.
 const PIECE: usize = 64 * 1024;
-/// The same where every piece costs a hop to another thread: enough that the hop costs nothing.
+/// Bytes per read when every piece costs a switch to another thread: enough to make the switch cheap.
 const LARGE_PIECE: usize = 512 * 1024;
-/// How much is read at a time for hashing: enough to keep a disk busy.
+/// Bytes per read for hashing: enough to keep a disk busy.
 const HASH_BUFFER: usize = 1024 * 1024;
 
 /// See the module documentation.
@@ -35,10 +34,10 @@ pub struct Slice {
     size: u64,
 }
 
-/// Takes a piece, and where in the content it begins.
+/// Receives a piece and its position in the content.
 pub type Take<'a, E> = dyn FnMut(&[u8], u64) -> std::result::Result<(), E> + 'a;
 
-/// Why bytes could not be read, and where in the content they begin.
+/// Why bytes could not be read, and their position in the content.
 #[derive(Debug)]
 pub struct Unreadable {
     pub position: u64,
@@ -58,12 +57,12 @@ struct Extent {
     /// For messages.
     path: Arc<PathBuf>,
     offset: u64,
-    /// Where in the content it begins and ends.
+    /// Its start and end in the content.
     begin: u64,
     end: u64,
 }
 
-/// What the bytes are in.
+/// What contains the bytes.
 #[derive(Clone, Debug)]
 enum Medium {
     File(Arc<File>),
@@ -71,12 +70,12 @@ enum Medium {
 }
 
 impl Slice {
-    /// `size` bytes of `file` from `offset` on. `path` is what errors call it.
+    /// `size` bytes of `file` from `offset`. `path` is the name in errors.
     pub fn new(file: Arc<File>, path: impl Into<PathBuf>, offset: u64, size: u64) -> Slice {
         Slice::of(Medium::File(file), path.into(), offset, size)
     }
 
-    /// The same of what `file` holds, compressed.
+    /// Does the same for the decompressed content of `file`.
     pub fn compressed(file: Arc<Seekable>, path: impl Into<PathBuf>, offset: u64, size: u64) -> Slice {
         Slice::of(Medium::Compressed(file), path.into(), offset, size)
     }
@@ -86,7 +85,7 @@ impl Slice {
         Slice { extents: [only].into(), size }
     }
 
-    /// The `pieces` one after the other; `None` of no pieces, or of more bytes than can be.
+    /// Joins `pieces`. Returns `None` for no pieces, or if the size overflows.
     pub fn joined(pieces: impl IntoIterator<Item = Slice>) -> Option<Slice> {
         let (mut extents, mut size) = (Vec::new(), 0_u64);
         for piece in pieces {
@@ -94,7 +93,7 @@ impl Slice {
                 let (begin, end) = (size.checked_add(extent.begin)?, size.checked_add(extent.end.min(piece.size))?);
                 extents.push(Extent { begin, end, ..extent.clone() });
             }
-            // An empty one is worth keeping only where there is no other.
+            // An empty piece is kept only if there is no other.
             if extents.is_empty() {
                 extents.extend(piece.extents.first().map(|extent| Extent { begin: 0, end: 0, ..extent.clone() }));
             }
@@ -108,12 +107,12 @@ impl Slice {
         self.size
     }
 
-    /// Where it begins in its file, in bytes.
+    /// Its start in the file, in bytes.
     pub fn offset(&self) -> u64 {
         self.extents.first().map_or(0, |first| first.offset)
     }
 
-    /// When its file was last written to, where the file system tells.
+    /// When its file was last modified, if known.
     pub fn modified(&self) -> Option<std::time::SystemTime> {
         match &self.extents.first()?.file {
             Medium::File(file) => file.metadata().and_then(|metadata| metadata.modified()).ok(),
@@ -121,12 +120,12 @@ impl Slice {
         }
     }
 
-    /// The file, the first one of several.
+    /// The path of the file, or of the first of several.
     pub fn path(&self) -> &Path {
         self.path_at(0)
     }
 
-    /// The file that has the byte at `position`.
+    /// The file that contains the byte at `position`.
     fn path_at(&self, position: u64) -> &Path {
         self.extent_at(position).map_or(Path::new(""), |extent| &extent.path)
     }
@@ -137,13 +136,13 @@ impl Slice {
         self.extents.get(at).or(self.extents.last())
     }
 
-    /// The same, ending after its first `end` bytes.
+    /// The first `end` bytes of the slice.
     pub fn until(mut self, end: u64) -> Slice {
         self.size = self.size.min(end);
         self
     }
 
-    /// The bytes from `begin` up to `end`, as far as there are any.
+    /// The bytes from `begin` to `end`, as far as they exist.
     pub fn between(&self, begin: u64, end: u64) -> Slice {
         let end = end.min(self.size);
         let begin = begin.min(end);
@@ -159,10 +158,10 @@ impl Slice {
         Slice { extents: extents.into(), size: end - begin }
     }
 
-    /// Reads at most `buffer.len()` bytes from `position` on; 0 at the end of the slice.
+    /// Reads up to `buffer.len()` bytes from `position`; returns 0 at the end of the slice.
     ///
     /// # Errors
-    /// A failing medium, or a file that ends before the slice does.
+    /// The medium fails, or a file ends before the slice does.
     pub fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let Some((extent, left)) = self.left_at(position) else { return Ok(0) };
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
@@ -180,16 +179,16 @@ impl Slice {
         }
     }
 
-    /// The extent with the byte at `position`, and how many it has from there on; `None` at the end of the slice.
+    /// The extent with the byte at `position`, and the number of bytes left in it; `None` at the end of the slice.
     fn left_at(&self, position: u64) -> Option<(&Extent, u64)> {
         let extent = self.extent_at(position).filter(|_| position < self.size)?;
         Some((extent, extent.end.min(self.size).saturating_sub(position)))
     }
 
-    /// All of it, when it is no larger than `limit` bytes.
+    /// Reads everything, if it is not larger than `limit` bytes.
     ///
     /// # Errors
-    /// Larger than that, or not readable.
+    /// It is larger or cannot be read.
     pub fn read_all(&self, limit: u64) -> Result<Bytes> {
         if self.size > limit {
             let text = format!("reading {}: it has {} bytes, more than {limit}", self.path().display(), self.size);
@@ -204,10 +203,10 @@ impl Slice {
         Ok(all.into())
     }
 
-    /// Lets `target`, an empty file, share its bytes, where the file system can.
+    /// Lets `target`, an empty file, share the bytes, if the file system supports it.
     ///
     /// # Errors
-    /// It cannot, or this is but a part of a file.
+    /// The file system does not support it, or the slice is only part of a file.
     pub fn reflink(&self, target: &File) -> io::Result<()> {
         match &self.extents[..] {
             [Extent { file: Medium::File(file), offset: 0, .. }] if file.metadata()?.len() == self.size => {
@@ -217,24 +216,24 @@ impl Slice {
         }
     }
 
-    /// It was to have another digest than its bytes, which have `found`.
+    /// The error for bytes with another digest, `found`.
     pub fn wrong(&self, found: Digest) -> Error {
         let text = format!("{}: wrong digest: its bytes have {found}", self.path().display());
         Error::new(Kind::Damaged, text)
     }
 
-    /// Hashes it from the start; `progress` hears of every piece, in bytes.
+    /// Hashes everything. `progress` receives the size of every piece in bytes.
     ///
     /// # Errors
-    /// Not readable to its end.
+    /// The bytes cannot be read to the end.
     pub fn hash(&self, algorithm: Algorithm, progress: &dyn Fn(u64)) -> io::Result<Digest> {
         self.hash_prefix(algorithm, self.size, progress).map(Hasher::finish)
     }
 
-    /// The state of hashing after the first `length` bytes.
+    /// The hash state after the first `length` bytes.
     ///
     /// # Errors
-    /// Not readable up to there.
+    /// The bytes cannot be read that far.
     pub fn hash_prefix(&self, algorithm: Algorithm, length: u64, progress: &dyn Fn(u64)) -> io::Result<Hasher> {
         let mut hasher = Hasher::new(algorithm);
         self.read_prefix(length, &mut |piece, _| {
@@ -245,10 +244,10 @@ impl Slice {
         Ok(hasher)
     }
 
-    /// Hands out the first `length` bytes in order, in pieces, each with where it begins.
+    /// Passes the first `length` bytes to `take`, in order and in pieces, each with its position.
     ///
     /// # Errors
-    /// Not readable up to there; those of `take`.
+    /// The bytes cannot be read that far, or `take` failed.
     pub fn read_prefix<E: From<Unreadable>>(&self, length: u64, take: &mut Take<'_, E>) -> std::result::Result<(), E> {
         let length = length.min(self.size);
         let mut buffer = vec![0; usize::try_from(length).unwrap_or(HASH_BUFFER).clamp(1, HASH_BUFFER)];
@@ -262,10 +261,10 @@ impl Slice {
         Ok(())
     }
 
-    /// The bytes from `offset` on.
+    /// The bytes from `offset`.
     ///
-    /// What the system has in memory is taken on the spot, by the thread that wants it; only what has to come from a medium
-    /// is waited for on a thread of its own. So is everything on a file system that cannot tell the one from the other.
+    /// Cached data is read directly by the calling thread. Data that must come from a medium is read on a separate thread, and
+    /// so is everything on a file system that cannot tell the difference.
     pub fn stream(self, offset: u64) -> Body {
         let file = Some(self.path().to_owned());
         let pieces = stream::try_unfold((self, offset, true), |(slice, position, asks)| async move {
@@ -284,8 +283,8 @@ impl Slice {
         Body { file, ..Body::new(offset, pieces.boxed()) }
     }
 
-    /// Up to [`PIECE`] bytes from `position` on, never none, if they can be had without waiting for a medium. Whatever
-    /// speaks against that is for [`read_waiting`](Self::read_waiting) to find out.
+    /// Up to [`PIECE`] bytes from `position`, at least one, if they are available without waiting for a medium. Any problem is
+    /// left to [`read_waiting`](Self::read_waiting).
     fn read_cached(&self, position: u64) -> rustix::io::Result<Bytes> {
         let (extent, left) = self.left_at(position).ok_or(Errno::AGAIN)?;
         let mut buffer = vec![0; piece_of(left, PIECE)];
@@ -304,19 +303,19 @@ impl Slice {
             buffer.truncate(read);
             Ok(buffer.into())
         });
-        // It is lost only when the run is ending.
+        // The read is lost only when the run is ending.
         let piece = read.await.unwrap_or_else(|lost| Err(io::Error::other(lost)));
         piece.map_err(|error| self.unreadable(Unreadable { position, error }))
     }
 
-    /// The error about bytes of it that could not be read: names the file that has them.
+    /// The error for bytes that could not be read; it names the file that contains them.
     pub fn unreadable(&self, Unreadable { position, error }: Unreadable) -> Error {
         Error::disk("reading", self.path_at(position), error)
     }
 }
 
 impl Extent {
-    /// Where in the file the byte at `position` of the content is.
+    /// The position in the file of the byte at `position` of the content.
     fn place_of(&self, position: u64) -> u64 {
         self.offset.saturating_add(position.saturating_sub(self.begin))
     }
@@ -326,7 +325,7 @@ fn piece_of(left: u64, most: usize) -> usize {
     usize::try_from(left).unwrap_or(most).min(most)
 }
 
-/// The file system, or the whole system, does not know reading without waiting, and never will.
+/// Whether the file system, or the whole system, does not support reading without waiting.
 fn is_not_known(error: &Errno) -> bool {
     matches!(*error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)
 }
@@ -363,7 +362,7 @@ mod tests {
             let waited = slice.clone().read_waiting(from as u64, PIECE).await;
             let read = all(slice.stream(from as u64)).await.unwrap();
             assert_eq!(read, content[offset + from..offset + size], "{size} bytes at {offset}, from {from}");
-            // What is not in memory comes another way, and is the same.
+            // What is not in memory takes another path and is the same.
             assert_eq!(waited.unwrap()[..], read[..read.len().min(PIECE)]);
         }
     }
@@ -403,7 +402,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_system_that_cannot_tell_what_is_in_memory_is_read_all_the_same_in_larger_pieces() {
-        // A file of the kernel's: read by position, but not without waiting.
+        // A kernel file: it can be read by position, but not without waiting.
         let (path, content) = ("/proc/version", std::fs::read("/proc/version").unwrap());
         let version = Slice::new(Arc::new(File::open(path).unwrap()), path, 0, content.len() as u64);
         assert!(version.read_cached(0).is_err_and(|error| is_not_known(&error)));

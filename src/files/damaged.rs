@@ -1,7 +1,7 @@
-//! A tar that has lost headers, while something else tells where its files are; a name in a directory that something else has.
+//! A tar that has lost headers, while another source says where its files are; and directories in the place of files.
 //!
 //! # Threats
-//! What tells it may be wrong or forged. It only says where bytes are read: whoever takes them proves them by a digest.
+//! The other source may be wrong or forged. It only determines where bytes are read; the caller proves them by a digest.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,21 +13,21 @@ use crate::archive::tar::{self, Entries, Place};
 use crate::base::error::{Error, Result};
 use crate::base::fsops;
 
-/// A header that tells what a file is that has lost its first one.
+/// A header that identifies a file whose tar has lost its first header.
 #[derive(Clone, Copy, Debug)]
 pub struct SecondHeader<'a> {
-    /// The byte where it begins.
+    /// The position where it begins.
     pub at: u64,
     /// The file that it names.
     pub name: &'a str,
 }
 
 impl Layout {
-    /// Opens a tar that has lost its first header and nothing else of it, if `second` is where it should be: what stands before
-    /// that is not offered, which is a fault. Opens anything else as [`Layout::open`] does.
+    /// Opens a tar that has lost its first header and nothing else, if `second` is where it should be. What precedes it is not
+    /// offered, which is a fault. Anything else is opened as [`Layout::open`] does.
     ///
     /// # Errors
-    /// As [`Layout::open`].
+    /// As for [`Layout::open`].
     pub fn open_without_first(path: &Path, second: SecondHeader<'_>) -> Result<Layout> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
         if !metadata.is_file() {
@@ -46,7 +46,7 @@ impl Layout {
         Ok(Layout { path, form, entries, faults, index: OnceLock::new() })
     }
 
-    /// The file of a tar that is read by position; `None`: it is of another form.
+    /// The file of a tar that is read by position; `None` for other forms.
     pub fn tar(&self) -> Option<&File> {
         match &self.form {
             Form::Tar(file) => Some(file),
@@ -54,7 +54,7 @@ impl Layout {
         }
     }
 
-    /// The same tar, which also offers files that its headers do not give, where `places` says they are. `None`: it is no tar.
+    /// The same tar with files added that its headers do not list, at the given `places`. Returns `None` if it is not a tar.
     pub fn with_places(&self, places: impl IntoIterator<Item = (String, Place)>) -> Option<Layout> {
         let Form::Tar(file) = &self.form else { return None };
         let mut entries = self.entries.clone();
@@ -65,7 +65,7 @@ impl Layout {
         Some(Layout { path, form, entries, faults, index: OnceLock::new() })
     }
 
-    /// Whether a directory has the name of a file: it is listed nowhere.
+    /// Whether a directory has the name of a file. Directories are not listed.
     pub fn is_directory(&self, path: &str) -> bool {
         matches!(&self.form, Form::Directory(root) if directory::is_directory(root, path))
     }

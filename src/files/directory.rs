@@ -1,4 +1,4 @@
-//! The directory form: which files there are. Links are recorded, never followed.
+//! The files of a layout in a directory. Links are recorded and never followed.
 
 use std::fs::File;
 use std::io;
@@ -39,9 +39,9 @@ pub fn scan(root: &Path, found: &mut FoundFiles) -> Result<()> {
     Ok(())
 }
 
-/// Opens a file that the scan of `root` has found. No link is followed that has taken a name on the way since.
+/// Opens a file found by the scan of `root`. A link that has replaced a component since is not followed.
 pub fn open(root: &Dir, path: &str) -> Result<File> {
-    // A pipe that has taken its place does not make the program wait.
+    // A pipe in its place must not make the program wait.
     let open = |flags| root.open_below(path, flags).map(File::from).map_err(io::Error::from);
     let is_plain = || Ok(open(OFlags::PATH)?.metadata()?.is_file());
     let file = fsops::without_waiting(open, is_plain).and_then(fsops::plain);
@@ -59,7 +59,7 @@ mod tests {
 
     use super::super::Layout;
 
-    /// A layout of one blob, and a directory of the same names with other bytes, which is not to be read.
+    /// A layout with one blob, and a directory with the same names and other bytes that must not be read.
     struct Fixture {
         work: tempfile::TempDir,
     }
@@ -81,7 +81,8 @@ mod tests {
         }
     }
 
-    /// Who can write to a directory on a shared disk would choose what is read, and have the program read files that only its user may.
+    /// Otherwise a user who can write to a directory on a shared disk could choose what is read, and make the program read
+    /// files that only its own user may read.
     #[test]
     fn no_link_is_followed_that_has_taken_a_name_since_the_layout_was_opened() {
         for (path, replaced) in [
@@ -104,7 +105,7 @@ mod tests {
         }
     }
 
-    /// The directory that is named may be reached by links: they are the user's own. What was opened stays what is read.
+    /// Links to the directory itself belong to the user. What was opened stays what is read.
     #[test]
     fn a_link_to_the_directory_itself_is_followed_once() {
         let fixture = Fixture::new();

@@ -1,4 +1,4 @@
-//! What a scan brings together: names that are safe, everything odd as a fault, and both bounded.
+//! Collects what a scan finds: safe names as entries, everything odd as a fault, both bounded.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -11,11 +11,11 @@ use crate::base::error::{Error, Result};
 
 /// More entries than any real layout has.
 const MAX_ENTRIES: usize = 1_000_000;
-/// And longer names altogether, in bytes: this and the number of entries bound the memory that a list of them takes.
+/// Maximum total length of names in bytes. This and the number of entries bound the memory for a list of them.
 const MAX_NAMES: usize = 160 * 1024 * 1024;
-/// How many parts a name may have; a layout's have three.
+/// Maximum number of components of a name; those of a layout have three.
 pub const MAX_DEPTH: usize = 16;
-/// More oddities than anybody reads one by one.
+/// More oddities than anyone would read.
 const MAX_FAULTS: usize = 100;
 
 /// Entries and faults so far.
@@ -23,7 +23,7 @@ const MAX_FAULTS: usize = 100;
 pub struct FoundFiles {
     pub entries: BTreeMap<String, Place>,
     pub faults: Vec<LayoutFault>,
-    /// Those with an entry of their own.
+    /// Directories with an entry of their own.
     directories: Vec<String>,
     /// Faults that are only counted.
     unreported: usize,
@@ -44,7 +44,7 @@ impl Entries for FoundFiles {
         }
     }
 
-    /// A directory, which is needed for nothing: but whoever unpacks it would get it.
+    /// A directory. It is not needed, but unpacking would create it.
     fn directory(&mut self, path: &[u8]) {
         let plain = path.strip_suffix(b"/").unwrap_or(path);
         if matches!(plain, b"." | b"") && path != b"/" {
@@ -89,7 +89,7 @@ impl Entries for FoundFiles {
 
 impl FoundFiles {
     fn note(&mut self, path: &[u8], what: String, is_cut: bool) {
-        // A layout made of faults must not fill the memory either.
+        // A layout full of faults must not fill the memory either.
         if self.faults.len() == MAX_FAULTS {
             self.unreported += 1;
             return;
@@ -107,9 +107,9 @@ impl FoundFiles {
         (self.entries, self.faults)
     }
 
-    /// Files that unpacking would put in one place, or where it needs a directory; a case-insensitive file system has fewer
-    /// places. Looked for at the end, when the order does not matter, among hashes: a second copy of every name would take
-    /// more than the names.
+    /// Finds files that unpacking would put in the same place, or where it needs a directory; on a case-insensitive file
+    /// system there are more of these. This happens at the end, when the order does not matter, and among hashes, because a
+    /// second copy of every name would take more memory than the names.
     fn find_collisions(&mut self) {
         let state = RandomState::new();
         let mut files: Vec<u64> = self.entries.keys().map(|name| hash(&state, name)).collect();
@@ -127,7 +127,7 @@ impl FoundFiles {
         if common.is_empty() {
             return;
         }
-        // In the order of the tar: the later one is to blame.
+        // In the order of the tar; the later one is to blame.
         let mut names: Vec<(u64, &str)> = self.entries.iter().map(|(name, place)| (place.offset, &**name)).collect();
         names.retain(|(_, name)| common.contains(&hash(state, name)));
         names.sort_unstable();
@@ -140,7 +140,7 @@ impl FoundFiles {
         }
     }
 
-    /// Files where there is a directory, too, or something in it.
+    /// Files whose name is also that of a directory, or a parent of another entry.
     fn files_and_directories(&self, state: &RandomState, files: &[u64], odd: &mut Odd) {
         let mut directories: HashMap<u64, &str> = HashMap::new();
         for name in self.entries.keys() {
@@ -169,7 +169,7 @@ fn differs_in_case(other: &str) -> String {
     format!("its name differs from {other} only in case")
 }
 
-/// Names that collide: as many as are reported, and the number of the others.
+/// Names that collide: those to report, and the number of the others.
 #[derive(Default)]
 struct Odd {
     room: usize,
@@ -187,14 +187,14 @@ impl Odd {
     }
 }
 
-/// Of a name, letters of one kind. The state is new in every run: names that share a hash cannot be chosen.
+/// Hash of a name in lower case. The state is random in every run, so names with equal hashes cannot be chosen.
 fn hash(state: &RandomState, name: &str) -> u64 {
     let mut hasher = state.build_hasher();
     name.chars().flat_map(char::to_lowercase).for_each(|c| c.hash(&mut hasher));
     hasher.finish()
 }
 
-/// Notes, by its hash, every directory above `name` where there is one of `files`, given by their sorted hashes.
+/// Records, by its hash, every directory above `name` that is one of `files`, which are given by their sorted hashes.
 fn note_above<'a>(directories: &mut HashMap<u64, &'a str>, state: &RandomState, files: &[u64], name: &'a str) {
     let mut hasher = state.build_hasher();
     for (at, c) in name.char_indices() {
@@ -205,7 +205,7 @@ fn note_above<'a>(directories: &mut HashMap<u64, &'a str>, state: &RandomState, 
     }
 }
 
-/// A relative path of plain components, `./` in front tolerated.
+/// Accepts a relative path of plain components; a leading `./` is allowed.
 fn safe_path(path: &[u8]) -> Result<String, &'static str> {
     let text = std::str::from_utf8(path).map_err(|_| "its name is not UTF-8")?;
     let text = text.strip_prefix("./").unwrap_or(text);
@@ -259,7 +259,7 @@ mod tests {
         );
     }
 
-    /// What is said of these, directories with `/` at their end, whatever their order: it must be the same.
+    /// The message about these names, directories with a final `/`. It must not depend on their order.
     #[track_caller]
     fn message_of(names: &[&str]) -> Vec<String> {
         let reported = |names: &mut dyn Iterator<Item = &&str>| {

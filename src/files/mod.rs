@@ -1,15 +1,15 @@
-//! An OCI image layout (image-spec 1.1 `image-layout.md`), as a directory or as one tar, read by offset and never
-//! extracted; or put together from several of these.
+//! An OCI image layout (image-spec 1.1 `image-layout.md`) in a directory or one tar, read by position and never extracted; or
+//! joined from several of these.
 //!
-//! What may enter: any layout, ours or another tool's. It must not know of bundles: the digest manifest is one more file
+//! It accepts any layout, ours or another tool's. It must not depend on bundles: the digest manifest is just another file
 //! here.
 //!
 //! # Threats
-//! A layout on the isolated side is untrusted. Its names could leave the directory (`..`, absolute, links), name devices,
-//! come twice, differ only in case or need a directory where there is a file; its tar could lie about sizes, hide data in
-//! sparse or extended headers, or hold more entries than fit into memory. So: only regular files below the root are seen,
-//! links are never followed, not even one that replaces something later; every oddity is recorded as a [`LayoutFault`]; names,
-//! extended headers and the number of entries are bounded; a JSON file is read only up to a limit.
+//! A layout on the isolated side is untrusted. Its names could leave the directory (`..`, absolute paths, links), name
+//! devices, occur twice, differ only in case, or need a directory where there is a file. Its tar could lie about sizes, hide
+//! data in sparse or extended headers, or have more entries than fit into memory. Therefore only regular files below the root
+//! are visible; links are never followed, not even one that replaces something later; every oddity is recorded as a
+//! [`LayoutFault`]; names, extended headers and the number of entries are bounded; and a JSON file is read only up to a limit.
 
 mod damaged;
 mod directory;
@@ -38,57 +38,57 @@ pub use damaged::SecondHeader;
 use found::FoundFiles;
 pub use passing::{Passed, Passing, StreamedEntry};
 
-/// The annotation skopeo, podman and oras look for.
+/// The annotation that skopeo, podman and oras use.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The annotation containerd and docker look for.
+/// The annotation that containerd and docker use.
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
-/// The largest index.json that is read, in bytes: room for 100,000 images.
+/// Maximum size of index.json in bytes: enough for 100,000 images.
 pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
-/// And the most values in it, of which each takes memory: twenty for each of these images.
+/// Maximum number of values in it, because each takes memory: twenty for each of these images.
 pub const MOST_INDEX_VALUES: usize = 2_000_000;
 
-/// The most memory that descriptors take for each byte of an index.
+/// Maximum memory that descriptors take for each byte of an index.
 const MEMORY_OF_INDEX: usize = 8;
 
-/// A layout that was opened: what is in it, and where.
+/// An open layout: its files and where they are.
 #[derive(Debug)]
 pub struct Layout {
     path: PathBuf,
     form: Form,
-    /// In a directory every offset is 0. Of one put together it is the number of the part that has the file as it is.
+    /// In a directory every offset is 0. In a joined layout it is the number of the part that contains the whole file.
     entries: BTreeMap<String, Place>,
     faults: Vec<LayoutFault>,
     index: OnceLock<Listed>,
 }
 
-/// `index.json`, read once: a layout of thousands of images is asked for each of them.
+/// `index.json`, read once: a layout with thousands of images is asked for each of them.
 #[derive(Debug)]
 struct Listed {
     descriptors: Vec<Descriptor>,
-    /// Position in `descriptors` by either name; of two with one name, the first.
+    /// Position in `descriptors` by either name; the first of two equal names.
     by_name: HashMap<String, usize>,
     by_digest: HashMap<Digest, usize>,
     /// Descriptors of what refers to a digest.
     referrers: OnceLock<HashMap<Digest, Vec<Descriptor>>>,
-    /// The index has limits of its own, and its manifests have to be readable whatever names it gives them.
+    /// The index has its own limits, and its manifests must be readable whatever names it gives them.
     _exempt: Exempt,
 }
 
 #[derive(Debug)]
 enum Form {
-    /// Files are opened below it, when they are asked for.
+    /// Files are opened below it on demand.
     Directory(Dir),
     Tar(Arc<File>),
-    /// A tar, compressed in frames.
+    /// A tar compressed in frames.
     Compressed(Arc<Seekable>),
     Joined {
         parts: Vec<Layout>,
-        /// The files that are in pieces, or have another name in their part.
+        /// Files that are in pieces, or have another name in their part.
         pieces: HashMap<String, Vec<Piece>>,
     },
     /// A tar that has passed, or is still passing.
     Passed {
-        /// Where those that were kept are.
+        /// Where the kept files are.
         file: Arc<File>,
         passed: Passed,
     },
@@ -97,28 +97,28 @@ enum Form {
 /// A file of a part that is a piece of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
-    /// The number of the part, from 0 on.
+    /// The number of the part, from 0.
     pub part: usize,
-    /// The name there.
+    /// Its name in the part.
     pub path: String,
 }
 
-/// Something that does not belong into a layout. Found while opening; the entry is not offered, unless its only fault is
+/// Something that does not belong into a layout. It is found on opening. The entry is not offered, unless its only fault is
 /// that unpacking would put it in another's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutFault {
-    /// As found; control characters escaped.
+    /// As found, with control characters escaped.
     pub path: String,
     pub what: String,
-    /// It is only that the tar ends too early.
+    /// Whether the only fault is that the tar ends early.
     pub is_cut: bool,
 }
 
 impl Layout {
-    /// Opens a directory or a tar; which of them is seen from what is there, not from its name.
+    /// Opens a directory or a tar; the content decides which, not the name.
     ///
     /// # Errors
-    /// Not readable, neither of the two, or a compressed tar. Oddities inside are [`Layout::faults`].
+    /// It cannot be read, is neither, or is a compressed tar. Oddities inside are in [`Layout::faults`].
     pub fn open(path: &Path) -> Result<Layout> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
         let mut found = FoundFiles::default();
@@ -127,7 +127,7 @@ impl Layout {
             directory::scan(path, &mut found)?;
             Form::Directory(directory)
         } else if !metadata.is_file() {
-            // Opening a pipe would wait for whoever writes to it.
+            // Opening a pipe would wait for a writer.
             return Err(neither(path));
         } else {
             let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
@@ -145,8 +145,8 @@ impl Layout {
         Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() })
     }
 
-    /// Puts a layout together from `parts`: `files` says of each of its files where its pieces are, in their order. A file
-    /// with a piece that is not there is not there. `path` is what errors call the whole.
+    /// Joins a layout from `parts`. `files` lists the pieces of each file in order. A file with a missing piece is missing.
+    /// `path` is the name of the whole in errors.
     pub fn joined(path: PathBuf, parts: Vec<Layout>, files: impl IntoIterator<Item = (String, Vec<Piece>)>) -> Layout {
         let (mut entries, mut in_pieces) = (Vec::new(), HashMap::new());
         for (name, pieces) in files {
@@ -163,7 +163,7 @@ impl Layout {
         Layout { path, form: Form::Joined { parts, pieces: in_pieces }, entries, faults, index: OnceLock::new() }
     }
 
-    /// What it was put together from.
+    /// The parts of a joined layout.
     pub fn parts(&self) -> &[Layout] {
         match &self.form {
             Form::Joined { parts, .. } => parts,
@@ -171,7 +171,7 @@ impl Layout {
         }
     }
 
-    /// Of one put together, the number of the part that has the file, or its first piece.
+    /// In a joined layout, the number of the part with the file or its first piece.
     pub fn part_of(&self, path: &str) -> Option<usize> {
         let place = self.entries.get(path).filter(|_| !self.parts().is_empty())?;
         usize::try_from(place.offset).ok()
@@ -185,12 +185,12 @@ impl Layout {
         matches!(self.form, Form::Tar(_))
     }
 
-    /// Whether it is a compressed tar: nothing in it can be changed in its place.
+    /// Whether it is a compressed tar, which cannot be changed in place.
     pub fn is_compressed(&self) -> bool {
         matches!(self.form, Form::Compressed(_))
     }
 
-    /// Every regular file, by its path relative to the root, with its size in bytes.
+    /// Every regular file: its path relative to the root and its size in bytes.
     pub fn entries(&self) -> impl Iterator<Item = (&str, u64)> {
         self.entries.iter().map(|(path, place)| (path.as_str(), place.size))
     }
@@ -200,12 +200,12 @@ impl Layout {
         &self.faults
     }
 
-    /// The size of a file in bytes, if there is one.
+    /// The size of a file in bytes, if it exists.
     pub fn size_of(&self, path: &str) -> Option<u64> {
         self.entries.get(path).map(|place| place.size)
     }
 
-    /// A file's bytes, to be read by position.
+    /// The bytes of a file, to be read by position.
     ///
     /// # Errors
     /// It is listed but cannot be opened.
@@ -227,7 +227,7 @@ impl Layout {
         Ok(Some(Slice::new(file, full, place.offset, place.size)))
     }
 
-    /// A file of a directory, for giving it another name; `None`: it is a part of a file.
+    /// A file of a directory that can be hard-linked; `None` if it is part of a file.
     ///
     /// # Errors
     /// It is listed but cannot be opened.
@@ -243,8 +243,8 @@ impl Layout {
         }
     }
 
-    /// What a file hashed to while it passed: then nobody can hash it again. A blob that has not the digest in its name comes with
-    /// what it consists of, if that was wanted ([`Passing::locating`]).
+    /// The hash of a file that has passed and cannot be hashed again. A blob whose digest does not match its name has its
+    /// chunks too, if requested ([`Passing::locating`]).
     pub fn passed(&self, path: &str) -> Option<&Hashed> {
         match &self.form {
             Form::Passed { passed, .. } => passed.hashed.get(path),
@@ -252,7 +252,7 @@ impl Layout {
         }
     }
 
-    /// Whether it is a tar that passes: of most files nothing is left but [`Layout::passed`].
+    /// Whether it is a tar that passes: for most files, only [`Layout::passed`] is left.
     pub fn is_passing(&self) -> bool {
         matches!(self.form, Form::Passed { .. })
     }
@@ -268,10 +268,10 @@ impl Layout {
         Ok(slices.and_then(Slice::joined))
     }
 
-    /// A file as a whole, when it is no larger than `limit` bytes.
+    /// Reads a file of at most `limit` bytes.
     ///
     /// # Errors
-    /// Larger, or not readable.
+    /// It is larger or cannot be read.
     pub fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>> {
         self.slice(path)?.map(|slice| slice.read_all(limit)).transpose()
     }
@@ -279,7 +279,7 @@ impl Layout {
     /// The descriptors of `index.json`, with their annotations.
     ///
     /// # Errors
-    /// There is none, or it is not an index.
+    /// It does not exist or is not an index.
     pub fn index(&self) -> Result<&[Descriptor]> {
         Ok(&self.listed()?.descriptors)
     }
@@ -316,10 +316,10 @@ impl Layout {
         Ok((index.manifests, reading))
     }
 
-    /// The manifest with this digest, proven.
+    /// The manifest with this digest, verified.
     ///
     /// # Errors
-    /// Its bytes are not what its name says, or no manifest.
+    /// Its bytes do not match the digest or are not a manifest.
     pub fn manifest_by_digest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Option<Manifest>> {
         let path = digest.blob_path();
         let Some(bytes) = self.read(&path, MAX_MANIFEST_SIZE)? else { return Ok(None) };
@@ -339,11 +339,11 @@ impl Layout {
         Ok(listed.by_name.get(&reference.to_string()).map(|at| listed.descriptors[*at].clone()))
     }
 
-    /// Every listed manifest is read, once, to see what it refers to.
+    /// Reads every listed manifest once to see what it refers to.
     fn read_referrers(&self) -> Result<HashMap<Digest, Vec<Descriptor>>> {
         let listed = self.listed()?;
         let mut referrers: HashMap<Digest, Vec<Descriptor>> = HashMap::new();
-        // A manifest that is listed under several names refers once.
+        // A manifest listed under several names refers only once.
         for (at, descriptor) in listed.descriptors.iter().enumerate() {
             if listed.by_digest.get(&descriptor.digest) != Some(&at) {
                 continue;
@@ -372,7 +372,7 @@ impl Listed {
     }
 }
 
-/// A tar in zstd's seekable format; `None`: it is something else.
+/// Opens a tar in zstd's seekable format. Returns `None` for anything else.
 fn compressed(path: &Path, file: &File, found: &mut FoundFiles) -> Result<Option<Form>> {
     let mut start = [0; 4];
     if tar::ReadAt::read_exact_at(file, &mut start, 0).is_err() || start != seekable::MAGIC {
@@ -475,7 +475,7 @@ mod tests {
         let path = directory.path().join(digest.blob_path());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, &manifest).unwrap();
-        // As many as a run holds layers, each with two long names.
+        // As many as the limit on layers of a run, each with two long names.
         let entry = |n: u32| {
             let name = format!("registry.example.com/team/application/component:{n}");
             let of_manifest = format!(r#""digest":"{digest}","size":{}"#, manifest.len());

@@ -1,9 +1,9 @@
-//! A layout that passes once: a tar out of a pipe. What is small and looks like JSON is kept, in a file without a name; of
-//! everything else only what it hashes to.
+//! A layout that passes once: a tar from a pipe. Small files that look like JSON are kept in an unnamed file; of everything
+//! else only the hash is kept.
 //!
 //! # Threats
-//! Those of any tar, and that nobody can look twice: a name that was seen is not seen again, and what a file was is decided
-//! when its last byte has passed. What is kept is bounded, by the file and in all.
+//! Those of any tar; in addition, nothing can be looked at twice. A name is seen once, and the verdict about a file is final
+//! when its last byte has passed. What is kept is bounded, per file and in total.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,17 +19,17 @@ use crate::content::chunks::ChunkHasher;
 use crate::content::proof::Hashed;
 use crate::oci::{Algorithm, Digest, Hasher, MAX_MANIFEST_SIZE};
 
-/// How much is kept, in bytes.
+/// Maximum size of kept data in bytes.
 const MOST_KEPT: u64 = 1 << 30;
-/// How much is read at a time.
+/// Bytes per read.
 const BUFFER: usize = 256 * 1024;
 
-/// What is left of the files that have passed.
+/// What is left of files that have passed.
 #[derive(Clone, Debug, Default)]
 pub struct Passed {
-    /// Blobs by the algorithm of their names, any other file by sha256.
+    /// Blobs by the algorithm of their names, all other files by sha256.
     pub hashed: HashMap<String, Hashed>,
-    /// Where those that were kept begin in the file.
+    /// Position of the kept files in the temporary file.
     pub kept: HashMap<String, u64>,
 }
 
@@ -48,20 +48,20 @@ pub struct Passing<R> {
     found: FoundFiles,
     passed: Passed,
     kept: Arc<File>,
-    /// Whether the chunks of blobs that have not their digest are kept.
+    /// Whether to keep the chunks of blobs with a wrong digest.
     locates: bool,
     /// Bytes that are kept.
     used: u64,
     buffer: Vec<u8>,
-    /// How much of the buffer is the beginning of the file, looked at before it is read.
+    /// Bytes of the buffer that were read ahead to look at the start of the file.
     ahead: usize,
 }
 
 impl<R: Read> Passing<R> {
-    /// `path` is what errors call it. A place for what is kept is made in `TMPDIR`.
+    /// `path` is the name in errors. The kept data goes to `TMPDIR`.
     ///
     /// # Errors
-    /// There is no such place.
+    /// The temporary file cannot be created.
     pub fn new(path: &Path, input: R) -> Result<Passing<R>> {
         let place = std::env::temp_dir();
         let kept = tempfile::tempfile_in(&place).map_err(|e| Error::disk("keeping what is needed of", path, e))?;
@@ -78,7 +78,7 @@ impl<R: Read> Passing<R> {
         })
     }
 
-    /// Of blobs that turn out to have another digest the chunks are kept, to tell where.
+    /// Keeps the chunks of blobs with a wrong digest, to locate the damage.
     pub fn locating(self) -> Passing<R> {
         Passing { locates: true, ..self }
     }
@@ -88,11 +88,11 @@ impl<R: Read> Passing<R> {
         self.tar.position()
     }
 
-    /// The next file; what has not been read of the one before is lost. Files that must not be there are faults, and not
-    /// given.
+    /// Returns the next file, and drops the rest of the previous one. Files that must not exist are recorded as faults and
+    /// skipped.
     ///
     /// # Errors
-    /// Not readable, or more entries than in any layout.
+    /// The stream cannot be read, or has more entries than any layout.
     pub fn advance(&mut self) -> Result<Option<StreamedEntry>> {
         self.ahead = 0;
         loop {
@@ -106,10 +106,10 @@ impl<R: Read> Passing<R> {
         }
     }
 
-    /// Whether the file that [`Passing::advance`] gave last will be kept.
+    /// Whether the file that [`Passing::advance`] returned last will be kept.
     ///
     /// # Errors
-    /// Not readable.
+    /// The stream cannot be read.
     pub fn will_keep(&mut self, entry: &StreamedEntry) -> Result<bool> {
         if self.ahead == 0 {
             self.ahead = self.tar.read(&mut self.buffer, &mut self.found)?;
@@ -117,11 +117,11 @@ impl<R: Read> Passing<R> {
         Ok(self.is_kept(entry, &self.buffer[..self.ahead]))
     }
 
-    /// Reads the file that [`Passing::advance`] gave last; `take` gets its bytes. It is kept, where that is possible, if it may
-    /// be one that is needed: JSON, or beside the blobs. `None`: the tar is cut within it, and it is not there.
+    /// Reads the file that [`Passing::advance`] returned last and passes its bytes to `take`. The file is kept if possible and
+    /// if it may be needed: if it is JSON or not a blob. Returns `None` if the tar is cut within it; the file is then missing.
     ///
     /// # Errors
-    /// Not readable, or `take` has had enough.
+    /// The stream cannot be read, or `take` stopped.
     pub fn read(&mut self, entry: &StreamedEntry, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Option<Hashed>> {
         let expected = Digest::of_blob_path(&entry.path);
         let mut hasher = Hasher::new(expected.map_or(Algorithm::Sha256, |digest| digest.algorithm()));
@@ -177,12 +177,12 @@ impl<R: Read> Passing<R> {
         self.passed.kept.contains_key(path)
     }
 
-    /// What this file hashed to, if it has passed.
+    /// The hash of this file, if it has passed.
     pub fn hashed(&self, path: &str) -> Option<&Hashed> {
         self.passed.hashed.get(path)
     }
 
-    /// Lets go of digests and places: nobody will ask for those of files that have passed until now.
+    /// Drops the digests and positions of files that have passed.
     pub fn forget(&mut self) {
         self.passed = Passed::default();
     }
@@ -193,11 +193,11 @@ impl<R: Read> Passing<R> {
         may_be_needed && self.used.saturating_add(entry.size) <= MOST_KEPT
     }
 
-    /// What has passed so far, and `promised`: files that are to come, with their sizes in bytes.
+    /// What has passed so far, and `promised`: files still to come, with their sizes in bytes.
     pub fn so_far(&self, promised: impl IntoIterator<Item = (String, u64)>) -> Layout {
         let mut found = self.found.clone();
         for (path, size) in promised {
-            // A name that no file can have is not believed; whatever comes by it is a fault then.
+            // A name that no file can have is ignored; a file that comes by it is a fault.
             if !found.entries.contains_key(&path) {
                 found.file(path.as_bytes(), Place { offset: u64::MAX, size });
             }
@@ -205,7 +205,7 @@ impl<R: Read> Passing<R> {
         self.layout(found)
     }
 
-    /// All that has passed.
+    /// Everything that has passed.
     pub fn into_layout(mut self) -> Layout {
         let found = std::mem::take(&mut self.found);
         self.layout(found)
@@ -218,7 +218,7 @@ impl<R: Read> Passing<R> {
     }
 }
 
-/// Notes which file the layout takes.
+/// Records which file the layout accepts.
 struct Accepting<'a> {
     found: &'a mut FoundFiles,
     accepted: Option<String>,
@@ -257,7 +257,7 @@ fn looks_like_json(first: &[u8]) -> bool {
     first.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| *byte == b'{')
 }
 
-/// What was not kept cannot be read again.
+/// A file that was not kept cannot be read again.
 pub fn is_gone(path: &Path) -> Error {
     Error::disk("reading", path, io::Error::other("it has passed, and was not kept: it is no JSON, or too large"))
 }

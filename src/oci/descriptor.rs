@@ -20,7 +20,7 @@ use super::weight::{self, Exempt};
 use super::{Digest, Platform};
 use crate::spool::Kept;
 
-/// The annotations that are read somewhere. Others are dropped: a manifest of 4 MiB can have 370,000 of them.
+/// The annotations that gapferry reads. Others are dropped: a manifest of 4 MiB can have 370,000 of them.
 const KEPT_ANNOTATIONS: &[&str] = &[
     "dev.cosignproject.cosign/signature",
     "io.containerd.image.name",
@@ -29,21 +29,21 @@ const KEPT_ANNOTATIONS: &[&str] = &[
     "vnd.docker.reference.digest",
     "vnd.docker.reference.type",
 ];
-/// So many addresses of one layer are tried.
+/// Maximum number of addresses to try for a layer.
 const MOST_URLS: usize = 16;
-/// Bytes of a media type, an artifact type or a part of a platform.
+/// Maximum length in bytes of a media type, an artifact type or a part of a platform.
 pub(super) const LONGEST_TYPE: usize = media_type::LONGEST;
 const LONGEST_URL: usize = 4096;
-/// cosign's signatures have some hundred bytes.
+/// cosign's signatures have a few hundred bytes.
 const LONGEST_ANNOTATION: usize = 16 * 1024;
 
-/// What is known of a piece of content before it is read.
+/// What is known about content before it is read.
 ///
-/// This is a *view*: fields that the program does not use are dropped, so a descriptor is never written back into
-/// somebody else's manifest; those travel as their exact bytes. A field that may be absent may also be `null`.
+/// This is a *view*: unused fields are dropped, so a descriptor is never written back into a foreign manifest, which is
+/// carried as its exact bytes. An optional field may also be `null`.
 ///
-/// Free to clone: a run may hold hundreds of thousands of them, in several lists. Those that say no more than media type, digest and
-/// size are in memory once, however many manifests have them.
+/// Cloning is cheap: a run may hold hundreds of thousands of them in several lists. Those with only media type, digest and
+/// size are in memory once, however many manifests contain them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Descriptor(Arc<Described>);
 
@@ -53,7 +53,7 @@ pub struct Described {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
-    /// What few descriptors have.
+    /// Fields that few descriptors have.
     more: Option<Box<More>>,
 }
 
@@ -74,7 +74,7 @@ impl Descriptor {
         Descriptor::of(media_type.into(), digest, size, More::default())
     }
 
-    /// Media type, digest, size and artifact type alone.
+    /// Only media type, digest, size and artifact type.
     pub fn bare(&self) -> Descriptor {
         let bare = Descriptor::new(self.media_type.clone(), self.digest, self.size);
         bare.with_artifact_type(self.artifact_type().map(str::to_owned))
@@ -92,7 +92,7 @@ impl Descriptor {
         let more = (more != More::default()).then(|| Box::new(more));
         let new = Arc::new(Described { media_type, digest, size, more });
         weight::take(new.memory());
-        // Only small ones are shared: the table holds unused entries for a while.
+        // Only small ones are shared, because the table keeps unused entries for a while.
         let is_small = new.more.is_none() && new.media_type.len() <= LONGEST_TYPE;
         Descriptor(if is_small { SHARED.share(new) } else { new })
     }
@@ -105,7 +105,7 @@ impl Descriptor {
         self.more.as_deref().cloned().unwrap_or_default()
     }
 
-    /// Takes `descriptors`, whose number has a limit of its own, out of what a run may hold, for as long as the result lives.
+    /// Exempts `descriptors`, whose number has its own limit, from the limit of a run for as long as the result lives.
     pub fn exempt(descriptors: &[Descriptor]) -> Exempt {
         let mut each: Vec<&Described> = descriptors.iter().map(|descriptor| &**descriptor).collect();
         each.sort_unstable_by_key(|described| std::ptr::from_ref(*described));
@@ -113,7 +113,7 @@ impl Descriptor {
         Exempt::of(each.into_iter().map(Described::memory).sum())
     }
 
-    /// Whether a run may hold as many descriptors as there are now.
+    /// Whether the number of descriptors is within the limit of a run.
     pub(super) fn all_fit() -> bool {
         if !weight::fits() {
             SHARED.clear();
@@ -131,24 +131,24 @@ impl Described {
         self.more.as_ref()?.platform.as_ref()
     }
 
-    /// Where the content is, besides in the registry.
+    /// Where else the content is available.
     pub fn urls(&self) -> &[String] {
         self.more.as_ref().map_or(&[], |more| &more.urls)
     }
 
-    /// Only those that the program reads.
+    /// Only those that gapferry reads.
     pub fn annotations(&self) -> &BTreeMap<String, String> {
         self.more.as_ref().map_or(&NO_ANNOTATIONS, |more| &more.annotations)
     }
 
-    /// The content, if the descriptor brings it along and the digest proves it.
+    /// The content, if the descriptor contains it and the digest verifies it.
     pub fn proven_data(&self) -> Option<Bytes> {
         let data = self.more.as_ref()?.data.as_ref()?.bytes().ok()?;
         self.digest.is_of(&data).then_some(data)
     }
 
-    /// BuildKit marks an attestation manifest with the digest of the child of the same index it speaks of
-    /// (buildkit `attestation-storage.md`).
+    /// BuildKit marks an attestation manifest with the digest of the child in the same index that it refers to (buildkit
+    /// `attestation-storage.md`).
     pub fn attestation_subject(&self) -> Option<Digest> {
         let kind = self.annotations().get("vnd.docker.reference.type")?;
         if kind != "attestation-manifest" {
@@ -157,15 +157,15 @@ impl Described {
         self.annotations().get("vnd.docker.reference.digest")?.parse().ok()
     }
 
-    /// All its texts, each with the longest it may be, in bytes, and what it is.
+    /// All its texts, each with its maximum length in bytes and a name.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&str, usize, &'static str)> {
         let media_type = [(self.media_type.as_str(), LONGEST_TYPE, "media type")];
         media_type.into_iter().chain(self.more.iter().flat_map(|more| more.texts()))
     }
 
-    /// Bytes of memory that it takes, roughly. Its media type is not counted: most are shared.
+    /// Approximate size in memory in bytes, without the media type, which is mostly shared.
     fn memory(&self) -> usize {
-        /// The allocation itself, its counters and its place in a table and in lists.
+        /// The allocation itself, its counters, and its places in a table and in lists.
         const BESIDES: usize = 48;
         size_of::<Described>() + BESIDES + self.more.as_ref().map_or(0, |more| more.memory())
     }
@@ -181,7 +181,7 @@ impl More {
     }
 
     fn memory(&self) -> usize {
-        /// What a text takes besides its bytes.
+        /// What a text takes in addition to its bytes.
         const TEXT: usize = 48;
         let texts: usize = self.texts().map(|(text, ..)| text.len() + TEXT).sum();
         let data = self.data.as_ref().map_or(0, |_| Kept::OVERHEAD);
@@ -214,7 +214,7 @@ impl PartialEq for Described {
 
 impl Eq for Described {}
 
-/// By the digest alone: what has the same one is hardly ever described in two ways.
+/// By the digest alone: content with the same digest is hardly ever described in two ways.
 impl Hash for Described {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.digest.hash(state);
@@ -288,7 +288,7 @@ impl<'de> Visitor<'de> for DescriptorVisitor {
         })?;
         let missing = <A::Error as serde::de::Error>::missing_field;
         let size: u64 = size.ok_or_else(|| missing("size"))?;
-        // What is not what it should be is fetched, as if it were not there.
+        // Embedded content that does not verify is fetched as if it were not there.
         let decoded = data.and_then(|text| BASE64.decode(text).ok()).filter(|data| data.len() as u64 == size);
         let data = decoded.map(|data| Kept::new(&data));
         let more = More { artifact_type, platform, urls: urls.0, annotations: annotations.0, data };
@@ -296,7 +296,7 @@ impl<'de> Visitor<'de> for DescriptorVisitor {
     }
 }
 
-/// The first few addresses of a list.
+/// The first addresses of a list.
 #[derive(Default)]
 struct Urls(Vec<String>);
 

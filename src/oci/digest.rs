@@ -1,4 +1,4 @@
-//! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>`, and the one place where SHA-2 is computed.
+//! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>`. SHA-2 is computed only here.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,8 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::long::{Long, TOO_MANY};
 
-/// The digest algorithms the OCI image specification registers as required or optional
-/// (image-spec, `descriptor.md`, "Registered algorithms").
+/// The digest algorithms that the OCI image specification registers (image-spec, `descriptor.md`, "Registered algorithms").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
     Sha256,
@@ -18,7 +17,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The name as it stands before the colon of a digest and as a directory below `blobs/`.
+    /// The name before the colon of a digest, and of the directory below `blobs/`.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "sha256",
@@ -27,9 +26,10 @@ impl Algorithm {
     }
 }
 
-/// A validated content digest. Small, comparable and free to copy around; prints as `algorithm:hex`.
+/// A validated content digest. It is cheap to copy and prints as `algorithm:hex`.
 ///
-/// It takes 33 bytes: a run may hold a million of them, several times. The rare sha512 digests are numbers in a table.
+/// It takes 33 bytes, because a run may hold a million of them several times. The rare sha512 digests are indexes into a
+/// table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(Value);
 
@@ -53,14 +53,14 @@ impl DigestError {
         DigestError { text: text.chars().take(200).collect(), reason }
     }
 
-    /// It is a digest, and there are too many of them.
+    /// Whether it is a valid digest, but there are too many of them.
     pub fn is_too_many(&self) -> bool {
         self.reason == TOO_MANY
     }
 }
 
 impl Digest {
-    /// Stands for content without a digest, where progress is reported.
+    /// Stands for content without a digest in progress reports.
     pub const ZEROS: Digest = Digest(Value::Sha256([0; 32]));
 
     /// The sha256 digest of `bytes`.
@@ -80,10 +80,10 @@ impl Digest {
         self.prove(bytes).is_ok()
     }
 
-    /// Proves bytes that are in memory; a [`Slice`](crate::content::Slice) is proven by [`crate::content::proof`].
+    /// Proves bytes in memory. A [`Slice`](crate::content::Slice) is proven by [`crate::content::proof`].
     ///
     /// # Errors
-    /// They have another digest: which.
+    /// They have another digest, which is returned.
     pub fn prove(&self, bytes: &[u8]) -> Result<(), Digest> {
         match Digest::of(self.algorithm(), bytes) {
             found if found == *self => Ok(()),
@@ -91,14 +91,14 @@ impl Digest {
         }
     }
 
-    /// The sha256 digest that has these bytes.
+    /// The sha256 digest with these bytes.
     pub(super) fn of_sha256(bytes: [u8; 32]) -> Digest {
         Digest(Value::Sha256(bytes))
     }
 
-    /// Parses a digest without taking memory for it. A sha512 digest that is parsed for the first time takes some until the
-    /// program ends, so the digests that strangers ask for are looked up first. `None`: a valid sha512 digest that no content,
-    /// manifest or reference of this process has.
+    /// Parses a digest without allocating. Parsing a sha512 digest for the first time takes memory until the program ends, so
+    /// digests requested by strangers are looked up first. Returns `None` for a valid sha512 digest that no content, manifest
+    /// or reference of this process has.
     ///
     /// # Errors
     /// As for [`str::parse`].
@@ -131,19 +131,19 @@ impl Digest {
         hex_of_bytes(self.raw())
     }
 
-    /// `sha256:` and the first twelve hex digits: enough for a person to tell two apart on one screen.
+    /// `sha256:` and the first twelve hex digits: enough to tell digests apart on a screen.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
         text.truncate(self.algorithm().name().len() + 13);
         text
     }
 
-    /// Where an OCI image layout keeps the content (image-spec `image-layout.md`): `blobs/<algorithm>/<hex>`.
+    /// The path of the content in an OCI image layout (image-spec `image-layout.md`): `blobs/<algorithm>/<hex>`.
     pub fn blob_path(&self) -> String {
         format!("blobs/{}/{}", self.algorithm().name(), self.hex())
     }
 
-    /// The digest that a path such as [`Digest::blob_path`] gives is of.
+    /// The digest for a path such as [`Digest::blob_path`] returns.
     pub fn of_blob_path(path: &str) -> Option<Digest> {
         let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
         format!("{algorithm}:{hex}").parse().ok()
@@ -186,15 +186,15 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = DigestError;
 
-    /// Accepts exactly `sha256:` or `sha512:` and lower-case hex of the right length; upper case is refused, as the
-    /// specification does, so that one content has one name.
+    /// Accepts exactly `sha256:` or `sha512:` and lower-case hex of the right length. Upper case is rejected, as the
+    /// specification requires, so that content has only one name.
     fn from_str(text: &str) -> Result<Digest, DigestError> {
         let too_many = || DigestError { text: text.to_owned(), reason: TOO_MANY };
         Digest::read(text, Long::named)?.ok_or_else(too_many)
     }
 }
 
-/// Lower-case hexadecimal digits, two for a byte.
+/// Lower-case hexadecimal, two digits per byte.
 pub(super) fn hex_of_bytes(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut hex = String::with_capacity(bytes.len() * 2);
@@ -205,8 +205,10 @@ pub(super) fn hex_of_bytes(bytes: &[u8]) -> String {
     hex
 }
 
+/// Parses 32 bytes in hexadecimal.
+///
 /// # Errors
-/// It is not what [`hex_of_bytes`] gives for 32 bytes.
+/// It is not the output of [`hex_of_bytes`] for 32 bytes.
 pub(super) fn bytes_of_hex(hex: &str) -> Result<[u8; 32], DigestError> {
     decode(hex).ok_or_else(|| DigestError::new(hex, "expected 64 lower-case hexadecimal digits"))
 }
@@ -242,8 +244,7 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// Computes a digest piece by piece.
 ///
-/// aws-lc chooses its implementation by the CPU when the program starts (SHA extensions, AVX2, NEON), so this is the
-/// fastest one available everywhere without a choice of ours.
+/// aws-lc selects its implementation by CPU at start (SHA extensions, AVX2, NEON).
 #[derive(Clone)]
 pub struct Hasher {
     algorithm: Algorithm,
@@ -278,7 +279,7 @@ impl fmt::Debug for Hasher {
     }
 }
 
-/// The implementation's output has the algorithm's length by its contract.
+/// The output has the length of the algorithm by contract.
 fn fixed<const N: usize>(sum: &[u8]) -> [u8; N] {
     let mut raw = [0; N];
     raw.copy_from_slice(sum);

@@ -1,4 +1,4 @@
-//! Digests that are written without their algorithm, as many thousands of files have them: 64 lower-case hexadecimal digits.
+//! Digests without their algorithm, as lists of thousands of files have them: 64 lower-case hexadecimal digits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use super::digest::{DigestError, bytes_of_hex, hex_of_bytes};
 pub struct Blake3([u8; 32]);
 
 impl Blake3 {
-    /// Stands for a value that is not known yet.
+    /// Stands for a value that is not yet known.
     pub const ZEROS: Blake3 = Blake3([0; 32]);
 
     pub fn bytes(&self) -> &[u8; 32] {
@@ -29,13 +29,13 @@ impl From<[u8; 32]> for Blake3 {
 impl FromStr for Blake3 {
     type Err = DigestError;
 
-    /// Accepts exactly what [`Display`](fmt::Display) gives.
+    /// Accepts exactly the output of [`Display`](fmt::Display).
     fn from_str(text: &str) -> Result<Blake3, DigestError> {
         bytes_of_hex(text).map(Blake3)
     }
 }
 
-/// As `b3sum` prints it.
+/// In the form that `b3sum` prints.
 impl fmt::Display for Blake3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex_of_bytes(&self.0))
@@ -60,14 +60,16 @@ impl<'de> Deserialize<'de> for Blake3 {
     }
 }
 
-/// For a field that holds a sha256 digest and is written without the algorithm.
+/// For a field with a sha256 digest that is written without the algorithm.
 pub mod bare_sha256 {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::oci::{Algorithm, Digest};
 
+    /// Serializes the digest.
+    ///
     /// # Errors
-    /// It is another digest.
+    /// It is not a sha256 digest.
     pub fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
         match digest.algorithm() {
             Algorithm::Sha256 => serializer.serialize_str(&digest.hex()),
@@ -75,15 +77,17 @@ pub mod bare_sha256 {
         }
     }
 
+    /// Parses the digest.
+    ///
     /// # Errors
-    /// It is no text of 64 lower-case hexadecimal digits.
+    /// It is not 64 lower-case hexadecimal digits.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
         let hex = String::deserialize(deserializer)?;
         super::bytes_of_hex(&hex).map(Digest::of_sha256).map_err(serde::de::Error::custom)
     }
 }
 
-/// The same for a field that may be absent.
+/// The same for an optional field.
 pub mod optional_bare_sha256 {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -94,14 +98,18 @@ pub mod optional_bare_sha256 {
     #[serde(transparent)]
     struct Bare(#[serde(with = "bare_sha256")] Digest);
 
+    /// Serializes the digest.
+    ///
     /// # Errors
-    /// As [`bare_sha256::serialize`].
+    /// As for [`bare_sha256::serialize`].
     pub fn serialize<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Result<S::Ok, S::Error> {
         digest.map(Bare).serialize(serializer)
     }
 
+    /// Parses the digest.
+    ///
     /// # Errors
-    /// As [`bare_sha256::deserialize`].
+    /// As for [`bare_sha256::deserialize`].
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
         Ok(Option::<Bare>::deserialize(deserializer)?.map(|Bare(digest)| digest))
     }

@@ -1,19 +1,19 @@
-//! Values that many descriptors have in common: each is in memory once, for as long as somebody uses it.
+//! Values that many descriptors share: each is in memory once, as long as it is used.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// With fewer values than this there is nothing to clear.
+/// Fewer values than this are not worth clearing.
 const FEW: usize = 1024;
 
-/// The values in use, and some that were.
+/// The values in use, and some that are no longer used.
 pub struct Interned<T: ?Sized>(Mutex<Table<T>>);
 
 struct Table<T: ?Sized> {
     values: HashSet<Arc<T>>,
-    /// At this many, those that nobody uses any more are dropped.
+    /// At this number, unused values are dropped.
     full: usize,
 }
 
@@ -22,7 +22,7 @@ impl<T: Eq + Hash + ?Sized> Interned<T> {
         Interned(Mutex::new(Table { values: HashSet::new(), full: FEW }))
     }
 
-    /// The one that equals `value`, if there is one.
+    /// The value equal to `value`, if it exists.
     pub fn find<Q: Eq + Hash + ?Sized>(&self, value: &Q) -> Option<Arc<T>>
     where
         Arc<T>: Borrow<Q>,
@@ -30,7 +30,7 @@ impl<T: Eq + Hash + ?Sized> Interned<T> {
         self.lock().values.get(value).cloned()
     }
 
-    /// The one that equals `new`: `new` itself, where there was none.
+    /// The existing value equal to `new`, or `new` itself.
     pub fn share(&self, new: Arc<T>) -> Arc<T> {
         let mut table = self.lock();
         if let Some(known) = table.values.get(&new) {
@@ -43,7 +43,7 @@ impl<T: Eq + Hash + ?Sized> Interned<T> {
         new
     }
 
-    /// Drops those that nobody uses any more.
+    /// Drops unused values.
     pub fn clear(&self) {
         self.lock().clear();
     }

@@ -1,18 +1,18 @@
-//! How much a JSON text can become when it is read.
+//! Bounds the memory that a JSON text can take when it is read.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-/// Whether a JSON text has at most `most` values, by its punctuation (that within strings counts too).
+/// Whether a JSON text has at most `most` values, estimated from its punctuation, including that in strings.
 ///
-/// Two bytes make a value that takes a hundred once it is read: the length of a text says nothing of the memory it needs.
+/// Two bytes can become a value that takes a hundred bytes, so the length of a text says nothing about the memory it needs.
 pub fn has_at_most_values(json: &[u8], most: usize) -> bool {
     marks(json).nth(most).is_none()
 }
 
-/// How many values a JSON text has at most, counted in the same way.
+/// Upper bound for the number of values in a JSON text, estimated in the same way.
 pub fn values_in(json: &[u8]) -> usize {
     marks(json).count()
 }
@@ -21,13 +21,13 @@ fn marks(json: &[u8]) -> impl Iterator<Item = &u8> {
     json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{'))
 }
 
-/// Bytes of memory that a file may take while it is read, its own length and its lists included.
+/// Bytes of memory that a file may take while it is read, including its own length and its lists.
 pub const MOST_MEMORY: u64 = 160 * 1024 * 1024;
 
-/// Bytes that a JSON text takes without its lists: its length, and once more each text in it that is too long for a digest or an
+/// Bytes that a JSON text takes without its lists: its length, plus each text in it that is too long for a digest or an
 /// ordinary reference.
 pub fn memory_of_json(json: &[u8]) -> u64 {
-    // With its other fields, a list's element of shorter texts is longer than their copies.
+    // With its other fields, a list element with shorter texts is longer than their copies.
     const SHORT: usize = 160;
     let (mut copies, mut begin, mut at) = (0, None, 0);
     while let Some(byte) = json.get(at) {
@@ -45,12 +45,12 @@ pub fn memory_of_json(json: &[u8]) -> u64 {
     (json.len() + copies) as u64
 }
 
-/// Whether a file takes at most [`MOST_MEMORY`]: `texts` are its bytes without its lists, and then come those of all of its lists.
+/// Whether a file takes at most [`MOST_MEMORY`]: `texts` are its bytes without its lists, `lists` those of all its lists.
 pub fn fits_in_memory(texts: u64, lists: &[u64]) -> bool {
     lists.iter().fold(texts, |all, list| all.saturating_add(*list)) <= MOST_MEMORY
 }
 
-/// How long a list is and what its elements add up to, of which nothing else is read. So a file that claims too much is refused
+/// The length of a list and the sum of its elements, of which nothing else is read. A file that claims too much is rejected
 /// before anything of it is in memory.
 pub struct Totals<T> {
     pub number: usize,
@@ -58,7 +58,7 @@ pub struct Totals<T> {
     elements: PhantomData<T>,
 }
 
-/// How long a list is.
+/// The length of a list.
 pub type Count = Totals<IgnoredAny>;
 
 /// An element of a list that is only counted.
@@ -79,7 +79,7 @@ impl<T> Default for Totals<T> {
 }
 
 impl<T> Totals<T> {
-    /// Bytes that a list of so many `E` takes, without the texts in it, and with what its elements add up to.
+    /// Bytes of a list of this many `E`, without its texts, plus the sum of its elements.
     pub fn memory<E>(&self) -> u64 {
         (self.number as u64).saturating_mul(size_of::<E>() as u64).saturating_add(self.amount)
     }

@@ -1,16 +1,16 @@
-//! The bytes of sha512 digests: each once, for as long as the program runs.
+//! The bytes of sha512 digests, each once, for the lifetime of the program.
 //!
-//! Hardly anybody uses sha512. Its 64 bytes in every [`Digest`](super::Digest) would double what all the others take.
-//! Nothing leaves the table, so the number of digests in it that strangers choose is bounded.
+//! sha512 is rare. Its 64 bytes in every [`Digest`](super::Digest) would double the size of all others. Nothing leaves the
+//! table, so the number of digests that strangers can add is bounded.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, PoisonError, RwLock};
 
-/// So many different digests may be named, in references, manifests and requests.
+/// Maximum number of different digests in references, manifests and requests.
 const MOST_NAMED: usize = 250_000;
-/// So many there are when content is hashed that nobody has named: it is wrong, whatever it is.
+/// Maximum number in total, including hashes of content that nothing refers to; such content is wrong anyway.
 const MOST: usize = 2 * MOST_NAMED;
-/// Why one more is refused.
+/// Why another one is rejected.
 pub const TOO_MANY: &str = "it is one of more than 250,000 different sha512 digests; carry fewer images at once";
 
 static TABLE: LazyLock<RwLock<Table>> = LazyLock::new(RwLock::default);
@@ -21,17 +21,18 @@ struct Table {
     places: HashMap<&'static [u8; 64], u32>,
 }
 
-/// A place in the table, as bytes: a number would make every digest as wide as its alignment.
+/// An index into the table, as bytes: a number would make every digest as wide as its alignment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Long([u8; 4]);
 
 impl Long {
-    /// Of a digest that somebody names. `None`: there are too many.
+    /// The entry for a digest that is referred to. Returns `None` if there are too many.
     pub fn named(bytes: &[u8; 64]) -> Option<Long> {
         Long::find(bytes).or_else(|| Long::enter(bytes, MOST_NAMED))
     }
 
-    /// Of content that was hashed. What does not fit any more is no digest that anybody has named; it is shown as zeros.
+    /// The entry for hashed content. If the table is full, the digest is not one that anything refers to; it is shown as
+    /// zeros.
     pub fn computed(bytes: &[u8; 64]) -> Long {
         let last = Long(u32::MAX.to_ne_bytes());
         Long::find(bytes).or_else(|| Long::enter(bytes, MOST)).unwrap_or(last)
@@ -43,7 +44,7 @@ impl Long {
         at.and_then(|at| table.all.get(at)).copied().unwrap_or(&[0; 64])
     }
 
-    /// The one that is in the table already.
+    /// The existing entry.
     pub fn find(bytes: &[u8; 64]) -> Option<Long> {
         let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
         table.places.get(bytes).map(|at| Long(at.to_ne_bytes()))

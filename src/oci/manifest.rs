@@ -15,16 +15,16 @@ use super::{Descriptor, Digest, media_type};
 use crate::spool::Kept;
 pub use outline::{ManifestOutline, digests_in};
 
-/// The largest manifest that is read, in bytes: the limit that registries set (distribution `maxManifestBodySize`).
+/// Maximum size of a manifest in bytes: the limit of registries (distribution `maxManifestBodySize`).
 pub const MAX_MANIFEST_SIZE: u64 = 4 * 1024 * 1024;
 
-/// More layers, or manifests of an index, than anybody has: a list of some ten thousand signatures has the most.
+/// More layers or children than any manifest has; lists of some ten thousand signatures have the most.
 const MOST_CHILDREN: usize = 20_000;
 
-/// A manifest that was read and understood. Its digest never changes on the way: the bytes are never serialized anew.
+/// A manifest that was read and understood. Its digest never changes, because its bytes are never serialized again.
 ///
-/// Cheap to clone and to keep by the thousand, whatever is in it: only what it is and the descriptors of what it points to
-/// stay in memory, and there is a limit to those. See [`spool`](crate::spool) for the rest.
+/// It is cheap to clone and to keep by the thousand: only its own data and the descriptors of its children stay in memory, and
+/// these are bounded. The bytes are in the [`spool`](crate::spool).
 #[derive(Clone)]
 pub struct Manifest(Arc<Inner>);
 
@@ -35,18 +35,18 @@ struct Inner {
     _weight: OfManifest,
 }
 
-/// What kind of manifest it is.
+/// The kind of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One image or artifact: a config and layers.
+    /// An image or artifact: a config and layers.
     Image,
-    /// An image index or Docker manifest list.
+    /// An image index or a Docker manifest list.
     Index,
-    /// The withdrawn OCI artifact manifest: blobs, no config.
+    /// The withdrawn OCI artifact manifest: blobs without a config.
     Artifact,
 }
 
-/// Why bytes are not a manifest that can be carried. The caller names the registry, repository or path.
+/// Why bytes are not a manifest that can be carried. The caller adds the registry, repository or path.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     #[error("the manifest has {0} bytes, more than the {MAX_MANIFEST_SIZE} allowed")]
@@ -74,14 +74,14 @@ pub enum ManifestError {
     TooManyInAll,
 }
 
-/// One thing a manifest points to.
+/// Something that a manifest points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
     pub role: Role,
     pub descriptor: Descriptor,
 }
 
-/// What a child is to its parent.
+/// The role of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A manifest of an index.
@@ -90,21 +90,20 @@ pub enum Role {
     Config,
     /// A layer, or a blob of an artifact.
     Layer,
-    /// A layer that registries are not expected to hold; its `urls` say where it is.
+    /// A layer that registries are not expected to have; its `urls` say where it is.
     ForeignLayer,
 }
 
 impl Manifest {
     /// Reads a manifest.
     ///
-    /// `served_as` is the Content-Type or the media type of the descriptor that led here, if any. The manifest's own
-    /// `mediaType` counts more: it is what a registry is told when the manifest is put. One of them may say OCI and the other
-    /// Docker, but not one image and the other index. `expected` is the digest it was asked for by; with none, the digest is
-    /// sha256.
+    /// `served_as` is the Content-Type, or the media type of the descriptor that led here, if any. The manifest's own
+    /// `mediaType` takes precedence: a registry receives it when the manifest is pushed. One may be OCI and the other Docker,
+    /// but not one image and the other index. `expected` is the requested digest; without one, the digest is sha256.
     ///
     /// # Errors
-    /// Too large, not JSON, schema 1, a type that is no manifest, another digest than `expected`, image and index at once,
-    /// a key that is there twice or in another case, or more and longer descriptors than a run may hold.
+    /// The bytes are too large, not JSON, schema 1, not a manifest type, have another digest than `expected`, are image and
+    /// index at once, have a key twice or in another case, or have more or longer descriptors than a run may hold.
     pub fn parse(bytes: Bytes, served_as: Option<&str>, expected: Option<&Digest>) -> Result<Manifest, ManifestError> {
         let digest = check_bytes(&bytes, expected)?;
         let view: View = view_of(&bytes)?;
@@ -124,12 +123,12 @@ impl Manifest {
         Ok(Manifest(Arc::new(Inner { bytes: Kept::new(&bytes), outline, children, _weight: weight })))
     }
 
-    /// The same manifest as a descriptor calls it that led to it: files do not say of what media type a manifest is that has no
-    /// `mediaType` of its own. What it says itself counts more, and a type that it cannot have does not count: Docker's images
-    /// have no config of OCI's, and registries refuse them.
+    /// The same manifest with the media type of a descriptor that led to it, for manifests in files, which may lack a
+    /// `mediaType`. The manifest's own type takes precedence, and an impossible type is ignored: Docker images do not have OCI
+    /// configs, and registries reject them.
     ///
     /// # Errors
-    /// As [`bytes`](Manifest::bytes).
+    /// As for [`bytes`](Manifest::bytes).
     pub fn described_as(self, media_type: &str) -> Result<Manifest, NotKept> {
         let is_docker = media_type == media_type::DOCKER_MANIFEST;
         let has_oci_config = self.config().is_some_and(|config| config.media_type == media_type::OCI_CONFIG);
@@ -144,12 +143,12 @@ impl Manifest {
     /// The exact bytes.
     ///
     /// # Errors
-    /// There were too many manifests to keep them all, and no room for this one in a temporary file.
+    /// There were too many manifests to keep in memory, and no space for this one in a temporary file.
     pub fn bytes(&self) -> Result<Bytes, NotKept> {
         self.0.bytes.bytes().map_err(|source| NotKept { digest: self.digest(), source })
     }
 
-    /// The exact bytes, as they are kept.
+    /// The exact bytes, as they are stored.
     pub fn kept(&self) -> &Kept {
         &self.0.bytes
     }
@@ -176,7 +175,7 @@ impl Manifest {
         self.0.outline.descriptor()
     }
 
-    /// The manifest this one refers to, when it is a signature, SBOM or the like.
+    /// The manifest it refers to, if it is a signature, SBOM or the like.
     pub fn subject(&self) -> Option<&Descriptor> {
         self.0.outline.subject()
     }
@@ -190,22 +189,22 @@ impl Manifest {
         self.0.outline.artifact_type()
     }
 
-    /// Its own annotations, read each time. None where they take more than 64 KiB of JSON.
+    /// Its own annotations, parsed on each call. Empty if they take more than 64 KiB of JSON.
     ///
     /// # Errors
-    /// As [`bytes`](Manifest::bytes).
+    /// As for [`bytes`](Manifest::bytes).
     pub fn annotations(&self) -> Result<std::collections::BTreeMap<String, String>, NotKept> {
         Ok(view::annotations(&self.bytes()?))
     }
 
-    /// Everything this manifest points to, in its own order: an index's manifests; an image's config, then its layers.
-    /// The subject is not a child: it is not needed to make this manifest whole.
+    /// Everything this manifest points to, in its own order: the manifests of an index, or the config and then the layers of
+    /// an image. The subject is not a child: the manifest is complete without it.
     pub fn children(&self) -> Vec<Child> {
         self.0.children.clone()
     }
 }
 
-/// The bytes of a manifest could not be kept.
+/// The bytes of a manifest could not be stored.
 #[derive(Debug, thiserror::Error)]
 #[error("keeping the manifest {digest}")]
 pub struct NotKept {

@@ -1,5 +1,4 @@
-//! Media types of manifests and layers, OCI (image-spec 1.1 `media-types.md`) and Docker (distribution
-//! `manifest-v2-2.md`).
+//! Media types of manifests and layers: OCI (image-spec 1.1 `media-types.md`) and Docker (distribution `manifest-v2-2.md`).
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,11 +10,11 @@ use super::interned::Interned;
 
 static KNOWN: LazyLock<Interned<str>> = LazyLock::new(Interned::new);
 
-/// Bytes of a media type (RFC 6838, section 4.2: 127 on either side of the slash).
+/// Maximum length of a media type in bytes (RFC 6838, section 4.2: 127 on either side of the slash).
 pub(super) const LONGEST: usize = 255;
 
-/// A media type as it was written; nothing is checked. Free to clone: equal ones are in memory once, unless they are longer than any
-/// that is carried; those must not outlive what is refused for them.
+/// A media type as written, without validation. Cloning is cheap: equal types are in memory once, except those that are too
+/// long to be carried, which must not outlive what is rejected because of them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaType(Arc<str>);
 
@@ -114,19 +113,19 @@ pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json"
 pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
-/// What a request for a manifest accepts: all four current types, always, or a registry may convert.
+/// The Accept header for manifests: always all four current types, because a registry might otherwise convert.
 pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.oci.artifact.manifest.v1+json";
 
-/// An image index or a Docker manifest list.
+/// Whether it is an image index or a Docker manifest list.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_LIST)
 }
 
-/// A manifest of any kind this program can carry.
+/// Whether it is a manifest of any kind that gapferry can carry.
 pub fn is_manifest(media_type: &str) -> bool {
     is_index(media_type) || matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST | OCI_ARTIFACT)
 }
@@ -135,21 +134,21 @@ pub fn is_schema1(media_type: &str) -> bool {
     matches!(media_type, DOCKER_SCHEMA1 | DOCKER_SCHEMA1_SIGNED)
 }
 
-/// A layer that registries are not expected to hold (Windows base layers): `nondistributable` in OCI, `foreign` in
-/// Docker terms.
+/// Whether registries are not expected to have the layer (Windows base layers): `nondistributable` in OCI, `foreign` in
+/// Docker.
 pub fn is_foreign_layer(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.")
         || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
 }
 
-/// A layer of a container's file system, whichever way it is compressed.
+/// Whether it is a layer of a container file system, however it is compressed.
 pub fn is_image_layer(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.oci.image.layer.")
         || media_type.starts_with("application/vnd.docker.image.rootfs.diff.tar")
         || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
 }
 
-/// Whether the blob is a container config, from which a platform can be read.
+/// Whether the blob is a container config, which states a platform.
 pub fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
 }

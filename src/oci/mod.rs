@@ -1,11 +1,9 @@
 //! The vocabulary of the OCI image and distribution specifications.
 //!
-//! Values only: nothing here opens a socket or looks at a clock, and no file but the [`spool`](crate::spool) that holds the
-//! bytes of manifests where there are many. Whatever comes from outside is validated
-//! once, into a newtype ([`Digest`], [`Reference`], [`Repository`], [`Tag`], [`Platform`]); the rest of the program can
-//! rely on it. A manifest is its exact bytes ([`Manifest`]); every parsed view is derived from them, and
-//! [`Manifest::children`] is the only function that knows what a manifest that can be read
-//! points to.
+//! Values only: nothing here opens a socket or reads the clock, and the only file is the [`spool`](crate::spool), which stores
+//! the bytes of many manifests. Input is validated once, into newtypes ([`Digest`], [`Reference`], [`Repository`], [`Tag`],
+//! [`Platform`]), and the rest of the program relies on them. A manifest is its exact bytes ([`Manifest`]); every parsed view
+//! is derived from them, and [`Manifest::children`] is the only function that knows what a readable manifest points to.
 
 mod descriptor;
 mod digest;

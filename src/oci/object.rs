@@ -1,17 +1,17 @@
-//! Reading a JSON object so that every program reads the same in it.
+//! Reads JSON objects so that every program reads the same.
 //!
-//! Programs written in Go match keys whatever their case, and take the last of several equal ones; serde takes only the
-//! exact spelling. An object with `layers` and `Layers` would be one image to one of them and another to the other
-//! (CVE-2021-41190 is of this kind). So a known key in another spelling is refused, alone or not.
+//! Go programs match keys in any case and take the last of several equal ones; serde accepts only the exact spelling. An
+//! object with `layers` and `Layers` would be one image to one of them and another image to the other (compare
+//! CVE-2021-41190). A known key in another spelling is therefore always rejected.
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 
-/// Reads `map` to its end: `field` takes the value of each key of `known` by its place there; the values of all other keys
-/// are skipped, without a copy of them in memory.
+/// Reads `map` to its end. `field` receives the value of each key in `known`, by its index; the values of other keys are
+/// skipped without copying.
 ///
 /// # Errors
-/// A known key twice, or in another case; whatever `field` returns.
+/// A known key occurs twice or in another case, or `field` failed.
 pub fn read<'de, A: MapAccess<'de>>(
     mut map: A,
     known: &'static [&'static str],
@@ -39,7 +39,8 @@ pub fn or_default<'de, T: Deserialize<'de> + Default, A: MapAccess<'de>>(map: &m
     Ok(map.next_value::<Option<T>>()?.unwrap_or_default())
 }
 
-/// The place of a key among those that are known, if it is.
+/// The index of a known key.
+///
 struct Key(&'static [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for Key {
@@ -70,7 +71,7 @@ impl Visitor<'_> for Key {
     }
 }
 
-/// Whether Go takes `key` for `known` (encoding/json `foldName`: case, and the two letters beyond ASCII that fold into it).
+/// Whether Go matches `key` to `known` (encoding/json `foldName`: case, and the two letters beyond ASCII that fold into it).
 fn is_folded(key: &str, known: &str) -> bool {
     let fold = |letter: char| match letter {
         '\u{17f}' => 's',

@@ -16,7 +16,7 @@ pub struct Platform {
     pub architecture: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// Windows only: two children of one index may differ in nothing else.
+    /// Only for Windows: two children of an index may differ in nothing else.
     #[serde(rename = "os.version", skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
 }
@@ -28,34 +28,35 @@ pub struct Platform {
 )]
 pub struct PlatformError(pub String);
 
-/// A version of an architecture, comparable: `v8.2` is `(8, 2)`.
+/// The version of an architecture, comparable: `v8.2` is `(8, 2)`.
 type Version = (u32, u32);
 
 impl Platform {
-    /// What nodes most often are.
+    /// The most common platform of nodes.
     pub fn linux_amd64() -> Platform {
         Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None, os_version: None }
     }
 
-    /// Buildkit's attestation children and some artifacts say `unknown/unknown`.
+    /// Whether it is `unknown/unknown`, as in Buildkit's attestations and some artifacts.
     pub fn is_unknown(&self) -> bool {
         let unknown = |text: &str| text.is_empty() || text == "unknown";
         unknown(&self.os) && unknown(&self.architecture)
     }
 
-    /// Whether what is `offered`, in an index or a config, runs where `self` is asked for.
+    /// Whether `offered`, in an index or a config, runs where `self` is requested.
     pub fn selects(&self, offered: &Platform) -> bool {
         self.fitness(offered).is_some()
     }
 
-    /// How well `offered` fits where `self` is asked for: more is better, `None` is not at all.
+    /// How well `offered` fits where `self` is requested: higher is better, `None` means that it does not fit.
     ///
-    /// A machine runs what was made for its own version of the architecture and for earlier ones: `linux/arm/v7` takes v7, else
-    /// v6, else v5. Without a variant `arm` means v7, `arm64` v8 and `amd64` v1. An `os.version` that is asked for has to be
-    /// the offered one, or its beginning: `10.0.20348` takes every revision of that build.
+    /// A machine runs what was built for its own version of the architecture and for earlier ones: `linux/arm/v7` accepts v7,
+    /// otherwise v6, otherwise v5. Without a variant `arm` means v7, `arm64` v8 and `amd64` v1. A requested `os.version` must
+    /// be a prefix of the offered one: `10.0.20348` accepts every revision of that build.
     ///
-    /// Unlike containerd (`platformVector`), `arm64` takes nothing for `arm`, and `amd64` nothing for `386`: many servers with arm64
-    /// cannot run 32-bit programs, and what an image lacks is better said here than found on a node. Both can be asked for by name.
+    /// Unlike containerd (`platformVector`), `arm64` accepts nothing for `arm`, and `amd64` nothing for `386`: many arm64
+    /// servers cannot run 32-bit programs, and it is better to report a missing platform here than to find out on a node. Both
+    /// can be requested by name.
     pub fn fitness(&self, offered: &Platform) -> Option<Version> {
         let (asked, offered) = (self.normalized(), offered.normalized());
         let same = asked.os == offered.os && asked.architecture == offered.architecture;
@@ -70,8 +71,8 @@ impl Platform {
         }
     }
 
-    /// Those of `offered` that are taken where `self` is asked for: all that fit best. Windows has several, one for each
-    /// version of the system.
+    /// The items in `offered` that fit best where `self` is requested. Windows has several, one for each version of the
+    /// system.
     pub fn best<'p, T: Copy>(&self, offered: impl Iterator<Item = (T, &'p Platform)>) -> Vec<T> {
         let fitting: Vec<(Version, T)> = offered.filter_map(|(it, has)| Some((self.fitness(has)?, it))).collect();
         let best = fitting.iter().map(|(fitness, _)| *fitness).max();
@@ -84,7 +85,7 @@ impl Platform {
         [&self.os, &self.architecture].into_iter().chain(optional).map(String::as_str)
     }
 
-    /// Other spellings of one machine brought to one (containerd `platforms/database.go`).
+    /// Normalizes other spellings of a platform (containerd `platforms/database.go`).
     fn normalized(&self) -> Platform {
         let lower = |text: &str| text.to_ascii_lowercase();
         let os = match lower(&self.os).as_str() {
@@ -126,7 +127,7 @@ impl fmt::Display for Platform {
     }
 }
 
-/// The version of an architecture that has versions, each of which runs what the earlier ones do.
+/// The version, for architectures whose versions each run what earlier ones run.
 fn version_of(architecture: &str, variant: Option<&str>) -> Option<Version> {
     let usual = match architecture {
         "arm" => "v7",
@@ -182,8 +183,8 @@ impl<'de> Visitor<'de> for PlatformVisitor {
 impl FromStr for Platform {
     type Err = PlatformError;
 
-    /// `os/architecture[/variant]`; a version of the system stands as containerd writes it, `os(version)/architecture`, or
-    /// behind a colon at the end.
+    /// Parses `os/architecture[/variant]`. The version of the system is written as in containerd, `os(version)/architecture`,
+    /// or after a colon at the end.
     fn from_str(text: &str) -> Result<Platform, PlatformError> {
         let fail = || PlatformError(text.to_owned());
         let (rest, behind) = text.rsplit_once(':').map_or((text, None), |(rest, version)| (rest, Some(version)));

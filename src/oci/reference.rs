@@ -1,5 +1,5 @@
-//! Image references: `host[:port]/path[:tag][@digest]` (distribution `reference/reference.go`), with Docker's short
-//! names written out.
+//! Image references: `host[:port]/path[:tag][@digest]` (distribution `reference/reference.go`), with Docker's short names
+//! expanded.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Digest, NO_PASSWORD_HERE, without_password};
 
-/// The registry Docker's short names mean.
+/// The registry of Docker's short names.
 const DOCKER_HUB: &str = "docker.io";
 
 /// Why a text is not a reference (or a repository, or a tag).
@@ -29,14 +29,14 @@ fn error(text: &str, reason: impl Into<String>) -> ReferenceError {
     ReferenceError { text: text.chars().take(300).collect(), reason }
 }
 
-/// For a reason: in quotes, what could speak to a terminal escaped, shortened to 300 characters.
+/// For a reason: quoted, with control characters escaped, shortened to 300 characters.
 fn quoted(text: &str) -> String {
     format!("{:?}", text.chars().take(300).collect::<String>())
 }
 
-/// A repository in a registry: `registry` is `host[:port]` (an IPv6 literal in brackets), `path` one or more components.
+/// A repository in a registry. `registry` is `host[:port]` (an IPv6 literal in brackets), `path` one or more components.
 ///
-/// Free to clone: plans and inventories name the repository of every blob.
+/// Cloning is cheap: plans and inventories name the repository of every blob.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository(Arc<Parts>);
 
@@ -47,7 +47,7 @@ struct Parts {
 }
 
 impl Repository {
-    /// From parts that are already separate; both are checked.
+    /// Builds a repository from separate parts, and validates both.
     pub fn new(registry: &str, path: &str) -> Result<Repository, ReferenceError> {
         let whole = || format!("{registry}/{path}");
         check_registry(registry).map_err(|reason| error(&whole(), reason))?;
@@ -69,13 +69,13 @@ impl Repository {
         &self.0.path
     }
 
-    /// The first component of the path, and the rest: in Harbor's terms the project, and the repository in it. `None` if there is
-    /// only one component.
+    /// The first component of the path and the rest: in Harbor, the project and the repository in it. `None` if there is only
+    /// one component.
     pub fn in_project(&self) -> Option<(&str, &str)> {
         self.path().split_once('/')
     }
 
-    /// The first component of the path; all of it if there is only one.
+    /// The first component of the path, or all of it if there is only one.
     pub fn project(&self) -> &str {
         self.in_project().map_or(self.path(), |(project, _)| project)
     }
@@ -107,7 +107,7 @@ impl FromStr for Repository {
     }
 }
 
-/// How cosign names what it stores by tag (cosign `pkg/oci/remote`).
+/// The suffixes of cosign's tags (cosign `pkg/oci/remote`).
 pub const COSIGN_SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
 
 /// A tag: at most 128 of `[A-Za-z0-9_.-]`, not starting with `.` or `-`.
@@ -119,59 +119,59 @@ impl Tag {
         &self.0
     }
 
-    /// The fallback tag under which referrers of `subject` are listed where a registry has no referrers API
-    /// (distribution-spec 1.1, "Referrers Tag Schema").
+    /// The fallback tag that lists the referrers of `subject` in a registry without a referrers API (distribution-spec 1.1,
+    /// "Referrers Tag Schema").
     pub fn referrers(subject: &Digest) -> Tag {
         Tag::beside(subject, "")
     }
 
-    /// The tag of something that cosign stores beside an image; `suffix` is one of [`COSIGN_SUFFIXES`].
+    /// The tag under which cosign stores a companion of an image; `suffix` is one of [`COSIGN_SUFFIXES`].
     pub fn cosign(subject: &Digest, suffix: &str) -> Tag {
         Tag::beside(subject, &format!(".{suffix}"))
     }
 
-    /// The image beside which cosign has put what has this tag, if it has one of cosign's.
+    /// The image that a tag of cosign belongs to.
     pub fn cosign_subject(&self) -> Option<Digest> {
         let (subject, suffix) = self.0.split_once('.').filter(|(_, suffix)| COSIGN_SUFFIXES.contains(suffix))?;
         subject.replacen('-', ":", 1).parse().ok().filter(|subject| *self == Tag::cosign(subject, suffix))
     }
 
-    /// The manifest whose referrers this fallback tag lists, if it is one (distribution-spec 1.1, "Referrers Tag Schema").
+    /// The manifest whose referrers this fallback tag lists (distribution-spec 1.1, "Referrers Tag Schema").
     pub fn referrers_subject(&self) -> Option<Digest> {
         self.0.replacen('-', ":", 1).parse().ok().filter(|subject| *self == Tag::referrers(subject))
     }
 
-    /// The manifest that this tag is named after, whether by cosign or as a fallback tag. A tag cannot hold a whole sha512
-    /// digest, so only sha256 tags name their subject.
+    /// The manifest that this tag of cosign, or fallback tag, is named after. A tag cannot contain a whole sha512 digest, so
+    /// only sha256 tags name their subject.
     pub fn companion_subject(&self) -> Option<Digest> {
         self.cosign_subject().or_else(|| self.referrers_subject())
     }
 
-    /// Whether cosign keeps a list under it: `.sig` or `.att` of any subject, one layer for each signature. A `.sbom` tag has one
-    /// SBOM, and the last one counts.
+    /// Whether cosign keeps a list under it: `.sig` or `.att` of any subject, with one layer per signature. A `.sbom` tag has
+    /// one SBOM, and the last one wins.
     pub fn is_signature_list(&self) -> bool {
         let named = self.0.split_once('.').filter(|(_, suffix)| ["sig", "att"].contains(suffix));
         named.is_some_and(|(subject, _)| is_subject(subject))
     }
 
-    /// Whether it is the fallback tag that lists the referrers of any subject.
+    /// Whether it is the fallback tag of any subject's referrers.
     pub fn is_referrers_list(&self) -> bool {
         is_subject(&self.0)
     }
 
-    /// Whether several sides add to what it means, so that neither may replace it.
+    /// Whether several sides add to the list under it, so that none may replace it.
     pub fn is_list(&self) -> bool {
         self.is_signature_list() || self.is_referrers_list()
     }
 
-    /// `algorithm-hex` with each part cut to what fits a tag, as the distribution-spec demands.
+    /// `algorithm-hex`, with each part cut to what fits into a tag, as the distribution-spec requires.
     fn beside(subject: &Digest, suffix: &str) -> Tag {
         let hex: String = subject.hex().chars().take(64).collect();
         Tag(format!("{}-{hex}{suffix}", subject.algorithm().name()))
     }
 }
 
-/// `algorithm-hex` as [`Tag::beside`] writes it. Of a sha512 digest a tag has only a part.
+/// Whether it is `algorithm-hex` as [`Tag::beside`] writes it. A tag has only a part of a sha512 digest.
 fn is_subject(text: &str) -> bool {
     let is_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
     let named = text.split_once('-').filter(|(algorithm, _)| ["sha256", "sha512"].contains(algorithm));
@@ -200,7 +200,7 @@ impl FromStr for Tag {
     }
 }
 
-/// A normalized reference: tag, digest, both, or neither (the repository as a whole).
+/// A normalized reference: with a tag, a digest, both, or neither (the whole repository).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     pub repository: Repository,
@@ -209,12 +209,12 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Whether the user's `text` was a short name, so that the result is worth showing.
+    /// Whether the user's `text` was a short name, so that the expanded name is worth showing.
     pub fn was_normalized_from(&self, text: &str) -> bool {
         self.to_string() != text
     }
 
-    /// What a registry is asked for: the digest if there is one, else the tag.
+    /// What to request from a registry: the digest if there is one, otherwise the tag.
     pub fn target(&self) -> Option<String> {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => Some(digest.to_string()),
@@ -240,14 +240,14 @@ impl fmt::Display for Reference {
 impl FromStr for Reference {
     type Err = ReferenceError;
 
-    /// Parses as Docker does: a first component without `.`, `:` and other than `localhost` belongs to the path on
-    /// docker.io, and a single component there is below `library/`.
+    /// Parses like Docker: a first component without `.` or `:`, other than `localhost`, is part of a path on docker.io, and a
+    /// single component there is below `library/`.
     fn from_str(text: &str) -> Result<Reference, ReferenceError> {
         if text.is_empty() {
             return Err(error(text, "it is empty"));
         }
         if let Some((scheme, _)) = text.split_once("://") {
-            // "https" may stand there as it is; nobody knows what else would.
+            // "https" may be shown unchanged; other text might be anything.
             let plain = scheme.len() <= 20 && scheme.bytes().all(|c| c.is_ascii_alphanumeric());
             let scheme = if plain { scheme } else { "" };
             return Err(error(text, format!("write it without {scheme}://, as host/repository:tag")));
@@ -258,7 +258,7 @@ impl FromStr for Reference {
             }
             None => (text, None),
         };
-        // A colon after the last slash begins a tag; one before it, a port.
+        // A colon after the last slash starts a tag; one before it, a port.
         let tail = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (name, tag) = match rest[tail..].find(':') {
             Some(colon) => (&rest[..tail + colon], Some(&rest[tail + colon + 1..])),

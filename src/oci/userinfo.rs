@@ -1,10 +1,10 @@
-//! Passwords where they do not belong: people write `user:password@host/name`, as they do for git. No message repeats it.
+//! Passwords in the wrong place: people write `user:password@host/name`, as for git. No message repeats the password.
 
-/// What to tell whoever does that.
+/// The advice for people who do that.
 pub const NO_PASSWORD_HERE: &str =
     "a name holds no password; give it with --creds, in an --authfile, or by `gapferry login`";
 
-/// `text` with the password of `user:password@host` as `***`; `None` when there is none in it.
+/// `text` with the password of `user:password@host` replaced by `***`; `None` if there is no password.
 pub fn without_password(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (&text[..scheme.len() + 3], rest));
     let (before, host) = rest.rsplit_once('@')?;
@@ -13,7 +13,7 @@ pub fn without_password(text: &str) -> Option<String> {
     is_user_info.then(|| format!("{scheme}{user}:***@{host}"))
 }
 
-/// Whether `name@rest` is a name with its digest: `host:5000/name@sha256:…` has an @ and a colon too.
+/// Whether `name@rest` is a name with its digest: `host:5000/name@sha256:…` also has an @ and a colon.
 fn is_digest(name: &str, rest: &str) -> bool {
     let algorithm = rest.split_once(':').map_or("", |(word, _)| word);
     let known = ["sha", "md5", "blake"].iter().any(|start| algorithm.starts_with(start) && !algorithm.contains('.'));

@@ -1,4 +1,4 @@
-//! What is read of a manifest's JSON, and how it is kept from meaning two things.
+//! Reads the JSON of a manifest and makes sure that it has only one meaning.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,11 +10,11 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use super::Descriptor;
 use super::object::{self, or_default};
 
-/// The most bytes of a manifest's own annotations that are repeated elsewhere, in a list of referrers.
+/// Maximum size in bytes of a manifest's own annotations that are repeated in a list of referrers.
 pub const MAX_ANNOTATIONS: usize = 64 * 1024;
 
-/// The fields of a manifest that decide what it is and what it points to. Its annotations are not among them. `D` is what is
-/// read of each layer, manifest or blob.
+/// The fields of a manifest that decide its kind and its children, without its annotations. `D` is what is read of each layer,
+/// manifest or blob.
 #[derive(Clone, Debug)]
 pub struct View<D = Descriptor> {
     pub schema_version: Option<u64>,
@@ -27,7 +27,7 @@ pub struct View<D = Descriptor> {
     pub subject: Option<Descriptor>,
     /// Docker's schema 1.
     pub fs_layers: bool,
-    /// `"manifests": null`: to Go a list without elements.
+    /// `"manifests": null`, which is an empty list for Go.
     pub null_manifests: bool,
 }
 
@@ -52,8 +52,7 @@ impl<D> Default for View<D> {
 }
 
 impl<D> View<D> {
-    /// The two things that it is at once, if so: what one program takes for an image is an index to another
-    /// (CVE-2021-41190).
+    /// The two kinds that it is at once, if so: an image for one program and an index for another (CVE-2021-41190).
     pub fn ambiguity(&self) -> Option<&'static str> {
         let image = self.config.is_some() || self.layers.is_some();
         match (image, self.manifests.is_some(), self.blobs.is_some()) {
@@ -102,8 +101,8 @@ impl<'de, D: Deserialize<'de>> Visitor<'de> for ViewVisitor<D> {
     }
 }
 
-/// A manifest's own annotations, read anew: few are ever asked for. Those that are `null` have no value; more than
-/// [`MAX_ANNOTATIONS`] bytes of them are none.
+/// Parses a manifest's own annotations, which are rarely needed. `null` has no value, and more than [`MAX_ANNOTATIONS`] bytes
+/// count as none.
 pub fn annotations(manifest: &[u8]) -> BTreeMap<String, String> {
     serde_json::from_slice(manifest).map(|OwnAnnotations(annotations)| annotations).unwrap_or_default()
 }
@@ -154,7 +153,7 @@ impl<'de> Visitor<'de> for BoundedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Bounded, A::Error> {
-        /// What an entry takes besides its text.
+        /// What an entry takes in addition to its text.
         const ENTRY: usize = 64;
         let (mut all, mut room) = (BTreeMap::new(), Some(MAX_ANNOTATIONS));
         while let Some(key) = map.next_key::<String>()? {

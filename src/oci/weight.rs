@@ -1,36 +1,36 @@
-//! How much memory descriptors take, in the whole process.
+//! Counts the memory that descriptors take in the whole process.
 //!
-//! What strangers put into manifests decides how many descriptors a run holds, and everything else that grows with the content
-//! of images (plans, lists of files, inventories) holds a few times as much. So their number is the one to bound.
+//! The content of manifests decides how many descriptors a run holds, and everything else that grows with it (plans, lists of
+//! files, inventories) takes a few times as much. Bounding the descriptors bounds all of it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of descriptors that a run may hold, whatever it carries: some 250,000.
+/// Bytes of descriptors that any run may hold: about 250,000 of them.
 const MOST: usize = 32 * 1024 * 1024;
-/// The same for each manifest, where that is more: a large registry is no attack. Some fifteen descriptors.
+/// Bytes per manifest, if that is more, because a large registry is not an attack: about fifteen descriptors.
 const FOR_EACH: usize = 2 * 1024;
 
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 static MANIFESTS: AtomicUsize = AtomicUsize::new(0);
 static EXEMPT: AtomicUsize = AtomicUsize::new(0);
 
-/// Notes that so much was taken.
+/// Records that this much was allocated.
 pub fn take(bytes: usize) {
     TAKEN.fetch_add(bytes, Ordering::Relaxed);
 }
 
-/// Notes that so much was given back.
+/// Records that this much was freed.
 pub fn give_back(bytes: usize) {
     TAKEN.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-/// Whether there is room for the manifest whose descriptors were taken last.
+/// Whether there is room for the manifest whose descriptors were counted last.
 pub fn fits() -> bool {
     let counted = TAKEN.load(Ordering::Relaxed).saturating_sub(EXEMPT.load(Ordering::Relaxed));
     counted <= most(MANIFESTS.load(Ordering::Relaxed))
 }
 
-/// Bytes of descriptors that are limited in another way, for as long as it lives.
+/// Bytes of descriptors with a limit of their own, for as long as this value lives.
 #[derive(Debug)]
 pub struct Exempt(usize);
 
@@ -51,7 +51,7 @@ fn most(manifests: usize) -> usize {
     MOST.max(manifests.saturating_mul(FOR_EACH))
 }
 
-/// What a manifest takes besides its descriptors.
+/// What a manifest takes in addition to its descriptors.
 pub struct OfManifest(usize);
 
 impl OfManifest {

@@ -1,11 +1,11 @@
-//! Compressed files that are still read by position: zstd's seekable format (zstd, `contrib/seekable_format`, version 0.1.0).
+//! Compressed files that can be read by position: zstd's seekable format (zstd, `contrib/seekable_format`, version 0.1.0).
 //!
-//! The file is a row of zstd frames, each of which is decompressed by itself, and a table at the end that says how long each
-//! is: as a frame that every decompressor skips, so `zstd -d` reads such a file as well.
+//! The file is a sequence of zstd frames that can be decompressed separately, followed by a table of their sizes. The table is
+//! a frame that every decompressor skips, so `zstd -d` reads such a file too.
 //!
 //! # Threats
-//! The table may lie. What it says has to add up to the file; a frame has to give exactly the bytes it says, and no more than
-//! a bounded number of them. Whatever comes out is proven by whoever reads it, as of any file.
+//! The table may be wrong. Its sizes must add up to the size of the file, and each frame must decompress to exactly the stated
+//! number of bytes, which is bounded. The caller verifies the content, as for any file.
 
 mod write;
 
@@ -25,42 +25,42 @@ use super::tar::ReadAt;
 use crate::base::error::{Error, Result};
 pub use write::{Frames, Packing};
 
-/// Begins a zstd frame (RFC 8878, section 3.1.1).
+/// Start of a zstd frame (RFC 8878, section 3.1.1).
 pub const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Begins the skippable frame that holds the table.
+/// Start of the skippable frame that contains the table.
 const TABLE_MAGIC: u32 = 0x184d_2a5e;
-/// Ends the file.
+/// End of the file.
 const SEEKABLE_MAGIC: u32 = 0x8f92_eab1;
 /// Number of frames, a byte of flags, the magic number.
 const FOOTER: u64 = 9;
-/// Magic number and length of the frame that holds the table.
+/// Magic number and length of the table's frame.
 const TABLE_HEADER: u64 = 8;
-/// Each entry of the table has a checksum, too.
+/// Flag: each entry of the table also has a checksum.
 const HAS_CHECKSUMS: u8 = 0x80;
 /// More frames than any bundle has.
 const MOST_FRAMES: u64 = 16_000_000;
-/// The largest frame that is read, in bytes, decompressed; ours have a mebibyte.
+/// Maximum decompressed size of a frame in bytes; gapferry writes one mebibyte.
 const MAX_FRAME: u64 = 32 << 20;
-/// How far back compressed bytes may refer, as a power of two: what has to be kept in memory of a pipe.
+/// Maximum distance of a back-reference, as a power of two. A pipe keeps this much in memory.
 const MAX_WINDOW: u32 = 25;
-/// How many bytes of frames are kept for whoever reads on.
+/// Bytes of decompressed frames to keep for sequential readers.
 const KEPT: usize = 24 << 20;
 
 /// A file in the seekable format.
 #[derive(Debug)]
 pub struct Seekable {
     file: File,
-    /// Where each frame begins, in the file and decompressed; and the end of the last one.
+    /// Start of each frame, compressed and decompressed, and the end of the last one.
     frames: Vec<(u64, u64)>,
-    /// The frames that were read last, the newest at the end.
+    /// The most recently read frames, newest last.
     recent: Mutex<Vec<(usize, Arc<Vec<u8>>)>>,
 }
 
 impl Seekable {
-    /// `None`: it has no table at its end.
+    /// Opens a file. Returns `None` if there is no table at its end.
     ///
     /// # Errors
-    /// Not readable, or a table that cannot be true.
+    /// The file cannot be read, or the table is inconsistent.
     pub fn open(path: &Path, file: File, length: u64) -> Result<Option<Seekable>> {
         let fail = |e| Error::disk("reading", path, e);
         let mut footer = [0; FOOTER as usize];
@@ -88,7 +88,7 @@ impl Seekable {
             if size > MAX_FRAME {
                 return Err(wrong("a frame is larger than any that is read here"));
             }
-            // It would never be read by offset, but by whoever decompresses all: as two programs would, two tars.
+            // Readers by offset would never see it, but a full decompression would: two programs would read two tars.
             if size == 0 && number(entry) > 0 {
                 return Err(wrong("a frame is there that holds nothing"));
             }
@@ -102,25 +102,25 @@ impl Seekable {
         Ok(Some(Seekable { file, frames: list, recent: Mutex::default() }))
     }
 
-    /// In bytes, decompressed.
+    /// Decompressed length in bytes.
     pub fn length(&self) -> u64 {
         self.frames.last().map_or(0, |end| end.1)
     }
 
-    /// When the file was last written to.
+    /// Time of the last modification.
     pub fn modified(&self) -> Option<std::time::SystemTime> {
         self.file.metadata().and_then(|metadata| metadata.modified()).ok()
     }
 
-    /// At most `buffer.len()` bytes from `offset` on, decompressed; 0 at the end.
+    /// Reads up to `buffer.len()` decompressed bytes from `offset`; returns 0 at the end.
     ///
     /// # Errors
-    /// Not readable, or no such frame is there.
+    /// The file cannot be read, or a frame is invalid.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if offset >= self.length() || buffer.is_empty() {
             return Ok(0);
         }
-        // Of those that begin there the last one, as others are empty.
+        // Of several frames that begin there, the last one: the others are empty.
         let at = self.frames.partition_point(|frame| frame.1 <= offset).saturating_sub(1);
         let frame = self.frame(at)?;
         let from = usize::try_from(offset - self.frames[at].1).unwrap_or(usize::MAX);
@@ -151,7 +151,7 @@ impl Seekable {
             _ => return Err(wrong("is not there")),
         };
         let size = usize::try_from(last - first).unwrap_or_default();
-        // A frame never needs more: what does not compress is stored.
+        // A frame never needs more, because data that does not compress is stored.
         let packed = usize::try_from(end - begin).ok().filter(|packed| *packed <= size + size / 64 + 1024);
         let mut packed = vec![0; packed.ok_or_else(|| wrong("is longer than what it holds"))?];
         FileExt::read_exact_at(&self.file, &mut packed, begin)?;
@@ -178,19 +178,19 @@ impl ReadAt for Seekable {
     }
 }
 
-/// The same out of a pipe, and whatever else zstd compresses: frames one after the other, the table skipped. What is cut short
-/// or cannot be decompressed is [`InvalidData`](io::ErrorKind::InvalidData).
+/// Decompresses a stream of zstd frames and skips the table. A stream that is cut off or invalid fails with
+/// [`InvalidData`](io::ErrorKind::InvalidData).
 ///
 /// # Errors
-/// No memory for it.
+/// Memory allocation failed.
 pub fn decompressed(input: impl Read + Send + 'static) -> io::Result<impl Read + Send> {
     Ok(Decompressed(zio::Reader::new(BufReader::new(input), Frame::new()?)))
 }
 
-/// A decompressor whose errors are zstd's numbers, not its words.
+/// A decompressor that reports zstd's error codes instead of its messages.
 struct Frame(DCtx<'static>);
 
-/// What zstd has against its input.
+/// What zstd rejects about its input.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 enum ZstdFault {
     #[error("it is compressed with a window of more than 32 MiB: decompress it first (zstd -dc --long=31)")]
@@ -233,14 +233,14 @@ impl Operation for Frame {
     }
 }
 
-/// Says in its own words what the decompressor has against its input.
+/// Reports what the decompressor rejects in words of our own.
 struct Decompressed<R>(R);
 
 impl<R: Read> Read for Decompressed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let fault = |error: &io::Error| error.get_ref()?.downcast_ref::<ZstdFault>().copied();
         self.0.read(buffer).map_err(|error| match error.kind() {
-            // What the input itself fails with.
+            // An error of the input itself.
             _ if error.raw_os_error().is_some() => error,
             io::ErrorKind::Interrupted => error,
             io::ErrorKind::UnexpectedEof => wrong("ends within a frame: it is cut short"),
@@ -256,7 +256,7 @@ fn wrong(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("what is compressed {why}"))
 }
 
-/// Little-endian, as everything in the format.
+/// Little-endian, like everything in the format.
 fn number(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

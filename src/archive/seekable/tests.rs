@@ -3,7 +3,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
-/// Bytes of both kinds, several frames of each.
+/// Compressible and incompressible bytes, several frames of each.
 fn written() -> (Vec<u8>, Vec<u8>) {
     let (mut plain, mut frames) = (Vec::new(), Frames::new(Vec::new()));
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -37,7 +37,7 @@ fn open(bytes: &[u8]) -> Result<Option<Seekable>> {
 #[test]
 fn what_was_written_is_read_at_any_place_and_by_zstd_itself() {
     let (plain, packed) = written();
-    // What does not compress is stored.
+    // Data that does not compress is stored.
     assert!(packed.len() < plain.len() - 2_400_000 && packed.len() > 2_570_000, "{}", packed.len());
     let seekable = open(&packed).unwrap().unwrap();
     assert_eq!(seekable.length(), plain.len() as u64);
@@ -73,7 +73,7 @@ fn a_table_that_lies_is_refused_and_never_a_panic() {
                 refused += 1;
                 continue;
             };
-            // Sizes that add up all the same: the frames say otherwise.
+            // Sizes that still add up, but disagree with the frames.
             let mut all = vec![0; plain.len()];
             let read = seekable.read_exact_at(&mut all, 0);
             assert!(read.is_err() || all == plain, "byte {at}, bit {bit}");
@@ -115,7 +115,7 @@ fn a_frame_that_only_a_decompressor_would_see_is_refused() {
     let forged = [&shown[..], &hidden, &table(&[(shown.len(), 1000), (hidden.len(), 0)])].concat();
     let error = open(&forged).unwrap_err().to_string();
     assert!(error.contains("a frame is there that holds nothing"), "{error}");
-    // Beside another frame it is found when that one is read.
+    // Next to another frame, it is found when that frame is read.
     let forged = [&shown[..], &hidden, &table(&[(shown.len() + hidden.len(), 1000)])].concat();
     assert!(open(&forged).unwrap().unwrap().read_at(&mut [0; 10], 0).is_err());
 }

@@ -1,31 +1,31 @@
-//! The frames while they are written.
+//! Writes frames.
 
 use std::io::{self, Write};
 
 use super::{FOOTER, MAGIC, SEEKABLE_MAGIC, TABLE_MAGIC};
 
-/// How many bytes a frame holds: what has to be decompressed to read one of them.
+/// Decompressed bytes per frame: what must be decompressed to read any of them.
 const FRAME: usize = 1 << 20;
-/// The largest block of a frame (RFC 8878, section 3.1.1.2.4).
+/// Maximum size of a block in a frame (RFC 8878, section 3.1.1.2.4).
 const BLOCK: usize = 128 * 1024;
-/// Of zstd; more takes much longer for little.
+/// Compression level; higher levels take much longer and gain little.
 const LEVEL: i32 = 6;
 
-/// What is to be done with bytes.
+/// How to store bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// They are compressed where that makes them shorter.
+    /// Compress them if that makes them shorter.
     Compress,
-    /// They are compressed already.
+    /// Store them, because they are compressed already.
     Store,
 }
 
-/// Writes what it is given as frames, and the table behind them.
+/// Writes its input as frames, followed by the table.
 pub struct Frames<W> {
     out: W,
     packing: Packing,
     open: Vec<u8>,
-    /// Of each frame its length in the file and what it holds, in bytes.
+    /// Compressed and decompressed size of each frame, in bytes.
     table: Vec<(u32, u32)>,
 }
 
@@ -34,10 +34,10 @@ impl<W: Write> Frames<W> {
         Frames { out, packing: Packing::Compress, open: Vec::with_capacity(FRAME), table: Vec::new() }
     }
 
-    /// What follows begins a frame of its own, unless it is to be treated like what came before.
+    /// Starts a new frame for what follows, unless it is stored in the same way as what came before.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The writer failed.
     pub fn begin(&mut self, packing: Packing) -> io::Result<()> {
         if packing == self.packing {
             return Ok(());
@@ -47,8 +47,10 @@ impl<W: Write> Frames<W> {
         Ok(())
     }
 
+    /// Writes bytes.
+    ///
     /// # Errors
-    /// Those of the writer.
+    /// The writer failed.
     pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(FRAME - self.open.len()));
@@ -61,10 +63,10 @@ impl<W: Write> Frames<W> {
         Ok(())
     }
 
-    /// Ends the last frame, and writes the table.
+    /// Ends the last frame and writes the table.
     ///
     /// # Errors
-    /// Those of the writer; more frames than a table can have.
+    /// The writer failed, or there are more frames than a table can list.
     pub fn finish(mut self) -> io::Result<W> {
         self.close()?;
         let too_many = || io::Error::other("more frames than a table can have");
@@ -99,7 +101,7 @@ impl<W: Write> Frames<W> {
     }
 }
 
-/// A frame of raw blocks: a single segment, whose length stands in four bytes, without checksum.
+/// A frame of raw blocks: a single segment with a four-byte size and no checksum.
 fn stored(bytes: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(bytes.len() + bytes.len() / BLOCK * 3 + 16);
     frame.extend_from_slice(&MAGIC);

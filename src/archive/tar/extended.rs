@@ -1,10 +1,10 @@
-//! Extended headers: what they say of the entry after them.
+//! Extended headers: what they say about the entry that follows.
 
 use std::collections::HashSet;
 
 use super::{Header, is_extended};
 
-/// Records that say nothing of what a file contains or where it is: any writer may add them to a plain entry.
+/// Records that do not affect the content or position of a file. Any writer may add them to a plain entry.
 const HARMLESS: [&[u8]; 14] = [
     b"atime",
     b"comment",
@@ -21,46 +21,47 @@ const HARMLESS: [&[u8]; 14] = [
     b"uid",
     b"uname",
 ];
-/// The same for all keys that begin like this.
+/// Prefixes of such keys.
 const HARMLESS_GROUPS: [&[u8]; 3] = [b"LIBARCHIVE.xattr.", b"SCHILY.acl.", b"SCHILY.xattr."];
 
-/// Names as long as this, in bytes, have no room in the header of every dialect.
+/// Names of this length, in bytes, do not fit into the header of every dialect.
 const LONG_NAME: usize = 100;
-/// Neither have sizes from this one on, as octal digits.
+/// Neither do sizes from this one, as octal digits.
 const LARGE: u64 = 1 << 33;
-/// Of a key, messages show so many characters.
+/// Number of characters of a key that messages show.
 const SHOWN: usize = 100;
 
-/// What extended headers say of the entry after them.
+/// What extended headers say about the entry that follows.
 #[derive(Default)]
 pub(super) struct Extended {
     pub name: Option<Vec<u8>>,
     pub size: Option<u64>,
     pub sparse: bool,
-    /// The key of a record that may change what programs make of the entry.
+    /// The key of a record that may change how programs read the entry.
     pub unknown: Option<String>,
-    /// There was such a header, and the entry is still to come.
+    /// Whether such a header was read and its entry is still to come.
     pub unanswered: bool,
 }
 
 impl Extended {
-    /// An extended header speaks of the entry after it, not of the extended headers in between.
+    /// An extended header applies to the next entry, not to extended headers in between.
     pub fn size_of(&self, header: &Header) -> u64 {
         let size = if is_extended(header.kind) || header.kind == b'K' { None } else { self.size };
         size.unwrap_or(header.size)
     }
 
-    /// The name of the entry after it.
+    /// The name of the entry that follows.
     pub fn name_of<'a>(&'a self, header: &'a Header) -> &'a [u8] {
         self.name.as_ref().unwrap_or(&header.name)
     }
 
-    /// Whether the entry after it is a regular file.
+    /// Whether the entry that follows is a regular file.
     pub fn is_file(&self, header: &Header) -> bool {
         !self.sparse && matches!(header.kind, b'0' | 0) && !self.name_of(header).ends_with(b"/")
     }
 
-    /// What it says otherwise than the header of the entry, though that has room for it: every writer has it there then.
+    /// What it contradicts in the header of the entry, although the header has room for the value. Every writer puts it there
+    /// then.
     pub fn contradiction(&self, header: &Header) -> Option<&'static str> {
         let has_room = |name: &Vec<u8>| name.len() < LONG_NAME && name.is_ascii();
         if self.name.as_ref().is_some_and(|name| has_room(name) && *name != header.name) {
@@ -70,7 +71,7 @@ impl Extended {
         is_other.then_some("its extended header gives another size than its header, which some programs read alone")
     }
 
-    /// `false`: it is malformed.
+    /// Returns `false` if the header is malformed.
     pub fn take(&mut self, kind: u8, data: &[u8]) -> bool {
         self.unanswered = true;
         if kind == b'L' {
@@ -87,7 +88,7 @@ impl Extended {
             match key {
                 b"path" if value.contains(&0) => return false,
                 b"path" => self.name = Some(value.to_vec()),
-                // With a size that cannot be read, the one in the header must not count.
+                // If the size is unreadable, the one in the header must not be used.
                 b"size" => self.size = digits(value, 10).or(Some(u64::MAX)),
                 key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
                 key if is_harmless(key) => {}
@@ -102,12 +103,12 @@ fn is_harmless(key: &[u8]) -> bool {
     HARMLESS.contains(&key) || HARMLESS_GROUPS.iter().any(|group| key.starts_with(group))
 }
 
-/// Whether a header for all entries leaves them as they are.
+/// Whether a header for all entries leaves them unchanged.
 pub(super) fn says_nothing(data: &[u8]) -> bool {
     pax_records(data).is_some_and(|records| records.iter().all(|(key, _)| *key == b"comment"))
 }
 
-/// `LENGTH KEY=VALUE\n` records, to the last byte; `None` when one of them is malformed.
+/// Parses `LENGTH KEY=VALUE\n` records to the last byte. Returns `None` if one is malformed.
 pub(super) fn pax_records(mut data: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut records = Vec::new();
     while !data.is_empty() {
@@ -121,7 +122,7 @@ pub(super) fn pax_records(mut data: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     Some(records)
 }
 
-/// Digits and nothing else, no sign and no space.
+/// Parses digits only, without sign or space.
 pub(super) fn digits(text: &[u8], radix: u32) -> Option<u64> {
     let text = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?;
     u64::from_str_radix(text, radix).ok()

@@ -1,5 +1,5 @@
-//! The same reader for a tar that can be read once: out of a pipe, entry by entry. It says of the same bytes what
-//! [`scan`](super::scan) says.
+//! The same reader for a tar that can be read only once, from a pipe, entry by entry. It reports the same as
+//! [`scan`](super::scan) for the same bytes.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -10,27 +10,27 @@ use super::{
 };
 use crate::base::error::{Error, Result};
 
-/// How much is read at a time where nobody wants the bytes.
+/// Bytes to read at a time when they are skipped.
 const SKIPPED: usize = 64 * 1024;
 
-/// A tar while it passes.
+/// A tar that is read from a stream.
 pub struct Stream<R> {
     path: PathBuf,
     input: R,
-    /// Bytes that were read.
+    /// Bytes read so far.
     position: u64,
     extended: Extended,
     open: Option<Open>,
     ended: bool,
     cut: bool,
-    /// Why nothing more can be read, where that is the fault of whatever made the bytes.
+    /// Why nothing more can be read, if the source of the bytes is to blame.
     broken: Option<String>,
 }
 
 /// A regular file whose bytes come next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// As it stands there.
+    /// As in the tar.
     pub name: Vec<u8>,
     pub place: Place,
 }
@@ -42,26 +42,26 @@ struct Open {
 }
 
 impl<R: Read> Stream<R> {
-    /// `path` is what errors call it.
+    /// `path` is the name in errors.
     pub fn new(path: &Path, input: R) -> Stream<R> {
         let (extended, path) = (Extended::default(), path.to_owned());
         Stream { path, input, position: 0, extended, open: None, ended: false, cut: false, broken: None }
     }
 
-    /// How many bytes have been read.
+    /// Number of bytes read so far.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Whether it ended within the bytes of a file, which [`Entries::file`] was told of all the same.
+    /// Whether the tar ended within a file that was reported to [`Entries::file`].
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// The next regular file; what has not been read of the one before is skipped. `None`: the tar has ended.
+    /// Returns the next regular file, and skips the rest of the previous one. Returns `None` at the end of the tar.
     ///
     /// # Errors
-    /// Not readable, or `found` has had enough. All else that is wrong is told to `found`.
+    /// The stream cannot be read, or `found` stopped the scan. Other problems are reported to `found`.
     pub fn next(&mut self, found: &mut impl Entries) -> Result<Option<File>> {
         if let Some(open) = self.open.take() {
             self.close(open, found)?;
@@ -77,10 +77,11 @@ impl<R: Read> Stream<R> {
         Ok(None)
     }
 
-    /// At most `buffer.len()` bytes of the file that [`Stream::next`] gave last; 0 at its end, and where the tar is cut.
+    /// Reads up to `buffer.len()` bytes of the file that [`Stream::next`] returned last; returns 0 at its end and if the tar
+    /// is cut.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Stream::next`].
     pub fn read(&mut self, buffer: &mut [u8], found: &mut impl Entries) -> Result<usize> {
         let Some(open) = &self.open else { return Ok(0) };
         let want = usize::try_from(open.left).unwrap_or(usize::MAX).min(buffer.len());
@@ -99,7 +100,7 @@ impl<R: Read> Stream<R> {
         Ok(read)
     }
 
-    /// What comes before the next file, one header.
+    /// Reads one header before the next file.
     fn entry(&mut self, found: &mut impl Entries) -> Result<Option<Open>> {
         let (begin, mut block) = (self.position, [0; BLOCK as usize]);
         if self.fill(&mut block)? < block.len() {
@@ -159,7 +160,7 @@ impl<R: Read> Stream<R> {
         found.count(&self.path)
     }
 
-    /// An entry whose bytes nobody wants; `false`: the tar ends in it.
+    /// Skips an entry. Returns `false` if the tar ends within it.
     fn pass_over(&mut self, header: &Header, size: u64, padding: u64, found: &mut impl Entries) -> Result<bool> {
         let name = self.extended.name_of(header).to_vec();
         if self.skip(size)? < size {
@@ -180,7 +181,7 @@ impl<R: Read> Stream<R> {
         self.check_padding(&file.name, padding, found)
     }
 
-    /// Padding that is cut off is found as a missing header or end mark.
+    /// Padding that is cut off shows up as a missing header or end mark.
     fn check_padding(&mut self, name: &[u8], length: u64, found: &mut impl Entries) -> Result<()> {
         let mut padding = [0; BLOCK as usize];
         let padding = &mut padding[..usize::try_from(length).unwrap_or_default()];
@@ -190,7 +191,7 @@ impl<R: Read> Stream<R> {
         Ok(())
     }
 
-    /// After the end mark, of which the first block has been read, comes nothing.
+    /// Nothing may follow the end mark, of which the first block has been read.
     fn check_end(&mut self, begin: u64, found: &mut impl Entries) -> Result<()> {
         self.ended = true;
         let (mut buffer, mut empty) = (vec![0; SKIPPED], true);
@@ -217,7 +218,7 @@ impl<R: Read> Stream<R> {
         self.ended = true;
     }
 
-    /// Less than wanted only at the end of the input.
+    /// Skips bytes. Returns less than `length` only at the end of the input.
     fn skip(&mut self, length: u64) -> Result<u64> {
         let most = usize::try_from(length).unwrap_or(SKIPPED).min(SKIPPED);
         let (mut buffer, mut left) = (vec![0; most], length);
@@ -232,7 +233,7 @@ impl<R: Read> Stream<R> {
         Ok(length - left)
     }
 
-    /// As [`Stream::skip`]. Bytes that are wrong before they are a tar ([`io::ErrorKind::InvalidData`]) end it as well.
+    /// Reads like [`Stream::skip`]. Bytes that are invalid before they are a tar ([`io::ErrorKind::InvalidData`]) also end it.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() && self.broken.is_none() {

@@ -1,7 +1,7 @@
 use super::extended::pax_records;
 use super::*;
 
-/// All that a scan comes upon.
+/// Everything that a scan finds.
 #[derive(Default)]
 struct Found {
     files: Vec<(Vec<u8>, Place)>,
@@ -45,13 +45,13 @@ fn header(kind: u8, name: &str, size: u64) -> [u8; 512] {
     *header.as_bytes()
 }
 
-/// The same bytes out of a pipe, which gives them in pieces of this length.
+/// The same bytes from a pipe that returns them in pieces of this length.
 fn stream_bytes(bytes: &[u8], piece: usize) -> Found {
     let mut found = Found::default();
     let mut stream = Stream::new(Path::new("x.tar"), Pieces(bytes, piece));
     let mut skips = false;
     while let Some(file) = stream.next(&mut found).unwrap() {
-        // What nobody reads is passed over.
+        // Bytes that are not read are skipped.
         skips = !skips;
         let mut buffer = [0; 100];
         let mut read = 0;
@@ -156,14 +156,14 @@ fn faults(blocks: &[[u8; 512]]) -> Vec<String> {
     scan_bytes(&[blocks.concat(), vec![0; 1024]].concat()).faults
 }
 
-/// A block that holds `data`.
+/// A block with `data`.
 fn block(data: &[u8]) -> [u8; 512] {
     let mut block = [0; 512];
     block[..data.len()].copy_from_slice(data);
     block
 }
 
-/// A header with this name, however indecent.
+/// A header with any name, valid or not.
 fn named(kind: u8, name: &[u8]) -> [u8; 512] {
     let mut header = header(kind, "x", 0);
     header[..name.len()].copy_from_slice(name);
@@ -230,7 +230,7 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
     assert_eq!(problems[0], "its extended header is malformed", "{problems:?}");
 }
 
-/// The alias of a blob would be another file for a loader, behind a signature that fits.
+/// An alias of a blob would be a different file for a loader, under a valid signature.
 #[test]
 fn what_two_programs_may_call_by_two_names_is_a_fault() {
     let long = |name: &str| [header(b'L', "long", name.len() as u64), block(name.as_bytes())];
@@ -269,11 +269,11 @@ fn pax(records: &[(&str, &str)]) -> [[u8; 512]; 2] {
     [header(b'x', "pax", data.len() as u64), block(data.as_bytes())]
 }
 
-/// bsdtar takes the real size of a sparse file, and so would unpack what no digest covers, or cut a blob short.
+/// bsdtar uses the real size of a sparse file. It would unpack bytes that no digest covers, or cut a blob short.
 #[test]
 fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_programs_read_it() {
     let gnu = b"ustar  \0";
-    // Times, offset, long names, a sparse map, that there is more of it, the real size, and what no program has there.
+    // Times, offset, long names, the sparse map, whether it continues, the real size, and fields that no program uses.
     for (dialect, at) in [(gnu, 357), (gnu, 369), (gnu, 381), (gnu, 386), (gnu, 482), (gnu, 483), (gnu, 511)]
         .into_iter()
         .chain([(&[0; 8], 369), (&[0; 8], 483)])
@@ -284,7 +284,7 @@ fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_program
         assert_eq!(faults(&[summed(forged)]), [""; 0]);
         forged[at] = b'1';
         assert_eq!(faults(&[summed(forged)]), [FOREIGN_FIELD], "{} {at}", dialect.escape_ascii());
-        // Of an extended header too.
+        // Also in an extended header.
         if dialect != &[0; 8] {
             forged[156] = b'x';
             assert_eq!(faults(&[summed(forged), header(b'0', "a", 0)]), [FOREIGN_FIELD], "{at}");
@@ -297,7 +297,7 @@ fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_program
     assert_eq!((found.faults.len(), found.files[0].0.len()), (0, 160));
 }
 
-/// npm packs so, and star does.
+/// npm and star write such headers.
 #[test]
 fn times_behind_a_short_prefix_change_nothing() {
     let mut forged = header(b'0', "a", 0);
@@ -310,7 +310,7 @@ fn times_behind_a_short_prefix_change_nothing() {
     assert_eq!(faults(&[summed(forged)]), [FOREIGN_FIELD], "now they are read as a part of the name");
 }
 
-/// A target of more than a hundred bytes has no other place. Links are reported as what they are.
+/// A target of more than a hundred bytes has no other place. Links are reported as links.
 #[test]
 fn a_link_with_a_long_target_is_no_two_readings() {
     for kind in [b'1', b'2'] {
@@ -336,7 +336,7 @@ fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_fault() {
     }
 }
 
-/// busybox knows no pax headers, and would unpack the bytes of a blob as entries of their own.
+/// busybox does not know pax headers and would unpack the bytes of a blob as entries of their own.
 #[test]
 fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_fault() {
     let [first, second] = pax(&[("size", "512")]);
@@ -358,7 +358,7 @@ fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_fault() {
     assert!(faults(&[first, second, header(b'0', "a", 0)]).contains(&"its extended header is malformed".to_owned()));
 }
 
-/// Every dialect that tars are made in by the tar of this system: none must be refused for what it always writes.
+/// Every dialect that this system's tar can write: none may be rejected for what it always contains.
 #[test]
 fn tars_of_gnu_tar_are_read_without_a_fault_in_every_dialect() {
     let directory = tempfile::tempdir().unwrap();
@@ -421,7 +421,7 @@ fn sparse_members_of_every_kind_are_faults_and_never_offered() {
 fn what_follows_the_end_mark_is_not_read_without_end() {
     let file = tempfile::tempfile().unwrap();
     file.write_all_at(&header(b'0', "a", 0), 0).unwrap();
-    // A hole, which takes no room and, read as a whole, the rest of the day.
+    // A hole, which takes no space and would take hours to read completely.
     file.set_len(1 << 42).unwrap();
     let mut found = Found::default();
     scan(Path::new("x.tar"), &file, 1 << 42, &mut found).unwrap();
@@ -441,7 +441,7 @@ proptest::proptest! {
         scan_bytes(&bytes);
     }
 
-    /// Entries of every kind, cut off or with another byte anywhere: both readers say the same, as [`scan_bytes`] demands.
+    /// Entries of every kind, cut off or with a changed byte anywhere: both readers agree, as [`scan_bytes`] demands.
     #[test]
     fn out_of_a_pipe_it_is_the_same_tar(
         entries in proptest::collection::vec((0_usize..9, 0_u64..1500), 0..5), cut: u16, other: u16, how in 0..4,

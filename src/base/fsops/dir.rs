@@ -17,18 +17,18 @@ use rustix::io::Errno;
 use super::identity::{Identity, Stat};
 use crate::base::error::{Error, Result};
 
-/// How a file is opened. [`Open::Keep`], [`Open::Empty`] and [`Open::Append`] make the file where it is missing.
+/// How to open a file. [`Open::Keep`], [`Open::Empty`] and [`Open::Append`] create a missing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
     /// For reading.
     Read,
-    /// For writing too.
+    /// For reading and writing.
     Change,
-    /// For writing too; what is in it stays.
+    /// For reading and writing; keeps the content.
     Keep,
-    /// For writing too; nothing stays in it.
+    /// For reading and writing; empties the file.
     Empty,
-    /// For writing at its end.
+    /// For appending.
     Append,
 }
 
@@ -37,18 +37,18 @@ impl Open {
         match self {
             Open::Read => OFlags::RDONLY,
             Open::Change => OFlags::RDWR,
-            // What is not a plain file is not emptied, so that comes later.
+            // Truncation comes later, so that only a regular file is emptied.
             Open::Keep | Open::Empty => OFlags::RDWR | OFlags::CREATE,
             Open::Append => OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND,
         }
     }
 }
 
-/// How much of a directory is listed at a time, in bytes: some fifty names.
+/// Bytes of directory entries to read at a time: about fifty names.
 const LISTED_AT_ONCE: usize = 4096;
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
 
-/// An open directory. It stays the same directory when the path that it was opened by leads elsewhere. Clones share it.
+/// An open directory. It stays the same directory even if its path later leads elsewhere. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Dir {
     fd: Arc<OwnedFd>,
@@ -56,7 +56,7 @@ pub struct Dir {
     path: Arc<Path>,
 }
 
-/// A directory that was opened, or made because there was none.
+/// A directory that was opened or created.
 #[derive(Debug)]
 pub struct Made {
     pub dir: Dir,
@@ -67,7 +67,7 @@ impl Dir {
     /// Opens the directory at `path`, which the user gave: links in it are followed.
     ///
     /// # Errors
-    /// No directory is there, or the system refuses.
+    /// There is no directory at `path`, or the system refuses.
     pub fn open(path: &Path) -> Result<Dir> {
         Dir::try_open(path).map_err(|e| Error::disk("opening", path, e.into()))
     }
@@ -76,10 +76,10 @@ impl Dir {
         Dir::open_at(rustix::fs::CWD, path, OFlags::empty(), path)
     }
 
-    /// The same; makes the directory and its parents where they are missing.
+    /// Opens the directory at `path`, and creates it and its parents if they are missing.
     ///
     /// # Errors
-    /// Something else is there, or the system refuses.
+    /// Something other than a directory exists there, or the system refuses.
     pub fn create(path: &Path) -> Result<Dir> {
         fs::create_dir_all(path).map_err(|e| Error::disk("creating", path, e))?;
         Dir::open(path)
@@ -87,14 +87,14 @@ impl Dir {
 
     fn open_at(at: BorrowedFd<'_>, name: &Path, flags: OFlags, shown: &Path) -> Result<Dir, Errno> {
         let fd = match rustix::fs::openat(at, name, DIRECTORY | flags, Mode::empty()) {
-            // One that can be written and not be read: names in it can be used all the same.
+            // A directory that is writable but not readable: names in it can still be used.
             Err(Errno::ACCESS) => rustix::fs::openat(at, name, DIRECTORY | flags | OFlags::PATH, Mode::empty())?,
             opened => opened?,
         };
         Ok(Dir { fd: Arc::new(fd), path: shown.into() })
     }
 
-    /// The path that it was opened by, for messages.
+    /// The path by which it was opened, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -109,10 +109,10 @@ impl Dir {
         Error::disk(verb, &self.path_of(name), error.into())
     }
 
-    /// Opens a directory in it.
+    /// Opens a subdirectory.
     ///
     /// # Errors
-    /// Nothing has the name, or something else than a directory; the system refuses.
+    /// Nothing, or something other than a directory, has the name, or the system refuses.
     pub fn dir(&self, name: impl AsRef<OsStr>) -> Result<Dir> {
         let name = name.as_ref();
         self.try_dir(name).map_err(|e| self.fail("opening", name, e))
@@ -122,10 +122,10 @@ impl Dir {
         Dir::open_at(self.as_fd(), Path::new(one(name)?), OFlags::NOFOLLOW, &self.path_of(name))
     }
 
-    /// The same; makes the directory, with `mode`, where it is missing.
+    /// Opens a subdirectory, and creates it with `mode` if it is missing.
     ///
     /// # Errors
-    /// Something else than a directory has the name, or the system refuses.
+    /// Something other than a directory has the name, or the system refuses.
     pub fn make(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<Made> {
         let name = name.as_ref();
         let made = || -> Result<Made, Errno> {
@@ -139,18 +139,18 @@ impl Dir {
         made().map_err(|e| self.fail("creating", name, e))
     }
 
-    /// Opens the directory at `path` below it, of which every component that is missing is made with `mode`.
+    /// Opens the directory at `path` below this one, and creates missing components with `mode`.
     ///
     /// # Errors
-    /// Something else than a directory is on the way, or the system refuses.
+    /// A component is not a directory, or the system refuses.
     pub fn make_all(&self, path: &str, mode: u32) -> Result<Dir> {
         path.split('/').try_fold(self.clone(), |dir, part| Ok(dir.make(part, mode)?.dir))
     }
 
-    /// Makes a new file.
+    /// Creates a new file.
     ///
     /// # Errors
-    /// Something has the name already, or the system refuses.
+    /// The name is taken, or the system refuses.
     pub fn create_new(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         self.try_create(name, mode).map_err(|e| self.fail("creating", name, e))
@@ -161,10 +161,10 @@ impl Dir {
         rustix::fs::openat(self, one(name)?, flags, Mode::from_raw_mode(mode)).map(File::from)
     }
 
-    /// Opens a plain file. A link is not followed, and a pipe does not make the program wait.
+    /// Opens a regular file without following a link, and without waiting if it is a pipe.
     ///
     /// # Errors
-    /// It is no plain file; it is opened to keep, empty or append to and has another name; or the system refuses.
+    /// It is not a regular file; it is opened to keep, empty or append to and has other hard links; or the system refuses.
     pub fn open_file(&self, name: impl AsRef<OsStr>, how: Open) -> Result<File> {
         let name = name.as_ref();
         let fail = |e: io::Error| self.fail("opening", name, e);
@@ -179,7 +179,7 @@ impl Dir {
         if !metadata.is_file() {
             return Err(self.not_ours(name, "file"));
         }
-        // Another user may have made this name for a file that they cannot write to themselves.
+        // Another user may have linked this name to a file that they cannot write themselves.
         if matches!(how, Open::Keep | Open::Empty | Open::Append) && metadata.nlink() > 1 {
             let path = self.path_of(name);
             let text = "the file has another name besides (a hard link), and what is written would be in both; remove this one";
@@ -199,7 +199,7 @@ impl Dir {
         ))
     }
 
-    /// What has the name; a link is not followed. `None`: nothing has it.
+    /// Returns the status of a name without following a link, or `None` if nothing has the name.
     ///
     /// # Errors
     /// The system refuses.
@@ -221,7 +221,7 @@ impl Dir {
         matches!(self.stat(name), Ok(Some(stat)) if FileType::from_raw_mode(stat.st_mode) == kind)
     }
 
-    /// Which file the directory is.
+    /// The identity of the directory.
     ///
     /// # Errors
     /// The system refuses.
@@ -230,7 +230,7 @@ impl Dir {
         Ok(Identity::of(&stat))
     }
 
-    /// Calls `each` for every name in it, with the inode and the type that the directory tells, until it breaks.
+    /// Calls `each` for every name, with the inode and type according to the directory, until it breaks.
     ///
     /// # Errors
     /// The system refuses.
@@ -239,7 +239,7 @@ impl Dir {
     }
 
     fn try_each(&self, each: &mut dyn FnMut(&CStr, u64, FileType) -> ControlFlow<()>) -> Result<(), Errno> {
-        // Opened anew: clones share one position.
+        // Opened again because clones share one position.
         let own = rustix::fs::openat(self, c".", DIRECTORY, Mode::empty())?;
         let mut buffer = [MaybeUninit::uninit(); LISTED_AT_ONCE];
         let mut names = RawDir::new(own, &mut buffer);
@@ -266,19 +266,19 @@ impl Dir {
         Ok(names)
     }
 
-    /// Names that were given, taken or changed in it reach the medium.
+    /// Syncs the names in the directory to the medium.
     ///
     /// # Errors
     /// The medium refuses.
     pub fn sync(&self) -> Result<()> {
         match rustix::fs::fsync(self) {
-            // Not every file system can sync a directory, and one that cannot be read is not open for that.
+            // Not every file system can sync a directory, and a directory that is not readable is not open for it.
             Ok(()) | Err(Errno::INVAL | Errno::BADF) => Ok(()),
             Err(errno) => Err(Error::disk("syncing", &self.path, errno.into())),
         }
     }
 
-    /// Everything on its file system reaches the medium.
+    /// Syncs the whole file system of the directory to the medium.
     ///
     /// # Errors
     /// The medium refuses.
@@ -286,15 +286,15 @@ impl Dir {
         rustix::fs::syncfs(self).map_err(|e| Error::disk("syncing", &self.path, e.into()))
     }
 
-    /// Opens what is at `path`, which may have several components, without following a link anywhere below the directory.
+    /// Opens `path`, which may have several components, without following a link anywhere below the directory.
     ///
     /// # Errors
-    /// The system's; `LOOP` or `XDEV` where a link is on the way or `path` leads out.
+    /// Those of the system; `LOOP` or `XDEV` if a link is on the path or `path` leads out.
     pub fn open_below(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         match rustix::fs::openat2(self, path, flags, Mode::empty(), resolve) {
-            // Older than Linux 5.6, or a sandbox that does not know it.
+            // Linux before 5.6, or a sandbox that does not support the call.
             Err(Errno::NOSYS | Errno::PERM) => self.open_step_by_step(path, flags),
             other => other,
         }
@@ -311,7 +311,7 @@ impl Dir {
             let flags = if parts.peek().is_none() { flags } else { DIRECTORY | OFlags::NOFOLLOW };
             let opened = rustix::fs::openat(from, part, flags, Mode::empty());
             at = Some(match opened {
-                // With O_DIRECTORY, a link is reported as no directory.
+                // With O_DIRECTORY, the system reports a link as not a directory.
                 Err(Errno::NOTDIR) => match rustix::fs::statat(from, part, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => return Err(Errno::LOOP),
                     _ => return Err(Errno::NOTDIR),
@@ -329,7 +329,7 @@ impl AsFd for Dir {
     }
 }
 
-/// A single name: with several components, links between them would be followed.
+/// Requires a single component; links between several would be followed.
 pub(super) fn one(name: &OsStr) -> Result<&OsStr, Errno> {
     match name.as_bytes() {
         b"" | b"." | b".." => Err(Errno::INVAL),

@@ -12,7 +12,7 @@ use super::identity::{Identity, Occupant, Stat};
 use super::names::parent;
 use crate::base::error::{Error, Result};
 
-/// A name in an open directory, whether anything has it or not.
+/// A name in an open directory, whether or not anything has it.
 #[derive(Clone, Debug)]
 pub struct Entry {
     dir: Dir,
@@ -21,10 +21,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Opens the directory that `path` is in. Links on the way there are followed, one at its end is not.
+    /// Opens the directory that contains `path`. Links on the way are followed; a link at its end is not.
     ///
     /// # Errors
-    /// The directory cannot be opened, or `path` ends in no name.
+    /// The directory cannot be opened, or `path` does not end in a name.
     pub fn of(path: &Path) -> Result<Entry> {
         Entry::try_of(path).map_err(|e| Error::disk("opening", parent(path), e.into()))
     }
@@ -48,7 +48,7 @@ impl Entry {
         Entry { dir: self.dir.clone(), name, path: path.into() }
     }
 
-    /// The name that `path` ends in, in the same directory.
+    /// The last component of `path`, in the same directory.
     pub fn sibling(&self, path: &Path) -> Entry {
         let name = path.file_name().unwrap_or_default();
         Entry { dir: self.dir.clone(), name: name.to_owned(), path: self.path.with_file_name(name) }
@@ -67,24 +67,26 @@ impl Entry {
         &self.name
     }
 
-    /// What has the name; a link is not followed. `None`: nothing has, or the system does not say.
+    /// The status of the name without following a link, or `None` if nothing has it or the system refuses.
     pub fn stat(&self) -> Option<Stat> {
         self.dir.stat(&self.name).ok().flatten()
     }
 
-    /// Bytes that the file system has given to what has the name; 0 if nothing has.
+    /// Bytes allocated for the file; 0 if nothing has the name.
     pub fn allocated(&self) -> u64 {
         let blocks = self.stat().and_then(|stat| u64::try_from(stat.st_blocks).ok());
         blocks.unwrap_or_default().saturating_mul(512)
     }
 
-    /// What has the name now; a link is not followed.
+    /// What has the name now, without following a link.
     pub fn occupant(&self) -> Occupant {
         Occupant(self.stat().as_ref().map(Identity::of))
     }
 
+    /// Fails if something other than `expected` has the name.
+    ///
     /// # Errors
-    /// Something else than `expected` has the name by now.
+    /// Something other than `expected` has the name now.
     pub fn refuse_other_than_occupant(&self, expected: Occupant) -> Result<()> {
         if self.occupant() == expected {
             return Ok(());
@@ -98,17 +100,17 @@ impl Entry {
         self.stat().is_some()
     }
 
-    /// Whether a plain file has the name.
+    /// Whether a regular file has the name.
     pub fn is_file(&self) -> bool {
         self.dir.is_of_type(&self.name, FileType::RegularFile)
     }
 
-    /// Whether a plain file of `size` bytes has the name.
+    /// Whether a regular file of `size` bytes has the name.
     pub fn is_file_of(&self, size: u64) -> bool {
         self.is_file() && self.stat().is_some_and(|stat| u64::try_from(stat.st_size) == Ok(size))
     }
 
-    /// Whether the name leads to this open directory.
+    /// Whether the name still leads to this open directory.
     ///
     /// # Errors
     /// The system refuses.
@@ -120,7 +122,7 @@ impl Entry {
     /// [`Dir::open_file`] of this name.
     ///
     /// # Errors
-    /// It is no plain file, or the system refuses.
+    /// It is not a regular file, or the system refuses.
     pub fn open(&self, how: Open) -> Result<File> {
         self.dir.open_file(&self.name, how)
     }
@@ -136,19 +138,23 @@ impl Entry {
     /// [`Dir::create_new`] of this name.
     ///
     /// # Errors
-    /// Something has the name already, or the system refuses.
+    /// The name is taken, or the system refuses.
     pub fn create_new(&self, mode: u32) -> Result<File> {
         self.dir.create_new(&self.name, mode)
     }
 
+    /// Fails if something other than a regular file has the name.
+    ///
     /// # Errors
-    /// Something else than a plain file has the name.
+    /// Something other than a regular file has the name.
     pub fn refuse_other_than_file(&self) -> Result<()> {
         self.refuse_other_than(FileType::RegularFile, "file")
     }
 
+    /// Fails if something other than a directory has the name.
+    ///
     /// # Errors
-    /// Something else than a directory has the name.
+    /// Something other than a directory has the name.
     pub fn refuse_other_than_directory(&self) -> Result<()> {
         self.refuse_other_than(FileType::Directory, "directory")
     }
@@ -171,12 +177,12 @@ impl Entry {
     /// [`Dir::remove_tree`] of this name.
     ///
     /// # Errors
-    /// The system refuses; some of it may be gone.
+    /// The system refuses; part of it may be gone.
     pub fn remove_tree(&self) -> Result<()> {
         self.dir.remove_tree(&self.name)
     }
 
-    /// Gives the file or directory the name `to`, in place of any file that has it. Neither bytes nor names are synced:
+    /// Renames the file or directory to `to`, and replaces any file with that name. Neither content nor names are synced:
     /// [`publish`](super::publish()) does that.
     ///
     /// # Errors
@@ -186,8 +192,8 @@ impl Entry {
         renamed.map_err(|e| Error::disk("naming", &to.path, e.into()))
     }
 
-    /// The same in place of `expected` alone. Where nothing has the name, nothing can be lost; else what takes the name of the
-    /// expected file in the very moment is.
+    /// Renames to `to` if `expected` has that name. If nothing has the name, nothing can be lost; otherwise a file that takes
+    /// the name at this very moment is lost.
     ///
     /// # Errors
     /// Something else has the name, or the system refuses; nothing has changed.
@@ -200,7 +206,7 @@ impl Entry {
             rustix::fs::renameat_with(&self.dir, from, &to.dir, one(&to.name)?, RenameFlags::NOREPLACE)
         });
         match renamed {
-            // Not every file system knows this flag.
+            // Not every file system supports this flag.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.rename(to),
             Err(Errno::EXIST) => to.refuse_other_than_occupant(expected),
             renamed => renamed.map_err(|e| Error::disk("naming", &to.path, e.into())),
@@ -209,11 +215,11 @@ impl Entry {
 }
 
 impl Dir {
-    /// The last name of `path`, in the directory below this one that the rest of `path` names; what is missing of that is made
-    /// with `mode`.
+    /// The last component of `path`, in the directory below this one that the other components name. Missing directories are
+    /// created with `mode`.
     ///
     /// # Errors
-    /// Something else than a directory is on the way, or the system refuses.
+    /// A component is not a directory, or the system refuses.
     pub fn make_parents(&self, path: &str, mode: u32) -> Result<Entry> {
         match path.rsplit_once('/') {
             Some((above, name)) => Ok(Entry::in_dir(&self.make_all(above, mode)?, name)),
@@ -225,7 +231,7 @@ impl Dir {
 /// [`Entry::refuse_other_than_file`] of `path`, whose directory need not exist.
 ///
 /// # Errors
-/// Something else than a plain file is there.
+/// Something other than a regular file exists there.
 pub fn refuse_other_than_file(path: &Path) -> Result<()> {
     Entry::of(path).map_or(Ok(()), |entry| entry.refuse_other_than_file())
 }
@@ -233,7 +239,7 @@ pub fn refuse_other_than_file(path: &Path) -> Result<()> {
 /// [`Entry::refuse_other_than_directory`] of `path`, whose directory need not exist.
 ///
 /// # Errors
-/// Something else than a directory is there.
+/// Something other than a directory exists there.
 pub fn refuse_other_than_directory(path: &Path) -> Result<()> {
     Entry::of(path).map_or(Ok(()), |entry| entry.refuse_other_than_directory())
 }

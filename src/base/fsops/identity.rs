@@ -1,13 +1,13 @@
-//! Which file a name leads to.
+//! Which file a name refers to.
 
-/// What the file system says of a file or directory.
+/// The status of a file or directory.
 pub type Stat = rustix::fs::Stat;
 
 /// What has a name at one moment: nothing (the default), or this file or directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupant(pub(super) Option<Identity>);
 
-/// Which file it is: device and inode.
+/// The identity of a file: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     device: u64,
@@ -25,8 +25,8 @@ impl Identity {
         Identity::new(stat.st_dev as u64, stat.st_ino as u64)
     }
 
-    /// Whether it is the file that `directory` lists with this inode. Where directories list other inodes than files have, no
-    /// file is.
+    /// Whether `directory` lists this file under the given inode. If directories list other inodes than files have, no file
+    /// matches.
     pub fn is_listed(&self, directory: Identity, inode: u64) -> bool {
         *self == Identity::new(directory.device, inode)
     }

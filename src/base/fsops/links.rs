@@ -1,4 +1,4 @@
-//! Giving a file another name, when its path may lead to another file by then.
+//! Hard-links a file whose path may lead to another file by then.
 
 use std::ffi::OsStr;
 
@@ -9,31 +9,30 @@ use super::dir::{Dir, one};
 use super::identity::{Identity, Stat};
 use crate::base::error::Error;
 
-/// What came of a link.
+/// The outcome of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linked {
     Done,
-    /// The file system does not link this file to there.
+    /// The file system does not allow this link.
     Refused(Errno),
-    /// The path leads to another file than it did, or to none; nothing was linked.
+    /// The path now leads to another file or to nothing; nothing was linked.
     Changed,
 }
 
-/// A file by its path below an open directory, and which file that was.
+/// A file by its path below an open directory, with its identity.
 #[derive(Clone, Debug)]
 pub struct Linkable {
     pub directory: Dir,
     pub path: String,
-    /// The caller that links it compares: the path may lead to another file by then.
+    /// The caller compares it, because the path may lead to another file by then.
     pub identity: Identity,
 }
 
 impl Linkable {
-    /// Gives the file at the path another name, which nothing has yet. The inner error is a refusal: the file system does not
-    /// link this file to there.
+    /// Links the file at the path to a new name. The inner error is a refusal: the file system does not allow this link.
     ///
     /// # Errors
-    /// The system refuses for another reason.
+    /// The system fails for another reason.
     pub fn name_at(&self, directory: &Dir, name: &str) -> Result<Result<(), Errno>, Errno> {
         let name = one(OsStr::new(name))?;
         // Without a flag, a link at the end of the path is not followed.
@@ -43,10 +42,10 @@ impl Linkable {
         }
     }
 
-    /// The same for the file that was meant and no other.
+    /// Links the intended file and no other.
     ///
     /// # Errors
-    /// The system refuses for another reason than those of [`Linked::Refused`].
+    /// The system fails for another reason than those of [`Linked::Refused`].
     pub fn link_at(&self, directory: &Dir, name: &str) -> Result<Linked, Errno> {
         if let Err(errno) = self.name_at(directory, name)? {
             return Ok(Linked::Refused(errno));
@@ -58,12 +57,12 @@ impl Linkable {
         Ok(Linked::Changed)
     }
 
-    /// Whether that is the file that was meant.
+    /// Whether this is the intended file.
     pub fn is_it(&self, stat: &Stat) -> bool {
         Identity::of(stat) == self.identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
     }
 
-    /// The path leads to another file than it did.
+    /// The error for a path that leads to another file now.
     pub fn changed(&self) -> Error {
         Error::damaged(format!("{} has become another file while it was read", self.path))
     }

@@ -1,4 +1,4 @@
-//! Locks between runs. Some network file systems have none: there, it is up to the operator that two runs do not write at once.
+//! Locks between runs. Some network file systems do not support locks; there, the operator must not run two writers at once.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -11,20 +11,22 @@ use rustix::io::Errno;
 use super::{Dir, Entry, Identity, Open};
 use crate::base::error::{Error, Kind, Result};
 
-/// Held while a bundle is written. A second run on the same output gets an error.
+/// Held while a bundle is written. A second run with the same output fails.
 #[derive(Debug)]
 pub struct WriteLock {
     _file: File,
-    /// What is locked.
+    /// The locked output.
     output: Entry,
     lock: Entry,
 }
 
 impl WriteLock {
+    /// Checks that no other process holds the lock.
+    ///
     /// # Errors
-    /// Another process holds it now, or something else has its name.
+    /// Another process holds it, or something else has its name.
     pub fn check(out: &Path) -> Result<()> {
-        // Where there is no directory yet, nothing is written.
+        // If the directory does not exist, nothing is being written.
         let Ok(out) = Entry::of(out) else { return Ok(()) };
         let lock = out.beside(".partial.lock");
         lock.refuse_other_than_file()?;
@@ -37,7 +39,7 @@ impl WriteLock {
     /// Opens the directory of `out` and locks the name.
     ///
     /// # Errors
-    /// Another process holds it, or the directory cannot be written.
+    /// Another process holds the lock, or the directory cannot be written.
     pub fn take(out: &Path) -> Result<WriteLock> {
         let output = Entry::of(out)?;
         let lock = output.beside(".partial.lock");
@@ -55,16 +57,16 @@ impl WriteLock {
         }
     }
 
-    /// Removes the lock that a killed run has left beside `out`, which turned out to be complete.
+    /// Removes a lock that a killed run left next to `out`, which is complete.
     pub fn remove_orphaned(out: &Path) {
         let is_there = Entry::of(out).is_ok_and(|out| out.beside(".partial.lock").is_file());
         if is_there {
-            // Whoever holds it removes it; on a read-only medium it stays, and is harmless.
+            // The holder of a lock removes it. On a read-only medium it stays and does no harm.
             let _ = WriteLock::take(out).map(drop);
         }
     }
 
-    /// The same before it is known whether anything is to be written; `None`: nothing can be written there.
+    /// Takes the lock before it is known whether anything must be written. Returns `None` if nothing can be written there.
     ///
     /// # Errors
     /// Another process holds it.
@@ -75,7 +77,7 @@ impl WriteLock {
         }
     }
 
-    /// What is locked, in its open directory.
+    /// The locked output, in its open directory.
     pub fn output(&self) -> &Entry {
         &self.output
     }
@@ -83,7 +85,7 @@ impl WriteLock {
 
 impl Drop for WriteLock {
     fn drop(&mut self) {
-        // Left behind, it would be harmless: only the lock on it counts.
+        // A lock file that stays does no harm: only the lock on it counts.
         let _ = self.lock.remove();
     }
 }
@@ -98,19 +100,21 @@ fn locked_elsewhere(out: &Path) -> Error {
     Error::input(format!("writing {}: another gapferry is writing it", out.display()))
 }
 
-/// A directory that this run keeps others from until it is dropped.
+/// A directory that this run locks until it is dropped.
 #[derive(Debug)]
 pub struct LockedDir(Dir);
 
 impl LockedDir {
-    /// `None`: another run holds it.
+    /// Returns `None` if another run holds it.
     pub fn try_take(dir: Dir) -> Option<LockedDir> {
         let locked = flock(&dir, FlockOperation::NonBlockingLockExclusive);
         (locked != Err(Errno::WOULDBLOCK)).then_some(LockedDir(dir))
     }
 
+    /// Locks a directory.
+    ///
     /// # Errors
-    /// Another run holds it: writing `shown` is what fails.
+    /// Another run holds it; the error says that writing `shown` failed.
     pub fn take(dir: Dir, shown: &Path) -> Result<LockedDir> {
         LockedDir::try_take(dir).ok_or_else(|| locked_elsewhere(shown))
     }
@@ -127,18 +131,18 @@ impl LockedDir {
 }
 
 impl Drop for LockedDir {
-    /// Closing it alone would leave the lock to a child process that is just being started.
+    /// Closing alone would leave the lock to a child process that is just being started.
     fn drop(&mut self) {
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
-/// An open file that this run keeps others from until it is dropped.
+/// An open file that this run locks until it is dropped.
 #[derive(Debug)]
 pub struct LockedFile(Arc<File>);
 
 impl LockedFile {
-    /// `None`: another run holds it.
+    /// Returns `None` if another run holds it.
     pub fn try_take(file: File) -> Option<LockedFile> {
         (!matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))).then(|| LockedFile(Arc::new(file)))
     }
@@ -149,7 +153,7 @@ impl LockedFile {
 }
 
 impl Drop for LockedFile {
-    /// Closing it alone would leave the lock to a child process that is just being started.
+    /// Closing alone would leave the lock to a child process that is just being started.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }

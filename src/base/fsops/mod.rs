@@ -1,17 +1,16 @@
-//! Everything that gives, takes or locks a name in the file system, reserves room in it or waits until names are on the
-//! medium. No other room does any of this itself, except for `content::checkpoint`: its file may fail without an error. Open files
-//! are written and synced by those who hold them.
+//! Every operation that names, removes or locks files, reserves space, or syncs names. No other module does this itself,
+//! except `content::checkpoint`, whose file may fail without an error. The owner of an open file writes and syncs its content.
 //!
-//! The room knows names and bytes, not what they mean.
+//! The module knows names and bytes, not what they mean.
 //!
 //! # Durability
-//! A file is written under a temporary name. [`publish`] syncs its bytes, renames it, and syncs the directory, in this order:
-//! no reader sees half a file, and after a power cut the name leads to the old file or to the new one.
+//! A file is written under a temporary name. [`publish`] syncs its content, renames it and syncs the directory, in this order.
+//! No reader sees a partial file, and after a power failure the name leads to the old file or the new one.
 //!
 //! # Threats
-//! A directory may belong to another user, or be writable for one. Then any name in it can change between two system calls.
-//! So a directory is opened once ([`Dir`]), and everything happens relative to the open directory, one name at a time. Links
-//! are followed in the path that the user gave to open it, and nowhere below.
+//! A directory may belong to another user or be writable for one. Any name in it can then change between two system calls. A
+//! directory is therefore opened once ([`Dir`]), and everything happens relative to the open directory, one component at a
+//! time. Links are followed in the path that the user gave, and nowhere below it.
 
 mod dir;
 mod entry;

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 
 use crate::base::error::{Error, Result};
 
-/// The directory that `path` is in.
+/// The directory that contains `path`.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -26,7 +26,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// has to exist there.
 ///
 /// # Errors
-/// It is a link that leads nowhere.
+/// `path` is a dangling link.
 pub fn canonicalize(path: &Path) -> Result<PathBuf> {
     let plain: PathBuf = path.components().collect();
     let is_link = plain.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());

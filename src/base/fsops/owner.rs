@@ -1,4 +1,4 @@
-//! Giving files to another user, who may already own some of the directories and change names in them meanwhile.
+//! Changes the owner of files. The new owner may already own some of the directories and change names in them meanwhile.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,7 +12,7 @@ use super::dir::{Dir, one};
 use super::walk::Walked;
 use crate::base::error::{Error, Result};
 
-/// A user and a group, by their numbers.
+/// A numeric user and group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub user: u32,
@@ -20,7 +20,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Gives an open file away; `path` is for the message.
+    /// Changes the owner of an open file; `path` is for the message.
     ///
     /// # Errors
     /// The system refuses.
@@ -30,7 +30,7 @@ impl Owner {
 }
 
 impl Dir {
-    /// Gives the directory itself away.
+    /// Changes the owner of the directory itself.
     ///
     /// # Errors
     /// The system refuses.
@@ -38,11 +38,11 @@ impl Dir {
         give(self, owner).map_err(|e| Error::disk("changing the owner of", self.path(), e.into()))
     }
 
-    /// Gives away what has the name and everything below it; returns how many files keep their owner because they
-    /// have further names.
+    /// Changes the owner of a name and everything below it. Returns the number of files that keep their owner because they
+    /// have other hard links.
     ///
-    /// A file in a directory of another user is given away only if it belongs to that user. In its own directory a user could
-    /// put a link to any file in place of ours.
+    /// A file in another user's directory changes its owner only if that user already owns it: in their own directory, users
+    /// can put a link to any file in place of ours.
     ///
     /// # Errors
     /// The system refuses.
@@ -63,10 +63,10 @@ impl Dir {
     }
 }
 
-/// `false`: it has further names.
+/// Returns `false` if the file has other hard links.
 fn give_file(found: &Walked<'_>, owner: Owner) -> Result<bool, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Looked at and given away by one descriptor: the name may lead to another file in between.
+    // Checked and changed through one descriptor: the name may lead to another file in between.
     let file = rustix::fs::openat(found.parent, one(found.name)?, flags, Mode::empty())?;
     let (stat, directory) = (rustix::fs::fstat(&file)?, rustix::fs::fstat(found.parent)?);
     if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink > 1 {

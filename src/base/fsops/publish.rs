@@ -1,4 +1,4 @@
-//! Giving finished files and directories their names.
+//! Gives finished files and directories their final names.
 
 use std::fs::File;
 
@@ -7,18 +7,18 @@ use rustix::fs::RenameFlags;
 use super::{Dir, Entry, Occupant};
 use crate::base::error::{Error, Result};
 
-/// A file whose bytes are on the medium and which still has its temporary name.
+/// A synced file that still has its temporary name.
 #[derive(Debug)]
 #[must_use = "it has no name yet"]
 pub struct Synced {
     from: Entry,
     to: Entry,
-    /// What it may replace; `None`: any file.
+    /// What it may replace; `None` for any file.
     over: Option<Occupant>,
 }
 
 impl Synced {
-    /// Syncs `file`, which is written under the name `from` and is to be called `to`.
+    /// Syncs `file`, which has the temporary name `from` and the final name `to`.
     ///
     /// # Errors
     /// The medium refuses.
@@ -27,15 +27,15 @@ impl Synced {
         Ok(Synced { from, to, over: None })
     }
 
-    /// The same, which replaces nothing but `expected`.
+    /// Restricts what it may replace to `expected`.
     pub fn over(self, expected: Occupant) -> Synced {
         Synced { over: Some(expected), ..self }
     }
 
-    /// Gives all of them their names, in their order. They may replace files. The names are on the medium afterwards.
+    /// Gives all files their final names, in order, and syncs the names. Existing files are replaced.
     ///
     /// # Errors
-    /// The system refuses; some may have their names.
+    /// The system refuses; some files may have their names.
     pub fn publish(all: impl IntoIterator<Item = Synced>) -> Result<()> {
         let mut directories: Vec<Dir> = Vec::new();
         for Synced { from, to, over } in all {
@@ -51,39 +51,37 @@ impl Synced {
     }
 }
 
-/// Brings `file`, which is written under the name `from`, to the medium and gives it the name `to`, in place of any file that
-/// has it.
+/// Syncs `file`, renames it from `from` to `to`, and syncs the name. An existing file is replaced.
 ///
 /// # Errors
-/// The system refuses. `to` is what it was, unless syncing the directory is what fails: then it is the new file, but may not be
-/// after a power cut.
+/// The system refuses. `to` is unchanged, unless syncing the directory failed: then it is the new file, but may be the old one
+/// after a power failure.
 pub fn publish(file: &File, from: &Entry, to: &Entry) -> Result<()> {
     Synced::publish([Synced::new(file, from.clone(), to.clone())?])
 }
 
-/// The same in place of nothing but `expected`.
+/// Does the same, but replaces only `expected`.
 ///
 /// # Errors
-/// As [`publish`], and something else has the name `to` by now.
+/// As for [`publish`], or something else has the name `to` now.
 pub fn publish_over(file: &File, from: &Entry, to: &Entry, expected: Occupant) -> Result<()> {
     Synced::publish([Synced::new(file, from.clone(), to.clone())?.over(expected)])
 }
 
-/// Gives the directory `new`, which is on the medium, the name `to`; `expected`, which has that name, is removed. At no moment
-/// has neither of them the name where the file system can exchange names, else for a short one. The name is on the medium
-/// afterwards.
+/// Gives the synced directory `new` the name `to`, removes `expected`, which has that name, and syncs the name. If the file
+/// system can exchange names, one of them always has the name; otherwise there is a short gap.
 ///
 /// # Errors
-/// Something else than `expected` has the name by now, or the system refuses. `to` is the new directory or what it was.
+/// Something other than `expected` has the name, or the system refuses. `to` is the new directory or unchanged.
 pub fn replace_directory(new: &Entry, to: &Entry, expected: Occupant) -> Result<()> {
     to.refuse_other_than_occupant(expected)?;
     if to.exists() {
         match exchange(new, to) {
             Ok(()) => {
-                // Or a power cut could bring the old one back, with files missing.
+                // Otherwise a power failure could bring back the old directory with files missing.
                 to.dir().sync()?;
                 if new.occupant() != expected {
-                    // Something took the name in the very moment; it gets it back.
+                    // Something took the name at this very moment; it gets the name back.
                     let _ = exchange(new, to);
                     return to.refuse_other_than_occupant(expected);
                 }
@@ -104,18 +102,18 @@ fn exchange(one: &Entry, other: &Entry) -> rustix::io::Result<()> {
     rustix::fs::renameat_with(one.dir(), one.name(), other.dir(), other.name(), RenameFlags::EXCHANGE)
 }
 
-/// Where a directory waits to be removed on file systems that cannot exchange names.
+/// Where a directory waits for its removal on file systems that cannot exchange names.
 fn aside(to: &Entry) -> Entry {
     to.beside(".partial.old")
 }
 
 fn replace_by_two_renames(new: &Entry, to: &Entry) -> Result<()> {
     let aside = aside(to);
-    // Left by a run that was killed between the renames below, or just after.
+    // Left by a run that was killed between the renames below, or just after them.
     aside.remove_tree()?;
     to.rename(&aside)?;
     if let Err(error) = new.rename(to) {
-        // Better the old one than none. The error to report is the first.
+        // The old directory is better than none. The first error is the one to report.
         let _ = aside.rename(to);
         return Err(error);
     }

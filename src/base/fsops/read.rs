@@ -1,4 +1,4 @@
-//! Files that are only read, by the path that the user gave: links in it are followed.
+//! Opens files for reading by the path that the user gave. Links are followed.
 
 use std::fs::File;
 use std::io;
@@ -7,17 +7,18 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Opens a plain file. A pipe that is there instead does not make the program wait for a writer.
+/// Opens a regular file. A pipe in its place does not make the program wait for a writer.
 ///
 /// # Errors
-/// It is no plain file, or the system refuses.
+/// It is not a regular file, or the system refuses.
 pub fn open_plain(path: &Path) -> io::Result<File> {
     let open = |flags: OFlags| File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let is_plain = || path.metadata().map(|metadata| metadata.is_file());
     plain(without_waiting(open, is_plain)?)
 }
 
-/// Opens by `open` without waiting for a writer; a plain file that another holds a lease on (a file server, say) is waited for.
+/// Opens with `open` without waiting for the writer of a pipe, but waits for a regular file on which another process, such as
+/// a file server, holds a lease.
 ///
 /// # Errors
 /// The system refuses.
@@ -31,7 +32,7 @@ pub fn without_waiting(
     }
 }
 
-/// The file, if it is a plain one.
+/// Returns the file if it is a regular one.
 ///
 /// # Errors
 /// It is a directory, a pipe or a device.

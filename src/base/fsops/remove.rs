@@ -1,4 +1,4 @@
-//! Removing names.
+//! Removes names.
 
 use std::ffi::OsStr;
 
@@ -9,7 +9,7 @@ use super::dir::{Dir, one};
 use crate::base::error::Result;
 
 impl Dir {
-    /// Removes a file or link. Nothing need have the name.
+    /// Removes a file or link, if the name exists.
     ///
     /// # Errors
     /// It is a directory, or the system refuses.
@@ -17,10 +17,10 @@ impl Dir {
         self.unlink(name.as_ref(), AtFlags::empty())
     }
 
-    /// Removes an empty directory. Nothing need have the name.
+    /// Removes an empty directory, if the name exists.
     ///
     /// # Errors
-    /// It is not empty or something else, or the system refuses.
+    /// It is not an empty directory, or the system refuses.
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
         self.unlink(name.as_ref(), AtFlags::REMOVEDIR)
     }
@@ -32,10 +32,10 @@ impl Dir {
         }
     }
 
-    /// Removes what has the name: a file or link, or a directory with everything in it. Nothing need have the name.
+    /// Removes a file, a link, or a directory with everything in it, if the name exists.
     ///
     /// # Errors
-    /// The system refuses; some of it may be gone.
+    /// The system refuses; part of it may be gone.
     pub fn remove_tree(&self, name: impl AsRef<OsStr>) -> Result<()> {
         self.walk(name.as_ref(), &mut |found| match found.dir {
             Some(_) => found.parent.remove_dir(found.name),

@@ -1,4 +1,4 @@
-//! Small files that are replaced as a whole.
+//! Replaces small files as a whole.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{File, Permissions};
@@ -11,12 +11,12 @@ use rustix::io::Errno;
 use super::{Dir, Entry, publish};
 use crate::base::error::{Error, Result};
 
-/// How temporary names begin.
+/// Prefix of temporary names.
 const PREFIX: &str = ".gapferry-";
-/// How many names are tried.
+/// Number of names to try.
 const TRIES: usize = 100;
 
-/// A file that is written beside another and takes its name when it is whole. Until then only its owner can read it, and it is
+/// A file that is written next to another and takes its name when it is complete. Until then only its owner can read it. It is
 /// removed when it is dropped.
 #[derive(Debug)]
 pub struct Replacement {
@@ -27,17 +27,21 @@ pub struct Replacement {
 }
 
 impl Replacement {
+    /// Creates the replacement of `path`.
+    ///
     /// # Errors
     /// The directory of `path` cannot be opened or written.
     pub fn of(path: &Path) -> Result<Replacement> {
-        // Messages name the file that is meant, also where its directory is what cannot be opened.
+        // Messages name the intended file, even if its directory cannot be opened.
         Replacement::of_entry(Entry::try_of(path).map_err(|e| Error::disk("writing", path, e.into()))?)
     }
 
+    /// Creates the replacement of `to`.
+    ///
     /// # Errors
     /// The directory cannot be written.
     pub fn of_entry(to: Entry) -> Result<Replacement> {
-        // Messages name the file that is meant, not the temporary one.
+        // Messages name the intended file, not the temporary one.
         let fail = |e: Errno| Error::disk("writing", to.path(), e.into());
         for _ in 0..TRIES {
             let at = Entry::in_dir(to.dir(), format!("{PREFIX}{:016x}", RandomState::new().build_hasher().finish()));
@@ -54,7 +58,7 @@ impl Replacement {
         &mut self.file
     }
 
-    /// Lets everybody read the file.
+    /// Makes the file readable for everyone.
     ///
     /// # Errors
     /// The system refuses.
@@ -73,7 +77,7 @@ impl Replacement {
         Ok(())
     }
 
-    /// Removes what killed runs have left of replacements in `dir`.
+    /// Removes replacements in `dir` that killed runs have left.
     ///
     /// # Errors
     /// The system refuses.

@@ -1,4 +1,4 @@
-//! Room on the medium, and when bytes go there.
+//! Space on the medium, and when bytes are written to it.
 
 use std::fs::File;
 use std::num::NonZeroU64;
@@ -12,18 +12,18 @@ use crate::base::error::{Error, Result};
 /// Bytes that this user can still write in `directory`.
 ///
 /// # Errors
-/// The file system does not tell.
+/// The file system does not say.
 pub fn free_space(directory: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(directory);
     let stat = stat.map_err(|e| Error::disk("asking for the free space of", directory, e.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Reserves `length` bytes for `file`, so that a full disk is found before anything is fetched. On a file system that cannot
-/// reserve, the file only gets that length.
+/// Reserves `length` bytes for `file`, so that a full disk is noticed before anything is fetched. On a file system that cannot
+/// reserve space, it only sets the length.
 ///
 /// # Errors
-/// There is not enough room, or what else the disk says. `path` is for the message.
+/// There is not enough space, or the disk fails. `path` is for the message.
 pub fn reserve(file: &File, path: &Path, length: u64) -> Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
         Ok(()) => Ok(()),
@@ -34,9 +34,9 @@ pub fn reserve(file: &File, path: &Path, length: u64) -> Result<()> {
     }
 }
 
-/// Lets the kernel begin to write these bytes to the medium now, instead of collecting them for half a minute. Does not wait.
-/// Linux begins when it hears that the bytes are not needed in memory.
+/// Asks the kernel to start writing these bytes to the medium now instead of collecting them for half a minute. Does not wait.
+/// Linux starts when it learns that the bytes are no longer needed in memory.
 pub fn begin_writing_out(file: &File, offset: u64, length: u64) {
-    // It is only advice. A file system that does not take it syncs everything at the end.
+    // This is only advice. A file system that ignores it writes everything at the final sync.
     let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
 }

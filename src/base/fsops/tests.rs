@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 use super::*;
 use crate::base::error::Kind;
 
-/// A directory of ours, and beside it one of a user who must not lose anything.
+/// A directory of ours, and next to it one of a user who must not lose anything.
 fn fixture() -> (tempfile::TempDir, Dir, PathBuf) {
     let work = tempfile::tempdir().unwrap();
     let (ours, victim) = (work.path().join("ours"), work.path().join("victim"));
@@ -94,7 +94,7 @@ fn no_link_is_followed_by_either_way_of_opening() {
         ("/etc/passwd", false),
     ] {
         assert_eq!(dir.open_below(path, OFlags::NONBLOCK).is_ok(), good, "{path}");
-        // Without the help of the system nothing is resolved that is not plain.
+        // Without support by the system, only plain components are resolved.
         assert_eq!(dir.open_step_by_step(path, flags).is_ok(), good && !path.contains(".."), "{path}");
     }
 }
@@ -159,7 +159,7 @@ fn a_new_bundle_takes_the_place_of_the_old_directory_and_of_what_a_killed_run_le
     }
 }
 
-/// Somebody puts a file where a bundle will be, hours after the export looked.
+/// Someone creates a file where a bundle will be, hours after the export checked the name.
 #[test]
 fn what_has_taken_a_name_meanwhile_is_not_replaced() {
     let (_work, dir, _) = fixture();
@@ -185,7 +185,7 @@ fn what_has_taken_a_name_meanwhile_is_not_replaced() {
     assert!(out.path().join("thesis").exists() && partial.path().exists());
 }
 
-/// It would take the room of a whole bundle for good.
+/// It would permanently take the space of a whole bundle.
 #[test]
 fn an_old_directory_that_a_run_killed_between_two_renames_left_goes_with_the_next() {
     let (_work, dir, _) = fixture();
@@ -253,7 +253,7 @@ fn a_link_is_made_to_the_file_that_was_meant_and_to_no_other() {
     assert!(!dir.path_of("two").exists() && is_unharmed(&victim));
 }
 
-/// As root only: others cannot give files away.
+/// Only as root: other users cannot change the owner of files.
 #[test]
 fn a_file_that_a_user_put_in_place_of_ours_is_not_given_to_that_user() {
     if !rustix::process::geteuid().is_root() {
@@ -284,13 +284,13 @@ fn a_child_process_that_is_just_being_started_does_not_keep_the_lock_of_a_file()
     let open = || file.open(Open::Read).unwrap();
     let locked = LockedFile::try_take(open()).unwrap();
     assert!(LockedFile::try_take(open()).is_none());
-    // As after fork: another descriptor of the same open file.
+    // As after fork: another descriptor for the same open file.
     let _childs = locked.file().try_clone().unwrap();
     drop(locked);
     assert!(LockedFile::try_take(open()).is_some());
 }
 
-/// In a directory that others can write to, an unfinished file may be a hard link to a file of another user.
+/// In a directory that others can write, an unfinished file may be a hard link to another user's file.
 #[test]
 fn a_file_that_has_another_name_is_not_written_to() {
     let directory = tempfile::tempdir().unwrap();

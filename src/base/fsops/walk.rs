@@ -1,4 +1,4 @@
-//! Everything below a name.
+//! Walks everything below a name.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
@@ -11,32 +11,32 @@ use super::dir::Dir;
 use super::entry::Entry;
 use crate::base::error::Result;
 
-/// What a walk has come to.
+/// An entry of a walk.
 pub(super) struct Walked<'a> {
     pub parent: &'a Dir,
     pub name: &'a OsStr,
-    /// The directory that has the name; `None` if it is anything else.
+    /// The directory with this name; `None` if it is anything else.
     pub dir: Option<&'a Dir>,
 }
 
 /// A directory that a walk is in.
 struct Level {
     dir: Dir,
-    /// Its name in the one above.
+    /// Its name in the parent.
     name: OsString,
-    /// What in it is still to be visited.
+    /// Entries that are still to be visited.
     rest: Vec<Listed>,
 }
 
 struct Listed {
     name: OsString,
-    /// As the directory tells: it may have changed since.
+    /// According to the directory; it may have changed since.
     kind: FileType,
 }
 
 impl Dir {
-    /// Calls `visit` for what has the name and for everything below it, a directory after all that is in it. No link is
-    /// followed, also not one that takes the place of a directory meanwhile. Nothing need have the name.
+    /// Calls `visit` for the name and everything below it, and for each directory after its content. Links are never followed,
+    /// not even one that replaces a directory meanwhile. Nothing need have the name.
     pub(super) fn walk(&self, name: &OsStr, visit: &mut dyn FnMut(&Walked<'_>) -> Result<()>) -> Result<()> {
         let mut levels: Vec<Level> = Vec::new();
         let mut next = Some(Listed { name: name.to_owned(), kind: FileType::Unknown });
@@ -61,10 +61,10 @@ impl Dir {
         }
     }
 
-    /// Calls `each` for everything below the directory that is no directory itself.
+    /// Calls `each` for every entry below the directory that is not a directory itself.
     ///
     /// # Errors
-    /// The system refuses; those of `each`.
+    /// The system refuses, or `each` fails.
     pub fn each_file(&self, each: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
         let visit = &mut |found: &Walked<'_>| match found.dir {
             Some(_) => Ok(()),
@@ -95,6 +95,6 @@ impl Dir {
 enum Entered {
     Directory(Level),
     Other,
-    /// It has gone meanwhile.
+    /// The entry has disappeared meanwhile.
     Nothing,
 }

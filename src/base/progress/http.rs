@@ -1,4 +1,4 @@
-//! HTTP exchanges as `--log-http` tells them. Whoever makes one has masked its secrets already.
+//! HTTP exchanges for `--log-http`. The sender has already masked secrets.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,25 +8,24 @@ use serde_json::{Value, json};
 /// A moment of one HTTP exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
-    /// Counts the exchanges of a run from 1; the moments of one have the same number.
+    /// Number of the exchange in this run, from 1. All moments of one exchange have the same number.
     pub number: u64,
     pub moment: Moment,
 }
 
-/// Names and values of headers worth telling, as they go over the wire.
+/// Names and values of the headers to log.
 pub type Headers = Vec<(String, String)>;
 
-/// What happened in an exchange. Times are counted from its beginning.
+/// A moment of an exchange. Times are measured from its start.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Moment {
-    /// A request goes out. `attempt` is 1 unless an earlier one for the same thing has failed; `bytes` is the length of
-    /// its body.
+    /// A request is sent. `attempt` is 1 unless an earlier attempt failed; `bytes` is the length of its body.
     Asked { method: String, url: String, attempt: u32, bytes: u64, headers: Headers },
-    /// Status and headers of the answer are there.
+    /// The status and headers of the response have arrived.
     Answered { status: u16, after: Duration, headers: Headers },
-    /// No more of the answer's body will be read: it ended, or nobody wants the rest.
+    /// The response body has ended, or the rest is not needed.
     Read { bytes: u64, whole: bool, after: Duration },
-    /// There is no answer, or its body broke off.
+    /// There is no response, or its body broke off.
     Failed { why: String, after: Duration },
 }
 
@@ -63,7 +62,7 @@ fn listed(f: &mut fmt::Formatter<'_>, headers: &Headers) -> fmt::Result {
 }
 
 impl Exchange {
-    /// For logs that machines read.
+    /// The JSON form, for logs that programs read.
     pub(super) fn to_json(&self) -> Value {
         let object = |headers: &Headers| -> Value {
             headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()

@@ -1,4 +1,4 @@
-//! One JSON object a line on standard error, for machines that read logs.
+//! One JSON object per line on standard error, for programs that read logs.
 
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::tally::Tally;
 use super::{Event, Reporter, shown_json};
 
-/// How often progress within a phase is told.
+/// Interval between progress lines of a phase.
 const EVERY: Duration = Duration::from_secs(1);
 
 pub struct Json {
@@ -18,7 +18,7 @@ pub struct Json {
 }
 
 impl Json {
-    /// With `quiet` only warnings, failures and waits are printed.
+    /// With `quiet`, prints only warnings, failures and waits.
     pub fn new(quiet: bool) -> Json {
         Json { quiet, state: Mutex::new((Tally::default(), Instant::now())) }
     }
@@ -43,7 +43,7 @@ impl Reporter for Json {
         let described = described(&event).filter(|_| !self.quiet || event.is_urgent());
         let progress = progress.filter(|_| !self.quiet);
         for line in described.into_iter().chain(progress) {
-            // Nobody is left to tell when standard error is closed.
+            // If standard error is closed, there is no other place to report it.
             let _ = writeln!(std::io::stderr().lock(), "{}", shown_json(line));
         }
     }

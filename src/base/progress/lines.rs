@@ -1,4 +1,4 @@
-//! Plain lines on standard error, for logs: each phase, now and then how far it is, and everything worth knowing.
+//! Plain lines on standard error, for logs: each phase, its progress from time to time, and messages.
 
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use super::tally::Tally;
 use super::units::{bytes, count, duration};
 use super::{Event, Phase, Reporter, shown_line};
 
-/// How often a long phase says where it stands.
+/// Interval between progress lines of a long phase.
 const EVERY: Duration = Duration::from_secs(10);
 
 pub struct Lines {
@@ -23,7 +23,7 @@ struct State {
 }
 
 impl Lines {
-    /// With `quiet` only warnings and waits are printed.
+    /// With `quiet`, prints only warnings and waits.
     pub fn new(quiet: bool) -> Lines {
         let now = Instant::now();
         Lines { quiet, state: Mutex::new(State { tally: Tally::default(), last: now, began: now }) }
@@ -38,7 +38,7 @@ impl Reporter for Lines {
             Event::Notice(text) => Some(format!("note: {text}")),
             Event::Warning(text) | Event::Incomplete(text) => Some(format!("warning: {text}")),
             Event::Waiting { what, why, delay } => Some(format!("waiting {} before {what}: {why}", duration(*delay))),
-            // Asked for by an option of its own.
+            // Requested by an option of its own.
             Event::Http(exchange) => Some(exchange.to_string()),
             _ => None,
         };
@@ -56,13 +56,13 @@ impl Reporter for Lines {
         };
         let progress = progress.filter(|_| !self.quiet);
         for line in line.into_iter().chain(progress) {
-            // Nobody is left to tell when standard error is closed.
+            // If standard error is closed, there is no other place to report it.
             let _ = writeln!(std::io::stderr().lock(), "{}", shown_line(&line));
         }
     }
 }
 
-/// What a phase has before it; short ones are not worth a line.
+/// The size of a phase at its start; short phases do not get a line.
 fn opening(tally: &Tally) -> Option<String> {
     let phase = tally.phase?;
     let items = |what: &str| count(usize::try_from(tally.items).unwrap_or(usize::MAX), what);

@@ -1,7 +1,7 @@
-//! What happens while a job runs, as events.
+//! Events that happen during a job.
 //!
-//! Stages and transports say what they do through a [`Reporter`]; they never print. Renderers (terminal bars, periodic
-//! log lines, JSON lines, nothing) live below this module; tests use [`Recorder`].
+//! Stages and transports report through a [`Reporter`] and never print. The renderers (terminal bars, periodic lines, JSON
+//! lines, nothing) are below this module; tests use [`Recorder`].
 
 mod http;
 mod json;
@@ -24,18 +24,18 @@ use std::time::Duration;
 
 use crate::oci::Digest;
 
-/// Something that happened. Bytes are counted as they cross the network or the disk, not as planned.
+/// An event. Bytes are counted as they cross the network or the disk, not as planned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A part of the job begins: `items` things (images, blobs, files) and `bytes` bytes lie ahead, where known.
+    /// A phase starts, with `items` things (images, blobs, files) and `bytes` bytes ahead, if known.
     Phase {
         phase: Phase,
         items: u64,
         bytes: u64,
     },
-    /// One of the phase's items is done.
+    /// One item of the phase is done.
     ItemDone,
-    /// A blob begins to move; `present` of its `size` bytes are already there.
+    /// A blob starts to move; `present` of its `size` bytes already exist.
     BlobStarted {
         digest: Digest,
         size: u64,
@@ -46,7 +46,7 @@ pub enum Event {
         digest: Digest,
         bytes: u64,
     },
-    /// What was counted for this blob is void: it starts again from its first byte.
+    /// The blob starts again from its first byte; what was counted for it is void.
     BlobRestarted {
         digest: Digest,
         bytes: u64,
@@ -56,28 +56,28 @@ pub enum Event {
     },
     /// What was done or comes next: `3.0 GiB to read: 12 blobs of 2 images`.
     Status(String),
-    /// Worth knowing, nothing wrong: a short name written out, a duplicate merged.
+    /// Information without a problem: a short name was expanded, a duplicate merged.
     Notice(String),
-    /// Something to look at, though the job goes on.
+    /// Something to look at; the job continues.
     Warning(String),
-    /// A warning that the result lacks something: the job goes on, and its exit code says so.
+    /// A warning that the result lacks something; the job continues, and its exit code says so.
     Incomplete(String),
-    /// One image failed; the others go on.
+    /// One image failed; the others continue.
     Failure(String),
-    /// Waiting before another try, or because a registry asked for it.
+    /// Waiting before a retry, or because a registry asked for it.
     Waiting {
         what: String,
         why: String,
         delay: Duration,
     },
-    /// A moment of an HTTP exchange; only where that was asked for.
+    /// A moment of an HTTP exchange; only on request.
     Http(Box<Exchange>),
 }
 
 impl Event {
-    /// Whether it is reported even where only errors and warnings are wanted.
+    /// Whether the event is reported even with `--quiet`.
     pub fn is_urgent(&self) -> bool {
-        // HTTP exchanges are asked for by an option of their own.
+        // HTTP exchanges are requested by an option of their own.
         matches!(
             self,
             Event::Warning(_) | Event::Incomplete(_) | Event::Failure(_) | Event::Waiting { .. } | Event::Http(_)
@@ -85,29 +85,29 @@ impl Event {
     }
 }
 
-/// The parts a job is made of.
+/// The phases of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Tags to digests.
+    /// Resolving tags to digests.
     Resolve,
-    /// Manifests and referrers.
+    /// Reading manifests and referrers.
     Walk,
-    /// Proving what an earlier, interrupted run left.
+    /// Verifying what an interrupted run left.
     Recheck,
-    /// What the target already has.
+    /// Asking what the target already has.
     Inventory,
-    /// Blobs.
+    /// Transferring blobs.
     Transfer,
-    /// Manifests and tags.
+    /// Pushing manifests and tags.
     Publish,
-    /// Proving bytes.
+    /// Verifying bytes.
     Verify,
-    /// Writing everything to the medium.
+    /// Syncing everything to the medium.
     Sync,
 }
 
 impl Phase {
-    /// As a person reads it at the left of a bar.
+    /// The label to the left of a bar.
     pub fn label(self) -> &'static str {
         match self {
             Phase::Resolve => "resolving",
@@ -122,7 +122,7 @@ impl Phase {
     }
 }
 
-/// Where events go. Implementations must be quick: they are called from the transfer itself.
+/// Receives events. Implementations must be fast: the transfer itself calls them.
 pub trait Reporter: Send + Sync {
     fn report(&self, event: Event);
 }
@@ -137,7 +137,7 @@ impl Reporter for Silent {
     fn report(&self, _: Event) {}
 }
 
-/// Keeps every event, for tests and for callers that look afterwards.
+/// Keeps every event, for tests and for callers that look at them afterwards.
 #[derive(Default)]
 pub struct Recorder(Mutex<Vec<Event>>);
 

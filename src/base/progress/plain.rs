@@ -1,9 +1,8 @@
-//! Text that was written by others, before it meets a terminal.
+//! Makes foreign text safe for a terminal.
 //!
 //! # Threats
-//! A bundle or a registry may send escape sequences that move the cursor, rename the window or hide a line, and
-//! characters that turn the direction of writing around. They are shown as `\u001b`, which inside JSON still means what it
-//! was.
+//! A bundle or a registry may send escape sequences that move the cursor, rename the window or hide a line, and characters
+//! that reverse the writing direction. They are shown as `\u001b`, which keeps its meaning inside JSON.
 
 use std::borrow::Cow;
 
@@ -11,23 +10,23 @@ use serde_json::Value;
 
 use super::redact::redacted;
 
-/// Text of one or more lines of our own: every control character but the end of a line is shown, not obeyed.
+/// Escapes every control character except line ends, in text of our own with one or more lines.
 pub fn plain(text: &str) -> Cow<'_, str> {
     shown(text, |c| c != '\n' && speaks_to_terminal(c))
 }
 
-/// A piece of text from outside, to stand within a line of ours: it cannot end that line either.
+/// Escapes foreign text for use within a line: it cannot end the line either.
 pub fn plain_piece(text: &str) -> Cow<'_, str> {
     shown(text, speaks_to_terminal)
 }
 
-/// One message, as standard error gets it: on one line that cannot speak to the terminal, without secrets. Everything that is
-/// written there passes here, whoever wrote it.
+/// Prepares one message for standard error: one line, no control characters, no secrets. Every message passes through here.
 pub fn shown_line(text: &str) -> String {
     plain_piece(&redacted(text)).into_owned()
 }
 
-/// The same as one JSON object. Secrets are masked in its strings: in the finished line, a password of digits could be part of a number.
+/// Does the same for a JSON object. Secrets are masked in its strings before rendering: in the finished line, a numeric
+/// password could be part of a number.
 pub fn shown_json(mut object: Value) -> String {
     mask(&mut object);
     plain_piece(&object.to_string()).into_owned()
@@ -46,8 +45,8 @@ fn mask(value: &mut Value) {
     }
 }
 
-/// Controls, those of eight bits too; marks that change the direction of writing; and what some terminals take for the end of a
-/// line.
+/// Whether a terminal may act on the character: controls (including 8-bit ones), marks that change the writing direction, and
+/// characters that some terminals treat as a line end.
 fn speaks_to_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,10 +1,10 @@
-//! The secrets of this run, so that none of them is printed: what others say is searched for them before it is shown.
+//! The secrets of this run. Foreign text is searched for them before it is shown.
 //!
 //! # Threats
-//! A registry, a gateway or a helper may repeat the credentials that it was sent, in an error, a header or an address: as they
-//! are, or encoded for the place where they stand (base64 in `Authorization`, percent signs in a query, JSON, HTML). It may escape
-//! more than it needs to, escape twice, and break lines anywhere. So every [form](Form) of a secret is searched for in the text, and
-//! in what the text means once its escapes are resolved ([`Reading`]).
+//! A registry, a gateway or a helper may repeat the credentials that it received in an error, a header or an address:
+//! unchanged, or encoded for where they appear (base64 in `Authorization`, percent signs in a query, JSON, HTML). It may
+//! escape more than necessary, escape twice, and break lines anywhere. Every [form](Form) of a secret is therefore searched
+//! for in the text itself and in the text with its escapes resolved ([`Reading`]).
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,21 +14,22 @@ use base64::engine::general_purpose::STANDARD;
 
 /// Shorter secrets are part of too many words.
 const SHORTEST: usize = 4;
-/// Fewer characters of base64 stand in other text by chance.
+/// Fewer characters of base64 occur in other text by chance.
 const SHORTEST_BASE64: usize = 6;
-/// Of longer ones, such as tokens and the passwords of clouds, the beginning is searched for: what is shown of an answer may end
-/// within them.
+/// Of longer secrets, such as tokens and cloud passwords, only the beginning is searched for: what is shown of a response may
+/// end within them.
 const LONGEST_ENCODED: usize = 512;
 const BEGINNING: usize = 64;
 const MASK: &str = "***";
-/// How often escapes are resolved: a value that was encoded twice, in a text that was encoded itself.
+/// How often escapes are resolved: for a value that was encoded twice, in a text that was encoded itself.
 const DEEPEST: usize = 3;
 
-/// One way in which a secret may stand in a text.
+/// One encoding of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Form {
     text: String,
-    /// What is around it in the same alphabet belongs to it: the user's name, the rest of its first and last characters.
+    /// Whether adjacent characters of the same alphabet belong to it: the user's name, and the rest of its first and last
+    /// characters.
     is_base64: bool,
 }
 
@@ -49,7 +50,7 @@ mod known {
     }
 }
 
-/// Tests run beside each other, and the secrets of one are the words of another.
+/// Tests run in parallel, and the secrets of one are the words of another.
 #[cfg(test)]
 mod known {
     use std::cell::RefCell;
@@ -67,7 +68,7 @@ mod known {
     }
 }
 
-/// From now on, [`redacted`] hides this text, whatever it is encoded in.
+/// From now on, [`redacted`] hides this text in every encoding.
 pub fn conceal(secret: &str) {
     if secret.len() < SHORTEST || known::read(|forms| forms.iter().any(|form| form.text == secret)) {
         return;
@@ -81,12 +82,12 @@ pub fn conceal(secret: &str) {
     });
 }
 
-/// The text, with `***` where a secret stands in it.
+/// The text with `***` in place of each secret.
 pub fn redacted(text: &str) -> Cow<'_, str> {
     redacted_with(text, &[])
 }
 
-/// The same; these are secrets as well, and only here: there are too many of their kind to remember.
+/// Does the same with additional secrets that are not remembered, because there are too many of their kind.
 pub fn redacted_with<'t>(text: &'t str, secrets: &[String]) -> Cow<'t, str> {
     let more: Vec<Form> = secrets.iter().flat_map(|secret| forms(secret)).collect();
     known::read(|forms| {
@@ -100,14 +101,14 @@ pub fn redacted_with<'t>(text: &'t str, secrets: &[String]) -> Cow<'t, str> {
     })
 }
 
-/// One reading of a text: as it stands, or with escapes resolved.
+/// One reading of a text: unchanged, or with escapes resolved.
 struct Reading {
     text: String,
-    /// For each byte of it where in the original it comes from.
+    /// For each byte, the range in the original that it comes from.
     from: Vec<Range<usize>>,
 }
 
-/// The text as it is, and with its escapes and line breaks resolved once, twice and so on, as long as that changes anything.
+/// The text unchanged, and with escapes and line breaks resolved once, twice and so on, as long as something changes.
 fn readings(text: &str) -> Vec<Reading> {
     let from = (0..text.len()).map(|at| at..at + 1).collect();
     let mut all = vec![Reading { text: text.to_owned(), from }];
@@ -120,7 +121,7 @@ fn readings(text: &str) -> Vec<Reading> {
 }
 
 impl Reading {
-    /// Where in the original `form` stands.
+    /// Where `form` occurs in the original.
     fn find(&self, form: &Form) -> Vec<Range<usize>> {
         let in_alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_' | '=');
         let places = self.text.match_indices(&form.text).filter_map(|(at, found)| {
@@ -134,7 +135,7 @@ impl Reading {
         places.collect()
     }
 
-    /// `None`: there is nothing to resolve.
+    /// Returns `None` if there is nothing to resolve.
     fn resolved(&self) -> Option<Reading> {
         if !self.text.contains(['%', '\\', '&', '\n', '\r']) {
             return None;
@@ -154,18 +155,19 @@ impl Reading {
             bytes.extend(meant);
             at += length;
         }
-        // Bytes that are no text stay in their places.
+        // Bytes that are not text keep their positions.
         let text = String::from_utf8(bytes).unwrap_or_else(|e| with_marks(e.as_bytes()));
         (text != self.text).then_some(Reading { text, from })
     }
 }
 
-/// With a question mark for each byte that is no text.
+/// Replaces each byte that is not text with a question mark.
 fn with_marks(bytes: &[u8]) -> String {
     bytes.utf8_chunks().flat_map(|chunk| [chunk.valid().to_owned(), "?".repeat(chunk.invalid().len())]).collect()
 }
 
-/// What the escape at the beginning of `text` means, and its length: `%2D`, `\u002d`, `\x2d`, `\/`, `&#45;`, `&#x2d;`, `&amp;`.
+/// The meaning and the length of the escape at the beginning of `text`: `%2D`, `\u002d`, `\x2d`, `\/`, `&#45;`, `&#x2d;`,
+/// `&amp;`.
 fn escape(text: &str) -> Option<(Vec<u8>, usize)> {
     let number =
         |digits: &str, radix: u32| u32::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'));
@@ -201,7 +203,7 @@ fn escape(text: &str) -> Option<(Vec<u8>, usize)> {
     Some((meant, name.len() + 2))
 }
 
-/// The text with these places masked.
+/// The text with these ranges masked.
 fn masked(text: &str, mut places: Vec<Range<usize>>) -> Cow<'_, str> {
     if places.is_empty() {
         return Cow::Borrowed(text);
@@ -213,7 +215,7 @@ fn masked(text: &str, mut places: Vec<Range<usize>>) -> Cow<'_, str> {
         while let Some(next) = places.next_if(|next| next.start <= place.end) {
             place.end = place.end.max(next.end);
         }
-        // Never within a character.
+        // Never split a character.
         let is_boundary = |at: &usize| text.is_char_boundary(*at);
         let start = (0..=place.start).rev().find(is_boundary).unwrap_or(0).max(end);
         left.push_str(&text[end..start]);
@@ -224,7 +226,7 @@ fn masked(text: &str, mut places: Vec<Range<usize>>) -> Cow<'_, str> {
     Cow::Owned(left)
 }
 
-/// Every form that is worth looking for, each once.
+/// Every form that is worth searching for, without duplicates.
 fn forms(secret: &str) -> Vec<Form> {
     let plain = |text: String| Form { text, is_base64: false };
     let mut forms = vec![plain(secret.to_owned())];
@@ -248,7 +250,7 @@ fn forms(secret: &str) -> Vec<Form> {
     forms
 }
 
-/// As it stands in a query or a form; `space` as there.
+/// The secret as it appears in a query or a form; `space` is the encoding of a space.
 fn percent(secret: &str, space: &str, is_lower: bool) -> String {
     let mut text = String::with_capacity(secret.len());
     for byte in secret.bytes() {
@@ -272,7 +274,7 @@ fn in_html(secret: &str) -> String {
     text.replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// The characters of base64 that `secret` alone decides when `offset` bytes (modulo 3) stand before it, such as a user's name.
+/// The characters of base64 that depend only on `secret` if `offset` bytes (modulo 3), such as a user name, precede it.
 fn in_base64(secret: &str, offset: usize) -> String {
     let bytes: Vec<u8> = std::iter::repeat_n(0, offset).chain(secret.bytes()).collect();
     let text = STANDARD.encode(&bytes);

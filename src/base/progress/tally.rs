@@ -1,4 +1,4 @@
-//! Where a phase stands, counted from events; shared by the renderers that print lines.
+//! Progress of a phase, counted from events; shared by the renderers that print lines.
 
 use super::{Event, Phase};
 
@@ -12,7 +12,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one event; `true` if it began another phase.
+    /// Counts one event. Returns `true` if it started another phase.
     pub fn count(&mut self, event: &Event) -> bool {
         match event {
             Event::Phase { phase, items, bytes } => {

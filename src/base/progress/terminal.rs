@@ -1,4 +1,4 @@
-//! Bars on a terminal: one for the phase, some for the blobs on their way. Lines are printed above them.
+//! Bars on a terminal: one for the phase, some for blobs in transfer. Lines are printed above them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,9 +10,9 @@ use super::units::duration;
 use super::{Event, Phase, Reporter, shown_line};
 use crate::oci::Digest;
 
-/// How many blobs have a bar of their own.
+/// Maximum number of blobs with their own bar.
 const BLOB_BARS: usize = 4;
-/// Smaller blobs are gone before a bar could be read, in bytes.
+/// Smaller blobs, in bytes, finish before a bar could be read.
 const WORTH_A_BAR: u64 = 4 * 1024 * 1024;
 
 pub struct Terminal {
@@ -34,12 +34,12 @@ impl Default for Terminal {
 }
 
 impl Terminal {
-    /// Something else is printed to the terminal: bars step aside meanwhile.
+    /// Hides the bars while something else is printed.
     pub fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
         self.bars.suspend(print)
     }
 
-    /// The job is over: bars go, so that what is printed next stands alone.
+    /// Removes the bars at the end of the job; the next output stands alone.
     pub fn clear(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.end(&self.bars);
@@ -136,14 +136,14 @@ impl Reporter for Terminal {
     }
 }
 
-/// Standard error may be closed; then nobody is left to tell.
+/// If standard error is closed, there is no other place to report it.
 fn eprintln_quietly(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr().lock(), "{}", shown_line(line));
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates below are constant; a wrong one would show as a plain bar.
+    // The templates below are constants; an invalid one would show as a plain bar.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 

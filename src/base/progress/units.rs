@@ -1,4 +1,4 @@
-//! Bytes and time as people read them.
+//! Formats and parses bytes and times.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// Bytes as people write them: `100`, `20kB`, `1.5GiB`; kB, MB, GB, TB are of 1000, KiB, MiB, GiB, TiB of 1024.
+/// Parses a size: `100`, `20kB`, `1.5GiB`. kB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB are powers of 1024.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -63,7 +63,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes >= i64::MAX as f64 { Err(format!("{text:?} is too much")) } else { Ok(bytes as u64) }
 }
 
-/// Time as people write it: `90` and `90s` are seconds, `10m`, `6h`, `1d`, `1h30m`; at most a year.
+/// Parses a time: `90` and `90s` are seconds; also `10m`, `6h`, `1d`, `1h30m`; at most a year.
+///
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const LONGEST: u64 = 365 * 24 * 3600;
     let fail = || format!("{text:?} is no time: write 90s, 10m, 6h, 1d or 1h30m");

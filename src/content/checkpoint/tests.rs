@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 
-/// A registry that has every manifest of the form below, and counts.
+/// A registry that has every manifest of the form below, and counts pulls.
 #[derive(Default)]
 struct Pulls(AtomicUsize);
 
@@ -63,7 +63,7 @@ impl Fixture {
         self.directory.path().join("deep/out.tar.walk")
     }
 
-    /// One run that reads these; gives how many of them were pulled.
+    /// One run that reads these manifests. Returns how many of them were pulled.
     async fn run(&self, wanted: &[usize]) -> usize {
         let before = self.pulls.0.load(Ordering::SeqCst);
         let kept = Checkpoint::new(&self.pulls, Some(self.path()));

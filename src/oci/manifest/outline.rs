@@ -1,4 +1,4 @@
-//! What a manifest says of itself.
+//! What a manifest says about itself.
 
 use serde::de::IgnoredAny;
 
@@ -7,8 +7,7 @@ use super::{Kind, ManifestError};
 use crate::oci::view::{self, View};
 use crate::oci::{Descriptor, Digest, MediaType};
 
-/// A manifest without what it points to: its layers take no memory, so none of the limits to their number and length
-/// concerns it.
+/// A manifest without its children. Its layers take no memory, so the limits on their number and length do not apply.
 #[derive(Clone, Debug)]
 pub struct ManifestOutline {
     pub(super) media_type: MediaType,
@@ -20,10 +19,10 @@ pub struct ManifestOutline {
 }
 
 impl ManifestOutline {
-    /// Reads it; the arguments are those of [`Manifest::parse`](super::Manifest::parse).
+    /// Reads it. The arguments are those of [`Manifest::parse`](super::Manifest::parse).
     ///
     /// # Errors
-    /// As there, but for the limits, and for what only the layers can show.
+    /// As for [`Manifest::parse`](super::Manifest::parse), except for the limits and for what only the layers can show.
     pub fn read(
         bytes: &[u8],
         served_as: Option<&str>,
@@ -35,7 +34,7 @@ impl ManifestOutline {
         Ok(ManifestOutline::of(view, media_type, digest, bytes.len()).0)
     }
 
-    /// Takes a view apart: what is of the manifest itself, and its lists.
+    /// Splits a view into the manifest itself and its lists.
     pub(super) fn of<D>(
         mut view: View<D>,
         media_type: String,
@@ -65,7 +64,7 @@ impl ManifestOutline {
         }
     }
 
-    /// The manifest this one refers to, when it is a signature, SBOM or the like.
+    /// The manifest it refers to, if it is a signature, SBOM or the like.
     pub fn subject(&self) -> Option<&Descriptor> {
         self.subject.as_ref()
     }
@@ -74,21 +73,22 @@ impl ManifestOutline {
         self.config.as_ref().filter(|_| self.kind() == Kind::Image)
     }
 
-    /// What a referrers list says of it: `artifactType`, else the config's media type (distribution-spec 1.1, "Listing
+    /// Its type in a list of referrers: `artifactType`, otherwise the config's media type (distribution-spec 1.1, "Listing
     /// Referrers").
     pub fn artifact_type(&self) -> Option<String> {
         let own = self.artifact_type.clone().filter(|t| !t.is_empty());
         own.or_else(|| self.subject.as_ref().and(self.config.as_ref()).map(|config| config.media_type.to_string()))
     }
 
-    /// The same with its annotations, which are in its `bytes`; none where they take more than 64 KiB of JSON.
+    /// The descriptor with the manifest's annotations, which are in `bytes`; without them if they take more than 64 KiB of
+    /// JSON.
     pub fn annotated(&self, bytes: &[u8]) -> Descriptor {
         self.descriptor().with_annotations(view::annotations(bytes))
     }
 }
 
-/// The digests that stand anywhere in a text, as far as they are lower-case: what a manifest that cannot be read may point to.
-/// `None`: letters are escaped in it, so there may be others.
+/// All lower-case digests in a text: what an unreadable manifest may point to. Returns `None` if the text contains escaped
+/// letters and may therefore contain others.
 pub fn digests_in(text: &[u8]) -> Option<Vec<Digest>> {
     if text.windows(2).any(|two| two == b"\\u") {
         return None;

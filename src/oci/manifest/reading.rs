@@ -1,4 +1,4 @@
-//! Reads a manifest's bytes: what it must be to be carried, its media type and what it points to.
+//! Reads the bytes of a manifest: what it must be to be carried, its media type and its children.
 
 use serde::de::DeserializeOwned;
 
@@ -10,7 +10,7 @@ use super::{Child, Kind, MAX_MANIFEST_SIZE, ManifestError, Role};
 /// The digest of a manifest's bytes.
 ///
 /// # Errors
-/// They are too many, or have another one than `expected`.
+/// There are too many bytes, or their digest is not `expected`.
 pub(super) fn check_bytes(bytes: &[u8], expected: Option<&Digest>) -> Result<Digest, ManifestError> {
     if bytes.len() as u64 > MAX_MANIFEST_SIZE {
         return Err(ManifestError::TooLarge(bytes.len() as u64));
@@ -24,8 +24,10 @@ pub(super) fn view_of<D: DeserializeOwned>(bytes: &[u8]) -> Result<View<D>, Mani
     serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string(), bytes))
 }
 
+/// Checks the children.
+///
 /// # Errors
-/// It lists a manifest as a layer: registries refuse it, and what it points to would not be carried.
+/// A manifest is listed as a layer: registries reject that, and its own children would not be carried.
 pub(super) fn check_content(view: &View, bytes: &[u8]) -> Result<(), ManifestError> {
     let content = view.config.iter().chain(view.layers.iter().flatten()).chain(view.blobs.iter().flatten());
     match content.into_iter().find(|descriptor| media_type::is_manifest(&descriptor.media_type)) {
@@ -34,8 +36,10 @@ pub(super) fn check_content(view: &View, bytes: &[u8]) -> Result<(), ManifestErr
     }
 }
 
+/// Checks the lengths of texts.
+///
 /// # Errors
-/// A text that is kept is longer than any that means something.
+/// A text that is kept is too long to be meaningful.
 pub(super) fn check_texts(view: &View) -> Result<(), ManifestError> {
     let lists = [&view.layers, &view.manifests, &view.blobs].into_iter().flatten().flatten();
     let all = lists.chain(&view.config).chain(&view.subject).flat_map(|descriptor| descriptor.texts());
@@ -49,9 +53,9 @@ pub(super) fn check_texts(view: &View) -> Result<(), ManifestError> {
     }
 }
 
-/// Bytes of memory that a list of children takes, roughly, besides descriptors that others may share.
+/// Approximate size in memory of a list of children, without descriptors that others may share.
 pub(super) fn memory(children: &[Child]) -> usize {
-    /// What an unusual media type takes besides its text.
+    /// What an unusual media type takes in addition to its text.
     const TEXT: usize = 64;
     let mut unusual: Vec<&str> = children.iter().map(|child| child.descriptor.media_type.as_str()).collect();
     unusual.sort_unstable();
@@ -81,7 +85,7 @@ pub(super) fn children(view: View, kind: Kind) -> Vec<Child> {
     }
 }
 
-/// BuildKit's registry cache puts layers straight into an index; by their type they are blobs.
+/// BuildKit's registry cache lists layers directly in an index; by their type they are blobs.
 fn index_role(descriptor: &Descriptor) -> Role {
     let blob = descriptor.media_type.contains(".layer.")
         || descriptor.media_type.contains(".rootfs.")
@@ -94,7 +98,7 @@ fn layer(descriptor: Descriptor) -> Child {
     Child { role: if foreign { Role::ForeignLayer } else { Role::Layer }, descriptor }
 }
 
-/// The body's own `mediaType`, else what it was served as, else a guess from its fields (facts: containers/image
+/// The manifest's own `mediaType`, otherwise the type it was served as, otherwise a guess from its fields (containers/image
 /// `manifest.GuessMIMEType`).
 pub(super) fn decide_type<D>(view: &View<D>, served_as: Option<&str>, bytes: &[u8]) -> Result<String, ManifestError> {
     let header = served_as.map(|t| t.split(';').next().unwrap_or(t).trim()).filter(|t| media_type::is_manifest(t));
@@ -132,7 +136,7 @@ pub(super) fn decide_type<D>(view: &View<D>, served_as: Option<&str>, bytes: &[u
     Ok(decided.to_owned())
 }
 
-/// What a manifest says may be as long as itself, and errors are kept: thousands of them, in a long run.
+/// A parser message may be as long as the manifest, and a long run keeps thousands of errors, so it is shortened.
 fn malformed(reason: String, bytes: &[u8]) -> ManifestError {
     let reason = shortened(reason);
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();

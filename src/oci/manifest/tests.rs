@@ -112,7 +112,7 @@ fn what_a_manifest_says_of_itself_counts_more_than_what_it_was_served_as() {
     for served_as in [media_type::OCI_INDEX, media_type::DOCKER_LIST, "application/octet-stream"] {
         assert_eq!(parse(&json, Some(served_as)).unwrap().media_type(), media_type::OCI_INDEX, "{served_as}");
     }
-    // A reader that goes by the type that was served would read another thing.
+    // A reader that uses the served type would read something else.
     let served_as = Some(media_type::OCI_MANIFEST);
     assert!(matches!(parse(&json, served_as), Err(ManifestError::MediaTypeConflict { .. })));
 }
