@@ -102,7 +102,8 @@ fn an_index_that_lets_a_manifest_speak_of_another_than_the_lock_does_is_refused(
     let directory = tempdir();
     let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a subject of the index's own");
     let is_named = |problem: &Value| {
-        problem["path"] == "index.json" && problem["found"].as_str().is_some_and(|found| found.contains("speaks of"))
+        problem["path"] == "index.json"
+            && problem["found"].as_str().is_some_and(|found| found.contains("names the subject"))
     };
     assert!(report.problems.iter().any(is_named), "{report:#?}");
 }

@@ -147,7 +147,7 @@ fn a_file_that_is_neither_receipt_nor_bundle_is_refused_before_anything_is_asked
     std::fs::write(sides.path("odd.bin"), "something").unwrap();
     let requests = sides.source.requests().len();
     sides.try_export("b", &["team/app:1"], &["--since", "odd.json"]).ended(2).reported(&["version 7"]);
-    sides.try_export("b", &["team/app:1"], &["--since", "odd.bin"]).ended(2).reported(&["no receipt"]);
+    sides.try_export("b", &["team/app:1"], &["--since", "odd.bin"]).ended(2).reported(&["not a receipt"]);
     sides.try_export("b", &["team/app:1"], &["--since", "absent"]).ended(2).reported(&["absent"]);
     assert_eq!(sides.source.requests().len(), requests);
 }

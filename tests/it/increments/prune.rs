@@ -22,7 +22,7 @@ fn outdated(sides: &Sides, host: &str) {
     import_to(host, sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
     sides
         .export("next", &["team/app:1"], &["--since", "first.receipt"])
-        .reported(&["2 images of before", "team/app:2"]);
+        .reported(&["2 images no longer wanted", "team/app:2"]);
     let removed: Vec<String> = sides.json("next").removed.iter().map(|image| image.reference.to_string()).collect();
     assert_eq!(removed, [2, 3].map(|tag| format!("{}/team/app:{tag}", sides.source.host())));
 }
@@ -96,7 +96,7 @@ fn a_signature_that_was_an_image_of_its_own_stays_with_the_image_it_signs() {
     // All tags, of which that of the signature is one.
     sides.export("first", &["team/signed"], &[]);
     import_to(target.host(), sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
-    sides.export("next", &["team/signed:v1"], &["--since", "first.receipt"]).reported(&["1 image of before"]);
+    sides.export("next", &["team/signed:v1"], &["--since", "first.receipt"]).reported(&["1 image no longer wanted"]);
     let prune = ["--prune", "--yes", "--arrived", "first.receipt"];
     import_to(target.host(), sides.stick.path(), "next", &prune).ended(0).reported(&["1 of 1 tag deleted"]);
     let there = |tag: &str| target.get(&format!("/v2/team/signed/manifests/{tag}")).status == 200;
@@ -150,7 +150,7 @@ fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_
     let key = Key::new(sides.stick.path(), "own", Kind::P256);
     let (key, public) = (key.private.to_str().unwrap(), key.public.to_str().unwrap());
     let increment = sides.export("next", &["team/app:1"], &["--since", "forged.receipt", "--sign-key", key]);
-    increment.reported(&["1 image of before", "prod/db:1"]);
+    increment.reported(&["1 image no longer wanted", "prod/db:1"]);
     let there = || target.get("/v2/prod/db/manifests/1").status == 200;
     let alone = import("next", &["--key", public, "--prune", "--yes"]).ended(1);
     alone.reported(&["would delete", "prod/db:1", "--arrived FILE"]);

@@ -197,7 +197,7 @@ async fn a_companion_that_the_source_denies_is_reported_as_denied() {
         source.remove(&tag);
         source.keep_only(&[String::new()], refuse);
         let message = stderr(&ends_with(0, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
-        assert_eq!(message.contains("1 companion of the lock: denied"), refuse, "{message}");
+        assert_eq!(message.contains("1 companion of the lock: access denied"), refuse, "{message}");
         assert_eq!(message.contains(&signature), refuse, "{message}");
     }
 }

@@ -109,7 +109,7 @@ impl Seen {
     /// One problem for all of them: whoever packs with `tar -P` has no other names.
     fn report_absolute(&mut self) {
         if let Some((name, number)) = self.absolute.clone() {
-            self.problem(name.as_bytes(), absolute(number));
+            self.fault(name.as_bytes(), absolute(number));
         }
     }
 
@@ -121,7 +121,7 @@ impl Seen {
         }
         let plain = match plain(name) {
             Ok(plain) => plain,
-            Err(what) => return self.problem(name, what),
+            Err(what) => return self.fault(name, what),
         };
         let Some((root, path)) = below_root(plain) else { return };
         if !self.roots.contains(root) && self.roots.len() < 2 {
@@ -193,10 +193,10 @@ impl Entries for Seen {
     }
 
     fn cut(&mut self, name: &[u8], what: String) {
-        self.problem(name, what);
+        self.fault(name, what);
     }
 
-    fn problem(&mut self, name: &[u8], what: impl Into<String>) {
+    fn fault(&mut self, name: &[u8], what: impl Into<String>) {
         if self.problems.len() < MAX_PROBLEMS {
             let name = String::from_utf8_lossy(name).chars().take(300).flat_map(char::escape_debug).collect();
             self.problems.push((name, what.into()));
