@@ -1,4 +1,4 @@
-//! What an increment builds on, as its `bundle.json` says it.
+//! What an increment builds on, as recorded in its `bundle.json`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,57 +10,57 @@ use crate::oci::{Digest, Reference, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Rename;
 
-/// All that an increment says of what it does not carry. Empty in a bundle that is complete in itself.
+/// Everything that an increment records about content it does not contain. Empty for a complete bundle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Basis {
     pub parents: Vec<Parent>,
-    /// In the order in which the tar would have them.
+    /// In tar order.
     pub assumed: Vec<Assumed>,
     pub removed: Vec<Removed>,
 }
 
-/// Who said that something is at the target.
+/// The evidence that something is at the target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parent {
     pub kind: ParentKind,
-    /// The identity of the bundle, or of that which the receipt is of.
+    /// The identity of the bundle, or of the bundle that the receipt is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<Digest>,
     /// `HOST[:PORT][/PREFIX]`; a bundle has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// When the receipt or inventory was finished, or the bundle made.
+    /// When the receipt or inventory was finished, or the bundle was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
-    /// Full names of repositories at the target where something was confirmed.
+    /// Repositories at the target in which something was confirmed, as full names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repositories: Vec<Repository>,
 }
 
-/// What says that something is at the target.
+/// The kind of evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ParentKind {
-    /// What an import confirmed.
+    /// A receipt: what an import confirmed.
     Receipt,
-    /// What the target was found to have.
+    /// An inventory: what the target was found to have.
     Inventory,
-    /// What should have arrived: an assumption.
+    /// A bundle that should have arrived: an assumption.
     Bundle,
 }
 
-/// Something that is expected at the target.
+/// Content that is expected at the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Assumed {
     pub digest: Digest,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
     pub kind: AssumedKind,
 }
 
-/// What is expected at the target.
+/// The kind of expected content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AssumedKind {
@@ -68,7 +68,7 @@ pub enum AssumedKind {
     Blob,
 }
 
-/// An image that a parent had, and that is not wanted any more.
+/// An image that a parent had and that is no longer wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Removed {
@@ -77,15 +77,15 @@ pub struct Removed {
     /// As in a lock.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
-    /// What the parent had under this name.
+    /// Its digest in the parent.
     pub digest: Digest,
-    /// The name it had at the target, where that is known.
+    /// Its name at the target, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Reference>,
 }
 
 impl Basis {
-    /// The graph without what is assumed: what is carried of it.
+    /// The part of the graph that is not assumed.
     pub fn left_of(&self, mut graph: Graph) -> Graph {
         let assumed: HashSet<Digest> = self.assumed.iter().map(|assumed| assumed.digest).collect();
         for image in &mut graph.images {
@@ -95,13 +95,13 @@ impl Basis {
         graph
     }
 
-    /// Bytes of all that is assumed.
+    /// Bytes of everything that is assumed.
     pub fn assumed_bytes(&self) -> u64 {
         self.assumed.iter().map(|assumed| assumed.size).fold(0, u64::saturating_add)
     }
 }
 
-/// As it is told: `the receipt of harbor.internal/mirror (2026-11-21T04:00:00Z)`.
+/// For messages: `the receipt of harbor.internal/mirror (2026-11-21T04:00:00Z)`.
 impl fmt::Display for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.kind, &self.target, &self.bundle) {

@@ -1,8 +1,8 @@
-//! A bundle that is there, written again in another form. It keeps its identity and its signatures.
+//! Writes an existing bundle in another form. It keeps its identity and its signatures.
 //!
 //! # Threats
-//! The bundle may be damaged, or change while it is read: every file is proven by what `bundle.json` says of it while it is
-//! copied, and nothing has the name of a bundle, or of a volume, before all of it is.
+//! The bundle may be damaged or change while it is read. Every file is proven by `bundle.json` while it is copied, and nothing
+//! gets the name of a bundle or a volume before it is complete.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -25,35 +25,35 @@ use crate::oci::{Descriptor, Digest, Repository};
 use crate::signing::{is_well_formed, signature_in};
 use crate::spool::Kept;
 
-/// Blobs at a time, where one is written in one pass.
+/// Parallel blobs for a single pass.
 const JOBS: usize = 2;
 
-/// A bundle that is to be written in another form.
+/// A bundle to write in another form.
 pub struct Conversion {
     pub files: FileSet,
     source: Arc<Layout>,
-    /// In which repository of the source each blob is: a layout has all of them in each.
+    /// The repository to ask for each blob; a layout has all blobs in every repository.
     repository: Option<Repository>,
 }
 
-/// What a conversion has written.
+/// The result of a conversion.
 #[derive(Clone, Debug)]
 pub struct WrittenForm {
     pub finished: Finished,
-    /// The numbers of the volumes that were there already, the same.
+    /// Numbers of the volumes that existed already and are unchanged.
     pub unchanged_volumes: BTreeSet<u32>,
-    /// Blobs that are links to files of the source, or share their bytes.
+    /// Blobs that are links to files of the source or share their bytes.
     pub linked: u64,
-    /// Held, so that no other run writes before recovery volumes are made of this one. `None`: nothing was written.
+    /// Held so that no other run writes before the recovery volumes are done. `None` if nothing was written.
     pub lock: Option<Arc<WriteLock>>,
 }
 
 impl Conversion {
-    /// Reads what is no blob of `bundle`, and proves it. What has the name of a signature and is none is left out, with a notice: it
-    /// would be a problem of the copy.
+    /// Reads and proves everything of `bundle` except blobs. A file that has the name of a signature but is not one is left
+    /// out with a notice, because it would be a problem in the copy.
     ///
     /// # Errors
-    /// The bundle is damaged so far that it can be seen without reading all of it.
+    /// The bundle is visibly damaged even without reading all of it.
     pub fn of(bundle: Bundle, events: &Events) -> Result<Conversion> {
         if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
             return Err(damaged(bundle.layout()));
@@ -65,10 +65,10 @@ impl Conversion {
         Ok(conversion)
     }
 
-    /// Of a bundle of which only what is written has to be there.
+    /// Of a bundle that must contain only what is written.
     ///
     /// # Errors
-    /// What every form of it has is damaged.
+    /// A file that every form has is damaged.
     pub(super) fn of_part(bundle: Bundle) -> Result<Conversion> {
         let files = FileSet::of_bundle(&bundle)?;
         let repository = bundle.lock().images.first().map(|image| image.reference.repository.clone());
@@ -76,19 +76,19 @@ impl Conversion {
         Ok(Conversion { files, source: Arc::new(layout), repository })
     }
 
-    /// Writes the bundle to `out` as a directory, a tar or volumes. What is there already and whole stays as it is.
+    /// Writes the bundle to `out` as a directory, a tar or volumes. Complete files that exist already are kept.
     ///
     /// # Errors
-    /// A file of the bundle is not what `bundle.json` says: nothing has its name; something is in the way; no room, or what else
-    /// the disk says.
+    /// A file of the bundle is not what `bundle.json` states, in which case nothing gets its name; something is in the way; or
+    /// the disk is full or fails.
     pub fn write(self, out: &Path, options: Options, events: &Events) -> Result<WrittenForm> {
         self.write_holding(None, out, options, events)
     }
 
-    /// The same for a caller that may hold the lock on `out` already.
+    /// Does the same for a caller that may already hold the lock on `out`.
     ///
     /// # Errors
-    /// As [`Conversion::write`].
+    /// As for [`Conversion::write`].
     pub(super) fn write_holding(
         self,
         lock: Option<WriteLock>,
@@ -112,10 +112,10 @@ impl Conversion {
         Ok(WrittenForm { finished, unchanged_volumes, linked, lock })
     }
 
-    /// Writes it as one tar, from its first byte to its last.
+    /// Writes the bundle as a tar in a single pass.
     ///
     /// # Errors
-    /// As [`StreamWriter::write`].
+    /// As for [`StreamWriter::write`].
     pub async fn stream(&self, sink: impl StreamSink + 'static, events: &Events) -> Result<Streamed> {
         let place = |blob: &Descriptor| Some((blob.digest, self.repository.clone()?));
         let places: HashMap<Digest, Repository> = self.files.blobs.iter().filter_map(place).collect();
@@ -123,11 +123,11 @@ impl Conversion {
         writer.write(sink).await
     }
 
-    /// Adds the signatures that this very bundle has where it is to be written: they would be lost with it. What is none is not
-    /// added, with a notice.
+    /// Adds the signatures of the same bundle at the output, which would otherwise be lost. Files that are not signatures are
+    /// skipped with a notice.
     ///
     /// # Errors
-    /// One of them cannot be read, or was kept and cannot be read again.
+    /// A signature cannot be read, or was spooled and cannot be read back.
     pub fn keep_signatures_of(&mut self, out: &Path, events: &Events) -> Result<()> {
         let Some(former) = Bundle::open(out).ok().filter(|former| former.identity() == self.files.identity) else {
             return Ok(());
@@ -146,7 +146,7 @@ impl Conversion {
                 if is_there || of_file.count() >= MOST_SIGNATURES {
                     continue;
                 }
-                // A name only hints at the key.
+                // The name is only a hint at the key.
                 let mut digits = Digest::sha256(&bytes).hex();
                 digits.truncate(DIGITS);
                 let is_taken = own.iter().any(|(own, _)| *own == path);
@@ -157,10 +157,10 @@ impl Conversion {
         Ok(())
     }
 
-    /// The bundle at `out`, if it is this one in the form that its name means, with exactly these signatures, and whole.
+    /// The bundle at `out`, if it is this bundle in the form that its name means, with exactly these signatures, and complete.
     ///
     /// # Errors
-    /// A signature of it cannot be read.
+    /// One of its signatures cannot be read.
     pub fn there(&self, out: &Path, events: &Events) -> Result<Option<Finished>> {
         if preflight::up_to_date(out, self.files.identity, Whole::BySizes).is_none() {
             return Ok(None);
@@ -178,7 +178,7 @@ fn report_left_out(bundle: &Path, path: &str, events: &Events) {
     events.report(Event::Notice(text));
 }
 
-/// Path and bytes of every signature.
+/// The path and bytes of every signature.
 fn signatures(files: &FileSet) -> Result<Vec<(&str, bytes::Bytes)>> {
     let of_chunks = match &files.trailer {
         Some(Trailer::Copied(signatures)) => &signatures[..],

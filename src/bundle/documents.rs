@@ -1,5 +1,5 @@
-//! Every versioned document that this program reads, against a file of each version in `fixtures/documents/`: what an earlier
-//! version wrote must be read, or refused with the advice what to do.
+//! Tests every versioned document against a file of each version in `fixtures/documents/`. What an earlier version wrote must
+//! be read, or rejected with advice.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,10 +17,10 @@ use crate::pipeline::receipt::Receipt;
 
 /// A type of document.
 struct Type {
-    /// As its fixtures are called: `NAME-VERSION.json`.
+    /// As in the names of its fixtures: `NAME-VERSION.json`.
     name: &'static str,
     version: u32,
-    /// Reads one, and writes it again.
+    /// Reads a document and writes it again.
     read: fn(&[u8]) -> Result<String>,
     too_old: &'static str,
 }

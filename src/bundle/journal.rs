@@ -1,8 +1,8 @@
-//! The journal beside an unfinished tar, or the unfinished volumes of a set: which layout was begun, where each blob goes, and how far
-//! it has come.
+//! The journal next to an unfinished tar, or to the unfinished volumes of a set: the layout that was started, the position of
+//! each blob, and its progress.
 //!
-//! Lines of text, appended after the bytes they speak of were written. A torn last line is dropped; what the journal says
-//! is a claim that the next run proves by hashing.
+//! It consists of text lines that are appended after the bytes they refer to were written. A torn last line is dropped. Its
+//! content is a claim that the next run proves by hashing.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,30 +15,30 @@ use crate::base::fsops::{Entry, Open};
 use crate::oci::Digest;
 
 const MAGIC: &str = "gapferry-journal 1";
-/// Room for millions of lines; a larger file is not ours.
+/// Enough for millions of lines; a larger file is not ours.
 const MAX_JOURNAL: u64 = 1 << 30;
 
-/// What an earlier run wrote down.
+/// What an earlier run recorded.
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// Of the tar plan it was made for; `None`: of none that this program makes.
+    /// The tar plan it was made for; `None` if this program makes no such plan.
     pub fingerprint: Option<Digest>,
-    /// Offset and size, in bytes, of each blob in that tar.
+    /// Offset and size in bytes of each blob in that tar.
     pub places: HashMap<Digest, (u64, u64)>,
     pub done: HashSet<Digest>,
-    /// How many bytes of a blob were there at least.
+    /// Bytes of a blob that were written at least.
     pub part: HashMap<Digest, u64>,
 }
 
 impl Claims {
-    /// Reads a journal; `None` when there is none that is whole enough to use.
+    /// Reads a journal. Returns `None` if there is no usable one.
     pub fn read(journal: &Entry) -> Option<Claims> {
         let file = journal.open(Open::Read).ok()?;
         let bytes = read_all(file, MAX_JOURNAL).ok()??;
         Claims::parse(&String::from_utf8_lossy(&bytes))
     }
 
-    /// Bytes of blobs, finished or not, that were fetched and of which nothing is `kept`.
+    /// Bytes of blobs, complete or not, that were fetched and are not `kept`.
     pub fn lost(&self, kept: impl Fn(&Digest) -> bool) -> u64 {
         let size = |digest: &Digest| self.places.get(digest).map_or(0, |(_, size)| *size);
         let done = self.done.iter().filter(|digest| !kept(digest)).map(size);
@@ -56,19 +56,19 @@ impl Claims {
             let words: Vec<&str> = line.split(' ').collect();
             match words.as_slice() {
                 ["at", digest, offset, size] => {
-                    // The table was written at once: torn, it lacks its end mark.
+                    // The table was written at once; a torn one lacks its end mark.
                     claims.places.insert(digest.parse().ok()?, (offset.parse().ok()?, size.parse().ok()?));
                 }
                 ["begun"] => begun = true,
                 ["part", digest, bytes] => {
                     if let (Ok(digest), Ok(bytes)) = (digest.parse(), bytes.parse()) {
-                        // It was called finished, and found wrong since.
+                        // It was complete, and has been found wrong since.
                         claims.done.remove(&digest);
                         claims.part.insert(digest, bytes);
                     }
                 }
                 ["done", digest] => claims.done.extend(digest.parse::<Digest>()),
-                // A line that a kill has torn, ended by the run after it.
+                // A line torn by a kill, and ended by the next run.
                 _ => {}
             }
         }
@@ -76,7 +76,7 @@ impl Claims {
     }
 }
 
-/// A journal that is written.
+/// A journal that is being written.
 #[derive(Debug)]
 pub struct Journal {
     file: Mutex<File>,
@@ -84,7 +84,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins a new one for a tar in which each blob has this offset and size.
+    /// Starts a new journal for a tar in which each blob has this offset and size.
     pub fn begin(
         entry: &Entry,
         fingerprint: Digest,
@@ -100,10 +100,10 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Goes on with one that exists.
+    /// Continues an existing journal.
     pub fn resume(entry: &Entry) -> Result<Journal> {
         let journal = Journal::open(entry, Open::Append)?;
-        // Ends the torn line that a kill may have left.
+        // Ends a line that a kill may have torn.
         journal.append("\n").map(|()| journal)
     }
 
@@ -119,7 +119,7 @@ impl Journal {
         self.append(&format!("done {digest}\n"))
     }
 
-    /// One write, so that lines of several threads do not mix.
+    /// A single write, so that lines of several threads do not mix.
     fn append(&self, text: &str) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(text.as_bytes()).map_err(|e| Error::disk("writing", self.entry.path(), e))

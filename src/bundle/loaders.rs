@@ -1,8 +1,8 @@
-//! What other programs load a bundle by: `index.json` (containerd, podman, skopeo) and `manifest.json` (`docker load`,
-//! `podman load`). Both follow from the lock and the manifests that are carried.
+//! The files by which other programs load a bundle: `index.json` (containerd, podman, skopeo) and `manifest.json` (`docker
+//! load`, `podman load`). Both follow from the lock and the manifests in the bundle.
 //!
-//! `ctr image import` unpacks every descriptor of `index.json` that has a name, in order, and stops at the first that is no
-//! image: so companions have no name, and artifacts stand behind all images.
+//! `ctr image import` unpacks every named descriptor of `index.json` in order, and stops at the first that is not an image.
+//! Companions therefore have no name, and artifacts follow all images.
 
 use std::collections::HashSet;
 
@@ -14,25 +14,26 @@ use crate::oci::{Child, Described, Descriptor, Digest, Kind, Manifest, Platform,
 use crate::pipeline::lock::{Attached, Lock, LockedImage};
 use crate::pipeline::select::offered_platform;
 
-/// The annotation that tells containerd 2.2 and later that a descriptor is no image but speaks of one (`client/import.go`).
+/// The annotation that tells containerd 2.2 and later that a descriptor is not an image but refers to one
+/// (`client/import.go`).
 pub const SUBJECT: &str = "io.containerd.manifest.subject";
 
-/// Gives a manifest that is carried.
+/// Returns a manifest of the bundle.
 pub type Find<'a> = dyn Fn(&Descriptor) -> Option<Manifest> + 'a;
 
-/// The platform that `manifest.json` takes of an index that has several.
+/// The platform that `manifest.json` selects from an index with several.
 pub fn load_platform(lock: &Lock) -> Platform {
     lock.load_platform.clone().unwrap_or_else(Platform::linux_amd64)
 }
 
-/// `index.json`: a descriptor for each image under its full name, then whatever is attached to them, without a name, then
-/// artifacts under their names.
+/// `index.json`: a descriptor for each image under its full name, then companions without a name, then artifacts under their
+/// names.
 pub fn index_json<'a>(images: &[&'a LockedImage], find: &Find<'_>) -> impl Serialize + 'a {
     let mut named_before: HashSet<String> = HashSet::new();
     let named_once = images.iter().filter(|image| named_before.insert(image.name()));
     let (loadable, artifacts): (Vec<&LockedImage>, Vec<&LockedImage>) =
         named_once.partition(|image| find(&image.descriptor()).is_some_and(|root| is_image(&root, find)));
-    // A signature can be an image of the allowlist too.
+    // A signature can also be an image of the allowlist.
     let mut listed: HashSet<Digest> = images.iter().map(|image| image.digest).collect();
     let attached = images.iter().flat_map(|image| image.companions());
     let attached: Vec<&Attached> = attached.filter(|companion| listed.insert(companion.digest)).collect();
@@ -48,7 +49,7 @@ struct Index<'a> {
     manifests: Descriptors<'a>,
 }
 
-/// Made one at a time, while they are written.
+/// Generated one at a time while they are written.
 struct Descriptors<'a> {
     loadable: Vec<&'a LockedImage>,
     attached: Vec<&'a Attached>,
@@ -69,8 +70,8 @@ impl Serialize for Descriptors<'_> {
     }
 }
 
-/// The images that need nothing from the target, where `assumed` is expected there. `index.json` and `manifest.json` list these
-/// alone.
+/// The images that need nothing from the target if `assumed` is expected there. `index.json` and `manifest.json` list only
+/// these.
 pub fn whole_images<'a>(lock: &'a Lock, assumed: &HashSet<Digest>, find: &Find<'_>) -> Vec<&'a LockedImage> {
     let is_whole = |image: &&LockedImage| {
         let attached = image.companions().iter().map(Attached::descriptor);
@@ -110,7 +111,7 @@ fn named(descriptor: &Descriptor, name: &str) -> Value {
     value
 }
 
-/// Whether a container runtime can unpack it: an image config and layers of a file system; of an index, any child.
+/// Whether a container runtime can unpack it: an image config and file system layers, or, for an index, any such child.
 fn is_image(manifest: &Manifest, find: &Find<'_>) -> bool {
     let children = manifest.children();
     if manifest.kind() == Kind::Index {
@@ -129,12 +130,12 @@ fn is_config_or_layer(child: &Child) -> bool {
     }
 }
 
-/// `manifest.json`, as `docker save` writes it: the images of which a manifest of one platform can be named.
+/// `manifest.json`, in the format of `docker save`: the images for which a manifest of one platform can be named.
 pub fn docker_json<'a>(images: &'a [&LockedImage], platform: &'a Platform, find: &'a Find<'a>) -> impl Serialize + 'a {
     DockerList { images, platform, find }
 }
 
-/// Made one entry at a time, while they are written: thousands of images may share thousands of layers.
+/// Generated one at a time while they are written: thousands of images may share thousands of layers.
 struct DockerList<'a> {
     images: &'a [&'a LockedImage],
     platform: &'a Platform,
@@ -148,7 +149,7 @@ impl Serialize for DockerList<'_> {
     }
 }
 
-/// What `manifest.json` says of an image, if anything.
+/// The entry of an image in `manifest.json`, if it has one.
 pub fn docker_entry(image: &LockedImage, platform: &Platform, find: &Find<'_>) -> Option<Value> {
     let manifest = one_platform(find(&image.descriptor())?, platform, find)?;
     is_image(&manifest, find).then(|| described(image, &manifest))?
@@ -164,7 +165,7 @@ fn described(image: &LockedImage, manifest: &Manifest) -> Option<Value> {
     (!foreign).then(|| json!({ "Config": config, "RepoTags": tags, "Layers": layers }))
 }
 
-/// The manifest itself; of an index the one for `platform`, or the only one there is.
+/// The manifest itself, or the child of an index for `platform`, or its only child.
 fn one_platform(root: Manifest, platform: &Platform, find: &Find<'_>) -> Option<Manifest> {
     if root.kind() == Kind::Image {
         return Some(root);
@@ -176,7 +177,7 @@ fn one_platform(root: Manifest, platform: &Platform, find: &Find<'_>) -> Option<
     chosen.filter(|manifest| manifest.kind() == Kind::Image)
 }
 
-/// The one child with a platform, where there is no other.
+/// The only child with a platform.
 fn only(children: &[Child]) -> Option<&Child> {
     let mut real = children.iter().filter(|child| offered_platform(child).is_some());
     real.next().filter(|_| real.next().is_none())

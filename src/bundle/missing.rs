@@ -1,9 +1,9 @@
-//! What a bundle lacks, written down on one side to be fetched on the other.
+//! The list of what a bundle lacks, written on one side to be fetched on the other.
 //!
 //! # Threats
-//! The file comes from somewhere else and may say anything at any length: it is read up to a limit, in keys and values that
-//! are known, and all that is wrong with it is told at once. It only says what is wanted. What is fetched because of it is
-//! proven by the digests of the lock, and what enters a bundle by those of its `bundle.json`.
+//! The file comes from elsewhere and may contain anything at any length. It is read up to a limit, with known keys and values
+//! only, and all problems in it are reported at once. It only says what is wanted: what is fetched is proven by the digests of
+//! the lock, and what enters a bundle by its `bundle.json`.
 
 use std::collections::BTreeSet;
 
@@ -16,66 +16,66 @@ use crate::base::error::{Error, Kind, Result};
 use crate::content::chunks::{CHUNK, values_of};
 use crate::oci::{Blake3, Digest, optional_bare_sha256};
 
-/// The version of the file this program writes and the only one it reads.
+/// The version of the file, the only one that is read and written.
 pub const MISSING_VERSION: u32 = 1;
-/// The largest such file that is read, in bytes.
+/// Maximum size in bytes.
 pub const MAX_MISSING: u64 = 64 * 1024 * 1024;
-/// The most values in one: a hundred thousand blobs, and a terabyte in chunks.
+/// Maximum number of values: a hundred thousand blobs, and a terabyte in chunks.
 const MOST_VALUES: usize = 2_000_000;
-/// The files beside the blobs, without signatures, in the order of the tar.
+/// The files other than blobs, without signatures, in tar order.
 pub const METADATA: [&str; 7] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS512, SUMS, CHUNKS];
-/// More complaints than these nobody reads.
+/// More complaints than anyone would read.
 const MOST_COMPLAINTS: usize = 20;
 
-/// See the section on what is missing in `docs/format.md`.
+/// See `docs/format.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Missing {
     pub gapferry_missing: u32,
     /// The program that wrote it, for people.
     pub tool: String,
-    /// Of the bundle as it was made.
+    /// The identity of the original bundle.
     pub identity: Digest,
-    /// Paths of files beside the blobs, in the order of the tar.
+    /// Paths of files other than blobs, in tar order.
     pub metadata: Vec<String>,
-    /// The tools among them: nothing but a copy of the same file brings one back, and no image needs it.
+    /// Bad or missing tools. Only a copy of the same file can replace one, and no image needs it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<MissingTool>,
     /// By digest, each once.
     pub blobs: Vec<MissingBlob>,
 }
 
-/// A tool that is absent or bad.
+/// A missing or bad tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MissingTool {
     /// `tools/NAME`.
     pub path: String,
-    /// Its sha256, where it is known.
+    /// Its sha256, if known.
     #[serde(default, with = "optional_bare_sha256", skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
 }
 
-/// A blob that is absent or bad.
+/// A missing or bad blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MissingBlob {
     pub digest: Digest,
-    /// In bytes, where it is known.
+    /// Size in bytes, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// The bytes that are bad, where that is known, in their order; empty: all of it.
+    /// The bad ranges, in order, if known; empty for the whole blob.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<MissingRange>,
 }
 
-/// Chunks that follow each other.
+/// Consecutive chunks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MissingRange {
-    /// The first byte, which begins a chunk.
+    /// The first byte, at the start of a chunk.
     pub first: u64,
-    /// The last byte, which ends one.
+    /// The last byte, at the end of a chunk.
     pub last: u64,
     /// The chaining value of each chunk.
     pub values: Vec<Blake3>,
@@ -92,10 +92,10 @@ impl Document for Missing {
 }
 
 impl Missing {
-    /// Reads it; `shown` is what errors call the file.
+    /// Parses it. `shown` is the name of the file in errors.
     ///
     /// # Errors
-    /// It is no such file, or says what cannot be: all of it (`Input`).
+    /// It is not such a file, or contains impossible values: all of them are listed (`Input`).
     pub fn parse(bytes: &[u8], shown: &str) -> Result<Missing> {
         let missing = Missing::read(bytes, shown)?;
         match missing.complaints() {
@@ -104,17 +104,17 @@ impl Missing {
         }
     }
 
-    /// Whether the bundle is whole.
+    /// Whether nothing is missing.
     pub fn is_empty(&self) -> bool {
         self.metadata.is_empty() && self.tools.is_empty() && self.blobs.is_empty()
     }
 
-    /// Whether a file is among it that is made of the manifests of all images.
+    /// Whether it lists a file that is generated from the manifests of all images.
     pub fn needs_manifests(&self) -> bool {
         self.metadata.iter().any(|path| matches!(&**path, BUNDLE_JSON | INDEX_JSON | DOCKER_JSON))
     }
 
-    /// Bytes that would repair it, metadata apart, as far as sizes are known.
+    /// Bytes needed for the repair without metadata, as far as sizes are known.
     pub fn bytes(&self) -> u64 {
         self.blobs.iter().map(MissingBlob::bytes).fold(0, u64::saturating_add)
     }

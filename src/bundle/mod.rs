@@ -1,16 +1,17 @@
-//! The bundle: the format, the writer, the reader. `docs/format.md` describes every file of it.
+//! The bundle: its format, writer and reader. `docs/format.md` describes every file.
 //!
-//! A bundle is a list of files ([`fileset`]): of [`Contents`] that are to be fetched, or of a bundle that is there. `writer` brings
-//! it to its form: [`Writer`] by position, [`StreamWriter`] in one pass. A place (`output`) says where
-//! each file goes, a supply where blobs may come from besides a [`Source`](crate::content::Source).
+//! A bundle is a list of files ([`fileset`]), either of [`Contents`] that are to be fetched or of an existing bundle. `writer`
+//! writes it in its form: [`Writer`] by position, [`StreamWriter`] in a single pass. A placement (`output`) decides where each
+//! file goes; a supply is a place that blobs can come from besides a [`Source`](crate::content::Source).
 //!
-//! All commands are rows of that. [`convert`] has a bundle as the source; `split` and `join` are conversions, and so is [`sign()`]
-//! where a tar has no room for another signature. [`repair()`] has a damaged directory or tar as the place, and what repairs it as a
-//! supply; a repair file is a list, too. Volumes are written again by [`repair_set`], a conversion of what is whole, or computed by
-//! [`volumes`] of the stripes of bytes that are left. [`Bundle`] opens a bundle; its layout is a source. Out of
-//! a pipe, it is a [`StreamedBundle`].
+//! Every command fits this scheme. [`convert`] has a bundle as its source; `split` and `join` are conversions, and so is
+//! [`sign()`] if a tar has no room for another signature. [`repair()`] has a damaged directory or tar as its placement, and a
+//! repair file or copy as a supply; a repair file is a list too. Volumes are written again by [`repair_set`], a conversion of
+//! what is intact, or computed by [`volumes`] from the remaining stripes. [`Bundle`] opens a bundle, whose layout is a source.
+//! A bundle from a pipe is a [`StreamedBundle`].
 //!
-//! The room knows the format, the file system, and the lock and graph that a bundle is made of; no registry and no command line.
+//! The module depends on the format, the file system, and the lock and graph of a bundle; not on registries or the command
+//! line.
 
 mod basis;
 pub mod convert;
@@ -78,7 +79,7 @@ use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
 use order::Ordered;
 
-/// Where the manifests are kept that a run which writes `out` has read, until it is done: beside it.
+/// The file, next to `out`, in which a run keeps the manifests it has read until it is done.
 pub fn walk_file(out: &Path) -> PathBuf {
     let settled = fsops::canonicalize(out);
     fsops::beside(settled.as_deref().unwrap_or(out), ".walk")
@@ -92,25 +93,25 @@ pub struct FormerBundle {
     pub created: Timestamp,
 }
 
-/// What a bundle is made of.
+/// The contents of a bundle.
 #[derive(Clone, Debug)]
 pub struct Contents {
     pub lock: Lock,
-    /// Every manifest once, in the order of the tar.
+    /// Every manifest once, in tar order.
     pub manifests: Vec<Manifest>,
-    /// Every other blob once, in the order of the tar.
+    /// Every other blob once, in tar order.
     pub blobs: Vec<Descriptor>,
-    /// What it builds on; none of what is assumed there is among the manifests and blobs.
+    /// What it builds on; content assumed there is not among the manifests and blobs.
     pub basis: Basis,
-    /// Programs that go with it, by name.
+    /// Programs that are included, by name.
     pub tools: Vec<Tool>,
 }
 
 impl Contents {
-    /// From a lock and the graph it was made with.
+    /// Builds the contents from a lock and its graph.
     ///
     /// # Errors
-    /// Two images that would have one name in the bundle; one digest with two sizes.
+    /// Two images would have the same name in the bundle, or a digest has two sizes.
     pub fn new(lock: Lock, graph: &Graph) -> Result<Contents> {
         let mut names = HashSet::new();
         for image in &lock.images {
@@ -128,7 +129,7 @@ impl Contents {
         Ok(contents)
     }
 
-    /// The same, as an increment: without what `basis` assumes.
+    /// The contents as an increment, without what `basis` assumes.
     pub fn building_on(self, basis: Basis) -> Contents {
         let assumed: HashSet<Digest> = basis.assumed.iter().map(|assumed| assumed.digest).collect();
         let content = Ordered { manifests: self.manifests, blobs: self.blobs };
@@ -136,13 +137,13 @@ impl Contents {
         Contents { manifests, blobs, basis, lock: self.lock, tools: self.tools }
     }
 
-    /// The same with these programs.
+    /// The contents with these tools.
     pub fn carrying(self, tools: Vec<Tool>) -> Contents {
         Contents { tools, ..self }
     }
 
-    /// One blob has one size, in every manifest: else the bundle would be written and then be found damaged. The sizes of
-    /// manifests are known, whatever an index says of them.
+    /// Checks that a blob has the same size in every manifest; otherwise the finished bundle would be found damaged. The sizes
+    /// of manifests are known, whatever an index states.
     fn check_sizes(&self) -> Result<()> {
         let sizes: HashMap<Digest, u64> = self.all().collect();
         for manifest in &self.manifests {
@@ -159,16 +160,16 @@ impl Contents {
         Ok(())
     }
 
-    /// The same as of another time.
+    /// The contents with another time.
     pub fn at(self, created: Timestamp) -> Contents {
         Contents { lock: Lock { created, ..self.lock }, ..self }
     }
 
-    /// The same as of the time of the bundle that it would replace, if that bundle is the same otherwise: an export of what has not
-    /// changed gives the identity that it gave before.
+    /// The contents with the time of the bundle to be replaced, if that bundle is the same otherwise: an export without
+    /// changes then keeps its identity.
     ///
     /// # Errors
-    /// As [`Contents::head`].
+    /// As for [`Contents::head`].
     pub fn continuing(self, former: Option<FormerBundle>) -> Result<Contents> {
         let Some(FormerBundle { identity, created }) = former else { return Ok(self) };
         let now = self.lock.created;
@@ -176,7 +177,7 @@ impl Contents {
         if same.identity()? == identity { Ok(same) } else { Ok(same.at(now)) }
     }
 
-    /// Digest and size of every file below `blobs/`, in the order of the tar.
+    /// Digest and size of every file below `blobs/`, in tar order.
     pub fn all(&self) -> impl Iterator<Item = (Digest, u64)> {
         let manifests = self.manifests.iter().map(|manifest| (manifest.digest(), manifest.size()));
         manifests.chain(self.blobs.iter().map(|blob| (blob.digest, blob.size)))

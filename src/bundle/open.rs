@@ -1,9 +1,9 @@
-//! Opening a bundle.
+//! Opens a bundle.
 //!
 //! # Threats
-//! Everything in it may be forged, until somebody's signature says otherwise. Opening reads `bundle.json` only, up to a
-//! limit; of volumes, also what each says of itself. Content that is taken from it is proven against a digest
-//! ([`BlobReader`](crate::content::BlobReader), [`Manifest::parse`]), never against what the bundle says of itself.
+//! Everything in it may be forged unless a signature says otherwise. Opening reads only `bundle.json`, up to a limit, and of
+//! volumes their own data. Content that is taken from it is proven by a digest ([`BlobReader`](crate::content::BlobReader),
+//! [`Manifest::parse`]), never by what the bundle says about itself.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::files::{Layout, SecondHeader};
 use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::pipeline::lock::{Attached, Lock};
 
-/// A bundle, opened.
+/// An open bundle.
 #[derive(Debug)]
 pub struct Bundle {
     layout: Layout,
@@ -35,13 +35,13 @@ impl Bundle {
     /// Opens a directory or a tar.
     ///
     /// # Errors
-    /// Not a bundle (`Input`), or a `bundle.json` that cannot be understood (`Damaged`).
+    /// It is not a bundle (`Input`), or its `bundle.json` is invalid (`Damaged`).
     pub fn open(path: &Path) -> Result<Bundle> {
         refuse_unfinished(path)?;
         Bundle::in_layout(Layout::open(path)?)
     }
 
-    /// The same for a layout that is open already.
+    /// Does the same for an open layout.
     pub fn in_layout(layout: Layout) -> Result<Bundle> {
         let path = layout.path().to_owned();
         let Some(bytes) = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? else {
@@ -51,10 +51,10 @@ impl Bundle {
         Ok(Bundle { layout, json, identity: identity_of(&bytes) })
     }
 
-    /// The bundle whose `bundle.json` was proven: it is not read again. Without a proof, [`Bundle::in_layout`].
+    /// The bundle with a proven `bundle.json`, which is not read again; without a proof, as [`Bundle::in_layout`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Bundle::in_layout`].
     pub fn proven(layout: Layout, proven: Option<Proven>) -> Result<Bundle> {
         match proven {
             Some(Proven { document, identity, .. }) => Ok(Bundle { layout, json: document, identity }),
@@ -66,12 +66,12 @@ impl Bundle {
         &self.json.lock
     }
 
-    /// What an export that replaces it has to know.
+    /// What an export that replaces the bundle needs to know.
     pub fn former(&self) -> FormerBundle {
         FormerBundle { identity: self.identity, created: self.json.lock.created }
     }
 
-    /// What is worth keeping of a bundle that is to be replaced.
+    /// What to keep of a bundle that will be replaced.
     pub fn into_lock_and_layout(self) -> (Lock, Layout) {
         (self.json.lock, self.layout)
     }
@@ -84,12 +84,12 @@ impl Bundle {
         &self.json.files
     }
 
-    /// sha256 of `bundle.json`.
+    /// SHA-256 of `bundle.json`.
     pub fn identity(&self) -> Digest {
         self.identity
     }
 
-    /// Whether it has a signature, by any key.
+    /// Whether it has a signature by any key.
     pub fn has_signature(&self) -> bool {
         !signatures_of(&self.layout, SUMS).is_empty()
     }
@@ -99,10 +99,10 @@ impl Bundle {
         &self.layout
     }
 
-    /// The manifests that are carried, as they are found from the lock on.
+    /// The manifests in the bundle, as reached from the lock.
     ///
     /// # Errors
-    /// One that cannot be read, or is none.
+    /// A manifest cannot be read or is invalid.
     pub fn manifests(&self) -> Result<Vec<Manifest>> {
         let roots = self.json.lock.images.iter().flat_map(|image| {
             let attached = image.companions().iter().map(Attached::descriptor);
@@ -124,22 +124,22 @@ impl Bundle {
         Ok(found)
     }
 
-    /// Whether the sums are what follows from `bundle.json`.
+    /// Whether the sums follow from `bundle.json`.
     pub(super) fn sums_agree(&self) -> bool {
         let sums = self.json.sha256sums(self.identity);
         let there = self.layout.read(SUMS, MAX_SUMS);
         matches!(there, Ok(Some(bytes)) if bytes == sums.as_bytes())
     }
 
-    /// Whether exactly the declared files are there, with their sizes.
+    /// Whether exactly the declared files exist, with their sizes.
     pub fn sizes_agree(&self) -> bool {
         let there = self.layout.entries().filter(|(path, _)| !is_never_declared(path)).count();
         let agree = |file: &FileEntry| self.layout.size_of(&file.path) == Some(file.size);
         there == self.json.files.len() && self.json.files.iter().all(agree)
     }
 
-    /// The files that are no part of the bundle, in words; `None`: there are none. What a repair that was killed has left is none
-    /// of them if `is_left` says so.
+    /// Describes the files that do not belong to the bundle; `None` if there are none. Files that a killed repair has left do
+    /// not count if `is_left` says so.
     pub(super) fn undeclared(&self, is_left: impl Fn(&str) -> bool) -> Option<String> {
         let declared: HashSet<&str> = self.json.files.iter().map(|file| file.path.as_str()).collect();
         let is_foreign = |path: &&str| !is_never_declared(path) && !declared.contains(path) && !is_left(path);
@@ -152,7 +152,7 @@ impl Bundle {
     }
 }
 
-/// The bytes of `bundle.json`, if the one of this layout can be read and is that of the bundle with this identity.
+/// The bytes of `bundle.json`, if it can be read and belongs to the bundle with this identity.
 pub(super) fn json_of(layout: &Layout, identity: Digest) -> Option<Bytes> {
     let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok()??;
     identity.is_of(&bytes).then_some(bytes)
@@ -161,10 +161,10 @@ pub(super) fn json_of(layout: &Layout, identity: Digest) -> Option<Bytes> {
 /// A layout without `bundle.json`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoBundle {
-    /// Another program's OCI layout, which can still become a bundle.
+    /// Another program's OCI layout, which can be turned into a bundle.
     #[error("{} is an OCI image layout, but not a bundle: it has no {BUNDLE_JSON}", .0.display())]
     ImageLayout(PathBuf),
-    /// What brings the files that a damaged bundle lacks.
+    /// A repair file, with files that a damaged bundle lacks.
     #[error("{} is a repair of a bundle, not a bundle", .0.display())]
     Repair(PathBuf),
     #[error("{} is not a bundle: it has no {BUNDLE_JSON}", .0.display())]
@@ -173,7 +173,7 @@ pub enum NoBundle {
 
 impl Fact for NoBundle {}
 
-/// The error about a layout without `bundle.json`.
+/// The error for a layout without `bundle.json`.
 pub fn no_bundle(layout: &Layout) -> Error {
     let is_layout = [OCI_LAYOUT, INDEX_JSON].iter().all(|file| layout.size_of(file).is_some());
     let path = layout.path().to_owned();
@@ -185,10 +185,10 @@ pub fn no_bundle(layout: &Layout) -> Error {
     Error::of(Kind::Input, what)
 }
 
-/// What comes out of a pipe has to be a bundle as a whole: of anything else the parts would only be called wrong.
+/// Rejects anything but a whole bundle from a pipe; parts would only be reported as damaged.
 ///
 /// # Errors
-/// It is a volume of one, or a repair.
+/// It is a volume or a repair file.
 pub fn refuse_part(layout: &Layout) -> Result<()> {
     let is_part = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".json");
     let what = match layout.entries().any(|(path, _)| is_part(path)) {
@@ -199,10 +199,10 @@ pub fn refuse_part(layout: &Layout) -> Result<()> {
     Err(Error::input(format!("{} is no bundle but {what}; save it to one", layout.path().display())))
 }
 
-/// A name that ends in `.partial` is unfinished, however whole it may look: it was not yet known to be on the medium.
+/// Rejects a name that ends in `.partial`: however complete it looks, it may not be on the medium yet.
 ///
 /// # Errors
-/// It ends so.
+/// The name ends in `.partial`.
 pub fn refuse_unfinished(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default();
     if name.as_encoded_bytes().ends_with(b".partial") && path.exists() {
@@ -212,17 +212,19 @@ pub fn refuse_unfinished(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens what is named as a bundle to be verified or repaired: as [`Layout::open`], and also a tar of this program that has lost
-/// its first header. That is the one of `oci-layout`, which takes one block, so the header of `bundle.json` is the third.
+/// Opens a bundle to be verified or repaired: as [`Layout::open`], and also a tar written by gapferry that has lost its first
+/// header. That is the header of `oci-layout`, which takes one block, so the header of `bundle.json` is the third.
 ///
 /// # Errors
-/// As [`Layout::open`].
+/// As for [`Layout::open`].
 pub fn open_damaged(path: &Path) -> Result<Layout> {
     Layout::open_without_first(path, SecondHeader { at: 2 * BLOCK, name: BUNDLE_JSON })
 }
 
+/// Rejects a compressed bundle, which cannot be changed in place.
+///
 /// # Errors
-/// It is compressed: nothing in it can be changed in its place.
+/// The bundle is compressed.
 pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
     if !bundle.is_compressed() {
         return Ok(());

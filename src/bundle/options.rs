@@ -1,4 +1,4 @@
-//! How a bundle is written, what that takes, and what comes of it.
+//! Options and results of writing a bundle.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::content::LinkMode;
 use crate::files::Layout;
 use crate::oci::Digest;
 
-/// How the names of compressed tars end.
+/// The extension of compressed tars.
 const COMPRESSED: &[u8] = b".tar.zst";
 
 /// The form in which a bundle is written.
@@ -17,13 +17,13 @@ const COMPRESSED: &[u8] = b".tar.zst";
 pub enum Form {
     Directory,
     Tar,
-    /// A tar that is compressed while it is written, in one pass.
+    /// A tar that is compressed while it is written in a single pass.
     Compressed,
     Volumes(VolumeOptions),
 }
 
 impl Form {
-    /// The form that a name means: a tar ends in `.tar`, a compressed one in `.tar.zst`, a directory in neither.
+    /// The form that a name means: `.tar` for a tar, `.tar.zst` for a compressed one, anything else for a directory.
     pub fn named(out: &Path) -> Form {
         let name = out.file_name().unwrap_or_default().as_encoded_bytes().to_ascii_lowercase();
         match () {
@@ -34,16 +34,16 @@ impl Form {
     }
 }
 
-/// How a bundle is written.
+/// How to write a bundle.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Not [`Form::Compressed`], which only one pass writes.
+    /// Not [`Form::Compressed`], which needs a single pass.
     pub form: Form,
-    /// How the directory form takes blobs that their source keeps as files; every other blob is copied.
+    /// How the directory form takes blobs that are files in their source; other blobs are copied.
     pub link: LinkMode,
-    /// The device where a link is likely to succeed: no room is asked for there.
+    /// The device on which a link is likely to succeed; no space is reserved for it.
     pub device: Option<u64>,
-    /// Bundles that may have some of its blobs, asked in this order; none of them is believed.
+    /// Bundles that may have some of the blobs, in order. Nothing in them is trusted.
     pub supplies: Vec<Arc<Layout>>,
     /// Which files volumes may replace.
     pub replaceable: Replaceable,
@@ -56,37 +56,37 @@ impl Options {
     }
 }
 
-/// A bundle that is complete and has its name.
+/// A complete bundle under its final name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     pub path: PathBuf,
-    /// sha256 of `bundle.json`.
+    /// SHA-256 of `bundle.json`.
     pub identity: Digest,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// It was there already, the same.
+    /// Whether it existed already and is unchanged.
     pub unchanged: bool,
 }
 
-/// What writing a bundle would take.
+/// The space needed to write a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceNeeds {
-    /// Length of the bundle in bytes.
+    /// Size of the bundle in bytes.
     pub total: u64,
-    /// Bytes of blobs that are there already.
+    /// Bytes of blobs that exist already.
     pub present: u64,
-    /// Bytes that writing takes from the file system.
+    /// Bytes that writing takes on the file system.
     pub needed: u64,
-    /// Bytes the file system has left.
+    /// Free bytes on the file system.
     pub free: u64,
 }
 
-/// Whether a name means a tar.
+/// Whether the name means a tar.
 pub fn is_tar(out: &Path) -> bool {
     out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
 }
 
-/// The directory that `out` is to be in, or the nearest above that is there.
+/// The directory that will contain `out`, or its nearest existing parent.
 pub(super) fn existing_ancestor(out: &Path) -> PathBuf {
     let mut directory = fsops::parent(out);
     while !directory.exists() {

@@ -1,4 +1,4 @@
-//! The order of manifests and blobs in a bundle: it follows from the lock and the manifests alone.
+//! The order of manifests and blobs in a bundle, which follows from the lock and the manifests alone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,22 +7,23 @@ use super::loaders::Find;
 use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::pipeline::lock::{Attached, Lock};
 
-/// What a bundle carries, in the order of the tar.
+/// The content of a bundle in tar order.
 pub struct Ordered {
     pub manifests: Vec<Manifest>,
-    /// Configs first: small, and needed first to look into the bundle.
+    /// Configs come first: they are small, and needed first by readers.
     pub blobs: Vec<Descriptor>,
 }
 
-/// Something that a walk has met.
+/// Something that a walk has reached.
 enum Met {
     Manifest(Digest),
     Blob(Digest),
 }
 
-/// Walks the images in the order of the lock, each depth first from its manifest, then from its attached manifests. Content
-/// stands where it is met first; a manifest stands before what it names. What is `assumed` is left out, with all below it. That one
-/// image leaves out what another carries plays no part: the place follows from the content of the whole bundle.
+/// Walks the images in the order of the lock, each depth-first from its manifest and then from its attached manifests. Content
+/// is placed where it is first reached, and a manifest precedes what it refers to. What is `assumed` is left out with
+/// everything below it. It does not matter that one image leaves out what another contains: the position follows from the
+/// content of the whole bundle.
 pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordered {
     let Ordered { manifests: mut all, mut blobs } = content;
     all.retain(|manifest| !assumed.contains(&manifest.digest()));
@@ -34,7 +35,7 @@ pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordere
     for image in &lock.images {
         let attached = image.companions().iter().map(|attached| attached.digest);
         let roots = std::iter::once(image.digest).chain(attached).map(Met::Manifest);
-        // What is next is at the end.
+        // The next item is last.
         let mut open: Vec<Met> = roots.collect();
         open.reverse();
         while let Some(next) = open.pop() {
@@ -56,7 +57,7 @@ pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordere
             }
         }
     }
-    // What the lock does not lead to; nothing, if the content is that of this lock.
+    // What the lock does not lead to; nothing, if the content belongs to this lock.
     manifests.extend(all.iter().filter(|manifest| seen.insert(manifest.digest())).cloned());
     met.extend(blobs.iter().filter(|blob| noted.insert(blob.digest)).cloned());
     met.retain(|blob| !seen.contains(&blob.digest));
@@ -66,17 +67,17 @@ pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordere
     Ordered { manifests, blobs: ordered }
 }
 
-/// The groups of files below `blobs/`, in their order.
+/// The groups of files below `blobs/`, in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
     Manifest,
-    /// What an image manifest names as its config.
+    /// The config of an image manifest.
     Config,
     Other,
 }
 
-/// The first file below `blobs/` that stands behind one of a later group. What the walk does not meet may stand anywhere, but for
-/// what `is_manifest`: a manifest of an image may be missing.
+/// The first file below `blobs/` that follows one of a later group. Files that the walk does not reach may be anywhere, unless
+/// `is_manifest` says otherwise: a manifest of an image may be missing.
 pub fn fault_of_order(bundle: &BundleJson, is_manifest: impl Fn(&Digest) -> bool, find: &Find<'_>) -> Option<String> {
     let groups = groups(&bundle.lock, find);
     let mut last = Group::Manifest;
@@ -92,7 +93,7 @@ pub fn fault_of_order(bundle: &BundleJson, is_manifest: impl Fn(&Digest) -> bool
     None
 }
 
-/// The group of all that the walk of [`order()`] meets.
+/// The group of everything that the walk of [`order()`] reaches.
 fn groups(lock: &Lock, find: &Find<'_>) -> HashMap<Digest, Group> {
     let (mut groups, mut seen) = (HashMap::new(), HashSet::new());
     let mut note = |digest: Digest, group: Group| {
@@ -165,7 +166,7 @@ mod tests {
         }
     }
 
-    /// Two programs that write the same lock have to write the same bytes, however they came by its content.
+    /// Two programs that write the same lock must write the same bytes, however they obtained the content.
     #[test]
     fn the_order_follows_from_lock_and_manifests_and_not_from_how_they_were_read() {
         let (one, two, three) = (image("c1", &["x", "shared"]), image("c2", &["shared", "y"]), image("c3", &["z"]));
@@ -193,7 +194,7 @@ mod tests {
             let roots = [&outer, &inner, &two, &one, &three].map(|manifest| manifest.digest()).to_vec();
             assert_eq!(digests(&ordered), (roots, expected.clone()));
         }
-        // What is below something that is assumed stands where something else names it.
+        // Content below something assumed is placed where something else refers to it.
         let assumed: HashSet<Digest> =
             [two.digest(), Digest::sha256(b"c2"), Digest::sha256(b"y")].into_iter().collect();
         let ordered = order(&lock, Ordered { manifests, blobs: all }, &assumed);
@@ -201,7 +202,7 @@ mod tests {
         let roots = [&outer, &inner, &one, &three].map(|manifest| manifest.digest()).to_vec();
         assert_eq!(digests(&ordered), (roots, left));
     }
-    /// Two programs that write the same lock have to write the same bytes, and configs stand before all other blobs.
+    /// Two programs that write the same lock must write the same bytes, with configs before all other blobs.
     #[test]
     fn of_one_index_with_two_selections_both_stand_where_the_index_has_them() {
         let (one, two) = (image("c1", &["x"]), image("c2", &["y"]));

@@ -1,4 +1,4 @@
-//! A bundle that is written as volumes: the set that it gives, what that takes, and what is there of it.
+//! Plans a bundle in volumes: the set, the space it needs, and what exists of it.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::base::progress::Events;
 use crate::oci::Digest;
 use crate::spool::Kept;
 
-/// The bundle whose volumes have this name now, as far as they are there and whole enough to be read.
+/// The bundle whose volumes have this name, as far as they exist and can be read.
 pub fn former(out: &Path) -> Option<Bundle> {
     let paths = volumes_of(&SetName::of(out));
     if paths.is_empty() {
@@ -26,21 +26,21 @@ pub fn former(out: &Path) -> Option<Bundle> {
     Some(Opened::open(&paths).ok()?.into_bundle(None).ok()?.0)
 }
 
-/// The set that writing `files` to `out` would give.
+/// The set that writing `files` to `out` would produce.
 ///
 /// # Errors
-/// The volumes would be too small; a number that none of them has.
+/// The volumes would be too small, or a selected number does not exist.
 pub fn plan(out: &Path, files: &FileSet, volumes: &VolumeOptions) -> Result<Set> {
     let set = Set::new(files, SetName::of(out), volumes.shape)?;
     set.check(&volumes.selection)?;
     Ok(set)
 }
 
-/// The set that writing `files` to `out` would give. Where only some volumes are written, `files` get the signatures of the set that
-/// is there: parity covers whole files. A key that has not signed it signs besides.
+/// Does the same. If only some volumes are written, `files` get the signatures of the existing set, because parity covers
+/// whole files. A key that has not signed it signs in addition.
 ///
 /// # Errors
-/// As [`plan`]; a signature cannot be read or made; the volumes that are there are laid out in another way.
+/// As for [`plan`]; or a signature cannot be read or made; or the existing volumes have another layout.
 pub fn prepare(out: &Path, files: &mut FileSet, volumes: &VolumeOptions) -> Result<Set> {
     keep_signatures(out, files, volumes)?;
     let set = plan(out, files, volumes)?;
@@ -76,8 +76,8 @@ fn keep_signatures(out: &Path, files: &mut FileSet, volumes: &VolumeOptions) -> 
     key.map_or(Ok(()), |key| files.sign(&key))
 }
 
-/// Whether the selected volumes of the `planned` set are there already. With `proven` every byte is looked at, else they only
-/// look so.
+/// Whether the selected volumes of the `planned` set exist already. With `proven`, every byte is checked; otherwise only their
+/// appearance.
 pub fn up_to_date(
     planned: &Set,
     files: &FileSet,
@@ -90,7 +90,7 @@ pub fn up_to_date(
     if bundle.identity() != planned.identity {
         return None;
     }
-    // What is there may have more or other signatures.
+    // The existing bundle may have more or other signatures.
     let there = FileSet::of_bundle(&bundle).ok()?;
     let set = Set::new(&there, planned.name.clone(), volumes.shape).ok()?.signed_by_any(files.signer.clone());
     set.check(&volumes.selection).ok()?;
@@ -109,10 +109,10 @@ pub fn up_to_date(
     Some(Finished { path: set.name.whole(), identity: set.identity, size, unchanged: true })
 }
 
-/// What writing them would take.
+/// The space needed to write the volumes.
 ///
 /// # Errors
-/// There is no such set; something that is not `replaceable` has the name of a volume; the file system does not answer.
+/// There is no such set, something that is not `replaceable` has the name of a volume, or the file system fails.
 pub(super) fn survey(
     out: &Path,
     files: &FileSet,
@@ -141,7 +141,7 @@ pub(super) fn survey(
     Ok(SpaceNeeds { total, present, needed, free })
 }
 
-/// Blobs of which nothing is in the selected volumes.
+/// Blobs of which the selected volumes contain nothing.
 fn elsewhere(set: &Set, volumes: &VolumeOptions, files: &FileSet) -> HashSet<Digest> {
     let selected = set.wanted(&volumes.selection);
     let held: HashSet<&str> = selected.flat_map(|volume| volume.files.iter().map(|held| held.path.as_str())).collect();

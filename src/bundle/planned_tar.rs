@@ -1,4 +1,4 @@
-//! A tar that is written by position, in any order: where each file goes follows from its plan.
+//! A tar that is written by position in any order, according to its plan.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,22 +15,23 @@ pub struct PlannedTar<'a> {
     pub file: &'a File,
     /// For messages.
     pub path: &'a Path,
-    /// Of every entry, in seconds since 1970.
+    /// Time of each entry, in seconds since 1970.
     pub mtime: u64,
 }
 
 impl PlannedTar<'_> {
+    /// Writes bytes.
+    ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", self.path, e))
     }
 
-    /// Writes what stands around the bytes of a file: its header, and zeros up to the next block. What was there before may have
-    /// been longer.
+    /// Writes the header of a file, and zeros up to the next block, because earlier content may have been longer.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn write_frame(&self, file: &PlannedFile) -> Result<()> {
         self.write(&file.header_blocks(self.mtime), file.header)?;
         let end = file.data + file.size;
@@ -38,10 +39,10 @@ impl PlannedTar<'_> {
         self.write(&vec![0; usize::try_from(padding).unwrap_or_default()], end)
     }
 
-    /// Writes all of a small file at once, header and padding included: a kill leaves the file that was there, or this one.
+    /// Writes a small file with header and padding at once, so that a kill leaves either the old file or the new one.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn write_small(&self, file: &PlannedFile, bytes: &[u8]) -> Result<()> {
         let mut blocks = file.header_blocks(self.mtime);
         blocks.extend_from_slice(bytes);
@@ -49,17 +50,19 @@ impl PlannedTar<'_> {
         self.write(&blocks, file.header)
     }
 
-    /// Ends the tar at this `length`, with its two empty blocks and nothing behind them. The file may have held another layout.
+    /// Ends the tar at this `length` with two empty blocks and nothing after them. The file may have had another layout.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn end(&self, length: u64) -> Result<()> {
         self.write(&[0; END as usize], length.saturating_sub(END))?;
         self.file.set_len(length).map_err(|e| Error::disk("ending", self.path, e))
     }
 
+    /// Writes spooled bytes.
+    ///
     /// # Errors
-    /// The disk's, or what was kept cannot be read again.
+    /// The disk fails, or the bytes cannot be read back.
     pub fn write_kept(&self, bytes: &Kept, mut at: u64) -> Result<()> {
         let copied = bytes.read(&mut |piece| {
             self.file.write_all_at(piece, at)?;
@@ -69,8 +72,10 @@ impl PlannedTar<'_> {
         copied.map_err(|e| Error::disk("writing", self.path, e))
     }
 
+    /// Writes a tool.
+    ///
     /// # Errors
-    /// As [`Tool::copy`].
+    /// As for [`Tool::copy`].
     pub fn write_tool(&self, tool: &Tool, base: u64) -> Result<()> {
         tool.copy(&mut |piece, at| self.write(piece, base + at))
     }

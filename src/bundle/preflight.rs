@@ -1,4 +1,4 @@
-//! What is asked before a bundle is written: whether its name is free, whether it is there already, and what it would take.
+//! Checks before a bundle is written: whether its name is free, whether it exists already, and how much space it needs.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -18,16 +18,16 @@ use crate::base::progress::Events;
 use crate::content::LinkMode;
 use crate::oci::Digest;
 
-/// How much is read to call a bundle whole.
+/// How thoroughly to check that a bundle is complete.
 #[derive(Clone, Copy)]
 pub enum Whole<'a> {
-    /// That every file is there, with its size.
+    /// Every file exists with its size.
     BySizes,
-    /// Every byte, here and now or, where no file was touched since, earlier on this machine.
+    /// Every byte, now or, if no file was modified since, earlier on this machine.
     Proven(&'a Events),
 }
 
-/// Whether `out` is already the bundle with this identity, and whole.
+/// Whether `out` is already the complete bundle with this identity.
 pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Finished> {
     let bundle = Bundle::open(out).ok()?;
     let layout = bundle.layout();
@@ -61,10 +61,10 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
     Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
 }
 
-/// Call it before anything that takes time, or asks a person for something.
+/// Call it before anything that takes time or asks a person.
 ///
 /// # Errors
-/// Another run is writing `out`, or something that no export has made is where this one would write.
+/// Another run is writing `out`, or something that no export has made is in the way.
 pub fn check_free(out: &Path, form: &Form) -> Result<()> {
     let out = &match form {
         Form::Volumes(_) => SetName::of(out).whole(),
@@ -87,22 +87,22 @@ pub fn check_free(out: &Path, form: &Form) -> Result<()> {
         Form::Directory => directory::refuse_foreign(out),
         Form::Tar => tar::refuse_foreign(out),
         Form::Compressed => fsops::refuse_other_than_file(&fsops::beside(out, ".partial")),
-        // Asked of each, once it is known how many there are.
+        // Checked for each volume once their number is known.
         Form::Volumes(_) => Ok(()),
     }
 }
 
-/// Whether a name is that of an archive that is not written.
+/// Whether the name means an archive that gapferry does not write.
 fn means_other_archive(out: &Path) -> bool {
     let endings = ["tgz", "tzst", "gz", "zst", "xz", "bz2", "lz4", "zip", "7z"];
     let ending = out.extension().unwrap_or_default();
     endings.iter().any(|other| ending.eq_ignore_ascii_case(other))
 }
 
-/// The bundle that is to be replaced, if there is one. To be asked as early as [`check_free`].
+/// The bundle to be replaced, if there is one. Call it as early as [`check_free`].
 ///
 /// # Errors
-/// `out` is something that must not be replaced. Whether a bundle may be is not asked: it may be the one that is wanted.
+/// `out` must not be replaced. Whether a bundle may be replaced is not checked here, because it may be the wanted one.
 pub fn former(out: &Path, form: &Form) -> Result<Option<Bundle>> {
     if matches!(form, Form::Volumes(_)) {
         return Ok(plan_volumes::former(out));
@@ -115,10 +115,10 @@ pub fn former(out: &Path, form: &Form) -> Result<Option<Bundle>> {
     Ok(former)
 }
 
-/// Where a bundle is filled in its place, not written in one pass.
+/// For commands that fill a bundle in place and cannot write it in a single pass.
 ///
 /// # Errors
-/// The form, or the name, means one pass.
+/// The form or the name requires a single pass.
 pub fn refuse_one_pass(out: &Path, form: &Form) -> Result<()> {
     let text = match form {
         Form::Compressed => {
@@ -132,10 +132,10 @@ pub fn refuse_one_pass(out: &Path, form: &Form) -> Result<()> {
     Err(Error::input(format!("writing {}: {text}", out.display())))
 }
 
-/// What writing `files` to `out` would take; nothing is written.
+/// The space needed to write `files` to `out`; nothing is written.
 ///
 /// # Errors
-/// `out` is something that must not be replaced, or its file system does not answer.
+/// `out` must not be replaced, or its file system fails.
 pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<SpaceNeeds> {
     let form = &options.form;
     if let Form::Volumes(volumes) = form {
@@ -147,11 +147,11 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<SpaceNee
     refuse_foreign(out, form)?;
     let directory = existing_ancestor(out);
     let free = fsops::free_space(&directory)?;
-    // Where there is no directory yet, nothing was begun.
+    // If the directory does not exist, nothing was started.
     let entry = Entry::of(out).ok();
     let present = present(out, entry.as_ref(), files).iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
     let links = options.link != LinkMode::Copy && options.device.is_some_and(|device| is_on(&directory, device));
-    // A plan takes memory with the bytes that manifests announce, which may be anything: none is made of what cannot fit.
+    // A plan takes memory for the sizes that manifests announce, which can be anything, so none is made for what cannot fit.
     let total = files.content_size();
     if !links && total.saturating_sub(present) > free.saturating_add(entry.as_ref().map_or(0, tar::begun)) {
         return Ok(SpaceNeeds { total, present, needed: total.saturating_sub(present), free });
@@ -163,13 +163,13 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<SpaceNee
     } else if links {
         plan.length.saturating_sub(files.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add))
     } else {
-        // As in a tar: files take more room than they have bytes.
+        // As in a tar: files take more space than their bytes.
         plan.length.saturating_sub(present)
     };
     Ok(SpaceNeeds { total, present, needed, free })
 }
 
-/// Only a bundle may be replaced by one, and only if it holds nothing else.
+/// Only a bundle may be replaced by a bundle, and only if it contains nothing else.
 ///
 /// # Errors
 /// Something else is there.
@@ -214,7 +214,7 @@ pub fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
     }
 }
 
-/// Wanted blobs that seem to be there, with their sizes in bytes.
+/// Needed blobs that seem to exist already, with their sizes in bytes.
 fn present(out: &Path, entry: Option<&Entry>, files: &FileSet) -> Vec<(Digest, u64)> {
     let finished = Bundle::open(out).ok();
     let partial = fsops::beside(out, ".partial");

@@ -1,4 +1,4 @@
-//! Every byte of files that are there, proven by the digests they are declared with; `chunks.b3` comes of the same pass.
+//! Proves existing files by their declared digests, and computes `chunks.b3` in the same pass.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use crate::content::proof::prove_chunks;
 use crate::files::Layout;
 use crate::oci::Digest;
 
-/// Reads files, each with the digest it should have; gives what each consists of, `None` where it has other bytes.
+/// Reads files with their expected digests. Returns the chunks of each, or `None` if its bytes are wrong.
 ///
 /// # Errors
-/// The machine has run out of what it takes to open a file: that says nothing of the bytes.
+/// The machine lacks the resources to open a file, which says nothing about its bytes.
 pub fn prove_all(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> Result<Vec<Option<Chunks>>> {
     let sizes = named.iter().filter_map(|(path, _)| layout.size_of(path));
     let (items, bytes) = (named.len() as u64, sizes.fold(0, u64::saturating_add));
@@ -37,12 +37,12 @@ pub fn prove_all(layout: &Layout, named: &[(&str, Digest)], events: &Events) -> 
     proven.into_iter().collect()
 }
 
-/// `chunks.b3` of a bundle all of whose declared files are proven here and now; `None`: one is not what it was declared to be.
+/// `chunks.b3` of a bundle whose declared files are all proven now; `None` if one of them is wrong.
 pub fn chunks_of(layout: &Layout, json: &BundleJson, identity: Digest, events: &Events) -> Option<Vec<u8>> {
     chunks_from(&HashMap::new(), json.files.iter(), layout, json, identity, events)
 }
 
-/// `chunks.b3` where it is `known` what some blobs consist of; only the others are proven here and now.
+/// `chunks.b3` if the chunks of some blobs are `known`; only the others are proven now.
 pub fn chunks_with(
     known: &HashMap<Digest, Chunks>,
     layout: &Layout,
@@ -72,7 +72,7 @@ fn chunks_from<'a>(
     Some(writer.finish())
 }
 
-/// Whether every byte of a finished bundle is what `bundle.json` says; so is `chunks.b3`, if there is one.
+/// Whether every byte of a finished bundle is what `bundle.json` states, and `chunks.b3` too, if it exists.
 pub fn is_proven(bundle: &Bundle, events: &Events) -> bool {
     let layout = bundle.layout();
     let made = || chunks_of(layout, bundle.json(), bundle.identity(), events);

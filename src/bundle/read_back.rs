@@ -1,5 +1,5 @@
-//! Whether what was written can be read from the medium again: a stick that takes everything and keeps half of it says so
-//! only when it is asked.
+//! Checks that what was written can be read from the medium again. A stick that stores only half of it reports that only on
+//! reading.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -20,20 +20,20 @@ use crate::content::proof::prove;
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
-/// File systems that are in memory (statfs(2)): there is no medium.
+/// File systems in memory (statfs(2)), which have no medium.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
-/// How often the system is asked to let go of a file: while a page is in use, be it for a moment, it keeps it.
+/// How often to ask the system to drop a file from memory; it keeps pages that are in use, even for a moment.
 const MOST_ASKED: u32 = 100;
 
-/// Reads every file of the bundle or volume at `path`, which was just written, from the medium and not from memory, and proves it:
-/// a bundle by its `identity`, a volume by its sums. If other bytes come back, it loses its name again: it is called `.partial` then,
-/// or `.damaged.1` and so on where something else is called so.
+/// Reads every file of the bundle or volume at `path`, which was just written, from the medium and not from memory, and proves
+/// it: a bundle by its `identity`, a volume by its sums. If the bytes differ, it is renamed to `.partial`, or to `.damaged.1`
+/// and so on if that name is taken.
 ///
-/// `false`: it has the bytes that were written, but the system would not let go of all that it has in memory, so some of them
-/// may have come from there.
+/// Returns `false` if the bytes are right but the system kept some of them in memory, so that they may not have come from the
+/// medium.
 ///
 /// # Errors
-/// What was read is not what was written (`Damaged`), or cannot be read.
+/// What was read differs from what was written (`Damaged`), or cannot be read.
 pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool> {
     let path = &fsops::canonicalize(path)?;
     let named = Entry::of(path)?;
@@ -42,15 +42,15 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
         let layout = Layout::open(path)?;
         let written = Written::of(&layout, identity)?;
         let is_forgotten = forget(path, &layout)?;
-        // Opened again: what was read to find the files is no proof.
+        // Opened again, because what was read to find the files proves nothing.
         read_again(&Layout::open(path)?, &written, events)?;
         Ok(is_forgotten)
     };
     let error = match prove() {
         Ok(is_forgotten) => return Ok(is_forgotten),
-        // That is no fault of the medium, so the bundle keeps its name.
+        // The medium is not to blame, so the bundle keeps its name.
         Err(error) if error.is_shortage() => return Err(error),
-        // What was written can be read; what comes back cannot.
+        // What was written was readable; what comes back is not.
         Err(error) if error.kind() == Kind::Input => error.of_kind(Kind::Damaged),
         Err(error) => error,
     };
@@ -62,10 +62,10 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
     })
 }
 
-/// Gives what was read another name. `None`: something else has the name by now.
+/// Renames what was read. Returns `None` if something else has the name now.
 ///
 /// # Errors
-/// Another run writes the bundle, or the system refuses.
+/// Another run is writing the bundle, or the system refuses.
 fn take_name(named: &Entry, read: Option<Identity>) -> Result<Option<Entry>> {
     let _lock = WriteLock::take(named.path())?;
     if named.stat().as_ref().map(Identity::of) != read {
@@ -78,11 +78,11 @@ fn take_name(named: &Entry, read: Option<Identity>) -> Result<Option<Entry>> {
     Ok(Some(free))
 }
 
-/// The digest of every file as it was written. Of signatures, and of the sums of a volume, it is what they are now.
+/// The digest of every file as written. For signatures and for the sums of a volume, it is the present one.
 struct Written {
-    /// In the order in which they are read.
+    /// In reading order.
     files: Vec<(String, Digest)>,
-    /// `None`: it is a volume.
+    /// `None` for a volume.
     json: Option<BundleJson>,
     identity: Digest,
     has_chunks: bool,
@@ -98,7 +98,7 @@ impl Written {
                     .map(|line| line.map(|line| (line.path.to_owned(), line.digest)))
                     .collect::<Option<_>>()
                     .ok_or_else(|| other(path))?;
-                // What they do not name would not be read.
+                // Files that the sums do not list would not be read.
                 let names: HashSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
                 let is_lost = |name: &str| name != path && !is_signature(name) && !names.contains(name);
                 if layout.entries().any(|(name, _)| is_lost(name)) {
@@ -134,7 +134,7 @@ fn other(path: &str) -> Error {
 
 fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()> {
     let named: Vec<(&str, Digest)> = written.files.iter().map(|(path, digest)| (path.as_str(), *digest)).collect();
-    // What is between the files of a tar has no sums.
+    // The sums do not cover what is between the files of a tar.
     if let Some(fault) = layout.faults().first() {
         return Err(Error::damaged(format!("it reads back differently from what was written: {}", fault.what)));
     }
@@ -154,12 +154,12 @@ fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()>
     if is_same { Ok(()) } else { Err(other(CHUNKS)) }
 }
 
-/// The system keeps nothing of these files in memory. `false`: it does so all the same, because it is memory that they are in,
-/// or another program holds them there.
+/// Makes the system drop these files from memory. Returns `false` if it keeps them, because they are on a memory file system
+/// or another program uses them.
 fn forget(path: &Path, layout: &Layout) -> Result<bool> {
     let forget = |path: &Path| {
         let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
-        // Only what has reached the medium can be forgotten.
+        // Only data that has reached the medium can be dropped.
         file.sync_all().map_err(|e| Error::disk("syncing", path, e))?;
         let is_memory = |kind| u64::try_from(kind).is_ok_and(|kind| IN_MEMORY.contains(&kind));
         if rustix::fs::fstatfs(&file).is_ok_and(|stat| is_memory(stat.f_type)) {
@@ -184,10 +184,10 @@ fn forget(path: &Path, layout: &Layout) -> Result<bool> {
     Ok(all)
 }
 
-/// As far as the system tells, which it does by what it can read at once.
+/// According to the system, which reports what it can read without waiting.
 fn is_in_memory(file: &File) -> bool {
     let middle = file.metadata().map_or(0, |metadata| metadata.len() / 2);
-    // Only once: what is not there is read because it was asked for.
+    // Only once, because the read itself brings the data into memory.
     let mut byte = [0];
     rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], middle, ReadWriteFlags::NOWAIT)
         .is_ok_and(|read| read > 0)
@@ -206,7 +206,7 @@ mod tests {
 
     const SUMS: &str = "volumes/001.sha256";
 
-    /// A directory with two files and their sums, as a volume has them.
+    /// A directory with two files and their sums, as in a volume.
     fn ground() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("out");
@@ -235,7 +235,7 @@ mod tests {
         assert!(!out.exists() && unnamed.is_dir());
         fs::rename(&unnamed, &out).unwrap();
         fs::remove_file(out.join("a")).unwrap();
-        // What an earlier run has left keeps its name, and no damaged bundle has a good one because of it.
+        // What an earlier run has left keeps its name, and no damaged bundle gets a good one because of it.
         fs::create_dir(&unnamed).unwrap();
         let text = read_back(&out, Digest::ZEROS, &events).unwrap_err().chain();
         assert!(text.contains("a reads back differently from what was written, and 1 more"), "{text}");
@@ -257,7 +257,7 @@ mod tests {
         }
         let layout = Layout::open(&out).unwrap();
         assert!(is_in_memory(&File::open(&path).unwrap()));
-        // It asks itself, of each file.
+        // It checks every file itself.
         assert!(forget(&out, &layout).unwrap(), "it is still in memory");
     }
 
@@ -273,7 +273,7 @@ mod tests {
         let text = read_again(&layout, &written, &events).unwrap_err().chain();
         assert!(text.contains(&format!("{SIGNATURE} reads back differently")), "{text}");
         fs::write(out.join(SIGNATURE), [7; 64]).unwrap();
-        // What is between the files of a tar: here, behind those of the last one.
+        // What is between the files of a tar; here, after those of the last one.
         let tar = out.with_file_name("out.tar");
         let files = ["a", SUMS, "b"];
         assert!(

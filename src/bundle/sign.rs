@@ -1,4 +1,4 @@
-//! The signatures of a bundle that is there.
+//! Signs an existing bundle.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,26 +25,26 @@ use crate::files::Layout;
 use crate::oci::Digest;
 use crate::signing::{PrivateKey, is_well_formed, signature_in};
 
-/// What is signed of a bundle that is there.
+/// What to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignScope {
-    /// The sums, which say what every file has to be.
+    /// The sums, which list every file with its digest.
     Sums,
-    /// `chunks.b3` too, after every digest was proven.
+    /// Also `chunks.b3`, after proving every digest.
     Full,
 }
 
-/// Signs a bundle that is there; a signature that the same key has made is replaced, no other is. A directory, and a tar that
-/// has a signature of the key, stay as they are but for it; any other tar is written anew beside the old one, and takes its
-/// name. Gives the bundle's identity.
+/// Signs an existing bundle. A signature by the same key is replaced, and no other. In a directory, and in a tar that already
+/// has a signature by the key, nothing else changes; any other tar is written again next to the old one and takes its name.
+/// Returns the bundle's identity.
 ///
 /// # Errors
-/// The sums do not say what `bundle.json` says, or the files have other sizes, or with [`SignScope::Full`] other bytes: such a
-/// bundle is not signed. It has as many signatures as it can. The disk's.
+/// The sums disagree with `bundle.json`, or files have other sizes or, with [`SignScope::Full`], other bytes: such a bundle is
+/// not signed. There are as many signatures as allowed. The disk fails.
 pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) -> Result<Digest> {
     let path = &fsops::canonicalize(path)?;
     let lock = WriteLock::take(path)?;
-    // Opened first: what a killed run has left in it is no part of the bundle, and is removed.
+    // Opened first, because that removes what a killed run has left in it.
     let directory = if path.is_dir() { Some(ExistingDirectory::open(lock.output())?) } else { None };
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
@@ -63,7 +63,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
         let text = format!("{} is damaged, so it is not signed; `gapferry verify` says where", path.display());
         Error::damaged(text)
     };
-    // What is left of a signature is no reason not to sign.
+    // The remnant of a signature must not prevent signing.
     let is_damaged = bundle.layout().faults().iter().any(|fault| !is_signature(&fault.path));
     if is_damaged || !bundle.sums_agree() || !bundle.sizes_agree() {
         return Err(damaged());
@@ -102,7 +102,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
     Ok(after.identity)
 }
 
-/// The signature of `key`, under the name it has already, else under one that is free.
+/// The signature by `key`, under the name it already has or else a free one.
 fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -> Result<Metadata> {
     let there = signatures_of(layout, signed);
     let is_own = |path: &&&str| {
@@ -111,7 +111,7 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
     };
     let named = name_of_key(signed, key.public());
     let own = there.iter().find(is_own).map(|path| (*path).to_owned());
-    // What cannot be a signature may be replaced.
+    // A file that cannot be a signature may be replaced.
     let is_free = |path: &str| {
         let file = layout.read(path, MAX_SIGNATURE).ok().flatten();
         !there.contains(&path) || !file.is_some_and(|file| is_well_formed(&signature_in(&file)))
@@ -130,10 +130,10 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
     Ok(Metadata { path, bytes: key.sign(bytes)? })
 }
 
-/// Writes the tar anew, with room for the signatures.
+/// Writes the tar again with room for the signatures.
 fn write_anew(path: &Path, lock: WriteLock, bundle: Bundle, new: Vec<KnownFile>, events: &Events) -> Result<()> {
     let mut conversion = Conversion::of(bundle, events)?;
-    // chunks.b3 itself is made when the tar is written.
+    // chunks.b3 itself is generated when the tar is written.
     let mut signatures = new.into_iter().filter(|file| is_signature(&file.path));
     signatures.try_for_each(|file| conversion.files.add_signature(file))?;
     conversion.write_holding(Some(lock), path, Options::copying(Form::Tar), events).map(drop)

@@ -1,9 +1,9 @@
-//! What a signature proves of a bundle: checked before anything else of it is believed.
+//! Checks the signature of a bundle before anything else of it is used.
 //!
 //! # Threats
-//! All but the keys may be forged. What is signed is `SHA256SUMS`, which names `bundle.json`, which names everything else; so
-//! these files are read, each up to a limit, and no other, until the chain of them holds. A medium can answer differently when
-//! it is read again: each of them is read once, and what was proven is kept and handed on ([`Proven`]).
+//! Everything but the keys may be forged. The signature covers `SHA256SUMS`, which lists `bundle.json`, which lists everything
+//! else. Only these files are read, each up to a limit, until this chain is verified. A medium may answer differently when it
+//! is read again, so each file is read once, and the verified bytes are kept and passed on ([`Proven`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use crate::files::Layout;
 use crate::oci::Digest;
 use crate::signing::{PublicKey, signature_in};
 
-/// The most signatures of one file that are tried, all volumes of a set together.
+/// Maximum number of signatures of one file to try, over all volumes of a set.
 const MOST_TRIED: usize = 1_000;
 
-/// A bundle as a signature proves it.
+/// A bundle as verified by a signature.
 #[derive(Clone, Debug)]
 pub struct Proven {
     /// The key that made the signature.
     pub by: PublicKey,
-    /// The sha256 of `bundle.json` that was signed.
+    /// The signed SHA-256 of `bundle.json`.
     pub identity: Digest,
     /// That `bundle.json`.
     pub document: BundleJson,
-    /// All keys that are accepted.
+    /// All accepted keys.
     keys: Arc<[PublicKey]>,
 }
 
@@ -43,17 +43,17 @@ impl Proven {
         Ok(signer(layout, CHUNKS, chunks, &self.keys)?.is_some())
     }
 
-    /// The accepted key that has made this signature of `bytes`.
+    /// The accepted key that made this signature of `bytes`.
     pub fn accepted_key(&self, bytes: &[u8], signature: &[u8]) -> Option<&PublicKey> {
         self.keys.iter().find(|key| key.verifies(bytes, signature))
     }
 }
 
-/// Checks the signatures of the layout's `SHA256SUMS`, and `bundle.json` against what is signed. Any of `keys` will do. No other
-/// file is opened.
+/// Checks the signatures of the layout's `SHA256SUMS`, and `bundle.json` against it. Any of `keys` is enough. No other file is
+/// opened.
 ///
 /// # Errors
-/// It is not signed, by none of the keys, or one of the two was altered (`Damaged`); they cannot be read.
+/// The bundle is unsigned or signed by other keys, or one of the two files was changed (`Damaged`); or they cannot be read.
 pub fn check_signature(layout: &Layout, keys: &[PublicKey]) -> Result<Proven> {
     let shown = layout.path().display();
     let refuse = |fault: SignatureFault| Error::damaged(format!("{shown} is refused: {fault}")).with_fact(fault);
@@ -80,17 +80,17 @@ pub fn check_signature(layout: &Layout, keys: &[PublicKey]) -> Result<Proven> {
     Ok(Proven { by, identity, document, keys: keys.into() })
 }
 
-/// The first of `keys` that has signed `bytes`, which are those of the file `signed` of a layout, or of a part of it.
+/// The first of `keys` that has signed `bytes`, the content of the file `signed` in a layout or part of it.
 ///
 /// # Errors
-/// There are more signatures than a bundle can have; one cannot be read.
+/// There are more signatures than allowed, or one cannot be read.
 pub fn signer(layout: &Layout, signed: &str, bytes: &[u8], keys: &[PublicKey]) -> Result<Option<PublicKey>> {
     let signatures = read_signatures(layout, signed)?;
     let fits = |key: &&PublicKey| signatures.iter().any(|signature| key.verifies(bytes, signature));
     Ok(keys.iter().find(fits).cloned())
 }
 
-/// Volumes of one set may have different signatures of the same bytes.
+/// Volumes of a set may have different signatures of the same bytes.
 fn read_signatures(layout: &Layout, signed: &str) -> Result<BTreeSet<Vec<u8>>> {
     let mut all = BTreeSet::new();
     let own = if layout.parts().is_empty() { std::slice::from_ref(layout) } else { layout.parts() };
@@ -110,7 +110,7 @@ fn read_signatures(layout: &Layout, signed: &str) -> Result<BTreeSet<Vec<u8>>> {
     Ok(all)
 }
 
-/// Why a bundle is not proven to be by the holder of an accepted key.
+/// Why a bundle is not verified by an accepted key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureFault {
     #[error("it is not signed (it has no {SIGNATURE})")]
@@ -119,7 +119,7 @@ pub enum SignatureFault {
     NoPlainFile { path: String, is: String },
     #[error("it has no {0}")]
     Lacks(&'static str),
-    /// `keys` says which, for a person.
+    /// `keys` describes them.
     #[error("its signature does not fit {keys}: another key signed it, or {SUMS} or {SIGNATURE} was altered")]
     FitsNoKey { keys: String },
     #[error("its signature is good, but {SUMS} does not name {BUNDLE_JSON} first")]

@@ -1,12 +1,11 @@
-//! A mark on a bundle of this machine: every byte was proven here, and no file was touched since.
+//! Marks a bundle on this machine: every byte was proven here, and no file has been modified since.
 //!
-//! An export that changes nothing would otherwise read the whole bundle to be sure of it. The mark is an extended attribute
-//! beside the content, not part of it: it does not travel, a copy has none, and where there is none everything is hashed.
-//! It holds a digest over name, size, inode and times of every file, so whatever writes to one of them voids it. The time of
-//! the last change (ctime) counts: no program can set it back. A tar carries the mark itself, which changes that time; it
-//! has to be the time of marking.
-//! A recovery volume has a second mark, of the volumes that it was made of: when one of these was touched, it is void.
-//! A medium that decays in silence is found by `verify`, which never looks here; nor does anything on the isolated side.
+//! Without the mark, an export that changes nothing would read the whole bundle to make sure. The mark is an extended
+//! attribute next to the content, not part of it: copies do not have it, and without it everything is hashed. It is a digest
+//! over name, size, inode and times of every file, so any write to one of them voids it. The change time (ctime) is included,
+//! which no program can set back. A tar carries the mark itself, which changes that time; it must be the time of marking. A
+//! recovery volume has a second mark for the volumes that it was computed from; it is void when one of them is modified.
+//! `verify` never uses the mark, so it finds a medium that decays silently; nor does anything on the isolated side.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,23 +17,23 @@ use walkdir::WalkDir;
 use crate::oci::{Algorithm, Digest, Hasher};
 
 const NAME: &str = "user.gapferry.proven";
-/// The same of the files that a recovery volume was made of.
+/// The second mark, for the files that a recovery volume was computed from.
 const ORIGINS: &str = "user.gapferry.origins";
-/// How far a file system's clock may be from ours, in seconds.
+/// Maximum difference in seconds between the file system's clock and ours.
 const NEAR: i64 = 1;
 
-/// How the files of a bundle are at one moment.
+/// The state of the files of a bundle at one moment.
 pub struct FilesStamp(Digest);
 
 impl FilesStamp {
-    /// `None`: a file is gone, or not to be looked at.
+    /// Returns `None` if a file is missing or inaccessible.
     pub fn of(bundle: &Path) -> Option<FilesStamp> {
         let mut state = Hasher::new(Algorithm::Sha256);
         FilesStamp::add(&mut state, bundle)?;
         Some(FilesStamp(state.finish()))
     }
 
-    /// How several files are.
+    /// The state of several files.
     pub fn of_all(files: &[PathBuf]) -> Option<FilesStamp> {
         let mut state = Hasher::new(Algorithm::Sha256);
         files.iter().try_for_each(|file| FilesStamp::add(&mut state, file))?;
@@ -60,13 +59,12 @@ impl FilesStamp {
         Some(())
     }
 
-    /// Marks the bundle, all of whose bytes are proven as they were then. Where the file system keeps no attributes, nothing
-    /// is marked.
+    /// Marks a bundle whose bytes were all proven in this state. On file systems without attributes nothing happens.
     pub fn mark(&self, bundle: &Path) {
         self.mark_as(NAME, bundle);
     }
 
-    /// Marks a file that is proven, and was made of files that were as this state says.
+    /// Marks a proven file that was computed from files in this state.
     pub fn mark_made(&self, made: &Path) {
         self.mark_as(ORIGINS, made);
         if let Some(state) = FilesStamp::of(made) {
@@ -82,7 +80,7 @@ impl FilesStamp {
     }
 }
 
-/// Whether the bundle was marked and is as it was then.
+/// Whether the bundle was marked and has not changed.
 pub fn is_proven(bundle: &Path) -> bool {
     read(bundle, NAME).is_some_and(|(digest, marked)| {
         let as_marked = |file: std::fs::Metadata| file.is_dir() || (file.ctime() - marked).abs() <= NEAR;
@@ -90,7 +88,7 @@ pub fn is_proven(bundle: &Path) -> bool {
     })
 }
 
-/// Whether the file was marked as made of these files, and none of them was touched since.
+/// Whether the file was marked as computed from these files, and none of them has been modified since.
 pub fn is_made_of(made: &Path, origins: &[PathBuf]) -> bool {
     read(made, ORIGINS).is_some_and(|(digest, marked)| {
         let is_older = |origin: &PathBuf| origin.metadata().is_ok_and(|origin| origin.ctime() <= marked + NEAR);
@@ -98,7 +96,7 @@ pub fn is_made_of(made: &Path, origins: &[PathBuf]) -> bool {
     })
 }
 
-/// The state that was marked, and when, in seconds since the epoch.
+/// The state that was marked, and when, in seconds since 1970.
 fn read(bundle: &Path, name: &str) -> Option<(Digest, i64)> {
     let mut buffer = [0_u8; 256];
     let length = getxattr(bundle, name, &mut buffer).ok()?;

@@ -1,8 +1,8 @@
-//! A bundle out of a pipe: first what an import is planned with, then its blobs, each proven before anybody gets it.
+//! A bundle from a pipe: first the data for planning an import, then its blobs, each proven before it is used.
 //!
 //! # Threats
-//! Those of any layout that passes. Who sends it may put anything behind what was looked at, or nothing: so each later file
-//! has to be one that `bundle.json` declared, with its size and sha256, and is had only when all of it has been proven.
+//! As for any layout that passes. The sender may send anything, or nothing, after what was examined. Every later file must
+//! therefore be declared in `bundle.json` with its size and sha256, and is available only after all of it is proven.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -21,67 +21,67 @@ use crate::content::{Body, Files, Need, ReferrerList, Slice, Source, TagList};
 use crate::files::{Layout, Passing, StreamedEntry};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
-/// How much waits to be pushed, in bytes, beside one blob of any size.
+/// Bytes that may wait to be pushed, in addition to one blob of any size.
 const MOST_WAITING: u64 = 256 << 20;
-/// And how many blobs: each is an open file.
+/// Number of blobs that may wait, because each is an open file.
 const MOST_FILES: usize = 128;
-/// More problems are not listed.
+/// Maximum number of problems to list.
 const MOST_PROBLEMS: usize = 100;
 
-/// A bundle of which the metadata and manifests have been read.
+/// A bundle whose metadata and manifests have been read.
 pub struct StreamedBundle<R> {
     path: PathBuf,
     passing: Passing<R>,
     /// The file whose bytes come next.
     next: Option<StreamedEntry>,
-    /// The blobs that `bundle.json` declares, with their sizes in bytes.
+    /// The blobs declared in `bundle.json`, with their sizes in bytes.
     declared: HashMap<Digest, u64>,
-    /// What became of the blobs that came first.
+    /// The outcome for the blobs that came first.
     before: Vec<(Digest, Result<()>)>,
     /// Blobs that are still to come.
     awaited: HashSet<Digest>,
 }
 
-/// What the stream turned out to be after its last byte.
+/// The state of the stream after its last byte.
 #[derive(Debug, Default)]
 pub struct Ending {
-    /// What is wrong with it, for people.
+    /// Its problems, for people.
     pub problems: Vec<String>,
-    /// Bytes that came.
+    /// Bytes received.
     pub length: u64,
-    /// Reading ended early, and the sender is not at fault: this machine has no room, say.
+    /// Whether reading ended early for a reason on this machine, such as a full disk.
     pub failed_here: bool,
 }
 
-/// The blobs that have come and are wanted still.
+/// The blobs that have arrived and are still needed.
 #[derive(Default)]
 struct Buffered {
     blobs: HashMap<Digest, Slice>,
-    /// Bytes of these.
+    /// Their size in bytes.
     waiting: u64,
-    /// Nobody wants any more.
+    /// Whether no more blobs are needed.
     closed: bool,
 }
 
-/// Where the blobs wait that have come.
+/// Holds the blobs that have arrived until they are pushed.
 #[derive(Default)]
 pub struct StreamBuffer {
     buffered: Mutex<Buffered>,
     room: Condvar,
 }
 
-/// What has come of the bundle, as a source.
+/// What has arrived of the bundle, as a source.
 pub struct StreamSource<'a> {
     pub buffer: Arc<StreamBuffer>,
-    /// What came first, and wherever else something may be.
+    /// What came first, and other places that may have something.
     pub rest: &'a dyn Source,
 }
 
-/// A blob that a stream did not bring.
+/// A blob that the stream did not contain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not received: after {} {why}", bytes(*length))]
 pub struct NotReceived {
-    /// How many bytes came before.
+    /// Bytes received before the end.
     pub length: u64,
     pub why: String,
 }
@@ -89,11 +89,11 @@ pub struct NotReceived {
 impl Fact for NotReceived {}
 
 impl<R: Read> StreamedBundle<R> {
-    /// Reads up to the first file that is not kept: a layer. `before_blobs` sees what stands before the blobs, and may refuse
-    /// to read on.
+    /// Reads up to the first file that is not kept, which is a layer. `before_blobs` sees everything before the blobs and may
+    /// stop.
     ///
     /// # Errors
-    /// Not readable, or refused.
+    /// The stream cannot be read, or was stopped.
     pub fn open(
         path: &Path,
         input: R,
@@ -108,7 +108,7 @@ impl<R: Read> StreamedBundle<R> {
                 is_before = false;
                 stands(&passing.so_far([]))?;
             }
-            // The manifests are behind the tools, which nothing here needs.
+            // The manifests follow the tools, which are not needed here.
             if !is_tool && !passing.will_keep(&entry)? {
                 next = Some(entry);
                 break;
@@ -118,7 +118,7 @@ impl<R: Read> StreamedBundle<R> {
         if is_before {
             stands(&passing.so_far([]))?;
         }
-        // Whoever checks it says what is wrong with one that has none.
+        // Its check reports what is wrong with a bundle without one.
         let bundle = Bundle::in_layout(passing.so_far([])).ok();
         let declared: HashMap<Digest, u64> = bundle.iter().flat_map(|bundle| bundle.json().blobs()).collect();
         let promised = declared.iter().filter(|_| next.is_some());
@@ -138,7 +138,8 @@ impl<R: Read> StreamedBundle<R> {
         std::mem::take(&mut self.awaited)
     }
 
-    /// Reads to the end. What is wanted is proven, put into the buffer and reported to `came`; so is what will not come, as an error.
+    /// Reads to the end. Needed blobs are proven, put into the buffer and reported to `came`; blobs that will not come are
+    /// reported as errors.
     pub fn read(
         mut self,
         wanted: HashSet<Digest>,
@@ -155,7 +156,7 @@ impl<R: Read> StreamedBundle<R> {
         }
         let failed = loop {
             if came.is_closed() {
-                // Nobody waits for the rest: what is in it, nobody will know.
+                // No blob is needed any more, so the rest is not examined.
                 return Ending { length: self.passing.position(), ..Ending::default() };
             }
             let entry = match self.next.take() {
@@ -170,7 +171,7 @@ impl<R: Read> StreamedBundle<R> {
             let wanted = digest.filter(|digest| open.contains(digest));
             match self.take(&entry, digest, wanted.is_some().then_some(arrived)) {
                 Ok(true) => {}
-                // It is cut: the next one says so.
+                // It is cut; the next read reports that.
                 Ok(false) => continue,
                 Err(error) if error.kind() == Kind::Damaged => {
                     problems.push(error.chain());
@@ -190,7 +191,7 @@ impl<R: Read> StreamedBundle<R> {
             Some(error) => error.chain(),
             None => format!("{path} has ended"),
         };
-        // What fails here is no fault of whoever sends.
+        // The sender is not to blame for what fails here.
         let kind = failed.as_ref().map_or(Kind::Damaged, Error::kind);
         problems.extend(failed.as_ref().map(Error::chain));
         for digest in open {
@@ -210,11 +211,11 @@ impl<R: Read> StreamedBundle<R> {
         Ending { problems, length, failed_here: kind != Kind::Damaged }
     }
 
-    /// One file, a blob by this digest; where it is wanted, it is put there. `false`: the tar ends in it.
+    /// Reads one file, a blob with this digest; a needed blob is stored. Returns `false` if the tar ends in it.
     fn take(&mut self, entry: &StreamedEntry, digest: Option<Digest>, arrived: Option<&StreamBuffer>) -> Result<bool> {
         let Some((digest, size)) = digest.and_then(|digest| Some((digest, *self.declared.get(&digest)?))) else {
             self.passing.read(entry, &mut |_| Ok(()))?;
-            // What stands behind the blobs is derived, and nothing here needs it.
+            // What follows the blobs is derived and not needed here.
             return match is_never_declared(&entry.path) {
                 true => Ok(true),
                 false => Err(Error::damaged(format!("{} is not declared", entry.path))),
@@ -243,21 +244,23 @@ impl<R: Read> StreamedBundle<R> {
     }
 }
 
-/// What was sent is wrong, and would be wrong again: unlike a stream that was cut.
+/// What was sent is wrong and would be wrong again, unlike a stream that was cut.
 fn damaged(text: String) -> Error {
     Error::damaged(text).with_reason(Reason::DamagedFile)
 }
 
+/// Checks a blob.
+///
 /// # Errors
-/// A blob is not what its name says.
+/// The blob does not match its digest.
 fn prove(digest: &Digest, hashed: &Hashed) -> Result<()> {
     let wrong = |Wrong { found, .. }| damaged(format!("{}: wrong digest: the bytes have {found}", digest.blob_path()));
     hashed.prove(digest).map_err(wrong)
 }
 
 impl StreamBuffer {
-    /// A file without a name for a blob of this size, when so much of what came before has been pushed that there is room;
-    /// `None`: nobody wants it any more.
+    /// An unnamed file for a blob of this size, as soon as enough earlier blobs have been pushed; `None` if it is no longer
+    /// needed.
     fn make_room(&self, size: u64) -> Result<Option<File>> {
         let mut buffered = self.lock();
         let is_full = |buffered: &Buffered| {
@@ -280,7 +283,7 @@ impl StreamBuffer {
         buffered.blobs.insert(digest, slice);
     }
 
-    /// Nobody wants this blob any more.
+    /// The blob is no longer needed.
     pub fn forget(&self, digest: &Digest) {
         let mut buffered = self.lock();
         if let Some(slice) = buffered.blobs.remove(digest) {
@@ -289,7 +292,7 @@ impl StreamBuffer {
         }
     }
 
-    /// Nobody wants any more: what still comes need not wait.
+    /// No blob is needed any more, so those that arrive need not wait.
     pub fn close(&self) {
         let mut buffered = self.lock();
         buffered.closed = true;
@@ -330,7 +333,7 @@ impl Source for StreamSource<'_> {
     }
 
     async fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
-        // What has passed comes from nowhere else.
+        // What has passed is not available anywhere else.
         let has_passed = self.buffer.lock().blobs.contains_key(&blob.digest);
         if has_passed { Err(error) } else { self.rest.gave_wrong(repository, blob, error).await }
     }
@@ -339,7 +342,7 @@ impl Source for StreamSource<'_> {
         self.rest.counts_pulls(repository)
     }
 
-    /// A blob that passes is no file.
+    /// A blob that passes is not a file.
     fn files(&self) -> Option<&dyn Files> {
         None
     }

@@ -1,24 +1,24 @@
-//! Where every file of a bundle stands in the tar, known before the first byte is fetched.
+//! The position of every file of a bundle in a tar, known before the first byte is fetched.
 
 use super::format::{is_signature, is_tool};
 pub use crate::archive::tar::BLOCK;
 use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
-/// A tar ends with two empty blocks.
+/// The two empty blocks at the end of a tar.
 pub const END: u64 = 2 * BLOCK;
-/// Names up to here stand in the header itself.
+/// Maximum length of a name in the header itself.
 const SHORT_NAME: usize = 100;
 
 /// A file in the tar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFile {
     pub path: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Where its header begins.
+    /// Position of its header.
     pub header: u64,
-    /// Where its bytes begin.
+    /// Position of its bytes.
     pub data: u64,
 }
 
@@ -26,7 +26,7 @@ pub struct PlannedFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TarPlan {
     pub files: Vec<PlannedFile>,
-    /// The length of the file, in bytes.
+    /// Size of the file in bytes.
     pub length: u64,
 }
 
@@ -34,7 +34,7 @@ impl TarPlan {
     /// Lays out `files` (path and size) in their order.
     ///
     /// # Errors
-    /// Sizes that no file could have.
+    /// The sizes overflow.
     pub fn new(files: impl IntoIterator<Item = (String, u64)>) -> Result<TarPlan> {
         let too_large =
             || Error::damaged("laying out the tar: the sizes in the manifests add up to more than any file");
@@ -50,8 +50,8 @@ impl TarPlan {
         Ok(TarPlan { files: laid, length: at + END })
     }
 
-    /// The same for the same layout: tells whether an unfinished file was begun for this plan. An ECDSA signature that is made
-    /// again may have another length; it takes the same room.
+    /// Equal for equal layouts: tells whether an unfinished file was started for this plan. A new ECDSA signature may have
+    /// another length but takes the same space.
     pub fn fingerprint(&self) -> Digest {
         let mut text = String::new();
         for PlannedFile { path, size, data, .. } in &self.files {
@@ -63,8 +63,8 @@ impl TarPlan {
 }
 
 impl PlannedFile {
-    /// Header blocks: ustar fields as GNU tar writes them, numbers from 8 GiB on in base 256, a long name in an entry of
-    /// its own before. Owner 0:0, mode 0644, of a tool 0755, `mtime` in seconds since 1970.
+    /// Header blocks: ustar fields as GNU tar writes them, numbers from 8 GiB in base 256, and a long name in an entry of its
+    /// own before. Owner 0:0, mode 0644 (0755 for tools), `mtime` in seconds since 1970.
     pub fn header_blocks(&self, mtime: u64) -> Vec<u8> {
         let mut blocks = Vec::new();
         if self.path.len() > SHORT_NAME {

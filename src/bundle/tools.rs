@@ -1,8 +1,9 @@
-//! Programs that travel with a bundle, for an isolated side that has nothing yet.
+//! Programs in a bundle, for an isolated side that has nothing yet.
 //!
 //! # Threats
-//! A file may change after its digest was declared: it is hashed once more while it is copied. On the other side the names in
-//! `bundle.json` may be anything: what is no plain name is no tool. Nothing here runs one, or gives it to a registry.
+//! A file may change after its digest was declared, so it is hashed again while it is copied. On the other side, names in
+//! `bundle.json` may be anything; what is not a plain name is not a tool. gapferry never runs a tool or pushes it to a
+//! registry.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,25 +19,25 @@ use crate::content::{BlobReader, Slice, Unreadable};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Descriptor, Digest};
 
-/// What the program that writes the bundle is called there.
+/// The name of gapferry itself in a bundle.
 const OWN: &str = "gapferry";
 
-/// A file that is to be packed, open, and what it was when it was looked at.
+/// An open file to include, with its state when it was examined.
 #[derive(Clone, Debug)]
 pub struct Tool {
     name: String,
     size: u64,
     sha256: Digest,
-    /// `None`: it is in a volume that is not there.
+    /// `None` if it is in a volume that is not available.
     bytes: Option<Slice>,
 }
 
 impl Tool {
-    /// The running program, if it is wanted, and these files, each under its own name; in the order of their names.
+    /// The running program, if requested, and these files, each under its own name, ordered by name.
     ///
     /// # Errors
-    /// What is no plain file, cannot be read, or has a name that not every medium and tar can hold or that comes twice: all of
-    /// it at once.
+    /// Lists every file that is not a regular file, cannot be read, or has a name that some medium or tar could not store or
+    /// that occurs twice.
     pub fn read_all(own: bool, files: &[PathBuf]) -> Result<Vec<Tool>> {
         let mut tools: Vec<Tool> = Vec::new();
         let mut wrong: Vec<String> = Vec::new();
@@ -68,7 +69,7 @@ impl Tool {
     }
 
     fn read(name: String, path: &Path) -> Result<Tool> {
-        // Opening a pipe would wait for whoever writes to it.
+        // Opening a pipe would wait for a writer.
         let metadata = fs::metadata(path).map_err(|e| Error::disk("reading", path, e))?;
         if !metadata.is_file() {
             return Err(Error::input(format!("{}: it is no plain file", path.display())));
@@ -80,7 +81,7 @@ impl Tool {
         Ok(Tool { name, size, sha256, bytes: Some(bytes) })
     }
 
-    /// A tool of a bundle that is there, as `bundle.json` declares it.
+    /// A tool of an existing bundle, as declared in `bundle.json`.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -89,12 +90,12 @@ impl Tool {
         Ok(Tool { name, size, sha256, bytes: layout.slice(path)? })
     }
 
-    /// Below the bundle's root.
+    /// Relative to the bundle's root.
     pub fn path(&self) -> String {
         format!("{TOOLS}{}", self.name)
     }
 
-    /// In bytes.
+    /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -103,21 +104,21 @@ impl Tool {
         self.sha256
     }
 
-    /// As `bundle.json` declares it.
+    /// Its entry in `bundle.json`.
     pub(super) fn entry(&self) -> FileEntry {
         FileEntry { path: self.path(), size: self.size(), digest: self.sha256 }
     }
 
-    /// Its bytes, the last of which are withheld until all are proven.
+    /// Its bytes; the last ones are withheld until all are proven.
     pub(super) fn reader(&self) -> Result<BlobReader> {
         let descriptor = Descriptor::new("application/octet-stream", self.sha256, self.size());
         BlobReader::new(&descriptor, self.bytes()?.clone().stream(0))
     }
 
-    /// Hands out its bytes in order, each time with where they begin.
+    /// Passes its bytes to `write` in order, with their positions.
     ///
     /// # Errors
-    /// It is not what it was any more (`Damaged`); those of `write`.
+    /// The file has changed (`Damaged`), or `write` failed.
     pub(super) fn copy(&self, write: &mut dyn FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
         let bytes = self.bytes()?;
         proof::copy(bytes, &self.sha256, write).map_err(|uncopied| match uncopied {
@@ -139,14 +140,14 @@ impl Tool {
         if is_cut { self.changed(error) } else { error }
     }
 
-    /// What to say of an error that only a change explains.
+    /// The message for an error that only a change explains.
     pub(super) fn changed(&self, error: Error) -> Error {
         let path = self.bytes.as_ref().map_or_else(|| PathBuf::from(self.path()), |bytes| bytes.path().to_owned());
         error.while_doing(format!("packing {}, which has changed since it was looked at", path.display()))
     }
 }
 
-/// The file that is running, whatever has its name by now.
+/// The file of the running program, whatever has its name now.
 fn running() -> PathBuf {
     let named = std::env::current_exe().ok().filter(|path| path.exists());
     named.unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
@@ -158,7 +159,7 @@ fn plain_name(path: &Path) -> std::result::Result<String, &'static str> {
     fault_of_name(name).map_or_else(|| Ok(name.to_owned()), Err)
 }
 
-/// What a bundle declares of its tools, in the order of the tar.
+/// The tools that a bundle declares, in tar order.
 pub fn tools_of(bundle: &BundleJson) -> impl Iterator<Item = &FileEntry> {
     bundle.files.iter().filter(|file| is_tool(&file.path))
 }

@@ -1,4 +1,4 @@
-//! The files that follow from the contents: made from a lock and its manifests, the same bytes every time.
+//! The files that follow from the contents, generated from a lock and its manifests with the same bytes every time.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,12 @@ use crate::files::{MAX_INDEX, MOST_INDEX_VALUES};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, has_at_most_values};
 use crate::pipeline::lock::Lock;
 
-/// What stands before tools and blobs, signatures apart, and the identity that it gives.
+/// Everything before tools and blobs, without signatures, and the resulting identity.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// In the order of the tar.
+    /// In tar order.
     pub files: Vec<Metadata>,
-    /// sha256 of `bundle.json`.
+    /// SHA-256 of `bundle.json`.
     pub identity: Digest,
 }
 
@@ -31,7 +31,7 @@ impl Contents {
     /// The metadata files.
     ///
     /// # Errors
-    /// More files than a bundle holds, or more bytes.
+    /// There are more files or bytes than a bundle can have.
     pub fn head(&self) -> Result<Head> {
         let bytes = self.all().map(|(_, size)| size).fold(0, u64::saturating_add);
         check_number(self.manifests.len() + self.blobs.len(), self.lock.images.len(), bytes)
@@ -67,10 +67,10 @@ impl Contents {
         Ok(Head { files, identity })
     }
 
-    /// The identity of the bundle: known before a single blob is.
+    /// The identity of the bundle, known before any blob is fetched.
     ///
     /// # Errors
-    /// As [`Contents::head`].
+    /// As for [`Contents::head`].
     pub fn identity(&self) -> Result<Digest> {
         self.head().map(|head| head.identity)
     }
@@ -80,10 +80,10 @@ fn is_long(digest: &Digest) -> bool {
     digest.algorithm() == Algorithm::Sha512
 }
 
-/// What is written has to be read again.
+/// Makes sure that what is written can be read again.
 ///
 /// # Errors
-/// A file is longer, or has more values, than its reader takes.
+/// A file is longer, or has more values, than its reader accepts.
 fn check_readable(file: &Metadata) -> Result<()> {
     let (most, values) = match &*file.path {
         INDEX_JSON => (MAX_INDEX, MOST_INDEX_VALUES),
@@ -92,7 +92,7 @@ fn check_readable(file: &Metadata) -> Result<()> {
         _ => (u64::MAX, usize::MAX),
     };
     let Metadata { path, bytes } = file;
-    // A value takes two bytes at least.
+    // A value takes at least two bytes.
     let has_few_values = bytes.len() / 2 <= values || has_at_most_values(bytes, values);
     let text = || format!("planning the bundle: {path} would be longer than can be read again; make several bundles");
     if bytes.len() as u64 > most || !has_few_values {
@@ -104,7 +104,7 @@ fn check_readable(file: &Metadata) -> Result<()> {
     }
 }
 
-/// [`BundleJson`] while it is written: thousands of images are not copied for it.
+/// [`BundleJson`] for writing, without copying thousands of images.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Document<'a> {
@@ -116,7 +116,7 @@ struct Document<'a> {
     files: &'a Files<'a>,
 }
 
-/// Every declared file, in the order of the tar.
+/// Every declared file, in tar order.
 struct Files<'a> {
     /// Metadata.
     declared: &'a [FileEntry],

@@ -1,4 +1,4 @@
-//! The list that follows from `bundle.json` alone: every file of a bundle but signatures and `chunks.b3`.
+//! The list of files that follows from `bundle.json` alone: everything except signatures and `chunks.b3`.
 
 use crate::bundle::chunks;
 use crate::bundle::format::{BUNDLE_JSON, BundleJson, FileEntry, OCI_LAYOUT, SUMS, is_metadata};
@@ -8,21 +8,21 @@ use crate::oci::Digest;
 #[derive(Clone, Copy)]
 pub struct FileList<'a> {
     pub json: &'a BundleJson,
-    /// The identity of the bundle: sha256 of `bundle.json`.
+    /// The identity of the bundle: SHA-256 of `bundle.json`.
     pub identity: Digest,
-    /// Of `bundle.json`, in bytes.
+    /// Size of `bundle.json` in bytes.
     pub size: u64,
 }
 
 impl FileList<'_> {
-    /// All files, `bundle.json` and the sums included, in the order of the tar.
+    /// All files in tar order, including `bundle.json` and the sums.
     pub fn files(&self) -> Vec<FileEntry> {
         let metadata = self.metadata();
         let rest = self.json.files.iter().skip_while(|file| is_metadata(&file.path)).cloned();
         metadata.into_iter().chain(rest).collect()
     }
 
-    /// Those of them that stand before tools and blobs.
+    /// The files before tools and blobs.
     pub fn metadata(&self) -> Vec<FileEntry> {
         let mut files = Vec::new();
         for file in self.json.files.iter().take_while(|file| is_metadata(&file.path)) {
@@ -37,7 +37,7 @@ impl FileList<'_> {
         files
     }
 
-    /// The length of `chunks.b3`, in bytes.
+    /// Length of `chunks.b3` in bytes.
     pub fn chunks_length(&self) -> u64 {
         chunks::length(self.json.blobs().map(|(_, size)| size))
     }

@@ -1,10 +1,10 @@
-//! A bundle's list of files: every file that it holds, in the order of the tar, known before a blob is read. Volumes hold the same
-//! but `chunks.b3`, and files of their own besides.
+//! The list of files of a bundle, in tar order, known before any blob is read. Volumes contain the same files except
+//! `chunks.b3`, plus files of their own.
 //!
-//! [`FileList`] is the list as it follows from `bundle.json`: paths, sizes and digests. [`FileSet`] is the same with signatures,
-//! `chunks.b3` and the bytes of everything that is no blob, as it is written; it is made of [`Contents`] that are to be fetched
-//! (`head` makes `bundle.json` and what else follows from them) or of a bundle that is there. `output` decides where each file goes,
-//! and `writer` where its bytes come from.
+//! [`FileList`] is the list that follows from `bundle.json`: paths, sizes and digests. [`FileSet`] adds signatures,
+//! `chunks.b3` and the bytes of everything except blobs, for writing. It is built from [`Contents`] that are to be fetched
+//! (`head` generates `bundle.json` and everything that follows from them) or from an existing bundle. `output` decides where
+//! each file goes, and `writer` where its bytes come from.
 
 mod head;
 mod list;
@@ -30,25 +30,25 @@ use crate::signing::{PrivateKey, PublicKey, is_well_formed, signature_in};
 use crate::spool::Kept;
 pub use list::FileList;
 
-/// The files of a bundle, or of a repair of one.
+/// The files of a bundle or of a repair file.
 #[derive(Clone, Debug)]
 pub struct FileSet {
-    /// sha256 of `bundle.json`.
+    /// SHA-256 of `bundle.json`.
     pub identity: Digest,
-    /// Of each entry of a tar, in seconds since 1970.
+    /// Time of each tar entry, in seconds since 1970.
     pub mtime: u64,
-    /// What stands before tools and blobs: metadata, and the signatures of the sums.
+    /// Everything before tools and blobs: metadata and the signatures of the sums.
     pub head: Vec<KnownFile>,
     pub tools: Vec<Tool>,
     pub manifests: Vec<Manifest>,
     pub blobs: Vec<Descriptor>,
-    /// What stands behind the blobs; `None`: nothing does.
+    /// Everything after the blobs; `None` if there is nothing.
     pub trailer: Option<Trailer>,
-    /// The key that this run signs with, if it does.
+    /// The key that signs, if any.
     pub signer: Option<PublicKey>,
 }
 
-/// A file whose bytes are known.
+/// A file with known bytes.
 #[derive(Clone, Debug)]
 pub struct KnownFile {
     pub path: String,
@@ -61,19 +61,19 @@ impl From<Metadata> for KnownFile {
     }
 }
 
-/// `chunks.b3`, which is made when all blobs are in place, and what signs it.
+/// `chunks.b3`, computed when all blobs are in place, and its signatures.
 #[derive(Clone, Debug)]
 pub enum Trailer {
     Signed(Arc<PrivateKey>),
-    /// With the signatures of the bundle that is copied, perhaps none.
+    /// With the signatures of the bundle that is copied, if it has any.
     Copied(Vec<KnownFile>),
 }
 
 impl FileSet {
-    /// What an export of `contents` writes, signed by `key`.
+    /// The files of an export of `contents`, signed with `key`.
     ///
     /// # Errors
-    /// As [`Contents::head`]; no randomness could be read.
+    /// As for [`Contents::head`], or no random numbers are available.
     pub fn new(contents: &Contents, key: Option<Arc<PrivateKey>>) -> Result<FileSet> {
         let head = contents.head()?;
         let mut files = FileSet {
@@ -93,16 +93,16 @@ impl FileSet {
         Ok(files)
     }
 
-    /// Only files whose bytes are known.
+    /// Only files with known bytes.
     pub(super) fn of_known(identity: Digest, mtime: u64, head: Vec<KnownFile>) -> FileSet {
         let (tools, manifests, blobs) = (Vec::new(), Vec::new(), Vec::new());
         FileSet { identity, mtime, head, tools, manifests, blobs, trailer: None, signer: None }
     }
 
-    /// What a copy of `bundle` holds, signatures included. What is no blob is read, and proven by what `bundle.json` says.
+    /// The files of a copy of `bundle`, including signatures. Everything except blobs is read and proven by `bundle.json`.
     ///
     /// # Errors
-    /// Not readable, or not what `bundle.json` says (`Damaged`).
+    /// A file cannot be read, or is not what `bundle.json` states (`Damaged`).
     pub fn of_bundle(bundle: &Bundle) -> Result<FileSet> {
         let (layout, json, identity) = (bundle.layout(), bundle.json(), bundle.identity());
         let size = layout.size_of(BUNDLE_JSON).unwrap_or_default();
@@ -143,10 +143,10 @@ impl FileSet {
         Ok(FileSet { identity, mtime: json.mtime(), head, tools, manifests, blobs, trailer, signer: None })
     }
 
-    /// Adds the signature of `key`, unless it has signed already; every other signature stays.
+    /// Adds a signature by `key`, unless it has signed already. Other signatures stay.
     ///
     /// # Errors
-    /// It has as many signatures as it can; no randomness could be read, or what was kept cannot be read again.
+    /// There are as many signatures as allowed, no random numbers are available, or spooled bytes cannot be read back.
     pub fn sign(&mut self, key: &PrivateKey) -> Result<()> {
         let sums = self.known(SUMS)?;
         for file in self.head.iter().filter(|file| is_signature(&file.path)) {
@@ -161,10 +161,10 @@ impl FileSet {
         self.add_signature(Metadata { path, bytes: key.sign(&sums)? }.into())
     }
 
-    /// Removes what has the name of a signature and is none; gives the paths.
+    /// Removes files that have the name of a signature but are not one, and returns their paths.
     ///
     /// # Errors
-    /// What was kept cannot be read again.
+    /// Spooled bytes cannot be read back.
     pub fn remove_malformed_signatures(&mut self) -> Result<Vec<String>> {
         let of_chunks = match &self.trailer {
             Some(Trailer::Copied(files)) => &files[..],
@@ -183,10 +183,10 @@ impl FileSet {
         Ok(malformed)
     }
 
-    /// Puts a signature where it belongs among the others. One of the same name goes.
+    /// Inserts a signature in its place among the others, and replaces one of the same name.
     ///
     /// # Errors
-    /// Nothing that it signs is written, or that has as many signatures as it can.
+    /// The file it signs is not written, or has as many signatures as allowed.
     pub fn add_signature(&mut self, file: KnownFile) -> Result<()> {
         let signed = signed_file(&file.path);
         let list = match (&mut self.trailer, signed) {
@@ -208,7 +208,7 @@ impl FileSet {
         Ok(())
     }
 
-    /// The bytes of a file that is known; empty where there is no such file.
+    /// The bytes of a known file; empty if there is no such file.
     pub fn known(&self, path: &str) -> Result<bytes::Bytes> {
         self.head.iter().find(|file| file.path == path).map_or(Ok(bytes::Bytes::new()), KnownFile::read)
     }
@@ -219,12 +219,12 @@ impl FileSet {
         manifests.chain(self.blobs.iter().map(|blob| (blob.digest, blob.size)))
     }
 
-    /// The blobs that have to be brought, with their sizes in bytes.
+    /// The blobs that must be fetched or copied, with their sizes in bytes.
     pub fn wanted(&self) -> HashMap<Digest, u64> {
         self.blobs.iter().map(|blob| (blob.digest, blob.size)).collect()
     }
 
-    /// Bytes of tools and blobs, however many that may be.
+    /// Bytes of tools and blobs, saturating.
     pub fn content_size(&self) -> u64 {
         let tools = self.tools.iter().map(Tool::size);
         tools.chain(self.all().map(|(_, size)| size)).fold(0, u64::saturating_add)
@@ -236,10 +236,10 @@ impl FileSet {
         known.fold(self.content_size(), u64::saturating_add)
     }
 
-    /// The layout of the tar. The signature of `chunks.b3` may turn out shorter than planned; it takes the same room.
+    /// The layout of the tar. The signature of `chunks.b3` may turn out shorter than planned, and takes the same space.
     ///
     /// # Errors
-    /// Sizes that no file could have.
+    /// The sizes overflow.
     pub fn tar(&self) -> Result<TarPlan> {
         let head = self.head.iter().map(|file| (file.path.clone(), file.size()));
         let tools = self.tools.iter().map(|tool| (tool.path(), tool.size()));
@@ -247,10 +247,10 @@ impl FileSet {
         TarPlan::new(head.chain(tools).chain(blobs).chain(self.trailer_sizes()))
     }
 
-    /// `chunks.b3` and its signatures, when it is known what every blob consists of.
+    /// `chunks.b3` and its signatures, once the chunks of every blob are known.
     ///
     /// # Errors
-    /// A blob is missing among `known`; no randomness could be read.
+    /// A blob is missing in `known`, or no random numbers are available.
     pub fn trailer(&self, known: &HashMap<Digest, Chunks>) -> Result<Vec<KnownFile>> {
         let Some(trailer) = &self.trailer else { return Ok(Vec::new()) };
         let mut writer = chunks::ChunksWriter::new(self.identity);
@@ -273,10 +273,10 @@ impl FileSet {
 }
 
 impl Trailer {
-    /// `chunks.b3`, which are these bytes, and its signatures.
+    /// `chunks.b3` with these bytes, and its signatures.
     ///
     /// # Errors
-    /// No randomness could be read.
+    /// No random numbers are available.
     pub fn files(&self, chunks: Vec<u8>) -> Result<Vec<KnownFile>> {
         let signatures = match self {
             Trailer::Signed(key) => vec![Metadata::new(CHUNKS_SIGNATURE, key.sign(&chunks)?).into()],
@@ -287,7 +287,7 @@ impl Trailer {
 }
 
 impl KnownFile {
-    /// A file of a bundle that is there; with a digest, it has to have it.
+    /// A file of an existing bundle, proven if a digest is given.
     ///
     /// # Errors
     /// It is missing, cannot be read or has another digest.
@@ -301,13 +301,15 @@ impl KnownFile {
         }
     }
 
-    /// In bytes.
+    /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.bytes.size() as u64
     }
 
+    /// The bytes.
+    ///
     /// # Errors
-    /// What was kept in a temporary file cannot be read again.
+    /// Bytes that were spooled to a temporary file cannot be read back.
     pub fn read(&self) -> Result<bytes::Bytes> {
         self.bytes.bytes().map_err(|e| Error::disk("reading again", self.path.as_ref(), e))
     }

@@ -1,9 +1,9 @@
-//! `chunks.b3`: where in a blob something is wrong. Two lines, then for each blob in order its BLAKE3 and, if it has several
+//! `chunks.b3`, which locates damage in blobs. It has two lines, then for each blob in order its BLAKE3 and, if it has several
 //! mebibytes, the chaining value of each.
 //!
 //! # Threats
-//! It is derived, and may be forged: the digest of a blob decides wherever the two disagree. Its lines say what it is and of
-//! which bundle, so that no other signed file can pass for it. Values are used only where they give their root.
+//! It is derived and may be forged; where it disagrees with a blob, the digest of the blob decides. Its first lines say what
+//! it is and of which bundle, so that no other signed file can pass for it. Values are used only if they give their root.
 
 use std::collections::HashMap;
 
@@ -14,14 +14,14 @@ use crate::oci::Digest;
 
 /// The first line.
 const FIRST: &str = "gapferry chunks.b3 1\n";
-/// The largest that is read, in bytes: that of 8 TiB. The blobs of a larger bundle are proven by their digests.
+/// Maximum size in bytes: enough for 8 TiB. The blobs of a larger bundle are proven by digest.
 pub const MAX_CHUNKS: u64 = 256 * 1024 * 1024;
 
 fn header(identity: Digest) -> String {
     format!("{FIRST}{identity}\n")
 }
 
-/// Bytes of the `chunks.b3` of blobs with these sizes.
+/// Size in bytes of the `chunks.b3` for blobs of these sizes.
 pub fn length(sizes: impl IntoIterator<Item = u64>) -> u64 {
     let header = header(Digest::ZEROS).len() as u64;
     sizes.into_iter().map(length_of).fold(header, u64::saturating_add)
@@ -31,7 +31,7 @@ fn length_of(size: u64) -> u64 {
     values_of(size).saturating_add(1).saturating_mul(CHAINED as u64)
 }
 
-/// Writes it, blob by blob in the order of the bundle.
+/// Writes the file, blob by blob in the order of the bundle.
 pub struct ChunksWriter(Vec<u8>);
 
 impl ChunksWriter {
@@ -39,7 +39,7 @@ impl ChunksWriter {
         ChunksWriter(header(identity).into_bytes())
     }
 
-    /// Of a blob whose bytes were proven by its digest in the same pass.
+    /// Adds a blob whose bytes were proven by its digest in the same pass.
     pub fn add(&mut self, chunks: &Chunks) {
         self.0.extend(chunks.root());
         self.0.extend(chunks.values().iter().flatten());
@@ -60,22 +60,22 @@ pub struct Reader {
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Where its root is.
+    /// Position of the root.
     at: usize,
-    /// Values behind it.
+    /// Number of values after it.
     values: usize,
 }
 
-/// Why a `chunks.b3` is not that of its bundle.
+/// Why a `chunks.b3` does not belong to its bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
     Length {
         expected: u64,
         found: u64,
     },
-    /// It does not begin as such a file.
+    /// It does not start like such a file.
     Header,
-    /// It is of another bundle.
+    /// It belongs to another bundle.
     Identity,
 }
 
@@ -90,10 +90,10 @@ impl std::fmt::Display for Misfit {
 }
 
 impl Reader {
-    /// `bytes` as that of the bundle with this identity and these blobs, each with its size in bytes.
+    /// Parses `bytes` for the bundle with this identity and these blobs, with their sizes in bytes.
     ///
     /// # Errors
-    /// It is of another bundle, or no such file.
+    /// The file belongs to another bundle or is not a `chunks.b3`.
     pub fn new(
         bytes: Bytes,
         identity: Digest,
@@ -121,7 +121,7 @@ impl Reader {
         Ok(Reader { bytes, places })
     }
 
-    /// The bytes that were read: whoever demands a signature has it of these.
+    /// The bytes that were read, on which a required signature is checked.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -138,7 +138,7 @@ impl Reader {
         Chunks::proven(self.value(at)?, all)
     }
 
-    /// Whether it says of a blob what was found of it.
+    /// Whether it agrees with what was computed for a blob.
     pub fn says(&self, blob: &Digest, found: &Chunks) -> bool {
         let Some(Place { at, values }) = self.places.get(blob).copied() else { return false };
         let is_value = |(number, value): (usize, &Chained)| self.value(at + (number + 1) * CHAINED) == Some(*value);

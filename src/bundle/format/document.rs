@@ -1,11 +1,11 @@
-//! `bundle.json`: the list of files, and what every name meant. A pure function of the contents.
+//! `bundle.json`: the list of files and the lock. It is a pure function of the contents.
 //!
 //! # Threats
-//! It may be forged: it is counted before anything of it is in memory, and only the bytes that its values give are accepted,
-//! so that two programs cannot read it differently.
+//! It may be forged. It is counted before anything of it is kept in memory, and only canonical bytes are accepted, so that two
+//! programs cannot read it differently.
 //!
-//! It is no [`Document`](crate::base::document::Document): files from before 0.2 have the same version number and other keys, and
-//! are refused with advice of their own.
+//! It is not a [`Document`](crate::base::document::Document): files from before 0.2 have the same version number and other
+//! keys, and are rejected with their own advice.
 
 use std::collections::HashSet;
 
@@ -23,49 +23,50 @@ use crate::oci::{
 };
 use crate::pipeline::lock::{Absent, Attached, Lock, LockedImage, MissingImage, Selection};
 
-/// The version of the bundle format this program writes and the only one it reads.
+/// The version of the bundle format, the only one that is read and written.
 pub const FORMAT_VERSION: u32 = 1;
-/// The largest `bundle.json` that is read, in bytes: far more than the most files take.
+/// Maximum size in bytes: far more than the largest number of files takes.
 pub const MAX_BUNDLE_JSON: u64 = MOST_MEMORY;
-/// The most values in a `bundle.json` that is read: far more than the most files take.
+/// Maximum number of values: far more than the largest number of files takes.
 const MOST_VALUES: usize = 8_000_000;
-/// The most files below `blobs/`: thirty for each of 5,000 images. What is known of each of them is in memory at once.
+/// Maximum number of files below `blobs/`: thirty for each of 5,000 images. What is known about each is in memory at once.
 const MOST_FILES: usize = 150_000;
-/// The same for each image, where that is more: an ordinary one brings fewer than ten that no other image has.
+/// Maximum per image, if that is more: an ordinary image has fewer than ten files that no other image has.
 const FILES_OF_IMAGE: usize = 30;
-/// A bundle may hold one file for every so many bytes of content, where that is more. An image for six platforms, each with an
-/// attestation, brings seventy files or more, but they hold some megabytes on average.
+/// A bundle may have one file per this many bytes of content, if that is more. An image for six platforms with attestations
+/// has seventy files or more, but they average some megabytes.
 const BYTES_OF_FILE: u64 = 64 * 1024;
-/// The most files that content allows: a list can claim any size before a byte of it is there.
+/// Maximum number of files that content allows, because a list can claim any size before a byte of it exists.
 const MOST_FOR_BYTES: usize = 1_000_000;
 
-/// `bundle.json`. Its sha256 is the identity of the bundle.
+/// `bundle.json`. Its SHA-256 is the identity of the bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BundleJson {
     pub gapferry_bundle: u32,
-    /// What this bundle builds on; empty in bundles that are complete in themselves.
+    /// What this bundle builds on; empty for a complete bundle.
     pub parents: Vec<Parent>,
-    /// What this bundle expects to be at the target already.
+    /// What this bundle expects at the target.
     pub assumed: Vec<Assumed>,
-    /// Images that were in a parent and are not in the lock.
+    /// Images of a parent that are not in the lock.
     pub removed: Vec<Removed>,
     pub lock: Lock,
-    /// Every declared file, in the order of the tar.
+    /// Every declared file, in tar order.
     pub files: Vec<FileEntry>,
 }
 
-/// The identity of the bundle that has this `bundle.json`: always the sha256 of these bytes. JSON that may be forged can name a
-/// digest of another algorithm; no bundle has that identity.
+/// The identity of a bundle: always the SHA-256 of `bundle.json`. Forged JSON can name a digest of another algorithm; no
+/// bundle has that identity.
 pub fn identity_of(bundle_json: &[u8]) -> Digest {
     Digest::sha256(bundle_json)
 }
 
 impl BundleJson {
-    /// Reads it; `shown` is what errors call the file.
+    /// Parses it. `shown` is the name of the file in errors.
     ///
     /// # Errors
-    /// Another version, or written before 0.2 (`Input`, with the fact [`OtherVersion`]); unknown keys, or bytes that its values do not give (`Damaged`).
+    /// It has another version or was written before 0.2 (`Input`, with the fact [`OtherVersion`]), or has unknown keys or
+    /// bytes that are not canonical (`Damaged`).
     pub fn parse(bytes: &[u8], shown: &str) -> Result<BundleJson> {
         BundleJson::check(bytes, shown)?;
         let fail = |e: serde_json::Error| match has_blake3(bytes) {
@@ -86,7 +87,7 @@ impl BundleJson {
         }
     }
 
-    /// What format 1 does not allow, though it can be parsed.
+    /// What format 1 forbids, although it can be parsed.
     fn fault(&self) -> Option<String> {
         let mut times = self.parents.iter().filter_map(|parent| parent.time).chain([self.lock.created]);
         let is_time = |time: &Timestamp| time.subsec_nanosecond() == 0 && TIMES.contains(&time.as_second());
@@ -119,7 +120,7 @@ impl BundleJson {
         (expected != declared).then(|| format!("its {SUMS512} is not that of its files"))
     }
 
-    /// Counts what it holds, before anything of it is in memory.
+    /// Counts the contents before anything of them is kept in memory.
     fn check(bytes: &[u8], shown: &str) -> Result<()> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -180,8 +181,10 @@ impl BundleJson {
         }
     }
 
+    /// Makes sure that it can be read again.
+    ///
     /// # Errors
-    /// Its reader would not take it: it is longer, or has more entries.
+    /// It is too long or has too many entries for its reader.
     pub(in crate::bundle) fn check_readable(bytes: &[u8]) -> Result<()> {
         match bytes.len() as u64 > MAX_BUNDLE_JSON {
             true => Err(Error::damaged(format!("{BUNDLE_JSON} has {} bytes", bytes.len()))),
@@ -195,17 +198,17 @@ impl BundleJson {
         self.files.iter().filter(is_blob).map(|file| (file.digest, file.size))
     }
 
-    /// The bytes of `SHA256SUMS`, where the bundle has this identity.
+    /// The bytes of `SHA256SUMS` for a bundle with this identity.
     pub fn sha256sums(&self, identity: Digest) -> String {
         sums::sha256sums(identity, &self.files)
     }
 
-    /// The bytes of `SHA512SUMS`, if there is one.
+    /// The bytes of `SHA512SUMS`, if it exists.
     pub fn sha512sums(&self) -> Option<String> {
         sums::sha512sums(self.files.iter().map(|file| (file.path.as_str(), file.digest)))
     }
 
-    /// The time of everything in a tar of it, in seconds since 1970.
+    /// The time of every tar entry, in seconds since 1970.
     pub fn mtime(&self) -> u64 {
         self.lock.mtime()
     }
@@ -216,13 +219,13 @@ impl BundleJson {
         Basis { parents: parents.clone(), assumed: assumed.clone(), removed: removed.clone() }
     }
 
-    /// Whether it needs something that is at the target.
+    /// Whether it needs something at the target.
     pub fn is_increment(&self) -> bool {
         !self.assumed.is_empty()
     }
 }
 
-/// Only these paths, in this order: so no path leads elsewhere.
+/// Only these paths are allowed, in this order, so no path can lead elsewhere.
 fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
     let mut before: Option<(usize, &str)> = None;
     let mut blobs = HashSet::new();
@@ -251,20 +254,20 @@ fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
     required.iter().find(is_lost).map(|own| format!("it does not name {own}"))
 }
 
-/// The group of tools, behind those of metadata, in the order of files.
+/// The group of tools, which follow metadata in the order of files.
 const TOOL: usize = 4;
-/// Seconds since 1970 that a header in a tar can have.
+/// The times that a tar header can contain, in seconds since 1970.
 const TIMES: std::ops::RangeInclusive<i64> = 0..=LAST_TIME;
 /// 11 octal digits.
 pub const LAST_TIME: i64 = 0o777_7777_7777;
 
 fn of_before(shown: &str) -> Error {
-    // Its number is that of today's format, which it does not follow.
+    // It has the number of the current format, but does not follow it.
     let other = OtherVersion { found: 0, known: FORMAT_VERSION };
     Error::input(format!("{shown} was written by a version before 0.2: export it again")).with_fact(other)
 }
 
-/// Whether a file has a BLAKE3 in it, as before 0.2.
+/// Whether a file has a BLAKE3, as before 0.2.
 fn has_blake3(bytes: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Files {
@@ -283,7 +286,7 @@ fn has_blake3(bytes: &[u8]) -> bool {
     serde_json::from_slice::<Files>(bytes).is_ok_and(|read| read.files.amount > 0)
 }
 
-/// The size of a file, of whose entry nothing else is read.
+/// The size of a file; nothing else of its entry is read.
 #[derive(Deserialize)]
 struct Sized {
     size: u64,
@@ -295,7 +298,7 @@ impl Amount for Sized {
     }
 }
 
-/// How much an image of the lock holds.
+/// The number of items in an image of the lock.
 #[derive(Deserialize)]
 struct OutlinedImage {
     #[serde(default)]
@@ -322,10 +325,12 @@ impl Amount for OutlinedImage {
     }
 }
 
+/// Checks the number of files.
+///
 /// # Errors
-/// A bundle of so many images and bytes holds fewer files; says how many, and what to do.
+/// A bundle with this many images and bytes cannot have so many files; the error says how many, and what to do.
 pub(in crate::bundle) fn check_number(files: usize, images: usize, bytes: u64) -> std::result::Result<(), String> {
-    // Beside blobs: metadata and tools.
+    // In addition to blobs: metadata and tools.
     const OTHERS: usize = 1_000;
     let for_bytes = usize::try_from(bytes / BYTES_OF_FILE).unwrap_or(usize::MAX).min(MOST_FOR_BYTES);
     let most = MOST_FILES.max(images.saturating_mul(FILES_OF_IMAGE)).max(for_bytes);

@@ -1,4 +1,4 @@
-//! A file as a bundle declares it.
+//! A file as declared by a bundle.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,8 @@ use crate::oci::Digest;
 pub struct FileEntry {
     /// Relative to the root, with `/`.
     pub path: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Of a blob the digest in its name, of any other file its sha256.
+    /// For a blob the digest in its name, otherwise the SHA-256.
     pub digest: Digest,
 }

@@ -1,11 +1,11 @@
-//! A file that is written as a whole, not fetched.
+//! A file that is generated and written as a whole.
 
 use super::FileEntry;
 use crate::oci::Digest;
 
-/// The largest `manifest.json` that is read, in bytes: room for 100,000 images.
+/// Maximum size of `manifest.json` in bytes: enough for 100,000 images.
 pub const MAX_DOCKER_JSON: u64 = 64 * 1024 * 1024;
-/// The most values in it: 25,000 images of thirty layers. More take more memory than a stranger is given.
+/// Maximum number of values in it: 25,000 images with thirty layers. More would take more memory than a stranger may use.
 pub const MOST_DOCKER_VALUES: usize = 1_000_000;
 
 /// See the module documentation.
@@ -20,7 +20,7 @@ impl Metadata {
         Metadata { path: path.to_owned(), bytes }
     }
 
-    /// As `bundle.json` declares it.
+    /// Its entry in `bundle.json`.
     pub fn entry(&self) -> FileEntry {
         FileEntry { path: self.path.clone(), size: self.bytes.len() as u64, digest: Digest::sha256(&self.bytes) }
     }

@@ -1,5 +1,4 @@
-//! The files of a bundle that are not blobs: what they are called, how they are written and how they are read. See
-//! `docs/format.md`.
+//! The files of a bundle that are not blobs: their names, and how they are written and read. See `docs/format.md`.
 
 pub mod chunks;
 mod document;
@@ -24,12 +23,12 @@ pub const OCI_LAYOUT: &str = "oci-layout";
 pub const BUNDLE_JSON: &str = "bundle.json";
 pub const INDEX_JSON: &str = "index.json";
 pub const DOCKER_JSON: &str = "manifest.json";
-/// The sums of files that are named by sha512; only where there are any.
+/// The sums of files named by sha512; exists only if there are any.
 pub const SUMS512: &str = "SHA512SUMS";
 pub const SUMS: &str = "SHA256SUMS";
-/// BLAKE3 of every mebibyte of the blobs. Derived: nothing declares or requires it.
+/// BLAKE3 of every mebibyte of the blobs. It is derived: nothing declares or requires it.
 pub const CHUNKS: &str = "chunks.b3";
-/// What tells a repair from a bundle.
+/// Distinguishes a repair file from a bundle.
 pub const REPAIR_JSON: &str = "repair.json";
-/// The directory of what a volume says of itself.
+/// The directory with a volume's own data.
 pub const VOLUMES: &str = "volumes/";

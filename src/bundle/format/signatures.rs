@@ -1,22 +1,22 @@
-//! What signatures are called, and which files belong to a bundle without being declared.
+//! The names of signatures, and the files of a bundle that are not declared.
 
 use super::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512};
 use crate::files::Layout;
 use crate::signing::PublicKey;
 
-/// The first signature of `SHA256SUMS`. Further ones have a part of their key's digest in their names.
+/// The first signature of `SHA256SUMS`. The names of others contain part of their key's digest.
 pub const SIGNATURE: &str = "SHA256SUMS.sig";
 /// The first signature of `chunks.b3`.
 pub const CHUNKS_SIGNATURE: &str = "chunks.b3.sig";
-/// The largest signature that is read, in bytes; ours have 64 or 72, in base64 or not.
+/// Maximum size of a signature in bytes; ours have 64 or 72, plain or in base64.
 pub const MAX_SIGNATURE: u64 = 512;
-/// The most signatures of one file.
+/// Maximum number of signatures of one file.
 pub const MOST_SIGNATURES: usize = 16;
 /// Hexadecimal digits of a key in a name.
 pub const DIGITS: usize = 16;
 const ENDING: &str = ".sig";
 
-/// The file that a signature with this path signs; `None`: it is called otherwise.
+/// The file that a signature with this path signs; `None` for other names.
 pub fn signed_file(path: &str) -> Option<&'static str> {
     let signed = [SUMS, CHUNKS].into_iter().find(|signed| path.starts_with(signed))?;
     let name = path.strip_prefix(signed)?.strip_suffix(ENDING)?;
@@ -25,19 +25,19 @@ pub fn signed_file(path: &str) -> Option<&'static str> {
     (name.is_empty() || name.strip_prefix('.').is_some_and(is_key)).then_some(signed)
 }
 
-/// Whether a file is a signature, by its name.
+/// Whether the name is that of a signature.
 pub fn is_signature(path: &str) -> bool {
     signed_file(path).is_some()
 }
 
-/// What a further signature of `signed` is called.
+/// The name of a further signature of `signed`.
 pub fn name_of_key(signed: &str, key: &PublicKey) -> String {
     let mut digits = key.fingerprint().hex();
     digits.truncate(DIGITS);
     format!("{signed}.{digits}{ENDING}")
 }
 
-/// The signatures of `signed` that a layout has, as they stand in a tar: the plain name first, the others by their bytes.
+/// The signatures of `signed` in a layout, in tar order: the plain name first, the others bytewise.
 pub fn signatures_of<'a>(layout: &'a Layout, signed: &str) -> Vec<&'a str> {
     let all = layout.entries().map(|(path, _)| path);
     let mut paths: Vec<&str> = all.filter(|path| signed_file(path) == Some(signed)).collect();
@@ -45,8 +45,8 @@ pub fn signatures_of<'a>(layout: &'a Layout, signed: &str) -> Vec<&'a str> {
     paths
 }
 
-/// The files that stand before tools and blobs in a tar, as far as they are in `layout`, in order; volumes have the signatures of
-/// `chunks.b3` there too.
+/// The files before tools and blobs in a tar that exist in `layout`, in order. Volumes have the signatures of `chunks.b3`
+/// there too.
 pub fn head_of(layout: &Layout, with_chunks: bool) -> Vec<String> {
     let own = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS512, SUMS];
     let own = own.into_iter().filter(|path| layout.size_of(path).is_some());
@@ -54,7 +54,7 @@ pub fn head_of(layout: &Layout, with_chunks: bool) -> Vec<String> {
     own.chain(signatures_of(layout, SUMS)).chain(of_chunks).map(str::to_owned).collect()
 }
 
-/// Whether a file at the top of a bundle's directory has the name of one that belongs there.
+/// Whether the name belongs at the top of a bundle's directory.
 pub fn is_metadata(path: &str) -> bool {
     matches!(path, OCI_LAYOUT | INDEX_JSON | DOCKER_JSON | SUMS512) || is_never_declared(path)
 }

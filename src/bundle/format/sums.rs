@@ -1,7 +1,7 @@
-//! Sums as `sha256sum` and `sha512sum` write and check them: one line for each file, `<hex>  <path>`.
+//! Sums in the format of `sha256sum` and `sha512sum`: one line per file, `<hex>  <path>`.
 //!
 //! # Threats
-//! A file of sums may be forged and of any length: its readers bound it ([`MAX_SUMS`], [`MAX_LINES`]).
+//! A file of sums may be forged and of any length; readers bound it ([`MAX_SUMS`], [`MAX_LINES`]).
 
 use std::borrow::Borrow;
 use std::fmt::Write as _;
@@ -9,11 +9,11 @@ use std::fmt::Write as _;
 use super::{BUNDLE_JSON, FileEntry};
 use crate::oci::{Algorithm, Digest};
 
-/// The largest file of sums that is read, in bytes: far more than the most files take.
+/// Maximum size in bytes: far more than the largest number of files takes.
 pub const MAX_SUMS: u64 = 80 * 1024 * 1024;
-/// The most lines of one that are read, since short ones take more memory than room.
+/// Maximum number of lines, because short ones take more memory than space.
 pub const MAX_LINES: usize = 1_100_000;
-/// Bytes of a line with a sha256, besides the path.
+/// Bytes of a line with a sha256, without the path.
 pub const LINE: u64 = 64 + 2 + 1;
 
 /// A line.
@@ -23,13 +23,13 @@ pub struct Line<'a> {
     pub digest: Digest,
 }
 
-/// Adds a line to `text`.
+/// Appends a line to `text`.
 pub fn write_line(text: &mut String, digest: &Digest, path: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{}  {path}", digest.hex());
 }
 
-/// One line after the other.
+/// Writes all lines.
 pub fn write<'a>(lines: impl IntoIterator<Item = (&'a str, Digest)>) -> String {
     let mut text = String::new();
     for (path, digest) in lines {
@@ -53,13 +53,13 @@ pub fn sha256sums<F: Borrow<FileEntry>>(identity: Digest, files: impl IntoIterat
     text
 }
 
-/// `SHA512SUMS`: every file with a sha512; `None`: there is none, and so no such file.
+/// `SHA512SUMS`: every file with a sha512; `None` if there is none, and therefore no such file.
 pub fn sha512sums<'a>(files: impl IntoIterator<Item = (&'a str, Digest)>) -> Option<String> {
     let long = files.into_iter().filter(|(_, digest)| digest.algorithm() == Algorithm::Sha512);
     Some(write(long)).filter(|text| !text.is_empty())
 }
 
-/// The lines of a file of sums, at most [`MAX_LINES`]; `None`: it is no such line.
+/// Parses at most [`MAX_LINES`] lines; `None` for a malformed line.
 pub fn lines(bytes: &[u8], algorithm: Algorithm) -> impl Iterator<Item = Option<Line<'_>>> {
     let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let lines = text.split(|byte| *byte == b'\n').filter(move |_| !bytes.is_empty());
@@ -72,12 +72,12 @@ fn parse(line: &[u8], algorithm: Algorithm) -> Option<Line<'_>> {
     (!path.is_empty()).then_some(Line { path, digest })
 }
 
-/// The sha256 that these sums give for `path`; of several lines the first.
+/// The sha256 for `path`, from its first line.
 pub fn digest_of(bytes: &[u8], path: &str) -> Option<Digest> {
     lines(bytes, Algorithm::Sha256).flatten().find(|line| line.path == path).map(|line| line.digest)
 }
 
-/// The identity that `SHA256SUMS` names: its first line is that of `bundle.json`.
+/// The identity in `SHA256SUMS`: its first line is for `bundle.json`.
 pub fn identity(bytes: &[u8]) -> Option<Digest> {
     let first = lines(bytes, Algorithm::Sha256).next()??;
     (first.path == BUNDLE_JSON).then_some(first.digest)

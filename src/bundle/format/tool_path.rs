@@ -1,11 +1,11 @@
-//! What the programs that travel with a bundle are called in it.
+//! The paths of tools in a bundle.
 
-/// Where they are.
+/// Their directory.
 pub const TOOLS: &str = "tools/";
-/// So that the path fits into a header of its own.
+/// The path must fit into a header of its own.
 const LONGEST_NAME: usize = 100 - TOOLS.len();
 
-/// Why a tool cannot be called so: not every tar, and not every file system that a medium may have, would take it.
+/// Why a tool cannot have this name: not every tar, or not every file system of a medium, could store it.
 pub(in crate::bundle) fn fault_of_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME {
         return Some("its name is empty, or longer than the 94 bytes that every tar takes");
@@ -16,12 +16,12 @@ pub(in crate::bundle) fn fault_of_name(name: &str) -> Option<&'static str> {
     name.ends_with(".partial").then_some("a name that ends in .partial is an unfinished file's")
 }
 
-/// The mode of a new file of a bundle: a tool can be run.
+/// The mode of a new file of a bundle: tools are executable.
 pub(in crate::bundle) fn mode_of(path: &str) -> u32 {
     if is_tool(path) { 0o777 } else { 0o666 }
 }
 
-/// Whether a bundle keeps a tool there.
+/// Whether it is the path of a tool.
 pub fn is_tool(path: &str) -> bool {
     path.strip_prefix(TOOLS).is_some_and(|name| fault_of_name(name).is_none())
 }

@@ -1,4 +1,4 @@
-//! The directory form while it is written: `OUT.partial/`, which becomes `OUT` when it is whole.
+//! Writes the directory form: `OUT.partial/`, renamed to `OUT` when it is complete.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -21,28 +21,28 @@ use crate::content::proof::{Unproven, prove_chunks};
 use crate::oci::{Algorithm, Digest, Manifest};
 use crate::spool::Kept;
 
-/// How an unfinished blob is called: its length says how far it has come.
+/// Suffix of an unfinished blob, whose length is its progress.
 const UNFINISHED: &str = ".partial";
-/// Of directories.
+/// Mode of directories.
 const MODE: u32 = 0o777;
 
 /// See the module documentation.
 pub struct DirectoryOutput {
     out: Entry,
-    /// What had the name when the bundle was begun: nothing else is replaced.
+    /// What had the name at the start; nothing else is replaced.
     former: Occupant,
     partial: Entry,
     root: Dir,
-    /// Where the blobs of each algorithm are.
+    /// The directory for the blobs of each algorithm.
     sha256: Dir,
     sha512: Dir,
 }
 
 impl DirectoryOutput {
-    /// Continues the unfinished directory, or begins one for `files`; what it holds besides is removed.
+    /// Continues the unfinished directory, or starts one for `files`. Other content in it is removed.
     ///
     /// # Errors
-    /// Something else is in its place; the disk's.
+    /// Something else is in its place, or the disk fails.
     pub fn create(out: &Entry, files: &FileSet, events: &Events) -> Result<DirectoryOutput> {
         let former = out.occupant();
         refuse_foreign(out.path())?;
@@ -55,7 +55,7 @@ impl DirectoryOutput {
         Ok(directory)
     }
 
-    /// A finished blob.
+    /// A complete blob.
     pub fn blob(&self, digest: &Digest) -> Entry {
         let dir = match digest.algorithm() {
             Algorithm::Sha256 => &self.sha256,
@@ -68,7 +68,7 @@ impl DirectoryOutput {
         self.blob(digest).beside(UNFINISHED)
     }
 
-    /// Removes what an earlier run has left and `files` do not have.
+    /// Removes what an earlier run has left and `files` do not contain.
     fn remove_unwanted(&self, files: &FileSet, events: &Events) -> Result<()> {
         let wanted: HashSet<Digest> = files.blobs.iter().map(|blob| blob.digest).collect();
         // Manifests are written again when the bundle is sealed.
@@ -99,13 +99,13 @@ impl DirectoryOutput {
     }
 }
 
-/// A new file: the name may have been a link to another user's file.
+/// Creates a new file, because the name may be a link to another user's file.
 pub fn new_file(entry: &Entry, mode: u32) -> Result<File> {
     entry.remove()?;
     entry.create_new(mode)
 }
 
-/// A new file with these bytes.
+/// Creates a new file with these bytes.
 pub fn write(entry: &Entry, bytes: &Kept) -> Result<File> {
     let mut file = new_file(entry, 0o666)?;
     let written = bytes.read(&mut |piece| file.write_all(piece));
@@ -113,7 +113,7 @@ pub fn write(entry: &Entry, bytes: &Kept) -> Result<File> {
     Ok(file)
 }
 
-/// Whether it is what a run that was killed has left of a file, by its path.
+/// Whether the path is that of an unfinished file left by a killed run.
 pub fn is_left(path: &str) -> bool {
     let base = path.strip_suffix(UNFINISHED);
     base.is_some_and(|base| is_metadata(base) || is_tool(base) || Digest::of_blob_path(base).is_some())
@@ -125,10 +125,10 @@ pub fn abandon(out: &Entry) -> Result<()> {
     out.beside(".partial").remove_tree()
 }
 
-/// Something else may have the place of an unfinished directory.
+/// Rejects foreign content in the place of an unfinished directory.
 ///
 /// # Errors
-/// It has.
+/// Something else has its place.
 pub fn refuse_foreign(out: &Path) -> Result<()> {
     // The second is what a killed run has set aside; it is removed.
     [".partial", ".partial.old"].into_iter().try_for_each(|suffix| refuse_foreign_in(out, &fsops::beside(out, suffix)))
@@ -175,7 +175,7 @@ impl Placement for DirectoryOutput {
     }
 
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], _: &HashMap<Digest, Chunks>) -> Result<()> {
-        // A blob that was begun may have come whole from elsewhere.
+        // A blob that was started may have arrived complete from elsewhere.
         for blob in &files.blobs {
             self.unfinished(&blob.digest).remove()?;
         }
@@ -185,16 +185,16 @@ impl Placement for DirectoryOutput {
         for tool in &files.tools {
             self.pack(tool)?;
         }
-        // Refused when it is in use.
+        // Fails if it is in use.
         let _ = self.root.dir("blobs").and_then(|blobs| blobs.remove_dir("sha512"));
         let _ = self.root.remove_dir(TOOLS);
-        // The sums last: without them, it is no bundle.
+        // The sums come last: without them, the directory is not a bundle.
         let is_last = |file: &&KnownFile| file.path == crate::bundle::SUMS;
         for file in files.head.iter().chain(trailer).filter(|file| !is_last(file)) {
             write(&Entry::in_dir(&self.root, &file.path), &file.bytes)?;
         }
         self.root.sync_file_system()?;
-        // Syncing all once more would wait for whatever others have written meanwhile.
+        // Another sync of everything would wait for what other programs have written meanwhile.
         for file in files.head.iter().filter(is_last) {
             let entry = Entry::in_dir(&self.root, &file.path);
             let written = write(&entry, &file.bytes)?.sync_all();
@@ -228,7 +228,7 @@ impl Resuming for DirectoryOutput {
 }
 
 impl Linking for DirectoryOutput {
-    // Under its final name from the start: a later run would write into an unfinished file.
+    // Linked under its final name right away, because a later run would write into an unfinished file.
     fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked> {
         let to = self.blob(digest);
         to.remove()?;

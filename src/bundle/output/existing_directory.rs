@@ -1,8 +1,8 @@
-//! A bundle that is there as a directory, while files of it are replaced: because they are damaged, or signed anew.
+//! An existing bundle in a directory, some of whose files are replaced because they are damaged or signed again.
 //!
 //! # Threats
-//! A blob may have other names elsewhere, and a link may have taken a place: so nothing that is there is written into. Every file
-//! is made anew and renamed.
+//! A blob may have other names elsewhere, and a link may have taken a name. Existing files are therefore never written into:
+//! every file is created anew and renamed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,9 +19,9 @@ use crate::bundle::format::mode_of;
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
 
-/// What takes the place of a file is called like it, and this.
+/// Suffix of a file that will replace another.
 const UNFINISHED: &str = ".partial";
-/// Of directories.
+/// Mode of directories.
 const MODE: u32 = 0o777;
 
 /// See the module documentation.
@@ -30,8 +30,10 @@ pub struct ExistingDirectory {
 }
 
 impl ExistingDirectory {
+    /// Opens the directory of a bundle.
+    ///
     /// # Errors
-    /// Something else is where one of its directories would be; the disk's.
+    /// Something else is in the place of one of its directories, or the disk fails.
     pub fn open(out: &Entry) -> Result<ExistingDirectory> {
         let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"];
         own.iter().try_for_each(|name| fsops::refuse_other_than_directory(&out.path().join(name)))?;
@@ -40,11 +42,11 @@ impl ExistingDirectory {
         Ok(directory)
     }
 
-    /// Makes room for these files: an empty directory in the place of one is removed. A link there needs no room: the file that gets
-    /// its name replaces it.
+    /// Makes room for these files by removing empty directories in their places. A link needs no removal, because the new file
+    /// replaces it.
     ///
     /// # Errors
-    /// A directory in one of these places holds something: nothing has changed. The disk's.
+    /// A directory in one of the places is not empty, in which case nothing has changed; or the disk fails.
     pub fn make_room<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let mut empty = Vec::new();
         for path in paths {
@@ -62,7 +64,7 @@ impl ExistingDirectory {
         empty.iter().try_for_each(|named| named.dir().remove_dir(named.name()))
     }
 
-    /// Removes what a run that was killed has left of a file: it would be no part of the bundle.
+    /// Removes what a killed run has left of a file, because it does not belong to the bundle.
     fn remove_left(&self) -> Result<()> {
         self.root.each_file(&mut |file| {
             let path = file.path().strip_prefix(self.root.path()).unwrap_or(file.path());
@@ -70,7 +72,7 @@ impl ExistingDirectory {
         })
     }
 
-    /// The name of a file, and that of what takes its place.
+    /// The name of a file, and that of its replacement.
     fn names(&self, path: &str) -> Result<(Entry, Entry)> {
         let named = self.root.make_parents(path, MODE)?;
         Ok((named.beside(UNFINISHED), named))
@@ -84,7 +86,7 @@ impl ExistingDirectory {
 
 impl Drop for ExistingDirectory {
     fn drop(&mut self) {
-        // What could not be finished would be no part of the bundle.
+        // What could not be finished does not belong to the bundle.
         let _ = self.remove_left();
     }
 }
@@ -105,7 +107,7 @@ impl Placement for ExistingDirectory {
         publish(&new.open(Open::Read)?, &new, &named)
     }
 
-    /// A link would make two copies one: what damages its bytes then damages both.
+    /// A link would make two copies one, and damage to its bytes would damage both.
     fn linking(&self) -> Option<&dyn Linking> {
         None
     }
@@ -123,7 +125,7 @@ impl Placement for ExistingDirectory {
                 Ok(file)
             })?;
         }
-        // The sums last: without them, it is no bundle.
+        // The sums come last: without them, the directory is not a bundle.
         let (sums, others): (Vec<&KnownFile>, _) = files.head.iter().chain(trailer).partition(|file| file.path == SUMS);
         for file in others.into_iter().chain(sums) {
             self.replace(&file.path, |new| write(new, &file.bytes))?;

@@ -1,4 +1,4 @@
-//! A bundle that is there as a tar, while files of it are written again in their places: because they are damaged, or signed anew.
+//! An existing bundle in a tar, some of whose files are written again in place because they are damaged or signed again.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,19 +25,19 @@ use crate::signing::{is_well_formed, signature_in};
 pub struct ExistingTar {
     path: Arc<Path>,
     file: Arc<File>,
-    /// Where the bytes of files begin.
+    /// The position of the bytes of each file.
     at: HashMap<String, u64>,
-    /// The layout of all, where headers have to be written.
+    /// The layout of all entries, if headers must be written.
     survey: Option<TarSurvey>,
-    /// Of every entry, in seconds since 1970.
+    /// Time of each entry, in seconds since 1970.
     mtime: u64,
-    /// The signatures that are there or are to be written, by path.
+    /// The existing and the new signatures, by path.
     signatures: HashMap<String, PlannedFile>,
-    /// Of these blobs, only these stretches are written: they begin at the first byte, and have so many.
+    /// For these blobs, only these stretches are written, given by first byte and length.
     stretches: HashMap<Digest, Vec<(u64, u64)>>,
 }
 
-/// What is to be written into the tar.
+/// What to write into the tar.
 pub struct WantedOfTar<'a> {
     pub files: &'a [FileEntry],
     pub chunks: bool,
@@ -45,11 +45,11 @@ pub struct WantedOfTar<'a> {
 }
 
 impl ExistingTar {
-    /// Opens the tar `out`, which is read as `bundle`, and finds the place of every file that is wanted. What only has other bytes
-    /// keeps its place, whatever program has made the tar. Nothing is written yet. `None`: a file has no place in it.
+    /// Opens the tar `out`, which is read as `bundle`, and finds the place of every wanted file. A file with wrong bytes keeps
+    /// its place, whichever program wrote the tar. Nothing is written yet. Returns `None` if a file has no place in it.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn open(
         out: &Entry,
         bundle: &Layout,
@@ -81,10 +81,10 @@ impl ExistingTar {
         Ok(Some(tar))
     }
 
-    /// The same for `files` of a tar that is whole; `None`: one of them has no place in it, or one of another size.
+    /// Does the same for `files` of an intact tar. Returns `None` if one of them has no place, or one of another size.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn with_room(out: &Entry, bundle: &Layout, mtime: u64, files: &[KnownFile]) -> Result<Option<ExistingTar>> {
         let (mut at, mut signatures) = (HashMap::new(), HashMap::new());
         for file in files {
@@ -102,14 +102,14 @@ impl ExistingTar {
         Ok(Some(ExistingTar { path, file, at, survey: None, mtime, signatures, stretches: HashMap::new() }))
     }
 
-    /// Whether the tar is written with a `chunks.b3` in another place than it had, or with one that it has lost.
+    /// Whether the tar gets a `chunks.b3` in another place, or one that it had lost.
     pub fn moves_chunks(&self, bundle: &Layout) -> bool {
         let found = bundle.slice(CHUNKS).ok().flatten().map(|slice| slice.offset());
         self.survey.is_some() && self.at.get(CHUNKS).is_some_and(|at| found != Some(*at))
     }
 
-    /// Finds signatures that have lost only their headers: without these, what stands behind cannot be read. Their names are lost, but
-    /// a name only hints at the key.
+    /// Finds signatures that have lost only their headers, without which nothing after them can be read. Their names are lost,
+    /// but a name is only a hint.
     fn find_signatures(&mut self) {
         for signed in [SUMS, CHUNKS] {
             for header in self.free_places(signed) {
@@ -127,7 +127,7 @@ impl ExistingTar {
         }
     }
 
-    /// Where the headers of signatures of this file began that are there no more.
+    /// The positions of lost headers of signatures of this file.
     fn free_places(&self, signed: &str) -> Vec<u64> {
         let Some(survey) = &self.survey else { return Vec::new() };
         let places = if signed == CHUNKS { &survey.chunks_signatures } else { &survey.signatures };
@@ -135,11 +135,11 @@ impl ExistingTar {
         places.iter().copied().filter(is_free).collect()
     }
 
-    /// Writes the headers, the padding and the end of a tar that has lost some of them. It ends before signatures of `chunks.b3` that
-    /// are lost.
+    /// Writes the headers, the padding and the end of a tar that has lost some of them. The tar ends before lost signatures of
+    /// `chunks.b3`.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn straighten(&self) -> Result<()> {
         let Some(TarSurvey { files, chunks_signatures, length, .. }) = &self.survey else { return Ok(()) };
         let free = self.free_places(CHUNKS);
@@ -159,7 +159,8 @@ impl ExistingTar {
         self.at.get(path).copied().ok_or_else(lost)
     }
 
-    /// Finds a place for a signature: that of one with the same name, or of one that has lost its header. `false`: neither is there.
+    /// Finds a place for a signature: that of one with the same name, or of one that has lost its header. Returns `false` if
+    /// there is neither.
     pub fn place_signature(&mut self, signature: &KnownFile) -> bool {
         let free = || self.free_places(signed_file(&signature.path)?).into_iter().next();
         let header = self.signatures.get(&signature.path).map(|there| there.header).or_else(free);
@@ -177,7 +178,7 @@ impl ExistingTar {
     }
 }
 
-/// The signature that a block begins with, if zeros follow it.
+/// The signature at the start of a block, if zeros follow it.
 fn signature_at(block: &[u8]) -> Option<&[u8]> {
     // The last bytes of a signature may be zeros.
     const MOST_ZEROS: usize = 8;
@@ -186,7 +187,7 @@ fn signature_at(block: &[u8]) -> Option<&[u8]> {
     candidates.into_iter().find(|bytes| is_well_formed(&signature_in(bytes)))
 }
 
-/// The place of a signature that is there; `None`: it has another size than a signature, so none fits there.
+/// The place of an existing signature; `None` if its size is not that of a signature.
 fn planned_signature(path: &str, slice: &Slice) -> Option<PlannedFile> {
     let (size, data) = (slice.size(), slice.offset());
     let header = data.checked_sub(BLOCK)?;
@@ -207,8 +208,8 @@ impl Placement for ExistingTar {
         Ok(Slot::of(stretches.iter().map(|(first, size)| extent(*first, *size)).collect(), 0))
     }
 
-    /// What is written again was proven before. If it reads otherwise the second time, the repair fails, and the next one writes
-    /// the blob again.
+    /// What is written again was proven before. If it reads differently the second time, the repair fails, and the next one
+    /// writes the blob again.
     fn restarted(&self, _: &Digest, _: &Slot) -> Result<()> {
         Ok(())
     }

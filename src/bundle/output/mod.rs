@@ -1,4 +1,4 @@
-//! What a directory, a tar and volumes have in common while a bundle is written to them, or while one that is there is repaired.
+//! What a directory, a tar and volumes have in common while a bundle is written to them or repaired in place.
 
 pub mod directory;
 pub mod existing_directory;
@@ -22,75 +22,75 @@ use crate::content::Slice;
 use crate::content::chunks::Chunks;
 use crate::oci::Digest;
 
-/// How much of a blob is handed to the medium at once, in bytes: the head of a disk moves seldom.
+/// Bytes of a blob that are passed to the medium at once, so that a disk's head moves rarely.
 const STRETCH: u64 = 8 * 1024 * 1024;
 
-/// One form of a bundle that is written, or repaired in its place: where each blob goes, and how all of it is brought to the medium.
+/// A form of a bundle that is written or repaired in place: where each blob goes, and how everything is synced.
 pub(super) trait Placement: Send + Sync {
     /// Opens the place of a blob of `size` bytes for writing.
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot>;
-    /// What was written there of the blob is void.
+    /// Discards what was written of the blob.
     fn restarted(&self, digest: &Digest, slot: &Slot) -> Result<()>;
-    /// All of it is there, and proven.
+    /// The blob is complete and proven.
     fn completed(&self, digest: &Digest) -> Result<()>;
-    /// How blobs come here without being copied; `None`: they are parts of files, which only takes copies.
+    /// How blobs get here without being copied; `None` if they are parts of files, which are always copied.
     fn linking(&self) -> Option<&dyn Linking>;
-    /// What an interrupted run has left here; `None`: such a run leaves nothing that this one can use.
+    /// What an interrupted run has left here; `None` if it leaves nothing usable.
     fn resuming(&self) -> Option<&dyn Resuming>;
-    /// Writes everything else, brings it to the medium and gives a new bundle its name. `trailer` stands behind the blobs;
-    /// `chunks` are those of every blob that is in this place as a whole.
+    /// Writes everything else, syncs it and gives a new bundle its name. `trailer` follows the blobs; `chunks` are those of
+    /// every blob that is completely in this place.
     fn seal(&self, files: &FileSet, trailer: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()>;
 }
 
-/// A place that keeps what was brought until it is complete, however many runs that takes.
+/// A place that keeps its content until it is complete, over any number of runs.
 pub(super) trait Resuming: Send + Sync {
-    /// What earlier runs have left of the `wanted` blobs, unproven.
+    /// What earlier runs have left of the `wanted` blobs, not proven.
     fn claims(&self, wanted: &HashMap<Digest, u64>) -> Result<Vec<ClaimedBlob<'_>>>;
-    /// Where it is noted how much of each blob is there; `None`: its file says so.
+    /// Where the progress of each blob is recorded; `None` if its file shows it.
     fn journal(&self) -> Option<&Journal>;
-    /// A claim of this place itself was found wrong.
+    /// A claim of this place was found to be wrong.
     fn refute(&self, digest: &Digest) -> Result<()>;
-    /// All claims were looked at: nothing that is kept beside the place for their sake is needed any more.
+    /// All claims were checked; nothing that is kept next to the place for them is needed any more.
     fn adopted(&self, present: &HashMap<Digest, Chunks>, events: &Events);
 }
 
 /// A place where each blob is a file of its own.
 pub(super) trait Linking: Send + Sync {
-    /// Gives the blob as another name of `file`, unproven.
+    /// Adds the blob as another name of `file`, not proven.
     fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked>;
-    /// The same with a file that shares the bytes; `false`: not possible.
+    /// Does the same with a file that shares the bytes; returns `false` if that is not possible.
     fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool>;
-    /// Hashes what was linked; what is wrong is removed.
+    /// Hashes what was linked, and removes what is wrong.
     fn prove_linked(&self, blob: WantedBlob, progress: &dyn Fn(u64)) -> Result<Chunks>;
 }
 
-/// A blob that has to be brought.
+/// A blob that is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WantedBlob {
     pub digest: Digest,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// A blob that is said to be somewhere.
+/// A blob that is said to exist somewhere.
 pub(super) struct ClaimedBlob<'a> {
     pub blob: WantedBlob,
-    /// It is where it belongs; else it has to be copied there.
+    /// Whether it is in its place; otherwise it must be copied there.
     pub in_place: bool,
-    /// Opens it. There may be more blobs than files can be open.
+    /// Opens it. There may be more blobs than open files are allowed.
     pub open: Box<dyn Fn() -> Result<Slice> + Send + Sync + 'a>,
 }
 
-/// An open place of a blob.
+/// The open place of a blob.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    /// In the order of the blob. Bytes that none of them has room for are not written: they are in another volume, or right already.
+    /// In the order of the blob. Bytes without an extent are not written: they are in another volume, or right already.
     extents: Arc<[Extent]>,
     /// Bytes that an earlier run has left there, not proven.
     pub present: u64,
 }
 
-/// A region of a file: a blob's bytes from `first` on go to `base` and after.
+/// A region of a file: a blob's bytes from `first` go to `base` and after.
 #[derive(Clone, Debug)]
 pub(super) struct Extent {
     pub file: Arc<File>,
@@ -98,9 +98,9 @@ pub(super) struct Extent {
     pub path: Arc<Path>,
     pub base: u64,
     pub first: u64,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// It is right already, and stays as it is.
+    /// Whether it is right already and stays unchanged.
     pub is_whole: bool,
 }
 
@@ -111,26 +111,26 @@ impl Slot {
         Slot::of([only].into(), present)
     }
 
-    /// In several files.
+    /// A blob in several files.
     pub fn of(extents: Arc<[Extent]>, present: u64) -> Slot {
         Slot { extents, present }
     }
 
-    /// The files that it is in.
+    /// Its files.
     fn files(&self) -> impl Iterator<Item = (&File, &Path)> {
         self.extents.iter().map(|extent| (&*extent.file, &*extent.path))
     }
 
-    /// Takes all bytes out of its files, which are of this blob alone.
+    /// Empties its files, which contain only this blob.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn empty(&self) -> Result<()> {
         let empty = |(file, path): (&File, &Path)| file.set_len(0).map_err(|e| Error::disk("truncating", path, e));
         self.files().try_for_each(empty)
     }
 
-    /// The first `length` bytes; `None` where not all of them have a place.
+    /// The first `length` bytes; `None` if not all of them have a place.
     pub fn slice(&self, length: u64) -> Option<Slice> {
         let mut at = 0;
         let mut pieces = Vec::new();
@@ -144,10 +144,10 @@ impl Slot {
         Slice::joined(pieces).filter(|slice| slice.size() >= length).map(|slice| slice.until(length))
     }
 
-    /// Writes the bytes of the blob that begin at `at`.
+    /// Writes the bytes of the blob that start at `at`.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn write_all_at(&self, bytes: &[u8], at: u64) -> Result<()> {
         self.each(at, bytes.len() as u64, &mut |extent, from, length| {
             let (begin, length) = (usize::try_from(from - at), usize::try_from(length));
@@ -157,8 +157,8 @@ impl Slot {
         })
     }
 
-    /// Bytes up to `to` of a blob of `size` bytes are written. The medium need not wait for the end of the export: each stretch
-    /// that `from..to` completes is its business from now on, while the next bytes arrive.
+    /// Reports that the blob of `size` bytes is written up to `to`. The medium can start on each stretch that `from..to`
+    /// completes while the next bytes arrive.
     pub fn write_out(&self, from: u64, to: u64, size: u64) {
         let begin = from - from % STRETCH;
         if to - begin >= STRETCH || to == size {
@@ -174,8 +174,7 @@ impl Slot {
         });
     }
 
-    /// Calls `act` for the part of each extent that is among `length` bytes from `at` on: where it begins in the blob, and
-    /// its length.
+    /// Calls `act` for the part of each extent within `length` bytes from `at`, with its position in the blob and its length.
     fn each(&self, at: u64, length: u64, act: &mut dyn FnMut(&Extent, u64, u64) -> Result<()>) -> Result<()> {
         for extent in self.extents.iter().filter(|extent| !extent.is_whole) {
             let (from, to) = (at.max(extent.first), (at + length).min(extent.first + extent.size));
@@ -187,7 +186,7 @@ impl Slot {
     }
 }
 
-/// Says what is not there any more of what an unfinished run had fetched, so that it is no riddle why it is fetched again.
+/// Reports what an unfinished run had fetched and is lost, so that it is clear why it is fetched again.
 pub(super) fn report_lost(out: &Path, lost: u64, events: &Events) {
     if lost > 0 {
         let text = format!(

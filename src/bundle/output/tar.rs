@@ -1,4 +1,4 @@
-//! The tar form while it is written: `OUT.tar.partial`, reserved at its full length and filled in place, and a journal.
+//! Writes the tar form: `OUT.tar.partial`, reserved at its full size and filled in place, and a journal.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,38 +20,38 @@ use crate::oci::Digest;
 /// See the module documentation.
 pub struct TarOutput {
     out: Entry,
-    /// What had the name when the tar was begun: nothing else is replaced.
+    /// What had the name at the start; nothing else is replaced.
     former: Occupant,
     partial: Entry,
     file: Arc<File>,
     plan: TarPlan,
-    /// Index into `plan.files`, by path.
+    /// Index into `plan.files` by path.
     position: HashMap<String, usize>,
     journal: Journal,
-    /// What the journal of an earlier run says of this very layout.
+    /// What the journal of an earlier run says about this very layout.
     claims: Claims,
 }
 
-/// Where an unfinished tar is, and its journal.
+/// The names of an unfinished tar and its journal.
 pub fn partial(out: &Entry) -> (Entry, Entry) {
     (out.beside(".partial"), out.beside(".partial.journal"))
 }
 
-/// The same of a run whose layout is not wanted any more; kept until its blobs have moved.
+/// The names for one whose layout is no longer wanted; it is kept until its blobs have been moved.
 pub fn former(out: &Entry) -> (Entry, Entry) {
     (out.beside(".partial.old"), out.beside(".partial.old.journal"))
 }
 
-/// Something else may have the place of an unfinished tar or its journal.
+/// Rejects foreign files in the place of an unfinished tar or its journal.
 ///
 /// # Errors
-/// It has.
+/// Something else has one of the places.
 pub fn refuse_foreign(out: &Path) -> Result<()> {
     fsops::refuse_other_than_file(&fsops::beside(out, ".partial"))?;
     fsops::refuse_other_than_file(&fsops::beside(out, ".partial.journal"))
 }
 
-/// Removes what [`former`] names, once its blobs have moved; gives the bytes of those that have not. There may be none.
+/// Removes what [`former`] names once its blobs have been moved. Returns the bytes of those that have not.
 pub fn drop_former(out: &Entry, moved: impl Fn(&Digest) -> bool) -> u64 {
     let (old, journal) = former(out);
     let lost = Claims::read(&journal).filter(|_| old.exists()).map_or(0, |claims| claims.lost(moved));
@@ -69,33 +69,33 @@ pub fn abandon(out: &Entry) -> Result<()> {
     journal.remove()
 }
 
-/// Removes the journal of a tar that has got its name since: a run that was killed right then has left it.
+/// Removes the journal of a tar that has its final name: a run that was killed at that moment has left it.
 pub fn remove_orphaned_journal(out: &Path) {
     let Ok(out) = Entry::of(out) else { return };
     let (unfinished, journal) = partial(&out);
-    // It may be that of a tar that was set aside ([`finish_setting_aside`]).
+    // It may belong to a tar that was set aside ([`finish_setting_aside`]).
     if !unfinished.exists() && !former(&out).0.exists() {
-        // It harms nothing.
+        // It does no harm.
         let _ = journal.remove();
     }
 }
 
-/// Bytes that the file system has given to an unfinished tar of this layout already.
+/// Bytes that are already allocated for an unfinished tar of this layout.
 pub fn reserved(out: &Entry, plan: &TarPlan) -> u64 {
     let (_, journal) = partial(out);
     let same = Claims::read(&journal).is_some_and(|claims| claims.fingerprint == Some(plan.fingerprint()));
     if same { begun(out) } else { 0 }
 }
 
-/// Bytes that an unfinished tar of any layout has of the file system.
+/// Bytes allocated for an unfinished tar of any layout.
 pub fn begun(out: &Entry) -> u64 {
     partial(out).0.allocated()
 }
 
-/// Keeps an unfinished tar of another layout, of which its journal says `claims`, unless more bytes are in one that is kept
-/// already: a run that failed early must not cost what an earlier one has fetched. Gives the bytes that are not kept.
+/// Keeps an unfinished tar of another layout, whose journal contains `claims`, unless the tar that is already kept has more
+/// bytes: a run that failed early must not discard what an earlier one has fetched. Returns the bytes that are not kept.
 ///
-/// A journal is left without its tar only where the tar has its new name already: [`finish_setting_aside`] relies on that.
+/// A journal exists without its tar only if the tar has its new name already; [`finish_setting_aside`] relies on that.
 fn set_aside(out: &Entry, claims: &Claims) -> Result<u64> {
     let (path, journal) = partial(out);
     let (old, old_journal) = former(out);
@@ -111,7 +111,7 @@ fn set_aside(out: &Entry, claims: &Claims) -> Result<u64> {
     Ok(kept.lost(|digest| claims.done.contains(digest)))
 }
 
-/// Gives its new name to the journal of a tar that has got its own: a run was killed in between.
+/// Renames the journal of a tar that was renamed before the run was killed.
 fn finish_setting_aside(out: &Entry) -> Result<()> {
     let ((path, journal), (old, old_journal)) = (partial(out), former(out));
     let is_stopped = old.exists() && !path.exists() && Claims::read(&journal).is_some();
@@ -119,8 +119,7 @@ fn finish_setting_aside(out: &Entry) -> Result<()> {
 }
 
 impl TarOutput {
-    /// Continues the unfinished tar of the same layout, or begins one; one of another layout is set aside as
-    /// [`former`].
+    /// Continues the unfinished tar of the same layout, or starts one. One of another layout is set aside as [`former`].
     pub fn create(
         out: &Entry,
         plan: TarPlan,
@@ -184,7 +183,7 @@ impl Placement for TarOutput {
             return Err(Error::input(format!("writing {}: {digest} is not part of it", self.partial.path().display())));
         };
         let part = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
-        // Said to be finished, and wanted all the same: it was found wrong.
+        // A blob that is called complete and still wanted was found to be wrong.
         let present = if self.claims.done.contains(digest) { 0 } else { part };
         let base = self.plan.files[*at].data;
         Ok(Slot::new(self.file.clone(), self.partial.path(), base, size, present))
@@ -227,7 +226,7 @@ impl Placement for TarOutput {
         }
         tar.end(self.plan.length)?;
         publish_over(&self.file, &self.partial, &self.out, self.former)?;
-        // That it is left cannot harm a finished bundle.
+        // A journal that stays does not harm a finished bundle.
         let _ = partial(&self.out).1.remove();
         self.out.dir().sync()
     }
@@ -295,17 +294,17 @@ mod tests {
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let fetched = Digest::sha256(b"fetched for an hour");
         create(&out, b"fetched for an hour").completed(&fetched).unwrap();
-        // The allowlist has changed, and the disk is too full for the new layout: no journal was begun.
+        // The allowlist has changed, and the disk is too full for the new layout: no journal was started.
         create(&out, b"another layout");
         partial(&out).1.remove().unwrap();
-        // Then with room, but killed before anything was finished; then with yet another allowlist.
+        // Then with space, but killed before anything was finished; then with yet another allowlist.
         create(&out, b"the third layout");
         create(&out, b"the fourth layout, of another length");
         let kept = Claims::read(&former(&out).1).unwrap();
         assert!(kept.done.contains(&fetched) && former(&out).0.exists());
     }
 
-    /// The run that goes on would fetch everything again.
+    /// Otherwise the next run would fetch everything again.
     #[test]
     fn a_run_that_stops_while_it_sets_a_tar_aside_costs_nothing_that_was_fetched() {
         let directory = tempfile::tempdir().unwrap();
@@ -313,7 +312,7 @@ mod tests {
         let (first, fetched) = (Digest::sha256(b"first"), Digest::sha256(b"fetched for an hour"));
         create(&out, b"first").completed(&first).unwrap();
         create(&out, b"fetched for an hour").completed(&fetched).unwrap();
-        // The tar gets its new name, its journal does not: as if the run had been killed in between.
+        // The tar gets its new name but its journal does not, as if the run had been killed in between.
         let (old, journal) = former(&out);
         journal.remove().unwrap();
         std::fs::create_dir(journal.path()).unwrap();
@@ -326,7 +325,8 @@ mod tests {
         assert_eq!(claims.iter().map(|claim| claim.blob.digest).collect::<Vec<_>>(), [fetched]);
     }
 
-    /// A signature that is made again may be shorter than the one that an interrupted run has written.
+    /// A new signature may be shorter than the one that an interrupted run has written.
+    ///
     #[test]
     fn nothing_of_a_longer_signature_stays_behind_a_shorter_one() {
         let directory = tempfile::tempdir().unwrap();

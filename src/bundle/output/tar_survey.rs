@@ -1,4 +1,4 @@
-//! How a damaged tar was laid out when it was written, as far as what is left of it shows.
+//! How a damaged tar was laid out originally, as far as its remains show.
 
 use std::os::unix::fs::FileExt;
 
@@ -9,26 +9,26 @@ use crate::bundle::format::{CHUNKS, MOST_SIGNATURES, SUMS, signatures_of};
 use crate::bundle::tar_plan::{BLOCK, END, PlannedFile, TarPlan, header_length};
 use crate::files::Layout;
 
-/// Bytes of a signature in a tar, header included.
+/// Bytes of a signature in a tar, with its header.
 pub const SIGNATURE_ROOM: u64 = 2 * BLOCK;
 
-/// Where everything stands that follows from `bundle.json`, and the places of signatures.
+/// The position of everything that follows from `bundle.json`, and the places of signatures.
 #[derive(Debug)]
 pub struct TarSurvey {
-    /// Without signatures: what they were is in no list.
+    /// Without signatures, which are not in any list.
     pub files: Vec<PlannedFile>,
-    /// Where the headers of the signatures of the sums begin.
+    /// The positions of the headers of signatures of the sums.
     pub signatures: Vec<u64>,
-    /// Where those of the signatures of `chunks.b3` begin; they are the last entries.
+    /// The positions of the headers of signatures of `chunks.b3`, which are the last entries.
     pub chunks_signatures: Vec<u64>,
-    /// Of the file, in bytes.
+    /// Size of the file in bytes.
     pub length: u64,
 }
 
 impl TarSurvey {
-    /// The layout that this tar was written with; `None`: another program has made it, or it is none. A file behind the sums that is still
-    /// found tells by its offset how many signatures precede it, and so does a header that is intact behind one that is not;
-    /// without any, the length has to, if it allows but one answer.
+    /// The original layout of this tar; `None` if another program wrote it or it is not a tar. The number of signatures
+    /// follows from the offset of a readable file after the sums, or of an intact header after a bad one; without any, from
+    /// the size, if that allows only one answer.
     ///
     /// # Errors
     /// The tar cannot be read.
@@ -59,7 +59,7 @@ impl TarSurvey {
         if bundle.entries().count() != seen + of_sums + signatures_of_chunks + usize::from(is_there) {
             return Ok(None);
         }
-        // What stands behind the blobs, if the signatures before them take `shift` bytes.
+        // What follows the blobs if the signatures before them take `shift` bytes.
         let behind_blobs = |shift: u64| {
             let rest = length.checked_sub(least.checked_add(shift)?)?;
             match rest.checked_sub(of_chunks) {
@@ -83,7 +83,7 @@ impl TarSurvey {
             let found = |file: &PlannedFile| shifts().find(|shift| has_header(file, *shift));
             planned[behind..].iter().find_map(found).or_else(|| shifts().find(is_at_end))
         };
-        // With signatures at both ends more than one number of them fits: then only a header tells.
+        // With signatures at both ends, several numbers of them fit; then only a header can decide.
         let by_length = || {
             let mut fitting = shifts().filter(|shift| behind_blobs(*shift).is_some());
             fitting.next().filter(|_| fitting.next().is_none())
@@ -94,7 +94,7 @@ impl TarSurvey {
             return Ok(None);
         }
         let found_chunks = of_chunks + signatures_of_chunks as u64 * SIGNATURE_ROOM;
-        // Of a tar that has lost its end the whole end is written. What is found there is not cut off.
+        // The whole end is written for a tar that has lost its end. What is found there is not cut off.
         let trailer = behind_blobs(shift).filter(|rest| *rest > 0 || !wants_chunks).unwrap_or(found_chunks);
         let trailer = if is_there { trailer.max(found_chunks) } else { trailer };
         let first = planned.get(behind).map_or(least - END, |file| file.header);
@@ -109,7 +109,7 @@ impl TarSurvey {
         let header_of = |path: &str| found(path).and_then(|(offset, _)| offset.checked_sub(BLOCK));
         let is_in_place = |path: &str| header_of(path).is_some_and(|header| signatures.contains(&header));
         if !signatures_of(bundle, SUMS).into_iter().all(is_in_place) {
-            // One that was added behind the rest would be cut off.
+            // One that was added after the rest would be cut off.
             return Ok(None);
         }
         let end = at_end(shift) + chunks.next_multiple_of(BLOCK);
@@ -119,8 +119,8 @@ impl TarSurvey {
     }
 }
 
-/// A damaged copy with all files that its survey gives beside those that its headers do; `None`: its headers give all, or nothing
-/// tells where the others are.
+/// A damaged copy with the files that its survey adds to those of its headers; `None` if its headers list all files, or
+/// nothing says where the others are.
 ///
 /// # Errors
 /// The copy cannot be read.
@@ -134,7 +134,7 @@ pub fn by_survey(copy: &Layout, list: &FileList<'_>) -> Result<Option<Layout>> {
     Ok(copy.with_places(places))
 }
 
-/// Whether so many bytes are those of signatures.
+/// Whether this can be the size of signatures.
 fn are_signatures(bytes: u64) -> bool {
     bytes.is_multiple_of(SIGNATURE_ROOM) && bytes / SIGNATURE_ROOM <= MOST_SIGNATURES as u64
 }

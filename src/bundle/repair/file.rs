@@ -1,8 +1,8 @@
-//! A repair: the files that a bundle lacks, in a tar of their own, made where they can be fetched.
+//! A repair file: the files that a bundle lacks, in a tar of their own, written where they can be fetched.
 //!
 //! # Threats
-//! Whoever made it is not believed: `repair.json` only says for which bundle it is. Each of its files is proven by what that
-//! bundle says of it before anything is written ([`repair`](crate::bundle::repair)).
+//! Its maker is not trusted: `repair.json` only says which bundle it is for. Each of its files is proven by that bundle before
+//! anything is written ([`repair`](crate::bundle::repair)).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -29,9 +29,9 @@ use crate::pipeline::graph::{Located, PlacedBlob};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::transfer::{Options, Transfer, refuse_failed};
 
-/// The version of the file this program writes and the only one it reads.
+/// The version of the file, the only one that is read and written.
 const REPAIR_VERSION: u32 = 1;
-/// The largest `repair.json` that is read, in bytes.
+/// Maximum size of `repair.json` in bytes.
 const MAX_REPAIR_JSON: u64 = 256 * 1024;
 
 /// `repair.json`. See `docs/format.md`.
@@ -41,9 +41,9 @@ pub(in crate::bundle) struct RepairJson {
     gapferry_repair: u32,
     /// The program that wrote it, for people.
     tool: String,
-    /// Of the bundle that is to be repaired.
+    /// The identity of the bundle to repair.
     identity: Digest,
-    /// Of blobs that are not carried as a whole.
+    /// Ranges of blobs that are not included as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ranges: Vec<RepairRange>,
 }
@@ -53,34 +53,34 @@ impl Document for RepairJson {
     const VERSION_KEY: &'static str = "gapferryRepair";
     const VERSION: u32 = REPAIR_VERSION;
     const MAX_BYTES: u64 = MAX_REPAIR_JSON;
-    // No value is shorter than a byte.
+    // A value takes at least one byte.
     const MAX_VALUES: usize = MAX_REPAIR_JSON as usize;
     const KIND: Kind = Kind::Damaged;
     const TOO_LARGE: &'static str = "repair with another copy of the bundle";
     type Outline = Unbounded;
 }
 
-/// A repair that was written.
+/// A repair file that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RepairFile {
-    /// Blobs and manifests in it.
+    /// Number of blobs and manifests in it.
     pub blobs: usize,
-    /// The length of the file, in bytes.
+    /// Size of the file in bytes.
     pub size: u64,
 }
 
-/// The identity of the bundle that this repair is for; `None`: it is no repair.
+/// The identity of the bundle that this repair file is for; `None` if it is not a repair file.
 ///
 /// # Errors
-/// Its `repair.json` is damaged, or of a version that this program does not read (`Input`), or cannot be read.
+/// Its `repair.json` is damaged, has an unknown version (`Input`), or cannot be read.
 pub fn is_for(layout: &Layout) -> Result<Option<Digest>> {
     Ok(read(layout)?.map(|json| json.identity))
 }
 
-/// The ranges of blobs that a repair has, by blob; none if it is none.
+/// The ranges of blobs in a repair file, by blob; empty if it is not a repair file.
 ///
 /// # Errors
-/// As [`is_for`], and they are not what `repair.json` says.
+/// As for [`is_for`], or the ranges are not what `repair.json` states.
 pub(super) fn patches(layout: &Layout) -> Result<HashMap<Digest, Vec<Patch>>> {
     ranges::patches(layout, &read(layout)?.map(|json| json.ranges).unwrap_or_default())
 }
@@ -90,22 +90,23 @@ fn read(layout: &Layout) -> Result<Option<RepairJson>> {
     RepairJson::read(&bytes, &layout.path().join(REPAIR_JSON).display().to_string()).map(Some)
 }
 
-/// What a repair is made of.
+/// The contents of a repair file.
 pub struct RepairContents<'a> {
     pub missing: &'a Missing,
-    /// Metadata follows from it; it needs manifests only if [`Missing::needs_manifests`].
+    /// Metadata is generated from it; manifests are needed only if [`Missing::needs_manifests`].
     pub contents: &'a Contents,
-    /// The manifests and blobs that are missing.
+    /// The missing manifests and blobs.
     pub located: Located,
     /// The program that writes it, for people.
     pub tool: &'a str,
 }
 
-/// Writes a repair to `out`. Blobs are fetched from `source`, `jobs` at a time. Interrupted, it leaves what it has for the next run.
+/// Writes a repair file to `out`. Blobs are fetched from `source`, `jobs` at a time. If interrupted, it leaves what it has for
+/// the next run.
 ///
 /// # Errors
-/// Something is asked for that is not of these contents, or that only the whole bundle can give; every blob that failed; what the disk
-/// says.
+/// Something is requested that does not belong to these contents, or that only the whole bundle has; a blob failed (all are
+/// listed); or the disk fails.
 pub async fn write_repair(
     out: &Path,
     repair: RepairContents<'_>,
@@ -144,7 +145,7 @@ pub async fn write_repair(
     let size = plan.length;
     let place: Arc<dyn Placement> =
         Arc::new(TarOutput::create(lock.output(), plan, files.blobs.iter().map(|blob| blob.digest), events)?);
-    // What the place has noted as the former is what is looked at here.
+    // This checks the same occupant that the placement has recorded.
     refuse_foreign(&out)?;
     let writer = Writer::into_place(lock, place, files, &[], events.clone())?;
     let plan = Plan::of_blobs(blobs.into_iter().filter(|placed| !writer.holds(&placed.blob.digest)));
@@ -157,7 +158,7 @@ pub async fn write_repair(
     Ok(RepairFile { blobs: number, size })
 }
 
-/// Only a repair may be replaced by one.
+/// Only a repair file may be replaced by one.
 fn refuse_foreign(out: &Path) -> Result<()> {
     tar::refuse_foreign(out)?;
     if out.symlink_metadata().is_err() || Layout::open(out).is_ok_and(|layout| matches!(is_for(&layout), Ok(Some(_)))) {
@@ -167,10 +168,10 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     Err(Error::input(format!("writing {}: {text}", out.display())))
 }
 
-/// Of tools only what the bundle lacks, and is not known to be something else, is worth carrying.
+/// Rejects tools that the bundle does not lack or that are known to differ.
 ///
 /// # Errors
-/// One of `tools` is neither.
+/// One of `tools` is not wanted.
 pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
     let fault = |tool: &Tool| {
         let path = tool.path();
@@ -196,10 +197,10 @@ fn repair_json(missing: &Missing, tool: &str, ranges: Vec<RepairRange>) -> Resul
     Ok(Metadata::new(REPAIR_JSON, json.to_file()?.into_bytes()))
 }
 
-/// The metadata that is asked for. Sums and `chunks.b3` are made where the bundle is.
+/// The requested metadata. Sums and `chunks.b3` are generated where the bundle is.
 ///
 /// # Errors
-/// `bundle.json` is asked for, and these contents are those of another bundle.
+/// `bundle.json` is requested, but these contents belong to another bundle.
 fn metadata(missing: &Missing, contents: &Contents) -> Result<Vec<Metadata>> {
     let asked = |path: &str| missing.metadata.iter().any(|file| file == path);
     let is_made_there = |path: &str| matches!(path, SUMS | SUMS512 | CHUNKS);

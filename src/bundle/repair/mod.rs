@@ -1,9 +1,9 @@
-//! Repairing a bundle in its place with the files of a repair, or of another copy of the same bundle.
+//! Repairs a bundle in place with a repair file or another copy of the same bundle.
 //!
 //! # Threats
-//! The repair may be forged, and the bundle damaged as well. No file enters that is not what `bundle.json` says, and that one
-//! only with the identity the bundle had; all are proven before the first is written, and again while they are. Killed at any
-//! moment, it leaves a bundle that the same repair repairs.
+//! The repair file may be forged, and the bundle is damaged. A file is accepted only if it is what `bundle.json` states, and
+//! `bundle.json` itself only with the original identity. All files are proven before the first is written, and again while
+//! they are written. A kill at any moment leaves a bundle that the same command repairs.
 
 pub mod file;
 mod ranges;
@@ -40,29 +40,29 @@ use crate::oci::{Descriptor, Digest};
 use crate::signing::{is_well_formed, signature_in};
 use ranges::{Patch, RANGES, patched};
 
-/// What became of the files that were bad or absent.
+/// The outcome for the bad and missing files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
     pub repaired: Vec<String>,
-    /// The repair does not have them.
+    /// Files that the repair file or copy lacks.
     pub lacking: Vec<String>,
-    /// Signatures of the copy for which there is no place in the bundle.
+    /// Signatures of the copy that have no place in the bundle.
     pub unplaced: Vec<String>,
 }
 
-/// What a bundle is repaired with.
+/// What to repair a bundle with.
 pub struct RepairWith<'a> {
-    /// A repair, or another copy of the bundle in any form.
+    /// A repair file, or another copy of the bundle in any form.
     pub from: &'a Layout,
     /// What the bundle lacks.
     pub missing: &'a Missing,
-    /// What an accepted key has signed: signatures of the copy that fit it are taken too.
+    /// What an accepted key has signed; matching signatures of the copy are taken too.
     pub proven: Option<&'a Proven>,
     pub events: &'a Events,
 }
 
-/// Keeps other runs from the bundle at `path`. What it lacks is found under this lock: what another run writes meanwhile would make
-/// the list one of a bundle that is no more. `None`: nothing can be written there.
+/// Locks the bundle at `path`. What it lacks must be found under this lock, because another run may change it meanwhile.
+/// Returns `None` if nothing can be written there.
 ///
 /// # Errors
 /// Another run is writing it.
@@ -70,15 +70,15 @@ pub fn lock_bundle(path: &Path) -> Result<Option<WriteLock>> {
     WriteLock::take_if_writable(&fsops::canonicalize(path)?)
 }
 
-/// Repairs the bundle at `path`, which this `lock` is on. What is not missing is not touched.
+/// Repairs the bundle at `path`, on which `lock` is held. Files that are not missing are not touched.
 ///
 /// # Errors
-/// What it is repaired with is for another bundle or forged, or it is a tar that is laid out otherwise than ours: nothing has changed.
-/// The disk's.
+/// What it is repaired with is for another bundle or forged, or the tar was not laid out by gapferry: nothing has changed. The
+/// disk fails.
 pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Result<Repaired> {
     let RepairWith { from, missing, proven, events } = *with;
     let path = &fsops::canonicalize(path)?;
-    // What cannot be written says so itself.
+    // If it cannot be written, the error says so later.
     let lock = lock.map_or_else(|| WriteLock::take(path), Ok)?;
     let bundle = open_damaged(path)?;
     refuse_compressed(&bundle)?;
@@ -104,7 +104,7 @@ pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Re
                 brought.add(one);
                 done.repaired.push(entry.path.clone());
             }
-            // No image has to wait for a tool.
+            // A bad tool must not keep images from being repaired.
             Err(error) if is_repair && !is_tool(&entry.path) => return Err(error),
             _ => done.lacking.push(entry.path.clone()),
         }
@@ -139,7 +139,7 @@ pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Re
     let supply = Supply { blobs: &supply, links: &links, phase: Phase::Transfer };
     let writer = Writer::into_place(lock, place, files, &[supply], events.clone())?;
     if let Some(blob) = writer.missing().next() {
-        // What repairs it may be on a medium that answers differently each time.
+        // The source may be on a medium that reads differently each time.
         let text = format!("repairing {}: {} could not be read a second time", path.display(), blob.digest.blob_path());
         return Err(Error::damaged(text));
     }
@@ -177,8 +177,8 @@ fn signatures_for(
     Ok(found)
 }
 
-/// Signatures of the file `signed`, whose bytes are these, by accepted keys that the copy has and the bundle has not, under names
-/// that are free there. A signature that the bundle has may be that of another key, and stays.
+/// Signatures of the file `signed` with these bytes, by accepted keys, that the copy has and the bundle lacks, under names
+/// that are free there. An existing signature may be by another key and stays.
 fn fitting(
     bundle: &Layout,
     copy: &Layout,
@@ -207,13 +207,13 @@ fn fitting(
     Ok(found)
 }
 
-/// Whether a signature is what is left of `whole`: one of another key shares next to no bytes with it.
+/// Whether a signature is a remnant of `whole`; one by another key shares hardly any bytes with it.
 fn is_damaged(there: &[u8], whole: &[u8]) -> bool {
     let alike = there.iter().zip(whole).filter(|(one, other)| one == other).count();
     there.len() == whole.len() && alike > whole.len() / 2
 }
 
-/// Whether it is a repair; else it is the same bundle.
+/// Whether it is a repair file; otherwise it is the same bundle.
 pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
     let shown = repair.path().display();
     let (found, is_repair) = match file::is_for(repair)? {
@@ -235,7 +235,7 @@ fn listless(bundle: &Path) -> Error {
     Error::damaged(format!("repairing {}: {text}", bundle.display()))
 }
 
-/// The error of a tar in which something that it lacks has no place. A copy that has everything can be written again as a whole.
+/// The error for a tar without a place for something it lacks. With a complete copy, it can be written again as a whole.
 fn no_place(bundle: &Path, whole_copy: Option<&Layout>) -> Error {
     let convert = whole_copy.map_or(String::new(), |copy| {
         format!("write it again from the copy (`gapferry convert {} -o NEW.tar`), or ", copy.path().display())
@@ -246,7 +246,7 @@ fn no_place(bundle: &Path, whole_copy: Option<&Layout>) -> Error {
     Error::damaged(text)
 }
 
-/// What `missing` asks for and follows from `bundle.json`.
+/// What `missing` lists and `bundle.json` declares.
 fn wanted(list: &FileList<'_>, missing: &Missing) -> Vec<FileEntry> {
     let blobs = missing.blobs.iter().map(|blob| blob.digest.blob_path());
     let tools = missing.tools.iter().map(|tool| tool.path.clone());
@@ -254,17 +254,17 @@ fn wanted(list: &FileList<'_>, missing: &Missing) -> Vec<FileEntry> {
     list.files().into_iter().filter(|file| asked.contains(&file.path)).collect()
 }
 
-/// Files that were found, and proven.
+/// Files that were found and proven.
 #[derive(Default)]
 struct Brought {
     head: Vec<KnownFile>,
     tools: Vec<Tool>,
     blobs: Vec<Descriptor>,
-    /// Blobs of which only what is bad comes from the repair, or the copy.
+    /// Blobs of which only the bad parts come from the repair file or copy.
     patched: BTreeSet<Digest>,
 }
 
-/// One of them.
+/// A file that was found.
 enum Found {
     Known(KnownFile),
     Tool(Tool),
@@ -291,25 +291,25 @@ impl Brought {
     }
 }
 
-/// What it is does not matter where only bytes are written.
+/// Only its bytes matter here.
 fn descriptor(WantedBlob { digest, size }: WantedBlob) -> Descriptor {
     Descriptor::new("application/octet-stream", digest, size)
 }
 
-/// Where files come from: what repairs the bundle, and what is right in the bundle itself.
+/// Where files come from: the repair file or copy, and the intact parts of the bundle itself.
 struct Sources<'a> {
     bundle: &'a Layout,
     repair: &'a Layout,
-    /// The bytes that are proven to be those of the bundle.
+    /// The proven bytes of `bundle.json`.
     bundle_json: &'a [u8],
     missing: &'a Missing,
     patches: HashMap<Digest, Vec<Patch>>,
-    /// Else it is a copy of the bundle.
+    /// Otherwise it is a copy of the bundle.
     is_repair: bool,
 }
 
 impl Sources<'_> {
-    /// Finds and proves each of the `wanted` files; `None`: the repair does not have it.
+    /// Finds and proves each of the `wanted` files; `None` for those that the repair file or copy lacks.
     fn find_all(&self, wanted: &[FileEntry], list: &FileList<'_>, events: &Events) -> Vec<Result<Option<Found>>> {
         let bytes = wanted.iter().map(|file| file.size).fold(0, u64::saturating_add);
         events.report(Event::Phase { phase: Phase::Recheck, items: wanted.len() as u64, bytes });
@@ -356,7 +356,7 @@ impl Sources<'_> {
         }
     }
 
-    /// Whether the blob that is there, with the ranges of the repair, is what it was.
+    /// Whether the existing blob is right with the ranges of the repair file.
     fn is_right_when_patched(&self, file: &FileEntry, blob: WantedBlob, progress: &dyn Fn(u64)) -> Result<bool> {
         let slice = self.patched(&blob.digest)?.filter(|slice| slice.size() == blob.size);
         if slice.is_some_and(|slice| prove(&slice, &blob.digest, progress).is_ok()) {
@@ -365,7 +365,7 @@ impl Sources<'_> {
         if !self.is_repair {
             return Ok(false);
         }
-        // More may be bad by now than was asked for.
+        // More may be bad now than was requested.
         let bad = self.missing.blobs.iter().find(|bad| bad.digest == blob.digest).map_or(&[][..], |bad| &bad.ranges);
         let patches = self.patches.get(&blob.digest).map_or(&[][..], Vec::as_slice);
         match bad.iter().any(|range| ranges::is_other(range, patches, blob.size)) {
@@ -377,13 +377,13 @@ impl Sources<'_> {
         }
     }
 
-    /// The blob as it is in the bundle, with the ranges of the repair.
+    /// The blob in the bundle, with the ranges of the repair file.
     fn patched(&self, digest: &Digest) -> Result<Option<Slice>> {
         let Some(patches) = self.patches.get(digest) else { return Ok(None) };
         Ok(self.bundle.slice(&digest.blob_path())?.and_then(|slice| patched(&slice, patches)))
     }
 
-    /// Where the ranges begin that the repair has of a blob, and how many bytes each has.
+    /// The ranges of a blob in the repair file, by first byte and length.
     fn stretches(&self, digest: &Digest) -> Vec<(u64, u64)> {
         let patches = self.patches.get(digest).into_iter().flatten();
         patches.map(|patch| (patch.first, patch.bytes.size())).collect()
@@ -397,7 +397,7 @@ struct Supplied<'a> {
 }
 
 impl Blobs for Supplied<'_> {
-    /// Only what was found is asked for.
+    /// Only blobs that were found are requested.
     fn has(&self, _: &WantedBlob) -> bool {
         true
     }

@@ -1,9 +1,10 @@
-//! Single chunks of large blobs in a repair: of a blob of many gigabytes that has one bad mebibyte, only that is carried.
+//! Single chunks of large blobs in a repair file: of a blob of many gigabytes with one bad mebibyte, only that mebibyte is
+//! included.
 //!
 //! # Threats
-//! What is missing, and the repair, may say anything. What is fetched is proven by the values that came with the question, and
-//! what was made of it by the digest of the blob, where it is put together, before a byte of that is written. All ranges that are
-//! fetched are held in memory, so of more than fits there whole blobs are fetched, and a repair with more is refused.
+//! The list of what is missing and the repair file may contain anything. Fetched ranges are proven by the values in the list,
+//! and the resulting blob by its digest before any byte of it is written. All ranges are held in memory; if they exceed the
+//! limit, whole blobs are fetched, and a repair file with more is rejected.
 
 use std::collections::HashMap;
 
@@ -20,9 +21,9 @@ use crate::oci::{Blake3, Descriptor, Digest, Repository};
 use crate::pipeline::graph::PlacedBlob;
 use crate::pipeline::transfer::refuse_failed;
 
-/// The file of a repair that has the bytes of all ranges, one behind the other.
+/// The file with the bytes of all ranges, one after the other.
 pub const RANGES: &str = "ranges";
-/// The most bytes in it, and the most ranges.
+/// Maximum number of bytes, and of ranges, in it.
 const MOST_BYTES: u64 = 48 << 20;
 const MOST_RANGES: usize = 500;
 
@@ -30,9 +31,9 @@ const MOST_RANGES: usize = 500;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepairRange {
-    /// Of the blob.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// The first byte and the last, by their place in the blob.
+    /// The first and last byte in the blob.
     pub first: u64,
     pub last: u64,
 }
@@ -40,19 +41,19 @@ pub struct RepairRange {
 /// Bytes of a blob.
 #[derive(Clone, Debug)]
 pub struct Patch {
-    /// Where they begin in the blob.
+    /// Position of the first byte in the blob.
     pub first: u64,
     pub bytes: Slice,
 }
 
 impl Patch {
-    /// The first byte behind them.
+    /// The position after its last byte.
     pub fn end(&self) -> u64 {
         self.first.saturating_add(self.bytes.size())
     }
 }
 
-/// The blob with these patches, rising and apart, in place of what it has there; `None`: they reach beyond its end.
+/// The blob with these patches, ascending and disjoint, in place of its own bytes; `None` if they exceed its end.
 pub fn patched(blob: &Slice, patches: &[Patch]) -> Option<Slice> {
     let mut pieces = Vec::with_capacity(2 * patches.len() + 1);
     let mut at = 0;
@@ -64,7 +65,7 @@ pub fn patched(blob: &Slice, patches: &[Patch]) -> Option<Slice> {
     Slice::joined(pieces).filter(|joined| joined.size() == blob.size())
 }
 
-/// The blobs of which only ranges are carried.
+/// The blobs of which only ranges are included.
 pub fn in_ranges(missing: &Missing) -> HashMap<Digest, &MissingBlob> {
     let (mut bytes, mut number) = (0_u64, 0);
     let fits = |blob: &&MissingBlob| {
@@ -83,10 +84,10 @@ fn length(range: &MissingRange) -> u64 {
     range.last.saturating_sub(range.first).saturating_add(1)
 }
 
-/// Fetches ranges of these blobs, so many at a time: what `repair.json` says of them, and their bytes.
+/// Fetches ranges of these blobs in parallel: their entries in `repair.json`, and their bytes.
 ///
 /// # Errors
-/// Every range that failed: the source's, or it has other bytes.
+/// Lists every range that failed at the source or has wrong bytes.
 pub async fn fetch(
     wanted: Vec<(&MissingBlob, PlacedBlob)>,
     source: &dyn Source,
@@ -155,7 +156,7 @@ async fn fetch_one(
     }
 }
 
-/// What a copy of the bundle has of the ranges that are bad: each of two copies may be bad in another place.
+/// The bad ranges as a copy of the bundle has them; two copies may be bad in different places.
 pub fn of_copy(copy: &Layout, missing: &Missing) -> HashMap<Digest, Vec<Patch>> {
     let patches = missing.blobs.iter().filter(|blob| !blob.ranges.is_empty()).filter_map(|blob| {
         let slice = copy.slice(&blob.digest.blob_path()).ok().flatten()?;
@@ -168,7 +169,7 @@ pub fn of_copy(copy: &Layout, missing: &Missing) -> HashMap<Digest, Vec<Patch>> 
     patches.collect()
 }
 
-/// Whether the patches bring the whole range of a blob of `size` bytes, with other bytes than its values say.
+/// Whether the patches cover the whole range of a blob of `size` bytes with bytes that do not match its values.
 pub fn is_other(range: &MissingRange, patches: &[Patch], size: u64) -> bool {
     let patch = patches.iter().find(|patch| patch.first <= range.first && range.last < patch.end());
     patch.is_some_and(|patch| {
@@ -187,10 +188,10 @@ fn is_right(range: &MissingRange, size: u64, bytes: &[u8]) -> bool {
     bytes.len() as u64 == length(range) && found.eq(range.values.iter().copied())
 }
 
-/// The ranges that a repair has, by blob; those that are not in order are not used.
+/// The ranges in a repair file, by blob; unsorted ones are not used.
 ///
 /// # Errors
-/// There are more than a repair can have, or not the bytes for them.
+/// There are more than allowed, or their bytes are missing.
 pub fn patches(repair: &Layout, ranges: &[RepairRange]) -> Result<HashMap<Digest, Vec<Patch>>> {
     let fail = |why: &str| Error::damaged(format!("reading {}: {why}", repair.path().join(RANGES).display()));
     if ranges.is_empty() {
@@ -225,7 +226,7 @@ mod tests {
     use crate::content::{Body, Files, Need, ReferrerList, TagList};
     use crate::oci::{Manifest, Reference, media_type};
 
-    /// One blob, from wherever it is asked for or always from its beginning.
+    /// A single blob, either from any position or always from its start.
     struct Only(Vec<u8>, bool);
 
     #[async_trait]

@@ -1,9 +1,10 @@
-//! Repairing a set: damaged and missing volumes are written again, of what is right in the others and of a repair.
+//! Repairs a set: damaged and missing volumes are written again from the intact parts of the others and a repair file or copy.
 //!
 //! # Threats
-//! Those of [`repair`](crate::bundle::repair). Nothing of the repair enters that is not what `bundle.json` says, and of what the
-//! volumes repeat only copies that are. Every file is proven while it is copied, a volume gets its name when it is whole, and only
-//! the damaged volume of the same number is replaced. Killed at any moment, it leaves a set that the same command repairs.
+//! As for [`repair`](crate::bundle::repair). Nothing is accepted from the repair file or copy that is not what `bundle.json`
+//! states, and only intact copies of what volumes repeat. Every file is proven while it is copied, a volume gets its name when
+//! it is complete, and it replaces only the damaged volume with its number. A kill at any moment leaves a set that the same
+//! command repairs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -26,38 +27,38 @@ use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
 use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::{Layout, Piece};
 
-/// What became of a set.
+/// The outcome for a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepairedSet {
-    /// How its files are called.
+    /// The name of its files.
     pub name: SetName,
-    /// The damaged and missing volumes that are whole now.
+    /// The damaged and missing volumes that are complete now.
     pub whole: Vec<RepairedVolume>,
-    /// Files that neither the set nor the repair has: the volumes that hold them stay as they are.
+    /// Files that neither the set nor the repair file or copy has; volumes that contain them are unchanged.
     pub lacking: Vec<String>,
 }
 
-/// A volume that is whole now.
+/// A volume that is complete now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepairedVolume {
     pub number: u32,
     pub path: PathBuf,
-    /// An earlier run has written it.
+    /// Whether an earlier run has written it.
     pub unchanged: bool,
 }
 
-/// A set that no other run writes meanwhile.
+/// A locked set.
 pub struct LockedSet {
     name: SetName,
-    /// `None`: it is on a medium that cannot be written.
+    /// `None` if the medium cannot be written.
     lock: Option<WriteLock>,
 }
 
-/// Keeps other runs from the set that `paths` are of, or from where its volumes are written, if they are not written beside the
-/// others. What the set lacks is found under this lock, as in [`lock_bundle`](crate::bundle::lock_bundle).
+/// Locks the set of `paths`, or the place where its volumes are written if that is another directory. What the set lacks must
+/// be found under this lock, as in [`lock_bundle`](crate::bundle::lock_bundle).
 ///
 /// # Errors
-/// None of these files is called as a volume is; another run is writing the set.
+/// None of these files has the name of a volume, or another run is writing the set.
 pub fn lock_set(paths: &[PathBuf], out: Option<&Path>) -> Result<LockedSet> {
     let set = opened(paths)?;
     let name = named(&set, out)?;
@@ -72,23 +73,23 @@ fn opened(paths: &[PathBuf]) -> Result<Box<Volumes>> {
     }
 }
 
-/// A set that is to be repaired.
+/// A set to repair.
 pub struct SetRepair<'a> {
-    /// The volumes that are there.
+    /// The existing volumes.
     pub paths: &'a [PathBuf],
-    /// A repair of its bundle, or a copy of that.
+    /// A repair file for its bundle, or a copy of the bundle.
     pub from: &'a Path,
     /// What the set lacks.
     pub missing: &'a Missing,
-    /// The numbers of the volumes that are written again.
+    /// The numbers of the volumes to write again.
     pub bad: &'a BTreeSet<u32>,
 }
 
-/// Writes damaged and missing volumes of the set that is `locked` again.
+/// Writes damaged and missing volumes of the `locked` set again.
 ///
 /// # Errors
-/// What it is repaired with is for another bundle or forged; it is not known which volume holds what; something else has the name of a volume: nothing
-/// has changed. The disk's.
+/// What it is repaired with is for another bundle or forged, it is unknown which volume contains what, or something else has
+/// the name of a volume: nothing has changed. The disk fails.
 pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) -> Result<RepairedSet> {
     let SetRepair { paths, from, missing, bad } = *wanted;
     let LockedSet { name, lock } = locked;
@@ -113,7 +114,7 @@ pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) ->
     let needed = held.iter().flatten().filter(|held| !is_there(held)).map(|held| held.path.clone());
     let lacking: BTreeSet<String> = needed.collect();
     let mut whole = Vec::new();
-    // Else perhaps on a medium that cannot be written.
+    // The medium may be read-only otherwise.
     if !again.is_empty() {
         let replaceable = Replaceable::Only(known(&set));
         let volumes = VolumeOptions { shape, selection: VolumeSelection::Only(again.clone()) };
@@ -128,7 +129,7 @@ pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) ->
     Ok(RepairedSet { name, whole, lacking: lacking.into_iter().collect() })
 }
 
-/// Opens what the set is repaired with. A damaged copy of the bundle may be a tar that has lost headers.
+/// Opens the repair file or copy. A damaged copy may be a tar that has lost headers.
 fn open_repair(from: &Path, set: &Volumes) -> Result<Layout> {
     let repair = open_damaged(from)?;
     let identity = set.set.identity;
@@ -149,7 +150,7 @@ fn known(set: &Volumes) -> Vec<KnownVolume> {
     broken.chain(read).collect()
 }
 
-/// How the volumes are called: as the first that is called as it should be.
+/// The name of the volumes, from the first that has a valid name.
 fn named(set: &Volumes, out: Option<&Path>) -> Result<SetName> {
     let names = set.volumes.iter().filter_map(|volume| {
         let (name, part) = SetName::of_part(&volume.path)?;
@@ -166,20 +167,20 @@ struct Search<'a> {
     held: &'a [Vec<Held>],
     missing: &'a Missing,
     from: &'a Path,
-    /// Else it is a copy of the bundle.
+    /// Otherwise it is a copy of the bundle.
     is_repair: bool,
 }
 
-/// Where the files of the bundle are: the parts are the volumes, and then the repair.
+/// Where the files of the bundle are. The parts are the volumes, followed by the repair file or copy.
 #[derive(Default)]
 struct Found {
     pieces: BTreeMap<String, Vec<Piece>>,
-    /// What is nowhere.
+    /// Files that were not found.
     lacking: BTreeSet<String>,
 }
 
 impl Search<'_> {
-    /// The parts of the bundle, opened anew.
+    /// The parts of the bundle, opened again.
     fn parts(&self) -> Result<Vec<Layout>> {
         let paths = self.set.volumes.iter().map(|volume| volume.path.as_path());
         let volumes = paths.map(Layout::open);
@@ -198,7 +199,7 @@ impl Search<'_> {
         for path in held {
             let pieces = match missing.contains(path) {
                 true => match declared.get(path).map_or(Ok(None), |file| self.of_repair(file, repair)) {
-                    // No image has to wait for a tool.
+                    // A bad tool must not keep images from being repaired.
                     Err(error) if self.is_repair && !is_tool(path) => return Err(error),
                     found => found.ok().flatten(),
                 },
@@ -213,12 +214,12 @@ impl Search<'_> {
     }
 
     fn bundle_json(&self) -> Result<BundleJson> {
-        // That the layout is known means that it is whole.
+        // The layout is known only if `bundle.json` is intact.
         let bytes = self.set.layout().read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.unwrap_or_default();
         BundleJson::parse(&bytes, BUNDLE_JSON)
     }
 
-    /// What every volume repeats: of each file a copy that is right.
+    /// Finds an intact copy of each file that every volume repeats.
     fn find_repeated(&self, json: &BundleJson, repair: &Layout, found: &mut Found) {
         let held: HashSet<&str> = self.held.iter().flatten().map(|held| held.path.as_str()).collect();
         let size = self.set.layout().size_of(BUNDLE_JSON).unwrap_or_default();
@@ -237,7 +238,7 @@ impl Search<'_> {
                 None => drop(found.lacking.insert(path.to_owned())),
             }
         }
-        // In no list: what most volumes have.
+        // In no list, so the version of most volumes counts.
         let number = self.set.volumes.len();
         let names = parts.iter().take(number).flat_map(|layout| layout.entries().map(|(path, _)| path));
         let names: BTreeSet<&str> = names.filter(|path| is_signature(path)).collect();
@@ -251,10 +252,10 @@ impl Search<'_> {
         }
     }
 
-    /// A file that the set lacks, proven. `None`: there is no such file.
+    /// A file that the set lacks, proven. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// It is another one, or cannot be read.
+    /// It has other bytes, or cannot be read.
     fn of_repair(&self, file: &FileEntry, repair: &Layout) -> Result<Option<Vec<Piece>>> {
         let (at, path) = (self.set.volumes.len(), &*file.path);
         let Some(slice) = repair.slice(path)? else { return Ok(None) };
@@ -269,7 +270,7 @@ impl Search<'_> {
         }
     }
 
-    /// Every file that the volumes at hand hold as a whole, all pieces counted.
+    /// Every file that the available volumes contain completely, counting all pieces.
     fn here(&self) -> HashMap<&str, Vec<Piece>> {
         let mut here: HashMap<&str, BTreeMap<u32, Piece>> = HashMap::new();
         let mut of: HashMap<&str, u32> = HashMap::new();
@@ -287,7 +288,7 @@ impl Search<'_> {
         whole.map(|(path, pieces)| (path, pieces.into_values().collect())).collect()
     }
 
-    /// The bundle as far as it was found. `None`: what every volume repeats is not there.
+    /// The bundle as far as it was found; `None` if what every volume repeats is missing.
     fn bundle(&self, found: &Found) -> Result<Option<Bundle>> {
         if found.lacking.iter().any(|path| !self.held.iter().flatten().any(|held| held.path == *path)) {
             return Ok(None);

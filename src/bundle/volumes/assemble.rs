@@ -11,25 +11,25 @@ use crate::bundle::{CHUNKS, SUMS, is_metadata, is_tool};
 use crate::files::{Layout, Piece};
 use crate::oci::Digest;
 
-/// A piece of a file that is kept outside of the volumes: where it is in the layout that keeps it.
+/// A piece of a file that is kept outside of the volumes, with its place in the layout that contains it.
 #[derive(Clone, Debug)]
 pub struct KeptPiece {
-    /// As `bundle.json` names the file.
+    /// The path of the file in `bundle.json`.
     pub path: String,
     pub segment: Segment,
     pub stored: String,
 }
 
 impl KeptPiece {
-    /// Its entry in the volume that it is from.
+    /// Its entry in its original volume.
     pub(super) fn stored_path(&self) -> String {
         let Segment { number, of, .. } = self.segment;
         stored_path(&self.path, Some(SegmentNumber { number, of }))
     }
 }
 
-/// The bundle's files: metadata from a volume that has the right `bundle.json`, blobs from whichever has them.
-/// `volumes` are those of the `layouts`, in the same order.
+/// The files of a bundle: metadata from a volume with the right `bundle.json`, blobs from any volume. `volumes` are those of
+/// the `layouts`, in the same order.
 pub(super) fn assemble(
     identity: Digest,
     volumes: &[&VolumeJson],
@@ -76,12 +76,12 @@ pub(super) fn assemble(
     Layout::joined(shown, layouts, files)
 }
 
-/// Volumes hold no `chunks.b3`.
+/// Volumes do not contain `chunks.b3`.
 fn is_of_bundle(path: &str) -> bool {
     path != CHUNKS && (is_metadata(path) || is_tool(path) || path.starts_with("blobs/"))
 }
 
-/// All pieces of a file in their order, if they are there and fit.
+/// All pieces of a file in order, if they exist and fit.
 pub(super) fn pieces_of(segments: BTreeMap<u32, (Piece, Segment)>, layouts: &[Layout]) -> Option<Vec<Piece>> {
     let of = segments.values().next().map(|(_, segment)| segment.of)?;
     let mut at = 0_u64;

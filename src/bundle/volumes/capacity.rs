@@ -1,4 +1,4 @@
-//! How much a volume takes: what is in it, and what it has to say of that.
+//! The space in a volume: for its content, and for the description of its content.
 
 use super::format::{MOST_VOLUMES, Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::Part;
@@ -14,7 +14,7 @@ pub struct Cost {
     json: u64,
     chunks: u64,
     sums: u64,
-    /// Headers, content and padding: whole blocks.
+    /// Headers, content and padding in whole blocks.
     blocks: u64,
 }
 
@@ -35,8 +35,8 @@ impl Cost {
         own.saturating_add(self.blocks)
     }
 
-    /// A volume that holds nothing but what all of them do: `common` files by path and size. Numbers that are not known yet
-    /// count with as many digits as they can have.
+    /// A volume with only what all volumes contain: `common` files by path and size. Unknown numbers count with their maximum
+    /// number of digits.
     pub fn of_empty(common: &[(String, u64)], limit: u64) -> Result<Cost> {
         let json = VolumeJson {
             gapferry_volume: VOLUME_VERSION,
@@ -49,7 +49,7 @@ impl Cost {
         };
         let part = Part::Volume(MOST_VOLUMES);
         let own = [part.json(MOST_VOLUMES), part.chunks(MOST_VOLUMES)];
-        // `[` and `]` of an empty list stand on one line; with something in it, on two.
+        // `[` and `]` of an empty list are on one line, otherwise on two.
         let mut cost = Cost { json: json.to_bytes()?.len() as u64 + 3, blocks: 3 * BLOCK + END, ..Cost::default() };
         cost.sums = own.iter().map(|path| sums::LINE + path.len() as u64).sum();
         for (path, size) in common {
@@ -59,19 +59,19 @@ impl Cost {
         Ok(cost)
     }
 
-    /// A file of the bundle as a whole.
+    /// A whole file of the bundle.
     pub fn of_file(path: &str, size: u64) -> Cost {
         Cost::of_entry(path, size, None)
     }
 
-    /// A segment of a file of `size` bytes, still without any of them.
+    /// A segment of a file of `size` bytes, without its bytes.
     pub fn of_segment(path: &str, size: u64) -> Cost {
         let sha256 = Digest::ZEROS;
         let widest = Segment { number: MOST_VOLUMES, of: MOST_VOLUMES, first: size, size, sha256 };
         Cost::of_entry(path, 0, Some(widest))
     }
 
-    /// The same with so many bytes in it.
+    /// The same with this many bytes.
     fn holding(self, here: u64) -> Cost {
         let padded = here.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
         self.and(Cost { chunks: values_of(here) * CHAINED as u64, blocks: padded, ..Cost::default() })
@@ -81,9 +81,9 @@ impl Cost {
         let segment = segment.map(Box::new);
         let file = VolumeFile { path: path.to_owned(), blake3: Blake3::ZEROS, segment };
         let stored = file.stored_path();
-        // Plain types and text: that cannot fail. If it did, the plan would be refused when it is laid out.
+        // Plain types and text cannot fail. If they did, the layout would reject the plan.
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
-        // Each of its lines is indented by four, and a comma and the end of a line come behind the last one.
+        // Each line is indented by four, and a comma and a line end follow the last one.
         let json = (text.len() + 4 * text.lines().count() + 2) as u64;
         let chunks = values_of(here) * CHAINED as u64;
         Cost { json, chunks, sums: sums::LINE + stored.len() as u64, blocks: blocks(&stored, here) }
@@ -94,7 +94,7 @@ fn blocks(path: &str, size: u64) -> u64 {
     header_length(path).saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX))
 }
 
-/// A volume that is being filled.
+/// The remaining space of a volume that is being filled.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     limit: u64,
@@ -114,13 +114,13 @@ impl Room {
         self.taken = self.taken.and(cost);
     }
 
-    /// Whether not even an empty file fits any more.
+    /// Whether not even an empty file fits.
     pub fn is_full(&self) -> bool {
         self.taken.length().saturating_add(BLOCK) > self.limit
     }
 
-    /// How long a segment can be, which costs so much without its bytes, of a file of which `left` bytes are still to come:
-    /// all of these, else whole blocks; perhaps 0.
+    /// Maximum size of a segment, which costs this much without its bytes, of a file with `left` bytes to come: all of them,
+    /// otherwise whole blocks; possibly 0.
     pub fn most(&self, segment: Cost, left: u64) -> u64 {
         let fits = |here| self.fits(segment.holding(here));
         if fits(left) {

@@ -1,5 +1,5 @@
-//! Volumes that are computed, recovery volumes or lost ones: each is `*.partial` until all are finished and the caller has proven
-//! them, and is removed unless it gets its name.
+//! Volumes that are computed: recovery volumes or lost volumes. Each is `*.partial` until all are finished and the caller has
+//! proven them, and is removed unless it gets its name.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,55 +21,55 @@ pub struct ComputedVolumes {
     /// Where each is written.
     targets: Vec<ShardTarget>,
     volumes: Vec<PartialVolume>,
-    /// What each will be called.
+    /// Their final names.
     names: Vec<PathBuf>,
 }
 
-/// A volume that is to be computed.
+/// A volume to compute.
 pub struct NewVolume {
-    /// What it will be called.
+    /// Its final name.
     pub name: PathBuf,
-    /// What had that name when this was looked at: nothing else is replaced.
+    /// What had that name when this was checked; nothing else is replaced.
     pub former: Occupant,
     pub which: ShardId,
-    /// Where in the file the shard begins.
+    /// Position of the shard in the file.
     pub offset: u64,
-    /// Of the file, in bytes.
+    /// Size of the file in bytes.
     pub length: u64,
 }
 
 impl ComputedVolumes {
-    /// None yet, in the directory of `output`.
+    /// Starts without volumes, in the directory of `output`.
     pub fn new(output: &Entry) -> ComputedVolumes {
         ComputedVolumes { output: output.clone(), targets: Vec::new(), volumes: Vec::new(), names: Vec::new() }
     }
 
-    /// Begins a volume, with room for all of it.
+    /// Starts a volume and reserves its space.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk fails.
     pub fn begin(&mut self, volume: NewVolume) -> Result<()> {
         let NewVolume { name, former, which, offset, length } = volume;
         let volume = PartialVolume::open(self.output.sibling(&name), former, Open::Empty)?;
         let (path, file) = (volume.entry.path().to_owned(), volume.file.clone());
         self.targets.push(ShardTarget { which, path, file, offset });
-        // It is among them before it has room: what is left of it goes, too.
+        // Added before it has space, so that it is removed if that fails.
         self.volumes.push(volume);
         self.names.push(name);
         self.volumes.last().map_or(Ok(()), |volume| volume.reserve(length))
     }
 
-    /// [`Shards::compute`], with a bar.
+    /// [`Shards::compute`] with a progress bar.
     ///
     /// # Errors
-    /// More volumes are lost than recovery volumes make up for, and nothing was written; the disk's.
+    /// More volumes are lost than the recovery volumes can replace, and nothing was written; or the disk fails.
     pub fn compute(&self, shards: &Shards, identity: Digest, events: &Events) -> Result<Computed> {
         let bytes = shards.length();
         events.report(Event::Phase { phase: Phase::Transfer, items: self.targets.len() as u64, bytes });
         shards.compute(&self.targets, &|bytes| events.report(Event::BlobAdvanced { digest: identity, bytes }))
     }
 
-    /// The volumes that are being made: the numbers of those that are no recovery volumes, and where their bytes are.
+    /// The ordinary volumes that are being computed: their numbers and where their bytes are.
     pub fn volumes(&self) -> impl Iterator<Item = (u32, &Path)> {
         self.targets.iter().filter_map(|target| match target.which {
             ShardId::Original(at) => Some((u32::try_from(at + 1).ok()?, target.path.as_path())),
@@ -77,10 +77,10 @@ impl ComputedVolumes {
         })
     }
 
-    /// Writes what stands before the parity of recovery volumes. `known` are the BLAKE3 of the volumes.
+    /// Writes what precedes the parity in recovery volumes. `known` are the BLAKE3 of the volumes.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk fails.
     pub fn write_headers(&self, json: &RecoveryJson, known: &[u8], computed: &Computed) -> Result<()> {
         for ShardTarget { which, path, file, .. } in &self.targets {
             let ShardId::Parity(at) = which else { continue };
@@ -94,10 +94,10 @@ impl ComputedVolumes {
         Ok(())
     }
 
-    /// Brings all to the medium, and only then gives them their names.
+    /// Syncs all volumes, and only then gives them their names.
     ///
     /// # Errors
-    /// What the disk says; something else has taken a name.
+    /// The disk fails, or something else has taken a name.
     pub fn finish(mut self, events: &Events) -> Result<Vec<PathBuf>> {
         events.report(Event::Phase { phase: Phase::Sync, items: self.targets.len() as u64, bytes: 0 });
         let sync = |volume: &PartialVolume| volume.sync().inspect(|_| events.report(Event::ItemDone));

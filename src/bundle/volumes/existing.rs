@@ -1,4 +1,4 @@
-//! Whether a volume is there already, as it would be written, and which files one may replace.
+//! Whether a volume exists already as it would be written, and which files a volume may replace.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
@@ -20,15 +20,15 @@ use crate::content::proof::{Hashing, prove};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
-/// A volume whose every byte is right, and how that is known.
+/// A volume with every byte right, and how that is known.
 struct WholeVolume<'s> {
     plan: &'s VolumePlan,
     layout: Layout,
-    /// It was hashed now, and was like this before; `None`: it was hashed earlier on this machine and not touched since.
+    /// Its state before it was hashed now; `None` if it was hashed earlier on this machine and not modified since.
     hashed: Option<stamp::FilesStamp>,
 }
 
-/// The numbers of the selected volumes that are there, the same, and right in every byte.
+/// The numbers of the selected volumes that exist unchanged, with every byte right.
 pub fn whole(set: &Set, selection: &VolumeSelection, events: &Events) -> BTreeSet<u32> {
     let there = |plan| {
         let layout = Layout::open(&set.path_of(plan)).ok().filter(|layout| is_same(set, plan, layout))?;
@@ -48,8 +48,8 @@ pub fn whole(set: &Set, selection: &VolumeSelection, events: &Events) -> BTreeSe
     right.map(mark).collect()
 }
 
-/// The cut files with a piece in a volume that was hashed now, all of whose pieces are there, and which are not what the bundle
-/// declares.
+/// Cut files with a piece in a volume that was hashed now, whose pieces all exist, and which do not match their declared
+/// digest.
 fn wrong_cut<'s>(set: &Set, there: &'s [WholeVolume<'_>]) -> HashSet<&'s str> {
     let mut pieces: BTreeMap<&str, Vec<(Cut, &Layout, &Held)>> = BTreeMap::new();
     let mut hashed: HashSet<&str> = HashSet::new();
@@ -71,7 +71,7 @@ fn wrong_cut<'s>(set: &Set, there: &'s [WholeVolume<'_>]) -> HashSet<&'s str> {
     wrong.map(|(path, _)| path).collect()
 }
 
-/// The selected volumes that do not even look as if they were there: nothing that they hold is read.
+/// The selected volumes that do not even seem to exist; their content is not read.
 pub fn lacking<'s>(set: &'s Set, selection: &'s VolumeSelection) -> Vec<&'s VolumePlan> {
     let seems_whole =
         |volume: &VolumePlan| Layout::open(&set.path_of(volume)).is_ok_and(|layout| is_same(set, volume, &layout));
@@ -81,7 +81,7 @@ pub fn lacking<'s>(set: &'s Set, selection: &'s VolumeSelection) -> Vec<&'s Volu
 /// Which files volumes may replace.
 #[derive(Clone, Debug, Default)]
 pub enum Replaceable {
-    /// Volumes of any set, also damaged ones and what is left of one that was cut short.
+    /// Volumes of any set, including damaged ones and the remains of one that was cut short.
     #[default]
     Volumes,
     /// Only these, whatever is left in them.
@@ -96,7 +96,7 @@ pub struct KnownVolume {
 }
 
 impl Replaceable {
-    /// Refuses a `path` for the volume `part` where that would replace something else.
+    /// Rejects a `path` for the volume `part` if that would replace something else.
     ///
     /// # Errors
     /// What has this name, or the name of the unfinished volume, must not be replaced.
@@ -122,28 +122,28 @@ impl Replaceable {
     }
 }
 
-/// Whether both paths lead to one file.
+/// Whether both paths lead to the same file.
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Whether a volume is there, or what is left of one.
+/// Whether a volume or the remains of one exist there.
 fn is_volume_at(path: &Path) -> bool {
     Layout::open(path).is_ok_and(|layout| is_volume(&layout)) || begins_as_volume(path)
 }
 
-/// Whether it is what is left of a volume that was cut short, perhaps nothing: what a volume says of itself comes first in it.
+/// Whether it is the remains of a volume that was cut short, perhaps nothing: a volume starts with its own description.
 fn begins_as_volume(path: &Path) -> bool {
     let mut begin = Vec::new();
     let read = fsops::open_plain(path).and_then(|file| file.take(VOLUMES.len() as u64).read_to_end(&mut begin));
     read.is_ok() && VOLUMES.as_bytes().starts_with(&begin)
 }
 
-/// Removes volumes of other sets that had this name, now that a whole set has it: of one that was larger, or was recovered in
-/// another way; and what unfinished runs have left. `output` is a name in the directory of the set.
+/// Removes volumes of other sets with this name, now that a complete set has it: of a larger one, or of one with other
+/// recovery volumes; and what unfinished runs have left. `output` is a name in the directory of the set.
 ///
 /// # Errors
-/// The disk's.
+/// The disk fails.
 pub fn remove_former(set: &Set, output: &Entry) -> Result<()> {
     for path in partials(&set.name).into_iter().chain(journals(&set.name)) {
         output.sibling(&path).remove()?;
@@ -166,7 +166,7 @@ pub fn remove_former(set: &Set, output: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// The bundle that a recovery volume is of.
+/// The identity of the bundle of a recovery volume.
 fn of(layout: &Layout, part: Part) -> Option<Digest> {
     let names: Vec<String> = layout.entries().map(|(path, _)| path.to_owned()).collect();
     let path = names.iter().find(|path| path.ends_with(".json"))?;
@@ -175,12 +175,12 @@ fn of(layout: &Layout, part: Part) -> Option<Digest> {
     (Part::Recovery(json.number) == part).then_some(json.identity)
 }
 
-/// Whether it says of itself that it is one; damaged ones too may be written again.
+/// Whether it describes itself as a volume; damaged ones may be written again too.
 fn is_volume(layout: &Layout) -> bool {
     layout.entries().any(|(path, _)| path.starts_with(VOLUMES))
 }
 
-/// By its length, its entries and what it says of itself, digests apart.
+/// Whether its size, entries and description are the same, without digests.
 fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
     let path = Part::Volume(volume.number).json(volume.of);
     let Ok(Some(bytes)) = layout.read(&path, MAX_VOLUME_JSON) else { return false };
@@ -204,7 +204,7 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
         && set.has_common(layout)
 }
 
-/// Hashes what it holds: then it is known what it has to say of that.
+/// Hashes its content, which determines what its description must be.
 fn is_proven(set: &Set, volume: &VolumePlan, layout: &Layout, events: &Events) -> bool {
     let bytes = volume.files.iter().map(|held| held.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Recheck, items: volume.files.len() as u64, bytes });
@@ -216,7 +216,7 @@ fn is_proven(set: &Set, volume: &VolumePlan, layout: &Layout, events: &Events) -
     own.iter().all(is_there)
 }
 
-/// `None`: not readable, or not what the bundle declares.
+/// Returns `None` if it cannot be read or is not what the bundle declares.
 fn hashed(set: &Set, held: &Held, layout: &Layout, events: &Events) -> Option<HeldDigests> {
     let path = held.stored_path();
     let slice = layout.slice(&path).ok()??;
@@ -226,7 +226,7 @@ fn hashed(set: &Set, held: &Held, layout: &Layout, events: &Events) -> Option<He
     let hashing = Hashing::of_prefix(Algorithm::Sha256, &slice, held.size, &progress).ok()?;
     events.report(Event::BlobFinished { digest: shown });
     events.report(Event::ItemDone);
-    // All pieces of a cut file prove it together.
+    // All pieces of a cut file are proven together.
     let declared = set.declared(&held.path).filter(|_| held.cut.is_none());
     match declared {
         Some(sha256) if sha256.algorithm() == Algorithm::Sha256 => {
@@ -238,7 +238,7 @@ fn hashed(set: &Set, held: &Held, layout: &Layout, events: &Events) -> Option<He
     }
 }
 
-/// The volumes of this name that are there, in order.
+/// The existing volumes with this name, in order.
 pub fn volumes_of(name: &SetName) -> Vec<PathBuf> {
     unfinished::files(name, |path| name.has_part(path))
 }

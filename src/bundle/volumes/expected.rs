@@ -1,8 +1,8 @@
-//! What the volumes hold that are not at hand: where each file goes follows from what every volume repeats.
+//! The content of volumes that are not available: where each file goes follows from what every volume repeats.
 //!
 //! # Threats
-//! What a volume says may be forged. The layout that is computed is believed where it is that of every volume at hand, and
-//! only to say what is missing; a layout that takes too long, or more volumes than the set says to have, is given up.
+//! The description of a volume may be forged. The computed layout is used only if it matches every available volume, and only
+//! to say what is missing. A layout that takes too long, or has more volumes than the set states, is given up.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,13 +15,13 @@ use crate::bundle::open::json_of;
 use crate::bundle::{BUNDLE_JSON, BundleJson};
 use crate::files::Layout;
 
-/// Volumes that are looked at while files are placed, in all layouts that are tried; what takes more is not laid out.
+/// Number of volumes to examine while files are placed, over all layouts that are tried.
 const MOST_STEPS: u64 = 100_000_000;
-/// So many different ones are tried.
+/// Maximum number of different layouts to try.
 const MOST_HEADS: usize = 4;
 
 impl Volumes {
-    /// What each volume of the set holds, at hand or not, by their numbers from 1 on. `None`: that cannot be known.
+    /// The content of each volume of the set, available or not, by number from 1. `None` if it cannot be known.
     pub fn held(&self) -> Option<Vec<Vec<Held>>> {
         let bytes = json_of(self.layout(), self.set.identity)?;
         let bundle = BundleJson::parse(&bytes, BUNDLE_JSON).ok()?;
@@ -39,7 +39,8 @@ impl Volumes {
         })
     }
 
-    /// What the volumes at hand repeat before their manifests, with sizes: some may have lost a signature, which takes room.
+    /// What the available volumes repeat before their manifests, with sizes: some may have lost a signature, which takes
+    /// space.
     fn heads(&self) -> Vec<Vec<(String, u64)>> {
         let head = |layout: &Layout| {
             let sizes = head_of(layout, true).into_iter().filter_map(|path| Some((layout.size_of(&path)?, path)));

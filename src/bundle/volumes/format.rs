@@ -1,8 +1,8 @@
-//! What the volumes of a set say of themselves: `volumes/003.json` and `volumes/r01.json`. See `docs/format.md`.
+//! The descriptions in the volumes of a set: `volumes/003.json` and `volumes/r01.json`. See `docs/format.md`.
 //!
 //! # Threats
-//! Both may be forged. They are bounded in size, number of values and number of volumes, name nothing but files that a
-//! bundle can have, and every number in them is held against the others; what they say of bytes is for the reader to prove.
+//! Both may be forged. Their size, number of values and number of volumes are bounded; they can name only files that a bundle
+//! can have, and every number is checked against the others. What they state about bytes is left to the reader to prove.
 
 use std::collections::HashSet;
 
@@ -17,20 +17,20 @@ use crate::base::error::{Error, Kind, Result};
 use crate::bundle::is_tool;
 use crate::oci::{Amount, Blake3, Count, Digest, Totals, bare_sha256, fits_in_memory, optional_bare_sha256};
 
-/// The version of both files that this program writes and the only one it reads.
+/// The version of both files, the only one that is read and written.
 pub const VOLUME_VERSION: u32 = 1;
-/// The most volumes of a set, and the most recovery volumes.
+/// Maximum number of volumes in a set, and of recovery volumes.
 pub const MOST_VOLUMES: u32 = 9_999;
-/// The largest of both files that is read, in bytes: far more than the most files take.
+/// Maximum size of either file in bytes: far more than the largest number of files takes.
 pub const MAX_VOLUME_JSON: u64 = 128 * 1024 * 1024;
-/// The largest `volumes/r01.json`: that of [`MOST_VOLUMES`].
+/// Maximum size of `volumes/r01.json`: enough for [`MOST_VOLUMES`].
 const MAX_RECOVERY_JSON: u64 = 4 * 1024 * 1024;
-/// The most bytes of `volumes/r01.b3`, which is held in memory: enough for volumes of 8 TiB together.
+/// Maximum size of `volumes/r01.b3`, which is kept in memory: enough for volumes of 8 TiB in total.
 pub const MAX_RECOVERY_CHUNKS: u64 = 256 * 1024 * 1024;
-/// Bytes that a file, or a segment of one, takes while a volume is verified: what it is, and what is found of it.
+/// Bytes that a file, or a segment of one, takes while a volume is verified: its description and the results.
 const MEMORY_OF_FILE: u64 = 768;
 const MEMORY_OF_SEGMENT: u64 = 2_400;
-/// The most values in one: far more than the most files take.
+/// Maximum number of values: far more than the largest number of files takes.
 const MOST_VALUES: usize = 10_000_000;
 
 /// `volumes/003.json`.
@@ -38,17 +38,17 @@ const MOST_VALUES: usize = 10_000_000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeJson<F = Vec<VolumeFile>> {
     pub gapferry_volume: u32,
-    /// Of the bundle.
+    /// The identity of the bundle.
     pub identity: Digest,
-    /// This volume, from 1 on.
+    /// The number of this volume, from 1.
     pub number: u32,
-    /// How many volumes the set has, recovery volumes apart.
+    /// The number of volumes in the set, without recovery volumes.
     pub of: u32,
-    /// How many recovery volumes the set has besides.
+    /// The number of recovery volumes in the set.
     pub recovery: u32,
-    /// Bytes that no volume of the set exceeds.
+    /// Maximum size of a volume of the set in bytes.
     pub limit: u64,
-    /// What it holds besides metadata and manifests, in the order of the tar.
+    /// Its content other than metadata and manifests, in tar order.
     pub files: F,
 }
 
@@ -56,26 +56,26 @@ pub struct VolumeJson<F = Vec<VolumeFile>> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
 pub struct VolumeFile {
-    /// As `bundle.json` names the file.
+    /// Its path in `bundle.json`.
     pub path: String,
-    /// Of the bytes that are in this volume.
+    /// BLAKE3 of the bytes in this volume.
     pub blake3: Blake3,
-    /// `None`: the whole file is here. Few files are cut.
+    /// `None` if the whole file is here, as for most files.
     pub segment: Option<Box<Segment>>,
 }
 
-/// A piece of a file that is too large for a volume.
+/// A piece of a file that is larger than a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Which one it is, from 1 on.
+    /// Its number, from 1.
     pub number: u32,
-    /// How many the file was cut into.
+    /// The number of segments of the file.
     pub of: u32,
-    /// Where in the file it begins, in bytes.
+    /// Its first byte in the file.
     pub first: u64,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// The sha256 of its bytes.
+    /// Its SHA-256.
     pub sha256: Digest,
 }
 
@@ -145,11 +145,11 @@ impl VolumeFile {
 }
 
 impl VolumeJson {
-    /// Reads it; `shown` is what errors call the file, and its volume has so many `entries`. One that lists more takes no more
-    /// than [`MOST_MEMORY`](crate::oci::MOST_MEMORY).
+    /// Parses it. `shown` is the name of the file in errors, and its volume has this many `entries`. A description that lists
+    /// more takes no more than [`MOST_MEMORY`](crate::oci::MOST_MEMORY).
     ///
     /// # Errors
-    /// Another version (`Input`); not what such a file can say (`Damaged`).
+    /// It has another version (`Input`), or contains what such a file cannot contain (`Damaged`).
     pub fn parse(bytes: &[u8], shown: &str, entries: usize) -> Result<VolumeJson> {
         let mut json = VolumeJson::read_checked(bytes, shown, |outline, texts| {
             let files = outline.files.number;
@@ -179,18 +179,18 @@ impl VolumeJson {
 }
 
 impl<F: Serialize> VolumeJson<F> {
-    /// How long it is as it is written, in bytes.
+    /// Its serialized size in bytes.
     ///
     /// # Errors
-    /// None that input can cause.
+    /// No input can cause one.
     pub fn length(&self) -> Result<u64> {
         canonical::length(self).map_err(undescribed)
     }
 
-    /// As it is written.
+    /// Serializes it.
     ///
     /// # Errors
-    /// None that input can cause.
+    /// No input can cause one.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         canonical::to_bytes(self).map_err(undescribed)
     }
@@ -200,24 +200,24 @@ fn undescribed(error: serde_json::Error) -> Error {
     Error::input("describing a volume").because(error)
 }
 
-/// `volumes/r01.json`: what a recovery volume is, and what every volume of the set is.
+/// `volumes/r01.json`: describes a recovery volume and every volume of the set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecoveryJson {
     pub gapferry_recovery: u32,
-    /// Of the bundle.
+    /// The identity of the bundle.
     pub identity: Digest,
-    /// When the bundle was; the time in the headers of the tar.
+    /// The time of the bundle; used in the headers of the tar.
     pub created: Timestamp,
-    /// This one of the recovery volumes, from 1 on.
+    /// The number of this recovery volume, from 1.
     pub number: u32,
-    /// How many recovery volumes the set has.
+    /// The number of recovery volumes in the set.
     pub of: u32,
-    /// Bytes that no volume of the set exceeds, recovery volumes included.
+    /// Maximum size in bytes of a volume of the set, including recovery volumes.
     pub limit: u64,
-    /// Bytes of a shard: the length of the longest volume, rounded up to a multiple of 64.
+    /// Bytes of a shard: the size of the largest volume, rounded up to a multiple of 64.
     pub shard: u64,
-    /// The volumes that are no recovery volumes, in order.
+    /// The ordinary volumes, in order.
     pub volumes: Vec<WholeVolume>,
 }
 
@@ -225,25 +225,25 @@ pub struct RecoveryJson {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WholeVolume {
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// The sha256 of the whole file.
+    /// SHA-256 of the whole file.
     #[serde(with = "bare_sha256")]
     pub sha256: Digest,
 }
 
 impl WholeVolume {
-    /// Whether a file of so many bytes with this sha256 is the volume, as it was when recovery volumes were made of it.
+    /// Whether a file of this size with this sha256 is the volume from which the recovery volumes were computed.
     pub fn is(&self, size: u64, sha256: &Digest) -> bool {
         self.size == size && self.sha256 == *sha256
     }
 }
 
 impl RecoveryJson {
-    /// Reads it; `shown` is what errors call the file.
+    /// Parses it. `shown` is the name of the file in errors.
     ///
     /// # Errors
-    /// As [`VolumeJson::parse`].
+    /// As for [`VolumeJson::parse`].
     pub fn parse(bytes: &[u8], shown: &str) -> Result<RecoveryJson> {
         let json = RecoveryJson::read(bytes, shown)?;
         match json.fault() {
@@ -275,10 +275,10 @@ impl RecoveryJson {
         (!supports(volumes, of)).then(|| format!("there is no parity of {volumes} volumes in {of}"))
     }
 
-    /// As it is written.
+    /// Serializes it.
     ///
     /// # Errors
-    /// None that input can cause.
+    /// No input can cause one.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         canonical::to_bytes(self).map_err(undescribed)
     }

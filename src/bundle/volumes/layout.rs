@@ -1,4 +1,4 @@
-//! Where everything in a volume stands: lengths are final before any digest is known.
+//! The position of everything in a volume. Lengths are final before any digest is known.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::oci::{Blake3, Digest};
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumePlan {
-    /// From 1 on.
+    /// From 1.
     pub number: u32,
     pub of: u32,
-    /// Besides metadata and manifests, in the order of the tar.
+    /// Without metadata and manifests, in tar order.
     pub files: Vec<Held>,
-    /// Of the file, in bytes.
+    /// Size of the file in bytes.
     pub length: u64,
-    /// Of its layout.
+    /// Fingerprint of its layout.
     pub(super) fingerprint: Digest,
     pub(super) common: Arc<Common>,
 }
@@ -37,18 +37,18 @@ pub(super) struct Common {
 }
 
 impl VolumePlan {
-    /// Where everything in it stands. Not kept: thousands of manifests are in every volume.
+    /// The layout of the volume. It is not kept, because every volume contains thousands of manifests.
     ///
     /// # Errors
-    /// Sizes that no file could have.
+    /// The sizes overflow.
     pub fn tar(&self) -> Result<TarPlan> {
         lay_out(&self.common, self)
     }
 
-    /// Where in it the bytes of each of its [files](VolumePlan::files) begin: they come last.
+    /// The positions of the bytes of its [files](VolumePlan::files), which come last.
     ///
     /// # Errors
-    /// As [`VolumePlan::tar`].
+    /// As for [`VolumePlan::tar`].
     pub fn places(&self) -> Result<Vec<u64>> {
         let tar = self.tar()?;
         let first = tar.files.len().saturating_sub(self.files.len());
@@ -59,21 +59,21 @@ impl VolumePlan {
 /// A file of the bundle, or a piece of one, in a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// As the bundle names the file.
+    /// The path in the bundle.
     pub path: String,
-    /// Bytes that are here.
+    /// Bytes in this volume.
     pub size: u64,
-    /// `None`: all of the file is.
+    /// `None` for a whole file.
     pub cut: Option<Cut>,
 }
 
-/// Which piece of a file.
+/// A piece of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// From 1 on.
+    /// Its number, from 1.
     pub number: u32,
     pub of: u32,
-    /// Where in the file it begins, in bytes.
+    /// Its first byte in the file.
     pub first: u64,
 }
 
@@ -83,13 +83,13 @@ impl Held {
         stored_path(&self.path, self.cut.map(|cut| SegmentNumber { number: cut.number, of: cut.of }))
     }
 
-    /// Bytes of `volumes/003.b3` that are said of it.
+    /// Bytes about it in `volumes/003.b3`.
     pub(super) fn chained(&self) -> u64 {
         values_of(self.size) * CHAINED as u64
     }
 }
 
-/// What is known of the bytes that a volume holds, when all of them are there.
+/// What is known about the content of a volume when all of it is there.
 #[derive(Clone, Debug)]
 pub struct HeldDigests {
     pub sha256: Digest,
@@ -109,10 +109,10 @@ impl Held {
     }
 }
 
-/// The files of a volume while they are written: they are made one by one.
+/// The descriptions of the files of a volume, generated one by one while they are written.
 pub(super) struct DescribedFiles<'a> {
     held: &'a [Held],
-    /// In the same order; without it, zeros stand in its place.
+    /// In the same order; without it, zeros take its place.
     known: Option<&'a [HeldDigests]>,
 }
 
@@ -123,7 +123,7 @@ impl Serialize for DescribedFiles<'_> {
     }
 }
 
-/// What a volume says of itself; `limit` and `recovery` are those of the set.
+/// The description of a volume; `limit` and `recovery` are those of the set.
 pub(super) fn volume_json<'a>(
     volume: &'a VolumePlan,
     limit: u64,
@@ -136,7 +136,7 @@ pub(super) fn volume_json<'a>(
     VolumeJson { gapferry_volume: VOLUME_VERSION, identity, number, of, recovery, limit, files }
 }
 
-/// Where everything in the volume stands; lengths are final before any digest is known.
+/// Lays out the volume. Lengths are final before any digest is known.
 fn lay_out(common: &Common, volume: &VolumePlan) -> Result<TarPlan> {
     let Common { metadata, manifests, limit, recovery } = common;
     let part = Part::Volume(volume.number);

@@ -1,7 +1,7 @@
-//! A bundle on several media: files of a limited size, each a tar of its own that says of which bundle it is.
+//! A bundle on several media: files of limited size, each a tar that states which bundle it belongs to.
 //!
-//! It lays out the list of a bundle's files, fills and proves volumes, and keeps the pieces that an import of single volumes waits
-//! with. It must not know where blobs come from.
+//! The module lays out the files of a bundle in volumes, fills and proves volumes, and keeps the segments for an import of
+//! single volumes. It must not depend on where blobs come from.
 
 mod assemble;
 mod capacity;

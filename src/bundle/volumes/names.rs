@@ -1,4 +1,4 @@
-//! How the volumes of a set are called, and what is in them.
+//! The names of volumes and of the files in them.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::base::error::{Error, Result};
 use crate::bundle::format::VOLUMES;
 
-/// The least digits of a volume's number; all volumes of a set have as many as the last one needs.
+/// Minimum digits of a volume's number; all volumes of a set have as many as the last one needs.
 const DIGITS: usize = 3;
-/// The least digits of a recovery volume's number, behind the `r`.
+/// Minimum digits of a recovery volume's number, after the `r`.
 pub const RECOVERY_DIGITS: usize = 2;
-/// Digits of a number that is read from a name.
+/// Maximum digits of a number in a name.
 const MOST_DIGITS: usize = 5;
 
-/// A file of a set, by its number from 1 on.
+/// A file of a set, by its number from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     Volume(u32),
@@ -24,7 +24,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// `003` or `r01`, where the set has `of` of its kind.
+    /// `003` or `r01`, for a set with `of` of its kind.
     pub fn label(self, of: u32) -> String {
         match self {
             Part::Volume(number) => padded(number, of, DIGITS),
@@ -32,12 +32,12 @@ impl Part {
         }
     }
 
-    /// `volumes/003.json`: what it says of itself.
+    /// `volumes/003.json`: its description.
     pub fn json(self, of: u32) -> String {
         format!("{VOLUMES}{}.json", self.label(of))
     }
 
-    /// `volumes/003.b3`: BLAKE3 of every mebibyte of what it holds.
+    /// `volumes/003.b3`: BLAKE3 of every mebibyte of its content.
     pub fn chunks(self, of: u32) -> String {
         format!("{VOLUMES}{}.b3", self.label(of))
     }
@@ -52,7 +52,7 @@ impl Part {
         format!("{VOLUMES}{}.parity", self.label(of))
     }
 
-    /// From its label.
+    /// Parses a label.
     pub fn parse(label: &[u8]) -> Option<Part> {
         let (digits, least) = match label.strip_prefix(b"r") {
             Some(digits) => (digits, RECOVERY_DIGITS),
@@ -71,33 +71,32 @@ fn padded(number: u32, of: u32, least: usize) -> String {
     format!("{number:0width$}", width = digits.max(least))
 }
 
-/// Where in a tar the bytes are that `path` of the bundle has: `blobs/…`, or `segments/…` for a piece of it.
-/// `None`: all of it is there.
+/// The path in a tar of a file or segment: `blobs/…`, or `segments/…` for a segment. `None` for the whole file.
 pub fn stored_path(path: &str, segment: Option<SegmentNumber>) -> String {
     let Some(SegmentNumber { number, of }) = segment else { return path.to_owned() };
     let name = path.strip_prefix("blobs/").unwrap_or(path);
     format!("segments/{name}.{}", padded(number, of, DIGITS))
 }
 
-/// Which segment of a file, from 1 on, and how many it has.
+/// The number of a segment, from 1, and the number of segments of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentNumber {
     pub number: u32,
     pub of: u32,
 }
 
-/// What the files of a set have in common: `DIR/NAME` of `DIR/NAME.003.tar`.
+/// The common name of the files of a set: `DIR/NAME` of `DIR/NAME.003.tar`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SetName(PathBuf);
 
 impl SetName {
-    /// From the output that was named: `NAME.tar`, or `NAME` for short.
+    /// From an output name: `NAME.tar`, or `NAME` for short.
     pub fn of(out: &Path) -> SetName {
         let is_tar = out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"));
         SetName(if is_tar { out.with_extension("") } else { out.to_owned() })
     }
 
-    /// From one of the files; `None`: it has no such name.
+    /// From one of the files; `None` if it does not have such a name.
     pub fn of_part(path: &Path) -> Option<(SetName, Part)> {
         let name = path.file_name()?.as_bytes();
         let stem = name.strip_suffix(b".tar")?;
@@ -107,7 +106,7 @@ impl SetName {
         Some((SetName(path.with_file_name(base)), part))
     }
 
-    /// Whether `path` is called as a part of this set, in whatever directory.
+    /// Whether `path` has the name of a part of this set, in any directory.
     pub(super) fn has_part(&self, path: &Path) -> bool {
         SetName::of_part(path).is_some_and(|(found, _)| found.0.file_name() == self.0.file_name())
     }
@@ -117,12 +116,13 @@ impl SetName {
         &self.0
     }
 
-    /// `NAME.tar`: how the whole bundle is called.
+    /// `NAME.tar`: the name of the whole bundle.
     pub fn whole(&self) -> PathBuf {
         self.with(".tar")
     }
 
-    /// `NAME.003.tar`, where the set has `of` of its kind.
+    /// `NAME.003.tar`, for a set with `of` of its kind.
+    ///
     pub fn part(&self, part: Part, of: u32) -> PathBuf {
         self.with(&format!(".{}.tar", part.label(of)))
     }
@@ -131,10 +131,10 @@ impl SetName {
         SetName(directory.join(self.0.file_name().unwrap_or_default()))
     }
 
-    /// The same name in the directory `out`, if one is named.
+    /// The same name in the directory `out`, if given.
     ///
     /// # Errors
-    /// It is no directory.
+    /// It is not a directory.
     pub fn moved_to(self, out: Option<&Path>) -> Result<SetName> {
         match out {
             Some(out) if !out.is_dir() => Err(Error::input(format!("{} is no directory", out.display()))),
@@ -150,16 +150,16 @@ impl SetName {
     }
 }
 
-/// A volume that has its name.
+/// A volume under its final name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WrittenVolume {
     #[serde(rename = "volume")]
     pub path: PathBuf,
-    /// From 1 on.
+    /// From 1.
     pub number: u32,
     #[serde(rename = "bytes")]
     pub size: u64,
-    /// It was there already, the same.
+    /// Whether it existed already and is unchanged.
     pub unchanged: bool,
 }
 

@@ -1,9 +1,9 @@
-//! The volumes that are at hand, seen as the bundle they are of: nothing is copied, each is read where it lies.
+//! Presents the available volumes as the bundle they belong to. Nothing is copied; each file is read in its volume.
 //!
 //! # Threats
-//! A medium may hold anything under any name: what a file is, its content says, and of each only `volumes/` is read here,
-//! up to a limit. What a volume says of itself is believed once its own sums agree, and then only to find the way: whoever
-//! takes content gets it proven against a digest, as of any bundle.
+//! A medium may contain anything under any name. The content determines what a file is, and only `volumes/` is read here, up
+//! to a limit. A volume's description is used once its own sums match, and only to locate content; callers prove content by a
+//! digest, as for any bundle.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::bundle::{BUNDLE_JSON, Bundle, Proven, VOLUMES, open_damaged, refuse_u
 use crate::files::Layout;
 use crate::oci::Digest;
 
-/// The largest `volumes/003.sha256` that is read, in bytes: that of the most files.
+/// Maximum size of `volumes/003.sha256` in bytes: enough for the largest number of files.
 const MAX_OWN_SUMS: u64 = 64 * 1024 * 1024;
 
 /// What a command was given: a bundle, or volumes of one.
@@ -29,57 +29,57 @@ pub enum Opened {
     Volumes(Box<Volumes>),
 }
 
-/// The volumes of one set that are at hand, and what else was given with them.
+/// The available volumes of one set, and what else was given with them.
 #[derive(Debug)]
 pub struct Volumes {
     pub set: SetId,
-    /// By number; one that was given twice is there twice. Each is the part of the same place in the layout.
+    /// By number; duplicates are included. Each is the part at the same index in the layout.
     pub volumes: Vec<Volume>,
     /// By number.
     pub recovery: Vec<Recovery>,
-    /// Volumes of another set.
+    /// Volumes of other sets.
     pub foreign: Vec<Foreign>,
-    /// What says too little of itself to be used.
+    /// Files without a usable description.
     pub broken: Vec<Broken>,
-    /// How many files were given.
+    /// Number of files given.
     pub given: usize,
     layout: Layout,
 }
 
-/// Which set: what its volumes have in common.
+/// What identifies a set: what its volumes have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SetId {
-    /// Of the bundle.
+    /// The identity of the bundle.
     pub identity: Digest,
-    /// How many volumes it has.
+    /// Number of volumes.
     pub of: u32,
-    /// How many recovery volumes it has besides.
+    /// Number of recovery volumes.
     pub recovery: u32,
-    /// Bytes that no volume exceeds.
+    /// Maximum size of a volume in bytes.
     pub limit: u64,
 }
 
-/// A set cannot be used as a whole.
+/// A set that cannot be used as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} of {of} {} missing", numbers(missing), if missing.len() == 1 { "is" } else { "are" })]
 pub struct VolumesMissing {
     pub missing: Vec<u32>,
-    /// How many the set has.
+    /// Number of volumes in the set.
     pub of: u32,
 }
 
 impl Fact for VolumesMissing {}
 
-/// A volume that is at hand.
+/// An available volume.
 #[derive(Debug)]
 pub struct Volume {
     pub path: PathBuf,
     pub json: VolumeJson,
-    /// How its own files are called: `003`.
+    /// The label of its own files: `003`.
     pub label: String,
 }
 
-/// A recovery volume that is at hand.
+/// An available recovery volume.
 #[derive(Debug)]
 pub struct Recovery {
     pub path: PathBuf,
@@ -92,45 +92,45 @@ pub struct Recovery {
 #[derive(Debug)]
 pub struct Foreign {
     pub path: PathBuf,
-    /// Of its bundle.
+    /// The identity of its bundle.
     pub identity: Digest,
-    /// Which volume it is, there.
+    /// Which volume it is in its set.
     pub part: Part,
-    /// Why it is of no use here.
+    /// Why it cannot be used here.
     pub why: String,
 }
 
-/// A file that was to be a volume, and cannot be used.
+/// A file that should be a volume and cannot be used.
 #[derive(Debug)]
 pub struct Broken {
     pub path: PathBuf,
-    /// Which one it seems to be, by what is left of it, or by its name.
+    /// Which volume it seems to be, from its remains or its name.
     pub part: Option<Part>,
     pub why: String,
 }
 
-/// What one path turned out to be.
+/// What a path turned out to be.
 pub(super) enum OpenedPath {
     Volume(Volume, Layout),
     Recovery(Recovery),
     Broken(Broken),
-    /// No volume: a bundle or something else.
+    /// Not a volume: a bundle or something else.
     Other(PathBuf, Layout),
 }
 
 impl Opened {
-    /// Opens a bundle, or volumes in any order; which of them is seen from their content.
+    /// Opens a bundle, or volumes in any order; their content decides which.
     ///
     /// # Errors
-    /// A path that cannot be read; several, of which one is no volume, or none can be used.
+    /// A path cannot be read; or of several paths one is not a volume; or none can be used.
     pub fn open(paths: &[PathBuf]) -> Result<Opened> {
         Opened::open_with(paths, None)
     }
 
-    /// The same with pieces that were kept of other volumes.
+    /// Does the same with segments that were kept from other volumes.
     ///
     /// # Errors
-    /// As [`Opened::open`].
+    /// As for [`Opened::open`].
     pub fn open_with(paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
         match Opened::of(look_into_each(paths, Layout::open)?, paths, kept)? {
             Opened::Volumes(set) if set.volumes.is_empty() => Err(only_recovery()),
@@ -138,11 +138,11 @@ impl Opened {
         }
     }
 
-    /// The same, where there may be nothing but recovery volumes: they can be proven, and are no bundle. A single file may be a tar
-    /// that has lost its first header.
+    /// Does the same, but also accepts recovery volumes alone, which can be verified but are not a bundle. A single file may
+    /// be a tar that has lost its first header.
     ///
     /// # Errors
-    /// As [`Opened::open`].
+    /// As for [`Opened::open`].
     pub fn open_to_verify(paths: &[PathBuf]) -> Result<Opened> {
         let open = if paths.len() == 1 { open_damaged } else { Layout::open };
         Opened::of(look_into_each(paths, open)?, paths, None)
@@ -175,10 +175,10 @@ impl Opened {
         }
     }
 
-    /// The bundle, as far as it is here, and the volumes that hold it, if it was split. What was `proven` of it is not read again.
+    /// The bundle, as far as it is available, and its volumes if it was split. What was `proven` is not read again.
     ///
     /// # Errors
-    /// As [`Bundle::in_layout`].
+    /// As for [`Bundle::in_layout`].
     pub fn into_bundle(self, proven: Option<Proven>) -> Result<(Bundle, Vec<Volume>)> {
         match self {
             Opened::Whole(layout) => Ok((Bundle::proven(*layout, proven)?, Vec::new())),
@@ -198,10 +198,10 @@ impl Opened {
 }
 
 impl Bundle {
-    /// Opens a bundle, or as much of one as these volumes hold.
+    /// Opens a bundle, or as much of one as these volumes contain.
     ///
     /// # Errors
-    /// As [`Opened::open`] and [`Bundle::open`].
+    /// As for [`Opened::open`] and [`Bundle::open`].
     pub fn open_any(paths: &[PathBuf]) -> Result<Bundle> {
         Bundle::in_layout(Opened::open(paths)?.into_layout())
     }
@@ -233,7 +233,7 @@ impl Volumes {
         Ok(Volumes { set, volumes, recovery, foreign, broken, given: paths.len(), layout })
     }
 
-    /// The bundle, as far as it is here. A volume that is at hand is the part of the same place in [`Volumes::volumes`].
+    /// The bundle, as far as it is available. A volume is the part at the same index in [`Volumes::volumes`].
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -243,26 +243,26 @@ impl Volumes {
         self.layout.parts().get(at)
     }
 
-    /// The numbers of the volumes that are not at hand, not even broken.
+    /// The numbers of the volumes that are not available, not even broken.
     pub fn missing(&self) -> Vec<u32> {
         let broken = self.broken.iter().filter_map(|broken| broken.part);
         let there: BTreeSet<Part> = self.here().map(Part::Volume).chain(broken).collect();
         (1..=self.set.of).filter(|number| !there.contains(&Part::Volume(*number))).collect()
     }
 
-    /// The numbers of those that are at hand and can be read.
+    /// The numbers of the volumes that are available and readable.
     pub fn here(&self) -> impl Iterator<Item = u32> {
         self.volumes.iter().map(|volume| volume.json.number)
     }
 
-    /// The numbers of the recovery volumes that are not at hand, not even broken.
+    /// The numbers of the recovery volumes that are not available, not even broken.
     pub fn missing_recovery(&self) -> Vec<u32> {
         let here = self.recovery.iter().map(|one| Part::Recovery(one.json.number));
         let there: BTreeSet<Part> = here.chain(self.broken.iter().filter_map(|broken| broken.part)).collect();
         (1..=self.set.recovery).filter(|number| !there.contains(&Part::Recovery(*number))).collect()
     }
 
-    /// Whether all of the bundle is at hand, as far as the volumes say.
+    /// Whether all of the bundle is available, according to the volumes.
     pub fn is_complete(&self) -> bool {
         self.here().collect::<BTreeSet<_>>().len() == self.set.of as usize
     }
@@ -282,7 +282,7 @@ fn why_foreign(set: SetId, identity: Digest) -> String {
     }
 }
 
-/// Looks at one file. What is wrong with the only one is an error; among others it is one that cannot be used.
+/// Examines one file. A problem with the only file is an error; among others, the file is one that cannot be used.
 pub(super) fn look(path: &Path, is_only: bool) -> Result<OpenedPath> {
     look_into(path, Layout::open(path), is_only)
 }
@@ -295,7 +295,7 @@ fn look_into_each(paths: &[PathBuf], open: fn(&Path) -> Result<Layout>) -> Resul
     paths.iter().map(look).collect()
 }
 
-/// The same of a file that was opened already, or could not be.
+/// Does the same for a file that was opened already, or could not be.
 fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<OpenedPath> {
     let by_name = SetName::of_part(path).map(|(_, part)| part);
     let broken = |part: Option<Part>, error: Error| {
@@ -306,7 +306,7 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Opene
         other => other?,
     };
     let Some((part, label)) = part_in(&layout) else {
-        // One that is called a volume and has lost what it says of itself.
+        // A file with the name of a volume that has lost its description.
         let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.faults().is_empty();
         return match by_name.filter(|_| is_cut) {
             Some(part) => broken(Some(part), Error::damaged("what it says of itself is gone")),
@@ -341,7 +341,7 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Opene
     }
 }
 
-/// What a volume says of itself, if it is what its own sums say, and what errors call it.
+/// A volume's description, if its own sums match, and its name in errors.
 fn own_json(layout: &Layout, label: &str) -> Result<(Bytes, String)> {
     let (json, sums) = (format!("{VOLUMES}{label}.json"), format!("{VOLUMES}{label}.sha256"));
     let bytes = layout.read(&json, MAX_VOLUME_JSON)?.ok_or_else(|| Error::damaged(format!("it has no {json}")))?;
@@ -359,7 +359,7 @@ fn check_label(given: &str, label: &str) -> Result<()> {
     }
 }
 
-/// Which volume a layout is, by the names of what it says of itself.
+/// Which volume a layout is, from the names of its own files.
 fn part_in(layout: &Layout) -> Option<(Part, String)> {
     let own = layout.entries().filter_map(|(path, _)| path.strip_prefix(VOLUMES));
     let mut labels = own.filter_map(|name| name.split_once('.').map(|(label, _)| label));
@@ -371,18 +371,18 @@ pub(super) fn id_of(json: &VolumeJson) -> SetId {
     SetId { identity: json.identity, of: json.of, recovery: json.recovery, limit: json.limit }
 }
 
-/// The set that a recovery volume is of.
+/// The set of a recovery volume.
 pub(super) fn id_of_recovery(json: &RecoveryJson) -> SetId {
     let of = u32::try_from(json.volumes.len()).unwrap_or(u32::MAX);
     SetId { identity: json.identity, of, recovery: json.of, limit: json.limit }
 }
 
-/// The set that most volumes are of; of several, the one that was given first. Recovery volumes count where there are no others.
+/// The set that most volumes belong to; of several, the one given first. Recovery volumes count if there are no others.
 fn choose(found: &[OpenedPath]) -> Option<SetId> {
     let most = |id: &dyn Fn(&OpenedPath) -> Option<SetId>| {
         let mut votes: HashMap<SetId, (usize, usize)> = HashMap::new();
         for (at, id) in found.iter().enumerate().filter_map(|(at, found)| Some((at, id(found)?))) {
-            // The earlier, the larger.
+            // Earlier ones are larger.
             votes.entry(id).or_insert((0, usize::MAX - at)).0 += 1;
         }
         votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(set, _)| set)
@@ -415,7 +415,7 @@ fn only_recovery() -> Error {
     Error::input("these are recovery volumes only; `gapferry repair` makes the others of them")
 }
 
-/// Of volumes with one number only those that are the same as the first.
+/// Of volumes with the same number, keeps only those equal to the first.
 fn without_others(parts: Vec<(Volume, Layout)>, foreign: &mut Vec<Foreign>) -> Vec<(Volume, Layout)> {
     let mut kept: Vec<(Volume, Layout)> = Vec::new();
     for (volume, layout) in parts {
@@ -431,7 +431,7 @@ fn without_others(parts: Vec<(Volume, Layout)>, foreign: &mut Vec<Foreign>) -> V
     kept
 }
 
-/// What errors call the whole: `NAME.*.tar`, where they are called so.
+/// The name of the whole in errors: `NAME.*.tar`, if the files are called so.
 fn shown(paths: &[PathBuf]) -> PathBuf {
     let (Some(first), many) = (paths.first(), paths.len()) else { return PathBuf::new() };
     if many == 1 {

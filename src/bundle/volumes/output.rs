@@ -1,9 +1,9 @@
-//! The volumes while they are written in place: `NAME.001.tar.partial` and so on, each reserved at its full length, and a
-//! journal of the selected ones. Blobs arrive in any order, cut ones across several files. A volume that is whole already stays as it is; what it
-//! holds of a cut blob counts.
+//! Writes volumes in place: `NAME.001.tar.partial` and so on, each reserved at its full size, and a journal of the selected
+//! ones. Blobs arrive in any order, and cut ones span several files. A volume that is already complete is kept, and its pieces
+//! of cut blobs count.
 //!
-//! Runs that write other volumes of the set share its unfinished volumes. So all journals of a set are of one layout: a run that
-//! begins another one removes them before it writes.
+//! Runs that write other volumes of the same set share its unfinished volumes, so all journals of a set have the same layout:
+//! a run that starts another layout removes them before it writes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -36,12 +36,12 @@ pub struct VolumesOutput {
     set: Set,
     /// The selected volumes.
     open: Vec<OpenVolume>,
-    /// The places of each blob, as far as these volumes have them.
+    /// The places of each blob, as far as they are in these volumes.
     places: HashMap<Digest, Arc<[Extent]>>,
     journal: Journal,
     /// A name in the directory of the set.
     output: Entry,
-    /// What the journal of an earlier run says of this very set.
+    /// What the journal of an earlier run says about this very set.
     claims: Claims,
     selection: VolumeSelection,
 }
@@ -52,7 +52,7 @@ struct OpenVolume {
 }
 
 enum OpenFile {
-    /// It was there, and is right.
+    /// It existed and is right.
     Whole(Arc<File>, Entry),
     Partial(PartialVolume),
 }
@@ -74,7 +74,7 @@ impl OpenVolume {
 }
 
 fn claims_of(set: &Set, selection: &VolumeSelection) -> Option<Claims> {
-    // Where there is no directory yet, nothing was begun.
+    // If the directory does not exist, nothing was started.
     Claims::read(&Entry::of(&journal_of(&set.name, selection)).ok()?)
 }
 
@@ -84,13 +84,13 @@ fn is_same(set: &Set, claims: &Claims) -> bool {
 
 /// What unfinished runs have left.
 struct Begun {
-    /// Some volumes of this very set.
+    /// Whether some volumes of this very set were started.
     is_begun: bool,
     /// Bytes of another set.
     lost: u64,
 }
 
-/// Removes the journals of other layouts: what they say of the volumes will not be true any more.
+/// Removes the journals of other layouts, which will no longer be true.
 fn void_others(set: &Set, output: &Entry) -> Result<Begun> {
     let mut begun = Begun { is_begun: false, lost: 0 };
     for journal in journals(&set.name) {
@@ -107,7 +107,7 @@ fn void_others(set: &Set, output: &Entry) -> Result<Begun> {
     Ok(begun)
 }
 
-/// Bytes that the file system has given to an unfinished set already.
+/// Bytes that are already allocated for an unfinished set.
 pub fn reserved(set: &Set, selection: &VolumeSelection) -> u64 {
     if !claims_of(set, selection).is_some_and(|claims| is_same(set, &claims)) {
         return 0;
@@ -116,17 +116,17 @@ pub fn reserved(set: &Set, selection: &VolumeSelection) -> u64 {
     set.wanted(selection).map(blocks).fold(0, u64::saturating_add)
 }
 
-/// The blobs that an unfinished set has, by its journal.
+/// The blobs of an unfinished set, according to its journal.
 pub fn claimed(set: &Set, selection: &VolumeSelection) -> HashSet<Digest> {
     claims_of(set, selection).filter(|claims| is_same(set, claims)).map(|claims| claims.done).unwrap_or_default()
 }
 
 impl VolumesOutput {
-    /// Continues the unfinished volumes of the same set, or begins them, in the directory of `output`. Those with the numbers
-    /// `whole` are there, and right.
+    /// Continues or starts the volumes of the set in the directory of `output`. Those with the numbers `whole` exist and are
+    /// right.
     ///
     /// # Errors
-    /// What is where they would be is not `replaceable`; no room, or what else the disk says.
+    /// Something in their places is not `replaceable`, or the disk is full or fails.
     pub fn create(
         set: Set,
         selection: VolumeSelection,
@@ -136,7 +136,7 @@ impl VolumesOutput {
         events: &Events,
     ) -> Result<VolumesOutput> {
         let journal_entry = output.sibling(&journal_of(&set.name, &selection));
-        // Noted first: what is looked at is what may be replaced when all is written.
+        // Recorded first, so that what is checked is what may be replaced at the end.
         let former = |volume: &VolumePlan| output.sibling(&set.path_of(volume)).occupant();
         let volumes = set.wanted(&selection).map(|volume| (volume.clone(), former(volume)));
         let volumes: Vec<(VolumePlan, Occupant)> = volumes.collect();
@@ -184,7 +184,7 @@ impl VolumesOutput {
         files.blobs.iter().map(|blob| blob.digest).filter(|digest| !is_here(digest)).collect()
     }
 
-    /// Each is in one volume, or in pieces, like a blob.
+    /// Each tool is in one volume, or in pieces like a blob.
     fn pack(&self, tools: &[Tool]) -> Result<()> {
         if tools.is_empty() {
             return Ok(());
@@ -198,13 +198,13 @@ impl VolumesOutput {
         })
     }
 
-    /// What is known of everything that a volume holds. What is cut is read again: its digests are of the pieces.
+    /// What is known about everything in a volume. Cut files are read again, because their digests are those of their pieces.
     fn known(&self, volume: &OpenVolume, chunks: &HashMap<Digest, Chunks>) -> Result<Vec<HeldDigests>> {
         let (file, entry) = volume.file();
         let all: Vec<(&Held, u64)> = volume.plan.files.iter().zip(volume.plan.places()?).collect();
         let known = in_parallel(&all, |(held, at)| {
             let whole = Digest::of_blob_path(&held.path).filter(|digest| {
-                // A volume has sha256 sums of all it holds.
+                // A volume has sha256 sums of all its content.
                 held.cut.is_none() && digest.algorithm() == Algorithm::Sha256
             });
             let whole = whole.and_then(|sha256| Some(HeldDigests { sha256, chunks: chunks.get(&sha256)?.clone() }));
@@ -220,7 +220,7 @@ impl VolumesOutput {
     }
 }
 
-/// Where the files are that have a `key`.
+/// The places of the files that have a `key`.
 fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) -> Result<HashMap<K, Arc<[Extent]>>> {
     let mut places: HashMap<K, Vec<Extent>> = HashMap::new();
     for volume in open {
@@ -248,7 +248,7 @@ impl Placement for VolumesOutput {
         };
         let is_whole = extents.iter().map(|extent| extent.size).sum::<u64>() == size;
         let part = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
-        // Said to be finished, and wanted all the same: it was found wrong. What is elsewhere cannot be proven from here.
+        // A blob that is called complete and still wanted was found to be wrong. What is elsewhere cannot be proven from here.
         let present = if self.claims.done.contains(digest) || !is_whole { 0 } else { part };
         Ok(Slot::of(extents.clone(), present))
     }
@@ -272,7 +272,7 @@ impl Placement for VolumesOutput {
     fn seal(&self, files: &FileSet, _: &[KnownFile], chunks: &HashMap<Digest, Chunks>) -> Result<()> {
         self.pack(&files.tools)?;
         let written = || self.open.iter().filter_map(|volume| Some((volume, volume.partial()?)));
-        // None gets its name before all are on the medium.
+        // No volume gets its name before all are synced.
         let mut synced = Vec::new();
         for (volume, partial) in written() {
             let known = self.known(volume, chunks)?;
@@ -280,7 +280,7 @@ impl Placement for VolumesOutput {
             synced.push(partial.sync()?);
         }
         publish(synced)?;
-        // That it is left cannot harm finished volumes.
+        // A journal that stays does not harm finished volumes.
         let _ = self.output.sibling(&journal_of(&self.set.name, &self.selection)).remove();
         match self.selection.is_all() {
             true => existing::remove_former(&self.set, &self.output)?,

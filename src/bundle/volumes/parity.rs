@@ -1,7 +1,7 @@
-//! Parity over files: what is lost of some is computed from the others, a stripe at a time.
+//! Parity over files: computes what is lost of some from the others, one stripe at a time.
 //!
-//! What may enter: files, and which of their mebibytes are good. What they hold and how they are called is for others to know.
-//! Nothing is proven here: whoever asks for bytes holds the digests of what came out against what it should be.
+//! The input is files, and which of their mebibytes are good. The module does not depend on their content or names. Nothing is
+//! proven here; callers compare the output with its expected digests.
 
 use std::fs::File;
 use std::io;
@@ -16,22 +16,22 @@ use crate::base::fsops;
 use crate::content::in_parallel;
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// What is good or bad as a whole, and has a BLAKE3 of its own, in bytes.
+/// Bytes that are good or bad as a whole and have a BLAKE3 of their own.
 pub const MEBIBYTE: u64 = 1 << 20;
-/// The length of a shard is a multiple of this, in bytes; so much is coded apart from all else.
+/// The length of a shard is a multiple of this many bytes, which are coded independently.
 pub const UNIT: u64 = 64;
-/// What the shards of a stripe take in memory together, in bytes; the coder takes as much again.
+/// Bytes in memory for the shards of a stripe; the coder takes as much again.
 const STRIPES: usize = 16 << 20;
-/// How many files are kept open; of more, each is opened whenever it is read.
+/// Maximum number of files to keep open; others are opened for each read.
 const MOST_OPEN: usize = 400;
 
-/// Where the bytes of a shard are, of which some may be bad.
+/// Where the bytes of a shard are; some may be bad.
 #[derive(Debug)]
 pub struct ShardPlace {
     path: PathBuf,
-    /// Where in the file the shard begins.
+    /// Position of the shard in the file.
     offset: u64,
-    /// By mebibyte of the shard; `None`: all are good.
+    /// By mebibyte of the shard; `None` if all are good.
     good: Option<Vec<bool>>,
 }
 
@@ -46,28 +46,28 @@ impl ShardPlace {
     }
 }
 
-/// One of the files that parity is of, or of the parities.
+/// One of the original files, or a parity.
 #[derive(Debug)]
 pub struct Shard {
-    /// In bytes; what follows up to the length of all shards is zeros.
+    /// Size in bytes; zeros follow up to the length of all shards.
     pub size: u64,
-    /// `None`: it is lost.
+    /// `None` if it is lost.
     pub place: Option<ShardPlace>,
 }
 
 impl Shard {
-    /// Whether these bytes are known. What is beyond its end always is.
+    /// Whether these bytes are known. Bytes beyond its end always are.
     fn is_known(&self, at: u64) -> bool {
         at >= self.size || self.place.as_ref().is_some_and(|place| place.is_good(at / MEBIBYTE))
     }
 }
 
-/// All shards of a code. Invariant: the code supports as many of both.
+/// All shards of a code. Invariant: the code supports these numbers.
 #[derive(Debug)]
 pub struct Shards {
     originals: Vec<Shard>,
     parities: Vec<Shard>,
-    /// Of every shard, in bytes; a multiple of [`UNIT`].
+    /// Length of every shard in bytes; a multiple of [`UNIT`].
     length: u64,
 }
 
@@ -78,17 +78,17 @@ pub enum ShardId {
     Parity(usize),
 }
 
-/// A file that a shard is written to.
+/// A file to write a shard to.
 #[derive(Debug)]
 pub struct ShardTarget {
     pub which: ShardId,
     pub path: PathBuf,
     pub file: Arc<File>,
-    /// Where in the file the shard begins.
+    /// Position of the shard in the file.
     pub offset: u64,
 }
 
-/// What the bytes of a shard have turned out to be.
+/// The digests of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeDigests {
     pub sha256: Digest,
@@ -96,7 +96,7 @@ pub struct VolumeDigests {
     pub mebibytes: Vec<[u8; 32]>,
 }
 
-/// Takes the bytes of a file in their order.
+/// Hashes the bytes of a file in order.
 pub struct VolumeHasher {
     sha256: Hasher,
     mebibyte: blake3::Hasher,
@@ -137,12 +137,12 @@ impl VolumeHasher {
     }
 }
 
-/// What went through a [`Shards::compute`].
+/// What passed through [`Shards::compute`].
 #[derive(Debug)]
 pub struct Computed {
-    /// Of the originals that were read or computed as a whole, in their order.
+    /// The originals that were completely read or computed, in order.
     pub originals: Vec<Option<VolumeDigests>>,
-    /// Of the parities that were computed.
+    /// The parities that were computed.
     pub parities: Vec<Option<VolumeDigests>>,
 }
 
@@ -158,15 +158,15 @@ struct Row {
     bytes: Vec<u8>,
     is_known: bool,
     hasher: Option<VolumeHasher>,
-    /// Kept open, unless there are too many.
+    /// Kept open unless there are too many.
     file: Option<File>,
 }
 
 impl Shards {
-    /// `length` is that of every shard, in bytes.
+    /// `length` is that of every shard in bytes.
     ///
     /// # Errors
-    /// More shards than the code knows, or one that is longer than `length`.
+    /// There are more shards than the code supports, or one is longer than `length`.
     pub fn new(originals: Vec<Shard>, parities: Vec<Shard>, length: u64) -> Result<Shards> {
         let (k, n) = (originals.len(), parities.len());
         let fits = |shard: &Shard| shard.size <= length;
@@ -179,12 +179,12 @@ impl Shards {
         Ok(Shards { originals, parities, length })
     }
 
-    /// Of every shard, in bytes.
+    /// Length of every shard in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// How many parities more would be needed; 0: everything that is lost can be computed.
+    /// Number of additional parities needed; 0 if everything that is lost can be computed.
     pub fn lacking(&self) -> usize {
         let mebibytes = 0..self.length.div_ceil(MEBIBYTE);
         mebibytes.map(|mebibyte| self.lacking_in(mebibyte * MEBIBYTE)).max().unwrap_or(0)
@@ -195,11 +195,11 @@ impl Shards {
         (self.originals.len() - known(&self.originals)).saturating_sub(known(&self.parities))
     }
 
-    /// Writes `targets`, computing what is lost; nothing else is read than what that needs. `advance` is told how many bytes
-    /// of each shard are done.
+    /// Writes `targets` and computes what is lost; reads only what that needs. `advance` receives the number of bytes done in
+    /// each shard.
     ///
     /// # Errors
-    /// Too much is lost (`Damaged`; nothing was written), or the disk's.
+    /// Too much is lost (`Damaged`; nothing was written), or the disk fails.
     pub fn compute(&self, targets: &[ShardTarget], advance: &dyn Fn(u64)) -> Result<Computed> {
         let lacking = self.lacking();
         if lacking > 0 {
@@ -237,7 +237,7 @@ impl Shards {
         Ok(Computed { originals: done(originals), parities: done(parities) })
     }
 
-    /// How many bytes of each shard are taken at a time: a power of two, so that none spans two mebibytes.
+    /// Bytes of each shard per stripe: a power of two, so that no stripe spans two mebibytes.
     fn stripe(&self) -> u64 {
         let (k, n) = (self.originals.len(), self.parities.len());
         let rows = (k + n.next_power_of_two()).max(n + k.next_power_of_two()).next_power_of_two();
@@ -294,7 +294,7 @@ impl Shards {
         written.map_err(|e| Error::disk("writing", &target.path, e))
     }
 
-    /// The originals that are not known in this stripe, from the others and the `given` parities.
+    /// The originals that are unknown in this stripe, from the others and the `given` parities.
     fn restore(&self, originals: &[Mutex<Row>], parities: &[Mutex<Row>], given: &[usize], length: u64) -> Result<()> {
         let (k, n) = (originals.len(), parities.len());
         let restored = in_columns(length, |begin, end| {
@@ -336,7 +336,7 @@ impl Shards {
     }
 }
 
-/// Whether there can be as many parities of as many files.
+/// Whether the code supports this many parities of this many files.
 pub fn supports(originals: usize, parities: usize) -> bool {
     ReedSolomonEncoder::supports(originals, parities)
 }
@@ -380,10 +380,10 @@ fn put(row: &Mutex<Row>, begin: usize, bytes: &[u8], length: u64) {
     row.bytes[begin..begin + bytes.len()].copy_from_slice(bytes);
 }
 
-/// What a piece of a stripe gives: shards, by their number, from this byte of the stripe on.
+/// The result for a piece of a stripe: shards by number, from this byte of the stripe.
 type Column = (usize, Vec<(usize, Vec<u8>)>);
 
-/// A stripe, in pieces of whole units on all cores.
+/// Processes a stripe in pieces of whole units on all cores.
 fn in_columns(
     length: u64,
     work: impl Fn(usize, usize) -> Result<Vec<(usize, Vec<u8>)>, reed_solomon_simd::Error> + Sync,

@@ -1,4 +1,4 @@
-//! The file of a volume while it is written, `*.partial`, with room for all of it; and in which order finished volumes get
+//! The file of a volume while it is written, `*.partial`, with reserved space; and the order in which finished volumes get
 //! their names.
 
 use std::fs::File;
@@ -13,44 +13,44 @@ pub struct PartialVolume {
     pub file: Arc<File>,
     /// The file that is written.
     pub entry: Entry,
-    /// What it will be called.
+    /// Its final name.
     named: Entry,
-    /// What had that name when it was begun: nothing else is replaced.
+    /// What had that name at the start; nothing else is replaced.
     former: Occupant,
 }
 
 impl PartialVolume {
-    /// Opens the file of the volume that will be called `named`. What had that name is `former`.
+    /// Opens the file of the volume with the final name `named`. `former` is what had that name.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk fails.
     pub fn open(named: Entry, former: Occupant, how: Open) -> Result<PartialVolume> {
         let entry = named.beside(".partial");
         let file = Arc::new(entry.open(how)?);
         Ok(PartialVolume { file, entry, named, former })
     }
 
-    /// Gives it room for `length` bytes.
+    /// Reserves `length` bytes.
     ///
     /// # Errors
-    /// There is not so much, or what else the disk says.
+    /// There is not enough space, or the disk fails.
     pub fn reserve(&self, length: u64) -> Result<()> {
         fsops::reserve(&self.file, self.entry.path(), length)
     }
 
-    /// Brings it to the medium.
+    /// Syncs it.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk fails.
     pub fn sync(&self) -> Result<Synced> {
         Ok(Synced::new(&self.file, self.entry.clone(), self.named.clone())?.over(self.former))
     }
 }
 
-/// Gives volumes their names, the first of them last: once that is there, all are.
+/// Gives the volumes their names, the first one last: once it exists, all do.
 ///
 /// # Errors
-/// The system refuses; some may have their names.
+/// The system refuses; some volumes may have their names.
 pub fn publish(mut volumes: Vec<Synced>) -> Result<()> {
     let others = volumes.split_off(volumes.len().min(1));
     Synced::publish(others)?;

@@ -1,6 +1,7 @@
-//! Which volume holds what, and where in it: known before the first byte is read.
+//! Decides which volume contains what, and where, before the first byte is read.
 //!
-//! First fit, in the order of the bundle's tar; see `docs/format.md`. Pure: paths and sizes in, a layout out, the same each time.
+//! First fit in the order of the bundle's tar; see `docs/format.md`. It is pure: paths and sizes in, a layout out, always the
+//! same.
 
 use std::sync::Arc;
 
@@ -14,33 +15,33 @@ use crate::bundle::tar_plan::BLOCK;
 use crate::content::chunks::CHUNK;
 use crate::oci::Digest;
 
-/// A cut file begins in a volume that has begun only where this part of an empty one is left, or more.
+/// A cut file starts in a volume with content only if at least this fraction of an empty volume is left.
 const LEAST_BEGINNING: u64 = 8;
 
-/// What it takes to begin a volume, and to find how much of a cut file fits into it, in steps of [`Effort`].
+/// The cost of starting a volume, and of finding how much of a cut file fits into it, in steps of [`Effort`].
 const BEGINNING: u64 = 128;
 
-/// What a set is to be made of.
+/// What to lay out as a set.
 #[derive(Clone, Debug)]
 pub struct SetRequest {
-    /// Metadata, each with its size in bytes, in the order of the tar; the same in every volume.
+    /// Metadata with sizes in bytes, in tar order; the same in every volume.
     pub metadata: Vec<(String, u64)>,
-    /// The same of all manifests.
+    /// All manifests, likewise.
     pub manifests: Vec<(String, u64)>,
-    /// The same of every other file; each is in one volume.
+    /// Every other file, likewise; each is in one volume.
     pub files: Vec<(String, u64)>,
-    /// Bytes that no volume exceeds.
+    /// Maximum size of a volume in bytes.
     pub limit: u64,
-    /// How many recovery volumes the set gets besides.
+    /// Number of recovery volumes.
     pub recovery: u32,
 }
 
-/// What laying out a set may take.
+/// Limits on the work of laying out a set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effort {
-    /// Volumes; a set of more is given up.
+    /// Number of volumes; a larger set is given up.
     pub volumes: u32,
-    /// Volumes that are looked at for room, each time that a file is placed.
+    /// Number of volumes to examine for space, counted for each file.
     pub steps: u64,
 }
 
@@ -51,7 +52,7 @@ impl Effort {
     }
 }
 
-/// All volumes of a set, recovery volumes apart.
+/// All volumes of a set except recovery volumes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetPlan {
     pub limit: u64,
@@ -63,7 +64,7 @@ impl SetPlan {
     /// Lays out the set.
     ///
     /// # Errors
-    /// The limit is too small for the metadata, or makes too many volumes: the smallest that does is named.
+    /// The limit is too small for the metadata, or causes too many volumes; the error names the smallest limit that works.
     pub fn new(wanted: &SetRequest) -> Result<SetPlan> {
         let Some(drafts) = draft(wanted, wanted.limit, &mut Effort::any())? else {
             let least = smallest(wanted)?;
@@ -84,36 +85,37 @@ impl SetPlan {
             let tar = volume.tar()?;
             match tar.length <= wanted.limit {
                 true => Ok(VolumePlan { length: tar.length, fingerprint: tar.fingerprint(), ..volume }),
-                // Costs are never less than what they stand for.
+                // Costs are never less than the real sizes.
                 false => Err(Error::input(format!("volume {number} would have {} bytes", tar.length))),
             }
         });
         Ok(SetPlan { limit: wanted.limit, recovery: wanted.recovery, volumes: volumes.collect::<Result<_>>()? })
     }
 
-    /// What each volume of such a set holds; `None`: there is no such set, or it takes more `effort`, of which what is left stays.
+    /// The content of each volume of such a set; `None` if there is no such set, or it exceeds `effort`, which is reduced by
+    /// the work done.
     pub(super) fn held(wanted: &SetRequest, effort: &mut Effort) -> Option<Vec<Vec<Held>>> {
         draft(wanted, wanted.limit, effort).ok().flatten()
     }
 
-    /// The same for the same layout: tells whether unfinished volumes were begun for this set.
+    /// Equal for equal layouts: tells whether unfinished volumes were started for this set.
     pub fn fingerprint(&self) -> Digest {
         let each = self.volumes.iter().map(|volume| format!("{}\n", volume.fingerprint));
         Digest::sha256(format!("{} {}\n{}", self.limit, self.recovery, each.collect::<String>()).as_bytes())
     }
 
-    /// Bytes of all volumes, recovery volumes apart.
+    /// Bytes of all volumes except recovery volumes.
     pub fn length(&self) -> u64 {
         self.volumes.iter().map(|volume| volume.length).fold(0, u64::saturating_add)
     }
 }
 
-/// What each volume holds; `None`: they would be too small or too many.
+/// The content of each volume; `None` if they would be too small or too many.
 fn draft(wanted: &SetRequest, limit: u64, effort: &mut Effort) -> Result<Option<Vec<Vec<Held>>>> {
     if wanted.recovery == 0 {
         return Filling::fill(wanted, limit, limit, effort);
     }
-    // A recovery volume says something of each volume, so how large these can be depends on how many they are.
+    // A recovery volume describes each volume, so the space in volumes depends on their number.
     let mut expected = 1;
     loop {
         let Some(room) = limit.checked_sub(recovery_overhead(expected, limit, wanted.recovery)?) else {
@@ -127,13 +129,14 @@ fn draft(wanted: &SetRequest, limit: u64, effort: &mut Effort) -> Result<Option<
     }
 }
 
-/// Bytes that a recovery volume has beside its parity, at most, in a set of so many volumes of at most `limit` bytes.
+/// Maximum number of bytes that a recovery volume has in addition to its parity, in a set of this many volumes of at most
+/// `limit` bytes.
 fn recovery_overhead(volumes: usize, limit: u64, recovery: u32) -> Result<u64> {
     let largest = limit.saturating_sub(limit % BLOCK);
     Ok(recovery_length(&vec![largest; volumes], recovery, limit)?.saturating_sub(largest))
 }
 
-/// The smallest limit for which there is a set.
+/// The smallest limit that works.
 fn smallest(wanted: &SetRequest) -> Result<u64> {
     let common: Vec<(String, u64)> = wanted.metadata.iter().chain(&wanted.manifests).cloned().collect();
     let files = wanted.files.iter().map(|(path, size)| Cost::of_file(path, *size).length());
@@ -155,15 +158,15 @@ struct Filling<'e> {
     empty: Room,
     rooms: Vec<Room>,
     held: Vec<Vec<Held>>,
-    /// All before are full.
+    /// All earlier ones are full.
     first_open: usize,
 }
 
-/// There would be more volumes than there can be, or nothing fits into one, or it takes too long.
+/// There would be too many volumes, or nothing fits into one, or it takes too long.
 struct Refused;
 
 impl Filling<'_> {
-    /// With volumes that have no more than `room` bytes, of a set whose limit is `limit`.
+    /// With volumes of at most `room` bytes, in a set whose limit is `limit`.
     fn fill(wanted: &SetRequest, room: u64, limit: u64, effort: &mut Effort) -> Result<Option<Vec<Vec<Held>>>> {
         let common: Vec<(String, u64)> = wanted.metadata.iter().chain(&wanted.manifests).cloned().collect();
         let empty = Room::new(Cost::of_empty(&common, limit)?, room);
@@ -199,7 +202,7 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Begins another volume; gives its position.
+    /// Starts another volume and returns its index.
     fn begin(&mut self) -> std::result::Result<usize, Refused> {
         if self.rooms.len() >= self.effort.volumes as usize {
             return Err(Refused);

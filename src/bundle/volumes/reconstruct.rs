@@ -1,11 +1,11 @@
-//! Reconstruction: lost and damaged volumes of a set, made again from the others and the recovery volumes.
+//! Reconstructs lost and damaged volumes of a set from the others and the recovery volumes.
 //!
 //! # Threats
-//! Those of [`Surviving`] and [`VolumeProof`]. Nothing gets a name, and nothing is replaced, before every volume that was made is proven
-//! to be what the recovery volumes say it was and, since no signature covers these, what the bundle's own digests say. All that
-//! is lost is made at once or nothing is, so every file that is cut can be put together to be proven. A file that is not a
-//! damaged volume of this set is never overwritten, nor is a volume that proves good. Killed at any moment, it leaves what was
-//! there, or whole volumes in its place.
+//! As for [`Surviving`] and [`VolumeProof`]. Nothing gets a name, and nothing is replaced, before every reconstructed volume
+//! matches what the recovery volumes state and, because no signature covers these, the bundle's own digests. Either everything
+//! that is lost is reconstructed or nothing is, so that every cut file can be joined and proven. A file that is not a damaged
+//! volume of this set is never overwritten, nor is a volume that is good. A kill at any moment leaves what was there, or
+//! complete volumes in its place.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -28,44 +28,44 @@ use crate::base::progress::Events;
 use crate::bundle::Proven;
 use crate::oci::Digest;
 
-/// What became of a set.
+/// The outcome for a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reconstructed {
-    /// How its files are called.
+    /// The name of its files.
     pub name: SetName,
-    /// Of its bundle.
+    /// The identity of its bundle.
     pub identity: Digest,
-    /// How many volumes it has.
+    /// Number of volumes.
     pub volumes: u32,
-    /// How many recovery volumes it has besides.
+    /// Number of recovery volumes.
     pub recovery: u32,
-    /// What was not there at all.
+    /// Volumes that were missing.
     pub missing: Vec<Part>,
-    /// What was there with bytes that are wrong.
+    /// Volumes with wrong bytes.
     pub damaged: Vec<(Part, PathBuf)>,
-    /// What is good by the bundle's own digests, and other than the recovery volumes say.
+    /// Volumes that are good by the bundle's own digests and differ from what the recovery volumes state.
     pub unlike: Vec<(Part, PathBuf)>,
-    /// Files that are of another set, or no volumes.
+    /// Files of other sets, or that are not volumes.
     pub foreign: Vec<PathBuf>,
-    /// What was made again.
+    /// Volumes that were reconstructed.
     pub made: Vec<(Part, PathBuf)>,
-    /// How many whole recovery volumes more it would take; 0: the set is whole now.
+    /// Number of additional good recovery volumes needed; 0 if the set is complete now.
     pub lacking: usize,
 }
 
 impl Reconstructed {
-    /// How many of its kind the set has.
+    /// Number of volumes of this kind in the set.
     pub fn of(&self, part: Part) -> u32 {
         if matches!(part, Part::Volume(_)) { self.volumes } else { self.recovery }
     }
 }
 
-/// Makes again what is lost of the set that `paths` are of, beside the others, or in the directory `out`. Files of the set that
-/// are where it will write are looked at as if they had been named. With what is `signed` only a set of this bundle will do.
+/// Reconstructs what is lost of the set of `paths`, next to the others or in the directory `out`. Files of the set in the
+/// places it will write to are treated as if they were named. With `signed`, only a set of this bundle is accepted.
 ///
 /// # Errors
-/// It is of another bundle; no recovery volume that can be read; something else has a name that a volume needs; what was made is
-/// not what it was, or not what the bundle's own digests say: nothing has changed. The disk's.
+/// The set is of another bundle, no recovery volume can be read, something else has the name of a volume, or a reconstructed
+/// volume does not match: nothing has changed. The disk fails.
 pub fn reconstruct(
     paths: &[PathBuf],
     out: Option<&Path>,
@@ -99,7 +99,7 @@ pub fn reconstruct(
         return Ok(reconstructed);
     }
     let replaceable = Replaceable::Only(known_damaged(&surviving, &unnamed));
-    // A volume may have been named by a link that leads here.
+    // A volume may have been named through a link that leads here.
     formers.note(&lost.iter().map(|part| path_of(&surviving.json, &name, *part)).collect::<Vec<PathBuf>>());
     for part in &lost {
         replaceable.check(*part, &path_of(&surviving.json, &name, *part))?;
@@ -119,8 +119,8 @@ pub fn reconstruct(
     Ok(reconstructed)
 }
 
-/// The damaged volumes that may be replaced: those that were named, and those whose bytes show that they are of this set. A file
-/// that is only called like one may be anything.
+/// The damaged volumes that may be replaced: those that were named, and those whose bytes show that they belong to this set.
+/// Another file with such a name may be anything.
 fn known_damaged(surviving: &Surviving, unnamed: &[PathBuf]) -> Vec<KnownVolume> {
     let damaged = surviving.parts().filter_map(|(part, left)| Some((part, left.filter(|left| !left.is_whole())?)));
     let is_known = |left: &SurvivingVolume| left.is_recognized || !unnamed.contains(&left.path);
@@ -128,8 +128,7 @@ fn known_damaged(surviving: &Surviving, unnamed: &[PathBuf]) -> Vec<KnownVolume>
     known.map(|(part, left)| KnownVolume { part, path: left.path.clone() }).collect()
 }
 
-/// Keeps other runs from every set that these files may be of: which it is, only all of their bytes tell. A medium that cannot be
-/// written is not locked.
+/// Locks every set that these files may belong to; only all of their bytes tell which. A read-only medium is not locked.
 fn lock_all(paths: &[PathBuf], out: Option<&Path>) -> Result<HashMap<PathBuf, WriteLock>> {
     let mut locks = HashMap::new();
     for (name, _) in paths.iter().filter_map(|path| SetName::of_part(path)) {
@@ -143,19 +142,19 @@ fn lock_all(paths: &[PathBuf], out: Option<&Path>) -> Result<HashMap<PathBuf, Wr
     Ok(locks)
 }
 
-/// The same for all paths that lead to the set.
+/// Equal for all paths that lead to the set.
 fn place_of(name: &SetName) -> PathBuf {
     place_of_file(&name.whole())
 }
 
-/// The same for all paths of directories that lead to the file.
+/// Equal for all directory paths that lead to the file.
 fn place_of_file(path: &Path) -> PathBuf {
     let directory = fsops::parent(path);
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     directory.join(path.file_name().unwrap_or_default())
 }
 
-/// What an unfinished run has fetched for a volume is at the name that this one is written to.
+/// An unfinished run may have fetched data for a volume under the name that this run writes to.
 fn refuse_begun(name: &SetName, mut paths: impl Iterator<Item = PathBuf>) -> Result<()> {
     if journals(name).is_empty() {
         return Ok(());
@@ -170,10 +169,10 @@ fn refuse_begun(name: &SetName, mut paths: impl Iterator<Item = PathBuf>) -> Res
     }
 }
 
-/// Whether volumes are among these files, or what is left of some, by what is in them.
+/// Whether these files contain volumes or remains of volumes.
 ///
 /// # Errors
-/// A path that leads nowhere.
+/// A path does not exist.
 pub fn is_set(paths: &[PathBuf]) -> Result<bool> {
     for path in paths {
         path.metadata().map_err(|e| Error::disk("opening", path, e))?;
@@ -210,7 +209,7 @@ fn report(surviving: &Surviving) -> Reconstructed {
     }
 }
 
-/// How the files that are made will be called.
+/// The name of the files to write.
 fn named(surviving: &Surviving, out: Option<&Path>) -> Result<SetName> {
     surviving.name.clone().moved_to(out)
 }
@@ -220,7 +219,7 @@ fn path_of(json: &RecoveryJson, name: &SetName, part: Part) -> PathBuf {
     name.part(part, if matches!(part, Part::Volume(_)) { volumes } else { json.of })
 }
 
-/// Files that have the names of what would be made, but were not named.
+/// Files with the names of what would be written, but that were not named.
 fn unnamed(surviving: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Result<Vec<PathBuf>> {
     let name = named(surviving, out)?;
     let lost = surviving.parts().filter(|(_, left)| left.is_none_or(|left| !left.is_whole()));
@@ -228,7 +227,7 @@ fn unnamed(surviving: &Surviving, paths: &[PathBuf], out: Option<&Path>) -> Resu
     Ok(there.filter(|path| !paths.iter().any(|other| is_same_file(path, other))).collect())
 }
 
-/// What had the names of files before these were looked at: nothing that has taken one since is replaced.
+/// What had these names before they were checked; nothing that has taken one since is replaced.
 #[derive(Default)]
 struct Formers(HashMap<PathBuf, Occupant>);
 
@@ -241,7 +240,7 @@ impl Formers {
         }
     }
 
-    /// Nothing, where nothing was noted.
+    /// Nothing, if nothing was recorded.
     fn of(&self, path: &Path) -> Occupant {
         self.0.get(&place_of_file(path)).copied().unwrap_or_default()
     }
@@ -265,7 +264,7 @@ fn new_volume(json: &RecoveryJson, name: &SetName, part: Part, formers: &Formers
     })
 }
 
-/// Every volume that was made, and those that recovery volumes were made of, are what the set's recovery volumes say.
+/// Compares every reconstructed volume, and the originals, with what the recovery volumes state.
 fn check_digests(surviving: &Surviving, name: &SetName, computed: &Computed) -> Result<()> {
     let json = &surviving.json;
     for ((number, volume), digests) in (1..).zip(&json.volumes).zip(&computed.originals) {
@@ -282,7 +281,7 @@ fn check_digests(surviving: &Surviving, name: &SetName, computed: &Computed) -> 
     Ok(())
 }
 
-/// Every volume that was made, by what the bundle itself says: see [`VolumeProof`].
+/// Proves every reconstructed volume by the bundle itself: see [`VolumeProof`].
 fn prove_volumes(
     surviving: &Surviving,
     targets: &ComputedVolumes,

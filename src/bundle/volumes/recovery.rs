@@ -1,9 +1,9 @@
-//! Recovery volumes: written from the finished volumes of a set, and read again.
+//! Writes recovery volumes from the finished volumes of a set, and reads them.
 //!
 //! # Threats
-//! A recovery volume may be damaged or forged. What it says is used once its own sums agree, and only to find out what is lost:
-//! what is made of it is held against the sha256 of the whole volume before it gets a name. Sizes are bounded by what is
-//! really in the file: every mebibyte of every volume has its 32 bytes there.
+//! A recovery volume may be damaged or forged. Its description is used once its own sums match, and only to find out what is
+//! lost; what is computed from it is compared with the sha256 of the whole volume before it gets a name. Sizes are bounded by
+//! the file itself: it contains 32 bytes for every mebibyte of every volume.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,12 +22,11 @@ use crate::bundle::stamp;
 use crate::content::{Slice, in_parallel};
 use crate::oci::{Algorithm, Digest};
 
-/// Writes the recovery volumes of the set, whose volumes are finished. Where these are `unchanged` since recovery volumes were
-/// made of them, those stay as they are. The `lock` on the set is that under which the volumes were written; without one it is
-/// taken here.
+/// Writes the recovery volumes of a set with finished volumes. If the volumes are `unchanged` since recovery volumes were
+/// computed from them, these are kept. `lock` is the lock under which the volumes were written; without one, it is taken here.
 ///
 /// # Errors
-/// A volume that cannot be read or is longer than the limit; a recovery volume would be; what the disk says.
+/// A volume cannot be read or exceeds the limit, a recovery volume would exceed it, or the disk fails.
 pub fn write_recovery(
     set: &SetName,
     of: &RecoveryOf,
@@ -51,7 +50,7 @@ pub fn write_recovery(
     let origins = stamp::FilesStamp::of_all(&paths);
     let unchanged = unchanged && are_there(set, &json, &paths);
     if !unchanged {
-        // Noted first: what is looked at is what may be replaced.
+        // Recorded first, so that what is checked is what may be replaced at the end.
         let formers =
             (1..=of.recovery).map(|number| lock.output().sibling(&set.part(Part::Recovery(number), of.recovery)));
         let formers: Vec<Occupant> = formers.map(|entry| entry.occupant()).collect();
@@ -73,10 +72,10 @@ pub fn write_recovery(
     (1..=of.recovery).map(written).collect()
 }
 
-/// Refuses to write so many recovery volumes where one would replace something else.
+/// Rejects recovery volumes if one would replace something else.
 ///
 /// # Errors
-/// What has the name of one must not be replaced.
+/// Something that must not be replaced has the name of one.
 pub fn check_replaceable(set: &SetName, recovery: u32) -> Result<()> {
     let mut parts = (1..=recovery).map(Part::Recovery);
     parts.try_for_each(|part| Replaceable::Volumes.check(part, &set.part(part, recovery)))
@@ -104,7 +103,7 @@ fn write_all(
     targets.finish(events).map(drop)
 }
 
-/// Whether all recovery volumes were made here of volumes with these bytes, and not touched since.
+/// Whether all recovery volumes were computed here from volumes with these bytes, and not modified since.
 fn are_there(set: &SetName, json: &RecoveryJson, volumes: &[PathBuf]) -> bool {
     let there: Option<Vec<RecoveryJson>> = (1..=json.of).map(|number| there(set, json, number)).collect();
     let Some(there) = there else { return false };
@@ -112,7 +111,7 @@ fn are_there(set: &SetName, json: &RecoveryJson, volumes: &[PathBuf]) -> bool {
     if (1..=json.of).all(|number| stamp::is_made_of(&path(number), volumes)) {
         return true;
     }
-    // A volume that was lost, and is the same again, has another mark.
+    // A volume that was lost and is the same again has another mark.
     let digests = in_parallel(volumes, |path| {
         let file = fsops::open_plain(path).ok()?;
         let size = file.metadata().ok()?.len();
@@ -127,7 +126,7 @@ fn are_there(set: &SetName, json: &RecoveryJson, volumes: &[PathBuf]) -> bool {
     there.iter().all(of_them)
 }
 
-/// What a recovery volume says that was made here, of volumes of these lengths, and not touched since.
+/// The description of a recovery volume that was computed here from volumes of these sizes and not modified since.
 fn there(set: &SetName, json: &RecoveryJson, number: u32) -> Option<RecoveryJson> {
     let path = set.part(Part::Recovery(number), json.of);
     let Ok(OpenedPath::Recovery(there)) = look(&path, false) else { return None };
@@ -137,13 +136,13 @@ fn there(set: &SetName, json: &RecoveryJson, number: u32) -> Option<RecoveryJson
     (stamp::is_proven(&path) && is_it && without(&there.json) == without(json)).then_some(there.json)
 }
 
-/// The BLAKE3 of all mebibytes of all volumes, one behind the other.
+/// The BLAKE3 of all mebibytes of all volumes, in order.
 pub fn known(digests: &[Option<VolumeDigests>]) -> Vec<u8> {
     digests.iter().flatten().flat_map(|digests| digests.mebibytes.iter().flatten().copied()).collect()
 }
 
 impl RecoveryJson {
-    /// With what the volumes were found to be.
+    /// With the digests of the volumes.
     fn with(mut self, computed: &Computed) -> Result<RecoveryJson> {
         for (volume, digests) in self.volumes.iter_mut().zip(&computed.originals) {
             let unread = || Error::damaged("computing recovery volumes: a volume was not read");
@@ -161,7 +160,7 @@ mod tests {
     use crate::base::progress::Silent;
     use crate::bundle::volumes::recovery_layout::recovery_length;
 
-    /// Volumes of these sizes in a directory of their own, and what is wanted of them.
+    /// Volumes of these sizes in a directory of their own, and their recovery options.
     fn set(sizes: &[u64], recovery: u32, limit: u64) -> (tempfile::TempDir, SetName, RecoveryOf) {
         let directory = tempfile::tempdir().unwrap();
         let set = SetName::of(&directory.path().join("images"));

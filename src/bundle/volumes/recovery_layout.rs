@@ -1,4 +1,4 @@
-//! Which recovery volumes a set can have, and where everything in one stands.
+//! Which recovery volumes a set can have, and the layout of one.
 
 use jiff::Timestamp;
 
@@ -14,36 +14,36 @@ use crate::oci::Digest;
 pub const PRINT: u64 = 32;
 
 impl RecoveryJson {
-    /// How many BLAKE3 of volumes there are.
+    /// Number of BLAKE3 of volumes.
     pub fn known_mebibytes(&self) -> u64 {
         self.volumes.iter().map(|volume| volume.size.div_ceil(MEBIBYTE)).fold(0, u64::saturating_add)
     }
 
-    /// Bytes of `volumes/r01.b3`: the BLAKE3 of the volumes, and those of the parity.
+    /// Bytes of `volumes/r01.b3`: the BLAKE3 of the volumes and those of the parity.
     pub fn chunks_length(&self) -> u64 {
         self.known_mebibytes().saturating_add(self.shard.div_ceil(MEBIBYTE)).saturating_mul(PRINT)
     }
 }
 
-/// Of which set recovery volumes are to be made, and how many.
+/// The set to compute recovery volumes for, and their number.
 #[derive(Clone, Copy, Debug)]
 pub struct RecoveryOf {
-    /// Of the bundle.
+    /// The identity of the bundle.
     pub identity: Digest,
-    /// When the bundle was made.
+    /// The time of the bundle.
     pub created: Timestamp,
-    /// Bytes that no volume exceeds.
+    /// Maximum size of a volume in bytes.
     pub limit: u64,
-    /// How many volumes the set has.
+    /// Number of volumes.
     pub volumes: u32,
-    /// How many recovery volumes it is to have.
+    /// Number of recovery volumes.
     pub recovery: u32,
 }
 
-/// The length of the longest recovery volume that a set has whose volumes have these lengths, in bytes.
+/// Size in bytes of the largest recovery volume of a set with volumes of these sizes.
 ///
 /// # Errors
-/// No code for as many volumes, or lengths that no file has.
+/// The code does not support this number of volumes, or the sizes overflow.
 pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> {
     let (identity, created) = (Digest::ZEROS, Timestamp::UNIX_EPOCH);
     let volumes = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
@@ -52,10 +52,10 @@ pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> 
 }
 
 impl RecoveryOf {
-    /// Of volumes with these lengths, with zeros in place of what they are.
+    /// The description for volumes of these sizes, with zeros in place of their digests.
     ///
     /// # Errors
-    /// No code for as many volumes, or lengths that no file has.
+    /// The code does not support this number of volumes, or the sizes overflow.
     pub fn json(&self, sizes: &[u64]) -> Result<RecoveryJson> {
         let RecoveryOf { identity, created, limit, volumes, recovery } = *self;
         let longest = sizes.iter().copied().max().unwrap_or_default();
@@ -79,7 +79,7 @@ impl RecoveryOf {
     }
 }
 
-/// What stands where in a recovery volume; of `json` only the length matters.
+/// The layout of a recovery volume; of `json`, only the length matters.
 pub fn plan(json: &RecoveryJson) -> Result<TarPlan> {
     let (part, of) = (Part::Recovery(json.number), json.of);
     let names = [part.json(of), part.chunks(of), part.parity(of)];
@@ -94,7 +94,7 @@ pub fn plan(json: &RecoveryJson) -> Result<TarPlan> {
     TarPlan::new(files)
 }
 
-/// Everything of a recovery volume that stands before the parity. `chunks` is the whole of `r01.b3`.
+/// Everything in a recovery volume before the parity. `chunks` is the whole of `r01.b3`.
 pub fn head(json: &RecoveryJson, chunks: &[u8], parity: &Digest) -> Result<Vec<u8>> {
     let bytes = json.to_bytes()?;
     let plan = plan(json)?;

@@ -1,4 +1,4 @@
-//! The volumes of a bundle: where each goes, and all in it that is no blob.
+//! The volumes of a bundle: their files, and all their content except blobs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -18,16 +18,16 @@ use crate::files::Layout;
 use crate::oci::Digest;
 use crate::signing::{PublicKey, signature_in};
 
-/// How large volumes may be, and how many more make up for lost ones.
+/// The maximum size of volumes, and the number of recovery volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Bytes that no volume exceeds.
+    /// Maximum size of a volume in bytes.
     pub limit: u64,
-    /// Recovery volumes.
+    /// Number of recovery volumes.
     pub recovery: u32,
 }
 
-/// Which volumes of a set.
+/// Which volumes of a set to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeSelection {
     All,
@@ -52,7 +52,7 @@ impl VolumeSelection {
         }
     }
 
-    /// The number, where it is a single volume.
+    /// The number, if it is a single volume.
     pub fn only_one(&self) -> Option<u32> {
         match self {
             VolumeSelection::Only(numbers) if numbers.len() == 1 => numbers.first().copied(),
@@ -61,35 +61,35 @@ impl VolumeSelection {
     }
 }
 
-/// How a bundle is written as volumes.
+/// How to write a bundle as volumes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeOptions {
     pub shape: Shape,
-    /// Which of them are written.
+    /// Which of them to write.
     pub selection: VolumeSelection,
 }
 
-/// A set that is to be written.
+/// A set to write.
 #[derive(Debug)]
 pub struct Set {
     pub name: SetName,
     pub plan: SetPlan,
     pub identity: Digest,
-    /// Metadata and manifests: what every volume repeats.
+    /// Metadata and manifests, which every volume repeats.
     common: Vec<KnownFile>,
     /// In seconds since 1970.
     mtime: u64,
     signatures: Accepted,
-    /// The digests of the tools, by their paths.
+    /// The digests of the tools by path.
     tools: HashMap<String, Digest>,
 }
 
-/// Which signatures a volume that is there may have: those of ECDSA are other bytes each time that a key signs.
+/// Which signatures an existing volume may have. ECDSA signatures differ each time a key signs.
 #[derive(Debug)]
 enum Accepted {
-    /// Those of the set, or others of this key.
+    /// Those of the set, or others by this key.
     Own(Option<PublicKey>),
-    /// Any, but this key has to be among those that have signed.
+    /// Any, but this key must be among the signers.
     Any(Option<PublicKey>),
 }
 
@@ -97,7 +97,7 @@ impl Set {
     /// Lays out the volumes of a bundle.
     ///
     /// # Errors
-    /// They would be too small, or too many.
+    /// They would be too small or too many.
     pub(in crate::bundle) fn new(files: &FileSet, name: SetName, Shape { limit, recovery }: Shape) -> Result<Set> {
         let of_chunks = match &files.trailer {
             Some(Trailer::Copied(signatures)) => &signatures[..],
@@ -119,17 +119,17 @@ impl Set {
         Ok(Set { name, plan, identity: files.identity, common, mtime: files.mtime, signatures, tools })
     }
 
-    /// The same where a volume counts as there whatever signatures it has, if this key, where there is one, has signed it.
+    /// The set, accepting existing volumes with any signatures if this key, if any, has signed them.
     pub(in crate::bundle) fn signed_by_any(self, key: Option<PublicKey>) -> Set {
         Set { signatures: Accepted::Any(key), ..self }
     }
 
-    /// What the bundle declares of a blob or a tool.
+    /// The declared digest of a blob or tool.
     pub(super) fn declared(&self, path: &str) -> Option<Digest> {
         Digest::of_blob_path(path).or_else(|| self.tools.get(path).copied())
     }
 
-    /// Whether a volume that is there is of this set, or of another one with which it cannot be mixed up.
+    /// Whether an existing volume belongs to this set, or to another one with which it cannot be confused.
     pub(in crate::bundle) fn admits(&self, there: &VolumeJson) -> bool {
         let SetPlan { limit, recovery, .. } = self.plan;
         if (there.identity, there.limit, there.recovery) != (self.identity, limit, recovery) {
@@ -152,10 +152,10 @@ impl Set {
         self.plan.volumes.iter().find(|volume| volume.number == number)
     }
 
-    /// Refuses numbers that no volume has.
+    /// Rejects numbers that no volume has.
     ///
     /// # Errors
-    /// There is one.
+    /// The selection contains such a number.
     pub fn check(&self, selection: &VolumeSelection) -> Result<()> {
         let VolumeSelection::Only(numbers) = selection else { return Ok(()) };
         match numbers.iter().find(|number| self.volume(**number).is_none()) {
@@ -167,15 +167,15 @@ impl Set {
         }
     }
 
-    /// The file of a volume.
+    /// The path of a volume.
     pub fn path_of(&self, volume: &VolumePlan) -> PathBuf {
         self.name.part(Part::Volume(volume.number), volume.of)
     }
 
-    /// Bytes that its recovery volumes take when they are written; where the volumes are `unchanged`, these may be there.
+    /// Bytes that writing its recovery volumes takes. If the volumes are `unchanged`, these may exist.
     ///
     /// # Errors
-    /// There is no code for as many volumes.
+    /// The code does not support this number of volumes.
     pub fn recovery_room(&self, unchanged: bool) -> Result<u64> {
         let SetPlan { recovery, limit, .. } = self.plan;
         let is_there = |number| self.name.part(Part::Recovery(number), recovery).exists();
@@ -186,7 +186,7 @@ impl Set {
         Ok(recovery_length(&sizes, recovery, limit)?.saturating_mul(recovery.into()))
     }
 
-    /// Whether a volume has the same metadata and manifests, and signatures that will do.
+    /// Whether a volume has the same metadata and manifests, and acceptable signatures.
     pub(super) fn has_common(&self, layout: &Layout) -> bool {
         let signed = |path: &str| {
             let signed = self.common.iter().find(|file| Some(&*file.path) == signed_file(path));
@@ -212,15 +212,15 @@ impl Set {
         is_by_key && self.common.iter().all(is_there)
     }
 
-    /// What a volume says of itself, where `known` is what it holds, in the order of its files.
+    /// A volume's own files, where `known` describes its content in the order of its files.
     pub(super) fn own_files(&self, volume: &VolumePlan, known: &[HeldDigests]) -> Result<Vec<Small>> {
         volume_metadata::own_files(&self.plan, volume, self.identity, &self.common, known)
     }
 
-    /// Writes everything of a volume but the blobs, which are in `file`, and `known` in their order.
+    /// Writes everything of a volume except blobs, which are in `file` and described by `known` in their order.
     ///
     /// # Errors
-    /// One of them is not known, or the disk's.
+    /// One of them is not known, or the disk fails.
     pub(super) fn seal(&self, volume: &VolumePlan, file: &File, path: &Path, known: &[HeldDigests]) -> Result<()> {
         let own = self.own_files(volume, known)?;
         let own: HashMap<&str, &[u8]> = own.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
@@ -238,7 +238,7 @@ impl Set {
     }
 }
 
-/// Whether a file of the bundle is in one volume, if it is no manifest; all others are in every one.
+/// Whether a file of the bundle, unless it is a manifest, is in one volume; all others are in every volume.
 pub(super) fn is_held(path: &str) -> bool {
     is_tool(path) || path.starts_with("blobs/")
 }

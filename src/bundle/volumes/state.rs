@@ -1,9 +1,9 @@
-//! How far an import has come that gets its volumes one by one: a small file, and beside it the pieces of blobs that are not
-//! whole yet.
+//! The progress of an import that receives its volumes one by one: a small file, and next to it segments of blobs that are not
+//! complete yet.
 //!
-//! What is at the target is asked of the target, every time: the file says which volumes were there, so that it can be told
-//! which are still wanted, and what the pieces are. It can be interrupted anywhere: a piece has its name when it is whole and
-//! on the medium, and the file is replaced at once.
+//! The target is asked what it has every time. The file records which volumes were available, so that gapferry can say which
+//! ones are still needed, and describes the segments. It can be interrupted anywhere: a segment gets its name when it is
+//! complete and synced, and the file is replaced atomically.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -21,9 +21,9 @@ use crate::content::proof::{self, Unproven, Wrong, prove};
 use crate::files::Layout;
 use crate::oci::Digest;
 
-/// The version of the file that this program writes and the only one it reads.
+/// The version of the file, the only one that is read and written.
 const STATE_VERSION: u32 = 2;
-/// The largest file that is read, in bytes, and the most values in it.
+/// Maximum size of the file in bytes, and maximum number of values in it.
 const MAX_STATE: u64 = 384 * 1024 * 1024;
 const MOST_VALUES: usize = 10_000_000;
 
@@ -32,17 +32,17 @@ const MOST_VALUES: usize = 10_000_000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::bundle) struct StateJson {
     gapferry_import: u32,
-    /// Of the bundle.
+    /// The identity of the bundle.
     identity: Digest,
-    /// How many volumes the set has, how many for recovery, and bytes that none exceeds: another split has other pieces.
+    /// The number of volumes and recovery volumes, and the maximum size of a volume: another split has other segments.
     of: u32,
     recovery: u32,
     limit: u64,
-    /// Where the images go, as it was given.
+    /// The target, as given.
     target: String,
-    /// Volumes that were taken in whole.
+    /// Volumes that were completely imported.
     volumes: Vec<Taken>,
-    /// Pieces that are kept.
+    /// Segments that are kept.
     segments: Vec<VolumeFile>,
 }
 
@@ -50,7 +50,7 @@ pub(in crate::bundle) struct StateJson {
 #[serde(deny_unknown_fields)]
 struct Taken {
     number: u32,
-    /// Entries of its tar: should the target lose something, it is wanted again.
+    /// Entries of its tar: if the target loses something, the volume is needed again.
     holds: Vec<String>,
 }
 
@@ -69,27 +69,27 @@ impl Document for StateJson {
 /// See the module documentation.
 pub struct ImportState {
     path: PathBuf,
-    /// Where the pieces are.
+    /// Where the segments are.
     directory: PathBuf,
     target: String,
     json: Option<StateJson>,
     writes: bool,
-    /// Held, so that no second run changes the pieces.
+    /// Held so that no second run changes the segments.
     kept: Option<Segments>,
 }
 
-/// The open directory of the pieces.
+/// The open directory of the segments.
 struct Segments {
     entry: Entry,
     locked: LockedDir,
 }
 
 impl ImportState {
-    /// Reads the state of an import into `target`; there may be none yet, and then nothing is created before it is known of which set
-    /// it is to be ([`ImportState::bind`]). Where `writes` is not set, nothing is created at all.
+    /// Reads the state of an import into `target`. If none exists, nothing is created before the set is known
+    /// ([`ImportState::bind`]). Without `writes`, nothing is created at all.
     ///
     /// # Errors
-    /// It is of an import into another target, or no state; another run has it; the disk's.
+    /// It is the state of an import into another target, or not a state; another run holds it; or the disk fails.
     pub fn open(path: &Path, target: &str, writes: bool) -> Result<ImportState> {
         let directory = fsops::beside(path, ".segments");
         fsops::refuse_other_than_directory(&directory)?;
@@ -114,8 +114,8 @@ impl ImportState {
         }
     }
 
-    /// Keeps other runs from the state and the pieces, if this one writes. Another run may have written until then, so the state
-    /// is read again.
+    /// Locks the state and the segments, if this run writes. Another run may have written until then, so the state is read
+    /// again.
     fn lock_dir(&mut self) -> Result<()> {
         if !self.writes || self.kept.is_some() {
             return Ok(());
@@ -125,7 +125,7 @@ impl ImportState {
         loop {
             let dir = entry.dir().make(entry.name(), 0o777)?.dir;
             let locked = LockedDir::take(dir, &self.path)?;
-            // A run that ends just now may have removed it.
+            // A run that is just ending may have removed it.
             if entry.is_still(locked.dir())? {
                 Replacement::remove_left(locked.dir())?;
                 self.kept = Some(Segments { entry, locked });
@@ -135,15 +135,15 @@ impl ImportState {
         }
     }
 
-    /// The directory of the pieces, which is there once [`ImportState::lock_dir`] was called.
+    /// The directory of the segments, which exists once [`ImportState::lock_dir`] was called.
     fn dir(&self) -> Result<Dir> {
         self.kept.as_ref().map_or_else(|| Dir::open(&self.directory), |kept| Ok(kept.locked.dir().clone()))
     }
 
-    /// The pieces that are kept and whole, and the layout they are in.
+    /// The complete segments, and the layout that contains them.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn pieces(&self) -> Result<Option<(Layout, Vec<KeptPiece>)>> {
         if self.segments().next().is_none() || !self.directory.is_dir() {
             return Ok(None);
@@ -162,10 +162,10 @@ impl ImportState {
         self.json.iter().flat_map(|json| &json.segments)
     }
 
-    /// From now on it is the state of this set.
+    /// Binds the state to this set.
     ///
     /// # Errors
-    /// It is that of another; another run has it; the disk's.
+    /// It belongs to another set, another run holds it, or the disk fails.
     pub fn bind(&mut self, set: SetId) -> Result<()> {
         self.lock_dir()?;
         let refuse = |what: String| {
@@ -196,10 +196,10 @@ impl ImportState {
         }
     }
 
-    /// Keeps the pieces that `volumes`, the parts of `layout`, have of blobs that are `wanted` later; each is proven.
+    /// Stores the segments that `volumes`, the parts of `layout`, have of blobs that are `wanted` later, and proves each.
     ///
     /// # Errors
-    /// A piece is not what its volume says (`Damaged`); the disk's.
+    /// A segment is not what its volume states (`Damaged`), or the disk fails.
     pub fn store(&mut self, layout: &Layout, volumes: &[Volume], wanted: impl Fn(&Digest) -> bool) -> Result<()> {
         let there: BTreeSet<String> = self.pieces()?.into_iter().flat_map(|(_, kept)| kept).map(|k| k.stored).collect();
         let mut kept: Vec<VolumeFile> = Vec::new();
@@ -237,14 +237,15 @@ impl ImportState {
         new.commit()
     }
 
-    /// Proves those of these blobs that pieces are kept of, before they are pushed. `bundle` is what there is of the bundle with
-    /// these pieces, of `volumes` and in their order.
+    /// Proves those of these blobs that have kept segments, before they are pushed. `bundle` is what exists of the bundle with
+    /// these segments, from `volumes` and in their order.
     ///
-    /// A kept piece that has changed is removed, and its volume is wanted again. Where none has and the blob is another one all
-    /// the same, what some volume says of itself is wrong. It cannot be known which, so all kept pieces of the blob are removed.
+    /// A kept segment that has changed is removed, and its volume is needed again. If none has changed and the blob is still
+    /// wrong, the description of some volume is wrong. Which one cannot be known, so all kept segments of the blob are
+    /// removed.
     ///
     /// # Errors
-    /// A blob is not right, whether for a kept piece or for one in `volumes` (`Damaged`); the disk's.
+    /// A blob is wrong, whether because of a kept segment or one in `volumes` (`Damaged`), or the disk fails.
     pub fn prove_kept(&mut self, bundle: &Layout, volumes: &[Volume], blobs: impl Fn(&Digest) -> bool) -> Result<()> {
         let Some((layout, pieces)) = self.pieces()? else { return Ok(()) };
         let mut of_blob: BTreeMap<Digest, Vec<KeptPiece>> = BTreeMap::new();
@@ -277,7 +278,7 @@ impl ImportState {
         Err(why.while_doing(self.bring_again(&removed)))
     }
 
-    /// What to do now that these pieces are gone.
+    /// What to do now that these segments are gone.
     fn bring_again(&self, pieces: &[KeptPiece]) -> String {
         let is_of = |taken: &&Taken| pieces.iter().any(|piece| taken.holds.contains(&piece.stored_path()));
         let numbers = self.json.iter().flat_map(|json| &json.volumes).filter(is_of);
@@ -301,11 +302,10 @@ impl ImportState {
         Ok(())
     }
 
-    /// After a push: pieces of blobs that do not wait any more are removed, and, if all went well, the volumes count as taken
-    /// in.
+    /// After a push: removes segments of blobs that no longer wait and, if all went well, records the volumes as imported.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn commit(&mut self, volumes: &[Volume], went_well: bool, waits: impl Fn(&Digest) -> bool) -> Result<()> {
         let is_done =
             |file: &&VolumeFile| went_well && Digest::of_blob_path(&file.path).is_none_or(|blob| !waits(&blob));
@@ -323,11 +323,11 @@ impl ImportState {
         self.write()
     }
 
-    /// The numbers of the volumes that are still to come, for the blobs that wait: those that never came, and those that had what
-    /// is neither at the target nor kept.
+    /// The numbers of the volumes that are still needed for the waiting blobs: those that never came, and those with content
+    /// that is neither at the target nor kept.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn wanted(&self, waiting: &BTreeSet<Digest>) -> Result<Vec<u32>> {
         let Some(json) = &self.json else { return Ok(Vec::new()) };
         let taken: BTreeMap<u32, &Taken> = json.volumes.iter().map(|taken| (taken.number, taken)).collect();
@@ -356,7 +356,7 @@ impl ImportState {
 impl Drop for ImportState {
     fn drop(&mut self) {
         if let Some(kept) = &self.kept {
-            // Only an empty one goes.
+            // Succeeds only if it is empty.
             let _ = kept.entry.dir().remove_dir(kept.entry.name());
         }
     }
@@ -376,7 +376,7 @@ fn read(path: &Path) -> Result<Option<StateJson>> {
     Ok(Some(json))
 }
 
-/// Whether the bytes are others than these.
+/// Whether the bytes are wrong.
 ///
 /// # Errors
 /// They cannot be read.
@@ -388,10 +388,10 @@ fn wrong(slice: &Slice, digest: &Digest) -> Result<Option<Error>> {
     }
 }
 
-/// The pieces of the blob that `volumes` have.
+/// Proves the segments of the blob in `volumes`.
 ///
 /// # Errors
-/// One is not what its volume says, or cannot be read.
+/// One is not what its volume states, or cannot be read.
 fn prove_given(bundle: &Layout, volumes: &[Volume], blob: &Digest) -> Result<()> {
     let path = blob.blob_path();
     for (volume, part) in volumes.iter().zip(bundle.parts()) {
@@ -403,7 +403,7 @@ fn prove_given(bundle: &Layout, volumes: &[Volume], blob: &Digest) -> Result<()>
     Ok(())
 }
 
-/// How a piece is called among those that are kept: `sha256-ab….3`.
+/// The name of a kept segment: `sha256-ab….3`.
 fn name(file: &VolumeFile) -> Option<String> {
     let (blob, segment) = (Digest::of_blob_path(&file.path)?, file.segment.as_deref()?);
     Some(format!("{}.{}", blob.to_string().replacen(':', "-", 1), segment.number))
@@ -421,7 +421,7 @@ mod tests {
         Volume { path: PathBuf::new(), json, label: String::new() }
     }
 
-    /// Two operators, each with a disc: what the first has brought in is not asked for again.
+    /// Two operators, each with a disc: what the first has imported is not requested again.
     #[test]
     fn a_run_that_waited_for_another_goes_on_from_what_that_has_written() {
         let directory = tempfile::tempdir().unwrap();

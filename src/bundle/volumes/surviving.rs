@@ -1,8 +1,8 @@
-//! What is left of a set that has recovery volumes: which files are whole, and which mebibytes of the others are.
+//! What is left of a set with recovery volumes: which files are intact, and which mebibytes of the others.
 //!
 //! # Threats
-//! Any file may be of another set, damaged, or forged, whatever its name. Which set is meant, most files that are proven
-//! decide. A medium may refuse to be read here and there: what cannot be read is bad, and the rest of it is not.
+//! Any file may belong to another set, or be damaged or forged, whatever its name. The set that most proven files belong to is
+//! the one that is meant. A medium may fail in places: what cannot be read is bad, and the rest is not.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -28,16 +28,16 @@ use crate::oci::Digest;
 #[derive(Debug)]
 struct GivenFile {
     path: PathBuf,
-    /// Which volume it is, as far as what it says of itself can be read, and of which set.
+    /// Which volume it is, and of which set, as far as its description can be read.
     part: Option<Part>,
     set: Option<SetId>,
     recovery: Option<Proven>,
     found: Region,
-    /// The bundle's own digests prove it, whatever recovery volumes say.
+    /// Whether the bundle's own digests prove it, whatever recovery volumes state.
     is_good: bool,
 }
 
-/// What a recovery volume says, and its own sums confirm.
+/// The description in a recovery volume, confirmed by its own sums.
 #[derive(Debug)]
 struct Proven {
     json: RecoveryJson,
@@ -49,54 +49,55 @@ struct Proven {
 #[derive(Debug, Default)]
 struct Region {
     size: u64,
-    /// `None`: not all of it could be read.
+    /// `None` if not all of it could be read.
     sha256: Option<Digest>,
-    /// BLAKE3 of each mebibyte; `None`: it could not be read.
+    /// BLAKE3 of each mebibyte; `None` if it could not be read.
     mebibytes: Vec<Option<[u8; 32]>>,
 }
 
-/// A volume that was given, or what is left of it.
+/// A given volume, or what is left of it.
 #[derive(Debug)]
 pub struct SurvivingVolume {
     pub path: PathBuf,
-    /// Where in the file the shard begins.
+    /// Position of the shard in the file.
     offset: u64,
-    /// By mebibyte of the shard; `None`: the whole file is what the recovery volumes say.
+    /// By mebibyte of the shard; `None` if the whole file matches the recovery volumes.
     good: Option<Vec<bool>>,
-    /// The bundle's own digests prove it: it is not to be replaced, though it may differ from what parity was made of.
+    /// Whether the bundle's own digests prove it. It is then not replaced, even if it differs from what the parity was
+    /// computed from.
     is_good: bool,
-    /// What is in it shows that it was a volume of this set, or it is empty. Else only its name says so.
+    /// Whether its content shows that it was a volume of this set, or it is empty; otherwise only its name says so.
     pub is_recognized: bool,
 }
 
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Surviving {
-    /// How the files are called.
+    /// The name of the files.
     pub name: SetName,
-    /// What the recovery volumes say; `number` means nothing.
+    /// The description in the recovery volumes; `number` is meaningless.
     pub json: RecoveryJson,
     /// The BLAKE3 of all mebibytes of all volumes.
     pub known: Vec<u8>,
     /// By number.
     pub volumes: Vec<Option<SurvivingVolume>>,
     pub recovery: Vec<Option<SurvivingVolume>>,
-    /// What is of another set, or of none.
+    /// Files of other sets or of none.
     pub foreign: Vec<PathBuf>,
 }
 
 impl SurvivingVolume {
-    /// Whether it is not to be made again.
+    /// Whether it need not be reconstructed.
     pub fn is_whole(&self) -> bool {
         self.good.is_none() || self.is_good
     }
 
-    /// Whether it is good, and other than the recovery volumes say.
+    /// Whether it is good but differs from what the recovery volumes state.
     pub fn is_unlike(&self) -> bool {
         self.good.is_some() && self.is_good
     }
 
-    /// Of several copies the one with the highest is taken.
+    /// Of several copies, the one with the highest worth is used.
     fn worth(&self) -> (bool, bool, usize) {
         let good = self.good.iter().flatten().filter(|good| **good).count();
         (self.good.is_none(), self.is_good, good)
@@ -104,11 +105,11 @@ impl SurvivingVolume {
 }
 
 impl Surviving {
-    /// Looks at these files, all of them, to the last byte. In a bundle that is `signed`, a volume may have a signature by an accepted
-    /// key that no other volume has.
+    /// Examines all bytes of these files. In a `signed` bundle, a volume may have a signature by an accepted key that no other
+    /// volume has.
     ///
     /// # Errors
-    /// A path that leads nowhere; no recovery volume that can be read; names that are those of no set.
+    /// A path does not exist, no recovery volume can be read, or the names do not belong to a set.
     pub fn survey(paths: &[PathBuf], signed: Option<&Signed>, events: &Events) -> Result<Surviving> {
         let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
         events.report(Event::Phase { phase: Phase::Verify, items: paths.len() as u64, bytes });
@@ -152,7 +153,7 @@ impl Surviving {
         Ok(())
     }
 
-    /// Which volume a file is, or was.
+    /// Which volume a file is or was.
     fn volume(&self, given: &GivenFile) -> Option<(Part, SurvivingVolume)> {
         let GivenFile { path, part, set, found, is_good, .. } = given;
         let says_set = set.is_some() || found.size == 0;
@@ -170,13 +171,13 @@ impl Surviving {
         let candidates = part.iter().copied().chain(named.map(|(_, part)| part));
         let candidates = candidates.filter_map(|part| match part {
             Part::Volume(number) => Some((part, left(Some(self.good(number, found)?)))),
-            // Of one whose own word is not to be had nothing can be used.
+            // Without its own description, nothing of it can be used.
             Part::Recovery(number) => (number <= self.json.of).then(|| (part, left(Some(Vec::new())))),
         });
         candidates.max_by_key(|(_, left)| left.worth())
     }
 
-    /// Which mebibytes are as they were in this volume; `None`: there is no such volume.
+    /// Which mebibytes are unchanged in this volume; `None` if there is no such volume.
     fn good(&self, number: u32, found: &Region) -> Option<Vec<bool>> {
         let at = (number as usize).checked_sub(1).filter(|at| *at < self.json.volumes.len())?;
         let mebibytes = |size: u64| usize::try_from(size.div_ceil(MEBIBYTE)).unwrap_or(usize::MAX);
@@ -196,7 +197,7 @@ impl Surviving {
         (originals.collect(), parities.collect())
     }
 
-    /// Every volume of the set, recovery volumes too, and what is left of it.
+    /// Every volume of the set, including recovery volumes, and what is left of it.
     pub fn parts(&self) -> impl Iterator<Item = (Part, Option<&SurvivingVolume>)> {
         let volumes = (1..).map(Part::Volume).zip(self.volumes.iter().map(Option::as_ref));
         volumes.chain((1..).map(Part::Recovery).zip(self.recovery.iter().map(Option::as_ref)))
@@ -228,7 +229,7 @@ impl GivenFile {
                 given.recovery = proven(recovery.json, &recovery.layout);
             }
             Ok(OpenedPath::Broken(broken)) => given.part = broken.part,
-            // It may have lost its beginning; whatever it is, its bytes tell.
+            // It may have lost its beginning; its bytes decide.
             Ok(OpenedPath::Other(..)) | Err(_) => {}
         }
         let (offset, size) = match &given.recovery {
@@ -241,15 +242,15 @@ impl GivenFile {
     }
 }
 
-/// The number of the volume that this is, whole, by what the recovery volumes say.
+/// The number of the intact volume that this is, according to the recovery volumes.
 fn listed(found: &Region, json: &RecoveryJson) -> Option<u32> {
     let digest = found.sha256?;
     let at = json.volumes.iter().position(|volume| volume.is(found.size, &digest))?;
     u32::try_from(at + 1).ok()
 }
 
-/// Finds the volumes that are good, though recovery volumes say otherwise: those may be forged, or older than a volume that was
-/// written again. Where all volumes would be there and still not all of the bundle, none of these is believed.
+/// Finds volumes that are good although recovery volumes disagree: those may be forged, or older than a volume that was
+/// written again. If all volumes seem to exist and still not all of the bundle does, none of these is trusted.
 fn find_good(given: &mut [GivenFile], json: &RecoveryJson, signed: Option<&Signed>, events: &Events) {
     let set = id_of_recovery(json);
     let of_set = given.iter().filter(|given| given.set == Some(set) && given.recovery.is_none());
@@ -273,19 +274,19 @@ fn find_good(given: &mut [GivenFile], json: &RecoveryJson, signed: Option<&Signe
     given.iter_mut().for_each(|given| given.is_good = good.contains(&given.path));
 }
 
-/// A recovery volume's own word, if its sums confirm it.
+/// A recovery volume's description, if its sums match.
 fn proven(json: RecoveryJson, layout: &Layout) -> Option<Proven> {
     let part = Part::Recovery(json.number);
     let (name, length) = (part.chunks(json.of), json.chunks_length());
     let slice = layout.slice(&name).ok().flatten().filter(|slice| slice.size() == length)?;
     let sums = layout.read(&part.sums(json.of), MEBIBYTE).ok().flatten()?;
-    // What is not as its sum says takes no memory.
+    // What does not match its sum takes no memory.
     prove_slice(&slice, &sums::digest_of(&sums, &name)?, &|_| ()).ok()?;
     let chunks = slice.read_all(MAX_RECOVERY_CHUNKS).ok()?;
     Some(Proven { json, chunks: chunks.to_vec() })
 }
 
-/// What is left of a recovery volume whose own word is proven.
+/// What is left of a recovery volume whose description is proven.
 fn recovery(given: &GivenFile, Proven { json, chunks }: &Proven) -> Result<(Part, SurvivingVolume)> {
     let plan = plan(json)?;
     let offset = plan.files.last().map_or(0, |file| file.data);
@@ -302,7 +303,7 @@ fn recovery(given: &GivenFile, Proven { json, chunks }: &Proven) -> Result<(Part
     Ok((Part::Recovery(json.number), left))
 }
 
-/// Whether what stands before the parity and after it is what it should be.
+/// Whether the bytes before and after the parity are right.
 fn is_framed(path: &Path, head: &[u8], end: u64, length: u64) -> bool {
     let framed = || -> io::Result<bool> {
         let file = fsops::open_plain(path)?;
@@ -343,41 +344,41 @@ impl Region {
         Ok(Region { size, sha256: is_whole.then(|| hasher.finish().sha256), mebibytes })
     }
 
-    /// Whether mebibytes that are `good` show what file it is. Zeros do not: many files have them.
+    /// Whether `good` mebibytes identify the file. Zeros do not, because many files have them.
     fn shows(&self, good: &[bool]) -> bool {
         let zeros =
             [MEBIBYTE, self.size % MEBIBYTE].map(|length| Some(*blake3::hash(&vec![0; length as usize]).as_bytes()));
         good.iter().zip(&self.mebibytes).any(|(good, found)| *good && !zeros.contains(found))
     }
 
-    /// Which of its mebibytes are these.
+    /// Which of its mebibytes are equal to these.
     fn compare<'a>(&self, known: impl Iterator<Item = &'a [u8]>) -> Vec<bool> {
         let found = self.mebibytes.iter().map(Option::as_ref).chain(std::iter::repeat(None));
         known.zip(found).map(|(known, found)| found.is_some_and(|found| found == known)).collect()
     }
 }
 
-/// Why recovery volumes bring nothing. The error says what to do.
+/// Why recovery volumes cannot help. The error says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryFault {
     #[error("the recovery volumes are of the bundle {of}, what is signed is {signed}")]
     OtherBundle { of: Digest, signed: Digest },
-    /// What they give is not what the bundle declares.
+    /// Their result is not what the bundle declares.
     #[error("{} cannot be made again of forged or damaged recovery volumes", made.display())]
     Forged { made: PathBuf },
-    /// The beginning of none of them is whole.
+    /// The beginning of every one of them is damaged.
     #[error("no recovery volume says what was lost")]
     Unknown,
 }
 
 impl Fact for RecoveryFault {}
 
-/// Whether two recovery volumes are of one set.
+/// Whether two recovery volumes belong to the same set.
 fn is_same(one: &RecoveryJson, other: &RecoveryJson) -> bool {
     RecoveryJson { number: other.number, ..one.clone() } == *other
 }
 
-/// What the recovery volumes say that most files agree with; of several the first.
+/// The description in recovery volumes that most files match; of several, the first.
 fn description(given: &[GivenFile]) -> Result<(RecoveryJson, Vec<u8>)> {
     let mut described: Vec<(&Proven, usize)> = Vec::new();
     for proven in given.iter().filter_map(|given| given.recovery.as_ref()) {
@@ -405,13 +406,13 @@ fn description(given: &[GivenFile]) -> Result<(RecoveryJson, Vec<u8>)> {
     Ok((json, known))
 }
 
-/// How the files of the set are called, by those that are of it.
+/// The name of the files of the set, from those that belong to it.
 fn name(given: &[GivenFile], json: &RecoveryJson) -> Result<SetName> {
     let mut votes: HashMap<SetName, (usize, usize)> = HashMap::new();
     for (at, given) in given.iter().enumerate() {
         let is_of_it = given.set == Some(id_of_recovery(json));
         if let Some((name, _)) = SetName::of_part(&given.path).filter(|(_, part)| Some(*part) == given.part) {
-            // The earlier, the better.
+            // Earlier ones are better.
             let votes = votes.entry(name).or_insert((0, usize::MAX - at));
             votes.0 += usize::from(is_of_it);
         }

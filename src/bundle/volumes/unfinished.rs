@@ -1,5 +1,5 @@
-//! The files of a set that is being written, or whose writing did not come to its end: unfinished volumes, and a journal for
-//! each selection of volumes.
+//! The files of a set that is being written, or was not finished: unfinished volumes, and a journal for each selection of
+//! volumes.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -11,11 +11,11 @@ use super::set::{Set, VolumeSelection};
 use crate::base::fsops::{self, Entry};
 use crate::oci::Digest;
 
-/// How the name of an unfinished volume ends.
+/// The suffix of an unfinished volume.
 pub const PARTIAL: &str = ".partial";
-/// What stands around that which tells the journals of a set apart.
+/// What surrounds the distinguishing part in the names of journals.
 const JOURNAL: (&str, &str) = (".volumes", ".partial.journal");
-/// Digits that stand for the numbers of the selected volumes: thousands of numbers are too long for a name.
+/// Number of digits that represent the selected volumes; thousands of numbers are too long for a name.
 const DIGITS: usize = 16;
 
 /// Where a volume is written.
@@ -23,7 +23,7 @@ pub fn partial_of(set: &Set, volume: &VolumePlan) -> PathBuf {
     fsops::beside(&set.path_of(volume), PARTIAL)
 }
 
-/// Where the journal is while the selected volumes are written. Each selection has its own: a run that ends removes no other.
+/// The journal of the selected volumes. Each selection has its own, so that a finished run removes no other.
 pub fn journal_of(name: &SetName, selection: &VolumeSelection) -> PathBuf {
     let which = match selection {
         VolumeSelection::All => String::new(),
@@ -36,13 +36,13 @@ pub fn journal_of(name: &SetName, selection: &VolumeSelection) -> PathBuf {
     fsops::beside(name.base(), &format!("{begin}{which}{end}"))
 }
 
-/// The unfinished volumes of this name.
+/// The unfinished volumes with this name.
 pub fn partials(name: &SetName) -> Vec<PathBuf> {
     let is_partial = |path: &Path| path.as_os_str().as_bytes().ends_with(PARTIAL.as_bytes());
     files(name, |path| is_partial(path) && name.has_part(&path.with_extension("")))
 }
 
-/// The journals of this name, whatever selection they are of.
+/// The journals with this name, for any selection.
 pub fn journals(name: &SetName) -> Vec<PathBuf> {
     files(name, |path| is_journal(name, path))
 }
@@ -58,19 +58,19 @@ fn is_journal(name: &SetName, path: &Path) -> bool {
     }
 }
 
-/// Removes the journals of volumes that have got their names since: a run that was killed right then has left them.
+/// Removes the journals of volumes that have their names: a run that was killed at that moment has left them.
 pub fn remove_orphaned_journals(name: &SetName) {
     if !partials(name).is_empty() {
         return;
     }
     for journal in journals(name) {
-        // It harms nothing.
+        // It does no harm.
         let _ = Entry::of(&journal).and_then(|journal| journal.remove());
     }
 }
 
-/// The files in the directory of a set that `is_wanted`, in order. Their paths begin as that of the set does: without `./` where
-/// no directory was named.
+/// The files in the directory of a set that `is_wanted`, in order. Their paths begin like that of the set: without `./` if no
+/// directory was named.
 pub fn files(name: &SetName, is_wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(fsops::parent(name.base())).into_iter().flatten().flatten();
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));

@@ -1,4 +1,4 @@
-//! What a volume says of itself, once it is known what it holds.
+//! A volume's description, once its content is known.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::oci::{Algorithm, Digest, Hasher};
 /// A file that is written as a whole.
 pub type Small = (String, Vec<u8>);
 
-/// The three files that a volume has of its own: `.json`, `.b3` and `.sha256`. `common` are metadata and manifests; `known` is of
-/// the files that the volume holds, in their order.
+/// A volume's own three files: `.json`, `.b3` and `.sha256`. `common` are metadata and manifests; `known` describes the
+/// volume's files in order.
 ///
 /// # Errors
-/// Something is not known, or not what was planned with.
+/// Something is not known, or differs from the plan.
 pub fn own_files(
     set: &SetPlan,
     volume: &VolumePlan,

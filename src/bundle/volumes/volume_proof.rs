@@ -1,11 +1,11 @@
-//! Volumes proven by the digests of their bundle: what is made must hold it before it gets a name, and what holds it is never
-//! replaced.
+//! Proves volumes by the digests of their bundle. A reconstructed volume must pass before it gets a name, and a volume that
+//! passes is never replaced.
 //!
 //! # Threats
-//! Every volume may be forged, and so may the recovery volumes that it was made of: no signature covers these. What a volume
-//! holds is proven by the `bundle.json` that has the digest of the set's identity, and what it says of itself by what it holds. A
-//! file that is cut is proven as a whole, by its segment in the volume in question and those in the others. No list has
-//! signatures: they have to be by an accepted key, or those of another volume.
+//! Every volume may be forged, and so may the recovery volumes it was computed from, because no signature covers them. The
+//! content of a volume is proven by the `bundle.json` with the digest of the set's identity, and its description by its
+//! content. A cut file is proven as a whole, from its segment in the volume in question and those in the others. Signatures
+//! are in no list: they must be by an accepted key, or equal those of another volume.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -31,12 +31,12 @@ use crate::files::{Layout, Piece};
 use crate::oci::{Algorithm, Digest};
 use crate::signing::{is_well_formed, signature_in};
 
-/// A volume that is to be proven, or to prove others.
+/// A volume to prove, or that helps to prove others.
 #[derive(Clone, Debug)]
 pub struct GivenVolume {
     pub number: u32,
     pub path: PathBuf,
-    /// It is made of recovery volumes, and so vouches for no signature.
+    /// Whether it was computed from recovery volumes, and therefore does not confirm signatures.
     pub is_made: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct GivenVolume {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeFault {
     pub volume: PathBuf,
-    /// In it, or in the bundle.
+    /// A file in it, or of the bundle.
     pub file: String,
     pub what: String,
 }
@@ -56,7 +56,7 @@ impl VolumeFault {
     }
 }
 
-/// Which entries a volume may have: its own files, what the bundle declares, the segments that it lists of that, and signatures.
+/// The entries that a volume may have: its own files, declared files of the bundle, segments that it lists, and signatures.
 pub struct VolumeEntries<'v> {
     label: &'v str,
     segments: HashMap<String, &'v VolumeFile>,
@@ -69,7 +69,7 @@ impl<'v> VolumeEntries<'v> {
         VolumeEntries { label: &volume.label, segments }
     }
 
-    /// `is_declared`: whether `bundle.json` declares the file. The sums of a volume say nothing here: they are its own.
+    /// `is_declared` says whether `bundle.json` declares the file. The volume's own sums prove nothing here.
     pub fn may_have(&self, path: &str, is_declared: impl Fn(&str) -> bool) -> bool {
         if let Some(file) = self.segments.get(path) {
             return is_declared(&file.path);
@@ -87,13 +87,13 @@ struct Joined<'p> {
     pieces: Vec<Piece>,
 }
 
-/// Volumes of one set.
+/// The volumes of one set.
 pub struct VolumeProof<'k> {
     set: SetId,
     volumes: Vec<Volume>,
     /// In the same order.
     layouts: Vec<Layout>,
-    /// The paths of those that are made.
+    /// The paths of computed volumes.
     made: HashSet<PathBuf>,
     bundle: BundleJson,
     signed: Option<&'k Proven>,
@@ -103,17 +103,17 @@ pub struct VolumeProof<'k> {
 /// What was read of a file in a volume.
 struct Read {
     sha256: Hashed,
-    /// The same, unless the bundle declares it with a digest of another algorithm.
+    /// Different only if the bundle declares it with a digest of another algorithm.
     hashed: Hashed,
     chunks: Chunks,
 }
 
 impl<'k> VolumeProof<'k> {
-    /// Opens these volumes, each of which has to be the volume of its number in the `set`. With a bundle that is `signed`, a
-    /// signature by an accepted key proves itself.
+    /// Opens these volumes, each of which must be the volume with its number in the `set`. In a `signed` bundle, a signature
+    /// by an accepted key proves itself.
     ///
     /// # Errors
-    /// One of them is not; none has the `bundle.json` of the set.
+    /// One of them is not, or none has the `bundle.json` of the set.
     pub fn open(
         given: &[GivenVolume],
         set: SetId,
@@ -149,8 +149,8 @@ impl<'k> VolumeProof<'k> {
         Ok(VolumeProof { set, volumes, layouts, made, bundle, signed, events })
     }
 
-    /// Those of these volumes that are good: each by itself, and what is cut together with the volumes that are good by
-    /// themselves or not in question. If all volumes of the set are among those, and still not all files, none is.
+    /// The good volumes: each by itself, and cut files together with the volumes that are good by themselves or not in
+    /// question. If all volumes of the set are among them and some files are still missing, none is good.
     pub fn good(mut self, in_question: &[&Path]) -> HashSet<PathBuf> {
         let alone = |path: &&&Path| self.alone(path).inspect_err(VolumeFault::note).is_ok();
         let mut good: HashSet<PathBuf> = in_question.iter().filter(alone).map(|path| path.to_path_buf()).collect();
@@ -169,7 +169,7 @@ impl<'k> VolumeProof<'k> {
         }
     }
 
-    /// Without those in question that are not good.
+    /// Drops those in question that are not good.
     fn retain(&mut self, in_question: &[&Path], good: &HashSet<PathBuf>) {
         let in_question: HashSet<&Path> = in_question.iter().copied().collect();
         let is_kept = |path: &Path| good.contains(path) || !in_question.contains(path);
@@ -181,10 +181,10 @@ impl<'k> VolumeProof<'k> {
         self.volumes.iter().position(|volume| volume.path == path)
     }
 
-    /// Proves every byte of this volume, as far as no other is needed for it.
+    /// Proves every byte of this volume, as far as no other volume is needed.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem.
     pub fn alone(&self, path: &Path) -> Result<(), VolumeFault> {
         let Some(at) = self.at(path) else { return Ok(()) };
         One { proof: self, volume: &self.volumes[at], layout: &self.layouts[at] }.check()?;
@@ -194,7 +194,7 @@ impl<'k> VolumeProof<'k> {
         self.signatures(at)
     }
 
-    /// What is made has the manifests that every volume repeats.
+    /// A computed volume has the manifests that every volume repeats.
     fn manifests(&self, at: usize) -> Result<(), VolumeFault> {
         let repeated = |at: usize| -> BTreeSet<&str> {
             let listed: HashSet<&str> = self.volumes[at].json.files.iter().map(|file| file.path.as_str()).collect();
@@ -210,8 +210,8 @@ impl<'k> VolumeProof<'k> {
         }
     }
 
-    /// Proves every file of the bundle of which one of these volumes has a segment, and gives what is wrong. If segments are
-    /// missing, the file is left alone, but not in a volume that was made.
+    /// Proves every file of the bundle of which one of these volumes has a segment, and returns the problems. If segments are
+    /// missing, the file is skipped, except in a computed volume.
     pub fn together(&self, paths: &[&Path]) -> Vec<VolumeFault> {
         let (segments, declared) = (self.segments(), self.declared());
         let (mut files, mut faults) = (Vec::new(), Vec::new());
@@ -230,7 +230,7 @@ impl<'k> VolumeProof<'k> {
         }
         let bytes = files.iter().map(|joined| joined.file.size).fold(0, u64::saturating_add);
         self.events.report(Event::Phase { phase: Phase::Recheck, items: files.len() as u64, bytes });
-        // With many volumes, each file once.
+        // With many volumes, each file is proven once.
         let mut found: HashMap<&[Piece], Option<String>> = HashMap::new();
         for Joined { file, pieces, .. } in &files {
             if !found.contains_key(&pieces[..]) {
@@ -246,7 +246,7 @@ impl<'k> VolumeProof<'k> {
         faults
     }
 
-    /// What is wrong with a file that is put together of these pieces.
+    /// The problem of a file joined from these pieces.
     fn wrong(&self, file: &FileEntry, pieces: &[Piece]) -> Option<String> {
         let Some(slice) = self.slice(pieces) else { return Some("cannot be read".to_owned()) };
         match prove(&slice, &file.digest, &|bytes| self.advance(bytes)) {
@@ -257,8 +257,8 @@ impl<'k> VolumeProof<'k> {
         }
     }
 
-    /// A file of the bundle that these volumes do not have, where all numbers of the set are among them. A volume that was made is
-    /// to blame, if there is one.
+    /// A file of the bundle that these volumes lack although all numbers of the set are among them. A computed volume is to
+    /// blame, if there is one.
     pub fn lacking(&self) -> Option<VolumeFault> {
         let numbers: HashSet<u32> = self.volumes.iter().map(|volume| volume.json.number).collect();
         if numbers.len() < self.set.of as usize {
@@ -285,7 +285,7 @@ impl<'k> VolumeProof<'k> {
         self.bundle.files.iter().map(|file| (file.path.as_str(), file)).collect()
     }
 
-    /// All segments by the file that they are of, each with the number of its volume here.
+    /// All segments by their file, each with the index of its volume.
     fn segments(&self) -> HashMap<&str, Vec<(usize, &VolumeFile)>> {
         let mut segments: HashMap<&str, Vec<(usize, &VolumeFile)>> = HashMap::new();
         for (at, volume) in self.volumes.iter().enumerate() {
@@ -296,7 +296,7 @@ impl<'k> VolumeProof<'k> {
         segments
     }
 
-    /// The segments of a file in their order; where several volumes have one, that of the volume `first`.
+    /// The segments of a file in order; if several volumes have one, that of the volume `first`.
     fn pieces(&self, all: &[(usize, &VolumeFile)], first: usize) -> Option<Vec<Piece>> {
         let mut segments = BTreeMap::new();
         let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|(at, _)| *at == first);
@@ -319,8 +319,8 @@ impl<'k> VolumeProof<'k> {
         self.events.report(Event::BlobAdvanced { digest: self.set.identity, bytes });
     }
 
-    /// The signatures of a volume are those of another one that was not made, too, or by accepted keys. Without another one they
-    /// only have to look like signatures: what they are worth, only a key tells.
+    /// The signatures of a volume must equal those of another volume that was not computed, or be by accepted keys. Without
+    /// another volume, they must only look like signatures; only a key can tell whether they are valid.
     fn signatures(&self, at: usize) -> Result<(), VolumeFault> {
         let number = self.volumes[at].json.number;
         let fault = |file: &str, what: &str| self.fault(at, file, what.to_owned());
@@ -347,7 +347,7 @@ impl<'k> VolumeProof<'k> {
     }
 }
 
-/// The signatures of a volume by their names; else the name of what cannot be a signature.
+/// The signatures of a volume by name; the error is the name of a file that cannot be a signature.
 fn signatures_in(layout: &Layout) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let paths: Vec<&str> = layout.entries().map(|(path, _)| path).filter(|path| is_signature(path)).collect();
     for signed in [SUMS, crate::bundle::CHUNKS] {
@@ -375,7 +375,7 @@ impl One<'_> {
         VolumeFault { volume: self.volume.path.clone(), file: file.to_owned(), what: what.into() }
     }
 
-    /// One of the files that it has of its own.
+    /// One of its own files.
     fn own(&self, end: &str) -> String {
         format!("{VOLUMES}{}.{end}", self.volume.label)
     }
@@ -438,7 +438,7 @@ impl One<'_> {
         Ok(Read { sha256, hashed, chunks })
     }
 
-    /// A file by what the bundle says of it, or what the volume says of its segment.
+    /// A file by what the bundle declares, or what the volume states about its segment.
     fn file(
         &self,
         path: &str,
@@ -453,7 +453,7 @@ impl One<'_> {
             Some(segment) => segment.size == size && has(&segment.sha256),
             None if path == BUNDLE_JSON => has(&identity),
             None if path == SUMS => has(&Digest::sha256(self.proof.bundle.sha256sums(identity).as_bytes())),
-            // They are held against what is read.
+            // They are compared with what was read.
             None if path == self.own("json") || path == self.own("b3") => true,
             None => declared.get(path).is_some_and(|file| file.size == size && has(&file.digest)),
         };
@@ -461,7 +461,7 @@ impl One<'_> {
         is_right.then_some(()).ok_or_else(found)
     }
 
-    /// Its sums are those of all that it has, signatures apart.
+    /// Its sums match everything in it except signatures.
     fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), VolumeFault> {
         let wrong = || self.fault(own, "is not that of its files");
         let bytes = self.layout.read(own, MAX_SUMS).ok().flatten().ok_or_else(wrong)?;
@@ -474,7 +474,7 @@ impl One<'_> {
         (named.len() == read.len()).then_some(()).ok_or_else(wrong)
     }
 
-    /// Its BLAKE3 are those of what it holds.
+    /// Its BLAKE3 match its content.
     fn chunks(&self, read: &HashMap<&str, Read>) -> Result<(), VolumeFault> {
         let own = self.own("b3");
         let mut values = Vec::new();

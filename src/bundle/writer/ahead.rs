@@ -1,4 +1,4 @@
-//! Blobs in a fixed order, and the next ones fetched while one is written, within bounded memory.
+//! Fetches blobs in a fixed order, and the next ones while one is written, within bounded memory.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use crate::content::{BlobReader, Body, Origin, Source};
 use crate::oci::{Descriptor, Digest};
 use crate::pipeline::graph::PlacedBlob;
 
-/// How much is fetched ahead, in bytes, all blobs together.
+/// Bytes that are fetched ahead, over all blobs.
 const AHEAD: usize = 32 << 20;
-/// More blobs at a time would have too little of it each.
+/// With more parallel blobs, each would get too little of it.
 const MOST_JOBS: usize = 16;
 
 /// Fetches blobs in order.
@@ -24,10 +24,10 @@ pub struct Ahead<'a> {
     events: &'a Events,
 }
 
-/// The blobs as they are fetched, one after the other.
+/// The blobs as they are fetched, in order.
 pub struct FetchedBlobs(mpsc::UnboundedReceiver<Pieces>);
 
-/// One blob as it is fetched.
+/// A blob as it is fetched.
 pub struct Pieces {
     blob: Digest,
     pieces: mpsc::UnboundedReceiver<Bytes>,
@@ -37,7 +37,7 @@ pub struct Pieces {
     left: u64,
 }
 
-/// Where the pieces of one blob go; it waits where too many have not been taken.
+/// Receives the pieces of one blob; waits if too many have not been taken.
 struct Feed {
     pieces: mpsc::UnboundedSender<Bytes>,
     room: Arc<Semaphore>,
@@ -49,17 +49,17 @@ impl<'a> Ahead<'a> {
         Ahead { source, jobs: jobs.clamp(1, MOST_JOBS), events }
     }
 
-    /// What fetches, and what it fetches: both have to be polled.
+    /// What fetches, and what it fetches; both must be polled.
     pub fn begin(&self, blobs: &'a [PlacedBlob]) -> (impl Future<Output = Result<()>>, FetchedBlobs) {
         let (lineup, fetched) = mpsc::unbounded_channel();
         let fetching = async move {
             let fetch = |placed: &'a PlacedBlob| {
                 let (feed, pieces) = self.pipe(&placed.blob);
-                // Nobody takes them only when writing has failed, which ends this too.
+                // They are not taken only if writing has failed, which ends this too.
                 let _ = lineup.send(pieces);
                 async move { self.fetch(placed, feed).await }
             };
-            // They begin in their order, so what is wanted next is always among them.
+            // They start in order, so the one needed next is always among them.
             stream::iter(blobs).map(Ok).try_for_each_concurrent(self.jobs, fetch).await
         };
         (fetching, FetchedBlobs(fetched))
@@ -87,12 +87,12 @@ impl<'a> Ahead<'a> {
         }
         self.events.report(Event::BlobFinished { digest });
         self.events.report(Event::ItemDone);
-        // Else what is fetched and not yet written would have no bound.
+        // Otherwise the fetched and unwritten data would be unbounded.
         feed.taken().await;
         Ok(())
     }
 
-    /// All of a small blob, proven; read again where its source gives wrong bytes and may do better.
+    /// All of a small blob, proven; it is read again if its source sends wrong bytes and may do better.
     async fn whole(&self, placed: &PlacedBlob) -> Result<Vec<Bytes>> {
         let PlacedBlob { blob, repository } = placed;
         loop {
@@ -118,7 +118,7 @@ impl<'a> Ahead<'a> {
         }
     }
 
-    /// A large one goes on as it arrives, but for its last piece.
+    /// Passes on a large blob as it arrives, except for its last piece.
     async fn pass(&self, blob: &Descriptor, body: Body, feed: &Feed) -> Result<()> {
         let mut reader = BlobReader::new(blob, body)?;
         while let Some(piece) = reader.next().await {
@@ -135,8 +135,10 @@ impl<'a> Ahead<'a> {
 }
 
 impl FetchedBlobs {
+    /// The next blob.
+    ///
     /// # Errors
-    /// There are no more, because fetching has failed.
+    /// Fetching has failed.
     pub async fn next(&mut self) -> Result<Pieces> {
         self.0.recv().await.ok_or_else(|| Error::new(Kind::Interrupted, "fetching blobs"))
     }
@@ -150,8 +152,10 @@ impl Pieces {
         Some(piece)
     }
 
+    /// Ends the blob.
+    ///
     /// # Errors
-    /// It was not all; whoever fetched it knows why.
+    /// It is incomplete; the fetching side knows why.
     pub fn end(self) -> Result<()> {
         match self.left {
             0 => Ok(()),

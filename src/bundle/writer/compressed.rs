@@ -1,4 +1,4 @@
-//! The tar, compressed in frames, into a file that gets its name last.
+//! Writes the tar, compressed in frames, into a file that gets its name at the end.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -11,13 +11,13 @@ use crate::base::fsops::{self, Entry, Occupant, Open, WriteLock, publish_over};
 use crate::bundle::options::Form;
 use crate::bundle::preflight;
 
-/// How much is written at a time.
+/// Bytes per write.
 const BUFFER: usize = 1 << 20;
 
-/// `OUT.tar.zst` while it is written. Dropped before its end it leaves nothing.
+/// `OUT.tar.zst` while it is written. If dropped early, it leaves nothing.
 pub struct Compressed {
     partial: Entry,
-    /// What had the name when it was begun: nothing else is replaced.
+    /// What had the name at the start; nothing else is replaced.
     former: Occupant,
     frames: Option<Frames<BufWriter<File>>>,
     is_published: bool,
@@ -25,10 +25,10 @@ pub struct Compressed {
 }
 
 impl Compressed {
-    /// Begins `OUT.partial`; what an earlier run has left of it is of no use.
+    /// Starts `OUT.partial`; the remains of an earlier run are useless.
     ///
     /// # Errors
-    /// Something that is no bundle has the name, another run is writing it, or the disk's.
+    /// Something other than a bundle has the name, another run is writing it, or the disk fails.
     pub fn create(out: &Path) -> Result<Compressed> {
         preflight::check_free(out, &Form::Compressed)?;
         let out = fsops::canonicalize(out)?;
@@ -74,7 +74,7 @@ impl StreamSink for Compressed {
 impl Drop for Compressed {
     fn drop(&mut self) {
         if !self.is_published {
-            // It cannot be continued; that it stays would harm nobody.
+            // It cannot be continued; if it stays, it does no harm.
             let _ = self.partial.remove();
         }
     }

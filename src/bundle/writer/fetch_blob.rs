@@ -1,5 +1,5 @@
-//! Bytes of one blob from anywhere into their place: continued where an earlier run stopped, hashed while they pass, and
-//! written while the next ones arrive.
+//! Fetches one blob into its place: continues where an earlier run stopped, hashes the bytes as they pass, and writes them
+//! while the next ones arrive.
 
 use std::sync::Arc;
 
@@ -15,18 +15,17 @@ use crate::content::proof::Hashing;
 use crate::content::{Body, Origin, Prover};
 use crate::oci::{Descriptor, Digest};
 
-/// How much is gathered before it is written, in bytes: large enough that a hop to another thread costs nothing.
+/// Bytes to collect before they are written: enough to make a switch to another thread cheap.
 const BATCH: usize = 512 * 1024;
-/// What errors call it.
+/// The attempt in errors.
 const WRITING: &str = "writing a blob";
-/// How often the journal hears of a blob under way, in bytes.
+/// Interval between journal entries for a blob in bytes.
 const CHECKPOINT: u64 = 1024 * 1024;
 
 /// Fetches `blob` from `origin` into its place.
 ///
 /// # Errors
-/// The origin's, the disk's, or bytes that are not the blob's; what has arrived stays for the next run, unless it is
-/// wrong.
+/// The origin or the disk fails, or the bytes are wrong. What has arrived is kept for the next run, unless it is wrong.
 pub async fn fetch(place: Arc<dyn Placement>, blob: &Descriptor, origin: &Origin<'_>) -> Result<Chunks> {
     let (mut slot, mut hashing) = match begin(place.clone(), blob.clone()).await? {
         Begun::Missing(slot, hashing) => (slot, *hashing),
@@ -39,7 +38,7 @@ pub async fn fetch(place: Arc<dyn Placement>, blob: &Descriptor, origin: &Origin
         match fetch_into(&place, blob, origin, slot.clone(), hashing).await {
             Err(error) if error.kind() == Kind::Damaged => {
                 tracing::debug!("{}: starting again: {}", blob.digest, error.chain());
-                // What an interrupted run had left may have been wrong: then nobody is to blame yet.
+                // What an interrupted run left may have been wrong; then the origin is not to blame yet.
                 if slot.present == 0 {
                     origin.source.gave_wrong(origin.repository, blob, error).await?;
                 }
@@ -63,7 +62,7 @@ async fn fetch_into(
     let (slot, passing) = continued(blob, slot, hashing, &body, &**place)?;
     let written = write_all(place, blob, &slot, passing, body).await;
     if written.as_ref().is_err_and(|error| error.kind() == Kind::Damaged) {
-        // Wrong bytes are of no use to anybody.
+        // Wrong bytes are useless.
         place.restarted(&blob.digest, &slot)?;
     }
     written
@@ -71,13 +70,13 @@ async fn fetch_into(
 
 /// What an earlier run has left of a blob.
 enum Begun {
-    /// All of it, and right: only its name was missing.
+    /// All of it, and it is right; only its name was missing.
     Whole(Chunks),
-    /// The first `present` bytes, hashed; perhaps none.
+    /// The first `present` bytes, hashed; possibly none.
     Missing(Slot, Box<Hashing>),
 }
 
-/// Bytes on their way.
+/// Bytes in transfer.
 struct Passing {
     prover: Prover,
     chunks: ChunkHasher,
@@ -97,7 +96,7 @@ async fn begin(place: Arc<dyn Placement>, blob: Descriptor) -> Result<Begun> {
                     return Ok(Begun::Whole(chunks));
                 }
             }
-            // Too much, or not readable to where the journal says.
+            // Too much, or not readable up to where the journal says.
             _ => {}
         }
         // From the start.
@@ -108,7 +107,7 @@ async fn begin(place: Arc<dyn Placement>, blob: Descriptor) -> Result<Begun> {
     blocking(WRITING, open).await
 }
 
-/// The body goes on where the place ends, or begins again.
+/// The body continues where the place ends, or starts again.
 fn continued(
     blob: &Descriptor,
     mut slot: Slot,
@@ -129,8 +128,8 @@ fn continued(
     Ok((slot, Passing { prover: Prover::new(blob), chunks: ChunkHasher::new() }))
 }
 
-/// Reads, proves and writes at the same time: while one batch is hashed and written on a thread of its own, the next is
-/// gathered.
+/// Reads, proves and writes in parallel: while one batch is hashed and written on a thread of its own, the next one is
+/// collected.
 async fn write_all(
     place: &Arc<dyn Placement>,
     blob: &Descriptor,
@@ -175,13 +174,13 @@ async fn write_all(
     }
 }
 
-/// The next run can go on behind the first `written` bytes.
+/// Records that the next run can continue after the first `written` bytes.
 fn note(place: &dyn Placement, blob: &Descriptor, written: u64) -> Result<()> {
     let journal = place.resuming().and_then(Resuming::journal);
     journal.map_or(Ok(()), |journal| journal.part(&blob.digest, written))
 }
 
-/// Pieces up to [`BATCH`] bytes, and how the reading ended, if it did.
+/// Collects pieces up to [`BATCH`] bytes, and returns how reading ended, if it did.
 async fn gather(body: &mut Body) -> (Vec<Bytes>, Option<Result<()>>) {
     let (mut batch, mut length) = (Vec::new(), 0);
     while length < BATCH {
@@ -197,7 +196,7 @@ async fn gather(body: &mut Body) -> (Vec<Bytes>, Option<Result<()>>) {
     (batch, None)
 }
 
-/// A piece that is too much is not written: it would fall into the next blob's place.
+/// A surplus piece is not written, because it would fall into the next blob's place.
 fn prove_and_write(mut passing: Passing, slot: &Slot, mut at: u64, batch: &[Bytes]) -> Result<Passing> {
     for piece in batch {
         passing.prover.absorb(piece)?;

@@ -1,5 +1,5 @@
-//! Brings the blobs of a bundle into their places, as far as they are on this machine: what an interrupted run has left, then
-//! what other bundles have. Every byte is hashed before it counts, in its place or while it is copied there.
+//! Puts the blobs of a bundle into their places, as far as they exist on this machine: first from an interrupted run, then
+//! from other bundles. Every byte is hashed before it counts, in its place or while it is copied.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,17 @@ use crate::content::proof::{Uncopied, copy_chunks, prove_chunks};
 use crate::content::{Slice, in_parallel};
 use crate::oci::Digest;
 
-/// A claim, and what it is of, if not of the place itself.
+/// A claim, and its supply, unless it is from the place itself.
 struct Found<'a> {
     claim: ClaimedBlob<'a>,
     supply: Option<Supply<'a>>,
 }
 
-/// Proves what is in `place` already, and brings the rest of the `wanted` blobs, each from the first supply that has it. Gives what
-/// is in place then. A blob that is wrong, or cannot be read, is not.
+/// Proves what is in `place` already, and gets the other `wanted` blobs, each from the first supply that has it. Returns what
+/// is in place then. Wrong or unreadable blobs are not.
 ///
 /// # Errors
-/// The disk that is written to.
+/// The output disk fails.
 pub fn fill(
     place: &dyn Placement,
     wanted: &HashMap<Digest, u64>,
@@ -39,7 +39,7 @@ pub fn fill(
         let found = missing.map(|claim| Found { claim, supply: None }).collect();
         bring(Phase::Recheck, found, place, &mut present, events)?;
     }
-    // Each is asked only for what none before it has.
+    // Each supply is asked only for what no earlier one has.
     for supply in supplies {
         let missing = wanted.iter().filter(|(digest, _)| !present.contains_key(*digest));
         let missing = missing.map(|(digest, size)| WantedBlob { digest: *digest, size: *size });
@@ -52,7 +52,7 @@ pub fn fill(
     Ok(present)
 }
 
-/// Brings what was found, and notes what proved good.
+/// Gets what was found, and records what proved good.
 fn bring(
     phase: Phase,
     found: Vec<Found<'_>>,
@@ -89,7 +89,7 @@ fn found_in(supply: Supply<'_>, blob: WantedBlob) -> Found<'_> {
     Found { claim: ClaimedBlob { blob, in_place: false, open: Box::new(open) }, supply: Some(supply) }
 }
 
-/// `None`: it is not what it was said to be, and has to come from elsewhere.
+/// Returns `None` if the blob is not what it was said to be and must come from elsewhere.
 fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Option<Chunks>> {
     let ClaimedBlob { blob, in_place, open } = &found.claim;
     let WantedBlob { digest, size } = *blob;
@@ -114,7 +114,7 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
         match supply.links.take(linking, *blob, &offered, &progress) {
             Ok(None) => {}
             Err(error) if error.kind() == Kind::Damaged => return Ok(None),
-            // If it is the disk that is written to, the copy says so.
+            // If the output disk is to blame, the copy reports it.
             Err(error) if error.kind() == Kind::Disk && !error.is_disk_closed() && !supply.links.is_demanded() => {
                 tracing::debug!("{digest} cannot be linked, and is copied: {}", error.chain());
             }
@@ -128,7 +128,7 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
 fn copy(digest: &Digest, slice: &Slice, place: &dyn Placement, progress: &dyn Fn(u64)) -> Result<Option<Chunks>> {
     let slot = place.slot(digest, slice.size())?;
     if slot.present > 0 {
-        // It may be more than the blob has.
+        // It may be longer than the blob.
         place.restarted(digest, &slot)?;
     }
     let copied = copy_chunks(slice, digest, &mut |piece, at| {
@@ -163,7 +163,7 @@ mod tests {
     use crate::bundle::writer::links::Links;
     use crate::oci::Descriptor;
 
-    /// A directory on which a file can be linked and not be read.
+    /// A directory in which a file can be linked but not read.
     struct Unreadable(DirectoryOutput);
 
     impl Placement for Unreadable {
@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// An export onto a bundle on a failing disk has to get the blob elsewhere, not to end there each night.
+    /// An export onto a bundle on a failing disk must get the blob elsewhere, not fail every night.
     #[test]
     fn a_link_that_cannot_be_read_is_no_reason_to_stop() {
         let directory = tempfile::tempdir().unwrap();

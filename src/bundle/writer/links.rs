@@ -1,5 +1,5 @@
-//! Blobs that their source keeps as files: the directory form takes another name of the file, or shares its bytes, where it
-//! can. What is taken is hashed in its place before it counts; the file is the source's too, and is never written to.
+//! Blobs that are files at their source: the directory form hard-links the file or shares its bytes, if possible. The result
+//! is hashed in its place before it counts; the file belongs to the source too, and is never written to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,10 +11,10 @@ use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Origin, Reasons, Slice, why_not_linked};
 use crate::oci::Descriptor;
 
-/// How blobs come without being copied, and how many have.
+/// How blobs are placed without copying, and how many have been.
 pub struct Links {
     mode: LinkMode,
-    /// Where it is reported why a blob is copied after all; `None`: that is of no interest.
+    /// Where to report why a blob is copied after all; `None` if that does not matter.
     reasons: Option<Reasons>,
     linked: AtomicU64,
 }
@@ -22,9 +22,9 @@ pub struct Links {
 /// A blob as its source offers it.
 #[derive(Default)]
 pub struct Offered {
-    /// For another name of it.
+    /// To hard-link it.
     pub file: Option<Linkable>,
-    /// For sharing its bytes.
+    /// To share its bytes.
     pub bytes: Option<Slice>,
 }
 
@@ -43,17 +43,17 @@ impl Links {
         Links { mode: LinkMode::Copy, reasons: None, linked: AtomicU64::new(0) }
     }
 
-    /// From a bundle that is about to be replaced: what cannot be linked is copied, which concerns only this run.
+    /// For a bundle that is about to be replaced: what cannot be linked is copied, without a report.
     pub fn of_former() -> Links {
         Links { mode: LinkMode::Auto, reasons: None, linked: AtomicU64::new(0) }
     }
 
-    /// Blobs that take no room of their own.
+    /// Number of blobs that take no space of their own.
     pub fn linked(&self) -> u64 {
         self.linked.load(Ordering::Relaxed)
     }
 
-    /// Whether a blob may become another name of a file.
+    /// Whether a blob may be a hard link.
     pub fn takes_names(&self) -> bool {
         matches!(self.mode, LinkMode::Auto | LinkMode::Hard)
     }
@@ -63,10 +63,10 @@ impl Links {
         matches!(self.mode, LinkMode::Auto | LinkMode::Reflink)
     }
 
-    /// What `origin` offers of a blob; `None` where no file of it can be linked or is to be.
+    /// What `origin` offers of a blob; `None` if no file of it can or should be linked.
     ///
     /// # Errors
-    /// The source's.
+    /// The source fails.
     pub fn offered(&self, blob: &Descriptor, origin: &Origin<'_>) -> Result<Option<Offered>> {
         let Some(files) = origin.source.files().filter(|_| self.mode != LinkMode::Copy) else { return Ok(None) };
         let repository = origin.repository;
@@ -75,10 +75,10 @@ impl Links {
         Ok(Some(Offered { file, bytes }))
     }
 
-    /// Takes the file, or its bytes, and proves them in their place; `None`: the blob has to be copied.
+    /// Takes the file or its bytes, and proves them in their place. Returns `None` if the blob must be copied.
     ///
     /// # Errors
-    /// The disk's, wrong bytes (`Damaged`), or no link where nothing else will do.
+    /// The disk fails, the bytes are wrong (`Damaged`), or a link is required and impossible.
     pub fn take(
         &self,
         place: &dyn Linking,
@@ -104,7 +104,7 @@ impl Links {
     }
 }
 
-/// Links the file, or shares its bytes; gives why that is not possible, if it is not.
+/// Links the file or shares its bytes. Returns the reason if that is not possible.
 fn link(place: &dyn Linking, blob: WantedBlob, offered: &Offered) -> Result<Option<&'static str>> {
     let mut why = "it is in a tar";
     if let Some(file) = &offered.file {

@@ -1,10 +1,10 @@
-//! Where a bundle is written, repaired and signed. Volumes that are computed of parity, and recovery volumes, are written by
+//! Writes, repairs and signs bundles. Recovery volumes, and volumes computed from parity, are written by
 //! [`volumes`](super::volumes).
 //!
-//! [`Writer`] writes by position, in any order. It opens a new place (a directory, a tar or volumes) or takes one that is open (a
-//! bundle that is repaired or signed where it is, a repair). `fill` proves what is there and brings what other bundles have; what is
-//! missing then comes in as into any [`Sink`]; at last everything else is written, synced and named. [`one_pass`] writes the same
-//! list of files in its order, to what takes each byte once.
+//! [`Writer`] writes by position in any order. It opens a new place (a directory, a tar or volumes) or takes an open one (a
+//! bundle to repair or sign in place, a repair file). `fill` proves what is there and gets what other bundles have; missing
+//! blobs are then written as into any [`Sink`]; finally everything else is written, synced and named. [`one_pass`] writes the
+//! same list of files in order, to an output that takes each byte once.
 
 mod ahead;
 pub mod compressed;
@@ -41,7 +41,7 @@ use fill::fill;
 pub use links::Links;
 pub use supply::{Blobs, Supply};
 
-/// A bundle that is being written. Dropped before [`Writer::finish`], it leaves what it has for the next run.
+/// A bundle that is being written. If dropped before [`Writer::finish`], it leaves its content for the next run.
 pub struct Writer {
     out: PathBuf,
     place: Arc<dyn Placement>,
@@ -49,11 +49,11 @@ pub struct Writer {
     events: Events,
     /// The blobs that are in place.
     done: Mutex<HashMap<Digest, Chunks>>,
-    /// Blobs that are in none of the volumes that are written.
+    /// Blobs that are in none of the selected volumes.
     elsewhere: HashSet<Digest>,
-    /// Volumes that were whole before.
+    /// Volumes that were already complete.
     whole: BTreeSet<u32>,
-    /// Of a new bundle.
+    /// The form of a new bundle.
     form: Option<Form>,
     links: Arc<Links>,
     /// In bytes.
@@ -71,28 +71,28 @@ struct Begun {
 }
 
 impl Writer {
-    /// Removes what an unfinished run has left beside `out`, which turned out to be what is wanted.
+    /// Removes what an unfinished run has left next to `out`, which is already the wanted bundle.
     ///
     /// # Errors
-    /// Another run is writing it, or the disk's.
+    /// Another run is writing it, or the disk fails.
     pub fn abandon(out: &Path) -> Result<()> {
         let out = &fsops::canonicalize(out)?;
         let lock = WriteLock::take(out)?;
         if is_tar(out) { tar::abandon(lock.output()) } else { directory::abandon(lock.output()) }
     }
 
-    /// Begins (or continues) writing. What is there already, and what the supplies have, is proven and adopted.
+    /// Starts or continues writing. What is there already, and what the supplies have, is proven and used.
     ///
     /// # Errors
-    /// No room, no right to write, another run on the same output, or an `out` that is not a bundle.
+    /// There is no space or permission, another run has the same output, or `out` is not a bundle.
     pub fn create(out: &Path, files: FileSet, options: Options, events: Events) -> Result<Writer> {
         Writer::create_holding(None, out, files, options, events)
     }
 
-    /// The same for a caller that may hold the lock on `out` already.
+    /// Does the same for a caller that may already hold the lock on `out`.
     ///
     /// # Errors
-    /// As [`Writer::create`].
+    /// As for [`Writer::create`].
     pub(super) fn create_holding(
         lock: Option<WriteLock>,
         out: &Path,
@@ -131,11 +131,10 @@ impl Writer {
         Ok(Writer { out, place, files, events, done, elsewhere, whole, form, links, total, lock: Arc::new(lock) })
     }
 
-    /// Begins writing to a place that is open already, whose files are under `lock`: a bundle that is repaired or signed where it
-    /// is, or a repair.
+    /// Starts writing to an open place whose files are under `lock`: a bundle to repair or sign in place, or a repair file.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub(super) fn into_place(
         lock: WriteLock,
         place: Arc<dyn Placement>,
@@ -159,33 +158,33 @@ impl Writer {
         self.files.blobs.iter().filter(|blob| !self.holds(&blob.digest))
     }
 
-    /// The numbers of the volumes that were there, and right.
+    /// The numbers of the volumes that existed and are right.
     pub fn whole_volumes(&self) -> &BTreeSet<u32> {
         &self.whole
     }
 
-    /// What keeps other runs from the output. It can be held for longer than the writer is there.
+    /// The lock on the output, which can be held longer than the writer.
     pub fn lock(&self) -> Arc<WriteLock> {
         self.lock.clone()
     }
 
-    /// How many blobs are links to files of the source, or share their bytes.
+    /// Number of blobs that are links to files of the source or share their bytes.
     pub fn linked(&self) -> u64 {
         self.links.linked()
     }
 
-    /// What each blob that was brought consists of.
+    /// The chunks of each blob that was written.
     pub(super) fn known(&self) -> HashMap<Digest, Chunks> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Seals the bundle: metadata, sync, name.
+    /// Finishes the bundle: metadata, sync, name.
     ///
     /// # Errors
     /// A blob is still missing, or the disk fails.
     pub fn finish(self) -> Result<Finished> {
         let known = self.complete()?;
-        // A set holds no chunks.b3: it would have to be complete before the first volume is.
+        // A set does not contain chunks.b3, which would have to be complete before the first volume is.
         let trailer = match self.form {
             Some(Form::Volumes(_)) => Vec::new(),
             _ => self.files.trailer(&known)?,
@@ -193,16 +192,16 @@ impl Writer {
         self.seal(&trailer, &known)
     }
 
-    /// The same with these files behind the blobs.
+    /// Does the same with these files after the blobs.
     ///
     /// # Errors
-    /// As [`Writer::finish`].
+    /// As for [`Writer::finish`].
     pub(super) fn finish_with(self, trailer: &[KnownFile]) -> Result<Finished> {
         let known = self.complete()?;
         self.seal(trailer, &known)
     }
 
-    /// What every blob and manifest consists of.
+    /// The chunks of every blob and manifest.
     fn complete(&self) -> Result<HashMap<Digest, Chunks>> {
         if let Some(missing) = self.missing().next() {
             return Err(Error::damaged(format!("sealing {}: blob {} is missing", self.out.display(), missing.digest)));
@@ -223,8 +222,8 @@ impl Writer {
         }
         self.place.seal(&self.files, trailer, known)?;
         self.events.report(Event::ItemDone);
-        // Of a bundle that was there, not all was proven. Volumes have marks of their own; a tar that is called like the set is
-        // another file.
+        // Not everything of an existing bundle was proven. Volumes have marks of their own, and a tar with the name of the set
+        // is another file.
         if matches!(self.form, Some(Form::Directory | Form::Tar))
             && let Some(state) = stamp::FilesStamp::of(&self.out)
         {
@@ -234,7 +233,7 @@ impl Writer {
     }
 }
 
-/// Opens the form that is asked for.
+/// Opens the requested form.
 fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) -> Result<Begun> {
     if let Form::Volumes(asked) = &options.form {
         let set = plan_volumes::plan(output.path(), files, asked)?;
@@ -252,13 +251,13 @@ fn begin(output: &Entry, files: &FileSet, options: &Options, events: &Events) ->
         false => Arc::new(DirectoryOutput::create(output, files, events)?),
     };
     let former = Bundle::open(output.path()).ok();
-    // What the place has noted as the former is what is looked at here.
+    // This checks the same occupant that the placement has recorded.
     preflight::refuse_foreign(output.path(), &options.form)?;
     Ok(Begun { place, former, elsewhere: HashSet::new(), whole: BTreeSet::new() })
 }
 
 impl Writer {
-    /// `None`: it has to be copied.
+    /// Returns `None` if the blob must be copied.
     async fn link(&self, blob: &Descriptor, origin: &Origin<'_>) -> Result<Option<Chunks>> {
         if self.place.linking().is_none() {
             return Ok(None);
@@ -284,7 +283,7 @@ impl Sink for Writer {
         Ok(self.holds(&blob.digest))
     }
 
-    /// What it holds it has proven.
+    /// It has proven its content.
     async fn can_read(&self, _: &Repository, _: &Descriptor) -> Result<Readable> {
         Ok(Readable::Yes)
     }
@@ -301,7 +300,7 @@ impl Sink for Writer {
         Ok(false)
     }
 
-    /// A bundle has no repositories: what is there is there for all.
+    /// A bundle has no repositories: content exists for all of them.
     async fn mount(&self, _: &Repository, blob: &Descriptor, _: &Repository) -> Result<bool> {
         Ok(self.holds(&blob.digest))
     }
@@ -318,12 +317,12 @@ impl Sink for Writer {
         Ok(())
     }
 
-    /// What refers to what follows from the manifests themselves.
+    /// Referrers follow from the manifests themselves.
     async fn is_listed(&self, _: &Repository, _: &Manifest) -> Result<bool> {
         Ok(true)
     }
 
-    /// Manifests are part of the contents from the start; they are written when the bundle is sealed.
+    /// Manifests are part of the contents from the start; they are written at the end.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
         let known = self.files.manifests.iter().any(|known| known.digest() == manifest.digest());
         let text = || format!("writing {}: {reference} is not part of it", self.out.display());
@@ -338,6 +337,6 @@ impl Sink for Writer {
         Ok(TagDeletion::Unsupported)
     }
 
-    /// Nothing has begun that was not needed: the bundle is sealed by [`Writer::finish`].
+    /// Nothing superfluous was started; [`Writer::finish`] finishes the bundle.
     async fn finish(&self) {}
 }

@@ -1,8 +1,8 @@
-//! A bundle in one pass, from its first byte to its last: for whatever takes bytes in order and gives none back, a pipe, a
-//! tape, a diode, a compressor.
+//! Writes a bundle in a single pass, for outputs that take bytes in order and return none: a pipe, a tape, a diode, a
+//! compressor.
 //!
-//! Nothing that was written can be changed: what stands before the blobs follows from the contents, and what is known only
-//! when they have passed stands behind them.
+//! What was written cannot be changed, so everything before the blobs follows from the contents, and everything known only
+//! afterwards follows them.
 
 use std::collections::HashMap;
 
@@ -21,40 +21,40 @@ use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::graph::{Graph, PlacedBlob};
 
-/// What is to be written, and where its blobs are.
+/// What to write, and where its blobs are.
 pub struct StreamWriter<'a> {
     pub files: &'a FileSet,
     pub source: &'a dyn Source,
-    /// In which repository of the source each blob is.
+    /// The repository of the source for each blob.
     pub places: HashMap<Digest, Repository>,
-    /// Blobs at a time: one is written, the others are fetched ahead.
+    /// Parallel blobs: one is written, the others are fetched ahead.
     pub jobs: usize,
     pub events: &'a Events,
 }
 
-/// A stream that was written to its end.
+/// A stream that was completely written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Streamed {
-    /// sha256 of `bundle.json`.
+    /// SHA-256 of `bundle.json`.
     pub identity: Digest,
     /// Bytes of the tar.
     pub size: u64,
 }
 
 impl StreamWriter<'_> {
-    /// How long the tar is, in bytes.
+    /// Size of the tar in bytes.
     ///
     /// # Errors
-    /// Sizes that no file could have.
+    /// The sizes overflow.
     pub fn length(&self) -> Result<u64> {
         Ok(self.files.tar()?.length)
     }
 
-    /// Writes all of it to `sink`. The same contents give the same bytes, but for an ECDSA signature.
+    /// Writes everything to `sink`. The same contents give the same bytes, except for ECDSA signatures.
     ///
     /// # Errors
-    /// The source's or the sink's, or a blob that is not what its digest says. What went out until then has no end mark, so
-    /// every reader of a tar calls it cut short; the last piece of a wrong blob has not gone out.
+    /// The source or the sink fails, or a blob does not match its digest. The output then has no end mark, so every tar reader
+    /// reports it as cut off, and it lacks the last piece of a wrong blob.
     pub async fn write(&self, sink: impl StreamSink + 'static) -> Result<Streamed> {
         let FileSet { identity, mtime, .. } = *self.files;
         let plan = self.files.tar()?;
@@ -99,12 +99,12 @@ impl StreamWriter<'_> {
             pipe.write(vec![0; END as usize].into()).await
         };
         let written = try_join(fetching, writing).await;
-        // What the sink says is why it took no more.
+        // The error of the sink explains why it stopped.
         pipe.finish(written.is_ok()).await.and(written)?;
         Ok(Streamed { identity, size: plan.length })
     }
 
-    /// The blobs in the order of the tar, and where each is.
+    /// The blobs in tar order, with their repositories.
     fn placed(&self) -> Result<Vec<PlacedBlob>> {
         let placed = |blob: &Descriptor| {
             let missing = || Error::damaged(format!("no image has the blob {}", blob.digest));
@@ -115,7 +115,7 @@ impl StreamWriter<'_> {
     }
 }
 
-/// In which repository each blob of a graph is.
+/// The repository of each blob in a graph.
 pub fn places(graph: &Graph) -> HashMap<Digest, Repository> {
     let mut places = HashMap::new();
     for image in &graph.images {
@@ -126,7 +126,7 @@ pub fn places(graph: &Graph) -> HashMap<Digest, Repository> {
     places
 }
 
-/// A file of which all bytes are known. A signature may be shorter than it was planned; it takes the same room.
+/// Writes a file whose bytes are all known. A signature may be shorter than planned; it takes the same space.
 async fn whole(pipe: &mut Pipe, planned: &PlannedFile, bytes: bytes::Bytes, mtime: u64) -> Result<()> {
     let file = PlannedFile { size: bytes.len() as u64, ..planned.clone() };
     pipe.begin(Section::Plain).await?;

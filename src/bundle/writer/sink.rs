@@ -1,4 +1,4 @@
-//! Where a stream goes, on a thread of its own: whoever takes the bytes may be slow.
+//! The output of a stream, on its own thread because it may be slow.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -8,22 +8,22 @@ use crate::base::blocking::joined;
 use crate::base::error::{self, Error, Result};
 use crate::oci::Descriptor;
 
-/// How many pieces wait for the sink.
+/// Number of pieces that may wait for the sink.
 const WAITING: usize = 4;
 
-/// What the bytes are that follow.
+/// What the following bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     /// Headers, JSON, padding.
     Plain,
-    /// The bytes of a blob that may be compressed further.
+    /// A blob that may be compressed further.
     Blob,
-    /// Those of one that is compressed already.
+    /// A blob that is already compressed.
     Packed,
 }
 
 impl Section {
-    /// As far as the media type tells.
+    /// According to the media type.
     pub fn of(blob: &Descriptor) -> Section {
         let media_type = blob.media_type.as_str();
         let packed = ["gzip", "+zstd", "tar+gz", ".tgz"].iter().any(|word| media_type.contains(word));
@@ -31,14 +31,14 @@ impl Section {
     }
 }
 
-/// Takes the bytes of a stream in their order.
+/// Receives the bytes of a stream in order.
 pub trait StreamSink: Send {
-    /// What follows is of this kind.
+    /// Announces the kind of the following bytes.
     fn begin(&mut self, section: Section) -> Result<()>;
 
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
 
-    /// That was all. Not called where it was not.
+    /// Ends a complete stream; not called otherwise.
     fn finish(&mut self) -> Result<()>;
 }
 
@@ -77,8 +77,10 @@ impl Pipe {
         Pipe { sender, thread, failed: false, section: Section::Plain }
     }
 
+    /// Announces the kind of the following bytes.
+    ///
     /// # Errors
-    /// The sink takes nothing more; [`Pipe::finish`] says why.
+    /// The sink accepts nothing more; [`Pipe::finish`] says why.
     pub async fn begin(&mut self, section: Section) -> Result<()> {
         if std::mem::replace(&mut self.section, section) == section {
             return Ok(());
@@ -86,8 +88,10 @@ impl Pipe {
         self.send(Message::Begin(section)).await
     }
 
+    /// Writes bytes.
+    ///
     /// # Errors
-    /// As there.
+    /// As for [`Pipe::begin`].
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         if bytes.is_empty() { Ok(()) } else { self.send(Message::Bytes(bytes)).await }
     }
@@ -100,17 +104,17 @@ impl Pipe {
         })
     }
 
-    /// Waits until all is written; `complete`: and says that it is all.
+    /// Waits until everything is written; with `complete`, also ends the stream.
     ///
     /// # Errors
-    /// The sink's.
+    /// The sink failed.
     pub async fn finish(mut self, complete: bool) -> Result<()> {
         if complete {
-            // What went wrong is said below.
+            // The error is reported below.
             let _ = self.send(Message::End).await;
         }
         if !complete && !self.failed {
-            // Whatever it waits for, nobody waits for it.
+            // No one waits for it.
             return Ok(());
         }
         drop(self.sender);

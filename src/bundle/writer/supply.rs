@@ -1,4 +1,4 @@
-//! Where the blobs of a bundle may come from, besides its own place and a registry: another bundle, or what repairs one.
+//! Where the blobs of a bundle can come from, besides its own place and a registry: another bundle, or a repair file.
 
 use crate::base::error::Result;
 use crate::base::fsops::Linkable;
@@ -9,29 +9,30 @@ use crate::content::Slice;
 use crate::files::Layout;
 use crate::oci::Digest;
 
-/// What may have some of the blobs; it is not believed.
+/// Something that may have some of the blobs. It is not trusted.
 #[derive(Clone, Copy)]
 pub struct Supply<'a> {
     pub blobs: &'a dyn Blobs,
-    /// How its blobs come without being copied.
+    /// How its blobs are placed without copying.
     pub links: &'a Links,
-    /// What is reported while they are brought.
+    /// The phase to report.
     pub phase: Phase,
 }
 
 /// Blobs that can be read by position.
 pub trait Blobs: Sync {
-    /// Whether it says to have the blob, of this size.
+    /// Whether it claims to have the blob with this size.
     fn has(&self, blob: &WantedBlob) -> bool;
-    /// Opens the blob; `None`: it is not there. There may be more blobs than files can be open.
+    /// Opens the blob. Returns `None` if it is missing. There may be more blobs than open files are allowed.
     ///
     /// # Errors
     /// It cannot be opened.
     fn open(&self, digest: &Digest) -> Result<Option<Slice>>;
-    /// The file of the blob, for giving it another name; `None`: it is a part of a file.
+    /// The file of the blob, to hard-link it; `None` if it is part of a file.
     ///
     /// # Errors
     /// It cannot be opened.
+    ///
     fn linkable(&self, digest: &Digest) -> Result<Option<Linkable>>;
 }
 

@@ -44,7 +44,8 @@ fn another_format_is_refused_and_so_is_a_parent_nobody_knows_the_meaning_of() {
     assert!(parse(&written(2, "[]", &[], TIME)).unwrap_err().contains("format 2"));
 }
 
-/// Else two programs could read one bundle differently, and two writers of the same contents give two identities.
+/// Otherwise two programs could read one bundle differently, and two writers of the same contents would produce two
+/// identities.
 #[test]
 fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
     let good = written(1, "[]", &[], TIME);
@@ -64,7 +65,7 @@ fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
     }
     let moved = good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
     assert!(parse(&moved).unwrap_err().contains("not written as format 1 has it"));
-    // A key that is not known is named, also in the types of the OCI, which have others.
+    // An unknown key is named, also in the OCI types, which have other keys.
     let image = |platform: &str| {
         let (digest, media_type) = (Digest::sha256(b"1"), crate::oci::media_type::OCI_MANIFEST);
         let keys = [
@@ -130,7 +131,7 @@ fn what_a_version_before_0_2_has_written_is_named_as_such() {
     }
 }
 
-/// It comes over the gap: a forged one must not cost the machine that reads it all its memory.
+/// It comes across the gap: a forged one must not use up the memory of the machine that reads it.
 #[test]
 fn platforms_that_an_image_was_asked_for_are_counted_too() {
     let check = |number| {

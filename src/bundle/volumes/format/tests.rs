@@ -123,7 +123,7 @@ fn a_forged_recovery_volume_is_refused_before_anything_goes_by_it() {
         forge(&mut json);
         assert!(parse(&json).is_err(), "{at}");
     }
-    // The BLAKE3 of all volumes are held in memory.
+    // The BLAKE3 of all volumes are kept in memory.
     let of_size = |size: u64| RecoveryJson {
         limit: size,
         shard: size,

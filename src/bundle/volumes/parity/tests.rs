@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Files of these sizes, and parities of them.
+/// Files of these sizes, and their parities.
 struct Fixture {
     directory: tempfile::TempDir,
     sizes: Vec<u64>,
@@ -64,7 +64,7 @@ impl Fixture {
         ShardTarget { which, file: File::create(&path).unwrap().into(), path, offset: 0 }
     }
 
-    /// All originals but the lost ones.
+    /// All originals except the lost ones.
     fn originals(&self, lost: &[ShardId]) -> Vec<Shard> {
         let place = |which| (!lost.contains(&which)).then(|| self.place(which));
         let shard = |(k, size): (usize, &u64)| Shard { size: *size, place: place(ShardId::Original(k)) };

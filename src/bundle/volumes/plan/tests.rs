@@ -13,7 +13,7 @@ fn blob(number: usize) -> String {
     Digest::sha256(&number.to_be_bytes()).blob_path()
 }
 
-/// A bundle of blobs of these sizes.
+/// A bundle with blobs of these sizes.
 fn wanted(sizes: &[u64], limit: u64, recovery: u32) -> SetRequest {
     let metadata = [("oci-layout", 30), ("bundle.json", 2_000), ("index.json", 700), (SUMS, 500)];
     let files = sizes.iter().enumerate().map(|(at, size)| (blob(at), *size));
@@ -81,7 +81,7 @@ proptest! {
                 check(&wanted, &set);
                 prop_assert_eq!(SetPlan::new(&wanted).unwrap(), set);
             }
-            // What a recovery volume says of a thousand volumes does not fit into a small one.
+            // The description of a thousand volumes does not fit into a small recovery volume.
             Err(_) => prop_assert!(limit < 300_000 && recovery > 0, "{} bytes are enough", limit),
         }
     }
@@ -104,7 +104,7 @@ fn a_size_that_is_too_small_is_refused_with_the_smallest_that_is_not() {
 fn a_file_that_fills_a_volume_to_its_last_byte_is_not_cut_and_one_byte_more_is() {
     let length = |size| SetPlan::new(&wanted(&[size], u64::MAX / 4, 0)).unwrap().volumes[0].length;
     let fat32 = 4_294_967_295_u64;
-    // Whole blocks: the largest tar that FAT32 takes has 511 bytes less than it could.
+    // Whole blocks: the largest tar on FAT32 is 511 bytes smaller than the largest file.
     let largest = (1..).map(|step| fat32 - step * 512).find(|size| length(*size) <= fat32).unwrap();
     let plan = |size, limit| SetPlan::new(&wanted(&[size], limit, 0)).unwrap();
     let most = (largest..largest + 2_048).take_while(|size| length(*size) <= fat32).last().unwrap();
@@ -114,7 +114,7 @@ fn a_file_that_fills_a_volume_to_its_last_byte_is_not_cut_and_one_byte_more_is()
         check(&wanted(&[most + more], fat32, 0), &set);
         assert!(set.volumes.len() > 1);
     }
-    // The slack that numbers not known yet leave is small.
+    // Numbers that are not known yet leave little slack.
     assert!(fat32 - plan(10 * fat32, fat32).volumes[1].length < 4_096);
 }
 
