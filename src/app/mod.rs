@@ -94,7 +94,7 @@ pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
 pub use sign::{SignReport, SignRequest, sign};
 pub use since::{basis_line, read_baseline};
 pub use site_policy::SitePolicy;
-pub use storage_problems::{problem_lines, problems_line};
+pub use storage_problems::{problem_line, problem_lines, problems_line};
 pub use stream::{BundleStream, StreamReader};
 pub use trust::{Trust, demand, public_key};
 pub use units::as_path;

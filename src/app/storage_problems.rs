@@ -11,16 +11,27 @@ const NAMED: usize = 5;
 
 /// Describes a problem in lines: path, kind, details, and the affected images.
 pub fn problem_lines(problem: &StorageProblem) -> String {
-    let mut text = reason(problem) + "\n";
-    let named: Vec<&str> = problem.images.iter().take(NAMED).map(|image| &**image).collect();
-    if let Some(more) = problem.images.len().checked_sub(named.len()).filter(|_| !named.is_empty()) {
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        text.push_str(&format!("  affects {}{more}\n", plain_piece(&named.join(", "))));
-    }
-    text
+    let affected = affected(problem).map(|images| format!("  affects {images}\n")).unwrap_or_default();
+    format!("{}\n{affected}", reason(problem))
 }
 
-/// Describes a problem in one line: path, kind, details.
+/// Does the same in one line.
+pub fn problem_line(problem: &StorageProblem) -> String {
+    let affected = affected(problem).map(|images| format!(" (affects {images})")).unwrap_or_default();
+    reason(problem) + &affected
+}
+
+/// Names the affected images, if there are any.
+fn affected(problem: &StorageProblem) -> Option<String> {
+    let named: Vec<&str> = problem.images.iter().take(NAMED).map(|image| &**image).collect();
+    let more = match problem.images.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!named.is_empty()).then(|| plain_piece(&named.join(", ")).into_owned() + &more)
+}
+
+/// Describes a problem without its images: path, kind, details.
 fn reason(problem: &StorageProblem) -> String {
     let path = if problem.path.is_empty() { "the tar" } else { &problem.path };
     format!("{}: {}: {}", plain_piece(path), problem.kind.label(), plain_piece(&problem.what))

@@ -50,7 +50,7 @@ fn a_disk_without_room_is_found_out_before_anything_is_fetched_and_the_bytes_are
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{message}");
         assert!(message.contains("needs 4.9 MiB more") && message.contains("has 2.0 MiB left"), "{message}");
-        assert!(message.contains("hint: make room"), "{message}");
+        assert!(message.contains("hint: free some space"), "{message}");
     }
     assert_eq!(layer_requests(&registry, &image), before);
     let left: Vec<String> = files_below(disk.path()).into_iter().map(|(name, _)| name).collect();
@@ -66,7 +66,7 @@ fn once_there_is_room_no_manifest_is_pulled_again() {
         disk.resize(2048);
         let out = disk.path().join(name);
         let message = stderr(&export(registry.host(), &out));
-        assert!(message.contains("1 manifest kept in") && message.contains("hint: make room"), "{message}");
+        assert!(message.contains("1 manifest kept in") && message.contains("hint: free some space"), "{message}");
         let before = pulls();
         disk.resize(32 * 1024);
         assert!(export(registry.host(), &out).status.success());
@@ -101,7 +101,7 @@ fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
     let out = disk.path().join("b");
     let filler = disk.path().join("filler");
     let message = export_while_the_disk_fills_up(&barrier, &out, &filler, 5 << 20);
-    assert!(message.contains("No space left") && message.contains("hint: make room"), "{message}");
+    assert!(message.contains("No space left") && message.contains("hint: free some space"), "{message}");
     assert!(!out.exists());
     std::fs::remove_file(filler).unwrap();
     let output = export(barrier.host(), &out);
@@ -123,7 +123,7 @@ fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
     let out = disk.path().join("b");
     let filler = disk.path().join("filler");
     let message = export_while_the_disk_fills_up(&barrier, &out, &filler, 8 << 20);
-    assert!(message.matches("No space left").count() == 1 && message.contains("hint: make room"), "{message}");
+    assert!(message.matches("No space left").count() == 1 && message.contains("hint: free some space"), "{message}");
     assert_eq!(layer_requests(&registry, &image) - before, 1);
     std::fs::remove_file(filler).unwrap();
     assert!(export(barrier.host(), &out).status.success());
@@ -148,7 +148,7 @@ fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
     let output = process.wait_with_output().unwrap();
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains("keeping a blob in TMPDIR") && message.contains("hint: make room"), "{message}");
+    assert!(message.contains("keeping a blob in TMPDIR") && message.contains("hint: free some space"), "{message}");
 }
 
 /// Without a word it was killed.
@@ -190,7 +190,7 @@ fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
         let output = export(registry.host(), &disk.path().join(name));
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{message}");
-        assert!(message.contains(name) && message.contains("hint: the file system is mounted read-only"), "{message}");
+        assert!(message.contains(name) && message.contains("hint: remount the file system read-write"), "{message}");
     }
 }
 

@@ -401,7 +401,10 @@ fn a_foreign_layer_that_is_gone_is_named_with_its_address_and_how_to_do_without(
         assert_eq!(run.status.code(), Some(code), "{stderr}");
         assert!(stderr.contains(&url) && stderr.contains(why), "{stderr}");
         let hint = stderr.split("hint: ").nth(1).unwrap_or_default();
-        assert!(hint.contains("without --foreign-layers") && !stderr.contains("pushed there again"), "{stderr}");
+        assert!(
+            hint.contains("leave out --foreign-layers") && !stderr.contains("push the image there again"),
+            "{stderr}"
+        );
     }
 }
 

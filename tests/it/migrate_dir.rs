@@ -163,7 +163,7 @@ fn a_faulty_image_is_reported_and_not_written_and_with_strict_nothing_is() {
     let output = migrate(&registry.storage(), &to, &["--check", "digest"]);
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("wrong digest") && message.contains("affects faulty:1"), "{message}");
+    assert!(message.contains("wrong digest") && message.contains("affects damaged:1"), "{message}");
     assert_eq!(found(&to), ["well:1"]);
 }
 

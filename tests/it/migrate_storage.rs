@@ -208,7 +208,7 @@ fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_co
             let mut command = gapferry();
             Ran::of(command.arg("migrate").arg(registry.storage()).arg(way).arg(&to))
         };
-        let full = run().ended(2).reported(&["hint: make room", "affects faulty:1"]);
+        let full = run().ended(2).reported(&["hint: free some space", "affects damaged:1"]);
         assert_eq!(full.stderr.matches("No space left").count(), 1, "{way}: {}", full.stderr);
         assert!(!full.stderr.contains("What is left to do"), "{}", full.stderr);
         disk.resize(16 << 10);
@@ -217,7 +217,7 @@ fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_co
             fs::remove_dir_all(to.join(format!("{tags}{n}"))).unwrap();
         }
         disk.make_read_only();
-        let closed = run().ended(2).reported(&["hint: the file system is mounted read-only"]);
+        let closed = run().ended(2).reported(&["hint: remount the file system read-write"]);
         assert_eq!(closed.stderr.matches("(os error 30)").count(), 1, "{way}: {}", closed.stderr);
     }
 }

@@ -23,7 +23,7 @@ use std::time::Instant;
 use super::environment::Environment;
 use super::outcome::REPORT_VERSION;
 use super::push::{Push, PushRequest};
-use super::storage_problems::{problem_counts, problem_lines, problems_line};
+use super::storage_problems::{problem_counts, problem_line, problems_line};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::count;
@@ -87,7 +87,7 @@ pub async fn migrate(request: &MigrateRequest, environment: &Environment) -> Res
 
 /// Converts the complete images into a push, and the others into entries of its report.
 fn to_push(storage: &Storage, collected: Collected) -> PushRequest<'_> {
-    let problems = collected.problems.iter().map(|problem| problem_lines(problem).trim_end().to_owned()).collect();
+    let problems = collected.problems.iter().map(problem_line).collect();
     let lost = broken::broken_images(&collected).into_iter().map(|broken| {
         let source = format!("{REGISTRY}/{}", broken.name);
         ImageReceipt::lost(source, broken.found.map(|found| found.digest), broken.reasons.join("; "))

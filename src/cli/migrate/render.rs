@@ -3,7 +3,7 @@
 use super::remaining::remaining;
 use crate::app::{
     Destination, Migrated, MigratedBundle, MigratedImage, MigratedState, StorageList, StoredImage, StoredState,
-    problem_lines, problems_line,
+    problem_line, problem_lines, problems_line,
 };
 use crate::base::error::Result;
 use crate::base::progress::units::{bytes, count, duration};
@@ -15,7 +15,7 @@ use crate::transport::storage::StorageProblem;
 
 /// Prints each problem as a failure.
 pub fn show_problems(problems: &[StorageProblem], context: &Context) {
-    problems.iter().for_each(|problem| context.failed_image(problem_lines(problem).trim_end(), None));
+    problems.iter().for_each(|problem| context.failed_image(&problem_line(problem), None));
 }
 
 /// Prints the list of images. `all` says that no image was excluded by name.

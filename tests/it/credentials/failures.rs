@@ -21,7 +21,7 @@ fn a_refused_password_is_4_and_is_not_kept() {
     let (registry, home) = (closed(), Home::new());
     let (file, before) = kept(&home, registry.host());
     let text = ended(4, &log_in(&home, registry.host(), &file, "hunter2"));
-    assert!(text.contains("logging in to") && text.contains("nothing was kept"), "{text}");
+    assert!(text.contains("logging in to") && text.contains("nothing was stored"), "{text}");
     assert!(!text.contains("hunter2") && !text.contains(&base64("hunter2")), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
     let never = home.path("never/auth.json");
@@ -78,10 +78,10 @@ fn a_file_that_cannot_be_written_is_2_is_named_and_reported_before_the_password_
     disk.make_read_only();
     let asked = registry.requests().len();
     let text = ended(2, &log_in(&home, registry.host(), &file, PASSWORD));
-    assert!(text.contains(&file) && text.contains("mounted read-only"), "{text}");
+    assert!(text.contains(&file) && text.contains("remount the file system read-write"), "{text}");
     assert_eq!(registry.requests().len(), asked);
     let text = ended(2, &home.gapferry(&["logout", registry.host(), "--authfile", &file], ""));
-    assert!(text.contains(&file) && text.contains("mounted read-only"), "{text}");
+    assert!(text.contains(&file) && text.contains("remount the file system read-write"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
 }
 
@@ -94,7 +94,7 @@ fn a_full_disk_loses_nothing() {
     std::fs::write(&file, &before).unwrap();
     std::fs::write(disk.path().join("filling"), vec![0; 32 << 10]).unwrap();
     let text = ended(2, &log_in(&home, registry.host(), &file, PASSWORD));
-    assert!(text.contains(&file) && text.contains("make room"), "{text}");
+    assert!(text.contains(&file) && text.contains("free some space"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
     assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 2, "something is left");
 }

@@ -42,7 +42,7 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
     let blobs: Vec<Digest> = image.blob_digests().iter().map(|digest| digest.parse().unwrap()).collect();
     blobs.iter().for_each(|blob| server.set_row(blob, Some(Row::Deleting)));
     let ran = import(&bundle, &server, "/base", CI, &[]).ended(1);
-    let ran = ran.reported(&["blob is in GC", "garbage collection is at work"]);
+    let ran = ran.reported(&["blob is in GC", "garbage collection is running"]);
     let waits = ran.stderr.lines().filter(|line| line.contains("is in GC") && !line.starts_with("failed: "));
     assert_eq!(waits.count(), 1, "one line for the collection, not one for each blob: {}", ran.stderr);
     blobs.iter().for_each(|blob| server.set_row(blob, None));
@@ -67,7 +67,7 @@ fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
     // While the collection is deleting it, nothing can be pushed, and no manifest may count on it.
     server.set_row(&layer, Some(Row::Deleting));
     let third = images::oci("team/one", "3", &["base", "third"]);
-    import(&bundle(&[&third]), &server, "/base", CI, &[]).ended(1).reported(&["garbage collection is at work"]);
+    import(&bundle(&[&third]), &server, "/base", CI, &[]).ended(1).reported(&["garbage collection is running"]);
     assert!(server.tag("base/team/one", "3").is_none());
 }
 

@@ -384,7 +384,7 @@ fn an_account_that_may_only_push_hears_why_it_cannot() {
     for existing in ["skip", "fail"] {
         import(&bundle, &server, "/in", ROBOT, &["--on-existing", existing])
             .ended(4)
-            .reported(&["the right to pull there"]);
+            .reported(&["permission to pull there"]);
     }
     import(&bundle, &server, "/in", ROBOT, &[]).ended(0);
 }

@@ -43,7 +43,7 @@ async fn a_repository_that_has_to_be_created_first_is_said_to_be_one() {
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &[]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("'team/new' does not exist") && stderr.contains("create it there first"), "{stderr}");
+    assert!(stderr.contains("'team/new' does not exist") && stderr.contains("create the repository there"), "{stderr}");
     assert_eq!(target.digest("team/old", "1"), Some(old.digest()), "the other image is pushed");
 }
 

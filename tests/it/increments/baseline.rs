@@ -43,7 +43,7 @@ fn an_old_bundle_that_is_brought_again_is_refused() {
     refused.reported(&[
         "nothing was pushed",
         "is not later than the bundle of new.receipt",
-        "hint: an old bundle was brought",
+        "hint: this is an older bundle",
     ]);
     sides.import("new", &["--newer-than", "new.receipt"]).ended(0);
     sides.export_at(1_800_000_001, "newer", &["team/good:1"], &["--since", "new.receipt"]);

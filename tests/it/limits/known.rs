@@ -236,7 +236,7 @@ async fn a_blob_that_the_registry_has_lost_is_named_once_with_what_helps() {
     let text = all_output(&output);
     assert_eq!(output.status.code(), Some(4), "{text}");
     assert_eq!(text.matches(&layer).count(), 1, "{text}");
-    assert!(text.contains("pushed there again") && !text.contains("spelling"), "{text}");
+    assert!(text.contains("push the image there again") && !text.contains("spelling"), "{text}");
 }
 
 #[test]

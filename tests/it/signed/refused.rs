@@ -29,7 +29,7 @@ fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
     for out in ["bundle", "bundle.tar"] {
         fixture.export(out, &[]).ended(0);
         let bundle = fixture.path().join(out);
-        is_refused(&fixture, &bundle, &ours, &["is not signed", "hint: have it signed where it was made"]);
+        is_refused(&fixture, &bundle, &ours, &["is not signed", "hint: have the bundle signed where it was made"]);
         fixture.export(out, &["--sign-key", text(&theirs.private)]).ended(0);
         is_refused(
             &fixture,
@@ -56,7 +56,7 @@ fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
     for (file, words) in [
         ("SHA256SUMS", &["does not fit the key", "was altered"][..]),
         ("SHA256SUMS.sig", &["does not fit the key", "was altered"]),
-        ("bundle.json", &["bundle.json was altered", "hint: do not use it"]),
+        ("bundle.json", &["bundle.json was altered", "hint: find out who changed the bundle"]),
     ] {
         let path = bundle.join(file);
         let whole = std::fs::read(&path).unwrap();

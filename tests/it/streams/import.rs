@@ -91,7 +91,7 @@ fn what_failed_for_one_reason_says_it_once() {
     assert_eq!(images.len(), 4 - tagged(&fixture, &target), "{images:#?}");
     assert!(images.len() > 1 && images[0].contains(": not received: "), "{images:#?}");
     assert!(images[1..].iter().all(|image| image.ends_with(": for the same reason")), "{images:#?}");
-    assert_eq!(broken.stderr.matches("hint: send all of it again").count(), 1, "{}", broken.stderr);
+    assert_eq!(broken.stderr.matches("hint: send the whole stream again").count(), 1, "{}", broken.stderr);
 }
 
 /// A pipe is faster than a registry: five thousand images have more small blobs than a process may have open files.
