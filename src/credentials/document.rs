@@ -1,4 +1,4 @@
-//! A file of credentials while its entries are changed: everything else in it stays as it is, and it is replaced at once.
+//! Changes entries of a credentials file. Everything else in it stays, and it is replaced atomically.
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -13,14 +13,14 @@ use super::file::{AuthFile, bytes_of};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{Dir, LockedDir, Replacement, parent};
 
-/// Fields of an entry that hold a secret or a part of one; others are not ours.
+/// Fields of an entry that contain a secret or part of one; other fields are not ours.
 const SECRETS: [&str; 5] = ["auth", "username", "password", "identitytoken", "registrytoken"];
 
 /// See the module documentation.
 pub(super) struct CredentialDocument {
-    /// As it was named, for errors.
+    /// As named, for errors.
     path: PathBuf,
-    /// Where the bytes are, links followed.
+    /// The path with links resolved.
     real: PathBuf,
     content: Map<String, Value>,
     file: AuthFile,
@@ -29,26 +29,26 @@ pub(super) struct CredentialDocument {
 }
 
 impl CredentialDocument {
-    /// Reads the file, which need not exist yet: its directory is made, for its owner alone.
+    /// Reads the file. If it does not exist, its directory is created, accessible only to its owner.
     ///
     /// # Errors
-    /// It is malformed, or cannot be read.
+    /// The file is malformed or cannot be read.
     pub fn open(path: &Path) -> Result<CredentialDocument> {
         let real = real_path(path);
         let directory = parent(&real);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|e| Error::disk("making the directory", directory, e))?;
-        // Whoever reads, changes and replaces has its turn. Not every file system can lock, and then there is none.
+        // Serializes read, change and replace. Not every file system can lock; then there is no lock.
         let turn = Dir::open(directory).ok().map(LockedDir::wait_for);
         let bytes = bytes_of(&real)?.unwrap_or_default();
         let (file, content) = CredentialDocument::parse(path, &bytes)?;
         Ok(CredentialDocument { path: path.to_owned(), real, content, file, _turn: turn })
     }
 
-    /// What the bytes of a file mean, and all that is in it. An empty file is as good as none.
+    /// Parses a file, and keeps everything in it. An empty file counts as missing.
     ///
     /// # Errors
-    /// It is malformed.
+    /// The file is malformed.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<(AuthFile, Map<String, Value>)> {
         let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
         let file = AuthFile::parse(path, bytes)?;
@@ -60,15 +60,15 @@ impl CredentialDocument {
         &self.file
     }
 
-    /// The keys of `auths`, as they are written, that are meant.
+    /// The keys of `auths` that match, as written.
     pub fn keys(&self, meant: impl Fn(&str) -> bool) -> Vec<String> {
         self.file.entries().map(|(key, _)| key).filter(|key| meant(key)).map(str::to_owned).collect()
     }
 
-    /// Gives the entries with these keys this `auth` and no other secret; those that are missing are made.
+    /// Sets `auth` in the entries with these keys, removes their other secrets, and creates missing entries.
     ///
     /// # Errors
-    /// The file cannot be replaced; it is as it was.
+    /// The file cannot be replaced; it is unchanged.
     pub fn set(&mut self, keys: &[String], auth: Option<&str>) -> Result<()> {
         self.change(|auths| {
             for key in keys {
@@ -80,13 +80,15 @@ impl CredentialDocument {
         })
     }
 
+    /// Removes the entries with these keys.
+    ///
     /// # Errors
-    /// As of [`set`](CredentialDocument::set).
+    /// As for [`set`](CredentialDocument::set).
     pub fn remove(&mut self, keys: &[String]) -> Result<()> {
         self.change(|auths| keys.iter().for_each(|key| drop(auths.shift_remove(key))))
     }
 
-    /// Changes `auths` and writes the file, if that made a difference.
+    /// Changes `auths` and writes the file if that makes a difference.
     fn change(&mut self, change: impl FnOnce(&mut Map<String, Value>)) -> Result<()> {
         let before = self.content.get("auths").and_then(Value::as_object).cloned().unwrap_or_default();
         let mut auths = before.clone();
@@ -98,7 +100,7 @@ impl CredentialDocument {
         self.write()
     }
 
-    /// For its owner alone, whatever it was before; who that is stays.
+    /// Makes the file accessible only to its owner, who stays the same.
     fn write(&self) -> Result<()> {
         let fail = |e: io::Error| Error::disk("writing", &self.path, e);
         let mut text = Vec::new();
@@ -109,14 +111,14 @@ impl CredentialDocument {
         let mut new = Replacement::of(&self.real)?;
         new.file().write_all(&text).map_err(fail)?;
         if let Ok(former) = std::fs::metadata(&self.real) {
-            // Only root can give files away, and only root has somebody else's file to write.
+            // Only root can change owners, and only root writes other users' files.
             let _ = fchown(new.file(), Some(former.uid()), Some(former.gid()));
         }
         new.commit()
     }
 }
 
-/// A link is followed, so that it stays one; so is one that leads to what does not exist yet.
+/// Follows a link so that it stays a link, even if it is dangling.
 fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| match std::fs::read_link(path) {
         Ok(target) => parent(path).join(target),

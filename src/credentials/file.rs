@@ -1,7 +1,7 @@
-//! One `auth.json` (containers) or `config.json` (docker): the same format.
+//! An `auth.json` (containers) or `config.json` (docker), which have the same format.
 //!
-//! The file belongs to the user and is trusted; still nothing in it can make the program panic, and an entry that is
-//! broken is an error only for the registry it is about.
+//! The file belongs to the user and is trusted. Still, nothing in it can cause a panic, and a broken entry is an error only
+//! for its registry.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,7 +17,7 @@ use super::{CredentialOrigin, Credentials, FoundCredentials, HUB_KEY, Secret, ca
 use crate::base::bounded::read_all;
 use crate::base::error::{Error, Result};
 
-/// Larger files are no credential files, in bytes: this is room for some thousand entries with the longest of tokens.
+/// Maximum size in bytes: enough for some thousand entries with the longest tokens.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ struct Content {
     creds_store: Option<String>,
 }
 
-/// Programs written in Go write an empty map as `null`, and read it so.
+/// Go programs write an empty map as `null` and accept it.
 fn or_null<'de, D, T>(value: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -65,24 +65,24 @@ impl std::fmt::Debug for Entry {
 }
 
 impl AuthFile {
-    /// `None` if there is no such file.
+    /// Returns `None` if the file does not exist.
     pub(super) fn read(path: &Path) -> Result<Option<AuthFile>> {
         bytes_of(path)?.map(|bytes| AuthFile::parse(path, &bytes)).transpose()
     }
 
-    /// `bytes` are what is at `path`, which is only named in errors and origins.
+    /// Parses `bytes`, the content of `path`, which is only used in errors and origins.
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<AuthFile> {
         let attempt = || format!("reading credentials from {}", path.display());
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(Error::input(format!("{}: it is no JSON object", attempt())));
         }
-        // serde's own text may quote a value, which may be a secret.
+        // serde's message may quote a value, which may be a secret.
         let place = |e: serde_json::Error| format!("no credentials file, at line {} column {}", e.line(), e.column());
         let content = serde_json::from_slice(bytes).map_err(|e| Error::input(attempt()).because(place(e)))?;
         Ok(AuthFile { path: path.to_owned(), content })
     }
 
-    /// `credHelpers` first, then `auths`, then `credsStore`; in each, the longest namespace first.
+    /// Looks in `credHelpers`, then `auths`, then `credsStore`; in each, the longest namespace first.
     pub(super) fn find(&self, registry: &str, path: &str, answers: &HelperAnswers) -> Result<Option<FoundCredentials>> {
         let keys = candidates(registry, path);
         if let Some((server, name)) = keys.iter().find_map(|key| self.helper(key)) {
@@ -96,24 +96,24 @@ impl AuthFile {
         self.creds_store().map_or(Ok(None), |name| self.ask(name, server_of(registry), answers))
     }
 
-    /// The name of the helper for whatever `credHelpers` and `auths` do not know.
+    /// The name of the helper for everything that `credHelpers` and `auths` do not list.
     pub(super) fn creds_store(&self) -> Option<&str> {
         self.content.creds_store.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// All `credHelpers` lines: the key as it is written there, and the name of the helper.
+    /// All `credHelpers` entries: the key as written, and the name of the helper.
     pub(super) fn helpers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.content.cred_helpers.iter().map(|(written, name)| (written.as_str(), name.as_str()))
     }
 
-    /// The keys of `auths` as they are written; `true`: there is a secret in the entry.
+    /// The keys of `auths` as written, and whether the entry contains a secret.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&str, bool)> {
-        // One that cannot be read holds something.
+        // An entry that cannot be read contains something.
         let holds = |entry: &Entry| !matches!(entry.credentials(), Ok(None));
         self.content.auths.iter().map(move |(written, entry)| (written.as_str(), holds(entry)))
     }
 
-    /// The `credHelpers` line for this key, with the key as it is written there.
+    /// The `credHelpers` entry for this key, with the key as written.
     pub(super) fn helper(&self, key: &str) -> Option<(&str, &str)> {
         let (exact, same): (Vec<_>, Vec<_>) =
             self.helpers().filter(|(written, _)| means(written, key)).partition(|(written, _)| *written == key);
@@ -148,10 +148,10 @@ impl AuthFile {
     }
 }
 
-/// All of the file; `None` if there is none.
+/// The content of the file, or `None` if it does not exist.
 ///
 /// # Errors
-/// It cannot be read, or is too large for what it should be.
+/// It cannot be read, or is too large.
 pub(super) fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>> {
     let fail = |e| Error::disk("reading credentials from", path, e);
     let file = match File::open(path) {
@@ -166,12 +166,12 @@ pub(super) fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>> {
     read_all(file, MAX_SIZE).map_err(fail)?.ok_or_else(too_large).map(Some)
 }
 
-/// What a `credsStore` knows a registry as.
+/// The name of a registry in a `credsStore`.
 pub(super) fn server_of(registry: &str) -> &str {
     if registry == "docker.io" { HUB_KEY } else { registry }
 }
 
-/// Whether a file's key, which docker may have written as a URL, is about `key`.
+/// Whether a key in a file, which docker may have written as a URL, means `key`.
 pub(super) fn means(written: &str, key: &str) -> bool {
     canonical(host_of_url(written)) == key
 }
@@ -191,7 +191,7 @@ impl Entry {
     }
 }
 
-/// base64 of `user:password`, with or without padding; docker strips NULs at the end of the password.
+/// Decodes base64 of `user:password`, with or without padding; docker strips NULs at the end of the password.
 fn decode(auth: &str) -> Result<(String, String), &'static str> {
     let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let bytes = GeneralPurpose::new(&STANDARD, lenient).decode(auth.trim()).map_err(|_| "its `auth` is not base64")?;
@@ -212,7 +212,7 @@ pub(super) fn candidates(registry: &str, path: &str) -> Vec<String> {
     keys
 }
 
-/// The host of a key that is a URL (`https://host/v1/`); a namespaced key without a scheme is no URL and stays whole.
+/// The host of a key that is a URL (`https://host/v1/`). A namespaced key without a scheme is not a URL and stays whole.
 fn host_of_url(key: &str) -> &str {
     match key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")) {
         Some(rest) => rest.split('/').next().unwrap_or(rest),

@@ -1,4 +1,4 @@
-//! Credential helpers: `docker-credential-<name> get`, the server on its standard input, JSON on its standard output; `store`,
+//! Credential helpers: `docker-credential-<name> get` with the server on standard input and JSON on standard output; `store`,
 //! `erase` and `list` likewise (docker-credential-helpers, `client/client.go`).
 
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use serde_json::json;
 use super::{Credentials, Secret, running};
 use crate::base::error::{Error, Result};
 
-/// What helpers print when they know nothing; the exit code is the same as for a failure.
+/// What helpers print if they have nothing; the exit code is that of a failure.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
-/// What a secret is called, in lower case; also as a part of a name.
+/// Names of secrets in lower case; they also occur as parts of names.
 const KEYS: [&str; 3] = ["secret", "password", "token"];
 
 #[derive(Deserialize)]
@@ -26,16 +26,16 @@ struct Answer {
     secret: String,
 }
 
-/// What helpers have answered about servers, failures too: a helper may ask its user, who is not to be asked for every
-/// repository. Whoever changes what a helper holds asks it anew, with [`get`].
+/// Answers of helpers, including failures: a helper may ask its user, who must not be asked for every repository. Code that
+/// changes what a helper stores asks it again with [`get`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct HelperAnswers {
-    /// Where helpers are looked for, if not where this process looks for programs.
+    /// Where helpers are looked for, if not in this process's `PATH`.
     path: Option<String>,
     remembered: Arc<Mutex<BTreeMap<(String, String), Remembered>>>,
 }
 
-/// Filled by the first to ask; others wait for it.
+/// Filled by the first caller; others wait for it.
 type Remembered = Arc<OnceLock<Result<Option<Credentials>>>>;
 
 impl HelperAnswers {
@@ -43,7 +43,7 @@ impl HelperAnswers {
         HelperAnswers { path, ..HelperAnswers::default() }
     }
 
-    /// As [`get`], which is called once for each helper and server.
+    /// [`get`], called only once for each helper and server.
     pub(super) fn get(&self, name: &str, server: &str) -> Result<Option<Credentials>> {
         let asked = (program(name), server.to_owned());
         let answer = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).entry(asked).or_default().clone();
@@ -51,13 +51,15 @@ impl HelperAnswers {
     }
 }
 
-/// The program that a file's name for a helper means: the suffix of one on `PATH`.
+/// The program for a helper name in a file.
 pub(super) fn program(name: &str) -> String {
     format!("docker-credential-{name}")
 }
 
+/// Checks the name of a helper.
+///
 /// # Errors
-/// It would name a program elsewhere than on `PATH`: a file that others can write must not choose what is run.
+/// The name would select a program outside of `PATH`: a file that others can write must not decide what is run.
 pub(super) fn check_name(name: &str) -> Result<()> {
     if name.contains('/') {
         let text = "names of credential helpers have no slash: they are what follows docker-credential- in the name of a program on PATH";
@@ -66,7 +68,7 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Asks the helper; blocks until it answers, which may need its user.
+/// Asks the helper, and blocks until it answers, which may require its user.
 pub(super) fn get(name: &str, server: &str, path: Option<&str>) -> Result<Option<Credentials>> {
     let attempt = format!("asking credential helper {} about {server}", program(name));
     let Some(output) = answer(name, "get", server, path, &attempt)? else { return Ok(None) };
@@ -78,7 +80,7 @@ pub(super) fn get(name: &str, server: &str, path: Option<&str>) -> Result<Option
     }
 }
 
-/// Gives user name and password to the helper to keep.
+/// Stores a user name and password in the helper.
 pub(super) fn store(name: &str, path: Option<&str>, server: &str, username: &str, password: &Secret) -> Result<()> {
     let attempt = format!("giving credentials for {server} to credential helper {}", program(name));
     let input = json!({ "ServerURL": server, "Username": username, "Secret": password.expose() }).to_string();
@@ -86,18 +88,18 @@ pub(super) fn store(name: &str, path: Option<&str>, server: &str, username: &str
     if output.status.success() {
         return Ok(());
     }
-    // It may repeat what it was given, in whatever quotes and escapes.
+    // It may repeat its input with any quotes and escapes.
     let bare = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
     match bare(&words(&output)).contains(&bare(password.expose())) {
         true => Err(Error::input(format!("{attempt}: {}; what it says holds the password", output.status))),
-        // Whether the password is there is known: words about one may be shown.
+        // The password was not found in the output, so words about a password may be shown.
         false => Err(failed(&attempt, &output, &KEYS[..1])),
     }
 }
 
-/// Makes the helper forget what it knows of a server; `false` if that is nothing.
+/// Makes the helper erase a server; returns `false` if it had nothing.
 pub(super) fn erase(name: &str, server: &str, path: Option<&str>) -> Result<bool> {
-    // Some helpers say nothing of it when there was nothing.
+    // Some helpers do not report that there was nothing.
     if get(name, server, path)?.is_none() {
         return Ok(false);
     }
@@ -105,7 +107,7 @@ pub(super) fn erase(name: &str, server: &str, path: Option<&str>) -> Result<bool
     Ok(answer(name, "erase", server, path, &attempt)?.is_some())
 }
 
-/// The servers a helper knows.
+/// The servers that a helper has.
 pub(super) fn list(name: &str, path: Option<&str>) -> Result<Vec<String>> {
     let attempt = format!("asking credential helper {} what it knows", program(name));
     let Some(output) = answer(name, "list", "", path, &attempt)? else { return Ok(Vec::new()) };
@@ -113,7 +115,7 @@ pub(super) fn list(name: &str, path: Option<&str>) -> Result<Vec<String>> {
     Ok(known.into_keys().collect())
 }
 
-/// What the helper answers; `None` if it knows nothing.
+/// The helper's answer, or `None` if it has nothing.
 fn answer(name: &str, verb: &str, input: &str, path: Option<&str>, attempt: &str) -> Result<Option<Vec<u8>>> {
     let output = run(name, verb, input, path, attempt)?;
     match output.status.success() {
@@ -136,7 +138,7 @@ fn run(name: &str, verb: &str, input: &str, path: Option<&str>, attempt: &str) -
     output.map_err(|e| Error::input(attempt).because(e))
 }
 
-/// All a helper says; reasons come on either stream.
+/// Everything a helper prints; reasons appear on either stream.
 fn words(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -150,18 +152,18 @@ fn failed(attempt: &str, output: &Output, keys: &[&str]) -> Error {
     Error::input(format!("{attempt}: {}: {message}", output.status))
 }
 
-/// Whether there is, anywhere, the beginning of something like a JSON object or what may be the key of a secret with its
-/// value: a helper may fail after it has found the credentials, and what it prints then need be neither whole nor JSON. The
-/// bare word among others is shown, because “password store is empty” and “token expired” are what helps; a secret that
-/// stands alone is not told from other words.
+/// Whether the text contains the beginning of something like a JSON object, or what may be the key of a secret with its value.
+/// A helper may fail after it has found the credentials, and its output may be partial and not JSON. The bare word among
+/// others is shown, because “password store is empty” and “token expired” are helpful. A secret that stands alone cannot be
+/// told from other words.
 fn may_hold_secret(words: &str, keys: &[&str]) -> bool {
     let lower = words.to_ascii_lowercase();
     let has_value = |key: &&str| lower.match_indices(*key).any(|(at, key)| begins_value(&lower[at + key.len()..]));
     lower.contains('{') || keys.iter().any(has_value)
 }
 
-/// What comes `after` a key, which may be a part of a longer name, in quotes of whatever kind: in a list, a query, a table,
-/// a tag.
+/// Whether a value starts `after` a key, which may be part of a longer name, with any quotes: in a list, a query, a table, a
+/// tag.
 fn begins_value(after: &str) -> bool {
     let after = after.trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '_' | '-'));
     let is_between = |c: char| matches!(c, '"' | '\'' | '`' | '\\' | ']' | ')') || c.is_whitespace() && c != '\t';
@@ -208,7 +210,7 @@ mod tests {
         ] {
             assert!(!may_hold_secret(shown, &KEYS), "{shown}");
         }
-        // Whoever knows the password looks for it, not for words about it.
+        // Code that knows the password searches for it, not for words about it.
         assert!(!may_hold_secret("password: too short", &KEYS[..1]));
     }
 }

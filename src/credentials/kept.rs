@@ -1,8 +1,8 @@
-//! One file of credentials as something that is changed: what `login` keeps there and `logout` removes.
+//! A credentials file that is changed by `login` and `logout`.
 //!
-//! Only the entries in question change: every other entry and every field this program does not know stays, in its order.
-//! The file is replaced at once and readable by its owner alone; two of us do not overwrite each other's changes. Where the
-//! file names a credential helper for a registry, the secret goes there and not into the file.
+//! Only the entries in question change; every other entry and unknown field stays, in its order. The file is replaced
+//! atomically and readable only by its owner, and two gapferry processes do not overwrite each other's changes. If the file
+//! names a credential helper for a registry, the secret goes to the helper and not into the file.
 
 use std::path::{Path, PathBuf};
 
@@ -23,16 +23,16 @@ pub struct CredentialFile {
 }
 
 impl CredentialFile {
-    /// The file that skopeo and podman would write: the one that was named (`authfile`, `REGISTRY_AUTH_FILE`), else
-    /// `DOCKER_CONFIG/config.json`, else the first that is read. It need not exist.
+    /// The file that skopeo and podman would write: the named one (`authfile`, `REGISTRY_AUTH_FILE`), otherwise
+    /// `DOCKER_CONFIG/config.json`, otherwise the first one that is read. It need not exist.
     ///
     /// # Errors
-    /// `XDG_RUNTIME_DIR` decides and is no directory.
+    /// `XDG_RUNTIME_DIR` decides and is not a directory.
     pub fn to_write(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<CredentialFile> {
         Ok(CredentialFile { path: places::to_write(authfile, env)?, programs: env("PATH") })
     }
 
-    /// All files that count in this environment, the strongest first. Some may not exist.
+    /// All files that apply in this environment, in order of precedence. Some may not exist.
     pub fn all(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Vec<CredentialFile> {
         let paths = places::named(authfile, env).map_or_else(|| places::to_read(env), |path| vec![path]);
         paths.into_iter().map(|path| CredentialFile { path, programs: env("PATH") }).collect()
@@ -42,11 +42,11 @@ impl CredentialFile {
         &self.path
     }
 
-    /// Whether [`log_in`](CredentialFile::log_in) could keep credentials for `path` (empty: all) at `registry`, as far as can be
-    /// known without changing anything. A caller asks this before it asks a person for a password.
+    /// Checks, without changing anything, whether [`log_in`](CredentialFile::log_in) could store credentials for `path` (empty
+    /// for all) at `registry`. Call it before asking a person for a password.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`log_in`](CredentialFile::log_in).
     pub fn check(&self, registry: &str, path: &str) -> Result<()> {
         let file = match bytes_of(&self.path)? {
             Some(bytes) => CredentialDocument::parse(&self.path, &bytes)?.0,
@@ -58,12 +58,12 @@ impl CredentialFile {
         }
     }
 
-    /// Keeps user name and password of `credentials` for `path` (empty: for all) at `registry`; says where. Entries that mean the same by
-    /// another name get them too, so that every reader finds what is right.
+    /// Stores user name and password for `path` (empty for all) at `registry`, and returns where. Entries that mean the same
+    /// under another name get them too, so that every reader finds the right ones.
     ///
     /// # Errors
-    /// Credentials that cannot be kept; a file that is malformed, or cannot be read or replaced; a helper that fails or
-    /// that knows no namespaces. The file is then as it was.
+    /// The credentials cannot be stored; the file is malformed or cannot be read or replaced; or a helper fails or does not
+    /// support namespaces. The file is unchanged then.
     pub fn log_in(&self, registry: &str, path: &str, credentials: &Credentials) -> Result<CredentialOrigin> {
         credentials.check_keepable()?;
         let (username, password) = (&credentials.username, &credentials.password);
@@ -73,7 +73,7 @@ impl CredentialFile {
         let same: Vec<String> = document.keys(|written| means(written, &key));
         if let Some((server, name)) = responsible(document.file(), registry, path)? {
             helper::store(&name, self.programs(), &server, username, password).map_err(|e| self.asked_for(e))?;
-            // An old secret would count more than a credsStore, and should not lie about.
+            // An old secret would take precedence over a credsStore, and should not be left behind.
             document.set(&same, None)?;
             return Ok(self.origin(server, &name));
         }
@@ -83,11 +83,11 @@ impl CredentialFile {
         Ok(CredentialOrigin::File { path: self.path.clone(), key })
     }
 
-    /// Forgets what is kept for `path` (empty: for all) at `registry`, at helpers too, and with `below` for every namespace
-    /// below it; says what that was, perhaps nothing.
+    /// Removes what is stored for `path` (empty for all) at `registry`, also from helpers and, with `below`, for every
+    /// namespace below it. Returns what was removed, possibly nothing.
     ///
     /// # Errors
-    /// As of [`log_in`](CredentialFile::log_in); when a helper fails, the entries of the file are gone already.
+    /// As for [`log_in`](CredentialFile::log_in). If a helper fails, the entries of the file are already removed.
     pub fn log_out(&self, registry: &str, path: &str, below: bool) -> Result<Vec<CredentialOrigin>> {
         let registry = canonical(registry);
         let key = key_of(registry, path);
@@ -99,10 +99,10 @@ impl CredentialFile {
         })
     }
 
-    /// Forgets all that is kept, at helpers too; says what that was.
+    /// Removes everything that is stored, also from helpers, and returns what was removed.
     ///
     /// # Errors
-    /// As of [`log_out`](CredentialFile::log_out).
+    /// As for [`log_out`](CredentialFile::log_out).
     pub fn log_out_of_all(&self) -> Result<Vec<CredentialOrigin>> {
         self.forget(&|_| true, |file| {
             file.creds_store().map_or(Ok(Vec::new()), |name| helper::list(name, self.programs()))
@@ -145,7 +145,7 @@ impl CredentialFile {
         CredentialOrigin::Helper { program: helper::program(name), server, path: self.path.clone() }
     }
 
-    /// As the programs write it whose file it is: docker knows its Hub by a key of its own, and skopeo removes none but
+    /// The key as the owner of the file would write it: docker has its own key for Docker Hub, and skopeo removes only
     /// `docker.io`.
     fn new_key(&self, key: String) -> String {
         let docker = self.path.file_name().is_some_and(|name| name == "config.json");
@@ -157,7 +157,7 @@ fn key_of(registry: &str, path: &str) -> String {
     if path.is_empty() { registry.to_owned() } else { format!("{registry}/{path}") }
 }
 
-/// A namespaced key with the one name for Docker Hub.
+/// A namespaced key with the canonical name of Docker Hub.
 fn canonical_prefix(written: &str) -> String {
     match written.split_once('/') {
         Some((host, rest)) => format!("{}/{rest}", canonical(host)),

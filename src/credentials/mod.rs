@@ -1,12 +1,12 @@
-//! Credentials: where they come from, where they are kept, and how they stay secret.
+//! Finds and stores credentials, and keeps them secret.
 //!
-//! A [`Store`] answers one question, “what is known for this registry and repository?”, from what was said on the
-//! command line and in the environment, from the files that docker, podman and skopeo write, and from their credential
-//! helpers. A [`CredentialFile`] is one of those files, to log in and out. A password or token is a [`Secret`], which prints as
-//! `***`; only code that builds an `Authorization` header or writes a file of credentials exposes it. The room knows nothing of
-//! HTTP: it neither asks a registry nor judges whether credentials are right.
+//! A [`Store`] answers which credentials apply to a registry and repository, from the command line, the environment, the files
+//! of docker, podman and skopeo, and their credential helpers. A [`CredentialFile`] is one of those files, for logging in and
+//! out. A password or token is a [`Secret`], which prints as `***`; only code that builds an `Authorization` header or writes
+//! a credentials file exposes it. The module does not depend on HTTP: it neither asks a registry nor judges whether
+//! credentials are right.
 //!
-//! The environment is passed in; files are read once, in [`Store::load`].
+//! The environment is passed in. Files are read once, in [`Store::load`].
 
 mod document;
 mod file;
@@ -34,13 +34,13 @@ use serde::{Serialize, Serializer};
 use crate::base::error::{Error, Result};
 use file::AuthFile;
 
-/// The key under which docker files keep the credentials of Docker Hub.
+/// The key for Docker Hub in docker's files.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// The variable whose credentials count for every registry of a command.
+/// The variable with credentials for every registry of a command.
 pub const AMBIENT: &str = "GAPFERRY_CREDS";
 
-/// What a registry or its token server is shown.
+/// What a registry or its token server receives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// Empty if only an identity token is known.
@@ -59,10 +59,10 @@ impl Credentials {
         Credentials { identity_token: Some(Secret::new(token)), ..Credentials::default() }
     }
 
-    /// `user:password` as `--creds` takes it; the password may hold colons.
+    /// Parses `user:password` as for `--creds`; the password may contain colons.
     ///
     /// # Errors
-    /// Without a colon or a user name; the error does not repeat the text.
+    /// There is no colon or no user name; the error does not repeat the text.
     pub fn parse(text: &str) -> Result<Credentials> {
         match text.split_once(':') {
             Some((username, password)) if !username.is_empty() => Ok(Credentials::basic(username, password)),
@@ -70,10 +70,10 @@ impl Credentials {
         }
     }
 
-    /// Whether a file or a helper gives the same user name and password back that it was given.
+    /// Whether a file or a helper returns the same user name and password that it received.
     ///
     /// # Errors
-    /// It does not: a user name with a colon would be read as a shorter one, and what is empty is as good as not there.
+    /// It does not: a user name with a colon would be read as a shorter one, and empty values count as missing.
     pub fn check_keepable(&self) -> Result<()> {
         let reason = match &self.username {
             user if user.is_empty() => "the user name is empty",
@@ -85,28 +85,28 @@ impl Credentials {
         Err(Error::input(format!("keeping credentials: {reason}")))
     }
 
-    /// Whether there is a user name to send as Basic authentication.
+    /// Whether there is a user name for Basic authentication.
     pub fn has_basic(&self) -> bool {
         !self.username.is_empty() && !self.password.is_empty()
     }
 }
 
-/// Where credentials were found or are kept; says nothing of what they are.
+/// Where credentials come from or are stored; it does not contain them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "from", rename_all = "kebab-case")]
 pub enum CredentialOrigin {
     /// The command line or the allowlist.
     #[serde(rename = "command-line")]
     Given,
-    /// A variable of the environment.
+    /// An environment variable.
     Variable { name: String },
-    /// The entry with this key in a file of credentials.
+    /// The entry with this key in a credentials file.
     File {
         #[serde(serialize_with = "shown")]
         path: PathBuf,
         key: String,
     },
-    /// A credential helper, named by the file at `path`, which knows the registry as `server`.
+    /// A credential helper that the file at `path` names; it knows the registry as `server`.
     Helper {
         program: String,
         server: String,
@@ -115,7 +115,7 @@ pub enum CredentialOrigin {
     },
 }
 
-/// A path that is no text is no reason to show nothing.
+/// A path that is not UTF-8 is still shown.
 fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
@@ -133,39 +133,39 @@ impl fmt::Display for CredentialOrigin {
     }
 }
 
-/// Credentials, and where they were.
+/// Credentials and their origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundCredentials {
     pub credentials: Credentials,
     pub origin: CredentialOrigin,
 }
 
-/// Everything known about credentials in this run. Cheap to clone for a handful of files.
+/// All credentials of this run. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     explicit: BTreeMap<String, Credentials>,
     variables: Variables,
     ambient: BTreeMap<String, Credentials>,
     files: Vec<AuthFile>,
-    /// Shared by all clones: a helper may ask its user.
+    /// Shared by all clones, because a helper may ask its user.
     answers: HelperAnswers,
 }
 
 impl Store {
-    /// Nothing known: every registry is asked anonymously.
+    /// A store without credentials: every registry is asked anonymously.
     pub fn anonymous() -> Store {
         Store::default()
     }
 
-    /// Reads the credential files that apply, in the order of containers/image `pkg/docker/config`:
+    /// Reads the credentials files that apply, in the order of containers/image `pkg/docker/config`:
     ///
-    /// one file alone if it was named: `authfile`, else `REGISTRY_AUTH_FILE`, else `DOCKER_CONFIG/config.json`; otherwise
-    /// `$XDG_RUNTIME_DIR/containers/auth.json` (without that variable on Linux: `/run/containers/UID/auth.json`),
-    /// `$XDG_CONFIG_HOME/containers/auth.json` (`~/.config` by default) and `~/.docker/config.json`, the first that knows
-    /// a registry deciding.
+    /// only one file if it is named: `authfile`, otherwise `REGISTRY_AUTH_FILE`, otherwise `DOCKER_CONFIG/config.json`. If
+    /// none is named: `$XDG_RUNTIME_DIR/containers/auth.json` (without that variable on Linux:
+    /// `/run/containers/UID/auth.json`), `$XDG_CONFIG_HOME/containers/auth.json` (default `~/.config`) and
+    /// `~/.docker/config.json`. The first file that knows a registry decides.
     ///
     /// # Errors
-    /// A file that is no JSON of that kind or cannot be read; no file where `authfile` names one. Every error names the file.
+    /// A file is not valid or cannot be read, or the file named by `authfile` does not exist. Every error names the file.
     pub fn load(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Store> {
         let places = places::named(authfile, env).map_or_else(|| places::to_read(env), |path| vec![path]);
         let files: Result<Vec<_>> = places.iter().map(|path| AuthFile::read(path)).collect();
@@ -177,41 +177,42 @@ impl Store {
         Ok(Store { files, answers: HelperAnswers::of_helpers_on(env("PATH")), ..Store::default() })
     }
 
-    /// Credentials given for one registry (`host[:port]`), stronger than all else.
+    /// Sets credentials for one registry (`host[:port]`), which take precedence over all others.
     pub fn set(&mut self, registry: &str, credentials: Credentials) {
         self.explicit.insert(canonical(registry).to_owned(), credentials);
     }
 
-    /// The same without credentials that were given for whatever registries a command names: what is left is known of a
-    /// registry by its own name.
+    /// The store without credentials that were given for every registry of a command; the others are known by the registry's
+    /// own name.
     pub fn looked_up(&self) -> Store {
         let (variables, files, answers) = (self.variables.clone(), self.files.clone(), self.answers.clone());
         Store { variables, files, answers, ..Store::default() }
     }
 
-    /// Credentials in variables for one registry each, stronger than those of [`set_ambient`](Store::set_ambient) and files.
+    /// Sets credentials from variables for single registries, which take precedence over [`set_ambient`](Store::set_ambient)
+    /// and files.
     pub fn set_variables(&mut self, variables: Variables) {
         self.variables = variables;
     }
 
-    /// For one registry what the variable [`AMBIENT`] holds for all, stronger than files.
+    /// Sets the credentials of the variable [`AMBIENT`] for one registry; they take precedence over files.
     pub fn set_ambient(&mut self, registry: &str, credentials: Credentials) {
         self.ambient.insert(canonical(registry).to_owned(), credentials);
     }
 
-    /// What is known for `path` (may be empty) at `registry`. May run a credential helper, so it can block; this store and its
-    /// clones ask each helper once about one server, and remember what came of it, a failure too.
+    /// The credentials for `path` (may be empty) at `registry`. This can run a credential helper and block. A store and its
+    /// clones ask each helper only once about a server, and remember the result, including failures.
     ///
     /// # Errors
-    /// An entry or variable that matches but cannot be read, or a helper that fails; never “not found”, which is `None`.
+    /// A matching entry or variable cannot be read, or a helper fails. “Not found” is `None`.
     pub fn find(&self, registry: &str, path: &str) -> Result<Option<Credentials>> {
         Ok(self.locate(registry, path)?.map(|found| found.credentials))
     }
 
-    /// [`find`](Store::find), and where it was.
+    /// [`find`](Store::find) with the origin.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`find`](Store::find).
     pub fn locate(&self, registry: &str, path: &str) -> Result<Option<FoundCredentials>> {
         let registry = canonical(registry);
         if let Some(credentials) = self.explicit.get(registry).cloned() {
@@ -235,7 +236,7 @@ impl Store {
     }
 }
 
-/// One name for Docker Hub, whatever it is called; every other registry is what it is called.
+/// The canonical name of Docker Hub for all its names; other registries keep theirs.
 pub fn canonical(registry: &str) -> &str {
     match registry {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",

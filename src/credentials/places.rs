@@ -1,19 +1,19 @@
-//! Which files hold credentials: those that are read, and the one that is written (containers/image `pkg/docker/config`,
+//! Which files contain credentials: those to read, and the one to write (containers/image `pkg/docker/config`,
 //! `getAuthFilePaths` and `getPathToAuth`).
 
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
 
-/// The environment, asked by name.
+/// Looks up an environment variable.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The one file that was named, if one was: nothing else is read.
+/// The file that was named, if any; then no other is read.
 pub(super) fn named(authfile: Option<&Path>, env: Env) -> Option<PathBuf> {
     authfile.map(Path::to_path_buf).or_else(|| variable(env, "REGISTRY_AUTH_FILE"))
 }
 
-/// Where to look when no file was named, in this order. Some may not exist.
+/// Files to read if none was named, in order. Some may not exist.
 pub(super) fn to_read(env: Env) -> Vec<PathBuf> {
     if let Some(directory) = variable(env, "DOCKER_CONFIG") {
         return vec![directory.join("config.json")];
@@ -26,10 +26,10 @@ pub(super) fn to_read(env: Env) -> Vec<PathBuf> {
     places
 }
 
-/// The file that logins are written to; it need not exist yet.
+/// The file that logins are written to; it need not exist.
 ///
 /// # Errors
-/// The directory it should be in is promised by the environment and not there, or nothing says where it should be.
+/// The environment names a directory that does not exist, or nothing says where the file should be.
 pub(super) fn to_write(authfile: Option<&Path>, env: Env) -> Result<PathBuf> {
     if let Some(path) = named(authfile, env) {
         return Ok(path);
@@ -37,7 +37,7 @@ pub(super) fn to_write(authfile: Option<&Path>, env: Env) -> Result<PathBuf> {
     if let Some(directory) = variable(env, "DOCKER_CONFIG") {
         return Ok(directory.join("config.json"));
     }
-    // Made by us it would not vanish with the login, nor have the owner it should have.
+    // A directory created here would not vanish with the login, nor have the right owner.
     if let Some(directory) =
         variable(env, "XDG_RUNTIME_DIR").filter(|directory| cfg!(target_os = "linux") && !directory.is_dir())
     {
@@ -52,7 +52,7 @@ pub(super) fn to_write(authfile: Option<&Path>, env: Env) -> Result<PathBuf> {
 
 const CONTAINERS: &str = "containers/auth.json";
 
-/// The file that lives as long as the user is logged in to this machine, or what stands for it.
+/// The file that exists as long as the user is logged in, or its replacement.
 fn of_this_login(env: Env) -> Option<PathBuf> {
     if !cfg!(target_os = "linux") {
         return variable(env, "HOME").map(|home| home.join(".config").join(CONTAINERS));

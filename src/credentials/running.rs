@@ -1,5 +1,5 @@
-//! Helper programs while they run: they may wait for a PIN, a browser or a smart card. Somebody hears of one that keeps us
-//! waiting, and none outlives us.
+//! Runs credential helpers, which may wait for a PIN, a browser or a smart card. A helper that keeps gapferry waiting is
+//! reported, and none outlives it.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -15,16 +15,16 @@ use tokio::sync::Notify;
 use crate::base::bounded::read_all;
 use crate::base::progress::{Event, Events};
 
-/// A helper that needs nobody has answered by then.
+/// Helpers that need no person have answered by then.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most that a helper may say on either stream, in bytes: tokens have some thousand, lists of servers a hundred for each.
+/// Maximum output of a helper on either stream in bytes: tokens have some thousand, lists of servers a hundred for each.
 const MOST_SAID: u64 = 1024 * 1024;
 
-/// Variables that begin like this hold what is no business of a helper.
+/// Prefixes of variables that helpers must not see.
 const SECRET_VARIABLES: [&str; 2] = [super::AMBIENT, "COSIGN_PASSWORD"];
 
-/// Of the process, as its end is: a command that is stopped does not come back to a helper it waits for.
+/// Global, because ending the process is: a stopped command does not return to a helper it waits for.
 static HELPERS: Mutex<Helpers> = Mutex::new(Helpers { events: None, ending: false, running: Vec::new() });
 
 struct Helpers {
@@ -33,33 +33,33 @@ struct Helpers {
     running: Vec<Pid>,
 }
 
-/// A helper has ended.
+/// Notified when a helper has ended.
 static GONE: Notify = Notify::const_new();
 
 fn helpers() -> MutexGuard<'static, Helpers> {
     HELPERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where it is told, from now on, that a credential helper keeps this process waiting.
+/// Sets where to report that a credential helper keeps this process waiting.
 pub fn report_helpers_to(events: Events) {
     helpers().events = Some(events);
 }
 
-/// The process is about to end: no more helpers are started, those that run are asked to end, or with `now` made to.
+/// The process is about to end: starts no more helpers, and asks the running ones to end, or kills them with `now`.
 pub fn end_helpers(now: bool) {
     let mut helpers = helpers();
     helpers.ending = true;
     let signal = if now { Signal::KILL } else { Signal::TERM };
     for pid in &helpers.running {
-        // One that is gone already needs none.
+        // It may have ended already.
         let _ = kill_process(*pid, signal);
     }
 }
 
-/// Waits until no helper runs. What one has started itself may still.
+/// Waits until no helper is running; processes that they started may still be.
 pub async fn helpers_gone() {
     loop {
-        // Hears from here on, so that none ends unheard.
+        // Registered before the check, so that no end is missed.
         let gone = GONE.notified();
         if helpers().running.is_empty() {
             return;
@@ -68,7 +68,7 @@ pub async fn helpers_gone() {
     }
 }
 
-/// Tells whoever wants to know.
+/// Reports a warning.
 pub(super) fn warn(text: String) {
     let events = helpers().events.clone();
     if let Some(events) = events {
@@ -76,10 +76,10 @@ pub(super) fn warn(text: String) {
     }
 }
 
-/// What the program says to `input`; `on_delay` is called once if it has not answered when `patience` is over.
+/// Runs the program with `input` and returns its output. `on_delay` is called once if it has not answered after `patience`.
 ///
 /// # Errors
-/// It cannot be started or listened to, or the process is about to end.
+/// It cannot be started or read, or the process is about to end.
 pub(super) fn run(
     command: &mut Command,
     input: &str,
@@ -96,7 +96,7 @@ pub(super) fn run(
             }
         };
         let threads = Builder::new().spawn_scoped(scope, watch);
-        // It may end before what it says does, which others may hold open, or after.
+        // It may end before its streams do, which others may hold open, or after them.
         let threads = threads.and_then(|_| Builder::new().spawn_scoped(scope, move || note_end(pid)));
         let output = threads.and_then(|_| converse(&mut child, input));
         drop(over);
@@ -110,7 +110,7 @@ pub(super) fn run(
     output.map(|(stdout, stderr)| Output { status, stdout, stderr })
 }
 
-/// Whether a variable holds credentials or a passphrase of ours.
+/// Whether a variable contains credentials or a passphrase of ours.
 fn is_secret(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     SECRET_VARIABLES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
@@ -121,7 +121,7 @@ fn start(command: &mut Command) -> io::Result<Child> {
     if helpers.ending {
         return Err(io::ErrorKind::Interrupted.into());
     }
-    // A helper is asked for one secret; it gets no others.
+    // A helper is asked for one secret and receives no others.
     for name in std::env::vars_os().map(|(name, _)| name).filter(|name| is_secret(name)) {
         command.env_remove(name);
     }
@@ -130,7 +130,7 @@ fn start(command: &mut Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Waits for the end, but leaves the status there: the number is not another's before it is off the list.
+/// Waits for the end without collecting the status, so that the process ID is not reused before it is off the list.
 fn note_end(pid: Pid) {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
@@ -138,10 +138,10 @@ fn note_end(pid: Pid) {
     GONE.notify_waiters();
 }
 
-/// All that it says on either stream.
+/// Everything it prints on either stream.
 fn converse(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
     if let Some(mut stdin) = child.stdin.take() {
-        // A helper that answers without reading is no failure.
+        // A helper may answer without reading its input.
         let _ = writeln!(stdin, "{input}");
     }
     let (stdout, stderr, pid) = (child.stdout.take(), child.stderr.take(), Pid::from_child(child));
@@ -153,11 +153,12 @@ fn converse(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
     })
 }
 
-/// All that it says on one stream. One that says too much is ended, or the other stream might stay open for ever.
+/// Everything it prints on one stream. A helper that prints too much is killed; otherwise the other stream might stay open
+/// forever.
 fn all_of(stream: Option<impl Read>, pid: Pid) -> io::Result<Vec<u8>> {
     let said = stream.map_or(Ok(Some(Vec::new())), |stream| read_all(stream, MOST_SAID))?;
     said.ok_or_else(|| {
-        // One that is gone already needs none. Its number is not another's before its end is waited for.
+        // It may have ended already. Its process ID is not reused before its status is collected.
         let _ = kill_process(pid, Signal::KILL);
         io::Error::other(format!("it says more than {MOST_SAID} bytes"))
     })
@@ -174,7 +175,7 @@ mod tests {
         assert!(Command::new("mkfifo").arg(&pin).status().unwrap().success());
         let mut helper = Command::new("sh");
         helper.arg("-c").arg("read server; read pin < \"$0\"; echo \"$server $pin\"; echo more >&2").arg(&pin);
-        // Whoever is told enters it: untold, the helper would wait for ever.
+        // The listener enters the PIN; without the report, the helper would wait forever.
         let reported = run(&mut helper, "h.io", Duration::ZERO, || std::fs::write(&pin, "1234\n").unwrap()).unwrap();
         assert_eq!((&reported.stdout[..], &reported.stderr[..]), (&b"h.io 1234\n"[..], &b"more\n"[..]));
     }

@@ -1,23 +1,23 @@
-//! A text that must not be seen.
+//! Text that must not be shown.
 
 use std::fmt;
 
 use crate::base::progress::conceal;
 
-/// A password or token. Prints as `***`, compares as text, and cannot be serialized. Where others repeat it, messages and logs
-/// show `***` too.
+/// A password or token. It prints as `***`, compares as text and cannot be serialized. If others repeat it, messages and logs
+/// also show `***`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Secret {
         let text = text.into();
-        // Whoever is shown it may repeat it.
+        // Others who receive it may repeat it.
         conceal(&text);
         Secret(text)
     }
 
-    /// The text itself: for an `Authorization` header or a request body, nothing else.
+    /// The text itself, only for an `Authorization` header or a request body.
     pub fn expose(&self) -> &str {
         &self.0
     }

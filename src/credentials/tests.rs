@@ -1,4 +1,4 @@
-//! Credentials as a run finds them.
+//! Finding credentials.
 
 use std::path::Path;
 
@@ -125,7 +125,7 @@ fn every_broken_file_is_named() {
     assert_eq!(missing.to_string(), "reading credentials from /nowhere/auth.json: no such file");
 }
 
-/// An environment in which helpers are found in this directory.
+/// An environment with helpers in this directory.
 fn on_path(directory: &Path) -> impl Fn(&str) -> Option<String> {
     let path = format!("{}:/usr/bin:/bin", directory.display());
     move |name| (name == "PATH").then(|| path.clone())
@@ -193,7 +193,7 @@ fn a_helper_asks_its_user_once_for_all_repositories_and_not_again_when_the_user_
     asked.sort_unstable();
     assert_eq!(asked, ["no.io", "yes.io"]);
     assert!(!format!("{store:?}").contains("of-the-helper"), "{store:?}");
-    // Another run may find the user of another mind.
+    // In another run the user may decide differently.
     let another = Store::load(Some(&home.path().join("a.json")), &on_path(home.path())).unwrap();
     assert!(another.find("no.io", "team/0").is_err());
     let asked = std::fs::read_to_string(home.path().join("docker-credential-test.asked")).unwrap();

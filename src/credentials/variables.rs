@@ -1,7 +1,7 @@
-//! Credentials in variables of the environment, one for each registry.
+//! Credentials in environment variables, one per registry.
 //!
-//! **Threats.** An allowlist may come from somebody else and name a host whose variable would be that of another: a name is
-//! made so that two hosts never share one.
+//! **Threats.** An allowlist may come from someone else and name a host whose variable belongs to another host. Names are
+//! therefore derived so that two hosts never share one.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -11,10 +11,10 @@ use crate::base::error::{Error, Result};
 
 const PREFIX: &str = "GAPFERRY_CREDS_";
 
-/// The variable for one registry (`host[:port]`): upper case, `-` as `__`, every other sign as `_`.
+/// The variable for a registry (`host[:port]`): upper case, `-` as `__`, every other special character as `_`.
 ///
-/// No label of a host name is empty or begins or ends with `-`, and a variable is looked for only where it can be no other
-/// host's; so hosts that differ have variables that differ.
+/// No label of a host name is empty or starts or ends with `-`, and a variable is used only if it cannot belong to another
+/// host, so different hosts have different variables.
 pub fn variable_name(registry: &str) -> String {
     let mut name = PREFIX.to_owned();
     for c in canonical(registry).chars() {
@@ -27,9 +27,9 @@ pub fn variable_name(registry: &str) -> String {
     name
 }
 
-/// Whether no other host has the same variable. `1.2.3:4` would have that of `1.2.3.4`, and `a.5000` that of `a:5000`: a host
-/// that ends in a number has one only if it is a whole IPv4 address. `[::1.2.3.4]` would have that of `[::1:2:3:4]`: an IPv6
-/// address has one only without dots.
+/// Whether no other host has the same variable. `1.2.3:4` would share that of `1.2.3.4`, and `a.5000` that of `a:5000`, so a
+/// host that ends in a number has one only if it is a complete IPv4 address. `[::1.2.3.4]` would share that of `[::1:2:3:4]`,
+/// so an IPv6 address has one only without dots.
 fn has_own(registry: &str) -> bool {
     let host = registry.split(':').next().unwrap_or_default();
     match registry.strip_prefix('[') {
@@ -39,12 +39,12 @@ fn has_own(registry: &str) -> bool {
     }
 }
 
-/// Those variables of an environment that hold the credentials of one registry, `USER:PASS` each.
+/// The variables with the credentials of single registries, `USER:PASS` each.
 #[derive(Clone, Debug, Default)]
 pub struct Variables(BTreeMap<String, Secret>);
 
 impl Variables {
-    /// Takes what belongs here out of all variables; an empty one is as if it were not set.
+    /// Selects the variables that belong here; empty ones count as unset.
     pub fn of(environment: impl IntoIterator<Item = (String, String)>) -> Variables {
         let own = |(name, value): &(String, String)| name.starts_with(PREFIX) && !value.is_empty();
         Variables(environment.into_iter().filter(own).map(|(name, value)| (name, Secret::new(value))).collect())
@@ -86,7 +86,7 @@ mod tests {
         let variables = Variables::of([("GAPFERRY_CREDS_MY_HARBOR_IO".to_owned(), "me:pass".to_owned())]);
         assert!(variables.has("my.harbor.io"));
         assert!(!variables.has("my-harbor.io") && !variables.has("my.harbor-io") && !variables.has("my.harbor.io:443"));
-        // Some resolvers take 1.2.3 for 1.2.0.3.
+        // Some resolvers read 1.2.3 as 1.2.0.3.
         let pair = |name: &str| (format!("GAPFERRY_CREDS_{name}"), "me:pass".to_owned());
         let variables =
             Variables::of(["1_2_3_4", "1_2_3_4_5", "A_5000", "__FFFF_1_2_3_4_", "___FFFF_1_2_3_4_"].map(pair));

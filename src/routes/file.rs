@@ -1,8 +1,8 @@
-//! One `registries.conf`: version 2 of the format.
+//! Reads a `registries.conf` in version 2 of the format.
 //!
-//! **Threats.** The file belongs to the machine's administrator or the user, but it decides where images come from: a
-//! misspelt key must not pass unseen (a warning), nor a broken value be taken for its default (an error), nor a file of
-//! another kind be taken for an empty one. It may be huge (refused above [`MAX_SIZE`]) and nest deeply (the reader's limit).
+//! **Threats.** The file belongs to the administrator or the user, but decides where images come from. A misspelt key causes a
+//! warning, a broken value is an error instead of its default, and a file of another kind is not treated as empty. The file
+//! may be huge (rejected above [`MAX_SIZE`]) and nested deeply (the parser's limit).
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -11,10 +11,10 @@ use super::prefix::{self, Prefix};
 use super::{Mirror, Routes, Rule, Serves};
 use crate::base::position::{InputProblem, Position};
 
-/// Larger files are no such files, in bytes.
+/// Maximum size in bytes.
 pub(super) const MAX_SIZE: u64 = 4 * 1024 * 1024;
 
-/// Keys whose meaning is decided elsewhere: short names mean what they mean to Docker.
+/// Keys that are not used here: short names follow Docker.
 const ELSEWHERE: [&str; 4] =
     ["aliases", "short-name-mode", "unqualified-search-registries", "additional-layer-store-auth-helper"];
 
@@ -22,11 +22,11 @@ const VERSION_1: &str = "this is version 1 of the format, which nothing reads an
     each registry, with `insecure = true` or `blocked = true` (containers-registries.conf(5))";
 
 impl Routes {
-    /// Reads the main file and its drop-ins, in their order, each with the name to show in messages. A later file's table
-    /// takes the place of an earlier one's with the same prefix.
+    /// Parses the main file and its drop-ins in order, each with its name for messages. A table in a later file replaces one
+    /// with the same prefix.
     ///
     /// # Errors
-    /// Everything that is wrong in any of them.
+    /// Lists everything that is wrong in any of them.
     pub fn parse(files: &[(String, Vec<u8>)]) -> Result<Routes, Vec<InputProblem>> {
         let (mut routes, mut problems) = (Routes::default(), Vec::new());
         for (name, bytes) in files {
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
         Some(Mirror { at: self.position(at), location, insecure, serves })
     }
 
-    /// Of two tables for one prefix in one file the first counts, as in containers/image.
+    /// Of two tables for one prefix in a file the first applies, as in containers/image.
     fn merged(&mut self, rules: Vec<Rule>) -> Vec<Rule> {
         let mut merged: Vec<Rule> = Vec::new();
         for rule in rules {
@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
         merged
     }
 
-    /// Helpers for all registries are not named here for this program.
+    /// This program does not use credential helpers for all registries from here.
     fn helpers(&mut self, value: &Value<'a>) {
         let own = |helper: &Value<'_>| helper.get_ref().as_str() == Some("containers-auth.json");
         let only_own = value.get_ref().as_array().is_some_and(|list| list.iter().all(own));
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The tables of an array of tables, and where each begins.
+    /// The tables of an array of tables, with their positions.
     fn tables<'v>(&mut self, key: &str, value: &'v Value<'a>) -> Vec<(usize, &'v Table<'a>)> {
         let array: Option<&DeArray<'a>> = value.get_ref().as_array();
         let mut tables = Vec::new();
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
         tables
     }
 
-    /// A text of the table, as `read` takes it.
+    /// A text of the table, parsed by `read`.
     fn text_of<T>(&mut self, table: &Table<'a>, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let value = table.get(key)?;
         let at = value.span().start;

@@ -1,9 +1,9 @@
-//! Which way a registry is read: the mirrors that stand before it, the place it has moved to, what is blocked.
+//! How a registry is read: its mirrors, the place it has moved to, and whether it is blocked.
 //!
-//! The words are those of `registries.conf` version 2 (containers-registries.conf(5)), which podman, skopeo and CRI-O read:
-//! the longest prefix that fits a repository counts; its mirrors are asked in order and then its own location. The room
-//! knows names only: it opens no connection, and what a mirror's answer is worth is for the transport to judge. Short names
-//! (`unqualified-search-registries`, aliases) are not decided here: they mean what they mean to Docker.
+//! This follows `registries.conf` version 2 (containers-registries.conf(5)), as read by podman, skopeo and CRI-O: the longest
+//! matching prefix applies; its mirrors are asked in order, and then its own location. The module handles names only: it opens
+//! no connection, and the transport judges the answers of mirrors. Short names (`unqualified-search-registries`, aliases) are
+//! not decided here; they follow Docker.
 
 mod file;
 mod places;
@@ -16,11 +16,11 @@ use crate::base::position::Position;
 use crate::oci::Repository;
 use prefix::Prefix;
 
-/// Everything that `registries.conf` and its drop-ins say. The default says nothing: every registry is read as it is named.
+/// The content of `registries.conf` and its drop-ins. The default is empty: every registry is read under its own name.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     rules: Vec<Rule>,
-    /// Keys that mean nothing here, tables that are overridden: worth showing.
+    /// Unknown keys and overridden tables, to be shown.
     pub warnings: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub struct Routes {
 struct Rule {
     at: Position,
     prefix: Prefix,
-    /// What stands instead of the prefix; nothing with a `*.` prefix keeps the name.
+    /// What replaces the prefix; without it, a `*.` prefix keeps the name.
     location: Option<String>,
     insecure: bool,
     blocked: bool,
@@ -45,7 +45,7 @@ struct Mirror {
     serves: Serves,
 }
 
-/// What is asked of a place (`pull-from-mirror`, `mirror-by-digest-only`).
+/// What a place is used for (`pull-from-mirror`, `mirror-by-digest-only`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Serves {
     #[default]
@@ -54,21 +54,21 @@ pub enum Serves {
     Tags,
 }
 
-/// One place where a repository can be read.
+/// A place where a repository can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullSource {
-    /// The repository as it is called there.
+    /// The repository's name there.
     pub repository: Repository,
-    /// Any certificate will do, and plain HTTP where there is no TLS.
+    /// Whether any certificate is accepted, and plain HTTP if there is no TLS.
     pub insecure: bool,
     pub serves: Serves,
 }
 
 impl Routes {
-    /// The places where `repository` is read, in the order to ask them; the last is the registry itself.
+    /// The places to read `repository` from, in order; the last is the registry itself.
     ///
     /// # Errors
-    /// It is blocked, or a rule makes no name of it; the rule's file and line are named.
+    /// The repository is blocked, or a rule produces an invalid name; the error names the rule's file and line.
     pub fn pull(&self, repository: &Repository) -> Result<Vec<PullSource>> {
         let own = PullSource { repository: repository.clone(), insecure: false, serves: Serves::All };
         let Some(rule) = self.rule(repository) else { return Ok(vec![own]) };
@@ -89,7 +89,7 @@ impl Routes {
     /// Where `repository` is written: mirrors and locations are for reading (containers/image `docker/docker_image_dest.go`).
     ///
     /// # Errors
-    /// It is blocked.
+    /// The repository is blocked.
     pub fn push(&self, repository: &Repository) -> Result<PullSource> {
         let rule = self.rule(repository);
         rule.map_or(Ok(()), |rule| rule.allow(repository))?;
@@ -97,13 +97,13 @@ impl Routes {
         Ok(PullSource { repository: repository.clone(), insecure, serves: Serves::All })
     }
 
-    /// Whether that is said of a whole registry, `host[:port]`.
+    /// Whether the rule for a whole registry, `host[:port]`, says so.
     pub fn is_insecure(&self, registry: &str) -> bool {
         let any = Repository::new(registry, "any").ok();
         any.and_then(|any| self.rule(&any)).is_some_and(|rule| rule.insecure)
     }
 
-    /// The longest prefix that fits.
+    /// The longest matching prefix.
     fn rule(&self, repository: &Repository) -> Option<&Rule> {
         let fitting = self.rules.iter().filter(|rule| rule.prefix.fits(repository));
         fitting.reduce(|best, rule| if rule.prefix.length() > best.prefix.length() { rule } else { best })

@@ -1,4 +1,4 @@
-//! Where `registries.conf` and its drop-ins are looked for (containers/image `pkg/sysregistriesv2`).
+//! Finds `registries.conf` and its drop-ins (containers/image `pkg/sysregistriesv2`).
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,12 @@ use crate::base::position::refused;
 const SYSTEM: &str = "/etc/containers";
 
 impl Routes {
-    /// Reads the files that apply: the one that was named, by `named` or `CONTAINERS_REGISTRIES_CONF`, alone; else
-    /// `~/.config/containers/registries.conf` with the `registries.conf.d/*.conf` beside it; else those of
-    /// `/etc/containers`, and the user's drop-ins. Drop-ins follow in the order of their names and count more.
+    /// Reads the files that apply: only the one given by `named` or `CONTAINERS_REGISTRIES_CONF`; otherwise
+    /// `~/.config/containers/registries.conf` with the `registries.conf.d/*.conf` next to it; otherwise those of
+    /// `/etc/containers` and the user's drop-ins. Drop-ins follow in order of their names and take precedence.
     ///
     /// # Errors
-    /// Everything that is wrong in these files, at once; a file that was named and is not there.
+    /// Lists everything that is wrong in these files; or a named file does not exist.
     pub fn load(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Routes> {
         Routes::load_below(Path::new(SYSTEM), named, env)
     }
@@ -35,7 +35,7 @@ impl Routes {
     }
 }
 
-/// The files that exist, in their order.
+/// The existing files, in order.
 fn defaults(system: &Path, home: Option<PathBuf>) -> Result<Vec<PathBuf>> {
     let own = home.map(|home| home.join(".config/containers"));
     let main = |directory: &Path| directory.join("registries.conf");

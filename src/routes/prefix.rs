@@ -1,4 +1,4 @@
-//! Prefixes of repositories, and what a location makes of what they fit.
+//! Prefixes of repositories, and replacing them with a location.
 
 use std::fmt;
 
@@ -6,13 +6,15 @@ use crate::base::error::{Error, Result};
 use crate::base::position::Position;
 use crate::oci::Repository;
 
-/// `host[:port][/path]`, or `*.domain[/path]` for all hosts below a domain. It fits whole path components only.
+/// `host[:port][/path]`, or `*.domain[/path]` for all hosts below a domain. It matches only whole path components.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Prefix(String);
 
 impl Prefix {
+    /// Parses a prefix.
+    ///
     /// # Errors
-    /// Why the text is no prefix.
+    /// Says why the text is not a prefix.
     pub fn parse(text: &str) -> Result<Prefix, String> {
         let host_and_path = text.trim_end_matches('/');
         place(host_and_path.strip_prefix("*.").unwrap_or(host_and_path))?;
@@ -31,11 +33,11 @@ impl Prefix {
         self.rest(&repository.to_string()).is_some()
     }
 
-    /// What follows the prefix in a name that it fits: nothing, or a path that begins with `/`.
+    /// What follows the prefix in a matching name: nothing, or a path that starts with `/`.
     fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
         let rest = match self.0.strip_prefix('*') {
             Some(domain) => {
-                // The first dot is part of the domain: something has to stand before it, in the host.
+                // The first dot is part of the domain; something must precede it in the host.
                 let host = name.split('/').next().unwrap_or(name);
                 let domain_host = domain.split('/').next().unwrap_or(domain);
                 let before = host.strip_suffix(domain_host).filter(|before| !before.is_empty())?;
@@ -46,10 +48,10 @@ impl Prefix {
         (rest.is_empty() || rest.starts_with('/')).then_some(rest)
     }
 
-    /// The name with `location` instead of the prefix. `at` is where the location was written.
+    /// The name with `location` in place of the prefix. `at` is where the location was written.
     ///
     /// # Errors
-    /// What remains is no name of a repository.
+    /// The result is not the name of a repository.
     pub fn rewrite(&self, repository: &Repository, location: &str, at: &Position) -> Result<Repository> {
         let name = repository.to_string();
         let name = format!("{location}{}", self.rest(&name).unwrap_or_default());
@@ -66,10 +68,10 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Reads a location, without a slash at its end.
+/// Parses a location, without a final slash.
 ///
 /// # Errors
-/// Why the text is none.
+/// Says why the text is not a location.
 pub(super) fn location(text: &str) -> Result<String, String> {
     let text = text.trim_end_matches('/');
     place(text)?;

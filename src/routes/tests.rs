@@ -14,7 +14,7 @@ fn repository(name: &str) -> Repository {
     name.parse().unwrap()
 }
 
-/// `name`, and `!` after it where any certificate will do.
+/// `name`, followed by `!` if any certificate is accepted.
 fn places(routes: &Routes, name: &str) -> Vec<String> {
     let shown = |place: PullSource| format!("{}{}", place.repository, if place.insecure { "!" } else { "" });
     routes.pull(&repository(name)).unwrap().into_iter().map(shown).collect()

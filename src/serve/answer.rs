@@ -1,4 +1,4 @@
-//! Answers, and refusals in the form of distribution-spec 1.1, "Error Codes".
+//! Responses, and errors in the form of distribution-spec 1.1, "Error Codes".
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::base::error::{Error, Kind};
 
-/// Why a request is not done: a status, one of the spec's codes, and words for a person.
+/// Why a request is refused: a status, one of the spec's codes, and a text.
 #[derive(Debug)]
 pub struct RequestRefusal {
     status: StatusCode,
     code: &'static str,
     message: String,
     headers: Vec<(&'static str, String)>,
-    /// The operator has read of it already.
+    /// Whether the operator has seen it already.
     is_reported: bool,
 }
 
@@ -24,7 +24,7 @@ impl RequestRefusal {
         RequestRefusal { status, code, message: message.into(), headers: vec![], is_reported: false }
     }
 
-    /// The same, not to be logged again.
+    /// The refusal, not to be logged again.
     pub fn reported(self) -> RequestRefusal {
         RequestRefusal { is_reported: true, ..self }
     }
@@ -34,7 +34,7 @@ impl RequestRefusal {
         self
     }
 
-    /// What went wrong, if it was not the client's doing and is not reported yet.
+    /// What went wrong, if it was not the client's fault and is not reported yet.
     pub fn own_fault(&self) -> Option<&str> {
         (self.status.is_server_error() && !self.is_reported).then_some(self.message.as_str())
     }
@@ -65,7 +65,7 @@ impl RequestRefusal {
     }
 }
 
-/// Whatever fails inside is the server's fault, not the client's, unless the quota refuses it.
+/// Internal failures are the server's fault, not the client's, unless the quota refuses the request.
 impl From<Error> for RequestRefusal {
     fn from(error: Error) -> RequestRefusal {
         let (status, code) = match error.kind() {
@@ -98,7 +98,7 @@ pub fn json(body: &Value) -> Response {
     response
 }
 
-/// An answer from parts; a header that HTTP cannot carry is our own mistake, answered as such.
+/// Builds a response. A header that HTTP cannot carry is our own mistake, and answered as such.
 pub fn build(status: u16, headers: &[(&'static str, &str)], body: Body) -> Result<Response, RequestRefusal> {
     let mut builder = Response::builder().status(status);
     for (name, value) in headers {
@@ -107,7 +107,7 @@ pub fn build(status: u16, headers: &[(&'static str, &str)], body: Body) -> Resul
     builder.body(body).map_err(|e| RequestRefusal::new(500, "UNKNOWN", format!("making an answer: {e}")))
 }
 
-/// What every answer has, and what an answer to HEAD has not.
+/// Adds what every response has, and removes what a response to HEAD must not have.
 pub fn finish(response: &mut Response, head: bool) {
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert("docker-distribution-api-version", version);

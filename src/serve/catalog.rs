@@ -1,4 +1,4 @@
-//! What is served: the names, and the content by digest.
+//! What is served: names, and content by digest.
 
 mod referrers;
 
@@ -26,14 +26,14 @@ use super::writer::LayoutWriter;
 use referrers::ReferrerTable;
 pub use referrers::{ReferrerPage, ReferrerQuery, find_some};
 
-/// One layout, shared by all requests.
+/// A layout, shared by all requests.
 pub struct Catalog {
     content: Content,
     names: Arc<RwLock<LayoutIndex>>,
     pub referrers: ReferrerTable,
-    /// The most deletions of what another repository needs.
+    /// Maximum number of remembered deletions of content that another repository needs.
     most_deleted: usize,
-    /// Repositories from which something was deleted: parts of an index that is gone can still be deleted there. At most
+    /// Repositories in which something was deleted: parts of a deleted index can still be deleted there. At most
     /// [`MOST_DELETED`].
     emptied: Mutex<HashSet<Repository>>,
     writer: Option<LayoutWriter>,
@@ -48,7 +48,7 @@ enum Content {
 }
 
 impl Catalog {
-    /// Opens a layout, and makes one of a writable directory that is absent or empty.
+    /// Opens a layout. A missing or empty writable directory becomes a layout.
     pub fn open(path: &Path, options: &Options, events: Events) -> Result<Catalog> {
         if !options.writable {
             return Catalog::of(Layout::open(path)?, events);
@@ -58,11 +58,11 @@ impl Catalog {
         Ok(Catalog::new(Content::Growing(path.to_owned()), names, Some(writer), events))
     }
 
-    /// A layout as it is.
+    /// A read-only layout.
     pub fn of(mut layout: Layout, events: Events) -> Result<Catalog> {
         let path = layout.path().to_owned();
         let stored = if path.is_dir() && layout.parts().is_empty() && layout.size_of(BUNDLE_JSON).is_none() {
-            // Another server may be writing to it. Whatever has a name has its content before: so the names are read first.
+            // Another server may be writing to it. Content exists before its name, so names are read first.
             let stored = StoredIndex::in_directory(&path)?;
             layout = Layout::open(&path)?;
             stored
@@ -90,15 +90,15 @@ impl Catalog {
         }
     }
 
-    /// The names as they are now. No change is made as long as somebody looks at them.
+    /// The current names. Changes wait while they are in use.
     pub fn names(&self) -> RwLockReadGuard<'_, LayoutIndex> {
         self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whatever is deleted has to be remembered, so there must be room for it first.
+    /// Makes sure that another deletion can be remembered.
     ///
     /// # Errors
-    /// So much was deleted already that no more is remembered.
+    /// The maximum is reached.
     pub fn check_room_to_delete(&self) -> Result<(), RequestRefusal> {
         if self.names().count_deleted() < self.most_deleted {
             return Ok(());
@@ -107,7 +107,7 @@ impl Catalog {
         Err(RequestRefusal::new(429, "TOOMANYREQUESTS", text))
     }
 
-    /// Something is going to be deleted from this repository.
+    /// Something will be deleted in this repository.
     pub fn note_emptied(&self, repository: &Repository) {
         let mut emptied = self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
         if emptied.len() < MOST_DELETED {
@@ -129,7 +129,7 @@ impl Catalog {
         self.events.report(Event::Warning(text));
     }
 
-    /// What is done from time to time, whoever asks for what.
+    /// Periodic work, independent of requests.
     pub fn tidy(&self) {
         if let Some(writer) = &self.writer {
             writer.uploads.drop_idle();
@@ -144,7 +144,7 @@ impl Catalog {
         }
     }
 
-    /// The bytes of some content, if it is there.
+    /// The bytes of content, if it exists.
     pub fn slice(&self, digest: &Digest) -> Result<Option<Slice>> {
         let path = digest.blob_path();
         match &self.content {
@@ -153,7 +153,7 @@ impl Catalog {
         }
     }
 
-    /// Whether there is content with the valid digest `text`, which is not read for that.
+    /// Whether there is content with the valid digest `text`, which is not parsed for this.
     pub fn has(&self, text: &str) -> bool {
         let path = format!("blobs/{}", text.replacen(':', "/", 1));
         match &self.content {
@@ -162,11 +162,11 @@ impl Catalog {
         }
     }
 
-    /// What there is under a digest that can be given out as a manifest, proven; `None` if there is nothing, or something that is
-    /// not listed and no manifest. What is listed is given out whatever it is.
+    /// What can be served as a manifest under a digest, proven. `None` if nothing exists, or it is not listed and not a
+    /// manifest. What is listed is served whatever it is.
     ///
     /// # Errors
-    /// Not readable, or its bytes are not what its name says.
+    /// It cannot be read, or its bytes do not match the digest.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<ServedManifest>> {
         let Some(slice) = self.slice(digest)? else { return Ok(None) };
         let listed = self.names().media_type(digest);
@@ -182,11 +182,11 @@ impl Catalog {
         Ok(Some(ServedManifest { slice, content: Some((bytes, outline)), listed }))
     }
 
-    /// Whether one of these manifests, or one below them, needs some content. One that cannot be read may need whatever its text
-    /// names, and one that is too large to be read may need anything.
+    /// Whether one of these manifests, or one below them, needs the content. An unreadable manifest may need everything its
+    /// text names, and one that is too large may need anything.
     ///
     /// # Errors
-    /// A manifest cannot be read from the disk, or its bytes are not what its name says.
+    /// A manifest cannot be read from the disk, or its bytes do not match its digest.
     pub fn is_needed(&self, digest: &Digest, by: Vec<Digest>) -> Result<bool> {
         let (mut ahead, mut seen) = (by, HashSet::new());
         while let Some(next) = ahead.pop() {
@@ -201,7 +201,7 @@ impl Catalog {
                 if found == *digest {
                     return Ok(true);
                 }
-                // What is not there needs nothing, and an index may name any number of it.
+                // Missing content needs nothing, and an index may list any amount of it.
                 if may_need_more && !seen.contains(&found) && self.slice(&found)?.is_some() {
                     ahead.push(found);
                 }
@@ -210,8 +210,7 @@ impl Catalog {
         Ok(false)
     }
 
-    /// What a manifest points to; `None`: anything. Content that is no manifest points
-    /// to nothing.
+    /// What a manifest points to; `None` for anything. Content that is not a manifest points to nothing.
     fn children(&self, digest: &Digest) -> Result<Option<Vec<Pointed>>> {
         let Some(slice) = self.slice(digest)? else { return Ok(Some(vec![])) };
         let listed = self.names().media_type(digest);
@@ -239,16 +238,16 @@ impl Catalog {
 /// What a manifest points to.
 struct Pointed {
     digest: Digest,
-    /// It may point to more.
+    /// Whether it may point to more.
     may_need_more: bool,
 }
 
-/// Content that is given out as a manifest.
+/// Content served as a manifest.
 pub struct ServedManifest {
     slice: Slice,
-    /// Its bytes, and what it says of itself if that can be read; nothing of what is larger than any manifest.
+    /// Its bytes and, if readable, its description; nothing if it is larger than any manifest.
     content: Option<(Bytes, Option<ManifestOutline>)>,
-    /// What the index says that it is.
+    /// Its type according to the index.
     listed: Option<MediaType>,
 }
 
@@ -258,14 +257,14 @@ impl ServedManifest {
         self.slice.size()
     }
 
-    /// What it says itself counts more than what the index says.
+    /// Its own type takes precedence over that in the index.
     pub fn media_type(&self) -> &str {
         let own = self.outline().map(|(outline, _)| outline.media_type());
         let listed = self.listed.as_deref().filter(|text| !text.is_empty());
         own.or(listed).unwrap_or("application/octet-stream")
     }
 
-    /// What it says of itself, with its bytes.
+    /// Its description and bytes.
     pub fn outline(&self) -> Option<(&ManifestOutline, &Bytes)> {
         let (bytes, outline) = self.content.as_ref()?;
         Some((outline.as_ref()?, bytes))

@@ -1,4 +1,4 @@
-//! Connections, bounded in number and in time, so that no client can hold the server by doing nothing, or very little.
+//! Connections, bounded in number and time, so that no client can occupy the server by doing little or nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 use super::limits::Limits;
 use super::places::{ConnectionPlace, Places, Requests};
 
-/// A listener that admits only so many.
+/// A listener that admits a limited number of connections.
 pub struct Bounded {
     listener: TcpListener,
     places: Places,
@@ -35,7 +35,7 @@ impl Listener for Bounded {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let place = self.places.take().await;
-        // Without it, small answers wait for the client's acknowledgement.
+        // Without it, small responses wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
         (Connection::new(stream, self.limits, place), address)
     }
@@ -51,15 +51,15 @@ impl Connected<IncomingStream<'_, Bounded>> for Requests {
     }
 }
 
-/// A stream that fails when no request comes, or too little moves for too long.
+/// A stream that fails if no request arrives, or if too little data moves for too long.
 pub struct Connection {
     stream: TcpStream,
     limits: Limits,
-    /// When the current span of time ends.
+    /// The end of the current period.
     end: Pin<Box<Sleep>>,
-    /// Bytes moved in it.
+    /// Bytes moved in the period.
     moved: u64,
-    /// The head of a request is awaited: how many requests had begun before it.
+    /// While the head of a request is awaited: the number of requests that started before it.
     head: Option<u64>,
     place: ConnectionPlace,
 }
@@ -70,7 +70,7 @@ impl Connection {
         Connection { stream, limits, end, moved: 0, head: Some(0), place }
     }
 
-    /// Counts what moved, and fails at the end of a span in which too little did.
+    /// Counts moved bytes, and fails at the end of a period with too few.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -110,11 +110,11 @@ impl Connection {
     fn next_span(&mut self, length: Duration, context: &mut Context<'_>) {
         self.moved = 0;
         self.end.as_mut().reset(Instant::now() + length);
-        // So that the new end wakes this task.
+        // Polled so that the new end wakes this task.
         let _ = self.end.as_mut().poll(context);
     }
 
-    /// Something was read: of a body, or of the next request's head.
+    /// Bytes were read: of a body, or of the next request's head.
     fn note_read(&mut self, bytes: usize, context: &mut Context<'_>) {
         if bytes == 0 {
             return;
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    /// The limit holds for each request of a connection, not for the first alone.
+    /// The limit applies to each request of a connection, not only to the first.
     #[tokio::test]
     async fn a_later_head_that_never_ends_is_cut_too() {
         let (mut server, mut client) = pair(Limits { head: SOON, idle: NEVER, least: 0, ..Limits::default() }).await;

@@ -1,8 +1,8 @@
-//! Deleting tags, manifests and blobs, as distribution does: a manifest goes even if an index of its repository names it. What
-//! another repository needs stays, for that one.
+//! Deletes tags, manifests and blobs like distribution: a manifest is deleted even if an index of its repository lists it.
+//! What another repository needs is kept for that one.
 //!
-//! A tag goes in constant time. To see whether content is needed, all listed manifests are read, one after the other: nothing of
-//! them is kept.
+//! Deleting a tag takes constant time. To find out whether content is needed, all listed manifests are read one by one, and
+//! nothing of them is kept.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::names::Change;
 use super::request::ManifestReference;
 use super::writer::{LayoutWriter, WriteTurn};
 
-/// DELETE of a tag (its manifest stays, by digest) or of a manifest with all its tags. `registry` is the one that the client means
+/// DELETE of a tag (its manifest stays, by digest) or of a manifest with all its tags. `registry` is the one the client means
 /// (`?ns=`).
 pub async fn manifest(
     catalog: &Arc<Catalog>,
@@ -29,7 +29,7 @@ pub async fn manifest(
     let work = move |catalog: &Catalog, writer: &LayoutWriter, turn: &mut WriteTurn| {
         let repository = catalog.names().recorded(&name, registry.as_deref());
         let is_known = |repository: &Repository| match &target {
-            // What has no name belongs to every repository.
+            // Content without a name belongs to every repository.
             ManifestReference::Digest(digest) if catalog.names().lists_in(repository, digest) => true,
             _ => catalog.has_had(repository),
         };
@@ -37,7 +37,7 @@ pub async fn manifest(
         let repository = repository.ok_or_else(|| RequestRefusal::unknown_name(&name))?;
         match target {
             ManifestReference::Tag(tag) => untag(catalog, writer, turn, repository, tag),
-            // What was part of an index that is gone has no name any more; it is read by its digest, and deleted by it.
+            // A part of a deleted index has no name; it is read and deleted by its digest.
             ManifestReference::Digest(digest) => unlist(catalog, writer, turn, repository, digest),
         }
     };
@@ -81,12 +81,12 @@ fn unlist(
     digest: Digest,
 ) -> Result<(), RequestRefusal> {
     let is_listed = catalog.names().lists_in(&repository, &digest);
-    // What is damaged or lost can be deleted too, where it is listed.
+    // Damaged or lost content can be deleted too, if it is listed.
     let is_there = is_listed || catalog.manifest(&digest)?.is_some();
     if !is_there || catalog.names().is_deleted(&repository, &digest) {
         return Err(RequestRefusal::unknown_manifest(&digest));
     }
-    // An index of this repository may name it: it was asked to go all the same. Another repository keeps what it has.
+    // An index of this repository may list it; it is deleted anyway. Other repositories keep what they have.
     let others: Vec<Digest> = catalog.names().listed_without(&repository, &digest).collect();
     let stays = catalog.is_needed(&digest, others)?;
     if stays {
@@ -97,7 +97,7 @@ fn unlist(
     if stays { Ok(()) } else { Ok(writer.remove(&digest)?) }
 }
 
-/// One change at a time; 202 when it is done.
+/// Makes one change at a time; answers 202 when it is done.
 async fn changed(
     catalog: &Arc<Catalog>,
     work: impl FnOnce(&Catalog, &LayoutWriter, &mut WriteTurn) -> Result<(), RequestRefusal> + Send + 'static,

@@ -1,28 +1,28 @@
-//! Who may ask: a browser on the same machine is kept out.
+//! Keeps browsers on the same machine out.
 //!
 //! # Threats
-//! A web page can make a browser send requests to a server on loopback. By name rebinding it can even read the answers: the
-//! page's own name then means 127.0.0.1, so `Host` is a name that nobody gave this server. Every request that a page sends to
-//! another origin carries `Origin`. Programs that speak to registries send neither a foreign `Host` nor an `Origin`.
+//! A web page can make a browser send requests to a server on loopback. With DNS rebinding it can even read the responses: the
+//! page's own name then resolves to 127.0.0.1, so `Host` is a name that does not belong to this server. Every cross-origin
+//! request from a page carries `Origin`. Registry clients send neither a foreign `Host` nor an `Origin`.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
 
 use super::answer::RequestRefusal;
 
-/// The names, besides addresses and those of this machine, that the server answers to.
+/// The names that the server answers to, besides addresses and those of this machine.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     hosts: Vec<String>,
 }
 
 impl Guard {
-    /// `hosts`: names without port, in any case.
+    /// `hosts` are names without port, in any case.
     pub fn new(hosts: &[String]) -> Guard {
         Guard { hosts: hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect() }
     }
 
-    /// Refuses requests that a web page of somebody else may have sent.
+    /// Refuses requests that a foreign web page may have sent.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), RequestRefusal> {
         let mut named: Vec<&str> = uri.authority().map(Authority::as_str).into_iter().collect();
         for value in headers.get_all(header::HOST) {

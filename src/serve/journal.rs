@@ -1,33 +1,35 @@
 //! The journal: what has happened to the names since `index.json` was written.
 //!
 //! # Why
-//! An index of 30,000 tags has some 10 MiB. Writing it at each push would make the last push 10,000 times as dear as the first. So
-//! a push adds one line to `index.journal` and syncs it before it is answered. The index is written as a whole when the journal has
-//! become as long as the index was when it was last written, and always while it is [short](SHORT): for each byte of the journal
-//! about three more are written at most, however many tags there are. It is also written when the server ends, when it starts and
-//! finds a journal, and once pushes have paused for a while; the journal is then emptied or removed.
+//! An index of 30,000 tags has about 10 MiB. Writing it for every push would make the last push 10,000 times as expensive as
+//! the first. A push therefore appends one line to `index.journal` and syncs it before it is answered. The whole index is
+//! written when the journal has become as long as the index was when it was last written, and always while it is
+//! [short](SHORT): for each byte of the journal, at most about three more are written, however many tags there are. It is also
+//! written when the server ends, when it starts and finds a journal, and after pushes have paused for a while. The journal is
+//! then emptied or removed.
 //!
 //! # Form
-//! A line for each [`Change`], in the order they were made: sixteen hexadecimal digits of the SHA-256 of the rest of the line, a
-//! space, the change as JSON.
+//! One line for each [`Change`], in order: sixteen hexadecimal digits of the SHA-256 of the rest of the line, a space, and the
+//! change as JSON.
 //!
 //! # After a crash
-//! `index.json` is whole at any time, since it is replaced by renaming, and the layout is valid with or without its journal.
+//! `index.json` is complete at any time, because it is replaced by renaming, and the layout is valid with or without its
+//! journal.
 //!
-//! - Killed or without power between two pushes: index and journal together have all that was answered. A server, read-only or
-//!   not, reads both; other programs see the older index until a writable server has run.
-//! - In the middle of a line: that push was not answered. A last line that is not whole does not count.
-//! - After the index was replaced and before the journal was emptied: all its changes are in the index already. They are made
-//!   again, which changes nothing (see [`Change`]).
-//! - Another program has changed the index meanwhile: its names stay, except for tags that the journal gives to others.
+//! - Killed, or without power, between two pushes: index and journal together contain everything that was answered. A server,
+//! read-only or not, reads both; other programs see the older index until a writable server has run.
+//! - In the middle of a line: that push was not answered. An incomplete last line does not count.
+//! - After the index was replaced and before the journal was emptied: the index already contains all changes. They are made
+//! again, which changes nothing (see [`Change`]).
+//! - Another program has changed the index meanwhile: its names stay, except for tags that the journal assigns.
 //!
-//! A line that is damaged and not the last is an error: names would be lost.
+//! A damaged line that is not the last is an error, because names would be lost.
 //!
 //! # Readers
-//! Another process may read while a server writes. It reads the index, the journal, and both again, until the index is the same
-//! and the journal has only grown: then the journal belongs to this index, or is contained in it already.
+//! Another process may read while a server writes. It reads the index, the journal, and both again, until the index is
+//! unchanged and the journal has only grown. The journal then belongs to this index, or is already contained in it.
 //!
-//! The directory itself is locked: there is one writing server.
+//! The directory is locked: there is only one writing server.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -41,9 +43,9 @@ use super::names::{Change, LayoutIndex, MAX_INDEX};
 
 /// Its name in the layout.
 pub const JOURNAL: &str = "index.journal";
-/// The largest that is read, in bytes: as long as the largest index, and one more change.
+/// Maximum size in bytes: that of the largest index, and one more change.
 pub const MAX_JOURNAL: u64 = MAX_INDEX + 8 * 1024 * 1024;
-/// An index up to this length, in bytes, is written at each change.
+/// An index up to this size in bytes is written for each change.
 pub const SHORT: u64 = 64 * 1024;
 /// Hexadecimal digits before each change.
 const CHECK: usize = 16;
@@ -51,19 +53,19 @@ const CHECK: usize = 16;
 /// The journal of a layout that is written to.
 pub struct LayoutJournal {
     entry: Entry,
-    /// Made at the first change.
+    /// Created with the first change.
     file: Option<File>,
-    /// What counts of it, in bytes.
+    /// Its valid length in bytes.
     length: u64,
 }
 
 impl LayoutJournal {
-    /// For a layout whose journal, if there was one, is in the index.
+    /// For a layout whose journal, if any, is already in the index.
     pub fn of(root: &Dir) -> LayoutJournal {
         LayoutJournal { entry: Entry::in_dir(root, JOURNAL), file: None, length: 0 }
     }
 
-    /// Whether there is a file of this server.
+    /// Whether this server has a file.
     pub fn is_begun(&self) -> bool {
         self.file.is_some()
     }
@@ -73,16 +75,16 @@ impl LayoutJournal {
         self.length
     }
 
-    /// Adds the [line] of a change. It is on the disk afterwards, or does not count.
+    /// Appends the [line] of a change. Afterwards it is on the disk, or does not count.
     ///
     /// # Errors
-    /// Not writable.
+    /// The file cannot be written.
     pub fn append(&mut self, line: &str) -> Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
             None => create(&self.entry)?,
         };
-        // What a failed attempt left is cut off.
+        // The remains of a failed attempt are cut off.
         let written = file
             .set_len(self.length)
             .and_then(|()| file.write_all_at(line.as_bytes(), self.length))
@@ -93,10 +95,10 @@ impl LayoutJournal {
         Ok(())
     }
 
-    /// Everything in it is in the index.
+    /// Empties it when everything in it is in the index.
     ///
     /// # Errors
-    /// Not writable. Nothing is lost by that.
+    /// The file cannot be written. Nothing is lost.
     pub fn empty(&mut self) -> Result<()> {
         if let Some(file) = &self.file {
             file.set_len(0).map_err(|e| Error::disk("emptying", self.entry.path(), e))?;
@@ -105,10 +107,10 @@ impl LayoutJournal {
         Ok(())
     }
 
-    /// Takes the file away, once everything in it is in the index.
+    /// Removes the file when everything in it is in the index.
     ///
     /// # Errors
-    /// Not removable.
+    /// The file cannot be removed.
     pub fn remove(&mut self) -> Result<()> {
         (self.file, self.length) = (None, 0);
         self.entry.remove()
@@ -120,7 +122,7 @@ impl LayoutJournal {
 /// # Errors
 /// A line other than the last is damaged.
 pub fn replay(journal: &[u8], path: &Path, names: &mut LayoutIndex) -> Result<()> {
-    // What follows the last end of a line was not finished.
+    // What follows the last line end is incomplete.
     let whole = journal.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let lines: Vec<&[u8]> = journal[..whole].split_inclusive(|byte| *byte == b'\n').collect();
     for (number, line) in lines.iter().enumerate() {
@@ -140,10 +142,10 @@ pub fn replay(journal: &[u8], path: &Path, names: &mut LayoutIndex) -> Result<()
     Ok(())
 }
 
-/// A change as it stands in the journal.
+/// A change as a line of the journal.
 ///
 /// # Errors
-/// None: it is text and numbers.
+/// None, because it consists of text and numbers.
 pub fn line(change: &Change) -> Result<String> {
     let json = serde_json::to_string(change).map_err(|e| Error::input("writing down a change").because(e))?;
     Ok(format!("{} {json}\n", check(json.as_bytes())))
@@ -164,7 +166,7 @@ fn check(json: &[u8]) -> String {
     hex
 }
 
-/// A new file, never through a link; its name is on the disk before anything relies on it.
+/// Creates a new file, never through a link, and syncs its name before anything relies on it.
 fn create(entry: &Entry) -> Result<File> {
     entry.remove()?;
     let file = entry.create_new(0o666)?;
@@ -188,7 +190,7 @@ mod tests {
         tags.iter().map(ToString::to_string).collect()
     }
 
-    /// The tags that a journal with these bytes gives.
+    /// The tags in a journal with these bytes.
     fn replayed(journal: &[u8]) -> Result<Vec<String>> {
         let mut names = LayoutIndex::empty();
         replay(journal, Path::new("x"), &mut names).map(|()| tags(&names))
@@ -238,7 +240,7 @@ mod tests {
         assert_eq!(journal.length(), 0);
         journal.append(&line(&tag("2")).unwrap()).unwrap();
         assert_eq!(read(), ["2"]);
-        // What another server has left has been read before this one is made.
+        // What another server has left was read before this journal is created.
         drop(journal);
         let mut journal = LayoutJournal::of(&Dir::open(work.path()).unwrap());
         journal.append(&line(&tag("3")).unwrap()).unwrap();

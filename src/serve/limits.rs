@@ -1,39 +1,38 @@
-//! What clients may take of a server, one of them or all together.
+//! Limits on what clients can take from a server, individually or together.
 
 use std::time::Duration;
 
 use crate::oci::MAX_MANIFEST_SIZE;
 
-/// How much and how slow.
+/// Amounts and times.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; a further one takes the place of the oldest that is idle, or waits.
+    /// Parallel connections; another one takes the place of the oldest idle one, or waits.
     pub connections: usize,
-    /// How long the head of a request may take to arrive: the first from the beginning of the connection, each further one from
-    /// its first byte.
+    /// How long the head of a request may take: the first from the start of the connection, others from their first byte.
     pub head: Duration,
     /// A connection that moves fewer than [`Limits::least`] bytes in this time is closed.
     pub idle: Duration,
     /// In bytes, both directions together.
     pub least: u64,
-    /// Bytes a second below which a client is slow: while all connections are taken, one that lags behind this pace for
+    /// Bytes per second below which a client is slow. While all connections are taken, one that lags behind this pace for
     /// [`Limits::patience`] gives way to a new one.
     pub pace: u64,
     pub patience: Duration,
-    /// The largest manifest, in bytes; never more than 4 MiB. How large blobs may be is for the quota to say.
+    /// Maximum size of a manifest in bytes, never more than 4 MiB. The quota limits blobs.
     pub manifest: u64,
-    /// Uploads that are open at a time.
+    /// Parallel open uploads.
     pub uploads: usize,
-    /// An upload that gets no byte for so long is dropped.
+    /// An upload without new bytes for this long is dropped.
     pub upload_idle: Duration,
-    /// How long requests in flight may take to end once the server was told to stop.
+    /// How long running requests may take after the server was asked to stop.
     pub grace: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            // Half of the threads tokio has for file work.
+            // Half of the threads that tokio has for file work.
             connections: 256,
             head: Duration::from_secs(30),
             idle: Duration::from_secs(300),
@@ -49,7 +48,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How often the server looks for uploads that were left, and for pushes that have paused.
+    /// How often the server looks for abandoned uploads and for pauses in pushes.
     pub(super) fn tick(&self) -> Duration {
         (self.upload_idle / 4).clamp(Duration::from_millis(10), Duration::from_secs(2))
     }

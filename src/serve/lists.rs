@@ -1,5 +1,4 @@
-//! Lists: repositories, tags, referrers. Sorted, and in pages where a page is asked for (distribution-spec 1.1, "Listing
-//! Tags").
+//! Lists of repositories, tags and referrers, sorted, and in pages on request (distribution-spec 1.1, "Listing Tags").
 
 use std::sync::Arc;
 
@@ -29,10 +28,10 @@ pub fn tags(catalog: &Catalog, name: &str, query: &Query) -> Result<Response, Re
     page.answer(&format!("/v2/{name}/tags/list"), query, items, |items| json!({"name": name, "tags": items}))
 }
 
-/// An index of the manifests of this repository that speak of `subject`, a valid digest; empty for unknown content, as the
-/// spec has it. A list that is longer than a manifest may be comes in pages. If a manifest that belongs to it cannot be read, the
-/// answer is 500; if its subject is unknown, the answer has a warning (distribution-spec 1.1, "Warnings"): no
-/// other image loses its signatures for that.
+/// An index of the manifests of this repository that refer to `subject`, a valid digest; empty for unknown content, as the
+/// spec requires. A list that exceeds the size of a manifest comes in pages. If a manifest that belongs to it cannot be read,
+/// the response is 500. If the subject of an unreadable manifest is unknown, the response has a warning (distribution-spec
+/// 1.1, "Warnings"), so that no other image loses its signatures.
 pub async fn referrers(
     catalog: &Arc<Catalog>,
     name: String,
@@ -72,7 +71,7 @@ pub async fn referrers(
     Ok(response)
 }
 
-/// `n` items behind `last`.
+/// `n` items after `last`.
 struct Page<'a> {
     last: &'a str,
     size: Option<usize>,
@@ -85,7 +84,7 @@ impl<'a> Page<'a> {
         Ok(Page { last: query.get("last").unwrap_or_default(), size })
     }
 
-    /// How many items have to be known: one more than the page has tells whether others follow.
+    /// How many items are needed: one more than the page shows whether others follow.
     fn enough(&self) -> usize {
         self.size.unwrap_or(usize::MAX).saturating_add(1)
     }
@@ -108,7 +107,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Says where the list goes on (RFC 5988).
+/// Says where the list continues (RFC 5988).
 fn link(response: &mut Response, next: &str) -> Result<(), RequestRefusal> {
     header(response, "link", &format!("<{next}>; rel=\"next\""))
 }

@@ -1,36 +1,37 @@
-//! The embedded registry: an OCI layout, directory or tar, under the distribution protocol (distribution-spec 1.1).
+//! The embedded registry: serves an OCI layout, a directory or a tar, with the distribution protocol (distribution-spec 1.1).
 //!
-//! What the demo and quick tests push to and pull from, and what a site without a registry can pull from. It knows layouts
-//! and the protocol; it must not know of allowlists, plans or other registries, and offers no authentication.
+//! The demo and quick tests push to it and pull from it, and a site without a registry can pull from it. It depends on layouts
+//! and the protocol, not on allowlists, plans or other registries, and offers no authentication.
 //!
 //! # Names
-//! A bundle names its images in full (`docker.io/library/nginx:1.27`). A repository answers to three spellings:
+//! A bundle names its images in full (`docker.io/library/nginx:1.27`). A repository has three spellings:
 //!
-//! - in full, `docker.io/library/nginx`; the colon before a port may be written as `-`, for clients that take none;
+//! - in full, `docker.io/library/nginx`; the colon before a port may be written as `-`, for clients that do not accept a
+//! colon;
 //! - as Docker shortens it: `library/nginx` and `nginx` mean docker.io first;
-//! - without its host, `org/app` for `quay.io/org/app`. A tag that several hosts have there with different digests is not
-//!   served under the short name.
+//! - without its host, `org/app` for `quay.io/org/app`. A tag that several hosts have with different digests is not served
+//! under the short name.
 //!
-//! A client that says of which registry an image is (`?ns=quay.io`, as containerd does of a mirror) gets that registry's tag or
-//! 404, with which it goes on to the next mirror.
+//! A client that names the registry of an image (`?ns=quay.io`, as containerd does for a mirror) gets that registry's tag or
+//! 404, and then asks the next mirror.
 //!
-//! Entries with a bare tag (`skopeo copy … oci:DIR:1.27`) are served as `DIR:1.27`. Content asked for by digest is served
-//! under any name: a layout does not know repositories, and nobody is kept from anything here.
+//! Entries with only a tag (`skopeo copy … oci:DIR:1.27`) are served as `DIR:1.27`. Content requested by digest is served
+//! under any name, because a layout does not know repositories and nothing here is restricted.
 //!
-//! A layout that is served read-only is served as it was when it was opened.
+//! A read-only layout is served as it was when it was opened.
 //!
 //! # Writing
-//! With [`Options::writable`] a directory takes pushes. A name without host is recorded as Docker would (`docker.io/…`), one with
-//! `?ns=` as that registry's. The first write *unseals* a bundle: `SHA256SUMS`, `bundle.json` and `manifest.json` are removed,
-//! since they would no longer be true, and `verify` says that it is no bundle any more. Blobs are hashed while they are written to
-//! `.uploads/` and named when they are proven. What happens to names is written to a `journal`, so that a push costs the
-//! same whatever else the layout has, and what was answered survives a kill. One process writes at a time.
+//! With [`Options::writable`] a directory accepts pushes. A name without host is recorded as by Docker (`docker.io/…`), one
+//! with `?ns=` under that registry. The first write *unseals* a bundle: `SHA256SUMS`, `bundle.json` and `manifest.json` are
+//! removed, because they would no longer be true, and `verify` reports that it is not a bundle. Blobs are hashed while they
+//! are written to `.uploads/`, and named when they are proven. Changes of names are written to a `journal`, so that a push
+//! costs the same whatever else the layout contains, and what was answered survives a kill. Only one process writes.
 //!
 //! # Threats
-//! Everybody who reaches the port may read, and write where that is allowed: so it listens on loopback unless told
-//! otherwise. A browser is kept out (`guard`). Requests are bounded by [`Limits`]: connections, their idle time and pace, headers, manifests,
-//! open uploads. No part of a request becomes part of a path: a digest and an upload's number do, after they were parsed. Blobs are
-//! served as they lie there; a client proves their digest, as it has to with any registry. No content is kept in memory.
+//! Anyone who can reach the port may read, and write if that is allowed, so the server listens on loopback by default.
+//! Browsers are kept out (`guard`). Requests are bounded by [`Limits`]: connections, their idle time and pace, headers,
+//! manifests, open uploads. No part of a request becomes part of a path except parsed digests and upload numbers. Blobs are
+//! served unchecked; clients verify their digest, as with any registry. No content is kept in memory.
 
 mod answer;
 mod catalog;
@@ -76,16 +77,16 @@ pub use limits::Limits;
 use places::Requests;
 use request::{ApiEndpoint, Query};
 
-/// What is served how.
+/// What to serve, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Port 0 takes a free one: see [`Server::address`].
+    /// Port 0 picks a free one: see [`Server::address`].
     pub listen: SocketAddr,
-    /// Takes pushes and deletions; directories only.
+    /// Whether pushes and deletions are accepted; directories only.
     pub writable: bool,
-    /// Names, without port, that it answers to besides addresses and `localhost`.
+    /// Names without port that it answers to, besides addresses and `localhost`.
     pub hosts: Vec<String>,
-    /// The most bytes that a writable directory may hold.
+    /// Maximum size of a writable directory in bytes.
     pub quota: Option<u64>,
     pub limits: Limits,
 }
@@ -112,19 +113,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the layout at `path` and binds the port. A writable directory that is absent or empty becomes an empty layout.
+    /// Opens the layout at `path` and binds the port. A missing or empty writable directory becomes an empty layout.
     ///
     /// # Errors
-    /// Not a layout, a tar that is to be writable, a directory that another process writes to, or a port that is taken.
+    /// It is not a layout, a writable tar, or a directory that another process writes to; or the port is taken.
     pub async fn bind(path: &Path, options: &Options, events: Events) -> Result<Server> {
         let (path, own) = (path.to_owned(), options.clone());
         Server::with(blocking(move || Catalog::open(&path, &own, events)).await?, options).await
     }
 
-    /// The same for a layout that is open already; nobody can write to it.
+    /// Does the same for an open layout, read-only.
     ///
     /// # Errors
-    /// It has no `index.json`, or a port that is taken.
+    /// It has no `index.json`, or the port is taken.
     pub async fn of(layout: Layout, options: &Options, events: Events) -> Result<Server> {
         Server::with(blocking(move || Catalog::of(layout, events)).await?, options).await
     }
@@ -138,7 +139,7 @@ impl Server {
         Ok(Server { listener, address, state })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -153,10 +154,10 @@ impl Server {
         names.repositories().into_iter().flat_map(tagged).collect()
     }
 
-    /// Serves until `shutdown` is done; requests in flight get ten more seconds.
+    /// Serves until `shutdown` completes; running requests get ten more seconds.
     ///
     /// # Errors
-    /// None so far: a failing connection is its client's business.
+    /// None so far, because a failing connection affects only its client.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let (catalog, limits) = (Arc::clone(&self.state.catalog), self.state.limits);
         let router = axum::Router::new().fallback(handle).with_state(Arc::new(self.state));
@@ -169,7 +170,7 @@ impl Server {
         let server = axum::serve(listener, router.into_make_service_with_connect_info::<Requests>())
             .with_graceful_shutdown(signal);
         let too_long = async move {
-            // An error means that the server has ended by itself: then this must not.
+            // An error means that the server has ended by itself, and this must not end then.
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -188,10 +189,10 @@ impl Server {
     }
 }
 
-/// Opens, binds and serves until `shutdown` is done. See [`Server`].
+/// Opens, binds and serves until `shutdown` completes. See [`Server`].
 ///
 /// # Errors
-/// As [`Server::bind`].
+/// As for [`Server::bind`].
 pub async fn serve(
     path: &Path,
     options: &Options,
@@ -201,7 +202,7 @@ pub async fn serve(
     Server::bind(path, options, events).await?.run(shutdown).await
 }
 
-/// Drops uploads that were left, and the like, without end.
+/// Periodically drops abandoned uploads and the like.
 async fn tidy(catalog: Arc<Catalog>, limits: Limits) {
     loop {
         tokio::time::sleep(limits.tick()).await;
@@ -236,7 +237,7 @@ async fn handle(
     keep_in_flight(response, in_flight)
 }
 
-/// Notes while the client is awaited because it sends no more of the body.
+/// Records when the client is awaited because it sends no more of the body.
 fn watched(body: Body, requests: Requests) -> Body {
     if body.is_end_stream() {
         return body;
@@ -269,7 +270,7 @@ async fn answer(state: &ServerState, request: Request<Body>) -> Result<Response,
     if !reading && catalog.writer().is_none() {
         return Err(RequestRefusal::read_only());
     }
-    // Only these bring what is not there yet.
+    // Only these add new content.
     let brings = matches!(*request.method(), Method::PUT | Method::POST);
     let may_be = |text: &str| brings || Digest::known(text) != Ok(None) || catalog.has(text);
     let endpoint = ApiEndpoint::parse_if(request.uri().path(), &may_be)?;
@@ -309,7 +310,7 @@ async fn answer(state: &ServerState, request: Request<Body>) -> Result<Response,
     }
 }
 
-/// File work, off the threads that serve connections.
+/// Runs file work outside of the threads that serve connections.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|e| Err(Error::new(Kind::Interrupted, "serving a request").because(e)))

@@ -1,4 +1,4 @@
-//! The uploads that are open, and what has arrived of each.
+//! The open uploads, and what has arrived of each.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,7 +19,7 @@ use super::answer::RequestRefusal;
 use super::limits::Limits;
 use super::quota::Share;
 
-/// So many use an upload at once: the list of uploads, the request that writes, and those that wait for it.
+/// Maximum number of parallel users of an upload: the list of uploads, the request that writes, and those that wait for it.
 const MOST_AT_ONCE: usize = 4;
 
 /// The open uploads, by number.
@@ -35,14 +35,14 @@ struct Upload {
     received: Arc<tokio::sync::Mutex<Received>>,
 }
 
-/// What has arrived of a blob. Its file goes with it, unless it got a name before.
+/// What has arrived of a blob. Its file is removed with it, unless it has been named.
 pub struct Received {
     pub file: Arc<File>,
-    /// The name it has until it is whole.
+    /// The name it has until it is complete.
     pub entry: Entry,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Of all of them.
+    /// Hash of all bytes.
     pub hasher: Hasher,
     touched: Instant,
     pub share: Share,
@@ -60,19 +60,19 @@ impl Uploads {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops all of them.
+    /// Drops all uploads.
     pub fn forget_all(&self) {
         self.map().clear();
     }
 
-    /// Drops those that have got no byte for too long.
+    /// Drops uploads that received no bytes for too long.
     pub fn drop_idle(&self) {
         let limit = self.limits.upload_idle;
-        // One that is locked is being written to.
+        // A locked one is being written to.
         self.map().retain(|_, upload| upload.received.try_lock().map_or(true, |r| r.touched.elapsed() < limit));
     }
 
-    /// Opens an upload into a repository. `id`: its number.
+    /// Opens an upload into a repository; `id` is its number.
     ///
     /// # Errors
     /// Too many are open.
@@ -93,13 +93,13 @@ impl Uploads {
         Ok(received)
     }
 
-    /// Locks an upload, so that this request alone continues it.
+    /// Locks an upload, so that only this request continues it.
     ///
     /// # Errors
     /// There is no such upload, or too many requests use it.
     pub async fn lock(&self, name: &str, id: &str) -> Result<Held, RequestRefusal> {
         let received = self.find(name, id)?.received;
-        // Those that wait keep their connections: a client that tries again needs one or two.
+        // Waiting requests keep their connections; a client that tries again needs one or two.
         if Arc::strong_count(&received) > MOST_AT_ONCE {
             let refusal = RequestRefusal::new(429, "TOOMANYREQUESTS", "other requests write to this upload");
             return Err(refusal.with("retry-after", "1"));
@@ -110,11 +110,13 @@ impl Uploads {
         Ok(held)
     }
 
-    /// The upload is over.
+    /// Ends the upload.
     pub fn remove(&self, id: &str) {
         self.map().remove(id);
     }
 
+    /// Checks that the upload exists.
+    ///
     /// # Errors
     /// There is no such upload.
     pub fn check(&self, name: &str, id: &str) -> Result<(), RequestRefusal> {
@@ -131,13 +133,13 @@ impl Uploads {
 }
 
 impl Received {
-    /// Nothing so far; it will be written to this new file.
+    /// An empty upload that will be written to this new file.
     pub fn into(file: File, entry: Entry, share: Share) -> Received {
         let hasher = Hasher::new(Algorithm::Sha256);
         Received { file: Arc::new(file), entry, size: 0, hasher, touched: Instant::now(), share }
     }
 
-    /// Writes behind what is there; after a failure nothing of `batch` counts.
+    /// Appends bytes; after a failure, nothing of `batch` counts.
     pub fn write(&mut self, batch: &[Bytes]) -> Result<()> {
         let more = batch.iter().map(|piece| piece.len() as u64).sum();
         self.share.grow(more)?;
@@ -154,16 +156,16 @@ impl Received {
         Ok(())
     }
 
-    /// Takes back what came after the first `size` bytes, of which `hasher` is that.
+    /// Drops everything after the first `size` bytes, whose hash state is `hasher`.
     pub fn take_back(&mut self, size: u64, hasher: Hasher) {
         self.share.shrink(self.size.saturating_sub(size));
         (self.size, self.hasher) = (size, hasher);
     }
 
-    /// Proves all that has arrived by the digest that was promised.
+    /// Proves everything that has arrived by the promised digest.
     ///
     /// # Errors
-    /// It has another one, or the file cannot be read again.
+    /// It has another digest, or the file cannot be read.
     pub fn prove(&self, digest: &Digest) -> Result<(), Unproven> {
         if digest.algorithm() == Algorithm::Sha256 {
             return Ok(Hashed::of(self.hasher.clone()).prove(digest)?);
@@ -172,7 +174,7 @@ impl Received {
         prove(&whole, digest, &|_| {})
     }
 
-    /// `Range` of an upload: inclusive, so that nothing and one byte look alike.
+    /// `Range` of an upload: inclusive, so that no byte and one byte look alike.
     pub fn range(&self) -> String {
         format!("0-{}", self.size.saturating_sub(1))
     }
@@ -180,7 +182,7 @@ impl Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
-        // Not there any more when it has got its name.
+        // It no longer exists if it has been named.
         let _ = self.entry.remove();
     }
 }

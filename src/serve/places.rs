@@ -1,10 +1,10 @@
-//! The places for connections: only so many. While all are taken, a new connection gets the place of one that waits for a
-//! request, else that of the one whose client is slowest.
+//! A limited number of places for connections. While all are taken, a new connection gets the place of one that waits for a
+//! request, or otherwise of the one with the slowest client.
 //!
 //! # Slow clients
-//! A connection with a [`Request`] in flight keeps its place however long the server takes. For each second in which its client is
-//! awaited, because it sends no more of a body or takes no more of an answer, it owes a second; with each byte it pays, at the
-//! pace of [`Limits`]. Who owes more than their patience is slow.
+//! A connection with a running [`Request`] keeps its place however long the server takes. For each second in which its client
+//! is awaited, because it sends no more of a body or takes no more of a response, its debt grows by a second; with each byte
+//! it pays, at the pace of [`Limits`]. A client whose debt exceeds their patience is slow.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,37 +18,37 @@ use tokio::time::Instant;
 
 use super::limits::Limits;
 
-/// A connection that has been answered counts as idle after so long: its client may be about to ask for more.
+/// A connection that has been answered counts as idle after this time: its client may be about to ask for more.
 const KEPT: Duration = Duration::from_secs(1);
-/// How often idle connections are looked for while all places are taken.
+/// How often to look for idle connections while all places are taken.
 const LOOK: Duration = Duration::from_millis(100);
-/// What each request pays, so that many short ones do not add up.
+/// The cost of each request, so that many short ones add up.
 const FOR_REQUEST: Duration = Duration::from_secs(1);
-/// After so long a new connection gets the place of one that has just been answered.
+/// After this time a new connection gets the place of one that has just been answered.
 const URGENT: Duration = Duration::from_secs(2);
 
-/// All places. A newcomer waits only while all of them are busy.
+/// All places. A new connection waits only while all of them are busy.
 pub struct Places {
     free: Arc<Semaphore>,
     taken: Mutex<Vec<Weak<Shared>>>,
     pace: Pace,
 }
 
-/// How fast a client has to be while others wait.
+/// How fast a client must be while others wait.
 #[derive(Clone, Copy)]
 struct Pace {
-    /// Bytes a second, at least 1.
+    /// Bytes per second, at least 1.
     bytes: u64,
     patience: Duration,
 }
 
-/// One place; free again when it is dropped.
+/// A place, free again when it is dropped.
 pub struct ConnectionPlace {
     shared: Arc<Shared>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A request in flight: until its answer has been made in full, or dropped, its connection keeps its place.
+/// A running request: its connection keeps its place until the response has been completely produced or dropped.
 pub struct Request(Requests);
 
 /// Counts the requests of one connection.
@@ -64,34 +64,34 @@ struct Shared {
 
 #[derive(Clone, Copy)]
 struct State {
-    /// When something happened last.
+    /// Time of the last activity.
     touched: Instant,
-    /// Requests in flight.
+    /// Number of running requests.
     requests: usize,
-    /// Requests that ever began.
+    /// Number of requests that ever started.
     begun: u64,
     /// Since when the client is awaited in a request.
     awaited: Option<Instant>,
-    /// How far its client lags behind the pace, without the time since `awaited`.
+    /// How far the client lags behind the pace, without the time since `awaited`.
     debt: Duration,
-    /// The client does not take what it is sent.
+    /// Whether the client does not take what it is sent.
     is_blocked: bool,
-    /// It has sent the head of a request.
+    /// Whether it has sent the head of a request.
     has_asked: bool,
 }
 
-/// Which place is taken away first.
+/// The order in which places are taken away.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Rank {
-    /// It has sent no request for a while.
+    /// It has not sent a request for a while.
     Silent,
     /// Its last request was answered a while ago.
     Idle,
     /// Its client is slow.
     Slow,
-    /// It has just come and sent no request yet.
+    /// It is new and has sent no request yet.
     New,
-    /// It has just been answered. It is spared unless there has been no other for a while.
+    /// It has just been answered. It is spared unless there has been no other candidate for a while.
     Answered,
 }
 
@@ -130,7 +130,7 @@ impl Places {
         Places { free: Arc::new(Semaphore::new(limits.connections)), taken: Mutex::default(), pace }
     }
 
-    /// A place for a new connection. If there is none, another connection loses its own.
+    /// A place for a new connection. If there is none, another connection loses its place.
     pub async fn take(&self) -> ConnectionPlace {
         let begun = Instant::now();
         let permit = loop {
@@ -142,7 +142,7 @@ impl Places {
             let is_urgent = now.duration_since(begun) >= URGENT;
             self.take_away(now, if is_urgent { Rank::Answered } else { Rank::New });
             tokio::select! {
-                // Never closed, so there is always a permit to be had.
+                // Never closed, so a permit can always be obtained.
                 permit = free.acquire_owned() => break permit.ok(),
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -154,7 +154,7 @@ impl Places {
         place
     }
 
-    /// One place, of no later rank than `last`.
+    /// Takes away one place of rank `last` or earlier.
     fn take_away(&self, now: Instant, last: Rank) {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let order = |shared: &Arc<Shared>| shared.order(now).filter(|(rank, ..)| *rank <= last);
@@ -176,7 +176,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The order in which places are taken away, the slowest and then the oldest of a rank first; `None` for one that must not be.
+    /// The order in which places are taken away: by rank, then the slowest, then the oldest; `None` for one that must be kept.
     fn order(&self, now: Instant) -> Option<(Rank, std::cmp::Reverse<Duration>, Instant)> {
         let state = *self.state();
         let rank = state.rank(now, self.pace).filter(|_| !self.is_taken_away.load(Ordering::Acquire))?;
@@ -195,7 +195,7 @@ impl Shared {
         self.state().awaited.get_or_insert(now);
     }
 
-    /// The client has sent or taken so many bytes.
+    /// The client has sent or taken this many bytes.
     fn note_moved(&self, bytes: usize, now: Instant) {
         let mut state = self.state();
         let paid = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.pace.bytes);
@@ -210,13 +210,13 @@ impl ConnectionPlace {
         let now = Instant::now();
         self.shared.note_moved(bytes, now);
         let mut state = self.shared.state();
-        // The head of the first request does not count before it is whole.
+        // The head of the first request does not count before it is complete.
         if state.has_asked {
             state.touched = now;
         }
     }
 
-    /// The client has taken a part of an answer, perhaps the last.
+    /// The client has taken part of a response, perhaps the last.
     pub fn note_answer(&self, bytes: usize) {
         self.shared.note(|state| state.is_blocked = false);
         self.shared.note_moved(bytes, Instant::now());
@@ -228,12 +228,12 @@ impl ConnectionPlace {
         self.shared.note_awaited(Instant::now());
     }
 
-    /// How many requests ever began.
+    /// Number of requests that ever started.
     pub fn begun(&self) -> u64 {
         self.shared.state().begun
     }
 
-    /// Whether a request is in flight, its answer included.
+    /// Whether a request or its response is in progress.
     pub fn is_busy(&self) -> bool {
         self.shared.state().is_busy()
     }
@@ -242,6 +242,8 @@ impl ConnectionPlace {
         Requests(Arc::clone(&self.shared))
     }
 
+    /// Checks that the place is not needed.
+    ///
     /// # Errors
     /// Another connection needs the place.
     pub fn check(&self, context: &Context<'_>) -> io::Result<()> {
@@ -304,7 +306,7 @@ mod tests {
         assert_eq!([&busy, &old, &young].map(is_taken_away), [false, true, false]);
         drop(old);
         let new = places.take().await;
-        // Who has just been answered may ask for more; who does not take what is sent is busy.
+        // A client that has just been answered may ask for more; one that does not take what is sent is busy.
         for place in [&young, &new] {
             drop(place.requests().begin());
             place.note_answer(1);
@@ -312,7 +314,7 @@ mod tests {
         new.note_waiting();
         assert!(places.take().now_or_never().is_none());
         assert_eq!([&busy, &young, &new].map(is_taken_away), [false, false, false]);
-        // Small requests without end keep no other client out.
+        // Endless small requests do not keep other clients out.
         places.take_away(Instant::now(), Rank::Answered);
         assert_eq!([&busy, &young, &new].map(is_taken_away), [false, true, false]);
     }
@@ -328,7 +330,7 @@ mod tests {
         places.take_away(later(3600), Rank::Answered);
         assert!(!is_taken_away(&place));
         drop(other);
-        // What the client has not taken yet is still to be sent.
+        // What the client has not taken is still to be sent.
         place.note_waiting();
         places.take_away(later(5), Rank::Answered);
         assert!(!is_taken_away(&place));
@@ -339,7 +341,7 @@ mod tests {
         assert!(is_taken_away(&place));
     }
 
-    /// All places taken by clients that send or take a few bytes now and then: others get in, and who keeps the pace stays.
+    /// All places are taken by clients that move a few bytes now and then: others get in, and clients that keep the pace stay.
     #[tokio::test]
     async fn the_slowest_client_gives_way_and_one_that_keeps_the_pace_does_not() {
         let pace = Limits::default().pace;
@@ -370,7 +372,7 @@ mod tests {
         assert!(is_taken_away(&fast));
     }
 
-    /// Requests that are over before they are slow, one after the other on one connection.
+    /// Requests that end before they are slow, one after the other on one connection.
     #[tokio::test]
     async fn slow_requests_add_up() {
         let places = places(1);

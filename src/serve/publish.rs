@@ -1,5 +1,5 @@
-//! Manifests that are pushed. One is taken only when everything it points to is there, so that whatever has a name can
-//! be pulled.
+//! Manifests that are pushed. A manifest is accepted only if everything it points to exists, so that everything with a name
+//! can be pulled.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use super::catalog::Catalog;
 use super::names::Change;
 use super::request::ManifestReference;
 
-/// PUT of a manifest under a tag or its digest. `registry` is the one that the client means (`?ns=`): it is recorded as that one's.
-/// It has at most `most` bytes.
+/// PUT of a manifest under a tag or its digest, with at most `most` bytes. `registry` is the one the client means (`?ns=`);
+/// the manifest is recorded under it.
 pub async fn put(
     catalog: &Arc<Catalog>,
     name: String,
@@ -77,8 +77,8 @@ fn record(
     Ok(())
 }
 
-/// Everything the manifest points to must be there, blobs with the size it says; gives the manifests among it. Of those the
-/// digest alone decides, as everywhere.
+/// Checks that everything the manifest points to exists, blobs with the stated size. Returns the manifests among it, of which
+/// only the digest matters, as everywhere.
 fn check_children(catalog: &Catalog, manifest: &Manifest) -> Result<Vec<Digest>, RequestRefusal> {
     let mut manifests = Vec::new();
     for child in manifest.children() {
@@ -106,7 +106,7 @@ fn refused(error: &ManifestError) -> RequestRefusal {
         ManifestError::TooLarge(_) | ManifestError::TooManyChildren(_) | ManifestError::TooLong { .. } => {
             RequestRefusal::new(413, "SIZE_INVALID", error.to_string())
         }
-        // Of requests at the same time.
+        // Over parallel requests.
         ManifestError::TooManyInAll => {
             let text = "too many manifests with too many layers arrive at once; send it again";
             RequestRefusal::new(429, "TOOMANYREQUESTS", text).with("retry-after", "1")

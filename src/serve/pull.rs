@@ -1,4 +1,4 @@
-//! Manifests and blobs on their way out.
+//! Serves manifests and blobs.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use super::blocking;
 use super::catalog::Catalog;
 use super::request::ManifestReference;
 
-/// GET or HEAD of a manifest: its exact bytes, under its own media type.
+/// GET or HEAD of a manifest: its exact bytes with its own media type.
 ///
-/// `registry` is the one that the client asks a mirror for (`?ns=`): a tag is that registry's, or there is none. A digest means
-/// the same everywhere.
+/// `registry` is the one that the client asks a mirror for (`?ns=`): only that registry's tags are served. A digest means the
+/// same everywhere.
 pub async fn manifest(
     catalog: &Arc<Catalog>,
     name: &str,
@@ -66,7 +66,7 @@ fn find(
     }
 }
 
-/// Whether the client says that it has this content (`If-None-Match`, RFC 9110 13.1.2). As distribution does, a digest without
+/// Whether the client says that it has this content (`If-None-Match`, RFC 9110 13.1.2). As in distribution, a digest without
 /// quotes counts too.
 fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
     let digest = digest.to_string();
@@ -116,20 +116,20 @@ fn body(slice: Slice, from: u64, until: u64) -> Body {
     if from == until { Body::empty() } else { Body::from_stream(slice.until(until).stream(from).stream) }
 }
 
-/// What of a blob a request asks for.
+/// The requested part of a blob.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Whole,
-    /// The bytes from `from` up to, not including, `until`.
+    /// The bytes from `from` up to, but not including, `until`.
     Part {
         from: u64,
         until: u64,
     },
-    /// A range that begins behind the end.
+    /// A range that starts after the end.
     Nothing,
 }
 
-/// One range of bytes, as RFC 9110 14.2 has it; several, or another unit, are ignored as it allows.
+/// A single range of bytes (RFC 9110 14.2); several ranges or another unit are ignored, as allowed there.
 fn wanted(headers: &HeaderMap, size: u64, etag: &str) -> Wanted {
     let field = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if field(header::IF_RANGE).is_some_and(|condition| condition != etag) {

@@ -1,4 +1,4 @@
-//! How many bytes a writable layout may hold: blobs, manifests, and what has arrived of uploads.
+//! Limits the size of a writable layout: blobs, manifests, and what has arrived of uploads.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units;
 
-/// The room that is left, shared by all uploads. Without a limit nothing is counted.
+/// The remaining space, shared by all uploads. Without a limit nothing is counted.
 pub struct Quota {
     /// In bytes.
     limit: Option<u64>,
     used: AtomicU64,
 }
 
-/// Bytes that are counted as long as it lives, or for good once they are [kept](Share::keep).
+/// Bytes that count as long as this value lives, or permanently once they are [committed](Share::commit).
 pub struct Share {
     quota: Arc<Quota>,
     bytes: u64,
 }
 
 impl Quota {
-    /// Counts what the layout at `root` has already.
+    /// Counts what the layout at `root` contains already.
     ///
     /// # Errors
     /// Its blobs cannot be listed.
@@ -35,7 +35,7 @@ impl Quota {
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.map(drop).map_err(|used| {
-            // `transport/registry/refusals.rs` reads this.
+            // `transport/registry/refusals.rs` parses this.
             let (limit, left) = (units::bytes(limit), limit.saturating_sub(used));
             Error::new(Kind::Refused, format!("the quota of this registry is {limit}, {left} bytes left"))
         })

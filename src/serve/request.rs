@@ -1,14 +1,14 @@
-//! What a request is about: the path and query, parsed and checked once.
+//! Parses and validates the path and query of a request, once.
 //!
 //! # Threats
-//! Names, tags, digests and upload numbers come from anybody. They are validated here into types; nothing else of a
-//! request is used to find a file.
+//! Names, tags, digests and upload numbers come from anyone. They are validated here into types; nothing else of a request is
+//! used to find a file.
 
 use crate::oci::{Digest, DigestError, Repository, Tag};
 
 use super::answer::RequestRefusal;
 
-/// What a path names. `name` is a repository in any spelling that parses as one.
+/// What a path names. `name` is any valid spelling of a repository.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ApiEndpoint {
     Ping,
@@ -16,7 +16,7 @@ pub enum ApiEndpoint {
     Tags {
         name: String,
     },
-    /// The subject is a valid digest that was not parsed: there need be no such content.
+    /// The subject is a valid digest that was not parsed, because such content need not exist.
     Referrers {
         name: String,
         subject: String,
@@ -37,7 +37,7 @@ pub enum ApiEndpoint {
     },
 }
 
-/// A manifest by tag or by digest.
+/// A manifest by tag or digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestReference {
     Tag(Tag),
@@ -59,8 +59,7 @@ impl ApiEndpoint {
         ApiEndpoint::parse_if(path, &|_| true)
     }
 
-    /// `may_be` says whether there can be content with a digest. If there is none that is asked for, its digest is not parsed: see
-    /// [`Digest::known`].
+    /// `may_be` says whether content with a digest can exist. If not, its digest is not parsed: see [`Digest::known`].
     pub fn parse_if(path: &str, may_be: &dyn Fn(&str) -> bool) -> Result<ApiEndpoint, RequestRefusal> {
         let unknown = || RequestRefusal::new(404, "NAME_UNKNOWN", "no such path; everything is below /v2/");
         let decoded = percent_decode(path).ok_or_else(unknown)?;
@@ -70,7 +69,7 @@ impl ApiEndpoint {
             rest => rest.strip_prefix('/').ok_or_else(unknown)?,
         };
         let (front, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
-        // Longest first: `…/blobs/uploads/` is also a `…/blobs/` of something.
+        // Longest first: `…/blobs/uploads/` also looks like a `…/blobs/`.
         for (words, make) in SHAPES {
             let Some(name) = front.strip_suffix(words) else { continue };
             let name = repository(name)?;
@@ -85,7 +84,7 @@ impl ApiEndpoint {
 }
 
 impl ApiEndpoint {
-    /// The methods that it takes where the layout is writable, as `Allow` lists them (RFC 9110 10.2.1).
+    /// The methods for a writable layout, in the form of `Allow` (RFC 9110 10.2.1).
     pub fn methods(&self) -> &'static str {
         match self {
             ApiEndpoint::Manifest { .. } => "DELETE, GET, HEAD, PUT",
@@ -99,7 +98,7 @@ impl ApiEndpoint {
 
 type Make = fn(String, &str) -> Result<ApiEndpoint, RequestRefusal>;
 
-/// What stands between the repository and the last component, and what it makes of both.
+/// What is between the repository and the last component, and the endpoint it means.
 const SHAPES: [(&str, Make); 5] = [
     ("/blobs/uploads", |name, last| {
         Ok(match last {
@@ -126,12 +125,12 @@ fn repository(name: &str) -> Result<String, RequestRefusal> {
     }
 }
 
-/// A digest as it stands in a path or query.
+/// A digest in a path or query.
 fn parse_digest(text: &str) -> Result<Digest, RequestRefusal> {
     text.parse().map_err(refused)
 }
 
-/// The same, only checked and not parsed. See [`Digest::known`].
+/// Only validates it without parsing. See [`Digest::known`].
 fn checked(text: &str) -> Result<&str, RequestRefusal> {
     Digest::known(text).map(|_| text).map_err(refused)
 }
@@ -152,7 +151,7 @@ fn target(text: &str) -> Result<ManifestReference, RequestRefusal> {
     Ok(ManifestReference::Tag(tag))
 }
 
-/// The query's parameters, decoded; the first of a name counts.
+/// The decoded parameters of the query; the first of each name counts.
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -168,10 +167,10 @@ impl Query {
         self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
-    /// The registry that a mirror is asked for (`ns`, as containerd sends it), if any.
+    /// The registry that a mirror is asked for (`ns`, as sent by containerd), if any.
     ///
     /// # Errors
-    /// It is no registry.
+    /// It is not a registry.
     pub fn registry(&self) -> Result<Option<&str>, RequestRefusal> {
         let Some(registry) = self.get("ns") else { return Ok(None) };
         match Repository::new(registry, "x") {
@@ -180,7 +179,7 @@ impl Query {
         }
     }
 
-    /// The digest given as `name`, if any: checked, but not parsed. See [`Digest::known`].
+    /// The digest given as `name`, if any; validated but not parsed. See [`Digest::known`].
     pub fn digest_text(&self, name: &str) -> Result<Option<&str>, RequestRefusal> {
         self.get(name).map(checked).transpose()
     }
@@ -191,7 +190,7 @@ impl Query {
     }
 }
 
-/// `None` for what is not UTF-8 afterwards, has a control character, or a `%` without two digits.
+/// Returns `None` if the result is not UTF-8 or has a control character, or if a `%` lacks two digits.
 fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -210,7 +209,7 @@ fn percent_decode(text: &str) -> Option<String> {
     (!text.chars().any(char::is_control)).then_some(text)
 }
 
-/// Percent-encodes what could end a query value early.
+/// Percent-encodes what would end a query value.
 pub fn percent_encode(text: &str) -> String {
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'/');
     text.bytes().map(|c| if plain(c) { char::from(c).to_string() } else { format!("%{c:02X}") }).collect()

@@ -1,4 +1,4 @@
-//! The files that say what is in a layout: `index.json`, its journal, and the lock of a bundle.
+//! The files that describe a layout: `index.json`, its journal, and the lock of a bundle.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ use crate::files::Layout;
 use super::journal::{JOURNAL, MAX_JOURNAL, replay};
 use super::names::{LayoutIndex, MAX_INDEX};
 
-/// How often a directory is read again because it changes meanwhile.
+/// How often to read a directory again if it changes meanwhile.
 const TRIES: usize = 20;
 
 /// Their content.
@@ -32,7 +32,7 @@ impl StoredIndex {
     /// Reads a directory that another process may be writing to. See [`super::journal`].
     ///
     /// # Errors
-    /// Not readable, not a layout, or it never stays the same.
+    /// It cannot be read, is not a layout, or keeps changing.
     pub fn in_directory(root: &Path) -> Result<StoredIndex> {
         let read = |name: &str, limit| match open_file(&root.join(name))? {
             Some(slice) => slice.read_all(limit).map(Some),
@@ -40,7 +40,7 @@ impl StoredIndex {
         };
         let mut index = read(INDEX_JSON, MAX_INDEX)?;
         for _ in 0..TRIES {
-            // It fails when the journal is emptied meanwhile.
+            // This fails if the journal is emptied meanwhile.
             let journal = read(JOURNAL, MAX_JOURNAL);
             let again = read(INDEX_JSON, MAX_INDEX)?;
             let longer = read(JOURNAL, MAX_JOURNAL);
@@ -49,7 +49,7 @@ impl StoredIndex {
                 && begins_with(longer.as_ref(), journal.as_ref())
             {
                 let index = index.ok_or_else(|| no_layout(root))?;
-                // What cannot be read says nothing of companions; that it is damaged is for `verify` to find.
+                // An unreadable file says nothing about companions; `verify` reports the damage.
                 let sealed = read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
                 return Ok(StoredIndex { index, journal, sealed });
             }
@@ -59,22 +59,22 @@ impl StoredIndex {
         Err(Error::new(Kind::Interrupted, text))
     }
 
-    /// What an open layout has.
+    /// Reads an open layout.
     ///
     /// # Errors
-    /// Not readable, or no `index.json`.
+    /// It cannot be read, or has no `index.json`.
     pub fn in_layout(layout: &Layout) -> Result<StoredIndex> {
         let index = layout.read(INDEX_JSON, MAX_INDEX)?.ok_or_else(|| no_layout(layout.path()))?;
         let sealed = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
         Ok(StoredIndex { index, journal: layout.read(JOURNAL, MAX_JOURNAL)?, sealed })
     }
 
-    /// Whether there is a journal that counts.
+    /// Whether there is a valid journal.
     pub fn has_journal(&self) -> bool {
         self.sealed.is_none() && self.journal.is_some()
     }
 
-    /// The names that all of them give together. `path` is the layout's.
+    /// The resulting names. `path` is that of the layout.
     ///
     /// # Errors
     /// The index or the journal is damaged.
@@ -97,7 +97,7 @@ impl StoredIndex {
     }
 }
 
-/// A file that is not there yet is as good as an empty one.
+/// A missing file counts as an empty one.
 fn begins_with(longer: Option<&Bytes>, journal: Option<&Bytes>) -> bool {
     let bytes = |file: Option<&Bytes>| file.cloned().unwrap_or_default();
     bytes(longer).starts_with(&bytes(journal))
@@ -107,7 +107,7 @@ fn no_layout(path: &Path) -> Error {
     Error::input(format!("{} is not an OCI image layout: it has no {INDEX_JSON}", path.display()))
 }
 
-/// A regular file, never through a link.
+/// Opens a regular file, never through a link.
 pub fn open_file(path: &Path) -> Result<Option<Slice>> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::from_ne_bytes(flags.bits().to_ne_bytes());

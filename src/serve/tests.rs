@@ -1,4 +1,4 @@
-//! What a push costs, counted.
+//! Counts what a push costs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::bundle::INDEX_JSON;
 use crate::files::REF_NAME;
 use crate::oci::{Descriptor, Digest};
 
-/// A layout with so many tags of one repository, half of them of one manifest.
+/// A layout with this many tags in one repository, half of them for one manifest.
 fn layout(root: &Path, tags: u32) {
     let descriptor = |n: u32| {
         let digest = Digest::sha256(&if n.is_multiple_of(2) { [0; 4] } else { n.to_le_bytes() });
@@ -31,16 +31,16 @@ fn length(path: &Path) -> u64 {
 
 #[derive(Default, Debug)]
 struct Cost {
-    /// The most entries that one push looked at, those that wrote the whole index left out.
+    /// Maximum number of entries that one push examined, except when it wrote the whole index.
     entries: u64,
-    /// Bytes written by all pushes, and those of the changes alone.
+    /// Bytes written by all pushes, and by the changes alone.
     written: u64,
     changes: u64,
     /// How often the index was written.
     folded: u64,
 }
 
-/// Pushes to a layout of `tags`: new tags, tags that move, tags of a manifest that thousands have.
+/// Pushes to a layout with `tags`: new tags, tags that move, tags of a manifest that has thousands.
 fn pushes(tags: u32, count: u32) -> Cost {
     let work = tempfile::tempdir().unwrap();
     layout(work.path(), tags);

@@ -1,10 +1,10 @@
-//! Blob uploads (distribution-spec 1.1, "Pushing Blobs"): in one POST, in POST and PUT, or in pieces.
+//! Blob uploads (distribution-spec 1.1, "Pushing Blobs"): in one POST, in POST and PUT, or in chunks.
 //!
 //! # Threats
-//! A client can open uploads and leave them, send more or less than it said, send pieces out of order or two at once. So:
-//! the number of open uploads is bounded and idle ones are dropped in time; an upload has one writer at a time; a piece that does
-//! not begin where the last one ended is refused; bytes are hashed as they are written and get a name only if they are
-//! what was promised.
+//! A client can open uploads and abandon them, send more or less than announced, or send chunks out of order or in parallel.
+//! Therefore the number of open uploads is bounded, and idle ones are dropped; an upload has one writer at a time; a chunk
+//! that does not start where the last one ended is refused; and bytes are hashed as they are written and get a name only if
+//! they are what was promised.
 
 use std::sync::Arc;
 
@@ -27,14 +27,14 @@ use super::quota::Share;
 use super::request::Query;
 use super::writer::{LayoutWriter, new_id};
 
-/// Bytes gathered before they are written: few large writes, while the next bytes arrive.
+/// Bytes to collect before they are written: few large writes, while the next bytes arrive.
 const BATCH: usize = 1024 * 1024;
 
 fn location(name: &str, id: &str) -> String {
     format!("/v2/{name}/blobs/uploads/{id}")
 }
 
-/// POST: a mount, a whole blob, or the beginning of an upload.
+/// POST: a mount, a whole blob, or the start of an upload.
 pub async fn start(
     catalog: &Arc<Catalog>,
     writer: &LayoutWriter,
@@ -56,7 +56,7 @@ pub async fn start(
     let received = writer.uploads.add(&id, name, Received::into(file, entry, Share::of(&writer.quota)))?;
     if let Some(digest) = promised {
         let held = received.lock_owned().await;
-        // Whatever comes of it, nobody can continue this one: its number was never told.
+        // Whatever the result, this upload cannot be continued, because its number was never returned.
         let outcome = receive(held, request.into_body()).await;
         writer.uploads.remove(&id);
         return adopt(catalog, name, outcome?, digest).await;
@@ -71,7 +71,7 @@ pub async fn status(writer: &LayoutWriter, name: &str, id: &str) -> Result<Respo
     answer(204, &[("location", location(name, id)), ("range", range), ("docker-upload-uuid", id.to_owned())])
 }
 
-/// PATCH: one more piece.
+/// PATCH: another chunk.
 pub async fn append(
     writer: &LayoutWriter,
     name: &str,
@@ -83,7 +83,7 @@ pub async fn append(
     answer(202, &[("location", location(name, id)), ("range", range), ("docker-upload-uuid", id.to_owned())])
 }
 
-/// PUT: the last piece, if any, and the digest.
+/// PUT: the last chunk, if any, and the digest.
 pub async fn finish(
     catalog: &Arc<Catalog>,
     writer: &LayoutWriter,
@@ -99,7 +99,7 @@ pub async fn finish(
     adopt(catalog, name, held, digest).await
 }
 
-/// DELETE: it was a mistake.
+/// DELETE: cancels the upload.
 pub async fn cancel(writer: &LayoutWriter, name: &str, id: &str) -> Result<Response, RequestRefusal> {
     writer.uploads.check(name, id)?;
     writer.uploads.remove(id);
@@ -140,7 +140,7 @@ fn answer(status: u16, headers: &[(&'static str, String)]) -> Result<Response, R
     build(status, &headers, Body::empty())
 }
 
-/// Takes a body that may say, in `Content-Range`, where it belongs.
+/// Receives a body that may state its position in `Content-Range`.
 async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>) -> Result<Held, RequestRefusal> {
     let start = held.size;
     let announced = content_range(request.headers())?;
@@ -160,7 +160,7 @@ async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>)
     Ok(held)
 }
 
-/// `Content-Range: start-end`, inclusive, as registries write it; `bytes ` before and `/length` after are tolerated.
+/// `Content-Range: start-end`, inclusive, as registries write it; a leading `bytes ` and a trailing `/length` are tolerated.
 fn content_range(headers: &HeaderMap) -> Result<Option<(u64, u64)>, RequestRefusal> {
     let Some(value) = headers.get(header::CONTENT_RANGE) else { return Ok(None) };
     let parse = |text: &str| {
@@ -177,16 +177,16 @@ fn content_range(headers: &HeaderMap) -> Result<Option<(u64, u64)>, RequestRefus
     }
 }
 
-/// Writes a body behind what has arrived. Writing and hashing a batch overlaps the arrival of the next.
+/// Appends a body to what has arrived. Writing and hashing a batch overlaps with the arrival of the next.
 ///
-/// When the body breaks off, what came of it is kept, and the client can ask how much that is.
+/// If the body breaks off, what has arrived is kept, and the client can ask how much that is.
 async fn receive(held: Held, body: Body) -> Result<Held, RequestRefusal> {
     let mut pieces = body.into_data_stream();
     let mut writing: JoinHandle<Result<Held>> = spawn_blocking(move || Ok(held));
     loop {
         let (batch, more) = gather(&mut pieces).await;
         let mut held = joined(writing).await?;
-        // The lock goes with the work: should this request end, nobody else writes before this batch is written.
+        // The lock is held by the work, so that nothing else is written before this batch even if the request ends.
         writing = spawn_blocking(move || held.write(&batch).map(|()| held));
         match more {
             Ok(true) => {}

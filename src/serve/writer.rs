@@ -1,4 +1,4 @@
-//! Changing a layout: files appear whole or not at all, and one change is made at a time.
+//! Changes a layout: files appear completely or not at all, and only one change is made at a time.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -23,48 +23,49 @@ use super::open_uploads::Uploads;
 use super::quota::{Quota, Share};
 use super::stored::StoredIndex;
 
-/// Where files are until they are whole.
+/// The directory for incomplete files.
 const UNFINISHED: &str = ".uploads";
-/// What a bundle says of itself; untrue after a change. The sums go first: without them it is unfinished.
+/// The files by which a bundle describes itself; they are wrong after a change. The sums are removed first: without them the
+/// bundle is unfinished.
 const FIRST_SEALS: [&str; 2] = [SUMS, SIGNATURE];
 const OTHER_SEALS: [&str; 3] = [BUNDLE_JSON, DOCKER_JSON, CHUNKS];
 /// Modes of directories and files.
 const DIR_MODE: u32 = 0o777;
 const FILE_MODE: u32 = 0o666;
-/// Room for the names of two entries, which an index has twice, in bytes.
+/// Space in bytes for the names of two entries, which an index contains twice.
 const FOR_NAMES: u64 = 8 * 1024;
-/// Bytes of an index that is written because pushes have paused, for each second since it was written before.
+/// Bytes of an index that may be written during a pause, for each second since it was last written.
 const PER_SECOND: u64 = 1024 * 1024;
 
-/// The right to change one layout directory; no other process has it meanwhile.
+/// The right to change a layout directory, which no other process has at the same time.
 pub struct LayoutWriter {
-    /// Locked as long as it is open.
+    /// Locked while it is open.
     root: LockedDir,
     unfinished: Mutex<Option<Dir>>,
     /// What readers see.
     names: Arc<RwLock<LayoutIndex>>,
     turn: Mutex<WriteTurn>,
     unsealed: Mutex<bool>,
-    /// Whether blobs of an algorithm got names that may not be on the disk yet.
+    /// Whether blobs of an algorithm were named and may not be on the disk yet.
     unsynced: [(Algorithm, AtomicBool); 2],
     pub uploads: Uploads,
     pub quota: Arc<Quota>,
     events: Events,
 }
 
-/// The right to make a change, which one request has at a time.
+/// The right to make a change, held by one request at a time.
 pub struct WriteTurn {
     journal: LayoutJournal,
-    /// How long the journal was when the timer looked.
+    /// Length of the journal when the timer last looked.
     seen: u64,
-    /// When the index was written, and about how long it was then.
+    /// When the index was written, and its approximate size.
     written: Instant,
     index: u64,
 }
 
 impl LayoutWriter {
-    /// Takes the directory, makes a layout of an empty or absent one, and reads its names. What a server that was killed has left
-    /// in a journal becomes part of the index.
+    /// Takes the directory, turns an empty or missing one into a layout, and reads its names. The journal of a killed server
+    /// is merged into the index.
     pub fn open(root: &Path, options: &Options, events: Events) -> Result<LayoutWriter> {
         if root.is_file() {
             return Err(Error::input(format!("{} is a file: only a directory can be written to", root.display())));
@@ -108,7 +109,7 @@ impl LayoutWriter {
         &self.names
     }
 
-    /// Waits until no other change is under way.
+    /// Waits until no other change is in progress.
     pub fn turn(&self) -> MutexGuard<'_, WriteTurn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,7 +117,7 @@ impl LayoutWriter {
     /// Makes a change, on the disk and then for readers.
     ///
     /// # Errors
-    /// Not writable, or the index would become larger than one that is read.
+    /// The disk cannot be written, or the index would exceed its maximum size.
     pub fn commit(&self, turn: &mut WriteTurn, change: &Change) -> Result<()> {
         let line = journal::line(change)?;
         let adds = matches!(change, Change::Tag { .. } | Change::List { .. });
@@ -134,7 +135,7 @@ impl LayoutWriter {
         Ok(())
     }
 
-    /// Makes the journal part of the index. Where that fails the journal stays, and nothing is lost.
+    /// Merges the journal into the index. If that fails the journal stays, and nothing is lost.
     fn fold(&self, turn: &mut WriteTurn) {
         let folded = self.write_index().and_then(|()| turn.journal.empty());
         (turn.seen, turn.written, turn.index) = (0, Instant::now(), self.size());
@@ -143,7 +144,7 @@ impl LayoutWriter {
         }
     }
 
-    /// The same once nothing has changed since this was called before; the larger the index, the more rarely.
+    /// Does the same if nothing has changed since the last call; the larger the index, the more rarely.
     pub fn fold_if_quiet(&self) {
         let Ok(mut turn) = self.turn.try_lock() else { return };
         let length = turn.journal.length();
@@ -157,7 +158,7 @@ impl LayoutWriter {
         self.names.read().unwrap_or_else(PoisonError::into_inner).size()
     }
 
-    /// The blobs that a name will need are on the disk before the name is.
+    /// Syncs the blobs that a name will need before the name.
     fn sync_blobs(&self) -> Result<()> {
         for (algorithm, unsynced) in &self.unsynced {
             if unsynced.swap(false, Ordering::AcqRel) {
@@ -167,8 +168,8 @@ impl LayoutWriter {
         Ok(())
     }
 
-    /// Just before the first change takes effect: what seals a bundle goes, with a warning. Whatever is refused or fails before
-    /// that leaves the bundle as it is.
+    /// Unseals a bundle, with a warning, just before the first change takes effect. A change that is refused or fails earlier
+    /// leaves the bundle unchanged.
     fn unseal(&self) -> Result<()> {
         let mut unsealed = self.unsealed.lock().unwrap_or_else(PoisonError::into_inner);
         if *unsealed {
@@ -177,12 +178,12 @@ impl LayoutWriter {
         let root = self.root.dir();
         let sealed = root.stat(BUNDLE_JSON)?.is_some();
         if sealed {
-            // A bundle has none, so this one was put there; as a plain layout's it would count.
+            // A bundle has no journal, so this one was planted; in a plain layout it would count.
             root.remove(JOURNAL)?;
         }
         FIRST_SEALS.iter().try_for_each(|name| root.remove(name))?;
         if sealed {
-            // The names that only the lock knows.
+            // The names that only the lock has.
             root.sync()?;
             self.write_index()?;
         }
@@ -200,13 +201,13 @@ impl LayoutWriter {
         Ok(())
     }
 
-    /// A new file to fill, and the name it has until it is whole.
+    /// A new file to fill, and its name until it is complete.
     pub fn unfinished(&self, id: &str) -> Result<(File, Entry)> {
         let entry = Entry::in_dir(&self.unfinished_dir()?, id);
         Ok((entry.create_new(FILE_MODE)?, entry))
     }
 
-    /// Opened once for all uploads; made again where it was removed.
+    /// Opened once for all uploads; created again if it was removed.
     fn unfinished_dir(&self) -> Result<Dir> {
         let mut open = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(dir) = &*open
@@ -217,7 +218,7 @@ impl LayoutWriter {
         Ok(open.insert(self.root.dir().make(UNFINISHED, DIR_MODE)?.dir).clone())
     }
 
-    /// Gives a proven file the name of its digest; says whether that is new content.
+    /// Names a proven file by its digest. Returns whether the content is new.
     pub fn adopt(&self, file: &File, from: &Entry, digest: &Digest) -> Result<bool> {
         file.sync_data().map_err(|e| Error::disk("syncing", from.path(), e))?;
         let to = self.root.dir().make_parents(&digest.blob_path(), DIR_MODE)?;
@@ -260,14 +261,14 @@ impl LayoutWriter {
         })
     }
 
-    /// Replaces a file as a whole.
+    /// Replaces a file atomically.
     fn replace(&self, name: &str, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
         let (mut file, unfinished) = self.unfinished(&new_id()?)?;
         write(&mut file).map_err(|e| Error::disk("writing", unfinished.path(), e))?;
         publish(&file, &unfinished, &Entry::in_dir(self.root.dir(), name))
     }
 
-    /// Leaves nothing that only a running server needs: unfinished files and the journal.
+    /// Removes what only a running server needs: incomplete files and the journal.
     pub fn close(&self) {
         let mut turn = self.turn();
         if turn.journal.length() > 0 {
@@ -282,18 +283,19 @@ impl LayoutWriter {
         self.forget_uploads();
     }
 
-    /// Removes unfinished files, of this or of an earlier process.
+    /// Removes incomplete files of this or an earlier process.
     fn forget_uploads(&self) {
         self.uploads.forget_all();
         let _ = self.root.dir().remove_tree(UNFINISHED);
     }
 }
 
-/// 32 hexadecimal digits that nobody can guess.
+/// 32 unpredictable hexadecimal digits.
 pub fn new_id() -> Result<String> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| Error::new(Kind::Disk, "asking the system for random bytes"))?;
-    // The digest is only a way to print bytes.
+    // The digest only formats the bytes.
+    //
     Ok(Digest::of(Algorithm::Sha256, &random).hex()[..32].to_owned())
 }
 

@@ -1,14 +1,14 @@
-//! Keys and signatures: who made a bundle, shown by a key that never was on the way.
+//! Keys and signatures, which show who made a bundle.
 //!
-//! The vocabulary is PEM files as openssl and cosign write them, and signatures as both verify them: ECDSA on P-256 with
-//! SHA-256 (in the ASN.1 form of RFC 3279) and Ed25519 (RFC 8032, the message itself and not a hash of it).
-//! It must not know what is signed: no bundles, no files, no command line.
+//! It supports PEM files from openssl and cosign, and signatures that both verify: ECDSA on P-256 with SHA-256 (in the ASN.1
+//! form of RFC 3279) and Ed25519 (RFC 8032, over the message itself and not a hash of it). It must not depend on what is
+//! signed: no bundles, no files, no command line.
 //!
 //! # Threats
-//! A key file may be anything: something else of the same ending, far too large, or made to cost hours and gigabytes when
-//! its passphrase is tried. So files are bounded ([`MAX_KEY_FILE`]), only the parameters that cosign itself uses are worked
-//! on, and what a file is instead of a key is told without repeating a byte of it. A private key is never printed, and a
-//! passphrase is a [`Secret`](crate::credentials::Secret).
+//! A key file may be anything: something else with the same extension, far too large, or built to cost hours and gigabytes
+//! when its passphrase is tried. Files are therefore bounded ([`MAX_KEY_FILE`]), only the parameters that cosign itself uses
+//! are accepted, and errors say what a file is instead of a key without repeating any of it. A private key is never printed,
+//! and a passphrase is a [`Secret`](crate::credentials::Secret).
 
 mod pem;
 mod private;
@@ -22,10 +22,10 @@ pub use private::PrivateKey;
 pub use public::PublicKey;
 pub use wordlist::FingerprintWords;
 
-/// The largest key file that is read, in bytes; those of openssl and cosign have less than one thousand.
+/// Maximum size of a key file in bytes; those of openssl and cosign have less than a thousand.
 pub const MAX_KEY_FILE: u64 = 64 * 1024;
 
-/// The bytes of a signature, from a file that holds them or their base64, as `cosign sign-blob` writes it.
+/// The bytes of a signature from a file that contains them directly or in base64, as `cosign sign-blob` writes it.
 pub fn signature_in(file: &[u8]) -> Vec<u8> {
     use base64::Engine;
     if is_well_formed(file) {
@@ -36,14 +36,14 @@ pub fn signature_in(file: &[u8]) -> Vec<u8> {
     decoded.unwrap_or_else(|_| file.to_vec())
 }
 
-/// Whether these bytes can be a signature of one of the two kinds: 64 bytes, or the DER of two positive numbers.
+/// Whether the bytes can be a signature of either kind: 64 bytes, or the DER of two positive numbers.
 pub fn is_well_formed(signature: &[u8]) -> bool {
     signature.len() == ED25519 || is_ecdsa(signature)
 }
 
-/// Bytes of an Ed25519 signature.
+/// Length of an Ed25519 signature in bytes.
 const ED25519: usize = 64;
-/// Bytes of a number in an ECDSA signature of P-256, at most.
+/// Maximum length of a number in a P-256 signature in bytes.
 const LONGEST_NUMBER: usize = 33;
 
 fn is_ecdsa(signature: &[u8]) -> bool {

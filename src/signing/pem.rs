@@ -1,4 +1,4 @@
-//! PEM (RFC 7468) as far as key files need it, and what a file is that is no such key.
+//! Reads PEM (RFC 7468) as far as key files need it, and recognizes files that are not keys.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,23 +6,23 @@ use base64::engine::general_purpose::STANDARD;
 use super::MAX_KEY_FILE;
 use crate::base::error::{Error, Result};
 
-/// The object identifier of RSA keys (RFC 8017), as DER has it.
+/// The object identifier of RSA keys (RFC 8017) in DER.
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
-/// Of keys on any elliptic curve (RFC 5480).
+/// That of keys on any elliptic curve (RFC 5480).
 const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-/// Of P-256 alone.
+/// That of P-256.
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-/// One `-----BEGIN …-----` and what it holds.
+/// A `-----BEGIN …-----` block and its content.
 pub struct Block {
     pub label: String,
     pub bytes: Vec<u8>,
 }
 
-/// The first block of a file that is a key or something else of interest.
+/// The first block of a file that is a key or otherwise of interest.
 ///
 /// # Errors
-/// There is none, or it is encrypted in OpenSSL's old way; `name` is what errors call the file.
+/// There is none, or it is encrypted in OpenSSL's legacy format. `name` is the name of the file in errors.
 pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
     let fail = |why: &str| Err(Error::input(format!("reading the key {name}: {why}")));
     if file.len() as u64 > MAX_KEY_FILE {
@@ -66,7 +66,7 @@ fn not_pem(file: &[u8]) -> &'static str {
     }
 }
 
-/// What a block is that is not what was wanted; `public`: a public key was.
+/// What a block is instead of the expected key; `public` says that a public key was expected.
 pub fn instead(block: &Block, public: bool) -> &'static str {
     match block.label.as_str() {
         "CERTIFICATE" | "TRUSTED CERTIFICATE" if public => {
@@ -90,7 +90,7 @@ pub fn instead(block: &Block, public: bool) -> &'static str {
     }
 }
 
-/// What kind of key this DER is, when it is none that is taken.
+/// The kind of an unsupported key in DER.
 pub fn other_algorithm(der: &[u8]) -> &'static str {
     let names = |oid: &[u8]| der.windows(oid.len()).any(|window| window == oid);
     if names(RSA) {

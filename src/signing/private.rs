@@ -1,4 +1,4 @@
-//! Private keys: reading them, and signing.
+//! Reads private keys, and signs with them.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use super::{pem, sealed};
 use crate::base::error::{Error, Result};
 use crate::credentials::Secret;
 
-/// The longest DER of an ECDSA P-256 signature, in bytes: two numbers of 33 bytes and what is around them.
+/// Maximum length of an ECDSA P-256 signature in DER in bytes: two numbers of 33 bytes and their framing.
 const LONGEST_P256: usize = 72;
 const ED25519: usize = 64;
 
-/// An ECDSA P-256 or Ed25519 key that signs. Nothing prints it.
+/// An ECDSA P-256 or Ed25519 private key. It is never printed.
 pub struct PrivateKey {
     pair: Pair,
     public: PublicKey,
@@ -26,11 +26,11 @@ enum Pair {
 }
 
 impl PrivateKey {
-    /// Reads a PEM file: `EC PRIVATE KEY` (SEC 1), `PRIVATE KEY` (PKCS#8), or cosign's encrypted keys, for which alone
-    /// `passphrase` is asked. `name` is what errors call the file.
+    /// Parses a PEM file: `EC PRIVATE KEY` (SEC 1), `PRIVATE KEY` (PKCS#8), or an encrypted key of cosign, for which
+    /// `passphrase` is called. `name` is the name of the file in errors.
     ///
     /// # Errors
-    /// It is no such key, with what it is instead; the passphrase is wrong, or there is none.
+    /// It is not such a key (the error says what it is instead), or the passphrase is wrong or missing.
     pub fn parse(file: &[u8], name: &str, passphrase: &dyn Fn() -> Result<Secret>) -> Result<PrivateKey> {
         let block = pem::first_block(file, name)?;
         let fail = |why: &str| Error::input(format!("reading the private key {name}: {why}"));
@@ -45,7 +45,7 @@ impl PrivateKey {
         PrivateKey::from_der(&der).ok_or_else(|| fail(pem::other_algorithm(&der)))
     }
 
-    /// PKCS#8, or SEC 1.
+    /// Parses PKCS#8 or SEC 1.
     fn from_der(der: &[u8]) -> Option<PrivateKey> {
         if let Ok(pair) = Ed25519KeyPair::from_pkcs8(der) {
             let public = PublicKey::ed25519(pair.public_key().as_ref())?;
@@ -60,15 +60,15 @@ impl PrivateKey {
         &self.public
     }
 
-    /// The most bytes that a signature of this key has.
+    /// Maximum length of a signature by this key in bytes.
     pub fn longest_signature(&self) -> usize {
         if self.public.is_ed25519() { ED25519 } else { LONGEST_P256 }
     }
 
-    /// Signs, and tries the signature: a fault of the machine must not travel, and would give the key away.
+    /// Signs, and verifies the signature: a faulty signature must not be used, and could reveal the key.
     ///
     /// # Errors
-    /// No randomness was to be had, or the signature does not verify.
+    /// No random numbers are available, or the signature does not verify.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         let signed = match &self.pair {
             Pair::P256(pair) => pair.sign(&SystemRandom::new(), message),

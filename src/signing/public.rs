@@ -1,4 +1,4 @@
-//! Public keys: reading them, and what they say of a signature.
+//! Reads public keys, and verifies signatures.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use super::pem;
 use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
-/// What comes before the 65 bytes of an uncompressed P-256 point in a SubjectPublicKeyInfo (RFC 5480).
+/// What precedes the 65 bytes of an uncompressed P-256 point in a SubjectPublicKeyInfo (RFC 5480).
 const P256_PREFIX: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
-/// And before the 32 bytes of an Ed25519 key (RFC 8410).
+/// What precedes the 32 bytes of an Ed25519 key (RFC 8410).
 const ED25519_PREFIX: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// An ECDSA P-256 or Ed25519 key that somebody trusts.
+/// An ECDSA P-256 or Ed25519 public key.
 #[derive(Clone)]
 pub struct PublicKey {
     /// SubjectPublicKeyInfo.
@@ -25,10 +25,10 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a PEM file (`PUBLIC KEY`); `name` is what errors call it.
+    /// Parses a PEM file (`PUBLIC KEY`). `name` is the name of the file in errors.
     ///
     /// # Errors
-    /// It is no such key, with what it is instead.
+    /// It is not such a key; the error says what it is instead.
     pub fn parse(file: &[u8], name: &str) -> Result<PublicKey> {
         let block = pem::first_block(file, name)?;
         let fail = |why: &str| Error::input(format!("reading the public key {name}: {why}"));
@@ -47,7 +47,7 @@ impl PublicKey {
         Some(PublicKey { der, parsed })
     }
 
-    /// From the uncompressed point of P-256.
+    /// From an uncompressed P-256 point.
     pub(super) fn p256(point: &[u8]) -> Option<PublicKey> {
         PublicKey::from_der([P256_PREFIX, point].concat())
     }
@@ -57,7 +57,7 @@ impl PublicKey {
         PublicKey::from_der([ED25519_PREFIX, bytes].concat())
     }
 
-    /// sha256 of the key as DER (SubjectPublicKeyInfo): `openssl pkey -pubin -in FILE -outform DER | sha256sum`.
+    /// SHA-256 of the key in DER (SubjectPublicKeyInfo): `openssl pkey -pubin -in FILE -outform DER | sha256sum`.
     pub fn fingerprint(&self) -> Digest {
         Digest::sha256(&self.der)
     }
@@ -71,7 +71,7 @@ impl PublicKey {
         self.der.starts_with(ED25519_PREFIX)
     }
 
-    /// Whether `signature` is one of `message` by this key.
+    /// Whether `signature` is a signature of `message` by this key.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.parsed.verify_sig(message, signature).is_ok()
     }

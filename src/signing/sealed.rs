@@ -1,6 +1,6 @@
-//! Private keys that cosign has encrypted: JSON with a key made from a passphrase (scrypt, RFC 7914) and a box (NaCl's
-//! secretbox: XSalsa20-Poly1305) around PKCS#8. The format is that of go-securesystemslib's `encrypted` package, which cosign
-//! uses since its first version; `skopeo generate-sigstore-key` writes the same.
+//! Private keys encrypted by cosign: JSON with a key derived from a passphrase (scrypt, RFC 7914) and a box (NaCl's secretbox:
+//! XSalsa20-Poly1305) around PKCS#8. The format is that of go-securesystemslib's `encrypted` package, which cosign has used
+//! since its first version; `skopeo generate-sigstore-key` writes the same.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,12 +10,12 @@ use serde::Deserialize;
 
 use crate::credentials::Secret;
 
-/// The costs (log2 of N) that go-securesystemslib has ever written: 2^15 at first, 2^16 since 0.7, 2^17 where asked for.
-/// More would be somebody's way to fill the memory: 2^17 takes 128 MiB.
+/// The costs (log2 of N) that go-securesystemslib has ever written: 2^15 at first, 2^16 since 0.7, 2^17 on request. More would
+/// only fill the memory: 2^17 takes 128 MiB.
 const COSTS: std::ops::RangeInclusive<u32> = 15..=17;
 const BLOCK: u32 = 8;
 const LANES: u32 = 1;
-/// No PKCS#8 key that is taken has a tenth of it, in bytes.
+/// Maximum size in bytes; supported PKCS#8 keys have less than a tenth of it.
 const MOST: usize = 16 * 1024;
 
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ struct Cipher {
     nonce: String,
 }
 
-/// A key in its box.
+/// An encrypted key.
 pub struct Sealed {
     params: scrypt::Params,
     salt: Vec<u8>,
@@ -56,7 +56,7 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Reads what stands in the PEM block; errors say what is wrong and repeat nothing of it.
+    /// Parses the content of the PEM block. Errors say what is wrong and repeat none of it.
     pub fn parse(json: &[u8]) -> Result<Sealed, &'static str> {
         let document: Document =
             serde_json::from_slice(json).map_err(|_| "what is encrypted in it is not in cosign's form (JSON)")?;
@@ -81,7 +81,7 @@ impl Sealed {
         read().ok_or("its salt, nonce or ciphertext is damaged")
     }
 
-    /// The key in PKCS#8.
+    /// Decrypts the key in PKCS#8.
     pub fn open(&self, passphrase: &Secret) -> Result<Vec<u8>, &'static str> {
         let mut key = Key::default();
         scrypt::scrypt(passphrase.expose().as_bytes(), &self.salt, &self.params, &mut key)

@@ -1,10 +1,10 @@
-//! Keys of every kind, and what is none.
+//! Keys of each kind, and files that are not keys.
 
 use super::{MAX_KEY_FILE, PrivateKey, PublicKey, signature_in};
 use crate::base::error::{Error, Result};
 use crate::credentials::Secret;
 
-/// Made after the description of the format, by other implementations of scrypt (Python's) and secretbox than ours.
+/// Created from the description of the format with other implementations of scrypt (Python's) and secretbox.
 const SEALED: &str = include_str!("../../fixtures/keys/cosign-format.key");
 const SEALED_PUBLIC: &str = include_str!("../../fixtures/keys/cosign-format.pub");
 

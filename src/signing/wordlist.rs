@@ -1,21 +1,22 @@
 //! A digest as words and digits, for two people on the phone.
 //!
-//! Eight words of 256 and six digits are 84 bits: nobody makes another bundle with the fingerprint of one that exists (2^84
-//! tries), and it takes a quarter of a minute to say. Whoever made both bundles could make a pair of one fingerprint with some
-//! 2^42 tries: it shows that a bundle is the one that was sent, not that its sender is honest.
+//! Eight words of 256 and six digits are 84 bits. Creating another bundle with the fingerprint of an existing one would take
+//! 2^84 attempts, and reading a fingerprint takes a quarter of a minute. The maker of both bundles could create a pair with
+//! the same fingerprint in about 2^42 attempts: a fingerprint shows that a bundle is the one that was sent, not that its
+//! sender is honest.
 
 use crate::oci::Digest;
 
-/// A digest, shortened to what can be said.
+/// A digest, shortened so that it can be read aloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FingerprintWords {
     pub words: [&'static str; 8],
-    /// Six, leading zeros included.
+    /// Six digits, with leading zeros.
     pub digits: String,
 }
 
 impl FingerprintWords {
-    /// The first eight bytes are a word each; the next eight, as one number (big endian), modulo a million are the digits.
+    /// The first eight bytes are one word each; the next eight, as a big-endian number modulo a million, are the digits.
     pub fn of(digest: &Digest) -> FingerprintWords {
         let bytes = digest.raw();
         let word = |at: usize| WORDS[usize::from(bytes.get(at).copied().unwrap_or_default())];
@@ -31,8 +32,9 @@ impl std::fmt::Display for FingerprintWords {
     }
 }
 
-/// Words that sound unlike each other and need no spelling. Their places never change: a fingerprint is compared between
+/// Words that sound different and need no spelling. Their order never changes, because fingerprints are compared between
 /// versions.
+///
 #[rustfmt::skip]
 const WORDS: [&str; 256] = [
     "acorn", "actor", "agent", "album", "alley", "amber", "anchor", "angle", "ankle", "apple", "apron", "arena",

@@ -1,9 +1,9 @@
-//! Which manifests speak of which. Only digests are kept: what a manifest says of itself, its annotations included, is read when
-//! it is asked for, and an answer has no more of it than fits a manifest.
+//! Finds the referrers of manifests. Only digests are kept; the description and annotations of a manifest are read on request,
+//! and a response contains no more than fits into a manifest.
 //!
-//! A listed manifest may be missing or damaged. If it refers to the subject that is asked for, the answer is an error, because a
-//! list without it would hide a signature. Other subjects get their lists. Its subject is known from the index, from the tag, from
-//! an earlier reading, or from what is left of its bytes. If none of these tells, the list carries a warning.
+//! A listed manifest may be missing or damaged. If it refers to the requested subject, the response is an error, because a
+//! list without it would hide a signature. Other subjects get their lists. Its subject is known from the index, from its tag,
+//! from an earlier read, or from what is left of its bytes. If none of these helps, the list carries a warning.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,18 +15,18 @@ use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, digests_in};
 use super::{Catalog, ServedManifest};
 use crate::serve::answer::RequestRefusal;
 
-/// The listed manifests by their subject: found out when first asked for, then kept up.
+/// The listed manifests by subject, determined on first use and updated from then on.
 #[derive(Default)]
 pub struct ReferrerTable(Mutex<Option<Table>>);
 
 #[derive(Default)]
 struct Table {
     by_subject: HashMap<Digest, BTreeSet<Digest>>,
-    /// Listed manifests that could not be read, so their subjects are unknown. They are tried again.
+    /// Listed manifests that could not be read, so that their subjects are unknown. They are tried again.
     unreadable: BTreeSet<Digest>,
 }
 
-/// Some of the referrers of one manifest.
+/// Some of the referrers of a manifest.
 #[derive(Default)]
 pub struct ReferrerPage {
     pub manifests: Vec<Descriptor>,
@@ -36,28 +36,28 @@ pub struct ReferrerPage {
     pub unreadable: BTreeSet<Digest>,
 }
 
-/// What the table knows of the referrers of one manifest.
+/// What the table knows about the referrers of a manifest.
 struct Known {
-    /// Manifests of any repository that refer to it, listed now or before.
+    /// Manifests of any repository that refer to it, listed now or earlier.
     referrers: Vec<Digest>,
     /// Manifests of the repository that cannot be read.
     unreadable: BTreeSet<Digest>,
 }
 
-/// Which of the referrers of a manifest are wanted.
+/// Which referrers of a manifest are requested.
 pub struct ReferrerQuery {
     /// The manifest's digest. It is looked up and never parsed: see [`Digest::known`].
     pub subject: String,
-    /// The repository, as the client spells it, and the registry it asks a mirror for.
+    /// The repository as the client spells it, and the registry that it asks a mirror for.
     pub name: String,
     pub registry: Option<String>,
     pub artifact_type: Option<String>,
-    /// Those behind this digest.
+    /// Only those after this digest.
     pub last: Option<String>,
 }
 
 impl ReferrerQuery {
-    /// Whether a manifest counts as one of the repository.
+    /// Whether a manifest belongs to the repository.
     fn is_here(&self, catalog: &Catalog, digest: &Digest) -> bool {
         catalog.names().lists(&self.name, self.registry.as_deref(), digest)
     }
@@ -75,13 +75,13 @@ impl ReferrerTable {
         }
     }
 
-    /// A listed manifest can no longer be read. Returns whether that is new.
+    /// Records that a listed manifest can no longer be read. Returns whether that is new.
     fn note_unreadable(&self, digest: Digest) -> bool {
         self.lock().as_mut().is_some_and(|table| table.unreadable.insert(digest))
     }
 
     fn of(&self, catalog: &Catalog, wanted: &ReferrerQuery) -> Known {
-        // Locked while it is found out: a manifest that is listed meanwhile is noted afterwards.
+        // Locked during the search; a manifest that is listed meanwhile is recorded afterwards.
         let mut table = self.lock();
         let unread: HashSet<Digest> = match &*table {
             Some(table) => table.unreadable.iter().copied().filter(|digest| wanted.is_here(catalog, digest)).collect(),
@@ -90,7 +90,7 @@ impl ReferrerTable {
         let table = table.get_or_insert_default();
         table.read(catalog, unread);
         let unreadable = table.unreadable.iter().copied().filter(|digest| wanted.is_here(catalog, digest)).collect();
-        // Where something speaks of a digest, it is known by now.
+        // If something refers to a digest, the digest is known by now.
         let subject = Digest::known(&wanted.subject).ok().flatten();
         let all = subject.and_then(|subject| table.by_subject.get(&subject));
         Known { referrers: all.into_iter().flatten().copied().collect(), unreadable }
@@ -125,7 +125,7 @@ impl Table {
 /// A listed manifest; `None` if it is no longer listed.
 ///
 /// # Errors
-/// Its content is missing, damaged or not readable.
+/// Its content is missing, damaged or unreadable.
 fn read(catalog: &Catalog, digest: &Digest) -> Result<Option<ServedManifest>> {
     match catalog.manifest(digest)? {
         None if catalog.names().is_listed(digest) => {
@@ -135,7 +135,7 @@ fn read(catalog: &Catalog, digest: &Digest) -> Result<Option<ServedManifest>> {
     }
 }
 
-/// The referrers that are wanted, as many as fit a manifest, at least one if there is one.
+/// The requested referrers, as many as fit into a manifest, and at least one if there is one.
 ///
 /// # Errors
 /// 500 if one of them is missing or damaged.
@@ -184,20 +184,20 @@ pub fn find_some(catalog: &Catalog, wanted: &ReferrerQuery) -> Result<ReferrerPa
 
 /// The key of a manifest's subject.
 const SUBJECT: &[u8] = b"\"subject\"";
-/// So many keys of that name are looked at: each costs a pass over the rest.
+/// Maximum number of keys with this name to examine; each costs a pass over the rest.
 const MOST_SUBJECTS: usize = 8;
 
-/// Whether a manifest that cannot be read refers to `subject`; `None` if nothing tells.
+/// Whether an unreadable manifest refers to `subject`; `None` if that is unknown.
 fn refers_to(catalog: &Catalog, digest: &Digest, subject: &str) -> Option<bool> {
     let is_it = |all: &[Digest]| all.iter().any(|one| one.to_string() == subject);
     let named = catalog.names().subjects(digest);
     if !named.is_empty() {
         return Some(is_it(&named));
     }
-    // Damage elsewhere in it leaves the subject and its digest as they are.
+    // Damage elsewhere does not affect the subject and its digest.
     let slice = catalog.slice(digest).ok().flatten()?;
     let bytes = slice.read_all(MAX_MANIFEST_SIZE).ok()?;
-    // An annotation may have that name, too.
+    // An annotation may have the same name.
     let places = bytes.windows(SUBJECT.len()).enumerate().filter(|(_, part)| *part == SUBJECT).map(|(at, _)| at);
     let first = |at: usize| digests_in(bytes.get(at..)?)?.first().map(ToString::to_string);
     places.take(MOST_SUBJECTS).filter_map(first).any(|first| first == subject).then_some(true)

@@ -1,4 +1,4 @@
-//! What can happen to the names, one at a time. A change is also a record of the journal.
+//! Changes of names, which are also the records of the journal.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use crate::oci::{Descriptor, Digest, Repository, Tag};
 use super::entries::IndexEntry;
 use super::{LayoutIndex, REPOSITORY, index};
 
-/// A change says how things are afterwards, not what is different: so all changes of a journal can be made again in their order,
-/// on whatever some of them have made already, and the outcome is the same.
+/// A change describes the result, not the difference. All changes of a journal can therefore be made again in order, on top of
+/// any of them, with the same outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "lowercase")]
 pub enum Change {
-    /// The tag means this manifest. One that had the tag before stays, by its digest.
+    /// The tag refers to this manifest. The one that had the tag before stays, by its digest.
     Tag {
         repository: Repository,
         tag: Tag,
         manifest: Descriptor,
-        /// Its children that were listed by digest, and are not any more.
+        /// Its children that were listed by digest, and no longer are.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         unlisted: Vec<Digest>,
     },
@@ -29,26 +29,26 @@ pub enum Change {
     List {
         repository: Repository,
         manifest: Descriptor,
-        /// What it speaks of. Then it is not listed under a name, which would make an image of it for programs that load layouts.
+        /// What it refers to. It then has no name in the index, because programs that load layouts would treat it as an image.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subject: Option<Digest>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         unlisted: Vec<Digest>,
     },
-    /// The tag is gone; its manifest stays, by its digest.
+    /// The tag is removed; its manifest stays, by its digest.
     Untag { repository: Repository, tag: Tag },
-    /// The manifest is gone from this repository, with all its tags.
+    /// The manifest is removed from this repository, with all its tags.
     Delete {
         repository: Repository,
         digest: Digest,
-        /// Another repository needs it, so its content stays: that it is unknown in this one has to be remembered.
+        /// Whether another repository needs it, so that its content stays, and its absence in this one must be remembered.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         kept: bool,
     },
 }
 
 impl LayoutIndex {
-    /// Makes a change. What it takes does not depend on how many names there are.
+    /// Makes a change. The time it takes does not depend on the number of names.
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Tag { repository, tag, manifest, unlisted } => {
@@ -78,7 +78,7 @@ impl LayoutIndex {
         }
     }
 
-    /// Which of these digests are listed in the repository by their digest alone, and not as referrers.
+    /// Which of these digests the repository lists only by digest, and not as referrers.
     pub fn listed_untagged(&self, repository: &Repository, digests: Vec<Digest>) -> Vec<Digest> {
         let listed = |digest: &Digest| !self.untagged_by_name(repository, *digest).is_empty();
         digests.into_iter().filter(listed).collect()
@@ -107,7 +107,7 @@ impl LayoutIndex {
     fn untag(&mut self, repository: &Repository, tag: &Tag) {
         let numbers: Vec<u64> = self.numbers(repository, tag).collect();
         let old = numbers.first().and_then(|number| self.entries.get(*number)).and_then(index::view);
-        // Listed first: the repository must not vanish in between.
+        // Listed first, so that the repository does not vanish in between.
         if let Some(old) = &old {
             self.add_named(repository, None, old);
         }
@@ -117,7 +117,7 @@ impl LayoutIndex {
         }
     }
 
-    /// Of the entries of a digest in a repository, one without a tag goes if there is another.
+    /// Removes an entry without a tag if the digest has another entry in the repository.
     fn drop_surplus(&mut self, repository: &Repository, digest: &Digest) {
         let Some(known) = self.known(repository) else { return };
         let surplus = self.entries.of(*digest, Some(&known)).nth(1).is_some();
@@ -126,7 +126,7 @@ impl LayoutIndex {
         }
     }
 
-    /// Referrers stay: being a part of an index does not make them less of a referrer.
+    /// Referrers stay: being part of an index does not make them less of a referrer.
     fn unlist(&mut self, repository: &Repository, digests: &[Digest]) {
         for digest in digests {
             self.remove_all(self.untagged_by_name(repository, *digest));

@@ -1,29 +1,29 @@
-//! The descriptors of an index in their order, found by number, digest and repository without a walk through the others.
+//! The descriptors of an index in order, found by number, digest and repository without scanning the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::oci::{Digest, Repository, Tag};
 
-/// One descriptor of the index.
+/// A descriptor of the index.
 pub struct IndexEntry {
     pub digest: Digest,
-    /// The descriptor as JSON: fields that nobody here knows are kept.
+    /// The descriptor as JSON, with unknown fields.
     pub raw: Box<str>,
-    /// Without one the manifest belongs to every repository.
+    /// Without a repository, the manifest belongs to all of them.
     pub repository: Option<Arc<Repository>>,
     pub tag: Option<Tag>,
     /// Whether it has a name. A referrer may have a repository and no name.
     pub named: bool,
 }
 
-/// Entries by their number, which grows and is never used again. Every step costs time in the logarithm of their count.
+/// Entries by number, which grows and is never reused. Every operation takes logarithmic time.
 #[derive(Default)]
 pub struct IndexEntries {
     by_number: BTreeMap<u64, IndexEntry>,
     places: BTreeSet<Place>,
     next: u64,
-    /// The length of all descriptors, in bytes.
+    /// Total length of all descriptors in bytes.
     bytes: u64,
     #[cfg(test)]
     pub visits: std::sync::atomic::AtomicU64,
@@ -44,7 +44,7 @@ impl IndexEntry {
 }
 
 impl IndexEntries {
-    /// Puts an entry behind the others; gives its number.
+    /// Appends an entry and returns its number.
     pub fn add(&mut self, entry: IndexEntry) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -68,7 +68,7 @@ impl IndexEntries {
         self.by_number.get(&number)
     }
 
-    /// All of them, in the order of the index.
+    /// All entries, in the order of the index.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &IndexEntry)> {
         self.by_number.iter().map(|(number, entry)| {
             self.visit();
@@ -80,7 +80,7 @@ impl IndexEntries {
         self.by_number.len()
     }
 
-    /// The length of all descriptors, in bytes.
+    /// Total length of all descriptors in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -101,7 +101,7 @@ impl IndexEntries {
         self.those(digest, repository).map(|place| place.number)
     }
 
-    /// The same, without those that have a tag.
+    /// The same without those that have a tag.
     pub fn untagged(&self, digest: Digest, repository: Option<&Arc<Repository>>) -> impl Iterator<Item = u64> {
         self.those(digest, repository).take_while(|place| !place.tagged).map(|place| place.number)
     }

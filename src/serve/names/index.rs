@@ -1,4 +1,5 @@
-//! `index.json` read and written one descriptor at a time: thousands of them as JSON values would take many times their length.
+//! Reads and writes `index.json` one descriptor at a time: thousands of them as JSON values would take many times their
+//! length.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -16,13 +17,13 @@ use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, has_at_most_val
 use super::entries::IndexEntry;
 use super::{DELETED, LayoutIndex, MOST_DELETED, REPOSITORY};
 
-/// The most values in an index that is read: 100,000 images of twenty each.
+/// Maximum number of values in an index: 100,000 images with twenty each.
 const MOST_VALUES: usize = 2_000_000;
 
-/// Reads the content of an `index.json`. The last component of `layout`, its path, names what has only a tag.
+/// Parses an `index.json`. The last component of `layout`, its path, is the repository of entries that have only a tag.
 ///
 /// # Errors
-/// Not an index.
+/// It is not an index.
 pub fn parse(index: &[u8], layout: &Path) -> Result<LayoutIndex> {
     let fail = || format!("reading {}", layout.join("index.json").display());
     if !has_at_most_values(index, MOST_VALUES) {
@@ -38,7 +39,7 @@ pub fn parse(index: &[u8], layout: &Path) -> Result<LayoutIndex> {
     Ok(names)
 }
 
-/// Writes the content of an `index.json`, a descriptor a line.
+/// Writes an `index.json`, one descriptor per line.
 pub fn write(names: &LayoutIndex, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{\n")?;
     for (key, value) in &with_deleted(names) {
@@ -51,13 +52,13 @@ pub fn write(names: &LayoutIndex, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"\n  ]\n}\n")
 }
 
-/// What the index says beside its manifests, with the deletions that are to be remembered.
+/// Everything in the index except its manifests, with the deletions to remember.
 fn with_deleted(names: &LayoutIndex) -> Map<String, Value> {
     let mut rest = names.rest.clone();
     if !names.deleted.is_empty() {
         let deleted = names.deleted.iter().map(|(digest, repository)| format!("{repository}@{digest}"));
         let annotations = rest.entry("annotations").or_insert_with(|| json!({}));
-        // It may be `null`, or whatever somebody wrote there.
+        // It may be `null` or anything else.
         if !annotations.is_object() {
             *annotations = json!({});
         }
@@ -68,7 +69,7 @@ fn with_deleted(names: &LayoutIndex) -> Map<String, Value> {
     rest
 }
 
-/// Takes them out again; what is none of them is left out.
+/// Extracts the deletions; anything else there is dropped.
 fn take_deleted(rest: &mut Map<String, Value>) -> BTreeSet<(Digest, Repository)> {
     let Some(annotations) = rest.get_mut("annotations").and_then(Value::as_object_mut) else { return BTreeSet::new() };
     let Some(text) = annotations.remove(DELETED) else { return BTreeSet::new() };
@@ -152,7 +153,7 @@ impl<'de> Visitor<'de> for ManifestsReader<'_> {
     }
 }
 
-/// A full name in either annotation, else a bare tag; nothing for what has no name.
+/// A full name in either annotation, otherwise a bare tag, otherwise nothing.
 fn name_of(view: &Descriptor, fallback: Option<&Repository>) -> (Option<Repository>, Option<Tag>) {
     let annotation = |key: &str| view.annotations().get(key).filter(|text| !text.is_empty());
     let Some(text) = annotation(IMAGE_NAME).or_else(|| annotation(REF_NAME)) else { return (None, None) };
@@ -167,19 +168,19 @@ fn name_of(view: &Descriptor, fallback: Option<&Repository>) -> (Option<Reposito
     }
 }
 
-/// The repository of entries that have only a tag: called as the layout is, `layout` where that is no name.
+/// The repository of entries that have only a tag: the name of the layout, or `layout` if that is not a valid name.
 fn fallback_repository(layout: &Path) -> Option<Repository> {
     let absolute = layout.canonicalize().unwrap_or_else(|_| layout.to_owned());
     let name = absolute.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     [name.as_str(), "layout"].into_iter().find_map(|name| format!("docker.io/{name}").parse().ok())
 }
 
-/// What an index without images has.
+/// The fields of an index without images.
 pub fn empty() -> Map<String, Value> {
     [("schemaVersion".to_owned(), json!(2))].into_iter().collect()
 }
 
-/// A descriptor with its annotations as JSON.
+/// A descriptor with its annotations, as JSON.
 pub fn raw(view: &Descriptor, annotations: &[(&str, String)]) -> Box<str> {
     let mut raw = json!({"mediaType": view.media_type, "digest": view.digest, "size": view.size});
     if let Some(artifact_type) = view.artifact_type() {
@@ -191,7 +192,7 @@ pub fn raw(view: &Descriptor, annotations: &[(&str, String)]) -> Box<str> {
     raw.to_string().into()
 }
 
-/// What the annotations of an entry say that it refers to.
+/// What an entry refers to, according to its annotations.
 pub fn subject(entry: &IndexEntry) -> Option<Digest> {
     let view: Descriptor = serde_json::from_str(&entry.raw).ok()?;
     view.annotations().get(SUBJECT)?.parse().ok()

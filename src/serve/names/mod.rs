@@ -1,7 +1,7 @@
-//! `index.json` as names: which tag of which repository means what. A value; files are the writer's business.
+//! `index.json` as names: which tag of which repository refers to what. A value; the writer handles files.
 //!
-//! The names change in place. A [`Change`] takes time in the logarithm of how many there are: entries are found by number, by
-//! digest and by name, and nothing is made anew.
+//! Names change in place. A [`Change`] takes logarithmic time: entries are found by number, digest and name, and nothing is
+//! rebuilt.
 
 mod change;
 mod entries;
@@ -25,54 +25,54 @@ use crate::pipeline::naming::host_component;
 pub use change::Change;
 use entries::{IndexEntries, IndexEntry};
 
-/// The repository of a manifest that has no name because it is no image: a referrer that was pushed by its digest.
+/// The repository of a manifest without a name because it is not an image: a referrer that was pushed by digest.
 const REPOSITORY: &str = "org.gapferry.repository";
 
-/// The largest index.json that is read, in bytes.
+/// Maximum size of index.json in bytes.
 pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
-/// The annotation of the index that lists what was deleted in one repository and is kept for another, as `REPOSITORY@DIGEST`,
-/// separated by spaces: content asked for by digest is there under any name, so `index.json` cannot say it by leaving it out.
+/// The annotation of the index that lists what was deleted in one repository and kept for another, as `REPOSITORY@DIGEST`
+/// separated by spaces. Content requested by digest exists under any name, so `index.json` cannot express this by omission.
 const DELETED: &str = "org.gapferry.deleted";
-/// The most that are remembered.
+/// Maximum number of remembered deletions.
 pub const MOST_DELETED: usize = 50_000;
-/// About the most that one of them takes there, in bytes.
+/// Approximate maximum size of one in bytes.
 const DELETED_SIZE: u64 = 400;
 
-/// What clients call Docker Hub when they ask a mirror.
+/// Names of Docker Hub that clients use when they ask a mirror.
 const HUB_ALIASES: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 
 /// The content of `index.json`, and what is derived from it.
 #[derive(Default)]
 pub struct LayoutIndex {
-    /// Everything in the index but its manifests, kept as it was.
+    /// Everything in the index except its manifests, unchanged.
     rest: Map<String, Value>,
     entries: IndexEntries,
     /// See [`DELETED`].
     deleted: BTreeSet<(Digest, Repository)>,
     repositories: BTreeMap<Arc<Repository>, Known>,
-    /// The repositories that answer to a spelling, by spelling.
+    /// The repositories for each spelling.
     spellings: HashMap<String, BTreeSet<Arc<Repository>>>,
 }
 
-/// What is known of one repository.
+/// What is known about a repository.
 #[derive(Default)]
 struct Known {
     /// The entries with a tag, by number. Of several the first counts, as for other programs that read the layout.
     tags: BTreeMap<Tag, BTreeSet<u64>>,
-    /// How many entries it has.
+    /// Number of its entries.
     entries: u64,
 }
 
 impl LayoutIndex {
-    /// `layout` is the layout's path: its last component names what has only a tag.
+    /// `layout` is the layout's path: its last component is the repository of entries that have only a tag.
     ///
     /// # Errors
-    /// Not an index.
+    /// It is not an index.
     pub fn parse(index: &[u8], layout: &Path) -> Result<LayoutIndex> {
         index::parse(index, layout)
     }
 
-    /// Gives companions the repository and the tags that the lock in `bundle_json` says.
+    /// Assigns companions the repositories and tags in the lock of `bundle_json`.
     ///
     /// # Errors
     /// It is not a `bundle.json`.
@@ -85,15 +85,15 @@ impl LayoutIndex {
         LayoutIndex { rest: index::empty(), ..LayoutIndex::default() }
     }
 
-    /// Writes the file's content.
+    /// Writes the content of the file.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// `out` failed.
     pub fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
         index::write(self, out)
     }
 
-    /// About how long the file is, in bytes.
+    /// Approximate size of the file in bytes.
     pub fn size(&self) -> u64 {
         self.entries.bytes() + 6 * self.entries.len() as u64 + DELETED_SIZE * self.deleted.len() as u64
     }
@@ -140,7 +140,7 @@ impl LayoutIndex {
         self.remove_all(self.entries.of(*digest, None).collect());
     }
 
-    /// Makes a repository known under all its spellings; gives the one that is shared by its entries.
+    /// Makes a repository known under all its spellings, and returns the instance shared by its entries.
     fn introduce(&mut self, repository: Arc<Repository>) -> Arc<Repository> {
         if let Some((known, _)) = self.repositories.get_key_value(&repository) {
             return Arc::clone(known);
@@ -173,7 +173,7 @@ impl LayoutIndex {
         numbers.into_iter().flatten().copied()
     }
 
-    /// Which repositories a spelling means; more than one where hosts are left out.
+    /// The repositories that a spelling means; more than one if hosts are left out.
     fn meant(&self, name: &str) -> Vec<&Arc<Repository>> {
         if let Some((known, _)) = name.parse().ok().and_then(|r: Repository| self.repositories.get_key_value(&r)) {
             return vec![known];
@@ -181,12 +181,12 @@ impl LayoutIndex {
         self.spellings.get(name).into_iter().flatten().collect()
     }
 
-    /// The one repository that `name` means where the client says of which registry it is, as containerd does of a mirror
-    /// (`?ns=`). `name` may begin with that registry.
+    /// The repository that `name` means if the client names the registry, as containerd does for a mirror (`?ns=`). `name` may
+    /// start with that registry.
     fn of_registry(&self, name: &str, registry: &str) -> Option<&Arc<Repository>> {
         let registry = canonical(registry);
         let host = host_component(registry);
-        // Compared by registry, not read as a name: `org` and `app` must not become docker.io's `org/app`.
+        // Compared by registry, not parsed as a name: `org` and `app` must not become docker.io's `org/app`.
         let known = |path: &str, same: &dyn Fn(&str) -> bool| {
             let mut all = self.spellings.get(path).into_iter().flatten();
             all.find(|known| known.path() == path && same(known.registry()))
@@ -204,33 +204,33 @@ impl LayoutIndex {
         }
     }
 
-    /// Whether there is a repository under this spelling, of `registry` if one is given.
+    /// Whether there is a repository with this spelling, of `registry` if given.
     #[cfg(test)]
     pub fn has(&self, name: &str, registry: Option<&str>) -> bool {
         !self.named(name, registry).is_empty()
     }
 
-    /// What a tag means under a spelling of a repository, of `registry` alone if one is given. Where the registries that have
-    /// this path have different manifests under the tag, it means nothing.
+    /// What a tag refers to under a spelling of a repository, only of `registry` if given. Nothing, if the registries with
+    /// this path have different manifests under the tag.
     pub fn digest(&self, name: &str, registry: Option<&str>, tag: &Tag) -> Option<Digest> {
         let meant = self.named(name, registry);
         let digests = meant.into_iter().filter_map(|repository| self.digest_in(repository, tag));
         agreed(digests)
     }
 
-    /// What a tag of a repository means.
+    /// What a tag of a repository refers to.
     pub fn digest_in(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
         let first = self.numbers(repository, tag).next()?;
         self.entries.get(first).map(|entry| entry.digest)
     }
 
-    /// Whether a listed manifest counts as this repository's: it is listed there, or belongs to every repository.
+    /// Whether a listed manifest belongs to this repository: it is listed there, or belongs to every repository.
     pub fn lists(&self, name: &str, registry: Option<&str>, digest: &Digest) -> bool {
         let here = |own: Option<&Arc<Repository>>| self.entries.of(*digest, own).next().is_some();
         here(None) || self.named(name, registry).into_iter().any(|own| here(Some(own)))
     }
 
-    /// At most `most` tags behind `last`, in their order, that [mean something](LayoutIndex::digest) under a spelling of a
+    /// At most `most` tags after `last`, in order, that [refer to something](LayoutIndex::digest) under a spelling of a
     /// repository; `None` if there is no such repository.
     pub fn tags(&self, name: &str, registry: Option<&str>, last: &str, most: usize) -> Option<Vec<Tag>> {
         let meant = self.named(name, registry);
@@ -257,7 +257,7 @@ impl LayoutIndex {
         Some(tags)
     }
 
-    /// Every repository once, under the shortest spelling that means it alone.
+    /// Every repository once, under the shortest unambiguous spelling.
     pub fn repositories(&self) -> BTreeSet<String> {
         let shortest = |repository: &Arc<Repository>| {
             let path = repository.path();
@@ -266,8 +266,8 @@ impl LayoutIndex {
         self.repositories.keys().map(shortest).collect()
     }
 
-    /// What a pushed repository is recorded as: the one its spelling means, else as Docker reads it. Where the client says of which
-    /// registry it is, it is recorded as that one's.
+    /// The repository under which a push is recorded: the one its spelling means, otherwise as Docker reads it, and under the
+    /// registry that the client names, if any.
     pub fn recorded(&self, name: &str, registry: Option<&str>) -> Option<Repository> {
         if let ([only], _) | ([only, ..], Some(_)) = (self.named(name, registry).as_slice(), registry) {
             return Some((***only).clone());
@@ -290,29 +290,29 @@ impl LayoutIndex {
         !self.deleted.is_empty() && self.deleted.contains(&(*digest, repository.clone()))
     }
 
-    /// How many such deletions there are.
+    /// Number of such deletions.
     pub fn count_deleted(&self) -> usize {
         self.deleted.len()
     }
 
-    /// Whether the index lists a digest, in whichever repository.
+    /// Whether the index lists a digest in any repository.
     pub fn is_listed(&self, digest: &Digest) -> bool {
         self.entries.of_digest(digest).is_some()
     }
 
-    /// What a listed manifest refers to, by the annotations of its entries and by its tags; empty if they say nothing.
+    /// What a listed manifest refers to, according to its annotations and tags; empty if they do not say.
     pub fn subjects(&self, digest: &Digest) -> Vec<Digest> {
         let tagged = |entry: &IndexEntry| entry.tag.as_ref().and_then(Tag::companion_subject);
         self.entries.all_of(digest).filter_map(|entry| index::subject(entry).or_else(|| tagged(entry))).collect()
     }
 
-    /// The digests of the index; one may come several times.
+    /// The digests of the index; one may occur several times.
     pub fn listed(&self) -> impl Iterator<Item = Digest> {
         self.entries.iter().map(|(_, entry)| entry.digest)
     }
 
-    /// What other repositories have once `digest` is [deleted](Change::Delete) from this one. An entry without a repository belongs
-    /// to all of them.
+    /// What other repositories have after `digest` was [deleted](Change::Delete) from this one. An entry without a repository
+    /// belongs to all of them.
     pub fn listed_without(&self, repository: &Repository, digest: &Digest) -> impl Iterator<Item = Digest> {
         let stays = move |entry: &IndexEntry| match entry.repository.as_deref() {
             Some(own) => own != repository,
@@ -321,19 +321,19 @@ impl LayoutIndex {
         self.entries.iter().filter(move |(_, entry)| stays(entry)).map(|(_, entry)| entry.digest)
     }
 
-    /// The media type the index gives for a digest, if it lists it.
+    /// The media type of a digest in the index, if listed.
     pub fn media_type(&self, digest: &Digest) -> Option<MediaType> {
         self.entries.of_digest(digest).and_then(index::view).map(|view| view.media_type.clone())
     }
 
-    /// How many entries were touched so far.
+    /// Number of entries examined so far.
     #[cfg(test)]
     pub fn visits(&self) -> u64 {
         self.entries.visits.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 
-/// The one that all of them are.
+/// The digest, if all are equal.
 fn agreed(mut digests: impl Iterator<Item = Digest>) -> Option<Digest> {
     let first = digests.next()?;
     digests.all(|digest| digest == first).then_some(first)
@@ -343,7 +343,7 @@ fn canonical(registry: &str) -> &str {
     if HUB_ALIASES.contains(&registry) { "docker.io" } else { registry }
 }
 
-/// The path of a name that begins with its registry, in either spelling.
+/// The path of a name that starts with its registry, in either spelling.
 fn below<'a>(name: &'a str, registry: &str) -> Option<&'a str> {
     let below = |host: &str| name.strip_prefix(host).and_then(|rest| rest.strip_prefix('/'));
     below(registry).or_else(|| below(&host_component(registry)))

@@ -1,5 +1,5 @@
-//! What the lock of a bundle says of companions: `index.json` has them without names, for the sake of programs that take
-//! everything with a name for an image.
+//! The companions in the lock of a bundle. `index.json` lists them without names for the sake of programs that treat
+//! everything with a name as an image.
 
 use std::collections::HashSet;
 
@@ -34,8 +34,7 @@ struct Companion {
     tag: Option<Tag>,
 }
 
-/// Gives companions the repository and the tags that the lock in `bundle_json` says. Other tags than those of companions are
-/// not believed.
+/// Assigns companions the repositories and tags in the lock of `bundle_json`. Only tags of companions are accepted.
 ///
 /// # Errors
 /// It is not a `bundle.json`.
@@ -55,7 +54,7 @@ pub fn name_companions(names: &mut LayoutIndex, bundle_json: &[u8]) -> serde_jso
             named.insert(digest);
         }
     }
-    // What belongs to a repository needs no other entry.
+    // Content that belongs to a repository needs no other entry.
     for digest in named {
         names.forget_nameless(&digest);
     }

@@ -255,7 +255,7 @@ fn a_referrer_that_an_index_names_stays_a_referrer() {
     assert!(!again.lists("team/other", None, &Digest::sha256(b"referrer")));
 }
 
-/// Content is there under any name, so a restart must not bring back what was deleted in one repository alone.
+/// Content exists under any name, so a restart must not bring back what was deleted in only one repository.
 #[test]
 fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
     let mut names = index(&[("docker.io/team/one:1", b"x"), ("docker.io/team/two:1", b"x")]);
@@ -273,7 +273,7 @@ fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
     assert!(!text.contains(DELETED) && text.contains("somebody"), "{text}");
 }
 
-/// The annotations of an index may be anything; a deletion is remembered all the same.
+/// The annotations of an index may be anything; a deletion is remembered anyway.
 #[test]
 fn a_deletion_is_written_beside_annotations_that_are_none() {
     for annotations in [json!(null), json!("text"), json!([1])] {
