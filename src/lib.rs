@@ -70,7 +70,7 @@
 //!
 //! - **Raw bytes are the truth.** A manifest travels as the bytes received. Digests change where the user asked for it (platform
 //!   selection), and then old and new are in the lock; and where two lists of signatures or referrers become one at the target.
-//! - **The tar is laid out before the first byte is fetched**: every size stands in a descriptor, so downloads write in
+//! - **The tar is laid out before the first byte is fetched**: descriptors state every size, so downloads write in
 //!   place, in parallel, into one preallocated file, and the same contents give the same bytes, but for ECDSA signatures.
 //! - **Inventory before push**: the target is asked about every node; a parent that exists says nothing of its children.
 //! - **Defects are data**: a check returns problems and keeps going; an error means that it could not check.

@@ -181,7 +181,7 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// Reads the number under `key`. Returns `None` if there is none; the full read then reports that.
+/// Reads the number under `key`. Returns `None` if the key is missing; the full read then reports that.
 fn version_of(bytes: &[u8], key: &str) -> serde_json::Result<Option<u64>> {
     struct Version<'a>(&'a str);
     impl<'de> serde::de::DeserializeSeed<'de> for Version<'_> {

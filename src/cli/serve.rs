@@ -121,7 +121,10 @@ fn introduce(shown: &str, report: &ServeReport, context: &Context) -> Result<()>
     let ServeReport { address, is_writable, references, .. } = report;
     if !address.ip().is_loopback() {
         let may = if *is_writable { "read and change" } else { "read" };
-        context.environment.events.report(Event::Warning(format!("whoever reaches {address} may {may} everything")));
+        context
+            .environment
+            .events
+            .report(Event::Warning(format!("anyone who can reach {address} can {may} everything")));
     }
     let how = if *is_writable { "pull and push" } else { "read-only" };
     let count = references.len();

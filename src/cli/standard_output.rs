@@ -71,7 +71,7 @@ impl StreamSink for Stdout {
 fn failed(error: std::io::Error) -> Error {
     let text = match error.kind() {
         std::io::ErrorKind::BrokenPipe => {
-            "writing to standard output: whoever read it has gone; what has gone out is cut short, and every reader will say so"
+            "writing to standard output: the reading process has ended; its copy of the stream is cut off, and every reader will report that"
         }
         _ => "writing to standard output",
     };

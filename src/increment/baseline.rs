@@ -134,7 +134,7 @@ impl Baseline {
 
     /// What can be left out of `contents`, which are complete in themselves. A manifest only where all below it is there; never a
     /// list of signatures: the isolated side may have joined it with its own, and cleaned away what has no tag any more. Whether
-    /// its list has all of this one can be told only from this one's bytes.
+    /// its list contains all of this one can be decided only from this one's bytes.
     pub fn basis(&self, contents: &Contents) -> Basis {
         let carried: HashSet<Digest> = contents.all().map(|(digest, _)| digest).collect();
         let mut left_out: HashSet<Digest> =

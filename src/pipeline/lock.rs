@@ -125,7 +125,7 @@ pub struct LockedImage {
     /// The name it is to have at the target, below the target's prefix: `as=` of the allowlist.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
-    /// The registry it is of. Which mirror answered for it is told in reports: the same content has the same lock.
+    /// Its registry. Reports say which mirror was used; the lock does not, so that equal content has equal locks.
     pub source: String,
     /// Digest of the manifest that is carried: the registry's own, unless `selection` says otherwise.
     pub digest: Digest,

@@ -119,7 +119,7 @@ pub enum Action {
     Refuse,
     /// The tag means another image and is immutable.
     Immutable,
-    /// Something it needs is not at hand yet: what is at hand is pushed, and no manifest.
+    /// Something it needs has not arrived yet: blobs that have arrived are pushed, but no manifest.
     Wait,
 }
 
@@ -152,7 +152,7 @@ impl Plan {
         Plan { images, blobs }
     }
 
-    /// Takes out the blobs that are nowhere at hand, neither at the target; images that need one of them wait. Gives these blobs.
+    /// Removes the blobs that neither the source nor the target has; images that need one of them wait. Returns these blobs.
     pub fn hold_back(&mut self, graph: &Graph, at_hand: impl Fn(&Digest) -> bool) -> BTreeSet<Digest> {
         let is_held = |step: &BlobStep| step.present.is_empty() && !at_hand(&step.blob.digest);
         let held: BTreeSet<Digest> =

@@ -1,11 +1,11 @@
 //! The receipt of a push: what arrived where, for the connected side to build on and for the records.
 //!
-//! An inventory has the same form: what a target was found to have, whoever brought it.
+//! An inventory has the same form. It lists what a target has, no matter who pushed it.
 //!
 //! # Threats
 //! A receipt comes back over the gap and may say anything at any length. It is bounded, and what an increment leaves out because
 //! of it is asked for at the target before anything is pushed: a false one costs a journey, never an image. A manifest in it is
-//! what its digest says, or the receipt is none. What platforms an image is for is believed, and nothing depends on it: such an
+//! what its digest says, or the receipt is invalid. What platforms an image is for is believed, and nothing depends on it: such an
 //! image is not carried.
 
 mod brought;

@@ -84,7 +84,7 @@ pub struct Transfer<'a> {
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     failed_first: Mutex<HashMap<Digest, Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
-    /// distribution 2.8 rewrites its link in place, and whoever reads that moment gets a 500.
+    /// distribution 2.8 rewrites its link in place, and a client that reads at that moment gets a 500.
     ///
     /// The tag of a companion has a turn of its own, taken before that of its manifest: two images may bring different lists for
     /// it, and the second has to see what the first has put there.

@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
             "all" => Ok(Serves::All),
             "digest-only" => Ok(Serves::Digests),
             "tag-only" => Ok(Serves::Tags),
-            other => Err(format!("{other:?} is none of all, digest-only and tag-only")),
+            other => Err(format!("{other:?} is not all, digest-only or tag-only")),
         });
         if digests_only && serves.is_some() {
             self.problem(

@@ -130,7 +130,7 @@ impl Places {
         Places { free: Arc::new(Semaphore::new(limits.connections)), taken: Mutex::default(), pace }
     }
 
-    /// A place for a new connection. If there is none, another connection loses its place.
+    /// A place for a new connection. If all are taken, another connection loses its place.
     pub async fn take(&self) -> ConnectionPlace {
         let begun = Instant::now();
         let permit = loop {

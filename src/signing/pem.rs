@@ -22,7 +22,7 @@ pub struct Block {
 /// The first block of a file that is a key or otherwise of interest.
 ///
 /// # Errors
-/// There is none, or it is encrypted in OpenSSL's legacy format. `name` is the name of the file in errors.
+/// No such block exists, or it is encrypted in OpenSSL's legacy format. `name` is the name of the file in errors.
 pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
     let fail = |why: &str| Err(Error::input(format!("reading the key {name}: {why}")));
     if file.len() as u64 > MAX_KEY_FILE {
@@ -75,7 +75,7 @@ pub fn instead(block: &Block, public: bool) -> &'static str {
         "CERTIFICATE" | "TRUSTED CERTIFICATE" => "it is a certificate, not a private key",
         "PUBLIC KEY" => "it is a public key; to sign, the private one is needed",
         label if public && label.ends_with("PRIVATE KEY") && !label.starts_with("OPENSSH") => {
-            "it is a private key, which stays with whoever signs; its public one is needed (`openssl pkey -in FILE -pubout`, \
+            "it is a private key, which only the signer needs; give its public key (`openssl pkey -in FILE -pubout`, \
              `cosign public-key --key FILE`)"
         }
         "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => "it is an RSA key; ECDSA P-256 or Ed25519 is needed",

@@ -177,7 +177,7 @@ fn undeclared(path: &str) -> Problem {
     if unfinished { problem.found("a file of an unfinished export") } else { problem }
 }
 
-/// Whether an import relies on this file before the first push. Manifests cannot be told from other blobs by their names:
+/// Whether an import relies on this file before the first push. The names of manifests do not differ from those of other blobs:
 /// the small ones are all hashed here, the others when they are read as manifests. Tools are not pushed, so nothing else
 /// would prove them.
 fn is_small_metadata(path: &str, size: u64) -> bool {

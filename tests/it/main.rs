@@ -42,6 +42,7 @@ mod migrate_report;
 mod migrate_storage;
 mod naming_properties;
 mod own_signatures;
+mod prose;
 mod prove;
 mod reads;
 mod registry;

@@ -97,7 +97,7 @@ pub enum InspectedContent {
     /// The contents of an image or an artifact.
     #[serde(rename_all = "camelCase")]
     Image {
-        /// The descriptor of the config. `null` if there is none.
+        /// The descriptor of the config. `null` for a manifest without one.
         config: Option<Descriptor>,
         /// The config itself. `null` for an artifact, whose config can have any form.
         image_config: Option<Value>,

@@ -53,7 +53,7 @@ pub fn sha256sums<F: Borrow<FileEntry>>(identity: Digest, files: impl IntoIterat
     text
 }
 
-/// `SHA512SUMS`: every file with a sha512; `None` if there is none, and therefore no such file.
+/// `SHA512SUMS`: every file with a sha512; `None` without such files, and then the file does not exist either.
 pub fn sha512sums<'a>(files: impl IntoIterator<Item = (&'a str, Digest)>) -> Option<String> {
     let long = files.into_iter().filter(|(_, digest)| digest.algorithm() == Algorithm::Sha512);
     Some(write(long)).filter(|text| !text.is_empty())

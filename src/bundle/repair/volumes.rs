@@ -98,7 +98,7 @@ pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) ->
     let repair = open_repair(from, &set)?;
     let is_repair = belongs(&repair, set.set.identity)?;
     let held = set.held().ok_or_else(|| {
-        let text = "it cannot be told which volume holds what: of none that is here bundle.json is whole, or they are not laid out as \
+        let text = "it is not known which volume contains what: no volume here has an intact bundle.json, or they are not laid out as \
                     this version does it";
         Error::damaged(format!("repairing {shown}: {text}"))
     })?;

@@ -34,12 +34,11 @@ pub struct WhichArgs {
     untagged: bool,
     /// Read tags from this file; they override the storage
     ///
-    /// Lines of `REPOSITORY:TAG DIGEST`, or JSON of Harbor's API, one page after the other: curl -u USER
-    /// 'https://HARBOR/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts?page_size=100&with_accessory=true'
-    /// (write a slash in REPOSITORY as %252F). An artifact without repository_name is looked up by digest. Harbor lists no
-    /// signatures as artifacts: with_accessory=true adds them to their images, and those of an index's children are found
-    /// in the storage. https://HARBOR/v2/PROJECT/REPOSITORY/tags/list names every tag, including those of signatures. `-`
-    /// is standard input.
+    /// Lines of `REPOSITORY:TAG DIGEST`, or JSON of Harbor's API, one page after the other:
+    /// `/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts` with page_size=100 and with_accessory=true (write a
+    /// slash in REPOSITORY as %252F). An artifact without repository_name is looked up by digest. Harbor lists no signatures as
+    /// artifacts: with_accessory=true adds them to their images, and those of an index's children are found in the storage.
+    /// `/v2/PROJECT/REPOSITORY/tags/list` names every tag, including those of signatures. `-` is standard input.
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     tags_from: Option<PathBuf>,
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use super::entry::{self, KEYS, RawEntry, Word};
 use super::{Found, Position};
 
-/// Reads a whole file, all its errors included. The grammar stands in the documentation of the room.
+/// Reads a whole file and collects all errors. The module documentation has the grammar.
 pub(super) fn parse(name: &str, text: &str, found: &mut Found) {
     let file: std::sync::Arc<str> = name.into();
     for (line, content) in (1..).zip(text.lines()) {

@@ -5,7 +5,7 @@
 //!
 //! # Threats
 //! A list that is read at the target may be anything. It has at most [`MAX_MANIFEST_SIZE`] bytes and [`MAX_VALUES`] JSON values;
-//! what is no list of signatures is neither joined nor replaced, because whoever put it there would lose it.
+//! anything else is neither joined nor replaced, because its author would lose it.
 
 mod referrers;
 

@@ -13,7 +13,7 @@ use crate::oci::Repository;
 use super::rights::PushRight;
 use super::{AT_ONCE, Client, Harbor, is_project_name, json, project_of};
 
-/// What was found. Empty lists and `false` mean: nothing stands in the way that could be seen from here.
+/// What was found. Empty lists and `false` mean that no obstacle is visible from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preflight {
     registry: String,
@@ -66,7 +66,7 @@ impl fmt::Display for PreflightProblem {
 /// [`quotas`](super::quotas), once it is planned.
 ///
 /// # Errors
-/// If no answer was to be had. What stands in the way is no error: see [`Preflight::problems`] and [`Preflight::check`].
+/// Harbor did not answer. Obstacles are not errors: see [`Preflight::problems`] and [`Preflight::check`].
 pub async fn preflight(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<Preflight> {
     let attempt = || format!("checking what {} allows", harbor.registry());
     look(api, harbor, targets).await.map_err(|error| error.while_doing(attempt()))

@@ -83,7 +83,7 @@ impl Client<'_> {
 
     async fn quota(&self, project: &str, needed: u64) -> Result<Option<QuotaShort>> {
         let Some(quota) = self.storage(project).await? else { return Ok(None) };
-        // A limit of -1 is none.
+        // A limit of -1 means unlimited.
         let Ok(limit) = u64::try_from(quota.hard.storage) else { return Ok(None) };
         let used = u64::try_from(quota.used.storage).unwrap_or(0);
         let short = used.saturating_add(needed) > limit;

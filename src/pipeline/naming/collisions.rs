@@ -48,7 +48,7 @@ pub fn find_collisions<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a L
         let source = image.companion_tags(&image.reference.repository);
         for ((from, digest), (to, _)) in source.zip(image.companion_tags(&target.repository)) {
             let landed = by_target.entry(to).or_default();
-            // Tags of one image have their companions in common; so has whoever carries these as images, too.
+            // Tags of one image share their companions, also if the allowlist lists these as images.
             if !landed.iter().any(|(known, _)| *known == from) {
                 landed.push((from, digest));
             }

@@ -97,7 +97,7 @@ fn every_wrong_rule_is_reported_with_its_line() {
     let expected: Vec<String> = (1..=14).filter(|line| *line != 12).map(|line| format!("map.txt:{line}")).collect();
     assert_eq!(lines, expected, "{problems:#?}");
     assert_eq!(Map::parse(b"a\n\xff", "m").unwrap_err()[0].to_string(), "m:2: not UTF-8 text");
-    // An editor's mark at the start is none of the text; a second one is.
+    // A byte order mark at the start is not part of the text; a second one is.
     assert!(Map::parse("\u{feff}quay.io/ -> x".as_bytes(), "m").is_ok());
     assert!(Map::parse("\u{feff}\u{feff}quay.io/ -> x".as_bytes(), "m").is_err());
 }

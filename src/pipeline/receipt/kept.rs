@@ -12,7 +12,7 @@ use crate::oci::{Digest, Manifest, values_in};
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 const KEPT_VALUES: usize = 1_000_000;
 
-/// A manifest as it stands in a receipt: its text, with the digest that proves it.
+/// A manifest in a receipt: its text, with the digest that proves it.
 #[derive(Clone, Debug)]
 pub struct ConfirmedManifest(pub Manifest);
 
@@ -38,7 +38,7 @@ pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<ConfirmedM
     kept
 }
 
-/// As it stands in the file.
+/// Unchanged, as in the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct KeptJson<Text> {

@@ -40,7 +40,7 @@ pub struct Unlisted {
     pub cause: Cause,
 }
 
-/// What stands in the way of a companion.
+/// What prevents a companion from being pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The list was left alone.

@@ -58,7 +58,7 @@ pub enum Done {
     Present,
     /// Left alone: the tag means another image.
     Skipped,
-    /// What is at hand of it was pushed; the rest is still to come.
+    /// What has arrived of it was pushed; the rest is still to come.
     Waiting,
 }
 

@@ -49,7 +49,7 @@ fn candidate(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
     Some(LockedImage { rename: wanted.rename.clone(), ..known.clone() })
 }
 
-/// The image of that entry, from what is at hand, else by digest. `None`: it has to be asked about after all.
+/// The image of that entry, from local sources or by digest. `None` if the registry must be asked after all.
 ///
 /// # Errors
 /// What another question would meet as well: it says nothing of the entry.
@@ -107,7 +107,7 @@ fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
         && !(options.foreign_layers && lacks_foreign)
 }
 
-/// An entry that may lack companions is of use only to whoever wants none.
+/// An entry that may lack companions is useful only if companions are left out.
 fn has_companions_as_wanted(locked: &LockedImage, referrers: Referrers) -> bool {
     match referrers {
         Referrers::Leave => locked.attached.is_none(),

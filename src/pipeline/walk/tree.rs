@@ -266,7 +266,7 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
         },
     };
     // Its digest is proven: what the index says of its size and type is only what somebody wrote there (a list of Docker Hub
-    // has wrong sizes). But whoever goes by an index that calls an image an index cannot read it.
+    // has wrong sizes). But a client that trusts an index which calls an image an index cannot read it.
     let (stated, is) = (&child.media_type, manifest.media_type());
     if media_type::is_manifest(stated) && media_type::is_index(stated) != media_type::is_index(is) {
         let text = format!("its index says that {}{platform} has the media type {stated}, it has {is}", child.digest);
@@ -286,7 +286,7 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied:
         Some(_) => "--index single with one --platform carries that platform without it",
         None => "--platform carries the others",
     };
-    // Whoever wrote such an index may have pushed the child as a blob, and blobs are no part of an image's index.
+    // The author of such an index may have pushed the child as a blob, and an image index does not list blobs.
     let (lacks, aside) = match media_type::is_manifest(&child.media_type) {
         true if denied.is_some() => ("does not have or denies", String::new()),
         true => ("does not have", String::new()),

@@ -100,7 +100,7 @@ fn is_there(at: &At<'_>, name: &str, part: &Part) -> bool {
     }
 }
 
-/// A plain file's bytes, at most one more than `limit`; `None` when there is none.
+/// The bytes of a regular file, at most one more than `limit`; `None` if the file does not exist.
 fn read(at: &At<'_>, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(&at.directory, name, flags, Mode::empty()) {

@@ -6,7 +6,7 @@
 //! be a link is never written to: it is removed and made again.
 //!
 //! # Threats
-//! What stands in the destination may be anybody's. Names are made below its open root, no link is followed there, and what
+//! Anyone may have put files into the destination. Names are made below its open root, no link is followed there, and what
 //! is not known to be a part of the same image is left alone. A source's path may lead to another file by the time it is
 //! linked: before the image is finished every link is compared with the file that was meant, and a wrong one removed.
 
@@ -78,7 +78,7 @@ pub enum ImageWrite {
 }
 
 impl ImageDirectory {
-    /// Makes the directory at `path` if there is none. It is for one run at a time: another would take an image that this one
+    /// Creates the directory at `path` if it is missing. Only one run may use it: another would take an image that this one
     /// is just making for a left-over.
     ///
     /// # Errors

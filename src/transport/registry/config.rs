@@ -109,7 +109,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads every certificate file that was named once, so that a wrong one is told before the first request.
+    /// Reads every certificate file that was named once, so that a wrong one is reported before the first request.
     pub(super) fn check(&self) -> Result<()> {
         tls::client_config(&self.tls_named(None, false))?;
         self.per_registry

@@ -18,7 +18,7 @@ pub enum Denials {
     AbsentIfWritable,
     /// It counts as absent, and no upload is tried: nothing is to be changed there.
     Absent,
-    /// An error: whoever must not replace a tag has to know.
+    /// It is an error: a push that must not replace a tag needs to know its digest.
     Errors,
 }
 

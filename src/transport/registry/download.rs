@@ -2,7 +2,7 @@
 //!
 //! **Threats.** The server may break off, stall, ignore Range, answer another range, or serve something of another length.
 //! What it says of lengths must agree with the descriptor; what it sends is counted here and proven by
-//! [`BlobReader`](crate::content::BlobReader) above. The URLs of a foreign layer come from whoever made the image: they are
+//! [`BlobReader`](crate::content::BlobReader) above. The author of an image chooses the URLs of its foreign layers: they are
 //! asked only where the registry does not have the layer, without credentials, and only over HTTP.
 
 use std::sync::Arc;

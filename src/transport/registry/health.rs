@@ -83,7 +83,7 @@ fn illness(body: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Whoever sees "unauthorized" looks for the mistake in the credentials.
+    /// An operator who sees "unauthorized" looks for the mistake in the credentials.
     #[test]
     fn the_component_that_is_down_is_named_and_those_that_no_transfer_needs_are_not() {
         let answer = |ill: &[&str]| {

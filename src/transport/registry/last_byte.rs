@@ -32,7 +32,7 @@ enum Claim {
     Took,
 }
 
-/// Reads the last byte of `blob` in `repository`. Of an empty blob there is none, so the whole of it is asked for.
+/// Reads the last byte of `blob` in `repository`. An empty blob has no last byte, so all of it is requested.
 /// What comes of it is remembered (`memory`).
 ///
 /// # Errors

@@ -418,7 +418,7 @@ mod tests {
     fn a_refusal_to_one_closes_the_gate_for_all_and_is_reported_once() {
         let gate = gate(600);
         assert_eq!(close(&gate, 60), Ok(true));
-        assert_eq!(close(&gate, 60), Ok(false), "six workers are told the same");
+        assert_eq!(close(&gate, 60), Ok(false), "six workers get the same answer");
         assert_eq!(close(&gate, 120), Ok(true));
         let left = gate.closed_for(Instant::now()).unwrap().unwrap();
         assert!(left > Duration::from_secs(60), "{left:?}");

@@ -27,10 +27,10 @@ pub(super) const SMALLEST_CHUNK: u64 = 1024 * 1024;
 /// So many manifests that a registry took and does not have are waited for in full.
 const MOST_SWALLOWED: usize = 2;
 
-/// Whoever holds it may change what it stands for.
+/// Its holder may change what it protects.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// Something that is found out once, by whoever holds it first.
+/// Something that is found out once, by its first holder.
 type Known = Arc<tokio::sync::Mutex<Option<ReferrersApi>>>;
 
 /// What was found out about the referrers API of a repository.

@@ -19,7 +19,7 @@
 //!   it is there while a request waits. `root` finds the registry's root and asks whether it is up; `health` is what a Harbor says
 //!   of itself.
 //! - `wire` makes one HTTP exchange: it sends a `call` to the address that `resolver` finds, trusts whom `tls` and `certs` say,
-//!   follows where the answer leads (`location`), and gives its `reply`, or says why there is none (`unanswered`). `stall_timeout`
+//!   follows where the answer leads (`location`), and gives its `reply`, or says why it got no answer (`unanswered`). `stall_timeout`
 //!   is how slow the other side may be; `answer` reads refusals, and `refusals` the causes they name; `facts` are what errors
 //!   know; `trace` shows it all, masked.
 //!
@@ -139,7 +139,7 @@ struct Reach {
     registry: String,
     /// It need not prove who it is. The routes may say that of a part of a registry: then there are two of it.
     insecure: bool,
-    /// It stands in for another registry.
+    /// It is a mirror of another registry.
     mirror: bool,
     /// There is nobody else to ask.
     patient: bool,
@@ -257,7 +257,7 @@ impl Source for Registries {
         }
     }
 
-    /// Docker Hub, and whoever else tells a limit.
+    /// Docker Hub, and other registries that announce a limit.
     fn counts_pulls(&self, repository: &Repository) -> bool {
         self.endpoints(repository).is_ok_and(|endpoints| endpoints.counts_pulls())
     }

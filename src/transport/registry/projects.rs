@@ -2,7 +2,7 @@
 //! locks it for each of them: more at once only fail (500) and come again. A mount is one quick request: it does not wait
 //! until a large upload is through, which locks that row only at its end.
 //!
-//! Whoever holds a turn waits for nobody who waits for one: a turn is taken before a lane, and never two.
+//! There is no deadlock: a turn is taken before a lane, and no task takes two turns.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -15,7 +15,7 @@ use crate::base::error::{Error, Result};
 
 const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 
-/// The proxies of a run. The default is none.
+/// The proxies of a run. By default there are no proxies.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     http: Option<Proxy>,

@@ -1,4 +1,4 @@
-//! What speaks of a manifest: the referrers API, or the fallback tag where there is none (distribution-spec 1.1, "Listing
+//! The referrers of a manifest: from the referrers API, or from the fallback tag without it (distribution-spec 1.1, "Listing
 //! Referrers", "Referrers Tag Schema"). distribution 2.x and 3.1 have no such API.
 
 use std::collections::HashSet;

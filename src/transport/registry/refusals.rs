@@ -25,7 +25,7 @@ struct ApiError {
     message: String,
 }
 
-/// Whether a refusal is none: Harbor answers 401 to everything while it cannot ask its database (`middleware/v2auth`: whatever goes
+/// Whether a refusal is really an internal error: Harbor answers 401 to everything while it cannot ask its database (`middleware/v2auth`: whatever goes
 /// wrong when it looks a project up is "unauthorized"), with what its PostgreSQL driver says.
 pub(super) fn is_down(status: u16, body: &[u8]) -> bool {
     const SAID: [&str; 6] =

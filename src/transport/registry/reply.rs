@@ -49,7 +49,7 @@ impl Reply {
         Reply { response, begun: BytesMut::new(), stall, talk, permit: None, own, server, asked: Vec::new() }
     }
 
-    /// The beginning of the body, at most about `limit` bytes, which is read again by whoever reads the body.
+    /// The beginning of the body, at most about `limit` bytes, which the reader of the body gets again.
     pub async fn peek(&mut self, limit: usize) -> &[u8] {
         let read = async {
             while self.begun.len() < limit

@@ -296,7 +296,7 @@ impl Tries {
             Announced::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
         };
         self.asked = self.asked.saturating_add(delay);
-        // Everybody was told the same: do not all come back in the same instant.
+        // All requests got the same delay: do not repeat them all in the same instant.
         let delay = delay + self.limits.backoff().build().next().unwrap_or_default() / 4;
         tokio::select! {
             () = tokio::time::sleep(delay) => Ok(()),
@@ -318,7 +318,7 @@ impl Tries {
         };
         let Ok((delay, news)) = closed else { return Err(self.too_long(&demands, error)) };
         self.asked = self.asked.saturating_add(delay);
-        // Everybody was told the same: do not all come back in the same instant.
+        // All requests got the same delay: do not repeat them all in the same instant.
         let delay = delay + self.limits.backoff().build().next().unwrap_or_default() / 4;
         if news {
             self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&error), delay });

@@ -107,7 +107,7 @@ impl Storage {
         layers
     }
 
-    /// Everything in `directory` but `expected`. That this is missing or no file is found by whoever reads it.
+    /// Everything in `directory` but `expected`. Its reader reports if it is missing or not a file.
     fn strays(&self, directory: &str, expected: &str) -> Vec<StorageProblem> {
         let mut problems = Vec::new();
         for (name, _) in self.list(directory, &mut problems).into_iter().filter(|(name, _)| name != expected) {

@@ -93,7 +93,7 @@ fn read_once(tree: &StorageTree, path: &str) -> Result<Option<Digest>, StoragePr
 /// As [`read`], for a link that can only hold the digest it stands for.
 ///
 /// # Errors
-/// As there, or it holds another one.
+/// As for [`read`], or the link contains another digest.
 pub fn read_own(tree: &StorageTree, path: &str, digest: &Digest) -> Result<bool, StorageProblem> {
     match read(tree, path)? {
         Some(held) if held == *digest => Ok(true),

@@ -1,7 +1,7 @@
 //! The storage directory of distribution (`docker/registry/v2`; `registry/storage/paths.go` of distribution 2.8 and 3), as
 //! a directory or in a plain tar, read without the registry that wrote it.
 //!
-//! A [`Storage`] is a source like any other. It has no name of its own: whoever opens it says what its repositories are
+//! A [`Storage`] is a source like any other. It has no name of its own: its opener decides what its repositories are
 //! called in references. It must not know what becomes of its images.
 //!
 //! # Threats

@@ -60,7 +60,7 @@ pub struct Member<'a> {
 
 impl Replica {
     /// Makes the directory, or opens one that is empty or was made by an earlier run. Files that are to belong to `owner`
-    /// (user and group) cannot be hard links, since those belong to whoever has the first storage.
+    /// (user and group) cannot be hard links, because those keep the owner of the original storage.
     ///
     /// # Errors
     /// Something else is there, another run has it, or it cannot be made; hard links with an owner.

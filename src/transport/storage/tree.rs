@@ -75,7 +75,7 @@ impl StorageTree {
             let (shown, root) = Directory::open(path)?.ok_or_else(|| none(path))?;
             return Ok(StorageTree { shown, form: Form::Directory(root) });
         }
-        // Opening a pipe would wait for whoever writes to it.
+        // Opening a pipe would wait for a writer.
         if !metadata.is_file() {
             return Err(none(path));
         }
@@ -100,7 +100,7 @@ impl StorageTree {
         }
     }
 
-    /// The names in a directory, sorted; empty when there is none.
+    /// The names in a directory, sorted; empty if the directory does not exist.
     ///
     /// # Errors
     /// It cannot be read.

@@ -65,7 +65,7 @@ fn a_reader_that_goes_away_ends_the_export_with_an_error_and_what_it_got_is_not_
     let mut child = fixture.streaming(&[]).spawn().unwrap();
     let mut got = vec![0; 1_000_000];
     child.stdout.take().unwrap().read_exact(&mut got).unwrap();
-    ended(child.wait_with_output().unwrap()).ended(2).reported(&["whoever read it has gone", "cut short"]);
+    ended(child.wait_with_output().unwrap()).ended(2).reported(&["the reading process has ended", "cut off"]);
     std::fs::write(fixture.path("got.tar"), got).unwrap();
     let verified = fixture.run(&["verify", "got.tar"]).ended(3);
     assert!(verified.stdout.contains("cut short"), "{}", verified.stdout);

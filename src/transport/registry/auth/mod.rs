@@ -238,7 +238,7 @@ impl Auth {
         Ok(accounts.into_iter().map(|(_, paths)| paths).collect())
     }
 
-    /// What the token of a group grants. `None`: there is none, or it does not say so.
+    /// What the token of a group grants. `None` without a token, or if the token does not say.
     pub async fn granted(&self, wire: &Wire, shared: &Arc<Shared>) -> Result<Option<Granted>, Failure> {
         let Some(Challenge::Bearer(bearer)) = self.challenges.latest() else { return Ok(None) };
         match self.token(wire, &bearer, &shared.token, &shared.scopes, None).await {

@@ -59,7 +59,7 @@ impl Scopes {
         self.0.iter().any(|(_, action)| *action == Action::Push)
     }
 
-    /// The repository whose credentials count; empty if there is none.
+    /// The repository whose credentials apply; empty without a repository.
     pub fn path(&self) -> &str {
         self.0.first().map_or("", |(path, _)| path)
     }

@@ -246,7 +246,7 @@ fn usable_for(expires_in: Option<f64>) -> Duration {
 pub(super) fn basic_header(credentials: &Credentials) -> Result<HeaderValue, Failure> {
     let pair = format!("{}:{}", credentials.username, credentials.password.expose());
     let encoded = STANDARD.encode(pair);
-    // Of a short password too little stands in there to be searched for.
+    // Too little of a short password is in there to be searched for.
     let bare = encoded.trim_end_matches('=');
     conceal(bare);
     conceal(&bare.replace('+', "-").replace('/', "_"));

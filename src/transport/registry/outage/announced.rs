@@ -26,7 +26,7 @@ pub(super) struct Waits {
     pub is_reported: bool,
 }
 
-/// What a request does that was told when to come back.
+/// What a request does after a server has announced when it will be back.
 pub(in crate::transport::registry) enum Announced {
     /// It tries again after that.
     Wait(Duration),
@@ -37,7 +37,7 @@ pub(in crate::transport::registry) enum Announced {
 }
 
 impl Outage {
-    /// Decides what a request does that was told to come back after `wanted`, and `why`; it was put off for `before` already.
+    /// Decides what a request does after a server has asked it to wait for `wanted`, because of `why`; it has already waited for `before`.
     pub fn announced(&self, work: Work, wanted: Duration, before: Duration, why: &str) -> Announced {
         self.announced_at(Instant::now(), work, wanted, before, why)
     }

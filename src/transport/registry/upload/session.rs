@@ -171,7 +171,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Finds out what a request that broke off has left; afterwards the session is sure, or there is none.
+    /// Finds out what an interrupted request has left. Afterwards the state of the session is known, or the session is gone.
     pub async fn ask_what_it_has(&mut self) -> Result<(), Failure> {
         let Some(session) = &mut self.session else { return Ok(()) };
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::push(self.repository), self.what);

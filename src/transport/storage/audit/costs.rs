@@ -83,7 +83,7 @@ impl Auditor<'_> {
         }
     }
 
-    /// A blob that is there, and that a registry does not give for want of its link. Whoever reads the storage can take it.
+    /// A blob that exists but that a registry does not serve because its link is missing. It can be read from the storage.
     fn unlinked(&self, at: usize, part: &NodeChild) -> Option<StorageProblem> {
         let is_lacking = self.layers.get(at).is_some_and(|layers| layers.lack(&part.digest));
         let is_there = !self.blobs.contains_key(&(part.digest, part.size));

@@ -106,7 +106,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// One problem for all of them: whoever packs with `tar -P` has no other names.
+    /// One problem for all of them, because a tar written with `tar -P` has no other names.
     fn report_absolute(&mut self) {
         if let Some((name, number)) = self.absolute.clone() {
             self.fault(name.as_bytes(), absolute(number));
@@ -187,7 +187,7 @@ impl Entries for Seen {
         self.add(name.strip_suffix(b"/").unwrap_or(name), Entry::Directory);
     }
 
-    /// Told to whoever looks for a file there, and to nobody else.
+    /// Reported only when a file is looked for there.
     fn other(&mut self, name: &[u8], _: impl Into<String>) {
         self.add(name, Entry::Other);
     }
