@@ -17,10 +17,10 @@
 //! journal.
 //!
 //! - Killed, or without power, between two pushes: index and journal together contain everything that was answered. A server,
-//! read-only or not, reads both; other programs see the older index until a writable server has run.
+//!   read-only or not, reads both; other programs see the older index until a writable server has run.
 //! - In the middle of a line: that push was not answered. An incomplete last line does not count.
 //! - After the index was replaced and before the journal was emptied: the index already contains all changes. They are made
-//! again, which changes nothing (see [`Change`]).
+//!   again, which changes nothing (see [`Change`]).
 //! - Another program has changed the index meanwhile: its names stay, except for tags that the journal assigns.
 //!
 //! A damaged line that is not the last is an error, because names would be lost.

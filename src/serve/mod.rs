@@ -7,10 +7,10 @@
 //! A bundle names its images in full (`docker.io/library/nginx:1.27`). A repository has three spellings:
 //!
 //! - in full, `docker.io/library/nginx`; the colon before a port may be written as `-`, for clients that do not accept a
-//! colon;
+//!   colon;
 //! - as Docker shortens it: `library/nginx` and `nginx` mean docker.io first;
 //! - without its host, `org/app` for `quay.io/org/app`. A tag that several hosts have with different digests is not served
-//! under the short name.
+//!   under the short name.
 //!
 //! A client that names the registry of an image (`?ns=quay.io`, as containerd does for a mirror) gets that registry's tag or
 //! 404, and then asks the next mirror.

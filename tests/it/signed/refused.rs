@@ -215,6 +215,9 @@ fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none(
     std::fs::write(&bundle, &whole).unwrap();
     let swapped = Key { public: key.private.clone(), private: key.public.clone(), kind: key.kind };
     fixture.verify(&bundle, &swapped).ended(2).reported(&["it is a private key, which only the signer needs"]);
-    fixture.run(&["sign", "bundle.tar", "--key", text(&swapped.private)]).ended(2).reported(&["it is a public key"]);
+    fixture
+        .run(&["sign", "bundle.tar", "--sign-key", text(&swapped.private)])
+        .ended(2)
+        .reported(&["it is a public key"]);
     fixture.verify(&bundle, &key).ended(0);
 }

@@ -84,7 +84,7 @@ fn an_unchanged_export_signs_chunks_too_where_only_the_sums_were_signed() {
     let key = fixture.key("key", Kind::Ed25519);
     for out in ["bundle", "bundle.tar"] {
         fixture.export(out, &[]).ended(0);
-        fixture.run(&["sign", out, "--key", text(&key.private)]).ended(0);
+        fixture.run(&["sign", out, "--sign-key", text(&key.private)]).ended(0);
         assert_eq!(proof(&fixture, out, &key), "digest");
         for _ in 0..2 {
             fixture.export(out, &["--sign-key", text(&key.private)]).ended(0).reported(&["unchanged", "signed by"]);
@@ -161,7 +161,7 @@ fn what_a_killed_sign_has_left_in_a_directory_does_not_keep_it_from_being_signed
     for left in ["SHA256SUMS.sig.partial", "tools/gapferry.partial"] {
         std::fs::write(bundle.join(left), "half").unwrap();
     }
-    fixture.run(&["sign", "bundle", "--key", text(&key.private)]).ended(0);
+    fixture.run(&["sign", "bundle", "--sign-key", text(&key.private)]).ended(0);
     fixture.verify(&bundle, &key).ended(0);
 }
 
@@ -177,7 +177,7 @@ fn what_is_left_of_a_signature_in_a_tar_does_not_keep_it_from_being_signed() {
     bytes[header + 512 + 500] = 7;
     std::fs::write(&bundle, bytes).unwrap();
     fixture.verify(&bundle, &key).ended(3);
-    fixture.run(&["sign", "bundle.tar", "--key", text(&key.private)]).ended(0);
+    fixture.run(&["sign", "bundle.tar", "--sign-key", text(&key.private)]).ended(0);
     fixture.verify(&bundle, &key).ended(0);
 }
 
@@ -187,7 +187,7 @@ fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
     let fixture = Fixture::new();
     let key = fixture.key("ed", Kind::Ed25519);
     fixture.export("bundle.tar", &["--volume-size", "1MB"]).ended(0);
-    let refused = fixture.run(&["sign", "bundle.001.tar", "--key", text(&key.private)]).ended(2);
+    let refused = fixture.run(&["sign", "bundle.001.tar", "--sign-key", text(&key.private)]).ended(2);
     refused.reported(&["it is a volume", "gapferry join"]);
     fixture.export("bundle.001.tar", &[]).ended(2).reported(&["a volume of a bundle is there"]);
 }
@@ -218,7 +218,7 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
         let identity = fixture.run(&["fingerprint", out]).ended(0).stdout;
         for key in [&ec, &ed, &ec] {
             fixture
-                .run(&["sign", out, "--key", text(&key.private)])
+                .run(&["sign", out, "--sign-key", text(&key.private)])
                 .ended(0)
                 .reported(&["signed by", &key.fingerprint()]);
             fixture.verify(&bundle, key).ended(0);
@@ -358,7 +358,7 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
             (json["proof"].as_str().unwrap().to_owned(), json["proofReason"].as_str().map(str::to_owned))
         };
         let sign = |key: &super::keys::Key, more: &[&str]| {
-            fixture.run(&[&["sign", out, "--key", text(&key.private)], more].concat()).ended(0);
+            fixture.run(&[&["sign", out, "--sign-key", text(&key.private)], more].concat()).ended(0);
         };
         sign(&ours, &[]);
         let unsigned = ("digest".to_owned(), Some("no accepted key has signed chunks.b3".to_owned()));
@@ -413,4 +413,17 @@ fn signing_gives_the_identity_and_the_fingerprint_as_json() {
     assert_eq!((&report["version"], &report["ok"]), (&1.into(), &true.into()));
     assert_eq!(report["identity"], identity.to_string());
     assert_eq!(report["signedBy"], key.fingerprint());
+}
+
+/// Scripts that sign with the earlier spelling keep working, and learn the present one.
+#[test]
+fn sign_accepts_key_for_a_private_key_and_warns() {
+    let fixture = Fixture::new();
+    let key = fixture.key("ours", Kind::P256);
+    fixture.export("bundle", &[]).ended(0);
+    let old = fixture.run(&["sign", "bundle", "--key", text(&key.private)]).ended(0);
+    old.reported(&["warning: sign --key is deprecated: use --sign-key"]);
+    let now = fixture.run(&["sign", "bundle", "--sign-key", text(&key.private)]).ended(0);
+    assert!(!now.stderr.contains("warning"), "{}", now.stderr);
+    fixture.run(&["sign", "bundle"]).ended(2).reported(&["--sign-key"]);
 }
