@@ -75,7 +75,8 @@ fn become_pager(text: &str) {
         Some("" | "cat") => return,
         Some(pager) => {
             let mut shell = Command::new("sh");
-            shell.args(["-c", pager]);
+            // A pager that cannot be started must not cost the reader the page.
+            shell.arg("-c").arg(format!("{pager} || cat"));
             shell
         }
         None => Command::new("less"),

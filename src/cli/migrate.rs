@@ -85,9 +85,8 @@ Rules in a map file see only the path; the first rule that matches applies:
   ~ ^old/([^/]+)/(.*)$ -> $1-$2";
 
 /// The usage that clap generates is longer than a line.
-const USAGE: &str = "gapferry migrate [OPTIONS] STORAGE
-         --list | --to HOST[/PREFIX] | --to-dir DIR | --to-bundle OUT
-         | --to-storage DIR";
+const USAGE: &str = "gapferry migrate [OPTIONS] STORAGE --list | --to HOST[/PREFIX]
+         | --to-dir DIR | --to-bundle OUT | --to-storage DIR";
 
 /// Read a registry's storage without the registry
 #[derive(clap::Args)]
