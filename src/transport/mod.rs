@@ -1,5 +1,5 @@
-//! Concrete places that content comes from and goes to. They never name each other; only the application joins them
-//! with the stages.
+//! The places that content comes from and goes to. They never depend on each other; only the application connects them with
+//! the stages.
 
 pub mod dir;
 pub mod registry;

@@ -1,4 +1,4 @@
-//! What is there already where an image is to go.
+//! Examines what exists already in the place of an image.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -12,13 +12,13 @@ use crate::base::error::{Error, Kind, Result};
 use crate::content::{Files, Slice};
 use crate::oci::{Descriptor, Manifest};
 
-/// The longest `version` that is read, in bytes.
+/// Maximum size of `version` in bytes.
 const MAX_VERSION: u64 = 100;
 
 pub enum ExistingImage {
-    /// The same image.
+    /// The same image, finished.
     Finished,
-    /// Nothing but parts of it, by their names.
+    /// Only parts of the image, by name.
     Unfinished(Vec<String>),
 }
 
@@ -28,6 +28,8 @@ enum Part<'a> {
     Blob(&'a Descriptor),
 }
 
+/// Examines the directory of an image.
+///
 /// # Errors
 /// Something else is there, or it cannot be read.
 pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<ExistingImage> {
@@ -36,7 +38,7 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Existin
     parts.extend(image.manifests.iter().map(|manifest| (manifest_name(manifest), Part::Manifest(manifest))));
     parts.insert(MANIFEST.to_owned(), Part::Manifest(image.root));
     let (mut ours, mut foreign) = (Vec::new(), None);
-    // Links to the very files they should lead to: of these there is no more to know.
+    // Links to the intended files need no further check.
     let mut proven = HashSet::new();
     at.directory.each_name(|name, inode, kind| {
         let name = name.to_string_lossy().into_owned();
@@ -54,7 +56,7 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Existin
     let manifest = read(at, MANIFEST, image.root.size())?;
     let is_same = manifest.as_deref() == Some(&image.root.bytes()?[..]);
     let is_finished = version.as_deref().is_some_and(|version| version.starts_with(VERSION_START.as_bytes()));
-    // A power cut may leave a file without its bytes.
+    // A power failure may leave a file without its bytes.
     let is_empty = |bytes: &Option<Vec<u8>>| bytes.as_ref().is_none_or(Vec::is_empty);
     if is_finished && !is_same && !is_empty(&manifest) {
         return Err(refuse(at, "another image is there already"));

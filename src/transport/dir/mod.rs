@@ -1,14 +1,14 @@
-//! Images as skopeo's `dir:` keeps them, one directory each (facts: containers/image `directory/`): `manifest.json`,
-//! `<hex>.manifest.json` for every manifest of an index, `<hex>` for every blob, and `version` last: with it an image is
+//! Writes images for skopeo's `dir:` transport, one directory each (containers/image `directory/`): `manifest.json`,
+//! `<hex>.manifest.json` for every manifest of an index, `<hex>` for every blob, and `version` last, which marks the image as
 //! finished.
 //!
-//! Blobs are linked where they can be; manifests are written, because other programs rewrite them in place. A file that may
-//! be a link is never written to: it is removed and made again.
+//! Blobs are linked if possible. Manifests are written, because other programs rewrite them in place. A file that may be a
+//! link is never written to; it is removed and created again.
 //!
 //! # Threats
-//! Anyone may have put files into the destination. Names are made below its open root, no link is followed there, and what
-//! is not known to be a part of the same image is left alone. A source's path may lead to another file by the time it is
-//! linked: before the image is finished every link is compared with the file that was meant, and a wrong one removed.
+//! Anyone may have put files into the destination. Names are created below its open root, no link is followed there, and what
+//! is not known to be part of the same image is left alone. A source's path may lead to another file by the time it is linked,
+//! so before the image is finished every link is compared with the intended file, and a wrong one is removed.
 
 mod found;
 mod place;
@@ -31,11 +31,11 @@ use found::ExistingImage;
 
 const MANIFEST: &str = "manifest.json";
 const VERSION: &str = "version";
-/// What every version of it begins with.
+/// Prefix of the file in every version.
 const VERSION_START: &str = "Directory Transport Version: ";
 const VERSION_TEXT: &str = "Directory Transport Version: 1.1\n";
 
-/// What further names are given to, if there is anything.
+/// The file to link further names to, if any.
 type LinkTo = Option<Arc<Linkable>>;
 
 /// A directory of images.
@@ -44,36 +44,36 @@ pub struct ImageDirectory {
     /// With `Auto` each blob is copied at most once, and then linked.
     mode: LinkMode,
     reasons: Reasons,
-    /// The directories of this run, by which file they are: names that differ for us may not differ for the file system.
+    /// The directories of this run by identity: names that differ for us may be equal for the file system.
     taken: Mutex<HashMap<Identity, String>>,
     /// Blobs by the file they are linked to.
     known: Mutex<HashMap<Digest, LinkTo>>,
-    /// Blobs that were copied, each under a lock of its own.
+    /// Blobs that were copied, each with its own lock.
     copies: Mutex<HashMap<Digest, Arc<Mutex<LinkTo>>>>,
-    /// Where the last image was put, with the path: its neighbours go there too.
+    /// The parent of the last image, with its path; its neighbours are often written next.
     parent: Mutex<(String, Dir)>,
-    /// Links to the source are out of the question.
+    /// Whether links to the source are impossible.
     is_far: AtomicBool,
     linked: AtomicU64,
     copied: AtomicU64,
 }
 
-/// What an image consists of.
+/// The parts of an image.
 pub struct Parts<'a> {
     pub root: &'a Manifest,
-    /// All others, in any order.
+    /// All other manifests, in any order.
     pub manifests: Vec<&'a Manifest>,
-    /// Each once.
+    /// Each blob once.
     pub blobs: &'a [Descriptor],
-    /// Where the blobs are found.
+    /// The repository in which the blobs are found.
     pub repository: &'a Repository,
 }
 
-/// What became of an image.
+/// The outcome for an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageWrite {
     New,
-    /// The same image was there, finished.
+    /// The same image already existed, finished.
     Kept,
 }
 
@@ -99,7 +99,7 @@ impl ImageDirectory {
         })
     }
 
-    /// Names that were given to files that were there already.
+    /// Number of names that were given to existing files.
     pub fn linked(&self) -> u64 {
         self.linked.load(Ordering::Relaxed)
     }
@@ -109,10 +109,10 @@ impl ImageDirectory {
         self.copied.load(Ordering::Relaxed)
     }
 
-    /// Writes an image into the directory `name`, which may have parts between `/`.
+    /// Writes an image into the directory `name`, which may have components separated by `/`.
     ///
     /// # Errors
-    /// Something else is there, the source does not have what it should, or the file system refuses.
+    /// Something else is there, the source lacks content, or the file system refuses.
     pub fn write(&self, name: &str, image: &Parts<'_>, files: &dyn Files) -> Result<ImageWrite> {
         let Made { dir: directory, is_new } = self.open(name)?;
         let identity = self.take(name, &directory)?;
@@ -121,7 +121,7 @@ impl ImageDirectory {
             match found::look(&at, image, files)? {
                 ExistingImage::Finished => return Ok(ImageWrite::Kept),
                 ExistingImage::Unfinished(names) => {
-                    // First of all what says that it is finished.
+                    // The file that marks it as finished goes first.
                     for name in names.iter().filter(|name| *name == VERSION).chain(&names) {
                         at.remove(name)?;
                     }
@@ -141,7 +141,7 @@ impl ImageDirectory {
         Ok(ImageWrite::New)
     }
 
-    /// All that was written reaches the medium.
+    /// Syncs everything that was written.
     ///
     /// # Errors
     /// The medium refuses.
@@ -149,7 +149,7 @@ impl ImageDirectory {
         self.root.dir().sync_file_system()
     }
 
-    /// Opens the directory of an image, making what is not there; whether it is new.
+    /// Opens or creates the directory of an image, and reports whether it is new.
     fn open(&self, name: &str) -> Result<Made> {
         let make = |at: &Dir, part: &str| {
             at.make(part, 0o777).map_err(|error| match error.os_error().map(Errno::from_raw_os_error) {
@@ -181,7 +181,7 @@ impl ImageDirectory {
         make(&parent, own)
     }
 
-    /// Each directory is for one image.
+    /// Reserves a directory for one image.
     fn take(&self, name: &str, directory: &Dir) -> Result<Identity> {
         let identity = directory.identity()?;
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -201,7 +201,7 @@ struct At<'a> {
     images: &'a ImageDirectory,
     name: &'a str,
     directory: Dir,
-    /// Which file the directory is.
+    /// The identity of the directory.
     identity: Identity,
 }
 
@@ -218,7 +218,7 @@ impl At<'_> {
         self.directory.remove(file)
     }
 
-    /// A file that was not there.
+    /// Creates a new file.
     fn new_file(&self, file: &str) -> Result<File> {
         self.directory.create_new(file, 0o666)
     }

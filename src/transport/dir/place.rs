@@ -1,4 +1,4 @@
-//! One blob into the directory of an image: as a hard link, a reflink or a copy.
+//! Puts one blob into the directory of an image, as a hard link, a reflink or a copy.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -15,10 +15,10 @@ use crate::base::fsops::{Identity, Linkable, Stat};
 use crate::content::{Files, LinkMode, Slice, proof, why_not_linked};
 use crate::oci::{Descriptor, Repository};
 
-/// A link that was made: its name, and the file it should lead to.
+/// A new link: its name, and the intended file.
 pub struct Link(String, Arc<Linkable>);
 
-/// Puts a blob there. A link has still to be [checked](check_links).
+/// Puts a blob there. A link must still be [checked](check_links).
 pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn Files) -> Result<Option<Link>> {
     let name = blob.digest.hex();
     let images = at.images;
@@ -39,7 +39,7 @@ pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn
     if images.mode != LinkMode::Auto {
         return copy(at, &name, blob, &files.file(repository, &blob.digest)?).map(|()| None);
     }
-    // Once, whatever number of images share it.
+    // Once, however many images share it.
     let cell = images.copies.lock().unwrap_or_else(PoisonError::into_inner).entry(blob.digest).or_default().clone();
     let mut first = cell.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(file) = &*first
@@ -54,7 +54,7 @@ pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn
     Ok(None)
 }
 
-/// The file of a blob, looked for once.
+/// The file of a blob, looked up once.
 pub fn known(
     at: &At<'_>,
     blob: &Descriptor,
@@ -70,9 +70,9 @@ pub fn known(
     Ok(found)
 }
 
-/// Gives `file` another name. What the file system says against it is for the caller.
+/// Links `file` to another name. The caller handles a refusal by the file system.
 fn link(at: &At<'_>, name: &str, file: &Linkable) -> Result<Result<(), Errno>> {
-    // What is not there is more likely gone at the other end.
+    // The missing one is more likely at the other end.
     let verb = || format!("linking {} to", file.path);
     let named = file.name_at(&at.directory, name).map_err(|e| at.fail(&verb(), name, e))?;
     if named.is_ok() {
@@ -81,16 +81,16 @@ fn link(at: &At<'_>, name: &str, file: &Linkable) -> Result<Result<(), Errno>> {
     Ok(named)
 }
 
-/// Removes each link that does not lead to the file that was meant.
+/// Removes each link that does not lead to the intended file.
 ///
 /// # Errors
-/// There was one.
+/// There was such a link.
 pub fn check_links(at: &At<'_>, links: &[Link]) -> Result<()> {
     let mut open: HashMap<&[u8], &Link> = links.iter().map(|link| (link.0.as_bytes(), link)).collect();
     if open.is_empty() {
         return Ok(());
     }
-    // The directory tells of all at once.
+    // The directory lists all of them at once.
     at.directory.each_name(|name, inode, kind| {
         let name = name.to_bytes();
         let is_it = |link: &&Link| link.1.identity.is_listed(at.identity, inode) && kind == FileType::RegularFile;
@@ -99,7 +99,7 @@ pub fn check_links(at: &At<'_>, links: &[Link]) -> Result<()> {
         }
         if open.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    // Or it does not, as in an overlay.
+    // Some directories, as in an overlay, list other inodes.
     for Link(name, file) in open.into_values() {
         if !file.is_it(&stat(at, name)?) {
             at.remove(name)?;
@@ -120,7 +120,7 @@ impl At<'_> {
     }
 }
 
-/// Tells once why there are no links.
+/// Reports once why there are no links.
 fn give_up(at: &At<'_>, errno: Errno) {
     if errno == Errno::XDEV {
         at.images.is_far.store(true, Ordering::Relaxed);
@@ -128,7 +128,7 @@ fn give_up(at: &At<'_>, errno: Errno) {
     at.images.reasons.report(why_not_linked(errno), "these are copied once, and linked among themselves");
 }
 
-/// A reflink where that is wanted and possible, else its bytes, proven.
+/// Makes a reflink if wanted and possible, otherwise a proven copy.
 fn copy(at: &At<'_>, name: &str, blob: &Descriptor, slice: &Slice) -> Result<()> {
     let mut file = at.new_file(name)?;
     if at.images.mode != LinkMode::Copy {

@@ -1,8 +1,8 @@
-//! Whether the images of a storage are whole: every manifest below them is read once, every blob looked at once, however
-//! many images share it, and each problem learns which images it costs.
+//! Checks whether the images of a storage are complete. Every manifest below them is read once, and every blob examined once,
+//! however many images share it. Each problem lists the images that it affects.
 //!
 //! # Threats
-//! What is kept of a manifest is what it points to; an index may nest as it likes, each manifest is visited once.
+//! Only a manifest's children are kept. Indexes may be nested in any way; each manifest is visited once.
 
 mod attached;
 mod costs;
@@ -22,7 +22,7 @@ use crate::oci::{Digest, Manifest, Repository};
 pub use attached::AttachedDescriptors;
 use attached::Speaking;
 
-/// How much of a blob is looked at.
+/// How thoroughly blobs are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditDepth {
     Size,
@@ -30,46 +30,46 @@ pub enum AuditDepth {
     Digest,
 }
 
-/// What is looked at.
+/// What is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditScope {
-    /// What has a tag.
+    /// Tagged images.
     Tagged,
     /// All manifests, with or without a tag.
     Manifests,
-    /// All manifests and all blobs, and that nothing else is there.
+    /// All manifests and all blobs, and that nothing else exists.
     Everything,
 }
 
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub struct Audit {
-    /// Those of the survey too; sorted by path.
+    /// Including those of the survey; sorted by path.
     pub problems: Vec<StorageProblem>,
-    /// For each tag of the survey whether it is whole.
+    /// Whether each tag of the survey is complete.
     pub whole: Vec<bool>,
-    /// Manifests without a tag that no tagged one points to, where they were looked at, and whether they are whole.
+    /// Manifests that neither have a tag nor belong to a tagged image, if they were checked, and whether they are complete.
     pub untagged: Vec<(Tagged, bool)>,
-    /// The manifests of images, as they were read; none where everything is looked at, which may be far more.
+    /// The manifests of images that were read; empty if everything is checked, which may be far more.
     pub manifests: Manifests,
-    /// How many manifests of a repository no tag of the survey leads to, nor are they attached to what one leads to, where that
-    /// was asked. Repositories without any are not in it.
+    /// The number of manifests in a repository that no tag of the survey leads to, and that are not attached to what one leads
+    /// to, if requested. Repositories without any are not listed.
     pub unreached: HashMap<Repository, usize>,
     /// What is attached to images.
     pub attached: AttachedDescriptors,
-    /// How many images would be whole without what is attached to them.
+    /// The number of images that would be complete without what is attached to them.
     pub lost_by_attached: usize,
-    /// Distinct blobs that were looked at, and the bytes of all.
+    /// Number of distinct blobs that were checked, and their size in bytes.
     pub blobs: usize,
     pub bytes: u64,
 }
 
-/// Blobs by what their manifests say of them.
+/// Blobs by what their manifests state about them.
 type Claims = HashMap<Digest, Claim>;
 
 struct Claim {
     sizes: Vec<u64>,
-    /// A repository that has it, by its place in the survey.
+    /// A repository that has it, by its index in the survey.
     home: usize,
 }
 
@@ -78,27 +78,28 @@ struct Auditor<'a> {
     pub repositories: &'a [Holding],
     problems: Vec<StorageProblem>,
     known: HashMap<(String, StorageProblemKind, String), At>,
-    /// The survey's problems by their paths.
+    /// The survey's problems by path.
     pub surveyed: HashMap<&'a str, At>,
     pub nodes: HashMap<Digest, Node>,
     pub manifests: Option<HashMap<Digest, Manifest>>,
-    /// Those that were read before it was known whether they are needed.
+    /// Manifests that were read before it was known whether they are needed.
     pub early: HashMap<Digest, Manifest>,
     pub speaking: Speaking,
     pub blobs: HashMap<(Digest, u64), At>,
-    /// Links of blobs by which a registry would not find them, by repository.
+    /// Bad links of blobs, by which a registry would not find them, by repository.
     pub links: HashMap<(usize, Digest), At>,
-    /// Of each repository, where everything is looked at.
+    /// For each repository, if everything is checked.
     pub layers: Vec<Layers>,
     /// What was reached from an image, by repository.
     pub reached: HashSet<(usize, Digest)>,
-    /// The same by what is attached to it.
+    /// What was reached from attached manifests.
     pub carried: HashSet<(usize, Digest)>,
 }
 
 impl Storage {
-    /// Looks at everything in `scope`. With `beside` also at what is attached to images, and costs them what it lacks: what
-    /// names them as its subject, and whichever of those tags, which are not in the survey, cosign has put beside them.
+    /// Checks everything in `scope`. With `beside` it also checks what is attached to images, and counts its problems as
+    /// theirs: manifests that name them as their subject, and those tags, which are not in the survey, that cosign has
+    /// attached to them.
     pub fn audit(
         &self,
         survey: &Survey,
@@ -172,7 +173,7 @@ impl Auditor<'_> {
     /// Reads every manifest at and below `roots` that was not read yet; the blobs they need join `claims`.
     pub(super) fn read_manifests(&mut self, roots: impl Iterator<Item = (usize, Digest)>, claims: &mut Claims) {
         let mut seen = HashSet::new();
-        // What no repository has is nowhere, or is left from a deletion.
+        // What no repository has does not exist, or is left from a deletion.
         let has = |(at, digest): &(usize, Digest)| self.repositories[*at].has(digest);
         let mut level: Vec<(usize, Digest)> = roots.filter(has).filter(|place| seen.insert(*place)).collect();
         while !level.is_empty() {
@@ -180,7 +181,7 @@ impl Auditor<'_> {
             let is_new = |(_, digest): &&(usize, Digest)| !self.nodes.contains_key(digest) && begun.insert(*digest);
             let unread: Vec<(usize, Digest)> = level.iter().filter(is_new).copied().collect();
             self.read_each(&unread, claims);
-            // Repositories that share an index need not have the same of its children.
+            // Repositories that share an index need not have the same children.
             let mut next = Vec::new();
             for (home, digest) in level {
                 let parts = self.nodes.get(&digest).map(Node::parts).unwrap_or_default();
@@ -217,7 +218,7 @@ impl Auditor<'_> {
         }
     }
 
-    /// Every blob of `claims`, and in the whole scope every other too. How many, and their bytes.
+    /// Checks every blob of `claims`, and in the whole scope all others too. Returns their number and size in bytes.
     fn look_at_blobs(
         &mut self,
         claims: &Claims,
@@ -233,7 +234,7 @@ impl Auditor<'_> {
             let is_other = |digest: &Digest| !self.nodes.contains_key(digest) && !claims.contains_key(digest);
             wanted.extend(others.into_iter().filter(is_other).map(|digest| (digest, 0)));
         }
-        // The largest first: one that comes last would keep all other cores waiting.
+        // The largest come first: one at the end would keep all other cores waiting.
         wanted.sort_unstable_by_key(|(digest, size)| (std::cmp::Reverse(*size), *digest));
         let bytes = wanted.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
         if depth == AuditDepth::Digest {
@@ -279,7 +280,7 @@ impl Auditor<'_> {
         }
     }
 
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     fn look_at(
         &self,
         digest: &Digest,
@@ -292,7 +293,7 @@ impl Auditor<'_> {
             Some(repository) => self.storage.blob_file(repository, digest)?,
             None => self.storage.data(digest)?,
         };
-        // A wrong size says all; what nobody claims can only be known by its digest.
+        // A wrong size is conclusive; unclaimed blobs can be checked only by digest.
         let fits = claim.is_none_or(|claim| claim.sizes.contains(&slice.size()));
         if depth == AuditDepth::Size || !fits {
             return Ok(slice.size());
@@ -316,11 +317,11 @@ impl Auditor<'_> {
         all.filter(|place| !self.reached.contains(place))
     }
 
-    /// Manifests that no tag leads to, and whether they are whole.
+    /// Manifests that no tag leads to, and whether they are complete.
     fn untagged(&mut self) -> Vec<(Tagged, bool)> {
         let repositories = self.repositories;
         let mut left: Vec<(usize, Digest)> = self.unreached().collect();
-        // What an untagged index points to is its own.
+        // What an untagged index points to belongs to it.
         let of_indexes: HashSet<Digest> = left
             .iter()
             .filter_map(|(_, digest)| self.nodes.get(digest))
@@ -335,7 +336,7 @@ impl Auditor<'_> {
         looked.collect()
     }
 
-    /// Whether the image in that repository is whole; each problem it meets learns of it.
+    /// Whether the image in that repository is complete. It is added to each problem that it meets.
     fn check_image(&mut self, at: Option<usize>, image: &Tagged) -> bool {
         let costs = at.map(|at| self.costs(at, image.digest, true)).unwrap_or_default();
         if costs.is_empty() {
@@ -346,7 +347,7 @@ impl Auditor<'_> {
         false
     }
 
-    /// The same problem once.
+    /// Records each problem once.
     pub(super) fn note(&mut self, problem: StorageProblem) -> At {
         let next = self.problems.len();
         let at = *self.known.entry((problem.path.clone(), problem.kind, problem.what.clone())).or_insert(next);

@@ -1,4 +1,4 @@
-//! What only a whole check looks at: all that lies below `blobs`, and what lies beside the links.
+//! What only a full check examines: everything below `blobs`, and files next to the links.
 
 use std::collections::HashSet;
 
@@ -8,25 +8,25 @@ use super::tree::Kind;
 use super::{Storage, links};
 use crate::oci::{Algorithm, Digest};
 
-/// What a repository's links of layers are.
+/// The links to layers in a repository.
 #[derive(Default)]
 pub(super) struct Layers {
-    /// Links that lead nowhere a registry would go, with the blob; and what lies beside the links.
+    /// Links that a registry would not find, with the blob; and files next to the links.
     pub odd: Vec<(Option<Digest>, StorageProblem)>,
     linked: HashSet<Digest>,
-    /// Those that have any links. Distribution 3 may do without.
+    /// Algorithms with any links. Distribution 3 may do without them.
     algorithms: HashSet<Algorithm>,
 }
 
 impl Layers {
-    /// Whether a registry refuses the blob for want of a link, though other blobs of the repository have theirs.
+    /// Whether a registry refuses the blob because of a missing link, although other blobs of the repository have theirs.
     pub fn lack(&self, blob: &Digest) -> bool {
         self.algorithms.contains(&blob.algorithm()) && !self.linked.contains(blob)
     }
 }
 
 impl Storage {
-    /// Every blob that has a directory. What else is there is a problem.
+    /// Every blob that has a directory. Anything else there is a problem.
     pub(super) fn stored(&self, problems: &mut Vec<StorageProblem>) -> Vec<Digest> {
         let mut digests = Vec::new();
         for (algorithm, kind) in self.list("blobs", problems) {
@@ -61,7 +61,7 @@ impl Storage {
         digests
     }
 
-    /// All links of a repository, for what is wrong with them.
+    /// Checks all links of a repository.
     pub(super) fn layers(&self, holding: &Holding) -> Layers {
         let name = holding.repository.path();
         let (mut layers, mut problems) = (Layers::default(), Vec::new());
@@ -87,7 +87,7 @@ impl Storage {
                     ));
                     continue;
                 };
-                // Another name for a sha256 is looked for by that; a blob that was collected leaves its link behind.
+                // A link by another algorithm is looked up by its sha256; a collected blob leaves its link behind.
                 let path = links::of_layer(name, &blob);
                 let read = match blob.algorithm() {
                     Algorithm::Sha256 => links::read_own(&self.tree, &path, &blob),

@@ -1,4 +1,4 @@
-//! Link files: a digest, and nothing else. Registries do not trim, so neither do we.
+//! Link files, which contain only a digest. Registries do not trim whitespace, so gapferry does not either.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::problem::{StorageProblem, StorageProblemKind};
 use super::tree::{FoundFile, StorageTree};
 use crate::oci::Digest;
 
-/// How often a bad link is read again: a registry at work empties a link before it writes it anew.
+/// How often to read a bad link again: a running registry empties a link before it writes it.
 const READ_AGAIN: usize = 5;
 
-/// The waits, in milliseconds, for an empty link that was written to just now: between emptying and writing it the registry
-/// may have lost its turn.
+/// Delays in milliseconds for an empty link that was just modified: the registry may be interrupted between emptying and
+/// writing it.
 const PATIENCE: [u64; 6] = [1, 2, 4, 8, 16, 32];
 
-/// How long ago a link was written to that a registry may still be at, in seconds.
+/// Age in seconds up to which a registry may still be writing a link.
 const RECENT: u64 = 10;
 
 /// Longer than any digest, in bytes.
@@ -37,10 +37,10 @@ pub fn of_layer(repository: &str, digest: &Digest) -> String {
     format!("repositories/{repository}/_layers/{}/{}/link", digest.algorithm().name(), digest.hex())
 }
 
-/// The digest that a link holds; `None` when there is no link.
+/// The digest in a link, or `None` if the link does not exist.
 ///
 /// # Errors
-/// It is empty, holds something else, is no file, or cannot be read.
+/// The link is empty, contains something else, is not a file, or cannot be read.
 pub fn read(tree: &StorageTree, path: &str) -> Result<Option<Digest>, StorageProblem> {
     let mut read = read_once(tree, path);
     for _ in 0..READ_AGAIN {
@@ -63,7 +63,7 @@ pub fn read(tree: &StorageTree, path: &str) -> Result<Option<Digest>, StoragePro
     read
 }
 
-/// One that is empty for long stays so.
+/// A link that has been empty for long stays empty.
 fn is_just_emptied(tree: &StorageTree, path: &str) -> bool {
     let Ok(FoundFile::File(slice)) = tree.file(path) else { return false };
     let age = slice.modified().map(|time| time.elapsed().unwrap_or_default());
@@ -90,7 +90,7 @@ fn read_once(tree: &StorageTree, path: &str) -> Result<Option<Digest>, StoragePr
     digest.map(Some).ok_or_else(|| bad(&format!("the link holds no digest but \"{}\"", content.escape_ascii())))
 }
 
-/// As [`read`], for a link that can only hold the digest it stands for.
+/// As [`read`], for a link that must contain its own digest.
 ///
 /// # Errors
 /// As for [`read`], or the link contains another digest.

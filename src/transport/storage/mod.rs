@@ -1,13 +1,13 @@
-//! The storage directory of distribution (`docker/registry/v2`; `registry/storage/paths.go` of distribution 2.8 and 3), as
-//! a directory or in a plain tar, read without the registry that wrote it.
+//! Reads the storage directory of distribution (`docker/registry/v2`; `registry/storage/paths.go` of distribution 2.8 and 3),
+//! as a directory or in a plain tar, without the registry that wrote it.
 //!
-//! A [`Storage`] is a source like any other. It has no name of its own: its opener decides what its repositories are
-//! called in references. It must not know what becomes of its images.
+//! A [`Storage`] is a source like any other. It has no name of its own: its opener decides the names of its repositories in
+//! references. It must not depend on what its images are used for.
 //!
 //! # Threats
-//! A storage was written by many hands over years, and perhaps by a hostile one: see `tree` for its names and links.
-//! A link's content is a digest or nothing; the path beside it is never believed (`_layers/sha512/…/link` holds a sha256).
-//! No manifest is believed before it was hashed. What is wrong is a [`StorageProblem`], which costs only the images it touches.
+//! Many programs may have written to a storage over years, and a hostile one among them: see `tree` for its names and links. A
+//! link contains a digest or is bad; its path is never trusted (`_layers/sha512/…/link` contains a sha256). No manifest is
+//! used before it was hashed. Anything wrong is a [`StorageProblem`], which affects only the images it concerns.
 
 mod audit;
 mod contents;
@@ -36,27 +36,26 @@ pub use replica::{Member, Replica};
 pub use survey::{Holding, Survey, Tagged};
 use tree::{FoundFile, Seen, StorageTree};
 
-/// Who refers to what in one repository.
+/// The referrers in one repository.
 type Referrers = Arc<HashMap<Digest, Vec<Descriptor>>>;
 
-/// A storage that was opened, for reading only.
+/// An open storage, read-only.
 pub struct Storage {
     tree: StorageTree,
-    /// The registry that references to its content name.
+    /// The registry in references to its content.
     registry: String,
-    /// What tags mean by the word of somebody else, which counts more.
+    /// Tags from elsewhere, which take precedence.
     given: HashMap<Reference, Digest>,
     referrers: Mutex<HashMap<Repository, Referrers>>,
-    /// Blobs that an audit looked at, by which files they were.
+    /// Blobs that an audit has checked, by identity of their files.
     files: Mutex<HashMap<Digest, Identity>>,
 }
 
 impl Storage {
-    /// Opens a directory at or above `docker/registry/v2`, or a plain tar of one. `registry` is what references to its
-    /// content call it.
+    /// Opens a directory at or above `docker/registry/v2`, or a plain tar of one. `registry` is its name in references.
     ///
     /// # Errors
-    /// Not readable, compressed, or no storage.
+    /// It cannot be read, is compressed, or is not a storage.
     pub fn open(path: &Path, registry: &str) -> Result<Storage> {
         Ok(Storage {
             tree: StorageTree::open(path)?,
@@ -67,26 +66,26 @@ impl Storage {
         })
     }
 
-    /// The same storage, in which these tags mean what is said here, whatever its own links say.
+    /// The storage with these tags, which override its own links.
     pub fn with_tags(mut self, tags: Vec<Tagged>) -> Storage {
         self.given.extend(tags.into_iter().map(|tagged| (tagged.reference(), tagged.digest)));
         self
     }
 
-    /// A problem's path as messages show it.
+    /// The path of a problem in messages.
     pub fn shown(&self, path: &str) -> PathBuf {
         self.tree.shown(path)
     }
 
-    /// The file of a blob of `repository`, unproven.
+    /// The file of a blob of `repository`, not verified.
     ///
     /// # Errors
-    /// It is not there, is no file, or cannot be opened.
+    /// It does not exist, is not a file, or cannot be opened.
     pub fn blob_file(&self, repository: &str, digest: &Digest) -> Result<Slice, StorageProblem> {
         self.data(&self.stored_as(repository, digest)?)
     }
 
-    /// Content has one name in a storage, its sha256; what a repository calls otherwise it links to that.
+    /// Content has one name in a storage, its sha256; other digests in a repository link to that.
     fn stored_as(&self, repository: &str, digest: &Digest) -> Result<Digest, StorageProblem> {
         match digest.algorithm() {
             Algorithm::Sha256 => Ok(*digest),
@@ -94,12 +93,12 @@ impl Storage {
         }
     }
 
-    /// The file of a blob or manifest by the name it is stored under, unproven.
+    /// The file of a blob or manifest by its stored name, not verified.
     fn data(&self, digest: &Digest) -> Result<Slice, StorageProblem> {
         expect_file(data_path(digest), |path| self.tree.file(path))
     }
 
-    /// The size in bytes of what [`blob_file`](Self::blob_file) would open; for linking it is remembered which file it is.
+    /// The size in bytes of what [`blob_file`](Self::blob_file) would open; the file's identity is remembered for linking.
     fn look_at_blob(&self, repository: &str, digest: &Digest) -> Result<u64, StorageProblem> {
         let stored = self.stored_as(repository, digest)?;
         let Seen { size, identity } = expect_file(data_path(&stored), |path| self.tree.look(path))?;
@@ -109,10 +108,10 @@ impl Storage {
         Ok(size)
     }
 
-    /// The manifest that is stored under `digest`.
+    /// The manifest stored under `digest`.
     ///
     /// # Errors
-    /// It is not there, cannot be read, or is another one or none.
+    /// It does not exist, cannot be read, is not a manifest, or has another digest.
     fn stored_manifest(&self, digest: &Digest) -> Result<Manifest, StorageProblem> {
         let slice = self.data(digest)?;
         let problem = |kind, what| StorageProblem::new(data_path(digest), kind, what);
@@ -132,7 +131,7 @@ impl Storage {
         })
     }
 
-    /// A problem that is in somebody's way.
+    /// The error for a problem that stops an operation.
     fn error(&self, problem: &StorageProblem) -> Error {
         let kind = if problem.kind == StorageProblemKind::Unreadable { Kind::Disk } else { Kind::Damaged };
         Error::new(kind, format!("{}: {}", self.tree.shown(&problem.path).display(), problem.what))
@@ -151,7 +150,7 @@ impl Storage {
     fn revisions(&self, repository: &str) -> Result<Vec<Digest>> {
         let directory = format!("repositories/{repository}/_manifests/revisions/sha256");
         let names = self.tree.list(&directory)?.into_iter();
-        // A manifest that was deleted leaves its directory behind: asking for it will say so.
+        // A deleted manifest leaves its directory behind; requesting it fails.
         Ok(names.filter_map(|(name, _)| format!("sha256:{name}").parse().ok()).collect())
     }
 
@@ -162,7 +161,7 @@ impl Storage {
         }
         let mut referrers: HashMap<Digest, Vec<Descriptor>> = HashMap::new();
         for digest in self.revisions(repository.path())? {
-            // One that cannot be read refers to nothing that could be carried.
+            // An unreadable manifest refers to nothing that could be carried.
             let Ok(Some(manifest)) = self.manifest_of(repository, &digest) else { continue };
             if let Some(subject) = manifest.subject() {
                 referrers.entry(subject.digest).or_default().push(manifest.descriptor());

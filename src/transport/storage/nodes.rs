@@ -1,19 +1,19 @@
-//! Manifests as far as it matters to whether images are whole. What is wrong elsewhere is not its business.
+//! Manifests, as far as they matter for whether images are complete.
 
 use super::problem::At;
 use crate::oci::{Digest, Manifest, Role};
 
 pub enum Node {
-    /// `size`: its own, in bytes.
+    /// `size` is its own, in bytes.
     Whole { parts: Vec<NodeChild>, size: u64 },
-    /// By the place of its problem in the list.
+    /// The index of its problem in the list.
     Broken(At),
 }
 
 /// What a manifest points to.
 pub struct NodeChild {
     pub digest: Digest,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
     pub is_manifest: bool,
 }
@@ -27,7 +27,7 @@ impl Node {
     }
 }
 
-/// What has to be there for it; foreign layers have not.
+/// What must exist for it; foreign layers need not.
 pub fn parts_of(manifest: &Manifest) -> Vec<NodeChild> {
     let children = manifest.children().into_iter().filter(|child| child.role != Role::ForeignLayer);
     let part = |digest, size, role| NodeChild { digest, size, is_manifest: role == Role::Manifest };

@@ -1,13 +1,13 @@
-//! What can be wrong in a storage, as data.
+//! Problems of a storage, as data.
 
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-/// Something wrong in the storage.
+/// A problem of the storage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StorageProblem {
-    /// Below the storage's root; empty when it is about a tar as a whole.
+    /// Below the storage's root; empty for the tar as a whole.
     pub path: String,
     /// What is wrong, for programs.
     #[serde(rename = "code")]
@@ -15,52 +15,52 @@ pub struct StorageProblem {
     /// What is wrong, for people.
     #[serde(rename = "found")]
     pub what: String,
-    /// The images it costs, `repository:tag` or `repository@digest`, sorted.
+    /// The affected images, `repository:tag` or `repository@digest`, sorted.
     #[serde(serialize_with = "names")]
     pub images: Vec<Arc<str>>,
 }
 
-/// A problem by its place in the list.
+/// The index of a problem in the list.
 pub(super) type At = usize;
 
-/// What kind of problem it is.
+/// The kind of a problem.
 ///
 /// The order is that of summaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StorageProblemKind {
-    /// A link file that is empty or holds something else than the digest it should.
+    /// A link file is empty or does not contain the right digest.
     BadLink,
     /// A tag without `current/link`.
     TagWithoutLink,
-    /// What something leads to is not there.
+    /// Something refers to content that does not exist.
     Missing,
-    /// What an index names is no longer in its repository.
+    /// A child of an index is no longer in its repository.
     MissingChild,
-    /// A blob has another size than its manifest says.
+    /// A blob has another size than its manifest states.
     WrongSize,
-    /// Bytes have another digest than their name says.
+    /// Bytes do not match the digest in their name.
     WrongDigest,
-    /// A directory, a link or a device where a file should be, or the other way round.
+    /// A directory, link or device in place of a file, or the reverse.
     WrongType,
-    /// The file system does not give it.
+    /// The file system cannot read it.
     Unreadable,
     /// It is not a manifest, or not one that can be carried.
     NotAManifest,
     /// Docker schema 1, which cannot be carried unchanged.
     Schema1,
-    /// A digest is of an algorithm that this program does not know.
+    /// A digest has an unknown algorithm.
     UnknownAlgorithm,
-    /// No repository, tag or digest can be called that.
+    /// It is not a valid name of a repository, tag or digest.
     BadName,
-    /// A file that does not belong there, such as what an interrupted write left.
+    /// A file that does not belong there, for example from an interrupted write.
     Stray,
-    /// An entry of a tar that programs read differently, or that leads elsewhere.
+    /// A tar entry that programs read differently, or that leads elsewhere.
     Unsafe,
 }
 
 impl StorageProblemKind {
-    /// As a person reads it.
+    /// The label for people.
     pub fn label(self) -> &'static str {
         match self {
             StorageProblemKind::BadLink => "bad link",
@@ -86,8 +86,7 @@ impl StorageProblem {
         StorageProblem { path: path.into(), kind, what: what.into(), images: Vec::new() }
     }
 
-    /// Whether it may cost images whose names nobody can tell: a repository or its tags cannot be looked into, or a tar is
-    /// not what it should be.
+    /// Whether it may affect images whose names are unknown: a repository or its tags cannot be read, or a tar is damaged.
     pub fn hides_images(&self) -> bool {
         let in_repository = self.path.split_once("/_").map(|(_, rest)| rest);
         let is_above_images = match in_repository {

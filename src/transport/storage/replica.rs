@@ -1,13 +1,13 @@
-//! A second storage tree with chosen images of a first: blobs as links or copies, everything else made anew.
+//! Writes a second storage with selected images of a first one: blobs as links or copies, everything else newly created.
 //!
-//! Layout as in [`super`]; what stands there is whole at any moment but for a tag's `current/link`, which comes last, so that a
-//! run that was interrupted leaves nothing a registry could serve in part.
+//! The layout is as in [`super`]. Everything except a tag's `current/link`, which comes last, is complete at any moment, so
+//! that an interrupted run leaves nothing that a registry would serve partially.
 //!
 //! # Threats
-//! Names are made below the open root, and no link is followed there. Only an empty directory, or one that an earlier run
-//! has marked, is written to; what is there already is kept when it is what is wanted, and is never written into: it may be a
-//! link to the first storage. An earlier run may have given the tree to another user, who changes names in it while root goes
-//! on: so directories are opened once, and files are given away by [`Dir::give_tree`].
+//! Names are created below the open root, and no link is followed there. Only an empty directory, or one marked by an earlier
+//! run, is written to. Existing files are kept if they are right, and never written into, because they may be links to the
+//! first storage. An earlier run may have given the tree to another user, who changes names in it while root continues.
+//! Directories are therefore opened once, and files change their owner with [`Dir::give_tree`].
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -23,24 +23,24 @@ use crate::base::progress::{Event, Events};
 use crate::content::{Files, LinkMode, Reasons, Slice, proof, why_not_linked};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
 
-/// Where the tree begins.
+/// The root of the tree.
 const ROOT: &str = "docker/registry/v2";
 const TOP: &str = "docker";
-/// What a blob or manifest is called in its place.
+/// The name of a blob or manifest in its directory.
 const DATA: &str = "data";
 /// Modes of directories and files.
 const MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
-/// Marks a directory as one of ours, and holds what is not whole yet.
+/// Marks a directory as ours, and contains incomplete files.
 const MARK: &str = ".gapferry-migrate";
 
-/// The tree while it is made.
+/// A storage that is being written.
 pub struct Replica {
     root: LockedDir,
-    /// Where files are until they are whole.
+    /// The directory for incomplete files.
     mark: Dir,
     mode: LinkMode,
-    /// Where nothing can be shared either.
+    /// Whether copies are allowed if nothing can be shared.
     may_copy: bool,
     owner: Option<Owner>,
     reasons: Reasons,
@@ -51,19 +51,19 @@ pub struct Replica {
 /// An image under one name of a repository.
 pub struct Member<'a> {
     pub repository: &'a Repository,
-    /// What its tags mean: those of its companions, and last its own.
+    /// The tags to write: those of its companions, and its own last.
     pub tags: Vec<(&'a Tag, Digest)>,
-    /// All of them.
+    /// All its manifests.
     pub manifests: &'a [Manifest],
     pub blobs: &'a [Descriptor],
 }
 
 impl Replica {
-    /// Makes the directory, or opens one that is empty or was made by an earlier run. Files that are to belong to `owner`
-    /// (user and group) cannot be hard links, because those keep the owner of the original storage.
+    /// Creates the directory, or opens one that is empty or was created by an earlier run. Files for `owner` (user and group)
+    /// cannot be hard links, because those keep the owner of the original storage.
     ///
     /// # Errors
-    /// Something else is there, another run has it, or it cannot be made; hard links with an owner.
+    /// Something else is there, another run has it, it cannot be created, or hard links are requested with an owner.
     pub fn create(path: &Path, mode: LinkMode, owner: Option<Owner>, events: Events) -> Result<Replica> {
         let may_copy = matches!(mode, LinkMode::Auto | LinkMode::Copy);
         let mode = match (mode, owner) {
@@ -98,7 +98,7 @@ impl Replica {
         })
     }
 
-    /// Blobs that are links now, or share their bytes.
+    /// Number of blobs that are links or share their bytes.
     pub fn linked(&self) -> u64 {
         self.linked.load(Ordering::Relaxed)
     }
@@ -108,16 +108,17 @@ impl Replica {
         self.copied.load(Ordering::Relaxed)
     }
 
-    /// Brings a blob that `repository` of the first storage has; whether it was missing. Each blob by one thread only.
+    /// Adds a blob of `repository` in the first storage, and returns whether it was missing. Only one thread may add the same
+    /// blob.
     ///
     /// # Errors
-    /// It is not there or has other bytes, or the disk refuses.
+    /// It does not exist or has wrong bytes, or the disk refuses.
     pub fn blob(&self, storage: &Storage, repository: &Repository, blob: &Descriptor) -> Result<bool> {
         let stored = storage.stored_as(repository.path(), &blob.digest).map_err(|problem| storage.error(&problem))?;
         let place = self.root.dir().make_parents(&directory_of(&stored), MODE)?;
         let brought = self.bring(storage, repository, blob, &stored, &place);
         if brought.is_err() {
-            // A place without a blob would be a problem; one that has something is not removed by this.
+            // A directory without a blob would be a problem; one that is not empty is not removed by this.
             let _ = place.dir().remove_dir(place.name());
         }
         brought
@@ -145,10 +146,10 @@ impl Replica {
         self.copy(&slice, &at, stored).map(|()| true)
     }
 
-    /// Stores the bytes of a manifest; whether they were missing. Each by one thread only.
+    /// Stores a manifest, and returns whether it was missing. Only one thread may store the same manifest.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn manifest(&self, manifest: &Manifest) -> Result<bool> {
         let at = data_in(&self.root.dir().make_parents(&directory_of(&manifest.digest()), MODE)?)?;
         if self.is_there(&at, manifest.size())? {
@@ -159,11 +160,11 @@ impl Replica {
         partial.rename(&at).map(|()| true)
     }
 
-    /// Enters an image whose manifests and blobs are there into its repository, the tag last; whether anything of that was
-    /// missing. Each repository by one thread only.
+    /// Adds an image whose manifests and blobs exist to its repository, the tag last, and returns whether anything was
+    /// missing. Only one thread may work on a repository.
     ///
     /// # Errors
-    /// The tag means another image there, or the disk refuses.
+    /// The tag refers to another image there, or the disk refuses.
     pub fn enter(&self, storage: &Storage, image: &Member<'_>) -> Result<bool> {
         let name = image.repository.path();
         let mut is_new = false;
@@ -174,7 +175,7 @@ impl Replica {
                 is_new |= self.enter_link(&links::of_layer(name, &blob.digest), &stored)?;
             }
         }
-        // distribution 2 knows a repository by this.
+        // distribution 2 recognizes a repository by this.
         self.root.dir().make_all(&format!("{ROOT}/repositories/{name}/_layers"), MODE)?;
         for manifest in image.manifests {
             is_new |= self.enter_link(&links::of_revision(name, &manifest.digest()), &manifest.digest())?;
@@ -186,11 +187,11 @@ impl Replica {
         Ok(is_new)
     }
 
-    /// Removes what is not whole, gives everything its owner, and brings it to the medium. What is a hard link from a run
-    /// without an owner keeps the one it has; gives their number.
+    /// Removes incomplete files, sets the owner of everything, and syncs. Hard links from a run without an owner keep theirs;
+    /// returns their number.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk fails.
     pub fn finish(&self) -> Result<u64> {
         for name in self.mark.names()? {
             self.mark.remove(name)?;
@@ -208,8 +209,8 @@ impl Replica {
         Ok(kept)
     }
 
-    /// Whether `data` of that size is there. What is there with another size was cut short, and goes; so does a link where
-    /// the owner is to change.
+    /// Whether `data` with that size exists. A file with another size was cut off and is removed, and so is a link if the
+    /// owner changes.
     fn is_there(&self, at: &Entry, size: u64) -> Result<bool> {
         let Some(stat) = at.dir().stat(at.name())? else { return Ok(false) };
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -260,7 +261,7 @@ impl Replica {
         partial.rename(at)
     }
 
-    /// A new file that has its place when it is whole.
+    /// Creates a file that is moved into place when it is complete.
     fn begin(&self, digest: &Digest) -> Result<(File, Entry)> {
         let partial = Entry::in_dir(&self.mark, digest.hex());
         partial.remove()?;
@@ -273,7 +274,7 @@ impl Replica {
         Ok(file)
     }
 
-    /// A link that is there and says the same is kept; one that was cut short is made again. Whether it had to be made.
+    /// Keeps a link with the right content, and writes a missing or incomplete one. Returns whether it was written.
     fn enter_link(&self, path: &str, digest: &Digest) -> Result<bool> {
         let link = self.root.dir().make_parents(&format!("{ROOT}/{path}"), MODE)?;
         let text = digest.to_string();
@@ -299,7 +300,7 @@ fn directory_of(digest: &Digest) -> String {
     format!("{ROOT}/{}", data_path(digest).trim_end_matches("/data"))
 }
 
-/// The data of a blob or manifest, in the directory that is its place.
+/// The data of a blob or manifest, in its directory.
 fn data_in(place: &Entry) -> Result<Entry> {
     Ok(Entry::in_dir(&place.dir().make(place.name(), MODE)?.dir, DATA))
 }

@@ -1,5 +1,5 @@
-//! What is in a storage: every repository, its tags and what they mean, its manifests, and everything odd on the way there.
-//! Manifests are not read.
+//! Lists a storage: every repository, its tags and what they refer to, its manifests, and everything odd on the way. Manifests
+//! are not read.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::base::error::Result;
 use crate::content::in_parallel;
 use crate::oci::{Digest, Reference, Repository, Tag};
 
-/// How deep repository names are followed; a name has at most 255 characters.
+/// Maximum depth of repository names; a name has at most 255 characters.
 const MAX_DEPTH: usize = 128;
 
-/// A tag and what it means; or, without one, a manifest that no tag leads to.
+/// A tag and what it refers to; or, without a tag, a manifest that no tag leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tagged {
     pub repository: Repository,
@@ -21,7 +21,7 @@ pub struct Tagged {
     pub digest: Digest,
 }
 
-/// A repository and all manifests in it, tagged or not, sorted.
+/// A repository with all its manifests, tagged or not, sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     pub repository: Repository,
@@ -33,9 +33,9 @@ pub struct Holding {
 pub struct Survey {
     /// Sorted by repository and tag.
     pub tags: Vec<Tagged>,
-    /// Tags that nobody asked for. What they lead to has a tag all the same.
+    /// Tags that were not requested. What they lead to is still tagged.
     pub others: Vec<Tagged>,
-    /// Those with manifests, sorted.
+    /// Repositories with manifests, sorted.
     pub repositories: Vec<Holding>,
     pub problems: Vec<StorageProblem>,
 }
@@ -65,7 +65,7 @@ impl Holding {
 
 /// What is below a name among the repositories.
 struct Below {
-    /// The name itself, if it is a repository's.
+    /// The name itself, if it is a repository.
     repositories: Vec<String>,
     /// The names below it.
     below: Vec<String>,
@@ -73,16 +73,16 @@ struct Below {
 }
 
 impl Storage {
-    /// Looks through all repositories.
+    /// Lists all repositories.
     ///
     /// # Errors
-    /// Their directory cannot be read. All else that is wrong is a problem.
+    /// Their directory cannot be read. Everything else is a problem.
     pub fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
         for (path, what) in self.tree.problems() {
             survey.problems.push(StorageProblem::new(path.clone(), StorageProblemKind::Unsafe, what.clone()));
         }
-        // What cannot be read at all is no problem in a storage.
+        // A storage that cannot be read at all is an error, not a problem.
         self.tree.list("repositories")?;
         let names = self.find_repositories(&mut survey.problems);
         for found in in_parallel(&names, |name| self.survey_repository(name)) {
@@ -96,7 +96,7 @@ impl Storage {
         Ok(survey)
     }
 
-    /// Tags that somebody else gave their meaning.
+    /// Adds tags from elsewhere.
     fn add_given(&self, survey: &mut Survey) {
         survey.tags.retain(|tagged| !self.given.contains_key(&tagged.reference()));
         for (name, digest) in &self.given {
@@ -113,7 +113,7 @@ impl Storage {
         }
     }
 
-    /// The names of all repositories that have manifests.
+    /// The names of all repositories with manifests.
     fn find_repositories(&self, problems: &mut Vec<StorageProblem>) -> Vec<String> {
         let (mut names, mut level) = (Vec::new(), vec![String::new()]);
         while !level.is_empty() {
@@ -134,7 +134,7 @@ impl Storage {
         for (entry, kind) in self.list(&directory, &mut problems) {
             let path = format!("{directory}/{entry}");
             match kind {
-                // Distribution 2.8 makes `_layers` first, 3 knows a repository by its manifests alone.
+                // Distribution 2.8 creates `_layers` first; 3 recognizes a repository by its manifests alone.
                 Kind::Directory if entry == "_manifests" => repositories.push(name.to_owned()),
                 Kind::Directory if entry.starts_with('_') => {}
                 Kind::Directory if name.split('/').count() < MAX_DEPTH => {
@@ -233,7 +233,7 @@ impl Storage {
                 match kind {
                     Kind::Directory => match links::read_own(&self.tree, &format!("{path}/link"), &digest) {
                         Ok(true) => revisions.push(digest),
-                        // A manifest that was deleted leaves its directory behind.
+                        // A deleted manifest leaves its directory behind.
                         Ok(false) => {}
                         Err(problem) => problems.push(problem),
                     },
@@ -245,7 +245,7 @@ impl Storage {
         revisions
     }
 
-    /// The names in a directory; what cannot be listed is a problem.
+    /// The names in a directory; one that cannot be listed is a problem.
     pub(super) fn list(&self, directory: &str, problems: &mut Vec<StorageProblem>) -> Vec<(String, Kind)> {
         self.tree.list(directory).unwrap_or_else(|error| {
             problems.push(StorageProblem::new(directory, StorageProblemKind::Unreadable, error.chain()));

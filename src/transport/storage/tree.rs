@@ -1,11 +1,11 @@
-//! The files of a storage, by their paths below `docker/registry/v2`: in a directory, or in a plain tar that is read by
-//! offset. Knows nothing of what they mean.
+//! The files of a storage by their paths below `docker/registry/v2`, in a directory or in a plain tar that is read by
+//! position. It does not depend on their meaning.
 //!
 //! # Threats
-//! Names may lead out (`..`, absolute), links may point anywhere, a pipe may keep a reader waiting. A directory is read
-//! through its open root, and no link is followed below it, not even by a part of a path; in a tar only plain files and
-//! directories below the root count, and both the number of entries and their names are bounded. What is odd is
-//! [`Kind::Other`], never read.
+//! Names may lead out (`..`, absolute paths), links may point anywhere, and a pipe may keep a reader waiting. A directory is
+//! read through its open root, and no link is followed below it, not even in the middle of a path. In a tar only regular files
+//! and directories below the root count, and the number of entries and the length of their names are bounded. Anything odd is
+//! [`Kind::Other`] and never read.
 
 mod directory;
 mod packed;
@@ -21,11 +21,11 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Identity, Linkable};
 use crate::content::Slice;
 
-/// Where the tree of a storage lies, seen from what somebody may call its directory: itself, a directory on the way to it, a
-/// registry's `rootdirectory`, Harbor's data volume.
+/// The root of a storage, relative to what people may call its directory: itself, a directory on the way to it, a registry's
+/// `rootdirectory`, Harbor's data volume.
 const ROOTS: [&str; 5] = ["", "v2", "registry/v2", "docker/registry/v2", "registry/docker/registry/v2"];
 
-/// A storage's files.
+/// The files of a storage.
 #[derive(Debug)]
 pub struct StorageTree {
     /// The root, for messages.
@@ -39,16 +39,16 @@ enum Form {
     Tar(Packed),
 }
 
-/// What a name stands for.
+/// What has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     File,
     Directory,
-    /// A link, a device, a name that is no text.
+    /// A link, a device, or a name that is not text.
     Other,
 }
 
-/// What is found where a file is expected.
+/// What is in the place of a file.
 #[derive(Debug)]
 pub enum FoundFile<F = Slice> {
     File(F),
@@ -57,18 +57,20 @@ pub enum FoundFile<F = Slice> {
     Nothing,
 }
 
-/// What is known of a file that was only looked at.
+/// What is known about a file that was not opened.
 #[derive(Debug)]
 pub struct Seen {
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
     /// For linking.
     pub identity: Option<Identity>,
 }
 
 impl StorageTree {
+    /// Opens a storage.
+    ///
     /// # Errors
-    /// Not readable, compressed, or no storage of distribution in it.
+    /// It cannot be read, is compressed, or does not contain a storage of distribution.
     pub fn open(path: &Path) -> Result<StorageTree> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
         if metadata.is_dir() {
@@ -87,12 +89,12 @@ impl StorageTree {
         Ok(StorageTree { shown, form: Form::Tar(packed) })
     }
 
-    /// A path as messages show it.
+    /// A path in messages.
     pub fn shown(&self, path: &str) -> PathBuf {
         self.shown.join(path)
     }
 
-    /// What is wrong with the tar itself, with the path of each entry.
+    /// The problems of the tar itself, with the path of each entry.
     pub fn problems(&self) -> &[(String, String)] {
         match &self.form {
             Form::Directory(_) => &[],
@@ -113,7 +115,7 @@ impl StorageTree {
         }
     }
 
-    /// The file at `path`, for linking; `None` where no file can be linked.
+    /// The file at `path`, to link it; `None` if files cannot be linked.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -124,7 +126,7 @@ impl StorageTree {
         }
     }
 
-    /// As [`linkable`](Self::linkable), for a file that was looked at.
+    /// [`linkable`](Self::linkable) for a file that was checked.
     pub fn linkable_as(&self, path: &str, identity: Identity) -> Option<Linkable> {
         match &self.form {
             Form::Directory(root) => Some(root.linkable_as(path, identity)),
@@ -132,12 +134,12 @@ impl StorageTree {
         }
     }
 
-    /// Whether the links of layers are all there to be listed; of a tar most are not kept.
+    /// Whether all links of layers can be listed; for a tar, most are not kept.
     pub fn has_layers(&self) -> bool {
         matches!(self.form, Form::Directory(_))
     }
 
-    /// The device of the files, where they can be linked.
+    /// The device of the files, if they can be linked.
     pub fn device(&self) -> Option<u64> {
         match &self.form {
             Form::Directory(root) => root.device(),
@@ -145,10 +147,10 @@ impl StorageTree {
         }
     }
 
-    /// As [`file`](Self::file), for its size only.
+    /// [`file`](Self::file), only for its size.
     ///
     /// # Errors
-    /// It is there and cannot be opened.
+    /// It exists and cannot be opened.
     pub fn look(&self, path: &str) -> Result<FoundFile<Seen>> {
         let seen = |slice: Slice| Seen { size: slice.size(), identity: None };
         match &self.form {
@@ -162,8 +164,10 @@ impl StorageTree {
         }
     }
 
+    /// Opens the file at `path`.
+    ///
     /// # Errors
-    /// It is there and cannot be opened.
+    /// It exists and cannot be opened.
     pub fn file(&self, path: &str) -> Result<FoundFile> {
         match &self.form {
             Form::Directory(root) => {

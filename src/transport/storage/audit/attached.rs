@@ -1,9 +1,9 @@
-//! What speaks of the images: signatures, SBOMs and other manifests that name them as their subject, and tags that cosign
-//! puts beside them. Only what no tag of the survey leads to: the rest travels under its own tag.
+//! Finds what is attached to images: signatures, SBOMs and other manifests that name them as their subject, and tags that
+//! cosign sets for them. Only what no tag of the survey leads to: everything else is carried under its own tag.
 //!
 //! # Threats
-//! Anybody who may push may say of a manifest that it speaks of another. Each is read once, however many say so, and followed
-//! once, however long the chain.
+//! Anyone who may push can claim that a manifest refers to another. Each manifest is read once, however many claim it, and
+//! followed once, however long the chain.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,18 +13,18 @@ use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
 use crate::transport::storage::problem::StorageProblemKind;
 use crate::transport::storage::survey::{Holding, Tagged};
 
-/// Manifests that speak of another of their repository.
+/// Manifests that refer to another one in their repository.
 #[derive(Debug, Default)]
 pub struct AttachedDescriptors(HashMap<Repository, HashMap<Digest, Vec<Descriptor>>>);
 
 impl AttachedDescriptors {
-    /// What names `subject`, where no tag of the survey leads to it.
+    /// What names `subject`, if no tag of the survey leads to it.
     pub fn to(&self, repository: &Repository, subject: &Digest) -> &[Descriptor] {
         self.0.get(repository).and_then(|speaking| speaking.get(subject)).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
-/// What speaks of a manifest of a repository, by its place in the survey.
+/// What refers to a manifest of a repository, by its index in the survey.
 pub(super) type Speaking = HashMap<(usize, Digest), Vec<Speaker>>;
 
 pub(super) struct Speaker {
@@ -34,8 +34,8 @@ pub(super) struct Speaker {
 }
 
 impl Auditor<'_> {
-    /// Finds what is attached to what is below `roots`, where no tag of the survey leads to it, and reads all of it. Its blobs
-    /// join `claims`. `tagged`: what tags of the survey mean; `beside`: other tags, which may be cosign's.
+    /// Finds what is attached to everything below `roots`, if no tag of the survey leads to it, and reads all of it. Its blobs
+    /// join `claims`. `tagged` is what tags of the survey refer to; `beside` are other tags, which may be cosign's.
     pub(super) fn attach(
         &mut self,
         tagged: Vec<(usize, Digest)>,
@@ -63,7 +63,7 @@ impl Auditor<'_> {
         self.speaking = speaking;
     }
 
-    /// By the manifests they speak of; those that cannot be read are problems, since nobody knows what they speak of.
+    /// By their subjects. Unreadable ones are problems, because their subjects are unknown.
     fn referrers(&mut self, roots: &[(usize, Digest)], tags_lead_to: &HashSet<(usize, Digest)>) -> Speaking {
         let places: HashSet<usize> = roots.iter().map(|(at, _)| *at).collect();
         let holdings = self.repositories.iter().enumerate().filter(|(at, _)| places.contains(at));
@@ -78,7 +78,7 @@ impl Auditor<'_> {
             match read {
                 Ok(manifest) if manifest.subject().is_some() => drop(self.early.insert(digest, manifest)),
                 Ok(_) => {}
-                // These speak of nothing.
+                // These refer to nothing.
                 Err(problem)
                     if matches!(problem.kind, StorageProblemKind::Schema1 | StorageProblemKind::NotAManifest) => {}
                 Err(problem) => drop(self.note(problem)),
@@ -95,7 +95,7 @@ impl Auditor<'_> {
         speaking
     }
 
-    /// `roots` and all below them that was not seen before.
+    /// `roots` and everything below them that was not seen before.
     fn follow(&self, roots: Vec<(usize, Digest)>, seen: &mut HashSet<(usize, Digest)>) -> Vec<(usize, Digest)> {
         let (mut ahead, mut met) = (roots, Vec::new());
         while let Some((at, digest)) = ahead.pop() {
@@ -109,7 +109,7 @@ impl Auditor<'_> {
         met
     }
 
-    /// What was found, by the names of repositories.
+    /// What was found, by repository.
     pub(super) fn attached(&self) -> AttachedDescriptors {
         let mut attached = AttachedDescriptors::default();
         for ((at, subject), speakers) in &self.speaking {

@@ -1,4 +1,4 @@
-//! What an image costs: the problems of everything below it, found by following it through the manifests that were read.
+//! Finds the problems of everything below an image by following it through the manifests that were read.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::transport::storage::problem::{At, StorageProblem, StorageProblemKind}
 use crate::transport::storage::{data_path, links};
 
 impl Auditor<'_> {
-    /// The problems that an image meets, in itself and, if so, in what is `attached` to it.
+    /// The problems of an image and, if requested, of what is `attached` to it.
     pub(super) fn costs(&mut self, at: usize, root: Digest, attached: bool) -> Vec<At> {
         let (mut costs, mut seen) = (Vec::new(), HashSet::new());
         let mut met = self.descend(at, vec![root], &mut seen, &mut costs);
@@ -25,7 +25,7 @@ impl Auditor<'_> {
         costs
     }
 
-    /// The manifests at and below `roots` that were not seen before; the problems they meet join `costs`.
+    /// Visits the manifests at and below `roots` that were not seen before; their problems join `costs`.
     fn descend(
         &mut self,
         at: usize,
@@ -72,7 +72,7 @@ impl Auditor<'_> {
         met
     }
 
-    /// A child that has another size than its index says, which nobody would take.
+    /// A child whose size differs from that in its index, which every client would reject.
     fn lie(&self, index: Digest, part: &NodeChild) -> Option<StorageProblem> {
         match self.nodes.get(&part.digest) {
             Some(Node::Whole { size, .. }) if *size != part.size => {

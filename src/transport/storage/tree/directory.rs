@@ -1,4 +1,4 @@
-//! A storage as a directory.
+//! A storage in a directory.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fsops::{Dir, Identity, Linkable};
 use crate::content::Slice;
 
-/// Its open root: whatever happens to names above it, the same tree is read.
+/// Its open root: whatever happens to the names above it, the same tree is read.
 #[derive(Debug)]
 pub struct Directory(Dir);
 
@@ -49,10 +49,10 @@ impl Directory {
                 continue;
             }
             let kind = match entry.file_type() {
-                // Not every file system tells.
+                // Not every file system says.
                 FileType::Unknown => match rustix::fs::statat(directory.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    // Gone meanwhile: the registry may be at work.
+                    // It has disappeared; the registry may be running.
                     Err(Errno::NOENT) => continue,
                     Err(e) => return Err(e.into()),
                 },
@@ -70,7 +70,7 @@ impl Directory {
     }
 
     pub fn file(&self, path: &str, shown: PathBuf) -> io::Result<FoundFile> {
-        // A pipe does not keep anybody waiting.
+        // A pipe must not block.
         let opened = match self.0.open_below(path, OFlags::NONBLOCK) {
             Ok(opened) => File::from(opened),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(FoundFile::Nothing),
@@ -86,7 +86,7 @@ impl Directory {
         })
     }
 
-    /// The file that was opened at `path`, for linking.
+    /// The file that was opened at `path`, to link it.
     pub fn linkable(&self, path: &str) -> io::Result<Option<Linkable>> {
         let opened = self.0.open_below(path, OFlags::NONBLOCK)?;
         let stat = rustix::fs::fstat(&opened)?;
@@ -98,7 +98,7 @@ impl Directory {
         Linkable { directory: self.0.clone(), path: path.to_owned(), identity }
     }
 
-    /// The plain file at `path`, by a look that takes no part in reading it; `None` for all that only opening can judge.
+    /// Examines the regular file at `path` without opening it; `None` if only opening can decide.
     pub fn look(&self, path: &str) -> io::Result<Option<FoundFile<Seen>>> {
         let opened = match self.0.open_below(path, OFlags::PATH) {
             Ok(opened) => opened,
@@ -120,7 +120,7 @@ impl Directory {
     }
 }
 
-/// Where nothing can be opened because there is no directory.
+/// Whether nothing can be opened because a directory does not exist.
 fn is_absent(error: &Error) -> bool {
     let errno = error.os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::NOENT | Errno::NOTDIR))

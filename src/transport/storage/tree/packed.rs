@@ -11,9 +11,9 @@ use crate::archive::tar::{self, Entries, Place};
 use crate::base::error::{Error, Result};
 use crate::content::Slice;
 
-/// What is kept of the names, in bytes, and of the problems: more than any real storage needs, less than would hurt.
+/// Bytes of names, and number of problems, that are kept: more than any real storage needs, less than would hurt.
 const MAX_NAMES: usize = 512 * 1024 * 1024;
-/// What a name takes beside its own bytes, about.
+/// Approximate size of a name in addition to its bytes.
 const PER_NAME: usize = 64;
 const MAX_PROBLEMS: usize = 1000;
 
@@ -32,8 +32,10 @@ enum Entry {
 }
 
 impl Packed {
+    /// Scans the tar.
+    ///
     /// # Errors
-    /// Not readable, or it holds more than one storage.
+    /// It cannot be read, or contains more than one storage.
     pub fn open(path: &Path, file: Arc<File>, length: u64) -> Result<Option<(PathBuf, Packed)>> {
         let mut seen = Seen::default();
         tar::scan(path, &*file, length, &mut seen)?;
@@ -71,7 +73,7 @@ impl Packed {
                 (None, Entry::Directory) => (rest, Kind::Directory),
                 (None, Entry::Other) => (rest, Kind::Other),
             };
-            // Everything below a directory is passed over at once: '0' comes after '/'.
+            // Skips everything below a directory at once: '0' follows '/'.
             from = match rest.contains('/') {
                 true => Bound::Included(format!("{prefix}{name}0")),
                 false => Bound::Excluded(path.clone()),
@@ -92,16 +94,15 @@ impl Packed {
     }
 }
 
-/// What the scan comes upon.
+/// The results of the scan.
 #[derive(Default)]
 struct Seen {
-    /// By their paths below the root. Of an entry that is there several times the last one counts, as in whatever unpacks a
-    /// tar.
+    /// By path below the root. If an entry occurs several times, the last one counts, as for programs that unpack a tar.
     entries: BTreeMap<String, Entry>,
     roots: BTreeSet<String>,
     problems: Vec<(String, String)>,
     names: usize,
-    /// The first absolute name, and how many there are.
+    /// The first absolute name, and the number of them.
     absolute: Option<(String, usize)>,
 }
 
@@ -127,8 +128,8 @@ impl Seen {
         if !self.roots.contains(root) && self.roots.len() < 2 {
             self.roots.insert(root.to_owned());
         }
-        // Most of a storage, and little is to be learned from it: what an image needs its manifest says. An empty link is
-        // worth knowing, and so is one by another name.
+        // These are most of a storage and tell little, because manifests list what an image needs. Empty links and links by
+        // another algorithm are kept.
         let is_whole_layer = |place: &Place| place.size > 0 && !path.contains("/_layers/sha512/");
         let is_dull = match entry {
             Entry::File(place) => path.contains("/_layers/") && is_whole_layer(&place),
@@ -149,7 +150,7 @@ fn below_root(name: &str) -> Option<(&str, &str)> {
         let end = at + TREE.len();
         return Some((&name[..end - 1], &name[end..]));
     }
-    // Packed from within.
+    // The tar was written from inside.
     ["registry/v2/", "v2/", ""].into_iter().find_map(|root| {
         let path = name.strip_prefix(root)?;
         let known = path.starts_with("repositories/") || path.starts_with("blobs/");
@@ -166,7 +167,7 @@ fn absolute(number: usize) -> String {
     format!("{names}, and not read: pack it without -P (--absolute-names)")
 }
 
-/// A relative path of plain parts, `./` in front tolerated.
+/// A relative path of plain components; a leading `./` is tolerated.
 fn plain(name: &[u8]) -> Result<&str, &'static str> {
     let name = std::str::from_utf8(name).map_err(|_| "its name is not UTF-8")?;
     let name = name.strip_prefix("./").unwrap_or(name);
@@ -227,7 +228,8 @@ mod tests {
             header.set_entry_type(kind);
             header.set_mode(0o644);
             header.set_size(data.len() as u64);
-            // The builder would refuse bad names.
+            // The builder would reject bad names.
+            //
             header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
             header.set_cksum();
             tar.append(&header, data.as_bytes()).unwrap();
