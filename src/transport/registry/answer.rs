@@ -1,6 +1,6 @@
 //! What a registry's refusal means, and how it is shown.
 //!
-//! **Threats.** A body is text from outside: it may be huge (only the first 64 KiB are read), an HTML page, or hold terminal
+//! **Threats.** A body is foreign text: it may be huge (only the first 64 KiB are read), be an HTML page, contain terminal
 //! control characters (escaped), or repeat our secrets (masked).
 
 use std::time::SystemTime;
@@ -20,34 +20,34 @@ use crate::base::error::{Error, Kind, PullPolicyWords, Reason};
 use crate::base::progress::redacted_with;
 use crate::oci::Digest;
 
-/// Read of a refusal's body, in bytes.
+/// Bytes of a refusal's body to read.
 pub(super) const READ: usize = 64 * 1024;
-/// Shown of it, in characters.
+/// Characters of it to show.
 const SHOWN: usize = 300;
 
-/// Said of 401 without a challenge: no credentials can help.
+/// Appended to a 401 without a challenge: no credentials can help.
 const NO_CHALLENGE: &str = " (without WWW-Authenticate, so it does not say how to log in)";
 
-/// What a request was for: an error code means one thing to a push and another to a look-up.
+/// The purpose of a request: an error code means one thing for a push and another for a lookup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Read,
     /// Opens an upload session.
     BeginUpload,
-    /// An upload, a mount.
+    /// Uploads or mounts a blob.
     WriteBlob,
     WriteManifest,
 }
 
-/// The failure that a status other than the wanted one stands for. Decides by the status; of the body, what it
-/// objects to is read ([`refusals`]), and the rest is only shown.
+/// The failure for an unexpected status. The status decides; from the body, only the objection is parsed ([`refusals`]), and
+/// the rest is shown.
 pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
     refusal_of(Purpose::Read, what, reply).await
 }
 
-/// The same for a request whose purpose is known. What another server says of its limits is not about the registry.
+/// Does the same for a request with a known purpose. What another server says about its limits does not concern the registry.
 ///
-/// The codes of the body may say a [`Reason`]; then another try would not help.
+/// The codes in the body may give a [`Reason`]; then a retry would not help.
 pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Failure {
     let own = reply.own;
     let no_challenge = own && reply.status() == 401 && reply.texts("www-authenticate").next().is_none();
@@ -60,12 +60,12 @@ pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Fa
     if own { failure } else { failure.of_another_server() }
 }
 
-/// Said of the answer of a server to which the registry has sent us.
+/// Notes that a server which the registry redirected to has answered.
 fn from(reply: &Reply) -> String {
     format!(" (from {})", reply.url().origin().ascii_serialization())
 }
 
-/// The same, with the codes of the specification that the body has.
+/// Does the same, and returns the codes of the specification in the body.
 pub(super) async fn refusal_with_codes(what: &str, reply: Reply) -> (Failure, Vec<String>) {
     let own = reply.own;
     let aside = if own { String::new() } else { from(&reply) };
@@ -76,8 +76,8 @@ pub(super) async fn refusal_with_codes(what: &str, reply: Reply) -> (Failure, Ve
     (if own { failure } else { failure.of_another_server() }, codes)
 }
 
-/// The refusal of a registry's token server, which may be another server: its limit is the registry's, since nothing can be asked
-/// of that without a token.
+/// The refusal of a registry's token server, which may be another server. Its limit counts as the registry's, because nothing
+/// can be requested without a token.
 pub(super) async fn refusal_of_token(what: &str, reply: Reply) -> Failure {
     failure_of(Purpose::Read, what, reply, "").await
 }
@@ -86,10 +86,10 @@ async fn failure_of(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> 
     read(purpose, what, reply, aside).await.0
 }
 
-/// `aside`: what is to be said of the status.
+/// `aside` is appended to the status.
 async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failure, Vec<u8>) {
     let (status, server, own) = (reply.status(), reply.server.clone(), reply.own);
-    // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
+    // By the registry's own clock, which may be wrong: the difference between its two dates counts.
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
     let now = date.unwrap_or_else(SystemTime::now);
     let after = reply.header(RETRY_AFTER.as_str()).and_then(|header| retry_after(header, now));
@@ -118,7 +118,7 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let stores = server.as_ref().is_some_and(|server| server.work >= Work::Begin);
     if own && stores && refusals::is_disk_full(status, &body) {
         let error = error(Kind::Refused).with_reason(Reason::Full { left: 0 });
-        // Of several replicas another one may have room. More than one further try is not made (`retry`).
+        // Another replica may have space. There is at most one retry (`retry`).
         let retry = if is_transient(status) { Retry::Soon } else { Retry::Never };
         return (Failure { server, status: Some(status), ..Failure::new(error, retry) }, body);
     }
@@ -145,19 +145,19 @@ pub(super) fn forbidden(error: Error) -> Error {
     error.with_reason(Reason::PullPolicy).with_fact(PullPolicyWords(words))
 }
 
-/// What the registry objects to, by the codes of the specification (distribution-spec, "Error Codes") or by its words.
+/// What the registry objects to, from the codes of the specification (distribution-spec, "Error Codes") or its words.
 fn reason(purpose: Purpose, status: u16, body: &[u8]) -> Option<Reason> {
     if purpose == Purpose::Read {
         return None;
     }
-    // A login service or a captive portal answers everybody and everything so.
+    // A login service or captive portal answers every request like this.
     if purpose == Purpose::BeginUpload && status < 400 && is_page(false, body) {
         return Some(Reason::WebPage);
     }
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let errors = json.as_ref().and_then(|json| json.get("errors")).and_then(Value::as_array).map(Vec::as_slice);
-    // distribution in maintenance says no code, as a cache of another registry this one. Azure denies pushes to one locked
-    // repository with the same status.
+    // distribution in maintenance sends no code; a cache of another registry sends this one. Azure denies pushes to a single
+    // locked repository with the same status.
     let is_unsupported = |errors: &[Value]| errors.iter().all(|error| code(error) == "UNSUPPORTED");
     if purpose == Purpose::BeginUpload && status == 405 && errors.is_none_or(is_unsupported) {
         return Some(Reason::NoPushes);
@@ -179,7 +179,7 @@ fn reason(purpose: Purpose, status: u16, body: &[u8]) -> Option<Reason> {
 }
 
 /// The digests that the errors of a refused manifest call unknown; empty if content is unknown and no digest is named. Harbor
-/// answers 404 with a code of its own, and distribution may answer 500.
+/// answers 404 with its own code, and distribution may answer 500.
 fn unknown_content(status: u16, errors: &[Value]) -> Option<Vec<Digest>> {
     let of_error = |error: &Value| match &*code(error) {
         "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN" => Some(digests_named_in(&error.to_string())),
@@ -196,7 +196,7 @@ fn code(error: &Value) -> String {
     error.get("code").and_then(Value::as_str).unwrap_or_default().to_ascii_uppercase()
 }
 
-/// The digests that a text calls missing. Quay, ECR and Artifactory have codes of their own for that, and gateways send plain
+/// The digests that a text calls missing. Quay, ECR and Artifactory have their own codes for that, and gateways send plain
 /// text.
 fn missing_by_words(status: u16, text: &str) -> Option<Vec<Digest>> {
     const WORDS: [&str; 10] = [
@@ -219,7 +219,7 @@ fn missing_by_words(status: u16, text: &str) -> Option<Vec<Digest>> {
     (!digests.is_empty() && WORDS.iter().any(|words| lower.contains(words))).then_some(digests)
 }
 
-/// Every digest that a text names.
+/// Every digest in a text.
 fn digests_named_in(text: &str) -> Vec<Digest> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != ':');
     words.filter_map(|word| word.parse().ok()).collect()
@@ -242,32 +242,32 @@ pub(super) fn status_words(status: u16) -> String {
     reason.map_or_else(|| status.to_string(), |reason| format!("{status} {reason}"))
 }
 
-/// What the body says, for a person: the errors of the distribution protocol (distribution-spec, "Error Codes"), other JSON
-/// with a message, the text of a page.
+/// The body as text for people: the errors of the distribution protocol (distribution-spec, "Error Codes"), other JSON with a
+/// message, or the text of a page.
 pub(super) fn excerpt(body: &[u8]) -> String {
     excerpt_without(body, &[])
 }
 
-/// The same, without these secrets, which are not kept.
+/// Does the same without these secrets, which are not remembered.
 pub(super) fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
     excerpt_shown(body, secrets).text
 }
 
-/// What a body says, for a person.
+/// The body as text for people.
 pub(super) struct ShownBody {
     pub text: String,
-    /// It is the text of a web page.
+    /// Whether it is the text of a web page.
     pub is_page: bool,
 }
 
 impl ShownBody {
-    /// An error about an answer with this body.
+    /// Adds the facts about this body to an error.
     pub fn known_to(&self, error: Error) -> Error {
         if self.is_page { error.with_fact(WebPage) } else { error }
     }
 }
 
-/// What the body says, without these secrets.
+/// The body as text, without these secrets.
 pub(super) fn excerpt_shown(body: &[u8], secrets: &[String]) -> ShownBody {
     let text = String::from_utf8_lossy(body);
     let (message, is_page) = match serde_json::from_slice::<Value>(body) {
@@ -278,11 +278,12 @@ pub(super) fn excerpt_shown(body: &[u8], secrets: &[String]) -> ShownBody {
         },
         Err(_) => (text.to_string(), false),
     };
-    // Before it is cut: a part of a secret would not be found any more.
+    // Before it is shortened, because part of a secret would not be found.
     ShownBody { text: shortened(&trace::quoted(&redacted_with(&message, secrets))), is_page }
 }
 
-/// The error of an object storage as S3 writes it: `<Error><Code>…</Code><Message>…</Message>…</Error>`. The rest repeats the request.
+/// The error of an object storage in S3's format: `<Error><Code>…</Code><Message>…</Message>…</Error>`. The rest repeats the
+/// request.
 fn from_xml(text: &str) -> Option<String> {
     let (_, error) = text.trim_start().starts_with('<').then(|| text.split_once("<Error>"))??;
     let element = |name: &str| {
@@ -293,8 +294,8 @@ fn from_xml(text: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(": "))
 }
 
-/// What a web page says that came instead of a registry's answer: from a login service, a captive portal or another server of that
-/// name. `None`: the answer is no web page.
+/// The text of a web page that came instead of a registry's response, from a login service, a captive portal or another server
+/// with that name. `None` if the response is not a web page.
 pub(super) async fn page(reply: &mut Reply) -> Option<String> {
     if reply.header("docker-distribution-api-version").is_some() {
         return None;
@@ -305,12 +306,12 @@ pub(super) async fn page(reply: &mut Reply) -> Option<String> {
     is_page(is_html, start).then(|| excerpt_without(start, &secrets))
 }
 
-/// Whether a media type is that of web pages.
+/// Whether it is a media type of web pages.
 pub(super) fn is_html(media_type: &str) -> bool {
     media_type.trim_start().to_ascii_lowercase().starts_with("text/html")
 }
 
-/// Whether a body is a web page, by what its type says or by how it begins.
+/// Whether a body is a web page, by its type or its beginning.
 pub(super) fn is_page(is_html: bool, body: &[u8]) -> bool {
     is_html || body.trim_ascii_start().starts_with(b"<")
 }
@@ -336,7 +337,7 @@ fn one_error(error: &Value) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(": "))
 }
 
-/// What stands between the tags of a page, each text once: many have their title as a heading, too.
+/// The text between the tags of a page, each part once: many pages repeat their title as a heading.
 fn without_tags(page: &str) -> String {
     let mut texts: Vec<&str> = Vec::new();
     for piece in page.split('<').skip(1) {
@@ -354,14 +355,14 @@ fn shortened(text: &str) -> String {
     let mut shown = String::new();
     for (count, c) in line.chars().enumerate() {
         if count == SHOWN {
-            // Half a media type says another one: cut between words, where there are any.
+            // Half a media type would be another one, so the text is cut between words if possible.
             let words = shown.rfind([' ', ',']).filter(|at| *at > SHOWN / 2).unwrap_or(shown.len());
             shown.truncate(words);
             shown.push('…');
             break;
         }
         match c {
-            // Besides controls: characters that reorder a terminal line.
+            // In addition to controls: characters that reorder a terminal line.
             c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
                 shown.extend(c.escape_unicode());
             }
@@ -430,7 +431,7 @@ mod tests {
             assert_eq!(reason(Purpose::WriteBlob, 405, body.as_bytes()), None, "a PATCH may be refused alone");
         }
         assert_eq!(begin(r#"{"errors":[{"code":"DENIED","message":"disallowed on this repository"}]}"#), None);
-        // Each image would have a line of its own.
+        // Otherwise each image would have a line of its own.
         for (status, expected) in [(200, Some(Reason::WebPage)), (302, Some(Reason::WebPage)), (404, None)] {
             assert_eq!(reason(Purpose::BeginUpload, status, b"<html>Please log in</html>"), expected, "{status}");
         }
@@ -456,7 +457,7 @@ mod tests {
         assert_eq!(page, "(a web page) you sent ***");
     }
 
-    /// A login page likes to say where it will lead back to.
+    /// A login page often contains the URL that it will return to.
     #[test]
     fn the_query_of_a_url_that_is_quoted_is_masked_and_what_is_no_url_stays() {
         for (message, shown) in [

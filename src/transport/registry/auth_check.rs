@@ -1,4 +1,4 @@
-//! Whether a registry lets us in, with the credentials this run has for it, and what we may do there. Nothing is changed.
+//! Checks whether a registry accepts the credentials of this run, and what they allow. Nothing is changed.
 
 use reqwest::Method;
 
@@ -13,24 +13,23 @@ use super::upload;
 use crate::base::error::Result;
 use crate::oci::Repository;
 
-/// How a registry took what it was shown.
+/// How a registry reacted to the credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthCheck {
-    /// It has looked at the credentials and accepts them, or anybody where there are none.
+    /// It has checked the credentials and accepts them, or accepts anonymous access without any.
     Accepted,
-    /// It asks for no credentials, so nothing is known of ours.
+    /// It requests no credentials, so nothing is known about ours.
     NotAsked,
-    /// A web page came, with this text: it is no registry, or a gateway that knows only the paths of repositories.
+    /// A web page with this text: it is not a registry, or a gateway that routes only the paths of repositories.
     WebPage(String),
 }
 
 impl Registries {
-    /// Shows the registry the credentials that count for `path` (may be empty): `GET /v2/`, answering its challenge
+    /// Sends the credentials for `path` (may be empty) to the registry: `GET /v2/`, answering its challenge
     /// (distribution-spec, "Determining Support").
     ///
     /// # Errors
-    /// [`Unauthorized`](crate::base::error::Kind::Unauthorized) if it, or its token server, does not accept them; what keeps it
-    /// from being asked.
+    /// [`Unauthorized`](crate::base::error::Kind::Unauthorized) if it or its token server rejects them; or it cannot be asked.
     pub async fn check_auth(&self, registry: &str, path: &str) -> Result<AuthCheck> {
         let host = match Repository::new(registry, path) {
             Ok(repository) => self.target(&repository)?,
@@ -44,10 +43,10 @@ impl Registries {
         Ok(if host.auth.is_asked() { AuthCheck::Accepted } else { AuthCheck::NotAsked })
     }
 
-    /// Whether we may read a repository, which need not exist.
+    /// Checks whether we may read a repository, which need not exist.
     ///
     /// # Errors
-    /// Its refusal, a web page instead of an answer, or what keeps it from being asked.
+    /// The registry refuses, a web page came instead of a response, or it cannot be asked.
     pub async fn may_pull(&self, repository: &Repository) -> Result<()> {
         let host = self.target(repository)?;
         let what = format!("asking whether {repository} may be pulled from");
@@ -59,10 +58,10 @@ impl Registries {
         }
     }
 
-    /// Whether we may write to a repository: an upload is begun and given up at once, before any byte of it.
+    /// Checks whether we may write to a repository by starting an upload and cancelling it at once.
     ///
     /// # Errors
-    /// Its refusal, or what keeps it from being asked.
+    /// The registry refuses or cannot be asked.
     pub async fn may_push(&self, repository: &Repository) -> Result<()> {
         may_push(&*self.target(repository)?, repository).await
     }
@@ -81,7 +80,7 @@ pub(super) async fn may_push(host: &Host, repository: &Repository) -> Result<()>
     Ok(())
 }
 
-/// The answer, if its status is one of these.
+/// The response, if its status is one of these.
 async fn expect(host: &Host, ask: &Ask<'_>, statuses: &[u16]) -> Result<Reply> {
     let reply = host.ask(ask).await?;
     if statuses.contains(&reply.status()) { Ok(reply) } else { Err(refusal(ask.what, reply).await.error) }

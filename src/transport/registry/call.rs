@@ -1,4 +1,4 @@
-//! A request on its way: what is sent, where, with whose authorization.
+//! An HTTP request: what is sent, where, and with which authorization.
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -6,13 +6,13 @@ use reqwest::{Method, Url};
 
 use super::upload_body::UploadBody;
 
-/// What is to be sent.
+/// What to send.
 pub(super) struct Call<'a> {
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,
     pub body: Payload,
-    /// Sent only to the origin of the URL that stands beside it.
+    /// Sent only to the origin of this URL.
     pub authorization: Option<(HeaderValue, Url)>,
     /// The attempt, for errors.
     pub what: &'a str,
@@ -20,9 +20,9 @@ pub(super) struct Call<'a> {
 
 pub(super) enum Payload {
     Bytes(Bytes),
-    /// Can be sent once only.
+    /// Can be sent only once.
     Stream(Box<UploadBody>),
-    /// Nothing, to end an upload of `stored` bytes with; the answer may take as long as storing them does.
+    /// An empty body that ends an upload of `stored` bytes; the response may take as long as storing them.
     Closing {
         stored: u64,
     },

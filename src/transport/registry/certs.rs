@@ -1,8 +1,8 @@
 //! A directory of certificates for one registry, as `certs.d/<host>` and `--cert-dir` name it (containers-certs.d(5)): `*.crt`
-//! are authorities to trust, `x.cert` with `x.key` is a certificate of ours.
+//! are trusted authorities, `x.cert` with `x.key` is a client certificate.
 //!
-//! The directory belongs to the user or the machine's administrator and is trusted; a mistake in it is an error that names
-//! the file, because a connection that fails for it would not.
+//! The directory belongs to the user or the administrator and is trusted. A mistake in it is an error that names the file,
+//! because a failing connection would not.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::base::bounded::read_all;
 use crate::base::error::{Error, Result};
 use crate::base::fsops::open_plain;
 
-/// The largest file of certificates or a key that is read, in bytes. All authorities that a system trusts have less than one MiB.
+/// Maximum size of a file with certificates or a key in bytes. All authorities that a system trusts have less than one MiB.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
-/// The files of one directory, by name.
+/// The files of a directory, by name.
 #[derive(Debug, Default)]
 pub(super) struct CertDir {
     pub authorities: Vec<PathBuf>,
@@ -30,8 +30,10 @@ pub(super) struct CertDir {
 }
 
 impl CertDir {
+    /// Lists the files of a directory.
+    ///
     /// # Errors
-    /// Half a pair; the file and the missing one are named.
+    /// Half of a pair is missing; both files are named.
     pub fn read(path: &Path) -> Result<CertDir> {
         let fail = |e| Error::disk("reading certificates in", path, e);
         let mut files = Vec::new();
@@ -63,10 +65,10 @@ fn other_half(file: &Path, extension: &str, files: &[PathBuf]) -> Result<PathBuf
     Err(Error::input(text))
 }
 
-/// The certificates in a file, which is read more than once: no pipe.
+/// The certificates in a file, which is read more than once and therefore must not be a pipe.
 ///
 /// # Errors
-/// The file cannot be opened or read, or holds no certificate; it is named.
+/// The file cannot be opened or read, or contains no certificate; it is named.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     let list = list.map_err(|e| unreadable(path, e))?;
@@ -91,8 +93,10 @@ fn unreadable(path: &Path, error: impl std::error::Error + Send + Sync + 'static
 pub(super) struct Identities(Vec<Arc<CertifiedKey>>);
 
 impl Identities {
+    /// Reads certificates and keys.
+    ///
     /// # Errors
-    /// A file that is no certificate or no key, and a key that is not the certificate's.
+    /// A file is not a certificate or a key, or a key does not belong to its certificate.
     pub fn read(pairs: &[(PathBuf, PathBuf)], provider: &CryptoProvider) -> Result<Identities> {
         let read = |(certificate, key): &(PathBuf, PathBuf)| {
             let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| unreadable(key, e))?;
@@ -105,8 +109,8 @@ impl Identities {
 }
 
 impl ResolvesClientCert for Identities {
-    /// The first certificate from one of the authorities the server names; where none is, the first that can sign: the
-    /// server will say what it has against it.
+    /// The first certificate from an authority that the server names; otherwise the first that can sign, and the server's
+    /// error will explain.
     fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let usable = || self.0.iter().filter(|own| own.key.choose_scheme(schemes).is_some());
         usable().find(|own| is_from(own, authorities)).or_else(|| usable().next()).cloned()

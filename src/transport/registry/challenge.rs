@@ -1,17 +1,17 @@
-//! `WWW-Authenticate`: what a registry wants to be shown (RFC 9110 §11.6.1, distribution `docs/spec/auth/token.md`).
+//! Parses `WWW-Authenticate`: what a registry requires (RFC 9110 §11.6.1, distribution `docs/spec/auth/token.md`).
 //!
-//! **Threats.** The header is text from outside. Nothing is sliced by assumption, an unknown or broken challenge is skipped,
-//! and a realm is only a URL that the caller still has to judge before it sends credentials there. One without a host is meant for
-//! the server that sent the challenge, and can lead to no other.
+//! **Threats.** The header is foreign text. Nothing is sliced by assumption, an unknown or broken challenge is skipped, and a
+//! realm is only a URL that the caller must judge before it sends credentials there. A realm without a host means the server
+//! that sent the challenge, and can lead to no other.
 
 use reqwest::Url;
 
 use super::reply::Reply;
 
-/// The most token servers of one answer that are asked.
+/// Maximum number of token servers to ask for one challenge.
 const MOST_SERVERS: usize = 4;
 
-/// A challenge this program can answer.
+/// A challenge that gapferry can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
@@ -20,26 +20,26 @@ pub(super) enum Challenge {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bearer {
-    /// The token server's URL.
+    /// The URL of the token server.
     pub realm: String,
     pub service: Option<String>,
-    /// What the registry says the refused request needed.
+    /// What the refused request needed, according to the registry.
     pub scope: Option<String>,
     pub error: Option<String>,
-    /// Basic would do, too.
+    /// Whether Basic is accepted too.
     pub or_basic: bool,
-    /// Other token servers that would do.
+    /// Other acceptable token servers.
     others: Vec<Bearer>,
 }
 
 impl Challenge {
-    /// The one to answer of those that a registry's answer holds.
+    /// The challenge to answer among those in a registry's response.
     pub fn of(reply: &Reply) -> Option<Challenge> {
         Challenge::choose(reply.texts("www-authenticate"), reply.url())
     }
 
-    /// Of the challenges of the headers, in whatever order, the one to answer: a token server gives tokens also to nobody
-    /// in particular and takes what Basic would be shown. `asked` is what they are the answer to.
+    /// The challenge to answer among those of the headers, in any order: a token server also issues tokens anonymously, and
+    /// accepts what Basic would send. `asked` is the requested URL.
     pub fn choose(headers: impl Iterator<Item = impl AsRef<str>>, asked: &Url) -> Option<Challenge> {
         let all: Vec<Challenge> = headers.flat_map(|header| parse(header.as_ref())).collect();
         let or_basic = all.contains(&Challenge::Basic);
@@ -76,7 +76,7 @@ impl Challenge {
         }
     }
 
-    /// The scope that the registry names, if a token for `asked` does not cover it: behind a gateway a repository may go by
+    /// The scope that the registry names, if a token for `asked` does not cover it: behind a gateway, a repository may have
     /// another name.
     pub fn other_scope(&self, asked: &[String]) -> Option<&str> {
         let Challenge::Bearer(Bearer { scope: Some(scope), .. }) = self else { return None };
@@ -95,17 +95,17 @@ impl Bearer {
         })
     }
 
-    /// Whether both want a token of one server for one service.
+    /// Whether both require a token of one server for one service.
     pub fn is_same_server(&self, other: &Bearer) -> bool {
         (&self.realm, &self.service) == (&other.realm, &other.service)
     }
 
-    /// The token server is Harbor's (`src/core/service/token`): it calls its registry so, whatever its host is called.
+    /// Whether the token server is Harbor's (`src/core/service/token`), which names its registry like this on any host.
     pub fn is_harbor(&self) -> bool {
         self.service.as_deref() == Some("harbor-registry")
     }
 
-    /// The realm as a web address. A path belongs to the server that was `asked`; a word is no address.
+    /// The realm as a URL. A path belongs to the server that was `asked`; a word is not an address.
     fn address(&self, asked: &Url) -> Option<String> {
         if is_web_address(&self.realm) {
             return Some(self.realm.clone());
@@ -119,7 +119,7 @@ fn is_web_address(realm: &str) -> bool {
     realm.parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
-/// Whether one `type:name:actions` allows all that another does.
+/// Whether one `type:name:actions` allows everything that another does.
 fn covers(has: &str, wanted: &str) -> bool {
     let (Some((has, may)), Some((wanted, must))) = (has.rsplit_once(':'), wanted.rsplit_once(':')) else {
         return has == wanted;
@@ -127,7 +127,7 @@ fn covers(has: &str, wanted: &str) -> bool {
     has == wanted && must.split(',').all(|action| may.split(',').any(|allowed| allowed == action))
 }
 
-/// All known challenges of one header: one header may hold several, separated by commas like their parameters.
+/// All known challenges of one header, which may contain several, separated by commas like their parameters.
 fn parse(header: &str) -> Vec<Challenge> {
     let mut found = Vec::new();
     let mut rest = header.trim_start_matches([' ', '\t', ',']);
@@ -136,7 +136,7 @@ fn parse(header: &str) -> Vec<Challenge> {
         let scheme = &rest[..scheme_end];
         let (parameters, remaining) = parameters(&rest[scheme_end..]);
         found.extend(challenge(scheme, parameters));
-        // No progress means the rest is no list of challenges.
+        // Without progress, the rest is not a list of challenges.
         if remaining.len() >= rest.len() {
             break;
         }
@@ -155,7 +155,7 @@ fn challenge(scheme: &str, parameters: Vec<(String, String)>) -> Option<Challeng
     let mut bearer = Bearer::default();
     for (name, value) in parameters {
         match name.as_str() {
-            // Of two realms, the address counts, wherever it stands.
+            // Of two realms, the address counts, wherever it is.
             "realm" if is_web_address(&bearer.realm) => {}
             "realm" => bearer.realm = value,
             "service" => bearer.service = Some(value),
@@ -167,10 +167,10 @@ fn challenge(scheme: &str, parameters: Vec<(String, String)>) -> Option<Challeng
     (!bearer.realm.is_empty()).then_some(Challenge::Bearer(bearer))
 }
 
-/// What stands between parameters; some gateways write a semicolon, as in other headers.
+/// Separators of parameters; some gateways write a semicolon, as in other headers.
 const SEPARATORS: [char; 4] = [' ', '\t', ',', ';'];
 
-/// `name=value` pairs up to what must be the next scheme, and the rest from there.
+/// `name=value` pairs up to the next scheme, and the rest from there.
 fn parameters(text: &str) -> (Vec<(String, String)>, &str) {
     let mut pairs = Vec::new();
     let mut rest = text.trim_start_matches(SEPARATORS);
@@ -189,7 +189,7 @@ fn name_before_equals(text: &str) -> Option<(&str, &str)> {
     token.then_some((name, after.trim_start()))
 }
 
-/// A quoted string (with `\` escapes), in single quotes as some gateways write it, or a bare token.
+/// A quoted string (with `\` escapes), one in single quotes as some gateways write it, or a bare token.
 fn value(text: &str) -> (String, &str) {
     let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
         let end = text.find(SEPARATORS).unwrap_or(text.len());

@@ -14,7 +14,7 @@ use crate::credentials::{Credentials, Store};
 use crate::oci::Repository;
 use crate::routes::Routes;
 
-/// How registries are spoken to.
+/// How to connect to registries.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub credentials: Store,
@@ -22,61 +22,62 @@ pub struct Config {
     pub proxies: Proxies,
     /// Mirrors, moved and blocked registries.
     pub routes: Routes,
-    /// Plain HTTP for every registry. Hosts of this machine are tried by plain HTTP anyway.
+    /// Plain HTTP for every registry. Hosts of this machine are tried with plain HTTP anyway.
     pub plain_http: bool,
     /// By `host[:port]`, as in references.
     pub per_registry: BTreeMap<String, RegistryConfig>,
-    /// Concurrent requests to one registry, downloads and uploads counted apart.
+    /// Parallel requests to a registry; downloads and uploads are counted separately.
     pub per_host: usize,
-    /// Further tries after a passing failure.
+    /// Retries after a temporary failure.
     pub retries: u32,
-    /// How long a registry that has answered before may stay without a successful answer before it is given up for the
-    /// rest of the run. `None`: as long as the tries of one request take.
+    /// How long a registry that has answered before may stay without a successful response before it is given up for the rest
+    /// of the run. `None` for as long as the retries of one request take.
     pub retry_budget: Option<Duration>,
-    /// How long in all one request may wait because the registry asked for it (Retry-After). The waits between the last
-    /// pulls of a limit are each bounded by it, and not added up.
+    /// How long a request may wait in total because the registry asked for it (Retry-After). The waits between the last pulls
+    /// of a limit are each bounded by it, and not added up.
     pub max_wait: Duration,
-    /// How long an answer may take, and how long 32 KiB of a body may, in either direction.
+    /// How long a response may take, and how long 32 KiB of a body may take in either direction.
     pub stall_timeout: Duration,
     /// How long a registry may take to store an upload after its last byte: an object store may copy it first.
     pub commit_timeout: Duration,
-    /// Blobs of at least this many bytes are uploaded so that an upload that breaks can go on, for one request more.
+    /// Blobs of at least this many bytes are uploaded so that an interrupted upload can continue, at the cost of one more
+    /// request.
     pub large_blob: u64,
     pub connect_timeout: Duration,
-    /// Before the second try; doubles from there, up to 30 s.
+    /// Before the first retry; doubles from there, up to 30 s.
     pub first_delay: Duration,
     pub user_agent: String,
-    /// Report every exchange, secrets masked.
+    /// Whether to report every exchange, with secrets masked.
     pub log_http: bool,
 }
 
-/// Whom to trust.
+/// Which certificates to trust.
 #[derive(Clone, Debug, Default)]
 pub struct TlsConfig {
-    /// `false`: any certificate will do, and plain HTTP if there is no TLS at all (as skopeo does). `None`: what the routes
-    /// say of a registry, else `true`.
+    /// `false` accepts any certificate, and plain HTTP if there is no TLS (as skopeo does). `None` means what the routes say
+    /// about a registry, otherwise `true`.
     pub verify: Option<bool>,
-    /// PEM files trusted beside the system's authorities.
+    /// PEM files with authorities to trust in addition to those of the system.
     pub ca_files: Vec<PathBuf>,
-    /// A directory in the form of `certs.d/<host>`, for every registry and instead of `certs_d`; where registries send us,
-    /// `certs_d` comes first.
+    /// A directory in the form of `certs.d/<host>`, for every registry and instead of `certs_d`; for servers that registries
+    /// redirect to, `certs_d` comes first.
     pub cert_dir: Option<PathBuf>,
-    /// Where directories named `host[:port]` are looked for; the first that has one for a registry counts.
+    /// Where to look for directories named `host[:port]`; the first that has one for a registry applies.
     pub certs_d: Vec<PathBuf>,
 }
 
-/// What differs for one registry.
+/// Settings for a single registry.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryConfig {
     pub tls_verify: Option<bool>,
     pub ca_files: Vec<PathBuf>,
-    /// A directory in the form of `certs.d/<host>`: `*.crt` authorities, `x.cert` and `x.key` for us.
+    /// A directory in the form of `certs.d/<host>`: `*.crt` authorities, `x.cert` and `x.key` of the client.
     pub cert_dir: Option<PathBuf>,
     pub credentials: Option<Credentials>,
 }
 
 impl TlsConfig {
-    /// The places of containers/image `docker/docker_client.go` (`perHostCertDirs`), for `certs_d`.
+    /// The directories of containers/image `docker/docker_client.go` (`perHostCertDirs`), for `certs_d`.
     pub fn default_certs_d(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
         let home = env("HOME").filter(|home| !home.is_empty());
         let own = home.map(|home| PathBuf::from(home).join(".config/containers/certs.d"));
@@ -117,10 +118,10 @@ impl Config {
             .try_for_each(|registry| tls::client_config(&self.tls_named(Some(registry), false)).map(drop))
     }
 
-    /// The settings for requests on behalf of `registry`, of which the routes may say that it is `insecure`.
+    /// The settings for requests on behalf of `registry`, which the routes may call `insecure`.
     ///
-    /// Token servers and storage are trusted as what is known of their own host says; where nothing is, as the registry
-    /// that sent us there. Our certificate is for the registry alone, unless one was set up for that very host.
+    /// Token servers and storage servers are trusted according to the settings of their own host; without any, like the
+    /// registry that redirected to them. Our certificate is only for the registry, unless one was configured for that host.
     pub(super) fn tls_for(&self, registry: &str, insecure: bool, url: &Url) -> TlsSettings {
         let names = names(url);
         if names.iter().any(|name| name.eq_ignore_ascii_case(registry)) {
@@ -139,7 +140,7 @@ impl Config {
         }
     }
 
-    /// Whether `registry` may be spoken to without proof of who it is, if the routes call it `insecure` or not.
+    /// Whether `registry` may be used without verifying its identity, depending on whether the routes call it `insecure`.
     pub(super) fn is_lax(&self, registry: &str, insecure: bool) -> bool {
         !self.tls_named(self.per_registry.get(registry), insecure).verify
     }
@@ -152,16 +153,16 @@ impl Config {
         settings
     }
 
-    /// The first directory of that name; one that may not be looked into is passed over, as in containers/image.
+    /// The first directory with that name; an inaccessible one is skipped, as in containers/image.
     fn in_certs_d(&self, registry: &str) -> Option<PathBuf> {
-        // A server may send us to any host: `..` is no name of a directory of ours.
+        // A server may redirect to any host: `..` is not the name of a directory of ours.
         Repository::new(registry, "any").ok()?;
         let directories = self.tls.certs_d.iter().map(|place| place.join(registry));
         directories.into_iter().find(|directory| std::fs::read_dir(directory).is_ok())
     }
 
-    /// The credentials that count for one registry. Those given for the registries that references name are not for the
-    /// `mirror` of another one; what was given for it by its own name is.
+    /// The credentials for one registry. Those given for every registry of a command are not for the `mirror` of another one;
+    /// those given for the mirror by name are.
     pub(super) fn store_for(&self, registry: &str, mirror: bool) -> Store {
         let mut store = if mirror { self.credentials.looked_up() } else { self.credentials.clone() };
         if let Some(credentials) = self.per_registry.get(registry).and_then(|own| own.credentials.clone()) {
@@ -170,7 +171,7 @@ impl Config {
         store
     }
 
-    /// What was said by name, whatever lies in `certs_d`.
+    /// What was configured by name, whatever is in `certs_d`.
     fn tls_named(&self, registry: Option<&RegistryConfig>, insecure: bool) -> TlsSettings {
         let own = registry.cloned().unwrap_or_default();
         TlsSettings {
@@ -182,7 +183,7 @@ impl Config {
     }
 }
 
-/// `host:port`, and `host` alone where the port is that of the scheme: how a reference may name this place.
+/// `host:port`, and `host` alone if the port is the default of the scheme: how a reference may name this server.
 fn names(url: &Url) -> Vec<String> {
     let Some(host) = url.host_str() else { return Vec::new() };
     let host = if host == "registry-1.docker.io" { "docker.io" } else { host };
@@ -191,27 +192,27 @@ fn names(url: &Url) -> Vec<String> {
     with_port.into_iter().chain(bare).collect()
 }
 
-/// How often a mirror is asked again after a passing failure: another place can be asked instead.
+/// Retries of a mirror after a temporary failure; another place can be asked instead.
 const MIRROR_RETRIES: u32 = 1;
 /// How long a mirror may make a request wait.
 const MIRROR_WAIT: Duration = Duration::from_secs(30);
 
-/// How often the registry itself is asked again after an answer that is not what was asked for: wrong bytes, a web page. It may be a
-/// passing fault; more often it is what the registry has, and each try reads a whole blob.
+/// Retries of the registry itself after a wrong response: wrong bytes, or a web page. That may be temporary, but more often
+/// the registry has nothing else, and each retry reads a whole blob.
 const WRONG_RETRIES: u32 = 2;
 
-/// Bytes that are passed on in a second, when it is slow: by a proxy that takes an upload as a whole before it passes it on, or by an
-/// object store that copies it.
+/// Bytes per second that a slow server passes on: a proxy that receives a complete upload before it passes it on, or an object
+/// store that copies it.
 const COPIED: u64 = 1024 * 1024;
 
-/// The longest wait of our own choice before another try.
+/// Maximum delay that we choose before a retry.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
-/// The part of [`Config`] that says how long to wait and how often to try.
+/// The part of [`Config`] about waiting and retrying.
 #[derive(Clone, Debug)]
 pub(super) struct RequestLimits {
     pub retries: u32,
-    /// How often the same is asked for again after an answer that is something else.
+    /// Retries after a wrong response.
     pub wrong_retries: u32,
     pub max_wait: Duration,
     pub first_delay: Duration,
@@ -236,16 +237,16 @@ impl RequestLimits {
         RequestLimits { retries, wrong_retries, max_wait, first_delay, retry_budget, stall, commit }
     }
 
-    /// How long a registry may take to store an upload of `size` bytes after the last of them. What has taken it may pass it on
-    /// or copy it, at [`COPIED`] at least; besides that, this is time without an answer, and the retry budget bounds it. It is a little longer,
-    /// so that a registry that answers nothing at all is given up before.
+    /// How long a registry may take to store an upload of `size` bytes after the last of them. It may pass the upload on or
+    /// copy it, at [`COPIED`] or faster; apart from that, this is time without a response, which the retry budget bounds. It
+    /// is a little longer, so that a registry that answers nothing at all is given up first.
     pub fn to_store(&self, size: u64) -> Duration {
         let Some(budget) = self.retry_budget else { return self.commit };
         let without_answer = budget.max(self.stall).saturating_add(self.stall / 2);
         without_answer.saturating_add(Duration::from_secs(size / COPIED)).min(self.commit)
     }
 
-    /// Which option allows more than `patience` for an answer, for the end of an error's text; empty, where none does.
+    /// The option that allows more than `patience` for a response, for the end of an error message; empty if there is none.
     pub fn more_than(&self, patience: Duration) -> &'static str {
         match patience > self.stall && patience < self.commit {
             true => " (a longer --retry-budget allows more)",
@@ -253,7 +254,7 @@ impl RequestLimits {
         }
     }
 
-    /// The waits before the further tries of one request.
+    /// The delays before the retries of one request.
     pub fn backoff(&self) -> ExponentialBuilder {
         ExponentialBuilder::default()
             .with_min_delay(self.first_delay)
@@ -262,7 +263,7 @@ impl RequestLimits {
             .with_jitter()
     }
 
-    /// The same waits without an end, for all requests that wait together.
+    /// The same delays without an end, for all requests that wait together.
     pub fn rounds(&self) -> ExponentialBackoff {
         self.backoff().without_max_times().build()
     }
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!(stranger.cert_dir, None);
     }
 
-    /// A small blob that is not answered would cost a quarter of an hour, and a large one needs the time.
+    /// An unanswered small blob would cost a quarter of an hour, and a large one needs the time.
     #[test]
     fn what_is_large_may_take_long_to_be_stored_and_the_rest_has_the_retry_budget() {
         let of = |retry_budget: Option<u64>, size| {

@@ -1,4 +1,4 @@
-//! `Content-Range`: which part of a blob an answer holds (RFC 9110 §14.4).
+//! Parses `Content-Range`: which part of a blob a response contains (RFC 9110 §14.4).
 
 /// `bytes start-end/total`; a total of `*` is unknown (RFC 9110 §14.4).
 pub(super) struct ContentRange {

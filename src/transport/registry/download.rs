@@ -1,9 +1,9 @@
-//! A blob as one continuous stream, over as many connections as it takes.
+//! A blob as one continuous stream, over as many connections as needed.
 //!
-//! **Threats.** The server may break off, stall, ignore Range, answer another range, or serve something of another length.
-//! What it says of lengths must agree with the descriptor; what it sends is counted here and proven by
-//! [`BlobReader`](crate::content::BlobReader) above. The author of an image chooses the URLs of its foreign layers: they are
-//! asked only where the registry does not have the layer, without credentials, and only over HTTP.
+//! **Threats.** The server may break off, stall, ignore Range, send another range, or send something of another length. The
+//! lengths it states must agree with the descriptor; what it sends is counted here and verified by
+//! [`BlobReader`](crate::content::BlobReader). The author of an image chooses the URLs of its foreign layers: they are used
+//! only if the registry does not have the layer, without credentials, and only over HTTP.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,16 +31,15 @@ use crate::base::progress::Event;
 use crate::content::{Body, NamedBlob};
 use crate::oci::{Descriptor, Repository};
 
-/// This much progress makes the breaks so far forgotten, where no retry budget says how long to be patient: at a
-/// mirror, say.
+/// This much progress resets the count of interruptions if no retry budget applies, for example at a mirror.
 const ENOUGH: u64 = 1024 * 1024;
-/// Where one does, this part of a blob is enough, or what a slow line has to bring within the stall limit: what comes in pieces, one
-/// for each request, comes. So the pieces of one blob are not endlessly many.
+/// If one applies, this fraction of a blob is enough, or what a slow connection must transfer within the stall limit: a blob
+/// that arrives in pieces, one per request, does arrive. The number of pieces is thereby bounded.
 const PART: u64 = 32;
 
 type Pieces = BoxStream<'static, Result<Bytes, Failure>>;
 
-/// The bytes of `blob` from `offset`, or from 0 if the server cannot begin there.
+/// The bytes of `blob` from `offset`, or from 0 if the server cannot start there.
 pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
     let what = format!("reading blob {} of {repository}", blob.digest);
     if offset >= blob.size && offset > 0 {
@@ -67,14 +66,14 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
     };
     let name = NamedBlob { digest: blob.digest, repository: repository.clone() };
     let begins = flow.connect().await.map_err(|error| error.with_fact(name.clone()))?;
-    // Nothing is delivered yet, so a stream from the start is simply passed on as such.
+    // Nothing is delivered yet, so a stream from the start is passed on as such.
     flow.position = begins;
     flow.skip = 0;
     let pieces = flow.into_stream().map(move |piece| piece.map_err(|error| error.with_fact(name.clone())));
     Ok(Body::new(begins, pieces.boxed()))
 }
 
-/// What is downloaded, from where.
+/// What to download, and from where.
 struct Wanted {
     host: Arc<Host>,
     repository: Repository,
@@ -86,26 +85,26 @@ struct Wanted {
 /// A download in progress.
 struct Flow {
     wanted: Wanted,
-    /// What was delivered up to here.
+    /// Everything before this position was delivered.
     position: u64,
-    /// What the present connection sends once more.
+    /// Bytes that the present connection sends again.
     skip: u64,
     pieces: Option<Pieces>,
-    /// Why they may be something else than the blob, if they come to another length.
+    /// Why they may not be the blob if their length differs.
     doubt: Option<String>,
     /// Where they come from; see [`Reply::server`].
     server: Option<ServerWork>,
-    /// They have brought enough for the blob to be on its way.
+    /// Set once enough has arrived for the blob to count as in transfer.
     download: Option<Download>,
-    /// When they were asked for.
+    /// When they were requested.
     opened: Instant,
     tries: Tries,
-    /// The tries after answers that are something else than the blob.
+    /// The retries after wrong responses.
     wrong_answers: Tries,
     since_break: u64,
-    /// What came since the tries were last renewed: over several breaks, if none of them brought enough alone.
+    /// Bytes since the retries were last reset, over several interruptions if none of them brought enough alone.
     since_renewal: u64,
-    /// Kept over reconnects: giving it back and waiting for it again could wait for itself.
+    /// Kept over reconnects: releasing it and waiting for it again could wait for itself.
     _lane: Permit,
 }
 
@@ -148,7 +147,8 @@ impl Flow {
         }
     }
 
-    /// What a body that broke off means. One that has brought something is slow; one that has not may be one of many.
+    /// What an interrupted body means. A connection that has transferred something is slow; one that has not may be one of
+    /// many.
     fn classify(&mut self, failure: Failure) -> Failure {
         if self.has_got_on() {
             self.tries.renew();
@@ -161,7 +161,7 @@ impl Flow {
         }
     }
 
-    /// Whether enough has come for the breaks so far to be forgotten.
+    /// Whether enough has arrived to reset the count of interruptions.
     fn has_got_on(&self) -> bool {
         let Wanted { host, blob, .. } = &self.wanted;
         let enough = match host.wire.limits.retry_budget {
@@ -204,14 +204,14 @@ impl Flow {
         Error::new(Kind::Network, format!("{}: the body ended after {at} of {size} bytes", self.wanted.what))
     }
 
-    /// Something else came than the blob: a page, or what a proxy has changed on its way.
+    /// The response is not the blob: a page, or something that a proxy has changed.
     fn other(&self) -> Failure {
         let (doubt, size) = (self.doubt.as_deref().unwrap_or_default(), self.wanted.blob.size);
         let text = format!("the answer ({doubt}) has not the {size} bytes of its descriptor");
         Failure::never(strange(&self.wanted.what, text))
     }
 
-    /// Opens a connection at `position`, or at 0; says which.
+    /// Opens a connection at `position`, or at 0, and returns which.
     async fn connect(&mut self) -> Result<u64> {
         let mut from = self.position;
         loop {
@@ -265,7 +265,7 @@ impl Wanted {
         }
     }
 
-    /// A foreign layer from one of the places its descriptor names; the last failure if none has it.
+    /// A foreign layer from one of the places in its descriptor; the last failure if none has it.
     async fn elsewhere(&self, from: u64) -> Result<Reply, Failure> {
         let foreign = |failure: Failure| {
             let fact = BlobFault::Foreign(self.blob.digest);
@@ -349,9 +349,9 @@ enum Opened {
         /// See [`Reply::server`].
         server: Option<ServerWork>,
     },
-    /// Not where it was asked to begin, and why.
+    /// It does not start where requested, with the reason.
     Elsewhere(String),
-    /// Something else than the blob, such as a web page.
+    /// It is not the blob, for example a web page.
     Other(Error),
 }
 
@@ -361,8 +361,8 @@ impl Opened {
     }
 }
 
-/// Why an answer of another length is no damaged blob: another server than a registry has answered, or what stands before it has
-/// changed the answer.
+/// Why a response of another length is not a damaged blob: another server than a registry has answered, or a proxy has changed
+/// the response.
 fn doubt(reply: &Reply) -> Option<String> {
     let is_other = reply.header("content-type").is_some_and(is_html) || reply.coding().is_some();
     is_other.then(|| served_as(reply))

@@ -1,35 +1,35 @@
-//! What an error of this room may be found to know ([`Error::find`](crate::base::error::Error::find)): for decisions and hints, which
-//! read no text.
+//! Facts of errors from this module ([`Error::find`](crate::base::error::Error::find)), for decisions and hints, which read no
+//! text.
 
 use crate::base::error::Fact;
 use crate::oci::Digest;
 
-/// An answer with another status than those that were wanted.
+/// A response with an unexpected status.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{words}")]
 pub struct UnexpectedStatus {
     pub status: u16,
-    /// The body is a web page: of the registry, or of what stands before it.
+    /// Whether the body is a web page, of the registry or a proxy.
     pub is_page: bool,
     pub symptom: Option<Symptom>,
-    /// The status and what the body says, for a person.
+    /// The status and the body as text for people.
     pub words: String,
 }
 
 impl Fact for UnexpectedStatus {}
 
-/// What the words of a refusal point to. They are of no specification, so they decide little more than the advice to a person.
+/// What the words of a refusal suggest. They follow no specification, so little more than a hint depends on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symptom {
-    /// A disk of the registry has no room.
+    /// A disk of the registry is full.
     DiskFull,
     Quota,
     ReadOnly,
-    /// The account lacks the right to pull.
+    /// The account lacks permission to pull.
     NoPullRight,
 }
 
-/// A web page came with a status of success.
+/// A web page came with a successful status.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("a web page came in place of the answer")]
 pub struct WebPage;
@@ -41,39 +41,39 @@ impl Fact for WebPage {}
 pub enum BlobFault {
     #[error("the registry does not have blob {0}, which a manifest of its own names")]
     Lost(Digest),
-    /// The registry leaves it to an address that its manifest names.
+    /// The registry leaves it to an address in its manifest.
     #[error("the registry does not have the foreign layer {0}")]
     Foreign(Digest),
 }
 
 impl Fact for BlobFault {}
 
-/// Why no answer was to be had.
+/// Why there was no response.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct NoAnswer {
     pub reason: String,
-    /// What TLS has against the other side, or that against us.
+    /// The TLS problem of either side.
     pub tls: Option<TlsFault>,
-    /// The other side does speak TLS, and one of us does not trust the other.
+    /// Whether the server speaks TLS, and one side does not trust the other.
     pub spoke_tls: bool,
-    /// No address is known for the host's name.
+    /// Whether the host name could not be resolved.
     pub is_unresolved: bool,
 }
 
 impl Fact for NoAnswer {}
 
-/// What is wrong with a TLS server, as far as it makes a difference to what helps.
+/// The problem of a TLS server, as far as the remedy depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFault {
-    /// Its certificate names no host, or is of an old version of X.509; or the two sides have no version or cipher in common.
+    /// Its certificate names no host or has an old version of X.509; or the two sides have no version or cipher in common.
     Outdated,
     Expired,
     NotYetValid,
     WrongName,
-    /// No authority that is trusted has signed its certificate, or something else is wrong with that.
+    /// Its certificate is not signed by a trusted authority, or is otherwise invalid.
     Untrusted,
-    /// It demands a certificate of ours.
+    /// It requires a client certificate.
     ClientCertificateDemanded,
     Other,
 }

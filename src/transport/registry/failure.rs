@@ -1,20 +1,20 @@
-//! A try that failed, and what its failure allows.
+//! A failed attempt, and what can be done about it.
 
 use std::time::{Duration, Instant};
 
 use super::outage::{Evidence, ServerWork};
 use crate::base::error::{Error, Kind};
 
-/// A try that failed, and what may be done about it.
+/// A failed attempt, and what can be done about it.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub error: Error,
     pub retry: Retry,
-    /// The server that failed, if that is known; without one, the failure counts against the registry.
+    /// The server that failed, if known; otherwise the failure counts against the registry.
     pub server: Option<ServerWork>,
-    /// The status of the answer, if one came.
+    /// The status of the response, if there was one.
     pub status: Option<u16>,
-    /// When the request was sent that failed, where that is known: before, it may have waited for its turn.
+    /// When the failed request was sent, if known; it may have waited for its turn before.
     pub asked: Option<Instant>,
     /// How long it was waited for in vain.
     pub waited: Duration,
@@ -22,15 +22,15 @@ pub(super) struct Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// Another try would end the same way.
+    /// A retry would end the same way.
     Never,
-    /// The obstacle is gone already (a new token was fetched).
+    /// The obstacle is already gone (a new token was fetched).
     Now,
-    /// After a growing, jittered delay.
+    /// After a growing delay with jitter.
     Soon,
-    /// The same; and the whole server may be down.
+    /// Likewise; and the whole server may be down.
     Down(Evidence),
-    /// When the registry said: its Retry-After.
+    /// After the time in the registry's Retry-After.
     After(Duration),
 }
 
@@ -47,17 +47,17 @@ impl Failure {
         Failure::new(error, Retry::Soon)
     }
 
-    /// No answer came from the registry.
+    /// The registry did not respond.
     pub fn no_answer(error: Error) -> Failure {
         Failure::new(error, Retry::Down(Evidence::NoAnswer))
     }
 
-    /// The same, after this time.
+    /// The registry did not respond within this time.
     pub fn no_answer_in(waited: Duration, error: Error) -> Failure {
         Failure { waited, ..Failure::no_answer(error) }
     }
 
-    /// The body of an answer of `server` broke off: that is no better than an error in its place.
+    /// The body of a response from `server` broke off, which is no better than an error response.
     pub fn of_body(self, server: &ServerWork) -> Failure {
         match self.retry {
             Retry::Soon => Failure { retry: Retry::Down(Evidence::Status), ..self.at(server) },
@@ -65,16 +65,16 @@ impl Failure {
         }
     }
 
-    /// It is this server that failed.
+    /// This server failed.
     pub fn at(self, server: &ServerWork) -> Failure {
         Failure { server: Some(server.clone()), ..self }
     }
 
-    /// It was not the registry that failed, but a server that it redirects to: that says nothing of the registry.
+    /// Not the registry failed, but a server that it redirects to, which says nothing about the registry.
     pub fn of_another_server(self) -> Failure {
         let is_limit = self.error.kind() == Kind::RateLimited;
         let error = match self.error.kind() {
-            // Its limit is not the registry's, and must not keep other requests from it.
+            // Its limit is not the registry's, and must not block other requests to it.
             Kind::RateLimited => self.error.of_kind(Kind::Network),
             _ => self.error,
         };
@@ -92,19 +92,17 @@ impl Failure {
     }
 }
 
-/// The statuses after which the same request may succeed later: the transient ones of HTTP, nginx's 499 and Cloudflare's
-/// 522.
+/// The statuses after which the same request may succeed later: the temporary ones of HTTP, nginx's 499 and Cloudflare's 522.
 pub(super) fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
 }
 
-/// The statuses with which a server, or a gateway before it, may answer everything while it is down. They are no success, of
-/// whatever was asked.
+/// The statuses with which a server or a gateway may answer everything while it is down. They are never a success.
 pub(super) fn may_be_down(status: u16) -> bool {
     matches!(status, 499..=599)
 }
 
-/// The statuses by which a gateway says that the registry behind it does not answer.
+/// The statuses by which a gateway reports that the registry does not respond.
 pub(super) fn is_gateway(status: u16) -> bool {
     matches!(status, 499 | 502 | 503 | 504 | 522)
 }

@@ -1,12 +1,12 @@
-//! A way in for the fuzz targets, to what is otherwise nobody's business: the texts a registry sends.
+//! Access for the fuzz targets to the parsers of texts that a registry sends.
 //!
-//! Compiled for fuzzing only (`--cfg fuzzing`), so that nothing of it is part of the crate.
+//! It is compiled only for fuzzing (`--cfg fuzzing`), so it is not part of the crate.
 
 use std::time::{Duration, SystemTime};
 
 use super::challenge::{Bearer, Challenge};
 
-/// The next page a `Link` header names.
+/// The next page in a `Link` header.
 pub fn next_page(header: &str) -> Option<&str> {
     match super::link::next([header].into_iter()) {
         super::link::NextPage::At(target) => Some(target),
@@ -14,8 +14,7 @@ pub fn next_page(header: &str) -> Option<&str> {
     }
 }
 
-/// The challenge to answer of a `WWW-Authenticate` header: realm, then service, scope and error as far as there are any;
-/// empty for Basic.
+/// The challenge to answer in a `WWW-Authenticate` header: realm, then service, scope and error if present; empty for Basic.
 pub fn challenge(header: &str) -> Option<Vec<String>> {
     let asked = reqwest::Url::parse("https://registry.invalid/v2/").ok()?;
     Some(match Challenge::choose([header].into_iter(), &asked)? {
@@ -46,12 +45,12 @@ pub fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
     super::content_range::ContentRange::parse(header).map(|range| (range.start, range.end, range.total))
 }
 
-/// How much of an upload there is, by its `Range` header.
+/// The size of an upload according to its `Range` header.
 pub fn upload_range(header: &str) -> Option<u64> {
     super::upload::range_end(header)
 }
 
-/// A URL as `--log-http` shows it; `None` when it is no URL.
+/// A URL as `--log-http` shows it; `None` if it is not a URL.
 pub fn shown(url: &str) -> Option<String> {
     url.parse().ok().map(|url| super::trace::shown(&url))
 }

@@ -1,5 +1,5 @@
-//! What HEAD is worth at a registry, for one kind of object. It is the cheaper question, and what it does not tell, GET does. Some
-//! proxies deny by HEAD what they would fetch, and some never answer it.
+//! Whether HEAD can be relied on at a registry, for one kind of object. It is the cheaper request; what it does not answer,
+//! GET does. Some proxies answer HEAD with a denial for what they would fetch, and some never answer it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,23 +7,23 @@ use std::time::Instant;
 
 use super::outage::Outage;
 
-/// See the module documentation. One for each registry and kind of object.
+/// See the module documentation. There is one for each registry and kind of object.
 #[derive(Default)]
 pub(super) struct Heads {
-    /// Of blobs: whether GET agreed when HEAD said that something is not there; locked while that is found out.
+    /// For blobs: whether GET agreed when HEAD said that something is missing; locked while that is determined.
     pub agrees: tokio::sync::Mutex<Option<bool>>,
     asked: Mutex<Asked>,
-    /// Of manifests: one has found something.
+    /// For manifests: whether a HEAD has found something.
     finds: AtomicBool,
-    /// Of manifests: one did not find what GET found.
+    /// For manifests: whether a HEAD did not find what GET found.
     hides: AtomicBool,
 }
 
 #[derive(Default)]
 struct Asked {
-    /// When one was last answered.
+    /// When a HEAD was last answered.
     answered: Option<Instant>,
-    /// When one was sent that got no answer within the stall limit.
+    /// When a HEAD was sent that was not answered within the stall limit.
     unanswered: Option<Instant>,
 }
 
@@ -36,8 +36,8 @@ impl Heads {
         self.hides.store(true, Ordering::Relaxed);
     }
 
-    /// Whether they can be believed when they say that something is not there: they find things, and have hidden none. That GET
-    /// did not find it either shows nothing; a HEAD that never finds anything agrees there, too.
+    /// Whether HEAD can be trusted when it says that something is missing: it has found things and hidden none. That GET did
+    /// not find the object either proves nothing, because a HEAD that never finds anything agrees then too.
     pub fn are_believed(&self) -> bool {
         self.finds.load(Ordering::Relaxed) && !self.hides.load(Ordering::Relaxed)
     }
@@ -46,13 +46,14 @@ impl Heads {
         self.asked().answered = Some(Instant::now());
     }
 
-    /// One that was sent then got no answer within the stall limit.
+    /// A HEAD sent at that time was not answered within the stall limit.
     pub fn note_silence(&self, sent: Instant) {
         self.asked().unanswered = Some(sent);
     }
 
-    /// Whether it is not worth asking: one got no answer while the registry answered other questions, and none has got one since.
-    /// Those of `another` kind tell as long as none of this kind was answered: what swallows HEAD does not look at paths.
+    /// Whether HEAD is not worth trying: one was not answered while the registry answered other requests, and none has been
+    /// answered since. Those of `another` kind count as long as none of this kind was answered, because whatever drops HEAD
+    /// does not look at paths.
     pub fn are_ignored(&self, another: &Heads, outage: &Outage) -> bool {
         self.are_swallowed(outage) || self.asked().answered.is_none() && another.are_swallowed(outage)
     }

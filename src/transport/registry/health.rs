@@ -1,9 +1,9 @@
-//! What a Harbor says of its own health. Without its database it answers 401 to right credentials, grants tokens for nothing, and
-//! answers some paths from a cache; `GET /api/v2.0/health` tells that from a refusal (Harbor 2.x `src/controller/health`). It is
-//! answered to everybody, with 200 whatever the health: the body tells.
+//! What a Harbor reports about its own health. Without its database it answers 401 to valid credentials, issues empty tokens,
+//! and answers some paths from a cache; `GET /api/v2.0/health` distinguishes that from a refusal (Harbor 2.x
+//! `src/controller/health`). It is answered to everyone, always with status 200; the body contains the health.
 //!
-//! Threats: the answer is text from outside, bounded in length and time, and shown only as [`excerpt`] shows it. It can make a
-//! run wait for the retry budget and end it, as any 503 can, and no more.
+//! Threats: the response is foreign text, bounded in length and time, and shown only through [`excerpt`]. It can make a run
+//! wait for the retry budget and end it, like any 503, and no more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,22 +12,22 @@ use serde::Deserialize;
 
 use super::answer::excerpt;
 
-/// Components without which nothing can be pushed or pulled: the deeper ones first, since the others fail with them.
+/// Components without which nothing can be pushed or pulled; the deeper ones first, because the others fail with them.
 const NEEDED: [&str; 4] = ["database", "redis", "registry", "core"];
-/// How long an answer counts: requests that fail together ask once.
+/// How long a response is valid: requests that fail together ask once.
 const BELIEVED: Duration = Duration::from_secs(2);
-/// Where it is asked for, below the registry's root.
+/// Its path below the registry's root.
 pub(super) const PATH: &str = "/api/v2.0/health";
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Read of it, in bytes.
+/// Bytes to read.
 pub(super) const READ: usize = 64 * 1024;
 
-/// One for each registry.
+/// There is one for each registry.
 #[derive(Default)]
 pub(super) struct Health {
     is_harbor: AtomicBool,
-    /// Held while one request asks for all that wait.
+    /// Held while one request asks on behalf of all that wait.
     last: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
 }
 
@@ -37,9 +37,9 @@ impl Health {
         self.is_harbor.store(true, Ordering::Relaxed);
     }
 
-    /// Which needed component is down, as a sentence. `None`: none is, or this is no Harbor, or it does not say.
+    /// Which needed component is down, as a sentence; `None` if all are up, this is not a Harbor, or it does not say.
     ///
-    /// `asking` gives the beginning of the answer at [`PATH`], within `stall`; it is used only where nothing recent is known.
+    /// `asking` returns the beginning of the response at [`PATH`], within `stall`; it is used only if nothing recent is known.
     pub async fn illness(&self, asking: impl Future<Output = Option<Vec<u8>>>, stall: Duration) -> Option<String> {
         if !self.is_harbor.load(Ordering::Relaxed) {
             return None;

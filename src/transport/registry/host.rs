@@ -1,4 +1,4 @@
-//! One registry: how it is reached, and requests to it with authentication and retries.
+//! A registry: how it is reached, and requests to it with authentication and retries.
 
 mod optional;
 
@@ -29,16 +29,15 @@ use crate::base::error::{Error, Kind, Result};
 use crate::credentials::Store;
 use crate::oci::Digest;
 
-/// A registry as this run knows it.
+/// A registry as known in this run.
 pub(super) struct Host {
     /// As the user wrote it, `host[:port]`.
     pub registry: String,
     pub wire: Arc<Wire>,
     pub auth: Arc<Auth>,
     root: Arc<Root>,
-    /// Concurrent requests. Uploads have a lane of their own: while one holds it, it may wait for a download from this
-    /// same registry, never the other way round. So have mounts, manifests and tags, which are small and shall not wait
-    /// behind large blobs.
+    /// Parallel requests. Uploads have their own lane: while one holds it, it may wait for a download from this same registry,
+    /// never the reverse. So do mounts, manifests and tags, which are small and should not wait for large blobs.
     pub reads: Arc<Lane>,
     pub uploads: Arc<Lane>,
     pub changes: Arc<Lane>,
@@ -52,12 +51,12 @@ pub(super) struct Host {
 /// A request that can be repeated.
 pub(super) struct Ask<'a> {
     pub method: Method,
-    /// Below the registry's root, beginning with `/`; or a whole URL.
+    /// Below the registry's root, starting with `/`; or a complete URL.
     pub target: RequestTarget,
     pub headers: HeaderMap,
     pub body: Bytes,
     pub scopes: Scopes,
-    /// The kind of question this is, if an image can do without the answer.
+    /// The kind of request, if an image can do without the response.
     pub optional: Option<Question>,
     /// The attempt, for errors and events.
     pub what: &'a str,
@@ -87,7 +86,7 @@ impl<'a> Ask<'a> {
 }
 
 impl Ask<'_> {
-    /// The failure that an answer other than the wanted one stands for.
+    /// The failure for an unexpected response.
     pub async fn refused(&self, reply: Reply) -> Failure {
         let purpose = match self.method {
             Method::GET | Method::HEAD => Purpose::Read,
@@ -105,7 +104,7 @@ impl Ask<'_> {
         }
     }
 
-    /// What is known of such questions, if this is a HEAD, and of those of the other kind.
+    /// What is known about such requests, if this is a HEAD, and about those of the other kind.
     fn heads<'m>(&self, memory: &'m Memory) -> Option<(&'m Heads, &'m Heads)> {
         let (manifests, blobs) = (&memory.manifest_heads, &memory.blob_heads);
         match self.method == Method::HEAD {
@@ -115,15 +114,15 @@ impl Ask<'_> {
         }
     }
 
-    /// Whether only what is there now is an answer: what a target has, and lists. A cache may know the answer of a minute ago, before
-    /// something was pushed.
+    /// Whether only the present state is an answer, as for what a target has, and for lists. A cache may return what it knew a
+    /// minute ago, before something was pushed.
     fn is_of_now(&self) -> bool {
         let is_read = matches!(self.method, Method::GET | Method::HEAD);
         let is_list = ["/tags/list", "/referrers/"].iter().any(|part| self.path().contains(part));
         is_read && (self.scopes.may_push() || is_list)
     }
 
-    /// Whether registries that count pulls count this one.
+    /// Whether registries that count pulls count this request.
     pub fn is_pull(&self) -> bool {
         self.method == Method::GET && self.path().contains("/manifests/")
     }
@@ -151,11 +150,11 @@ impl Host {
         }
     }
 
-    /// The registry's root URL, found out by the first request to need it.
+    /// The registry's root URL, determined by the first request that needs it.
     pub async fn base(&self) -> Result<&Url> {
         match self.root.known() {
             Some(url) => Ok(url),
-            // Boxed: every request would have room for the whole search otherwise.
+            // Boxed: otherwise every request would reserve space for the whole search.
             None => self.root.url(Box::pin(self.find_root())).await,
         }
     }
@@ -181,32 +180,32 @@ impl Host {
         Tries::new(what, false, &self.gate, &self.wire).with_root(&self.root)
     }
 
-    /// The tries of a request that does this with a blob.
+    /// The retries of a request for this blob.
     ///
     /// # Errors
-    /// It has failed too often with this blob.
+    /// It has failed too often for this blob.
     pub fn tries_of(&self, what: &str, blob: &Digest, work: Work) -> Result<Tries> {
         let blob = self.memory.spent.of(blob, work);
         blob.check(what)?;
         Ok(self.tries(what).of_blob(blob))
     }
 
-    /// The registry has stored what it gave no good answer to: it does store.
+    /// The registry has stored something that it did not acknowledge, so it does store.
     pub fn note_stored(&self) {
         self.wire.outage.answered(Work::Complete);
         self.wire.outage.note_stored();
     }
 
-    /// Returns when the registry may be asked: neither its limits nor an outage stand against it.
+    /// Returns when neither the registry's limits nor an outage prevent a request.
     ///
     /// # Errors
-    /// Nothing more may be asked in this run.
+    /// Nothing more may be requested in this run.
     pub async fn pass(&self, what: &str) -> Result<()> {
         self.wire.outage.pass(what).await?;
         self.gate.pass(what).await
     }
 
-    /// Sends until there is an answer that is not transient, and gives it back whatever its status.
+    /// Sends the request until there is a response that is not temporary, and returns it whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
         match self.patiently(ask, None, &|_| ()).await? {
             Read::Unread(reply) => Ok(*reply),
@@ -214,8 +213,8 @@ impl Host {
         }
     }
 
-    /// The same, and reads an answer with status 200, of at most `limit` bytes; one that breaks off or stalls is asked for again.
-    /// `head` takes what is needed besides the body.
+    /// Does the same, and reads a response with status 200 of at most `limit` bytes; one that breaks off or stalls is
+    /// requested again. `head` extracts what is needed besides the body.
     pub async fn read<T>(&self, ask: &Ask<'_>, limit: u64, head: impl Fn(&Reply) -> T + Sync) -> Result<Read<T>> {
         self.patiently(ask, Some(limit), &head).await
     }
@@ -261,11 +260,12 @@ impl Host {
         }
     }
 
-    /// Asks what another request can settle: one try, and only the registry's own limit is waited for. `None`: no answer.
+    /// Makes a request that another one can replace: one attempt, and only the registry's own limit is waited for. `None`
+    /// means no response.
     ///
     /// # Errors
-    /// The other request would meet the same: no token for this account, credentials that cannot be read, a certificate that is
-    /// not trusted, a registry that was given up.
+    /// The other request would fail in the same way: no token for this account, unreadable credentials, an untrusted
+    /// certificate, or a registry that was given up.
     pub async fn hint(&self, ask: &Ask<'_>) -> Result<Option<Reply>> {
         if let Some(question) = ask.optional {
             self.memory.answers.check(question)?;
@@ -289,14 +289,14 @@ impl Host {
                 self.tries(ask.what).again(failure).await?;
                 self.ask(ask).await.map(Some)
             }
-            // The other question may be redirected elsewhere, or not at all.
+            // The other request may be redirected elsewhere, or not at all.
             Retry::Never if !is_misled(&failure) => Err(failure.error),
             _ => Ok(None),
         }
     }
 
-    /// One try, a second one with a new token if the first was refused for the old, and a third one with Basic credentials where
-    /// the registry takes them as well.
+    /// One attempt, a second one with a new token if the first was refused, and a third one with Basic credentials if the
+    /// registry accepts them too.
     pub async fn once(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
         let asked = self.authorized(ask).await;
         if let Some((heads, _)) = ask.heads(&self.memory) {
@@ -345,14 +345,14 @@ impl Host {
         Ok(reply)
     }
 
-    /// Behind a host that only redirects may be a registry with tokens of its own. It is read as anybody may read it: our
-    /// credentials are for the host that was named.
+    /// Behind a host that only redirects, there may be a registry with its own tokens. It is read anonymously, because our
+    /// credentials are for the named host.
     async fn without_credentials(&self, ask: &Ask<'_>, mut reply: Reply) -> Result<Reply, Failure> {
         if !matches!(ask.method, Method::GET | Method::HEAD) {
             return Ok(reply);
         }
         let (auth, mut sent) = (self.memory.anonymous(&self.registry, reply.url()), None);
-        // Twice: the first token may be of an earlier request, and too old.
+        // Twice: the first token may be from an earlier request, and expired.
         for _ in 0..2 {
             if reply.status() != 401 {
                 break;
@@ -367,8 +367,8 @@ impl Host {
         Ok(reply)
     }
 
-    /// One try with a body that cannot be sent twice. When the token was refused a new one is got, and the failure says
-    /// that another try may be made now.
+    /// One attempt with a body that cannot be sent twice. If the token was refused, a new one is fetched, and the failure
+    /// allows an immediate retry.
     pub async fn once_with(&self, ask: &Ask<'_>, url: Url, body: Payload) -> Result<Reply, Failure> {
         self.pass(ask.what).await.map_err(Failure::never)?;
         let sent = self.auth.header(&self.wire, &ask.scopes).await?;
@@ -405,7 +405,8 @@ impl Host {
         Ok(reply)
     }
 
-    /// Gets tokens for whole projects, of each of which `paths` names a repository, and uses them from now on. What they grant.
+    /// Gets tokens for whole projects, of each of which `paths` names a repository, and uses them from now on. Returns what
+    /// they grant.
     pub async fn share_tokens(&self, paths: Vec<String>) -> Result<Granted> {
         self.base().await?;
         let what = format!("asking {} what may be done there", self.registry);
@@ -423,7 +424,7 @@ impl Host {
     }
 }
 
-/// An error for an answer that breaks the protocol.
+/// The error for a response that breaks the protocol.
 pub(super) fn strange(what: &str, reason: impl std::fmt::Display) -> Error {
     Error::new(Kind::Network, format!("{what}: {reason}"))
 }

@@ -1,4 +1,4 @@
-//! Which challenge counts for a request: the repositories below one host may have token servers of their own.
+//! Selects the challenge for a request: repositories on one host may have different token servers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,26 +7,26 @@ use super::scope::Scopes;
 use crate::base::error::Error;
 use crate::transport::registry::challenge::{Bearer, Challenge};
 
-/// The challenges of one registry.
+/// The challenges of a registry.
 #[derive(Default)]
 pub(super) struct Challenges(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The latest, whatever it was the answer to: it counts until a repository has shown its own.
+    /// The latest challenge of any request; it applies until a repository has sent its own.
     latest: Option<Challenge>,
-    /// The latest of each repository, by its path; that of the root has the empty path.
+    /// The latest challenge of each repository, by path; that of the root has the empty path.
     own: HashMap<String, Challenge>,
-    /// Scopes for which a token server has refused a token, and how: these requests go without one, as long as no challenge of
-    /// their repository was answered.
+    /// Scopes for which a token server has refused a token, with the refusal. These requests go without a token as long as no
+    /// challenge of their repository could be answered.
     refused: HashMap<Scopes, (Bearer, Error)>,
 }
 
-/// What to answer before a request is sent.
+/// The challenge to answer before a request is sent.
 pub(super) enum KnownChallenge {
-    /// The challenge of the same repository.
+    /// A challenge of the same repository.
     Own(Challenge),
-    /// That of another one.
+    /// A challenge of another repository.
     Other(Challenge),
     Nothing,
 }
@@ -41,7 +41,7 @@ impl KnownChallenge {
 }
 
 impl Challenges {
-    /// Takes over a challenge that a request to the repository at `path` has met.
+    /// Records a challenge that a request to the repository at `path` has received.
     pub fn learn(&self, path: &str, challenge: Challenge) {
         let mut state = self.lock();
         state.own.insert(path.to_owned(), challenge.clone());
@@ -62,14 +62,14 @@ impl Challenges {
         self.lock().latest.clone()
     }
 
-    /// Whether a token server of it is Harbor's.
+    /// Whether one of its token servers is Harbor's.
     pub fn is_harbor(&self) -> bool {
         let is_harbor = |challenge: &Challenge| matches!(challenge, Challenge::Bearer(bearer) if bearer.is_harbor());
         let state = self.lock();
         state.latest.iter().chain(state.own.values()).any(is_harbor)
     }
 
-    /// The token server of `bearer` gives no token for these scopes.
+    /// Records that the token server of `bearer` refuses a token for these scopes.
     pub fn note_refused(&self, scopes: &Scopes, bearer: &Bearer, error: &Error) {
         self.lock().refused.insert(scopes.clone(), (bearer.clone(), error.clone()));
     }
@@ -79,14 +79,14 @@ impl Challenges {
         self.lock().refused.contains_key(scopes)
     }
 
-    /// Why the token server of `challenge` has refused a token for these scopes, if it was asked before. It can be asked again
-    /// after that.
+    /// Why the token server of `challenge` refused a token for these scopes, if it was asked before. Afterwards it can be
+    /// asked again.
     pub fn take_refused(&self, scopes: &Scopes, challenge: Option<&Challenge>) -> Option<(Bearer, Error)> {
         let (asked, error) = self.lock().refused.remove(scopes)?;
         match challenge {
             Some(Challenge::Bearer(bearer)) => bearer.is_same_server(&asked).then_some((asked, error)),
             Some(Challenge::Basic) => None,
-            // No other way to a token was named.
+            // No other way to get a token was named.
             None => Some((asked, error)),
         }
     }

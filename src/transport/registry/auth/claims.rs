@@ -1,6 +1,6 @@
-//! What a token allows, where it says so: the `access` claim of a JWT (distribution `docs/spec/auth/jwt.md`).
+//! What a token grants, if it says so: the `access` claim of a JWT (distribution `docs/spec/auth/jwt.md`).
 //!
-//! **Threats.** The claim is decoded without verifying its signature, which is the registry's business. It serves to warn early
+//! **Threats.** The claim is decoded without verifying its signature, which is the registry's job. It is used to warn early
 //! and to choose among tokens, never to grant anything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-/// The actions on each repository, by its path.
+/// The granted actions by repository path.
 pub(in crate::transport::registry) type Granted = BTreeMap<String, BTreeSet<String>>;
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Access {
     actions: Option<Vec<String>>,
 }
 
-/// `None`: it is no JWT with such a claim.
+/// Returns `None` if it is not a JWT with such a claim.
 pub(super) fn granted(token: &str) -> Option<Granted> {
     let payload = token.split('.').nth(1)?.trim_end_matches('=');
     let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;

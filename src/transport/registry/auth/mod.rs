@@ -1,4 +1,4 @@
-//! Who we are to one registry: its challenge, our credentials, the tokens got for them.
+//! Authentication at one registry: its challenge, our credentials, and the tokens obtained with them.
 
 mod challenges;
 mod claims;
@@ -32,28 +32,28 @@ pub(super) struct Auth {
     registry: String,
     store: Store,
     challenges: Challenges,
-    /// By repository path, whose namespaces may have credentials of their own. The store sees to it that no helper is asked
+    /// By repository path, because namespaces may have their own credentials. The store makes sure that no helper is asked
     /// twice.
     credentials: tokio::sync::Mutex<HashMap<String, Option<Credentials>>>,
     tokens: Mutex<HashMap<Scopes, TokenSlot>>,
     /// Tokens for several repositories that were announced.
     shared: SharedTokens,
-    /// Repositories that are going to be read, by their projects, as long as they have no shared token.
+    /// Repositories that will be read, by project, as long as they have no shared token.
     expected: Mutex<BTreeMap<String, String>>,
     /// Held while they get one.
     sharing: tokio::sync::Mutex<()>,
 }
 
-/// With what a challenge is answered.
+/// What is used to answer a challenge.
 #[derive(Clone, Copy, Default)]
 struct Answering<'a> {
-    /// Scopes that the registry has missed, for a token that has to be fetched.
+    /// Scopes that the registry found missing, for a token that must be fetched.
     extra: Option<&'a str>,
     /// What the registry has just refused.
     refused: Option<&'a HeaderValue>,
 }
 
-/// Locked while a token is fetched, so that concurrent requests fetch one.
+/// Locked while a token is fetched, so that concurrent requests fetch only one.
 type TokenSlot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
 impl Auth {
@@ -62,18 +62,18 @@ impl Auth {
         Auth { registry: registry.to_owned(), store, challenges, credentials, tokens, shared, expected, sharing }
     }
 
-    /// The repository with this path is going to be read: if the token server turns out to be Harbor's, one token serves several.
+    /// Announces that the repository will be read: if the token server is Harbor's, one token serves several repositories.
     pub fn expect(&self, path: &str) {
         let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         expected.entry(scope::project(path).to_owned()).or_insert_with(|| path.to_owned());
     }
 
-    /// Takes over the challenge of the registry's root.
+    /// Records the challenge of the registry's root.
     pub fn challenged(&self, challenge: Challenge) {
         self.challenges.learn("", challenge);
     }
 
-    /// Whether the registry has asked who we are.
+    /// Whether the registry has requested authentication.
     pub fn is_asked(&self) -> bool {
         self.challenges.latest().is_some()
     }
@@ -83,9 +83,9 @@ impl Auth {
         self.challenges.is_harbor()
     }
 
-    /// The `Authorization` for a request, if one is wanted and can be had. Without credentials a Bearer token is fetched
-    /// anonymously; for Basic nothing is sent and the registry decides. So does it where the only token server that is known is
-    /// another repository's, which gives no token for this one.
+    /// The `Authorization` for a request, if one is needed and available. Without credentials, a Bearer token is fetched
+    /// anonymously; for Basic, nothing is sent and the registry decides. The same happens if the only known token server
+    /// belongs to another repository and gives no token for this one.
     pub async fn header(&self, wire: &Wire, scopes: &Scopes) -> Result<Option<HeaderValue>, Failure> {
         let known = self.challenges.of(scopes);
         let is_own = matches!(known, KnownChallenge::Own(_));
@@ -97,7 +97,7 @@ impl Auth {
             }
             (Err(failure), _) => Err(failure),
             (Ok((shown, answered)), _) => {
-                // What could be answered stands first from now on.
+                // A challenge that could be answered comes first from now on.
                 if answered != challenge {
                     self.challenges.learn(scopes.path(), answered);
                 }
@@ -106,8 +106,8 @@ impl Auth {
         }
     }
 
-    /// The `Authorization` that answers `challenge`, and the challenge that it answers: another token server may have given it, or
-    /// Basic does where the registry takes both and no token can be had.
+    /// The `Authorization` that answers `challenge`, and the challenge that it really answers: another token server may have
+    /// issued the token, or Basic is used if the registry accepts both and no token is available.
     async fn answer(
         &self,
         wire: &Wire,
@@ -128,7 +128,7 @@ impl Auth {
             }
         }
         let basic = if bearer.or_basic { self.basic(scopes.path()).await? } else { None };
-        // A bad moment of the token server's is no reason to show the registry a password.
+        // A temporary failure of the token server is no reason to send the password to the registry.
         let failure = match basic.is_some() && failure.retry != Retry::Never {
             true => match self.bearer(wire, scopes, bearer, with.extra).await {
                 Ok(token) => return Ok((Some(token), challenge.clone())),
@@ -138,7 +138,7 @@ impl Auth {
         };
         match basic {
             Some(basic) if Some(&basic) != with.refused => {
-                // If Basic is refused, too, the password need not be tried again.
+                // If Basic is refused too, the password need not be tried again.
                 if is_for_good(&failure) {
                     self.challenges.note_refused(scopes, bearer, &failure.error);
                 }
@@ -148,7 +148,7 @@ impl Auth {
         }
     }
 
-    /// A token of the server that `bearer` names.
+    /// A token from the server that `bearer` names.
     async fn bearer(
         &self,
         wire: &Wire,
@@ -168,7 +168,7 @@ impl Auth {
                     return token::header("Bearer", token.secret.expose());
                 }
                 Ok(_) => {}
-                // Some token servers give none for several repositories.
+                // Some token servers do not issue tokens for several repositories.
                 Err(failure) if failure.retry == Retry::Never => self.shared.drop_group(&shared),
                 Err(failure) => return Err(failure),
             }
@@ -177,7 +177,7 @@ impl Auth {
         token::header("Bearer", token.secret.expose())
     }
 
-    /// The token that is held there, or a new one for these scopes.
+    /// The current token, or a new one for these scopes.
     async fn token(
         &self,
         wire: &Wire,
@@ -194,7 +194,7 @@ impl Auth {
         let (registry, credentials) = (self.registry.as_str(), credentials.as_ref());
         let wanted = TokenRequest { registry, bearer, scopes, extra, credentials };
         let token = wanted.fetch(wire).await?;
-        // Who may do nothing there gets such a token; so does everybody while Harbor cannot ask its database.
+        // An account without permissions gets such a token; so does everyone while Harbor cannot reach its database.
         let grants_nothing = |granted: &Granted| granted.values().any(BTreeSet::is_empty);
         if bearer.is_harbor()
             && credentials.is_some()
@@ -207,15 +207,15 @@ impl Auth {
     }
 
     /// From now on, tokens for whole projects serve all repositories in the projects of `paths`, which name one repository of
-    /// each project. Gives the groups whose tokens can be asked for.
+    /// each project. Returns the groups whose tokens can be requested.
     ///
     /// # Errors
-    /// Credentials that cannot be read.
+    /// Credentials cannot be read.
     pub async fn announce(&self, paths: Vec<String>) -> Result<Vec<Arc<Shared>>, Error> {
         Ok(self.shared.announce(self.by_account(paths).await?))
     }
 
-    /// Gives the repositories that are expected their shared tokens.
+    /// Gets shared tokens for the expected repositories.
     async fn share_expected(&self) -> Result<(), Error> {
         let _turn = self.sharing.lock().await;
         let expected = std::mem::take(&mut *self.expected.lock().unwrap_or_else(PoisonError::into_inner));
@@ -225,7 +225,7 @@ impl Auth {
         Ok(())
     }
 
-    /// The paths that the same credentials count for.
+    /// Groups the paths by their credentials.
     pub async fn by_account(&self, paths: Vec<String>) -> Result<Vec<Vec<String>>, Error> {
         let mut accounts: Vec<(Option<Credentials>, Vec<String>)> = Vec::new();
         for path in paths {
@@ -251,25 +251,25 @@ impl Auth {
         }
     }
 
-    /// Basic credentials, challenge or not.
+    /// Basic credentials, with or without a challenge.
     pub async fn basic(&self, path: &str) -> Result<Option<HeaderValue>, Failure> {
         let credentials = self.credentials(path).await.map_err(Failure::never)?;
         credentials.filter(Credentials::has_basic).map(|known| token::basic_header(&known)).transpose()
     }
 
-    /// Whether the answer to a request with this `Authorization` is about who we are, and so may differ with another token.
+    /// Whether the response to a request with this `Authorization` concerns authentication, and may differ with another token.
     pub fn concerns(reply: &Reply, sent: Option<&HeaderValue>) -> bool {
         match (reply.status(), sent) {
             (401, _) => true,
             (403, Some(_)) => Challenge::of(reply).is_some_and(|challenge| challenge.missing_scope().is_some()),
-            // Some gateways deny where they should ask.
+            // Some gateways send 403 where they should send a challenge.
             (403, None) => matches!(Challenge::of(reply), Some(Challenge::Bearer(_))),
             _ => false,
         }
     }
 
-    /// After a refusal of `sent`: takes over a new challenge and gives another `Authorization`, or `None` if there is
-    /// nothing else to show.
+    /// After a refusal of `sent`: records a new challenge and returns another `Authorization`, or `None` if there is nothing
+    /// else to send.
     pub async fn renewed(
         &self,
         wire: &Wire,
@@ -293,21 +293,21 @@ impl Auth {
         }
         self.forget(scopes, sent).await;
         let is_named = challenge.is_some();
-        // Not what is known meanwhile: other repositories have challenges of their own.
+        // Not the challenge that is known meanwhile: other repositories have their own.
         let Some(challenge) = challenge.or_else(|| self.challenges.of(scopes).into_challenge()) else {
             return Ok(None);
         };
         let answer =
             match self.answer(wire, scopes, &challenge, Answering { extra: extra.as_deref(), refused: sent }).await {
-                // A token server may refuse all for the sake of one scope.
+                // A token server may refuse everything because of one scope.
                 Err(failure) if extra.is_some() && failure.retry == Retry::Never => {
                     self.answer(wire, scopes, &challenge, Answering { extra: None, refused: sent }).await
                 }
                 answer => answer,
             };
         match answer {
-            // Only a challenge that could be answered counts for other requests to the repository: a registry that lets anybody
-            // read may ask for a token in one place, and give one to no account.
+            // Only a challenge that could be answered applies to other requests for the repository: a registry that allows
+            // anonymous reads may ask for a token in one place and give it to no account.
             Ok((other, answered)) => {
                 if is_named || answered != challenge {
                     self.challenges.learn(scopes.path(), answered);
@@ -318,7 +318,8 @@ impl Auth {
         }
     }
 
-    /// Without credentials, a token server that has refused a token once is not asked again: requests of these scopes go without.
+    /// Without credentials, a token server that has refused a token once is not asked again; requests with these scopes go
+    /// without a token.
     async fn without_token(&self, scopes: &Scopes, challenge: &Challenge, failure: Failure) -> Failure {
         let is_anonymous = matches!(self.credentials(scopes.path()).await, Ok(None));
         if let Challenge::Bearer(bearer) = challenge
@@ -330,13 +331,13 @@ impl Auth {
         failure
     }
 
-    /// Whether requests of these scopes go without a token, because no account gets one.
+    /// Whether requests with these scopes go without a token, because no account gets one.
     pub fn goes_without(&self, scopes: &Scopes) -> bool {
         self.challenges.is_refused(scopes)
     }
 
-    /// After a refusal of what [`renewed`](Auth::renewed) gave: what the registry takes beside that, if it has said so. After a
-    /// token this is Basic, and after Basic, a token.
+    /// After a refusal of what [`renewed`](Auth::renewed) returned: the other scheme that the registry accepts, if it has said
+    /// so: Basic after a token, and a token after Basic.
     pub async fn alternative(
         &self,
         wire: &Wire,
@@ -354,13 +355,13 @@ impl Auth {
         }
     }
 
-    /// Requests to this repository show Basic credentials from now on.
+    /// Requests to this repository use Basic credentials from now on.
     pub fn prefer_basic(&self, scopes: &Scopes) {
         self.challenges.learn(scopes.path(), Challenge::Basic);
     }
 
-    /// Harbor answers every refused token by asking for Basic credentials. It wants tokens all the same: each request with a
-    /// password costs it a password hash.
+    /// Harbor answers every refused token with a challenge for Basic credentials. It wants tokens anyway, because each request
+    /// with a password costs it a password hash.
     fn is_of_harbors_tokens(&self, scopes: &Scopes, challenge: &Challenge, sent: Option<&HeaderValue>) -> bool {
         let is_harbor = |known: &Challenge| matches!(known, Challenge::Bearer(bearer) if bearer.is_harbor());
         *challenge == Challenge::Basic
@@ -368,8 +369,8 @@ impl Auth {
             && self.challenges.of(scopes).into_challenge().as_ref().is_some_and(is_harbor)
     }
 
-    /// Whether the refused token is a new one of Harbor's that grants something to these projects, and not what was wanted: another
-    /// would grant no more.
+    /// Whether the refused token is a new one of Harbor's that grants something in these projects, but not what was needed;
+    /// another one would grant no more.
     async fn is_final(&self, scopes: &Scopes, sent: Option<&HeaderValue>) -> bool {
         if !self.challenges.is_harbor() || !sent.is_some_and(is_bearer) {
             return false;
@@ -387,7 +388,7 @@ impl Auth {
         false
     }
 
-    /// Drops the token that was refused, unless another request has already replaced it.
+    /// Drops the refused token, unless another request has already replaced it.
     async fn forget(&self, scopes: &Scopes, refused: Option<&HeaderValue>) {
         if let Some(shared) = self.shared.serving(scopes) {
             let token = forget(&shared.token, refused).await;
@@ -403,7 +404,7 @@ impl Auth {
         tokens.entry(scopes.clone()).or_default().clone()
     }
 
-    /// What is known for a repository; a helper runs on a thread that may block.
+    /// The credentials for a repository; a helper runs on a thread that may block.
     async fn credentials(&self, path: &str) -> Result<Option<Credentials>, Error> {
         let mut known = self.credentials.lock().await;
         if let Some(credentials) = known.get(path) {
@@ -417,7 +418,7 @@ impl Auth {
     }
 }
 
-/// Whether a token server gives no token, now or later; what is wrong on this side is another matter.
+/// Whether a token server will never issue a token; problems on this side do not count.
 fn is_for_good(failure: &Failure) -> bool {
     let is_there = matches!(failure.error.kind(), Kind::Unauthorized | Kind::Refused | Kind::NotFound | Kind::Network);
     failure.retry == Retry::Never && is_there && failure.error.stopped().is_none()

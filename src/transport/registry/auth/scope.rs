@@ -1,18 +1,18 @@
-//! What a token is to allow (distribution `docs/spec/auth/scope.md`).
+//! The scope of a token (distribution `docs/spec/auth/scope.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::claims::Granted;
 use crate::oci::Repository;
 
-/// One or more repositories and actions; the repository that is written to stands first, because some token servers judge
-/// by the first alone.
+/// One or more repositories and actions. The repository that is written to comes first, because some token servers use only
+/// the first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::transport::registry) struct Scopes(Vec<(String, Action)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Action {
-    /// Only being let in: no right to a repository is asked for.
+    /// Only authentication, without a right to any repository.
     Enter,
     Pull,
     Push,
@@ -20,7 +20,7 @@ enum Action {
 }
 
 impl Scopes {
-    /// With the credentials that count for `path`, which may be empty.
+    /// With the credentials for `path`, which may be empty.
     pub fn enter(path: &str) -> Scopes {
         Scopes(vec![(path.to_owned(), Action::Enter)])
     }
@@ -54,7 +54,7 @@ impl Scopes {
         self
     }
 
-    /// Whether something is to be written: the registry is a target.
+    /// Whether something will be written, so that the registry is a target.
     pub fn may_push(&self) -> bool {
         self.0.iter().any(|(_, action)| *action == Action::Push)
     }
@@ -68,12 +68,12 @@ impl Scopes {
         self.0.iter().map(|(path, _)| path.as_str())
     }
 
-    /// The projects of the repositories: what stands before the first `/`.
+    /// The projects of the repositories: the part before the first `/`.
     pub fn projects(&self) -> impl Iterator<Item = &str> {
         self.paths().map(project)
     }
 
-    /// Whether a token that grants these actions on each project is enough.
+    /// Whether a token that grants these actions on each project is sufficient.
     pub fn are_granted_by_project(&self, granted: &Granted) -> bool {
         let mut by_project: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (path, actions) in granted {
@@ -86,14 +86,14 @@ impl Scopes {
         })
     }
 
-    /// Whether a token for whole projects speaks of each project and grants something there. Another token would grant no more.
+    /// Whether a token for whole projects covers each project and grants something there. Another token would grant no more.
     pub fn are_answered_by_project(&self, granted: &Granted) -> bool {
         let grants =
             |path: &str| granted.iter().any(|(it, actions)| project(it) == project(path) && !actions.is_empty());
         self.0.iter().all(|(path, action)| action.words().is_empty() || grants(path))
     }
 
-    /// As the token server takes them.
+    /// In the form that token servers accept.
     pub fn words(&self) -> Vec<String> {
         let named = self.0.iter().filter(|(_, action)| !action.words().is_empty());
         named.map(|(path, action)| format!("repository:{path}:{}", action.words().join(","))).collect()

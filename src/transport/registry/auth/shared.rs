@@ -1,14 +1,14 @@
 //! Tokens that serve many repositories.
 //!
-//! Harbor's tokens hold for whole projects (`src/common/security/v2token`): it looks at the project of a scope, whatever the
-//! repository. One request for up to [`MOST_SCOPES`] projects, a repository of each, gives a token for all their repositories
-//! and the mounts between them. Each request for a token costs Harbor a password hash: hundreds of milliseconds for a user.
+//! Harbor's tokens apply to whole projects (`src/common/security/v2token`): Harbor looks at the project of a scope, whatever
+//! the repository. One request for up to [`MOST_SCOPES`] projects, with one repository of each, returns a token for all their
+//! repositories and the mounts between them. Each request for a token costs Harbor a password hash: hundreds of milliseconds
+//! for a user.
 //!
-//! This is done only for repositories that somebody announced, who knows that their registry is a Harbor, or that are expected
-//! to be read where the challenge is Harbor's. Elsewhere a token is
-//! for one repository: other token servers grant the first of several scopes alone, or refuse them all if one is denied, and
-//! a token costs them little. If it turns out that a shared token does not serve a project after all, that project's
-//! repositories get tokens of their own again.
+//! This is done only for repositories that were announced by a caller who knows that the registry is a Harbor, or that are
+//! expected to be read where the challenge is Harbor's. Elsewhere a token is for one repository: other token servers grant
+//! only the first of several scopes, or refuse all if one is denied, and tokens are cheap for them. If a shared token turns
+//! out not to serve a project, the repositories of that project get their own tokens again.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,14 +18,14 @@ use reqwest::header::HeaderValue;
 use super::scope::{Scopes, project};
 use super::{Token, TokenSlot};
 
-/// So many scopes fit one request line of 8 KiB, which is nginx's limit, with names of common length; [`MOST_BYTES`] is for
-/// long ones. The token that names them all has to fit one header, too.
+/// This many scopes fit into a request line of 8 KiB, which is nginx's limit, with names of usual length; [`MOST_BYTES`] is
+/// for long ones. The token that names them all must also fit into a header.
 const MOST_SCOPES: usize = 20;
 const MOST_BYTES: usize = 6000;
-/// Two groups fit one request if their names are short; the token names each repository with some 70 bytes more.
+/// Two groups fit into one request if their names are short; the token needs about 70 more bytes for each repository.
 const MOST_JOINED_BYTES: usize = 5000;
 
-/// So many refused tokens are remembered: more than requests are on their way at once.
+/// Number of refused tokens to remember: more than parallel requests.
 const MOST_BEFORE: usize = 64;
 
 /// The right to push to, or to pull from, all of these paths.
@@ -33,17 +33,17 @@ type AllScopes = fn(&[String]) -> Scopes;
 
 /// A token for several projects.
 pub(in crate::transport::registry) struct Shared {
-    /// A repository of each project. The credentials of the first count for all.
+    /// A repository of each project. The credentials of the first are used for all.
     pub scopes: Scopes,
     projects: BTreeSet<String>,
-    /// Which credentials it belongs to: tokens of different accounts are never one.
+    /// The credentials it belongs to: tokens of different accounts are never combined.
     account: usize,
     pub(super) token: TokenSlot,
-    /// Those before it that were refused, the latest last: other requests that showed them may hear so later.
+    /// Earlier tokens that were refused, the latest last: other requests that used them may learn that later.
     before: Mutex<VecDeque<Token>>,
 }
 
-/// The shared tokens of one registry.
+/// The shared tokens of a registry.
 #[derive(Default)]
 pub(super) struct SharedTokens(Mutex<State>);
 
@@ -60,7 +60,7 @@ impl Shared {
         Shared { scopes: scopes(paths), projects, account, token: TokenSlot::default(), before: Mutex::default() }
     }
 
-    /// The token that was shown in a refused request: `token`, which was dropped now, or one that was dropped before.
+    /// The token in a refused request: `token`, which was dropped now, or one that was dropped before.
     pub(super) fn dropped(&self, token: Option<Token>, refused: Option<&HeaderValue>) -> Option<Token> {
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = token {
@@ -82,15 +82,15 @@ impl Shared {
 }
 
 impl SharedTokens {
-    /// Forgets earlier ones, and makes groups of `accounts`: for each the paths that its credentials count for, one for each
-    /// project.
+    /// Forgets earlier groups and builds new ones from `accounts`: for each account the paths that its credentials apply to,
+    /// one per project.
     pub fn announce(&self, accounts: Vec<Vec<String>>) -> Vec<Arc<Shared>> {
         let groups = groups(accounts, 0, Scopes::push_all);
         *self.lock() = State { groups: groups.clone(), alone: BTreeSet::new() };
         groups
     }
 
-    /// Makes groups of `accounts` for reading, beside those that are there.
+    /// Builds groups from `accounts` for reading, in addition to existing ones.
     pub fn expect(&self, accounts: Vec<Vec<String>>) {
         let mut state = self.lock();
         let first = state.groups.iter().map(|group| group.account + 1).max().unwrap_or(0);
@@ -100,8 +100,8 @@ impl SharedTokens {
         state.groups.extend(new);
     }
 
-    /// The one that serves `scopes`. A mount from a project of one group into another takes a token for both groups, as far as one
-    /// request can name them.
+    /// The group that serves `scopes`. A mount from a project of one group into another uses a token for both groups, as far
+    /// as one request can name them.
     pub fn serving(&self, scopes: &Scopes) -> Option<Arc<Shared>> {
         let mut state = self.lock();
         let State { groups, alone } = &mut *state;
@@ -135,12 +135,12 @@ impl SharedTokens {
         Some(joined)
     }
 
-    /// It could not be had.
+    /// The token could not be obtained.
     pub fn drop_group(&self, group: &Arc<Shared>) {
         self.lock().groups.retain(|known| !Arc::ptr_eq(known, group));
     }
 
-    /// The registry refused `token` for these scopes. One that is no longer fresh may have been too old; any other does not
+    /// The registry refused `token` for these scopes. If it is no longer fresh, it may have expired; otherwise it does not
     /// serve these projects.
     pub fn refused(&self, token: &Token, scopes: &Scopes) {
         if token.is_fresh() {
@@ -153,7 +153,7 @@ impl SharedTokens {
     }
 }
 
-/// Of each account the paths that one request can name; accounts are counted from `first`.
+/// For each account the paths that one request can name; accounts are counted from `first`.
 fn groups(accounts: Vec<Vec<String>>, first: usize, scopes: AllScopes) -> Vec<Arc<Shared>> {
     let mut groups = Vec::new();
     for (account, paths) in (first..).zip(accounts) {
@@ -203,7 +203,7 @@ mod tests {
         assert!(is_same(&first, &tokens.serving(&mount("p19/a", "p03/b"))));
         assert!(!is_same(&first, &tokens.serving(&push("p20/a"))));
         assert!(tokens.serving(&push("other/a")).is_none(), "nobody announced it");
-        // A layer that goes from one project into all others takes a token more for each group.
+        // A layer that goes from one project into all others needs one more token for each group.
         let into = |n: usize| tokens.serving(&mount(&format!("p{n:02}/a"), "p00/b"));
         let joined: Vec<_> = (20..45).map(into).collect();
         assert!(joined.iter().all(Option::is_some));
@@ -219,7 +219,7 @@ mod tests {
             }
         }
         assert_eq!(tokens.lock().groups.len(), 3);
-        // Long names take several, and none of them is longer than a request may be.
+        // Long names need several groups, and none of them exceeds the size of a request.
         let tokens = SharedTokens::default();
         let name = |n: usize| format!("p{n:02}/{}", "x".repeat(200));
         tokens.announce(vec![(0..40).map(name).collect()]);
@@ -240,7 +240,7 @@ mod tests {
         assert!(tokens.serving(&mount("q/y", "r/y")).is_none());
     }
 
-    /// Or the last of many requests that showed one token shows the next one, which is refused for good.
+    /// Otherwise the last of many requests with the same token would drop its successor permanently.
     #[test]
     fn a_token_that_was_refused_is_known_after_its_successors_were_refused_too() {
         let token = |secret: &str| {

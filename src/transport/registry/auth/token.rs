@@ -1,8 +1,8 @@
-//! Bearer tokens: asked for by GET with Basic credentials (distribution `docs/spec/auth/token.md`) or by POST with an identity
+//! Bearer tokens: requested by GET with Basic credentials (distribution `docs/spec/auth/token.md`) or by POST with an identity
 //! token (`docs/spec/auth/oauth.md`).
 //!
 //! **Threats.** The registry names the token server. Credentials go there only over TLS, unless it is this machine or plain
-//! HTTP was asked for; the answer is bounded; the token is a [`Secret`].
+//! HTTP was requested. The response is bounded, and the token is a [`Secret`].
 
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,9 @@ use crate::transport::registry::loopback::is_loopback;
 use crate::transport::registry::reply::Reply;
 use crate::transport::registry::wire::Wire;
 
-/// Default and minimum of `expires_in`, as the specification has it.
+/// Default and minimum of `expires_in` according to the specification.
 const SHORTEST_LIFE: u64 = 60;
-/// The largest answer of a token server.
+/// Maximum size of a token server's response.
 const MOST_BYTES: u64 = 1024 * 1024;
 
 #[derive(Clone, Debug)]
@@ -38,15 +38,15 @@ pub(super) struct Token {
     pub secret: Secret,
     pub fetched: Instant,
     pub renew_at: Instant,
-    /// What it grants, where it says so.
+    /// What it grants, if it says so.
     pub granted: Option<Granted>,
 }
 
-/// A token that is refused at an age above this may have expired early or been revoked.
+/// A token that is refused at a greater age may have expired early or been revoked.
 const FRESH: Duration = Duration::from_secs(60);
 
 impl Token {
-    /// Whether a request with this `Authorization` has shown it.
+    /// Whether a request with this `Authorization` used it.
     pub fn is_sent_as(&self, sent: Option<&HeaderValue>) -> bool {
         header("Bearer", self.secret.expose()).ok().as_ref() == sent
     }
@@ -66,7 +66,7 @@ struct Answer {
     expires_in: Option<f64>,
 }
 
-/// What is no text counts as not said: the other field may have the token.
+/// A value that is not text counts as absent; the other field may contain the token.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(text.trim().to_owned()),
@@ -74,7 +74,7 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     })
 }
 
-/// A number, which some token servers send as text; anything else counts as not said.
+/// A number, which some token servers send as text; anything else counts as absent.
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::Number(number) => number.as_f64(),
@@ -83,21 +83,21 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D:
     })
 }
 
-/// A good answer.
+/// A valid response.
 struct Issued {
     body: Bytes,
     /// See [`Reply::secrets`].
     secrets: Vec<String>,
-    /// When it was asked for.
+    /// When it was requested.
     sent: Instant,
 }
 
-/// What is asked of whom.
+/// A request to a token server.
 pub(super) struct TokenRequest<'a> {
     pub registry: &'a str,
     pub bearer: &'a Bearer,
     pub scopes: &'a Scopes,
-    /// Scopes the registry missed in an earlier token, separated by spaces.
+    /// Scopes that the registry found missing in an earlier token, separated by spaces.
     pub extra: Option<&'a str>,
     pub credentials: Option<&'a Credentials>,
 }
@@ -114,14 +114,14 @@ impl TokenRequest<'_> {
 
     async fn issued(&self, wire: &Wire, realm: &Url, what: &str) -> Result<Token, Failure> {
         let mut answer = self.ask(wire, realm, what).await?;
-        // What stands before a token server may have answered in its place.
+        // A proxy in front of the token server may have answered.
         if is_no_answer(&answer.body) {
             answer = self.ask(wire, realm, what).await?;
         }
         read(&answer, what)
     }
 
-    /// A refusal, with the repositories that it is about: some token servers refuse one and not another.
+    /// A refusal with the repositories it concerns: some token servers refuse only some.
     fn named(&self, failure: Failure) -> Failure {
         let mut paths = self.scopes.paths().filter(|path| !path.is_empty());
         let (first, more) = (paths.next(), paths.count());
@@ -147,7 +147,7 @@ impl TokenRequest<'_> {
             return Ok(Issued { body: reply.body(what, MOST_BYTES).await?, secrets, sent });
         }
         let mut failure = refusal_of_token(what, reply).await;
-        // Whatever the token server dislikes, it is about who is asking.
+        // Whatever the token server rejects concerns the account.
         if (400..500).contains(&status) && !is_transient(status) {
             failure.error = failure.error.without_reason().of_kind(Kind::Unauthorized);
         }
@@ -215,7 +215,7 @@ impl TokenRequest<'_> {
     }
 }
 
-/// Whether a body is a web page or empty, and so not of a token server.
+/// Whether a body is a web page or empty, and therefore not from a token server.
 fn is_no_answer(body: &[u8]) -> bool {
     body.trim_ascii().is_empty() || is_page(false, body)
 }
@@ -226,9 +226,9 @@ fn read(answer: &Issued, what: &str) -> Result<Token, Failure> {
         let text = format!("{what}: the answer holds no token: {}", excerpt_without(body, &answer.secrets));
         return Err(Failure::never(Error::new(Kind::Network, text).with_fact(WebPage)));
     }
-    // The answer may hold a token even if it is broken: never quoted.
+    // Never quoted: even a broken response may contain a token.
     let malformed = || Failure::never(Error::new(Kind::Unauthorized, format!("{what}: the answer holds no token")));
-    // Programs for Windows begin text with a byte order mark.
+    // Programs for Windows start text with a byte order mark.
     let json = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     let answer: Answer = serde_json::from_slice(json).map_err(|_| malformed())?;
     let given = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
@@ -237,7 +237,7 @@ fn read(answer: &Issued, what: &str) -> Result<Token, Failure> {
     Ok(Token { secret: Secret::new(given), fetched: sent, renew_at: sent + usable_for(answer.expires_in), granted })
 }
 
-/// Renewed a little before it expires, so that it does not expire on the way.
+/// Renewed a little early, so that it does not expire in transit.
 fn usable_for(expires_in: Option<f64>) -> Duration {
     let life = (expires_in.unwrap_or_default() as u64).clamp(SHORTEST_LIFE, 24 * 3600);
     Duration::from_secs(life - (life / 4).min(30))

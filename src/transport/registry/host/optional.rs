@@ -1,11 +1,11 @@
-//! Questions that an image can do without: which signatures, attestations and other artifacts are attached to it.
+//! Requests that an image can do without: which signatures, attestations and other artifacts are attached to it.
 //!
-//! A registry may refuse one kind of question for hours, or never answer it, and serve everything else. That must not end the
-//! run, close the gate for other requests or use up the retry budget. So a failure of such a question is followed by a control
-//! question, for a manifest that the registry has given before. If that is answered, the failure concerns this kind of question
-//! alone. If not, the registry itself is limited or down, and the control question waits for it like any other request.
+//! A registry may refuse one kind of request for hours, or never answer it, and serve everything else. That must not end the
+//! run, close the gate for other requests or use up the retry budget. A failure of such a request is therefore followed by a
+//! control request for a manifest that the registry has returned before. If that succeeds, the failure concerns only this kind
+//! of request. Otherwise the registry itself is limited or down, and the control request waits like any other.
 //!
-//! [`questions`](crate::transport::registry::questions) decides what is not asked again.
+//! [`questions`](crate::transport::registry::questions) decides what is not requested again.
 
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,13 @@ use crate::transport::registry::memory::Memory;
 use crate::transport::registry::questions::Question;
 use crate::transport::registry::reply::{Read, Reply};
 
-/// The longest Retry-After that is waited for when other questions are answered.
+/// Maximum Retry-After to wait for if other requests are answered.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// As [`Host::ask`] and [`Host::read`], for an answer that is not needed. The caller notes whether it was understood.
+/// As [`Host::ask`] and [`Host::read`], for a response that is not required. The caller records whether it was understood.
 ///
 /// # Errors
-/// The question failed, alone; or the registry as a whole is limited or down, as [`Host::ask`] says it.
+/// The request itself failed; or the registry as a whole is limited or down, as in [`Host::ask`].
 pub(super) async fn ask<T>(
     host: &Host,
     ask: &Ask<'_>,
@@ -54,7 +54,7 @@ pub(super) async fn ask<T>(
             Ok(read) => return Ok(read),
             Err(failure) => failure,
         };
-        // Another try would end the same way, or nothing more may be asked of this registry.
+        // A retry would end the same way, or nothing more may be requested from this registry.
         if failure.retry == Retry::Never {
             if failure.error.stopped().is_none() && failure.error.kind() != Kind::RateLimited {
                 host.memory.answers.useless(question, &failure.error);
@@ -87,7 +87,7 @@ pub(super) async fn ask<T>(
     }
 }
 
-/// One try, at the pace of the registry.
+/// One attempt, at the pace of the registry.
 async fn once(host: &Host, ask: &Ask<'_>) -> Result<Result<Reply, Failure>> {
     let _turn = if ask.is_pull() { Some(host.gate.pull(ask.what).await?) } else { None };
     let permit = host.reads.enter().await;
@@ -101,7 +101,7 @@ async fn once(host: &Host, ask: &Ask<'_>) -> Result<Result<Reply, Failure>> {
     })
 }
 
-/// An answer that may be another one next time, unless it names content that is damaged there.
+/// A response that may differ next time, unless it names content that is damaged there.
 async fn transient(what: &str, reply: Reply) -> Failure {
     const OF_CONTENT: [&str; 4] = ["BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN"];
     let is_error = reply.status() == 500;
@@ -112,7 +112,7 @@ async fn transient(what: &str, reply: Reply) -> Failure {
     }
 }
 
-/// The failure of a question that others do not share: a limit is not the registry's.
+/// The failure of a request that others do not share: a limit is not the registry's.
 fn alone(failure: Failure, tries: u32) -> Error {
     let error = match failure.error.kind() {
         Kind::RateLimited => failure.error.of_kind(Kind::Network),
@@ -121,10 +121,10 @@ fn alone(failure: Failure, tries: u32) -> Error {
     if tries > 1 { error.while_doing(format!("giving up after {tries} tries")) } else { error }
 }
 
-/// Asks for what the registry has given before, as patiently as for anything else. `false`: it had to be waited for.
+/// Requests what the registry has returned before, as patiently as anything else. Returns `false` if it had to wait.
 ///
 /// # Errors
-/// The registry is down, or limited for longer than was allowed.
+/// The registry is down, or limited for longer than allowed.
 async fn answers_others(host: &Host) -> Result<bool> {
     let what = format!("asking whether {} answers other questions", host.registry);
     let (path, scopes) = match host.memory.answers.given() {
@@ -148,7 +148,8 @@ async fn answers_others(host: &Host) -> Result<bool> {
         };
         at_once = false;
         tries.again(failure).await?;
-        // Some registries fail at HEAD alone.
+        // Some registries fail only for HEAD.
+        //
         method = Method::GET;
     }
 }
