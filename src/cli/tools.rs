@@ -12,9 +12,8 @@ pub struct ToolArgs {
     /// Include this program as tools/gapferry
     ///
     /// For an isolated side that has nothing yet: `tar -xf BUNDLE.tar tools/gapferry SHA256SUMS`, then `sha256sum -c
-    /// --ignore-missing SHA256SUMS`. A release binary is static and runs on any Linux with the same processor architecture;
-    /// a binary you built needs a C library at least as new as on the build machine. Use --tool-file for other
-    /// architectures.
+    /// --ignore-missing SHA256SUMS`. A binary that you built needs a C library at least as new as on the build machine;
+    /// a static one runs on any Linux with the same processor architecture. Use --tool-file for other architectures.
     #[arg(long, help_heading = "What to carry", hide_short_help = true)]
     include_tool: bool,
     /// Include this file as tools/NAME
