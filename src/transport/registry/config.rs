@@ -246,7 +246,7 @@ impl RequestLimits {
         without_answer.saturating_add(Duration::from_secs(size / COPIED)).min(self.commit)
     }
 
-    /// The option that allows more than `patience` for a response, for the end of an error message; empty if there is none.
+    /// The option that allows more than `patience` for a response, for the end of an error message, or an empty string.
     pub fn more_than(&self, patience: Duration) -> &'static str {
         match patience > self.stall && patience < self.commit {
             true => " (a longer --retry-budget allows more)",
