@@ -66,7 +66,7 @@ pub struct Proof {
     pub proven_before: u64,
     /// Bytes that this run has read.
     pub read: u64,
-    /// Number of confirmed digests that no image leads to any more.
+    /// Number of confirmed digests that no image refers to now.
     pub unplaced: usize,
     #[serde(skip)]
     pub outcome: Outcome,

@@ -47,7 +47,7 @@ impl JsonReport for RepairReport {}
 #[derive(Clone, Debug, Serialize)]
 pub struct RepairedBundle {
     pub version: u32,
-    /// Whether the bundle has no problem any more.
+    /// Whether the bundle has no problems after the repair.
     pub ok: bool,
     /// The bundle, as named in the request.
     #[serde(serialize_with = "as_path")]
@@ -71,7 +71,7 @@ pub struct RepairedBundle {
 #[derive(Clone, Debug, Serialize)]
 pub struct RepairedVolumes {
     pub version: u32,
-    /// Whether the set has no problem any more.
+    /// Whether the set has no problems after the repair.
     pub ok: bool,
     /// The name of the set.
     pub set: String,

@@ -141,7 +141,7 @@ pub(super) fn survey(
     Ok(SpaceNeeds { total, present, needed, free })
 }
 
-/// Blobs of which the selected volumes contain nothing.
+/// The blobs that have no part in the selected volumes.
 fn elsewhere(set: &Set, volumes: &VolumeOptions, files: &FileSet) -> HashSet<Digest> {
     let selected = set.wanted(&volumes.selection);
     let held: HashSet<&str> = selected.flat_map(|volume| volume.files.iter().map(|held| held.path.as_str())).collect();

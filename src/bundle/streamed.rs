@@ -156,7 +156,7 @@ impl<R: Read> StreamedBundle<R> {
         }
         let failed = loop {
             if came.is_closed() {
-                // No blob is needed any more, so the rest is not examined.
+                // No further blob is needed, so the rest is not examined.
                 return Ending { length: self.passing.position(), ..Ending::default() };
             }
             let entry = match self.next.take() {
@@ -292,7 +292,7 @@ impl StreamBuffer {
         }
     }
 
-    /// No blob is needed any more, so those that arrive need not wait.
+    /// No further blob is needed, so those that arrive need not wait.
     pub fn close(&self) {
         let mut buffered = self.lock();
         buffered.closed = true;

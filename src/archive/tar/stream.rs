@@ -191,7 +191,7 @@ impl<R: Read> Stream<R> {
         Ok(())
     }
 
-    /// Nothing may follow the end mark, of which the first block has been read.
+    /// Checks the rest of the end mark, whose first block has been read: only zeros, and at most `MAX_END` bytes.
     fn check_end(&mut self, begin: u64, found: &mut impl Entries) -> Result<()> {
         self.ended = true;
         let (mut buffer, mut empty) = (vec![0; SKIPPED], true);

@@ -50,7 +50,7 @@ pub(super) trait Resuming: Send + Sync {
     fn journal(&self) -> Option<&Journal>;
     /// A claim of this place was found to be wrong.
     fn refute(&self, digest: &Digest) -> Result<()>;
-    /// All claims were checked; nothing that is kept next to the place for them is needed any more.
+    /// All claims were checked; what is kept next to their place is no longer needed.
     fn adopted(&self, present: &HashMap<Digest, Chunks>, events: &Events);
 }
 

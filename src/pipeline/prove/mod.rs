@@ -126,7 +126,7 @@ pub struct BlobClaim {
 pub struct ProofPlan {
     pub images: Vec<ImageProof>,
     pub blobs: Vec<BlobClaim>,
-    /// Content that was confirmed and that no image leads to any more.
+    /// Confirmed content that no image refers to now.
     pub unplaced: usize,
 }
 
