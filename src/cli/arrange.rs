@@ -3,7 +3,7 @@
 //!
 //! Everything is derived from the commands themselves. Manual pages and completions use the commands as they are.
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command};
 
 /// The commands in the order of the list, below the headings of their groups.
 const GROUPS: [(&str, &[&str]); 7] = [
@@ -33,6 +33,7 @@ pub fn arrange(command: Command) -> Command {
     let command =
         names.iter().fold(command, |command, name| command.mut_subcommand(name, |sub| arrange_command(sub, &global)));
     let template = format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{groups}{{after-help}}\n");
+    let global: Vec<Arg> = built_in().into_iter().chain(global).collect();
     let (short, long) = (after_short(&command, &[], &global), after_long(&command, &[], &global));
     let command = command.mut_args(hide_shared).help_template(template);
     command.after_help(short).after_long_help(long)
@@ -45,6 +46,14 @@ fn arrange_command(command: Command, global: &[Arg]) -> Command {
     let registry = shared(&command, REGISTRY_OPTIONS);
     let (short, long) = (after_short(&command, &registry, global), after_long(&command, &registry, global));
     command.mut_args(hide_shared).after_help(short).after_long_help(long)
+}
+
+/// The two options that clap itself adds to the program. The template has no room for its list of options.
+fn built_in() -> [Arg; 2] {
+    [
+        Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print help (-h: one screen)"),
+        Arg::new("version").short('V').long("version").action(ArgAction::Version).help("Print the version"),
+    ]
 }
 
 /// Options that the tables show.
@@ -184,6 +193,15 @@ mod tests {
                 command.has_subcommands() || examples == SHORT_EXAMPLES,
                 "{name} -h has {examples} examples:\n{text}"
             );
+        }
+    }
+
+    /// An operator who reports a problem looks for the version here.
+    #[test]
+    fn the_help_of_the_program_lists_help_and_version() {
+        let mut arranged = arrange(crate::cli::command());
+        for text in [arranged.render_help().to_string(), arranged.render_long_help().to_string()] {
+            assert!(text.contains("--help") && text.contains("--version"), "{text}");
         }
     }
 
