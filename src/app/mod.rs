@@ -66,7 +66,7 @@ pub use inspect::{
     InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, RawPart, ShownCompanion, inspect,
     inspect_bytes,
 };
-pub use inventory::{InventoryReport, InventoryRequest, inventory};
+pub use inventory::{InventoryFailure, InventoryReport, InventoryRequest, inventory};
 pub use list::{ListReport, ListRequest, list};
 pub use listed::ListedImage;
 pub use local::{Input, Text, check_writable, read_bounded, write_file};

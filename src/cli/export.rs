@@ -280,10 +280,10 @@ fn print_plan(plan: &ExportPlan, context: &Context) -> Result<()> {
     }
     let (identity, created, fingerprint) = (plan.identity, plan.created, &plan.fingerprint);
     context.print(&format!("identity {identity}, of a lock made {created}\nfingerprint {fingerprint}\n"))?;
-    let Some(PlannedVolumes { volumes, recovery, .. }) = &plan.volumes else { return Ok(()) };
+    let Some(PlannedVolumes { volumes, recovery_count, .. }) = &plan.volumes else { return Ok(()) };
     let rows = volumes.iter().map(|volume| vec![volume.path.display().to_string(), bytes(volume.bytes)]);
     context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows.collect::<Vec<_>>())))?;
-    match recovery {
+    match recovery_count {
         0 => Ok(()),
         number => context.print(&format!("and {}\n", count(*number as usize, "recovery volume"))),
     }
@@ -291,7 +291,7 @@ fn print_plan(plan: &ExportPlan, context: &Context) -> Result<()> {
 
 fn print(written: &Exported, context: &Context) {
     let what = |unchanged: bool| if unchanged { "unchanged" } else { "written" };
-    let (images, size, moved) = (count(written.images, "image"), bytes(written.bytes), bytes(written.bytes_moved));
+    let (images, size, moved) = (count(written.image_count, "image"), bytes(written.bytes), bytes(written.bytes_moved));
     let time = duration(written.elapsed);
     match &written.volumes {
         Some(volumes) => {

@@ -64,11 +64,12 @@ pub enum Depth {
 
 /// The result of a check.
 #[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// SHA-256 of `bundle.json`, if it could be read.
     pub identity: Option<Digest>,
     /// Number of images in the lock, or in `index.json` if the lock cannot be read.
-    pub images: usize,
+    pub image_count: usize,
     /// Images that the export was asked for and could not get.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingImage>,
@@ -80,7 +81,7 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proof: Option<BlobProof>,
     /// Why `chunks.b3` did not prove the blobs, although the check should have used it.
-    #[serde(rename = "proofReason", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub proof_reason: Option<&'static str>,
     /// The bundles that this increment builds on. Empty if the bundle is complete in itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -410,7 +411,7 @@ fn examine(layout: &Layout, asked: &Asked<'_>, mut problems: Problems) -> Result
     name_images(&mut problems, &reach);
     let report = Report {
         identity,
-        images: reach.images.len(),
+        image_count: reach.images.len(),
         missing: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
         files: layout.entries().count(),
         proof: proved.proof,

@@ -286,7 +286,7 @@ impl ExportJob<'_> {
             identity: finished.identity,
             bytes: finished.size,
             unchanged: finished.unchanged,
-            images: graph.images.len(),
+            image_count: graph.images.len(),
             missing: lock.missing.clone(),
             bytes_moved: moved,
             bytes_saved_by_sharing: saved_by_sharing(graph),

@@ -40,12 +40,14 @@ pub(super) struct Mirrors {
 
 /// What one endpoint gave of a repository that has mirrors or has moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Served {
     /// As references name it.
     pub repository: Repository,
     /// Where it was read.
     pub from: Repository,
-    pub manifests: u64,
+    /// Number of manifests that were read there.
+    pub manifest_count: u64,
     pub blobs: u64,
     /// Bytes of blobs.
     pub bytes: u64,
@@ -287,7 +289,7 @@ impl Endpoints {
 
     fn served(&self) -> Vec<Served> {
         let served = self.all.iter().map(|endpoint| endpoint.served(&self.repository));
-        served.filter(|served| served.manifests + served.blobs > 0).collect()
+        served.filter(|served| served.manifest_count + served.blobs > 0).collect()
     }
 
     /// The first answer that is not “no”, and the endpoint that gave it. Without one the registry's own word counts.

@@ -128,6 +128,32 @@ fn an_inventory_stands_in_for_a_receipt_and_confirms_only_what_is_whole() {
     assert_eq!(failed, [format!("{host}/team/one:1")]);
 }
 
+/// A nightly script could not tell how much of its list is at the target without matching text for people.
+#[test]
+fn an_inventory_with_json_counts_what_is_there_and_names_what_could_not_be_read() {
+    let sides = Sides::new();
+    app("one").push(&sides.source);
+    let (from, to) = (format!("docker://{}/team/one:1", sides.source.host()), sides.target.host());
+    skopeo::copy(&from, &format!("docker://{to}/team/one:1"));
+    std::fs::write(sides.path("images.txt"), format!("{0}/team/one:1\n{0}/team/two:1\n", sides.source.host())).unwrap();
+    let inventory = |more: &[&str]| {
+        let mut command = gapferry();
+        command.current_dir(sides.stick.path()).args(["inventory", to, "-f", "images.txt", "--json"]);
+        Ran::of(command.args(more))
+    };
+    let ran = inventory(&["-o", "inventory.json"]).ended(0);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        report,
+        serde_json::json!({
+            "version": 1, "ok": true, "output": "inventory.json", "target": to,
+            "imageCount": 2, "present": 1, "blobs": 3, "unreadable": [],
+        })
+    );
+    // The inventory itself would go to standard output.
+    inventory(&[]).ended(2);
+}
+
 /// Takes a blob's data from the target's storage.
 pub fn lose(sides: &Sides, digest: &str) {
     std::fs::remove_dir_all(data_of(sides, digest).parent().expect("a directory")).expect("the blob");

@@ -81,7 +81,7 @@ fn warnings(recorder: &Recorder) -> Vec<String> {
 
 /// `(where, manifests, blobs)`
 fn served(registries: &Registries) -> Vec<(String, u64, u64)> {
-    let message = |served: Served| (served.from.to_string(), served.manifests, served.blobs);
+    let message = |served: Served| (served.from.to_string(), served.manifest_count, served.blobs);
     registries.served().into_iter().map(message).collect()
 }
 

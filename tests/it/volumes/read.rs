@@ -160,7 +160,7 @@ fn without_a_state_a_set_that_is_not_complete_is_refused_and_nothing_is_pushed()
         Ran::of(gapferry().arg("join").args(&some).arg("-o").arg(&out)).ended(3).reported(&[&words]);
         assert!(!out.exists() && !set.path("never.tar.partial").exists());
         let report = checked(&some);
-        assert_eq!(report.set.as_ref().unwrap().missing, [missing as u32 + 1]);
+        assert_eq!(report.set.as_ref().unwrap().missing_volumes, [missing as u32 + 1]);
         assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
         verify(&some).ended(3);
         verify(&[set.volumes[missing].clone()]).ended(0);

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use gapferry::base::fsops::WriteLock;
 use gapferry::oci::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bundle::fixture::{Builder, noise as bytes, two_images};
 use crate::support::images::{self, noise};
@@ -159,8 +159,8 @@ fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_wou
     }
     let json: Value = serde_json::from_str(&fixture.repair(&["--json"]).ended(3).stdout).unwrap();
     assert_eq!(
-        (&json["missing"], &json["lackingVolumes"], &json["made"]),
-        (&Value::from(vec!["001"]), &1.into(), &Value::from(Vec::<u8>::new()))
+        (&json["missingVolumes"], &json["missingRecovery"], &json["lackingVolumes"], &json["made"]),
+        (&json!([1]), &json!([]), &json!(1), &json!([]))
     );
     assert!(files_below(fixture.directory.path()) == before, "nothing may change");
 }
@@ -463,7 +463,7 @@ fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_
         Ran::of(command.args(["--volume-size", "1MB", "--recovery", "2"]).args(more)).ended(0)
     };
     let planned: Value = serde_json::from_str(&export(&["--dry-run", "--json"]).stdout).unwrap();
-    assert_eq!(planned["recovery"], 2);
+    assert_eq!(planned["recoveryCount"], 2);
     let ran = export(&[]);
     assert!(ran.stderr.contains("v.r02.tar: written"), "{ran:?}");
     let whole = files_below(directory.path());

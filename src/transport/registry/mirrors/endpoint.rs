@@ -86,6 +86,6 @@ impl Endpoint {
         let (repository, from) = (repository.clone(), self.repository.clone());
         let (manifests, blobs, bytes) =
             (self.manifests.load(Relaxed), self.blobs.load(Relaxed), self.bytes.load(Relaxed));
-        Served { repository, from, manifests, blobs, bytes }
+        Served { repository, from, manifest_count: manifests, blobs, bytes }
     }
 }
