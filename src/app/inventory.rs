@@ -48,8 +48,8 @@ pub struct InventoryReport {
     pub image_count: usize,
     /// Number of images that the target has as a whole.
     pub present: usize,
-    /// Number of blobs that the target confirmed.
-    pub blobs: usize,
+    /// Number of blobs and manifests that the target confirmed.
+    pub confirmed_count: usize,
     /// Images that could not be read and might exist.
     pub unreadable: Vec<InventoryFailure>,
     #[serde(skip)]
@@ -120,7 +120,7 @@ pub async fn inventory(request: &InventoryRequest, environment: &Environment) ->
         target: request.target.clone(),
         image_count: inventory.images.len(),
         present: inventory.images.iter().filter(|image| image.outcome == ImageOutcome::Present).count(),
-        blobs: inventory.confirmed.len(),
+        confirmed_count: inventory.confirmed.len(),
         unreadable: unreadable.into_iter().map(failure).collect(),
         inventory,
         outcome,

@@ -73,10 +73,11 @@ pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     }
     let missed = match report.unreadable.len() {
         0 => String::new(),
-        some => format!("; {some} could not be read, and may be there"),
+        some => format!("; {some} could not be read and may exist"),
     };
-    let (all, blobs) = (count(report.image_count, "image"), count(report.blobs, "blob"));
-    context.say(&format!("{} of {all} are there as a whole; {blobs} confirmed{missed}", report.present));
+    let (all, confirmed) = (count(report.image_count, "image"), report.confirmed_count);
+    let summary = format!("{} of {all} are complete; {confirmed} blobs and manifests confirmed", report.present);
+    context.say(&(summary + &missed));
     Ok(report.outcome.into())
 }
 

@@ -108,7 +108,7 @@ fn an_inventory_stands_in_for_a_receipt_and_confirms_only_what_is_whole() {
     }
     let host = sides.source.host();
     let allowlist = format!("{host}/team/one\n{host}/team/two:1\n{host}/team/three:1\n");
-    inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are there as a whole"]);
+    inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are complete"]);
     let names = ["team/one:1", "team/two:1", "team/three:1"];
     sides.export("next", &names, &["--since", "inventory.json"]).reported(&["builds on an inventory of"]);
     assert_eq!(sides.carried("next").len(), 3, "the third image, but for the base");
@@ -116,7 +116,7 @@ fn an_inventory_stands_in_for_a_receipt_and_confirms_only_what_is_whole() {
 
     // A layer is lost there.
     lose(&sides, &sha256(&one.blobs[2]));
-    inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are there as a whole"]);
+    inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are complete"]);
     let report = sides.read("inventory.json");
     let failed: Vec<&str> = report["images"]
         .as_array()
@@ -148,7 +148,7 @@ fn an_inventory_with_json_counts_what_is_there_and_names_what_could_not_be_read(
         report,
         serde_json::json!({
             "version": 1, "ok": true, "output": "inventory.json", "target": to,
-            "imageCount": 2, "present": 1, "blobs": one.blobs.len(), "unreadable": [],
+            "imageCount": 2, "present": 1, "confirmedCount": one.blobs.len() + 1, "unreadable": [],
         })
     );
     // The inventory itself would go to standard output.
