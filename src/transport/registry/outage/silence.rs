@@ -44,20 +44,21 @@ pub(super) struct ProbeResult {
 
 /// A failure that may mean that the whole server is down.
 pub(in crate::transport::registry) struct Suspicion<'a> {
-    /// What the request is for. Two that are for the same blob, in whichever repositories, are no more evidence than one.
+    /// The purpose of the request. Two requests for the same blob, in whatever repositories, are no more evidence than
+    /// one.
     pub what: &'a str,
     pub work: Work,
-    /// It asks for nothing in particular: if a gateway answers it, no other request would fare better.
+    /// Whether it requests nothing in particular: if a gateway answers it, no other request would fare better.
     pub of_whole: bool,
     /// Why it failed.
     pub why: &'a str,
-    /// The answer says that a disk of the server is full.
+    /// Whether the answer says that a disk of the server is full.
     pub is_full: bool,
-    /// When this request failed first.
+    /// When this request first failed.
     pub since: Instant,
-    /// The try that failed was not made before this.
+    /// The failed try was not made before this.
     pub began: Instant,
-    /// When the try that this is about failed.
+    /// When that try failed.
     pub at: Instant,
     pub evidence: Evidence,
     /// The next wait by the request's own count. `None` if its tries are used up.
