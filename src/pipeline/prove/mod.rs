@@ -31,25 +31,26 @@ const MOST_PROBLEMS: usize = 20;
 /// One image that should exist.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The tag or digest it should have. A tag of a list may mean more by now: then that is read.
+    /// The tag or digest that it should have. The tag of a list may mean more by now: the current list is then read.
     pub reference: Reference,
     pub digest: Digest,
-    /// Manifests that belong to it and that it does not name: signatures and the like. One with a tag is a list that others may
-    /// have added to, so whatever the tag means now is read.
+    /// Manifests that belong to it and that it does not name: signatures and the like. A tag means a list that others
+    /// may have added to, so whatever the tag means now is read.
     pub companions: Vec<(Option<Reference>, Digest)>,
 }
 
-/// What of the content below the images has to be there, and where more of it may be looked for.
+/// Which content below the images must exist, and where more of it may be looked for.
 #[derive(Clone, Debug, Default)]
 pub struct Confirmed {
-    /// Blobs and manifests; what else a manifest names was never brought, such as a foreign layer or another platform.
+    /// Blobs and manifests. Anything else that a manifest names was never pushed, such as a foreign layer or another
+    /// platform.
     pub digests: HashSet<Digest>,
-    /// Manifests that may belong to an image, by the subject they name.
+    /// Manifests that may belong to an image, by their subject.
     pub referrers: Vec<Manifest>,
-    /// Manifests as they were brought, among them lists of signatures and referrers. Where others have added to a list, its tag means
-    /// one that has all of ours, and another config.
+    /// Manifests as they were pushed, including lists of signatures and referrers. If others have added to a list, its
+    /// tag means a list that contains all of ours, with another config.
     pub lists: HashMap<Digest, Manifest>,
-    /// Look for companions that no claim names: by subject, and by the tags that cosign gives.
+    /// Whether to look for companions that no claim names: by subject, and by cosign's tags.
     pub find_companions: bool,
 }
 
