@@ -1,5 +1,6 @@
-//! How many requests of one kind go to a registry at once. Where it refuses some without saying for how long, there may be too many
-//! at a time: then fewer go, and more again after a while ([`Gate`](super::limit::Gate) decides when).
+//! Limits how many requests of one kind a registry gets at once. If it refuses some without saying for how long, there
+//! may be too many: the lane then becomes narrower, and wider again after a while. [`Gate`](super::limit::Gate) decides
+//! when.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,18 +14,18 @@ pub(super) struct Lane {
 
 struct State {
     width: usize,
-    /// Places in use that are not given again when they become free.
+    /// Places in use that are not passed on when they become free.
     surplus: usize,
 }
 
-/// A place in a lane, free again when it is dropped.
+/// A place in a lane; dropping it frees the place.
 pub(super) struct Permit {
     place: Option<OwnedSemaphorePermit>,
     lane: Arc<Lane>,
 }
 
 impl Lane {
-    /// For `most` requests at once, and at least one.
+    /// A lane for `most` requests at once, and at least one.
     pub fn new(most: usize) -> Arc<Lane> {
         let most = most.max(1);
         let state = Mutex::new(State { width: most, surplus: 0 });
@@ -37,7 +38,7 @@ impl Lane {
         Permit { place, lane: self.clone() }
     }
 
-    /// From now on half as many at once, and at least one. `false`: it was one.
+    /// Halves the number of requests at once, down to one. `false` if it was already one.
     pub fn narrow(&self) -> bool {
         let mut state = self.state();
         let width = state.width.div_ceil(2);
@@ -48,7 +49,7 @@ impl Lane {
         is_narrower
     }
 
-    /// One more at once, if it was more before.
+    /// Allows one more request at once, up to the original number.
     pub fn widen(&self) {
         let mut state = self.state();
         if state.width == self.most {
@@ -89,7 +90,7 @@ mod tests {
         lane.places.available_permits()
     }
 
-    /// What is under way is not interrupted, but makes no room for others.
+    /// Requests under way are not interrupted, but their places are not passed on.
     #[tokio::test]
     async fn a_lane_becomes_narrower_as_its_places_become_free_and_wider_again() {
         let lane = Lane::new(6);

@@ -1,8 +1,8 @@
-//! Whether a blob that the registry claims to have can be read, by the cheapest request that no cache of metadata can answer: a GET
-//! of its last byte (RFC 9110, "Range Requests"). It costs no more than a HEAD.
+//! Whether a blob that the registry claims to have can be read. A GET of its last byte (RFC 9110, "Range Requests") is
+//! the cheapest request that no cache of metadata can answer. It costs no more than a HEAD.
 //!
-//! **Threats.** A registry may ignore the range and send everything, or announce a byte that never comes: at most one byte is read,
-//! and an answer that is longer is dropped. A redirect to a storage server gets no credentials (`wire`).
+//! **Threats.** A registry may ignore the range and send everything, or announce a byte that it never sends. At most
+//! one byte is read, and a longer answer is dropped. A redirect to a storage server gets no credentials (`wire`).
 
 use reqwest::Method;
 
@@ -17,35 +17,36 @@ use crate::base::error::{Error, Kind, Result};
 use crate::content::Readable;
 use crate::oci::{Descriptor, Repository};
 
-/// How often the byte may fail to come before the blob counts as unreadable: a file that was cut looks like a broken connection.
+/// How often the connection may break before the byte, until the blob counts as unreadable: a truncated file looks like
+/// a broken connection.
 const MOST_BROKEN: u32 = 2;
 
 pub(super) const NOT_COMING: &str = "its last byte does not come";
 const ABSENT: &str = "it is not there when it is read";
 
-/// What the registry said of the blob before.
+/// What the registry said about the blob before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Claim {
-    /// It has it.
+    /// That it has the blob.
     Has,
-    /// It has taken it in this run.
+    /// It accepted the blob in this run.
     Took,
 }
 
-/// Reads the last byte of `blob` in `repository`. An empty blob has no last byte, so all of it is requested.
-/// What comes of it is remembered (`memory`).
+/// Reads the last byte of `blob` in `repository`. An empty blob has no last byte, so all of it is requested. The result
+/// is remembered (`memory`).
 ///
 /// # Errors
-/// The registry wants to be left alone for longer than was allowed, or no longer answers anything.
+/// The registry asks for a longer pause than is allowed, or no longer answers at all.
 pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     find_out(host, repository, blob, Claim::Has).await
 }
 
-/// The same after an upload that was answered with success. [`Readable::No`] is sure then, after as many tries as are allowed,
-/// and anything else that keeps the byte away is not tried again.
+/// Does the same after an upload that the registry accepted. [`Readable::No`] is then certain, after all retries; any
+/// other failure to read the byte is not retried.
 ///
 /// # Errors
-/// As [`read`].
+/// As for [`read`].
 pub(super) async fn read_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     find_out(host, repository, blob, Claim::Took).await
 }
@@ -55,7 +56,7 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim
     let ask = asking(repository, blob, &what)?;
     let mut tries = match host.tries_of(&what, &blob.digest, Work::Content) {
         Ok(tries) => tries,
-        // The registry has answered, each time with an error of its own.
+        // The registry answered every time with an error of its own.
         Err(error) if error.reason().is_some() => return Ok(Readable::Failed(error.chain())),
         Err(error) => return Ok(Readable::Unknown(error.chain())),
     };
@@ -82,7 +83,7 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim
         };
         if let Err(error) = again {
             let is_over = error.kind() == Kind::RateLimited || error.stopped().is_some();
-            // Where only the storage was given up that the registry redirects to, the registry may still be asked.
+            // If only the storage server that the registry redirects to was given up, the registry may still be asked.
             if is_over && host.pass(&what).await.is_err() {
                 return Err(error);
             }
@@ -93,7 +94,7 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim
     Ok(found)
 }
 
-/// As what a try failed, and what that means if it was the last one.
+/// Returns the failure of a try, and its meaning if the try was the last one.
 fn classify(miss: Miss, what: &str) -> (Failure, Readable) {
     match miss {
         Miss::Absent => {
@@ -106,7 +107,7 @@ fn classify(miss: Miss, what: &str) -> (Failure, Readable) {
         }
         Miss::Refused(mut failure) => {
             let why = failure.error.chain();
-            // Its file may be damaged, or not readable.
+            // The file may be damaged or unreadable.
             if failure.retry == Retry::Down(Evidence::Status) {
                 failure.retry = Retry::Down(Evidence::Object);
             }
@@ -120,16 +121,17 @@ fn classify(miss: Miss, what: &str) -> (Failure, Readable) {
     }
 }
 
-/// Its bytes have arrived in this run: a mount proves nothing of them.
+/// Whether the bytes were uploaded in this run. A mount does not prove them.
 fn was_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> bool {
     let written = &host.memory.written;
     written.has_blob(repository, &blob.digest) && !written.is_mounted(repository, &blob.digest)
 }
 
-/// Whether the last byte comes, in one try: HEAD has said that the blob is not there. `None`: the answer says neither.
+/// Tries once to read the last byte, after HEAD has said that the blob does not exist. `None` if the answer shows
+/// neither.
 ///
 /// # Errors
-/// As [`read`].
+/// As for [`read`].
 pub(super) async fn finds(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Option<bool>> {
     let what = format!("looking for blob {} in {repository}", blob.digest);
     match once(host, &asking(repository, blob, &what)?, blob).await {
@@ -153,14 +155,14 @@ fn asking<'a>(repository: &Repository, blob: &Descriptor, what: &'a str) -> Resu
     }
 }
 
-/// Why a try says nothing of the blob yet.
+/// Why a try does not yet show anything about the blob.
 enum Miss {
     Absent,
-    /// The byte was announced and did not come.
+    /// The byte was announced and not sent.
     Broken,
     /// Refused for a reason that may pass.
     Refused(Failure),
-    /// There was no answer, or no leave to ask.
+    /// There was no answer, or the request was not allowed.
     Failed(Failure),
 }
 
@@ -179,7 +181,7 @@ async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable,
     let has = |length: u64| Readable::No(format!("it has {length} bytes instead of {}", blob.size));
     Ok(match (reply.status(), reply.content_length()) {
         (206, _) => return part(reply, blob, ask.what).await,
-        // It sends everything, which is not worth reading.
+        // The registry sends everything; do not read it.
         (200, Some(length)) if length != blob.size => match reply.header("content-type") {
             Some(kind) if is_html(kind) => Readable::Unknown(format!("reading it is answered with a page ({kind})")),
             _ => has(length),
@@ -198,7 +200,7 @@ async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable,
     })
 }
 
-/// One byte, and the length of the whole beside it.
+/// Reads one byte, and the total length next to it.
 async fn part(reply: Reply, blob: &Descriptor, what: &str) -> Result<Readable, Miss> {
     let range = reply.header("content-range").and_then(ContentRange::parse);
     match range {

@@ -1,17 +1,18 @@
-//! How much one registry lets us ask: a gate that all requests to it pass.
+//! How many requests one registry allows: a gate that all requests to it pass.
 //!
-//! What a registry refuses to one worker it refuses to all: one answer that asks for patience pauses every request to that
-//! registry, and when patience ends, it ends for all. Docker Hub counts pulls, which are GETs of manifests (HEADs are free),
-//! and says after each how many are left (`ratelimit-limit: 100;w=21600`, `ratelimit-remaining: 4;w=21600`;
-//! docs.docker.com, "Docker Hub pull usage and limits"): the last of them are taken one at a time, ever more slowly.
+//! A registry that refuses one worker refuses all of them. One answer that asks for a pause therefore pauses every
+//! request to that registry, and when the user's patience ends, it ends for all. Docker Hub counts pulls, which are
+//! GETs of manifests (HEADs are free). After each pull it says how many are left (`ratelimit-limit: 100;w=21600`,
+//! `ratelimit-remaining: 4;w=21600`; docs.docker.com, "Docker Hub pull usage and limits"). The last of them are made
+//! one at a time, with growing pauses.
 //!
-//! What is refused without a word of the limit may be one request too many at a time. Then all pause, ever longer until something
-//! succeeds, and fewer go at once; one more for every [`EASE`] requests that succeed.
+//! A refusal that does not mention a limit may mean one request too many at a time. All requests then pause, longer
+//! each time until one succeeds, and fewer run at once. After every [`EASE`] successful requests one more may run.
 //!
-//! After each of these waits a pull gets on, so they are not added up against what the user allows, which is a time without
-//! getting on; but if they may come to more, one warning says so, with the whole time.
+//! A pull makes progress after each of these pauses, so they are not added up against the user's limit, which is a time
+//! without progress. If the pauses may add up to more, one warning says so, with the total time.
 //!
-//! **Threats.** Numbers come from outside: times are bounded, and no wait is longer than the user allows.
+//! **Threats.** The numbers come from outside. Times are limited, and no pause is longer than the user allows.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,67 +24,68 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::duration;
 use crate::base::progress::{Event, Events};
 
-/// When so small a part of the limit is left, pulls are spread.
+/// Number of remaining pulls from which on pulls are spread out.
 const SCARCE: u64 = 20;
 /// The longest window that is believed.
 const LONGEST_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// When nothing was refused for so long after a wait, it is over: another refusal begins anew.
+/// If nothing was refused for this long after a pause, the pause is forgotten, and the next refusal starts from the
+/// beginning.
 const FORGOTTEN: Duration = Duration::from_secs(120);
 
-/// Requests that succeed after the last refusal that stated no limit, before one more goes at once.
+/// Number of requests that must succeed after a refusal without a stated limit before one more may run at once.
 const EASE: u32 = 32;
 
 /// See the module documentation.
 pub(super) struct Gate {
     registry: String,
-    /// Where requests wait for their turn.
+    /// The lanes in which requests wait for their turn.
     lanes: Vec<Arc<Lane>>,
     max_wait: Duration,
     events: Events,
     state: Mutex<State>,
-    /// Held by the one pull that is under way while few are left.
+    /// Held by the one pull under way while few are left.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A pause shorter than this, and no longer than the last one reported, is reported at most once in [`OFTEN`].
+/// A pause shorter than this, and no longer than the last reported one, is reported at most once per [`OFTEN`].
 const SHORT: Duration = Duration::from_secs(5);
 const OFTEN: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct State {
     closed_until: Option<Instant>,
-    /// When a pause was last reported, and how long it was to be.
+    /// When a pause was last reported, and its length.
     reported: Option<(Instant, Duration)>,
-    /// Since when there were only refusals.
+    /// The time since which every answer was a refusal.
     refused: Option<Refused>,
-    /// Nothing more is asked in this run, and why.
+    /// Set if nothing more is requested in this run; the reason.
     given_up: Option<String>,
     budget: Option<Budget>,
-    /// The warning about slow pulls, when few are left, was reported.
+    /// Whether the warning about slow pulls was reported.
     slow_reported: bool,
     unstated: Unstated,
 }
 
-/// Refusals that say nothing of the limit.
+/// Refusals that do not state a limit.
 #[derive(Default)]
 struct Unstated {
-    /// The last of them, apart from those of requests that were under way by then.
+    /// The last such refusal, apart from those of requests that were already under way by then.
     at: Option<Instant>,
-    /// How long all paused after it, if nothing has succeeded since.
+    /// The length of the pause that followed, if nothing has succeeded since.
     pause: Option<Duration>,
-    /// Requests that have succeeded since the lanes were last changed.
+    /// Number of requests that have succeeded since the lanes were last changed.
     succeeded: u32,
     is_reported: bool,
 }
 
 struct Refused {
     since: Instant,
-    /// Pulls were refused: that other requests succeed proves nothing.
+    /// Whether pulls were refused: the success of other requests then proves nothing.
     pull: bool,
 }
 
-/// What the registry said of its limit.
+/// The limit as the registry states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Budget {
     limit: u64,
@@ -91,7 +93,7 @@ struct Budget {
     window: Duration,
 }
 
-/// The right to pull: while few pulls are left nobody else has it.
+/// The right to pull. While few pulls are left, only one request has it.
 pub(super) type Turn<'a> = Option<tokio::sync::MutexGuard<'a, ()>>;
 
 impl Gate {
@@ -101,15 +103,15 @@ impl Gate {
         Gate { registry, lanes, max_wait, events: events.clone(), state, turn }
     }
 
-    /// The same for requests that wait for their turn in these lanes.
+    /// The same gate for requests that wait in these lanes.
     pub fn over(self, lanes: &[&Arc<Lane>]) -> Gate {
         Gate { lanes: lanes.iter().map(|lane| Arc::clone(lane)).collect(), ..self }
     }
 
-    /// Returns when something may be asked.
+    /// Returns when a request may be sent.
     ///
     /// # Errors
-    /// [`Kind::RateLimited`] when nothing more may be asked in this run.
+    /// [`Kind::RateLimited`] if nothing more may be requested in this run.
     pub async fn pass(&self, what: &str) -> Result<()> {
         while let Some(delay) = self.closed_for(Instant::now()).map_err(|why| limited(what, &why))? {
             tokio::time::sleep(delay).await;
@@ -120,7 +122,7 @@ impl Gate {
     /// Returns when a manifest may be pulled; while few pulls are left, one at a time.
     ///
     /// # Errors
-    /// As [`Gate::pass`].
+    /// As for [`Gate::pass`].
     pub async fn pull(&self, what: &str) -> Result<Turn<'_>> {
         self.pass(what).await?;
         if self.pause().is_none() {
@@ -128,7 +130,7 @@ impl Gate {
         }
         let turn = self.turn.lock().await;
         self.pass(what).await?;
-        // Meanwhile others have pulled, and know better.
+        // Others have pulled meanwhile and know the current numbers.
         if let Some((delay, budget)) = self.pause() {
             let why = format!("{} {budget}", self.registry);
             self.report_slow_pulls(&why, budget);
@@ -138,7 +140,7 @@ impl Gate {
         Ok(Some(turn))
     }
 
-    /// Once, and if it is longer than what is waited without a word.
+    /// Reports the pauses once, and only if they are longer than what passes without a message.
     fn report_slow_pulls(&self, why: &str, budget: Budget) {
         if budget.window <= self.max_wait || std::mem::replace(&mut self.state().slow_reported, true) {
             return;
@@ -151,11 +153,11 @@ impl Gate {
         self.events.report(Event::Warning(text));
     }
 
-    /// An answer that asks for patience closes the gate for everybody: for `most`, or for what is left of the patience, if
-    /// that is at least `least`. Says for how long, and whether that was not known before.
+    /// Closes the gate for all requests after an answer that asks for a pause: for `most`, or for the rest of the
+    /// user's patience if that is at least `least`. Returns the length, and whether the pause is new.
     ///
     /// # Errors
-    /// Less is left, since the last request that succeeded; or nothing.
+    /// Less than `least` is left since the last successful request.
     pub fn close(&self, least: Duration, most: Duration, pull: bool) -> Result<(Duration, bool), ()> {
         let now = Instant::now();
         let mut state = self.state();
@@ -171,7 +173,7 @@ impl Gate {
         let until = now.checked_add(delay).ok_or(())?;
         let known = state.closed_until.is_some_and(|known| known + Duration::from_secs(1) >= until && known > now);
         state.closed_until = state.closed_until.max(Some(until));
-        // A registry may ask for a second again and again: a line each time would bury the rest.
+        // A registry may ask for one second again and again. One line for each would bury the rest of the output.
         let is_repeated =
             state.reported.is_some_and(|(reported, of)| delay <= of && now.saturating_duration_since(reported) < OFTEN);
         let news = !(known || delay < SHORT && is_repeated);
@@ -181,12 +183,12 @@ impl Gate {
         Ok((delay, news))
     }
 
-    /// Nothing more is asked in this run: other requests would get the same answer.
+    /// Ends all requests of this run: they would get the same answer.
     pub fn give_up(&self, why: &str) {
         self.state().given_up.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Notes what an answer of the registry itself says of its limits.
+    /// Records what an answer of the registry itself says about its limits.
     pub fn note(&self, reply: &Reply, pull: bool) {
         let budget = Budget::read(reply.header("ratelimit-limit"), reply.header("ratelimit-remaining"));
         let mut state = self.state();
@@ -197,7 +199,7 @@ impl Gate {
         }
     }
 
-    /// The registry has answered, to a pull or to another request.
+    /// Records that the registry has answered a pull or another request.
     fn succeeded(&self, pull: bool) {
         let mut state = self.state();
         if state.refused.as_ref().is_none_or(|refused| pull || !refused.pull) {
@@ -213,13 +215,13 @@ impl Gate {
         }
     }
 
-    /// A request that began at `began` was refused without a statement of the limit. How long all pause: for `first`, or twice as
-    /// long as after the last refusal if nothing has succeeded since. Fewer go at once from now on.
+    /// Records that a request that began at `began` was refused without a stated limit. Returns how long all requests
+    /// pause: `first`, or twice the last pause if nothing has succeeded since. Fewer requests run at once from now on.
     pub fn refused_without_limit(&self, began: Instant, first: Duration) -> Duration {
         let mut state = self.state();
         let unstated = &mut state.unstated;
         let last = unstated.pause;
-        // It was under way when another was refused: that is one refusal.
+        // The request was already under way when another was refused: that counts as one refusal.
         if unstated.at.is_some_and(|at| began <= at) {
             return *unstated.pause.get_or_insert(first);
         }
@@ -238,7 +240,7 @@ impl Gate {
         pause
     }
 
-    /// How long it takes until a pull is allowed again, on average, if the registry states its limit.
+    /// Returns the average time until another pull is allowed, if the registry states its limit.
     pub fn refill(&self) -> Option<Duration> {
         self.state().budget.map(|budget| budget.refill())
     }
@@ -256,7 +258,8 @@ impl Gate {
         Ok(state.closed_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero()))
     }
 
-    /// How long to hold back a pull because few are left. Longer than was allowed is no use: then the registry decides.
+    /// Returns how long to delay a pull because few are left. A delay longer than the user allows is useless: the
+    /// registry then decides.
     fn pause(&self) -> Option<(Duration, Budget)> {
         let budget = self.state().budget?;
         budget.pause().filter(|delay| *delay <= self.max_wait).map(|delay| (delay, budget))
@@ -272,7 +275,7 @@ fn limited(what: &str, why: &str) -> Error {
 }
 
 impl Budget {
-    /// From `100;w=21600` and `4;w=21600`; anything without a window, or in another form, is no budget.
+    /// Parses `100;w=21600` and `4;w=21600`. Anything without a window, or in another form, is not a budget.
     fn read(limit: Option<&str>, remaining: Option<&str>) -> Option<Budget> {
         let (limit, window) = quota(limit?)?;
         let (remaining, other) = quota(remaining?)?;
@@ -280,19 +283,20 @@ impl Budget {
         (limit > 0 && !window.is_zero()).then_some(Budget { limit, remaining, window })
     }
 
-    /// The time in which one pull is allowed, on average.
+    /// The average time per pull.
     fn refill(self) -> Duration {
         self.window.div_f64(self.limit as f64)
     }
 
-    /// From nothing, while many are left, to [`Budget::refill`] when none is.
+    /// From zero, while many pulls are left, to [`Budget::refill`] when none is left.
     fn pause(self) -> Option<Duration> {
         let few = self.limit / SCARCE;
         let missing = (few + 1).checked_sub(self.remaining).filter(|missing| *missing > 0)?;
         Some(self.refill().mul_f64(missing as f64 / (few + 1) as f64))
     }
 
-    /// All the pauses until none is left: the present one, those that follow, evenly longer, and nearly a refill at last.
+    /// The sum of all pauses until no pull is left: the current one, the following ones, which grow evenly, and almost
+    /// one refill at the end.
     fn rest(self) -> Duration {
         let last = Budget { remaining: 1, ..self };
         let ends = self.pause().unwrap_or_default() + last.pause().unwrap_or_default();
@@ -307,13 +311,13 @@ impl std::fmt::Display for Budget {
     }
 }
 
-/// For the fuzz targets: how long these headers hold back a pull.
+/// For the fuzz targets: the delay of a pull that these headers cause.
 #[cfg(fuzzing)]
 pub(super) fn pause(limit: &str, remaining: &str) -> Option<Duration> {
     Budget::read(Some(limit), Some(remaining))?.pause()
 }
 
-/// A number, perhaps with the window it counts for, in seconds; of several the first.
+/// Parses a number, with the window in seconds if there is one. Of several, the first counts.
 fn quota(header: &str) -> Option<(u64, Option<u64>)> {
     let mut parts = header.split(',').next()?.split(';').map(str::trim);
     let number = parts.next()?.parse().ok()?;
@@ -358,7 +362,7 @@ mod tests {
     fn short_pauses_in_a_row_are_reported_once() {
         let gate = gate(600);
         assert_eq!(close(&gate, 4), Ok(true));
-        // As if it were over.
+        // As if the pause were over.
         let again = |seconds| {
             gate.state().closed_until = None;
             close(&gate, seconds)
@@ -367,7 +371,8 @@ mod tests {
         assert_eq!((again(60), again(60)), (Ok(true), Ok(true)));
     }
 
-    /// Where a server takes one request at a time, the pauses of six grew to a minute each and never shrank.
+    /// With a server that takes one request at a time, the pauses of six workers grew to a minute each and never
+    /// shrank.
     #[tokio::test]
     async fn refusals_without_a_word_are_one_pause_for_all_and_fewer_requests_at_once_until_it_goes_well() {
         let (recorder, lane) = (Arc::new(Recorder::default()), Lane::new(4));

@@ -1,5 +1,5 @@
-//! What happens while a request waits: the registry is asked whether it is there, and the wait ends when it is given up. What takes
-//! unusually long is said.
+//! While a request waits, asks the registry for signs of life, and ends the wait if the server is given up. Reports
+//! waits that are unusually long.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::base::error::Result;
 use crate::base::progress::Event;
 use crate::base::progress::units::duration;
 
-/// An answer to what was sent that takes longer than this is worth a line.
+/// An answer that takes longer than this after everything was sent is reported.
 const LONG: Duration = Duration::from_secs(30);
-/// How often a running upload is looked at.
+/// Interval at which a running upload is checked.
 const LOOK: Duration = Duration::from_millis(500);
 
 impl Wire {
-    /// What `waiting` comes to, unless `server` is given up before. Meanwhile, if that is the registry, it is asked for signs of life
-    /// when nothing comes from it for a while: noticing that it is gone may take long.
+    /// Returns the result of `waiting`, unless `server` is given up first. If that is the registry, it is asked for
+    /// signs of life when it has been silent for a while, because otherwise it may take long to notice that it is gone.
     pub async fn unless_given_up<T>(
         &self,
         server: Option<&ServerWork>,
@@ -33,12 +33,12 @@ impl Wire {
         waiting: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let Some(server) = server else { return waiting.await };
-        // Without a budget nothing is given up, and only what may take long needs to hear that it is gone.
+        // Without a retry budget nothing is given up, and only long requests need to know that the server is gone.
         let may_end = self.limits.retry_budget.is_some() || server.work >= Work::Begin;
         let listens = may_end && Arc::ptr_eq(&server.outage, &self.outage);
         tokio::select! {
             biased;
-            // First: where it is given up, nothing more is sent.
+            // First, so that nothing more is sent to a server that was given up.
             stopped = server.outage.over() => Err(Failure::never(given_up(what, stopped))),
             done = waiting => done,
             never = self.listen(&server.outage), if listens => match never {},
@@ -49,7 +49,7 @@ impl Wire {
         let (since, rhythm) = (Instant::now(), outage.rhythm());
         loop {
             let known = self.home.get().map(|_| rhythm.quiet);
-            // A host that was never heard gets the budget at the most.
+            // A host that has never answered gets at most the budget.
             let quiet = known.or_else(|| outage.patience_with_unknown(since)).unwrap_or(rhythm.quiet).min(rhythm.quiet);
             if let Some(left) = quiet.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
                 tokio::time::sleep(left).await;
@@ -60,7 +60,7 @@ impl Wire {
                     self.ask_for_sign(outage, since, url, rhythm.patience).await
                 }
                 Some(_) => {}
-                // This is the first question to it.
+                // This is the first request to it.
                 None => {
                     let Some(left) = outage.patience_with_unknown(since) else { return std::future::pending().await };
                     tokio::time::sleep(left).await;
@@ -81,7 +81,7 @@ impl Wire {
             // A gateway that does not reach the registry ends the request as well.
             Ok(status) if may_be_down(status) => {}
             Ok(_) => outage.is_alive(),
-            // Something else came from it in the meantime.
+            // Something else from it arrived in the meantime.
             Err(_) if outage.is_heard_since(asked) => {}
             Err(failure) => {
                 let why = failure.error.chain();
@@ -90,8 +90,8 @@ impl Wire {
         }
     }
 
-    /// Says so when the answer to a blob or a manifest that was sent takes long, while the registry answers otherwise. It may take
-    /// `patience` in all, from when everything is sent. Never ends.
+    /// Reports an answer to a sent blob or manifest that takes long while the registry answers other requests. The
+    /// answer may take `patience` in all from the moment when everything is sent. Never completes.
     pub async fn report_if_long(
         &self,
         server: Option<&ServerWork>,
@@ -113,8 +113,8 @@ impl Wire {
     }
 }
 
-/// What to say of a request whose answer has taken [`LONG`] since `since`, if anything: not where the server answers nothing, for that is
-/// said of it anyway, and at most one line in a while for each server.
+/// Returns the line about a request that has waited for more than [`LONG`] since `since`, if one is due. There is none
+/// if the server answers nothing at all, because that is reported anyway, and at most one per server in a while.
 fn long_wait(server: &ServerWork, what: &str, since: Instant, patience: Duration) -> Option<String> {
     let (outage, left) = (&server.outage, patience.saturating_sub(LONG));
     let answers = outage.is_heard_since(since) && outage.quiet_for(since) < LONG * 2 / 3;

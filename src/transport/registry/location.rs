@@ -1,8 +1,8 @@
 //! Where an answer leads: redirects, and the targets of Location and Link.
 //!
-//! **Threats.** A server may lead anywhere: never away from HTTP, never from TLS to plain HTTP, never with credentials in the
-//! URL. What was sent in a body (an identity token, JSON for an API) is repeated to the same origin only, or by TLS to the host
-//! that has got it without. A target may be signed: errors show none of its secrets.
+//! **Threats.** A server may name any address. gapferry never leaves HTTP, never changes from TLS to plain HTTP, and
+//! never uses credentials in the URL. A body (an identity token, JSON for an API) is sent again only to the same
+//! origin, or by TLS to the host that already got it without. A target may be signed: errors show none of its secrets.
 
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, Url};
@@ -13,7 +13,7 @@ use super::reply::Reply;
 use super::trace;
 use crate::base::error::{Error, Kind};
 
-/// Where a redirect leads, if the answer is one that this call may follow; a streamed body cannot be sent again.
+/// Returns the target of a redirect, if this call may follow it. A streamed body cannot be sent again.
 pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -> Result<Option<Url>, Failure> {
     let follows = match response.status().as_u16() {
         301..=303 => matches!(call.method, Method::GET | Method::HEAD),
@@ -32,8 +32,9 @@ pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -
     Ok(Some(next))
 }
 
-/// Where an answer leads content that can only be sent anew (307, 308), with the failure that has it sent there at once. `None`: it
-/// does not. Credentials go only to the registry's own origin ([`wire`](super::wire)).
+/// Returns the new address for content that has to be sent again (307, 308), with the failure that makes the retry
+/// immediate. `None` if the answer is not such a redirect. Credentials are sent only to the registry's own origin
+/// ([`wire`](super::wire)).
 pub(super) fn led_on(reply: &Reply, what: &str) -> Option<Result<(Url, Failure), Failure>> {
     let location = reply.header("location").filter(|_| matches!(reply.status(), 307 | 308))?;
     let next = resolve(reply.url(), location).map_err(|reason| misled(what, format!("redirected, but {reason}")));
@@ -51,36 +52,36 @@ pub(super) fn led_on(reply: &Reply, what: &str) -> Option<Result<(Url, Failure),
 #[error("{0}")]
 struct Misled(String);
 
-/// The failure of a request that was redirected to nowhere; why, in words.
+/// The failure of a request whose redirect cannot be followed, with the reason in words.
 pub(super) fn misled(what: &str, reason: String) -> Failure {
     Failure::never(Error::new(Kind::Network, what).because(Misled(reason)))
 }
 
-/// Whether a request failed because of where it was redirected to: another method may be redirected elsewhere, or answered.
+/// Whether a request failed because of its redirect. Another method may be redirected elsewhere, or be answered.
 pub(super) fn is_misled(failure: &Failure) -> bool {
     std::error::Error::source(&failure.error).is_some_and(|cause| cause.is::<Misled>())
 }
 
-/// The same host, by TLS from now on; it has the port that was given, or that of https.
+/// Whether `to` is the same host with TLS, on the given port or that of https.
 fn is_upgrade(from: &Url, to: &Url) -> bool {
     (from.scheme(), to.scheme()) == ("http", "https") && from.host_str() == to.host_str()
 }
 
-/// The same server, perhaps by TLS from now on.
+/// Whether `to` is the same server, perhaps with TLS.
 pub(super) fn is_same_server(from: &Url, to: &Url) -> bool {
     from.origin() == to.origin() || is_upgrade(from, to)
 }
 
-/// A Location or Link target against the URL that was asked.
+/// Resolves a Location or Link target against the requested URL.
 ///
-/// Behind a TLS-terminating proxy registries say `http://` of themselves: the same host keeps https. Another host must not
-/// be reached by less than this one.
+/// Behind a proxy that terminates TLS, registries use `http://` for themselves: the same host keeps https. Another host
+/// must not be reached with less protection than this one.
 pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
     let mut url = base.join(target.trim()).map_err(|e| format!("to {:?}, which is no URL ({e})", legible(target)))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("to {}://, which is not HTTP", url.scheme()));
     }
-    // Credentials in a URL would be sent as Basic to wherever it points.
+    // Credentials in a URL would be sent as Basic authentication to wherever it points.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     if base.scheme() == "https" && url.scheme() == "http" {
@@ -94,7 +95,8 @@ pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Of what cannot be read as a URL, and so not be masked as one: what comes before the query, unless it may name a user.
+/// Returns the printable part of a target that is not a valid URL and so cannot be masked as one: everything before the
+/// query, unless it may contain a user name.
 fn legible(target: &str) -> String {
     const LONGEST: usize = 200;
     let place = target.split(['?', '#']).next().unwrap_or_default();

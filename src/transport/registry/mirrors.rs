@@ -1,10 +1,11 @@
-//! Reading through mirrors: each question goes to the endpoints of a repository in their order until one has the answer.
+//! Reads through mirrors: each question goes to the endpoints of a repository in order until one has the answer.
 //!
-//! A mirror that lacks something, is down or refuses is passed over with a warning. The registry itself comes last, and only
-//! its “no” is believed. What a mirror gives is proven like everything else. What was found at one endpoint is read there to
-//! its end: a tag's manifest says where its children are. A mirror that fails again and again is left alone for a while (`health`).
-//! One that gave wrong bytes is not asked for that blob again (`suspects`), nor soon for anything if it does so often; the registry
-//! itself is, a few times, since no other endpoint is left. When an endpoint breaks off in a blob, the next one goes on (`failover`).
+//! A mirror that lacks something, is down or refuses is skipped with a warning. The registry itself is last, and only
+//! its "no" is believed. Content from a mirror is proven like any other. Whatever was found at one endpoint is read to
+//! its end there: the children of a tag's manifest are where the manifest is. A mirror that fails repeatedly is skipped
+//! for a while (`health`). A mirror that sent wrong bytes is not asked for that blob again (`suspects`), and if it does
+//! so often, for nothing for a while. The registry itself is asked again, a few times, since no other endpoint is left.
+//! If an endpoint breaks off within a blob, the next one continues (`failover`).
 
 mod endpoint;
 mod failover;
@@ -38,11 +39,11 @@ pub(super) struct Mirrors {
     breakers: Mutex<HashMap<Reach, Arc<CircuitBreaker>>>,
 }
 
-/// What one endpoint gave of a repository that has mirrors or has moved.
+/// What one endpoint delivered for a repository that has mirrors or has moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Served {
-    /// As references name it.
+    /// The repository as references name it.
     pub repository: Repository,
     /// Where it was read.
     pub from: Repository,
@@ -54,7 +55,7 @@ pub struct Served {
 }
 
 impl Registries {
-    /// What was read where, of repositories that have mirrors or have moved; sorted.
+    /// What was read where, for repositories that have mirrors or have moved, sorted.
     pub fn served(&self) -> Vec<Served> {
         let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let mut served: Vec<Served> =
@@ -63,7 +64,8 @@ impl Registries {
         served
     }
 
-    /// Where the manifest with this digest was read, if that was at a mirror or at the place `repository` has moved to.
+    /// Returns where the manifest with this digest was read, if that was a mirror or the place that `repository` has
+    /// moved to.
     pub fn served_by(&self, repository: &Repository, digest: &Digest) -> Option<Repository> {
         let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let endpoints = known.get(repository)?;
@@ -72,7 +74,7 @@ impl Registries {
     }
 
     /// # Errors
-    /// The repository is blocked, or the routes make no name of it.
+    /// The repository is blocked, or the routes lead to an invalid name.
     pub(super) fn endpoints(&self, repository: &Repository) -> Result<Arc<Endpoints>> {
         let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(repository).cloned();
         if let Some(endpoints) = known {
@@ -99,21 +101,21 @@ impl Registries {
     }
 }
 
-/// The endpoints at which one repository is read.
+/// The endpoints from which one repository is read.
 pub(super) struct Endpoints {
     repository: Repository,
-    /// In the order to ask them; never empty; the last is the registry itself.
+    /// In the order in which they are asked. Never empty; the last is the registry itself.
     all: Vec<Arc<Endpoint>>,
-    /// Where manifests were found, and what they point to if that is not where it would be looked for.
+    /// Where each manifest was found, and where its children are, if that is not the default.
     found: Mutex<HashMap<Digest, usize>>,
     suspects: Suspects,
-    /// Of blobs that the registry itself gave wrong.
+    /// The tries for blobs that the registry itself sent wrong.
     tries: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<Tries>>>>,
     events: Events,
 }
 
 impl Endpoints {
-    /// Nothing stands between: the registry is read as it is named.
+    /// Whether there is only the registry under its own name.
     fn is_plain(&self) -> bool {
         self.all.len() == 1 && self.all.iter().all(|endpoint| endpoint.repository == self.repository)
     }
@@ -141,8 +143,8 @@ impl Endpoints {
         }))
     }
 
-    /// The first list that is not empty. A mirror without one may know less than the registry, so that is asked, too; if it
-    /// cannot be asked, nothing is what is known. So is it where a list is in doubt.
+    /// Returns the first list that is not empty. A mirror without one may know less than the registry, so the registry
+    /// is asked too. If it cannot be asked, the empty list stands, and the same holds for a list in doubt.
     pub async fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         let (mut nothing, mut doubtful): (bool, Option<ReferrerList>) = Default::default();
         let (order, need) = (self.order(Some(subject)), Need::Optional);
@@ -161,7 +163,8 @@ impl Endpoints {
         Ok(doubtful.unwrap_or_default())
     }
 
-    /// The registry's own list, since a mirror may hold part of it; a mirror's only if the registry cannot be asked.
+    /// Returns the registry's own list, since a mirror may have part of it. A mirror's list counts only if the registry
+    /// cannot be asked.
     pub async fn tags(&self, need: Need) -> Result<TagList> {
         let own = self.all.len() - 1;
         let endpoint = self.endpoint(own);
@@ -224,7 +227,8 @@ impl Endpoints {
         Ok(())
     }
 
-    /// The registry itself is asked again, after a while and not for ever: no other endpoint is left.
+    /// The registry itself is asked again, after a pause and a limited number of times, because no other endpoint is
+    /// left.
     async fn own_gave_wrong(&self, blob: &Digest, error: Error) -> Result<()> {
         let own = self.endpoint(self.all.len() - 1);
         let tries = {
@@ -236,13 +240,13 @@ impl Endpoints {
         again.map_err(|error| error.while_doing(format!("reading from {}", own.repository)))
     }
 
-    /// An endpoint gave this of a blob; whether the bytes are right is not known yet.
+    /// Records what an endpoint sent of a blob. It is not known yet whether the bytes are right.
     fn note_given(&self, blob: &Digest, at: usize, given: EndpointReads) {
         self.all[at].count(given);
         self.suspects.note(blob, at, given);
     }
 
-    /// It is going to be read.
+    /// Announces that the repository will be read.
     pub fn expect(&self) {
         self.all.iter().for_each(|endpoint| endpoint.host.auth.expect(endpoint.repository.path()));
     }
@@ -251,12 +255,12 @@ impl Endpoints {
         self.all.iter().any(|endpoint| endpoint.host.gate.counts_pulls())
     }
 
-    /// The endpoint of this number.
+    /// The endpoint with this number.
     fn endpoint(&self, at: usize) -> Arc<Endpoint> {
         self.all[at].clone()
     }
 
-    /// The numbers of the endpoints to ask, by digest or by a tag.
+    /// Returns the numbers of the endpoints to ask, by digest or by tag.
     fn order(&self, digest: Option<&Digest>) -> Vec<usize> {
         let unfit = if digest.is_some() { Serves::Tags } else { Serves::Digests };
         let found = digest.and_then(|digest| self.found_at(digest));
@@ -274,7 +278,7 @@ impl Endpoints {
         }
     }
 
-    /// What a manifest points to is where the manifest was.
+    /// The children of a manifest are where the manifest was.
     fn note_manifest(&self, manifest: &Manifest, at: usize) {
         if self.is_plain() {
             return;
@@ -292,7 +296,8 @@ impl Endpoints {
         served.filter(|served| served.manifest_count + served.blobs > 0).collect()
     }
 
-    /// The first answer that is not “no”, and the endpoint that gave it. Without one the registry's own word counts.
+    /// Returns the first answer that is not "no", and the endpoint that gave it. If there is none, the registry's own
+    /// answer counts.
     async fn first<T, F>(
         &self,
         wanted: &Reference,
@@ -326,7 +331,7 @@ impl Endpoints {
         self.events.report(Event::Warning(text));
     }
 
-    /// Warns that an endpoint failed. That it is left out for a while was reported before.
+    /// Warns that an endpoint failed. The pause of a mirror is reported elsewhere.
     fn passed_over(&self, endpoint: &Endpoint, error: &Error) {
         if !health::is_left_out(error) {
             let text = format!("passing over {}: {}", endpoint.repository, error.chain());
@@ -335,7 +340,7 @@ impl Endpoints {
     }
 }
 
-/// A registry that fails at one object and answers otherwise is not out of reach: it does not give this.
+/// A registry that fails on one object and answers otherwise is reachable: it does not deliver this object.
 fn of_object(error: Error) -> Error {
     match error.reason() {
         Some(Reason::Undelivered) => error.of_kind(Kind::Refused),
@@ -343,7 +348,7 @@ fn of_object(error: Error) -> Error {
     }
 }
 
-/// Whether another endpoint may do better; it does not help against what is wrong on this side.
+/// Whether another endpoint may succeed. It cannot if the problem is on this side.
 fn passes_on(error: &Error) -> bool {
     match error.kind() {
         Kind::Input | Kind::Disk | Kind::Lacking | Kind::Interrupted => false,

@@ -1,8 +1,8 @@
 //! Cross-repository mounts (distribution-spec, "Mounting a blob from another repository").
 //!
-//! **Threats.** A mount is optional, and an upload does the same. So a registry, or a gateway before it, that never answers a mount
-//! must not end the run; and a registry that answers 201 may have linked nothing, and take the manifest all the same. So mounts
-//! into a project are read back until one has brought its blob, as far as this account may read there.
+//! **Threats.** A mount is optional; an upload achieves the same. A registry or gateway that never answers a mount must
+//! therefore not end the run. A registry that answers 201 may have linked nothing and still accept the manifest. Mounts
+//! into a project are therefore read back until one has created its blob, as far as this account may read there.
 
 use reqwest::Method;
 
@@ -18,11 +18,11 @@ use crate::base::error::{Kind, Result};
 use crate::content::Readable;
 use crate::oci::{Descriptor, Repository};
 
-/// Mounts `blob` of the repository `from` into `to`. Anything but “created” means that the blob has to be uploaded; a session opened
-/// instead is kept for that.
+/// Mounts `blob` of the repository `from` into `to`. Any answer except "created" means that the blob has to be
+/// uploaded. If the answer opened an upload session, it is kept for that.
 ///
 /// # Errors
-/// An upload would meet the same.
+/// An upload would fail in the same way.
 pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool> {
     if !host.memory.mounts.are_useful() {
         return Ok(false);
@@ -57,14 +57,15 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
                 if !concerns_more(&error) {
                     return Ok(false);
                 }
-                // An upload would meet the same.
+                // An upload would fail in the same way.
                 tries.again(Failure::never(error)).await?;
             }
         }
     }
 }
 
-/// The answer to a mount; a status that may pass is waited for. `None`: no answer came, so the blob is uploaded instead.
+/// Returns the answer to a mount; a passing status is retried. `None` if there was no answer: the blob is then
+/// uploaded.
 async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
     let mut tries = host.tries(ask.what);
     loop {
@@ -96,8 +97,8 @@ async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
     }
 }
 
-/// Whether a mount that was answered with 201 has brought the blob: read back in a project into which none is known to have. Where
-/// nothing can be read, the manifest will prove it.
+/// Whether a mount that was answered with 201 has created the blob. It is read back in a project where no mount is
+/// known to have worked. If nothing can be read, the manifest is the proof.
 async fn is_there(host: &Host, to: &Repository, blob: &Descriptor) -> Result<bool> {
     let mounts = &host.memory.mounts;
     if mounts.is_proven(to) || !host.memory.proofs.may_read(to) {
@@ -109,7 +110,7 @@ async fn is_there(host: &Host, to: &Repository, blob: &Descriptor) -> Result<boo
             tracing::debug!(repository = %to, blob = %blob.digest, why, "mounted, and not there");
             Ok(false)
         }
-        // Where this account may not read, the manifest will prove it.
+        // If this account may not read, the manifest is the proof.
         Readable::Yes | Readable::Denied => {
             mounts.note_proven(to);
             Ok(true)

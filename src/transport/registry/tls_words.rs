@@ -1,4 +1,4 @@
-//! What is wrong with a TLS server, in words: rustls names its own types, and the alerts of the protocol.
+//! Describes TLS errors in words. rustls names its own types and the alerts of the protocol.
 
 use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
@@ -6,12 +6,12 @@ use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::facts::TlsFault;
 
-/// Names of a certificate that are shown: it may have thousands.
+/// Maximum number of names of a certificate in a message; it may have thousands.
 const MOST_NAMES: usize = 5;
-/// Characters of one such name that are shown.
+/// Maximum characters of such a name in a message.
 const LONGEST_NAME: usize = 100;
 
-/// What kind of fault it is.
+/// Classifies the error.
 pub(super) fn fault(error: &Error) -> TlsFault {
     match error {
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })
@@ -47,7 +47,7 @@ pub(super) fn fault(error: &Error) -> TlsFault {
     }
 }
 
-/// `None`: what rustls says will do.
+/// Describes the error. `None` if the text of rustls is good enough.
 pub(super) fn words(fault: &Error) -> Option<String> {
     let text = match fault {
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })
@@ -80,7 +80,7 @@ pub(super) fn words(fault: &Error) -> Option<String> {
                 date(*time)?
             ));
         }
-        // Also of one that ends before it begins.
+        // Also for a certificate that ends before it begins.
         Error::InvalidCertificate(CertificateError::Expired) => "invalid peer certificate: it has expired",
         Error::InvalidCertificate(CertificateError::NotValidYet) => "invalid peer certificate: it is not valid yet",
         Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<webpki::Error>()? {
@@ -109,12 +109,12 @@ pub(super) fn words(fault: &Error) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// As RFC 3339 has it.
+/// As RFC 3339 writes it.
 fn date(time: UnixTime) -> Option<Timestamp> {
     Timestamp::from_second(i64::try_from(time.as_secs()).ok()?).ok()
 }
 
-/// The hosts of a certificate; webpki gives each as `DnsName("host")` or `IpAddress(address)`.
+/// The hosts of a certificate. webpki shows each as `DnsName("host")` or `IpAddress(address)`.
 fn names(presented: &[String]) -> String {
     let bare = |name: &String| {
         let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// An operator whose clock is wrong looks in vain for a CA.
+    /// An operator with a wrong clock would look for a CA in vain.
     #[test]
     fn each_fault_that_has_a_remedy_of_its_own_is_distinguished() {
         let name = ServerName::try_from("registry.example").unwrap();
@@ -165,7 +165,7 @@ mod tests {
         }
     }
 
-    /// Seconds since 1970 and names of Rust types do not say what to do.
+    /// Seconds since 1970 and names of Rust types do not tell an operator what to do.
     #[test]
     fn dates_and_names_of_a_certificate_are_those_that_people_know() {
         let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));

@@ -1,5 +1,5 @@
-//! Whether a mirror is worth asking: one that fails again and again is left out for a while, so that a mirror that is down
-//! does not make every image wait for it; so is one that gives wrong bytes again and again.
+//! Whether a mirror is worth asking. A mirror that fails repeatedly is skipped for a while, so that not every image
+//! waits for it. The same holds for a mirror that repeatedly sends wrong bytes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
 use crate::oci::Repository;
 
-/// Failures in a row of the network or for a limit, each after its own retries.
+/// Failures in a row, of the network or because of a limit, each after its own retries.
 const MOST_FAILURES: u32 = 3;
-/// How long a mirror is left out before one question tries it again.
+/// How long a mirror is skipped before one question tries it again.
 const PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -18,12 +18,12 @@ pub(super) struct CircuitBreaker(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// In a row.
+    /// Failures in a row.
     failures: u32,
-    /// Blobs that were wrong, in all: that others can be opened says nothing for them.
+    /// Total number of wrong blobs. Other blobs that could be opened do not offset them.
     wrong: u32,
     why: String,
-    /// No question until then.
+    /// The mirror is not asked until then.
     pause: Option<Instant>,
 }
 
@@ -34,7 +34,7 @@ struct LeftOut(String);
 
 impl CircuitBreaker {
     /// # Errors
-    /// The mirror is not to be asked now.
+    /// The mirror should not be asked now.
     pub fn check(&self, repository: &Repository) -> Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.pause {
@@ -42,7 +42,7 @@ impl CircuitBreaker {
                 let left_out = LeftOut(state.why.clone());
                 Err(Error::new(Kind::Network, format!("asking {repository}")).because(left_out))
             }
-            // This question finds out; the others go on without it.
+            // This question finds out; the others continue without the mirror.
             Some(_) => {
                 state.pause = Some(Instant::now() + PAUSE);
                 Ok(())
@@ -51,7 +51,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Remembers how a question to `registry` ended.
+    /// Records how a question to `registry` ended.
     pub fn note(&self, failure: Option<&Error>, registry: &str, events: &Events) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(error) = failure.filter(|error| matches!(error.kind(), Kind::Network | Kind::RateLimited)) else {
@@ -67,7 +67,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// A blob from `registry` was wrong.
+    /// Records that a blob from `registry` was wrong.
     pub fn gave_wrong(&self, error: &Error, registry: &str, events: &Events) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.wrong += 1;
@@ -87,7 +87,7 @@ fn leave_out(mut state: MutexGuard<'_, State>, error: &Error, what: &str, events
     }
 }
 
-/// Whether the error only says that a mirror was not asked.
+/// Whether the error only means that a mirror was not asked.
 pub(super) fn is_left_out(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<LeftOut>())
 }

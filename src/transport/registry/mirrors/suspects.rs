@@ -1,13 +1,13 @@
-//! Which mirrors gave wrong bytes of a blob. Only a reader of the whole blob can tell, so each endpoint that gave bytes is
-//! remembered until then. An endpoint that gave all of them is to blame. Where several gave a part, it is not known whose bytes
-//! were wrong: one of them gives the whole blob next time.
+//! Which mirrors sent wrong bytes of a blob. Only a reader of the whole blob can tell, so each endpoint that sent bytes
+//! is remembered until then. An endpoint that sent the whole blob is to blame. If several sent parts, it is unknown
+//! whose bytes were wrong: one of them sends the whole blob next time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::oci::Digest;
 
-/// What one endpoint gave of a blob: how often it was opened there, and how many bytes came.
+/// What one endpoint sent of a blob: how often the blob was opened there, and how many bytes arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct EndpointReads {
     pub blobs: u64,
@@ -21,28 +21,28 @@ impl std::ops::AddAssign for EndpointReads {
     }
 }
 
-/// What was given of a blob turned out to be wrong.
+/// A blob that turned out to be wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct WrongBlob {
-    /// What each endpoint had given; perhaps it only said that it has the blob.
+    /// What each endpoint had sent. It may have only claimed to have the blob.
     pub given: BTreeMap<usize, EndpointReads>,
     /// The endpoints whose bytes these were.
     pub from: Vec<usize>,
 }
 
-/// For each blob, what its endpoints did, by their number.
+/// For each blob, what its endpoints did, by number.
 #[derive(Default)]
 pub(super) struct Suspects(Mutex<HashMap<Digest, State>>);
 
 #[derive(Default)]
 struct State {
-    /// Since the blob was opened last.
+    /// Since the blob was last opened.
     given: BTreeMap<usize, EndpointReads>,
-    /// The endpoint that gave the last bytes.
+    /// The endpoint that sent the last bytes.
     last: usize,
-    /// Mirrors that gave wrong bytes.
+    /// Mirrors that sent wrong bytes.
     guilty: BTreeSet<usize>,
-    /// Mirrors that may have.
+    /// Mirrors that may have done so.
     aside: BTreeSet<usize>,
 }
 
@@ -51,12 +51,12 @@ impl Suspects {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The blob is opened: what was given of it before is another matter.
+    /// Records that the blob is opened; what was sent before no longer counts.
     pub fn begin(&self, blob: &Digest) {
         self.lock().entry(*blob).or_default().given.clear();
     }
 
-    /// An endpoint begins to give this blob, or goes on.
+    /// Records that an endpoint starts or continues to send this blob.
     pub fn note(&self, blob: &Digest, at: usize, given: EndpointReads) {
         let mut all = self.lock();
         let state = all.entry(*blob).or_default();
@@ -64,9 +64,9 @@ impl Suspects {
         state.last = at;
     }
 
-    /// What was given was wrong. A mirror that gave all of it is not to be asked again. Of several one is kept: the registry
-    /// itself, which is at `own`, or the one that came to the end; the others wait until one is found guilty. So asking again
-    /// and again comes to an end.
+    /// Records that the bytes were wrong. A mirror that sent all of them is not asked again. Of several endpoints one
+    /// is kept: the registry itself, at `own`, or the one that reached the end. The others wait until one is found
+    /// guilty. So repeated tries come to an end.
     pub fn accuse(&self, blob: &Digest, own: usize) -> WrongBlob {
         let mut all = self.lock();
         let Some(state) = all.get_mut(blob) else { return WrongBlob::default() };
@@ -85,7 +85,7 @@ impl Suspects {
         WrongBlob { given, from }
     }
 
-    /// Whether this mirror is not to be asked for the blob.
+    /// Whether this mirror should not be asked for the blob.
     pub fn has(&self, blob: &Digest, mirror: usize) -> bool {
         self.lock().get(blob).is_some_and(|state| state.guilty.contains(&mirror) || state.aside.contains(&mirror))
     }
@@ -97,7 +97,7 @@ mod tests {
 
     const OWN: usize = 3;
 
-    /// What comes of it that these places gave a blob, one after the other, and it was wrong.
+    /// Returns the verdict after these places sent a blob one after the other, and it was wrong.
     fn wrong(suspects: &Suspects, blob: &Digest, places: &[usize]) -> Vec<usize> {
         suspects.begin(blob);
         for at in places {
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(doubted(&suspects, &blob), [0, 2]);
         assert_eq!(wrong(&suspects, &blob, &[1]), [1]);
         assert_eq!(doubted(&suspects, &blob), [1], "the others may have been honest");
-        // The registry itself is never left out.
+        // The registry itself is never skipped.
         assert_eq!(wrong(&suspects, &blob, &[OWN, 0]), [0, OWN]);
         assert_eq!(doubted(&suspects, &blob), [0, 1]);
         assert_eq!(wrong(&suspects, &blob, &[OWN]), [OWN]);

@@ -1,6 +1,6 @@
-//! Waits that a server announces itself (503 with Retry-After). They have a bound of their own: a server that does nothing but
-//! announce them is given up when they would last longer than `--max-wait` in all. So is one that answers
-//! some requests and puts others off: when a second request has been put off for so long.
+//! Waits that a server announces itself (503 with Retry-After). They have their own limit: a server that does nothing
+//! but announce waits is given up when they would add up to more than `--max-wait`. So is a server that answers some
+//! requests and puts others off, once a second request has been put off for that long.
 
 use std::time::{Duration, Instant};
 
@@ -12,32 +12,34 @@ use crate::base::progress::units::duration;
 /// An announced wait shorter than this is reported only if another one follows.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// The waits that a server has announced since it last answered. A token is an answer only to a request for one.
+/// The waits that a server has announced since its last answer. A token counts as an answer only to a request for a
+/// token.
 pub(super) struct Waits {
     pub began: Instant,
     /// The strongest kind of request that was put off.
     pub work: Work,
-    /// From when on the bound counts: from the first of them, or from when a transfer last moved.
+    /// When the limit starts to count: at the first wait, or when a transfer last made progress.
     pub since: Instant,
-    /// The end of the longest.
+    /// The end of the longest wait.
     pub until: Instant,
-    /// How many began after another one.
+    /// Number of waits that began after another one.
     rounds: u32,
     pub is_reported: bool,
 }
 
 /// What a request does after a server has announced when it will be back.
 pub(in crate::transport::registry) enum Announced {
-    /// It tries again after that.
+    /// It tries again after this time.
     Wait(Duration),
     /// It has been put off for longer than is allowed.
     Enough,
-    /// Nothing more is asked in this run.
+    /// Nothing more is requested in this run.
     GivenUp(Stopped),
 }
 
 impl Outage {
-    /// Decides what a request does after a server has asked it to wait for `wanted`, because of `why`; it has already waited for `before`.
+    /// Decides what a request does after a server has asked it to wait for `wanted`, because of `why`. The request has
+    /// already waited for `before`.
     pub fn announced(&self, work: Work, wanted: Duration, before: Duration, why: &str) -> Announced {
         self.announced_at(Instant::now(), work, wanted, before, why)
     }

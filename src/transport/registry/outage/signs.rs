@@ -1,5 +1,6 @@
-//! Signs of life. While a request waits for its answer, and nothing else comes from a registry, it is asked whether it is there: it may
-//! take long, or be frozen. All that wait share the question, and end together when the registry is given up.
+//! Signs of life. While a request waits for its answer and nothing else is received from a registry, the registry is
+//! asked whether it is there: it may just be slow, or frozen. All waiting requests share the question, and end together
+//! if the registry is given up.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -8,46 +9,47 @@ use super::{Evidence, LOOK, Outage, Suspicion, Work, used_up_by};
 use crate::base::error::Stopped;
 use crate::transport::registry::upload_body::UploadWatch;
 
-/// When to ask for a sign of life.
+/// When to request a sign of life.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::transport::registry) struct Rhythm {
-    /// After so long without anything, and again after so long.
+    /// After this long without anything, and again after the same time.
     pub quiet: Duration,
-    /// It may take so long.
+    /// How long the answer may take.
     pub patience: Duration,
 }
 
 impl Outage {
-    /// How much longer a server from which nothing has ever come may keep a request waiting that has done so since `then`.
+    /// Returns how much longer a server from which nothing was ever received may keep a request waiting that has waited
+    /// since `then`.
     pub fn patience_with_unknown(&self, then: Instant) -> Option<Duration> {
         self.limits.retry_budget.map(|budget| budget.saturating_sub(then.elapsed()))
     }
 
-    /// How soon to ask: two signs may be missed within one and a half times the stall limit. A short budget asks earlier, but leaves
-    /// a slow registry the time to answer.
+    /// Returns the rhythm: two signs can be missed within one and a half times the stall limit. A short budget asks
+    /// earlier, but leaves a slow registry enough time to answer.
     pub fn rhythm(&self) -> Rhythm {
         let stall = self.limits.stall;
         let within = self.limits.retry_budget.map_or(stall, |budget| budget.clamp(stall / 4, stall));
         Rhythm { quiet: within / 4, patience: within / 2 }
     }
 
-    /// How long nothing has come from it, at most since `then`.
+    /// How long nothing has been received from it, at most since `then`.
     pub fn quiet_for(&self, then: Instant) -> Duration {
         self.state().heard().map_or(then, |heard| heard.max(then)).elapsed()
     }
 
-    /// Whether to ask for a sign of life now: of several requests that wait, one asks.
+    /// Whether to request a sign of life now. Of several waiting requests, one asks.
     pub fn asks_for_sign(&self, rhythm: Rhythm) -> bool {
         let (now, mut state) = (Instant::now(), self.state());
         if state.stopped.is_some() || state.next_sign.is_some_and(|next| now < next) {
             return false;
         }
-        // The request that asks may end before the answer comes.
+        // The request that asks may end before the answer arrives.
         state.next_sign = Some(now + rhythm.patience + rhythm.quiet / 2);
         true
     }
 
-    /// A sign of life that was asked for did not come, `why`; a request has waited for its answer since `then`.
+    /// Records that a requested sign of life was missed, and `why`. A request has waited for its answer since `then`.
     pub fn gave_no_sign(&self, then: Instant, why: &str) {
         let is_one_of_several = {
             let mut state = self.state();
@@ -61,7 +63,8 @@ impl Outage {
         }
     }
 
-    /// Nothing has come from the server since it was last heard, and a request has waited for its answer since `then`.
+    /// Records that nothing was received from the server since it was last heard. A request has waited for its answer
+    /// since `then`.
     pub fn is_silent(&self, then: Instant, why: &str) {
         let now = Instant::now();
         let mut guard = self.state();
@@ -87,7 +90,7 @@ impl Outage {
         let silence = state.noted(&sign, &self.limits, heard, now);
         let lasted = now.saturating_duration_since(silence.quiet_since(heard));
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
-        // If nothing is left to wait for, the error at the end of the budget says the same.
+        // If no time is left to wait, the error at the end of the budget says the same.
         let is_worth_a_line = silence.unanswered && left.is_none_or(|left| !left.is_zero());
         let is_news = is_worth_a_line && !std::mem::replace(&mut silence.is_reported, true);
         drop(guard);
@@ -97,7 +100,7 @@ impl Outage {
         }
     }
 
-    /// Ends when the registry is given up while a request to it is still open, which need not fail first.
+    /// Completes when the registry is given up while a request to it is still open; the request need not fail first.
     pub async fn over(&self) -> Stopped {
         loop {
             let (changed, silent) = (self.changed.notified(), self.silent.notified());
@@ -113,7 +116,7 @@ impl Outage {
         }
     }
 
-    /// How long it may still answer nothing at all until it is given up; `None` as long as answers come.
+    /// Returns how long it may stay silent until it is given up, or `None` while answers are received.
     ///
     /// # Errors
     /// It is given up.
@@ -139,7 +142,7 @@ impl Outage {
         Err(stopped)
     }
 
-    /// Notes as long as it is polled that an upload moves. Never ends.
+    /// While polled, records that an upload makes progress. Never completes.
     pub async fn follow(&self, upload: &UploadWatch) -> Infallible {
         let (began, mut sent) = (Instant::now(), upload.sent());
         loop {
@@ -169,7 +172,8 @@ mod tests {
         )
     }
 
-    /// With a budget of 20 s a frozen registry would be noticed after a minute, when the first request gets no answer.
+    /// With a budget of 20 s, a frozen registry would be noticed only after a minute, when the first request gets no
+    /// answer.
     #[test]
     fn signs_of_life_are_asked_for_as_soon_as_the_budget_wants() {
         for (budget, quiet, patience) in

@@ -45,7 +45,8 @@ fn one_request_that_fails_does_not_make_the_others_wait() {
     assert!(events.events().is_empty());
 }
 
-/// A name server that fails for half a minute would make a storage that has answered all night a wrong address.
+/// Otherwise a name server that fails for half a minute would turn a storage that has answered all night into a wrong
+/// address.
 #[test]
 fn a_server_that_has_answered_is_known_whatever_fails_then() {
     let (outage, _) = outage(5, None);
@@ -68,7 +69,7 @@ fn when_several_fail_all_wait_together_and_one_line_says_so() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
     outage.answered(Work::Complete);
     assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
-    // Several rounds of a millisecond or so, until it is worth a line, and some more.
+    // Several rounds of about a millisecond until it is worth a line, and some more.
     let round = || {
         for what in ["b", "a", "c", "b"] {
             assert!(matches!(fail(&outage, what, true, false), Next::Together(_)), "{what}");
@@ -84,7 +85,7 @@ fn when_several_fail_all_wait_together_and_one_line_says_so() {
     assert!(log[0].contains("r.io:5000 does not answer (refused)") && log[1].contains("answers again"), "{log:?}");
 }
 
-/// Otherwise it sleeps through the whole round, half a minute.
+/// Otherwise it would sleep through the whole round, half a minute.
 #[tokio::test]
 async fn an_answer_between_a_failure_and_the_wait_for_it_ends_the_wait() {
     let (outage, _) = outage(5, Some(Duration::from_secs(100)));
@@ -112,7 +113,7 @@ fn a_registry_that_was_never_heard_has_the_tries_of_one_request() {
     assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "the others need not find out again");
 }
 
-/// A host that takes connections and says nothing would cost six times the time in which that is noticed.
+/// Otherwise a host that accepts connections and says nothing would cost six times as long as it takes to notice.
 #[test]
 fn a_registry_that_was_never_heard_gets_no_more_than_the_budget() {
     let (outage, _) = outage(5, Some(Duration::from_secs(100)));
@@ -254,7 +255,7 @@ async fn what_comes_after_the_end_is_not_tried() {
     outage.over().await;
 }
 
-/// The second `second` of a run with this outage.
+/// The state after second `second` of a run with this outage.
 fn put_off(outage: &Outage, start: Instant, second: u64, wanted: u64, before: u64) -> Announced {
     let [second, wanted, before] = [second, wanted, before].map(Duration::from_secs);
     outage.announced_at(start + second, Work::Read, wanted, before, "503")
@@ -294,7 +295,7 @@ fn one_request_that_is_put_off_for_ever_does_not_end_a_run_and_the_second_does()
     let start = Instant::now();
     for second in 0..600 {
         assert!(matches!(put_off(&outage, start, second, 1, second), Announced::Wait(_)));
-        // Others get on.
+        // Others make progress.
         outage.answered(Work::Complete);
     }
     assert!(matches!(put_off(&outage, start, 600, 1, 600), Announced::Enough));
@@ -312,7 +313,8 @@ fn announced_waits_use_up_no_budget() {
     assert!(outage.state().silence.is_none());
 }
 
-/// Otherwise a connection that breaks while the registry restarts ends the run within a wait that it has announced.
+/// Otherwise a connection that breaks while the registry restarts would end the run within a wait that the registry
+/// announced.
 #[test]
 fn what_fails_during_an_announced_wait_uses_up_the_budget_from_its_end() {
     let (outage, _) = outage(5, Some(Duration::from_secs(20)));
@@ -328,20 +330,20 @@ fn what_fails_during_an_announced_wait_uses_up_the_budget_from_its_end() {
     assert!(matches!(next, Next::GivenUp(_)), "{next:?}");
 }
 
-/// A failure of such a request, at `at`, of a try that was made at `began`.
+/// A failure of such a request at `at`, of a try that was made at `began`.
 fn fail_at(outage: &Outage, at: Instant, began: Instant, what: &str, work: Work, evidence: Evidence) -> Next {
     let (of_whole, why, since, own) = (false, "why", began, None);
     outage.failed_at(at, &Suspicion { what, work, of_whole, why, is_full: false, since, began, at, evidence, own })
 }
 
-/// Otherwise a frozen host costs the time in which its first failure is noticed, and the budget on top.
+/// Otherwise a frozen host would cost the time until its first failure is noticed, and the budget on top.
 #[test]
 fn a_silence_is_as_old_as_the_wait_for_the_answer_that_did_not_come() {
     let (outage, _) = outage(5, Some(Duration::from_secs(50)));
     outage.answered(Work::Read);
     let asked = Instant::now();
     let at = |second| asked + Duration::from_secs(second);
-    // A connection that breaks at once begins a silence.
+    // A connection that breaks at once starts a silence.
     assert!(matches!(fail_at(&outage, at(1), at(1), "a", Work::Read, Evidence::NoAnswer), Next::Alone(_)));
     let next = fail_at(&outage, at(60), asked, "b", Work::Complete, Evidence::NoAnswer);
     let Next::GivenUp(stopped) = next else { panic!("{next:?}") };
@@ -361,7 +363,8 @@ async fn what_still_waits_when_the_budget_is_used_up_ends_with_it() {
     assert!(open.await.unwrap().why.contains("has not answered"));
 }
 
-/// The retry budget of a registry whose database takes no change would never be used up: sessions are opened all the time.
+/// The retry budget would never be used up for a registry whose database accepts no change: it opens sessions all the
+/// time.
 #[test]
 fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
@@ -398,7 +401,7 @@ fn one_upload_that_is_completed_begins_the_budget_anew() {
     }
 }
 
-/// "Answers again" of a token from a cache is a lie, and it wakes up everything for nothing.
+/// After a token from a cache, "answers again" would be wrong, and all requests would wake up for nothing.
 #[test]
 fn a_weaker_answer_does_not_end_an_outage() {
     for (failing, weaker) in [
@@ -422,7 +425,8 @@ fn a_weaker_answer_does_not_end_an_outage() {
     }
 }
 
-/// Otherwise a registry that completes none is sent every large blob again and again: something always moves.
+/// Otherwise a registry that completes none would be sent every large blob again and again: something always makes
+/// progress.
 #[test]
 fn an_upload_that_moves_is_no_upload_that_is_completed() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
@@ -437,10 +441,10 @@ fn an_upload_that_moves_is_no_upload_that_is_completed() {
     assert!(matches!(fail(0, 20, "a"), Next::Exhausted) && matches!(fail(0, 21, "b"), Next::Exhausted));
     let since = |outage: &Outage| outage.state().silence.as_ref().unwrap().failing_since(Work::Complete);
     assert_eq!(since(&outage), at(20));
-    // What began before may succeed yet, and is waited for.
+    // A transfer that began before may still succeed, and is waited for.
     outage.moved_at(at(60), at(10));
     assert_eq!(since(&outage), at(60));
-    // What began later may fail as the others did.
+    // A transfer that began later may fail as the others did.
     outage.moved_at(at(120), at(70));
     assert_eq!(since(&outage), at(60));
     let next = fail(110, 120, "c");
@@ -448,7 +452,7 @@ fn an_upload_that_moves_is_no_upload_that_is_completed() {
     assert!(events.events().is_empty());
 }
 
-/// Each movement would have everything that waits ask at once, at a registry that is down.
+/// Otherwise all waiting requests would ask at every bit of progress, at a registry that is down.
 #[test]
 fn an_upload_that_moves_does_not_end_the_wait_of_others() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
@@ -475,7 +479,7 @@ fn a_sign_of_life_does_not_end_an_announced_wait() {
     assert!(outage.state().announced.is_some() && events.events().len() == 1, "{:?}", events.events());
 }
 
-/// A busy token server puts off some requests and answers the others: the waits do not add up to an outage.
+/// A busy token server puts off some requests and answers others: the waits do not add up to an outage.
 #[test]
 fn a_token_ends_the_announced_waits_of_a_token_server() {
     let (outage, _) = outage(5, None);
@@ -489,7 +493,7 @@ fn a_token_ends_the_announced_waits_of_a_token_server() {
     }
 }
 
-/// Another hint is given for an object that alone cannot be stored: a refusal stores nothing.
+/// The hint for an object that alone cannot be stored is a different one: a refusal stores nothing.
 #[test]
 fn an_answer_is_no_proof_that_something_was_stored() {
     let (outage, _) = outage(5, None);

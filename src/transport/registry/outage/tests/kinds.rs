@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Each blob would cost all its tries, and manifests are answered all the time.
+/// Otherwise each blob would cost all its tries, because manifests are answered all the time.
 #[test]
 fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
@@ -22,7 +22,7 @@ fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
     assert_eq!(events.events().len(), 1, "that it waits: {:?}", events.events());
 }
 
-/// A damaged blob would end the run, with everything that is not yet transferred.
+/// Otherwise a damaged blob would end the run, with everything that is not yet transferred.
 #[test]
 fn blobs_that_are_damaged_do_not_end_a_run_however_many_images_share_them() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
@@ -41,7 +41,7 @@ fn blobs_that_are_damaged_do_not_end_a_run_however_many_images_share_them() {
     assert!(events.events().is_empty());
 }
 
-/// Otherwise an outage of a minute behind a gateway that answers `/v2/` itself ends the run, whatever the budget.
+/// Otherwise an outage of a minute behind a gateway that answers `/v2/` itself would end the run, whatever the budget.
 #[test]
 fn a_gateway_that_answers_pings_itself_is_waited_for_within_the_budget() {
     for evidence in [Evidence::Gateway, Evidence::NoAnswer] {
@@ -62,12 +62,12 @@ fn a_gateway_that_answers_pings_itself_is_waited_for_within_the_budget() {
         assert_eq!(events.events().len(), 1, "{:?}", events.events());
         outage.answered_at(at(60), Work::Complete);
         assert!(outage.state().silence.is_none());
-        // What fails by itself when others succeed has its own tries and no more.
+        // A request that fails by itself while others succeed has its own tries and no more.
         assert!(matches!(fail(61, "b"), Next::Exhausted));
     }
 }
 
-/// One large layer may take an hour, and what is damaged fails meanwhile as it would after it.
+/// One large layer may take an hour; a damaged blob fails meanwhile as it would afterwards.
 #[test]
 fn blobs_that_fail_while_another_one_comes_fail_alone() {
     let (outage, _) = outage(5, Some(Duration::from_secs(50)));
@@ -83,7 +83,7 @@ fn blobs_that_fail_while_another_one_comes_fail_alone() {
     assert!(matches!(fail("c"), Next::Together(_)));
 }
 
-/// Two layers of one image at which the registry hangs are no outage: others were stored while they waited.
+/// Two layers of one image on which the registry hangs are not an outage: others were stored meanwhile.
 #[test]
 fn uploads_that_hang_while_others_are_stored_fail_alone() {
     let (outage, _) = outage(5, Some(Duration::from_secs(50)));
@@ -99,7 +99,8 @@ fn uploads_that_hang_while_others_are_stored_fail_alone() {
     assert!(matches!(fail(72, 140, "c"), Next::GivenUp(_)), "nothing is stored any more");
 }
 
-/// Uploads that have moved for half an hour break together when a load balancer restarts: they go on, and do not end the run.
+/// Uploads that made progress for half an hour break together when a load balancer restarts: they continue, and do not
+/// end the run.
 #[test]
 fn uploads_that_moved_and_break_together_have_lasted_for_no_time_at_all() {
     let (outage, _) = outage(5, Some(Duration::from_secs(120)));
@@ -114,7 +115,7 @@ fn uploads_that_moved_and_break_together_have_lasted_for_no_time_at_all() {
     }
 }
 
-/// Otherwise each round of large uploads begins the budget anew, and a registry that stores nothing costs hours.
+/// Otherwise each round of large uploads would restart the budget, and a registry that stores nothing would cost hours.
 #[test]
 fn a_try_that_takes_longer_than_a_silence_is_remembered_goes_on_with_it() {
     let (outage, _) = outage(5, Some(Duration::from_secs(120)));
@@ -129,7 +130,8 @@ fn a_try_that_takes_longer_than_a_silence_is_remembered_goes_on_with_it() {
     assert!(matches!(fail(1201, 2400, "a"), Next::GivenUp(_)));
 }
 
-/// The target's storage may be damaged: what can be uploaded again must not be held up as if the registry were down.
+/// The target's storage may be damaged: an object that can be uploaded again must not be delayed as if the registry
+/// were down.
 #[test]
 fn objects_that_may_be_damaged_there_fail_one_by_one() {
     let (outage, events) = outage(5, Some(Duration::from_secs(120)));
@@ -163,7 +165,7 @@ fn an_announced_wait_is_no_answer_to_other_kinds_and_no_time_without_one() {
     assert_eq!(silence.failing_since(Work::Complete), start + wanted, "put off once, however many were");
 }
 
-/// One upload that fails after the registry was quiet for a while is still one request.
+/// One upload that fails after the registry was silent for a while is still one request.
 #[test]
 fn a_missed_sign_of_life_is_no_request_that_fails() {
     let (outage, _) = outage(5, Some(Duration::from_secs(120)));
