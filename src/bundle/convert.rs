@@ -174,7 +174,7 @@ impl Conversion {
 }
 
 fn report_left_out(bundle: &Path, path: &str, events: &Events) {
-    let text = format!("{}: {path} is no signature, and is left out", bundle.display());
+    let text = format!("{}: {path} is not a signature and is left out", bundle.display());
     events.report(Event::Notice(text));
 }
 
@@ -203,6 +203,6 @@ fn why(source: &Layout, blob: &Descriptor) -> Error {
     match prove(&slice, &blob.digest, &|_| ()) {
         Err(Unproven::Wrong(Wrong { found, .. })) => slice.wrong(found),
         Err(Unproven::Unreadable(error)) => Error::disk("reading", slice.path(), error),
-        Ok(()) => Error::damaged(format!("{} changed while it was copied", slice.path().display())),
+        Ok(()) => Error::damaged(format!("{} changed while it was being copied", slice.path().display())),
     }
 }

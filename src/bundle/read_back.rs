@@ -56,7 +56,7 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
     };
     let doing = format!("reading back {}", path.display());
     Err(match take_name(&named, there) {
-        Ok(Some(now)) => error.while_doing(format!("{doing}, which is called {} now", now.path().display())),
+        Ok(Some(now)) => error.while_doing(format!("{doing}, whose name is now {}", now.path().display())),
         Ok(None) => error.while_doing(doing),
         Err(kept) => error.while_doing(format!("{doing}, which keeps its name ({})", kept.chain())),
     })

@@ -256,7 +256,7 @@ fn what_is_there_and_no_bundle_is_not_overwritten() {
         assert!(
             message.contains(name)
                 && (name == "dangling"
-                    || message.contains("that is not a bundle, and it is not overwritten")
+                    || message.contains("is not a bundle, so it is not overwritten")
                     || message.contains("there is a directory")),
             "{message}"
         );

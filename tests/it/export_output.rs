@@ -139,7 +139,7 @@ fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
     let directory = tempdir();
     let refused = export(&registry, &["team/app:1"], directory.path(), "b.partial").code(2);
     let stderr = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
-    assert!(stderr.contains("take another one"), "{stderr}");
+    assert!(stderr.contains("use another name"), "{stderr}");
 }
 
 /// What a bundle must be follows from its identity, not from what the medium happens to give back.

@@ -174,10 +174,10 @@ impl ImportState {
         };
         match &self.json {
             Some(json) if json.identity != set.identity => {
-                refuse(format!("the bundle {}, and these volumes are of {}", json.identity, set.identity))
+                refuse(format!("it belongs to the bundle {}, and these volumes to {}", json.identity, set.identity))
             }
             Some(json) if (json.of, json.recovery, json.limit) != (set.of, set.recovery, set.limit) => {
-                refuse("another set of this bundle, which was split in another way".to_owned())
+                refuse("it belongs to another set of this bundle, which was split in another way".to_owned())
             }
             Some(_) => Ok(()),
             None => {
@@ -284,12 +284,11 @@ impl ImportState {
         let numbers = self.json.iter().flat_map(|json| &json.volumes).filter(is_of);
         let numbers: Vec<String> = numbers.map(|taken| taken.number.to_string()).collect();
         match &numbers[..] {
-            [] => "pieces that were kept of earlier volumes have changed and were removed; bring these volumes again"
-                .into(),
-            [one] => format!("what was kept of volume {one} has changed and was removed; bring that volume again"),
+            [] => "pieces kept from earlier volumes have changed and were removed; bring these volumes again".into(),
+            [one] => format!("what was kept from volume {one} has changed and was removed; bring that volume again"),
             _ => {
                 let numbers = numbers.join(", ");
-                format!("what was kept of the volumes {numbers} is wrong and was removed; bring these volumes again")
+                format!("what was kept from the volumes {numbers} is wrong and was removed; bring these volumes again")
             }
         }
     }
@@ -371,7 +370,7 @@ fn read(path: &Path) -> Result<Option<StateJson>> {
     let bytes = bytes.ok_or_else(|| Error::input(format!("reading {shown}: more than {MAX_STATE} bytes")))?;
     let json = StateJson::read(&bytes, &shown)?;
     if json.of > super::MOST_VOLUMES || json.segments.iter().any(|file| name(file).is_none()) {
-        return Err(Error::input(format!("reading {} {shown}: it names what no volume has", StateJson::NAME)));
+        return Err(Error::input(format!("reading {} {shown}: it lists files that no volume has", StateJson::NAME)));
     }
     Ok(Some(json))
 }

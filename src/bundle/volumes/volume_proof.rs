@@ -123,7 +123,7 @@ impl<'k> VolumeProof<'k> {
         let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
         for GivenVolume { number, path, .. } in given {
             let fault =
-                |what: String| VolumeFault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
+                |what: String| VolumeFault { volume: path.clone(), file: "its description of itself".to_owned(), what };
             match look(path, false) {
                 Ok(OpenedPath::Volume(volume, layout))
                     if id_of(&volume.json) == set && volume.json.number == *number =>
@@ -133,7 +133,7 @@ impl<'k> VolumeProof<'k> {
                 }
                 Ok(OpenedPath::Volume(Volume { json, .. }, _)) => {
                     let (of, identity) = (json.of, json.identity);
-                    return Err(fault(format!("is that of volume {} of {of} of {identity}", json.number)));
+                    return Err(fault(format!("belongs to volume {} of {of} of {identity}", json.number)));
                 }
                 Ok(OpenedPath::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
                 Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(fault("is not there".to_owned())),
@@ -143,7 +143,7 @@ impl<'k> VolumeProof<'k> {
         let volume = given.first().map_or_else(PathBuf::new, |given| given.path.clone());
         let fault = |what: String| VolumeFault { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
         let json = layouts.iter().find_map(|layout| json_of(layout, set.identity));
-        let json = json.ok_or_else(|| fault(format!("is not that of {}", set.identity)))?;
+        let json = json.ok_or_else(|| fault(format!("does not match {}", set.identity)))?;
         let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| fault(error.chain()))?;
         let made = given.iter().filter(|given| given.is_made).map(|given| given.path.clone()).collect();
         Ok(VolumeProof { set, volumes, layouts, made, bundle, signed, events })
@@ -222,7 +222,7 @@ impl<'k> VolumeProof<'k> {
                 match (pieces, declared.get(&*file.path)) {
                     (Some(pieces), Some(file)) => files.push(Joined { at, file, pieces }),
                     _ if self.made.contains(path) => {
-                        faults.push(self.fault(at, &file.path, "cannot be put together of its segments".to_owned()));
+                        faults.push(self.fault(at, &file.path, "cannot be assembled from its segments".to_owned()));
                     }
                     _ => {}
                 }
@@ -273,7 +273,7 @@ impl<'k> VolumeProof<'k> {
         let is_there = |file: &FileEntry| there.contains(&(&*file.path, file.size)) || is_joined(file);
         let lost = self.bundle.files.iter().find(|file| !is_there(file))?;
         let at = self.volumes.iter().position(|volume| self.made.contains(&volume.path)).unwrap_or_default();
-        Some(self.fault(at, &lost.path, "would be in none of the volumes".to_owned()))
+        Some(self.fault(at, &lost.path, "would be in no volume".to_owned()))
     }
 
     fn fault(&self, at: usize, file: &str, what: String) -> VolumeFault {
@@ -324,7 +324,7 @@ impl<'k> VolumeProof<'k> {
     fn signatures(&self, at: usize) -> Result<(), VolumeFault> {
         let number = self.volumes[at].json.number;
         let fault = |file: &str, what: &str| self.fault(at, file, what.to_owned());
-        let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is no signature"))?;
+        let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is not a signature"))?;
         let others = self.volumes.iter().zip(&self.layouts);
         let mut others = others.filter(|(v, _)| v.json.number != number && !self.made.contains(&v.path)).peekable();
         let is_alone = others.peek().is_none();
@@ -340,9 +340,9 @@ impl<'k> VolumeProof<'k> {
             return Ok(());
         }
         match own.iter().find(|one| !is_accepted(one)) {
-            None if own.is_empty() => Err(fault(SUMS, "has no signature, which it should have")),
+            None if own.is_empty() => Err(fault(SUMS, "has no signature and should have one")),
             None => Ok(()),
-            Some((path, _)) => Err(fault(path, "is not that of any other volume, nor proven by a key that was named")),
+            Some((path, _)) => Err(fault(path, "is in no other volume and does not match any key that was given")),
         }
     }
 }
@@ -386,7 +386,13 @@ impl One<'_> {
         }
         let length = self.volume.path.metadata().map_or(0, |metadata| metadata.len());
         if !length.is_multiple_of(BLOCK) {
-            return Err(self.fault("the tar", format!("has {length} bytes, which are no whole blocks of {BLOCK}")));
+            return Err(self.fault(
+                "the tar",
+                format!(
+                    "has {length} bytes, which is not a multiple of the block size \
+                 {BLOCK}"
+                ),
+            ));
         }
         let declared: HashMap<&str, &FileEntry> =
             self.proof.bundle.files.iter().map(|file| (file.path.as_str(), file)).collect();
@@ -463,7 +469,7 @@ impl One<'_> {
 
     /// Its sums match everything in it except signatures.
     fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), VolumeFault> {
-        let wrong = || self.fault(own, "is not that of its files");
+        let wrong = || self.fault(own, "does not match its files");
         let bytes = self.layout.read(own, MAX_SUMS).ok().flatten().ok_or_else(wrong)?;
         let mut named = HashSet::new();
         for line in sums::lines(&bytes, Algorithm::Sha256) {
@@ -481,11 +487,11 @@ impl One<'_> {
         for file in &self.volume.json.files {
             let read = read.get(&*file.stored_path()).ok_or_else(|| self.fault(&file.path, "is missing"))?;
             if file.blake3.bytes() != read.chunks.root() {
-                return Err(self.fault(&file.path, "has another BLAKE3 than the volume says"));
+                return Err(self.fault(&file.path, "has another BLAKE3 than in the description of the volume"));
             }
             values.extend(read.chunks.values().iter().flatten());
         }
         let is_right = matches!(self.layout.read(&own, values.len() as u64), Ok(Some(there)) if there == values);
-        is_right.then_some(()).ok_or_else(|| self.fault(&own, "is not that of its files"))
+        is_right.then_some(()).ok_or_else(|| self.fault(&own, "does not match its files"))
     }
 }

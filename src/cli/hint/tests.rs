@@ -186,11 +186,11 @@ fn bundle(bundle: Bundle) -> Case {
         }
         Bundle::NotAllowed => fact(Kind::Damaged, NotAllowed { list: "allow.txt".to_owned(), images: 2 }),
         Bundle::Repair => Case {
-            similar: Error::of(Kind::Input, NoBundle::Other("a repair of a bundle".into())),
+            similar: Error::of(Kind::Input, NoBundle::Other("a repair file".into())),
             ..fact(Kind::Input, NoBundle::Repair(path()))
         },
         Bundle::ImageLayout => Case {
-            similar: Error::of(Kind::Input, NoBundle::Other("an OCI image layout, but not a bundle".into())),
+            similar: Error::of(Kind::Input, NoBundle::Other("an OCI image layout and not a bundle".into())),
             ..fact(Kind::Input, NoBundle::ImageLayout(path()))
         },
         Bundle::Recovery => fact(Kind::Damaged, RecoveryFault::Forged { made: path() }),

@@ -189,7 +189,7 @@ fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
     fixture.export("bundle.tar", &["--volume-size", "1MB"]).ended(0);
     let refused = fixture.run(&["sign", "bundle.001.tar", "--sign-key", text(&key.private)]).ended(2);
     refused.reported(&["it is a volume", "gapferry join"]);
-    fixture.export("bundle.001.tar", &[]).ended(2).reported(&["a volume of a bundle is there"]);
+    fixture.export("bundle.001.tar", &[]).ended(2).reported(&["it is a volume of a bundle"]);
 }
 
 /// A bundle may be renamed on its way. What it is called says nothing of its form.

@@ -313,7 +313,7 @@ fn what_an_unfinished_export_has_fetched_is_not_written_over() {
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
     fs::write(&partial, "fetched for an hour").unwrap();
     fs::write(&journal, "what of it").unwrap();
-    fixture.repair(&[]).ended(2).reported(&["images.002.tar", "has not come to its end"]);
+    fixture.repair(&[]).ended(2).reported(&["images.002.tar", "unfinished export or split"]);
     assert_eq!(fs::read(&partial).unwrap(), b"fetched for an hour");
     fixture.repair(&["-o", out.path().to_str().unwrap()]).ended(0);
     assert!(fixture.whole.contains(&files_below(out.path())[0]));

@@ -55,18 +55,18 @@ fn a_forged_volume_is_refused_before_anything_goes_by_it() {
     type Forge = fn(&mut VolumeJson);
     let forged: [(Forge, &str); 13] = [
         (|v| v.gapferry_volume = 2, "version 2"),
-        (|v| v.number = 0, "cannot be"),
-        (|v| v.number = 8, "cannot be"),
-        (|v| v.of = 10_000, "cannot be"),
-        (|v| v.recovery = u32::MAX, "cannot be"),
-        (|v| v.limit = u64::MAX, "cannot be"),
-        (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "no file that a volume holds"),
-        (|v| v.files[1].path = "index.json".to_owned(), "no file that a volume holds"),
-        (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "no file that a volume holds"),
+        (|v| v.number = 0, "impossible"),
+        (|v| v.number = 8, "impossible"),
+        (|v| v.of = 10_000, "impossible"),
+        (|v| v.recovery = u32::MAX, "impossible"),
+        (|v| v.limit = u64::MAX, "impossible"),
+        (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "cannot be a file of a volume"),
+        (|v| v.files[1].path = "index.json".to_owned(), "cannot be a file of a volume"),
+        (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "cannot be a file of a volume"),
         (|v| v.files[1].path = v.files[0].path.clone(), "comes twice"),
-        (|v| v.files[0].segment.as_mut().unwrap().number = 4, "cannot be"),
-        (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible bytes"),
-        (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible bytes"),
+        (|v| v.files[0].segment.as_mut().unwrap().number = 4, "impossible"),
+        (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible range of bytes"),
+        (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible range of bytes"),
     ];
     for (forge, says) in forged {
         let mut volume = volume();

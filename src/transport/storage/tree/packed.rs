@@ -87,7 +87,7 @@ impl Packed {
         match self.entries.get(path) {
             Some(Entry::File(place)) => FoundFile::File(Slice::new(self.file.clone(), shown, place.offset, place.size)),
             Some(Entry::Directory) => FoundFile::Odd("it is a directory"),
-            Some(Entry::Other) => FoundFile::Odd("it is no plain file"),
+            Some(Entry::Other) => FoundFile::Odd("it is not a regular file"),
             None if self.list(path).is_empty() => FoundFile::Nothing,
             None => FoundFile::Odd("it is a directory"),
         }
