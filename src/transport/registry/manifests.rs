@@ -1,7 +1,7 @@
-//! Manifests: asked for, proven, stored (distribution-spec, "Pulling manifests", "Pushing Manifests").
+//! Manifests: requested, verified, stored (distribution-spec, "Pulling manifests", "Pushing Manifests").
 //!
-//! **Threats.** A body may be anything: at most 4 MiB are read, it is hashed always, and whatever the registry says of its
-//! digest, type and length must agree with it.
+//! **Threats.** A body may be anything: at most 4 MiB are read, and always hashed. The digest, type and length that the
+//! registry states must agree with it.
 
 use bytes::Bytes;
 use reqwest::Method;
