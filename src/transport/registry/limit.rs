@@ -2,9 +2,9 @@
 //!
 //! What a registry refuses to one worker, it refuses to all: one answer that asks for patience pauses every request to
 //! that registry, and when patience ends, it ends for all. Docker Hub counts pulls, which are GETs of manifests (HEADs
-//! are free), and states after each how many are left (`ratelimit-limit: 100;w=21600`, `ratelimit-remaining:
-//! 4;w=21600`; docs.docker.com, "Docker Hub pull usage and limits"). The last pulls are made one at a time, at growing
-//! intervals.
+//! are free), and states after each how many are left (`ratelimit-limit: 100;w=21600`,
+//! `ratelimit-remaining: 4;w=21600`; docs.docker.com, "Docker Hub pull usage and limits"). The last pulls are made one at
+//! a time, at growing intervals.
 //!
 //! A refusal that states no limit may mean that too many requests run at once. All requests then pause, longer each
 //! time until one succeeds, and fewer run at once. Every [`EASE`] successful requests allow one more.
@@ -182,7 +182,7 @@ impl Gate {
         Ok((delay, news))
     }
 
-    /// Ends all requests of this run: others would get the same answer.
+    /// Refuses all further requests of this run: they would get the same answer.
     pub fn give_up(&self, why: &str) {
         self.state().given_up.get_or_insert_with(|| why.to_owned());
     }

@@ -91,7 +91,7 @@ impl Wire {
         }
     }
 
-    /// Reports it when the answer to an uploaded blob or manifest takes long while the registry answers other requests.
+    /// Warns when the answer to an uploaded blob or manifest takes long while the registry answers other requests.
     /// `patience` is the whole time that the answer may take once everything is sent. Never returns.
     pub async fn report_if_long(
         &self,
