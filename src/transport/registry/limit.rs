@@ -3,8 +3,8 @@
 //! What a registry refuses to one worker, it refuses to all: one answer that asks for patience pauses every request to
 //! that registry, and when patience ends, it ends for all. Docker Hub counts pulls, which are GETs of manifests (HEADs
 //! are free), and states after each how many are left (`ratelimit-limit: 100;w=21600`,
-//! `ratelimit-remaining: 4;w=21600`; docs.docker.com, "Docker Hub pull usage and limits"). The last pulls are made one at
-//! a time, at growing intervals.
+//! `ratelimit-remaining: 4;w=21600`; docs.docker.com, "Docker Hub pull usage and limits"). The last pulls are made one
+//! at a time, at growing intervals.
 //!
 //! A refusal that states no limit may mean that too many requests run at once. All requests then pause, longer each
 //! time until one succeeds, and fewer run at once. Every [`EASE`] successful requests allow one more.
