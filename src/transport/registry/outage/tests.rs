@@ -45,8 +45,7 @@ fn a_single_failing_request_does_not_make_the_others_wait() {
     assert!(events.events().is_empty());
 }
 
-/// If a name server fails for half a minute, a storage server that has answered all night must not look like a wrong
-/// address.
+/// A name server that fails for half a minute must not make a storage server that answered all night look wrong.
 #[test]
 fn a_server_that_has_answered_once_stays_known_when_requests_fail() {
     let (outage, _) = outage(5, None);
@@ -110,10 +109,7 @@ fn a_registry_that_never_answered_is_given_up_after_the_tries_of_one_request() {
     let (outage, _) = outage(1, Some(Duration::from_secs(100)));
     assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
     assert!(matches!(fail(&outage, "a", true, false), Next::Exhausted));
-    assert!(
-        matches!(fail(&outage, "b", true, true), Next::GivenUp(_)),
-        "the other requests need not try for themselves"
-    );
+    assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "the others need not find out");
 }
 
 /// A host that accepts connections and never answers would otherwise take six times as long as the first timeout.
@@ -180,7 +176,7 @@ fn late_errors_from_a_gateway_do_not_count_against_a_registry_that_answers() {
         assert!(matches!(outage.failed(&late), Next::Alone(_)), "{what}");
     }
     assert!(events.events().is_empty());
-    assert!(matches!(fail(&outage, "d", true, true), Next::GivenUp(_)), "a request that was sent later counts");
+    assert!(matches!(fail(&outage, "d", true, true), Next::GivenUp(_)), "a later request counts");
 }
 
 #[test]
@@ -316,8 +312,7 @@ fn announced_waits_do_not_use_up_the_budget() {
     assert!(outage.state().silence.is_none());
 }
 
-/// Otherwise a connection that breaks while the registry restarts ends the run within a wait that the registry
-/// announced.
+/// Otherwise a connection that breaks during a restart ends the run within a wait that the registry announced.
 #[test]
 fn a_failure_during_an_announced_wait_counts_from_the_end_of_that_wait() {
     let (outage, _) = outage(5, Some(Duration::from_secs(20)));
@@ -366,8 +361,7 @@ async fn open_requests_end_when_the_budget_is_used_up() {
     assert!(open.await.unwrap().why.contains("has not answered"));
 }
 
-/// The registry's database accepts no changes, but sessions are opened all the time: without this rule the retry budget
-/// would never be used up.
+/// Sessions are opened all the time while the database accepts no changes, so the budget would never be used up.
 #[test]
 fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
@@ -404,7 +398,7 @@ fn a_completed_upload_restarts_the_budget() {
     }
 }
 
-/// After a token from a cache, “answers again” would be wrong, and all waiting requests would be sent for nothing.
+/// “Answers again” would be wrong after a token from a cache, and all waiting requests would be sent for nothing.
 #[test]
 fn a_weaker_answer_does_not_end_an_outage() {
     for (failing, weaker) in [
@@ -428,8 +422,7 @@ fn a_weaker_answer_does_not_end_an_outage() {
     }
 }
 
-/// Otherwise a registry that completes no upload is sent every large blob again and again, because some upload always
-/// moves.
+/// Otherwise a registry that completes no upload gets every large blob again and again: some upload always moves.
 #[test]
 fn a_moving_upload_does_not_count_as_a_completed_one() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
@@ -451,7 +444,7 @@ fn a_moving_upload_does_not_count_as_a_completed_one() {
     outage.moved_at(at(120), at(70));
     assert_eq!(since(&outage), at(60));
     let next = fail(110, 120, "c");
-    assert!(matches!(next, Next::GivenUp(_)), "some transfer moves in every run that uploads: {next:?}");
+    assert!(matches!(next, Next::GivenUp(_)), "some upload always moves: {next:?}");
     assert!(events.events().is_empty());
 }
 
@@ -496,8 +489,7 @@ fn a_token_ends_the_announced_waits_of_a_token_server() {
     }
 }
 
-/// The hint for an object that cannot be stored depends on whether the registry stores anything; a refusal stores
-/// nothing.
+/// The hint for an object that cannot be stored depends on whether the registry has stored any; a refusal stores none.
 #[test]
 fn an_answer_does_not_prove_that_something_was_stored() {
     let (outage, _) = outage(5, None);
