@@ -75,7 +75,7 @@ fn disk(disk: Disk) -> Case {
 fn network(network: Network) -> Case {
     match network {
         Network::Stopped => {
-            let why = "has not answered for 2 min (refused); nothing more is asked of it".to_owned();
+            let why = "has not answered for 2 min (refused); gapferry sends it no more requests".to_owned();
             let stopped = Stopped { place: "r.example".to_owned(), why, is_full: false };
             let helps = Error::new(Kind::Network, "reading a").because(stopped);
             Case { similar: words_of(&helps), helps }

@@ -1,8 +1,9 @@
 //! Where an answer leads: redirects, and the targets of Location and Link.
 //!
-//! **Threats.** A server may name any address. gapferry never leaves HTTP, never changes from TLS to plain HTTP, and
-//! never uses credentials in the URL. A body (an identity token, JSON for an API) is sent again only to the same
-//! origin, or by TLS to the host that already got it without. A target may be signed: errors show none of its secrets.
+//! **Threats.** A server may redirect anywhere. gapferry never leaves HTTP, never goes from TLS to plain HTTP, and
+//! never sends credentials from a URL. A request body (an identity token, JSON for an API) is repeated only to the same
+//! origin, or over TLS to the same host if that host got it without TLS. A target may be signed: errors show none of
+//! its secrets.
 
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, Url};
@@ -13,7 +14,7 @@ use super::reply::Reply;
 use super::trace;
 use crate::base::error::{Error, Kind};
 
-/// Returns the target of a redirect, if this call may follow it. A streamed body cannot be sent again.
+/// The target of a redirect, if this call may follow it. A streamed body cannot be sent again.
 pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -> Result<Option<Url>, Failure> {
     let follows = match response.status().as_u16() {
         301..=303 => matches!(call.method, Method::GET | Method::HEAD),
@@ -26,14 +27,14 @@ pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -
     let next = resolve(&call.url, location).map_err(|reason| misled(call.what, format!("redirected, but {reason}")))?;
     if call.body.size() > 0 && next.origin() != call.url.origin() && !is_upgrade(&call.url, &next) {
         let [from, to] = [&call.url, &next].map(|url| url.origin().ascii_serialization());
-        let reason = format!("{from} redirects to {to}, another server, which must not get what was sent");
+        let reason = format!("{from} redirects to another server, {to}, which must not get the request body");
         return Err(misled(call.what, reason));
     }
     Ok(Some(next))
 }
 
-/// Returns the new address for content that has to be sent again (307, 308), with the failure that makes the retry
-/// immediate. `None` if the answer is not such a redirect. Credentials are sent only to the registry's own origin
+/// The target of a redirect (307, 308) for content that has to be sent anew, with the failure that sends it there at
+/// once. `None` if the answer is no such redirect. Credentials go only to the registry's own origin
 /// ([`wire`](super::wire)).
 pub(super) fn led_on(reply: &Reply, what: &str) -> Option<Result<(Url, Failure), Failure>> {
     let location = reply.header("location").filter(|_| matches!(reply.status(), 307 | 308))?;
@@ -41,7 +42,7 @@ pub(super) fn led_on(reply: &Reply, what: &str) -> Option<Result<(Url, Failure),
     Some(next.map(|next| {
         let [from, to] = [reply.url(), &next].map(|url| url.origin().ascii_serialization());
         let reason = format!(
-            "{from} redirects what is uploaded to {to}, again and again; whatever stands before the registry must pass uploads on"
+            "{from} redirects the upload to {to} again and again; a proxy in front of the registry must forward uploads"
         );
         (next, Failure { retry: Retry::Now, ..misled(what, reason) })
     }))
@@ -52,36 +53,38 @@ pub(super) fn led_on(reply: &Reply, what: &str) -> Option<Result<(Url, Failure),
 #[error("{0}")]
 struct Misled(String);
 
-/// The failure of a request whose redirect cannot be followed, with the reason in words.
+/// The failure of a request whose redirect cannot be followed. `reason` says why.
 pub(super) fn misled(what: &str, reason: String) -> Failure {
     Failure::never(Error::new(Kind::Network, what).because(Misled(reason)))
 }
 
-/// Whether a request failed because of its redirect. Another method may be redirected elsewhere, or be answered.
+/// Whether a request failed because of its redirect. A request with another method may be answered, or redirected
+/// elsewhere.
 pub(super) fn is_misled(failure: &Failure) -> bool {
     std::error::Error::source(&failure.error).is_some_and(|cause| cause.is::<Misled>())
 }
 
-/// Whether `to` is the same host with TLS, on the given port or that of https.
+/// True if `to` is the same host by TLS, on the port that `to` names or else the port of https.
 fn is_upgrade(from: &Url, to: &Url) -> bool {
     (from.scheme(), to.scheme()) == ("http", "https") && from.host_str() == to.host_str()
 }
 
-/// Whether `to` is the same server, perhaps with TLS.
+/// True if `to` is the same server, perhaps by TLS from now on.
 pub(super) fn is_same_server(from: &Url, to: &Url) -> bool {
     from.origin() == to.origin() || is_upgrade(from, to)
 }
 
 /// Resolves a Location or Link target against the requested URL.
 ///
-/// Behind a proxy that terminates TLS, registries use `http://` for themselves: the same host keeps https. Another host
+/// Registries behind a TLS-terminating proxy name themselves with `http://`: the same host keeps https. Another host
 /// must not be reached with less protection than this one.
 pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
-    let mut url = base.join(target.trim()).map_err(|e| format!("to {:?}, which is no URL ({e})", legible(target)))?;
+    let mut url =
+        base.join(target.trim()).map_err(|e| format!("to {:?}, which is not a URL ({e})", legible(target)))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("to {}://, which is not HTTP", url.scheme()));
     }
-    // Credentials in a URL would be sent as Basic authentication to wherever it points.
+    // Credentials in a URL would be sent as Basic authentication to its host.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     if base.scheme() == "https" && url.scheme() == "http" {
@@ -95,8 +98,8 @@ pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Returns the printable part of a target that is not a valid URL and so cannot be masked as one: everything before the
-/// query, unless it may contain a user name.
+/// The printable part of a target that cannot be parsed, and so cannot be masked as a URL: what precedes the query,
+/// unless it may name a user.
 fn legible(target: &str) -> String {
     const LONGEST: usize = 200;
     let place = target.split(['?', '#']).next().unwrap_or_default();
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_that_is_no_url_is_reported_without_its_secrets() {
+    fn a_malformed_location_is_reported_without_its_secrets() {
         for (target, reported) in [
             ("https://s3:99999/x?X-Amz-Signature=abc", "https://s3:99999/x…"),
             ("https://s3:99999/x?X-Amz-Signature=a abc", "https://s3:99999/x…"),

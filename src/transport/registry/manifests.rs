@@ -1,7 +1,7 @@
-//! Reads, proves and stores manifests (distribution-spec, "Pulling manifests", "Pushing Manifests").
+//! Manifests: requested, verified, stored (distribution-spec, "Pulling manifests", "Pushing Manifests").
 //!
-//! **Threats.** A body may be anything. At most 4 MiB are read and always hashed, and the digest, type and length that
-//! the registry states must agree with the body.
+//! **Threats.** A body may be anything: at most 4 MiB are read, and always hashed. The digest, type and length that the
+//! registry states must agree with it.
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -20,31 +20,32 @@ use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag, media_type,
 };
 
-/// The digest that the registry states.
+/// The header in which a registry states the digest of a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
-/// How often a manifest is put again if the registry claims to lack what this run has just sent. Under load that
-/// passes; otherwise the blobs are sent again (`transfer`).
+/// How often a manifest is sent again after the registry reported content missing that this run has just sent. Under
+/// load that passes; if it does not, the content is sent again (`transfer`).
 const MOST_DENIALS: u32 = 3;
-/// How much of a body that is not a manifest is read, in bytes.
+/// How many bytes of an unexpected body are read.
 const MOST_SHOWN: usize = 64 * 1024;
 
-/// Looks up a tag or digest at a target. If something that was just stored is reported missing, it is requested again.
+/// Looks up a tag or digest at a target. If the registry denies having what this run has just stored, it is asked
+/// again.
 ///
-/// Some registries answer 401 or 403 for what does not exist. If the look-up is denied and the repository accepts
-/// uploads, the name counts as absent, and the push will show; `denials` may say otherwise. The same holds for a
-/// look-up that is refused in another way, or fails again and again while the registry answers other requests. The tag
-/// of a list of signatures counts as blocked, unless the repository's list of tags shows that it does not exist. So
-/// does such a tag if the answer is not a manifest.
+/// Some registries answer 401 or 403 for what does not exist. A denied tag or digest counts as absent if the repository
+/// accepts uploads, because then the push decides; `denials` may say otherwise. The same holds for a look-up that is
+/// refused in another way, or that keeps failing while the registry answers other requests. The tag of a list of
+/// signatures counts as blocked, unless the repository's list of tags shows that the tag does not exist; the same holds
+/// if the answer for such a tag is not a manifest.
 pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials) -> Result<Lookup> {
     let what = format!("looking up {reference}");
     let (mut tries, mut is_again) = (host.tries(&what), false);
-    // Others may have added signatures there, so what would be replaced must be known. For an image this does not
-    // matter.
+    // The list may contain signatures by others, so its content must be known before it is replaced. An image can do
+    // without it.
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     loop {
         let (scopes, need) = (Scopes::push(&reference.repository), Need::Required);
         let answer = match look(host, reference, scopes.clone(), Absence::AsLearned, need).await {
-            // What this run has stored there must be read back.
+            // A list that this run has stored has to be read back.
             Err(error) if is_list && is_of_list_alone(&error) && !host.memory.written.has_manifest(reference) => {
                 return Ok(unread_list(host, reference, &error).await);
             }
@@ -76,7 +77,8 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
                 return Ok(if is_list { unread_list(host, reference, &error).await } else { Lookup::Absent });
             }
         }
-        let denied = Error::new(Kind::NotFound, format!("{what}: it was stored, and is said not to be there"));
+        let denied =
+            Error::new(Kind::NotFound, format!("{what}: the registry accepted the manifest, but does not have it"));
         is_again = true;
         if tries.again(Failure::soon(denied)).await.is_err() {
             host.memory.note_swallowed();
@@ -85,15 +87,15 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
     }
 }
 
-/// Whether a look-up of a list of signatures failed because of the list: the registry fails on it, or answers something
-/// else, such as a web page.
+/// Whether the look-up of a list of signatures failed because of the list itself: the registry fails on it, or answers
+/// with something else, such as a web page.
 fn is_of_list_alone(error: &Error) -> bool {
     let is_no_manifest = matches!(error.kind(), Kind::Damaged | Kind::Input) && error.reason().is_none();
     let is_compressed = error.reason() == Some(&Reason::Compressed);
     is_no_manifest || is_compressed || error.kind() == Kind::Network && error.is_of_object_alone()
 }
 
-/// Decides what a list of signatures that cannot be read counts as.
+/// The result for a list of signatures that cannot be read.
 async fn unread_list(host: &Host, reference: &Reference, error: &Error) -> Lookup {
     if error.kind() == Kind::Network {
         host.memory.note_stumble();
@@ -122,25 +124,25 @@ pub(super) async fn resolve(
 enum Answer {
     Found(Descriptor),
     Absent,
-    /// 401, 403, or no meaningful answer.
+    /// 401 or 403, or no conclusive answer.
     Denied(Error),
 }
 
-/// Which request decides that something does not exist.
+/// Which request may establish that something is absent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Absence {
-    /// GET, because caching proxies answer HEAD with 404 for what a GET would fetch.
+    /// Only GET: caching proxies answer HEAD with 404 for what GET would fetch.
     ByGet,
-    /// HEAD, once a HEAD at this registry has found something: nearly everything that a target is asked for does not
-    /// exist. Not for what this run has stored there.
+    /// HEAD as well, once it has found something at this registry, because nearly everything that is looked up at a
+    /// target is absent. Never for what this run has stored there.
     AsLearned,
 }
 
-/// HEAD is a hint. If it does not show what exists, GET decides, so that the verdict does not depend on the method.
+/// HEAD is a hint: if it is inconclusive, GET decides, so that the result does not depend on the method.
 async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence, need: Need) -> Result<Answer> {
     let hint = head(host, reference, scopes.clone(), need).await?;
     let was_brought = host.memory.written.has_manifest(reference);
-    // An existing list that is missed would be replaced, with all signatures in it.
+    // A list that exists but is not seen would be replaced, and all its signatures lost.
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     let may_skip = absence == Absence::AsLearned && !was_brought && !is_list;
     match hint {
@@ -148,7 +150,7 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absen
         Hint::Absent if may_skip && host.memory.manifest_heads.are_believed() => Ok(Answer::Absent),
         Hint::Absent => {
             let answer = by_get(host, reference, scopes, absence, need).await?;
-            // What this run has stored may have appeared between the two requests.
+            // Content that this run has stored may have appeared between the two requests.
             if matches!(answer, Answer::Found(_)) && !was_brought {
                 host.memory.manifest_heads.note_hidden();
             }
@@ -158,11 +160,11 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absen
     }
 }
 
-/// The answer to a HEAD.
+/// The answer to HEAD.
 enum Hint {
     Found(Descriptor),
     Absent,
-    /// Too little information, or none.
+    /// The answer contains too little, or there was none.
     Nothing,
 }
 
@@ -182,7 +184,7 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     Ok(match (digest.or(reference.digest), served_as, reply.content_length()) {
         (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) && size > 0 && !is_other => {
             host.memory.note_answered(reference);
-            // A cache knows what has just passed through it.
+            // A cache finds what has just passed through it, so that proves nothing.
             if reply.own && !host.memory.written.has_manifest(reference) {
                 host.memory.manifest_heads.note_found();
             }
@@ -236,7 +238,7 @@ pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, ne
     }
 }
 
-/// One try, for cases in which more tries have never produced an answer about what does not exist.
+/// A single try, at a registry where repeated look-ups of missing content have failed before.
 async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Fetched> {
     let what = reading(reference);
     let ask = asking(Method::GET, reference, scopes, &what)?;
@@ -254,7 +256,7 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
     })
 }
 
-/// What the headers of an answer say about a manifest.
+/// What the headers of an answer state about a manifest.
 struct Headers {
     served_as: Option<String>,
     digest: Option<Digest>,
@@ -282,7 +284,7 @@ async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: 
             let error = refusal(what, *reply).await.error;
             return match status {
                 401 | 403 => Ok(Fetched::Denied(error)),
-                // The request had no condition, so this is a policy's answer.
+                // The request contained no condition, so a policy refused it.
                 412 => Err(Failure::never(forbidden(error))),
                 _ => Err(Failure::never(error)),
             };
@@ -294,9 +296,9 @@ async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: 
 }
 
 fn received(headers: &Headers, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest, Failure> {
-    // The requested digest proves the bytes, whatever the header says.
+    // A requested digest proves the bytes, whatever the header states.
     if let Some(named) = headers.digest.filter(|_| reference.digest.is_none()) {
-        let other = |found| format!("{what}: the registry calls it {named}, the bytes have {found}");
+        let other = |found| format!("{what}: the registry states digest {named}, but the bytes have {found}");
         named.prove(&body).map_err(|found| Failure::soon(Error::damaged(other(found))))?;
     }
     let served_as = headers.served_as.as_deref();
@@ -308,7 +310,7 @@ fn received(headers: &Headers, body: Bytes, reference: &Reference, what: &str) -
     })
 }
 
-/// Whether another answer may contain the manifest: these are not, or perhaps not, the requested bytes.
+/// Whether another try may return the manifest, because these bytes are not, or may not be, those that were requested.
 fn may_pass(error: &ManifestError, body: &Bytes, headers: &Headers, reference: &Reference) -> bool {
     let is_proven = |digest: Digest| digest.prove(body).is_ok();
     match error {
@@ -321,9 +323,9 @@ fn may_pass(error: &ManifestError, body: &Bytes, headers: &Headers, reference: &
 fn not_carried(what: &str, body: &Bytes, headers: &Headers, error: ManifestError) -> Error {
     match error {
         ManifestError::Schema1 | ManifestError::MediaType(_) => Error::input(what).because(error),
-        // The answer is not from a registry.
+        // A server other than the registry has answered.
         _ if is_page(headers.served_as.as_deref().is_some_and(is_html), body) => {
-            strange(what, format!("the answer is no manifest: {}", excerpt_without(body, &headers.secrets)))
+            strange(what, format!("the answer is not a manifest: {}", excerpt_without(body, &headers.secrets)))
                 .with_fact(WebPage)
         }
         _ => Error::damaged(what).because(error),
@@ -331,8 +333,8 @@ fn not_carried(what: &str, body: &Bytes, headers: &Headers, error: ManifestError
 }
 
 /// Deletes a tag, or a manifest by its digest (distribution-spec, "Deleting tags", "Deleting Manifests"). distribution
-/// before 3.0 answers 400, because it deletes by digest only. Where deletion is switched off, it answers 405, as in the
-/// specification.
+/// before 3.0 answers 400, because it deletes by digest only. If deletion is switched off, it answers 405, as
+/// specified.
 pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDeletion> {
     let what = format!("deleting {reference}");
     let ask = Ask::new(Method::DELETE, path(reference)?, Scopes::delete(&reference.repository), &what);
@@ -345,18 +347,19 @@ pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDele
     }
 }
 
-/// Puts a manifest under its tag, or under its digest, and accepts success only if the registry says which manifest it
-/// stored (distribution-spec, "Pushing Manifests": 201 Created).
+/// Stores a manifest under its tag, or else its digest. The manifest counts as stored if the registry states its
+/// digest, answers with the specified status (distribution-spec, "Pushing Manifests": 201 Created), or returns the
+/// manifest when asked.
 ///
 /// # Errors
-/// Besides refusals: [`Kind::Damaged`] if every try stored other bytes than were sent.
+/// A refusal, or [`Kind::Damaged`] if every try stored bytes other than those sent.
 pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, media_type: &str) -> Result<Reply> {
     let what = format!("storing manifest {reference}");
     let repository = &reference.repository;
     let name = match (&reference.tag, &reference.digest) {
         (Some(tag), _) => repository.with_tag(tag.clone()),
         (None, Some(digest)) => repository.with_digest(*digest),
-        (None, None) => return Err(Error::input(format!("{what}: neither tag nor digest"))),
+        (None, None) => return Err(Error::input(format!("{what}: the reference has neither a tag nor a digest"))),
     };
     let mut ask =
         Ask::new(Method::PUT, path(&name)?, Scopes::push(repository), &what).header("content-type", media_type)?;
@@ -371,7 +374,7 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
         }
         match stored(host, &name, body, reply, &what).await {
             Ok(reply) => {
-                // The digest that will be requested.
+                // Recorded under the digest that later requests use.
                 let digest = reference.digest.unwrap_or_else(|| Digest::sha256(body));
                 host.memory.written.note_manifest(reference, digest);
                 return Ok(reply);
@@ -381,12 +384,12 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
     }
 }
 
-/// Whether a successful answer to a PUT means that these bytes are stored now.
+/// Whether a successful answer to a PUT means that the registry has these bytes.
 async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what: &str) -> Result<Reply, Failure> {
     let stored = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     match stored.map(|stored| stored.prove(body).map_err(|sent| (stored, sent))) {
         Some(Ok(())) => return Ok(reply),
-        // A proxy may have changed it on the way.
+        // A proxy may have changed the manifest in transit.
         Some(Err((stored, sent))) => {
             let text = format!("{what}: the registry stored another manifest, {stored} instead of {sent}");
             return Err(Failure::soon(Error::damaged(text)));
@@ -394,19 +397,20 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
         None if reply.status() == 201 => return Ok(reply),
         None => {}
     }
-    // Not the answer of the specification: a registry with its own ideas, or the page of a gateway.
+    // The answer is not the specified one: the registry deviates from the specification, or a proxy answered with a
+    // page.
     let found = resolve(host, name, Scopes::push(&name.repository), Need::Required).await.map_err(Failure::never)?;
     if found.is_some_and(|found| found.digest.is_of(body)) {
         return Ok(reply);
     }
     let (status, secrets) = (reply.status(), reply.secrets());
     let shown = excerpt_shown(&reply.body_start(MOST_SHOWN).await, &secrets);
-    let error = strange(what, format!("the answer is {status}, but it is not there: {}", shown.text));
+    let error = strange(what, format!("the answer is {status}, but the manifest is not stored: {}", shown.text));
     Err(Failure::soon(shown.known_to(error)))
 }
 
-/// Interprets a refusal. A refusal for lack of something that this run has sent may pass. If a mount created nothing,
-/// it does not pass.
+/// The failure for a refused PUT. If the registry reports content missing that this run has stored, another try may
+/// succeed. For mounted content one more try is enough, because the mount may have linked nothing.
 async fn denied(host: &Host, ask: &Ask<'_>, repository: &Repository, reply: Reply, denials: u32) -> Failure {
     let failure = ask.refused(reply).await;
     let written = &host.memory.written;
@@ -433,7 +437,7 @@ fn asking<'a>(method: Method, reference: &Reference, scopes: Scopes, what: &'a s
 /// `/v2/<name>/manifests/<digest, else tag>`
 fn path(reference: &Reference) -> Result<String> {
     let Some(target) = reference.target() else {
-        return Err(Error::input(format!("reading {reference}: a repository is no image, a tag or digest is needed")));
+        return Err(Error::input(format!("reading {reference}: the reference needs a tag or a digest")));
     };
     Ok(format!("/v2/{}/manifests/{target}", reference.repository.path()))
 }

@@ -161,7 +161,7 @@ fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
     let server = Harbor::start(setup());
     server.change_once_tagged(3, Change::DatabaseStopped);
     let ran = import(&bundle, &server, "/base", CI, &["--retry-budget", "2s"]).ended(5);
-    let ran = ran.reported(&["does not answer", "failed to connect to", "nothing more is asked of it"]);
+    let ran = ran.reported(&["does not answer", "failed to connect to", "gapferry sends it no more requests"]);
     let count = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
     let failed = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).count();
     assert!(failed == 1 && !ran.stderr.contains("auth check"), "{}", ran.stderr);

@@ -404,7 +404,7 @@ async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_wo
     let (registries, _) = through(&down, &[(mirror.host(), "")]);
     let found = registries.tags(&named(), Need::Required).await.unwrap();
     assert_eq!(list(found.tags), ["1.0"]);
-    assert!(found.doubts[0].contains("maybe not all"), "{:?}", found.doubts);
+    assert!(found.doubts[0].contains("may be incomplete"), "{:?}", found.doubts);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! One endpoint of a repository, which is a mirror or the registry itself, and what was read there.
+//! One endpoint of a repository, a mirror or the registry itself, and counts of what was read there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,10 +15,10 @@ use crate::transport::registry::host::Host;
 
 pub(super) struct Endpoint {
     pub host: Arc<Host>,
-    /// The name of the repository at this endpoint.
+    /// The repository's name at this endpoint.
     pub repository: Repository,
     pub serves: Serves,
-    /// `None` for the registry itself: no endpoint is left after it.
+    /// `None` for the registry itself, because no endpoint is left after it.
     breaker: Option<Arc<CircuitBreaker>>,
     manifests: AtomicU64,
     blobs: AtomicU64,
@@ -36,13 +36,13 @@ impl Endpoint {
         Endpoint { host, repository, serves, breaker, manifests, blobs, bytes }
     }
 
-    /// Returns the name of `reference` at this endpoint.
+    /// `reference` with the repository's name at this endpoint.
     pub fn named(&self, reference: &Reference) -> Reference {
         Reference { repository: self.repository.clone(), ..reference.clone() }
     }
 
-    /// Asks the endpoint, unless it has failed too often recently. An optional question without an answer does not
-    /// count as a failure.
+    /// Runs `question`, unless this endpoint has failed too often recently. The failure of an optional question does
+    /// not count.
     ///
     /// # Errors
     /// The error of the question, or that it was not asked.
@@ -70,13 +70,13 @@ impl Endpoint {
         self.bytes.fetch_add(given.bytes, Relaxed);
     }
 
-    /// Takes back what was counted for one blob, because its bytes were discarded.
+    /// Subtracts what was counted here for one blob, because its bytes were discarded.
     pub fn discount(&self, given: EndpointReads) {
         self.blobs.fetch_sub(given.blobs, Relaxed);
         self.bytes.fetch_sub(given.bytes, Relaxed);
     }
 
-    /// Records that a blob was wrong and all of it came from here.
+    /// Notes that this endpoint gave all the bytes of a wrong blob.
     pub fn gave_wrong(&self, error: &Error, events: &Events) {
         if let Some(breaker) = &self.breaker {
             breaker.gave_wrong(error, &self.host.registry, events);

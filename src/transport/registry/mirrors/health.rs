@@ -1,5 +1,5 @@
-//! Whether a mirror is worth asking. A mirror that fails repeatedly is skipped for a while, so that not every image
-//! waits for it. The same holds for a mirror that repeatedly sends wrong bytes.
+//! Whether a mirror is worth asking. One that fails repeatedly is left out for a while, so that not every image waits
+//! for a mirror that is down. The same happens to one that repeatedly gives wrong bytes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,9 +8,10 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
 use crate::oci::Repository;
 
-/// Failures in a row, of the network or because of a limit, each after its own retries.
+/// How many times in a row a mirror may fail, by the network or by a rate limit, each time after its own retries. Wrong
+/// blobs are counted in all.
 const MOST_FAILURES: u32 = 3;
-/// How long a mirror is skipped before one question tries it again.
+/// How long a mirror is left out before one request tries it again.
 const PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -20,21 +21,21 @@ pub(super) struct CircuitBreaker(Mutex<State>);
 struct State {
     /// Failures in a row.
     failures: u32,
-    /// Total number of wrong blobs. Other blobs that could be opened do not offset them.
+    /// Wrong blobs in all. Opening other blobs successfully does not reset this count.
     wrong: u32,
     why: String,
-    /// The mirror is not asked until then.
+    /// The mirror is not asked before this time.
     pause: Option<Instant>,
 }
 
 /// Why a mirror was not asked.
 #[derive(Debug, thiserror::Error)]
-#[error("left out for a while, after failing {MOST_FAILURES} times, at last with: {0}")]
+#[error("left out for a while after {MOST_FAILURES} failures, the last one: {0}")]
 struct LeftOut(String);
 
 impl CircuitBreaker {
     /// # Errors
-    /// The mirror should not be asked now.
+    /// The mirror must not be asked now.
     pub fn check(&self, repository: &Repository) -> Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.pause {
@@ -42,7 +43,7 @@ impl CircuitBreaker {
                 let left_out = LeftOut(state.why.clone());
                 Err(Error::new(Kind::Network, format!("asking {repository}")).because(left_out))
             }
-            // This question finds out; the others continue without the mirror.
+            // This request tries the mirror; the others go on without it.
             Some(_) => {
                 state.pause = Some(Instant::now() + PAUSE);
                 Ok(())
@@ -51,7 +52,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Records how a question to `registry` ended.
+    /// Records how a request to `registry` ended.
     pub fn note(&self, failure: Option<&Error>, registry: &str, events: &Events) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(error) = failure.filter(|error| matches!(error.kind(), Kind::Network | Kind::RateLimited)) else {
@@ -67,7 +68,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Records that a blob from `registry` was wrong.
+    /// Records a wrong blob from `registry`.
     pub fn gave_wrong(&self, error: &Error, registry: &str, events: &Events) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.wrong += 1;

@@ -14,20 +14,21 @@ pub(in crate::transport::registry) enum Work {
     Token,
     /// Requests the root, or Harbor's own API.
     Enter,
-    /// Requests a manifest, a list, or whether a blob exists.
+    /// Requests a manifest or a list, or asks whether a blob exists.
     Read,
     /// Reads a blob.
     Content,
     /// Begins, continues or cancels an upload; deletes.
     Begin,
-    /// Creates a blob or a manifest.
+    /// Stores a blob or a manifest.
     Complete,
 }
 
 impl Work {
     pub const ALL: [Work; 6] = [Work::Token, Work::Enter, Work::Read, Work::Content, Work::Begin, Work::Complete];
 
-    /// `url` is the first URL of the request: after a redirect, the path may say nothing.
+    /// The kind of a request. `url` is the URL before any redirect, because the path of a redirect's target may say
+    /// nothing.
     pub fn of(method: &Method, url: &Url) -> Work {
         let path = url.path();
         match *method {
@@ -40,31 +41,31 @@ impl Work {
         }
     }
 
-    /// Whether an answer to this kind shows that the other kind works. Opening an upload reads nothing.
+    /// Whether an answer to this kind proves that the `other` works. Opening an upload reads nothing.
     pub fn proves(self, other: Work) -> bool {
         self >= other && !(self == Work::Begin && matches!(other, Work::Read | Work::Content))
     }
 
-    /// Whether a server must succeed at such work if it has the requested content. Registries look up content that they
-    /// do not have, and some always fail at that.
+    /// Whether a server does such work only for content that it has: registries also look up what they do not have, and
+    /// some always fail at that.
     pub fn is_of_held(self) -> bool {
         self >= Work::Content
     }
 
-    /// Describes what a server has not done for a while although it answers other requests.
+    /// What a server has failed to do for a while although it answers other requests.
     pub fn undone(self) -> &'static str {
         match self {
             Work::Token => "has issued no token",
             Work::Enter => "has answered no request at /v2/ or its API",
             Work::Read => "has answered no request for content",
-            Work::Content => "has given no content of a blob",
+            Work::Content => "has delivered no blob content",
             Work::Begin => "has begun no upload",
             Work::Complete => "has stored nothing",
         }
     }
 }
 
-/// A server, and what one request does with it.
+/// A server, and what one request does there.
 #[derive(Clone, Debug)]
 pub(in crate::transport::registry) struct ServerWork {
     pub outage: Arc<Outage>,
@@ -72,7 +73,7 @@ pub(in crate::transport::registry) struct ServerWork {
 }
 
 impl ServerWork {
-    /// Records that the server answered this request.
+    /// The server has answered this request.
     pub fn answered(&self) {
         self.outage.answered(self.work);
     }

@@ -88,7 +88,7 @@ async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
     for (nth, server) in servers.iter().enumerate() {
         let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
         let last = read_each(server, &blobs, config).await.pop().unwrap();
-        assert!(last.chain().contains("has given no content of a blob"), "{nth}: {last:?}");
+        assert!(last.chain().contains("has delivered no blob content"), "{nth}: {last:?}");
     }
 }
 
