@@ -179,7 +179,9 @@ mod tests {
         }
         let files = [at("a"), at("A"), at("b:c"), at("none"), directory.path().to_owned(), at("..")];
         let message = Tool::read_all(false, &files).unwrap_err().chain();
-        for words in ["a would have the same name", "b:c: its name has", "none: ", "not a regular file", "it has no name"] {
+        for words in
+            ["a would have the same name", "b:c: its name has", "none: ", "not a regular file", "it has no name"]
+        {
             assert!(message.contains(words), "{words}: {message}");
         }
         let tools = Tool::read_all(false, &[at("a")]).unwrap();

@@ -36,7 +36,7 @@ impl Entries for FoundFiles {
     fn file(&mut self, path: &[u8], place: Place) {
         match safe_path(path) {
             Err(what) => self.fault(path, what),
-            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it is there twice"),
+            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it exists twice"),
             Ok(path) => {
                 self.names += path.len();
                 self.entries.insert(path, place);
@@ -75,12 +75,15 @@ impl Entries for FoundFiles {
         self.seen += 1;
         if self.seen > MAX_ENTRIES {
             return Err(Error::damaged(format!(
-                "{} has more than {MAX_ENTRIES} entries, more than any bundle",
+                "{} has more than {MAX_ENTRIES} entries, more than a bundle can have",
                 path.display()
             )));
         }
         if self.names > MAX_NAMES {
-            let text = format!("{} has longer names than any bundle: over {MAX_NAMES} bytes", path.display());
+            let text = format!(
+                "the names in {} take more than {MAX_NAMES} bytes, more than a bundle can have",
+                path.display()
+            );
             return Err(Error::damaged(text));
         }
         Ok(())
@@ -362,7 +365,7 @@ mod tests {
     fn entries_and_their_names_are_bounded_whatever_they_are() {
         let mut found = FoundFiles::default();
         let refused = (0..=MAX_ENTRIES).find_map(|_| found.count(Path::new("b.tar")).err()).unwrap();
-        assert_eq!(refused.to_string(), "b.tar has more than 1000000 entries, more than any bundle");
+        assert_eq!(refused.to_string(), "b.tar has more than 1000000 entries, more than a bundle can have");
         for one_more in ["a file", "a directory/"] {
             let mut found = FoundFiles { names: MAX_NAMES, ..FoundFiles::default() };
             match one_more.strip_suffix('/') {
@@ -370,7 +373,10 @@ mod tests {
                 None => add(&mut found, one_more, 0),
             }
             let refused = found.count(Path::new("b.tar")).unwrap_err();
-            assert_eq!(refused.to_string(), "b.tar has longer names than any bundle: over 167772160 bytes");
+            assert_eq!(
+                refused.to_string(),
+                "the names in b.tar take more than 167772160 bytes, more than a bundle can have"
+            );
         }
     }
 }

@@ -96,7 +96,7 @@ impl InventoryBuilder<'_> {
         let options =
             Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
         let walk = Walk::new(&cached, options, self.events.clone());
-        let walk = walk.with_silent_effect("those that were found are written down, and others may be there");
+        let walk = walk.with_silent_effect("the inventory contains those that were found; there may be more");
         let found: Vec<(ImageReceipt, Found)> = stream::iter(images)
             .map(|named| async {
                 let found = self.image(&walk, named).await;
@@ -124,7 +124,7 @@ impl InventoryBuilder<'_> {
 
     async fn image(&self, walk: &Walk<'_>, named: &Named) -> Result<(ImageReceipt, Found)> {
         let receipt = |digest, outcome, error| receipt_of(named, digest, outcome, error);
-        let absent = || (receipt(None, ImageOutcome::Failed, Some("it is not there".to_owned())), Found::default());
+        let absent = || (receipt(None, ImageOutcome::Failed, Some("it does not exist".to_owned())), Found::default());
         if (self.closed)(&named.target.repository) {
             return Ok(absent());
         }
@@ -135,7 +135,7 @@ impl InventoryBuilder<'_> {
         let (blobs, lacking) = self.blobs(&named.target.repository, &image).await?;
         if lacking > 0 {
             // Content that belongs to no complete image may be garbage-collected there any day.
-            let error = format!("{lacking} of its blobs are not there");
+            let error = format!("{lacking} of its blobs do not exist");
             return Ok((receipt(digest, ImageOutcome::Failed, Some(error)), Found::default()));
         }
         let (platforms, companions) = (platforms(&image), companions_found(&image));

@@ -234,7 +234,7 @@ impl<'a> Repo<'a> {
                 Some(found) if found.digest != *digest => {
                     let now = found.digest.short();
                     return Ok(CompanionDecision::Stays(format!(
-                        ":{tag} stays: it means {now} now, and gapferry brought {}",
+                        ":{tag} stays: it means {now} now, and gapferry pushed {}",
                         digest.short()
                     )));
                 }
@@ -259,10 +259,10 @@ impl<'a> Repo<'a> {
             return stays("another tag means it");
         }
         if let Some(tag) = self.hidden.iter().find(|tag| tag.cosign_subject() == Some(*digest)) {
-            return stays(&format!("a policy of the project forbids reading {tag}, which speaks of it"));
+            return stays(&format!("a policy of the project forbids reading {tag}, which refers to it"));
         }
         if self.has_foreign_companions(digest).await? {
-            return stays("something that gapferry did not bring speaks of it");
+            return stays("something that gapferry did not push refers to it");
         }
         Ok(CompanionDecision::Goes)
     }
@@ -304,7 +304,7 @@ impl<'a> Repo<'a> {
                     subject,
                     what: "list of referrers".to_owned(),
                 }),
-                false => found.kept.push(format!(":{tag} stays: it lists what gapferry did not bring, too")),
+                false => found.kept.push(format!(":{tag} stays: it also lists entries that gapferry did not push")),
             }
         }
         Ok(lists)

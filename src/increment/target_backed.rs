@@ -256,7 +256,7 @@ impl<'a> TargetBackedSource<'a> {
             return Some(why.clone());
         }
         let text =
-            format!("the bundle leaves manifest {digest} to the target, which has it in another repository only");
+            format!("the bundle leaves manifest {digest} to the target, which has it only in another repository");
         Some(Error::new(Kind::Lacking, text).because(why.clone()))
     }
 }

@@ -54,7 +54,9 @@ fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
     for (to, arguments) in FORMS {
         let out = directory.path().join("to").join(to);
         let ran = convert(std::slice::from_ref(&source), &out, arguments).ended(0);
-        malformed.iter().for_each(|name| assert!(ran.stderr.contains(&format!("{name} is not a signature")), "{ran:?}"));
+        malformed
+            .iter()
+            .for_each(|name| assert!(ran.stderr.contains(&format!("{name} is not a signature")), "{ran:?}"));
         Ran::of(gapferry().arg("verify").args(written(&out)).arg("--key").arg(&key.public)).ended(0);
     }
     // The same where it is written.
@@ -262,7 +264,9 @@ fn nothing_is_written_into_a_bundle_nor_over_what_no_export_has_made() {
     let (tar, bundle) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
     convert(std::slice::from_ref(&tar), &bundle, &[]).ended(0);
-    convert(std::slice::from_ref(&tar), &bundle.join("inside.tar"), &[]).ended(2).reported(&["it is inside the bundle"]);
+    convert(std::slice::from_ref(&tar), &bundle.join("inside.tar"), &[])
+        .ended(2)
+        .reported(&["it is inside the bundle"]);
     let precious = directory.path().join("p.partial/thesis.txt");
     std::fs::create_dir(precious.parent().unwrap()).unwrap();
     std::fs::write(&precious, "years of work").unwrap();
@@ -284,7 +288,9 @@ fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_i
         .ended(0)
         .reported(&["replacing", "other.tar, which is another bundle"]);
     for name in ["b.tgz", "b.tar.gz", "b.zip"] {
-        convert(std::slice::from_ref(&tar), &directory.path().join(name), &[]).ended(2).reported(&["end the name in .tar"]);
+        convert(std::slice::from_ref(&tar), &directory.path().join(name), &[])
+            .ended(2)
+            .reported(&["end the name in .tar"]);
     }
 }
 

@@ -78,7 +78,7 @@ fn what_one_manifest_may_hold_is_limited_and_the_error_says_which_limit() {
     ] {
         assert!(with(field, most).is_ok(), "{field}");
         let message = with(field, most + 1).unwrap_err().to_string();
-        assert!(message.contains(&format!("the {what} that begins")), "{message}");
+        assert!(message.contains(&format!("the {what} that starts with")), "{message}");
         assert!(message.contains(&format!("{} bytes; the limit is {most}", most + 1)), "{message}");
     }
     assert!(with(r#""annotations":{"other":"$"}"#, 100_000).is_ok(), "what is not read is not limited");

@@ -207,7 +207,7 @@ fn what_was_found_is_not_asked_for_again() {
 fn a_bundle_that_expects_nothing_lacks_nothing_and_takes_no_repair() {
     let sides = Sides::new();
     many(&sides, "first", 1..=1, &[]);
-    std::fs::write(sides.path("missing.json"), "of an earlier run").unwrap();
+    std::fs::write(sides.path("missing.json"), "from an earlier run").unwrap();
     let refused = sides.import("first", &["--repair", "first.tar"]).ended(2);
     refused.reported(&["first.tar expects nothing at the target"]);
     assert_eq!(sides.target.tags("team/app1"), [""; 0]);

@@ -257,7 +257,7 @@ fn an_encrypted_key_of_cosign_signs_and_its_passphrase_is_shown_to_nobody() {
     };
     let is_secret = |ran: crate::support::ran::Ran| assert!(!format!("{ran:?}").contains("correct horse"), "{ran:?}");
     sign(&[], None).ended(2).reported(&["has a passphrase", "--sign-passphrase-file FILE or COSIGN_PASSWORD"]);
-    sign(&[], Some("wrong")).ended(2).reported(&["the passphrase is not the one"]);
+    sign(&[], Some("wrong")).ended(2).reported(&["the passphrase is wrong"]);
     is_secret(sign(&[], Some("correct horse")).ended(0));
     std::fs::write(fixture.path().join("passphrase"), "correct horse\n").unwrap();
     let signed = sign(&["--sign-passphrase-file", "passphrase"], Some("wrong")).ended(0);
