@@ -111,7 +111,7 @@ impl std::fmt::Display for MissingReason {
             MissingReason::Unsupported => "unsupported",
             MissingReason::RateLimited => "rate-limited",
             MissingReason::Unreachable => "unreachable",
-            MissingReason::TagsIncomplete => "list of tags may be short",
+            MissingReason::TagsIncomplete => "list of tags may be incomplete",
         })
     }
 }
@@ -195,7 +195,7 @@ impl LockedImage {
         if manifest == self.digest || may_be_list {
             return None;
         }
-        let text = format!("its manifest {manifest} names the subject {subject}, which is no manifest of this image");
+        let text = format!("its manifest {manifest} has the subject {subject}, which is not a manifest of this image");
         Some(text)
     }
 
@@ -339,7 +339,7 @@ impl Attached {
         }
         if !in_tree {
             return Some(format!(
-                "its companion {digest} has the subject {subject}, which is no manifest of this image"
+                "its companion {digest} has the subject {subject}, which is not a manifest of this image"
             ));
         }
         if declared.map_or(tag.is_none(), |declared| declared != *subject) {
@@ -358,7 +358,7 @@ impl Attached {
             return None;
         }
         let (digest, subject) = (self.digest, self.subject);
-        Some(format!("its companion {digest} has the tag {tag}, which is no tag for companions of {subject}"))
+        Some(format!("its companion {digest} has the tag {tag}, which cannot be the tag of a companion of {subject}"))
     }
 
     pub fn descriptor(&self) -> Descriptor {

@@ -229,7 +229,7 @@ impl ImageStep {
             _ => None,
         });
         let of_tag = match self.tag {
-            TagState::Blocked => "the tag is there already, and a policy forbids reading what it means",
+            TagState::Blocked => "the tag already exists, and a policy forbids reading what it means",
             _ => "the tag already means another image",
         };
         reason.unwrap_or_else(|| of_tag.to_owned())

@@ -352,8 +352,8 @@ impl Outline for ReceiptOutline {
         match fits_in_memory(texts, &lists) {
             true => Ok(()),
             false => Err(format!(
-                "{} images with {} confirmed digests and {} manifests are more than a receipt or an inventory holds; make one for \
-                 fewer images",
+                "{} images with {} confirmed digests and {} manifests are too many for a receipt or an inventory; \
+                 make one for fewer images",
                 images.number, confirmed.number, manifests.number
             )),
         }

@@ -53,7 +53,7 @@ impl Failures {
         let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
         let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();
         if sharing > 1 {
-            lines.push(format!("  and {} more that were not asked for any more", sharing - 1));
+            lines.push(format!("  and {} more that were not requested any more", sharing - 1));
         }
         let error = Error::new(deciding.kind(), format!("{what}: {} of them failed", errors.len())).listing(lines);
         let error = deciding.reason().cloned().into_iter().fold(error, Error::with_reason);
@@ -235,10 +235,10 @@ fn report_left_out(tags: usize, lists: TagLists, events: &Events) {
 /// The text of a notice about `tags` that are not images. `travel` says that they go where their images go.
 pub fn companion_tags(tags: usize, travel: bool) -> String {
     let fate = match travel {
-        true => "they travel with the images they speak of",
-        false => "they stay behind (--no-referrers)",
+        true => "they travel with the images they belong to",
+        false => "they are left behind (--no-referrers)",
     };
-    format!("{} of signatures, attestations or lists of referrers: no images; {fate}", count(tags, "tag"))
+    format!("{} of signatures, attestations or lists of referrers are not images; {fate}", count(tags, "tag"))
 }
 
 async fn select(
@@ -284,7 +284,7 @@ fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> 
     if companions > 0 {
         let what = "matches no image, only signatures, attestations or lists of referrers of images in that repository";
         return format!(
-            "{repository}: the list of tags {what} ({companions} of them); a tag that is named in full is carried"
+            "{repository}: the list of tags {what} ({companions} of them); a tag is carried if you name it in full"
         );
     }
     let some: Vec<&str> = tags.iter().take(5).map(Tag::as_str).collect();

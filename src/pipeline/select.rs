@@ -133,7 +133,7 @@ fn single(kept: &[&Child]) -> Result<Selected> {
             let names: Vec<String> =
                 several.iter().filter_map(|c| c.descriptor.platform()).map(Platform::to_string).collect();
             Err(Error::input(format!(
-                "a single manifest was asked for, but {} platforms remain: {}",
+                "--index single was requested, but {} platforms remain: {}",
                 names.len(),
                 names.join(", ")
             )))
@@ -153,7 +153,7 @@ fn trim(index: &Manifest, chosen: &BTreeSet<Digest>) -> Result<Manifest> {
     let bytes = index.bytes()?;
     if !has_at_most_values(&bytes, MOST_VALUES) {
         let text = format!(
-            "the index has more than {MOST_VALUES} values; --index sparse or single carries it without a change"
+            "the index has more than {MOST_VALUES} values; --index sparse or single carries it unchanged"
         );
         return Err(Error::damaged(text));
     }
@@ -238,7 +238,7 @@ mod tests {
         let selected = select(&index(), &platforms(&["linux/amd64"]), IndexMode::Single).unwrap();
         assert!(matches!(selected.root, SelectedRoot::Child(child) if child.digest == digest(1)));
         let error = select(&index(), &platforms(&["linux/amd64", "linux/arm64"]), IndexMode::Single).unwrap_err();
-        let message = "a single manifest was asked for, but 2 platforms remain: linux/amd64, linux/arm64";
+        let message = "--index single was requested, but 2 platforms remain: linux/amd64, linux/arm64";
         assert_eq!(error.to_string(), message);
     }
 

@@ -315,7 +315,7 @@ fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_e
     assert_eq!(target.digest("team/app", signature.tag.as_deref().unwrap()), Some(signature.digest()));
     assert!(has(&target, &sbom));
     let target = Registry::start();
-    push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they stay behind (--no-referrers)"]);
+    push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they are left behind (--no-referrers)"]);
     assert_eq!(target.tags("team/app"), ["v1"]);
     // A registry over the new storage has no other way to find referrers than their list.
     let second = directory.path().join("storage");

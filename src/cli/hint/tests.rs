@@ -98,7 +98,7 @@ fn network(network: Network) -> Case {
         }
         Network::Tls(TlsFault::Untrusted) => tls(TlsFault::Untrusted, "invalid peer certificate: UnknownIssuer"),
         Network::Tls(TlsFault::ClientCertificateDemanded) => {
-            tls(TlsFault::ClientCertificateDemanded, "the server demands a client certificate, and none was shown")
+            tls(TlsFault::ClientCertificateDemanded, "the server requires a client certificate, and none was sent")
         }
         Network::Tls(TlsFault::Other) => {
             let helps = no_answer(Some(TlsFault::Other), "received corrupt message");

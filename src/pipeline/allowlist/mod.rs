@@ -116,7 +116,7 @@ fn parse_file(name: &str, bytes: &[u8], found: &mut Found) {
         },
     }
     if found.rules.len() == rules && found.problems.len() == problems {
-        found.notices.push(format!("{name}: names no image"));
+        found.notices.push(format!("{name}: it contains no image"));
     }
 }
 

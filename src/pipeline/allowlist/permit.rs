@@ -161,7 +161,7 @@ fn foreign_root(rule: &Rule, image: &Image, manifests: &HashSet<Digest>) -> Opti
     let foreign = image.foreign_subjects().into_iter().map(|one| one.subject);
     let subject = foreign.filter(|subject| !manifests.contains(subject)).find(|subject| !is_exact(subject))?;
     let (reference, at) = (&image.locked.reference, &rule.at);
-    let text = "which does not enter with it, so only its own digest in the allowlist lets it in";
+    let text = "which does not enter with it, so only its own digest in the allowlist would admit it";
     Some(format!("{reference} ({at}) speaks of {subject}, {text}"))
 }
 

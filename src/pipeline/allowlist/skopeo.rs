@@ -54,7 +54,7 @@ fn parse_registry(key: &Key, value: &YamlNode, found: &mut Found) {
         }
     }
     if (found.rules.len(), found.problems.len()) == before {
-        found.notice(&key.at, format!("no images are named for {}", key.text));
+        found.notice(&key.at, format!("there are no images for {}", key.text));
     }
     if settings != RegistrySettings::default() {
         found.registries.push((key.at.clone(), host, settings));

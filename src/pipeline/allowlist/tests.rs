@@ -309,7 +309,7 @@ fn a_file_that_is_no_text_is_refused_with_its_line() {
         assert_eq!(problems[0].to_string(), expected);
     }
     let list = read(&[("empty", "# nothing\n"), ("empty.yaml", "")]).unwrap();
-    assert_eq!(list.notices, ["empty: names no image", "empty.yaml: names no image"]);
+    assert_eq!(list.notices, ["empty: it contains no image", "empty.yaml: it contains no image"]);
 }
 
 #[test]

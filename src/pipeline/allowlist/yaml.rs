@@ -186,7 +186,7 @@ impl Source<'_> {
         match key.value {
             Value::Text(text) => Ok((Key { at: key.at, text }, self.node(value)?)),
             _ => {
-                let text = format!("a key has to be a single value, here it is {}", key.kind());
+                let text = format!("a key must be a single value, and this one is {}", key.kind());
                 Err(InputProblem { at: key.at, text })
             }
         }

@@ -59,13 +59,13 @@ pub struct Joined {
 /// Why two lists cannot be merged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotMerged {
-    #[error("what is there is not a list of signatures: {0}")]
+    #[error("the target's tag is not a list of signatures: {0}")]
     Theirs(String),
-    #[error("what the bundle has is not a list of signatures: {0}")]
+    #[error("the bundle's tag is not a list of signatures: {0}")]
     Ours(String),
-    #[error("what is there is not a list of referrers: its media type is {0}")]
+    #[error("the target's tag is not a list of referrers: its media type is {0}")]
     NoIndex(String),
-    #[error("joined with what is there, the list would have {0} bytes, more than the {MAX_MANIFEST_SIZE} allowed")]
+    #[error("the joined list would have {0} bytes, more than the {MAX_MANIFEST_SIZE} allowed")]
     TooLarge(u64),
 }
 

@@ -214,7 +214,7 @@ impl Preflight {
                 false => format!(" for {}", self.unauthorized_for.join(", ")),
             };
             let text = format!("{} does not accept the credentials{of}, or got none", self.registry);
-            add(text, "log in, or give --creds (a robot's name is whole, as robot$project+name)");
+            add(text, "log in, or use --creds (a robot's full name is robot$project+name)");
         }
         if self.read_only {
             let text = format!("{} is in read-only mode", self.registry);
@@ -232,8 +232,8 @@ impl Preflight {
             add(format!("this account may not push to project {name}"), remedy);
         }
         for name in &self.proxy_cache {
-            let remedy = "choose another project, by --to HOST/PROJECT or --map";
-            add(format!("project {name} is a proxy cache, which takes no pushes"), remedy);
+            let remedy = "choose another project with --to HOST/PROJECT or --map";
+            add(format!("project {name} is a proxy cache, which accepts no pushes"), remedy);
         }
         for name in &self.bad_names {
             match project_of(name) {
@@ -242,8 +242,8 @@ impl Preflight {
                     "add a prefix, as in --to HOST/PROJECT, or a --map rule",
                 ),
                 Some(project) => add(
-                    format!("{name}: Harbor takes no project named {project}"),
-                    "give it another name by --map; separators can't be doubled there",
+                    format!("{name}: Harbor rejects the project name {project}"),
+                    "choose another name with --map; double separators are not allowed there",
                 ),
             }
         }
@@ -257,7 +257,7 @@ impl Preflight {
         };
         for name in &self.unknown {
             let text = format!("whether this account may push to project {name} could not be found out");
-            add(text, "the push will tell");
+            add(text, "the push will show");
         }
         if !self.ill.is_empty() {
             add(format!("{} reports as unhealthy: {}", self.registry, self.ill.join(", ")), "look at Harbor's logs");

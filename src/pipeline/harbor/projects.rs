@@ -71,7 +71,7 @@ fn check(harbor: &Harbor, names: &[String]) -> Result<()> {
     let bad: Vec<&str> = names.iter().map(String::as_str).filter(|name| !is_project_name(name)).collect();
     if !bad.is_empty() {
         let text = format!(
-            "creating projects on {}: Harbor takes no such project name: {} (lower-case letters and digits, separated by \
+            "creating projects on {}: Harbor rejects the project name {} (lower-case letters and digits, separated by \
              single `.`, `_` or `-`)",
             harbor.registry(),
             bad.join(", ")
@@ -113,7 +113,7 @@ fn refused(name: &str, answer: &ApiAnswer) -> Error {
     let (kind, reason) = match answer.status {
         401 => (Kind::Unauthorized, "the credentials are not accepted"),
         403 => (Kind::Refused, "this account may not create projects"),
-        400 | 422 => (Kind::Input, "Harbor does not take it"),
+        400 | 422 => (Kind::Input, "Harbor rejects it"),
         500.. => (Kind::Network, "the server failed"),
         _ => (Kind::Refused, "Harbor refused"),
     };

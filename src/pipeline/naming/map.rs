@@ -178,7 +178,8 @@ fn prefix_rule(from: &str, to: &str, subject: Subject) -> Result<Rule, String> {
 fn check_name(name: &str) -> Result<(), String> {
     let (host, path) = name.split_once('/').map_or((name, None), |(host, path)| (host, Some(path)));
     if !(host == "localhost" || host.contains(['.', ':'])) {
-        return Err(format!("{name:?} begins with no registry; Docker Hub's short names are below docker.io/library/"));
+        return Err(format!("{name:?} does not start with a registry; Docker Hub's short names are below \
+                            docker.io/library/"));
     }
     Repository::new(host, path.unwrap_or("x")).map(drop).map_err(|e| e.reason)
 }
@@ -186,14 +187,14 @@ fn check_name(name: &str) -> Result<(), String> {
 fn check_path(path: &str) -> Result<(), String> {
     Repository::new("target.invalid", path)
         .map(drop)
-        .map_err(|e| format!("{path:?} is no path at the target: {}", e.reason))
+        .map_err(|e| format!("{path:?} is not a path at the target: {}", e.reason))
 }
 
 fn regex_rule(pattern: &str, to: &str) -> Result<Rule, String> {
     let pattern = Pattern::whole(pattern).map_err(|e| e.to_string())?;
     let to = parse_template(to)?;
     if to.is_empty() {
-        return Err("nothing stands on the right".into());
+        return Err("the right side is empty".into());
     }
     let regex = pattern.regex().ok_or("the pattern cannot be compiled")?;
     for part in &to {
@@ -241,7 +242,7 @@ fn parse_template(template: &str) -> Result<Vec<Part>, String> {
 
 /// After a dollar sign: `1`, `{1}` or `{name}`.
 fn parse_group(text: &str) -> Result<(Part, &str), String> {
-    let fail = || "after `$` comes a number, a name in braces or another `$`".to_owned();
+    let fail = || "`$` must be followed by a number, a name in braces or another `$`".to_owned();
     if let Some(rest) = text.strip_prefix('{') {
         let (name, rest) = rest.split_once('}').filter(|(name, _)| !name.is_empty()).ok_or_else(fail)?;
         let part = name.parse().map_or_else(|_| Part::Named(name.to_owned()), Part::Group);

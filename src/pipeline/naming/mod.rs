@@ -70,7 +70,7 @@ pub fn parse_target(text: &str) -> Result<Target> {
     let (registry, prefix) = text.split_once('/').map_or((text, None), |(host, path)| (host, Some(path)));
     let probe = Repository::new(registry, prefix.unwrap_or("x"));
     let _checked = probe.map_err(|e| match prefix {
-        Some(prefix) if prefix.contains([':', '@']) => fail("the prefix is a path, without tag and digest"),
+        Some(prefix) if prefix.contains([':', '@']) => fail("the prefix must be a path, without tag and digest"),
         _ => fail(&e.reason),
     })?;
     Ok(Target { registry: registry.to_owned(), prefix: prefix.map(str::to_owned) })

@@ -95,8 +95,8 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
             let is_referrers = tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
             let (shown, what) = (shown(tag), if is_referrers { "referrers" } else { "signatures" });
             let reason = format!(
-                "the tag {shown} at the target can neither be joined with the bundle's {what} nor replaced without losing what it \
-                 has: {why}; --on-existing skip leaves it alone"
+                "the tag {shown} at the target can be neither joined with the bundle's {what} nor replaced without \
+                 losing its content: {why}; --on-existing skip leaves it alone"
             );
             CompanionAction::Obstructed { reason }
         }

@@ -149,13 +149,15 @@ impl Prover<'_> {
             Readable::Denied => {
                 self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
                 Event::Notice(format!(
-                    "this account may not read from {registry}: only storing the manifests proves that what is there can be read"
+                    "this account may not read from {registry}: only storing the manifests proves that existing \
+                     content can be read"
                 ))
             }
             Readable::Unknown(why) => {
                 self.blind.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned());
                 Event::Warning(format!(
-                    "what {registry} has already cannot be read from here, so only storing the manifests proves that it is there: {why}"
+                    "existing content of {registry} cannot be read from here, so only storing the manifests proves \
+                     it: {why}"
                 ))
             }
         };

@@ -128,6 +128,6 @@ async fn read_end(source: &dyn Source, place: &Repository, blob: &Descriptor) ->
     match body.stream.next().await {
         Some(piece) => piece.map(drop),
         None if blob.size == 0 => Ok(()),
-        None => Err(Error::damaged(format!("reading blob {} of {place}: its last byte does not come", blob.digest))),
+        None => Err(Error::damaged(format!("reading blob {} of {place}: its last byte does not arrive", blob.digest))),
     }
 }

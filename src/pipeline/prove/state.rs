@@ -42,8 +42,8 @@ impl ProveState {
         read.map_err(|e| Error::disk("reading", path, e))?;
         let (mut text, shown) = (String::from_utf8_lossy(&bytes), path.display());
         if is_torn(&text) {
-            let why = "it says nothing of what was proven before, as after a power cut";
-            events.report(Event::Warning(format!("{shown}: {why}; everything is read anew")));
+            let why = "it does not say what was proven before, as after a power cut";
+            events.report(Event::Warning(format!("{shown}: {why}; everything is read again")));
             file.set_len(0).map_err(|e| Error::disk("emptying", path, e))?;
             text = "".into();
         }
@@ -65,7 +65,7 @@ impl ProveState {
             lines.next().unwrap_or_default().strip_prefix(MAGIC).unwrap_or_default().split_whitespace().collect();
         let [of, begun] = first[..] else { return Err("it is not the state of a proof".to_owned()) };
         if of != registry {
-            return Err(format!("it is the state of a proof of {of}, not of {registry}; name another by --state"));
+            return Err(format!("it is the state of a proof of {of}, not of {registry}; name another with --state"));
         }
         let begun = begun.parse::<Timestamp>().map_err(|_| "it does not say when the proof began".to_owned())?;
         let mut proven = HashSet::new();

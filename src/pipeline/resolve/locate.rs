@@ -210,7 +210,8 @@ impl Searching<'_> {
         let unread = || self.unread.iter().chain(self.gone.values());
         if let Some(error) = self.silent.as_ref().or_else(|| unread().find(is_silent)) {
             let text =
-                format!("what is missing was found nowhere else, and a registry of this lock does not answer: {first}");
+                format!("the missing content was found nowhere else, and a registry of this lock does not answer: \
+                         {first}");
             return Err(Error::new(Kind::Network, text).because(error.clone()));
         }
         if unread().next().is_none() {
@@ -218,9 +219,9 @@ impl Searching<'_> {
         }
         let images = self.unread.first().map(|error| {
             let number = self.unread.len();
-            format!(" ({number} of its images cannot be read there any more: {})", error.chain())
+            format!(" ({number} of its images can no longer be read there: {})", error.chain())
         });
-        let text = format!("what is missing is in no repository of this lock{}:", images.unwrap_or_default());
+        let text = format!("no repository of this lock has the missing content{}:", images.unwrap_or_default());
         let more = lost.len().checked_sub(MOST_NAMED).filter(|more| *more > 0).map(|more| format!("  and {more} more"));
         let named = |digest: &Digest| match self.gone.get(digest) {
             Some(error) => format!("  {digest}: {}", error.chain()),
@@ -233,8 +234,8 @@ impl Searching<'_> {
 }
 
 fn not_of_this_lock(digest: &Digest) -> Error {
-    let text = "is not of this lock: the bundle was made of another one, or with other options";
-    Error::input(format!("what is missing, {digest}, {text}"))
+    let text = "does not belong to this lock: the bundle was made from another lock, or with other options";
+    Error::input(format!("the missing content {digest} {text}"))
 }
 
 enum Found {

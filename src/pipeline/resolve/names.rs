@@ -33,10 +33,10 @@ pub(super) fn merge(
         let first = *names.entry(name.clone()).or_insert(at);
         if let Some(first) = merged.get(first).map(|first| first.locked.digest) {
             if first == *digest {
-                events.report(Event::Notice(format!("{reference} is {name}, which is carried already")));
+                events.report(Event::Notice(format!("{reference} is {name}, which is already carried")));
                 continue;
             }
-            let text = "and another entry have one name and different digests";
+            let text = "and another entry have the same name and different digests";
             let error = Error::input(format!("{reference} {text}, {first} and {digest}"));
             let (reference, rename, images) = (reference.clone(), rename.clone(), &mut *missing);
             leave_out.sort(Missing { reference, rename, images, failures }, error, events);

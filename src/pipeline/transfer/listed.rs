@@ -24,8 +24,8 @@ use crate::pipeline::plan::{CompanionAction, ListState, Plan, TagState};
 /// How often a list is joined again if another program changes it at the same time.
 pub const MOST_JOINS: u32 = 3;
 
-pub(super) const BUSY: &str = "other programs write the list at the same time, and what was added to it was lost each time; run the \
-                               same command again when they have ended";
+pub(super) const BUSY: &str = "other programs write the list at the same time, and our entries were lost each time; \
+                               run the same command again when they have ended";
 
 /// How often a list is read at the end if others write it.
 const MOST_LOOKS: u32 = 4;
@@ -274,8 +274,8 @@ impl Transfer<'_> {
                 }
             }
         }
-        let text = "other programs write the list at the same time, and the entry was lost each time; run the same command again when \
-                    they have ended";
+        let text = "other programs write the list at the same time, and our entry was lost each time; run the same \
+                    command again when they have ended";
         Err(Error::new(Kind::Refused, text))
     }
 }

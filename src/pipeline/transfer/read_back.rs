@@ -23,7 +23,8 @@ impl Transfer<'_> {
         if self.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned()) {
             let why = denied.chain();
             let text = format!(
-                "this account may not read what it pushes to {registry}; that it took the manifests is the proof: {why}"
+                "this account may not read what it pushes to {registry}; the accepted manifests are the only proof: \
+                 {why}"
             );
             self.events.report(Event::Notice(text));
         }
@@ -63,7 +64,8 @@ impl Transfer<'_> {
             }
             Lookup::Absent => {
                 // The text is the same for everything that was not stored.
-                let text = "the registry took the manifest and does not have it, or a cache in front of it answers from before";
+                let text = "the registry accepted the manifest and does not have it, or a cache in front of it \
+                            returns an old answer";
                 let why = Error::damaged(text);
                 let text = format!("reading back {name}, put as {digest}");
                 Err(Error::damaged(text).because(why.with_reason(Reason::DamagedTarget)))

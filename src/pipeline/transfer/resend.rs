@@ -210,7 +210,7 @@ impl Transfer<'_> {
         let (Readable::No(why) | Readable::Failed(why)) = self.sink.can_read(repository, blob).await? else {
             return Ok(());
         };
-        let text = format!("{repository} has taken blob {} and holds a damaged copy: {why}", blob.digest);
+        let text = format!("{repository} accepted blob {} and has a damaged copy: {why}", blob.digest);
         Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
     }
 }
@@ -255,7 +255,7 @@ fn no_help(
     };
     if let Some(layer) = named.iter().find(|digest| foreign(digest)) {
         let text =
-            format!("{repository} refuses layer {layer}, which is to be fetched from the `urls` of its descriptor");
+            format!("{repository} refuses layer {layer}, which clients fetch from the `urls` of its descriptor");
         return Error::new(Kind::Refused, text).because(refusal).with_reason(Reason::ForeignLayer);
     }
     if sent.is_empty() {
@@ -263,6 +263,7 @@ fn no_help(
     }
     let what = named.iter().find(|digest| sent.contains(digest)).map_or("content".to_owned(), Digest::to_string);
     let text =
-        format!("{repository} holds a damaged or stale copy of {what}: it was sent again, and is still called unknown");
+        format!("{repository} has a damaged or stale copy of {what}: it was sent again and is still reported as \
+                 unknown");
     Error::damaged(text).because(refusal).with_reason(Reason::DamagedTarget)
 }

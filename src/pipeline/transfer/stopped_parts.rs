@@ -34,14 +34,14 @@ fn is_denial(reason: &Reason) -> bool {
 /// Returns `error` as the one that ends everything in that part.
 fn stopped(part: &TargetPart, reason: &Reason, error: &Error) -> Error {
     let state = match reason {
-        Reason::Quota { .. } | Reason::Full { .. } => "has no room left",
+        Reason::Quota { .. } | Reason::Full { .. } => "has no space left",
         Reason::ReadOnly => "is in read-only mode",
-        Reason::NoPushes => "takes no uploads",
+        Reason::NoPushes => "accepts no uploads",
         Reason::WebPage => "answers uploads with a web page",
         Reason::UnknownUploadHost => "sends uploads to a host name that cannot be resolved here",
-        Reason::ProxyCache => "is a proxy cache, which takes no pushes",
+        Reason::ProxyCache => "is a proxy cache, which accepts no pushes",
         Reason::UploadDenied => "denies uploads",
-        _ => "takes nothing more from this account",
+        _ => "accepts nothing more from this account",
     };
     let (why, is_full) = (format!("{state} ({})", error.chain()), matches!(reason, Reason::Full { .. }));
     Error::new(error.kind(), "not everything was sent")

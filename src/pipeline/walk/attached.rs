@@ -242,10 +242,10 @@ fn report_foreign(walk: &Walk<'_>, repository: &Repository, subject: &Digest, li
     }
     let more = match listed.len() - 1 {
         0 => String::new(),
-        more => format!(", and {more} more of its list are like it"),
+        more => format!(", and {more} more in its list are like it"),
     };
     let text = format!("{first} is listed as a referrer of {subject}, but does not name it: not carried{more}");
-    walk.events.report(Event::Warning(format!("{repository}: {text} (this is said once for each repository)")));
+    walk.events.report(Event::Warning(format!("{repository}: {text} (reported once per repository)")));
 }
 
 /// Returns the manifest that cosign has put under `tag`.
@@ -282,7 +282,7 @@ async fn is_listed(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> Optio
         match walk.source.tags(repository, Need::Optional).await {
             // An incomplete list shows nothing.
             Ok(list) if !list.doubts.is_empty() => {
-                tracing::debug!("{repository}: the list of tags is not whole, asking one by one: {:?}", list.doubts);
+                tracing::debug!("{repository}: the list of tags is incomplete, asking one by one: {:?}", list.doubts);
                 None
             }
             Ok(list) => {

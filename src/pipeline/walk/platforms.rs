@@ -19,7 +19,8 @@ impl Walk<'_> {
         }
         if !select::is_selectable(found) {
             if found.kind() == ManifestKind::Index && !found.children().is_empty() {
-                let text = "its index names no platforms, so all of it is carried; an import bounded to platforms by --allow refuses it";
+                let text = "its index names no platforms, so all of it is carried; an import that --allow limits to \
+                            platforms refuses it";
                 self.events.report(Event::Warning(format!("{}: {text}", wanted.reference)));
             }
             return Ok((found.clone(), Vec::new(), None));
@@ -35,7 +36,7 @@ impl Walk<'_> {
             return Ok((found.clone(), Vec::new(), None));
         }
         if wanted.reference.digest.is_some() && index != IndexMode::Sparse {
-            let text = "it is pinned by digest, and taking single platforms from it would change the digest";
+            let text = "it is pinned by digest, and selecting platforms would change the digest";
             return Err(Error::input(format!("{text}; use --index sparse, or name it by tag")));
         }
         let root = match selected.root {
@@ -67,7 +68,7 @@ impl Walk<'_> {
         if chosen.is_none() {
             let asked = wanted.platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
             let text = format!(
-                "its manifest for {asked} says {other} in its config; its index is trimmed to it (--index trim)"
+                "the config of its manifest for {asked} says {other}, so its index is trimmed to it (--index trim)"
             );
             self.events.report(Event::Notice(format!("{}: {text}", wanted.reference)));
         }

@@ -67,7 +67,7 @@ pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
             Kind::Network | Kind::RateLimited | Kind::Unauthorized | Kind::Disk | Kind::Interrupted => Err(error),
             // It is gone, or never existed: the tag may still mean the same, with other signatures for example.
             Kind::NotFound | Kind::Damaged | Kind::Refused | Kind::Input | Kind::Lacking => {
-                tracing::debug!("{}: its lock entry is of no use: {}", wanted.reference, error.chain());
+                tracing::debug!("{}: its lock entry cannot be used: {}", wanted.reference, error.chain());
                 Ok(None)
             }
         },
@@ -85,8 +85,8 @@ pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
         Some(was) if was != meant(found) => Err(Error::new(
             Kind::Refused,
             format!(
-                "its tag was said never to move (--immutable-tags) and meant {was} in the earlier lock; it now means {}; if \
-                 that is what you want, run again without a pattern for this tag",
+                "its tag should never move (--immutable-tags) and meant {was} in the earlier lock; it now means {}; \
+                 if that is what you want, run again without a pattern for this tag",
                 meant(found)
             ),
         )),

@@ -223,8 +223,8 @@ fn check_sizes(manifest: &Manifest) -> Result<()> {
     match blobs.map(|child| child.descriptor).find(|blob| blob.size > MOST_BYTES) {
         Some(blob) => {
             let Described { digest, size, .. } = *blob;
-            let text = format!("its manifest {} says that blob {digest} has {size} bytes", manifest.digest());
-            Err(Error::damaged(format!("{text}; at most {MOST_BYTES} are believed")))
+            let text = format!("its manifest {} gives blob {digest} a size of {size} bytes", manifest.digest());
+            Err(Error::damaged(format!("{text}; the limit is {MOST_BYTES}")))
         }
         None => Ok(()),
     }
@@ -270,7 +270,7 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
     // But a client that trusts an index which calls an image an index cannot read it.
     let (stated, is) = (&child.media_type, manifest.media_type());
     if media_type::is_manifest(stated) && media_type::is_index(stated) != media_type::is_index(is) {
-        let text = format!("its index says that {}{platform} has the media type {stated}, it has {is}", child.digest);
+        let text = format!("its index gives {}{platform} the media type {stated}, and it is {is}", child.digest);
         return Err(Error::damaged(text));
     }
     Ok(Ok(manifest))
@@ -296,8 +296,8 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied:
         }
     };
     let text = format!(
-        "its index {index} names {what}{aside}, which {} {lacks}; {others}, or --index sparse carries the index as it is and \
-         what there is of it (docker-registry and Harbor take no such index)",
+        "its index {index} names {what}{aside}, which {} {lacks}; {others}, or --index sparse carries the index \
+         unchanged with what exists of it (docker-registry and Harbor reject such an index)",
         repository.registry()
     );
     match denied {

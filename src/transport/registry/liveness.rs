@@ -65,7 +65,7 @@ impl Wire {
                 None => {
                     let Some(left) = outage.patience_with_unknown(since) else { return std::future::pending().await };
                     tokio::time::sleep(left).await;
-                    outage.is_silent(since, "no answer came");
+                    outage.is_silent(since, "there was no answer");
                 }
             }
             tokio::time::sleep(rhythm.quiet).await;

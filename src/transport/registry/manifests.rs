@@ -243,7 +243,7 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
     let what = reading(reference);
     let ask = asking(Method::GET, reference, scopes, &what)?;
     let Some(reply) = host.hint(&ask).await? else {
-        return Ok(Fetched::Denied(strange(&what, "no answer came")));
+        return Ok(Fetched::Denied(strange(&what, "there was no answer")));
     };
     let read = reply.read(&what, Some(MAX_MANIFEST_SIZE), &Headers::of).await.map_err(|failure| failure.error);
     let fetched = match read {

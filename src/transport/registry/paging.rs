@@ -76,7 +76,7 @@ impl Pages {
         match (addresses.is_empty(), resolved) {
             (false, _) => Onward::At(addresses),
             (true, Err(reason)) => Onward::Lost(format!("leads {reason}")),
-            (true, Ok(url)) if self.visited.contains(&url) => Onward::Lost("is one that was read already".to_owned()),
+            (true, Ok(url)) if self.visited.contains(&url) => Onward::Lost("was already read".to_owned()),
             (true, Ok(url)) => Onward::Lost(format!("leads to another server, {}", url.origin().ascii_serialization())),
         }
     }
@@ -99,7 +99,7 @@ impl Pages {
         self.room = self.room.saturating_sub(1024 + bytes as u64 + url.as_str().len() as u64);
         self.barren = if brought_new { 0 } else { self.barren + 1 };
         match () {
-            () if self.room == 0 => Err("the list does not end: its pages are too large in all".to_owned()),
+            () if self.room == 0 => Err("the list does not end: its pages are too large in total".to_owned()),
             () if self.barren >= MOST_BARREN => {
                 Err(format!("the list does not end: {MOST_BARREN} pages in a row brought nothing new"))
             }

@@ -21,7 +21,7 @@ pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor)
         if let Some(found) = look_for(host, repository, blob, &what).await? {
             return Ok(found);
         }
-        let denied = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));
+        let denied = Error::new(Kind::NotFound, format!("{what}: it was uploaded and is reported missing"));
         if !host.memory.written.has_blob(repository, &blob.digest) || tries.again(Failure::soon(denied)).await.is_err()
         {
             return Ok(false);
@@ -47,7 +47,7 @@ pub(super) async fn look_for(
             if matches!(last_byte::read(host, repository, blob).await?, Readable::Yes) {
                 return Ok(Some(true));
             }
-            let text = format!("{what}: there it has {length} bytes instead of {}; uploading it again", blob.size);
+            let text = format!("{what}: it has {length} bytes there instead of {}; uploading it again", blob.size);
             host.wire.events.report(Event::Warning(text));
             host.memory.proofs.suspect(&blob.digest);
             Ok(Some(false))

@@ -76,8 +76,8 @@ impl Proxy {
         let url = url.filter(|url| url.fragment().is_none());
         url.map(Proxy).ok_or_else(|| {
             Error::input(format!(
-                "reading {variable}: it is not the URL of a proxy, such as http://HOST:PORT or socks5h://HOST:PORT (its value is not \
-                 shown: it may hold a password)"
+                "reading {variable}: it is not the URL of a proxy, such as http://HOST:PORT or socks5h://HOST:PORT \
+                 (its value is not shown, because it may contain a password)"
             ))
         })
     }
@@ -104,7 +104,7 @@ impl fmt::Debug for Proxy {
 
 /// The end of an error's text: the proxy that the request went through, if there is one.
 pub(super) fn by_way_of(proxy: Option<&Proxy>) -> String {
-    proxy.map(|proxy| format!(" (by way of the proxy {proxy})")).unwrap_or_default()
+    proxy.map(|proxy| format!(" (through the proxy {proxy})")).unwrap_or_default()
 }
 
 /// Whether `no_proxy` matches the host of `url`.

@@ -120,7 +120,7 @@ impl ReadOnly {
         let Some(rounds) = ended else { return };
         self.ended.notify_waiters();
         if is_news {
-            let text = format!("{} takes changes again, after {}", self.registry, duration(rounds.since.elapsed()));
+            let text = format!("{} accepts changes again, after {}", self.registry, duration(rounds.since.elapsed()));
             self.events.report(Event::Notice(text));
         }
     }

@@ -209,7 +209,7 @@ async fn read_pages(
                 Err(error) => {
                     list.found.extend(good_entries(&body).into_iter().filter(|good| seen.insert(good.digest)));
                     let is_part = list.found.len() > before;
-                    let kind = if is_part { "not all of the answer can be used" } else { "the answer is no index" };
+                    let kind = if is_part { "the answer is not an index" } else { "the answer is no index" };
                     let shown = excerpt_shown(&body, &secrets);
                     let error = shown.known_to(strange(what, format!("{kind}: {}", shown.text))).because(error);
                     if !is_part {
@@ -286,7 +286,7 @@ async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -
         }
         Some(_) => {
             let text =
-                format!("{reference} should list what refers to {subject}, but is no OCI index; it lists nothing");
+                format!("{reference} should list what refers to {subject}, but is not an OCI index; it lists nothing");
             host.wire.events.report(Event::Warning(text));
         }
         None => {}
@@ -379,7 +379,8 @@ async fn write_entry(host: &Host, reference: &Reference, manifest: &Manifest) ->
         Err(error) => Err(error),
         Ok(Lookup::Absent) => {
             let text = format!(
-                "entering {digest} in {reference}: the registry took the list and does not have it, or a cache in front of it answers from before"
+                "entering {digest} in {reference}: the registry accepted the list and does not have it, or a cache in \
+                 front of it returns an old answer"
             );
             Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
         }

@@ -150,7 +150,8 @@ impl Reply {
         // Some servers name an encoding and send plain text.
         if let Some(coding) = coding.filter(|_| std::str::from_utf8(&all).is_err()) {
             let coding: String = coding.chars().take(SHOWN).collect();
-            let text = "though it was asked for as it is: whatever stands before the registry must not compress it";
+            let text = "although no compression was requested: configure the proxy in front of the registry not to \
+                        compress it";
             let text = format!("{what}: the answer is compressed (Content-Encoding: {coding:?}), {text}");
             return Err(Failure::never(Error::new(Kind::Network, text).with_reason(Reason::Compressed)));
         }

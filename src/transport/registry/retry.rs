@@ -339,7 +339,7 @@ impl Tries {
         }
         let wanted = refill.saturating_mul(1 << self.limit_refusals.min(16));
         self.limit_refusals += 1;
-        let demands = format!("still refuses, though it allows a pull in {}", duration(refill));
+        let demands = format!("still refuses, although it allows a pull in {}", duration(refill));
         self.wait(LEAST, wanted, error, demands).await
     }
 
@@ -347,7 +347,7 @@ impl Tries {
     /// once.
     async fn wait_without_limit(&mut self, error: Error) -> Result<()> {
         let wanted = self.gate.refused_without_limit(self.began, self.limits.first_delay);
-        self.wait(LEAST, wanted, error, "refuses and does not say for how long".to_owned()).await
+        self.wait(LEAST, wanted, error, "refuses without saying for how long".to_owned()).await
     }
 
     /// Returns why a try failed, without the attempt.
@@ -358,7 +358,7 @@ impl Tries {
 
     fn too_long(&self, demands: &str, error: Error) -> Error {
         let allowed = duration(self.limits.max_wait);
-        let why = format!("the registry {demands}, and at most {allowed} in all are allowed");
+        let why = format!("the registry {demands}, and --max-wait allows {allowed} in total");
         self.gate.give_up(&why);
         Error::new(Kind::RateLimited, format!("{}: {why}", self.what)).because(error)
     }

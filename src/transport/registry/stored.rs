@@ -38,7 +38,7 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
         Readable::Denied | Readable::Unknown(_) if is_suspect => {
             match presence::look_for(host, repository, blob, what).await? {
                 Some(true) => return Ok(()),
-                _ => "it is still not as it should be".to_owned(),
+                _ => "it is still missing or damaged".to_owned(),
             }
         }
         // If the storage refused reads before the upload too, nothing can be read with this account. The manifest is

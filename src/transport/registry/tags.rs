@@ -42,7 +42,7 @@ const ROUND: usize = 10;
 /// complete.
 const USUAL_CUTS: [usize; 10] = [50, 100, 200, 250, 300, 500, 1000, 2000, 5000, 10_000];
 
-const READ_ALREADY: &str = "the list does not end: the next page is one that was read";
+const READ_ALREADY: &str = "the list does not end: the next page was already read";
 
 /// Returns the whole list, or a list with the doubts about it.
 ///
@@ -209,7 +209,7 @@ impl Listing<'_> {
                     return Ok(Some(page));
                 }
                 Ok(_) => {
-                    let repeated = Onward::Lost("repeats what was read before".to_owned());
+                    let repeated = Onward::Lost("repeats earlier entries".to_owned());
                     problem.get_or_insert_with(|| self.lost(&repeated));
                 }
                 Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
@@ -380,7 +380,7 @@ impl Listing<'_> {
                 Ok(tag) => Ok(self.tags.insert(tag)),
                 Err(error) => Err(error.to_string()),
             },
-            TagEntry::Other(kind) => Err(format!("{kind} is no tag")),
+            TagEntry::Other(kind) => Err(format!("{kind} is not a tag")),
         }
     }
 
@@ -411,7 +411,7 @@ fn named(repository: &Repository, Others { all, named }: Others) -> Vec<String> 
         .map(|why| format!("the list of tags of {repository} has an entry that cannot be read: {why}"))
         .collect();
     if all > MOST_NAMED {
-        doubts.push(format!("the list of tags of {repository} has {all} entries in all that cannot be read"));
+        doubts.push(format!("the list of tags of {repository} has {all} entries that cannot be read"));
     }
     doubts
 }
@@ -419,7 +419,7 @@ fn named(repository: &Repository, Others { all, named }: Others) -> Vec<String> 
 /// Describes a list that may have been cut.
 fn short(repository: &Repository, Cut { entries, is_full }: Cut) -> String {
     let why = match is_full {
-        true => "as many as were asked for",
+        true => "as many as were requested",
         false => "a number at which lists are often cut",
     };
     format!(

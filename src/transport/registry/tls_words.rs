@@ -102,7 +102,7 @@ pub(super) fn words(fault: &Error) -> Option<String> {
             "the TLS handshake failed: the server offers neither TLS 1.2 nor TLS 1.3"
         }
         Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the server demands a client certificate, and none was shown"
+            "the server requires a client certificate, and none was sent"
         }
         _ => return None,
     };

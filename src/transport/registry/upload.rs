@@ -431,6 +431,6 @@ impl Upload<'_> {
 
 /// Returns where an upload continues: Location, relative to the request, with its query.
 pub(super) fn location(reply: &Reply, what: &str) -> Result<Url> {
-    let header = reply.header("location").ok_or_else(|| strange(what, "the registry gave no Location"))?;
+    let header = reply.header("location").ok_or_else(|| strange(what, "the registry sent no Location"))?;
     location::resolve(reply.url(), header).map_err(|reason| strange(what, format!("the registry leads {reason}")))
 }

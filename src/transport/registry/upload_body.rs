@@ -170,9 +170,9 @@ impl UploadWatch {
             let (patience, description, starved, moved) = {
                 let state = self.state();
                 let (patience, description) = match (state.starved, state.left) {
-                    (true, _) => (source, "what is to be sent did not come"),
-                    (false, 0) => (commit, "everything is sent, and no answer came"),
-                    (false, _) => (stall, "the registry took fewer than 32 KiB"),
+                    (true, _) => (source, "the source of the blob sent nothing"),
+                    (false, 0) => (commit, "everything was sent, and there was no answer"),
+                    (false, _) => (stall, "the registry accepted less than 32 KiB"),
                 };
                 (patience, description, state.starved, state.moved)
             };
@@ -238,9 +238,9 @@ mod tests {
         let taken = rest.next().await.unwrap().unwrap();
         assert_eq!((taken.len() as u64, watch.sent()), (LEAST, LEAST));
         let (short, long) = (Duration::from_millis(1), Duration::from_secs(600));
-        assert!(watch.stalled(short, long, long).await.0.contains("fewer than 32 KiB"));
+        assert!(watch.stalled(short, long, long).await.0.contains("less than 32 KiB"));
         while rest.next().await.is_some() {}
         assert_eq!(watch.sent(), 100_000);
-        assert!(watch.stalled(long, short, long).await.0.contains("no answer came"));
+        assert!(watch.stalled(long, short, long).await.0.contains("there was no answer"));
     }
 }

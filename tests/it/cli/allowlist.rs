@@ -193,7 +193,7 @@ fn a_list_of_tags_has_images_alone_and_what_speaks_of_them_travels_along() {
     let output = ends_with(4, &["lock", "-f", &only]);
     assert!(stderr(&output).contains("matches no image, only signatures"), "{}", stderr(&output));
     let output = succeed(&["lock", &whole, "--no-referrers"]);
-    assert!(stderr(&output).matches("they stay behind (--no-referrers)").count() == 1, "{}", stderr(&output));
+    assert!(stderr(&output).matches("they are left behind (--no-referrers)").count() == 1, "{}", stderr(&output));
 }
 
 #[test]

@@ -332,7 +332,7 @@ fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
     assert_eq!(std::fs::read(&out).unwrap(), b"somebody's");
     let reference = format!("{}/team/other:1", fixture.source.host());
     gapferry().args(["lock", &reference, "-o"]).arg(fixture.path("images.lock")).assert().success();
-    fixture.export(&missing, &fixture.path("new.tar")).ended(2).reported(&["is not of this lock"]);
+    fixture.export(&missing, &fixture.path("new.tar")).ended(2).reported(&["does not belong to this lock"]);
     flip(&bundle, "bundle.json", 3);
     Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
     fixture.export(&missing, &fixture.path("new.tar")).ended(2);

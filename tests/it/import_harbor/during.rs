@@ -117,7 +117,7 @@ fn a_quota_that_is_used_up_on_the_way_is_met_once() {
     let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
     assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
     let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
-    assert!(failed.len() == 1 && failed[0].contains("/base has no room left"), "{failed:#?}");
+    assert!(failed.len() == 1 && failed[0].contains("/base has no space left"), "{failed:#?}");
     ran.reported(&["configured upper limit", "hint: raise the project's quota"]);
     assert!(server.tag("base/team/tiny", "1").is_some(), "what fits arrives");
     assert_eq!(server.open_uploads(), 0, "what was refused is taken back");
@@ -148,7 +148,7 @@ fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
     server.change_once_tagged(3, Change::ReadOnlyFor(10));
     let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
     let message = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
-    assert_eq!((message("read-only mode: waiting up to"), message("takes changes again")), (1, 1), "{}", ran.stderr);
+    assert_eq!((message("read-only mode: waiting up to"), message("accepts changes again")), (1, 1), "{}", ran.stderr);
     assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
     assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
 }

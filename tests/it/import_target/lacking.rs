@@ -128,7 +128,7 @@ async fn a_target_that_swallows_everything_is_named_in_one_line_for_all_images()
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(stderr.matches("failed:").count(), 1, "{stderr}");
-    assert!(stderr.contains("8 images (") && stderr.contains("took the manifest and does not have it"), "{stderr}");
+    assert!(stderr.contains("8 images (") && stderr.contains("accepted the manifest and does not have it"), "{stderr}");
 }
 
 /// A cache that outlived a garbage collection claims what many repositories had.
@@ -163,7 +163,7 @@ async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("took the list and does not have it"), "{stderr}");
+    assert!(stderr.contains("accepted the list and does not have it"), "{stderr}");
     assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "the image can do without the list");
 }
 
@@ -209,7 +209,7 @@ async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &[]);
     assert_eq!(code, Some(1), "{stderr}");
-    for says in ["holds a damaged or stale copy", &layer, "`gapferry check`", "restart the registry"] {
+    for says in ["has a damaged or stale copy", &layer, "`gapferry check`", "restart the registry"] {
         assert!(stderr.contains(says), "{says}: {stderr}");
     }
     assert_eq!(uploads_of(&server, &layer), 1, "once, not again and again");

@@ -187,7 +187,7 @@ async fn a_limit_of_which_nothing_is_reported_ends_the_run_when_the_patience_all
     let (registries, recorder) = client(Config { retries: 2, max_wait, ..Config::default() });
     let error = registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited);
-    assert!(error.chain().contains("does not say for how long"), "{}", error.chain());
+    assert!(error.chain().contains("without saying for how long"), "{}", error.chain());
     assert!(waits(&recorder).len() > 3, "{:?}", waits(&recorder));
 }
 

@@ -54,7 +54,7 @@ fn escape(rest: &mut Rest<'_>, out: &mut String, in_class: bool) -> Result<(), S
             out.extend(rest.next());
         }
         '0'..='7' => return octal(c, rest, out),
-        'u' | 'U' => return Err(format!(r"\{c} is no escape; write \x{{…}}")),
+        'u' | 'U' => return Err(format!("\{c} is not an escape; write \x{{…}}")),
         _ => {
             out.push('\\');
             out.push(c);
@@ -151,7 +151,7 @@ fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
     }
     let mut first = true;
     loop {
-        let Some(c) = rest.next() else { return Err("a class without its closing bracket".into()) };
+        let Some(c) = rest.next() else { return Err("a class without a closing bracket".into()) };
         match c {
             ']' if !first => break,
             '[' => match class_name(rest)? {
@@ -194,7 +194,7 @@ fn class_range(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
             class_char(c, out);
             Ok(())
         }
-        None => Err("a class without its closing bracket".into()),
+        None => Err("a class without a closing bracket".into()),
     }
 }
 

@@ -147,7 +147,7 @@ async fn an_upload_that_is_never_answered_ends_within_the_budget() {
     let push = async |blob: &Descriptor| memory_source::push(&registries, &repository, &memory, &[blob]).await;
     let error = push(&frozen).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Network, None), "nothing was stored: {error:?}");
-    assert!(error.stopped().is_none() && error.chain().contains("no answer came"), "{error:?}");
+    assert!(error.stopped().is_none() && error.chain().contains("there was no answer"), "{error:?}");
     assert!(error.chain().contains("--retry-budget"), "a hop that buffers may need longer: {error:?}");
     assert!(push(&good).await.is_ok());
     let error = push(&frozen).await.unwrap_err();
