@@ -152,9 +152,8 @@ fn trim(index: &Manifest, chosen: &BTreeSet<Digest>) -> Result<Manifest> {
     let fail = |e: serde_json::Error| Error::damaged("trimming the index").because(e);
     let bytes = index.bytes()?;
     if !has_at_most_values(&bytes, MOST_VALUES) {
-        let text = format!(
-            "the index has more than {MOST_VALUES} values; --index sparse or single carries it unchanged"
-        );
+        let text =
+            format!("the index has more than {MOST_VALUES} values; --index sparse or single carries it unchanged");
         return Err(Error::damaged(text));
     }
     let mut json: serde_json::Value = serde_json::from_slice(&bytes).map_err(fail)?;

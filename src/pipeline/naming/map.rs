@@ -178,8 +178,10 @@ fn prefix_rule(from: &str, to: &str, subject: Subject) -> Result<Rule, String> {
 fn check_name(name: &str) -> Result<(), String> {
     let (host, path) = name.split_once('/').map_or((name, None), |(host, path)| (host, Some(path)));
     if !(host == "localhost" || host.contains(['.', ':'])) {
-        return Err(format!("{name:?} does not start with a registry; Docker Hub's short names are below \
-                            docker.io/library/"));
+        return Err(format!(
+            "{name:?} does not start with a registry; Docker Hub's short names are below \
+                            docker.io/library/"
+        ));
     }
     Repository::new(host, path.unwrap_or("x")).map(drop).map_err(|e| e.reason)
 }

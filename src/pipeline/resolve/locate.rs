@@ -209,9 +209,10 @@ impl Searching<'_> {
         let is_silent = |error: &&Error| error.kind() == Kind::Network;
         let unread = || self.unread.iter().chain(self.gone.values());
         if let Some(error) = self.silent.as_ref().or_else(|| unread().find(is_silent)) {
-            let text =
-                format!("the missing content was found nowhere else, and a registry of this lock does not answer: \
-                         {first}");
+            let text = format!(
+                "the missing content was found nowhere else, and a registry of this lock does not answer: \
+                         {first}"
+            );
             return Err(Error::new(Kind::Network, text).because(error.clone()));
         }
         if unread().next().is_none() {

@@ -254,16 +254,16 @@ fn no_help(
         children.iter().any(|child| child.descriptor.digest == *digest && !child.descriptor.urls().is_empty())
     };
     if let Some(layer) = named.iter().find(|digest| foreign(digest)) {
-        let text =
-            format!("{repository} refuses layer {layer}, which clients fetch from the `urls` of its descriptor");
+        let text = format!("{repository} refuses layer {layer}, which clients fetch from the `urls` of its descriptor");
         return Error::new(Kind::Refused, text).because(refusal).with_reason(Reason::ForeignLayer);
     }
     if sent.is_empty() {
         return refusal;
     }
     let what = named.iter().find(|digest| sent.contains(digest)).map_or("content".to_owned(), Digest::to_string);
-    let text =
-        format!("{repository} has a damaged or stale copy of {what}: it was sent again and is still reported as \
-                 unknown");
+    let text = format!(
+        "{repository} has a damaged or stale copy of {what}: it was sent again and is still reported as \
+                 unknown"
+    );
     Error::damaged(text).because(refusal).with_reason(Reason::DamagedTarget)
 }

@@ -48,6 +48,7 @@ fn number_in(tag: Option<&Tag>, manifest: &Manifest) -> usize {
 }
 
 fn report_unknown(walk: &Walk<'_>, reference: &Reference, error: &Error) {
-    let text = format!("{reference}: it is unknown which companions of the whole index are left behind: {}", error.chain());
+    let text =
+        format!("{reference}: it is unknown which companions of the whole index are left behind: {}", error.chain());
     walk.events.report(Event::Warning(text));
 }

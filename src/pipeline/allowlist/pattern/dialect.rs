@@ -54,7 +54,7 @@ fn escape(rest: &mut Rest<'_>, out: &mut String, in_class: bool) -> Result<(), S
             out.extend(rest.next());
         }
         '0'..='7' => return octal(c, rest, out),
-        'u' | 'U' => return Err(format!("\{c} is not an escape; write \x{{…}}")),
+        'u' | 'U' => return Err(format!(r"\{c} is not an escape; write \x{{…}}")),
         _ => {
             out.push('\\');
             out.push(c);
