@@ -97,7 +97,8 @@ impl Verifier {
             }
             if roots.is_empty() {
                 let why: Vec<String> = system.errors.iter().map(ToString::to_string).collect();
-                return Err(format!("this machine trusts no certificate authority ({})", why.join("; ")));
+                let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+                return Err(format!("this machine has no CA certificates{why}"));
             }
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
                 .build()
@@ -107,9 +108,10 @@ impl Verifier {
     }
 }
 
+/// There is nothing to verify certificates with; the reason.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NoRoots(String);
+#[error("its certificate cannot be verified: {0}")]
+pub(super) struct NoRoots(pub String);
 
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(

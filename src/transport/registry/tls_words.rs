@@ -5,6 +5,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::facts::TlsFault;
+use super::tls::NoRoots;
 
 /// Maximum number of names of a certificate in a message; it may have thousands.
 const MOST_NAMES: usize = 5;
@@ -32,6 +33,7 @@ pub(super) fn fault(error: &Error) -> TlsFault {
             TlsFault::Outdated
         }
         Error::InvalidCertificate(_) => TlsFault::Untrusted,
+        error if no_roots(error).is_some() => TlsFault::Untrusted,
         Error::AlertReceived(
             AlertDescription::HandshakeFailure
             | AlertDescription::InsufficientSecurity
@@ -47,8 +49,18 @@ pub(super) fn fault(error: &Error) -> TlsFault {
     }
 }
 
+fn no_roots(error: &Error) -> Option<&NoRoots> {
+    match error {
+        Error::Other(other) => other.0.downcast_ref(),
+        _ => None,
+    }
+}
+
 /// Describes the error. `None` if the text of rustls is good enough.
 pub(super) fn words(fault: &Error) -> Option<String> {
+    if let Some(no_roots) = no_roots(fault) {
+        return Some(no_roots.to_string());
+    }
     let text = match fault {
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })
             if presented.is_empty() =>
@@ -163,6 +175,16 @@ mod tests {
         ] {
             assert_eq!(fault(&error), expected, "{error:?}");
         }
+    }
+
+    /// In a container without CA certificates, an operator would look for a wrong name or proxy.
+    #[test]
+    fn a_machine_without_ca_certificates_gets_the_advice_about_them() {
+        let why = "this machine has no CA certificates".to_owned();
+        let error = Error::Other(rustls::OtherError(std::sync::Arc::new(NoRoots(why))));
+        assert_eq!(fault(&error), TlsFault::Untrusted);
+        let expected = "its certificate cannot be verified: this machine has no CA certificates";
+        assert_eq!(words(&error).as_deref(), Some(expected));
     }
 
     /// Seconds since 1970 and names of Rust types do not tell an operator what to do.
