@@ -14,7 +14,7 @@
 //! bundle    ─check→ Problems                                                          verify
 //! bundle    ─list of files→ FileSet ─fill→ directory, tar, volumes                    convert, split, join
 //!                                     ─in one pass→ stream, .tar.zst                  convert, export
-//! storage   ─survey, audit, discover→ Graph, Faults ─plan, transfer→ registry, bundle migrate
+//! storage   ─survey, audit, discover→ Graph, problems ─plan, transfer→ registry, bundle migrate
 //! ```
 //!
 //! Export and import are the *same* walk, plan and transfer between a different [`content::Source`] and

@@ -86,7 +86,7 @@ pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
     PlannedImage, PlannedTag, PushOptions, PushPlan, PushReport, Pushed, SPARSE_REMEDY,
 };
-pub use receipts::{NamedReceipt, ReceiptFault, ReceiptFile, Signature, read_receipt};
+pub use receipts::{NamedReceipt, ReceiptFile, ReceiptProblem, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};
 pub use repair::{RecoveredVolumes, RepairReport, RepairRequest, RepairedBundle, RepairedVolumes, VolumePath, repair};
 pub use resolve::{ResolveOptions, lock_in_bundle};

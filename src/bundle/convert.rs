@@ -55,7 +55,7 @@ impl Conversion {
     /// # Errors
     /// The bundle is visibly damaged even without reading all of it.
     pub fn of(bundle: Bundle, events: &Events) -> Result<Conversion> {
-        if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
+        if !bundle.layout().problems().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
             return Err(damaged(bundle.layout()));
         }
         let mut conversion = Conversion::of_part(bundle)?;

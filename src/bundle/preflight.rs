@@ -34,7 +34,7 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
     let form = Form::named(out);
     let right_form = layout.is_tar() == (form == Form::Tar) && layout.is_compressed() == (form == Form::Compressed);
     let same = identity == bundle.identity();
-    if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
+    if !right_form || !same || !bundle.layout().problems().is_empty() || !bundle.sizes_agree() {
         return None;
     }
     if let Whole::Proven(events) = whole

@@ -199,7 +199,7 @@ impl<R: Read> StreamedBundle<R> {
             let _ = came.send((digest, Err(failed.iter().cloned().fold(error, Error::speaking_for))));
         }
         let layout = self.passing.into_layout();
-        problems.extend(layout.faults().iter().map(|fault| match fault.path.as_str() {
+        problems.extend(layout.problems().iter().map(|fault| match fault.path.as_str() {
             "" => format!("{path}: {}", fault.what),
             name => format!("{name}: {}", fault.what),
         }));

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{BundleJson, FileEntry, TOOLS, fault_of_name, is_tool};
+use super::format::{BundleJson, FileEntry, TOOLS, is_tool, problem_of_name};
 use crate::base::error::{Error, Result};
 use crate::base::fsops;
 use crate::content::proof::{self, Uncopied, Wrong};
@@ -156,7 +156,7 @@ fn running() -> PathBuf {
 fn plain_name(path: &Path) -> std::result::Result<String, &'static str> {
     let name = path.file_name().ok_or("it has no name")?;
     let name = name.to_str().ok_or("its name is not UTF-8")?;
-    fault_of_name(name).map_or_else(|| Ok(name.to_owned()), Err)
+    problem_of_name(name).map_or_else(|| Ok(name.to_owned()), Err)
 }
 
 /// The tools that a bundle declares, in tar order.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::Path;
 
-use super::LayoutFault;
+use super::LayoutProblem;
 use crate::archive::tar::{Entries, Place};
 use crate::base::error::{Error, Result};
 
@@ -22,10 +22,10 @@ const MAX_FAULTS: usize = 100;
 #[derive(Clone, Default)]
 pub struct FoundFiles {
     pub entries: BTreeMap<String, Place>,
-    pub faults: Vec<LayoutFault>,
+    pub faults: Vec<LayoutProblem>,
     /// Directories with an entry of their own.
     directories: Vec<String>,
-    /// Faults that are only counted.
+    /// Problems that are only counted.
     unreported: usize,
     /// Entries of any kind, and bytes of the names that are kept.
     seen: usize,
@@ -98,14 +98,14 @@ impl FoundFiles {
             return;
         }
         let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
-        self.faults.push(LayoutFault { path, what, is_cut });
+        self.faults.push(LayoutProblem { path, what, is_cut });
     }
 
-    pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<LayoutFault>) {
+    pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<LayoutProblem>) {
         self.find_collisions();
         if self.unreported > 0 {
             let what = format!("and {} more that do not belong there", self.unreported);
-            self.faults.push(LayoutFault { path: String::new(), what, is_cut: false });
+            self.faults.push(LayoutProblem { path: String::new(), what, is_cut: false });
         }
         (self.entries, self.faults)
     }

@@ -190,7 +190,7 @@ impl LockedImage {
     /// Returns why `manifest`, which belongs to the image, must not have the subject `subject`, which does not; `None`
     /// if it may. It would become a referrer of an image that the operator did not choose. The image itself may be an
     /// artifact. It may also be a list of referrers, if it has the tag of such a list or is named by its digest alone.
-    pub fn subject_fault(&self, manifest: Digest, subject: Digest) -> Option<String> {
+    pub fn subject_problem(&self, manifest: Digest, subject: Digest) -> Option<String> {
         let may_be_list = self.reference.tag.as_ref().is_none_or(|tag| *tag == Tag::referrers(&subject));
         if manifest == self.digest || may_be_list {
             return None;
@@ -334,7 +334,7 @@ impl Attached {
     /// This prevents a lock from giving any tag to any manifest.
     pub fn fault(&self, in_tree: bool, declared: Option<Digest>) -> Option<String> {
         let Attached { digest, subject, tag, .. } = self;
-        if let Some(fault) = self.tag_fault() {
+        if let Some(fault) = self.tag_problem() {
             return Some(fault);
         }
         if !in_tree {
@@ -351,7 +351,7 @@ impl Attached {
 
     /// Returns why it may not have its tag, if so. Companions have cosign's tags of their subject. Any other tag could
     /// replace an image, and a list of referrers is written by the registry, or entry by entry.
-    pub fn tag_fault(&self) -> Option<String> {
+    pub fn tag_problem(&self) -> Option<String> {
         let tag = self.tag.as_ref()?;
         let mut suffixes = COSIGN_SUFFIXES.iter();
         if suffixes.any(|suffix| Tag::cosign(&self.subject, suffix) == *tag) {
@@ -388,7 +388,7 @@ impl Lock {
             selection.original = selection.original.bare();
         }
         for image in &lock.images {
-            let fault = image.companions().iter().find_map(Attached::tag_fault);
+            let fault = image.companions().iter().find_map(Attached::tag_problem);
             if let Some(fault) = fault.or_else(|| image.doubled_tag()) {
                 let image = written(bytes, name).shown(&image.reference);
                 return Err(Error::input(format!("reading the lock {name}: {image}: {fault}")));

@@ -1,6 +1,6 @@
 //! The receipt of a push: what arrived where, as a basis for the connected side and for the records.
 //!
-//! An inventory has the same form. It lists what a target has, whoever pushed it.
+//! An inventory has the same form. It lists what a target has, no matter who pushed it.
 //!
 //! # Threats
 //! A receipt comes back over the gap and may say anything at any length. Its size is limited, and what an increment

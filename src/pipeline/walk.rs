@@ -497,6 +497,6 @@ impl<'a> Walk<'a> {
 /// A manifest below the image's own has a subject that is not part of the image.
 fn check_subjects(image: Image) -> Result<Image> {
     let mut foreign = image.foreign_subjects().into_iter();
-    let fault = foreign.find_map(|one| image.locked.subject_fault(one.manifest, one.subject));
+    let fault = foreign.find_map(|one| image.locked.subject_problem(one.manifest, one.subject));
     fault.map_or(Ok(image), |fault| Err(Error::damaged(fault)))
 }

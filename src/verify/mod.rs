@@ -344,16 +344,16 @@ pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, even
         Opened::Whole(layout) => layout,
     };
     let mut problems = Problems::default();
-    problems.extend(faults(layout));
+    problems.extend(problems_in(layout));
     problems.extend(signatures::check(layout));
     let asked = Asked { depth, proven, read: &WholeVolumes::default(), events };
     examine(layout, &asked, problems).map(|examined| examined.report)
 }
 
 /// Returns what does not belong in a layout.
-fn faults(layout: &Layout) -> Vec<Problem> {
+fn problems_in(layout: &Layout) -> Vec<Problem> {
     let kind = |is_cut| if is_cut { ProblemKind::CutShort } else { ProblemKind::Unsafe };
-    layout.faults().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
+    layout.problems().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
 }
 
 /// `bundle.json`, as far as it can be read.
@@ -436,7 +436,7 @@ struct Read {
 /// Reads `bundle.json`. If it is missing, the sums show that this is meant to be a bundle.
 fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Read> {
     if layout.size_of(BUNDLE_JSON).is_none() {
-        if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
+        if layout.size_of(SUMS).is_none() && layout.problems().is_empty() {
             return Err(no_bundle(layout));
         }
         problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Missing));

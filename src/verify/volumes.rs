@@ -16,7 +16,7 @@ use super::declared::Declarations;
 use super::whole_volumes::WholeVolumes;
 use super::{
     Asked, ByteRange, Depth, Examined, Problem, ProblemKind, Problems, Report, Subject, chunks, declared, examine,
-    faults, name_images, signatures,
+    name_images, problems_in, signatures,
 };
 use crate::base::error::Result;
 use crate::base::progress::Events;
@@ -246,7 +246,7 @@ impl<'s> One<'s> {
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = faults(self.layout);
+        let mut problems: Vec<Problem> = problems_in(self.layout);
         let (sums, own) = own_sums(self.layout, &self.volume.label);
         problems.extend(own);
         let entries = VolumeEntries::of(self.volume);

@@ -152,7 +152,7 @@ fn data_that_no_digest_covers_is_a_fault() {
 
 /// The faults of a tar with these blocks before its end mark.
 #[track_caller]
-fn faults(blocks: &[[u8; 512]]) -> Vec<String> {
+fn problems_of(blocks: &[[u8; 512]]) -> Vec<String> {
     scan_bytes(&[blocks.concat(), vec![0; 1024]].concat()).faults
 }
 
@@ -201,7 +201,7 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
     ] {
         let mut forged = header(b'0', "a", 0);
         forged[124..124 + size.len()].copy_from_slice(size);
-        assert_eq!(faults(&[summed(forged)]).len(), 1, "{}", size.escape_ascii());
+        assert_eq!(problems_of(&[summed(forged)]).len(), 1, "{}", size.escape_ascii());
     }
     for record in [
         &b"9 path=b"[..],
@@ -216,17 +216,17 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
         b"path=b\n",
     ] {
         let pax = header(b'x', "pax", record.len() as u64);
-        let problems = faults(&[pax, block(record), header(b'0', "a", 0)]);
+        let problems = problems_of(&[pax, block(record), header(b'0', "a", 0)]);
         assert_eq!(problems, ["its extended header is malformed"], "{}", record.escape_ascii());
     }
     for size in
         [&b"11 size=+0\n"[..], b"11 size=-1\n", b"11 size= 0\n", b"11 size=0x\n", b"30 size=18446744073709551616\n"]
     {
         let pax = header(b'x', "pax", size.len() as u64);
-        assert_eq!(faults(&[pax, block(size), header(b'0', "a", 0)]).len(), 1, "{}", size.escape_ascii());
+        assert_eq!(problems_of(&[pax, block(size), header(b'0', "a", 0)]).len(), 1, "{}", size.escape_ascii());
     }
     let name = block(b"one\0two");
-    let problems = faults(&[header(b'L', "long", 8), name, header(b'0', "a", 0)]);
+    let problems = problems_of(&[header(b'L', "long", 8), name, header(b'0', "a", 0)]);
     assert_eq!(problems[0], "its extended header is malformed", "{problems:?}");
 }
 
@@ -244,16 +244,16 @@ fn what_two_programs_may_call_by_two_names_is_a_fault() {
         (pax(&[("size", "1000000")]), pax(&[("comment", "0123456")])),
     ] {
         let blocks = [first, second].concat();
-        let problems = faults(&[&blocks[..], &[header(b'0', "a", 0)]].concat());
+        let problems = problems_of(&[&blocks[..], &[header(b'0', "a", 0)]].concat());
         assert!(problems.contains(&two.to_owned()), "{problems:?}");
     }
     let [twice, data] = pax(&[("path", "manifest.json"), ("path", "manifest.jsom")]);
-    assert_eq!(faults(&[twice, data, header(b'0', "a", 0)]), ["its extended header is malformed"]);
+    assert_eq!(problems_of(&[twice, data, header(b'0', "a", 0)]), ["its extended header is malformed"]);
     for dialect in [&b"ustar  \0"[..], &[0; 8][..]] {
         let mut forged = header(b'0', "a", 0);
         forged[257..265].copy_from_slice(dialect);
         forged[345..350].copy_from_slice(b"../up");
-        let problems = faults(&[summed(forged)]);
+        let problems = problems_of(&[summed(forged)]);
         assert!(problems.len() == 1 && problems[0].contains("has a prefix"), "{problems:?}");
     }
 }
@@ -281,13 +281,13 @@ fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_program
     {
         let mut forged = header(b'0', "a", 0);
         forged[257..265].copy_from_slice(dialect);
-        assert_eq!(faults(&[summed(forged)]), [""; 0]);
+        assert_eq!(problems_of(&[summed(forged)]), [""; 0]);
         forged[at] = b'1';
-        assert_eq!(faults(&[summed(forged)]), [FOREIGN_FIELD], "{} {at}", dialect.escape_ascii());
+        assert_eq!(problems_of(&[summed(forged)]), [FOREIGN_FIELD], "{} {at}", dialect.escape_ascii());
         // Also in an extended header.
         if dialect != &[0; 8] {
             forged[156] = b'x';
-            assert_eq!(faults(&[summed(forged), header(b'0', "a", 0)]), [FOREIGN_FIELD], "{at}");
+            assert_eq!(problems_of(&[summed(forged), header(b'0', "a", 0)]), [FOREIGN_FIELD], "{at}");
         }
     }
     let mut plain = header(b'0', "name", 0);
@@ -304,10 +304,10 @@ fn times_behind_a_short_prefix_change_nothing() {
     forged[257..265].copy_from_slice(b"ustar\x0000");
     for (at, field) in [(476, &b"14722471223\0"[..]), (488, b"14722471223 "), (508, b"tar\0")] {
         forged[at..at + field.len()].copy_from_slice(field);
-        assert_eq!(faults(&[summed(forged)]), [""; 0], "{at}");
+        assert_eq!(problems_of(&[summed(forged)]), [""; 0], "{at}");
     }
     forged[475] = b'p';
-    assert_eq!(faults(&[summed(forged)]), [FOREIGN_FIELD], "now they are read as a part of the name");
+    assert_eq!(problems_of(&[summed(forged)]), [FOREIGN_FIELD], "now they are read as a part of the name");
 }
 
 /// A target of more than a hundred bytes has no other place. Links are reported as links.
@@ -315,8 +315,8 @@ fn times_behind_a_short_prefix_change_nothing() {
 fn a_link_with_a_long_target_is_no_two_readings() {
     for kind in [b'1', b'2'] {
         let [first, second] = pax(&[("linkpath", &"b".repeat(107))]);
-        let kind_alone = faults(&[header(kind, "a", 0)]);
-        assert_eq!(faults(&[first, second, header(kind, "a", 0)]), kind_alone);
+        let kind_alone = problems_of(&[header(kind, "a", 0)]);
+        assert_eq!(problems_of(&[first, second, header(kind, "a", 0)]), kind_alone);
     }
 }
 
@@ -326,13 +326,13 @@ fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_fault() {
         ["SCHILY.realsize", "SCHILY.filetype", "SUN.holesdata", "linkpath", "hdrcharset", "GNU.volume.label", "Path"]
     {
         let [first, second] = pax(&[("mtime", "1.5"), (key, "1")]);
-        let problems = faults(&[first, second, header(b'0', "a", 0)]);
+        let problems = problems_of(&[first, second, header(b'0', "a", 0)]);
         assert_eq!(problems, [format!("its extended header has {key:?}, which programs read differently")]);
     }
     let harmless = ["atime", "uname", "SCHILY.xattr.user.x", "SCHILY.ino", "LIBARCHIVE.creationtime", "comment"];
     for key in harmless {
         let [first, second] = pax(&[(key, "1")]);
-        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [""; 0], "{key}");
+        assert_eq!(problems_of(&[first, second, header(b'0', "a", 0)]), [""; 0], "{key}");
     }
 }
 
@@ -341,24 +341,26 @@ fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_fault() {
 fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_fault() {
     let [first, second] = pax(&[("size", "512")]);
     let nested = header(b'0', "manifest.json", 0);
-    let problems = faults(&[first, second, header(b'0', "a", 0), nested]);
+    let problems = problems_of(&[first, second, header(b'0', "a", 0), nested]);
     assert_eq!(
         problems,
         ["its extended header gives another size than its header, and some programs read only the header"]
     );
-    assert_eq!(faults(&[first, second, header(b'0', "a", 512), nested]), [""; 0]);
+    assert_eq!(problems_of(&[first, second, header(b'0', "a", 512), nested]), [""; 0]);
     let name = "its extended header gives another name than its header, and some programs read only the header";
     let long = [header(b'L', "long", 2), block(b"b")];
     for [first, second] in [pax(&[("path", "b")]), pax(&[("path", "")]), pax(&[("path", &"b".repeat(99))]), long] {
-        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [name]);
+        assert_eq!(problems_of(&[first, second, header(b'0', "a", 0)]), [name]);
     }
     let (long, foreign) = ("b".repeat(100), "blob-é");
     for path in ["a", &long, foreign] {
         let [first, second] = pax(&[("path", path)]);
-        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [""; 0], "{path}");
+        assert_eq!(problems_of(&[first, second, header(b'0', "a", 0)]), [""; 0], "{path}");
     }
     let [first, second] = pax(&[("path", "a\0b")]);
-    assert!(faults(&[first, second, header(b'0', "a", 0)]).contains(&"its extended header is malformed".to_owned()));
+    assert!(
+        problems_of(&[first, second, header(b'0', "a", 0)]).contains(&"its extended header is malformed".to_owned())
+    );
 }
 
 /// Every dialect that this system's tar can write: none may be rejected for what it always contains.
@@ -395,7 +397,7 @@ fn a_header_of_no_known_dialect_is_a_fault_because_programs_differ_in_what_they_
     for dialect in [&b"ustar( \0"[..], b"ustar\0\0\0", b"ustar\x0001", b"USTAR  \0", b"\0\0\0\0\0\0\0\0"] {
         let mut forged = long;
         forged[257..265].copy_from_slice(dialect);
-        let problems = faults(&[summed(forged), block(b"b"), header(b'0', "a", 0)]);
+        let problems = problems_of(&[summed(forged), block(b"b"), header(b'0', "a", 0)]);
         assert!(
             problems.len() == 1 && problems[0].contains("an unknown dialect"),
             "{}: {problems:?}",
@@ -404,7 +406,7 @@ fn a_header_of_no_known_dialect_is_a_fault_because_programs_differ_in_what_they_
     }
     let mut oldest = header(b'0', "a", 0);
     oldest[257..265].fill(0);
-    assert_eq!(faults(&[summed(oldest)]), [""; 0]);
+    assert_eq!(problems_of(&[summed(oldest)]), [""; 0]);
 }
 
 #[test]

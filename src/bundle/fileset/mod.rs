@@ -19,7 +19,7 @@ use crate::bundle::format::{
     SIGNATURE, SUMS, head_of, is_signature, name_of_key, signatures_of, signed_file,
 };
 use crate::bundle::open::Bundle;
-use crate::bundle::order::fault_of_order;
+use crate::bundle::order::problem_of_order;
 use crate::bundle::tar_plan::TarPlan;
 use crate::bundle::tools::Tool;
 use crate::bundle::{Contents, chunks};
@@ -122,7 +122,7 @@ impl FileSet {
             found.iter().flat_map(Manifest::children).map(|child| (child.descriptor.digest, child.descriptor));
         let descriptors: HashMap<Digest, Descriptor> = children.collect();
         let find = |wanted: &Descriptor| known.get(&wanted.digest).cloned();
-        if let Some(fault) = fault_of_order(json, |digest| known.contains_key(digest), &find) {
+        if let Some(fault) = problem_of_order(json, |digest| known.contains_key(digest), &find) {
             return Err(wrong(layout, BUNDLE_JSON, &fault));
         }
         let (mut tools, mut manifests, mut blobs) = (Vec::new(), Vec::new(), Vec::new());

@@ -100,7 +100,7 @@ impl BundleJson {
         if let Some(Selection { original, .. }) = originals.find(|one| one.original != one.original.bare()) {
             return Some(format!("its entry for the original {} has more than a descriptor", original.digest));
         }
-        if let Some(fault) = fault_of_paths(&self.files) {
+        if let Some(fault) = problem_of_paths(&self.files) {
             return Some(fault);
         }
         if let Some(file) = self.files.iter().find(|file| file.size > i64::MAX as u64) {
@@ -224,7 +224,7 @@ impl BundleJson {
 }
 
 /// Only these paths are allowed, in this order, so no path can lead elsewhere.
-fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
+fn problem_of_paths(files: &[FileEntry]) -> Option<String> {
     let mut before: Option<(usize, &str)> = None;
     let mut blobs = HashSet::new();
     for FileEntry { path, .. } in files {

@@ -6,7 +6,7 @@ pub const TOOLS: &str = "tools/";
 const LONGEST_NAME: usize = 100 - TOOLS.len();
 
 /// Why a tool cannot have this name: not every tar, or not every file system of a medium, could store it.
-pub(in crate::bundle) fn fault_of_name(name: &str) -> Option<&'static str> {
+pub(in crate::bundle) fn problem_of_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME {
         return Some("its name is empty or longer than 94 bytes, the limit of tar");
     }
@@ -23,7 +23,7 @@ pub(in crate::bundle) fn mode_of(path: &str) -> u32 {
 
 /// Whether it is the path of a tool.
 pub fn is_tool(path: &str) -> bool {
-    path.strip_prefix(TOOLS).is_some_and(|name| fault_of_name(name).is_none())
+    path.strip_prefix(TOOLS).is_some_and(|name| problem_of_name(name).is_none())
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl ExistingTar {
             let slice = bundle.slice(&path).ok()?.filter(|slice| slice.size() == size)?;
             Some((path, slice.offset()))
         });
-        let places = places.collect::<Option<HashMap<String, u64>>>().filter(|_| bundle.faults().is_empty());
+        let places = places.collect::<Option<HashMap<String, u64>>>().filter(|_| bundle.problems().is_empty());
         let (at, survey) = match places {
             Some(at) => (at, None),
             None => {

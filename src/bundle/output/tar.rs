@@ -342,7 +342,7 @@ mod tests {
         let stopped = create(72);
         stopped.file.write_all_at(&[7; 72], stopped.plan.files[0].data).unwrap();
         create(70).seal(&files(70), &[], &HashMap::new()).unwrap();
-        assert_eq!(Layout::open(out.path()).unwrap().faults(), []);
+        assert_eq!(Layout::open(out.path()).unwrap().problems(), []);
     }
 
     #[test]
@@ -354,7 +354,7 @@ mod tests {
         let length = tar.plan.length;
         tar.file.write_all_at(&[9; 3_000], length - 1_024).unwrap();
         tar.seal(&files, &[], &HashMap::new()).unwrap();
-        assert_eq!(Layout::open(out.path()).unwrap().faults(), []);
+        assert_eq!(Layout::open(out.path()).unwrap().problems(), []);
         assert_eq!(out.path().metadata().unwrap().len(), length);
     }
 

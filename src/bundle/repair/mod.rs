@@ -114,7 +114,7 @@ pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Re
         let stretches = brought.patched.iter().map(|digest| (*digest, sources.stretches(digest))).collect();
         let wanted = WantedOfTar { files: &wanted, chunks: wants_chunks, stretches };
         let Some(mut tar) = ExistingTar::open(lock.output(), &bundle, &list, wanted)? else {
-            let is_whole_copy = !is_repair && from.faults().is_empty() && done.lacking.is_empty();
+            let is_whole_copy = !is_repair && from.problems().is_empty() && done.lacking.is_empty();
             return Err(no_place(path, is_whole_copy.then_some(from)));
         };
         wants_chunks |= tar.moves_chunks(&bundle);

@@ -194,7 +194,7 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
         found
             .is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || is_signature(&file.path)))
     };
-    layout.faults().is_empty()
+    layout.problems().is_empty()
         && layout.path().metadata().is_ok_and(|there| there.len() == volume.length)
         && (number, of, recovery, limit) == planned
         && identity == set.identity

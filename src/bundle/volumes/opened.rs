@@ -307,7 +307,7 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Opene
     };
     let Some((part, label)) = part_in(&layout) else {
         // A file with the name of a volume that has lost its description.
-        let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.faults().is_empty();
+        let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.problems().is_empty();
         return match by_name.filter(|_| is_cut) {
             Some(part) => broken(Some(part), Error::damaged("its description of itself is lost")),
             None => Ok(OpenedPath::Other(path.to_owned(), layout)),

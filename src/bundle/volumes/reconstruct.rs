@@ -21,7 +21,7 @@ use super::recovery::known;
 use super::recovery_layout::plan;
 use super::surviving::{RecoveryFault, Surviving, SurvivingVolume};
 use super::unfinished::{PARTIAL, journals};
-use super::volume_proof::{GivenVolume, VolumeFault, VolumeProof};
+use super::volume_proof::{GivenVolume, VolumeProblem, VolumeProof};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Occupant, WriteLock};
 use crate::base::progress::Events;
@@ -296,7 +296,7 @@ fn prove_volumes(
     let made = targets.volumes().map(|(number, path)| GivenVolume { number, path: path.to_owned(), is_made: true });
     let made: Vec<GivenVolume> = made.collect();
     let given: Vec<GivenVolume> = here.chain(made.iter().cloned()).collect();
-    let fault = |VolumeFault { volume, file, what }: VolumeFault| {
+    let fault = |VolumeProblem { volume, file, what }: VolumeProblem| {
         let made = made.iter().find(|given| given.path == volume);
         let path = made.map_or(volume, |given| path_of(&surviving.json, name, Part::Volume(given.number)));
         forged(&path, &format!("{file} {what}"))

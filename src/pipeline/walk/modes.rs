@@ -50,7 +50,7 @@ pub fn decide(asked: Option<IndexMode>, earlier: Option<IndexMode>, default: Ind
     }
 }
 
-/// Whether an entry of an earlier lock has the mode that is `asked` for. It keeps its own if there is none.
+/// Whether an entry of an earlier lock has the mode that is `asked` for. It keeps its own if no mode is requested.
 pub fn fits(asked: Option<IndexMode>, found: IndexMode) -> bool {
     asked.is_none_or(|asked| asked == found)
 }

@@ -114,7 +114,7 @@ impl Wire {
     }
 }
 
-/// The line for a request whose answer has taken [`LONG`] since `since`, if one is due. There is none while the server
+/// The line for a request whose answer has taken [`LONG`] since `since`, if one is due. No line is due while the server
 /// answers nothing, because that is reported elsewhere, and at most one at a time for each server.
 fn long_wait(server: &ServerWork, what: &str, since: Instant, patience: Duration) -> Option<String> {
     let (outage, left) = (&server.outage, patience.saturating_sub(LONG));

@@ -1,4 +1,4 @@
-//! The referrers of a manifest, from the referrers API or, if there is none, from the fallback tag (distribution-spec
+//! The referrers of a manifest, from the referrers API or, if the registry lacks it, from the fallback tag (distribution-spec
 //! 1.1, "Listing Referrers", "Referrers Tag Schema"). distribution 2.x and 3.1 have no such API.
 
 use std::collections::HashSet;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
-use super::facts::TlsFault;
+use super::facts::TlsProblem;
 use super::tls::NoRoots;
 
 /// Maximum number of names of a certificate in a message; it may have thousands.
@@ -13,27 +13,27 @@ const MOST_NAMES: usize = 5;
 const LONGEST_NAME: usize = 100;
 
 /// Classifies the error.
-pub(super) fn fault(error: &Error) -> TlsFault {
+pub(super) fn fault(error: &Error) -> TlsProblem {
     match error {
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })
             if presented.is_empty() =>
         {
-            TlsFault::Outdated
+            TlsProblem::Outdated
         }
-        Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => TlsFault::WrongName,
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => TlsProblem::WrongName,
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            TlsFault::Expired
+            TlsProblem::Expired
         }
         Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
-            TlsFault::NotYetValid
+            TlsProblem::NotYetValid
         }
         Error::InvalidCertificate(CertificateError::Other(other))
             if matches!(other.0.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion)) =>
         {
-            TlsFault::Outdated
+            TlsProblem::Outdated
         }
-        Error::InvalidCertificate(_) => TlsFault::Untrusted,
-        error if no_roots(error).is_some() => TlsFault::Untrusted,
+        Error::InvalidCertificate(_) => TlsProblem::Untrusted,
+        error if no_roots(error).is_some() => TlsProblem::Untrusted,
         Error::AlertReceived(
             AlertDescription::HandshakeFailure
             | AlertDescription::InsufficientSecurity
@@ -43,9 +43,9 @@ pub(super) fn fault(error: &Error) -> TlsFault {
             PeerIncompatible::NoCipherSuitesInCommon
             | PeerIncompatible::NoKxGroupsInCommon
             | PeerIncompatible::ServerDoesNotSupportTls12Or13,
-        ) => TlsFault::Outdated,
-        Error::AlertReceived(AlertDescription::CertificateRequired) => TlsFault::ClientCertificateDemanded,
-        _ => TlsFault::Other,
+        ) => TlsProblem::Outdated,
+        Error::AlertReceived(AlertDescription::CertificateRequired) => TlsProblem::ClientCertificateDemanded,
+        _ => TlsProblem::Other,
     }
 }
 
@@ -155,23 +155,23 @@ mod tests {
         };
         let now = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
         for (error, expected) in [
-            (CertificateError::Expired, TlsFault::Expired),
-            (CertificateError::ExpiredContext { time: now, not_after: now }, TlsFault::Expired),
-            (CertificateError::NotValidYet, TlsFault::NotYetValid),
-            (CertificateError::NotValidYetContext { time: now, not_before: now }, TlsFault::NotYetValid),
-            (presented(&[]), TlsFault::Outdated),
-            (presented(&["a.example"]), TlsFault::WrongName),
-            (CertificateError::UnknownIssuer, TlsFault::Untrusted),
-            (CertificateError::BadSignature, TlsFault::Untrusted),
+            (CertificateError::Expired, TlsProblem::Expired),
+            (CertificateError::ExpiredContext { time: now, not_after: now }, TlsProblem::Expired),
+            (CertificateError::NotValidYet, TlsProblem::NotYetValid),
+            (CertificateError::NotValidYetContext { time: now, not_before: now }, TlsProblem::NotYetValid),
+            (presented(&[]), TlsProblem::Outdated),
+            (presented(&["a.example"]), TlsProblem::WrongName),
+            (CertificateError::UnknownIssuer, TlsProblem::Untrusted),
+            (CertificateError::BadSignature, TlsProblem::Untrusted),
         ] {
             assert_eq!(fault(&Error::InvalidCertificate(error.clone())), expected, "{error:?}");
         }
         for (error, expected) in [
-            (Error::AlertReceived(AlertDescription::HandshakeFailure), TlsFault::Outdated),
-            (Error::AlertReceived(AlertDescription::ProtocolVersion), TlsFault::Outdated),
-            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), TlsFault::Outdated),
-            (Error::AlertReceived(AlertDescription::CertificateRequired), TlsFault::ClientCertificateDemanded),
-            (Error::AlertReceived(AlertDescription::InternalError), TlsFault::Other),
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), TlsProblem::Outdated),
+            (Error::AlertReceived(AlertDescription::ProtocolVersion), TlsProblem::Outdated),
+            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), TlsProblem::Outdated),
+            (Error::AlertReceived(AlertDescription::CertificateRequired), TlsProblem::ClientCertificateDemanded),
+            (Error::AlertReceived(AlertDescription::InternalError), TlsProblem::Other),
         ] {
             assert_eq!(fault(&error), expected, "{error:?}");
         }
@@ -182,7 +182,7 @@ mod tests {
     fn a_machine_without_ca_certificates_gets_the_advice_about_them() {
         let why = "this machine has no CA certificates".to_owned();
         let error = Error::Other(rustls::OtherError(std::sync::Arc::new(NoRoots(why))));
-        assert_eq!(fault(&error), TlsFault::Untrusted);
+        assert_eq!(fault(&error), TlsProblem::Untrusted);
         let expected = "its certificate cannot be verified: this machine has no CA certificates";
         assert_eq!(words(&error).as_deref(), Some(expected));
     }

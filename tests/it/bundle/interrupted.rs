@@ -193,7 +193,7 @@ fn a_tar_cut_anywhere_at_its_beginning_is_an_error_or_a_fault_and_never_a_panic(
     let whole = std::fs::read(&out).unwrap();
     for length in (0..3072).chain((3072..whole.len()).step_by(97)) {
         std::fs::write(&cut, &whole[..length]).unwrap();
-        let unseen = Layout::open(&cut).is_ok_and(|layout| layout.faults().is_empty());
+        let unseen = Layout::open(&cut).is_ok_and(|layout| layout.problems().is_empty());
         assert!(!unseen, "cut at {length}");
         let checked = check(&cut, Depth::Full, &(Arc::new(Silent) as gapferry::base::progress::Events));
         assert!(checked.is_ok_and(|report| !report.is_clean()) || length < 3072, "cut at {length}");

@@ -155,7 +155,7 @@ fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
 
 /// Harbor answers 401 while it cannot reach its database. The credentials are right all the same.
 #[test]
-fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
+fn a_database_that_stops_is_an_outage_and_no_problem_of_the_credentials() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let server = Harbor::start(setup());

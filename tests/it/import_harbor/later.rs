@@ -122,7 +122,7 @@ fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
     };
     // It may only pull from `apps`, and that is enough.
     let (ran, written) = inventory("quay.io/apps/team/one:1\nquay.io/apps/team/two\n");
-    ran.ended(0).reported(&["2 of 2 images are there"]);
+    ran.ended(0).reported(&["2 of 2 images are complete"]);
     assert!(written.contains("apps/team/two:1"), "{written}");
     for unreadable in ["quay.io/closed/x:1", "quay.io/closed/x"] {
         let (ran, written) = inventory(&format!("quay.io/apps/team/one:1\n{unreadable}\n"));

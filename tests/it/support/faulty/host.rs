@@ -85,7 +85,7 @@ impl Host {
         lock(&self.shared.rules).clear();
     }
 
-    /// Faults by chance from now on, until another schedule or none is set.
+    /// BrokenContent by chance from now on, until another schedule or none is set.
     pub fn schedule(&self, schedule: Option<Schedule>) {
         *lock(&self.shared.schedule) = schedule;
     }

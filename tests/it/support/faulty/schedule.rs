@@ -1,4 +1,4 @@
-//! Faults by chance: dice from a seed, and what may befall which request.
+//! BrokenContent by chance: dice from a seed, and what may befall which request.
 
 use std::collections::HashMap;
 use std::time::Duration;
