@@ -118,7 +118,7 @@ impl Layout {
     /// Opens a directory or a tar; the content decides which, not the name.
     ///
     /// # Errors
-    /// It cannot be read, is neither, or is a compressed tar. Oddities inside are in [`Layout::faults`].
+    /// It cannot be read, is neither, or is a compressed tar. Oddities inside are in [`Layout::problems`].
     pub fn open(path: &Path) -> Result<Layout> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
         let mut found = FoundFiles::default();
