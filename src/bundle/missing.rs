@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_cannot_be_is_told_at_once() {
+    fn everything_impossible_is_reported_at_once() {
         let mut wrong = missing(vec![blob(5 * CHUNK, &[(1, CHUNK - 1)]), blob(5, &[(0, 4)])]);
         wrong.metadata = ["../passwd", SUMS, SUMS].map(str::to_owned).to_vec();
         let tool = |path: &str| MissingTool { path: path.to_owned(), sha256: None };

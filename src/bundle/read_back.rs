@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_sum_speaks_of_is_proven_too() {
+    fn what_no_sum_refers_to_is_proven_too() {
         let (_directory, out) = ground();
         let events: Events = Arc::new(Silent);
         fs::write(out.join(SIGNATURE), [7; 64]).unwrap();

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_where_unpacking_needs_a_directory_is_a_fault_whichever_comes_first() {
+    fn a_file_where_unpacking_needs_a_directory_is_a_problem_whichever_comes_first() {
         for names in [&["a", "a/"][..], &["a", "a/b"], &["a", "a/b/"], &["a", "a-", "a.b", "a/b/c/d", "a0"]] {
             assert_eq!(message_of(names), ["a: it is a file and a directory"], "{names:?}");
         }
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_unpacking_would_make_elsewhere_is_a_fault() {
+    fn a_directory_that_unpacking_would_make_elsewhere_is_a_problem() {
         let faults = |name: &str| {
             let mut found = FoundFiles::default();
             found.directory(name.as_bytes());

@@ -176,7 +176,7 @@ fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
 
 /// A conversion of 60 GB that was stopped goes on where it was: what has been copied is proven, not copied again.
 #[test]
-fn a_conversion_that_was_stopped_goes_on() {
+fn a_conversion_that_was_stopped_continues() {
     let directory = tempdir();
     let (tar, damaged) = (directory.path().join("b.tar"), directory.path().join("damaged.tar"));
     let builder = builder();

@@ -41,7 +41,7 @@ fn layer_requests(registry: &Registry, image: &Image) -> usize {
 }
 
 #[test]
-fn a_disk_without_room_is_found_out_before_anything_is_fetched_and_the_bytes_are_named() {
+fn a_disk_without_room_is_detected_before_anything_is_fetched_and_the_bytes_are_named() {
     let Some(disk) = Disk::of(2048) else { return };
     let (registry, image) = large();
     let before = layer_requests(&registry, &image);

@@ -44,7 +44,7 @@ fn the_lock_of_an_unchanged_bundle_is_its_own() {
 
 /// People put notes and scripts beside the images that they carry. An export that takes the bundle's place must not remove them.
 #[test]
-fn an_export_over_a_bundle_removes_no_file_that_is_no_part_of_it() {
+fn an_export_over_a_bundle_removes_no_file_that_does_not_belong_to_it() {
     let registry = one_image();
     let directory = tempdir();
     let path = |name: &str| directory.path().join(name);
@@ -134,7 +134,7 @@ fn a_digest_with_two_sizes_fails_the_export_not_the_verification_far_away() {
 }
 
 #[test]
-fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
+fn a_name_that_means_unfinished_is_refused_because_the_bundle_could_not_be_opened() {
     let registry = one_image();
     let directory = tempdir();
     let refused = export(&registry, &["team/app:1"], directory.path(), "b.partial").code(2);

@@ -219,7 +219,7 @@ impl Reporter for BadMedium {
 
 /// A stick that keeps other bytes would be carried away with a bundle of a good name on it.
 #[test]
-fn an_export_that_reads_back_wrong_has_not_the_name_of_a_bundle() {
+fn an_export_that_reads_back_wrong_does_not_get_the_name_of_a_bundle() {
     let directory = tempdir();
     let source = Embedded::writable(&directory.path().join("source"));
     images::oci("team/app", "1", &["content"]).push(&source);
@@ -238,7 +238,7 @@ fn an_export_that_reads_back_wrong_has_not_the_name_of_a_bundle() {
 /// It would have to run the program to log its user in, or the login would go to the files of another: those that the process
 /// names and not the environment.
 #[test]
-fn a_login_is_kept_where_the_environment_says_and_tells_what_it_is_good_for_until_the_logout() {
+fn a_login_is_kept_where_the_environment_says_and_states_its_rights_until_the_logout() {
     let credentials = Credentials::basic("me", "q7-Zk-right");
     let only_me = Options { credentials: Some(("me".into(), "q7-Zk-right".into())), ..Options::default() };
     let registry = Registry::with(only_me);

@@ -177,7 +177,7 @@ fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
 }
 
 #[test]
-fn a_rotten_blob_costs_its_images_alone_and_is_reported_as_everywhere() {
+fn a_rotten_blob_fails_only_its_own_images_and_is_reported_as_everywhere() {
     let registry = Registry::start();
     let images =
         [images::oci("well", "1", &["well"]), images::oci("ill", "1", &["ill"]), images::oci("ill", "2", &["ill"])];
@@ -274,7 +274,7 @@ fn nothing_foreign_and_no_storage_is_overwritten() {
 
 /// The medium would be carried over, and refused there.
 #[test]
-fn a_bundle_is_said_to_be_signed_only_if_it_is() {
+fn a_bundle_is_reported_as_signed_only_if_it_is() {
     let (registry, directory) = (Registry::start(), tempdir());
     images::oci("team/app", "1", &["first"]).push(&registry);
     let key = Key::new(directory.path(), "key", Kind::Ed25519);

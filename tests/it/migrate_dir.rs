@@ -145,7 +145,7 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
 }
 
 #[test]
-fn a_faulty_image_is_reported_and_not_written_and_with_strict_nothing_is() {
+fn a_damaged_image_is_reported_and_not_written_and_with_strict_nothing_is() {
     let registry = Registry::start();
     let faulty = images::oci("damaged", "1", &["damaged"]);
     faulty.push(&registry);

@@ -123,7 +123,7 @@ fn after_deletions_and_garbage_collection_all_that_is_left_is_written_and_nothin
 
 /// Distribution 2.8 takes the children of tagged indexes for untagged manifests.
 #[test]
-fn an_index_whose_children_were_collected_as_untagged_is_reported_and_costs_itself_alone() {
+fn an_index_whose_children_were_collected_as_untagged_is_reported_and_fails_alone() {
     let kept = tempdir();
     let registry = Registry::with(Options { storage: Some(kept.path().to_owned()), ..Options::default() });
     let (single, index) = (images::oci("single", "1", &["single"]), images::oci_index("multi", "1", "index"));
@@ -172,7 +172,7 @@ fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
 }
 
 #[test]
-fn what_a_user_may_not_read_is_reported_with_its_path_and_costs_its_image_alone() {
+fn what_a_user_may_not_read_is_reported_with_its_path_and_fails_only_its_own_image() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can leave a file to another user");
         return;

@@ -112,7 +112,7 @@ fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
 }
 
 #[test]
-fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_go_on() {
+fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_continue() {
     let (registry, target) = (Registry::start(), Registry::start());
     push(&registry, &[("team/app", "1"), ("team/left", "1")]);
     let directory = tempdir();
@@ -284,7 +284,7 @@ fn tags_from_a_file_are_the_names_in_a_bundle_and_in_a_storage() {
 }
 
 #[test]
-fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_costs_itself_alone() {
+fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_fails_alone() {
     let (registry, target) = (Registry::start(), Registry::start());
     let images = push(&registry, &[("team/app", "1"), ("team/app", "2")]);
     let directory = tempdir();

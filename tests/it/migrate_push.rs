@@ -73,7 +73,7 @@ fn every_image_arrives_with_its_digest_each_blob_once_and_a_second_run_moves_not
 }
 
 #[test]
-fn a_damaged_blob_costs_its_images_alone_and_is_named_by_its_path() {
+fn a_damaged_blob_fails_only_its_own_images_and_is_named_by_its_path() {
     for check in ["size", "digest"] {
         let (source, target) = (Registry::start(), Registry::start());
         let damaged = images::oci("team/damaged", "1", &["base", "damaged"]);

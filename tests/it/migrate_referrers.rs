@@ -69,7 +69,7 @@ fn listed(bundle: &Path) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn what_speaks_of_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
+fn what_refers_to_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let before = files_below(&source.storage());
@@ -158,7 +158,7 @@ fn without_referrers_it_stays_and_is_counted() {
 }
 
 #[test]
-fn an_image_whose_signature_is_damaged_fails_alone_and_goes_without_it_when_told_to() {
+fn an_image_whose_signature_is_damaged_fails_alone_and_is_exported_without_it_on_request() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let well = images::oci("team/well", "v1", &["well"]);

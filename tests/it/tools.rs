@@ -209,7 +209,7 @@ fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
 }
 
 #[test]
-fn a_tool_that_is_not_what_it_was_is_named_and_blamed_on_no_image() {
+fn a_tool_that_has_changed_is_named_and_blamed_on_no_image() {
     let fixture = Fixture::new();
     for (out, spoil) in [("directory", true), ("bundle.tar", true), ("lacking", false)] {
         fixture.packed(out, &[]);
@@ -258,7 +258,7 @@ fn a_signature_covers_the_tools() {
 }
 
 #[test]
-fn a_bad_tool_keeps_no_image_from_being_repaired_and_comes_again_where_the_same_file_is() {
+fn a_bad_tool_keeps_no_image_from_being_repaired_and_is_restored_where_the_same_file_is() {
     let fixture = Fixture::new();
     for (out, repair) in [("directory", "d.tar"), ("bundle.tar", "b.tar")] {
         fixture.packed(out, &[]);
@@ -358,7 +358,7 @@ fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() 
 }
 
 #[test]
-fn a_lost_volume_is_written_again_with_the_tools_it_held() {
+fn a_lost_volume_is_written_again_with_the_tools_it_contained() {
     let fixture = Fixture::new();
     fixture.packed("set", &["--volume-size", "700kB"]);
     let volumes = fixture.volumes("set");

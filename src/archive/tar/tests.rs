@@ -120,7 +120,7 @@ fn links_devices_and_sparse_files_are_faults_and_never_offered() {
 }
 
 #[test]
-fn a_size_that_overflows_or_passes_the_end_is_a_fault() {
+fn a_size_that_overflows_or_passes_the_end_is_a_problem() {
     for size in [513, u64::MAX >> 1, (u64::MAX >> 1) - 511] {
         let found = scan_bytes(&[header(b'0', "a", size), [0; 512]].concat());
         assert_eq!((found.files.len(), found.faults.len()), (0, 1), "{size}");
@@ -128,7 +128,7 @@ fn a_size_that_overflows_or_passes_the_end_is_a_fault() {
 }
 
 #[test]
-fn a_tar_cut_anywhere_is_a_fault_and_never_a_panic() {
+fn a_tar_cut_anywhere_is_a_problem_and_never_a_panic() {
     let whole = [header(b'0', "a", 10), [0; 512], header(b'0', "b", 0), [0; 512], [0; 512]].concat();
     for length in 0..whole.len() {
         let found = scan_bytes(&whole[..length]);
@@ -138,7 +138,7 @@ fn a_tar_cut_anywhere_is_a_fault_and_never_a_panic() {
 }
 
 #[test]
-fn data_that_no_digest_covers_is_a_fault() {
+fn data_that_no_digest_covers_is_a_problem() {
     let whole = [header(b'0', "a", 10), [0; 512], [0; 512], [0; 512]].concat();
     assert!(scan_bytes(&whole).faults.is_empty());
     for hidden in [512 + 10, 1023, 1024 + 512 + 3, whole.len() - 1] {
@@ -188,7 +188,7 @@ fn a_name_that_ends_in_a_slash_is_a_directory_whatever_its_header_calls_it() {
 }
 
 #[test]
-fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() {
+fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_problem() {
     for size in [
         &b"+0000000000\0"[..],
         b"-0000000001\0",
@@ -232,7 +232,7 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
 
 /// An alias of a blob would be a different file for a loader, under a valid signature.
 #[test]
-fn what_two_programs_may_call_by_two_names_is_a_fault() {
+fn what_two_programs_may_call_by_two_names_is_a_problem() {
     let long = |name: &str| [header(b'L', "long", name.len() as u64), block(name.as_bytes())];
     let other = pax(&[("path", "manifest.json")]);
     let two = "it is a second extended header before one entry";
@@ -271,7 +271,7 @@ fn pax(records: &[(&str, &str)]) -> [[u8; 512]; 2] {
 
 /// bsdtar uses the real size of a sparse file. It would unpack bytes that no digest covers, or cut a blob short.
 #[test]
-fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_programs_read_it() {
+fn a_field_that_only_other_kinds_of_entries_have_is_a_problem_because_some_programs_read_it() {
     let gnu = b"ustar  \0";
     // Times, offset, long names, the sparse map, whether it continues, the real size, and fields that no program uses.
     for (dialect, at) in [(gnu, 357), (gnu, 369), (gnu, 381), (gnu, 386), (gnu, 482), (gnu, 483), (gnu, 511)]
@@ -312,7 +312,7 @@ fn times_behind_a_short_prefix_change_nothing() {
 
 /// A target of more than a hundred bytes has no other place. Links are reported as links.
 #[test]
-fn a_link_with_a_long_target_is_no_two_readings() {
+fn a_link_with_a_long_target_is_not_two_readings() {
     for kind in [b'1', b'2'] {
         let [first, second] = pax(&[("linkpath", &"b".repeat(107))]);
         let kind_alone = problems_of(&[header(kind, "a", 0)]);
@@ -321,7 +321,7 @@ fn a_link_with_a_long_target_is_no_two_readings() {
 }
 
 #[test]
-fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_fault() {
+fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_problem() {
     for key in
         ["SCHILY.realsize", "SCHILY.filetype", "SUN.holesdata", "linkpath", "hdrcharset", "GNU.volume.label", "Path"]
     {
@@ -338,7 +338,7 @@ fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_fault() {
 
 /// busybox does not know pax headers and would unpack the bytes of a blob as entries of their own.
 #[test]
-fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_fault() {
+fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_problem() {
     let [first, second] = pax(&[("size", "512")]);
     let nested = header(b'0', "manifest.json", 0);
     let problems = problems_of(&[first, second, header(b'0', "a", 0), nested]);
@@ -392,7 +392,7 @@ fn tars_of_gnu_tar_are_read_without_a_fault_in_every_dialect() {
 }
 
 #[test]
-fn a_header_of_no_known_dialect_is_a_fault_because_programs_differ_in_what_they_do_with_it() {
+fn a_header_of_no_known_dialect_is_a_problem_because_programs_differ_in_what_they_do_with_it() {
     let long = header(b'L', "long", 2);
     for dialect in [&b"ustar( \0"[..], b"ustar\0\0\0", b"ustar\x0001", b"USTAR  \0", b"\0\0\0\0\0\0\0\0"] {
         let mut forged = long;

@@ -309,7 +309,7 @@ mod tests {
 
     /// Otherwise the next run would fetch everything again.
     #[test]
-    fn a_run_that_stops_while_it_sets_a_tar_aside_costs_nothing_that_was_fetched() {
+    fn a_run_that_stops_while_it_sets_a_tar_aside_loses_nothing_that_was_fetched() {
         let directory = tempfile::tempdir().unwrap();
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let (first, fetched) = (Digest::sha256(b"first"), Digest::sha256(b"fetched for an hour"));

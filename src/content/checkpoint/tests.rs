@@ -125,7 +125,7 @@ async fn damaged_and_forged_entries_are_pulled_again() {
 }
 
 #[tokio::test]
-async fn a_link_in_its_place_is_not_followed_and_the_job_goes_on() {
+async fn a_link_in_its_place_is_not_followed_and_the_job_continues() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.path().parent().unwrap()).unwrap();
     let target = fixture.directory.path().join("precious");

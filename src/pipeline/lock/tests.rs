@@ -44,7 +44,7 @@ fn an_image_of_a_lock_is_found_by_its_line_however_the_file_is_laid_out() {
 }
 
 #[test]
-fn a_lock_tells_images_that_have_no_signature_from_those_nobody_looked_for_one() {
+fn a_lock_tells_images_that_have_no_signature_from_those_that_were_not_looked_up() {
     let lock = |attached: &str| {
         let digest = Digest::sha256(b"m");
         let image = format!(
@@ -90,7 +90,7 @@ fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_companion_speaks_of_the_subject_that_its_manifest_names() {
+fn a_companion_refers_to_the_subject_that_its_manifest_names() {
     let (image, other) = (Digest::sha256(b"image"), Digest::sha256(b"other"));
     let companion = |tag: Option<Tag>| Attached {
         digest: Digest::sha256(b"signature"),

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_repository_gets_nothing_more_and_one_failure_speaks_for_all_that_was_denied() {
+    fn a_denied_repository_gets_nothing_more_and_one_failure_stands_for_all_that_was_denied() {
         let [one, two] = ["base/a", "base/b"].map(|path| Repository::new("h", path).unwrap());
         let stopped = StoppedParts::default();
         let message = stopped.note(&one, 10, refused(Reason::UploadDenied));

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_of_no_use_end_a_question_only_where_none_was_ever_understood() {
+    fn answers_that_are_useless_end_a_question_only_where_none_was_ever_understood() {
         let is_over = |answers: &Answers| answers.check(Question::Referrers).is_err();
         let useless = Answers::useless;
         assert!(!is_over(&asked(&["of a", "of b"], useless)));

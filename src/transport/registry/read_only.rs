@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_wait_together_and_go_on_when_it_has_passed() {
+    async fn all_wait_together_and_continue_when_it_has_passed() {
         let long = Duration::from_secs(600);
         let (mode, events) = mode(long, long);
         let before = Instant::now();

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_harbor_without_its_database_is_down_and_refuses_nobody() {
+    fn a_harbor_without_its_database_is_down_and_refuses_no_account() {
         let says = |status, code: &str, message: &str| {
             let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
             is_down(status, body.to_string().as_bytes())

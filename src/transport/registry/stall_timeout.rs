@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_trickles_is_found_out_in_the_time_a_silent_one_is() {
+    async fn a_peer_that_trickles_is_detected_in_the_time_a_silent_one_is() {
         let mut pieces = drip(1, Duration::from_millis(1));
         let mut timeout = StallTimeout::new(Duration::from_millis(50));
         let reported = loop {

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_blob_that_goes_out_in_chunks_is_read_once() {
+    async fn a_blob_that_is_sent_in_chunks_is_read_once() {
         let content = b"abcdefghij";
         for (from, chunk, piece) in [(0, 3, 4), (0, 4, 4), (2, 1, 100), (5, 2, 3), (0, 10, 3)] {
             let feed = Feed::after(from, reader(content, piece)).await.unwrap();

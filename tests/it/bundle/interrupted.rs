@@ -186,7 +186,7 @@ fn an_unfinished_bundle_is_no_bundle() {
 }
 
 #[test]
-fn a_tar_cut_anywhere_at_its_beginning_is_an_error_or_a_fault_and_never_a_panic() {
+fn a_tar_cut_anywhere_at_its_beginning_is_an_error_or_a_problem_and_never_a_panic() {
     let directory = tempdir();
     let (out, cut) = (directory.path().join("whole.tar"), directory.path().join("cut.tar"));
     Builder::new().image("registry.test/a:1", &[vec![1; 10]]).write(&out).unwrap();

@@ -167,7 +167,7 @@ fn signed() -> Vec<images::Image> {
 }
 
 #[test]
-fn a_list_of_tags_has_images_alone_and_what_speaks_of_them_travels_along() {
+fn a_list_of_tags_has_images_alone_and_their_referrers_travel_along() {
     let all = signed();
     let source = Source::of(&all);
     let host = source.host();
@@ -281,7 +281,7 @@ fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platfo
 
 /// An artifact that is an image of its own makes a referrer of what it names.
 #[test]
-fn what_speaks_of_an_image_that_does_not_enter_is_refused_unless_the_list_names_it_exactly() {
+fn what_refers_to_an_image_that_does_not_enter_is_refused_unless_the_list_names_it_exactly() {
     let app = images::oci("team/app", "1.0", &["app"]);
     let sbom =
         images::Image { tag: Some("sbom".to_owned()), ..images::referrer(&app, "application/spdx+json", b"sbom") };

@@ -17,7 +17,7 @@ fn signed() -> (images::Image, Source) {
 const LEFT: &str = "1 signature and 1 SBOM refer to the whole index and are left behind";
 
 #[test]
-fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
+fn what_refers_to_the_whole_index_is_counted_wherever_it_stays_behind() {
     let (_, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let out = source.path("b.tar").display().to_string();

@@ -38,7 +38,7 @@ impl Replaced {
 }
 
 #[test]
-fn a_replaced_signature_is_named_and_the_user_goes_on_with_todays_or_without() {
+fn a_replaced_signature_is_named_and_the_user_continues_with_todays_or_without() {
     let fixture = Replaced::new();
     let out = fixture.source.path("again").display().to_string();
     let output = ends_with(4, &["export", "--locked", &fixture.lock, "-o", &out]);

@@ -46,7 +46,7 @@ fn the_verdict_is_reported_with_place_and_user_and_leaves_nothing_at_the_registr
 }
 
 #[test]
-fn a_registry_that_takes_no_pushes_says_so_and_one_that_is_gone_is_5() {
+fn a_registry_that_accepts_no_pushes_says_so_and_one_that_is_gone_is_5() {
     let home = Home::new();
     let read_only = Registry::with(Options { read_only: true, ..Options::default() });
     let parsed = report(4, &home, &[read_only.host(), "--push", "a"], "");

@@ -35,7 +35,7 @@ fn attached(fixture: &Fixture, subject: &Value, tag: &Value) -> Value {
 }
 
 #[test]
-fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_choice_is_no_companion() {
+fn a_manifest_that_refers_to_no_manifest_of_the_image_or_has_a_tag_of_its_own_choice_is_not_a_companion() {
     let fixture = Fixture::new();
     let target = Registry::start();
     for (subject, tag, says) in cases(&fixture) {
@@ -53,7 +53,7 @@ fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_ch
 
 /// Wherever it is pushed, the registry lists it among the referrers of what it names: an image that nobody asked about.
 #[test]
-fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
+fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
     let source = Registry::start();
     let app = images::oci("team/app", "", &["app"]);
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -92,7 +92,7 @@ fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
 
 /// containerd keeps what says so with that image, and loses it with that image.
 #[test]
-fn an_index_that_lets_a_manifest_speak_of_another_than_the_lock_does_is_refused() {
+fn an_index_that_lets_a_manifest_refer_to_another_than_the_lock_does_is_refused() {
     let fixture = Fixture::new();
     let [one, two, ..] = &fixture.images[..] else { panic!("four images") };
     let parts = with_index(&fixture, |index| {

@@ -72,7 +72,7 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
 
 /// What a sum of bytes cannot see, and what of it means nothing.
 #[test]
-fn a_header_that_changed_under_its_checksum_is_found_unless_nobody_goes_by_what_changed() {
+fn a_header_that_changed_under_its_checksum_is_found_unless_no_reader_uses_what_changed() {
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
     let path = directory.path().join("moved.tar");

@@ -78,7 +78,7 @@ fn an_extended_header_cannot_make_two_programs_read_two_tars() {
 }
 
 #[test]
-fn an_extended_header_that_speaks_of_no_entry_is_refused() {
+fn an_extended_header_that_belongs_to_no_entry_is_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let directory = tempdir();

@@ -125,7 +125,7 @@ fn a_deleted_file_is_found_wherever_it_was() {
 }
 
 #[test]
-fn a_file_nobody_declared_is_found_wherever_it_is() {
+fn an_undeclared_file_is_found_wherever_it_is() {
     matrix(Damage::Extra);
 }
 

@@ -125,7 +125,7 @@ pub(super) fn data(tar: &Path, path: &str) -> u64 {
 }
 
 #[test]
-fn a_bundle_that_was_damaged_in_many_places_is_byte_for_byte_what_it_was() {
+fn a_bundle_that_was_damaged_in_many_places_is_restored_byte_for_byte() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.copy(form, "flipped");

@@ -72,7 +72,7 @@ fn what_stands_behind_a_lost_header_of_the_bundle_counts_too() {
 
 /// The first sector is the one that a failed copy or a careless `dd` hits.
 #[test]
-fn a_tar_that_has_lost_its_first_header_is_said_to_be_damaged_and_is_repaired() {
+fn a_tar_that_has_lost_its_first_header_is_reported_as_damaged_and_is_repaired() {
     let fixture = Fixture::new();
     for first in [[0; 512], [0xff; 512]] {
         for with_copy in [true, false] {

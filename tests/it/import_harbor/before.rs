@@ -90,7 +90,7 @@ fn missing_projects_are_created_as_asked_for() {
 }
 
 #[test]
-fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
+fn nothing_is_created_for_an_import_that_would_fail_anyway() {
     let images = ["one", "two"].map(small);
     let bundle = bundle(&[&images[0], &images[1]]);
     let server = Harbor::start(setup());
@@ -103,7 +103,7 @@ fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
 }
 
 #[test]
-fn who_may_not_create_projects_is_told_so() {
+fn who_may_not_create_projects_gets_that_message() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(Setup { everyone_creates: false, ..setup() });
     import(&bundle, &server, "/new", CI, &["--create-projects"])
@@ -186,7 +186,7 @@ fn a_name_without_a_project_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_proxy_cache_is_no_target() {
+fn a_proxy_cache_is_not_a_target() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup().with(Project::new("hub").proxy_cache()));
     import(&bundle, &server, "/hub", ADMIN, &[]).ended(4).reported(&["hub is a proxy cache"]);
@@ -222,7 +222,7 @@ fn a_quota_that_harbor_ignores_is_reported() {
 
 /// One 503 must not turn a Harbor into a registry without projects.
 #[test]
-fn an_api_that_has_a_bad_moment_is_asked_again_and_one_that_never_answers_is_named() {
+fn an_api_that_fails_for_a_moment_is_asked_again_and_one_that_never_answers_is_named() {
     let bundle = bundle(&[&small("one")]);
     let create = ["--create-projects"];
     let server = Harbor::start(Setup { busy_api: 1, ..setup() });

@@ -107,7 +107,7 @@ fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() 
 
 /// What a robot may not read is named; the rest is a basis for the next export all the same.
 #[test]
-fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
+fn an_inventory_continues_where_one_repository_cannot_be_read() {
     let images = ["one", "two"].map(small);
     let server = Harbor::start(setup().with(Project::new("closed")));
     import(&bundle(&[&images[0], &images[1]]), &server, "/apps", ADMIN, &[]).ended(0);

@@ -60,7 +60,7 @@ fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
 
 /// Rules that cover all tags cover those of signatures. The image arrives without what cannot be added to its list.
 #[test]
-fn an_immutable_list_of_signatures_costs_the_signatures_and_not_the_image() {
+fn an_immutable_list_of_signatures_loses_the_signatures_and_not_the_image() {
     let (image, signed) = (images::oci("team/app", "1.0", &["content"]), images::oci("team/app", "2.0", &["content"]));
     let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
     let source = Registry::start();
@@ -270,7 +270,7 @@ fn an_image_whose_manifest_only_another_repository_has_and_withholds_fails_alone
 
 /// Harbor refuses to set an immutable tag, and where pulling is forbidden it tells a robot not even that the tag means this image.
 #[test]
-fn an_image_that_is_there_under_an_immutable_tag_that_nobody_may_read_has_not_failed() {
+fn an_image_that_is_there_under_an_immutable_tag_that_the_account_may_not_read_has_not_failed() {
     let server = Harbor::start(setup());
     server.change("base", |project| {
         project.content_trust = true;
@@ -291,7 +291,7 @@ fn an_image_that_is_there_under_an_immutable_tag_that_nobody_may_read_has_not_fa
 
 /// A robot cannot find out what such a tag means: it may be the same image.
 #[test]
-fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
+fn a_tag_that_the_account_may_not_read_is_left_alone_where_that_was_asked_for() {
     let server = Harbor::start(setup());
     server.change("base", |project| project.content_trust = true);
     let bundle = bundle(&[&small("one")]);
@@ -375,7 +375,7 @@ fn what_a_policy_withholds_from_a_proof_is_there_and_not_proven() {
 
 /// Which right is missing is better known than that a look was denied.
 #[test]
-fn an_account_that_may_only_push_hears_why_it_cannot() {
+fn an_account_that_may_only_push_learns_why_it_cannot() {
     let bundle = bundle(&[&small("one")]);
     let cache = Project::new("cache").proxy_cache().member("robot$base+ci", Right::Deliver);
     let server = Harbor::start(setup().with(cache).with(Project::new("in").member("robot$base+ci", Right::Deliver)));

@@ -84,7 +84,7 @@ fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
 
 /// The same where the token server is not Harbor's own: whatever it makes of several repositories, all images are read.
 #[test]
-fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole() {
+fn an_export_by_a_token_server_that_does_not_accept_several_repositories_is_whole() {
     for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
         let (_server, references) = full(several_scopes, 8);
         let directory = tempdir();
@@ -112,7 +112,7 @@ fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
 
 /// A gateway may have a token server of its own kind: then each repository gets a token of its own again.
 #[test]
-fn a_token_server_that_does_not_take_several_repositories_at_once_is_asked_for_each() {
+fn a_token_server_that_does_not_accept_several_repositories_at_once_is_asked_for_each() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let directory = tempdir();

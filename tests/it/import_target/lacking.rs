@@ -104,7 +104,7 @@ async fn swallows(registry: &Registry, digests: Vec<String>) -> Server {
 }
 
 #[tokio::test]
-async fn a_manifest_that_the_target_takes_and_does_not_store_fails_its_image_with_the_remedy() {
+async fn a_manifest_that_the_target_accepts_and_does_not_store_fails_its_image_with_the_remedy() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (index, single) = (images::oci_index("team/app", "1", "index"), images::oci("team/one", "1", &["one"]));
     let bundle = export(&source, &[&index, &single], directory.path());
@@ -147,7 +147,7 @@ async fn blobs_that_many_repositories_lack_are_counted_in_two_warnings_at_most()
 }
 
 #[tokio::test]
-async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed() {
+async fn a_list_of_referrers_that_the_target_accepts_and_does_not_store_is_noticed() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["content"]);
     let sbom = images::referrer(&image, "application/spdx+json", b"an SBOM");
@@ -217,7 +217,7 @@ async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
 }
 
 #[tokio::test]
-async fn a_stream_that_has_passed_says_how_to_go_on_and_that_way_works() {
+async fn a_stream_that_has_passed_says_how_to_continue_and_that_way_works() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());

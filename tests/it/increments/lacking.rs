@@ -204,7 +204,7 @@ fn what_was_found_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_bundle_that_expects_nothing_lacks_nothing_and_takes_no_repair() {
+fn a_bundle_that_expects_nothing_lacks_nothing_and_accepts_no_repair() {
     let sides = Sides::new();
     many(&sides, "first", 1..=1, &[]);
     std::fs::write(sides.path("missing.json"), "from an earlier run").unwrap();

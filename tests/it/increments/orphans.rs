@@ -55,7 +55,7 @@ impl TestSite {
 }
 
 #[test]
-fn what_speaks_of_a_pruned_image_goes_with_it_and_nothing_else() {
+fn what_refers_to_a_pruned_image_goes_with_it_and_nothing_else() {
     let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     let look = site.prune(&["--prune", "--arrived", "first.receipt"]).ended(0);

@@ -28,7 +28,7 @@ fn outdated(sides: &Sides, host: &str) {
 }
 
 #[test]
-fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
+fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_unchanged() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     outdated(&sides, target.host());
@@ -79,7 +79,7 @@ fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_reported() {
 }
 
 #[test]
-fn a_registry_whose_deletion_is_switched_off_is_not_said_to_lack_it() {
+fn a_registry_whose_deletion_is_switched_off_is_not_reported_to_lack_it() {
     let sides = Sides { target: Registry::with(Options { no_deletion: true, ..Options::default() }), ..Sides::new() };
     outdated(&sides, sides.target.host());
     let deleting = ["--prune", "--yes", "--arrived", "first.receipt"];

@@ -92,7 +92,7 @@ async fn a_config_that_names_its_platform_in_two_ways_is_refused_by_export_and_v
 }
 
 #[tokio::test]
-async fn an_allowlist_with_platforms_lets_in_no_child_that_a_runtime_could_take_for_another() {
+async fn an_allowlist_with_platforms_admits_no_child_that_a_runtime_could_take_for_another() {
     let (site, target) = (TestSite::new().await, Registry::start());
     let (amd, other) = (site.source.put_image("a", "", "amd64"), site.source.put_image("a", "", "arm64"));
     let attests = |digest: &Value| {
@@ -122,7 +122,7 @@ async fn an_allowlist_with_platforms_lets_in_no_child_that_a_runtime_could_take_
 /// One list serves both sides: what it lets out of one registry it lets into the other, even where only an index says what a manifest
 /// is for.
 #[tokio::test]
-async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the_same_list_lets_it_in() {
+async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the_same_list_admits_it() {
     let site = TestSite::new().await;
     let other = for_platform(&site.source.put_image("a", "x", "s390x"), "linux/s390x");
     let windows = json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1"});

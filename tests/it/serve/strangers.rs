@@ -145,7 +145,7 @@ fn what_another_repository_has_survives_a_deletion() {
 
 /// What an index has no name for belongs to every repository, so no repository's deletion may break it.
 #[test]
-fn an_image_without_a_name_keeps_what_it_needs_whoever_deletes_it() {
+fn an_image_without_a_name_keeps_what_it_needs_no_matter_who_deletes_it() {
     let work = tempdir();
     let index = images::oci_index("team/app", "1", "x");
     layout_of(work.path(), std::slice::from_ref(&index));

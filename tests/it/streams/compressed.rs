@@ -71,7 +71,7 @@ fn what_is_compressed_already_is_stored_and_everything_else_gets_smaller() {
 }
 
 #[test]
-fn a_compressed_bundle_that_is_damaged_is_never_called_whole() {
+fn a_compressed_bundle_that_is_damaged_is_never_called_complete() {
     let (fixture, packed) = exported();
     for at in (0..packed.len()).step_by(packed.len() / 40) {
         let mut bytes = packed.clone();

@@ -91,7 +91,7 @@ fn every_problem_is_named_as_if_it_were_a_file() {
 }
 
 #[test]
-fn what_is_no_bundle_is_said_to_be_none() {
+fn what_is_no_bundle_is_reported_as_none() {
     let fixture = Fixture::new();
     fixture.piped(&["verify", "-"], b"", WHOLE).ended(2).reported(&["standard input is empty"]);
     fixture.piped(&["verify", "-"], &[7; 5000], WHOLE).ended(2).reported(&["standard input is not a tar"]);
@@ -99,7 +99,7 @@ fn what_is_no_bundle_is_said_to_be_none() {
 }
 
 #[test]
-fn a_stream_that_nobody_trusted_signed_is_refused_before_its_first_blob() {
+fn a_stream_signed_by_an_untrusted_key_is_refused_before_its_first_blob() {
     let fixture = Fixture::new();
     let keys = [("ours", "key.pem", "key.pub"), ("theirs", "other.pem", "other.pub")];
     for (_, private, public) in keys {

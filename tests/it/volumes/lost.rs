@@ -42,7 +42,7 @@ fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_
 }
 
 #[test]
-fn a_bad_copy_of_a_volume_that_is_here_and_good_costs_no_image_and_is_to_be_left_out() {
+fn a_bad_copy_of_a_volume_that_is_here_and_good_fails_no_image_and_is_to_be_left_out() {
     let set = Set::new(0);
     let copy = set.path("copy.tar");
     for at in 0..4 {

@@ -170,7 +170,7 @@ fn without_a_state_a_set_that_is_not_complete_is_refused_and_nothing_is_pushed()
 }
 
 #[test]
-fn a_missing_volume_costs_the_images_that_need_it_and_no_others() {
+fn a_missing_volume_fails_only_the_images_that_need_it() {
     let set = Set::new(0);
     let images: Vec<BTreeSet<String>> = (0..4)
         .map(|missing| {

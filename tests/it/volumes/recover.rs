@@ -132,7 +132,7 @@ fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
 }
 
 #[test]
-fn a_set_that_is_whole_is_left_alone() {
+fn a_set_that_is_complete_is_left_alone() {
     let fixture = Fixture::new(&[70_000, 50_001], 2);
     let ran = fixture.repair(&[]).ended(0);
     assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
@@ -399,7 +399,7 @@ fn split(directory: &Path, size: &str, recovery: u32) -> Ran {
 }
 
 #[test]
-fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_imported_all_the_same() {
+fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_imported_anyway() {
     let directory = tempdir();
     two_images().write(&directory.path().join("b.tar")).unwrap();
     let set = directory.path().join("set");

@@ -95,7 +95,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 #[test]
-fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
+fn a_set_is_repaired_with_a_repair_whatever_happened_to_its_volumes() {
     for split in [true, false] {
         let fixture = Fixture::new(split);
         type Harm = (&'static str, fn(&Fixture));
@@ -139,7 +139,7 @@ fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
 }
 
 #[test]
-fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_all_the_same() {
+fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_anyway() {
     let fixture = Fixture::new(true);
     // Of the last blob, and then of all.
     std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();

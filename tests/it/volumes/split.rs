@@ -114,7 +114,7 @@ fn volumes_that_are_whole_are_not_written_again_and_a_damaged_or_lost_one_is_the
 }
 
 #[test]
-fn a_damaged_bundle_gives_no_volume_that_holds_the_damage() {
+fn a_damaged_bundle_gives_no_volume_that_contains_the_damage() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     let builder = bundle();

@@ -75,7 +75,7 @@ fn recovery_volumes_of_other_volumes_than_these_are_found_while_nothing_is_lost(
 
 /// Recovery volumes are what makes a damaged volume whole again: these fit, and must not be thrown away.
 #[test]
-fn a_volume_that_is_damaged_speaks_against_no_recovery_volume() {
+fn a_volume_that_is_damaged_counts_against_no_recovery_volume() {
     let fixture = Fixture::new();
     let volume = fixture.set.join("v.002.tar");
     let mut bytes = fs::read(&volume).unwrap();

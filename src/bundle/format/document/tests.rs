@@ -146,7 +146,7 @@ fn platforms_that_an_image_was_asked_for_are_counted_too() {
 }
 
 #[test]
-fn a_few_images_of_many_layers_are_no_bundle_and_many_ordinary_images_are() {
+fn a_few_images_of_many_layers_are_not_a_bundle_and_many_ordinary_images_are() {
     assert!(check_number(150_000, 5_000, 0).is_ok() && check_number(1_500_000, 50_000, 0).is_ok());
     let why = check_number(500_000, 5_000, 1 << 30).unwrap_err();
     assert!(why.contains("500000 files, more than 150000") && why.contains("make several bundles"), "{why}");

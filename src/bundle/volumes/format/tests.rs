@@ -51,7 +51,7 @@ fn a_volume_that_lists_far_more_than_it_has_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_forged_volume_is_refused_before_anything_goes_by_it() {
+fn a_forged_volume_is_refused_before_it_is_used() {
     type Forge = fn(&mut VolumeJson);
     let forged: [(Forge, &str); 13] = [
         (|v| v.gapferry_volume = 2, "version 2"),
@@ -93,7 +93,7 @@ fn a_forged_volume_is_refused_before_anything_goes_by_it() {
 }
 
 #[test]
-fn a_forged_recovery_volume_is_refused_before_anything_goes_by_it() {
+fn a_forged_recovery_volume_is_refused_before_it_is_used() {
     let whole = WholeVolume { size: 1_000, sha256: Digest::ZEROS };
     let good = RecoveryJson {
         gapferry_recovery: 1,

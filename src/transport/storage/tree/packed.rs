@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tar_of_absolute_names_is_one_fault_with_the_number_and_the_remedy() {
+    fn a_tar_of_absolute_names_is_one_problem_with_the_number_and_the_remedy() {
         let names = ["repositories/a", "/v2/repositories/b", "/v2/repositories/c", "/etc/passwd"];
         let (_, tree) = packed(&names).unwrap().unwrap();
         let [(path, what)] = tree.problems() else { panic!("{:?}", tree.problems()) };

@@ -121,7 +121,7 @@ async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget(
 
 /// What comes in pieces comes, however often it breaks off, and begins the budget anew.
 #[tokio::test]
-async fn a_blob_that_gets_on_between_breaks_is_read_to_its_end() {
+async fn a_blob_that_makes_progress_between_breaks_is_read_to_its_end() {
     let content = noise(100_000);
     // Of the smaller pieces it takes three to renew the tries.
     for piece in [4000, 1500] {
