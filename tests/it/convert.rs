@@ -41,7 +41,7 @@ fn written(out: &Path) -> Vec<PathBuf> {
     volumes
 }
 
-/// A file that is called a signature and is none would make a bad copy of a good bundle, and nobody would know where it came from.
+/// A file that has the name of a signature and is not one would turn a good bundle into a bad copy without a trace.
 #[test]
 fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
     let directory = tempdir();
@@ -174,7 +174,7 @@ fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
     assert!(!out.exists());
 }
 
-/// A conversion of 60 GB that was stopped goes on where it was: what has been copied is proven, not copied again.
+/// An interrupted conversion of 60 GB continues where it stopped: what was copied is proven, not copied again.
 #[test]
 fn a_conversion_that_was_stopped_continues() {
     let directory = tempdir();
@@ -219,7 +219,7 @@ fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
-/// An export that was killed in a blob, and then a run that can link the blob: the half of it must not stay beside the whole.
+/// An export is killed within a blob, and the next run can link the blob: the partial copy must not remain.
 #[test]
 fn half_of_a_blob_does_not_stay_beside_its_link() {
     let directory = tempdir();

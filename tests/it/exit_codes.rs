@@ -55,7 +55,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `host:port` where nobody listens: the port was free a moment ago.
+/// `host:port` without a listener: the port was free a moment ago.
 fn nobody() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

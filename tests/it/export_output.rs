@@ -1,4 +1,4 @@
-//! Where an export is written, and what was there before: nobody is told "done" of a bundle that is not.
+//! Where an export is written, and what was there before: an unfinished bundle must never be reported as done.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +42,8 @@ fn the_lock_of_an_unchanged_bundle_is_its_own() {
     assert_eq!(std::fs::read(directory.path().join("b.lock")).unwrap(), first);
 }
 
-/// People put notes and scripts beside the images that they carry. An export that takes the bundle's place must not remove them.
+/// People put notes and scripts next to the images that they carry. An export that replaces the bundle must not remove
+/// them.
 #[test]
 fn an_export_over_a_bundle_removes_no_file_that_does_not_belong_to_it() {
     let registry = one_image();
@@ -65,7 +66,7 @@ fn an_export_over_a_bundle_removes_no_file_that_does_not_belong_to_it() {
     std::fs::write(path("b/index.json.partial"), "half").unwrap();
     export(&registry, &["team/app:1", "team/other:1"], directory.path(), "b").success();
     assert!(!path("b/index.json.partial").exists());
-    // The same in a tar, to which anybody can add.
+    // The same in a tar, which anyone can append to.
     export(&registry, &["team/app:1"], directory.path(), "b.tar").success();
     let add = ["-rf", "b.tar", "notes/who.txt"];
     assert!(std::process::Command::new("tar").current_dir(directory.path()).args(add).status().unwrap().success());

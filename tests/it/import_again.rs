@@ -1,4 +1,4 @@
-//! Imports that are run again, or end early: what is missing is found, and told.
+//! Imports that are run again, or end early: what is missing is found and reported.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! The library as another program uses it: requests in, reports out. What such a program would lose otherwise is said at each test.
+//! The library as another program uses it: requests in, reports out. Each test says what such a program would lose
+//! otherwise.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -176,7 +177,7 @@ impl Reporter for ReadBack {
     }
 }
 
-/// A signature that has no room in the tar has it written anew: that tar would go on a stick that nobody has read.
+/// If a signature has no room in the tar, the tar is written again: that copy would otherwise reach the medium unread.
 #[test]
 fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
     let directory = tempdir();

@@ -257,7 +257,7 @@ fn platforms_are_trimmed_kept_sparse_or_taken_single() {
     assert!(bundle.contains(&index.digest()), "the old digest is recorded");
 
     let single = directory.path().join("single");
-    // What one platform means, unless something else is said: a digest that exists upstream.
+    // The default for one platform: a digest that exists upstream.
     export(&[&reference], &single, &["--platform", "linux/amd64"]);
     verify(&single);
     import(&single, &target, &[]);

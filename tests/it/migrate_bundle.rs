@@ -77,7 +77,7 @@ fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_di
     let target = Registry::start();
     gapferry().arg("import").arg(&out).args(["--to", target.host()]).assert().success();
     for image in companions {
-        // A list of referrers is written anew; what it lists is the same.
+        // A list of referrers is rewritten; its entries stay the same.
         let all = if image.is_referrers_list() { &image.children[..] } else { std::slice::from_ref(image) };
         for companion in all {
             assert_eq!(

@@ -1,5 +1,5 @@
-//! What speaks of an image goes with it: signatures and SBOMs without a tag of their own, which a registry or Harbor with a
-//! referrers API keeps as nothing but revisions.
+//! Referrers go with their image: signatures and SBOMs without a tag, which a registry or Harbor with a referrers API
+//! stores only as revisions.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +16,10 @@ use crate::support::{files_below, gapferry, tempdir};
 
 const SBOM: &str = "application/spdx+json";
 
-/// An image of two platforms, all that speaks of it, and what was there before.
+/// An image of two platforms, all its referrers, and what existed before.
 struct Signed {
     app: Image,
-    /// Of the index, of one of its children, and of the first of these.
+    /// Those of the index, of one of its children, and of the first of these.
     referrers: Vec<Image>,
     older: Image,
 }
@@ -207,7 +207,7 @@ fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
     let repositories: BTreeSet<&str> = corpus.images.iter().map(|image| image.repository.as_str()).collect();
     for repository in repositories {
         assert_eq!(target.tags(repository), source.tags(repository));
-        // A list of referrers is written anew.
+        // A list of referrers is rewritten.
         let lists = corpus.images.iter().filter(|image| image.is_referrers_list());
         let lists: BTreeSet<String> = lists.filter_map(|image| image.tag.clone()).collect();
         for tag in source.tags(repository).into_iter().filter(|tag| !lists.contains(tag)) {

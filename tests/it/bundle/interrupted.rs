@@ -148,7 +148,7 @@ fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_un
         let out = directory.path().join(name);
         interrupted(&builder, &out);
         assert_eq!(notices(&builder, &out), [""; 0], "the same plan loses nothing");
-        // Of the second layer a part was there; the first moves.
+        // A part of the second layer was there; the first moves.
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let message = notices(&changed, &out);
         assert!(message.len() == 1 && message[0].contains(name) && message[0].contains("2.5 MiB"), "{message:?}");

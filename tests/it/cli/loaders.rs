@@ -89,7 +89,7 @@ fn docker_load_finds_one_platform_of_every_image() {
     for out in [&one, &other] {
         succeed(&["verify", out.to_str().unwrap()]);
     }
-    // Who has the bundle but not its lock can write the same bytes again, too.
+    // A user who has the bundle but not its lock can write the same bytes again, too.
     let from_bundle = source.path("from-bundle");
     succeed(&["export", "--locked", other.to_str().unwrap(), "-o", from_bundle.to_str().unwrap()]);
     assert_eq!(read(&from_bundle.join("bundle.json")), read(&other.join("bundle.json")));

@@ -108,7 +108,7 @@ fn a_helper_that_fails_is_2_its_words_are_reported_but_no_password() {
     let text = ended(2, &home.gapferry(&arguments, PASSWORD));
     assert!(text.contains("docker-credential-vault") && text.contains("auth.json"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
-    // As JSON has it.
+    // In JSON encoding.
     let other = Options { credentials: Some(("me".into(), r#"hun"terhorn\2"#.into())), ..Options::default() };
     let other = Registry::with(other);
     let file_of_other = home.write("other.json", &json!({ "credHelpers": { other.host(): "vault" } }).to_string());
@@ -138,7 +138,7 @@ fn a_namespace_is_not_given_to_a_helper_that_knows_none() {
     assert_eq!((home.asked("vault").len(), registry.requests().len()), (0, asked));
 }
 
-/// Finds the credentials and fails all the same, as a helper does whose session ends while it answers.
+/// Finds the credentials and still fails, like a helper whose session ends while it answers.
 const TALKATIVE: &str = r#"#!/bin/sh
 answer='{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
 [ -e "$0.$1.fails" ] || { echo "$answer"; exit 0; }
@@ -197,7 +197,7 @@ fn a_helper_that_is_a_path_is_refused_before_it_runs() {
     assert!(!std::path::Path::new(&format!("{path}.env")).exists());
 }
 
-/// Makes `script` the helper `vault`, with these pipes beside it; gives where they are.
+/// Installs `script` as the helper `vault`, with these pipes next to it; returns their paths.
 fn install<const N: usize>(home: &Home, script: &str, pipes: [&str; N]) -> [String; N] {
     home.install_helper("vault");
     let path = home.write("bin/docker-credential-vault", script);
@@ -217,7 +217,7 @@ fn stop(home: &Home, arguments: &[&str], runs: &str) -> (Child, BufReader<File>)
     (process, runs)
 }
 
-/// Tells that it runs, and waits for a PIN that nobody enters.
+/// Reports that it runs, and waits for a PIN that is never entered.
 const WAITING: &str = r#"#!/bin/sh
 exec 3> "$0.runs"
 echo "$1" >&3
@@ -235,7 +235,7 @@ fn a_command_that_is_stopped_does_not_leave_a_waiting_helper_behind() {
         let (process, mut runs) = stop(&home, &[arguments, &["--authfile", &file]].concat(), &runs);
         let output = process.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(143), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        // It ends when nobody has it open any more.
+        // It ends when no process has it open any more.
         let (gone, is_gone) = mpsc::channel();
         std::thread::spawn(move || gone.send(runs.read_line(&mut String::new()).unwrap()));
         assert_eq!(is_gone.recv_timeout(Duration::from_secs(60)), Ok(0), "{arguments:?}: the helper still runs");

@@ -112,7 +112,7 @@ fn a_robot_that_may_only_pull_learns_it_before_an_import_does() {
     ended(4, &home.gapferry(&["auth", "check", &format!("{host}/other/a")], ""));
 }
 
-/// A token server that knows the identity token `refresh` by POST, or else nobody but by GET.
+/// A token server that accepts the identity token `refresh` by POST, or else only by GET.
 async fn token_server(knows_post: bool) -> Server {
     let server = Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
         ("POST", "/token") if !knows_post => Answer::new(404),

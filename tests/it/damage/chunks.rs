@@ -134,7 +134,7 @@ fn without_its_values_a_damaged_blob_is_found_anyway() {
     assert_eq!((both.code, both.paths()), (3, [layer.clone()].into()), "{both:#?}");
     let problem = both.problems.iter().find(|problem| problem["path"] == json!(layer)).unwrap();
     assert!(problem["found"].as_str().unwrap().contains("so the place is unknown"), "{problem}");
-    // Nor without chunks.b3 at all, which is no problem of its own.
+    // Nor without chunks.b3, which is not a problem.
     parts.remove("chunks.b3");
     let without = verify(&parts.write(&large.directory.path().join("without"), Form::Directory));
     assert_eq!((without.code, without.paths()), (3, [layer].into()), "{without:#?}");

@@ -1,4 +1,4 @@
-//! What travels with an image because it speaks of it: a lock that says so of anything else could give any manifest any tag.
+//! What travels with an image because it refers to it: otherwise a lock could give any tag to any manifest.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::forged::{canonical, forge, refused, resum, with_index};
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, images, tempdir};
 
-/// The third image as a companion of the first: its subject, its tag, and what is said against it.
+/// The third image as a companion of the first: its subject, its tag, and the objection.
 fn cases(fixture: &Fixture) -> Vec<(Value, Value, &'static str)> {
     let [one, two, three, multi] = &fixture.images[..] else { panic!("four images") };
     let beside = |digest: &str, suffix: &str| json!(format!("{}{suffix}", digest.replace(':', "-")));
@@ -51,7 +51,7 @@ fn a_manifest_that_refers_to_no_manifest_of_the_image_or_has_a_tag_of_its_own_ch
     }
 }
 
-/// Wherever it is pushed, the registry lists it among the referrers of what it names: an image that nobody asked about.
+/// Wherever it is pushed, the registry lists it among the referrers of its subject, an image that was not requested.
 #[test]
 fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
     let source = Registry::start();
@@ -74,7 +74,7 @@ fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
     assert!(!refusal.status.success() && stderr.contains("has the subject"), "{stderr}");
     let (output, out) = export("1");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // The same bundle is said to have one image more: of the inner index, which lacks the subject.
+    // The same bundle claims one more image: the inner index, which lacks the subject.
     let mut parts = in_tar_order(files_below(&out));
     let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
     let mut forged = json["lock"]["images"][0].clone();
@@ -90,7 +90,7 @@ fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
     assert_eq!(report.problems.iter().filter(|problem| is_named(problem)).count(), 1, "{report:#?}");
 }
 
-/// containerd keeps what says so with that image, and loses it with that image.
+/// containerd keeps what refers to that image with it, and removes it with that image.
 #[test]
 fn an_index_that_lets_a_manifest_refer_to_another_than_the_lock_does_is_refused() {
     let fixture = Fixture::new();

@@ -45,7 +45,7 @@ impl Fixture {
         sha256(&json.unwrap().1)
     }
 
-    /// The bundle with a name of its own, damaged.
+    /// The bundle under another name, damaged.
     fn damaged(&self, form: Form, name: &str, damage: impl Fn(&mut Parts)) -> PathBuf {
         let mut parts = self.parts.clone();
         damage(&mut parts);

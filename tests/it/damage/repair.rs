@@ -63,7 +63,7 @@ impl Fixture {
         to
     }
 
-    /// Of a file, as it was.
+    /// The original bytes of a file.
     pub(super) fn bytes(&self, path: &str) -> Vec<u8> {
         bytes(&self.whole(Form::Directory), path)
     }
@@ -243,7 +243,7 @@ fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
         let with = fixture.repair_for(&bundle);
         assert_eq!(fixture.source.count("GET", &large, 200), whole, "it was asked for as a whole");
         assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
-        // By now there is more that is bad, which only the next repair can bring; the other blob is repaired all the same.
+        // More has become bad, which only the next repair can bring; the other blob is repaired anyway.
         flip(&bundle, &fixture.layer(), 5);
         let ran = repair(&bundle, &with).ended(3);
         assert!(ran.stdout.contains("1 file not in"), "{ran:?}");
@@ -338,7 +338,7 @@ fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
     fixture.export(&missing, &fixture.path("new.tar")).ended(2);
 }
 
-/// The list of files follows from lock, tools and parents: nobody has to bring a whole copy for it.
+/// The list of files follows from lock, tools and parents: a whole copy is not needed for it.
 #[test]
 fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other() {
     let fixture = Fixture::new();
@@ -449,7 +449,7 @@ fn now(bundle: &Path, path: &str) -> Vec<u8> {
     found
 }
 
-/// Of a file, in either form; its place in a tar stays what it was.
+/// The bytes of a file, in either form; its place in a tar stays the same.
 fn bytes(bundle: &Path, path: &str) -> Vec<u8> {
     if bundle.is_dir() {
         return std::fs::read(bundle.join(path)).unwrap_or_default();

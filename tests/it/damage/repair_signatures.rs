@@ -1,4 +1,4 @@
-//! What becomes of signatures, and of what stands around them, while a bundle is repaired.
+//! What happens to signatures, and to the files around them, while a bundle is repaired.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,4 @@
-//! What stands in the way of a push is found, told apart, and told all at once.
+//! Obstacles to a push are found, distinguished, and reported all at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -71,7 +71,7 @@ fn only_projects_that_get_something_need_the_right_to_push() {
         assert!(!plan.stdout.contains("may not push"), "{}", plan.stdout);
         import(&both, &server, "", creds, &["--map", &map]).ended(0);
         assert!(server.tag("base/one", "1").is_some());
-        // What is sent anew is pushed.
+        // What is sent again counts as pushed.
         import(&both, &server, "", creds, &["--map", &map, "--reupload"]).ended(4).reported(&[denied]);
     }
 }
@@ -213,7 +213,7 @@ fn a_quota_that_harbor_ignores_is_reported() {
     let server = Harbor::start(setup().account(maker));
     let message = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
     import(&bundle, &server, "/2026", CI, &options).ended(0).reported(&message);
-    // Who may create projects need not be allowed to read them.
+    // An account that may create projects need not be allowed to read them.
     let unread = ["quota of 2.0 GiB could not be checked", "may not read it"];
     import(&bundle, &server, "/2028", "maker:Maker123", &options).ended(0).reported(&unread);
     let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
@@ -240,7 +240,7 @@ fn an_api_that_fails_for_a_moment_is_asked_again_and_one_that_never_answers_is_n
     assert!(server.tag("base/team/one", "1").is_some());
 }
 
-/// The usual way of Harbor: each project has a robot of its own, and no account knows more than one project.
+/// The usual setup of Harbor: each project has its own robot, and no account knows more than one project.
 #[test]
 fn credentials_that_are_kept_for_one_project_count_for_all_that_is_asked_of_it() {
     let [one, two] = ["one", "two"].map(|name| images::oci(&format!("{name}/app"), "1", &["what all share", name]));

@@ -49,8 +49,8 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
     import(&bundle, &server, "/base", CI, &[]).ended(0);
 }
 
-/// Its database has given up the layer, and the storage has it for a moment longer: without another upload, the image is broken
-/// as soon as the collection ends.
+/// Its database has given up the layer, and the storage still has it for a moment: without another upload, the image
+/// breaks when the collection ends.
 #[test]
 fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
     let server = Harbor::start(setup());
@@ -71,7 +71,7 @@ fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
     assert!(server.tag("base/team/one", "3").is_none());
 }
 
-/// One answer speaks for all that is still to be sent there; the rest of the run goes on.
+/// One answer counts for everything that is still to be sent there; the rest of the run continues.
 #[test]
 fn what_ends_a_push_to_a_project_in_the_middle_is_reported_once_and_not_tried_again() {
     let all = many();
@@ -153,7 +153,7 @@ fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
     assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
 }
 
-/// Harbor answers 401 while it cannot reach its database. The credentials are right all the same.
+/// Harbor answers 401 while it cannot reach its database. The credentials are still right.
 #[test]
 fn a_database_that_stops_is_an_outage_and_no_problem_of_the_credentials() {
     let all = many();

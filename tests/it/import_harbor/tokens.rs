@@ -11,7 +11,7 @@ use crate::support::{gapferry, tempdir};
 fn a_hundred_images_take_a_dozen_tokens_at_most() {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
-        // Each of the bases lands first in a project of its own, and is mounted from there.
+        // Each of the bases is first pushed to a project of its own, and is mounted from there.
         images::oci(&repository, &tag, &["what all share", &format!("base {}", n % 20), &format!("{n}")])
     };
     let all: Vec<Image> = (0..100).map(image).collect();
@@ -94,7 +94,7 @@ fn an_export_by_a_token_server_that_does_not_accept_several_repositories_is_whol
     }
 }
 
-/// So many images, 100 of them in 60 repositories of 30 projects, which everybody here may read, and what they are called.
+/// This many images, 100 of them in 60 repositories of 30 projects, which everyone may read here, and their names.
 fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
@@ -110,7 +110,7 @@ fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     (server, references)
 }
 
-/// A gateway may have a token server of its own kind: then each repository gets a token of its own again.
+/// A gateway may have a different token server: then each repository gets its own token again.
 #[test]
 fn a_token_server_that_does_not_accept_several_repositories_at_once_is_asked_for_each() {
     let images = ["one", "two", "three"].map(small);

@@ -236,7 +236,7 @@ async fn a_stream_that_has_passed_says_how_to_continue_and_that_way_works() {
     assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
 }
 
-/// Each refusal of a manifest costs tries of its own: one is enough to see that mounts here are of nothing.
+/// Each refusal of a manifest uses up tries: one is enough to see that mounts here have no effect.
 #[tokio::test]
 async fn after_one_mount_of_nothing_all_of_the_image_is_looked_at_before_its_manifest_is_put_again() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());

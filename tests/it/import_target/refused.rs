@@ -157,7 +157,7 @@ async fn a_companion_that_the_target_rejects_does_not_fail_its_image() {
     for app in &apps {
         let sbom = images::referrer(app, "application/spdx+json", app.repository.as_bytes());
         sbom.push(&source);
-        // What speaks of what was refused has nothing to speak of.
+        // A referrer of what was refused has lost its subject.
         let (of_sbom, list) = (
             images::referrer(&sbom, "application/example", app.repository.as_bytes()),
             images::referrers_tag(app, std::slice::from_ref(&sbom)),

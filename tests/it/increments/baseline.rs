@@ -23,7 +23,7 @@ fn what_a_failed_import_did_not_bring_is_in_the_next_increment() {
     sides.import("first", &["--on-existing", "fail", "--receipt", "first.receipt"]).ended(1);
     sides.export("second", &names, &["--since", "first.receipt"]);
     let carried = sides.carried("second");
-    // Its blobs may even be there; nobody confirmed it.
+    // Its blobs may even exist; they were not confirmed.
     for blob in [&bad.blobs[0], &bad.blobs[2], &bad.manifest] {
         assert!(carried.contains(&sha256(blob)), "{carried:?}");
     }

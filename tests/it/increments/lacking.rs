@@ -55,7 +55,8 @@ fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
     }
 }
 
-/// Who doubts the target's storage must neither be told that a healthy target has lost everything, nor get images of rotten layers.
+/// An operator who doubts the target's storage must neither hear that a healthy target has lost everything, nor get
+/// images with damaged layers.
 #[test]
 fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
     let sides = Sides::new();

@@ -1,4 +1,4 @@
-//! Tags of images that nobody wants any more.
+//! Tags of images that are no longer wanted.
 
 use std::process::Stdio;
 
@@ -176,7 +176,7 @@ fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
     let prune = ["--prune", "--yes", "--arrived", "first.receipt", "--arrived-key", public];
     import(&prune).ended(3).reported(&["first.receipt is refused: it is not signed"]);
     assert!(there());
-    // A receipt that was not signed says nothing to one that is: what it found there, somebody else may have pushed.
+    // An unsigned receipt says nothing to a signed one: someone else may have pushed what it found there.
     let receipt = ["--receipt", "first.receipt", "--sign-key", key];
     import_to(target.host(), sides.stick.path(), "first", &receipt).ended(0);
     import(&prune).ended(0).reported(&["is left: no receipt of --arrived lists", "nothing to prune"]);

@@ -1,4 +1,4 @@
-//! 429: everybody waits, visibly, as long as was allowed; then the run stops, and the next one goes on.
+//! 429: all requests wait, visibly, as long as allowed; then the run stops, and the next one continues.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,7 +9,7 @@ use super::*;
 use crate::support::registry::Registry;
 use crate::support::{gapferry_process, tempdir};
 
-/// Fields of a descriptor that mean nothing, each in a form that somebody writes.
+/// Fields of a descriptor without meaning, each in a form that some program writes.
 fn descriptor_oddities() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(json!({})),
@@ -321,7 +321,7 @@ async fn a_companion_that_is_incomplete_stays_behind_and_its_image_travels() {
 #[tokio::test]
 async fn a_manifest_without_a_media_type_is_pushed_with_the_one_that_led_to_it() {
     let (source, target, directory) = (Source::start().await, Registry::start(), tempdir());
-    // By its config it would be Docker's, and docker-registry takes none of these without the field.
+    // By its config it would be Docker's, and docker-registry accepts none of these without the field.
     let image = |name: &str| {
         let config = json!({"os": "linux", "architecture": "amd64", "x": name}).to_string();
         let config = typed(source.put_blob("a", config.as_bytes()), "application/vnd.docker.container.image.v1+json");

@@ -1,4 +1,4 @@
-//! Which manifest stands for a platform, and what is said where there is none.
+//! Which manifest stands for a platform, and what is reported if there is no such manifest.
 
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ async fn a_config_that_names_its_platform_in_two_ways_is_refused_by_export_and_v
     put(r#"{"architecture":"arm64","os":"linux","OS":"windows"}"#);
     let message = stderr(&ends_with(3, &["export", &site.source.name("a:1"), "-o", &site.path("b")]));
     assert!(message.contains("\"OS\""), "{message}");
-    // What is no platform at all is nobody's.
+    // A value that is not a platform belongs to no platform.
     put(r#"["architecture"]"#);
     ends_with(0, &["export", &site.source.name("a:1"), "-o", &site.path("b")]);
     ends_with(0, &["verify", "--full", &site.path("b")]);
@@ -105,7 +105,7 @@ async fn an_allowlist_with_platforms_admits_no_child_that_a_runtime_could_take_f
     let unknown = json!({"platform": platform("unknown/unknown")});
     let cases = [
         (attestation(unknown.clone(), &amd["digest"]), 0),
-        // Without a platform, containerd goes by the config.
+        // Without a platform, containerd uses the config.
         (attestation(json!({}), &amd["digest"]), 3),
         (attestation(unknown, &json!(sha256(b"nothing here"))), 3),
     ];

@@ -1,4 +1,4 @@
-//! Registries that do not say what is attached to an image: the image travels, and nobody takes silence for “nothing”.
+//! Registries that do not list referrers: the image is exported, and silence is not taken for "none".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -286,7 +286,7 @@ async fn a_signature_that_the_last_bundle_has_is_kept_where_todays_list_is_unkno
     assert_eq!((attached(&listed["images"]), unknown(&listed)), (json!(digest), 2));
     assert_code(&gapferry(&["verify", "--full", path(&bundle)]).await, 0);
 
-    // Of an image that the tag no longer means it says nothing.
+    // It says nothing about an image that the tag no longer means.
     moved.store(true, Ordering::Relaxed);
     assert_code(&gapferry(&export).await, 0);
     let listed = printed(&gapferry(&["list", path(&bundle), "--json"]).await);
@@ -399,7 +399,7 @@ async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_do
     algorithm["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e");
     let none = Value::Null;
     let to = |target: &str| Some(format!("<{target}>; rel=\"next\""));
-    // (an entry beside two good ones, and where the page leads)
+    // (an entry next to two good ones, and where the page leads)
     let cases = [
         ("null", Some(&none), None),
         ("a size that is text", Some(&report), None),

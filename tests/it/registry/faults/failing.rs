@@ -37,7 +37,7 @@ async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
     }
 }
 
-/// Reads these blobs one after the other, each from a repository of its own, until one error ends it for all.
+/// Reads these blobs one after the other, each from its own repository, until one error ends all reads.
 async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<gapferry::base::error::Error> {
     let (registries, _) = watched(config);
     let mut errors = Vec::new();
@@ -75,7 +75,7 @@ fn without_content() -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static 
     }
 }
 
-/// Each blob would cost all its tries, while manifests begin the retry budget anew.
+/// Otherwise each blob would cost all its tries, while manifests restart the retry budget.
 #[tokio::test]
 async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
     let servers = [
@@ -119,11 +119,11 @@ async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget(
     assert!(is_given_up(&registries, &server).await, "every manifest costs all its tries");
 }
 
-/// What comes in pieces comes, however often it breaks off, and begins the budget anew.
+/// A blob that arrives in pieces arrives, however often it breaks off, and restarts the budget.
 #[tokio::test]
 async fn a_blob_that_makes_progress_between_breaks_is_read_to_its_end() {
     let content = noise(100_000);
-    // Of the smaller pieces it takes three to renew the tries.
+    // With the smaller pieces it takes three to renew the tries.
     for piece in [4000, 1500] {
         let served = content.clone();
         let server = Server::registry(move |request, _| ranged(request, &served).but(Fault::Truncate(piece))).await;

@@ -194,7 +194,7 @@ async fn a_gateway_that_knows_only_the_paths_of_images_is_used_whatever_it_answe
         let warned = |event: &Event| matches!(event, Event::Warning(text) if text.contains(&status.to_string()));
         assert_eq!(events.events().iter().filter(|event| warned(event)).count(), 1, "{status}");
     }
-    // Whoever wants TLS says so with 400, too: then other paths do not work either.
+    // A server that wants TLS says so with 400, too: then other paths do not work either.
     for message in
         ["Client sent an HTTP request to an HTTPS server.", "You're speaking plain HTTP to an SSL-enabled server"]
     {

@@ -1,5 +1,5 @@
-//! Lists of tags and referrers whose pages end too early, too late or in the wrong place: they are read to their end, or
-//! nobody takes them for whole.
+//! Lists of tags and referrers whose pages end too early, too late or in the wrong place: they are read to their end,
+//! or count as incomplete.
 
 use gapferry::base::error::{Error, Kind};
 use gapferry::content::{Need, Source, TagList};
@@ -116,7 +116,7 @@ async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_regist
         true => page(&all[..1]).with("Link", "</v2/a/b/tags/list?n=1&last=v00000>; rel=next"),
         false => page(all),
     };
-    // Pages of 50 by a number of its own; it does not know `last`.
+    // Pages of 50 with its own parameter; it does not support `last`.
     let pages: Script = |r, all| match parameter(r, "page") {
         Some(_) => page(&all[50..]),
         None => page(&all[..50]).with("Link", "</v2/a/b/tags/list?page=2>; rel=next"),
