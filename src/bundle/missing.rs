@@ -245,7 +245,7 @@ mod tests {
         wrong.tools = vec![tool("tools/../passwd"), tool("tools/x")];
         let text = message(&wrong);
         for words in [
-            "\"../passwd\" is no file",
+            "\"../passwd\" is not a metadata file",
             "SHA256SUMS is listed twice",
             "\"tools/../passwd\" is not a tool",
             "not whole chunks",
@@ -264,7 +264,7 @@ mod tests {
         }
         let mut short = missing(vec![blob(5 * CHUNK, &[(0, 2 * CHUNK - 1)])]);
         short.blobs[0].ranges[0].values.pop();
-        assert!(message(&short).contains("take 2 values"));
+        assert!(message(&short).contains("need 2 values"));
         short.blobs[0].size = None;
         assert!(message(&short).contains("no size"));
     }

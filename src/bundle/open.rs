@@ -192,8 +192,8 @@ pub fn no_bundle(layout: &Layout) -> Error {
 pub fn refuse_part(layout: &Layout) -> Result<()> {
     let is_part = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".json");
     let what = match layout.entries().any(|(path, _)| is_part(path)) {
-        true => "a volume of a bundle: save it to a file for `verify` and `import`",
-        false if layout.size_of(REPAIR_JSON).is_some() => "a repair file: save it to a file for `gapferry repair`",
+        true => "a volume of a bundle, which `verify` and `import` read from a file",
+        false if layout.size_of(REPAIR_JSON).is_some() => "a repair file, which `gapferry repair` reads from a file",
         false => return Ok(()),
     };
     Err(Error::input(format!("{} is not a bundle but {what}; save it to one", layout.path().display())))

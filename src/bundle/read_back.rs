@@ -240,7 +240,7 @@ mod tests {
         let text = read_back(&out, Digest::ZEROS, &events).unwrap_err().chain();
         assert!(text.contains("a reads back differently from what was written, and 1 more"), "{text}");
         let damaged = out.with_file_name("out.damaged.1");
-        assert!(text.contains(&format!("called {} now", damaged.display())), "{text}");
+        assert!(text.contains(&format!("whose name is now {}", damaged.display())), "{text}");
         assert!(!out.exists() && damaged.join("b").exists() && fs::read_dir(&unnamed).unwrap().next().is_none());
     }
 

@@ -153,7 +153,7 @@ impl Seekable {
         let size = usize::try_from(last - first).unwrap_or_default();
         // A frame never needs more, because data that does not compress is stored.
         let packed = usize::try_from(end - begin).ok().filter(|packed| *packed <= size + size / 64 + 1024);
-        let mut packed = vec![0; packed.ok_or_else(|| wrong("is longer than its content"))?];
+        let mut packed = vec![0; packed.ok_or_else(|| wrong("is longer than what it contains"))?];
         FileExt::read_exact_at(&self.file, &mut packed, begin)?;
         let mut bytes = vec![0; size];
         let read = Decompressor::new()?.decompress_to_buffer(&packed, &mut bytes);
@@ -253,7 +253,7 @@ impl<R: Read> Read for Decompressed<R> {
 }
 
 fn wrong(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("its content {why}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("its compressed data {why}"))
 }
 
 /// Little-endian, like everything in the format.

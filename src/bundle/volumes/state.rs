@@ -108,7 +108,7 @@ impl ImportState {
         match json.as_ref().map(|json| &json.target).filter(|other| **other != self.target) {
             None => Ok(json),
             Some(other) => {
-                let text = format!("is of an import into {other}, not {}", self.target);
+                let text = format!("belongs to an import into {other}, not {}", self.target);
                 Err(Error::input(format!("{} {text}: name another file, or remove it", self.path.display())))
             }
         }
@@ -169,15 +169,15 @@ impl ImportState {
     pub fn bind(&mut self, set: SetId) -> Result<()> {
         self.lock_dir()?;
         let refuse = |what: String| {
-            let text = format!("is of an import of {what}: name another file, or remove it");
+            let text = format!("belongs to an import of {what}: name another file, or remove it");
             Err(Error::input(format!("{} {text}", self.path.display())))
         };
         match &self.json {
             Some(json) if json.identity != set.identity => {
-                refuse(format!("it belongs to the bundle {}, and these volumes to {}", json.identity, set.identity))
+                refuse(format!("the bundle {}, and these volumes are of {}", json.identity, set.identity))
             }
             Some(json) if (json.of, json.recovery, json.limit) != (set.of, set.recovery, set.limit) => {
-                refuse("it belongs to another set of this bundle, which was split in another way".to_owned())
+                refuse("another set of this bundle, which was split in another way".to_owned())
             }
             Some(_) => Ok(()),
             None => {

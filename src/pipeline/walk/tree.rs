@@ -291,9 +291,10 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied:
     let (lacks, aside) = match media_type::is_manifest(&child.media_type) {
         true if denied.is_some() => ("does not have or denies", String::new()),
         true => ("does not have", String::new()),
-        false => {
-            ("does not have as a manifest", format!(" of the media type {}, which is no manifest's", child.media_type))
-        }
+        false => (
+            "does not have as a manifest",
+            format!(" with the media type {}, which is not that of a manifest", child.media_type),
+        ),
     };
     let text = format!(
         "its index {index} names {what}{aside}, which {} {lacks}; {others}, or --index sparse carries the index \

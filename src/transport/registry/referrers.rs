@@ -209,7 +209,8 @@ async fn read_pages(
                 Err(error) => {
                     list.found.extend(good_entries(&body).into_iter().filter(|good| seen.insert(good.digest)));
                     let is_part = list.found.len() > before;
-                    let kind = if is_part { "the answer is not an index" } else { "the answer is no index" };
+                    let kind =
+                        if is_part { "a part of the answer cannot be used" } else { "the answer is not an index" };
                     let shown = excerpt_shown(&body, &secrets);
                     let error = shown.known_to(strange(what, format!("{kind}: {}", shown.text))).because(error);
                     if !is_part {

@@ -68,7 +68,7 @@ fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         let text = match error.to_string() {
-            text if text == "the proxy refuses to connect there" => "the proxy refuses to connect there".to_owned(),
+            text if text == "tunnel error: unsuccessful" => "the proxy refuses to connect there".to_owned(),
             text => text,
         };
         let repeated = parts.last().is_some_and(|last| last.contains(&text));

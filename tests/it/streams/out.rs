@@ -77,7 +77,7 @@ fn nothing_else_is_printed_where_the_bundle_goes_and_nothing_is_left_beside_it()
     ended(fixture.streaming(&["--json"]).output().unwrap()).ended(2).reported(&["--json cannot"]);
     let before: Vec<_> = std::fs::read_dir(fixture.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
     let planned = ended(fixture.streaming(&["--dry-run"]).output().unwrap()).ended(0);
-    assert!(planned.stdout.contains("inside the bundle") && !planned.stdout.contains("free"), "{}", planned.stdout);
+    assert!(planned.stdout.contains("in the bundle") && !planned.stdout.contains("free"), "{}", planned.stdout);
     assert!(ended(fixture.streaming(&["-v"]).output().unwrap()).ended(0).stdout.starts_with("oci-layout\0"));
     let after: Vec<_> = std::fs::read_dir(fixture.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(before, after);

@@ -164,7 +164,7 @@ fn what_is_only_a_part_of_a_bundle_is_not_called_a_damaged_one() {
     let volume = std::fs::read(fixture.path("part.002.tar")).unwrap();
     for command in [&["verify", "-"][..], &["import", "-", "--to", "127.0.0.1:1/none"]] {
         let refused = fixture.piped(command, &volume, WHOLE).ended(2);
-        refused.reported(&["standard input is not a bundle but a volume of a bundle", "to a file"]);
+        refused.reported(&["standard input is not a bundle but a volume of a bundle", "from a file"]);
     }
 }
 

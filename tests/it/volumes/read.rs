@@ -312,7 +312,7 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
     let kept = || std::fs::read_dir(set.path("s.state.segments")).unwrap().map(|entry| entry.unwrap().path());
     go(&set.volumes[..1], host).ended(6);
     go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).reported(&["import into"]);
-    go(&other.volumes[1..2], host).ended(2).reported(&["the bundle"]);
+    go(&other.volumes[1..2], host).ended(2).reported(&["belongs to an import of the bundle"]);
     go(std::slice::from_ref(&set.tar), host).ended(2).reported(&["is not a volume"]);
     go(&set.volumes[1..2], host).ended(6);
     let piece = kept().next().expect("a piece of the layer that was cut");

@@ -64,7 +64,7 @@ fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
         assert!(parse(&good.replace(from, to)).is_err(), "{from} as {to}");
     }
     let moved = good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
-    assert!(parse(&moved).unwrap_err().contains("not written as format 1 has it"));
+    assert!(parse(&moved).unwrap_err().contains("not in the exact form of format 1"));
     // An unknown key is named, also in the OCI types, which have other keys.
     let image = |platform: &str| {
         let (digest, media_type) = (Digest::sha256(b"1"), crate::oci::media_type::OCI_MANIFEST);

@@ -76,7 +76,7 @@ impl Auditor<'_> {
     fn lie(&self, index: Digest, part: &NodeChild) -> Option<StorageProblem> {
         match self.nodes.get(&part.digest) {
             Some(Node::Whole { size, .. }) if *size != part.size => {
-                let what = format!("it gives {} a size of {} bytes, and the size is {size}", part.size, part.digest);
+                let what = format!("it states {} bytes for {}, which has {size}", part.size, part.digest);
                 Some(StorageProblem::new(data_path(&index), StorageProblemKind::WrongSize, what))
             }
             _ => None,
