@@ -115,11 +115,11 @@ fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     fixture.run(&["repair", "images.tar.zst", "plain.tar"]);
     assert!(std::fs::read(fixture.path("images.tar.zst")).unwrap() == packed);
-    // With a key it is written anew, signed.
+    // With a key it is written again, signed.
     let signed = ["export", "--locked", "images.lock", "-o", "images.tar.zst", "--sign-key", "key.pem"];
     fixture.run(&signed).ended(0).reported(&["written", "signed by"]);
     fixture.run(&signed).ended(0).reported(&["unchanged", "signed by"]);
-    // A compressed tar without the table is none that can be read by offset, but passes through a pipe.
+    // A compressed tar without the table cannot be read by offset, but passes through a pipe.
     std::fs::write(fixture.path("other.tar.zst"), images::zstd(&std::fs::read(fixture.path("plain.tar")).unwrap()))
         .unwrap();
     fixture.run(&["verify", "other.tar.zst"]).ended(2).reported(&["compressed with zstd"]);

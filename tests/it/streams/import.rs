@@ -81,7 +81,7 @@ fn a_pipe_that_breaks_loses_only_what_had_not_arrived_and_the_same_again_brings_
     assert!(seen.iter().any(|there| (1..4).contains(there)), "{seen:?}");
 }
 
-/// Of five thousand images nobody could read why.
+/// Otherwise the reason would be lost among five thousand images.
 #[test]
 fn what_failed_for_one_reason_reports_it_once() {
     let (fixture, target) = (Fixture::new(), Registry::start());
@@ -114,7 +114,7 @@ fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_ow
 fn a_wrong_byte_fails_only_the_images_that_have_it() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let mut bytes = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
-    // Of the second image alone.
+    // Only the second image has it.
     let digest = gapferry::oci::Digest::sha256(&fixture.images[1].blobs[2]);
     let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(digest.blob_path().as_bytes())).unwrap();
     bytes[header + 600] ^= 1;

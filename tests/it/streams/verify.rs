@@ -113,7 +113,7 @@ fn a_stream_signed_by_an_untrusted_key_is_refused_before_its_first_blob() {
     let unsigned = std::fs::read(fixture.streamed("plain.tar", &[])).unwrap();
     let text = fixture.piped(&["verify", "-", "--key", "key.pub"], &signed, WHOLE).ended(0).stdout;
     assert!(text.contains("signed by"), "{text}");
-    // The blobs never came: that they are missing is not what is said.
+    // The blobs were never received; the report must not say that they are missing.
     let first = |bytes: &[u8]| 512 * (1 + (0..).find(|at| bytes[at * 512..].starts_with(b"blobs/")).unwrap());
     for (bytes, key, why) in [(&signed, "other.pub", "does not match"), (&unsigned, "key.pub", "not signed")] {
         let refused = fixture.piped(&["verify", "-", "--key", key], &bytes[..first(bytes)], WHOLE).ended(3);

@@ -393,14 +393,14 @@ fn recovery_volumes_that_name_another_bundle_make_nothing_of_this_one() {
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.volume(2)).unwrap();
     set.refuses("another identity", &[]);
-    // Not even a recovery volume that says so, too.
+    // Not even with a recovery volume that says the same.
     let set = Signed::new(2);
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.set().join("v.r02.tar")).unwrap();
     set.refuses("another identity", &[]);
 }
 
-/// The sums of a volume are unsigned: a program beside the images would travel in a bundle that is called good.
+/// The sums of a volume are unsigned: a program next to the images would travel in a bundle that is called good.
 #[test]
 fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_import() {
     let set = Signed::new(1);

@@ -391,7 +391,7 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
     }
 }
 
-/// A real bundle in a directory, and its volumes beside it, called `set/v.…`.
+/// A real bundle in a directory, and its volumes next to it, named `set/v.…`.
 fn split(directory: &Path, size: &str, recovery: u32) -> Ran {
     let mut command = gapferry();
     command.arg("split").arg(directory.join("b.tar")).arg("-o").arg(directory.join("set/v.tar"));

@@ -141,7 +141,7 @@ fn a_set_is_repaired_with_a_repair_whatever_happened_to_its_volumes() {
 #[test]
 fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_anyway() {
     let fixture = Fixture::new(true);
-    // Of the last blob, and then of all.
+    // First of the last blob, then of all.
     std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();
     fixture.fetch();
     std::fs::remove_file(fixture.volume(1)).unwrap();
@@ -170,7 +170,7 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
     // What was made there is not in the way of a second run.
     fixture.repair("repair.tar", &["-o", "out"]).ended(0);
     assert!(files_below(&fixture.path("out")) == made);
-    // In the place of a lost one is something that nobody named.
+    // An unrelated file has the name of a lost volume.
     std::fs::write(fixture.volume(2), "my thesis").unwrap();
     let named: Vec<String> = fixture.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
     let all = [&named[..], &["repair.tar".to_owned()]].concat();

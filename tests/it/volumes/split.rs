@@ -1,4 +1,4 @@
-//! `gapferry split`: what is written, read by other programs; and what becomes of volumes that are there already.
+//! `gapferry split`: its output, read by other programs, and what happens to existing volumes.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
@@ -25,7 +25,7 @@ fn split(bundle: &Path, out: &Path, size: &str, more: &[&str]) -> Ran {
     Ran::of(gapferry().arg("split").arg(bundle).arg("-o").arg(out).args(["--volume-size", size]).args(more))
 }
 
-/// The volumes in a directory, in order, with nothing else beside them.
+/// The volumes in a directory, in order; it contains nothing else.
 fn volumes(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
