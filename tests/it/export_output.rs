@@ -57,7 +57,7 @@ fn an_export_over_a_bundle_removes_no_file_that_does_not_belong_to_it() {
         let before = std::fs::read(path("b/bundle.json")).unwrap();
         let refused = export(&registry, names, directory.path(), "b").code(2);
         let text = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
-        assert!(text.contains("notes/who.txt in it is no part of the bundle"), "{text}");
+        assert!(text.contains("notes/who.txt does not belong to the existing bundle"), "{text}");
         assert_eq!(std::fs::read(path("b/notes/who.txt")).unwrap(), b"who carries it");
         assert_eq!(std::fs::read(path("b/bundle.json")).unwrap(), before);
     }

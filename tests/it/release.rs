@@ -40,7 +40,7 @@ fn everything_that_is_not_installed_is_named_at_once_with_the_way_to_get_it() {
     let work = tempdir();
     let programs = work.path().join("bin");
     std::fs::create_dir(&programs).unwrap();
-    for program in ["bash", "dirname", "git", "sed", "head", "tail", "tr", "uname", "grep"] {
+    for program in ["bash", "dirname", "realpath", "git", "sed", "head", "tail", "tr", "uname", "grep"] {
         let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
             .map(|directory| directory.join(program))
             .find(|path| path.exists())
