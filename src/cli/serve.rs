@@ -92,15 +92,20 @@ pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
         () = &mut stopped => None,
     };
     context.end();
-    if let Some(serving) = serving {
-        introduce(&shown, &serving.report, context);
-        // Last, because a script connects as soon as it reads this.
-        if json {
-            context.print_json(&serving.report)?;
-        } else {
-            context.print(&format!("{}\n", serving.report.address))?;
+    match serving {
+        Some(serving) => {
+            introduce(&shown, &serving.report, context);
+            // Last, because a script connects as soon as it reads this.
+            if json {
+                context.print_json(&serving.report)?;
+            } else {
+                context.print(&format!("{}\n", serving.report.address))?;
+            }
+            serving.run(stopped).await?;
         }
-        serving.run(stopped).await?;
+        // A script that waits for the report needs one.
+        None if json => return Err(Error::new(Kind::Interrupted, "stopped before the server was ready")),
+        None => {}
     }
     context.say("stopped");
     Ok(CommandOutcome::Done)

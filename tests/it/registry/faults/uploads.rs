@@ -299,8 +299,7 @@ async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
 #[tokio::test]
 async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_host() {
     let elsewhere = Server::start(|_, _| Answer::new(403)).await;
-    for (to, says) in
-        [(None, "redirects the upload"), (Some(elsewhere.address.clone()), "403 Forbidden (from http://")]
+    for (to, says) in [(None, "redirects the upload"), (Some(elsewhere.address.clone()), "403 Forbidden (from http://")]
     {
         let server = Server::registry(|request, _| match request.method.as_str() {
             "POST" => Answer::new(202).with("Location", "/u"),
