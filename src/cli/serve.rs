@@ -37,8 +37,8 @@ rejected.
 With --key, or if the configuration requires signatures, only a signed bundle is served, and --writable is rejected. \
 Names and manifests are verified before the server starts; clients verify blobs.
 
-The server prints its address on standard output when it is ready, with --json as part of a report. Ctrl-C or SIGTERM stops it: running requests get \
-ten seconds, and the exit code is 0.";
+The server prints its address on standard output when it is ready, with --json as part of a report. Ctrl-C or \
+SIGTERM stops it: running requests get ten seconds, and the exit code is 0.";
 
 const AFTER: &str = "\
 Examples:
