@@ -136,9 +136,9 @@ const ACCIDENTS: [Accident; 18] = [
     (
         "newline",
         |root, image| fs::write(link(root, image), image.digest() + "\n").unwrap(),
-        "bad-link: the link contains",
+        "bad-link: the link contains \"",
     ),
-    ("outside", |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(), "the link contains"),
+    ("outside", |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(), "instead of a digest"),
     ("long", |root, image| fs::write(link(root, image), "x".repeat(100_000)).unwrap(), "longer than a digest"),
     ("no-link", |root, image| fs::remove_file(link(root, image)).unwrap(), "tag-without-link: "),
     (
