@@ -89,7 +89,7 @@ pub use push::{
 pub use receipts::{NamedReceipt, ReceiptFile, ReceiptProblem, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};
 pub use repair::{RecoveredVolumes, RepairReport, RepairRequest, RepairedBundle, RepairedVolumes, VolumePath, repair};
-pub use resolve::{ResolveOptions, lock_in_bundle};
+pub use resolve::{ResolveOptions, lock_text};
 pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
 pub use sign::{SignReport, SignRequest, sign};
 pub use since::{basis_line, read_baseline};

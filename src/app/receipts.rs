@@ -63,8 +63,9 @@ impl Fact for ReceiptProblem {}
 /// # Errors
 /// Keys were given, and none of them has signed the receipt.
 fn check_signature(from: &Input, receipt: &[u8], keys: &[PublicKey]) -> Result<Signature> {
-    let refuse =
-        |fault: ReceiptProblem| Err(Error::damaged(format!("{} is refused: {fault}", from.name())).with_fact(fault));
+    let refuse = |problem: ReceiptProblem| {
+        Err(Error::damaged(format!("{} is refused: {problem}", from.name())).with_fact(problem))
+    };
     let Some(path) = file(from) else {
         return match keys.is_empty() {
             true => Ok(Signature::Absent),

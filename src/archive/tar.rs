@@ -3,14 +3,15 @@
 //!
 //! It supports POSIX ustar with GNU long names (`L`), GNU base-256 numbers, and PAX `path` and `size`. Other PAX records are
 //! accepted if they do not affect the content or position of a file. Any entry other than a regular file or a directory is a
-//! fault, and so is a tar that ends early.
+//! problem, and so is a tar that ends early.
 //!
 //! # Threats
-//! In addition to those of any layout: a tar that two programs read as two different tars, so that what is verified here is
-//! not what `tar xf` unpacks. Everything that programs are known to read differently is a fault, including sloppy numbers and
-//! broken extended headers. So is every field or record that is not known to occur in plain entries, and an extended header
-//! that contradicts a short name or small size in the header, because a program without extended headers uses the header. The
-//! reader reads only headers, padding and what follows the end mark, and of that no more than a tar can need.
+//! In addition to those of any layout: a tar that two programs read as two different tars, so that what is verified
+//! here is not what `tar xf` unpacks. Everything that programs are known to read differently is a problem, including
+//! sloppy numbers and broken extended headers. So is every field or record that is not known to occur in plain entries,
+//! and an extended header that contradicts a short name or small size in the header, because a program without extended
+//! headers uses the header. The reader reads only headers, padding and what follows the end mark, and of that no more
+//! than a tar can need.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -66,7 +67,7 @@ pub trait Entries {
     fn cut(&mut self, name: &[u8], what: String);
 
     /// Something that is broken or that programs may read differently. An empty name means the tar itself.
-    fn fault(&mut self, name: &[u8], what: impl Into<String>);
+    fn problem(&mut self, name: &[u8], what: impl Into<String>);
 
     /// Called for every entry of any kind. `path` is that of the tar.
     ///
@@ -112,25 +113,25 @@ pub fn scan_from(
         };
         if block.iter().all(|byte| *byte == 0) {
             if extended.unanswered {
-                found.fault(b"", NO_ENTRY);
+                found.problem(b"", NO_ENTRY);
             }
             return check_end(path, file, position, length, found);
         }
         let header = match Header::parse(&block) {
             Ok(header) => header,
             Err(what) => {
-                found.fault(b"", no_header(position, what));
+                found.problem(b"", no_header(position, what));
                 return Ok(());
             }
         };
         let offset = position + BLOCK;
         let size = extended.size_of(&header);
         let Some(next) = padded(size).and_then(|padded| offset.checked_add(padded)) else {
-            found.fault(&header.name, OVERFLOWS);
+            found.problem(&header.name, OVERFLOWS);
             return Ok(());
         };
         if is_extended(header.kind) && size > MAX_EXTENDED {
-            found.fault(&header.name, TOO_LARGE);
+            found.problem(&header.name, TOO_LARGE);
             return Ok(());
         }
         if !is_extended(header.kind) {
@@ -143,7 +144,7 @@ pub fn scan_from(
         }
         let padding = next - offset - size;
         if !is_empty(path, file, offset + size, padding)? {
-            found.fault(extended.name.as_ref().unwrap_or(&header.name), HIDDEN);
+            found.problem(extended.name.as_ref().unwrap_or(&header.name), HIDDEN);
         }
         match header.kind {
             kind if is_extended(kind) => {
@@ -169,9 +170,9 @@ fn check_end(path: &Path, file: &impl ReadAt, position: u64, length: u64, found:
     if position + 2 * BLOCK > length {
         found.cut(b"", cut_in_end(length));
     } else if length - position > MAX_END {
-        found.fault(b"", too_long());
+        found.problem(b"", too_long());
     } else if !is_empty(path, file, position, length - position)? {
-        found.fault(b"", hidden(position));
+        found.problem(b"", hidden(position));
     }
     Ok(())
 }
@@ -217,13 +218,13 @@ fn is_extended(kind: u8) -> bool {
 fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &mut impl Entries) {
     match header.kind {
         // Of two headers, some programs use the first, some the last, and some combine both.
-        _ if extended.unanswered => found.fault(&header.name, "it is a second extended header before one entry"),
-        _ if header.foreign.is_some() => header.foreign.iter().for_each(|what| found.fault(&header.name, *what)),
+        _ if extended.unanswered => found.problem(&header.name, "it is a second extended header before one entry"),
+        _ if header.foreign.is_some() => header.foreign.iter().for_each(|what| found.problem(&header.name, *what)),
         // Programs treat headers for all entries differently; ours writes none.
         b'g' if says_nothing(data) => {}
-        b'g' => found.fault(&header.name, "it is a header that changes all entries after it"),
+        b'g' => found.problem(&header.name, "it is a header that changes all entries after it"),
         kind if extended.take(kind, data) => {}
-        _ => found.fault(&header.name, "its extended header is malformed"),
+        _ => found.problem(&header.name, "its extended header is malformed"),
     }
 }
 
@@ -282,10 +283,10 @@ fn is_empty(path: &Path, file: &impl ReadAt, mut offset: u64, mut length: u64) -
 /// Reports what programs may read differently about an entry.
 fn check(found: &mut impl Entries, header: &Header, extended: &Extended) {
     let name = extended.name_of(header);
-    header.foreign.into_iter().chain(extended.contradiction(header)).for_each(|what| found.fault(name, what));
+    header.foreign.into_iter().chain(extended.contradiction(header)).for_each(|what| found.problem(name, what));
     // Entries other than files and directories are reported as such; a link, for example, may have a long target.
     if let Some(key) = extended.unknown.as_ref().filter(|_| matches!(header.kind, b'0' | 0 | b'5')) {
-        found.fault(name, format!("its extended header has {key:?}, which programs read differently"));
+        found.problem(name, format!("its extended header has {key:?}, which programs read differently"));
     }
 }
 
@@ -295,7 +296,7 @@ fn add(found: &mut impl Entries, header: Header, extended: Extended, place: Plac
         _ if extended.sparse => found.other(&name, "it is a sparse file"),
         b'0' | 0 if !name.ends_with(b"/") => found.file(&name, place),
         b'5' | b'0' | 0 if place.size == 0 => found.directory(&name),
-        b'5' | b'0' | 0 => found.fault(&name, "it is a directory with content"),
+        b'5' | b'0' | 0 => found.problem(&name, "it is a directory with content"),
         b'1' => found.other(&name, "it is a hard link"),
         b'2' => found.other(&name, "it is a symbolic link"),
         b'3' | b'4' | b'6' => found.other(&name, "it is a device"),

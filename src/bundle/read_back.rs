@@ -135,8 +135,8 @@ fn other(path: &str) -> Error {
 fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()> {
     let named: Vec<(&str, Digest)> = written.files.iter().map(|(path, digest)| (path.as_str(), *digest)).collect();
     // The sums do not cover what is between the files of a tar.
-    if let Some(fault) = layout.problems().first() {
-        return Err(Error::damaged(format!("it reads back differently from what was written: {}", fault.what)));
+    if let Some(problem) = layout.problems().first() {
+        return Err(Error::damaged(format!("it reads back differently from what was written: {}", problem.what)));
     }
     let proven = prove_all(layout, &named, events)?;
     let mut wrong = named.iter().zip(&proven).filter(|(_, proven)| proven.is_none()).map(|((path, _), _)| *path);

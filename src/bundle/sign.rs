@@ -64,7 +64,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
         Error::damaged(text)
     };
     // The remnant of a signature must not prevent signing.
-    let is_damaged = bundle.layout().problems().iter().any(|fault| !is_signature(&fault.path));
+    let is_damaged = bundle.layout().problems().iter().any(|problem| !is_signature(&problem.path));
     if is_damaged || !bundle.sums_agree() || !bundle.sizes_agree() {
         return Err(damaged());
     }

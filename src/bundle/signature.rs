@@ -56,12 +56,13 @@ impl Proven {
 /// The bundle is unsigned or signed by other keys, or one of the two files was changed (`Damaged`); or they cannot be read.
 pub fn check_signature(layout: &Layout, keys: &[PublicKey]) -> Result<Proven> {
     let shown = layout.path().display();
-    let refuse = |fault: SignatureProblem| Error::damaged(format!("{shown} is refused: {fault}")).with_fact(fault);
+    let refuse =
+        |problem: SignatureProblem| Error::damaged(format!("{shown} is refused: {problem}")).with_fact(problem);
     if signatures_of(layout, SUMS).is_empty() {
         // A link or a pipe in its place has no size either.
-        let odd = layout.problems().iter().find(|fault| is_signature(&fault.path));
+        let odd = layout.problems().iter().find(|problem| is_signature(&problem.path));
         return Err(refuse(match odd {
-            Some(fault) => SignatureProblem::NoPlainFile { path: fault.path.clone(), is: fault.what.to_string() },
+            Some(problem) => SignatureProblem::NoPlainFile { path: problem.path.clone(), is: problem.what.to_string() },
             None => SignatureProblem::Unsigned,
         }));
     }

@@ -199,9 +199,9 @@ impl<R: Read> StreamedBundle<R> {
             let _ = came.send((digest, Err(failed.iter().cloned().fold(error, Error::speaking_for))));
         }
         let layout = self.passing.into_layout();
-        problems.extend(layout.problems().iter().map(|fault| match fault.path.as_str() {
-            "" => format!("{path}: {}", fault.what),
-            name => format!("{name}: {}", fault.what),
+        problems.extend(layout.problems().iter().map(|problem| match problem.path.as_str() {
+            "" => format!("{path}: {}", problem.what),
+            name => format!("{name}: {}", problem.what),
         }));
         let missing = self.declared.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
         if missing > 0 && kind == Kind::Damaged {

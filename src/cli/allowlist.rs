@@ -56,7 +56,7 @@ pub struct AllowlistArgs {
     /// mode.
     #[arg(long, value_name = "MODE", hide_short_help = true, hide_possible_values = true)]
     index: Option<IndexMode>,
-    /// Platform that `docker load` uses of a multi-platform image [default: linux/amd64]
+    /// Platform of a multi-platform image that `docker load` uses [default: linux/amd64]
     ///
     /// It also applies to `podman load`. Registries always receive the whole index.
     #[arg(long, value_name = "PLATFORM", hide_short_help = true)]
@@ -80,9 +80,9 @@ pub struct AllowlistArgs {
     /// Repeatable. A regular expression that matches anywhere in the tag unless anchored, such as '^v?[0-9]+[.]'. For a
     /// matching tag that the lock file being replaced already contains, or otherwise the lock inside the bundle being
     /// replaced, gapferry reuses that entry with its companions and does not ask the registry about the tag. Manifests that
-    /// the existing bundle lacks are read by digest. Trust a bundle for this only if it never left your hands; otherwise
-    /// keep a lock on your side and name it (export: --lock FILE). If gapferry has to ask about such a tag anyway, because
-    /// the image is gone or other options apply, and the tag means another image, that is an error.
+    /// the existing bundle lacks are read by digest. Rely on a bundle for this only if nobody else could have changed it;
+    /// otherwise keep the lock and name it (export: --lock FILE). If gapferry has to look up such a tag anyway, because the
+    /// image is gone or other options apply, and the tag now refers to another image, that is an error.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, hide_short_help = true)]
     immutable_tags: Vec<Pattern>,
 }

@@ -32,7 +32,7 @@ Exports images from registries into one self-verifying bundle.
 
 gapferry first resolves every reference and reads every manifest. It then knows what to fetch: each blob once, \
 however many images share it. Blobs are hashed as they arrive and written to their final position. The bundle is \
-called OUT.partial until it is complete and on the medium.
+called OUT.partial until it is complete and flushed to disk.
 
 If an image cannot be exported, the run stops before it writes anything and lists every failure. With --keep-going \
 it exports the other images, records in the lock what is missing and why, and exits with code 1. Failures during the \
@@ -45,7 +45,7 @@ is finished) and every blob that is complete, which it verifies first. A partial
 nothing has changed, a second run verifies the bundle and transfers nothing; damaged files are fetched again.
 
 OUT is a directory unless it ends in .tar or .tar.zst. An existing bundle of that name is replaced only when the new \
-one is complete, and what both share is not fetched again. gapferry does not replace a bundle that contains files of \
+one is complete, and blobs that both share are not fetched again. gapferry does not replace a bundle that contains files of \
 other origin.
 
 With --volume-size the bundle is written as several files, OUT.001.tar, OUT.002.tar and so on, for smaller media. \
@@ -258,14 +258,9 @@ impl Args {
     }
 }
 
-/// Reads a lock: the file itself, or the lock in a bundle.
+/// Reads a lock from a file, a bundle or standard input.
 fn read_lock(path: &Path) -> Result<Text> {
-    if path != Path::new("-")
-        && let Some(lock) = app::lock_in_bundle(path)?
-    {
-        return Ok(lock);
-    }
-    read_bounded(path, MAX_LOCK + 1)
+    if path == Path::new("-") { read_bounded(path, MAX_LOCK + 1) } else { app::lock_text(path) }
 }
 
 fn say_missing(missing: &[MissingImage], context: &Context) {

@@ -11,15 +11,15 @@ const ABOUT: &str = "\
 Prints the identity of a bundle as eight words and six digits that two people can compare over the phone.
 
 If both fingerprints are equal, both sides have the same bundle.json and therefore the same digest of every file. A \
-fingerprint compares 84 bits, too many for anyone to find a second bundle that matches. It does not say that the \
-files are intact: run `gapferry verify` on the receiving side. It does not say who is on the phone either.";
+fingerprint compares 84 bits, too many for anyone to find a second bundle that matches. It does not prove \
+that the files are intact: run `gapferry verify` on the receiving side. It does not show who the caller is.";
 
 const AFTER: &str = "\
 Examples:
   gapferry fingerprint /mnt/usb/images.tar
   gapferry fingerprint bundle --json | jq -r .fingerprint";
 
-/// Print the identity of a bundle as words to read out
+/// Print the identity of a bundle as words to read aloud
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {

@@ -15,10 +15,10 @@ use rustix::io::Errno;
 use crate::app::{Hint, HintCode, LoggingIn, NotAllowed, NotNewer, ReceiptProblem};
 use crate::base::error::{Error, FileOperation, Kind, Reason, Stopped};
 use crate::bundle::NotReceived;
-use crate::bundle::volumes::{RecoveryFault, VolumesMissing};
+use crate::bundle::volumes::{RecoveryProblem, VolumesMissing};
 use crate::bundle::{NoBundle, SignatureProblem};
 use crate::pipeline::walk::LockedLost;
-use crate::transport::registry::{BlobFault, NoAnswer, Symptom, TlsProblem, UnexpectedStatus, WebPage};
+use crate::transport::registry::{BlobProblem, NoAnswer, Symptom, TlsProblem, UnexpectedStatus, WebPage};
 use crate::verify::{Refusal, Report};
 use reason::for_reason;
 use text::text;
@@ -182,8 +182,8 @@ fn stopped(error: &Error) -> Option<&Stopped> {
 
 /// An untrusted certificate has its own remedy.
 fn is_foreign_layer(error: &Error) -> bool {
-    let is_foreign = matches!(error.find(), Some(BlobFault::Foreign(_)));
-    let is_of_certificate = tls_fault(error).is_some_and(|fault| match fault {
+    let is_foreign = matches!(error.find(), Some(BlobProblem::Foreign(_)));
+    let is_of_certificate = tls_problem(error).is_some_and(|problem| match problem {
         TlsProblem::Expired | TlsProblem::NotYetValid | TlsProblem::WrongName | TlsProblem::Untrusted => true,
         TlsProblem::ClientCertificateDemanded | TlsProblem::Outdated => true,
         TlsProblem::Other => false,
@@ -191,7 +191,7 @@ fn is_foreign_layer(error: &Error) -> bool {
     is_foreign && !is_of_certificate
 }
 
-fn tls_fault(error: &Error) -> Option<TlsProblem> {
+fn tls_problem(error: &Error) -> Option<TlsProblem> {
     error.find::<NoAnswer>()?.tls
 }
 
@@ -205,7 +205,7 @@ fn not_found(error: &Error) -> Registry {
         Some(LockedLost::Gone(_)) => return Registry::LockedGone,
         Some(LockedLost::Denied(_)) | None => {}
     }
-    let is_lost = matches!(error.find(), Some(BlobFault::Lost(_)));
+    let is_lost = matches!(error.find(), Some(BlobProblem::Lost(_)));
     if is_lost { Registry::BlobLost } else { Registry::NotFound }
 }
 
@@ -235,8 +235,8 @@ fn refused(error: &Error) -> Option<Registry> {
 }
 
 fn damaged(error: &Error) -> Situation {
-    if let Some(fault) = error.find::<SignatureProblem>() {
-        return Situation::Unproven(match fault {
+    if let Some(problem) = error.find::<SignatureProblem>() {
+        return Situation::Unproven(match problem {
             SignatureProblem::Unsigned => Unproven::BundleUnsigned,
             SignatureProblem::FitsNoKey { .. } => Unproven::FitsNoKey,
             SignatureProblem::NoPlainFile { .. }
@@ -246,8 +246,8 @@ fn damaged(error: &Error) -> Situation {
             | SignatureProblem::OtherSums => Unproven::Altered,
         });
     }
-    if let Some(fault) = error.find::<ReceiptProblem>() {
-        return Situation::Unproven(match fault {
+    if let Some(problem) = error.find::<ReceiptProblem>() {
+        return Situation::Unproven(match problem {
             ReceiptProblem::Unsigned { .. } => Unproven::ReceiptUnsigned,
             ReceiptProblem::FitsNoKey => Unproven::Altered,
             ReceiptProblem::Piped => Unproven::ReceiptPiped,
@@ -258,7 +258,7 @@ fn damaged(error: &Error) -> Situation {
         () if error.find::<NotNewer>().is_some() => Situation::Bundle(Bundle::NotNewer),
         () if error.find::<NotReceived>().is_some() => Situation::Bundle(Bundle::NotReceived),
         () if error.find::<NotAllowed>().is_some() => Situation::Bundle(Bundle::NotAllowed),
-        () if error.find::<RecoveryFault>().is_some() => Situation::Bundle(Bundle::Recovery),
+        () if error.find::<RecoveryProblem>().is_some() => Situation::Bundle(Bundle::Recovery),
         () if Refusal::of(error).is_some() => Situation::Bundle(Bundle::Refused),
         () if is_page(error) => Situation::Network(Network::WebPage),
         () => Situation::Bundle(Bundle::Damaged),
@@ -306,7 +306,7 @@ impl Network {
             () if stopped(error).is_some() => Network::Stopped,
             () if matches!(status, Some(500 | 502 | 503 | 504)) => Network::ServerError,
             () if is_page(error) => Network::WebPage,
-            () => tls_fault(error).map_or(Network::NotReached, Network::Tls),
+            () => tls_problem(error).map_or(Network::NotReached, Network::Tls),
         }
     }
 

@@ -85,8 +85,8 @@ pub struct Args {
     verify_first: bool,
     /// Reject images that are not on this allowlist
     ///
-    /// Checked before any push. Accepts the same formats as export; `-` is standard input. An image must have the `as` of
-    /// its entry, and only platforms of its entry.
+    /// Checked before any push. Accepts the same formats as export; `-` is standard input. An image must have the name that `as`
+    /// gives in its entry, and no platform that is not in its entry.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     allow: Option<PathBuf>,
     /// Import volumes one at a time; FILE records the progress
@@ -102,7 +102,7 @@ pub struct Args {
     missing: Option<PathBuf>,
     /// Take what the target lacks for this increment from this file
     ///
-    /// The output of `export --repair` for a file from --missing.
+    /// The file that `export --repair` writes for a list from --missing.
     #[arg(long, value_name = "FILE", help_heading = "What may enter", hide_short_help = true)]
     repair: Option<PathBuf>,
     /// Reject a bundle that is not newer than the one in this receipt

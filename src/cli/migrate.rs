@@ -33,7 +33,7 @@ target what it has, verifies each blob while it is pushed, uploads it once and m
 repositories. Tags come last and are read back. A second run pushes only what is missing.
 
 --to-dir writes one directory per tag, DIR/REPOSITORY:TAG, in the format of skopeo's dir: transport. Blobs are hard \
-links into the storage and take no space; manifests are copies. Never write into a linked blob: it is the registry's \
+links into the storage and take no space; manifests are copies. Never modify a linked blob: it is the registry's \
 own file. A second run keeps finished images and redoes the others. A directory with other content is left alone, \
 and its image fails.
 
@@ -48,7 +48,7 @@ to a file share one owner.
 
 Tagged signatures and SBOMs, such as cosign's, are images like any other. Referrers without a tag go with the image \
 they refer to, except into dir: directories, which have no place for them. If a referrer is damaged, its image \
-fails. --no-referrers leaves them out. --untagged adds everything else that no tag leads to.
+fails. --no-referrers leaves them out. --untagged adds everything else that no tag refers to.
 
 Problems in the storage (an empty link, a missing or truncated layer) are listed with their paths and the images \
 they affect. The other images are listed, pushed or written anyway.
@@ -64,7 +64,7 @@ Examples:
   gapferry migrate registry.tar --to-bundle images.tar --include '^team/'
   gapferry migrate /var/lib/registry --to-storage /data/new
 
-  # Push only listed images, after a look at the plan.
+  # Show the plan for the listed images.
   gapferry migrate /var/lib/registry --to harbor.internal/mirror \\
     -f images.txt --dry-run
 

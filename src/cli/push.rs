@@ -61,7 +61,7 @@ pub struct PushArgs {
     ///
     /// The receipt contains the bundle's identity, the target, each image with its reference, digest and outcome, the blobs
     /// the target is known to have, and the manifests, which the next export then need not read. Ctrl-C also leaves a
-    /// receipt. A failed image has the reason. An image that `migrate` found damaged in the storage has a source and no
+    /// receipt. For a failed image it contains the reason. An image that `migrate` found damaged in the storage has a source and no
     /// reference.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     receipt: Option<PathBuf>,

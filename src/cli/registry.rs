@@ -59,13 +59,13 @@ pub struct RegistryArgs {
     /// Docker; aliases in the file are ignored.
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     registries_conf: Option<PathBuf>,
-    /// Use plain HTTP; always tried for registries on this machine
+    /// Use plain HTTP; tried automatically for registries on this machine
     #[arg(long, hide_short_help = true)]
     plain_http: bool,
     /// Images and blobs to handle in parallel
     #[arg(short, long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
-    /// Parallel requests per registry and kind
+    /// Parallel requests of each kind per registry
     ///
     /// The kinds are reading, uploading, mounting and tagging.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -93,7 +93,7 @@ pub struct RegistryArgs {
     /// Retry-After); after that, the server counts as down and the exit code is 5.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, hide_short_help = true)]
     max_wait: Duration,
-    /// How long 32 KiB may take in either direction
+    /// Fail a connection that moves less than 32 KiB in this time
     ///
     /// A connection that is slower, about 550 bytes per second for each blob, counts as broken and is tried again. On a
     /// slow link, raise this value and lower --jobs.

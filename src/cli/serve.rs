@@ -12,7 +12,7 @@ use super::signing::KeyArgs;
 use crate::app::{self, ServeReport, ServeRequest, ServedContent};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
-use crate::base::progress::units::parse_bytes;
+use crate::base::progress::units::{count, parse_bytes};
 
 const ABOUT: &str = "\
 Serves a bundle, or any OCI image layout, as a registry. The bundle is a directory, a tar that is read in place, or \
@@ -141,9 +141,8 @@ fn introduce(shown: &str, report: &ServeReport, context: &Context) {
             .report(Event::Warning(format!("anyone who can reach {address} can {may} everything")));
     }
     let how = if *writable { "pull and push" } else { "read-only" };
-    let count = references.len();
-    let plural = if count == 1 { "tag" } else { "tags" };
-    context.say(&format!("serving {shown} ({how}, {count} {plural}); Ctrl-C ends it"));
+    let tags = count(references.len(), "tag");
+    context.say(&format!("serving {shown} ({how}, {tags}); Ctrl-C ends it"));
     if let Some(first) = references.first() {
         context.say(&format!("for example: {address}/{first}"));
     }

@@ -23,7 +23,7 @@ pub struct SignArgs {
     /// Sign the output with this private key
     ///
     /// A PEM file with an ECDSA P-256 or Ed25519 key from openssl or cosign. Commands that write a bundle sign the bundle;
-    /// commands that write to a registry sign the receipt. `gapferry guide signatures` shows how to verify with openssl and
+    /// `import` signs the receipt, and `inventory` the inventory, in FILE.sig. `gapferry guide signatures` shows how to verify with openssl and
     /// cosign.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     sign_key: Option<PathBuf>,

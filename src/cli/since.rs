@@ -13,10 +13,10 @@ use crate::signing::PublicKey;
 
 #[derive(clap::Args)]
 pub struct SinceArgs {
-    /// Leave out what this receipt, inventory or bundle says is there
+    /// Leave out what the target has according to this receipt, inventory or bundle
     ///
     /// Repeatable; `-` reads a receipt from standard input. A receipt (`import --receipt`) or an inventory (`gapferry
-    /// inventory`) confirms what the target has. A bundle, or one volume of a set, is an assumption that it arrived. Import
+    /// inventory`) confirms what the target has. Of a bundle, or one volume of a set, gapferry assumes that it arrived. Import
     /// checks that the target has everything that was left out before it pushes anything. Given receipts of several
     /// registries, only what all of them have is left out.
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]

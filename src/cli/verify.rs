@@ -29,7 +29,7 @@ do.
 
 BLAKE3 values protect against accidents only, because an attacker who replaces a blob can also replace its values. \
 With --key they are used only if an accepted key also signed chunks.b3; otherwise blobs are verified by digest. The \
-report says which method was used, and why. If chunks.b3 is wrong but the blobs are right, no image is affected. \
+report says which method was used, and why. If only chunks.b3 is damaged, no image is affected. \
 `import` never relies on chunks.b3. If a set has recovery volumes, --full also compares the volumes with them.
 
 --missing FILE writes what is needed to repair the bundle: bad or absent blobs and, for large blobs, the bad \
@@ -39,8 +39,8 @@ undeclared files, are not in it.
 Volumes are given in any order. With all of them, gapferry lists volumes that are missing, damaged or from another \
 set, each with the images it affects. A single volume, or a recovery volume, is verified on its own.
 
-`-` or a named pipe is read in one pass. Every file is verified by digest, as with --full. JSON files are kept \
-meanwhile in an unnamed file in TMPDIR. A signature counts only if it comes before the blobs.
+`-` or a named pipe is read in one pass. Every file is verified by digest, as with --full. JSON files are \
+buffered in an unnamed file in TMPDIR. A signature counts only if it comes before the blobs.
 
 With --key, the signature is checked before any other file is opened. A bundle that is unsigned, signed by another \
 key or changed since is rejected.

@@ -24,7 +24,7 @@ pub struct SecondHeader<'a> {
 
 impl Layout {
     /// Opens a tar that has lost its first header and nothing else, if `second` is where it should be. What precedes it is not
-    /// offered, which is a fault. Anything else is opened as [`Layout::open`] does.
+    /// offered, which is a problem. Anything else is opened as [`Layout::open`] does.
     ///
     /// # Errors
     /// As for [`Layout::open`].
@@ -39,11 +39,11 @@ impl Layout {
             return Layout::open(path);
         }
         let mut found = FoundFiles::default();
-        found.fault(b"", format!("no valid tar header at byte 0: nothing before byte {} is read", second.at));
+        found.problem(b"", format!("no valid tar header at byte 0: nothing before byte {} is read", second.at));
         tar::scan_from(path, &file, second.at, metadata.len(), &mut found)?;
-        let (entries, faults) = found.finish();
+        let (entries, problems) = found.finish();
         let (path, form) = (path.to_owned(), Form::Tar(Arc::new(file)));
-        Ok(Layout { path, form, entries, faults, index: OnceLock::new() })
+        Ok(Layout { path, form, entries, problems, index: OnceLock::new() })
     }
 
     /// The file of a tar that is read by position; `None` for other forms.
@@ -61,8 +61,8 @@ impl Layout {
         for (path, place) in places {
             entries.entry(path).or_insert(place);
         }
-        let (path, form, faults) = (self.path.clone(), Form::Tar(file.clone()), self.faults.clone());
-        Some(Layout { path, form, entries, faults, index: OnceLock::new() })
+        let (path, form, problems) = (self.path.clone(), Form::Tar(file.clone()), self.problems.clone());
+        Some(Layout { path, form, entries, problems, index: OnceLock::new() })
     }
 
     /// Whether a directory has the name of a file. Directories are not listed.

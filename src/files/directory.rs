@@ -27,15 +27,15 @@ pub fn scan(root: &Path, found: &mut FoundFiles) -> Result<()> {
             let size = entry.metadata().map_err(|e| Error::disk("reading", entry.path(), e.into()))?.len();
             found.file(name, Place { offset: 0, size });
         } else if kind.is_symlink() {
-            found.fault(name, "it is a symbolic link");
+            found.problem(name, "it is a symbolic link");
         } else if !kind.is_dir() {
-            found.fault(name, "it is neither a file nor a directory");
+            found.problem(name, "it is neither a file nor a directory");
         } else if entry.depth() == MAX_DEPTH {
-            found.fault(name, "directories nest deeper than in any layout; its content is not read");
+            found.problem(name, "directories nest deeper than in any layout; its content is not read");
         }
         found.count(root)?;
     }
-    found.faults.sort_by(|one, other| one.path.cmp(&other.path));
+    found.problems.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(())
 }
 

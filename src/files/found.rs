@@ -1,4 +1,4 @@
-//! Collects what a scan finds: safe names as entries, everything odd as a fault, both bounded.
+//! Collects what a scan finds: safe names as entries, everything odd as a problem, both bounded.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -16,13 +16,13 @@ const MAX_NAMES: usize = 160 * 1024 * 1024;
 /// Maximum number of components of a name; those of a layout have three.
 pub const MAX_DEPTH: usize = 16;
 /// More oddities than anyone would read.
-const MAX_FAULTS: usize = 100;
+const MAX_PROBLEMS: usize = 100;
 
-/// Entries and faults so far.
+/// Entries and problems so far.
 #[derive(Clone, Default)]
 pub struct FoundFiles {
     pub entries: BTreeMap<String, Place>,
-    pub faults: Vec<LayoutProblem>,
+    pub problems: Vec<LayoutProblem>,
     /// Directories with an entry of their own.
     directories: Vec<String>,
     /// Problems that are only counted.
@@ -35,8 +35,8 @@ pub struct FoundFiles {
 impl Entries for FoundFiles {
     fn file(&mut self, path: &[u8], place: Place) {
         match safe_path(path) {
-            Err(what) => self.fault(path, what),
-            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it exists twice"),
+            Err(what) => self.problem(path, what),
+            Ok(path) if self.entries.contains_key(&path) => self.problem(path.as_bytes(), "it exists twice"),
             Ok(path) => {
                 self.names += path.len();
                 self.entries.insert(path, place);
@@ -51,7 +51,7 @@ impl Entries for FoundFiles {
             return;
         }
         match safe_path(plain) {
-            Err(what) => self.fault(path, what),
+            Err(what) => self.problem(path, what),
             Ok(plain) => {
                 self.names += plain.len();
                 self.directories.push(plain);
@@ -60,14 +60,14 @@ impl Entries for FoundFiles {
     }
 
     fn other(&mut self, path: &[u8], what: impl Into<String>) {
-        self.fault(path, what);
+        self.problem(path, what);
     }
 
     fn cut(&mut self, path: &[u8], what: String) {
         self.note(path, what, true);
     }
 
-    fn fault(&mut self, path: &[u8], what: impl Into<String>) {
+    fn problem(&mut self, path: &[u8], what: impl Into<String>) {
         self.note(path, what.into(), false);
     }
 
@@ -92,22 +92,22 @@ impl Entries for FoundFiles {
 
 impl FoundFiles {
     fn note(&mut self, path: &[u8], what: String, is_cut: bool) {
-        // A layout full of faults must not fill the memory either.
-        if self.faults.len() == MAX_FAULTS {
+        // A layout full of problems must not fill the memory either.
+        if self.problems.len() == MAX_PROBLEMS {
             self.unreported += 1;
             return;
         }
         let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
-        self.faults.push(LayoutProblem { path, what, is_cut });
+        self.problems.push(LayoutProblem { path, what, is_cut });
     }
 
     pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<LayoutProblem>) {
         self.find_collisions();
         if self.unreported > 0 {
             let what = format!("and {} more that do not belong there", self.unreported);
-            self.faults.push(LayoutProblem { path: String::new(), what, is_cut: false });
+            self.problems.push(LayoutProblem { path: String::new(), what, is_cut: false });
         }
-        (self.entries, self.faults)
+        (self.entries, self.problems)
     }
 
     /// Finds files that unpacking would put in the same place, or where it needs a directory; on a case-insensitive file
@@ -117,10 +117,10 @@ impl FoundFiles {
         let state = RandomState::new();
         let mut files: Vec<u64> = self.entries.keys().map(|name| hash(&state, name)).collect();
         files.sort_unstable();
-        let mut odd = Odd { room: MAX_FAULTS - self.faults.len(), ..Odd::default() };
+        let mut odd = Odd { room: MAX_PROBLEMS - self.problems.len(), ..Odd::default() };
         self.files_with_one_name(&state, &files, &mut odd);
         self.files_and_directories(&state, &files, &mut odd);
-        odd.reported.into_iter().for_each(|(name, what)| self.fault(name.as_bytes(), what));
+        odd.reported.into_iter().for_each(|(name, what)| self.problem(name.as_bytes(), what));
         self.unreported += odd.unreported;
     }
 
@@ -249,8 +249,8 @@ mod tests {
         {
             add(&mut found, name, at as u64);
         }
-        let (entries, faults) = found.finish();
-        let reported: Vec<_> = faults.iter().map(|fault| (fault.path.as_str(), fault.what.as_str())).collect();
+        let (entries, problems) = found.finish();
+        let reported: Vec<_> = problems.iter().map(|problem| (problem.path.as_str(), problem.what.as_str())).collect();
         assert_eq!(entries.len(), 7);
         assert_eq!(
             reported,
@@ -273,8 +273,8 @@ mod tests {
                     false => add(&mut found, name, 0),
                 }
             }
-            let faults = found.finish().1.into_iter();
-            faults.map(|fault| format!("{}: {}", fault.path, fault.what)).collect::<Vec<_>>()
+            let problems = found.finish().1.into_iter();
+            problems.map(|problem| format!("{}: {}", problem.path, problem.what)).collect::<Vec<_>>()
         };
         let forth = reported(&mut names.iter());
         assert_eq!(reported(&mut names.iter().rev()), forth);
@@ -299,13 +299,13 @@ mod tests {
 
     #[test]
     fn a_directory_that_unpacking_would_make_elsewhere_is_a_problem() {
-        let faults = |name: &str| {
+        let problems = |name: &str| {
             let mut found = FoundFiles::default();
             found.directory(name.as_bytes());
-            found.finish().1.into_iter().map(|fault| fault.what).collect::<Vec<_>>()
+            found.finish().1.into_iter().map(|problem| problem.what).collect::<Vec<_>>()
         };
         for plain in ["./", ".", "blobs/", "./blobs/sha256/", "blobs"] {
-            assert_eq!(faults(plain), [""; 0], "{plain}");
+            assert_eq!(problems(plain), [""; 0], "{plain}");
         }
         for (name, says) in [
             ("../up/", "leads out"),
@@ -316,7 +316,7 @@ mod tests {
             ("a//b/", "plain path"),
             ("a\u{1b}[2J/", "characters"),
         ] {
-            let reported = faults(name);
+            let reported = problems(name);
             assert!(reported.len() == 1 && reported[0].contains(says), "{name}: {reported:?}");
         }
     }
@@ -324,10 +324,10 @@ mod tests {
     #[test]
     fn a_layout_made_of_oddities_names_the_first_and_counts_the_others() {
         let mut found = FoundFiles::default();
-        (0..5_000).for_each(|_| found.fault(b"link", "it is a symbolic link"));
-        let (_, faults) = found.finish();
-        assert_eq!(faults.len(), MAX_FAULTS + 1);
-        assert_eq!(faults[MAX_FAULTS].what, format!("and {} more that do not belong there", 5_000 - MAX_FAULTS));
+        (0..5_000).for_each(|_| found.problem(b"link", "it is a symbolic link"));
+        let (_, problems) = found.finish();
+        assert_eq!(problems.len(), MAX_PROBLEMS + 1);
+        assert_eq!(problems[MAX_PROBLEMS].what, format!("and {} more that do not belong there", 5_000 - MAX_PROBLEMS));
     }
 
     #[test]
@@ -343,11 +343,11 @@ mod tests {
         let files: Vec<u64> = found.entries.keys().map(|name| hash(&state, name)).collect();
         found.files_with_one_name(&state, &files, &mut odd);
         assert_eq!((odd.reported.len(), odd.unreported), (3, (1 << 12) - 4));
-        let (_, faults) = found.finish();
-        assert_eq!(faults.len(), MAX_FAULTS + 1);
+        let (_, problems) = found.finish();
+        assert_eq!(problems.len(), MAX_PROBLEMS + 1);
         assert_eq!(
-            faults[MAX_FAULTS].what,
-            format!("and {} more that do not belong there", (1 << 12) - 1 - MAX_FAULTS)
+            problems[MAX_PROBLEMS].what,
+            format!("and {} more that do not belong there", (1 << 12) - 1 - MAX_PROBLEMS)
         );
     }
 
@@ -356,9 +356,9 @@ mod tests {
         let mut found = FoundFiles::default();
         add(&mut found, &("d/".repeat(400) + "x"), 0);
         add(&mut found, &(["d/"; MAX_DEPTH - 1].concat() + "x"), 0);
-        let (entries, faults) = found.finish();
-        assert_eq!((entries.len(), faults.len()), (1, 1));
-        assert!(faults[0].what.contains("deeper"), "{faults:?}");
+        let (entries, problems) = found.finish();
+        assert_eq!((entries.len(), problems.len()), (1, 1));
+        assert!(problems[0].what.contains("deeper"), "{problems:?}");
     }
 
     #[test]

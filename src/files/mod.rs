@@ -57,7 +57,7 @@ pub struct Layout {
     form: Form,
     /// In a directory every offset is 0. In a joined layout it is the number of the part that contains the whole file.
     entries: BTreeMap<String, Place>,
-    faults: Vec<LayoutProblem>,
+    problems: Vec<LayoutProblem>,
     index: OnceLock<Listed>,
 }
 
@@ -103,14 +103,14 @@ pub struct Piece {
     pub path: String,
 }
 
-/// Something that does not belong into a layout. It is found on opening. The entry is not offered, unless its only fault is
-/// that unpacking would put it in another's place.
+/// Something that does not belong in a layout. It is found on opening. The entry is not offered, unless its only
+/// problem is that unpacking would put it in another's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutProblem {
     /// As found, with control characters escaped.
     pub path: String,
     pub what: String,
-    /// Whether the only fault is that the tar ends early.
+    /// Whether the only problem is that the tar ends early.
     pub is_cut: bool,
 }
 
@@ -132,8 +132,8 @@ impl Layout {
         } else {
             let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
             if let Some(form) = compressed(path, &file, &mut found)? {
-                let (entries, faults) = found.finish();
-                return Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() });
+                let (entries, problems) = found.finish();
+                return Ok(Layout { path: path.to_owned(), form, entries, problems, index: OnceLock::new() });
             }
             if !tar::is_tar(path, &file, metadata.len())? {
                 return Err(neither(path));
@@ -141,8 +141,8 @@ impl Layout {
             tar::scan(path, &file, metadata.len(), &mut found)?;
             Form::Tar(Arc::new(file))
         };
-        let (entries, faults) = found.finish();
-        Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() })
+        let (entries, problems) = found.finish();
+        Ok(Layout { path: path.to_owned(), form, entries, problems, index: OnceLock::new() })
     }
 
     /// Joins a layout from `parts`. `files` lists the pieces of each file in order. A file with a missing piece is missing.
@@ -158,9 +158,9 @@ impl Layout {
                 in_pieces.insert(name, pieces);
             }
         }
-        let faults = parts.iter().flat_map(|part| part.faults.iter().cloned()).collect();
+        let problems = parts.iter().flat_map(|part| part.problems.iter().cloned()).collect();
         let entries = entries.into_iter().collect();
-        Layout { path, form: Form::Joined { parts, pieces: in_pieces }, entries, faults, index: OnceLock::new() }
+        Layout { path, form: Form::Joined { parts, pieces: in_pieces }, entries, problems, index: OnceLock::new() }
     }
 
     /// The parts of a joined layout.
@@ -197,7 +197,7 @@ impl Layout {
 
     /// What was found that does not belong there.
     pub fn problems(&self) -> &[LayoutProblem] {
-        &self.faults
+        &self.problems
     }
 
     /// The size of a file in bytes, if it exists.

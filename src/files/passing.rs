@@ -88,8 +88,8 @@ impl<R: Read> Passing<R> {
         self.tar.position()
     }
 
-    /// Returns the next file, and drops the rest of the previous one. Files that must not exist are recorded as faults and
-    /// skipped.
+    /// Returns the next file, and drops the rest of the previous one. Files that must not exist are recorded as
+    /// problems and skipped.
     ///
     /// # Errors
     /// The stream cannot be read, or has more entries than any layout.
@@ -197,7 +197,7 @@ impl<R: Read> Passing<R> {
     pub fn so_far(&self, promised: impl IntoIterator<Item = (String, u64)>) -> Layout {
         let mut found = self.found.clone();
         for (path, size) in promised {
-            // A name that no file can have is ignored; a file that comes by it is a fault.
+            // A name that no file can have is ignored; a file that comes by it is a problem.
             if !found.entries.contains_key(&path) {
                 found.file(path.as_bytes(), Place { offset: u64::MAX, size });
             }
@@ -212,9 +212,9 @@ impl<R: Read> Passing<R> {
     }
 
     fn layout(&self, found: FoundFiles) -> Layout {
-        let (entries, faults) = found.finish();
+        let (entries, problems) = found.finish();
         let form = Form::Passed { file: self.kept.clone(), passed: self.passed.clone() };
-        Layout { path: self.path.clone(), form, entries, faults, index: OnceLock::new() }
+        Layout { path: self.path.clone(), form, entries, problems, index: OnceLock::new() }
     }
 }
 
@@ -244,8 +244,8 @@ impl Entries for Accepting<'_> {
         self.found.cut(name, what);
     }
 
-    fn fault(&mut self, name: &[u8], what: impl Into<String>) {
-        self.found.fault(name, what);
+    fn problem(&mut self, name: &[u8], what: impl Into<String>) {
+        self.found.problem(name, what);
     }
 
     fn count(&mut self, path: &Path) -> Result<()> {

@@ -332,10 +332,10 @@ impl Attached {
     /// without a tag, nothing else finds it.
     ///
     /// This prevents a lock from giving any tag to any manifest.
-    pub fn fault(&self, in_tree: bool, declared: Option<Digest>) -> Option<String> {
+    pub fn problem(&self, in_tree: bool, declared: Option<Digest>) -> Option<String> {
         let Attached { digest, subject, tag, .. } = self;
-        if let Some(fault) = self.tag_problem() {
-            return Some(fault);
+        if let Some(problem) = self.tag_problem() {
+            return Some(problem);
         }
         if !in_tree {
             return Some(format!(
@@ -388,10 +388,10 @@ impl Lock {
             selection.original = selection.original.bare();
         }
         for image in &lock.images {
-            let fault = image.companions().iter().find_map(Attached::tag_problem);
-            if let Some(fault) = fault.or_else(|| image.doubled_tag()) {
+            let problem = image.companions().iter().find_map(Attached::tag_problem);
+            if let Some(problem) = problem.or_else(|| image.doubled_tag()) {
                 let image = written(bytes, name).shown(&image.reference);
-                return Err(Error::input(format!("reading the lock {name}: {image}: {fault}")));
+                return Err(Error::input(format!("reading the lock {name}: {image}: {problem}")));
             }
         }
         Ok(lock)

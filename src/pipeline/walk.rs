@@ -11,6 +11,7 @@ mod lost;
 mod modes;
 mod platforms;
 mod recall;
+mod request;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -22,9 +23,9 @@ use crate::base::position::ReferencePositions;
 use crate::base::progress::units::count;
 use crate::base::progress::{Event, Events};
 use crate::content::{Cached, Need, Source};
-use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository};
+use crate::oci::{Descriptor, Manifest, Platform, Reference, Repository};
 use crate::pipeline::graph::{Image, LeftBehind};
-use crate::pipeline::lock::{Absent, Attached, IndexMode, LockedImage, Rename, Selection};
+use crate::pipeline::lock::{Absent, Attached, IndexMode, LockedImage, Selection};
 use crate::pipeline::select::{self, SelectedRoot};
 use locked::LockedAnswer;
 pub use locked::{FormerCompanions, KeptCompanions, LockedCompanions, LockedLost};
@@ -33,65 +34,11 @@ pub use modes::Modes;
 use platforms::{check_has, check_has_any};
 pub use platforms::{other_platform, platform_of_config};
 pub use recall::EarlierImages;
+pub use request::{LockOrigin, Options, Platforms, Referrers, Wanted};
 use tree::Tree;
 
 /// Maximum size of an image config that is read for its platform, in bytes (as in docker-archive readers).
 pub const MAX_CONFIG: u64 = 4 * 1024 * 1024;
-
-/// One reference to carry, with its options.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// With a tag, a digest or both.
-    pub reference: Reference,
-    pub rename: Option<Rename>,
-    /// Empty: everything that the reference leads to.
-    pub platforms: Vec<Platform>,
-    /// Where and how the operator requested it, for messages. May be empty.
-    pub written: String,
-}
-
-impl Wanted {
-    /// Its name in messages.
-    pub fn shown(&self) -> String {
-        match self.written.as_str() {
-            "" => self.reference.to_string(),
-            written => format!("{} ({written})", self.reference),
-        }
-    }
-}
-
-/// What travels with an image, and how platforms are selected from an index.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// What an index becomes if only some of its platforms are carried. `None`: see [`Modes`].
-    pub index: Option<IndexMode>,
-    /// Whether platforms that an image lacks are left out, as long as it has one of those requested.
-    pub available_platforms: bool,
-    pub referrers: Referrers,
-    pub foreign_layers: bool,
-}
-
-/// Whether to look for signatures, SBOMs and other artifacts that refer to images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Referrers {
-    Leave,
-    /// If a registry does not answer, the image is carried with what was found, and its lock entry says so.
-    Look,
-    /// Such an image fails.
-    Require,
-}
-
-/// Which side has the images of a lock. This decides what a platform selection means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockOrigin {
-    /// The registry that the lock was made from: a selection is applied to the original index.
-    Registry,
-    /// A bundle: it has what was selected, and nothing else.
-    Bundle,
-}
-
-/// The platforms of single images, by the digest of the manifest.
-pub type Platforms = HashMap<Digest, Vec<Platform>>;
 
 /// Walks a source. One for a whole job, so that images share what they have in common.
 pub struct Walk<'a> {
@@ -497,6 +444,6 @@ impl<'a> Walk<'a> {
 /// A manifest below the image's own has a subject that is not part of the image.
 fn check_subjects(image: Image) -> Result<Image> {
     let mut foreign = image.foreign_subjects().into_iter();
-    let fault = foreign.find_map(|one| image.locked.subject_problem(one.manifest, one.subject));
-    fault.map_or(Ok(image), |fault| Err(Error::damaged(fault)))
+    let problem = foreign.find_map(|one| image.locked.subject_problem(one.manifest, one.subject));
+    problem.map_or(Ok(image), |problem| Err(Error::damaged(problem)))
 }

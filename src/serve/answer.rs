@@ -35,7 +35,7 @@ impl RequestRefusal {
     }
 
     /// What went wrong, if it was not the client's fault and is not reported yet.
-    pub fn own_fault(&self) -> Option<&str> {
+    pub fn own_problem(&self) -> Option<&str> {
         (self.status.is_server_error() && !self.is_reported).then_some(self.message.as_str())
     }
 

@@ -69,9 +69,10 @@ impl Catalog {
         } else {
             StoredIndex::in_layout(&layout)?
         };
-        if let Some(fault) = layout.problems().first() {
+        if let Some(problem) = layout.problems().first() {
             let count = layout.problems().len();
-            let text = format!("{count} entries of {} are not served: {}: {}", path.display(), fault.path, fault.what);
+            let text =
+                format!("{count} entries of {} are not served: {}: {}", path.display(), problem.path, problem.what);
             events.report(Event::Warning(text));
         }
         let names = Arc::new(RwLock::new(stored.names(&path, &events)?));

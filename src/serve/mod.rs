@@ -227,7 +227,7 @@ async fn handle(
         Err(refusal) => Err(refusal),
     };
     let mut response = answered.unwrap_or_else(|refusal| {
-        if let Some(text) = refusal.own_fault() {
+        if let Some(text) = refusal.own_problem() {
             catalog.warn(format!("answering {method} {path}: {text}"));
         }
         refusal.into_response()

@@ -43,8 +43,8 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> N
         platforms_agree(layout, image, problems);
         let mut follow = Follow::new(&mut walk, LeftOut::of(image));
         follow.run(image.descriptor());
-        if let Some(fault) = image.doubled_tag() {
-            let found = format!("{}: {fault}", image.name());
+        if let Some(problem) = image.doubled_tag() {
+            let found = format!("{}: {problem}", image.name());
             follow.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
         }
         for attached in image.companions() {
@@ -205,9 +205,9 @@ impl<'a, 'w> Follow<'a, 'w> {
         let declared = self.met.get(&attached.digest).copied().flatten();
         // An increment may leave the subject's parents to the target. The import, which reads them there, then reports the
         // problem.
-        let fault = if self.unread { attached.tag_problem() } else { attached.fault(in_tree, declared) };
-        if let Some(fault) = fault {
-            let found = format!("{}: {fault}", image.name());
+        let problem = if self.unread { attached.tag_problem() } else { attached.problem(in_tree, declared) };
+        if let Some(problem) = problem {
+            let found = format!("{}: {problem}", image.name());
             self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
         }
     }
@@ -223,9 +223,9 @@ impl<'a, 'w> Follow<'a, 'w> {
         let is_own = |subject: &Digest| self.met.contains_key(subject) || self.left_out.manifests.contains(subject);
         let named = self.met.iter().filter_map(|(digest, subject)| Some((*digest, (*subject)?)));
         let foreign = named.filter(|(digest, subject)| !companions.contains(digest) && !is_own(subject));
-        let faults = foreign.filter_map(|(digest, subject)| image.subject_problem(digest, subject));
-        let Some(fault) = faults.min() else { return };
-        let found = format!("{}: {fault}", image.name());
+        let problems = foreign.filter_map(|(digest, subject)| image.subject_problem(digest, subject));
+        let Some(problem) = problems.min() else { return };
+        let found = format!("{}: {problem}", image.name());
         self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
     }
 

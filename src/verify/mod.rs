@@ -353,7 +353,11 @@ pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, even
 /// Returns what does not belong in a layout.
 fn problems_in(layout: &Layout) -> Vec<Problem> {
     let kind = |is_cut| if is_cut { ProblemKind::CutShort } else { ProblemKind::Unsafe };
-    layout.problems().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
+    layout
+        .problems()
+        .iter()
+        .map(|problem| Problem::new(&problem.path, kind(problem.is_cut)).found(&problem.what))
+        .collect()
 }
 
 /// `bundle.json`, as far as it can be read.

@@ -23,12 +23,12 @@ pub fn check(layout: &Layout) -> Vec<Problem> {
             let found = format!("{} signatures of {signed}; at most {MOST_SIGNATURES} are read", paths.len());
             problems.push(Problem::new(path, ProblemKind::Malformed).found(found));
         }
-        problems.extend(paths.into_iter().take(MOST_SIGNATURES).filter_map(|path| fault(layout, path)));
+        problems.extend(paths.into_iter().take(MOST_SIGNATURES).filter_map(|path| problem(layout, path)));
     }
     problems
 }
 
-fn fault(layout: &Layout, path: &str) -> Option<Problem> {
+fn problem(layout: &Layout, path: &str) -> Option<Problem> {
     if let Some(size) = layout.size_of(path).filter(|size| *size > MAX_SIGNATURE) {
         let found = format!("{size} bytes; a signature has at most {MAX_SIGNATURE}");
         return Some(Problem::new(path, ProblemKind::Malformed).found(found));

@@ -51,21 +51,21 @@ impl BrokenContent {
                 stated.entry(blob.digest).or_default().entry(blob.size).or_insert(repository);
             }
         }
-        let mut faults = BrokenContent::default();
+        let mut problems = BrokenContent::default();
         for (digest, sizes) in stated {
             match own.get(&digest) {
-                Some(size) => drop(faults.sizes.insert(digest, *size)),
+                Some(size) => drop(problems.sizes.insert(digest, *size)),
                 None if sizes.len() < 2 => {}
                 None => match true_size(source, digest, &sizes).await {
-                    Ok(size) => drop(faults.sizes.insert(digest, size)),
+                    Ok(size) => drop(problems.sizes.insert(digest, size)),
                     Err(error) if MissingReason::of(&error).is_none() || error.stopped().is_some() => {
                         return Err(error);
                     }
-                    Err(error) => drop(faults.lost.insert(digest, error)),
+                    Err(error) => drop(problems.lost.insert(digest, error)),
                 },
             }
         }
-        Ok(faults)
+        Ok(problems)
     }
 
     /// Whether every error is a reason to leave content out. Content that is only out of reach for now is left out only if
@@ -99,20 +99,20 @@ impl BrokenContent {
         if self.is_empty() || !self.are_of_content(may) {
             return Ok(false);
         }
-        let faults: Vec<Faulty> = graph.images.iter().map(|image| self.of_image(image, may)).collect();
+        let problems: Vec<Faulty> = graph.images.iter().map(|image| self.of_image(image, may)).collect();
         let is_lost = |faulty: &Faulty| faulty.own.is_some();
-        if !may.images && faults.iter().any(is_lost) {
+        if !may.images && problems.iter().any(is_lost) {
             return Ok(false);
         }
-        if faults.iter().all(is_lost) {
-            let errors = faults.into_iter().zip(&graph.images).filter_map(|(faulty, image)| {
+        if problems.iter().all(is_lost) {
+            let errors = problems.into_iter().zip(&graph.images).filter_map(|(faulty, image)| {
                 let name = graph.shown(&image.locked.reference);
                 faulty.own.map(|error| error.while_doing(format!("image {name}")))
             });
             return Err(Failures(errors.collect()).into_error("exporting any of the images"));
         }
         let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
-        let mut each = shown.into_iter().zip(faults);
+        let mut each = shown.into_iter().zip(problems);
         let mut has_left_out = false;
         graph.images.retain_mut(|image| {
             let Some((name, Faulty { own, companions })) = each.next() else { return true };
@@ -151,12 +151,12 @@ impl BrokenContent {
     /// Determines what is wrong with an image. If its registry could not deliver a companion because of an outage or a
     /// limit, the whole image is left out, as it is while manifests are read: silence is no reason to drop a signature.
     fn of_image(&self, image: &Image, may: May) -> Faulty {
-        let fault = |root: Digest| image.below(root).into_iter().find_map(|manifest| self.of(manifest));
+        let problem = |root: Digest| image.below(root).into_iter().find_map(|manifest| self.of(manifest));
         let companions = image.locked.companions().iter();
-        let companions = companions.filter_map(|companion| Some((companion.digest, fault(companion.digest)?)));
+        let companions = companions.filter_map(|companion| Some((companion.digest, problem(companion.digest)?)));
         let companions: BTreeMap<Digest, Error> = companions.collect();
         let costs_image = |error: &&Error| !may.companions || is_of_registry(error);
-        let own = fault(image.locked.digest).or_else(|| companions.values().find(costs_image).cloned());
+        let own = problem(image.locked.digest).or_else(|| companions.values().find(costs_image).cloned());
         Faulty { own, companions }
     }
 }

@@ -207,16 +207,16 @@ impl Resolver<'_> {
     }
 }
 
-/// Returns the lock in a bundle, as a lock file has it. `None` if there is no bundle at the path.
+/// Reads the text of a lock: a lock file, or the lock in a bundle. A directory and a name of a tar mean a bundle.
 ///
 /// # Errors
-/// A directory is no bundle, or the bundle cannot be read.
-pub fn lock_in_bundle(path: &Path) -> Result<Option<Text>> {
+/// The file cannot be read, a directory is not a bundle, or the bundle cannot be read.
+pub fn lock_text(path: &Path) -> Result<Text> {
     if !path.is_dir() && Form::named(path) == Form::Directory {
-        return Ok(None);
+        return read_bounded(path, MAX_LOCK + 1);
     }
     let opened = Bundle::open_any(std::slice::from_ref(&path.to_owned()))?;
-    Ok(Some(Text { name: path.display().to_string(), bytes: opened.lock().to_file()?.into_bytes() }))
+    Ok(Text { name: path.display().to_string(), bytes: opened.lock().to_file()?.into_bytes() })
 }
 
 fn read_lock(path: &Path) -> Result<Lock> {

@@ -192,25 +192,25 @@ struct Frame(DCtx<'static>);
 
 /// What zstd rejects about its input.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-enum ZstdFault {
+enum ZstdProblem {
     #[error("it is compressed with a window of more than 32 MiB: decompress it first (zstd -dc --long=31)")]
     WindowTooLarge,
     #[error("{}", zstd::zstd_safe::get_error_name(*.0))]
     Other(ErrorCode),
 }
 
-impl ZstdFault {
+impl ZstdProblem {
     fn of(code: ErrorCode) -> io::Error {
         let is_window = code == (ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as usize).wrapping_neg();
-        io::Error::other(if is_window { ZstdFault::WindowTooLarge } else { ZstdFault::Other(code) })
+        io::Error::other(if is_window { ZstdProblem::WindowTooLarge } else { ZstdProblem::Other(code) })
     }
 }
 
 impl Frame {
     fn new() -> io::Result<Frame> {
         let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-        context.init().map_err(ZstdFault::of)?;
-        context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW)).map_err(ZstdFault::of)?;
+        context.init().map_err(ZstdProblem::of)?;
+        context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW)).map_err(ZstdProblem::of)?;
         Ok(Frame(context))
     }
 }
@@ -221,11 +221,11 @@ impl Operation for Frame {
         input: &mut InBuffer<'_>,
         output: &mut OutBuffer<'_, C>,
     ) -> io::Result<usize> {
-        self.0.decompress_stream(output, input).map_err(ZstdFault::of)
+        self.0.decompress_stream(output, input).map_err(ZstdProblem::of)
     }
 
     fn reinit(&mut self) -> io::Result<()> {
-        self.0.reset(ResetDirective::SessionOnly).map(drop).map_err(ZstdFault::of)
+        self.0.reset(ResetDirective::SessionOnly).map(drop).map_err(ZstdProblem::of)
     }
 
     fn finish<C: WriteBuf + ?Sized>(&mut self, _: &mut OutBuffer<'_, C>, finished: bool) -> io::Result<usize> {
@@ -238,14 +238,14 @@ struct Decompressed<R>(R);
 
 impl<R: Read> Read for Decompressed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let fault = |error: &io::Error| error.get_ref()?.downcast_ref::<ZstdFault>().copied();
+        let problem = |error: &io::Error| error.get_ref()?.downcast_ref::<ZstdProblem>().copied();
         self.0.read(buffer).map_err(|error| match error.kind() {
             // An error of the input itself.
             _ if error.raw_os_error().is_some() => error,
             io::ErrorKind::Interrupted => error,
             io::ErrorKind::UnexpectedEof => wrong("ends within a frame: it is cut short"),
-            _ if let Some(ZstdFault::WindowTooLarge) = fault(&error) => {
-                io::Error::new(io::ErrorKind::Unsupported, ZstdFault::WindowTooLarge)
+            _ if let Some(ZstdProblem::WindowTooLarge) = problem(&error) => {
+                io::Error::new(io::ErrorKind::Unsupported, ZstdProblem::WindowTooLarge)
             }
             _ => wrong(&format!("cannot be decompressed: {error}")),
         })

@@ -73,7 +73,7 @@ impl<R: Read> Stream<R> {
                 return Ok(Some(file));
             }
         }
-        self.broken.iter().for_each(|why| found.fault(b"", why.as_str()));
+        self.broken.iter().for_each(|why| found.problem(b"", why.as_str()));
         Ok(None)
     }
 
@@ -110,7 +110,7 @@ impl<R: Read> Stream<R> {
         }
         if block.iter().all(|byte| *byte == 0) {
             if self.extended.unanswered {
-                found.fault(b"", NO_ENTRY);
+                found.problem(b"", NO_ENTRY);
             }
             return self.check_end(begin, found).map(|()| None);
         }
@@ -186,7 +186,7 @@ impl<R: Read> Stream<R> {
         let mut padding = [0; BLOCK as usize];
         let padding = &mut padding[..usize::try_from(length).unwrap_or_default()];
         if self.fill(padding)? == padding.len() && padding.iter().any(|byte| *byte != 0) {
-            found.fault(name, HIDDEN);
+            found.problem(name, HIDDEN);
         }
         Ok(())
     }
@@ -202,19 +202,19 @@ impl<R: Read> Stream<R> {
                 if self.position < begin + 2 * BLOCK {
                     found.cut(b"", cut_in_end(self.position));
                 } else if self.position - begin > MAX_END {
-                    found.fault(b"", too_long());
+                    found.problem(b"", too_long());
                 } else if !empty {
-                    found.fault(b"", hidden(begin));
+                    found.problem(b"", hidden(begin));
                 }
                 return Ok(());
             }
         }
-        found.fault(b"", too_long());
+        found.problem(b"", too_long());
         Ok(())
     }
 
     fn end(&mut self, found: &mut impl Entries, name: &[u8], what: impl Into<String>) {
-        found.fault(name, what);
+        found.problem(name, what);
         self.ended = true;
     }
 

@@ -6,7 +6,7 @@ use super::*;
 struct Found {
     files: Vec<(Vec<u8>, Place)>,
     directories: Vec<Vec<u8>>,
-    faults: Vec<String>,
+    problems: Vec<String>,
 }
 
 impl Entries for Found {
@@ -19,15 +19,15 @@ impl Entries for Found {
     }
 
     fn other(&mut self, name: &[u8], what: impl Into<String>) {
-        self.fault(name, what);
+        self.problem(name, what);
     }
 
     fn cut(&mut self, name: &[u8], what: String) {
-        self.fault(name, what);
+        self.problem(name, what);
     }
 
-    fn fault(&mut self, _: &[u8], what: impl Into<String>) {
-        self.faults.push(what.into());
+    fn problem(&mut self, _: &[u8], what: impl Into<String>) {
+        self.problems.push(what.into());
     }
 
     fn count(&mut self, _: &Path) -> Result<()> {
@@ -86,10 +86,10 @@ fn scan_bytes(bytes: &[u8]) -> Found {
     for piece in [7, 600, usize::MAX] {
         let mut streamed = stream_bytes(bytes, piece);
         assert_eq!((&streamed.files, &streamed.directories), (&scanned.files, &scanned.directories), "{piece}");
-        let mut faults = scanned.faults.clone();
-        faults.sort();
-        streamed.faults.sort();
-        assert_eq!(streamed.faults, faults, "{piece}");
+        let mut problems = scanned.problems.clone();
+        problems.sort();
+        streamed.problems.sort();
+        assert_eq!(streamed.problems, problems, "{piece}");
     }
     scanned
 }
@@ -112,10 +112,10 @@ fn sizes_beyond_eight_gibibytes_are_read() {
 }
 
 #[test]
-fn links_devices_and_sparse_files_are_faults_and_never_offered() {
+fn links_devices_and_sparse_files_are_problems_and_never_offered() {
     for kind in [b'1', b'2', b'3', b'4', b'6', b'7', b'S', b'V'] {
         let found = scan_bytes(&[header(kind, "blobs/x", 0), [0; 512], [0; 512]].concat());
-        assert_eq!((found.files.len(), found.faults.len()), (0, 1), "{}", char::from(kind));
+        assert_eq!((found.files.len(), found.problems.len()), (0, 1), "{}", char::from(kind));
     }
 }
 
@@ -123,7 +123,7 @@ fn links_devices_and_sparse_files_are_faults_and_never_offered() {
 fn a_size_that_overflows_or_passes_the_end_is_a_problem() {
     for size in [513, u64::MAX >> 1, (u64::MAX >> 1) - 511] {
         let found = scan_bytes(&[header(b'0', "a", size), [0; 512]].concat());
-        assert_eq!((found.files.len(), found.faults.len()), (0, 1), "{size}");
+        assert_eq!((found.files.len(), found.problems.len()), (0, 1), "{size}");
     }
 }
 
@@ -132,28 +132,28 @@ fn a_tar_cut_anywhere_is_a_problem_and_never_a_panic() {
     let whole = [header(b'0', "a", 10), [0; 512], header(b'0', "b", 0), [0; 512], [0; 512]].concat();
     for length in 0..whole.len() {
         let found = scan_bytes(&whole[..length]);
-        assert!(!found.faults.is_empty(), "{length}");
+        assert!(!found.problems.is_empty(), "{length}");
     }
-    assert!(scan_bytes(&whole).faults.is_empty());
+    assert!(scan_bytes(&whole).problems.is_empty());
 }
 
 #[test]
 fn data_that_no_digest_covers_is_a_problem() {
     let whole = [header(b'0', "a", 10), [0; 512], [0; 512], [0; 512]].concat();
-    assert!(scan_bytes(&whole).faults.is_empty());
+    assert!(scan_bytes(&whole).problems.is_empty());
     for hidden in [512 + 10, 1023, 1024 + 512 + 3, whole.len() - 1] {
         let mut forged = whole.clone();
         forged[hidden] = 1;
-        assert!(!scan_bytes(&forged).faults.is_empty(), "{hidden}");
+        assert!(!scan_bytes(&forged).problems.is_empty(), "{hidden}");
     }
     let longer = [whole, vec![0; 9000], vec![1]].concat();
-    assert!(!scan_bytes(&longer).faults.is_empty());
+    assert!(!scan_bytes(&longer).problems.is_empty());
 }
 
-/// The faults of a tar with these blocks before its end mark.
+/// The problems of a tar with these blocks before its end mark.
 #[track_caller]
 fn problems_of(blocks: &[[u8; 512]]) -> Vec<String> {
-    scan_bytes(&[blocks.concat(), vec![0; 1024]].concat()).faults
+    scan_bytes(&[blocks.concat(), vec![0; 1024]].concat()).problems
 }
 
 /// A block with `data`.
@@ -182,7 +182,7 @@ fn a_name_that_ends_in_a_slash_is_a_directory_whatever_its_header_calls_it() {
     for kind in [b'5', b'0', 0] {
         let found = scan_bytes(&[named(kind, b"../up/"), [0; 512], [0; 512]].concat());
         assert_eq!((found.files.len(), found.directories), (0, vec![b"../up/".to_vec()]), "{kind}");
-        assert_eq!(found.faults, [""; 0]);
+        assert_eq!(found.problems, [""; 0]);
     }
     assert_eq!(scan_bytes(&[named(b'5', b"plain"), [0; 512], [0; 512]].concat()).directories, [b"plain"]);
 }
@@ -294,7 +294,7 @@ fn a_field_that_only_other_kinds_of_entries_have_is_a_problem_because_some_progr
     plain[257..265].copy_from_slice(b"ustar\x0000");
     plain[345..500].fill(b'p');
     let found = scan_bytes(&[summed(plain), [0; 512], [0; 512]].concat());
-    assert_eq!((found.faults.len(), found.files[0].0.len()), (0, 160));
+    assert_eq!((found.problems.len(), found.files[0].0.len()), (0, 160));
 }
 
 /// npm and star write such headers.
@@ -365,7 +365,7 @@ fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_problem() 
 
 /// Every dialect that this system's tar can write: none may be rejected for what it always contains.
 #[test]
-fn tars_of_gnu_tar_are_read_without_a_fault_in_every_dialect() {
+fn tars_of_gnu_tar_are_read_without_a_problem_in_every_dialect() {
     let directory = tempfile::tempdir().unwrap();
     let long = format!("{}/{}", "d".repeat(80), "f".repeat(90));
     std::fs::create_dir(directory.path().join("d".repeat(80))).unwrap();
@@ -387,7 +387,7 @@ fn tars_of_gnu_tar_are_read_without_a_fault_in_every_dialect() {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let found = scan_bytes(&made.stdout);
-        assert_eq!((found.faults, found.files.len()), (Vec::new(), names.len()), "{format}");
+        assert_eq!((found.problems, found.files.len()), (Vec::new(), names.len()), "{format}");
     }
 }
 
@@ -410,7 +410,7 @@ fn a_header_of_no_known_dialect_is_a_problem_because_programs_differ_in_what_the
 }
 
 #[test]
-fn sparse_members_of_every_kind_are_faults_and_never_offered() {
+fn sparse_members_of_every_kind_are_problems_and_never_offered() {
     for record in
         ["22 GNU.sparse.major=1\n", "25 GNU.sparse.size=1000000\n", "21 GNU.sparse.map=0,1\n", "21 GNU.sparse.name=x\n"]
     {
@@ -418,7 +418,7 @@ fn sparse_members_of_every_kind_are_faults_and_never_offered() {
         let pax = header(b'x', "pax", record.len() as u64);
         let tar = [pax, block(record.as_bytes()), header(b'0', "blobs/x", 0), [0; 512], [0; 512]].concat();
         let found = scan_bytes(&tar);
-        assert_eq!((found.files.len(), found.faults[0].as_str()), (0, "it is a sparse file"), "{record}");
+        assert_eq!((found.files.len(), found.problems[0].as_str()), (0, "it is a sparse file"), "{record}");
     }
 }
 
@@ -430,7 +430,7 @@ fn what_follows_the_end_mark_is_not_read_without_end() {
     file.set_len(1 << 42).unwrap();
     let mut found = Found::default();
     scan(Path::new("x.tar"), &file, 1 << 42, &mut found).unwrap();
-    assert!(found.faults[0].contains("after its end mark"), "{:?}", found.faults);
+    assert!(found.problems[0].contains("after its end mark"), "{:?}", found.problems);
 }
 
 proptest::proptest! {

@@ -122,8 +122,8 @@ impl FileSet {
             found.iter().flat_map(Manifest::children).map(|child| (child.descriptor.digest, child.descriptor));
         let descriptors: HashMap<Digest, Descriptor> = children.collect();
         let find = |wanted: &Descriptor| known.get(&wanted.digest).cloned();
-        if let Some(fault) = problem_of_order(json, |digest| known.contains_key(digest), &find) {
-            return Err(wrong(layout, BUNDLE_JSON, &fault));
+        if let Some(problem) = problem_of_order(json, |digest| known.contains_key(digest), &find) {
+            return Err(wrong(layout, BUNDLE_JSON, &problem));
         }
         let (mut tools, mut manifests, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
         for FileEntry { path, size, digest } in json.files.iter().filter(|file| !metadata.contains_key(&*file.path)) {

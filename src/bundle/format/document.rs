@@ -75,18 +75,18 @@ impl BundleJson {
         };
         let mut json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
         json.files.shrink_to_fit();
-        let fault = json.fault().or_else(|| {
+        let problem = json.problem().or_else(|| {
             let (number, line) = canonical::first_difference(bytes, &json)?;
             Some(format!("it is not in the exact form of format {FORMAT_VERSION}: line {number} differs: {line:?}"))
         });
-        match fault {
-            Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
+        match problem {
+            Some(problem) => Err(Error::damaged(format!("reading {shown}: {problem}"))),
             None => Ok(json),
         }
     }
 
     /// What format 1 forbids, although it can be parsed.
-    fn fault(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         let mut times = self.parents.iter().filter_map(|parent| parent.time).chain([self.lock.created]);
         let is_time = |time: &Timestamp| time.subsec_nanosecond() == 0 && TIMES.contains(&time.as_second());
         if let Some(time) = times.find(|time| !is_time(time)) {
@@ -100,8 +100,8 @@ impl BundleJson {
         if let Some(Selection { original, .. }) = originals.find(|one| one.original != one.original.bare()) {
             return Some(format!("its entry for the original {} has more than a descriptor", original.digest));
         }
-        if let Some(fault) = problem_of_paths(&self.files) {
-            return Some(fault);
+        if let Some(problem) = problem_of_paths(&self.files) {
+            return Some(problem);
         }
         if let Some(file) = self.files.iter().find(|file| file.size > i64::MAX as u64) {
             return Some(format!("{:?} cannot have a size of {} bytes", file.path, file.size));

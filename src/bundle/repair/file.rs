@@ -173,7 +173,7 @@ fn refuse_foreign(out: &Path) -> Result<()> {
 /// # Errors
 /// One of `tools` is not wanted.
 pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
-    let fault = |tool: &Tool| {
+    let problem = |tool: &Tool| {
         let path = tool.path();
         let Some(asked) = missing.tools.iter().find(|asked| asked.path == path) else {
             return Some(format!("{path} is not missing"));
@@ -182,11 +182,11 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
         let was = asked.sha256.filter(|was| *was != found)?;
         Some(format!("{path} was another file: its sha256 was {}, and this one has {}", was.hex(), found.hex()))
     };
-    let faults: Vec<String> = tools.iter().filter_map(fault).collect();
-    match faults.is_empty() {
+    let problems: Vec<String> = tools.iter().filter_map(problem).collect();
+    match problems.is_empty() {
         true => Ok(()),
         false => {
-            Err(Error::input(format!("{}; leave it out, or name the right file with --tool-file", faults.join("; "))))
+            Err(Error::input(format!("{}; leave it out, or name the right file with --tool-file", problems.join("; "))))
         }
     }
 }

@@ -130,7 +130,7 @@ impl VolumeFile {
         stored_path(&self.path, self.segment.as_deref().map(number))
     }
 
-    fn fault(&self) -> Option<&'static str> {
+    fn problem(&self) -> Option<&'static str> {
         if !is_tool(&self.path) && Digest::of_blob_path(&self.path).is_none() {
             return Some("cannot be a file of a volume");
         }
@@ -160,13 +160,13 @@ impl VolumeJson {
             }
         })?;
         json.files.shrink_to_fit();
-        match json.fault() {
-            Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
+        match json.problem() {
+            Some(problem) => Err(Error::damaged(format!("reading {shown}: {problem}"))),
             None => Ok(json),
         }
     }
 
-    fn fault(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         let VolumeJson { number, of, recovery, limit, .. } = *self;
         if !(1..=of).contains(&number) || of > MOST_VOLUMES || recovery > MOST_VOLUMES || limit > i64::MAX as u64 {
             return Some(format!(
@@ -175,8 +175,8 @@ impl VolumeJson {
         }
         let mut paths: HashSet<&str> = HashSet::new();
         let mut files = self.files.iter();
-        let file = files.find(|file| file.fault().is_some() || !paths.insert(&file.path))?;
-        Some(format!("{:?} {}", file.path, file.fault().unwrap_or("comes twice")))
+        let file = files.find(|file| file.problem().is_some() || !paths.insert(&file.path))?;
+        Some(format!("{:?} {}", file.path, file.problem().unwrap_or("comes twice")))
     }
 }
 
@@ -248,13 +248,13 @@ impl RecoveryJson {
     /// As for [`VolumeJson::parse`].
     pub fn parse(bytes: &[u8], shown: &str) -> Result<RecoveryJson> {
         let json = RecoveryJson::read(bytes, shown)?;
-        match json.fault() {
-            Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
+        match json.problem() {
+            Some(problem) => Err(Error::damaged(format!("reading {shown}: {problem}"))),
             None => Ok(json),
         }
     }
 
-    fn fault(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         let RecoveryJson { number, of, limit, shard, .. } = *self;
         if !(1..=of).contains(&number) || of > MOST_VOLUMES || limit > i64::MAX as u64 {
             return Some(format!("recovery volume {number} of {of} with {limit} bytes is impossible"));

@@ -44,6 +44,6 @@ pub use set::{Set, Shape, VolumeOptions, VolumeSelection};
 pub use state::ImportState;
 #[cfg(test)]
 pub(super) use state::StateJson;
-pub use surviving::RecoveryFault;
+pub use surviving::RecoveryProblem;
 pub(super) use unfinished::remove_orphaned_journals;
 pub use volume_proof::VolumeEntries;

@@ -19,7 +19,7 @@ use super::opened::{OpenedPath, id_of_recovery, look};
 use super::parity::{Computed, ShardId, Shards};
 use super::recovery::known;
 use super::recovery_layout::plan;
-use super::surviving::{RecoveryFault, Surviving, SurvivingVolume};
+use super::surviving::{RecoveryProblem, Surviving, SurvivingVolume};
 use super::unfinished::{PARTIAL, journals};
 use super::volume_proof::{GivenVolume, VolumeProblem, VolumeProof};
 use crate::base::error::{Error, Result};
@@ -80,7 +80,7 @@ pub fn reconstruct(
         let (identity, of) = (signed.identity, surviving.json.identity);
         let text = format!("the recovery volumes are of the bundle {of}, and the signed bundle is {identity}");
         let text = format!("repairing {}: {text}", surviving.name.base().display());
-        return Err(Error::damaged(text).with_fact(RecoveryFault::OtherBundle { of, signed: identity }));
+        return Err(Error::damaged(text).with_fact(RecoveryProblem::OtherBundle { of, signed: identity }));
     }
     let unnamed = unnamed(&surviving, paths, out)?;
     formers.note(&unnamed);
@@ -296,16 +296,16 @@ fn prove_volumes(
     let made = targets.volumes().map(|(number, path)| GivenVolume { number, path: path.to_owned(), is_made: true });
     let made: Vec<GivenVolume> = made.collect();
     let given: Vec<GivenVolume> = here.chain(made.iter().cloned()).collect();
-    let fault = |VolumeProblem { volume, file, what }: VolumeProblem| {
+    let problem = |VolumeProblem { volume, file, what }: VolumeProblem| {
         let made = made.iter().find(|given| given.path == volume);
         let path = made.map_or(volume, |given| path_of(&surviving.json, name, Part::Volume(given.number)));
         forged(&path, &format!("{file} {what}"))
     };
-    let proof = VolumeProof::open(&given, id_of_recovery(&surviving.json), signed, events).map_err(fault)?;
-    made.iter().try_for_each(|given| proof.alone(&given.path)).map_err(fault)?;
+    let proof = VolumeProof::open(&given, id_of_recovery(&surviving.json), signed, events).map_err(problem)?;
+    made.iter().try_for_each(|given| proof.alone(&given.path)).map_err(problem)?;
     let paths: Vec<&Path> = made.iter().map(|given| given.path.as_path()).collect();
     match proof.together(&paths).into_iter().next().or_else(|| proof.lacking()) {
-        Some(found) => Err(fault(found)),
+        Some(found) => Err(problem(found)),
         None => Ok(()),
     }
 }
@@ -314,5 +314,5 @@ fn forged(path: &Path, what: &str) -> Error {
     let advice = "use other copies of the recovery volumes, or write lost volumes again with `export --only-volume`";
     let text = "the recovery volumes, or the volumes combined with them, are forged or damaged; nothing was changed";
     let text = format!("making {} again: {what}: {text}: {advice}", path.display());
-    Error::damaged(text).with_fact(RecoveryFault::Forged { made: path.to_owned() })
+    Error::damaged(text).with_fact(RecoveryProblem::Forged { made: path.to_owned() })
 }

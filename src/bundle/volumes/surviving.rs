@@ -360,7 +360,7 @@ impl Region {
 
 /// Why recovery volumes cannot help. The error says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecoveryFault {
+pub enum RecoveryProblem {
     #[error("the recovery volumes are of the bundle {of}, and the signed bundle is {signed}")]
     OtherBundle { of: Digest, signed: Digest },
     /// Their result is not what the bundle declares.
@@ -371,7 +371,7 @@ pub enum RecoveryFault {
     Unknown,
 }
 
-impl Fact for RecoveryFault {}
+impl Fact for RecoveryProblem {}
 
 /// Whether two recovery volumes belong to the same set.
 fn is_same(one: &RecoveryJson, other: &RecoveryJson) -> bool {
@@ -398,7 +398,7 @@ fn description(given: &[GivenFile]) -> Result<(RecoveryJson, Vec<u8>)> {
         let text =
             "none of these files is a recovery volume with an intact start, and only those describe what was lost; \
              without one, `gapferry verify --missing` lists what has to be fetched again";
-        Error::damaged(format!("repairing a set: {text}")).with_fact(RecoveryFault::Unknown)
+        Error::damaged(format!("repairing a set: {text}")).with_fact(RecoveryProblem::Unknown)
     })?;
     let json = most.0.json.clone();
     let length = usize::try_from(json.known_mebibytes().saturating_mul(PRINT)).unwrap_or(usize::MAX);

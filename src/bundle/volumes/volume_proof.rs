@@ -122,7 +122,7 @@ impl<'k> VolumeProof<'k> {
     ) -> Result<VolumeProof<'k>, VolumeProblem> {
         let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
         for GivenVolume { number, path, .. } in given {
-            let fault = |what: String| VolumeProblem {
+            let problem = |what: String| VolumeProblem {
                 volume: path.clone(),
                 file: "its description of itself".to_owned(),
                 what,
@@ -136,18 +136,18 @@ impl<'k> VolumeProof<'k> {
                 }
                 Ok(OpenedPath::Volume(Volume { json, .. }, _)) => {
                     let (of, identity) = (json.of, json.identity);
-                    return Err(fault(format!("belongs to volume {} of {of} of {identity}", json.number)));
+                    return Err(problem(format!("belongs to volume {} of {of} of {identity}", json.number)));
                 }
-                Ok(OpenedPath::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
-                Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(fault("is not there".to_owned())),
-                Err(error) => return Err(fault(format!("cannot be read: {}", error.chain()))),
+                Ok(OpenedPath::Broken(broken)) => return Err(problem(format!("cannot be read: {}", broken.why))),
+                Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(problem("is not there".to_owned())),
+                Err(error) => return Err(problem(format!("cannot be read: {}", error.chain()))),
             }
         }
         let volume = given.first().map_or_else(PathBuf::new, |given| given.path.clone());
-        let fault = |what: String| VolumeProblem { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
+        let problem = |what: String| VolumeProblem { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
         let json = layouts.iter().find_map(|layout| json_of(layout, set.identity));
-        let json = json.ok_or_else(|| fault(format!("does not match {}", set.identity)))?;
-        let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| fault(error.chain()))?;
+        let json = json.ok_or_else(|| problem(format!("does not match {}", set.identity)))?;
+        let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| problem(error.chain()))?;
         let made = given.iter().filter(|given| given.is_made).map(|given| given.path.clone()).collect();
         Ok(VolumeProof { set, volumes, layouts, made, bundle, signed, events })
     }
@@ -158,14 +158,14 @@ impl<'k> VolumeProof<'k> {
         let alone = |path: &&&Path| self.alone(path).inspect_err(VolumeProblem::note).is_ok();
         let mut good: HashSet<PathBuf> = in_question.iter().filter(alone).map(|path| path.to_path_buf()).collect();
         self.retain(in_question, &good);
-        for fault in self.together(in_question) {
-            fault.note();
-            good.remove(&fault.volume);
+        for problem in self.together(in_question) {
+            problem.note();
+            good.remove(&problem.volume);
         }
         self.retain(in_question, &good);
         match self.lacking() {
-            Some(fault) => {
-                fault.note();
+            Some(problem) => {
+                problem.note();
                 HashSet::new()
             }
             None => good,
@@ -208,7 +208,7 @@ impl<'k> VolumeProof<'k> {
             return Ok(());
         };
         match repeated(other).difference(&repeated(at)).next() {
-            Some(path) => Err(self.fault(at, path, "is missing, and the other volumes have it".to_owned())),
+            Some(path) => Err(self.problem(at, path, "is missing, and the other volumes have it".to_owned())),
             None => Ok(()),
         }
     }
@@ -217,7 +217,7 @@ impl<'k> VolumeProof<'k> {
     /// missing, the file is skipped, except in a computed volume.
     pub fn together(&self, paths: &[&Path]) -> Vec<VolumeProblem> {
         let (segments, declared) = (self.segments(), self.declared());
-        let (mut files, mut faults) = (Vec::new(), Vec::new());
+        let (mut files, mut problems) = (Vec::new(), Vec::new());
         for at in paths.iter().filter_map(|path| self.at(path)) {
             let Volume { path, json, .. } = &self.volumes[at];
             for file in json.files.iter().filter(|file| file.segment.is_some()) {
@@ -225,7 +225,7 @@ impl<'k> VolumeProof<'k> {
                 match (pieces, declared.get(&*file.path)) {
                     (Some(pieces), Some(file)) => files.push(Joined { at, file, pieces }),
                     _ if self.made.contains(path) => {
-                        faults.push(self.fault(at, &file.path, "cannot be assembled from its segments".to_owned()));
+                        problems.push(self.problem(at, &file.path, "cannot be assembled from its segments".to_owned()));
                     }
                     _ => {}
                 }
@@ -241,12 +241,12 @@ impl<'k> VolumeProof<'k> {
             }
             self.events.report(Event::ItemDone);
         }
-        let fault = |Joined { at, file, pieces }: &Joined| {
+        let problem = |Joined { at, file, pieces }: &Joined| {
             let what = found.get(&pieces[..])?.clone()?;
-            Some(self.fault(*at, &file.path, what))
+            Some(self.problem(*at, &file.path, what))
         };
-        faults.extend(files.iter().filter_map(fault));
-        faults
+        problems.extend(files.iter().filter_map(problem));
+        problems
     }
 
     /// The problem of a file joined from these pieces.
@@ -276,10 +276,10 @@ impl<'k> VolumeProof<'k> {
         let is_there = |file: &FileEntry| there.contains(&(&*file.path, file.size)) || is_joined(file);
         let lost = self.bundle.files.iter().find(|file| !is_there(file))?;
         let at = self.volumes.iter().position(|volume| self.made.contains(&volume.path)).unwrap_or_default();
-        Some(self.fault(at, &lost.path, "would be in no volume".to_owned()))
+        Some(self.problem(at, &lost.path, "would be in no volume".to_owned()))
     }
 
-    fn fault(&self, at: usize, file: &str, what: String) -> VolumeProblem {
+    fn problem(&self, at: usize, file: &str, what: String) -> VolumeProblem {
         let volume = self.volumes.get(at).map_or_else(PathBuf::new, |volume| volume.path.clone());
         VolumeProblem { volume, file: file.to_owned(), what }
     }
@@ -326,8 +326,8 @@ impl<'k> VolumeProof<'k> {
     /// another volume, they must only look like signatures; only a key can tell whether they are valid.
     fn signatures(&self, at: usize) -> Result<(), VolumeProblem> {
         let number = self.volumes[at].json.number;
-        let fault = |file: &str, what: &str| self.fault(at, file, what.to_owned());
-        let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is not a signature"))?;
+        let problem = |file: &str, what: &str| self.problem(at, file, what.to_owned());
+        let own = signatures_in(&self.layouts[at]).map_err(|path| problem(&path, "is not a signature"))?;
         let others = self.volumes.iter().zip(&self.layouts);
         let mut others = others.filter(|(v, _)| v.json.number != number && !self.made.contains(&v.path)).peekable();
         let is_alone = others.peek().is_none();
@@ -343,9 +343,9 @@ impl<'k> VolumeProof<'k> {
             return Ok(());
         }
         match own.iter().find(|one| !is_accepted(one)) {
-            None if own.is_empty() => Err(fault(SUMS, "has no signature and should have one")),
+            None if own.is_empty() => Err(problem(SUMS, "has no signature and should have one")),
             None => Ok(()),
-            Some((path, _)) => Err(fault(path, "is in no other volume and does not match any key that was given")),
+            Some((path, _)) => Err(problem(path, "is in no other volume and does not match any key that was given")),
         }
     }
 }
@@ -374,7 +374,7 @@ struct One<'p> {
 }
 
 impl One<'_> {
-    fn fault(&self, file: &str, what: impl Into<String>) -> VolumeProblem {
+    fn problem(&self, file: &str, what: impl Into<String>) -> VolumeProblem {
         VolumeProblem { volume: self.volume.path.clone(), file: file.to_owned(), what: what.into() }
     }
 
@@ -385,11 +385,11 @@ impl One<'_> {
 
     fn check(&self) -> Result<(), VolumeProblem> {
         if let Some(odd) = self.layout.problems().first() {
-            return Err(self.fault(&odd.path, &*odd.what));
+            return Err(self.problem(&odd.path, &*odd.what));
         }
         let length = self.volume.path.metadata().map_or(0, |metadata| metadata.len());
         if !length.is_multiple_of(BLOCK) {
-            return Err(self.fault(
+            return Err(self.problem(
                 "the tar",
                 format!(
                     "has {length} bytes, which is not a multiple of the block size \
@@ -406,7 +406,7 @@ impl One<'_> {
         if let Some((path, _)) =
             entries.iter().find(|(path, _)| !allowed.may_have(path, |path| declared.contains_key(path)))
         {
-            return Err(self.fault(path, "is not declared in bundle.json"));
+            return Err(self.problem(path, "is not declared in bundle.json"));
         }
         let bytes = entries.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
         self.proof.events.report(Event::Phase { phase: Phase::Recheck, items: entries.len() as u64, bytes });
@@ -423,16 +423,16 @@ impl One<'_> {
         }
         let mut repeated = declared.keys().copied().filter(|path| !is_held(path)).chain([BUNDLE_JSON, SUMS]);
         if let Some(path) = repeated.find(|path| !read.contains_key(path)) {
-            return Err(self.fault(path, "is missing"));
+            return Err(self.problem(path, "is missing"));
         }
         self.sums(&sums, &read)?;
         self.chunks(&read)
     }
 
     fn read(&self, path: &str, size: u64, declared: Option<&FileEntry>) -> Result<Read, VolumeProblem> {
-        let unreadable = |why: String| self.fault(path, format!("cannot be read: {why}"));
+        let unreadable = |why: String| self.problem(path, format!("cannot be read: {why}"));
         let slice = self.layout.slice(path).map_err(|error| unreadable(error.chain()))?;
-        let slice = slice.ok_or_else(|| self.fault(path, "is missing"))?;
+        let slice = slice.ok_or_else(|| self.problem(path, "is missing"))?;
         let advance = |bytes| self.proof.advance(bytes);
         let hashers = Hashing::of_prefix(Algorithm::Sha256, &slice, size, &advance);
         let hashers = hashers.map_err(|error| unreadable(error.to_string()))?;
@@ -466,13 +466,13 @@ impl One<'_> {
             None if path == self.own("json") || path == self.own("b3") => true,
             None => declared.get(path).is_some_and(|file| file.size == size && has(&file.digest)),
         };
-        let found = || self.fault(path, format!("has the digest {}", read.hashed));
+        let found = || self.problem(path, format!("has the digest {}", read.hashed));
         is_right.then_some(()).ok_or_else(found)
     }
 
     /// Its sums match everything in it except signatures.
     fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), VolumeProblem> {
-        let wrong = || self.fault(own, "does not match its files");
+        let wrong = || self.problem(own, "does not match its files");
         let bytes = self.layout.read(own, MAX_SUMS).ok().flatten().ok_or_else(wrong)?;
         let mut named = HashSet::new();
         for line in sums::lines(&bytes, Algorithm::Sha256) {
@@ -488,13 +488,13 @@ impl One<'_> {
         let own = self.own("b3");
         let mut values = Vec::new();
         for file in &self.volume.json.files {
-            let read = read.get(&*file.stored_path()).ok_or_else(|| self.fault(&file.path, "is missing"))?;
+            let read = read.get(&*file.stored_path()).ok_or_else(|| self.problem(&file.path, "is missing"))?;
             if file.blake3.bytes() != read.chunks.root() {
-                return Err(self.fault(&file.path, "has another BLAKE3 than in the description of the volume"));
+                return Err(self.problem(&file.path, "has another BLAKE3 than in the description of the volume"));
             }
             values.extend(read.chunks.values().iter().flatten());
         }
         let is_right = matches!(self.layout.read(&own, values.len() as u64), Ok(Some(there)) if there == values);
-        is_right.then_some(()).ok_or_else(|| self.fault(&own, "does not match its files"))
+        is_right.then_some(()).ok_or_else(|| self.problem(&own, "does not match its files"))
     }
 }

@@ -36,13 +36,14 @@ fn fact(kind: Kind, fact: impl Fact) -> Case {
     Case { similar: words_of(&helps), helps }
 }
 
-fn no_answer(fault: Option<TlsProblem>, reason: &str) -> Error {
-    let cause = NoAnswer { reason: reason.to_owned(), tls: fault, spoke_tls: fault.is_some(), is_unresolved: false };
+fn no_answer(problem: Option<TlsProblem>, reason: &str) -> Error {
+    let cause =
+        NoAnswer { reason: reason.to_owned(), tls: problem, spoke_tls: problem.is_some(), is_unresolved: false };
     Error::new(Kind::Network, "asking r.example").because(cause)
 }
 
-fn tls(fault: TlsProblem, reason: &str) -> Case {
-    let helps = no_answer(Some(fault), reason);
+fn tls(problem: TlsProblem, reason: &str) -> Case {
+    let helps = no_answer(Some(problem), reason);
     Case { similar: words_of(&helps), helps }
 }
 
@@ -121,7 +122,7 @@ fn registry(registry: Registry) -> Case {
     };
     match registry {
         Registry::ForeignLayer => {
-            let foreign = |error: Error| error.with_fact(BlobFault::Foreign(digest()));
+            let foreign = |error: Error| error.with_fact(BlobProblem::Foreign(digest()));
             let text = "reading blob sha256:aa of r/a at https://m/, which its manifest names: 404 Not Found";
             Case {
                 helps: foreign(Error::new(Kind::NotFound, text)),
@@ -145,7 +146,7 @@ fn registry(registry: Registry) -> Case {
             Case { similar: Error::new(Kind::Refused, helps.chain()), helps }
         }
         Registry::BlobLost => {
-            let helps = answered(Kind::NotFound, 404, None, "404 Not Found").with_fact(BlobFault::Lost(digest()));
+            let helps = answered(Kind::NotFound, 404, None, "404 Not Found").with_fact(BlobProblem::Lost(digest()));
             Case { similar: Error::new(Kind::NotFound, "reading blob sha256:aa of r/a: 404 Not Found"), helps }
         }
         Registry::LockedGone => {
@@ -196,7 +197,7 @@ fn bundle(bundle: Bundle) -> Case {
             similar: Error::of(Kind::Input, NoBundle::Other("an OCI image layout and not a bundle".into())),
             ..fact(Kind::Input, NoBundle::ImageLayout(path()))
         },
-        Bundle::Recovery => fact(Kind::Damaged, RecoveryFault::Forged { made: path() }),
+        Bundle::Recovery => fact(Kind::Damaged, RecoveryProblem::Forged { made: path() }),
         Bundle::Refused => {
             let helps = Error::damaged("a.tar has 1 problem, the first").because(Refusal { problems: Vec::new() });
             Case { similar: words_of(&helps), helps }
@@ -254,7 +255,7 @@ fn all() -> Vec<Situation> {
         Disk::FileTooLarge,
         Disk::Other,
     ];
-    let faults = [
+    let problems = [
         TlsProblem::Outdated,
         TlsProblem::Expired,
         TlsProblem::NotYetValid,
@@ -287,7 +288,7 @@ fn all() -> Vec<Situation> {
         Unproven::Altered,
         Unproven::ReceiptPiped,
     ];
-    let networks = networks.into_iter().chain(faults.map(Network::Tls)).map(Situation::Network);
+    let networks = networks.into_iter().chain(problems.map(Network::Tls)).map(Situation::Network);
     let others = bundles.map(Situation::Bundle).into_iter().chain(unproven.map(Situation::Unproven));
     let all = disks.map(Situation::Disk).into_iter().chain(networks).chain(registries.map(Situation::Registry));
     all.chain(others).chain([Situation::Lacking]).collect()
@@ -408,10 +409,10 @@ fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
 /// "add the CA" does not help an operator who has already given the CA.
 #[test]
 fn only_a_certificate_that_is_not_trusted_asks_for_the_ca() {
-    for fault in all().into_iter().filter(|one| matches!(one, Situation::Network(Network::Tls(_)))) {
-        let hint = fault.hint().map(text).unwrap_or_default();
-        let is_untrusted = fault == Situation::Network(Network::Tls(TlsProblem::Untrusted));
-        assert_eq!(hint.contains("--ca-file"), is_untrusted, "{fault:?}: {hint}");
+    for problem in all().into_iter().filter(|one| matches!(one, Situation::Network(Network::Tls(_)))) {
+        let hint = problem.hint().map(text).unwrap_or_default();
+        let is_untrusted = problem == Situation::Network(Network::Tls(TlsProblem::Untrusted));
+        assert_eq!(hint.contains("--ca-file"), is_untrusted, "{problem:?}: {hint}");
     }
 }
 

@@ -22,12 +22,12 @@ pub struct WhichArgs {
     /// A regular expression that matches anywhere in the name unless anchored, such as '^team/.*:v[0-9]'.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
     include: Vec<Pattern>,
-    /// Not images whose REPOSITORY:TAG matches; repeatable
+    /// Exclude images whose REPOSITORY:TAG matches; repeatable
     ///
     /// Takes precedence over --include.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true, hide_short_help = true)]
     exclude: Vec<Pattern>,
-    /// Also manifests without a tag, as REPOSITORY@DIGEST
+    /// Include manifests without a tag, as REPOSITORY@DIGEST
     ///
     /// Harbor 2.15 and later keep no tags in their storage.
     #[arg(long, hide_short_help = true)]

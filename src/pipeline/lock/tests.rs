@@ -102,11 +102,11 @@ fn a_companion_refers_to_the_subject_that_its_manifest_names() {
     };
     let (tagged, untagged) = (companion(Some(Tag::cosign(&image, "sig"))), companion(None));
     for one in [&tagged, &untagged] {
-        assert!(one.fault(true, Some(image)).is_none());
-        assert!(one.fault(true, Some(other)).is_some(), "a registry would list it for the other image");
-        assert!(one.fault(false, Some(image)).is_some());
+        assert!(one.problem(true, Some(image)).is_none());
+        assert!(one.problem(true, Some(other)).is_some(), "a registry would list it for the other image");
+        assert!(one.problem(false, Some(image)).is_some());
     }
-    assert!(tagged.fault(true, None).is_none() && untagged.fault(true, None).is_some());
+    assert!(tagged.problem(true, None).is_none() && untagged.problem(true, None).is_some());
 }
 
 #[test]

@@ -78,8 +78,8 @@ async fn add_locked(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached,
         return Ok(false);
     }
     let declared = manifest.subject().map(|subject| subject.digest);
-    match companion.fault(tree.holds(companion.subject), declared) {
-        Some(fault) => Err(Error::damaged(fault)),
+    match companion.problem(tree.holds(companion.subject), declared) {
+        Some(problem) => Err(Error::damaged(problem)),
         None => tree.add(walk.source, &locked.reference.repository, manifest).await.map(|()| true),
     }
 }
@@ -162,7 +162,7 @@ async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tr
         return Ok(false);
     };
     let declared = manifest.subject().map(|subject| subject.digest);
-    if companion.fault(tree.holds(companion.subject), declared).is_some() {
+    if companion.problem(tree.holds(companion.subject), declared).is_some() {
         return Ok(false);
     }
     tree.add(walk.source, repository, manifest.described_as(&companion.media_type)?).await?;

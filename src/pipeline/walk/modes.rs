@@ -19,7 +19,7 @@ impl Modes {
             let lacks_some = image.absent.iter().any(|absent| absent.reason == AbsentReason::NotFound);
             let mode = match &image.selection {
                 Some(selection) => Some((selection.platforms.clone(), selection.index)),
-                // A whole index of which the registry lacks something is carried only unchanged.
+                // The registry lacks part of a complete index. The index can then be carried only unchanged.
                 None => lacks_some.then(|| (Vec::new(), IndexMode::Sparse)),
             };
             match mode {

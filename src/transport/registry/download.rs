@@ -17,7 +17,7 @@ use super::answer::{is_html, refusal};
 use super::auth::Scopes;
 use super::call::{Call, Payload};
 use super::content_range::ContentRange;
-use super::facts::BlobFault;
+use super::facts::BlobProblem;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
 use super::lane::Permit;
@@ -259,7 +259,7 @@ impl Wanted {
             416 => Ok(Opened::Elsewhere("the registry refused the range".into())),
             404 => {
                 let failure = refusal(&self.what, reply).await;
-                Err(Failure { error: failure.error.with_fact(BlobFault::Lost(self.blob.digest)), ..failure })
+                Err(Failure { error: failure.error.with_fact(BlobProblem::Lost(self.blob.digest)), ..failure })
             }
             _ => Err(refusal(&self.what, reply).await),
         }
@@ -268,7 +268,7 @@ impl Wanted {
     /// A foreign layer from one of the places in its descriptor; the last failure if none has it.
     async fn elsewhere(&self, from: u64) -> Result<Reply, Failure> {
         let foreign = |failure: Failure| {
-            let fact = BlobFault::Foreign(self.blob.digest);
+            let fact = BlobProblem::Foreign(self.blob.digest);
             Failure { error: failure.error.with_fact(fact), ..failure }
         };
         let wrong = |reason: String| Failure::never(Error::new(Kind::NotFound, format!("{}: {reason}", self.what)));

@@ -38,7 +38,7 @@ impl Fact for WebPage {}
 
 /// What is special about a blob that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BlobFault {
+pub enum BlobProblem {
     #[error("the registry does not have blob {0}, which a manifest of its own names")]
     Lost(Digest),
     /// The registry leaves it to an address in its manifest.
@@ -46,7 +46,7 @@ pub enum BlobFault {
     Foreign(Digest),
 }
 
-impl Fact for BlobFault {}
+impl Fact for BlobProblem {}
 
 /// Why there was no response.
 #[derive(Clone, Debug, thiserror::Error)]

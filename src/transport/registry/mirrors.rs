@@ -109,7 +109,7 @@ pub(super) struct Endpoints {
     /// The endpoint that has a manifest, and what the manifest points to if that is not where it would be looked for.
     found: Mutex<HashMap<Digest, usize>>,
     suspects: Suspects,
-    /// The retries for blobs of which the registry itself gave wrong bytes.
+    /// The retries for blobs with wrong bytes from the registry itself.
     tries: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<Tries>>>>,
     events: Events,
 }

@@ -108,7 +108,7 @@ pub use auth_check::AuthCheck;
 use call::{Call, Payload};
 pub use config::{Config, RegistryConfig, TlsConfig};
 pub use denials::Denials;
-pub use facts::{BlobFault, NoAnswer, Symptom, TlsProblem, UnexpectedStatus, WebPage};
+pub use facts::{BlobProblem, NoAnswer, Symptom, TlsProblem, UnexpectedStatus, WebPage};
 use failure::is_transient;
 use host::Host;
 pub use itself::Itself;

@@ -56,17 +56,17 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig> {
 }
 
 /// Whether a TLS server failed: its certificate failed our checks, or ours failed its checks.
-pub(super) fn spoke_tls(fault: &rustls::Error) -> bool {
+pub(super) fn spoke_tls(problem: &rustls::Error) -> bool {
     use rustls::Error::{AlertReceived, InvalidCertificate, Other, PeerIncompatible};
-    matches!(fault, InvalidCertificate(_) | Other(_) | AlertReceived(_) | PeerIncompatible(_))
+    matches!(problem, InvalidCertificate(_) | Other(_) | AlertReceived(_) | PeerIncompatible(_))
 }
 
 /// Returns the TLS error, if that is why a connection failed. Another try would not help.
-pub(super) fn fault<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+pub(super) fn problem<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(fault) = error.downcast_ref::<rustls::Error>() {
-            return Some(fault);
+        if let Some(problem) = error.downcast_ref::<rustls::Error>() {
+            return Some(problem);
         }
         // The source() of an io::Error skips the error that it wraps.
         let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);

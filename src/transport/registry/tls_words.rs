@@ -13,7 +13,7 @@ const MOST_NAMES: usize = 5;
 const LONGEST_NAME: usize = 100;
 
 /// Classifies the error.
-pub(super) fn fault(error: &Error) -> TlsProblem {
+pub(super) fn problem(error: &Error) -> TlsProblem {
     match error {
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })
             if presented.is_empty() =>
@@ -57,11 +57,11 @@ fn no_roots(error: &Error) -> Option<&NoRoots> {
 }
 
 /// Describes the error. `None` if the text of rustls is good enough.
-pub(super) fn words(fault: &Error) -> Option<String> {
-    if let Some(no_roots) = no_roots(fault) {
+pub(super) fn words(problem: &Error) -> Option<String> {
+    if let Some(no_roots) = no_roots(problem) {
         return Some(no_roots.to_string());
     }
-    let text = match fault {
+    let text = match problem {
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })
             if presented.is_empty() =>
         {
@@ -147,7 +147,7 @@ mod tests {
 
     /// An operator with a wrong clock would look for a CA in vain.
     #[test]
-    fn each_fault_that_has_a_remedy_of_its_own_is_distinguished() {
+    fn each_problem_that_has_a_remedy_of_its_own_is_distinguished() {
         let name = ServerName::try_from("registry.example").unwrap();
         let presented = |names: &[&str]| CertificateError::NotValidForNameContext {
             expected: name.to_owned(),
@@ -164,7 +164,7 @@ mod tests {
             (CertificateError::UnknownIssuer, TlsProblem::Untrusted),
             (CertificateError::BadSignature, TlsProblem::Untrusted),
         ] {
-            assert_eq!(fault(&Error::InvalidCertificate(error.clone())), expected, "{error:?}");
+            assert_eq!(problem(&Error::InvalidCertificate(error.clone())), expected, "{error:?}");
         }
         for (error, expected) in [
             (Error::AlertReceived(AlertDescription::HandshakeFailure), TlsProblem::Outdated),
@@ -173,7 +173,7 @@ mod tests {
             (Error::AlertReceived(AlertDescription::CertificateRequired), TlsProblem::ClientCertificateDemanded),
             (Error::AlertReceived(AlertDescription::InternalError), TlsProblem::Other),
         ] {
-            assert_eq!(fault(&error), expected, "{error:?}");
+            assert_eq!(problem(&error), expected, "{error:?}");
         }
     }
 
@@ -182,7 +182,7 @@ mod tests {
     fn a_machine_without_ca_certificates_gets_the_advice_about_them() {
         let why = "this machine has no CA certificates".to_owned();
         let error = Error::Other(rustls::OtherError(std::sync::Arc::new(NoRoots(why))));
-        assert_eq!(fault(&error), TlsProblem::Untrusted);
+        assert_eq!(problem(&error), TlsProblem::Untrusted);
         let expected = "its certificate cannot be verified: this machine has no CA certificates";
         assert_eq!(words(&error).as_deref(), Some(expected));
     }

@@ -20,11 +20,11 @@ pub(super) fn silence(what: &str, limit: Duration, aside: &str, proxy: Option<&P
 /// several layers that say nothing. The message has the cause at the bottom.
 pub(super) fn broken(what: &str, error: reqwest::Error, proxy: Option<&Proxy>) -> Failure {
     let error = error.without_url();
-    let tls = tls::fault(&error);
+    let tls = tls::problem(&error);
     let reason = tls.and_then(tls_words::words).unwrap_or_else(|| bottom(&error));
     let cause = NoAnswer {
         reason: format!("{reason}{}", by_way_of(proxy)),
-        tls: tls.map(tls_words::fault),
+        tls: tls.map(tls_words::problem),
         spoke_tls: tls.is_some_and(tls::spoke_tls),
         // A proxy resolves names itself: here it is the proxy's own name that has no address.
         is_unresolved: proxy.is_none() && is_unresolved(&error),

@@ -110,7 +110,7 @@ impl Seen {
     /// One problem for all of them, because a tar written with `tar -P` has no other names.
     fn report_absolute(&mut self) {
         if let Some((name, number)) = self.absolute.clone() {
-            self.fault(name.as_bytes(), absolute(number));
+            self.problem(name.as_bytes(), absolute(number));
         }
     }
 
@@ -122,7 +122,7 @@ impl Seen {
         }
         let plain = match plain(name) {
             Ok(plain) => plain,
-            Err(what) => return self.fault(name, what),
+            Err(what) => return self.problem(name, what),
         };
         let Some((root, path)) = below_root(plain) else { return };
         if !self.roots.contains(root) && self.roots.len() < 2 {
@@ -194,10 +194,10 @@ impl Entries for Seen {
     }
 
     fn cut(&mut self, name: &[u8], what: String) {
-        self.fault(name, what);
+        self.problem(name, what);
     }
 
-    fn fault(&mut self, name: &[u8], what: impl Into<String>) {
+    fn problem(&mut self, name: &[u8], what: impl Into<String>) {
         if self.problems.len() < MAX_PROBLEMS {
             let name = String::from_utf8_lossy(name).chars().take(300).flat_map(char::escape_debug).collect();
             self.problems.push((name, what.into()));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_out_are_faults_and_never_offered() {
+    fn names_that_lead_out_are_problems_and_never_offered() {
         let (_, tree) = packed(&["repositories/a", "repositories/../../x", "/repositories/b", "../repositories/c"])
             .unwrap()
             .unwrap();

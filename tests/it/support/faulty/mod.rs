@@ -1,6 +1,6 @@
-//! Faults in one language for all tests, and two hosts that speak it: [`Server`] answers itself as a test tells it to,
-//! [`Proxy`] stands in front of a real registry. A fault happens to a request that matches a rule ([`Host::when`]), to
-//! one that the dice of a [`Schedule`] choose, or comes with a scripted answer ([`Answer::but`]).
+//! Injected faults, described in the same way for all tests, and two hosts that produce them: [`Server`] sends the
+//! answers of a script, and [`Proxy`] forwards to a real registry. A fault affects a request that matches a rule
+//! ([`Host::when`]) or that the dice of a [`Schedule`] choose, or it is part of a scripted answer ([`Answer::but`]).
 //!
 //! Plain threads and blocking sockets, so that synchronous and asynchronous tests use it alike.
 
