@@ -118,7 +118,7 @@ impl Contents {
             let name = image.name();
             if !names.insert(name.clone()) {
                 return Err(Error::input(format!(
-                    "two images would be called {name} in the bundle; take one of them out"
+                    "two images would be named {name} in the bundle; remove one of them"
                 )));
             }
         }
@@ -152,7 +152,7 @@ impl Contents {
                 if let Some(other) = sizes.get(&digest).filter(|other| **other != size) {
                     let parent = manifest.digest();
                     return Err(Error::damaged(format!(
-                        "the manifest {parent} says that {digest} has {size} bytes, it has {other} elsewhere"
+                        "manifest {parent} gives the size of {digest} as {size} bytes, another manifest as {other}"
                     )));
                 }
             }

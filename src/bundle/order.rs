@@ -86,7 +86,7 @@ pub fn fault_of_order(bundle: &BundleJson, is_manifest: impl Fn(&Digest) -> bool
         let Some(group) = group else { continue };
         if group < last {
             let order = "manifests come first, then configs, then all other blobs";
-            return Some(format!("{:?} is not in its place: {order}", file.path));
+            return Some(format!("{:?} is out of order: {order}", file.path));
         }
         last = group;
     }

@@ -56,9 +56,9 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
     };
     let doing = format!("reading back {}", path.display());
     Err(match take_name(&named, there) {
-        Ok(Some(now)) => error.while_doing(format!("{doing}, which is called {} now", now.path().display())),
+        Ok(Some(now)) => error.while_doing(format!("{doing}, which is now named {}", now.path().display())),
         Ok(None) => error.while_doing(doing),
-        Err(kept) => error.while_doing(format!("{doing}, which keeps its name ({})", kept.chain())),
+        Err(kept) => error.while_doing(format!("{doing}, which could not be renamed ({})", kept.chain())),
     })
 }
 

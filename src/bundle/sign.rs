@@ -49,18 +49,17 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
     if bundle.layout().entries().any(|(file, _)| file.starts_with(VOLUMES)) {
-        let text = "it is a volume: sign the bundle before it is split, or turn the volumes into one with `gapferry join`, sign that, and \
-                    split it again";
+        let text = "volumes cannot be signed: make one bundle of them (`gapferry join`), sign that, and split it again";
         return Err(Error::input(format!("signing {}: {text}", path.display())));
     }
     if let Some(files) = bundle.undeclared(|_| false) {
         let path = path.display();
         return Err(Error::input(format!(
-            "{files} in {path} is no part of the bundle, so it is not signed: remove it first"
+            "{path} contains {files}, which the bundle does not declare, so it is not signed: remove that first"
         )));
     }
     let damaged = || {
-        let text = format!("{} is damaged, so it is not signed; `gapferry verify` says where", path.display());
+        let text = format!("{} is damaged and was not signed; `gapferry verify` lists the damage", path.display());
         Error::damaged(text)
     };
     // The remnant of a signature must not prevent signing.
@@ -122,10 +121,15 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
         Some(own) => own,
         None if is_free(&plain) => plain,
         None if there.len() >= MOST_SIGNATURES => {
-            return fail(format!("it has {MOST_SIGNATURES} signatures of {signed} already, which is the most"));
+            return fail(format!("{signed} already has {MOST_SIGNATURES} signatures, the maximum; remove one first"));
         }
         None if is_free(&named) => named,
-        None => return fail(format!("{named} is there, and is not of this key and these bytes; remove it first")),
+        None => {
+            return fail(format!(
+                "{named} already exists and is not a signature of this file with this key; remove \
+                                     it first"
+            ));
+        }
     };
     Ok(Metadata { path, bytes: key.sign(bytes)? })
 }

@@ -98,7 +98,7 @@ fn read_signatures(layout: &Layout, signed: &str) -> Result<BTreeSet<Vec<u8>>> {
         let paths = signatures_of(part, signed);
         if paths.len() > MOST_SIGNATURES {
             let (shown, number) = (part.path().display(), paths.len());
-            let text = format!("{shown} has {number} signatures of {signed}, and at most {MOST_SIGNATURES} are read");
+            let text = format!("{shown} has {number} signatures of {signed}; the limit is {MOST_SIGNATURES}");
             return Err(Error::damaged(text));
         }
         for path in paths.into_iter().filter(|path| part.size_of(path).is_some_and(|size| size <= MAX_SIGNATURE)) {
@@ -115,18 +115,18 @@ fn read_signatures(layout: &Layout, signed: &str) -> Result<BTreeSet<Vec<u8>>> {
 pub enum SignatureFault {
     #[error("it is not signed (it has no {SIGNATURE})")]
     Unsigned,
-    #[error("its {path} is no plain file ({is})")]
+    #[error("its {path} is not a regular file ({is})")]
     NoPlainFile { path: String, is: String },
     #[error("it has no {0}")]
     Lacks(&'static str),
     /// `keys` describes them.
-    #[error("its signature does not fit {keys}: another key signed it, or {SUMS} or {SIGNATURE} was altered")]
+    #[error("its signature does not match {keys}: another key signed it, or {SUMS} or {SIGNATURE} was altered")]
     FitsNoKey { keys: String },
-    #[error("its signature is good, but {SUMS} does not name {BUNDLE_JSON} first")]
+    #[error("its signature is valid, but {SUMS} does not list {BUNDLE_JSON} first")]
     NamesNoBundle,
     #[error("{BUNDLE_JSON} was altered after {SUMS} was signed")]
     Altered,
-    #[error("its signature is good, but {SUMS} is not what follows from {BUNDLE_JSON}")]
+    #[error("its signature is valid, but {SUMS} does not match {BUNDLE_JSON}")]
     OtherSums,
 }
 

@@ -79,7 +79,7 @@ pub struct StreamSource<'a> {
 
 /// A blob that the stream did not contain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not received: after {} {why}", bytes(*length))]
+#[error("not received: {why}, after {}", bytes(*length))]
 pub struct NotReceived {
     /// Bytes received before the end.
     pub length: u64,
@@ -189,7 +189,7 @@ impl<R: Read> StreamedBundle<R> {
         let (length, path) = (self.passing.position(), self.path.display().to_string());
         let why = match &failed {
             Some(error) => error.chain(),
-            None => format!("{path} has ended"),
+            None => format!("{path} ended"),
         };
         // The sender is not to blame for what fails here.
         let kind = failed.as_ref().map_or(Kind::Damaged, Error::kind);
@@ -205,7 +205,7 @@ impl<R: Read> StreamedBundle<R> {
         }));
         let missing = self.declared.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
         if missing > 0 && kind == Kind::Damaged {
-            problems.push(format!("{path} has ended after {}: {missing} of its blobs have not come", bytes(length)));
+            problems.push(format!("{path} ended after {} without {missing} of the blobs of its bundle", bytes(length)));
         }
         problems.truncate(MOST_PROBLEMS);
         Ending { problems, length, failed_here: kind != Kind::Damaged }
@@ -218,7 +218,7 @@ impl<R: Read> StreamedBundle<R> {
             // What follows the blobs is derived and not needed here.
             return match is_never_declared(&entry.path) {
                 true => Ok(true),
-                false => Err(Error::damaged(format!("{} is not declared", entry.path))),
+                false => Err(Error::damaged(format!("{} is not declared in bundle.json", entry.path))),
             };
         };
         if size != entry.size {
@@ -229,7 +229,7 @@ impl<R: Read> StreamedBundle<R> {
             Some(arrived) => arrived.make_room(entry.size)?,
             None => None,
         };
-        let failed = |e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e);
+        let failed = |e| Error::disk("storing a blob in TMPDIR,", &std::env::temp_dir(), e);
         let hashed = self.passing.read(entry, &mut |piece| match &mut file {
             Some(file) => file.write_all(piece).map_err(failed),
             None => Ok(()),
@@ -274,7 +274,7 @@ impl StreamBuffer {
         }
         drop(buffered);
         let file = tempfile::tempfile_in(std::env::temp_dir());
-        file.map(Some).map_err(|e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e))
+        file.map(Some).map_err(|e| Error::disk("storing a blob in TMPDIR,", &std::env::temp_dir(), e))
     }
 
     fn put(&self, digest: Digest, slice: Slice) {
@@ -327,7 +327,9 @@ impl Source for StreamSource<'_> {
         let slice = self.buffer.lock().blobs.get(&blob.digest).cloned();
         match slice {
             Some(slice) if slice.size() == blob.size => Ok(slice.stream(offset)),
-            Some(_) => Err(Error::damaged(format!("blob {} has another size than its manifest says", blob.digest))),
+            Some(_) => {
+                Err(Error::damaged(format!("blob {} does not have the size given in its manifest", blob.digest)))
+            }
             None => self.rest.blob(repository, blob, offset).await,
         }
     }

@@ -54,7 +54,9 @@ fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
     for (to, arguments) in FORMS {
         let out = directory.path().join("to").join(to);
         let ran = convert(std::slice::from_ref(&source), &out, arguments).ended(0);
-        malformed.iter().for_each(|name| assert!(ran.stderr.contains(&format!("{name} is no signature")), "{ran:?}"));
+        malformed
+            .iter()
+            .for_each(|name| assert!(ran.stderr.contains(&format!("{name} is not a valid signature")), "{ran:?}"));
         Ran::of(gapferry().arg("verify").args(written(&out)).arg("--key").arg(&key.public)).ended(0);
     }
     // The same where it is written.
@@ -62,7 +64,7 @@ fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
     std::fs::write(out.join(malformed[0]), "no signature").unwrap();
     malformed.iter().for_each(|name| std::fs::remove_file(source.join(name)).unwrap());
     let ran = convert(std::slice::from_ref(&source), &out, &[]).ended(0);
-    assert!(ran.stderr.contains(&format!("{} is no signature", malformed[0])), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("{} is not a valid signature", malformed[0])), "{ran:?}");
     Ran::of(gapferry().arg("verify").arg(&out)).ended(0);
 }
 
@@ -262,7 +264,9 @@ fn nothing_is_written_into_a_bundle_nor_over_what_no_export_has_made() {
     let (tar, bundle) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
     convert(std::slice::from_ref(&tar), &bundle, &[]).ended(0);
-    convert(std::slice::from_ref(&tar), &bundle.join("inside.tar"), &[]).ended(2).reported(&["it is in the bundle"]);
+    convert(std::slice::from_ref(&tar), &bundle.join("inside.tar"), &[])
+        .ended(2)
+        .reported(&["it is inside the bundle"]);
     let precious = directory.path().join("p.partial/thesis.txt");
     std::fs::create_dir(precious.parent().unwrap()).unwrap();
     std::fs::write(&precious, "years of work").unwrap();

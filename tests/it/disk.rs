@@ -148,7 +148,7 @@ fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
     let output = process.wait_with_output().unwrap();
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains("keeping a blob in TMPDIR") && message.contains("hint: free some space"), "{message}");
+    assert!(message.contains("storing a blob in TMPDIR") && message.contains("hint: free some space"), "{message}");
 }
 
 /// Without a word it was killed.
@@ -256,8 +256,8 @@ fn what_is_there_and_no_bundle_is_not_overwritten() {
         assert!(
             message.contains(name)
                 && (name == "dangling"
-                    || message.contains("that is not a bundle, and it is not overwritten")
-                    || message.contains("there is a directory")),
+                    || message.contains("it is not a bundle, and is not overwritten")
+                    || message.contains("it is a directory, but a tar would be written")),
             "{message}"
         );
     }

@@ -56,7 +56,7 @@ fn an_export_over_a_bundle_removes_no_file_that_is_no_part_of_it() {
         let before = std::fs::read(path("b/bundle.json")).unwrap();
         let refused = export(&registry, names, directory.path(), "b").code(2);
         let text = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
-        assert!(text.contains("notes/who.txt in it is no part of the bundle"), "{text}");
+        assert!(text.contains("it contains notes/who.txt, which the bundle there does not declare"), "{text}");
         assert_eq!(std::fs::read(path("b/notes/who.txt")).unwrap(), b"who carries it");
         assert_eq!(std::fs::read(path("b/bundle.json")).unwrap(), before);
     }
@@ -139,7 +139,7 @@ fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
     let directory = tempdir();
     let refused = export(&registry, &["team/app:1"], directory.path(), "b.partial").code(2);
     let stderr = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
-    assert!(stderr.contains("take another one"), "{stderr}");
+    assert!(stderr.contains("reserved for unfinished bundles; use another name"), "{stderr}");
 }
 
 /// What a bundle must be follows from its identity, not from what the medium happens to give back.

@@ -254,7 +254,7 @@ fn a_signature_covers_the_tools() {
     let sum = "s=$(sha256sum bundle/tools/hello | cut -c1-64); sed -i \"s|^.* tools/hello$|$s  tools/hello|\" bundle/SHA256SUMS";
     shell(fixture.directory.path(), sum);
     shell(&fixture.path("bundle"), "sha256sum -c --quiet --ignore-missing SHA256SUMS");
-    fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(3).reported(&["its signature does not fit"]);
+    fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(3).reported(&["its signature does not match"]);
 }
 
 #[test]
@@ -401,8 +401,8 @@ fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image()
             "third/GapFerry: ",
             "a:b: its name has",
             "none: ",
-            "other: it is no plain file",
-            "..: it has no name",
+            "other: it is not a regular file",
+            "..: the path has no file name",
         ]);
         assert!(!fixture.path(out).exists() && !fixture.path(&format!("{out}.partial")).exists());
     }

@@ -8,12 +8,12 @@ const LONGEST_NAME: usize = 100 - TOOLS.len();
 /// Why a tool cannot have this name: not every tar, or not every file system of a medium, could store it.
 pub(in crate::bundle) fn fault_of_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME {
-        return Some("its name is empty, or longer than the 94 bytes that every tar takes");
+        return Some("its name is empty, or longer than 94 bytes (the most that every tar can store)");
     }
     if name.chars().any(|c| c.is_control() || r#"/\:*?"<>|"#.contains(c)) || name.ends_with([' ', '.']) {
-        return Some("its name has characters that not every medium takes");
+        return Some("its name has characters that not every medium can store");
     }
-    name.ends_with(".partial").then_some("a name that ends in .partial is an unfinished file's")
+    name.ends_with(".partial").then_some("names that end in .partial are reserved for unfinished files")
 }
 
 /// The mode of a new file of a bundle: tools are executable.

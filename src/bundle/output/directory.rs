@@ -144,8 +144,8 @@ fn refuse_foreign_in(out: &Path, root: &Path) -> Result<()> {
     match foreign {
         None => Ok(()),
         Some(name) => {
-            let text = "which no export has made, and would be removed; take it away";
-            Err(Error::input(format!("writing {}: {} has {name}, {text}", out.display(), root.display())))
+            let text = "which no export wrote and which would be deleted; move it away";
+            Err(Error::input(format!("writing {}: {} contains {name}, {text}", out.display(), root.display())))
         }
     }
 }

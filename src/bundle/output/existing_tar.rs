@@ -155,7 +155,7 @@ impl ExistingTar {
     }
 
     fn place(&self, path: &str) -> Result<u64> {
-        let lost = || Error::damaged(format!("repairing {}: {path} has no place", self.path.display()));
+        let lost = || Error::damaged(format!("repairing {}: the tar has no place for {path}", self.path.display()));
         self.at.get(path).copied().ok_or_else(lost)
     }
 

@@ -180,7 +180,10 @@ impl TarOutput {
 impl Placement for TarOutput {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let Some(at) = self.position.get(&digest.blob_path()) else {
-            return Err(Error::input(format!("writing {}: {digest} is not part of it", self.partial.path().display())));
+            return Err(Error::input(format!(
+                "writing {}: {digest} does not belong to this bundle",
+                self.partial.path().display()
+            )));
         };
         let part = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
         // A blob that is called complete and still wanted was found to be wrong.

@@ -49,7 +49,7 @@ pub(in crate::bundle) struct RepairJson {
 }
 
 impl Document for RepairJson {
-    const NAME: &'static str = "the repair";
+    const NAME: &'static str = "the repair file";
     const VERSION_KEY: &'static str = "gapferryRepair";
     const VERSION: u32 = REPAIR_VERSION;
     const MAX_BYTES: u64 = MAX_REPAIR_JSON;
@@ -153,7 +153,7 @@ pub async fn write_repair(
     let ended = transfer.blobs(&plan).await;
     refuse_failed(ended, transfer.failures().into_iter().map(|(_, error)| error).collect())?;
     drop(transfer);
-    let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
+    let stopped = |e| Error::new(Kind::Interrupted, "writing the repair file").because(e);
     tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
     Ok(RepairFile { blobs: number, size })
 }
@@ -164,7 +164,7 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     if out.symlink_metadata().is_err() || Layout::open(out).is_ok_and(|layout| matches!(is_for(&layout), Ok(Some(_)))) {
         return Ok(());
     }
-    let text = "something is there that is no repair, and it is not overwritten; name another output";
+    let text = "it is not a repair file, and is not overwritten; move it away or name another output";
     Err(Error::input(format!("writing {}: {text}", out.display())))
 }
 
@@ -176,17 +176,21 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
     let fault = |tool: &Tool| {
         let path = tool.path();
         let Some(asked) = missing.tools.iter().find(|asked| asked.path == path) else {
-            return Some(format!("{path} is not missing"));
+            return Some(format!("{path} is not missing from the bundle"));
         };
         let found = tool.sha256();
         let was = asked.sha256.filter(|was| *was != found)?;
-        Some(format!("{path} was another file: its sha256 was {}, that of this one is {}", was.hex(), found.hex()))
+        Some(format!(
+            "{path} was another file: the bundle lists the sha256 {}, this file has {}",
+            was.hex(),
+            found.hex()
+        ))
     };
     let faults: Vec<String> = tools.iter().filter_map(fault).collect();
     match faults.is_empty() {
         true => Ok(()),
         false => {
-            Err(Error::input(format!("{}; leave it out, or name the right one by --tool-file", faults.join("; "))))
+            Err(Error::input(format!("{}; leave it out, or name the right one with --tool-file", faults.join("; "))))
         }
     }
 }
@@ -210,10 +214,11 @@ fn metadata(missing: &Missing, contents: &Contents) -> Result<Vec<Metadata>> {
     let head = contents.head()?;
     if asked(BUNDLE_JSON) && head.identity != missing.identity {
         let text = format!(
-            "what is missing is {BUNDLE_JSON} of the bundle {}, and this lock with these tools and parents gives {}: name its own lock by \
-             --locked, the tools that it holds by --include-tool and --tool-file, and what it builds on by --since; or repair \
-             with another copy of the bundle",
-            missing.identity, head.identity
+            "the missing {BUNDLE_JSON} has the digest {}, but these options make one with {}: pass its own lock with \
+             --locked, its tools with --include-tool and --tool-file, and its parents with --since; or repair with \
+             another copy of the bundle",
+            missing.identity.short(),
+            head.identity.short()
         );
         return Err(Error::input(text));
     }

@@ -150,8 +150,7 @@ async fn fetch_one(
             return Ok(bytes);
         }
         let (first, last, digest) = (range.first, range.last, blob.digest);
-        let text =
-            format!("reading bytes {first}-{last} of blob {digest}: they are not those that the bundle was made of");
+        let text = format!("reading bytes {first}-{last} of blob {digest}: they differ from the bytes in the bundle");
         source.gave_wrong(repository, blob, Error::damaged(text)).await?;
     }
 }
@@ -199,16 +198,16 @@ pub fn patches(repair: &Layout, ranges: &[RepairRange]) -> Result<HashMap<Digest
     }
     let all = repair.slice(RANGES)?.ok_or_else(|| fail("it is missing"))?;
     if all.size() > MOST_BYTES {
-        return Err(fail(&format!("it has {} bytes, more than {MOST_BYTES}", all.size())));
+        return Err(fail(&format!("it has {} bytes; the limit is {MOST_BYTES}", all.size())));
     }
     let (mut patches, mut at): (HashMap<Digest, Vec<Patch>>, u64) = (HashMap::new(), 0);
     for RepairRange { digest, first, last } in ranges {
         let length = last.checked_sub(*first).and_then(|length| length.checked_add(1));
         let end = length.and_then(|length| at.checked_add(length)).filter(|end| *end <= all.size());
-        let end = end.ok_or_else(|| fail("it has not the bytes that repair.json says"))?;
+        let end = end.ok_or_else(|| fail("repair.json lists more bytes than it has"))?;
         let own = patches.entry(*digest).or_default();
         if own.last().is_some_and(|before| before.end() > *first) {
-            return Err(fail("its ranges are not in order"));
+            return Err(fail("its ranges are out of order"));
         }
         own.push(Patch { first: *first, bytes: all.between(at, end) });
         at = end;
@@ -284,7 +283,7 @@ mod tests {
                 wrong[last as usize] ^= 1;
                 for wrong in [wrong, bytes[..last as usize].to_vec()] {
                     let refused = fetch_one(&range, &blob, &repository, &Only(wrong, ignores)).await;
-                    assert!(refused.unwrap_err().chain().contains("not those that the bundle was made of"));
+                    assert!(refused.unwrap_err().chain().contains("they differ from the bytes in the bundle"));
                 }
             }
         }

@@ -69,7 +69,7 @@ pub fn lock_set(paths: &[PathBuf], out: Option<&Path>) -> Result<LockedSet> {
 fn opened(paths: &[PathBuf]) -> Result<Box<Volumes>> {
     match Opened::open(paths)? {
         Opened::Volumes(set) => Ok(set),
-        Opened::Whole(_) => Err(Error::input("none of these files is a volume of a set")),
+        Opened::Whole(_) => Err(Error::input("none of these files is a volume")),
     }
 }
 
@@ -98,8 +98,8 @@ pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) ->
     let repair = open_repair(from, &set)?;
     let is_repair = belongs(&repair, set.set.identity)?;
     let held = set.held().ok_or_else(|| {
-        let text = "it is not known which volume contains what: no volume here has an intact bundle.json, or they are not laid out as \
-                    this version does it";
+        let text = "cannot tell which volume contains what: no volume has an intact bundle.json, or another version \
+                    laid out the set";
         Error::damaged(format!("repairing {shown}: {text}"))
     })?;
     let search = Search { set: &set, held: &held, missing, from, is_repair };
@@ -157,7 +157,8 @@ fn named(set: &Volumes, out: Option<&Path>) -> Result<SetName> {
         (part == Part::Volume(volume.json.number)).then_some(name)
     });
     let name = names.into_iter().next();
-    let name = name.ok_or_else(|| Error::input("none of these files is called NAME.003.tar, as volumes are"))?;
+    let name =
+        name.ok_or_else(|| Error::input("none of these files has the name of a volume, such as NAME.003.tar"))?;
     name.moved_to(out)
 }
 

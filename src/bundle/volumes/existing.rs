@@ -109,13 +109,12 @@ impl Replaceable {
         let text = match self {
             Replaceable::Volumes if is_volume_at(path) => return Ok(()),
             Replaceable::Volumes => {
-                "something is there that is no volume of a bundle, and it is not overwritten; name another output, or take it \
-                 away"
+                "it is not a volume of a bundle, and is not overwritten; move it away or name another output"
             }
             Replaceable::Only(known) if known.iter().any(is_itself) => return Ok(()),
             Replaceable::Only(_) => {
-                "something is there that is not known to be this volume, and it is not overwritten; name it too if it is, move \
-                 it away, or name a directory by -o"
+                "it is not known to be this volume, so it is not overwritten: if it is, name it too; otherwise move \
+                 it away, or name a directory with -o"
             }
         };
         Err(Error::input(format!("writing {}: {text}", path.display())))

@@ -69,8 +69,8 @@ impl SetPlan {
         let Some(drafts) = draft(wanted, wanted.limit, &mut Effort::any())? else {
             let least = smallest(wanted)?;
             let text = format!(
-                "volumes of {} bytes are too small for this bundle: each of them holds all of its metadata and manifests, and \
-                 there can be {MOST_VOLUMES}. The smallest that will do have {least} bytes ({})",
+                "volumes of {} bytes are too small for this bundle; use at least {least} bytes ({}): each volume \
+                 contains all metadata and manifests, and a set has at most {MOST_VOLUMES} volumes",
                 wanted.limit,
                 bytes(least)
             );
@@ -86,7 +86,10 @@ impl SetPlan {
             match tar.length <= wanted.limit {
                 true => Ok(VolumePlan { length: tar.length, fingerprint: tar.fingerprint(), ..volume }),
                 // Costs are never less than the real sizes.
-                false => Err(Error::input(format!("volume {number} would have {} bytes", tar.length))),
+                false => Err(Error::input(format!(
+                    "volume {number} would have {} bytes; the limit is {}",
+                    tar.length, wanted.limit
+                ))),
             }
         });
         Ok(SetPlan { limit: wanted.limit, recovery: wanted.recovery, volumes: volumes.collect::<Result<_>>()? })

@@ -78,7 +78,8 @@ pub fn reconstruct(
     let mut surviving = Surviving::survey(paths, signed, events)?;
     if let Some(signed) = signed.filter(|signed| signed.identity != surviving.json.identity) {
         let (identity, of) = (signed.identity, surviving.json.identity);
-        let text = format!("the recovery volumes are of the bundle {of}, what is signed is {identity}");
+        let text =
+            format!("the recovery volumes belong to the bundle {}, the signature to {}", of.short(), identity.short());
         let text = format!("repairing {}: {text}", surviving.name.base().display());
         return Err(Error::damaged(text).with_fact(RecoveryFault::OtherBundle { of, signed: identity }));
     }
@@ -162,9 +163,9 @@ fn refuse_begun(name: &SetName, mut paths: impl Iterator<Item = PathBuf>) -> Res
     match paths.find(|path| fsops::beside(path, PARTIAL).exists()) {
         None => Ok(()),
         Some(path) => {
-            let text = "an export or split that has begun to write it has not come to its end: run that again, remove what it has \
-                        left (*.partial*), or name a directory by -o";
-            Err(Error::input(format!("making {} again: {text}", path.display())))
+            let text = "an export or split that was writing it has not finished: run that again, remove its \
+                        *.partial* files, or name a directory with -o";
+            Err(Error::input(format!("reconstructing {}: {text}", path.display())))
         }
     }
 }
@@ -271,12 +272,12 @@ fn check_digests(surviving: &Surviving, name: &SetName, computed: &Computed) -> 
         let found = digests.as_ref().map(|digests| digests.sha256);
         let Some(found) = found.filter(|found| !volume.is(volume.size, found)) else { continue };
         let path = path_of(json, name, Part::Volume(number));
-        let text = format!("it would be {found}, it was {}", volume.sha256);
+        let text = format!("its digest would be {found}, not {}", volume.sha256);
         return Err(forged(&path, &text));
     }
     let all = computed.originals.iter().all(Option::is_some);
     if all && known(&computed.originals) != surviving.known {
-        return Err(forged(name.base(), "the recovery volumes do not list the BLAKE3 of its volumes"));
+        return Err(forged(name.base(), "the recovery volumes do not contain the BLAKE3 hashes of its volumes"));
     }
     Ok(())
 }
@@ -312,9 +313,8 @@ fn prove_volumes(
 
 fn forged(path: &Path, what: &str) -> Error {
     let advice =
-        "take other copies of the recovery volumes, or have lost volumes written again with `export --only-volume`";
-    let text =
-        "the recovery volumes, or volumes that are combined with them, are forged or damaged; nothing was changed";
-    let text = format!("making {} again: {what}: {text}: {advice}", path.display());
+        "use other copies of the recovery volumes, or write the lost volumes again with `export --only-volume`";
+    let text = "the recovery volumes, or volumes combined with them, are forged or damaged; nothing was changed";
+    let text = format!("reconstructing {}: {what}: {text}: {advice}", path.display());
     Error::damaged(text).with_fact(RecoveryFault::Forged { made: path.to_owned() })
 }

@@ -62,7 +62,7 @@ impl Document for StateJson {
     const MAX_VALUES: usize = MOST_VALUES;
     const KIND: Kind = Kind::Input;
     const TOO_OLD: &'static str =
-        "it was written by a version before 0.2: remove it, and import all volumes of a new export";
+        "it was written by gapferry before version 0.2: remove it, and import all volumes of a new export";
     type Outline = Unbounded;
 }
 
@@ -108,8 +108,8 @@ impl ImportState {
         match json.as_ref().map(|json| &json.target).filter(|other| **other != self.target) {
             None => Ok(json),
             Some(other) => {
-                let text = format!("is of an import into {other}, not {}", self.target);
-                Err(Error::input(format!("{} {text}: name another file, or remove it", self.path.display())))
+                let text = format!("belongs to an import into {other}, not {}", self.target);
+                Err(Error::input(format!("{} {text}: use another file, or remove it", self.path.display())))
             }
         }
     }
@@ -169,15 +169,17 @@ impl ImportState {
     pub fn bind(&mut self, set: SetId) -> Result<()> {
         self.lock_dir()?;
         let refuse = |what: String| {
-            let text = format!("is of an import of {what}: name another file, or remove it");
+            let text = format!("belongs to an import of {what}: use another file, or remove it");
             Err(Error::input(format!("{} {text}", self.path.display())))
         };
         match &self.json {
-            Some(json) if json.identity != set.identity => {
-                refuse(format!("the bundle {}, and these volumes are of {}", json.identity, set.identity))
-            }
+            Some(json) if json.identity != set.identity => refuse(format!(
+                "the bundle {}, but these volumes belong to {}",
+                json.identity.short(),
+                set.identity.short()
+            )),
             Some(json) if (json.of, json.recovery, json.limit) != (set.of, set.recovery, set.limit) => {
-                refuse("another set of this bundle, which was split in another way".to_owned())
+                refuse("another set of this bundle, which was split differently".to_owned())
             }
             Some(_) => Ok(()),
             None => {
@@ -228,7 +230,7 @@ impl ImportState {
 
     fn store_piece(&self, part: &Layout, file: &VolumeFile, stored: &str) -> Result<()> {
         let (entry, path) = (file.stored_path(), self.directory.join(stored));
-        let gone = || Error::damaged(format!("{} has no {entry}", part.path().display()));
+        let gone = || Error::damaged(format!("{} does not contain {entry}", part.path().display()));
         let (segment, slice) = file.segment.as_deref().zip(part.slice(&entry)?).ok_or_else(gone)?;
         let fail = |e| Error::disk("keeping", &path, e);
         let mut new = Replacement::of_entry(Entry::in_dir(&self.dir()?, stored))?;
@@ -284,12 +286,16 @@ impl ImportState {
         let numbers = self.json.iter().flat_map(|json| &json.volumes).filter(is_of);
         let numbers: Vec<String> = numbers.map(|taken| taken.number.to_string()).collect();
         match &numbers[..] {
-            [] => "pieces that were kept of earlier volumes have changed and were removed; bring these volumes again"
-                .into(),
-            [one] => format!("what was kept of volume {one} has changed and was removed; bring that volume again"),
+            [] => "stored pieces of earlier volumes had changed and were removed; import those volumes again".into(),
+            [one] => {
+                format!("the stored pieces of volume {one} had changed and were removed; import that volume again")
+            }
             _ => {
                 let numbers = numbers.join(", ");
-                format!("what was kept of the volumes {numbers} is wrong and was removed; bring these volumes again")
+                format!(
+                    "the stored pieces of the volumes {numbers} were wrong and were removed; import these volumes \
+                         again"
+                )
             }
         }
     }
@@ -368,10 +374,13 @@ fn read(path: &Path) -> Result<Option<StateJson>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| Error::disk("reading", path, e))?,
     };
-    let bytes = bytes.ok_or_else(|| Error::input(format!("reading {shown}: more than {MAX_STATE} bytes")))?;
+    let bytes = bytes.ok_or_else(|| Error::input(format!("reading {shown}: it has more than {MAX_STATE} bytes")))?;
     let json = StateJson::read(&bytes, &shown)?;
     if json.of > super::MOST_VOLUMES || json.segments.iter().any(|file| name(file).is_none()) {
-        return Err(Error::input(format!("reading {} {shown}: it names what no volume has", StateJson::NAME)));
+        return Err(Error::input(format!(
+            "reading {} {shown}: it lists volumes or files that cannot exist",
+            StateJson::NAME
+        )));
     }
     Ok(Some(json))
 }

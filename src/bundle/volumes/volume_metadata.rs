@@ -27,7 +27,7 @@ pub fn own_files(
     known: &[HeldDigests],
 ) -> Result<Vec<Small>> {
     if known.len() != volume.files.len() {
-        return Err(Error::damaged(format!("describing volume {}: a file of it is missing", volume.number)));
+        return Err(Error::damaged(format!("describing volume {}: one of its files is missing", volume.number)));
     }
     let tar = volume.tar()?;
     let part = Part::Volume(volume.number);
@@ -55,7 +55,10 @@ pub fn own_files(
     let own = vec![json, chunks, (sums_path, sums.into_bytes())];
     for (path, bytes) in &own {
         if planned(path) != Some(bytes.len() as u64) {
-            return Err(Error::damaged(format!("describing volume {}: {path} has another length", volume.number)));
+            return Err(Error::damaged(format!(
+                "describing volume {}: {path} does not have the planned length",
+                volume.number
+            )));
         }
     }
     Ok(own)

@@ -123,7 +123,7 @@ impl<'k> VolumeProof<'k> {
         let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
         for GivenVolume { number, path, .. } in given {
             let fault =
-                |what: String| VolumeFault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
+                |what: String| VolumeFault { volume: path.clone(), file: "its own description".to_owned(), what };
             match look(path, false) {
                 Ok(OpenedPath::Volume(volume, layout))
                     if id_of(&volume.json) == set && volume.json.number == *number =>
@@ -133,17 +133,17 @@ impl<'k> VolumeProof<'k> {
                 }
                 Ok(OpenedPath::Volume(Volume { json, .. }, _)) => {
                     let (of, identity) = (json.of, json.identity);
-                    return Err(fault(format!("is that of volume {} of {of} of {identity}", json.number)));
+                    return Err(fault(format!("belongs to volume {} of {of} of {identity}", json.number)));
                 }
                 Ok(OpenedPath::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
-                Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(fault("is not there".to_owned())),
+                Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(fault("is missing".to_owned())),
                 Err(error) => return Err(fault(format!("cannot be read: {}", error.chain()))),
             }
         }
         let volume = given.first().map_or_else(PathBuf::new, |given| given.path.clone());
         let fault = |what: String| VolumeFault { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
         let json = layouts.iter().find_map(|layout| json_of(layout, set.identity));
-        let json = json.ok_or_else(|| fault(format!("is not that of {}", set.identity)))?;
+        let json = json.ok_or_else(|| fault(format!("does not belong to the bundle {}", set.identity)))?;
         let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| fault(error.chain()))?;
         let made = given.iter().filter(|given| given.is_made).map(|given| given.path.clone()).collect();
         Ok(VolumeProof { set, volumes, layouts, made, bundle, signed, events })
@@ -205,7 +205,7 @@ impl<'k> VolumeProof<'k> {
             return Ok(());
         };
         match repeated(other).difference(&repeated(at)).next() {
-            Some(path) => Err(self.fault(at, path, "is missing, and the other volumes have it".to_owned())),
+            Some(path) => Err(self.fault(at, path, "is missing, but the other volumes contain it".to_owned())),
             None => Ok(()),
         }
     }
@@ -222,7 +222,7 @@ impl<'k> VolumeProof<'k> {
                 match (pieces, declared.get(&*file.path)) {
                     (Some(pieces), Some(file)) => files.push(Joined { at, file, pieces }),
                     _ if self.made.contains(path) => {
-                        faults.push(self.fault(at, &file.path, "cannot be put together of its segments".to_owned()));
+                        faults.push(self.fault(at, &file.path, "cannot be joined from its segments".to_owned()));
                     }
                     _ => {}
                 }
@@ -251,8 +251,8 @@ impl<'k> VolumeProof<'k> {
         let Some(slice) = self.slice(pieces) else { return Some("cannot be read".to_owned()) };
         match prove(&slice, &file.digest, &|bytes| self.advance(bytes)) {
             Ok(()) if slice.size() == file.size => None,
-            Ok(()) => Some(format!("has {} bytes", slice.size())),
-            Err(Unproven::Wrong(Wrong { found, .. })) => Some(format!("has the digest {found}")),
+            Ok(()) => Some(format!("has the wrong size of {} bytes", slice.size())),
+            Err(Unproven::Wrong(Wrong { found, .. })) => Some(format!("has the wrong digest {found}")),
             Err(Unproven::Unreadable(error)) => Some(format!("cannot be read: {error}")),
         }
     }
@@ -324,7 +324,7 @@ impl<'k> VolumeProof<'k> {
     fn signatures(&self, at: usize) -> Result<(), VolumeFault> {
         let number = self.volumes[at].json.number;
         let fault = |file: &str, what: &str| self.fault(at, file, what.to_owned());
-        let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is no signature"))?;
+        let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is not a signature"))?;
         let others = self.volumes.iter().zip(&self.layouts);
         let mut others = others.filter(|(v, _)| v.json.number != number && !self.made.contains(&v.path)).peekable();
         let is_alone = others.peek().is_none();
@@ -340,9 +340,13 @@ impl<'k> VolumeProof<'k> {
             return Ok(());
         }
         match own.iter().find(|one| !is_accepted(one)) {
-            None if own.is_empty() => Err(fault(SUMS, "has no signature, which it should have")),
+            None if own.is_empty() => Err(fault(SUMS, "has no signature, but should have one")),
             None => Ok(()),
-            Some((path, _)) => Err(fault(path, "is not that of any other volume, nor proven by a key that was named")),
+            Some((path, _)) => Err(fault(
+                path,
+                "differs from the signatures in the other volumes, and no given key \
+                                                verifies it",
+            )),
         }
     }
 }
@@ -386,7 +390,7 @@ impl One<'_> {
         }
         let length = self.volume.path.metadata().map_or(0, |metadata| metadata.len());
         if !length.is_multiple_of(BLOCK) {
-            return Err(self.fault("the tar", format!("has {length} bytes, which are no whole blocks of {BLOCK}")));
+            return Err(self.fault("the tar", format!("has {length} bytes, which is not a multiple of {BLOCK}")));
         }
         let declared: HashMap<&str, &FileEntry> =
             self.proof.bundle.files.iter().map(|file| (file.path.as_str(), file)).collect();
@@ -457,13 +461,13 @@ impl One<'_> {
             None if path == self.own("json") || path == self.own("b3") => true,
             None => declared.get(path).is_some_and(|file| file.size == size && has(&file.digest)),
         };
-        let found = || self.fault(path, format!("has the digest {}", read.hashed));
+        let found = || self.fault(path, format!("has the wrong digest {}", read.hashed));
         is_right.then_some(()).ok_or_else(found)
     }
 
     /// Its sums match everything in it except signatures.
     fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), VolumeFault> {
-        let wrong = || self.fault(own, "is not that of its files");
+        let wrong = || self.fault(own, "does not match its files");
         let bytes = self.layout.read(own, MAX_SUMS).ok().flatten().ok_or_else(wrong)?;
         let mut named = HashSet::new();
         for line in sums::lines(&bytes, Algorithm::Sha256) {
@@ -481,11 +485,11 @@ impl One<'_> {
         for file in &self.volume.json.files {
             let read = read.get(&*file.stored_path()).ok_or_else(|| self.fault(&file.path, "is missing"))?;
             if file.blake3.bytes() != read.chunks.root() {
-                return Err(self.fault(&file.path, "has another BLAKE3 than the volume says"));
+                return Err(self.fault(&file.path, "does not match its BLAKE3 hash"));
             }
             values.extend(read.chunks.values().iter().flatten());
         }
         let is_right = matches!(self.layout.read(&own, values.len() as u64), Ok(Some(there)) if there == values);
-        is_right.then_some(()).ok_or_else(|| self.fault(&own, "is not that of its files"))
+        is_right.then_some(()).ok_or_else(|| self.fault(&own, "does not match its files"))
     }
 }

@@ -99,7 +99,7 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
     if *in_place {
         let proven = slice.and_then(|slice| {
             let unproven =
-                |why| tracing::debug!("{digest}: what an earlier run left is wrong, and is fetched again: {why}");
+                |why| tracing::debug!("{digest}: data from an earlier run is wrong and is fetched again: {why}");
             prove_chunks(&slice, &digest, &progress).map_err(unproven).ok()
         });
         if let (None, Some(resuming)) = (&proven, place.resuming()) {
@@ -116,7 +116,7 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
             Err(error) if error.kind() == Kind::Damaged => return Ok(None),
             // If the output disk is to blame, the copy reports it.
             Err(error) if error.kind() == Kind::Disk && !error.is_disk_closed() && !supply.links.is_demanded() => {
-                tracing::debug!("{digest} cannot be linked, and is copied: {}", error.chain());
+                tracing::debug!("{digest} cannot be linked and is copied: {}", error.chain());
             }
             taken => return taken,
         }

@@ -96,7 +96,7 @@ impl Links {
                 Ok(Some(chunks))
             }
             Some(why) if self.mode == LinkMode::Auto => {
-                self.reasons.iter().for_each(|reasons| reasons.report(why, "these are copied"));
+                self.reasons.iter().for_each(|reasons| reasons.report(why, "they are copied"));
                 Ok(None)
             }
             Some(why) => Err(Error::new(Kind::Disk, format!("blob {} cannot be linked: {why}", blob.digest))),

@@ -166,7 +166,7 @@ fn a_note_beside_an_unfinished_bundle_is_not_removed() {
         std::fs::create_dir(note.parent().unwrap()).unwrap();
         std::fs::write(&note, "mine").unwrap();
         let error = builder.write(&out).unwrap_err();
-        assert!(error.to_string().contains("no export has made"), "{error:?}");
+        assert!(error.to_string().contains("no export wrote"), "{error:?}");
         assert_eq!(std::fs::read(&note).unwrap(), b"mine");
         std::fs::remove_dir_all(note.parent().unwrap()).unwrap();
     }

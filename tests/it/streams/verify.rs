@@ -115,7 +115,7 @@ fn a_stream_that_nobody_trusted_signed_is_refused_before_its_first_blob() {
     assert!(text.contains("signed by"), "{text}");
     // The blobs never came: that they are missing is not what is said.
     let first = |bytes: &[u8]| 512 * (1 + (0..).find(|at| bytes[at * 512..].starts_with(b"blobs/")).unwrap());
-    for (bytes, key, why) in [(&signed, "other.pub", "does not fit"), (&unsigned, "key.pub", "not signed")] {
+    for (bytes, key, why) in [(&signed, "other.pub", "does not match"), (&unsigned, "key.pub", "not signed")] {
         let refused = fixture.piped(&["verify", "-", "--key", key], &bytes[..first(bytes)], WHOLE).ended(3);
         refused.reported(&["standard input is refused", why]);
     }
@@ -164,7 +164,7 @@ fn what_is_only_a_part_of_a_bundle_is_not_called_a_damaged_one() {
     let volume = std::fs::read(fixture.path("part.002.tar")).unwrap();
     for command in [&["verify", "-"][..], &["import", "-", "--to", "127.0.0.1:1/none"]] {
         let refused = fixture.piped(command, &volume, WHOLE).ended(2);
-        refused.reported(&["standard input is no bundle but a volume of a bundle", "as a file"]);
+        refused.reported(&["standard input is not a bundle but a volume of a bundle", "read only from a file"]);
     }
 }
 

@@ -358,7 +358,7 @@ fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it
         seal(files);
     });
     fs::remove_file(set.volume(lost)).unwrap();
-    set.refuses("another copy", &["cannot be put together of its segments"]);
+    set.refuses("another copy", &["cannot be joined from its segments"]);
 }
 
 #[test]

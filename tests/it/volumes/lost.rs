@@ -108,8 +108,10 @@ fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand()
     std::fs::write(&recovery[0], bytes).unwrap();
     let ran = verify(&recovery[..1]).ended(3);
     assert!(ran.stdout.contains("r01.parity: wrong digest"), "{}", ran.stdout);
-    Ran::of(gapferry().arg("list").args(&recovery)).ended(2).reported(&["recovery volumes only"]);
-    Ran::of(gapferry().arg("join").args(&recovery).args(["-o", "never"])).ended(2).reported(&["recovery volumes only"]);
+    Ran::of(gapferry().arg("list").args(&recovery)).ended(2).reported(&["these are only recovery volumes"]);
+    Ran::of(gapferry().arg("join").args(&recovery).args(["-o", "never"]))
+        .ended(2)
+        .reported(&["these are only recovery volumes"]);
 }
 
 #[test]

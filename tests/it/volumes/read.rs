@@ -312,14 +312,14 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
     let kept = || std::fs::read_dir(set.path("s.state.segments")).unwrap().map(|entry| entry.unwrap().path());
     go(&set.volumes[..1], host).ended(6);
     go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).reported(&["import into"]);
-    go(&other.volumes[1..2], host).ended(2).reported(&["of the bundle"]);
+    go(&other.volumes[1..2], host).ended(2).reported(&["belongs to an import of the bundle"]);
     go(std::slice::from_ref(&set.tar), host).ended(2).reported(&["is not a volume"]);
     go(&set.volumes[1..2], host).ended(6);
     let piece = kept().next().expect("a piece of the layer that was cut");
     let mut bytes = std::fs::read(&piece).unwrap();
     bytes[7] ^= 1;
     std::fs::write(&piece, bytes).unwrap();
-    go(&set.volumes[2..], host).ended(3).reported(&["bring that volume again"]);
+    go(&set.volumes[2..], host).ended(3).reported(&["import that volume again"]);
     assert!(!piece.exists());
     let all = go(&set.volumes, host).ended(0);
     assert!(!all.stdout.contains("\"wanted\""), "{}", all.stdout);

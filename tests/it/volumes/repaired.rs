@@ -174,7 +174,7 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
     std::fs::write(fixture.volume(2), "my thesis").unwrap();
     let named: Vec<String> = fixture.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
     let all = [&named[..], &["repair.tar".to_owned()]].concat();
-    fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "is not overwritten; name it too"]);
+    fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "is not overwritten: if it is, name it too"]);
     assert_eq!(std::fs::read(fixture.volume(2)).unwrap(), b"my thesis");
 }
 
@@ -205,7 +205,7 @@ fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
     }
     std::fs::copy(other.path("repair.tar"), fixture.path("other.tar")).unwrap();
     let before = files_below(&fixture.path("set"));
-    fixture.repair("other.tar", &[]).ended(2).reported(&["for another bundle"]);
+    fixture.repair("other.tar", &[]).ended(2).reported(&["belongs to another bundle"]);
     let key = other.path("key.pub");
     fixture.repair("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).reported(&["is refused"]);
     // Forged: the blob it brings is another.

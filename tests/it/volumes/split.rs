@@ -175,10 +175,10 @@ fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() 
     let thesis = directory.path().join("v.002.tar");
     std::fs::write(&thesis, "my thesis").unwrap();
     let out = directory.path().join("v");
-    split(&tar, &out, "2MB", &[]).ended(2).reported(&["v.002.tar", "no volume of a bundle"]);
+    split(&tar, &out, "2MB", &[]).ended(2).reported(&["v.002.tar", "it is not a volume of a bundle"]);
     assert_eq!(std::fs::read(&thesis).unwrap(), b"my thesis");
     split(&tar, &out, "2MB", &["--only-volume", "99"]).ended(2).reported(&["no volume 99"]);
-    split(&tar, &out, "5kB", &[]).ended(2).reported(&["too small", "smallest that will do"]);
+    split(&tar, &out, "5kB", &[]).ended(2).reported(&["too small", "use at least"]);
     let plan = split(&tar, &out, "2MB", &["--dry-run", "--json"]).ended(0).stdout;
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     assert!(plan["volumes"].as_array().unwrap().len() > 2, "{plan}");
@@ -196,7 +196,7 @@ fn a_pipe_at_the_name_of_a_volume_is_refused_and_does_not_keep_the_program_waiti
     for command in ["split", "convert"] {
         let mut run = gapferry();
         run.timeout(Duration::from_secs(60)).arg(command).arg(&tar).arg("-o").arg(directory.path().join("v"));
-        Ran::of(run.args(["--volume-size", "2MB"])).ended(2).reported(&["v.002.tar", "no volume of a bundle"]);
+        Ran::of(run.args(["--volume-size", "2MB"])).ended(2).reported(&["v.002.tar", "it is not a volume of a bundle"]);
     }
     assert!(pipe.symlink_metadata().unwrap().file_type().is_fifo() && !directory.path().join("v.001.tar").exists());
 }
@@ -212,7 +212,7 @@ fn a_volume_is_not_replaced_by_a_compressed_bundle_of_its_name() {
         let out = directory.path().join(name);
         std::fs::write(&out, &volume).unwrap();
         let convert = Ran::of(gapferry().arg("convert").arg(&tar).arg("-o").arg(&out));
-        convert.ended(2).reported(&["a volume of a bundle is there"]);
+        convert.ended(2).reported(&["it is a volume of a bundle, which is not overwritten"]);
         assert!(std::fs::read(&out).unwrap() == volume, "{name}");
     }
 }

@@ -64,7 +64,7 @@ fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
         assert!(parse(&good.replace(from, to)).is_err(), "{from} as {to}");
     }
     let moved = good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
-    assert!(parse(&moved).unwrap_err().contains("not written as format 1 has it"));
+    assert!(parse(&moved).unwrap_err().contains("not in the canonical form of format 1"));
     // An unknown key is named, also in the OCI types, which have other keys.
     let image = |platform: &str| {
         let (digest, media_type) = (Digest::sha256(b"1"), crate::oci::media_type::OCI_MANIFEST);
@@ -98,18 +98,18 @@ fn a_digest_that_is_not_that_of_the_path_is_refused_and_so_are_other_sums_of_sha
     assert_eq!(message(&one.blob_path(), one), Ok(()));
     assert_eq!(message("tools/x", one), Ok(()));
     let twice = parse(&written(1, "[]", &[(&*one.blob_path(), one); 2], TIME));
-    assert!(twice.unwrap_err().contains("is named twice"));
+    assert!(twice.unwrap_err().contains("is listed twice"));
     for path in ["index.json", "../x", "tools/../x", "/blobs/x", "chunks.b3", "SHA256SUMS", "x"] {
         let error = message(path, one).unwrap_err();
-        assert!(error.contains("is no file of a bundle") || error.contains("not in its place"), "{path}: {error}");
+        assert!(error.contains("does not belong in a bundle") || error.contains("is out of order"), "{path}: {error}");
     }
     for (path, digest) in
         [(one.blob_path(), Digest::sha256(b"2")), ("blobs/sha256/x".to_owned(), one), ("tools/x".to_owned(), long)]
     {
-        assert!(message(&path, digest).unwrap_err().contains("cannot have the digest"), "{path}");
+        assert!(message(&path, digest).unwrap_err().contains("is listed with the wrong digest"), "{path}");
     }
-    assert!(message(&long.blob_path(), long).unwrap_err().contains("SHA512SUMS is not that of its files"));
-    assert!(message("SHA512SUMS", one).unwrap_err().contains("SHA512SUMS is not that of its files"));
+    assert!(message(&long.blob_path(), long).unwrap_err().contains("SHA512SUMS does not match the files it lists"));
+    assert!(message("SHA512SUMS", one).unwrap_err().contains("SHA512SUMS does not match the files it lists"));
 }
 
 #[test]
@@ -127,7 +127,11 @@ fn what_a_version_before_0_2_has_written_is_named_as_such() {
         let error = BundleJson::parse(old.as_bytes(), "bundle.json").unwrap_err();
         assert_eq!(error.kind(), crate::base::error::Kind::Input);
         assert_eq!(error.find(), Some(&OtherVersion { found: 0, known: FORMAT_VERSION }));
-        assert!(error.chain().contains("written by a version before 0.2: export it again"), "{}", error.chain());
+        assert!(
+            error.chain().contains("written by gapferry before version 0.2; export the bundle again"),
+            "{}",
+            error.chain()
+        );
     }
 }
 
@@ -142,14 +146,17 @@ fn platforms_that_an_image_was_asked_for_are_counted_too() {
         BundleJson::check(json.as_bytes(), "bundle.json").map_err(|error| error.chain())
     };
     assert_eq!(check(5), Ok(()));
-    assert!(check(1_900_000).unwrap_err().contains("more entries than any bundle"));
+    assert!(check(1_900_000).unwrap_err().contains("more entries than a bundle can have"));
 }
 
 #[test]
 fn a_few_images_of_many_layers_are_no_bundle_and_many_ordinary_images_are() {
     assert!(check_number(150_000, 5_000, 0).is_ok() && check_number(1_500_000, 50_000, 0).is_ok());
     let why = check_number(500_000, 5_000, 1 << 30).unwrap_err();
-    assert!(why.contains("500000 files, more than the 150000") && why.contains("make several bundles"), "{why}");
+    assert!(
+        why.contains("500000 files; the limit for them is 150000") && why.contains("make several bundles"),
+        "{why}"
+    );
     // Each for six platforms, with ten layers, attestations and signatures: 110 files of 100 kB.
     assert!(check_number(5_000 * 110, 5_000, 5_000 * 110 * 100_000).is_ok());
     let file = format!(r#"{{"path":"blobs/x","size":0,"digest":"{}"}}"#, Digest::ZEROS);
@@ -159,5 +166,5 @@ fn a_few_images_of_many_layers_are_no_bundle_and_many_ordinary_images_are() {
         vec![file; 151_001].join(",")
     );
     let error = BundleJson::parse(json.as_bytes(), "bundle.json").unwrap_err();
-    assert!(error.chain().contains("more than the 150000"), "{}", error.chain());
+    assert!(error.chain().contains("the limit for them is 150000"), "{}", error.chain());
 }
