@@ -193,7 +193,7 @@ fn cut_between(length: u64) -> String {
 }
 
 fn cut_within(size: u64, length: u64) -> String {
-    format!("it says {size} bytes, but the tar ends at byte {length}: it is cut short")
+    format!("its header gives {size} bytes, but the tar ends at byte {length}: it is cut short")
 }
 
 fn no_header(position: u64, what: &str) -> String {
@@ -203,9 +203,10 @@ fn no_header(position: u64, what: &str) -> String {
 const HIDDEN: &str = "data is hidden in the padding after it";
 const OVERFLOWS: &str = "its size overflows";
 const TOO_LARGE: &str = "its extended header is too large";
-const FOREIGN_PREFIX: &str = "its header has a prefix, which its dialect does not know and some programs read";
-const FOREIGN_FIELD: &str = "its header has a field that no plain entry of its dialect has and some programs read";
-const NO_ENTRY: &str = "an extended header at its end speaks of no entry";
+const FOREIGN_PREFIX: &str = "its header has a prefix, which its dialect does not have but some programs read";
+const FOREIGN_FIELD: &str = "its header has a field that its dialect does not use for this entry but some programs \
+                             read";
+const NO_ENTRY: &str = "an extended header at the end belongs to no entry";
 
 /// Whether the entry is an extended header, which is read separately.
 fn is_extended(kind: u8) -> bool {
@@ -216,11 +217,11 @@ fn is_extended(kind: u8) -> bool {
 fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &mut impl Entries) {
     match header.kind {
         // Of two headers, some programs use the first, some the last, and some combine both.
-        _ if extended.unanswered => found.fault(&header.name, "it is a second extended header before one entry"),
+        _ if extended.unanswered => found.fault(&header.name, "it is a second extended header for one entry"),
         _ if header.foreign.is_some() => header.foreign.iter().for_each(|what| found.fault(&header.name, *what)),
         // Programs treat headers for all entries differently; ours writes none.
         b'g' if says_nothing(data) => {}
-        b'g' => found.fault(&header.name, "it is a header that changes all entries after it"),
+        b'g' => found.fault(&header.name, "it is a global header, which changes all entries after it"),
         kind if extended.take(kind, data) => {}
         _ => found.fault(&header.name, "its extended header is malformed"),
     }
@@ -252,7 +253,7 @@ pub fn looks_like_tar(path: &Path, start: &[u8; 512]) -> Result<bool> {
     if let Some((program, command)) = compressed {
         let path = path.display();
         let text = format!(
-            "{path} is compressed with {program}, and only a plain tar can be read here and there: decompress it first \
+            "{path} is compressed with {program}, but only a plain tar can be read by offset: decompress it first \
              ({command} {path} > PLAIN.tar)"
         );
         return Err(Error::input(text));

@@ -287,7 +287,7 @@ mod tests {
         let message = |text: String| Missing::parse(text.as_bytes(), "m.json").unwrap_err().chain();
         assert!(message(text.replace("\"gapferryMissing\": 1", "\"gapferryMissing\": 2")).contains("version 2"));
         assert!(message(text.replace("\"tool\"", "\"more\": 1, \"tool\"")).contains("unknown field"));
-        assert!(message("[".repeat(3_000_000)).contains("has at most 67108864 bytes and 2000000 values"));
+        assert!(message("[".repeat(3_000_000)).contains("is 67108864 bytes and 2000000 values"));
         let many = missing(vec![blob(5, &[(0, 4)]); 100]);
         assert!(many.complaints().last().unwrap().contains("more"));
     }

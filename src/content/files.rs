@@ -53,7 +53,7 @@ impl Reasons {
     /// `instead` says what happens to these blobs.
     pub fn report(&self, why: &'static str, instead: &str) {
         if self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
-            self.events.report(Event::Notice(format!("not every blob is linked: {why}; {instead}")));
+            self.events.report(Event::Notice(format!("some blobs cannot be linked: {why}; {instead}")));
         }
     }
 }
@@ -61,9 +61,12 @@ impl Reasons {
 /// Why the file system did not link, in words.
 pub fn why_not_linked(errno: Errno) -> &'static str {
     match errno {
-        Errno::XDEV => "it is on another file system (EXDEV)",
-        Errno::MLINK => "a file there has as many names as it can (EMLINK)",
-        Errno::PERM => "the system does not allow it (EPERM): files of others, or a file system without links",
-        _ => "the file system knows no links",
+        Errno::XDEV => "the output is on another file system (EXDEV)",
+        Errno::MLINK => "a file has the maximum number of links already (EMLINK)",
+        Errno::PERM => {
+            "the system forbids it (EPERM): the file belongs to another user, or the file system has no \
+                        hard links"
+        }
+        _ => "the file system has no hard links",
     }
 }

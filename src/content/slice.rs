@@ -191,7 +191,7 @@ impl Slice {
     /// It is larger or cannot be read.
     pub fn read_all(&self, limit: u64) -> Result<Bytes> {
         if self.size > limit {
-            let text = format!("reading {}: it has {} bytes, more than {limit}", self.path().display(), self.size);
+            let text = format!("reading {}: it has {} bytes; the limit is {limit}", self.path().display(), self.size);
             return Err(Error::new(Kind::Damaged, text));
         }
         let mut all = vec![0; usize::try_from(self.size).unwrap_or_default()];

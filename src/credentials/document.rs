@@ -37,7 +37,7 @@ impl CredentialDocument {
         let real = real_path(path);
         let directory = parent(&real);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(|e| Error::disk("making the directory", directory, e))?;
+        made.map_err(|e| Error::disk("creating the directory", directory, e))?;
         // Serializes read, change and replace. Not every file system can lock; then there is no lock.
         let turn = Dir::open(directory).ok().map(LockedDir::wait_for);
         let bytes = bytes_of(&real)?.unwrap_or_default();
@@ -52,7 +52,8 @@ impl CredentialDocument {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<(AuthFile, Map<String, Value>)> {
         let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
         let file = AuthFile::parse(path, bytes)?;
-        let malformed = |_| Error::input(format!("reading credentials from {}: it is no JSON object", path.display()));
+        let malformed =
+            |_| Error::input(format!("reading credentials from {}: it is not a JSON object", path.display()));
         Ok((file, serde_json::from_slice(bytes).map_err(malformed)?))
     }
 

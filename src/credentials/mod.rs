@@ -77,12 +77,15 @@ impl Credentials {
     pub fn check_keepable(&self) -> Result<()> {
         let reason = match &self.username {
             user if user.is_empty() => "the user name is empty",
-            user if user.contains(|c: char| c == ':' || c.is_control()) => "a user name has no colon and no line end",
+            user if user.contains(|c: char| c == ':' || c.is_control()) => {
+                "the user name contains a colon or a \
+                 control character"
+            }
             _ if self.password.is_empty() => "the password is empty",
             _ if self.password.expose().ends_with('\0') => "the password ends with NUL",
             _ => return Ok(()),
         };
-        Err(Error::input(format!("keeping credentials: {reason}")))
+        Err(Error::input(format!("storing credentials: {reason}")))
     }
 
     /// Whether there is a user name for Basic authentication.
@@ -127,7 +130,7 @@ impl fmt::Display for CredentialOrigin {
             CredentialOrigin::Variable { name } => write!(f, "the variable {name}"),
             CredentialOrigin::File { path, key } => write!(f, "{}, entry {key}", path.display()),
             CredentialOrigin::Helper { program, server, path } => {
-                write!(f, "{program} for {server}, which {} names", path.display())
+                write!(f, "{program} for {server}, named in {}", path.display())
             }
         }
     }

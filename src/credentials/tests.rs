@@ -142,7 +142,7 @@ fn a_credential_helper_that_is_a_path_is_not_run() {
         let json = serde_json::json!({ "credsStore": name }).to_string();
         let store = Store::load(Some(&write(home.path(), "a.json", &json)), &on_path(home.path())).unwrap();
         let error = store.find("x.io", "a").unwrap_err().chain();
-        assert!(error.contains("a.json") && error.contains("have no slash"), "{error}");
+        assert!(error.contains("a.json") && error.contains("must not contain a slash"), "{error}");
     }
     assert!(!ran.exists());
 }

@@ -36,7 +36,7 @@ impl Entries for FoundFiles {
     fn file(&mut self, path: &[u8], place: Place) {
         match safe_path(path) {
             Err(what) => self.fault(path, what),
-            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it is there twice"),
+            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it occurs twice"),
             Ok(path) => {
                 self.names += path.len();
                 self.entries.insert(path, place);
@@ -75,12 +75,13 @@ impl Entries for FoundFiles {
         self.seen += 1;
         if self.seen > MAX_ENTRIES {
             return Err(Error::damaged(format!(
-                "{} has more than {MAX_ENTRIES} entries, more than any bundle",
+                "{} has more than {MAX_ENTRIES} entries, the limit for a bundle",
                 path.display()
             )));
         }
         if self.names > MAX_NAMES {
-            let text = format!("{} has longer names than any bundle: over {MAX_NAMES} bytes", path.display());
+            let text =
+                format!("{} has names of more than {MAX_NAMES} bytes in total, the limit for a bundle", path.display());
             return Err(Error::damaged(text));
         }
         Ok(())
@@ -222,7 +223,7 @@ fn safe_path(path: &[u8]) -> Result<String, &'static str> {
         return Err("its name is not a plain path");
     }
     if text.split('/').count() > MAX_DEPTH {
-        return Err("its name nests deeper than in any layout");
+        return Err("its path is nested too deeply for a layout");
     }
     if text.chars().any(|c| c.is_control() || c == '\\') {
         return Err("its name has characters that no layout uses");
@@ -355,14 +356,14 @@ mod tests {
         add(&mut found, &(["d/"; MAX_DEPTH - 1].concat() + "x"), 0);
         let (entries, faults) = found.finish();
         assert_eq!((entries.len(), faults.len()), (1, 1));
-        assert!(faults[0].what.contains("deeper"), "{faults:?}");
+        assert!(faults[0].what.contains("nested too deeply"), "{faults:?}");
     }
 
     #[test]
     fn entries_and_their_names_are_bounded_whatever_they_are() {
         let mut found = FoundFiles::default();
         let refused = (0..=MAX_ENTRIES).find_map(|_| found.count(Path::new("b.tar")).err()).unwrap();
-        assert_eq!(refused.to_string(), "b.tar has more than 1000000 entries, more than any bundle");
+        assert_eq!(refused.to_string(), "b.tar has more than 1000000 entries, the limit for a bundle");
         for one_more in ["a file", "a directory/"] {
             let mut found = FoundFiles { names: MAX_NAMES, ..FoundFiles::default() };
             match one_more.strip_suffix('/') {
@@ -370,7 +371,10 @@ mod tests {
                 None => add(&mut found, one_more, 0),
             }
             let refused = found.count(Path::new("b.tar")).unwrap_err();
-            assert_eq!(refused.to_string(), "b.tar has longer names than any bundle: over 167772160 bytes");
+            assert_eq!(
+                refused.to_string(),
+                "b.tar has names of more than 167772160 bytes in total, the limit for a bundle"
+            );
         }
     }
 }

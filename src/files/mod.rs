@@ -308,7 +308,7 @@ impl Layout {
             )));
         };
         if !has_at_most_values(&bytes, MOST_INDEX_VALUES) {
-            return Err(Error::damaged(format!("{} has more entries than any index", shown.display())));
+            return Err(Error::damaged(format!("{} has more entries than an index can have", shown.display())));
         }
         let reading = Exempt::of(bytes.len().saturating_mul(MEMORY_OF_INDEX));
         let index: Index = serde_json::from_slice(&bytes)
@@ -382,8 +382,8 @@ fn compressed(path: &Path, file: &File, found: &mut FoundFiles) -> Result<Option
     let length = file.metadata().map_err(|e| Error::disk("opening", path, e))?.len();
     let Some(file) = Seekable::open(path, again, length)? else {
         let text = format!(
-            "{path} is compressed with zstd, but does not end with a table of its frames: if an export wrote it, it is cut short; \
-             else decompress it first (zstd -dc {path} > PLAIN.tar)",
+            "{path} is compressed with zstd and has no table of frames at its end: if an export wrote it, it is cut \
+             short; otherwise decompress it first (zstd -dc {path} > PLAIN.tar)",
             path = path.display()
         );
         return Err(Error::input(text));
@@ -443,7 +443,7 @@ impl Source for Layout {
                 Err(Error::damaged(text).with_reason(Reason::DamagedFile))
             }
             None => {
-                let text = format!("{} has no {path}", self.path.display());
+                let text = format!("{} does not contain {path}", self.path.display());
                 Err(Error::damaged(text).with_reason(Reason::DamagedFile))
             }
         }

@@ -18,8 +18,8 @@ pub(super) const MAX_SIZE: u64 = 4 * 1024 * 1024;
 const ELSEWHERE: [&str; 4] =
     ["aliases", "short-name-mode", "unqualified-search-registries", "additional-layer-store-auth-helper"];
 
-const VERSION_1: &str = "this is version 1 of the format, which nothing reads any more; write a `[[registry]]` table for \
-    each registry, with `insecure = true` or `blocked = true` (containers-registries.conf(5))";
+const VERSION_1: &str = "this is version 1 of the format, which is no longer supported; write a `[[registry]]` table \
+                         for each registry, with `insecure = true` or `blocked = true` (containers-registries.conf(5))";
 
 impl Routes {
     /// Parses the main file and its drop-ins in order, each with its name for messages. A table in a later file replaces one
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
         if digests_only && serves.is_some() {
             self.problem(
                 at,
-                "`pull-from-mirror` here and `mirror-by-digest-only` above: only one of them can be".into(),
+                "`pull-from-mirror` here conflicts with `mirror-by-digest-only` above: use only one of them".into(),
             );
         }
         let insecure = self.flag(table, "insecure");
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
             match merged.iter().find(|first| first.prefix == rule.prefix) {
                 Some(first) => {
                     let text =
-                        format!("{}: a second table for {}; the one at {} counts", rule.at, rule.prefix, first.at);
+                        format!("{}: a second table for {}; the one at {} is used", rule.at, rule.prefix, first.at);
                     self.warnings.push(text);
                 }
                 None => merged.push(rule),
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
         let own = |helper: &Value<'_>| helper.get_ref().as_str() == Some("containers-auth.json");
         let only_own = value.get_ref().as_array().is_some_and(|list| list.iter().all(own));
         if !only_own {
-            let text = "`credential-helpers` is not followed; name helpers in auth.json (credsStore, credHelpers)";
+            let text = "`credential-helpers` is ignored; name helpers in auth.json (credsStore, credHelpers)";
             self.warning(value.span().start, text);
         }
     }
@@ -166,11 +166,17 @@ impl<'a> Reader<'a> {
         for entry in array.into_iter().flat_map(|array| array.iter()) {
             match entry.get_ref() {
                 DeValue::Table(table) => tables.push((entry.span().start, table)),
-                _ => self.problem(entry.span().start, format!("`{key}` holds something else than tables")),
+                _ => self.problem(entry.span().start, format!("`{key}` must contain only tables")),
             }
         }
         if array.is_none() {
-            self.problem(value.span().start, format!("`{key}` is a list of tables: write [[{key}]] with two brackets"));
+            self.problem(
+                value.span().start,
+                format!(
+                    "`{key}` must be a list of tables: write [[{key}]] with two \
+                                                      brackets"
+                ),
+            );
         }
         tables
     }
@@ -179,14 +185,14 @@ impl<'a> Reader<'a> {
     fn text_of<T>(&mut self, table: &Table<'a>, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let value = table.get(key)?;
         let at = value.span().start;
-        let found = value.get_ref().as_str().ok_or_else(|| "it is no text in quotes".to_owned()).and_then(read);
+        let found = value.get_ref().as_str().ok_or_else(|| "it must be a text in quotes".to_owned()).and_then(read);
         found.map_err(|reason| self.problem(at, format!("`{key}`: {reason}"))).ok()
     }
 
     fn flag(&mut self, table: &Table<'a>, key: &str) -> bool {
         let Some(value) = table.get(key) else { return false };
         value.get_ref().as_bool().unwrap_or_else(|| {
-            self.problem(value.span().start, format!("`{key}` is true or false, without quotes"));
+            self.problem(value.span().start, format!("`{key}` must be true or false, without quotes"));
             false
         })
     }
@@ -198,7 +204,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unknown(&mut self, at: usize, key: &str) {
-        self.warning(at, &format!("`{}` means nothing to this program", key.escape_debug()));
+        self.warning(at, &format!("`{}` is unknown and ignored", key.escape_debug()));
     }
 
     fn problem(&mut self, at: usize, text: String) {

@@ -54,11 +54,11 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(e) if matches!(e.kind(), NotFound | NotADirectory | PermissionDenied) => return Ok(Vec::new()),
-        Err(e) => return Err(Error::disk("looking into", &directory, e)),
+        Err(e) => return Err(Error::disk("listing", &directory, e)),
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|e| Error::disk("looking into", &directory, e))?.path();
+        let path = entry.map_err(|e| Error::disk("listing", &directory, e))?.path();
         if path.extension().is_some_and(|extension| extension == "conf") && path.is_file() {
             files.push(path);
         }
@@ -73,6 +73,9 @@ fn read(path: &Path) -> Result<(String, Vec<u8>)> {
     let shown = path.display().to_string();
     match std::fs::File::open(path).and_then(|file| read_all(file, MAX_SIZE)).map_err(fail)? {
         Some(bytes) => Ok((shown, bytes)),
-        None => Err(Error::input(format!("reading {shown}: more than {MAX_SIZE} bytes, which no registries.conf has"))),
+        None => Err(Error::input(format!(
+            "reading {shown}: it has more than {MAX_SIZE} bytes, the limit for a \
+                                          registries.conf"
+        ))),
     }
 }

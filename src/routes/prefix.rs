@@ -55,9 +55,9 @@ impl Prefix {
     pub fn rewrite(&self, repository: &Repository, location: &str, at: &Position) -> Result<Repository> {
         let name = repository.to_string();
         let name = format!("{location}{}", self.rest(&name).unwrap_or_default());
-        let attempt = || format!("following {at}: {repository} would be read as {name}");
+        let attempt = || format!("applying {at}: {repository} would become {name}");
         let (registry, path) =
-            name.split_once('/').ok_or_else(|| Error::input(format!("{}, no repository", attempt())))?;
+            name.split_once('/').ok_or_else(|| Error::input(format!("{}, which is not a repository", attempt())))?;
         Repository::new(registry, path).map_err(|e| Error::input(attempt()).because(e))
     }
 }
@@ -88,7 +88,7 @@ fn place(text: &str) -> Result<(), String> {
     }
     let (host, path) = text.split_once('/').unwrap_or((text, "any"));
     if path.contains([':', '@']) {
-        return Err("a tag or digest has no place in it here; name the repository".into());
+        return Err("a tag or digest is not allowed here; name the repository alone".into());
     }
     Repository::new(host, path).map(drop).map_err(|e| e.reason)
 }

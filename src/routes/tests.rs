@@ -69,7 +69,7 @@ fn the_longest_prefix_counts_and_ends_where_a_component_ends() {
         assert_eq!(places(&routes, name), [place], "{name}");
     }
     let whole = routes.pull(&repository("h.io/a")).unwrap_err();
-    let message = "following r.conf:4: h.io/a would be read as two.io, no repository";
+    let message = "applying r.conf:4: h.io/a would become two.io, which is not a repository";
     assert_eq!(whole.to_string(), message, "nothing is left of it but a host");
 }
 

@@ -71,7 +71,8 @@ impl Catalog {
         };
         if let Some(fault) = layout.faults().first() {
             let count = layout.faults().len();
-            let text = format!("{count} entries of {} are not served: {}: {}", path.display(), fault.path, fault.what);
+            let text =
+                format!("{count} entries of {} are not served, such as {}: {}", path.display(), fault.path, fault.what);
             events.report(Event::Warning(text));
         }
         let names = Arc::new(RwLock::new(stored.names(&path, &events)?));
@@ -103,7 +104,7 @@ impl Catalog {
         if self.names().count_deleted() < self.most_deleted {
             return Ok(());
         }
-        let text = "too many manifests were deleted that other repositories need; delete some of them there, too";
+        let text = "too many deleted manifests are still needed by other repositories; delete some of them there too";
         Err(RequestRefusal::new(429, "TOOMANYREQUESTS", text))
     }
 

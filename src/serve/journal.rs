@@ -131,7 +131,7 @@ pub fn replay(journal: &[u8], path: &Path, names: &mut LayoutIndex) -> Result<()
             None if number + 1 == lines.len() => break,
             None => {
                 let text = format!(
-                    "{} is damaged in line {}: without it the layout has only the tags of index.json",
+                    "{} is damaged in line {}: without the journal, the layout has only the tags in index.json",
                     path.join(JOURNAL).display(),
                     number + 1
                 );
@@ -147,7 +147,7 @@ pub fn replay(journal: &[u8], path: &Path, names: &mut LayoutIndex) -> Result<()
 /// # Errors
 /// None, because it consists of text and numbers.
 pub fn line(change: &Change) -> Result<String> {
-    let json = serde_json::to_string(change).map_err(|e| Error::input("writing down a change").because(e))?;
+    let json = serde_json::to_string(change).map_err(|e| Error::input("recording a change").because(e))?;
     Ok(format!("{} {json}\n", check(json.as_bytes())))
 }
 
@@ -226,7 +226,7 @@ mod tests {
         let message = replayed(damaged.as_bytes()).unwrap_err().to_string();
         assert_eq!(
             message,
-            "x/index.journal is damaged in line 2: without it the layout has only the tags of index.json"
+            "x/index.journal is damaged in line 2: without the journal, the layout has only the tags in index.json"
         );
     }
 

@@ -101,7 +101,7 @@ impl Uploads {
         let received = self.find(name, id)?.received;
         // Waiting requests keep their connections; a client that tries again needs one or two.
         if Arc::strong_count(&received) > MOST_AT_ONCE {
-            let refusal = RequestRefusal::new(429, "TOOMANYREQUESTS", "other requests write to this upload");
+            let refusal = RequestRefusal::new(429, "TOOMANYREQUESTS", "other requests are writing to this upload");
             return Err(refusal.with("retry-after", "1"));
         }
         let held = received.lock_owned().await;

@@ -249,7 +249,11 @@ impl ConnectionPlace {
     pub fn check(&self, context: &Context<'_>) -> io::Result<()> {
         self.shared.waker.register(context.waker());
         match self.shared.is_taken_away.load(Ordering::Acquire) {
-            true => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "another connection needs its place")),
+            true => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the server needed the place of this \
+                 connection for another one",
+            )),
             false => Ok(()),
         }
     }

@@ -28,7 +28,7 @@ pub async fn put(
     let media_type = media_type.map(str::to_owned);
     let limit = most.min(MAX_MANIFEST_SIZE);
     let too_large = |e| {
-        let text = format!("the manifest broke off or has more than {limit} bytes: {e}");
+        let text = format!("the manifest is cut short or has more than {limit} bytes: {e}");
         RequestRefusal::new(413, "SIZE_INVALID", text)
     };
     let bytes = axum::body::to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(usize::MAX))
@@ -89,7 +89,7 @@ fn check_children(catalog: &Catalog, manifest: &Manifest) -> Result<Vec<Digest>,
                 return Err(RequestRefusal::new(400, "MANIFEST_INVALID", text));
             }
             None if child.role != Role::ForeignLayer => {
-                let text = format!("{} is not there; push it first", wanted.digest);
+                let text = format!("{} does not exist here; push it first", wanted.digest);
                 return Err(RequestRefusal::new(400, "MANIFEST_BLOB_UNKNOWN", text));
             }
             _ => {}
@@ -108,7 +108,7 @@ fn refused(error: &ManifestError) -> RequestRefusal {
         }
         // Over parallel requests.
         ManifestError::TooManyInAll => {
-            let text = "too many manifests with too many layers arrive at once; send it again";
+            let text = "too many manifests with too many layers arrive at once; send this one again";
             RequestRefusal::new(429, "TOOMANYREQUESTS", text).with("retry-after", "1")
         }
         ManifestError::Digest { .. } => RequestRefusal::new(400, "DIGEST_INVALID", error.to_string()),

@@ -26,7 +26,7 @@ pub struct Block {
 pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
     let fail = |why: &str| Err(Error::input(format!("reading the key {name}: {why}")));
     if file.len() as u64 > MAX_KEY_FILE {
-        return fail(&format!("it has more than {MAX_KEY_FILE} bytes, so it is no key"));
+        return fail(&format!("it has more than {MAX_KEY_FILE} bytes, so it is not a key"));
     }
     let Some(text) = std::str::from_utf8(file).ok().filter(|text| text.contains("-----BEGIN ")) else {
         return fail(not_pem(file));
@@ -35,7 +35,7 @@ pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
     while let Some((_, after)) = rest.split_once("-----BEGIN ") {
         let Some((label, after)) = after.split_once("-----") else { break };
         let Some((body, after)) = after.split_once(&format!("-----END {label}-----")) else {
-            return fail("it is cut off: a `-----BEGIN` has no `-----END` of its kind");
+            return fail("it is cut short: a `-----BEGIN` has no matching `-----END`");
         };
         rest = after;
         // `openssl ecparam -genkey` writes the name of the curve before the key.
@@ -43,26 +43,27 @@ pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
             continue;
         }
         if body.contains("Proc-Type:") {
-            return fail("it is encrypted in OpenSSL's old way; `openssl pkey -in FILE -out PLAIN` decrypts it");
+            return fail("it is encrypted in OpenSSL's legacy format; `openssl pkey -in FILE -out PLAIN` decrypts it");
         }
         let packed: String = body.split_ascii_whitespace().collect();
-        let Ok(bytes) = STANDARD.decode(packed) else { return fail("what stands between its lines is not base64") };
+        let Ok(bytes) = STANDARD.decode(packed) else { return fail("its content is not base64") };
         return Ok(Block { label: label.to_owned(), bytes });
     }
-    fail("it holds no key")
+    fail("it contains no key")
 }
 
 fn not_pem(file: &[u8]) -> &'static str {
     if file.trim_ascii().is_empty() {
         "it is empty"
     } else if file.starts_with(&[0x30]) {
-        "it is no PEM; if it is a key in DER form, `openssl pkey -inform DER` (with -pubin if public) makes PEM of it"
+        "it is not PEM; if it is a key in DER form, convert it with `openssl pkey -inform DER` (add -pubin for a \
+         public key)"
     } else if file.starts_with(b"ssh-") || file.starts_with(b"ecdsa-sha2-") {
-        "it is a key of OpenSSH; one of openssl or cosign is needed"
+        "it is an OpenSSH key; use a key of openssl or cosign"
     } else if file.starts_with(b"untrusted comment:") {
-        "it is a key of minisign or signify; one of openssl or cosign is needed"
+        "it is a key of minisign or signify; use a key of openssl or cosign"
     } else {
-        "it is no key in PEM form (`-----BEGIN …-----`)"
+        "it is not a key in PEM form (`-----BEGIN …-----`)"
     }
 }
 
@@ -73,20 +74,20 @@ pub fn instead(block: &Block, public: bool) -> &'static str {
             "it is a certificate, not a key; `openssl x509 -in FILE -noout -pubkey` gives the public key in it"
         }
         "CERTIFICATE" | "TRUSTED CERTIFICATE" => "it is a certificate, not a private key",
-        "PUBLIC KEY" => "it is a public key; to sign, the private one is needed",
+        "PUBLIC KEY" => "it is a public key; signing needs the private key",
         label if public && label.ends_with("PRIVATE KEY") && !label.starts_with("OPENSSH") => {
-            "it is a private key, which only the signer needs; give its public key (`openssl pkey -in FILE -pubout`, \
+            "it is a private key, which only the signer needs; use its public key (`openssl pkey -in FILE -pubout`, \
              `cosign public-key --key FILE`)"
         }
-        "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => "it is an RSA key; ECDSA P-256 or Ed25519 is needed",
+        "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => "it is an RSA key; use ECDSA P-256 or Ed25519",
         "ENCRYPTED PRIVATE KEY" => {
-            "it is encrypted PKCS#8; `openssl pkcs8 -in FILE -out PLAIN` decrypts it, or take a key of cosign's, which may be \
-             encrypted"
+            "it is encrypted PKCS#8; decrypt it with `openssl pkcs8 -in FILE -out PLAIN`, or use a cosign key, which \
+             may be encrypted"
         }
-        "OPENSSH PRIVATE KEY" => "it is a key of OpenSSH; one of openssl or cosign is needed",
-        label if label.starts_with("PGP ") => "it is of OpenPGP; a key of openssl or cosign is needed",
+        "OPENSSH PRIVATE KEY" => "it is an OpenSSH key; use a key of openssl or cosign",
+        label if label.starts_with("PGP ") => "it is an OpenPGP key; use a key of openssl or cosign",
         "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => "it is a certificate request, not a key",
-        _ => "it is PEM of another kind, no key of openssl or cosign",
+        _ => "it is PEM, but not a key of openssl or cosign",
     }
 }
 
@@ -94,12 +95,12 @@ pub fn instead(block: &Block, public: bool) -> &'static str {
 pub fn other_algorithm(der: &[u8]) -> &'static str {
     let names = |oid: &[u8]| der.windows(oid.len()).any(|window| window == oid);
     if names(RSA) {
-        "it is an RSA key; ECDSA P-256 or Ed25519 is needed"
+        "it is an RSA key; use ECDSA P-256 or Ed25519"
     } else if names(P256) {
-        "it is on P-256, but in a form that is not taken (a compressed point?) or damaged; `openssl ec -conv_form uncompressed` \
-         writes the common form"
+        "it is on P-256, but damaged or in an unsupported form (a compressed point?); convert it with `openssl ec \
+         -conv_form uncompressed`"
     } else if names(EC) {
-        "it is on another elliptic curve than P-256; ECDSA P-256 or Ed25519 is needed"
+        "it is on another elliptic curve than P-256; use ECDSA P-256 or Ed25519"
     } else {
         "it is neither ECDSA P-256 nor Ed25519, or it is damaged"
     }

@@ -175,7 +175,7 @@ impl SumsList {
         });
         if let Some(first) = first {
             let more = if number > 1 { format!(", and {} more", number - 1) } else { String::new() };
-            let found = format!("{first}: the line gives the blob another digest than its name does{more}");
+            let found = format!("{first}: the line gives the blob another digest than its name{more}");
             problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
             self.is_whole = false;
         }
@@ -198,9 +198,11 @@ fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<SumsList> 
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if let Some(first) = wrong.first() {
-        let more =
-            if wrong.len() > 1 { format!(", and neither are {} more lines", wrong.len() - 1) } else { String::new() };
-        let found = format!("line {first} is not a new `<{}>  <path>`{more}", algorithm.name());
+        let more = if wrong.len() > 1 { format!("; so do {} more lines", wrong.len() - 1) } else { String::new() };
+        let found = format!(
+            "line {first} is malformed or repeats a path, and should be `<{}>  <path>`{more}",
+            algorithm.name()
+        );
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if lines == 0 {

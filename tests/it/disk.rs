@@ -289,7 +289,7 @@ fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_befor
         let output = export(registry.host(), &root.join(out));
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{out}: {message}");
-        assert!(message.contains(link) && message.contains("gapferry has not made it; remove it"), "{message}");
+        assert!(message.contains(link) && message.contains("gapferry did not make it; remove it"), "{message}");
         assert!(root.join(link).is_symlink(), "{link}");
     }
     assert_eq!(registry.requests().len(), asked);

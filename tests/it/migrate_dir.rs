@@ -129,9 +129,9 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     for says in [
         "image another:1: ",
-        "another image is there already",
-        "something else is there already: \"letter.txt\"",
-        "its version is another",
+        "it already contains another image",
+        "it already contains something else: \"letter.txt\"",
+        "its version file is not that of a directory of skopeo",
         "image link:1: ",
         "image inner/deep:1: ",
         "1 image written, 5 failed",

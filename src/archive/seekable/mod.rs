@@ -69,35 +69,36 @@ impl Seekable {
         if number(&footer[5..]) != SEEKABLE_MAGIC {
             return Ok(None);
         }
-        let wrong = |why: &str| Error::damaged(format!("{}: its table of frames is wrong: {why}", path.display()));
+        let wrong = |why: &str| Error::damaged(format!("{}: the table of frames is invalid: {why}", path.display()));
         let (frames, flags) = (u64::from(number(&footer)), footer[4]);
         let width: u64 = if flags & HAS_CHECKSUMS == 0 { 8 } else { 12 };
         if flags & 0x7c != 0 || frames > MOST_FRAMES {
-            return Err(wrong("of a kind that is not known here"));
+            return Err(wrong("it is of an unknown kind"));
         }
         let table = frames * width;
-        let begin = length.checked_sub(TABLE_HEADER + table + FOOTER).ok_or_else(|| wrong("longer than the file"))?;
+        let begin =
+            length.checked_sub(TABLE_HEADER + table + FOOTER).ok_or_else(|| wrong("it is longer than the file"))?;
         let mut bytes = vec![0; usize::try_from(TABLE_HEADER + table).unwrap_or_default()];
         FileExt::read_exact_at(&file, &mut bytes, begin).map_err(fail)?;
         if number(&bytes) != TABLE_MAGIC || u64::from(number(&bytes[4..])) != table + FOOTER {
-            return Err(wrong("it does not begin where it should"));
+            return Err(wrong("its header is wrong"));
         }
         let (mut at, mut list) = ((0_u64, 0_u64), Vec::with_capacity(usize::try_from(frames).unwrap_or_default() + 1));
         for entry in bytes[TABLE_HEADER as usize..].chunks_exact(usize::try_from(width).unwrap_or(8)) {
             let size = u64::from(number(&entry[4..]));
             if size > MAX_FRAME {
-                return Err(wrong("a frame is larger than any that is read here"));
+                return Err(wrong("a frame is too large to be read"));
             }
             // Readers by offset would never see it, but a full decompression would: two programs would read two tars.
             if size == 0 && number(entry) > 0 {
-                return Err(wrong("a frame is there that holds nothing"));
+                return Err(wrong("it lists a frame without content"));
             }
             list.push(at);
             at = (at.0 + u64::from(number(entry)), at.1 + size);
         }
         list.push(at);
         if at.0 != begin {
-            return Err(wrong("it does not add up to the file"));
+            return Err(wrong("its frames do not add up to the file"));
         }
         Ok(Some(Seekable { file, frames: list, recent: Mutex::default() }))
     }
@@ -148,12 +149,12 @@ impl Seekable {
         let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("frame {at} of the file {why}"));
         let ((begin, first), (end, last)) = match self.frames.get(at..at + 2) {
             Some([this, next]) => (*this, *next),
-            _ => return Err(wrong("is not there")),
+            _ => return Err(wrong("does not exist")),
         };
         let size = usize::try_from(last - first).unwrap_or_default();
         // A frame never needs more, because data that does not compress is stored.
         let packed = usize::try_from(end - begin).ok().filter(|packed| *packed <= size + size / 64 + 1024);
-        let mut packed = vec![0; packed.ok_or_else(|| wrong("is longer than what it holds"))?];
+        let mut packed = vec![0; packed.ok_or_else(|| wrong("is longer than its content can be"))?];
         FileExt::read_exact_at(&self.file, &mut packed, begin)?;
         let mut bytes = vec![0; size];
         let read = Decompressor::new()?.decompress_to_buffer(&packed, &mut bytes);
@@ -253,7 +254,7 @@ impl<R: Read> Read for Decompressed<R> {
 }
 
 fn wrong(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("what is compressed {why}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("the compressed data {why}"))
 }
 
 /// Little-endian, like everything in the format.

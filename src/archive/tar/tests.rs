@@ -235,7 +235,7 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
 fn what_two_programs_may_call_by_two_names_is_a_fault() {
     let long = |name: &str| [header(b'L', "long", name.len() as u64), block(name.as_bytes())];
     let other = pax(&[("path", "manifest.json")]);
-    let two = "it is a second extended header before one entry";
+    let two = "it is a second extended header for one entry";
     for (first, second) in [
         (long("blobs/x"), other),
         (other, long("blobs/x")),
@@ -342,9 +342,12 @@ fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_fault() {
     let [first, second] = pax(&[("size", "512")]);
     let nested = header(b'0', "manifest.json", 0);
     let problems = faults(&[first, second, header(b'0', "a", 0), nested]);
-    assert_eq!(problems, ["its extended header gives another size than its header, which some programs read alone"]);
+    assert_eq!(
+        problems,
+        ["its extended header and its header give different sizes, and some programs read only the header"]
+    );
     assert_eq!(faults(&[first, second, header(b'0', "a", 512), nested]), [""; 0]);
-    let name = "its extended header gives another name than its header, which some programs read alone";
+    let name = "its extended header and its header give different names, and some programs read only the header";
     let long = [header(b'L', "long", 2), block(b"b")];
     for [first, second] in [pax(&[("path", "b")]), pax(&[("path", "")]), pax(&[("path", &"b".repeat(99))]), long] {
         assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [name]);

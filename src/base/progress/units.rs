@@ -60,14 +60,14 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let value: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
     let bytes = value * factor as f64;
-    if bytes >= i64::MAX as f64 { Err(format!("{text:?} is too much")) } else { Ok(bytes as u64) }
+    if bytes >= i64::MAX as f64 { Err(format!("{text:?} is too large")) } else { Ok(bytes as u64) }
 }
 
 /// Parses a time: `90` and `90s` are seconds; also `10m`, `6h`, `1d`, `1h30m`; at most a year.
 ///
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const LONGEST: u64 = 365 * 24 * 3600;
-    let fail = || format!("{text:?} is no time: write 90s, 10m, 6h, 1d or 1h30m");
+    let fail = || format!("{text:?} is not a time: write 90s, 10m, 6h, 1d or 1h30m");
     let mut rest = text.trim();
     let mut seconds: u64 = 0;
     while !rest.is_empty() || text.trim().is_empty() {

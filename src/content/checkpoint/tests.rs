@@ -147,7 +147,7 @@ async fn what_is_in_the_way_is_named_so_that_a_limited_run_does_not_start_over_e
     assert!(why().is_some_and(|why| why.contains("symbolic link")));
     std::fs::remove_file(fixture.path()).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, fixture.path(), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
-    assert!(why().is_some_and(|why| why.contains("no regular file")));
+    assert!(why().is_some_and(|why| why.contains("not a regular file")));
     std::fs::remove_file(fixture.path()).unwrap();
     let other = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     other.manifest(&by_digest(1), Need::Required).await.unwrap();
@@ -200,7 +200,7 @@ async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
         kept.manifest(&by_digest(1), Need::Required).await.unwrap();
         assert_eq!(kept.left(), None);
         let message = kept.obstacle().map(|(_, why)| why.to_string());
-        assert_eq!(message.as_deref(), Some("it is no file of gapferry, and stays as it is"), "{theirs}");
+        assert_eq!(message.as_deref(), Some("it is not a file of gapferry, so it is left unchanged"), "{theirs}");
         kept.remove();
         assert_eq!(std::fs::read_to_string(fixture.path()).unwrap(), theirs);
     }

@@ -71,7 +71,7 @@ fn a_lock_that_could_not_be_read_again_is_not_written() {
     assert_eq!(lock.to_file().unwrap(), lock.to_json());
     lock.images[0].source = "s".repeat(usize::try_from(MAX_LOCK).unwrap());
     let message = lock.to_file().unwrap_err().to_string();
-    assert!(message.contains("the lock has at most") && message.contains("split the allowlist"), "{message}");
+    assert!(message.contains("the limit for the lock is") && message.contains("split the allowlist"), "{message}");
     assert!(Lock::parse(lock.to_json().as_bytes(), "x").is_err());
 }
 
@@ -84,9 +84,9 @@ fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
     let large = [&start[..], b"\"", &vec![b'x'; usize::try_from(MAX_LOCK).unwrap()], b"\"]}"].concat();
     for text in [many, large] {
         let message = refused(&text);
-        assert!(message.contains("the lock has at most") && message.contains("split the allowlist"), "{message}");
+        assert!(message.contains("the limit for the lock is") && message.contains("split the allowlist"), "{message}");
     }
-    assert!(!refused(&[&start[..], b"1]}"].concat()).contains("at most"));
+    assert!(!refused(&[&start[..], b"1]}"].concat()).contains("the limit for the lock"));
 }
 
 #[test]

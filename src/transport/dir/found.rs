@@ -59,10 +59,10 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Existin
     // A power failure may leave a file without its bytes.
     let is_empty = |bytes: &Option<Vec<u8>>| bytes.as_ref().is_none_or(Vec::is_empty);
     if is_finished && !is_same && !is_empty(&manifest) {
-        return Err(refuse(at, "another image is there already"));
+        return Err(refuse(at, "it already contains another image"));
     }
     if !is_finished && !is_empty(&version) {
-        return Err(refuse(at, &format!("what is there is no image of skopeo's: its {VERSION} is another")));
+        return Err(refuse(at, &format!("its {VERSION} file is not that of a directory of skopeo")));
     }
     parts.retain(|name, _| !proven.contains(name));
     // It was read just now.
@@ -73,13 +73,13 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Existin
         return Ok(ExistingImage::Finished);
     }
     match foreign {
-        Some(name) => Err(refuse(at, &format!("something else is there already: {name:?}"))),
+        Some(name) => Err(refuse(at, &format!("it already contains something else: {name:?}"))),
         None => Ok(ExistingImage::Unfinished(ours)),
     }
 }
 
 fn refuse(at: &At<'_>, what: &str) -> Error {
-    Error::new(Kind::Disk, format!("{}: {what}; move it away, or write elsewhere", at.path("").display()))
+    Error::new(Kind::Disk, format!("{}: {what}; move it away, or write to another directory", at.path("").display()))
 }
 
 fn is_link(at: &At<'_>, blob: &Descriptor, inode: u64, image: &Parts<'_>, files: &dyn Files) -> bool {
@@ -112,7 +112,7 @@ fn read(at: &At<'_>, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     };
     let metadata = file.metadata().map_err(|e| at.fail("reading", name, e))?;
     if !metadata.is_file() {
-        return Err(refuse(at, &format!("{name:?} is there and no file")));
+        return Err(refuse(at, &format!("{name:?} is not a file")));
     }
     let slice = Slice::new(Arc::new(file), at.path(name), 0, metadata.len().min(limit.saturating_add(1)));
     slice.read_all(u64::MAX).map(|bytes| Some(bytes.into()))

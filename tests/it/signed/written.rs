@@ -257,7 +257,7 @@ fn an_encrypted_key_of_cosign_signs_and_its_passphrase_is_shown_to_nobody() {
     };
     let is_secret = |ran: crate::support::ran::Ran| assert!(!format!("{ran:?}").contains("correct horse"), "{ran:?}");
     sign(&[], None).ended(2).reported(&["has a passphrase", "--sign-passphrase-file FILE or COSIGN_PASSWORD"]);
-    sign(&[], Some("wrong")).ended(2).reported(&["the passphrase is not the one"]);
+    sign(&[], Some("wrong")).ended(2).reported(&["the passphrase is wrong"]);
     is_secret(sign(&[], Some("correct horse")).ended(0));
     std::fs::write(fixture.path().join("passphrase"), "correct horse\n").unwrap();
     let signed = sign(&["--sign-passphrase-file", "passphrase"], Some("wrong")).ended(0);
@@ -361,7 +361,7 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
             fixture.run(&[&["sign", out, "--sign-key", text(&key.private)], more].concat()).ended(0);
         };
         sign(&ours, &[]);
-        let unsigned = ("digest".to_owned(), Some("no accepted key has signed chunks.b3".to_owned()));
+        let unsigned = ("digest".to_owned(), Some("chunks.b3 is not signed by an accepted key".to_owned()));
         assert_eq!(proof(&ours), unsigned);
         sign(&theirs, &["--full"]);
         assert_eq!((proof(&theirs).0.as_str(), proof(&ours)), ("blake3-signed", unsigned.clone()));
