@@ -136,7 +136,7 @@ impl Missing {
         }
         for MissingTool { path, .. } in &self.tools {
             if !is_tool(path) {
-                complain(format!("{:?} is not the path of a tool", shortened(path)));
+                complain(format!("{:?} is not a tool", shortened(path)));
             } else if !named.insert(path) {
                 complain(format!("{path} is listed twice"));
             }
@@ -172,8 +172,8 @@ impl MissingBlob {
     fn complaint(&self) -> Option<String> {
         let size = match self.size {
             _ if self.ranges.is_empty() => return None,
-            None => return Some("it has ranges but no size".to_owned()),
-            Some(size) if values_of(size) == 0 => return Some("it has ranges but is a single chunk".to_owned()),
+            None => return Some("it has ranges and no size".to_owned()),
+            Some(size) if values_of(size) == 0 => return Some("it is a single chunk and has ranges".to_owned()),
             Some(size) => size,
         };
         let mut from = 0;
@@ -181,13 +181,13 @@ impl MissingBlob {
             let fits = *first >= from && first <= last && *last < size;
             if !fits || !first.is_multiple_of(CHUNK) || !((last + 1).is_multiple_of(CHUNK) || last + 1 == size) {
                 return Some(format!(
-                    "bytes {first}-{last} are not whole chunks of the {size} bytes, or start before \
-                                     byte {from}"
+                    "bytes {first}-{last} are not whole chunks of {size} bytes that start at byte \
+                                     {from}"
                 ));
             }
             let chunks = (last - first + 1).div_ceil(CHUNK);
             if chunks != values.len() as u64 {
-                return Some(format!("bytes {first}-{last} need {chunks} values but have {}", values.len()));
+                return Some(format!("bytes {first}-{last} need {chunks} values and have {}", values.len()));
             }
             from = last + 1;
         }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_cannot_be_is_told_at_once() {
+    fn everything_impossible_is_reported_at_once() {
         let mut wrong = missing(vec![blob(5 * CHUNK, &[(1, CHUNK - 1)]), blob(5, &[(0, 4)])]);
         wrong.metadata = ["../passwd", SUMS, SUMS].map(str::to_owned).to_vec();
         let tool = |path: &str| MissingTool { path: path.to_owned(), sha256: None };
@@ -247,8 +247,8 @@ mod tests {
         for words in [
             "\"../passwd\" is not a metadata file",
             "SHA256SUMS is listed twice",
-            "\"tools/../passwd\" is not the path of a tool",
-            "are not whole chunks",
+            "\"tools/../passwd\" is not a tool",
+            "not whole chunks",
             "is a single chunk",
             "listed twice",
         ] {
@@ -260,13 +260,13 @@ mod tests {
             &[(CHUNK, 2 * CHUNK - 1), (0, CHUNK - 1)],
             &[(0, CHUNK - 1), (0, CHUNK - 1)],
         ] {
-            assert!(message(&missing(vec![blob(5 * CHUNK, ranges)])).contains("are not whole chunks"), "{ranges:?}");
+            assert!(message(&missing(vec![blob(5 * CHUNK, ranges)])).contains("not whole chunks"), "{ranges:?}");
         }
         let mut short = missing(vec![blob(5 * CHUNK, &[(0, 2 * CHUNK - 1)])]);
         short.blobs[0].ranges[0].values.pop();
         assert!(message(&short).contains("need 2 values"));
         short.blobs[0].size = None;
-        assert!(message(&short).contains("has ranges but no size"));
+        assert!(message(&short).contains("no size"));
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
         let message = |text: String| Missing::parse(text.as_bytes(), "m.json").unwrap_err().chain();
         assert!(message(text.replace("\"gapferryMissing\": 1", "\"gapferryMissing\": 2")).contains("version 2"));
         assert!(message(text.replace("\"tool\"", "\"more\": 1, \"tool\"")).contains("unknown field"));
-        assert!(message("[".repeat(3_000_000)).contains("is 67108864 bytes and 2000000 values"));
+        assert!(message("[".repeat(3_000_000)).contains("has at most 67108864 bytes and 2000000 values"));
         let many = missing(vec![blob(5, &[(0, 4)]); 100]);
         assert!(many.complaints().last().unwrap().contains("more"));
     }

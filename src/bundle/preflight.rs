@@ -34,7 +34,7 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
     let form = Form::named(out);
     let right_form = layout.is_tar() == (form == Form::Tar) && layout.is_compressed() == (form == Form::Compressed);
     let same = identity == bundle.identity();
-    if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
+    if !right_form || !same || !bundle.layout().problems().is_empty() || !bundle.sizes_agree() {
         return None;
     }
     if let Whole::Proven(events) = whole
@@ -72,7 +72,7 @@ pub fn check_free(out: &Path, form: &Form) -> Result<()> {
     };
     WriteLock::check(out)?;
     if let Some(bundle) = out.ancestors().skip(1).find(|parent| parent.join(BUNDLE_JSON).is_file()) {
-        let text = "which must not contain other files; name another output";
+        let text = "which would become incomplete; name another output";
         return Err(Error::input(format!(
             "writing {}: it is inside the bundle {}, {text}",
             out.display(),
@@ -123,11 +123,11 @@ pub fn former(out: &Path, form: &Form) -> Result<Option<Bundle>> {
 pub fn refuse_one_pass(out: &Path, form: &Form) -> Result<()> {
     let text = match form {
         Form::Compressed => {
-            "only `export` and `convert` write compressed tars; end the name in .tar, or omit the extension for a \
-             directory"
+            "only `export` and `convert` write compressed tars; end the name in .tar, or use a name without ending \
+             for a directory"
         }
         _ if out == Path::new("-") => {
-            "only `export` and `convert` write to standard output; name a file (`./-` for a file named `-`)"
+            "only `export` and `convert` write to standard output; name a file (./- is a file with the name -)"
         }
         _ => return Ok(()),
     };
@@ -183,36 +183,37 @@ pub fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
     let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
     let refuse = |why: &str| Err(Error::input(format!("writing {}: {why}", out.display())));
     if metadata.is_dir() && fsops::is_mount_point(out) {
-        return refuse("it is a mount point; name a file or a directory below it");
+        return refuse("it is the mount point of a file system; name a file or a directory on it");
     }
     let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
     let is_file = *form != Form::Directory;
     if metadata.is_dir() && is_file {
-        return refuse("it is a directory, but a tar would be written; remove it or use another name");
+        return refuse("a tar would be written, and there is a directory of that name; remove it or use another name");
     }
     match Bundle::open(out) {
         Ok(_) if metadata.is_file() && !is_file => {
-            refuse("it is a tar, but a directory would be written; remove it or use another name")
+            refuse("a directory would be written, and there is a tar of that name; remove it or use another name")
         }
         Ok(bundle) if bundle.layout().entries().any(|(path, _)| path.starts_with(VOLUMES)) => {
-            refuse("it is a volume of a bundle, which is not overwritten; move it away or name another output")
+            refuse("it is a volume of a bundle, which is not overwritten; name another output, or move the volume away")
         }
         Ok(bundle) => match bundle.undeclared(is_left) {
             None => Ok(()),
             Some(files) => refuse(&format!(
-                "it contains {files}, which the bundle there does not declare and which would be deleted; move that \
-                 away or name another output"
+                "{files} does not belong to the existing bundle and would be removed with it; move it away, or name \
+                 another output"
             )),
         },
         Err(_) if empty => Ok(()),
         Err(error) if error.find::<OtherVersion>().is_some() => {
-            Err(error
-                .while_doing(format!("writing {}: what is there is not overwritten; remove it first", out.display())))
+            Err(error.while_doing(format!("writing {}: it exists and is not overwritten; remove it", out.display())))
         }
         Err(error) if error.kind() == Kind::Damaged => {
-            refuse("it is a damaged bundle; remove it to fetch everything again")
+            refuse("it is a damaged bundle; remove it, and everything is fetched again")
         }
-        Err(_) => refuse("it is not a bundle, and is not overwritten; move it away or name another output"),
+        Err(_) => {
+            refuse("it exists and is not a bundle, so it is not overwritten; name another output, or move it away")
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
     if let Some(files) = bundle.undeclared(|_| false) {
         let path = path.display();
         return Err(Error::input(format!(
-            "{path} contains {files}, which the bundle does not declare, so it is not signed: remove that first"
+            "{files} in {path} does not belong to the bundle, so it is not signed: remove it first"
         )));
     }
     let damaged = || {
@@ -63,7 +63,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
         Error::damaged(text)
     };
     // The remnant of a signature must not prevent signing.
-    let is_damaged = bundle.layout().faults().iter().any(|fault| !is_signature(&fault.path));
+    let is_damaged = bundle.layout().problems().iter().any(|fault| !is_signature(&fault.path));
     if is_damaged || !bundle.sums_agree() || !bundle.sizes_agree() {
         return Err(damaged());
     }
@@ -126,8 +126,8 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
         None if is_free(&named) => named,
         None => {
             return fail(format!(
-                "{named} already exists and is not a signature of this file with this key; remove \
-                                     it first"
+                "{named} exists and is not the signature of these bytes by this key; remove it \
+                                     first"
             ));
         }
     };

@@ -225,7 +225,7 @@ fn begin(reader: &mut impl BufRead) -> io::Result<u64> {
     match FIRST_LINE.strip_prefix(&first[..]) {
         Some(b"") => Ok(FIRST_LINE.len() as u64),
         Some(_) if first.len() >= RECOGNIZABLE => Ok(0),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file of gapferry, so it is left unchanged")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "gapferry did not write it, so it stays as it is")),
     }
 }
 

@@ -61,12 +61,12 @@ impl Reasons {
 /// Why the file system did not link, in words.
 pub fn why_not_linked(errno: Errno) -> &'static str {
     match errno {
-        Errno::XDEV => "the output is on another file system (EXDEV)",
-        Errno::MLINK => "a file has the maximum number of links already (EMLINK)",
+        Errno::XDEV => "it is on another file system (EXDEV)",
+        Errno::MLINK => "a file there already has the maximum number of links (EMLINK)",
         Errno::PERM => {
-            "the system forbids it (EPERM): the file belongs to another user, or the file system has no \
-                        hard links"
+            "the system does not allow it (EPERM): the files have another owner, or the file system has no \
+                        links"
         }
-        _ => "the file system has no hard links",
+        _ => "the file system does not support links",
     }
 }

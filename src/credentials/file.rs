@@ -77,9 +77,8 @@ impl AuthFile {
             return Err(Error::input(format!("{}: it is not a JSON object", attempt())));
         }
         // serde's message may quote a value, which may be a secret.
-        let place = |e: serde_json::Error| {
-            format!("it is not a credentials file: line {} column {} is wrong", e.line(), e.column())
-        };
+        let place =
+            |e: serde_json::Error| format!("not a credentials file, at line {} column {}", e.line(), e.column());
         let content = serde_json::from_slice(bytes).map_err(|e| Error::input(attempt()).because(place(e)))?;
         Ok(AuthFile { path: path.to_owned(), content })
     }

@@ -62,8 +62,8 @@ pub(super) fn program(name: &str) -> String {
 /// The name would select a program outside of `PATH`: a file that others can write must not decide what is run.
 pub(super) fn check_name(name: &str) -> Result<()> {
     if name.contains('/') {
-        let text = "the name must not contain a slash; it is what follows `docker-credential-` in the name of a \
-                    program on PATH";
+        let text = "the name of a credential helper has no slash: it is what follows docker-credential- in the name \
+                    of a program on PATH";
         return Err(Error::input(format!("the credential helper {name:?}: {text}")));
     }
     Ok(())
@@ -152,7 +152,7 @@ fn failed(attempt: &str, output: &Output, keys: &[&str]) -> Error {
     let words = words(output);
     if may_hold_secret(&words, keys) {
         return Error::input(format!(
-            "{attempt}: {}; its output may contain the secret and is not shown",
+            "{attempt}: {}; its message may contain the secret and is not shown",
             output.status
         ));
     }

@@ -174,8 +174,7 @@ fn responsible(file: &AuthFile, registry: &str, path: &str) -> Result<Option<(St
     if !path.is_empty() && !means(server, &key) {
         let program = helper::program(name);
         let text = format!(
-            "storing credentials for {key}: {program} stores those of {registry} and does not support \
-                     namespaces"
+            "storing credentials for {key}: {program} stores those of {registry} and does not support namespaces"
         );
         return Err(Error::input(text));
     }

@@ -262,9 +262,6 @@ pub fn is_gone(path: &Path) -> Error {
     Error::disk(
         "reading",
         path,
-        io::Error::other(
-            "it has passed in the stream and was not stored, because it is not \
-                                                   JSON or is too large",
-        ),
+        io::Error::other("it has passed in the stream and was not stored, because it is not JSON or is too large"),
     )
 }

@@ -64,8 +64,7 @@ impl Visitor<'_> for Key {
         }
         match self.0.iter().find(|known| is_folded(key, known)) {
             Some(known) => Err(E::custom(format!(
-                "the key {key:?} differs from {known:?} only in case, and programs disagree on whether they are the \
-                 same"
+                "the key {key:?} differs from {known:?} only in case: some programs treat them as equal, others do not"
             ))),
             None => Ok(None),
         }

@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
             return None;
         };
         if location.is_none() && !prefix.is_wildcard() {
-            self.problem(at, format!("{prefix} has no `location`; only a prefix such as *.example.com needs none"));
+            self.problem(at, format!("{prefix} has no `location`; only a prefix such as *.example.com may lack one"));
         }
         Some(Rule { at: self.position(at), prefix, location, insecure, blocked, mirrors })
     }
@@ -119,10 +119,7 @@ impl<'a> Reader<'a> {
             other => Err(format!("{other:?} is not all, digest-only or tag-only")),
         });
         if digests_only && serves.is_some() {
-            self.problem(
-                at,
-                "`pull-from-mirror` here conflicts with `mirror-by-digest-only` above: use only one of them".into(),
-            );
+            self.problem(at, "`pull-from-mirror` here and `mirror-by-digest-only` above exclude each other".into());
         }
         let insecure = self.flag(table, "insecure");
         if table.get("location").is_none() {
@@ -166,16 +163,13 @@ impl<'a> Reader<'a> {
         for entry in array.into_iter().flat_map(|array| array.iter()) {
             match entry.get_ref() {
                 DeValue::Table(table) => tables.push((entry.span().start, table)),
-                _ => self.problem(entry.span().start, format!("`{key}` must contain only tables")),
+                _ => self.problem(entry.span().start, format!("`{key}` contains something other than tables")),
             }
         }
         if array.is_none() {
             self.problem(
                 value.span().start,
-                format!(
-                    "`{key}` must be a list of tables: write [[{key}]] with two \
-                                                      brackets"
-                ),
+                format!("`{key}` must be a list of tables: write [[{key}]] with two brackets"),
             );
         }
         tables
@@ -185,7 +179,7 @@ impl<'a> Reader<'a> {
     fn text_of<T>(&mut self, table: &Table<'a>, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let value = table.get(key)?;
         let at = value.span().start;
-        let found = value.get_ref().as_str().ok_or_else(|| "it must be a text in quotes".to_owned()).and_then(read);
+        let found = value.get_ref().as_str().ok_or_else(|| "it is not a quoted string".to_owned()).and_then(read);
         found.map_err(|reason| self.problem(at, format!("`{key}`: {reason}"))).ok()
     }
 
@@ -204,7 +198,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unknown(&mut self, at: usize, key: &str) {
-        self.warning(at, &format!("`{}` is unknown and ignored", key.escape_debug()));
+        self.warning(at, &format!("`{}` is ignored", key.escape_debug()));
     }
 
     fn problem(&mut self, at: usize, text: String) {

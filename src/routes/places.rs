@@ -74,8 +74,8 @@ fn read(path: &Path) -> Result<(String, Vec<u8>)> {
     match std::fs::File::open(path).and_then(|file| read_all(file, MAX_SIZE)).map_err(fail)? {
         Some(bytes) => Ok((shown, bytes)),
         None => Err(Error::input(format!(
-            "reading {shown}: it has more than {MAX_SIZE} bytes, the limit for a \
-                                          registries.conf"
+            "reading {shown}: it has more than {MAX_SIZE} bytes, too many for a \
+             registries.conf"
         ))),
     }
 }

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_gave_its_own_name_our_address_is_kept_out() {
+    fn a_page_that_gave_its_own_name_our_address_is_rejected() {
         for host in [
             "evil.example",
             "evil.example:5000",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_is_kept_out() {
+    fn a_page_of_another_origin_is_rejected() {
         let host = "127.0.0.1:5000";
         assert!(verdict(host, &[("origin", "http://127.0.0.1:5000")]));
         for origin in

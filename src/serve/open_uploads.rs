@@ -86,7 +86,7 @@ impl Uploads {
         let mut map = self.map();
         let most = self.limits.uploads;
         if map.len() >= most {
-            let text = format!("{most} uploads are open already; finish or cancel some");
+            let text = format!("{most} uploads are already open; finish or cancel some");
             return Err(RequestRefusal::new(429, "TOOMANYREQUESTS", text));
         }
         map.insert(id.to_owned(), Upload { name: name.to_owned(), received: Arc::clone(&received) });

@@ -251,8 +251,7 @@ impl ConnectionPlace {
         match self.shared.is_taken_away.load(Ordering::Acquire) {
             true => Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "the server needed the place of this \
-                 connection for another one",
+                "the server needed the place of this connection for another one",
             )),
             false => Ok(()),
         }

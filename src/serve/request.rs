@@ -137,7 +137,7 @@ fn checked(text: &str) -> Result<&str, RequestRefusal> {
 
 fn refused(error: DigestError) -> RequestRefusal {
     if error.is_too_many() {
-        let text = "too many different sha512 digests were requested since the server started; restart it";
+        let text = "too many different sha512 digests were requested since the server was started; start it again";
         return RequestRefusal::new(429, "TOOMANYREQUESTS", text);
     }
     RequestRefusal::new(400, "DIGEST_INVALID", error.to_string())

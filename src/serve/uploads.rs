@@ -124,10 +124,8 @@ async fn adopt(catalog: &Arc<Catalog>, name: &str, held: Held, expected: Digest)
     })
     .await?;
     if let Err(Wrong { found, .. }) = proven {
-        let text = format!(
-            "wrong digest: expected {expected}, the bytes received have {found}; the upload is \
-                            discarded"
-        );
+        let text =
+            format!("wrong digest: expected {expected}, the bytes received have {found}; the upload is discarded");
         return Err(RequestRefusal::new(400, "DIGEST_INVALID", text));
     }
     created(name, &expected)
@@ -157,7 +155,7 @@ async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>)
     let length = held.size - start;
     if let Some((from, to)) = announced.filter(|(from, to)| to - from + 1 != length) {
         held.take_back(start, before);
-        let text = format!("Content-Range announces {} bytes, but {length} arrived; none are kept", to - from + 1);
+        let text = format!("Content-Range says {} bytes, and {length} were received; none are kept", to - from + 1);
         return Err(RequestRefusal::new(400, "SIZE_INVALID", text));
     }
     Ok(held)

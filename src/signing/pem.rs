@@ -26,7 +26,7 @@ pub struct Block {
 pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
     let fail = |why: &str| Err(Error::input(format!("reading the key {name}: {why}")));
     if file.len() as u64 > MAX_KEY_FILE {
-        return fail(&format!("it has more than {MAX_KEY_FILE} bytes, so it is not a key"));
+        return fail(&format!("it has more than {MAX_KEY_FILE} bytes, so it cannot be a key"));
     }
     let Some(text) = std::str::from_utf8(file).ok().filter(|text| text.contains("-----BEGIN ")) else {
         return fail(not_pem(file));
@@ -35,7 +35,7 @@ pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
     while let Some((_, after)) = rest.split_once("-----BEGIN ") {
         let Some((label, after)) = after.split_once("-----") else { break };
         let Some((body, after)) = after.split_once(&format!("-----END {label}-----")) else {
-            return fail("it is cut short: a `-----BEGIN` has no matching `-----END`");
+            return fail("it is cut off: a `-----BEGIN` line has no matching `-----END` line");
         };
         rest = after;
         // `openssl ecparam -genkey` writes the name of the curve before the key.
@@ -43,10 +43,10 @@ pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
             continue;
         }
         if body.contains("Proc-Type:") {
-            return fail("it is encrypted in OpenSSL's legacy format; `openssl pkey -in FILE -out PLAIN` decrypts it");
+            return fail("it is encrypted in an old format of OpenSSL; `openssl pkey -in FILE -out PLAIN` decrypts it");
         }
         let packed: String = body.split_ascii_whitespace().collect();
-        let Ok(bytes) = STANDARD.decode(packed) else { return fail("its content is not base64") };
+        let Ok(bytes) = STANDARD.decode(packed) else { return fail("the text between its lines is not base64") };
         return Ok(Block { label: label.to_owned(), bytes });
     }
     fail("it contains no key")
@@ -56,12 +56,11 @@ fn not_pem(file: &[u8]) -> &'static str {
     if file.trim_ascii().is_empty() {
         "it is empty"
     } else if file.starts_with(&[0x30]) {
-        "it is not PEM; if it is a key in DER form, convert it with `openssl pkey -inform DER` (add -pubin for a \
-         public key)"
+        "it is not PEM; if it is a key in DER, `openssl pkey -inform DER` (with -pubin if public) converts it to PEM"
     } else if file.starts_with(b"ssh-") || file.starts_with(b"ecdsa-sha2-") {
-        "it is an OpenSSH key; use a key of openssl or cosign"
+        "it is an OpenSSH key; use a key from openssl or cosign"
     } else if file.starts_with(b"untrusted comment:") {
-        "it is a key of minisign or signify; use a key of openssl or cosign"
+        "it is a minisign or signify key; use a key from openssl or cosign"
     } else {
         "it is not a key in PEM form (`-----BEGIN …-----`)"
     }
@@ -81,13 +80,13 @@ pub fn instead(block: &Block, public: bool) -> &'static str {
         }
         "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => "it is an RSA key; use ECDSA P-256 or Ed25519",
         "ENCRYPTED PRIVATE KEY" => {
-            "it is encrypted PKCS#8; decrypt it with `openssl pkcs8 -in FILE -out PLAIN`, or use a cosign key, which \
-             may be encrypted"
+            "it is encrypted PKCS#8; `openssl pkcs8 -in FILE -out PLAIN` decrypts it; a key from cosign may stay \
+             encrypted"
         }
-        "OPENSSH PRIVATE KEY" => "it is an OpenSSH key; use a key of openssl or cosign",
-        label if label.starts_with("PGP ") => "it is an OpenPGP key; use a key of openssl or cosign",
+        "OPENSSH PRIVATE KEY" => "it is an OpenSSH key; use a key from openssl or cosign",
+        label if label.starts_with("PGP ") => "it is an OpenPGP key; use a key from openssl or cosign",
         "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => "it is a certificate request, not a key",
-        _ => "it is PEM, but not a key of openssl or cosign",
+        _ => "it is PEM of another kind and not a key from openssl or cosign",
     }
 }
 
@@ -97,8 +96,8 @@ pub fn other_algorithm(der: &[u8]) -> &'static str {
     if names(RSA) {
         "it is an RSA key; use ECDSA P-256 or Ed25519"
     } else if names(P256) {
-        "it is on P-256, but damaged or in an unsupported form (a compressed point?); convert it with `openssl ec \
-         -conv_form uncompressed`"
+        "it is a P-256 key in an unsupported form (a compressed point?) or damaged; `openssl ec -conv_form \
+         uncompressed` writes the common form"
     } else if names(EC) {
         "it is on another elliptic curve than P-256; use ECDSA P-256 or Ed25519"
     } else {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Document, Problem, ProblemKind, Problems};
+use crate::base::progress::units::count;
 use crate::bundle::sums::{self, MAX_LINES, MAX_SUMS};
 use crate::bundle::{BUNDLE_JSON, FileEntry, SUMS, SUMS512};
 use crate::files::Layout;
@@ -198,11 +199,12 @@ fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<SumsList> 
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if let Some(first) = wrong.first() {
-        let more = if wrong.len() > 1 { format!("; so do {} more lines", wrong.len() - 1) } else { String::new() };
-        let found = format!(
-            "line {first} is malformed or repeats a path, and should be `<{}>  <path>`{more}",
-            algorithm.name()
-        );
+        let more = match wrong.len() - 1 {
+            0 => String::new(),
+            more => format!("; also {}", count(more, "more line")),
+        };
+        let found =
+            format!("line {first} is malformed or repeats a path (expected `<{}>  <path>`){more}", algorithm.name());
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if lines == 0 {

@@ -208,7 +208,7 @@ proptest! {
     }
 
     #[test]
-    fn a_prerelease_needs_a_constraint_that_speaks_of_one(own in version(), pre in "[a-z]{1,5}(\\.[1-9][0-9]?)?") {
+    fn a_prerelease_needs_a_constraint_that_mentions_one(own in version(), pre in "[a-z]{1,5}(\\.[1-9][0-9]?)?") {
         let tag = format!("{own}-{pre}");
         for operator in ["", "=", "!=", ">", "<", ">=", "<=", "~", "^"] {
             let range: VersionRange = format!("{operator}{own}").parse().unwrap();

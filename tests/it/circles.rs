@@ -1,12 +1,13 @@
-//! Inside a room names lead one way: no circle of files.
+//! Within a room, dependencies have one direction: no files depend on each other in a circle.
 //!
-//! A module and the modules below it may name each other. Of the modules directly below one module, each taken with all
-//! below it, no two may name each other, not even by way of others. This is asked of every module.
+//! A module and the modules below it may name each other. Modules directly below the same module, each taken with
+//! everything below it, must not name each other, not even through others. The test checks this for every module.
 //!
-//! There is no parser here, only words and signs, so this is an approximation. A name counts for the file that defines it:
-//! `use` declarations, re-exports and globs are followed, and paths that begin with a module's or an imported name. Not seen
-//! are calls of methods, what macros make, and which of two files a glob means that both define the name. A module inside a
-//! file counts as the file. What only tests have does not count: items below `#[cfg(test)]` and modules called `tests`.
+//! There is no parser here, only words and signs, so this is an approximation. A name counts for the file that defines
+//! it: `use` declarations, re-exports and globs are followed, and so are paths that start with a module's or an
+//! imported name. Calls of methods, the output of macros, and which of two files a glob means if both define the name
+//! are not seen. A module inside a file counts as the file. Items below `#[cfg(test)]` and modules called `tests` do
+//! not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

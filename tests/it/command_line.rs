@@ -227,7 +227,7 @@ fn json_logs_are_one_object_a_line_errors_included() {
 }
 
 #[test]
-fn a_reader_that_has_gone_away_is_no_failure() {
+fn a_reader_that_has_gone_away_is_not_a_failure() {
     let site = site();
     for arguments in [&["list", site.bundle()][..], &["--help"], &["man"], &["completions", "bash"]] {
         let mut process =
@@ -240,7 +240,7 @@ fn a_reader_that_has_gone_away_is_no_failure() {
 }
 
 #[test]
-fn a_full_disk_below_stdout_is_no_success() {
+fn a_full_disk_below_stdout_is_not_success() {
     let site = site();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let output = gapferry_process().args(["list", site.bundle()]).stdout(full).output().unwrap();

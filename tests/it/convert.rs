@@ -41,7 +41,7 @@ fn written(out: &Path) -> Vec<PathBuf> {
     volumes
 }
 
-/// A file that is called a signature and is none would make a bad copy of a good bundle, and nobody would know where it came from.
+/// A file that has the name of a signature and is not one would turn a good bundle into a bad copy without a trace.
 #[test]
 fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
     let directory = tempdir();
@@ -50,21 +50,21 @@ fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
     builder().write(&source).unwrap();
     Ran::of(gapferry().arg("sign").arg(&source).arg("--full").arg("--key").arg(&key.private)).ended(0);
     let malformed = ["SHA256SUMS.0123456789abcdef.sig", "chunks.b3.0123456789abcdef.sig"];
-    malformed.iter().for_each(|name| std::fs::write(source.join(name), "no signature").unwrap());
+    malformed.iter().for_each(|name| std::fs::write(source.join(name), "not a signature").unwrap());
     for (to, arguments) in FORMS {
         let out = directory.path().join("to").join(to);
         let ran = convert(std::slice::from_ref(&source), &out, arguments).ended(0);
         malformed
             .iter()
-            .for_each(|name| assert!(ran.stderr.contains(&format!("{name} is not a valid signature")), "{ran:?}"));
+            .for_each(|name| assert!(ran.stderr.contains(&format!("{name} is not a signature")), "{ran:?}"));
         Ran::of(gapferry().arg("verify").args(written(&out)).arg("--key").arg(&key.public)).ended(0);
     }
     // The same where it is written.
     let out = directory.path().join("to/directory");
-    std::fs::write(out.join(malformed[0]), "no signature").unwrap();
+    std::fs::write(out.join(malformed[0]), "not a signature").unwrap();
     malformed.iter().for_each(|name| std::fs::remove_file(source.join(name)).unwrap());
     let ran = convert(std::slice::from_ref(&source), &out, &[]).ended(0);
-    assert!(ran.stderr.contains(&format!("{} is not a valid signature", malformed[0])), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("{} is not a signature", malformed[0])), "{ran:?}");
     Ran::of(gapferry().arg("verify").arg(&out)).ended(0);
 }
 
@@ -174,9 +174,9 @@ fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
     assert!(!out.exists());
 }
 
-/// A conversion of 60 GB that was stopped goes on where it was: what has been copied is proven, not copied again.
+/// An interrupted conversion of 60 GB continues where it stopped: what was copied is proven, not copied again.
 #[test]
-fn a_conversion_that_was_stopped_goes_on() {
+fn a_conversion_that_was_stopped_continues() {
     let directory = tempdir();
     let (tar, damaged) = (directory.path().join("b.tar"), directory.path().join("damaged.tar"));
     let builder = builder();
@@ -219,7 +219,7 @@ fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
-/// An export that was killed in a blob, and then a run that can link the blob: the half of it must not stay beside the whole.
+/// An export is killed within a blob, and the next run can link the blob: the partial copy must not remain.
 #[test]
 fn half_of_a_blob_does_not_stay_beside_its_link() {
     let directory = tempdir();
@@ -288,7 +288,9 @@ fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_i
         .ended(0)
         .reported(&["replacing", "other.tar, which is another bundle"]);
     for name in ["b.tgz", "b.tar.gz", "b.zip"] {
-        convert(std::slice::from_ref(&tar), &directory.path().join(name), &[]).ended(2).reported(&["end it in .tar"]);
+        convert(std::slice::from_ref(&tar), &directory.path().join(name), &[])
+            .ended(2)
+            .reported(&["end the name in .tar"]);
     }
 }
 

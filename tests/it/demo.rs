@@ -1,5 +1,4 @@
-//! The demo runs, and what it shows is true. What is kept in `fixtures/` is what its script makes: nobody has to trust
-//! bytes that came from somewhere.
+//! The demo runs, and its output is true. `fixtures/` is what its script makes, so its bytes need not be trusted.
 
 use std::path::Path;
 use std::process::Command;

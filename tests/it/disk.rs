@@ -41,7 +41,7 @@ fn layer_requests(registry: &Registry, image: &Image) -> usize {
 }
 
 #[test]
-fn a_disk_without_room_is_found_out_before_anything_is_fetched_and_the_bytes_are_named() {
+fn a_disk_without_room_is_detected_before_anything_is_fetched_and_the_bytes_are_named() {
     let Some(disk) = Disk::of(2048) else { return };
     let (registry, image) = large();
     let before = layer_requests(&registry, &image);
@@ -256,8 +256,8 @@ fn what_is_there_and_no_bundle_is_not_overwritten() {
         assert!(
             message.contains(name)
                 && (name == "dangling"
-                    || message.contains("it is not a bundle, and is not overwritten")
-                    || message.contains("it is a directory, but a tar would be written")),
+                    || message.contains("is not a bundle, so it is not overwritten")
+                    || message.contains("there is a directory")),
             "{message}"
         );
     }
@@ -289,7 +289,7 @@ fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_befor
         let output = export(registry.host(), &root.join(out));
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{out}: {message}");
-        assert!(message.contains(link) && message.contains("gapferry did not make it; remove it"), "{message}");
+        assert!(message.contains(link) && message.contains("gapferry did not create it; remove it"), "{message}");
         assert!(root.join(link).is_symlink(), "{link}");
     }
     assert_eq!(registry.requests().len(), asked);

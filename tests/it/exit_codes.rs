@@ -55,7 +55,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `host:port` where nobody listens: the port was free a moment ago.
+/// `host:port` without a listener: the port was free a moment ago.
 fn nobody() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -215,7 +215,7 @@ fn some_images_of_several_is_1_and_the_summary_counts_them() {
 }
 
 #[test]
-fn a_receipt_or_lock_that_could_not_be_written_is_2_and_reported_after_what_became_of_the_images() {
+fn a_receipt_or_lock_that_could_not_be_written_is_2_and_reported_after_the_results_of_the_images() {
     let (registry, directory) = (Registry::start(), tempdir());
     let bundle = directory.path().join("b.tar");
     let mut export = export_of_a_whole_and_a_sparse_image(&registry, &bundle);

@@ -1,4 +1,4 @@
-//! Imports that are run again, or end early: what is missing is found, and told.
+//! Imports that are run again, or end early: what is missing is found and reported.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ fn a_referrer_that_was_stored_but_not_entered_is_entered_by_the_next_run() {
 }
 
 #[test]
-fn an_import_that_stops_at_the_first_failure_still_says_what_became_of_every_image() {
+fn an_import_that_stops_at_the_first_failure_still_says_the_result_of_every_image() {
     let source = Registry::start();
     let names = ["team/one", "team/two", "team/three"];
     let images = names.map(|name| images::oci(name, "1", &["shared", name]));

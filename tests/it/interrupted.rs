@@ -112,7 +112,7 @@ fn a_blob_whose_cable_was_pulled_continues_by_range() {
 }
 
 #[test]
-fn an_import_whose_connection_breaks_inside_a_large_blob_ends_well() {
+fn an_import_whose_connection_breaks_inside_a_large_blob_succeeds() {
     let (source, target) = (Registry::start(), Registry::start());
     // Compressed, it is a little more than what counts as large.
     let image = images::oci("team/app", "1", &[&images::noise(1, 42 << 20)]);
@@ -185,7 +185,7 @@ fn what_an_interrupted_run_left_is_proven_before_it_counts() {
     gapferry().arg("verify").arg(&out).assert().success();
 }
 
-/// No leftovers beside the results.
+/// No leftovers next to the results.
 fn assert_only(directory: &Path, allowed: &[&str]) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
@@ -279,7 +279,7 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
     assert_eq!(outcomes(), vec![text("present", true); 3]);
 }
 
-/// A tag that nobody remembers to have brought can never be pruned.
+/// A tag that no receipt mentions can never be pruned.
 #[test]
 fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
     let (source, directory) = (Registry::start(), tempdir());
@@ -309,7 +309,7 @@ fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
     }
 }
 
-/// Started by nohup, a command goes on when its terminal goes away.
+/// A command that was started by nohup continues when its terminal goes away.
 #[test]
 fn a_hangup_that_was_ignored_stays_ignored() {
     let (registry, directory) = (Registry::start(), tempdir());

@@ -1,5 +1,5 @@
-//! `--json`: whatever happens, standard output is one JSON object that says whether all is well, and errors have a code. What a
-//! script would lose otherwise is said at each test.
+//! `--json`: whatever happens, standard output is one JSON object that says whether all is well, and errors have a
+//! code. Each test says what a script would lose otherwise.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! The library as another program uses it: requests in, reports out. What such a program would lose otherwise is said at each test.
+//! The library as another program uses it: requests in, reports out. Each test says what such a program would lose
+//! otherwise.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,7 +112,7 @@ fn an_export_gives_its_plan_and_what_it_wrote_as_values() {
     let report = wait(app::export(request(), &environment)).unwrap();
     assert_eq!(report.outcome(), Outcome::SomeImagesFailed);
     let ExportReport::Written(written) = report else { panic!("it was no dry run") };
-    assert_eq!((written.images, written.missing.len(), written.unchanged), (1, 1, false));
+    assert_eq!((written.image_count, written.missing.len(), written.unchanged), (1, 1, false));
     assert_eq!((written.identity, written.bytes), (plan.identity, output.metadata().unwrap().len()));
 
     let bundle = VerifyInput::Files { paths: vec![output.clone()], full: true };
@@ -176,7 +177,7 @@ impl Reporter for ReadBack {
     }
 }
 
-/// A signature that has no room in the tar has it written anew: that tar would go on a stick that nobody has read.
+/// If a signature has no room in the tar, the tar is written again: that copy would otherwise reach the medium unread.
 #[test]
 fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
     let directory = tempdir();
@@ -219,7 +220,7 @@ impl Reporter for BadMedium {
 
 /// A stick that keeps other bytes would be carried away with a bundle of a good name on it.
 #[test]
-fn an_export_that_reads_back_wrong_has_not_the_name_of_a_bundle() {
+fn an_export_that_reads_back_wrong_does_not_get_the_name_of_a_bundle() {
     let directory = tempdir();
     let source = Embedded::writable(&directory.path().join("source"));
     images::oci("team/app", "1", &["content"]).push(&source);
@@ -238,7 +239,7 @@ fn an_export_that_reads_back_wrong_has_not_the_name_of_a_bundle() {
 /// It would have to run the program to log its user in, or the login would go to the files of another: those that the process
 /// names and not the environment.
 #[test]
-fn a_login_is_kept_where_the_environment_says_and_tells_what_it_is_good_for_until_the_logout() {
+fn a_login_is_kept_where_the_environment_says_and_states_its_rights_until_the_logout() {
     let credentials = Credentials::basic("me", "q7-Zk-right");
     let only_me = Options { credentials: Some(("me".into(), "q7-Zk-right".into())), ..Options::default() };
     let registry = Registry::with(only_me);

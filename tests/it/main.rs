@@ -1,9 +1,9 @@
-//! All integration tests, in one program: what they share is compiled and linked once.
+//! All integration tests in one program, so that shared code is compiled and linked once.
 //!
-//! They run as threads of one process. A test must not change what the process has only once: its environment, its working
-//! directory, its limits. A test that needs that runs a program of its own, as `registry::tls` does.
+//! They run as threads of one process. A test must not change the process's environment, working directory or limits. A
+//! test that needs to runs a program of its own, as `registry::tls` does.
 //!
-//! Messages of the process hide every password and token that any test has given to the library. So none of them may be a
+//! Messages of the process mask every password and token that any test has given to the library. None of them may be a
 //! word of a message.
 
 mod allowlist_properties;
@@ -46,6 +46,7 @@ mod prose;
 mod prove;
 mod reads;
 mod registry;
+mod release;
 mod rooms;
 mod serve;
 mod signed;

@@ -60,7 +60,7 @@ fn every_kind_of_image_arrives_with_its_digest_in_both_forms_of_the_bundle() {
 }
 
 #[test]
-fn signatures_and_referrers_arrive_with_what_they_speak_of() {
+fn signatures_and_referrers_arrive_with_what_they_refer_to() {
     let source = Registry::start();
     let image = images::oci_index("team/app", "1.0", "signed content");
     image.push(&source);
@@ -257,7 +257,7 @@ fn platforms_are_trimmed_kept_sparse_or_taken_single() {
     assert!(bundle.contains(&index.digest()), "the old digest is recorded");
 
     let single = directory.path().join("single");
-    // What one platform means, unless something else is said: a digest that exists upstream.
+    // The default for one platform: a digest that exists upstream.
     export(&[&reference], &single, &["--platform", "linux/amd64"]);
     verify(&single);
     import(&single, &target, &[]);

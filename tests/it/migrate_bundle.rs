@@ -77,7 +77,7 @@ fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_di
     let target = Registry::start();
     gapferry().arg("import").arg(&out).args(["--to", target.host()]).assert().success();
     for image in companions {
-        // A list of referrers is written anew; what it lists is the same.
+        // A list of referrers is rewritten; its entries stay the same.
         let all = if image.is_referrers_list() { &image.children[..] } else { std::slice::from_ref(image) };
         for companion in all {
             assert_eq!(
@@ -177,7 +177,7 @@ fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
 }
 
 #[test]
-fn a_rotten_blob_costs_its_images_alone_and_is_reported_as_everywhere() {
+fn a_rotten_blob_fails_only_its_own_images_and_is_reported_as_everywhere() {
     let registry = Registry::start();
     let images =
         [images::oci("well", "1", &["well"]), images::oci("ill", "1", &["ill"]), images::oci("ill", "2", &["ill"])];
@@ -274,7 +274,7 @@ fn nothing_foreign_and_no_storage_is_overwritten() {
 
 /// The medium would be carried over, and refused there.
 #[test]
-fn a_bundle_is_said_to_be_signed_only_if_it_is() {
+fn a_bundle_is_reported_as_signed_only_if_it_is() {
     let (registry, directory) = (Registry::start(), tempdir());
     images::oci("team/app", "1", &["first"]).push(&registry);
     let key = Key::new(directory.path(), "key", Kind::Ed25519);

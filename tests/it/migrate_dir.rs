@@ -129,8 +129,8 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     for says in [
         "image another:1: ",
-        "it already contains another image",
-        "it already contains something else: \"letter.txt\"",
+        "another image exists there",
+        "something else exists there: \"letter.txt\"",
         "its version file is not that of a directory of skopeo",
         "image link:1: ",
         "image inner/deep:1: ",
@@ -145,7 +145,7 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
 }
 
 #[test]
-fn a_faulty_image_is_reported_and_not_written_and_with_strict_nothing_is() {
+fn a_damaged_image_is_reported_and_not_written_and_with_strict_nothing_is() {
     let registry = Registry::start();
     let faulty = images::oci("damaged", "1", &["damaged"]);
     faulty.push(&registry);

@@ -1,5 +1,4 @@
-//! `migrate` from a storage that lives: a registry takes pushes beside it, deletes, collects its garbage, is of another
-//! version.
+//! `migrate` from a storage in use: its registry accepts pushes, deletes, collects garbage, or is of another version.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +37,7 @@ fn delete(registry: &Registry, image: &Image) {
     registry.request("DELETE", &format!("/v2/{}/manifests/{}", image.repository, image.digest())).send().expect(202);
 }
 
-/// Collects what nobody needs, as one does with the registry stopped; what is left there.
+/// Removes unneeded blobs, with the registry stopped; returns what is left.
 fn collect_garbage(registry: Registry, storage: &Path, more: &[&str]) {
     drop(registry);
     let directory = tempdir();
@@ -70,7 +69,7 @@ fn what_was_there_before_is_written_whole_while_the_registry_takes_pushes_and_mo
     let (first, pushed) = std::sync::mpsc::channel();
     let (is_over, registry, old) = (&is_over, &registry, &old);
     std::thread::scope(|scope| {
-        // The sender goes with the thread: without either nobody waits for it.
+        // The sender is dropped with the thread.
         scope.spawn(move || {
             for round in 0.. {
                 images::oci("new/a", "moving", &["base", &round.to_string()]).push(registry);
@@ -123,7 +122,7 @@ fn after_deletions_and_garbage_collection_all_that_is_left_is_written_and_nothin
 
 /// Distribution 2.8 takes the children of tagged indexes for untagged manifests.
 #[test]
-fn an_index_whose_children_were_collected_as_untagged_is_reported_and_costs_itself_alone() {
+fn an_index_whose_children_were_collected_as_untagged_is_reported_and_fails_alone() {
     let kept = tempdir();
     let registry = Registry::with(Options { storage: Some(kept.path().to_owned()), ..Options::default() });
     let (single, index) = (images::oci("single", "1", &["single"]), images::oci_index("multi", "1", "index"));
@@ -135,7 +134,7 @@ fn an_index_whose_children_were_collected_as_untagged_is_reported_and_costs_itse
     assert_eq!(digests(directory.path()), of([&single]));
 }
 
-/// A manifest is read once, but each repository has children of its own.
+/// A manifest is read once, but each repository has its own children.
 #[test]
 fn an_index_that_lost_a_child_in_one_repository_is_looked_at_to_its_end_in_the_other() {
     let registry = Registry::start();
@@ -172,7 +171,7 @@ fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
 }
 
 #[test]
-fn what_a_user_may_not_read_is_reported_with_its_path_and_costs_its_image_alone() {
+fn what_a_user_may_not_read_is_reported_with_its_path_and_fails_only_its_own_image() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can leave a file to another user");
         return;
@@ -193,7 +192,7 @@ fn what_a_user_may_not_read_is_reported_with_its_path_and_costs_its_image_alone(
             fs::set_permissions(above, fs::Permissions::from_mode(mode | 0o055)).unwrap();
         }
     }
-    // The program itself may lie where nobody but root can look.
+    // The program itself may be where only root can look.
     let directory = tempdir();
     let program = directory.path().join("gapferry");
     fs::copy(gapferry_process().get_program(), &program).unwrap();

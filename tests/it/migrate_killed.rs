@@ -1,4 +1,4 @@
-//! `migrate` killed (kill -9) at several moments of its work and run again: what a run that nobody disturbed would have left.
+//! `migrate` is killed (kill -9) at several moments and run again: the result is that of an undisturbed run.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

@@ -79,7 +79,7 @@ fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
     assert_eq!(names(&registry.storage(), &both), ["team/app:1", "team/other:v1.0"]);
 }
 
-/// An image that was excluded must not come under another name, nor must one that nobody asked for fail the run.
+/// An excluded image must not arrive under another name, and an image that was not requested must not fail the run.
 #[test]
 fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
     let registry = Registry::start();
@@ -107,12 +107,12 @@ fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
     let (none, child) = (by_digest(&images[2]), by_digest(&index.children[0]));
     let options = ["--untagged", "--include", "^team/", "--exclude", ":old$"];
     check(&options, &["team/app:1", &none, "team/multi:1"]);
-    // A platform of an index is a manifest like any other to whoever names it.
+    // A platform of an index can be named like any other manifest.
     check(&["-f", list.to_str().unwrap()], &[&none, &child]);
 }
 
 #[test]
-fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_go_on() {
+fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_continue() {
     let (registry, target) = (Registry::start(), Registry::start());
     push(&registry, &[("team/app", "1"), ("team/left", "1")]);
     let directory = tempdir();
@@ -198,7 +198,7 @@ fn older_images_of_a_repository_that_is_taken_as_a_whole_are_said_to_stay_behind
     let left = "left behind: 1 manifest that no tag leads to";
     assert!(message(&[]).contains("left behind: 2 manifests"));
     assert!(message(&["--include", "^team/app:"]).contains(left));
-    // Of one tag among several, nobody asked for what has none.
+    // With one tag of several requested, images without a tag are not.
     assert!(!message(&["--include", "^team/app:1$"]).contains("left behind"));
     assert!(!message(&["--include", "^team/app:", "--untagged"]).contains("left behind"));
 }
@@ -284,7 +284,7 @@ fn tags_from_a_file_are_the_names_in_a_bundle_and_in_a_storage() {
 }
 
 #[test]
-fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_costs_itself_alone() {
+fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_fails_alone() {
     let (registry, target) = (Registry::start(), Registry::start());
     let images = push(&registry, &[("team/app", "1"), ("team/app", "2")]);
     let directory = tempdir();
@@ -336,7 +336,7 @@ fn a_tag_with_two_meanings_is_refused_where_the_file_names_no_repository() {
     assert!(message.contains("team/app:stable is already given at "), "{message}");
 }
 
-/// Harbor's API names the signatures of an index, and none of its children's.
+/// Harbor's API names the signatures of an index, and not those of its children.
 #[test]
 fn signatures_of_an_indexs_children_are_found_by_what_they_sign() {
     let registry = Registry::start();

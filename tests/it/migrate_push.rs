@@ -54,7 +54,7 @@ fn every_image_arrives_with_its_digest_each_blob_once_and_a_second_run_moves_not
     corpus.push(&source);
     let (images, before) = (tagged(&corpus), files_below(&source.storage()));
     migrate(&source.storage(), &format!("{}/old", target.host()), &[]).ended(0);
-    // A list of referrers is written anew; what it lists is the same.
+    // A list of referrers is rewritten; its entries stay the same.
     for image in images.iter().flat_map(|image| image.children.iter().filter(|_| image.is_referrers_list())) {
         let there = target.digest(&format!("old/{}", image.repository), &image.digest());
         assert_eq!(there, Some(image.digest()), "{}", image.name());
@@ -73,7 +73,7 @@ fn every_image_arrives_with_its_digest_each_blob_once_and_a_second_run_moves_not
 }
 
 #[test]
-fn a_damaged_blob_costs_its_images_alone_and_is_named_by_its_path() {
+fn a_damaged_blob_fails_only_its_own_images_and_is_named_by_its_path() {
     for check in ["size", "digest"] {
         let (source, target) = (Registry::start(), Registry::start());
         let damaged = images::oci("team/damaged", "1", &["base", "damaged"]);

@@ -1,5 +1,5 @@
-//! What speaks of an image goes with it: signatures and SBOMs without a tag of their own, which a registry or Harbor with a
-//! referrers API keeps as nothing but revisions.
+//! Referrers go with their image: signatures and SBOMs without a tag, which a registry or Harbor with a referrers API
+//! stores only as revisions.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +16,10 @@ use crate::support::{files_below, gapferry, tempdir};
 
 const SBOM: &str = "application/spdx+json";
 
-/// An image of two platforms, all that speaks of it, and what was there before.
+/// An image of two platforms, all its referrers, and what existed before.
 struct Signed {
     app: Image,
-    /// Of the index, of one of its children, and of the first of these.
+    /// Those of the index, of one of its children, and of the first of these.
     referrers: Vec<Image>,
     older: Image,
 }
@@ -69,7 +69,7 @@ fn listed(bundle: &Path) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn what_speaks_of_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
+fn what_refers_to_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let before = files_below(&source.storage());
@@ -158,7 +158,7 @@ fn without_referrers_it_stays_and_is_counted() {
 }
 
 #[test]
-fn an_image_whose_signature_is_damaged_fails_alone_and_goes_without_it_when_told_to() {
+fn an_image_whose_signature_is_damaged_fails_alone_and_is_exported_without_it_on_request() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let well = images::oci("team/well", "v1", &["well"]);
@@ -207,7 +207,7 @@ fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
     let repositories: BTreeSet<&str> = corpus.images.iter().map(|image| image.repository.as_str()).collect();
     for repository in repositories {
         assert_eq!(target.tags(repository), source.tags(repository));
-        // A list of referrers is written anew.
+        // A list of referrers is rewritten.
         let lists = corpus.images.iter().filter(|image| image.is_referrers_list());
         let lists: BTreeSet<String> = lists.filter_map(|image| image.tag.clone()).collect();
         for tag in source.tags(repository).into_iter().filter(|tag| !lists.contains(tag)) {
@@ -315,7 +315,7 @@ fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_e
     assert_eq!(target.digest("team/app", signature.tag.as_deref().unwrap()), Some(signature.digest()));
     assert!(has(&target, &sbom));
     let target = Registry::start();
-    push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they stay behind (--no-referrers)"]);
+    push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they are left behind (--no-referrers)"]);
     assert_eq!(target.tags("team/app"), ["v1"]);
     // A registry over the new storage has no other way to find referrers than their list.
     let second = directory.path().join("storage");

@@ -128,7 +128,7 @@ fn only_whole_images_are_in_it_and_with_strict_nothing_is() {
     let output = migrate(&registry.storage(), &to, &["--strict", "--check", "digest"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(!to.exists());
-    // Linked by size it is told of when every byte is read; a copy is proven in any case.
+    // If it is linked by size, it is reported when every byte is read; a copy is proven in any case.
     for (to, more) in [("checked", &["--check", "digest"][..]), ("copied", &["--link", "copy"])] {
         let to = directory.path().join(to);
         let output = migrate(&registry.storage(), &to, more);
@@ -160,7 +160,7 @@ fn a_new_owner_never_reaches_the_first_storage() {
     let (there, here) = (data(&registry.storage(), &layer(&image)), data(&to, &layer(&image)));
     assert_eq!(inode(&there), inode(&here));
     let message = migrated(&registry.storage(), &to, &["--chown", "10000:10001"]);
-    assert!(message.contains("not hard-linked"), "{message}");
+    assert!(message.contains("copied instead of hard-linked"), "{message}");
     for entry in walkdir::WalkDir::new(&to) {
         let entry = entry.unwrap();
         let file = entry.metadata().unwrap();
@@ -190,7 +190,7 @@ fn a_storage_on_another_file_system_or_in_a_tar_is_copied() {
     assert_eq!(message.matches("EXDEV").count(), 1, "{message}");
 }
 
-/// Thousands of images would say the same, each on a line of its own.
+/// Otherwise thousands of images would say the same, each on its own line.
 #[test]
 fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_continues() {
     let registry = Registry::start();
@@ -228,7 +228,7 @@ fn where_no_image_is_whole_nothing_is_left_to_do_with_it() {
     let image = images::oci("a", "1", &["a"]);
     image.push(&registry);
     fs::remove_file(data(&registry.storage(), &layer(&image))).unwrap();
-    // Some that nobody can know the number of.
+    // Some whose number is unknown.
     let hidden = registry.storage().join("docker/registry/v2/repositories/hidden/_manifests");
     fs::create_dir_all(&hidden).unwrap();
     fs::write(hidden.join("tags"), "").unwrap();

@@ -114,7 +114,7 @@ fn what_is_right_is_proven_and_shared_content_is_read_once() {
 }
 
 #[test]
-fn a_rotten_byte_is_found_and_costs_the_images_that_need_it() {
+fn a_rotten_byte_is_found_and_fails_the_images_that_need_it() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     it.rot(one.blobs.last().unwrap());
@@ -195,7 +195,7 @@ fn signatures_that_the_isolated_side_has_added_do_not_make_a_proof_incomplete() 
 }
 
 #[test]
-fn a_dry_run_tells_the_bytes_and_reads_none() {
+fn a_dry_run_states_the_bytes_and_reads_none() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     let proof = it.prove(&["--dry-run", "--json"]);
@@ -215,7 +215,7 @@ fn a_dry_run_tells_the_bytes_and_reads_none() {
 }
 
 #[test]
-fn a_proof_that_a_limit_ends_goes_on_with_the_blobs_that_are_left() {
+fn a_proof_that_a_limit_ends_continues_with_the_blobs_that_are_left() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     let proxy = Proxy::before(it.target.host());

@@ -1,4 +1,4 @@
-//! Programs that a bundle takes along: they come out of every form as they went in, and nobody else is hurt by them.
+//! Programs in a bundle: they come out of every form unchanged, and do not affect anything else.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -153,7 +153,7 @@ fn the_same_lock_and_tools_give_the_same_bytes_and_another_tool_another_bundle()
     fixture.packed("other.tar", &[]);
     let again = fixture.export("other.tar", &["--tool-file", "data.bin", "--tool-file", "hello"]).ended(0);
     again.reported(&["other.tar: unchanged"]);
-    // Of the same length: only its digest tells.
+    // With the same length: only its digest shows the difference.
     fixture.write("hello", SCRIPT.replace("hello", "HELLO").as_bytes());
     let gets = fixture.source.count("GET", "/blobs/", 200);
     for out in ["other.tar", "directory"] {
@@ -209,7 +209,7 @@ fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
 }
 
 #[test]
-fn a_tool_that_is_not_what_it_was_is_named_and_blamed_on_no_image() {
+fn a_tool_that_has_changed_is_named_and_blamed_on_no_image() {
     let fixture = Fixture::new();
     for (out, spoil) in [("directory", true), ("bundle.tar", true), ("lacking", false)] {
         fixture.packed(out, &[]);
@@ -234,7 +234,7 @@ fn a_tool_that_is_not_what_it_was_is_named_and_blamed_on_no_image() {
         assert!(format!("{}{}", ran.stdout, ran.stderr).contains("tools/hello: wrong digest"), "{ran:#?}");
     }
     assert_eq!(target.uploads(), 0);
-    // A program that nobody declared is the last thing to be run.
+    // An undeclared program is the last thing to run.
     fixture.packed("more", &[]);
     fs::copy(fixture.path("hello"), fixture.path("more/tools/setup.sh")).unwrap();
     let message = fixture.run(&["verify", "more"]).ended(3).stdout;
@@ -249,7 +249,7 @@ fn a_signature_covers_the_tools() {
     shell(fixture.directory.path(), make);
     fixture.packed("bundle", &["--sign-key", "a.pem"]);
     fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(0);
-    // Whoever changes a tool cannot make the sums say so.
+    // A program that changes a tool cannot change the signed sums.
     fixture.write("bundle/tools/hello", b"#!/bin/sh\nrm -rf /\n");
     let sum = "s=$(sha256sum bundle/tools/hello | cut -c1-64); sed -i \"s|^.* tools/hello$|$s  tools/hello|\" bundle/SHA256SUMS";
     shell(fixture.directory.path(), sum);
@@ -258,7 +258,7 @@ fn a_signature_covers_the_tools() {
 }
 
 #[test]
-fn a_bad_tool_keeps_no_image_from_being_repaired_and_comes_again_where_the_same_file_is() {
+fn a_bad_tool_keeps_no_image_from_being_repaired_and_is_restored_where_the_same_file_is() {
     let fixture = Fixture::new();
     for (out, repair) in [("directory", "d.tar"), ("bundle.tar", "b.tar")] {
         fixture.packed(out, &[]);
@@ -345,7 +345,7 @@ fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() 
     // Nothing is waited for once the images are there: what is left to come are tools.
     assert!(codes.starts_with(&[Some(6)]) && codes.ends_with(&[Some(0)]), "{codes:?}");
     fixture.has_arrived(&target);
-    // Of a volume that is away nothing is said but that; a tool is no image.
+    // A missing volume is reported, and nothing else is said about it; a tool is not an image.
     let message = fixture.run(&[&["verify"], &volumes[1..]].concat()).ended(3).stdout;
     assert!(message.contains("volume 1 of") && !message.contains("tools/"), "{message}");
     let holds =
@@ -358,7 +358,7 @@ fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() 
 }
 
 #[test]
-fn a_lost_volume_is_written_again_with_the_tools_it_held() {
+fn a_lost_volume_is_written_again_with_the_tools_it_contained() {
     let fixture = Fixture::new();
     fixture.packed("set", &["--volume-size", "700kB"]);
     let volumes = fixture.volumes("set");

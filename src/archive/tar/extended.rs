@@ -66,13 +66,13 @@ impl Extended {
         let has_room = |name: &Vec<u8>| name.len() < LONG_NAME && name.is_ascii();
         if self.name.as_ref().is_some_and(|name| has_room(name) && *name != header.name) {
             return Some(
-                "its extended header and its header give different names, and some programs read only the \
+                "its extended header gives another name than its header, and some programs read only the \
                          header",
             );
         }
         let is_other = self.size.is_some_and(|size| size < LARGE && size != header.size);
         is_other.then_some(
-            "its extended header and its header give different sizes, and some programs read only the \
+            "its extended header gives another size than its header, and some programs read only the \
                             header",
         )
     }

@@ -182,8 +182,7 @@ impl Dir {
         // Another user may have linked this name to a file that they cannot write themselves.
         if matches!(how, Open::Keep | Open::Empty | Open::Append) && metadata.nlink() > 1 {
             let path = self.path_of(name);
-            let text = "it is a hard link, so writing would also change the file of the other name; remove this name \
-                        first";
+            let text = "the file is a hard link and has another name; both would be changed; remove this one";
             return Err(Error::input(format!("opening {}: {text}", path.display())));
         }
         if how == Open::Empty {
@@ -195,7 +194,7 @@ impl Dir {
     pub(super) fn not_ours(&self, name: &OsStr, wanted: &str) -> Error {
         let path = self.path_of(name);
         Error::input(format!(
-            "opening {}: it is not a plain {wanted}, so gapferry did not make it; remove it",
+            "opening {}: it is not a regular {wanted}, so gapferry did not create it; remove it",
             path.display()
         ))
     }

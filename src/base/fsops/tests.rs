@@ -38,7 +38,7 @@ fn a_link_in_place_of_an_unfinished_file_does_not_lead_the_writing_elsewhere() {
     symlink(victim.join("kept"), dir.path_of("out.partial")).unwrap();
     for how in [Open::Read, Open::Change, Open::Keep, Open::Empty, Open::Append] {
         let error = dir.open_file("out.partial", how).unwrap_err();
-        let message = "it is not a plain file, so gapferry did not make it; remove it";
+        let message = "it is not a regular file, so gapferry did not create it; remove it";
         assert_eq!(error.to_string(), format!("opening {}: {message}", dir.path_of("out.partial").display()));
     }
     assert!(dir.create_new("out.partial", 0o666).is_err() && is_unharmed(&victim));

@@ -19,7 +19,7 @@ use crate::bundle::format::{
     SIGNATURE, SUMS, head_of, is_signature, name_of_key, signatures_of, signed_file,
 };
 use crate::bundle::open::Bundle;
-use crate::bundle::order::fault_of_order;
+use crate::bundle::order::problem_of_order;
 use crate::bundle::tar_plan::TarPlan;
 use crate::bundle::tools::Tool;
 use crate::bundle::{Contents, chunks};
@@ -122,7 +122,7 @@ impl FileSet {
             found.iter().flat_map(Manifest::children).map(|child| (child.descriptor.digest, child.descriptor));
         let descriptors: HashMap<Digest, Descriptor> = children.collect();
         let find = |wanted: &Descriptor| known.get(&wanted.digest).cloned();
-        if let Some(fault) = fault_of_order(json, |digest| known.contains_key(digest), &find) {
+        if let Some(fault) = problem_of_order(json, |digest| known.contains_key(digest), &find) {
             return Err(wrong(layout, BUNDLE_JSON, &fault));
         }
         let (mut tools, mut manifests, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
@@ -192,12 +192,7 @@ impl FileSet {
         let list = match (&mut self.trailer, signed) {
             (Some(Trailer::Copied(list)), Some(CHUNKS)) => list,
             (_, Some(SUMS)) => &mut self.head,
-            _ => {
-                return Err(Error::input(format!(
-                    "adding {}: the file that it signs is not part of this bundle",
-                    file.path
-                )));
-            }
+            _ => return Err(Error::input(format!("adding {}: nothing that it signs is being written", file.path))),
         };
         list.retain(|other| other.path != file.path);
         let stands_before = |other: &KnownFile| {
@@ -209,8 +204,7 @@ impl FileSet {
         if signatures > MOST_SIGNATURES {
             let signed = signed.unwrap_or_default();
             return Err(Error::input(format!(
-                "{signed} would have more than {MOST_SIGNATURES} signatures; remove one \
-                                             first"
+                "{signed} would have more than {MOST_SIGNATURES} signatures; remove one first"
             )));
         }
         Ok(())

@@ -92,21 +92,21 @@ impl BundleJson {
         let mut times = self.parents.iter().filter_map(|parent| parent.time).chain([self.lock.created]);
         let is_time = |time: &Timestamp| time.subsec_nanosecond() == 0 && TIMES.contains(&time.as_second());
         if let Some(time) = times.find(|time| !is_time(time)) {
-            return Some(format!("{time} is not in whole seconds from 1970 to 2242"));
+            return Some(format!("{time} is not a whole second between 1970 and 2242"));
         }
         let mut names = HashSet::new();
         if let Some(image) = self.lock.images.iter().find(|image| !names.insert(image.name())) {
-            return Some(format!("two of its images are named {}", image.name()));
+            return Some(format!("two of its images have the name {}", image.name()));
         }
         let mut originals = self.lock.images.iter().filter_map(|image| image.selection.as_ref());
         if let Some(Selection { original, .. }) = originals.find(|one| one.original != one.original.bare()) {
             return Some(format!("the descriptor of the original {} has unexpected fields", original.digest));
         }
-        if let Some(fault) = fault_of_paths(&self.files) {
+        if let Some(fault) = problem_of_paths(&self.files) {
             return Some(fault);
         }
         if let Some(file) = self.files.iter().find(|file| file.size > i64::MAX as u64) {
-            return Some(format!("{:?} is listed with an impossible size of {} bytes", file.path, file.size));
+            return Some(format!("{:?} cannot have a size of {} bytes", file.path, file.size));
         }
         let is_wrong = |file: &&FileEntry| match file.path.starts_with("blobs/") {
             true => Digest::of_blob_path(&file.path) != Some(file.digest),
@@ -117,7 +117,7 @@ impl BundleJson {
         }
         let expected = self.sha512sums().map(|text| Digest::sha256(text.as_bytes()));
         let declared = self.files.iter().find(|file| file.path == SUMS512).map(|file| file.digest);
-        (expected != declared).then(|| format!("its {SUMS512} does not match the files it lists"))
+        (expected != declared).then(|| format!("its {SUMS512} does not match its files"))
     }
 
     /// Counts the contents before anything of them is kept in memory.
@@ -226,7 +226,7 @@ impl BundleJson {
 }
 
 /// Only these paths are allowed, in this order, so no path can lead elsewhere.
-fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
+fn problem_of_paths(files: &[FileEntry]) -> Option<String> {
     let mut before: Option<(usize, &str)> = None;
     let mut blobs = HashSet::new();
     for FileEntry { path, .. } in files {
@@ -235,7 +235,7 @@ fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
             Some(group) => group,
             None if is_tool(path) => TOOL,
             None if path.starts_with("blobs/") => TOOL + 1,
-            None => return Some(format!("{path:?} does not belong in a bundle")),
+            None => return Some(format!("{path:?} cannot be a file of a bundle")),
         };
         let is_behind = |(last, other): (usize, &str)| match last == group {
             true => group > TOOL || group == TOOL && other < path.as_str(),

@@ -57,8 +57,8 @@ impl ExistingDirectory {
             if let Some(file) = named.open_dir()?.names()?.first() {
                 let (shown, file) = (named.path().display(), file.to_string_lossy());
                 let text = format!(
-                    "it is a directory that contains {file}, but the bundle has a file of this name; \
-                                    move the directory away"
+                    "it is a directory that contains {file}, and the bundle needs a file there; move \
+                                    it away"
                 );
                 return Err(Error::input(format!("writing {shown}: {text}")));
             }

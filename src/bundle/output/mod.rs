@@ -190,7 +190,7 @@ impl Slot {
 pub(super) fn report_lost(out: &Path, lost: u64, events: &Events) {
     if lost > 0 {
         let text =
-            format!("{}: {} fetched by an unfinished export of other images were removed", out.display(), bytes(lost));
+            format!("{}: removed {} that an unfinished export of other images had fetched", out.display(), bytes(lost));
         events.report(Event::Notice(text));
     }
 }

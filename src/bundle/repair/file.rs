@@ -164,7 +164,7 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     if out.symlink_metadata().is_err() || Layout::open(out).is_ok_and(|layout| matches!(is_for(&layout), Ok(Some(_)))) {
         return Ok(());
     }
-    let text = "it is not a repair file, and is not overwritten; move it away or name another output";
+    let text = "it exists and is not a repair file, so it is not overwritten; name another output";
     Err(Error::input(format!("writing {}: {text}", out.display())))
 }
 
@@ -180,17 +180,13 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
         };
         let found = tool.sha256();
         let was = asked.sha256.filter(|was| *was != found)?;
-        Some(format!(
-            "{path} was another file: the bundle lists the sha256 {}, this file has {}",
-            was.hex(),
-            found.hex()
-        ))
+        Some(format!("{path} was another file: its sha256 was {}, and this one has {}", was.hex(), found.hex()))
     };
     let faults: Vec<String> = tools.iter().filter_map(fault).collect();
     match faults.is_empty() {
         true => Ok(()),
         false => {
-            Err(Error::input(format!("{}; leave it out, or name the right one with --tool-file", faults.join("; "))))
+            Err(Error::input(format!("{}; leave it out, or name the right file with --tool-file", faults.join("; "))))
         }
     }
 }

@@ -114,7 +114,7 @@ pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Re
         let stretches = brought.patched.iter().map(|digest| (*digest, sources.stretches(digest))).collect();
         let wanted = WantedOfTar { files: &wanted, chunks: wants_chunks, stretches };
         let Some(mut tar) = ExistingTar::open(lock.output(), &bundle, &list, wanted)? else {
-            let is_whole_copy = !is_repair && from.faults().is_empty() && done.lacking.is_empty();
+            let is_whole_copy = !is_repair && from.problems().is_empty() && done.lacking.is_empty();
             return Err(no_place(path, is_whole_copy.then_some(from)));
         };
         wants_chunks |= tar.moves_chunks(&bundle);
@@ -140,7 +140,7 @@ pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Re
     let writer = Writer::into_place(lock, place, files, &[supply], events.clone())?;
     if let Some(blob) = writer.missing().next() {
         // The source may be on a medium that reads differently each time.
-        let text = format!("repairing {}: {} could not be read a second time", path.display(), blob.digest.blob_path());
+        let text = format!("repairing {}: {} could not be read again", path.display(), blob.digest.blob_path());
         return Err(Error::damaged(text));
     }
     let mut trailer = Vec::new();
@@ -244,9 +244,9 @@ fn no_place(bundle: &Path, whole_copy: Option<&Layout>) -> Error {
     let convert = whole_copy.map_or(String::new(), |copy| {
         format!("write the tar again from the copy (`gapferry convert {} -o NEW.tar`), or ", copy.path().display())
     });
-    let text = "the tar has no known place for the missing files: gapferry did not lay it out, or too little of it is \
-                left";
-    let text = format!("repairing {}: {text}; {convert}unpack it, and repair the directory", bundle.display());
+    let text = "this tar has no known place for the missing files: gapferry did not write it, or too little of it is \
+                left to tell where its files were";
+    let text = format!("repairing {}: {text}; {convert}unpack it and repair the directory", bundle.display());
     Error::damaged(text)
 }
 

@@ -150,7 +150,9 @@ async fn fetch_one(
             return Ok(bytes);
         }
         let (first, last, digest) = (range.first, range.last, blob.digest);
-        let text = format!("reading bytes {first}-{last} of blob {digest}: they differ from the bytes in the bundle");
+        let text = format!(
+            "reading bytes {first}-{last} of blob {digest}: they differ from those that the bundle was made of"
+        );
         source.gave_wrong(repository, blob, Error::damaged(text)).await?;
     }
 }
@@ -283,7 +285,7 @@ mod tests {
                 wrong[last as usize] ^= 1;
                 for wrong in [wrong, bytes[..last as usize].to_vec()] {
                     let refused = fetch_one(&range, &blob, &repository, &Only(wrong, ignores)).await;
-                    assert!(refused.unwrap_err().chain().contains("they differ from the bytes in the bundle"));
+                    assert!(refused.unwrap_err().chain().contains("differ from those that the bundle was made of"));
                 }
             }
         }

@@ -157,8 +157,7 @@ fn named(set: &Volumes, out: Option<&Path>) -> Result<SetName> {
         (part == Part::Volume(volume.json.number)).then_some(name)
     });
     let name = names.into_iter().next();
-    let name =
-        name.ok_or_else(|| Error::input("none of these files has the name of a volume, such as NAME.003.tar"))?;
+    let name = name.ok_or_else(|| Error::input("none of these files is named like a volume, NAME.003.tar"))?;
     name.moved_to(out)
 }
 

@@ -109,12 +109,13 @@ impl Replaceable {
         let text = match self {
             Replaceable::Volumes if is_volume_at(path) => return Ok(()),
             Replaceable::Volumes => {
-                "it is not a volume of a bundle, and is not overwritten; move it away or name another output"
+                "it exists and is not a volume of a bundle, so it is not overwritten; name another output, or move it \
+                 away"
             }
             Replaceable::Only(known) if known.iter().any(is_itself) => return Ok(()),
             Replaceable::Only(_) => {
-                "it is not known to be this volume, so it is not overwritten: if it is, name it too; otherwise move \
-                 it away, or name a directory with -o"
+                "it exists and may not be this volume, so it is not overwritten; if it is, name it too; otherwise \
+                 move it away, or name a directory with -o"
             }
         };
         Err(Error::input(format!("writing {}: {text}", path.display())))
@@ -193,7 +194,7 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
         found
             .is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || is_signature(&file.path)))
     };
-    layout.faults().is_empty()
+    layout.problems().is_empty()
         && layout.path().metadata().is_ok_and(|there| there.len() == volume.length)
         && (number, of, recovery, limit) == planned
         && identity == set.identity

@@ -132,15 +132,15 @@ impl VolumeFile {
 
     fn fault(&self) -> Option<&'static str> {
         if !is_tool(&self.path) && Digest::of_blob_path(&self.path).is_none() {
-            return Some("does not belong in a volume");
+            return Some("cannot be a file of a volume");
         }
         let Segment { number, of, first, size, sha256: _ } = self.segment.as_deref()?;
         if !(1..=*of).contains(number) || !(2..=MOST_VOLUMES).contains(of) {
-            return Some("has an impossible segment number");
+            return Some("is an impossible segment");
         }
         let end = first.checked_add(*size).filter(|end| *size > 0 && *end <= i64::MAX as u64);
         let is_impossible = end.is_none() || (*number == 1) != (*first == 0);
-        is_impossible.then_some("has an impossible byte range")
+        is_impossible.then_some("is a segment with an impossible range of bytes")
     }
 }
 
@@ -155,7 +155,7 @@ impl VolumeJson {
             let files = outline.files.number;
             let is_held = files <= entries && fits_in_memory(texts, &[]);
             match outline.check(texts) {
-                Err(why) if !is_held => Err(format!("{why}, too much for a volume with {entries} entries")),
+                Err(why) if !is_held => Err(format!("{why}, more than a volume with {entries} entries can have")),
                 _ => Ok(()),
             }
         })?;
@@ -169,12 +169,14 @@ impl VolumeJson {
     fn fault(&self) -> Option<String> {
         let VolumeJson { number, of, recovery, limit, .. } = *self;
         if !(1..=of).contains(&number) || of > MOST_VOLUMES || recovery > MOST_VOLUMES || limit > i64::MAX as u64 {
-            return Some(format!("impossible values: volume {number} of {of}, {recovery} for recovery, {limit} bytes"));
+            return Some(format!(
+                "volume {number} of {of} with {recovery} for recovery and {limit} bytes is impossible"
+            ));
         }
         let mut paths: HashSet<&str> = HashSet::new();
         let mut files = self.files.iter();
         let file = files.find(|file| file.fault().is_some() || !paths.insert(&file.path))?;
-        Some(format!("{:?} {}", file.path, file.fault().unwrap_or("is listed twice")))
+        Some(format!("{:?} {}", file.path, file.fault().unwrap_or("comes twice")))
     }
 }
 
@@ -255,24 +257,24 @@ impl RecoveryJson {
     fn fault(&self) -> Option<String> {
         let RecoveryJson { number, of, limit, shard, .. } = *self;
         if !(1..=of).contains(&number) || of > MOST_VOLUMES || limit > i64::MAX as u64 {
-            return Some(format!("impossible values: recovery volume {number} of {of}, {limit} bytes"));
+            return Some(format!("recovery volume {number} of {of} with {limit} bytes is impossible"));
         }
         if self.volumes.is_empty() || self.volumes.len() > MOST_VOLUMES as usize {
             return Some(format!("a set cannot have {} volumes", self.volumes.len()));
         }
         let wrong = |volume: &WholeVolume| volume.size == 0 || volume.size > limit;
         if let Some(at) = self.volumes.iter().position(wrong) {
-            return Some(format!("the size of volume {} is impossible", at + 1));
+            return Some(format!("its entry for volume {} is impossible", at + 1));
         }
         let longest = self.volumes.iter().map(|volume| volume.size).max().unwrap_or_default();
         if Some(shard) != longest.checked_next_multiple_of(UNIT) || shard > limit {
             return Some(format!("a shard cannot have {shard} bytes"));
         }
         if self.chunks_length() > MAX_RECOVERY_CHUNKS {
-            return Some("its volumes together are too large for recovery volumes".to_owned());
+            return Some("its volumes are too large in total for recovery volumes".to_owned());
         }
         let (volumes, of) = (self.volumes.len(), of as usize);
-        (!supports(volumes, of)).then(|| format!("{volumes} volumes cannot have {of} recovery volumes"))
+        (!supports(volumes, of)).then(|| format!("parity of {volumes} volumes in {of} is impossible"))
     }
 
     /// Serializes it.

@@ -155,7 +155,7 @@ impl Opened {
             return Ok(Opened::Whole(Box::new(layout)));
         }
         if let Some(OpenedPath::Other(path, _)) = found.iter().find(|found| matches!(found, OpenedPath::Other(..))) {
-            let text = "is not a volume; several files at once must all be volumes of one bundle";
+            let text = "is not a volume of a set; several files at once must be the volumes of one bundle";
             return Err(Error::input(format!("{} {text}", path.display())));
         }
         Volumes::new(found, paths, kept).map(|volumes| Opened::Volumes(Box::new(volumes)))
@@ -307,7 +307,7 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Opene
     };
     let Some((part, label)) = part_in(&layout) else {
         // A file with the name of a volume that has lost its description.
-        let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.faults().is_empty();
+        let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.problems().is_empty();
         return match by_name.filter(|_| is_cut) {
             Some(part) => broken(Some(part), Error::damaged("its own description is missing")),
             None => Ok(OpenedPath::Other(path.to_owned(), layout)),
@@ -316,7 +316,7 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Opene
     if layout.is_compressed() {
         return broken(
             Some(part),
-            Error::damaged("it is compressed, but volumes must not be: decompress it first (zstd -d)"),
+            Error::damaged("it is compressed, and a volume must not be: decompress it first (zstd -d)"),
         );
     }
     let (path, given) = (path.to_owned(), path);
@@ -410,7 +410,7 @@ fn none(found: &[OpenedPath]) -> Error {
 }
 
 fn only_recovery() -> Error {
-    Error::input("these are only recovery volumes; `gapferry repair` reconstructs the other volumes from them")
+    Error::input("these are only recovery volumes; `gapferry repair` makes the others from them")
 }
 
 /// Of volumes with the same number, keeps only those equal to the first.

@@ -174,7 +174,7 @@ impl Shards {
         let is_coded = supports(k, n) && length > 0 && length.is_multiple_of(UNIT);
         if !is_coded || !originals.iter().all(fits) || !parities.iter().all(|shard| shard.size == length) {
             return Err(Error::input(format!(
-                "{k} volumes and {n} recovery volumes of {length} bytes each cannot be computed"
+                "parity of {k} volumes in {n} with {length} bytes each cannot be computed"
             )));
         }
         Ok(Shards { originals, parities, length })
@@ -364,7 +364,9 @@ fn fill(shard: &Shard, row: &mut Row, at: u64, length: u64, keep: bool) -> Resul
     };
     let read = file.read_exact_at(&mut row.bytes[..left], place.offset + at);
     read.map_err(|e| match e.kind() {
-        io::ErrorKind::UnexpectedEof => Error::damaged(format!("{} changed while it was read", place.path.display())),
+        io::ErrorKind::UnexpectedEof => {
+            Error::damaged(format!("{} changed while it was being read", place.path.display()))
+        }
         _ => fail(e),
     })?;
     row.file = keep.then_some(file);

@@ -69,8 +69,8 @@ impl SetPlan {
         let Some(drafts) = draft(wanted, wanted.limit, &mut Effort::any())? else {
             let least = smallest(wanted)?;
             let text = format!(
-                "volumes of {} bytes are too small for this bundle; use at least {least} bytes ({}): each volume \
-                 contains all metadata and manifests, and a set has at most {MOST_VOLUMES} volumes",
+                "volumes of {} bytes are too small for this bundle: each contains all metadata and manifests, and \
+                 there can be at most {MOST_VOLUMES}. The smallest possible size is {least} bytes ({})",
                 wanted.limit,
                 bytes(least)
             );

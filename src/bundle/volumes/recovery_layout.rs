@@ -70,7 +70,8 @@ impl RecoveryOf {
         let json =
             RecoveryJson { gapferry_recovery, identity, created, number: 1, of: recovery, limit, shard, volumes };
         if json.chunks_length() > MAX_RECOVERY_CHUNKS {
-            let text = "a set with recovery volumes has at most 8 TiB: leave out --recovery, or make several bundles";
+            let text = "a set with recovery volumes can have at most 8 TiB: write it without --recovery, or as several \
+                 bundles";
             return Err(Error::input(text));
         }
         Ok(json)

@@ -208,7 +208,7 @@ impl GivenFile {
     fn look(path: &Path, events: &Events) -> Result<GivenFile> {
         let metadata = path.metadata().map_err(|e| Error::disk("opening", path, e))?;
         if !metadata.is_file() {
-            return Err(Error::input(format!("{} is not a regular file, so it is not a volume", path.display())));
+            return Err(Error::input(format!("{} is not a file, so it cannot be a volume", path.display())));
         }
         let mut given = GivenFile {
             path: path.to_owned(),
@@ -418,10 +418,5 @@ fn name(given: &[GivenFile], json: &RecoveryJson) -> Result<SetName> {
         }
     }
     let name = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(name, _)| name);
-    name.ok_or_else(|| {
-        Error::input(
-            "none of these files has the name of a volume, such as NAME.003.tar or \
-                                     NAME.r01.tar",
-        )
-    })
+    name.ok_or_else(|| Error::input("none of these files is named like a volume, NAME.003.tar or NAME.r01.tar"))
 }

@@ -98,8 +98,12 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
     let slice = slice.filter(|slice| slice.size() == size);
     if *in_place {
         let proven = slice.and_then(|slice| {
-            let unproven =
-                |why| tracing::debug!("{digest}: data from an earlier run is wrong and is fetched again: {why}");
+            let unproven = |why| {
+                tracing::debug!(
+                    "{digest}: the part kept from an earlier run is wrong and is fetched again: \
+                                       {why}"
+                )
+            };
             prove_chunks(&slice, &digest, &progress).map_err(unproven).ok()
         });
         if let (None, Some(resuming)) = (&proven, place.resuming()) {
@@ -208,7 +212,7 @@ mod tests {
 
     /// An export onto a bundle on a failing disk must get the blob elsewhere, not fail every night.
     #[test]
-    fn a_link_that_cannot_be_read_is_no_reason_to_stop() {
+    fn a_link_that_cannot_be_read_does_not_stop_the_run() {
         let directory = tempfile::tempdir().unwrap();
         let (digest, events) = (Digest::sha256(b"layer"), std::sync::Arc::new(Silent) as Events);
         let blob = directory.path().join("former").join(digest.blob_path());

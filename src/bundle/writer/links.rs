@@ -117,7 +117,7 @@ fn link(place: &dyn Linking, blob: WantedBlob, offered: &Offered) -> Result<Opti
     if let Some(bytes) = &offered.bytes {
         match place.reflink(&blob.digest, bytes)? {
             true => return Ok(None),
-            false if offered.file.is_none() => why = "the file system cannot share the bytes of files",
+            false if offered.file.is_none() => why = "the file system cannot share data between files",
             false => {}
         }
     }

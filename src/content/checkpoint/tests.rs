@@ -125,7 +125,7 @@ async fn damaged_and_forged_entries_are_pulled_again() {
 }
 
 #[tokio::test]
-async fn a_link_in_its_place_is_not_followed_and_the_job_goes_on() {
+async fn a_link_in_its_place_is_not_followed_and_the_job_continues() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.path().parent().unwrap()).unwrap();
     let target = fixture.directory.path().join("precious");
@@ -200,7 +200,7 @@ async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
         kept.manifest(&by_digest(1), Need::Required).await.unwrap();
         assert_eq!(kept.left(), None);
         let message = kept.obstacle().map(|(_, why)| why.to_string());
-        assert_eq!(message.as_deref(), Some("it is not a file of gapferry, so it is left unchanged"), "{theirs}");
+        assert_eq!(message.as_deref(), Some("gapferry did not write it, so it stays as it is"), "{theirs}");
         kept.remove();
         assert_eq!(std::fs::read_to_string(fixture.path()).unwrap(), theirs);
     }

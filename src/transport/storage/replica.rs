@@ -73,8 +73,8 @@ impl Replica {
                 return Err(Error::input(text));
             }
             (LinkMode::Auto, Some(_)) => {
-                let text = "blobs are not hard-linked, because --chown would also change the owner of the files in the \
-                     storage";
+                let text = "blobs are copied instead of hard-linked, because --chown would change the owner of the storage's \
+                     own files";
                 events.report(Event::Notice(text.to_owned()));
                 LinkMode::Reflink
             }

@@ -1,4 +1,5 @@
-//! An export whose bundle is there already: nobody waits for what is known, and nothing unproven passes as the same.
+//! An export whose bundle already exists: it does not read again what is known, and nothing unproven counts as the
+//! same.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -121,7 +121,7 @@ impl Builder {
         self
     }
 
-    /// An artifact whose one layer goes by its sha512.
+    /// An artifact with one layer that is named by its sha512.
     pub fn sha512(mut self, name: &str, layer: Vec<u8>) -> Builder {
         let layer = self.blob(Algorithm::Sha512, "application/octet-stream", layer);
         self.manifest(name, vec![layer]);

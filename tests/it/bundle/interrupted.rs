@@ -148,7 +148,7 @@ fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_un
         let out = directory.path().join(name);
         interrupted(&builder, &out);
         assert_eq!(notices(&builder, &out), [""; 0], "the same plan loses nothing");
-        // Of the second layer a part was there; the first moves.
+        // A part of the second layer was there; the first moves.
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let message = notices(&changed, &out);
         assert!(message.len() == 1 && message[0].contains(name) && message[0].contains("2.5 MiB"), "{message:?}");
@@ -166,7 +166,7 @@ fn a_note_beside_an_unfinished_bundle_is_not_removed() {
         std::fs::create_dir(note.parent().unwrap()).unwrap();
         std::fs::write(&note, "mine").unwrap();
         let error = builder.write(&out).unwrap_err();
-        assert!(error.to_string().contains("no export wrote"), "{error:?}");
+        assert!(error.to_string().contains("no export has written"), "{error:?}");
         assert_eq!(std::fs::read(&note).unwrap(), b"mine");
         std::fs::remove_dir_all(note.parent().unwrap()).unwrap();
     }
@@ -186,14 +186,14 @@ fn an_unfinished_bundle_is_no_bundle() {
 }
 
 #[test]
-fn a_tar_cut_anywhere_at_its_beginning_is_an_error_or_a_fault_and_never_a_panic() {
+fn a_tar_cut_anywhere_at_its_beginning_is_an_error_or_a_problem_and_never_a_panic() {
     let directory = tempdir();
     let (out, cut) = (directory.path().join("whole.tar"), directory.path().join("cut.tar"));
     Builder::new().image("registry.test/a:1", &[vec![1; 10]]).write(&out).unwrap();
     let whole = std::fs::read(&out).unwrap();
     for length in (0..3072).chain((3072..whole.len()).step_by(97)) {
         std::fs::write(&cut, &whole[..length]).unwrap();
-        let unseen = Layout::open(&cut).is_ok_and(|layout| layout.faults().is_empty());
+        let unseen = Layout::open(&cut).is_ok_and(|layout| layout.problems().is_empty());
         assert!(!unseen, "cut at {length}");
         let checked = check(&cut, Depth::Full, &(Arc::new(Silent) as gapferry::base::progress::Events));
         assert!(checked.is_ok_and(|report| !report.is_clean()) || length < 3072, "cut at {length}");

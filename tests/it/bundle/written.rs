@@ -66,7 +66,7 @@ fn what_has_taken_the_name_of_the_output_meanwhile_stays() {
         std::fs::create_dir_all(theirs.parent().unwrap()).unwrap();
         std::fs::write(&theirs, "theirs").unwrap();
         let error = writer.finish().unwrap_err();
-        assert!(error.chain().contains("another file has taken this name"), "{}", error.chain());
+        assert!(error.chain().contains("something else has taken this name"), "{}", error.chain());
         assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
     }
 }
@@ -156,7 +156,7 @@ fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
     }
     assert!(files_below(directory.path()) == before);
     let mounted = preflight::survey(Path::new("/proc"), &builder.files(), &Options::copying(Form::Directory));
-    assert!(mounted.unwrap_err().to_string().contains("it is a mount point"));
+    assert!(mounted.unwrap_err().to_string().contains("mount point"));
 }
 
 #[test]

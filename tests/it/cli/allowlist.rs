@@ -99,7 +99,7 @@ fn skopeos_file_brings_its_credentials_and_its_tls_settings() {
     };
     assert_eq!(tags(&lock_of(&["-f", &file(false, "secret")])), ["team/app:1.0", "team/app:edge"]);
     ends_with(4, &["lock", "-f", &file(false, "wrong")]);
-    // Its certificate is of nobody's authority.
+    // No trusted authority signed its certificate.
     let output = ends_with(5, &["lock", "-f", &file(true, "secret"), "--retries", "0"]);
     assert!(stderr(&output).contains("--ca-file"), "{}", stderr(&output));
     succeed(&["lock", "-f", &file(true, "secret"), "--ca-file", closed.ca_file().to_str().unwrap()]);
@@ -155,7 +155,7 @@ fn a_list_that_allows_a_tag_with_a_digest_refuses_the_tag_with_another_one() {
     }
 }
 
-/// An index with two platforms and all that speaks of it and of a child, in both forms.
+/// An index with two platforms and all referrers of it and of a child, in both forms.
 fn signed() -> Vec<images::Image> {
     let app = images::oci_index("team/app", "1.0", "signed");
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -167,7 +167,7 @@ fn signed() -> Vec<images::Image> {
 }
 
 #[test]
-fn a_list_of_tags_has_images_alone_and_what_speaks_of_them_travels_along() {
+fn a_list_of_tags_has_images_alone_and_their_referrers_travel_along() {
     let all = signed();
     let source = Source::of(&all);
     let host = source.host();
@@ -193,7 +193,7 @@ fn a_list_of_tags_has_images_alone_and_what_speaks_of_them_travels_along() {
     let output = ends_with(4, &["lock", "-f", &only]);
     assert!(stderr(&output).contains("matches no image, only signatures"), "{}", stderr(&output));
     let output = succeed(&["lock", &whole, "--no-referrers"]);
-    assert!(stderr(&output).matches("they stay behind (--no-referrers)").count() == 1, "{}", stderr(&output));
+    assert!(stderr(&output).matches("they are left behind (--no-referrers)").count() == 1, "{}", stderr(&output));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_tag_that_only_looks_like_a_companion_is_an_image() {
         images::cosign_signature(&app).named("team/signatures", images::cosign_signature(&app).tag.as_deref().unwrap());
     let source = Source::of(&[app.clone(), own.clone(), elsewhere.clone()]);
     let host = source.host();
-    // Some builds keep an image from garbage collection by a tag of its own digest.
+    // Some builds protect an image from garbage collection with a tag of its own digest.
     assert_eq!(tags(&lock_of(&[&format!("{host}/team/app")])), [app.name(), own.name()]);
     // COSIGN_REPOSITORY: the subject is in another repository, and nothing else would carry its signature.
     assert_eq!(tags(&lock_of(&[&format!("{host}/team/signatures")])), [elsewhere.name()]);
@@ -238,7 +238,7 @@ fn a_name_at_the_target_that_the_list_does_not_give_is_refused() {
 fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_platforms() {
     let mut index = images::oci_index("team/multi", "1.0", "m");
     let mut manifest: Value = serde_json::from_slice(&index.manifest).unwrap();
-    // Who finds no platform there asks the config, which says arm64.
+    // A reader that finds no platform there reads the config, which says arm64.
     manifest["manifests"][1].as_object_mut().unwrap().remove("platform");
     index.manifest = manifest.to_string().into_bytes();
     let source = Source::of(&[index]);
@@ -279,9 +279,9 @@ fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platfo
     }
 }
 
-/// An artifact that is an image of its own makes a referrer of what it names.
+/// An artifact that is an image of its own becomes a referrer of what it names.
 #[test]
-fn what_speaks_of_an_image_that_does_not_enter_is_refused_unless_the_list_names_it_exactly() {
+fn what_refers_to_an_image_that_does_not_enter_is_refused_unless_the_list_names_it_exactly() {
     let app = images::oci("team/app", "1.0", &["app"]);
     let sbom =
         images::Image { tag: Some("sbom".to_owned()), ..images::referrer(&app, "application/spdx+json", b"sbom") };
@@ -297,7 +297,7 @@ fn what_speaks_of_an_image_that_does_not_enter_is_refused_unless_the_list_names_
     assert!(stderr(&output).contains("which does not enter with it"), "{}", stderr(&output));
     assert_eq!(target.requests(), []);
     let exact = source.file("exact.txt", &format!("{}@{}\n", names[0], sbom.digest()));
-    // An export with the same list says so.
+    // An export with the same list warns about it.
     for (list, warns) in [(&source.file("tag.txt", &names[0]), true), (&exact, false), (&list, false)] {
         let again = source.path("again.tar").display().to_string();
         let message = stderr(&succeed(&["export", "-f", list, "-o", &again]));

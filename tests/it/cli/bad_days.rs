@@ -1,5 +1,5 @@
-//! Every fault on the way, once for what is pulled and once for what is pushed: how the program ends and what it says. After
-//! a failure nothing half is to be seen, and the same command on a good day ends well.
+//! Every fault on the way, once for pulls and once for pushes: how the program ends and what it says. After a failure
+//! nothing partial is visible, and the same command succeeds on a good day.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
 const LAYER: usize = 400_000;
-/// More often than anybody tries again.
+/// More often than any request is tried.
 const ALWAYS: usize = usize::MAX;
 
 /// How a run ends.
@@ -38,7 +38,7 @@ impl Ends {
     }
 }
 
-/// A fault, how often it strikes, and how the run ends.
+/// A fault, how often it occurs, and how the run ends.
 type Row = (Fault, usize, Ends);
 
 /// What a request is about; `layer` is its digest.
@@ -63,7 +63,7 @@ impl At {
     }
 }
 
-/// What may befall any request.
+/// Faults that can affect any request.
 fn anywhere() -> Vec<Row> {
     vec![
         (Fault::Reset(Stage::Request), 1, Well),
@@ -87,7 +87,7 @@ fn anywhere() -> Vec<Row> {
     ]
 }
 
-/// What may befall whatever is read.
+/// Faults that can affect any read.
 fn reading() -> Vec<Row> {
     let mut rows = anywhere();
     rows.extend([
@@ -219,7 +219,7 @@ fn whatever_befalls_an_import_its_image_is_right_or_there_is_none_and_it_says_wh
             None => Ok(false),
         };
         check_row(&proxy, &arguments, row, &format!("{to}/{}", image.name()), || match (lands(), row) {
-            // What the line makes of every try under a tag is what the registry has; it is told.
+            // If the line changes every try under a tag, the registry has the changed content, and the run reports it.
             (Err(_), (Fault::ExtraBytes(_), ALWAYS, _)) => Ok(()),
             (other, _) => other.map(drop),
         })?;
@@ -230,7 +230,7 @@ fn whatever_befalls_an_import_its_image_is_right_or_there_is_none_and_it_says_wh
     });
 }
 
-/// Every row, several at a time: they mostly wait. All that fail are told.
+/// Runs every row, several at a time, because they mostly wait. Reports all that fail.
 fn each(rows: Vec<(At, Row)>, play: impl Fn(usize, At, &Row) -> Result<(), String> + Sync) {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(String::new()));
     let lane = || {

@@ -28,7 +28,7 @@ fn a_tag_that_means_another_image_is_overwritten_left_alone_or_an_error() {
         assert_eq!(target.digest("team/app", "1").as_deref(), Some(expected.as_str()), "{option}: {}", stderr(&output));
         assert_eq!(target.digest("team/other", "1"), Some(other.digest()), "the others arrive: {option}");
     }
-    // Without the option it is overwritten, and what it was is said.
+    // Without the option it is overwritten, and the old digest is reported.
     let target = Registry::start();
     old.push(&target);
     let output = succeed(&["import", &bundle, "--to", target.host(), "--json"]);

@@ -1,5 +1,6 @@
-//! What a person does with the program at a console, command by command: look into bundles and registries, write
-//! allowlists in every notation, and decide at import what enters, under which name, and what becomes of what is there.
+//! What a person does with the program in a terminal, command by command: inspect bundles and registries, write
+//! allowlists in every notation, and decide at import which images enter, under which names, and what happens to
+//! existing ones.
 
 mod allowlist;
 mod bad_days;

@@ -16,7 +16,7 @@ fn push_images(source: &Registry) -> Vec<Image> {
 }
 
 #[test]
-fn an_import_whose_registry_dies_says_it_once_and_the_same_command_finishes_it() {
+fn an_import_whose_registry_dies_reports_it_once_and_the_same_command_finishes_it() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = push_images(&source);
     let bundle = directory.path().join("bundle.tar").display().to_string();
@@ -124,7 +124,7 @@ fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
 }
 
 #[test]
-fn a_referrers_api_that_always_fails_costs_no_image() {
+fn a_referrers_api_that_always_fails_fails_no_image() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);
     let proxy = Proxy::before(source.host());
@@ -139,7 +139,7 @@ fn a_referrers_api_that_always_fails_costs_no_image() {
 }
 
 #[test]
-fn an_object_at_which_the_source_always_fails_is_named_and_is_no_outage() {
+fn an_object_at_which_the_source_always_fails_is_named_and_is_not_an_outage() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);
     let path = |name: &str| directory.path().join(name).display().to_string();

@@ -1,4 +1,4 @@
-//! Some platforms of an index: which manifest takes the tag, and what is said of what stays behind.
+//! Some platforms of an index: which manifest gets the tag, and what is reported about the rest.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ fn signed() -> (images::Image, Source) {
 const LEFT: &str = "1 signature and 1 SBOM refer to the whole index and are left behind";
 
 #[test]
-fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
+fn what_refers_to_the_whole_index_is_counted_wherever_it_stays_behind() {
     let (_, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let out = source.path("b.tar").display().to_string();
@@ -59,7 +59,7 @@ fn one_platform_takes_the_digest_it_has_upstream() {
     // All there are: nothing changes.
     let both = lock(&["--platform", "linux/arm64", "--platform", "linux/amd64"]);
     assert_eq!(both["digest"], app.digest());
-    // Of an index that has nothing else, nothing is taken away.
+    // An index that has nothing else stays unchanged.
     let alone = format!("{}/team/app@{}", source.host(), app.children[0].digest());
     assert!(json(&succeed(&["lock", &alone, "--platform", "linux/amd64"]))["images"][0]["selection"].is_null());
 }

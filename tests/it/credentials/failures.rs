@@ -119,7 +119,7 @@ fn wrong_use_is_2_and_repeats_no_password() {
         (&["login", host, "--password-stdin"], "hunter2", "--username"),
         (&["login", host, "-u", "me", "--password-stdin"], "", "empty"),
         (&["login", host, "-u", "", "--password-stdin"], "hunter2", "user name is empty"),
-        (&["login", host, "-u", "a:b", "--password-stdin"], "hunter2", "the user name contains a colon"),
+        (&["login", host, "-u", "a:b", "--password-stdin"], "hunter2", "must not contain a colon"),
         (&["login", host, "-u", "me", "-p", "hunter2", "--password-stdin"], "hunter2", "cannot be used with"),
         (&["login", host, "-u", "me", "--creds", "me:hunter2"], "", "cannot be used with"),
         (&["login", &url, "-u", "me", "--password-stdin"], "hunter2", "without https://"),

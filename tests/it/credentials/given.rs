@@ -1,4 +1,4 @@
-//! Credentials on standard input and in variables: which of them count, and what is said of those that cannot.
+//! Credentials on standard input and in variables: which of them count, and what is reported about the others.
 
 use std::process::Output;
 
@@ -96,7 +96,7 @@ fn a_variable_of_one_registry_is_not_shown_to_another() {
     assert!(text.contains(&variable(other.host())) && !text.contains("hunter2"), "{text}");
 }
 
-/// Otherwise the plan that was shown to somebody is one that cannot be carried out.
+/// Otherwise the plan would show something that cannot be carried out.
 #[test]
 fn a_dry_run_with_a_wrong_password_ends_as_the_push_would() {
     let (registry, home, directory) = (closed(), Home::new(), tempdir());

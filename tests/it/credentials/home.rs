@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::support::{gapferry, tempdir};
 
-/// As docker-credential-helpers has it; each server's credentials are a file beside the script, each question a line of
-/// `asked`. With a file `broken` it repeats what it is given, and fails.
+/// As in docker-credential-helpers: each server's credentials are a file next to the script, and each question is a
+/// line of `asked`. With a file `broken` it repeats its input and fails.
 const HELPER: &str = r#"#!/bin/sh
 here=$(dirname "$0")/$(basename "$0").kept
 mkdir -p "$here"
@@ -58,7 +58,7 @@ impl Home {
         self.directory.path().join(name)
     }
 
-    /// The file that logins are written to, if nothing else is said.
+    /// The default file for logins.
     pub fn authfile(&self) -> PathBuf {
         self.path("run/containers/auth.json")
     }
@@ -96,7 +96,7 @@ impl Home {
         self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Who skopeo is at `registry`; `None` if it is not logged in.
+    /// Returns skopeo's user at `registry`; `None` if it is not logged in.
     pub fn skopeo_user(&self, registry: &str, options: &[&str]) -> Option<String> {
         let output = self.skopeo(&[&["login", "--get-login", registry], options].concat(), "");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

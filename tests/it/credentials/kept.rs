@@ -1,4 +1,4 @@
-//! Docker Hub, which nobody here can ask: under which of its names a login is kept, and found again.
+//! Docker Hub, which cannot be asked here: under which of its names a login is kept, and found again.
 
 use gapferry::credentials::{CredentialFile, CredentialOrigin, Credentials, Store};
 use serde_json::json;
@@ -19,7 +19,7 @@ fn user(path: &str) -> String {
 }
 
 #[test]
-fn a_login_to_docker_hub_is_found_by_whoever_owns_the_file() {
+fn a_login_to_docker_hub_is_found_by_the_owner_of_the_file() {
     let home = Home::new();
     for (name, key) in [("config.json", HUB), ("auth.json", "docker.io")] {
         let file = home.write(name, "{}");

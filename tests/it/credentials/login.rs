@@ -1,4 +1,4 @@
-//! Who logs in with one program is logged in with the other, and out.
+//! A login with one program counts for the other, and so does a logout.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,5 +1,5 @@
-//! Who we are to a registry: credentials that are piped, in variables and in files, `login`, `logout` and `auth check`,
-//! beside skopeo, which reads what we write and writes what we read.
+//! Credentials for registries: piped, in variables and in files; `login`, `logout` and `auth check`; next to skopeo,
+//! which reads what we write and writes what we read.
 
 mod failures;
 mod given;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::home::Home;
 use super::{PASSWORD, base64_of, closed, ended, shown};
 
-/// Who gapferry is at `host`, which need not be there.
+/// Returns gapferry's user at `host`, which need not exist.
 fn user(home: &Home, host: &str, options: &[&str]) -> Option<String> {
     let output = home.gapferry(&[&["auth", "check", host, "--json", "--retries", "0"], options].concat(), "");
     let report: serde_json::Value =
@@ -13,7 +13,7 @@ fn user(home: &Home, host: &str, options: &[&str]) -> Option<String> {
     report["user"].as_str().map(str::to_owned)
 }
 
-/// Of a registry that is not there.
+/// A registry that does not exist.
 fn nobody() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -81,7 +81,7 @@ fn a_file_that_the_environment_names_may_come_later_one_that_an_option_names_may
     let text = ended(0, &home.gapferry(&["auth", "check", registry.host()], ""));
     assert!(text.contains("none; looked in\n") && text.contains("/nowhere/at/all.json"), "{text}");
     let text = ended(2, &home.gapferry(&["lock", &image, "--authfile", "/nowhere/else.json"], ""));
-    assert!(text.contains("/nowhere/else.json: no such file"), "{text}");
+    assert!(text.contains("/nowhere/else.json: there is no such file"), "{text}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn the_verdict_is_reported_with_place_and_user_and_leaves_nothing_at_the_registr
 }
 
 #[test]
-fn a_registry_that_takes_no_pushes_says_so_and_one_that_is_gone_is_5() {
+fn a_registry_that_accepts_no_pushes_says_so_and_one_that_is_gone_is_5() {
     let home = Home::new();
     let read_only = Registry::with(Options { read_only: true, ..Options::default() });
     let parsed = report(4, &home, &[read_only.host(), "--push", "a"], "");
@@ -112,7 +112,7 @@ fn a_robot_that_may_only_pull_learns_it_before_an_import_does() {
     ended(4, &home.gapferry(&["auth", "check", &format!("{host}/other/a")], ""));
 }
 
-/// A token server that knows the identity token `refresh` by POST, or else nobody but by GET.
+/// A token server that accepts the identity token `refresh` by POST, or else only by GET.
 async fn token_server(knows_post: bool) -> Server {
     let server = Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
         ("POST", "/token") if !knows_post => Answer::new(404),

@@ -83,7 +83,7 @@ fn root_in(chunks: &[u8], bytes: &[u8]) -> usize {
 
 /// It is derived, so nothing of it keeps an image from its target.
 #[test]
-fn a_chunks_b3_that_is_wrong_costs_no_image_and_is_written_again() {
+fn a_chunks_b3_that_is_wrong_fails_no_image_and_is_written_again() {
     let large = Large::new();
     let layer = large.image.blobs.last().unwrap();
     let whole = large.parts.clone().bytes("chunks.b3").clone();
@@ -124,7 +124,7 @@ fn a_chunks_b3_that_is_wrong_costs_no_image_and_is_written_again() {
 }
 
 #[test]
-fn without_its_values_a_damaged_blob_is_found_all_the_same() {
+fn without_its_values_a_damaged_blob_is_found_anyway() {
     let large = Large::new();
     let (mut parts, layer) = (large.parts.clone(), large.layer());
     let root = root_in(parts.bytes("chunks.b3"), large.image.blobs.last().unwrap());
@@ -134,7 +134,7 @@ fn without_its_values_a_damaged_blob_is_found_all_the_same() {
     assert_eq!((both.code, both.paths()), (3, [layer.clone()].into()), "{both:#?}");
     let problem = both.problems.iter().find(|problem| problem["path"] == json!(layer)).unwrap();
     assert!(problem["found"].as_str().unwrap().contains("so the place is unknown"), "{problem}");
-    // Nor without chunks.b3 at all, which is no problem of its own.
+    // Nor without chunks.b3, which is not a problem.
     parts.remove("chunks.b3");
     let without = verify(&parts.write(&large.directory.path().join("without"), Form::Directory));
     assert_eq!((without.code, without.paths()), (3, [layer].into()), "{without:#?}");

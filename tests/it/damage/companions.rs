@@ -1,4 +1,4 @@
-//! What travels with an image because it speaks of it: a lock that says so of anything else could give any manifest any tag.
+//! What travels with an image because it refers to it: otherwise a lock could give any tag to any manifest.
 
 use serde_json::{Value, json};
 
@@ -7,20 +7,20 @@ use super::forged::{canonical, forge, refused, resum, with_index};
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, images, tempdir};
 
-/// The third image as a companion of the first: its subject, its tag, and what is said against it.
+/// The third image as a companion of the first: its subject, its tag, and the objection.
 fn cases(fixture: &Fixture) -> Vec<(Value, Value, &'static str)> {
     let [one, two, three, multi] = &fixture.images[..] else { panic!("four images") };
     let beside = |digest: &str, suffix: &str| json!(format!("{}{suffix}", digest.replace(':', "-")));
     let (one, two, three) = (one.digest(), two.digest(), three.digest());
     let child = multi.children[0].digest();
     vec![
-        (json!(one), json!("latest"), "which is no tag for companions"),
-        (json!(one), json!("1"), "which is no tag for companions"),
-        (json!(one), beside(&one, ".cosign"), "which is no tag for companions"),
-        (json!(one), beside(&two, ".sig"), "which is no tag for companions"),
-        (json!(two), beside(&two, ".sig"), "which is no manifest of this image"),
-        (json!(child), beside(&child, ".sig"), "which is no manifest of this image"),
-        (json!(three), beside(&three, ".sig"), "which is no manifest of this image"),
+        (json!(one), json!("latest"), "which cannot be the tag of a companion"),
+        (json!(one), json!("1"), "which cannot be the tag of a companion"),
+        (json!(one), beside(&one, ".cosign"), "which cannot be the tag of a companion"),
+        (json!(one), beside(&two, ".sig"), "which cannot be the tag of a companion"),
+        (json!(two), beside(&two, ".sig"), "which is not a manifest of this image"),
+        (json!(child), beside(&child, ".sig"), "which is not a manifest of this image"),
+        (json!(three), beside(&three, ".sig"), "which is not a manifest of this image"),
         (json!(one), Value::Null, "names no subject"),
     ]
 }
@@ -35,7 +35,7 @@ fn attached(fixture: &Fixture, subject: &Value, tag: &Value) -> Value {
 }
 
 #[test]
-fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_choice_is_no_companion() {
+fn a_manifest_that_refers_to_no_manifest_of_the_image_or_has_a_tag_of_its_own_choice_is_not_a_companion() {
     let fixture = Fixture::new();
     let target = Registry::start();
     for (subject, tag, says) in cases(&fixture) {
@@ -51,9 +51,9 @@ fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_ch
     }
 }
 
-/// Wherever it is pushed, the registry lists it among the referrers of what it names: an image that nobody asked about.
+/// Wherever it is pushed, the registry lists it among the referrers of its subject, an image that was not requested.
 #[test]
-fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
+fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
     let source = Registry::start();
     let app = images::oci("team/app", "", &["app"]);
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -71,10 +71,10 @@ fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
     // What an import would refuse is not exported either.
     let (refusal, _) = export("foreign");
     let stderr = String::from_utf8_lossy(&refusal.stderr);
-    assert!(!refusal.status.success() && stderr.contains("names the subject"), "{stderr}");
+    assert!(!refusal.status.success() && stderr.contains("has the subject"), "{stderr}");
     let (output, out) = export("1");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // The same bundle is said to have one image more: of the inner index, which lacks the subject.
+    // The same bundle claims one more image: the inner index, which lacks the subject.
     let mut parts = in_tar_order(files_below(&out));
     let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
     let mut forged = json["lock"]["images"][0].clone();
@@ -85,14 +85,14 @@ fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
     *parts.bytes("bundle.json") = canonical(&json);
     resum(&mut parts);
     let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a foreign subject");
-    let says = format!("its manifest {} names the subject {}", sbom.digest(), app.digest());
+    let says = format!("its manifest {} has the subject {}", sbom.digest(), app.digest());
     let is_named = |problem: &Value| problem["found"].as_str().is_some_and(|found| found.contains(&says));
     assert_eq!(report.problems.iter().filter(|problem| is_named(problem)).count(), 1, "{report:#?}");
 }
 
-/// containerd keeps what says so with that image, and loses it with that image.
+/// containerd keeps what refers to that image with it, and removes it with that image.
 #[test]
-fn an_index_that_lets_a_manifest_speak_of_another_than_the_lock_does_is_refused() {
+fn an_index_that_lets_a_manifest_refer_to_another_than_the_lock_does_is_refused() {
     let fixture = Fixture::new();
     let [one, two, ..] = &fixture.images[..] else { panic!("four images") };
     let parts = with_index(&fixture, |index| {
@@ -103,7 +103,7 @@ fn an_index_that_lets_a_manifest_speak_of_another_than_the_lock_does_is_refused(
     let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a subject of the index's own");
     let is_named = |problem: &Value| {
         problem["path"] == "index.json"
-            && problem["found"].as_str().is_some_and(|found| found.contains("names the subject"))
+            && problem["found"].as_str().is_some_and(|found| found.contains("has the subject"))
     };
     assert!(report.problems.iter().any(is_named), "{report:#?}");
 }
@@ -113,7 +113,7 @@ fn a_lock_whose_companions_have_other_images_tags_is_not_exported() {
     let fixture = Fixture::new();
     let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
     let directory = tempdir();
-    for (subject, tag, says) in cases(&fixture).into_iter().filter(|(.., says)| says.contains("no tag")) {
+    for (subject, tag, says) in cases(&fixture).into_iter().filter(|(.., says)| says.contains("cannot be the tag")) {
         let mut lock = json["lock"].clone();
         lock["images"][0]["attached"] = attached(&fixture, &subject, &tag);
         let path = directory.path().join("lock.json");

@@ -72,7 +72,7 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
 
 /// What a sum of bytes cannot see, and what of it means nothing.
 #[test]
-fn a_header_that_changed_under_its_checksum_is_found_unless_nobody_goes_by_what_changed() {
+fn a_header_that_changed_under_its_checksum_is_found_unless_no_reader_uses_what_changed() {
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
     let path = directory.path().join("moved.tar");
@@ -82,7 +82,8 @@ fn a_header_that_changed_under_its_checksum_is_found_unless_nobody_goes_by_what_
         std::fs::write(&path, &moved).unwrap();
         (is_found(&path), means_the_same(&moved, &tar))
     };
-    // Of the second header, the end of the link name and the magic, eight bytes further on: the magic is the owner's name.
+    // In the second header, the end of the link name and the magic, moved by eight bytes: the magic becomes the owner's
+    // name.
     assert_eq!(moved(1024 + 157..1024 + 264, 1024 + 165), (false, true));
     // A name turned round has the same sum.
     let mut turned = tar.clone();
@@ -133,7 +134,7 @@ fn nothing_that_happens_to_the_bytes_of_a_tar_goes_unnoticed_or_ends_in_a_panic(
     outcome.unwrap();
 }
 
-/// More zeros at the end change nothing for anybody, nor does a header of the same file: see [`same_header`].
+/// More zeros at the end change nothing, and neither does a header of the same file: see [`same_header`].
 fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
     let longer = bytes.get(tar.len()..).is_some_and(|more| more.iter().all(|byte| *byte == 0));
     let mut archive = tar::Archive::new(tar);
@@ -144,10 +145,10 @@ fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
         && blocks.all(|(at, (one, other))| one == other || (headers.contains(&(at * 512)) && same_header(one, other)))
 }
 
-/// Whether a header has the name, size and kind of another, and a checksum that is right. The rest means nothing: of a regular
-/// file that is mode, owner, time, link name and device; the magic says only whether there is a prefix of the name, and here is
-/// none. A sum does not see that bytes were moved, such as the magic into the owner's name behind it. A checksum may begin with a
-/// space for a zero, and end in any way.
+/// Whether a header has the name, size and kind of another, and a correct checksum. The rest does not matter: mode,
+/// owner, time, link name and device of a regular file. The magic only says whether the name has a prefix, and there is
+/// none here. A checksum does not notice moved bytes, such as the magic in the owner's name after it. A checksum may
+/// start with a space instead of a zero, and end in any way.
 fn same_header(one: &[u8], other: &[u8]) -> bool {
     const CHECKSUM: std::ops::Range<usize> = 148..156;
     let number = |header: &[u8]| {

@@ -1,5 +1,5 @@
-//! An export onto a medium that was in other hands: where it writes, somebody has left links and pipes. Nothing outside of
-//! its output is touched, and it ends.
+//! An export onto a medium that others have used: there are links and pipes where it writes. Nothing outside of its
+//! output is touched, and it ends.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
-//! Bundles made anew by somebody who knows how: names, headers and contents of their choice, with every sum made right
-//! again.
+//! Bundles forged by an expert: names, headers and contents are chosen freely, and every sum is correct.
 
 use std::path::Path;
 
@@ -102,7 +101,7 @@ pub fn replace(fixture: &Fixture, path: &str, bytes: &[u8]) -> Parts {
     parts
 }
 
-/// Another `index.json`, in every file that speaks of it.
+/// Another `index.json`, in every file that refers to it.
 pub fn with_index(fixture: &Fixture, change: impl FnOnce(&mut Value)) -> Parts {
     let mut parts = fixture.parts.clone();
     let mut index: Value = serde_json::from_slice(parts.bytes("index.json")).unwrap();
@@ -118,7 +117,7 @@ pub fn with_index(fixture: &Fixture, change: impl FnOnce(&mut Value)) -> Parts {
     parts
 }
 
-/// The manifest of the first image replaced by `bytes`, in every file that speaks of it; gives its path.
+/// Replaces the manifest of the first image by `bytes`, in every file that refers to it; returns its path.
 pub fn with_manifest(fixture: &Fixture, bytes: &[u8]) -> (Parts, String) {
     let (old, new) = (fixture.images[0].digest(), sha256(bytes));
     let (old_hex, new_hex) = (old.replace("sha256:", ""), new.replace("sha256:", ""));

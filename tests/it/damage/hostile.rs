@@ -1,5 +1,5 @@
-//! Bundles that somebody made on purpose: names that lead elsewhere, links, devices, contradictions, numbers and nesting
-//! beyond measure. Each is refused with its reason, nothing is pushed, nothing outside is touched, and nothing panics.
+//! Bundles made on purpose: names that lead elsewhere, links, devices, contradictions, excessive numbers and nesting.
+//! Each is rejected with its reason, nothing is pushed, nothing outside is touched, and nothing panics.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ fn an_extended_header_cannot_make_two_programs_read_two_tars() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let directory = tempdir();
-    // A size of its own for the entry after it, with a long name in between: GNU tar and Go give the file two sizes.
+    // A size for the entry after it, with a long name in between: GNU tar and Go give the file two sizes.
     let size = entry("pax", EntryType::XHeader, b"12 size=512\n");
     let name = entry("././@LongLink", EntryType::GNULongName, b"smuggled\0");
     let file = entry("x", EntryType::Regular, &[b'x'; 512]);
@@ -78,7 +78,7 @@ fn an_extended_header_cannot_make_two_programs_read_two_tars() {
 }
 
 #[test]
-fn an_extended_header_that_speaks_of_no_entry_is_refused() {
+fn an_extended_header_that_belongs_to_no_entry_is_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let directory = tempdir();
@@ -372,7 +372,7 @@ fn blobs_in_another_order_of_their_groups_are_refused_in_the_same_words_by_every
     }
 }
 
-/// Both lists may be on the bad sectors of a medium: what is left of the images has still to be told from what is lost.
+/// Both lists may be on the bad sectors of a medium: it must still show which images are left and which are lost.
 #[test]
 fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
     let fixture = Fixture::new();

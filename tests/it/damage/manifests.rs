@@ -1,4 +1,4 @@
-//! Manifests that somebody made: every sum in the bundle is right, and still they point where nothing may be taken from.
+//! Forged manifests: every sum in the bundle is right, and they point where nothing may be read from.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn refused_for(fixture: &Fixture, target: &Registry, case: &str, manifest: &[u8]
 }
 
 #[test]
-fn a_manifest_that_is_only_written_differently_is_no_damage() {
+fn a_manifest_that_is_only_written_differently_is_not_damage() {
     let fixture = Fixture::new();
     let (parts, _) = with_manifest(&fixture, &edited(&fixture, |json| json["annotations"] = json!({"a": "b"})));
     let directory = tempdir();
@@ -122,7 +122,7 @@ fn a_size_that_lies_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn a_layer_that_is_nowhere_is_missing_even_if_it_is_said_to_be_empty() {
+fn a_layer_that_is_nowhere_is_missing_even_if_it_is_reported_as_empty() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let layer = json!({"mediaType": LAYER, "digest": crate::support::sha256(b""), "size": 0});

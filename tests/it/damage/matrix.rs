@@ -57,7 +57,7 @@ fn matrix(damage: Damage) {
             let mut parts = fixture.parts.clone();
             let hurt = inflict(damage, &location.path, &fixture.swap_partner(&location.path), &mut parts);
             let affected: BTreeSet<String> = match damage {
-                // What nobody declared is in nobody's way, but it is still refused.
+                // An undeclared file affects no image, and is still rejected.
                 Damage::Extra => BTreeSet::new(),
                 Damage::Swap => &location.images | &fixture.images_of(&hurt[1]),
                 _ => location.images.clone(),
@@ -125,7 +125,7 @@ fn a_deleted_file_is_found_wherever_it_was() {
 }
 
 #[test]
-fn a_file_nobody_declared_is_found_wherever_it_is() {
+fn an_undeclared_file_is_found_wherever_it_is() {
     matrix(Damage::Extra);
 }
 

@@ -66,7 +66,7 @@ fn a_short_text_of_a_million_values_does_not_fill_the_memory() {
 }
 
 #[test]
-fn a_tar_of_entries_nobody_declared_is_refused_in_a_few_words() {
+fn a_tar_of_undeclared_entries_is_refused_in_a_few_words() {
     let fixture = Fixture::new();
     let entries: Vec<_> = (0..3_000).map(|at| entry(&format!("blobs/x{at}"), tar::EntryType::Regular, b"")).collect();
     let directory = tempdir();

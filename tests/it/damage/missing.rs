@@ -45,7 +45,7 @@ impl Fixture {
         sha256(&json.unwrap().1)
     }
 
-    /// The bundle with a name of its own, damaged.
+    /// The bundle under another name, damaged.
     fn damaged(&self, form: Form, name: &str, damage: impl Fn(&mut Parts)) -> PathBuf {
         let mut parts = self.parts.clone();
         damage(&mut parts);
@@ -163,5 +163,5 @@ fn of_a_whole_bundle_the_file_says_that_nothing_is_missing_and_takes_the_place_o
 #[test]
 fn a_file_that_was_made_to_be_endless_is_not_read() {
     let bytes = vec![b' '; usize::try_from(MAX_MISSING).unwrap() + 1];
-    assert!(Missing::parse(&bytes, "it").unwrap_err().to_string().contains("is 67108864 bytes"));
+    assert!(Missing::parse(&bytes, "it").unwrap_err().to_string().contains("has at most 67108864 bytes"));
 }

@@ -1,5 +1,5 @@
-//! Damaged and hostile bundles: what happens to files by accident is found and named, what somebody made on purpose is
-//! harmless, and neither ever reaches a registry.
+//! Damaged and hostile bundles: accidents are found and named, forgeries are harmless, and neither ever reaches a
+//! registry.
 
 mod bundle;
 mod chunks;

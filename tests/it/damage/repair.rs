@@ -63,7 +63,7 @@ impl Fixture {
         to
     }
 
-    /// Of a file, as it was.
+    /// The original bytes of a file.
     pub(super) fn bytes(&self, path: &str) -> Vec<u8> {
         bytes(&self.whole(Form::Directory), path)
     }
@@ -125,7 +125,7 @@ pub(super) fn data(tar: &Path, path: &str) -> u64 {
 }
 
 #[test]
-fn a_bundle_that_was_damaged_in_many_places_is_byte_for_byte_what_it_was() {
+fn a_bundle_that_was_damaged_in_many_places_is_restored_byte_for_byte() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.copy(form, "flipped");
@@ -243,7 +243,7 @@ fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
         let with = fixture.repair_for(&bundle);
         assert_eq!(fixture.source.count("GET", &large, 200), whole, "it was asked for as a whole");
         assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
-        // By now there is more that is bad, which only the next repair can bring; the other blob is repaired all the same.
+        // More has become bad, which only the next repair can bring; the other blob is repaired anyway.
         flip(&bundle, &fixture.layer(), 5);
         let ran = repair(&bundle, &with).ended(3);
         assert!(ran.stdout.contains("1 file not in"), "{ran:?}");
@@ -336,13 +336,13 @@ fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
     assert_eq!(std::fs::read(&out).unwrap(), b"somebody's");
     let reference = format!("{}/team/other:1", fixture.source.host());
     gapferry().args(["lock", &reference, "-o"]).arg(fixture.path("images.lock")).assert().success();
-    fixture.export(&missing, &fixture.path("new.tar")).ended(2).reported(&["is not of this lock"]);
+    fixture.export(&missing, &fixture.path("new.tar")).ended(2).reported(&["does not belong to this lock"]);
     flip(&bundle, "bundle.json", 3);
     Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
     fixture.export(&missing, &fixture.path("new.tar")).ended(2);
 }
 
-/// The list of files follows from lock, tools and parents: nobody has to bring a whole copy for it.
+/// The list of files follows from lock, tools and parents: a whole copy is not needed for it.
 #[test]
 fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other() {
     let fixture = Fixture::new();
@@ -453,7 +453,7 @@ fn now(bundle: &Path, path: &str) -> Vec<u8> {
     found
 }
 
-/// Of a file, in either form; its place in a tar stays what it was.
+/// The bytes of a file, in either form; its place in a tar stays the same.
 fn bytes(bundle: &Path, path: &str) -> Vec<u8> {
     if bundle.is_dir() {
         return std::fs::read(bundle.join(path)).unwrap_or_default();

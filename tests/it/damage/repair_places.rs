@@ -72,7 +72,7 @@ fn what_stands_behind_a_lost_header_of_the_bundle_counts_too() {
 
 /// The first sector is the one that a failed copy or a careless `dd` hits.
 #[test]
-fn a_tar_that_has_lost_its_first_header_is_said_to_be_damaged_and_is_repaired() {
+fn a_tar_that_has_lost_its_first_header_is_reported_as_damaged_and_is_repaired() {
     let fixture = Fixture::new();
     for first in [[0; 512], [0xff; 512]] {
         for with_copy in [true, false] {
@@ -81,7 +81,7 @@ fn a_tar_that_has_lost_its_first_header_is_said_to_be_damaged_and_is_repaired() 
             let verified = Ran::of(gapferry().arg("verify").arg(&tar)).ended(3);
             assert!(verified.stdout.contains("no valid tar header at byte 0"), "{verified:?}");
             assert!(!verified.stdout.contains("blobs/"), "what stands behind it is still read: {verified:?}");
-            // Nothing else takes it for a bundle.
+            // No other command accepts it as a bundle.
             Ran::of(gapferry().arg("import").arg(&tar).args(["--to", "registry.test"])).ended(2);
             let with = if with_copy { fixture.whole(Form::Directory) } else { fixture.repair_for(&tar) };
             repair(&tar, &with).ended(0);
@@ -159,7 +159,7 @@ fn a_signed_tar_that_is_cut_before_its_signatures_is_refused_with_what_to_do() {
     assert!(std::fs::read(&again).unwrap() == std::fs::read(&whole).unwrap());
 }
 
-/// At three in the morning nobody reads a manual: what finds the damage has to say what repairs it.
+/// At three in the morning no one reads a manual: what finds the damage has to say what repairs it.
 #[test]
 fn verify_names_the_command_that_repairs_the_bundle_and_only_where_it_helps() {
     let fixture = Fixture::new();

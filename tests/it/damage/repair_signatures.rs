@@ -1,4 +1,4 @@
-//! What becomes of signatures, and of what stands around them, while a bundle is repaired.
+//! What happens to signatures, and to the files around them, while a bundle is repaired.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -103,7 +103,7 @@ fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off(
 
 /// People add signatures with tar, and rename files to what they are not. Whatever a signature's size, what stands behind it stays.
 #[test]
-fn a_signature_of_another_size_or_place_costs_no_other_file() {
+fn a_signature_of_another_size_or_place_affects_no_other_file() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let signed = fixture.copy(Form::Directory, "signed");

@@ -15,7 +15,7 @@ use gapferry::transport::registry::{Config, Registries, RegistryConfig};
 
 use crate::support::harbor::{Account, Harbor as Server, Project, Right, Setup};
 
-/// `name:password`, as on the command line; empty for nobody.
+/// `name:password`, as on the command line; empty for an anonymous client.
 type Creds = &'static str;
 
 const NOBODY: Creds = "";

@@ -1,4 +1,4 @@
-//! What stands in the way of a push is found, told apart, and told all at once.
+//! Obstacles to a push are found, distinguished, and reported all at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -230,7 +230,7 @@ async fn a_name_harbor_would_refuse_stops_before_anything_is_created() {
 }
 
 #[tokio::test]
-async fn an_account_that_may_not_create_projects_is_told_so() {
+async fn an_account_that_may_not_create_projects_gets_that_message() {
     let server = Server::start(Setup { everyone_creates: false, ..three_projects() });
     for (creds, kind, says) in [
         (CI, Kind::Refused, "Only system admin can create project"),

@@ -71,7 +71,7 @@ fn only_projects_that_get_something_need_the_right_to_push() {
         assert!(!plan.stdout.contains("may not push"), "{}", plan.stdout);
         import(&both, &server, "", creds, &["--map", &map]).ended(0);
         assert!(server.tag("base/one", "1").is_some());
-        // What is sent anew is pushed.
+        // What is sent again counts as pushed.
         import(&both, &server, "", creds, &["--map", &map, "--reupload"]).ended(4).reported(&[denied]);
     }
 }
@@ -90,7 +90,7 @@ fn missing_projects_are_created_as_asked_for() {
 }
 
 #[test]
-fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
+fn nothing_is_created_for_an_import_that_would_fail_anyway() {
     let images = ["one", "two"].map(small);
     let bundle = bundle(&[&images[0], &images[1]]);
     let server = Harbor::start(setup());
@@ -103,7 +103,7 @@ fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
 }
 
 #[test]
-fn who_may_not_create_projects_is_told_so() {
+fn who_may_not_create_projects_gets_that_message() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(Setup { everyone_creates: false, ..setup() });
     import(&bundle, &server, "/new", CI, &["--create-projects"])
@@ -162,7 +162,7 @@ fn read_only_mode_that_ends_in_time_is_waited_for_before_the_first_push() {
     let ran = import(&bundle, &server, "/new", ADMIN, &["--create-projects"]).ended(0);
     ran.reported(&[
         "read-only mode: waiting up to 10 min 0 s (--max-wait)",
-        "takes changes again",
+        "accepts changes again",
         "project new created",
     ]);
     assert!(server.tag("new/team/one", "1").is_some());
@@ -186,7 +186,7 @@ fn a_name_without_a_project_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_proxy_cache_is_no_target() {
+fn a_proxy_cache_is_not_a_target() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup().with(Project::new("hub").proxy_cache()));
     import(&bundle, &server, "/hub", ADMIN, &[]).ended(4).reported(&["hub is a proxy cache"]);
@@ -213,7 +213,7 @@ fn a_quota_that_harbor_ignores_is_reported() {
     let server = Harbor::start(setup().account(maker));
     let message = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
     import(&bundle, &server, "/2026", CI, &options).ended(0).reported(&message);
-    // Who may create projects need not be allowed to read them.
+    // An account that may create projects need not be allowed to read them.
     let unread = ["quota of 2.0 GiB could not be checked", "may not read it"];
     import(&bundle, &server, "/2028", "maker:Maker123", &options).ended(0).reported(&unread);
     let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
@@ -222,7 +222,7 @@ fn a_quota_that_harbor_ignores_is_reported() {
 
 /// One 503 must not turn a Harbor into a registry without projects.
 #[test]
-fn an_api_that_has_a_bad_moment_is_asked_again_and_one_that_never_answers_is_named() {
+fn an_api_that_fails_for_a_moment_is_asked_again_and_one_that_never_answers_is_named() {
     let bundle = bundle(&[&small("one")]);
     let create = ["--create-projects"];
     let server = Harbor::start(Setup { busy_api: 1, ..setup() });
@@ -240,7 +240,7 @@ fn an_api_that_has_a_bad_moment_is_asked_again_and_one_that_never_answers_is_nam
     assert!(server.tag("base/team/one", "1").is_some());
 }
 
-/// The usual way of Harbor: each project has a robot of its own, and no account knows more than one project.
+/// The usual setup of Harbor: each project has its own robot, and no account knows more than one project.
 #[test]
 fn credentials_that_are_kept_for_one_project_count_for_all_that_is_asked_of_it() {
     let [one, two] = ["one", "two"].map(|name| images::oci(&format!("{name}/app"), "1", &["what all share", name]));

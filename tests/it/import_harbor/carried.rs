@@ -28,7 +28,7 @@ fn every_kind_of_image_arrives_whatever_the_version_and_the_account() {
 }
 
 #[test]
-fn what_lies_in_harbor_can_be_carried_on_with_all_that_speaks_of_it() {
+fn what_lies_in_harbor_can_be_carried_on_with_all_that_refers_to_it() {
     let image = images::oci_index("team/app", "1.0", "content");
     let sbom = images::referrer(&image, "application/spdx+json", b"sbom");
     let signature = images::cosign_signature(&image);

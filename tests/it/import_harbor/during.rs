@@ -49,8 +49,8 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
     import(&bundle, &server, "/base", CI, &[]).ended(0);
 }
 
-/// Its database has given up the layer, and the storage has it for a moment longer: without another upload, the image is broken
-/// as soon as the collection ends.
+/// Its database has given up the layer, and the storage still has it for a moment: without another upload, the image
+/// breaks when the collection ends.
 #[test]
 fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
     let server = Harbor::start(setup());
@@ -71,7 +71,7 @@ fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
     assert!(server.tag("base/team/one", "3").is_none());
 }
 
-/// One answer speaks for all that is still to be sent there; the rest of the run goes on.
+/// One answer counts for everything that is still to be sent there; the rest of the run continues.
 #[test]
 fn what_ends_a_push_to_a_project_in_the_middle_is_reported_once_and_not_tried_again() {
     let all = many();
@@ -117,7 +117,7 @@ fn a_quota_that_is_used_up_on_the_way_is_met_once() {
     let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
     assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
     let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
-    assert!(failed.len() == 1 && failed[0].contains("/base has no room left"), "{failed:#?}");
+    assert!(failed.len() == 1 && failed[0].contains("/base has no space left"), "{failed:#?}");
     ran.reported(&["configured upper limit", "hint: raise the project's quota"]);
     assert!(server.tag("base/team/tiny", "1").is_some(), "what fits arrives");
     assert_eq!(server.open_uploads(), 0, "what was refused is taken back");
@@ -148,20 +148,20 @@ fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
     server.change_once_tagged(3, Change::ReadOnlyFor(10));
     let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
     let message = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
-    assert_eq!((message("read-only mode: waiting up to"), message("takes changes again")), (1, 1), "{}", ran.stderr);
+    assert_eq!((message("read-only mode: waiting up to"), message("accepts changes again")), (1, 1), "{}", ran.stderr);
     assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
     assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
 }
 
-/// Harbor answers 401 while it cannot reach its database. The credentials are right all the same.
+/// Harbor answers 401 while it cannot reach its database. The credentials are still right.
 #[test]
-fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
+fn a_database_that_stops_is_an_outage_and_no_problem_of_the_credentials() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let server = Harbor::start(setup());
     server.change_once_tagged(3, Change::DatabaseStopped);
     let ran = import(&bundle, &server, "/base", CI, &["--retry-budget", "2s"]).ended(5);
-    let ran = ran.reported(&["does not answer", "failed to connect to", "nothing more is asked of it"]);
+    let ran = ran.reported(&["does not answer", "failed to connect to", "gapferry sends it no more requests"]);
     let count = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
     let failed = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).count();
     assert!(failed == 1 && !ran.stderr.contains("auth check"), "{}", ran.stderr);

@@ -42,7 +42,7 @@ fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_st
     assert_eq!(server.violations(), Vec::<String>::new());
 }
 
-/// Who may read artifacts knows what a tag means that a policy lets nobody pull.
+/// An account that may read artifacts learns the meaning of a tag that a policy forbids pulling.
 #[test]
 fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
     let source = Registry::start();
@@ -66,8 +66,8 @@ fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
     assert!(tag("1") && !tag("2") && tag("3"));
 }
 
-/// Content trust hides attestations, which are not signed themselves. That keeps what they may mean, and no signature or SBOM beside
-/// them; an account that may read artifacts learns what they mean.
+/// Content trust hides attestations, which are not signed themselves. What they may mean stays, but no signature or
+/// SBOM next to them does; an account that may read artifacts learns what they mean.
 #[test]
 fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() {
     let source = Registry::start();
@@ -105,9 +105,9 @@ fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() 
     }
 }
 
-/// What a robot may not read is named; the rest is a basis for the next export all the same.
+/// What a robot may not read is named; the rest still serves as a basis for the next export.
 #[test]
-fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
+fn an_inventory_continues_where_one_repository_cannot_be_read() {
     let images = ["one", "two"].map(small);
     let server = Harbor::start(setup().with(Project::new("closed")));
     import(&bundle(&[&images[0], &images[1]]), &server, "/apps", ADMIN, &[]).ended(0);
@@ -122,17 +122,18 @@ fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
     };
     // It may only pull from `apps`, and that is enough.
     let (ran, written) = inventory("quay.io/apps/team/one:1\nquay.io/apps/team/two\n");
-    ran.ended(0).reported(&["2 of 2 images are there"]);
+    ran.ended(0).reported(&["2 of 2 images are complete"]);
     assert!(written.contains("apps/team/two:1"), "{written}");
     for unreadable in ["quay.io/closed/x:1", "quay.io/closed/x"] {
         let (ran, written) = inventory(&format!("quay.io/apps/team/one:1\n{unreadable}\n"));
-        ran.ended(1).reported(&["1 of 2 images are there", "1 could not be read", unreadable]);
+        ran.ended(1).reported(&["1 of 2 images are complete", "1 could not be read", unreadable]);
         assert!(written.contains(&images[0].digest()) && written.contains("closed/x"), "{written}");
     }
     inventory("quay.io/closed/x:1\n").0.ended(4);
 }
 
-/// Harbor 2.15 and later have no tags in their storage, and their API lists no signatures: it names them beside their images.
+/// Harbor 2.15 and later have no tags in their storage, and their API does not list signatures: it names them with
+/// their images.
 #[test]
 fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
     let image = images::oci("team/app", "1", &["content"]);

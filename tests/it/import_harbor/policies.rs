@@ -42,7 +42,8 @@ fn an_immutable_tag_with_another_digest_fails_alone() {
     assert!(server.tag("base/team/one", "1").is_some(), "the other image arrives");
 }
 
-/// Who manages the project may read its rules: nothing is sent for a tag that could not be moved, and the plan says so.
+/// An account that manages the project may read its rules: nothing is sent for a tag that could not be moved, and the
+/// plan shows that.
 #[test]
 fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
     let setup = setup().with(Project::new("own").member("ci", Right::Maintain).immutable("1*"));
@@ -60,7 +61,7 @@ fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
 
 /// Rules that cover all tags cover those of signatures. The image arrives without what cannot be added to its list.
 #[test]
-fn an_immutable_list_of_signatures_costs_the_signatures_and_not_the_image() {
+fn an_immutable_list_of_signatures_loses_the_signatures_and_not_the_image() {
     let (image, signed) = (images::oci("team/app", "1.0", &["content"]), images::oci("team/app", "2.0", &["content"]));
     let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
     let source = Registry::start();
@@ -87,7 +88,7 @@ fn an_immutable_list_of_signatures_costs_the_signatures_and_not_the_image() {
     assert_eq!(server.tag("own/team/app", says[0]).unwrap().to_string(), theirs.digest());
 }
 
-/// Harbor answers 412 to whoever asks what a tag means there, until the image is signed or scanned. Pushing is allowed.
+/// Harbor answers 412 to a request for the meaning of a tag until the image is signed or scanned. Pushing is allowed.
 #[test]
 fn a_policy_that_forbids_pulling_stops_no_push() {
     let images = ["one", "two"].map(small);
@@ -123,7 +124,7 @@ fn a_policy_that_forbids_pulling_stops_no_push() {
     }
 }
 
-/// An increment leaves to the target what it has. Manifests that the target gives to nobody are not among that.
+/// An increment leaves to the target what it has, except manifests that the target withholds from everyone.
 #[test]
 fn an_increment_arrives_where_a_policy_forbids_pulling() {
     let old = images::oci_index("team/app", "1.0", "content");
@@ -270,7 +271,7 @@ fn an_image_whose_manifest_only_another_repository_has_and_withholds_fails_alone
 
 /// Harbor refuses to set an immutable tag, and where pulling is forbidden it tells a robot not even that the tag means this image.
 #[test]
-fn an_image_that_is_there_under_an_immutable_tag_that_nobody_may_read_has_not_failed() {
+fn an_image_that_is_there_under_an_immutable_tag_that_the_account_may_not_read_has_not_failed() {
     let server = Harbor::start(setup());
     server.change("base", |project| {
         project.content_trust = true;
@@ -291,7 +292,7 @@ fn an_image_that_is_there_under_an_immutable_tag_that_nobody_may_read_has_not_fa
 
 /// A robot cannot find out what such a tag means: it may be the same image.
 #[test]
-fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
+fn a_tag_that_the_account_may_not_read_is_left_alone_where_that_was_asked_for() {
     let server = Harbor::start(setup());
     server.change("base", |project| project.content_trust = true);
     let bundle = bundle(&[&small("one")]);
@@ -302,12 +303,12 @@ fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
     import(&bundle, &server, "/base", ROBOT, &["--on-existing", "skip"]).ended(0).reported(&["1 skipped"]);
     import(&bundle, &server, "/base", ROBOT, &["--on-existing", "fail"]).ended(1).reported(&["forbids reading"]);
     assert_eq!(server.pushes().len(), before);
-    // Who may read artifacts knows.
+    // An account that may read artifacts knows.
     import(&bundle, &server, "/base", CI, &["--on-existing", "fail"]).ended(0).reported(&["1 present"]);
 }
 
-/// Content trust wants a signature of attestations, too, so those that this bundle brought can never be read. That is no warning at
-/// every rerun; that somebody here has put another list under the tag is one.
+/// Content trust demands signatures of attestations too, so those that this bundle brought can never be read. That is
+/// not a warning at every rerun; another list that someone here has put under the tag is one.
 #[test]
 fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
     let image = images::oci("team/app", "1", &["content"]);
@@ -375,7 +376,7 @@ fn what_a_policy_withholds_from_a_proof_is_there_and_not_proven() {
 
 /// Which right is missing is better known than that a look was denied.
 #[test]
-fn an_account_that_may_only_push_hears_why_it_cannot() {
+fn an_account_that_may_only_push_learns_why_it_cannot() {
     let bundle = bundle(&[&small("one")]);
     let cache = Project::new("cache").proxy_cache().member("robot$base+ci", Right::Deliver);
     let server = Harbor::start(setup().with(cache).with(Project::new("in").member("robot$base+ci", Right::Deliver)));

@@ -11,7 +11,7 @@ use crate::support::{gapferry, tempdir};
 fn a_hundred_images_take_a_dozen_tokens_at_most() {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
-        // Each of the bases lands first in a project of its own, and is mounted from there.
+        // Each of the bases is first pushed to a project of its own, and is mounted from there.
         images::oci(&repository, &tag, &["what all share", &format!("base {}", n % 20), &format!("{n}")])
     };
     let all: Vec<Image> = (0..100).map(image).collect();
@@ -84,7 +84,7 @@ fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
 
 /// The same where the token server is not Harbor's own: whatever it makes of several repositories, all images are read.
 #[test]
-fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole() {
+fn an_export_by_a_token_server_that_does_not_accept_several_repositories_is_whole() {
     for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
         let (_server, references) = full(several_scopes, 8);
         let directory = tempdir();
@@ -94,7 +94,7 @@ fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole(
     }
 }
 
-/// So many images, 100 of them in 60 repositories of 30 projects, which everybody here may read, and what they are called.
+/// This many images, 100 of them in 60 repositories of 30 projects, which everyone may read here, and their names.
 fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
@@ -110,9 +110,9 @@ fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     (server, references)
 }
 
-/// A gateway may have a token server of its own kind: then each repository gets a token of its own again.
+/// A gateway may have a different token server: then each repository gets its own token again.
 #[test]
-fn a_token_server_that_does_not_take_several_repositories_at_once_is_asked_for_each() {
+fn a_token_server_that_does_not_accept_several_repositories_at_once_is_asked_for_each() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let directory = tempdir();

@@ -104,7 +104,7 @@ async fn swallows(registry: &Registry, digests: Vec<String>) -> Server {
 }
 
 #[tokio::test]
-async fn a_manifest_that_the_target_takes_and_does_not_store_fails_its_image_with_the_remedy() {
+async fn a_manifest_that_the_target_accepts_and_does_not_store_fails_its_image_with_the_remedy() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (index, single) = (images::oci_index("team/app", "1", "index"), images::oci("team/one", "1", &["one"]));
     let bundle = export(&source, &[&index, &single], directory.path());
@@ -128,7 +128,7 @@ async fn a_target_that_swallows_everything_is_named_in_one_line_for_all_images()
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(stderr.matches("failed:").count(), 1, "{stderr}");
-    assert!(stderr.contains("8 images (") && stderr.contains("took the manifest and does not have it"), "{stderr}");
+    assert!(stderr.contains("8 images (") && stderr.contains("accepted the manifest and does not have it"), "{stderr}");
 }
 
 /// A cache that outlived a garbage collection claims what many repositories had.
@@ -147,7 +147,7 @@ async fn blobs_that_many_repositories_lack_are_counted_in_two_warnings_at_most()
 }
 
 #[tokio::test]
-async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed() {
+async fn a_list_of_referrers_that_the_target_accepts_and_does_not_store_is_noticed() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["content"]);
     let sbom = images::referrer(&image, "application/spdx+json", b"an SBOM");
@@ -163,7 +163,7 @@ async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("took the list and does not have it"), "{stderr}");
+    assert!(stderr.contains("accepted the list and does not have it"), "{stderr}");
     assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "the image can do without the list");
 }
 
@@ -209,7 +209,7 @@ async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &[]);
     assert_eq!(code, Some(1), "{stderr}");
-    for says in ["holds a damaged or stale copy", &layer, "`gapferry check`", "restart the registry"] {
+    for says in ["has a damaged or stale copy", &layer, "`gapferry check`", "restart the registry"] {
         assert!(stderr.contains(says), "{says}: {stderr}");
     }
     assert_eq!(uploads_of(&server, &layer), 1, "once, not again and again");
@@ -217,7 +217,7 @@ async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
 }
 
 #[tokio::test]
-async fn a_stream_that_has_passed_says_how_to_go_on_and_that_way_works() {
+async fn a_stream_that_has_passed_says_how_to_continue_and_that_way_works() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -236,7 +236,7 @@ async fn a_stream_that_has_passed_says_how_to_go_on_and_that_way_works() {
     assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
 }
 
-/// Each refusal of a manifest costs tries of its own: one is enough to see that mounts here are of nothing.
+/// Each refusal of a manifest uses up tries: one is enough to see that mounts here have no effect.
 #[tokio::test]
 async fn after_one_mount_of_nothing_all_of_the_image_is_looked_at_before_its_manifest_is_put_again() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());

@@ -1,5 +1,5 @@
-//! Imports into a registry that does not have what it claims to have: a tag that exists can be pulled all the same, or the run
-//! fails and says why.
+//! Imports into a registry that lacks what it claims to have: an existing tag can still be pulled, or the run fails and
+//! says why.
 
 mod lacking;
 mod proven;

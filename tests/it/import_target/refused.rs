@@ -29,7 +29,7 @@ fn reupload_is_not_for_a_bundle_that_comes_in_several_runs() {
 }
 
 #[tokio::test]
-async fn a_repository_that_has_to_be_created_first_is_said_to_be_one() {
+async fn a_repository_that_has_to_be_created_first_is_reported_as_one() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (new, old) = (images::oci("team/new", "1", &["new"]), images::oci("team/old", "1", &["old"]));
     let bundle = export(&source, &[&new, &old], directory.path());
@@ -68,7 +68,7 @@ fn a_registry_in_maintenance_is_named_once_for_all_images() {
     let bundle = export(&source, &images.each_ref(), directory.path());
     let (code, stderr) = import(&bundle, target.host(), &[]);
     assert_eq!(code, Some(4), "{stderr}");
-    assert!(stderr.contains("takes no uploads") && stderr.contains("storage.maintenance.readonly"), "{stderr}");
+    assert!(stderr.contains("accepts no uploads") && stderr.contains("storage.maintenance.readonly"), "{stderr}");
     assert_eq!(stderr.matches("405 Method Not Allowed").count(), 1, "{stderr}");
 }
 
@@ -105,7 +105,7 @@ fn a_registry_that_denies_every_push_is_asked_once_for_each_repository_and_named
 
 /// Where rights are granted by repository, a denial says nothing of the others.
 #[test]
-fn a_repository_that_denies_pushes_costs_its_own_images_alone() {
+fn a_repository_that_denies_pushes_fails_only_its_own_images() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (shared, own) = ("a layer of both", ["one", "two"]);
     let [one, two] = own.map(|name| images::oci(&format!("team/{name}"), "1", &[shared, name]));
@@ -134,13 +134,13 @@ fn a_full_quota_of_our_own_registry_is_named_once_for_all_images() {
     let target = Embedded::with_quota(&directory.path().join("served"), 30_000);
     let (code, stderr) = import(&bundle, target.host(), &["-j", "1"]);
     assert_eq!(code, Some(4), "{stderr}");
-    assert!(stderr.contains(&format!("3 images: {} has no room left", target.host())), "{stderr}");
+    assert!(stderr.contains(&format!("3 images: {} has no space left", target.host())), "{stderr}");
     assert_eq!(stderr.matches("quota of this registry").count(), 1, "{stderr}");
     assert_eq!(target.get("/v2/team/small/manifests/1").status, 200, "what fits is pushed");
 }
 
 #[test]
-fn a_registry_that_takes_no_types_of_dockers_own_is_named_with_its_setting() {
+fn a_registry_that_accepts_no_types_of_dockers_own_is_named_with_its_setting() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let bundle = export(&source, &[&images::oci("team/app", "1", &["one"])], directory.path());
     let proxy = Proxy::before(target.host());
@@ -151,13 +151,13 @@ fn a_registry_that_takes_no_types_of_dockers_own_is_named_with_its_setting() {
 
 /// A registry that knows no referrers, or a gateway that objects to one, would cost every image of a bundle its tag.
 #[tokio::test]
-async fn a_companion_that_the_target_does_not_take_costs_no_image_its_tag() {
+async fn a_companion_that_the_target_rejects_does_not_fail_its_image() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let apps = ["one", "two"].map(|name| images::oci(&format!("team/{name}"), "1", &[name]));
     for app in &apps {
         let sbom = images::referrer(app, "application/spdx+json", app.repository.as_bytes());
         sbom.push(&source);
-        // What speaks of what was refused has nothing to speak of.
+        // A referrer of what was refused has lost its subject.
         let (of_sbom, list) = (
             images::referrer(&sbom, "application/example", app.repository.as_bytes()),
             images::referrers_tag(app, std::slice::from_ref(&sbom)),

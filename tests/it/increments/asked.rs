@@ -44,7 +44,7 @@ fn without_more(receipt: &mut Value) {
 }
 
 #[test]
-fn of_an_image_that_has_arrived_only_its_tag_and_what_speaks_of_it_is_asked() {
+fn of_an_image_that_has_arrived_only_its_tag_and_what_refers_to_it_is_asked() {
     let (sides, images, names) = arrived();
     let before = sides.source.requests().len();
     sides.export("second", &names, &["--since", "first.receipt"]);
@@ -130,7 +130,7 @@ fn a_forged_receipt_does_not_keep_an_image_from_being_exported_for_its_platform(
 }
 
 #[test]
-fn a_manifest_that_is_not_what_its_digest_says_makes_a_receipt_none() {
+fn a_manifest_that_is_not_what_its_digest_says_makes_a_receipt_invalid() {
     let (sides, _, names) = arrived();
     let requests = sides.source.requests().len();
     for (name, change) in [("text", " "), ("digest", "0")] {

@@ -55,7 +55,8 @@ fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
     }
 }
 
-/// Who doubts the target's storage must neither be told that a healthy target has lost everything, nor get images of rotten layers.
+/// An operator who doubts the target's storage must neither hear that a healthy target has lost everything, nor get
+/// images with damaged layers.
 #[test]
 fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
     let sides = Sides::new();
@@ -204,10 +205,10 @@ fn what_was_found_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_bundle_that_expects_nothing_lacks_nothing_and_takes_no_repair() {
+fn a_bundle_that_expects_nothing_lacks_nothing_and_accepts_no_repair() {
     let sides = Sides::new();
     many(&sides, "first", 1..=1, &[]);
-    std::fs::write(sides.path("missing.json"), "of an earlier run").unwrap();
+    std::fs::write(sides.path("missing.json"), "from an earlier run").unwrap();
     let refused = sides.import("first", &["--repair", "first.tar"]).ended(2);
     refused.reported(&["first.tar expects nothing at the target"]);
     assert_eq!(sides.target.tags("team/app1"), [""; 0]);

@@ -1,4 +1,4 @@
-//! Tags of images that nobody wants any more.
+//! Tags of images that are no longer wanted.
 
 use std::process::Stdio;
 
@@ -28,7 +28,7 @@ fn outdated(sides: &Sides, host: &str) {
 }
 
 #[test]
-fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
+fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_unchanged() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     outdated(&sides, target.host());
@@ -79,7 +79,7 @@ fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_reported() {
 }
 
 #[test]
-fn a_registry_whose_deletion_is_switched_off_is_not_said_to_lack_it() {
+fn a_registry_whose_deletion_is_switched_off_is_not_reported_to_lack_it() {
     let sides = Sides { target: Registry::with(Options { no_deletion: true, ..Options::default() }), ..Sides::new() };
     outdated(&sides, sides.target.host());
     let deleting = ["--prune", "--yes", "--arrived", "first.receipt"];
@@ -176,7 +176,7 @@ fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
     let prune = ["--prune", "--yes", "--arrived", "first.receipt", "--arrived-key", public];
     import(&prune).ended(3).reported(&["first.receipt is refused: it is not signed"]);
     assert!(there());
-    // A receipt that was not signed says nothing to one that is: what it found there, somebody else may have pushed.
+    // An unsigned receipt says nothing to a signed one: someone else may have pushed what it found there.
     let receipt = ["--receipt", "first.receipt", "--sign-key", key];
     import_to(target.host(), sides.stick.path(), "first", &receipt).ended(0);
     import(&prune).ended(0).reported(&["is left: no receipt of --arrived lists", "nothing to prune"]);

@@ -37,7 +37,7 @@ pub enum Alternative {
 pub struct Word {
     pub word: String,
     pub doc: String,
-    /// What stands beside the tag.
+    /// The fields next to the tag.
     pub fields: Vec<Field>,
 }
 
@@ -67,7 +67,7 @@ pub enum Printed {
     With(String),
 }
 
-/// All of them, and the types that implement `JsonReport`, each with the file that says so.
+/// All of them, and the types that implement `JsonReport`, each with the file that implements it.
 pub struct Sources {
     pub types: BTreeMap<String, Vec<Declared>>,
     pub reports: Vec<(String, String)>,

@@ -1,4 +1,4 @@
-//! A limit that ends a run does not end the job: the next run goes on where this one stopped.
+//! A limit that ends a run does not end the job: the next run continues where this one stopped.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -78,7 +78,7 @@ impl Limited {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_hits_the_limit_again_and_again_comes_to_its_end() {
+async fn an_export_that_hits_the_limit_again_and_again_finishes() {
     for name in ["b.tar", "b"] {
         let limited = Limited::start().await;
         let directory = support::tempdir();
@@ -125,7 +125,7 @@ async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
     let directory = support::tempdir();
     let out = directory.path().join("b.tar").display().to_string();
     let references = limited.list();
-    // One after the other: what is asked when the limit is reached has been answered but for one.
+    // One after the other: all but one of the requests are answered when the limit is reached.
     let mut arguments = vec!["export", "-j", "1", "-o", &out];
     arguments.extend(references.iter().map(String::as_str));
     limited.grant(5);
@@ -157,7 +157,7 @@ fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
     let output = import(&proxy.address);
     let text = all_output(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    // Those under way were told, nobody after them.
+    // Only requests under way got the answer.
     assert!(proxy.done().len() <= 6, "{:?}", proxy.done());
     assert!(text.contains("6 h 0 min"), "{text}");
     assert!(import(target.host()).status.success());
@@ -165,7 +165,7 @@ fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mistake_in_the_list_costs_no_pull_that_went_well_whether_a_limit_came_too_or_not() {
+async fn a_mistake_in_the_list_repeats_no_pull_that_succeeded_whether_a_limit_came_too_or_not() {
     // What is not there costs a pull, too.
     for first in [IMAGES + 1, 5] {
         let limited = Limited::start().await;
@@ -194,7 +194,7 @@ async fn a_mistake_in_the_list_costs_no_pull_that_went_well_whether_a_limit_came
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_platform_that_one_image_lacks_costs_no_pull_of_the_others() {
+async fn a_platform_that_one_image_lacks_repeats_no_pull_of_the_others() {
     let names: Vec<String> = (0..30).map(|n| format!("team/app:{n}")).collect();
     let shop = Shop::with(&names.iter().map(|name| (&name[..], &name[..])).collect::<Vec<_>>());
     let server = Server::registry(move |request, _| shop.answer(request)).await;

@@ -1,4 +1,4 @@
-//! Memory that does not grow with what somebody else writes into manifests.
+//! Memory does not grow with what others write into manifests.
 
 use serde_json::json;
 
@@ -72,7 +72,7 @@ const LAYERS: usize = 100;
 /// Bytes that each may take in a run that plans them all, its share of the manifest included. It used to take 1,600.
 const FOR_EACH_LAYER: usize = 1200;
 
-/// A registry of images of many layers, which nobody is ever asked for.
+/// A registry with images of many layers, whose layers are never requested.
 async fn many_layers() -> Server {
     let answer = |request: &Seen| {
         let name = request.target.strip_prefix("/v2/team/app")?.split('/').next()?;

@@ -1,4 +1,4 @@
-//! 429: everybody waits, visibly, as long as was allowed; then the run stops, and the next one goes on.
+//! 429: all requests wait, visibly, as long as allowed; then the run stops, and the next one continues.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -141,7 +141,7 @@ async fn how_slow_the_last_pulls_will_be_is_reported_once_if_they_take_longer_th
 }
 
 #[tokio::test]
-async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_told_of_it() {
+async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_stated() {
     let (shop, refused) = (shop(3), AtomicUsize::new(0));
     let server = Server::registry(move |request, before| {
         let limited = before > 0 && is_pull(request) && refused.fetch_add(1, Ordering::SeqCst) < 3;
@@ -187,12 +187,12 @@ async fn a_limit_of_which_nothing_is_reported_ends_the_run_when_the_patience_all
     let (registries, recorder) = client(Config { retries: 2, max_wait, ..Config::default() });
     let error = registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited);
-    assert!(error.chain().contains("does not say for how long"), "{}", error.chain());
+    assert!(error.chain().contains("without saying for how long"), "{}", error.chain());
     assert!(waits(&recorder).len() > 3, "{:?}", waits(&recorder));
 }
 
 #[tokio::test]
-async fn a_limit_told_without_a_time_to_wait_is_asked_again_until_all_the_patience_is_used_up() {
+async fn a_limit_stated_without_a_time_to_wait_is_asked_again_until_all_the_patience_is_used_up() {
     let refuse = |_: &_, _| Answer::new(429).with("ratelimit-limit", "100;w=50").with("ratelimit-remaining", "0;w=50");
     let server = Server::registry(refuse).await;
     let config = Config { retries: 0, max_wait: Duration::from_millis(1500), ..Config::default() };

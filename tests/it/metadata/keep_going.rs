@@ -226,7 +226,8 @@ async fn what_images_have_of_the_platforms_is_taken() {
     ends_with(0, &["verify", "--full", &bundle]);
 }
 
-/// An image with one layer and a signature under cosign's tag, which has a layer of its own; gives the digest of that.
+/// An image with one layer and a signature under cosign's tag, which has its own layer; returns the digest of that
+/// layer.
 fn put_signed(site: &TestSite, repository: &str) -> String {
     let image = site.source.put_image(repository, "1", "amd64");
     let payload = format!("payload of {repository}");
@@ -281,7 +282,7 @@ async fn a_signature_that_the_registry_cannot_deliver_is_left_out() {
     assert_eq!(lock["images"][0]["attachedUnknown"], true, "{lock}");
 }
 
-/// A bundle without it would be believed to be whole, until somebody has to prove where the image came from.
+/// A bundle without it would look complete until someone has to prove where the image came from.
 #[tokio::test]
 async fn one_wrong_answer_costs_a_bundle_no_signature() {
     for fault in [Fault::ExtraBytes(87), Fault::WrongDigest, Fault::WrongLength(-1), Fault::Page] {
@@ -313,7 +314,7 @@ async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
         let export = ["export", "-f", &list, "-o", &bundle, "--retries", "1", "--retry-budget", "1s"];
         let output = ends_with(code, &export);
         assert!(!std::path::Path::new(&bundle).exists(), "{fault:?}: {}", stderr(&output));
-        // The image is not there as a whole: the lock says so, and the exit code.
+        // The image is incomplete there: the lock says so, and the exit code shows it.
         ends_with(1, &[&export[..], &["--keep-going"]].concat());
         let lock = lock_of(&bundle);
         assert_eq!((references(&lock["images"]), references(&lock["missing"])), (vec!["b:1"], vec!["a:1"]));
@@ -482,7 +483,7 @@ async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
     }
     let reference = format!("{again}#{}:2", site.source.name("app"));
     assert!(stderr(&ends_with(2, &["inspect", &reference])).contains("may have been incomplete"));
-    // Of the same repository, a tag that is named in full is not in doubt, and what left the allowlist may go.
+    // In the same repository, a tag that is named in full is not in doubt, and what left the allowlist may go.
     let list = site.list(&["app:1"]);
     ends_with(0, &["export", "-f", &list, "-o", &next, "--since", &receipt]);
     assert!(lock_of(&next).get("missing").is_none());

@@ -9,7 +9,7 @@ use super::*;
 use crate::support::registry::Registry;
 use crate::support::{gapferry_process, tempdir};
 
-/// Fields of a descriptor that mean nothing, each in a form that somebody writes.
+/// Fields of a descriptor without meaning, each in a form that some program writes.
 fn descriptor_oddities() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(json!({})),
@@ -196,7 +196,7 @@ async fn a_lock_that_cannot_be_followed_is_named_with_its_line_and_what_the_tag_
 
 /// Memory and space are planned by what manifests say: one hostile number must not end the run, or cost the other images.
 #[tokio::test]
-async fn a_blob_that_is_said_to_be_larger_than_any_disk_costs_its_image_and_nothing_else() {
+async fn a_blob_that_is_reported_as_larger_than_any_disk_fails_only_its_image() {
     let (source, site) = (Source::start().await, tempdir());
     source.put_image("good", "1", "amd64");
     let config = typed(source.put_blob("huge", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
@@ -302,7 +302,7 @@ async fn an_index_that_calls_an_image_an_index_is_refused_with_both_types() {
 }
 
 #[tokio::test]
-async fn a_companion_that_is_not_whole_stays_behind_and_its_image_travels() {
+async fn a_companion_that_is_incomplete_stays_behind_and_its_image_travels() {
     let (source, directory) = (Source::start().await, tempdir());
     let image = source.put_image("a", "1", "amd64");
     let child = json!({"mediaType": OCI_MANIFEST, "digest": sha256(b"gone"), "size": 4});
@@ -321,7 +321,7 @@ async fn a_companion_that_is_not_whole_stays_behind_and_its_image_travels() {
 #[tokio::test]
 async fn a_manifest_without_a_media_type_is_pushed_with_the_one_that_led_to_it() {
     let (source, target, directory) = (Source::start().await, Registry::start(), tempdir());
-    // By its config it would be Docker's, and docker-registry takes none of these without the field.
+    // By its config it would be Docker's, and docker-registry accepts none of these without the field.
     let image = |name: &str| {
         let config = json!({"os": "linux", "architecture": "amd64", "x": name}).to_string();
         let config = typed(source.put_blob("a", config.as_bytes()), "application/vnd.docker.container.image.v1+json");

@@ -1,4 +1,4 @@
-//! Which manifest stands for a platform, and what is said where there is none.
+//! Which manifest stands for a platform, and what is reported if there is no such manifest.
 
 use serde_json::{Value, json};
 
@@ -85,14 +85,14 @@ async fn a_config_that_names_its_platform_in_two_ways_is_refused_by_export_and_v
     put(r#"{"architecture":"arm64","os":"linux","OS":"windows"}"#);
     let message = stderr(&ends_with(3, &["export", &site.source.name("a:1"), "-o", &site.path("b")]));
     assert!(message.contains("\"OS\""), "{message}");
-    // What is no platform at all is nobody's.
+    // A value that is not a platform belongs to no platform.
     put(r#"["architecture"]"#);
     ends_with(0, &["export", &site.source.name("a:1"), "-o", &site.path("b")]);
     ends_with(0, &["verify", "--full", &site.path("b")]);
 }
 
 #[tokio::test]
-async fn an_allowlist_with_platforms_lets_in_no_child_that_a_runtime_could_take_for_another() {
+async fn an_allowlist_with_platforms_admits_no_child_that_a_runtime_could_take_for_another() {
     let (site, target) = (TestSite::new().await, Registry::start());
     let (amd, other) = (site.source.put_image("a", "", "amd64"), site.source.put_image("a", "", "arm64"));
     let attests = |digest: &Value| {
@@ -105,7 +105,7 @@ async fn an_allowlist_with_platforms_lets_in_no_child_that_a_runtime_could_take_
     let unknown = json!({"platform": platform("unknown/unknown")});
     let cases = [
         (attestation(unknown.clone(), &amd["digest"]), 0),
-        // Without a platform, containerd goes by the config.
+        // Without a platform, containerd uses the config.
         (attestation(json!({}), &amd["digest"]), 3),
         (attestation(unknown, &json!(sha256(b"nothing here"))), 3),
     ];
@@ -122,7 +122,7 @@ async fn an_allowlist_with_platforms_lets_in_no_child_that_a_runtime_could_take_
 /// One list serves both sides: what it lets out of one registry it lets into the other, even where only an index says what a manifest
 /// is for.
 #[tokio::test]
-async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the_same_list_lets_it_in() {
+async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the_same_list_admits_it() {
     let site = TestSite::new().await;
     let other = for_platform(&site.source.put_image("a", "x", "s390x"), "linux/s390x");
     let windows = json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1"});

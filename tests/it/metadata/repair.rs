@@ -9,7 +9,7 @@ use crate::support::tempdir;
 struct TestSite {
     source: Source,
     directory: tempfile::TempDir,
-    /// Of the first image's layer and of a child of the index, which the bundle has lost.
+    /// The digests of the first image's layer and of a child of the index, which the bundle has lost.
     lost: [String; 2],
 }
 

@@ -302,7 +302,7 @@ fn an_increment_accepts_a_joined_list_although_what_it_was_joined_from_was_clean
 }
 
 #[test]
-fn companions_are_listed_with_the_image_that_they_speak_of() {
+fn companions_are_listed_with_the_image_that_they_refer_to() {
     let site = TestSite::exported();
     let index = images::oci_index("team/many", "1", "two platforms");
     let sbom = images::referrer(&index, "application/spdx+json", b"an SBOM");

@@ -8,7 +8,7 @@ use crate::support::faulty::{Answer, Server, exchange};
 use crate::support::images;
 use crate::support::registry::Registry;
 
-/// Answers what is asked about manifests of these tags as `fault` says, and hands the rest to the registry.
+/// Answers requests for manifests of these tags according to `fault`, and passes the rest to the registry.
 async fn unreadable(target: &Registry, tag: String, fault: &'static str) -> Server {
     let host = target.host().to_owned();
     let denied = || Answer::new(403).body(r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#);
@@ -29,7 +29,7 @@ async fn unreadable(target: &Registry, tag: String, fault: &'static str) -> Serv
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
+async fn a_list_that_cannot_be_read_loses_its_signatures_and_no_image() {
     let site = TestSite::exported();
     let tag = cosign::tag(&site.app, "sig");
     for fault in ["500", "page"] {
@@ -39,7 +39,7 @@ async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
         let server = unreadable(&target, tag.clone(), fault).await;
         for done in ["1 image pushed", "1 present"] {
             let ran = site.import_to(&server.address, &["--retries", "0"]).ended(1);
-            ran.reported(&["failed: companion", &*tag, "nor replaced without losing what it has", done]);
+            ran.reported(&["failed: companion", &*tag, "nor replaced without losing its content", done]);
             assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()), "{fault}");
             assert_eq!(target.digest("team/app", &tag), Some(theirs.digest()), "{fault}");
         }
@@ -48,7 +48,7 @@ async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
 }
 
 #[tokio::test]
-async fn a_list_of_referrers_that_cannot_be_read_costs_no_image_and_is_left_alone() {
+async fn a_list_of_referrers_that_cannot_be_read_fails_no_image_and_is_left_alone() {
     let site = TestSite::exported();
     let [ours, theirs] =
         ["ours", "theirs"].map(|text| images::referrer(&site.app, "application/spdx+json", text.as_bytes()));

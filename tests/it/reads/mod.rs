@@ -1,5 +1,5 @@
-//! Reading from registries as they are: lists that are too short, look-ups that are refused, gateways in between. What is
-//! left out is told, and shows in the exit code or the lock.
+//! Reading from real-world registries: incomplete lists, refused look-ups, gateways in between. What is left out is
+//! reported, and shows in the exit code or the lock.
 
 mod broken;
 mod lists;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support;
 
-/// Runs the program under test beside the server of this test.
+/// Runs the program under test next to the server of this test.
 async fn gapferry(arguments: &[&str]) -> Output {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let run = move || support::gapferry().args(arguments).output().unwrap();

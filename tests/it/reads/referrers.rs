@@ -1,4 +1,4 @@
-//! Registries that do not say what is attached to an image: the image travels, and nobody takes silence for “nothing”.
+//! Registries that do not list referrers: the image is exported, and silence is not taken for "none".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,7 +41,7 @@ fn unknown(lock: &Value) -> usize {
 }
 
 #[tokio::test]
-async fn an_image_travels_though_its_referrers_are_not_told_and_one_warning_says_so() {
+async fn an_image_travels_though_its_referrers_are_unknown_and_one_warning_says_so() {
     let login = Server::start(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Sign in</h1>")).await;
     let busy = Server::start(|_, _| Answer::new(429).with("Retry-After", "3600")).await;
     let to = |server: &Server| format!("http://{}/signin?continue=x", server.address);
@@ -82,7 +82,7 @@ async fn an_image_travels_though_its_referrers_are_not_told_and_one_warning_says
 
 /// Whoever can break the answer for one image must not hide the signatures of others.
 #[tokio::test]
-async fn an_answer_that_is_of_no_use_concerns_its_image_alone() {
+async fn an_answer_that_is_useless_concerns_its_image_alone() {
     let empty = || Answer::new(200).with("Content-Type", OCI_INDEX).body(index(OCI_INDEX, &[]));
     let damaged = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"a referrer is damaged"}]}"#;
     // (what is answered about the first image, the first time or always, and how many images remain open)
@@ -250,7 +250,7 @@ async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
 }
 
 #[tokio::test]
-async fn a_signature_that_the_last_bundle_has_is_kept_where_today_nobody_says_what_is_attached() {
+async fn a_signature_that_the_last_bundle_has_is_kept_where_todays_list_is_unknown() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");
@@ -286,7 +286,7 @@ async fn a_signature_that_the_last_bundle_has_is_kept_where_today_nobody_says_wh
     assert_eq!((attached(&listed["images"]), unknown(&listed)), (json!(digest), 2));
     assert_code(&gapferry(&["verify", "--full", path(&bundle)]).await, 0);
 
-    // Of an image that the tag no longer means it says nothing.
+    // It says nothing about an image that the tag no longer means.
     moved.store(true, Ordering::Relaxed);
     assert_code(&gapferry(&export).await, 0);
     let listed = printed(&gapferry(&["list", path(&bundle), "--json"]).await);
@@ -295,7 +295,7 @@ async fn a_signature_that_the_last_bundle_has_is_kept_where_today_nobody_says_wh
 }
 
 #[tokio::test]
-async fn a_lock_keeps_the_companions_that_can_still_be_read_where_nobody_says_which_there_are_today() {
+async fn a_lock_keeps_the_companions_that_can_still_be_read_where_todays_list_is_unknown() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");
@@ -399,7 +399,7 @@ async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_do
     algorithm["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e");
     let none = Value::Null;
     let to = |target: &str| Some(format!("<{target}>; rel=\"next\""));
-    // (an entry beside two good ones, and where the page leads)
+    // (an entry next to two good ones, and where the page leads)
     let cases = [
         ("null", Some(&none), None),
         ("a size that is text", Some(&report), None),

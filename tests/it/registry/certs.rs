@@ -30,7 +30,7 @@ impl Authority {
         self.directory.join(format!("{}-ca.pem", self.name))
     }
 
-    /// A certificate for 127.0.0.1, or for whoever shows it.
+    /// A certificate for 127.0.0.1, or for any client.
     fn sign(&self, name: &str) -> Pair {
         let ca = |extension: &str| format!("{}-ca.{extension}", self.name);
         let (subject, file) = (format!("/CN={name}"), format!("{}-{name}", self.name));
@@ -198,7 +198,7 @@ async fn storage_that_a_registry_sends_us_to_is_trusted_by_the_named_directory_b
     std::fs::create_dir(&named).unwrap();
     put(&named, "ca.crt", &site.certificate());
     put_pair(&named, "client", &site.sign("us"));
-    // Both speak to whoever names them; the second only to whoever shows a certificate.
+    // Both accept any name; the second only clients with a certificate.
     for (storage, reached) in [(&open, true), (&asking, false)] {
         let places = Places::new();
         // That something is known of the storage's own host makes no difference.

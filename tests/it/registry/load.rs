@@ -131,7 +131,7 @@ async fn one_blob_is_mounted_into_a_project_once_at_a_time_and_others_meanwhile(
 }
 
 #[tokio::test]
-async fn turns_are_taken_also_where_registries_conf_speaks_of_a_part_of_the_registry() {
+async fn turns_are_taken_also_where_registries_conf_refers_to_a_part_of_the_registry() {
     for tls_verify in [None, Some(false)] {
         let server = taking(|_, _| Answer::new(404)).await;
         let text = format!("[[registry]]\nlocation = '{}/project'\ninsecure = true\n", server.address);
@@ -213,7 +213,7 @@ async fn a_manifest_that_misses_something_else_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn what_has_just_arrived_and_is_said_to_be_missing_is_asked_for_again() {
+async fn what_has_just_arrived_and_is_reported_as_missing_is_asked_for_again() {
     let looked_for = AtomicUsize::new(0);
     let server = taking(move |request, _| match request.method.as_str() {
         "PUT" => Answer::new(201),

@@ -81,7 +81,7 @@ fn warnings(recorder: &Recorder) -> Vec<String> {
 
 /// `(where, manifests, blobs)`
 fn served(registries: &Registries) -> Vec<(String, u64, u64)> {
-    let message = |served: Served| (served.from.to_string(), served.manifests, served.blobs);
+    let message = |served: Served| (served.from.to_string(), served.manifest_count, served.blobs);
     registries.served().into_iter().map(message).collect()
 }
 
@@ -101,7 +101,7 @@ async fn the_first_mirror_serves_and_the_registry_is_not_asked() {
 }
 
 #[tokio::test]
-async fn an_image_that_a_mirror_lacks_comes_whole_from_the_registry_with_a_word() {
+async fn an_image_that_a_mirror_lacks_comes_whole_from_the_registry_with_a_notice() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), Registry::start());
     let (registries, recorder) = through(primary.host(), &[(mirror.host(), "")]);
@@ -270,7 +270,7 @@ async fn a_mirror_that_finishes_what_another_has_falsified_is_not_blamed_and_ser
 }
 
 #[tokio::test]
-async fn a_mirror_that_falsifies_the_end_is_found_out_and_whoever_began_honestly_is_not_blamed() {
+async fn a_mirror_that_falsifies_the_end_is_detected_and_the_mirror_that_began_honestly_is_not_blamed() {
     let (places, registries, recorder) = broken_off_and_finished(1).await;
     let message = warnings(&recorder);
     let blamed: Vec<_> = message.iter().filter(|text| text.contains("gave wrong bytes")).collect();
@@ -387,7 +387,7 @@ async fn signatures_that_only_the_registry_has_are_found_and_a_registry_that_is_
 }
 
 #[tokio::test]
-async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_word() {
+async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_notice() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     image.named("team/app", "2.0").push(&primary);
@@ -404,7 +404,7 @@ async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_wo
     let (registries, _) = through(&down, &[(mirror.host(), "")]);
     let found = registries.tags(&named(), Need::Required).await.unwrap();
     assert_eq!(list(found.tags), ["1.0"]);
-    assert!(found.doubts[0].contains("maybe not all"), "{:?}", found.doubts);
+    assert!(found.doubts[0].contains("may be incomplete"), "{:?}", found.doubts);
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_reque
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_goes_on_where_the_registry_has_got_to() {
+async fn an_upload_that_breaks_continues_where_the_registry_has_got_to() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
@@ -65,7 +65,7 @@ async fn an_upload_that_breaks_goes_on_where_the_registry_has_got_to() {
 
 /// The refusal is about the time, not about PATCH: what the registry has is not sent again, and later uploads go in pieces too.
 #[tokio::test]
-async fn an_upload_that_meets_read_only_mode_goes_on_in_its_session() {
+async fn an_upload_that_meets_read_only_mode_continues_in_its_session() {
     let (patches, began) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", format!("/u{}", began.fetch_add(1, Ordering::SeqCst))),
@@ -451,7 +451,7 @@ async fn harbor_counts_a_large_blob_once() {
 }
 
 #[tokio::test]
-async fn distribution_2_8_starts_again_and_our_own_registry_goes_on() {
+async fn distribution_2_8_starts_again_and_our_own_registry_continues() {
     let registry = Registry::start();
     let directory = tempdir();
     let own = Embedded::writable(directory.path());

@@ -47,7 +47,7 @@ async fn keeping(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Se
 }
 
 #[tokio::test]
-async fn a_registry_that_keeps_another_file_is_found_out_in_every_repository() {
+async fn a_registry_that_keeps_another_file_is_detected_in_every_repository() {
     let servers = [
         // An empty file, a shorter one, a longer one, one without an end behind a right length, and none.
         keeping(|_| Answer::new(416)).await,

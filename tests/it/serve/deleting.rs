@@ -45,7 +45,7 @@ fn nothing_is_deleted_in_a_repository_that_does_not_exist() {
 }
 
 #[test]
-fn what_speaks_of_a_missing_subject_can_be_deleted_with_its_blobs() {
+fn what_refers_to_a_missing_subject_can_be_deleted_with_its_blobs() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let subject = images::oci("a", "1", &["never pushed"]);

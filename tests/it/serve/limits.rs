@@ -51,7 +51,7 @@ fn a_manifest_is_no_larger_than_it_may_be() {
 }
 
 #[test]
-fn a_client_that_says_nothing_keeps_nobody_out_for_long() {
+fn a_client_that_says_nothing_does_not_block_others_for_long() {
     let work = tempdir();
     let server = Embedded::limited(work.path(), Limits { connections: 1, head: SOON, ..Limits::default() });
     let _silent = TcpStream::connect(server.host()).unwrap();

@@ -121,7 +121,7 @@ fn heads_say_what_gets_give_without_a_body() {
 }
 
 #[test]
-fn a_download_that_broke_off_continues_where_it_was() {
+fn a_download_that_broke_off_continues_where_it_stopped() {
     let work = tempdir();
     let blob: Vec<u8> = (0..2_000_000_u32).flat_map(|i| i.to_le_bytes()).collect();
     let image = images::oci_raw("a", "1", b"{}", &[("application/vnd.example.large", blob.clone())]);

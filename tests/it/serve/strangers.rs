@@ -64,7 +64,7 @@ fn a_write_that_is_refused_leaves_the_bundle_sealed() {
         ("DELETE", "/v2/nowhere/manifests/1".to_owned(), ""),
         ("DELETE", "/v2/org/same/manifests/nowhere".to_owned(), ""),
         ("PUT", "/v2/x/manifests/1".to_owned(), dangling.as_str()),
-        ("PUT", "/v2/x/manifests/1".to_owned(), "no manifest"),
+        ("PUT", "/v2/x/manifests/1".to_owned(), "not a manifest"),
         ("POST", format!("/v2/x/blobs/uploads/?digest={nothing}"), "something else"),
     ] {
         let answer = server.request(method, &path).header("Content-Type", media_type::OCI_MANIFEST).body(body).send();
@@ -145,7 +145,7 @@ fn what_another_repository_has_survives_a_deletion() {
 
 /// What an index has no name for belongs to every repository, so no repository's deletion may break it.
 #[test]
-fn an_image_without_a_name_keeps_what_it_needs_whoever_deletes_it() {
+fn an_image_without_a_name_keeps_what_it_needs_no_matter_who_deletes_it() {
     let work = tempdir();
     let index = images::oci_index("team/app", "1", "x");
     layout_of(work.path(), std::slice::from_ref(&index));

@@ -82,7 +82,7 @@ fn with_config(fixture: &Fixture, text: &str, args: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of_it() {
+fn a_site_that_demands_signatures_accepts_no_other_bundle_without_any_option() {
     let fixture = Fixture::new();
     let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::P256));
     let demand = "require-signature = true\nkeys = [\"../../ours.pub\"]\n";
@@ -135,7 +135,7 @@ fn a_site_s_keys_count_where_a_bundle_is_split_or_repaired() {
 
 /// "OK" would be said of a bundle that the next command refuses.
 #[test]
-fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_no_success() {
+fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_not_success() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     fixture.export("unsigned.tar", &[]).ended(0);
@@ -195,7 +195,7 @@ fn a_signature_of_chunks_b3_that_is_none_is_brought_from_a_copy() {
 }
 
 #[test]
-fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none() {
+fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_an_invalid_key() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let bundle = fixture.signed("bundle.tar", &key);

@@ -71,7 +71,7 @@ fn what_is_compressed_already_is_stored_and_everything_else_gets_smaller() {
 }
 
 #[test]
-fn a_compressed_bundle_that_is_damaged_is_never_called_whole() {
+fn a_compressed_bundle_that_is_damaged_is_never_called_complete() {
     let (fixture, packed) = exported();
     for at in (0..packed.len()).step_by(packed.len() / 40) {
         let mut bytes = packed.clone();
@@ -115,11 +115,11 @@ fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     fixture.run(&["repair", "images.tar.zst", "plain.tar"]);
     assert!(std::fs::read(fixture.path("images.tar.zst")).unwrap() == packed);
-    // With a key it is written anew, signed.
+    // With a key it is written again, signed.
     let signed = ["export", "--locked", "images.lock", "-o", "images.tar.zst", "--sign-key", "key.pem"];
     fixture.run(&signed).ended(0).reported(&["written", "signed by"]);
     fixture.run(&signed).ended(0).reported(&["unchanged", "signed by"]);
-    // A compressed tar without the table is none that can be read by offset, but passes through a pipe.
+    // A compressed tar without the table cannot be read by offset, but passes through a pipe.
     std::fs::write(fixture.path("other.tar.zst"), images::zstd(&std::fs::read(fixture.path("plain.tar")).unwrap()))
         .unwrap();
     fixture.run(&["verify", "other.tar.zst"]).ended(2).reported(&["compressed with zstd"]);
@@ -134,7 +134,7 @@ fn a_compressed_pipe_that_breaks_is_reported_like_any_other_that_does() {
     for cut in [2_000, packed.len() / 4, packed.len() / 2, packed.len() - 700, packed.len() - 3] {
         let message = fixture.piped(&["verify", "-"], &packed[..cut], 50_000).ended(3);
         let message = format!("{}{}", message.stdout, message.stderr);
-        assert!(message.contains("the compressed data ends within a frame: it is cut short"), "{cut}: {message}");
+        assert!(message.contains("its compressed data ends within a frame: it is cut short"), "{cut}: {message}");
         let import = ["import", "-", "--plain-http", "--to", &to];
         let message = fixture.piped(&import, &packed[..cut], 50_000);
         assert!(matches!(message.code, Some(1 | 3)), "{cut}: {message:#?}");

@@ -52,7 +52,7 @@ fn images_go_from_one_registry_through_a_pipe_into_another() {
 }
 
 #[test]
-fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the_rest() {
+fn a_pipe_that_breaks_loses_only_what_had_not_arrived_and_the_same_again_brings_the_rest() {
     let fixture = Fixture::new();
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let end = whole.len();
@@ -81,9 +81,9 @@ fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the
     assert!(seen.iter().any(|there| (1..4).contains(there)), "{seen:?}");
 }
 
-/// Of five thousand images nobody could read why.
+/// Otherwise the reason would be lost among five thousand images.
 #[test]
-fn what_failed_for_one_reason_says_it_once() {
+fn what_failed_for_one_reason_reports_it_once() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let broken = fixture.piped(&import(&to(&target), &[]), &whole[..whole.len() / 4], 50_000).ended(1);
@@ -111,10 +111,10 @@ fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_ow
 }
 
 #[test]
-fn a_wrong_byte_costs_the_images_that_have_it_and_no_others() {
+fn a_wrong_byte_fails_only_the_images_that_have_it() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let mut bytes = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
-    // Of the second image alone.
+    // Only the second image has it.
     let digest = gapferry::oci::Digest::sha256(&fixture.images[1].blobs[2]);
     let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(digest.blob_path().as_bytes())).unwrap();
     bytes[header + 600] ^= 1;
@@ -163,7 +163,7 @@ fn an_upload_that_fails_is_tried_again_though_the_bytes_have_passed() {
 }
 
 #[test]
-fn an_import_that_was_killed_goes_on_where_it_was() {
+fn an_import_that_was_killed_continues_where_it_stopped() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let (to, whole) = (to(&target), std::fs::read(fixture.streamed("whole.tar", &[])).unwrap());
     let mut child = fixture.process(&import(&to, &[])).stdin(Stdio::piped()).spawn().unwrap();

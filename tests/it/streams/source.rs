@@ -62,7 +62,7 @@ fn report(bytes: &[u8]) -> gapferry::Result<Report> {
 }
 
 #[test]
-fn a_blob_that_goes_by_sha512_is_in_the_stream_and_in_its_own_sums() {
+fn a_blob_that_is_named_by_sha512_is_in_the_stream_and_in_its_own_sums() {
     let large = noise(4, 3_000_000);
     let builder =
         Builder::new().sha512("registry.test/a:1", large).image("registry.test/b:1", &[noise(5, 100), vec![]]);
@@ -145,7 +145,7 @@ fn a_pipe_that_cannot_be_read_is_not_called_one_that_has_ended() {
 
 /// A blob that is left out would shift all that follows: the tar would look whole and hold files under wrong names.
 #[test]
-fn a_blob_of_which_no_place_is_known_ends_the_stream_before_anything_goes_out() {
+fn a_blob_of_which_no_place_is_known_ends_the_stream_before_anything_is_sent() {
     let builder = two_images();
     let (files, events) = (builder.files(), Arc::new(Silent) as Events);
     let places = HashMap::new();

@@ -91,7 +91,7 @@ fn every_problem_is_named_as_if_it_were_a_file() {
 }
 
 #[test]
-fn what_is_no_bundle_is_said_to_be_none() {
+fn what_is_no_bundle_is_reported_as_none() {
     let fixture = Fixture::new();
     fixture.piped(&["verify", "-"], b"", WHOLE).ended(2).reported(&["standard input is empty"]);
     fixture.piped(&["verify", "-"], &[7; 5000], WHOLE).ended(2).reported(&["standard input is not a tar"]);
@@ -99,7 +99,7 @@ fn what_is_no_bundle_is_said_to_be_none() {
 }
 
 #[test]
-fn a_stream_that_nobody_trusted_signed_is_refused_before_its_first_blob() {
+fn a_stream_signed_by_an_untrusted_key_is_refused_before_its_first_blob() {
     let fixture = Fixture::new();
     let keys = [("ours", "key.pem", "key.pub"), ("theirs", "other.pem", "other.pub")];
     for (_, private, public) in keys {
@@ -113,7 +113,7 @@ fn a_stream_that_nobody_trusted_signed_is_refused_before_its_first_blob() {
     let unsigned = std::fs::read(fixture.streamed("plain.tar", &[])).unwrap();
     let text = fixture.piped(&["verify", "-", "--key", "key.pub"], &signed, WHOLE).ended(0).stdout;
     assert!(text.contains("signed by"), "{text}");
-    // The blobs never came: that they are missing is not what is said.
+    // The blobs were never received; the report must not say that they are missing.
     let first = |bytes: &[u8]| 512 * (1 + (0..).find(|at| bytes[at * 512..].starts_with(b"blobs/")).unwrap());
     for (bytes, key, why) in [(&signed, "other.pub", "does not match"), (&unsigned, "key.pub", "not signed")] {
         let refused = fixture.piped(&["verify", "-", "--key", key], &bytes[..first(bytes)], WHOLE).ended(3);
@@ -164,7 +164,7 @@ fn what_is_only_a_part_of_a_bundle_is_not_called_a_damaged_one() {
     let volume = std::fs::read(fixture.path("part.002.tar")).unwrap();
     for command in [&["verify", "-"][..], &["import", "-", "--to", "127.0.0.1:1/none"]] {
         let refused = fixture.piped(command, &volume, WHOLE).ended(2);
-        refused.reported(&["standard input is not a bundle but a volume of a bundle", "read only from a file"]);
+        refused.reported(&["standard input is not a bundle but a volume of a bundle", "from a file"]);
     }
 }
 

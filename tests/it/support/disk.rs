@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::tempdir;
 
-/// A file system of its own, gone when dropped.
+/// A separate file system, unmounted when dropped.
 pub struct Disk {
     directory: tempfile::TempDir,
 }

@@ -57,7 +57,7 @@ impl Request {
 
     /// For servers that are meant to break connections.
     pub fn try_send(self) -> Result<Answer, reqwest::Error> {
-        // A thread of its own: the caller may stand inside a runtime already.
+        // A separate thread, because the caller may be inside a runtime already.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(self.exchange())

@@ -40,7 +40,7 @@ impl Image {
             repository: repository.to_owned(),
             tag: Some(tag.to_owned()).filter(|tag| !tag.is_empty()),
             media_type: media_type.to_owned(),
-            // Indented unlike anything a program would write anew: whoever re-serializes changes the digest.
+            // Indented unlike anything that a program would write, so that re-serializing it changes the digest.
             manifest: format!("{manifest:#}\n").into_bytes(),
             blobs,
             children: vec![],
@@ -59,12 +59,12 @@ impl Image {
         }
     }
 
-    /// Whether its tag stands beside an image: cosign's, or a fallback list of referrers.
+    /// Whether its tag belongs to another image: cosign's, or a fallback list of referrers.
     pub fn is_companion(&self) -> bool {
         self.tag.as_ref().and_then(|tag| tag.parse::<Tag>().ok()).is_some_and(|tag| tag.companion_subject().is_some())
     }
 
-    /// Whether it is a fallback list of referrers: a registry without their API gets one that is written anew.
+    /// Whether it is a fallback list of referrers, which a registry without that API gets rewritten.
     pub fn is_referrers_list(&self) -> bool {
         self.is_companion() && !self.children.is_empty()
     }
@@ -270,7 +270,7 @@ pub fn referrer(subject: &Image, artifact_type: &str, payload: &[u8]) -> Image {
     Image::new(&subject.repository, "", media_type::OCI_MANIFEST, &manifest, blobs)
 }
 
-/// An index of these manifests, as it is said that they are for the architecture; that speaks of `subject`, if there is one.
+/// An index of these manifests with these architectures, which refers to `subject`, if there is one.
 pub fn index_of(repository: &str, tag: &str, children: &[(&Image, Option<&str>)], subject: Option<&Image>) -> Image {
     let entries = children.iter().map(|(child, architecture)| match architecture {
         Some(architecture) => on_platform(child, architecture),
@@ -302,7 +302,7 @@ pub fn referrers_tag(subject: &Image, referrers: &[Image]) -> Image {
     list(&subject.repository, tag.as_str(), media_type::OCI_INDEX, &entries, referrers.to_vec())
 }
 
-/// What cosign stores beside an image, under `sha256-<hex>.sig`.
+/// What cosign stores next to an image, under `sha256-<hex>.sig`.
 pub fn cosign_signature(subject: &Image) -> Image {
     let payload = json!({"critical": {"image": {"docker-manifest-digest": subject.digest()}}}).to_string();
     let layer = ("application/vnd.dev.cosign.simplesigning.v1+json", payload.into_bytes());
@@ -381,7 +381,7 @@ impl Corpus {
         Corpus { images }
     }
 
-    /// Pushes everything verbatim. Only tagged images are listed, without the tags that stand beside another image
+    /// Pushes everything verbatim. Returns only tagged images, without the tags that belong to another image
     /// (`sha256-…`): an allowlist would name these.
     pub fn push(&self, registry: &impl Host) -> Vec<Pushed> {
         self.images.iter().for_each(|image| image.push(registry));

@@ -101,7 +101,7 @@ fn volumes_of_an_export_are_those_of_a_bundle_that_was_split_and_join_to_the_sam
 }
 
 #[test]
-fn a_volume_that_is_made_again_alone_is_the_same_and_fetches_no_more_than_it_holds() {
+fn a_volume_that_is_reconstructed_alone_is_the_same_and_fetches_no_more_than_it_contains() {
     let fixture = Fixture::new();
     let (out, alone) = (fixture.path("v.tar"), fixture.path("alone.tar"));
     fixture.export(&out, &[]).ended(0);

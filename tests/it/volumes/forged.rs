@@ -358,7 +358,7 @@ fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it
         seal(files);
     });
     fs::remove_file(set.volume(lost)).unwrap();
-    set.refuses("another copy", &["cannot be joined from its segments"]);
+    set.refuses("another copy", &["cannot be assembled from its segments"]);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn an_import_of_single_volumes_gets_over_one_that_was_forged() {
     fs::write(set.volume(forged), tar_of(&files)).unwrap();
     (1..=set.volumes).filter(|number| *number != last).for_each(|number| drop(go(number).ended(6)));
     // Every piece is what its volume says, and only the layer is not what it should be.
-    go(last).ended(3).reported(&["the stored pieces of ", " again"]);
+    go(last).ended(3).reported(&["bring", "again"]);
     fs::write(set.volume(forged), right).unwrap();
     holders[..holders.len() - 1].iter().for_each(|number| drop(go(*number).ended(6)));
     go(last).ended(0);
@@ -393,14 +393,14 @@ fn recovery_volumes_that_name_another_bundle_make_nothing_of_this_one() {
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.volume(2)).unwrap();
     set.refuses("another identity", &[]);
-    // Not even a recovery volume that says so, too.
+    // Not even with a recovery volume that says the same.
     let set = Signed::new(2);
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.set().join("v.r02.tar")).unwrap();
     set.refuses("another identity", &[]);
 }
 
-/// The sums of a volume are unsigned: a program beside the images would travel in a bundle that is called good.
+/// The sums of a volume are unsigned: a program next to the images would travel in a bundle that is called good.
 #[test]
 fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_import() {
     let set = Signed::new(1);

@@ -34,7 +34,7 @@ fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_
     let report = checked(&set.volumes[1..]);
     let broken = report.problems.iter().find(|problem| problem.volume.is_some()).unwrap();
     assert_eq!((costs(&report, 0), &broken.images), (Some(alone[0].clone()), &alone[3]));
-    // A good copy beside it, and it costs nothing.
+    // With a good copy next to it, no image fails.
     let copy = set.path("copy.tar");
     gapferry().arg("split").arg(&set.tar).arg("-o").arg(&copy).args(["--volume-size", SIZE]).assert().success();
     let report = checked(&[&set.volumes[..], &[set.path("copy.004.tar")]].concat());
@@ -42,7 +42,7 @@ fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_
 }
 
 #[test]
-fn a_bad_copy_of_a_volume_that_is_here_and_good_costs_no_image_and_is_to_be_left_out() {
+fn a_bad_copy_of_a_volume_that_is_here_and_good_fails_no_image_and_is_to_be_left_out() {
     let set = Set::new(0);
     let copy = set.path("copy.tar");
     for at in 0..4 {
@@ -101,17 +101,15 @@ fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand()
     let ran = verify(&some[1..]).ended(3);
     assert!(ran.stdout.contains("`gapferry repair` reconstructs it"), "{}", ran.stdout);
     assert!(verify(&volumes[1..]).ended(3).stdout.contains("`export --only-volume` writes it again"));
-    // What is said of one holds for the bytes of one.
+    // What is said about one copy holds for the bytes of one copy.
     let mut bytes = std::fs::read(&recovery[0]).unwrap();
     let at = bytes.len() - 5_000;
     bytes[at] ^= 1;
     std::fs::write(&recovery[0], bytes).unwrap();
     let ran = verify(&recovery[..1]).ended(3);
     assert!(ran.stdout.contains("r01.parity: wrong digest"), "{}", ran.stdout);
-    Ran::of(gapferry().arg("list").args(&recovery)).ended(2).reported(&["these are only recovery volumes"]);
-    Ran::of(gapferry().arg("join").args(&recovery).args(["-o", "never"]))
-        .ended(2)
-        .reported(&["these are only recovery volumes"]);
+    Ran::of(gapferry().arg("list").args(&recovery)).ended(2).reported(&["only recovery volumes"]);
+    Ran::of(gapferry().arg("join").args(&recovery).args(["-o", "never"])).ended(2).reported(&["only recovery volumes"]);
 }
 
 #[test]

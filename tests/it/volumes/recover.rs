@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use gapferry::base::fsops::WriteLock;
 use gapferry::oci::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bundle::fixture::{Builder, noise as bytes, two_images};
 use crate::support::images::{self, noise};
@@ -132,7 +132,7 @@ fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
 }
 
 #[test]
-fn a_set_that_is_whole_is_left_alone() {
+fn a_set_that_is_complete_is_left_alone() {
     let fixture = Fixture::new(&[70_000, 50_001], 2);
     let ran = fixture.repair(&[]).ended(0);
     assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
@@ -159,8 +159,8 @@ fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_wou
     }
     let json: Value = serde_json::from_str(&fixture.repair(&["--json"]).ended(3).stdout).unwrap();
     assert_eq!(
-        (&json["missing"], &json["lackingVolumes"], &json["made"]),
-        (&Value::from(vec!["001"]), &1.into(), &Value::from(Vec::<u8>::new()))
+        (&json["missingVolumes"], &json["missingRecovery"], &json["lackingVolumes"], &json["made"]),
+        (&json!([1]), &json!([]), &json!(1), &json!([]))
     );
     assert!(files_below(fixture.directory.path()) == before, "nothing may change");
 }
@@ -313,7 +313,7 @@ fn what_an_unfinished_export_has_fetched_is_not_written_over() {
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
     fs::write(&partial, "fetched for an hour").unwrap();
     fs::write(&journal, "what of it").unwrap();
-    fixture.repair(&[]).ended(2).reported(&["images.002.tar", "has not finished"]);
+    fixture.repair(&[]).ended(2).reported(&["images.002.tar", "unfinished export or split"]);
     assert_eq!(fs::read(&partial).unwrap(), b"fetched for an hour");
     fixture.repair(&["-o", out.path().to_str().unwrap()]).ended(0);
     assert!(fixture.whole.contains(&files_below(out.path())[0]));
@@ -391,7 +391,7 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
     }
 }
 
-/// A real bundle in a directory, and its volumes beside it, called `set/v.…`.
+/// A real bundle in a directory, and its volumes next to it, named `set/v.…`.
 fn split(directory: &Path, size: &str, recovery: u32) -> Ran {
     let mut command = gapferry();
     command.arg("split").arg(directory.join("b.tar")).arg("-o").arg(directory.join("set/v.tar"));
@@ -399,7 +399,7 @@ fn split(directory: &Path, size: &str, recovery: u32) -> Ran {
 }
 
 #[test]
-fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_imported_all_the_same() {
+fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_imported_anyway() {
     let directory = tempdir();
     two_images().write(&directory.path().join("b.tar")).unwrap();
     let set = directory.path().join("set");
@@ -463,7 +463,7 @@ fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_
         Ran::of(command.args(["--volume-size", "1MB", "--recovery", "2"]).args(more)).ended(0)
     };
     let planned: Value = serde_json::from_str(&export(&["--dry-run", "--json"]).stdout).unwrap();
-    assert_eq!(planned["recovery"], 2);
+    assert_eq!(planned["recoveryCount"], 2);
     let ran = export(&[]);
     assert!(ran.stderr.contains("v.r02.tar: written"), "{ran:?}");
     let whole = files_below(directory.path());

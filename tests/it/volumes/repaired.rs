@@ -95,7 +95,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 #[test]
-fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
+fn a_set_is_repaired_with_a_repair_whatever_happened_to_its_volumes() {
     for split in [true, false] {
         let fixture = Fixture::new(split);
         type Harm = (&'static str, fn(&Fixture));
@@ -139,9 +139,9 @@ fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
 }
 
 #[test]
-fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_all_the_same() {
+fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_anyway() {
     let fixture = Fixture::new(true);
-    // Of the last blob, and then of all.
+    // First of the last blob, then of all.
     std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();
     fixture.fetch();
     std::fs::remove_file(fixture.volume(1)).unwrap();
@@ -170,11 +170,11 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
     // What was made there is not in the way of a second run.
     fixture.repair("repair.tar", &["-o", "out"]).ended(0);
     assert!(files_below(&fixture.path("out")) == made);
-    // In the place of a lost one is something that nobody named.
+    // An unrelated file has the name of a lost volume.
     std::fs::write(fixture.volume(2), "my thesis").unwrap();
     let named: Vec<String> = fixture.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
     let all = [&named[..], &["repair.tar".to_owned()]].concat();
-    fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "is not overwritten: if it is, name it too"]);
+    fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "so it is not overwritten; if it is, name it too"]);
     assert_eq!(std::fs::read(fixture.volume(2)).unwrap(), b"my thesis");
 }
 

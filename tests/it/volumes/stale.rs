@@ -1,4 +1,4 @@
-//! Recovery volumes that do not fit the volumes beside them: the operator has to find out before a volume is lost.
+//! Recovery volumes that do not match the volumes next to them: the operator has to find out before a volume is lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ fn recovery_volumes_of_other_volumes_than_these_are_found_while_nothing_is_lost(
     assert_eq!(problem["volume"], fixture.set.join(stale).to_str().unwrap());
     // No image needs a recovery volume.
     assert_eq!(problem["images"], Value::Array(Vec::new()));
-    // The same command as before makes it anew.
+    // The same command as before makes it again.
     let mut again = gapferry();
     again.arg("split").arg(&fixture.tar).arg("-o").arg(fixture.set.join("v.tar"));
     Ran::of(again.args(["--volume-size", "70000", "--recovery", "2"])).ended(0);
@@ -75,7 +75,7 @@ fn recovery_volumes_of_other_volumes_than_these_are_found_while_nothing_is_lost(
 
 /// Recovery volumes are what makes a damaged volume whole again: these fit, and must not be thrown away.
 #[test]
-fn a_volume_that_is_damaged_speaks_against_no_recovery_volume() {
+fn a_volume_that_is_damaged_counts_against_no_recovery_volume() {
     let fixture = Fixture::new();
     let volume = fixture.set.join("v.002.tar");
     let mut bytes = fs::read(&volume).unwrap();
@@ -85,7 +85,7 @@ fn a_volume_that_is_damaged_speaks_against_no_recovery_volume() {
     let problems = verify(&fixture.set, 3);
     assert!(!problems.is_empty());
     assert!(problems.iter().all(|problem| problem["volume"] == volume.to_str().unwrap()), "{problems:#?}");
-    // Of a volume that is lost nothing can be said.
+    // Nothing can be said about a lost volume.
     fs::remove_file(&volume).unwrap();
     let problems = verify(&fixture.set, 3);
     assert!(problems.iter().all(|problem| problem["code"] == "missing"), "{problems:#?}");

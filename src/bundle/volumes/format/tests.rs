@@ -43,30 +43,30 @@ fn a_volume_that_lists_far_more_than_it_has_is_refused_before_it_is_read() {
     let (file, segment) = (r#"{"path":"","blake3":""}"#, r#"{"path":"","blake3":"","segment":1}"#);
     for (file, number) in [(file, 220_000), (segment, 70_000)] {
         assert!(message(file, number, 3).contains(&format!("lists {number} files in ")), "{file}");
-        assert!(!message(file, number, number).contains("too much for a volume"), "{file}");
+        assert!(!message(file, number, number).contains("more than"), "{file}");
     }
-    assert!(!message(file, 150_000, 3).contains("too much for a volume"), "as many files as a bundle may have");
+    assert!(!message(file, 150_000, 3).contains("more than"), "as many files as a bundle may have");
     let long = format!(r#"{{"path":"{}","blake3":""}}"#, "x".repeat(90 << 20));
-    assert!(message(&long, 1, 3).contains("too much for a volume"));
+    assert!(message(&long, 1, 3).contains("more than"));
 }
 
 #[test]
-fn a_forged_volume_is_refused_before_anything_goes_by_it() {
+fn a_forged_volume_is_refused_before_it_is_used() {
     type Forge = fn(&mut VolumeJson);
     let forged: [(Forge, &str); 13] = [
         (|v| v.gapferry_volume = 2, "version 2"),
-        (|v| v.number = 0, "impossible values"),
-        (|v| v.number = 8, "impossible values"),
-        (|v| v.of = 10_000, "impossible values"),
-        (|v| v.recovery = u32::MAX, "impossible values"),
-        (|v| v.limit = u64::MAX, "impossible values"),
-        (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "does not belong in a volume"),
-        (|v| v.files[1].path = "index.json".to_owned(), "does not belong in a volume"),
-        (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "does not belong in a volume"),
-        (|v| v.files[1].path = v.files[0].path.clone(), "is listed twice"),
-        (|v| v.files[0].segment.as_mut().unwrap().number = 4, "impossible segment number"),
-        (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible byte range"),
-        (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible byte range"),
+        (|v| v.number = 0, "impossible"),
+        (|v| v.number = 8, "impossible"),
+        (|v| v.of = 10_000, "impossible"),
+        (|v| v.recovery = u32::MAX, "impossible"),
+        (|v| v.limit = u64::MAX, "impossible"),
+        (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "cannot be a file of a volume"),
+        (|v| v.files[1].path = "index.json".to_owned(), "cannot be a file of a volume"),
+        (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "cannot be a file of a volume"),
+        (|v| v.files[1].path = v.files[0].path.clone(), "comes twice"),
+        (|v| v.files[0].segment.as_mut().unwrap().number = 4, "impossible"),
+        (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible range of bytes"),
+        (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible range of bytes"),
     ];
     for (forge, says) in forged {
         let mut volume = volume();
@@ -93,7 +93,7 @@ fn a_forged_volume_is_refused_before_anything_goes_by_it() {
 }
 
 #[test]
-fn a_forged_recovery_volume_is_refused_before_anything_goes_by_it() {
+fn a_forged_recovery_volume_is_refused_before_it_is_used() {
     let whole = WholeVolume { size: 1_000, sha256: Digest::ZEROS };
     let good = RecoveryJson {
         gapferry_recovery: 1,

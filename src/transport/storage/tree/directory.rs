@@ -75,10 +75,7 @@ impl Directory {
             Ok(opened) => File::from(opened),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(FoundFile::Nothing),
             Err(Errno::LOOP | Errno::XDEV) => {
-                return Ok(FoundFile::Odd(
-                    "it is a symbolic link, or its path contains \
-                 one",
-                ));
+                return Ok(FoundFile::Odd("it is a symbolic link, or its path contains one"));
             }
             Err(Errno::NXIO | Errno::NODEV) => return Ok(FoundFile::Odd("it is neither a file nor a directory")),
             Err(e) => return Err(e.into()),

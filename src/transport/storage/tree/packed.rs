@@ -164,7 +164,7 @@ fn absolute(number: usize) -> String {
     } else {
         format!("{number} names are absolute paths")
     };
-    format!("{names} and not read: pack the storage again without -P (--absolute-names)")
+    format!("{names} and not read: pack it without -P (--absolute-names)")
 }
 
 /// A relative path of plain components; a leading `./` is tolerated.
@@ -207,7 +207,7 @@ impl Entries for Seen {
     fn count(&mut self, path: &Path) -> Result<()> {
         if self.names > MAX_NAMES {
             let text = format!(
-                "{} has names of more than {MAX_NAMES} bytes in total, the limit for a storage",
+                "the names in {} take more than {MAX_NAMES} bytes, more than a storage can have",
                 path.display()
             );
             return Err(Error::damaged(text));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tar_of_absolute_names_is_one_fault_with_the_number_and_the_remedy() {
+    fn a_tar_of_absolute_names_is_one_problem_with_the_number_and_the_remedy() {
         let names = ["repositories/a", "/v2/repositories/b", "/v2/repositories/c", "/etc/passwd"];
         let (_, tree) = packed(&names).unwrap().unwrap();
         let [(path, what)] = tree.problems() else { panic!("{:?}", tree.problems()) };

@@ -164,7 +164,7 @@ async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
         assert!(matches!(error.kind(), Kind::Network | Kind::Damaged), "{error:?}");
         assert!(error.chain().contains(&format!("{}:v1", repo(&server))), "{error:?}");
     }
-    // A registry that says 200 and has it is believed.
+    // A registry that answers 200 and has the content is believed.
     let (bytes, digest) = (pushed.bytes().unwrap(), pushed.digest().to_string());
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "PUT" => Answer::new(200),

@@ -42,7 +42,7 @@ async fn a_server_that_ignores_range_sends_again_what_is_then_skipped() {
     let server = server.await;
     let blob = MemorySource::default().add(content.clone());
     assert!(read(&client(config()), &repo(&server), &blob).await.unwrap() == content);
-    // Asked for a later start, it begins at 0 and says so.
+    // Requested at a later offset, it starts at 0 and says so.
     let body = client(config()).blob(&repo(&server), &blob, 1000).await.unwrap();
     assert_eq!(body.offset, 0);
     let pieces: Vec<_> = body.stream.map(|piece| piece.unwrap()).collect().await;
@@ -100,9 +100,9 @@ async fn a_length_other_than_the_descriptors_is_refused_before_the_first_byte() 
     }
 }
 
-/// Whoever is sent to the login of a proxy must not be told that the registry's storage is damaged.
+/// An operator whose proxy shows a login page must not hear that the registry's storage is damaged.
 #[tokio::test]
-async fn a_page_or_a_coding_instead_of_a_blob_is_no_damage() {
+async fn a_page_or_a_coding_instead_of_a_blob_is_not_damage() {
     let page = Answer::new(200).with("Content-Type", "text/html; charset=utf-8").body("<h1>Please log in</h1>");
     let coded = Answer::new(200).with("Content-Encoding", "gzip").body("hell");
     for (answer, is_page) in [(page, true), (coded, false)] {
@@ -140,7 +140,7 @@ async fn a_page_or_a_coding_of_unknown_length_is_no_damage_either() {
 }
 
 #[tokio::test]
-async fn a_registry_that_trickles_is_found_out_and_one_that_is_only_slow_is_not() {
+async fn a_registry_that_trickles_is_detected_and_one_that_is_only_slow_is_not() {
     let content = noise(300_000);
     for (pieces, arrives) in [(usize::MAX, false), (30, true)] {
         let served = content.clone();

@@ -37,7 +37,7 @@ async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
     }
 }
 
-/// Reads these blobs one after the other, each from a repository of its own, until one error ends it for all.
+/// Reads these blobs one after the other, each from its own repository, until one error ends all reads.
 async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<gapferry::base::error::Error> {
     let (registries, _) = watched(config);
     let mut errors = Vec::new();
@@ -75,7 +75,7 @@ fn without_content() -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static 
     }
 }
 
-/// Each blob would cost all its tries, while manifests begin the retry budget anew.
+/// Otherwise each blob would cost all its tries, while manifests restart the retry budget.
 #[tokio::test]
 async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
     let servers = [
@@ -88,7 +88,7 @@ async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
     for (nth, server) in servers.iter().enumerate() {
         let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
         let last = read_each(server, &blobs, config).await.pop().unwrap();
-        assert!(last.chain().contains("has given no content of a blob"), "{nth}: {last:?}");
+        assert!(last.chain().contains("has delivered no blob content"), "{nth}: {last:?}");
     }
 }
 
@@ -119,11 +119,11 @@ async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget(
     assert!(is_given_up(&registries, &server).await, "every manifest costs all its tries");
 }
 
-/// What comes in pieces comes, however often it breaks off, and begins the budget anew.
+/// A blob that arrives in pieces arrives, however often it breaks off, and restarts the budget.
 #[tokio::test]
-async fn a_blob_that_gets_on_between_breaks_is_read_to_its_end() {
+async fn a_blob_that_makes_progress_between_breaks_is_read_to_its_end() {
     let content = noise(100_000);
-    // Of the smaller pieces it takes three to renew the tries.
+    // With the smaller pieces it takes three to renew the tries.
     for piece in [4000, 1500] {
         let served = content.clone();
         let server = Server::registry(move |request, _| ranged(request, &served).but(Fault::Truncate(piece))).await;
@@ -147,7 +147,7 @@ async fn an_upload_that_is_never_answered_ends_within_the_budget() {
     let push = async |blob: &Descriptor| memory_source::push(&registries, &repository, &memory, &[blob]).await;
     let error = push(&frozen).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Network, None), "nothing was stored: {error:?}");
-    assert!(error.stopped().is_none() && error.chain().contains("no answer came"), "{error:?}");
+    assert!(error.stopped().is_none() && error.chain().contains("there was no answer"), "{error:?}");
     assert!(error.chain().contains("--retry-budget"), "a hop that buffers may need longer: {error:?}");
     assert!(push(&good).await.is_ok());
     let error = push(&frozen).await.unwrap_err();

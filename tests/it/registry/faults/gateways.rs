@@ -44,7 +44,7 @@ async fn without_credentials_the_challenge_that_needs_none_is_answered() {
 }
 
 #[tokio::test]
-async fn where_the_token_server_is_of_no_use_basic_is_shown_if_it_was_asked_for_too() {
+async fn where_the_token_server_is_useless_basic_is_shown_if_it_was_asked_for_too() {
     let server = Server::start(|request, _| match request.target.starts_with("/token") {
         true => Answer::new(404),
         false if request.header("authorization").starts_with("Basic ") => manifest(),
@@ -148,7 +148,7 @@ async fn of_several_token_servers_in_one_challenge_one_that_answers_is_enough() 
 }
 
 #[tokio::test]
-async fn a_token_server_that_has_a_bad_moment_is_waited_for_before_a_password_is_shown() {
+async fn a_token_server_that_fails_for_a_moment_is_waited_for_before_a_password_is_shown() {
     let asked = AtomicUsize::new(0);
     let server = Server::start(move |request, _| match request.target.starts_with("/token") {
         true if asked.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(503),
@@ -194,7 +194,7 @@ async fn a_gateway_that_knows_only_the_paths_of_images_is_used_whatever_it_answe
         let warned = |event: &Event| matches!(event, Event::Warning(text) if text.contains(&status.to_string()));
         assert_eq!(events.events().iter().filter(|event| warned(event)).count(), 1, "{status}");
     }
-    // Whoever wants TLS says so with 400, too: then other paths do not work either.
+    // A server that wants TLS says so with 400, too: then other paths do not work either.
     for message in
         ["Client sent an HTTP request to an HTTPS server.", "You're speaking plain HTTP to an SSL-enabled server"]
     {

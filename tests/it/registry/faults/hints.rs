@@ -44,7 +44,7 @@ async fn what_get_finds_is_there_whatever_head_says() {
 }
 
 #[tokio::test]
-async fn a_head_that_leads_nowhere_or_tells_nonsense_does_not_hide_a_manifest() {
+async fn a_head_that_leads_nowhere_or_makes_no_sense_does_not_hide_a_manifest() {
     type Head = fn(&Seen) -> Answer;
     let heads: [(&str, Head); 5] = [
         ("a redirect loop", |request| Answer::new(307).with("Location", request.target.clone())),
@@ -178,7 +178,7 @@ async fn a_foreign_layer_that_the_registry_denies_is_read_where_its_manifest_say
 }
 
 #[tokio::test]
-async fn a_blob_that_nobody_may_look_at_is_uploaded() {
+async fn a_blob_that_the_account_may_not_look_at_is_uploaded() {
     for status in [400, 401, 403, 405] {
         let server = Server::registry(move |_, _| Answer::new(status)).await;
         let blob = Descriptor::new("x", Digest::sha256(b"a blob"), 6);

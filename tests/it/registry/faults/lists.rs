@@ -1,5 +1,5 @@
-//! Lists of tags and referrers whose pages end too early, too late or in the wrong place: they are read to their end, or
-//! nobody takes them for whole.
+//! Lists of tags and referrers whose pages end too early, too late or in the wrong place: they are read to their end,
+//! or count as incomplete.
 
 use gapferry::base::error::{Error, Kind};
 use gapferry::content::{Need, Source, TagList};
@@ -89,7 +89,7 @@ async fn a_registry_that_sends_everything_at_once_is_believed() {
 }
 
 #[tokio::test]
-async fn a_list_that_may_have_been_cut_is_never_taken_for_whole() {
+async fn a_list_that_may_have_been_cut_is_never_taken_for_complete() {
     // As long as was asked for, again and again: there may be more, and the registry cannot be asked.
     let server = Server::registry(|_, _| page(&numbered(1000))).await;
     let found = tags(&server).await.unwrap();
@@ -116,7 +116,7 @@ async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_regist
         true => page(&all[..1]).with("Link", "</v2/a/b/tags/list?n=1&last=v00000>; rel=next"),
         false => page(all),
     };
-    // Pages of 50 by a number of its own; it does not know `last`.
+    // Pages of 50 with its own parameter; it does not support `last`.
     let pages: Script = |r, all| match parameter(r, "page") {
         Some(_) => page(&all[50..]),
         None => page(&all[..50]).with("Link", "</v2/a/b/tags/list?page=2>; rel=next"),
@@ -240,7 +240,7 @@ async fn a_page_that_cannot_be_had_is_named_and_the_list_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_list_that_goes_round_in_circles_is_not_taken_for_whole_and_ends_soon() {
+async fn a_list_that_goes_round_in_circles_is_not_taken_for_complete_and_ends_soon() {
     type Script = fn(&Seen) -> Answer;
     let scripts: [(&str, Script); 4] = [
         ("a page that leads to itself", |r| page(&numbered(2)).with("Link", format!("<{}>; rel=next", r.target))),
@@ -302,7 +302,7 @@ async fn entries_that_are_no_tags_raise_doubts_and_cost_no_others() {
 }
 
 #[tokio::test]
-async fn a_list_that_comes_with_errors_is_not_whole() {
+async fn a_list_that_comes_with_errors_is_incomplete() {
     let body = r#"{"tags":["1","2"],"errors":[{"code":"UNKNOWN","message":"a backend did not answer"}]}"#;
     let server = Server::registry(move |_, _| Answer::new(200).body(body)).await;
     let found = tags(&server).await.unwrap();
@@ -311,7 +311,7 @@ async fn a_list_that_comes_with_errors_is_not_whole() {
 }
 
 #[tokio::test]
-async fn a_list_without_a_tag_that_the_registry_has_is_not_whole() {
+async fn a_list_without_a_tag_that_the_registry_has_is_incomplete() {
     let server = Server::registry(|request, _| match request.target.contains("/tags/list") {
         true => page(&numbered(3)),
         false => manifest(),

@@ -1,4 +1,5 @@
-//! Every fault on the way to a real registry, in every place where it can be: what arrives is right, or the error is clear.
+//! Every fault on the way to a real registry, in every place where it can occur: what arrives is right, or the error is
+//! clear.
 
 use std::time::Duration;
 

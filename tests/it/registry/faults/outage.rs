@@ -151,7 +151,7 @@ async fn with_blobs_at(storage: &Server) -> Server {
 }
 
 #[tokio::test]
-async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_goes_on() {
+async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_continues() {
     let (layers, answer) = layers(20);
     let storage = Server::start(move |request, _| answer(request)).await;
     let registry = with_blobs_at(&storage).await;
@@ -171,7 +171,7 @@ async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_goes_on() 
 }
 
 #[tokio::test]
-async fn a_storage_server_that_comes_back_costs_no_blob_its_tries() {
+async fn a_storage_server_that_comes_back_uses_up_no_tries() {
     let (layers, answer) = layers(13);
     let storage = Server::start(move |request, before| match before {
         1..60 => Answer::new(503),
@@ -208,7 +208,7 @@ async fn a_host_that_only_referrers_lead_to_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries() {
+async fn a_registry_that_comes_back_within_the_budget_uses_up_no_tries() {
     // More failures than each request has tries.
     let server = Server::start(|_, before| match before {
         2..60 => Answer::new(502),
@@ -228,7 +228,7 @@ async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries
 }
 
 #[tokio::test]
-async fn a_registry_behind_a_gateway_that_answers_pings_itself_is_given_up_all_the_same() {
+async fn a_registry_behind_a_gateway_that_answers_pings_itself_is_given_up_anyway() {
     let server = Server::registry(|_, before| if before == 0 { manifest() } else { Answer::new(502) }).await;
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(50)), ..config() });
     assert!(registries.manifest(&tag(&repo(&server), "first"), Need::Required).await.is_ok());

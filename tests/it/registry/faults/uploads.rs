@@ -91,7 +91,7 @@ async fn a_full_disk_is_reported_soon_wherever_it_shows() {
 
 /// A storage of one project, or one of many, would close the whole registry.
 #[tokio::test]
-async fn a_full_disk_of_another_server_or_of_one_answer_is_no_full_registry() {
+async fn a_full_disk_of_another_server_or_of_one_answer_is_not_a_full_registry() {
     let full = || Answer::new(500).body("write /tmp/x: no space left on device");
     let elsewhere = Server::start(move |_, _| full()).await;
     for is_elsewhere in [true, false] {
@@ -154,7 +154,7 @@ async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
 
 /// Whoever pulls from a registry that takes manifests unchecked would find the image without its layers.
 #[tokio::test]
-async fn a_mount_that_brings_nothing_is_none() {
+async fn a_mount_that_has_no_effect_does_not_count() {
     for links in [false, true] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "POST" if request.target.contains("mount=") => Answer::new(201),
@@ -223,7 +223,7 @@ async fn a_registry_that_stops_taking_an_upload_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_an_upload_in_sips_is_found_out_small_and_large() {
+async fn a_registry_that_takes_an_upload_in_sips_is_detected_small_and_large() {
     for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
         let server = taking().await;
         server.when(method, "/u").always().fault(Fault::Drip(usize::MAX));
@@ -233,13 +233,13 @@ async fn a_registry_that_takes_an_upload_in_sips_is_found_out_small_and_large() 
         let quick = Config { stall_timeout, retries: 1, large_blob, ..config() };
         let error = memory_source::push(&client(quick), &repo(&server), &memory, &[&blob]).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Network, "{error:?}");
-        assert!(error.chain().contains("fewer than 32 KiB"), "{error:?}");
+        assert!(error.chain().contains("less than 32 KiB"), "{error:?}");
     }
 }
 
 /// Some take content by PATCH alone, and some in the closing PUT alone (`sessions`).
 #[tokio::test]
-async fn a_registry_that_takes_no_content_in_the_closing_put_gets_it_by_patch() {
+async fn a_registry_that_accepts_no_content_in_the_closing_put_gets_it_by_patch() {
     let server = Server::registry(|request, _| match (request.method.as_str(), request.body.is_empty()) {
         ("POST" | "PATCH", _) => Answer::new(202).with("Location", "/u"),
         ("PUT", false) => Answer::new(405),
@@ -299,8 +299,7 @@ async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
 #[tokio::test]
 async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_host() {
     let elsewhere = Server::start(|_, _| Answer::new(403)).await;
-    for (to, says) in
-        [(None, "redirects what is uploaded"), (Some(elsewhere.address.clone()), "403 Forbidden (from http://")]
+    for (to, says) in [(None, "redirects the upload"), (Some(elsewhere.address.clone()), "403 Forbidden (from http://")]
     {
         let server = Server::registry(|request, _| match request.method.as_str() {
             "POST" => Answer::new(202).with("Location", "/u"),

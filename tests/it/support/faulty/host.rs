@@ -1,5 +1,5 @@
-//! What both hosts are: a listener whose connections go through the rules, the schedule and the token check before
-//! somebody answers.
+//! What both hosts share: a listener whose connections pass the rules, the schedule and the token check before they are
+//! answered.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -71,7 +71,7 @@ impl Host {
         Ok(host)
     }
 
-    /// A rule for requests of this method (`*`: any) with this part in path or query. Ends with [`When::fault`].
+    /// A rule for requests with this method (`*`: any) and this part in path or query. Ends with [`When::fault`].
     pub fn when(&self, method: &str, part: &str) -> When<'_> {
         When::new(self, method, part)
     }
@@ -85,7 +85,7 @@ impl Host {
         lock(&self.shared.rules).clear();
     }
 
-    /// Faults by chance from now on, until another schedule or none is set.
+    /// Random faults from now on, until another schedule, or none, is set.
     pub fn schedule(&self, schedule: Option<Schedule>) {
         *lock(&self.shared.schedule) = schedule;
     }
@@ -245,8 +245,8 @@ impl Shared {
     }
 }
 
-/// Nothing more is said, but what still comes is taken and thrown away, so that the answer can be read: nginx's
-/// `lingering_close`, with its timeout.
+/// Sends nothing more, and discards what is still received, so that the answer can be read: nginx's `lingering_close`,
+/// with its timeout.
 fn linger(mut stream: &TcpStream) -> io::Result<Then> {
     stream.shutdown(Shutdown::Write)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

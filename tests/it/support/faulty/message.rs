@@ -1,4 +1,4 @@
-//! Requests and answers of HTTP/1.1, read and written by hand: a fault needs every byte in its own hands.
+//! Requests and answers of HTTP/1.1, read and written by hand, because a fault needs control of every byte.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -86,7 +86,7 @@ impl Answer {
         Some(self.headers.remove(at).1)
     }
 
-    /// Status line and headers, with a length where none is told.
+    /// Status line and headers, with a length if none is given.
     pub fn head(&self) -> String {
         let mut head = format!("HTTP/1.1 {} x\r\n", self.status);
         let has_length = self.header("content-length").or(self.header("transfer-encoding")).is_some();
@@ -121,10 +121,10 @@ pub fn ranged(request: &Seen, content: &[u8]) -> Answer {
     }
 }
 
-/// Asks `host` (`host:port`) on a connection of its own. The answer's body is whole, or it is an error.
+/// Sends a request to `host` (`host:port`) on a new connection. The answer's body is complete, or it is an error.
 pub fn exchange(host: &str, request: &Seen) -> io::Result<Answer> {
     let stream = TcpStream::connect(host)?;
-    // A server that refuses early may have stopped reading; what it said is read all the same.
+    // A server that refuses early may have stopped reading; its answer is read anyway.
     let _ = send_request(&stream, host, request);
     receive_answer(&stream, &request.method)
 }
@@ -171,7 +171,7 @@ fn receive_answer(stream: &TcpStream, method: &str) -> io::Result<Answer> {
     Ok(answer)
 }
 
-/// The next request on a connection, without its body; `None` when there is none.
+/// Returns the next request on a connection, without its body; `None` at the end.
 pub fn receive_head(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

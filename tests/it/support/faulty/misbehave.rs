@@ -11,7 +11,7 @@ use super::{After, Answer, Fault, Form, Seen, Stage, tokens};
 /// Sent at a time; traffic is counted by these.
 const PIECE: usize = 64 * 1024;
 
-/// What becomes of a connection.
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Then {
     Goes,
@@ -19,7 +19,7 @@ pub(super) enum Then {
     Breaks,
 }
 
-/// The answer of a fault that does not let the request through.
+/// Returns the answer of a fault that does not let the request through.
 pub(super) fn instead(fault: &Fault, request: &Seen) -> Option<Answer> {
     let answer = match fault {
         Fault::Page => Answer::new(200).with("Content-Type", "text/html").body("<h1>Please log in</h1>"),
@@ -46,7 +46,7 @@ fn retry_after(after: After) -> String {
     }
 }
 
-/// What a fault does to the request that is passed on.
+/// What a fault does to the forwarded request.
 pub(super) fn spoil_request(fault: &Fault, request: &mut Seen) {
     match fault {
         Fault::IgnoreRange => {
@@ -62,7 +62,7 @@ pub(super) fn spoil_request(fault: &Fault, request: &mut Seen) {
     }
 }
 
-/// What a fault does to the answer that came.
+/// What a fault does to the received answer.
 pub(super) fn spoil_answer(fault: &Fault, request: &Seen, answer: &mut Answer) {
     match fault {
         Fault::AfterAll(status) => *answer = error_answer(*status, "UNAVAILABLE"),
@@ -125,7 +125,7 @@ pub(super) fn send(stream: &TcpStream, method: &str, answer: &Answer, meter: &Me
         Some(Fault::Reset(stage)) => (reached(stage, body), Then::Breaks),
         Some(Fault::Stall(stage)) => (reached(stage, body), Then::Goes),
         Some(Fault::Truncate(at)) => (reached(Stage::Body(at), body), Then::Ends),
-        // What was announced and what comes do not agree: nobody could tell where the next answer begins.
+        // The announced length is wrong, so the next answer could not be found.
         Some(Fault::WrongLength(_)) => (Sent::Body(body.len()), Then::Ends),
         _ => (Sent::Body(body.len()), Then::Goes),
     };
@@ -170,7 +170,7 @@ fn pieces<'a>(body: &'a [u8], fault: Option<&Fault>) -> impl Iterator<Item = &'a
     })
 }
 
-/// Long enough for a piece to travel alone: this is the slow line itself, nobody waits for anything.
+/// Long enough for a piece to travel alone: this is the slow line itself, not a synchronization.
 pub(super) fn pause() {
     #[allow(clippy::disallowed_methods)]
     std::thread::sleep(Duration::from_millis(2));

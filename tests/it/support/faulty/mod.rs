@@ -1,6 +1,6 @@
-//! What bad days bring, in one language for all tests, and two hosts that speak it: [`Server`] answers itself as a test tells
-//! it to, [`Proxy`] stands before a real registry. A fault happens to a request that a rule fits ([`Host::when`]), to one
-//! that the dice of a [`Schedule`] choose, or stands with a scripted answer ([`Answer::but`]).
+//! Faults in one language for all tests, and two hosts that speak it: [`Server`] answers itself as a test tells it to,
+//! [`Proxy`] stands in front of a real registry. A fault happens to a request that matches a rule ([`Host::when`]), to
+//! one that the dice of a [`Schedule`] choose, or comes with a scripted answer ([`Answer::but`]).
 //!
 //! Plain threads and blocking sockets, so that synchronous and asynchronous tests use it alike.
 
@@ -50,7 +50,7 @@ pub enum Fault {
     Page,
     /// This status, without the registry having seen the request.
     Status(u16),
-    /// The registry does as it was asked, and this status is answered all the same.
+    /// The registry does what was requested, and this status is answered anyway.
     AfterAll(u16),
     /// This status before the request's body was read, then the connection closes: nginx's 413.
     Hasty(u16),
@@ -81,7 +81,7 @@ pub enum Stage {
     RequestBody(usize),
     /// The request is read; the registry does not hear of it.
     Request,
-    /// The registry did as it was told; nobody hears of that.
+    /// The registry did what was requested, and its answer is lost.
     BeforeAnswer,
     /// In the middle of the answer's headers.
     Headers,

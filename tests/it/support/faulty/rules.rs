@@ -2,7 +2,7 @@
 
 use super::{Fault, Host, Seen};
 
-/// A fault for the requests that fit.
+/// A fault for the matching requests.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     method: String,

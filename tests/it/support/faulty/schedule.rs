@@ -1,4 +1,4 @@
-//! Faults by chance: dice from a seed, and what may befall which request.
+//! Random faults: dice from a seed, and which fault may happen to which request.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Schedule {
         Dice::new(mixed ^ *times)
     }
 
-    /// What a patient client survives: half of it what may befall any request, half what befalls this kind.
+    /// What a patient client survives: half of them faults for any request, half faults for this kind.
     fn passing(&self, dice: &mut Dice, what: What) -> Vec<Fault> {
         let own = self.passing_of(dice, what);
         if !own.is_empty() && dice.one_in(2) {
@@ -171,7 +171,7 @@ fn severe(dice: &mut Dice, what: What, request: &Seen) -> Vec<Fault> {
         // A registry can tell a wrong manifest only where its digest is in the path; under a tag it is what was sent.
         What::Stored if request.target.contains("sha256:") => faults.push(Fault::WrongDigest),
         What::Stored => faults.push(Fault::Status(412)),
-        // "Not there" about anything that refers to an image cannot be told from the truth.
+        // "Not found" for anything that refers to an image cannot be distinguished from the truth.
         What::Manifest if !request.target.contains("sha256") => faults.push(Fault::Status(404)),
         _ => {}
     }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Answer, Seen};
 
-/// Gives `token1`, `token2`, … to whoever asks.
+/// Gives `token1`, `token2`, … to every client.
 pub struct Tokens {
     uses: usize,
     state: Mutex<State>,

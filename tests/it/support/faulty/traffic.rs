@@ -33,7 +33,7 @@ impl Meter {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host is gone: whoever waits goes too.
+    /// The host is gone: waiting connections end.
     pub fn end(&self) {
         let _held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         self.over.store(true, Ordering::SeqCst);
@@ -44,7 +44,7 @@ impl Meter {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// Whoever waits goes on.
+    /// Waiting connections continue.
     pub fn release(&self) {
         let _held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         self.releases.fetch_add(1, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! Who asks, what they may do, and what Harbor answers when they may not (`middleware/v2auth`, `middleware/security`).
+//! The account of a request, its rights, and Harbor's answers without them (`middleware/v2auth`,
+//! `middleware/security`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,7 +73,7 @@ impl Account {
 /// What a token grants: project to actions. Harbor looks at the project of a scope, not at the repository.
 pub type Claims = BTreeMap<String, BTreeSet<String>>;
 
-/// Wrong credentials make nobody: public projects can still be pulled.
+/// Wrong credentials mean an anonymous client: public projects can still be pulled.
 #[derive(Clone)]
 pub enum Identity {
     Anonymous,
@@ -154,8 +155,8 @@ pub fn challenge(state: &State, call: &Call, message: &str, scope: &str) -> Answ
 pub const UNREACHABLE: &str = "failed to connect to `user=postgres database=registry`: 127.0.0.1:5432 (127.0.0.1): dial \
                                error: dial tcp 127.0.0.1:5432: connect: connection refused";
 
-/// What is answered while the database cannot be reached: the protocol's middleware takes every error for a missing right, and
-/// nobody is recognized by a password.
+/// The answer while the database cannot be reached: the protocol's middleware takes every error for a missing right,
+/// and no password is recognized.
 pub fn without_database(state: &State, call: &Call) -> Answer {
     let is_root = matches!(call.path.as_str(), "/v2" | "/v2/");
     if is_root || call.method == Method::HEAD && call.path == "/api/v2.0/projects" {

@@ -42,7 +42,7 @@ pub fn answer(state: &mut State, call: &Call) -> Answer {
 pub fn needs_database(database: Database, call: &Call) -> bool {
     match call.path.as_str() {
         "/api/version" | "/api/v2.0/health" => false,
-        // Tokens are issued, to nobody in particular.
+        // Tokens are issued without an account.
         "/service/token" => false,
         "/api/v2.0/systeminfo" => database == Database::AwayForLong,
         _ => true,
@@ -133,7 +133,7 @@ fn create(state: &mut State, call: &Call) -> Answer {
     if state.projects.contains_key(name) {
         return refuse(409, "CONFLICT", &format!("The project named {name} already exists"));
     }
-    // Only an administrator's limit counts; others get the system's default, which is none here.
+    // Only an administrator's limit counts; others get the system's default, which is unlimited here.
     let quota = request["storage_limit"].as_u64().filter(|limit| account.admin && *limit > 0);
     let id = state.projects.values().map(|project| project.id).max().unwrap_or(0) + 1;
     let mut project = Project { id, quota, public: public == "true", ..Project::new(name) };

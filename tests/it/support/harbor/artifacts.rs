@@ -1,4 +1,4 @@
-//! What Harbor's API says of artifacts. What speaks of another artifact is its accessory, and in no list of its own; neither is
+//! Harbor's API for artifacts. An artifact that refers to another one is its accessory and in no list, and neither is
 //! its tag.
 
 use gapferry::oci::{Digest, Role};
@@ -8,7 +8,7 @@ use super::answer::{json, refuse};
 use super::manifests::find;
 use super::{Answer, Call, Project, Repo, State, Stored};
 
-/// Of what a manifest is an accessory: of its subject, or of the image that cosign's tag names.
+/// Returns what a manifest is an accessory of: its subject, or the image in cosign's tag.
 pub fn subject_of(held: &Repo, stored: &Stored) -> Option<Digest> {
     let digest = stored.manifest.digest();
     let by_tag = || {
@@ -18,7 +18,7 @@ pub fn subject_of(held: &Repo, stored: &Stored) -> Option<Digest> {
     stored.manifest.subject().map(|subject| subject.digest).or_else(by_tag)
 }
 
-/// What speaks of `subject`.
+/// Returns what refers to `subject`.
 pub fn accessories<'a>(held: &'a Repo, subject: &Digest) -> impl Iterator<Item = &'a Stored> {
     held.manifests.values().filter(move |stored| subject_of(held, stored) == Some(*subject))
 }

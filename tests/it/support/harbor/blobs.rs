@@ -56,7 +56,7 @@ pub fn upload(state: &mut State, call: &Call, repository: &str, session: &str) -
     };
     let size = upload.data.len();
     if call.parameter("_state") != Some(offset_state(size).as_str()) {
-        // The upload is gone: whoever lost count starts again.
+        // The upload is gone: a client that lost count starts again.
         state.uploads.remove(session);
         return refuse(404, "BLOB_UPLOAD_INVALID", "blob upload invalid");
     }

@@ -41,7 +41,7 @@ fn get(state: &State, call: &Call, repository: &str, reference: &str) -> Answer 
     with_header(answer, "docker-content-digest", stored.manifest.digest().to_string())
 }
 
-/// Why a policy of the project forbids pulling it. What speaks of something else can always be pulled.
+/// Why a policy of the project forbids pulling it. Referrers can always be pulled.
 fn not_pullable(state: &State, repository: &str, stored: &Stored) -> Option<&'static str> {
     let (project, held) = (state.projects.get(project_of(repository))?, state.repositories.get(repository)?);
     if subject_of(held, stored).is_some() {

@@ -70,7 +70,7 @@ struct State {
     rows: BTreeMap<Digest, Row>,
     /// Happens as soon as there are so many tags.
     pending: Option<(usize, Change)>,
-    /// Read-only mode ends after it was named so often; `None`: somebody ends it.
+    /// Read-only mode ends after this many refusals; `None`: a test ends it.
     refusals_left: Option<usize>,
     database: Database,
     counter: u64,
@@ -151,7 +151,7 @@ impl Harbor {
         self.state().pending = Some((tags, change));
     }
 
-    /// The API beside the protocol answers 503 so many times.
+    /// The API answers 503 this many times.
     pub fn set_busy_api(&self, times: usize) {
         self.state.lock().unwrap().setup.busy_api = times;
     }
@@ -167,7 +167,7 @@ impl Harbor {
         (state.setup.read_only, state.refusals_left) = (true, Some(times));
     }
 
-    /// What becomes of the database.
+    /// Sets the state of the database.
     pub fn set_database(&self, database: Database) {
         self.state().database = database;
     }
@@ -243,7 +243,7 @@ type Answer = Response<Body>;
 
 async fn serve(state: Arc<Mutex<State>>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    // What a client breaks off halfway is answered nobody; the upload keeps the size it had.
+    // An interrupted request is not answered; the upload keeps its size.
     let Ok(body) = axum::body::to_bytes(body, 64 << 20).await else {
         return refuse(400, "BAD_REQUEST", "the body broke off");
     };

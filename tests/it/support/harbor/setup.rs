@@ -15,17 +15,17 @@ pub struct Setup {
     pub accounts: Vec<Account>,
     pub projects: Vec<Project>,
     pub read_only: bool,
-    /// Whether everybody may create projects, or admins alone.
+    /// Whether everyone may create projects, or only administrators.
     pub everyone_creates: bool,
     /// Older releases answer 403 where newer ones answer 404 for a project that does not exist.
     pub hides_missing: bool,
     /// Without it, `/service/token` answers 404, as behind a proxy that routes only some paths.
     pub token_service: bool,
-    /// What becomes of a request for a token for several repositories.
+    /// How a request for a token for several repositories is answered.
     pub several_scopes: Scopes,
     /// A component that reports itself ill, such as `database`.
     pub unhealthy: Option<&'static str>,
-    /// How often the API beside the protocol answers 503 before it answers at all.
+    /// How often the API answers 503 before it works.
     pub busy_api: usize,
     /// Whether `Location` is absolute.
     pub absolute_locations: bool,
@@ -35,9 +35,9 @@ pub struct Setup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scopes {
     Granted,
-    /// The first alone counts, and the token says so.
+    /// Only the first counts, and the token says so.
     First,
-    /// The same, and nobody can tell by the token.
+    /// Only the first counts, and the token does not show it.
     FirstOpaque,
     Refused,
 }
@@ -79,7 +79,7 @@ pub struct Project {
     pub public: bool,
     /// Bytes; `None` is unlimited.
     pub quota: Option<u64>,
-    /// Caches another registry; nobody can push.
+    /// Caches another registry; pushes are not possible.
     pub proxy_cache: bool,
     /// Tag patterns, with `*` at the end or alone, that cannot be moved once set.
     pub immutable: Vec<String>,
@@ -87,7 +87,7 @@ pub struct Project {
     pub content_trust: bool,
     /// What was not scanned cannot be pulled; nothing is ever scanned here.
     pub wants_scan: bool,
-    /// Who may do what.
+    /// The rights of each account.
     pub members: BTreeMap<String, Right>,
     /// Assigned when the server knows it; numbers from 1.
     pub(super) id: u64,
