@@ -118,7 +118,7 @@ pub struct Args {
     lock: Option<PathBuf>,
     /// Export exactly what this lock names, or fail
     ///
-    /// A bundle may stand for its lock. The export fails if a registry no longer has one of the digests, and names it.
+    /// A bundle may stand for its lock; its signature is not checked. The export fails if a registry no longer has one of the digests, and names it.
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
     #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "load_platform", "require_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
     locked: Option<PathBuf>,

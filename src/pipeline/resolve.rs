@@ -238,7 +238,7 @@ pub fn companion_tags(tags: usize, travel: bool) -> String {
         true => "they travel with the images they belong to",
         false => "they are left behind (--no-referrers)",
     };
-    format!("{} of signatures, attestations or lists of referrers are not images; {fate}", count(tags, "tag"))
+    format!("not counted as images: {} of signatures, attestations or lists of referrers; {fate}", count(tags, "tag"))
 }
 
 async fn select(

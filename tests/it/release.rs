@@ -24,6 +24,8 @@ fn a_dry_run_lists_every_file_of_the_release_and_writes_none() {
         let line = format!("{}/{file}", to.display());
         assert!(text(&output.stdout).contains(&line), "{line} is missing from:\n{}", text(&output.stdout));
     }
+    let stderr = text(&output.stderr);
+    assert!(output.status.success() || stderr.starts_with("Not installed:\n"), "{stderr}");
     assert!(!to.exists());
 }
 

@@ -1,4 +1,4 @@
-//! Progress of a phase, counted from events; shared by the renderers that print lines.
+//! Progress of a phase, counted from events; shared by all renderers.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ const LONGEST_NAME: usize = 100 - TOOLS.len();
 /// Why a tool cannot have this name: not every tar, or not every file system of a medium, could store it.
 pub(in crate::bundle) fn problem_of_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name == "." || name == ".." || name.len() > LONGEST_NAME {
-        return Some("its name is empty, or longer than 94 bytes (the most that every tar can store)");
+        return Some("its name is empty or longer than 94 bytes, the limit for tools");
     }
     if name.chars().any(|c| c.is_control() || r#"/\:*?"<>|"#.contains(c)) || name.ends_with([' ', '.']) {
         return Some("its name has characters that some media do not support");

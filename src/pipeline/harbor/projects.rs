@@ -71,7 +71,7 @@ fn check(harbor: &Harbor, names: &[String]) -> Result<()> {
     let bad: Vec<&str> = names.iter().map(String::as_str).filter(|name| !is_project_name(name)).collect();
     if !bad.is_empty() {
         let text = format!(
-            "creating projects on {}: Harbor rejects the project name {} (lower-case letters and digits, separated by \
+            "creating projects on {}: Harbor rejects these project names: {} (lower-case letters and digits, separated by \
              single `.`, `_` or `-`)",
             harbor.registry(),
             bad.join(", ")

@@ -55,16 +55,16 @@ fn a_forged_volume_is_refused_before_it_is_used() {
     type Forge = fn(&mut VolumeJson);
     let forged: [(Forge, &str); 13] = [
         (|v| v.gapferry_volume = 2, "version 2"),
-        (|v| v.number = 0, "impossible"),
-        (|v| v.number = 8, "impossible"),
-        (|v| v.of = 10_000, "impossible"),
-        (|v| v.recovery = u32::MAX, "impossible"),
-        (|v| v.limit = u64::MAX, "impossible"),
+        (|v| v.number = 0, "is impossible"),
+        (|v| v.number = 8, "is impossible"),
+        (|v| v.of = 10_000, "is impossible"),
+        (|v| v.recovery = u32::MAX, "is impossible"),
+        (|v| v.limit = u64::MAX, "is impossible"),
         (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "cannot be a file of a volume"),
         (|v| v.files[1].path = "index.json".to_owned(), "cannot be a file of a volume"),
         (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "cannot be a file of a volume"),
         (|v| v.files[1].path = v.files[0].path.clone(), "comes twice"),
-        (|v| v.files[0].segment.as_mut().unwrap().number = 4, "impossible"),
+        (|v| v.files[0].segment.as_mut().unwrap().number = 4, "is an impossible segment"),
         (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible range of bytes"),
         (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible range of bytes"),
     ];
