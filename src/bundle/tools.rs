@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_changes_while_the_images_are_fetched_is_not_packed_under_its_former_sum() {
+    fn a_tool_that_changes_during_an_export_is_not_packed_with_its_old_digest() {
         let directory = tempfile::tempdir().unwrap();
         let (path, out) = (directory.path().join("ctr"), directory.path().join("out"));
         fs::write(&path, "first").unwrap();

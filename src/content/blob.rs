@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_right_bytes_pass() {
+    async fn the_right_bytes_are_accepted() {
         assert_eq!(read(b"hello", vec![b"he", b"", b"llo"]).await.unwrap(), b"hello");
         assert_eq!(read(b"", vec![]).await.unwrap(), b"");
     }

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_hold_the_secret_is_withheld_and_what_helps_is_shown() {
+    fn output_that_may_contain_the_secret_is_hidden_and_helpful_output_is_shown() {
         for withheld in [
             r#"{"ServerURL":"h","Username":"u","Secret":"hunter2"}"#,
             "{'Username': 'u', 'secret': 'hunter2'}",

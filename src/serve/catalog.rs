@@ -296,7 +296,7 @@ mod tests {
     use crate::oci::Descriptor;
 
     #[tokio::test]
-    async fn a_deletion_that_cannot_be_remembered_is_refused_before_it_is_made() {
+    async fn a_deletion_that_cannot_be_recorded_is_refused_first() {
         let work = tempfile::tempdir().unwrap();
         let options = Options { writable: true, ..Options::at(([127, 0, 0, 1], 0).into()) };
         let mut catalog = Catalog::open(work.path(), &options, Arc::new(Silent)).unwrap();

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_let_in_by_address_and_by_the_names_that_were_given() {
+    fn programs_may_use_the_address_and_the_given_names() {
         for host in [
             "127.0.0.1:5000",
             "[::1]:5000",
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_gave_its_own_name_our_address_is_rejected() {
+    fn a_web_page_that_points_its_own_name_to_our_address_is_rejected() {
         for host in [
             "evil.example",
             "evil.example:5000",

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_before_the_power_went_is_there_and_half_a_line_is_not() {
+    fn acknowledged_changes_survive_a_power_failure_and_half_a_line_is_ignored() {
         let work = tempfile::tempdir().unwrap();
         let mut journal = LayoutJournal::of(&Dir::open(work.path()).unwrap());
         for name in ["1", "2", "3"] {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_was_emptied_begins_again() {
+    fn an_emptied_journal_starts_again() {
         let work = tempfile::tempdir().unwrap();
         let mut journal = LayoutJournal::of(&Dir::open(work.path()).unwrap());
         let read = || replayed(&std::fs::read(work.path().join(JOURNAL)).unwrap()).unwrap();

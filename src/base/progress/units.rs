@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_well_at_every_border() {
+    fn sizes_are_readable_at_every_unit_boundary() {
         for (count, text) in [
             (0, "0 B"),
             (1023, "1023 B"),

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn exactly_the_bytes_that_are_missing_are_taken_and_others_are_refused() {
+    async fn exactly_the_missing_bytes_are_fetched_and_others_are_refused() {
         let bytes: Vec<u8> = (0..3 * CHUNK + 5).map(|at| (at % 251) as u8).collect();
         let blob = Descriptor::new(media_type::OCI_INDEX, Digest::sha256(&bytes), bytes.len() as u64);
         let repository = "registry.test/a:1".parse::<Reference>().unwrap().repository;
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn of_more_than_fits_into_memory_whole_blobs_are_carried() {
+    fn ranges_beyond_the_memory_limit_are_carried_as_whole_blobs() {
         let blob = |name: &[u8], mebibytes: u64| {
             let range = MissingRange { first: 0, last: mebibytes * CHUNK - 1, values: Vec::new() };
             MissingBlob { digest: Digest::sha256(name), size: None, ranges: vec![range] }

@@ -424,7 +424,7 @@ mod tests {
 
     /// Two operators, each with a disc: what the first has imported is not requested again.
     #[test]
-    fn a_run_that_waited_for_another_continues_from_what_that_has_written() {
+    fn a_run_that_waited_for_another_continues_from_its_state() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let set = SetId { identity: Digest::sha256(b"bundle"), of: 3, recovery: 0, limit: 1_000 };

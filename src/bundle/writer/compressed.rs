@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_get_its_name_leaves_nothing() {
+    fn a_file_that_cannot_get_its_name_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("b.tar.zst");
         let mut compressed = Compressed::create(&out).unwrap();

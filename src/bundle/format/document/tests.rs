@@ -34,7 +34,7 @@ fn parse(text: &str) -> std::result::Result<BundleJson, String> {
 }
 
 #[test]
-fn another_format_is_refused_and_so_is_a_parent_nobody_knows_the_meaning_of() {
+fn another_format_and_an_unknown_kind_of_parent_are_refused() {
     let parents = |parent: &str| written(1, &format!("[\n    {{\n      {parent}\n    }}\n  ]"), &[], TIME);
     assert!(parse(&written(1, "[]", &[], TIME)).is_ok());
     assert!(parse(&parents("\"kind\": \"inventory\",\n      \"target\": \"r.io/mirror\"")).is_ok());
@@ -47,7 +47,7 @@ fn another_format_is_refused_and_so_is_a_parent_nobody_knows_the_meaning_of() {
 /// Otherwise two programs could read one bundle differently, and two writers of the same contents would produce two
 /// identities.
 #[test]
-fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
+fn only_canonical_json_is_accepted_as_bundle_json() {
     let good = written(1, "[]", &[], TIME);
     for (from, to) in [
         ("  \"removed\"", " \"removed\""),
@@ -92,7 +92,7 @@ fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
 }
 
 #[test]
-fn a_digest_that_is_not_that_of_the_path_is_refused_and_so_are_other_sums_of_sha512() {
+fn a_digest_that_contradicts_its_path_or_sha512sums_is_refused() {
     let message = |path: &str, digest| parse(&written(1, "[]", &[(path, digest)], TIME)).map(drop);
     let (one, long) = (Digest::sha256(b"1"), Digest::of(Algorithm::Sha512, b"1"));
     assert_eq!(message(&one.blob_path(), one), Ok(()));
@@ -113,7 +113,7 @@ fn a_digest_that_is_not_that_of_the_path_is_refused_and_so_are_other_sums_of_sha
 }
 
 #[test]
-fn what_a_version_before_0_2_has_written_is_named_as_such() {
+fn a_bundle_from_before_0_2_is_recognized() {
     let good = written(1, "[]", &[], TIME);
     let file = format!("{{\"path\":\"a\",\"size\":1,\"sha256\":\"{0}\",\"blake3\":\"{0}\"}}", "0".repeat(64));
     for old in [
@@ -137,7 +137,7 @@ fn what_a_version_before_0_2_has_written_is_named_as_such() {
 
 /// It comes across the gap: a forged one must not use up the memory of the machine that reads it.
 #[test]
-fn platforms_that_an_image_was_asked_for_are_counted_too() {
+fn requested_platforms_count_towards_the_limit() {
     let check = |number| {
         let platforms = vec!["{}"; number].join(",");
         let json = format!(
@@ -150,7 +150,7 @@ fn platforms_that_an_image_was_asked_for_are_counted_too() {
 }
 
 #[test]
-fn a_few_images_of_many_layers_are_not_a_bundle_and_many_ordinary_images_are() {
+fn a_few_images_with_too_many_layers_are_refused_and_many_ordinary_images_are_not() {
     assert!(check_number(150_000, 5_000, 0).is_ok() && check_number(1_500_000, 50_000, 0).is_ok());
     let why = check_number(500_000, 5_000, 1 << 30).unwrap_err();
     assert!(
