@@ -235,7 +235,7 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_problem(
 fn an_entry_that_programs_name_differently_is_a_problem() {
     let long = |name: &str| [header(b'L', "long", name.len() as u64), block(name.as_bytes())];
     let other = pax(&[("path", "manifest.json")]);
-    let two = "it is a second extended header before one entry";
+    let two = "it is a second extended header for one entry";
     for (first, second) in [
         (long("blobs/x"), other),
         (other, long("blobs/x")),
