@@ -136,7 +136,7 @@ async fn how_slow_the_last_pulls_will_be_is_reported_once_if_they_take_longer_th
         let warnings: Vec<String> = recorder.events().into_iter().filter_map(warning).collect();
         assert_eq!(warnings.len(), lines, "{warnings:?}");
         // 33, 67, 100, 133 and 167 ms.
-        assert!(warnings.iter().all(|text| text.contains("0.5 s in all")), "{warnings:?}");
+        assert!(warnings.iter().all(|text| text.contains("0.5 s for those that are left")), "{warnings:?}");
     }
 }
 

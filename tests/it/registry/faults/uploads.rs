@@ -184,7 +184,12 @@ async fn another_size_at_the_target_means_absent() {
     let (registries, events) = watched(config());
     assert!(!registries.has_blob(&repo(&server), &MemorySource::default().add("1234")).await.unwrap());
     assert!(registries.has_blob(&repo(&server), &MemorySource::default().add("12345")).await.unwrap());
-    assert!(events.events().iter().any(|e| matches!(e, Event::Warning(text) if text.contains("5 bytes instead of 4"))));
+    assert!(
+        events
+            .events()
+            .iter()
+            .any(|e| matches!(e, Event::Warning(text) if text.contains("5 bytes there instead of 4")))
+    );
 }
 
 /// Takes every upload, unless told otherwise.
