@@ -257,7 +257,7 @@ fn an_encrypted_key_of_cosign_signs_and_its_passphrase_is_never_shown() {
     };
     let is_secret = |ran: crate::support::ran::Ran| assert!(!format!("{ran:?}").contains("correct horse"), "{ran:?}");
     sign(&[], None).ended(2).reported(&["has a passphrase", "--sign-passphrase-file FILE or COSIGN_PASSWORD"]);
-    sign(&[], Some("wrong")).ended(2).reported(&["the passphrase is wrong"]);
+    sign(&[], Some("incorrect horse")).ended(2).reported(&["the passphrase is wrong"]);
     is_secret(sign(&[], Some("correct horse")).ended(0));
     std::fs::write(fixture.path().join("passphrase"), "correct horse\n").unwrap();
     let signed = sign(&["--sign-passphrase-file", "passphrase"], Some("wrong")).ended(0);
@@ -396,7 +396,7 @@ fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
         std::fs::write(bundle.join(format!("SHA256SUMS.{number:016x}.sig")), [7; 64]).unwrap();
     }
     assert!(verify().ended(3).stdout.contains("at most 16"));
-    fixture.verify(&bundle, &key).ended(3).reported(&["at most 16"]);
+    fixture.verify(&bundle, &key).ended(3).reported(&["the maximum is 16"]);
     std::fs::write(bundle.join("SHA256SUMS.ABCDEF0123456789.sig"), [7; 64]).unwrap();
     assert!(verify().ended(3).stdout.contains("SHA256SUMS.ABCDEF0123456789.sig: not declared"));
 }
