@@ -148,7 +148,7 @@ fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
     let output = process.wait_with_output().unwrap();
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains("keeping a blob in TMPDIR") && message.contains("hint: free some space"), "{message}");
+    assert!(message.contains("storing a blob in TMPDIR") && message.contains("hint: free some space"), "{message}");
 }
 
 /// Without a word it was killed.

@@ -136,15 +136,23 @@ const ACCIDENTS: [Accident; 18] = [
     (
         "newline",
         |root, image| fs::write(link(root, image), image.digest() + "\n").unwrap(),
-        "bad-link: the link contains \"",
+        "bad-link: the link contains \"sha256:",
     ),
-    ("outside", |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(), "instead of a digest"),
-    ("long", |root, image| fs::write(link(root, image), "x".repeat(100_000)).unwrap(), "longer than a digest"),
+    (
+        "outside",
+        |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(),
+        "the link contains \"../../../../etc/passwd\" instead of a digest",
+    ),
+    (
+        "long",
+        |root, image| fs::write(link(root, image), "x".repeat(100_000)).unwrap(),
+        "the link is longer than any digest",
+    ),
     ("no-link", |root, image| fs::remove_file(link(root, image)).unwrap(), "tag-without-link: "),
     (
         "no-revision",
         |root, image| fs::remove_file(revision(root, image)).unwrap(),
-        "link: missing: a tag means sha256:",
+        "link: missing: a tag refers to sha256:",
     ),
     ("empty-revision", |root, image| fs::write(revision(root, image), "").unwrap(), "bad-link: the link is empty"),
     ("other-revision", |root, image| fs::write(revision(root, image), sha256(b"")).unwrap(), "contains another digest"),

@@ -402,7 +402,7 @@ fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image()
             "a:b: its name has",
             "none: ",
             "other: it is not a regular file",
-            "..: it has no name",
+            "..: the path has no file name",
         ]);
         assert!(!fixture.path(out).exists() && !fixture.path(&format!("{out}.partial")).exists());
     }

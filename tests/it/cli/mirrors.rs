@@ -127,7 +127,7 @@ fn a_blocked_registry_is_refused_and_the_file_and_line_are_named() {
 
 #[test]
 fn a_mirror_that_gives_wrong_bytes_causes_a_warning_and_no_failure() {
-    for (fault, why) in [(Fault::WrongDigest, "wrong digest"), (Fault::ExtraBytes(5), "its descriptor says")] {
+    for (fault, why) in [(Fault::WrongDigest, "wrong digest"), (Fault::ExtraBytes(5), "in its descriptor")] {
         let site = TestSite::new();
         let lying = Proxy::before(site.mirror.host());
         lying.when("GET", "/blobs/").always().fault(fault);

@@ -100,7 +100,7 @@ fn a_bundle_that_could_not_be_signed_is_not_reported_as_signed() {
     let (key, other) = (fixture.key("key", Kind::Ed25519), fixture.key("other", Kind::Ed25519));
     take_all_signatures(&fixture.signed("bundle", &other));
     let failed = fixture.export("bundle", &["--sign-key", text(&key.private)]).ended(2);
-    let failed = failed.reported(&["it already has 16 signatures of SHA256SUMS"]);
+    let failed = failed.reported(&["SHA256SUMS already has 16 signatures"]);
     assert!(!failed.stderr.contains("signed by"), "{}", failed.stderr);
 }
 
@@ -239,7 +239,7 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
     }
     let damaged = fixture.path().join("bundle/SHA256SUMS");
     std::fs::write(&damaged, "something else\n").unwrap();
-    fixture.run(&["sign", "bundle", "--key", text(&ec.private)]).ended(3).reported(&["damaged, so it is not signed"]);
+    fixture.run(&["sign", "bundle", "--key", text(&ec.private)]).ended(3).reported(&["damaged and was not signed"]);
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
             fixture.run(&[&["sign", out, "--sign-key", text(&key.private)], more].concat()).ended(0);
         };
         sign(&ours, &[]);
-        let unsigned = ("digest".to_owned(), Some("no accepted key has signed chunks.b3".to_owned()));
+        let unsigned = ("digest".to_owned(), Some("chunks.b3 is not signed by an accepted key".to_owned()));
         assert_eq!(proof(&ours), unsigned);
         sign(&theirs, &["--full"]);
         assert_eq!((proof(&theirs).0.as_str(), proof(&ours)), ("blake3-signed", unsigned.clone()));
@@ -375,7 +375,7 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
             bytes[0] ^= 1;
             std::fs::write(&blob, bytes).unwrap();
             let args = ["sign", out, "--full", "--key", text(&ours.private)];
-            fixture.run(&args).ended(3).reported(&["damaged, so it is not signed"]);
+            fixture.run(&args).ended(3).reported(&["damaged and was not signed"]);
         }
     }
 }

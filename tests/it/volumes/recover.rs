@@ -105,7 +105,7 @@ fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
             fs::remove_file(fixture.path(other)).unwrap();
             if one.contains(".r01.") && other.contains(".r02.") {
                 // Nothing describes the volumes any more, although they are all present.
-                fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+                fixture.repair(&[]).ended(3).reported(&["no recovery volume with an intact beginning is given"]);
             } else {
                 fixture.is_repaired();
             }
@@ -336,7 +336,7 @@ fn a_recovery_volume_that_is_compressed_is_not_read() {
     compressed.extend(0x8f92_eab1_u32.to_le_bytes());
     fs::write(&recovery, compressed).unwrap();
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
-    fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+    fixture.repair(&[]).ended(3).reported(&["no recovery volume with an intact beginning is given"]);
     Ran::of(gapferry().arg("verify").arg(&recovery)).reported(&["it is compressed"]);
 }
 
@@ -346,7 +346,7 @@ fn without_a_recovery_volume_that_can_be_read_it_is_said_that_nothing_can_be_don
     flip(&fixture.path("images.r01.tar"), 520);
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
     let before = files_below(fixture.directory.path());
-    fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+    fixture.repair(&[]).ended(3).reported(&["no recovery volume with an intact beginning is given"]);
     assert!(files_below(fixture.directory.path()) == before);
 }
 

@@ -205,7 +205,7 @@ fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
     }
     std::fs::copy(other.path("repair.tar"), fixture.path("other.tar")).unwrap();
     let before = files_below(&fixture.path("set"));
-    fixture.repair("other.tar", &[]).ended(2).reported(&["for another bundle"]);
+    fixture.repair("other.tar", &[]).ended(2).reported(&["belongs to another bundle"]);
     let key = other.path("key.pub");
     fixture.repair("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).reported(&["is refused"]);
     // Forged: the blob in it is another one.
