@@ -67,9 +67,10 @@ fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let text = match error.to_string() {
-            text if text == "tunnel error: unsuccessful" => "the proxy refuses to connect there".to_owned(),
-            text => text,
+        let text = match error.to_string().as_str() {
+            "tunnel error: unsuccessful" => "the proxy refuses to connect there".to_owned(),
+            "tunnel error: proxy authorization required" => "the proxy requires valid credentials".to_owned(),
+            text => text.to_owned(),
         };
         let repeated = parts.last().is_some_and(|last| last.contains(&text));
         if !repeated && !LAYERS.iter().any(|layer| text.starts_with(layer)) {

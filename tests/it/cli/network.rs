@@ -76,7 +76,7 @@ fn a_proxy_that_refuses_is_reported_and_its_password_is_sent_to_it_alone_and_nev
     let output = lock(&[ELSEWHERE, "-vv", "--log-http"], &[("HTTPS_PROXY", &url)]);
     assert_eq!(output.status.code(), Some(5));
     let message = stderr(&output);
-    let refusal = format!("the proxy refuses to connect there (through the proxy {})", proxy.address);
+    let refusal = format!("the proxy requires valid credentials (through the proxy {})", proxy.address);
     assert!(message.contains(&refusal), "{message}");
     assert!(!message.contains("hunter2") && !message.contains("bWU6aHVudGVyMg"), "{message}");
     let heads = proxy.heads();
