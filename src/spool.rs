@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_memory_comes_back_from_the_file() {
+    fn manifests_beyond_the_memory_limit_are_read_back_from_the_file() {
         let spool = Arc::new(Spool::new(10_000, IN_FILE));
         let all: Vec<Kept> = (0..100).map(|n| spool.store(&bytes(n))).collect();
         let taken = || {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_full_is_an_error_where_the_bytes_are_needed() {
+    fn a_full_temporary_file_is_an_error_where_the_bytes_are_needed() {
         let spool = Arc::new(Spool::new(0, 0));
         let kept = spool.store(&bytes(1));
         let message = "the manifests of this run take more than 0 GiB, compressed; manifests beyond 32 MiB are kept in a temporary file: \

@@ -27,6 +27,10 @@ pub enum HintCode {
     NoStandardInput,
     /// The path does not exist.
     NoSuchPath,
+    /// The path is a directory where a file is needed.
+    IsDirectory,
+    /// A part of the path is a file where a directory is needed.
+    NotDirectory,
     /// The medium may be failing.
     FailingMedium,
     /// The local file system cannot store a file this large.

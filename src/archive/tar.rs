@@ -194,7 +194,7 @@ fn cut_between(length: u64) -> String {
 }
 
 fn cut_within(size: u64, length: u64) -> String {
-    format!("it says {size} bytes, but the tar ends at byte {length}: it is cut short")
+    format!("its header gives {size} bytes, but the tar ends at byte {length}: it is cut short")
 }
 
 fn no_header(position: u64, what: &str) -> String {
@@ -218,11 +218,11 @@ fn is_extended(kind: u8) -> bool {
 fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &mut impl Entries) {
     match header.kind {
         // Of two headers, some programs use the first, some the last, and some combine both.
-        _ if extended.unanswered => found.problem(&header.name, "it is a second extended header before one entry"),
+        _ if extended.unanswered => found.problem(&header.name, "it is a second extended header for one entry"),
         _ if header.foreign.is_some() => header.foreign.iter().for_each(|what| found.problem(&header.name, *what)),
         // Programs treat headers for all entries differently; ours writes none.
         b'g' if says_nothing(data) => {}
-        b'g' => found.problem(&header.name, "it is a header that changes all entries after it"),
+        b'g' => found.problem(&header.name, "it is a global header, which changes all entries after it"),
         kind if extended.take(kind, data) => {}
         _ => found.problem(&header.name, "its extended header is malformed"),
     }

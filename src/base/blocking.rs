@@ -34,7 +34,7 @@ mod tests {
 
     /// Exit code 130 and “run again to continue” would hide a bug.
     #[tokio::test]
-    async fn a_defect_in_a_thread_is_not_called_an_interruption() {
+    async fn a_panic_in_a_thread_is_not_reported_as_an_interruption() {
         let work = tokio::spawn(blocking("writing", || -> Result<()> { panic!("a defect") }));
         let ended = work.await.unwrap_err();
         assert_eq!(ended.into_panic().downcast_ref::<&str>(), Some(&"a defect"));

@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_as_many_bytes_as_allowed_is_read_and_nothing_longer() {
+    fn a_file_of_the_maximum_size_is_read_and_a_longer_one_is_not() {
         assert_eq!(read_all(&b"four"[..], 4).unwrap().unwrap(), b"four");
         assert_eq!(read_all(&b"five!"[..], 4).unwrap(), None);
         assert_eq!(read_all(io::repeat(0), 1000).unwrap(), None);

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_document_reads_back_as_written() {
         let note = Note { version: 2, lines: vec!["a".to_owned(), "b".to_owned()] };
         assert_eq!(read(&note.to_file().unwrap()), Ok(note));
         let long = Note { version: 2, lines: vec!["x".repeat(1_000)] };
@@ -264,7 +264,7 @@ mod tests {
 
     /// An operator with an older program must learn that, and not that the file is damaged.
     #[test]
-    fn a_later_version_is_named_as_such_whatever_else_the_file_holds() {
+    fn a_later_version_is_reported_even_if_the_rest_is_unknown() {
         let (kind, text) = read(r#"{"novel": [1, 2], "version": 3}"#).unwrap_err();
         assert_eq!(kind, Kind::Input);
         assert_eq!(text, "reading the note n.json: version 3; this program reads version 2");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_no_number_is_malformed() {
+    fn a_version_that_is_not_a_number_is_malformed() {
         for version in ["null", "true", "-1", "1.5", r#""2""#, "[[], {}]", r#"{"a": [1]}"#] {
             let (kind, text) = read(&format!(r#"{{"version": {version}, "lines": []}}"#)).unwrap_err();
             assert_eq!(kind, Kind::Damaged, "{version}: {text}");
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_version_is_refused_with_the_advice_what_to_do() {
+    fn an_earlier_version_is_refused_with_advice() {
         let (kind, text) = read(r#"{"version": 1}"#).unwrap_err();
         assert_eq!(kind, Kind::Input);
         assert_eq!(text, "reading the note n.json: version 1; this program reads version 2: write it again");

@@ -403,7 +403,7 @@ impl fmt::Debug for Error {
 
 impl From<NotKept> for Error {
     fn from(NotKept { digest, source }: NotKept) -> Error {
-        Error::new(Kind::Disk, format!("keeping the manifest {digest}")).because(source)
+        Error::new(Kind::Disk, format!("storing the manifest {digest}")).because(source)
     }
 }
 

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_one_line_whatever_stands_in_the_file() {
+    fn a_problem_is_one_line_whatever_the_file_contains() {
         let at = Position::line("list.yaml", 3);
         let problem = InputProblem { at, text: "as=a\nlist.yaml:9: forged\u{1b}[2J".to_owned() };
         assert_eq!(problem.to_string(), "list.yaml:3: as=a\\u000alist.yaml:9: forged\\u001b[2J");

@@ -190,14 +190,16 @@ fn signatures(files: &FileSet) -> Result<Vec<(&str, bytes::Bytes)>> {
 
 fn damaged(layout: &Layout) -> Error {
     let path = layout.path().display();
-    Error::damaged(format!("{path} is damaged, so it is not copied; `gapferry verify` says where"))
+    Error::damaged(format!("{path} is damaged and was not copied; `gapferry verify` lists the damage"))
 }
 
 /// Why a blob could not be copied.
 fn why(source: &Layout, blob: &Descriptor) -> Error {
     let slice = match source.slice(&blob.digest.blob_path()) {
         Ok(Some(slice)) => slice,
-        Ok(None) => return Error::damaged(format!("{} has no {}", source.path().display(), blob.digest.blob_path())),
+        Ok(None) => {
+            return Error::damaged(format!("{} does not contain {}", source.path().display(), blob.digest.blob_path()));
+        }
         Err(error) => return error,
     };
     match prove(&slice, &blob.digest, &|_| ()) {

@@ -70,7 +70,7 @@ fn a_document_of_each_version_is_read_or_refused_with_advice() {
 }
 
 #[test]
-fn no_document_and_no_version_of_one_is_without_a_fixture() {
+fn every_version_of_every_document_has_a_fixture() {
     let all = types();
     let wanted = all.iter().flat_map(|one| (1..=one.version).map(|version| fixture(one.name, version)));
     let there = fs::read_dir(root().join("fixtures/documents")).unwrap();

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_survives_its_file() {
+    fn a_list_of_missing_files_reads_back_as_written() {
         let whole = MissingBlob { digest: Digest::sha256(b"other"), size: None, ranges: vec![] };
         let part = blob(5 * CHUNK + 1, &[(0, CHUNK - 1), (3 * CHUNK, 5 * CHUNK)]);
         let mut written = missing(vec![whole, part]);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_digest_is_refused() {
+    fn a_malformed_digest_is_refused() {
         let mut good = missing(vec![blob(5 * CHUNK, &[(0, CHUNK - 1)])]);
         good.tools = vec![MissingTool { path: "tools/x".to_owned(), sha256: Some(Digest::sha256(b"x")) }];
         let text = good.to_json();

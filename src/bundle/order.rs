@@ -168,7 +168,7 @@ mod tests {
 
     /// Two programs that write the same lock must write the same bytes, however they obtained the content.
     #[test]
-    fn the_order_follows_from_lock_and_manifests_and_not_from_how_they_were_read() {
+    fn the_order_depends_on_lock_and_manifests_and_not_on_how_they_were_read() {
         let (one, two, three) = (image("c1", &["x", "shared"]), image("c2", &["shared", "y"]), image("c3", &["z"]));
         let inner = index(&[&two]);
         let outer = index(&[&inner, &one, &three]);
@@ -204,7 +204,7 @@ mod tests {
     }
     /// Two programs that write the same lock must write the same bytes, with configs before all other blobs.
     #[test]
-    fn of_one_index_with_two_selections_both_stand_where_the_index_has_them() {
+    fn two_selections_from_one_index_keep_the_order_of_the_index() {
         let (one, two) = (image("c1", &["x"]), image("c2", &["y"]));
         let both = index(&[&one, &two]);
         let images = vec![locked("r.test/a:1", &both, &[one.digest()]), locked("r.test/a:2", &both, &[two.digest()])];

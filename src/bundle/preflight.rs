@@ -81,8 +81,8 @@ pub fn check_free(out: &Path, form: &Form) -> Result<()> {
     }
     match form {
         Form::Directory if means_other_archive(out) && !out.is_dir() => {
-            let text = "a directory would get this name, which is that of an archive; end the name in .tar, or in \
-                        .tar.zst for a compressed archive";
+            let text = "the name is that of an archive, but a directory would be written; end the name in .tar or \
+                        .tar.zst to write an archive";
             Err(Error::input(format!("writing {}: {text}", out.display())))
         }
         Form::Directory => directory::refuse_foreign(out),

@@ -58,7 +58,7 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
     Err(match take_name(&named, there) {
         Ok(Some(now)) => error.while_doing(format!("{doing}, whose name is now {}", now.path().display())),
         Ok(None) => error.while_doing(doing),
-        Err(kept) => error.while_doing(format!("{doing}, which keeps its name ({})", kept.chain())),
+        Err(kept) => error.while_doing(format!("{doing}, which could not be renamed ({})", kept.chain())),
     })
 }
 
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_medium_gives_back_otherwise_is_told_and_loses_its_name() {
+    fn an_output_that_reads_back_differently_is_reported_and_loses_its_name() {
         let (_directory, out) = ground();
         let events: Events = Arc::new(Silent);
         read_back(&out, Digest::ZEROS, &events).unwrap();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proof_is_not_taken_from_memory() {
+    fn the_proof_reads_the_medium_and_not_the_page_cache() {
         let (_directory, out) = ground();
         let path = out.join("a");
         let at_once = || {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_sum_refers_to_is_proven_too() {
+    fn files_that_no_sums_list_are_proven_too() {
         let (_directory, out) = ground();
         let events: Events = Arc::new(Silent);
         fs::write(out.join(SIGNATURE), [7; 64]).unwrap();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_where_there_is_no_medium() {
+    fn a_file_system_without_a_medium_is_reported() {
         let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
         let (ground, out) = ground();
         let copy = directory.path().join("out");

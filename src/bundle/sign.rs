@@ -49,8 +49,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
     if bundle.layout().entries().any(|(file, _)| file.starts_with(VOLUMES)) {
-        let text = "it is a volume: sign the bundle before you split it, or join the volumes with `gapferry join`, \
-                    sign the result, and split it again";
+        let text = "volumes cannot be signed: make one bundle of them (`gapferry join`), sign that, and split it again";
         return Err(Error::input(format!("signing {}: {text}", path.display())));
     }
     if let Some(files) = bundle.undeclared(|_| false) {
@@ -60,7 +59,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
         )));
     }
     let damaged = || {
-        let text = format!("{} is damaged, so it is not signed; `gapferry verify` says where", path.display());
+        let text = format!("{} is damaged and was not signed; `gapferry verify` lists the damage", path.display());
         Error::damaged(text)
     };
     // The remnant of a signature must not prevent signing.
@@ -122,7 +121,7 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
         Some(own) => own,
         None if is_free(&plain) => plain,
         None if there.len() >= MOST_SIGNATURES => {
-            return fail(format!("it already has {MOST_SIGNATURES} signatures of {signed}, the maximum"));
+            return fail(format!("{signed} already has {MOST_SIGNATURES} signatures, the maximum; remove one first"));
         }
         None if is_free(&named) => named,
         None => {

@@ -189,7 +189,7 @@ impl<R: Read> StreamedBundle<R> {
         let (length, path) = (self.passing.position(), self.path.display().to_string());
         let why = match &failed {
             Some(error) => error.chain(),
-            None => format!("{path} has ended"),
+            None => format!("{path} ended"),
         };
         // The sender is not to blame for what fails here.
         let kind = failed.as_ref().map_or(Kind::Damaged, Error::kind);
@@ -218,7 +218,7 @@ impl<R: Read> StreamedBundle<R> {
             // What follows the blobs is derived and not needed here.
             return match is_never_declared(&entry.path) {
                 true => Ok(true),
-                false => Err(Error::damaged(format!("{} is not declared", entry.path))),
+                false => Err(Error::damaged(format!("{} is not declared in bundle.json", entry.path))),
             };
         };
         if size != entry.size {
@@ -229,7 +229,7 @@ impl<R: Read> StreamedBundle<R> {
             Some(arrived) => arrived.make_room(entry.size)?,
             None => None,
         };
-        let failed = |e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e);
+        let failed = |e| Error::disk("storing a blob in TMPDIR,", &std::env::temp_dir(), e);
         let hashed = self.passing.read(entry, &mut |piece| match &mut file {
             Some(file) => file.write_all(piece).map_err(failed),
             None => Ok(()),
@@ -274,7 +274,7 @@ impl StreamBuffer {
         }
         drop(buffered);
         let file = tempfile::tempfile_in(std::env::temp_dir());
-        file.map(Some).map_err(|e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e))
+        file.map(Some).map_err(|e| Error::disk("storing a blob in TMPDIR,", &std::env::temp_dir(), e))
     }
 
     fn put(&self, digest: Digest, slice: Slice) {

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_have_the_length_that_was_planned_for_them() {
+    fn headers_have_the_planned_length() {
         let long = format!("blobs/sha512/{}", "a".repeat(128));
         let plan = TarPlan::new([("a".to_owned(), 0), (long, 1), ("b".to_owned(), 513)]).unwrap();
         for file in &plan.files {

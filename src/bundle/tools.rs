@@ -154,7 +154,7 @@ fn running() -> PathBuf {
 }
 
 fn plain_name(path: &Path) -> std::result::Result<String, &'static str> {
-    let name = path.file_name().ok_or("it has no name")?;
+    let name = path.file_name().ok_or("the path has no file name")?;
     let name = name.to_str().ok_or("its name is not UTF-8")?;
     problem_of_name(name).map_or_else(|| Ok(name.to_owned()), Err)
 }
@@ -179,9 +179,13 @@ mod tests {
         }
         let files = [at("a"), at("A"), at("b:c"), at("none"), directory.path().to_owned(), at("..")];
         let message = Tool::read_all(false, &files).unwrap_err().chain();
-        for words in
-            ["a would have the same name", "b:c: its name has", "none: ", "not a regular file", "it has no name"]
-        {
+        for words in [
+            "a would have the same name",
+            "b:c: its name has",
+            "none: ",
+            "not a regular file",
+            "the path has no file name",
+        ] {
             assert!(message.contains(words), "{words}: {message}");
         }
         let tools = Tool::read_all(false, &[at("a")]).unwrap();
@@ -189,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_changes_while_the_images_are_fetched_is_not_packed_under_its_former_sum() {
+    fn a_tool_that_changes_during_an_export_is_not_packed_with_its_old_digest() {
         let directory = tempfile::tempdir().unwrap();
         let (path, out) = (directory.path().join("ctr"), directory.path().join("out"));
         fs::write(&path, "first").unwrap();

@@ -65,6 +65,8 @@ enum Disk {
     Denied,
     ReadOnly,
     NoSuchPath,
+    IsDirectory,
+    NotDirectory,
     /// `-` was given to a command that does not read standard input.
     NoStandardInput,
     Failing,
@@ -279,6 +281,8 @@ impl Disk {
                 Disk::NoStandardInput
             }
             Some(Errno::NOENT) => Disk::NoSuchPath,
+            Some(Errno::ISDIR) => Disk::IsDirectory,
+            Some(Errno::NOTDIR) => Disk::NotDirectory,
             Some(Errno::IO) => Disk::Failing,
             Some(Errno::FBIG) => Disk::FileTooLarge,
             _ => Disk::Other,
@@ -292,6 +296,8 @@ impl Disk {
             Disk::ReadOnly => Some(HintCode::ReadOnlyFileSystem),
             Disk::NoStandardInput => Some(HintCode::NoStandardInput),
             Disk::NoSuchPath => Some(HintCode::NoSuchPath),
+            Disk::IsDirectory => Some(HintCode::IsDirectory),
+            Disk::NotDirectory => Some(HintCode::NotDirectory),
             Disk::Failing => Some(HintCode::FailingMedium),
             Disk::FileTooLarge => Some(HintCode::FileTooLarge),
             Disk::Other => None,

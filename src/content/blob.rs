@@ -53,7 +53,7 @@ impl Prover {
     pub fn absorb(&mut self, piece: &[u8]) -> Result<()> {
         self.seen += piece.len() as u64;
         if self.seen > self.blob.size {
-            return Err(self.wrong(format!("it is longer than the {} bytes its descriptor says", self.blob.size)));
+            return Err(self.wrong(format!("it is longer than the {} bytes in its descriptor", self.blob.size)));
         }
         self.hasher.update(piece);
         Ok(())
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_right_bytes_pass() {
+    async fn the_right_bytes_are_accepted() {
         assert_eq!(read(b"hello", vec![b"he", b"", b"llo"]).await.unwrap(), b"hello");
         assert_eq!(read(b"", vec![]).await.unwrap(), b"");
     }
@@ -182,7 +182,7 @@ mod tests {
     async fn short_long_and_wrong_bytes_never_look_like_success() {
         for (served, says) in [
             (vec![&b"he"[..]], "it ended after 2 of 5 bytes".to_owned()),
-            (vec![b"hello", b"!"], "it is longer than the 5 bytes its descriptor says".to_owned()),
+            (vec![b"hello", b"!"], "it is longer than the 5 bytes in its descriptor".to_owned()),
             (vec![b"hellO"], format!("wrong digest: the bytes have {}", Digest::sha256(b"hellO"))),
         ] {
             let error = read(b"hello", served).await.unwrap_err();

@@ -62,7 +62,7 @@ impl<'a> Cached<'a> {
     pub async fn small_blob(&self, repository: &Repository, blob: &Descriptor, limit: u64) -> Result<Bytes> {
         let Described { digest, size, .. } = **blob;
         if size > limit {
-            let text = format!("reading blob {digest} of {repository}: it has {size} bytes, more than {limit}");
+            let text = format!("reading blob {digest} of {repository}: it has {size} bytes; the limit is {limit}");
             return Err(Error::damaged(text));
         }
         let cell = self.lock_blobs().entry(digest).or_default().clone();

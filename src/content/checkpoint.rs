@@ -124,7 +124,7 @@ impl<'a> Checkpoint<'a> {
             return;
         }
         if let Err(error) = state.add(path, manifest) {
-            tracing::debug!("keeping manifests in {}: {error}", path.display());
+            tracing::debug!("storing manifests in {}: {error}", path.display());
             state.broken = true;
         }
     }

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_that_of_b3sum_and_each_value_proves_its_chunk_however_the_bytes_arrive() {
+    fn the_root_matches_b3sum_and_each_value_proves_its_chunk_in_any_pieces() {
         let chunk = CHUNK as usize;
         let lengths =
             [0, 1, chunk - 1, chunk, chunk + 1, 2 * chunk, 3 * chunk, 5 * chunk + 17, 8 * chunk, 9 * chunk - 1];
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_do_not_give_the_digest_are_not_believed() {
+    fn values_that_do_not_give_the_root_are_rejected() {
         let good = Chunks::of(&bytes(3 * CHUNK as usize));
         let values = good.values().to_vec();
         assert_eq!(Chunks::proven(*good.root(), values.clone()), Some(good.clone()));

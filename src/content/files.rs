@@ -53,7 +53,7 @@ impl Reasons {
     /// `instead` says what happens to these blobs.
     pub fn report(&self, why: &'static str, instead: &str) {
         if self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
-            self.events.report(Event::Notice(format!("not every blob is linked: {why}; {instead}")));
+            self.events.report(Event::Notice(format!("some blobs cannot be linked: {why}; {instead}")));
         }
     }
 }

@@ -58,7 +58,7 @@ mod tests {
 
     /// After a blob from a pipe, nothing else can locate its damage.
     #[test]
-    fn what_has_passed_is_proven_by_its_digest_alone_and_tells_what_it_consists_of() {
+    fn streamed_bytes_are_proven_by_their_digest_alone_and_keep_their_chunk_values() {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(b"bytes");
         let hashed = Hashed::of(hasher).consisting_of(Chunks::of(b"bytes"));

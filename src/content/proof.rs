@@ -167,7 +167,7 @@ mod tests {
 
     /// An importer must not accept a wrong copy, nor blame a good copy for a full disk.
     #[test]
-    fn a_copy_says_which_of_its_two_sides_failed_and_is_good_only_with_its_digest() {
+    fn a_copy_reports_which_side_failed_and_is_good_only_with_its_digest() {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &bytes).unwrap();

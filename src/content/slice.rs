@@ -191,7 +191,7 @@ impl Slice {
     /// It is larger or cannot be read.
     pub fn read_all(&self, limit: u64) -> Result<Bytes> {
         if self.size > limit {
-            let text = format!("reading {}: it has {} bytes, more than {limit}", self.path().display(), self.size);
+            let text = format!("reading {}: it has {} bytes; the limit is {limit}", self.path().display(), self.size);
             return Err(Error::new(Kind::Damaged, text));
         }
         let mut all = vec![0; usize::try_from(self.size).unwrap_or_default()];
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_system_that_cannot_tell_what_is_in_memory_is_read_anyway_in_larger_pieces() {
+    async fn a_file_system_that_cannot_report_cached_pages_is_read_in_larger_pieces() {
         // A kernel file: it can be read by position, but not without waiting.
         let (path, content) = ("/proc/version", std::fs::read("/proc/version").unwrap());
         let version = Slice::new(Arc::new(File::open(path).unwrap()), path, 0, content.len() as u64);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_became_shorter_is_an_error_and_not_an_end() {
+    async fn a_file_that_became_shorter_is_an_error_and_not_a_normal_end() {
         let (file, slice) = slice(&[7; 100], 10, 90);
         file.as_file().set_len(50).unwrap();
         let error = all(slice.stream(0)).await.unwrap_err();

@@ -37,7 +37,7 @@ impl CredentialDocument {
         let real = real_path(path);
         let directory = parent(&real);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(|e| Error::disk("making the directory", directory, e))?;
+        made.map_err(|e| Error::disk("creating the directory", directory, e))?;
         // Serializes read, change and replace. Not every file system can lock; then there is no lock.
         let turn = Dir::open(directory).ok().map(LockedDir::wait_for);
         let bytes = bytes_of(&real)?.unwrap_or_default();

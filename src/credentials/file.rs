@@ -123,8 +123,9 @@ impl AuthFile {
 
     fn ask(&self, name: &str, server: &str, answers: &HelperAnswers) -> Result<Option<FoundCredentials>> {
         let path = || self.path.clone();
-        let answer =
-            answers.get(name, server).map_err(|e| e.while_doing(format!("as {} requires", path().display())))?;
+        let answer = answers
+            .get(name, server)
+            .map_err(|e| e.while_doing(format!("using the credential helper named in {}", path().display())))?;
         let origin =
             || CredentialOrigin::Helper { program: helper::program(name), server: server.to_owned(), path: path() };
         Ok(answer.map(|credentials| FoundCredentials { credentials, origin: origin() }))

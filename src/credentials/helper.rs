@@ -83,7 +83,7 @@ pub(super) fn get(name: &str, server: &str, path: Option<&str>) -> Result<Option
 
 /// Stores a user name and password in the helper.
 pub(super) fn store(name: &str, path: Option<&str>, server: &str, username: &str, password: &Secret) -> Result<()> {
-    let attempt = format!("giving credentials for {server} to credential helper {}", program(name));
+    let attempt = format!("storing credentials for {server} with credential helper {}", program(name));
     let input = json!({ "ServerURL": server, "Username": username, "Secret": password.expose() }).to_string();
     let output = run(name, "store", &input, path, &attempt)?;
     if output.status.success() {
@@ -92,7 +92,10 @@ pub(super) fn store(name: &str, path: Option<&str>, server: &str, username: &str
     // It may repeat its input with any quotes and escapes.
     let bare = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
     match bare(&words(&output)).contains(&bare(password.expose())) {
-        true => Err(Error::input(format!("{attempt}: {}; its message contains the password", output.status))),
+        true => Err(Error::input(format!(
+            "{attempt}: {}; its output contains the password and is not shown",
+            output.status
+        ))),
         // The password was not found in the output, so words about a password may be shown.
         false => Err(failed(&attempt, &output, &KEYS[..1])),
     }
@@ -104,13 +107,13 @@ pub(super) fn erase(name: &str, server: &str, path: Option<&str>) -> Result<bool
     if get(name, server, path)?.is_none() {
         return Ok(false);
     }
-    let attempt = format!("telling credential helper {} to forget {server}", program(name));
+    let attempt = format!("deleting {server} with credential helper {}", program(name));
     Ok(answer(name, "erase", server, path, &attempt)?.is_some())
 }
 
 /// The servers that a helper has.
 pub(super) fn list(name: &str, path: Option<&str>) -> Result<Vec<String>> {
-    let attempt = format!("asking credential helper {} what it knows", program(name));
+    let attempt = format!("listing the servers of credential helper {}", program(name));
     let Some(output) = answer(name, "list", "", path, &attempt)? else { return Ok(Vec::new()) };
     let known: BTreeMap<String, String> = serde_json::from_slice(&output).map_err(|_| strange(&attempt))?;
     Ok(known.into_keys().collect())
@@ -130,7 +133,8 @@ fn run(name: &str, verb: &str, input: &str, path: Option<&str>, attempt: &str) -
     check_name(name)?;
     let on_delay = || {
         running::warn(format!(
-            "still {attempt}: it may wait for you, a PIN, a browser or a smart card; see to it there, or stop with Ctrl-C"
+            "still {attempt}: it may be waiting for a PIN, a browser or a smart card; answer it there, or stop with \
+             Ctrl-C"
         ))
     };
     let mut command = Command::new(program(name));
@@ -176,7 +180,7 @@ fn begins_value(after: &str) -> bool {
 }
 
 fn strange(attempt: &str) -> Error {
-    Error::input(format!("{attempt}: its answer is not the JSON expected of a helper"))
+    Error::input(format!("{attempt}: its answer is not the JSON of a credential helper"))
 }
 
 #[cfg(test)]
@@ -184,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_hold_the_secret_is_withheld_and_what_helps_is_shown() {
+    fn output_that_may_contain_the_secret_is_hidden_and_helpful_output_is_shown() {
         for withheld in [
             r#"{"ServerURL":"h","Username":"u","Secret":"hunter2"}"#,
             "{'Username': 'u', 'secret': 'hunter2'}",

@@ -138,7 +138,7 @@ impl CredentialFile {
     }
 
     fn asked_for(&self, error: Error) -> Error {
-        error.while_doing(format!("as {} requires", self.path.display()))
+        error.while_doing(format!("using the credential helper named in {}", self.path.display()))
     }
 
     fn origin(&self, server: String, name: &str) -> CredentialOrigin {
@@ -174,8 +174,7 @@ fn responsible(file: &AuthFile, registry: &str, path: &str) -> Result<Option<(St
     if !path.is_empty() && !means(server, &key) {
         let program = helper::program(name);
         let text = format!(
-            "keeping credentials for {key}: {program} keeps those of {registry}, and does not support \
-                     namespaces"
+            "storing credentials for {key}: {program} stores those of {registry} and does not support namespaces"
         );
         return Err(Error::input(text));
     }

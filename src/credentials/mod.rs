@@ -85,7 +85,7 @@ impl Credentials {
             _ if self.password.expose().ends_with('\0') => "the password ends with NUL",
             _ => return Ok(()),
         };
-        Err(Error::input(format!("keeping credentials: {reason}")))
+        Err(Error::input(format!("storing credentials: {reason}")))
     }
 
     /// Whether there is a user name for Basic authentication.
@@ -130,7 +130,7 @@ impl fmt::Display for CredentialOrigin {
             CredentialOrigin::Variable { name } => write!(f, "the variable {name}"),
             CredentialOrigin::File { path, key } => write!(f, "{}, entry {key}", path.display()),
             CredentialOrigin::Helper { program, server, path } => {
-                write!(f, "{program} for {server}, which {} names", path.display())
+                write!(f, "{program} for {server}, named in {}", path.display())
             }
         }
     }

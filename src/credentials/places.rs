@@ -42,12 +42,12 @@ pub(super) fn to_write(authfile: Option<&Path>, env: Env) -> Result<PathBuf> {
         variable(env, "XDG_RUNTIME_DIR").filter(|directory| cfg!(target_os = "linux") && !directory.is_dir())
     {
         let text = format!(
-            "finding where credentials are kept: XDG_RUNTIME_DIR is {}, which is not a directory",
+            "finding the credentials file: XDG_RUNTIME_DIR is {}, which is not a directory",
             directory.display()
         );
         return Err(Error::input(text));
     }
-    of_this_login(env).ok_or_else(|| Error::input("finding where credentials are kept: HOME is not set"))
+    of_this_login(env).ok_or_else(|| Error::input("finding the credentials file: HOME is not set"))
 }
 
 const CONTAINERS: &str = "containers/auth.json";

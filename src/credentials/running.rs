@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn somebody_hears_of_a_helper_that_waits_and_its_answer_still_counts() {
+    fn a_helper_that_waits_causes_a_warning_and_its_answer_still_counts() {
         let directory = tempfile::tempdir().unwrap();
         let pin = directory.path().join("pin");
         assert!(Command::new("mkfifo").arg(&pin).status().unwrap().success());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_that_never_stops_talking_is_ended_and_fills_no_memory() {
+    fn a_helper_with_endless_output_is_killed_and_fills_no_memory() {
         for script in ["yes", "yes >&2", "exec yes", "exec yes >&2"] {
             let mut helper = Command::new("sh");
             helper.args(["-c", script]);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_hears_of_a_helper_that_answers() {
+    fn a_helper_that_answers_causes_no_warning() {
         let mut helper = Command::new("sh");
         helper.args(["-c", "cat; echo $$"]);
         let message = run(&mut helper, "h.io", Duration::from_secs(3600), || panic!("told")).unwrap();

@@ -22,7 +22,7 @@ fn user_for(store: &Store, registry: &str, path: &str) -> Option<String> {
 }
 
 #[test]
-fn a_file_that_was_named_is_the_only_one_read() {
+fn a_file_given_by_option_is_the_only_one_read() {
     let home = tempfile::tempdir().unwrap();
     let json = |user: &str| format!(r#"{{"auths":{{"r.io":{{"auth":"{}"}}}}}}"#, auth(user));
     let flag = write(home.path(), "flag.json", &json("flag"));
@@ -89,7 +89,7 @@ fn docker_hub_is_found_under_its_old_key() {
 }
 
 #[test]
-fn an_explicit_credential_is_stronger_than_a_file_and_never_printed() {
+fn an_explicit_credential_overrides_a_file_and_is_never_printed() {
     let home = tempfile::tempdir().unwrap();
     let json = format!(r#"{{"auths":{{"r.io":{{"auth":"{}"}}}}}}"#, auth("file"));
     let mut store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
@@ -148,7 +148,7 @@ fn a_credential_helper_that_is_a_path_is_not_run() {
 }
 
 #[test]
-fn a_credential_helper_is_asked_and_its_no_is_not_an_error() {
+fn a_credential_helper_without_credentials_is_not_an_error() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\nread server\ncase \"$server\" in\n\
@@ -168,7 +168,7 @@ fn a_credential_helper_is_asked_and_its_no_is_not_an_error() {
 }
 
 #[test]
-fn a_helper_asks_its_user_once_for_all_repositories_and_not_again_when_the_user_says_no() {
+fn a_helper_asks_its_user_once_for_all_repositories_even_if_the_user_declines() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\nread server\necho \"$server\" >> \"$0.asked\"\n\

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pair_is_an_error_that_names_the_variable_alone() {
+    fn a_malformed_variable_is_an_error_that_shows_only_its_name() {
         let variables = Variables::of([("GAPFERRY_CREDS_R_IO".to_owned(), "hunter2".to_owned())]);
         let error = variables.find("r.io").unwrap_err();
         assert_eq!(error.to_string(), "the variable GAPFERRY_CREDS_R_IO is not USER:PASS");

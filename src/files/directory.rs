@@ -31,7 +31,7 @@ pub fn scan(root: &Path, found: &mut FoundFiles) -> Result<()> {
         } else if !kind.is_dir() {
             found.problem(name, "it is neither a file nor a directory");
         } else if entry.depth() == MAX_DEPTH {
-            found.problem(name, "directories nest deeper than in any layout; its content is not read");
+            found.problem(name, "its directories are nested too deeply for a layout; what is below is not read");
         }
         found.count(root)?;
     }
@@ -84,7 +84,7 @@ mod tests {
     /// Otherwise a user who can write to a directory on a shared disk could choose what is read, and make the program read
     /// files that only its own user may read.
     #[test]
-    fn no_link_is_followed_that_has_taken_a_name_since_the_layout_was_opened() {
+    fn a_link_that_replaced_a_name_after_the_layout_was_opened_is_not_followed() {
         for (path, replaced) in [
             ("blobs/sha256/x", "blobs"),
             ("blobs/sha256/x", "blobs/sha256"),

@@ -225,7 +225,7 @@ fn safe_path(path: &[u8]) -> Result<String, &'static str> {
         return Err("its name is not a plain path");
     }
     if text.split('/').count() > MAX_DEPTH {
-        return Err("its name nests deeper than in any layout");
+        return Err("its path is nested too deeply for a layout");
     }
     if text.chars().any(|c| c.is_control() || c == '\\') {
         return Err("its name has characters that no layout uses");
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn of_names_that_differ_in_case_the_later_is_blamed_and_named_with_the_former() {
+    fn names_that_differ_only_in_case_are_a_problem_that_names_both() {
         let mut found = FoundFiles::default();
         for (at, name) in
             ["index.json", "Blobs/x", "blobs/X", "INDEX.json", "İ", "other", "Index.JSON"].iter().enumerate()
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_where_unpacking_needs_a_directory_is_a_problem_whichever_comes_first() {
+    fn a_file_where_unpacking_needs_a_directory_is_a_problem_in_either_order() {
         for names in [&["a", "a/"][..], &["a", "a/b"], &["a", "a/b/"], &["a", "a-", "a.b", "a/b/c/d", "a0"]] {
             assert_eq!(message_of(names), ["a: it is a file and a directory"], "{names:?}");
         }
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_unpacking_would_make_elsewhere_is_a_problem() {
+    fn a_directory_that_unpacking_would_create_outside_is_a_problem() {
         let problems = |name: &str| {
             let mut found = FoundFiles::default();
             found.directory(name.as_bytes());
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_made_of_oddities_names_the_first_and_counts_the_others() {
+    fn a_layout_with_too_many_problems_lists_the_first_and_counts_the_others() {
         let mut found = FoundFiles::default();
         (0..5_000).for_each(|_| found.problem(b"link", "it is a symbolic link"));
         let (_, problems) = found.finish();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_collide_without_end_are_counted_and_not_written_down() {
+    fn endless_colliding_names_are_counted_and_not_listed() {
         let mut found = FoundFiles::default();
         // All upper and lower cases of one name.
         for bits in 0..1u32 << 12 {
@@ -352,17 +352,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_a_thousand_directories_is_refused_before_anything_looks_at_each() {
+    fn a_name_with_hundreds_of_directories_is_refused_before_they_are_read() {
         let mut found = FoundFiles::default();
         add(&mut found, &("d/".repeat(400) + "x"), 0);
         add(&mut found, &(["d/"; MAX_DEPTH - 1].concat() + "x"), 0);
         let (entries, problems) = found.finish();
         assert_eq!((entries.len(), problems.len()), (1, 1));
-        assert!(problems[0].what.contains("deeper"), "{problems:?}");
+        assert!(problems[0].what.contains("nested too deeply"), "{problems:?}");
     }
 
     #[test]
-    fn entries_and_their_names_are_bounded_whatever_they_are() {
+    fn the_number_of_entries_and_the_bytes_of_their_names_are_bounded() {
         let mut found = FoundFiles::default();
         let refused = (0..=MAX_ENTRIES).find_map(|_| found.count(Path::new("b.tar")).err()).unwrap();
         assert_eq!(refused.to_string(), "b.tar has more than 1000000 entries, more than a bundle can have");

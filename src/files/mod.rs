@@ -443,7 +443,7 @@ impl Source for Layout {
                 Err(Error::damaged(text).with_reason(Reason::DamagedFile))
             }
             None => {
-                let text = format!("{} has no {path}", self.path.display());
+                let text = format!("{} does not contain {path}", self.path.display());
                 Err(Error::damaged(text).with_reason(Reason::DamagedFile))
             }
         }
@@ -467,7 +467,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_an_index_keep_no_manifest_from_being_read() {
+    fn names_in_an_index_do_not_stop_a_manifest_from_being_read() {
         let directory = tempfile::tempdir().unwrap();
         let layer = format!(r#"{{"digest":"{}","size":0}}"#, Digest::sha256(b""));
         let manifest = format!(r#"{{"config":{layer},"layers":[{layer}]}}"#);

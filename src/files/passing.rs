@@ -64,7 +64,7 @@ impl<R: Read> Passing<R> {
     /// The temporary file cannot be created.
     pub fn new(path: &Path, input: R) -> Result<Passing<R>> {
         let place = std::env::temp_dir();
-        let kept = tempfile::tempfile_in(&place).map_err(|e| Error::disk("keeping what is needed of", path, e))?;
+        let kept = tempfile::tempfile_in(&place).map_err(|e| Error::disk("buffering parts of", path, e))?;
         Ok(Passing {
             path: path.to_owned(),
             tar: Stream::new(path, input),
@@ -145,7 +145,7 @@ impl<R: Read> Passing<R> {
             if *keeps.get_or_insert_with(|| self.is_kept(entry, piece)) {
                 let written = self.kept.write_all_at(piece, self.used);
                 if let Err(e) = written {
-                    break Err(Error::disk("keeping what is needed of", &self.path, e));
+                    break Err(Error::disk("buffering parts of", &self.path, e));
                 }
                 self.used += read as u64;
             }
@@ -259,5 +259,9 @@ fn looks_like_json(first: &[u8]) -> bool {
 
 /// A file that was not kept cannot be read again.
 pub fn is_gone(path: &Path) -> Error {
-    Error::disk("reading", path, io::Error::other("it has passed and was not kept: it is not JSON, or too large"))
+    Error::disk(
+        "reading",
+        path,
+        io::Error::other("it has passed in the stream and was not stored, because it is not JSON or is too large"),
+    )
 }

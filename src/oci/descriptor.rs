@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn content_in_the_descriptor_is_kept_if_it_has_the_size() {
+    fn content_embedded_in_a_descriptor_is_kept_if_its_size_is_right() {
         assert_eq!(read(r#","data":"e30=""#).unwrap().proven_data().unwrap(), "{}");
         for other in [r#","data":"e30K""#, r#","data":"%""#, r#","data":"""#] {
             assert_eq!(read(other).unwrap(), read("").unwrap(), "{other}");
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_go_would_take_for_another_one_is_refused() {
+    fn a_key_that_go_would_read_as_another_one_is_refused() {
         for fields in [r#","Digest":"x""#, r#","SIZE":3"#, r#","urlſ":[]"#, r#","size":3"#] {
             assert!(read(fields).is_err(), "{fields}");
         }
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_that_nobody_reads_take_no_memory() {
+    fn unused_annotations_take_no_memory() {
         let many: Vec<String> = (0..1000).map(|n| format!(r#""{n}":"""#)).collect();
         let fields =
             format!(r#","annotations":{{{},"vnd.docker.reference.type":"attestation-manifest"}}"#, many.join(","));

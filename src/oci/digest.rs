@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_content_has_one_name() {
+    fn equal_content_has_one_digest() {
         let digest = Digest::sha256(b"");
         let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(digest.to_string(), text);

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_any_other_text_is_refused() {
+    fn a_digest_reads_back_as_written_and_any_other_text_is_refused() {
         let digest = Digest::sha256(b"x");
         for other in [None, Some(digest)] {
             let both = Both { one: digest, other, blake3: [10; 32].into() };
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_takes_its_bytes_and_no_more() {
+    fn a_digest_takes_only_its_bytes_in_memory() {
         assert!(size_of::<Blake3>() == 32 && size_of::<Option<Blake3>>() <= 33);
     }
 }

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_values_are_one_and_those_that_nobody_uses_are_dropped() {
+    fn equal_values_are_stored_once_and_unused_ones_are_dropped() {
         let interned: Interned<str> = Interned::new();
         let get = |text: &str| interned.find(text).unwrap_or_else(|| interned.share(Arc::from(text)));
         let kept: Vec<Arc<str>> = (0..FEW / 2).map(|n| get(&n.to_string())).collect();

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_text_of_many_values_is_reported_from_a_long_one_of_few() {
+    fn a_short_text_of_many_values_is_distinguished_from_a_long_one_of_few() {
         let many = format!("[{}0]", "0,".repeat(1_000));
         assert!(!has_at_most_values(many.as_bytes(), 1_000));
         assert!(has_at_most_values(many.as_bytes(), 1_001));

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_cannot_fill_the_table_without_end_and_what_is_known_stays_known() {
+    fn foreign_digests_cannot_fill_the_table_and_known_ones_stay() {
         let known = Long::computed(&[7; 64]);
         assert_eq!(Long::enter(&[8; 64], 0), None);
         assert_eq!(Long::enter(&[7; 64], 0), Some(known));

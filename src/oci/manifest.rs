@@ -63,13 +63,13 @@ pub enum ManifestError {
     MediaTypeConflict { header: String, body: String },
     #[error("it is {0} at once, and programs disagree on which it is, so it is not carried")]
     Ambiguous(&'static str),
-    #[error("it names {0} layers or manifests; the limit is {MOST_CHILDREN}: leave the image out")]
+    #[error("it lists {0} layers or manifests; the limit is {MOST_CHILDREN}: leave the image out")]
     TooManyChildren(usize),
     #[error("the {what} that starts with {start:?} has {length} bytes; the limit is {most}: leave the image out")]
     TooLong { what: &'static str, length: usize, most: usize, start: String },
     #[error(
-        "the manifests of this run name too many layers; the limit is 250,000, or 15 per manifest if that is more: leave the \
-         image out, or carry fewer images at once"
+        "the manifests of this run list too many layers; the limit is 250,000, or 15 per manifest if that is more: \
+         leave the image out, or carry fewer images at once"
     )]
     TooManyInAll,
 }
@@ -206,7 +206,7 @@ impl Manifest {
 
 /// The bytes of a manifest could not be stored.
 #[derive(Debug, thiserror::Error)]
-#[error("keeping the manifest {digest}")]
+#[error("storing the manifest {digest}")]
 pub struct NotKept {
     pub digest: Digest,
     pub source: std::io::Error,

@@ -23,8 +23,8 @@ pub struct Platform {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "invalid platform {0:?}: expected os/architecture or os/architecture/variant, such as linux/amd64, or with a version of \
-     Windows, windows(10.0.20348)/amd64"
+    "invalid platform {0:?}: expected os/architecture or os/architecture/variant, such as linux/amd64, or a Windows \
+     version such as windows(10.0.20348)/amd64"
 )]
 pub struct PlatformError(pub String);
 

@@ -101,7 +101,7 @@ impl FromStr for Repository {
     fn from_str(text: &str) -> Result<Repository, ReferenceError> {
         let reference: Reference = text.parse()?;
         if reference.tag.is_some() || reference.digest.is_some() {
-            return Err(error(text, "expected a repository, without tag and digest"));
+            return Err(error(text, "expected a repository without a tag or digest"));
         }
         Ok(reference.repository)
     }
@@ -326,7 +326,7 @@ fn check_path(path: &str) -> Result<(), String> {
         None => Ok(()),
         Some("") => Err("an empty path component".into()),
         Some(component) if component.chars().any(|c| c.is_ascii_uppercase()) => {
-            Err(format!("repository names are lower case, {component:?} is not"))
+            Err(format!("repository names must be lower case, but {component:?} is not"))
         }
         Some(component) => Err(format!("{component:?} is not a repository path component")),
     }

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_are_read_when_they_are_asked_for_and_not_without_bound() {
+    fn annotations_are_read_on_request_and_up_to_a_limit() {
         let own = |annotations: &str| super::annotations(format!(r#"{{"annotations":{annotations}}}"#).as_bytes());
         assert_eq!(own(r#"{"a":null,"b":"c"}"#), BTreeMap::from([("b".to_owned(), "c".to_owned())]));
         assert!(own("null").is_empty());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_manifest_is_one_thing() {
+    fn a_manifest_of_two_kinds_is_ambiguous() {
         for (json, what) in [
             (r#"{"layers":[],"manifests":[]}"#, Some("an image and an index")),
             (r#"{"blobs":[],"manifests":[]}"#, Some("an index and an artifact manifest")),

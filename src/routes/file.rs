@@ -167,7 +167,10 @@ impl<'a> Reader<'a> {
             }
         }
         if array.is_none() {
-            self.problem(value.span().start, format!("`{key}` is a list of tables: write [[{key}]] with two brackets"));
+            self.problem(
+                value.span().start,
+                format!("`{key}` must be a list of tables: write [[{key}]] with two brackets"),
+            );
         }
         tables
     }

@@ -54,11 +54,11 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(e) if matches!(e.kind(), NotFound | NotADirectory | PermissionDenied) => return Ok(Vec::new()),
-        Err(e) => return Err(Error::disk("looking into", &directory, e)),
+        Err(e) => return Err(Error::disk("listing", &directory, e)),
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|e| Error::disk("looking into", &directory, e))?.path();
+        let path = entry.map_err(|e| Error::disk("listing", &directory, e))?.path();
         if path.extension().is_some_and(|extension| extension == "conf") && path.is_file() {
             files.push(path);
         }

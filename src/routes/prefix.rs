@@ -55,9 +55,9 @@ impl Prefix {
     pub fn rewrite(&self, repository: &Repository, location: &str, at: &Position) -> Result<Repository> {
         let name = repository.to_string();
         let name = format!("{location}{}", self.rest(&name).unwrap_or_default());
-        let attempt = || format!("following {at}: {repository} would be read as {name}");
+        let attempt = || format!("applying {at}: {repository} would become {name}");
         let (registry, path) =
-            name.split_once('/').ok_or_else(|| Error::input(format!("{}, no repository", attempt())))?;
+            name.split_once('/').ok_or_else(|| Error::input(format!("{}, which is not a repository", attempt())))?;
         Repository::new(registry, path).map_err(|e| Error::input(attempt()).because(e))
     }
 }

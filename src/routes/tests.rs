@@ -21,7 +21,7 @@ fn places(routes: &Routes, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn mirrors_come_in_their_order_and_the_registry_last() {
+fn mirrors_are_tried_in_their_order_and_the_registry_last() {
     let routes = parse(
         "unqualified-search-registries = ['docker.io']\n\
          [[registry]]\nprefix = 'docker.io'\nlocation = 'registry.internal:5000/hub'\n\
@@ -69,7 +69,7 @@ fn the_longest_prefix_counts_and_ends_where_a_component_ends() {
         assert_eq!(places(&routes, name), [place], "{name}");
     }
     let whole = routes.pull(&repository("h.io/a")).unwrap_err();
-    let message = "following r.conf:4: h.io/a would be read as two.io, no repository";
+    let message = "applying r.conf:4: h.io/a would become two.io, which is not a repository";
     assert_eq!(whole.to_string(), message, "nothing is left of it but a host");
 }
 
@@ -82,7 +82,7 @@ fn a_domain_without_location_keeps_its_names_and_may_have_mirrors_and_a_path() {
 }
 
 #[test]
-fn what_a_mirror_is_for_is_kept() {
+fn the_restriction_of_a_mirror_to_tags_or_digests_is_kept() {
     let serves = |text: &str| -> Vec<Serves> {
         let routes = parse(&format!("[[registry]]\nlocation = 'h.io'\n{text}"));
         routes.pull(&repository("h.io/a")).unwrap().iter().map(|place| place.serves).collect()
@@ -109,7 +109,7 @@ fn a_blocked_registry_is_neither_read_nor_written_and_the_line_is_named() {
 }
 
 #[test]
-fn what_is_written_goes_where_it_was_told_to() {
+fn pushes_go_to_the_location_of_the_registry_and_not_to_its_mirror() {
     let routes = parse(
         "[[registry]]\nprefix = 'h.io'\nlocation = 'other.io'\ninsecure = true\n[[registry.mirror]]\nlocation = 'm.io'",
     );
@@ -158,7 +158,7 @@ fn everything_that_is_wrong_is_reported_at_once_with_its_line() {
 }
 
 #[test]
-fn version_1_and_what_is_no_toml_are_refused_and_never_taken_for_nothing() {
+fn version_1_and_invalid_toml_are_refused_and_never_ignored() {
     let reported =
         problems("# old\n[registries.search]\nregistries = ['docker.io']\n[registries.block]\nregistries = ['x']\n");
     assert!(reported[0].starts_with("r.conf:2: ") && reported[0].contains("version 1"), "{reported:?}");
@@ -170,7 +170,7 @@ fn version_1_and_what_is_no_toml_are_refused_and_never_taken_for_nothing() {
 }
 
 #[test]
-fn a_misspelt_key_does_not_pass_unseen() {
+fn a_misspelt_key_causes_a_warning() {
     let routes = parse("credential-helpers = ['secretservice']\n[[registry]]\nlocation = 'h.io'\nblokced = true\n");
     let all = routes.warnings.join("\n");
     assert!(all.contains("r.conf:4: `blokced`") && all.contains("r.conf:1: `credential-helpers`"), "{all}");
@@ -183,7 +183,7 @@ fn write(directory: &Path, name: &str, location: &str) {
 }
 
 #[test]
-fn files_are_found_where_podman_finds_them_and_a_named_one_stands_alone() {
+fn files_are_found_where_podman_finds_them_and_a_named_one_is_used_alone() {
     let ground = tempfile::tempdir().unwrap();
     let (system, home, named) =
         (ground.path().join("etc"), ground.path().join("home"), ground.path().join("named.conf"));

@@ -49,7 +49,8 @@ impl RequestRefusal {
     }
 
     pub fn not_allowed(allowed: &str) -> RequestRefusal {
-        RequestRefusal::new(405, "UNSUPPORTED", "this is not done here").with("allow", allowed)
+        RequestRefusal::new(405, "UNSUPPORTED", "this registry does not support this method here")
+            .with("allow", allowed)
     }
 
     pub fn unknown_manifest(what: &dyn std::fmt::Display) -> RequestRefusal {
@@ -104,7 +105,7 @@ pub fn build(status: u16, headers: &[(&'static str, &str)], body: Body) -> Resul
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
-    builder.body(body).map_err(|e| RequestRefusal::new(500, "UNKNOWN", format!("making an answer: {e}")))
+    builder.body(body).map_err(|e| RequestRefusal::new(500, "UNKNOWN", format!("building the response: {e}")))
 }
 
 /// Adds what every response has, and removes what a response to HEAD must not have.

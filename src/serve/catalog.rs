@@ -71,8 +71,12 @@ impl Catalog {
         };
         if let Some(problem) = layout.problems().first() {
             let count = layout.problems().len();
-            let text =
-                format!("{count} entries of {} are not served: {}: {}", path.display(), problem.path, problem.what);
+            let text = format!(
+                "{count} entries of {} are not served, such as {}: {}",
+                path.display(),
+                problem.path,
+                problem.what
+            );
             events.report(Event::Warning(text));
         }
         let names = Arc::new(RwLock::new(stored.names(&path, &events)?));
@@ -104,7 +108,7 @@ impl Catalog {
         if self.names().count_deleted() < self.most_deleted {
             return Ok(());
         }
-        let text = "too many manifests were deleted that other repositories need; delete some of them there, too";
+        let text = "too many deleted manifests are still needed by other repositories; delete some of them there too";
         Err(RequestRefusal::new(429, "TOOMANYREQUESTS", text))
     }
 
@@ -296,7 +300,7 @@ mod tests {
     use crate::oci::Descriptor;
 
     #[tokio::test]
-    async fn a_deletion_that_cannot_be_remembered_is_refused_before_it_is_made() {
+    async fn a_deletion_that_cannot_be_recorded_is_refused_first() {
         let work = tempfile::tempdir().unwrap();
         let options = Options { writable: true, ..Options::at(([127, 0, 0, 1], 0).into()) };
         let mut catalog = Catalog::open(work.path(), &options, Arc::new(Silent)).unwrap();

@@ -192,7 +192,7 @@ mod tests {
     const NEVER: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
-    async fn a_head_that_never_ends_is_cut_however_it_trickles() {
+    async fn an_endless_request_head_is_cut_off_even_if_it_trickles() {
         for begun in ["", "GET /v2/ HTTP/1.1\r\nX-Slow: \r\n"] {
             let (mut server, mut client) =
                 pair(Limits { head: SOON, idle: NEVER, least: 0, ..Limits::default() }).await;
@@ -204,7 +204,7 @@ mod tests {
 
     /// The limit applies to each request of a connection, not only to the first.
     #[tokio::test]
-    async fn a_later_head_that_never_ends_is_cut_too() {
+    async fn a_later_endless_request_head_is_cut_off_too() {
         let (mut server, mut client) = pair(Limits { head: SOON, idle: NEVER, least: 0, ..Limits::default() }).await;
         client.write_all(b"GET /v2/ HTTP/1.1\r\n\r\n").await.unwrap();
         let mut piece = [0; 64];
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_moves_too_little_is_cut_and_one_that_moves_is_not() {
+    async fn a_body_that_is_too_slow_is_cut_off_and_a_moving_one_is_not() {
         let (mut server, mut client) = pair(Limits { head: NEVER, idle: SOON, least: 1000, ..Limits::default() }).await;
         let _request = server.place.requests().begin();
         client.write_all(b"1234").await.unwrap();

@@ -26,19 +26,19 @@ impl Guard {
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), RequestRefusal> {
         let mut named: Vec<&str> = uri.authority().map(Authority::as_str).into_iter().collect();
         for value in headers.get_all(header::HOST) {
-            named.push(value.to_str().map_err(|_| foreign("a Host that is not text"))?);
+            named.push(value.to_str().map_err(|_| foreign("with a Host header that is not text"))?);
         }
         for authority in &named {
             if !self.answers_to(authority) {
                 let shown: String = authority.chars().take(100).collect();
                 return Err(foreign(&format!(
-                    "the name {shown:?}: it answers only to addresses, localhost, and names given by --host"
+                    "for the name {shown:?}: it answers only to addresses, localhost, and names given with --host"
                 )));
             }
         }
         let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         if text("sec-fetch-site").is_some_and(|site| matches!(site, "cross-site" | "same-site")) {
-            return Err(foreign("a web page of another site"));
+            return Err(foreign("from a web page of another site"));
         }
         let own = |origin: &str| {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
@@ -46,7 +46,7 @@ impl Guard {
         };
         match headers.get_all(header::ORIGIN).iter().all(|origin| origin.to_str().is_ok_and(own)) {
             true => Ok(()),
-            false => Err(foreign("a web page of another origin")),
+            false => Err(foreign("from a web page of another origin")),
         }
     }
 
@@ -62,7 +62,7 @@ impl Guard {
 }
 
 fn foreign(what: &str) -> RequestRefusal {
-    RequestRefusal::new(403, "DENIED", format!("this registry rejects requests for {what}"))
+    RequestRefusal::new(403, "DENIED", format!("this registry refuses requests {what}"))
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_let_in_by_address_and_by_the_names_that_were_given() {
+    fn programs_may_use_the_address_and_the_given_names() {
         for host in [
             "127.0.0.1:5000",
             "[::1]:5000",
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_gave_its_own_name_our_address_is_rejected() {
+    fn a_web_page_that_points_its_own_name_to_our_address_is_rejected() {
         for host in [
             "evil.example",
             "evil.example:5000",

@@ -131,7 +131,7 @@ pub fn replay(journal: &[u8], path: &Path, names: &mut LayoutIndex) -> Result<()
             None if number + 1 == lines.len() => break,
             None => {
                 let text = format!(
-                    "{} is damaged in line {}: without it the layout has only the tags of index.json",
+                    "{} is damaged in line {}: without the journal, the layout has only the tags in index.json",
                     path.join(JOURNAL).display(),
                     number + 1
                 );
@@ -147,7 +147,7 @@ pub fn replay(journal: &[u8], path: &Path, names: &mut LayoutIndex) -> Result<()
 /// # Errors
 /// None, because it consists of text and numbers.
 pub fn line(change: &Change) -> Result<String> {
-    let json = serde_json::to_string(change).map_err(|e| Error::input("writing down a change").because(e))?;
+    let json = serde_json::to_string(change).map_err(|e| Error::input("recording a change").because(e))?;
     Ok(format!("{} {json}\n", check(json.as_bytes())))
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_before_the_power_went_is_there_and_half_a_line_is_not() {
+    fn acknowledged_changes_survive_a_power_failure_and_half_a_line_is_ignored() {
         let work = tempfile::tempdir().unwrap();
         let mut journal = LayoutJournal::of(&Dir::open(work.path()).unwrap());
         for name in ["1", "2", "3"] {
@@ -226,12 +226,12 @@ mod tests {
         let message = replayed(damaged.as_bytes()).unwrap_err().to_string();
         assert_eq!(
             message,
-            "x/index.journal is damaged in line 2: without it the layout has only the tags of index.json"
+            "x/index.journal is damaged in line 2: without the journal, the layout has only the tags in index.json"
         );
     }
 
     #[test]
-    fn a_journal_that_was_emptied_begins_again() {
+    fn an_emptied_journal_starts_again() {
         let work = tempfile::tempdir().unwrap();
         let mut journal = LayoutJournal::of(&Dir::open(work.path()).unwrap());
         let read = || replayed(&std::fs::read(work.path().join(JOURNAL)).unwrap()).unwrap();

@@ -249,7 +249,10 @@ impl ConnectionPlace {
     pub fn check(&self, context: &Context<'_>) -> io::Result<()> {
         self.shared.waker.register(context.waker());
         match self.shared.is_taken_away.load(Ordering::Acquire) {
-            true => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "another connection needs its place")),
+            true => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the server needed the place of this connection for another one",
+            )),
             false => Ok(()),
         }
     }
@@ -343,7 +346,7 @@ mod tests {
 
     /// All places are taken by clients that move a few bytes now and then: others get in, and clients that keep the pace stay.
     #[tokio::test]
-    async fn the_slowest_client_gives_way_and_one_that_keeps_the_pace_does_not() {
+    async fn the_slowest_client_loses_its_place_and_a_fast_enough_one_does_not() {
         let pace = Limits::default().pace;
         let places = places(3);
         let (sending, taking, fast) = (places.take().await, places.take().await, places.take().await);

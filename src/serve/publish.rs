@@ -28,7 +28,7 @@ pub async fn put(
     let media_type = media_type.map(str::to_owned);
     let limit = most.min(MAX_MANIFEST_SIZE);
     let too_large = |e| {
-        let text = format!("the manifest broke off or has more than {limit} bytes: {e}");
+        let text = format!("the manifest is cut short or has more than {limit} bytes: {e}");
         RequestRefusal::new(413, "SIZE_INVALID", text)
     };
     let bytes = axum::body::to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(usize::MAX))
@@ -108,7 +108,7 @@ fn refused(error: &ManifestError) -> RequestRefusal {
         }
         // Over parallel requests.
         ManifestError::TooManyInAll => {
-            let text = "too many manifests with too many layers arrive at once; send it again";
+            let text = "too many manifests with too many layers arrive at once; send this one again";
             RequestRefusal::new(429, "TOOMANYREQUESTS", text).with("retry-after", "1")
         }
         ManifestError::Digest { .. } => RequestRefusal::new(400, "DIGEST_INVALID", error.to_string()),

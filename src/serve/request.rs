@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repositories_of_any_depth_are_reported_from_what_follows() {
+    fn repositories_of_any_depth_are_separated_from_the_rest_of_the_path() {
         let digest = Digest::sha256(b"");
         let name = "a/b/manifests".to_owned();
         let parse = |path: &str| ApiEndpoint::parse(path).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sha512_digest_that_nothing_here_has_leaves_nothing_behind() {
+    fn an_unknown_sha512_digest_takes_no_memory() {
         let nothing = |kind: &str, n: u32| {
             let text = format!("sha512:{n:0128x}");
             let is_known = |text: &str| Digest::known(text) != Ok(None);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_could_leave_the_layout_never_get_further() {
+    fn names_that_could_leave_the_layout_are_refused() {
         for path in [
             "/v2/../etc/manifests/x",
             "/v2/a/%2e%2e/blobs/uploads/",
@@ -276,7 +276,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_path_and_query_is_answered_not_a_panic(path in "/v2/[a-z%/.:A-F0-9_-]{0,60}|\\PC{0,60}", query in "\\PC{0,60}") {
+        fn no_path_or_query_causes_a_panic(path in "/v2/[a-z%/.:A-F0-9_-]{0,60}|\\PC{0,60}", query in "\\PC{0,60}") {
             let _ = ApiEndpoint::parse(&path);
             let _ = Query::parse(&query).get("n");
         }

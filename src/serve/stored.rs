@@ -55,7 +55,7 @@ impl StoredIndex {
             }
             index = again;
         }
-        let text = format!("{} changes faster than it can be read", root.join(INDEX_JSON).display());
+        let text = format!("{} kept changing while it was read", root.join(INDEX_JSON).display());
         Err(Error::new(Kind::Interrupted, text))
     }
 
@@ -84,10 +84,10 @@ impl StoredIndex {
         match (&self.sealed, &self.journal) {
             (Some(bytes), journal) => {
                 if let Err(error) = names.name_companions(bytes) {
-                    warn(format!("{}: companions have no tags here: {error}", path.join(BUNDLE_JSON).display()));
+                    warn(format!("{}: companions get no tags: {error}", path.join(BUNDLE_JSON).display()));
                 }
                 if journal.is_some() {
-                    warn(format!("{} is ignored: a bundle has none", path.join(JOURNAL).display()));
+                    warn(format!("{} is ignored: a bundle has no journal", path.join(JOURNAL).display()));
                 }
             }
             (None, Some(journal)) => replay(journal, path, &mut names)?,

@@ -80,7 +80,7 @@ fn a_push_costs_the_same_with_three_tags_and_with_thirty_thousand() {
 }
 
 #[test]
-fn a_layout_that_grows_by_pushes_is_not_written_again_and_again() {
+fn a_layout_that_grows_by_pushes_is_not_rewritten_for_each_push() {
     let grown = pushes(400, 1_500);
     assert!(grown.folded > 0 && grown.entries <= 24, "{grown:?}");
     assert!(grown.written < 4 * grown.changes, "{grown:?}");

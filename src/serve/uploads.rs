@@ -92,7 +92,7 @@ pub async fn finish(
     query: &Query,
     request: Request<Body>,
 ) -> Result<Response, RequestRefusal> {
-    let missing = || RequestRefusal::new(400, "DIGEST_INVALID", "an upload is finished with ?digest=");
+    let missing = || RequestRefusal::new(400, "DIGEST_INVALID", "the request that finishes an upload needs ?digest=");
     let digest = query.digest("digest")?.ok_or_else(missing)?;
     let held = receive_piece(writer.uploads.lock(name, id).await?, name, id, request).await?;
     writer.uploads.remove(id);
@@ -124,7 +124,8 @@ async fn adopt(catalog: &Arc<Catalog>, name: &str, held: Held, expected: Digest)
     })
     .await?;
     if let Err(Wrong { found, .. }) = proven {
-        let text = format!("wrong digest: expected {expected}, the bytes received have {found}; the upload is void");
+        let text =
+            format!("wrong digest: expected {expected}, the bytes received have {found}; the upload is discarded");
         return Err(RequestRefusal::new(400, "DIGEST_INVALID", text));
     }
     created(name, &expected)
@@ -145,7 +146,7 @@ async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>)
     let start = held.size;
     let announced = content_range(request.headers())?;
     if announced.is_some_and(|(from, _)| from != start) {
-        let text = format!("the next byte of this upload is number {start}");
+        let text = format!("this upload continues at byte {start}");
         let refusal = RequestRefusal::new(416, "BLOB_UPLOAD_INVALID", text);
         return Err(refusal.with("range", held.range()).with("location", location(name, id)));
     }
@@ -191,7 +192,7 @@ async fn receive(held: Held, body: Body) -> Result<Held, RequestRefusal> {
             Ok(false) => return Ok(joined(writing).await?),
             Err(e) => {
                 joined(writing).await?;
-                return Err(RequestRefusal::new(400, "BLOB_UPLOAD_INVALID", format!("the body broke off: {e}")));
+                return Err(RequestRefusal::new(400, "BLOB_UPLOAD_INVALID", format!("the body was cut short: {e}")));
             }
         }
     }

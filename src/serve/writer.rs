@@ -68,7 +68,7 @@ impl LayoutWriter {
     /// is merged into the index.
     pub fn open(root: &Path, options: &Options, events: Events) -> Result<LayoutWriter> {
         if root.is_file() {
-            return Err(Error::input(format!("{} is a file: only a directory can be written to", root.display())));
+            return Err(Error::input(format!("{} is a file, but only a directory can be written to", root.display())));
         }
         let held = || Error::input(format!("another process is writing to {}", root.display()));
         let dir = LockedDir::try_take(Dir::create(root)?).ok_or_else(held)?;
@@ -123,7 +123,7 @@ impl LayoutWriter {
         let adds = matches!(change, Change::Tag { .. } | Change::List { .. });
         // The manifest, and the one that had the tag before.
         if adds && self.size() + 2 * line.len() as u64 + FOR_NAMES > MAX_INDEX {
-            return Err(Error::new(Kind::Refused, "the layout already has the maximum number of names"));
+            return Err(Error::new(Kind::Refused, "the index of the layout is full; delete some tags"));
         }
         self.sync_blobs()?;
         self.unseal()?;
@@ -191,8 +191,8 @@ impl LayoutWriter {
         root.sync()?;
         if sealed {
             let text = format!(
-                "{} was a sealed bundle and is being changed: {SUMS} and {BUNDLE_JSON} are removed, and it is a plain \
-                 OCI layout from now on",
+                "{} was a sealed bundle and is being changed: {SUMS} and {BUNDLE_JSON} are removed, and it becomes a \
+                 plain OCI layout",
                 root.path().display()
             );
             self.events.report(Event::Warning(text));

@@ -75,10 +75,10 @@ pub fn instead(block: &Block, public: bool) -> &'static str {
         "CERTIFICATE" | "TRUSTED CERTIFICATE" => "it is a certificate, not a private key",
         "PUBLIC KEY" => "it is a public key; signing needs the private key",
         label if public && label.ends_with("PRIVATE KEY") && !label.starts_with("OPENSSH") => {
-            "it is a private key, which only the signer needs; give its public key (`openssl pkey -in FILE -pubout`, \
+            "it is a private key, which only the signer needs; use its public key (`openssl pkey -in FILE -pubout`, \
              `cosign public-key --key FILE`)"
         }
-        "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => "it is an RSA key; ECDSA P-256 or Ed25519 is needed",
+        "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => "it is an RSA key; use ECDSA P-256 or Ed25519",
         "ENCRYPTED PRIVATE KEY" => {
             "it is encrypted PKCS#8; `openssl pkcs8 -in FILE -out PLAIN` decrypts it; a key from cosign may stay \
              encrypted"
@@ -94,7 +94,7 @@ pub fn instead(block: &Block, public: bool) -> &'static str {
 pub fn other_algorithm(der: &[u8]) -> &'static str {
     let names = |oid: &[u8]| der.windows(oid.len()).any(|window| window == oid);
     if names(RSA) {
-        "it is an RSA key; ECDSA P-256 or Ed25519 is needed"
+        "it is an RSA key; use ECDSA P-256 or Ed25519"
     } else if names(P256) {
         "it is a P-256 key in an unsupported form (a compressed point?) or damaged; `openssl ec -conv_form \
          uncompressed` writes the common form"

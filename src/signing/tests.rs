@@ -23,7 +23,7 @@ fn pem(label: &str, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_key_that_cosign_encrypted_signs_with_its_passphrase_and_with_no_other() {
+fn a_key_encrypted_by_cosign_signs_only_with_its_passphrase() {
     let key = PrivateKey::parse(SEALED.as_bytes(), "k", &passphrase("correct horse")).unwrap();
     let public = PublicKey::parse(SEALED_PUBLIC.as_bytes(), "k.pub").unwrap();
     assert_eq!(*key.public(), public);
@@ -37,7 +37,7 @@ fn a_key_that_cosign_encrypted_signs_with_its_passphrase_and_with_no_other() {
 }
 
 #[test]
-fn parameters_that_would_fill_the_memory_are_refused_before_anybody_types_a_passphrase() {
+fn parameters_that_would_fill_the_memory_are_refused_before_the_passphrase_is_requested() {
     let document = |n: u64, r: u32, p: u32, name: &str| {
         let json = format!(
             r#"{{"kdf":{{"name":"{name}","params":{{"N":{n},"r":{r},"p":{p}}},"salt":"AAAA"}},
@@ -57,7 +57,7 @@ fn parameters_that_would_fill_the_memory_are_refused_before_anybody_types_a_pass
 }
 
 #[test]
-fn what_is_no_key_is_reported_for_what_it_is() {
+fn the_error_about_a_wrong_key_file_says_what_it_is() {
     let rsa = [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
     let p384 = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
     let old = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
@@ -90,7 +90,7 @@ fn what_is_no_key_is_reported_for_what_it_is() {
 }
 
 #[test]
-fn a_signature_is_taken_as_it_is_and_in_base64() {
+fn a_signature_is_accepted_raw_and_in_base64() {
     assert_eq!(signature_in(b"TUVN\n"), b"MEM");
     assert_eq!(signature_in(&[0x30, 0x45, 0x02]), [0x30, 0x45, 0x02]);
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Document, Problem, ProblemKind, Problems};
+use crate::base::progress::units::count;
 use crate::bundle::sums::{self, MAX_LINES, MAX_SUMS};
 use crate::bundle::{BUNDLE_JSON, FileEntry, SUMS, SUMS512};
 use crate::files::Layout;
@@ -175,7 +176,7 @@ impl SumsList {
         });
         if let Some(first) = first {
             let more = if number > 1 { format!(", and {} more", number - 1) } else { String::new() };
-            let found = format!("{first}: the line gives the blob another digest than its name does{more}");
+            let found = format!("{first}: the line gives the blob another digest than its name{more}");
             problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
             self.is_whole = false;
         }
@@ -198,9 +199,12 @@ fn parse(bytes: &[u8], name: &str, problems: &mut Problems) -> Option<SumsList> 
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if let Some(first) = wrong.first() {
-        let more =
-            if wrong.len() > 1 { format!(", and neither are {} more lines", wrong.len() - 1) } else { String::new() };
-        let found = format!("line {first} is not a new `<{}>  <path>`{more}", algorithm.name());
+        let more = match wrong.len() - 1 {
+            0 => String::new(),
+            more => format!("; also {}", count(more, "more line")),
+        };
+        let found =
+            format!("line {first} is malformed or repeats a path (expected `<{}>  <path>`){more}", algorithm.name());
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if lines == 0 {

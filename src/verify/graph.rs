@@ -347,7 +347,7 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform
     let path = config.digest.blob_path();
     let malformed = |found: String| Problem::new(&path, ProblemKind::Malformed).found(found);
     if config.size > MAX_CONFIG {
-        return Err(malformed(format!("the config of an image has {} bytes, more than {MAX_CONFIG}", config.size)));
+        return Err(malformed(format!("the config of an image has {} bytes; the limit is {MAX_CONFIG}", config.size)));
     }
     let Ok(Some(bytes)) = layout.read(&path, MAX_CONFIG) else { return Ok(None) };
     // The check of files reports a damaged config.

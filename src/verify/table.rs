@@ -63,7 +63,7 @@ impl Table {
         match proven.map(|proven| proven.has_signed(layout, reader.bytes())) {
             None => Ok(BlobProof::Blake3),
             Some(Ok(true)) => Ok(BlobProof::Blake3Signed),
-            Some(Ok(false) | Err(_)) => Err("no accepted key has signed chunks.b3"),
+            Some(Ok(false) | Err(_)) => Err("chunks.b3 is not signed by an accepted key"),
         }
     }
 }

@@ -20,7 +20,7 @@ type Name = Vec<String>;
 
 #[derive(Default)]
 struct File {
-    /// What the file calls a name → the full path that it stands for.
+    /// A name in the file → the full path that it means.
     aliases: BTreeMap<String, Name>,
     globs: Vec<Name>,
     defined: BTreeSet<String>,
@@ -53,7 +53,7 @@ impl Sources {
         self.0.insert(module, File::of(&without_tests(tokens(text))));
     }
 
-    /// The full path of one that is written in `module`; `None` if it leads out of the crate.
+    /// The full path of `path`, as written in `module`; `None` if it leads out of the crate.
     fn full(&self, module: &[String], path: &[String]) -> Option<Name> {
         let mut base: Name = match path.first()?.as_str() {
             "crate" => Vec::new(),
@@ -71,7 +71,7 @@ impl Sources {
         Some(base)
     }
 
-    /// The full path of a name as it is known in `module`: that of a module below it, an imported one, one that a glob brings.
+    /// The full path of a name that is known in `module`: a module below it, an import, or a name from a glob.
     fn local(&self, module: &[String], name: &str) -> Option<Name> {
         let file = self.0.get(module)?;
         let below = |parent: &[String]| parent.iter().cloned().chain([name.to_owned()]).collect::<Name>();
@@ -90,12 +90,12 @@ impl Sources {
         self.0.get(module).is_some_and(|file| file.defined.contains(name) || file.aliases.contains_key(name))
     }
 
-    /// The module whose file defines what this full path names.
+    /// The module whose file defines the item at this full path.
     fn definer(&self, path: &[String], depth: usize) -> Option<Name> {
         let length = (1..=path.len()).rev().find(|length| self.0.contains_key(&path[..*length]))?;
         let (module, rest) = path.split_at(length);
         let (file, Some(item)) = (self.0.get(module)?, rest.first()) else { return Some(module.to_vec()) };
-        // Names may lead in a circle, too.
+        // Re-exports may form a circle, too.
         if depth == 0 || file.defined.contains(item) {
             return Some(module.to_vec());
         }
@@ -134,14 +134,14 @@ impl Sources {
     }
 }
 
-/// A file names what another one defines.
+/// A file names an item that another file defines.
 struct Edge {
     from: Name,
     to: Name,
     name: String,
 }
 
-/// From each module to others, and what shows it.
+/// From each module to the modules it names, and where.
 type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 struct Circle {
@@ -226,7 +226,7 @@ fn after_text(chars: &[char], start: usize) -> usize {
     at + 1
 }
 
-/// How many `#` open the raw text whose `r` stands before `at`.
+/// The number of `#` that open the raw string whose `r` is before `at`.
 fn raw_hashes(chars: &[char], at: usize) -> Option<usize> {
     let word_before = at >= 2 && (chars[at - 2].is_alphanumeric() && chars[at - 2] != 'b' || chars[at - 2] == '_');
     let hashes = chars[at..].iter().take_while(|c| **c == '#').count();
@@ -300,7 +300,7 @@ impl File {
         file
     }
 
-    /// Reads one tree of a `use` from `at`; gives the place of the sign behind it.
+    /// Reads one tree of a `use` from `at`; returns the position after it.
     fn read_use(&mut self, tokens: &[String], mut at: usize, prefix: &[String]) -> usize {
         let mut path = prefix.to_vec();
         while at < tokens.len() {

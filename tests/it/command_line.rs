@@ -1,4 +1,4 @@
-//! The command line itself: exit codes, streams, signals, help; what scripts and people at a console rely on.
+//! The command line itself: exit codes, streams, signals and help, on which scripts and people at a terminal rely.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -254,7 +254,7 @@ fn on_a_terminal_bars_logs_and_lines_share_the_screen_and_the_result_stands_alon
     let program = env!("CARGO_BIN_EXE_gapferry");
     for (verbose, log) in [("", false), ("-v", true)] {
         let export = format!("{program} {verbose} export {0} {0} -o {1}", site.reference, out.display());
-        // script(1) gives it a terminal.
+        // script(1) provides a terminal.
         let mut script = std::process::Command::new("script");
         script.args(["-qec", &export, "/dev/null"]).env("TERM", "xterm").env("COLUMNS", "80").stdin(Stdio::null());
         let output = script.output().unwrap();
@@ -293,7 +293,7 @@ fn ctrl_c_and_sigterm_stop_even_what_waits_or_computes_and_say_how_to_continue()
         let mut message = String::new();
         stderr.read_line(&mut message).unwrap();
         assert!(message.contains("run the same command again"), "{message}");
-        // It still waits for its input; a second time ends it at once. It may be too late for that already.
+        // It still waits for its input; a second signal ends it at once. It may already have ended.
         let _ = kill_process(pid, signal);
         stderr.read_to_string(&mut message).unwrap();
         assert_eq!(process.wait().unwrap().code(), Some(code), "{message}");

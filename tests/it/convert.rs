@@ -1,4 +1,4 @@
-//! `gapferry convert`: what is one bundle in every form, whichever form it came from, and nothing that is damaged passes on.
+//! `gapferry convert`: a bundle is the same in every form, and damage is never copied.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::signed::keys::{Key, Kind};
 use crate::support::ran::Ran;
 use crate::support::{files_below, gapferry, gapferry_process, gapferry_process_of, sha256, sha256_file, tempdir};
 
-/// What a conversion is asked to write.
+/// The forms that a conversion can write.
 const FORMS: [(&str, &[&str]); 4] = [
     ("directory", &[]),
     ("b.tar", &[]),
@@ -41,7 +41,7 @@ fn written(out: &Path) -> Vec<PathBuf> {
     volumes
 }
 
-/// A file that has the name of a signature and is not one would turn a good bundle into a bad copy without a trace.
+/// A file that only has the name of a signature would silently turn a good bundle into a bad copy.
 #[test]
 fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
     let directory = tempdir();
@@ -119,7 +119,7 @@ fn a_stream_is_the_tar_byte_for_byte() {
     convert(&[folder], Path::new("-"), &["--json"]).ended(2).reported(&["--json cannot"]);
 }
 
-/// Between directories of one file system a bundle takes no room twice; and what is written later changes neither.
+/// Between directories of one file system, a bundle uses its space once, and later writes change neither.
 #[test]
 fn directories_share_their_blobs_where_they_can() {
     let directory = tempdir();
@@ -174,7 +174,7 @@ fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
     assert!(!out.exists());
 }
 
-/// An interrupted conversion of 60 GB continues where it stopped: what was copied is proven, not copied again.
+/// An interrupted conversion of 60 GB continues where it stopped: what was copied is checked and not copied again.
 #[test]
 fn a_conversion_that_was_stopped_continues() {
     let directory = tempdir();
@@ -188,7 +188,7 @@ fn a_conversion_that_was_stopped_continues() {
     std::fs::write(&damaged, &bytes).unwrap();
     for (to, arguments) in [FORMS[0], FORMS[1], FORMS[3]] {
         let out = directory.path().join("out").join(to);
-        // It stops at the damaged blob; all others are there.
+        // It stops at the damaged blob; all others have been copied.
         convert(std::slice::from_ref(&damaged), &out, arguments).ended(3);
         let begun: u64 = files_below(out.parent().unwrap()).iter().map(|(_, bytes)| bytes.len() as u64).sum();
         assert!(begun > 2_000_000, "{to}: what was copied is kept");
@@ -205,7 +205,7 @@ fn a_conversion_that_was_stopped_continues() {
     }
 }
 
-/// A name that says "unfinished" says nothing of the bytes: a blob with more bytes than it has is no blob.
+/// Unfinished files are not trusted: a blob that is too long is not that blob.
 #[test]
 fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
     let directory = tempdir();
@@ -235,7 +235,7 @@ fn half_of_a_blob_does_not_stay_beside_its_link() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
-/// The signature may be all that the isolated side believes: a copy without it must not take it away.
+/// The isolated side may demand this signature, so a copy without it must not remove it.
 #[test]
 fn a_conversion_onto_the_same_bundle_keeps_the_signatures_that_are_there() {
     let directory = tempdir();
@@ -294,7 +294,7 @@ fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_i
     }
 }
 
-/// That volumes were written says nothing of a tar that is called like the set.
+/// The record that volumes were written proves nothing about a tar with the set's name.
 #[test]
 fn volumes_do_not_make_a_damaged_tar_of_their_name_count_as_proven() {
     let directory = tempdir();
@@ -327,7 +327,7 @@ fn a_directory_of_more_blobs_than_a_process_may_open_files_is_converted_and_resu
     let other = directory.path().join("other.tar");
     limited(&from, &other);
     assert_eq!(sha256_file(&other), sha256_file(&tar));
-    // What an unfinished run has left.
+    // The rest of an unfinished run.
     std::fs::create_dir(&again).unwrap();
     for (path, bytes) in files_below(&from).into_iter().filter(|(path, _)| path.starts_with("blobs")) {
         let to = directory.path().join("c.partial").join(path);

@@ -1,4 +1,4 @@
-//! The demo runs, and its output is true. `fixtures/` is what its script makes, so its bytes need not be trusted.
+//! The demo runs, and its output is true. Its script generates `fixtures/`, so nobody has to trust their bytes.
 
 use std::path::Path;
 use std::process::Command;

@@ -19,7 +19,7 @@ fn both(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Every row ends with `code`, and says each of `says`.
+/// Every row ends with `code` and prints each of `says`.
 #[track_caller]
 fn all_end_with(code: i32, rows: &[&[&str]], says: &[&str]) {
     for arguments in rows {
@@ -190,7 +190,7 @@ fn nobody_listening_is_5_and_the_address_is_named() {
     assert!(!out.exists() && !auth.exists());
 }
 
-/// Of two images, of which one cannot be pushed.
+/// Exports two images, one of which cannot be pushed.
 fn export_of_a_whole_and_a_sparse_image(registry: &Registry, bundle: &Path) -> assert_cmd::Command {
     images::oci("good", "1", &["x"]).push(registry);
     images::oci_index("sparse", "1", "multi").push(registry);
@@ -209,7 +209,7 @@ fn some_images_of_several_is_1_and_the_summary_counts_them() {
     let target = Registry::start();
     let rows: &[&[&str]] = &[&["import", path(&bundle), "--to", target.host()]];
     all_end_with(1, rows, &["failed:", "1 image pushed, 1 failed", "--index trim"]);
-    // Again: the one that is there is not pushed again, the other one still fails.
+    // Again: the existing image is not pushed again, and the other still fails.
     all_end_with(1, rows, &["failed:", "1 present, 1 failed"]);
     assert_eq!(target.tags("good"), ["1"]);
 }
@@ -236,7 +236,7 @@ fn a_receipt_or_lock_that_could_not_be_written_is_2_and_reported_after_the_resul
     }
 }
 
-/// Runs gapferry until a request stands at `barrier`, sends it `signal`, and gives how it ended.
+/// Runs gapferry until a request waits at `barrier`, sends it `signal`, and returns how it ended.
 fn stop_at(barrier: &Barrier, arguments: &[&str], signal: Signal) -> Output {
     let mut command = gapferry_process();
     let process = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

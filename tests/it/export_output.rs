@@ -1,4 +1,4 @@
-//! Where an export is written, and what was there before: an unfinished bundle must never be reported as done.
+//! The output of an export and what was there before: an unfinished bundle must never be reported as done.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ fn an_export_over_a_bundle_removes_no_file_that_does_not_belong_to_it() {
         assert_eq!(std::fs::read(path("b/bundle.json")).unwrap(), before);
     }
     std::fs::rename(path("b/notes"), path("notes")).unwrap();
-    // What a killed repair has left is the program's own.
+    // The rest of a killed repair belongs to the program.
     std::fs::write(path("b/index.json.partial"), "half").unwrap();
     export(&registry, &["team/app:1", "team/other:1"], directory.path(), "b").success();
     assert!(!path("b/index.json.partial").exists());
@@ -143,7 +143,7 @@ fn a_name_that_means_unfinished_is_refused_because_the_bundle_could_not_be_opene
     assert!(stderr.contains("use another name"), "{stderr}");
 }
 
-/// What a bundle must be follows from its identity, not from what the medium happens to give back.
+/// The content of a bundle follows from its identity, not from what the medium returns.
 #[test]
 fn a_bundle_that_was_written_badly_loses_its_name_when_it_is_read_back() {
     let directory = tempdir();

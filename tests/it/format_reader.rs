@@ -59,7 +59,7 @@ impl TestSite {
         self.run(&[&args[..], more].concat()).ended(0)
     }
 
-    /// Runs the reader; a bundle `-` is what is in the file `piped`.
+    /// Runs the reader; the bundle `-` is the content of the file `piped`.
     fn read(&self, args: &[&str], piped: Option<&Path>) -> Ran {
         let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/bundle.py");
         let stdin = piped.map_or_else(Stdio::null, |path| File::open(path).unwrap().into());
@@ -80,7 +80,7 @@ impl TestSite {
     }
 }
 
-/// What the reader says the identity is.
+/// The identity that the reader prints.
 fn identity(ran: Ran) -> String {
     ran.ended(0).stderr.trim().to_owned()
 }

@@ -470,7 +470,10 @@ fn a_bundle_of_before_0_2_is_refused_with_what_to_do_and_is_not_overwritten() {
         let run = gapferry().args(arguments).arg(&old).output().unwrap();
         let stderr = String::from_utf8_lossy(&run.stderr);
         assert_eq!(run.status.code(), Some(2), "{arguments:?}: {stderr}");
-        assert!(stderr.contains("was written by a version before 0.2: export it again"), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("was written by gapferry before version 0.2; export the bundle again"),
+            "{arguments:?}: {stderr}"
+        );
     }
     assert!(std::fs::read(&old).unwrap() == std::fs::read(&kept).unwrap());
 }

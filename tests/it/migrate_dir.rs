@@ -131,7 +131,7 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
         "image another:1: ",
         "another image exists there",
         "something else exists there: \"letter.txt\"",
-        "its version is different",
+        "its version file is not that of a directory of skopeo",
         "image link:1: ",
         "image inner/deep:1: ",
         "1 image written, 5 failed",

@@ -1,5 +1,5 @@
-//! `scripts/release`, as far as it goes without building: building takes minutes, and `scripts/release --check` is run by
-//! hand before a release.
+//! `scripts/release`, without the builds, which take minutes. `scripts/release --check` is run by hand before a
+//! release.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -36,7 +36,7 @@ fn a_release_for_an_unknown_machine_is_refused_before_anything_is_built() {
     assert_eq!(text(&output.stderr), "release: no release is built for riscv64; use x86_64 or aarch64\n");
 }
 
-/// Without this, a builder would learn after two builds that the last step has no tool.
+/// Otherwise the release would fail for a missing tool after two long builds.
 #[test]
 fn everything_that_is_not_installed_is_named_at_once_with_the_way_to_get_it() {
     let work = tempdir();

@@ -1,12 +1,12 @@
-//! Who may know whom, kept as a test: every room has a rank of its own and names only rooms of a lower rank.
+//! Tests which module may name which: each room has a rank and names only rooms of a lower rank.
 //!
-//! A room is a module directly below the crate. Every path `crate::room::…` (and `super` chains cannot leave a room) in
-//! code, not in comments, is an edge. Only the application joins concrete transports with stages; the command line names what
-//! they found, to show it.
+//! A room is a module directly below the crate. Every path `crate::room::…` in code, not in comments, is an edge;
+//! `super` chains cannot leave a room. Only the application connects concrete transports to stages. The command line
+//! also names their results, to show them.
 
 use std::path::Path;
 
-/// Each room, from the ground up. A room may name the rooms before it and itself.
+/// The rooms, lowest rank first. A room may name itself and the rooms before it.
 const ROOMS: &[&str] = &[
     "spool",
     "oci",
@@ -63,7 +63,7 @@ fn edges() -> Vec<Edge> {
     edges
 }
 
-/// `crate::a::b` and `crate::{a::b, c}` of one line, as `[a, b]`, `[c]`.
+/// `crate::a::b` and `crate::{a::b, c}` on one line, as `[a, b]` and `[c]`.
 fn named_rooms(code: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for after in code.split("crate::").skip(1) {

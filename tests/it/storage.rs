@@ -1,4 +1,4 @@
-//! The storage directory of a real registry, read while it runs, from the directory and from a tar of it.
+//! The storage directory of a running registry, read from the directory and from a tar of it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::support::images::{self, Corpus, Image};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256, tempdir};
 
-/// A tar of what is in `directory`, by the tar everybody has.
+/// A tar of `directory`, made by the system's tar.
 fn packed(directory: &Path, name: &str, into: &Path) -> PathBuf {
     let tar = into.join("storage.tar");
     let status = Command::new("tar").arg("-C").arg(directory).arg("-cf").arg(&tar).arg(name).status().unwrap();
@@ -23,7 +23,7 @@ fn packed(directory: &Path, name: &str, into: &Path) -> PathBuf {
     tar
 }
 
-/// What the registry itself says of every tag.
+/// The digest of every tag, by the registry itself.
 fn tags_of(registry: &Registry, corpus: &Corpus) -> BTreeMap<String, String> {
     let tagged = corpus.images.iter().filter(|image| image.tag.is_some());
     tagged
@@ -53,7 +53,7 @@ async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
     }
 }
 
-/// The manifest, its children and blobs, all proven; foreign layers are not there.
+/// Reads the manifest, its children and blobs, and checks them; foreign layers are absent.
 async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
     let mut ahead = vec![digest];
     while let Some(digest) = ahead.pop() {
@@ -75,7 +75,7 @@ async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
     }
 }
 
-/// What a command says of a storage as JSON, which has to be all of standard output; and its exit code.
+/// The JSON that a command prints about a storage directory, which must be all of standard output, and its exit code.
 fn report(arguments: &[&str], storage: &Path) -> (serde_json::Value, i32) {
     let output = gapferry().args(arguments).arg(storage).arg("--json").output().unwrap();
     let report = serde_json::from_slice(&output.stdout);
@@ -88,7 +88,7 @@ fn list(storage: &Path) -> serde_json::Value {
     report
 }
 
-/// What is wrong with `name`, by `path: kind: what`; empty when nothing is.
+/// The problems of `name`, as `path: kind: what`; empty if there are none.
 fn wrong_with(report: &serde_json::Value, name: &str) -> Vec<String> {
     let faults = report["problems"].as_array().unwrap().iter();
     let of_image = faults.filter(|fault| fault["images"].as_array().unwrap().iter().any(|image| image == name));
@@ -96,7 +96,7 @@ fn wrong_with(report: &serde_json::Value, name: &str) -> Vec<String> {
     of_image.map(|f| format!("{}: {}: {}", text(&f["path"]), text(&f["code"]), text(&f["found"]))).collect()
 }
 
-/// Something that happens to the storage of an image, and what has to be said of it.
+/// Damage to the storage of an image, and the report expected for it.
 type Accident = (&'static str, fn(&Path, &Image), &'static str);
 
 fn link(root: &Path, image: &Image) -> PathBuf {
@@ -130,21 +130,29 @@ fn behind_a_link(path: PathBuf, root: &Path) {
     std::os::unix::fs::symlink(kept, path).unwrap();
 }
 
-/// Those that cost an image, and that whoever only looks at sizes sees too.
+/// Damage that costs an image, and that a check of the sizes alone finds, too.
 const ACCIDENTS: [Accident; 18] = [
     ("empty", |root, image| fs::write(link(root, image), "").unwrap(), "current/link: bad-link: the link is empty"),
     (
         "newline",
         |root, image| fs::write(link(root, image), image.digest() + "\n").unwrap(),
-        "bad-link: the link contains \"",
+        "bad-link: the link contains \"sha256:",
     ),
-    ("outside", |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(), "instead of a digest"),
-    ("long", |root, image| fs::write(link(root, image), "x".repeat(100_000)).unwrap(), "longer than a digest"),
+    (
+        "outside",
+        |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(),
+        "the link contains \"../../../../etc/passwd\" instead of a digest",
+    ),
+    (
+        "long",
+        |root, image| fs::write(link(root, image), "x".repeat(100_000)).unwrap(),
+        "the link is longer than any digest",
+    ),
     ("no-link", |root, image| fs::remove_file(link(root, image)).unwrap(), "tag-without-link: "),
     (
         "no-revision",
         |root, image| fs::remove_file(revision(root, image)).unwrap(),
-        "link: missing: a tag means sha256:",
+        "link: missing: a tag refers to sha256:",
     ),
     ("empty-revision", |root, image| fs::write(revision(root, image), "").unwrap(), "bad-link: the link is empty"),
     ("other-revision", |root, image| fs::write(revision(root, image), sha256(b"")).unwrap(), "contains another digest"),
@@ -167,7 +175,7 @@ const ACCIDENTS: [Accident; 18] = [
     (
         "child-collected",
         |root, image| {
-            // As `registry garbage-collect --delete-untagged` leaves it.
+            // The state after `registry garbage-collect --delete-untagged`.
             let hex = image.children[0].digest().replace("sha256:", "");
             let revision = format!("repositories/{}/_manifests/revisions/sha256/{hex}", image.repository);
             fs::remove_dir_all(root.join(revision)).unwrap();
@@ -177,7 +185,7 @@ const ACCIDENTS: [Accident; 18] = [
     ),
 ];
 
-/// Those that only a check sees.
+/// Damage that only a check of the content finds.
 const HIDDEN: [Accident; 3] = [
     (
         "flipped",
@@ -309,7 +317,7 @@ fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_reported_instea
     }
 }
 
-/// distribution keeps content under its sha256 and links what is called otherwise to that.
+/// distribution stores content under its sha256, and links other digests to it.
 #[test]
 fn a_layer_that_its_manifest_calls_by_sha512_is_found_and_proven() {
     let registry = Registry::start();
@@ -371,7 +379,7 @@ fn the_list_says_what_images_share_and_for_which_platforms_they_are() {
     assert!(listed["images"][0]["size"].as_u64().unwrap() > shared(0));
 }
 
-/// Reading one where it stands would mean unpacking it once for every blob.
+/// Reading a compressed tar in place would unpack it once for every blob.
 #[test]
 fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is_written() {
     let registry = Registry::start();
@@ -395,7 +403,7 @@ fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is
     }
 }
 
-/// A registry would take it, and nobody who pulls would.
+/// A registry would accept it, but no client could pull it.
 #[test]
 fn an_index_that_lies_about_the_size_of_a_child_is_a_problem_to_the_check_as_to_the_list() {
     let registry = Registry::start();
@@ -415,7 +423,7 @@ fn an_index_that_lies_about_the_size_of_a_child_is_a_problem_to_the_check_as_to_
     assert_eq!(wrong_with(&checked, "lie:child"), [] as [&str; 0]);
 }
 
-/// By the example of `migrate --help`, whoever looks for what is not ok.
+/// A script that follows the example of `migrate --help` looks for rows that are not ok.
 #[test]
 fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
     let registry = Registry::start();
@@ -443,7 +451,7 @@ fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
     assert!(row("team/emptied:1").ends_with("damaged") && text.contains("3 images in 3 repositories"), "{text}");
 }
 
-/// As docker-registry 2.8 does; whoever migrates has the bytes all the same.
+/// docker-registry 2.8 refuses it, too, but migrate has the bytes.
 #[test]
 fn a_layer_without_its_link_is_a_problem_to_the_check_and_can_be_migrated() {
     let registry = Registry::start();

@@ -1,4 +1,4 @@
-//! Tests of the test support itself: if these fail, failures of other tests mean nothing.
+//! Tests of the test support itself. If these fail, the failures of other tests mean nothing.
 
 use crate::support;
 use crate::support::images::Corpus;

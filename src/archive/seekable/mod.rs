@@ -69,14 +69,15 @@ impl Seekable {
         if number(&footer[5..]) != SEEKABLE_MAGIC {
             return Ok(None);
         }
-        let wrong = |why: &str| Error::damaged(format!("{}: its table of frames is wrong: {why}", path.display()));
+        let wrong = |why: &str| Error::damaged(format!("{}: the table of frames is invalid: {why}", path.display()));
         let (frames, flags) = (u64::from(number(&footer)), footer[4]);
         let width: u64 = if flags & HAS_CHECKSUMS == 0 { 8 } else { 12 };
         if flags & 0x7c != 0 || frames > MOST_FRAMES {
             return Err(wrong("of an unknown kind"));
         }
         let table = frames * width;
-        let begin = length.checked_sub(TABLE_HEADER + table + FOOTER).ok_or_else(|| wrong("longer than the file"))?;
+        let begin =
+            length.checked_sub(TABLE_HEADER + table + FOOTER).ok_or_else(|| wrong("it is longer than the file"))?;
         let mut bytes = vec![0; usize::try_from(TABLE_HEADER + table).unwrap_or_default()];
         FileExt::read_exact_at(&file, &mut bytes, begin).map_err(fail)?;
         if number(&bytes) != TABLE_MAGIC || u64::from(number(&bytes[4..])) != table + FOOTER {
@@ -97,7 +98,7 @@ impl Seekable {
         }
         list.push(at);
         if at.0 != begin {
-            return Err(wrong("it does not add up to the file"));
+            return Err(wrong("its frames do not add up to the file"));
         }
         Ok(Some(Seekable { file, frames: list, recent: Mutex::default() }))
     }
@@ -148,7 +149,7 @@ impl Seekable {
         let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("frame {at} of the file {why}"));
         let ((begin, first), (end, last)) = match self.frames.get(at..at + 2) {
             Some([this, next]) => (*this, *next),
-            _ => return Err(wrong("is not there")),
+            _ => return Err(wrong("does not exist")),
         };
         let size = usize::try_from(last - first).unwrap_or_default();
         // A frame never needs more, because data that does not compress is stored.

@@ -35,7 +35,7 @@ fn open(bytes: &[u8]) -> Result<Option<Seekable>> {
 }
 
 #[test]
-fn what_was_written_is_read_at_any_place_and_by_zstd_itself() {
+fn written_frames_can_be_read_at_any_offset_and_by_zstd_itself() {
     let (plain, packed) = written();
     // Data that does not compress is stored.
     assert!(packed.len() < plain.len() - 2_400_000 && packed.len() > 2_570_000, "{}", packed.len());
@@ -58,7 +58,7 @@ fn what_was_written_is_read_at_any_place_and_by_zstd_itself() {
 const FRAME_AT: usize = 1 << 20;
 
 #[test]
-fn a_table_that_lies_is_refused_and_never_a_panic() {
+fn a_false_table_is_refused_without_a_panic() {
     let (plain, packed) = written();
     assert!(open(&packed[..packed.len() - 1]).unwrap().is_none());
     assert!(open(b"").unwrap().is_none());
@@ -83,7 +83,7 @@ fn a_table_that_lies_is_refused_and_never_a_panic() {
 }
 
 #[test]
-fn a_frame_that_is_damaged_is_an_error_or_other_bytes_and_never_a_panic() {
+fn a_damaged_frame_gives_an_error_or_other_bytes_and_never_a_panic() {
     let (_, packed) = written();
     for at in (0..packed.len() - 200).step_by(packed.len() / 300) {
         let mut damaged = packed.clone();
@@ -95,7 +95,7 @@ fn a_frame_that_is_damaged_is_an_error_or_other_bytes_and_never_a_panic() {
 }
 
 #[test]
-fn a_frame_that_only_a_decompressor_would_see_is_refused() {
+fn a_frame_that_only_a_full_decompression_sees_is_refused() {
     let frame = |bytes: &[u8]| zstd::bulk::compress(bytes, 3).unwrap();
     let (shown, hidden) = (frame(&[1; 1000]), frame(&[2; 1000]));
     let table = |entries: &[(usize, u32)]| {

@@ -69,7 +69,7 @@ impl<W: Write> Frames<W> {
     /// The writer failed, or there are more frames than a table can list.
     pub fn finish(mut self) -> io::Result<W> {
         self.close()?;
-        let too_many = || io::Error::other("more frames than a table can have");
+        let too_many = || io::Error::other("there are more frames than the table can list");
         let length = u32::try_from(self.table.len() as u64 * 8 + FOOTER).map_err(|_| too_many())?;
         let frames = u32::try_from(self.table.len()).map_err(|_| too_many())?;
         let mut bytes = [TABLE_MAGIC.to_le_bytes(), length.to_le_bytes()].concat();

@@ -178,7 +178,7 @@ fn summed(mut header: [u8; 512]) -> [u8; 512] {
 }
 
 #[test]
-fn a_name_that_ends_in_a_slash_is_a_directory_whatever_its_header_calls_it() {
+fn a_name_that_ends_in_a_slash_is_a_directory_whatever_its_header_says() {
     for kind in [b'5', b'0', 0] {
         let found = scan_bytes(&[named(kind, b"../up/"), [0; 512], [0; 512]].concat());
         assert_eq!((found.files.len(), found.directories), (0, vec![b"../up/".to_vec()]), "{kind}");
@@ -232,10 +232,10 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_problem(
 
 /// An alias of a blob would be a different file for a loader, under a valid signature.
 #[test]
-fn what_two_programs_may_call_by_two_names_is_a_problem() {
+fn an_entry_that_programs_name_differently_is_a_problem() {
     let long = |name: &str| [header(b'L', "long", name.len() as u64), block(name.as_bytes())];
     let other = pax(&[("path", "manifest.json")]);
-    let two = "it is a second extended header before one entry";
+    let two = "it is a second extended header for one entry";
     for (first, second) in [
         (long("blobs/x"), other),
         (other, long("blobs/x")),
@@ -299,7 +299,7 @@ fn a_field_that_only_other_kinds_of_entries_have_is_a_problem_because_some_progr
 
 /// npm and star write such headers.
 #[test]
-fn times_behind_a_short_prefix_change_nothing() {
+fn times_after_a_short_prefix_change_nothing() {
     let mut forged = header(b'0', "a", 0);
     forged[257..265].copy_from_slice(b"ustar\x0000");
     for (at, field) in [(476, &b"14722471223\0"[..]), (488, b"14722471223 "), (508, b"tar\0")] {
@@ -312,7 +312,7 @@ fn times_behind_a_short_prefix_change_nothing() {
 
 /// A target of more than a hundred bytes has no other place. Links are reported as links.
 #[test]
-fn a_link_with_a_long_target_is_not_two_readings() {
+fn a_link_with_a_long_target_is_not_ambiguous() {
     for kind in [b'1', b'2'] {
         let [first, second] = pax(&[("linkpath", &"b".repeat(107))]);
         let kind_alone = problems_of(&[header(kind, "a", 0)]);
@@ -365,7 +365,7 @@ fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_problem() 
 
 /// Every dialect that this system's tar can write: none may be rejected for what it always contains.
 #[test]
-fn tars_of_gnu_tar_are_read_without_a_problem_in_every_dialect() {
+fn tars_of_gnu_tar_are_read_without_problems_in_every_dialect() {
     let directory = tempfile::tempdir().unwrap();
     let long = format!("{}/{}", "d".repeat(80), "f".repeat(90));
     std::fs::create_dir(directory.path().join("d".repeat(80))).unwrap();
@@ -392,7 +392,7 @@ fn tars_of_gnu_tar_are_read_without_a_problem_in_every_dialect() {
 }
 
 #[test]
-fn a_header_of_no_known_dialect_is_a_problem_because_programs_differ_in_what_they_do_with_it() {
+fn a_header_of_an_unknown_dialect_is_a_problem_because_programs_read_it_differently() {
     let long = header(b'L', "long", 2);
     for dialect in [&b"ustar( \0"[..], b"ustar\0\0\0", b"ustar\x0001", b"USTAR  \0", b"\0\0\0\0\0\0\0\0"] {
         let mut forged = long;
@@ -423,7 +423,7 @@ fn sparse_members_of_every_kind_are_problems_and_never_offered() {
 }
 
 #[test]
-fn what_follows_the_end_mark_is_not_read_without_end() {
+fn data_after_the_end_mark_is_read_only_up_to_a_limit() {
     let file = tempfile::tempfile().unwrap();
     file.write_all_at(&header(b'0', "a", 0), 0).unwrap();
     // A hole, which takes no space and would take hours to read completely.
@@ -448,7 +448,7 @@ proptest::proptest! {
 
     /// Entries of every kind, cut off or with a changed byte anywhere: both readers agree, as [`scan_bytes`] demands.
     #[test]
-    fn out_of_a_pipe_it_is_the_same_tar(
+    fn a_tar_from_a_pipe_is_read_like_a_file(
         entries in proptest::collection::vec((0_usize..9, 0_u64..1500), 0..5), cut: u16, other: u16, how in 0..4,
     ) {
         let mut bytes = Vec::new();
@@ -475,7 +475,7 @@ proptest::proptest! {
     }
 
     #[test]
-    fn a_pax_record_is_read_as_it_was_written(key in "[^=\n]{1,20}", value in "[^\n]{0,40}") {
+    fn a_pax_record_reads_back_as_written(key in "[^=\n]{1,20}", value in "[^\n]{0,40}") {
         let rest = format!(" {key}={value}\n");
         let length = (1..6).map(|digits| digits + rest.len()).find(|n| n.to_string().len() + rest.len() == *n).unwrap();
         let record = format!("{length}{rest}");

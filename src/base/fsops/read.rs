@@ -37,8 +37,11 @@ pub fn without_waiting(
 /// # Errors
 /// It is a directory, a pipe or a device.
 pub fn plain(file: File) -> io::Result<File> {
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
-    }
+    let metadata = file.metadata()?;
+    let what = match (metadata.is_file(), metadata.is_dir()) {
+        (true, _) => return Ok(file),
+        (_, true) => "it is a directory, not a file",
+        _ => "it is not a regular file",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }

@@ -15,7 +15,7 @@ use crate::base::error::{Error, Result};
 /// The file system does not say.
 pub fn free_space(directory: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(directory);
-    let stat = stat.map_err(|e| Error::disk("asking for the free space of", directory, e.into()))?;
+    let stat = stat.map_err(|e| Error::disk("reading the free space of", directory, e.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
@@ -28,9 +28,9 @@ pub fn reserve(file: &File, path: &Path, length: u64) -> Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
         Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-            file.set_len(length).map_err(|e| Error::disk("making room in", path, e))
+            file.set_len(length).map_err(|e| Error::disk("reserving space for", path, e))
         }
-        Err(error) => Err(Error::disk("reserving room for", path, error.into())),
+        Err(error) => Err(Error::disk("reserving space for", path, error.into())),
     }
 }
 

@@ -33,7 +33,7 @@ fn read(entry: &Entry) -> String {
 }
 
 #[test]
-fn a_link_in_place_of_an_unfinished_file_does_not_lead_the_writing_elsewhere() {
+fn a_link_in_place_of_an_unfinished_file_does_not_redirect_writes() {
     let (_work, dir, victim) = fixture();
     symlink(victim.join("kept"), dir.path_of("out.partial")).unwrap();
     for how in [Open::Read, Open::Change, Open::Keep, Open::Empty, Open::Append] {
@@ -47,22 +47,24 @@ fn a_link_in_place_of_an_unfinished_file_does_not_lead_the_writing_elsewhere() {
 }
 
 #[test]
-fn a_pipe_in_place_of_a_file_to_read_does_not_keep_the_program_waiting() {
+fn a_pipe_in_place_of_a_file_does_not_block_the_program() {
     let (work, dir, victim) = fixture();
     let pipe = work.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for path in [pipe, victim.clone(), PathBuf::from("/dev/null")] {
         let (sender, opened) = std::sync::mpsc::channel();
-        std::thread::spawn(move || sender.send(open_plain(&path)));
+        let opening = path.clone();
+        std::thread::spawn(move || sender.send(open_plain(&opening)));
         let opened = opened.recv_timeout(std::time::Duration::from_secs(60)).expect("it does not wait");
-        assert_eq!(opened.unwrap_err().to_string(), "it is not a regular file");
+        let what = if path == victim { "it is a directory, not a file" } else { "it is not a regular file" };
+        assert_eq!(opened.unwrap_err().to_string(), what);
     }
     symlink(victim.join("kept"), dir.path_of("link")).unwrap();
     assert!(open_plain(&dir.path_of("link")).is_ok());
 }
 
 #[test]
-fn nothing_in_a_linked_directory_is_opened_made_or_removed() {
+fn nothing_in_a_linked_directory_is_opened_created_or_removed() {
     let (_work, dir, victim) = fixture();
     symlink(&victim, dir.path_of("blobs")).unwrap();
     assert!(dir.dir("blobs").is_err() && dir.make("blobs", 0o777).is_err());
@@ -77,7 +79,7 @@ fn nothing_in_a_linked_directory_is_opened_made_or_removed() {
 }
 
 #[test]
-fn no_link_is_followed_by_either_way_of_opening() {
+fn neither_way_of_opening_follows_a_link() {
     let (_work, dir, victim) = fixture();
     let root = dir.path().to_owned();
     fs::create_dir_all(root.join("repositories/real")).unwrap();
@@ -100,7 +102,7 @@ fn no_link_is_followed_by_either_way_of_opening() {
 }
 
 #[test]
-fn a_whole_tree_is_removed_and_what_its_links_lead_to_is_not() {
+fn removing_a_tree_does_not_remove_the_targets_of_its_links() {
     let (_work, dir, victim) = fixture();
     let deep = (0..200).fold(dir.path_of("tree"), |path, _| path.join("d"));
     fs::create_dir_all(&deep).unwrap();
@@ -113,7 +115,7 @@ fn a_whole_tree_is_removed_and_what_its_links_lead_to_is_not() {
 }
 
 #[test]
-fn an_open_directory_stays_the_same_when_its_name_leads_elsewhere() {
+fn an_open_directory_stays_the_same_when_its_name_changes_its_target() {
     let (work, dir, victim) = fixture();
     let mark = dir.make("mark", 0o777).unwrap().dir;
     write(&mark, "left", "x");
@@ -135,7 +137,7 @@ fn a_published_file_replaces_the_old_one_and_leaves_no_other_name() {
 }
 
 #[test]
-fn a_set_of_files_is_published_in_its_order_and_stops_at_the_first_that_cannot_be() {
+fn a_set_of_files_is_published_in_order_up_to_the_first_failure() {
     let (_work, dir, _) = fixture();
     fs::create_dir(dir.path_of("2")).unwrap();
     let synced = ["1", "2", "3"].map(|name| {
@@ -147,7 +149,7 @@ fn a_set_of_files_is_published_in_its_order_and_stops_at_the_first_that_cannot_b
 }
 
 #[test]
-fn a_new_bundle_takes_the_place_of_the_old_directory_and_of_what_a_killed_run_left() {
+fn a_new_bundle_replaces_the_old_directory_and_the_rest_of_a_killed_run() {
     let (_work, dir, _) = fixture();
     let (partial, out) = (Entry::in_dir(&dir, "out.partial"), Entry::in_dir(&dir, "out"));
     for text in ["first", "second"] {
@@ -161,7 +163,7 @@ fn a_new_bundle_takes_the_place_of_the_old_directory_and_of_what_a_killed_run_le
 
 /// Someone creates a file where a bundle will be, hours after the export checked the name.
 #[test]
-fn what_has_taken_a_name_meanwhile_is_not_replaced() {
+fn a_file_that_took_the_name_meanwhile_is_not_replaced() {
     let (_work, dir, _) = fixture();
     let (partial, out) = (write(&dir, "out.partial", "new"), Entry::in_dir(&dir, "out"));
     let nothing = out.occupant();
@@ -187,7 +189,7 @@ fn what_has_taken_a_name_meanwhile_is_not_replaced() {
 
 /// It would permanently take the space of a whole bundle.
 #[test]
-fn an_old_directory_that_a_run_killed_between_two_renames_left_goes_with_the_next() {
+fn the_next_run_removes_the_old_directory_of_a_run_killed_between_two_renames() {
     let (_work, dir, _) = fixture();
     let (partial, out) = (Entry::in_dir(&dir, "out.partial"), Entry::in_dir(&dir, "out"));
     for left in ["out.partial", "out.partial.old"] {
@@ -200,7 +202,7 @@ fn an_old_directory_that_a_run_killed_between_two_renames_left_goes_with_the_nex
 }
 
 #[test]
-fn a_replacement_that_is_not_finished_leaves_the_file_as_it_was_and_nothing_beside_it() {
+fn an_unfinished_replacement_leaves_the_file_unchanged_and_nothing_beside_it() {
     let (_work, dir, _) = fixture();
     let file = write(&dir, "state", "old");
     let mut new = Replacement::of(file.path()).unwrap();
@@ -216,7 +218,7 @@ fn a_replacement_that_is_not_finished_leaves_the_file_as_it_was_and_nothing_besi
 }
 
 #[test]
-fn what_killed_runs_left_of_replacements_goes_and_nothing_else() {
+fn only_the_temporary_files_of_killed_replacements_are_removed() {
     let (_work, dir, _) = fixture();
     write(&dir, ".gapferry-0123", "half");
     write(&dir, "sha256-ab.1", "whole");
@@ -225,7 +227,7 @@ fn what_killed_runs_left_of_replacements_goes_and_nothing_else() {
 }
 
 #[test]
-fn two_runs_do_not_write_one_output() {
+fn two_runs_cannot_write_the_same_output() {
     let (_work, dir, _) = fixture();
     let out = dir.path_of("out");
     let lock = WriteLock::take(&out).unwrap();
@@ -241,7 +243,7 @@ fn two_runs_do_not_write_one_output() {
 }
 
 #[test]
-fn a_link_is_made_to_the_file_that_was_meant_and_to_no_other() {
+fn a_link_is_made_only_to_the_intended_file() {
     let (_work, dir, victim) = fixture();
     write(&dir, "data", "meant");
     let identity = Identity::of(&dir.stat("data").unwrap().unwrap());
@@ -255,7 +257,7 @@ fn a_link_is_made_to_the_file_that_was_meant_and_to_no_other() {
 
 /// Only as root: other users cannot change the owner of files.
 #[test]
-fn a_file_that_a_user_put_in_place_of_ours_is_not_given_to_that_user() {
+fn a_file_that_a_user_swapped_in_is_not_given_to_that_user() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -278,7 +280,7 @@ fn a_file_that_a_user_put_in_place_of_ours_is_not_given_to_that_user() {
 }
 
 #[test]
-fn a_child_process_that_is_just_being_started_does_not_keep_the_lock_of_a_file() {
+fn a_child_process_that_is_being_started_does_not_hold_the_lock_of_a_file() {
     let (_work, dir, _) = fixture();
     let file = write(&dir, "kept", "x");
     let open = || file.open(Open::Read).unwrap();

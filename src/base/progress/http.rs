@@ -49,7 +49,7 @@ impl fmt::Display for Exchange {
                 listed(f, headers)
             }
             Moment::Read { bytes, whole, after } => {
-                let rest = if *whole { "" } else { ", the rest was left" };
+                let rest = if *whole { "" } else { ", the rest was not read" };
                 write!(f, "= {bytes} bytes after {} ms{rest}", after.as_millis())
             }
             Moment::Failed { why, after } => write!(f, "! after {} ms: {why}", after.as_millis()),

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_and_changed_directions_are_shown_and_ends_of_lines_only_where_they_are_ours() {
+    fn escapes_and_text_direction_marks_are_made_visible_and_foreign_line_breaks_too() {
         let text = "a\u{1b}[2J\u{7}\u{9b}\u{202e}é\nb";
         assert_eq!(plain(text), "a\\u001b[2J\\u0007\\u009b\\u202eé\nb");
         assert_eq!(plain_piece("x\ny\rz"), "x\\u000ay\\u000dz");

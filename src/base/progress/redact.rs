@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_hidden_as_it_is_and_in_every_encoding_it_may_be_repeated_in() {
+    fn a_secret_is_hidden_plain_and_in_every_encoding() {
         let secret = "pa ss/\"wörd&1";
         conceal(secret);
         let auth = |user: &str| STANDARD.encode(format!("{user}:{secret}"));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_hidden_however_often_and_needlessly_it_is_escaped_and_where_lines_break() {
+    fn a_secret_is_hidden_behind_repeated_escapes_and_line_breaks() {
         conceal("pw-Top_Secret.1");
         let twice = "pw%252DTop%255fSecret.1";
         for text in [
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_password_nothing_is_shown_where_an_answer_ends_within_it() {
+    fn no_part_of_a_password_is_shown_if_an_answer_ends_within_it() {
         let secret: String = (0..1500_u32).map(|n| char::from(b'A' + (n * n % 26) as u8)).collect();
         conceal(&secret);
         let whole = STANDARD.encode(format!("AWS:{secret}"));
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_part_of_another_does_not_uncover_it_and_too_short_ones_hide_nothing() {
+    fn a_secret_within_another_does_not_reveal_it_and_short_ones_hide_nothing() {
         ["hunter", "hunter2-long", "abc", ""].into_iter().for_each(conceal);
         assert_eq!(redacted("hunter2-long and hunter, abc"), "*** and ***, abc");
     }

@@ -60,7 +60,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let value: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
     let bytes = value * factor as f64;
-    if bytes >= i64::MAX as f64 { Err(format!("{text:?} is too much")) } else { Ok(bytes as u64) }
+    if bytes >= i64::MAX as f64 { Err(format!("{text:?} is too large")) } else { Ok(bytes as u64) }
 }
 
 /// Parses a time: `90` and `90s` are seconds; also `10m`, `6h`, `1d`, `1h30m`; at most a year.
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_well_at_every_border() {
+    fn sizes_are_readable_at_every_unit_boundary() {
         for (count, text) in [
             (0, "0 B"),
             (1023, "1023 B"),

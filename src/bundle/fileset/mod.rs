@@ -112,7 +112,7 @@ impl FileSet {
         let head = paths.iter().map(|path| KnownFile::of(layout, path, metadata.get(path.as_str()).copied()));
         let head = head.collect::<Result<Vec<KnownFile>>>()?;
         if let Some(lost) = metadata.keys().filter(|path| !head.iter().any(|file| file.path == **path)).min() {
-            return Err(wrong(layout, lost, "it is missing"));
+            return Err(wrong(layout, lost, "is missing"));
         }
         let of_chunks = signatures_of(layout, CHUNKS).into_iter().map(|path| KnownFile::of(layout, path, None));
         let trailer = Some(Trailer::Copied(of_chunks.collect::<Result<_>>()?));
@@ -133,7 +133,7 @@ impl FileSet {
             }
             match known.get(digest) {
                 Some(manifest) if blobs.is_empty() => manifests.push(manifest.clone()),
-                Some(_) => return Err(wrong(layout, BUNDLE_JSON, "a manifest comes after other blobs")),
+                Some(_) => return Err(wrong(layout, BUNDLE_JSON, "lists a manifest after other blobs")),
                 None => {
                     let of_size = descriptors.get(digest).filter(|blob| blob.size == *size).cloned();
                     blobs.push(of_size.unwrap_or_else(|| Descriptor::new("application/octet-stream", *digest, *size)));
@@ -203,7 +203,9 @@ impl FileSet {
         let signatures = list.iter().filter(|file| is_signature(&file.path)).count();
         if signatures > MOST_SIGNATURES {
             let signed = signed.unwrap_or_default();
-            return Err(Error::input(format!("{signed} would have more than {MOST_SIGNATURES} signatures")));
+            return Err(Error::input(format!(
+                "{signed} would have more than {MOST_SIGNATURES} signatures; remove one first"
+            )));
         }
         Ok(())
     }
@@ -255,7 +257,7 @@ impl FileSet {
         let Some(trailer) = &self.trailer else { return Ok(Vec::new()) };
         let mut writer = chunks::ChunksWriter::new(self.identity);
         for (digest, _) in self.all() {
-            let missing = || Error::damaged(format!("writing {CHUNKS}: {digest} is missing"));
+            let missing = || Error::damaged(format!("writing {CHUNKS}: there are no hashes for {digest}"));
             writer.add(known.get(&digest).ok_or_else(missing)?);
         }
         trailer.files(writer.finish())
@@ -293,11 +295,11 @@ impl KnownFile {
     /// It is missing, cannot be read or has another digest.
     pub(super) fn of(layout: &Layout, path: &str, digest: Option<Digest>) -> Result<KnownFile> {
         let limit = if is_signature(path) { MAX_SIGNATURE } else { MAX_BUNDLE_JSON };
-        let bytes = layout.read(path, limit)?.ok_or_else(|| wrong(layout, path, "it is missing"))?;
+        let bytes = layout.read(path, limit)?.ok_or_else(|| wrong(layout, path, "is missing"))?;
         match digest.is_none_or(|digest| digest.is_of(&bytes)) {
             true => Ok(KnownFile { path: path.to_owned(), bytes: Kept::new(&bytes) }),
-            false if path == SUMS => Err(wrong(layout, path, "it does not match bundle.json")),
-            false => Err(wrong(layout, path, "its digest is not the one in bundle.json")),
+            false if path == SUMS => Err(wrong(layout, path, "does not match bundle.json")),
+            false => Err(wrong(layout, path, "does not have the digest given in bundle.json")),
         }
     }
 
@@ -311,10 +313,10 @@ impl KnownFile {
     /// # Errors
     /// Bytes that were spooled to a temporary file cannot be read back.
     pub fn read(&self) -> Result<bytes::Bytes> {
-        self.bytes.bytes().map_err(|e| Error::disk("reading again", self.path.as_ref(), e))
+        self.bytes.bytes().map_err(|e| Error::disk("reading back", self.path.as_ref(), e))
     }
 }
 
 fn wrong(layout: &Layout, path: &str, what: &str) -> Error {
-    Error::damaged(format!("reading {}: {path}: {what}", layout.path().display()))
+    Error::damaged(format!("reading {}: {path} {what}", layout.path().display()))
 }

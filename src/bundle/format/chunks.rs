@@ -158,7 +158,7 @@ mod tests {
     use crate::content::chunks::CHUNK;
 
     #[test]
-    fn it_is_read_as_it_is_written_and_that_of_another_bundle_is_refused() {
+    fn a_table_reads_back_as_written_and_that_of_another_bundle_is_refused() {
         let blobs = [vec![1_u8; 10], vec![2; 3 * CHUNK as usize + 1], Vec::new()];
         let all: Vec<(Digest, u64)> = blobs.iter().map(|blob| (Digest::sha256(blob), blob.len() as u64)).collect();
         let identity = Digest::sha256(b"bundle.json");

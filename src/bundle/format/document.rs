@@ -77,7 +77,9 @@ impl BundleJson {
         json.files.shrink_to_fit();
         let problem = json.problem().or_else(|| {
             let (number, line) = canonical::first_difference(bytes, &json)?;
-            Some(format!("it is not in the exact form of format {FORMAT_VERSION}: line {number} differs: {line:?}"))
+            Some(format!(
+                "it is not in the canonical form of format {FORMAT_VERSION}, first in line {number}: {line:?}"
+            ))
         });
         match problem {
             Some(problem) => Err(Error::damaged(format!("reading {shown}: {problem}"))),
@@ -98,7 +100,7 @@ impl BundleJson {
         }
         let mut originals = self.lock.images.iter().filter_map(|image| image.selection.as_ref());
         if let Some(Selection { original, .. }) = originals.find(|one| one.original != one.original.bare()) {
-            return Some(format!("its entry for the original {} has more than a descriptor", original.digest));
+            return Some(format!("the descriptor of the original {} has unexpected fields", original.digest));
         }
         if let Some(problem) = problem_of_paths(&self.files) {
             return Some(problem);
@@ -111,7 +113,7 @@ impl BundleJson {
             false => file.digest.algorithm() != Algorithm::Sha256,
         };
         if let Some(file) = self.files.iter().find(is_wrong) {
-            return Some(format!("{:?} cannot have the digest {}", file.path, file.digest));
+            return Some(format!("{:?} is listed with the wrong digest {}", file.path, file.digest));
         }
         let expected = self.sha512sums().map(|text| Digest::sha256(text.as_bytes()));
         let declared = self.files.iter().find(|file| file.path == SUMS512).map(|file| file.digest);
@@ -262,7 +264,8 @@ pub const LAST_TIME: i64 = 0o777_7777_7777;
 fn of_before(shown: &str) -> Error {
     // It has the number of the current format, but does not follow it.
     let other = OtherVersion { found: 0, known: FORMAT_VERSION };
-    Error::input(format!("{shown} was written by a version before 0.2: export it again")).with_fact(other)
+    Error::input(format!("{shown} was written by gapferry before version 0.2; export the bundle again"))
+        .with_fact(other)
 }
 
 /// Whether a file has a BLAKE3, as before 0.2.
@@ -335,8 +338,8 @@ pub(in crate::bundle) fn check_number(files: usize, images: usize, bytes: u64) -
     match files <= most + OTHERS {
         true => Ok(()),
         false => Err(format!(
-            "its {images} images have {files} files, more than {most}, the limit for a bundle with this number of \
-             images and bytes: leave out images with thousands of layers, or make several bundles"
+            "its {images} images have {files} files; the limit for them is {most}: leave out images with thousands of \
+             layers, or make several bundles"
         )),
     }
 }

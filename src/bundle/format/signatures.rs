@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_these_names_are_signatures() {
+    fn only_exact_names_count_as_signatures() {
         for (path, signed) in [
             ("SHA256SUMS.sig", Some(SUMS)),
             ("SHA256SUMS.0123456789abcdef.sig", Some(SUMS)),

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_are_read_as_they_are_written_and_anything_else_is_no_line() {
+    fn sums_read_back_as_written_and_malformed_lines_are_rejected() {
         let (one, two) = (Digest::sha256(b"1"), Digest::of(Algorithm::Sha512, b"2"));
         let file = |path: &str, digest| FileEntry { path: path.to_owned(), size: 1, digest };
         let files = [file("a  b", one), file("blobs/sha512/x", two)];

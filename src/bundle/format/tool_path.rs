@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_would_lead_elsewhere_or_fit_no_medium_is_not_a_tool() {
+    fn a_tool_name_that_leads_elsewhere_or_fits_no_medium_is_refused() {
         for name in ["gapferry", "gapferry-arm64", "run me.sh", "ctr", "ä", &"a".repeat(94)] {
             assert!(is_tool(&format!("tools/{name}")), "{name}");
         }

@@ -145,7 +145,7 @@ fn refuse_foreign_in(out: &Path, root: &Path) -> Result<()> {
         None => Ok(()),
         Some(name) => {
             let text = "which no export has written, and which would be removed; move it away";
-            Err(Error::input(format!("writing {}: {} has {name}, {text}", out.display(), root.display())))
+            Err(Error::input(format!("writing {}: {} contains {name}, {text}", out.display(), root.display())))
         }
     }
 }

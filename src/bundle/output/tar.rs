@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_failed_early_does_not_cost_what_an_earlier_one_has_fetched() {
+    fn a_run_that_fails_early_keeps_what_an_earlier_run_fetched() {
         let directory = tempfile::tempdir().unwrap();
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let fetched = Digest::sha256(b"fetched for an hour");
@@ -309,7 +309,7 @@ mod tests {
 
     /// Otherwise the next run would fetch everything again.
     #[test]
-    fn a_run_that_stops_while_it_sets_a_tar_aside_loses_nothing_that_was_fetched() {
+    fn a_run_stopped_while_setting_a_tar_aside_loses_nothing_that_was_fetched() {
         let directory = tempfile::tempdir().unwrap();
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let (first, fetched) = (Digest::sha256(b"first"), Digest::sha256(b"fetched for an hour"));
@@ -331,7 +331,7 @@ mod tests {
     /// A new signature may be shorter than the one that an interrupted run has written.
     ///
     #[test]
-    fn nothing_of_a_longer_signature_stays_behind_a_shorter_one() {
+    fn a_shorter_signature_leaves_no_rest_of_a_longer_one() {
         let directory = tempfile::tempdir().unwrap();
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let files = |length: usize| {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_another_layout_stays_behind_the_last_file() {
+    fn nothing_of_another_layout_remains_after_the_last_file() {
         let directory = tempfile::tempdir().unwrap();
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let files = FileSet::of_known(Digest::sha256(b"bundle"), 0, vec![Metadata::new(SIGNATURE, vec![7; 72]).into()]);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_was_found_wrong_is_continued_from_where_it_is_fetched_again() {
+    fn a_wrong_blob_resumes_from_where_it_is_fetched_again() {
         let directory = tempfile::tempdir().unwrap();
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let (bytes, digest) = ([1; 5_000], Digest::sha256(&[1; 5_000]));
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn only_room_that_was_reserved_for_this_layout_counts() {
+    fn only_space_reserved_for_this_layout_counts() {
         let directory = tempfile::tempdir().unwrap();
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let tar = create(&out, &[1; 100_000]);

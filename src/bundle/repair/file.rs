@@ -49,7 +49,7 @@ pub(in crate::bundle) struct RepairJson {
 }
 
 impl Document for RepairJson {
-    const NAME: &'static str = "the repair";
+    const NAME: &'static str = "the repair file";
     const VERSION_KEY: &'static str = "gapferryRepair";
     const VERSION: u32 = REPAIR_VERSION;
     const MAX_BYTES: u64 = MAX_REPAIR_JSON;
@@ -176,7 +176,7 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
     let problem = |tool: &Tool| {
         let path = tool.path();
         let Some(asked) = missing.tools.iter().find(|asked| asked.path == path) else {
-            return Some(format!("{path} is not missing"));
+            return Some(format!("{path} is not missing from the bundle"));
         };
         let found = tool.sha256();
         let was = asked.sha256.filter(|was| *was != found)?;
@@ -210,10 +210,11 @@ fn metadata(missing: &Missing, contents: &Contents) -> Result<Vec<Metadata>> {
     let head = contents.head()?;
     if asked(BUNDLE_JSON) && head.identity != missing.identity {
         let text = format!(
-            "the missing {BUNDLE_JSON} is that of the bundle {}, and this lock with these tools and parents gives {}: \
-             name the bundle's own lock with --locked, its tools with --include-tool and --tool-file, and what it \
-             builds on with --since; or repair it with another copy of the bundle",
-            missing.identity, head.identity
+            "the missing {BUNDLE_JSON} has the digest {}, but these options make one with {}: pass its own lock with \
+             --locked, its tools with --include-tool and --tool-file, and its parents with --since; or repair with \
+             another copy of the bundle",
+            missing.identity.short(),
+            head.identity.short()
         );
         return Err(Error::input(text));
     }

@@ -224,7 +224,11 @@ pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
         },
     };
     if found != identity {
-        return Err(Error::input(format!("{shown} is for another bundle: {found}, not {identity}")));
+        return Err(Error::input(format!(
+            "{shown} belongs to another bundle: {}, not {}",
+            found.short(),
+            identity.short()
+        )));
     }
     Ok(is_repair)
 }
@@ -238,7 +242,7 @@ fn listless(bundle: &Path) -> Error {
 /// The error for a tar without a place for something it lacks. With a complete copy, it can be written again as a whole.
 fn no_place(bundle: &Path, whole_copy: Option<&Layout>) -> Error {
     let convert = whole_copy.map_or(String::new(), |copy| {
-        format!("write it again from the copy (`gapferry convert {} -o NEW.tar`), or ", copy.path().display())
+        format!("write the tar again from the copy (`gapferry convert {} -o NEW.tar`), or ", copy.path().display())
     });
     let text = "this tar has no known place for the missing files: gapferry did not write it, or too little of it is \
                 left to tell where its files were";
@@ -345,7 +349,7 @@ impl Sources<'_> {
         match prove(&slice, &file.digest, progress) {
             Ok(()) => {}
             Err(Unproven::Unreadable(error)) => return Err(Error::disk("reading", slice.path(), error)),
-            Err(unproven) => return Err(fail(format!("does not match what the bundle lacks: {unproven}"))),
+            Err(unproven) => return Err(fail(format!("is not what the bundle needs: {unproven}"))),
         }
         match blob {
             Some(blob) => Ok(Some(Found::Blob(blob))),
@@ -371,7 +375,7 @@ impl Sources<'_> {
         match bad.iter().any(|range| ranges::is_other(range, patches, blob.size)) {
             true => {
                 let (repair, path) = (self.repair.path().display(), &file.path);
-                Err(Error::damaged(format!("{repair}: {RANGES} of {path} does not match what the bundle lacks")))
+                Err(Error::damaged(format!("{repair}: {RANGES} does not match {path} of the bundle")))
             }
             false => Ok(false),
         }

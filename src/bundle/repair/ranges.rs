@@ -200,16 +200,16 @@ pub fn patches(repair: &Layout, ranges: &[RepairRange]) -> Result<HashMap<Digest
     }
     let all = repair.slice(RANGES)?.ok_or_else(|| fail("it is missing"))?;
     if all.size() > MOST_BYTES {
-        return Err(fail(&format!("it has {} bytes, more than {MOST_BYTES}", all.size())));
+        return Err(fail(&format!("it has {} bytes; the limit is {MOST_BYTES}", all.size())));
     }
     let (mut patches, mut at): (HashMap<Digest, Vec<Patch>>, u64) = (HashMap::new(), 0);
     for RepairRange { digest, first, last } in ranges {
         let length = last.checked_sub(*first).and_then(|length| length.checked_add(1));
         let end = length.and_then(|length| at.checked_add(length)).filter(|end| *end <= all.size());
-        let end = end.ok_or_else(|| fail("its bytes differ from repair.json"))?;
+        let end = end.ok_or_else(|| fail("repair.json lists more bytes than it has"))?;
         let own = patches.entry(*digest).or_default();
         if own.last().is_some_and(|before| before.end() > *first) {
-            return Err(fail("its ranges are not in order"));
+            return Err(fail("its ranges are out of order"));
         }
         own.push(Patch { first: *first, bytes: all.between(at, end) });
         at = end;
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn exactly_the_bytes_that_are_missing_are_taken_and_others_are_refused() {
+    async fn exactly_the_missing_bytes_are_fetched_and_others_are_refused() {
         let bytes: Vec<u8> = (0..3 * CHUNK + 5).map(|at| (at % 251) as u8).collect();
         let blob = Descriptor::new(media_type::OCI_INDEX, Digest::sha256(&bytes), bytes.len() as u64);
         let repository = "registry.test/a:1".parse::<Reference>().unwrap().repository;
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn of_more_than_fits_into_memory_whole_blobs_are_carried() {
+    fn ranges_beyond_the_memory_limit_are_carried_as_whole_blobs() {
         let blob = |name: &[u8], mebibytes: u64| {
             let range = MissingRange { first: 0, last: mebibytes * CHUNK - 1, values: Vec::new() };
             MissingBlob { digest: Digest::sha256(name), size: None, ranges: vec![range] }

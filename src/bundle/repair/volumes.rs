@@ -69,7 +69,7 @@ pub fn lock_set(paths: &[PathBuf], out: Option<&Path>) -> Result<LockedSet> {
 fn opened(paths: &[PathBuf]) -> Result<Box<Volumes>> {
     match Opened::open(paths)? {
         Opened::Volumes(set) => Ok(set),
-        Opened::Whole(_) => Err(Error::input("none of these files is a volume of a set")),
+        Opened::Whole(_) => Err(Error::input("none of these files is a volume")),
     }
 }
 
@@ -98,8 +98,8 @@ pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) ->
     let repair = open_repair(from, &set)?;
     let is_repair = belongs(&repair, set.set.identity)?;
     let held = set.held().ok_or_else(|| {
-        let text = "it is unknown which volume contains what: no volume here has an intact bundle.json, or this \
-                    version of gapferry arranges volumes in another way";
+        let text = "cannot tell which volume contains what: no volume has an intact bundle.json, or another version \
+                    laid out the set";
         Error::damaged(format!("repairing {shown}: {text}"))
     })?;
     let search = Search { set: &set, held: &held, missing, from, is_repair };

@@ -199,7 +199,7 @@ impl<F: Serialize> VolumeJson<F> {
 }
 
 fn undescribed(error: serde_json::Error) -> Error {
-    Error::input("describing a volume").because(error)
+    Error::input("writing the description of a volume").because(error)
 }
 
 /// `volumes/r01.json`: describes a recovery volume and every volume of the set.

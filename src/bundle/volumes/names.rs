@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn volumes_sort_by_their_names_and_their_names_lead_back_to_the_set() {
+    fn volumes_sort_by_name_and_their_names_lead_back_to_the_set() {
         let set = SetName::of(Path::new("usb/images.v1.tar"));
         assert_eq!(set, SetName::of(Path::new("usb/images.v1.TAR")));
         for (part, of, name) in [
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_volume_is_called_after_it_and_pieces_sort_by_their_names() {
+    fn the_files_of_a_volume_are_named_after_it_and_pieces_sort_by_name() {
         assert_eq!(Part::Volume(3).json(7), "volumes/003.json");
         assert_eq!(Part::Volume(3).chunks(7), "volumes/003.b3");
         assert_eq!(Part::Volume(3).sums(1_234), "volumes/0003.sha256");

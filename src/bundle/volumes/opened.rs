@@ -277,7 +277,7 @@ impl Foreign {
 
 fn why_foreign(set: SetId, identity: Digest) -> String {
     match identity == set.identity {
-        true => "it belongs to the same bundle and another set, which was split with another size".to_owned(),
+        true => "it belongs to another set of the same bundle, split with another size".to_owned(),
         false => format!("it belongs to the bundle {identity}, the others to {}", set.identity),
     }
 }
@@ -309,7 +309,7 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Opene
         // A file with the name of a volume that has lost its description.
         let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.problems().is_empty();
         return match by_name.filter(|_| is_cut) {
-            Some(part) => broken(Some(part), Error::damaged("its description of itself is lost")),
+            Some(part) => broken(Some(part), Error::damaged("its own description is missing")),
             None => Ok(OpenedPath::Other(path.to_owned(), layout)),
         };
     };
@@ -355,7 +355,7 @@ fn own_json(layout: &Layout, label: &str) -> Result<(Bytes, String)> {
 fn check_label(given: &str, label: &str) -> Result<()> {
     match given == label {
         true => Ok(()),
-        false => Err(Error::damaged(format!("{VOLUMES}{label}.json says that it is {given}"))),
+        false => Err(Error::damaged(format!("{VOLUMES}{label}.json describes another volume, {given}"))),
     }
 }
 
@@ -419,7 +419,8 @@ fn without_others(parts: Vec<(Volume, Layout)>, foreign: &mut Vec<Foreign>) -> V
     for (volume, layout) in parts {
         match kept.iter().find(|(other, _)| other.json.number == volume.json.number) {
             Some((other, _)) if other.json != volume.json => {
-                let why = format!("it is another volume {} than {}", volume.json.number, other.path.display());
+                let why =
+                    format!("it is also volume {}, but differs from {}", volume.json.number, other.path.display());
                 let (identity, part) = (volume.json.identity, Part::Volume(volume.json.number));
                 foreign.push(Foreign { path: volume.path, identity, part, why });
             }

@@ -13,6 +13,7 @@ use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 
 use crate::base::error::{Error, Result};
 use crate::base::fsops;
+use crate::base::progress::units::count;
 use crate::content::in_parallel;
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -203,7 +204,8 @@ impl Shards {
     pub fn compute(&self, targets: &[ShardTarget], advance: &dyn Fn(u64)) -> Result<Computed> {
         let lacking = self.lacking();
         if lacking > 0 {
-            return Err(Error::damaged(format!("too much is lost: {lacking} more recovery volumes are needed")));
+            let more = count(lacking, "more recovery volume");
+            return Err(Error::damaged(format!("too much is lost: the repair needs {more}")));
         }
         let wants_parity = targets.iter().any(|target| matches!(target.which, ShardId::Parity(_)));
         let is_target = |which| targets.iter().any(|target| target.which == which);
@@ -396,7 +398,7 @@ fn in_columns(
         (0..length).step_by(step).map(|begin| (begin, length.min(begin + step))).collect();
     let done = in_parallel(&columns, |(begin, end)| work(*begin, *end).map(|rows| (*begin, rows)));
     let done = done.into_iter().collect::<Result<Vec<Column>, _>>();
-    done.map_err(|e| Error::damaged("computing with recovery volumes").because(e))
+    done.map_err(|e| Error::damaged("computing from recovery volumes").because(e))
 }
 
 #[cfg(test)]

@@ -86,7 +86,10 @@ impl SetPlan {
             match tar.length <= wanted.limit {
                 true => Ok(VolumePlan { length: tar.length, fingerprint: tar.fingerprint(), ..volume }),
                 // Costs are never less than the real sizes.
-                false => Err(Error::input(format!("volume {number} would have {} bytes", tar.length))),
+                false => Err(Error::input(format!(
+                    "volume {number} would have {} bytes; the limit is {}",
+                    tar.length, wanted.limit
+                ))),
             }
         });
         Ok(SetPlan { limit: wanted.limit, recovery: wanted.recovery, volumes: volumes.collect::<Result<_>>()? })

@@ -78,7 +78,8 @@ pub fn reconstruct(
     let mut surviving = Surviving::survey(paths, signed, events)?;
     if let Some(signed) = signed.filter(|signed| signed.identity != surviving.json.identity) {
         let (identity, of) = (signed.identity, surviving.json.identity);
-        let text = format!("the recovery volumes are of the bundle {of}, and the signed bundle is {identity}");
+        let text =
+            format!("the recovery volumes belong to the bundle {}, the signature to {}", of.short(), identity.short());
         let text = format!("repairing {}: {text}", surviving.name.base().display());
         return Err(Error::damaged(text).with_fact(RecoveryProblem::OtherBundle { of, signed: identity }));
     }
@@ -164,7 +165,7 @@ fn refuse_begun(name: &SetName, mut paths: impl Iterator<Item = PathBuf>) -> Res
         Some(path) => {
             let text = "an unfinished export or split has started to write it: run that again, remove its files \
                         (*.partial*), or name a directory with -o";
-            Err(Error::input(format!("making {} again: {text}", path.display())))
+            Err(Error::input(format!("reconstructing {}: {text}", path.display())))
         }
     }
 }
@@ -271,12 +272,12 @@ fn check_digests(surviving: &Surviving, name: &SetName, computed: &Computed) -> 
         let found = digests.as_ref().map(|digests| digests.sha256);
         let Some(found) = found.filter(|found| !volume.is(volume.size, found)) else { continue };
         let path = path_of(json, name, Part::Volume(number));
-        let text = format!("it would be {found}, it was {}", volume.sha256);
+        let text = format!("its digest would be {found}, not {}", volume.sha256);
         return Err(forged(&path, &text));
     }
     let all = computed.originals.iter().all(Option::is_some);
     if all && known(&computed.originals) != surviving.known {
-        return Err(forged(name.base(), "the recovery volumes do not list the BLAKE3 of its volumes"));
+        return Err(forged(name.base(), "the recovery volumes do not contain the BLAKE3 hashes of its volumes"));
     }
     Ok(())
 }
@@ -313,6 +314,6 @@ fn prove_volumes(
 fn forged(path: &Path, what: &str) -> Error {
     let advice = "use other copies of the recovery volumes, or write lost volumes again with `export --only-volume`";
     let text = "the recovery volumes, or the volumes combined with them, are forged or damaged; nothing was changed";
-    let text = format!("making {} again: {what}: {text}: {advice}", path.display());
+    let text = format!("reconstructing {}: {what}: {text}: {advice}", path.display());
     Error::damaged(text).with_fact(RecoveryProblem::Forged { made: path.to_owned() })
 }

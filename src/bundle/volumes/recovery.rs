@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_volume_has_the_length_that_was_planned_and_the_same_bytes_each_time() {
+    fn a_recovery_volume_has_the_planned_length_and_the_same_bytes_each_time() {
         let sizes = [2_000_000, 1_500_000, 700];
         let length = recovery_length(&sizes, 12, 3_000_000).unwrap();
         let (directory, set, wanted) = set(&sizes, 12, length);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_volumes_of_a_volume_that_was_written_again_since_are_made_anew() {
+    fn recovery_volumes_are_recomputed_after_a_volume_was_rewritten() {
         let sizes = [2_000_000, 1_500_000];
         let (_directory, set, wanted) = set(&sizes, 1, 3_000_000);
         write(&set, &wanted, false).unwrap();

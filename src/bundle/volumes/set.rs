@@ -162,7 +162,7 @@ impl Set {
             None => Ok(()),
             Some(number) => {
                 let all = self.plan.volumes.len();
-                Err(Error::input(format!("there is no volume {number}: the set has {all}")))
+                Err(Error::input(format!("there is no volume {number}: the set has {all} volumes")))
             }
         }
     }

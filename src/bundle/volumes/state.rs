@@ -62,7 +62,7 @@ impl Document for StateJson {
     const MAX_VALUES: usize = MOST_VALUES;
     const KIND: Kind = Kind::Input;
     const TOO_OLD: &'static str =
-        "it was written by a version before 0.2: remove it, and import all volumes of a new export";
+        "it was written by gapferry before version 0.2: remove it, and import all volumes of a new export";
     type Outline = Unbounded;
 }
 
@@ -173,11 +173,13 @@ impl ImportState {
             Err(Error::input(format!("{} {text}", self.path.display())))
         };
         match &self.json {
-            Some(json) if json.identity != set.identity => {
-                refuse(format!("the bundle {}, and these volumes are of {}", json.identity, set.identity))
-            }
+            Some(json) if json.identity != set.identity => refuse(format!(
+                "the bundle {}, but these volumes belong to {}",
+                json.identity.short(),
+                set.identity.short()
+            )),
             Some(json) if (json.of, json.recovery, json.limit) != (set.of, set.recovery, set.limit) => {
-                refuse("another set of this bundle, which was split in another way".to_owned())
+                refuse("another set of this bundle, which was split differently".to_owned())
             }
             Some(_) => Ok(()),
             None => {
@@ -228,7 +230,7 @@ impl ImportState {
 
     fn store_piece(&self, part: &Layout, file: &VolumeFile, stored: &str) -> Result<()> {
         let (entry, path) = (file.stored_path(), self.directory.join(stored));
-        let gone = || Error::damaged(format!("{} has no {entry}", part.path().display()));
+        let gone = || Error::damaged(format!("{} does not contain {entry}", part.path().display()));
         let (segment, slice) = file.segment.as_deref().zip(part.slice(&entry)?).ok_or_else(gone)?;
         let fail = |e| Error::disk("keeping", &path, e);
         let mut new = Replacement::of_entry(Entry::in_dir(&self.dir()?, stored))?;
@@ -367,7 +369,7 @@ fn read(path: &Path) -> Result<Option<StateJson>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| Error::disk("reading", path, e))?,
     };
-    let bytes = bytes.ok_or_else(|| Error::input(format!("reading {shown}: more than {MAX_STATE} bytes")))?;
+    let bytes = bytes.ok_or_else(|| Error::input(format!("reading {shown}: it has more than {MAX_STATE} bytes")))?;
     let json = StateJson::read(&bytes, &shown)?;
     if json.of > super::MOST_VOLUMES || json.segments.iter().any(|file| name(file).is_none()) {
         return Err(Error::input(format!("reading {} {shown}: it lists files that no volume has", StateJson::NAME)));
@@ -422,7 +424,7 @@ mod tests {
 
     /// Two operators, each with a disc: what the first has imported is not requested again.
     #[test]
-    fn a_run_that_waited_for_another_continues_from_what_that_has_written() {
+    fn a_run_that_waited_for_another_continues_from_its_state() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let set = SetId { identity: Digest::sha256(b"bundle"), of: 3, recovery: 0, limit: 1_000 };

@@ -361,7 +361,7 @@ impl Region {
 /// Why recovery volumes cannot help. The error says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryProblem {
-    #[error("the recovery volumes are of the bundle {of}, and the signed bundle is {signed}")]
+    #[error("the recovery volumes belong to the bundle {}, the signature to {}", of.short(), signed.short())]
     OtherBundle { of: Digest, signed: Digest },
     /// Their result is not what the bundle declares.
     #[error("{} cannot be reconstructed from forged or damaged recovery volumes", made.display())]
@@ -396,8 +396,8 @@ fn description(given: &[GivenFile]) -> Result<(RecoveryJson, Vec<u8>)> {
     }
     let most = described.iter().rev().max_by_key(|(_, votes)| *votes).ok_or_else(|| {
         let text =
-            "none of these files is a recovery volume with an intact start, and only those describe what was lost; \
-             without one, `gapferry verify --missing` lists what has to be fetched again";
+            "no recovery volume with an intact beginning is given, and only those describe what was lost; without \
+             one, run `gapferry verify --missing`";
         Error::damaged(format!("repairing a set: {text}")).with_fact(RecoveryProblem::Unknown)
     })?;
     let json = most.0.json.clone();

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_journal_is_of_one_selection_of_one_set() {
+    fn a_journal_belongs_to_one_selection_of_one_set() {
         let set = SetName::of(Path::new("usb/images.tar"));
         let of = |selection| journal_of(&set, &selection);
         let some = |numbers: &[u32]| of(VolumeSelection::Only(numbers.iter().copied().collect()));

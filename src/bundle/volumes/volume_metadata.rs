@@ -55,7 +55,10 @@ pub fn own_files(
     let own = vec![json, chunks, (sums_path, sums.into_bytes())];
     for (path, bytes) in &own {
         if planned(path) != Some(bytes.len() as u64) {
-            return Err(Error::damaged(format!("describing volume {}: {path} has another length", volume.number)));
+            return Err(Error::damaged(format!(
+                "describing volume {}: {path} does not have the planned length",
+                volume.number
+            )));
         }
     }
     Ok(own)

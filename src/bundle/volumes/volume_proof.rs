@@ -122,11 +122,8 @@ impl<'k> VolumeProof<'k> {
     ) -> Result<VolumeProof<'k>, VolumeProblem> {
         let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
         for GivenVolume { number, path, .. } in given {
-            let problem = |what: String| VolumeProblem {
-                volume: path.clone(),
-                file: "its description of itself".to_owned(),
-                what,
-            };
+            let problem =
+                |what: String| VolumeProblem { volume: path.clone(), file: "its own description".to_owned(), what };
             match look(path, false) {
                 Ok(OpenedPath::Volume(volume, layout))
                     if id_of(&volume.json) == set && volume.json.number == *number =>
@@ -139,7 +136,7 @@ impl<'k> VolumeProof<'k> {
                     return Err(problem(format!("belongs to volume {} of {of} of {identity}", json.number)));
                 }
                 Ok(OpenedPath::Broken(broken)) => return Err(problem(format!("cannot be read: {}", broken.why))),
-                Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(problem("is not there".to_owned())),
+                Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(problem("is missing".to_owned())),
                 Err(error) => return Err(problem(format!("cannot be read: {}", error.chain()))),
             }
         }
@@ -208,7 +205,7 @@ impl<'k> VolumeProof<'k> {
             return Ok(());
         };
         match repeated(other).difference(&repeated(at)).next() {
-            Some(path) => Err(self.problem(at, path, "is missing, and the other volumes have it".to_owned())),
+            Some(path) => Err(self.problem(at, path, "is missing, but the other volumes contain it".to_owned())),
             None => Ok(()),
         }
     }
@@ -254,8 +251,8 @@ impl<'k> VolumeProof<'k> {
         let Some(slice) = self.slice(pieces) else { return Some("cannot be read".to_owned()) };
         match prove(&slice, &file.digest, &|bytes| self.advance(bytes)) {
             Ok(()) if slice.size() == file.size => None,
-            Ok(()) => Some(format!("has {} bytes", slice.size())),
-            Err(Unproven::Wrong(Wrong { found, .. })) => Some(format!("has the digest {found}")),
+            Ok(()) => Some(format!("has the wrong size of {} bytes", slice.size())),
+            Err(Unproven::Wrong(Wrong { found, .. })) => Some(format!("has the wrong digest {found}")),
             Err(Unproven::Unreadable(error)) => Some(format!("cannot be read: {error}")),
         }
     }
@@ -466,7 +463,7 @@ impl One<'_> {
             None if path == self.own("json") || path == self.own("b3") => true,
             None => declared.get(path).is_some_and(|file| file.size == size && has(&file.digest)),
         };
-        let found = || self.problem(path, format!("has the digest {}", read.hashed));
+        let found = || self.problem(path, format!("has the wrong digest {}", read.hashed));
         is_right.then_some(()).ok_or_else(found)
     }
 

@@ -43,7 +43,10 @@ impl Compressed {
 
     fn frames(&mut self) -> Result<&mut Frames<BufWriter<File>>> {
         let ended = || {
-            Error::new(error::Kind::Disk, format!("writing {}: it has already ended", self.partial.path().display()))
+            Error::new(
+                error::Kind::Disk,
+                format!("writing {}: the output is already finished", self.partial.path().display()),
+            )
         };
         self.frames.as_mut().ok_or_else(ended)
     }
@@ -86,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_get_its_name_leaves_nothing() {
+    fn a_file_that_cannot_get_its_name_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("b.tar.zst");
         let mut compressed = Compressed::create(&out).unwrap();

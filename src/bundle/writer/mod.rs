@@ -108,7 +108,7 @@ impl Writer {
         if survey.needed > survey.free {
             let place = fsops::parent(&out).display();
             let text = format!(
-                "writing {}: it needs {} more, {place} has {} left",
+                "writing {}: it needs {} more, but {place} has only {} left",
                 out.display(),
                 bytes(survey.needed),
                 bytes(survey.free)

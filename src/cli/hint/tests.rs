@@ -62,6 +62,8 @@ fn disk(disk: Disk) -> Case {
         Disk::Denied => error(Errno::ACCESS),
         Disk::ReadOnly => error(Errno::ROFS),
         Disk::NoSuchPath => error(Errno::NOENT),
+        Disk::IsDirectory => error(Errno::ISDIR),
+        Disk::NotDirectory => error(Errno::NOTDIR),
         Disk::NoStandardInput => {
             let missing = || io::Error::from_raw_os_error(Errno::NOENT.raw_os_error());
             let helps = Error::disk("opening", Path::new("-"), missing());
@@ -250,6 +252,8 @@ fn all() -> Vec<Situation> {
         Disk::Denied,
         Disk::ReadOnly,
         Disk::NoSuchPath,
+        Disk::IsDirectory,
+        Disk::NotDirectory,
         Disk::NoStandardInput,
         Disk::Failing,
         Disk::FileTooLarge,

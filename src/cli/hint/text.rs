@@ -10,7 +10,9 @@ pub fn text(code: HintCode) -> &'static str {
         HintCode::NoStandardInput => {
             "only `verify` and `import` read a bundle from standard input (`-`), and only one: save it to a file"
         }
-        HintCode::NoSuchPath => "check the path, and whether its medium is mounted",
+        HintCode::NoSuchPath => "the path does not exist: check its spelling, and whether its medium is mounted",
+        HintCode::IsDirectory => "the path is a directory: name a file instead",
+        HintCode::NotDirectory => "a part of the path is a file, not a directory: check the path",
         HintCode::FailingMedium => "the medium may be failing: read it on another machine, or use another medium",
         HintCode::FileTooLarge => {
             "the file system cannot store a file this large (FAT32: 4 GiB), or `ulimit -f` forbids it: write a directory or \

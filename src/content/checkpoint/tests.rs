@@ -78,7 +78,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn what_one_run_has_read_the_next_does_not_ask_for() {
+async fn manifests_read_by_one_run_are_not_requested_by_the_next() {
     let fixture = Fixture::new();
     assert_eq!(fixture.run(&[1, 2]).await, 2);
     assert_eq!(fixture.run(&[1, 2, 3]).await, 1);
@@ -90,7 +90,7 @@ async fn what_one_run_has_read_the_next_does_not_ask_for() {
 }
 
 #[tokio::test]
-async fn a_file_cut_anywhere_gives_what_is_whole_and_is_added_to_there() {
+async fn a_file_cut_anywhere_gives_its_complete_entries_and_is_continued_there() {
     let fixture = Fixture::new();
     fixture.run(&[1, 2]).await;
     let whole = std::fs::read(fixture.path()).unwrap();
@@ -125,7 +125,7 @@ async fn damaged_and_forged_entries_are_pulled_again() {
 }
 
 #[tokio::test]
-async fn a_link_in_its_place_is_not_followed_and_the_job_continues() {
+async fn a_link_in_place_of_the_file_is_not_followed_and_the_run_continues() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.path().parent().unwrap()).unwrap();
     let target = fixture.directory.path().join("precious");
@@ -136,7 +136,7 @@ async fn a_link_in_its_place_is_not_followed_and_the_job_continues() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_is_named_so_that_a_limited_run_does_not_start_over_each_time() {
+async fn an_unusable_checkpoint_is_reported_so_that_a_limited_run_does_not_start_over_each_time() {
     let fixture = Fixture::new();
     let why = || Checkpoint::new(&fixture.pulls, Some(fixture.path())).obstacle().map(|(_, why)| why.to_string());
     assert_eq!(why(), None);
@@ -155,7 +155,7 @@ async fn what_is_in_the_way_is_named_so_that_a_limited_run_does_not_start_over_e
 }
 
 #[tokio::test]
-async fn two_runs_at_once_do_not_spoil_each_others_entries() {
+async fn two_runs_at_once_do_not_damage_each_others_entries() {
     let fixture = Fixture::new();
     let first = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     first.manifest(&by_digest(1), Need::Required).await.unwrap();
@@ -169,7 +169,7 @@ async fn two_runs_at_once_do_not_spoil_each_others_entries() {
 }
 
 #[tokio::test]
-async fn what_another_run_kept_is_not_cut_off_by_one_that_could_not_read_it() {
+async fn entries_of_another_run_are_not_cut_off_by_a_run_that_could_not_read_them() {
     let fixture = Fixture::new();
     let first = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     first.manifest(&by_digest(1), Need::Required).await.unwrap();
@@ -181,7 +181,7 @@ async fn what_another_run_kept_is_not_cut_off_by_one_that_could_not_read_it() {
 }
 
 #[tokio::test]
-async fn what_another_run_began_meanwhile_is_not_cut_off() {
+async fn entries_that_another_run_started_meanwhile_are_not_cut_off() {
     let fixture = Fixture::new();
     let early = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     fixture.run(&[1]).await;
@@ -191,7 +191,7 @@ async fn what_another_run_began_meanwhile_is_not_cut_off() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
+async fn a_foreign_file_is_neither_written_to_nor_removed() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.path().parent().unwrap()).unwrap();
     for theirs in ["12 km, sunny", "gapferry is a tool that carries images", "\n", "", "gap"] {
@@ -207,7 +207,7 @@ async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
 }
 
 #[tokio::test]
-async fn a_dry_run_reads_what_is_kept_and_writes_nothing() {
+async fn a_dry_run_reads_the_checkpoint_and_writes_nothing() {
     let fixture = Fixture::new();
     fixture.run(&[1]).await;
     let before = std::fs::read(fixture.path()).unwrap();

@@ -108,7 +108,7 @@ mod tests {
     use crate::oci::{Algorithm, media_type};
 
     #[test]
-    fn a_manifest_of_any_number_of_layers_says_what_it_is() {
+    fn a_manifest_with_any_number_of_layers_is_recognized() {
         let one = format!(r#"{{"mediaType":"x/y","digest":"{}","size":0}}"#, Digest::sha256(b""));
         let many = vec![one.as_str(); 25_000].join(",");
         let json = format!(r#"{{"config":{one},"subject":{one},"layers":[{many}],"annotations":{{"a":"b"}}}}"#);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_found_in_whatever_stands_around_them_and_escapes_are_not_overlooked() {
+    fn digests_are_found_in_any_surrounding_text_and_escapes_give_no_answer() {
         let (short, long) = (Digest::sha256(b"x"), Digest::of(Algorithm::Sha512, b"x"));
         let text = format!(r#"{{"Digest":"{short}","x":[":","{long}"],"sha256:{{}}":"#);
         assert_eq!(digests_in(text.as_bytes()), Some(vec![short, long]));

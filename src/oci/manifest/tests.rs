@@ -7,7 +7,7 @@ fn parse(json: &str, served_as: Option<&str>) -> Result<Manifest, ManifestError>
 const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 #[test]
-fn config_then_layers_in_their_own_order() {
+fn children_are_the_config_and_then_the_layers_in_their_order() {
     let json = format!(
         r#"{{"schemaVersion":2,"config":{{"mediaType":"{}","digest":"{D}","size":0}},
         "layers":[{{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"{D}","size":0,"urls":["https://x/"]}},
@@ -21,7 +21,7 @@ fn config_then_layers_in_their_own_order() {
 }
 
 #[test]
-fn a_descriptor_says_the_type_of_a_manifest_that_does_not_say_it_itself() {
+fn a_descriptor_gives_the_type_of_a_manifest_without_one() {
     let config = |t: &str| format!(r#""config":{{"mediaType":"{t}","digest":"{D}","size":0}},"layers":[]"#);
     let plain = format!("{{{}}}", config("x/y"));
     let says = format!(r#"{{"mediaType":"{}",{}}}"#, media_type::OCI_MANIFEST, config("x/y"));
@@ -54,7 +54,7 @@ fn a_manifest_listed_as_a_layer_is_refused_because_its_content_would_be_lost() {
 }
 
 #[test]
-fn what_one_manifest_may_hold_is_limited_and_the_error_says_which_limit() {
+fn the_contents_of_one_manifest_are_limited_and_the_error_names_the_limit() {
     let one = format!(r#"{{"mediaType":"x/y","digest":"{D}","size":0}}"#);
     let layers = |number: usize| {
         let layers = vec![one.as_str(); number].join(",");
@@ -85,7 +85,7 @@ fn what_one_manifest_may_hold_is_limited_and_the_error_says_which_limit() {
 }
 
 #[test]
-fn an_error_does_not_repeat_all_that_a_manifest_says() {
+fn an_error_does_not_repeat_a_whole_manifest() {
     let long = "x".repeat(100_000);
     let config = format!(r#""config":{{"digest":"{D}","size":0}},"layers":[]"#);
     for json in [
@@ -107,7 +107,7 @@ fn an_html_page_with_status_200_is_not_a_manifest() {
 }
 
 #[test]
-fn what_a_manifest_says_of_itself_counts_more_than_what_it_was_served_as() {
+fn the_media_type_in_a_manifest_overrides_the_content_type() {
     let json = format!(r#"{{"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
     for served_as in [media_type::OCI_INDEX, media_type::DOCKER_LIST, "application/octet-stream"] {
         assert_eq!(parse(&json, Some(served_as)).unwrap().media_type(), media_type::OCI_INDEX, "{served_as}");

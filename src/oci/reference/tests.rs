@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn short_names_mean_what_docker_means() {
+fn short_names_mean_the_same_as_in_docker() {
     for (short, full) in [
         ("nginx", "docker.io/library/nginx"),
         ("nginx:1.27", "docker.io/library/nginx:1.27"),
@@ -22,7 +22,7 @@ fn short_names_mean_what_docker_means() {
 }
 
 #[test]
-fn tag_and_digest_may_stand_together() {
+fn tag_and_digest_may_be_combined() {
     let digest = Digest::sha256(b"x");
     let reference: Reference = format!("quay.io/a/b:v1@{digest}").parse().unwrap();
     assert_eq!(reference.tag.as_ref().unwrap().as_str(), "v1");
@@ -31,7 +31,7 @@ fn tag_and_digest_may_stand_together() {
 }
 
 #[test]
-fn a_name_no_registry_would_take_is_refused_before_any_request() {
+fn a_name_that_no_registry_accepts_is_refused_before_any_request() {
     for text in [
         "",
         ":",
@@ -70,7 +70,7 @@ fn a_name_no_registry_would_take_is_refused_before_any_request() {
 }
 
 #[test]
-fn what_is_said_of_a_wrong_name_is_one_short_line_that_cannot_speak_to_the_terminal() {
+fn the_error_about_a_wrong_name_is_one_short_line_without_control_characters() {
     let (control, long) = ("\u{1b}[2J\n\u{202e}x", "x".repeat(100_000));
     let places = [
         format!("{control}://host/a"),

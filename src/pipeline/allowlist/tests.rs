@@ -52,7 +52,7 @@ fn every_error_of_every_file_is_reported_at_once_with_its_line() {
     let all = read(&[("a.txt", first), ("b.yaml", second)]).unwrap_err();
     let expected = [
         "a.txt:1: unknown key \"plat\"; known keys: platform, as",
-        "a.txt:3: invalid reference \"quay.io/A/b\": repository names are lower case, \"A\" is not",
+        "a.txt:3: invalid reference \"quay.io/A/b\": repository names must be lower case, but \"A\" is not",
         "a.txt:4: invalid platform \"linux\": expected os/architecture or os/architecture/variant, such as linux/amd64",
         "a.txt:5: expected key=value after the reference, found \"extra\"; known keys: platform, as",
         "a.txt:6: as= is given twice",

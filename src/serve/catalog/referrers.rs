@@ -161,7 +161,7 @@ pub fn find_some(catalog: &Catalog, wanted: &ReferrerQuery) -> Result<ReferrerPa
             // It was readable before.
             Err(error) => {
                 if catalog.referrers.note_unreadable(digest) {
-                    catalog.warn(format!("lists of referrers that have {digest} fail: {}", error.chain()));
+                    catalog.warn(format!("lists of referrers that contain {digest} fail: {}", error.chain()));
                 }
                 return Err(lost(&digest, wanted, &error));
             }

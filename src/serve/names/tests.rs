@@ -42,7 +42,7 @@ fn put(repository: &Repository, name: &str, content: &[u8]) -> Change {
 }
 
 #[test]
-fn a_mirror_gives_only_what_the_named_registry_has() {
+fn a_mirror_serves_only_content_of_the_named_registry() {
     let names = index(&[
         ("docker.io/org/same:1", b"a"),
         ("quay.io/org/same:1", b"b"),
@@ -88,7 +88,7 @@ fn an_image_answers_to_its_full_name_and_to_the_short_ones() {
 }
 
 #[test]
-fn a_short_name_never_gives_the_image_of_another_host() {
+fn a_short_name_never_serves_the_image_of_another_host() {
     let names = index(&[
         ("docker.io/library/nginx:1", b"a"),
         ("quay.io/library/nginx:1", b"b"),
@@ -108,7 +108,7 @@ fn a_short_name_never_gives_the_image_of_another_host() {
 }
 
 #[test]
-fn a_name_that_is_no_name_does_not_hide_the_others() {
+fn an_invalid_name_does_not_hide_the_others() {
     let hostile = ["../../etc/passwd:1", "a b", "/", "\n", "docker.io/A:1", "x@sha256:12", ""];
     let named: Vec<(&str, &[u8])> = hostile.iter().map(|name| (*name, name.as_bytes())).collect();
     let names = index(&[&named[..], &[("docker.io/library/nginx:1", b"a")]].concat());
@@ -119,7 +119,7 @@ fn a_name_that_is_no_name_does_not_hide_the_others() {
 }
 
 #[test]
-fn a_push_keeps_what_others_wrote_into_the_index() {
+fn a_push_keeps_what_other_programs_wrote_into_the_index() {
     let mut names = index(&[("docker.io/library/nginx:1", b"a")]);
     let repository = names.recorded("team/app", None).unwrap();
     assert_eq!(repository.to_string(), "docker.io/team/app");
@@ -137,7 +137,7 @@ fn a_push_keeps_what_others_wrote_into_the_index() {
 }
 
 #[test]
-fn a_push_for_one_registry_is_recorded_as_that_ones() {
+fn a_push_for_one_registry_is_recorded_for_that_registry() {
     let names = index(&[("docker.io/org/app:1", b"a"), ("quay.io/org/app:1", b"b"), ("r.example:5000/org/x:1", b"c")]);
     for (name, registry, expected) in [
         ("org/app", None, "docker.io/org/app"),
@@ -180,7 +180,7 @@ fn any_change() -> impl proptest::strategy::Strategy<Value = Change> {
 proptest::proptest! {
     /// A server that was killed between writing the index and emptying the journal makes all changes again.
     #[test]
-    fn changes_that_are_made_twice_are_as_good_as_once(changes in proptest::collection::vec(any_change(), 0..30)) {
+    fn repeated_changes_have_the_same_effect_as_one(changes in proptest::collection::vec(any_change(), 0..30)) {
         let once = |names: &mut LayoutIndex| changes.iter().for_each(|change| names.apply(change));
         let mut names = LayoutIndex::empty();
         once(&mut names);
@@ -199,7 +199,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn tags_come_in_pages_whatever_registries_have_them() {
+fn tags_of_all_registries_are_listed_in_pages() {
     let named: Vec<(String, Vec<u8>)> = (0..20_u8)
         .flat_map(|n| {
             let host = ["quay.io", "ghcr.io"];
@@ -222,7 +222,7 @@ fn tags_come_in_pages_whatever_registries_have_them() {
 }
 
 #[test]
-fn what_is_deleted_leaves_nothing_behind() {
+fn a_deletion_leaves_nothing_behind() {
     let mut names = LayoutIndex::empty();
     let repository: Repository = "quay.io/org/app".parse().unwrap();
     names.apply(&put(&repository, "1", b"x"));
@@ -235,7 +235,7 @@ fn what_is_deleted_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_referrer_that_an_index_names_stays_a_referrer() {
+fn a_referrer_that_an_index_lists_stays_a_referrer() {
     let mut names = LayoutIndex::empty();
     let repository: Repository = "docker.io/team/app".parse().unwrap();
     let list = |content: &[u8], subject| {
@@ -257,7 +257,7 @@ fn a_referrer_that_an_index_names_stays_a_referrer() {
 
 /// Content exists under any name, so a restart must not bring back what was deleted in only one repository.
 #[test]
-fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
+fn a_deletion_in_one_of_several_repositories_is_written_into_the_index() {
     let mut names = index(&[("docker.io/team/one:1", b"x"), ("docker.io/team/two:1", b"x")]);
     let [one, two]: [Repository; 2] = ["docker.io/team/one", "docker.io/team/two"].map(|name| name.parse().unwrap());
     let digest = Digest::sha256(b"x");
@@ -275,7 +275,7 @@ fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
 
 /// The annotations of an index may be anything; a deletion is remembered anyway.
 #[test]
-fn a_deletion_is_written_beside_broken_annotations() {
+fn a_deletion_is_recorded_even_beside_broken_annotations() {
     for annotations in [json!(null), json!("text"), json!([1])] {
         let text = json!({"schemaVersion": 2, "annotations": annotations, "manifests": []}).to_string();
         let mut names = LayoutIndex::parse(text.as_bytes(), Path::new("x")).unwrap();

@@ -62,7 +62,7 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Existin
         return Err(refuse(at, "another image exists there"));
     }
     if !is_finished && !is_empty(&version) {
-        return Err(refuse(at, &format!("it is not an image as skopeo writes it: its {VERSION} is different")));
+        return Err(refuse(at, &format!("its {VERSION} file is not that of a directory of skopeo")));
     }
     parts.retain(|name, _| !proven.contains(name));
     // It was read just now.
@@ -79,7 +79,7 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Existin
 }
 
 fn refuse(at: &At<'_>, what: &str) -> Error {
-    Error::new(Kind::Disk, format!("{}: {what}; move it away, or write elsewhere", at.path("").display()))
+    Error::new(Kind::Disk, format!("{}: {what}; move it away, or write to another directory", at.path("").display()))
 }
 
 fn is_link(at: &At<'_>, blob: &Descriptor, inode: u64, image: &Parts<'_>, files: &dyn Files) -> bool {

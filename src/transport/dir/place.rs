@@ -30,7 +30,7 @@ pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn
                 Err(errno) => give_up(at, errno),
             },
             None if images.mode == LinkMode::Hard => {
-                let text = "a blob that is in a tar cannot be linked: leave out --link hard, or unpack the tar";
+                let text = "blobs in a tar cannot be linked: leave out --link hard, or unpack the tar";
                 return Err(Error::input(text));
             }
             None => {}
@@ -125,7 +125,7 @@ fn give_up(at: &At<'_>, errno: Errno) {
     if errno == Errno::XDEV {
         at.images.is_far.store(true, Ordering::Relaxed);
     }
-    at.images.reasons.report(why_not_linked(errno), "these are copied once, and linked among themselves");
+    at.images.reasons.report(why_not_linked(errno), "they are copied once and linked to each other");
 }
 
 /// Makes a reflink if wanted and possible, otherwise a proven copy.

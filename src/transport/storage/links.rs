@@ -83,7 +83,7 @@ fn read_once(tree: &StorageTree, path: &str) -> Result<Option<Digest>, StoragePr
         return Err(bad("the link is empty"));
     }
     if slice.size() > MAX_LINK {
-        return Err(bad("it is not a link: it is longer than a digest"));
+        return Err(bad("the link is longer than any digest"));
     }
     let content = slice.read_all(MAX_LINK).map_err(unreadable)?;
     let digest = std::str::from_utf8(&content).ok().and_then(|text| text.parse().ok());

@@ -239,7 +239,7 @@ impl Source for Storage {
         let manifest = self.manifest_of(repository, &digest)?;
         let gone = || {
             let path = self.tree.shown(&links::of_revision(repository.path(), &digest));
-            Error::damaged(format!("the tag means {digest}, but {} is missing", path.display()))
+            Error::damaged(format!("the tag refers to {digest}, but {} is missing", path.display()))
         };
         manifest.ok_or_else(gone).map(Some)
     }

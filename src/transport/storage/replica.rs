@@ -69,7 +69,7 @@ impl Replica {
         let mode = match (mode, owner) {
             (LinkMode::Hard, Some(_)) => {
                 let text =
-                    "--chown and --link hard exclude each other: a hard link has the owner of the storage's own file";
+                    "--chown and --link hard exclude each other: a hard link has the owner of the file in the storage";
                 return Err(Error::input(text));
             }
             (LinkMode::Auto, Some(_)) => {
@@ -82,7 +82,7 @@ impl Replica {
         };
         let root = Dir::create(path)?;
         if !root.is_dir(MARK) && !root.names()?.is_empty() {
-            let text = "it is neither empty nor from an earlier run; nothing is written there";
+            let text = "it is not empty and not from an earlier run; name an empty or new directory";
             return Err(Error::input(format!("writing {}: {text}", path.display())));
         }
         let root = LockedDir::take(root, path)?;
@@ -214,7 +214,10 @@ impl Replica {
     fn is_there(&self, at: &Entry, size: u64) -> Result<bool> {
         let Some(stat) = at.dir().stat(at.name())? else { return Ok(false) };
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::input(format!("writing {}: something else exists there", at.path().display())));
+            return Err(Error::input(format!(
+                "writing {}: it exists and is not a regular file; move it away",
+                at.path().display()
+            )));
         }
         if u64::try_from(stat.st_size) == Ok(size) && (self.owner.is_none() || stat.st_nlink == 1) {
             return Ok(true);
@@ -286,7 +289,7 @@ impl Replica {
                 return Ok(false);
             }
             if !text.as_bytes().starts_with(&held) {
-                let text = format!("{}: it exists with other content", link.path().display());
+                let text = format!("writing {}: it already has other content; move it away", link.path().display());
                 return Err(Error::input(text));
             }
             link.remove()?;

@@ -106,7 +106,10 @@ impl Storage {
                 survey.tags.push(tagged);
                 continue;
             }
-            let what = format!("{} should mean {digest}, and there is no such repository", tagged.name());
+            let what = format!(
+                "{} has the digest {digest} in the list of tags, but the storage has no such repository",
+                tagged.name()
+            );
             let problem =
                 StorageProblem::new(format!("repositories/{}", repository.path()), StorageProblemKind::Missing, what);
             survey.problems.push(StorageProblem { images: vec![Arc::from(tagged.name())], ..problem });
@@ -141,12 +144,12 @@ impl Storage {
                     below.push(if name.is_empty() { entry } else { format!("{name}/{entry}") });
                 }
                 Kind::Directory => {
-                    let what = "names nest deeper than in any repository";
+                    let what = "it is nested more deeply than any repository name";
                     problems.push(StorageProblem::new(path, StorageProblemKind::BadName, what));
                 }
                 _ if entry.starts_with('_') => problems.push(no_directory(path, kind)),
                 Kind::File => {
-                    let what = "a file where only repositories are";
+                    let what = "a file in a directory of repositories";
                     problems.push(StorageProblem::new(path, StorageProblemKind::Stray, what));
                 }
                 Kind::Other => problems.push(no_directory(path, kind)),
@@ -161,7 +164,7 @@ impl Storage {
         let repository = match Repository::new(&self.registry, name) {
             Ok(repository) => repository,
             Err(error) => {
-                let what = format!("not a repository's name: {}", error.reason);
+                let what = format!("not a repository name: {}", error.reason);
                 survey.problems.push(StorageProblem::new(
                     format!("repositories/{name}"),
                     StorageProblemKind::BadName,
@@ -189,7 +192,7 @@ impl Storage {
         for (entry, kind) in self.list(&directory, &mut survey.problems) {
             let path = format!("{directory}/{entry}");
             let Ok(tag) = entry.parse::<Tag>() else {
-                survey.problems.push(StorageProblem::new(path, StorageProblemKind::BadName, "not a tag's name"));
+                survey.problems.push(StorageProblem::new(path, StorageProblemKind::BadName, "not a tag name"));
                 continue;
             };
             let digest = match kind {
@@ -200,7 +203,7 @@ impl Storage {
                 StorageProblem::new(
                     path,
                     StorageProblemKind::TagWithoutLink,
-                    "the tag has no current/link, so it means nothing",
+                    "the tag has no current/link, so it refers to nothing",
                 )
             };
             match digest.and_then(|digest| digest.ok_or_else(none)) {

@@ -191,7 +191,7 @@ impl<F> FoundFile<F> {
 
 fn none(path: &Path) -> Error {
     Error::input(format!(
-        "{} is not the storage of a registry: it has no docker/registry/v2 with repositories and blobs",
+        "{} contains no storage of a registry: there is no docker/registry/v2 with repositories and blobs",
         path.display()
     ))
 }

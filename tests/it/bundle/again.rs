@@ -15,7 +15,7 @@ use crate::support::tempdir;
 
 const MARK: &str = "user.gapferry.proven";
 
-/// Remembers whether what is there was read.
+/// Counts how often existing content was read.
 #[derive(Default)]
 struct Readings(Mutex<usize>);
 

@@ -15,15 +15,15 @@ use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Reposito
 use gapferry::pipeline::lock::{Lock, LockedImage};
 use serde_json::json;
 
-/// Holds blobs in memory; writes down what it is asked for.
+/// Holds blobs in memory and records the requests for them.
 #[derive(Default)]
 pub struct Memory {
     blobs: HashMap<Digest, Bytes>,
-    /// After so many bytes of a blob the connection breaks.
+    /// The connection breaks after this many bytes of a blob.
     pub breaks: Mutex<HashMap<Digest, u64>>,
     /// Begins at 0 whatever it is asked for.
     pub ignores_range: bool,
-    /// Blob and offset of each question.
+    /// The blob and offset of each request.
     pub asked: Mutex<Vec<(Digest, u64)>>,
 }
 
@@ -176,7 +176,7 @@ impl Builder {
         &self.layers[at]
     }
 
-    /// What [`Builder::contents`] are as files.
+    /// [`Builder::contents`] as files.
     pub fn files(&self) -> FileSet {
         FileSet::new(&self.contents(), None).unwrap()
     }

@@ -1,4 +1,4 @@
-//! What an interrupted run leaves: continued where it can be proven, fetched again where not.
+//! What an interrupted run leaves is continued where it can be proven, and fetched again where it cannot.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,8 @@ use super::fixture::{Builder, noise, two_images};
 use crate::support::{sha256_file, tempdir};
 
 const OUTS: [&str; 2] = ["bundle", "bundle.tar"];
-/// Where the connection breaks in the second layer: beyond what the journal hears of at once, not at its end.
+/// The byte of the second layer at which the connection breaks: past what the journal records at once, and before the
+/// end.
 const BREAK: u64 = 2_600_000;
 
 /// A run that ends in the middle of the second layer.
@@ -72,7 +73,7 @@ fn leftovers_that_went_bad_are_fetched_again_in_the_same_run() {
     for name in OUTS {
         let out = directory.path().join(name);
         interrupted(&builder, &out);
-        // One bit of what was finished, and one of what was not.
+        // Flips one bit of a finished blob and one of an unfinished one.
         for at in [0, 1] {
             flip_leftover(&out, &builder, at);
         }
@@ -148,7 +149,7 @@ fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_un
         let out = directory.path().join(name);
         interrupted(&builder, &out);
         assert_eq!(notices(&builder, &out), [""; 0], "the same plan loses nothing");
-        // A part of the second layer was there; the first moves.
+        // A part of the second layer was there, and the first layer gets another place.
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let message = notices(&changed, &out);
         assert!(message.len() == 1 && message[0].contains(name) && message[0].contains("2.5 MiB"), "{message:?}");

@@ -1,5 +1,5 @@
-//! The bundle on its own: what is written can be read without gapferry, what was interrupted is continued, and what is in
-//! the way is not destroyed. No network, no registry.
+//! Bundles alone: other programs can read what was written, interrupted runs continue, and existing files are not
+//! destroyed. No network, no registry.
 
 mod again;
 pub mod fixture;

@@ -1,4 +1,4 @@
-//! What is written, read by other programs; and where it may be written.
+//! Other programs read what was written, and the places where a bundle may be written.
 
 use std::path::Path;
 use std::process::Command;
@@ -200,7 +200,7 @@ fn damage(bundle: &Path, path: &str) {
     let mut all = std::fs::read(&file).unwrap();
     let start = all.windows(bytes.len()).position(|window| window == &bytes[..]).unwrap();
     all[start + bytes.len() / 2] ^= 1;
-    // Another file, or a hard link's other name would be damaged too.
+    // A new file, because writing in place would damage the hard link's other name, too.
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, all).unwrap();
 }

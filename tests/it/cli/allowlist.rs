@@ -10,7 +10,7 @@ fn lock_of(arguments: &[&str]) -> Value {
     json(&succeed(&[&["lock"], arguments].concat()))
 }
 
-/// The references of a lock, without the registry.
+/// The references in a lock, without the registry.
 fn tags(lock: &Value) -> Vec<String> {
     let images = lock["images"].as_array().unwrap().iter();
     images.map(|image| image["reference"].as_str().unwrap().split_once('/').unwrap().1.to_owned()).collect()
@@ -113,7 +113,7 @@ fn duplicates_are_merged_and_short_names_written_out_and_both_are_reported() {
     let output = succeed(&["lock", &reference, "-f", &list]);
     assert_eq!(tags(&json(&output)), ["team/app:1.0"]);
     assert!(stderr(&output).contains("note:") && stderr(&output).contains(&reference), "{}", stderr(&output));
-    // Nobody is behind this proxy: what counts is what was said before.
+    // Nothing listens at this proxy: the message before the connection matters.
     let mut offline = gapferry();
     offline.env("HTTPS_PROXY", "http://127.0.0.1:9").args(["lock", "nginx:1", "--retries", "0"]);
     let output = offline.output().unwrap();
@@ -186,7 +186,7 @@ fn a_list_of_tags_has_images_alone_and_their_referrers_travel_along() {
     let tags_of =
         |registry: &Registry| registry.tags("team/app").into_iter().collect::<std::collections::BTreeSet<_>>();
     assert_eq!(tags_of(&target), tags_of(&source.registry));
-    // Named in full it is what was asked for.
+    // With its full name it was requested itself.
     let named = format!("{whole}:{}", all[3].tag.as_deref().unwrap());
     assert_eq!(tags(&lock_of(&[&named])), [all[3].name()]);
     let only = source.file("only.yaml", &format!("{host}:\n  images-by-tag-regex: {{team/app: '[.]sig$'}}\n"));
@@ -206,7 +206,7 @@ fn a_tag_that_only_looks_like_a_companion_is_an_image() {
     let host = source.host();
     // Some builds protect an image from garbage collection with a tag of its own digest.
     assert_eq!(tags(&lock_of(&[&format!("{host}/team/app")])), [app.name(), own.name()]);
-    // COSIGN_REPOSITORY: the subject is in another repository, and nothing else would carry its signature.
+    // COSIGN_REPOSITORY: the subject is in another repository, so nothing else would carry its signature.
     assert_eq!(tags(&lock_of(&[&format!("{host}/team/signatures")])), [elsewhere.name()]);
 }
 
@@ -238,7 +238,7 @@ fn a_name_at_the_target_that_the_list_does_not_give_is_refused() {
 fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_platforms() {
     let mut index = images::oci_index("team/multi", "1.0", "m");
     let mut manifest: Value = serde_json::from_slice(&index.manifest).unwrap();
-    // A reader that finds no platform there reads the config, which says arm64.
+    // A reader without a platform in the index reads the config, which has arm64.
     manifest["manifests"][1].as_object_mut().unwrap().remove("platform");
     index.manifest = manifest.to_string().into_bytes();
     let source = Source::of(&[index]);
@@ -252,7 +252,7 @@ fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_plat
     succeed(&["import", &bundle, "--to", target.host(), "--allow", &source.file("all.txt", &entry)]);
 }
 
-/// Each platform of an index that is attached can be pulled by its digest, as if it had been asked for.
+/// Each platform of an attached index can be pulled by its digest, as if it had been requested.
 #[test]
 fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platforms() {
     let app = images::oci("team/app", "1.0", &["app"]);
@@ -279,7 +279,7 @@ fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platfo
     }
 }
 
-/// An artifact that is an image of its own becomes a referrer of what it names.
+/// An artifact that is an image itself becomes a referrer of the image it names.
 #[test]
 fn what_refers_to_an_image_that_does_not_enter_is_refused_unless_the_list_names_it_exactly() {
     let app = images::oci("team/app", "1.0", &["app"]);

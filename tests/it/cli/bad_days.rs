@@ -1,5 +1,5 @@
-//! Every fault on the way, once for pulls and once for pushes: how the program ends and what it says. After a failure
-//! nothing partial is visible, and the same command succeeds on a good day.
+//! Every kind of failure on the way, once for pulls and once for pushes: how the program ends and what it prints. After
+//! an error, nothing partial is visible, and the same command succeeds once the failure is over.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -20,7 +20,7 @@ const ALWAYS: usize = usize::MAX;
 /// How a run ends.
 #[derive(Clone, Copy, Debug)]
 enum Ends {
-    /// As if nothing had happened.
+    /// The run succeeds.
     Well,
     /// With this exit code, naming the image or the blob.
     With(i32),
@@ -29,7 +29,7 @@ enum Ends {
 use Ends::{Well, With};
 
 impl Ends {
-    /// An import says with its exit code only that an image failed.
+    /// The exit code of an import only tells that an image failed.
     fn of_an_image(self) -> Ends {
         match self {
             Well => Well,
@@ -38,10 +38,10 @@ impl Ends {
     }
 }
 
-/// A fault, how often it occurs, and how the run ends.
+/// A failure, how often it occurs, and how the run ends.
 type Row = (Fault, usize, Ends);
 
-/// What a request is about; `layer` is its digest.
+/// The subject of a request; `layer` is its digest.
 #[derive(Clone, Copy, Debug)]
 enum At {
     Layer,
@@ -136,7 +136,7 @@ fn pushes() -> Vec<(At, Row)> {
         (Fault::Reset(Stage::RequestBody(LAYER / 2)), 2, Well),
         (Fault::Cancelled, 1, Well),
         (Fault::Status(416), 1, Well),
-        // A page is no answer to the end of an upload: what is there decides.
+        // A web page is not an answer to the end of an upload: the client checks what is there.
         (Fault::Page, 1, Well),
         (Fault::Hasty(503), 1, Well),
         (Fault::Hasty(413), 1, With(1)),
@@ -153,7 +153,8 @@ fn pushes() -> Vec<(At, Row)> {
         (Fault::ExtraBytes(1), ALWAYS, With(1)),
     ];
     let anywhere = || anywhere().into_iter().map(|(fault, times, ends)| (fault, times, ends.of_an_image()));
-    // Where nothing answers, the registry is down. With 503 for uploads alone it is up, as `/v2/` says, and the image fails.
+    // If nothing answers, the registry is down. If only uploads get 503, `/v2/` shows that it is up, and the image
+    // fails.
     let down = |(fault, times, ends)| match (&fault, times) {
         (Fault::Reset(_), ALWAYS) => (fault, times, With(5)),
         // No upload is accepted at all: it is the registry that refuses.
@@ -162,7 +163,7 @@ fn pushes() -> Vec<(At, Row)> {
         _ => (fault, times, ends),
     };
     let rows = anywhere().chain(session).map(|row| (At::Session, down(row)));
-    // How long a registry takes to store an upload is no stall; see the client's own tests.
+    // The time a registry needs to store an upload is no stall; the client's own tests cover it.
     let upload = anywhere().filter(|(fault, ..)| !matches!(fault, Fault::Stall(_))).chain(upload);
     // An answer that never comes: the registry has the blob, as a look shows.
     let upload = upload.map(|(fault, times, ends)| match (&fault, times) {
@@ -262,7 +263,7 @@ fn disturb(proxy: &Proxy, at: At, (fault, times, _): &Row, image: &Image) {
     proxy.when(method, &part).nth(if breaks { 2 } else { 1 }).times(*times).fault(fault);
 }
 
-/// A bad day, what is to be seen after it, and a good one.
+/// One failing run, the visible state after it, and a run without failures.
 fn check_row(
     proxy: &Proxy,
     arguments: &[&str],

@@ -1,4 +1,4 @@
-//! What is at the target already, what is written down about an import, and how much is proven before it begins.
+//! What already exists at the target, what an import records, and how much is proven before it starts.
 
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ fn the_receipt_says_what_became_of_each_image_and_what_is_there_now() {
         let confirmed: Vec<&str> = value["confirmed"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let there = good.blob_digests().into_iter().chain([good.digest()]);
         assert!(there.into_iter().all(|digest| confirmed.contains(&digest.as_str())), "{value:#}");
-        // As skopeo writes it: only what is there.
+        // As skopeo writes it: only images that are there.
         assert_eq!(read(&digests), format!("{} docker://{to}/good:1\n", good.digest()));
     }
 }

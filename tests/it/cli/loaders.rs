@@ -1,4 +1,4 @@
-//! What other programs load a bundle by: `index.json` and `manifest.json`.
+//! The files by which other programs load a bundle: `index.json` and `manifest.json`.
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
     assert_eq!(sha256(&server.get(&of_tag).expect(200).body), signature.digest());
     assert_eq!(server.get("/v2/b/app/tags/list").json()["tags"].as_array().map(Vec::len), Some(2));
     drop(server);
-    // What is pushed there makes a plain layout of it, which has them as names.
+    // A push makes it a plain layout, in which these are names.
     for _ in 0..2 {
         let server = Embedded::writable(&out);
         images::oci("d/pushed", "1", &["pushed"]).push(&server);
@@ -95,7 +95,7 @@ fn docker_load_finds_one_platform_of_every_image() {
     assert_eq!(read(&from_bundle.join("bundle.json")), read(&other.join("bundle.json")));
     let refused = ends_with(2, &["export", "--locked", source.path("").to_str().unwrap(), "-o", "x"]);
     assert!(stderr(&refused).contains("bundle"), "{refused:?}");
-    // The lock says it: the same bytes again.
+    // The lock records it, so the bytes are the same again.
     let again = source.path("again");
     succeed(&["export", "--locked", &lock, "-o", again.to_str().unwrap()]);
     assert_eq!(read(&again.join("bundle.json")), read(&other.join("bundle.json")));

@@ -1,4 +1,4 @@
-//! `list` and `inspect`: what is in a bundle, and one image, here or at a registry, byte for byte.
+//! `list` and `inspect`: the content of a bundle, and one image, in a file or at a registry, byte for byte.
 
 use serde_json::json;
 
@@ -63,7 +63,7 @@ fn inspect_config_gives_the_configs_bytes_and_platform_goes_down_to_one_image() 
             assert_eq!(succeed(&[&at[..], &["--raw"]].concat()).stdout, child.manifest);
             assert_eq!(succeed(&[&at[..], &["--config"]].concat()).stdout, child.blobs[0]);
         }
-        // An index has no config, and a platform that is not there is answered with those that are.
+        // An index has no config, and the error for a missing platform lists the existing ones.
         let output = ends_with(2, &["inspect", &place, "--config"]);
         assert!(stderr(&output).contains("--platform"), "{}", stderr(&output));
         let output = ends_with(2, &["inspect", &place, "--platform", "linux/s390x"]);

@@ -127,7 +127,7 @@ fn a_blocked_registry_is_refused_and_the_file_and_line_are_named() {
 
 #[test]
 fn a_mirror_that_gives_wrong_bytes_causes_a_warning_and_no_failure() {
-    for (fault, why) in [(Fault::WrongDigest, "wrong digest"), (Fault::ExtraBytes(5), "its descriptor says")] {
+    for (fault, why) in [(Fault::WrongDigest, "wrong digest"), (Fault::ExtraBytes(5), "in its descriptor")] {
         let site = TestSite::new();
         let lying = Proxy::before(site.mirror.host());
         lying.when("GET", "/blobs/").always().fault(fault);
@@ -159,7 +159,7 @@ async fn what_a_bad_mirror_has_begun_does_not_spoil_the_blob_for_later_runs() {
     let app = images::oci("team/app", "2.0", &[&images::noise(1, 6_000_000)]);
     app.push(&site.primary);
     app.push(&site.mirror);
-    // Its first bytes are wrong, and after some of them it breaks off; what is asked for after that is right.
+    // The first bytes are wrong and the answer breaks off; later answers are correct.
     let (host, is_down) = (site.mirror.host().to_owned(), Arc::new(AtomicBool::new(true)));
     let down = is_down.clone();
     let mirror = Server::start(move |request, _| {

@@ -53,7 +53,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stdout(output)))
 }
 
-/// A source with some images, and what they are called there.
+/// A source with some images, and their names there.
 struct Source {
     registry: Registry,
     references: Vec<String>,
@@ -91,7 +91,7 @@ impl Source {
     }
 }
 
-/// Every repository and tag of a registry, sorted, with what each tag means.
+/// Every repository and tag of a registry, sorted, with the digest of each tag.
 fn everything(registry: &Registry) -> Vec<(String, String)> {
     let catalog = registry.request("GET", "/v2/_catalog").send().json();
     let repositories = catalog["repositories"].as_array().cloned().unwrap_or_default();

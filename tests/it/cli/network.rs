@@ -84,7 +84,8 @@ fn a_proxy_that_refuses_is_reported_and_its_password_is_sent_to_it_alone_and_nev
     assert!(!heads.is_empty() && heads.iter().all(sent), "{heads:?}");
 }
 
-/// A request that goes round the proxy because of a slip shows itself, and its password, to the wrong network.
+/// Through a typing error in the variable, a request would bypass the proxy and reveal itself and its password to the
+/// wrong network.
 #[test]
 fn a_proxy_that_is_no_url_is_an_error_that_names_its_variable() {
     for (variable, value) in [("http_proxy", "http://me:hunter2@:::bad"), ("ALL_PROXY", "gopher://me:hunter2@proxy:70")]

@@ -1,4 +1,4 @@
-//! A registry that dies in the middle of a run of many images: what the operator sees, and what is left to do.
+//! A registry that fails in the middle of a run with many images: what the operator sees and what remains to be done.
 
 use super::{run, stderr, succeed};
 use crate::support::faulty::{Fault, Proxy, Stage};
@@ -26,7 +26,7 @@ fn an_import_whose_registry_dies_reports_it_once_and_the_same_command_finishes_i
 
     for (prefix, fault) in [("down", Fault::Reset(Stage::Request)), ("gateway", Fault::Status(502))] {
         let proxy = Proxy::before(target.host());
-        // The inventory is taken, and some images are there.
+        // The inventory is complete, and some images are there.
         proxy.when("*", "").nth(IMAGES * 7).always().fault(fault.clone());
         let to = format!("{}/{prefix}", proxy.address);
         let import = ["import", &bundle, "--to", &to, "--retry-budget", "1s"];
@@ -114,7 +114,7 @@ fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
         let output = run(&export);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(5), "{message}");
-        // Also where a look-up of what is attached is the first to meet the end.
+        // Also where a look-up of referrers is the first request to fail.
         let errors = message.lines().filter(|line| line.contains("has not answered"));
         assert_eq!(errors.count(), 1, "{message}");
         assert!(message.lines().count() < 20, "{message}");
@@ -159,7 +159,7 @@ fn an_object_at_which_the_source_always_fails_is_named_and_is_not_an_outage() {
         let line = if lost == 1 { "list.txt:8" } else { "list.txt:2" };
         assert!(message.contains(line) && message.contains("--keep-going"), "{part}: {message}");
         assert!(!message.contains("does not answer"), "{part}: {message}");
-        // Of those that are tried again, one speaks for all.
+        // Of all retried requests, one reports the wait.
         assert!(message.lines().filter(|line| line.starts_with("waiting")).count() <= 1, "{part}: {message}");
         let output = run(&[&export[..], &["--keep-going"]].concat());
         assert_eq!(output.status.code(), Some(1), "{part}: {}", stderr(&output));

@@ -1,4 +1,4 @@
-//! Some platforms of an index: which manifest gets the tag, and what is reported about the rest.
+//! Some platforms of an index: which manifest gets the tag, and how the others are reported.
 
 use serde_json::Value;
 
@@ -56,10 +56,10 @@ fn one_platform_takes_the_digest_it_has_upstream() {
     let lock = |more: &[&str]| json(&succeed(&[&["lock", &*reference], more].concat()))["images"][0].clone();
     let one = lock(&["--platform", "linux/arm64"]);
     assert_eq!((&one["digest"], &one["selection"]["index"]), (&app.children[1].digest().into(), &"single".into()));
-    // All there are: nothing changes.
+    // All its platforms: nothing changes.
     let both = lock(&["--platform", "linux/arm64", "--platform", "linux/amd64"]);
     assert_eq!(both["digest"], app.digest());
-    // An index that has nothing else stays unchanged.
+    // An index without other platforms stays unchanged.
     let alone = format!("{}/team/app@{}", source.host(), app.children[0].digest());
     assert!(json(&succeed(&["lock", &alone, "--platform", "linux/amd64"]))["images"][0]["selection"].is_null());
 }

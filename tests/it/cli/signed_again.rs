@@ -1,4 +1,4 @@
-//! A lock, after its image was signed again at the source: the old signature has no tag there and is deleted in the end.
+//! A lock whose image was signed again at the source: the old signature has lost its tag there, and is deleted later.
 
 use std::path::PathBuf;
 

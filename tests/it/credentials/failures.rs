@@ -1,4 +1,4 @@
-//! A login that fails: the message helps, and nothing that was kept is lost.
+//! A login that fails has a helpful message, and nothing that was stored is lost.
 
 use super::home::Home;
 use super::{PASSWORD, base64, closed, ended};
@@ -146,7 +146,7 @@ fn a_password_among_the_arguments_works_with_a_warning() {
     ended(0, &home.gapferry(&["login", registry.host(), "--creds-stdin"], &pair));
 }
 
-/// As the kernel is asked: no test can cut the power.
+/// The test checks the system calls, because it cannot cut the power.
 #[test]
 fn a_login_forgotten_before_a_power_cut_does_not_come_back_after_it() {
     let home = Home::new();

@@ -1,4 +1,4 @@
-//! Credentials on standard input and in variables: which of them count, and what is reported about the others.
+//! Credentials on standard input and in variables: which of them apply, and what is reported about the others.
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ fn lock(image: &str, variables: &[(&str, &str)], options: &[&str], stdin: &str) 
     command.write_stdin(stdin).output().unwrap()
 }
 
-/// The variable of a registry on a port of this machine.
+/// The variable for a registry on a port of this machine.
 fn variable(host: &str) -> String {
     format!("GAPFERRY_CREDS_{}", host.replace(['.', ':'], "_"))
 }
@@ -72,14 +72,14 @@ fn the_command_line_counts_most_then_the_registrys_variable_then_that_of_all_the
     };
     let (bad, good) = (file("bad.json", &base64("wrong")), file("good.json", &base64(PASSWORD)));
     let (all, files) = ("GAPFERRY_CREDS", "REGISTRY_AUTH_FILE");
-    // What is weaker is wrong each time.
+    // Each source of lower rank is wrong.
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, "me:no")], &["--creds", &right], ""));
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, "me:no")], &["--creds-stdin"], &right));
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, &right)], &["-vv"], ""));
     ended(0, &lock(&image, &[(files, &bad), (all, &right)], &["-vv"], ""));
     ended(0, &lock(&image, &[(files, &good)], &["-vv"], ""));
     ended(0, &lock(&image, &[(all, "me:no"), (&own, "me:no")], &["--authfile", &good], ""));
-    // And what is stronger, once.
+    // Now the source of higher rank is wrong.
     ended(4, &lock(&image, &[(files, &good), (all, &right), (&own, "me:no")], &[], ""));
     ended(4, &lock(&image, &[(files, &good), (all, "me:no")], &[], ""));
     ended(4, &lock(&image, &[(files, &good), (all, &right), (&own, &right)], &["--creds", "me:no"], ""));

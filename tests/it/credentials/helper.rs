@@ -1,4 +1,4 @@
-//! Credential helpers keep what the file says they keep, and the file keeps nothing of it.
+//! Credential helpers store what the file assigns to them, and the file stores none of it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -162,7 +162,7 @@ fn the_secret_that_a_failing_helper_prints_is_not_shown() {
     }
 }
 
-/// Answers, and writes down what it was given besides.
+/// Answers, and records its other input.
 const CURIOUS: &str = r#"#!/bin/sh
 env > "$0.env"; ulimit -c > "$0.core"
 echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
@@ -206,7 +206,8 @@ fn install<const N: usize>(home: &Home, script: &str, pipes: [&str; N]) -> [Stri
     pipes
 }
 
-/// Stops a command once its helper runs; gives it, and what the helper tells by its pipe `runs` from then on.
+/// Stops a command once its helper runs; returns the command and what the helper writes to its pipe `runs` from then
+/// on.
 fn stop(home: &Home, arguments: &[&str], runs: &str) -> (Child, BufReader<File>) {
     let mut command = gapferry_process();
     command.envs(home.environment()).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -235,7 +236,7 @@ fn a_command_that_is_stopped_does_not_leave_a_waiting_helper_behind() {
         let (process, mut runs) = stop(&home, &[arguments, &["--authfile", &file]].concat(), &runs);
         let output = process.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(143), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        // It ends when no process has it open any more.
+        // The pipe ends when no process has it open any more.
         let (gone, is_gone) = mpsc::channel();
         std::thread::spawn(move || gone.send(runs.read_line(&mut String::new()).unwrap()));
         assert_eq!(is_gone.recv_timeout(Duration::from_secs(60)), Ok(0), "{arguments:?}: the helper still runs");
@@ -268,7 +269,7 @@ fn a_stopped_helper_may_put_the_terminal_right_before_it_ends() {
     assert_eq!(last, "let go\n", "the helper was killed at once");
 }
 
-/// Answers once there is a PIN.
+/// Answers once the PIN has been given.
 const PATIENT: &str = r#"#!/bin/sh
 read pin < "$0.pin"
 echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'

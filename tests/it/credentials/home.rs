@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::support::{gapferry, tempdir};
 
-/// As in docker-credential-helpers: each server's credentials are a file next to the script, and each question is a
-/// line of `asked`. With a file `broken` it repeats its input and fails.
+/// As in docker-credential-helpers: each server's credentials are a file next to the script, and each request is a line
+/// of `asked`. If a file `broken` exists, it repeats its input and fails.
 const HELPER: &str = r#"#!/bin/sh
 here=$(dirname "$0")/$(basename "$0").kept
 mkdir -p "$here"
@@ -33,7 +33,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// `HOME` and `XDG_RUNTIME_DIR` are there and empty.
+    /// `HOME` and `XDG_RUNTIME_DIR` exist and are empty.
     pub fn new() -> Home {
         let home = Home { directory: tempdir(), variables: Vec::new() };
         ["run", "bin"].iter().for_each(|name| std::fs::create_dir(home.path(name)).unwrap());
@@ -43,7 +43,7 @@ impl Home {
         home.with(own.iter().map(|(name, value)| (*name, value.as_str())))
     }
 
-    /// With these variables; an empty value takes one away.
+    /// Sets these variables; an empty value removes one.
     pub fn with<'a>(mut self, variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Home {
         for (name, value) in variables {
             self.variables.retain(|(known, _)| known != name);
@@ -113,13 +113,13 @@ impl Home {
         self.write(&format!("bin/docker-credential-{name}.kept.broken"), "");
     }
 
-    /// What the helper was asked, oldest first.
+    /// The requests that the helper received, oldest first.
     pub fn asked(&self, name: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.path(&format!("bin/docker-credential-{name}.kept.asked")));
         log.unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// What the helper keeps: server and JSON.
+    /// What the helper stores: server and JSON.
     pub fn kept(&self, name: &str) -> Vec<(String, Value)> {
         let Ok(files) = std::fs::read_dir(self.path(&format!("bin/docker-credential-{name}.kept"))) else {
             return vec![];

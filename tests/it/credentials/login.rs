@@ -20,7 +20,7 @@ pub fn log_in(home: &Home, host: &str, options: &[&str]) -> String {
     ended(0, &home.gapferry(&arguments, &format!("{PASSWORD}\n")))
 }
 
-/// Whether skopeo may read the image with what it finds itself.
+/// Whether skopeo can read the image with the credentials that it finds itself.
 fn skopeo_may_read(home: &Home, image: &str) -> bool {
     home.skopeo(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{image}")], "").status.success()
 }

@@ -30,7 +30,7 @@ fn shown(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Ends with this exit code and says nothing secret.
+/// Checks the exit code, and that no output contains a secret.
 #[track_caller]
 fn ended(code: i32, output: &Output) -> String {
     let text = shown(output);

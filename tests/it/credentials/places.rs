@@ -143,7 +143,7 @@ fn a_login_is_written_where_skopeo_writes_it() {
             let home = Home::new();
             let variables = variables(&home);
             let home = home.with(variables.iter().map(|(name, value)| (*name, value.as_str())));
-            // What is there already draws no login to itself.
+            // A login does not go to a file only because it exists.
             home.write(".docker/config.json", &json!({ "auths": { registry.host(): { "auth": "eDp5" } } }).to_string());
             log_in(&home);
             let files = crate::support::files_below(&home.path(""));

@@ -1,4 +1,4 @@
-//! `auth check`: what a registry thinks of the credentials, and what it lets them do.
+//! `auth check`: what a registry says about the credentials, and what it permits with them.
 
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ fn a_registry_that_accepts_no_pushes_says_so_and_one_that_is_gone_is_5() {
     assert!(parsed["error"]["message"].as_str().unwrap().contains(&gone), "{parsed}");
 }
 
-/// After a mistyped host name, or when the session at a proxy has ended, the command must not say that all is well.
+/// After a mistyped host name or an expired proxy session, the command must not report success.
 #[tokio::test]
 async fn a_web_page_is_no_verdict_of_a_registry() {
     let home = Home::new();

@@ -36,7 +36,7 @@ impl Parts {
         *self.bytes(one) = second;
     }
 
-    /// Writes them below `directory`; gives the bundle's path.
+    /// Writes the files below `directory`; returns the bundle's path.
     pub fn write(&self, directory: &Path, form: Form) -> PathBuf {
         match form {
             Form::Directory => {
@@ -76,14 +76,14 @@ pub fn header(name: &[u8], size: u64, kind: tar::EntryType) -> tar::Header {
     header
 }
 
-/// A file of the bundle, what it is, and whom it concerns.
+/// A file of the bundle, its kind, and the images that need it.
 pub struct Location {
     pub what: &'static str,
     pub path: String,
     pub images: BTreeSet<String>,
 }
 
-/// Two images that share a layer and an index of two platforms, exported for real.
+/// Two images that share a layer, and an index of two platforms, made by a real export.
 pub struct Fixture {
     pub images: Vec<Image>,
     pub parts: Parts,
@@ -114,7 +114,7 @@ impl Fixture {
         fixture
     }
 
-    /// One of each kind of file.
+    /// One file of each kind.
     pub fn locations(&self) -> Vec<Location> {
         let [one, two, _, multi] = &self.images[..] else { panic!("four images") };
         let blob = |what, digest: String| {
@@ -135,7 +135,7 @@ impl Fixture {
         locations
     }
 
-    /// Names of the images that need this file; what concerns the bundle as a whole concerns all.
+    /// The images that need this file; a file of the bundle as a whole is needed by all.
     pub fn images_of(&self, path: &str) -> BTreeSet<String> {
         let needs = |image: &&Image| !path.starts_with("blobs/") || needed(image).iter().any(|d| blob_path(d) == path);
         self.images.iter().filter(needs).map(|image| format!("{}/{}", self.host, image.name())).collect()
@@ -160,7 +160,7 @@ pub fn blob_path(digest: &str) -> String {
     format!("blobs/{}", digest.replace(':', "/"))
 }
 
-/// As the format demands: what is needed to plan stands at the beginning.
+/// In the order of the format: the files needed for planning come first.
 pub fn in_tar_order(mut files: Vec<(String, Vec<u8>)>) -> Parts {
     let first = ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS"];
     let last = |path: &str| if path == "chunks.b3" { first.len() + 1 } else { first.len() };
@@ -168,7 +168,7 @@ pub fn in_tar_order(mut files: Vec<(String, Vec<u8>)>) -> Parts {
     Parts(files)
 }
 
-/// What `gapferry verify --json` says.
+/// The report of `gapferry verify --json`.
 #[derive(Debug)]
 pub struct Report {
     pub code: i32,

@@ -12,7 +12,7 @@ use crate::support::{files_below, gapferry, sha256, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// An image with a layer of several mebibytes, and one with small ones.
+/// An image with a layer of several mebibytes, and an image with small layers.
 struct Large {
     image: Image,
     parts: Parts,
@@ -75,13 +75,13 @@ fn damage_in_a_large_blob_is_reported_by_its_mebibytes_and_nothing_else_is_blame
     assert!(message.contains(&format!("bytes 0-1048575 of {size} are wrong")), "{message}");
 }
 
-/// Where `chunks.b3` has the BLAKE3 of these bytes; behind it, the values of their mebibytes.
+/// The offset in `chunks.b3` of the BLAKE3 of these bytes; the values of their mebibytes follow.
 fn root_in(chunks: &[u8], bytes: &[u8]) -> usize {
     let root = blake3::hash(bytes);
     chunks.windows(32).position(|window| window == root.as_bytes()).unwrap()
 }
 
-/// It is derived, so nothing of it keeps an image from its target.
+/// The file is derived, so nothing in it keeps an image from its target.
 #[test]
 fn a_chunks_b3_that_is_wrong_fails_no_image_and_is_written_again() {
     let large = Large::new();
@@ -162,7 +162,8 @@ fn a_report_says_what_has_proven_the_blobs_and_why() {
     assert_eq!((&json["proof"], &json["proofReason"]), (&json!("digest"), &json!("there is no chunks.b3")));
 }
 
-/// BLAKE3 shows that it is what was written. What a forger has written, only the digest in its name betrays.
+/// BLAKE3 shows that the bytes are those that were written. Only the digest in its name reveals a blob that a forger
+/// wrote.
 #[test]
 fn a_blob_forged_with_its_chunks_is_found_by_full_and_never_reaches_a_registry() {
     let large = Large::new();

@@ -1,4 +1,4 @@
-//! Hostile bundles under commands that look into them: nothing is written, nothing is served that is not the bundle's own.
+//! Hostile bundles under commands that read them: nothing is written, and only the bundle's own content is served.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::forged::{entry, tar_with};
 use crate::support::embedded::Embedded;
 use crate::support::{files_below, gapferry, sha256, tempdir};
 
-/// Entries no bundle has, after which comes everything a bundle has.
+/// Entries that no bundle has, followed by all those of a bundle.
 fn odd_entries() -> Vec<super::forged::Entry> {
     let regular = EntryType::Regular;
     vec![

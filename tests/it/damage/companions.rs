@@ -1,4 +1,4 @@
-//! What travels with an image because it refers to it: otherwise a lock could give any tag to any manifest.
+//! Content that travels with an image because it refers to it. Unchecked, a lock could give any tag to any manifest.
 
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
         let mut command = gapferry();
         (command.args(["export", &reference, "--no-referrers", "-o"]).arg(&out).output().unwrap(), out)
     };
-    // What an import would refuse is not exported either.
+    // What an import would refuse is not exported.
     let (refusal, _) = export("foreign");
     let stderr = String::from_utf8_lossy(&refusal.stderr);
     assert!(!refusal.status.success() && stderr.contains("has the subject"), "{stderr}");
@@ -90,7 +90,7 @@ fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
     assert_eq!(report.problems.iter().filter(|problem| is_named(problem)).count(), 1, "{report:#?}");
 }
 
-/// containerd keeps what refers to that image with it, and removes it with that image.
+/// containerd keeps and removes referrers together with their image.
 #[test]
 fn an_index_that_lets_a_manifest_refer_to_another_than_the_lock_does_is_refused() {
     let fixture = Fixture::new();

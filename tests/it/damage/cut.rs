@@ -1,4 +1,4 @@
-//! A tar that ends too early, or in which a single bit has changed: wherever that is.
+//! A tar that ends too early or has a single changed bit, at any position.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -42,7 +42,7 @@ fn a_cut_tar_ends_every_command_with_an_exit_code_that_says_so() {
         let report = verify(&path);
         assert!(matches!(report.code, 2 | 3), "verify, cut at {length}: {report:#?}");
         let is_cut = |problem: &serde_json::Value| problem["code"] == "cut-short";
-        // What is shorter than a header is no tar at all.
+        // A file shorter than a header is not a tar.
         assert!(report.code == 2 || report.problems.iter().any(is_cut), "verify, cut at {length}: {report:#?}");
         // Nobody listens on port 9: it must not come that far.
         for command in [&["list"][..], &["import", "--to", "127.0.0.1:9"]] {
@@ -70,7 +70,7 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
     }
 }
 
-/// What a sum of bytes cannot see, and what of it means nothing.
+/// Changes that the checksum of a header does not detect, and changes without meaning.
 #[test]
 fn a_header_that_changed_under_its_checksum_is_found_unless_no_reader_uses_what_changed() {
     let tar = Fixture::new().parts.tar();
@@ -106,7 +106,7 @@ fn a_single_flipped_bit_anywhere_in_bundle_json_is_found_and_bundle_json_named()
     }
 }
 
-/// What happens to a file on a bad medium or a bad line: bytes overwritten, lost, doubled, moved.
+/// What bad media and connections do to a file: bytes overwritten, lost, repeated or moved.
 #[test]
 fn nothing_that_happens_to_the_bytes_of_a_tar_goes_unnoticed_or_ends_in_a_panic() {
     use proptest::prelude::*;
@@ -134,7 +134,7 @@ fn nothing_that_happens_to_the_bytes_of_a_tar_goes_unnoticed_or_ends_in_a_panic(
     outcome.unwrap();
 }
 
-/// More zeros at the end change nothing, and neither does a header of the same file: see [`same_header`].
+/// Additional zeros at the end change nothing, and neither does a header of the same file: see [`same_header`].
 fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
     let longer = bytes.get(tar.len()..).is_some_and(|more| more.iter().all(|byte| *byte == 0));
     let mut archive = tar::Archive::new(tar);

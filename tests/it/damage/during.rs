@@ -7,14 +7,14 @@ use crate::support::barrier::Barrier;
 use crate::support::registry::Registry;
 use crate::support::{gapferry_process, sha256, tempdir};
 
-/// What happens to a file.
+/// Damage to a file.
 type Damage = fn(&std::path::Path);
 
 #[test]
 fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
     let fixture = Fixture::new();
     let layers = fixture.images[0].blobs[1..].iter().map(|blob| blob_path(&sha256(blob)));
-    // Where other bytes are there, the bundle is damaged; what cannot be read is the medium's.
+    // Other bytes mean that the bundle is damaged; a read error is the medium's.
     let damages: [(Damage, i32); 4] = [
         (
             |path| {
@@ -54,7 +54,7 @@ fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
         let file = root.join("blobs/sha256/").display().to_string();
         assert!(stderr.contains(&file), "{stderr}");
         assert_eq!(stderr.contains("gapferry verify BUNDLE"), code == 3, "{stderr}");
-        // A layer that was under way may have been whole: what has a tag is right.
+        // A layer in progress may have been complete: a tag means that the image is correct.
         assert_eq!(target.digest("team/one", "1"), None, "{stderr}");
         for image in &fixture.images[1..] {
             if let Some(found) = target.digest(&image.repository, "1") {

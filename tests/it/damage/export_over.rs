@@ -1,5 +1,5 @@
-//! An export onto a medium that others have used: there are links and pipes where it writes. Nothing outside of its
-//! output is touched, and it ends.
+//! An export onto a medium that others have used, with links and pipes where it writes. Nothing outside its output is
+//! touched, and it ends.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ impl Fixture {
         }
     }
 
-    /// Exports to `out`; whether it succeeded. It must not wait for ever, and must say what is wrong.
+    /// Exports to `out` and returns whether that succeeded. It must neither block nor fail without naming the problem.
     #[track_caller]
     fn export(&self, out: &Path, trap: &str) -> bool {
         let mut command = gapferry();
@@ -45,13 +45,13 @@ impl Fixture {
             assert_eq!(verify(out).code, 0, "{trap}: what was written is right");
         } else {
             let own = out.file_name().unwrap().to_string_lossy().into_owned();
-            // A link that is the output itself is followed, and what it leads to is named.
+            // A link that is the output itself is followed, and the message names its target.
             assert!(stderr.contains(&own) || trap == own, "{trap}: the file in the way is named: {stderr}");
         }
         output.status.success()
     }
 
-    /// Where something can be left in the way of an export to `name`.
+    /// Every path at which something can be in the way of an export to `name`.
     fn traps(&self, name: &str) -> Vec<String> {
         let beside = ["", ".partial", ".partial.lock", ".partial.journal", ".partial.old", ".partial.old.journal"];
         let (layer, manifest) = (&self.layer, &self.manifest);

@@ -10,7 +10,7 @@ use super::bundle::{Fixture, Parts, Report, blob_path, header, verify};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256};
 
-/// One entry of a tar, with whatever header.
+/// One entry of a tar, with any header.
 pub struct Entry {
     pub name: Vec<u8>,
     pub kind: EntryType,
@@ -39,7 +39,7 @@ pub fn tar_with(parts: &Parts, entries: &[Entry]) -> Vec<u8> {
     tar
 }
 
-/// Both commands refuse it, and a registry hears nothing but questions.
+/// Both commands refuse it, and the registry receives only read requests.
 #[track_caller]
 pub fn refused(bundle: &Path, target: &Registry, case: &str) -> Report {
     let report = verify(bundle);

@@ -1,5 +1,5 @@
-//! Bundles made on purpose: names that lead elsewhere, links, devices, contradictions, excessive numbers and nesting.
-//! Each is rejected with its reason, nothing is pushed, nothing outside is touched, and nothing panics.
+//! Bundles made by an attacker: names that lead elsewhere, links, devices, contradictions, excessive numbers and
+//! nesting. Each is refused with its reason. Nothing is pushed, nothing outside is touched, and nothing panics.
 
 use std::path::Path;
 
@@ -231,7 +231,7 @@ fn files_larger_than_any_honest_one_are_refused_unread() {
     for name in ["bundle.json", "SHA256SUMS", "index.json"] {
         let directory = tempdir();
         let root = fixture.parts.write(directory.path(), Form::Directory);
-        // Nothing but a hole: it takes no room, and reading it as a whole would take the memory.
+        // A sparse file: it uses no space, and reading it into memory would use all of it.
         let file = std::fs::OpenOptions::new().write(true).open(root.join(name)).unwrap();
         if file.set_len(size).is_err() {
             eprintln!(
@@ -335,7 +335,7 @@ fn text_from_a_bundle_cannot_speak_to_the_terminal() {
     }
 }
 
-/// A pipe needs this order, and two writers of the same contents have to agree: no command takes another one.
+/// A pipe needs this order, and two writers of the same content have to agree, so no command accepts another order.
 #[test]
 fn blobs_in_another_order_of_their_groups_are_refused_in_the_same_words_by_every_command() {
     let fixture = Fixture::new();
@@ -372,7 +372,7 @@ fn blobs_in_another_order_of_their_groups_are_refused_in_the_same_words_by_every
     }
 }
 
-/// Both lists may be on the bad sectors of a medium: it must still show which images are left and which are lost.
+/// Both lists may be on bad sectors. It must still show which images are intact and which are lost.
 #[test]
 fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
     let fixture = Fixture::new();
@@ -433,7 +433,7 @@ fn a_blob_whose_line_is_damaged_is_proven_by_its_name_where_no_other_list_can_be
             assert_eq!(others.collect::<Vec<_>>(), ["SHA256SUMS", "bundle.json"], "{what}: {report:#?}");
         }
     }
-    // A list that is whole says what should be there.
+    // An intact list records what should be there.
     let mut parts = fixture.parts.clone();
     *parts.bytes("bundle.json") = b"garbage".to_vec();
     let extra = blob_path(&sha256(b"extra"));

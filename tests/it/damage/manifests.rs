@@ -1,4 +1,4 @@
-//! Forged manifests: every sum in the bundle is right, and they point where nothing may be read from.
+//! Forged manifests: every checksum in the bundle is correct, and they point where nothing may be read.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! The damage matrix: whatever happens to any file of a bundle, in either form, `verify` finds it and names the file and
-//! the images that cannot be used; `import` never lets a wrong byte or an unpullable tag through.
+//! The damage matrix: for any damage to any file of a bundle, in either form, `verify` names the file and the images
+//! that cannot be used, and `import` never pushes a wrong byte or a tag that cannot be pulled.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::bundle::{Fixture, Form, Parts, verify};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256, tempdir};
 
-/// What happens to one file.
+/// Damage to one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Damage {
     Flip,
@@ -19,13 +19,13 @@ enum Damage {
     Swap,
 }
 
-/// Inflicts `damage` on the file at `path`; gives the paths that are not as they should be.
+/// Applies `damage` to the file at `path`; returns the paths that are now wrong.
 fn inflict(damage: Damage, path: &str, other: &str, parts: &mut Parts) -> Vec<String> {
     let mut hurt = vec![path.to_owned()];
     match damage {
         Damage::Flip => {
             let bytes = parts.bytes(path);
-            // In bundle.json the last bracket: what a flip in its middle means depends on where it hits.
+            // In bundle.json, the last bracket: the effect of a flip in the middle depends on the position.
             let at = if path == "bundle.json" { bytes.len() - 2 } else { bytes.len() / 2 };
             bytes[at] ^= 1;
         }
@@ -57,7 +57,7 @@ fn matrix(damage: Damage) {
             let mut parts = fixture.parts.clone();
             let hurt = inflict(damage, &location.path, &fixture.swap_partner(&location.path), &mut parts);
             let affected: BTreeSet<String> = match damage {
-                // An undeclared file affects no image, and is still rejected.
+                // An undeclared file affects no image and is still refused.
                 Damage::Extra => BTreeSet::new(),
                 Damage::Swap => &location.images | &fixture.images_of(&hurt[1]),
                 _ => location.images.clone(),

@@ -1,4 +1,4 @@
-//! What a damaged bundle lacks, written down for the side where it can be fetched.
+//! The list of what a damaged bundle lacks, for the side where it can be fetched.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::support::{files_below, gapferry, sha256, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// An image with a layer of several mebibytes and a small one, exported.
+/// An export of an image with a layer of several mebibytes and a small one.
 struct Fixture {
     image: Image,
     parts: Parts,
@@ -55,7 +55,7 @@ impl Fixture {
     }
 }
 
-/// What is written, which another program can read.
+/// The list, as another program reads it.
 #[track_caller]
 fn missing(bundle: &Path, code: i32) -> Value {
     let file = bundle.with_extension("missing.json");

@@ -1,4 +1,4 @@
-//! A damaged bundle asks for what it lacks, gets just that, and is again what it was.
+//! A damaged bundle requests what it lacks, gets exactly that, and is restored byte for byte.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -76,7 +76,7 @@ impl Fixture {
         blob_path(&sha256(&self.image.blobs[1]))
     }
 
-    /// What the bundle lacks, fetched; as the two sides do it.
+    /// Fetches what the bundle lacks, with the commands of both sides.
     pub(super) fn repair_for(&self, bundle: &Path) -> PathBuf {
         let (missing, repair) = (bundle.with_extension("missing.json"), bundle.with_extension("repair.tar"));
         Ran::of(gapferry().arg("verify").arg(bundle).arg("--missing").arg(&missing)).ended(3);
@@ -117,7 +117,7 @@ pub(super) fn flip(bundle: &Path, path: &str, at: usize) {
     file.write_all_at(&[byte[0] ^ 1], base + at as u64).unwrap();
 }
 
-/// Where the bytes of a file begin.
+/// The offset at which the bytes of a file begin.
 pub(super) fn data(tar: &Path, path: &str) -> u64 {
     let mut archive = tar::Archive::new(std::fs::File::open(tar).unwrap());
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
@@ -167,7 +167,7 @@ fn what_was_deleted_or_cut_off_comes_back() {
         repair(&tar, &fixture.repair_for(&tar)).ended(0);
         fixture.is_whole(&tar, Form::Tar);
     }
-    // A header: what follows it cannot be found any more.
+    // A header: the entries after it cannot be found any more.
     let tar = fixture.copy(Form::Tar, "header");
     let at = data(&tar, "index.json") - 512;
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
@@ -175,7 +175,7 @@ fn what_was_deleted_or_cut_off_comes_back() {
     fixture.is_whole(&tar, Form::Tar);
 }
 
-/// Two old disks, each with a bad place in the same layer: together they have all of it.
+/// Two old disks with bad sectors in different places of one layer: together they have all of it.
 #[test]
 fn two_copies_that_are_bad_in_different_places_of_one_blob_repair_each_other() {
     let fixture = Fixture::new();
@@ -250,7 +250,7 @@ fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
         let with = fixture.repair_for(&bundle);
         repair(&bundle, &with).ended(0);
         fixture.is_whole(&bundle, form);
-        // What has been repaired needs nothing of it any more.
+        // A repaired bundle needs nothing from it.
         repair(&bundle, &with).ended(0);
     }
 }
@@ -268,7 +268,11 @@ fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
         std::fs::copy(&with, &forged).unwrap();
         for path in ["ranges", &fixture.small()] {
             flip(&forged, path, 2);
-            repair(&bundle, &forged).ended(3).reported(&["does not match what the bundle lacks"]);
+            repair(&bundle, &forged).ended(3).reported(&[if path == "ranges" {
+                "ranges does not match"
+            } else {
+                "is not what the bundle needs"
+            }]);
             assert!(content(&bundle) == before);
             std::fs::copy(&with, &forged).unwrap();
         }
@@ -280,7 +284,7 @@ fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
         let other = fixture.path("other");
         let reference = format!("{}/team/other:1", fixture.source.host());
         gapferry().arg("export").arg(reference).arg("-o").arg(&other).assert().success();
-        repair(&bundle, &other).ended(2).reported(&["is for another bundle"]);
+        repair(&bundle, &other).ended(2).reported(&["belongs to another bundle"]);
         assert!(content(&bundle) == before);
         std::fs::remove_dir_all(&other).unwrap();
     }
@@ -355,7 +359,7 @@ fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other(
     let reference = format!("{}/team/other:1", fixture.source.host());
     gapferry().args(["lock", &reference, "-o"]).arg(fixture.path("images.lock")).assert().success();
     let refused = fixture.export(&missing, &fixture.path("new.tar")).ended(2);
-    refused.reported(&["the missing bundle.json is that of the bundle", "--include-tool", "--since"]);
+    refused.reported(&["the missing bundle.json has the digest", "--include-tool", "--since"]);
 }
 
 /// Runs a repair that is killed when `is_time`; whether it had not ended before.
@@ -376,7 +380,7 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
     let damage = |bundle: &Path| {
         ["index.json", &fixture.small(), &fixture.layer(), "chunks.b3"].iter().for_each(|path| flip(bundle, path, 30));
     };
-    // With the header too, all headers of the tar are written again, before any blob.
+    // If the header is damaged, too, all headers of the tar are written again before any blob.
     let break_header = |bundle: &Path| {
         let at = data(bundle, &fixture.small()) - 512;
         std::fs::OpenOptions::new().write(true).open(bundle).unwrap().write_all_at(b"broken", at + 100).unwrap();
@@ -391,7 +395,7 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
         let first = fixture.copy(form, "first");
         damage(&first);
         let with = fixture.repair_for(&first);
-        // Is begun; has repaired what comes first, what comes in the middle, what comes last.
+        // Stopped at the start; after repairing the first file; in the middle; after the last file.
         for path in ["", "index.json", &fixture.layer(), "chunks.b3"] {
             let is_killed = |at: usize| {
                 let bundle = fixture.copy(form, &format!("killed-{at}-{}-{is_broken}", path.len()));
@@ -419,7 +423,8 @@ fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
     fixture.is_whole(&bundle, Form::Directory);
 }
 
-/// A list of what is bad that was made while another run writes is of a bundle that is no more when it is used.
+/// If the bundle is read while another run writes it, the list of problems describes a bundle that no longer exists
+/// when the list is used.
 #[test]
 fn a_bundle_that_another_run_is_writing_is_not_judged() {
     let fixture = Fixture::new();
@@ -435,7 +440,7 @@ fn a_bundle_that_another_run_is_writing_is_not_judged() {
     }
 }
 
-/// The same of a bundle whose headers may be broken: empty if the file cannot be found.
+/// The same for a bundle whose headers may be damaged: empty if the file cannot be found.
 fn now(bundle: &Path, path: &str) -> Vec<u8> {
     let mut found = Vec::new();
     if bundle.is_dir() {
@@ -449,7 +454,7 @@ fn now(bundle: &Path, path: &str) -> Vec<u8> {
     found
 }
 
-/// The bytes of a file, in either form; its place in a tar stays the same.
+/// The bytes of a file, in either form. Its offset in a tar stays the same.
 fn bytes(bundle: &Path, path: &str) -> Vec<u8> {
     if bundle.is_dir() {
         return std::fs::read(bundle.join(path)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Damage that hits not what files hold but where they are: a header of a tar, a name in a directory.
+//! Damage to the place of a file and not its content: a header in a tar, a name in a directory.
 
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn split(fixture: &Fixture) -> Vec<PathBuf> {
     set
 }
 
-/// An old disk with one bad sector in a header: all that stands behind it is still good, and may be the only other copy.
+/// An old disk with one bad sector in a header: everything after it is intact, and may be the only other copy.
 #[test]
 fn a_copy_that_has_lost_a_header_gives_what_stands_behind_it() {
     let fixture = Fixture::new();
@@ -53,7 +53,7 @@ fn a_copy_that_has_lost_a_header_gives_what_stands_behind_it() {
     assert!(set.iter().zip(&before).all(|(volume, before)| std::fs::read(volume).unwrap() == *before));
 }
 
-/// Each of two copies is bad where the other is good, though one of them cannot be read behind a header.
+/// Each of two copies is bad where the other is good, and one of them cannot be read past a header.
 #[test]
 fn what_stands_behind_a_lost_header_of_the_bundle_counts_too() {
     let fixture = Fixture::new();
@@ -62,7 +62,7 @@ fn what_stands_behind_a_lost_header_of_the_bundle_counts_too() {
     flip(&copy, &fixture.small(), 0);
     repair(&tar, &copy).ended(0);
     fixture.is_whole(&tar, Form::Tar);
-    // Another bundle gives nothing, wherever its files are.
+    // A copy of another bundle is not used, wherever its files are.
     let other = fixture.copy(Form::Tar, "other");
     flip(&other, "bundle.json", 3);
     break_header(&other, "index.json");
@@ -142,7 +142,7 @@ fn a_directory_with_files_in_the_place_of_a_file_is_named_and_stays() {
     }
 }
 
-/// Nothing tells how many signatures there were: the message has to say how a person gets the bundle back.
+/// The number of signatures is unknown: the message has to tell how to get the bundle back.
 #[test]
 fn a_signed_tar_that_is_cut_before_its_signatures_is_refused_with_what_to_do() {
     let fixture = Fixture::new();
@@ -159,7 +159,7 @@ fn a_signed_tar_that_is_cut_before_its_signatures_is_refused_with_what_to_do() {
     assert!(std::fs::read(&again).unwrap() == std::fs::read(&whole).unwrap());
 }
 
-/// At three in the morning no one reads a manual: what finds the damage has to say what repairs it.
+/// At three in the morning nobody reads a manual: verify has to name the command that repairs the damage.
 #[test]
 fn verify_names_the_command_that_repairs_the_bundle_and_only_where_it_helps() {
     let fixture = Fixture::new();
@@ -180,7 +180,7 @@ fn verify_names_the_command_that_repairs_the_bundle_and_only_where_it_helps() {
     assert!(hint(&set).0.is_null());
     let (code, said) = hint(&set[1..]);
     assert!(code == "repair-volumes" && said.contains("`gapferry repair NAME.*.tar COPY`"), "{said}");
-    // No repair takes a file away.
+    // A repair never removes a file.
     let bundle = fixture.copy(Form::Directory, "more");
     std::fs::write(bundle.join("notes"), "mine").unwrap();
     assert!(hint(&[bundle]).0.is_null());

@@ -1,4 +1,4 @@
-//! What happens to signatures, and to the files around them, while a bundle is repaired.
+//! What a repair does to signatures and the files around them.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -24,7 +24,7 @@ fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
     std::fs::write(&tar, &bytes[..end]).unwrap();
     repair(&tar, &fixture.repair_for(&tar)).ended(0);
     fixture.is_whole(&tar, Form::Tar);
-    // Its own header: the signature itself is still there, and so is all that stands behind it.
+    // The header of the signature: the signature itself and everything after it are intact.
     let at = data(&tar, "SHA256SUMS.sig") - 512;
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
     repair(&tar, &fixture.repair_for(&tar)).ended(0);
@@ -60,7 +60,7 @@ fn headers_that_are_gone_are_written_only_where_they_were() {
     assert!(std::fs::read(&tar).unwrap() == before, "nothing is guessed");
 }
 
-/// A bundle that two offices have signed: to repair it with the copy of one must not cost the signature of the other.
+/// A bundle signed by two offices: repairing it with the copy of one must not remove the signature of the other.
 #[test]
 fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off() {
     let fixture = Fixture::new();
@@ -88,7 +88,7 @@ fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off(
         std::fs::remove_dir_all(&one).or_else(|_| std::fs::remove_file(&one)).unwrap();
         std::fs::remove_dir_all(&both).or_else(|_| std::fs::remove_file(&both)).unwrap();
     }
-    // The end of the tar is cut off, and a byte of the padding of a signature is wrong.
+    // The end of the tar is cut off, and a padding byte of a signature is wrong.
     let tar = fixture.copy(Form::Tar, "cut");
     sign(&tar, &theirs);
     let whole = std::fs::read(&tar).unwrap();
@@ -101,7 +101,7 @@ fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off(
     assert!(std::fs::read(&tar).unwrap() == whole);
 }
 
-/// People add signatures with tar, and rename files to what they are not. Whatever a signature's size, what stands behind it stays.
+/// People add signatures with tar, and rename files. Whatever a signature's size, the entries after it stay.
 #[test]
 fn a_signature_of_another_size_or_place_affects_no_other_file() {
     let fixture = Fixture::new();

@@ -1,4 +1,4 @@
-//! A registry under load: few uploads at once into one project, and patience with what it denies right after taking it.
+//! A registry under load: few uploads at once into one project, and patience when it denies what it has just accepted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +15,7 @@ use crate::registry::memory_source::{self, MemorySource, image, noise, repositor
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, last_byte};
 
-/// Takes blobs, and shows each of them once; what else is asked goes to `other`, with how often it was asked before.
+/// Accepts blobs and shows each of them once. All other requests go to `other`, with the number of earlier ones.
 async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Server {
     let (asked, unread) = (AtomicUsize::new(0), Mutex::new(0));
     Server::registry(move |request, _| match request.method.as_str() {
@@ -33,7 +33,7 @@ async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) 
     .await
 }
 
-/// What is asked when six blobs go into one project at once.
+/// The requests made when six blobs are pushed into one project at once.
 async fn asked_by_six_pushes(server: &Server, registries: &Registries) -> Vec<String> {
     registries.limit_uploads_per_project(&server.address, 1);
     let memory = MemorySource::default();
@@ -56,7 +56,7 @@ async fn uploads_into_one_project_take_turns() {
     assert_eq!(asked, ["POST", "PUT"].repeat(6));
 }
 
-/// A project where one thing is done at a time, on a server where the first request that fits falls silent.
+/// A project with one request at a time, on a server that stops answering the first request that matches.
 async fn project_with_one_that_stands(method: &str, part: &str, stage: Stage) -> (Arc<Server>, Registries) {
     let server = Arc::new(taking(|_, _| Answer::new(201)).await);
     server.when(method, part).fault(Fault::Stall(stage));
@@ -108,7 +108,7 @@ async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
     assert_eq!(mounting(&server), 6, "one without an answer is not asked again: its blob is uploaded");
 }
 
-/// Harbor charges a project's quota for each of several mounts of one blob that it sees at once.
+/// If Harbor gets several mounts of one blob at once, it charges the project's quota for each of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_blob_is_mounted_into_a_project_once_at_a_time_and_others_meanwhile() {
     let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
@@ -145,7 +145,7 @@ async fn turns_are_taken_also_where_registries_conf_refers_to_a_part_of_the_regi
 
 #[tokio::test]
 async fn projects_do_not_wait_for_each_other() {
-    // Each POST is answered when the other project's has come, too.
+    // Each POST is answered once the other project's POST has arrived.
     let (arrived, changed) = (Mutex::new(0), Condvar::new());
     let server = Server::registry(move |request, _| {
         if request.method == "POST" {
@@ -190,7 +190,7 @@ async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later()
         let repo = repository(&server.address, "a/b");
         let registries = client(config());
         let manifest = image(&blob, &[], None);
-        // What this run has not brought there is simply missing.
+        // Content that this run has not pushed is simply missing.
         let error = registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Refused | Kind::NotFound), "{error:?}");
         memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
@@ -229,10 +229,10 @@ async fn what_has_just_arrived_and_is_reported_as_missing_is_asked_for_again() {
     assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 1, "absent is absent");
     memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert!(registries.has_blob(&repo, &blob).await.unwrap());
-    // Each time by HEAD and by GET.
+    // Each look-up uses HEAD and GET.
     assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 3);
     registries.put_manifest(&tag(&repo, "v1"), &image(&blob, &[], None)).await.unwrap();
-    // Five tries, then it is believed.
+    // After five attempts, the answer is accepted.
     assert_eq!(Sink::resolve(&registries, &tag(&repo, "v1")).await.unwrap(), Lookup::Absent);
     assert_eq!(server.count("HEAD", "/v2/a/b/manifests/v1"), 5);
 }
@@ -287,7 +287,7 @@ async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large()
     }
 }
 
-/// Left open, it would lie in the registry's storage for days.
+/// An open session would stay in the registry's storage for days.
 #[tokio::test]
 async fn a_session_that_no_upload_has_taken_is_given_up_at_the_end() {
     let server = Sessions::start();

@@ -1,5 +1,5 @@
-//! Mirrors as `registries.conf` sets them before a registry: who is asked in which order, what becomes of one that is down,
-//! lacks the image, breaks off or lies, and that nobody gets credentials that are not his.
+//! Mirrors that `registries.conf` sets for a registry: the order in which they are asked, what happens when one is
+//! down, lacks the image, breaks off or sends wrong bytes, and that no host receives another host's credentials.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::support::faulty::{Answer, Fault, Proxy, Seen, Server, Stage};
 use crate::support::images::{self, Image};
 use crate::support::registry::{Options, Registry};
 
-/// What references name; where it is, only the routes know.
+/// The name in the references. Only the routes know its location.
 const NAME: &str = "registry.example";
 
 fn routes(text: &str) -> Routes {
     Routes::parse(&[("registries.conf".into(), text.into())]).unwrap()
 }
 
-/// `NAME` at `location` behind these mirrors, each with what is said of it beside its location.
+/// `NAME` at `location` behind these mirrors, each with its further settings.
 fn table(location: &str, mirrors: &[(&str, &str)]) -> String {
     let mirror = |(host, more): &(&str, &str)| format!("[[registry.mirror]]\nlocation = '{host}'\n{more}\n");
     let mirrors: String = mirrors.iter().map(mirror).collect();
@@ -54,12 +54,12 @@ fn digest(image: &Image) -> Digest {
     image.digest().parse().unwrap()
 }
 
-/// How much was read there; what pushing asked is not counted.
+/// The number of reads there. Requests made by pushing are not counted.
 fn reads(registry: &Registry) -> usize {
     registry.requests().iter().filter(|asked| asked.method == "GET" && asked.path.contains("/team/")).count()
 }
 
-/// Everything of the image, proven; gives the digests of its blobs.
+/// Reads the whole image and checks it. Returns the digests of its blobs.
 async fn pull(registries: &Registries, reference: &Reference) -> Result<Vec<String>> {
     let manifest = registries.manifest(reference, Need::Required).await?.expect("it is there");
     let mut blobs = Vec::new();
@@ -174,7 +174,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     let (registries, _) = through(primary.host(), &[(&lying.address, "")]);
     let error = pull(&registries, &tag(&named(), "1.0")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Damaged);
-    // Who has read it all and says that it was wrong gets it elsewhere.
+    // A caller that has read all of it and found it wrong gets it from elsewhere.
     let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
     let small = Cached::new(&registries, None);
     for blob in small.manifest(&tag(&named(), "1.0"), Need::Required).await.unwrap().unwrap().children() {
@@ -183,7 +183,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     let message = warnings(&recorder);
     let named = |text: &&String| text.contains(&lying.address) && text.contains("wrong digest");
     assert_eq!(message.iter().filter(named).count(), image.blobs.len(), "{message:?}");
-    // What was thrown away is nobody's merit.
+    // Discarded bytes are not counted.
     let (place, own) = (format!("{}/team/app", lying.address), format!("{}/team/app", primary.host()));
     let mut message = served(&registries);
     message.sort_by_key(|(from, ..)| *from == own);
@@ -210,7 +210,7 @@ async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_
     assert_eq!(warnings(&recorder).iter().filter(left_out).count(), 1, "{:?}", warnings(&recorder));
 }
 
-/// Otherwise one bad moment of the registry costs what its mirror does not have right.
+/// Otherwise a single failure of the registry costs the content that its mirror has wrong.
 #[tokio::test]
 async fn after_a_mirror_the_registry_itself_may_give_wrong_bytes_once_too() {
     let image = app();
@@ -233,8 +233,9 @@ async fn after_a_mirror_the_registry_itself_may_give_wrong_bytes_once_too() {
     }
 }
 
-/// A blob of 900,000 bytes at three registries behind lines of their own: at the first mirror, the second one and the
-/// registry itself. The first gives two thirds of it once and is down then. Who lies alters a byte of that part, too.
+/// A blob of 900,000 bytes at three registries, each behind its own proxy: the first mirror, the second mirror and the
+/// registry itself. The first one sends two thirds of it once, and is then down. The one named by `lying` changes a
+/// byte of that part, too.
 async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<Recorder>) {
     let (content, memory, registries) = (noise(900_000), MemorySource::default(), [(); 3].map(|()| Registry::start()));
     let blob = memory.add(content.clone());
@@ -254,7 +255,7 @@ async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<
     (places, reader, recorder)
 }
 
-/// Who gave how many bytes that were of use.
+/// How many useful bytes each host sent.
 fn merits(registries: &Registries) -> Vec<(String, u64)> {
     let served = registries.served().into_iter().filter(|served| served.bytes > 0);
     served.map(|served| (served.from.registry().to_owned(), served.bytes)).collect()
@@ -319,7 +320,7 @@ async fn credentials_given_for_the_registry_never_go_to_its_mirror_which_has_its
     );
     let repo = repository(primary.host(), "team/app");
     let mut given = Store::anonymous();
-    // A command's --creds count for all its registries, and so does a reference that names the mirror itself.
+    // A command's --creds apply to all its registries, and also to a reference that names the mirror itself.
     for registry in [primary.host(), &mirror.address] {
         given.set(registry, Credentials::basic("me", "secret"));
     }
@@ -420,7 +421,7 @@ async fn a_mirror_with_a_certificate_of_its_own_is_trusted_only_where_it_is_call
     let (lax, _) = through(primary.host(), &[(mirror.host(), "insecure = true")]);
     pull(&lax, &tag(&named(), "1.0")).await.unwrap();
     assert!(from(&lax).starts_with(mirror.host()));
-    // What the command line says counts more than the file.
+    // The command line overrides the file.
     let tls = TlsConfig { verify: Some(true), ..TlsConfig::default() };
     let text = table(primary.host(), &[(mirror.host(), "insecure = true")]);
     let (message, _) = watched(Config { tls, routes: routes(&text), ..config() });

@@ -18,7 +18,7 @@ use std::time::Duration;
 use gapferry::base::progress::{Events, Recorder};
 use gapferry::transport::registry::{Config, Registries};
 
-/// A configuration that loses no time between tries.
+/// A configuration without waits between attempts.
 fn config() -> Config {
     Config { first_delay: Duration::from_millis(1), retries: 4, ..Config::default() }
 }

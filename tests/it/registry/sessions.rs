@@ -1,4 +1,5 @@
-//! Large uploads that break: they go on where the registry keeps what it has got, and start again where it does not.
+//! Large uploads that break off. They continue where the registry keeps what it has received, and start again where it
+//! does not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,7 +43,7 @@ async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_reque
     let asked: Vec<_> = server.asked().into_iter().map(|(method, length)| format!("{method} {length}")).collect();
     assert_eq!(asked, ["POST 0", "PATCH 2000000", "PUT 0", "GET 0"]);
     let seen = server.seen();
-    // Harbor counts the size of an upload by what its requests announce.
+    // Harbor charges an upload by the sizes that its requests declare.
     assert_eq!(seen[1].header("content-length"), "2000000");
     assert_eq!(seen[1].header("content-range"), "", "a stream from the start");
     assert_eq!(seen[2].header("content-length"), "0");
@@ -63,7 +64,8 @@ async fn an_upload_that_breaks_continues_where_the_registry_has_got_to() {
     assert_eq!(server.seen()[3].header("content-range"), "700000-1999999");
 }
 
-/// The refusal is about the time, not about PATCH: what the registry has is not sent again, and later uploads go in pieces too.
+/// The registry refuses for a while, and does not refuse PATCH as such. What it has received is not sent again, and
+/// later uploads are sent in chunks, too.
 #[tokio::test]
 async fn an_upload_that_meets_read_only_mode_continues_in_its_session() {
     let (patches, began) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -101,7 +103,7 @@ async fn breaks_are_forgotten_when_enough_came_between_them() {
     let blob = push(&server, noise(7_000_000), impatient.clone()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(7_000_000));
     assert_eq!(server.count("POST", "/v2/a/b/blobs/uploads/"), 1);
-    // A registry that takes next to nothing each time is given up.
+    // A registry that accepts almost nothing each time is given up.
     let server = Sessions::start();
     server.when("PATCH", "").always().fault(Fault::Reset(Stage::RequestBody(1000)));
     let error = push(&server, noise(SIZE), impatient).await.unwrap_err();
@@ -118,7 +120,7 @@ async fn a_token_that_expires_anywhere_in_an_upload_does_not_restart_it() {
     server.when("PUT", "").fault(Fault::ExpireTokens);
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
-    // Each is made again with the new token; nothing that the registry has taken is sent again.
+    // Each request is repeated with the new token. Nothing that the registry has received is sent again.
     assert_eq!(methods(&server), ["POST", "PATCH", "PATCH", "GET", "GET", "PATCH", "PUT", "PUT", "GET"]);
     assert_eq!(server.asked().iter().filter(|(_, length)| *length == 1_300_000).count(), 1);
 }
@@ -140,11 +142,11 @@ async fn a_closing_request_whose_answer_is_lost_is_not_taken_for_a_lost_upload()
 #[tokio::test]
 async fn a_registry_that_stands_elsewhere_is_asked_where() {
     let server = Sessions::start();
-    // The registry has all, and says it is not where the request is.
+    // The registry has the whole blob and answers that the request starts at another byte.
     server.when("PUT", "").fault(Fault::Status(416));
     push(&server, noise(SIZE), large()).await.unwrap();
     assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT", "GET"]);
-    // Nothing came of it: a new upload costs as much as going on.
+    // The registry received nothing, so a new upload costs no more than continuing.
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Status(416));
     push(&server, noise(SIZE), large()).await.unwrap();

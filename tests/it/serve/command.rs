@@ -38,7 +38,7 @@ fn the_command_says_where_it_listens_and_ends_cleanly_when_asked() {
     support::gapferry().arg("serve").arg(&tar).arg("--writable").assert().code(2);
 }
 
-/// A script could not tell the port that was picked, or what it can pull, without matching text for people.
+/// Without it, a script would have to match text meant for people to learn the chosen port and the tags.
 #[test]
 fn with_json_the_report_has_the_address_and_the_tags_and_comes_when_the_server_is_ready() {
     use std::process::Stdio;
@@ -61,7 +61,7 @@ fn with_json_the_report_has_the_address_and_the_tags_and_comes_when_the_server_i
     assert_eq!(process.wait().unwrap().code(), Some(0));
 }
 
-/// A core dump has all secrets in it. Of a process that is not dumpable, the files below /proc are root's.
+/// A core dump contains all secrets. Files below /proc belong to root if a process is not dumpable.
 fn leaves_no_core_dump(id: u32) {
     use std::os::unix::fs::MetadataExt;
     let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap();

@@ -1,4 +1,4 @@
-//! A server that is killed, or that another one reads beside: what was answered is there.
+//! A server that is killed, or that shares its directory with a reading one, has everything it acknowledged.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::embedded::Embedded;
 use crate::support::images::{self, Image};
 use crate::support::{self, tempdir};
 
-/// A layout with so many tags that its index is not written at each push.
+/// A layout with so many tags that the index is not rewritten at each push.
 fn large(directory: &Path, image: &Image) {
     layout_of(directory, std::slice::from_ref(image));
     let descriptor = |n: u32| {
@@ -62,7 +62,7 @@ fn every_push_that_was_answered_survives_a_kill() {
     };
     check(&Embedded::serve(work.path()));
     assert!(work.path().join("index.journal").exists(), "reading changes nothing");
-    // The next server makes one index of both, before it takes anything.
+    // The next server merges both into one index before it accepts anything.
     let server = Embedded::writable(work.path());
     check(&server);
     assert!(!work.path().join("index.journal").exists());
@@ -80,7 +80,7 @@ fn a_server_that_ends_leaves_one_whole_index() {
     let server = Embedded::writable(work.path());
     image.named("team/app", "new").push(&server);
     assert!(!indexed(work.path()).contains("team/app:new\""));
-    // Another server reads beside it.
+    // Another server reads the same directory.
     Embedded::serve(work.path()).get("/v2/team/app/manifests/new").expect(200);
     drop(server);
     assert!(indexed(work.path()).contains("team/app:new\""));

@@ -1,4 +1,4 @@
-//! What one client may take of the server, so that others are served.
+//! Limits on what one client may use, so that the others are served.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ fn an_upload_that_was_left_is_dropped_though_no_other_begins() {
     let server = Embedded::limited(work.path(), Limits { upload_idle: SOON, ..Limits::default() });
     let begun = server.request("POST", "/v2/a/blobs/uploads/").send().expect(202);
     let place = begun.header("location").unwrap();
-    // Asking is not sending.
+    // A status request does not keep the upload alive.
     while server.get(place).status != 404 {
         std::thread::yield_now();
     }
@@ -81,7 +81,7 @@ fn connections_that_ask_for_nothing_give_way_to_one_that_does() {
     let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(server.host()).unwrap()).collect();
     server.get("/v2/").expect(200);
     drop(silent);
-    // So do those that have been answered and stay open.
+    // Idle connections that have had an answer give way, too.
     let answered: Vec<TcpStream> = (0..4).map(|_| asked(&server)).collect();
     server.get("/v2/").expect(200);
     drop(answered);
@@ -95,7 +95,7 @@ fn a_body_that_trickles_is_cut_off() {
     let head = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
     client.write_all(head.as_bytes()).unwrap();
     client.write_all(b"a few bytes").unwrap();
-    // It ends, by an answer or a reset, though the client sends nothing more.
+    // The connection ends, by an answer or a reset, although the client sends nothing more.
     let _ = client.read_to_end(&mut Vec::new());
     server.get("/v2/").expect(200);
 }

@@ -17,7 +17,7 @@ use crate::support;
 use crate::support::embedded::Embedded;
 use crate::support::images::Image;
 
-/// A layout with these images, made by pushing them into an empty directory.
+/// Makes a layout with these images by pushing them into an empty directory.
 fn layout_of(directory: &Path, pushed: &[Image]) {
     let server = Embedded::writable(directory);
     pushed.iter().for_each(|image| image.push(&server));

@@ -1,4 +1,4 @@
-//! What a layout holds is read: images, lists, referrers, ranges.
+//! Reads everything that a layout can hold: images, lists, referrers and ranges.
 
 use gapferry::base::progress::Event;
 use serde_json::json;
@@ -53,14 +53,14 @@ fn what_skopeo_pushes_into_a_directory_can_be_read_back_as_registry_and_as_layou
         skopeo::copy(&format!("docker://{}/{}", registry.host(), image.name()), &docker(&server, &image.name()));
         assert_eq!(skopeo::digest(&docker(&server, &image.name())), image.digest());
     }
-    // Debian's skopeo 1.9 finds only OCI types in a layout.
+    // Debian's skopeo 1.9 accepts only OCI types in a layout.
     let layout = format!("oci:{}:docker.io/{}", work.path().display(), index.name());
     assert_eq!(skopeo::digest(&layout), index.digest());
     drop(server);
     let index_json = std::fs::read_to_string(work.path().join("index.json")).unwrap();
     assert_eq!(index_json.matches("\"digest\"").count(), 2, "children are not listed: {index_json}");
     assert!(!work.path().join(".uploads").exists());
-    // Back into a real registry, from the read-only server.
+    // Copied back into a real registry, from the read-only server.
     let server = Embedded::serve(work.path());
     skopeo::copy(&docker(&server, "x/index:1"), &format!("docker://{}/back:1", registry.host()));
     assert_eq!(registry.digest("back", "1"), Some(index.digest()));
@@ -178,7 +178,7 @@ fn referrers_are_listed_and_filtered() {
     let signature = images::referrer(&image, "application/vnd.example.signature", b"signature");
     let about_sbom = images::referrer(&sbom, "application/vnd.example.signature", b"signature of the sbom");
     let server = Embedded::writable(work.path());
-    // A referrer may come before its subject.
+    // A referrer may be pushed before its subject.
     let path = format!("/v2/team/app/manifests/{}", sbom.digest());
     sbom.blobs.iter().for_each(|blob| push_blob(&server, "team/app", blob));
     let put = server.request("PUT", &path).header("Content-Type", &sbom.media_type).body(sbom.manifest.clone());
@@ -218,7 +218,7 @@ fn a_damaged_manifest_is_not_handed_out() {
     assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
 }
 
-/// A list without a signature that is damaged would look like one of an unsigned image. Other images keep their signatures.
+/// If the damaged signature were left out, the image would look unsigned. Other images keep their signatures.
 #[test]
 fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
     let work = tempdir();
@@ -240,16 +240,16 @@ fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
             assert_eq!(whole.json()["manifests"].as_array().unwrap().len(), 1);
             assert_eq!(whole.header("warning"), None);
         }
-        // The operator reads it once.
+        // The operator gets one warning.
         assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
     }
     let server = Embedded::writable(work.path());
     let list = |image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
     list(&image).expect(500);
-    // What was repaired is listed without a restart.
+    // Repaired content is listed without a restart.
     std::fs::write(path(&bad), &bad.manifest).unwrap();
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 2);
-    // So it is with one that was there when the server began.
+    // The same holds for content that was there when the server started.
     std::fs::remove_file(path(&good)).unwrap();
     for _ in 0..3 {
         let refused = list(&image).expect(500).text();
@@ -262,7 +262,7 @@ fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 1);
 }
 
-/// Layouts of other programs do not say in their index what a manifest refers to.
+/// Layouts made by other programs do not record in their index what a manifest refers to.
 #[test]
 fn a_manifest_that_may_refer_to_anything_is_warned_of() {
     let work = tempdir();
@@ -273,7 +273,7 @@ fn a_manifest_that_may_refer_to_anything_is_warned_of() {
     let path = work.path().join("blobs/sha256").join(referrer.digest().trim_start_matches("sha256:"));
     let list = |server: &Embedded, image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
     let is_warned = |answer: &Answer| answer.header("warning").is_some_and(|text| text.contains(&referrer.digest()));
-    // What is left of it still names its subject.
+    // The damaged manifest still names its subject.
     let damaged = String::from_utf8(referrer.manifest.clone()).unwrap().replace("\"size\"", "\"sizE\"");
     std::fs::write(&path, damaged).unwrap();
     let server = Embedded::serve(work.path());
@@ -318,7 +318,7 @@ fn referrers_of_what_has_no_tag_are_found_in_their_own_repository() {
     assert_eq!(image.digest(), other.digest());
     assert_eq!((count(&server, "team/app"), count(&server, "team/other")), (1, 0));
     drop(server);
-    // Programs that load layouts make an image of whatever has a name: so it has none.
+    // Programs that load layouts treat everything with a name as an image, so this one has no name.
     let index = std::fs::read_to_string(work.path().join("index.json")).unwrap();
     assert!(!index.contains(&format!("team/app@{}", signature.digest())), "{index}");
     let server = Embedded::serve(work.path());

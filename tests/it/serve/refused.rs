@@ -1,4 +1,4 @@
-//! Manifests that gapferry does not carry, in layouts that other programs wrote: they are there all the same.
+//! Manifests that gapferry does not carry, in layouts made by other programs: they are served nevertheless.
 
 use std::path::Path;
 
@@ -113,7 +113,7 @@ fn a_referrer_of_any_size_is_listed() {
     assert_eq!(listed["manifests"][0]["artifactType"], expected[0]["artifactType"]);
 }
 
-/// The subject is unknown before it is asked for, and a request must not be what records it.
+/// The subject is unknown before the first request for it, and a request must not record it.
 #[test]
 fn referrers_of_a_sha512_subject_are_found() {
     let work = tempdir();

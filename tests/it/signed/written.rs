@@ -1,4 +1,4 @@
-//! Signatures that are written, and that others verify; and the other way round.
+//! Signatures that gapferry makes and other programs verify, and the other way round.
 
 use std::path::Path;
 use std::process::Command;
@@ -43,7 +43,7 @@ fn a_signature_that_openssl_or_cosign_made_is_as_good_as_ours() {
         std::fs::write(bundle.join("SHA256SUMS.sig"), base64).unwrap();
         fixture.verify(&bundle, &key).ended(0);
     }
-    // Appended to a tar by tar itself.
+    // Appended to the tar by tar itself.
     fixture.export("bundle.tar", &[]).ended(0);
     let (tar, key) = (fixture.path().join("bundle.tar"), fixture.key("later", Kind::P256));
     let files = unpacked(&tar);
@@ -61,7 +61,7 @@ fn a_signature_moves_no_other_byte_of_a_tar_however_long_it_is() {
     let (one, other) = (bytes(&fixture.signed("one.tar", &short)), bytes(&fixture.signed("other.tar", &long)));
     assert_eq!(one.len(), other.len());
     let header = 512 * (0..one.len() / 512).find(|at| one[at * 512..].starts_with(b"SHA256SUMS.sig\0")).unwrap();
-    // That of chunks.b3 stands at the very end.
+    // The signature of chunks.b3 is the last entry.
     let end = one.len() - 2 * 1024;
     assert!(one[end..].starts_with(b"chunks.b3.sig\0"));
     assert!(one[..header] == other[..header] && one[header + 1024..end] == other[header + 1024..end]);
@@ -70,14 +70,14 @@ fn a_signature_moves_no_other_byte_of_a_tar_however_long_it_is() {
     assert_eq!(bytes(&fixture.path().join("plain.tar")).len() + 2 * 1024, one.len());
 }
 
-/// What proves the blobs for the holder of the public key.
+/// What proves the blobs for a user with the public key.
 fn proof(fixture: &Fixture, bundle: &str, key: &Key) -> String {
     let verified = fixture.run(&["verify", bundle, "--key", text(&key.public), "--json"]).ended(0);
     let report: serde_json::Value = serde_json::from_str(&verified.stdout).unwrap();
     report["proof"].as_str().unwrap().to_owned()
 }
 
-/// Without a signature of `chunks.b3` whoever demands one waits for all digests, as the user of `--sign-key` was not told.
+/// Without a signature of `chunks.b3`, a site that demands a key has to compute all sha256 digests.
 #[test]
 fn an_unchanged_export_signs_chunks_too_where_only_the_sums_were_signed() {
     let fixture = Fixture::new();
@@ -93,14 +93,14 @@ fn an_unchanged_export_signs_chunks_too_where_only_the_sums_were_signed() {
     }
 }
 
-/// The bundle would be carried over, and refused there.
+/// An operator would carry the bundle over, only to have it refused there.
 #[test]
 fn a_bundle_that_could_not_be_signed_is_not_reported_as_signed() {
     let fixture = Fixture::new();
     let (key, other) = (fixture.key("key", Kind::Ed25519), fixture.key("other", Kind::Ed25519));
     take_all_signatures(&fixture.signed("bundle", &other));
     let failed = fixture.export("bundle", &["--sign-key", text(&key.private)]).ended(2);
-    let failed = failed.reported(&["it already has 16 signatures of SHA256SUMS"]);
+    let failed = failed.reported(&["SHA256SUMS already has 16 signatures"]);
     assert!(!failed.stderr.contains("signed by"), "{}", failed.stderr);
 }
 
@@ -121,16 +121,16 @@ fn an_unchanged_export_gets_the_signature_it_lacks_and_keeps_its_identity() {
             assert_eq!(proof(&fixture, out, key), "blake3-signed");
         }
         first.is_verified_by_openssl(unpacked(&bundle).path());
-        // The second one has not taken the place of the first.
+        // The second signature has not replaced the first.
         fixture.verify(&bundle, &first).ended(0);
-        // Without a key nothing is taken away.
+        // An export without a key removes nothing.
         let again = fixture.export(out, &[]).ended(0).reported(&["unchanged"]);
         assert!(!again.stderr.contains("was signed"), "{}", again.stderr);
         fixture.verify(&bundle, &second).ended(0);
     }
 }
 
-/// The medium would be carried over, and refused there.
+/// An operator would carry the medium over, only to have it refused there.
 #[test]
 fn an_export_that_replaces_a_signed_bundle_by_an_unsigned_one_says_so() {
     let fixture = Fixture::new();
@@ -165,7 +165,7 @@ fn what_a_killed_sign_has_left_in_a_directory_does_not_keep_it_from_being_signed
     fixture.verify(&bundle, &key).ended(0);
 }
 
-/// Killed while it wrote a signature into a tar, an earlier version left bytes of two.
+/// An earlier version that was killed while it wrote a signature into a tar left a mixture of two.
 #[test]
 fn what_is_left_of_a_signature_in_a_tar_does_not_keep_it_from_being_signed() {
     let fixture = Fixture::new();
@@ -181,7 +181,7 @@ fn what_is_left_of_a_signature_in_a_tar_does_not_keep_it_from_being_signed() {
     fixture.verify(&bundle, &key).ended(0);
 }
 
-/// A volume holds files that are no part of the bundle. To remove them is no way to sign it.
+/// A volume holds files that are not part of the bundle. Signing must not remove them.
 #[test]
 fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
     let fixture = Fixture::new();
@@ -192,7 +192,7 @@ fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
     fixture.export("bundle.001.tar", &[]).ended(2).reported(&["it is a volume of a bundle"]);
 }
 
-/// A bundle may be renamed on its way. What it is called says nothing of its form.
+/// A bundle may be renamed on its way. Its name does not tell its form.
 #[test]
 fn a_tar_is_signed_whatever_it_is_called() {
     let fixture = Fixture::new();
@@ -230,7 +230,7 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
         let signatures: Vec<&String> = names.iter().filter(|name| name.ends_with(".sig")).collect();
         assert_eq!(signatures.len(), 2, "each key has one: {signatures:?}");
         assert_eq!(fixture.run(&["fingerprint", out]).ended(0).stdout, identity);
-        // It stands at the beginning, as if it had been exported so.
+        // The signature is at the beginning, as after an export with a key.
         let names = Command::new("tar").args(["-tf", text(&bundle)]).output().unwrap().stdout;
         let sixth = String::from_utf8_lossy(&names).lines().nth(5).map(str::to_owned);
         assert!(bundle.is_dir() || sixth.as_deref() == Some("SHA256SUMS.sig"), "{sixth:?}");
@@ -239,7 +239,7 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
     }
     let damaged = fixture.path().join("bundle/SHA256SUMS");
     std::fs::write(&damaged, "something else\n").unwrap();
-    fixture.run(&["sign", "bundle", "--key", text(&ec.private)]).ended(3).reported(&["damaged, so it is not signed"]);
+    fixture.run(&["sign", "bundle", "--key", text(&ec.private)]).ended(3).reported(&["damaged and was not signed"]);
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn what_a_registry_left_behind_is_signed_as_a_bundle_too() {
     }
 }
 
-/// BLAKE3 is as good as a signature of it: what a forger wrote does not count where a key is demanded.
+/// A signature by BLAKE3 is worth nothing if a forger wrote it.
 #[test]
 fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_it() {
     let fixture = Fixture::new();
@@ -361,13 +361,13 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
             fixture.run(&[&["sign", out, "--sign-key", text(&key.private)], more].concat()).ended(0);
         };
         sign(&ours, &[]);
-        let unsigned = ("digest".to_owned(), Some("no accepted key has signed chunks.b3".to_owned()));
+        let unsigned = ("digest".to_owned(), Some("chunks.b3 is not signed by an accepted key".to_owned()));
         assert_eq!(proof(&ours), unsigned);
         sign(&theirs, &["--full"]);
         assert_eq!((proof(&theirs).0.as_str(), proof(&ours)), ("blake3-signed", unsigned.clone()));
         sign(&ours, &["--full"]);
         assert_eq!(proof(&ours).0, "blake3-signed");
-        // With --full nobody signs what is not there.
+        // With --full, a missing file is not signed.
         let bundle = fixture.path().join(out);
         if bundle.is_dir() {
             let blob = std::fs::read_dir(bundle.join("blobs/sha256")).unwrap().next().unwrap().unwrap().path();
@@ -375,7 +375,7 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
             bytes[0] ^= 1;
             std::fs::write(&blob, bytes).unwrap();
             let args = ["sign", out, "--full", "--key", text(&ours.private)];
-            fixture.run(&args).ended(3).reported(&["damaged, so it is not signed"]);
+            fixture.run(&args).ended(3).reported(&["damaged and was not signed"]);
         }
     }
 }
@@ -388,7 +388,7 @@ fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
     let verify = || fixture.run(&["verify", "bundle"]);
     std::fs::write(bundle.join("SHA256SUMS.0123456789abcdef.sig"), "no signature").unwrap();
     assert!(verify().ended(3).stdout.contains("SHA256SUMS.0123456789abcdef.sig: malformed"));
-    // One by a key that nobody here has is none.
+    // A signature by an unknown key counts as none.
     std::fs::write(bundle.join("SHA256SUMS.0123456789abcdef.sig"), [7; 64]).unwrap();
     verify().ended(0);
     fixture.verify(&bundle, &key).ended(0);
@@ -401,7 +401,7 @@ fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
     assert!(verify().ended(3).stdout.contains("SHA256SUMS.ABCDEF0123456789.sig: not declared"));
 }
 
-/// A pipeline that signs has to know what it has signed, without reading text.
+/// A pipeline needs to know what it has signed, without parsing text.
 #[test]
 fn signing_gives_the_identity_and_the_fingerprint_as_json() {
     let directory = tempdir();
@@ -415,7 +415,7 @@ fn signing_gives_the_identity_and_the_fingerprint_as_json() {
     assert_eq!(report["signedBy"], key.fingerprint());
 }
 
-/// Scripts that sign with the earlier spelling keep working, and learn the present one.
+/// Scripts with the earlier spelling keep working and learn the new one.
 #[test]
 fn sign_accepts_key_for_a_private_key_and_warns() {
     let fixture = Fixture::new();

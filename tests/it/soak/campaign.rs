@@ -1,4 +1,4 @@
-//! Many rounds on several lanes, and what they add up to.
+//! Many rounds in parallel lanes, and their totals.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,16 +10,16 @@ use crate::soak::round;
 use crate::soak::test_site::TestSite;
 use crate::support::faulty::Dice;
 
-/// What is to be done.
+/// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Campaign {
     pub seed: u64,
-    /// The number of the first round; with `rounds: 1` that round is played again.
+    /// The number of the first round. With `rounds: 1`, this repeats that round.
     pub first: u64,
     pub rounds: u64,
-    /// No round begins later than that.
+    /// No round starts later than this.
     pub at_most: Duration,
-    /// Rounds at the same time.
+    /// The number of rounds that run at once.
     pub lanes: usize,
 }
 
@@ -27,16 +27,16 @@ pub struct Campaign {
 #[derive(Default)]
 pub struct Tally {
     pub rounds: u64,
-    /// How often the program was run, by how it ended.
+    /// How many times the program ran, by the way it ended.
     pub ends: BTreeMap<String, u64>,
-    /// What went wrong on the lines.
+    /// The failures that occurred on the connections.
     pub faults: BTreeMap<String, u64>,
-    /// How often whole images were looked for while they were made.
+    /// How many times a bundle or an image was checked while the program ran.
     pub looks: u64,
 }
 
 impl Campaign {
-    /// As `scripts/soak` tells it.
+    /// Reads the settings of `scripts/soak`.
     pub fn from_environment() -> Campaign {
         let number = |name: &str| {
             let text = std::env::var(format!("GAPFERRY_SOAK_{name}")).ok()?;
@@ -52,7 +52,7 @@ impl Campaign {
         }
     }
 
-    /// Panics with seed and round when something is wrong.
+    /// Panics with the seed and the round if something is wrong.
     pub fn run(&self) {
         let started = Instant::now();
         println!("seed {}: at most {} rounds in {} s", self.seed, self.rounds, self.at_most.as_secs());

@@ -1,7 +1,7 @@
-//! Bad days at random: whole exports and imports on lines where anything may go wrong, the program killed at any moment and
-//! started again, until the images are at the target or something is wrong. Everything follows from a seed.
+//! Random failures: whole exports and imports over connections where anything may fail, with the program killed at any
+//! moment and started again, until the images are at the target or something is wrong. A seed determines everything.
 //!
-//! `scripts/soak` runs as many rounds as wanted; a few are part of the tests.
+//! `scripts/soak` runs as many rounds as wanted; the tests run a few.
 
 mod campaign;
 mod process;

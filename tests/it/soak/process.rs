@@ -1,4 +1,4 @@
-//! One run of the program, which may not be let come to its end.
+//! One run of the program, which may be killed before its end.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,24 +11,24 @@ use crate::soak::test_site::EPOCH;
 use crate::support::faulty::{Dice, Proxy, Traffic};
 use crate::support::gapferry_process_of;
 
-/// How exactly the moment of a kill is met.
+/// How precisely a kill is timed.
 const TICK: Duration = Duration::from_millis(2);
-/// Between two looks at what is to be seen from outside, in ticks.
+/// The time between two checks of the visible state, in ticks.
 const LOOK: u32 = 5;
-/// Longer than any run may take, and than any takes to stop.
+/// Longer than any run, and longer than any run takes to stop.
 const FOREVER: Duration = Duration::from_secs(120);
 
 /// When the program is stopped, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Kill {
     signal: Signal,
-    /// After so many requests, or so many bytes, from its start.
+    /// After this many requests, or this many bytes, from the start of the run.
     requests: usize,
     bytes: usize,
 }
 
 impl Kill {
-    /// Somewhere in the first `requests`.
+    /// At a random point within the first `requests`.
     pub fn by(dice: &mut Dice, requests: usize) -> Kill {
         let signal = dice.choose(vec![Signal::KILL, Signal::KILL, Signal::TERM, Signal::INT]);
         let bytes = if dice.one_in(3) { dice.size() } else { usize::MAX };
@@ -44,14 +44,14 @@ impl Kill {
 #[derive(Debug)]
 pub struct End {
     pub status: ExitStatus,
-    /// What it was sent.
+    /// The signal that it was sent.
     pub signal: Option<Signal>,
-    /// What it said.
+    /// What it printed.
     pub message: String,
 }
 
-/// Runs the program on a way where things go wrong. One that waits for a silent registry is killed: its user has no
-/// patience left. `watch` looks at what is to be seen from outside meanwhile.
+/// Runs the program over a connection with failures. A run that waits for a silent registry is killed, as an impatient
+/// user would do. `watch` checks the visible state meanwhile.
 pub fn run(
     arguments: &[String],
     proxy: &Proxy,
@@ -101,16 +101,17 @@ pub fn run(
     Ok(End { status, signal, message })
 }
 
-/// The program of this build, or the one that `GAPFERRY` names.
+/// The program of this build, or the one named by `GAPFERRY`.
 pub fn program() -> Command {
     let given = std::env::var_os("GAPFERRY").filter(|path| !path.is_empty());
-    // A campaign in the background of a script ignores SIGINT, and so would the program until it listens.
+    // In the background of a script, SIGINT is ignored, and the program would inherit that until it installs its
+    // handler.
     let mut command = gapferry_process_of("env".as_ref());
     command.arg("--default-signal=INT").arg(given.as_deref().unwrap_or(env!("CARGO_BIN_EXE_gapferry").as_ref()));
     command
 }
 
-/// What it says, once it has said all.
+/// What the program printed, once it has closed its output.
 fn listen(child: &mut Child) -> Receiver<String> {
     let (sender, receiver) = channel();
     let mut stderr = child.stderr.take().expect("a pipe");

@@ -1,4 +1,4 @@
-//! One round: an export and an import, each run again until it is done.
+//! One round: an export and an import, each repeated until it succeeds.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -12,25 +12,25 @@ use crate::support::faulty::{Dice, Proxy, Schedule};
 use crate::support::registry::Registry;
 use crate::support::tempdir;
 
-/// In so many runs anything may happen.
+/// The number of first runs in which any failure may occur.
 const SEVERE: usize = 4;
-/// In so many there are faults and kills at all.
+/// The number of first runs in which failures and kills occur at all.
 const DISTURBED: usize = 6;
-/// Then it must be done.
+/// The number of runs within which the round must succeed.
 const MOST: usize = 8;
 
 struct Round<'a> {
     site: &'a TestSite,
     dice: Dice,
     tally: Tally,
-    /// What happened so far, for whoever has to find out why something is wrong.
+    /// The history of the round, for finding out what went wrong.
     story: String,
 }
 
-/// Plays it to its end.
+/// Runs the round.
 ///
 /// # Errors
-/// What was seen that must never be.
+/// A state that must never occur.
 pub fn play(site: &TestSite, number: u64, dice: Dice) -> Result<Tally, String> {
     let directory = tempdir();
     let mut round = Round { site, dice, tally: Tally { rounds: 1, ..Tally::default() }, story: String::new() };
@@ -51,7 +51,7 @@ impl Round<'_> {
         match self.dice.one_in(2) {
             true => arguments.extend(["--locked".into(), self.site.lock.display().to_string()]),
             false => {
-                // Without it a bundle may say that it does not know what is attached to an image.
+                // Without it, a bundle may record that its referrers are unknown.
                 arguments.push("--require-referrers".into());
                 arguments.extend(self.site.references.iter().cloned());
             }
@@ -105,7 +105,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Runs the program again and again, on better and better days; the last ones are good.
+    /// Repeats the program with fewer and fewer failures; the last runs have none.
     fn until_done(
         &mut self,
         proxy: &Proxy,
@@ -146,7 +146,7 @@ impl Round<'_> {
         (attempt < DISTURBED).then_some(schedule)
     }
 
-    /// A run ends as it was told to, or with one of the exit codes for what went wrong, and says with what.
+    /// A run ends by the signal that it was sent, or with an exit code for what went wrong and a message about it.
     fn check_end(&mut self, command: &str, end: &End, proxy: &str) -> Result<(), String> {
         let sent = end.signal.map(|signal| match signal {
             Signal::KILL => "SIGKILL",
@@ -158,7 +158,7 @@ impl Round<'_> {
             (Some(code @ (1 | 3 | 4 | 5)), _) if end.message.contains(proxy) => format!("exit code {code}"),
             (Some(130), _) if end.signal == Some(Signal::INT) => "exit code 130 after SIGINT".to_owned(),
             (Some(143), _) if end.signal == Some(Signal::TERM) => "exit code 143 after SIGTERM".to_owned(),
-            // Sent before it listened.
+            // The signal arrived before the handler was installed.
             (None, Some(signal)) if end.signal.is_some_and(|sent| sent.as_raw() == signal) => {
                 sent.unwrap_or("?").to_owned()
             }

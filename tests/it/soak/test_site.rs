@@ -1,4 +1,4 @@
-//! A connected registry with a small corpus, and the way to it; what a bundle of it must be, and what a target.
+//! A connected registry with a small corpus, the connection to it, and the expected bundle and target.
 
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,15 @@ use crate::support::images::{self, Image};
 use crate::support::registry::Registry;
 use crate::support::{files_below, sha256, tempdir};
 
-/// The time in every bundle, so that all are the same bytes.
+/// The time recorded in every bundle, so that all have the same bytes.
 pub const EPOCH: &str = "1767225600";
 
-/// One lane's connected side.
+/// The connected side of one lane.
 pub struct TestSite {
     pub proxy: Proxy,
     pub images: Vec<Image>,
     pub references: Vec<String>,
-    /// Bundles that were made on a good day.
+    /// Bundles made without failures.
     tar: Vec<u8>,
     directory: Vec<(String, Vec<u8>)>,
     pub lock: PathBuf,
@@ -48,7 +48,7 @@ impl TestSite {
         TestSite { proxy, images, references, tar, directory, lock: at("lock"), _kept: kept, _source: source }
     }
 
-    /// Whether the bundle that has its name is the whole and right one.
+    /// Checks that the file under the bundle's final name is the complete and correct bundle.
     pub fn check_bundle(&self, path: &Path) -> Result<(), String> {
         let wrong = match path.extension() {
             Some(_) => (std::fs::read(path).map_err(|e| e.to_string())? != self.tar).then(String::new),
@@ -59,7 +59,7 @@ impl TestSite {
     }
 }
 
-/// The first file that only one of two directories has, or that differs.
+/// The first file that differs between two directories, or that only one of them has.
 fn different(found: &[(String, Vec<u8>)], right: &[(String, Vec<u8>)]) -> Option<String> {
     let not_in = |files: &[(String, Vec<u8>)], all: &[(String, Vec<u8>)]| {
         files.iter().find(|file| !all.contains(file)).map(|(name, _)| name.clone())
@@ -67,7 +67,7 @@ fn different(found: &[(String, Vec<u8>)], right: &[(String, Vec<u8>)]) -> Option
     not_in(found, right).or_else(|| not_in(right, found))
 }
 
-/// Everything that is carried, signatures included.
+/// All images to carry, including their signatures.
 fn corpus(seed: u64) -> Vec<Image> {
     let noise = |n: u64, length| images::noise(seed ^ (n << 32), length);
     let base = noise(1, 300_000);
@@ -88,7 +88,7 @@ fn is_named(image: &Image) -> bool {
     image.tag.as_deref().is_some_and(|tag| !tag.starts_with("sha256-"))
 }
 
-/// Whether an image at a registry is whole and right, or not there at all; `true` when it is there.
+/// Checks that an image at a registry is either complete and correct, or absent; `true` if it is there.
 pub fn look(registry: &str, image: &Image) -> Result<bool, String> {
     let tag = image.tag.clone().unwrap_or_else(|| image.digest());
     let name = image.name();
@@ -100,7 +100,7 @@ pub fn look(registry: &str, image: &Image) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Everything that a manifest refers to is there, with the right size and, for manifests, the right bytes.
+/// Checks that everything a manifest refers to is there, with the correct size and, for manifests, the correct bytes.
 fn below(registry: &str, repository: &str, bytes: &[u8]) -> Result<(), String> {
     let view: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     for child in view["manifests"].as_array().into_iter().flatten() {
@@ -122,7 +122,7 @@ fn below(registry: &str, repository: &str, bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Every byte of every blob below an image.
+/// Checks every byte of every blob of an image.
 pub fn prove(registry: &str, image: &Image) -> Result<(), String> {
     for digest in image.blob_digests() {
         let answer = ask(registry, "GET", &format!("/v2/{}/blobs/{digest}", image.repository))?;
@@ -142,8 +142,8 @@ fn manifest(registry: &str, repository: &str, reference: &str) -> Result<Option<
     }
 }
 
-/// Asks the registry itself, not by the way on which things go wrong. distribution 2.8 answers 500 for a moment while the
-/// same blob is uploaded once more: it does not replace its link files at once.
+/// Asks the registry directly, not over the connection with failures. distribution 2.8 briefly answers 500 while the
+/// same blob is uploaded again, because it does not replace its link files atomically.
 fn ask(registry: &str, method: &str, path: &str) -> Result<Answer, String> {
     let mut request = Seen::new(method, path);
     request.headers.insert("accept".into(), media_type::ACCEPT_MANIFESTS.into());
@@ -168,11 +168,11 @@ fn a_look_sees_what_is_missing_or_wrong() {
         assert_eq!(look(registry.host(), image), Ok(true));
         assert_eq!(prove(registry.host(), image), Ok(()));
     }
-    // Half: a layer of a child is gone.
+    // Incomplete: a layer of a child is missing.
     let layer = multi.children[1].blob_digests().pop().expect("a layer");
     registry.request("DELETE", &format!("/v2/{}/blobs/{layer}", multi.repository)).send().expect(202);
     assert!(look(registry.host(), multi).unwrap_err().contains(&layer));
-    // Wrong: the tag means another image.
+    // Wrong: the tag names another image.
     images[0].named(&app.repository, "1").push(&registry);
     assert!(look(registry.host(), app).unwrap_err().contains("instead of"));
 }

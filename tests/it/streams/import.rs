@@ -19,7 +19,7 @@ fn to(target: &Registry) -> String {
     format!("{}/mirror", target.host())
 }
 
-/// How many images the target has under their tags, each with its digest.
+/// The number of images at the target under their tags, each with its digest.
 #[track_caller]
 fn tagged(fixture: &Fixture, target: &Registry) -> usize {
     let found = fixture.images.iter().filter_map(|image| {
@@ -43,7 +43,7 @@ fn images_go_from_one_registry_through_a_pipe_into_another() {
     let receipt: serde_json::Value =
         serde_json::from_slice(&std::fs::read(fixture.path("receipt.json")).unwrap()).unwrap();
     assert!(receipt["confirmed"].as_array().unwrap().len() > 10, "{receipt}");
-    // What is there is read, and not sent again; nor is it from a tar that was not streamed.
+    // Existing content is checked and not sent again, from this tar and from one that was not streamed.
     let uploads = target.uploads();
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     let plain = std::fs::read(fixture.path("plain.tar")).unwrap();
@@ -64,7 +64,7 @@ fn a_pipe_that_breaks_loses_only_what_had_not_arrived_and_the_same_again_brings_
         let there = tagged(&fixture, &target);
         seen.push(there);
         match there {
-            // Only the end mark was missing.
+            // Only the end marker was missing.
             4 => drop(broken.ended(3).reported(&["cut short", "1 problem"])),
             _ => drop(broken.ended(1).reported(&["not received", "cut short"])),
         }
@@ -94,7 +94,7 @@ fn what_failed_for_one_reason_reports_it_once() {
     assert_eq!(broken.stderr.matches("hint: send the whole stream again").count(), 1, "{}", broken.stderr);
 }
 
-/// A pipe is faster than a registry: five thousand images have more small blobs than a process may have open files.
+/// A pipe is faster than a registry, and five thousand images have more small blobs than a process may have open files.
 #[test]
 fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_own() {
     let (fixture, target) = (Fixture::new(), Registry::start());
@@ -114,11 +114,11 @@ fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_ow
 fn a_wrong_byte_fails_only_the_images_that_have_it() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let mut bytes = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
-    // Only the second image has it.
+    // Only the second image has this blob.
     let digest = gapferry::oci::Digest::sha256(&fixture.images[1].blobs[2]);
     let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(digest.blob_path().as_bytes())).unwrap();
     bytes[header + 600] ^= 1;
-    // As of a file: sent again, it would be damaged again.
+    // As from a file: if it were sent again, it would be damaged again.
     fixture.piped(&import(&to(&target), &[]), &bytes, WHOLE).ended(3).reported(&["wrong digest", &digest.to_string()]);
     assert_eq!(tagged(&fixture, &target), 3);
 }
@@ -169,7 +169,7 @@ fn an_import_that_was_killed_continues_where_it_stopped() {
     let mut child = fixture.process(&import(&to, &[])).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&whole[..whole.len() - 100_000]).unwrap();
-    // The pipe stays open: it waits for more, with most blobs pushed.
+    // The pipe stays open, so the import waits for more, with most blobs pushed.
     while target.uploads() < 3 {
         std::thread::yield_now();
     }
@@ -186,7 +186,7 @@ fn an_increment_comes_through_a_pipe_and_what_the_target_lacks_is_reported_befor
     let to = to(&target);
     let base = std::fs::read(fixture.streamed("base.tar", &[])).unwrap();
     fixture.piped(&import(&to, &["--receipt", "receipt.json"]), &base, WHOLE).ended(0);
-    // The next version: the same large layer, and a small one.
+    // The next version has the same large layer and a small one.
     let next = images::oci("team/one", "2", &[&images::noise(1, 5_000_000), "another small one"]);
     next.push(&fixture.registry);
     let name = format!("{}/{}", fixture.registry.host(), next.name());

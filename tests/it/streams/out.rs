@@ -21,7 +21,7 @@ fn a_stream_that_was_saved_is_a_bundle_like_any_other_and_the_same_every_time() 
     let files = tempdir();
     assert!(Command::new("tar").args(["-xf", text(&saved), "-C", text(files.path())]).status().unwrap().success());
     assert!(Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(files.path()).status().unwrap().success());
-    // Byte for byte the tar that was not streamed.
+    // The same bytes as the tar that was not streamed.
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     assert!(std::fs::read(fixture.path("plain.tar")).unwrap() == std::fs::read(&saved).unwrap());
 

@@ -1,4 +1,4 @@
-//! Streams out of sources that a registry is no good for: other digests, wrong bytes.
+//! Streams from a source that does what a registry will not: other digests, wrong bytes.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use gapferry::verify::{Depth, Report, check};
 use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::support::tempdir;
 
-/// Keeps what it gets.
+/// Keeps what is written to it.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -91,7 +91,7 @@ fn however_many_blobs_are_fetched_ahead_the_stream_is_the_same() {
 
 #[test]
 fn a_source_that_breaks_leaves_a_stream_that_every_reader_calls_cut_short() {
-    // Small ones are fetched as a whole before, large ones are on their way already.
+    // Small blobs are fetched completely before they are written; large ones have already started.
     for length in [70_000, 40_000_000] {
         let builder = Builder::new().image("registry.test/a:1", &[noise(1, 50), noise(2, length), noise(3, 50)]);
         let blob = builder.layer(1).clone();
@@ -102,12 +102,12 @@ fn a_source_that_breaks_leaves_a_stream_that_every_reader_calls_cut_short() {
         let cut = |report: Report| {
             report.problems.iter().any(|p| p.found.as_deref().is_some_and(|found| found.contains("cut short")))
         };
-        // It may have broken before anything went out; then there is no tar.
+        // It may break before the first byte; then there is no tar.
         assert!(report(&bytes).map_or(bytes.len() < 512, cut), "{} bytes", bytes.len());
     }
 }
 
-/// Fails after its last byte, as a device does.
+/// Fails after the last byte, as a device does.
 struct Failing<'a>(&'a [u8]);
 
 impl Read for Failing<'_> {
@@ -143,7 +143,7 @@ fn a_pipe_that_cannot_be_read_is_not_called_one_that_has_ended() {
     assert!(problems.iter().any(|problem| problem.contains("ended after")), "{problems:?}");
 }
 
-/// A blob that is left out would shift all that follows: the tar would look whole and hold files under wrong names.
+/// A missing blob would shift everything after it: the tar would look complete and hold files under wrong names.
 #[test]
 fn a_blob_of_which_no_place_is_known_ends_the_stream_before_anything_is_sent() {
     let builder = two_images();

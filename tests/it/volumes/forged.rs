@@ -1,4 +1,4 @@
-//! Recovery volumes that an attacker has made: no signature covers them, and `repair` must not write what they say.
+//! Recovery volumes made by an attacker. No signature covers them, and `repair` must not trust them.
 
 use std::fs;
 use std::io::Read;
@@ -27,7 +27,7 @@ struct Signed {
     directory: tempfile::TempDir,
     key: Key,
     identity: Digest,
-    /// A layer that is in one volume.
+    /// A layer that lies in one volume.
     blob: String,
     volumes: u32,
     recovery: u32,
@@ -39,7 +39,7 @@ impl Signed {
         let key = Key::new(directory.path(), "key", Kind::P256);
         let shared = noise(1, 20_000);
         let builder = Builder::new().image("registry.test/team/one:1", &[shared.clone(), noise(3, 25_000)]);
-        // The last layer is cut, and the last volume has room.
+        // The last layer is cut, and the last volume has space left.
         let builder = builder.image("registry.test/team/two:2.0", &[shared, noise(4, 12_000), noise(2, 70_000)]);
         let (bundle, set) = (directory.path().join("b.tar"), directory.path().join("set"));
         builder.write(&bundle).unwrap();
@@ -64,13 +64,13 @@ impl Signed {
         self.set().join(format!("v.{number:03}.tar"))
     }
 
-    /// The number of the first volume that has such a file.
+    /// The number of the first volume with such a file.
     fn holder(&self, is_it: impl Fn(&str) -> bool) -> u32 {
         let has = |number: &u32| entries(&self.volume(*number)).iter().any(|(path, _)| is_it(path));
         (1..=self.volumes).find(has).expect("a volume with such a file")
     }
 
-    /// Recovery volumes of these volumes, but with one of them changed, instead of the true ones.
+    /// Replaces the recovery volumes by ones made from these volumes with one of them changed.
     fn forge(&self, number: u32, identity: Digest, change: impl FnOnce(&mut Files)) {
         let aside = tempdir();
         for (name, bytes) in files_below(&self.set()).into_iter().filter(|(name, _)| !name.contains(".r")) {
@@ -102,7 +102,7 @@ impl Signed {
         Ran::of(&mut command)
     }
 
-    /// Neither with nor without the key anything is written.
+    /// Checks that nothing is written, with or without the key.
     #[track_caller]
     fn refuses(&self, what: &str, words: &[&str]) {
         let before = files_below(&self.set());
@@ -143,7 +143,7 @@ fn tar_of(files: &Files) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// What the volume says of itself fits what it holds again, as an attacker would do it.
+/// Updates a volume's own records to match its content, as an attacker would.
 fn seal(files: &mut Files) {
     let position = |files: &Files, end: &str| {
         files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(end)).unwrap()
@@ -173,7 +173,7 @@ fn seal(files: &mut Files) {
     sum(files);
 }
 
-/// Its sums alone.
+/// Updates only its checksums.
 fn sum(files: &mut Files) {
     let own = files.iter().position(|(path, _)| path.ends_with(".sha256")).unwrap();
     let is_summed = |path: &str| !path.ends_with(".sha256") && !path.ends_with(".sig");
@@ -196,7 +196,7 @@ fn is_segment(path: &str) -> bool {
     path.starts_with("segments/")
 }
 
-/// A blob that the volume lists is one that is not in all of them.
+/// Whether the volume lists the blob, which means that it is not in all volumes.
 fn is_listed(files: &Files, path: &str) -> bool {
     let own = files.iter().find(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
     let json: Value = serde_json::from_slice(&own.1).unwrap();
@@ -267,7 +267,7 @@ fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
         set.refuses(what, &["forged or damaged", "nothing was changed", &format!("v.{number:03}.tar")]);
         whole.iter().for_each(|(name, bytes)| fs::write(set.set().join(name), bytes).unwrap());
     }
-    // With the true ones it is made.
+    // With the genuine recovery volumes, it is restored.
     fs::remove_file(set.volume(2)).unwrap();
     set.repair(true).ended(0);
     assert!(files_below(&set.set()) == whole);
@@ -290,7 +290,7 @@ fn a_volume_that_is_good_is_not_replaced_because_recovery_volumes_call_it_damage
             assert!(files_below(&set.set()) == forged, "volume {number}: {ran:?}");
             assert!(ran.stdout.contains(&format!("v.{number:03}.tar: ")), "it is said which is meant: {ran:?}");
         }
-        // Neither where another one is lost, which the rest of the parity gives.
+        // Nor where another volume is lost, which the rest of the parity restores.
         let lost = number % set.volumes + 1;
         fs::remove_file(set.volume(lost)).unwrap();
         set.repair(true).ended(0);
@@ -314,7 +314,7 @@ fn a_damaged_volume_stays_as_it_is_where_only_another_one_could_take_its_place()
     set.refuses("damaged", &["forged or damaged", "nothing was changed"]);
 }
 
-/// What the volume lists, changed.
+/// Changes the list in a volume.
 fn list(files: &mut Files, change: impl FnOnce(&mut Vec<Value>)) {
     let own = files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
     let mut json: Value = serde_json::from_slice(&files[own].1).unwrap();
@@ -331,7 +331,8 @@ fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it
     let mut segment = None;
     list(&mut made, |files| segment = files.iter().find(|file| file["segment"].is_u64()).cloned());
     let (segment, stored) = (segment.unwrap(), made.iter().find(|(path, _)| is_segment(path)).cloned().unwrap());
-    // A volume that gives a whole blob for the right segment; the lost one is to have the blob, and other bytes in the segment.
+    // This volume supplies a whole blob in place of the right segment. The lost volume is to hold the blob, and other
+    // bytes in the segment.
     let helper = set.holder(|path| path == set.blob);
     assert_ne!(helper, lost);
     let blob = (set.blob.clone(), noise(1, 20_000));
@@ -380,7 +381,7 @@ fn an_import_of_single_volumes_gets_over_one_that_was_forged() {
     seal(&mut files);
     fs::write(set.volume(forged), tar_of(&files)).unwrap();
     (1..=set.volumes).filter(|number| *number != last).for_each(|number| drop(go(number).ended(6)));
-    // Every piece is what its volume says, and only the layer is not what it should be.
+    // Every segment matches what its volume declares. Only the layer is wrong.
     go(last).ended(3).reported(&["bring", "again"]);
     fs::write(set.volume(forged), right).unwrap();
     holders[..holders.len() - 1].iter().for_each(|number| drop(go(*number).ended(6)));
@@ -393,14 +394,15 @@ fn recovery_volumes_that_name_another_bundle_make_nothing_of_this_one() {
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.volume(2)).unwrap();
     set.refuses("another identity", &[]);
-    // Not even with a recovery volume that says the same.
+    // Not even if a recovery volume declares the same.
     let set = Signed::new(2);
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.set().join("v.r02.tar")).unwrap();
     set.refuses("another identity", &[]);
 }
 
-/// The sums of a volume are unsigned: a program next to the images would travel in a bundle that is called good.
+/// The checksums of a volume are unsigned. A program next to the images would be carried along in a bundle that
+/// verifies.
 #[test]
 fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_import() {
     let set = Signed::new(1);
@@ -440,7 +442,7 @@ fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_impo
     Ran::of(gapferry().args(["verify", "--full"]).args(all())).ended(0);
 }
 
-/// Its own sums fit, but not the digest of the file that the segment is of.
+/// Its own checksums match, but not the digest of the segment's file.
 #[test]
 fn a_volume_with_another_segment_is_not_taken_for_one_that_is_there() {
     let signed = Signed::new(1);

@@ -1,4 +1,4 @@
-//! What is not at hand of a set, and what that costs.
+//! Sets of which some volumes are not present, and what that costs.
 
 use std::path::PathBuf;
 
@@ -29,12 +29,12 @@ fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_
         let text: Vec<_> = lost.iter().map(|at| costs(&report, *at).unwrap()).collect();
         assert_eq!(text, lost.iter().map(|at| alone[*at].clone()).collect::<Vec<_>>(), "{lost:?}");
     }
-    // One is missing, and of another nothing is left but its name.
+    // One is missing, and another is empty.
     std::fs::write(&set.volumes[3], "").unwrap();
     let report = checked(&set.volumes[1..]);
     let broken = report.problems.iter().find(|problem| problem.volume.is_some()).unwrap();
     assert_eq!((costs(&report, 0), &broken.images), (Some(alone[0].clone()), &alone[3]));
-    // With a good copy next to it, no image fails.
+    // With a good copy beside it, no image fails.
     let copy = set.path("copy.tar");
     gapferry().arg("split").arg(&set.tar).arg("-o").arg(&copy).args(["--volume-size", SIZE]).assert().success();
     let report = checked(&[&set.volumes[..], &[set.path("copy.004.tar")]].concat());
@@ -97,11 +97,11 @@ fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand()
     assert!(ran.stdout.contains("OK: ") && ran.stdout.contains(note), "{}", ran.stdout);
     assert!(!verify(&[&volumes[..], &recovery].concat()).ended(0).stdout.contains("note: "));
     assert!(!verify(&volumes[..1]).ended(0).stdout.contains("note: "), "nobody asked for the others");
-    // With it, a lost volume is no loss; without, it is.
+    // With the recovery volume, a lost volume costs nothing; without it, it does.
     let ran = verify(&some[1..]).ended(3);
     assert!(ran.stdout.contains("`gapferry repair` reconstructs it"), "{}", ran.stdout);
     assert!(verify(&volumes[1..]).ended(3).stdout.contains("`export --only-volume` writes it again"));
-    // What is said about one copy holds for the bytes of one copy.
+    // A result for one copy holds only for the bytes of that copy.
     let mut bytes = std::fs::read(&recovery[0]).unwrap();
     let at = bytes.len() - 5_000;
     bytes[at] ^= 1;

@@ -1,4 +1,4 @@
-//! Volumes as they are carried: in any order, one alone, some of them missing, damaged or of another set.
+//! Volumes as operators carry them: in any order, one alone, and with some missing, damaged or from another set.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ use crate::support::{files_below, gapferry, gapferry_process, sha256_file, skope
 
 pub(super) const SIZE: &str = "64KiB";
 
-/// Two images that share a layer; one has a layer that does not fit into a volume.
+/// Two images that share a layer. One has a layer that does not fit into one volume.
 fn bundle(seed: u64) -> Builder {
     let shared = noise(seed + 1, 20_000);
     let builder = Builder::new().image("registry.test/team/one:1", &[shared.clone(), noise(seed + 2, 110_000)]);
     builder.image("registry.test/team/two:2.0", &[shared, noise(seed + 3, 25_000), noise(seed + 4, 12_000)])
 }
 
-/// Four volumes, and the tar that was split.
+/// Four volumes, and the tar that they were split from.
 pub(super) struct Set {
     directory: tempfile::TempDir,
     builder: Builder,
@@ -68,7 +68,7 @@ pub(super) fn checked(paths: &[PathBuf]) -> Report {
     verify::check_opened(&Opened::open(paths).unwrap(), Depth::Chunks, &events).unwrap()
 }
 
-/// The files that have a problem.
+/// The files with a problem.
 pub(super) fn blamed(report: &Report) -> BTreeSet<PathBuf> {
     report.problems.iter().map(|problem| problem.volume.clone().unwrap_or_default().into()).collect()
 }
@@ -252,13 +252,13 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
         }
         assert!(ran.stdout.contains(&format!("volume {} of 4: missing", at + 1)), "{}", ran.stdout);
     }
-    // The same bundle in other pieces is of no use either.
+    // The same bundle in volumes of another size is of no use either.
     let out = set.path("w.tar");
     gapferry().arg("split").arg(&set.tar).arg("-o").arg(&out).args(["--volume-size", "70kB"]).assert().success();
     let mixed = [&set.volumes[..], &[set.path("w.001.tar")]].concat();
     assert!(verify(&mixed).ended(3).stdout.contains("split with another size"));
     import(&set.volumes, "127.0.0.1:1", &["--state", set.tar.to_str().unwrap()]).ended(2);
-    // What is no volume has no state, and leaves nothing behind.
+    // A file that is not a volume gets no state and leaves nothing behind.
     let state = set.path("new/deep/state");
     import(std::slice::from_ref(&set.tar), "127.0.0.1:1", &["--state", state.to_str().unwrap()])
         .ended(2)
@@ -308,7 +308,7 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
     let state = set.path("s.state");
     let go = |volumes: &[PathBuf], to: &str| import(volumes, to, &["--state", state.to_str().unwrap()]);
     let host = target.host();
-    // A piece of the large layer is in each of the first three, wherever the others are.
+    // Each of the first three volumes holds a segment of the large layer, wherever the others are.
     let kept = || std::fs::read_dir(set.path("s.state.segments")).unwrap().map(|entry| entry.unwrap().path());
     go(&set.volumes[..1], host).ended(6);
     go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).reported(&["import into"]);

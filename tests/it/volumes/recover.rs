@@ -1,4 +1,4 @@
-//! What was lost on the way comes back from what arrived: there is no second chance where nothing can be asked for again.
+//! Lost volumes are restored from those that arrived. On the isolated side, nothing can be fetched again.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ use crate::support::{files_below, gapferry, gapferry_process, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// What a volume has besides a layer, at most.
+/// The most that a volume holds besides a layer, in bytes.
 const METADATA: usize = 20_000;
 
 /// The volumes of a bundle, each with one layer, and recovery volumes.
@@ -28,7 +28,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// With layers of these sizes, of which no two fit into one volume.
+    /// Layers have these sizes; no two of them fit into one volume.
     pub fn new(sizes: &[usize], recovery: u32) -> Fixture {
         Fixture::of(0, sizes, recovery)
     }
@@ -52,7 +52,7 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    /// Everything as it was.
+    /// Restores the original set.
     fn restore(&self) {
         for (name, _) in files_below(self.directory.path()) {
             fs::remove_file(self.path(&name)).unwrap();
@@ -104,8 +104,8 @@ fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
             fs::remove_file(fixture.path(one)).unwrap();
             fs::remove_file(fixture.path(other)).unwrap();
             if one.contains(".r01.") && other.contains(".r02.") {
-                // Nothing is left that could say what the volumes were; they themselves are all there.
-                fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+                // Nothing describes the volumes any more, although they are all present.
+                fixture.repair(&[]).ended(3).reported(&["no recovery volume with an intact beginning is given"]);
             } else {
                 fixture.is_repaired();
             }
@@ -137,7 +137,7 @@ fn a_set_that_is_complete_is_left_alone() {
     let ran = fixture.repair(&[]).ended(0);
     assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
     fixture.is_whole();
-    // Under each other's names they are all there, too.
+    // Each has the name of another; all are present.
     let (one, other, aside) = (fixture.path("images.001.tar"), fixture.path("images.002.tar"), fixture.path("aside"));
     fs::rename(&one, &aside).and_then(|()| fs::rename(&other, &one)).and_then(|()| fs::rename(&aside, &other)).unwrap();
     let before = files_below(fixture.directory.path());
@@ -205,7 +205,7 @@ fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
     assert!(ran.stdout.contains("of another set: ") && ran.stdout.contains("foreign.r01.tar"), "{ran:?}");
     fs::remove_file(&foreign).unwrap();
     fixture.is_whole();
-    // In the place of one that is lost.
+    // In place of a lost one.
     fs::copy(other.path("images.r01.tar"), fixture.path("images.r01.tar")).unwrap();
     let before = files_below(fixture.directory.path());
     fixture.repair(&[]).ended(3);
@@ -221,7 +221,7 @@ fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
     assert!(files_below(fixture.directory.path()) == before);
 }
 
-/// The entries of a volume, changed and put together again, its sums too.
+/// Changes the entries of a volume and packs them again with matching checksums.
 pub fn forge(path: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
     let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
     let mut files = Vec::new();
@@ -295,7 +295,7 @@ fn a_forged_recovery_volume_changes_nothing() {
     assert!(files_below(fixture.directory.path()) == before);
 }
 
-/// What is found of a set that changes is true of none.
+/// What is read while the set changes holds for neither its old nor its new state.
 #[test]
 fn a_set_that_another_run_is_writing_is_not_looked_at() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
@@ -319,7 +319,7 @@ fn what_an_unfinished_export_has_fetched_is_not_written_over() {
     assert!(fixture.whole.contains(&files_below(out.path())[0]));
 }
 
-/// A few kilobytes could stand for gigabytes.
+/// A few compressed kilobytes could expand to gigabytes.
 #[test]
 fn a_recovery_volume_that_is_compressed_is_not_read() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
@@ -336,7 +336,7 @@ fn a_recovery_volume_that_is_compressed_is_not_read() {
     compressed.extend(0x8f92_eab1_u32.to_le_bytes());
     fs::write(&recovery, compressed).unwrap();
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
-    fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+    fixture.repair(&[]).ended(3).reported(&["no recovery volume with an intact beginning is given"]);
     Ran::of(gapferry().arg("verify").arg(&recovery)).reported(&["it is compressed"]);
 }
 
@@ -346,7 +346,7 @@ fn without_a_recovery_volume_that_can_be_read_it_is_said_that_nothing_can_be_don
     flip(&fixture.path("images.r01.tar"), 520);
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
     let before = files_below(fixture.directory.path());
-    fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+    fixture.repair(&[]).ended(3).reported(&["no recovery volume with an intact beginning is given"]);
     assert!(files_below(fixture.directory.path()) == before);
 }
 
@@ -423,14 +423,14 @@ fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_import
         };
         run("tar", &["xf", set.join("v.r01.tar").to_str().unwrap()]);
         run("sha256sum", &["-c", "volumes/r01.sha256"]);
-        // The first ones: these hold the metadata that all repeat.
+        // The first volumes, which hold the metadata that all repeat.
         paths.iter().take(recovery as usize).for_each(|path| fs::remove_file(path).unwrap());
         Ran::of(gapferry().arg("repair").args(tars(&set))).ended(0);
         assert!(files_below(&set) == whole, "{size}: not what it was");
         let joined = directory.path().join(format!("joined-{size}.tar"));
         Ran::of(gapferry().arg("join").args(&paths).arg("-o").arg(&joined)).ended(0);
         assert!(fs::read(joined).unwrap() == fs::read(directory.path().join("b.tar")).unwrap());
-        // Nothing is made twice that is there.
+        // Existing volumes are not made again.
         let ran = split(directory.path(), size, recovery).ended(0);
         assert!(!ran.stderr.contains(": written"), "{ran:?}");
         fs::remove_file(set.join("v.r01.tar")).unwrap();
@@ -470,7 +470,7 @@ fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_
     assert!(whole.len() >= 5 && whole.iter().all(|(_, bytes)| bytes.len() <= 1_000_000));
     let taken: usize = whole.iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(planned["bytesNeeded"].as_u64().unwrap() >= taken as u64, "room is made for these too: {planned}");
-    // A second later it has another time, but nothing new.
+    // A second later the time differs, and nothing else.
     let ran = export(&[]);
     assert!(!ran.stderr.contains(": written"), "{ran:?}");
     for (lost, also) in [("v.001.tar", "v.003.tar"), ("v.002.tar", "v.r01.tar")] {

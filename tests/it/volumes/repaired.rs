@@ -1,4 +1,4 @@
-//! A set without recovery volumes is repaired with what is fetched again, and is then what it was, byte for byte.
+//! A set without recovery volumes, repaired with content that was fetched again, is the same as before, byte for byte.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,12 +17,12 @@ use crate::support::{files_below, gapferry, tempdir};
 struct Fixture {
     directory: tempfile::TempDir,
     source: Registry,
-    /// The volumes as they were.
+    /// The volumes before the damage.
     whole: Vec<(String, Vec<u8>)>,
 }
 
 impl Fixture {
-    /// Volumes in the directory `set`, exported as such or `split` from a tar that is kept, and signed.
+    /// Volumes in the directory `set`, exported or `split` from a tar that is kept, and signed.
     fn new(split: bool) -> Fixture {
         let source = Registry::start();
         let (small, large) = (images::noise(1, 300_000), images::noise(2, 2_250_000));
@@ -71,7 +71,7 @@ impl Fixture {
         Ran::of(gapferry().current_dir(self.directory.path()).args(arguments).args(more))
     }
 
-    /// What the set lacks, fetched.
+    /// Fetches what the set lacks.
     fn fetch(&self) {
         self.go(&["verify", "--missing", "missing.json"], &self.volumes()).ended(3);
         self.go(&["export", "--repair", "missing.json", "--locked", "lock", "-o", "repair.tar"], &[]).ended(0);
@@ -130,7 +130,7 @@ fn a_set_is_repaired_with_a_repair_whatever_happened_to_its_volumes() {
                 .for_each(|(name, bytes)| std::fs::write(fixture.path("set").join(name), bytes).unwrap());
             if split {
                 harm(&fixture);
-                // A bad copy of the bundle has what the volumes lack, too.
+                // A damaged copy of the bundle also has what the volumes lack.
                 fixture.repair("b.tar", &[]).ended(0);
                 fixture.is_whole();
             }
@@ -141,7 +141,7 @@ fn a_set_is_repaired_with_a_repair_whatever_happened_to_its_volumes() {
 #[test]
 fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_anyway() {
     let fixture = Fixture::new(true);
-    // First of the last blob, then of all.
+    // First without the last blob, then without all.
     std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();
     fixture.fetch();
     std::fs::remove_file(fixture.volume(1)).unwrap();
@@ -167,7 +167,7 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
     let made = files_below(&fixture.path("out"));
     assert_eq!(made.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["v.002.tar", "v.003.tar"]);
     assert!(made.iter().all(|file| fixture.whole.contains(file)));
-    // What was made there is not in the way of a second run.
+    // The output of the first run does not stop a second run.
     fixture.repair("repair.tar", &["-o", "out"]).ended(0);
     assert!(files_below(&fixture.path("out")) == made);
     // An unrelated file has the name of a lost volume.
@@ -184,7 +184,7 @@ fn a_copy_with_a_file_that_cannot_be_read_repairs_everything_else() {
     fixture.go(&["convert", "b.tar", "-o", "c.tar.zst"], &[]).ended(0);
     let copy = fixture.path("c.tar.zst");
     let mut bytes = std::fs::read(&copy).unwrap();
-    // The largest layer is in the middle: its frames cannot be unpacked any more.
+    // The largest layer is in the middle: its frames cannot be decompressed any more.
     let middle = bytes.len() / 2;
     bytes[middle - 150_000..middle + 150_000].fill(0);
     std::fs::write(&copy, bytes).unwrap();
@@ -205,10 +205,10 @@ fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
     }
     std::fs::copy(other.path("repair.tar"), fixture.path("other.tar")).unwrap();
     let before = files_below(&fixture.path("set"));
-    fixture.repair("other.tar", &[]).ended(2).reported(&["for another bundle"]);
+    fixture.repair("other.tar", &[]).ended(2).reported(&["belongs to another bundle"]);
     let key = other.path("key.pub");
     fixture.repair("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).reported(&["is refused"]);
-    // Forged: the blob it brings is another.
+    // Forged: the blob in it is another one.
     flip(&fixture.path("repair.tar"), 100_000);
     fixture.repair("repair.tar", &[]).ended(3).reported(&["wrong digest"]);
     assert!(files_below(&fixture.path("set")) == before);
@@ -228,7 +228,8 @@ fn one_volume_alone_is_repaired_with_no_more_than_it_lacks() {
     fixture.is_whole();
 }
 
-/// A list of what is bad that was made while another run writes is of a set that is no more when it is used.
+/// If the set is read while another run writes it, the list of problems describes a set that no longer exists when the
+/// list is used.
 #[test]
 fn a_set_that_another_run_is_writing_is_not_judged() {
     let fixture = Fixture::new(true);

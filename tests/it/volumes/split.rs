@@ -1,4 +1,4 @@
-//! `gapferry split`: its output, read by other programs, and what happens to existing volumes.
+//! `gapferry split`: other programs read its output, and existing volumes are safe.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
@@ -16,7 +16,7 @@ fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Two images, and a blob by sha512 whose path does not fit into a tar header.
+/// Two images, and a blob by sha512, whose path does not fit into a tar header.
 fn bundle() -> Builder {
     two_images().sha512("registry.test/team/artifact:x", noise(9, 400_000))
 }
@@ -25,7 +25,7 @@ fn split(bundle: &Path, out: &Path, size: &str, more: &[&str]) -> Ran {
     Ran::of(gapferry().arg("split").arg(bundle).arg("-o").arg(out).args(["--volume-size", size]).args(more))
 }
 
-/// The volumes in a directory, in order; it contains nothing else.
+/// The volumes in a directory, in order; it must contain nothing else.
 fn volumes(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -42,7 +42,7 @@ fn the_volumes_of_any_size_hold_every_byte_once_for_tar_and_sha256sum() {
     let (tar, folder) = (directory.path().join("b.tar"), directory.path().join("b"));
     bundle().write(&tar).unwrap();
     bundle().write(&folder).unwrap();
-    // What is derived is in no volume.
+    // Derived files are in no volume.
     let whole = files_below(&folder).into_iter().filter(|(name, _)| name != "chunks.b3");
     let whole: BTreeMap<String, Vec<u8>> = whole.collect();
     for (size, least) in [("64KiB", 100), ("700kB", 9), ("2500000", 3), ("4MB", 2), ("1GB", 1)] {
@@ -69,7 +69,7 @@ fn the_volumes_of_any_size_hold_every_byte_once_for_tar_and_sha256sum() {
             }
             std::fs::remove_dir_all(&unpacked).unwrap();
         }
-        // The pieces of each cut file sort by their names.
+        // The segments of a cut file sort by name.
         let mut together: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         for (name, bytes) in held {
             let path = match name.strip_prefix("segments/").and_then(|piece| piece.rsplit_once('.')) {
@@ -96,7 +96,7 @@ fn volumes_that_are_whole_are_not_written_again_and_a_damaged_or_lost_one_is_the
     let before: Vec<_> = times().collect();
     assert_eq!(go(&[]).stderr.matches("unchanged").count(), paths.len());
     assert_eq!(times().collect::<Vec<_>>(), before);
-    // Bits flip, one is lost, and a copy has no mark that it was proven.
+    // Bits flip, one volume is lost, and a copy has no record that it was proven.
     let flip = |at: usize, place: usize| {
         let mut bytes = std::fs::read(&paths[at]).unwrap();
         let place = place.min(bytes.len() - 2_000);
@@ -120,7 +120,7 @@ fn a_damaged_bundle_gives_no_volume_that_contains_the_damage() {
     let builder = bundle();
     builder.write(&tar).unwrap();
     let mut bytes = std::fs::read(&tar).unwrap();
-    // In the last layer but the sha512 one: large, so it is cut.
+    // In the last layer but the sha512 one: it is large, so it is cut.
     let layer = noise(2, 3_000_001);
     let at = bytes.windows(64).position(|window| window == &layer[2_000_000..2_000_064]).unwrap();
     bytes[at] ^= 1;
@@ -141,7 +141,7 @@ fn a_damaged_bundle_gives_no_volume_that_contains_the_damage() {
     }
 }
 
-/// One disc in the drive, and the others in the safe: it says where it is bad as a bundle does.
+/// With one disc in the drive and the others in the safe, verify locates bad blocks as it does for a bundle.
 #[test]
 fn a_volume_alone_says_which_bytes_of_its_blobs_are_wrong() {
     let directory = tempdir();
@@ -185,7 +185,7 @@ fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() 
     assert!(!directory.path().join("v.001.tar").exists());
 }
 
-/// Opening a pipe waits for a writer that never comes.
+/// Opening a pipe would wait for a writer that never comes.
 #[test]
 fn a_pipe_at_the_name_of_a_volume_is_refused_and_does_not_keep_the_program_waiting() {
     let directory = tempdir();

@@ -1,4 +1,4 @@
-//! Other files that have the name of a volume: another bundle, or the notes of an operator, would be lost for good.
+//! Unrelated files with the name of a volume, such as another bundle or an operator's notes, must not be lost.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ fn what_only_has_the_name_of_a_lost_volume_is_not_overwritten() {
         Ran::of(&mut repair).ended(2).reported(&["images.002.tar", "is not overwritten"]);
         assert!(fs::read(&lost).unwrap() == foreign);
     }
-    // It is known by its name alone, and named: so it is meant.
+    // Only its name says that it belongs to the set, and the user names it.
     fs::write(&lost, "what a scratch has left").unwrap();
     fixture.is_repaired();
 }

@@ -34,7 +34,7 @@ fn parse(text: &str) -> std::result::Result<BundleJson, String> {
 }
 
 #[test]
-fn another_format_is_refused_and_so_is_a_parent_nobody_knows_the_meaning_of() {
+fn another_format_and_an_unknown_kind_of_parent_are_refused() {
     let parents = |parent: &str| written(1, &format!("[\n    {{\n      {parent}\n    }}\n  ]"), &[], TIME);
     assert!(parse(&written(1, "[]", &[], TIME)).is_ok());
     assert!(parse(&parents("\"kind\": \"inventory\",\n      \"target\": \"r.io/mirror\"")).is_ok());
@@ -47,7 +47,7 @@ fn another_format_is_refused_and_so_is_a_parent_nobody_knows_the_meaning_of() {
 /// Otherwise two programs could read one bundle differently, and two writers of the same contents would produce two
 /// identities.
 #[test]
-fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
+fn only_canonical_json_is_accepted_as_bundle_json() {
     let good = written(1, "[]", &[], TIME);
     for (from, to) in [
         ("  \"removed\"", " \"removed\""),
@@ -64,7 +64,7 @@ fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
         assert!(parse(&good.replace(from, to)).is_err(), "{from} as {to}");
     }
     let moved = good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
-    assert!(parse(&moved).unwrap_err().contains("not in the exact form of format 1"));
+    assert!(parse(&moved).unwrap_err().contains("not in the canonical form of format 1"));
     // An unknown key is named, also in the OCI types, which have other keys.
     let image = |platform: &str| {
         let (digest, media_type) = (Digest::sha256(b"1"), crate::oci::media_type::OCI_MANIFEST);
@@ -92,7 +92,7 @@ fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
 }
 
 #[test]
-fn a_digest_that_is_not_that_of_the_path_is_refused_and_so_are_other_sums_of_sha512() {
+fn a_digest_that_contradicts_its_path_or_sha512sums_is_refused() {
     let message = |path: &str, digest| parse(&written(1, "[]", &[(path, digest)], TIME)).map(drop);
     let (one, long) = (Digest::sha256(b"1"), Digest::of(Algorithm::Sha512, b"1"));
     assert_eq!(message(&one.blob_path(), one), Ok(()));
@@ -106,14 +106,14 @@ fn a_digest_that_is_not_that_of_the_path_is_refused_and_so_are_other_sums_of_sha
     for (path, digest) in
         [(one.blob_path(), Digest::sha256(b"2")), ("blobs/sha256/x".to_owned(), one), ("tools/x".to_owned(), long)]
     {
-        assert!(message(&path, digest).unwrap_err().contains("cannot have the digest"), "{path}");
+        assert!(message(&path, digest).unwrap_err().contains("is listed with the wrong digest"), "{path}");
     }
     assert!(message(&long.blob_path(), long).unwrap_err().contains("SHA512SUMS does not match its files"));
     assert!(message("SHA512SUMS", one).unwrap_err().contains("SHA512SUMS does not match its files"));
 }
 
 #[test]
-fn what_a_version_before_0_2_has_written_is_named_as_such() {
+fn a_bundle_from_before_0_2_is_recognized() {
     let good = written(1, "[]", &[], TIME);
     let file = format!("{{\"path\":\"a\",\"size\":1,\"sha256\":\"{0}\",\"blake3\":\"{0}\"}}", "0".repeat(64));
     for old in [
@@ -127,13 +127,17 @@ fn what_a_version_before_0_2_has_written_is_named_as_such() {
         let error = BundleJson::parse(old.as_bytes(), "bundle.json").unwrap_err();
         assert_eq!(error.kind(), crate::base::error::Kind::Input);
         assert_eq!(error.find(), Some(&OtherVersion { found: 0, known: FORMAT_VERSION }));
-        assert!(error.chain().contains("written by a version before 0.2: export it again"), "{}", error.chain());
+        assert!(
+            error.chain().contains("written by gapferry before version 0.2; export the bundle again"),
+            "{}",
+            error.chain()
+        );
     }
 }
 
 /// It comes across the gap: a forged one must not use up the memory of the machine that reads it.
 #[test]
-fn platforms_that_an_image_was_asked_for_are_counted_too() {
+fn requested_platforms_count_towards_the_limit() {
     let check = |number| {
         let platforms = vec!["{}"; number].join(",");
         let json = format!(
@@ -146,10 +150,13 @@ fn platforms_that_an_image_was_asked_for_are_counted_too() {
 }
 
 #[test]
-fn a_few_images_of_many_layers_are_not_a_bundle_and_many_ordinary_images_are() {
+fn a_few_images_with_too_many_layers_are_refused_and_many_ordinary_images_are_not() {
     assert!(check_number(150_000, 5_000, 0).is_ok() && check_number(1_500_000, 50_000, 0).is_ok());
     let why = check_number(500_000, 5_000, 1 << 30).unwrap_err();
-    assert!(why.contains("500000 files, more than 150000") && why.contains("make several bundles"), "{why}");
+    assert!(
+        why.contains("500000 files; the limit for them is 150000") && why.contains("make several bundles"),
+        "{why}"
+    );
     // Each for six platforms, with ten layers, attestations and signatures: 110 files of 100 kB.
     assert!(check_number(5_000 * 110, 5_000, 5_000 * 110 * 100_000).is_ok());
     let file = format!(r#"{{"path":"blobs/x","size":0,"digest":"{}"}}"#, Digest::ZEROS);
@@ -159,5 +166,5 @@ fn a_few_images_of_many_layers_are_not_a_bundle_and_many_ordinary_images_are() {
         vec![file; 151_001].join(",")
     );
     let error = BundleJson::parse(json.as_bytes(), "bundle.json").unwrap_err();
-    assert!(error.chain().contains("more than 150000"), "{}", error.chain());
+    assert!(error.chain().contains("the limit for them is 150000"), "{}", error.chain());
 }

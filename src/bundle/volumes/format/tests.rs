@@ -23,7 +23,7 @@ fn refused(json: &VolumeJson) -> String {
 }
 
 #[test]
-fn what_a_volume_says_of_itself_is_read_as_it_was_written() {
+fn the_description_of_a_volume_reads_back_as_written() {
     let volume = volume();
     let bytes = volume.to_bytes().unwrap();
     assert_eq!(VolumeJson::parse(&bytes, "volumes/003.json", 3).unwrap(), volume);
@@ -140,7 +140,7 @@ fn a_forged_recovery_volume_is_refused_before_it_is_used() {
 
 proptest::proptest! {
     #[test]
-    fn nothing_that_a_medium_can_hold_makes_the_readers_fall_over(text: String) {
+    fn no_bytes_on_a_medium_make_the_readers_panic(text: String) {
         let _ = VolumeJson::parse(text.as_bytes(), "x", 3);
         let _ = RecoveryJson::parse(text.as_bytes(), "x");
     }

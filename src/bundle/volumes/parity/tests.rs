@@ -101,7 +101,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_lost_comes_back_bit_for_bit_if_as_much_parity_is_left(
+    fn lost_volumes_are_restored_bit_for_bit_if_enough_parity_is_left(
         sizes in proptest::collection::vec(0_u64..5_000, 1..12),
         parities in 1_usize..8,
         order in proptest::collection::vec(any::<proptest::sample::Index>(), 8),
@@ -118,7 +118,7 @@ proptest! {
 }
 
 #[test]
-fn more_than_a_stripe_and_more_than_a_mebibyte_comes_back() {
+fn volumes_longer_than_a_stripe_and_a_mebibyte_are_restored() {
     let mebibyte = MEBIBYTE;
     let fixture = Fixture::new(&[3 * mebibyte + 7, 2 * mebibyte, 5, 3 * mebibyte + 64], 2);
     for lost in [[ShardId::Original(0), ShardId::Original(1)], [ShardId::Original(3), ShardId::Parity(0)]] {
@@ -127,7 +127,7 @@ fn more_than_a_stripe_and_more_than_a_mebibyte_comes_back() {
 }
 
 #[test]
-fn many_small_files_take_little_memory_and_come_back() {
+fn many_small_files_take_little_memory_and_are_restored() {
     let sizes: Vec<u64> = (0..600).map(|at| at * 3).collect();
     let fixture = Fixture::new(&sizes, 3);
     let lost = [ShardId::Original(599), ShardId::Original(300), ShardId::Parity(1)];
@@ -135,7 +135,7 @@ fn many_small_files_take_little_memory_and_come_back() {
 }
 
 #[test]
-fn one_more_than_there_is_parity_for_is_refused_and_nothing_written() {
+fn one_loss_more_than_parity_covers_is_refused_and_nothing_is_written() {
     let fixture = Fixture::new(&[1_000, 2_000, 3_000], 2);
     let lost = [ShardId::Original(0), ShardId::Original(1), ShardId::Original(2)];
     let shards = fixture.shards(&lost);
@@ -147,7 +147,7 @@ fn one_more_than_there_is_parity_for_is_refused_and_nothing_written() {
 }
 
 #[test]
-fn every_disc_may_have_a_scratch_if_they_are_not_in_one_place() {
+fn every_disc_may_have_a_scratch_if_the_scratches_do_not_overlap() {
     let fixture = Fixture::new(&[4 * MEBIBYTE, 4 * MEBIBYTE - 9, 3 * MEBIBYTE + 1], 1);
     let scratched = |which, size: u64, bad: u64| {
         let mut bytes = fixture.bytes(which);

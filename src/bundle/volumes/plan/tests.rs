@@ -88,7 +88,7 @@ proptest! {
 }
 
 #[test]
-fn a_size_that_is_too_small_is_refused_with_the_smallest_that_is_not() {
+fn a_size_that_is_too_small_is_refused_with_the_smallest_possible_size() {
     for recovery in [0, 2] {
         for sizes in [&[10, 5_000_000, 300][..], &[1; 40], &[]] {
             let refused = SetPlan::new(&wanted(sizes, 600, recovery)).unwrap_err().to_string();
@@ -119,7 +119,7 @@ fn a_file_that_fills_a_volume_to_its_last_byte_is_not_cut_and_one_byte_more_is()
 }
 
 #[test]
-fn small_files_fill_the_gaps_that_large_ones_left_and_a_cut_one_does_not_begin_in_a_gap() {
+fn small_files_fill_the_gaps_left_by_large_ones_and_a_cut_file_does_not_start_in_a_small_gap() {
     let set = SetPlan::new(&wanted(&[600_000, 600_000, 300_000, 100, 2_000_000, 50], 1_000_000, 0)).unwrap();
     let held: Vec<Vec<u64>> =
         set.volumes.iter().map(|volume| volume.files.iter().map(|held| held.size).collect()).collect();
@@ -141,7 +141,7 @@ fn there_are_never_more_volumes_than_a_name_can_number() {
 }
 
 #[test]
-fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
+fn the_description_of_a_volume_has_the_planned_length() {
     let wanted = wanted(&[3_000_000, 10], 1_500_000, 1);
     let set = SetPlan::new(&wanted).unwrap();
     let known = |held: &Held| {
@@ -170,7 +170,7 @@ fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
 }
 
 #[test]
-fn a_set_with_more_volumes_than_it_says_or_one_that_takes_too_long_is_given_up() {
+fn planning_stops_at_more_volumes_than_stated_or_at_too_many_steps() {
     let wanted = wanted(&[900_000; 40], 1_000_000, 1);
     let number = u32::try_from(SetPlan::new(&wanted).unwrap().volumes.len()).unwrap();
     let held = |volumes, steps| SetPlan::held(&wanted, &mut Effort { volumes, steps });

@@ -76,7 +76,7 @@ impl Auditor<'_> {
     fn lie(&self, index: Digest, part: &NodeChild) -> Option<StorageProblem> {
         match self.nodes.get(&part.digest) {
             Some(Node::Whole { size, .. }) if *size != part.size => {
-                let what = format!("it states {} bytes for {}, which has {size}", part.size, part.digest);
+                let what = format!("it lists {} bytes for {}, which has {size}", part.size, part.digest);
                 Some(StorageProblem::new(data_path(&index), StorageProblemKind::WrongSize, what))
             }
             _ => None,
@@ -88,7 +88,7 @@ impl Auditor<'_> {
         let is_lacking = self.layers.get(at).is_some_and(|layers| layers.lack(&part.digest));
         let is_there = !self.blobs.contains_key(&(part.digest, part.size));
         let path = || links::of_layer(self.repositories[at].repository.path(), &part.digest);
-        let what = "the blob exists, but without this link its registry does not deliver it (migrate does)";
+        let what = "the blob exists, but its registry does not serve it without this link (migrate copies it)";
         (is_lacking && is_there).then(|| StorageProblem::new(path(), StorageProblemKind::Missing, what))
     }
 }
@@ -99,10 +99,10 @@ fn lacks(repository: &Repository, digest: &Digest, parent: Option<Digest>) -> St
         None => StorageProblem::new(
             path,
             StorageProblemKind::Missing,
-            format!("a tag means {digest}, which the repository does not have"),
+            format!("a tag refers to {digest}, which the repository does not have"),
         ),
         Some(parent) => {
-            let what = format!("the index {parent} names it, and it was deleted or collected");
+            let what = format!("the index {parent} lists it, but it was deleted or collected as garbage");
             StorageProblem::new(path, StorageProblemKind::MissingChild, what)
         }
     }

@@ -74,7 +74,9 @@ impl Directory {
         let opened = match self.0.open_below(path, OFlags::NONBLOCK) {
             Ok(opened) => File::from(opened),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(FoundFile::Nothing),
-            Err(Errno::LOOP | Errno::XDEV) => return Ok(FoundFile::Odd("it is, or is reached by, a symbolic link")),
+            Err(Errno::LOOP | Errno::XDEV) => {
+                return Ok(FoundFile::Odd("it is a symbolic link, or its path contains one"));
+            }
             Err(Errno::NXIO | Errno::NODEV) => return Ok(FoundFile::Odd("it is neither a file nor a directory")),
             Err(e) => return Err(e.into()),
         };

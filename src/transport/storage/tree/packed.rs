@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_storage_is_found_wherever_it_was_packed_from() {
+    fn a_storage_is_found_at_any_depth_of_a_tar() {
         for root in
             ["", "v2", "registry/v2", "docker/registry/v2", "./docker/registry/v2", "data/registry/docker/registry/v2"]
         {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_listed_once_whatever_sorts_between_them() {
+    fn names_are_listed_once_even_if_others_sort_between_them() {
         let names =
             ["repositories/a", "repositories/a-b/x", "repositories/c/d/e", "repositories/c/f/", "repositories/c-/"];
         let (_, tree) = packed(&names).unwrap().unwrap();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn short_names_count_for_what_they_take_in_memory() {
+    fn short_names_count_with_the_memory_they_take() {
         let mut seen = Seen::default();
         seen.add(b"blobs/a", Entry::Directory);
         assert!(seen.names > 2 * "blobs/a".len());

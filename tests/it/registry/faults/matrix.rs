@@ -1,5 +1,5 @@
-//! Every fault on the way to a real registry, in every place where it can occur: what arrives is right, or the error is
-//! clear.
+//! Every kind of failure on the way to a real registry, in every place where it can occur. What arrives is correct, or
+//! the error is clear.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl TestSite {
         to.put_manifest(&tag(repository, "v1"), &self.image).await.map(drop)
     }
 
-    /// Everything, proven.
+    /// Reads every byte of the image and checks it.
     async fn pull(&self, from: &Registries, repository: &Repository) -> Result<(), Error> {
         let found = from.manifest(&tag(repository, "v1"), Need::Required).await?.expect("the image");
         assert_eq!(found.digest(), self.image.digest());
@@ -54,13 +54,14 @@ impl TestSite {
     }
 }
 
-/// Stalls are noticed soon; on a busy machine more is taken for one, which costs only tries.
+/// The stall limit is short. On a busy machine it also catches connections that are only slow, which costs extra
+/// attempts.
 fn patience() -> Config {
     let soon = Duration::from_secs(1);
     Config { stall_timeout: soon, commit_timeout: soon, retries: 9, ..config() }
 }
 
-/// `None`: it ends well; else the kind of failure.
+/// `None`: the request succeeds in the end. Otherwise, the kind of error.
 type Row = (Fault, Option<Kind>);
 
 fn anywhere() -> Vec<Row> {
@@ -94,19 +95,19 @@ fn reading() -> Vec<Row> {
     rows
 }
 
-/// While the bytes of a blob go out.
+/// While a blob is being sent.
 fn sending() -> Vec<Row> {
     let mut rows = anywhere();
     for at in [0, 1, 100_000, BLOB - 1] {
         rows.push((Fault::Reset(Stage::RequestBody(at)), None));
         rows.push((Fault::Stall(Stage::RequestBody(at)), None));
     }
-    // Sent once more.
+    // The upload is sent again.
     rows.push((Fault::WrongDigest, None));
     rows
 }
 
-/// What a registry says of an upload that it does not want as it is.
+/// What a registry answers when it refuses an upload.
 fn refusing() -> [Row; 5] {
     [
         (Fault::Cancelled, None),
@@ -149,7 +150,7 @@ async fn an_ignored_range_after_a_break_starts_over_and_the_bytes_are_right() {
 async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
     let site = TestSite::new().await;
     for (fault, expected) in reading() {
-        // "Not there" is an answer, and told by whoever needs the image.
+        // "Not found" is a valid answer; the caller that needs the image reports it.
         if fault == Fault::Status(404) {
             continue;
         }
@@ -184,7 +185,7 @@ async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_
     let large = Config { large_blob: BLOB as u64, ..patience() };
     let digest = site.blobs[1].digest.to_string();
     let closed = digest.replace(':', "%3A");
-    // A refusal of PATCH says nothing of the one PUT that follows it, unless it is for the size.
+    // A refused PATCH does not predict the result of the single PUT that follows, unless the size is the reason.
     let passes = |fault: &Fault| matches!(fault, Fault::Status(403 | 412));
     let expected = |(fault, kind): Row| if passes(&fault) { (fault, None) } else { (fault, kind) };
     let sending = sending.into_iter().map(|row| ("PATCH", "/blobs/uploads/", expected(row)));
@@ -224,7 +225,7 @@ async fn whatever_befalls_a_manifest_on_its_way_in_the_registry_has_it_or_an_err
     }
 }
 
-/// Pushes into a fresh repository; what the client believes is compared with what the registry says itself.
+/// Pushes into a new repository, then compares what the client believes with what the registry itself reports.
 async fn pushed(site: &TestSite, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
     pushed_with(patience(), site, n, fault, expected, says).await;
 }

@@ -1,4 +1,4 @@
-//! A registry that stops answering in the middle of a run: everything waits for it together, and gives up together.
+//! A registry that stops answering in the middle of a run: all requests wait for it together and give up together.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) fn lines(events: &Recorder, wanted: &str) -> usize {
     message.count()
 }
 
-/// A budget that is soon used up, and long enough for two rounds of waiting on a busy machine.
+/// A time budget that is used up soon, but allows two rounds of waiting on a busy machine.
 const ENDS_SOON: Duration = Duration::from_secs(1);
 
 /// Every one of these requests failed because the server at `place` was given up.
@@ -39,7 +39,7 @@ fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::base::error::Result<T>],
 
 #[tokio::test]
 async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
-    // It answers a ping and once more; then a gateway answers for it, or it has lost its storage.
+    // It answers a ping and one more request. Then a gateway answers for it, or it has lost its storage.
     for status in [502, 500] {
         let server = Server::start(move |_, before| if before < 2 { manifest() } else { Answer::new(status) }).await;
         let retry_budget = Some(ENDS_SOON);
@@ -53,7 +53,7 @@ async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
         all_stopped(&answers, &server.address, &status.to_string());
         assert_eq!(lines(&events, "does not answer"), 1);
         assert!(ask("later".into()).await.unwrap_err().stopped().is_some());
-        // Requests of before may still be on their way to it.
+        // Earlier requests may still be in flight.
         assert!(!server.seen().iter().any(|seen| seen.target.contains("later")), "nothing more is asked");
     }
 }
@@ -86,7 +86,7 @@ async fn a_registry_that_is_still_starting_is_waited_for_longer_than_one_request
     assert_eq!((lines(&events, "does not answer"), lines(&events, "answers again")), (1, 1));
 }
 
-/// A registry that lets nobody in without a token from the server at `tokens`.
+/// A registry that answers only with a token from the server at `tokens`.
 async fn with_tokens_from(tokens: &Server) -> Server {
     let realm = format!(r#"Bearer realm="http://{}/token",service="r""#, tokens.address);
     Server::start(move |request, _| match request.header("authorization") {
@@ -124,7 +124,7 @@ async fn a_token_server_that_is_down_is_given_up_once_for_all() {
     }
 }
 
-/// As many layers, and what a storage server answers that has them.
+/// `count` layers, and the answers of a storage server that has them.
 fn layers(count: usize) -> (Vec<Descriptor>, impl Fn(&Seen) -> Answer + Send + Sync + 'static) {
     let content = |nth: usize| format!("layer {nth}");
     let memory = MemorySource::default();
@@ -140,7 +140,7 @@ fn layers(count: usize) -> (Vec<Descriptor>, impl Fn(&Seen) -> Answer + Send + S
     (layers, answer)
 }
 
-/// A registry that leads to `storage` for blobs.
+/// A registry that redirects to `storage` for blobs.
 async fn with_blobs_at(storage: &Server) -> Server {
     let to = storage.address.clone();
     Server::registry(move |request, _| match request.target.contains("/blobs/") {
@@ -209,7 +209,7 @@ async fn a_host_that_only_referrers_lead_to_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_registry_that_comes_back_within_the_budget_uses_up_no_tries() {
-    // More failures than each request has tries.
+    // More failures than a request has attempts.
     let server = Server::start(|_, before| match before {
         2..60 => Answer::new(502),
         _ => manifest(),
@@ -254,7 +254,7 @@ async fn a_registry_that_wants_to_be_away_for_longer_than_is_waited_for_is_one_o
     assert!(server.seen().len() < 20, "what was on its way");
 }
 
-/// Pushes so many blobs at once.
+/// Pushes this many blobs at once.
 async fn push_blobs(
     to: &Host,
     count: usize,
@@ -272,7 +272,7 @@ async fn push_blobs(
     (join_all((0..count).map(push)).await, events)
 }
 
-/// Storing an upload may take a quarter of an hour: too long to wait for a registry that is frozen.
+/// A registry may need a quarter of an hour to store an upload. That is too long to wait for one that is frozen.
 #[tokio::test]
 async fn a_registry_that_freezes_while_it_completes_uploads_is_given_up_within_the_budget() {
     let server = Sessions::start();
@@ -297,7 +297,7 @@ async fn a_registry_that_takes_long_to_complete_an_upload_and_answers_others_is_
         "POST" => Answer::new(202).with("Location", "/v2/team/app0/blobs/uploads/1"),
         "PUT" => {
             let (count, change) = &*changed;
-            // Signs of life are asked for: longer than the stall limit.
+            // The client checks that the registry is alive after more than the stall limit.
             drop(change.wait_while(count.lock().unwrap(), |count| *count < 5).unwrap());
             Answer::new(201)
         }
@@ -315,7 +315,7 @@ async fn a_registry_that_takes_long_to_complete_an_upload_and_answers_others_is_
     assert!(answers[0].is_ok() && events.events().is_empty(), "{answers:?} {:?}", events.events());
 }
 
-/// A budget of seconds would cost the minute in which a single request gives up waiting.
+/// A budget of seconds would otherwise grow by the minute after which a single request times out.
 #[tokio::test]
 async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget() {
     let server = Server::start(|_, _| manifest()).await;
@@ -326,7 +326,7 @@ async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget(
     all_stopped(&[answer], &server.address, "has not answered");
 }
 
-/// Reading a manifest may take long, too; or the registry is gone.
+/// Reading a manifest may take long, too, or the registry may be gone.
 #[tokio::test]
 async fn whatever_is_waited_for_the_registry_is_asked_for_signs_of_life() {
     let pings = Arc::new((Mutex::new(0), Condvar::new()));
@@ -350,7 +350,7 @@ async fn whatever_is_waited_for_the_registry_is_asked_for_signs_of_life() {
     assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
 }
 
-/// Each look-up would wait for the stall limit, a minute, and then be answered by GET.
+/// Each look-up would wait for the stall limit of a minute before GET answers it.
 #[tokio::test]
 async fn a_registry_that_never_answers_head_is_asked_once() {
     let (layers, answer) = layers(5);
@@ -374,7 +374,7 @@ async fn a_registry_that_never_answers_head_is_asked_once() {
     assert_eq!((heads("/manifests/"), heads("/blobs/")), (1, 0));
 }
 
-/// Harbor with a database that takes no change: each blob would cost all its tries, for hours.
+/// Harbor behaves so when its database is read-only. Each blob would use all its attempts, for hours.
 #[tokio::test]
 async fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
     let server = Sessions::start();

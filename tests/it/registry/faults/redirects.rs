@@ -1,4 +1,4 @@
-//! Redirects: to storage elsewhere, and round in circles.
+//! Redirects, to other storage and in circles.
 
 use gapferry::base::error::Kind;
 use gapferry::content::{Account, Api, ApiRequest, Need, Sink, Source};
@@ -50,7 +50,7 @@ async fn redirects_end() {
     }
 }
 
-/// A registry whose token server, itself, answers a POST with this status and Location.
+/// A registry that is its own token server and answers a POST with this status and `Location`.
 async fn token_server_redirecting(status: u16, location: String) -> Server {
     Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
         ("POST", "/token") => Answer::new(status).with("Location", location.clone()),
@@ -135,7 +135,7 @@ async fn a_manifest_follows_its_registry_from_plain_http_to_tls_and_nowhere_else
 
 #[tokio::test]
 async fn the_limit_of_a_storage_server_does_not_keep_other_requests_from_the_registry() {
-    // Were it the registry's, it would be given up: an hour is more than is waited for.
+    // If the limit counted for the registry, the registry would be given up: an hour is longer than the client waits.
     let storage = Server::start(|_, _| Answer::new(429).with("Retry-After", "86400")).await;
     let location = format!("http://{}/bucket", storage.address);
     let server = Server::registry(move |request, _| match request.target.contains("/blobs/") {

@@ -1,4 +1,4 @@
-//! What passes with patience, and what is told when it does not.
+//! Failures that a retry overcomes, and the messages when it does not.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn a_silent_registry_does_not_hold_the_run_forever() {
 #[tokio::test]
 async fn a_registry_is_reached_by_its_ipv6_address() {
     let answer = |request: &Seen, _| if request.target == "/v2/" { Answer::new(200) } else { manifest() };
-    // A machine without IPv6 cannot try.
+    // Skips a machine without IPv6.
     let Ok(server) = Server::at("[::1]:0", answer).await else { return };
     assert!(server.address.starts_with("[::1]:"));
     assert!(client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
@@ -88,7 +88,7 @@ async fn a_registry_is_reached_by_its_ipv6_address() {
 #[tokio::test]
 async fn retry_after_as_a_date_is_waited_for_too() {
     let server = Server::registry(|_, _| manifest()).await;
-    // Dates have whole seconds: what is left of this one is between one and two.
+    // HTTP dates have whole seconds, so one to two seconds remain.
     server.when("GET", "/manifests/").fault(Fault::TooMany(After::Date(Duration::from_secs(2))));
     let (registries, events) = watched(Config { retries: 0, ..config() });
     assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());

@@ -1,4 +1,4 @@
-//! Tokens: fetched, shared, refused, expired.
+//! Tokens are fetched, shared, refused and renewed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ use crate::registry::memory_source::{self, MemorySource, noise, read, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Tokens, ranged};
 
-/// Whether a request is the one that is answered badly.
+/// Whether this request gets the bad answer.
 type Place = fn(&Seen) -> bool;
 type MakeAnswer = fn() -> Answer;
 
@@ -93,7 +93,7 @@ async fn an_upload_survives_a_token_that_is_refused_inside_it() {
 
 #[tokio::test]
 async fn a_registry_that_refuses_every_new_token_is_not_asked_forever() {
-    // Each token is good for the POST, none for the PUT.
+    // Each token is valid for the POST and invalid for the PUT.
     let server = Server::with_tokens(Tokens::new(), |request| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/upload"),
         _ => Answer::new(401),
@@ -180,7 +180,7 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     let registries = client(with_credentials(&server));
     let memory = MemorySource::default();
     let blob = memory.add(content.clone());
-    // Each is asked with a token that has just expired, and again with one that has expired meanwhile.
+    // Each request is sent with a token that has just expired, and again with one that expired in the meantime.
     let error = read(&registries, &repo(&server), &blob).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthorized);
 
@@ -199,7 +199,7 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     assert_eq!(server.done().len(), 3);
 }
 
-/// A registry that lets anybody read, except that where `asks` it wants a token of `realm`.
+/// A registry that anyone may read, but that demands a token of `realm` where `asks` is true.
 async fn asking(realm: &'static str, asks: fn(&Seen) -> bool) -> Server {
     Server::registry(move |request, _| {
         let challenge = || format!(r#"Bearer realm="{}",service="s""#, realm.replace("HERE", request.header("host")));
@@ -286,7 +286,7 @@ fn challenged(request: &Seen) -> Answer {
     Answer::new(401).with("WWW-Authenticate", realm)
 }
 
-/// A token server with a bad moment must not make the password look wrong.
+/// A short failure of the token server must not make the password look wrong.
 #[tokio::test]
 async fn a_page_or_nothing_in_place_of_a_token_is_asked_for_once_more() {
     for bad in ["<html><title>Sign in</title></html>", "", " \n"] {

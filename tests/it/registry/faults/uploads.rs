@@ -1,4 +1,4 @@
-//! Uploads that are cut, cancelled, refused or lost.
+//! Uploads that are interrupted, cancelled, refused or lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,11 +46,11 @@ async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_repeated() 
     }
 }
 
-/// Two minutes of tries for each layer, and then the advice to ask again: only room helps. Of a server error that says so one more
-/// is made: another replica may have room.
+/// Retrying would cost two minutes for each layer, and end with advice to try again, although only free space helps. A
+/// server error that reports a full disk is retried once, because another replica may have space.
 #[tokio::test]
 async fn a_full_disk_is_reported_soon_wherever_it_shows() {
-    // As distribution writes it, with the error of Go's `os`.
+    // distribution writes it so, with the error text of Go's `os`.
     let detail = r#"{"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Path":"/var/lib/registry/docker","Err":28}}"#;
     let distribution = format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"unknown error","detail":{detail}}}]}}"#);
     for (status, body, tries) in [(500, distribution.as_str(), 2), (507, "", 1)] {
@@ -89,7 +89,7 @@ async fn a_full_disk_is_reported_soon_wherever_it_shows() {
     }
 }
 
-/// A storage of one project, or one of many, would close the whole registry.
+/// Otherwise, one full project or storage server would stop all pushes to the registry.
 #[tokio::test]
 async fn a_full_disk_of_another_server_or_of_one_answer_is_not_a_full_registry() {
     let full = || Answer::new(500).body("write /tmp/x: no space left on device");
@@ -137,7 +137,7 @@ async fn a_failed_mount_is_only_a_reason_to_upload() {
     assert_eq!(server.count("PUT", "/u"), 1);
 }
 
-/// A mount saves an upload, and nothing depends on it.
+/// A mount only saves an upload; nothing depends on it.
 #[tokio::test]
 async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
     let server = taking().await;
@@ -152,7 +152,7 @@ async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
     assert_eq!(server.count("POST", "/v2/a/b/blobs/uploads/?mount="), 1);
 }
 
-/// Whoever pulls from a registry that takes manifests unchecked would find the image without its layers.
+/// Some registries accept manifests unchecked. Users would pull an image without its layers.
 #[tokio::test]
 async fn a_mount_that_has_no_effect_does_not_count() {
     for links in [false, true] {
@@ -171,7 +171,7 @@ async fn a_mount_that_has_no_effect_does_not_count() {
             let mounted = registries.mount(&repo(&server), &memory.add(content), &other).await.unwrap();
             assert_eq!(mounted, links, "{content}");
         }
-        // A registry that links is asked once for each repository; of one that does not, no more is asked.
+        // A registry that can mount is read once per repository. One that cannot gets no further mount requests.
         let (mounts, reads) =
             (server.count("POST", "/v2/a/b/blobs/uploads/?mount="), server.count("GET", "/v2/a/b/blobs/sha256"));
         assert_eq!((mounts, reads), if links { (5, 1) } else { (3, 3) });
@@ -192,7 +192,7 @@ async fn another_size_at_the_target_means_absent() {
     );
 }
 
-/// Takes every upload, unless told otherwise.
+/// Accepts every upload, unless a test changes the answer.
 async fn taking() -> Server {
     Server::start(|request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
@@ -242,7 +242,7 @@ async fn a_registry_that_takes_an_upload_in_sips_is_detected_small_and_large() {
     }
 }
 
-/// Some take content by PATCH alone, and some in the closing PUT alone (`sessions`).
+/// Some registries accept content only by PATCH, others only in the closing PUT (`sessions`).
 #[tokio::test]
 async fn a_registry_that_accepts_no_content_in_the_closing_put_gets_it_by_patch() {
     let server = Server::registry(|request, _| match (request.method.as_str(), request.body.is_empty()) {
@@ -268,7 +268,7 @@ async fn a_registry_that_accepts_no_content_in_the_closing_put_gets_it_by_patch(
     assert!(error.kind() == Kind::Refused && server.seen().len() < 10, "{error:?}");
 }
 
-/// Some gateways send content straight to the storage behind them, and some to another address of their own.
+/// Some gateways redirect uploads to the storage behind them, or to another address of their own.
 #[tokio::test]
 async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
     for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
@@ -281,7 +281,7 @@ async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
             "POST" => Answer::new(202).with("Location", "/u?state=1"),
             "GET" => last_byte(request).unwrap(),
             _ if request.method != method => Answer::new(201),
-            // Once to another path of its own, then elsewhere.
+            // First to another path on the same host, then to another host.
             _ if !request.target.contains("moved") => Answer::new(308).with("Location", "/moved?state=2"),
             _ => Answer::new(307).with("Location", to.clone()),
         });
@@ -320,10 +320,10 @@ async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_ho
     }
 }
 
-/// Told as an outage of the registry, it would be looked for where nothing is wrong.
+/// If the message blamed the registry, the operator would look in the wrong place.
 #[tokio::test]
 async fn a_registry_that_sends_uploads_to_a_name_that_does_not_resolve_is_named() {
-    // Longer than a name may be: no name server is asked for its address.
+    // The name is longer than DNS allows, so no name server is asked.
     let unknown = "x".repeat(70);
     let location = format!("http://{unknown}:5000/u?state=topsecret");
     let server = Server::registry(move |request, _| match request.method.as_str() {
@@ -340,7 +340,7 @@ async fn a_registry_that_sends_uploads_to_a_name_that_does_not_resolve_is_named(
     assert!(!message.contains("topsecret"), "{message}");
     let expected = format!("{} sends uploads to {unknown}:5000, whose name cannot be resolved here", server.address);
     assert!(message.contains(&expected), "{message}");
-    // A token server whose name cannot be resolved is another matter.
+    // A token server whose name does not resolve gets its own message.
     let challenge = format!("Bearer realm=\"http://{unknown}:5000/token\",service=\"r\"");
     let server = Server::start(move |_, _| Answer::new(401).with("WWW-Authenticate", challenge.clone())).await;
     let error = memory_source::push(&registries, &repo(&server), &memory, &[&blob]).await.unwrap_err();

@@ -1,4 +1,5 @@
-//! Answers that are not what was asked for. One of them is a passing fault; what comes again and again is what the registry has.
+//! Answers with the wrong content. A single one is a passing failure; the same answer several times is what the
+//! registry stores.
 
 use gapferry::base::error::{Error, Kind, Result};
 use gapferry::content::{Cached, Need, Source};
@@ -13,7 +14,7 @@ use crate::support::sha256;
 
 const CONTENT: &[u8] = b"what was signed";
 
-/// Each is asked for once and twice more.
+/// The first attempt and two retries.
 const TRIES: usize = 3;
 
 fn faults() -> [Fault; 4] {
@@ -28,7 +29,7 @@ async fn registry() -> Server {
     Server::registry(answer).await
 }
 
-/// How often the content itself was asked for.
+/// How many times the content itself was requested.
 fn asked(server: &Server) -> usize {
     let reads = |request: &&Seen| request.method == "GET" && request.target != "/v2/";
     server.seen().iter().filter(reads).count()
@@ -47,7 +48,7 @@ async fn read_manifest(from: &Registries, server: &Server, need: Need) -> Result
     from.manifest(&repo(server).with_digest(digest), need).await
 }
 
-/// A signature or an image is lost for a whole night if not.
+/// Otherwise a signature or an image is missing for a whole night.
 #[tokio::test]
 async fn one_or_two_wrong_answers_cost_nothing() {
     for times in [1, TRIES - 1] {
@@ -81,7 +82,7 @@ fn check_given_up(server: &Server, fault: &Fault, error: &Error) {
     assert_eq!(asked(server), TRIES, "{fault:?}");
 }
 
-/// A damaged blob of many gigabytes is not read for every try that --retries allows.
+/// A damaged blob of many gigabytes is not downloaded as often as --retries allows.
 #[tokio::test]
 async fn what_is_wrong_again_and_again_is_asked_for_three_times() {
     for fault in faults() {
@@ -104,7 +105,7 @@ async fn without_retries_the_first_wrong_answer_counts() {
     assert_eq!(asked(&server), 2);
 }
 
-/// What is proven is what the registry has, whatever it is: asking again would bring the same.
+/// Content that matches its digest is what the registry stores. Another request would bring the same bytes.
 #[tokio::test]
 async fn a_malformed_manifest_with_the_right_digest_is_asked_for_once() {
     const MALFORMED: &str = "{\"schemaVersion\":2";
