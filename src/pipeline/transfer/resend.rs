@@ -221,8 +221,8 @@ fn is_lost(found: &Readable) -> bool {
     matches!(found, Readable::No(_) | Readable::Failed(_))
 }
 
-/// Returns what `manifest` needs of the content that the target `named`. If the target named only the manifest itself,
-/// returns everything below it.
+/// Returns what `manifest` needs of the content that the target `named`. If the target named nothing but the manifest,
+/// returns everything that may be missing: the image's blobs and the children of `manifest`.
 ///
 /// Includes only manifests that `manifest` refers to directly. Digests cannot form a cycle, so sending again ends.
 fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<Content<'i>> {
