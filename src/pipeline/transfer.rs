@@ -64,7 +64,7 @@ pub struct Options {
     pub fail_fast: bool,
 }
 
-/// The lock of one manifest or tag of a repository. The value says whether it was already pushed.
+/// A mutex for one manifest or tag of a repository. Its value says whether it was already pushed.
 type Turn = Arc<tokio::sync::Mutex<bool>>;
 
 /// The graph and plan of a transfer whose images are known. They decide which blobs are worth sending when the target
@@ -88,7 +88,7 @@ pub struct Transfer<'a> {
     /// Each manifest is pushed once per repository, however many images share it, and only one image at a time tags it:
     /// distribution 2.8 rewrites the link in place, and a client that reads at that moment gets a 500.
     ///
-    /// A companion's tag has its own lock, taken before that of its manifest: two images may bring different lists for
+    /// A companion's tag has its own mutex, taken before that of its manifest: two images may bring different lists for
     /// the tag, and the second must see what the first wrote.
     published: Mutex<HashMap<Reference, Turn>>,
     resent: Resent,

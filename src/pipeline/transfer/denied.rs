@@ -1,7 +1,7 @@
 //! Uploads that a target denies to this account (401, 403, a login page) without saying how far the denial reaches.
 //! Some registries grant rights per repository, others per project or for the whole registry. gapferry therefore tries
-//! each repository once and sends nothing more to one that denies. If a part of the target denied everything sent to
-//! it, that is reported once at the end.
+//! each repository, and sends nothing more to one that denies. If a part of the target denied everything sent to it,
+//! that is reported once at the end.
 
 use std::collections::{HashMap, HashSet};
 

@@ -21,7 +21,7 @@ struct Shared {
 }
 
 impl Publishing {
-    /// Permission to set a tag, for as long as the guard lives.
+    /// Returns a guard. A tag may be set while it is held.
     pub(super) async fn begin(&self) -> RwLockReadGuard<'_, ()> {
         self.0.open.read().await
     }

@@ -31,7 +31,7 @@ fn is_denial(reason: &Reason) -> bool {
     matches!(reason, Reason::UploadDenied | Reason::WebPage)
 }
 
-/// Makes `error` the one that all further content for `part` gets.
+/// Returns the error for all further content of `part`, made from `error`.
 fn stopped(part: &TargetPart, reason: &Reason, error: &Error) -> Error {
     let state = match reason {
         Reason::Quota { .. } | Reason::Full { .. } => "has no space left",
@@ -59,7 +59,7 @@ struct State {
     denied: Denied,
     /// Images that cannot be completed, by their index in the plan.
     incompletable: HashSet<usize>,
-    /// Blobs that no image that can be completed needs in that repository.
+    /// Blobs that only images that cannot be completed need in that repository.
     useless: HashSet<(Repository, Digest)>,
     /// Which images need a blob. Computed on first use.
     wanting: Option<HashMap<Digest, Vec<usize>>>,
