@@ -235,7 +235,7 @@ impl<'a> Repo<'a> {
                 Some(found) if found.digest != *digest => {
                     let now = found.digest.short();
                     return Ok(CompanionDecision::Stays(format!(
-                        ":{tag} stays: it means {now} now, and gapferry pushed {}",
+                        ":{tag} stays: it refers to {now} now, but gapferry pushed {}",
                         digest.short()
                     )));
                 }
@@ -245,7 +245,7 @@ impl<'a> Repo<'a> {
                 None => return Ok(CompanionDecision::NotThere),
                 // The manifest exists, and any unreadable tag may refer to it.
                 Some(Meaning::Withheld(_)) if !self.hidden.is_empty() => {
-                    let text = "a policy of the project forbids reading it, and a tag that may mean it; an account that may read \
+                    let text = "a policy of the project forbids reading it, and a tag that may refer to it; an account that may read \
                                 artifacts there can prune it";
                     return Ok(CompanionDecision::Stays(format!("@{digest} stays: {text}")));
                 }
@@ -257,7 +257,7 @@ impl<'a> Repo<'a> {
             return stays("an image has the same manifest");
         }
         if self.tags.iter().any(|(other, found)| found.digest == *digest && Some(other) != tag.as_ref()) {
-            return stays("another tag means it");
+            return stays("another tag refers to it");
         }
         if let Some(tag) = self.hidden.iter().find(|tag| tag.cosign_subject() == Some(*digest)) {
             return stays(&format!("a policy of the project forbids reading {tag}, which refers to it"));

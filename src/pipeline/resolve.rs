@@ -53,7 +53,7 @@ impl Failures {
         let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
         let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();
         if sharing > 1 {
-            lines.push(format!("  and {} more that were not requested any more", sharing - 1));
+            lines.push(format!("  and {} more that were not tried", sharing - 1));
         }
         let error = Error::new(deciding.kind(), format!("{what}: {} of them failed", errors.len())).listing(lines);
         let error = deciding.reason().cloned().into_iter().fold(error, Error::with_reason);

@@ -431,7 +431,7 @@ impl<'a> Walk<'a> {
         };
         let now = match &locked.reference.tag {
             Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone()), Need::Required).await {
-                Ok(Some(found)) => format!("; the tag {tag} now means {}", found.digest),
+                Ok(Some(found)) => format!("; the tag {tag} now refers to {}", found.digest),
                 Ok(None) => format!("; the tag {tag} is gone too"),
                 Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
                 Err(_) => String::new(),
@@ -461,10 +461,10 @@ impl<'a> Walk<'a> {
         let (Some(tag), Some(digest)) = (&reference.tag, reference.digest) else { return Ok(()) };
         let now = match self.source.resolve(&reference.repository.with_tag(tag.clone()), Need::Required).await {
             Ok(Some(found)) if found.digest == digest => return Ok(()),
-            Ok(Some(found)) => format!("the tag now means {}", found.digest),
+            Ok(Some(found)) => format!("the tag now refers to {}", found.digest),
             Ok(None) => "the registry has no such tag".to_owned(),
             Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
-            Err(error) => format!("what the tag means now could not be looked up: {}", error.chain()),
+            Err(error) => format!("the tag could not be looked up: {}", error.chain()),
         };
         self.events.report(Event::Warning(format!("{reference}: {now}; the digest counts")));
         Ok(())
@@ -473,7 +473,7 @@ impl<'a> Walk<'a> {
     fn report_not_found(&self, reference: &Reference, not_found: &[Absent]) {
         let Some(first) = not_found.first() else { return };
         let text = format!(
-            "{reference}: its index names {} that {} does not have or denies, {} first; the index is carried without (--index sparse)",
+            "{reference}: its index names {} that {} does not have or denies, {} first; the index is carried without them (--index sparse)",
             count(not_found.len(), "manifest"),
             reference.repository.registry(),
             first.digest

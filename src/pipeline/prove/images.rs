@@ -164,7 +164,7 @@ impl ImageProver<'_> {
         if let Some(ours) = self.list_as_brought(tree, digest, confirmed).await {
             tree.replaced.extend(ours.config().map(|config| config.digest));
             if !merge(&theirs, &ours).is_ok_and(|merged| merged.theirs_has_ours()) {
-                tree.note_moved(tag, found, format!(", which lacks some of what {digest} has"));
+                tree.note_moved(tag, found, format!(", which lacks some entries of {digest}"));
             }
         }
         Ok(Some(found))
@@ -283,7 +283,7 @@ impl Tree {
 
     fn note_moved(&mut self, tag: &Reference, found: Digest, more: String) {
         self.proof.found = Some(found);
-        self.note(Verdict::Moved, format!("{tag} means {found} now{more}"));
+        self.note(Verdict::Moved, format!("{tag} now refers to {found}{more}"));
     }
 
     /// # Errors

@@ -47,7 +47,7 @@ pub(super) fn merge(
             let first = merged.get(*new_names.entry(new_name.clone()).or_insert(at));
             if let Some(first) = first.filter(|first| first.locked.digest != *digest) {
                 let (one, other) = (shown(first), shown(&image));
-                let text = format!("{other} and {one} would both be {new_name} at the target and are different images");
+                let text = format!("{other} and {one} would both be {new_name} at the target but are different images");
                 let error = Error::input(format!("{text}: give one of them another name (as=)"));
                 let (reference, rename, images) = (reference.clone(), rename.clone(), &mut *missing);
                 names.remove(&name);
@@ -82,7 +82,7 @@ fn warn_of_usual_names(images: &[Image], new_names: &Named, shown: &dyn Fn(&Imag
         if let Some(other) = other.filter(|other| other.locked.digest != *digest) {
             let (one, other) = (shown(image), shown(other));
             events.report(Event::Warning(format!(
-                "{one} and {other} would both be {name} at the target and are different images: `import` refuses them, unless --scoped \
+                "{one} and {other} would both be {name} at the target but are different images: `import` refuses them, unless --scoped \
                  or a rule of --map keeps them apart; or give one of them another name (as=)"
             )));
         }

@@ -91,14 +91,14 @@ mod tests {
         let mut all = denied(&["p/0", "p/1", "q/0"]);
         all.note_accepted(&repository("p/good"));
         assert!(all.whole(&repository("p/0")).is_none());
-        assert!(all.whole(&repository("q/0")).is_none(), "one repository of another project is no project");
+        assert!(all.whole(&repository("q/0")).is_none(), "a single repository does not make a denied project");
         let no = Error::new(Kind::Refused, "no");
         all.note(&repository("q/1"), &no);
         assert_eq!(all.whole(&repository("q/0")).unwrap().0, TargetPart::project(&repository("q/0")));
         all.note(&repository("p/good"), &no);
         assert!(all.of(&repository("p/good")).is_none());
         all.note_accepted(&repository("p/0"));
-        assert!(all.of(&repository("p/0")).is_none(), "it takes uploads after all");
+        assert!(all.of(&repository("p/0")).is_none(), "the repository accepts uploads after all");
     }
 
     #[test]
@@ -107,6 +107,6 @@ mod tests {
         assert_eq!(all.whole(&repository("p/a")).unwrap().0, TargetPart::project(&repository("p/a")));
         let all = denied(&["p/a", "q/a"]);
         assert_eq!(all.whole(&repository("p/a")).unwrap().0, TargetPart::registry(&repository("p/a")));
-        assert!(all.whole(&repository("q/b")).is_some(), "it was not tried any more");
+        assert!(all.whole(&repository("q/b")).is_some(), "the repository was not tried");
     }
 }

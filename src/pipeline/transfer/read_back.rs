@@ -58,7 +58,7 @@ impl Transfer<'_> {
             Lookup::Found(_) if name.tag.as_ref().is_some_and(Tag::is_list) => Ok(None),
             Lookup::Found(found) => {
                 let text = format!(
-                    "reading back {name}: it was set to {digest} and now means {}: something else may have changed it",
+                    "reading back {name}: it was set to {digest} but refers to {}; another program may have changed it",
                     found.digest
                 );
                 Err(Error::damaged(text))

@@ -142,8 +142,8 @@ impl Companions {
     fn note_lost(&mut self, walk: &Walk<'_>, repository: &Repository, subject: Digest, lost: &[Lost]) -> Result<()> {
         let Some(Lost { name, error }) = lost.first() else { return Ok(()) };
         let what = match lost.len() {
-            1 => format!("attached to {subject} is {name}, which cannot be read"),
-            several => format!("attached to {subject} are {several} manifests that cannot be read, {name} first"),
+            1 => format!("{name}, attached to {subject}, cannot be read"),
+            several => format!("{several} manifests attached to {subject} cannot be read, {name} first"),
         };
         if walk.options.referrers == Referrers::Require {
             return Err(error.clone().while_doing(what));
@@ -218,7 +218,7 @@ async fn by_subject(
             Ok(Some(manifest)) if is_superseded(&current, &manifest) => {}
             Ok(Some(_)) => foreign.push(digest),
             Ok(None) => {
-                let error = Error::new(Kind::NotFound, "the registry lists it and does not have it");
+                let error = Error::new(Kind::NotFound, "the registry lists it but does not have it");
                 lost.push(Lost { name: digest.to_string(), error });
             }
             Err(error) if is_refusal_to_say(&error) => lost.push(Lost { name: digest.to_string(), error }),
@@ -244,7 +244,7 @@ fn report_foreign(walk: &Walk<'_>, repository: &Repository, subject: &Digest, li
     }
     let more = match listed.len() - 1 {
         0 => String::new(),
-        more => format!(", and {more} more in its list are like it"),
+        more => format!("; the same applies to {more} more in its list"),
     };
     let text = format!("{first} is listed as a referrer of {subject}, but does not name it: not carried{more}");
     walk.events.report(Event::Warning(format!("{repository}: {text} (reported once per repository)")));
@@ -261,7 +261,7 @@ async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: 
         walk.source.manifest(&repository.with_tag(tag.clone()), Need::Optional).await.map_err(attempt)?
     else {
         return match is_listed {
-            Some(true) => Err(attempt(Error::new(Kind::NotFound, "the registry lists it and does not have it"))),
+            Some(true) => Err(attempt(Error::new(Kind::NotFound, "the registry lists it but does not have it"))),
             _ => Ok(Vec::new()),
         };
     };

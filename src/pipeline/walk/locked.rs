@@ -249,16 +249,16 @@ async fn gone(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, denia
         let what = format!("its {kind}, a referrer of {},", companion.subject);
         return Ok(match is_denied {
             true => lost(&format!("{what}: "), ""),
-            false => lost(&format!("{what} is gone since: "), "").with_fact(changed),
+            false => lost(&format!("{what} is gone: "), "").with_fact(changed),
         });
     };
     let what = format!("its {kind} (tag {tag})");
     match walk.source.resolve(&repository.with_tag(tag.clone()), Need::Required).await {
         Ok(Some(now)) if now.digest != companion.digest => {
-            let after = format!("; the tag now means {}", now.digest);
-            Ok(lost(&format!("{what} was replaced since: "), &after).with_fact(changed))
+            let after = format!("; the tag now refers to {}", now.digest);
+            Ok(lost(&format!("{what} was replaced: "), &after).with_fact(changed))
         }
-        Ok(None) => Ok(lost(&format!("{what} is gone since: "), ", nor the tag").with_fact(changed)),
+        Ok(None) => Ok(lost(&format!("{what} is gone: "), "; the tag is gone too").with_fact(changed)),
         Err(error) if !is_denied || matches!(error.kind(), error::Kind::RateLimited | error::Kind::Interrupted) => {
             Err(error)
         }

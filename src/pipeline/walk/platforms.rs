@@ -69,7 +69,7 @@ impl Walk<'_> {
         if chosen.is_none() {
             let asked = wanted.platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
             let text = format!(
-                "the config of its manifest for {asked} says {other}, so its index is trimmed to it (--index trim)"
+                "the config of its manifest for {asked} says {other}, so its index is trimmed to that platform (--index trim)"
             );
             self.events.report(Event::Notice(format!("{}: {text}", wanted.reference)));
         }

@@ -87,7 +87,7 @@ pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
         Some(was) if was != meant(found) => Err(Error::new(
             Kind::Refused,
             format!(
-                "its tag should never move (--immutable-tags) and meant {was} in the earlier lock; it now means {}; \
+                "its tag should never move (--immutable-tags) but has: {was} in the earlier lock, {} now; \
                  if that is what you want, run again without a pattern for this tag",
                 meant(found)
             ),

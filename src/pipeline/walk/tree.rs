@@ -272,7 +272,7 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
     // a client that trusts an index cannot read an image that the index calls an index.
     let (stated, is) = (&child.media_type, manifest.media_type());
     if media_type::is_manifest(stated) && media_type::is_index(stated) != media_type::is_index(is) {
-        let text = format!("its index gives {}{platform} the media type {stated}, and it is {is}", child.digest);
+        let text = format!("its index gives {}{platform} the media type {stated}, but it is {is}", child.digest);
         return Err(Error::damaged(text));
     }
     Ok(Ok(manifest))
@@ -301,7 +301,7 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied:
     };
     let text = format!(
         "its index {index} names {what}{aside}, which {} {lacks}; {others}, or --index sparse carries the index \
-         unchanged with what exists of it (docker-registry and Harbor reject such an index)",
+         unchanged, with the manifests that exist (docker-registry and Harbor reject such an index)",
         repository.registry()
     );
     match denied {
