@@ -1,4 +1,4 @@
-//! What is reported to be at the target already, by which document, and what a bundle can leave out because of it.
+//! What documents say is already at the target, and what a bundle can leave out because of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -12,18 +12,19 @@ use crate::pipeline::naming::parse_target;
 use crate::pipeline::receipt::{ImageOutcome, Receipt, ReceiptKind};
 use crate::pipeline::walk::Modes;
 
-/// All these reports. One bundle can go to several registries, so of their receipts only what *all* of them have
-/// counts. Several receipts of one registry add up, and a bundle is assumed to have arrived everywhere.
+/// Receipts, inventories and earlier bundles. One bundle can go to several registries, so only what *all* of them have
+/// according to their receipts counts. Several receipts of one registry add up. An earlier bundle is assumed to have
+/// arrived everywhere.
 #[derive(Default)]
 pub struct Baseline {
     parents: Vec<Parent>,
-    /// What is confirmed, by registry.
+    /// Confirmed digests, by registry.
     confirmed: BTreeMap<String, HashSet<Digest>>,
-    /// What earlier bundles have.
+    /// Digests in earlier bundles.
     sent: HashSet<Digest>,
-    /// Images that existed.
+    /// Images that the target had before.
     former: Vec<Removed>,
-    /// Manifests from receipts, and the bundles: what need not be read at its source.
+    /// Manifests from receipts, and the bundles: content that need not be read at its source.
     manifests: Manifests,
     bundles: Vec<Box<dyn Source>>,
     /// The index modes of the entries of the bundles.
@@ -33,7 +34,7 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Only what a receipt confirms counts, never what it says about failed images.
+    /// Adds a receipt. Only what it confirms counts, never what it says about failed images.
     pub fn add_receipt(&mut self, receipt: Receipt) {
         let registry = parse_target(&receipt.target).map_or_else(|_| receipt.target.clone(), |target| target.registry);
         self.confirmed.entry(registry).or_default().extend(&receipt.confirmed);
@@ -50,7 +51,7 @@ impl Baseline {
             },
             bundle: receipt.bundle,
             target: Some(receipt.target.clone()),
-            // The times in a bundle are whole seconds.
+            // Times in a bundle are whole seconds.
             time: Timestamp::from_second(receipt.finished.as_second()).ok(),
             repositories: repositories.into_iter().cloned().collect(),
         };
@@ -61,7 +62,7 @@ impl Baseline {
             let Some(digest) = image.digest else { continue };
             self.platforms.entry(digest).or_default().insert(image.platforms.clone());
         }
-        // An image that migrate took from a storage may have a name that no allowlist could have.
+        // `migrate` may have taken an image from storage under a name that no allowlist could have.
         self.former.extend(arrived().filter_map(|image| {
             let (reference, digest) = (image.source.parse().ok()?, image.digest?);
             Some(Removed { reference, rename: None, digest, target: image.reference.clone() })
@@ -69,7 +70,7 @@ impl Baseline {
         self.manifests.extend(receipt.manifests.into_iter().map(|kept| kept.0));
     }
 
-    /// Adds everything that a bundle carries, and what it assumes itself.
+    /// Adds everything that a bundle carries, and what it itself assumes at the target.
     pub fn add_bundle(&mut self, bundle: Bundle) {
         if self
             .parents
@@ -95,7 +96,7 @@ impl Baseline {
         self.bundles.push(Box::new(bundle.into_lock_and_layout().1));
     }
 
-    /// Returns sources from which manifests can be read without asking their registry. The manifests are proven by
+    /// Returns sources from which manifests can be read without asking their registry. Manifests are checked against
     /// their digests, so the origin does not matter.
     pub fn take_at_hand(&mut self) -> Vec<Box<dyn Source>> {
         let manifests = std::mem::take(&mut self.manifests);
@@ -103,13 +104,13 @@ impl Baseline {
         brought.into_iter().chain(std::mem::take(&mut self.bundles)).collect()
     }
 
-    /// Returns the index modes of entries of the bundles: an increment keeps them.
+    /// Returns the index modes of the bundles' entries, which an increment keeps.
     pub fn take_modes(&mut self) -> Modes {
         std::mem::take(&mut self.modes)
     }
 
     /// Returns the platforms of images, as far as the receipts agree, so that the configs of images that will be left
-    /// out need not be read. Call it before [`take_at_hand`](Self::take_at_hand).
+    /// out need not be read. Call this before [`take_at_hand`](Self::take_at_hand).
     pub fn platforms(&self) -> HashMap<Digest, Vec<Platform>> {
         let is_left_out = |digest: &Digest| {
             let below = self.manifests.get(digest).map(Manifest::children).unwrap_or_default();
@@ -119,7 +120,7 @@ impl Baseline {
         known.filter_map(|(digest, platforms)| Some((*digest, platforms.first()?.clone()))).collect()
     }
 
-    /// Number of registries for which something is confirmed.
+    /// Number of registries with confirmed content.
     pub fn targets(&self) -> usize {
         self.confirmed.len()
     }
@@ -133,9 +134,10 @@ impl Baseline {
         everywhere || self.sent.contains(digest)
     }
 
-    /// Returns what can be left out of `contents`, which are complete in themselves. A manifest only if everything
-    /// below it is there. Never a list of signatures: the isolated side may have joined it with its own and deleted
-    /// what has no tag any more. Only the bytes of this list show whether the list there contains all of it.
+    /// Returns what can be left out of `contents`, which are complete in themselves. A manifest is left out only if
+    /// everything below it is left out or not carried. A list of signatures is never left out: the isolated side may
+    /// have joined it with its own and deleted the untagged rest, and only the bytes of our list show whether the list
+    /// there contains all of it.
     pub fn basis(&self, contents: &Contents) -> Basis {
         let carried: HashSet<Digest> = contents.all().map(|(digest, _)| digest).collect();
         let mut left_out: HashSet<Digest> =
@@ -161,11 +163,10 @@ impl Baseline {
         let beside = beside.map(|(tag, _)| tag.to_string());
         let wanted: HashSet<String> = images.iter().map(|image| image.name()).chain(beside).collect();
         let mut seen = HashSet::new();
-        // A tag that an older run took for an image: it is gone only with its subject.
+        // An older run may have taken a companion's tag for an image: it is gone only if its subject is.
         let subjects =
             images.iter().filter_map(|image| image.selection.as_ref()).map(|selection| selection.original.digest);
-        // Missing does not mean unwanted: what the target has of such an image stays, with everything that refers to
-        // it.
+        // A missing image is not an unwanted one: what the target has of it stays, with everything that refers to it.
         let is_missing = |image: &Removed| contents.lock.missing.iter().any(|missing| missing.covers(&image.reference));
         let missing = self.former.iter().filter(|image| is_missing(image)).map(|image| image.digest);
         let carried = contents.manifests.iter().map(Manifest::digest);
@@ -188,7 +189,7 @@ fn children_first(manifests: &[Manifest]) -> Vec<&Manifest> {
     let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|one| (one.digest(), one)).collect();
     let (mut begun, mut ordered) = (HashSet::new(), Vec::with_capacity(manifests.len()));
     for manifest in manifests {
-        // Each is in the list twice: before its descendants, and after them.
+        // Each manifest enters the stack twice: before its descendants, and after them.
         let mut open = vec![(manifest, false)];
         while let Some((next, is_behind)) = open.pop() {
             if is_behind {
@@ -208,7 +209,7 @@ fn of_manifest(manifest: &Manifest) -> Assumed {
     Assumed { digest: manifest.digest(), size: manifest.size(), kind: AssumedKind::Manifest }
 }
 
-/// As in [`LockedImage::name`](crate::pipeline::lock::LockedImage::name).
+/// See [`LockedImage::name`](crate::pipeline::lock::LockedImage::name).
 fn name(reference: &Reference, digest: Digest) -> String {
     match &reference.tag {
         Some(tag) => reference.repository.with_tag(tag.clone()).to_string(),

@@ -1,7 +1,7 @@
-//! Asks a target what it has of an allowlist: a baseline without a receipt.
+//! Asks a target which images of an allowlist it has: a baseline without a receipt.
 //!
-//! Nothing is guessed. An image counts if its tag leads to manifests that were read and proven, and the registry has
-//! said of each blob below them that it exists.
+//! Nothing is guessed. An image counts only if its tag leads to manifests that were read and verified, and the registry
+//! confirmed each blob below them.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -29,18 +29,18 @@ pub struct Named {
 pub struct InventoryBuilder<'a> {
     pub source: &'a dyn Source,
     pub sink: &'a dyn Sink,
-    /// Whether a repository is known to have nothing.
+    /// Whether a repository is known to be empty.
     pub closed: &'a (dyn Fn(&Repository) -> bool + Sync),
     pub jobs: usize,
     pub events: &'a Events,
 }
 
 impl InventoryBuilder<'_> {
-    /// Returns the images that the rules mean at `registry`: for a pattern, the tags that it matches there. Also
-    /// returns the rules whose tags this account may not read.
+    /// Returns the images that the rules select at `registry`; a pattern selects from the tags there. Also returns the
+    /// rules whose tags this account may not read.
     ///
     /// # Errors
-    /// A name would be invalid, or there was no clear answer.
+    /// A name would be invalid, or the registry gave no clear answer.
     pub async fn expand(
         &self,
         rules: &[Rule],
@@ -86,10 +86,10 @@ impl InventoryBuilder<'_> {
         Ok((all, unreadable))
     }
 
-    /// Returns what exists of these images.
+    /// Finds out which of `images` the target has.
     ///
     /// # Errors
-    /// The target cannot be asked. A missing or incomplete image is not an error.
+    /// The target cannot be reached. A missing or incomplete image is not an error.
     pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<Holdings> {
         self.events.report(Event::Phase { phase: Phase::Inventory, items: images.len() as u64, bytes: 0 });
         let cached = Cached::new(self.source, None);
@@ -102,7 +102,7 @@ impl InventoryBuilder<'_> {
                 let found = self.image(&walk, named).await;
                 self.events.report(Event::ItemDone);
                 match found {
-                    // The others are still worth knowing.
+                    // The other images are still worth looking up.
                     Err(error) if is_unreadable(&error) => {
                         let receipt = receipt_of(named, None, ImageOutcome::Failed, Some(error.chain()));
                         Ok((receipt, Found { error: Some(error), ..Found::default() }))
@@ -134,7 +134,7 @@ impl InventoryBuilder<'_> {
         let digest = Some(image.locked.digest);
         let (blobs, lacking) = self.blobs(&named.target.repository, &image).await?;
         if lacking > 0 {
-            // Content that belongs to no complete image may be garbage-collected there any day.
+            // Content of an incomplete image may be garbage-collected at any time.
             let error = format!("{lacking} of its blobs do not exist");
             return Ok((receipt(digest, ImageOutcome::Failed, Some(error)), Found::default()));
         }
@@ -143,7 +143,7 @@ impl InventoryBuilder<'_> {
         Ok((receipt, Found { manifests: image.manifests, blobs, error: None }))
     }
 
-    /// Returns the blobs that exist, and the number of those that do not and should.
+    /// Returns the blobs that exist, and how many required blobs do not.
     async fn blobs(&self, repository: &Repository, image: &Image) -> Result<(Vec<Digest>, usize)> {
         let children = image.manifests.iter().flat_map(Manifest::children);
         let needed: HashSet<Digest> =
@@ -172,7 +172,7 @@ pub struct Holdings {
     pub unreadable: Vec<UnreadableImage>,
 }
 
-/// Something that this account may not read.
+/// An image or allowlist entry that this account may not read.
 pub struct UnreadableImage {
     /// The image at its source, or the entry of the allowlist.
     pub source: String,
@@ -184,12 +184,12 @@ fn receipt_of(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, erro
     ImageReceipt { reference, error, ..ImageReceipt::new(source, digest, outcome) }
 }
 
-/// Whether the registry refuses this repository, or this image. It may still allow others.
+/// Whether the registry denies access to this repository or image. It may still grant access to others.
 fn is_unreadable(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unauthorized | Kind::Refused) && error.stopped().is_none()
 }
 
-/// The parts of a complete image.
+/// The content of a complete image.
 #[derive(Default)]
 struct Found {
     /// Why it could not be read.
@@ -204,7 +204,7 @@ impl Found {
     }
 }
 
-/// Damaged content counts as absent.
+/// Turns the error of absent or damaged content into `None`.
 fn absent_is_none<T>(found: Result<Option<T>, Error>) -> Result<Option<T>> {
     match found {
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged) => Ok(None),

@@ -1,9 +1,10 @@
-//! Companions whose subject is gone: artifacts that refer to an image which no tag of its repository leads to any more.
+//! Finds companions whose subject is gone: artifacts that refer to an image that no tag of its repository leads to any
+//! more.
 //!
 //! # Threats
 //! Signatures of the isolated side are never deleted. Only what a receipt of this side names is a candidate, by its
-//! digest: a tag that means anything else by now, such as the joined list of both sides' signatures, stays. So does a
-//! companion that someone here has signed or described in turn.
+//! digest. A tag that refers to anything else by now, such as a joined list of both sides' signatures, stays. So does a
+//! companion that someone on the isolated side has itself signed or described.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -15,7 +16,7 @@ use crate::content::{Need, Source};
 use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, media_type};
 use crate::pipeline::receipt::CompanionReceipt;
 
-/// Number of questions about one repository at a time.
+/// Number of lookups in one repository at a time.
 const AT_ONCE: usize = 6;
 
 /// A companion that can be deleted.
@@ -29,22 +30,22 @@ pub struct Orphan {
     pub what: String,
 }
 
-/// What can be deleted from a repository, each before its subject.
+/// The companions that can be deleted from a repository, each before its subject.
 #[derive(Debug, Default)]
 pub struct Orphans {
     pub removable: Vec<Orphan>,
-    /// What stays although its subject is gone. Each entry continues a sentence that starts with the name of the
-    /// repository.
+    /// Companions that stay although their subject is gone. Each text continues a sentence that starts with the name of
+    /// the repository.
     pub kept: Vec<String>,
 }
 
-/// Returns information about manifests that a policy of the target forbids pulling.
+/// Gives information about manifests that a policy of the target forbids pulling.
 #[async_trait]
 pub trait Disclose: Send + Sync {
-    /// Returns what the tag or digest means. `None` if this account may not know.
+    /// Returns what the tag or digest refers to. `None` if this account may not know.
     ///
     /// # Errors
-    /// There was no answer.
+    /// The target did not answer.
     async fn disclose(&self, reference: &Reference) -> Result<Option<Disclosed>>;
 }
 
@@ -52,7 +53,7 @@ pub trait Disclose: Send + Sync {
 #[derive(Clone, Debug)]
 pub struct Disclosed {
     pub descriptor: Descriptor,
-    /// For an index, the manifests that it names.
+    /// Children of an index.
     pub children: Vec<Digest>,
 }
 
@@ -62,20 +63,20 @@ struct Repo<'a> {
     withheld: &'a dyn Disclose,
     repository: &'a Repository,
     tags: HashMap<Tag, Descriptor>,
-    /// Tags of companions that may not be read. They mean manifests that a policy withholds, none that can be read.
+    /// Tags of companions that may not be read. They refer to withheld manifests, never to readable ones.
     hidden: HashSet<Tag>,
-    /// Everything that an image leads to.
+    /// Digests of all manifests that an image leads to.
     in_use: HashSet<Digest>,
-    /// Digests of all companions that were pushed, whatever happens to them.
+    /// Digests of all companions that were pushed, whatever becomes of them.
     came: HashSet<Digest>,
 }
 
-/// Finds which of the companions in `came` can be deleted: those that were pushed into `repository` with images whose
-/// tags are gone or `leaving`. What is `wanted` stays, and so does what refers to it. `withheld` is asked about what
-/// may not be pulled there.
+/// Finds the companions in `came` that can be deleted: those that were pushed into `repository` with images whose tags
+/// are gone or `leaving`. `wanted` manifests stay, and so does what refers to them. `withheld` is asked about manifests
+/// that may not be pulled there.
 ///
 /// # Errors
-/// The registry does not say clearly what exists: then nothing can be deleted.
+/// The registry gives no clear answer about what exists: then nothing can be deleted.
 pub async fn orphans(
     source: &dyn Source,
     withheld: &dyn Disclose,
@@ -92,7 +93,7 @@ pub async fn orphans(
     let mut open: Vec<&CompanionReceipt> =
         came.filter(|companion| seen.insert((companion.digest, companion.tag.clone()))).collect();
     loop {
-        // A companion of another companion waits until that one is decided.
+        // A companion of another companion is decided after that one.
         let waits = |companion: &&CompanionReceipt| open.iter().any(|other| other.digest == companion.subject);
         let (later, now): (Vec<_>, Vec<_>) = open.iter().copied().partition(waits);
         if now.is_empty() {
@@ -121,10 +122,10 @@ pub async fn orphans(
     Ok(found)
 }
 
-/// What a tag or digest means.
+/// What a tag or digest refers to.
 enum Meaning {
     Known(Descriptor),
-    /// A policy forbids reading it, and it cannot be found out in another way.
+    /// A policy forbids reading it, and the target does not disclose it.
     Withheld(Error),
 }
 
@@ -160,16 +161,16 @@ impl<'a> Repo<'a> {
         for (tag, found) in found {
             match (found, tag.companion_subject()) {
                 (Meaning::Known(found), _) => _ = repo.tags.insert(tag, found),
-                // An image may lead to anything.
+                // The tag may be an image that leads to anything.
                 (Meaning::Withheld(why), None) => return Err(why),
                 (Meaning::Withheld(_), Some(subject)) => {
-                    // It may be that image itself.
+                    // The tag may refer to the image itself instead of a list.
                     repo.in_use.extend(Some(subject).filter(|_| tag.is_referrers_list()));
                     repo.hidden.insert(tag);
                 }
             }
         }
-        // A tag that is named after a digest is a companion's, unless it means that very digest.
+        // A tag named after a digest is a companion's, unless it refers to that very digest.
         let is_image = |tag: &Tag, found: &Descriptor| tag.companion_subject().is_none_or(|own| own == found.digest);
         let images = repo.tags.iter().filter(|(tag, found)| is_image(tag, found) && !leaving.contains(tag));
         let roots = images.map(|(_, found)| found).chain(wanted).cloned().collect();
@@ -190,7 +191,7 @@ impl<'a> Repo<'a> {
         Ok(())
     }
 
-    /// Returns what an index names.
+    /// Returns the children of an index.
     async fn children(&self, index: Digest) -> Result<Vec<Descriptor>> {
         let name = self.repository.with_digest(index);
         let why = match self.source.manifest(&name, Need::Required).await {
@@ -234,7 +235,7 @@ impl<'a> Repo<'a> {
                 Some(found) if found.digest != *digest => {
                     let now = found.digest.short();
                     return Ok(CompanionDecision::Stays(format!(
-                        ":{tag} stays: it means {now} now, and gapferry pushed {}",
+                        ":{tag} stays: it refers to {now} now, but gapferry pushed {}",
                         digest.short()
                     )));
                 }
@@ -242,9 +243,9 @@ impl<'a> Repo<'a> {
             },
             None => match self.meaning(&self.repository.with_digest(*digest)).await? {
                 None => return Ok(CompanionDecision::NotThere),
-                // It exists, and any tag that may not be read may mean it.
+                // The manifest exists, and any unreadable tag may refer to it.
                 Some(Meaning::Withheld(_)) if !self.hidden.is_empty() => {
-                    let text = "a policy of the project forbids reading it, and a tag that may mean it; an account that may read \
+                    let text = "a policy of the project forbids reading it, and a tag that may refer to it; an account that may read \
                                 artifacts there can prune it";
                     return Ok(CompanionDecision::Stays(format!("@{digest} stays: {text}")));
                 }
@@ -256,7 +257,7 @@ impl<'a> Repo<'a> {
             return stays("an image has the same manifest");
         }
         if self.tags.iter().any(|(other, found)| found.digest == *digest && Some(other) != tag.as_ref()) {
-            return stays("another tag means it");
+            return stays("another tag refers to it");
         }
         if let Some(tag) = self.hidden.iter().find(|tag| tag.cosign_subject() == Some(*digest)) {
             return stays(&format!("a policy of the project forbids reading {tag}, which refers to it"));
@@ -278,7 +279,7 @@ impl<'a> Repo<'a> {
         }
     }
 
-    /// Returns the fallback lists that name only what is deleted.
+    /// Returns the fallback lists whose entries are all deleted.
     async fn lists(&self, gone: &HashSet<Digest>, found: &mut Orphans) -> Result<Vec<Orphan>> {
         let subjects: BTreeSet<Digest> = found.removable.iter().map(|orphan| orphan.subject).collect();
         let mut lists = Vec::new();

@@ -1,5 +1,5 @@
-//! Tags of images that are no longer wanted: only those that still mean what the parent had, and that nothing else
-//! needs.
+//! Decides which tags of unwanted images can be deleted: only those that still refer to the digest that the parent had,
+//! and whose name no image of the bundle has.
 
 use std::collections::BTreeSet;
 
@@ -23,13 +23,13 @@ pub enum Decision {
     Gone,
     /// Another image has this name now.
     Moved,
-    /// A policy of the target forbids reading what it means now.
+    /// A policy of the target forbids reading what the tag refers to now.
     Blocked,
     /// An image of the bundle has this name.
     Wanted,
 }
 
-/// Decides about `candidate`; `wanted` are the names of the bundle's images.
+/// Decides about `candidate`. `wanted` contains the names of the bundle's images.
 ///
 /// # Errors
 /// The target gives no clear answer.

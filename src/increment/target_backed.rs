@@ -1,9 +1,9 @@
-//! An increment together with its target: a source that has everything the images need.
+//! A source of complete images, made of an increment and its target.
 //!
 //! # Threats
-//! Neither side is trusted. What the bundle assumes is a question to the target, not an answer. A manifest from the
-//! target is proven by its digest, a blob when it is read. Repositories that the bundle names are asked only if they
-//! belong to the target's own registry. A target that has lost much, or is the wrong one, is not asked for everything
+//! Neither side is trusted. What the bundle assumes at the target is looked up there. A manifest from the target is
+//! checked against its digest, a blob when it is read. Repositories that the bundle names are asked only if they belong
+//! to the target's own registry. If the target has lost much, or is the wrong one, it is not asked for everything
 //! everywhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -19,9 +19,9 @@ use crate::content::{Body, Files, Need, ReferrerList, Sink, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::plan::Targets;
 
-/// After this many objects were looked for in every repository of the target and found in none, the rest counts as
-/// missing unless it is where it is needed: something is wrong there, and thousands of objects in thousands of
-/// repositories would mean millions of questions.
+/// If this many objects were found in no repository of the target, the others are looked for only where they are
+/// needed, and otherwise count as missing. Something is wrong there, and thousands of objects in thousands of
+/// repositories would mean millions of requests.
 const MOST_NOWHERE: usize = 20;
 
 /// A repair that was given with the bundle.
@@ -30,7 +30,7 @@ pub struct RepairSource<'a> {
     pub holds: HashSet<Digest>,
 }
 
-/// See the module documentation. Content that is not assumed comes from the bundle.
+/// See the module documentation. Content that is not assumed at the target comes from the bundle.
 pub struct TargetBackedSource<'a> {
     bundle: &'a dyn Source,
     repair: Option<RepairSource<'a>>,
@@ -38,9 +38,9 @@ pub struct TargetBackedSource<'a> {
     assumed: HashMap<Digest, Assumed>,
     /// In the bundle's order.
     list: &'a [Assumed],
-    /// Where images of a repository go.
+    /// The repositories of the target that images of a repository go to.
     names: HashMap<Repository, Vec<Repository>>,
-    /// Every repository of the target that may have something.
+    /// Every repository of the target that may have assumed content.
     all: Vec<Repository>,
     found: Mutex<Found>,
 }
@@ -48,17 +48,17 @@ pub struct TargetBackedSource<'a> {
 #[derive(Default)]
 struct Found {
     manifests: HashSet<Digest>,
-    /// Where the descendants of a manifest are needed, and so probably are.
+    /// Where an object is needed, as the manifests above it show, and so probably is.
     needed: HashMap<Digest, Vec<Repository>>,
-    /// What was looked for everywhere.
+    /// Digests that were looked for everywhere and not found.
     nowhere: HashSet<Digest>,
-    /// Manifests that exist and can be read nowhere, because a policy of the target forbids it.
+    /// Manifests that exist but can be read nowhere, because a policy of the target forbids it.
     withheld: HashMap<Digest, Withheld>,
     /// A repository of the target that has the blob.
     blobs: HashMap<Digest, Repository>,
 }
 
-/// A manifest that the target has and withholds.
+/// A manifest that the target has but withholds.
 struct Withheld {
     /// The refusal of the last repository that was asked.
     why: Error,
@@ -71,14 +71,15 @@ struct Place<'a> {
     repository: Repository,
 }
 
-/// The result of asking for everything that is assumed.
+/// The result of looking for everything that is assumed.
 #[derive(Debug, Default)]
 pub struct AssumedProof {
-    /// Where each blob is; it can be mounted from there.
+    /// A repository of the target for each blob. It can be mounted from there.
     pub places: HashMap<Digest, Repository>,
-    /// What exists nowhere, in the bundle's order.
+    /// Objects that exist nowhere, in the bundle's order.
     pub missing: Vec<Assumed>,
-    /// What exists and cannot be read, because a policy of the target forbids pulling it, in the bundle's order.
+    /// Objects that exist but cannot be read, because a policy of the target forbids pulling them, in the bundle's
+    /// order.
     pub withheld: Vec<Assumed>,
 }
 
@@ -108,17 +109,17 @@ impl<'a> TargetBackedSource<'a> {
         TargetBackedSource { bundle, repair: None, target, assumed, list, names, all, found: Mutex::default() }
     }
 
-    /// What `repair` contains need not be at the target.
+    /// Adds a repair. Its content need not be at the target.
     pub fn with_repair(self, repair: Option<RepairSource<'a>>) -> TargetBackedSource<'a> {
         TargetBackedSource { repair, ..self }
     }
 
-    /// Finds everything that is assumed, at the target or in the repair. Call it after all manifests of the images were
-    /// requested, as far as they exist. If much is missing, something that exists may be reported missing, never the
+    /// Finds everything that is assumed, at the target or in the repair. Call this after all manifests of the images
+    /// were requested, as far as they exist. If much is missing, existing objects may be reported as missing, never the
     /// other way round.
     ///
     /// # Errors
-    /// A question without a clear answer.
+    /// The target gave no clear answer to a lookup.
     pub async fn find_all(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<AssumedProof> {
         events.report(Event::Phase { phase: Phase::Inventory, items: self.list.len() as u64, bytes: 0 });
         let missing: Vec<Option<Assumed>> = stream::iter(self.list)
@@ -148,7 +149,8 @@ impl<'a> TargetBackedSource<'a> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the repositories where it is needed, then all others; only the former once too much was found nowhere.
+    /// Returns the repositories where the object is needed, then all others. Once too many objects were found nowhere,
+    /// returns only the former.
     fn places(&self, digest: &Digest, first: &[Repository]) -> Vec<Repository> {
         let found = self.found();
         let mut places = first.to_vec();
@@ -162,7 +164,7 @@ impl<'a> TargetBackedSource<'a> {
         places
     }
 
-    /// Whether the manifest exists. One that was read to follow the images need not be read twice.
+    /// Whether the manifest exists. A manifest already read to follow the images is not read again.
     async fn find_manifest(&self, digest: &Digest) -> Result<bool> {
         if self.found().manifests.contains(digest) {
             return Ok(true);
@@ -182,7 +184,7 @@ impl<'a> TargetBackedSource<'a> {
                     return Ok(Some(manifest));
                 }
                 Ok(None) => {}
-                // It exists. Another project may deliver its bytes.
+                // The manifest exists, and another project may deliver its bytes.
                 Err(why) if why.reason() == Some(&Reason::PullPolicy) => {
                     let mut at = withheld.map(|withheld| withheld.at).unwrap_or_default();
                     at.insert(repository);
@@ -209,7 +211,7 @@ impl<'a> TargetBackedSource<'a> {
         Ok(false)
     }
 
-    /// Returns where a blob of `repository` is read. `None` if the target should have it, and it was not found there.
+    /// Returns where to read a blob of `repository`. `None` if the target should have it, but it was not found there.
     fn place_of(&self, repository: &Repository, blob: &Digest) -> Option<Place<'a>> {
         let place = |source| Some(Place { source, repository: repository.clone() });
         if !self.assumed.contains_key(blob) {
@@ -222,7 +224,7 @@ impl<'a> TargetBackedSource<'a> {
         Some(Place { source: self.target, repository })
     }
 
-    /// Records that the descendants of `manifest` are needed in `repositories`.
+    /// Records that the children of `manifest` are needed in `repositories`.
     fn note_needed(&self, manifest: &Manifest, repositories: &[Repository]) {
         let mut found = self.found();
         for child in manifest.children() {
@@ -247,8 +249,8 @@ impl<'a> TargetBackedSource<'a> {
         read.map_or_else(|| self.refusal(&digest, names).map_or(Ok(None), Err), |manifest| Ok(Some(manifest)))
     }
 
-    /// Returns why an existing manifest cannot be read. [`Kind::Refused`]: it exists in all repositories of `names`, so
-    /// it need not be put there. [`Kind::Lacking`]: it exists elsewhere, so it must be.
+    /// Returns why an existing manifest cannot be read. [`Kind::Refused`] if it exists in all repositories of `names`,
+    /// so that it need not be pushed there. [`Kind::Lacking`] if it exists only elsewhere, so that it must be.
     fn refusal(&self, digest: &Digest, names: &[Repository]) -> Option<Error> {
         let found = self.found();
         let Withheld { why, at } = found.withheld.get(digest)?;
@@ -300,7 +302,7 @@ impl Source for TargetBackedSource<'_> {
         self.bundle.counts_pulls(repository)
     }
 
-    /// Some of its blobs are at the target.
+    /// Some blobs are at the target, not in local files.
     fn files(&self) -> Option<&dyn Files> {
         None
     }
@@ -363,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_blob_that_a_mirror_of_the_target_alters_is_read_from_the_target_itself() {
+    async fn a_blob_altered_by_a_mirror_of_the_target_is_read_from_the_target_itself() {
         let (bundle, target) = (Manifests::default(), Target::default());
         let blob = Descriptor::new("x/y", Digest::sha256(CONTENT), CONTENT.len() as u64);
         let assumed = Assumed { digest: blob.digest, size: blob.size, kind: AssumedKind::Blob };

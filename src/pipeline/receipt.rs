@@ -4,9 +4,9 @@
 //!
 //! # Threats
 //! A receipt comes back over the gap and may say anything at any length. Its size is limited, and what an increment
-//! leaves out because of it is asked for at the target before anything is pushed: a false receipt costs a journey,
+//! leaves out because of it is looked up at the target before anything is pushed: a false receipt costs a journey,
 //! never an image. A manifest in it must match its digest, or the receipt is invalid. The platforms of an image are
-//! believed, and nothing depends on them: such an image is not carried.
+//! taken on trust, because nothing depends on them: such an image is not carried.
 
 mod brought;
 mod kept;
@@ -34,7 +34,7 @@ const MEMORY_OF_DIGEST: u64 = 72;
 /// Memory of a kept manifest in bytes, besides its text.
 const MEMORY_OF_KEPT: u64 = 512;
 
-/// See the module documentation. The order of the fields is that in the file.
+/// See the module documentation. Fields are in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
@@ -56,8 +56,8 @@ pub struct Receipt {
     /// Images that the bundle lacks although its allowlist names them, as in its lock. This push did not bring them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingImage>,
-    /// Digests of blobs and manifests that the target has now, because they arrived or existed already. None of images
-    /// that are incomplete there.
+    /// Digests of blobs and manifests that the target has now, whether they arrived or existed already. Contains none
+    /// of images that are incomplete there.
     pub confirmed: BTreeSet<Digest>,
     /// What was deleted afterwards, or should have been.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -70,14 +70,14 @@ pub struct Receipt {
     pub manifests: Vec<ConfirmedManifest>,
 }
 
-/// How it was made.
+/// How the receipt was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReceiptKind {
-    /// Something was pushed.
+    /// A push made it.
     #[default]
     Receipt,
-    /// The target was asked what it has.
+    /// It lists what the target has.
     Inventory,
 }
 
@@ -93,34 +93,35 @@ impl ReceiptKind {
 pub struct ImageReceipt {
     /// Where it came from, as a reference if it can be one.
     pub source: String,
-    /// Where it went, or should have gone. `None` if the source could not deliver it.
+    /// Its name at the target, even if the push failed. `None` if the source could not deliver the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    /// `None` if it is unknown because its tag does not exist.
+    /// `None` if the digest is unknown because the tag does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     pub outcome: ImageOutcome,
-    /// It was not pushed now, and an earlier receipt of this side says that gapferry pushed it.
+    /// Whether an earlier receipt of this side says that gapferry pushed it, and this run did not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brought: bool,
-    /// What its tag meant at the target before, if that was replaced. If its own tag is that of a list that others may
-    /// add to, as in [`CompanionReceipt::found`].
+    /// What its tag referred to at the target before, if that was replaced. If its own tag is that of a list that
+    /// others may add to, see [`CompanionReceipt::found`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
-    /// As in [`CompanionReceipt::joined`].
+    /// See [`CompanionReceipt::joined`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined: Option<Digest>,
     /// Its platforms, if it is at the target and its index does not state them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,
-    /// Its companions, if it is at the target. For an image that failed, those that are there anyway. Receipts of older
+    /// Its companions, if it is at the target. If it failed, those that are at the target anyway. Receipts of older
     /// versions have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub companions: Vec<CompanionReceipt>,
-    /// As in the lock: there may be more companions than its bundle brought.
+    /// As in the lock: the image may have more companions than its bundle brought.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attached_unknown: bool,
-    /// Whether all of it was read back and is right. `None` if that was not requested, or it is not at the target.
+    /// Whether all of it was read back and is right. `None` if that was not requested, or if the image is not at the
+    /// target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<bool>,
     /// The reason, if it failed.
@@ -133,7 +134,7 @@ pub struct ImageReceipt {
 #[serde(rename_all = "camelCase")]
 pub struct CompanionReceipt {
     pub kind: companion::Kind,
-    /// As at the source.
+    /// Its digest at the source.
     pub digest: Digest,
     /// The manifest that it refers to.
     pub subject: Digest,
@@ -141,14 +142,14 @@ pub struct CompanionReceipt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<Tag>,
     pub outcome: CompanionOutcome,
-    /// As in [`ImageReceipt::brought`].
+    /// See [`ImageReceipt::brought`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brought: bool,
-    /// What the tag meant at the target before, if that was replaced or joined, or what it still means, if that is not
-    /// `digest`.
+    /// What the tag referred to at the target before, if that was replaced or joined, or what it still refers to, if
+    /// that is not `digest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
-    /// What the tag means at the target now, if that is not `digest`: a list with the signatures of both sides.
+    /// What the tag refers to at the target now, if that is not `digest`: a list with the signatures of both sides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined: Option<Digest>,
 }
@@ -157,9 +158,9 @@ pub struct CompanionReceipt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PrunedReceipt {
-    /// The tag, or for a companion without one its digest.
+    /// The tag or, for a companion without a tag, its digest.
     pub reference: Reference,
-    /// What it meant.
+    /// What it referred to.
     pub digest: Digest,
     /// The manifest that it referred to, if it is a companion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,7 +173,7 @@ pub struct PrunedReceipt {
 #[serde(rename_all = "lowercase")]
 pub enum PrunedOutcome {
     Deleted,
-    /// It would be deleted: nothing is deleted unless that is requested.
+    /// It would have been deleted, had deletion been requested.
     Listed,
     /// The registry did not delete it.
     Left,
@@ -183,11 +184,11 @@ pub enum PrunedOutcome {
 #[serde(rename_all = "lowercase")]
 pub enum CompanionOutcome {
     Pushed,
-    /// It existed, or the list of signatures there contains all of it.
+    /// It existed, or the list of signatures at the target contains all its entries.
     Present,
     /// The signatures of both sides are in one list now.
     Joined,
-    /// The tag means something else there and was left alone.
+    /// The tag refers to something else at the target and was left alone.
     Skipped,
     /// It was left alone because the existing content can be neither joined nor replaced. For a referrer, the list of
     /// its subject was left alone.
@@ -202,12 +203,12 @@ pub enum ImageOutcome {
     Present,
     Skipped,
     Failed,
-    /// Its tag is set when the remaining volumes arrive.
+    /// Its tag will be set when the remaining volumes arrive.
     Waiting,
 }
 
 impl ImageReceipt {
-    /// The result for an image, without the fields that few of them have.
+    /// Makes a result without the fields that few images have.
     pub fn new(source: String, digest: Option<Digest>, outcome: ImageOutcome) -> ImageReceipt {
         let (reference, found, joined, proven, error) = Default::default();
         let (brought, platforms, companions, attached_unknown) = Default::default();
@@ -232,7 +233,7 @@ impl ImageReceipt {
         ImageReceipt { error: Some(error), ..ImageReceipt::new(source, digest, ImageOutcome::Failed) }
     }
 
-    /// What its tag means in the end. For a list that others add to, that is not always `digest`.
+    /// Returns what its tag finally refers to. For a list that others add to, that is not always `digest`.
     pub fn meant(&self) -> Option<Digest> {
         self.joined.or(self.found.filter(|_| self.outcome == ImageOutcome::Present)).or(self.digest)
     }
@@ -244,7 +245,7 @@ impl CompanionReceipt {
         self.brought || matches!(self.outcome, CompanionOutcome::Pushed | CompanionOutcome::Joined)
     }
 
-    /// What its tag means in the end, or its digest if it has no tag. `None` if something else has its tag.
+    /// Returns what its tag finally refers to, or its digest if it has no tag. `None` if something else has its tag.
     pub fn meant(&self) -> Option<Digest> {
         match self.outcome {
             CompanionOutcome::Pushed => Some(self.digest),
@@ -256,7 +257,7 @@ impl CompanionReceipt {
 }
 
 impl Receipt {
-    /// Whether a bundle of `lock` brings something that the bundle of this receipt should have brought and lacked.
+    /// Whether a bundle of `lock` brings something that the bundle of this receipt lacked.
     pub fn is_completed_by(&self, lock: &Lock) -> bool {
         let incomplete = self.images.iter().filter(|image| image.attached_unknown);
         let incomplete: HashMap<&str, &ImageReceipt> = incomplete.map(|image| (&*image.source, image)).collect();
@@ -266,7 +267,7 @@ impl Receipt {
         lock.images.iter().any(|image| {
             let in_repository = || missing.get(&image.reference.repository).into_iter().flatten();
             let source = image.reference.to_string();
-            // A list that may have been incomplete lacked nothing that is here.
+            // An incomplete list of tags cannot have lacked an image that this receipt names.
             let is_lacking = |missing: &MissingImage| {
                 missing.reason != MissingReason::TagsIncomplete || !known.contains(source.as_str())
             };
@@ -281,7 +282,7 @@ impl Receipt {
     /// Parses a receipt; `shown` is its name in errors.
     ///
     /// # Errors
-    /// As for [`Document::read`], or a manifest in it does not match its digest.
+    /// Those of [`Document::read`], or a manifest in the receipt does not match its digest.
     pub fn parse(bytes: &[u8], shown: &str) -> Result<Receipt> {
         Receipt::read(bytes, shown)
     }
@@ -290,7 +291,7 @@ impl Receipt {
     /// next export then asks the source for them.
     ///
     /// # Errors
-    /// It is larger than a receipt that can be read, even without manifests (`Input`).
+    /// The receipt is too large to be read again, even without manifests (`Input`).
     pub fn to_file_that_fits(&self) -> Result<String> {
         self.to_file_that_fits_in(MAX_RECEIPT)
     }
@@ -378,7 +379,7 @@ mod tests {
         totals
     }
 
-    /// A receipt comes back over the gap: a forged one must not take all the memory of the machine that reads it.
+    /// A receipt comes back over the gap: a forged one must not use up the memory of the machine that reads it.
     #[test]
     fn a_receipt_that_would_take_too_much_memory_is_refused_before_it_is_read() {
         let check = |images, nested, confirmed, length| {
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_in_the_images_of_a_receipt_is_counted() {
+    fn platforms_and_companions_of_images_count_towards_the_memory_limit() {
         let json = r#"{"images":[{"source":"a","platforms":[1,2],"companions":[{"x":[]}]},{}],"confirmed":["a","b"]}"#;
         let outline: ReceiptOutline = serde_json::from_str(json).unwrap();
         assert_eq!((outline.images.number, outline.confirmed.number), (2, 2));
@@ -425,10 +426,10 @@ mod tests {
         assert!(message.contains("writing the receipt: it has") && message.contains("fewer images"), "{message}");
     }
 
-    /// A bundle that brings only what the last one brought must not count as complete because a list of tags may have
-    /// been incomplete.
+    /// A bundle that brings only what the last one brought must not complete a receipt just because a list of tags may
+    /// have been incomplete.
     #[test]
-    fn a_list_of_tags_that_may_be_short_lacked_only_images_that_did_not_arrive() {
+    fn a_list_of_tags_that_may_be_incomplete_lacks_only_images_that_did_not_arrive() {
         let digest = Digest::sha256(b"image");
         let receipt = |reason: &str| {
             let json = format!(

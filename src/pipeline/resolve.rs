@@ -25,27 +25,27 @@ use crate::pipeline::walk::{LockOrigin, Walk, Wanted};
 pub use beside::without_companions;
 pub use locate::{Search, locate};
 
-/// Every image of a job that failed, so that all can be fixed at once.
+/// All failures of a job, so that the user can fix them at once.
 #[derive(Debug)]
 pub struct Failures(pub Vec<Error>);
 
 impl Failures {
-    /// Returns one error for all. A single error stays as it is; several become a list, with the kind of the first. A
-    /// limit that was reached, or a registry that no longer answers, takes precedence and is named once: only that
-    /// passes by itself.
+    /// Combines the errors into one. A single error stays as it is; several become a list, with the kind of the first.
+    /// A rate limit, or a registry that no longer answers, takes precedence and is named once: only such errors pass by
+    /// themselves.
     pub fn into_error(self, what: &str) -> Error {
         let mut errors = self.0;
         if errors.len() == 1 {
             return errors.remove(0);
         }
-        // It says the same about everything after it.
+        // Such an error repeats for everything after it.
         let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
         let deciding = errors.iter().find(is_shared).or(errors.first());
         let deciding = deciding.cloned().unwrap_or_else(|| Error::new(Kind::Input, what));
         Failures(errors).into_error_of(deciding, what)
     }
 
-    /// Returns the same list when it is known which error decides: the one that ended everything else.
+    /// Like [`Failures::into_error`], with a known deciding error: the one that ended everything else.
     pub fn into_error_of(self, deciding: Error, what: &str) -> Error {
         let errors = self.0;
         let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
@@ -53,7 +53,7 @@ impl Failures {
         let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
         let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();
         if sharing > 1 {
-            lines.push(format!("  and {} more that were not requested any more", sharing - 1));
+            lines.push(format!("  and {} more that were not tried", sharing - 1));
         }
         let error = Error::new(deciding.kind(), format!("{what}: {} of them failed", errors.len())).listing(lines);
         let error = deciding.reason().cloned().into_iter().fold(error, Error::with_reason);
@@ -61,24 +61,24 @@ impl Failures {
     }
 }
 
-/// Which failures leave an image out, recorded in the lock, instead of ending the run.
+/// Which failures leave an image out and record that in the lock, instead of ending the run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeaveOut {
-    /// All failures that concern the image or its registry.
+    /// Whether any failure of the image or its registry does.
     pub failed: bool,
-    /// That it has none of the requested platforms.
+    /// Whether a lack of all requested platforms does.
     pub platform_missing: bool,
 }
 
 impl LeaveOut {
-    /// Returns why the image is left out. `None` if the run ends.
+    /// Returns why the image is left out, or `None` if the error ends the run.
     pub fn reason(self, error: &Error) -> Option<MissingReason> {
         let reason = MissingReason::of(error)?;
         let accepted = self.failed || (self.platform_missing && reason == MissingReason::PlatformMissing);
         accepted.then_some(reason)
     }
 
-    /// Sorts `error` into what is missing and what ends the run.
+    /// Adds `error` to the missing images, or to the failures that end the run.
     fn sort(self, missing: Missing<'_>, error: Error, events: &Events) {
         let Missing { reference, rename, images, failures } = missing;
         match self.reason(&error) {
@@ -104,18 +104,18 @@ struct Missing<'a> {
 pub struct TagLists {
     /// Whether a pattern may match nothing.
     pub allow_empty: bool,
-    /// Whether companions of an image travel with it.
+    /// Whether companions travel with their images.
     pub companions: bool,
 }
 
-/// Expands what the rules select: a repository to its tags, a pattern to the tags that it matches.
+/// Expands rules to references: a repository to its tags, a pattern to the tags that it matches.
 ///
 /// A reference that is selected twice is carried once, with a notice. A pattern that matches nothing is an error unless
-/// `allow_empty`. Tags of signatures, attestations and lists of referrers whose subject is in the same repository are
-/// left out of a list of tags: they travel with that image, or are left behind without `companions`.
+/// `allow_empty`. A list of tags leaves out signatures, attestations and lists of referrers whose subject is in the
+/// same repository: they travel with that image or, without `companions`, are left behind.
 ///
 /// # Errors
-/// Every rule that could not be resolved.
+/// One error for each rule that could not be resolved.
 pub async fn expand(
     source: &dyn Source,
     rules: &[Rule],
@@ -176,7 +176,7 @@ pub struct Expanded {
 /// What one rule selects.
 struct Selected {
     references: Vec<Reference>,
-    /// Whether the list of tags may be incomplete, so that there may be more.
+    /// Whether the list of tags may be incomplete.
     is_doubtful: bool,
 }
 
@@ -208,12 +208,12 @@ impl Merged {
     }
 }
 
-/// Whether both request the same, wherever they were written.
+/// Whether both request the same, regardless of where they were written.
 fn is_same(one: &Wanted, other: &Wanted) -> bool {
     Wanted { written: String::new(), ..one.clone() } == Wanted { written: String::new(), ..other.clone() }
 }
 
-/// Returns where a rule is written, and its text if that says more than the reference.
+/// Returns the position of a rule, and its text if that says more than the reference.
 fn written_as(rule: &Rule, reference: &Reference) -> String {
     let is_reference = rule.written == reference.to_string();
     let written = plain_piece(&rule.written);
@@ -225,14 +225,14 @@ fn written_as(rule: &Rule, reference: &Reference) -> String {
     }
 }
 
-/// Reports one notice for all rules.
+/// Reports the tags that are not images, once for all rules.
 fn report_left_out(tags: usize, lists: TagLists, events: &Events) {
     if tags > 0 {
         events.report(Event::Notice(companion_tags(tags, lists.companions)));
     }
 }
 
-/// The text of a notice about `tags` that are not images. `travel` says that they go where their images go.
+/// Returns a notice about `tags` tags that are not images. `travel` says whether they travel with their images.
 pub fn companion_tags(tags: usize, travel: bool) -> String {
     let fate = match travel {
         true => "they travel with the images they belong to",
@@ -258,7 +258,7 @@ async fn select(
     for doubt in doubts {
         events.report(Event::Incomplete(format!("{}: {doubt}", rule.at)));
     }
-    // Registries should sort them, and distribution 2.8 does not. The order of a bundle must not depend on that.
+    // Registries should sort tags, but distribution 2.8 does not. The order of a bundle must not depend on that.
     tags.sort();
     let matching: Vec<Tag> = tags.iter().filter(|tag| rule.select.matches(tag)).cloned().collect();
     let matched = matching.len();
@@ -276,7 +276,7 @@ async fn select(
     Err(Error::new(Kind::NotFound, text))
 }
 
-/// `companions` is the number of matching tags, all of them companions.
+/// Explains why nothing was selected. `companions` is the number of matching tags, all of them companions.
 fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> String {
     if tags.is_empty() {
         return format!("{repository} has no tags");
@@ -292,10 +292,11 @@ fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> 
     format!("none of the {} tags of {repository} matches (it has {}{more})", tags.len(), some.join(", "))
 }
 
-/// Finds out what every reference means, and everything below it.
+/// Resolves every reference, and reads everything below it.
 ///
 /// # Errors
-/// Every image that could not be resolved, except those that are left out; these too if nothing else is left.
+/// One error for each image that could not be resolved, except for those left out. If nothing else is left, these count
+/// too.
 pub async fn discover(
     walk: &Walk<'_>,
     expanded: Expanded,
@@ -313,10 +314,10 @@ pub async fn discover(
     Ok((lock, Graph { images, left_behind: walk.left_behind(), written }))
 }
 
-/// Does the same as [`discover`] for a caller that needs only the lock: known images are not read.
+/// Like [`discover`], for a caller that needs only the lock: known images are not read.
 ///
 /// # Errors
-/// As for [`discover`].
+/// Those of [`discover`].
 pub async fn pin(
     walk: &Walk<'_>,
     expanded: Expanded,
@@ -333,7 +334,7 @@ pub async fn pin(
     Ok(Lock { version: Lock::VERSION, created: now, load_platform: None, images, missing })
 }
 
-/// Returns what was found, what is missing, and what may be.
+/// Returns the images that were found, and those that are or may be missing.
 fn sort(
     Expanded { wanted, mut missing, doubtful }: Expanded,
     walked: Vec<Result<Image>>,
@@ -360,10 +361,11 @@ fn sort(
     if failures.is_empty() { Ok((images, missing)) } else { Err(Failures(failures)) }
 }
 
-/// Rebuilds the graph of a lock, and the lock of what could be fetched, which is the same without `leave_out`.
+/// Rebuilds the graph of a lock. Also returns the lock of the images that could be fetched, which is the same one
+/// without `leave_out`.
 ///
 /// # Errors
-/// As for [`assemble`], except for what is left out.
+/// Those of [`assemble`], except for what is left out.
 pub async fn follow(
     walk: &Walk<'_>,
     lock: Lock,
@@ -402,7 +404,7 @@ pub async fn follow(
 /// Rebuilds the graph of a lock.
 ///
 /// # Errors
-/// Every image that is no longer what the lock says.
+/// One error for each image that no longer matches the lock.
 pub async fn assemble(
     walk: &Walk<'_>,
     lock: &Lock,
@@ -414,7 +416,7 @@ pub async fn assemble(
     Ok(Graph { images, written: walk.written().clone(), ..Graph::default() })
 }
 
-/// Does the same, but a failure affects only its own image. In the order of the lock.
+/// Like [`assemble`], but a failure affects only its own image. Results are in the order of the lock.
 pub async fn assemble_each(
     walk: &Walk<'_>,
     lock: &Lock,
@@ -425,9 +427,8 @@ pub async fn assemble_each(
     walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, origin)).await
 }
 
-/// Does the same as [`discover`], but a failure affects only its own image: for a source that may contain broken
-/// images. Runs on `threads` threads of the caller's runtime: reading from a disk keeps processors busy and seldom
-/// waits.
+/// Like [`discover`], but a failure affects only its own image: for a source that may contain broken images. Runs on
+/// `threads` threads of the caller's runtime: reading from a disk keeps processors busy and seldom waits.
 pub fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], threads: usize, events: &Events) -> Vec<Result<Image>> {
     events.report(Event::Phase { phase: Phase::Walk, items: wanted.len() as u64, bytes: 0 });
     let runtime = tokio::runtime::Handle::current();
@@ -438,7 +439,7 @@ pub fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], threads: usize, events:
     })
 }
 
-/// Walks all items; fails with all failures.
+/// Walks all items. Returns either all images or all failures.
 async fn each<'i, T, F>(
     items: &'i [T],
     jobs: usize,
@@ -458,7 +459,7 @@ where
     if failures.is_empty() { Ok(images) } else { Err(Failures(failures)) }
 }
 
-/// Several at a time, in the order of the items.
+/// Walks `jobs` items at a time. Results are in the order of the items.
 async fn walk_all<'i, T, F>(
     items: &'i [T],
     jobs: usize,

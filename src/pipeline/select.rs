@@ -1,6 +1,6 @@
-//! Selects platforms from an index, and decides what the index becomes.
+//! Selects platforms from an index, and decides what becomes of the index.
 //!
-//! Pure: manifests in, manifests out. The walk reads and writes them.
+//! A pure function of manifests. The walk reads and writes them.
 
 use std::collections::BTreeSet;
 
@@ -10,19 +10,19 @@ use crate::base::error::{Error, Reason, Result};
 use crate::oci::{Child, Described, Descriptor, Digest, Kind, Manifest, Platform, Role, has_at_most_values};
 use crate::pipeline::lock::{Absent, AbsentReason, IndexMode};
 
-/// Maximum number of values in an index that is rewritten. Real ones have some thousands, and each takes a hundred
-/// bytes meanwhile.
+/// Maximum number of JSON values in an index that is rewritten. Real indexes have some thousands. Each value takes a
+/// hundred bytes of memory during the rewrite.
 const MOST_VALUES: usize = 100_000;
 
-/// What is left of an image after selection.
+/// An image after selection.
 #[derive(Debug)]
 pub struct Selected {
-    /// The manifest that gets the tag: the index as it was, a smaller one, or the one remaining child, which the caller
-    /// still has to fetch.
+    /// The manifest that gets the tag: the unchanged index, a smaller one, or the only remaining child, which the
+    /// caller still has to fetch.
     pub root: SelectedRoot,
     /// Children of the index that are left out on purpose.
     pub absent: Vec<Absent>,
-    /// Whether anything differs from "everything".
+    /// Whether the selection differs from the whole index.
     pub changed: bool,
 }
 
@@ -62,7 +62,7 @@ pub fn select(index: &Manifest, platforms: &[Platform], mode: IndexMode) -> Resu
     Ok(Selected { root: SelectedRoot::Manifest(root), absent, changed: true })
 }
 
-/// Returns what `index` becomes by default: for one platform, that manifest gets the tag, so that the digest exists
+/// Returns the default mode. If one platform is selected, its manifest gets the tag, so that the digest exists
 /// upstream. An index that has nothing else stays as it is.
 pub fn default_mode(index: &Manifest, platforms: &[Platform]) -> IndexMode {
     let children = index.children();
@@ -90,7 +90,7 @@ pub fn chosen(children: &[Child], platforms: &[Platform]) -> Result<BTreeSet<Dig
     Ok(platforms.iter().flat_map(|asked| asked.best(offered())).collect())
 }
 
-/// Returns those of `platforms` that `index` has something for.
+/// Returns the `platforms` that `index` has a manifest for.
 pub fn available(index: &Manifest, platforms: &[Platform]) -> Vec<Platform> {
     let children = index.children();
     let has = |asked: &&Platform| children.iter().filter_map(offered_platform).any(|has| asked.selects(has));
@@ -112,7 +112,7 @@ pub fn offered_platform(child: &Child) -> Option<&Platform> {
     (child.role == Role::Manifest && !platform.is_unknown()).then_some(platform)
 }
 
-/// Whether it is a selected child, or an attestation of one.
+/// Whether the child is selected, or is an attestation of a selected child.
 fn keeps(child: &Child, chosen: &BTreeSet<Digest>) -> bool {
     match child.descriptor.attestation_subject() {
         Some(subject) => chosen.contains(&subject),
@@ -167,8 +167,8 @@ fn trim(index: &Manifest, chosen: &BTreeSet<Digest>) -> Result<Manifest> {
     trimmed.map_err(|e| Error::damaged("trimming the index").because(e))
 }
 
-/// Whether a selection can apply: to an index that names platforms. A list of referrers or of artifacts names none, and
-/// runs nowhere.
+/// Whether platforms can be selected from the manifest: it is an index that names platforms. A list of referrers or of
+/// artifacts names none, and runs nowhere.
 pub fn is_selectable(manifest: &Manifest) -> bool {
     manifest.kind() == Kind::Index && manifest.children().iter().any(|child| offered_platform(child).is_some())
 }

@@ -1,9 +1,9 @@
-//! The transfer: carries out a plan between any source and any sink.
+//! Carries out a plan between any source and any sink.
 //!
-//! Each blob is read once and then mounted. As soon as the blobs of an image exist at the target, its manifests follow:
-//! children first, companions after their subjects, and the tag last. Whenever a transfer is interrupted, every
-//! existing tag can be pulled, and every complete image has its tag. A failure belongs to the images that it affects;
-//! the others continue.
+//! Each blob is read once and mounted into further repositories. As soon as an image's blobs are at the target, its
+//! manifests follow: children first, companions after their subjects, the tag last. An interruption at any moment
+//! therefore leaves only tags that can be pulled, and every complete image has its tag. A failure affects only the
+//! images that need the failed content; the others continue.
 
 mod arrivals;
 mod awaited;
@@ -58,16 +58,17 @@ pub use tag_outcomes::{CompanionOutcomes, TagOutcome};
 /// How to run a transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Number of blobs, then of images, at a time.
+    /// Number of blobs, and later of images, handled at a time.
     pub jobs: usize,
     /// Whether to stop at the first failure instead of finishing the other images.
     pub fail_fast: bool,
 }
 
-/// A manifest or a tag of one repository: whether it was put there, and who may do so now.
+/// A mutex for one manifest or tag of a repository. Its value says whether it was already pushed.
 type Turn = Arc<tokio::sync::Mutex<bool>>;
 
-/// What is transferred, if images are known: they decide which blobs are worth sending when there is little space.
+/// The graph and plan of a transfer whose images are known. They decide which blobs are worth sending when the target
+/// has little space left.
 #[derive(Clone, Copy)]
 struct Job<'j> {
     graph: &'j Graph,
@@ -84,22 +85,22 @@ pub struct Transfer<'a> {
     companions: Mutex<CompanionOutcomes>,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     failed_first: Mutex<HashMap<Digest, Arc<Error>>>,
-    /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
-    /// distribution 2.8 rewrites its link in place, and a client that reads at that moment gets a 500.
+    /// Each manifest is pushed once per repository, however many images share it, and only one image at a time tags it:
+    /// distribution 2.8 rewrites the link in place, and a client that reads at that moment gets a 500.
     ///
-    /// The tag of a companion has its own turn, taken before that of its manifest: two images may bring different lists
-    /// for it, and the second has to see what the first has put there.
+    /// A companion's tag has its own mutex, taken before that of its manifest: two images may bring different lists for
+    /// the tag, and the second must see what the first wrote.
     published: Mutex<HashMap<Reference, Turn>>,
     resent: Resent,
-    /// As in [`TransferOutcome::blocked`], as far as is known.
+    /// [`TransferOutcome::blocked`] so far.
     blocked: Mutex<Vec<(Reference, String)>>,
-    /// Manifests that are blocked in the same way.
+    /// [`TransferOutcome::withheld`] so far.
     withheld: Mutex<HashSet<(Repository, Digest)>>,
-    /// Immutable tags that may not be read. Their images exist.
+    /// [`TransferOutcome::kept`] so far.
     kept: Mutex<Vec<Reference>>,
-    /// Registries that let this account push and not read, and for which that was reported.
+    /// Registries for which the notice that this account may push but not read was already shown.
     unread: Mutex<HashSet<String>>,
-    /// As in [`TransferOutcome::unlisted`].
+    /// [`TransferOutcome::unlisted`] so far.
     unlisted: Mutex<BTreeMap<(Repository, Digest), Unlisted>>,
     written: Mutex<WrittenLists>,
     stopped: StoppedParts,
@@ -132,26 +133,26 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Shares the tags that it sets with whatever may stop it.
+    /// Shares the record of pushed tags with the code that may stop the transfer.
     pub fn noting_tags(self, publishing: &Publishing) -> Transfer<'a> {
         Transfer { publishing: publishing.clone(), ..self }
     }
 
-    /// Transfers blobs and manifests. The plan's images end as pushed, present, skipped or failed.
+    /// Transfers blobs and manifests. Each image of the plan ends as pushed, present, skipped, waiting or failed.
     ///
-    /// With `fail_fast`, everything that was not finished at the first failure has failed too, and says so.
+    /// With `fail_fast`, images that were unfinished at the first failure also fail, and their error says so.
     pub async fn run(&self, graph: &Graph, plan: &Plan) -> TransferOutcome {
         self.run_with(graph, plan, None).await
     }
 
-    /// Does the same with blobs in the order in which they arrive.
+    /// Like [`Transfer::run`], but moves blobs in the order in which they arrive.
     pub async fn run_with(&self, graph: &Graph, plan: &Plan, arrivals: Option<&dyn Arrivals>) -> TransferOutcome {
         self.resent.set_streamed(arrivals.is_some());
         let (complete, to_publish) = mpsc::unbounded_channel();
         let awaited = Awaited::new(graph, plan, complete);
         let outcomes = &self.outcomes;
         let blobs = async {
-            // It is dropped at the end: no further image is published then.
+            // Dropping this at the end of the block ends the stream of images to publish.
             let awaited = awaited;
             let done = |step: &BlobStep| {
                 awaited.mark_done(step);
@@ -162,7 +163,7 @@ impl<'a> Transfer<'a> {
             self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
             moved
         };
-        // It ends early only with `fail_fast` or if the disk is full. Every failure is recorded where it belongs.
+        // Ends early only with `fail_fast` or on a full disk. Every failure is already recorded with its blob or image.
         let _ = try_join(blobs, self.images(graph, plan, received(to_publish), outcomes)).await;
         self.check_lists(graph, plan).await;
         self.report_all_lacking();
@@ -170,13 +171,13 @@ impl<'a> Transfer<'a> {
         self.so_far(graph, plan, "another failure ended the run")
     }
 
-    /// Returns the results of the images so far. Images under way have failed, because of `why`.
+    /// Returns the outcome so far. Images still under way count as failed, with `why` as the reason.
     pub fn so_far(&self, graph: &Graph, plan: &Plan, why: &str) -> TransferOutcome {
         let mut outcomes = self.outcomes.known();
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| {
             let outcome = outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why));
-            // A denial is reported in the same way whether the other images were pushed now or earlier.
+            // A denial must be reported the same way whether the other images were pushed in this run or earlier.
             if matches!(outcome, Ok(Done::Pushed | Done::Present)) {
                 self.stopped.note_accepted(&step.to.repository);
             }
@@ -198,10 +199,10 @@ impl<'a> Transfer<'a> {
         TransferOutcome { images, moved: self.moved(), mounted, blocked, withheld, kept, set, companions, unlisted }
     }
 
-    /// Publishes the manifests and tags of the images in `complete`, given by index.
+    /// Publishes the images whose index in the plan `complete` yields.
     ///
     /// # Errors
-    /// Only with `fail_fast`: the first failure.
+    /// With `fail_fast`, the first failure; otherwise none.
     async fn images(
         &self,
         graph: &Graph,
@@ -231,19 +232,19 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Whether the target has answered that it set the image's own tag. For a list that others add to, that is not
-    /// enough.
+    /// Whether the target confirmed that it set the image's own tag. For a list that others add to, that confirmation
+    /// is not enough.
     fn has_set_tag(&self, step: &ImageStep) -> bool {
         step.to.digest.is_none() && step.own_list().is_none() && self.publishing.is_set(&step.to)
     }
 
-    /// Returns what is known about an image that was not reached.
+    /// Returns the outcome of an image that the run did not reach.
     fn untried(&self, image: &Image, step: &ImageStep, why: &str) -> Result<Done, Arc<Error>> {
         match step.action {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
             Action::Wait => return self.waiting(image, step),
-            // Tags come last, so all of it exists.
+            // The tag is set last, so the whole image is at the target.
             Action::Push if self.has_set_tag(step) => return Ok(Done::Pushed),
             Action::Refuse | Action::Immutable | Action::Push => {}
         }
@@ -252,12 +253,12 @@ impl<'a> Transfer<'a> {
         Err(Arc::new(Error::new(Kind::Interrupted, text)))
     }
 
-    /// Bytes of blobs moved so far, including failed tries, but without blobs that failed in the end.
+    /// Bytes of blobs moved so far, including retries, but without blobs that failed in the end.
     pub fn moved(&self) -> u64 {
         self.source.read()
     }
 
-    /// Sends a blob that the plan does not have, unless its part of the target is stopped.
+    /// Sends a blob that is not in the plan, unless its part of the target is stopped.
     async fn send_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
         self.stopped.check(repository, blob.size)?;
         let sent = self.sink.put_blob(repository, blob, origin).await;

@@ -1,8 +1,8 @@
-//! The walk: from one reference to a complete [`Image`].
+//! Leads from one reference to a complete [`Image`].
 //!
-//! [`Walk::discover`] finds out what a reference means and what travels with it, and makes the lock entry.
-//! [`Walk::assemble`] follows an existing lock entry. Both read only manifests (and the configs of single images, for
-//! their platform). After the walk, every size is known and nothing has been transferred.
+//! [`Walk::discover`] resolves a reference, finds what travels with it, and makes the lock entry. [`Walk::assemble`]
+//! follows an existing lock entry. Both read only manifests, and the configs of single images for their platform. After
+//! the walk every size is known, and nothing has been transferred.
 
 mod attached;
 mod left_behind;
@@ -40,15 +40,15 @@ use tree::Tree;
 /// Maximum size of an image config that is read for its platform, in bytes (as in docker-archive readers).
 pub const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 
-/// Walks a source. One for a whole job, so that images share what they have in common.
+/// Walks a source. One walk serves a whole job, so that images share what they have in common.
 pub struct Walk<'a> {
     source: &'a Cached<'a>,
     options: Options,
     events: Events,
-    /// Images that are not asked about.
+    /// Images of earlier locks that are used without asking the registry.
     known: EarlierImages,
     recalled: AtomicUsize,
-    /// What earlier entries say about index modes, and the images that keep theirs.
+    /// Index modes of earlier entries, and the images that keep theirs.
     modes: Modes,
     kept_modes: Mutex<BTreeMap<Reference, IndexMode>>,
     /// Companions of an earlier lock or bundle, and which of them were kept.
@@ -63,14 +63,14 @@ pub struct Walk<'a> {
     /// Where the images of a lock are in its file.
     written: ReferencePositions,
     platforms: Platforms,
-    /// The tags of each repository, if it lists them: they show which companions cannot exist.
+    /// The tags of each repository, if the registry lists them. They show which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
     /// Registries that were reported as not listing referrers.
     silent: Mutex<HashSet<String>>,
     lost: LostCompanions,
     /// Repositories that were reported as listing referrers which do not name the subject.
     foreign: Mutex<HashSet<Repository>>,
-    /// The end of the warning: what this means for the command, and what to do about it.
+    /// The end of that warning: what it means for the command, and what to do about it.
     silent_effect: &'static str,
 }
 
@@ -105,7 +105,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Sets the end of the warning about a registry that does not list referrers: what this means for the command, and
+    /// Sets the end of the warning about a registry that does not list referrers: what that means for the command, and
     /// which of its options help.
     pub fn with_silent_effect(self, effect: &'static str) -> Walk<'a> {
         Walk { silent_effect: effect, ..self }
@@ -116,14 +116,14 @@ impl<'a> Walk<'a> {
         Walk { companions, ..self }
     }
 
-    /// Images of a lock are assembled without manifests that the source has and withholds because of a policy: for a
-    /// target that needs nothing of what it has.
+    /// Assembles images of a lock without manifests that the source has but withholds because of a policy: for a target
+    /// that already has them.
     pub fn leaving_withheld(self) -> Walk<'a> {
         Walk { leaves_withheld: true, ..self }
     }
 
-    /// Images of a lock are assembled without companions that their registries no longer have; their entries then say
-    /// that more companions may exist. A companion that is only unreachable at the moment still makes its image fail.
+    /// Assembles images of a lock without companions that their registries no longer have. The entries then say that
+    /// more companions may exist. A companion that is only unreachable at the moment still makes its image fail.
     pub fn leaving_lost_companions(self, leaves: bool) -> Walk<'a> {
         Walk { leaves_lost_companions: leaves, ..self }
     }
@@ -133,28 +133,28 @@ impl<'a> Walk<'a> {
         Walk { written, ..self }
     }
 
-    /// Returns these positions.
+    /// Returns where the images of a lock are in its file.
     pub fn written(&self) -> &ReferencePositions {
         &self.written
     }
 
-    /// Earlier entries keep their index mode if none is requested.
+    /// Keeps the index modes of earlier entries if no mode is requested.
     pub fn with_modes(self, modes: Modes) -> Walk<'a> {
         Walk { modes, ..self }
     }
 
-    /// If a registry does not list the companions of an image, the image keeps those in `former`.
+    /// Keeps the companions in `former` for images whose companions a registry does not list.
     pub fn with_former(self, former: FormerCompanions) -> Walk<'a> {
         Walk { former, ..self }
     }
 
-    /// Returns companions that images keep only because current ones could not be looked up.
+    /// Returns how many companions images keep only because current ones could not be looked up.
     pub fn kept_companions(&self) -> KeptCompanions {
         *self.kept_companions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns companions of the lock that a registry denies, as some do with what they no longer have, so that they
-    /// count as gone.
+    /// Returns companions of the lock that a registry denies. They count as gone, because some registries deny what
+    /// they no longer have.
     pub fn denied_companions(&self) -> BTreeSet<Reference> {
         self.denied_companions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -163,7 +163,7 @@ impl<'a> Walk<'a> {
         self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone(), mode);
     }
 
-    /// Returns the images whose index has a mode only because an earlier entry has it.
+    /// Returns the images whose index mode comes only from an earlier entry.
     pub fn kept_modes(&self) -> BTreeMap<Reference, IndexMode> {
         self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -180,26 +180,26 @@ impl<'a> Walk<'a> {
         Walk { platforms, ..self }
     }
 
-    /// Uses the entries of `known` that match a request, without asking what their tags mean now.
+    /// Uses entries of `known` that match a request, without asking what their tags refer to now.
     pub fn with_known(self, known: EarlierImages) -> Walk<'a> {
         Walk { known, ..self }
     }
 
-    /// Reports which companions registries named and did not deliver.
+    /// Reports companions that registries named but did not return.
     pub fn report_lost(&self) {
         self.lost.report(&self.events);
     }
 
-    /// Number of images that were not asked about.
+    /// Number of images that were taken from `known` without asking.
     pub fn recalled(&self) -> usize {
         self.recalled.load(Ordering::Relaxed)
     }
 
-    /// Finds out what `wanted` means now.
+    /// Resolves `wanted`, and reads everything that travels with it.
     ///
     /// # Errors
-    /// It does not exist, cannot be read, is not a manifest, or lacks a platform; or a tag that is known never to move
-    /// has moved. The message starts with the reference.
+    /// The reference does not exist, cannot be read, is not a manifest, or lacks a platform; or a tag declared
+    /// immutable has moved. The message starts with the reference.
     pub async fn discover(&self, wanted: &Wanted) -> Result<Image> {
         let image = self.recall_or_discover(wanted).await;
         image.map_err(|error| error.while_doing(format!("image {}", wanted.shown())))
@@ -208,7 +208,7 @@ impl<'a> Walk<'a> {
     /// Returns only the lock entry: known images are not read.
     ///
     /// # Errors
-    /// As for [`Walk::discover`].
+    /// Those of [`Walk::discover`].
     pub async fn pin(&self, wanted: &Wanted) -> Result<LockedImage> {
         match recall::entry(self, wanted) {
             Some(locked) => {
@@ -219,15 +219,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The source that it reads.
+    /// The source of this walk.
     pub fn source(&self) -> &'a Cached<'a> {
         self.source
     }
 
-    /// Returns the manifest of a lock entry, alone.
+    /// Returns only the manifest of a lock entry.
     ///
     /// # Errors
-    /// It is gone, or the selection gives another one now.
+    /// The manifest is gone, or the selection now gives another one.
     pub async fn root(&self, locked: &LockedImage, origin: LockOrigin) -> Result<Manifest> {
         let root = match (&locked.selection, origin) {
             (Some(selection), LockOrigin::Registry) => self.select_again(locked, selection).await?,
@@ -240,10 +240,10 @@ impl<'a> Walk<'a> {
         Ok(root)
     }
 
-    /// Returns the manifest of a companion that a lock entry names, alone.
+    /// Returns only the manifest of a companion that a lock entry names.
     ///
     /// # Errors
-    /// It is gone or denied; the message says what its tag means now.
+    /// The companion is gone or denied. The message says what its tag refers to now.
     pub async fn companion(&self, locked: &LockedImage, companion: &Attached) -> Result<Manifest> {
         locked::companion(self, locked, companion).await
     }
@@ -251,7 +251,7 @@ impl<'a> Walk<'a> {
     /// Rebuilds the image of a lock entry exactly.
     ///
     /// # Errors
-    /// Something that the lock names is gone or differs from the lock. The message starts with the reference.
+    /// Content that the lock names is gone or differs from the lock. The message starts with the reference.
     pub async fn assemble(&self, locked: &LockedImage, origin: LockOrigin) -> Result<Image> {
         let image = self.assemble_inner(locked, origin).await;
         image.map_err(|error| error.while_doing(format!("image {}", self.written.shown(&locked.reference))))
@@ -287,7 +287,7 @@ impl<'a> Walk<'a> {
             _ => Tree::of(self.source, repository, root.clone(), &absent).await?,
         };
         let platforms = self.platforms(wanted, &tree, &root).await?;
-        // The index said which child is for this platform; its config may be less exact.
+        // If a child was selected, the index states its platform, and its config may be less exact.
         if selection.is_none() {
             match self.options.available_platforms {
                 true => check_has_any(&wanted.platforms, &platforms)?,
@@ -367,7 +367,7 @@ impl<'a> Walk<'a> {
         self.source.manifest(reference, Need::Required).await?.ok_or_else(missing)
     }
 
-    /// Reads a manifest that a lock promises. If it is gone, the message says what the tag means now.
+    /// Reads a manifest that a lock names. If it is gone, the error says what the tag refers to now.
     async fn need_locked(&self, locked: &LockedImage, descriptor: &Descriptor) -> Result<Manifest> {
         let repository = &locked.reference.repository;
         let read = self.source.manifest(&repository.with_digest(descriptor.digest), Need::Required).await;
@@ -378,7 +378,7 @@ impl<'a> Walk<'a> {
         };
         let now = match &locked.reference.tag {
             Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone()), Need::Required).await {
-                Ok(Some(found)) => format!("; the tag {tag} now means {}", found.digest),
+                Ok(Some(found)) => format!("; the tag {tag} now refers to {}", found.digest),
                 Ok(None) => format!("; the tag {tag} is gone too"),
                 Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
                 Err(_) => String::new(),
@@ -393,7 +393,7 @@ impl<'a> Walk<'a> {
         let select = |platforms: &[Platform]| select::select(&original, platforms, selection.index).map(|it| it.root);
         let root = match select(&selection.platforms) {
             Ok(root) if root.digest() == locked.digest => Ok(root),
-            // An older lock selected other variants for the same platforms, and says which.
+            // An older lock may have selected other variants for the same platforms, and names them.
             now => select(&locked.platforms).ok().filter(|then| then.digest() == locked.digest).map_or(now, Ok),
         };
         match root? {
@@ -402,16 +402,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// `name:tag@digest` goes by the digest. If the tag means something else by now, that is worth a notice and is not
-    /// an error.
+    /// For `name:tag@digest`, the digest counts. A tag that refers to something else by now is worth a warning, not an
+    /// error.
     async fn check_tag_agrees(&self, reference: &Reference) -> Result<()> {
         let (Some(tag), Some(digest)) = (&reference.tag, reference.digest) else { return Ok(()) };
         let now = match self.source.resolve(&reference.repository.with_tag(tag.clone()), Need::Required).await {
             Ok(Some(found)) if found.digest == digest => return Ok(()),
-            Ok(Some(found)) => format!("the tag now means {}", found.digest),
+            Ok(Some(found)) => format!("the tag now refers to {}", found.digest),
             Ok(None) => "the registry has no such tag".to_owned(),
             Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
-            Err(error) => format!("what the tag means now could not be looked up: {}", error.chain()),
+            Err(error) => format!("the tag could not be looked up: {}", error.chain()),
         };
         self.events.report(Event::Warning(format!("{reference}: {now}; the digest counts")));
         Ok(())
@@ -420,7 +420,7 @@ impl<'a> Walk<'a> {
     fn report_not_found(&self, reference: &Reference, not_found: &[Absent]) {
         let Some(first) = not_found.first() else { return };
         let text = format!(
-            "{reference}: its index names {} that {} does not have or denies, {} first; the index is carried without (--index sparse)",
+            "{reference}: its index names {} that {} does not have or denies, {} first; the index is carried without them (--index sparse)",
             count(not_found.len(), "manifest"),
             reference.repository.registry(),
             first.digest
@@ -440,6 +440,8 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Checks that the subjects of the image's manifests are part of the image.
+///
 /// # Errors
 /// A manifest below the image's own has a subject that is not part of the image.
 fn check_subjects(image: Image) -> Result<Image> {

@@ -134,7 +134,7 @@ fn registry(registry: Registry) -> Case {
         }
         Registry::CompanionChanged => {
             let text =
-                "its signature (tag sha256-aa.sig) was replaced since: r no longer has sha256:bb, which the lock names";
+                "its signature (tag sha256-aa.sig) was replaced: r no longer has sha256:bb, which the lock names";
             let error = Error::new(Kind::NotFound, text);
             let helps = error.clone().with_fact(LockedLost::CompanionChanged(digest()));
             Case { helps, similar: error.with_fact(LockedLost::Gone(digest())) }

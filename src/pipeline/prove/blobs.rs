@@ -1,4 +1,4 @@
-//! Reads the blobs to their last byte.
+//! Reads blobs to their last byte.
 
 use std::collections::HashMap;
 
@@ -12,11 +12,12 @@ use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::transfer::Observed;
 
 impl ImageProver<'_> {
-    /// Reads what is not in `state`, and adds problems to the images of `plan`. Returns the number of bytes read.
+    /// Reads all blobs that `state` does not list as proven, and adds problems to the images of `plan`. Returns the
+    /// number of bytes read.
     ///
     /// # Errors
-    /// What ends the whole proof: the registry asks for a longer pause than is allowed, or the state cannot be written.
-    /// What was proven is in the state.
+    /// An error that ends the whole proof: the registry asks for a longer pause than allowed or was given up, the run
+    /// is interrupted, or the state cannot be written. What was proven so far is in the state.
     pub async fn read(&self, plan: &mut ProofPlan, state: &ProveState) -> Result<u64> {
         let bytes = plan.bytes(state, self.options).ahead;
         self.events.report(Event::Phase { phase: Phase::Verify, items: plan.blobs.len() as u64, bytes });
@@ -45,7 +46,7 @@ impl ImageProver<'_> {
     /// Reads each blob to its end in its repository. Returns those that are wrong or missing there, with the reason.
     ///
     /// # Errors
-    /// One could not be read, so it is unknown.
+    /// A blob could not be read, so its state is unknown.
     pub async fn broken(&self, blobs: Vec<(Repository, Descriptor)>) -> Result<Vec<(Digest, Error)>> {
         let bytes = blobs.iter().map(|(_, blob)| blob.size).fold(0, u64::saturating_add);
         self.events.report(Event::Phase { phase: Phase::Verify, items: blobs.len() as u64, bytes });
@@ -58,7 +59,7 @@ impl ImageProver<'_> {
                 self.events.report(Event::ItemDone);
                 match whole {
                     Ok(()) => Ok(None),
-                    // A file that cannot be read is answered with 500.
+                    // Registries answer 500 for a file that they cannot read.
                     Err(error) if is_damage(&error) || error.reason() == Some(&Reason::Undelivered) => {
                         Ok(Some((blob.digest, error)))
                     }
@@ -73,7 +74,7 @@ impl ImageProver<'_> {
     /// Reads one blob at each of its places.
     async fn read_one(&self, source: &Observed<'_>, claim: &BlobClaim, state: &ProveState) -> Result<Vec<Problem>> {
         let (mut problems, every) = (Vec::new(), self.options.every_repository);
-        // Read to its end somewhere, and right.
+        // Whether the whole blob was read somewhere and is right.
         let mut is_known = !every && state.is_proven(&claim.blob.digest, None);
         for place in &claim.places {
             let outcome = match () {

@@ -1,4 +1,4 @@
-//! Reads what tags mean, and everything below the images.
+//! Reads what tags refer to, and all manifests below the images.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,13 +19,13 @@ struct Tree {
     blobs: Vec<Blob>,
     /// Manifests that were read.
     manifests: HashSet<Digest>,
-    /// Companions whose tags mean other lists now, and their configs.
+    /// Companions whose tags now refer to other lists, with the configs of those companions.
     replaced: Vec<Digest>,
     /// Why a part of it could not be read.
     failed: Option<Error>,
 }
 
-/// What a manifest names of the confirmed content. The manifest itself may have 4 MiB and is not kept.
+/// The confirmed content that a manifest refers to. The manifest itself may have 4 MiB and is not kept.
 #[derive(Default)]
 struct Below {
     manifests: Vec<Digest>,
@@ -38,14 +38,14 @@ struct Blob {
     size: u64,
 }
 
-/// Manifests that were read before, by repository: many images share theirs. `None` if one does not exist.
+/// Manifests read before, by repository: many images share them. `None` if a manifest does not exist.
 type Read = Mutex<HashMap<(Repository, Digest), Option<Arc<Below>>>>;
 
 impl ImageProver<'_> {
-    /// Reads what each tag means and all manifests, and lists the blobs.
+    /// Reads what each tag refers to and all manifests below it, and lists the blobs.
     ///
     /// # Errors
-    /// The registry cannot be asked at all, or asks for a longer pause than is allowed.
+    /// The registry does not answer for any image, or asks for a longer pause than allowed.
     pub async fn plan(&self, claims: &[Claim], confirmed: &Confirmed) -> Result<ProofPlan> {
         self.events.report(Event::Phase { phase: Phase::Walk, items: claims.len() as u64, bytes: 0 });
         let read = &Read::default();
@@ -58,7 +58,7 @@ impl ImageProver<'_> {
             .buffered(self.options.jobs.max(1))
             .try_collect()
             .await?;
-        // If nothing is known about any image, that is not a result: the registry cannot be asked.
+        // If no image could be read, that is not a result but an error of the registry.
         if let Some(failed) = trees.first().and_then(|tree| tree.failed.clone())
             && trees.iter().all(|tree| tree.failed.is_some() && tree.manifests.len() <= 1)
         {
@@ -66,7 +66,7 @@ impl ImageProver<'_> {
         }
         let is_whole = |tree: &Tree| !matches!(tree.proof.verdict, Verdict::Moved | Verdict::Missing | Verdict::Unread);
         let reached: HashSet<Digest> = trees.iter().flat_map(Tree::digests).collect();
-        // Content of an image that is gone, or that could not be followed, was not looked for.
+        // Content of images that are gone or could not be read was not looked for, so nothing can be counted.
         let unplaced = match trees.iter().all(is_whole) {
             true => confirmed.digests.iter().filter(|digest| !reached.contains(*digest)).count(),
             false => 0,
@@ -105,7 +105,7 @@ impl ImageProver<'_> {
         Ok(tree)
     }
 
-    /// Returns the manifest that the image's tag leads to, if it is the right one.
+    /// Returns the digest that the image's tag refers to, if that is right.
     async fn root(&self, tree: &mut Tree, claim: &Claim, confirmed: &Confirmed) -> Result<Option<Digest>> {
         let Claim { reference, digest, .. } = claim;
         match reference.digest {
@@ -114,7 +114,7 @@ impl ImageProver<'_> {
         }
     }
 
-    /// Returns what a tag leads to, if it is right: `digest`, or a list that others have added to.
+    /// Returns what a tag refers to, if that is right: `digest`, or a list that others have added to.
     async fn tagged(
         &self,
         tree: &mut Tree,
@@ -128,7 +128,7 @@ impl ImageProver<'_> {
         }
     }
 
-    /// Whether a tag still means what it should.
+    /// Whether a tag still refers to `digest`.
     async fn check_tag(&self, tree: &mut Tree, tag: &Reference, digest: Digest) -> Result<bool> {
         match self.target.resolve(tag, Need::Required).await {
             Ok(Some(found)) if found.digest == digest => return Ok(true),
@@ -139,7 +139,7 @@ impl ImageProver<'_> {
         Ok(false)
     }
 
-    /// Returns what the tag of a list means now, instead of `digest` if others have added to it.
+    /// Returns what the tag of a list refers to now: `digest`, or a list that others have written since.
     async fn list(
         &self,
         tree: &mut Tree,
@@ -160,11 +160,11 @@ impl ImageProver<'_> {
             return Ok(Some(found));
         }
         tree.replaced.push(digest);
-        // A list that no longer exists cannot be compared; its former entries are missed by their digests.
+        // A list that no longer exists anywhere cannot be compared; its entries are then missed by their digests.
         if let Some(ours) = self.list_as_brought(tree, digest, confirmed).await {
             tree.replaced.extend(ours.config().map(|config| config.digest));
             if !merge(&theirs, &ours).is_ok_and(|merged| merged.theirs_has_ours()) {
-                tree.note_moved(tag, found, format!(", which lacks some of what {digest} has"));
+                tree.note_moved(tag, found, format!(", which lacks some entries of {digest}"));
             }
         }
         Ok(Some(found))
@@ -222,7 +222,7 @@ impl ImageProver<'_> {
         Ok(below)
     }
 
-    /// Finds confirmed signatures and the like: those whose subject is a manifest of the image, and those under
+    /// Finds confirmed signatures and the like: manifests whose subject is a manifest of the image, and those under
     /// cosign's tags.
     async fn find_companions(&self, tree: &mut Tree, confirmed: &Confirmed, read: &Read) -> Result<()> {
         let mut asked = HashSet::new();
@@ -283,11 +283,11 @@ impl Tree {
 
     fn note_moved(&mut self, tag: &Reference, found: Digest, more: String) {
         self.proof.found = Some(found);
-        self.note(Verdict::Moved, format!("{tag} means {found} now{more}"));
+        self.note(Verdict::Moved, format!("{tag} now refers to {found}{more}"));
     }
 
     /// # Errors
-    /// What ends the whole proof.
+    /// `error`, if it ends the whole proof.
     fn fail(&mut self, error: Error) -> Result<()> {
         match error.kind() {
             Kind::Damaged => self.note(Verdict::Damaged, error.chain()),
@@ -316,7 +316,7 @@ fn list(trees: Vec<Tree>, unplaced: usize) -> ProofPlan {
         for blob in blobs {
             let at = *known.entry(blob).or_insert(plan.blobs.len());
             if at == plan.blobs.len() {
-                // Without the URLs of a foreign layer: the registry itself must have it.
+                // Drops the URLs of a foreign layer: the registry itself must have it.
                 let blob = Descriptor::new("", blob.digest, blob.size);
                 plan.blobs.push(BlobClaim { blob, places: Vec::new() });
             }

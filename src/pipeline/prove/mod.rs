@@ -1,16 +1,17 @@
-//! Proves a registry over HTTP: everything that was confirmed to be there is read back, and its digests are proven.
+//! Proves the content of a registry over HTTP: everything that was confirmed to be there is read back and checked
+//! against its digest.
 //!
-//! First the images: what each tag means now, and all manifests below it. That gives the plan, in bytes. Then the
-//! blobs.
+//! The images come first: what each tag refers to now, and all manifests below it. They give the plan, with the number
+//! of bytes to read. The blobs follow.
 //!
-//! **Once per digest.** Registries keep one copy of a blob, and each repository only a name for it: distribution, and
-//! so Harbor, address their storage by digest. A blob is therefore read to its end in one repository; in every other
-//! one, the last byte shows that its name leads to content of that length. If the content is wrong, or the caller says
-//! that repositories have their own copies, it is read in each.
+//! **Once per digest.** Registries keep one copy of a blob, and only a name for it in each repository: distribution,
+//! and so Harbor, address their storage by digest. A blob is therefore read to its end in one repository. In every
+//! other one, reading its last byte shows that the name leads to content of that length. If the content is wrong, or
+//! the caller says that each repository has its own copy, it is read in all of them.
 //!
 //! **Threats.** Neither side is trusted. A list of claims comes from a receipt, which may say anything: only names
-//! below one registry are requested. Manifests are proven by their digests before anything in them counts, and so are
-//! blobs.
+//! below one registry are requested. Manifests are checked against their digests before anything in them counts, and so
+//! are blobs.
 
 mod blobs;
 mod images;
@@ -31,35 +32,36 @@ const MOST_PROBLEMS: usize = 20;
 /// One image that should exist.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The tag or digest that it should have. The tag of a list may mean more by now: the current list is then read.
+    /// The tag or digest that it should have. If the tag is that of a list, others may have added to it: the current
+    /// list is then read.
     pub reference: Reference,
     pub digest: Digest,
-    /// Manifests that belong to it and that it does not name: signatures and the like. A tag means a list that others
-    /// may have added to, so whatever the tag means now is read.
+    /// Manifests that belong to it without being named by it: signatures and the like, each with its tag, if it has
+    /// one. Others may have added to the list under a tag, so whatever the tag refers to now is read.
     pub companions: Vec<(Option<Reference>, Digest)>,
 }
 
-/// Which content below the images must exist, and where more of it may be looked for.
+/// Which content must exist below the images, and where more of it may be found.
 #[derive(Clone, Debug, Default)]
 pub struct Confirmed {
-    /// Blobs and manifests. Anything else that a manifest names was never pushed, such as a foreign layer or another
-    /// platform.
+    /// Blobs and manifests. Anything else that a manifest refers to was never pushed, such as a foreign layer or
+    /// another platform.
     pub digests: HashSet<Digest>,
-    /// Manifests that may belong to an image, by their subject.
+    /// Manifests that may belong to an image, as their subject shows.
     pub referrers: Vec<Manifest>,
     /// Manifests as they were pushed, including lists of signatures and referrers. If others have added to a list, its
-    /// tag means a list that contains all of ours, with another config.
+    /// tag now refers to a list that contains all our entries, with another config.
     pub lists: HashMap<Digest, Manifest>,
     /// Whether to look for companions that no claim names: by subject, and by cosign's tags.
     pub find_companions: bool,
 }
 
-/// How to read.
+/// Options of a proof.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Number of questions, then of blobs, at a time.
+    /// Number of lookups, and later of blobs, at a time.
     pub jobs: usize,
-    /// Whether repositories have their own copies: each blob is then read in each of them.
+    /// Whether each repository has its own copies: each blob is then read in all of its repositories.
     pub every_repository: bool,
 }
 
@@ -67,19 +69,19 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Every byte of it was read and is right.
+    /// Every byte was read and is right.
     Proven,
-    /// Its tag means another image now.
+    /// Its tag refers to another image now.
     Moved,
     /// Its tag or manifest does not exist.
     Missing,
     /// A part of it is wrong or missing.
     Damaged,
-    /// A part of it could not be read, so it is unknown.
+    /// A part of it could not be read, so its state is unknown.
     Unread,
 }
 
-/// A problem with an image, or something that could not be found out.
+/// A problem with an image, or a part of it that could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ImageProblem {
     /// What is wrong, for programs.
@@ -99,7 +101,7 @@ pub struct ImageProof {
     pub digest: Digest,
     /// The result.
     pub verdict: Verdict,
-    /// What its tag means instead.
+    /// What its tag refers to instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
     /// What is wrong with it.
@@ -124,7 +126,7 @@ pub struct BlobClaim {
     pub places: Vec<Repository>,
 }
 
-/// The images as far as their manifests show, and the blobs that will be read.
+/// The images, as far as their manifests show, and the blobs to read.
 #[derive(Clone, Debug, Default)]
 pub struct ProofPlan {
     pub images: Vec<ImageProof>,
@@ -183,7 +185,7 @@ impl ProofPlan {
 }
 
 impl ImageProof {
-    /// Returns the words of the policy that alone prevents it from being proven.
+    /// Returns the words of the policy, if that policy alone prevents the image from being proven.
     pub fn withheld(&self) -> Option<&str> {
         let is_alone = self.verdict == Verdict::Unread && self.problems.len() == self.withheld;
         self.policy.as_deref().filter(|_| is_alone)
@@ -197,7 +199,7 @@ impl ImageProof {
         self.policy.get_or_insert(policy);
     }
 
-    /// Records a problem. The worst of several is the verdict.
+    /// Records a problem. The worst problem decides the verdict.
     fn note(&mut self, verdict: Verdict, found: String) {
         let rank = |verdict| match verdict {
             Verdict::Proven => 0,

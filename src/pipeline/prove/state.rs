@@ -1,7 +1,7 @@
 //! What was proven so far, so that an interrupted proof can continue: lines of text next to the receipt.
 //!
 //! A torn last line is dropped. The file names the registry and the time when the proof began. It is removed at the
-//! end: what was right then may be wrong by the next time.
+//! end, because content that was right then may be wrong by the next proof.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -30,10 +30,10 @@ pub struct ProveState {
 }
 
 impl ProveState {
-    /// Continues with the file, or creates it; `now` is the start time.
+    /// Continues the proof in the file, or starts one; `now` is the start time.
     ///
     /// # Errors
-    /// It is something else or belongs to another registry, or it cannot be written.
+    /// The file is something else or belongs to another registry, or it cannot be read or written.
     pub fn open(path: &Path, registry: &str, now: Timestamp, events: &Events) -> Result<ProveState> {
         let entry = Entry::of(path)?;
         let mut file = entry.open(Open::Append)?;
@@ -52,7 +52,7 @@ impl ProveState {
             false => ProveState::parse(&text, registry).map_err(|why| Error::input(format!("{shown}: {why}")))?,
         };
         let start = if text.is_empty() { format!("{MAGIC} {registry} {now}\n") } else { "\n".to_owned() };
-        // The line feed ends a line that was torn by a kill.
+        // The line feed ends a line that a kill left torn.
         file.write_all(start.as_bytes()).map_err(|e| Error::disk("writing", path, e))?;
         state.file = Some((Mutex::new(file), entry));
         Ok(state)
@@ -79,18 +79,20 @@ impl ProveState {
         Ok(ProveState { proven, begun: Some(begun), file: None })
     }
 
-    /// Returns when the proof that continues here began, if a part of it was done then.
+    /// Returns when the proof continued here began, if a part of it was done then.
     pub fn earlier(&self) -> Option<Timestamp> {
         self.begun.filter(|_| !self.proven.is_empty())
     }
 
-    /// Whether it was read in `place`, or anywhere if that is `None`.
+    /// Whether the blob was proven in `place`, or in any repository if that is `None`.
     pub fn is_proven(&self, digest: &Digest, place: Option<&Repository>) -> bool {
         self.proven.contains(&(*digest, place.map(Repository::to_string)))
     }
 
+    /// Records that a blob was proven.
+    ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn note(&self, digest: &Digest, place: Option<&Repository>) -> Result<()> {
         let Some((file, entry)) = &self.file else { return Ok(()) };
         let line = place.map_or_else(|| format!("{digest}\n"), |place| format!("{digest} {place}\n"));
@@ -107,8 +109,8 @@ impl ProveState {
     }
 }
 
-/// Whether not even the first line of a state reached the medium: the file is cut, or its blocks were allocated and not
-/// written.
+/// Whether not even the first line of a state reached the medium: the file is cut off, or its blocks were allocated but
+/// not written.
 fn is_torn(text: &str) -> bool {
     let first = text.lines().next().unwrap_or_default();
     let is_cut = !text.contains('\n') && (MAGIC.starts_with(first) || first.starts_with(MAGIC));
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_of_which_nothing_came_to_the_medium_begins_anew_and_a_strange_file_is_kept() {
+    fn a_state_that_never_reached_the_medium_starts_again_and_a_foreign_file_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let (path, now) = (directory.path().join("r.json.proving"), "2026-11-20T10:00:00Z".parse().unwrap());
         for torn in ["gapf", "gapferry-prove 1 r:", "gapferry-prove 1 r:1 2026-11-2", "\0\0\0", "\0\0\n\0"] {

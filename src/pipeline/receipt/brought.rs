@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{CompanionOutcome, CompanionReceipt, ImageOutcome, ImageReceipt, Receipt, ReceiptKind};
 use crate::oci::{Digest, Reference, Repository, Tag};
 
-/// What receipts of this side say that gapferry pushed: each name, with its meaning at that time.
+/// What gapferry pushed according to receipts of this side: each name, with what it referred to at that time.
 #[derive(Clone, Debug, Default)]
 pub struct Brought {
     images: HashSet<(Reference, Digest)>,
@@ -13,7 +13,7 @@ pub struct Brought {
 }
 
 impl Brought {
-    /// A run that only found something is no proof that gapferry pushed it: someone else may have.
+    /// Adds a receipt. An inventory does not count: finding content does not prove that gapferry pushed it.
     pub fn add(&mut self, receipt: &Receipt) {
         if receipt.kind == ReceiptKind::Inventory {
             return;
@@ -36,7 +36,7 @@ impl Brought {
         self.companions.contains(&(repository.clone(), companion.tag.clone(), companion.digest))
     }
 
-    /// Marks what `receipt` did not push itself and an earlier run did.
+    /// Marks what an earlier run pushed and `receipt` did not.
     pub fn mark(&self, receipt: &mut Receipt) {
         for image in &mut receipt.images {
             image.brought = image.outcome != ImageOutcome::Pushed && self.has_image(image);

@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::base::error::Result;
 use crate::oci::{Digest, Manifest, values_in};
 
-/// Maximum bytes of kept manifests, and values in them: those of a few thousand images, which a reader keeps in memory.
+/// Maximum number of bytes of kept manifests and of values in them: a few thousand images, which a reader keeps in
+/// memory.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 const KEPT_VALUES: usize = 1_000_000;
 
@@ -16,7 +17,7 @@ const KEPT_VALUES: usize = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct ConfirmedManifest(pub Manifest);
 
-/// Returns each of them once, as far as there is space.
+/// Returns each manifest once, until the limits are reached.
 pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<ConfirmedManifest> {
     let (mut seen, mut bytes, mut values) = (HashSet::new(), 0, 0);
     let mut fits = |text: &[u8]| {
@@ -38,7 +39,7 @@ pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<ConfirmedM
     kept
 }
 
-/// Unchanged, as in the file.
+/// A kept manifest in JSON. Its text is unchanged.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct KeptJson<Text> {
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_text_once_and_never_more_than_a_receipt_may_have() {
+    fn each_text_manifest_is_kept_once_and_never_more_than_a_receipt_may_have() {
         let (one, binary) = (manifest(b"\\u00e4 \xc3\xa4"), manifest(b"\xff"));
         let all = kept([&one, &binary, &one].into_iter());
         assert_eq!(all.iter().map(|kept| kept.0.digest()).collect::<Vec<_>>(), [one.digest()]);

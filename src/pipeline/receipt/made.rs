@@ -11,7 +11,7 @@ use crate::pipeline::lock::Attached;
 use crate::pipeline::plan::{CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::pipeline::transfer::{Done, TransferOutcome, confirmed};
 
-/// The bundle that was pushed, if there was one.
+/// The bundle that was pushed, if the images came from one.
 #[derive(Clone, Copy, Debug)]
 pub struct FromBundle {
     pub identity: Option<Digest>,
@@ -22,9 +22,9 @@ pub struct FromBundle {
 /// The result for a tag.
 struct TagOutcome {
     outcome: CompanionOutcome,
-    /// What it meant before, if that was something else.
+    /// What the tag referred to before, if that was something else.
     found: Option<Digest>,
-    /// What it means now, if that is not the bundle's manifest.
+    /// What the tag refers to now, if that is not the bundle's manifest.
     joined: Option<Digest>,
 }
 
@@ -35,7 +35,7 @@ impl TagOutcome {
 }
 
 impl Receipt {
-    /// The receipt of a push that followed `plan`, with its result.
+    /// Makes the receipt of a push that followed `plan`.
     pub fn new(
         from: FromBundle,
         target: &str,
@@ -92,7 +92,7 @@ fn is_there<E>(result: &Result<Done, E>) -> bool {
     matches!(result, Ok(Done::Pushed | Done::Present))
 }
 
-/// The results for the companions of an image that is at the target.
+/// Returns the results for the companions of an image that is at the target.
 fn companions(image: &Image, step: &ImageStep, done: &TransferOutcome) -> Vec<CompanionReceipt> {
     let outcome = |attached: &Attached| {
         let own = |companion: &&CompanionStep| companion.tag.tag == attached.tag && companion.digest == attached.digest;
@@ -114,8 +114,8 @@ fn companions(image: &Image, step: &ImageStep, done: &TransferOutcome) -> Vec<Co
     image.locked.companions().iter().map(receipt).collect()
 }
 
-/// The companions of a failed image that are at the target anyway. No later run can know which of them this run
-/// brought.
+/// Returns the companions of a failed image that are at the target anyway. No later run can know which of them this run
+/// pushed.
 fn companions_all_the_same(image: &Image, step: &ImageStep, done: &TransferOutcome) -> Vec<CompanionReceipt> {
     let is_there = |attached: &Attached| {
         let own = step.companions.iter().find(|own| own.tag.tag == attached.tag && own.digest == attached.digest);
@@ -152,7 +152,7 @@ fn outcome_of(own: &CompanionStep, done: &TransferOutcome) -> TagOutcome {
     TagOutcome { outcome, found, joined }
 }
 
-/// The companions that were found with an image at the target.
+/// Returns the companions that were found with an image at the target.
 pub fn companions_found(image: &Image) -> Vec<CompanionReceipt> {
     let receipt = |attached: &Attached| {
         let Attached { digest, subject, tag, .. } = attached.clone();
@@ -163,7 +163,7 @@ pub fn companions_found(image: &Image) -> Vec<CompanionReceipt> {
     image.locked.companions().iter().map(receipt).collect()
 }
 
-/// The kind of a companion of `image`.
+/// Returns the kind of a companion of `image`.
 pub fn kind_of(image: &Image, attached: &Attached) -> companion::Kind {
     let manifest = image.manifests.iter().find(|manifest| manifest.digest() == attached.digest);
     companion::Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest)

@@ -1,4 +1,4 @@
-//! Tags next to an image: cosign's, and the fallback lists of referrers. If their subject is in the same repository,
+//! Tags next to an image: cosign's tags and fallback lists of referrers. If their subject is in the same repository,
 //! the walk finds them from there, so a list of tags does not treat them as images.
 
 use std::collections::HashSet;
@@ -10,15 +10,15 @@ use crate::base::progress::{Event, Events};
 use crate::content::{Need, Source};
 use crate::oci::{Digest, Repository, Tag, media_type};
 
-/// Number of questions about one repository at a time.
+/// Number of lookups in one repository at a time.
 const AT_ONCE: usize = 6;
 
-/// Returns those of `tags` that are images: all except the companions of what is in `repository`. An orphan, whose
-/// subject is elsewhere, counts as an image, because nothing else would carry it (cosign's `COSIGN_REPOSITORY`).
+/// Returns the `tags` that are images: all except companions of images in `repository`. An orphan, whose subject is
+/// elsewhere, counts as an image, because nothing else would carry it (cosign's `COSIGN_REPOSITORY`).
 ///
 /// # Errors
-/// The registry cannot be reached. If it does not say whether the subject exists, the tag counts as an image, with a
-/// warning.
+/// The registry cannot be reached. If it answers without saying whether the subject exists, the tag counts as an image,
+/// with a warning.
 pub async fn without_companions(
     source: &dyn Source,
     repository: &Repository,
@@ -64,8 +64,8 @@ async fn find_subject(
     }
 }
 
-/// An image may have the tag of a fallback list: some builds name an image after its own digest, to keep it. A list of
-/// referrers is an index and not its own subject.
+/// Whether a tag that looks like a fallback list is an image anyway: some builds name an image after its own digest, to
+/// keep it. A list of referrers is an index and not its own subject.
 async fn is_image_all_the_same(
     source: &dyn Source,
     repository: &Repository,
@@ -85,7 +85,7 @@ async fn is_image_all_the_same(
     }
 }
 
-/// A registry that cannot be reached ends the job; a refusal affects only this question.
+/// Handles a failed lookup. A registry that cannot be reached ends the job; a refusal affects only this tag.
 fn report_unknown<T: Default>(error: Error, what: &str, events: &Events) -> Result<T> {
     if matches!(error.kind(), Kind::Network | Kind::RateLimited | Kind::Disk | Kind::Interrupted) {
         return Err(error.while_doing(format!("finding out whether {what}")));

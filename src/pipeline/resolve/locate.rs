@@ -1,13 +1,13 @@
-//! Finds single digests of a lock for a repair, which needs these and, as far as possible, nothing else.
+//! Finds single digests of a lock for a repair, which needs these digests and, as far as possible, nothing else.
 //!
-//! A lock names images and their companions, not what is below them. The repositories of the lock are therefore asked
-//! for the rest, one after the other. Only if that would take more requests than reading the images, or finds nothing,
-//! their manifests are read. An image that cannot be read then hides only what it alone would have shown.
+//! A lock names images and their companions, not what is below them. For the rest, gapferry therefore asks the
+//! repositories of the lock one after the other. It reads the images' manifests only if asking would take more requests
+//! or finds nothing. An image that cannot be read then hides only what it alone would have shown.
 //!
 //! # Threats
-//! The requested digests come from a file of the other side and may be anything, in any number. Only the repositories
-//! of the lock are asked for them, and at most [`MOST_ASKED`] times. What is found is proven by its digest when it is
-//! read.
+//! The requested digests come from a file of the other side and may be anything, in any number. gapferry asks only the
+//! repositories of the lock for them, with at most [`MOST_ASKED`] requests. Content that is found is checked against
+//! its digest when it is read.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,25 +22,25 @@ use crate::pipeline::graph::{Image, Located, PlacedBlob};
 use crate::pipeline::lock::Lock;
 use crate::pipeline::walk::{LockOrigin, Walk};
 
-/// Maximum number of questions to repositories in all.
+/// Maximum total number of lookups in repositories.
 const MOST_ASKED: usize = 2_000;
 /// Maximum number of digests in a message about what was not found.
 const MOST_NAMED: usize = 20;
 
-/// What was found.
+/// The result of a search.
 pub struct Search {
     pub located: Located,
-    /// What no repository of the lock has any more, sorted.
+    /// Digests that no repository of the lock has any more, sorted.
     pub lost: Vec<Digest>,
-    /// The reason, if there is any: it lists these digests.
+    /// The reason, if any digest is lost. It lists them.
     pub why: Option<Error>,
 }
 
-/// Finds `wanted`: digests and, if known, their sizes. `images` of the lock were read before. Content that the source
-/// has lost too is not an error.
+/// Finds the `wanted` digests, each with its size if known. `images` of the lock were read before. Content that the
+/// source has lost too is not an error.
 ///
 /// # Errors
-/// Something does not belong to this lock, or a registry gives no clear answer.
+/// A digest does not belong to this lock, or a registry gives no clear answer.
 pub async fn locate(
     walk: &Walk<'_>,
     lock: &Lock,
@@ -76,14 +76,14 @@ pub async fn locate(
 struct Searching<'a> {
     walk: &'a Walk<'a>,
     lock: &'a Lock,
-    /// What is still to be found.
+    /// Digests still to be found.
     wanted: HashMap<Digest, Option<u64>>,
     found: Located,
     /// Why images could not be read.
     unread: Vec<Error>,
     /// Why companions could not be read.
     gone: HashMap<Digest, Error>,
-    /// Why a registry that may have some of it did not answer.
+    /// Why a registry that may have wanted content did not answer.
     silent: Option<Error>,
 }
 
@@ -92,7 +92,7 @@ impl Searching<'_> {
         self.walk.source()
     }
 
-    /// Takes what the lock itself names: images and companions.
+    /// Takes wanted digests that the lock itself names: images and companions.
     async fn by_name(&mut self) -> Result<()> {
         for locked in &self.lock.images {
             if self.wanted.contains_key(&locked.digest) {
@@ -116,8 +116,8 @@ impl Searching<'_> {
         Ok(())
     }
 
-    /// Finds out whether companions are gone that may have had what is still wanted: images are read without them. That
-    /// explains what was not found, and its failure does not affect what was found.
+    /// Records companions that can no longer be read, since images are read without them. They may have had what is
+    /// still wanted. That explains what was not found, and a failure here does not affect what was found.
     async fn look_for_companions(&mut self) {
         if self.wanted.is_empty() {
             return;
@@ -133,7 +133,7 @@ impl Searching<'_> {
         }
     }
 
-    /// Takes what an image that was read leads to.
+    /// Takes the wanted content of an image that was read.
     fn take(&mut self, image: &Image) -> Result<()> {
         let repository = &image.locked.reference.repository;
         image.manifests.iter().try_for_each(|manifest| self.add_manifest(manifest.clone()))?;
@@ -150,7 +150,7 @@ impl Searching<'_> {
         self.wanted.len().saturating_mul(self.repositories().len()) <= MOST_ASKED
     }
 
-    /// Asks the repositories of the lock. A blob of unknown size cannot be asked for.
+    /// Asks the repositories of the lock for digests whose size is known. Content of unknown size cannot be asked for.
     async fn ask(&mut self, jobs: usize) -> Result<()> {
         let (source, repositories) = (self.source(), self.repositories());
         let sized = self.wanted.iter().filter_map(|(digest, size)| Some(Descriptor::new("", *digest, (*size)?)));
@@ -203,7 +203,7 @@ impl Searching<'_> {
     /// Returns why the `lost` digests cannot be fetched.
     ///
     /// # Errors
-    /// Nothing that the lock names explains it, or a registry that may have it does not answer.
+    /// Nothing in the lock explains it, or a registry that may have the content does not answer.
     fn why(&self, lost: &[Digest]) -> Result<Option<Error>> {
         let Some(first) = lost.first() else { return Ok(None) };
         let is_silent = |error: &&Error| error.kind() == Kind::Network;
@@ -244,7 +244,7 @@ enum Found {
     Blob(Box<Descriptor>, Repository),
 }
 
-/// Returns where it is, or why a repository that may have it did not answer.
+/// Returns where the content is, or why a repository that may have it did not answer.
 async fn ask_all(
     source: &Cached<'_>,
     repositories: &[&Repository],
@@ -257,7 +257,7 @@ async fn ask_all(
         Ok(())
     };
     for repository in repositories {
-        // The last byte shows that it exists, and costs no more.
+        // Reading the last byte shows that the blob exists, and costs no more than asking.
         match source.blob(repository, &blob, blob.size.saturating_sub(1)).await {
             Ok(_) => return Ok((Some(Found::Blob(Box::new(blob), (*repository).clone())), None)),
             Err(error) => pass_over(error)?,
@@ -276,7 +276,7 @@ async fn ask_all(
     Ok((None, silent))
 }
 
-/// One place does not have something, or does not deliver it; another may.
+/// Returns `error` if one place does not have or deliver the content: another place may.
 ///
 /// # Errors
 /// `error`, if it says nothing about the requested content.

@@ -1,4 +1,4 @@
-//! Names that two entries share, in the bundle and at the target.
+//! Detects names that two entries share, in the bundle or at the target.
 
 use std::collections::HashMap;
 
@@ -13,9 +13,10 @@ use crate::pipeline::lock::{LockedImage, MissingImage};
 /// Images by name, each with its index in a list.
 type Named = HashMap<String, usize>;
 
-/// `name:tag` and `name:tag@digest` are one name: one image if they are the same; otherwise the first one, and an
-/// error. The same holds for images that should have one name at the target (`as=`), because nothing on the other side
-/// could separate them. `written` says where they were requested.
+/// Merges images with the same name; `name:tag` and `name:tag@digest` are the same name. If their digests are equal,
+/// they are one image; otherwise the first is kept, with an error for the other. The same applies to different images
+/// with one name at the target (`as=`), because nothing on the other side could separate them. `written` says where
+/// they were requested.
 pub(super) fn merge(
     found: Vec<Image>,
     written: &ReferencePositions,
@@ -46,7 +47,7 @@ pub(super) fn merge(
             let first = merged.get(*new_names.entry(new_name.clone()).or_insert(at));
             if let Some(first) = first.filter(|first| first.locked.digest != *digest) {
                 let (one, other) = (shown(first), shown(&image));
-                let text = format!("{other} and {one} would both be {new_name} at the target and are different images");
+                let text = format!("{other} and {one} would both be {new_name} at the target but are different images");
                 let error = Error::input(format!("{text}: give one of them another name (as=)"));
                 let (reference, rename, images) = (reference.clone(), rename.clone(), &mut *missing);
                 names.remove(&name);
@@ -60,7 +61,7 @@ pub(super) fn merge(
     merged
 }
 
-/// Returns the name that an import gives it, if the allowlist says so.
+/// Returns the name that the allowlist gives the image at the target, if any.
 fn new_name(image: &Image) -> Option<String> {
     let LockedImage { reference, rename, digest, .. } = &image.locked;
     let rename = rename.as_ref()?;
@@ -71,8 +72,8 @@ fn below(path: &str, tag: Option<&str>, digest: &Digest) -> String {
     tag.map_or_else(|| format!("{path}@{digest}"), |tag| format!("{path}:{tag}"))
 }
 
-/// An image that keeps its name may share it with the new name of another. At the target, a rule can still separate
-/// them.
+/// Warns about images that keep their name and share it with the new name of another image. At the target, a rule can
+/// still separate them.
 fn warn_of_usual_names(images: &[Image], new_names: &Named, shown: &dyn Fn(&Image) -> String, events: &Events) {
     for image in images.iter().filter(|image| image.locked.rename.is_none()) {
         let LockedImage { reference, digest, .. } = &image.locked;
@@ -81,7 +82,7 @@ fn warn_of_usual_names(images: &[Image], new_names: &Named, shown: &dyn Fn(&Imag
         if let Some(other) = other.filter(|other| other.locked.digest != *digest) {
             let (one, other) = (shown(image), shown(other));
             events.report(Event::Warning(format!(
-                "{one} and {other} would both be {name} at the target and are different images: `import` refuses them, unless --scoped \
+                "{one} and {other} would both be {name} at the target but are different images: `import` refuses them, unless --scoped \
                  or a rule of --map keeps them apart; or give one of them another name (as=)"
             )));
         }

@@ -1,4 +1,4 @@
-//! Which images wait for which blobs, so that each is published as soon as it can be.
+//! Tracks which images wait for which blobs, so that each image is published as soon as possible.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -39,7 +39,7 @@ impl Awaited {
         Awaited { waiting, left: Mutex::new(left), complete }
     }
 
-    /// Records that the blob is where it had to go, or has failed for good.
+    /// Records that the blob has reached every repository that lacked it, or has failed for good.
     pub fn mark_done(&self, step: &BlobStep) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         for at in self.waiting.get(&step.blob.digest).into_iter().flatten() {

@@ -1,4 +1,5 @@
-//! The blobs of a plan: each is read once, sent to the first repository that accepts it, and mounted into the others.
+//! Moves the blobs of a plan: each is read once, sent to the first repository that accepts it, and mounted into the
+//! others.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -21,10 +22,10 @@ use crate::pipeline::resolve::Failures;
 
 const FETCHING: &str = "fetching blobs (run again to fetch only what is missing)";
 
-/// A blob of the plan that one repository of the target has.
+/// A blob after the attempt to bring it to a first repository of the target.
 struct Landed<'p> {
     step: &'p BlobStep,
-    /// The repository that has it; `None` if all have refused it.
+    /// The repository that has it; `None` if all of them refused it.
     at: Option<&'p Repository>,
     /// The repositories that still lack it.
     lacking: &'p [Repository],
@@ -35,12 +36,12 @@ impl Transfer<'_> {
     /// Transfers only the blobs.
     ///
     /// # Errors
-    /// With `fail_fast`, the first blob that failed; without it, a blob that the disk had no space for.
+    /// With `fail_fast`, the first failure; without it, only a failure because the disk is full.
     pub async fn blobs(&self, plan: &Plan) -> Result<()> {
         self.move_blobs(None, plan, arrivals::coming(plan, None), |_| ()).await
     }
 
-    /// Calls `done` for every blob that has arrived everywhere or has failed.
+    /// Moves the blobs that `coming` yields. Calls `done` for every blob that has arrived everywhere or has failed.
     pub(super) async fn move_blobs<'p>(
         &self,
         graph: Option<&Graph>,
@@ -56,7 +57,7 @@ impl Transfer<'_> {
         let moving = async move {
             let mut moved = pin!(coming.map(|coming| self.land(coming, job)).buffer_unordered(jobs));
             while let Some(blob) = moved.next().await {
-                // The next ones would be fetched for nothing.
+                // Further blobs would be fetched in vain.
                 if let Some(error) = blob.failed.as_ref().filter(|error| error.is_disk_full()) {
                     return Err(Error::clone(error));
                 }
@@ -76,7 +77,7 @@ impl Transfer<'_> {
             }
             Ok(())
         };
-        // Mounting is many small requests: run them alongside the uploads.
+        // Mounts are many small requests: they run alongside the uploads.
         try_join(moving, spreading).await.map(|_| ())
     }
 
@@ -114,7 +115,7 @@ impl Transfer<'_> {
         (landed.step, self.spread(landed, job).await)
     }
 
-    /// Mounts a blob into the other repositories. If that is not possible, the blob is transferred again.
+    /// Mounts a blob into the other repositories. Where that is not possible, uploads it again.
     async fn spread(&self, landed: Landed<'_>, job: Option<Job<'_>>) -> Result<(), Arc<Error>> {
         let Landed { step, at, lacking, mut failed } = landed;
         let Some(from) = at else { return failed.map_or(Ok(()), Err) };
@@ -172,7 +173,7 @@ impl Transfer<'_> {
     }
 
     fn note_failure(&self, step: &BlobStep, repository: &Repository, error: Error) -> Arc<Error> {
-        // A bundle has no repositories: its blobs have the name that they came from.
+        // A bundle has no repositories of its own: it keeps a blob under the repository it came from.
         let way = if *repository == step.from { "of" } else { "to" };
         let blob = format!("blob {} {way} {repository}", step.blob.digest);
         let name = NamedBlob { digest: step.blob.digest, repository: repository.clone() };
@@ -185,10 +186,10 @@ impl Transfer<'_> {
     }
 }
 
-/// Returns one error for all blobs that failed. It has the kind of the one that ended the transfer, if one did.
+/// Combines the errors of all failed blobs into one. If an error ended the transfer, the result has its kind.
 ///
 /// # Errors
-/// A blob has failed.
+/// A blob failed.
 pub fn refuse_failed(ended: Result<()>, failures: Vec<Error>) -> Result<()> {
     match ended {
         Ok(()) if failures.is_empty() => Ok(()),
@@ -205,10 +206,10 @@ mod tests {
     use super::*;
     use crate::base::error::Kind;
 
-    /// Otherwise the exit code and hint would depend on the alphabet, and give advice about a registry when the disk is
-    /// full.
+    /// Otherwise the exit code and the hint would depend on alphabetical order, and advise about a registry when the
+    /// disk is full.
     #[test]
-    fn what_ended_the_transfer_decides_what_the_error_is() {
+    fn the_error_that_ended_the_transfer_decides_the_kind_of_error() {
         let registry = Error::new(Kind::NotFound, "blob a");
         let full = std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
         let disk = Error::disk("writing", Path::new("z"), full);

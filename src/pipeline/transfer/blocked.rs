@@ -1,4 +1,4 @@
-//! Content that exists at the target and cannot be pulled there, under the names that people pull.
+//! Names the content that exists at the target but cannot be pulled, by the tags that people pull.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use crate::oci::{Digest, Manifest, Reference};
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::plan::{ImageStep, Plan};
 
-/// Returns the names of what was `stored` and cannot be pulled, and of what the plan knows to be so in existing images.
-/// A root that has its tag is named by that alone, a child of an index by the tag and its own digest. Sorted.
+/// Returns the names of content that cannot be pulled: the `stored` manifests, and those that the plan already knows of
+/// in existing images. An image's root is named by its tag alone, a child of an index by the tag and its own digest.
+/// Sorted.
 pub fn named(
     stored: Vec<(Reference, String)>,
     graph: &Graph,
@@ -39,7 +40,7 @@ pub fn named(
     blocked.into_iter().collect()
 }
 
-/// Digests of the image's manifests without those of companions.
+/// Digests of the image's manifests, without those of its companions.
 fn own(image: &Image) -> BTreeSet<Digest> {
     let read = image.below(image.locked.digest).into_iter().map(Manifest::digest);
     read.chain([image.locked.digest]).collect()

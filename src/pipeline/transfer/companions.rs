@@ -1,5 +1,5 @@
-//! The tags of companions. The content of such a tag at the target is read again before it is changed: between the plan
-//! and this moment, which may be hours, someone there may have signed the image.
+//! Sets the tags of companions. Each tag is read again just before it is changed: hours may have passed since the plan
+//! was made, and someone may have signed the image at the target meanwhile.
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -21,11 +21,11 @@ use crate::pipeline::plan::{
 };
 
 impl Transfer<'_> {
-    /// Sets the tag of a companion, whose manifest and blobs exist. If the image is doubtful, the target's statement
-    /// about a tag is not believed unless it delivers the manifest.
+    /// Sets the tag of a companion whose manifest and blobs are at the target. If the image is doubtful, the target's
+    /// claim about the tag counts only if it also returns the manifest.
     pub(super) async fn companion(&self, image: &Image, of: &ImageStep, step: &CompanionStep) -> Result<()> {
         let (doubtful, is_own) = (of.doubtful, step.tag == of.to);
-        // For a tag that means another list, the list was read.
+        // If the tag refers to another list, the plan has read that list, which proves its action.
         let is_proven = step.action == CompanionAction::Nothing && !(doubtful && step.state == TagState::Same);
         if is_proven || step.action.leaves_tag() {
             return Ok(());
@@ -38,7 +38,7 @@ impl Transfer<'_> {
                 return Err(Error::new(Kind::Refused, reason));
             }
             Ok(outcome) => outcome,
-            // The image does not need it, unless it is the list itself.
+            // The image is complete without this tag, unless it is the image's own.
             Err(error) if !is_own && is_of_companion_alone(&error, &step.tag) => {
                 TagOutcome { action: CompanionAction::Obstructed { reason: error.chain() }, state: step.state }
             }
@@ -49,7 +49,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Decides according to what the tag means now, and sets it.
+    /// Decides by what the tag refers to now, and sets it.
     async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<TagOutcome> {
         let begun = Instant::now();
         let (outcome, joined) = self.prepare(image, step, ours, doubtful).await?;
@@ -65,8 +65,9 @@ impl Transfer<'_> {
         Ok(outcome)
     }
 
-    /// Decides, and sends the blobs that only this decision needs. During that moment another program may add its own
-    /// signature; it is then decided again. No registry supports changing a tag only if it still means what was read.
+    /// Decides, and sends the blobs that only this decision needs. Another program may add its own signature meanwhile,
+    /// so the tag is read again and, if it changed, the decision is repeated: no registry can change a tag on condition
+    /// that it still refers to what was read.
     async fn prepare(
         &self,
         image: &Image,
@@ -85,11 +86,11 @@ impl Transfer<'_> {
                 _ => return Ok(decided),
             }
             let now = TagState::now(&self.sink.resolve(&step.tag).await?, &step.digest);
-            // For a doubtful image, a statement that it exists already is not believed.
+            // For a doubtful image, the claim that our list is already there does not count.
             if now == decided.0.state || doubtful && now == TagState::Same {
                 return Ok(decided);
             }
-            // The list joined so far would replace what another program has just written.
+            // Otherwise our joined list would replace what another program has just written.
             if tries.next().is_none() {
                 let action = CompanionAction::Obstructed { reason: BUSY.to_owned() };
                 return Ok((TagOutcome { action, state: now }, None));
@@ -97,8 +98,8 @@ impl Transfer<'_> {
         }
     }
 
-    /// Compares the list under a tag that means another one with `ours`. `None` if it is gone. A list that is named and
-    /// not delivered is not gone: several servers may answer for one registry, some later than others.
+    /// Compares `ours` with the other list that `tag` refers to. `None` if that list is gone. A list that the registry
+    /// names but does not return is not gone: a registry may have several servers, and some learn of a change later.
     pub(super) async fn compared(
         &self,
         tag: &Reference,
@@ -113,7 +114,7 @@ impl Transfer<'_> {
         Ok(Some((ListState::Unknown("the registry lists it but does not deliver it".to_owned()), None)))
     }
 
-    /// As in the plan, according to what the tag means now.
+    /// Decides as the plan does, by what the tag refers to now.
     async fn decide(
         &self,
         step: &CompanionStep,
@@ -133,16 +134,16 @@ impl Transfer<'_> {
                 None => state = TagState::New,
             }
         }
-        // A list of referrers that did not exist before may be one that the registry made of what was just pushed.
+        // The registry itself may have created a new list of referrers from what was just pushed.
         let is_made = step.state == TagState::New && step.tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
-        // What this run has written there for another image did not exist before the run.
+        // A list that this run wrote for another image did not exist before the run.
         let is_ours = step.state == TagState::New && self.has_written(&step.tag, state);
         let on_existing = if is_made || is_ours { OnExisting::Overwrite } else { step.on_existing };
         let action = decide(&step.tag, state, list.as_ref(), on_existing);
         Ok((TagOutcome { action, state }, joined))
     }
 
-    /// Sends the blobs that were not needed as long as the tag had another list.
+    /// Sends blobs that the plan left out because the tag referred to another list.
     async fn blobs_after_all(&self, image: &Image, to: &Repository, ours: &Manifest) -> Result<()> {
         let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
         for child in ours.children().into_iter().filter(|child| matches!(child.role, Role::Config | Role::Layer)) {
@@ -153,8 +154,8 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Sends the config of a joined list, which is new. The blobs of their signatures exist, and ours do by now. A list
-    /// of referrers has none.
+    /// Sends the config of a joined list, its only new blob: the blobs of both lists are already at the target. A list
+    /// of referrers has no config.
     pub(super) async fn send_config(&self, tag: &Reference, joined: &Joined) -> Result<()> {
         let Some(config) = joined.manifest.config() else { return Ok(()) };
         let source = InMemory(joined.config.clone());
@@ -163,19 +164,19 @@ impl Transfer<'_> {
     }
 }
 
-/// Whether setting the tag of a companion failed because of a rule that could not be read before, or because of a list
-/// that the registry fails on, refuses, or does not have after it accepted it.
+/// Whether the failure to set a companion's tag concerns only that tag: an immutability rule that could not be read
+/// earlier, or a list that the registry fails on, refuses, or does not have after accepting it.
 fn is_of_companion_alone(error: &Error, tag: &Reference) -> bool {
     let is_list = tag.tag.as_ref().is_some_and(Tag::is_list);
     error.reason() == Some(&Reason::ImmutableTag) || is_list && (error.is_of_object_alone() || is_swallowed(error))
 }
 
-/// Whether the registry accepted it and does not have it.
+/// Whether the registry accepted the content but does not have it.
 fn is_swallowed(error: &Error) -> bool {
     error.reason() == Some(&Reason::DamagedTarget) && error.stopped().is_none()
 }
 
-/// A blob that was created here.
+/// A blob made in memory.
 struct InMemory(Bytes);
 
 #[async_trait]

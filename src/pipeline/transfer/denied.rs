@@ -1,7 +1,7 @@
-//! Uploads that a target denies to this account (401, 403, a login page) without saying how far that reaches. Some
-//! registries grant rights per repository, others per project, others for the whole registry. So each repository is
-//! tried, a denied one gets nothing more, and if a part of the target has denied everything that was sent, that is
-//! reported once at the end.
+//! Uploads that a target denies to this account (401, 403, a login page) without saying how far the denial reaches.
+//! Some registries grant rights per repository, others per project or for the whole registry. gapferry therefore tries
+//! each repository, and sends nothing more to one that denies. If a part of the target denied everything sent to it,
+//! that is reported once at the end.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use crate::oci::Repository;
 /// What was denied and accepted so far.
 #[derive(Default)]
 pub struct Denied {
-    /// Each with its first denial, and the number of denials before that.
+    /// Each with the number of denials before its first one, and that denial.
     repositories: HashMap<Repository, (usize, Error)>,
     denials: usize,
     accepting: HashSet<TargetPart>,
@@ -20,7 +20,8 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// Records that something exists or was accepted: the part around the repository does not deny everything.
+    /// Records that something exists in `repository` or was accepted there, so that its registry and its project do not
+    /// deny everything.
     pub fn note_accepted(&mut self, repository: &Repository) {
         if self.accepted.insert(repository.clone()) {
             self.accepting.extend([TargetPart::registry(repository), TargetPart::project(repository)]);
@@ -30,7 +31,7 @@ impl Denied {
 
     /// Records that an upload was denied.
     pub fn note(&mut self, repository: &Repository, error: &Error) {
-        // A repository that accepts other uploads denies only this one.
+        // A repository that accepted other uploads denies only this one.
         if !self.accepted.contains(repository) {
             let before = self.denials;
             self.denials += 1;
@@ -43,8 +44,8 @@ impl Denied {
         self.repositories.get(repository).map(|(_, error)| error)
     }
 
-    /// Returns the part around a repository that has accepted nothing at all, as far as is known, with its first
-    /// denial. `None` for a single repository as long as the registry accepts uploads elsewhere.
+    /// Returns the registry or project around `repository` if it has accepted nothing so far, with its first denial.
+    /// `None` for a single denied repository if the registry accepts uploads elsewhere.
     pub fn whole(&self, repository: &Repository) -> Option<(TargetPart, Error)> {
         let part = self.part(repository)?;
         let first = self.those(&part).min_by_key(|(before, _)| *before).map(|(_, error)| error.clone())?;
@@ -84,28 +85,28 @@ mod tests {
         all
     }
 
-    /// Rights may be granted per repository: what may be pushed has to be tried.
+    /// Rights may be granted per repository, so each one must be tried.
     #[test]
-    fn where_something_was_accepted_each_repository_counts_alone() {
+    fn if_anything_was_accepted_each_denied_repository_counts_on_its_own() {
         let mut all = denied(&["p/0", "p/1", "q/0"]);
         all.note_accepted(&repository("p/good"));
         assert!(all.whole(&repository("p/0")).is_none());
-        assert!(all.whole(&repository("q/0")).is_none(), "one repository of another project is no project");
+        assert!(all.whole(&repository("q/0")).is_none(), "a single repository does not make a denied project");
         let no = Error::new(Kind::Refused, "no");
         all.note(&repository("q/1"), &no);
         assert_eq!(all.whole(&repository("q/0")).unwrap().0, TargetPart::project(&repository("q/0")));
         all.note(&repository("p/good"), &no);
         assert!(all.of(&repository("p/good")).is_none());
         all.note_accepted(&repository("p/0"));
-        assert!(all.of(&repository("p/0")).is_none(), "it takes uploads after all");
+        assert!(all.of(&repository("p/0")).is_none(), "the repository accepts uploads after all");
     }
 
     #[test]
-    fn all_that_was_denied_is_one_part_in_the_end() {
+    fn denials_without_any_acceptance_are_reported_as_one_part() {
         let all = denied(&["p/a"]);
         assert_eq!(all.whole(&repository("p/a")).unwrap().0, TargetPart::project(&repository("p/a")));
         let all = denied(&["p/a", "q/a"]);
         assert_eq!(all.whole(&repository("p/a")).unwrap().0, TargetPart::registry(&repository("p/a")));
-        assert!(all.whole(&repository("q/b")).is_some(), "it was not tried any more");
+        assert!(all.whole(&repository("q/b")).is_some(), "the repository was not tried");
     }
 }

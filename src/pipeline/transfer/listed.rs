@@ -1,12 +1,10 @@
-//! Lists that other programs may write at the same time: lists of signatures under cosign's tags, and lists of
-//! referrers under a fallback tag. No registry supports changing a tag only if it still means what was read, so if two
-//! programs write at once, one may lose its entries. Lists that this run has written are therefore read once more at
-//! its end, and written again if entries are lost.
+//! Lists that other programs may write at the same time: signatures under cosign's tags, and referrers under a fallback
+//! tag. No registry can change a tag on condition that it still refers to what was read, so if two programs write at
+//! once, one may lose its entries. This run therefore reads its lists again at its end, and writes lost entries again.
 //!
-//! A program that has read a list before this run wrote it may write it afterwards, for as long as that takes it. The
-//! check therefore waits until such programs have had twice the time that this run needed itself, and is repeated as
-//! long as it finds that another program writes there. A much slower program that does not check itself can still lose
-//! what was written.
+//! A program that read a list before this run wrote it may still write it afterwards. The check therefore waits twice
+//! the time that this run needed for a list, and repeats as long as it finds that another program writes there. A much
+//! slower program that does not check its own list can still overwrite our entries.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
@@ -21,28 +19,28 @@ use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::plan::{CompanionAction, ListState, Plan, TagState};
 
-/// How often a list is joined again if another program changes it at the same time.
+/// How many more times a list is joined if another program changes it at the same time.
 pub const MOST_JOINS: u32 = 3;
 
 pub(super) const BUSY: &str = "other programs write the list at the same time, and our entries were lost each time; \
                                run the same command again when they have ended";
 
-/// How often a list is read at the end if others write it.
+/// How many times a list is checked at the end if other programs write it.
 const MOST_LOOKS: u32 = 4;
-/// Maximum wait before a list is read again, and the minimum if others were seen.
+/// Maximum wait before a check, and the minimum after other programs were seen.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(500);
 
 /// Why a companion is not found through its subject.
 #[derive(Clone, Debug)]
 pub struct Unlisted {
-    /// The tag of the list that should name it or, if the target refuses the companion itself, the companion.
+    /// The tag of the list that should contain it or, if the target refuses the companion itself, the companion.
     pub what: Reference,
     pub why: String,
     pub cause: Cause,
 }
 
-/// What prevents a companion from being pushed.
+/// Why a companion is not listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The list was left alone.
@@ -68,7 +66,7 @@ pub struct WrittenLists {
 struct Pace {
     /// When the last list was written.
     last: Option<Instant>,
-    /// Longest time from reading a list to the answer that it is written.
+    /// Longest time from reading a list until the registry confirmed the new one.
     slowest: Duration,
 }
 
@@ -78,12 +76,12 @@ impl Pace {
         self.slowest = self.slowest.max(begun.elapsed());
     }
 
-    /// Returns the time after which a program that is no slower has written its list.
+    /// Returns how long to wait, so that a program that is no slower has written its list.
     fn wait(&self) -> Duration {
         (self.slowest * 2).min(LONGEST_WAIT)
     }
 
-    /// Returns the rest of that time.
+    /// Returns how much of that wait is left.
     fn rest(&self) -> Duration {
         self.last.map_or(Duration::ZERO, |last| self.wait().saturating_sub(last.elapsed()))
     }
@@ -96,7 +94,7 @@ struct Watched<'t> {
     tag: &'t Reference,
     /// What this run last wrote there.
     list: Manifest,
-    /// What the tag was last seen to mean.
+    /// What the tag last referred to.
     means: Digest,
 }
 
@@ -121,7 +119,7 @@ impl Transfer<'_> {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).insert(manifest, unlisted);
     }
 
-    /// Records what the tag of a companion was set to, if it is that of a list.
+    /// Records what a companion's tag was set to, if it is the tag of a list.
     pub(super) fn note_written(&self, tag: &Reference, list: &Manifest, begun: Instant) {
         if tag.tag.as_ref().is_some_and(Tag::is_list) {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,14 +128,13 @@ impl Transfer<'_> {
         }
     }
 
-    /// Whether this run has given the tag its current meaning.
+    /// Whether this run set the tag to what it refers to now.
     pub(super) fn has_written(&self, tag: &Reference, state: TagState) -> bool {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(state, TagState::Other(found) if written.lists.get(tag).is_some_and(|list| list.digest() == found))
     }
 
-    /// Reads the written lists once more. Missing entries are written again; if that does not help, the companion has
-    /// failed.
+    /// Reads the written lists again and restores missing entries. If that does not help, the companion fails.
     pub(super) async fn check_lists(&self, graph: &Graph, plan: &Plan) {
         let (lists, entries) = {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,14 +172,14 @@ impl Transfer<'_> {
         }
     }
 
-    /// Returns the list if another program writes it as well: it must then be checked again.
+    /// Checks a list. Returns it if it must be checked again, because another program writes it too.
     async fn check_list<'t>(&self, mut list: Watched<'t>) -> Option<Watched<'t>> {
         let why = match self.restore(&mut list).await {
             Ok((restored, is_others)) => {
                 restored.into_iter().for_each(|action| self.record_again(list.tag, &action));
                 return is_others.then_some(list);
             }
-            // It existed a moment ago, and what ended the run is reported for everything that it affects.
+            // The list was fine a moment ago, and the error that ended the run is reported for all affected images.
             Err(error) if error.stopped().is_some() => return None,
             Err(error) => error,
         };
@@ -195,8 +192,8 @@ impl Transfer<'_> {
         self.companions.lock().unwrap_or_else(PoisonError::into_inner).record_again(tag, action);
     }
 
-    /// Makes sure that the tag contains the whole list. `None` if it did and nothing was changed. Also returns whether
-    /// another program writes it.
+    /// Makes sure that the list under the tag has all our entries. Returns the new action, or `None` if the earlier one
+    /// still holds, and whether another program writes the list too.
     async fn restore(&self, watched: &mut Watched<'_>) -> Result<(Option<CompanionAction>, bool)> {
         let Watched { image, tag, list, means: before } = watched.clone();
         let turn = self.turn(tag);
@@ -226,7 +223,7 @@ impl Transfer<'_> {
                     self.send_config(tag, &both).await?;
                     (Some(CompanionAction::Join { joined, kept, added }), both.manifest)
                 }
-                // Then the decision of the first time is right again.
+                // Then the decision made at the first write holds again.
                 _ => (None, list.clone()),
             };
             self.tag(image, tag, &written).await?;
@@ -238,7 +235,7 @@ impl Transfer<'_> {
         Ok((Some(CompanionAction::Obstructed { reason: BUSY.to_owned() }), false))
     }
 
-    /// Whether another program writes the list as well, so that it has to be checked again.
+    /// Checks an entry. Returns whether it must be checked again, because another program writes the list too.
     async fn check_entry(&self, repository: &Repository, manifest: &Manifest) -> bool {
         let Some(subject) = manifest.subject() else { return false };
         match self.restore_entry(repository, manifest).await {
@@ -260,13 +257,13 @@ impl Transfer<'_> {
             if self.sink.is_listed(repository, manifest).await? {
                 return Ok(is_others);
             }
-            // Putting it again enters it.
+            // Pushing the manifest again adds its entry.
             match self.sink.put_manifest(&name, manifest).await? {
                 Stored::Unlisted { list, why } => {
                     self.note_unlisted((repository.clone(), manifest.digest()), list, &why);
                     return Ok(false);
                 }
-                // It was found in the list a moment ago.
+                // The registry listed it after all.
                 Stored::Listed => return Ok(is_others),
                 Stored::Entered => {
                     is_others = true;

@@ -12,7 +12,7 @@ use crate::base::progress::{Event, Events};
 use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository};
 
-/// Counts bytes where they are read, so that they are counted in the same way for every sink, including retries.
+/// Counts bytes as they are read, retries included, so that every sink is counted the same way.
 pub struct Observed<'a> {
     inner: &'a dyn Source,
     events: Events,
@@ -27,7 +27,7 @@ impl<'a> Observed<'a> {
         Observed { inner, events, open: Mutex::default(), read: Arc::default() }
     }
 
-    /// Bytes read so far, including failed tries.
+    /// Bytes read so far, including failed attempts.
     pub fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
@@ -40,7 +40,7 @@ impl<'a> Observed<'a> {
         }
     }
 
-    /// What was read of this blob and discarded does not count.
+    /// Stops counting what was read of this blob and discarded.
     pub fn take_back(&self, digest: &Digest) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counted) = open.get(digest) {
@@ -48,7 +48,7 @@ impl<'a> Observed<'a> {
         }
     }
 
-    /// A blob that is opened a second time starts again.
+    /// Starts counting a blob. If it is already open, counting starts again.
     fn begin(&self, blob: &Descriptor, present: u64) -> Arc<AtomicU64> {
         let Described { digest, size, .. } = **blob;
         let counted = Arc::new(AtomicU64::new(0));

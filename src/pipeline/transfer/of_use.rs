@@ -1,5 +1,5 @@
-//! A source whose blobs are read only as long as they are useful: if one blob of an image was refused for good, the
-//! others under way stop, and their uploads are cancelled.
+//! A source whose blobs are read only while they are useful. If one blob of an image is refused for good, the uploads
+//! of its other blobs stop and are cancelled.
 
 use async_trait::async_trait;
 use futures_util::StreamExt;

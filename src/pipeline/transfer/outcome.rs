@@ -1,4 +1,4 @@
-//! How a transfer ended, image by image.
+//! The outcome of a transfer, image by image.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::plan::{CompanionAction, CompanionStep, Plan, TagState};
 
-/// The result for each image of the plan, in its order, and what it cost.
+/// The outcome of each image, in the plan's order, and what the transfer cost.
 #[derive(Debug)]
 pub struct TransferOutcome {
-    /// An error does not name the image.
+    /// Errors do not name the image.
     pub images: Vec<Result<Done, Arc<Error>>>,
     /// Bytes of blobs that moved.
     pub moved: u64,
@@ -21,27 +21,28 @@ pub struct TransferOutcome {
     /// Existing content that a policy of the target forbids pulling, with the target's words: tags, and children of
     /// indexes by tag and digest. Sorted.
     pub blocked: Vec<(Reference, String)>,
-    /// Manifests that were put and that a policy currently forbids pulling.
+    /// Manifests that this run pushed and that a policy currently forbids pulling.
     pub withheld: HashSet<(Repository, Digest)>,
-    /// Tags that cannot be set and may not be read. Their images exist. Sorted.
+    /// Immutable tags that this account may not read. Their images are at the target. Sorted.
     pub kept: Vec<Reference>,
-    /// Companions that are not found through their subject: refused, or the list that should name them was left alone.
+    /// Companions that are not found through their subject, because they were refused or because the list that should
+    /// name them was left alone.
     pub unlisted: BTreeMap<(Repository, Digest), Unlisted>,
-    /// Tags that this run has set and manifests that it has stored, with their last meaning, including those of failed
-    /// images.
+    /// Tags that this run set and manifests that it stored, with the digest that each last referred to. Includes those
+    /// of failed images.
     pub set: HashMap<Reference, Digest>,
-    /// The results for tags of companions that were read again.
+    /// The outcomes of companion tags that were read again.
     pub companions: CompanionOutcomes,
 }
 
 impl TransferOutcome {
-    /// Returns what was done with the tag of a companion in the end. It differs from the plan if someone there changed
-    /// the tag meanwhile.
+    /// Returns what was finally done with a companion's tag. It differs from the plan if the tag changed at the target
+    /// meanwhile.
     pub fn action<'a>(&'a self, companion: &'a CompanionStep) -> &'a CompanionAction {
         self.tag_outcome(companion).map_or(&companion.action, |tag_outcome| &tag_outcome.action)
     }
 
-    /// Returns what the tag of a companion meant when that was decided.
+    /// Returns the state of a companion's tag at the time of that decision.
     pub fn state(&self, companion: &CompanionStep) -> TagState {
         self.tag_outcome(companion).map_or(companion.state, |tag_outcome| tag_outcome.state)
     }
@@ -51,21 +52,21 @@ impl TransferOutcome {
     }
 }
 
-/// How an image ended without a failure.
+/// How an image ended, unless it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     Pushed,
-    /// All of it existed.
+    /// All of it was already at the target.
     Present,
-    /// It was left alone: the tag means another image.
+    /// It was left alone: the tag refers to another image.
     Skipped,
-    /// The part of it that has arrived was pushed; the rest is still to come.
+    /// Its blobs that arrived were pushed; the rest is still to come.
     Waiting,
 }
 
-/// Returns the distinct blobs and manifests confirmed at the target: those that existed and those that arrived. Not the
-/// manifests that the target withholds or does not find through their subject: an increment that relied on them could
-/// not be read there.
+/// Returns the distinct blobs and manifests confirmed at the target, whether they were there before or arrived in this
+/// run. Leaves out manifests that the target withholds or does not list by their subject: an increment that relied on
+/// them could not be read there.
 pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &TransferOutcome) -> HashSet<Digest> {
     let steps = graph.images.iter().zip(&plan.images);
     let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
@@ -79,7 +80,7 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &TransferOutcome) -> HashS
                 _ => None,
             }
         });
-        // For a list that was joined, or that contains all of ours, only what exists now.
+        // If the list at the target is a joined one, or has all our entries, only that list exists there.
         let is_replaced = step
             .own_list()
             .is_some_and(|own| own.state != TagState::Same && *outcome.action(own) != CompanionAction::Push);

@@ -1,4 +1,4 @@
-//! Parts of a target that a refusal may extend to.
+//! The parts of a target that a refusal can affect.
 
 use std::fmt;
 

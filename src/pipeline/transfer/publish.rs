@@ -33,13 +33,14 @@ impl Transfer<'_> {
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match step.own_list().and_then(|own| companions.get(&own.tag, &own.digest)) {
             Some(outcome) if outcome.action.leaves_tag() => Done::Skipped,
-            // Its list contains all of ours by now.
+            // The list at the target has all our entries by now.
             Some(TagOutcome { action: CompanionAction::Nothing, state: TagState::Other(_) }) => Done::Present,
             _ => done,
         })
     }
 
-    /// Returns the result for an image that waits for others. The blobs that the bundle has for it must have arrived.
+    /// Returns the outcome of an image that waits for other bundles. The blobs that this bundle has for it must have
+    /// arrived.
     pub(super) fn waiting(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
         self.check_blobs(image, step)?;
         Ok(Done::Waiting)
@@ -48,15 +49,16 @@ impl Transfer<'_> {
     pub(super) fn check_blobs(&self, image: &Image, step: &ImageStep) -> Result<(), Arc<Error>> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let errors = || step.blobs(image).filter_map(|blob| failed.get(&(step.to.repository.clone(), blob.digest)));
-        // An error that ended everything else says more than that one blob failed.
+        // An error that stopped a whole part says more than one about a single blob.
         let error = errors().find(|error| error.stopped().is_some()).or_else(|| errors().next());
         error.cloned().map_or(Ok(()), Err)
     }
 
-    /// Puts manifests children first, companions after their subjects, and tags when everything exists.
+    /// Pushes manifests children first, companions after their subjects, and tags when everything else is at the
+    /// target.
     async fn publish(&self, image: &Image, step: &ImageStep) -> Result<Done> {
         let repository = &step.to.repository;
-        // A list's own tag is among those of the companions.
+        // The tag of a list is among the companion tags.
         let is_same = step.tag == TagState::Same && (!step.doubtful || self.is_there(&step.to).await?);
         let gets_tag = step.to.digest.is_none() && !is_same && step.own_list().is_none();
         let by_tag = put_by_tag(image, &step.to).filter(|_| !is_same);
@@ -93,11 +95,11 @@ impl Transfer<'_> {
         Ok(Done::Pushed)
     }
 
-    /// Returns the result for an image whose own manifest the target has and withholds. What was pushed with it may be
-    /// under the same policy.
+    /// Returns the outcome of an image whose own manifest the target has but withholds. The policy may also apply to
+    /// what was just pushed with it.
     ///
     /// # Errors
-    /// It is not known that the tag means the image, and the tag cannot be set without its manifest.
+    /// The tag is not known to refer to the image, and cannot be set without the manifest.
     async fn unread(&self, image: &Image, step: &ImageStep) -> Result<Done> {
         let found = self.sink.resolve(&step.to).await?;
         if found.means(&image.locked.digest) {
@@ -132,7 +134,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Sets `tag` and reads it back.
+    /// Sets `tag` to `manifest` and reads it back.
     pub(super) async fn tag(&self, image: &Image, tag: &Reference, manifest: &Manifest) -> Result<()> {
         let digest = manifest.digest();
         let turn = self.turn(&tag.repository.with_digest(digest));
@@ -142,7 +144,7 @@ impl Transfer<'_> {
             self.put_manifest(image, tag, manifest).await?;
             self.publishing.note(tag, digest);
         }
-        // The registry has said that it stored these bytes. A policy may forbid reading them.
+        // The registry confirmed that it stored these bytes. A policy may forbid reading them.
         let why = self.check_stored(tag, digest).await?;
         *is_there = true;
         self.note_blocked(tag, why);

@@ -1,5 +1,5 @@
-//! Tags that are being set, and what was set. A run that is stopped first waits for their answers: a tag that the
-//! registry has set counts as pushed by this run, and no later run could know that.
+//! Tags that are being set, and tags and manifests that were pushed. A run that is stopped first waits for pending
+//! answers: a tag that the registry has set counts as pushed by this run, and no later run could know that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,25 +8,25 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::oci::{Digest, Reference};
 
-/// Shared by a transfer and by whatever stops it.
+/// Shared by a transfer and the code that stops it.
 #[derive(Clone, Default)]
 pub struct Publishing(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Held for reading while a tag is set. It is fair: while a writer waits, no further tag is started.
+    /// Held for reading while a tag is set. The lock is fair: while a writer waits, no further tag is started.
     open: RwLock<()>,
-    /// Tags and manifests, with their last meaning.
+    /// Tags and manifests, with the digest that each last referred to.
     set: Mutex<HashMap<Reference, Digest>>,
 }
 
 impl Publishing {
-    /// A tag may be set as long as this is held.
+    /// Returns a guard. A tag may be set while it is held.
     pub(super) async fn begin(&self) -> RwLockReadGuard<'_, ()> {
         self.0.open.read().await
     }
 
-    /// Records that the registry has said that the tag is set, or that it has stored the manifest.
+    /// Records that the registry confirmed the tag or manifest.
     pub(super) fn note(&self, name: &Reference, digest: Digest) {
         self.0.set.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), digest);
     }
@@ -41,7 +41,7 @@ impl Publishing {
         self.0.set.lock().unwrap_or_else(PoisonError::into_inner).contains_key(tag)
     }
 
-    /// Prevents further tags from being started, and waits for the answers about those that were.
+    /// Prevents further tags from being started, and waits for the answers about pending ones.
     pub async fn close(&self) {
         // Dropped immediately: the caller stops the run next.
         let _ = self.0.open.write().await;

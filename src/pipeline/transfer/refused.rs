@@ -11,7 +11,7 @@ use crate::oci::{Digest, Manifest, Reference};
 use crate::pipeline::graph::Image;
 use crate::pipeline::plan::{CompanionAction, ImageStep};
 
-/// What is left out of an image.
+/// Content that is left out of an image.
 #[derive(Default)]
 pub struct Refused {
     /// Companions, each with the reason.
@@ -24,7 +24,7 @@ impl Refused {
     /// Leaves out the companions that need the manifest `name`, and those that refer to them.
     ///
     /// # Errors
-    /// `error`, if the image itself needs it, or if it concerns more than this manifest.
+    /// `error`, if the image itself needs the manifest, or if the failure concerns more than this manifest.
     pub fn add(&mut self, image: &Image, name: Reference, error: Error) -> Result<()> {
         let tree = |root: Digest| image.below(root).into_iter().map(Manifest::digest).collect::<HashSet<_>>();
         let own = tree(image.locked.digest);
@@ -34,7 +34,7 @@ impl Refused {
         let (chain, attempt) = (error.chain(), format!("storing manifest {name}: "));
         let why = chain.strip_prefix(&attempt).unwrap_or(&chain);
         let (mut gone, mut kept) = (HashMap::new(), own);
-        // Each comes after its subject.
+        // Companions are sorted after their subjects.
         for companion in image.locked.companions() {
             let carried = tree(companion.digest);
             if gone.contains_key(&companion.subject) || carried.contains(&refused) {
@@ -52,7 +52,7 @@ impl Refused {
     }
 }
 
-/// Whether storing a manifest failed because of what it is, while the target accepts others.
+/// Whether the target refused a manifest for what it is, while it accepts others.
 fn is_of_manifest_alone(error: &Error) -> bool {
     let is_refusal = match error.reason() {
         None => matches!(error.kind(), Kind::Refused | Kind::NotFound | Kind::Damaged | Kind::Input),
@@ -65,7 +65,7 @@ fn is_of_manifest_alone(error: &Error) -> bool {
 }
 
 impl Transfer<'_> {
-    /// Records the results for companions that the target refused.
+    /// Records the outcomes of companions that the target refused.
     pub(super) fn note_refused(&self, step: &ImageStep, refused: &Refused) {
         let repository = &step.to.repository;
         for (manifest, companion) in &refused.manifests {

@@ -1,6 +1,6 @@
-//! Content that the target claimed to have and lacks when a manifest is put, because a cache outlived a garbage
-//! collection or a mount created nothing. It is sent again, each digest once per repository, and the manifest is put
-//! again.
+//! Content that the target claimed to have but lacks when a manifest is pushed, because a cache outlived a garbage
+//! collection or a mount created nothing. gapferry sends it again, each digest once per repository, and pushes the
+//! manifest again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,15 +19,15 @@ use crate::pipeline::graph::Image;
 
 type Sending = Arc<OnceCell<Result<(), Arc<Error>>>>;
 
-/// What was sent again in this run, and how that ended.
+/// Content sent again in this run, with the outcome.
 #[derive(Default)]
 pub struct Resent {
     content: Mutex<HashMap<(Repository, Digest), Sending>>,
-    /// Blobs that were read because the target had claimed others that it lacks.
+    /// Blobs that were read because the target lacked others that it had claimed.
     checked: Mutex<HashSet<(Repository, Digest)>>,
-    /// By registry: the number of blobs that each repository turned out to lack.
+    /// By registry: how many blobs each repository lacked.
     lacking: Mutex<BTreeMap<String, BTreeMap<Repository, usize>>>,
-    /// Whether the source is read only once: what has passed cannot be sent again.
+    /// Whether the source is a stream: what has passed cannot be sent again.
     streamed: AtomicBool,
 }
 
@@ -43,13 +43,13 @@ impl Resent {
         self.streamed.store(streamed, Ordering::Relaxed);
     }
 
-    /// Whether it has neither been checked nor been sent again so far. It counts as checked from now on.
+    /// Whether a blob was neither checked nor sent again so far. From now on it counts as checked.
     fn is_unchecked(&self, repository: &Repository, digest: Digest) -> bool {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_new(repository, digest) && checked.insert((repository.clone(), digest))
     }
 
-    /// Whether it has not been sent again so far.
+    /// Whether no image has started to send it again.
     fn is_new(&self, repository: &Repository, digest: Digest) -> bool {
         let content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         !content.contains_key(&(repository.clone(), digest))
@@ -71,27 +71,28 @@ impl Content<'_> {
 }
 
 impl Transfer<'_> {
-    /// Stores a manifest of `image`. What the target turns out to lack is sent again, and the manifest is put again,
-    /// until the target names nothing that was not sent before.
+    /// Stores a manifest of `image`. If the target lacks content, sends that again and repeats the manifest, until the
+    /// target names nothing that was not already sent again.
     ///
     /// # Errors
     /// Besides those of [`Sink::put_manifest`](crate::content::Sink::put_manifest): the target lacks content that was
-    /// sent again ([`Reason::DamagedTarget`]), refuses foreign layers ([`Reason::ForeignLayer`]), or the content can no
-    /// longer be sent.
+    /// sent again ([`Reason::DamagedTarget`]), refuses foreign layers ([`Reason::ForeignLayer`]), or lacks content that
+    /// can no longer be sent ([`Reason::Passed`]).
     pub(super) fn put_manifest<'f>(
         &'f self,
         image: &'f Image,
         reference: &'f Reference,
         manifest: &'f Manifest,
     ) -> BoxFuture<'f, Result<()>> {
-        // A child that is sent again may itself lack something.
+        // Recursive: a child that is sent again may itself lack something.
         Box::pin(async move {
             let (mut sent, mut is_again) = (HashSet::new(), false);
             loop {
                 let Err(refusal) = self.store(reference, manifest).await else { return Ok(()) };
                 let Some(Reason::UnknownContent(named)) = refusal.reason() else { return Err(refusal) };
                 let is_own = |digest: &Digest| *digest == manifest.digest();
-                // It reports only the manifest as unknown that it was just sent: nothing more can be sent to it.
+                // The registry reports only the manifest itself as unknown, so there is nothing else to send. Try once
+                // more.
                 if !named.is_empty() && named.iter().all(is_own) {
                     if std::mem::replace(&mut is_again, true) {
                         return Err(refusal);
@@ -113,8 +114,8 @@ impl Transfer<'_> {
         })
     }
 
-    /// The target has claimed the blobs of `lacking` and lacks them. Returns other blobs of the image that cannot be
-    /// read either. They are looked for at once, since each refusal of a manifest uses up tries.
+    /// Returns the image's other blobs that cannot be read either, if the target claimed blobs of `lacking` that it
+    /// does not have. Checking all of them at once saves tries: each refusal of a manifest uses some up.
     async fn lost_too<'i>(
         &self,
         image: &'i Image,
@@ -133,7 +134,7 @@ impl Transfer<'_> {
         Ok(lost.map(|(blob, _)| Content::Blob(blob)).collect())
     }
 
-    /// Reports everything that the first manifest turns out to lack in one warning; what others lack is counted for the
+    /// Warns about everything that the registry's first refused manifest lacks; later ones are only counted for the
     /// end. Leaves out what is already being sent for another manifest.
     fn report_lacking(&self, repository: &Repository, lacking: &[Content<'_>]) {
         let blobs = lacking.iter().filter(|content| matches!(content, Content::Blob(_))).map(Content::digest);
@@ -157,7 +158,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Reports one warning for each registry that lacked blobs in several repositories.
+    /// Warns once for each registry that lacked blobs in several repositories.
     pub(super) fn report_all_lacking(&self) {
         let lacking = std::mem::take(&mut *self.resent.lacking.lock().unwrap_or_else(PoisonError::into_inner));
         for (registry, counted) in lacking.iter().filter(|(_, counted)| counted.len() > 1) {
@@ -169,7 +170,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Other images that need the same content wait meanwhile, and share the result.
+    /// Sends content again. Other images that need it at the same time wait and share the outcome.
     async fn send_again(&self, image: &Image, repository: &Repository, content: Content<'_>) -> Result<()> {
         let sending = self.resent.sending(repository, content.digest());
         let outcome = sending.get_or_init(|| async {
@@ -200,12 +201,12 @@ impl Transfer<'_> {
             false => error,
         });
         sent?;
-        // The target has reported it as unknown, so an earlier read in this run proves nothing.
+        // The target reported the blob as unknown, so an earlier read in this run proves nothing.
         self.check_sent(repository, blob).await
     }
 
-    /// Checks whether what the target has accepted can be read. If it may not be read, the manifest that is put next is
-    /// the proof.
+    /// Checks that a blob that the target just accepted can be read. If this account may not read it, the next push of
+    /// the manifest is the proof.
     async fn check_sent(&self, repository: &Repository, blob: &Descriptor) -> Result<()> {
         let (Readable::No(why) | Readable::Failed(why)) = self.sink.can_read(repository, blob).await? else {
             return Ok(());
@@ -215,16 +216,15 @@ impl Transfer<'_> {
     }
 }
 
-/// Whether a blob that the target claims to have is missing or damaged.
+/// Whether a blob that the target claims to have is lost or damaged.
 fn is_lost(found: &Readable) -> bool {
     matches!(found, Readable::No(_) | Readable::Failed(_))
 }
 
-/// Returns what `manifest` needs of the content that the target `named`. If it named nothing but the manifest, returns
-/// everything that it may mean.
+/// Returns what `manifest` needs of the content that the target `named`. If the target named nothing but the manifest,
+/// returns everything that may be missing: the image's blobs and the children of `manifest`.
 ///
-/// Only manifests that it names directly: a digest cannot be part of the content that it names, so sending them again
-/// ends.
+/// Includes only manifests that `manifest` refers to directly. Digests cannot form a cycle, so sending again ends.
 fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<Content<'i>> {
     let children: HashSet<Digest> = manifest.children().iter().map(|child| child.descriptor.digest).collect();
     let is_named = |digest: &Digest| named.contains(digest);
@@ -241,7 +241,7 @@ fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<C
     blobs.map(Content::Blob).chain(manifests.filter(is_child).map(Content::Manifest)).collect()
 }
 
-/// Nothing more can be sent; says why.
+/// The error if nothing more can be sent.
 fn no_help(
     repository: &Repository,
     manifest: &Manifest,

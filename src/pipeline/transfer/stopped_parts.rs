@@ -1,8 +1,8 @@
 //! Parts of a target that accept nothing more in this run: a registry in read-only mode, or a project whose quota is
-//! used up, that became a proxy cache, or where the account lost its right to push. One answer counts for everything
-//! that would get the same: the rest of that part is not tried, and other parts continue.
+//! used up, that became a proxy cache, or where the account lost its right to push. One such answer applies to the
+//! whole part: gapferry does not try the rest of it, and continues with the other parts.
 //!
-//! If a registry denies uploads without saying how far that reaches, see [`denied`](super::denied).
+//! For registries that deny uploads without saying how far the denial reaches, see [`denied`](super::denied).
 //!
 //! A full quota still has space for smaller content. Anything larger than the space left is not sent, and neither is
 //! the rest of an image that cannot be completed.
@@ -17,7 +17,7 @@ use crate::base::error::{Error, Reach, Reason, Result, Stopped};
 use crate::oci::{Digest, Repository};
 use crate::pipeline::plan::BlobStep;
 
-/// Returns the part that `reason`, which occurred in `repository`, stops. `None` if it concerns one object alone.
+/// Returns the part that `reason`, found in `repository`, stops. `None` if it concerns a single object.
 fn part(reason: &Reason, repository: &Repository) -> Option<TargetPart> {
     match reason.reach() {
         Reach::Object => None,
@@ -26,12 +26,12 @@ fn part(reason: &Reason, repository: &Repository) -> Option<TargetPart> {
     }
 }
 
-/// Whether nothing says how far a refusal reaches ([`denied`](super::denied)).
+/// Whether the refusal does not say how far it reaches (see [`denied`](super::denied)).
 fn is_denial(reason: &Reason) -> bool {
     matches!(reason, Reason::UploadDenied | Reason::WebPage)
 }
 
-/// Returns `error` as the one that ends everything in that part.
+/// Returns the error for all further content of `part`, made from `error`.
 fn stopped(part: &TargetPart, reason: &Reason, error: &Error) -> Error {
     let state = match reason {
         Reason::Quota { .. } | Reason::Full { .. } => "has no space left",
@@ -49,7 +49,7 @@ fn stopped(part: &TargetPart, reason: &Reason, error: &Error) -> Error {
         .with_reason(reason.clone())
 }
 
-/// The parts that are stopped so far.
+/// The parts stopped so far.
 #[derive(Clone, Default)]
 pub struct StoppedParts(Arc<Mutex<State>>);
 
@@ -59,9 +59,9 @@ struct State {
     denied: Denied,
     /// Images that cannot be completed, by their index in the plan.
     incompletable: HashSet<usize>,
-    /// Blobs that no other image needs there.
+    /// Blobs that only images that cannot be completed need in that repository.
     useless: HashSet<(Repository, Digest)>,
-    /// Which images need a blob; computed when it is first needed.
+    /// Which images need a blob. Computed on first use.
     wanting: Option<HashMap<Digest, Vec<usize>>>,
 }
 
@@ -75,7 +75,7 @@ impl StoppedParts {
     /// Whether `size` more bytes may be sent to `repository`.
     ///
     /// # Errors
-    /// The refusal that stopped it.
+    /// The refusal that stopped the part.
     pub fn check(&self, repository: &Repository, size: u64) -> Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.limit(repository) {
@@ -84,12 +84,12 @@ impl StoppedParts {
         }
     }
 
-    /// Does the same for a blob: if little space is left, it is kept for images that can be completed with it. Returns
-    /// the bytes of that space that are reserved for the blob. What does not arrive must be [given
+    /// Like [`StoppedParts::check`], for a blob of the plan: scarce space goes only to images that can still be
+    /// completed. Returns how many bytes are reserved for the blob. If it does not arrive, [give them
     /// back](StoppedParts::give_back).
     ///
     /// # Errors
-    /// The refusal that stopped it.
+    /// The refusal that stopped the part, or that left too little space.
     pub fn admit(&self, step: &BlobStep, repository: &Repository, job: Job<'_>) -> Result<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((error, left)) = state.limit(repository) else { return Ok(0) };
@@ -103,15 +103,15 @@ impl StoppedParts {
         Ok(step.blob.size)
     }
 
-    /// Records that the blob for which these bytes were reserved did not arrive.
+    /// Releases the bytes reserved for a blob that did not arrive.
     pub fn give_back(&self, repository: &Repository, taken: u64) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.parts_of(repository, |part| part.left = part.left.saturating_add(taken));
     }
 
-    /// Records what a failure stops. Returns the failure to report.
+    /// Records what a failure stops. Returns the error to report.
     pub fn note(&self, repository: &Repository, size: u64, error: Error) -> Error {
-        // Content that was stopped because of a refusal shows nothing new.
+        // An error from an already stopped part says nothing new.
         let Some(reason) = error.reason().filter(|_| error.stopped().is_none()) else { return error };
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let part = match reason {
@@ -123,24 +123,24 @@ impl StoppedParts {
         };
         let Some(part) = part else { return error };
         let left = match reason {
-            // What was refused does not fit, whatever the registry's rounded numbers say.
+            // The refused content does not fit, whatever the registry's rounded numbers say.
             Reason::Quota { left } | Reason::Full { left } => (*left).min(size.saturating_sub(1)),
             _ => 0,
         };
         let error = stopped(&part, reason, &error);
         let part = state.parts.entry(part).or_insert_with(|| StoppedPart { error, left });
         part.left = part.left.min(left);
-        // Several were under way: all of them have failed because of the first.
+        // Several uploads may have been under way. All of them report the first refusal.
         part.error.clone()
     }
 
-    /// Records that something was accepted there.
+    /// Records that `repository` accepted something.
     pub fn note_accepted(&self, repository: &Repository) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).denied.note_accepted(repository);
     }
 
-    /// Returns the failure to report at the end of the transfer: a single one if a part has denied everything that was
-    /// sent.
+    /// Returns the error to report at the end of the transfer. If a part denied everything sent to it, all its images
+    /// share one error.
     pub fn final_error(&self, repository: &Repository, error: Arc<Error>) -> Arc<Error> {
         let Some(denial) = error.reason().filter(|reason| is_denial(reason)) else { return error };
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +148,8 @@ impl StoppedParts {
         Arc::new(stopped(&part, first.reason().unwrap_or(denial), &first))
     }
 
-    /// Does the same as [`StoppedParts::note`] for a blob of the plan.
+    /// Like [`StoppedParts::note`], for a blob of the plan. If its part is stopped, also gives up the images that need
+    /// the blob.
     pub fn note_blob(&self, step: &BlobStep, repository: &Repository, error: Error, job: Job<'_>) -> Error {
         let error = self.note(repository, step.blob.size, error);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,10 +160,10 @@ impl StoppedParts {
         error
     }
 
-    /// Whether a blob under way is still useful there.
+    /// Checks that a blob being uploaded to `repository` is still useful there.
     ///
     /// # Errors
-    /// The refusal that made the images that need it fail.
+    /// The refusal because of which no image that needs the blob can be completed.
     pub fn check_use(&self, repository: &Repository, blob: Digest) -> Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.limit(repository).filter(|_| state.useless.contains(&(repository.clone(), blob))) {
@@ -173,7 +174,7 @@ impl StoppedParts {
 }
 
 impl State {
-    /// Returns why nothing larger than that number of bytes may be sent there.
+    /// Returns the tightest limit for `repository`: the refusal, and how many bytes still fit.
     fn limit(&self, repository: &Repository) -> Option<(&Error, u64)> {
         let parts = [TargetPart::registry(repository), TargetPart::project(repository)];
         let stopped = parts.iter().filter_map(|part| self.parts.get(part)).map(|part| (&part.error, part.left));
@@ -190,7 +191,7 @@ impl State {
         }
     }
 
-    /// Records that these images cannot be completed.
+    /// Records that `images` cannot be completed, and that blobs only they need are useless.
     fn give_up_images(&mut self, images: Vec<usize>, job: Job<'_>) {
         for at in images {
             let Some((image, step)) = job.graph.images.get(at).zip(job.plan.images.get(at)) else { continue };
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_stops_what_it_is_about_and_nothing_else() {
+    fn a_refusal_stops_only_the_part_it_is_about() {
         let [one, two] = ["base/a", "apps/a"].map(|path| Repository::new("h", path).unwrap());
         let elsewhere = Repository::new("i", "base/a").unwrap();
         let open = |stopped: &StoppedParts, repository: &Repository, size| stopped.check(repository, size).is_ok();
@@ -244,11 +245,11 @@ mod tests {
         let stopped = StoppedParts::default();
         stopped.note(&one, 10, refused(Reason::ImmutableTag));
         stopped.note(&one, 10, Error::new(Kind::Refused, "403"));
-        assert!(open(&stopped, &one, 10), "it is about one tag");
+        assert!(open(&stopped, &one, 10), "the refusal is about one tag");
     }
 
     #[test]
-    fn a_full_quota_takes_what_is_smaller_than_the_room_that_is_left() {
+    fn a_full_quota_still_accepts_content_that_fits_the_space_left() {
         let one = Repository::new("h", "base/a").unwrap();
         let stopped = StoppedParts::default();
         stopped.note(&one, 1000, refused(Reason::Quota { left: 100 }));
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_registry_has_no_room_in_any_project() {
+    fn a_full_registry_has_no_space_in_any_project() {
         let [one, two] = ["base/a", "apps/a"].map(|path| Repository::new("h", path).unwrap());
         let stopped = StoppedParts::default();
         stopped.note(&one, 1000, refused(Reason::Full { left: 100 }));
@@ -269,10 +270,9 @@ mod tests {
         assert!(stopped.check(&one, 100).is_ok() && stopped.check(&two, 11).is_err(), "the project has less");
     }
 
-    /// Otherwise a mount without effect and the upload after it would be charged twice, and images that fit would be
-    /// refused.
+    /// Otherwise a failed mount and the upload after it would both be charged, and images that fit would be refused.
     #[test]
-    fn room_that_was_set_aside_for_nothing_is_given_back() {
+    fn reserved_space_that_was_not_used_is_given_back() {
         let one = Repository::new("h", "base/a").unwrap();
         let stopped = StoppedParts::default();
         stopped.note(&one, 1000, refused(Reason::Quota { left: 100 }));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_repository_gets_nothing_more_and_one_failure_stands_for_all_that_was_denied() {
+    fn a_denied_repository_gets_no_more_uploads_and_a_denied_project_is_reported_once() {
         let [one, two] = ["base/a", "base/b"].map(|path| Repository::new("h", path).unwrap());
         let stopped = StoppedParts::default();
         let message = stopped.note(&one, 10, refused(Reason::UploadDenied));
@@ -293,7 +293,7 @@ mod tests {
             |repository: &Repository, error: &Error| stopped.final_error(repository, Arc::new(error.clone())).chain();
         assert_eq!(text(&one, &message), text(&two, &other));
         assert!(text(&one, &message).contains("h/base denies uploads"), "{}", text(&one, &message));
-        // Not if the registry accepts others.
+        // Images keep their own errors if the registry accepts other uploads.
         let stopped = StoppedParts::default();
         stopped.note_accepted(&two);
         stopped.note(&one, 10, refused(Reason::UploadDenied));

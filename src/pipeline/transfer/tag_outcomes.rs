@@ -1,16 +1,16 @@
-//! The results for tags of companions. Two images may bring different lists for one tag, so each list is identified by
-//! its tag and its digest, and the result for one list may change those of the others.
+//! The outcomes of companion tags. Two images may bring different lists for one tag, so each list is identified by its
+//! tag and its digest, and the outcome of one list may change those of the others.
 
 use std::collections::HashMap;
 
 use crate::oci::{Digest, Reference};
 use crate::pipeline::plan::{CompanionAction, TagState};
 
-/// The result for the tag of a companion.
+/// The outcome of a companion's tag.
 #[derive(Clone, Debug)]
 pub struct TagOutcome {
     pub action: CompanionAction,
-    /// What it meant just before. For a tag that this run has already changed, what it meant before that.
+    /// What the tag referred to just before. If this run had already changed it, what it referred to before that.
     pub state: TagState,
 }
 
@@ -19,21 +19,21 @@ pub struct TagOutcome {
 pub struct CompanionOutcomes(HashMap<Reference, Vec<(Digest, TagOutcome)>>);
 
 impl CompanionOutcomes {
-    /// Returns the result of `tag` for the companion `digest`, if it was looked at.
+    /// Returns the outcome of `tag` for the companion `digest`, if this run looked at it.
     pub fn get(&self, tag: &Reference, digest: &Digest) -> Option<&TagOutcome> {
         let of_tag = self.0.get(tag)?;
         of_tag.iter().find(|(one, _)| one == digest).map(|(_, outcome)| outcome)
     }
 
-    /// Records the result of `tag` for the companion `digest`. That nothing was left to do for one that another image
-    /// has brought is not recorded.
+    /// Records the outcome of `tag` for the companion `digest`. Ignores that nothing was left to do if this run already
+    /// set the tag for the same list.
     pub fn record(&mut self, tag: &Reference, digest: Digest, mut outcome: TagOutcome) {
         let of_tag = self.0.entry(tag.clone()).or_default();
         if outcome.action.changes_tag() {
             if let Some((_, first)) = of_tag.iter().find(|(_, known)| known.action.changes_tag()) {
                 outcome.state = first.state;
             }
-            // It contains theirs as well.
+            // The joined list contains the other lists as well.
             if matches!(outcome.action, CompanionAction::Join { .. }) {
                 brought(of_tag).for_each(|known| known.action = outcome.action.clone());
             }
@@ -45,14 +45,14 @@ impl CompanionOutcomes {
         }
     }
 
-    /// Records the result for everything that this run has put under `tag`, after the tag was read once more.
+    /// Records a new action for all lists that this run put under `tag`, after reading the tag again.
     pub fn record_again(&mut self, tag: &Reference, action: &CompanionAction) {
         let of_tag = self.0.get_mut(tag).into_iter().flatten();
         of_tag.filter(|(_, known)| known.action.changes_tag()).for_each(|(_, known)| known.action = action.clone());
     }
 }
 
-/// Those that this run has put under the tag.
+/// The lists that this run put under the tag.
 fn brought(of_tag: &mut [(Digest, TagOutcome)]) -> impl Iterator<Item = &mut TagOutcome> {
     of_tag.iter_mut().map(|(_, known)| known).filter(|known| known.action.changes_tag())
 }
@@ -72,7 +72,7 @@ mod tests {
 
     /// Otherwise the receipt would name a list that does not exist, or a failure would count as success.
     #[test]
-    fn of_two_lists_for_one_tag_each_has_an_outcome_of_its_own() {
+    fn two_lists_for_one_tag_each_have_their_own_outcome() {
         let (tag, [one, two, three]) = (tag(), [b"1", b"2", b"3"].map(|text| Digest::sha256(text)));
         let action = |all: &CompanionOutcomes, list: &Digest| all.get(&tag, list).unwrap().action.clone();
         let mut all = CompanionOutcomes::default();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_in_the_end_holds_for_all_that_was_brought() {
+    fn the_final_check_counts_for_every_list_that_was_brought() {
         let (tag, [one, two]) = (tag(), [b"1", b"2"].map(|text| Digest::sha256(text)));
         let mut all = CompanionOutcomes::default();
         all.record(&tag, one, TagOutcome { action: CompanionAction::Push, state: TagState::New });

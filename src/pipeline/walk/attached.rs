@@ -1,4 +1,4 @@
-//! What travels with an image: referrers, and the tags that cosign puts next to it.
+//! Finds what travels with an image: referrers, and the tags that cosign puts next to it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
@@ -15,30 +15,30 @@ use crate::oci::{COSIGN_SUFFIXES, Digest, Manifest, Repository, Tag};
 use crate::pipeline::companion::Signatures;
 use crate::pipeline::lock::Attached;
 
-/// Maximum number of companions of one image, and of bytes in their manifests, more than any real image has. Limits
-/// what a registry can make us read.
+/// Maximum number of companions of one image, and of bytes in their manifests. No real image reaches these limits,
+/// which bound what a registry can make gapferry read.
 const MAX_ATTACHED: usize = 10_000;
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 const AT_ONCE: usize = 6;
 
-/// The tags of a repository, `None` if the registry does not list them to us.
+/// The tags of a repository. `None` if the registry does not list them for this account.
 pub type KnownTags = Arc<OnceCell<Option<HashSet<Tag>>>>;
 
 /// The companions that were found for an image.
 #[derive(Debug, Default)]
 pub struct FoundCompanions {
-    /// `None` if nothing was found and it is unknown whether there is something.
+    /// `None` if nothing was found and the registry did not say whether the image has any.
     pub attached: Option<Vec<Attached>>,
     /// Whether there may be more, because a registry did not answer.
     pub unknown: bool,
-    /// Whether a companion of the lock is lost and left out.
+    /// Whether a companion of the lock was lost and left out.
     pub lacks: bool,
 }
 
-/// Finds everything that refers to the manifests of `tree`, recursively, and adds it to the tree.
+/// Finds everything that refers to the manifests of `tree`, recursively, and adds it to `tree`.
 ///
 /// # Errors
-/// A companion cannot be read, or the registry does not list them and [`Referrers::Require`] was requested.
+/// A companion cannot be read, or the registry does not list companions and [`Referrers::Require`] was requested.
 pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> Result<FoundCompanions> {
     let mut subjects: VecDeque<Digest> = tree.digests().into();
     let (mut attached, mut unknown): (Vec<Attached>, bool) = Default::default();
@@ -102,10 +102,10 @@ fn entry(subject: Digest, tag: Option<Tag>, manifest: &Manifest) -> Attached {
 /// Returns what refers to `subject` itself.
 ///
 /// # Errors
-/// As for [`find`].
+/// Those of [`find`].
 pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Companions> {
     let mut companions = Companions::default();
-    // First what needs the list of tags: the source then knows which fallback lists of referrers cannot exist.
+    // Tags come first: reading their list shows the source which fallback lists of referrers cannot exist.
     for suffix in COSIGN_SUFFIXES {
         let found = by_tag(walk, repository, subject, Tag::cosign(&subject, suffix)).await;
         companions.take(walk, repository, found)?;
@@ -124,7 +124,8 @@ pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Diges
 }
 
 impl Companions {
-    /// Adds the result of one look-up. A failed look-up leaves the answer open, unless an answer is required.
+    /// Adds the result of one lookup. A failed one makes the result `unknown`, or is an error if all companions are
+    /// required.
     fn take(&mut self, walk: &Walk<'_>, repository: &Repository, found: Result<Vec<Companion>>) -> Result<()> {
         match found {
             Ok(found) => self.found.extend(found),
@@ -137,12 +138,12 @@ impl Companions {
         Ok(())
     }
 
-    /// Records companions that the registry names and does not deliver, unless all are required.
+    /// Records companions that the registry names but does not return. This is an error if all companions are required.
     fn note_lost(&mut self, walk: &Walk<'_>, repository: &Repository, subject: Digest, lost: &[Lost]) -> Result<()> {
         let Some(Lost { name, error }) = lost.first() else { return Ok(()) };
         let what = match lost.len() {
-            1 => format!("attached to {subject} is {name}, which cannot be read"),
-            several => format!("attached to {subject} are {several} manifests that cannot be read, {name} first"),
+            1 => format!("{name}, attached to {subject}, cannot be read"),
+            several => format!("{several} manifests attached to {subject} cannot be read, {name} first"),
         };
         if walk.options.referrers == Referrers::Require {
             return Err(error.clone().while_doing(what));
@@ -153,8 +154,8 @@ impl Companions {
     }
 }
 
-/// Whether the answer is optional for the image. A limit that was reached passes by itself; a problem on this side does
-/// not. A registry that was given up delivers no image at all.
+/// Whether the image can be carried despite this error. An error that passes by itself (a rate limit), or that arose on
+/// this side, does not count as an answer. A registry that was given up delivers no image at all.
 pub fn is_refusal_to_say(error: &Error) -> bool {
     match error.kind() {
         _ if error.stopped().is_some() => false,
@@ -163,7 +164,7 @@ pub fn is_refusal_to_say(error: &Error) -> bool {
     }
 }
 
-/// Once for each registry.
+/// Warns once for each registry.
 fn report_silent(walk: &Walk<'_>, repository: &Repository, error: &Error) {
     let registry = repository.registry().to_owned();
     if walk.silent.lock().unwrap_or_else(PoisonError::into_inner).insert(registry) {
@@ -176,7 +177,7 @@ fn report_silent(walk: &Walk<'_>, repository: &Repository, error: &Error) {
     }
 }
 
-/// What refers to a subject.
+/// The referrers of a subject.
 struct Referring {
     found: Vec<Companion>,
     /// Why there may be more.
@@ -184,7 +185,7 @@ struct Referring {
     lost: Vec<Lost>,
 }
 
-/// A companion that a list names and that cannot be read, with the reason.
+/// A companion that a list names but that cannot be read, with the reason.
 struct Lost {
     name: String,
     error: Error,
@@ -211,12 +212,13 @@ async fn by_subject(
             Ok(Some(manifest)) if manifest.subject().is_some_and(|named| named.digest == subject) => {
                 found.push(Companion { subject, tag: None, manifest });
             }
-            // Harbor also lists cosign's signatures: what the tags mean, and what they meant before the last signing.
+            // Harbor also lists cosign's signatures: the manifests that their tags refer to, and those from before the
+            // last signing.
             Ok(Some(_)) if by_tag.iter().any(|companion| companion.manifest.digest() == digest) => {}
             Ok(Some(manifest)) if is_superseded(&current, &manifest) => {}
             Ok(Some(_)) => foreign.push(digest),
             Ok(None) => {
-                let error = Error::new(Kind::NotFound, "the registry lists it and does not have it");
+                let error = Error::new(Kind::NotFound, "the registry lists it but does not have it");
                 lost.push(Lost { name: digest.to_string(), error });
             }
             Err(error) if is_refusal_to_say(&error) => lost.push(Lost { name: digest.to_string(), error }),
@@ -228,13 +230,13 @@ async fn by_subject(
     Ok(Referring { found, doubt: doubt.map(attempt), lost })
 }
 
-/// Whether one of the `current` lists of signatures contains everything in `manifest`, an earlier one.
+/// Whether one of the `current` lists of signatures contains everything in `manifest`, an earlier list.
 fn is_superseded(current: &[Signatures], manifest: &Manifest) -> bool {
     let earlier = if current.is_empty() { None } else { Signatures::of(manifest) };
     earlier.is_some_and(|earlier| current.iter().any(|list| list.contain(&earlier)))
 }
 
-/// Once for each repository: a registry may list thousands.
+/// Warns once for each repository: a registry may list thousands.
 fn report_foreign(walk: &Walk<'_>, repository: &Repository, subject: &Digest, listed: &[Digest]) {
     let Some(first) = listed.first() else { return };
     if !walk.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone()) {
@@ -242,13 +244,13 @@ fn report_foreign(walk: &Walk<'_>, repository: &Repository, subject: &Digest, li
     }
     let more = match listed.len() - 1 {
         0 => String::new(),
-        more => format!(", and {more} more in its list are like it"),
+        more => format!("; the same applies to {more} more in its list"),
     };
     let text = format!("{first} is listed as a referrer of {subject}, but does not name it: not carried{more}");
     walk.events.report(Event::Warning(format!("{repository}: {text} (reported once per repository)")));
 }
 
-/// Returns the manifest that cosign has put under `tag`.
+/// Returns the manifest under `tag`, one of cosign's tags.
 async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: Tag) -> Result<Vec<Companion>> {
     let is_listed = is_listed(walk, repository, &tag).await;
     if is_listed == Some(false) {
@@ -259,7 +261,7 @@ async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: 
         walk.source.manifest(&repository.with_tag(tag.clone()), Need::Optional).await.map_err(attempt)?
     else {
         return match is_listed {
-            Some(true) => Err(attempt(Error::new(Kind::NotFound, "the registry lists it and does not have it"))),
+            Some(true) => Err(attempt(Error::new(Kind::NotFound, "the registry lists it but does not have it"))),
             _ => Ok(Vec::new()),
         };
     };
@@ -271,8 +273,8 @@ async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: 
     Ok(vec![Companion { subject, tag: Some(tag), manifest }])
 }
 
-/// Whether the list of tags has `tag`. One list answers for all images of a repository. `None` if there is no list, or
-/// it may be incomplete: the tag itself must be requested.
+/// Whether the list of tags contains `tag`. One list answers for all images of a repository. `None` if there is no list
+/// or it may be incomplete: the tag itself must then be requested.
 async fn is_listed(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> Option<bool> {
     let known = {
         let mut all = walk.tags.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,13 +282,13 @@ async fn is_listed(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> Optio
     };
     let tags = known.get_or_init(|| async {
         match walk.source.tags(repository, Need::Optional).await {
-            // An incomplete list shows nothing.
+            // An incomplete list cannot show that a tag does not exist.
             Ok(list) if !list.doubts.is_empty() => {
                 tracing::debug!("{repository}: the list of tags is incomplete, asking one by one: {:?}", list.doubts);
                 None
             }
             Ok(list) => {
-                // Only these are asked about.
+                // Only cosign's tags are looked up.
                 let named_after_digests = list.tags.into_iter().filter(|tag| tag.as_str().starts_with("sha"));
                 Some(named_after_digests.collect::<HashSet<Tag>>())
             }

@@ -1,4 +1,5 @@
-//! Signatures and other companions of a whole index, which are left behind if only some of its platforms are carried.
+//! Records signatures and other companions of a whole index, which are left behind if only some of its platforms are
+//! carried.
 
 use std::sync::PoisonError;
 
@@ -38,7 +39,7 @@ pub async fn note(walk: &Walk<'_>, reference: &Reference, index: &Manifest, sele
     }
 }
 
-/// cosign's `.sig` and `.att` tags are lists with one layer per entry.
+/// Returns the number of entries: cosign's `.sig` and `.att` tags refer to lists with one layer per entry.
 fn number_in(tag: Option<&Tag>, manifest: &Manifest) -> usize {
     let is_list = tag.is_some_and(|tag| [".sig", ".att"].iter().any(|suffix| tag.as_str().ends_with(suffix)));
     match is_list {

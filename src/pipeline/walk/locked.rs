@@ -1,7 +1,7 @@
-//! What is done with the companions that a lock names when its images are followed or looked up again.
+//! Handles the companions that a lock names, when its images are assembled or looked up again.
 //!
-//! Signing again at the source replaces a `.sig` or `.att` manifest, and garbage collection removes the old one: the
-//! image of the lock then still exists, and its signature does not.
+//! Signing again at the source replaces a `.sig` or `.att` manifest, and garbage collection removes the old one. The
+//! image of the lock then still exists, but its signature does not.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
@@ -26,7 +26,7 @@ pub enum LockedCompanions {
     Today,
     /// None: the lock changes.
     None,
-    /// Those of the lock that still exist. The lock stays as it is: for a repair, which needs only some of its content.
+    /// Those of the lock that still exist; the lock stays as it is. For a repair, which needs only some of the content.
     #[value(skip)]
     Remaining,
 }
@@ -34,7 +34,7 @@ pub enum LockedCompanions {
 /// Adds the companions of `locked` to `tree`. Returns what the lock should say about them.
 ///
 /// # Errors
-/// One that must exist is gone, or differs from the lock.
+/// A companion that must exist is gone, or differs from the lock.
 pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Result<FoundCompanions> {
     let repository = &locked.reference.repository;
     match walk.companions {
@@ -65,15 +65,14 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
     Ok(FoundCompanions { attached, unknown: locked.attached_unknown, lacks })
 }
 
-/// Adds one companion of a lock entry to the tree. Returns whether it exists, and belongs to the existing part of the
-/// image.
+/// Adds one companion of a lock entry to the tree. Returns whether it exists and its subject is in the tree.
 ///
 /// # Errors
-/// As for [`add`].
+/// Those of [`add`].
 async fn add_locked(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tree: &mut Tree) -> Result<bool> {
     let Some(manifest) = read(walk, locked, companion).await? else { return Ok(false) };
     let is_remaining = walk.companions == LockedCompanions::Remaining;
-    // It is unknown whether its subject belongs to the image, or its subject is a companion that is gone.
+    // The subject may belong to a withheld part of the image, or may itself be a companion that is gone.
     if (tree.is_partial() || is_remaining) && !tree.holds(companion.subject) {
         return Ok(false);
     }
@@ -84,7 +83,7 @@ async fn add_locked(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached,
     }
 }
 
-/// Whether a companion is gone, denied or wrong, so that waiting does not help.
+/// Whether a companion is gone, denied or wrong, so that waiting would not help.
 fn is_lost(error: &Error) -> bool {
     error.is_absent_or_denied() || error.kind() == error::Kind::Damaged
 }
@@ -104,7 +103,7 @@ impl FormerCompanions {
     }
 }
 
-/// Which earlier companions were kept because the current answer is incomplete.
+/// How many earlier companions were kept because a registry's current answer is incomplete.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeptCompanions {
     pub images: usize,
@@ -113,11 +112,11 @@ pub struct KeptCompanions {
     pub lost: usize,
 }
 
-/// If a registry did not list everything, adds to `found` the companions that the image has in `former` and that still
-/// exist: a missing answer is no reason to drop a signature.
+/// Keeps earlier companions if a registry did not list everything: adds to `found` the companions that the image has in
+/// `former` and that still exist. A missing answer is no reason to drop a signature.
 ///
 /// # Errors
-/// An error that prevents reading anything.
+/// An error that says nothing about the companion itself, such as a rate limit.
 pub async fn retain_companions(
     walk: &Walk<'_>,
     former: &LockedImage,
@@ -128,10 +127,10 @@ pub async fn retain_companions(
     let mut attached = attached.unwrap_or_default();
     let (before, mut lost) = (attached.len(), 0);
     for companion in former.companions().iter().filter(|_| unknown) {
-        // What a tag means today replaces what it meant before.
+        // A tag's current manifest replaces the earlier one.
         let is_known =
             |own: &Attached| own.tag == companion.tag && (own.tag.is_some() || own.digest == companion.digest);
-        // It says nothing about another image that has the tag now.
+        // An earlier companion is not one of another image that has the tag now.
         if attached.iter().any(is_known) || !tree.holds(companion.subject) {
             continue;
         }
@@ -169,14 +168,16 @@ async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tr
     Ok(true)
 }
 
-/// A registry's answer to a request for what a lock names.
+/// A registry's answer to a request for a manifest that a lock names.
 pub(super) enum LockedAnswer {
     Manifest(Manifest),
     Nothing,
-    /// It denies it, as some registries do with what they do not have.
+    /// A denial, which some registries also send for what they do not have.
     Denial(Error),
 }
 
+/// Turns an answer with a denial into [`LockedAnswer::Denial`].
+///
 /// # Errors
 /// Any error that is not a denial.
 pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<LockedAnswer> {
@@ -186,21 +187,21 @@ pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<LockedAnswer> {
     }
 }
 
-/// What a registry does not deliver of what a lock names.
+/// Content that a lock names and that the registry does not return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LockedLost {
     #[error("{0} is gone")]
     Gone(Digest),
     #[error("{0} is denied")]
     Denied(Digest),
-    /// A companion that was replaced or deleted since: the image has other companions now.
+    /// A companion was replaced or deleted since: the image has other companions now.
     #[error("{0} is no longer attached")]
     CompanionChanged(Digest),
 }
 
 impl Fact for LockedLost {}
 
-/// The error about `digest`, which a registry no longer has or denies. `before` and `after` are the rest of the
+/// Returns the error about `digest`, which a registry no longer has or denies. `before` and `after` are the rest of the
 /// sentence.
 pub(super) fn lost(denial: Option<Error>, repository: &Repository, digest: Digest, before: &str, after: &str) -> Error {
     let fate = if denial.is_some() { "denies" } else { "no longer has" };
@@ -237,7 +238,7 @@ pub(super) async fn companion(walk: &Walk<'_>, locked: &LockedImage, companion: 
     Err(gone(walk, locked, companion, denial).await?)
 }
 
-/// Says which companion is gone, or denied, and what its tag means now.
+/// Returns the error about a companion that is gone or denied, with what its tag refers to now.
 async fn gone(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, denial: Option<Error>) -> Result<Error> {
     let repository = &locked.reference.repository;
     let kind = Kind::of(companion.tag.as_ref(), companion.artifact_type.as_deref(), None);
@@ -248,16 +249,16 @@ async fn gone(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, denia
         let what = format!("its {kind}, a referrer of {},", companion.subject);
         return Ok(match is_denied {
             true => lost(&format!("{what}: "), ""),
-            false => lost(&format!("{what} is gone since: "), "").with_fact(changed),
+            false => lost(&format!("{what} is gone: "), "").with_fact(changed),
         });
     };
     let what = format!("its {kind} (tag {tag})");
     match walk.source.resolve(&repository.with_tag(tag.clone()), Need::Required).await {
         Ok(Some(now)) if now.digest != companion.digest => {
-            let after = format!("; the tag now means {}", now.digest);
-            Ok(lost(&format!("{what} was replaced since: "), &after).with_fact(changed))
+            let after = format!("; the tag now refers to {}", now.digest);
+            Ok(lost(&format!("{what} was replaced: "), &after).with_fact(changed))
         }
-        Ok(None) => Ok(lost(&format!("{what} is gone since: "), ", nor the tag").with_fact(changed)),
+        Ok(None) => Ok(lost(&format!("{what} is gone: "), "; the tag is gone too").with_fact(changed)),
         Err(error) if !is_denied || matches!(error.kind(), error::Kind::RateLimited | error::Kind::Interrupted) => {
             Err(error)
         }

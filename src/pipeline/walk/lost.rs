@@ -1,5 +1,5 @@
-//! Companions that registries name and do not deliver. A registry may do so with every image, so one warning per
-//! registry gives their number, and the log names them all.
+//! Companions that registries name but do not return. A registry may do so for every image, so there is one warning per
+//! registry, with their number. The log names them all.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::base::progress::{Event, Events};
 use crate::oci::Repository;
 
-/// What was found so far, by registry.
+/// The lost companions so far, by registry.
 #[derive(Default)]
 pub(super) struct LostCompanions(Mutex<BTreeMap<String, AtRegistry>>);
 
@@ -19,7 +19,7 @@ struct AtRegistry {
 }
 
 impl LostCompanions {
-    /// Records that this many `companions` of one subject are lost, as `text` says.
+    /// Records that one subject lost this many `companions`; `text` describes them.
     pub fn note(&self, repository: &Repository, companions: usize, text: String) {
         tracing::debug!("{text}");
         let mut lost = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,8 +51,8 @@ mod tests {
     use super::*;
     use crate::base::progress::Recorder;
 
-    /// A registry that keeps its list of referrers longer than the referrers would otherwise cost a line for every
-    /// image.
+    /// Otherwise a registry that keeps lists of referrers longer than the referrers themselves would cost a line for
+    /// every image.
     #[test]
     fn one_line_for_each_registry_says_how_many_are_lost() {
         let (lost, recorder) = (LostCompanions::default(), Arc::new(Recorder::default()));

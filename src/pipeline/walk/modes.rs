@@ -1,4 +1,4 @@
-//! What an index becomes by default if only some of its platforms are carried.
+//! Decides what an index becomes if only some of its platforms are carried.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,12 @@ use crate::pipeline::lock::{AbsentReason, IndexMode, Lock};
 
 /// The index modes of the entries of an earlier lock or bundle, each with the requested platforms.
 ///
-/// They keep that mode if none is requested, so that a default never changes the digest of their tags.
+/// Without a requested mode, entries keep theirs, so that a changed default never changes the digest of their tags.
 #[derive(Debug, Default)]
 pub struct Modes(HashMap<Reference, (Vec<Platform>, IndexMode)>);
 
 impl Modes {
-    /// What this lock says takes precedence over what was added before.
+    /// Adds the entries of a lock. They take precedence over those added before.
     pub fn add(&mut self, lock: &Lock) {
         for image in &lock.images {
             let lacks_some = image.absent.iter().any(|absent| absent.reason == AbsentReason::NotFound);
@@ -36,13 +36,13 @@ impl Modes {
     }
 }
 
-/// A mode, and whether only an earlier entry is the reason for it.
+/// A mode, and whether an earlier entry is the only reason for it.
 pub struct Mode {
     pub index: IndexMode,
     pub kept: bool,
 }
 
-/// `asked` takes precedence, then what was done before, then the `default`.
+/// Decides the mode: the requested one (`asked`), then the `earlier` one, then the `default`.
 pub fn decide(asked: Option<IndexMode>, earlier: Option<IndexMode>, default: IndexMode) -> Mode {
     match asked {
         Some(index) => Mode { index, kept: false },
@@ -50,7 +50,7 @@ pub fn decide(asked: Option<IndexMode>, earlier: Option<IndexMode>, default: Ind
     }
 }
 
-/// Whether an entry of an earlier lock has the mode that is `asked` for. It keeps its own if no mode is requested.
+/// Whether an entry of an earlier lock has the requested mode (`asked`). If none is requested, any mode fits.
 pub fn fits(asked: Option<IndexMode>, found: IndexMode) -> bool {
     asked.is_none_or(|asked| asked == found)
 }

@@ -1,4 +1,5 @@
-//! Which platforms of an image travel: a selection from its index, and what it states itself.
+//! Decides which platforms of an image travel: by a selection from its index, or by the platform that the image itself
+//! states.
 
 use super::tree::{self, Tree};
 use super::{MAX_CONFIG, Walk, Wanted, modes};
@@ -49,11 +50,11 @@ impl Walk<'_> {
         Ok((root, selected.absent, Some(selection)))
     }
 
-    /// The default for an index: for one platform, that manifest gets the tag, so that the tag has a digest that exists
-    /// upstream. Only if the manifest itself states that platform: without the index nothing else would state it,
-    /// neither for a runtime nor for an import that allows only some platforms.
+    /// Returns the default mode for an index. If one platform is requested, its manifest gets the tag, so that the tag
+    /// has a digest that exists upstream. This requires that the manifest itself states the platform: without the index
+    /// nothing else would, neither for a runtime nor for an import that allows only some platforms.
     ///
-    /// `chosen` is a mode that takes precedence. If that is `sparse`, the manifest need not exist.
+    /// `chosen` is a mode that takes precedence. If it is `sparse`, the manifest need not exist.
     async fn default_mode(&self, index: &Manifest, wanted: &Wanted, chosen: Option<IndexMode>) -> Result<IndexMode> {
         let default = select::default_mode(index, &wanted.platforms);
         if default != IndexMode::Single || self.options.index.is_some() || chosen == Some(IndexMode::Sparse) {
@@ -68,14 +69,14 @@ impl Walk<'_> {
         if chosen.is_none() {
             let asked = wanted.platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
             let text = format!(
-                "the config of its manifest for {asked} says {other}, so its index is trimmed to it (--index trim)"
+                "the config of its manifest for {asked} says {other}, so its index is trimmed to that platform (--index trim)"
             );
             self.events.report(Event::Notice(format!("{}: {text}", wanted.reference)));
         }
         Ok(IndexMode::Trim)
     }
 
-    /// Does the same without the platforms that the index lacks, if that is allowed; not without all of them.
+    /// Returns `wanted` without the platforms that the index lacks, if that is allowed and any platform remains.
     pub(super) fn without_lacking(&self, found: &Manifest, wanted: &Wanted) -> Wanted {
         let has = match self.options.available_platforms && select::is_selectable(found) {
             true => select::available(found, &wanted.platforms),
@@ -90,7 +91,7 @@ impl Walk<'_> {
         Wanted { platforms: has, ..wanted.clone() }
     }
 
-    /// Returns the carried platforms. For a single image, its config is read.
+    /// Returns the carried platforms. Those of a single image are read from its config.
     pub(super) async fn platforms(&self, wanted: &Wanted, tree: &Tree, root: &Manifest) -> Result<Vec<Platform>> {
         if root.kind() == ManifestKind::Index {
             let carried = |digest| tree.holds(digest);
@@ -102,7 +103,7 @@ impl Walk<'_> {
     }
 
     async fn platforms_of_single(&self, wanted: &Wanted, root: &Manifest) -> Result<Vec<Platform>> {
-        // Nothing fails because of information that is only displayed.
+        // A platform that is only displayed must not make an image fail.
         let known = self.platforms.get(&root.digest());
         if let Some(known) = known.filter(|known| check_has(&wanted.platforms, known).is_ok()) {
             return Ok(known.clone());
@@ -117,19 +118,19 @@ impl Walk<'_> {
     }
 }
 
-/// Returns a platform that an image `says` it is for and that was not requested.
+/// Returns a platform that the image states (`says`) and that was not requested.
 pub fn other_platform<'p>(asked: &[Platform], says: &'p [Platform]) -> Option<&'p Platform> {
     says.iter().find(|says| !asked.iter().any(|asked| asked.selects(says)))
 }
 
-/// Checks that every requested platform is there. Content without a platform (a chart, an SBOM) runs anywhere.
+/// Checks that every requested platform is carried. Content without a platform (a chart, an SBOM) fits every request.
 pub(super) fn check_has(asked: &[Platform], carried: &[Platform]) -> Result<()> {
     let lacks = |asked: &&Platform| !carried.iter().any(|has| asked.selects(has));
     let missing: Vec<String> = asked.iter().filter(lacks).map(Platform::to_string).collect();
     if missing.is_empty() || carried.is_empty() { Ok(()) } else { Err(select::lacks(&missing, carried.iter())) }
 }
 
-/// Checks that one of the requested platforms is there.
+/// Checks that at least one of the requested platforms is carried.
 pub(super) fn check_has_any(asked: &[Platform], carried: &[Platform]) -> Result<()> {
     match asked.iter().any(|asked| check_has(std::slice::from_ref(asked), carried).is_ok()) {
         true => Ok(()),
@@ -137,11 +138,11 @@ pub(super) fn check_has_any(asked: &[Platform], carried: &[Platform]) -> Result<
     }
 }
 
-/// Returns the platform in an image config, if there is one. A config that is not a JSON object belongs to some
-/// artifact.
+/// Returns the platform in an image config, if it states one. A config that is not a JSON object belongs to another
+/// kind of artifact.
 ///
 /// # Errors
-/// Programs would read different platforms in it.
+/// The platform is malformed, so that programs would read it differently.
 pub fn platform_of_config(bytes: &[u8]) -> Result<Option<Platform>> {
     match serde_json::from_slice::<Platform>(bytes) {
         Ok(platform) => Ok((!platform.is_unknown()).then_some(platform)),

@@ -1,4 +1,4 @@
-//! Images of an earlier lock that are reused without a question, because their tags never move.
+//! Reuses images of an earlier lock without asking the registry, because their tags never move.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,13 @@ use crate::pipeline::graph::Image;
 use crate::pipeline::lock::{AbsentReason, IndexMode, Lock, LockedImage};
 use crate::pipeline::select;
 
-/// Entries of earlier locks, by request.
+/// Entries of earlier locks, by reference.
 #[derive(Default)]
 pub struct EarlierImages(HashMap<Reference, LockedImage>);
 
 impl EarlierImages {
-    /// The entries of `locks` whose tag `is_immutable`. If several have one reference, that of the first lock counts.
+    /// Takes the entries of `locks` whose tag `is_immutable`. If several have the same reference, that of the first
+    /// lock counts.
     pub fn new(locks: impl IntoIterator<Item = Lock>, is_immutable: impl Fn(&str) -> bool) -> EarlierImages {
         let mut known = HashMap::new();
         for image in locks.into_iter().flat_map(|lock| lock.images) {
@@ -27,7 +28,7 @@ impl EarlierImages {
     }
 }
 
-/// Returns the entry of an earlier lock for exactly this request, if that shows without reading the image.
+/// Returns the entry of an earlier lock for exactly this request, if it can be recognized without reading the image.
 pub fn entry(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
     candidate(walk, wanted).filter(|locked| !asks_some_of_whole_index(locked, wanted))
 }
@@ -49,10 +50,10 @@ fn candidate(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
     Some(LockedImage { rename: wanted.rename.clone(), ..known.clone() })
 }
 
-/// Returns the image of that entry, from local sources or by digest. `None` if the registry must be asked after all.
+/// Returns the image of such an entry, from local sources or by digest. `None` if the registry must be asked after all.
 ///
 /// # Errors
-/// An error that another question would meet too: it says nothing about the entry.
+/// An error that says nothing about the entry, and that asking the registry would meet too.
 pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
     let Some(locked) = candidate(walk, wanted) else { return Ok(None) };
     let by_digest = locked.reference.repository.with_digest(locked.digest);
@@ -65,7 +66,8 @@ pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
         }
         Err(error) => match error.kind() {
             Kind::Network | Kind::RateLimited | Kind::Unauthorized | Kind::Disk | Kind::Interrupted => Err(error),
-            // It is gone, or never existed: the tag may still mean the same, with other signatures for example.
+            // The content is gone or never existed. The tag may still refer to the same image, for example with other
+            // signatures.
             Kind::NotFound | Kind::Damaged | Kind::Refused | Kind::Input | Kind::Lacking => {
                 tracing::debug!("{}: its lock entry cannot be used: {}", wanted.reference, error.chain());
                 Ok(None)
@@ -74,18 +76,18 @@ pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
     }
 }
 
-/// Checks that a tag which an earlier lock declares fixed still has the same meaning, whether or not the entry was
-/// useful.
+/// Checks that a tag declared immutable refers to the same digest as in the earlier lock, whether or not the entry
+/// could be used.
 ///
 /// # Errors
-/// It has moved: accepting its new meaning would silently change what was declared fixed.
+/// The tag has moved: accepting that would silently change what was declared immutable.
 pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
     let meant = |locked: &LockedImage| locked.selection.as_ref().map_or(locked.digest, |one| one.original.digest);
     match walk.known.0.get(&found.reference).map(meant) {
         Some(was) if was != meant(found) => Err(Error::new(
             Kind::Refused,
             format!(
-                "its tag should never move (--immutable-tags) and meant {was} in the earlier lock; it now means {}; \
+                "its tag should never move (--immutable-tags) but has: {was} in the earlier lock, {} now; \
                  if that is what you want, run again without a pattern for this tag",
                 meant(found)
             ),
@@ -94,7 +96,7 @@ pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
     }
 }
 
-/// Whether the entry was made for the current request.
+/// Whether the entry fits the current request.
 fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
     let options = &walk.options;
     let same_platforms = match &locked.selection {
@@ -108,7 +110,8 @@ fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
         && !(options.foreign_layers && lacks_foreign)
 }
 
-/// An entry that may lack companions is useful only if companions are left out.
+/// Whether the entry has the companions that are requested. One that may lack some is useful only if companions are
+/// left out.
 fn has_companions_as_wanted(locked: &LockedImage, referrers: Referrers) -> bool {
     match referrers {
         Referrers::Leave => locked.attached.is_none(),
@@ -116,17 +119,18 @@ fn has_companions_as_wanted(locked: &LockedImage, referrers: Referrers) -> bool 
     }
 }
 
-/// Whether platforms are requested now of an index that the entry has whole.
+/// Whether the request selects platforms from an index that the entry has whole.
 fn asks_some_of_whole_index(locked: &LockedImage, wanted: &Wanted) -> bool {
     locked.selection.is_none() && !wanted.platforms.is_empty() && media_type::is_index(&locked.media_type)
 }
 
-/// Whether none of `has` would be left out.
+/// Whether the request leaves out none of the platforms in `has`.
 fn is_all(asked: &[Platform], has: &[Platform]) -> bool {
     has.iter().all(|has| asked.iter().any(|asked| asked.selects(has)))
 }
 
-/// Whether an index has only the wanted platforms. Only the index itself shows children without a platform.
+/// Whether an index has only the wanted platforms. That needs the index itself, since only it shows children without a
+/// platform.
 fn leaves_nothing_out(walk: &Walk<'_>, image: &Image, wanted: &Wanted) -> bool {
     let is_root = |manifest: &&Manifest| manifest.digest() == image.locked.digest;
     let whole = |root: &Manifest| {

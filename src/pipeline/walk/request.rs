@@ -8,17 +8,17 @@ use crate::pipeline::lock::{IndexMode, Rename};
 /// One reference to carry, with its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// With a tag, a digest or both.
+    /// Has a tag, a digest or both.
     pub reference: Reference,
     pub rename: Option<Rename>,
-    /// Empty: everything that the reference leads to.
+    /// The requested platforms. If empty, everything that the reference leads to.
     pub platforms: Vec<Platform>,
-    /// Where and how the operator requested it, for messages. May be empty.
+    /// Where and how the operator requested it, for messages. Can be empty.
     pub written: String,
 }
 
 impl Wanted {
-    /// Its name in messages.
+    /// Returns its name for messages.
     pub fn shown(&self) -> String {
         match self.written.as_str() {
             "" => self.reference.to_string(),
@@ -30,9 +30,9 @@ impl Wanted {
 /// What travels with an image, and how platforms are selected from an index.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// What an index becomes if only some of its platforms are carried. `None`: see [`Modes`].
+    /// What an index becomes if only some of its platforms are carried. If `None`, see [`Modes`](super::Modes).
     pub index: Option<IndexMode>,
-    /// Whether platforms that an image lacks are left out, as long as it has one of those requested.
+    /// Whether an image may lack requested platforms, as long as it has one of them.
     pub available_platforms: bool,
     pub referrers: Referrers,
     pub foreign_layers: bool,
@@ -44,16 +44,16 @@ pub enum Referrers {
     Leave,
     /// If a registry does not answer, the image is carried with what was found, and its lock entry says so.
     Look,
-    /// Such an image fails.
+    /// If a registry does not answer, the image fails.
     Require,
 }
 
-/// Which side has the images of a lock. This decides what a platform selection means.
+/// The side that has the images of a lock. It decides what a platform selection means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockOrigin {
     /// The registry that the lock was made from: a selection is applied to the original index.
     Registry,
-    /// A bundle: it has what was selected, and nothing else.
+    /// A bundle: it has only what was selected.
     Bundle,
 }
 

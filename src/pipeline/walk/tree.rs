@@ -1,4 +1,4 @@
-//! Everything below one manifest, and everything that refers to it.
+//! The tree of an image: everything below its manifest, and the manifests attached to it.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,9 @@ use crate::pipeline::lock::{Absent, AbsentReason};
 
 /// Maximum nesting of indexes. Real images have two levels.
 const MAX_DEPTH: usize = 8;
-/// Maximum size of a blob in bytes that is believed: 4 TiB. Space and memory are planned according to a manifest.
+/// Maximum plausible size of a blob in bytes: 4 TiB. Disk space and memory are planned by the sizes in manifests.
 const MOST_BYTES: u64 = 4 << 40;
-/// Number of children of one image that are requested at a time. The number of connections to a host is limited
-/// elsewhere.
+/// Number of children of one image requested at a time. The number of connections to a host is limited elsewhere.
 const AT_ONCE: usize = 6;
 
 /// The manifests of an image, level by level.
@@ -22,30 +21,30 @@ const AT_ONCE: usize = 6;
 pub struct Tree {
     /// The image's own manifests, root first; parents before children.
     image: Vec<Manifest>,
-    /// The same for each attached manifest, in the order in which they were added.
+    /// The same for each attached manifest, in the order of addition.
     attached: Vec<Vec<Manifest>>,
     holds: HashSet<Digest>,
     absent: HashSet<Digest>,
-    /// Children that the source does not have, if that is not an error.
+    /// Children that the source does not have. `None` if a missing child is an error.
     not_found: Option<Vec<Absent>>,
-    /// Whether to leave out what the source has and withholds (see [`is_withheld`]).
+    /// Whether to leave out manifests that the source has but withholds (see [`is_withheld`]).
     leaves_withheld: bool,
-    /// Whether something was left out because of that.
+    /// Whether a manifest was left out for that reason.
     is_partial: bool,
 }
 
-/// Whether the source has the manifest where it is wanted, and a policy forbids reading it.
+/// Whether the source has the manifest in this repository, but a policy forbids reading it.
 pub fn is_withheld(error: &Error) -> bool {
     error.kind() == Kind::Refused && error.reason() == Some(&Reason::PullPolicy)
 }
 
 impl Tree {
-    /// Reads everything below `root`, except what `absent` names.
+    /// Reads everything below `root`, except the digests in `absent`.
     pub async fn of(source: &Cached<'_>, repository: &Repository, root: Manifest, absent: &[Absent]) -> Result<Tree> {
         Tree::empty(absent).filled(source, repository, root).await
     }
 
-    /// Does the same, and also returns the children that an index names and the source does not have.
+    /// Like [`Tree::of`], but a missing child of an index is not an error: returns those children too.
     pub async fn of_sparse(
         source: &Cached<'_>,
         repository: &Repository,
@@ -64,11 +63,11 @@ impl Tree {
         Tree { image, attached, holds, absent, not_found: None, leaves_withheld: false, is_partial: false }
     }
 
-    /// Does the same as [`Tree::of`] without manifests that the source has and withholds. Without a `root`, which is
-    /// the manifest of `digest`, everything below it is left out too.
+    /// Like [`Tree::of`], but leaves out manifests that the source has and withholds. `root` is the manifest of
+    /// `digest`; without it, everything below it is left out too.
     ///
     /// # Errors
-    /// As for [`Tree::of`].
+    /// Those of [`Tree::of`].
     pub async fn of_readable(
         source: &Cached<'_>,
         repository: &Repository,
@@ -86,13 +85,13 @@ impl Tree {
         }
     }
 
-    /// Continues without a manifest that the source has and withholds.
+    /// Leaves out a manifest that the source has but withholds.
     pub fn leave_out(&mut self, withheld: Digest) {
         self.holds.insert(withheld);
         self.is_partial = true;
     }
 
-    /// Whether the source has more of the image than this: manifests that it withholds.
+    /// Whether the source has manifests of the image that it withholds.
     pub fn is_partial(&self) -> bool {
         self.is_partial
     }
@@ -102,15 +101,14 @@ impl Tree {
         Ok(self)
     }
 
-    /// Adds an attached manifest with everything below it; nothing is added twice. If that fails, the tree stays as it
-    /// was.
+    /// Adds an attached manifest with everything below it, without duplicates. If that fails, the tree stays as it was.
     pub async fn add(&mut self, source: &Cached<'_>, repository: &Repository, root: Manifest) -> Result<()> {
         let read: HashSet<Digest> = self.digests().into_iter().collect();
         let withheld: Vec<Digest> = self.holds.difference(&read).copied().collect();
         match self.descend(source, repository, root).await {
             Ok(more) => self.attached.push(more),
             Err(error) => {
-                // What was read of it does not belong to the tree.
+                // The manifests read before the error do not belong to the tree.
                 self.holds = self.digests().into_iter().chain(withheld).collect();
                 return Err(error);
             }
@@ -122,24 +120,25 @@ impl Tree {
         self.holds.contains(&digest)
     }
 
-    /// Digests of all manifests so far, each of which may be a subject.
+    /// Digests of all manifests so far. Each may be the subject of others.
     pub fn digests(&self) -> Vec<Digest> {
         self.image.iter().chain(self.attached.iter().flatten()).map(Manifest::digest).collect()
     }
 
-    /// Children before parents, attached manifests after their subjects.
+    /// Returns children before parents, and attached manifests after their subjects.
     pub fn into_manifests(self) -> Vec<Manifest> {
         let attached = self.attached.into_iter().flat_map(|manifests| manifests.into_iter().rev());
         self.image.into_iter().rev().chain(attached).collect()
     }
 
-    /// Every blob once, in order of first use, and the foreign layers that were left out, unless they are `wanted`.
+    /// Returns every blob once, in order of first use, and the foreign layers that were left out because they are not
+    /// wanted.
     pub fn blobs(&self, foreign_wanted: bool) -> (Vec<Descriptor>, Vec<Absent>) {
         let mut seen = HashSet::new();
         let (mut blobs, mut foreign) = (Vec::new(), Vec::new());
         let manifests = self.image.iter().chain(self.attached.iter().flatten());
         let children: Vec<Child> = manifests.flat_map(Manifest::children).collect();
-        // What one manifest calls foreign, another may need.
+        // A layer that is foreign in one manifest may be an ordinary one in another.
         let needed = |child: &&Child| matches!(child.role, Role::Config | Role::Layer);
         let needed: HashSet<Digest> = children.iter().filter(needed).map(|child| child.descriptor.digest).collect();
         for child in children {
@@ -171,7 +170,7 @@ impl Tree {
                 check_sizes(&manifest)?;
                 let children = self.missing_children(&manifest).into_iter();
                 next.extend(children.map(|child| (manifest.digest(), child)));
-                // A manifest that occurs again further down moves down: its parents must come before it.
+                // A manifest that occurs again at a deeper level moves there: its parents must come before it.
                 order.retain(|earlier| earlier.digest() != manifest.digest());
                 self.holds.insert(manifest.digest());
                 order.push(manifest);
@@ -189,7 +188,7 @@ impl Tree {
         Err(Error::damaged(format!("its indexes nest deeper than {MAX_DEPTH} levels")))
     }
 
-    /// Returns what was fetched, or that it is left out.
+    /// Returns the fetched child, or `None` if it is left out.
     fn accept(&mut self, fetched: Fetched) -> Result<Option<Manifest>> {
         match (fetched, &mut self.not_found) {
             (Ok(manifest), _) => Ok(Some(manifest)),
@@ -216,6 +215,8 @@ impl Tree {
     }
 }
 
+/// Checks the sizes of a manifest's blobs.
+///
 /// # Errors
 /// A blob has an implausible size.
 fn check_sizes(manifest: &Manifest) -> Result<()> {
@@ -230,13 +231,14 @@ fn check_sizes(manifest: &Manifest) -> Result<()> {
     }
 }
 
-/// A child of an index: the manifest, or the error that it does not exist or is denied.
+/// The result of reading a child of an index: the manifest, or the error that it does not exist, is denied or is
+/// withheld.
 type Fetched = Result<Manifest, (Descriptor, Error)>;
 
-/// Reads a child of `index` that replaces it.
+/// Reads the child of `index` that takes the place of the index.
 ///
 /// # Errors
-/// The source does not have it, or its index describes it wrongly.
+/// The source does not have the child, or the index describes it wrongly.
 pub async fn need_child(
     source: &Cached<'_>,
     repository: &Repository,
@@ -266,17 +268,18 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
             }
         },
     };
-    // Its digest is proven, so the size and type in the index are only claims (a list on Docker Hub has wrong sizes).
-    // But a client that trusts an index which calls an image an index cannot read it.
+    // The digest is verified, so size and type in the index are only claims (a list on Docker Hub has wrong sizes). But
+    // a client that trusts an index cannot read an image that the index calls an index.
     let (stated, is) = (&child.media_type, manifest.media_type());
     if media_type::is_manifest(stated) && media_type::is_index(stated) != media_type::is_index(is) {
-        let text = format!("its index gives {}{platform} the media type {stated}, and it is {is}", child.digest);
+        let text = format!("its index gives {}{platform} the media type {stated}, but it is {is}", child.digest);
         return Err(Error::damaged(text));
     }
     Ok(Ok(manifest))
 }
 
-/// `denied` is the refusal of the registry, if it did not say that the child does not exist.
+/// Returns the error about a missing child. `denied` is the registry's refusal, if it did not say that the child does
+/// not exist.
 fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied: Option<Error>) -> Error {
     let what = match (child.attestation_subject(), child.platform()) {
         (Some(subject), _) => format!("the attestation {} (of {subject})", child.digest),
@@ -287,7 +290,7 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied:
         Some(_) => "--index single with one --platform carries that platform without it",
         None => "--platform carries the others",
     };
-    // The author of such an index may have pushed the child as a blob, and an image index does not list blobs.
+    // The author of such an index may have pushed the child as a blob, but a child of an index must be a manifest.
     let (lacks, aside) = match media_type::is_manifest(&child.media_type) {
         true if denied.is_some() => ("does not have or denies", String::new()),
         true => ("does not have", String::new()),
@@ -298,7 +301,7 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied:
     };
     let text = format!(
         "its index {index} names {what}{aside}, which {} {lacks}; {others}, or --index sparse carries the index \
-         unchanged with what exists of it (docker-registry and Harbor reject such an index)",
+         unchanged, with the manifests that exist (docker-registry and Harbor reject such an index)",
         repository.registry()
     );
     match denied {

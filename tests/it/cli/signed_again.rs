@@ -43,8 +43,7 @@ fn a_replaced_signature_is_named_and_the_user_continues_with_todays_or_without()
     let out = fixture.source.path("again").display().to_string();
     let output = ends_with(4, &["export", "--locked", &fixture.lock, "-o", &out]);
     let tag = fixture.second.tag.as_deref().unwrap();
-    let says =
-        [&format!("its signature (tag {tag}) was replaced since"), "--companions today", &fixture.second.digest()];
+    let says = [&format!("its signature (tag {tag}) was replaced: "), "--companions today", &fixture.second.digest()];
     let message = stderr(&output);
     assert!(says.iter().all(|words| message.contains(*words)) && !message.contains("check the spelling"), "{message}");
 

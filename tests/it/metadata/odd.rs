@@ -184,7 +184,7 @@ async fn a_lock_that_cannot_be_followed_is_named_with_its_line_and_what_the_tag_
     for (is_refusing, fate) in [(false, "no longer has"), (true, "denies")] {
         source.is_refusing.store(is_refusing, Ordering::Relaxed);
         let output = ends_with(4, &["export", "--locked", &lock, "-o", &out]);
-        let says = [&format!("{fate} {old}, which the lock names; the tag 1 now means {new}"), &place];
+        let says = [&format!("{fate} {old}, which the lock names; the tag 1 now refers to {new}"), &place];
         assert!(says.iter().all(|words| stderr(&output).contains(*words)), "{says:?}: {}", stderr(&output));
     }
     source.is_refusing.store(false, Ordering::Relaxed);

@@ -140,7 +140,7 @@ async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_imag
     source.remove(&signature);
     source.put_image("a", &tag, "arm64");
     let message = stderr(&ends_with(1, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
-    assert!(message.contains(&format!("{signature}: its signature (tag {tag}) was replaced since")), "{message}");
+    assert!(message.contains(&format!("{signature}: its signature (tag {tag}) was replaced: ")), "{message}");
     ends_with(3, &["repair", &bundle, &out]);
     assert!(
         std::fs::exists(format!("{bundle}/blobs/{}", sha256(b"layer of a:1 for amd64").replace(':', "/"))).unwrap()
@@ -150,7 +150,7 @@ async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_imag
     ends_with(4, &["export", "--locked", &lock, "-o", &whole]);
     let arguments = ["export", "--locked", &lock, "-o", &lacking, "--keep-going", "--lock", &new_lock];
     let message = stderr(&ends_with(1, &arguments));
-    assert!(message.contains("was replaced since") && message.contains("left out"), "{message}");
+    assert!(message.contains("was replaced: ") && message.contains("left out"), "{message}");
     let written: Value = serde_json::from_slice(&std::fs::read(&new_lock).unwrap()).unwrap();
     let locked = &written["images"][0];
     assert_eq!(
