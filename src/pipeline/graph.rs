@@ -1,7 +1,7 @@
 //! The graph of an export, import or migration: the images, and all content below them.
 //!
-//! An [`Image`] is a lock entry with its manifests and blobs; a [`Graph`] is all of them. It is a pure value: the walk
-//! creates it, the plan reads it, and it can be printed and tested without either.
+//! An [`Image`] is a lock entry with its manifests and blobs; a [`Graph`] is all images of a job. Both are pure values:
+//! the walk creates them, the plan reads them, and they can be printed and tested without either.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::pipeline::lock::{Attached, LockedImage};
 pub struct Image {
     pub locked: LockedImage,
     /// Every carried manifest, children before their parents. The image's own manifest comes before the attached ones,
-    /// and each of those after its subject. In an increment, manifests that the target has and withholds because of a
+    /// and each attached manifest after its subject. In an increment, manifests that the target has but withholds by a
     /// policy are missing, with everything below them.
     pub manifests: Vec<Manifest>,
     /// Every carried blob once, in order of first use. Configs come before the layers of the same manifest.
@@ -33,7 +33,7 @@ pub struct ForeignSubject {
 }
 
 impl Image {
-    /// Returns the manifest that gets the tag. `None` if the target has it and withholds it.
+    /// Returns the manifest that gets the tag. `None` if the target has it but withholds it.
     pub fn root(&self) -> Option<&Manifest> {
         self.manifests.iter().find(|manifest| manifest.digest() == self.locked.digest)
     }
@@ -44,7 +44,7 @@ impl Image {
         let mut named: Vec<ForeignSubject> = self.manifests.iter().filter_map(named).collect();
         if !named.is_empty() {
             let absent = self.locked.absent.iter().map(|absent| absent.digest);
-            // A part of the image may be left to a target that has and withholds it.
+            // A part of the image may be missing here because the target has but withholds it.
             let children = self.manifests.iter().flat_map(Manifest::children).map(|child| child.descriptor.digest);
             let own = self.manifests.iter().map(Manifest::digest).chain(absent).chain(children);
             let own: HashSet<Digest> = own.chain([self.locked.digest]).collect();
@@ -58,7 +58,7 @@ impl Image {
         sum_distinct(self.content())
     }
 
-    /// Whether the target has more of it than was read: manifests that it withholds.
+    /// Whether manifests are missing here that the target has but withholds.
     pub fn is_partial(&self) -> bool {
         self.total_size() != self.locked.total_size
     }
@@ -76,8 +76,8 @@ impl Image {
         below
     }
 
-    /// Removes the companions in `gone`, those whose subject is one of them, and everything that nothing else needs.
-    /// The lock entry then says that more companions may exist than it names.
+    /// Removes the companions in `gone`, the companions whose subject is removed, and everything that nothing else
+    /// needs. The lock entry then says that more companions may exist than it names.
     pub fn leave_out_companions(&mut self, gone: &HashSet<Digest>) {
         let Some(attached) = self.locked.attached.take() else { return };
         let digests = |manifests: Vec<&Manifest>| manifests.into_iter().map(Manifest::digest).collect::<Vec<_>>();
@@ -118,14 +118,14 @@ pub struct Graph {
     pub written: ReferencePositions,
 }
 
-/// Artifacts that refer to a whole index which is not carried unchanged, and that are therefore left behind.
+/// Artifacts that are left behind because they refer to a whole index, and that index is not carried unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftBehind {
     pub reference: Reference,
-    /// Signatures, attestations and others of the index, by kind.
+    /// How many signatures, attestations and other artifacts refer to the index, by kind.
     pub attached: BTreeMap<Kind, usize>,
-    /// Attestations of the carried platform that are children of the index, as BuildKit writes them.
+    /// How many attestations of the carried platform are children of the index, as BuildKit writes them.
     pub inside_index: usize,
 }
 
@@ -169,7 +169,7 @@ impl fmt::Display for LeftBehind {
 }
 
 impl Graph {
-    /// As in [`ReferencePositions::shown`].
+    /// As [`ReferencePositions::shown`].
     pub fn shown(&self, reference: &Reference) -> String {
         self.written.shown(reference)
     }

@@ -1,7 +1,8 @@
-//! The lock: what each reference of an allowlist meant at one time.
+//! The lock: what each reference of an allowlist meant when the export resolved it.
 //!
-//! It travels inside the bundle and, with `--lock FILE`, next to it. Exporting `--locked FILE` produces the same bundle
-//! again, byte for byte. It is a value with serde views; the caller reads and writes the file.
+//! The lock is part of the bundle; `--lock FILE` also writes it next to the bundle. Exporting with `--locked FILE`
+//! produces the same bundle again, byte for byte. The lock is a value with serde views; the caller reads and writes the
+//! file.
 
 mod lines;
 
@@ -29,21 +30,21 @@ pub struct Lock {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_platform: Option<Platform>,
     pub images: Vec<LockedImage>,
-    /// Images that were requested and are not in `images`, in the order of the allowlist as far as it is known.
+    /// Images that were requested but are not in `images`, in the order of the allowlist as far as it is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingImage>,
 }
 
-/// An image that was requested and could not be fetched, in an export that continued without it.
+/// An image that was requested but could not be fetched, in an export that continued without it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MissingImage {
-    /// As in [`LockedImage`]. A repository without tag if its tags could not be listed, or not all of them.
+    /// As in [`LockedImage`]. A bare repository if its tags could not be listed, or not all of them.
     pub reference: Reference,
-    /// The name for it at the target, from the allowlist.
+    /// The image's name at the target, from the allowlist.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
-    /// Why it could not be fetched.
+    /// Why the image could not be fetched.
     pub reason: MissingReason,
 }
 
@@ -72,13 +73,13 @@ pub enum MissingReason {
     Denied,
     /// It has none of the requested platforms.
     PlatformMissing,
-    /// Its bytes differ from its digest, or are not a manifest.
+    /// Its bytes do not match its digest, or are not a manifest.
     Damaged,
-    /// It cannot be carried because of its kind, or because of the way it was requested.
+    /// It cannot be carried because of its kind or the way it was requested.
     Unsupported,
-    /// The registry asked for a longer pause than was allowed.
+    /// The registry asked for a longer pause than the user allowed.
     RateLimited,
-    /// The registry could not be reached, or its answers were not those of a registry.
+    /// The registry could not be reached, or did not answer like a registry.
     Unreachable,
     /// The reference is a repository whose list of tags may be incomplete: it may have more images.
     TagsIncomplete,
@@ -116,7 +117,7 @@ impl std::fmt::Display for MissingReason {
     }
 }
 
-/// One image: what was requested, and what it is.
+/// One image: the reference that was requested, and the content that it meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LockedImage {
@@ -139,14 +140,15 @@ pub struct LockedImage {
     pub platforms: Vec<Platform>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
-    /// Content that the image refers to and that is left out on purpose.
+    /// Content that the image refers to but that is left out on purpose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absent>,
-    /// Signatures, attestations, SBOMs and other manifests that are carried with the image. `None` if none were looked
-    /// for, or if an older version, which wrote no empty list, found none.
+    /// Signatures, attestations, SBOMs and other manifests that are carried with the image. `None` if the export did
+    /// not look for them, or if an older version, which wrote no empty list, found none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Vec<Attached>>,
-    /// Whether more companions may exist, because the registry did not answer completely. `attached` is what was found.
+    /// Whether more companions may exist, because the registry's answer was incomplete. `attached` lists those that
+    /// were found.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attached_unknown: bool,
 }
@@ -156,12 +158,12 @@ impl LockedImage {
         Descriptor::new(&self.media_type, self.digest, self.size)
     }
 
-    /// Returns its companions; empty if none were looked for.
+    /// Returns the companions; empty if the export did not look for them.
     pub fn companions(&self) -> &[Attached] {
         self.attached.as_deref().unwrap_or_default()
     }
 
-    /// Returns why its companions cannot have their tags, if so: a tag means one manifest.
+    /// Returns the conflict if two companions have the same tag; a tag means one manifest.
     pub fn doubled_tag(&self) -> Option<String> {
         let mut known = HashMap::new();
         let mut tagged = self.companions().iter().filter_map(|own| Some((own.tag.as_ref()?, own.digest)));
@@ -171,14 +173,14 @@ impl LockedImage {
         })
     }
 
-    /// Returns the tags in `repository` that attached manifests have next to it, and what they mean.
+    /// Returns the tags that attached manifests get in `repository`, with their digests.
     pub fn companion_tags(&self, repository: &Repository) -> impl Iterator<Item = (Reference, Digest)> {
         let tagged = self.companions().iter().filter_map(|attached| Some((attached.tag.clone()?, attached.digest)));
         tagged.map(|(tag, digest)| (repository.with_tag(tag), digest))
     }
 
-    /// Returns the manifests that are lists of signatures, to which others may add: those of its companions, and its
-    /// own if it has the tag of such a list.
+    /// Returns the manifests that are lists of signatures, to which others may add: those of the companions, and the
+    /// image's own if it has the tag of such a list.
     pub fn signature_lists(&self) -> impl Iterator<Item = Digest> {
         let is_list = |tag: Option<&Tag>| tag.is_some_and(Tag::is_list);
         let own =
@@ -187,8 +189,8 @@ impl LockedImage {
         companions.chain(own.then_some(self.digest))
     }
 
-    /// Returns why `manifest`, which belongs to the image, must not have the subject `subject`, which does not; `None`
-    /// if it may. It would become a referrer of an image that the operator did not choose. The image itself may be an
+    /// Returns why `manifest`, which belongs to the image, must not name `subject`, which does not; `None` if it may.
+    /// It would become a referrer of an image that the operator did not choose. The image itself may be such an
     /// artifact. It may also be a list of referrers, if it has the tag of such a list or is named by its digest alone.
     pub fn subject_problem(&self, manifest: Digest, subject: Digest) -> Option<String> {
         let may_be_list = self.reference.tag.as_ref().is_none_or(|tag| *tag == Tag::referrers(&subject));
@@ -199,7 +201,7 @@ impl LockedImage {
         Some(text)
     }
 
-    /// Returns its name in a bundle: `repository:tag`, else `repository@digest`.
+    /// Returns the image's name in a bundle: `repository:tag`, else `repository@digest`.
     pub fn name(&self) -> String {
         let Reference { repository, tag, .. } = &self.reference;
         match tag {
@@ -218,7 +220,7 @@ pub struct Rename {
 }
 
 impl Rename {
-    /// Applies it to an image with this reference: a new name without a tag keeps the tag of the image.
+    /// Completes the name for an image with this reference: without a tag of its own, it keeps the image's tag.
     pub fn of(self, reference: &Reference) -> Rename {
         let tag = self.tag.or_else(|| reference.tag.clone());
         Rename { tag, ..self }
@@ -228,7 +230,7 @@ impl Rename {
 impl TryFrom<String> for Rename {
     type Error = crate::oci::ReferenceError;
 
-    /// Parsed like a reference below a host: `base/nginx:1.27`.
+    /// Parses the name like a reference below a host: `base/nginx:1.27`.
     fn try_from(text: String) -> Result<Rename, Self::Error> {
         let fix = |mut e: crate::oci::ReferenceError| {
             e.text.clone_from(&text);
@@ -256,25 +258,25 @@ impl std::fmt::Display for Rename {
     }
 }
 
-/// States that only some platforms of an index are carried, and how.
+/// The platforms of an index that are carried, and how the index is carried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Selection {
-    /// As requested.
+    /// The platforms as requested.
     pub platforms: Vec<Platform>,
     pub index: IndexMode,
-    /// What the reference meant at the registry: the old digest; [`LockedImage::digest`] is the new one.
+    /// What the reference meant at the registry, with the old digest. [`LockedImage::digest`] is the new one.
     pub original: Descriptor,
 }
 
-/// What is done with an index of which only some platforms are carried.
+/// How to carry an index of which only some platforms are selected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum IndexMode {
     /// A smaller index with only the selected children is written; it has a new digest.
     #[default]
     Trim,
-    /// The index is kept byte for byte; children are missing on purpose.
+    /// The index is kept byte for byte; its other children are missing on purpose.
     Sparse,
     /// The one remaining manifest gets the tag.
     Single,
@@ -310,7 +312,7 @@ pub enum AbsentReason {
     NotFound,
 }
 
-/// A manifest that is carried with an image because it refers to it.
+/// A manifest that is carried with an image because it refers to that image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Attached {
@@ -319,7 +321,8 @@ pub struct Attached {
     pub size: u64,
     /// Its subject: the image, one of its children, or another attached manifest.
     pub subject: Digest,
-    /// The tag under which it is found (cosign's `sha256-….sig`). Without one, it is found as a referrer of `subject`.
+    /// The tag under which the manifest is found (cosign's `sha256-….sig`). Without one, it is found as a referrer of
+    /// `subject`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<Tag>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -327,9 +330,9 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Returns why it is not a companion of its image, if so. `in_tree` says that its subject is a manifest of the
-    /// image or of an earlier companion. `declared` is the subject in its own manifest, which is what registries use;
-    /// without a tag, nothing else finds it.
+    /// Returns why the manifest is not a companion of its image, if so. `in_tree` says that its subject is a manifest
+    /// of the image or of an earlier companion. `declared` is the subject in its own manifest, which registries use; a
+    /// manifest without a tag can be found only by that subject.
     ///
     /// This prevents a lock from giving any tag to any manifest.
     pub fn problem(&self, in_tree: bool, declared: Option<Digest>) -> Option<String> {
@@ -349,8 +352,9 @@ impl Attached {
         None
     }
 
-    /// Returns why it may not have its tag, if so. Companions have cosign's tags of their subject. Any other tag could
-    /// replace an image, and a list of referrers is written by the registry, or entry by entry.
+    /// Returns why the manifest must not have its tag, if so. A companion may only have one of cosign's tags for its
+    /// subject. Any other tag could replace an image. A list of referrers is written by the registry, or entry by
+    /// entry.
     pub fn tag_problem(&self) -> Option<String> {
         let tag = self.tag.as_ref()?;
         let mut suffixes = COSIGN_SUFFIXES.iter();
@@ -378,10 +382,11 @@ impl Document for Lock {
 }
 
 impl Lock {
-    /// Parses a lock; `name` is the file in errors.
+    /// Parses a lock. Errors show `name` as its file.
     ///
     /// # Errors
-    /// As for [`Document::read`], or a companion has another image's tag (`Input`).
+    /// The errors of [`Document::read`], and `Input` if a companion's tag is not one for its subject, or two companions
+    /// of an image share a tag.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Lock> {
         let mut lock = Lock::read(bytes, name)?;
         for selection in lock.images.iter_mut().filter_map(|image| image.selection.as_mut()) {
@@ -397,7 +402,7 @@ impl Lock {
         Ok(lock)
     }
 
-    /// The timestamp of everything in a bundle of this lock, in seconds since 1970.
+    /// The timestamp of everything in a bundle with this lock, in seconds since 1970.
     pub fn mtime(&self) -> u64 {
         u64::try_from(self.created.as_second()).unwrap_or_default()
     }

@@ -1,6 +1,6 @@
-//! The plan: what has to move where, decided before anything moves.
+//! The plan: what has to be pushed where, decided before anything is pushed.
 //!
-//! Pure except for [`take_inventory`] and [`Plan::proven`], which ask the target.
+//! All functions are pure except [`take_inventory`] and [`Plan::proven`], which ask the target.
 
 mod companions;
 mod inventory;
@@ -19,10 +19,10 @@ pub use companions::{CompanionAction, CompanionStep, decide};
 pub use inventory::{Before, Inventory, take_inventory, take_tags};
 pub use lists::{ListState, compare, lists, made_unnecessary};
 
-/// What to do about an image whose manifest the target has and withholds.
+/// The advice for an image whose manifest the target has but withholds.
 pub const WITHHELD_REMEDY: &str = "import --missing FILE lists what `export --repair` has to bring";
 
-/// Where each image of a graph goes: its reference (tag or digest) at the target, in the order of the graph.
+/// The reference (tag or digest) that each image of a graph gets at the target, in the order of the graph.
 pub type Targets = Vec<Reference>;
 
 /// What to do with a tag that means something else at the target.
@@ -34,17 +34,17 @@ pub enum OnExisting {
     Fail,
 }
 
-/// Everything that has to be done, in flat lists.
+/// All steps of a push, in flat lists.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// One for each image of the graph, in its order.
+    /// One step per image of the graph, in its order.
     pub images: Vec<ImageStep>,
-    /// Blobs that some repository of the target lacks. Those of the largest image come first, so that images are
-    /// completed one after the other and the rest at the end is small.
+    /// Blobs that some repository of the target lacks. The largest image's blobs come first, so that images are
+    /// completed one after the other and little is left at the end.
     pub blobs: Vec<BlobStep>,
 }
 
-/// What is done with one image.
+/// The step for one image.
 #[derive(Clone, Debug)]
 pub struct ImageStep {
     /// Where it is read.
@@ -52,17 +52,18 @@ pub struct ImageStep {
     pub to: Reference,
     pub tag: TagState,
     pub action: Action,
-    /// Digests of manifests that exist already.
+    /// Digests of manifests that the target already has.
     pub present: HashSet<Digest>,
-    /// Digests of manifests that exist and that a policy of the target forbids pulling, with the target's words.
+    /// Digests of manifests that the target has but a policy forbids pulling, with the target's explanation.
     pub withheld: HashMap<Digest, String>,
-    /// Whether the target has the image's own manifest, withholds it, and it is unknown whether the tag means it. The
-    /// end of the push shows whether the image is there.
+    /// Whether the target has the image's own manifest but withholds it, and the tag is not known to mean it. Only the
+    /// end of the push shows whether the image is complete.
     pub is_unreadable: bool,
-    /// Whether a blob of it is missing, so that the target's statements about its manifests and tag are in doubt:
-    /// distribution accepts no manifest without its blobs.
+    /// Whether the target lacks a blob of the image. Its answers about the image's manifests and tag are then in doubt,
+    /// because distribution accepts no manifest without its blobs.
     pub doubtful: bool,
-    /// The tags of its companions, and its own if it is the tag of a list. Empty if the image is left alone.
+    /// The tags of the companions, and the image's own tag if it is the tag of a list. Empty if the image is left
+    /// alone.
     pub companions: Vec<CompanionStep>,
     /// Digests of manifests and blobs that the target need not have, because the tag of a companion means something
     /// else there.
@@ -73,18 +74,18 @@ pub struct ImageStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "state", content = "digest")]
 pub enum TagState {
-    /// It does not exist yet.
+    /// The tag does not exist yet.
     New,
-    /// It already means this image.
+    /// The tag already means this image.
     Same,
-    /// It means another image.
+    /// The tag means another image.
     Other(Digest),
-    /// It exists or may exist, and this account may not read what it means. It may be this image.
+    /// The tag exists or may exist, but this account may not read what it means. It may mean this image.
     Blocked,
 }
 
 impl TagState {
-    /// The state of a tag that should mean `wanted`, according to the inventory.
+    /// The state of a tag that should mean `wanted`, from the inventory.
     fn of(inventory: &Inventory, tag: &Reference, wanted: &Digest) -> TagState {
         match inventory.tags.get(tag) {
             None if inventory.blocked.contains_key(tag) => TagState::Blocked,
@@ -93,7 +94,7 @@ impl TagState {
         }
     }
 
-    /// The same, according to a look-up.
+    /// The state of a tag that should mean `wanted`, from a look-up.
     pub fn now(found: &Lookup, wanted: &Digest) -> TagState {
         match found {
             Lookup::Absent => TagState::New,
@@ -114,13 +115,13 @@ pub enum Action {
     Push,
     /// Everything exists, including the tag.
     Nothing,
-    /// The tag means another image and should be left alone.
+    /// The tag means another image, and `OnExisting` says to leave it alone.
     Skip,
-    /// The tag means another image, or the tag of a companion something else, and that is an error.
+    /// The tag means another image, or the tag of a companion means something else, and that is an error.
     Refuse,
     /// The tag means another image and is immutable.
     Immutable,
-    /// Something that it needs has not arrived yet: blobs that have arrived are pushed, but no manifest.
+    /// A blob that the image needs has not arrived yet: the blobs that have arrived are pushed, but no manifest.
     Wait,
 }
 
@@ -130,13 +131,13 @@ pub struct BlobStep {
     pub blob: Descriptor,
     /// Where it is read.
     pub from: Repository,
-    /// Repositories of the target that have it, from which it can be mounted.
+    /// Repositories of the target that have the blob, from which it can be mounted.
     pub present: Vec<Repository>,
     pub missing: Vec<Repository>,
 }
 
 impl Plan {
-    /// A plan of blobs alone, for a sink that has no repositories.
+    /// A plan of blobs only, for a sink that has no repositories of its own.
     pub fn of_blobs(blobs: impl IntoIterator<Item = PlacedBlob>) -> Plan {
         let step = |PlacedBlob { blob, repository }: PlacedBlob| {
             let missing = vec![repository.clone()];
@@ -145,7 +146,7 @@ impl Plan {
         Plan { images: Vec::new(), blobs: blobs.into_iter().map(step).collect() }
     }
 
-    /// Decides what moves. `targets` is parallel to `graph.images`.
+    /// Decides what has to be pushed. `targets` is parallel to `graph.images`.
     pub fn new(graph: &Graph, targets: &Targets, inventory: &Inventory, on_existing: OnExisting) -> Plan {
         let images: Vec<ImageStep> =
             graph.images.iter().zip(targets).map(|(image, to)| image_step(image, to, inventory, on_existing)).collect();
@@ -209,7 +210,7 @@ impl ImageStep {
         self.companions.iter().find(|step| step.tag == self.to)
     }
 
-    /// Returns what its tag means before the push and not after it. Joined signatures are not replaced.
+    /// Returns the digest that the push replaces under the image's tag. Joining signatures replaces nothing.
     pub fn replaced(&self) -> Option<Digest> {
         match (self.tag, self.action) {
             (TagState::Other(digest), Action::Push) if self.own_list().is_none() => Some(digest),
@@ -294,8 +295,8 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     ImageStep { action, doubtful, ..step }
 }
 
-/// Returns the image's root if it can be put by its tag alone, which saves a request. `None` if something refers to it:
-/// that must find the root before the tag exists.
+/// Returns the image's root if it can be put by its tag alone, which saves a request. `None` if the image is pushed by
+/// digest, or if companions refer to the root: they must find it before the tag exists.
 pub fn put_by_tag(image: &Image, to: &Reference) -> Option<Digest> {
     (to.digest.is_none() && image.locked.companions().is_empty()).then_some(image.locked.digest)
 }

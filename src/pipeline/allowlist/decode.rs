@@ -27,9 +27,9 @@ pub(crate) fn decode<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, InputPr
 ///
 /// A name that ends in `.yaml` or `.yml` means YAML, and one that ends in `.txt` means text. For any other name,
 /// including standard input, the first line that is neither blank nor a comment decides. It is YAML if it starts with
-/// `---`, `%`, `- `, `{`, or with `[` that does not start an IPv6 address; if it is `-` alone; or if it has a colon at
-/// its end or before white space. No line of the text notation looks like that. Within YAML, a sequence, or a mapping
-/// whose key `images` has a sequence or nothing, is the list notation. Any other mapping is skopeo's.
+/// `---`, `%`, `- `, `{`, or a `[` that does not begin an IPv6 address; if it is `-` alone; or if a colon ends it or
+/// precedes white space. No line of the text notation looks like that. Within YAML, the list notation is a sequence, or
+/// a mapping whose key `images` has a sequence or no value. Any other mapping is skopeo's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notation {
     Text,

@@ -1,4 +1,4 @@
-//! One entry of the text and list notations: a reference, with optional platforms and an optional other name.
+//! One entry of the text or list notation: a reference, optional platforms, and an optional new name.
 
 use super::{Found, Position, Rule, Select};
 use crate::oci::{Platform, Reference};
@@ -7,13 +7,13 @@ use crate::pipeline::lock::Rename;
 /// The keys of an entry. The list notation adds `ref`.
 pub(super) const KEYS: &str = "platform, as";
 
-/// A value and its position for messages.
+/// A value and the position to show in messages about it.
 pub(super) struct Word<'a> {
     pub at: Position,
     pub text: &'a str,
 }
 
-/// An entry as written, with values that have not been parsed.
+/// An entry as written. Its values are not parsed yet.
 pub(super) struct RawEntry<'a> {
     pub reference: Word<'a>,
     /// One platform per word.
@@ -21,13 +21,13 @@ pub(super) struct RawEntry<'a> {
     pub rename: Option<Word<'a>>,
 }
 
-/// Adds a reference from the command line. `--platform` applies to all of them, and they have no other options.
+/// Adds a reference from the command line. It has no keys of its own: `--platform` applies to every reference.
 pub(super) fn from_argument(number: usize, text: &str, found: &mut Found) {
     let reference = Word { at: Position::Argument(number), text };
     add(RawEntry { reference, platforms: Vec::new(), rename: None }, found);
 }
 
-/// Parses the values of an entry. Adds a rule if all are right, and reports every one that is wrong.
+/// Parses the values of an entry. Adds a rule if all of them are valid, and otherwise reports each invalid one.
 pub(super) fn add(entry: RawEntry<'_>, found: &mut Found) {
     let before = found.problems.len();
     let select = read_reference(&entry.reference, found);
@@ -80,7 +80,7 @@ fn read_rename(word: &Word<'_>, select: Option<&Select>, found: &mut Found) -> O
             if rename.tag.is_some() =>
         {
             let text = format!(
-                "as={rename} would give one name to several images ({select}); write as={} and they keep their tags",
+                "as={rename} would give one name to several images ({select}); write as={} to keep their tags",
                 rename.path
             );
             found.problem(&word.at, text);

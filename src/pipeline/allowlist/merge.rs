@@ -32,7 +32,7 @@ fn merge_rules(rules: Vec<Rule>, notices: &mut Vec<String>, problems: &mut Vec<I
     merged
 }
 
-/// Returns where two rules with the same selection contradict each other. Their union might include a platform that
+/// Returns how two rules for the same selection contradict each other. Their union might include a platform that
 /// neither line requested under that name, so the user has to decide.
 fn difference(first: &Rule, second: &Rule) -> Option<&'static str> {
     let sorted = |rule: &Rule| {

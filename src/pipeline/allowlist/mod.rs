@@ -1,6 +1,6 @@
-//! The allowlist: which images may cross the gap, as rules that know where they were written.
+//! The allowlist: rules that say which images may cross the gap. Each rule keeps the position where it was written.
 //!
-//! There are three notations. Each file is read in its own (see [`Notation`]), in any order:
+//! gapferry reads three notations. It chooses one per file (see [`Notation`]), independent of the order of the files:
 //!
 //! **Text**: one reference per line. `#` starts a comment at the start of a line and after white space. Blank lines,
 //! CRLF and a byte order mark are allowed. After the reference there may be `key=value` words:
@@ -11,7 +11,7 @@
 //! nginx:1.27 platform=linux/amd64 as=base/nginx:1.27   # docker.io/library/nginx
 //! quay.io/prometheus/prometheus                        # all its tags
 //! ```
-//! **A YAML list**: a sequence of references or mappings, or a mapping whose only key `images` has one:
+//! **A YAML list**: a sequence of references or mappings, or a mapping whose only key, `images`, holds such a sequence:
 //! ```yaml
 //! images:
 //!   - registry.k8s.io/pause:3.10
@@ -19,10 +19,12 @@
 //!     platform: [linux/amd64, linux/arm64]   # or one string, as in the text notation
 //!     as: base/nginx:1.27
 //! ```
-//! **The file of `skopeo sync --src yaml`**, unchanged. Where skopeo skips a bad entry and still succeeds, this reader
-//! reports an error. In every notation a reference is a tag, a digest, `tag@digest`, or a repository alone, which means
-//! all its tags. Short names are expanded as Docker does, and a notice shows the result. Equal entries are merged with
-//! a notice. The same selection with different platforms or another `as` is an error that names both lines.
+//! **The file of `skopeo sync --src yaml`**, unchanged. Entries that skopeo skips while it still succeeds are errors
+//! here.
+//!
+//! In every notation a reference is a tag, a digest, `tag@digest`, or a bare repository, which means all its tags.
+//! Short names are expanded as Docker does, and a notice shows the result. Equal entries are merged with a notice. The
+//! same selection with different platforms or another `as` is an error that names both lines.
 //!
 //! The parser gets bytes and a name. It opens no file and no connection. The caller lists the tags, and
 //! [`Select::matches`] decides which of them a rule selects.
@@ -30,8 +32,9 @@
 //! # Threats
 //! An allowlist may come from another department or from a pull request. It can be huge (rejected above
 //! [`MAX_FILE_SIZE`]), nest or alias without end (limited by the YAML reader), hide a second meaning in a duplicate or
-//! misspelt key (an error), contain control characters, or contain a pattern that explodes (the regex engine is linear
-//! in the length of the tag, and limited in size). Credentials in a skopeo file never appear in a message.
+//! misspelt key (an error), or contain control characters. Its patterns may be built to explode: the regex engine is
+//! linear in the length of the tag, and the compiled size is limited. Credentials in a skopeo file never appear in a
+//! message.
 
 mod decode;
 mod entry;
@@ -77,7 +80,7 @@ pub struct Rule {
     /// The entry as the user wrote it.
     pub written: String,
     pub select: Select,
-    /// Only these platforms, in the order written. Empty if none are named.
+    /// Carry only these platforms, in the order written. Empty if the rule names none.
     pub platforms: Vec<Platform>,
     /// `as=`: the name below the target's prefix. It has a tag only if `select` is one image.
     pub rename: Option<Rename>,
@@ -120,7 +123,7 @@ fn parse_file(name: &str, bytes: &[u8], found: &mut Found) {
     }
 }
 
-/// The result of the notations, before duplicates are merged.
+/// The output of the parsers, before duplicates are merged.
 #[derive(Default)]
 struct Found {
     rules: Vec<Rule>,

@@ -23,9 +23,9 @@ impl Allowlist {
         self.refused_by_all(image, |rule| other_name(rule, image).or_else(|| foreign_platform(rule, image)))
     }
 
-    /// Does the same with the manifests of the image, because a lock may mention fewer platforms than they do. An
-    /// artifact whose subject is something else may enter if the subject is one of `manifests`, which enter with it, or
-    /// if the rule names the artifact exactly.
+    /// Like [`Allowlist::refusal`], but also checks the manifests of the image, because a lock may mention fewer
+    /// platforms than they do. An artifact whose subject lies outside the image may enter if the subject is one of
+    /// `manifests`, which enter with it, or if the rule names the artifact exactly.
     pub fn refusal_of_content(&self, image: &Image, manifests: &HashSet<Digest>) -> Option<String> {
         self.refusal(&image.locked).or_else(|| {
             self.refused_by_all(&image.locked, |rule| {
@@ -42,7 +42,8 @@ impl Allowlist {
         self.rules.iter().any(|rule| !rule.platforms.is_empty())
     }
 
-    /// Does the same with configs: `platforms` are those in the configs of [`judged_by_config`].
+    /// Like [`Allowlist::refusal`], but checks `platforms`: the platforms in the configs that [`judged_by_config`]
+    /// returns.
     pub fn refusal_of_configs(&self, image: &Image, platforms: &HashMap<Digest, Platform>) -> Option<String> {
         let mut found: Vec<_> = platforms.iter().collect();
         found.sort();
@@ -54,7 +55,7 @@ impl Allowlist {
         })
     }
 
-    /// If all rules for this image refuse it, returns the reason of the first.
+    /// Returns the first rule's reason if every rule for this image refuses it.
     fn refused_by_all(&self, image: &LockedImage, refusal: impl Fn(&Rule) -> Option<String>) -> Option<String> {
         let covers = |rule: &&Rule| rule.select.covers(&image.reference, &image.digest);
         let mut first = None;
@@ -78,7 +79,7 @@ impl Allowlist {
     }
 }
 
-/// The name that the image would get differs from the rule's.
+/// Why the image's name at the target is not the one that the rule gives.
 fn other_name(rule: &Rule, image: &LockedImage) -> Option<String> {
     let given = rule.rename.clone().map(|rename| rename.of(&image.reference));
     if image.rename == given {
@@ -100,9 +101,9 @@ fn foreign_platform(rule: &Rule, image: &LockedImage) -> Option<String> {
     Some(format!("{} carries {platform}, which {} does not allow", image.reference, rule.at))
 }
 
-/// A manifest in an index of the image that is neither for an allowed platform nor an attestation of one that is. A
-/// manifest without a platform may be for any: runtimes then use its config. An attestation states that it is for none
-/// (BuildKit's `unknown/unknown`).
+/// Finds a manifest in an index of the image that is neither for an allowed platform nor an attestation of such a
+/// manifest. A manifest without a platform may be for any platform, because runtimes then go by its config. An
+/// attestation states that it is for none (BuildKit's `unknown/unknown`).
 fn foreign_child(rule: &Rule, image: &Image) -> Option<String> {
     if rule.platforms.is_empty() {
         return None;
@@ -137,8 +138,8 @@ fn carries(rule: &Rule, image: &Image, digest: Digest, platform: Option<&Platfor
     format!("{reference} carries {digest} ({platform}), which {at} does not allow")
 }
 
-/// A manifest for another platform in an index that is attached to the image. If it has no platform there, its config
-/// decides.
+/// Finds a manifest for another platform in an index that is attached to the image. If the index gives no platform, the
+/// manifest's config decides.
 fn foreign_companion(rule: &Rule, image: &Image) -> Option<String> {
     let (_, attached) = parts(image);
     let children = attached.iter().filter(|manifest| manifest.kind() == Kind::Index).flat_map(Manifest::children);
@@ -148,7 +149,8 @@ fn foreign_companion(rule: &Rule, image: &Image) -> Option<String> {
     Some(carries(rule, image, foreign.descriptor.digest, foreign.descriptor.platform()))
 }
 
-/// An artifact whose subject does not enter with it: it would become a referrer of an image that no rule mentions.
+/// Finds a subject that does not enter with the artifact that names it. The artifact would become a referrer of an
+/// image that no rule mentions.
 fn foreign_root(rule: &Rule, image: &Image, manifests: &HashSet<Digest>) -> Option<String> {
     let is_exact = |subject: &Digest| match &rule.select {
         Select::One(own) => {
@@ -162,11 +164,11 @@ fn foreign_root(rule: &Rule, image: &Image, manifests: &HashSet<Digest>) -> Opti
     let subject = foreign.filter(|subject| !manifests.contains(subject)).find(|subject| !is_exact(subject))?;
     let (reference, at) = (&image.locked.reference, &rule.at);
     let text = "which does not enter with it, so only its own digest in the allowlist would admit it";
-    Some(format!("{reference} ({at}) speaks of {subject}, {text}"))
+    Some(format!("{reference} ({at}) refers to {subject}, {text}"))
 }
 
-/// Returns the manifests of an image whose platform is only in their config, with these configs: its own if it is not
-/// an index, and the attached ones.
+/// Returns the manifests whose platform only their config states, with these configs: the image's own manifest, unless
+/// it is an index, and the attached ones.
 pub fn judged_by_config(image: &Image) -> impl Iterator<Item = (Digest, &Descriptor)> {
     let (own, attached) = parts(image);
     let root = own.last().filter(|root| root.kind() != Kind::Index);

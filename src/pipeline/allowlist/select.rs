@@ -33,7 +33,7 @@ impl Select {
         }
     }
 
-    /// Whether it selects a tag of [`Select::repository`]. A reference by digest alone selects none.
+    /// Whether the rule selects a tag of [`Select::repository`]. A reference by digest alone selects none.
     pub fn matches(&self, tag: &Tag) -> bool {
         match self {
             Select::One(reference) => reference.tag.as_ref() == Some(tag),

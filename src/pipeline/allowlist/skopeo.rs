@@ -10,7 +10,7 @@
 //!   cert-dir: /etc/containers/certs.d/registry.example.com
 //! ```
 //! skopeo ignores unknown keys, logs and skips entries that it cannot use, and still exits with 0. All of these are
-//! errors here: an image that is silently left behind would be missed only on the other side of the gap.
+//! errors here: an image that is silently left behind is noticed only on the other side of the gap.
 
 use super::yaml::{Key, Value, YamlNode};
 use super::{Found, Pattern, Position, RegistrySettings, Rule, Select, semver};
@@ -97,7 +97,7 @@ fn each_repository(registry: &Registry, section: &Key, value: &YamlNode, found: 
     }
 }
 
-/// `images`: tags and digests of one repository. None means all tags.
+/// `images`: tags and digests of one repository. An empty list means all tags.
 fn parse_references(repository: &Repository, key: &Key, value: &YamlNode, found: &mut Found) {
     let items = match &value.value {
         Value::Sequence(items) => items.as_slice(),

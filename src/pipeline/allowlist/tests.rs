@@ -31,7 +31,7 @@ fn problems(name: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn text_takes_comments_blank_lines_crlf_and_a_byte_order_mark() {
+fn the_text_notation_tolerates_comments_blank_lines_crlf_and_a_byte_order_mark() {
     let text = format!(
         "\u{feff}# images\r\n\r\nnginx:1.27\t# web\r\n  quay.io/a/b platform=linux/amd64,linux/arm64 as=base/b\r\n\
          ghcr.io/x/y:v1@{DIGEST}\r\nghcr.io/x/z@{DIGEST} #pinned"
@@ -127,7 +127,7 @@ localhost:5000:
 ";
 
 #[test]
-fn the_skopeo_file_is_read_as_it_is() {
+fn a_skopeo_sync_file_needs_no_changes() {
     // A plain scalar cannot start with `>`, although the manual of skopeo quotes it so.
     let text = SKOPEO.replace(">= 3.12, < 4 || ~5", "\">= 3.12, < 4 || ~5\"");
     let list = read(&[("sync.yaml", &text)]).unwrap();
@@ -161,7 +161,7 @@ fn the_skopeo_file_is_read_as_it_is() {
 }
 
 #[test]
-fn what_skopeo_would_skip_and_call_success_is_an_error_here() {
+fn an_entry_that_skopeo_would_skip_silently_is_an_error() {
     let text = "\
 reg.io:
   images:
@@ -204,7 +204,7 @@ fn a_key_given_twice_is_an_error_because_one_of_them_would_be_lost() {
 }
 
 #[test]
-fn aliases_and_merge_keys_work_and_a_bomb_does_not() {
+fn aliases_and_merge_keys_work_and_an_alias_bomb_is_refused() {
     let text = "a.io: &a\n  images: {x: [\"1\"]}\nb.io: *a\nc.io:\n  <<: *a\n  tls-verify: true\n";
     let list = read(&[("s.yaml", text)]).unwrap();
     let shown: Vec<String> = list.rules.iter().map(|rule| rule.select.to_string()).collect();
@@ -299,7 +299,7 @@ fn arguments_are_rules_too_and_their_errors_say_which() {
 }
 
 #[test]
-fn a_file_that_is_no_text_is_refused_with_its_line() {
+fn a_file_that_is_not_text_is_refused_with_its_line() {
     for (bytes, expected) in [
         (&b"nginx:1\n\xff\n"[..], "f:2: not UTF-8 text"),
         (b"nginx:1\n\n\0", "f:3: a NUL byte; this is not a text file"),
@@ -313,7 +313,7 @@ fn a_file_that_is_no_text_is_refused_with_its_line() {
 }
 
 #[test]
-fn selections_match_the_tags_that_skopeo_would_take() {
+fn a_selection_matches_the_tags_that_skopeo_would_copy() {
     let text = "r.io:\n  images-by-tag-regex: {a: \"1\\\\.2\"}\n  images-by-semver: {b: \">=3.12\"}\n  images: {c: }\n";
     let list = read(&[("s.yaml", text)]).unwrap();
     let chosen = |index: usize| -> Vec<&str> {
@@ -344,7 +344,7 @@ fn locked(reference: &str, platforms: &[&str]) -> crate::pipeline::lock::LockedI
 }
 
 #[test]
-fn the_isolated_side_lets_in_what_its_list_covers_and_says_why_not() {
+fn only_images_that_the_allowlist_covers_may_enter_and_a_refusal_says_why() {
     let other = crate::oci::Digest::sha256(b"other");
     let text = format!(
         "q.io/all\nq.io/a:1\nq.io/pin@{DIGEST}\nq.io/both:1@{DIGEST}\nq.io/wrong:1@{other}\nq.io/p:1 platform=linux/amd64"

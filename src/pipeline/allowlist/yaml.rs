@@ -1,14 +1,14 @@
-//! YAML as a tree in which every node knows its line and every scalar its source text.
+//! YAML as a tree. Every node keeps its line, and every scalar its source text.
 //!
-//! An untyped reader would turn the tag `1.10` into the number 1.1 and `on` into a boolean. A scalar that looks like
-//! one is therefore taken from the source again. Reading into a tree first, rather than into types, lets the notations
-//! report all their problems at once.
+//! An untyped reader would turn the tag `1.10` into the number 1.1 and `on` into a boolean, so a scalar that looks like
+//! either is taken from the source again. Parsing into a tree rather than into types lets the notations report all
+//! their problems at once.
 //!
 //! # Threats
-//! Anchors and aliases that multiply, deep nesting, endless documents: the budget and alias limits of the reader apply,
-//! tighter than its defaults; its default depth of 64 needs more stack than a thread has in a debug build. Duplicate
-//! keys are an error. Parse errors are shown without an excerpt of the source, because a skopeo file may contain a
-//! password.
+//! Anchors and aliases may multiply, nesting may be deep, documents may be endless. The reader's budget and alias
+//! limits apply, tighter than its defaults: its default depth of 64 needs more stack than a thread has in a debug
+//! build. Duplicate keys are an error. Parse errors are shown without an excerpt of the source, because a skopeo file
+//! may contain a password.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::{InputProblem, Position};
 /// kilobytes.
 const MAX_DEPTH: usize = 16;
 
-/// A value and its position. It cannot be printed, because it may contain a password.
+/// A value and its position. It has no `Debug`, because it may contain a password.
 pub(super) struct YamlNode {
     pub at: Position,
     pub value: Value,
@@ -44,7 +44,7 @@ pub(super) struct Key {
 }
 
 impl YamlNode {
-    /// Names the kind of node, for messages about an unexpected one.
+    /// The kind of the node, for messages about an unexpected one.
     pub fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
@@ -59,7 +59,7 @@ impl YamlNode {
 pub(super) fn parse(name: &str, source: &str) -> Result<YamlNode, InputProblem> {
     let options = serde_saphyr::options! {
         with_snippet: false,
-        // `1e400` is a number that is too large, and also a tag: the visitor takes it from the source like any other.
+        // `1e400` is too large for a number, but a valid tag: it is taken from the source like any other typed scalar.
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -200,7 +200,7 @@ impl Source<'_> {
             Some(start..start.checked_add(usize::try_from(len).ok()?)?)
         });
         let text = range.and_then(|range| self.text.get(range)).map(str::trim).filter(|text| !text.is_empty());
-        // Only a tag such as `!!int` in front of a quoted scalar leads here with quotes.
+        // Only a YAML tag such as `!!int` in front of a quoted scalar leads here with quotes.
         let text = text.filter(|text| !text.starts_with(['"', '\'', '!', '|', '>']));
         text.map(str::to_owned).ok_or_else(|| InputProblem {
             at: at.clone(),

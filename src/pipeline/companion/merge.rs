@@ -4,8 +4,8 @@
 //! other's (cosign, `pkg/oci/mutate`: `AppendSignatures` keeps the existing manifest and adds to it).
 //!
 //! # Threats
-//! A list that is read at the target may be anything. It has at most [`MAX_MANIFEST_SIZE`] bytes and [`MAX_VALUES`]
-//! JSON values. Anything else is neither joined nor replaced, because its author would lose it.
+//! The list at the target may be anything. It has at most [`MAX_MANIFEST_SIZE`] bytes and [`MAX_VALUES`] JSON values.
+//! Anything that is not such a list is neither joined nor replaced, because its author would lose it.
 
 mod referrers;
 
@@ -16,8 +16,8 @@ use serde_json::{Map, Value, json};
 
 use crate::oci::{Descriptor, Digest, Kind, MAX_MANIFEST_SIZE, Manifest, Role, has_at_most_values, media_type};
 
-/// The annotation of a layer with the signature of its payload. An attestation contains its signature, and the
-/// annotation is empty.
+/// The annotation of a layer that holds the signature of its payload. It is empty for an attestation, whose payload
+/// contains the signature.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 /// The media types of the layers.
 const LAYERS: [&str; 2] = ["application/vnd.dev.cosign.simplesigning.v1+json", "application/vnd.dsse.envelope.v1+json"];
@@ -38,7 +38,7 @@ pub enum Merge {
 }
 
 impl Merge {
-    /// Whether theirs contains all of ours, perhaps in other bytes.
+    /// Whether theirs contains all of ours, possibly in other bytes.
     pub fn theirs_has_ours(&self) -> bool {
         matches!(self, Merge::KeepTheirs | Merge::TakeOurs { added: 0 })
     }
@@ -74,7 +74,7 @@ pub enum NotMerged {
 /// ours again.
 ///
 /// # Errors
-/// One of them is not a list of signatures and the other does not contain it, or both together are too large.
+/// One manifest is not a list of signatures and the other does not contain it, or the joined list is too large.
 pub fn merge(theirs: &Manifest, ours: &Manifest) -> Result<Merge, NotMerged> {
     if ours.kind() == Kind::Index {
         return referrers::merge(theirs, ours);
@@ -96,13 +96,13 @@ pub fn merge(theirs: &Manifest, ours: &Manifest) -> Result<Merge, NotMerged> {
 pub struct Signatures(HashSet<Key>);
 
 impl Signatures {
-    /// `None` if the manifest is not a list of signatures, or has none.
+    /// The signatures of `manifest`. `None` if it is not a list of signatures, or is empty.
     pub fn of(manifest: &Manifest) -> Option<Signatures> {
         let list = List::read(manifest).ok().filter(|list| !list.layers.is_empty() && list.check().is_ok())?;
         Some(Signatures(list.keys()))
     }
 
-    /// Whether every signature of `other` is here: `other` is the list before the last signing.
+    /// Whether this list has every signature of `other`: then `other` is an earlier state of it.
     pub fn contain(&self, other: &Signatures) -> bool {
         other.0.is_subset(&self.0)
     }
@@ -111,7 +111,7 @@ impl Signatures {
 /// A manifest as a list of signatures.
 struct List {
     manifest: Map<String, Value>,
-    /// The layers as they are in the manifest, and parsed.
+    /// Each layer as JSON and parsed.
     layers: Vec<(Value, Descriptor)>,
 }
 
@@ -133,7 +133,7 @@ impl List {
         }
         let value: Value = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
         let Value::Object(mut fields) = value else { return Err("it is not a JSON object".to_owned()) };
-        // Programs in Go would read a list here that has a name with other capitals.
+        // Go matches JSON field names regardless of case, so a Go program would read this field as the list.
         let alike =
             |name: &String| ["layers", "config"].iter().any(|own| name.eq_ignore_ascii_case(own) && name != own);
         if let Some(name) = fields.keys().find(|name| alike(name)) {
@@ -191,7 +191,7 @@ fn join(theirs: &Manifest, list: List, own: List) -> Result<Joined, NotMerged> {
     Ok(Joined { manifest, config, kept, added })
 }
 
-/// The config that cosign writes. It only says which layers there are.
+/// The config that cosign writes. It only lists the layers.
 fn config(layers: impl Iterator<Item = Digest>) -> Value {
     let layers: Vec<Digest> = layers.collect();
     let history: Vec<Value> = layers.iter().map(|_| json!({"created": NO_TIME})).collect();

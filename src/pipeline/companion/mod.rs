@@ -1,4 +1,4 @@
-//! What accompanies an image: signatures, attestations, SBOMs.
+//! The companions of an image: signatures, attestations, SBOMs.
 //!
 //! Pure values without I/O: [`Kind`] says what a companion is, [`merge`] joins lists of signatures that both sides of
 //! the gap have added to.

@@ -1,4 +1,4 @@
-//! The lines of a lock's images in its file, for messages.
+//! Finds the line of each image in the file of a lock, for messages.
 
 use std::collections::HashMap;
 

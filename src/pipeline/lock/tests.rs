@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_lock_survives_its_file() {
+fn a_lock_reads_back_as_it_was_written() {
     let lock = Lock {
         version: Lock::VERSION,
         created: "2026-11-21T04:00:00Z".parse().unwrap(),
@@ -30,7 +30,7 @@ fn a_lock_survives_its_file() {
 }
 
 #[test]
-fn an_image_of_a_lock_is_found_by_its_line_however_the_file_is_laid_out() {
+fn the_line_of_an_image_is_found_in_any_layout_of_the_lock() {
     let entry = |name: &str| format!(r#"{{"reference" : "{name}", "source":"r.io"}}"#);
     let (a, b) = (entry("r.io/a:1"), entry(r"r.io\/b:1"));
     let shown = |text: &str, name: &str| written(text.as_bytes(), "l.lock").shown(&name.parse().unwrap());
@@ -44,7 +44,7 @@ fn an_image_of_a_lock_is_found_by_its_line_however_the_file_is_laid_out() {
 }
 
 #[test]
-fn a_lock_tells_images_that_have_no_signature_from_those_that_were_not_looked_up() {
+fn a_lock_distinguishes_no_signatures_from_not_looked_up() {
     let lock = |attached: &str| {
         let digest = Digest::sha256(b"m");
         let image = format!(
@@ -61,7 +61,7 @@ fn a_lock_tells_images_that_have_no_signature_from_those_that_were_not_looked_up
 
 /// A lock that `lock` writes today must be readable by `export --locked` tomorrow.
 #[test]
-fn a_lock_that_could_not_be_read_again_is_not_written() {
+fn a_lock_that_is_too_large_to_read_again_is_not_written() {
     let digest = Digest::sha256(b"x");
     let image = format!(
         r#"{{"reference":"r.io/a:1","source":"r.io","digest":"{digest}","mediaType":"x","size":1,"totalSize":1}}"#
@@ -76,10 +76,10 @@ fn a_lock_that_could_not_be_read_again_is_not_written() {
 }
 
 #[test]
-fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
+fn a_lock_that_would_take_all_memory_is_refused_before_it_is_parsed() {
     let refused = |text: &[u8]| Lock::parse(text, "x.lock").unwrap_err().to_string();
     let start = br#"{"version":1,"created":"2026-11-21T04:00:00Z","images":["#;
-    // Many short values, and one long value: each limit counts alone.
+    // Many short values, then one long value: each limit applies on its own.
     let many = [&start[..], "1,".repeat(Lock::MAX_VALUES + 1).as_bytes(), b"1]}"].concat();
     let large = [&start[..], b"\"", &vec![b'x'; usize::try_from(MAX_LOCK).unwrap()], b"\"]}"].concat();
     for text in [many, large] {
@@ -110,7 +110,7 @@ fn a_companion_refers_to_the_subject_that_its_manifest_names() {
 }
 
 #[test]
-fn a_lock_that_gives_two_companions_of_an_image_one_tag_is_refused() {
+fn a_lock_that_gives_one_tag_to_two_companions_is_refused() {
     let image = Digest::sha256(b"image");
     let companion = |content: &[u8]| {
         let (digest, tag) = (Digest::sha256(content), Tag::cosign(&image, "sig"));
@@ -130,7 +130,7 @@ fn a_lock_that_gives_two_companions_of_an_image_one_tag_is_refused() {
 }
 
 #[test]
-fn a_new_name_that_is_no_name_is_refused() {
+fn an_invalid_new_name_is_refused() {
     assert!(Rename::try_from("Base/nginx".to_owned()).is_err());
     assert!(Rename::try_from("a@sha256:00".to_owned()).is_err());
     assert!(Rename::try_from("../x".to_owned()).is_err());

@@ -1,4 +1,4 @@
-//! Finds different images with the same target name; that is an error before any push.
+//! Finds different images that would get the same target name. Such a collision is an error before any push.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -12,8 +12,8 @@ pub struct Collision {
     pub target: Reference,
     /// The images' references at the source and their carried digests, in the order of the bundle.
     pub images: Vec<(Reference, Digest)>,
-    /// Whether several of them got this name from the allowlist (`as=`), so that no rule at the target can separate
-    /// them.
+    /// Whether several different images got this name from the allowlist (`as=`), so that no rule at the target can
+    /// separate them.
     pub is_of_allowlist: bool,
 }
 
@@ -30,14 +30,14 @@ impl fmt::Display for Collision {
 /// The result of [`find_collisions`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collisions {
-    /// By target name.
+    /// In the order of the target names.
     pub collisions: Vec<Collision>,
     /// Names that several references with the same digest share: not wrong, but worth showing.
     pub notices: Vec<String>,
 }
 
 /// Finds images that share a target name, and companions with tags of their own, such as cosign's. Lists of signatures
-/// and of referrers may share one: their tag gets all of them.
+/// and of referrers may share a name: their tag gets the entries of all of them.
 pub fn find_collisions<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedImage)>) -> Collisions {
     let names: Vec<_> = names.into_iter().collect();
     let mut by_target: BTreeMap<Reference, Vec<(Reference, Digest)>> = BTreeMap::new();

@@ -8,20 +8,21 @@
 //! ~ ^quay\.io/([^/]+)/(.*)$ -> mirror-$1/$2
 //! ```
 //! A **prefix rule** matches the named repository and everything below it, by whole path components: `quay.io/a` does
-//! not match `quay.io/ab`. The named part is replaced and the rest stays; with nothing on the right it is removed.
+//! not match `quay.io/ab`. The named part is replaced and the rest stays. An empty right side removes the named part.
 //! Slashes at the ends are optional. The left side starts with a registry: Docker Hub's images are below `docker.io/`,
 //! its short names below `docker.io/library/`.
 //!
 //! A **regex rule** starts with `~` and matches if the pattern (Go RE2, as in `images-by-tag-regex`) matches the whole
 //! name `registry/path`, without tag and digest; `^` and `$` are allowed and change nothing. On the right, `$1` or
-//! `${1}` is a group, `${name}` a named one, and `$$` a dollar sign. A group that took no part is empty, and one that
-//! does not exist is an error. Any number of spaces around `->` is allowed, and one on its left is required.
+//! `${1}` is a group, `${name}` a named group, and `$$` a dollar sign. A group that did not participate in the match is
+//! empty; a group that does not exist is an error. Any number of spaces may surround `->`, and at least one must
+//! precede it.
 //!
-//! If names have no registry ([`Map::parse_paths`]: the storage of a registry does not contain its name), both kinds of
-//! rules see only the path: `team/ -> base/`.
+//! Names may lack a registry, because the storage of a registry does not record its name ([`Map::parse_paths`]). Both
+//! kinds of rules then see only the path: `team/ -> base/`.
 //!
-//! The result is a path below the target's prefix. A person writes the file, and it is not trusted: every wrong line is
-//! reported with its number.
+//! The result is a path below the target's prefix. The file is written by a person and is not trusted: every invalid
+//! line is reported with its number.
 
 use std::sync::Arc;
 
@@ -70,12 +71,12 @@ impl Map {
     /// Parses a file of rules; `file` is its name in messages.
     ///
     /// # Errors
-    /// It is not text, or all wrong lines at once.
+    /// The file is not text, or some lines are invalid: then all of them.
     pub fn parse(bytes: &[u8], file: &str) -> Result<Map, Vec<InputProblem>> {
         Map::read(bytes, file, Subject::Name)
     }
 
-    /// Does the same for names without a registry.
+    /// Parses a file of rules for names without a registry.
     ///
     /// # Errors
     /// As for [`Map::parse`].
@@ -96,7 +97,7 @@ impl Map {
         if problems.is_empty() { Ok(Map { rules, subject }) } else { Err(problems) }
     }
 
-    /// Returns the path from the first rule that matches. It may not be valid.
+    /// Returns the path that the first matching rule gives. The path may not be valid.
     pub(super) fn apply(&self, source: &Repository) -> Option<String> {
         let name = match self.subject {
             Subject::Name => source.to_string(),
@@ -242,7 +243,7 @@ fn parse_template(template: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// After a dollar sign: `1`, `{1}` or `{name}`.
+/// Parses what follows a dollar sign: `1`, `{1}` or `{name}`.
 fn parse_group(text: &str) -> Result<(Part, &str), String> {
     let fail = || "`$` must be followed by a number, a name in braces or another `$`".to_owned();
     if let Some(rest) = text.strip_prefix('{') {

@@ -1,7 +1,7 @@
-//! Names at the target: where an image of the bundle is pushed below `HOST[:PORT][/PREFIX]`.
+//! Names at the target: where below `HOST[:PORT][/PREFIX]` an image of the bundle is pushed.
 //!
-//! The first of these decides: `as=` of the allowlist, the first rule of `--map` that matches ([`Map`]), the [`Style`].
-//! The tag stays, unless `as=` has one. An image without a tag is pushed under its digest. With the prefix `mirror`:
+//! These decide, in this order: `as=` in the allowlist, the first matching rule of `--map` ([`Map`]), the [`Style`].
+//! The tag stays, unless `as=` has one. An image without a tag is pushed by its digest. With the prefix `mirror`:
 //!
 //! | style | `docker.io/library/nginx:1.27` becomes |
 //! |---|---|
@@ -11,7 +11,7 @@
 //!
 //! The host of a scoped name becomes a valid path component: in lower case, with a hyphen for the colon before a port
 //! (`reg:5000` → `reg-5000`), and with the eight groups of an IPv6 address (`[::1]:5000` →
-//! `ipv6-0-0-0-0-0-0-0-1-5000`). This module does not ask the target. [`find_collisions`] checks that no two images get
+//! `ipv6-0-0-0-0-0-0-0-1-5000`). This module asks the target nothing. [`find_collisions`] checks that no two images get
 //! the same name.
 
 mod collisions;
@@ -24,7 +24,7 @@ use crate::base::error::{Error, Result};
 use crate::oci::{NO_PASSWORD_HERE, Reference, Repository, without_password};
 use crate::pipeline::lock::{LockedImage, Rename};
 
-/// What happens to a source name that no rule matches.
+/// How to name an image that no rule matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
     /// The path stays.
@@ -36,7 +36,7 @@ pub enum Style {
     Flatten,
 }
 
-/// Where images are pushed: a registry, and a path in front of every name.
+/// A push target: a registry, and a path in front of every name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// `host[:port]`.
@@ -57,7 +57,7 @@ pub struct Naming {
 /// Parses `HOST[:PORT][/PREFIX]`. The first component is always the host, and a slash at the end is allowed.
 ///
 /// # Errors
-/// [`crate::base::error::Kind::Input`], with what is wrong with the host or the prefix.
+/// [`crate::base::error::Kind::Input`] if the host or the prefix is invalid.
 pub fn parse_target(text: &str) -> Result<Target> {
     let fail = |reason: &str| Error::input(format!("reading the target {text:?}: {reason}"));
     if let Some(masked) = without_password(text) {
@@ -91,7 +91,7 @@ impl Naming {
         })
     }
 
-    /// Returns where images of a repository with this `rename` go.
+    /// Returns the target repository for the images of `source` that have this `rename`.
     ///
     /// # Errors
     /// As for [`Naming::target`].
@@ -99,7 +99,7 @@ impl Naming {
         self.place(registry, source, rename, source)
     }
 
-    /// `shown` is its name in errors.
+    /// `shown` names the image or repository in errors.
     fn place(
         &self,
         registry: &str,

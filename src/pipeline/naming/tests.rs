@@ -49,7 +49,7 @@ fn each_style_names_an_image_as_documented() {
 }
 
 #[test]
-fn a_scoped_host_is_a_legal_path_whatever_it_looks_like() {
+fn every_host_becomes_a_valid_path_component_in_a_scoped_name() {
     let naming = styled(Style::Scoped, None);
     for (reference, expected) in [
         ("reg:5000/a:x", "host:5000/reg-5000/a:x"),
@@ -71,7 +71,7 @@ fn the_name_from_the_allowlist_wins_over_map_and_style() {
 }
 
 #[test]
-fn the_first_rule_that_fits_decides_and_the_style_serves_the_rest() {
+fn the_first_matching_rule_names_an_image_and_the_style_names_the_rest() {
     let naming = mapped("# rules\n\ndocker.io/library/ -> base/   # short names\nquay.io/org/app -> tools/app\n");
     assert_eq!(name(&naming, "nginx:1"), "host:5000/p/base/nginx:1");
     assert_eq!(name(&naming, "quay.io/org/app:1"), "host:5000/p/tools/app:1");
@@ -89,7 +89,7 @@ fn the_first_rule_that_fits_decides_and_the_style_serves_the_rest() {
 }
 
 #[test]
-fn every_wrong_rule_is_reported_with_its_line() {
+fn every_invalid_rule_is_reported_with_its_line() {
     let text = "docker.io/a b\nlibrary/ -> base\nquay.io/ -> Base\n~ ( -> x\n~ a -> $1\n~ (a) -> ${n}\n~ a -> $\n~ a ->\n\
                 quay.io/A -> x\nquay.io/ -> a b\nquay.io/ -> a:1\nok.io/ -> ok\n~ a -> A\n~ a -> ${";
     let problems = Map::parse(text.as_bytes(), "map.txt").unwrap_err();
@@ -103,7 +103,7 @@ fn every_wrong_rule_is_reported_with_its_line() {
 }
 
 #[test]
-fn a_rule_that_makes_an_illegal_name_is_an_error_naming_the_image() {
+fn a_rule_that_makes_an_invalid_name_is_an_error_naming_the_image() {
     let naming = mapped("~ quay\\.io/(.*) -> a..$1");
     let error = naming.target("h", &image("quay.io/x:1", None)).unwrap_err();
     assert!(error.chain().starts_with("naming quay.io/x:1 at the target: "), "{}", error.chain());
@@ -114,7 +114,7 @@ fn a_rule_that_makes_an_illegal_name_is_an_error_naming_the_image() {
 }
 
 #[test]
-fn a_target_is_a_host_and_perhaps_a_prefix() {
+fn a_target_is_a_host_with_an_optional_prefix() {
     for (text, registry, prefix) in [
         ("harbor", "harbor", None),
         ("harbor:8080/", "harbor:8080", None),
@@ -131,7 +131,7 @@ fn a_target_is_a_host_and_perhaps_a_prefix() {
 }
 
 #[test]
-fn two_images_on_one_name_are_one_image_or_a_collision() {
+fn two_images_with_one_name_collide_unless_their_digests_are_equal() {
     let naming = styled(Style::Flatten, None);
     let mut images = vec![image("a.io/x/app:1", None), image("b.io/y/app:1", None), image("a.io/other:1", None)];
     let land = |images: &[LockedImage]| {
@@ -149,7 +149,7 @@ fn two_images_on_one_name_are_one_image_or_a_collision() {
     assert_eq!(different.collisions[0].to_string(), expected);
 }
 
-/// With a companion under cosign's tag, whose bytes are `bytes`.
+/// An image with a companion under cosign's tag, whose bytes are `bytes`.
 fn signed(reference: &str, suffix: &str, bytes: &[u8]) -> LockedImage {
     let image = image(reference, None);
     let attached = Attached {
@@ -164,13 +164,14 @@ fn signed(reference: &str, suffix: &str, bytes: &[u8]) -> LockedImage {
 }
 
 #[test]
-fn lists_of_signatures_share_a_name_and_two_sboms_on_one_name_are_a_collision() {
+fn lists_of_signatures_may_share_a_name_but_different_sboms_collide() {
     let naming = styled(Style::Flatten, None);
     let land = |images: &[LockedImage]| {
         let names: Vec<_> = images.iter().map(|image| naming.target("h", image).unwrap()).collect();
         find_collisions(names.iter().zip(images))
     };
-    // Tags of one image share theirs, wherever they come from, and a list of all tags also names the signature itself.
+    // Tags of one image share their signatures, whatever repository they come from. An allowlist of all tags also names
+    // the signature itself.
     let itself = format!("a.io/x/app:{}", Tag::cosign(&Digest::sha256(b""), "sig"));
     let itself = LockedImage { digest: Digest::sha256(b"one"), ..image(&itself, None) };
     let same = ["a.io/x/app:1", "a.io/x/app:2", "b.io/y/app:3"].map(|reference| signed(reference, "sig", b"one"));

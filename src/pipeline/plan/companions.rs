@@ -1,9 +1,9 @@
-//! What is done with the tags of companions: cosign's `.sig`, `.att` and `.sbom` next to an image.
+//! The steps for the tags of companions: cosign's `.sig`, `.att` and `.sbom` next to an image.
 //!
 //! They are tags like any other, with one exception: `.sig` and `.att` are lists that the isolated side adds to as
-//! well. If both sides have something that the other lacks, the tag gets both. An image with the tag of a list is such
-//! a list too: one whose subject is elsewhere, or that was named in full. Its own tag then has a step among those of
-//! its companions.
+//! well. If each side has something that the other lacks, the tag gets both. An image whose own tag is that of a list
+//! is such a list too: its subject is elsewhere, or the user named the list in full. Its own tag then has a step among
+//! those of its companions.
 
 use std::collections::HashSet;
 
@@ -19,11 +19,11 @@ use crate::pipeline::lock::Attached;
 #[derive(Clone, Debug)]
 pub struct CompanionStep {
     pub tag: Reference,
-    /// What it means in the bundle.
+    /// The digest that the tag means in the bundle.
     pub digest: Digest,
     pub state: TagState,
     pub action: CompanionAction,
-    /// For content that appears under the tag after the plan was made.
+    /// What to do with content that appears under the tag after the plan was made.
     pub on_existing: OnExisting,
 }
 
@@ -37,18 +37,19 @@ pub enum CompanionAction {
     Nothing,
     /// The tag gets a new manifest: the existing signatures, then those that they lack.
     Join { joined: Digest, kept: usize, added: usize },
-    /// The tag means something else and should be left alone.
+    /// The tag means something else, and `OnExisting` says to leave it alone.
     Skip,
-    /// This account may not read what the tag means, so the tag is left alone: the isolated side may have signed there.
+    /// This account may not read what the tag means. The tag is left alone, because the isolated side may have signed
+    /// there.
     Unreadable {
         reason: String,
         /// Whether a policy of the project forbids pulling it, for every account.
         policy: bool,
     },
     /// The tag means something else that can be neither joined nor replaced, so it is left alone. The companion is not
-    /// pushed; that is a failure of its own and does not affect the image.
+    /// pushed. That is a failure of its own and does not affect the image.
     Obstructed { reason: String },
-    /// The tag means something else, and that is an error of the image.
+    /// The tag means something else, and that fails the image.
     Refuse { reason: String },
 }
 
@@ -78,7 +79,7 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
     };
     match (list, on_existing) {
         (Some(ListState::HasOurs), _) => CompanionAction::Nothing,
-        // Nothing is lost, whichever of the two has the tag.
+        // Either list can have the tag without losing anything.
         (Some(ListState::Equal), OnExisting::Skip | OnExisting::Fail) => CompanionAction::Nothing,
         (_, OnExisting::Skip) => CompanionAction::Skip,
         (_, OnExisting::Fail) => {
@@ -107,7 +108,7 @@ fn shown(tag: &Reference) -> String {
     tag.tag.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Returns one step for each tag of a companion, then that of the image itself if it is the tag of a list.
+/// Returns one step for each companion's tag, then one for the image's own tag if it is the tag of a list.
 pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: OnExisting) -> Vec<CompanionStep> {
     let step = |list: (Reference, Digest)| {
         let state = TagState::of(inventory, &list.0, &list.1);
@@ -123,9 +124,9 @@ pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: 
     image.locked.companion_tags(&to.repository).chain(own(image, to)).map(step).collect()
 }
 
-/// Returns what the target need not have of an image because the tag of a companion gets or keeps another manifest:
-/// that companion's own manifest, and blobs that nothing else of the image needs. The signatures of a list are needed
-/// anyway. The same holds for the image's own manifest if its tag `to` is that of a list.
+/// Returns the content of an image that the target need not have because the tag of a companion gets or keeps another
+/// manifest: the companion's own manifest, and blobs that nothing else of the image needs. The signatures of a list are
+/// needed unless its tag is left alone. The same holds for the image's own manifest if its tag `to` is that of a list.
 pub fn not_needed(image: &Image, to: &Reference, steps: &[CompanionStep]) -> HashSet<Digest> {
     let replaced = |step: &&CompanionStep| match step.action {
         CompanionAction::Nothing => step.state != TagState::Same,

@@ -1,11 +1,12 @@
 //! What the target already has of a job.
 //!
-//! Every node is asked about. A parent that exists says nothing about what is below it (an interrupted push, a garbage
-//! collection), and a blob in one repository nothing about another, whose link to it may be lost. An unchanged import
-//! therefore costs one HEAD for each tag, each child of an index, and each blob of each repository; a registry answers
-//! them no faster to a program that does nothing else (`scripts/bench again`). Putting the manifests again would prove
-//! the same with fewer requests, but it would change the target: times of the last push, webhooks, immutable tags. Only
-//! a repository without any tag is asked less: it is new, or was left by an interrupted push.
+//! The inventory asks about every node. A parent that exists says nothing about the content below it (an interrupted
+//! push, a garbage collection). A blob in one repository says nothing about another repository, whose link to the blob
+//! may be lost. An unchanged import therefore costs one HEAD for each tag, each child of an index, and each blob of
+//! each repository. A registry answers them no faster to a program that does nothing else (`scripts/bench again`).
+//! Putting the manifests again would prove the same with fewer requests, but it would change the target: times of the
+//! last push, webhooks, immutable tags. Only a repository without any tag is asked less: it is new, or an interrupted
+//! push left it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -20,12 +21,12 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::resolve::Failures;
 
-/// Size of a blob in bytes from which it is asked for even in a repository that seems to be new: sending it is far more
-/// work than asking.
+/// From this size in bytes, a blob is asked for even in a repository that seems to be new: sending it is far more work
+/// than asking.
 const LARGE: u64 = 8 * 1024 * 1024;
 
-/// Number of denials after which no more is asked if nothing was answered yet: the password may be wrong, and too many
-/// attempts lock an account.
+/// The number of denials that end the inventory if nothing has been answered yet: the password may be wrong, and too
+/// many attempts lock an account.
 const MOST_DENIED: usize = 5;
 
 /// What the target has of the content of a job.
@@ -33,19 +34,19 @@ const MOST_DENIED: usize = 5;
 pub struct Inventory {
     pub blobs: HashSet<(Repository, Digest)>,
     pub manifests: HashSet<(Repository, Digest)>,
-    /// Manifests that exist and that a policy of the target forbids pulling, with the target's words.
+    /// Manifests that the target has but a policy forbids pulling, with the target's explanation.
     pub withheld: HashMap<(Repository, Digest), String>,
-    /// What each tag means there now. Tags that do not exist are missing.
+    /// The digest that each tag means at the target now. Tags that do not exist are absent.
     pub tags: HashMap<Reference, Digest>,
-    /// Tags that exist or may exist, and whose meaning this account may not read, for lack of a right or because of a
-    /// policy, with the target's words.
+    /// Tags that exist or may exist but whose meaning this account may not read, for lack of a right or because of a
+    /// policy, with the target's explanation.
     pub blocked: HashMap<Reference, String>,
     /// Immutable tags among those that mean something else.
     pub immutable: HashSet<Reference>,
-    /// How lists of signatures there relate to those of the job, if their tags mean something else. Two images may
-    /// bring different lists for one tag, so each list of the job is identified by its tag and its digest.
+    /// How the target's lists of signatures relate to those of the job, for tags that mean something else. Two images
+    /// may bring different lists for one tag, so each list of the job is identified by its tag and its digest.
     pub lists: HashMap<(Reference, Digest), ListState>,
-    /// Blobs that some other repository of the target has, from which they can be mounted.
+    /// Blobs that some repository of the target has, and that can be mounted from there.
     pub elsewhere: HashMap<Digest, Repository>,
 }
 
@@ -63,8 +64,8 @@ impl Inventory {
         self.elsewhere.extend(places.iter().map(|(digest, repository)| (*digest, repository.clone())));
     }
 
-    /// Returns the tags of images and their companions that mean something else there and may get another meaning. A
-    /// list that contains all of ours gets none.
+    /// Returns the tags of images and companions that mean something else at the target and may get another meaning. A
+    /// list that contains all of ours keeps its meaning.
     pub fn moved(&self, graph: &Graph, targets: &Targets) -> BTreeSet<Reference> {
         let named = graph.images.iter().zip(targets).flat_map(|(image, to)| {
             let own = std::iter::once((to.clone(), image.locked.digest));
@@ -80,23 +81,24 @@ impl Inventory {
 /// What is known before the target is asked.
 #[derive(Clone, Copy)]
 pub struct Before<'a> {
-    /// Whether the job brings its blobs in several runs: any of them may exist without a tag.
+    /// Whether the job pushes its blobs in several runs, so that any of them may exist without a tag.
     pub may_be_half: bool,
-    /// Where blobs were found a moment ago.
+    /// The repositories in which blobs were just found.
     pub places: &'a HashMap<Digest, Repository>,
 }
 
-/// Asks the target about tags, manifests and blobs, `jobs` questions at a time. Repositories in `closed` are not asked
-/// about: they have nothing.
+/// Asks the target about tags, manifests and blobs, `jobs` questions at a time. Repositories that are `closed` have
+/// nothing and are not asked about.
 ///
 /// In a repository without any tag, no manifest is asked for. A blob is first pushed to the first repository of the
-/// graph that needs it, and is asked for there. The other new repositories get it by a mount, which moves nothing even
-/// if it already exists. Small blobs, except the largest of each repository, are asked for in new repositories only if
-/// another blob was found in one: an interrupted import sends the large ones first. If any blob may exist without a tag
-/// ([`Before::may_be_half`]), everything is asked for, except blobs that were already found.
+/// graph that needs it, and is asked for there. The other new repositories get the blob by a mount, which moves no
+/// bytes even if they already have it. In new repositories, small blobs other than the largest of each repository are
+/// asked for only if another blob was found in one: an interrupted import sends the large blobs first. If any blob may
+/// exist without a tag ([`Before::may_be_half`]), every blob is asked for, except in repositories where it was already
+/// found.
 ///
 /// # Errors
-/// A question without a clear answer.
+/// The target gives no clear answer to a question.
 pub async fn take_inventory(
     sink: &dyn Sink,
     graph: &Graph,
@@ -159,10 +161,11 @@ pub async fn take_inventory(
     Ok(inventory)
 }
 
-/// Asks only what the tags mean there, for a push that relies on nothing else. Everything has to be sent then.
+/// Asks only what the tags mean at the target, for a push that relies on nothing else there. Everything has to be sent
+/// then.
 ///
 /// # Errors
-/// A question without a clear answer.
+/// The target gives no clear answer to a question.
 pub async fn take_tags(
     sink: &dyn Sink,
     graph: &Graph,
@@ -198,7 +201,7 @@ struct Questions {
 
 struct BlobQuestion {
     blob: Descriptor,
-    /// Whether no earlier image needs the blob in another repository.
+    /// Whether this is the first repository that needs the blob.
     first: bool,
 }
 
@@ -215,7 +218,7 @@ fn questions(
         let named = if to.digest.is_none() { &mut questions.tags } else { &mut questions.manifests };
         named.insert(to.clone());
         questions.tags.extend(image.locked.companion_tags(repository).map(|(tag, _)| tag));
-        // A tag that means the root shows that the root exists. Any other tag is put again, and the root with it.
+        // A tag that means the root proves that the root exists. Any other tag is put again, and the root with it.
         let asked =
             image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));
         questions.manifests.extend(asked.map(|digest| repository.with_digest(digest)));
@@ -231,14 +234,14 @@ fn questions(
     questions
 }
 
-/// Whether an error says nothing about other repositories.
+/// Whether an error concerns a single repository and says nothing about others.
 fn is_of_repository(error: &Error) -> bool {
     let reaches = error.reason().is_some_and(|reason| reason.reach() == Reach::Registry);
     let is_denied = matches!(error.kind(), Kind::NotFound | Kind::Unauthorized | Kind::Refused);
     is_denied && !reaches && error.stopped().is_none()
 }
 
-/// Removes them from `tags`.
+/// Moves one tag of each repository out of `tags`.
 fn one_of_each_repository(tags: &mut BTreeSet<Reference>) -> BTreeSet<Reference> {
     let mut seen = HashSet::new();
     let ones: BTreeSet<Reference> = tags.iter().filter(|tag| seen.insert(tag.repository.clone())).cloned().collect();
@@ -246,7 +249,7 @@ fn one_of_each_repository(tags: &mut BTreeSet<Reference>) -> BTreeSet<Reference>
     ones
 }
 
-/// Returns, of the blobs that are first pushed to each repository, the one that an interrupted import would have sent
+/// Returns the largest of the blobs that are first pushed to each repository: an interrupted import would have sent it
 /// first.
 fn largest_of_each_repository(blobs: &HashMap<(Repository, Digest), BlobQuestion>) -> HashSet<(Repository, Digest)> {
     let mut largest: HashMap<&Repository, (u64, Digest)> = HashMap::new();
@@ -257,7 +260,7 @@ fn largest_of_each_repository(blobs: &HashMap<(Repository, Digest), BlobQuestion
     largest.into_iter().map(|(repository, (_, digest))| (repository.clone(), digest)).collect()
 }
 
-/// Asks several questions at a time.
+/// Asks the target `jobs` questions at a time.
 struct TargetQueries<'a> {
     sink: &'a dyn Sink,
     jobs: usize,
@@ -265,13 +268,13 @@ struct TargetQueries<'a> {
 }
 
 impl TargetQueries<'_> {
-    /// Counts questions that need not be asked.
+    /// Counts questions as done that need not be asked.
     fn skip(&self, questions: usize) {
         (0..questions).for_each(|_| self.events.report(Event::ItemDone));
     }
 
     /// # Errors
-    /// All errors that concern single repositories, at once: each may need a right of its own.
+    /// The errors of all single repositories at once, because each repository may need a right of its own.
     async fn resolve_all(&self, references: BTreeSet<Reference>) -> Result<Vec<(Reference, Lookup)>> {
         let questions = stream::iter(references).map(|reference| async move {
             let found = self.sink.resolve(&reference).await?;
@@ -296,7 +299,7 @@ impl TargetQueries<'_> {
         if denied.is_empty() { Ok(found) } else { Err(Failures(denied).into_error("asking what the target has")) }
     }
 
-    /// Returns those of the repositories in which a tag was not found that have no tags at all.
+    /// Returns the repositories that have no tags at all, among those in which a tag was not found.
     async fn untagged(&self, tags: &[(Reference, Lookup)]) -> Result<HashSet<Repository>> {
         let missing = tags.iter().filter(|(_, found)| found.is_absent()).map(|(tag, _)| tag.repository.clone());
         stream::iter(missing)
@@ -323,8 +326,8 @@ impl TargetQueries<'_> {
             .await
     }
 
-    /// Returns the images with `blocked` tags whose own manifest exists and is blocked as well: a tag cannot mean what
-    /// does not exist.
+    /// Returns the manifests of images with `blocked` tags that exist and are blocked as well: a tag cannot mean a
+    /// manifest that does not exist.
     async fn withheld_roots(
         &self,
         graph: &Graph,
@@ -369,8 +372,8 @@ impl TargetQueries<'_> {
             .await
     }
 
-    /// Returns manifests that exist but are not found through their subject. They are put again, which enters them in
-    /// the list.
+    /// Returns manifests that exist but that the target does not list as referrers of their subject. They are put
+    /// again, which adds them to the list.
     async fn unlisted(
         &self,
         graph: &Graph,

@@ -12,17 +12,18 @@ use crate::pipeline::graph::Image;
 /// How a list of signatures at the target relates to the bundle's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListState {
-    /// It contains all of ours.
+    /// The target's list contains all of ours.
     HasOurs,
-    /// It has the same content, in other bytes or in another order.
+    /// The target's list has the same content, in other bytes or in another order.
     Equal,
-    /// It has nothing that the bundle's lacks, and the bundle's has more.
+    /// The target's list has nothing that ours lacks, and ours has more.
     InOurs,
-    /// Each has something that the other lacks.
+    /// Each list has something that the other lacks.
     Differs { joined: Digest, kept: usize, added: usize },
-    /// It can be neither joined nor replaced, with the reason.
+    /// The target's list can be neither joined nor replaced, for this reason.
     Unknown(String),
-    /// This account may not read it: the reason, and whether a policy of the project forbids it for every account.
+    /// This account may not read the target's list: the reason, and whether a policy of the project forbids it for
+    /// every account.
     Unreadable { why: String, policy: bool },
 }
 
@@ -35,7 +36,7 @@ pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Resul
     let theirs = match sink.read_manifest(tag).await {
         Ok(Some(theirs)) => theirs,
         Ok(None) => return Ok(None),
-        // The registry fails on this list, and delivers the rest.
+        // The registry fails on this list only.
         Err(error) if error.kind() == Kind::Network && error.is_of_object_alone() => {
             return Ok(Some((ListState::Unknown(error.chain()), None)));
         }
@@ -65,7 +66,8 @@ pub fn is_list(to: &Reference) -> bool {
     to.digest.is_none() && to.tag.as_ref().is_some_and(Tag::is_list)
 }
 
-/// Returns the tags of lists, of an image's companions or its own, and the bundle's manifest of each.
+/// Returns the tags of an image that are tags of lists, its own or those of companions, with the bundle's manifest for
+/// each.
 pub fn lists<'i>(image: &'i Image, to: &Reference) -> impl Iterator<Item = (Reference, &'i Manifest)> {
     let tagged = image.locked.companion_tags(&to.repository);
     let tagged = tagged.filter(|(tag, _)| is_list(tag)).chain(own(image, to));
@@ -78,7 +80,7 @@ pub fn own(image: &Image, to: &Reference) -> Option<(Reference, Digest)> {
 }
 
 /// Returns the configs of the bundle's lists of signatures that the target need not have: it has another list under
-/// their tags, which keeps or gets its own config. Only lists whose config is in `wanted` are asked about.
+/// their tags, which keeps or gets its own config. Only lists whose config is in `wanted` are checked.
 ///
 /// # Errors
 /// The target does not answer.

@@ -1,9 +1,10 @@
-//! Proves what a plan relies on at the target before anything is pushed.
+//! Proves that the blobs a plan relies on at the target can be read, before anything is pushed.
 //!
 //! A registry may claim a blob because of a cache that a garbage collection, a full disk or a restored backup did not
-//! reach. So before a manifest that names such a blob is put, or the blob is mounted elsewhere, its last byte is read.
-//! For a mount, the blob is proven at the place that it is mounted from: registries keep one copy, and a mount only
-//! adds a name. An image that exists as a whole relies on nothing, so a run that changes nothing asks nothing more.
+//! reach. So the last byte of a blob is read before a manifest that names it is put, or before it is mounted elsewhere.
+//! For a mount, the blob is proven in the repository that it is mounted from: registries keep one copy, and a mount
+//! only adds a name. An image that exists completely relies on nothing, so a run that changes nothing asks nothing
+//! more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -21,10 +22,10 @@ use crate::pipeline::graph::Graph;
 const MOST_NAMED: usize = 20;
 
 impl Plan {
-    /// Returns a plan that relies only on blobs that can be read. `inventory` loses the others.
+    /// Returns a plan that relies only on blobs that can be read. Removes the others from `inventory`.
     ///
     /// # Errors
-    /// A question without a clear answer.
+    /// The target gives no clear answer to a question.
     pub async fn proven(
         sink: &dyn Sink,
         graph: &Graph,
@@ -58,7 +59,8 @@ impl Plan {
         }
     }
 
-    /// Returns the blobs that exist and that images to be pushed need, and those that will be mounted from somewhere.
+    /// Returns the existing blobs that images to be pushed need, and the blobs that will be mounted, with the
+    /// repository of each.
     fn relied_on<'p>(&'p self, graph: &'p Graph, inventory: &Inventory) -> Vec<(&'p Repository, &'p Descriptor)> {
         let mut relied = Vec::new();
         for (image, step) in graph.images.iter().zip(&self.images).filter(|(_, step)| step.action == Action::Push) {
@@ -85,21 +87,21 @@ struct Prover<'a> {
     sink: &'a dyn Sink,
     jobs: usize,
     events: &'a Events,
-    /// Repositories that this account may not read: no more is asked there.
+    /// Repositories that this account may not read. They are not asked again.
     closed: Mutex<HashSet<Repository>>,
-    /// Registries that deliver nothing here, because their storage is unreachable or answers strangely: no more is
-    /// asked of them.
+    /// Registries that deliver nothing here, because their storage is unreachable or gives strange answers. They are
+    /// not asked again.
     blind: Mutex<HashSet<String>>,
-    /// Registries for which that was reported.
+    /// Registries for which one of these problems was reported.
     reported: Mutex<HashSet<String>>,
     /// Registries whose storage has delivered something.
     sighted: Mutex<HashSet<String>>,
-    /// Blobs that the job lacks and expects at the target, and where.
+    /// Blobs that the job lacks and expects at the target, with their repositories.
     assumed: HashMap<Digest, Repository>,
 }
 
 impl Prover<'_> {
-    /// Returns those that cannot be read.
+    /// Returns the blobs that cannot be read.
     async fn lost(&self, blobs: Vec<(Repository, Descriptor)>) -> Result<Vec<(Repository, Digest)>> {
         if !blobs.is_empty() {
             let items = blobs.len() as u64;
@@ -124,7 +126,8 @@ impl Prover<'_> {
         Ok(lost.into_iter().map(|(place, digest, _)| (place, digest)).collect())
     }
 
-    /// `None` if it can be read, or that cannot be found out; storing the manifest is the proof then.
+    /// Returns why the blob cannot be read. `None` if it can, or if that cannot be determined; storing the manifest is
+    /// the proof then.
     async fn why_not_readable(&self, place: &Repository, blob: &Descriptor) -> Result<Option<String>> {
         let registry = place.registry();
         let is_closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(place);
@@ -132,8 +135,8 @@ impl Prover<'_> {
             return Ok(None);
         }
         let mut found = self.sink.can_read(place, blob).await?;
-        // Storage that answers everything from here with 403 has not lost anything. What can be sent again is sent; for
-        // the rest the manifest is the proof.
+        // Storage that answers every request from here with 403 has not lost anything. Blobs that can be sent again are
+        // sent; for the others the manifest is the proof.
         if let Readable::PerhapsLost(why) = &found
             && self.assumed.get(&blob.digest) == Some(place)
             && !self.sighted.lock().unwrap_or_else(PoisonError::into_inner).contains(registry)

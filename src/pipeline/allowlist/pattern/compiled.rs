@@ -1,19 +1,19 @@
-//! A cache of compiled patterns, limited in memory.
+//! A cache of compiled patterns with bounded memory.
 //!
 //! # Threats
-//! A short pattern can take a mebibyte once it is compiled, and a file can contain thousands of such patterns. Each is
-//! compiled once to validate it. Of the patterns in use, only as many as the limit allows stay compiled; the others are
-//! compiled again when they are needed.
+//! A short pattern can take a mebibyte once it is compiled, and a file can contain thousands of such patterns. Each
+//! pattern is compiled once to validate it. The cache keeps patterns in use up to [`KEPT`] bytes; others are compiled
+//! again when they are needed.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use regex::{Error, Regex, RegexBuilder};
 
-/// The size that a compiled pattern is charged, in bytes: the smallest of these that its program fits in. No pattern
-/// takes more than the largest.
+/// The bytes that a compiled pattern is charged for: the smallest of these limits that its program fits in. A pattern
+/// that exceeds the largest is rejected.
 const SIZES: [usize; 3] = [16 << 10, 128 << 10, 1 << 20];
-/// What the engine needs in addition, in bytes, and the largest table that it builds while it searches.
+/// Bytes that the engine needs in addition, and the maximum size of the tables that it builds while it searches.
 const BESIDES: usize = 16 << 10;
 const MAX_TABLE: usize = 256 << 10;
 /// Limit for all cached patterns together, in bytes.
@@ -28,12 +28,12 @@ struct Compiled {
 }
 
 /// # Errors
-/// It is not a pattern, or it is too large.
+/// The text is not a valid pattern, or its compiled form is too large.
 pub fn check(pattern: &str) -> Result<(), Error> {
     compile(pattern).map(drop)
 }
 
-/// `None` if [`check`] rejects it.
+/// The compiled pattern. `None` if [`check`] rejects it.
 pub fn get(pattern: &str) -> Option<Regex> {
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = compiled.patterns.get(pattern) {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_expensive_patterns_few_are_kept_and_all_of_them_match() {
+    fn the_cache_stays_bounded_and_every_expensive_pattern_still_matches() {
         for at in 0..200 {
             let pattern = format!(r"^(?:\pL{{20}}|{at})$");
             assert!(get(&pattern).unwrap().is_match(&at.to_string()));

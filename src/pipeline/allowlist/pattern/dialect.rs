@@ -1,28 +1,28 @@
-//! Translates Go's regular expressions (package `regexp/syntax`) to those of the `regex` crate.
+//! Translates Go's regular expressions (package `regexp/syntax`) to the dialect of the `regex` crate.
 //!
-//! The two dialects are almost equal. A text that means different things in them, or that only Go accepts, is
+//! The two dialects are almost equal. Syntax that means something else in the crate, or that only Go accepts, is
 //! rewritten:
 //!
 //! | Go | the crate | rewritten to |
 //! |---|---|---|
 //! | `\Q.+\E` is literal text | no such escape | `\.\+` |
-//! | `[a[b]`, `[a&&b]`, `[a~~b]`: the brackets and signs are characters | nested classes and set operations | escaped signs |
-//! | `{`, `a{`, `a{,3}`: no repetition, a character | an error, or a repetition | `\{` |
-//! | `\<`, `\>`: characters | word boundaries | `<`, `>` |
+//! | `[a[b]`, `[a&&b]`, `[a~~b]`: brackets and signs are literal | nested classes and set operations | escaped signs |
+//! | `{`, `a{`, `a{,3}`: a literal brace | an error, or a repetition | `\{` |
+//! | `\<`, `\>`: literal | word boundaries | `<`, `>` |
 //! | `\b{`: a boundary, then `{` or a repetition | special boundaries | `(?:\b)\{` |
 //! | `\p{^Greek}` | no such negation | `\P{Greek}` |
 //! | `\101` octal | an error | `\x41` |
-//! | `\d`, `\w`, `\s`, `\b` are ASCII | Unicode | nothing: a tag is ASCII |
+//! | `\d`, `\w`, `\s`, `\b` are ASCII | Unicode | not rewritten: a tag is ASCII |
 //!
-//! What only the crate accepts is rejected if it would mean something else, or nothing, in Go: the flags `x`, `R` and
+//! Syntax that only the crate accepts is rejected if Go would refuse it or read it differently: the flags `x`, `R` and
 //! `u`. More property names, `a**` and `(?<name>…)`, which newer versions of Go accept too, are allowed. These are
-//! equal in both and left alone: `\A \z \pN \pL \x{41} (?P<name>…) (?i) [[:alpha:]] *?`. `\Z`, `\C`, back references
-//! and look-around are errors in both.
+//! equal in both and stay unchanged: `\A \z \pN \pL \x{41} (?P<name>…) (?i) [[:alpha:]] *?`. `\Z`, `\C`, back
+//! references and look-around are errors in both.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Returns the pattern in the crate's dialect, or an error for what the crate accepts and Go does not.
+/// Rewrites the pattern in the crate's dialect. Fails on syntax that the crate accepts and Go does not.
 pub(super) fn from_go(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut rest = pattern.chars().peekable();
@@ -40,9 +40,9 @@ pub(super) fn from_go(pattern: &str) -> Result<String, String> {
 
 type Rest<'a> = Peekable<Chars<'a>>;
 
-/// Called after a backslash.
+/// Translates an escape. `rest` starts after the backslash.
 fn escape(rest: &mut Rest<'_>, out: &mut String, in_class: bool) -> Result<(), String> {
-    let Some(c) = rest.next() else { return Err("a backslash at the end".into()) };
+    let Some(c) = rest.next() else { return Err("it ends with a backslash".into()) };
     match c {
         'Q' if !in_class => quoted(rest, out),
         '<' | '>' => out.push(c),
@@ -63,7 +63,7 @@ fn escape(rest: &mut Rest<'_>, out: &mut String, in_class: bool) -> Result<(), S
     Ok(())
 }
 
-/// `\Q…\E`, up to the end of the pattern if `\E` is missing.
+/// Translates `\Q…\E`. Without `\E`, the literal text extends to the end of the pattern.
 fn quoted(rest: &mut Rest<'_>, out: &mut String) {
     while let Some(c) = rest.next() {
         if c == '\\' && rest.peek() == Some(&'E') {
@@ -74,7 +74,7 @@ fn quoted(rest: &mut Rest<'_>, out: &mut String) {
     }
 }
 
-/// `\p{…}`, at its opening brace.
+/// Translates `\p{…}`. `rest` starts at the opening brace.
 fn property(letter: char, rest: &mut Rest<'_>, out: &mut String) {
     rest.next();
     let negated = rest.next_if_eq(&'^').is_some();
@@ -92,7 +92,7 @@ fn property(letter: char, rest: &mut Rest<'_>, out: &mut String) {
     }
 }
 
-/// `\0` to `\777`; `\1` to `\7` alone would be a back reference.
+/// Translates `\0` to `\777`. `\1` to `\7` alone would be a back reference.
 fn octal(first: char, rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
     let mut value = first.to_digit(8).unwrap_or(0);
     let mut digits = 1;
@@ -126,12 +126,12 @@ fn is_repetition(rest: &Rest<'_>) -> Result<bool, String> {
     }
     let too_many = |digits: &str| !digits.is_empty() && digits.parse::<u32>().map_or(true, |n| n > 1000);
     if too_many(&low) || too_many(&high) {
-        return Err("a repetition of more than 1000".into());
+        return Err("a repetition count exceeds 1000".into());
     }
     Ok(true)
 }
 
-/// Called at the question mark of `(?…`. Rejects flags that Go does not have.
+/// Rejects flags that Go does not have. `rest` starts at the question mark of `(?…`.
 fn check_flags(rest: &Rest<'_>) -> Result<(), String> {
     let strange =
         rest.clone().skip(1).take_while(|c| c.is_ascii_alphabetic() || *c == '-').find(|c| "xRu".contains(*c));
@@ -142,8 +142,8 @@ fn check_flags(rest: &Rest<'_>) -> Result<(), String> {
     }
 }
 
-/// A class, after its opening bracket. A `]` in the first position is a character, and so is every `[` that does not
-/// start a name such as `[:alpha:]`.
+/// Translates a class. `rest` starts after its opening bracket. A `]` in the first position is literal, and so is every
+/// `[` that does not start a name such as `[:alpha:]`.
 fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
     out.push('[');
     if rest.next_if_eq(&'^').is_some() {
@@ -151,7 +151,7 @@ fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
     }
     let mut first = true;
     loop {
-        let Some(c) = rest.next() else { return Err("a class without a closing bracket".into()) };
+        let Some(c) = rest.next() else { return Err("a class has no closing bracket".into()) };
         match c {
             ']' if !first => break,
             '[' => match class_name(rest)? {
@@ -162,7 +162,7 @@ fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
                 }
             },
             '\\' => {
-                // A range cannot start with a set: in `[\w-.]` the hyphen is a character.
+                // A range cannot start with a set: in `[\w-.]` the hyphen is literal.
                 let is_set = rest.peek().is_some_and(|c| "dDwWsSpP".contains(*c));
                 escape(rest, out, true)?;
                 if !is_set {
@@ -180,7 +180,7 @@ fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
     Ok(())
 }
 
-/// `-x` after the first end of a range, if it is one.
+/// Translates `-x` after the first end of a range, if it is one.
 fn class_range(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
     let mut ahead = rest.clone();
     if ahead.next() != Some('-') || matches!(ahead.peek(), None | Some(']')) {
@@ -194,7 +194,7 @@ fn class_range(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
             class_char(c, out);
             Ok(())
         }
-        None => Err("a class without a closing bracket".into()),
+        None => Err("a class has no closing bracket".into()),
     }
 }
 
@@ -205,8 +205,8 @@ fn class_char(c: char, out: &mut String) {
     out.push(c);
 }
 
-/// `[:name:]` or `[:^name:]` after its first bracket; only then consumes it from `rest`. As in Go, a `:]` anywhere
-/// later makes it a name, and an unknown name is an error.
+/// Consumes `[:name:]` or `[:^name:]` if `rest`, which starts after the first bracket, has one. As in Go, a `:]`
+/// anywhere later makes it a name, and an unknown name is an error.
 fn class_name(rest: &mut Rest<'_>) -> Result<Option<String>, String> {
     const NAMES: [&str; 14] = [
         "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",

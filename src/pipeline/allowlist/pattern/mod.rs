@@ -13,7 +13,7 @@ use regex::Regex;
 /// Maximum length of a pattern in bytes.
 const MAX_LENGTH: usize = 4096;
 
-/// A pattern. It prints as it was written. A file may have tens of thousands of them; only some stay compiled
+/// A pattern. Displays as written. A file may have tens of thousands of patterns, and only some stay compiled
 /// (`compiled`).
 #[derive(Clone, Debug)]
 pub struct Pattern {
@@ -36,7 +36,7 @@ impl Pattern {
         Pattern::compile(written, |body| body)
     }
 
-    /// Compiles a pattern that has to match a whole text.
+    /// Compiles a pattern that must match a whole text.
     pub(crate) fn whole(written: &str) -> Result<Pattern, PatternError> {
         Pattern::compile(written, |body| format!(r"\A(?:{body})\z"))
     }
@@ -57,7 +57,8 @@ impl Pattern {
         self.regex().is_some_and(|regex| regex.is_match(text))
     }
 
-    /// Returns the compiled form, for callers that need its groups. It was compiled before, so it exists.
+    /// Returns the compiled form, for callers that need its groups. Always `Some`, because `compile` checked the
+    /// pattern.
     pub(crate) fn regex(&self) -> Option<Regex> {
         compiled::get(&self.rewritten)
     }
@@ -77,7 +78,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The crate draws a pointer below the pattern; a problem must be one line.
+/// The crate prints the pattern with a marker below it; a problem must fit on one line.
 fn one_line(error: &regex::Error) -> String {
     let text = match error {
         regex::Error::CompiledTooBig(_) => return "too large when compiled".into(),

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn patterns_mean_what_go_means_by_them() {
+fn a_pattern_matches_the_same_tags_as_in_go() {
     for (pattern, matching, others) in [
         ("1", "1 21 v1.0", "2"),
         (r"^v?1\.2", "1.2 v1.2.3", "11.2 1x2"),
@@ -56,7 +56,7 @@ fn patterns_mean_what_go_means_by_them() {
 }
 
 #[test]
-fn what_go_refuses_is_refused_on_one_line() {
+fn a_pattern_that_go_refuses_is_refused_with_a_one_line_error() {
     for pattern in [
         "(",
         ")",

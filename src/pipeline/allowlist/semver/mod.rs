@@ -7,14 +7,14 @@
 //! operator   = "=" "!=" ">" "<" ">=" "=>" "<=" "=<" "~" "~>" "^"
 //! version    = [ "v" ] number [ "." number [ "." number ] ] [ "-" prerelease ] [ "+" build ]; a number may be x, X or *
 //! ```
-//! A version with fewer than three numbers, or with a wildcard, stands for every version that starts with it: `=1.2`
-//! and `1.2` are `~1.2`, `>11` needs 12, `<=1.2` includes 1.2.9, `!=1.2` excludes every 1.2. `^` keeps the first number
-//! that is not zero. Tags are parsed leniently, with a leading `v`, one to three numbers, and leading zeros; so
-//! `20240101` is a version, and is in `>=3.12`. A tag with a prerelease (`3.19-alpine`) is in a group only if some
-//! comparator of that group has one.
+//! A version with fewer than three numbers, or with a wildcard, stands for every version that starts with its numbers:
+//! `=1.2` and `1.2` mean `~1.2`, `>11` needs 12, `<=1.2` includes 1.2.9, `!=1.2` excludes every 1.2. `^` keeps the
+//! first number that is not zero. Tags are parsed leniently: a leading `v`, one to three numbers, leading zeros. So
+//! `20240101` is a version, and `>=3.12` includes it. A tag with a prerelease (`3.19-alpine`) matches a group only if
+//! some comparator of that group has a prerelease.
 //!
-//! Differences from Masterminds: expressions that it accepts and that cannot make sense (`!=*`, `>*`, `<*`, `<=*`) are
-//! errors, and `^*` is any version, as its documentation says.
+//! Differences from Masterminds: comparators that it accepts but that make no sense (`!=*`, `>*`, `<*`, `<=*`) are
+//! errors, and `^*` means any version, as its documentation says.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -25,7 +25,7 @@ use semver::{BuildMetadata, Prerelease, Version};
 /// Maximum length of a range in bytes.
 const MAX_LENGTH: usize = 4096;
 
-/// A set of versions. It prints as it was written.
+/// A set of versions. Displays as written.
 #[derive(Clone, Debug)]
 pub struct VersionRange {
     written: String,
@@ -96,7 +96,7 @@ impl VersionRange {
         parse_tag(tag).is_some_and(|version| self.contains(&version))
     }
 
-    /// Whether the version is in the range. Build metadata does not count.
+    /// Whether the version is in the range. Build metadata is ignored.
     pub fn contains(&self, version: &Version) -> bool {
         self.groups.iter().any(|group| group.contains(version))
     }
@@ -130,7 +130,7 @@ impl Comparator {
     /// Whether the written numbers are equal; the last of three may differ.
     fn is_near(&self, other: &Version) -> bool {
         let own = &self.version;
-        // `~0.0.0` is any version: a documented exception of Masterminds.
+        // `~0.0.0` means any version: a documented exception in Masterminds.
         let zero = (own.major, own.minor, own.patch) == (0, 0, 0) && self.precision == Precision::Full;
         zero || self.begins(other, self.precision.min(Precision::Minor))
     }
@@ -143,7 +143,7 @@ impl Comparator {
             && (numbers < Precision::Full || own.patch == other.patch)
     }
 
-    /// Whether `other` is beyond every version that an unfinished version stands for.
+    /// Whether `other` is above every version that an incomplete version stands for.
     fn passes(&self, other: &Version) -> bool {
         let own = &self.version;
         match self.precision {
@@ -156,8 +156,8 @@ impl Comparator {
     fn differs(&self, other: &Version, order: Ordering) -> bool {
         match self.precision {
             Precision::Full => order != Ordering::Equal,
-            // Masterminds compares prereleases here, and not for `!=1`: `!=1.2` includes 1.2.3-rc1 if prereleases are
-            // included.
+            // Masterminds compares prereleases here, but not for `!=1`: `!=1.2` includes 1.2.3-rc1 if the group takes
+            // prereleases.
             Precision::Minor => !self.begins(other, Precision::Minor) || self.version.pre != other.pre,
             Precision::Any | Precision::Major => !self.begins(other, self.precision),
         }

@@ -55,7 +55,7 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn tags_are_chosen_as_by_the_table_of_the_grammar() {
+fn a_range_selects_the_tags_that_the_grammar_documents() {
     for (range, inside, outside) in CASES {
         let parsed: VersionRange = range.parse().unwrap_or_else(|e| panic!("{e}"));
         for tag in inside.split_whitespace() {
@@ -115,7 +115,7 @@ fn a_mistyped_range_is_an_error_not_an_empty_selection() {
 }
 
 #[test]
-fn a_tag_that_is_no_version_is_in_no_range() {
+fn a_tag_that_is_not_a_version_never_matches_a_range() {
     for tag in ["", "latest", "1.2.3.4", "1..2", "v", "vv1", "V1", "1.2_3", "1-", "1.x", "*", "1.2.3-01", "-1", "1 "] {
         assert_eq!(parse_tag(tag), None, "{tag:?}");
     }

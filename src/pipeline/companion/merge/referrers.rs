@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{Joined, MAX_VALUES, Merge, NotMerged};
 use crate::oci::{MAX_MANIFEST_SIZE, Manifest, has_at_most_values, media_type};
 
-/// As in [`merge`](super::merge). If both have the same entries, ours stays: the registry may have just entered them
+/// As [`merge`](super::merge). If both lists have the same entries, ours stays: the registry may have just entered them
 /// itself.
 pub(super) fn merge(theirs: &Manifest, ours: &Manifest) -> Result<Merge, NotMerged> {
     let (list, own) = (List::read(theirs)?, List::read(ours)?);

@@ -35,7 +35,7 @@ fn joined(theirs: &Manifest, ours: &Manifest) -> Joined {
 }
 
 #[test]
-fn a_list_that_has_all_of_the_other_is_the_one_that_stays() {
+fn a_list_that_contains_the_other_keeps_the_tag() {
     let (one, two) = (list(&[(1, 1)]), list(&[(1, 1), (1, 2)]));
     assert!(matches!(merge(&two, &one).unwrap(), Merge::KeepTheirs));
     assert!(matches!(merge(&one, &two).unwrap(), Merge::TakeOurs { added: 1 }));
@@ -46,7 +46,7 @@ fn a_list_that_has_all_of_the_other_is_the_one_that_stays() {
 }
 
 #[test]
-fn a_list_contains_what_it_was_before_and_no_other() {
+fn a_list_contains_its_earlier_states_and_no_other_list() {
     let of = |signatures: &[(u8, u8)]| Signatures::of(&list(signatures));
     let now = of(&[(1, 1), (1, 2)]).unwrap();
     assert!(now.contain(&of(&[(1, 1)]).unwrap()) && !now.contain(&of(&[(1, 1), (1, 3)]).unwrap()));
@@ -77,7 +77,7 @@ fn a_joined_list_is_written_as_cosign_does() {
 }
 
 #[test]
-fn what_is_no_list_of_signatures_is_neither_joined_nor_replaced() {
+fn a_manifest_that_is_not_a_list_of_signatures_is_neither_joined_nor_replaced() {
     let ours = list(&[(1, 1)]);
     let index = format!(r#"{{"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
     let index = Manifest::parse(index.into_bytes().into(), None, None).unwrap();
@@ -105,7 +105,7 @@ fn referrers(entries: &[u8]) -> Manifest {
 }
 
 #[test]
-fn a_list_of_referrers_loses_no_entry_either() {
+fn merging_lists_of_referrers_loses_no_entry() {
     assert!(matches!(merge(&referrers(&[1, 2]), &referrers(&[1])).unwrap(), Merge::KeepTheirs));
     assert!(matches!(merge(&referrers(&[1]), &referrers(&[2, 1])).unwrap(), Merge::TakeOurs { added: 1 }));
     let both = joined(&referrers(&[1, 2]), &referrers(&[2, 3]));
@@ -116,7 +116,7 @@ fn a_list_of_referrers_loses_no_entry_either() {
 
 proptest! {
     #[test]
-    fn nothing_is_lost_nothing_is_double_and_merging_again_changes_nothing(
+    fn merging_loses_no_signature_doubles_none_and_is_idempotent(
         theirs in prop::collection::vec((0..4_u8, 0..4_u8), 0..8),
         ours in prop::collection::vec((0..4_u8, 0..4_u8), 0..8),
     ) {
