@@ -352,7 +352,7 @@ fn sources() -> Sources {
 }
 
 #[test]
-fn inside_a_room_names_lead_one_way() {
+fn modules_inside_a_room_have_no_circular_dependencies() {
     let circles = sources().circles();
     let complaints: Vec<String> = circles
         .iter()
@@ -379,7 +379,7 @@ fn circles_in(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn a_circle_would_be_seen_however_it_is_written() {
+fn a_circular_dependency_is_found_however_it_is_written() {
     let b = ("r::b", "use crate::r::a::A; pub struct B;");
     for a in [
         "use super::b::B;",
@@ -404,7 +404,7 @@ fn a_circle_would_be_seen_however_it_is_written() {
 }
 
 #[test]
-fn what_is_no_circle_is_not_called_one() {
+fn dependencies_without_a_circle_are_not_reported() {
     let b = ("r::b", "use super::a::A; pub struct B;");
     for a in [
         "// use super::b::B;",

@@ -43,7 +43,7 @@ fn written(out: &Path) -> Vec<PathBuf> {
 
 /// A file that is called a signature and is none would make a bad copy of a good bundle, and nobody would know where it came from.
 #[test]
-fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
+fn a_file_that_is_not_a_signature_is_left_out_with_a_notice() {
     let directory = tempdir();
     let key = Key::new(directory.path(), "ours", Kind::Ed25519);
     let source = directory.path().join("source");
@@ -69,7 +69,7 @@ fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
 /// An operator signs a bundle where the keys are and carries it in whatever form the way demands: it has to be the same bundle, with
 /// every signature, when it comes out of the last form.
 #[test]
-fn every_form_turns_into_every_other_and_keeps_identity_and_signatures() {
+fn every_form_converts_into_every_other_and_keeps_identity_and_signatures() {
     let directory = tempdir();
     let (ours, theirs) =
         (Key::new(directory.path(), "ours", Kind::Ed25519), Key::new(directory.path(), "theirs", Kind::P256));
@@ -104,7 +104,7 @@ fn every_form_turns_into_every_other_and_keeps_identity_and_signatures() {
 }
 
 #[test]
-fn a_stream_is_the_tar_byte_for_byte() {
+fn convert_to_stdout_gives_the_tar_byte_for_byte() {
     let directory = tempdir();
     let (tar, folder) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
@@ -132,7 +132,7 @@ fn directories_share_their_blobs_where_they_can() {
 }
 
 #[test]
-fn a_damaged_bundle_gets_no_other_form_and_what_was_there_stays() {
+fn a_damaged_bundle_is_not_converted_and_the_existing_output_is_kept() {
     let directory = tempdir();
     let tar = directory.path().join("damaged.tar");
     let builder = builder();
@@ -154,7 +154,7 @@ fn a_damaged_bundle_gets_no_other_form_and_what_was_there_stays() {
 }
 
 #[test]
-fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
+fn an_incomplete_or_foreign_input_is_refused_before_anything_is_written() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     builder().write(&tar).unwrap();
@@ -174,7 +174,7 @@ fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
 
 /// A conversion of 60 GB that was stopped goes on where it was: what has been copied is proven, not copied again.
 #[test]
-fn a_conversion_that_was_stopped_goes_on() {
+fn an_interrupted_conversion_resumes() {
     let directory = tempdir();
     let (tar, damaged) = (directory.path().join("b.tar"), directory.path().join("damaged.tar"));
     let builder = builder();
@@ -205,7 +205,7 @@ fn a_conversion_that_was_stopped_goes_on() {
 
 /// A name that says "unfinished" says nothing of the bytes: a blob with more bytes than it has is no blob.
 #[test]
-fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
+fn an_overlong_leftover_of_an_unfinished_run_does_not_stay_in_the_bundle() {
     let directory = tempdir();
     let (tar, out) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
@@ -219,7 +219,7 @@ fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
 
 /// An export that was killed in a blob, and then a run that can link the blob: the half of it must not stay beside the whole.
 #[test]
-fn half_of_a_blob_does_not_stay_beside_its_link() {
+fn a_partial_blob_is_removed_when_the_whole_blob_is_linked() {
     let directory = tempdir();
     let (tar, from, out) = (directory.path().join("b.tar"), directory.path().join("a"), directory.path().join("b"));
     builder().write(&tar).unwrap();
@@ -235,7 +235,7 @@ fn half_of_a_blob_does_not_stay_beside_its_link() {
 
 /// The signature may be all that the isolated side believes: a copy without it must not take it away.
 #[test]
-fn a_conversion_onto_the_same_bundle_keeps_the_signatures_that_are_there() {
+fn a_conversion_onto_the_same_bundle_keeps_its_signatures() {
     let directory = tempdir();
     let (ours, theirs) =
         (Key::new(directory.path(), "ours", Kind::P256), Key::new(directory.path(), "theirs", Kind::Ed25519));
@@ -257,7 +257,7 @@ fn a_conversion_onto_the_same_bundle_keeps_the_signatures_that_are_there() {
 }
 
 #[test]
-fn nothing_is_written_into_a_bundle_nor_over_what_no_export_has_made() {
+fn convert_never_writes_into_a_bundle_or_over_foreign_files() {
     let directory = tempdir();
     let (tar, bundle) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
@@ -272,7 +272,7 @@ fn nothing_is_written_into_a_bundle_nor_over_what_no_export_has_made() {
 
 /// A mistyped output must not pass in silence: the bundle that had the name is gone.
 #[test]
-fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_is_refused() {
+fn replacing_another_bundle_is_reported_and_an_unsupported_archive_is_refused() {
     let directory = tempdir();
     let (tar, other) = (directory.path().join("b.tar"), directory.path().join("other.tar"));
     builder().write(&tar).unwrap();
@@ -290,7 +290,7 @@ fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_i
 
 /// That volumes were written says nothing of a tar that is called like the set.
 #[test]
-fn volumes_do_not_make_a_damaged_tar_of_their_name_count_as_proven() {
+fn writing_volumes_does_not_mark_a_damaged_tar_of_the_same_name_as_proven() {
     let directory = tempdir();
     let (good, tar) = (directory.path().join("good.tar"), directory.path().join("images.tar"));
     builder().write(&good).unwrap();
@@ -306,7 +306,7 @@ fn volumes_do_not_make_a_damaged_tar_of_their_name_count_as_proven() {
 
 /// A bundle of thousands of blobs is more files than a process may have open.
 #[test]
-fn a_directory_of_more_blobs_than_a_process_may_open_files_is_converted_and_resumed() {
+fn a_directory_with_more_blobs_than_the_open_file_limit_converts_and_resumes() {
     let directory = tempdir();
     let (from, tar, again) = (directory.path().join("b"), directory.path().join("b.tar"), directory.path().join("c"));
     let layers: Vec<Vec<u8>> = (0..120).map(|seed| noise(seed + 1, 3_000)).collect();

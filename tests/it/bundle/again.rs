@@ -50,7 +50,7 @@ fn both_forms(builder: &Builder, directory: &Path) -> [(PathBuf, PathBuf); 2] {
 }
 
 #[test]
-fn an_untouched_bundle_is_not_read_again_for_nothing() {
+fn an_untouched_bundle_is_not_read_again() {
     let (directory, builder) = (tempdir(), two_images());
     let expected = usize::from(!keeps_attributes(directory.path()));
     for (out, _) in both_forms(&builder, directory.path()) {
@@ -59,7 +59,7 @@ fn an_untouched_bundle_is_not_read_again_for_nothing() {
 }
 
 #[test]
-fn a_file_that_was_touched_is_read_before_it_counts() {
+fn a_touched_file_is_read_again_before_it_counts_as_unchanged() {
     let (directory, builder) = (tempdir(), two_images());
     let expected = usize::from(!keeps_attributes(directory.path()));
     for (out, file) in both_forms(&builder, directory.path()) {
@@ -73,7 +73,7 @@ fn a_file_that_was_touched_is_read_before_it_counts() {
 }
 
 #[test]
-fn a_file_that_was_altered_and_given_its_old_time_again_is_read_before_it_counts() {
+fn an_altered_file_with_its_old_mtime_is_read_again() {
     let (directory, builder) = (tempdir(), two_images());
     let [(folder, layer), (tar, _)] = both_forms(&builder, directory.path());
     let file = std::fs::File::options().write(true).open(layer).unwrap();
@@ -93,7 +93,7 @@ fn a_file_that_was_altered_and_given_its_old_time_again_is_read_before_it_counts
 }
 
 #[test]
-fn a_copy_is_read_before_it_counts_whatever_mark_came_with_it() {
+fn a_copy_is_read_again_even_if_its_mark_was_copied_too() {
     let (directory, builder) = (tempdir(), two_images());
     for (out, _) in both_forms(&builder, directory.path()) {
         let copy = directory.path().join("copy").join(out.file_name().unwrap());

@@ -37,7 +37,7 @@ fn assert_clean(out: &Path) {
 }
 
 #[test]
-fn an_unfinished_blob_continues_at_its_last_byte_and_finished_ones_are_kept() {
+fn a_partial_blob_resumes_at_its_last_byte_and_finished_blobs_are_kept() {
     let (directory, builder) = (tempdir(), two_images());
     for name in OUTS {
         let out = directory.path().join(name);
@@ -67,7 +67,7 @@ fn a_source_that_ignores_ranges_starts_the_blob_again() {
 }
 
 #[test]
-fn leftovers_that_went_bad_are_fetched_again_in_the_same_run() {
+fn damaged_leftovers_are_fetched_again_in_the_same_run() {
     let (directory, builder) = (tempdir(), two_images());
     for name in OUTS {
         let out = directory.path().join(name);
@@ -104,7 +104,7 @@ fn flip_leftover(out: &Path, builder: &Builder, at: usize) {
 }
 
 #[test]
-fn a_blob_that_lacks_only_its_name_is_not_fetched_again() {
+fn a_complete_blob_without_its_final_name_is_not_fetched_again() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("bundle");
     drop(builder.create(&out).unwrap());
@@ -117,7 +117,7 @@ fn a_blob_that_lacks_only_its_name_is_not_fetched_again() {
 }
 
 #[test]
-fn what_was_fetched_for_another_plan_moves_to_its_new_place() {
+fn blobs_fetched_for_another_plan_move_to_their_new_place() {
     let (directory, builder) = (tempdir(), two_images());
     for name in OUTS {
         let out = directory.path().join(name);
@@ -136,7 +136,7 @@ fn what_was_fetched_for_another_plan_moves_to_its_new_place() {
 }
 
 #[test]
-fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_unsaid() {
+fn discarding_blobs_fetched_for_another_plan_is_reported() {
     let (directory, builder) = (tempdir(), two_images());
     let notices = |builder: &Builder, out: &Path| {
         let recorder = Arc::new(Recorder::default());
@@ -158,7 +158,7 @@ fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_un
 
 /// Both directories are emptied or removed by the next run, and notes in them would go with them.
 #[test]
-fn a_note_beside_an_unfinished_bundle_is_not_removed() {
+fn a_users_file_in_an_unfinished_bundle_is_not_removed() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("bundle");
     for name in ["bundle.partial", "bundle.partial.old"] {
@@ -174,7 +174,7 @@ fn a_note_beside_an_unfinished_bundle_is_not_removed() {
 }
 
 #[test]
-fn an_unfinished_bundle_is_no_bundle() {
+fn an_unfinished_bundle_does_not_open_as_a_bundle() {
     let (directory, builder) = (tempdir(), two_images());
     for name in OUTS {
         let out = directory.path().join(name);
@@ -186,7 +186,7 @@ fn an_unfinished_bundle_is_no_bundle() {
 }
 
 #[test]
-fn a_tar_cut_anywhere_at_its_beginning_is_an_error_or_a_fault_and_never_a_panic() {
+fn a_tar_cut_anywhere_near_its_start_never_causes_a_panic() {
     let directory = tempdir();
     let (out, cut) = (directory.path().join("whole.tar"), directory.path().join("cut.tar"));
     Builder::new().image("registry.test/a:1", &[vec![1; 10]]).write(&out).unwrap();

@@ -30,7 +30,7 @@ fn with_sha512() -> Builder {
 }
 
 #[test]
-fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
+fn sha256sum_verifies_the_directory_and_tar_unpacks_the_same_files() {
     let (directory, builder) = (tempdir(), with_sha512());
     let (folder, tar) = (directory.path().join("bundle"), directory.path().join("bundle.tar"));
     let (one, other) = (builder.write(&folder).unwrap(), builder.write(&tar).unwrap());
@@ -56,7 +56,7 @@ fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
 
 /// An export looks at its output when it begins, and may run for hours.
 #[test]
-fn what_has_taken_the_name_of_the_output_meanwhile_stays() {
+fn a_file_that_appears_at_the_output_path_during_an_export_is_kept() {
     let (directory, builder) = (tempdir(), two_images());
     for (name, form) in [("bundle", Form::Directory), ("bundle.tar", Form::Tar)] {
         let out = directory.path().join(name);
@@ -85,7 +85,7 @@ fn skopeo_finds_each_image_by_its_full_name_in_both_forms() {
 }
 
 #[test]
-fn the_same_contents_give_the_same_tar_however_it_came_about() {
+fn the_same_contents_give_the_same_tar_however_it_was_written() {
     let (directory, builder) = (tempdir(), with_sha512());
     let (first, second) = (directory.path().join("a.tar"), directory.path().join("b.tar"));
     builder.write(&first).unwrap();
@@ -100,7 +100,7 @@ fn the_same_contents_give_the_same_tar_however_it_came_about() {
 }
 
 #[test]
-fn a_layout_answers_by_name_and_by_digest() {
+fn a_layout_resolves_names_and_digests() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("bundle");
     builder.write(&out).unwrap();
@@ -120,7 +120,7 @@ fn a_layout_answers_by_name_and_by_digest() {
 }
 
 #[test]
-fn a_slash_at_the_end_and_a_link_name_the_same_place() {
+fn a_trailing_slash_or_a_symlink_names_the_same_output() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("bundle");
     for _ in 0..2 {
@@ -137,7 +137,7 @@ fn a_slash_at_the_end_and_a_link_name_the_same_place() {
 }
 
 #[test]
-fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
+fn an_output_that_is_not_a_bundle_of_the_same_form_is_never_replaced() {
     let (directory, builder) = (tempdir(), two_images());
     let at = |name: &str| directory.path().join(name);
     std::fs::write(at("notes.tar"), "mine").unwrap();
@@ -160,7 +160,7 @@ fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
 }
 
 #[test]
-fn two_runs_on_one_output_do_not_meet() {
+fn a_second_run_on_the_same_output_is_refused() {
     let (directory, builder) = (tempdir(), two_images());
     for name in ["bundle", "bundle.tar"] {
         let out = directory.path().join(name);
@@ -173,7 +173,7 @@ fn two_runs_on_one_output_do_not_meet() {
 }
 
 #[test]
-fn exporting_again_repairs_a_damaged_bundle_and_fetches_only_what_is_damaged() {
+fn a_repeated_export_repairs_a_bundle_and_fetches_only_damaged_blobs() {
     let (directory, builder) = (tempdir(), two_images());
     for name in ["bundle", "bundle.tar"] {
         let out = directory.path().join(name);

@@ -26,7 +26,7 @@ fn four() -> Source {
 }
 
 #[test]
-fn a_text_file_selects_platforms_and_names_with_comments_bom_and_crlf() {
+fn a_text_allowlist_with_comments_bom_and_crlf_selects_platforms_and_names() {
     let source = four();
     let host = source.host();
     let text = format!(
@@ -50,7 +50,7 @@ fn a_text_file_selects_platforms_and_names_with_comments_bom_and_crlf() {
 }
 
 #[test]
-fn a_yaml_list_and_standard_input_mean_the_same_as_the_text() {
+fn a_yaml_list_and_stdin_select_the_same_images_as_the_text_file() {
     let source = four();
     let host = source.host();
     let text = format!("{host}/team/multi:1.0 platform=linux/arm64 as=base/multi\n{host}/team/app:edge\n");
@@ -68,7 +68,7 @@ fn a_yaml_list_and_standard_input_mean_the_same_as_the_text() {
 }
 
 #[test]
-fn a_repository_alone_is_all_its_tags_and_a_pattern_that_matches_nothing_is_an_error_unless_allowed() {
+fn a_bare_repository_selects_all_tags_and_a_pattern_without_a_match_is_an_error() {
     let source = four();
     let host = source.host();
     let lock = lock_of(&[&format!("{host}/team/app")]);
@@ -83,7 +83,7 @@ fn a_repository_alone_is_all_its_tags_and_a_pattern_that_matches_nothing_is_an_e
 }
 
 #[test]
-fn skopeos_file_brings_its_credentials_and_its_tls_settings() {
+fn a_skopeo_file_supplies_credentials_and_tls_settings() {
     let options = Options { credentials: Some(("user".into(), "secret".into())), tls: true, ..Options::default() };
     let closed = Registry::with(options);
     images::oci("team/app", "1.0", &["a"]).push(&closed);
@@ -106,7 +106,7 @@ fn skopeos_file_brings_its_credentials_and_its_tls_settings() {
 }
 
 #[test]
-fn duplicates_are_merged_and_short_names_written_out_and_both_are_reported() {
+fn merged_duplicates_and_expanded_short_names_are_reported() {
     let source = four();
     let reference = format!("{}/team/app:1.0", source.host());
     let list = source.file("list.txt", &format!("{reference}\n{reference}\n"));
@@ -122,7 +122,7 @@ fn duplicates_are_merged_and_short_names_written_out_and_both_are_reported() {
 }
 
 #[test]
-fn an_image_that_is_not_on_the_isolated_sides_list_is_refused_before_any_request() {
+fn an_image_missing_from_the_isolated_sides_list_is_refused_before_any_request() {
     let source = four();
     let bundle = source.bundle("b.tar");
     let target = Registry::start();
@@ -142,7 +142,7 @@ fn an_image_that_is_not_on_the_isolated_sides_list_is_refused_before_any_request
 }
 
 #[test]
-fn a_list_that_allows_a_tag_with_a_digest_refuses_the_tag_with_another_one() {
+fn a_list_that_pins_a_digest_refuses_the_tag_with_another_digest() {
     let source = Source::of(&[images::oci("team/app", "1.0", &["a"])]);
     let bundle = source.bundle("b.tar");
     let target = Registry::start();
@@ -167,7 +167,7 @@ fn signed() -> Vec<images::Image> {
 }
 
 #[test]
-fn a_list_of_tags_has_images_alone_and_what_speaks_of_them_travels_along() {
+fn a_tag_listing_selects_only_images_and_their_referrers_travel_with_them() {
     let all = signed();
     let source = Source::of(&all);
     let host = source.host();
@@ -211,7 +211,7 @@ fn a_tag_that_only_looks_like_a_companion_is_an_image() {
 }
 
 #[test]
-fn a_name_at_the_target_that_the_list_does_not_give_is_refused() {
+fn a_target_name_that_the_list_does_not_assign_is_refused() {
     let source = Source::of(&[images::oci("team/app", "1.0", &["a"])]);
     let target = Registry::start();
     let entry = format!("{}/team/app:1.0", source.host());
@@ -235,7 +235,7 @@ fn a_name_at_the_target_that_the_list_does_not_give_is_refused() {
 }
 
 #[test]
-fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_platforms() {
+fn a_list_with_platforms_refuses_an_index_with_a_manifest_without_platform() {
     let mut index = images::oci_index("team/multi", "1.0", "m");
     let mut manifest: Value = serde_json::from_slice(&index.manifest).unwrap();
     // Who finds no platform there asks the config, which says arm64.
@@ -254,7 +254,7 @@ fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_plat
 
 /// Each platform of an index that is attached can be pulled by its digest, as if it had been asked for.
 #[test]
-fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platforms() {
+fn a_list_with_platforms_refuses_an_attached_image_for_another_platform() {
     let app = images::oci("team/app", "1.0", &["app"]);
     let other = images::oci_for("arm64", "team/app", "", &["other"]);
     let with_platform = images::index_of("team/app", "", &[(&other, Some("arm64"))], Some(&app));
@@ -281,7 +281,7 @@ fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platfo
 
 /// An artifact that is an image of its own makes a referrer of what it names.
 #[test]
-fn what_speaks_of_an_image_that_does_not_enter_is_refused_unless_the_list_names_it_exactly() {
+fn a_referrer_of_an_excluded_image_is_refused_unless_the_list_names_it_exactly() {
     let app = images::oci("team/app", "1.0", &["app"]);
     let sbom =
         images::Image { tag: Some("sbom".to_owned()), ..images::referrer(&app, "application/spdx+json", b"sbom") };

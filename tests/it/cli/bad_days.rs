@@ -178,7 +178,7 @@ fn image() -> Image {
 }
 
 #[test]
-fn whatever_befalls_an_export_its_bundle_is_right_or_there_is_none_and_it_says_why() {
+fn under_any_fault_an_export_writes_a_correct_bundle_or_none_and_says_why() {
     let (source, image, directory) = (Registry::start(), image(), tempdir());
     image.push(&source);
     let layer = image.blob_digests().pop().unwrap();
@@ -202,7 +202,7 @@ fn whatever_befalls_an_export_its_bundle_is_right_or_there_is_none_and_it_says_w
 }
 
 #[test]
-fn whatever_befalls_an_import_its_image_is_right_or_there_is_none_and_it_says_why() {
+fn under_any_fault_an_import_leaves_a_correct_image_or_none_and_says_why() {
     let (source, image, directory) = (Registry::start(), image(), tempdir());
     image.push(&source);
     let bundle = directory.path().join("bundle.tar").display().to_string();

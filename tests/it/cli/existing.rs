@@ -7,7 +7,7 @@ use crate::support::registry::Registry;
 use crate::support::{images, sha256};
 
 #[test]
-fn a_tag_that_means_another_image_is_overwritten_left_alone_or_an_error() {
+fn on_existing_overwrites_skips_or_fails_a_tag_of_another_image() {
     let new = images::oci("team/app", "1", &["new"]);
     let other = images::oci("team/other", "1", &["other"]);
     let old = images::oci("team/app", "1", &["old"]);
@@ -46,7 +46,7 @@ fn a_tag_that_means_another_image_is_overwritten_left_alone_or_an_error() {
 }
 
 #[test]
-fn the_receipt_says_what_became_of_each_image_and_what_is_there_now() {
+fn the_receipt_gives_each_images_outcome_and_current_digest() {
     let good = images::oci("good", "1", &["x"]);
     let index = images::oci_index("sparse", "1", "multi");
     let source = Source::of(&[good.clone(), index]);
@@ -84,7 +84,7 @@ fn the_receipt_says_what_became_of_each_image_and_what_is_there_now() {
 }
 
 #[test]
-fn with_verify_first_nothing_is_pushed_from_a_bundle_with_one_bad_byte_without_it_the_others_arrive() {
+fn verify_first_pushes_nothing_from_a_damaged_bundle_otherwise_intact_images_arrive() {
     let (good, bad) = (images::oci("good", "1", &["x"]), images::oci("bad", "1", &["y"]));
     let source = Source::of(&[good.clone(), bad.clone()]);
     let bundle = source.bundle("b");

@@ -29,7 +29,7 @@ fn listed(bundle: &Path) -> Vec<(String, Option<String>, Option<String>)> {
 }
 
 #[test]
-fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
+fn index_json_lists_images_first_artifacts_last_and_companions_unnamed() {
     let (chart, app) = (images::artifact("a/chart", "1", b"chart"), images::oci_index("b/app", "1", "signed"));
     let (signature, sbom) = (images::cosign_signature(&app), images::referrer(&app, "application/spdx+json", b"sbom"));
     let list = images::referrers_tag(&app, std::slice::from_ref(&sbom));
@@ -60,7 +60,7 @@ fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
 }
 
 #[test]
-fn docker_load_finds_one_platform_of_every_image() {
+fn docker_load_gets_one_platform_of_every_image() {
     let (app, arm) = (images::oci_index("b/app", "1", "both"), images::oci_for("arm64", "c/arm", "1", &["arm"]));
     let chart = images::artifact("a/chart", "1", b"chart");
     let source = Source::of(&[app.clone(), arm.clone(), chart.clone()]);

@@ -16,7 +16,7 @@ fn push_images(source: &Registry) -> Vec<Image> {
 }
 
 #[test]
-fn an_import_whose_registry_dies_says_it_once_and_the_same_command_finishes_it() {
+fn an_outage_during_an_import_is_reported_once_and_a_rerun_finishes() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = push_images(&source);
     let bundle = directory.path().join("bundle.tar").display().to_string();
@@ -50,7 +50,7 @@ fn an_import_whose_registry_dies_says_it_once_and_the_same_command_finishes_it()
 }
 
 #[test]
-fn a_registry_that_is_down_before_anything_begins_is_reported_once() {
+fn a_registry_that_is_down_from_the_start_is_reported_once() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = push_images(&source);
     let references =
@@ -79,7 +79,7 @@ fn a_registry_that_is_down_before_anything_begins_is_reported_once() {
 }
 
 #[test]
-fn one_image_that_the_registry_stumbles_over_costs_no_other() {
+fn a_registry_error_for_one_image_fails_no_other_image() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = push_images(&source);
     let bundle = directory.path().join("bundle.tar").display().to_string();
@@ -101,7 +101,7 @@ fn one_image_that_the_registry_stumbles_over_costs_no_other() {
 }
 
 #[test]
-fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
+fn an_outage_during_an_export_is_one_error_and_a_rerun_resumes() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);
     let proxy = Proxy::before(source.host());
@@ -124,7 +124,7 @@ fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
 }
 
 #[test]
-fn a_referrers_api_that_always_fails_costs_no_image() {
+fn a_failing_referrers_api_loses_no_image() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);
     let proxy = Proxy::before(source.host());
@@ -139,7 +139,7 @@ fn a_referrers_api_that_always_fails_costs_no_image() {
 }
 
 #[test]
-fn an_object_at_which_the_source_always_fails_is_named_and_is_no_outage() {
+fn an_object_the_source_cannot_serve_is_named_and_not_taken_for_an_outage() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);
     let path = |name: &str| directory.path().join(name).display().to_string();

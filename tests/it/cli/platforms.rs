@@ -17,7 +17,7 @@ fn signed() -> (images::Image, Source) {
 const LEFT: &str = "1 signature and 1 SBOM refer to the whole index and are left behind";
 
 #[test]
-fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
+fn referrers_of_a_trimmed_index_that_stay_behind_are_counted_everywhere() {
     let (_, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let out = source.path("b.tar").display().to_string();
@@ -50,7 +50,7 @@ fn what_speaks_of_the_whole_index_is_counted_wherever_it_stays_behind() {
 }
 
 #[test]
-fn one_platform_takes_the_digest_it_has_upstream() {
+fn a_single_platform_keeps_its_upstream_digest() {
     let (app, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let lock = |more: &[&str]| json(&succeed(&[&["lock", &*reference], more].concat()))["images"][0].clone();
@@ -65,7 +65,7 @@ fn one_platform_takes_the_digest_it_has_upstream() {
 }
 
 #[test]
-fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_reported_once() {
+fn an_entry_keeps_its_earlier_index_mode_and_that_is_reported_once() {
     let (app, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let (bundle, lock) = (source.path("b.tar").display().to_string(), source.path("l.lock").display().to_string());

@@ -38,7 +38,7 @@ impl Replaced {
 }
 
 #[test]
-fn a_replaced_signature_is_named_and_the_user_goes_on_with_todays_or_without() {
+fn a_replaced_signature_is_named_and_the_user_can_continue_with_or_without_todays() {
     let fixture = Replaced::new();
     let out = fixture.source.path("again").display().to_string();
     let output = ends_with(4, &["export", "--locked", &fixture.lock, "-o", &out]);
@@ -79,7 +79,7 @@ fn a_replaced_signature_is_named_and_the_user_goes_on_with_todays_or_without() {
 }
 
 #[test]
-fn a_repair_needs_only_what_the_bundle_lacks() {
+fn a_repair_fetches_only_what_the_bundle_lacks() {
     let fixture = Replaced::new();
     let manifest: serde_json::Value = serde_json::from_slice(&fixture.app.manifest).unwrap();
     let layer = manifest["layers"][0]["digest"].as_str().unwrap().replace(':', "/");
@@ -94,7 +94,7 @@ fn a_repair_needs_only_what_the_bundle_lacks() {
 }
 
 #[test]
-fn a_foreign_file_or_layout_is_called_what_it_is() {
+fn a_foreign_file_or_layout_is_identified_in_the_error() {
     let fixture = Replaced::new();
     let (bundle, key) = (fixture.bundle.to_str().unwrap(), fixture.source.path("key.pem").display().to_string());
     let made = std::process::Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out", &key]).status();

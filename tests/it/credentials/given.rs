@@ -18,7 +18,7 @@ fn variable(host: &str) -> String {
 }
 
 #[test]
-fn credentials_are_taken_from_standard_input_with_or_without_a_line_end() {
+fn credentials_on_stdin_work_with_or_without_a_newline() {
     let registry = closed();
     let image = format!("{}/team/app:1", registry.host());
     for end in ["", "\n", "\r\n"] {
@@ -28,7 +28,7 @@ fn credentials_are_taken_from_standard_input_with_or_without_a_line_end() {
 }
 
 #[test]
-fn what_on_standard_input_is_no_credentials_is_wrong_use_and_not_repeated() {
+fn malformed_credentials_on_stdin_are_a_usage_error_and_are_not_printed() {
     let registry = closed();
     let image = format!("{}/team/app:1", registry.host());
     for stdin in ["", "\n", "hunter2\n", ":hunter2", &"hunter2".repeat(10_000)] {
@@ -59,7 +59,7 @@ fn a_password_is_never_read_as_an_allowlist() {
 }
 
 #[test]
-fn the_command_line_counts_most_then_the_registrys_variable_then_that_of_all_then_files() {
+fn the_command_line_beats_the_registrys_variable_then_the_general_one_then_files() {
     let registry = closed();
     let image = format!("{}/team/app:1", registry.host());
     let own = variable(registry.host());
@@ -86,7 +86,7 @@ fn the_command_line_counts_most_then_the_registrys_variable_then_that_of_all_the
 }
 
 #[test]
-fn a_variable_of_one_registry_is_not_shown_to_another() {
+fn a_registrys_variable_is_never_sent_to_another_registry() {
     let (one, other) = (closed(), closed());
     let image = format!("{}/team/app:1", other.host());
     let right = format!("me:{PASSWORD}");
@@ -98,7 +98,7 @@ fn a_variable_of_one_registry_is_not_shown_to_another() {
 
 /// Otherwise the plan that was shown to somebody is one that cannot be carried out.
 #[test]
-fn a_dry_run_with_a_wrong_password_ends_as_the_push_would() {
+fn a_dry_run_with_a_wrong_password_fails_like_the_push() {
     let (registry, home, directory) = (closed(), Home::new(), tempdir());
     let bundle = directory.path().join("b.tar").display().to_string();
     let image = format!("{}/team/app:1", registry.host());

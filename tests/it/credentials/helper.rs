@@ -16,7 +16,7 @@ use crate::support::gapferry_process;
 use crate::support::registry::{Options, Registry};
 
 #[test]
-fn a_login_goes_to_the_helper_of_the_registry_and_skopeo_finds_it_there() {
+fn a_login_goes_to_the_registrys_helper_where_skopeo_finds_it() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");
@@ -46,7 +46,7 @@ fn a_login_goes_to_the_helper_of_the_registry_and_skopeo_finds_it_there() {
 }
 
 #[test]
-fn what_skopeo_gives_to_a_helper_gapferry_finds_and_forgets() {
+fn gapferry_finds_and_removes_a_login_that_skopeo_gave_to_a_helper() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");
@@ -60,7 +60,7 @@ fn what_skopeo_gives_to_a_helper_gapferry_finds_and_forgets() {
 }
 
 #[test]
-fn the_helper_for_all_registries_takes_over_what_the_file_kept() {
+fn creds_store_takes_over_the_logins_of_the_file() {
     let (registry, home) = (closed(), Home::new().with([("DOCKER_CONFIG", "")]));
     let host = registry.host();
     home.install_helper("store");
@@ -78,7 +78,7 @@ fn the_helper_for_all_registries_takes_over_what_the_file_kept() {
 }
 
 #[test]
-fn logging_out_of_all_asks_every_helper_to_forget() {
+fn logout_all_erases_the_logins_of_every_helper() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     ["vault", "store"].iter().for_each(|name| home.install_helper(name));
@@ -97,7 +97,7 @@ fn logging_out_of_all_asks_every_helper_to_forget() {
 }
 
 #[test]
-fn a_helper_that_fails_is_2_its_words_are_reported_but_no_password() {
+fn a_failing_helper_exits_2_with_its_message_but_no_password() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");
@@ -123,7 +123,7 @@ fn a_helper_that_fails_is_2_its_words_are_reported_but_no_password() {
 }
 
 #[test]
-fn a_namespace_is_not_given_to_a_helper_that_knows_none() {
+fn a_namespace_login_is_refused_where_a_helper_would_get_it() {
     let (registry, home) = (closed(), Home::new());
     home.install_helper("vault");
     let asked = registry.requests().len();
@@ -146,7 +146,7 @@ echo "warning: session ended"; echo "$answer"; exit 1
 "#;
 
 #[test]
-fn the_secret_that_a_failing_helper_prints_is_not_shown() {
+fn a_secret_printed_by_a_failing_helper_is_masked() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");
@@ -169,7 +169,7 @@ echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
 "#;
 
 #[test]
-fn a_helper_does_not_inherit_other_secrets_and_no_core_dump_can_have_any() {
+fn a_helper_inherits_no_other_secrets_and_core_dumps_are_off() {
     let registry = closed();
     let secrets = [("GAPFERRY_CREDS_OTHER_IO", "a:secret one"), ("COSIGN_PASSWORD", "secret two"), ("OWN", "needed")];
     let home = Home::new().with(secrets);
@@ -183,7 +183,7 @@ fn a_helper_does_not_inherit_other_secrets_and_no_core_dump_can_have_any() {
 }
 
 #[test]
-fn a_helper_that_is_a_path_is_refused_before_it_runs() {
+fn a_helper_name_that_is_a_path_is_refused_and_never_run() {
     let (registry, home) = (closed(), Home::new());
     home.install_helper("vault");
     let path = home.write("bin/docker-credential-vault", CURIOUS);
@@ -225,7 +225,7 @@ read pin < "$0.pin"
 "#;
 
 #[test]
-fn a_command_that_is_stopped_does_not_leave_a_waiting_helper_behind() {
+fn a_stopped_command_leaves_no_waiting_helper_behind() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let [runs, _] = install(&home, WAITING, ["runs", "pin"]);
@@ -251,7 +251,7 @@ read pin < "$0.pin"
 "#;
 
 #[test]
-fn a_stopped_helper_may_put_the_terminal_right_before_it_ends() {
+fn a_stopped_helper_can_restore_the_terminal_before_it_ends() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let [runs, _, go] = install(&home, TIDY, ["runs", "pin", "go"]);
@@ -275,7 +275,7 @@ echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
 "#;
 
 #[test]
-fn one_registrys_helper_that_waits_does_not_stop_another_registry() {
+fn a_waiting_helper_does_not_block_another_registry() {
     let (closed, open, home) = (closed(), Registry::start(), Home::new());
     crate::support::images::oci("team/app", "1", &["y"]).push(&open);
     let [pin] = install(&home, PATIENT, ["pin"]);

@@ -19,7 +19,7 @@ fn nobody() -> String {
 }
 
 #[test]
-fn the_places_count_in_the_order_that_skopeo_has() {
+fn auth_files_are_searched_in_skopeos_order() {
     let (home, host) = (Home::new(), nobody());
     let write = |home: &Home, name: &str, user: &str| {
         home.write(name, &json!({ "auths": { &host: { "auth": base64_of(user, "x") } } }).to_string())
@@ -58,7 +58,7 @@ fn the_places_count_in_the_order_that_skopeo_has() {
 }
 
 #[test]
-fn docker_config_is_exclusive_and_files_that_were_not_named_fall_through() {
+fn docker_config_is_exclusive_and_default_files_fall_through() {
     let (home, host) = (Home::new(), nobody());
     let of = |user: &str, host: &str| json!({ "auths": { host: { "auth": base64_of(user, "x") } } }).to_string();
     home.write("run/containers/auth.json", &of("run", "other.io"));
@@ -72,7 +72,7 @@ fn docker_config_is_exclusive_and_files_that_were_not_named_fall_through() {
 }
 
 #[test]
-fn a_file_that_the_environment_names_may_come_later_one_that_an_option_names_may_not() {
+fn a_file_from_the_environment_may_be_missing_a_file_from_an_option_may_not() {
     let registry = crate::support::registry::Registry::start();
     crate::support::images::oci("a", "1", &["x"]).push(&registry);
     let image = format!("{}/a:1", registry.host());
@@ -85,7 +85,7 @@ fn a_file_that_the_environment_names_may_come_later_one_that_an_option_names_may
 }
 
 #[test]
-fn in_one_file_helpers_count_before_namespaces_before_the_host_before_the_helper_for_all() {
+fn in_one_file_helpers_beat_namespaces_then_the_host_then_creds_store() {
     let home = Home::new();
     let host = nobody();
     ["line", "all"].iter().for_each(|name| home.install_helper(name));
@@ -122,7 +122,7 @@ fn in_one_file_helpers_count_before_namespaces_before_the_host_before_the_helper
 }
 
 #[test]
-fn a_login_is_written_where_skopeo_writes_it() {
+fn login_writes_to_the_same_file_as_skopeo() {
     let registry = closed();
     type Set = fn(&Home) -> Vec<(&'static str, String)>;
     let text = |home: &Home, name: &str| home.path(name).display().to_string();
