@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::support::{files_below, tempdir};
 
 #[test]
-fn the_fixtures_are_what_their_script_makes_on_any_machine() {
+fn the_fixtures_match_what_their_script_generates() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let work = tempdir();
     let made = work.path().join("connected");

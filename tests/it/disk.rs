@@ -41,7 +41,7 @@ fn layer_requests(registry: &Registry, image: &Image) -> usize {
 }
 
 #[test]
-fn a_disk_without_room_is_found_out_before_anything_is_fetched_and_the_bytes_are_named() {
+fn a_full_disk_is_reported_with_the_bytes_needed_before_anything_is_fetched() {
     let Some(disk) = Disk::of(2048) else { return };
     let (registry, image) = large();
     let before = layer_requests(&registry, &image);
@@ -58,7 +58,7 @@ fn a_disk_without_room_is_found_out_before_anything_is_fetched_and_the_bytes_are
 }
 
 #[test]
-fn once_there_is_room_no_manifest_is_pulled_again() {
+fn after_making_room_no_manifest_is_pulled_again() {
     let Some(disk) = Disk::of(2048) else { return };
     let (registry, _) = large();
     let pulls = || registry.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/manifests/")).count();
@@ -94,7 +94,7 @@ fn export_while_the_disk_fills_up(barrier: &Barrier, out: &Path, filler: &Path, 
 }
 
 #[test]
-fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
+fn a_disk_that_fills_up_during_an_export_loses_nothing() {
     let Some(disk) = Disk::of(9 * 1024) else { return };
     let (registry, image) = large();
     let barrier = barrier_before_a_layer(&registry, &image);
@@ -110,7 +110,7 @@ fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
 }
 
 #[test]
-fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
+fn once_the_disk_is_full_nothing_more_is_fetched() {
     let Some(disk) = Disk::of(9 * 1024) else { return };
     let registry = Registry::start();
     // The largest layer is fetched first, and the disk is full in the middle of it.
@@ -132,7 +132,7 @@ fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
 
 /// Exit code 1 says that images failed; here it is this machine that has no room.
 #[test]
-fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
+fn an_import_from_a_pipe_reports_a_full_disk_like_any_other() {
     let Some(disk) = Disk::of(1024) else { return };
     let ((registry, _), target, out) = (large(), Registry::start(), tempdir());
     let bundle = out.path().join("b.tar");
@@ -153,7 +153,7 @@ fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
 
 /// Without a word it was killed.
 #[test]
-fn a_limit_on_the_size_of_files_is_an_error_with_a_hint() {
+fn a_file_size_limit_is_an_error_with_a_hint() {
     let ((registry, _), out) = (large(), tempdir());
     let reference = format!("{}/team/app:1", registry.host());
     let mut command = std::process::Command::new("sh");
@@ -172,7 +172,7 @@ fn a_limit_on_the_size_of_files_is_an_error_with_a_hint() {
 }
 
 #[test]
-fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
+fn a_read_only_medium_refuses_exports_but_can_be_verified_and_imported() {
     let Some(disk) = Disk::of(32 * 1024) else { return };
     let (registry, _) = large();
     let bundles = ["b.tar", "b"].map(|name| disk.path().join(name));
@@ -195,7 +195,7 @@ fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
 }
 
 #[test]
-fn a_receipt_or_lock_that_could_not_be_written_is_reported_before_the_work_not_after_it() {
+fn an_unwritable_receipt_or_lock_is_reported_before_the_work_starts() {
     let (registry, image) = large();
     let directory = tempdir();
     let (bundle, nowhere) = (directory.path().join("b.tar"), directory.path().join("no/such/directory/file"));
@@ -221,7 +221,7 @@ fn a_receipt_or_lock_that_could_not_be_written_is_reported_before_the_work_not_a
 }
 
 #[test]
-fn another_run_on_the_same_output_is_found_before_anything_is_asked() {
+fn another_run_on_the_same_output_is_detected_before_any_request() {
     let (registry, _) = large();
     let directory = tempdir();
     let lock = std::fs::File::create(directory.path().join("b.partial.lock")).unwrap();
@@ -237,7 +237,7 @@ fn another_run_on_the_same_output_is_found_before_anything_is_asked() {
 }
 
 #[test]
-fn what_is_there_and_no_bundle_is_not_overwritten() {
+fn an_existing_file_that_is_not_a_bundle_is_not_overwritten() {
     let (registry, _) = large();
     let directory = tempdir();
     let root = directory.path();
@@ -270,7 +270,7 @@ fn what_is_there_and_no_bundle_is_not_overwritten() {
 }
 
 #[test]
-fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_before_anything_is_asked() {
+fn foreign_files_in_place_of_an_unfinished_bundle_are_refused_before_any_request() {
     let (registry, _) = large();
     let directory = tempdir();
     let root = directory.path();
@@ -297,7 +297,7 @@ fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_befor
 }
 
 #[test]
-fn a_second_run_on_the_same_output_is_reported_so_and_disturbs_nothing() {
+fn a_second_run_on_the_same_output_is_reported_and_disturbs_nothing() {
     let (registry, image) = large();
     let directory = tempdir();
     for name in ["b.tar", "b"] {

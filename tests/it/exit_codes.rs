@@ -61,7 +61,7 @@ fn nobody() -> String {
 }
 
 #[test]
-fn success_is_0_for_every_command() {
+fn success_exits_0_for_every_command() {
     let site = site();
     let (bundle, directory) = (path(&site.bundle), site.directory.path());
     let (tar, man) = (directory.join("b.tar"), directory.join("man"));
@@ -90,7 +90,7 @@ fn success_is_0_for_every_command() {
 }
 
 #[test]
-fn a_missing_bundle_or_file_is_2_and_named() {
+fn a_missing_bundle_or_file_exits_2_and_is_named() {
     let gone = "/nowhere/at/all.tar";
     let host = nobody();
     let rows: &[&[&str]] = &[
@@ -107,7 +107,7 @@ fn a_missing_bundle_or_file_is_2_and_named() {
 }
 
 #[test]
-fn a_malformed_allowlist_is_2_with_every_error_and_its_line_at_once() {
+fn a_malformed_allowlist_exits_2_and_lists_every_error_with_its_line() {
     let directory = tempdir();
     let text = directory.path().join("list.txt");
     std::fs::write(&text, "a:1\nUPPER:1\nb:1 nonsense=1\nc:1 platform=linux\nd@sha256:12\n").unwrap();
@@ -126,7 +126,7 @@ fn a_malformed_allowlist_is_2_with_every_error_and_its_line_at_once() {
 }
 
 #[test]
-fn a_bundle_whose_digest_manifest_is_broken_is_3_wherever_it_is_opened() {
+fn a_bundle_with_broken_sums_exits_3_from_every_command_that_opens_it() {
     let site = site();
     let bundle = path(&site.bundle);
     std::fs::write(site.bundle.join("bundle.json"), "{\"gapferryBundle\": 1, ").unwrap();
@@ -142,7 +142,7 @@ fn a_bundle_whose_digest_manifest_is_broken_is_3_wherever_it_is_opened() {
 }
 
 #[test]
-fn an_image_the_registry_does_not_have_is_4_and_named() {
+fn an_image_missing_at_the_registry_exits_4_and_is_named() {
     let site = site();
     let gone = format!("{}/team/gone:1", site.registry.host());
     let out = site.directory.path().join("never.tar");
@@ -153,7 +153,7 @@ fn an_image_the_registry_does_not_have_is_4_and_named() {
 }
 
 #[test]
-fn a_wrong_password_is_4_and_the_hint_says_where_to_put_the_right_one() {
+fn a_wrong_password_exits_4_with_a_hint_where_to_put_the_right_one() {
     let closed = Registry::with(Options { credentials: Some(("user".into(), "right".into())), ..Options::default() });
     let site = site();
     let reference = format!("{}/team/app:1", closed.host());
@@ -173,7 +173,7 @@ fn a_wrong_password_is_4_and_the_hint_says_where_to_put_the_right_one() {
 }
 
 #[test]
-fn nobody_listening_is_5_and_the_address_is_named() {
+fn a_refused_connection_exits_5_and_names_the_address() {
     let site = site();
     let host = nobody();
     let reference = format!("{host}/team/app:1");
@@ -201,7 +201,7 @@ fn export_of_a_whole_and_a_sparse_image(registry: &Registry, bundle: &Path) -> a
 }
 
 #[test]
-fn some_images_of_several_is_1_and_the_summary_counts_them() {
+fn a_partial_failure_exits_1_and_the_summary_counts_the_images() {
     let (registry, directory) = (Registry::start(), tempdir());
     let bundle = directory.path().join("b.tar");
     let mut export = export_of_a_whole_and_a_sparse_image(&registry, &bundle);
@@ -215,7 +215,7 @@ fn some_images_of_several_is_1_and_the_summary_counts_them() {
 }
 
 #[test]
-fn a_receipt_or_lock_that_could_not_be_written_is_2_and_reported_after_what_became_of_the_images() {
+fn an_unwritable_receipt_or_lock_exits_2_after_the_images_outcomes() {
     let (registry, directory) = (Registry::start(), tempdir());
     let bundle = directory.path().join("b.tar");
     let mut export = export_of_a_whole_and_a_sparse_image(&registry, &bundle);
@@ -246,7 +246,7 @@ fn stop_at(barrier: &Barrier, arguments: &[&str], signal: Signal) -> Output {
 }
 
 #[test]
-fn an_export_stopped_in_the_middle_of_a_blob_is_130_or_143_and_continues() {
+fn an_export_stopped_in_a_blob_exits_130_or_143_and_resumes() {
     let registry = Registry::start();
     let image = images::oci("team/app", "1", &[&noise(1, 1 << 20), &noise(2, 1 << 20)]);
     image.push(&registry);
@@ -270,7 +270,7 @@ fn an_export_stopped_in_the_middle_of_a_blob_is_130_or_143_and_continues() {
 }
 
 #[test]
-fn an_import_stopped_in_the_middle_of_an_upload_is_130_or_143_leaves_no_tag_and_continues() {
+fn an_import_stopped_in_an_upload_exits_130_or_143_leaves_no_tag_and_resumes() {
     let source = Registry::start();
     images::oci("team/app", "1", &[&noise(1, 1 << 20), &noise(2, 1 << 20)]).push(&source);
     let directory = tempdir();
@@ -302,7 +302,7 @@ fn assert_no_secret(text: &str) {
 }
 
 #[test]
-fn no_command_tells_a_secret_whatever_it_is_asked_to_say() {
+fn no_command_ever_prints_a_secret() {
     let secret = Options { credentials: Some(("user".into(), PASSWORD.into())), ..Options::default() };
     let (closed, other) = (Registry::with(secret), Registry::start());
     images::oci("team/app", "1", &["x"]).push(&closed);

@@ -25,7 +25,7 @@ fn one_image() -> Registry {
 }
 
 #[test]
-fn the_lock_of_an_unchanged_bundle_is_its_own() {
+fn an_unchanged_export_writes_the_lock_of_the_existing_bundle() {
     let registry = one_image();
     let directory = tempdir();
     let export = |epoch: Option<&str>| {
@@ -44,7 +44,7 @@ fn the_lock_of_an_unchanged_bundle_is_its_own() {
 
 /// People put notes and scripts beside the images that they carry. An export that takes the bundle's place must not remove them.
 #[test]
-fn an_export_over_a_bundle_removes_no_file_that_is_no_part_of_it() {
+fn an_export_over_a_bundle_removes_no_foreign_file() {
     let registry = one_image();
     let directory = tempdir();
     let path = |name: &str| directory.path().join(name);
@@ -73,7 +73,7 @@ fn an_export_over_a_bundle_removes_no_file_that_is_no_part_of_it() {
 }
 
 #[test]
-fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
+fn an_unchanged_export_reports_the_same_size_as_the_original() {
     let registry = one_image();
     let directory = tempdir();
     for out in ["b", "b.tar"] {
@@ -92,7 +92,7 @@ fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
 
 /// Killed between the name and the end, a run leaves its lock; a directory of bundles is not to collect them.
 #[test]
-fn what_a_killed_run_has_left_beside_a_complete_bundle_is_removed() {
+fn leftovers_of_a_killed_run_beside_a_complete_bundle_are_removed() {
     let registry = one_image();
     let directory = tempdir();
     for (out, more) in [("b", &[][..]), ("b.tar", &[]), ("v.tar", &["--volume-size", "1MB"])] {
@@ -122,7 +122,7 @@ fn push_with_wrong_size(image: &images::Image, registry: &Registry) {
 }
 
 #[test]
-fn a_digest_with_two_sizes_fails_the_export_not_the_verification_far_away() {
+fn a_digest_with_two_sizes_fails_at_export_and_not_only_at_verify() {
     let registry = Registry::start();
     let image = images::oci("team/app", "1", &["content"]);
     image.push(&registry);
@@ -134,7 +134,7 @@ fn a_digest_with_two_sizes_fails_the_export_not_the_verification_far_away() {
 }
 
 #[test]
-fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
+fn an_output_name_reserved_for_unfinished_bundles_is_refused() {
     let registry = one_image();
     let directory = tempdir();
     let refused = export(&registry, &["team/app:1"], directory.path(), "b.partial").code(2);
@@ -144,7 +144,7 @@ fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
 
 /// What a bundle must be follows from its identity, not from what the medium happens to give back.
 #[test]
-fn a_bundle_that_was_written_badly_loses_its_name_when_it_is_read_back() {
+fn a_bundle_that_reads_back_wrong_loses_its_name() {
     let directory = tempdir();
     let events: Events = Arc::new(Silent);
     let at = |name: &str| directory.path().join(name);
@@ -177,7 +177,7 @@ fn a_bundle_that_was_written_badly_loses_its_name_when_it_is_read_back() {
 }
 
 #[test]
-fn read_back_says_of_every_form_that_the_medium_has_it_and_of_a_pipe_that_it_cannot() {
+fn read_back_confirms_every_form_and_refuses_a_pipe() {
     let registry = one_image();
     let directory = tempdir();
     let run = |args: &[&str]| {

@@ -16,7 +16,7 @@ fn export(source: &Registry, names: &[&str], directory: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_referrer_that_was_stored_but_not_entered_is_entered_by_the_next_run() {
+fn a_stored_but_unlisted_referrer_is_listed_by_the_next_run() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &["content"]);
     let sbom = images::referrer(&image, "application/spdx+json", b"an SBOM");
@@ -41,7 +41,7 @@ fn a_referrer_that_was_stored_but_not_entered_is_entered_by_the_next_run() {
 }
 
 #[test]
-fn an_import_that_stops_at_the_first_failure_still_says_what_became_of_every_image() {
+fn a_fail_fast_import_still_reports_every_images_outcome() {
     let source = Registry::start();
     let names = ["team/one", "team/two", "team/three"];
     let images = names.map(|name| images::oci(name, "1", &["shared", name]));
@@ -73,7 +73,7 @@ fn an_import_that_stops_at_the_first_failure_still_says_what_became_of_every_ima
 }
 
 #[test]
-fn a_plan_does_not_count_what_skipped_images_need_as_being_there() {
+fn a_plan_does_not_count_blobs_of_skipped_images_as_present() {
     let source = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&source);
     let directory = tempdir();
@@ -91,7 +91,7 @@ fn a_plan_does_not_count_what_skipped_images_need_as_being_there() {
 }
 
 #[test]
-fn blobs_of_an_import_that_never_got_to_a_tag_are_not_sent_again() {
+fn blobs_of_an_import_that_never_set_a_tag_are_not_sent_again() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &["not even the largest is worth a question", "a small layer"]);
     image.push(&source);
@@ -107,7 +107,7 @@ fn blobs_of_an_import_that_never_got_to_a_tag_are_not_sent_again() {
 }
 
 #[test]
-fn nothing_is_asked_of_a_new_registry_but_what_could_save_an_upload() {
+fn a_new_registry_gets_only_requests_that_could_save_an_upload() {
     let source = Registry::start();
     let images = ["team/one:1", "team/one:2", "team/two:1"].map(|name| {
         let (repository, tag) = name.split_once(':').unwrap();

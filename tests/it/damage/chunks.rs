@@ -51,7 +51,7 @@ fn range(first: usize, last: usize) -> Value {
 }
 
 #[test]
-fn damage_in_a_large_blob_is_reported_by_its_mebibytes_and_nothing_else_is_blamed() {
+fn damage_in_a_large_blob_is_located_to_the_mebibyte_and_nothing_else_is_blamed() {
     let large = Large::new();
     let size = large.image.blobs.last().unwrap().len();
     assert!(size > 4 * MIB && !size.is_multiple_of(MIB));
@@ -83,7 +83,7 @@ fn root_in(chunks: &[u8], bytes: &[u8]) -> usize {
 
 /// It is derived, so nothing of it keeps an image from its target.
 #[test]
-fn a_chunks_b3_that_is_wrong_costs_no_image_and_is_written_again() {
+fn a_wrong_chunks_b3_loses_no_image_and_is_rewritten() {
     let large = Large::new();
     let layer = large.image.blobs.last().unwrap();
     let whole = large.parts.clone().bytes("chunks.b3").clone();
@@ -124,7 +124,7 @@ fn a_chunks_b3_that_is_wrong_costs_no_image_and_is_written_again() {
 }
 
 #[test]
-fn without_its_values_a_damaged_blob_is_found_all_the_same() {
+fn a_damaged_blob_is_found_without_its_chunk_values() {
     let large = Large::new();
     let (mut parts, layer) = (large.parts.clone(), large.layer());
     let root = root_in(parts.bytes("chunks.b3"), large.image.blobs.last().unwrap());
@@ -141,7 +141,7 @@ fn without_its_values_a_damaged_blob_is_found_all_the_same() {
 }
 
 #[test]
-fn a_report_says_what_has_proven_the_blobs_and_why() {
+fn a_report_says_how_the_blobs_were_verified_and_why() {
     let large = Large::new();
     let bundle = large.parts.write(large.directory.path(), Form::Tar);
     let message = |more: &[&str]| -> (Value, Value) {
@@ -164,7 +164,7 @@ fn a_report_says_what_has_proven_the_blobs_and_why() {
 
 /// BLAKE3 shows that it is what was written. What a forger has written, only the digest in its name betrays.
 #[test]
-fn a_blob_forged_with_its_chunks_is_found_by_full_and_never_reaches_a_registry() {
+fn a_blob_forged_together_with_its_chunks_is_found_by_full_and_never_pushed() {
     let large = Large::new();
     let (mut parts, layer) = (large.parts.clone(), blob_path(&sha256(&large.image.blobs[1])));
     let was = parts.bytes(&layer).clone();
@@ -185,7 +185,7 @@ fn a_blob_forged_with_its_chunks_is_found_by_full_and_never_reaches_a_registry()
 }
 
 #[test]
-fn a_bundle_of_more_blobs_than_a_process_may_open_at_once_is_verified() {
+fn a_bundle_with_more_blobs_than_the_open_file_limit_is_verified() {
     let source = Registry::start();
     let layers: Vec<String> = (0..60).map(|n| format!("layer {n}")).collect();
     let image = images::oci("team/many", "1", &layers.iter().map(String::as_str).collect::<Vec<_>>());

@@ -28,7 +28,7 @@ fn odd_entries() -> Vec<super::forged::Entry> {
 }
 
 #[test]
-fn no_command_writes_anything_because_of_what_a_bundle_says() {
+fn a_hostile_bundle_makes_no_command_write_anything() {
     let fixture = Fixture::new();
     let (directory, elsewhere) = (tempdir(), tempdir());
     let bundle = directory.path().join("b.tar");
@@ -52,7 +52,7 @@ fn no_command_writes_anything_because_of_what_a_bundle_says() {
 }
 
 #[test]
-fn what_does_not_belong_into_a_bundle_is_not_served_and_is_reported() {
+fn undeclared_content_of_a_bundle_is_reported_and_not_served() {
     let fixture = Fixture::new();
     let secret = tempdir();
     std::fs::write(secret.path().join("file"), b"of the machine").unwrap();
@@ -84,7 +84,7 @@ fn what_does_not_belong_into_a_bundle_is_not_served_and_is_reported() {
 }
 
 #[test]
-fn a_tar_that_cannot_be_read_as_one_is_not_served_at_all() {
+fn an_unreadable_tar_is_not_served() {
     let fixture = Fixture::new();
     let tar = fixture.parts.tar();
     let directory = tempdir();
@@ -99,7 +99,7 @@ fn a_tar_that_cannot_be_read_as_one_is_not_served_at_all() {
 }
 
 #[test]
-fn a_hostile_bundle_in_the_place_of_an_export_is_refused_or_replaced_by_a_right_one() {
+fn an_export_over_a_hostile_bundle_refuses_it_or_replaces_it_correctly() {
     let fixture = Fixture::new();
     let source = crate::support::registry::Registry::start();
     fixture.images[0].push(&source);

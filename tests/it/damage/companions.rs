@@ -35,7 +35,7 @@ fn attached(fixture: &Fixture, subject: &Value, tag: &Value) -> Value {
 }
 
 #[test]
-fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_choice_is_no_companion() {
+fn a_companion_must_refer_to_its_image_and_carry_the_tag_derived_from_it() {
     let fixture = Fixture::new();
     let target = Registry::start();
     for (subject, tag, says) in cases(&fixture) {
@@ -53,7 +53,7 @@ fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_ch
 
 /// Wherever it is pushed, the registry lists it among the referrers of what it names: an image that nobody asked about.
 #[test]
-fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
+fn a_child_manifest_with_another_image_as_subject_is_refused() {
     let source = Registry::start();
     let app = images::oci("team/app", "", &["app"]);
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -92,7 +92,7 @@ fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
 
 /// containerd keeps what says so with that image, and loses it with that image.
 #[test]
-fn an_index_that_lets_a_manifest_speak_of_another_than_the_lock_does_is_refused() {
+fn an_index_json_that_assigns_a_companion_to_another_subject_is_refused() {
     let fixture = Fixture::new();
     let [one, two, ..] = &fixture.images[..] else { panic!("four images") };
     let parts = with_index(&fixture, |index| {
@@ -109,7 +109,7 @@ fn an_index_that_lets_a_manifest_speak_of_another_than_the_lock_does_is_refused(
 }
 
 #[test]
-fn a_lock_whose_companions_have_other_images_tags_is_not_exported() {
+fn a_lock_that_gives_companions_the_tags_of_other_images_is_not_exported() {
     let fixture = Fixture::new();
     let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
     let directory = tempdir();

@@ -20,7 +20,7 @@ fn is_found(path: &Path) -> bool {
 }
 
 #[test]
-fn a_tar_cut_at_any_block_is_never_taken_for_a_whole_one() {
+fn a_tar_cut_at_any_block_is_never_taken_for_complete() {
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
     let path = directory.path().join("cut.tar");
@@ -33,7 +33,7 @@ fn a_tar_cut_at_any_block_is_never_taken_for_a_whole_one() {
 }
 
 #[test]
-fn a_cut_tar_ends_every_command_with_an_exit_code_that_says_so() {
+fn every_command_exits_with_an_error_on_a_cut_tar() {
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
     let path = directory.path().join("cut.tar");
@@ -72,7 +72,7 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
 
 /// What a sum of bytes cannot see, and what of it means nothing.
 #[test]
-fn a_header_that_changed_under_its_checksum_is_found_unless_nobody_goes_by_what_changed() {
+fn a_header_change_that_the_checksum_misses_is_found_unless_it_is_harmless() {
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
     let path = directory.path().join("moved.tar");
@@ -92,7 +92,7 @@ fn a_header_that_changed_under_its_checksum_is_found_unless_nobody_goes_by_what_
 }
 
 #[test]
-fn a_single_flipped_bit_anywhere_in_bundle_json_is_found_and_bundle_json_named() {
+fn a_flipped_bit_anywhere_in_bundle_json_is_found_and_blamed_on_it() {
     let fixture = Fixture::new();
     let length = fixture.parts.clone().bytes("bundle.json").len();
     for (at, bit) in (0..length).step_by(length / 40).zip((0..7).cycle()) {
@@ -107,7 +107,7 @@ fn a_single_flipped_bit_anywhere_in_bundle_json_is_found_and_bundle_json_named()
 
 /// What happens to a file on a bad medium or a bad line: bytes overwritten, lost, doubled, moved.
 #[test]
-fn nothing_that_happens_to_the_bytes_of_a_tar_goes_unnoticed_or_ends_in_a_panic() {
+fn no_damage_to_a_tar_goes_unnoticed_or_causes_a_panic() {
     use proptest::prelude::*;
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();

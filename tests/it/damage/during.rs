@@ -11,7 +11,7 @@ use crate::support::{gapferry_process, sha256, tempdir};
 type Damage = fn(&std::path::Path);
 
 #[test]
-fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
+fn a_medium_that_fails_during_an_import_never_leaves_a_wrong_image() {
     let fixture = Fixture::new();
     let layers = fixture.images[0].blobs[1..].iter().map(|blob| blob_path(&sha256(blob)));
     // Where other bytes are there, the bundle is damaged; what cannot be read is the medium's.

@@ -78,7 +78,7 @@ fn prepare(root: &Path, trap: &str) -> PathBuf {
 }
 
 #[test]
-fn links_in_the_way_of_an_export_never_lead_it_to_the_files_of_others() {
+fn planted_links_never_lead_an_export_to_foreign_files() {
     let fixture = Fixture::new();
     for name in ["b", "b.tar"] {
         for trap in fixture.traps(name) {
@@ -98,7 +98,7 @@ fn links_in_the_way_of_an_export_never_lead_it_to_the_files_of_others() {
 }
 
 #[test]
-fn pipes_in_the_way_of_an_export_do_not_keep_it_waiting() {
+fn planted_pipes_do_not_block_an_export() {
     let fixture = Fixture::new();
     for name in ["b", "b.tar"] {
         for trap in fixture.traps(name) {

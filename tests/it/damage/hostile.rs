@@ -16,7 +16,7 @@ use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256, tempdir};
 
 #[test]
-fn a_tar_with_names_that_lead_elsewhere_links_devices_or_doubles_is_refused() {
+fn a_tar_with_escaping_paths_links_devices_or_duplicates_is_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let regular = EntryType::Regular;
@@ -63,7 +63,7 @@ fn a_tar_with_names_that_lead_elsewhere_links_devices_or_doubles_is_refused() {
 }
 
 #[test]
-fn an_extended_header_cannot_make_two_programs_read_two_tars() {
+fn an_extended_header_cannot_make_two_programs_read_different_files() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let directory = tempdir();
@@ -78,7 +78,7 @@ fn an_extended_header_cannot_make_two_programs_read_two_tars() {
 }
 
 #[test]
-fn an_extended_header_that_speaks_of_no_entry_is_refused() {
+fn an_extended_header_without_an_entry_is_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let directory = tempdir();
@@ -90,7 +90,7 @@ fn an_extended_header_that_speaks_of_no_entry_is_refused() {
 }
 
 #[test]
-fn names_that_are_no_text_and_directories_without_end_are_refused() {
+fn non_utf8_names_and_deeply_nested_directories_are_refused() {
     use std::os::unix::ffi::OsStrExt;
     let fixture = Fixture::new();
     let target = Registry::start();
@@ -110,7 +110,7 @@ fn names_that_are_no_text_and_directories_without_end_are_refused() {
 }
 
 #[test]
-fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
+fn links_and_pipes_in_a_bundle_directory_are_refused_and_never_followed() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let layer = fixture.locations()[0].path.clone();
@@ -149,7 +149,7 @@ fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
 }
 
 #[test]
-fn a_file_whose_sums_are_right_must_still_tell_the_same_story() {
+fn files_with_correct_sums_must_still_agree_with_each_other() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let text = |path: &str| String::from_utf8(fixture.parts.clone().bytes(path).clone()).unwrap();
@@ -182,7 +182,7 @@ fn a_file_whose_sums_are_right_must_still_tell_the_same_story() {
 }
 
 #[test]
-fn numbers_and_nesting_beyond_measure_are_refused_in_bundle_json() {
+fn excessive_numbers_and_nesting_in_bundle_json_are_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let text = String::from_utf8(fixture.parts.clone().bytes("bundle.json").clone()).unwrap();
@@ -208,7 +208,7 @@ fn numbers_and_nesting_beyond_measure_are_refused_in_bundle_json() {
 }
 
 #[test]
-fn a_bundle_of_another_format_is_not_called_damaged() {
+fn a_bundle_of_another_format_version_is_not_called_damaged() {
     let fixture = Fixture::new();
     let parts = forge(&fixture, |json| json["gapferryBundle"] = json!(2));
     for form in [Form::Directory, Form::Tar] {
@@ -224,7 +224,7 @@ fn a_bundle_of_another_format_is_not_called_damaged() {
 }
 
 #[test]
-fn files_larger_than_any_honest_one_are_refused_unread() {
+fn oversized_metadata_files_are_refused_unread() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let size = 1 << 40;
@@ -250,7 +250,7 @@ fn files_larger_than_any_honest_one_are_refused_unread() {
 }
 
 #[test]
-fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
+fn a_consistent_bundle_that_contradicts_its_manifests_is_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let nowhere = sha256(b"not in the bundle");
@@ -286,7 +286,7 @@ fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
 }
 
 #[test]
-fn a_layer_cannot_be_said_to_be_left_out_on_purpose() {
+fn a_bundle_cannot_declare_a_required_layer_as_omitted() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
@@ -313,7 +313,7 @@ fn a_layer_cannot_be_said_to_be_left_out_on_purpose() {
 }
 
 #[test]
-fn text_from_a_bundle_cannot_speak_to_the_terminal() {
+fn text_from_a_bundle_cannot_control_the_terminal() {
     let fixture = Fixture::new();
     let escape = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\nOK: all is well";
     let parts = forge(&fixture, |json| {
@@ -337,7 +337,7 @@ fn text_from_a_bundle_cannot_speak_to_the_terminal() {
 
 /// A pipe needs this order, and two writers of the same contents have to agree: no command takes another one.
 #[test]
-fn blobs_in_another_order_of_their_groups_are_refused_in_the_same_words_by_every_command() {
+fn every_command_refuses_blobs_out_of_order_with_the_same_message() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let is_blob = |file: &Value| file["path"].as_str().unwrap().starts_with("blobs/");
@@ -374,7 +374,7 @@ fn blobs_in_another_order_of_their_groups_are_refused_in_the_same_words_by_every
 
 /// Both lists may be on the bad sectors of a medium: what is left of the images has still to be told from what is lost.
 #[test]
-fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
+fn without_a_readable_file_list_blobs_are_verified_by_their_names() {
     let fixture = Fixture::new();
     let layer = &fixture.locations()[0];
     let mut parts = fixture.parts.clone();
@@ -397,7 +397,7 @@ fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
 /// A bad sector in the middle of the list must cost no more than the line that is on it. The operator still has to see which images
 /// are left, and must not be advised to remove a layer because its line is gone.
 #[test]
-fn a_blob_whose_line_is_damaged_is_proven_by_its_name_where_no_other_list_can_be_read() {
+fn a_blob_with_a_damaged_line_is_verified_by_its_name_if_no_other_list_is_readable() {
     let fixture = Fixture::new();
     let layer = &fixture.locations()[0];
     let is_of_layer = |line: &str| line.ends_with(&layer.path);

@@ -105,37 +105,37 @@ fn import_is_harmless(fixture: &Fixture, damaged: &Path, target: &Registry, proj
 }
 
 #[test]
-fn a_flipped_bit_is_found_in_every_file() {
+fn a_flipped_bit_is_found_in_any_file() {
     matrix(Damage::Flip);
 }
 
 #[test]
-fn a_truncated_file_is_found_wherever_it_is() {
+fn truncation_is_found_in_any_file() {
     matrix(Damage::Truncate);
 }
 
 #[test]
-fn a_file_of_zeros_is_found_wherever_it_is() {
+fn zeroed_content_is_found_in_any_file() {
     matrix(Damage::Zero);
 }
 
 #[test]
-fn a_deleted_file_is_found_wherever_it_was() {
+fn deletion_is_found_for_any_file() {
     matrix(Damage::Delete);
 }
 
 #[test]
-fn a_file_nobody_declared_is_found_wherever_it_is() {
+fn an_undeclared_file_is_found_anywhere() {
     matrix(Damage::Extra);
 }
 
 #[test]
-fn two_files_that_changed_places_are_both_found() {
+fn two_swapped_files_are_both_found() {
     matrix(Damage::Swap);
 }
 
 #[test]
-fn several_damages_are_all_listed_at_once() {
+fn several_damaged_files_are_all_listed_at_once() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let mut parts = fixture.parts.clone();

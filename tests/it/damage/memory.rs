@@ -35,7 +35,7 @@ fn write(directory: &Path, parts: &Parts) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_short_text_of_a_million_values_does_not_fill_the_memory() {
+fn a_small_file_with_a_million_values_does_not_exhaust_memory() {
     let fixture = Fixture::new();
     let flood = |start: &str, piece: &str, end: &str| format!("{start}{}{end}", piece.repeat(10_000_000 / piece.len()));
     let descriptor = format!(r#"{{"mediaType":"","digest":"{}","size":0}},"#, fixture.images[0].digest());
@@ -66,7 +66,7 @@ fn a_short_text_of_a_million_values_does_not_fill_the_memory() {
 }
 
 #[test]
-fn a_tar_of_entries_nobody_declared_is_refused_in_a_few_words() {
+fn a_tar_of_undeclared_entries_is_refused_with_a_short_message() {
     let fixture = Fixture::new();
     let entries: Vec<_> = (0..3_000).map(|at| entry(&format!("blobs/x{at}"), tar::EntryType::Regular, b"")).collect();
     let directory = tempdir();

@@ -125,7 +125,7 @@ pub(super) fn data(tar: &Path, path: &str) -> u64 {
 }
 
 #[test]
-fn a_bundle_that_was_damaged_in_many_places_is_byte_for_byte_what_it_was() {
+fn a_bundle_damaged_in_many_places_is_repaired_byte_for_byte() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.copy(form, "flipped");
@@ -150,7 +150,7 @@ fn a_bundle_that_was_damaged_in_many_places_is_byte_for_byte_what_it_was() {
 }
 
 #[test]
-fn what_was_deleted_or_cut_off_comes_back() {
+fn deleted_and_truncated_files_are_restored() {
     let fixture = Fixture::new();
     let directory = fixture.copy(Form::Directory, "deleted");
     for path in [&*fixture.small(), "SHA256SUMS", "index.json"] {
@@ -177,7 +177,7 @@ fn what_was_deleted_or_cut_off_comes_back() {
 
 /// Two old disks, each with a bad place in the same layer: together they have all of it.
 #[test]
-fn two_copies_that_are_bad_in_different_places_of_one_blob_repair_each_other() {
+fn two_copies_damaged_in_different_places_of_one_blob_repair_each_other() {
     let fixture = Fixture::new();
     let (tar, directory) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
     flip(&tar, &fixture.layer(), 5);
@@ -207,7 +207,7 @@ fn volumes_repair_a_tar_and_a_directory() {
 }
 
 #[test]
-fn empty_sums_are_a_problem_and_come_back() {
+fn an_empty_sums_file_is_a_problem_and_is_restored() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "empty");
     std::fs::write(bundle.join("SHA256SUMS"), "").unwrap();
@@ -217,7 +217,7 @@ fn empty_sums_are_a_problem_and_come_back() {
 }
 
 #[test]
-fn only_what_is_missing_is_fetched_and_what_else_has_the_blob_keeps_its_bytes() {
+fn a_repair_fetches_only_missing_blobs_and_leaves_shared_files_alone() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "linked");
     let elsewhere = fixture.path("elsewhere");
@@ -232,7 +232,7 @@ fn only_what_is_missing_is_fetched_and_what_else_has_the_blob_keeps_its_bytes() 
 }
 
 #[test]
-fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
+fn only_the_bad_mebibytes_of_a_large_blob_are_fetched_and_carried() {
     let fixture = Fixture::new();
     let large = sha256(&fixture.image.blobs[2]);
     for form in [Form::Directory, Form::Tar] {
@@ -256,7 +256,7 @@ fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
 }
 
 #[test]
-fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
+fn a_foreign_or_forged_repair_is_refused_and_changes_nothing() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.copy(form, "forged");
@@ -287,7 +287,7 @@ fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
 }
 
 #[test]
-fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
+fn extra_content_of_a_repair_does_not_enter_the_bundle() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "more");
     flip(&bundle, &fixture.small(), 1);
@@ -307,7 +307,7 @@ fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
 }
 
 #[test]
-fn two_bad_copies_repair_each_other_also_the_list_of_files() {
+fn two_damaged_copies_repair_each_other_including_bundle_json() {
     let fixture = Fixture::new();
     let (tar, directory) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
     flip(&tar, "bundle.json", 3);
@@ -320,7 +320,7 @@ fn two_bad_copies_repair_each_other_also_the_list_of_files() {
 }
 
 #[test]
-fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
+fn a_repair_is_refused_unless_it_is_made_from_the_bundles_lock() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "asked");
     flip(&bundle, &fixture.small(), 0);
@@ -340,7 +340,7 @@ fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
 
 /// The list of files follows from lock, tools and parents: nobody has to bring a whole copy for it.
 #[test]
-fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other() {
+fn a_lost_bundle_json_is_restored_only_by_a_repair_from_the_same_lock() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.copy(form, "listless");
@@ -409,7 +409,7 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
 }
 
 #[test]
-fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
+fn leftovers_of_a_killed_repair_are_removed_by_the_next() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "left");
     flip(&bundle, &fixture.small(), 30);
@@ -421,7 +421,7 @@ fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
 
 /// A list of what is bad that was made while another run writes is of a bundle that is no more when it is used.
 #[test]
-fn a_bundle_that_another_run_is_writing_is_not_judged() {
+fn a_bundle_being_written_by_another_run_is_not_verified() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::P256);
     for form in [Form::Directory, Form::Tar] {

@@ -31,7 +31,7 @@ fn split(fixture: &Fixture) -> Vec<PathBuf> {
 
 /// An old disk with one bad sector in a header: all that stands behind it is still good, and may be the only other copy.
 #[test]
-fn a_copy_that_has_lost_a_header_gives_what_stands_behind_it() {
+fn a_copy_with_a_lost_header_still_supplies_the_files_after_it() {
     let fixture = Fixture::new();
     for lost in ["oci-layout", "bundle.json", "index.json"] {
         let copy = fixture.copy(Form::Tar, "copy");
@@ -55,7 +55,7 @@ fn a_copy_that_has_lost_a_header_gives_what_stands_behind_it() {
 
 /// Each of two copies is bad where the other is good, though one of them cannot be read behind a header.
 #[test]
-fn what_stands_behind_a_lost_header_of_the_bundle_counts_too() {
+fn files_after_a_lost_header_of_the_bundle_are_still_used() {
     let fixture = Fixture::new();
     let (tar, copy) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
     break_header(&tar, "index.json");
@@ -72,7 +72,7 @@ fn what_stands_behind_a_lost_header_of_the_bundle_counts_too() {
 
 /// The first sector is the one that a failed copy or a careless `dd` hits.
 #[test]
-fn a_tar_that_has_lost_its_first_header_is_said_to_be_damaged_and_is_repaired() {
+fn a_tar_without_its_first_header_is_reported_damaged_and_can_be_repaired() {
     let fixture = Fixture::new();
     for first in [[0; 512], [0xff; 512]] {
         for with_copy in [true, false] {
@@ -103,7 +103,7 @@ fn break_header_at(tar: &Path, at: u64) {
 }
 
 #[test]
-fn a_link_or_an_empty_directory_in_the_place_of_a_file_is_replaced_and_never_followed() {
+fn a_link_or_empty_directory_in_place_of_a_file_is_replaced_and_never_followed() {
     let fixture = Fixture::new();
     let outside = fixture.path("outside");
     for name in ["chunks.b3", "SHA256SUMS", "bundle.json", &*fixture.small()] {
@@ -127,7 +127,7 @@ fn a_link_or_an_empty_directory_in_the_place_of_a_file_is_replaced_and_never_fol
 }
 
 #[test]
-fn a_directory_with_files_in_the_place_of_a_file_is_named_and_stays() {
+fn a_directory_with_files_in_place_of_a_file_is_reported_and_kept() {
     let fixture = Fixture::new();
     for name in ["chunks.b3", "SHA256SUMS", &*fixture.small()] {
         let bundle = fixture.copy(Form::Directory, "taken");
@@ -144,7 +144,7 @@ fn a_directory_with_files_in_the_place_of_a_file_is_named_and_stays() {
 
 /// Nothing tells how many signatures there were: the message has to say how a person gets the bundle back.
 #[test]
-fn a_signed_tar_that_is_cut_before_its_signatures_is_refused_with_what_to_do() {
+fn a_signed_tar_cut_before_its_signatures_is_refused_with_a_remedy() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let whole = fixture.whole(Form::Tar);
@@ -161,7 +161,7 @@ fn a_signed_tar_that_is_cut_before_its_signatures_is_refused_with_what_to_do() {
 
 /// At three in the morning nobody reads a manual: what finds the damage has to say what repairs it.
 #[test]
-fn verify_names_the_command_that_repairs_the_bundle_and_only_where_it_helps() {
+fn verify_suggests_the_repair_command_only_where_it_helps() {
     let fixture = Fixture::new();
     let hint = |paths: &[PathBuf]| {
         let ran = Ran::of(gapferry().arg("verify").args(paths).arg("--json"));

@@ -11,7 +11,7 @@ use crate::support::gapferry;
 use crate::support::ran::Ran;
 
 #[test]
-fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
+fn a_truncated_signed_tar_keeps_its_signature() {
     let fixture = Fixture::new();
     let key = fixture.path("key.pem");
     let openssl = ["genpkey", "-algorithm", "ed25519", "-out"];
@@ -34,7 +34,7 @@ fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
 /// A signed tar that has lost many headers: where its files are is known only from one that is left. A guess would write the
 /// headers into good blobs.
 #[test]
-fn headers_that_are_gone_are_written_only_where_they_were() {
+fn lost_headers_are_rewritten_only_where_they_were() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let whole = fixture.whole(Form::Tar);
@@ -62,7 +62,7 @@ fn headers_that_are_gone_are_written_only_where_they_were() {
 
 /// A bundle that two offices have signed: to repair it with the copy of one must not cost the signature of the other.
 #[test]
-fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off() {
+fn repairing_keeps_a_second_keys_signature_and_everything_after_the_blobs() {
     let fixture = Fixture::new();
     let [ours, theirs] = ["ours", "theirs"].map(|name| Key::new(fixture.directory.path(), name, Kind::Ed25519));
     let sign = |bundle: &Path, key: &Key| {
@@ -103,7 +103,7 @@ fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off(
 
 /// People add signatures with tar, and rename files to what they are not. Whatever a signature's size, what stands behind it stays.
 #[test]
-fn a_signature_of_another_size_or_place_costs_no_other_file() {
+fn a_signature_of_another_size_or_place_overwrites_no_other_file() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let signed = fixture.copy(Form::Directory, "signed");

@@ -21,7 +21,7 @@ async fn push_image(to: &Registries, reference: &Reference) -> gapferry::Result<
 }
 
 #[tokio::test]
-async fn an_image_arrives_whole_and_is_accounted_rightly() {
+async fn an_image_arrives_complete_and_the_quota_is_correct() {
     for absolute_locations in [false, true] {
         for creds in [ADMIN, CI, ROBOT] {
             let server = Server::start(Setup { absolute_locations, ..three_projects() });
@@ -37,7 +37,7 @@ async fn an_image_arrives_whole_and_is_accounted_rightly() {
 }
 
 #[tokio::test]
-async fn a_blob_is_mounted_from_a_project_that_can_be_read_and_no_other() {
+async fn a_blob_is_mounted_only_from_a_readable_project() {
     let server = Server::start(three_projects());
     let host = server.registry();
     for path in ["apps/a", "closed/a"] {
@@ -79,7 +79,7 @@ async fn a_refusal_is_reported_in_harbors_own_words() {
 }
 
 #[tokio::test]
-async fn referrers_are_found_again_whatever_the_version() {
+async fn referrers_are_found_again_in_every_harbor_version() {
     for version in [(2, 7), (2, 8), (2, 9), (2, 15)] {
         let server = Server::start(Setup { version, ..three_projects() });
         let ci = client(&server, CI);

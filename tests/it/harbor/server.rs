@@ -46,7 +46,7 @@ fn image(config: &[u8]) -> Value {
 }
 
 #[test]
-fn it_takes_an_image_and_gives_it_back() {
+fn it_stores_and_serves_an_image() {
     let server = Server::start(three_projects());
     put(&server, CI, "base/a", "1", &image(b"{}")).expect(400);
     upload(&server, CI, "base/a", b"{}").expect(201);
@@ -107,7 +107,7 @@ fn it_mounts_only_from_what_the_account_may_read() {
 }
 
 #[test]
-fn it_notices_wrong_accounting_and_a_lost_offset() {
+fn it_detects_wrong_accounting_and_a_lost_offset() {
     let server = Server::start(three_projects());
     let second = location(&send(&server, CI, "PATCH", &location(&begin(&server, CI, "base/a")), b"la"));
     let path = format!("{second}&digest={}", Digest::sha256(b"layer"));
@@ -138,7 +138,7 @@ fn it_lists_referrers_as_its_version_does() {
 }
 
 #[test]
-fn its_token_answer_has_both_names() {
+fn its_token_answer_has_both_field_names() {
     let server = Server::start(three_projects());
     let scopes = "scope=repository:base/a:pull,push&scope=repository:apps/a:pull,push&scope=repository:closed/a:pull";
     let path = format!("/service/token?service=harbor-registry&{scopes}");
@@ -154,7 +154,7 @@ fn its_token_answer_has_both_names() {
 }
 
 #[test]
-fn what_its_policies_forbid_to_pull_is_there_and_can_be_pushed() {
+fn an_image_its_policies_withhold_exists_and_can_be_pushed() {
     let server = Server::start(three_projects().with(Project::new("trust").content_trust()));
     upload(&server, ADMIN, "trust/a", b"{}").expect(201);
     for _ in 0..2 {
@@ -181,7 +181,7 @@ fn what_its_policies_forbid_to_pull_is_there_and_can_be_pushed() {
 }
 
 #[test]
-fn a_quota_is_refused_where_an_upload_ends_and_the_upload_stays() {
+fn an_exceeded_quota_is_refused_when_an_upload_ends_and_the_session_stays() {
     let server = Server::start(three_projects().with(Project::new("small").quota(4)));
     let begun = location(&begin(&server, ADMIN, "small/a"));
     let refused = send(&server, ADMIN, "PUT", &format!("{begun}&digest={}", Digest::sha256(b"five!")), b"five!");
@@ -193,7 +193,7 @@ fn a_quota_is_refused_where_an_upload_ends_and_the_upload_stays() {
 }
 
 #[test]
-fn it_answers_head_out_of_its_database_and_get_out_of_the_storage() {
+fn it_answers_head_from_its_database_and_get_from_its_storage() {
     let server = Server::start(three_projects());
     let layer = Digest::sha256(b"layer");
     upload(&server, CI, "base/a", b"layer").expect(201);
@@ -211,7 +211,7 @@ fn it_answers_head_out_of_its_database_and_get_out_of_the_storage() {
 }
 
 #[test]
-fn its_rules_of_immutable_tags_are_for_who_manages_the_project() {
+fn only_project_managers_can_read_its_immutable_tag_rules() {
     let server = Server::start(three_projects().with(Project::new("fixed").immutable("v*")));
     let path = "/api/v2.0/projects/fixed/immutabletagrules";
     let rules = send(&server, ADMIN, "GET", path, b"").expect(200).json();
