@@ -51,7 +51,7 @@ fn blob_gets(registry: &Registry) -> usize {
 }
 
 #[test]
-fn export_killed_at_any_point_continues_and_gives_the_same_bundle() {
+fn an_export_killed_at_any_point_resumes_and_gives_the_same_bundle() {
     let source = Registry::start();
     let images = large_images(&source);
     let references: Vec<String> = images.iter().map(|i| format!("{}/{}", source.host(), i.name())).collect();
@@ -86,7 +86,7 @@ fn export_killed_at_any_point_continues_and_gives_the_same_bundle() {
 }
 
 #[test]
-fn a_blob_whose_cable_was_pulled_continues_by_range() {
+fn a_blob_cut_off_by_a_pulled_cable_resumes_with_range() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &[&images::noise(1, 12 << 20)]);
     image.push(&source);
@@ -112,7 +112,7 @@ fn a_blob_whose_cable_was_pulled_continues_by_range() {
 }
 
 #[test]
-fn an_import_whose_connection_breaks_inside_a_large_blob_ends_well() {
+fn an_import_survives_a_connection_break_in_a_large_blob() {
     let (source, target) = (Registry::start(), Registry::start());
     // Compressed, it is a little more than what counts as large.
     let image = images::oci("team/app", "1", &[&images::noise(1, 42 << 20)]);
@@ -129,7 +129,7 @@ fn an_import_whose_connection_breaks_inside_a_large_blob_ends_well() {
 
 /// What a registry may answer when a new run wants to continue where an earlier one was cut.
 #[test]
-fn a_registry_that_does_not_continue_where_the_last_run_stopped_starts_that_blob_again() {
+fn a_blob_is_uploaded_anew_if_the_registry_lost_the_earlier_session() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &[&images::noise(1, 12 << 20)]);
     image.push(&source);
@@ -157,7 +157,7 @@ fn a_registry_that_does_not_continue_where_the_last_run_stopped_starts_that_blob
 }
 
 #[test]
-fn what_an_interrupted_run_left_is_proven_before_it_counts() {
+fn leftovers_of_an_interrupted_run_are_verified_before_use() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &[&images::noise(1, 3 << 20)]);
     image.push(&source);
@@ -194,7 +194,7 @@ fn assert_only(directory: &Path, allowed: &[&str]) {
 }
 
 #[test]
-fn import_killed_at_any_point_never_leaves_a_tag_that_cannot_be_pulled() {
+fn an_import_killed_at_any_point_leaves_no_unpullable_tag() {
     let source = Registry::start();
     let images = large_images(&source);
     let references: Vec<String> = images.iter().map(|i| format!("{}/{}", source.host(), i.name())).collect();
@@ -226,7 +226,7 @@ fn import_killed_at_any_point_never_leaves_a_tag_that_cannot_be_pulled() {
 }
 
 #[test]
-fn what_was_complete_when_an_import_was_killed_can_be_pulled_already() {
+fn images_complete_when_an_import_was_killed_can_be_pulled() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = [("team/one", "the larger of the two"), ("team/two", "the smaller")].map(|(name, content)| {
         let image = images::oci(name, "1", &[content]);
@@ -247,7 +247,7 @@ fn what_was_complete_when_an_import_was_killed_can_be_pulled_already() {
 
 /// What has arrived until then is known afterwards, to the next run as well: only what gapferry brought may be pruned one day.
 #[test]
-fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_brought() {
+fn a_stopped_import_leaves_a_receipt_that_the_next_run_builds_on() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images =
         [images::oci("team/large", "1", &[&images::noise(1, 100_000)]), images::oci("team/small", "1", &["x"])];
@@ -281,7 +281,7 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
 
 /// A tag that nobody remembers to have brought can never be pruned.
 #[test]
-fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
+fn a_tag_set_while_an_import_is_stopping_counts_as_pushed() {
     let (source, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["x"]);
     image.push(&source);
@@ -311,7 +311,7 @@ fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
 
 /// Started by nohup, a command goes on when its terminal goes away.
 #[test]
-fn a_hangup_that_was_ignored_stays_ignored() {
+fn an_ignored_hangup_signal_stays_ignored() {
     let (registry, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["x"]);
     image.push(&registry);

@@ -15,7 +15,7 @@ fn run(arguments: &[&str], code: i32) -> Value {
 
 /// It would have to read text to know why there is no result, or would take an empty output for one.
 #[test]
-fn a_command_that_fails_says_so_in_one_object_with_a_code() {
+fn a_failing_command_prints_one_json_object_with_a_code() {
     let registry = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&registry);
     let directory = tempdir();
@@ -54,7 +54,7 @@ fn a_command_that_fails_says_so_in_one_object_with_a_code() {
 
 /// It could not tell which file of the bundle is wrong, though it was found out.
 #[test]
-fn an_import_that_refuses_a_bundle_gives_its_problems_with_their_codes() {
+fn an_import_that_refuses_a_bundle_lists_its_problems_with_codes() {
     let registry = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&registry);
     let directory = tempdir();
@@ -77,7 +77,7 @@ fn an_import_that_refuses_a_bundle_gives_its_problems_with_their_codes() {
 
 /// A second object behind the report would keep any parser from reading the first.
 #[test]
-fn what_fails_when_the_result_is_there_is_in_the_report() {
+fn a_failure_after_the_result_is_part_of_the_report() {
     let registry = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&registry);
     let directory = tempdir();
@@ -92,7 +92,7 @@ fn what_fails_when_the_result_is_there_is_in_the_report() {
 
 /// It would have to match the text of an error to know why one image of many failed.
 #[test]
-fn each_image_that_fails_has_a_code_of_its_own() {
+fn each_failed_image_has_its_own_code() {
     let (source, target) = (Registry::start(), Registry::start());
     ["a", "b"].iter().for_each(|name| images::oci(&format!("mirror/{name}"), "1", &[name]).push(&source));
     images::oci("mirror/a", "1", &["another"]).push(&target);

@@ -68,7 +68,7 @@ fn a_blob_of(bundle: &Path) -> PathBuf {
 
 /// It would have to run the program, and read text, to know what arrived.
 #[test]
-fn an_import_gives_what_arrived_as_a_value_and_a_proof_of_it_too() {
+fn an_import_returns_its_receipt_and_proof_as_values() {
     let fixture = Fixture::new();
     let events = Arc::new(Recorder::default());
     let environment = Environment::new(events.clone());
@@ -91,7 +91,7 @@ fn an_import_gives_what_arrived_as_a_value_and_a_proof_of_it_too() {
 
 /// It could not make a bundle without the program; or it would have to read text to know what is in it, or what is missing.
 #[test]
-fn an_export_gives_its_plan_and_what_it_wrote_as_values() {
+fn an_export_returns_its_plan_and_result_as_values() {
     let fixture = Fixture::new();
     let output = fixture.directory.path().join("again.tar");
     let source = Embedded::writable(&fixture.directory.path().join("source2"));
@@ -123,7 +123,7 @@ fn an_export_gives_its_plan_and_what_it_wrote_as_values() {
 
 /// It could not tell its user which file of the bundle is wrong; or something of a damaged bundle could arrive.
 #[test]
-fn a_bundle_that_is_refused_gives_its_problems_and_nothing_is_pushed() {
+fn a_refused_bundle_returns_its_problems_and_nothing_is_pushed() {
     let fixture = Fixture::new();
     let blob = a_blob_of(&fixture.bundle);
     std::fs::remove_file(&blob).unwrap();
@@ -136,7 +136,7 @@ fn a_bundle_that_is_refused_gives_its_problems_and_nothing_is_pushed() {
 
 /// A script that reads JSON could not tell whether all went well by the same fields everywhere.
 #[test]
-fn every_report_says_its_version_and_whether_all_is_well() {
+fn every_report_has_its_version_and_an_ok_field() {
     let fixture = Fixture::new();
     let target = format!("{}/mirror", fixture.target.host());
     let receipt = fixture.directory.path().join("receipt.json");
@@ -178,7 +178,7 @@ impl Reporter for ReadBack {
 
 /// A signature that has no room in the tar has it written anew: that tar would go on a stick that nobody has read.
 #[test]
-fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
+fn an_unchanged_bundle_is_read_back_after_it_is_signed() {
     let directory = tempdir();
     let source = Embedded::writable(&directory.path().join("source"));
     images::oci("team/app", "1", &["content"]).push(&source);
@@ -219,7 +219,7 @@ impl Reporter for BadMedium {
 
 /// A stick that keeps other bytes would be carried away with a bundle of a good name on it.
 #[test]
-fn an_export_that_reads_back_wrong_has_not_the_name_of_a_bundle() {
+fn an_export_that_reads_back_wrong_does_not_keep_the_bundles_name() {
     let directory = tempdir();
     let source = Embedded::writable(&directory.path().join("source"));
     images::oci("team/app", "1", &["content"]).push(&source);
@@ -238,7 +238,7 @@ fn an_export_that_reads_back_wrong_has_not_the_name_of_a_bundle() {
 /// It would have to run the program to log its user in, or the login would go to the files of another: those that the process
 /// names and not the environment.
 #[test]
-fn a_login_is_kept_where_the_environment_says_and_tells_what_it_is_good_for_until_the_logout() {
+fn a_login_is_stored_where_the_environment_says_until_the_logout() {
     let credentials = Credentials::basic("me", "q7-Zk-right");
     let only_me = Options { credentials: Some(("me".into(), "q7-Zk-right".into())), ..Options::default() };
     let registry = Registry::with(only_me);
@@ -278,7 +278,7 @@ fn a_login_is_kept_where_the_environment_says_and_tells_what_it_is_good_for_unti
 
 /// It could not ask about a right without saying of what, and would take the answer for the one it wanted.
 #[test]
-fn a_question_whether_a_push_is_allowed_names_a_repository() {
+fn a_push_check_must_name_a_repository() {
     let target = LoginTarget::parse("registry.invalid").unwrap();
     let request = AuthRequest { target, push: true, registry: RegistryOptions::default() };
     let error = wait(app::auth_check(&request, &Environment::default())).expect_err("an error");
@@ -287,7 +287,7 @@ fn a_question_whether_a_push_is_allowed_names_a_repository() {
 
 /// It could not show its user what the program says over the phone.
 #[test]
-fn a_bundle_has_the_same_fingerprint_in_the_library_and_on_the_command_line() {
+fn library_and_command_line_give_the_same_fingerprint() {
     let fixture = Fixture::new();
     let report = app::fingerprint(FingerprintRequest { bundle: fixture.bundle.clone() }).unwrap();
     let printed = gapferry().arg("fingerprint").arg(&fixture.bundle).output().unwrap();

@@ -90,7 +90,7 @@ fn an_extended_header_without_an_entry_is_refused() {
 }
 
 #[test]
-fn non_utf8_names_and_deeply_nested_directories_are_refused() {
+fn invalid_overlong_or_deeply_nested_paths_are_refused() {
     use std::os::unix::ffi::OsStrExt;
     let fixture = Fixture::new();
     let target = Registry::start();

@@ -371,7 +371,7 @@ fn killed(bundle: &Path, with: &Path, is_time: impl Fn() -> bool) -> bool {
 }
 
 #[test]
-fn killed_at_any_moment_and_run_again_it_ends_right() {
+fn a_repair_killed_at_any_moment_is_finished_by_a_rerun() {
     let fixture = Fixture::new();
     let damage = |bundle: &Path| {
         ["index.json", &fixture.small(), &fixture.layer(), "chunks.b3"].iter().for_each(|path| flip(bundle, path, 30));

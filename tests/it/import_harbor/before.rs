@@ -28,7 +28,7 @@ fn all_missing_projects_are_named_at_once_and_nothing_is_pushed() {
 }
 
 #[test]
-fn denied_rights_are_named_with_the_missing_projects() {
+fn denied_rights_and_missing_projects_are_named_together() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let directory = tempdir();
@@ -45,7 +45,7 @@ fn denied_rights_are_named_with_the_missing_projects() {
 
 /// A robot that brings what is new to its project must not need the right to push base images that are all there.
 #[test]
-fn only_projects_that_get_something_need_the_right_to_push() {
+fn only_projects_that_receive_something_need_the_right_to_push() {
     let images = ["one", "two"].map(small);
     let directory = tempdir();
     let both = bundle(&[&images[0], &images[1]]);
@@ -77,7 +77,7 @@ fn only_projects_that_get_something_need_the_right_to_push() {
 }
 
 #[test]
-fn missing_projects_are_created_as_asked_for() {
+fn missing_projects_are_created_with_the_requested_settings() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     let options = ["--create-projects", "--project-public", "--project-quota", "2GiB"];
@@ -90,7 +90,7 @@ fn missing_projects_are_created_as_asked_for() {
 }
 
 #[test]
-fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
+fn no_project_is_created_for_an_import_that_would_fail_anyway() {
     let images = ["one", "two"].map(small);
     let bundle = bundle(&[&images[0], &images[1]]);
     let server = Harbor::start(setup());
@@ -103,7 +103,7 @@ fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
 }
 
 #[test]
-fn who_may_not_create_projects_is_told_so() {
+fn missing_rights_to_create_projects_are_reported() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(Setup { everyone_creates: false, ..setup() });
     import(&bundle, &server, "/new", CI, &["--create-projects"])
@@ -113,7 +113,7 @@ fn who_may_not_create_projects_is_told_so() {
 }
 
 #[test]
-fn a_dry_run_creates_no_project_and_still_gives_the_plan() {
+fn a_dry_run_creates_no_project_and_still_prints_the_plan() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     let ran = import(&bundle, &server, "/new", ADMIN, &["--create-projects", "--dry-run"]).ended(0);
@@ -125,7 +125,7 @@ fn a_dry_run_creates_no_project_and_still_gives_the_plan() {
 }
 
 #[test]
-fn a_dry_run_names_all_that_would_stop_the_import() {
+fn a_dry_run_names_every_obstacle_to_the_import() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let server = Harbor::start(Setup { read_only: true, ..setup() });
@@ -142,7 +142,7 @@ fn a_dry_run_names_all_that_would_stop_the_import() {
 }
 
 #[test]
-fn read_only_mode_is_named_before_any_push() {
+fn read_only_mode_is_reported_before_any_push() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(Setup { read_only: true, ..setup() });
     for options in [&["--max-wait", "0s"][..], &["--max-wait", "0s", "--create-projects"]] {
@@ -155,7 +155,7 @@ fn read_only_mode_is_named_before_any_push() {
 
 /// The nightly import begins while an administrator makes a backup.
 #[test]
-fn read_only_mode_that_ends_in_time_is_waited_for_before_the_first_push() {
+fn an_import_waits_out_read_only_mode_before_the_first_push() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     server.set_read_only_for(1);
@@ -169,7 +169,7 @@ fn read_only_mode_that_ends_in_time_is_waited_for_before_the_first_push() {
 }
 
 #[test]
-fn wrong_credentials_are_named_and_not_taken_for_a_missing_project() {
+fn wrong_credentials_are_not_reported_as_a_missing_project() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     let ran = import(&bundle, &server, "/base", "ci:secret-that-is-wrong", &[]).ended(4);
@@ -178,7 +178,7 @@ fn wrong_credentials_are_named_and_not_taken_for_a_missing_project() {
 }
 
 #[test]
-fn a_name_without_a_project_is_refused_with_the_remedy() {
+fn a_name_without_a_project_is_refused_with_a_remedy() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     import(&bundle, &server, "", CI, &["--flatten"]).ended(4).reported(&["has no project", "--to HOST/PROJECT"]);
@@ -186,7 +186,7 @@ fn a_name_without_a_project_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_proxy_cache_is_no_target() {
+fn a_proxy_cache_project_is_refused_as_a_target() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup().with(Project::new("hub").proxy_cache()));
     import(&bundle, &server, "/hub", ADMIN, &[]).ended(4).reported(&["hub is a proxy cache"]);
@@ -194,7 +194,7 @@ fn a_proxy_cache_is_no_target() {
 }
 
 #[test]
-fn another_registry_is_asked_nothing_of_harbors() {
+fn other_registries_get_no_harbor_api_requests() {
     let bundle = bundle(&[&small("one")]);
     let target = Registry::start();
     let to = format!("{}/any", target.host());
@@ -206,7 +206,7 @@ fn another_registry_is_asked_nothing_of_harbors() {
 
 /// Harbor answers 201, and the project has no limit.
 #[test]
-fn a_quota_that_harbor_ignores_is_reported() {
+fn a_quota_that_harbor_ignored_is_reported() {
     let bundle = bundle(&[&small("one")]);
     let options = ["--create-projects", "--project-quota", "2GiB"];
     let maker = Account { reads_projects: false, ..Account::user("maker", "Maker123") };
@@ -222,7 +222,7 @@ fn a_quota_that_harbor_ignores_is_reported() {
 
 /// One 503 must not turn a Harbor into a registry without projects.
 #[test]
-fn an_api_that_has_a_bad_moment_is_asked_again_and_one_that_never_answers_is_named() {
+fn a_brief_api_failure_is_retried_and_a_lasting_one_reported() {
     let bundle = bundle(&[&small("one")]);
     let create = ["--create-projects"];
     let server = Harbor::start(Setup { busy_api: 1, ..setup() });
@@ -242,7 +242,7 @@ fn an_api_that_has_a_bad_moment_is_asked_again_and_one_that_never_answers_is_nam
 
 /// The usual way of Harbor: each project has a robot of its own, and no account knows more than one project.
 #[test]
-fn credentials_that_are_kept_for_one_project_count_for_all_that_is_asked_of_it() {
+fn credentials_stored_for_one_project_are_used_for_every_request_about_it() {
     let [one, two] = ["one", "two"].map(|name| images::oci(&format!("{name}/app"), "1", &["what all share", name]));
     let bundle = bundle(&[&one, &two]);
     let setup = Setup::default()

@@ -7,7 +7,7 @@ use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
 #[test]
-fn every_kind_of_image_arrives_whatever_the_version_and_the_account() {
+fn every_kind_of_image_arrives_at_every_version_with_every_account() {
     let source = Registry::start();
     let pushed: Vec<Pushed> = Corpus::everything().push(&source);
     let references: Vec<String> = pushed.iter().map(|image| image.reference.clone()).collect();
@@ -28,7 +28,7 @@ fn every_kind_of_image_arrives_whatever_the_version_and_the_account() {
 }
 
 #[test]
-fn what_lies_in_harbor_can_be_carried_on_with_all_that_speaks_of_it() {
+fn images_in_harbor_can_be_exported_with_all_their_referrers() {
     let image = images::oci_index("team/app", "1.0", "content");
     let sbom = images::referrer(&image, "application/spdx+json", b"sbom");
     let signature = images::cosign_signature(&image);
@@ -67,7 +67,7 @@ fn a_blob_is_uploaded_once_and_mounted_into_other_projects() {
 }
 
 #[test]
-fn uploads_into_one_project_take_turns_if_that_is_asked_for() {
+fn uploads_into_one_project_are_serialized_on_request() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let server = Harbor::start(setup());

@@ -13,7 +13,7 @@ fn many() -> Vec<Image> {
 }
 
 #[test]
-fn an_exceeded_quota_is_warned_of_and_reported_in_harbors_words() {
+fn an_exceeded_quota_is_warned_about_and_reported_in_harbors_words() {
     let images = ["one", "two"].map(small);
     let bundle = bundle(&[&images[0], &images[1]]);
     let server = Harbor::start(setup().with(Project::new("tight").quota(100)).with(Project::new("full").quota(1)));
@@ -35,7 +35,7 @@ fn an_exceeded_quota_is_warned_of_and_reported_in_harbors_words() {
 
 /// "Check the spelling" would be no help: the blob is there, and on its way out.
 #[test]
-fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
+fn a_blob_that_garbage_collection_is_deleting_is_named_with_a_remedy() {
     let image = small("one");
     let bundle = bundle(&[&image]);
     let server = Harbor::start(setup());
@@ -52,7 +52,7 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
 /// Its database has given up the layer, and the storage has it for a moment longer: without another upload, the image is broken
 /// as soon as the collection ends.
 #[test]
-fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
+fn a_blob_missing_from_the_database_is_uploaded_again() {
     let server = Harbor::start(setup());
     let old = images::oci("team/one", "1", &["base", "old"]);
     let new = images::oci("team/one", "2", &["base", "new"]);
@@ -73,7 +73,7 @@ fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
 
 /// One answer speaks for all that is still to be sent there; the rest of the run goes on.
 #[test]
-fn what_ends_a_push_to_a_project_in_the_middle_is_reported_once_and_not_tried_again() {
+fn an_obstacle_that_ends_pushes_to_a_project_is_reported_once_and_not_retried() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let directory = tempdir();
@@ -104,7 +104,7 @@ fn what_ends_a_push_to_a_project_in_the_middle_is_reported_once_and_not_tried_ag
 
 /// What is larger than the room that is left is not sent, what fits is, and no refused upload stays in the storage.
 #[test]
-fn a_quota_that_is_used_up_on_the_way_is_met_once() {
+fn a_quota_that_runs_out_during_an_import_is_hit_only_once() {
     let mut all = many();
     all.push(images::oci("team/tiny", "1", &["tiny"]));
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
@@ -141,7 +141,7 @@ fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
 
 /// An administrator makes a backup, or Harbor counts its quotas: that passes.
 #[test]
-fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
+fn read_only_mode_during_an_import_is_waited_out_without_loss() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let server = Harbor::start(setup());
@@ -155,7 +155,7 @@ fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
 
 /// Harbor answers 401 while it cannot reach its database. The credentials are right all the same.
 #[test]
-fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
+fn a_stopped_database_is_an_outage_and_not_a_credentials_problem() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let server = Harbor::start(setup());
@@ -172,7 +172,7 @@ fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
 
 /// Without its database Harbor refuses right credentials. Whoever believes that changes the password, or gives up.
 #[test]
-fn a_database_that_is_away_from_the_start_is_named_and_the_credentials_are_not() {
+fn a_database_down_from_the_start_is_blamed_instead_of_the_credentials() {
     let bundle = bundle(&[&small("one")]);
     for (database, creds) in
         [(Database::Away, CI), (Database::Away, ROBOT), (Database::Away, ADMIN), (Database::AwayForLong, CI)]
@@ -197,7 +197,7 @@ fn a_database_that_is_away_from_the_start_is_named_and_the_credentials_are_not()
 }
 
 #[test]
-fn auth_check_tells_a_database_that_is_away_from_wrong_credentials() {
+fn auth_check_tells_a_database_outage_from_wrong_credentials() {
     let server = Harbor::start(setup());
     let check = |creds: &str| {
         let options = ["auth", "check", &server.registry(), "--creds", creds, "--retry-budget", "1s", "--retries", "1"];

@@ -10,7 +10,7 @@ use crate::support::{gapferry, tempdir};
 
 /// Through the distribution protocol Harbor deletes no tag, and with the manifest other tags would go.
 #[test]
-fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_stays() {
+fn an_unwanted_tag_is_deleted_by_harbors_api_and_its_artifact_stays() {
     let source = Registry::start();
     let images = ["1", "2", "3", "locked"].map(|tag| images::oci("apps/web", tag, &[tag]));
     let again = images[0].named("apps/web", "same-as-1");
@@ -44,7 +44,7 @@ fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_st
 
 /// Who may read artifacts knows what a tag means that a policy lets nobody pull.
 #[test]
-fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
+fn a_tag_hidden_by_a_policy_is_pruned_with_data_from_harbors_api() {
     let source = Registry::start();
     let images = ["1", "2", "3"].map(|tag| images::oci("apps/web", tag, &[tag]));
     images.iter().for_each(|image| image.push(&source));
@@ -69,7 +69,7 @@ fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
 /// Content trust hides attestations, which are not signed themselves. That keeps what they may mean, and no signature or SBOM beside
 /// them; an account that may read artifacts learns what they mean.
 #[test]
-fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() {
+fn a_hidden_companion_does_not_keep_the_others_of_a_pruned_image() {
     let source = Registry::start();
     // An index that stays is not signed, so only Harbor's API tells what it leads to.
     let staying = [images::oci("apps/web", "1", &["1"]), images::oci_index("apps/web", "multi", "multi")];
@@ -107,7 +107,7 @@ fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() 
 
 /// What a robot may not read is named; the rest is a basis for the next export all the same.
 #[test]
-fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
+fn an_inventory_continues_past_an_unreadable_repository() {
     let images = ["one", "two"].map(small);
     let server = Harbor::start(setup().with(Project::new("closed")));
     import(&bundle(&[&images[0], &images[1]]), &server, "/apps", ADMIN, &[]).ended(0);
@@ -134,7 +134,7 @@ fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
 
 /// Harbor 2.15 and later have no tags in their storage, and their API lists no signatures: it names them beside their images.
 #[test]
-fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
+fn a_signature_missing_from_harbors_listing_is_pruned_with_its_image() {
     let image = images::oci("team/app", "1", &["content"]);
     let signature = images::cosign_signature(&image);
     let source = Registry::start();
@@ -164,7 +164,7 @@ fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
 
 /// Before 2.9 Harbor does not say that it lists referrers itself, so a tag lists them.
 #[test]
-fn companions_of_a_pruned_image_go_from_every_harbor_with_the_list_of_them() {
+fn pruning_removes_companions_and_their_referrers_list_in_every_harbor_version() {
     let source = Registry::start();
     let images = ["1", "2"].map(|tag| images::oci_index("apps/web", tag, tag));
     let going = &images[1];

@@ -29,7 +29,7 @@ fn an_immutable_tag_with_the_same_digest_is_left_alone() {
 }
 
 #[test]
-fn an_immutable_tag_with_another_digest_fails_alone() {
+fn an_immutable_tag_with_another_digest_fails_only_its_image() {
     let server = Harbor::start(setup());
     server.change("base", |project| project.immutable.push("1*".to_owned()));
     let old = images::oci("team/app", "1.0", &["old"]);
@@ -44,7 +44,7 @@ fn an_immutable_tag_with_another_digest_fails_alone() {
 
 /// Who manages the project may read its rules: nothing is sent for a tag that could not be moved, and the plan says so.
 #[test]
-fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
+fn an_immutable_tag_is_refused_before_its_image_is_uploaded() {
     let setup = setup().with(Project::new("own").member("ci", Right::Maintain).immutable("1*"));
     let server = Harbor::start(setup);
     import(&bundle(&[&images::oci("team/app", "1.0", &["old"])]), &server, "/own", CI, &[]).ended(0);
@@ -60,7 +60,7 @@ fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
 
 /// Rules that cover all tags cover those of signatures. The image arrives without what cannot be added to its list.
 #[test]
-fn an_immutable_list_of_signatures_costs_the_signatures_and_not_the_image() {
+fn an_immutable_signature_tag_loses_the_signatures_but_not_the_image() {
     let (image, signed) = (images::oci("team/app", "1.0", &["content"]), images::oci("team/app", "2.0", &["content"]));
     let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
     let source = Registry::start();
@@ -89,7 +89,7 @@ fn an_immutable_list_of_signatures_costs_the_signatures_and_not_the_image() {
 
 /// Harbor answers 412 to whoever asks what a tag means there, until the image is signed or scanned. Pushing is allowed.
 #[test]
-fn a_policy_that_forbids_pulling_stops_no_push() {
+fn a_policy_that_forbids_pulling_does_not_stop_a_push() {
     let images = ["one", "two"].map(small);
     let signed = images::oci_index("team/app", "1.0", "content");
     let signature = images::cosign_signature(&signed);
@@ -151,7 +151,7 @@ fn an_increment_arrives_where_a_policy_forbids_pulling() {
 /// The receipt is older than the policy: the target has what the bundle expects there, and does not give it. That is no reason to
 /// push nothing, and an image that is there under its tag has not failed.
 #[test]
-fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
+fn content_withheld_by_a_policy_fails_no_other_image_of_an_increment() {
     let source = Registry::start();
     let multi = images::oci_index("team/app", "1.0", "content");
     [&small("one"), &small("two"), &multi].iter().for_each(|image| image.push(&source));
@@ -205,7 +205,7 @@ fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
 /// `cosign sign -r` signs an index and each of its platforms. While the policy hides the index, it is unknown that the platforms
 /// belong to it; their signatures must not be lost with exit code 0.
 #[test]
-fn signatures_of_platforms_of_a_hidden_index_are_reported_and_come_with_the_next_run() {
+fn platform_signatures_below_a_hidden_index_are_reported_and_arrive_next_run() {
     let source = Registry::start();
     let multi = images::oci_index("team/app", "1.0", "content");
     multi.push(&source);
@@ -232,7 +232,7 @@ fn signatures_of_platforms_of_a_hidden_index_are_reported_and_come_with_the_next
 
 /// A child that the target has where it is needed need not be read to put an index that names it.
 #[test]
-fn an_index_is_renewed_though_a_policy_withholds_a_child_that_is_there() {
+fn an_index_is_pushed_again_even_if_a_policy_withholds_a_present_child() {
     let source = Registry::start();
     let [old, more] = ["old", "more"].map(|content| images::oci("team/app", "1.0", &["shared", content]));
     let new = images::index_of("team/app", "1.1", &[(&old, Some("amd64")), (&more, Some("arm64"))], None);
@@ -250,7 +250,7 @@ fn an_index_is_renewed_though_a_policy_withholds_a_child_that_is_there() {
 
 /// Elsewhere it does not help: the bytes are needed under another name. That costs this image alone.
 #[test]
-fn an_image_whose_manifest_only_another_repository_has_and_withholds_fails_alone() {
+fn an_image_whose_only_manifest_is_withheld_elsewhere_fails_alone() {
     let source = Registry::start();
     [&small("one"), &small("one").named("team/again", "1"), &small("two")].iter().for_each(|image| image.push(&source));
     let names = ["team/one:1", "team/again:1", "team/two:1"].map(|name| format!("{}/{name}", source.host()));
@@ -270,7 +270,7 @@ fn an_image_whose_manifest_only_another_repository_has_and_withholds_fails_alone
 
 /// Harbor refuses to set an immutable tag, and where pulling is forbidden it tells a robot not even that the tag means this image.
 #[test]
-fn an_image_that_is_there_under_an_immutable_tag_that_nobody_may_read_has_not_failed() {
+fn an_image_already_under_an_unreadable_immutable_tag_has_not_failed() {
     let server = Harbor::start(setup());
     server.change("base", |project| {
         project.content_trust = true;
@@ -291,7 +291,7 @@ fn an_image_that_is_there_under_an_immutable_tag_that_nobody_may_read_has_not_fa
 
 /// A robot cannot find out what such a tag means: it may be the same image.
 #[test]
-fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
+fn on_existing_leaves_an_unreadable_tag_alone() {
     let server = Harbor::start(setup());
     server.change("base", |project| project.content_trust = true);
     let bundle = bundle(&[&small("one")]);
@@ -309,7 +309,7 @@ fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
 /// Content trust wants a signature of attestations, too, so those that this bundle brought can never be read. That is no warning at
 /// every rerun; that somebody here has put another list under the tag is one.
 #[test]
-fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
+fn hidden_attestations_cause_no_warning_once_they_are_present() {
     let image = images::oci("team/app", "1", &["content"]);
     let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
     let sbom = images::oci("team/app", "1", &["sbom"]);
@@ -352,7 +352,7 @@ fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
 
 /// What is there and may not be pulled has not failed: the next increment need not bring it again.
 #[test]
-fn what_a_policy_withholds_from_a_proof_is_there_and_not_proven() {
+fn content_withheld_from_a_proof_counts_as_present_but_unproven() {
     let names = ["one", "two"].map(small);
     let bundle = bundle(&[&names[0], &names[1]]);
     let directory = tempdir();
@@ -375,7 +375,7 @@ fn what_a_policy_withholds_from_a_proof_is_there_and_not_proven() {
 
 /// Which right is missing is better known than that a look was denied.
 #[test]
-fn an_account_that_may_only_push_hears_why_it_cannot() {
+fn a_push_only_account_gets_the_reason_for_its_failure() {
     let bundle = bundle(&[&small("one")]);
     let cache = Project::new("cache").proxy_cache().member("robot$base+ci", Right::Deliver);
     let server = Harbor::start(setup().with(cache).with(Project::new("in").member("robot$base+ci", Right::Deliver)));
@@ -390,7 +390,7 @@ fn an_account_that_may_only_push_hears_why_it_cannot() {
 }
 
 #[test]
-fn a_sparse_index_is_refused_with_the_remedy() {
+fn a_sparse_index_is_refused_with_a_remedy() {
     let image = images::oci_index("team/app", "1.0", "content");
     let source = Registry::start();
     image.push(&source);
@@ -407,7 +407,7 @@ fn a_sparse_index_is_refused_with_the_remedy() {
 
 /// Whether the isolated side has signed there cannot be known, so its tag is left alone; the image itself needs no reading.
 #[test]
-fn an_account_that_may_only_push_delivers_signed_images_without_their_signatures_and_says_so() {
+fn a_push_only_account_pushes_images_without_signatures_and_reports_it() {
     let image = images::oci("team/app", "1.0", &["content"]);
     let vendor = list(&image, "sig", &[signature(&image, "vendor")]);
     let source = Registry::start();

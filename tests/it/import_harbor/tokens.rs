@@ -8,7 +8,7 @@ use crate::support::{gapferry, tempdir};
 
 /// A token costs Harbor a password hash: 100 images in 60 repositories of 30 projects take a handful of them.
 #[test]
-fn a_hundred_images_take_a_dozen_tokens_at_most() {
+fn importing_a_hundred_images_takes_at_most_a_dozen_tokens() {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
         // Each of the bases lands first in a project of its own, and is mounted from there.
@@ -34,7 +34,7 @@ fn a_hundred_images_take_a_dozen_tokens_at_most() {
 /// An account that may only pull looks at what is all there, so that it need not push: a token for each repository would tell it nothing
 /// more.
 #[test]
-fn a_look_by_an_account_that_may_only_pull_takes_a_dozen_tokens_at_most() {
+fn a_pull_only_accounts_check_takes_at_most_a_dozen_tokens() {
     let image = |n: usize| images::oci(&format!("p{:02}/team/app{n:02}", n % 5), "1", &[&format!("{n}")]);
     let all: Vec<Image> = (0..40).map(image).collect();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
@@ -50,7 +50,7 @@ fn a_look_by_an_account_that_may_only_pull_takes_a_dozen_tokens_at_most() {
 
 /// Each request with a password costs Harbor a hash, and it asks for one whenever it refuses a token.
 #[test]
-fn a_look_by_an_account_without_rights_says_so_and_shows_its_password_a_few_times() {
+fn an_account_without_rights_is_reported_after_few_password_requests() {
     let images: Vec<Image> = (0..30).map(|n| small(&format!("app{n}"))).collect();
     let bundle = bundle(&images.iter().collect::<Vec<_>>());
     let shut = setup().with(Project::new("shut"));
@@ -66,7 +66,7 @@ fn a_look_by_an_account_without_rights_says_so_and_shows_its_password_a_few_time
 
 /// What is carried out of a Harbor costs it as few as what comes in.
 #[test]
-fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
+fn exporting_a_hundred_images_takes_at_most_a_dozen_tokens() {
     let (server, references) = full(Scopes::Granted, 100);
     let directory = tempdir();
     for creds in [CI, ROBOT] {
@@ -84,7 +84,7 @@ fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
 
 /// The same where the token server is not Harbor's own: whatever it makes of several repositories, all images are read.
 #[test]
-fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole() {
+fn an_export_is_complete_if_the_token_server_grants_one_repository_at_a_time() {
     for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
         let (_server, references) = full(several_scopes, 8);
         let directory = tempdir();
@@ -112,7 +112,7 @@ fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
 
 /// A gateway may have a token server of its own kind: then each repository gets a token of its own again.
 #[test]
-fn a_token_server_that_does_not_take_several_repositories_at_once_is_asked_for_each() {
+fn a_token_server_without_multiple_scopes_is_asked_per_repository() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let directory = tempdir();

@@ -21,7 +21,7 @@ async fn stale_cache(registry: &Registry, blobs: Vec<Vec<u8>>) -> Server {
 }
 
 #[tokio::test]
-async fn a_blob_that_the_target_claims_and_lacks_is_uploaded_once_for_all_images() {
+async fn a_blob_falsely_claimed_by_the_target_is_uploaded_once_for_all_images() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (one, two) =
         (images::oci("team/app", "1", &["shared", "one"]), images::oci("team/app", "2", &["shared", "two"]));
@@ -40,7 +40,7 @@ async fn a_blob_that_the_target_claims_and_lacks_is_uploaded_once_for_all_images
 }
 
 #[tokio::test]
-async fn a_mount_of_nothing_is_an_upload_in_the_end() {
+async fn a_mount_without_effect_ends_in_an_upload() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (one, two) =
         (images::oci("team/one", "1", &["shared", "one"]), images::oci("team/two", "1", &["shared", "two"]));
@@ -59,7 +59,7 @@ async fn a_mount_of_nothing_is_an_upload_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_child_manifest_that_the_target_claims_and_lacks_is_put_again_with_what_it_lacks() {
+async fn a_falsely_claimed_child_manifest_is_pushed_again_with_its_blobs() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let index = images::oci_index("team/app", "1", "index");
     let bundle = export(&source, &[&index], directory.path());
@@ -104,7 +104,7 @@ async fn swallows(registry: &Registry, digests: Vec<String>) -> Server {
 }
 
 #[tokio::test]
-async fn a_manifest_that_the_target_takes_and_does_not_store_fails_its_image_with_the_remedy() {
+async fn a_manifest_accepted_but_not_stored_fails_its_image_with_a_remedy() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (index, single) = (images::oci_index("team/app", "1", "index"), images::oci("team/one", "1", &["one"]));
     let bundle = export(&source, &[&index, &single], directory.path());
@@ -119,7 +119,7 @@ async fn a_manifest_that_the_target_takes_and_does_not_store_fails_its_image_wit
 }
 
 #[tokio::test]
-async fn a_target_that_swallows_everything_is_named_in_one_line_for_all_images() {
+async fn a_target_that_stores_nothing_is_reported_in_one_line_for_all_images() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = (0..8).map(|nth| images::oci(&format!("team/app{nth}"), "1", &[&format!("content {nth}")]));
     let images: Vec<Image> = images.collect();
@@ -133,7 +133,7 @@ async fn a_target_that_swallows_everything_is_named_in_one_line_for_all_images()
 
 /// A cache that outlived a garbage collection claims what many repositories had.
 #[tokio::test]
-async fn blobs_that_many_repositories_lack_are_counted_in_two_warnings_at_most() {
+async fn blobs_missing_in_many_repositories_cause_at_most_two_warnings() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = (0..6).map(|nth| images::oci(&format!("team/app{nth}"), "1", &[&format!("content {nth}")]));
     let images: Vec<Image> = images.collect();
@@ -147,7 +147,7 @@ async fn blobs_that_many_repositories_lack_are_counted_in_two_warnings_at_most()
 }
 
 #[tokio::test]
-async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed() {
+async fn a_referrers_list_accepted_but_not_stored_is_detected() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["content"]);
     let sbom = images::referrer(&image, "application/spdx+json", b"an SBOM");
@@ -168,7 +168,7 @@ async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed
 }
 
 #[tokio::test]
-async fn a_target_that_does_not_say_what_it_lacks_is_sent_all_of_the_image() {
+async fn a_target_that_does_not_name_missing_blobs_gets_the_whole_image() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one", "two"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -194,7 +194,7 @@ async fn a_target_that_does_not_say_what_it_lacks_is_sent_all_of_the_image() {
 }
 
 #[tokio::test]
-async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
+async fn a_target_that_loses_a_resent_blob_is_reported_as_damaged() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -217,7 +217,7 @@ async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
 }
 
 #[tokio::test]
-async fn a_stream_that_has_passed_says_how_to_go_on_and_that_way_works() {
+async fn a_consumed_stream_is_reported_with_a_remedy_that_works() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -238,7 +238,7 @@ async fn a_stream_that_has_passed_says_how_to_go_on_and_that_way_works() {
 
 /// Each refusal of a manifest costs tries of its own: one is enough to see that mounts here are of nothing.
 #[tokio::test]
-async fn after_one_mount_of_nothing_all_of_the_image_is_looked_at_before_its_manifest_is_put_again() {
+async fn after_one_false_mount_all_blobs_are_checked_before_the_manifest_is_retried() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let layers = ["a", "b", "c", "d"];
     let images = ["team/one", "team/two"].map(|name| images::oci(name, "1", &layers));
@@ -268,7 +268,7 @@ async fn after_one_mount_of_nothing_all_of_the_image_is_looked_at_before_its_man
 }
 
 #[tokio::test]
-async fn a_registry_that_calls_the_manifest_itself_unknown_is_sent_no_blob_again() {
+async fn manifest_unknown_from_a_registry_causes_no_blob_upload() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());

@@ -39,7 +39,7 @@ fn reads_of_blobs(seen: &[Seen]) -> Vec<&Seen> {
 }
 
 #[tokio::test]
-async fn a_blob_that_head_claims_and_get_denies_is_uploaded_before_the_manifest_is_put() {
+async fn a_blob_that_head_finds_and_get_does_not_is_uploaded_before_the_manifest() {
     let it = Shared::new();
     let ((digest, content), host) = (it.layer(), it.target.host().to_owned());
     std::fs::remove_file(data_of(&it.target, &digest)).unwrap();
@@ -58,7 +58,7 @@ async fn a_blob_that_head_claims_and_get_denies_is_uploaded_before_the_manifest_
 }
 
 #[tokio::test]
-async fn a_last_byte_that_is_announced_and_does_not_come_is_no_proof() {
+async fn a_last_byte_that_is_announced_but_not_sent_proves_nothing() {
     let it = Shared::new();
     let ((digest, content), host) = (it.layer(), it.target.host().to_owned());
     let uploaded = Mutex::new(false);
@@ -79,7 +79,7 @@ async fn a_last_byte_that_is_announced_and_does_not_come_is_no_proof() {
 }
 
 #[tokio::test]
-async fn a_registry_that_knows_no_ranges_is_not_read_to_the_end() {
+async fn a_blob_is_not_read_whole_from_a_registry_without_ranges() {
     let it = Shared::new();
     let ((digest, content), host) = (it.layer(), it.target.host().to_owned());
     let server = Server::start(move |request, _| match request.method == "GET" && asks_for_blob(request, &digest) {
@@ -94,7 +94,7 @@ async fn a_registry_that_knows_no_ranges_is_not_read_to_the_end() {
 }
 
 #[test]
-fn a_blob_is_proven_at_the_storage_that_the_registry_leads_to_without_credentials() {
+fn a_blob_is_verified_at_redirected_storage_without_credentials() {
     let it = Shared::new();
     let proxy = Proxy::with_tokens(it.target.host());
     proxy.when("GET", "/blobs/sha256").always().fault(Fault::Redirect(proxy.elsewhere().address.clone()));
@@ -113,7 +113,7 @@ fn a_blob_is_proven_at_the_storage_that_the_registry_leads_to_without_credential
 }
 
 #[test]
-fn an_account_that_may_not_read_is_reported_so_once_and_pushes() {
+fn an_account_without_read_rights_is_reported_once_and_can_push() {
     for fault in [Fault::Status(403), Fault::Unauthorized] {
         let it = Shared::new();
         let proxy = Proxy::with_tokens(it.target.host());
@@ -129,7 +129,7 @@ fn an_account_that_may_not_read_is_reported_so_once_and_pushes() {
 }
 
 #[test]
-fn an_account_that_may_not_read_what_it_pushes_has_pushed_it_and_is_reported_so_once() {
+fn a_push_by_an_account_without_read_rights_succeeds_with_one_warning() {
     let it = Shared::new();
     let proxy = Proxy::before(it.target.host());
     for method in ["GET", "HEAD"] {
@@ -142,7 +142,7 @@ fn an_account_that_may_not_read_what_it_pushes_has_pushed_it_and_is_reported_so_
 }
 
 #[test]
-fn a_storage_that_refuses_everything_is_no_proof_of_damage() {
+fn storage_that_refuses_everything_is_not_evidence_of_damage() {
     for status in [400, 403, 407] {
         let it = Shared::new();
         let proxy = Proxy::before(it.target.host());
@@ -155,7 +155,7 @@ fn a_storage_that_refuses_everything_is_no_proof_of_damage() {
 }
 
 #[test]
-fn a_run_that_changes_nothing_reads_no_blob_and_a_new_tag_one_byte_of_each() {
+fn an_unchanged_import_reads_no_blob_and_a_new_tag_one_byte_of_each() {
     let it = Shared::new();
     let reads = || it.target.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count();
     assert_eq!(import(&it.bundle, it.target.host(), &[]).0, Some(0));
@@ -167,7 +167,7 @@ fn a_run_that_changes_nothing_reads_no_blob_and_a_new_tag_one_byte_of_each() {
 }
 
 #[test]
-fn a_blob_without_any_byte_is_proven_too() {
+fn an_empty_blob_is_verified_too() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let layer = ("application/vnd.example.empty", Vec::new());
     let image = images::oci_raw("team/app", "1", b"{}", &[layer]);
@@ -180,7 +180,7 @@ fn a_blob_without_any_byte_is_proven_too() {
 }
 
 #[test]
-fn a_file_that_a_registry_lost_is_brought_back_and_one_that_it_cut_is_reported_in_every_repository() {
+fn a_lost_file_is_restored_and_a_truncated_one_reported_in_every_repository() {
     for left in [None, Some(0), Some(4)] {
         let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
         let images = ["team/app", "team/other"].map(|name| images::oci(name, "1", &["shared"]));
@@ -211,7 +211,7 @@ fn a_file_that_a_registry_lost_is_brought_back_and_one_that_it_cut_is_reported_i
 }
 
 #[test]
-fn reupload_notices_a_file_that_the_registry_keeps_instead() {
+fn reupload_detects_a_registry_that_keeps_its_old_file() {
     let it = Shared::new();
     let data = data_of(&it.target, &it.layer().0);
     std::fs::write(&data, b"cut").unwrap();
@@ -222,7 +222,7 @@ fn reupload_notices_a_file_that_the_registry_keeps_instead() {
 }
 
 #[tokio::test]
-async fn a_blob_is_mounted_only_from_where_it_can_be_read() {
+async fn a_blob_is_mounted_only_from_a_repository_where_it_can_be_read() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = ["team/app", "team/other"].map(|name| images::oci(name, "1", &["shared"]));
     let bundle = export(&source, &[&images[0], &images[1]], directory.path());
@@ -246,7 +246,7 @@ async fn a_blob_is_mounted_only_from_where_it_can_be_read() {
 }
 
 #[tokio::test]
-async fn an_increment_whose_base_the_target_cannot_give_pushes_nothing() {
+async fn an_increment_whose_base_is_unreadable_at_the_target_pushes_nothing() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -286,7 +286,7 @@ async fn an_increment_whose_base_the_target_cannot_give_pushes_nothing() {
 }
 
 #[tokio::test]
-async fn blobs_that_a_garbage_collection_has_taken_are_named_in_one_warning() {
+async fn garbage_collected_blobs_are_reported_in_one_warning() {
     let it = Shared::new();
     let host = it.target.host().to_owned();
     let (layers, contents) = (it.image.blobs[1..].to_vec(), it.image.blobs[1..].to_vec());
@@ -307,7 +307,7 @@ async fn blobs_that_a_garbage_collection_has_taken_are_named_in_one_warning() {
 
 /// A cache may answer HEAD for a tag whose image a garbage collection has taken.
 #[tokio::test]
-async fn a_tag_that_head_claims_beside_missing_blobs_is_put_all_the_same() {
+async fn a_tag_that_only_head_finds_is_pushed_again_if_blobs_are_missing() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let signature = cosign::list(&image, "sig", &[cosign::signature(&image, "vendor")]);
@@ -338,7 +338,7 @@ async fn a_tag_that_head_claims_beside_missing_blobs_is_put_all_the_same() {
 /// distribution answers 201 and keeps the file that it has, also where no repository knows it: what a full disk has left of an
 /// upload would be an image that cannot be pulled.
 #[test]
-fn a_damaged_file_that_no_repository_knows_is_noticed_when_its_blob_is_uploaded() {
+fn a_damaged_unlinked_file_is_detected_when_its_blob_is_uploaded() {
     for left in ["", "cut"] {
         let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
         let images = ["team/app", "team/other"].map(|name| images::oci(name, "1", &["shared"]));
@@ -360,7 +360,7 @@ fn a_damaged_file_that_no_repository_knows_is_noticed_when_its_blob_is_uploaded(
 }
 
 #[tokio::test]
-async fn once_a_target_has_lied_what_is_uploaded_to_it_is_read_as_well() {
+async fn after_a_false_claim_uploads_to_that_target_are_verified_too() {
     let it = Shared::new();
     let (source, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one", "two", "three"]);

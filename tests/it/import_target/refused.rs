@@ -22,14 +22,14 @@ fn reupload_sends_everything_whatever_the_target_has() {
 }
 
 #[test]
-fn reupload_is_not_for_a_bundle_that_comes_in_several_runs() {
+fn reupload_is_refused_for_a_bundle_imported_in_several_runs() {
     let (code, stderr) = import(Path::new("no.tar"), "127.0.0.1:1", &["--reupload", "--state", "no-state"]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("--reupload needs the whole bundle"), "{stderr}");
 }
 
 #[tokio::test]
-async fn a_repository_that_has_to_be_created_first_is_said_to_be_one() {
+async fn a_repository_that_must_be_created_first_is_reported_as_such() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (new, old) = (images::oci("team/new", "1", &["new"]), images::oci("team/old", "1", &["old"]));
     let bundle = export(&source, &[&new, &old], directory.path());
@@ -48,7 +48,7 @@ async fn a_repository_that_has_to_be_created_first_is_said_to_be_one() {
 }
 
 #[test]
-fn a_registry_that_refuses_foreign_layers_is_asked_once_and_the_setting_is_named() {
+fn a_refusal_of_foreign_layers_is_requested_once_and_the_setting_named() {
     let (source, directory) = (Registry::start(), tempdir());
     let image = images::with_foreign_layer("team/windows", "1");
     let bundle = export(&source, &[&image], directory.path());
@@ -61,7 +61,7 @@ fn a_registry_that_refuses_foreign_layers_is_asked_once_and_the_setting_is_named
 }
 
 #[test]
-fn a_registry_in_maintenance_is_named_once_for_all_images() {
+fn a_registry_in_maintenance_is_reported_once_for_all_images() {
     let (source, directory) = (Registry::start(), tempdir());
     let target = Registry::with(Options { read_only: true, ..Options::default() });
     let images = ["team/one", "team/two", "team/three"].map(|name| images::oci(name, "1", &[name]));
@@ -74,7 +74,7 @@ fn a_registry_in_maintenance_is_named_once_for_all_images() {
 
 /// Each run would name one of them, and each right would be asked for alone.
 #[test]
-fn repositories_that_deny_everything_are_all_named_at_once() {
+fn all_repositories_that_deny_access_are_named_at_once() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = ["team/a", "team/closed", "team/z", "team/zclosed"].map(|name| images::oci(name, "1", &[name]));
     let bundle = export(&source, &images.each_ref(), directory.path());
@@ -87,7 +87,7 @@ fn repositories_that_deny_everything_are_all_named_at_once() {
 
 /// Somebody who forgot to log in would read a line for each of a thousand images, and wait for each of their blobs.
 #[test]
-fn a_registry_that_denies_every_push_is_asked_once_for_each_repository_and_named_once_for_all_images() {
+fn a_registry_that_denies_every_push_is_reported_once_after_one_try_per_repository() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images: Vec<Image> = (0..30).map(|nth| images::oci(&format!("team/{nth}"), "1", &[&nth.to_string()])).collect();
     let bundle = export(&source, &images.iter().collect::<Vec<_>>(), directory.path());
@@ -105,7 +105,7 @@ fn a_registry_that_denies_every_push_is_asked_once_for_each_repository_and_named
 
 /// Where rights are granted by repository, a denial says nothing of the others.
 #[test]
-fn a_repository_that_denies_pushes_costs_its_own_images_alone() {
+fn a_repository_that_denies_pushes_fails_only_its_own_images() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (shared, own) = ("a layer of both", ["one", "two"]);
     let [one, two] = own.map(|name| images::oci(&format!("team/{name}"), "1", &[shared, name]));
@@ -124,7 +124,7 @@ fn a_repository_that_denies_pushes_costs_its_own_images_alone() {
 }
 
 #[test]
-fn a_full_quota_of_our_own_registry_is_named_once_for_all_images() {
+fn a_full_quota_of_gapferry_serve_is_reported_once_for_all_images() {
     let (source, directory) = (Registry::start(), tempdir());
     let small = images::oci("team/small", "1", &["small"]);
     let large: Vec<Image> =
@@ -140,7 +140,7 @@ fn a_full_quota_of_our_own_registry_is_named_once_for_all_images() {
 }
 
 #[test]
-fn a_registry_that_takes_no_types_of_dockers_own_is_named_with_its_setting() {
+fn a_refusal_of_docker_media_types_is_reported_with_the_setting() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let bundle = export(&source, &[&images::oci("team/app", "1", &["one"])], directory.path());
     let proxy = Proxy::before(target.host());
@@ -151,7 +151,7 @@ fn a_registry_that_takes_no_types_of_dockers_own_is_named_with_its_setting() {
 
 /// A registry that knows no referrers, or a gateway that objects to one, would cost every image of a bundle its tag.
 #[tokio::test]
-async fn a_companion_that_the_target_does_not_take_costs_no_image_its_tag() {
+async fn a_companion_refused_by_the_target_does_not_cost_an_image_its_tag() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let apps = ["one", "two"].map(|name| images::oci(&format!("team/{name}"), "1", &[name]));
     for app in &apps {

@@ -44,7 +44,7 @@ fn without_more(receipt: &mut Value) {
 }
 
 #[test]
-fn of_an_image_that_has_arrived_only_its_tag_and_what_speaks_of_it_is_asked() {
+fn for_an_image_that_arrived_only_its_tag_and_referrers_are_queried() {
     let (sides, images, names) = arrived();
     let before = sides.source.requests().len();
     sides.export("second", &names, &["--since", "first.receipt"]);
@@ -85,7 +85,7 @@ fn a_receipt_with_manifests_gives_the_same_bundle_as_one_without() {
 }
 
 #[test]
-fn a_tag_that_has_moved_and_a_signature_that_came_since_are_in_the_increment() {
+fn an_increment_contains_moved_tags_and_new_signatures() {
     let (sides, images, names) = arrived();
     let moved = images::oci("team/app", "1", &["another one"]);
     let signature = images::cosign_signature(&images[1]);
@@ -101,7 +101,7 @@ fn a_tag_that_has_moved_and_a_signature_that_came_since_are_in_the_increment() {
 }
 
 #[test]
-fn what_a_forged_receipt_says_of_platforms_is_not_in_the_lock_of_an_image_that_is_carried() {
+fn platforms_from_a_forged_receipt_do_not_enter_the_lock_of_a_carried_image() {
     let (sides, images, names) = arrived();
     rewrite(&sides, "first.receipt", "forged.receipt", |receipt| {
         let app = receipt["images"].as_array_mut().unwrap().iter_mut().find(|image| image["platforms"].is_array());
@@ -130,7 +130,7 @@ fn a_forged_receipt_does_not_keep_an_image_from_being_exported_for_its_platform(
 }
 
 #[test]
-fn a_manifest_that_is_not_what_its_digest_says_makes_a_receipt_none() {
+fn a_receipt_with_a_manifest_of_the_wrong_digest_is_rejected() {
     let (sides, _, names) = arrived();
     let requests = sides.source.requests().len();
     for (name, change) in [("text", " "), ("digest", "0")] {

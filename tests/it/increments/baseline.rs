@@ -13,7 +13,7 @@ fn app(name: &str) -> Image {
 }
 
 #[test]
-fn what_a_failed_import_did_not_bring_is_in_the_next_increment() {
+fn the_next_increment_contains_what_a_failed_import_did_not_push() {
     let sides = Sides::new();
     let (good, bad) = (app("good"), app("bad"));
     [&good, &bad].iter().for_each(|image| image.push(&sides.source));
@@ -33,7 +33,7 @@ fn what_a_failed_import_did_not_bring_is_in_the_next_increment() {
 }
 
 #[test]
-fn an_old_bundle_that_is_brought_again_is_refused() {
+fn an_older_bundle_is_refused_after_a_newer_one() {
     let sides = Sides::new();
     app("good").push(&sides.source);
     sides.export_at(1_700_000_000, "old", &["team/good:1"], &[]);
@@ -52,7 +52,7 @@ fn an_old_bundle_that_is_brought_again_is_refused() {
 
 /// What a single image is for stands in its config, and a forged lock could say anything of one that the target has.
 #[test]
-fn the_platform_of_an_image_that_is_left_to_the_target_is_asked_there() {
+fn the_platform_of_an_image_not_in_the_increment_is_read_from_the_target() {
     let sides = Sides::new();
     images::oci_for("arm64", "team/app", "1", &["arm"]).push(&sides.source);
     sides.export("first", &["team/app:1"], &[]);
@@ -98,7 +98,7 @@ fn inventory(sides: &Sides, allowlist: &str) -> Ran {
 }
 
 #[test]
-fn an_inventory_stands_in_for_a_receipt_and_confirms_only_what_is_whole() {
+fn an_inventory_replaces_a_receipt_and_confirms_only_complete_images() {
     let sides = Sides::new();
     let (one, two, three) = (app("one"), images::oci_index("team/two", "1", "two"), app("three"));
     [&one, &two, &three].iter().for_each(|image| image.push(&sides.source));
@@ -141,7 +141,7 @@ pub fn data_of(sides: &Sides, digest: &str) -> PathBuf {
 }
 
 #[test]
-fn a_file_that_is_neither_receipt_nor_bundle_is_refused_before_anything_is_asked() {
+fn a_base_that_is_neither_receipt_nor_bundle_is_refused_before_any_request() {
     let sides = Sides::new();
     std::fs::write(sides.path("odd.json"), "{\"version\": 7}").unwrap();
     std::fs::write(sides.path("odd.bin"), "something").unwrap();
@@ -153,7 +153,7 @@ fn a_file_that_is_neither_receipt_nor_bundle_is_refused_before_anything_is_asked
 }
 
 #[test]
-fn a_receipt_may_come_through_a_pipe_and_one_volume_says_what_a_whole_set_had() {
+fn a_receipt_can_be_a_pipe_and_one_volume_stands_for_its_set_as_a_base() {
     let sides = Sides::new();
     app("old").push(&sides.source);
     sides.export("first", &["team/old:1"], &["--volume-size", "64KiB"]);
@@ -181,7 +181,7 @@ fn a_receipt_may_come_through_a_pipe_and_one_volume_says_what_a_whole_set_had() 
 }
 
 #[test]
-fn of_an_increment_only_whole_images_are_served() {
+fn only_complete_images_of_an_increment_are_served() {
     let sides = Sides::new();
     let (old, new) = (app("old"), images::oci("team/new", "1", &["nothing shared"]));
     old.push(&sides.source);

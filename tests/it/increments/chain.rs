@@ -11,7 +11,7 @@ fn app(tag: &str) -> Image {
 }
 
 #[test]
-fn an_increment_holds_only_what_is_new_and_the_target_ends_with_all_of_it() {
+fn an_increment_holds_only_new_content_and_the_target_ends_complete() {
     let sides = Sides::new();
     let index = images::oci_index("team/multi", "1", "both platforms");
     let signed = images::oci("team/signed", "v1", &["signed"]);
@@ -52,7 +52,7 @@ fn an_increment_holds_only_what_is_new_and_the_target_ends_with_all_of_it() {
 }
 
 #[test]
-fn a_chain_of_five_with_one_lost_in_the_middle_ends_whole() {
+fn a_chain_of_five_increments_with_one_lost_ends_complete() {
     let sides = Sides::new();
     let mut names: Vec<String> = Vec::new();
     let mut receipt = None;
@@ -81,7 +81,7 @@ fn a_chain_of_five_with_one_lost_in_the_middle_ends_whole() {
 }
 
 #[test]
-fn a_chain_on_bundles_alone_is_reported_to_be_an_assumption_and_breaks_without_harm_when_one_is_lost() {
+fn a_chain_based_on_bundles_warns_and_fails_safely_when_one_is_lost() {
     let sides = Sides::new();
     let mut names: Vec<String> = Vec::new();
     for step in 1..=3_u32 {

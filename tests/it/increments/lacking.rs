@@ -8,7 +8,7 @@ use crate::support::ran::Ran;
 use crate::support::{gapferry, sha256};
 
 #[test]
-fn a_layer_that_only_a_removed_image_has_is_mounted_from_its_repository() {
+fn a_layer_left_only_in_a_removed_images_repository_is_mounted_from_there() {
     let sides = Sides::new();
     let old = images::oci("team/old", "1", &[&images::noise(3, 100_000)]);
     old.push(&sides.source);
@@ -25,7 +25,7 @@ fn a_layer_that_only_a_removed_image_has_is_mounted_from_its_repository() {
 }
 
 #[test]
-fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
+fn content_lost_at_the_target_is_named_and_can_be_restored_by_a_repair() {
     let sides = Sides::new();
     let base = images::noise(4, 100_000);
     let old = images::oci("team/app", "1", &[&base]);
@@ -57,7 +57,7 @@ fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
 
 /// Who doubts the target's storage must neither be told that a healthy target has lost everything, nor get images of rotten layers.
 #[test]
-fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
+fn reupload_reads_in_full_what_an_increment_relies_on_at_the_target() {
     let sides = Sides::new();
     let base = images::noise(4, 100_000);
     images::oci("team/app", "1", &[&base]).push(&sides.source);
@@ -83,7 +83,7 @@ fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
 
 /// A proxy on the way may refuse everything that the registry redirects to. That is no loss.
 #[test]
-fn a_storage_that_answers_nothing_from_here_does_not_stop_an_increment() {
+fn unreachable_storage_behind_the_registry_does_not_stop_an_increment() {
     let sides = Sides::new();
     let base = images::noise(4, 100_000);
     images::oci("team/app", "1", &[&base]).push(&sides.source);
@@ -101,7 +101,7 @@ fn a_storage_that_answers_nothing_from_here_does_not_stop_an_increment() {
 }
 
 #[test]
-fn a_repair_is_found_in_a_registry_that_answers_though_another_of_the_lock_is_gone() {
+fn a_repair_is_fetched_from_one_registry_while_another_is_gone() {
     let sides = Sides::new();
     let gone = crate::support::registry::Registry::start();
     let (kept, other) = (images::oci("team/kept", "1", &["kept"]), images::oci("team/gone", "1", &["gone"]));
@@ -128,7 +128,7 @@ fn a_repair_is_found_in_a_registry_that_answers_though_another_of_the_lock_is_go
 }
 
 #[test]
-fn an_increment_that_goes_to_another_registry_than_the_receipt_is_of_pushes_nothing_there() {
+fn an_increment_for_another_registry_than_its_receipt_pushes_nothing() {
     let sides = Sides::new();
     images::oci("team/app", "1", &["one"]).push(&sides.source);
     sides.export("first", &["team/app:1"], &[]);
@@ -161,7 +161,7 @@ fn many(sides: &Sides, name: &str, repositories: std::ops::RangeInclusive<usize>
 }
 
 #[test]
-fn a_target_that_has_nothing_is_not_asked_for_everything_everywhere() {
+fn an_empty_target_is_not_asked_for_every_blob_in_every_repository() {
     let sides = Sides::new();
     many(&sides, "first", 1..=MANY, &[]);
     many(&sides, "second", 1..=MANY, &["--since", "first.tar"]);
@@ -174,7 +174,7 @@ fn a_target_that_has_nothing_is_not_asked_for_everything_everywhere() {
 }
 
 #[test]
-fn one_lost_bundle_does_not_make_everything_be_looked_for_everywhere() {
+fn one_lost_bundle_does_not_trigger_a_search_of_every_repository() {
     let sides = Sides::new();
     many(&sides, "first", 1..=MANY, &[]);
     sides.deliver("first");
@@ -187,7 +187,7 @@ fn one_lost_bundle_does_not_make_everything_be_looked_for_everywhere() {
 }
 
 #[test]
-fn what_was_found_is_not_asked_for_again() {
+fn blobs_that_were_found_are_not_looked_up_again() {
     let sides = Sides::new();
     many(&sides, "first", 1..=3, &[]);
     sides.deliver("first");
@@ -204,7 +204,7 @@ fn what_was_found_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_bundle_that_expects_nothing_lacks_nothing_and_takes_no_repair() {
+fn a_bundle_without_a_base_lacks_nothing_and_needs_no_repair() {
     let sides = Sides::new();
     many(&sides, "first", 1..=1, &[]);
     std::fs::write(sides.path("missing.json"), "of an earlier run").unwrap();

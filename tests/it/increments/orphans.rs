@@ -55,7 +55,7 @@ impl TestSite {
 }
 
 #[test]
-fn what_speaks_of_a_pruned_image_goes_with_it_and_nothing_else() {
+fn pruning_an_image_removes_its_referrers_and_nothing_else() {
     let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     let look = site.prune(&["--prune", "--arrived", "first.receipt"]).ended(0);
@@ -76,7 +76,7 @@ fn what_speaks_of_a_pruned_image_goes_with_it_and_nothing_else() {
 }
 
 #[test]
-fn what_went_is_in_the_document_and_in_the_receipt() {
+fn pruned_content_is_listed_in_the_report_and_the_receipt() {
     let site = TestSite::new();
     let outcomes = |document: &Value| -> Vec<(bool, String)> {
         let pruned = document["pruned"].as_array().unwrap_or_else(|| panic!("{document}"));
@@ -96,7 +96,7 @@ fn what_went_is_in_the_document_and_in_the_receipt() {
 }
 
 #[test]
-fn what_this_side_has_signed_stays() {
+fn signatures_made_on_the_isolated_side_are_not_pruned() {
     let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     // A list of both sides' signatures, and a signature of the SBOM.
@@ -109,7 +109,7 @@ fn what_this_side_has_signed_stays() {
 }
 
 #[test]
-fn what_another_tag_still_leads_to_keeps_its_companions() {
+fn an_image_still_tagged_elsewhere_keeps_its_companions() {
     let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     image.named("team/app", "kept-here").push(&site.target);
@@ -118,7 +118,7 @@ fn what_another_tag_still_leads_to_keeps_its_companions() {
 }
 
 #[test]
-fn companions_that_an_interrupted_run_left_go_with_the_next_one() {
+fn companions_left_by_an_interrupted_prune_are_removed_by_the_next() {
     let site = TestSite::new();
     let [_, signature, sbom] = &site.going;
     site.target.request("DELETE", "/v2/team/app/manifests/1").send().expect(202);

@@ -28,7 +28,7 @@ fn outdated(sides: &Sides, host: &str) {
 }
 
 #[test]
-fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
+fn a_tag_is_pruned_only_with_prune_and_yes_and_only_if_unchanged() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     outdated(&sides, target.host());
@@ -47,7 +47,7 @@ fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
 
 /// Nobody could say afterwards what is gone.
 #[test]
-fn a_receipt_says_what_was_deleted_until_the_import_was_stopped() {
+fn the_receipt_of_a_stopped_import_lists_what_was_deleted() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     let barrier = Barrier::before(target.host(), "DELETE /v2/team/app/manifests/3 ");
@@ -68,7 +68,7 @@ fn a_receipt_says_what_was_deleted_until_the_import_was_stopped() {
 }
 
 #[test]
-fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_reported() {
+fn a_registry_that_cannot_delete_just_a_tag_keeps_it_with_a_report() {
     let sides = Sides::new();
     outdated(&sides, sides.target.host());
     sides
@@ -79,7 +79,7 @@ fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_reported() {
 }
 
 #[test]
-fn a_registry_whose_deletion_is_switched_off_is_not_said_to_lack_it() {
+fn disabled_deletion_is_not_reported_as_unsupported() {
     let sides = Sides { target: Registry::with(Options { no_deletion: true, ..Options::default() }), ..Sides::new() };
     outdated(&sides, sides.target.host());
     let deleting = ["--prune", "--yes", "--arrived", "first.receipt"];
@@ -87,7 +87,7 @@ fn a_registry_whose_deletion_is_switched_off_is_not_said_to_lack_it() {
 }
 
 #[test]
-fn a_signature_that_was_an_image_of_its_own_stays_with_the_image_it_signs() {
+fn a_signature_once_carried_as_an_image_stays_with_the_image_it_signs() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     let image = images::oci("team/signed", "v1", &["signed"]);
@@ -104,7 +104,7 @@ fn a_signature_that_was_an_image_of_its_own_stays_with_the_image_it_signs() {
 }
 
 #[test]
-fn out_of_a_pipe_an_old_bundle_is_refused_and_pruning_comes_last() {
+fn from_a_pipe_an_older_bundle_is_refused_and_pruning_runs_last() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     outdated(&sides, target.host());
@@ -136,7 +136,7 @@ fn forged(sides: &Sides, host: &str, digest: &str) {
 }
 
 #[test]
-fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_bring() {
+fn a_forged_receipt_cannot_delete_what_gapferry_did_not_push() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     let database = images::oci("prod/db", "1", &["pushed by somebody else"]);
@@ -161,7 +161,7 @@ fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_
 }
 
 #[test]
-fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
+fn an_inventory_or_unsigned_receipt_proves_nothing_where_a_signature_is_required() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     outdated(&sides, target.host());
@@ -192,7 +192,7 @@ fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
 
 /// Somebody on the isolated side may have pushed the same image before.
 #[test]
-fn what_an_import_only_found_at_the_target_is_not_gapferrys_to_delete() {
+fn images_an_import_found_in_place_are_never_pruned() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     images::oci("team/app", "2", &["2"]).push(&target);

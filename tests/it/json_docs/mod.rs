@@ -28,7 +28,7 @@ const CODES: &[&str] = &["Code", "StorageProblemKind", "HintCode", "ProblemKind"
 
 /// A script could meet a field or a code that no document explains, or a JSON that does not say whether all is well.
 #[test]
-fn every_field_and_every_code_is_in_the_document_and_every_report_says_version_and_ok() {
+fn json_md_documents_every_field_and_code_and_every_report_has_version_and_ok() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
     let sources = types::read();
     let expected = Page::new(&sources).render().unwrap_or_else(|complaints| panic!("\n{}", complaints.join("\n")));
@@ -44,7 +44,7 @@ fn every_field_and_every_code_is_in_the_document_and_every_report_says_version_a
 
 /// A command could print JSON that no document mentions.
 #[test]
-fn every_command_that_prints_json_is_in_the_document() {
+fn json_md_documents_every_command_that_prints_json() {
     let prints = |command: &clap::Command| command.get_arguments().any(|arg| arg.get_id() == "json");
     let printing: BTreeSet<String> =
         commands().into_iter().filter(|(_, command)| prints(command)).map(|(name, _)| name).collect();

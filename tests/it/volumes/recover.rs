@@ -351,7 +351,7 @@ fn without_a_recovery_volume_that_can_be_read_it_is_said_that_nothing_can_be_don
 }
 
 #[test]
-fn killed_at_any_moment_and_run_again_it_ends_right() {
+fn a_recovery_killed_at_any_moment_is_finished_by_a_rerun() {
     let fixture = Fixture::new(&[3 * MIB, 2 * MIB, 3 * MIB - 1, 3 * MIB - 7], 3);
     let lose = || {
         fixture.restore();
