@@ -62,7 +62,7 @@ fn names(images: &[&Image]) -> Vec<String> {
 }
 
 #[test]
-fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_digest() {
+fn every_image_of_a_linked_bundle_arrives_under_its_path_with_its_digest() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -109,7 +109,7 @@ fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_di
 }
 
 #[test]
-fn linked_or_copied_from_a_directory_or_a_tar_into_a_directory_or_a_tar_it_is_the_same_bundle() {
+fn linking_or_copying_between_directories_and_tars_gives_the_same_bundle() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -149,7 +149,7 @@ fn linked_or_copied_from_a_directory_or_a_tar_into_a_directory_or_a_tar_it_is_th
 }
 
 #[test]
-fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
+fn later_changes_to_a_linked_bundle_never_change_the_storage() {
     let registry = Registry::start();
     let images: Vec<Image> = ["a", "b"].map(|name| images::oci(name, "1", &["base", name])).to_vec();
     images.iter().for_each(|image| image.push(&registry));
@@ -177,7 +177,7 @@ fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
 }
 
 #[test]
-fn a_rotten_blob_costs_its_images_alone_and_is_reported_as_everywhere() {
+fn a_damaged_blob_fails_only_its_images_and_is_reported_with_its_path() {
     let registry = Registry::start();
     let images =
         [images::oci("well", "1", &["well"]), images::oci("ill", "1", &["ill"]), images::oci("ill", "2", &["ill"])];
@@ -215,7 +215,7 @@ fn a_rotten_blob_costs_its_images_alone_and_is_reported_as_everywhere() {
 }
 
 #[test]
-fn where_links_cannot_lead_blobs_are_copied_and_that_is_reported_once() {
+fn where_links_are_impossible_blobs_are_copied_with_one_notice() {
     let registry = Registry::start();
     for tag in ["1", "2", "3"] {
         images::oci("a", tag, &["base", tag]).push(&registry);
@@ -229,7 +229,7 @@ fn where_links_cannot_lead_blobs_are_copied_and_that_is_reported_once() {
 }
 
 #[test]
-fn a_link_needs_no_room_where_a_copy_would_not_fit() {
+fn linking_needs_no_space_where_a_copy_would_not_fit() {
     let Some(disk) = support::disk::Disk::of(9 * 1024) else { return };
     let storage = disk.path().join("storage");
     let registry = Registry::with(support::registry::Options { storage: Some(storage.clone()), ..Default::default() });
@@ -242,7 +242,7 @@ fn a_link_needs_no_room_where_a_copy_would_not_fit() {
 
 /// Harbor 2.15 and later.
 #[test]
-fn manifests_without_tags_travel_by_their_digests() {
+fn untagged_manifests_travel_by_digest() {
     let registry = Registry::start();
     let image = images::oci_index("a/b", "1", "index");
     image.push(&registry);
@@ -258,7 +258,7 @@ fn manifests_without_tags_travel_by_their_digests() {
 }
 
 #[test]
-fn nothing_foreign_and_no_storage_is_overwritten() {
+fn neither_foreign_files_nor_the_storage_are_overwritten() {
     let registry = Registry::start();
     images::oci("a", "1", &["a"]).push(&registry);
     let directory = tempdir();
@@ -274,7 +274,7 @@ fn nothing_foreign_and_no_storage_is_overwritten() {
 
 /// The medium would be carried over, and refused there.
 #[test]
-fn a_bundle_is_said_to_be_signed_only_if_it_is() {
+fn a_bundle_is_reported_as_signed_only_if_it_is() {
     let (registry, directory) = (Registry::start(), tempdir());
     images::oci("team/app", "1", &["first"]).push(&registry);
     let key = Key::new(directory.path(), "key", Kind::Ed25519);

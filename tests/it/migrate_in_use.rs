@@ -61,7 +61,7 @@ impl Drop for Over<'_> {
 }
 
 #[test]
-fn what_was_there_before_is_written_whole_while_the_registry_takes_pushes_and_moves_tags() {
+fn existing_images_are_written_complete_while_the_registry_takes_pushes() {
     let registry = Registry::start();
     let old: Vec<Image> = (0..10).map(|n| images::oci("old/a", &n.to_string(), &["base", &n.to_string()])).collect();
     old.iter().for_each(|image| image.push(&registry));
@@ -98,7 +98,7 @@ fn what_was_there_before_is_written_whole_while_the_registry_takes_pushes_and_mo
 }
 
 #[test]
-fn after_deletions_and_garbage_collection_all_that_is_left_is_written_and_nothing_else() {
+fn after_deletion_and_garbage_collection_exactly_the_rest_is_written() {
     let kept = tempdir();
     let registry = Registry::with(Options { storage: Some(kept.path().to_owned()), ..Options::default() });
     let corpus = [
@@ -123,7 +123,7 @@ fn after_deletions_and_garbage_collection_all_that_is_left_is_written_and_nothin
 
 /// Distribution 2.8 takes the children of tagged indexes for untagged manifests.
 #[test]
-fn an_index_whose_children_were_collected_as_untagged_is_reported_and_costs_itself_alone() {
+fn an_index_with_garbage_collected_children_is_reported_and_fails_alone() {
     let kept = tempdir();
     let registry = Registry::with(Options { storage: Some(kept.path().to_owned()), ..Options::default() });
     let (single, index) = (images::oci("single", "1", &["single"]), images::oci_index("multi", "1", "index"));
@@ -137,7 +137,7 @@ fn an_index_whose_children_were_collected_as_untagged_is_reported_and_costs_itse
 
 /// A manifest is read once, but each repository has children of its own.
 #[test]
-fn an_index_that_lost_a_child_in_one_repository_is_looked_at_to_its_end_in_the_other() {
+fn an_index_missing_a_child_in_one_repository_is_still_read_in_the_other() {
     let registry = Registry::start();
     let [lost, kept] = ["a", "b"].map(|name| images::oci_index(name, "1", "index"));
     [&lost, &kept].into_iter().for_each(|image| image.push(&registry));
@@ -154,7 +154,7 @@ fn an_index_that_lost_a_child_in_one_repository_is_looked_at_to_its_end_in_the_o
 }
 
 #[test]
-fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
+fn a_distribution_3_storage_is_read_without_manifest_layer_links() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -172,7 +172,7 @@ fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
 }
 
 #[test]
-fn what_a_user_may_not_read_is_reported_with_its_path_and_costs_its_image_alone() {
+fn an_unreadable_file_is_reported_with_its_path_and_fails_only_its_image() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can leave a file to another user");
         return;
@@ -213,7 +213,7 @@ fn what_a_user_may_not_read_is_reported_with_its_path_and_costs_its_image_alone(
 }
 
 #[test]
-fn skopeo_sync_pushes_all_of_it_with_the_digests_it_had() {
+fn skopeo_sync_pushes_every_image_with_its_digest() {
     let registry = Registry::start();
     let corpus = [
         images::oci("a", "1", &["base", "1"]),

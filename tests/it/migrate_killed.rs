@@ -78,7 +78,7 @@ fn disturb(registry: &Registry, options: &[&str], name: &str, moments: &[Moment]
 }
 
 #[test]
-fn of_to_dir_what_looks_finished_is_and_the_rest_follows() {
+fn a_killed_to_dir_run_leaves_only_complete_images_and_a_rerun_adds_the_rest() {
     let moments: [Moment; 3] = [
         ("the first manifest", |at| files(at, "manifest.json") > 0),
         ("the first image", |at| files(at, "version") > 0),
@@ -111,7 +111,7 @@ fn check_served(storage: &Path) {
 }
 
 #[test]
-fn of_to_storage_no_tag_comes_before_its_image_and_the_rest_follows() {
+fn a_killed_to_storage_run_leaves_no_tag_before_its_image_and_a_rerun_finishes() {
     let moments: [Moment; 4] = [
         ("the first blob", |at| files(at, "data") > 0),
         ("half of the blobs", |at| files(at, "data") > 40),
@@ -126,7 +126,7 @@ fn of_to_storage_no_tag_comes_before_its_image_and_the_rest_follows() {
 }
 
 #[test]
-fn of_to_bundle_nothing_has_the_name_of_the_bundle_and_the_rest_follows() {
+fn a_killed_to_bundle_run_leaves_no_named_bundle_and_a_rerun_finishes() {
     let moments: [Moment; 3] = [
         ("the first blob", |at| blobs(at) > 0),
         ("half of the blobs", |at| blobs(at) > 25),

@@ -47,7 +47,7 @@ fn remove_tags(registry: &Registry, images: &[Image]) {
 }
 
 #[test]
-fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
+fn an_allowlist_selects_images_whatever_registry_it_names() {
     let registry = Registry::start();
     let all = [
         ("nginx", "1"),
@@ -81,7 +81,7 @@ fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
 
 /// An image that was excluded must not come under another name, nor must one that nobody asked for fail the run.
 #[test]
-fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
+fn without_tags_only_requested_images_are_taken_and_can_fail() {
     let registry = Registry::start();
     let all = [("team/app", "1"), ("team/app", "old"), ("team/app", "none"), ("other/x", "none")];
     let images = push(&registry, &all);
@@ -112,7 +112,7 @@ fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
 }
 
 #[test]
-fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_go_on() {
+fn an_entry_missing_from_the_storage_is_reported_with_its_line() {
     let (registry, target) = (Registry::start(), Registry::start());
     push(&registry, &[("team/app", "1"), ("team/left", "1")]);
     let directory = tempdir();
@@ -140,7 +140,7 @@ fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_go
 }
 
 #[test]
-fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
+fn a_storage_without_tags_gets_them_from_a_file_or_harbors_answer() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1"), ("team/b/c", "x"), ("team/unnamed", "1")]);
     let index = images::oci_index("team/index", "1.0", "index");
@@ -187,7 +187,7 @@ fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
 }
 
 #[test]
-fn older_images_of_a_repository_that_is_taken_as_a_whole_are_said_to_stay_behind() {
+fn untagged_older_images_of_a_whole_repository_are_reported_as_left_behind() {
     let registry = Registry::start();
     push(&registry, &[("team/app", "1"), ("team/app", "2"), ("team/other", "1")]);
     ["team/app", "team/other"].iter().for_each(|name| images::oci(name, "1", &["newer"]).push(&registry));
@@ -228,7 +228,7 @@ fn content(image: &Image) -> Vec<String> {
 }
 
 #[test]
-fn a_bundle_and_a_storage_have_the_chosen_images_and_no_blob_of_another() {
+fn bundle_and_storage_contain_the_selected_images_and_no_other_blob() {
     let registry = Registry::start();
     let all = [("team/app", "1"), ("team/app", "2"), ("team/other", "1"), ("new", "1")];
     let images = push(&registry, &all);
@@ -261,7 +261,7 @@ fn a_bundle_and_a_storage_have_the_chosen_images_and_no_blob_of_another() {
 }
 
 #[test]
-fn tags_from_a_file_are_the_names_in_a_bundle_and_in_a_storage() {
+fn tags_from_a_file_become_the_names_in_a_bundle_and_a_storage() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1"), ("team/b/c", "x"), ("team/unnamed", "1")]);
     remove_tags(&registry, &images);
@@ -284,7 +284,7 @@ fn tags_from_a_file_are_the_names_in_a_bundle_and_in_a_storage() {
 }
 
 #[test]
-fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_costs_itself_alone() {
+fn a_given_tag_overrides_the_storages_and_a_dangling_one_fails_alone() {
     let (registry, target) = (Registry::start(), Registry::start());
     let images = push(&registry, &[("team/app", "1"), ("team/app", "2")]);
     let directory = tempdir();
@@ -305,7 +305,7 @@ fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_costs_i
 }
 
 #[test]
-fn everything_wrong_in_a_file_of_tags_is_reported_with_its_line() {
+fn every_error_in_a_tags_file_is_reported_with_its_line() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1")]);
     images[0].named("team/copy", "1").push(&registry);
@@ -324,7 +324,7 @@ fn everything_wrong_in_a_file_of_tags_is_reported_with_its_line() {
 
 /// The tag would mean whichever of the two came last.
 #[test]
-fn a_tag_with_two_meanings_is_refused_where_the_file_names_no_repository() {
+fn a_tag_with_two_digests_is_refused_in_a_file_without_repositories() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1"), ("team/app", "2")]);
     let directory = tempdir();
@@ -338,7 +338,7 @@ fn a_tag_with_two_meanings_is_refused_where_the_file_names_no_repository() {
 
 /// Harbor's API names the signatures of an index, and none of its children's.
 #[test]
-fn signatures_of_an_indexs_children_are_found_by_what_they_sign() {
+fn signatures_of_an_indexs_children_are_found_by_their_subjects() {
     let registry = Registry::start();
     let index = images::oci_index("team/index", "1", "index");
     let child = &index.children[0];

@@ -48,7 +48,7 @@ fn remove_tags(registry: &Registry, images: &[Image]) {
 }
 
 #[test]
-fn every_image_arrives_with_its_digest_each_blob_once_and_a_second_run_moves_nothing() {
+fn every_image_arrives_with_its_digest_and_a_second_run_transfers_nothing() {
     let (source, target) = (Registry::start(), Registry::start());
     let corpus = Corpus::everything();
     corpus.push(&source);
@@ -73,7 +73,7 @@ fn every_image_arrives_with_its_digest_each_blob_once_and_a_second_run_moves_not
 }
 
 #[test]
-fn a_damaged_blob_costs_its_images_alone_and_is_named_by_its_path() {
+fn a_damaged_blob_fails_only_its_images_and_is_named_by_its_path() {
     for check in ["size", "digest"] {
         let (source, target) = (Registry::start(), Registry::start());
         let damaged = images::oci("team/damaged", "1", &["base", "damaged"]);
@@ -101,7 +101,7 @@ fn a_damaged_blob_costs_its_images_alone_and_is_named_by_its_path() {
 }
 
 #[test]
-fn with_strict_a_fault_keeps_everything_from_being_pushed() {
+fn strict_pushes_nothing_if_anything_is_damaged() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = ["damaged", "well"].map(|name| images::oci(name, "1", &[name]));
     images.iter().for_each(|image| image.push(&source));
@@ -112,7 +112,7 @@ fn with_strict_a_fault_keeps_everything_from_being_pushed() {
 }
 
 #[test]
-fn harbor_gets_the_projects_it_lacks_and_is_not_pushed_to_without_them() {
+fn missing_harbor_projects_are_created_on_request_or_stop_the_push() {
     let source = Registry::start();
     let corpus = [images::oci("team/a", "1", &["base", "a"]), images::oci_index("other/b/c", "2", "b")];
     corpus.iter().for_each(|image| image.push(&source));
@@ -129,7 +129,7 @@ fn harbor_gets_the_projects_it_lacks_and_is_not_pushed_to_without_them() {
 }
 
 #[test]
-fn killed_in_the_middle_and_run_again_nothing_is_missing_and_no_tag_was_too_early() {
+fn a_killed_push_sets_no_tag_too_early_and_a_rerun_finishes() {
     let (source, target) = (Registry::start(), Registry::start());
     let images: Vec<Image> =
         (0..6).map(|n| images::oci(&format!("team/app{n}"), "1", &[&images::noise(n, 1 << 20)])).collect();
@@ -159,7 +159,7 @@ fn killed_in_the_middle_and_run_again_nothing_is_missing_and_no_tag_was_too_earl
 }
 
 #[test]
-fn a_tar_of_the_storage_gives_the_same_registry() {
+fn a_tar_of_the_storage_pushes_the_same_images() {
     let (source, one, two) = (Registry::start(), Registry::start(), Registry::start());
     Corpus::everything().push(&source);
     let directory = tempdir();
@@ -175,7 +175,7 @@ fn a_tar_of_the_storage_gives_the_same_registry() {
 }
 
 #[test]
-fn what_has_no_tag_is_pushed_by_its_digest_when_asked_for() {
+fn untagged_manifests_are_pushed_by_digest_on_request() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = [images::oci("a", "1", &["a"]), images::oci_index("a/b", "1", "index")];
     images.iter().for_each(|image| image.push(&source));
@@ -190,7 +190,7 @@ fn what_has_no_tag_is_pushed_by_its_digest_when_asked_for() {
 }
 
 #[test]
-fn naming_rules_see_the_path_alone_and_two_images_never_get_one_name() {
+fn naming_rules_see_only_the_path_and_name_collisions_are_refused() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = [images::oci("team/app", "1", &["a"]), images::oci("other/app", "1", &["b"])];
     images.iter().for_each(|image| image.push(&source));
@@ -210,7 +210,7 @@ fn naming_rules_see_the_path_alone_and_two_images_never_get_one_name() {
 }
 
 #[test]
-fn a_dry_run_pushes_nothing_and_receipt_and_digest_file_say_what_arrived() {
+fn a_dry_run_pushes_nothing_and_receipt_and_digest_file_list_what_arrived() {
     let (source, target) = (Registry::start(), Registry::start());
     let image = images::oci("team/app", "1", &["a"]);
     image.push(&source);
@@ -232,7 +232,7 @@ fn a_dry_run_pushes_nothing_and_receipt_and_digest_file_say_what_arrived() {
 }
 
 #[test]
-fn receipt_plan_and_json_name_the_images_that_faults_of_the_storage_cost_as_failed_with_the_reasons() {
+fn receipt_plan_and_json_list_damaged_images_as_failed_with_reasons() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = ["cut", "nowhere", "well"].map(|name| images::oci(name, "1", &[name]));
     images.iter().for_each(|image| image.push(&source));
@@ -271,7 +271,7 @@ fn receipt_plan_and_json_name_the_images_that_faults_of_the_storage_cost_as_fail
 }
 
 #[test]
-fn options_that_mean_nothing_together_are_refused_before_anything_is_read() {
+fn conflicting_options_are_refused_before_anything_is_read() {
     let directory = tempdir();
     let nowhere = directory.path().join("nowhere");
     for options in [

@@ -69,7 +69,7 @@ fn listed(bundle: &Path) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn what_speaks_of_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
+fn referrers_travel_with_their_image_and_a_second_run_pushes_nothing() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let before = files_below(&source.storage());
@@ -89,7 +89,7 @@ fn what_speaks_of_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
 }
 
 #[test]
-fn harbor_gets_the_tags_of_the_storage_and_no_other() {
+fn harbor_gets_only_the_tags_of_the_storage() {
     let source = Registry::start();
     let signed = Signed::push(&source);
     let server = Harbor::start(Setup::default().with(Project::new("team")));
@@ -106,7 +106,7 @@ fn harbor_gets_the_tags_of_the_storage_and_no_other() {
 }
 
 #[test]
-fn a_bundle_has_it_too_and_brings_it_to_the_registry() {
+fn a_migrated_bundle_contains_referrers_and_imports_them() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let directory = tempdir();
@@ -126,7 +126,7 @@ fn a_bundle_has_it_too_and_brings_it_to_the_registry() {
 }
 
 #[test]
-fn a_registry_finds_it_in_the_second_storage() {
+fn a_registry_finds_referrers_in_the_second_storage() {
     let source = Registry::start();
     let signed = Signed::push(&source);
     let directory = tempdir();
@@ -139,7 +139,7 @@ fn a_registry_finds_it_in_the_second_storage() {
 }
 
 #[test]
-fn without_referrers_it_stays_and_is_counted() {
+fn no_referrers_leaves_them_behind_and_counts_them() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     push(&source, &target, &["--no-referrers"])
@@ -158,7 +158,7 @@ fn without_referrers_it_stays_and_is_counted() {
 }
 
 #[test]
-fn an_image_whose_signature_is_damaged_fails_alone_and_goes_without_it_when_told_to() {
+fn an_image_with_a_damaged_signature_fails_alone_or_travels_without_it() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let well = images::oci("team/well", "v1", &["well"]);
@@ -186,7 +186,7 @@ fn an_image_whose_signature_is_damaged_fails_alone_and_goes_without_it_when_told
 }
 
 #[test]
-fn a_revision_that_cannot_be_read_is_reported_since_it_may_be_a_signature() {
+fn an_unreadable_revision_is_reported_because_it_may_be_a_signature() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     fs::write(data(&source.storage(), &signed.referrers[1].digest()), "{}").unwrap();
@@ -196,7 +196,7 @@ fn a_revision_that_cannot_be_read_is_reported_since_it_may_be_a_signature() {
 }
 
 #[test]
-fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
+fn a_tagged_signature_is_an_image_and_pushed_once() {
     let (source, target) = (Registry::start(), Registry::start());
     let corpus = Corpus::everything();
     corpus.push(&source);
@@ -226,7 +226,7 @@ fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
 }
 
 #[test]
-fn an_image_that_is_chosen_brings_the_tag_of_its_signature_unless_that_is_excluded() {
+fn a_selected_image_brings_its_signature_tag_unless_excluded() {
     let source = Registry::start();
     let app = images::oci("team/app", "v1", &["app"]);
     let (signature, sbom) = (images::cosign_signature(&app), images::referrer(&app, SBOM, b"sbom"));
@@ -250,7 +250,7 @@ fn an_image_that_is_chosen_brings_the_tag_of_its_signature_unless_that_is_exclud
 }
 
 #[test]
-fn with_untagged_and_with_names_from_a_list_it_is_no_image_beside_its_own() {
+fn a_referrer_is_never_listed_as_an_image_beside_its_subject() {
     let source = Registry::start();
     let signed = Signed::push(&source);
     let directory = tempdir();
@@ -281,7 +281,7 @@ fn with_untagged_and_with_names_from_a_list_it_is_no_image_beside_its_own() {
 }
 
 #[test]
-fn an_image_with_a_new_name_takes_it_along_there() {
+fn referrers_follow_an_image_to_its_new_name() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let signature = images::cosign_signature(&signed.app);
@@ -298,7 +298,7 @@ fn an_image_with_a_new_name_takes_it_along_there() {
 }
 
 #[test]
-fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_elsewhere_or_they_are_named() {
+fn companion_tags_are_images_only_if_named_or_their_subject_is_elsewhere() {
     let source = Registry::start();
     let app = images::oci("team/app", "v1", &["app"]);
     let (signature, sbom) = (images::cosign_signature(&app), images::referrer(&app, SBOM, b"sbom"));
@@ -330,7 +330,7 @@ fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_e
 }
 
 #[test]
-fn tags_of_signatures_are_not_counted_as_images() {
+fn signature_tags_are_not_counted_as_images() {
     let source = Registry::start();
     let app = images::oci("team/app", "v1", &["app"]);
     let signature = images::oci("team/app", "", &["signature"]);

@@ -40,7 +40,7 @@ fn sums(report: &Value) -> [u64; 3] {
 }
 
 #[test]
-fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() {
+fn every_destination_reports_each_image_as_written_present_or_failed_with_reasons() {
     let registry = Registry::start();
     let names = ["cut", "lost", "well", "whole"];
     let corpus: Vec<Image> = names.iter().map(|name| images::oci(name, "1", &["base", name])).collect();
@@ -88,7 +88,7 @@ fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() 
 }
 
 #[test]
-fn how_much_was_linked_or_copied_and_what_the_bundle_is_stand_in_it() {
+fn the_report_gives_linked_and_copied_bytes_and_the_bundles_identity() {
     let registry = Registry::start();
     let image = images::oci_index("a/b", "1", "index");
     image.push(&registry);
@@ -112,7 +112,7 @@ fn how_much_was_linked_or_copied_and_what_the_bundle_is_stand_in_it() {
 }
 
 #[test]
-fn what_stands_in_the_way_of_a_whole_image_is_its_reason() {
+fn an_obstacle_to_writing_an_image_is_its_reason() {
     let registry = Registry::start();
     let corpus = ["a", "b"].map(|name| images::oci(name, "1", &[name]));
     corpus.iter().for_each(|image| image.push(&registry));
@@ -132,7 +132,7 @@ fn what_stands_in_the_way_of_a_whole_image_is_its_reason() {
 }
 
 #[test]
-fn where_nothing_is_whole_it_says_so_of_each_and_what_did_not_take_place_says_why() {
+fn without_any_intact_image_each_is_reported_failed_and_strict_says_why() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["a"]);
     image.push(&registry);

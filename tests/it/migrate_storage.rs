@@ -64,7 +64,7 @@ fn a_registry_serves_every_image_from_the_second_storage() {
 }
 
 #[test]
-fn run_again_it_continues_and_rewrites_nothing_that_is_there() {
+fn a_rerun_resumes_and_rewrites_nothing() {
     let registry = Registry::start();
     let images: Vec<Image> = ["a", "a/b"].map(|name| images::oci(name, "1", &["base", name])).to_vec();
     images.iter().for_each(|image| image.push(&registry));
@@ -90,7 +90,7 @@ fn run_again_it_continues_and_rewrites_nothing_that_is_there() {
 }
 
 #[test]
-fn nothing_foreign_is_written_to_and_a_tag_that_means_something_else_stays() {
+fn foreign_directories_and_other_tags_are_left_alone() {
     let registry = Registry::start();
     images::oci("a", "1", &["a"]).push(&registry);
     let directory = tempdir();
@@ -115,7 +115,7 @@ fn nothing_foreign_is_written_to_and_a_tag_that_means_something_else_stays() {
 }
 
 #[test]
-fn only_whole_images_are_in_it_and_with_strict_nothing_is() {
+fn only_intact_images_are_written_and_strict_writes_nothing() {
     let registry = Registry::start();
     let images = [images::oci("well", "1", &["well"]), images::oci("ill", "1", &["ill"])];
     images.iter().for_each(|image| image.push(&registry));
@@ -144,7 +144,7 @@ fn only_whole_images_are_in_it_and_with_strict_nothing_is() {
 }
 
 #[test]
-fn a_new_owner_never_reaches_the_first_storage() {
+fn changing_the_owner_never_affects_the_first_storage() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["a"]);
     image.push(&registry);
@@ -192,7 +192,7 @@ fn a_storage_on_another_file_system_or_in_a_tar_is_copied() {
 
 /// Thousands of images would say the same, each on a line of its own.
 #[test]
-fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_continues() {
+fn a_full_or_read_only_disk_is_reported_once_with_a_remedy_and_a_rerun_resumes() {
     let registry = Registry::start();
     let noises: Vec<String> = (0..8).map(|n| noise(n, 64 << 10)).collect();
     let corpus: Vec<Image> =
@@ -223,7 +223,7 @@ fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_co
 }
 
 #[test]
-fn where_no_image_is_whole_nothing_is_left_to_do_with_it() {
+fn without_any_intact_image_no_next_step_is_suggested() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["a"]);
     image.push(&registry);

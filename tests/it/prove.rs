@@ -91,7 +91,7 @@ fn two_apps() -> (Image, Image) {
 }
 
 #[test]
-fn what_is_right_is_proven_and_shared_content_is_read_once() {
+fn intact_images_are_proven_and_shared_content_is_read_once() {
     let (one, two) = two_apps();
     let it = Imported::new(&[
         &one,
@@ -114,7 +114,7 @@ fn what_is_right_is_proven_and_shared_content_is_read_once() {
 }
 
 #[test]
-fn a_rotten_byte_is_found_and_costs_the_images_that_need_it() {
+fn a_corrupted_byte_is_found_and_blamed_on_the_images_that_need_it() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     it.rot(one.blobs.last().unwrap());
@@ -134,7 +134,7 @@ fn a_rotten_byte_is_found_and_costs_the_images_that_need_it() {
 }
 
 #[test]
-fn a_manifest_that_is_gone_below_a_tag_is_damage() {
+fn a_missing_manifest_below_a_tag_is_damage() {
     let index = images::oci_index("team/app", "1", "index");
     let it = Imported::new(&[&index]);
     let child = index.children[0].digest();
@@ -145,7 +145,7 @@ fn a_manifest_that_is_gone_below_a_tag_is_damage() {
 }
 
 #[test]
-fn a_tag_that_was_moved_or_deleted_is_one_result_and_no_damage() {
+fn a_moved_or_deleted_tag_is_reported_and_not_as_damage() {
     let (one, two) = two_apps();
     let three = images::oci("team/three", "1", &["three"]);
     let it = Imported::new(&[&one, &two, &three]);
@@ -176,7 +176,7 @@ fn a_signature_and_an_attached_artifact_are_proven_with_their_image() {
 }
 
 #[test]
-fn signatures_that_the_isolated_side_has_added_do_not_make_a_proof_incomplete() {
+fn signatures_added_by_the_isolated_side_do_not_make_a_proof_incomplete() {
     let image = images::oci("team/app", "1", &["one"]);
     let (upstream, own) = (cosign::signature(&image, "upstream"), cosign::signature(&image, "own"));
     let it = Imported::new(&[&image, &cosign::list(&image, "sig", std::slice::from_ref(&upstream))]);
@@ -195,7 +195,7 @@ fn signatures_that_the_isolated_side_has_added_do_not_make_a_proof_incomplete() 
 }
 
 #[test]
-fn a_dry_run_tells_the_bytes_and_reads_none() {
+fn a_dry_run_gives_the_bytes_to_read_and_reads_none() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     let proof = it.prove(&["--dry-run", "--json"]);
@@ -215,7 +215,7 @@ fn a_dry_run_tells_the_bytes_and_reads_none() {
 }
 
 #[test]
-fn a_proof_that_a_limit_ends_goes_on_with_the_blobs_that_are_left() {
+fn a_proof_ended_by_a_rate_limit_resumes_with_the_remaining_blobs() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     let proxy = Proxy::before(it.target.host());
@@ -251,7 +251,7 @@ fn the_state_of_another_proof_is_not_used() {
 }
 
 #[test]
-fn a_registry_that_moved_is_proven_by_its_new_name() {
+fn a_renamed_registry_can_be_proven_by_its_new_name() {
     let it = Imported::new(&[&images::oci("team/app", "1", &["one"])]);
     let copy = Registry::with(Options { storage: Some(it.target.storage()), ..Options::default() });
     let proof = it.prove(&["--to", copy.host()]);
@@ -280,7 +280,7 @@ fn an_image_whose_signature_or_sbom_was_replaced_is_named() {
 }
 
 #[test]
-fn an_import_can_prove_what_it_found_there() {
+fn an_import_can_prove_images_it_found_in_place() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     it.import(&["--prove"]).assert().success();
@@ -334,14 +334,14 @@ fn a_receipt_is_proven_only_if_the_right_key_signed_it() {
 }
 
 #[test]
-fn a_registry_that_cannot_be_reached_is_no_result_of_its_images() {
+fn an_unreachable_registry_gives_no_verdict_about_its_images() {
     let it = Imported::new(&[&images::oci("team/app", "1", &["one"])]);
     let proof = it.prove(&["--to", "127.0.0.1:1", "--retries", "0"]);
     assert_eq!((proof.code, &*proof.stdout), (Some(5), ""), "{}", proof.stderr);
 }
 
 #[test]
-fn a_migration_and_an_import_out_of_a_pipe_are_proven_too() {
+fn a_migration_and_an_import_from_a_pipe_can_be_proven_too() {
     let image = images::oci("team/app", "1", &["one"]);
     let it = Imported::new(&[&image]);
     let reads = |target: &Registry| {

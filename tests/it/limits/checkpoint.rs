@@ -78,7 +78,7 @@ impl Limited {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_hits_the_limit_again_and_again_comes_to_its_end() {
+async fn an_export_interrupted_by_rate_limits_finishes_after_several_runs() {
     for name in ["b.tar", "b"] {
         let limited = Limited::start().await;
         let directory = support::tempdir();
@@ -106,7 +106,7 @@ async fn an_export_that_hits_the_limit_again_and_again_comes_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_file_that_hits_the_limit_is_finished_by_the_next_run() {
+async fn a_lock_interrupted_by_a_rate_limit_is_finished_by_the_next_run() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let lock = directory.path().join("images.lock");
@@ -120,7 +120,7 @@ async fn a_lock_file_that_hits_the_limit_is_finished_by_the_next_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
+async fn a_run_killed_while_waiting_for_the_limit_is_resumed() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let out = directory.path().join("b.tar").display().to_string();
@@ -143,7 +143,7 @@ async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
 }
 
 #[test]
-fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
+fn an_import_that_hits_a_limit_stops_and_the_next_run_does_the_rest() {
     let (source, target) = (Registry::start(), Registry::start());
     let names: Vec<String> = (0..IMAGES).map(|n| format!("team/app{n}")).collect();
     names.iter().for_each(|name| images::oci(name, "1", &[name]).push(&source));
@@ -165,7 +165,7 @@ fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mistake_in_the_list_costs_no_pull_that_went_well_whether_a_limit_came_too_or_not() {
+async fn a_mistake_in_the_list_wastes_no_successful_pull_with_or_without_a_limit() {
     // What is not there costs a pull, too.
     for first in [IMAGES + 1, 5] {
         let limited = Limited::start().await;
@@ -194,7 +194,7 @@ async fn a_mistake_in_the_list_costs_no_pull_that_went_well_whether_a_limit_came
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_platform_that_one_image_lacks_costs_no_pull_of_the_others() {
+async fn a_platform_missing_from_one_image_wastes_no_pull_of_the_others() {
     let names: Vec<String> = (0..30).map(|n| format!("team/app:{n}")).collect();
     let shop = Shop::with(&names.iter().map(|name| (&name[..], &name[..])).collect::<Vec<_>>());
     let server = Server::registry(move |request, _| shop.answer(request)).await;
@@ -216,7 +216,7 @@ async fn a_platform_that_one_image_lacks_costs_no_pull_of_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unrelated_file_of_that_name_stays_as_it_is_and_the_run_says_so_once() {
+async fn an_unrelated_file_with_the_checkpoints_name_is_kept_and_reported_once() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let (out, walk) = (directory.path().join("b").display().to_string(), directory.path().join("b.walk"));
@@ -235,7 +235,7 @@ async fn an_unrelated_file_of_that_name_stays_as_it_is_and_the_run_says_so_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_could_not_be_written_leaves_what_was_pulled_for_it() {
+async fn a_lock_that_cannot_be_written_keeps_the_pulled_manifests() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let lock = directory.path().join("images.lock");

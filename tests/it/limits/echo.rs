@@ -45,7 +45,7 @@ async fn server() -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_a_server_repeats_is_masked_wherever_it_is_printed() {
+async fn a_secret_repeated_by_a_server_is_masked_wherever_it_is_printed() {
     let server = server().await;
     let directory = support::tempdir();
     let file = |name: &str| directory.path().join(name).display().to_string();

@@ -39,7 +39,7 @@ fn shop() -> Shop {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_with_nothing_changed_costs_no_pull() {
+async fn an_unchanged_export_costs_no_pull() {
     let (server, shop) = changing(shop()).await;
     let directory = support::tempdir();
     let list = allowlist(directory.path(), &server.address, &NAMES);
@@ -59,7 +59,7 @@ async fn an_export_with_nothing_changed_costs_no_pull() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tags_of_one_image_cost_one_pull_where_pulls_are_counted() {
+async fn several_tags_of_one_image_cost_one_pull_where_pulls_are_counted() {
     let shop = Shop::with(&[("team/app:1", "same"), ("team/app:1.2", "same"), ("team/app:latest", "same")]);
     let answer = move |request: &_| shop.answer(request).with("ratelimit-limit", "100;w=1");
     let server = Server::registry(move |request, _| answer(request).with("ratelimit-remaining", "50;w=1")).await;
@@ -105,7 +105,7 @@ fn is_about(request: &Seen, end: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_is_not_what_is_asked_for_now_is_not_taken_over() {
+async fn a_lock_entry_that_does_not_match_the_request_is_not_reused() {
     let (server, _) = changing(shop()).await;
     let directory = support::tempdir();
     let reference = format!("{}/{}", server.address, NAMES[0]);
@@ -149,7 +149,7 @@ impl Pinned {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_without_a_bundle_saves_the_questions_and_the_manifests_are_pulled_by_digest() {
+async fn a_lock_without_a_bundle_saves_tag_lookups_and_manifests_are_pulled_by_digest() {
     let site = pinned().await;
     site.shop.lock().unwrap().add(NAMES[0], "moved");
     let before = site.server.seen().len();
@@ -160,7 +160,7 @@ async fn a_lock_without_a_bundle_saves_the_questions_and_the_manifests_are_pulle
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image() {
+async fn an_immutable_tag_that_moved_is_an_error_and_not_another_image() {
     let site = pinned().await;
     let before = std::fs::read(&site.lock).unwrap();
     let digest_of = |bytes: &[u8]| images_of(bytes)[0]["digest"].as_str().unwrap().to_owned();
@@ -186,7 +186,7 @@ async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_is_denied_is_reported_as_that_and_does_not_move_to_what_its_tag_means() {
+async fn a_denied_entry_is_reported_and_does_not_follow_its_tag() {
     let (server, _) = changing(shop()).await;
     let directory = support::tempdir();
     let list = allowlist(directory.path(), &server.address, &NAMES[..1]);
@@ -207,7 +207,7 @@ async fn a_line_that_is_denied_is_reported_as_that_and_does_not_move_to_what_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lock_kept_at_home_counts_not_the_bundle_on_a_stick_that_came_back() {
+async fn the_given_lock_counts_and_not_the_bundle_on_a_returned_medium() {
     let site = pinned().await;
     let honest = site.shop.lock().unwrap().clone();
     let before = images_of(&std::fs::read(&site.lock).unwrap());
@@ -223,7 +223,7 @@ async fn the_lock_kept_at_home_counts_not_the_bundle_on_a_stick_that_came_back()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_that_the_registry_has_lost_is_named_once_with_what_helps() {
+async fn a_blob_lost_by_the_registry_is_named_once_with_a_remedy() {
     let shop = shop();
     let layer = support::sha256(b"one");
     let lost = layer.clone();
@@ -240,7 +240,7 @@ async fn a_blob_that_the_registry_has_lost_is_named_once_with_what_helps() {
 }
 
 #[test]
-fn platforms_that_are_all_an_index_has_are_not_asked_about_again() {
+fn selecting_every_platform_of_an_index_needs_no_new_pull() {
     let registry = Registry::start();
     images::oci_index("team/multi", "2.0", "content").push(&registry);
     let directory = support::tempdir();
@@ -258,7 +258,7 @@ fn platforms_that_are_all_an_index_has_are_not_asked_about_again() {
 }
 
 #[test]
-fn at_a_real_registry_a_second_export_pulls_nothing_and_an_immutable_one_asks_nothing() {
+fn a_second_export_pulls_nothing_and_with_immutable_tags_sends_no_request() {
     let registry = Registry::start();
     images::oci("team/app", "1.0", &["content"]).push(&registry);
     let multi = images::oci_index("team/multi", "2.0", "content");
@@ -282,7 +282,7 @@ fn at_a_real_registry_a_second_export_pulls_nothing_and_an_immutable_one_asks_no
 }
 
 #[test]
-fn signatures_that_were_left_behind_once_are_carried_when_they_are_wanted() {
+fn signatures_excluded_once_are_carried_when_requested_later() {
     let registry = Registry::start();
     let image = images::oci("team/app", "1.0", &["content"]);
     image.push(&registry);
@@ -312,7 +312,7 @@ const OPTIONS: [&[&str]; 8] = [
 ];
 
 #[test]
-fn an_image_is_what_the_options_of_this_run_make_of_it_not_those_of_an_earlier_one() {
+fn an_images_entry_follows_the_options_of_this_run_and_not_of_an_earlier_one() {
     let registry = Registry::start();
     let signed = images::oci_index("team/signed", "1.0", "signed");
     signed.push(&registry);
@@ -359,7 +359,7 @@ fn images_of(json: &[u8]) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn a_pattern_that_is_none_is_refused_before_anything_is_asked() {
+fn an_invalid_pattern_is_refused_before_any_request() {
     let output = support::gapferry().args(["lock", "nobody.invalid/a:1", "--immutable-tags", "("]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(all_output(&output).contains("invalid pattern"), "{}", all_output(&output));

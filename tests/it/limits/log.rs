@@ -48,7 +48,7 @@ async fn registry() -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_shows_every_exchange_and_no_secret() {
+async fn log_http_shows_every_exchange_and_no_secret() {
     let server = registry().await;
     let directory = support::tempdir();
     let out = directory.path().join("b.tar").display().to_string();
@@ -86,7 +86,7 @@ async fn the_log_shows_every_exchange_and_no_secret() {
 
 /// A gateway leads to a login page, which says where it came from; with `/v2/` answered, or not even that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_page_that_repeats_what_led_to_it_shows_no_secret() {
+async fn a_login_page_that_repeats_its_request_reveals_no_secret() {
     for is_root_open in [true, false] {
         let server = Server::start(move |request, _| match request.target.split('?').next().unwrap() {
             "/v2/" if is_root_open => {
@@ -113,7 +113,7 @@ async fn a_login_page_that_repeats_what_led_to_it_shows_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_terminal_the_log_and_the_bars_do_not_tear_each_other() {
+async fn on_a_terminal_log_lines_and_progress_bars_do_not_mix() {
     let server = registry().await;
     let directory = support::tempdir();
     let (out, typescript) = (directory.path().join("b").display().to_string(), directory.path().join("typescript"));
@@ -139,7 +139,7 @@ async fn on_a_terminal_the_log_and_the_bars_do_not_tear_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_option_nothing_is_logged() {
+async fn without_log_http_nothing_is_logged() {
     let server = registry().await;
     let creds = format!("user:{PASSWORD}");
     let output = gapferry(&["inspect", &format!("{}/team/app:1", server.address), "--creds", &creds]).await;
@@ -148,7 +148,7 @@ async fn without_the_option_nothing_is_logged() {
 }
 
 #[test]
-fn every_command_that_asks_a_registry_has_the_option() {
+fn every_command_that_contacts_a_registry_has_log_http() {
     let help = |command: &[&str]| support::gapferry().args(command).arg("--help").output().unwrap();
     let commands: [&[&str]; 6] = [&["export"], &["lock"], &["inspect"], &["import"], &["login"], &["auth", "check"]];
     for command in commands {

@@ -95,7 +95,7 @@ async fn many_layers() -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn images_of_many_layers_take_little_memory_for_each() {
+async fn each_layer_of_a_planned_image_takes_little_memory() {
     let (server, directory) = (many_layers().await, support::tempdir());
     let list = |images: usize| {
         let file = directory.path().join(format!("{images}.txt"));
@@ -114,7 +114,7 @@ async fn images_of_many_layers_take_little_memory_for_each() {
 }
 
 #[test]
-fn long_annotations_of_many_images_do_not_stay_in_memory() {
+fn long_annotations_of_many_images_are_not_kept_in_memory() {
     let directory = support::tempdir();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (from, bundle) = (path("storage"), path("bundle"));

@@ -36,7 +36,7 @@ fn references(images: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
+async fn other_images_are_carried_and_the_lock_says_what_is_missing_and_why() {
     let (site, target) = (TestSite::new().await, Registry::start());
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("c", "1", "amd64");
@@ -89,7 +89,7 @@ async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
 }
 
 #[tokio::test]
-async fn what_fails_while_it_is_fetched_is_left_out_in_every_form() {
+async fn images_that_fail_while_fetching_are_left_out_in_every_form() {
     for out in ["b", "b.tar"] {
         let site = TestSite::new().await;
         site.source.put_image("a", "1", "amd64");
@@ -106,7 +106,7 @@ async fn what_fails_while_it_is_fetched_is_left_out_in_every_form() {
 }
 
 #[tokio::test]
-async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
+async fn volumes_are_planned_again_without_images_that_fail_while_fetching() {
     let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("b", "1", "amd64");
@@ -136,7 +136,7 @@ async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
 }
 
 #[tokio::test]
-async fn one_pass_ends_unfinished() {
+async fn keep_going_cannot_finish_a_stream() {
     let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("b", "1", "amd64");
@@ -150,7 +150,7 @@ async fn one_pass_ends_unfinished() {
 }
 
 #[tokio::test]
-async fn an_increment_does_not_take_a_missing_image_for_one_that_is_not_wanted() {
+async fn an_increment_does_not_prune_an_image_that_is_only_missing() {
     let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("c", "1", "amd64");
@@ -207,7 +207,7 @@ async fn a_receipt_says_what_was_missing_and_the_next_increment_brings_it() {
 }
 
 #[tokio::test]
-async fn what_images_have_of_the_platforms_is_taken() {
+async fn skip_missing_platform_takes_the_platforms_that_exist() {
     let site = TestSite::new().await;
     site.source.put_image("amd64", "1", "amd64");
     let platform = |architecture: &str| json!({"platform": {"os": "linux", "architecture": architecture}});
@@ -239,7 +239,7 @@ fn put_signed(site: &TestSite, repository: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_companion_whose_blob_is_lost_is_left_out_and_its_image_stays() {
+async fn a_companion_with_a_lost_blob_is_left_out_and_its_image_kept() {
     for out in ["b", "b.tar"] {
         let site = TestSite::new().await;
         let lost = put_signed(&site, "a");
@@ -283,7 +283,7 @@ async fn a_signature_that_the_registry_cannot_deliver_is_left_out() {
 
 /// A bundle without it would be believed to be whole, until somebody has to prove where the image came from.
 #[tokio::test]
-async fn one_wrong_answer_costs_a_bundle_no_signature() {
+async fn one_wrong_answer_does_not_lose_a_signature() {
     for fault in [Fault::ExtraBytes(87), Fault::WrongDigest, Fault::WrongLength(-1), Fault::Page] {
         for part in ["payload", "manifest"] {
             let site = TestSite::new().await;
@@ -302,7 +302,7 @@ async fn one_wrong_answer_costs_a_bundle_no_signature() {
 
 /// What is wrong in itself may be left out. What an outage or a limit kept away must not be dropped with exit code 0.
 #[tokio::test]
-async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
+async fn a_signature_unreachable_in_an_outage_is_not_left_out() {
     let limit = || Fault::TooMany(After::Seconds(7200));
     for (fault, code, reason) in [(Fault::Reset(Stage::Request), 5, "unreachable"), (limit(), 4, "rate-limited")] {
         let site = TestSite::new().await;
@@ -325,7 +325,7 @@ async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
 }
 
 #[tokio::test]
-async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
+async fn an_export_with_no_image_left_does_not_replace_a_bundle() {
     let site = TestSite::new().await;
     let image = |name: &str, more: u64| {
         let layer = site.source.put_blob(name, b"a layer that both have");
@@ -364,7 +364,7 @@ async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
 }
 
 #[tokio::test]
-async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something() {
+async fn the_complete_bundle_of_a_lock_is_accepted_after_an_incomplete_one() {
     for (lost, reference) in [("layer", None), ("manifest", None), ("signature", Some("attachedUnknown"))] {
         let (site, target) = (TestSite::new().await, Registry::start());
         let signature = put_signed(&site, "a");
@@ -400,7 +400,7 @@ async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something()
 }
 
 #[tokio::test]
-async fn an_image_that_gives_a_shared_layer_another_size_is_the_only_one_left_out() {
+async fn only_the_image_that_gives_a_shared_layer_another_size_is_left_out() {
     for (wrong_first, out) in [(true, "b"), (false, "b.tar"), (false, "-")] {
         let site = TestSite::new().await;
         let names = if wrong_first { ["a", "c"] } else { ["c", "a"] };
@@ -430,7 +430,7 @@ async fn an_image_that_gives_a_shared_layer_another_size_is_the_only_one_left_ou
 }
 
 #[tokio::test]
-async fn two_entries_of_one_name_cost_the_second_one_alone() {
+async fn of_two_entries_with_one_name_only_the_second_is_left_out() {
     let site = TestSite::new().await;
     let first = site.source.put_image("a", "1", "amd64");
     site.source.put_image("a", "1", "arm64");
@@ -446,7 +446,7 @@ async fn two_entries_of_one_name_cost_the_second_one_alone() {
 
 /// A deletion is for ever: what a cut list of tags does not show may still be wanted.
 #[tokio::test]
-async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
+async fn a_possibly_incomplete_tag_list_is_recorded_and_prunes_nothing() {
     let (site, layout) = (TestSite::new().await, tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     for tag in ["1", "2", "3"] {

@@ -98,7 +98,7 @@ fn digest_of(descriptor: &Value) -> String {
 }
 
 #[tokio::test]
-async fn what_export_writes_verify_and_import_take() {
+async fn verify_and_import_accept_whatever_export_writes() {
     let (source, target, site) = (Source::start().await, Registry::start(), tempdir());
     let mut runner = TestRunner::deterministic();
     let strategy = proptest::collection::vec(odd(), 40);
@@ -120,7 +120,7 @@ async fn what_export_writes_verify_and_import_take() {
 }
 
 #[tokio::test]
-async fn content_that_the_descriptor_brings_along_is_used_where_the_registry_lacks_it() {
+async fn embedded_descriptor_data_is_used_where_the_registry_lacks_the_blob() {
     let (source, site) = (Source::start().await, tempdir());
     let data =
         json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2, "data": "e30="});
@@ -139,7 +139,7 @@ async fn content_that_the_descriptor_brings_along_is_used_where_the_registry_lac
 
 /// Some registries answer 403 for what they do not have.
 #[tokio::test]
-async fn what_a_registry_denies_is_looked_for_elsewhere_like_what_it_lacks() {
+async fn content_denied_by_a_registry_is_searched_elsewhere_like_missing_content() {
     let (source, site) = (Source::start().await, tempdir());
     source.is_refusing.store(true, Ordering::Relaxed);
     let there = with(source.put_image("x", "", "amd64"), json!({"platform": {"os": "linux", "architecture": "amd64"}}));
@@ -169,7 +169,7 @@ async fn what_a_registry_denies_is_looked_for_elsewhere_like_what_it_lacks() {
 
 /// The operator has to find the entry among thousands, and a registry that denies what it lacks must not hide that it is gone.
 #[tokio::test]
-async fn a_lock_that_cannot_be_followed_is_named_with_its_line_and_what_the_tag_means_now() {
+async fn a_lock_entry_that_is_gone_is_named_with_its_line_and_the_tags_current_digest() {
     let (source, site) = (Source::start().await, tempdir());
     source.put_image("a", "1", "amd64");
     let old = digest_of(&source.put_image("b", "1", "amd64"));
@@ -196,7 +196,7 @@ async fn a_lock_that_cannot_be_followed_is_named_with_its_line_and_what_the_tag_
 
 /// Memory and space are planned by what manifests say: one hostile number must not end the run, or cost the other images.
 #[tokio::test]
-async fn a_blob_that_is_said_to_be_larger_than_any_disk_costs_its_image_and_nothing_else() {
+async fn a_blob_declared_larger_than_any_disk_fails_only_its_image() {
     let (source, site) = (Source::start().await, tempdir());
     source.put_image("good", "1", "amd64");
     let config = typed(source.put_blob("huge", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
@@ -218,7 +218,7 @@ async fn a_blob_that_is_said_to_be_larger_than_any_disk_costs_its_image_and_noth
 
 /// Each of these sizes is possible, and no disk here has room for all: the answer is that, and takes no memory.
 #[tokio::test]
-async fn bytes_that_cannot_fit_are_refused_without_a_plan_of_them() {
+async fn sizes_that_cannot_fit_on_the_disk_are_refused_without_using_memory() {
     let (source, site) = (Source::start().await, tempdir());
     let config = typed(source.put_blob("huge", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
     let layer = |n: u8| with(typed(source.put_blob("huge", &[n]), OCI_LAYER), json!({"size": 4_u64 << 40}));
@@ -240,7 +240,7 @@ async fn bytes_that_cannot_fit_are_refused_without_a_plan_of_them() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_two_things_is_refused_and_says_which() {
+async fn an_ambiguous_manifest_is_refused_with_the_reason() {
     let (source, site) = (Source::start().await, tempdir());
     let config = typed(source.put_blob("x", b"{}"), OCI_CONFIG);
     let child = source.put_image("x", "", "amd64");
@@ -257,7 +257,7 @@ async fn an_image_that_is_two_things_is_refused_and_says_which() {
 }
 
 #[tokio::test]
-async fn an_index_that_names_an_attestation_nobody_has_can_be_carried_without_it() {
+async fn an_index_with_a_missing_attestation_can_be_carried_without_it() {
     let (source, site) = (Source::start().await, tempdir());
     let amd64 = with(source.put_image("x", "", "amd64"), json!({"platform": {"os": "linux", "architecture": "amd64"}}));
     let arm64 = with(source.put_image("x", "", "arm64"), json!({"platform": {"os": "linux", "architecture": "arm64"}}));
@@ -290,7 +290,7 @@ async fn an_index_that_names_an_attestation_nobody_has_can_be_carried_without_it
 }
 
 #[tokio::test]
-async fn an_index_that_calls_an_image_an_index_is_refused_with_both_types() {
+async fn an_index_entry_with_the_wrong_media_type_is_refused_naming_both_types() {
     let (source, site) = (Source::start().await, tempdir());
     let child = with(source.put_image("x", "", "amd64"), json!({"mediaType": OCI_INDEX}));
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]});
@@ -302,7 +302,7 @@ async fn an_index_that_calls_an_image_an_index_is_refused_with_both_types() {
 }
 
 #[tokio::test]
-async fn a_companion_that_is_not_whole_stays_behind_and_its_image_travels() {
+async fn an_incomplete_companion_is_left_behind_and_its_image_travels() {
     let (source, directory) = (Source::start().await, tempdir());
     let image = source.put_image("a", "1", "amd64");
     let child = json!({"mediaType": OCI_MANIFEST, "digest": sha256(b"gone"), "size": 4});
@@ -319,7 +319,7 @@ async fn a_companion_that_is_not_whole_stays_behind_and_its_image_travels() {
 }
 
 #[tokio::test]
-async fn a_manifest_without_a_media_type_is_pushed_with_the_one_that_led_to_it() {
+async fn a_manifest_without_a_media_type_is_pushed_with_its_descriptors_type() {
     let (source, target, directory) = (Source::start().await, Registry::start(), tempdir());
     // By its config it would be Docker's, and docker-registry takes none of these without the field.
     let image = |name: &str| {

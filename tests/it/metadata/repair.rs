@@ -57,7 +57,7 @@ impl TestSite {
 }
 
 #[tokio::test]
-async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
+async fn a_repair_requests_only_missing_content() {
     for refuse in [false, true] {
         let site = TestSite::new().await;
         site.source.keep_only(&site.lost, refuse);
@@ -72,7 +72,7 @@ async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_the_source_has_lost_too_is_named() {
+async fn content_also_lost_at_the_source_is_named() {
     let site = TestSite::new().await;
     site.source.keep_only(&site.lost[..1], false);
     // What can be had is not withheld because of the rest.
@@ -125,7 +125,7 @@ async fn every_blob_that_cannot_be_fetched_is_named_at_once_and_the_others_are_k
 
 /// Signing again replaces a signature. That makes neither the lock a wrong one, nor its image one that cannot be had.
 #[tokio::test]
-async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_image() {
+async fn a_signature_replaced_since_fails_neither_the_repair_nor_its_image() {
     let (source, directory) = (Source::start().await, tempdir());
     let image = source.put_image("a", "1", "amd64")["digest"].as_str().unwrap().to_owned();
     let tag = format!("{}.sig", image.replace(':', "-"));
@@ -165,7 +165,7 @@ async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_imag
 }
 
 #[tokio::test]
-async fn where_images_have_to_be_read_one_that_is_gone_costs_nothing() {
+async fn a_repair_that_must_read_images_survives_one_that_is_gone() {
     let site = TestSite::new().await;
     // Without its size a blob cannot be asked for.
     let path = site.path("missing.json");

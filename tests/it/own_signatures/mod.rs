@@ -100,7 +100,7 @@ impl TestSite {
 }
 
 #[test]
-fn a_list_to_which_the_isolated_side_has_added_is_left_as_it_is() {
+fn a_signature_list_extended_on_the_isolated_side_is_left_unchanged() {
     let site = TestSite::imported();
     let own = site.sign_there(&[&site.vendor, &site.own]);
     let plan = site.json(&["--dry-run"]);
@@ -113,7 +113,7 @@ fn a_list_to_which_the_isolated_side_has_added_is_left_as_it_is() {
 }
 
 #[test]
-fn a_list_with_all_that_the_target_has_takes_the_tag() {
+fn a_list_that_contains_all_signatures_of_the_target_replaces_its_list() {
     let site = TestSite::imported();
     let second = signature(&site.app, "the vendor's second key");
     list(&site.app, "sig", &[site.vendor.clone(), second.clone()]).push(&site.source);
@@ -124,7 +124,7 @@ fn a_list_with_all_that_the_target_has_takes_the_tag() {
 }
 
 #[test]
-fn signatures_of_both_sides_are_joined_once_and_plan_and_receipt_say_so() {
+fn signatures_of_both_sides_are_joined_once_and_reported_in_plan_and_receipt() {
     let site = TestSite::exported();
     site.app.push(&site.target);
     let before = site.sign_there(&[&site.own]);
@@ -171,7 +171,7 @@ fn two_tags_of_one_image_share_its_signatures() {
 }
 
 #[test]
-fn attestations_are_joined_and_of_two_sboms_the_bundles_counts() {
+fn attestations_are_joined_and_the_bundles_sbom_replaces_the_targets() {
     let site = TestSite::exported();
     let (there, here) = (attestation(&site.app, "own"), attestation(&site.app, "vendor"));
     list(&site.app, "att", std::slice::from_ref(&here)).push(&site.source);
@@ -191,7 +191,7 @@ fn attestations_are_joined_and_of_two_sboms_the_bundles_counts() {
 }
 
 #[test]
-fn what_is_signed_while_an_import_is_under_way_is_kept_too() {
+fn signatures_added_during_an_import_are_kept() {
     let site = TestSite::exported();
     let barrier = Barrier::before(site.target.host(), "PUT /v2/team/app/manifests/sha256:");
     let host = barrier.host();
@@ -207,7 +207,7 @@ fn what_is_signed_while_an_import_is_under_way_is_kept_too() {
 }
 
 #[test]
-fn a_list_that_vanishes_while_an_import_is_under_way_is_brought_as_it_is() {
+fn a_list_deleted_during_an_import_is_replaced_by_the_bundles() {
     let site = TestSite::exported();
     site.app.push(&site.target);
     let own = site.sign_there(&[&site.own]);
@@ -227,7 +227,7 @@ fn a_list_that_vanishes_while_an_import_is_under_way_is_brought_as_it_is() {
 }
 
 #[test]
-fn skip_leaves_another_list_alone_and_fail_fails_the_image() {
+fn on_existing_skip_keeps_a_different_list_and_fail_fails_the_image() {
     let site = TestSite::imported();
     let own = site.sign_there(&[&site.own]);
     let skipped = site.json(&["--on-existing", "skip"]);
@@ -243,7 +243,7 @@ fn skip_leaves_another_list_alone_and_fail_fails_the_image() {
 }
 
 #[test]
-fn skip_brings_an_image_without_the_companion_that_is_in_its_way() {
+fn on_existing_skip_brings_an_image_without_its_conflicting_companion() {
     let site = TestSite::exported();
     let own = site.sign_there(&[&site.own]);
     // What was not brought is not proven either, and costs the image nothing.
@@ -255,7 +255,7 @@ fn skip_brings_an_image_without_the_companion_that_is_in_its_way() {
 }
 
 #[test]
-fn what_is_no_list_of_signatures_is_not_replaced_and_costs_the_signatures_alone() {
+fn an_image_under_a_signature_tag_is_kept_and_only_the_signatures_fail() {
     let site = TestSite::exported();
     let other = images::oci("team/other", "1", &["another image"]);
     other.push(&site.source);
@@ -284,7 +284,7 @@ fn what_is_no_list_of_signatures_is_not_replaced_and_costs_the_signatures_alone(
 }
 
 #[test]
-fn an_increment_accepts_a_joined_list_although_what_it_was_joined_from_was_cleaned_away() {
+fn an_increment_accepts_a_joined_list_whose_originals_were_garbage_collected() {
     let site = TestSite::exported();
     site.import(&["--receipt", "first.receipt"]).ended(0);
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
@@ -302,7 +302,7 @@ fn an_increment_accepts_a_joined_list_although_what_it_was_joined_from_was_clean
 }
 
 #[test]
-fn companions_are_listed_with_the_image_that_they_speak_of() {
+fn companions_are_listed_with_their_subject() {
     let site = TestSite::exported();
     let index = images::oci_index("team/many", "1", "two platforms");
     let sbom = images::referrer(&index, "application/spdx+json", b"an SBOM");
@@ -342,7 +342,7 @@ fn companions_are_listed_with_the_image_that_they_speak_of() {
 }
 
 #[test]
-fn an_image_without_a_tag_at_the_target_is_reported_because_garbage_collection_may_take_it() {
+fn an_untagged_image_at_the_target_is_reported_as_at_risk_of_garbage_collection() {
     let site = TestSite::exported();
     let reference = format!("{}/team/app@{}", site.source.host(), site.app.digest());
     let mut command = gapferry();
@@ -352,7 +352,7 @@ fn an_image_without_a_tag_at_the_target_is_reported_because_garbage_collection_m
 
 /// A repository of signatures only, as `COSIGN_REPOSITORY` makes one: nothing there has the subject.
 #[test]
-fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
+fn a_signature_list_carried_as_an_image_is_joined_like_any_other() {
     let site = TestSite::exported();
     let tag = cosign::tag(&site.app, "sig");
     let elsewhere = |registry: &Registry, signatures: &[&Signed]| {
@@ -400,7 +400,7 @@ fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
 }
 
 #[test]
-fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
+fn a_referrers_list_carried_as_an_image_loses_no_referrer_of_the_target() {
     let site = TestSite::exported();
     let [vendor, own] = ["vendor", "own"]
         .map(|by| images::referrer(&site.app, "application/spdx+json", by.as_bytes()).named("team/sboms", ""));
@@ -444,7 +444,7 @@ fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
 }
 
 #[test]
-fn a_receipt_is_proven_although_the_isolated_side_has_signed_since() {
+fn a_receipt_can_be_proven_after_the_isolated_side_signed() {
     let site = TestSite::exported();
     site.import(&["--receipt", "receipt.json"]).ended(0);
     let prove = || {

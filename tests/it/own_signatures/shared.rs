@@ -11,7 +11,7 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 
 #[test]
-fn two_sources_that_signed_one_image_with_different_keys_land_on_one_list() {
+fn signatures_of_one_image_from_two_sources_land_on_one_list() {
     let site = TestSite::exported();
     let elsewhere = Registry::start();
     [&site.app, &list(&site.app, "sig", std::slice::from_ref(&site.own))]
@@ -36,7 +36,7 @@ fn two_sources_that_signed_one_image_with_different_keys_land_on_one_list() {
 /// Another import has read the tag before this one wrote it, and writes after it: no registry can be asked to prevent that. A third
 /// may do so even after this one has joined its list again and seen that it is there.
 #[tokio::test]
-async fn a_list_that_another_program_overwrites_during_the_import_is_joined_again() {
+async fn a_list_overwritten_by_another_program_during_the_import_is_joined_again() {
     for writes in [1, 2] {
         let site = TestSite::exported();
         let tag = cosign::tag(&site.app, "sig");
@@ -77,7 +77,7 @@ async fn a_list_that_another_program_overwrites_during_the_import_is_joined_agai
 
 /// Harbor keeps what a list was before the image was signed again, and names it among the referrers.
 #[tokio::test]
-async fn what_a_list_of_signatures_was_before_is_no_stranger() {
+async fn an_earlier_version_of_a_signature_list_causes_no_warning() {
     let site = TestSite::exported();
     let second = signature(&site.app, "the vendor's second key");
     let (before, stranger) =

@@ -29,7 +29,7 @@ async fn unreadable(target: &Registry, tag: String, fault: &'static str) -> Serv
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
+async fn an_unreadable_signature_list_loses_its_signatures_but_no_image() {
     let site = TestSite::exported();
     let tag = cosign::tag(&site.app, "sig");
     for fault in ["500", "page"] {
@@ -48,7 +48,7 @@ async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
 }
 
 #[tokio::test]
-async fn a_list_of_referrers_that_cannot_be_read_costs_no_image_and_is_left_alone() {
+async fn an_unreadable_referrers_list_is_left_alone_and_loses_no_image() {
     let site = TestSite::exported();
     let [ours, theirs] =
         ["ours", "theirs"].map(|text| images::referrer(&site.app, "application/spdx+json", text.as_bytes()));

@@ -88,7 +88,7 @@ async fn run(command: &[&str]) -> std::process::Output {
 }
 
 #[tokio::test]
-async fn a_fallback_list_is_not_the_whole_truth_where_the_api_gives_no_answer() {
+async fn a_fallback_list_counts_as_incomplete_where_the_referrers_api_fails() {
     let answers: [Named; 7] = [
         ("401", || Answer::new(401)),
         ("403", || Answer::new(403)),
@@ -121,7 +121,7 @@ async fn a_fallback_list_is_not_the_whole_truth_where_the_api_gives_no_answer() 
 }
 
 #[tokio::test]
-async fn a_referrer_that_is_listed_and_cannot_be_read_is_not_silently_absent() {
+async fn a_listed_but_unreadable_referrer_is_reported() {
     let signed = Signed::new(3, 1);
     let gone = sha256(&signed.signatures[1]);
     let server = Server::registry(move |request, _| match request.target.contains("/referrers/") {
@@ -145,7 +145,7 @@ async fn a_referrer_that_is_listed_and_cannot_be_read_is_not_silently_absent() {
 }
 
 #[tokio::test]
-async fn a_question_about_companions_that_fails_alone_neither_ends_a_run_nor_holds_it_up() {
+async fn a_failing_companion_lookup_neither_ends_nor_delays_a_run() {
     let questions: [(&str, Asked); 2] = [
         ("the referrers API", |target| target.contains("/referrers/")),
         ("companions' tags", |target| target.contains("/manifests/sha256-")),
@@ -180,7 +180,7 @@ async fn a_question_about_companions_that_fails_alone_neither_ends_a_run_nor_hol
 }
 
 #[tokio::test]
-async fn one_image_by_its_tag_is_had_with_its_signature_whatever_becomes_of_the_list() {
+async fn an_image_named_by_tag_gets_its_signature_even_if_the_tag_list_fails() {
     let others: [Named; 3] = [
         ("401", || Answer::new(401)),
         ("403", || Answer::new(403)),
@@ -206,7 +206,7 @@ async fn one_image_by_its_tag_is_had_with_its_signature_whatever_becomes_of_the_
 }
 
 #[tokio::test]
-async fn a_registry_that_is_limited_as_a_whole_is_waited_for_and_gives_its_signatures() {
+async fn a_rate_limited_registry_is_waited_for_and_its_signatures_carried() {
     let signed = Signed::new(1, 1);
     let limited = std::sync::atomic::AtomicUsize::new(0);
     let server = Server::registry(move |request, _| {

@@ -41,7 +41,7 @@ fn unknown(lock: &Value) -> usize {
 }
 
 #[tokio::test]
-async fn an_image_travels_though_its_referrers_are_not_told_and_one_warning_says_so() {
+async fn an_image_with_unknown_referrers_travels_with_one_warning() {
     let login = Server::start(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Sign in</h1>")).await;
     let busy = Server::start(|_, _| Answer::new(429).with("Retry-After", "3600")).await;
     let to = |server: &Server| format!("http://{}/signin?continue=x", server.address);
@@ -82,7 +82,7 @@ async fn an_image_travels_though_its_referrers_are_not_told_and_one_warning_says
 
 /// Whoever can break the answer for one image must not hide the signatures of others.
 #[tokio::test]
-async fn an_answer_that_is_of_no_use_concerns_its_image_alone() {
+async fn a_useless_referrers_answer_affects_only_its_image() {
     let empty = || Answer::new(200).with("Content-Type", OCI_INDEX).body(index(OCI_INDEX, &[]));
     let damaged = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"a referrer is damaged"}]}"#;
     // (what is answered about the first image, the first time or always, and how many images remain open)
@@ -119,7 +119,7 @@ async fn an_answer_that_is_of_no_use_concerns_its_image_alone() {
 }
 
 #[tokio::test]
-async fn an_export_without_an_answer_makes_a_bundle_that_verifies() {
+async fn an_export_with_unknown_referrers_makes_a_bundle_that_verifies() {
     let server = answering(|| Answer::new(403)).await;
     let directory = tempdir();
     let bundle = directory.path().join("b");
@@ -138,7 +138,7 @@ async fn an_export_without_an_answer_makes_a_bundle_that_verifies() {
 }
 
 #[tokio::test]
-async fn a_warning_names_no_option_that_its_command_lacks() {
+async fn a_warning_names_only_options_of_its_command() {
     let server = answering(|| Answer::new(403)).await;
     let directory = tempdir();
     let list = directory.path().join("list.txt");
@@ -153,7 +153,7 @@ async fn a_warning_names_no_option_that_its_command_lacks() {
 }
 
 #[tokio::test]
-async fn signatures_under_tags_that_are_denied_are_not_taken_for_absent() {
+async fn denied_signature_tags_are_not_taken_for_absent() {
     let mut shop = two_images();
     let tag = |suffix: &str| shop.digest("team/app:1").replace(':', "-") + suffix;
     let (signature, sbom) = (tag(".sig"), tag(".sbom"));
@@ -173,7 +173,7 @@ async fn signatures_under_tags_that_are_denied_are_not_taken_for_absent() {
 }
 
 #[tokio::test]
-async fn a_signature_that_was_replaced_is_not_brought_back_where_today_the_api_says_nothing() {
+async fn a_replaced_signature_does_not_return_when_the_api_fails() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "withdrawn");
@@ -206,7 +206,7 @@ async fn a_signature_that_was_replaced_is_not_brought_back_where_today_the_api_s
 
 /// The list is read for signatures only: an image that was named by its tag does not wait for the end of it.
 #[tokio::test]
-async fn a_list_of_tags_without_an_end_holds_up_no_image_that_was_named() {
+async fn an_endless_tag_list_does_not_delay_an_image_named_by_tag() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");
@@ -230,7 +230,7 @@ async fn a_list_of_tags_without_an_end_holds_up_no_image_that_was_named() {
 }
 
 #[tokio::test]
-async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
+async fn a_lock_entry_that_may_lack_signatures_is_not_reused() {
     let shop = two_images();
     let well = Arc::new(AtomicBool::new(false));
     let is_well = well.clone();
@@ -250,7 +250,7 @@ async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
 }
 
 #[tokio::test]
-async fn a_signature_that_the_last_bundle_has_is_kept_where_today_nobody_says_what_is_attached() {
+async fn a_signature_of_the_last_bundle_is_kept_while_referrers_are_unknown() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");
@@ -295,7 +295,7 @@ async fn a_signature_that_the_last_bundle_has_is_kept_where_today_nobody_says_wh
 }
 
 #[tokio::test]
-async fn a_lock_keeps_the_companions_that_can_still_be_read_where_nobody_says_which_there_are_today() {
+async fn a_lock_keeps_readable_companions_while_referrers_are_unknown() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");
@@ -336,7 +336,7 @@ const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 #[tokio::test]
-async fn under_a_fallback_tag_only_what_names_the_subject_is_attached() {
+async fn a_fallback_tag_attaches_only_manifests_that_name_the_subject() {
     let shop = two_images();
     let subject = shop.digest("team/app:1");
     let signature = |of: &str| {
@@ -381,7 +381,7 @@ async fn under_a_fallback_tag_only_what_names_the_subject_is_attached() {
 
 /// One entry that some tool wrote badly must not cost an image all its signatures.
 #[tokio::test]
-async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_doubt() {
+async fn readable_entries_of_a_referrers_list_are_carried_and_the_rest_marked_unknown() {
     let shop = two_images();
     let subject = json!({ "mediaType": OCI_MANIFEST, "digest": shop.digest("team/app:1"), "size": 7 });
     let signature = |number: usize| {
@@ -447,7 +447,7 @@ async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_do
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_the_fallback_tag_for_the_digest_attaches_nothing() {
+async fn a_registry_that_resolves_the_fallback_tag_as_a_digest_attaches_nothing() {
     let children: Vec<Vec<u8>> = ["amd64", "arm64"].iter().map(|arch| {
         let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2 });
         json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": empty, "layers": [], "annotations": { "a": arch } })
