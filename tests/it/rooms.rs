@@ -111,7 +111,7 @@ fn complaint(edge: &Edge) -> Option<String> {
 }
 
 #[test]
-fn dependencies_point_one_way_and_only_the_application_and_the_command_line_name_transports() {
+fn rooms_depend_one_way_and_only_app_and_cli_name_transports() {
     let edges = edges();
     assert!(edges.len() > 20, "the sources were not found");
     let complaints: Vec<String> =
@@ -120,7 +120,7 @@ fn dependencies_point_one_way_and_only_the_application_and_the_command_line_name
 }
 
 #[test]
-fn a_wrong_way_would_be_seen() {
+fn a_dependency_in_the_wrong_direction_is_detected() {
     let edge = |from: &str, to: &[&str]| Edge {
         file: String::new(),
         line: 1,

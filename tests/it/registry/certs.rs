@@ -96,7 +96,7 @@ async fn fails(host: &str, config: Config) -> Error {
 }
 
 #[tokio::test]
-async fn what_docker_and_podman_trust_for_a_registry_is_trusted_here_and_our_certificate_is_shown() {
+async fn certificates_set_up_for_docker_and_podman_work_here_client_certificates_included() {
     let fixture = tempfile::tempdir().unwrap();
     let site = Authority::new(fixture.path(), "site");
     let server = listener(fixture.path(), &site.sign("server"), &site);
@@ -112,7 +112,7 @@ async fn what_docker_and_podman_trust_for_a_registry_is_trusted_here_and_our_cer
 }
 
 #[tokio::test]
-async fn the_first_place_that_has_the_registry_counts_and_another_port_is_another_registry() {
+async fn the_first_directory_with_the_registry_counts_and_ports_are_distinct() {
     let fixture = tempfile::tempdir().unwrap();
     let [site, other] = ["site", "other"].map(|name| Authority::new(fixture.path(), name));
     let server = Listener::start(fixture.path(), &site.sign("server"), None);
@@ -127,7 +127,7 @@ async fn the_first_place_that_has_the_registry_counts_and_another_port_is_anothe
 }
 
 #[tokio::test]
-async fn half_a_pair_names_the_file_and_what_is_missing_before_the_registry_is_asked() {
+async fn half_a_certificate_pair_is_refused_naming_the_missing_file_before_any_request() {
     let fixture = tempfile::tempdir().unwrap();
     let pair = Authority::new(fixture.path(), "site").sign("us");
     for (half, file, missing) in [("us.cert", &pair.certificate, "us.key"), ("us.key", &pair.key, "us.cert")] {
@@ -141,7 +141,7 @@ async fn half_a_pair_names_the_file_and_what_is_missing_before_the_registry_is_a
 }
 
 #[tokio::test]
-async fn a_key_of_another_certificate_is_reported_with_both_files() {
+async fn a_key_that_does_not_match_its_certificate_is_reported_with_both_files() {
     let fixture = tempfile::tempdir().unwrap();
     let site = Authority::new(fixture.path(), "site");
     let places = Places::new();
@@ -153,7 +153,7 @@ async fn a_key_of_another_certificate_is_reported_with_both_files() {
 }
 
 #[tokio::test]
-async fn of_several_certificates_the_one_the_server_wants_is_shown() {
+async fn the_client_certificate_the_server_asks_for_is_sent() {
     let fixture = tempfile::tempdir().unwrap();
     let [site, old, partner] = ["site", "old", "partner"].map(|name| Authority::new(fixture.path(), name));
     let server = listener(fixture.path(), &site.sign("server"), &partner);
@@ -166,7 +166,7 @@ async fn of_several_certificates_the_one_the_server_wants_is_shown() {
 }
 
 #[tokio::test]
-async fn a_directory_that_was_named_counts_instead_of_the_places_and_an_allowlists_counts_more() {
+async fn a_given_certificate_directory_replaces_the_defaults_and_an_allowlists_overrides_it() {
     let fixture = tempfile::tempdir().unwrap();
     let [site, other] = ["site", "other"].map(|name| Authority::new(fixture.path(), name));
     let server = Listener::start(fixture.path(), &site.sign("server"), None);
@@ -188,7 +188,7 @@ async fn a_directory_that_was_named_counts_instead_of_the_places_and_an_allowlis
 }
 
 #[tokio::test]
-async fn storage_that_a_registry_sends_us_to_is_trusted_by_the_named_directory_but_not_shown_its_certificate() {
+async fn redirected_storage_is_trusted_by_the_given_directory_but_gets_no_client_certificate() {
     let fixture = tempfile::tempdir().unwrap();
     let site = Authority::new(fixture.path(), "site");
     let server_pair = site.sign("server");

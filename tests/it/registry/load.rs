@@ -71,7 +71,7 @@ async fn stands(server: &Arc<Server>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mount_does_not_wait_until_a_large_upload_into_its_project_is_through() {
+async fn a_mount_does_not_wait_for_a_large_upload_into_its_project() {
     let (server, registries) = project_with_one_that_stands("PUT", "/u", Stage::RequestBody(1000)).await;
     let (busy, repo) = (registries.clone(), repository(&server.address, "project/large"));
     let upload = tokio::spawn(async move {
@@ -88,7 +88,7 @@ async fn a_mount_does_not_wait_until_a_large_upload_into_its_project_is_through(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
+async fn mounts_into_one_project_take_turns_and_delay_no_upload() {
     let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
     let (memory, repo) = (MemorySource::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
     let blob = memory.add("content");
@@ -110,7 +110,7 @@ async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
 
 /// Harbor charges a project's quota for each of several mounts of one blob that it sees at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_blob_is_mounted_into_a_project_once_at_a_time_and_others_meanwhile() {
+async fn a_blob_is_mounted_into_a_project_once_at_a_time_without_delaying_others() {
     let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
     registries.limit_uploads_per_project(&server.address, 4);
     let (memory, repo) = (MemorySource::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
@@ -131,7 +131,7 @@ async fn one_blob_is_mounted_into_a_project_once_at_a_time_and_others_meanwhile(
 }
 
 #[tokio::test]
-async fn turns_are_taken_also_where_registries_conf_speaks_of_a_part_of_the_registry() {
+async fn uploads_take_turns_even_if_registries_conf_covers_part_of_the_registry() {
     for tls_verify in [None, Some(false)] {
         let server = taking(|_, _| Answer::new(404)).await;
         let text = format!("[[registry]]\nlocation = '{}/project'\ninsecure = true\n", server.address);
@@ -173,7 +173,7 @@ async fn projects_do_not_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later() {
+async fn a_manifest_refused_for_a_just_uploaded_blob_is_retried() {
     let memory = MemorySource::default();
     let blob = memory.add("{}");
     let denials = [
@@ -200,7 +200,7 @@ async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later()
 }
 
 #[tokio::test]
-async fn a_manifest_that_misses_something_else_is_refused_at_once() {
+async fn a_manifest_refused_for_another_blob_fails_at_once() {
     let missing = Digest::sha256(b"never uploaded");
     let message = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{missing}"}}]}}"#);
     let server = taking(move |_, _| Answer::new(400).body(message.clone())).await;
@@ -213,7 +213,7 @@ async fn a_manifest_that_misses_something_else_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn what_has_just_arrived_and_is_said_to_be_missing_is_asked_for_again() {
+async fn just_uploaded_content_reported_missing_is_looked_up_again() {
     let looked_for = AtomicUsize::new(0);
     let server = taking(move |request, _| match request.method.as_str() {
         "PUT" => Answer::new(201),
@@ -238,7 +238,7 @@ async fn what_has_just_arrived_and_is_said_to_be_missing_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_manifest_stored_by_its_sha512_has_arrived_like_any_other() {
+async fn a_manifest_stored_by_sha512_counts_as_arrived() {
     let asked = AtomicUsize::new(0);
     let server = taking(move |request, _| match request.method.as_str() {
         "HEAD" if asked.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(404),
@@ -258,7 +258,7 @@ async fn a_manifest_stored_by_its_sha512_has_arrived_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_mount_that_ends_in_an_outage_is_uploaded() {
+async fn a_blob_whose_mount_ends_in_an_outage_is_uploaded() {
     let server = Server::registry(|request, _| match request.method.as_str() {
         "POST" if request.target.contains("mount=") => Answer::new(500),
         "POST" => Answer::new(202).with("Location", "/u"),
@@ -273,7 +273,7 @@ async fn a_mount_that_ends_in_an_outage_is_uploaded() {
 }
 
 #[tokio::test]
-async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large() {
+async fn an_upload_uses_the_session_opened_by_a_failed_mount() {
     for (large_blob, methods) in [(1, &["POST", "PATCH", "PUT", "GET"][..]), (u64::MAX, &["POST", "PUT", "GET"])] {
         let server = Sessions::start();
         let registries = client(gapferry::transport::registry::Config { large_blob, ..config() });
@@ -289,7 +289,7 @@ async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large()
 
 /// Left open, it would lie in the registry's storage for days.
 #[tokio::test]
-async fn a_session_that_no_upload_has_taken_is_given_up_at_the_end() {
+async fn an_unused_upload_session_is_cancelled_at_the_end() {
     let server = Sessions::start();
     let registries = client(config());
     let (memory, repo) = (MemorySource::default(), repository(&server.address, "a/b"));

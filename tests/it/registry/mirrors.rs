@@ -101,7 +101,7 @@ async fn the_first_mirror_serves_and_the_registry_is_not_asked() {
 }
 
 #[tokio::test]
-async fn an_image_that_a_mirror_lacks_comes_whole_from_the_registry_with_a_word() {
+async fn an_image_missing_at_the_mirror_comes_from_the_registry_with_a_notice() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), Registry::start());
     let (registries, recorder) = through(primary.host(), &[(mirror.host(), "")]);
@@ -115,7 +115,7 @@ async fn an_image_that_a_mirror_lacks_comes_whole_from_the_registry_with_a_word(
 }
 
 #[tokio::test]
-async fn mirrors_that_are_down_or_broken_or_closed_are_passed_over_and_soon_left_alone() {
+async fn unusable_mirrors_are_skipped_and_soon_not_tried_again() {
     let image = app();
     let primary = registry_with(&image);
     let down = Server::start(|_, _| Answer::new(200)).await.address.clone();
@@ -158,7 +158,7 @@ async fn a_blob_that_a_mirror_breaks_off_is_finished_elsewhere() {
 }
 
 #[tokio::test]
-async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over() {
+async fn mirror_content_is_verified_and_a_wrong_digest_is_skipped() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     let lying = Proxy::before(mirror.host());
@@ -193,7 +193,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
 }
 
 #[tokio::test]
-async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_is_fetched() {
+async fn a_mirror_that_alters_every_blob_is_dropped_without_doubling_traffic() {
     let layers: Vec<String> = (0..12).map(|n| format!("layer {n}")).collect();
     let image = images::oci("team/app", "1.0", &layers.iter().map(String::as_str).collect::<Vec<_>>());
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
@@ -212,7 +212,7 @@ async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_
 
 /// Otherwise one bad moment of the registry costs what its mirror does not have right.
 #[tokio::test]
-async fn after_a_mirror_the_registry_itself_may_give_wrong_bytes_once_too() {
+async fn after_a_mirror_the_registry_may_serve_wrong_bytes_once_too() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     for part in ["/manifests/", "/blobs/"] {
@@ -261,7 +261,7 @@ fn merits(registries: &Registries) -> Vec<(String, u64)> {
 }
 
 #[tokio::test]
-async fn a_mirror_that_finishes_what_another_has_falsified_is_not_blamed_and_serves_it_whole() {
+async fn a_mirror_that_finishes_a_falsified_blob_is_not_blamed_and_serves_it_whole() {
     let (places, registries, recorder) = broken_off_and_finished(0).await;
     let message = warnings(&recorder);
     assert!(message.iter().any(|text| places[..2].iter().all(|place| text.contains(place))), "{message:?}");
@@ -270,7 +270,7 @@ async fn a_mirror_that_finishes_what_another_has_falsified_is_not_blamed_and_ser
 }
 
 #[tokio::test]
-async fn a_mirror_that_falsifies_the_end_is_found_out_and_whoever_began_honestly_is_not_blamed() {
+async fn a_mirror_that_falsifies_the_end_is_blamed_and_the_honest_one_is_not() {
     let (places, registries, recorder) = broken_off_and_finished(1).await;
     let message = warnings(&recorder);
     let blamed: Vec<_> = message.iter().filter(|text| text.contains("gave wrong bytes")).collect();
@@ -279,7 +279,7 @@ async fn a_mirror_that_falsifies_the_end_is_found_out_and_whoever_began_honestly
 }
 
 #[tokio::test]
-async fn a_mirror_is_asked_for_what_it_is_for() {
+async fn a_mirror_gets_only_the_requests_its_pull_setting_allows() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     let by_tag = tag(&named(), "1.0");
@@ -303,7 +303,7 @@ async fn a_mirror_is_asked_for_what_it_is_for() {
 }
 
 #[tokio::test]
-async fn credentials_given_for_the_registry_never_go_to_its_mirror_which_has_its_own() {
+async fn a_registrys_credentials_are_never_sent_to_its_mirror() {
     let basic = |request: &Seen, _| match request.header("authorization") {
         "" => Answer::new(401).with("WWW-Authenticate", "Basic realm=\"mirror\""),
         _ => Answer::new(404),
@@ -339,7 +339,7 @@ async fn credentials_given_for_the_registry_never_go_to_its_mirror_which_has_its
 }
 
 #[tokio::test]
-async fn credentials_do_not_follow_a_registry_that_has_moved() {
+async fn credentials_do_not_follow_a_rewritten_location() {
     let image = app();
     let moved = registry_with(&image);
     let watching = Proxy::before(moved.host());
@@ -353,7 +353,7 @@ async fn credentials_do_not_follow_a_registry_that_has_moved() {
 }
 
 #[tokio::test]
-async fn what_is_blocked_is_refused_without_a_request() {
+async fn a_blocked_registry_is_refused_without_a_request() {
     let registry = registry_with(&app());
     let text = format!("[[registry]]\nlocation = '{}'\nblocked = true\n", registry.host());
     let (registries, _) = watched(Config { routes: routes(&text), ..config() });
@@ -369,7 +369,7 @@ async fn what_is_blocked_is_refused_without_a_request() {
 }
 
 #[tokio::test]
-async fn signatures_that_only_the_registry_has_are_found_and_a_registry_that_is_down_hinders_nobody() {
+async fn signatures_only_at_the_registry_are_found_and_its_outage_blocks_nothing() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     let referrer = images::referrer(&image, "application/vnd.example.sbom", b"{}");
@@ -387,7 +387,7 @@ async fn signatures_that_only_the_registry_has_are_found_and_a_registry_that_is_
 }
 
 #[tokio::test]
-async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_word() {
+async fn tags_are_listed_at_the_registry_and_from_a_mirror_only_with_a_warning() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     image.named("team/app", "2.0").push(&primary);
@@ -408,7 +408,7 @@ async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_wo
 }
 
 #[tokio::test]
-async fn a_mirror_with_a_certificate_of_its_own_is_trusted_only_where_it_is_called_insecure() {
+async fn a_mirror_with_an_untrusted_certificate_needs_insecure() {
     let image = app();
     let primary = registry_with(&image);
     let mirror = Registry::with(Options { tls: true, ..Options::default() });
@@ -429,7 +429,7 @@ async fn a_mirror_with_a_certificate_of_its_own_is_trusted_only_where_it_is_call
 }
 
 #[tokio::test]
-async fn a_push_goes_to_the_registry_itself() {
+async fn a_push_goes_to_the_registry_and_not_to_its_mirror() {
     let (primary, mirror) = (Registry::start(), Registry::start());
     let text =
         format!("[[registry]]\nlocation = '{}'\n[[registry.mirror]]\nlocation = '{}'\n", primary.host(), mirror.host());

@@ -11,7 +11,7 @@ use crate::registry::{client, config};
 use crate::support::registry::Registry;
 
 #[tokio::test]
-async fn an_image_comes_back_as_it_was_pushed() {
+async fn a_pulled_image_equals_the_pushed_one() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "deep/er/app");
@@ -45,7 +45,7 @@ async fn an_image_comes_back_as_it_was_pushed() {
 }
 
 #[tokio::test]
-async fn a_blob_goes_from_registry_to_registry_without_a_stop() {
+async fn a_blob_streams_from_registry_to_registry() {
     let (from, to) = (Registry::start(), Registry::start());
     let registries = client(gapferry::transport::registry::Config { per_host: 1, ..config() });
     let (there, here) = (repository(from.host(), "a"), repository(to.host(), "b"));
@@ -61,7 +61,7 @@ async fn a_blob_goes_from_registry_to_registry_without_a_stop() {
 }
 
 #[tokio::test]
-async fn a_blob_is_mounted_or_else_uploaded() {
+async fn a_blob_is_mounted_or_uploaded() {
     let server = Registry::start();
     let registries = client(config());
     let (first, second) = (repository(server.host(), "first"), repository(server.host(), "second"));
@@ -77,7 +77,7 @@ async fn a_blob_is_mounted_or_else_uploaded() {
 }
 
 #[tokio::test]
-async fn a_wrong_blob_is_never_completed() {
+async fn an_upload_of_wrong_bytes_is_never_completed() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
@@ -91,7 +91,7 @@ async fn a_wrong_blob_is_never_completed() {
 }
 
 #[tokio::test]
-async fn a_download_continues_where_it_stopped() {
+async fn a_download_resumes_where_it_stopped() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
@@ -185,7 +185,7 @@ async fn a_refused_manifest_is_reported_in_the_registrys_words() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
+async fn missing_content_is_absent_and_a_missing_registry_is_an_error() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
@@ -204,7 +204,7 @@ async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
 }
 
 #[tokio::test]
-async fn no_request_is_made_that_is_not_needed() {
+async fn no_unnecessary_request_is_made() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");

@@ -35,7 +35,7 @@ fn methods(server: &Sessions) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_requests() {
+async fn a_large_blob_is_one_patch_and_an_empty_put_and_a_small_one_a_single_put() {
     let server = Sessions::start();
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
@@ -53,7 +53,7 @@ async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_reque
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_goes_on_where_the_registry_has_got_to() {
+async fn a_broken_upload_resumes_where_the_registry_got_to() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
@@ -65,7 +65,7 @@ async fn an_upload_that_breaks_goes_on_where_the_registry_has_got_to() {
 
 /// The refusal is about the time, not about PATCH: what the registry has is not sent again, and later uploads go in pieces too.
 #[tokio::test]
-async fn an_upload_that_meets_read_only_mode_goes_on_in_its_session() {
+async fn an_upload_interrupted_by_read_only_mode_resumes_in_its_session() {
     let (patches, began) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", format!("/u{}", began.fetch_add(1, Ordering::SeqCst))),
@@ -94,7 +94,7 @@ async fn an_upload_that_meets_read_only_mode_goes_on_in_its_session() {
 }
 
 #[tokio::test]
-async fn breaks_are_forgotten_when_enough_came_between_them() {
+async fn breaks_with_enough_progress_between_them_use_up_no_tries() {
     let server = Sessions::start();
     server.when("PATCH", "").times(4).fault(Fault::Reset(Stage::RequestBody(1_500_000)));
     let impatient = Config { retries: 1, ..large() };
@@ -124,7 +124,7 @@ async fn a_token_that_expires_anywhere_in_an_upload_does_not_restart_it() {
 }
 
 #[tokio::test]
-async fn a_closing_request_whose_answer_is_lost_is_not_taken_for_a_lost_upload() {
+async fn a_lost_answer_to_the_closing_request_does_not_lose_the_upload() {
     let server = Sessions::start();
     server.when("PUT", "").fault(Fault::Reset(Stage::BeforeAnswer));
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_closing_request_whose_answer_is_lost_is_not_taken_for_a_lost_upload()
 }
 
 #[tokio::test]
-async fn a_registry_that_stands_elsewhere_is_asked_where() {
+async fn after_416_the_registry_is_asked_for_its_offset() {
     let server = Sessions::start();
     // The registry has all, and says it is not where the request is.
     server.when("PUT", "").fault(Fault::Status(416));
@@ -152,7 +152,7 @@ async fn a_registry_that_stands_elsewhere_is_asked_where() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_cancelled_when_asked_for_starts_again() {
+async fn an_upload_found_cancelled_starts_again() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("GET", "/blobs/").fault(Fault::Cancelled);
@@ -162,7 +162,7 @@ async fn an_upload_that_is_cancelled_when_asked_for_starts_again() {
 }
 
 #[tokio::test]
-async fn an_outage_while_the_registry_is_asked_does_not_cost_the_upload() {
+async fn an_outage_during_the_offset_query_does_not_lose_the_upload() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("GET", "/blobs/").times(2).fault(Fault::Status(502));
@@ -171,7 +171,7 @@ async fn an_outage_while_the_registry_is_asked_does_not_cost_the_upload() {
 }
 
 #[tokio::test]
-async fn a_location_of_every_form_is_followed_from_answer_to_answer() {
+async fn every_form_of_location_is_followed() {
     for form in [Form::Relative, Form::Absolute, Form::Changing] {
         let server = Sessions::start();
         server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
@@ -183,7 +183,7 @@ async fn a_location_of_every_form_is_followed_from_answer_to_answer() {
 }
 
 #[tokio::test]
-async fn a_blob_that_was_joined_wrongly_is_sent_once_more_in_one_piece() {
+async fn a_wrongly_joined_blob_is_sent_once_more_in_one_piece() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("PATCH", "").nth(2).fault(Fault::WrongDigest);
@@ -193,7 +193,7 @@ async fn a_blob_that_was_joined_wrongly_is_sent_once_more_in_one_piece() {
 }
 
 #[tokio::test]
-async fn a_blob_that_arrived_with_another_digest_is_sent_once_more_and_not_again() {
+async fn a_blob_that_arrived_with_a_wrong_digest_is_sent_only_once_more() {
     for (size, method) in [(SIZE, "PATCH"), (1000, "PUT")] {
         let server = Sessions::start();
         server.when(method, "").fault(Fault::WrongDigest);
@@ -234,7 +234,7 @@ async fn behind_a_gateway(limit: usize) -> (Server, Arc<Mutex<Vec<u8>>>) {
 }
 
 #[tokio::test]
-async fn a_gateway_that_limits_requests_gets_chunks_that_are_small_enough() {
+async fn a_gateway_with_a_body_limit_gets_small_enough_chunks() {
     const MIB: usize = 1024 * 1024;
     let content = noise(5 * MIB + 17);
     for large_blob in [MIB as u64, u64::MAX] {
@@ -271,7 +271,7 @@ async fn refusing_patch(status: u16, body: &'static str) -> Server {
 
 /// A registry that denies in its own words denies the blob, whichever way it comes; a gateway that takes no PATCH has none.
 #[tokio::test]
-async fn a_denial_in_the_words_of_a_registry_is_final() {
+async fn a_denial_in_a_registrys_own_words_is_final() {
     const QUOTA: &str = r#"{"errors":[{"code":"DENIED","message":"adding 19.1 MiB of storage resource, which when updated to current usage of 386.0 KiB will exceed the configured upper limit of 2.9 MiB."}]}"#;
     let denied = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
     let busy = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"daily limit"}]}"#;
@@ -292,7 +292,7 @@ async fn a_denial_in_the_words_of_a_registry_is_final() {
 }
 
 #[tokio::test]
-async fn no_chunk_is_smaller_than_the_registry_wants() {
+async fn no_chunk_is_smaller_than_the_registrys_minimum() {
     const MIB: usize = 1024 * 1024;
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "HEAD" | "GET" => Answer::new(404),
@@ -309,7 +309,7 @@ async fn no_chunk_is_smaller_than_the_registry_wants() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_stored_though_the_answer_is_always_an_error_counts() {
+async fn a_blob_stored_despite_error_answers_counts_as_uploaded() {
     for (size, status) in [(SIZE, 500), (SIZE, 503), (1000, 500), (1000, 504)] {
         let server = Sessions::start();
         server.when("PUT", "").always().fault(Fault::AfterAll(status));
@@ -320,7 +320,7 @@ async fn a_blob_that_is_stored_though_the_answer_is_always_an_error_counts() {
 }
 
 #[tokio::test]
-async fn a_registry_that_loses_what_it_took_before_the_close_gets_it_in_one_request() {
+async fn a_registry_that_loses_patched_content_gets_the_blob_in_one_request() {
     let server = Sessions::start();
     server.when("PUT", "").fault(Fault::Cancelled);
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
@@ -333,7 +333,7 @@ async fn a_registry_that_loses_what_it_took_before_the_close_gets_it_in_one_requ
 }
 
 #[tokio::test]
-async fn a_registry_that_cannot_say_what_it_has_of_an_upload_gets_a_new_one() {
+async fn an_upload_with_an_unknown_offset_starts_again() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("GET", "/uploads/").always().fault(Fault::Status(500));
@@ -343,7 +343,7 @@ async fn a_registry_that_cannot_say_what_it_has_of_an_upload_gets_a_new_one() {
 }
 
 #[tokio::test]
-async fn an_end_that_is_good_but_not_created_counts_only_if_the_blob_is_there() {
+async fn a_success_other_than_created_counts_only_if_the_blob_exists() {
     for status in [200, 202] {
         let server = Sessions::start();
         server.when("PUT", "").fault(Fault::Status(status));
@@ -385,7 +385,7 @@ async fn a_registry_without_patch_gets_large_blobs_in_one_request() {
 }
 
 #[tokio::test]
-async fn a_registry_that_refuses_patch_in_any_way_gets_the_blob_in_one_request() {
+async fn a_registry_that_refuses_patch_gets_the_blob_in_one_request() {
     for status in [400, 403, 404, 411, 415, 416, 501] {
         let server = Sessions::start();
         server.when("PATCH", "").always().fault(Fault::Status(status));
@@ -436,7 +436,7 @@ async fn a_large_blob_with_wrong_bytes_is_never_closed() {
 }
 
 #[tokio::test]
-async fn harbor_counts_a_large_blob_once() {
+async fn harbor_counts_a_large_blob_once_against_the_quota() {
     let harbor = Harbor::start(Setup::default().with(Project::new("base")));
     let (address, memory) = (harbor.registry(), MemorySource::default());
     let mut credentials = Store::anonymous();
@@ -451,7 +451,7 @@ async fn harbor_counts_a_large_blob_once() {
 }
 
 #[tokio::test]
-async fn distribution_2_8_starts_again_and_our_own_registry_goes_on() {
+async fn distribution_2_8_restarts_a_broken_upload_and_gapferry_serve_resumes_it() {
     let registry = Registry::start();
     let directory = tempdir();
     let own = Embedded::writable(directory.path());

@@ -47,7 +47,7 @@ async fn keeping(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Se
 }
 
 #[tokio::test]
-async fn a_registry_that_keeps_another_file_is_found_out_in_every_repository() {
+async fn a_registry_that_stored_another_file_is_reported_in_every_repository() {
     let servers = [
         // An empty file, a shorter one, a longer one, one without an end behind a right length, and none.
         keeping(|_| Answer::new(416)).await,
@@ -69,7 +69,7 @@ async fn a_registry_that_keeps_another_file_is_found_out_in_every_repository() {
 
 /// A registry that can be pushed to and not read from here: firewalls, policies and storage out of reach fail no push.
 #[tokio::test]
-async fn a_read_that_is_refused_or_fails_proves_nothing_and_is_the_last_one() {
+async fn a_refused_or_failed_check_read_proves_nothing_and_is_the_last() {
     // Nothing listens there.
     let nowhere = Fault::Redirect("127.0.0.1:1".to_owned());
     let statuses = [204, 400, 401, 403, 405, 412, 500, 503].map(Fault::Status);
@@ -94,7 +94,7 @@ async fn a_read_that_is_refused_or_fails_proves_nothing_and_is_the_last_one() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_read_in_one_project_is_read_in_another() {
+async fn a_check_read_denied_in_one_project_is_made_in_another() {
     let server = Sessions::start();
     server.when("GET", "/v2/closed/").always().fault(Fault::Status(403));
     let (registries, memory) = (client(config()), MemorySource::default());
@@ -106,7 +106,7 @@ async fn what_may_not_be_read_in_one_project_is_read_in_another() {
 }
 
 #[tokio::test]
-async fn a_blob_that_could_not_be_read_before_its_upload_has_to_be_read_after_it() {
+async fn a_blob_unreadable_before_its_upload_must_be_readable_after_it() {
     let server = Sessions::start();
     server.when("GET", "/blobs/sha256").always().fault(Fault::Status(500));
     let (registries, memory, repo) = (client(config()), MemorySource::default(), repository(&server.address, "a/b"));
@@ -118,7 +118,7 @@ async fn a_blob_that_could_not_be_read_before_its_upload_has_to_be_read_after_it
 
 /// A slow storage would make one upload wait for the next, however many may run at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_takes_long_holds_up_no_upload() {
+async fn a_slow_check_read_delays_no_upload() {
     let server = Arc::new(Sessions::start());
     server.when("GET", "/blobs/sha256").fault(Fault::Stall(Stage::Request));
     let registries = client(Config { per_host: 1, ..config() });

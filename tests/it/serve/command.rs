@@ -3,7 +3,7 @@
 use crate::support::{self, sha256, tempdir};
 
 #[test]
-fn the_command_says_where_it_listens_and_ends_cleanly_when_asked() {
+fn serve_prints_its_address_and_exits_cleanly_on_a_signal() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
     let work = tempdir();

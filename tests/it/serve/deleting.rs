@@ -6,7 +6,7 @@ use crate::support::images;
 use crate::support::{sha256, tempdir};
 
 #[test]
-fn an_index_its_manifests_and_their_blobs_can_be_deleted_one_after_the_other() {
+fn an_index_its_manifests_and_their_blobs_can_be_deleted_in_turn() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let index = images::oci_index("a", "1", "x");
@@ -45,7 +45,7 @@ fn nothing_is_deleted_in_a_repository_that_does_not_exist() {
 }
 
 #[test]
-fn what_speaks_of_a_missing_subject_can_be_deleted_with_its_blobs() {
+fn a_referrer_of_a_missing_subject_can_be_deleted_with_its_blobs() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let subject = images::oci("a", "1", &["never pushed"]);

@@ -239,7 +239,7 @@ fn gist(row: &Row, answer: &Answer) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn our_registry_answers_as_distribution_does_where_the_spec_does_not_want_more() {
+fn serve_answers_like_distribution_except_where_the_spec_requires_more() {
     let work = tempdir();
     let (docker, ours) = (Registry::start(), Embedded::writable(work.path()));
     let image = seed(&docker);

@@ -39,7 +39,7 @@ fn start(layout: &Path) -> (Child, String) {
 }
 
 #[test]
-fn every_push_that_was_answered_survives_a_kill() {
+fn every_acknowledged_push_survives_a_kill() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     large(work.path(), &image);
@@ -73,7 +73,7 @@ fn every_push_that_was_answered_survives_a_kill() {
 }
 
 #[test]
-fn a_server_that_ends_leaves_one_whole_index() {
+fn a_stopped_server_leaves_one_complete_index() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     large(work.path(), &image);
@@ -88,7 +88,7 @@ fn a_server_that_ends_leaves_one_whole_index() {
 }
 
 #[test]
-fn a_damaged_journal_is_not_passed_over() {
+fn a_damaged_journal_is_reported() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     layout_of(work.path(), std::slice::from_ref(&image));

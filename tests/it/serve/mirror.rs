@@ -6,7 +6,7 @@ use crate::support::images::{self};
 use crate::support::{sha256, tempdir};
 
 #[test]
-fn who_asks_for_one_registry_never_gets_the_image_of_another() {
+fn a_request_for_one_registry_never_gets_the_image_of_another() {
     let work = tempdir();
     let image = |text: &str| images::oci("x", "1", &[text]);
     let (hub, quay, port, single) = (image("hub"), image("quay"), image("port"), image("single"));

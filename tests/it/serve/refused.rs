@@ -52,7 +52,7 @@ fn layout(root: &Path) -> (Image, Vec<(&'static str, Vec<u8>)>) {
 }
 
 #[test]
-fn what_is_listed_is_given_out_whatever_it_is() {
+fn every_listed_manifest_is_served_whatever_its_content() {
     let work = tempdir();
     let (_, manifests) = layout(work.path());
     let server = Embedded::serve(work.path());
@@ -71,7 +71,7 @@ fn what_is_listed_is_given_out_whatever_it_is() {
 }
 
 #[test]
-fn what_an_unreadable_manifest_may_need_stays_and_the_manifest_itself_can_be_deleted() {
+fn blobs_an_unreadable_manifest_may_need_stay_and_the_manifest_can_be_deleted() {
     for only in ["many", "long", "both", "case", "huge"] {
         let work = tempdir();
         let (image, manifests) = layout(work.path());

@@ -50,7 +50,7 @@ fn a_web_page_can_neither_read_nor_write() {
 }
 
 #[test]
-fn a_write_that_is_refused_leaves_the_bundle_sealed() {
+fn a_refused_write_leaves_the_bundle_sealed() {
     let work = tempdir();
     let (out, _) = bundle(work.path());
     let server = Embedded::writable(&out);
@@ -78,7 +78,7 @@ fn a_write_that_is_refused_leaves_the_bundle_sealed() {
 }
 
 #[test]
-fn a_mirror_gives_only_the_image_of_the_registry_that_is_asked_for() {
+fn a_mirror_serves_only_images_of_the_requested_registry() {
     let work = tempdir();
     let layout = work.path().join("layout");
     std::fs::create_dir(&layout).unwrap();
@@ -107,7 +107,7 @@ fn a_mirror_gives_only_the_image_of_the_registry_that_is_asked_for() {
 }
 
 #[test]
-fn a_manifest_that_was_deleted_is_gone_though_an_index_names_it() {
+fn a_deleted_manifest_is_gone_even_if_an_index_names_it() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let index = images::oci_index("team/app", "1", "x");
@@ -121,7 +121,7 @@ fn a_manifest_that_was_deleted_is_gone_though_an_index_names_it() {
 }
 
 #[test]
-fn what_another_repository_has_survives_a_deletion() {
+fn a_deletion_keeps_content_of_other_repositories() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let image = images::oci("team/one", "1", &["x"]);
@@ -145,7 +145,7 @@ fn what_another_repository_has_survives_a_deletion() {
 
 /// What an index has no name for belongs to every repository, so no repository's deletion may break it.
 #[test]
-fn an_image_without_a_name_keeps_what_it_needs_whoever_deletes_it() {
+fn an_unnamed_image_keeps_its_content_after_any_repositorys_deletion() {
     let work = tempdir();
     let index = images::oci_index("team/app", "1", "x");
     layout_of(work.path(), std::slice::from_ref(&index));
@@ -162,7 +162,7 @@ fn an_image_without_a_name_keeps_what_it_needs_whoever_deletes_it() {
 }
 
 #[test]
-fn a_quota_bounds_what_strangers_can_fill() {
+fn a_quota_limits_how_much_clients_can_store() {
     let work = tempdir();
     let server = Embedded::with_quota(work.path(), 1000);
     let post = |bytes: &[u8]| {

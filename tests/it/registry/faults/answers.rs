@@ -13,7 +13,7 @@ use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Seen, Server, last_byte};
 
 #[tokio::test]
-async fn a_page_instead_of_a_manifest_is_reported_as_such() {
+async fn a_web_page_instead_of_a_manifest_is_reported_as_such() {
     let server =
         Server::registry(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Please log in</h1>"));
     let server = server.await;
@@ -29,7 +29,7 @@ async fn a_page_instead_of_a_manifest_is_reported_as_such() {
 }
 
 #[tokio::test]
-async fn a_manifest_is_bounded_and_must_be_what_the_registry_says_it_is() {
+async fn a_manifest_is_limited_in_size_and_must_match_its_digest() {
     let huge = |_: &Seen, _| Answer::new(200).body(vec![b' '; 4 * 1024 * 1024 + 1]);
     let endless =
         |_: &Seen, _| Answer::new(200).with("Content-Length", "99999999999").body(vec![b' '; 5 * 1024 * 1024]);
@@ -47,7 +47,7 @@ async fn a_manifest_is_bounded_and_must_be_what_the_registry_says_it_is() {
 
 /// A gateway that compresses what its origin sends would change every digest.
 #[tokio::test]
-async fn content_is_asked_for_as_it_is_and_a_compressed_answer_is_named() {
+async fn content_is_requested_uncompressed_and_a_compressed_answer_is_reported() {
     let server = Server::registry(|request, _| {
         assert_eq!(request.header("accept-encoding"), "identity");
         match request.target.ends_with("/text") {
@@ -64,7 +64,7 @@ async fn content_is_asked_for_as_it_is_and_a_compressed_answer_is_named() {
 
 /// A cache that remembers “not there” makes what was just pushed look lost.
 #[tokio::test]
-async fn what_a_target_has_now_is_asked_past_caches_and_a_source_may_be_cached() {
+async fn requests_to_a_target_bypass_caches_and_requests_to_a_source_do_not() {
     let server = Server::registry(|request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
         "PUT" => Answer::new(201),
@@ -88,7 +88,7 @@ async fn what_a_target_has_now_is_asked_past_caches_and_a_source_may_be_cached()
 }
 
 #[tokio::test]
-async fn a_head_that_says_too_little_is_followed_by_get() {
+async fn an_incomplete_head_answer_is_followed_by_get() {
     let server = Server::registry(|request, _| match request.method.as_str() {
         "HEAD" => Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(INDEX),
         _ => manifest(),
@@ -99,7 +99,7 @@ async fn a_head_that_says_too_little_is_followed_by_get() {
 }
 
 #[tokio::test]
-async fn a_registry_without_head_is_asked_by_get_also_one_request_at_a_time() {
+async fn a_registry_without_head_is_asked_by_get_even_with_one_request_at_a_time() {
     for status in [405, 501] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "HEAD" => Answer::new(status),
@@ -116,7 +116,7 @@ async fn a_registry_without_head_is_asked_by_get_also_one_request_at_a_time() {
 }
 
 #[tokio::test]
-async fn unreadable_referrers_are_an_error_and_a_missing_api_is_asked_for_once() {
+async fn unreadable_referrers_are_an_error_and_a_missing_api_is_tried_once() {
     let subject = Digest::sha256(b"x");
     for status in [401, 403, 500] {
         let server = Server::registry(move |_, _| Answer::new(status)).await;
@@ -148,7 +148,7 @@ async fn a_registry_that_lists_referrers_itself_gets_no_fallback_tag() {
 }
 
 #[tokio::test]
-async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
+async fn a_web_page_in_answer_to_a_push_does_not_count_as_stored() {
     let page = |r: &Seen| Answer::new(200).with("Content-Type", "text/html").body(format!("<h1>Hi {}</h1>", r.method));
     let memory = MemorySource::default();
     let pushed = image(&memory.add("{}"), &[], None);
@@ -179,7 +179,7 @@ async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_was_changed_on_its_way_is_stored_once_more() {
+async fn a_manifest_altered_in_transit_is_pushed_once_more() {
     let other = Digest::sha256(b"other").to_string();
     let memory = MemorySource::default();
     let pushed = image(&memory.add("{}"), &[], None);

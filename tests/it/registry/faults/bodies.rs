@@ -13,7 +13,7 @@ use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Stage, ranged};
 
 #[tokio::test]
-async fn a_body_that_breaks_off_again_and_again_is_one_stream_to_the_reader() {
+async fn a_body_that_breaks_off_repeatedly_is_read_as_one_stream() {
     let content = noise(500_000);
     let served = content.clone();
     let server = Server::registry(move |request, before| match before {
@@ -32,7 +32,7 @@ async fn a_body_that_breaks_off_again_and_again_is_one_stream_to_the_reader() {
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_range_sends_again_what_is_then_skipped() {
+async fn bytes_repeated_by_a_server_that_ignores_range_are_skipped() {
     let content = noise(300_000);
     let served = content.clone();
     let server = Server::registry(move |_, before| match before {
@@ -50,7 +50,7 @@ async fn a_server_that_ignores_range_sends_again_what_is_then_skipped() {
 }
 
 #[tokio::test]
-async fn a_wrong_range_is_noticed_and_never_spliced_in() {
+async fn a_wrong_range_is_detected_and_never_spliced_in() {
     let content = noise(10_000);
     for wrong in ["bytes 0-9999/10000", "bytes 5001-9999/10000", "nonsense", ""] {
         let served = content.clone();
@@ -88,7 +88,7 @@ async fn a_refused_range_starts_over() {
 }
 
 #[tokio::test]
-async fn a_length_other_than_the_descriptors_is_refused_before_the_first_byte() {
+async fn a_length_that_contradicts_the_descriptor_is_refused_before_the_first_byte() {
     for served in ["hell", "hello!"] {
         let server =
             Server::registry(move |_, _| Answer::new(200).with("Content-Type", "text/plain").body(served)).await;
@@ -102,7 +102,7 @@ async fn a_length_other_than_the_descriptors_is_refused_before_the_first_byte() 
 
 /// Whoever is sent to the login of a proxy must not be told that the registry's storage is damaged.
 #[tokio::test]
-async fn a_page_or_a_coding_instead_of_a_blob_is_no_damage() {
+async fn a_web_page_or_content_coding_instead_of_a_blob_is_not_called_damage() {
     let page = Answer::new(200).with("Content-Type", "text/html; charset=utf-8").body("<h1>Please log in</h1>");
     let coded = Answer::new(200).with("Content-Encoding", "gzip").body("hell");
     for (answer, is_page) in [(page, true), (coded, false)] {
@@ -119,7 +119,7 @@ async fn a_page_or_a_coding_instead_of_a_blob_is_no_damage() {
 
 /// The same where only the end of the body shows that it is not the blob.
 #[tokio::test]
-async fn a_page_or_a_coding_of_unknown_length_is_no_damage_either() {
+async fn a_web_page_or_content_coding_of_unknown_length_is_not_called_damage() {
     let answer = |body: &str| {
         let body = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
         Answer::new(200).with("Transfer-Encoding", "chunked").body(body)
@@ -140,7 +140,7 @@ async fn a_page_or_a_coding_of_unknown_length_is_no_damage_either() {
 }
 
 #[tokio::test]
-async fn a_registry_that_trickles_is_found_out_and_one_that_is_only_slow_is_not() {
+async fn a_trickling_registry_is_given_up_and_a_slow_one_is_not() {
     let content = noise(300_000);
     for (pieces, arrives) in [(usize::MAX, false), (30, true)] {
         let served = content.clone();

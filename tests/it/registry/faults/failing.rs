@@ -15,7 +15,7 @@ use crate::registry::{config, watched};
 use crate::support::faulty::{Answer, Fault, Host, Seen, Server, Sessions, Stage, ranged};
 
 #[tokio::test]
-async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
+async fn images_that_always_fail_neither_delay_nor_fail_the_others() {
     // Where a gateway answers for several and nothing succeeds, it is the registry behind it that is down.
     for (status, bad) in [(503, 1), (500, 3)] {
         let server = Server::registry(move |request, _| match request.target.contains("bad") {
@@ -77,7 +77,7 @@ fn without_content() -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static 
 
 /// Each blob would cost all its tries, while manifests begin the retry budget anew.
 #[tokio::test]
-async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
+async fn a_registry_that_serves_no_blob_is_given_up_within_the_budget() {
     let servers = [
         Server::registry(without_content()).await,
         Server::registry(broken_at(0)).await,
@@ -94,7 +94,7 @@ async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
 
 /// The last byte of a blob that comes with all the others, because the registry ignores Range, is content that it gives.
 #[tokio::test]
-async fn a_registry_that_ignores_ranges_and_gives_some_blobs_is_not_given_up() {
+async fn a_registry_that_ignores_ranges_but_serves_some_blobs_is_not_given_up() {
     let memory = MemorySource::default();
     let (good, bad) = (memory.add("good"), (0..6).map(|nth| memory.add(format!("bad{nth}"))));
     let name = good.digest.to_string();
@@ -121,7 +121,7 @@ async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget(
 
 /// What comes in pieces comes, however often it breaks off, and begins the budget anew.
 #[tokio::test]
-async fn a_blob_that_gets_on_between_breaks_is_read_to_its_end() {
+async fn a_blob_that_makes_progress_between_breaks_is_read_to_its_end() {
     let content = noise(100_000);
     // Of the smaller pieces it takes three to renew the tries.
     for piece in [4000, 1500] {
@@ -159,7 +159,7 @@ async fn an_upload_that_is_never_answered_ends_within_the_budget() {
 
 /// A hundred images that share a layer would each wait for all its tries.
 #[tokio::test]
-async fn a_blob_that_always_fails_has_one_set_of_tries_whatever_the_repository() {
+async fn a_blob_that_always_fails_uses_one_set_of_tries_across_repositories() {
     let server = Server::registry(without_content()).await;
     let blobs = vec![MemorySource::default().add("a layer that all share"); 20];
     let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
@@ -172,7 +172,7 @@ async fn a_blob_that_always_fails_has_one_set_of_tries_whatever_the_repository()
 }
 
 #[tokio::test]
-async fn an_upload_that_always_fails_has_one_set_of_tries_whatever_the_repository() {
+async fn an_upload_that_always_fails_uses_one_set_of_tries_across_repositories() {
     let (server, memory) = (Sessions::start(), MemorySource::default());
     let (bad, good) = (memory.add("a layer that all share"), memory.add("another"));
     let hex = bad.digest.to_string().replace("sha256:", "");
@@ -194,7 +194,7 @@ async fn an_upload_that_always_fails_has_one_set_of_tries_whatever_the_repositor
 }
 
 #[tokio::test]
-async fn one_kind_of_request_that_always_fails_does_not_stop_the_others() {
+async fn a_kind_of_request_that_always_fails_does_not_stop_the_others() {
     // A gateway does not know the referrers API.
     let server = Server::registry(|request, _| match &request.target {
         target if target.contains("/referrers/") => Answer::new(503),

@@ -24,7 +24,7 @@ fn challenged(request: &Seen, challenges: &[&str]) -> Answer {
 const BEARER: &str = r#"Bearer realm="http://HERE/token",service="r""#;
 
 #[tokio::test]
-async fn without_credentials_the_challenge_that_needs_none_is_answered() {
+async fn without_credentials_the_anonymous_challenge_is_answered() {
     let forms: [&[&str]; 4] = [
         &[r#"Basic realm="r", Bearer realm="http://HERE/token",service="r""#],
         &[r#"Basic realm="r""#, BEARER],
@@ -44,7 +44,7 @@ async fn without_credentials_the_challenge_that_needs_none_is_answered() {
 }
 
 #[tokio::test]
-async fn where_the_token_server_is_of_no_use_basic_is_shown_if_it_was_asked_for_too() {
+async fn basic_is_used_if_offered_and_the_token_server_fails() {
     let server = Server::start(|request, _| match request.target.starts_with("/token") {
         true => Answer::new(404),
         false if request.header("authorization").starts_with("Basic ") => manifest(),
@@ -59,7 +59,7 @@ async fn where_the_token_server_is_of_no_use_basic_is_shown_if_it_was_asked_for_
 }
 
 #[tokio::test]
-async fn a_scope_that_the_registry_names_is_asked_for_though_it_is_not_ours() {
+async fn the_scope_in_the_challenge_is_requested_even_if_it_is_not_ours() {
     let inside = r#"Bearer realm="http://HERE/token",service="r",scope="repository:hub/a/b:pull""#;
     let server = Server::start(move |request, _| match request.target.contains("hub%2Fa%2Fb") {
         true => Answer::new(200).body(r#"{"token":"token-for-hub"}"#),
@@ -73,7 +73,7 @@ async fn a_scope_that_the_registry_names_is_asked_for_though_it_is_not_ours() {
 }
 
 #[tokio::test]
-async fn a_registry_behind_a_redirecting_host_is_read_without_our_credentials() {
+async fn a_registry_behind_a_redirecting_host_gets_no_credentials() {
     let real = Server::start(|request, _| match request.target.starts_with("/token") {
         true => Answer::new(200).body(r#"{"token":"anon"}"#),
         false if request.header("authorization") == "Bearer anon" => manifest(),
@@ -99,7 +99,7 @@ async fn a_registry_behind_a_redirecting_host_is_read_without_our_credentials() 
 
 /// A gateway with two registries behind one host: each has a token server, which refuses what it does not know.
 #[tokio::test]
-async fn repositories_of_one_host_may_have_token_servers_of_their_own() {
+async fn repositories_of_one_host_may_have_their_own_token_servers() {
     let server = Server::start(|request, _| {
         let of = |path: &str| if path.starts_with("/v2/b/") { "b" } else { "a" };
         let (target, of) = (request.target.as_str(), of(&request.target));
@@ -129,7 +129,7 @@ async fn repositories_of_one_host_may_have_token_servers_of_their_own() {
 }
 
 #[tokio::test]
-async fn of_several_token_servers_in_one_challenge_one_that_answers_is_enough() {
+async fn one_answering_token_server_of_several_in_a_challenge_is_enough() {
     let dead = r#"Bearer realm="http://127.0.0.1:9/token",service="r""#;
     for form in [&[dead, BEARER][..], &[&format!("{dead}, {BEARER}")]] {
         let form: Vec<String> = form.iter().map(|&one| one.to_owned()).collect();
@@ -148,7 +148,7 @@ async fn of_several_token_servers_in_one_challenge_one_that_answers_is_enough() 
 }
 
 #[tokio::test]
-async fn a_token_server_that_has_a_bad_moment_is_waited_for_before_a_password_is_shown() {
+async fn a_brief_token_server_failure_is_waited_out_before_basic_is_used() {
     let asked = AtomicUsize::new(0);
     let server = Server::start(move |request, _| match request.target.starts_with("/token") {
         true if asked.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(503),
@@ -166,7 +166,7 @@ async fn a_token_server_that_has_a_bad_moment_is_waited_for_before_a_password_is
 }
 
 #[tokio::test]
-async fn a_challenge_that_comes_with_403_is_answered_and_401_without_one_is_reported_as_such() {
+async fn a_challenge_with_403_is_answered_and_a_401_without_challenge_reported() {
     let server = Server::start(|request, _| match request.target.as_str() {
         target if target.starts_with("/token") => Answer::new(200).body(r#"{"token":"anon"}"#),
         "/v2/" => Answer::new(200),
@@ -181,7 +181,7 @@ async fn a_challenge_that_comes_with_403_is_answered_and_401_without_one_is_repo
 }
 
 #[tokio::test]
-async fn a_gateway_that_knows_only_the_paths_of_images_is_used_whatever_it_answers_at_the_root() {
+async fn a_gateway_that_routes_only_repository_paths_can_be_used() {
     for status in [400, 402, 403, 404, 405, 406, 410, 411, 415, 426, 451, 500, 501] {
         let server = Server::start(move |request, _| match request.target.as_str() {
             "/v2/" => Answer::new(status),

@@ -28,7 +28,7 @@ async fn both_find(server: &Server, case: &str) {
 }
 
 #[tokio::test]
-async fn what_get_finds_is_there_whatever_head_says() {
+async fn a_manifest_that_get_finds_exists_whatever_head_says() {
     for status in [400, 401, 403, 404, 405, 406, 500, 501, 502, 503] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "HEAD" => Answer::new(status),
@@ -44,7 +44,7 @@ async fn what_get_finds_is_there_whatever_head_says() {
 }
 
 #[tokio::test]
-async fn a_head_that_leads_nowhere_or_tells_nonsense_does_not_hide_a_manifest() {
+async fn a_broken_or_nonsensical_head_answer_does_not_hide_a_manifest() {
     type Head = fn(&Seen) -> Answer;
     let heads: [(&str, Head); 5] = [
         ("a redirect loop", |request| Answer::new(307).with("Location", request.target.clone())),
@@ -69,7 +69,7 @@ async fn a_head_that_leads_nowhere_or_tells_nonsense_does_not_hide_a_manifest() 
 
 /// A cache in front of the registry may keep the headers of another answer. The bytes prove themselves.
 #[tokio::test]
-async fn the_digest_that_was_asked_for_counts_more_than_the_one_in_a_header() {
+async fn the_requested_digest_overrides_the_one_in_a_header() {
     let stale = || manifest().with("Docker-Content-Digest", Digest::sha256(b"of another answer").to_string());
     let server = Server::registry(move |_, _| stale()).await;
     let (registries, reference) = (client(config()), repo(&server).with_digest(index()));
@@ -84,7 +84,7 @@ async fn the_digest_that_was_asked_for_counts_more_than_the_one_in_a_header() {
 }
 
 #[tokio::test]
-async fn a_signed_address_that_is_for_get_alone_does_not_hide_a_manifest_or_blob() {
+async fn a_signed_url_valid_only_for_get_hides_no_manifest_or_blob() {
     let storage = Server::start(|request, _| match (request.method.as_str(), request.header("range")) {
         ("HEAD", _) => Answer::new(403).body("<Error>SignatureDoesNotMatch</Error>"),
         (_, "bytes=5-5") => Answer::new(206).with("Content-Range", "bytes 5-5/6").body("t"),
@@ -103,7 +103,7 @@ async fn a_signed_address_that_is_for_get_alone_does_not_hide_a_manifest_or_blob
 
 /// Without the registry that HEAD shows, a rerun would send everything again.
 #[tokio::test]
-async fn a_blob_that_get_finds_is_there_whatever_head_says() {
+async fn a_blob_that_get_finds_exists_whatever_head_says() {
     let heads: [fn() -> Answer; 4] = [
         || Answer::new(404),
         || Answer::new(410),
@@ -136,7 +136,7 @@ async fn a_blob_that_get_finds_is_there_whatever_head_says() {
 
 /// A cache in front of the registry keeps what HEAD said before the push.
 #[tokio::test]
-async fn what_was_just_pushed_is_read_back_by_get_if_head_tells_of_something_else() {
+async fn a_pushed_manifest_is_read_back_by_get_if_head_disagrees() {
     let stale: [fn() -> Answer; 2] = [
         || Answer::new(404),
         || {
@@ -166,7 +166,7 @@ async fn what_was_just_pushed_is_read_back_by_get_if_head_tells_of_something_els
 
 /// Some registries answer 403 for what they do not have.
 #[tokio::test]
-async fn a_foreign_layer_that_the_registry_denies_is_read_where_its_manifest_says() {
+async fn a_foreign_layer_denied_by_the_registry_is_read_from_its_urls() {
     let elsewhere = Server::start(|request, _| ranged(request, b"layer")).await;
     let url = format!("http://{}/layer", elsewhere.address);
     let layer = json!({"mediaType": "x", "digest": Digest::sha256(b"layer"), "size": 5, "urls": [url]});
@@ -178,7 +178,7 @@ async fn a_foreign_layer_that_the_registry_denies_is_read_where_its_manifest_say
 }
 
 #[tokio::test]
-async fn a_blob_that_nobody_may_look_at_is_uploaded() {
+async fn a_blob_whose_existence_cannot_be_checked_is_uploaded() {
     for status in [400, 401, 403, 405] {
         let server = Server::registry(move |_, _| Answer::new(status)).await;
         let blob = Descriptor::new("x", Digest::sha256(b"a blob"), 6);
@@ -192,7 +192,7 @@ fn many(server: &Server) -> Vec<Reference> {
 
 /// Otherwise `--on-existing fail` would overwrite, and the isolated side's signatures would be lost.
 #[tokio::test]
-async fn at_a_target_head_is_believed_that_something_is_not_there_once_it_has_found_something() {
+async fn a_targets_head_404_is_trusted_once_head_has_found_something() {
     // (whether HEAD finds what is there, GETs for ten tags of which the first is there and for ten in a second run over them)
     for (head_finds, gets) in [(true, 0), (false, 10)] {
         let server =
@@ -234,7 +234,7 @@ async fn denying(status: u16, uploads: u16) -> Server {
 }
 
 #[tokio::test]
-async fn a_list_of_signatures_that_may_not_be_read_is_absent_only_where_the_tags_show_it() {
+async fn a_denied_signature_tag_counts_as_absent_only_if_the_tag_list_lacks_it() {
     let [listed, unlisted] = ["listed", "unlisted"].map(|name| Tag::cosign(&Digest::sha256(name.as_bytes()), "sig"));
     for tags_status in [200, 403] {
         let there = listed.clone();
@@ -264,7 +264,7 @@ async fn a_list_of_signatures_that_may_not_be_read_is_absent_only_where_the_tags
 }
 
 #[tokio::test]
-async fn what_a_target_denies_or_stumbles_over_counts_as_absent_where_it_takes_uploads() {
+async fn content_a_target_denies_counts_as_absent_where_it_accepts_uploads() {
     for status in [401, 403, 400, 405, 500] {
         let server = denying(status, 202).await;
         let (registries, events) = watched(config());

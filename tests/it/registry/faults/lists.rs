@@ -46,7 +46,7 @@ fn assert_whole(found: &TagList, expected: &[String], case: &str) {
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_without_a_link_is_read_to_its_end() {
+async fn a_list_cut_without_a_link_is_read_to_its_end() {
     // (tags, the most the server gives at once, whether it knows `last`)
     let limits = [
         (2500, 1000, true),
@@ -70,7 +70,7 @@ async fn a_list_that_is_cut_without_a_link_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_registry_that_sends_everything_at_once_is_believed() {
+async fn a_registry_that_sends_the_whole_list_at_once_is_trusted() {
     // distribution 2.8 knows neither `n` nor `last`.
     for count in [0, 1, 10, 1200, 2000] {
         let all = numbered(count);
@@ -89,7 +89,7 @@ async fn a_registry_that_sends_everything_at_once_is_believed() {
 }
 
 #[tokio::test]
-async fn a_list_that_may_have_been_cut_is_never_taken_for_whole() {
+async fn a_possibly_cut_list_is_never_taken_for_complete() {
     // As long as was asked for, again and again: there may be more, and the registry cannot be asked.
     let server = Server::registry(|_, _| page(&numbered(1000))).await;
     let found = tags(&server).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_list_that_may_have_been_cut_is_never_taken_for_whole() {
 }
 
 #[tokio::test]
-async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_registry_shows_that_it_is_whole() {
+async fn a_list_that_ends_at_a_common_page_size_is_doubted_unless_shown_complete() {
     /// What a server that does not know `last` does when it is asked for what follows, or for one entry.
     type Script = fn(&Seen, &[String]) -> Answer;
     let repeats: Script = |_, all| page(all);
@@ -152,7 +152,7 @@ async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_regist
 }
 
 #[tokio::test]
-async fn the_next_page_is_found_in_whatever_form_a_gateway_leaves_its_link() {
+async fn the_next_page_is_found_whatever_form_a_gateway_gives_its_link() {
     type Link = fn(&Seen) -> String;
     let links: [(&str, Link); 9] = [
         ("relative to the host", |_| "</v2/a/b/tags/list?last=v00001>; rel=\"next\"".to_owned()),
@@ -229,7 +229,7 @@ async fn a_link_to_an_empty_page_or_to_another_repository_does_not_shorten_a_lis
 }
 
 #[tokio::test]
-async fn a_page_that_cannot_be_had_is_named_and_the_list_does_not_count() {
+async fn a_page_that_cannot_be_fetched_is_named_and_fails_the_list() {
     let server = Server::registry(|request, _| match request.target.contains("last=") {
         false => page(&numbered(3)).with("Link", r#"</elsewhere/v2/a/b/tags/list?last=v00002>; rel="next""#),
         true => Answer::new(400).body(r#"{"errors":[{"code":"UNSUPPORTED","message":"not here"}]}"#),
@@ -240,7 +240,7 @@ async fn a_page_that_cannot_be_had_is_named_and_the_list_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_list_that_goes_round_in_circles_is_not_taken_for_whole_and_ends_soon() {
+async fn a_list_whose_pages_loop_ends_soon_and_is_not_taken_for_complete() {
     type Script = fn(&Seen) -> Answer;
     let scripts: [(&str, Script); 4] = [
         ("a page that leads to itself", |r| page(&numbered(2)).with("Link", format!("<{}>; rel=next", r.target))),
@@ -260,7 +260,7 @@ async fn a_list_that_goes_round_in_circles_is_not_taken_for_whole_and_ends_soon(
 }
 
 #[tokio::test]
-async fn lists_that_lead_from_page_to_page_for_ever_come_to_an_end_before_the_memory_does() {
+async fn an_endless_list_is_stopped_before_memory_runs_out() {
     // Each page brings something new.
     let server = Server::registry(|_, at| {
         let tags: Vec<String> = (0..40_000).map(|number| format!("a-tag-of-some-length-{at}-{number}")).collect();
@@ -289,7 +289,7 @@ async fn lists_that_lead_from_page_to_page_for_ever_come_to_an_end_before_the_me
 }
 
 #[tokio::test]
-async fn entries_that_are_no_tags_raise_doubts_and_cost_no_others() {
+async fn invalid_entries_make_a_list_doubtful_and_lose_no_others() {
     let server = Server::registry(|_, _| Answer::new(200).body(r#"{"tags":["1",null,"not a tag",7,"2"]}"#)).await;
     let found = tags(&server).await.unwrap();
     assert_eq!(names(&found), ["1", "2"]);
@@ -302,7 +302,7 @@ async fn entries_that_are_no_tags_raise_doubts_and_cost_no_others() {
 }
 
 #[tokio::test]
-async fn a_list_that_comes_with_errors_is_not_whole() {
+async fn a_list_with_errors_is_not_complete() {
     let body = r#"{"tags":["1","2"],"errors":[{"code":"UNKNOWN","message":"a backend did not answer"}]}"#;
     let server = Server::registry(move |_, _| Answer::new(200).body(body)).await;
     let found = tags(&server).await.unwrap();
@@ -311,7 +311,7 @@ async fn a_list_that_comes_with_errors_is_not_whole() {
 }
 
 #[tokio::test]
-async fn a_list_without_a_tag_that_the_registry_has_is_not_whole() {
+async fn a_list_that_lacks_a_tag_the_registry_has_is_not_complete() {
     let server = Server::registry(|request, _| match request.target.contains("/tags/list") {
         true => page(&numbered(3)),
         false => manifest(),
@@ -324,7 +324,7 @@ async fn a_list_without_a_tag_that_the_registry_has_is_not_whole() {
 }
 
 #[tokio::test]
-async fn referrers_are_read_over_links_with_a_gateways_own_path() {
+async fn referrers_are_read_through_links_with_a_gateways_own_path() {
     let entry = |of: &str| {
         format!(
             r#"{{"mediaType":"{}","digest":"{}","size":2}}"#,

@@ -117,7 +117,7 @@ fn refusing() -> [Row; 5] {
 }
 
 #[tokio::test]
-async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
+async fn under_any_fault_a_pulled_blob_is_correct_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut rows = reading();
     rows.push((Fault::WrongLength(1), None));
@@ -135,7 +135,7 @@ async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_wha
 }
 
 #[tokio::test]
-async fn an_ignored_range_after_a_break_starts_over_and_the_bytes_are_right() {
+async fn a_download_whose_range_is_ignored_after_a_break_is_correct() {
     let site = TestSite::new().await;
     let path = format!("/blobs/{}", site.blobs[1].digest);
     site.proxy.when("GET", &path).fault(Fault::Truncate(100_000));
@@ -145,7 +145,7 @@ async fn an_ignored_range_after_a_break_starts_over_and_the_bytes_are_right() {
 }
 
 #[tokio::test]
-async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
+async fn under_any_fault_a_pulled_manifest_is_correct_or_an_error_says_why() {
     let site = TestSite::new().await;
     for (fault, expected) in reading() {
         // "Not there" is an answer, and told by whoever needs the image.
@@ -160,7 +160,7 @@ async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says
 }
 
 #[tokio::test]
-async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
+async fn under_any_fault_an_upload_stores_the_blob_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut rows = sending();
     rows.extend(refusing());
@@ -173,7 +173,7 @@ async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_
 }
 
 #[tokio::test]
-async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
+async fn under_any_fault_a_large_upload_stores_the_blob_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut sending = sending();
     sending.extend([Form::Relative, Form::Absolute, Form::Changing].map(|form| (Fault::Location(form), None)));
@@ -195,7 +195,7 @@ async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_
 }
 
 #[tokio::test]
-async fn whatever_befalls_the_beginning_of_an_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
+async fn under_any_fault_of_its_first_request_an_upload_succeeds_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut rows = anywhere();
     rows.extend([Form::Relative, Form::Absolute, Form::Changing].map(|form| (Fault::Location(form), None)));
@@ -207,7 +207,7 @@ async fn whatever_befalls_the_beginning_of_an_upload_the_registry_gets_the_blob_
 }
 
 #[tokio::test]
-async fn whatever_befalls_a_manifest_on_its_way_in_the_registry_has_it_or_an_error_says_why_not() {
+async fn under_any_fault_a_pushed_manifest_is_stored_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut rows = anywhere();
     rows.extend([

@@ -38,7 +38,7 @@ fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::base::error::Result<T>],
 }
 
 #[tokio::test]
-async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
+async fn a_registry_that_stays_down_is_given_up_once_for_all_requests() {
     // It answers a ping and once more; then a gateway answers for it, or it has lost its storage.
     for status in [502, 500] {
         let server = Server::start(move |_, before| if before < 2 { manifest() } else { Answer::new(status) }).await;
@@ -76,7 +76,7 @@ async fn a_registry_that_is_down_from_the_start_is_one_outage_too() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_still_starting_is_waited_for_longer_than_one_request_would() {
+async fn a_starting_registry_is_waited_for_longer_than_one_requests_tries() {
     let server = Server::start(|_, before| if before < 8 { Answer::new(503) } else { manifest() }).await;
     let quick = Config { retries: 3, retry_budget: Some(Duration::from_secs(60)), ..config() };
     let (registries, events) = watched(quick);
@@ -97,7 +97,7 @@ async fn with_tokens_from(tokens: &Server) -> Server {
 }
 
 #[tokio::test]
-async fn a_token_server_that_is_down_is_given_up_once_for_all() {
+async fn a_token_server_that_is_down_is_given_up_once_for_all_requests() {
     for (fault, retry_budget) in [
         (Fault::Status(502), ENDS_SOON),
         (Fault::Stall(Stage::Request), 4 * ENDS_SOON),
@@ -151,7 +151,7 @@ async fn with_blobs_at(storage: &Server) -> Server {
 }
 
 #[tokio::test]
-async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_goes_on() {
+async fn a_storage_server_outage_is_reported_once_and_the_registry_stays_usable() {
     let (layers, answer) = layers(20);
     let storage = Server::start(move |request, _| answer(request)).await;
     let registry = with_blobs_at(&storage).await;
@@ -171,7 +171,7 @@ async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_goes_on() 
 }
 
 #[tokio::test]
-async fn a_storage_server_that_comes_back_costs_no_blob_its_tries() {
+async fn a_storage_server_that_recovers_uses_up_no_blobs_tries() {
     let (layers, answer) = layers(13);
     let storage = Server::start(move |request, before| match before {
         1..60 => Answer::new(503),
@@ -189,7 +189,7 @@ async fn a_storage_server_that_comes_back_costs_no_blob_its_tries() {
 }
 
 #[tokio::test]
-async fn a_host_that_only_referrers_lead_to_is_not_waited_for() {
+async fn a_host_needed_only_for_referrers_is_not_waited_for() {
     let elsewhere = Server::start(|_, _| Answer::new(502)).await;
     let to = elsewhere.address.clone();
     let registry = Server::registry(move |request, _| match &request.target {
@@ -208,7 +208,7 @@ async fn a_host_that_only_referrers_lead_to_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries() {
+async fn a_registry_that_recovers_within_the_budget_uses_up_no_requests_tries() {
     // More failures than each request has tries.
     let server = Server::start(|_, before| match before {
         2..60 => Answer::new(502),
@@ -228,7 +228,7 @@ async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries
 }
 
 #[tokio::test]
-async fn a_registry_behind_a_gateway_that_answers_pings_itself_is_given_up_all_the_same() {
+async fn a_dead_registry_behind_a_gateway_that_answers_pings_is_given_up() {
     let server = Server::registry(|_, before| if before == 0 { manifest() } else { Answer::new(502) }).await;
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(50)), ..config() });
     assert!(registries.manifest(&tag(&repo(&server), "first"), Need::Required).await.is_ok());
@@ -236,7 +236,7 @@ async fn a_registry_behind_a_gateway_that_answers_pings_itself_is_given_up_all_t
 }
 
 #[tokio::test]
-async fn a_registry_that_wants_to_be_away_for_longer_than_is_waited_for_is_one_outage() {
+async fn a_retry_after_beyond_the_budget_is_one_outage() {
     let server = Server::start(|_, before| match before {
         0 | 1 => manifest(),
         _ => Answer::new(503).with("Retry-After", "3600"),
@@ -288,7 +288,7 @@ async fn a_registry_that_freezes_while_it_completes_uploads_is_given_up_within_t
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_long_to_complete_an_upload_and_answers_others_is_waited_for() {
+async fn a_registry_that_is_slow_to_complete_an_upload_but_alive_is_waited_for() {
     let pings = Arc::new((Mutex::new(0), Condvar::new()));
     let (counted, changed) = (pings.clone(), pings);
     let server = Server::start(move |request, _| match request.method.as_str() {
@@ -328,7 +328,7 @@ async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget(
 
 /// Reading a manifest may take long, too; or the registry is gone.
 #[tokio::test]
-async fn whatever_is_waited_for_the_registry_is_asked_for_signs_of_life() {
+async fn a_registry_is_pinged_while_any_request_waits() {
     let pings = Arc::new((Mutex::new(0), Condvar::new()));
     let (counted, changed) = (pings.clone(), pings);
     let server = Server::start(move |request, _| match &*request.target {
@@ -352,7 +352,7 @@ async fn whatever_is_waited_for_the_registry_is_asked_for_signs_of_life() {
 
 /// Each look-up would wait for the stall limit, a minute, and then be answered by GET.
 #[tokio::test]
-async fn a_registry_that_never_answers_head_is_asked_once() {
+async fn a_registry_that_never_answers_head_is_tried_once() {
     let (layers, answer) = layers(5);
     let server = Server::registry(move |request, _| match request.target.contains("/blobs/") {
         true => answer(request),

@@ -18,7 +18,7 @@ type Place = fn(&Seen) -> bool;
 type MakeAnswer = fn() -> Answer;
 
 #[tokio::test]
-async fn a_token_is_fetched_once_and_again_when_it_is_refused_mid_run() {
+async fn a_token_is_fetched_once_and_renewed_when_refused() {
     let server = Server::with_tokens(Tokens::good_for(3), |_| manifest()).await;
     let registries = client(with_credentials(&server));
     for _ in 0..7 {
@@ -32,7 +32,7 @@ async fn a_token_is_fetched_once_and_again_when_it_is_refused_mid_run() {
 }
 
 #[tokio::test]
-async fn a_token_is_had_from_odd_challenges_and_answers_and_never_shown() {
+async fn unusual_challenges_and_token_answers_work_and_tokens_stay_secret() {
     for (status, body) in [
         (201, r#"{"token":"the-token"}"#),
         (200, r#"{"token":"the-token\n","access_token":5}"#),
@@ -74,7 +74,7 @@ async fn concurrent_requests_share_one_token() {
 }
 
 #[tokio::test]
-async fn an_upload_survives_a_token_that_is_refused_inside_it() {
+async fn an_upload_survives_a_token_refused_in_the_middle() {
     let refused = AtomicUsize::new(0);
     let server = Server::with_tokens(Tokens::good_for(100), move |request| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/upload?_state=a%2Bb"),
@@ -92,7 +92,7 @@ async fn an_upload_survives_a_token_that_is_refused_inside_it() {
 }
 
 #[tokio::test]
-async fn a_registry_that_refuses_every_new_token_is_not_asked_forever() {
+async fn a_registry_that_refuses_every_token_is_given_up() {
     // Each token is good for the POST, none for the PUT.
     let server = Server::with_tokens(Tokens::new(), |request| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/upload"),
@@ -107,7 +107,7 @@ async fn a_registry_that_refuses_every_new_token_is_not_asked_forever() {
 }
 
 #[tokio::test]
-async fn an_identity_token_is_exchanged_by_post_or_else_by_get() {
+async fn an_identity_token_is_exchanged_by_post_or_by_get() {
     for knows_post in [true, false] {
         let server = Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
             ("POST", "/token") if knows_post => Answer::new(200).body(r#"{"access_token":"t"}"#),
@@ -131,7 +131,7 @@ async fn an_identity_token_is_exchanged_by_post_or_else_by_get() {
 }
 
 #[tokio::test]
-async fn a_token_that_lacks_a_scope_is_fetched_again_with_it() {
+async fn a_token_without_a_needed_scope_is_fetched_again() {
     let server = Server::start(|request, _| {
         let special = "repository%3Aa%2Fb%3Aspecial";
         let challenge = |rest: &str| format!(r#"Bearer realm="http://{}/token"{rest}"#, request.header("host"));
@@ -155,7 +155,7 @@ async fn a_token_that_lacks_a_scope_is_fetched_again_with_it() {
 }
 
 #[tokio::test]
-async fn credentials_do_not_go_to_a_token_server_by_plain_http() {
+async fn credentials_are_not_sent_to_a_token_server_over_plain_http() {
     let server = Server::start(|_, _| {
         Answer::new(401).with("WWW-Authenticate", r#"Bearer realm="http://token.invalid/t",service="s""#)
     });
@@ -217,7 +217,7 @@ async fn asking(realm: &'static str, asks: fn(&Seen) -> bool) -> Server {
 }
 
 #[tokio::test]
-async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_read() {
+async fn an_unobtainable_token_does_not_block_public_content() {
     let places: [(&str, Place); 4] = [
         ("referrers", |r| r.target.contains("/referrers/")),
         ("the list of tags", |r| r.target.contains("/tags/list")),
@@ -251,7 +251,7 @@ async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_r
 }
 
 #[tokio::test]
-async fn basic_credentials_are_shown_where_the_registry_takes_them_and_a_token_cannot_be_had() {
+async fn basic_credentials_are_used_if_accepted_and_no_token_can_be_had() {
     const BASIC: &str = "Basic bWU6aHVudGVyMg==";
     let (down, here) = ("http://127.0.0.1:1/token", "http://HERE/token");
     let answers: [(&str, &str, MakeAnswer); 4] = [
@@ -288,7 +288,7 @@ fn challenged(request: &Seen) -> Answer {
 
 /// A token server with a bad moment must not make the password look wrong.
 #[tokio::test]
-async fn a_page_or_nothing_in_place_of_a_token_is_asked_for_once_more() {
+async fn a_web_page_or_nothing_instead_of_a_token_is_retried_once() {
     for bad in ["<html><title>Sign in</title></html>", "", " \n"] {
         let once = AtomicUsize::new(0);
         let server = Server::start(move |request, _| match request.header("authorization") {

@@ -16,7 +16,7 @@ use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Fault, Server, Stage, last_byte};
 
 #[tokio::test]
-async fn an_upload_that_the_registry_cancels_starts_again_from_post() {
+async fn a_cancelled_upload_restarts_from_post() {
     let server = Server::registry(|request, before| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", format!("/u/{before}")),
         "GET" => last_byte(request).unwrap(),
@@ -33,7 +33,7 @@ async fn an_upload_that_the_registry_cancels_starts_again_from_post() {
 }
 
 #[tokio::test]
-async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_repeated() {
+async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_retried() {
     for (status, kind) in [(403, Kind::Refused), (413, Kind::Refused), (412, Kind::Refused), (405, Kind::Refused)] {
         let body = r#"{"errors":[{"code":"DENIED","message":"quota will exceed the configured upper limit"}]}"#;
         let server = Server::registry(move |_, _| Answer::new(status).body(body)).await;
@@ -49,7 +49,7 @@ async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_repeated() 
 /// Two minutes of tries for each layer, and then the advice to ask again: only room helps. Of a server error that says so one more
 /// is made: another replica may have room.
 #[tokio::test]
-async fn a_full_disk_is_reported_soon_wherever_it_shows() {
+async fn a_full_disk_at_the_registry_is_reported_soon() {
     // As distribution writes it, with the error of Go's `os`.
     let detail = r#"{"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Path":"/var/lib/registry/docker","Err":28}}"#;
     let distribution = format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"unknown error","detail":{detail}}}]}}"#);
@@ -91,7 +91,7 @@ async fn a_full_disk_is_reported_soon_wherever_it_shows() {
 
 /// A storage of one project, or one of many, would close the whole registry.
 #[tokio::test]
-async fn a_full_disk_of_another_server_or_of_one_answer_is_no_full_registry() {
+async fn a_full_disk_elsewhere_or_in_one_answer_does_not_end_all_uploads() {
     let full = || Answer::new(500).body("write /tmp/x: no space left on device");
     let elsewhere = Server::start(move |_, _| full()).await;
     for is_elsewhere in [true, false] {
@@ -114,7 +114,7 @@ async fn a_full_disk_of_another_server_or_of_one_answer_is_no_full_registry() {
 }
 
 #[tokio::test]
-async fn a_failed_mount_is_only_a_reason_to_upload() {
+async fn a_failed_mount_leads_to_an_upload() {
     let answers = Arc::new(AtomicUsize::new(0));
     let statuses = [401, 403, 404, 405, 202];
     let turn = answers.clone();
@@ -139,7 +139,7 @@ async fn a_failed_mount_is_only_a_reason_to_upload() {
 
 /// A mount saves an upload, and nothing depends on it.
 #[tokio::test]
-async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
+async fn a_mount_without_an_answer_is_not_retried() {
     let server = taking().await;
     server.when("POST", "mount=").always().fault(Fault::Reset(Stage::Request));
     let registries = client(config());
@@ -154,7 +154,7 @@ async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
 
 /// Whoever pulls from a registry that takes manifests unchecked would find the image without its layers.
 #[tokio::test]
-async fn a_mount_that_brings_nothing_is_none() {
+async fn a_mount_that_does_not_link_the_blob_does_not_count() {
     for links in [false, true] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "POST" if request.target.contains("mount=") => Answer::new(201),
@@ -179,7 +179,7 @@ async fn a_mount_that_brings_nothing_is_none() {
 }
 
 #[tokio::test]
-async fn another_size_at_the_target_means_absent() {
+async fn a_blob_of_another_size_at_the_target_counts_as_absent() {
     let server = Server::registry(|_, _| Answer::new(200).body("12345")).await;
     let (registries, events) = watched(config());
     assert!(!registries.has_blob(&repo(&server), &MemorySource::default().add("1234")).await.unwrap());
@@ -198,7 +198,7 @@ async fn taking() -> Server {
 }
 
 #[tokio::test]
-async fn a_refusal_that_comes_before_the_body_was_read_is_still_reported() {
+async fn a_refusal_sent_before_the_body_is_read_is_reported() {
     let server = taking().await;
     server.when("PUT", "/u").always().fault(Fault::Hasty(403));
     let memory = MemorySource::default();
@@ -223,7 +223,7 @@ async fn a_registry_that_stops_taking_an_upload_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_an_upload_in_sips_is_found_out_small_and_large() {
+async fn a_registry_that_trickles_an_upload_is_given_up() {
     for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
         let server = taking().await;
         server.when(method, "/u").always().fault(Fault::Drip(usize::MAX));
@@ -239,7 +239,7 @@ async fn a_registry_that_takes_an_upload_in_sips_is_found_out_small_and_large() 
 
 /// Some take content by PATCH alone, and some in the closing PUT alone (`sessions`).
 #[tokio::test]
-async fn a_registry_that_takes_no_content_in_the_closing_put_gets_it_by_patch() {
+async fn a_registry_that_takes_no_content_by_put_gets_it_by_patch() {
     let server = Server::registry(|request, _| match (request.method.as_str(), request.body.is_empty()) {
         ("POST" | "PATCH", _) => Answer::new(202).with("Location", "/u"),
         ("PUT", false) => Answer::new(405),
@@ -265,7 +265,7 @@ async fn a_registry_that_takes_no_content_in_the_closing_put_gets_it_by_patch() 
 
 /// Some gateways send content straight to the storage behind them, and some to another address of their own.
 #[tokio::test]
-async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
+async fn a_redirected_upload_follows_without_credentials() {
     for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
         let other = Server::start(|_, _| Answer::new(201)).await;
         let to = format!("http://{}/bucket?signature=topsecret", other.address);
@@ -297,7 +297,7 @@ async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_host() {
+async fn an_upload_redirected_endlessly_or_refused_elsewhere_names_the_host() {
     let elsewhere = Server::start(|_, _| Answer::new(403)).await;
     for (to, says) in
         [(None, "redirects what is uploaded"), (Some(elsewhere.address.clone()), "403 Forbidden (from http://")]
@@ -318,7 +318,7 @@ async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_ho
 
 /// Told as an outage of the registry, it would be looked for where nothing is wrong.
 #[tokio::test]
-async fn a_registry_that_sends_uploads_to_a_name_that_does_not_resolve_is_named() {
+async fn an_upload_redirect_to_an_unresolvable_name_is_reported_with_the_name() {
     // Longer than a name may be: no name server is asked for its address.
     let unknown = "x".repeat(70);
     let location = format!("http://{unknown}:5000/u?state=topsecret");

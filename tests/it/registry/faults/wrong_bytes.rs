@@ -49,7 +49,7 @@ async fn read_manifest(from: &Registries, server: &Server, need: Need) -> Result
 
 /// A signature or an image is lost for a whole night if not.
 #[tokio::test]
-async fn one_or_two_wrong_answers_cost_nothing() {
+async fn one_or_two_wrong_answers_are_retried() {
     for times in [1, TRIES - 1] {
         for fault in faults() {
             let (server, registries) = (registry().await, client(config()));
@@ -83,7 +83,7 @@ fn check_given_up(server: &Server, fault: &Fault, error: &Error) {
 
 /// A damaged blob of many gigabytes is not read for every try that --retries allows.
 #[tokio::test]
-async fn what_is_wrong_again_and_again_is_asked_for_three_times() {
+async fn wrong_content_is_requested_three_times_at_most() {
     for fault in faults() {
         let (server, registries) = (registry().await, client(Config { retries: 9, ..config() }));
         server.when("GET", "/blobs/").always().fault(fault.clone());
@@ -95,7 +95,7 @@ async fn what_is_wrong_again_and_again_is_asked_for_three_times() {
 }
 
 #[tokio::test]
-async fn without_retries_the_first_wrong_answer_counts() {
+async fn without_retries_the_first_wrong_answer_is_final() {
     let (server, registries) = (registry().await, client(Config { retries: 0, ..config() }));
     server.when("GET", "/blobs/").fault(Fault::WrongDigest);
     assert_eq!(read_blob(&registries, &server).await.unwrap_err().kind(), Kind::Damaged);
@@ -106,7 +106,7 @@ async fn without_retries_the_first_wrong_answer_counts() {
 
 /// What is proven is what the registry has, whatever it is: asking again would bring the same.
 #[tokio::test]
-async fn a_malformed_manifest_with_the_right_digest_is_asked_for_once() {
+async fn a_malformed_manifest_with_the_right_digest_is_requested_once() {
     const MALFORMED: &str = "{\"schemaVersion\":2";
     let server = Server::registry(|_, _| Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(MALFORMED));
     let server = server.await;
